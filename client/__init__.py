@@ -1,0 +1,1 @@
+"""The client of the policy server. Imports policyserver only; needs neither ray nor torch."""

@@ -1,0 +1,1 @@
+"""What is recorded and how it is looked at: points, sinks, the live page. Imports nothing of ours but policyserver.settings."""

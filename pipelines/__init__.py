@@ -1,0 +1,1 @@
+"""The trading application: prices, nodes, portfolio, rewards. Imports client, policyserver and monitoring."""
