@@ -1,0 +1,340 @@
+"""The configuration of a policy server: a tree of frozen dataclasses, read from one TOML file.
+
+Every value is checked here, before Ray, torch or a socket is touched. The defaults are a complete set-up: PPO with a small LSTM on
+`Box(-100, 100, (10,))` and `Discrete(3)`, served on 127.0.0.1:9900.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import gymnasium as gym
+import numpy as np
+
+
+def _at_least(name: str, value: float, least: float) -> None:
+    if not (math.isfinite(value) and value >= least):
+        raise ValueError(f"{name}: expected a number of at least {least}, got {value!r}")
+
+
+def _above(name: str, value: float, bound: float) -> None:
+    if not (math.isfinite(value) and value > bound):
+        raise ValueError(f"{name}: expected a number above {bound}, got {value!r}")
+
+
+def _address(name: str, value: str) -> None:
+    if value.startswith("unix:") and len(value) > len("unix:"):
+        return
+    host, colon, port = value.rpartition(":")
+    if not (host and colon and port.isdecimal() and int(port) < 65_536):
+        raise ValueError(f"{name}: expected HOST:PORT or unix:PATH, got {value!r}")
+
+
+@dataclass(frozen=True)
+class ListenConfig:
+    """Where the policy service listens and how it is protected."""
+
+    address: str = "127.0.0.1:9900"
+    """HOST:PORT or unix:PATH. Port 0 lets the system choose. With several serving actors, actor n listens on PORT + n - 1."""
+    tls_certificate_file: Path | None = None
+    """PEM file with the server's certificate chain. Must be given when the address is neither loopback nor a unix socket."""
+    tls_key_file: Path | None = None
+    """PEM file with the certificate's private key."""
+    token_file: Path | None = None
+    """File with the secret that every client must send, readable by its owner alone. Must be given when the address is not local."""
+    max_message_bytes: int = 16 * 2**20
+    """Largest message that is read, bytes."""
+    max_rows_per_message: int = 16_384
+    """Largest number of rows of one StepBatch."""
+    reflection: bool = True
+    """Whether gRPC server reflection is served, so that grpcurl works without the .proto files."""
+
+    def __post_init__(self) -> None:
+        _address("listen.address", self.address)
+        _at_least("listen.max_message_bytes", self.max_message_bytes, 1024)
+        _at_least("listen.max_rows_per_message", self.max_rows_per_message, 1)
+        if (self.tls_certificate_file is None) != (self.tls_key_file is None):
+            raise ValueError(
+                "listen.tls_certificate_file and listen.tls_key_file: expected both or neither, "
+                f"got {self.tls_certificate_file} and {self.tls_key_file}"
+            )
+
+
+@dataclass(frozen=True)
+class EpisodesConfig:
+    """How many episodes are held, and for how long."""
+
+    max_open: int = 100_000
+    """Episodes held at once; a start beyond it is refused with RESOURCE_EXHAUSTED."""
+    episode_idle_timeout_s: float = 60.0
+    """Seconds after the loss of a client's stream until its episodes end as truncated. A connected client may wait for ever."""
+    unary_idle_timeout_s: float = 900.0
+    """Seconds without a call until the episode of a unary caller, who has no stream, ends as truncated."""
+    finished_remembered: int = 100_000
+    """Finished episode ids remembered, so that a late call is answered "finished" rather than "unknown"."""
+
+    def __post_init__(self) -> None:
+        _at_least("episodes.max_open", self.max_open, 1)
+        _above("episodes.episode_idle_timeout_s", self.episode_idle_timeout_s, 0.0)
+        _above("episodes.unary_idle_timeout_s", self.unary_idle_timeout_s, 0.0)
+        _at_least("episodes.finished_remembered", self.finished_remembered, 0)
+
+
+@dataclass(frozen=True)
+class HandOffConfig:
+    """How completed steps reach the learner, and what happens to those it can't absorb."""
+
+    segment_steps: int = 64
+    """Longest run of consecutive steps of one episode that is handed over, or dropped, as a whole."""
+    capacity_steps: int = 32_768
+    """Steps that may wait for the learner."""
+    overflow: Literal["drop_oldest", "block"] = "drop_oldest"
+    """What a full hand-off does: drop the oldest segments, or withhold replies until there is room."""
+    block_timeout_s: float = 30.0
+    """With `block`: seconds a reply is withheld before it becomes RESOURCE_EXHAUSTED."""
+    sample_wait_s: float = 5.0
+    """Longest time one `sample()` of the env runner waits for steps; weights and health checks wait behind it."""
+
+    def __post_init__(self) -> None:
+        _at_least("hand_off.segment_steps", self.segment_steps, 1)
+        _at_least("hand_off.capacity_steps", self.capacity_steps, self.segment_steps)
+        if self.overflow not in ("drop_oldest", "block"):
+            raise ValueError(f'hand_off.overflow: expected "drop_oldest" or "block", got {self.overflow!r}')
+        _above("hand_off.block_timeout_s", self.block_timeout_s, 0.0)
+        _above("hand_off.sample_wait_s", self.sample_wait_s, 0.0)
+
+
+@dataclass(frozen=True)
+class SpacesConfig:
+    """What an observation and an action are, as tables that `space_from_config` reads."""
+
+    observation: dict[str, Any] = field(
+        default_factory=lambda: {"type": "Box", "low": -100.0, "high": 100.0, "shape": [10], "dtype": "float32"}
+    )
+    """The observation space, e.g. `{type = "Box", low = -100, high = 100, shape = [10], dtype = "float32"}`."""
+    action: dict[str, Any] = field(default_factory=lambda: {"type": "Discrete", "n": 3})
+    """The action space, e.g. `{type = "Discrete", n = 3}`."""
+
+    def __post_init__(self) -> None:
+        space_from_config(self.observation, "spaces.observation")
+        space_from_config(self.action, "spaces.action")
+
+    @property
+    def observation_space(self) -> gym.Space[Any]:
+        """The observation space as a Gymnasium object."""
+        return space_from_config(self.observation, "spaces.observation")
+
+    @property
+    def action_space(self) -> gym.Space[Any]:
+        """The action space as a Gymnasium object."""
+        return space_from_config(self.action, "spaces.action")
+
+
+@dataclass(frozen=True)
+class AlgorithmSection:
+    """The RLlib algorithm: each table is a method of its AlgorithmConfig, each key one of the method's arguments."""
+
+    name: str = "PPO"
+    """An algorithm of RLlib: PPO, APPO, IMPALA, DQN or SAC."""
+    training: dict[str, Any] = field(
+        default_factory=lambda: {
+            "lr": 5e-4,
+            "gamma": 0.99,
+            "train_batch_size_per_learner": 4000,
+            "minibatch_size": 512,
+            "num_epochs": 6,
+            "grad_clip": 0.5,
+        }
+    )
+    """Arguments of `AlgorithmConfig.training`."""
+    rl_module: dict[str, Any] = field(
+        default_factory=lambda: {
+            "model_config": {"fcnet_hiddens": [64, 64], "use_lstm": True, "lstm_cell_size": 64, "max_seq_len": 20, "vf_share_layers": True}
+        }
+    )
+    """Arguments of `AlgorithmConfig.rl_module`; `model_config` takes the fields of RLlib's DefaultModelConfig."""
+    learners: dict[str, Any] = field(default_factory=dict)
+    """Arguments of `AlgorithmConfig.learners`."""
+    env_runners: dict[str, Any] = field(default_factory=dict)
+    """Arguments of `AlgorithmConfig.env_runners`; `num_env_runners` is the number of serving actors."""
+    environment: dict[str, Any] = field(default_factory=dict)
+    """Arguments of `AlgorithmConfig.environment`, spaces apart."""
+    fault_tolerance: dict[str, Any] = field(default_factory=dict)
+    """Arguments of `AlgorithmConfig.fault_tolerance`."""
+    reporting: dict[str, Any] = field(default_factory=dict)
+    """Arguments of `AlgorithmConfig.reporting`."""
+    checkpointing: dict[str, Any] = field(default_factory=dict)
+    """Arguments of `AlgorithmConfig.checkpointing`."""
+    framework: dict[str, Any] = field(default_factory=dict)
+    """Arguments of `AlgorithmConfig.framework`."""
+    resources: dict[str, Any] = field(default_factory=dict)
+    """Arguments of `AlgorithmConfig.resources`."""
+    debugging: dict[str, Any] = field(default_factory=dict)
+    """Arguments of `AlgorithmConfig.debugging`."""
+    experimental: dict[str, Any] = field(default_factory=dict)
+    """Arguments of `AlgorithmConfig.experimental`."""
+
+    @property
+    def methods(self) -> dict[str, dict[str, Any]]:
+        """The tables that have keys, by the name of their AlgorithmConfig method."""
+        tables = {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name != "name"}
+        return {name: table for name, table in tables.items() if table}
+
+
+@dataclass(frozen=True)
+class CheckpointsConfig:
+    """When the policy is saved, and how much of it is kept."""
+
+    folder: Path | None = None
+    """Where checkpoints lie. Unset: `checkpoints` in the run folder."""
+    keep: int = 3
+    """Newest checkpoints kept."""
+    every_iterations: int = 10
+    """Training iterations from one checkpoint to the next; one more is written when the server stops. 0: only then."""
+    restore: bool = True
+    """Whether to go on from the newest whole checkpoint, if there is one."""
+
+    def __post_init__(self) -> None:
+        _at_least("checkpoints.keep", self.keep, 1)
+        _at_least("checkpoints.every_iterations", self.every_iterations, 0)
+
+
+@dataclass(frozen=True)
+class LearnerConfig:
+    """The process that learns: its share of the machine, and what it does about errors and the end."""
+
+    threads: int = 1
+    """Threads of the learner's tensor operations."""
+    niceness: int = 5
+    """Niceness of the learning process; the serving actors run at 0, so that an update doesn't delay an action."""
+    max_failures: int = 3
+    """Training iterations that may fail in a row; then the server writes a checkpoint and exits with an error."""
+    retry_backoff_s: float = 1.0
+    """Seconds before a failed iteration is tried again, doubled with each failure in a row."""
+    drain_timeout_s: float = 20.0
+    """Seconds a stopping server gives the running iteration to finish before it saves and leaves."""
+
+    def __post_init__(self) -> None:
+        _at_least("learner.threads", self.threads, 1)
+        if not 0 <= self.niceness <= 19:
+            raise ValueError(f"learner.niceness: expected 0 to 19, got {self.niceness!r}")
+        _at_least("learner.max_failures", self.max_failures, 1)
+        _at_least("learner.retry_backoff_s", self.retry_backoff_s, 0.0)
+        _at_least("learner.drain_timeout_s", self.drain_timeout_s, 0.0)
+
+
+@dataclass(frozen=True)
+class MonitoringConfig:
+    """What the server records about its own training."""
+
+    store: Path | None = None
+    """File of the embedded store. Unset: `store.sqlite` in the run folder."""
+    enabled: bool = True
+    """Whether training iterations are recorded at all."""
+
+
+@dataclass(frozen=True)
+class ServerConfig:
+    """Everything a policy server needs to know."""
+
+    run_folder: Path = Path("runs/server")
+    """Folder of this run: checkpoints, the embedded store and the log lie in it. Made if absent."""
+    seed: int = 0
+    """Seed of the initial weights and of the sampling of actions."""
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    """Least severity that is logged."""
+    listen: ListenConfig = field(default_factory=ListenConfig)
+    """Where the policy service listens and how it is protected."""
+    episodes: EpisodesConfig = field(default_factory=EpisodesConfig)
+    """How many episodes are held, and for how long."""
+    hand_off: HandOffConfig = field(default_factory=HandOffConfig)
+    """How completed steps reach the learner."""
+    spaces: SpacesConfig = field(default_factory=SpacesConfig)
+    """What an observation and an action are."""
+    algorithm: AlgorithmSection = field(default_factory=AlgorithmSection)
+    """The RLlib algorithm and its settings."""
+    learner: LearnerConfig = field(default_factory=LearnerConfig)
+    """The process that learns."""
+    checkpoints: CheckpointsConfig = field(default_factory=CheckpointsConfig)
+    """When the policy is saved."""
+    monitoring: MonitoringConfig = field(default_factory=MonitoringConfig)
+    """What is recorded."""
+
+    def __post_init__(self) -> None:
+        _at_least("seed", self.seed, 0)
+
+    @property
+    def checkpoints_folder(self) -> Path:
+        """Where checkpoints lie."""
+        return self.checkpoints.folder or self.run_folder / "checkpoints"
+
+    @property
+    def store_file(self) -> Path:
+        """File of the embedded store."""
+        return self.monitoring.store or self.run_folder / "store.sqlite"
+
+
+_SPACE_KEYS = {
+    "Box": ({"low", "high", "shape"}, {"dtype"}),
+    "Discrete": ({"n"}, {"start"}),
+    "MultiDiscrete": ({"nvec"}, set()),
+    "MultiBinary": ({"n"}, set()),
+    "Dict": ({"spaces"}, set()),
+    "Tuple": ({"spaces"}, set()),
+}
+
+
+def space_from_config(table: Mapping[str, Any], where: str) -> gym.Space[Any]:
+    """Build a Gymnasium space from its table.
+
+    Args:
+        table: `type` (Box, Discrete, MultiDiscrete, MultiBinary, Dict or Tuple) and the arguments of that space; the `spaces` of a
+            Dict are a table of tables, those of a Tuple a list of tables.
+        where: Name of the table in error messages, e.g. "spaces.observation".
+
+    Raises:
+        ValueError: If a key is missing, unknown or has a wrong value.
+    """
+    if not isinstance(table, Mapping):
+        raise ValueError(f"{where}: expected a table with a `type`, got {table!r}")
+    kind = table.get("type")
+    if kind not in _SPACE_KEYS:
+        raise ValueError(f"{where}.type: expected one of {', '.join(_SPACE_KEYS)}, got {kind!r}")
+    required, optional = _SPACE_KEYS[kind]
+    given = set(table) - {"type"}
+    if missing := sorted(required - given):
+        raise ValueError(f"{where}: a {kind} needs {', '.join(sorted(required))}; missing: {', '.join(missing)}")
+    if unknown := sorted(given - required - optional):
+        raise ValueError(f"{where}.{unknown[0]}: unknown key of a {kind}, expected {', '.join(sorted(required | optional))}")
+    try:
+        return _space(kind, table, where)
+    except (TypeError, ValueError, AssertionError) as error:
+        if str(error).startswith(where):
+            raise
+        raise ValueError(f"{where}: expected a valid {kind}, got {dict(table)!r} ({error})") from error
+
+
+def _space(kind: str, table: Mapping[str, Any], where: str) -> gym.Space[Any]:
+    if kind == "Box":
+        dtype = np.dtype(table.get("dtype", "float32"))
+        shape = tuple(int(size) for size in table["shape"])
+        low, high = (np.broadcast_to(np.asarray(table[side], dtype), shape) for side in ("low", "high"))
+        return gym.spaces.Box(low, high, shape, dtype.type)
+    if kind == "Discrete":
+        return gym.spaces.Discrete(table["n"], start=table.get("start", 0))
+    if kind == "MultiDiscrete":
+        return gym.spaces.MultiDiscrete(table["nvec"])
+    if kind == "MultiBinary":
+        return gym.spaces.MultiBinary(table["n"])
+    children = table["spaces"]
+    if kind == "Dict":
+        if not isinstance(children, Mapping):
+            raise ValueError(f"{where}.spaces: expected a table of tables, got {children!r}")
+        return gym.spaces.Dict({key: space_from_config(child, f"{where}.spaces.{key}") for key, child in children.items()})
+    if not isinstance(children, Sequence) or isinstance(children, str):
+        raise ValueError(f"{where}.spaces: expected a list of tables, got {children!r}")
+    return gym.spaces.Tuple([space_from_config(child, f"{where}.spaces[{index}]") for index, child in enumerate(children)])
