@@ -1,0 +1,236 @@
+from __future__ import annotations
+
+import argparse
+import pickle
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from policyserver.settings import SettingsError, add_arguments, dump_toml, from_arguments, known_keys, load
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Limits of the episodes."""
+
+    max_open: int = 20_000
+    """Episodes open at once;
+    100% of a start beyond it is refused."""
+
+    idle_timeout_s: float = 60.0
+    """Seconds."""
+
+    def __post_init__(self) -> None:
+        if self.max_open < 1:
+            raise ValueError(f"max_open: expected at least 1, received {self.max_open}")
+        if self.idle_timeout_s > self.max_open:
+            raise ValueError("the two limits contradict each other")
+
+
+@dataclass(frozen=True)
+class Node:
+    """One node."""
+
+    name: str
+    threads: int = 1
+
+
+@dataclass(frozen=True)
+class Root:
+    """All of it."""
+
+    limits: Limits = field(default_factory=Limits)
+    overflow: Literal["drop_oldest", "block"] = "drop_oldest"
+    """What to do when full."""
+    folder: Path | None = None
+    token: str | None = "none set"
+    seed: int | None = 7
+    verbose: bool = False
+    hidden: tuple[int, ...] = (64, 64)
+    symbols: tuple[str, ...] = ("A", "B")
+    span: tuple[float, float] = (0.0, 1.0)
+    nodes: tuple[Node, ...] = ()
+    training: dict[str, Any] = field(default_factory=dict)
+    weights: dict[str, float] = field(default_factory=dict)
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "server.toml"
+    path.write_text(text)
+    return path
+
+
+def parse(*options: str) -> Root:
+    parser = argparse.ArgumentParser(exit_on_error=False)
+    add_arguments(parser, Root)
+    return load(Root, None, from_arguments(Root, parser.parse_args(options)))
+
+
+def test_without_a_file_the_defaults_hold() -> None:
+    assert load(Root) == Root()
+
+
+def test_a_file_fills_the_whole_tree(tmp_path: Path) -> None:
+    path = write(
+        tmp_path,
+        """
+        overflow = "block"
+        folder = "~/runs"
+        token = "none"
+        seed = "none"
+        hidden = [32]
+        span = [1, 2]
+        [limits]
+        max_open = 5
+        idle_timeout_s = 3
+        [[nodes]]
+        name = "policy"
+        threads = 4
+        [training]
+        lr = 1e-3
+        model = { cell = 64 }
+        [weights]
+        a = 1
+        """,
+    )
+    root = load(Root, path)
+    assert root == Root(
+        limits=Limits(5, 3.0),
+        overflow="block",
+        folder=Path("~/runs").expanduser(),
+        token=None,
+        seed=None,
+        hidden=(32,),
+        span=(1.0, 2.0),
+        nodes=(Node("policy", 4),),
+        training={"lr": 1e-3, "model": {"cell": 64}},
+        weights={"a": 1.0},
+    )
+    assert isinstance(root.limits.idle_timeout_s, float)
+    assert isinstance(root.weights["a"], float)
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "says"),
+    [
+        ("[limits]\nmax_opn = 3", "limits.max_opn", "unknown key; did you mean 'limits.max_open'?"),
+        ("max_open = 3", "max_open", "did you mean 'limits.max_open'?"),
+        ("zzz = 3", "zzz", "unknown key; known here: limits, overflow"),
+        ('[limits]\nmax_open = "3"', "limits.max_open", "expected int, received '3' (a string)"),
+        ("[limits]\nmax_open = 3.5", "limits.max_open", "expected int, received 3.5 (a float)"),
+        ("[limits]\nmax_open = true", "limits.max_open", "expected int, received True (a boolean)"),
+        ("[limits]\nidle_timeout_s = true", "limits.idle_timeout_s", "expected float"),
+        ("verbose = 1", "verbose", "expected bool, received 1 (an integer)"),
+        ("limits = 3", "limits", "expected table, received 3"),
+        ('overflow = "drop"', "overflow", "expected drop_oldest|block, received 'drop'"),
+        ("folder = 3", "folder", "expected path, received 3"),
+        ('hidden = [1, "2"]', "hidden[1]", "expected int, received '2'"),
+        ("span = [1.0]", "span", "expected [float, float], received [1.0] (an array)"),
+        ("[[nodes]]\nthreads = 1", "nodes[0].name", "expected a value, received none"),
+        ('[weights]\na = "x"', "weights.a", "expected float"),
+        ("[limits]\nmax_open = 0", "limits.max_open", "expected at least 1, received 0"),
+        ("[limits]\nmax_open = 1", "limits", "the two limits contradict each other"),
+    ],
+)
+def test_a_wrong_entry_names_file_key_expected_and_received(tmp_path: Path, text: str, key: str, says: str) -> None:
+    path = write(tmp_path, text)
+    with pytest.raises(SettingsError) as caught:
+        load(Root, path)
+    assert caught.value.key == key
+    assert says in caught.value.problem
+    assert str(caught.value).startswith(f"{path}: {key}: ")
+
+
+def test_a_file_that_is_not_there_or_not_toml_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"nowhere\.toml: expected a readable file: No such file"):
+        load(Root, tmp_path / "nowhere.toml")
+    with pytest.raises(SettingsError, match=r"server\.toml: expected TOML: Invalid value"):
+        load(Root, write(tmp_path, "max_open ="))
+
+
+def test_overrides_win_over_the_file_and_reach_into_free_tables(tmp_path: Path) -> None:
+    path = write(tmp_path, "[limits]\nmax_open = 5\nidle_timeout_s = 1.0\n[training]\nlr = 1.0")
+    root = load(Root, path, {"limits.max_open": 9, "training.gamma": 0.9, "training.model.cell": 8})
+    assert root.limits == Limits(9, 1.0)
+    assert root.training == {"lr": 1.0, "gamma": 0.9, "model": {"cell": 8}}
+
+
+def test_a_wrong_override_is_blamed_on_the_option_not_on_the_file(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load(Root, write(tmp_path, "seed = 1"), {"limits.max_open": 0})
+    assert caught.value.source == "option"
+    with pytest.raises(SettingsError, match="unknown key"):
+        load(Root, None, {"limits.nothing": 0})
+
+
+def test_the_error_survives_pickling() -> None:
+    error = SettingsError("a.b", "file.toml", "expected int, received 'x'")
+    copy = pickle.loads(pickle.dumps(error))
+    assert (str(copy), copy.key, copy.source) == (str(error), "a.b", "file.toml")
+
+
+def test_options_set_every_kind_of_field() -> None:
+    root = parse(
+        *("--limits.max_open", "70", "--overflow", "block", "--folder", "runs", "--token", "none", "--seed", "none"),
+        *("--verbose", "true", "--hidden", "32,16", "--symbols", "X,Y", "--span", "[0.5, 2]", "--training", "{lr = 0.1}"),
+    )
+    assert root == Root(
+        limits=Limits(70),
+        overflow="block",
+        folder=Path("runs"),
+        token=None,
+        seed=None,
+        verbose=True,
+        hidden=(32, 16),
+        symbols=("X", "Y"),
+        span=(0.5, 2.0),
+        training={"lr": 0.1},
+    )
+
+
+@pytest.mark.parametrize("options", [("--limits.max_open", "x"), ("--verbose", "maybe"), ("--hidden", "1,b"), ("--overflow", "drop")])
+def test_a_wrong_option_is_refused_by_the_parser(options: tuple[str, str]) -> None:
+    with pytest.raises(argparse.ArgumentError, match=f"argument {options[0]}: expected .*, received"):
+        parse(*options)
+
+
+def test_help_shows_the_docstring_and_the_default() -> None:
+    parser = argparse.ArgumentParser()
+    add_arguments(parser, Root)
+    text = " ".join(parser.format_help().split())
+    assert "Episodes open at once; 100% of a start beyond it is refused. (default: 20000)" in text
+    assert "[limits]: Limits of the episodes." in text
+    assert "--nodes" not in text
+
+
+def test_known_keys_are_the_leaves() -> None:
+    assert known_keys(Root)[:3] == ["limits.max_open", "limits.idle_timeout_s", "overflow"]
+
+
+def test_the_documented_default_file_reads_back_to_the_defaults(tmp_path: Path) -> None:
+    text = dump_toml(Root(), comments=True)
+    assert "# Episodes open at once; 100% of a start beyond it is refused.\nmax_open = 20000" in text
+    assert load(Root, write(tmp_path, text)) == Root()
+
+
+def test_none_inside_a_free_table_cannot_be_written() -> None:
+    with pytest.raises(ValueError, match=r"training\.model: expected a value that TOML can hold, received None"):
+        dump_toml(Root(training={"model": None}))
+
+
+scalars = st.integers(-(2**62), 2**62) | st.floats(allow_nan=False) | st.booleans() | st.text()
+free = st.recursive(scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3), max_leaves=8)
+
+
+@given(training=st.dictionaries(st.text(), free, max_size=4), symbols=st.lists(st.text(), max_size=3), seed=st.none() | st.integers(0, 9))
+def test_what_is_written_reads_back_equal(
+    tmp_path_factory: pytest.TempPathFactory, training: dict[str, Any], symbols: list[str], seed: int | None
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "round.toml"
+    root = Root(training=training, symbols=tuple(symbols), seed=seed, nodes=(Node("a"), Node("b", 2)))
+    path.write_text(dump_toml(root), encoding="utf-8", newline="")
+    assert load(Root, path) == root
