@@ -1,0 +1,132 @@
+"""Points in columns: a batch of one measurement, one array or list for each field."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from monitoring import clock, schema
+from monitoring.schema import TAG_UNSET, FieldType
+
+Column = np.ndarray | Sequence[Any]
+
+
+class Points:
+    """A batch of n points of one measurement.
+
+    Sinks convert the columns later and on their own threads: leave arrays and lists alone once they are handed in.
+    """
+
+    __slots__ = ("columns", "measurement", "tag_columns", "tags", "times_ns")
+
+    def __init__(
+        self,
+        measurement: str,
+        tags: Mapping[str, str],
+        columns: Mapping[str, Column],
+        times_ns: np.ndarray | None = None,
+        tag_columns: Mapping[str, Sequence[str]] | None = None,
+    ) -> None:
+        """Put columns together.
+
+        Args:
+            measurement: name of a measurement in `monitoring.schema`.
+            tags: tags that are the same for the whole batch.
+            columns: one column of n values for each field; None, and NaN in a float field, means unset.
+            times_ns: n timestamps, int64 nanoseconds since 1970 (UTC). Default: allotted now, strictly increasing.
+            tag_columns: tags that differ from point to point, n values each.
+
+        Raises:
+            ValueError: unknown measurement, tag or field; no field; columns of different lengths.
+        """
+        self.measurement = measurement
+        self.tags = tags
+        self.columns = columns
+        self.tag_columns = tag_columns or {}
+        declared = schema.measurement(measurement)
+        _check_known("field", columns, declared.types, measurement)
+        _check_known("tag", tags, declared.tags, measurement)
+        _check_known("tag", self.tag_columns, declared.tags, measurement)
+        if not columns:
+            raise ValueError(f"columns: expected at least one field of {measurement}, received none")
+        count = len(next(iter(columns.values())))
+        self.times_ns = clock.stamp(count) if times_ns is None else times_ns
+        for name, column in (*columns.items(), *self.tag_columns.items(), ("times_ns", self.times_ns)):
+            if len(column) != count:
+                raise ValueError(f"{measurement}.{name}: expected {count} values like the other columns, received {len(column)}")
+
+    @classmethod
+    def one(cls, measurement: str, tags: Mapping[str, str], fields: Mapping[str, Any]) -> Points:
+        """Make a single point, stamped now."""
+        return cls(measurement, tags, {name: (value,) for name, value in fields.items()})
+
+    def __len__(self) -> int:
+        return len(self.times_ns)
+
+    @property
+    def schema(self) -> schema.Measurement:
+        """Declaration of the batch's measurement."""
+        return schema.measurement(self.measurement)
+
+    def tag_values(self, tag: str) -> str | list[str]:
+        """Values of a tag: one for the whole batch, or a list of n."""
+        column = self.tag_columns.get(tag)
+        if column is None:
+            return self.tags.get(tag) or TAG_UNSET
+        return [str(value) or TAG_UNSET for value in column]
+
+    def field_values(self, name: str) -> list[Any]:
+        """Values of a field as n Python objects of its declared type, None where it is unset.
+
+        Raises:
+            ValueError: a value cannot be one of the declared type.
+        """
+        column = self.columns[name]
+        kind = self.schema.types[name]
+        try:
+            if isinstance(column, np.ndarray):
+                return _array_values(column, kind)
+            convert = _CONVERT[kind]
+            return [None if value is None else convert(value) for value in column]
+        except (TypeError, ValueError, OverflowError) as error:
+            raise ValueError(f"{self.measurement}.{name}: expected {kind.value} values, received {column!r:.200} ({error})") from error
+
+
+def _check_known(kind: str, names: Mapping[str, Any], known: Mapping[str, Any] | tuple[str, ...], measurement_name: str) -> None:
+    """Refuse names that the measurement does not declare."""
+    for name in names:
+        if name not in known:
+            raise ValueError(f"{measurement_name}: expected {kind}s among {', '.join(known)}, received {kind} {name!r}")
+
+
+def _float(value: Any) -> float | None:
+    """Convert to a float; NaN and infinity, which no database stores, become None."""
+    number = float(value)
+    return number if number - number == 0.0 else None
+
+
+def _integer(value: Any) -> int:
+    """Convert a whole number."""
+    number = int(value)
+    if number != value:
+        raise ValueError(f"{value!r} is not whole")
+    return number
+
+
+_CONVERT: Mapping[FieldType, Any] = {FieldType.FLOAT: _float, FieldType.INTEGER: _integer, FieldType.BOOLEAN: bool, FieldType.STRING: str}
+
+
+def _array_values(column: np.ndarray, kind: FieldType) -> list[Any]:
+    """Convert a whole array at once."""
+    if kind is FieldType.FLOAT:
+        values: list[Any] = column.astype(np.float64).tolist()
+        if not np.isfinite(column).all():
+            values = [_float(value) for value in values]
+        return values
+    if kind is FieldType.INTEGER and column.dtype.kind == "f" and not (column == np.trunc(column)).all():
+        raise ValueError("not whole")
+    dtypes = {FieldType.INTEGER: np.int64, FieldType.BOOLEAN: np.bool_, FieldType.STRING: np.str_}
+    converted: list[Any] = column.astype(dtypes[kind]).tolist()
+    return converted

@@ -1,0 +1,207 @@
+"""What is recorded: every measurement with its tags and fields, each field with its type, unit and meaning.
+
+Tags are what one groups by, and few-valued; ids and numbers are fields. A tag that a point does not set is recorded as "none", because some
+databases fix a measurement's tags with its first point. A field's type never changes: a FLOAT is a float even where its value is whole.
+An unset field (None, or NaN in a float field) is not stored.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from functools import cached_property
+
+TAGS = {
+    "run": "run folder's name, one per demo or training run",
+    "policy": "name of the policy that acts",
+    "process": "what makes the prices: ou, gbm, csv, ...",
+    "symbol": "traded symbol",
+    "worker": "operating-system process that wrote the point; two that write at the same time must differ",
+}
+"""Every tag and its meaning."""
+
+TAG_UNSET = "none"
+"""Recorded for a tag that a point does not set."""
+
+
+class FieldType(Enum):
+    """Type of a field, the same in every sink."""
+
+    FLOAT = "float"
+    INTEGER = "integer"
+    BOOLEAN = "boolean"
+    STRING = "string"
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One field of a measurement."""
+
+    name: str
+    type: FieldType
+    unit: str
+    """Unit of the value; "" for ids, names and truth values."""
+    meaning: str
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One kind of point."""
+
+    name: str
+    meaning: str
+    tags: tuple[str, ...]
+    fields: tuple[Field, ...]
+
+    @cached_property
+    def types(self) -> dict[str, FieldType]:
+        """Type of each field, by name, in declared order."""
+        return {field.name: field.type for field in self.fields}
+
+
+def _float(name: str, unit: str, meaning: str) -> Field:
+    return Field(name, FieldType.FLOAT, unit, meaning)
+
+
+def _integer(name: str, unit: str, meaning: str) -> Field:
+    return Field(name, FieldType.INTEGER, unit, meaning)
+
+
+def _boolean(name: str, meaning: str) -> Field:
+    return Field(name, FieldType.BOOLEAN, "", meaning)
+
+
+def _string(name: str, meaning: str) -> Field:
+    return Field(name, FieldType.STRING, "", meaning)
+
+
+STEP = Measurement(
+    "step",
+    "one step of one episode, written when its reward is known",
+    ("run", "policy", "process", "symbol", "worker"),
+    (
+        _string("episode", "episode's id"),
+        _integer("bar", "bars", "number of the bar the action was taken on, from 0 in each episode"),
+        _float("price", "currency", "close of that bar"),
+        _float("prediction", "log-return", "regressor's forecast of the next bar's log-return"),
+        _float("prediction_std", "log-return", "regressor's uncertainty of that forecast, one standard deviation"),
+        _integer("action", "", "0 sell, 1 hold, 2 buy"),
+        _float("position", "units", "units held after the action's fill; negative when short"),
+        _float("equity", "currency", "account's value at the close of the bar after the action"),
+        _float("reward", "reward", "reward of the action"),
+        _float("fee", "currency", "fee paid for the action's fill"),
+        _float("slippage", "currency", "cost of the fill's distance from the open"),
+        _boolean("fallback", "the action is the configured fallback, not the policy's"),
+        _integer("weights_seq_no", "policy versions", "policy version that chose the action"),
+    ),
+)
+
+EPISODE = Measurement(
+    "episode",
+    "one finished episode",
+    ("run", "policy", "process", "symbol", "worker"),
+    (
+        _string("episode", "episode's id"),
+        _float("return", "reward", "sum of the episode's rewards"),
+        _integer("length", "steps", "steps of the episode"),
+        _float("no_trade_return", "reward", "return of holding nothing, on the same prices and fees"),
+        _float("random_return", "reward", "return of random actions, on the same prices and fees"),
+        _float("profit", "fraction of initial equity", "equity at the end less equity at the start"),
+        _float("costs", "fraction of initial equity", "fees and slippage paid"),
+        _string("ended", "how it ended: terminated, truncated, lost, abandoned"),
+        _integer("seed", "", "seed of the episode's prices"),
+        _string("parameters", "parameters of the price process drawn for the episode, a JSON object"),
+    ),
+)
+
+ORDER = Measurement(
+    "order",
+    "one order and its fill",
+    ("run", "policy", "process", "symbol", "worker"),
+    (
+        _string("episode", "episode's id"),
+        _integer("bar", "bars", "number of the bar the order was filled on"),
+        _float("quantity", "units", "units traded; negative when sold"),
+        _float("reference_price", "currency", "open of the bar the order was filled on"),
+        _float("fill_price", "currency", "price paid or received per unit, slippage included"),
+        _float("fee", "currency", "fee paid"),
+        _float("slippage", "currency", "cost of the fill price's distance from the reference price"),
+    ),
+)
+
+REGRESSOR = Measurement(
+    "regressor",
+    "skill of the return regressor over its newest forecasts",
+    ("run", "policy", "process", "symbol", "worker"),
+    (
+        _integer("forecasts", "forecasts", "forecasts compared with what came, in this window"),
+        _float("mse", "log-return squared", "mean squared error of the forecasts"),
+        _float("mse_zero", "log-return squared", "mean squared error of forecasting zero"),
+        _float("skill", "", "1 - mse / mse_zero; above 0 is better than forecasting zero"),
+        _integer("skipped", "observations", "observations skipped since the run began, because they were not finite"),
+    ),
+)
+
+TRAIN = Measurement(
+    "train",
+    "one iteration of training",
+    ("run", "policy", "worker"),
+    (
+        _integer("iteration", "iterations", "number of the iteration, from 1, counted on through restarts"),
+        _integer("weights_seq_no", "policy versions", "policy version after the iteration"),
+        _float("return_mean", "reward", "mean return of the episodes that ended during the iteration"),
+        _float("loss", "", "learner's total loss"),
+        _float("kl", "nats", "mean Kullback-Leibler divergence between the acting and the new policy"),
+        _float("entropy", "nats", "mean entropy of the policy"),
+        _integer("steps", "steps", "steps trained on in this iteration"),
+        _integer("steps_total", "steps", "steps trained on since the run began"),
+        _float("seconds", "s", "length of the iteration, waiting for steps included"),
+        _float("learn_seconds", "s", "length of the learner's update alone"),
+        _integer("learner_updates", "updates", "updates of the weights since the run began"),
+        _string("checkpoint_path", "folder of the newest checkpoint on the daemon's machine"),
+        _float("staleness_mean", "policy versions", "mean of (version trained from - version that acted) over the iteration's steps"),
+    ),
+)
+
+SERVER = Measurement(
+    "server",
+    "the serving process's counters, as GetStats gives them",
+    ("run", "policy", "worker"),
+    (
+        _string("boot_id", "serving process the counters belong to; they begin at 0 with each"),
+        _float("uptime_s", "s", "time since the serving process began"),
+        _integer("clients_connected", "clients", "clients with an open stream"),
+        _integer("episodes_open", "episodes", "episodes the server holds now"),
+        _integer("episodes_started", "episodes", "episodes begun"),
+        _integer("episodes_finished", "episodes", "episodes ended by their clients"),
+        _integer("episodes_reaped", "episodes", "episodes the server ended because their client was gone"),
+        _integer("actions", "actions", "actions computed"),
+        _integer("rows_repeated", "rows", "rows answered from the cache, applied before"),
+        _integer("rows_refused", "rows", "rows refused with an error"),
+        _integer("batches", "forward passes", "forward passes of the net"),
+        _float("reward_sum", "reward", "sum of all rewards received, each counted once"),
+        _integer("steps_completed", "steps", "steps completed"),
+        _integer("steps_handed_off", "steps", "steps handed to the learner"),
+        _integer("steps_dropped", "steps", "steps the overflow policy of the hand-off dropped"),
+        _integer("steps_untrained", "steps", "steps of episodes with training switched off"),
+        _integer("steps_waiting", "steps", "steps that wait for the learner now"),
+        _integer("weights_seq_no", "policy versions", "policy version now being served"),
+        _float("staleness_mean", "policy versions", "mean of (version at hand-off - version that acted) over all steps handed off"),
+        _float("return_mean", "reward", "mean return of the newest episodes that finished"),
+    ),
+)
+
+MEASUREMENTS = {measurement.name: measurement for measurement in (STEP, EPISODE, ORDER, REGRESSOR, TRAIN, SERVER)}
+"""Every measurement, by name."""
+
+
+def measurement(name: str) -> Measurement:
+    """Look up a measurement.
+
+    Raises:
+        ValueError: there is none of that name.
+    """
+    try:
+        return MEASUREMENTS[name]
+    except KeyError:
+        raise ValueError(f"measurement: expected one of {', '.join(MEASUREMENTS)}, received {name!r}") from None
