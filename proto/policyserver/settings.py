@@ -24,12 +24,9 @@ TOML has no null: the string "none" stands for None where a field is optional.
 from __future__ import annotations
 
 import argparse
-import ast
 import dataclasses
 import difflib
 import functools
-import inspect
-import itertools
 import json
 import re
 import textwrap
@@ -40,11 +37,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
 
+from policyserver.settings_declaration import NONE, describe, fields_of, is_dataclass_type, join, kind_of, repeated_dataclass, summary, walk
+
 __all__ = ["SettingsError", "add_arguments", "dump_toml", "from_arguments", "known_keys", "load"]
 
 T = TypeVar("T")
-
-_NONE = "none"
 
 
 class SettingsError(ValueError):
@@ -87,7 +84,7 @@ def load(cls: type[T], path: Path | None = None, overrides: Mapping[str, Any] | 
 
 def known_keys(cls: type) -> list[str]:
     """Return every dotted key that a file for this class may hold, in order."""
-    return [key for key, _ in _walk(cls, "")]
+    return [key for key, _ in walk(cls, "")]
 
 
 def add_arguments(parser: argparse.ArgumentParser, cls: type) -> None:
@@ -96,19 +93,19 @@ def add_arguments(parser: argparse.ArgumentParser, cls: type) -> None:
     Tables that repeat (`tuple[<dataclass>, ...]`) have no option: they belong in the file.
     """
     groups: dict[str, argparse._ArgumentGroup] = {}
-    for key, field in _walk(cls, ""):
-        if _repeated_dataclass(field.hint):
+    for key, field in walk(cls, ""):
+        if repeated_dataclass(field.hint):
             continue
         section = key.rpartition(".")[0]
         if section not in groups:
-            groups[section] = parser.add_argument_group(f"[{section}]" if section else "settings", _summary(field.owner))
+            groups[section] = parser.add_argument_group(f"[{section}]" if section else "settings", summary(field.owner))
         default = "" if field.default is dataclasses.MISSING else f" (default: {_option_text(field.default)})"
         groups[section].add_argument(
             f"--{key}",
             dest=key,
             type=functools.partial(_parse_option, field.hint),
             default=argparse.SUPPRESS,
-            metavar=_describe(field.hint),
+            metavar=describe(field.hint),
             help=f"{field.help}{default}".replace("%", "%%"),
         )
 
@@ -132,76 +129,6 @@ def dump_toml(settings: Any, *, comments: bool = False) -> str:
     return "\n".join(_dump_table(_rows(settings), "", comments)).strip() + "\n"
 
 
-# --- the declaration, read once per class ---------------------------------------------------------------------------------------------
-
-
-@dataclasses.dataclass(frozen=True)
-class _Field:
-    """One declared field: its type, its default (MISSING if it has none) and the docstring under it."""
-
-    name: str
-    hint: Any
-    default: Any
-    help: str
-    owner: type
-
-
-@functools.cache
-def _fields(cls: type) -> dict[str, _Field]:
-    hints = typing.get_type_hints(cls)
-    helps = _field_docstrings(cls)
-    declared = {}
-    for field in dataclasses.fields(cls):
-        if field.init:
-            default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
-            declared[field.name] = _Field(field.name, hints[field.name], default, helps.get(field.name, ""), cls)
-    return declared
-
-
-def _field_docstrings(cls: type) -> dict[str, str]:
-    """Read the string under each annotated name of the class and of its bases; nothing where the source is not at hand."""
-    found: dict[str, str] = {}
-    for base in reversed(cls.__mro__):
-        if not dataclasses.is_dataclass(base):
-            continue
-        try:
-            body = typing.cast(ast.ClassDef, ast.parse(textwrap.dedent(inspect.getsource(base))).body[0]).body
-        except (OSError, TypeError, SyntaxError):
-            continue
-        for statement, follower in itertools.pairwise(body):
-            match statement, follower:
-                case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
-                    found[name] = " ".join(text.split())
-    return found
-
-
-def _walk(cls: type, prefix: str) -> Iterator[tuple[str, _Field]]:
-    for field in _fields(cls).values():
-        key = _join(prefix, field.name)
-        if _is_dataclass_type(field.hint):
-            yield from _walk(field.hint, key)
-        else:
-            yield key, field
-
-
-def _is_dataclass_type(hint: Any) -> bool:
-    return isinstance(hint, type) and dataclasses.is_dataclass(hint)
-
-
-def _repeated_dataclass(hint: Any) -> Any:
-    """Return X for tuple[X, ...] with a dataclass X, else None."""
-    arguments = typing.get_args(hint)
-    return arguments[0] if typing.get_origin(hint) is tuple and _is_dataclass_type(arguments[0]) else None
-
-
-def _summary(cls: type) -> str:
-    return (inspect.getdoc(cls) or cls.__name__).partition("\n")[0]
-
-
-def _join(prefix: str, name: str) -> str:
-    return f"{prefix}.{name}" if prefix else name
-
-
 # --- values, checked and converted ----------------------------------------------------------------------------------------------------
 
 
@@ -214,14 +141,14 @@ class _Builder:
         self._overrides = overrides
 
     def build(self, cls: Any, table: Mapping[str, Any], prefix: str) -> Any:
-        fields = _fields(cls)
+        fields = fields_of(cls)
         for name in table:
             if name not in fields:
                 raise self._unknown(cls, prefix, name)
         missing = [name for name, field in fields.items() if field.default is dataclasses.MISSING and name not in table]
         if missing:
-            raise self._error(_join(prefix, missing[0]), "expected a value, received none")
-        values = {name: self.convert(value, fields[name].hint, _join(prefix, name)) for name, value in table.items()}
+            raise self._error(join(prefix, missing[0]), "expected a value, received none")
+        values = {name: self.convert(value, fields[name].hint, join(prefix, name)) for name, value in table.items()}
         try:
             return cls(**values)
         except SettingsError:
@@ -229,7 +156,7 @@ class _Builder:
         except ValueError as error:
             # A message of __post_init__ begins with the field's name: it becomes the end of the dotted key.
             name, _, problem = str(error).partition(": ")
-            key, text = (_join(prefix, name), problem) if name.split(".")[0] in fields and problem else (prefix, str(error))
+            key, text = (join(prefix, name), problem) if name.split(".")[0] in fields and problem else (prefix, str(error))
             raise self._error(key, text) from error
 
     def convert(self, value: Any, hint: Any, key: str) -> Any:
@@ -246,8 +173,8 @@ class _Builder:
             if len(items) == len(value):
                 return tuple(self.convert(item, kind, f"{key}[{i}]") for i, (item, kind) in enumerate(zip(value, items, strict=True)))
         elif origin is dict and isinstance(value, Mapping):
-            return {name: self.convert(item, arguments[1], _join(key, name)) for name, item in value.items()}
-        elif _is_dataclass_type(hint):
+            return {name: self.convert(item, arguments[1], join(key, name)) for name, item in value.items()}
+        elif is_dataclass_type(hint):
             if isinstance(value, hint):
                 return value
             if isinstance(value, Mapping):
@@ -258,11 +185,11 @@ class _Builder:
             return float(value)
         elif isinstance(hint, type) and origin is None and isinstance(value, hint) and (hint is bool) == isinstance(value, bool):
             return value
-        raise self._error(key, f"expected {_describe(hint)}, received {value!r}{_kind_of(value)}")
+        raise self._error(key, f"expected {describe(hint)}, received {value!r}{kind_of(value)}")
 
     def _convert_union(self, value: Any, hint: Any, key: str) -> Any:
         arms = [arm for arm in typing.get_args(hint) if arm is not types.NoneType]
-        if value in (None, _NONE) and len(arms) < len(typing.get_args(hint)):
+        if value in (None, NONE) and len(arms) < len(typing.get_args(hint)):
             return None
         if len(arms) == 1:
             return self.convert(value, arms[0], key)
@@ -271,11 +198,11 @@ class _Builder:
                 return self.convert(value, arm, key)
             except SettingsError:
                 continue
-        raise self._error(key, f"expected {_describe(hint)}, received {value!r}{_kind_of(value)}")
+        raise self._error(key, f"expected {describe(hint)}, received {value!r}{kind_of(value)}")
 
     def _unknown(self, cls: type, prefix: str, name: str) -> SettingsError:
-        key = _join(prefix, name)
-        here = [_join(prefix, known) for known in _fields(cls)]
+        key = join(prefix, name)
+        here = [join(prefix, known) for known in fields_of(cls)]
         everywhere = list(dict.fromkeys([*here, *known_keys(self._root)]))
         near = difflib.get_close_matches(key, everywhere, n=3) or [other for other in everywhere if other.rpartition(".")[2] == name][:3]
         hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"known here: {', '.join(here)}"
@@ -284,25 +211,6 @@ class _Builder:
     def _error(self, key: str, problem: str) -> SettingsError:
         overridden = any(key == given or key.startswith((f"{given}.", f"{given}[")) for given in self._overrides)
         return SettingsError(key, "option" if overridden else self._path, problem)
-
-
-def _kind_of(value: Any) -> str:
-    names = {str: "a string", bool: "a boolean", int: "an integer", float: "a float", list: "an array", dict: "a table"}
-    return f" ({names.get(type(value), type(value).__name__)})"
-
-
-def _describe(hint: Any) -> str:
-    """Name a type in the words of an error message or of a help text."""
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (Union, types.UnionType):
-        return "|".join(_NONE if arm is types.NoneType else _describe(arm) for arm in arguments)
-    if origin is Literal:
-        return "|".join(str(choice) for choice in arguments)
-    if origin is tuple:
-        return f"[{_describe(arguments[0])}, ...]" if arguments[-1] is Ellipsis else f"[{', '.join(map(_describe, arguments))}]"
-    if origin is dict or _is_dataclass_type(hint):
-        return "table"
-    return {Path: "path", Any: "value"}.get(hint, getattr(hint, "__name__", str(hint)))
 
 
 # --- files and options ----------------------------------------------------------------------------------------------------------------
@@ -333,7 +241,7 @@ def _parse_option(hint: Any, text: str) -> Any:
         value = _option_value(hint, text)
         _Builder(type(None), "", {}).convert(value, hint, "")
     except (SettingsError, tomllib.TOMLDecodeError) as error:
-        problem = error.problem if isinstance(error, SettingsError) else f"expected {_describe(hint)}, received {text!r}"
+        problem = error.problem if isinstance(error, SettingsError) else f"expected {describe(hint)}, received {text!r}"
         raise argparse.ArgumentTypeError(problem) from error
     return value
 
@@ -341,7 +249,7 @@ def _parse_option(hint: Any, text: str) -> Any:
 def _option_value(hint: Any, text: str) -> Any:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (Union, types.UnionType):
-        if text == _NONE:
+        if text == NONE:
             return text
         arms = [arm for arm in arguments if arm is not types.NoneType]
         hint = arms[0] if len(arms) == 1 else Any
@@ -360,7 +268,7 @@ def _option_value(hint: Any, text: str) -> Any:
 
 
 def _option_text(value: Any) -> str:
-    return _NONE if value is None else str(value) if isinstance(value, str | Path) else _format(value)
+    return NONE if value is None else str(value) if isinstance(value, str | Path) else _format(value)
 
 
 # --- writing --------------------------------------------------------------------------------------------------------------------------
@@ -374,11 +282,11 @@ def _rows(value: Any) -> list[_Row]:
     if not dataclasses.is_dataclass(value):
         return [(str(name), item, "") for name, item in value.items()]
     rows: list[_Row] = []
-    for name, field in _fields(type(value)).items():  # type: ignore[arg-type]
+    for name, field in fields_of(type(value)).items():
         item = getattr(value, name)
         if item is None and field.default is None:
             continue
-        rows.append((name, _NONE if item is None else item, _summary(type(item)) if dataclasses.is_dataclass(item) else field.help))
+        rows.append((name, NONE if item is None else item, summary(type(item)) if dataclasses.is_dataclass(item) else field.help))
     return rows
 
 
@@ -387,10 +295,10 @@ def _dump_table(rows: list[_Row], prefix: str, comments: bool) -> Iterator[str]:
     later: list[tuple[str, Any, str]] = []
     for name, value, comment in rows:
         if _is_table(value) or (isinstance(value, tuple | list) and value and all(map(_is_table, value))):
-            later.append((_join(prefix, _format_key(name)), value, comment))
+            later.append((join(prefix, _format_key(name)), value, comment))
         else:
             yield from _comment(comment, comments)
-            yield f"{_format_key(name)} = {_format(value, _join(prefix, name))}"
+            yield f"{_format_key(name)} = {_format(value, join(prefix, name))}"
     for header, value, comment in later:
         for table in [value] if _is_table(value) else value:
             yield ""

@@ -40,6 +40,13 @@ class Node:
 
 
 @dataclass(frozen=True)
+class Database:
+    """A database."""
+
+    url: str = ""
+
+
+@dataclass(frozen=True)
 class Root:
     """All of it."""
 
@@ -54,6 +61,7 @@ class Root:
     symbols: tuple[str, ...] = ("A", "B")
     span: tuple[float, float] = (0.0, 1.0)
     nodes: tuple[Node, ...] = ()
+    database: Database | None = None
     training: dict[str, Any] = field(default_factory=dict)
     weights: dict[str, float] = field(default_factory=dict)
 
@@ -176,6 +184,7 @@ def test_the_error_survives_pickling() -> None:
 def test_options_set_every_kind_of_field() -> None:
     root = parse(
         *("--limits.max_open", "70", "--overflow", "block", "--folder", "runs", "--token", "none", "--seed", "none"),
+        *("--database.url", "http://db:8086"),
         *("--verbose", "true", "--hidden", "32,16", "--symbols", "X,Y", "--span", "[0.5, 2]", "--training", "{lr = 0.1}"),
     )
     assert root == Root(
@@ -188,6 +197,7 @@ def test_options_set_every_kind_of_field() -> None:
         hidden=(32, 16),
         symbols=("X", "Y"),
         span=(0.5, 2.0),
+        database=Database("http://db:8086"),
         training={"lr": 0.1},
     )
 
