@@ -282,7 +282,8 @@ def _rows(value: Any) -> list[_Row]:
     if not dataclasses.is_dataclass(value):
         return [(str(name), item, "") for name, item in value.items()]
     rows: list[_Row] = []
-    for name, field in fields_of(type(value)).items():
+    cls: Any = type(value)
+    for name, field in fields_of(cls).items():
         item = getattr(value, name)
         if item is None and field.default is None:
             continue
