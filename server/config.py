@@ -54,13 +54,13 @@ class ListenConfig:
     """Whether gRPC server reflection is served, so that grpcurl works without the .proto files."""
 
     def __post_init__(self) -> None:
-        _address("listen.address", self.address)
-        _at_least("listen.max_message_bytes", self.max_message_bytes, 1024)
-        _at_least("listen.max_rows_per_message", self.max_rows_per_message, 1)
+        _address("address", self.address)
+        _at_least("max_message_bytes", self.max_message_bytes, 1024)
+        _at_least("max_rows_per_message", self.max_rows_per_message, 1)
         if (self.tls_certificate_file is None) != (self.tls_key_file is None):
             raise ValueError(
-                "listen.tls_certificate_file and listen.tls_key_file: expected both or neither, "
-                f"got {self.tls_certificate_file} and {self.tls_key_file}"
+                "tls_key_file: expected together with tls_certificate_file or not at all, "
+                f"got {self.tls_key_file} and {self.tls_certificate_file}"
             )
 
 
@@ -78,10 +78,10 @@ class EpisodesConfig:
     """Finished episode ids remembered, so that a late call is answered "finished" rather than "unknown"."""
 
     def __post_init__(self) -> None:
-        _at_least("episodes.max_open", self.max_open, 1)
-        _above("episodes.episode_idle_timeout_s", self.episode_idle_timeout_s, 0.0)
-        _above("episodes.unary_idle_timeout_s", self.unary_idle_timeout_s, 0.0)
-        _at_least("episodes.finished_remembered", self.finished_remembered, 0)
+        _at_least("max_open", self.max_open, 1)
+        _above("episode_idle_timeout_s", self.episode_idle_timeout_s, 0.0)
+        _above("unary_idle_timeout_s", self.unary_idle_timeout_s, 0.0)
+        _at_least("finished_remembered", self.finished_remembered, 0)
 
 
 @dataclass(frozen=True)
@@ -96,16 +96,16 @@ class HandOffConfig:
     """What a full hand-off does: drop the oldest segments, or withhold replies until there is room."""
     block_timeout_s: float = 30.0
     """With `block`: seconds a reply is withheld before it becomes RESOURCE_EXHAUSTED."""
-    sample_wait_s: float = 5.0
+    sample_wait_s: float = 2.0
     """Longest time one `sample()` of the env runner waits for steps; weights and health checks wait behind it."""
 
     def __post_init__(self) -> None:
-        _at_least("hand_off.segment_steps", self.segment_steps, 1)
-        _at_least("hand_off.capacity_steps", self.capacity_steps, self.segment_steps)
+        _at_least("segment_steps", self.segment_steps, 1)
+        _at_least("capacity_steps", self.capacity_steps, self.segment_steps)
         if self.overflow not in ("drop_oldest", "block"):
-            raise ValueError(f'hand_off.overflow: expected "drop_oldest" or "block", got {self.overflow!r}')
-        _above("hand_off.block_timeout_s", self.block_timeout_s, 0.0)
-        _above("hand_off.sample_wait_s", self.sample_wait_s, 0.0)
+            raise ValueError(f'overflow: expected "drop_oldest" or "block", got {self.overflow!r}')
+        _above("block_timeout_s", self.block_timeout_s, 0.0)
+        _above("sample_wait_s", self.sample_wait_s, 0.0)
 
 
 @dataclass(frozen=True)
@@ -120,18 +120,36 @@ class SpacesConfig:
     """The action space, e.g. `{type = "Discrete", n = 3}`."""
 
     def __post_init__(self) -> None:
-        space_from_config(self.observation, "spaces.observation")
-        space_from_config(self.action, "spaces.action")
+        space_from_config(self.observation, "observation")
+        space_from_config(self.action, "action")
 
     @property
     def observation_space(self) -> gym.Space[Any]:
         """The observation space as a Gymnasium object."""
-        return space_from_config(self.observation, "spaces.observation")
+        return space_from_config(self.observation, "observation")
 
     @property
     def action_space(self) -> gym.Space[Any]:
         """The action space as a Gymnasium object."""
-        return space_from_config(self.action, "spaces.action")
+        return space_from_config(self.action, "action")
+
+
+DEFAULTS_BY_ALGORITHM: dict[str, dict[str, dict[str, Any]]] = {
+    "PPO": {
+        "training": {
+            "lr": 5e-4,
+            "train_batch_size_per_learner": 4000,
+            "minibatch_size": 512,
+            "num_epochs": 6,
+            "entropy_coeff": 0.003,
+            "grad_clip": 0.5,
+        },
+        "rl_module": {
+            "model_config": {"fcnet_hiddens": [64, 64], "vf_share_layers": True, "use_lstm": True, "lstm_cell_size": 64, "max_seq_len": 20}
+        },
+    }
+}
+"""What this server sets where RLlib's own defaults don't fit online learning; a key of the configuration file replaces its value here."""
 
 
 @dataclass(frozen=True)
@@ -139,24 +157,11 @@ class AlgorithmSection:
     """The RLlib algorithm: each table is a method of its AlgorithmConfig, each key one of the method's arguments."""
 
     name: str = "PPO"
-    """An algorithm of RLlib: PPO, APPO, IMPALA, DQN or SAC."""
-    training: dict[str, Any] = field(
-        default_factory=lambda: {
-            "lr": 5e-4,
-            "gamma": 0.99,
-            "train_batch_size_per_learner": 4000,
-            "minibatch_size": 512,
-            "num_epochs": 6,
-            "grad_clip": 0.5,
-        }
-    )
-    """Arguments of `AlgorithmConfig.training`."""
-    rl_module: dict[str, Any] = field(
-        default_factory=lambda: {
-            "model_config": {"fcnet_hiddens": [64, 64], "use_lstm": True, "lstm_cell_size": 64, "max_seq_len": 20, "vf_share_layers": True}
-        }
-    )
-    """Arguments of `AlgorithmConfig.rl_module`; `model_config` takes the fields of RLlib's DefaultModelConfig."""
+    """An algorithm of RLlib, e.g. PPO, APPO, IMPALA, DQN or SAC."""
+    training: dict[str, Any] = field(default_factory=dict)
+    """Arguments of `AlgorithmConfig.training`, e.g. `lr`."""
+    rl_module: dict[str, Any] = field(default_factory=dict)
+    """Arguments of `AlgorithmConfig.rl_module`; its `model_config` takes the fields of RLlib's DefaultModelConfig."""
     learners: dict[str, Any] = field(default_factory=dict)
     """Arguments of `AlgorithmConfig.learners`."""
     env_runners: dict[str, Any] = field(default_factory=dict)
@@ -180,9 +185,10 @@ class AlgorithmSection:
 
     @property
     def methods(self) -> dict[str, dict[str, Any]]:
-        """The tables that have keys, by the name of their AlgorithmConfig method."""
+        """The tables that have keys, this server's defaults for the algorithm included, by the name of their AlgorithmConfig method."""
+        defaults = DEFAULTS_BY_ALGORITHM.get(self.name, {})
         tables = {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name != "name"}
-        return {name: table for name, table in tables.items() if table}
+        return {name: {**defaults.get(name, {}), **table} for name, table in tables.items() if table or name in defaults}
 
 
 @dataclass(frozen=True)
@@ -199,8 +205,8 @@ class CheckpointsConfig:
     """Whether to go on from the newest whole checkpoint, if there is one."""
 
     def __post_init__(self) -> None:
-        _at_least("checkpoints.keep", self.keep, 1)
-        _at_least("checkpoints.every_iterations", self.every_iterations, 0)
+        _at_least("keep", self.keep, 1)
+        _at_least("every_iterations", self.every_iterations, 0)
 
 
 @dataclass(frozen=True)
@@ -219,12 +225,12 @@ class LearnerConfig:
     """Seconds a stopping server gives the running iteration to finish before it saves and leaves."""
 
     def __post_init__(self) -> None:
-        _at_least("learner.threads", self.threads, 1)
+        _at_least("threads", self.threads, 1)
         if not 0 <= self.niceness <= 19:
-            raise ValueError(f"learner.niceness: expected 0 to 19, got {self.niceness!r}")
-        _at_least("learner.max_failures", self.max_failures, 1)
-        _at_least("learner.retry_backoff_s", self.retry_backoff_s, 0.0)
-        _at_least("learner.drain_timeout_s", self.drain_timeout_s, 0.0)
+            raise ValueError(f"niceness: expected 0 to 19, got {self.niceness!r}")
+        _at_least("max_failures", self.max_failures, 1)
+        _at_least("retry_backoff_s", self.retry_backoff_s, 0.0)
+        _at_least("drain_timeout_s", self.drain_timeout_s, 0.0)
 
 
 @dataclass(frozen=True)
@@ -294,7 +300,7 @@ def space_from_config(table: Mapping[str, Any], where: str) -> gym.Space[Any]:
     Args:
         table: `type` (Box, Discrete, MultiDiscrete, MultiBinary, Dict or Tuple) and the arguments of that space; the `spaces` of a
             Dict are a table of tables, those of a Tuple a list of tables.
-        where: Name of the table in error messages, e.g. "spaces.observation".
+        where: Name of the table in error messages, e.g. "observation".
 
     Raises:
         ValueError: If a key is missing, unknown or has a wrong value.
