@@ -1,0 +1,75 @@
+# Every target makes what it needs: the first call builds .venv from the pinned requirements, later calls start at once.
+#   PYTHON=python3.12    the interpreter that .venv is made with (3.11 or newer)
+#   TORCH=cpu            take PyTorch's CPU build, which is far smaller than the default one on Linux
+#   ARGS="..."           passed on to the program that the target runs
+#   REQUIRE_SERVICES=1   a test that lacks InfluxDB or a browser fails instead of being skipped
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+TORCH ?= default
+REQUIRE_SERVICES ?=
+ARGS ?=
+
+BIN := .venv/bin
+INSTALLED := .venv/installed
+PIP := $(BIN)/python -m pip --disable-pip-version-check --require-virtualenv
+QUIET := $(if $(MAKE_TERMOUT),,--quiet)
+TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
+
+.PHONY: help demo test test-slow learn bench check format protos lock clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(INSTALLED) ## run the policy server and 64 trading episodes against it (ARGS="--help" shows the options)
+	@$(BIN)/policy-pipeline demo $(ARGS)
+
+learn: $(INSTALLED) ## train on the demo's problem for three seeds and on the control process; write the README's table and picture
+	@$(BIN)/policy-pipeline learn $(ARGS)
+
+test: $(INSTALLED) ## run the tests
+	@REQUIRE_SERVICES=$(REQUIRE_SERVICES) $(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+test-slow: $(INSTALLED) ## run the tests that take minutes
+	@REQUIRE_SERVICES=$(REQUIRE_SERVICES) $(BIN)/python -m pytest -m slow $(ARGS)
+
+bench: $(INSTALLED) ## measure; print the table, write build/bench/*.json and docs/benchmarks.md
+	@$(BIN)/python -m tests.benchmarks.run $(ARGS)
+
+check: $(INSTALLED) ## format, lint, strict types, stubs current, import rules
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/test_stubs_current.py tests/test_architecture.py
+
+format: $(INSTALLED) ## rewrite the sources in the project's format
+	$(BIN)/ruff check --fix --exit-zero .
+	$(BIN)/ruff format .
+
+protos: $(INSTALLED) ## regenerate the stubs after a change of a .proto file
+	$(BIN)/python -m grpc_tools.protoc -I proto --python_out=proto --pyi_out=proto --grpc_python_out=proto proto/policyserver/v1/*.proto
+
+lock: $(INSTALLED) ## install the newest versions that pyproject.toml allows and pin them in requirements.txt
+	$(PIP) install --upgrade "pip>=25.1"
+	$(PIP) install --upgrade --upgrade-strategy eager --editable ".[all]" --group dev
+	{ sed -n '/^#/p' requirements.txt; $(PIP) freeze --exclude-editable | sed 's/+cpu$$//' | grep -v '^#'; } > .venv/requirements.txt
+	mv .venv/requirements.txt requirements.txt
+
+clean: ## remove .venv, build outputs and caches; recorded runs stay
+	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(INSTALLED): requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo 'Python 3.11 or newer is needed, "$(PYTHON)" is '"$$($(PYTHON) --version 2>&1 || true). Name one: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@[ -x $(BIN)/python ] || { echo 'Making .venv and installing the pinned dependencies (once)'; $(PYTHON) -m venv .venv; }
+ifeq ($(TORCH),cpu)
+	@$(PIP) install $(QUIET) --index-url $(TORCH_CPU_INDEX) "$$(grep '^torch==' requirements.txt)"
+endif
+	@$(PIP) install $(QUIET) --requirement requirements.txt
+	@$(PIP) install $(QUIET) --no-deps --no-build-isolation --editable .
+	@touch $@

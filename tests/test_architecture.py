@@ -1,0 +1,129 @@
+"""Who may import whom. Each rule is read off the sources, so that no import at run time has to fail first."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from fnmatch import fnmatch
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = {"policyserver": ROOT / "proto" / "policyserver"} | {
+    name: ROOT / name for name in ("client", "server", "pipelines", "monitoring")
+}
+
+# Package -> what it may import of ours. A dotted name allows that one module.
+OURS = {
+    "policyserver": set[str](),
+    "client": {"policyserver"},
+    "monitoring": {"policyserver.settings"},
+    "server": {"policyserver", "monitoring"},
+    "pipelines": {"client", "policyserver", "monitoring"},
+}
+
+# Package -> what it may import of others at module level or anywhere else, the standard library apart.
+OTHERS = {
+    "policyserver": {"grpc", "numpy", "google.protobuf", "gymnasium"},
+    "client": {"grpc", "numpy", "google.protobuf", "gymnasium"},
+}
+
+# Module -> the only files that may import it.
+ONLY_IN = {
+    "ray": ["server/*"],
+    "torch": ["server/*"],
+    "river": ["pipelines/regressor.py"],
+    "influxdb_client": ["monitoring/influx*.py"],
+    "policyserver.v1": ["policyserver/*", "client/transport*.py", "server/servicer*.py", "server/wire*.py"],
+}
+
+MAX_LINES = 400
+
+
+def sources() -> list[tuple[str, Path]]:
+    """Return every hand-written module as its path from the package's parent and its file."""
+    found = []
+    for name, folder in PACKAGES.items():
+        for path in sorted(folder.rglob("*.py")):
+            if not fnmatch(path.name, "*_pb2*.py"):
+                found.append((str(Path(name) / path.relative_to(folder)), path))
+    return found
+
+
+def imports(name: str, path: Path) -> Iterator[str]:
+    """Yield every module that a file imports, relative ones resolved, at whatever depth the statement stands."""
+    package = Path(name).parent.parts
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join(package[: len(package) - node.level + 1]) if node.level else ""
+            module = ".".join(part for part in (base, node.module) if part)
+            yield from (f"{module}.{alias.name}" for alias in node.names)
+
+
+def within(module: str, allowed: str) -> bool:
+    return module == allowed or module.startswith(f"{allowed}.")
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_package_imports_only_the_packages_below_it(package: str) -> None:
+    allowed = OURS[package] | {package}
+    wrong = [
+        f"{name} imports {module}"
+        for name, path in sources()
+        if name.startswith(f"{package}/")
+        for module in imports(name, path)
+        if any(within(module, ours) for ours in PACKAGES) and not any(within(module, ok) for ok in allowed)
+    ]
+    assert not wrong
+
+
+@pytest.mark.parametrize("package", OTHERS)
+def test_the_client_needs_only_the_base_dependencies(package: str) -> None:
+    allowed = OTHERS[package] | set(PACKAGES) | sys.stdlib_module_names
+    wrong = [
+        f"{name} imports {module}"
+        for name, path in sources()
+        if name.startswith(f"{package}/")
+        for module in imports(name, path)
+        if not any(within(module, ok) for ok in allowed)
+    ]
+    assert not wrong
+
+
+@pytest.mark.parametrize("module", ONLY_IN)
+def test_a_heavy_or_private_module_is_imported_only_where_it_belongs(module: str) -> None:
+    wrong = [
+        name
+        for name, path in sources()
+        if any(within(imported, module) for imported in imports(name, path))
+        and not any(fnmatch(name, pattern) for pattern in ONLY_IN[module])
+    ]
+    assert not wrong, f"{module} may be imported only in {ONLY_IN[module]}"
+
+
+def test_the_source_root_of_the_contract_is_not_a_package() -> None:
+    assert not (ROOT / "proto" / "__init__.py").exists(), "a package named proto would overwrite Google's proto-plus"
+
+
+def test_every_package_folder_is_a_package() -> None:
+    for name, path in sources():
+        assert (path.parent / "__init__.py").is_file(), f"{name} lies in a folder without __init__.py"
+
+
+def test_no_module_is_named_like_one_of_the_standard_library() -> None:
+    assert not [name for name, path in sources() if path.stem in sys.stdlib_module_names]
+
+
+def test_no_module_is_longer_than_a_reader_can_hold() -> None:
+    long = {name: lines for name, path in sources() if (lines := len(path.read_text(encoding="utf-8").splitlines())) > MAX_LINES}
+    assert not long, f"more than {MAX_LINES} lines"
+
+
+def test_the_reader_of_imports_sees_absolute_relative_and_late_ones(tmp_path: Path) -> None:
+    path = tmp_path / "probe.py"
+    path.write_text("import ray.rllib\nfrom . import core\nfrom .core import x\ndef f():\n    from torch import nn\n", encoding="utf-8")
+    assert sorted(imports("server/probe.py", path)) == ["ray.rllib", "server.core", "server.core.x", "torch.nn"]
