@@ -74,8 +74,8 @@ class Points:
         """Values of a tag: one for the whole batch, or a list of n."""
         column = self.tag_columns.get(tag)
         if column is None:
-            return self.tags.get(tag) or TAG_UNSET
-        return [str(value) or TAG_UNSET for value in column]
+            return _string(self.tags.get(tag, "")) or TAG_UNSET
+        return [_string(value) or TAG_UNSET for value in column]
 
     def field_values(self, name: str) -> list[Any]:
         """Values of a field as n Python objects of its declared type, None where it is unset.
@@ -110,12 +110,23 @@ def _float(value: Any) -> float | None:
 def _integer(value: Any) -> int:
     """Convert a whole number."""
     number = int(value)
-    if number != value:
-        raise ValueError(f"{value!r} is not whole")
+    if number != value or not -(2**63) <= number < 2**63:
+        raise ValueError(f"{value!r} is no whole number of 64 bits")
     return number
 
 
-_CONVERT: Mapping[FieldType, Any] = {FieldType.FLOAT: _float, FieldType.INTEGER: _integer, FieldType.BOOLEAN: bool, FieldType.STRING: str}
+def _string(value: Any) -> str:
+    """Convert to text that UTF-8 can express."""
+    text = str(value)
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
+
+
+_CONVERT: Mapping[FieldType, Any] = {
+    FieldType.FLOAT: _float,
+    FieldType.INTEGER: _integer,
+    FieldType.BOOLEAN: bool,
+    FieldType.STRING: _string,
+}
 
 
 def _array_values(column: np.ndarray, kind: FieldType) -> list[Any]:

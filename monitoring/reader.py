@@ -1,0 +1,155 @@
+"""Reads of an embedded store that are bounded in what they return, whatever the run's size.
+
+Series are thinned in SQL: the run's time is cut into equal buckets and each bucket gives one value, so a page draws a long run as fast as a
+short one.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from monitoring import tables
+from monitoring.schema import MEASUREMENTS
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """The steps recorded of a run."""
+
+    steps: int
+    """Number of steps."""
+    reward_sum: float
+    """Sum of their rewards."""
+
+
+Series = dict[str, list[Any]]
+"""Columns of equal length; `time_s` is seconds since 1970 (UTC)."""
+
+
+class StoreReader:
+    """Reads a store's file, which other processes may be writing. Usable from several threads, one at a time."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the file.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            sqlite3.Error: it is no store.
+        """
+        self._connection = tables.connect(Path(path), read_only=True)
+        self._lock = threading.Lock()
+
+    def close(self) -> None:
+        """Close the file. Closing again does nothing."""
+        with self._lock:
+            self._connection.close()
+
+    def version(self) -> int:
+        """Read a number that changes when another connection, of any process, has changed the store."""
+        return int(self._rows("PRAGMA data_version")[0][0])
+
+    def newest_ids(self) -> dict[str, int]:
+        """Read the id of the newest row of each measurement, 0 where there is none."""
+        parts = ", ".join(f'(SELECT COALESCE(MAX(id), 0) FROM "{name}")' for name in MEASUREMENTS)
+        return dict(zip(MEASUREMENTS, self._rows(f"SELECT {parts}")[0], strict=True))
+
+    def runs(self) -> list[str]:
+        """List the runs that have points, newest first."""
+        parts = " UNION ALL ".join(f'SELECT run, MAX(time_ns) AS newest FROM "{name}" GROUP BY run' for name in MEASUREMENTS)
+        return [row[0] for row in self._rows(f"SELECT run FROM ({parts}) GROUP BY run ORDER BY MAX(newest) DESC")]
+
+    def ledger(self, run: str) -> Ledger:
+        """Count the steps recorded of a run, and sum their rewards. Reads every step: for summaries, not for the page."""
+        steps, reward_sum = self._rows("SELECT COUNT(*), TOTAL(reward) FROM step WHERE run = ?", run)[0]
+        return Ledger(steps, reward_sum)
+
+    def returns(self, run: str, buckets: int = 240) -> Series:
+        """Read mean returns of finished episodes over time, beside the baselines on the same prices: `mean, no_trade, random, episodes`."""
+        return self._thinned(
+            "episode",
+            run,
+            buckets,
+            {
+                "mean": 'AVG("return")',
+                "no_trade": "AVG(no_trade_return)",
+                "random": "AVG(random_return)",
+                "episodes": 'COUNT("return")',
+            },
+        )
+
+    def learner(self, run: str, buckets: int = 240) -> Series:
+        """Read the learner over time: `loss, kl, entropy, weights_seq_no, staleness, steps_total`."""
+        return self._thinned(
+            "train",
+            run,
+            buckets,
+            {
+                "loss": "AVG(loss)",
+                "kl": "AVG(kl)",
+                "entropy": "AVG(entropy)",
+                "weights_seq_no": "MAX(weights_seq_no)",
+                "staleness": "AVG(staleness_mean)",
+                "steps_total": "MAX(steps_total)",
+            },
+        )
+
+    def serving(self, run: str, buckets: int = 240) -> Series:
+        """Read the server over time: `actions_per_s, episodes_open, steps_waiting, steps_dropped, staleness`.
+
+        Rates are differences of counters of one worker and boot, so a restarted server shows no jump; those of several workers add up.
+        """
+        return self._thinned(
+            "server",
+            run,
+            buckets,
+            {
+                "actions_per_s": "SUM(acted) * 1e9 / SUM(passed_ns) * COUNT(DISTINCT worker)",
+                "episodes_open": "AVG(episodes_open) * COUNT(DISTINCT worker)",
+                "steps_waiting": "AVG(steps_waiting) * COUNT(DISTINCT worker)",
+                "steps_dropped": "SUM(dropped)",
+                "staleness": "AVG(staleness_mean)",
+            },
+            source=(
+                "SELECT *, actions - LAG(actions) OVER boot AS acted, time_ns - LAG(time_ns) OVER boot AS passed_ns, "
+                "steps_dropped - LAG(steps_dropped, 1, 0) OVER boot AS dropped "
+                "FROM server WHERE run = :run WINDOW boot AS (PARTITION BY worker, boot_id ORDER BY time_ns)"
+            ),
+        )
+
+    def newest(self, measurement: str, run: str, limit: int = 12, after_id: int = 0) -> list[dict[str, Any]]:
+        """Read the newest rows of a run, newest first, at most `limit` and only those with an `id` above `after_id`.
+
+        Raises:
+            ValueError: unknown measurement.
+        """
+        if measurement not in MEASUREMENTS:
+            raise ValueError(f"measurement: expected one of {', '.join(MEASUREMENTS)}, received {measurement!r}")
+        statement = f'SELECT * FROM "{measurement}" WHERE id > ? AND run = ? ORDER BY id DESC LIMIT ?'
+        with self._lock:
+            cursor = self._connection.execute(statement, (after_id, run, limit))
+            names = [column[0] for column in cursor.description]
+            return [dict(zip(names, row, strict=True)) for row in cursor]
+
+    def _thinned(self, table: str, run: str, buckets: int, values: dict[str, str], source: str = "") -> Series:
+        """Read one value a bucket of each expression; `time_s` is the mean time of the bucket's rows."""
+        first, last = self._rows(f'SELECT MIN(time_ns), MAX(time_ns) FROM "{table}" WHERE run = ?', run)[0]
+        names = ("time_s", *values)
+        if first is None:
+            return {name: [] for name in names}
+        width = (last - first) // buckets + 1
+        source = source or f'SELECT * FROM "{table}" WHERE run = :run'
+        statement = (
+            f"SELECT AVG(time_ns - :first) * 1e-9 + :first * 1e-9, {', '.join(values.values())} "
+            f"FROM ({source}) GROUP BY (time_ns - :first) / :width ORDER BY 1"
+        )
+        with self._lock:
+            rows = self._connection.execute(statement, {"run": run, "first": first, "width": width}).fetchall()
+        return {name: list(column) for name, column in zip(names, zip(*rows, strict=True), strict=True)}
+
+    def _rows(self, statement: str, *parameters: Any) -> list[Any]:
+        """Execute a query."""
+        with self._lock:
+            return self._connection.execute(statement, parameters).fetchall()

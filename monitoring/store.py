@@ -1,0 +1,197 @@
+"""The embedded store: points in an SQLite file (WAL), written in batches by one background thread.
+
+Several processes may write and read the same file. A commit survives the death of the process at once, and the loss of power from the next
+checkpoint of the log on (`synchronous=NORMAL`). The queue lives in memory: what a process has not committed dies with it, at most
+`commit_interval_s` of points. The store must be opened in the process that writes to it: its thread does not survive a fork.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from monitoring import tables
+from monitoring.points import Points
+from monitoring.schema import MEASUREMENTS
+from monitoring.sink import SinkStatistics
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class StoreConfig:
+    """How the store's queue behaves."""
+
+    commit_interval_s: float = 0.25
+    """Time in which points gather before they are committed together, seconds."""
+    commit_points: int = 8192
+    """Points that are committed at once, without waiting for the interval."""
+    capacity_points: int = 262_144
+    """Points the queue holds."""
+    block_timeout_s: float = 0.1
+    """Overflow policy: `write` into a full queue waits this long for room, seconds, then drops its batch and counts it."""
+    retry_interval_s: float = 1.0
+    """Time between attempts to write while the file cannot be written (locked, disk full), seconds."""
+
+    def __post_init__(self) -> None:
+        for name in ("commit_interval_s", "block_timeout_s", "retry_interval_s"):
+            if not getattr(self, name) >= 0.0:
+                raise ValueError(f"{name}: expected 0 seconds or more, received {getattr(self, name)}")
+        for name in ("commit_points", "capacity_points"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: expected 1 point or more, received {getattr(self, name)}")
+
+
+class EmbeddedStore:
+    """Sink into an SQLite file."""
+
+    def __init__(self, path: Path, config: StoreConfig | None = None) -> None:
+        """Open the file, or make it and its folder, and start the writer.
+
+        Raises:
+            sqlite3.Error: the file cannot be opened or is no store.
+        """
+        self.path = Path(path)
+        self._config = config or StoreConfig()
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._connection = tables.connect(self.path)
+        tables.create(self._connection)
+        self._changed = threading.Condition()
+        self._queue: list[Points] = []
+        self._queued = 0
+        self._accepted = self._stored = self._dropped = self._dead_lettered = 0
+        self._last_error = ""
+        self._flush_upto = 0
+        self._closing_by: float | None = None
+        self._writer = threading.Thread(target=self._run, name="store-writer", daemon=True)
+        self._writer.start()
+
+    def write(self, points: Points) -> None:
+        """Queue a batch; waits at most `block_timeout_s`, and only when the queue is full."""
+        count = len(points)
+        with self._changed:
+            if not self._has_room(count):
+                self._changed.wait_for(lambda: self._has_room(count), self._config.block_timeout_s)
+            if self._closing_by is not None or not self._has_room(count):
+                self._drop(count)
+                return
+            self._queue.append(points)
+            self._accepted += count
+            before, self._queued = self._queued, self._queued + count
+            if before == 0 or before < self._config.commit_points <= self._queued:
+                self._changed.notify_all()
+
+    def flush(self, timeout_s: float) -> bool:
+        """Wait until everything taken so far is committed; False if it was not within `timeout_s`."""
+        with self._changed:
+            upto = self._flush_upto = self._accepted
+            self._changed.notify_all()
+            return self._changed.wait_for(lambda: self._done() >= upto, timeout_s)
+
+    def close(self, timeout_s: float) -> None:
+        """Commit what was taken, for at most `timeout_s`, and close the file. Closing again does nothing."""
+        with self._changed:
+            if self._closing_by is None:
+                self._closing_by = time.monotonic() + timeout_s
+            self._changed.notify_all()
+        self._writer.join()
+
+    def statistics(self) -> SinkStatistics:
+        """Read the counters."""
+        with self._changed:
+            return SinkStatistics(
+                accepted=self._accepted,
+                stored=self._stored,
+                backlog=self._accepted - self._done(),
+                dropped=self._dropped,
+                dead_lettered=self._dead_lettered,
+                last_error=self._last_error,
+            )
+
+    def _has_room(self, count: int) -> bool:
+        """Whether a batch fits; one larger than the whole queue fits into an empty one."""
+        return self._closing_by is not None or self._queued == 0 or self._queued + count <= self._config.capacity_points
+
+    def _drop(self, count: int) -> None:
+        """Count a refused batch, and log the first of a row of them."""
+        why = "the store is closed" if self._closing_by is not None else "capacity_points is reached, the writer is behind"
+        error = f"points dropped: {why}"
+        if error != self._last_error:
+            logger.error("%s (%s)", error, self.path)
+        self._last_error = error
+        self._dropped += count
+
+    def _done(self) -> int:
+        return self._stored + self._dead_lettered
+
+    def _run(self) -> None:
+        """Commit what gathers until the store is closed and the queue is empty."""
+        try:
+            while batch := self._take():
+                self._commit(batch)
+        finally:
+            self._connection.close()
+
+    def _take(self) -> list[Points]:
+        """Wait for points and let more gather; empty when the store is closed and drained."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._queue or self._closing_by is not None)
+            self._changed.wait_for(
+                lambda: self._closing_by is not None or self._flush_upto > self._done() or self._queued >= self._config.commit_points,
+                self._config.commit_interval_s,
+            )
+            batch, self._queue = self._queue, []
+            return batch
+
+    def _commit(self, batch: list[Points]) -> None:
+        """Write a batch in one transaction, however often that must be tried."""
+        rows: dict[str, list[tuple[Any, ...]]] = {}
+        refused, error = 0, ""
+        for points in batch:
+            try:
+                rows.setdefault(points.measurement, []).extend(tables.rows_of(points))
+            except ValueError as wrong:
+                refused, error = refused + len(points), str(wrong)
+                logger.error("points put aside, the store cannot take them: %s", wrong)
+        failure = self._insert(rows)
+        while failure is not None and self._wait_to_retry(failure):
+            failure = self._insert(rows)
+        stored = sum(map(len, rows.values())) if failure is None else 0
+        with self._changed:
+            self._stored += stored
+            self._dead_lettered += refused
+            self._last_error = error or self._last_error
+            self._queued -= sum(map(len, batch))
+            self._changed.notify_all()
+
+    def _insert(self, rows: dict[str, list[tuple[Any, ...]]]) -> sqlite3.Error | None:
+        """Try the transaction once; the error if it failed."""
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+            for name, of_one_measurement in rows.items():
+                tables.insert(self._connection, MEASUREMENTS[name], of_one_measurement)
+            self._connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            return error
+        return None
+
+    def _wait_to_retry(self, error: sqlite3.Error) -> bool:
+        """Note why the file cannot be written and wait; False when the store closes and its time is up."""
+        text = f"cannot write {self.path.name}: {error}"
+        with self._changed:
+            if self._last_error != text:
+                logger.error("%s; trying again every %g s, points wait meanwhile", text, self._config.retry_interval_s)
+            self._last_error = text
+            if self._closing_by is not None and time.monotonic() >= self._closing_by:
+                logger.error("closed with points lost: %s", text)
+                return False
+            if self._closing_by is None:
+                self._changed.wait_for(lambda: self._closing_by is not None, self._config.retry_interval_s)
+            return True

@@ -1,0 +1,239 @@
+"""The embedded store: what is written is there, for every process, whatever happens."""
+
+from __future__ import annotations
+
+import math
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from monitoring import tables
+from monitoring.points import Points
+from monitoring.reader import StoreReader
+from monitoring.store import EmbeddedStore, StoreConfig
+
+TAGS = {"run": "r1", "policy": "p", "process": "ou", "worker": "w1"}
+
+
+def steps(rewards: np.ndarray, tags: dict[str, str] = TAGS, times_ns: np.ndarray | None = None) -> Points:
+    count = len(rewards)
+    columns: dict[str, Any] = {
+        "episode": [f"e{i}" for i in range(count)],
+        "bar": np.arange(count),
+        "reward": rewards,
+        "action": np.ones(count, np.int64),
+    }
+    return Points("step", tags, columns, times_ns, {"symbol": ["AAA"] * count})
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "run" / "store.sqlite"
+
+
+def test_every_point_written_by_many_threads_is_counted_and_summed(path: Path) -> None:
+    store = EmbeddedStore(path)
+    rewards = np.random.default_rng(0).normal(size=(8, 40, 64))
+
+    def write(worker: int) -> None:
+        for batch in rewards[worker]:
+            store.write(steps(batch))
+
+    threads = [threading.Thread(target=write, args=(worker,)) for worker in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert store.flush(30.0)
+    reader = StoreReader(path)
+    ledger = reader.ledger("r1")
+    assert ledger.steps == rewards.size
+    assert math.isclose(ledger.reward_sum, math.fsum(rewards.ravel()), abs_tol=1e-9)
+    statistics = store.statistics()
+    assert (statistics.accepted, statistics.stored, statistics.backlog, statistics.dropped) == (rewards.size, rewards.size, 0, 0)
+    reader.close()
+    store.close(5.0)
+    store.close(5.0)
+
+
+def test_writing_the_same_points_again_changes_nothing(path: Path) -> None:
+    store = EmbeddedStore(path)
+    points = steps(np.arange(700, dtype=np.float64))
+    for _ in range(3):
+        store.write(points)
+    assert store.flush(10.0)
+    reader = StoreReader(path)
+    assert reader.ledger("r1").steps == 700
+    assert reader.ledger("r1").reward_sum == 699 * 350
+    reader.close()
+    store.close(5.0)
+
+
+def test_processes_write_to_one_file_side_by_side(path: Path) -> None:
+    program = """
+import sys
+from pathlib import Path
+from typing import Any
+from monitoring.points import Points
+from monitoring.store import EmbeddedStore, StoreConfig
+store = EmbeddedStore(Path(sys.argv[1]), StoreConfig(commit_interval_s=0.01))
+for start in range(0, 2000, 50):
+    store.write(Points("step", {"run": "r1", "worker": sys.argv[2]}, {"reward": [1.0] * 50}))
+    store.flush(20.0)
+store.close(20.0)
+"""
+    writers = [subprocess.Popen([sys.executable, "-c", program, str(path), f"w{number}"]) for number in range(3)]
+    assert [writer.wait(60) for writer in writers] == [0, 0, 0]
+    reader = StoreReader(path)
+    assert reader.ledger("r1").steps == 6000
+    reader.close()
+
+
+def test_a_full_queue_blocks_for_the_bound_then_drops_and_counts(path: Path) -> None:
+    store = EmbeddedStore(path, StoreConfig(capacity_points=100, block_timeout_s=0.05, retry_interval_s=0.05, commit_interval_s=0.0))
+    lock = sqlite3.connect(path, isolation_level=None)
+    lock.execute("BEGIN IMMEDIATE")
+    took: list[float] = []
+    for _ in range(5):
+        begun = time.perf_counter()
+        store.write(steps(np.ones(40)))
+        took.append(time.perf_counter() - begun)
+    assert max(took) < 1.0
+    statistics = store.statistics()
+    assert (statistics.accepted, statistics.dropped, statistics.backlog) == (80, 120, 80)
+    assert "dropped" in statistics.last_error
+    lock.execute("COMMIT")
+    assert store.flush(20.0)
+    assert store.statistics().stored == 80
+    lock.close()
+    store.close(5.0)
+
+
+def test_a_batch_of_wrong_values_is_put_aside_and_the_others_stored(path: Path) -> None:
+    store = EmbeddedStore(path)
+    store.write(steps(np.ones(10)))
+    store.write(Points("step", TAGS, {"action": ["sell"], "reward": [5.0]}))
+    store.write(steps(np.ones(10)))
+    assert store.flush(10.0)
+    statistics = store.statistics()
+    assert (statistics.stored, statistics.dead_lettered) == (20, 1)
+    assert "step.action" in statistics.last_error
+    store.close(5.0)
+
+
+def test_a_store_that_stays_locked_loses_its_points_at_close_and_says_so(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    store = EmbeddedStore(path, StoreConfig(retry_interval_s=0.05))
+    store._connection.execute("PRAGMA busy_timeout=10")
+    lock = sqlite3.connect(path, isolation_level=None)
+    lock.execute("BEGIN IMMEDIATE")
+    store.write(steps(np.ones(10)))
+    begun = time.monotonic()
+    store.close(0.3)
+    assert time.monotonic() - begun < 3.0
+    assert store.statistics().backlog == 10
+    assert "points lost" in caplog.text
+    lock.close()
+
+
+def test_writing_after_close_is_counted_as_dropped(path: Path) -> None:
+    store = EmbeddedStore(path)
+    store.close(5.0)
+    store.write(steps(np.ones(3)))
+    assert store.statistics().dropped == 3
+
+
+def test_a_store_of_an_older_schema_gains_the_new_columns(path: Path) -> None:
+    path.parent.mkdir()
+    old = sqlite3.connect(path)
+    old.execute(
+        "CREATE TABLE step (id INTEGER PRIMARY KEY, time_ns INTEGER, run TEXT, worker TEXT, reward REAL, UNIQUE (run, time_ns, worker))"
+    )
+    old.execute("INSERT INTO step (time_ns, run, worker, reward) VALUES (1, 'r1', 'w', 2.0)")
+    old.commit()
+    old.close()
+    store = EmbeddedStore(path)
+    store.write(steps(np.ones(1)))
+    assert store.flush(10.0)
+    reader = StoreReader(path)
+    assert reader.ledger("r1").reward_sum == 3.0
+    assert [row["symbol"] for row in reader.newest("step", "r1")] == ["AAA", "none"]
+    reader.close()
+    store.close(5.0)
+
+
+def test_a_missing_store_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="embedded store"):
+        StoreReader(tmp_path / "nothing.sqlite")
+
+
+def test_series_stay_short_for_a_long_run_and_keep_its_mean(path: Path) -> None:
+    store = EmbeddedStore(path)
+    count = 50_000
+    returns = np.random.default_rng(1).normal(size=count)
+    columns = {"return": returns, "no_trade_return": np.zeros(count), "random_return": np.full(count, -1.0)}
+    store.write(Points("episode", TAGS, columns, np.arange(count) * 1_000_000_000))
+    assert store.flush(20.0)
+    reader = StoreReader(path)
+    series = reader.returns("r1", buckets=200)
+    assert 190 <= len(series["time_s"]) <= 200
+    assert sum(series["episodes"]) == count
+    assert np.average(series["mean"], weights=series["episodes"]) == pytest.approx(returns.mean())
+    assert set(series["random"]) == {-1.0}
+    assert reader.returns("another")["mean"] == []
+    reader.close()
+    store.close(5.0)
+
+
+def test_serving_rates_ignore_the_jump_of_a_restarted_server(path: Path) -> None:
+    store = EmbeddedStore(path)
+    second = 1_000_000_000
+    actions = [0, 100, 200, 0, 50, 100]
+    columns: dict[str, Any] = {
+        "boot_id": ["a"] * 3 + ["b"] * 3,
+        "actions": actions,
+        "steps_dropped": [0, 0, 7, 0, 0, 1],
+        "episodes_open": [4] * 6,
+    }
+    store.write(Points("server", {"run": "r1", "worker": "w"}, columns, np.arange(6) * second))
+    assert store.flush(10.0)
+    reader = StoreReader(path)
+    series = reader.serving("r1", buckets=100)
+    assert series["actions_per_s"] == [None, 100.0, 100.0, None, 50.0, 50.0]
+    assert series["steps_dropped"] == [0, 0, 7, 0, 0, 1]
+    reader.close()
+    store.close(5.0)
+
+
+def test_the_newest_rows_come_first_and_only_those_after_an_id(path: Path) -> None:
+    store = EmbeddedStore(path)
+    store.write(steps(np.arange(30, dtype=np.float64)))
+    assert store.flush(10.0)
+    reader = StoreReader(path)
+    rows = reader.newest("step", "r1", limit=5)
+    assert [row["reward"] for row in rows] == [29.0, 28.0, 27.0, 26.0, 25.0]
+    assert [row["reward"] for row in reader.newest("step", "r1", after_id=rows[1]["id"])] == [29.0]
+    assert reader.runs() == ["r1"]
+    version = reader.version()
+    store.write(steps(np.ones(1)))
+    assert store.flush(10.0)
+    assert reader.version() != version
+    assert reader.newest_ids()["step"] == 31
+    reader.close()
+    store.close(5.0)
+
+
+def test_rows_of_any_number_are_inserted_once_each(path: Path) -> None:
+    path.parent.mkdir()
+    connection = tables.connect(path)
+    tables.create(connection)
+    points = steps(np.arange(655, dtype=np.float64))
+    tables.insert(connection, points.schema, tables.rows_of(points))
+    assert connection.execute("SELECT COUNT(*), SUM(reward) FROM step").fetchone() == (655, 654 * 655 / 2)
+    connection.close()
