@@ -87,7 +87,7 @@ class PricesConfig:
     """Symbols of simulated prices; with `csv` the symbols are the names of the files without their extension."""
     bars_per_episode: int = 200
     """Bars after the warm-up: the number of actions in an episode."""
-    warmup_bars: int = 100
+    warmup_bars: int = 200
     """Bars seen before and at the first action, at least 1."""
     steps_per_bar: int = 4
     """Sub-steps a simulated bar is made of."""

@@ -1,6 +1,10 @@
 """The regressor: predicts the next log-return with a River model and learns it when it is known.
 
-River models are not thread-safe: each `ReturnRegressor` has one owner thread.
+    regressor = ReturnRegressor(RegressorConfig())
+    prediction = regressor.predict(features)               # at the close of bar t
+    regressor.learn(features, prediction, log_return)      # at the close of bar t + 1
+
+River models are not thread-safe: each `ReturnRegressor` has one owner thread, and no lock.
 """
 
 from __future__ import annotations
@@ -13,7 +17,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from river import compose, linear_model, optim, preprocessing
+from river import base, compose, optim, preprocessing
+
+DEFAULT_MODEL = "river.linear_model.LinearRegression"
+"""Linear regression by stochastic gradient descent."""
+
+PREDICTION_LIMIT = 3.0
+"""Largest forecast, in standard deviations of its error: a model that runs away can't run away with the observations."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,29 +33,37 @@ class Prediction:
     mean: float
     """Expected log-return."""
     std: float
-    """Standard deviation of its error, as far as it is known: 0 before anything was learnt."""
+    """Standard deviation of its error so far; 0 before anything was learnt."""
 
 
 NO_PREDICTION = Prediction(0.0, 0.0)
-"""The forecast of a model that has seen nothing."""
+"""The forecast of a model that has learnt nothing, or of features that are not finite."""
 
 
 @dataclass(frozen=True, slots=True)
 class RegressorConfig:
     """Which River model predicts, and how it learns."""
 
-    model: str = "river.linear_model.LinearRegression"
+    model: str = DEFAULT_MODEL
     """Dotted path of a River regressor."""
     arguments: dict[str, Any] = field(default_factory=dict)
-    """Keyword arguments of the regressor; with none, LinearRegression gets the optimiser described by `learning_rate`."""
+    """Keyword arguments of the regressor."""
     scale_features: bool = True
     """Whether a StandardScaler stands before the regressor."""
-    learning_rate: float = 0.05
-    """Of the default LinearRegression: step size of the first step."""
-    learning_rate_power: float = 0.5
-    """Of the default LinearRegression: the step size is learning_rate / t ** learning_rate_power."""
-    error_bars: int = 1000
-    """Memory, in steps, of the running error that the prediction's standard deviation is made of."""
+    learning_rate: float = 0.2
+    """Of the default LinearRegression: step t moves by learning_rate / t ** learning_rate_power."""
+    learning_rate_power: float = 0.75
+    """Of the default LinearRegression: 0 keeps its speed for ever and follows changes, 0.5 to 1 converges and adds no noise of its own."""
+    error_memory_steps: int = 2000
+    """Steps that the running standard deviation of the prediction error remembers."""
+
+    def __post_init__(self) -> None:
+        if not self.learning_rate > 0:
+            raise ValueError(f"RegressorConfig.learning_rate: expected a positive number, received {self.learning_rate}")
+        if not 0 <= self.learning_rate_power <= 1:
+            raise ValueError(f"RegressorConfig.learning_rate_power: expected 0 to 1, received {self.learning_rate_power}")
+        if self.error_memory_steps < 1:
+            raise ValueError(f"RegressorConfig.error_memory_steps: expected at least 1, received {self.error_memory_steps}")
 
 
 class ReturnRegressor:
@@ -55,7 +73,7 @@ class ReturnRegressor:
         """Build the model.
 
         Raises:
-            ValueError: `config.model` names no River regressor or `config.arguments` do not fit it.
+            ValueError: `config.model` names no River regressor, or `config.arguments` do not fit it.
         """
         self._config = config
         self._model = build_model(config)
@@ -63,21 +81,75 @@ class ReturnRegressor:
         self.learned = 0
         """Labels learnt."""
         self.skipped = 0
-        """Labels not learnt because a feature or the label was not finite."""
+        """Labels not learnt because they or a feature were not finite."""
+        self.resets = 0
+        """Times the model gave a forecast that was not finite and began anew."""
 
     def predict(self, features: Mapping[str, float]) -> Prediction:
         """Return the forecast for the bar after the one that `features` describe."""
-        raise NotImplementedError
+        if self.learned == 0 or not _finite(features):
+            return NO_PREDICTION
+        mean = self._model.predict_one(features)
+        std = math.sqrt(self._error_variance)
+        if not math.isfinite(mean):
+            self._model = build_model(self._config)
+            self.resets += 1
+            return Prediction(0.0, std)
+        limit = PREDICTION_LIMIT * std
+        return Prediction(min(max(mean, -limit), limit), std)
 
     def learn(self, features: Mapping[str, float], prediction: Prediction, log_return: float) -> None:
         """Learn the log-return that followed `features`, for which `prediction` was made."""
-        raise NotImplementedError
+        if not (math.isfinite(log_return) and _finite(features)):
+            self.skipped += 1
+            return
+        self._model.learn_one(features, log_return)
+        self.learned += 1
+        error = log_return - prediction.mean
+        self._error_variance += (error * error - self._error_variance) / min(self.learned, self._config.error_memory_steps)
 
 
 def build_model(config: RegressorConfig) -> Any:
-    raise NotImplementedError
+    """Return the River model that `config` describes.
+
+    Raises:
+        ValueError: `config.model` names no River regressor, or `config.arguments` do not fit it.
+    """
+    module_name, _, class_name = config.model.rpartition(".")
+    try:
+        model_class = getattr(importlib.import_module(module_name), class_name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"RegressorConfig.model: expected the dotted path of a River regressor, received {config.model!r}") from error
+    if not (isinstance(model_class, type) and issubclass(model_class, base.Regressor)):
+        raise ValueError(f"RegressorConfig.model: expected a River regressor, received {config.model!r}")
+    arguments = dict(config.arguments)
+    if config.model == DEFAULT_MODEL:
+        schedule = optim.schedulers.InverseScaling(config.learning_rate, config.learning_rate_power)
+        arguments = {"optimizer": optim.SGD(schedule), "intercept_lr": 0.0} | arguments
+    try:
+        model = model_class(**arguments)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"RegressorConfig.arguments: {config.model} refused {config.arguments}: {error}") from error
+    return compose.Pipeline(preprocessing.StandardScaler(), model) if config.scale_features else model
 
 
 def skill(squared_errors: npt.NDArray[np.float64], squared_returns: npt.NDArray[np.float64]) -> tuple[float, float]:
-    """Return 1 - MSE / MSE of the zero forecast, and its standard error."""
-    raise NotImplementedError
+    """Return how much better than the zero forecast the predictions were, and the standard error of that.
+
+    Args:
+        squared_errors: (log-return - prediction)**2 per step, float64 (n,).
+        squared_returns: log-return**2 per step, float64 (n,).
+
+    Returns:
+        1 - mean(squared_errors) / mean(squared_returns), and its standard error by the delta method; NaNs without steps.
+    """
+    n, power = len(squared_returns), float(np.mean(squared_returns)) if len(squared_returns) else 0.0
+    if power == 0.0:
+        return math.nan, math.nan
+    gains = squared_returns - squared_errors
+    value = float(np.mean(gains)) / power
+    return value, float(np.std(gains - value * squared_returns)) / (power * math.sqrt(n))
+
+
+def _finite(features: Mapping[str, float]) -> bool:
+    return math.isfinite(math.fsum(features.values()))
