@@ -1,0 +1,44 @@
+"""Addresses as people write them <-> targets as gRPC wants them, and which of them never leave the machine."""
+
+from __future__ import annotations
+
+import ipaddress
+from urllib.parse import urlsplit
+
+__all__ = ["is_local", "parse_address"]
+
+
+def parse_address(address: str) -> str:
+    """Turn "http://host:port", "host:port", "[::1]:port" or "unix:path" into a gRPC target.
+
+    The scheme says nothing about encryption; the TLS settings do. It is taken because RLlib's PolicyClient wants it.
+
+    Raises:
+        ValueError: no host, no port from 0 to 65535, another scheme, or a path after the port.
+    """
+    expected = f"address: expected 'http://host:port', 'host:port' or 'unix:path', received {address!r}"
+    if address.startswith("unix:"):
+        if not address.removeprefix("unix:").strip("/"):
+            raise ValueError(expected)
+        return address
+    parts = urlsplit(address if "://" in address else f"http://{address}")
+    try:
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        raise ValueError(f"{expected} ({error})") from error
+    if parts.scheme not in ("http", "https") or not host or port is None or parts.path.strip("/") or parts.query or parts.username:
+        raise ValueError(expected)
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def is_local(target: str) -> bool:
+    """Tell whether a target of `parse_address` is a unix socket or a loopback address (names other than "localhost" are not)."""
+    if target.startswith("unix:"):
+        return True
+    host = target.rpartition(":")[0].strip("[]")
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

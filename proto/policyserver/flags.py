@@ -1,0 +1,25 @@
+"""The bits of a row's flags, as the protocol numbers them, and the version of the protocol."""
+
+from __future__ import annotations
+
+from enum import IntFlag
+
+from policyserver.v1 import policy_service_pb2 as pb
+
+__all__ = ["PROTOCOL_VERSION", "StepFlag"]
+
+PROTOCOL_VERSION = 1
+
+
+class StepFlag(IntFlag):
+    """What a row of a StepBatch is. No bit set: an observation that wants an action."""
+
+    NONE = pb.STEP_FLAG_UNSPECIFIED
+    START = pb.STEP_FLAG_START
+    ACTION_GIVEN = pb.STEP_FLAG_ACTION_GIVEN
+    TERMINATED = pb.STEP_FLAG_TERMINATED
+    TRUNCATED = pb.STEP_FLAG_TRUNCATED
+    OVERRIDE = pb.STEP_FLAG_OVERRIDE
+    TRAINING_DISABLED = pb.STEP_FLAG_TRAINING_DISABLED
+
+    END = TERMINATED | TRUNCATED

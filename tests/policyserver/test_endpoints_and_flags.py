@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import pytest
+
+from policyserver.endpoints import is_local, parse_address
+from policyserver.flags import StepFlag
+from policyserver.v1 import policy_service_pb2 as pb
+
+
+@pytest.mark.parametrize(
+    ("address", "target", "local"),
+    [
+        ("http://localhost:9900", "localhost:9900", True),
+        ("http://127.0.0.1:9900/", "127.0.0.1:9900", True),
+        ("127.3.2.1:1", "127.3.2.1:1", True),
+        ("[::1]:9900", "[::1]:9900", True),
+        ("unix:/run/policy.sock", "unix:/run/policy.sock", True),
+        ("0.0.0.0:9900", "0.0.0.0:9900", False),
+        ("https://trading.example:443", "trading.example:443", False),
+        ("localhost.example:1", "localhost.example:1", False),
+        ("[2001:db8::1]:9", "[2001:db8::1]:9", False),
+    ],
+)
+def test_an_address_gives_its_target_and_whether_it_stays_on_the_machine(address: str, target: str, local: bool) -> None:
+    assert parse_address(address) == target
+    assert is_local(target) is local
+
+
+@pytest.mark.parametrize(
+    "address", ["", "localhost", "host:", ":9900", "host:70000", "ftp://host:1", "host:1/path", "unix:", "http://u@host:1"]
+)
+def test_anything_else_is_refused_with_what_was_expected(address: str) -> None:
+    with pytest.raises(ValueError, match="expected 'http://host:port'"):
+        parse_address(address)
+
+
+def test_flags_mirror_the_protocol() -> None:
+    mirrored = {f"STEP_FLAG_{flag.name}": flag.value for flag in StepFlag}
+    assert mirrored == {name: value for name, value in pb.StepFlag.items() if value}
