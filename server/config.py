@@ -154,10 +154,13 @@ DEFAULTS_BY_ALGORITHM: dict[str, dict[str, dict[str, Any]]] = {
 
 @dataclass(frozen=True)
 class AlgorithmSection:
-    """The RLlib algorithm: each table is a method of its AlgorithmConfig, each key one of the method's arguments."""
+    """The RLlib algorithm: each table is a method of its AlgorithmConfig, each key one of the method's arguments.
 
-    name: str = "PPO"
-    """An algorithm of RLlib, e.g. PPO, APPO, IMPALA, DQN or SAC."""
+    A text "python:package.module.Name" stands for that Python object, for arguments that want a class or a function.
+    """
+
+    name: Literal["PPO", "APPO", "IMPALA", "DQN", "SAC"] = "PPO"
+    """The algorithm, by RLlib's name."""
     training: dict[str, Any] = field(default_factory=dict)
     """Arguments of `AlgorithmConfig.training`, e.g. `lr`."""
     rl_module: dict[str, Any] = field(default_factory=dict)
@@ -283,6 +286,34 @@ class ServerConfig:
         """File of the embedded store."""
         return self.monitoring.store or self.run_folder / "store.sqlite"
 
+
+@dataclass(frozen=True)
+class ServingConfig:
+    """What a serving actor needs to know; travels to it inside RLlib's `env_config`."""
+
+    listen: ListenConfig = field(default_factory=ListenConfig)
+    """Where the policy service listens and how it is protected."""
+    episodes: EpisodesConfig = field(default_factory=EpisodesConfig)
+    """How many episodes are held, and for how long."""
+    hand_off: HandOffConfig = field(default_factory=HandOffConfig)
+    """How completed steps reach the learner."""
+    driver_link: Path | None = None
+    """The daemon's unix socket, see `server.driver_link`. Unset: there is no daemon."""
+
+    @classmethod
+    def from_env_config(cls, env_config: Mapping[str, Any]) -> ServingConfig:
+        """Read what `to_env_config` wrote; a missing entry gives the defaults."""
+        served = env_config.get(_ENV_CONFIG_KEY, cls())
+        if not isinstance(served, cls):
+            raise ValueError(f"env_config[{_ENV_CONFIG_KEY!r}]: expected a ServingConfig, got {served!r}")
+        return served
+
+    def to_env_config(self) -> dict[str, Any]:
+        """Wrap it for `AlgorithmConfig.environment(env_config=...)`."""
+        return {_ENV_CONFIG_KEY: self}
+
+
+_ENV_CONFIG_KEY = "policy_server"
 
 _SPACE_KEYS = {
     "Box": ({"low", "high", "shape"}, {"dtype"}),

@@ -1,0 +1,121 @@
+"""A line from the daemon (Ray's driver) to its serving actors that Ray does not provide.
+
+Two things must reach a serving actor at once, although its only Ray thread may be waiting in `sample()`: that the daemon is draining,
+and that the daemon is gone. Without the second, an actor whose daemon was killed holds the port for some seconds more, and the daemon's
+successor can't have it.
+
+The link is a unix socket. The daemon listens; each actor connects and a thread of it blocks in `recv`. One byte means drain; the end
+of the stream means that the daemon's process ended, for the kernel closes its sockets however it died.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+_DRAIN = b"d"
+
+
+class DriverLink:
+    """The daemon's end."""
+
+    def __init__(self, path: Path) -> None:
+        """Listen on a unix socket; its folder should be closed to other users."""
+        self.path = path
+        self._lock = threading.Lock()
+        self._draining = False
+        self._connections: list[socket.socket] = []
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._listener.bind(str(path))
+        self._listener.listen()
+        self._thread = threading.Thread(target=self._accept, name="driver-link", daemon=True)
+        self._thread.start()
+
+    def drain(self) -> None:
+        """Tell all actors, those that connect later too, to finish what they have and start nothing new."""
+        with self._lock:
+            self._draining = True
+            for connection in self._connections:
+                _send_drain(connection)
+
+    def close(self) -> None:
+        """Cut the link: to the actors this is the daemon's end. A second call does nothing."""
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)  # wakes accept()
+        self._listener.close()
+        self._thread.join()
+        with self._lock:
+            for connection in self._connections:
+                connection.close()
+            self._connections.clear()
+        self.path.unlink(missing_ok=True)
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            with self._lock:
+                self._connections.append(connection)
+                if self._draining:
+                    _send_drain(connection)
+
+
+def _send_drain(connection: socket.socket) -> None:
+    with contextlib.suppress(OSError):  # the actor died: there is nobody to tell
+        connection.send(_DRAIN)
+
+
+def follow_driver(path: Path, on_drain: Callable[[], None], on_driver_gone: Callable[[], None]) -> Callable[[], None]:
+    """Connect an actor to its daemon.
+
+    Args:
+        path: The daemon's socket. If there is none (the daemon runs on another machine), nothing is followed: Ray itself ends an actor
+            whose driver is gone, some seconds later.
+        on_drain: Called from the link's own thread when the daemon starts to drain.
+        on_driver_gone: Called from the link's own thread when the daemon's process has ended, however it did.
+
+    Returns:
+        A function that ends the following; idempotent.
+    """
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        connection.connect(str(path))
+    except OSError as error:
+        connection.close()
+        logger.debug("no daemon to follow at %s: %s", path, error)
+        return lambda: None
+    stopped = threading.Event()
+
+    def follow() -> None:
+        with contextlib.suppress(OSError):
+            while connection.recv(1):
+                on_drain()
+        if not stopped.is_set():
+            on_driver_gone()
+
+    thread = threading.Thread(target=follow, name="follow-driver", daemon=True)
+    thread.start()
+
+    def stop() -> None:
+        stopped.set()
+        with contextlib.suppress(OSError):
+            connection.shutdown(socket.SHUT_RDWR)
+        if threading.current_thread() is not thread:
+            thread.join()
+        connection.close()
+
+    return stop
+
+
+def leave_at_once() -> None:
+    """End this process without ceremony: what an actor does when its daemon is gone and the port must be free."""
+    os._exit(1)
