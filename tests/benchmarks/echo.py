@@ -1,0 +1,73 @@
+"""The transport's floor: a bidirectional stream that sends each message straight back, server and callers in two processes.
+
+No decoding, no state, no net: what this reaches on a machine is the most any message-by-message service over gRPC can reach there.
+Run as `python -m tests.benchmarks.echo` it is the server; `measure` starts that and calls it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator
+
+import grpc
+
+METHOD = "/floor.Echo/Stream"
+PAYLOAD_BYTES = 120  # about one step: handle, number, flags, reward, ten floats and their framing
+WARM_UP_S = 0.5
+
+
+class _Echo(grpc.GenericRpcHandler[bytes, bytes]):
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[bytes, bytes] | None:
+        async def echo(messages: AsyncIterator[bytes], context: grpc.aio.ServicerContext[bytes, bytes]) -> AsyncIterator[bytes]:
+            async for message in messages:
+                yield message
+
+        return grpc.stream_stream_rpc_method_handler(echo)
+
+
+async def _serve() -> None:
+    server = grpc.aio.server()
+    server.add_generic_rpc_handlers((_Echo(),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    sys.stdout.write(f"{port}\n")
+    sys.stdout.flush()
+    await server.wait_for_termination()
+
+
+async def _call(port: int, callers: int, seconds: float) -> float:
+    """Return messages per second of callers that each wait for one answer before they send the next message."""
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        method = channel.stream_stream(METHOD, request_serializer=bytes, response_deserializer=bytes)
+        payload = bytes(PAYLOAD_BYTES)
+        begin = time.perf_counter() + WARM_UP_S
+        end = begin + seconds
+
+        async def caller() -> int:
+            stream = method(None)
+            counted = 0
+            while (now := time.perf_counter()) < end:
+                await stream.write(payload)
+                await stream.read()
+                counted += now >= begin
+            await stream.done_writing()
+            return counted
+
+        return sum(await asyncio.gather(*(caller() for _ in range(callers)))) / seconds
+
+
+def measure(callers: int, seconds: float = 3.0) -> float:
+    """Return the floor: messages per second through an echo server in a process of its own."""
+    with subprocess.Popen([sys.executable, "-m", "tests.benchmarks.echo"], stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        try:
+            return asyncio.run(_call(int(server.stdout.readline()), callers, seconds))
+        finally:
+            server.terminate()
+
+
+if __name__ == "__main__":
+    asyncio.run(_serve())

@@ -1,0 +1,98 @@
+"""A policy server as its own process, started by command, for as long as a measurement takes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+import psutil
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+READY_TIMEOUT_S = 120.0
+STOP_TIMEOUT_S = 60.0
+
+
+@dataclass(frozen=True)
+class Serving:
+    """A running server: its address, the seconds from the command to ready, and the process that answers."""
+
+    address: str
+    startup_s: float
+    process: psutil.Process
+
+    def cpu_s(self) -> float:
+        """Return the processor time that the serving process has used."""
+        times = self.process.cpu_times()
+        return float(times.user + times.system)
+
+    def memory_mb(self) -> float:
+        """Return the resident memory of the serving process."""
+        return float(self.process.memory_info().rss) / 1e6
+
+
+@contextmanager
+def serving(config: str, folder: Path) -> Iterator[Serving]:
+    """Run `policy-server serve` on a free port with a configuration in TOML; stop it with SIGTERM, as a service manager does.
+
+    Raises:
+        RuntimeError: The server ended before it was ready, or not with status 0; the text has the end of its log.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as reserved:
+        address = f"127.0.0.1:{reserved.getsockname()[1]}"
+    file, log = folder / "server.toml", folder / "server.out"
+    file.write_text(config, encoding="utf-8")
+    command = [str(Path(sys.executable).with_name("policy-server")), "serve", "--config", str(file)]
+    options = ["--listen.address", address, "--run_folder", str(folder / "run")]
+    with log.open("wb") as out:
+        began = time.perf_counter()
+        server = subprocess.Popen([*command, *options], stdout=out, stderr=subprocess.STDOUT, start_new_session=True)
+        try:
+            _wait_until_serving(server, address, log)
+            yield Serving(address, time.perf_counter() - began, _listener(server.pid, int(address.rpartition(":")[2])))
+            server.send_signal(signal.SIGTERM)
+            if server.wait(STOP_TIMEOUT_S) != 0:
+                raise RuntimeError(f"expected the server to stop with status 0, it was {server.returncode}:\n{_tail(log)}")
+        finally:
+            if server.poll() is None:
+                os.killpg(server.pid, signal.SIGKILL)
+                server.wait()
+
+
+def _wait_until_serving(server: subprocess.Popen[bytes], address: str, log: Path) -> None:
+    """Follow the health service until it says SERVING; a server that ends instead is an error at once."""
+    deadline = time.monotonic() + READY_TIMEOUT_S
+    with grpc.insecure_channel(
+        address, options=[("grpc.max_reconnect_backoff_ms", 200), ("grpc.initial_reconnect_backoff_ms", 50)]
+    ) as channel:
+        health = health_pb2_grpc.HealthStub(channel)
+        while time.monotonic() < deadline:
+            try:
+                for status in health.Watch(health_pb2.HealthCheckRequest(), timeout=1.0, wait_for_ready=True):
+                    if status.status == health_pb2.HealthCheckResponse.SERVING:
+                        return
+            except grpc.RpcError:
+                if server.poll() is not None:
+                    raise RuntimeError(f"the server ended with status {server.returncode} before it was ready:\n{_tail(log)}") from None
+    raise RuntimeError(f"the server was not ready after {READY_TIMEOUT_S:.0f} s:\n{_tail(log)}")
+
+
+def _listener(root: int, port: int) -> psutil.Process:
+    """Return the process below `root` that listens on the port: with Ray that is an actor, not the command itself."""
+    everyone = psutil.Process(root)
+    for process in [everyone, *everyone.children(recursive=True)]:
+        if any(at.status == psutil.CONN_LISTEN and at.laddr.port == port for at in process.net_connections("tcp")):
+            return process
+    raise RuntimeError(f"no process below {root} listens on port {port}")
+
+
+def _tail(log: Path) -> str:
+    return "\n".join(log.read_text(errors="replace").splitlines()[-30:])

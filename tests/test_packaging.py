@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import email
+import subprocess
+import sys
+import venv
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+# Runs in an environment that has the wheel and its base dependencies alone.
+ROUND_TRIP = """
+import importlib.util, sys
+import numpy as np
+from client import PolicyClient
+
+absent = ["ray", "torch", "river", "influxdb_client", "pandas"]
+assert not [name for name in absent if importlib.util.find_spec(name)], "the client's environment has more than the client needs"
+with PolicyClient(sys.argv[1]) as client:
+    episode = client.start_episode()
+    for _ in range(3):
+        action = client.get_action(episode, np.zeros(4, np.float32))
+        assert action in (0, 1), action
+        client.log_returns(episode, 1.0)
+    client.end_episode(episode, np.zeros(4, np.float32))
+    client.start_episodes(2)
+sys.stdout.write("round trip done")
+"""
+
+
+def run(*command: str | Path, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*map(str, command)], cwd=cwd, capture_output=True, text=True, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("wheel")
+    built = run(sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", out, ROOT)
+    assert built.returncode == 0, built.stderr
+    return next(out.glob("*.whl"))
+
+
+@pytest.fixture(scope="module")
+def bare_python(wheel: Path, tmp_path_factory: pytest.TempPathFactory, missing_service: Callable[[str], NoReturn]) -> Path:
+    """The interpreter of a new environment into which the wheel was installed without extras, at the pinned versions."""
+    place = tmp_path_factory.mktemp("bare")
+    venv.create(place, with_pip=True)
+    python = place / "bin" / "python"
+    installed = run(python, "-m", "pip", "install", "--quiet", "--constraint", ROOT / "requirements.txt", wheel)
+    if installed.returncode and "No matching distribution" in installed.stderr:
+        missing_service(f"pip finds no package index here: {installed.stderr.strip().splitlines()[-1]}")
+    assert installed.returncode == 0, installed.stderr
+    return python
+
+
+def test_the_wheel_holds_the_packages_the_contract_and_nothing_else(wheel: Path) -> None:
+    names = zipfile.ZipFile(wheel).namelist()
+    top = {name.split("/")[0] for name in names if not name.split("/")[0].endswith(".dist-info")}
+    assert top == {"client", "server", "pipelines", "monitoring", "policyserver"}
+    assert "policyserver/v1/policy_service.proto" in names
+    assert "policyserver/v1/policy_service_pb2_grpc.py" in names
+    assert not [name for name in names if "__pycache__" in name or name.endswith("_test.py")]
+
+
+def test_the_base_dependencies_are_the_client_s_alone(wheel: Path) -> None:
+    archive = zipfile.ZipFile(wheel)
+    metadata = email.message_from_bytes(archive.read(next(name for name in archive.namelist() if name.endswith("METADATA"))))
+    required = [line for line in metadata.get_all("Requires-Dist", []) if "extra ==" not in line]
+    assert sorted(line.split("<")[0].split(">")[0].split("=")[0] for line in required) == ["grpcio", "gymnasium", "numpy", "protobuf"]
+    assert {"server", "pipelines", "influx", "all"} <= set(metadata.get_all("Provides-Extra", []))
+
+
+@pytest.mark.timeout(300)
+def test_a_bare_environment_runs_the_client_against_a_live_server(bare_python: Path, cartpole_server: str, tmp_path: Path) -> None:
+    """Neither ray nor torch is installed there, and nothing of this checkout is on its path."""
+    done = run(bare_python, "-I", "-c", ROUND_TRIP, cartpole_server, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "round trip done"
