@@ -5,16 +5,16 @@ from __future__ import annotations
 import csv
 import gzip
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 
-from pipelines.bars import Bars
+from pipelines.bars import Bars, IntArray
 
 TIME_COLUMNS = ("date", "time", "datetime", "timestamp")
-"""Names of the time column, the first one present is taken; ISO 8601 (UTC when it names no zone) or seconds since the Unix epoch."""
+"""Names of the time column; the first one present is taken."""
 
 PRICE_COLUMNS = ("open", "high", "low", "close")
 """Columns that must be there; `volume` may be absent and then counts as 0. Case and surrounding blanks do not matter."""
@@ -41,7 +41,7 @@ def parse_csv_bars(lines: Iterable[str], name: str) -> Bars:
     time_column = next((column for column in TIME_COLUMNS if column in header), None)
     if time_column is None:
         raise ValueError(f"{name}, line 1: expected a column named {' or '.join(TIME_COLUMNS)}, found {header}")
-    times: list[int] = []
+    times: list[tuple[str, str]] = []
     rows: list[list[float]] = []
     for cells in reader:
         where = f"{name}, line {reader.line_num}"
@@ -50,13 +50,10 @@ def parse_csv_bars(lines: Iterable[str], name: str) -> Bars:
         if len(cells) != len(header):
             raise ValueError(f"{where}: expected {len(header)} cells, found {len(cells)}")
         row = dict(zip(header, cells, strict=True))
-        time_ns = _time_ns(row[time_column], f"{where}, column {time_column}")
-        if times and time_ns <= times[-1]:
-            raise ValueError(f"{where}, column {time_column}: expected a time after the row before, found {row[time_column]!r}")
-        times.append(time_ns)
+        times.append((f"{where}, column {time_column}", row[time_column].strip()))
         rows.append(_checked_row(row, where))
     columns = np.array(rows, dtype=np.float64).reshape(len(rows), len(PRICE_COLUMNS) + 1)
-    return Bars(np.array(times, dtype=np.int64), *(np.ascontiguousarray(column) for column in columns.T))
+    return Bars(_times_ns(times), *(np.ascontiguousarray(column) for column in columns.T))
 
 
 def _checked_row(row: dict[str, str], where: str) -> list[float]:
@@ -84,14 +81,43 @@ def _number(text: str, where: str) -> float:
     return value
 
 
-def _time_ns(text: str, where: str) -> int:
-    """Return nanoseconds since the Unix epoch."""
-    try:
-        return round(float(text) * 1e9)
-    except (ValueError, OverflowError):
-        pass
-    try:
-        moment = datetime.fromisoformat(text.strip())
-    except ValueError:
-        raise ValueError(f"{where}: expected an ISO 8601 time or seconds since the epoch, found {text!r}") from None
-    return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1e9)
+def _times_ns(cells: list[tuple[str, str]]) -> IntArray:
+    """Return nanoseconds since the Unix epoch, by the first format that reads the whole column in increasing order.
+
+    Args:
+        cells: place (for messages) and text of each time.
+
+    Raises:
+        ValueError: no format fits; the message is that of the format that came furthest.
+    """
+    furthest, message = -1, ""
+    for read in TIME_FORMATS.values():
+        times = np.zeros(len(cells), dtype=np.int64)
+        for row, (where, text) in enumerate(cells):
+            try:
+                times[row] = read(text) * 1e9
+            except (ValueError, OverflowError):
+                fault = f"{where}: expected {', '.join(TIME_FORMATS)}, found {text!r}"
+            else:
+                fault = "" if row == 0 or times[row] > times[row - 1] else f"{where}: expected a time after the row before, found {text!r}"
+            if fault:
+                if row > furthest:
+                    furthest, message = row, fault
+                break
+        else:
+            return times
+    raise ValueError(message)
+
+
+def _utc(moment: datetime) -> float:
+    """Return seconds since the Unix epoch; a moment without a zone is UTC."""
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
+TIME_FORMATS: dict[str, Callable[[str], float]] = {
+    "ISO 8601": lambda text: _utc(datetime.fromisoformat(text)),
+    "seconds since 1970": float,
+    "month/day/year": lambda text: _utc(datetime.strptime(text, "%m/%d/%Y")),
+    "day/month/year": lambda text: _utc(datetime.strptime(text, "%d/%m/%Y")),
+}
+"""Ways to write a time, each as a function to seconds since the Unix epoch; a column has one of them throughout."""

@@ -36,7 +36,7 @@ class PriceProcess(Protocol):
 class GbmConfig:
     """Geometric Brownian motion: log-returns are independent and normal."""
 
-    start_price: Prior = field(default_factory=lambda: Prior.fixed(100.0))
+    start_price: Prior = field(default_factory=lambda: Prior(50.0, 200.0, "log_uniform"))
     """Price before the first warm-up bar."""
     price_drift: Prior = field(default_factory=lambda: Prior.fixed(0.0))
     """mu per bar, E[S(t+1) | S(t)] = S(t) exp(mu): 0 is a fair game, with a log drift of -volatility**2 / 2."""
@@ -70,7 +70,7 @@ class GbmConfig:
 class OuConfig:
     """Ornstein-Uhlenbeck log-price, started from its stationary law: returns are a little predictable."""
 
-    mean_price: Prior = field(default_factory=lambda: Prior.fixed(100.0))
+    mean_price: Prior = field(default_factory=lambda: Prior(50.0, 200.0, "log_uniform"))
     """exp of the level m that the log-price reverts to."""
     reversion: Prior = field(default_factory=lambda: Prior(0.04, 0.0625, "log_uniform"))
     """theta per bar: half of a distance from the level is gone after ln(2) / theta bars."""
