@@ -1,0 +1,280 @@
+"""InfluxDB sink: the disk spool is the queue, and one thread delivers it with influxdb-client.
+
+`write` returns when the lines are in the spool: from then on the process may die without losing them. The database takes a point again
+without harm (same series and time), so a delivery in doubt is repeated. A batch that the database refuses as wrong (400, 413, 422) is
+halved down to the bad lines, which go to the dead-letter file; any other failure is tried again for ever.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import threading
+import time
+import weakref
+
+from influxdb_client.client.write_api import SYNCHRONOUS
+from influxdb_client.rest import ApiException
+
+from monitoring.influx_config import InfluxConfig
+from monitoring.influx_spool import Chunk, Position, Spool
+from monitoring.line_protocol import encode
+from monitoring.points import Points
+from monitoring.sink import SinkStatistics
+
+logger = logging.getLogger(__name__)
+
+_REFUSED = frozenset({400, 413, 422})
+"""Answers that blame the lines themselves."""
+
+
+class _Stopped(Exception):
+    """The sink closes and its time is up."""
+
+
+class InfluxSink:
+    """Sink into InfluxDB 1.8 or newer, or anything that takes its v2 writes. After a fork, parent and child each have their own spool."""
+
+    def __init__(self, config: InfluxConfig) -> None:
+        """Make the spool, adopt those of dead processes, and start delivering; the database need not be there.
+
+        Raises:
+            OSError: the spool folder cannot be made.
+        """
+        self.config = config
+        config.spool_folder.mkdir(parents=True, exist_ok=True)
+        self._start()
+        atexit.register(self.close, config.exit_timeout_s)
+        _sinks.add(self)
+
+    def _start(self) -> None:
+        """Begin with an empty spool and counters at 0."""
+        self._changed = threading.Condition()
+        self._accepted = self._stored = self._dropped = self._dead_lettered = 0
+        self._last_error = ""
+        self._flush_upto = 0
+        self._gathering = False
+        self._closing_by: float | None = None
+        self._spool = Spool.create(self.config.spool_folder, self.config.segment_bytes)
+        self._orphan: Spool | None = None
+        self._shipper = threading.Thread(target=self._run, name="influx-shipper", daemon=True)
+        self._shipper.start()
+
+    def write(self, points: Points) -> None:
+        """Put a batch into the spool. Overflow policy: what does not fit into `max_spool_bytes` is dropped and counted."""
+        try:
+            data = encode(points)
+        except ValueError as error:
+            logger.error("points put aside, they cannot be encoded: %s", error)
+            with self._changed:
+                self._accepted += len(points)
+                self._dead_lettered += len(points)
+                self._last_error = str(error)
+            return
+        count = data.count(b"\n")
+        with self._changed:
+            error_text = self._append(data)
+            if error_text:
+                self._dropped += count
+                self._note(f"points dropped: {error_text}")
+            else:
+                self._accepted += count
+                if not self._gathering or self._spool.backlog_bytes >= self.config.request_bytes:
+                    self._changed.notify_all()
+
+    def flush(self, timeout_s: float) -> bool:
+        """Wait until everything taken so far is delivered; False if it was not within `timeout_s`."""
+        with self._changed:
+            upto = self._flush_upto = self._accepted
+            self._changed.notify_all()
+            return self._changed.wait_for(lambda: self._stored + self._dead_lettered >= upto, timeout_s)
+
+    def close(self, timeout_s: float) -> None:
+        """Deliver for at most `timeout_s` (a request under way may take `request_timeout_s` more), then stop.
+
+        What is left stays in the spool, and the next sink with the same `spool_folder` delivers it. Closing again does nothing.
+        """
+        with self._changed:
+            if self._closing_by is None:
+                self._closing_by = time.monotonic() + timeout_s
+            self._changed.notify_all()
+        self._shipper.join()
+        atexit.unregister(self.close)
+        _sinks.discard(self)
+
+    def statistics(self) -> SinkStatistics:
+        """Read the counters; what was adopted from dead processes counts as accepted."""
+        with self._changed:
+            return SinkStatistics(
+                accepted=self._accepted,
+                stored=self._stored,
+                backlog=self._accepted - self._stored - self._dead_lettered,
+                dropped=self._dropped,
+                dead_lettered=self._dead_lettered,
+                last_error=self._last_error,
+            )
+
+    def _restart_in_child(self) -> None:
+        """Leave the parent's spools to the parent and begin anew."""
+        for spool in (self._spool, self._orphan):
+            if spool is not None:
+                spool.abandon()
+        self._start()
+
+    def _append(self, data: bytes) -> str:
+        """Append to the spool; why not, if it was not possible."""
+        if self._closing_by is not None:
+            return "the sink is closed"
+        if self._spool.backlog_bytes + len(data) > self.config.max_spool_bytes:
+            return "max_spool_bytes is reached, the database is behind"
+        try:
+            self._spool.append(data)
+        except OSError as error:
+            return f"the spool cannot be written: {error}"
+        return ""
+
+    def _note(self, error: str) -> None:
+        """Keep the newest trouble, and log it when it is new."""
+        if error != self._last_error:
+            logger.warning("InfluxDB at %s: %s", self.config.location, error)
+        self._last_error = error
+
+    def _run(self) -> None:
+        """Deliver until the sink is closed and the spool is empty or time is up."""
+        client = self.config.client()
+        self._api = client.write_api(write_options=SYNCHRONOUS)
+        adopt_at = 0.0
+        try:
+            while True:
+                if time.monotonic() >= adopt_at:
+                    self._deliver_orphans()
+                    adopt_at = time.monotonic() + self.config.adopt_interval_s
+                if self._wait_for_lines(adopt_at):
+                    self._ship_next(self._spool)
+                elif self._closing_by is not None:
+                    break
+        except _Stopped:
+            logger.warning("InfluxDB at %s: closed with %d points left in the spool", self.config.location, self.statistics().backlog)
+        finally:
+            client.close()
+            with self._changed:
+                self._closing_by = self._closing_by or time.monotonic()
+                self._spool.close()
+
+    def _wait_for_lines(self, until: float) -> bool:
+        """Wait for lines in the spool and let more gather; False if there are none at the time `until`, or when the sink closes."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._spool.backlog_bytes or self._closing_by is not None, max(0.0, until - time.monotonic()))
+            if not self._spool.backlog_bytes:
+                return False
+            self._gathering = True
+            self._changed.wait_for(self._is_urgent, self.config.gather_s)
+            self._gathering = False
+            return True
+
+    def _is_urgent(self) -> bool:
+        """Whether lines need not gather any longer."""
+        flushing = self._flush_upto > self._stored + self._dead_lettered
+        return flushing or self._closing_by is not None or self._spool.backlog_bytes >= self.config.request_bytes
+
+    def _deliver_orphans(self) -> None:
+        """Take over the spools of processes that died, and deliver them."""
+        for spool in Spool.adopt(self.config.spool_folder, self.config.segment_bytes):
+            self._orphan = spool
+            try:
+                lines = spool.undelivered_lines()
+                logger.info("adopted %d points of a process that died (%s)", lines, spool.folder.name)
+                with self._changed:
+                    self._accepted += lines
+                while self._ship_next(spool):
+                    pass
+            finally:
+                self._orphan = None
+                spool.close()
+
+    def _ship_next(self, spool: Spool) -> bool:
+        """Deliver the spool's next chunk; False if there is none."""
+        chunk = spool.read(self.config.request_bytes)
+        if chunk is not None:
+            self._ship(spool, chunk)
+        return chunk is not None
+
+    def _ship(self, spool: Spool, chunk: Chunk) -> None:
+        """Deliver a chunk from its first line to its last, moving the cursor as it goes."""
+        pending = [chunk.lines]
+        offset = chunk.start.offset
+        while pending:
+            lines = pending.pop()
+            refusal = self._deliver(b"".join(lines))
+            if refusal and len(lines) > 1:
+                middle = len(lines) // 2
+                pending += [lines[middle:], lines[:middle]]
+                continue
+            if refusal:
+                self._bury(lines[0], refusal)
+            offset += sum(map(len, lines))
+            with self._changed:
+                spool.advance(Position(chunk.start.segment, offset))
+                if refusal:
+                    self._dead_lettered += 1
+                    self._note(f"a point was refused: {refusal}")
+                else:
+                    self._stored += len(lines)
+                self._changed.notify_all()
+
+    def _deliver(self, data: bytes) -> str:
+        """Send lines until the database answers for them: "" when it took them, or why it refuses them.
+
+        Raises:
+            _Stopped: the sink closes and its time is up.
+        """
+        delay_s = self.config.retry_min_s
+        while True:
+            try:
+                self._api.write(self.config.bucket, self.config.org, data)
+            except ApiException as error:
+                if error.status in _REFUSED:
+                    return f"{error.status} {_text(error.body)}"
+                failure = f"{error.status} {error.reason} {_text(error.body)}"
+            except Exception as error:  # whatever the network, TLS or the client library makes of a database that is away
+                failure = f"{type(error).__name__}: {error}"
+            else:
+                return ""
+            self._back_off(failure, delay_s)
+            delay_s = min(2.0 * delay_s, self.config.retry_max_s)
+
+    def _back_off(self, failure: str, delay_s: float) -> None:
+        """Note a failure and wait before the next attempt."""
+        with self._changed:
+            self._note(f"trying again until it takes the points, which wait on disk: {failure}")
+            if self._closing_by is None:
+                self._changed.wait_for(lambda: self._closing_by is not None, delay_s)
+                return
+            left_s = self._closing_by - time.monotonic()
+            if left_s <= 0.0:
+                raise _Stopped
+            self._changed.wait(min(delay_s, left_s))
+
+    def _bury(self, line: bytes, refusal: str) -> None:
+        """Append a line to the dead-letter file, under a comment that says why."""
+        reason = " ".join(refusal.split())
+        with (self.config.dead_letter_file).open("ab", buffering=0) as file:
+            file.write(f"# {reason}\n".encode() + line)
+
+
+def _text(body: bytes | str | None) -> str:
+    """Shorten what the database said."""
+    text = body.decode(errors="replace") if isinstance(body, bytes) else body or ""
+    return text.strip()[:300]
+
+
+_sinks: weakref.WeakSet[InfluxSink] = weakref.WeakSet()
+
+
+def _restart_all_in_child() -> None:
+    for sink in tuple(_sinks):
+        sink._restart_in_child()
+
+
+os.register_at_fork(after_in_child=_restart_all_in_child)

@@ -1,0 +1,220 @@
+"""The queue in front of InfluxDB: line protocol on disk, in a folder that belongs to one process.
+
+A folder holds segments (`00000001.lp`, ...), a cursor (the segment and byte up to which everything is delivered) and a lock. The lock is
+held for as long as the process lives; a folder whose lock is free is an orphan, and whoever takes its lock adopts it. What `append` took
+survives the death of the process, but not of the machine: nothing is synchronised to disk.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import socket
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+_SEGMENT = "{:08d}.lp"
+_LOCK = "lock"
+_CURSOR = "cursor"
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """A place in the queue: a segment's number and a byte in it."""
+
+    segment: int
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Whole lines read from the queue, and where each side of them is."""
+
+    data: bytes
+    start: Position
+    end: Position
+
+    @property
+    def lines(self) -> list[bytes]:
+        """The lines, each with its line break."""
+        return self.data.splitlines(keepends=True)
+
+
+class Spool:
+    """One folder's queue. One thread at a time may `append` while another reads; `advance` and `append` must not overlap."""
+
+    def __init__(self, folder: Path, lock_fd: int, segment_bytes: int) -> None:
+        """Take over a folder whose lock is held; use `create` and `adopt`."""
+        self.folder = folder
+        self._lock_fd = lock_fd
+        self._segment_bytes = segment_bytes
+        numbers = sorted(int(path.stem) for path in folder.glob("*.lp"))
+        newest = numbers[-1] if numbers else 1
+        self._write_fd = self._open_to_append(newest)
+        self._end = Position(newest, self._cut_torn_line())
+        self._read_fd = -1
+        self._position = self._read_cursor(numbers[0] if numbers else 1)
+        sizes = (self._path(number).stat().st_size for number in range(self._position.segment, newest + 1))
+        self.backlog_bytes = sum(sizes) - self._position.offset
+        """Bytes not yet delivered."""
+
+    @classmethod
+    def create(cls, root: Path, segment_bytes: int) -> Spool:
+        """Make a new folder for this process under `root`."""
+        while True:
+            folder = root / f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+            folder.mkdir(parents=True)
+            lock_fd = _try_lock(folder)
+            if lock_fd is not None:  # else another process, looking for orphans, took the folder before it was locked
+                return cls(folder, lock_fd, segment_bytes)
+
+    @classmethod
+    def adopt(cls, root: Path, segment_bytes: int) -> Iterator[Spool]:
+        """Take over the folders under `root` whose processes are dead."""
+        for folder in sorted(path for path in root.iterdir() if path.is_dir()):
+            lock_fd = _try_lock(folder)
+            if lock_fd is not None:
+                yield cls(folder, lock_fd, segment_bytes)
+
+    def append(self, data: bytes) -> None:
+        """Add whole lines, all or none.
+
+        Raises:
+            OSError: the disk does not take them.
+        """
+        if self._end.offset >= self._segment_bytes:
+            self._begin_segment()
+        try:
+            written = os.write(self._write_fd, data)
+            if written != len(data):
+                raise OSError(f"expected to write {len(data)} bytes, wrote {written}; the disk is full")
+        except OSError:
+            os.ftruncate(self._write_fd, self._end.offset)
+            raise
+        self._end = Position(self._end.segment, self._end.offset + written)
+        self.backlog_bytes += written
+
+    def read(self, max_bytes: int) -> Chunk | None:
+        """Read the next undelivered lines, at most `max_bytes` of them unless the first alone is longer; None when there are none."""
+        while True:
+            start, appended = self._position, self._end
+            if self._read_fd < 0:
+                self._read_fd = os.open(self._path(start.segment), os.O_RDONLY | os.O_CLOEXEC)
+            size = appended.offset if start.segment == appended.segment else os.fstat(self._read_fd).st_size
+            data = self._read_lines(start.offset, size, max_bytes)
+            if data:
+                return Chunk(data, start, Position(start.segment, start.offset + len(data)))
+            if start.segment == appended.segment:
+                return None
+            self._next_segment()
+
+    def advance(self, position: Position) -> None:
+        """Note that everything before `position` is delivered."""
+        self.backlog_bytes -= position.offset - self._position.offset
+        self._set_position(position)
+
+    def undelivered_lines(self) -> int:
+        """Count the lines that wait. Reads them all."""
+        count = 0
+        for number in range(self._position.segment, self._end.segment + 1):
+            with self._path(number).open("rb") as file:
+                file.seek(self._position.offset if number == self._position.segment else 0)
+                while block := file.read(1 << 20):
+                    count += block.count(b"\n")
+        return count
+
+    def close(self) -> None:
+        """Give the folder back, and remove it if everything in it is delivered. Closing again does nothing."""
+        if self._lock_fd < 0:
+            return
+        if self.read(1) is None:
+            shutil.rmtree(self.folder, ignore_errors=True)
+        self.abandon()
+
+    def abandon(self) -> None:
+        """Close the files and leave the folder as it is; after a fork, the parent still holds its lock."""
+        for fd in (self._read_fd, self._write_fd, self._lock_fd):
+            if fd >= 0:
+                os.close(fd)
+        self._read_fd = self._write_fd = self._lock_fd = -1
+
+    def _path(self, segment: int) -> Path:
+        return self.folder / _SEGMENT.format(segment)
+
+    def _open_to_append(self, segment: int) -> int:
+        return os.open(self._path(segment), os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+    def _read_lines(self, offset: int, end: int, max_bytes: int) -> bytes:
+        """Read whole lines between two places of the segment being read: as many as `max_bytes` hold, or the first if that is longer."""
+        while data := os.pread(self._read_fd, min(max_bytes, end - offset), offset):
+            whole = data.rfind(b"\n") + 1
+            if whole or offset + len(data) >= end:
+                return data[:whole]
+            max_bytes *= 2
+        return b""
+
+    def _cut_torn_line(self) -> int:
+        """Cut the end of the newest segment that is no whole line, whose `append` never returned; the size left."""
+        size = os.fstat(self._write_fd).st_size
+        block = 1 << 16
+        end = size
+        while end > 0:
+            start = max(0, end - block)
+            line_break = os.pread(self._write_fd, end - start, start).rfind(b"\n")
+            if line_break >= 0:
+                end = start + line_break + 1
+                break
+            end = start
+        if end != size:
+            os.ftruncate(self._write_fd, end)
+        return end
+
+    def _begin_segment(self) -> None:
+        """Append to a new segment from now on."""
+        fd = self._open_to_append(self._end.segment + 1)
+        os.close(self._write_fd)
+        self._write_fd = fd
+        self._end = Position(self._end.segment + 1, 0)
+
+    def _next_segment(self) -> None:
+        """Read the next segment from now on, and remove the delivered one."""
+        os.close(self._read_fd)
+        self._read_fd = -1
+        delivered = self._path(self._position.segment)
+        self._set_position(Position(self._position.segment + 1, 0))
+        delivered.unlink()
+
+    def _read_cursor(self, first_segment: int) -> Position:
+        """Read where delivery stands; the beginning if the cursor is missing or damaged, for delivering again is harmless."""
+        beginning = Position(first_segment, 0)
+        try:
+            segment, offset = map(int, (self.folder / _CURSOR).read_text().split())
+            size = self._path(segment).stat().st_size
+        except (OSError, ValueError):
+            return beginning
+        return Position(segment, offset) if 0 <= offset <= size and segment >= first_segment else beginning
+
+    def _set_position(self, position: Position) -> None:
+        """Move the cursor, at once and whole."""
+        temporary = self.folder / f"{_CURSOR}.new"
+        temporary.write_text(f"{position.segment} {position.offset}\n")
+        temporary.replace(self.folder / _CURSOR)
+        self._position = position
+
+
+def _try_lock(folder: Path) -> int | None:
+    """Lock a folder; None if another process holds it or has just removed it."""
+    try:
+        fd = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.stat(folder / _LOCK)
+    except (BlockingIOError, FileNotFoundError):
+        os.close(fd)
+        return None
+    return fd

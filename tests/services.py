@@ -1,0 +1,156 @@
+"""Programs that some tests run beside them, taken from the machine; `.ci/install-services` installs them all."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+
+_INFLUX_CONFIG = """\
+bind-address = "127.0.0.1:{rpc_port}"
+reporting-disabled = true
+[meta]
+  dir = "{folder}/meta"
+[data]
+  dir = "{folder}/data"
+  wal-dir = "{folder}/wal"
+  index-version = "tsi1"
+  query-log-enabled = false
+[monitor]
+  store-enabled = false
+[http]
+  bind-address = "127.0.0.1:{port}"
+  log-enabled = false
+  auth-enabled = false
+[logging]
+  level = "error"
+"""
+
+# InfluxDB 1.6 knows neither /api/v2/write nor the precisions "ns" and "us" (it reads both as nanoseconds): this maps one onto the other.
+_BRIDGE_CONFIG = """\
+worker_processes 1;
+master_process off;
+daemon off;
+pid nginx.pid;
+error_log stderr crit;
+events {{ worker_connections 64; }}
+http {{
+  access_log off;
+  client_max_body_size 25m;
+  client_body_buffer_size 4m;
+  client_body_temp_path body;
+  proxy_temp_path proxy;
+  fastcgi_temp_path fastcgi;
+  uwsgi_temp_path uwsgi;
+  scgi_temp_path scgi;
+  map $arg_precision $precision {{ default n; us u; u u; ms ms; s s; }}
+  upstream influxdb {{ server 127.0.0.1:{influx_port}; keepalive 8; }}
+  server {{
+    listen 127.0.0.1:{port};
+    proxy_http_version 1.1;
+    proxy_set_header Connection "";
+    proxy_set_header Authorization "";
+    location = /api/v2/write {{ proxy_pass http://influxdb/write?db=$arg_bucket&precision=$precision; }}
+    location /api/ {{ return 404; }}
+    location / {{ proxy_pass http://influxdb; }}
+  }}
+}}
+"""
+
+
+MissingService = Callable[[str], NoReturn]
+"""The fixture `missing_service`: skips the test, or fails it where services are required."""
+
+
+def program(name: str, missing_service: MissingService) -> str:
+    """Find a program of the machine."""
+    found = shutil.which(name, path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin")
+    return found or missing_service(f"{name} is not installed; .ci/install-services installs it")
+
+
+def free_ports(count: int) -> list[int]:
+    """Find TCP ports of the loopback that nothing listens on now."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+def wait_until(condition: Callable[[], Any], what: str, timeout_s: float = 30.0) -> Any:
+    """Wait for what another program does, and return the condition's first true value."""
+    deadline = time.monotonic() + timeout_s
+    while not (value := condition()):
+        if time.monotonic() > deadline:
+            pytest.fail(f"waited {timeout_s:g} s for {what}")
+        time.sleep(0.02)
+    return value
+
+
+class InfluxServer:
+    """A real InfluxDB 1.6 that takes v2 writes at `url`. Its data outlives `kill` and `start`."""
+
+    bucket = "rl"
+
+    def __init__(self, folder: Path, missing_service: MissingService) -> None:
+        """Find the programs; nothing runs yet."""
+        self._influxd, self._nginx = program("influxd", missing_service), program("nginx", missing_service)
+        self._folder = folder
+        self._influx_port, self._rpc_port, self._port = free_ports(3)
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self.url = f"http://127.0.0.1:{self._port}"
+
+    def start(self) -> None:
+        """Run database and bridge until they answer, and make the bucket."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        config, bridge = self._folder / "influxd.conf", self._folder / "nginx.conf"
+        config.write_text(_INFLUX_CONFIG.format(folder=self._folder, port=self._influx_port, rpc_port=self._rpc_port))
+        bridge.write_text(_BRIDGE_CONFIG.format(influx_port=self._influx_port, port=self._port))
+        quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        self._processes.append(subprocess.Popen([self._influxd, "-config", str(config)], **quiet))
+        wait_until(self._answers_at(self._influx_port), "InfluxDB to answer")
+        self._processes.append(subprocess.Popen([self._nginx, "-p", str(self._folder), "-c", str(bridge), "-e", "stderr"], **quiet))
+        wait_until(self._answers_at(self._port), "the bridge to answer")
+        self.query(f'CREATE DATABASE "{self.bucket}"')
+
+    def kill(self) -> None:
+        """Kill database and bridge as a crash would."""
+        for process in self._processes:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+        self._processes.clear()
+
+    def query(self, influxql: str) -> list[dict[str, Any]]:
+        """Execute InfluxQL; the rows of all series, each a dictionary of its columns and tags."""
+        body = urllib.parse.urlencode({"db": self.bucket, "q": influxql, "epoch": "ns"}).encode()
+        with urllib.request.urlopen(f"http://127.0.0.1:{self._influx_port}/query", data=body, timeout=30.0) as response:
+            (result,) = json.load(response)["results"]
+        if "error" in result:
+            raise AssertionError(f"{influxql}: {result['error']}")
+        return [
+            dict(zip(series["columns"], row, strict=True)) | series.get("tags", {})
+            for series in result.get("series", ())
+            for row in series["values"]
+        ]
+
+    def _answers_at(self, port: int) -> Callable[[], bool]:
+        def answers() -> bool:
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/ping", timeout=5.0) as response:
+                    return bool(response.status == 204)
+            except OSError:
+                return False
+
+        return answers
