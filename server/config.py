@@ -90,6 +90,8 @@ class HandOffConfig:
 
     segment_steps: int = 64
     """Longest run of consecutive steps of one episode that is handed over, or dropped, as a whole."""
+    max_segment_age_s: float = 60.0
+    """Age at which a segment is handed over at its episode's next step, full or not, if the learner has nothing else to do."""
     capacity_steps: int = 32_768
     """Steps that may wait for the learner."""
     overflow: Literal["drop_oldest", "block"] = "drop_oldest"

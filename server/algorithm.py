@@ -1,0 +1,139 @@
+"""Turns a ServerConfig into RLlib's AlgorithmConfig, with every key checked."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import inspect
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from policyserver.settings import SettingsError
+from server.config import ServerConfig, ServingConfig
+
+if TYPE_CHECKING:
+    from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+
+_OBJECT_PREFIX = "python:"
+
+
+def algorithm_config(config: ServerConfig, *, driver_link: Path | None = None, env_runner_class: type | None = None) -> AlgorithmConfig:
+    """Build the AlgorithmConfig: what serving needs, then the settings of the `[algorithm.*]` tables on top.
+
+    Imports RLlib, so call it after `ray_start` has prepared Ray's environment.
+
+    Args:
+        config: The server's configuration.
+        driver_link: The daemon's unix socket, see `server.driver_link`.
+        env_runner_class: What samples. Default: ExternalEnvRunner.
+
+    Raises:
+        SettingsError: If a table has a key that its AlgorithmConfig method or DefaultModelConfig doesn't know, or RLlib refuses a value.
+    """
+    import ray.rllib.algorithms as rllib
+
+    if env_runner_class is None:
+        from server.runner import ExternalEnvRunner
+
+        env_runner_class = ExternalEnvRunner
+    built = getattr(rllib, f"{config.algorithm.name}Config")()
+    _apply_serving_defaults(built, config, env_runner_class)
+    tables = config.algorithm.methods
+    serving = ServingConfig(config.listen, config.episodes, config.hand_off, driver_link)
+    environment = tables.setdefault("environment", {})
+    environment["env_config"] = {**environment.get("env_config", {}), **serving.to_env_config()}
+    for method, table in tables.items():
+        _apply(built, method, table)
+    try:
+        built.validate()
+    except ValueError as error:
+        raise SettingsError("algorithm", "", f"RLlib refuses the configuration: {error}") from error
+    return built
+
+
+def cpu_tickets(config: AlgorithmConfig) -> int:
+    """Count the logical CPUs that Ray needs so that no actor of this algorithm waits for ever for one."""
+    learners = config.num_learners * (config.num_cpus_per_learner if isinstance(config.num_cpus_per_learner, int | float) else 1)
+    runners = (config.num_env_runners + (config.evaluation_num_env_runners or 0)) * config.num_cpus_per_env_runner
+    aggregators = config.num_learners * (config.num_aggregator_actors_per_learner or 0)
+    return 2 + math.ceil(float(learners + runners + aggregators))  # the driver, and one for RLlib's helper actors
+
+
+def _apply_serving_defaults(built: AlgorithmConfig, config: ServerConfig, env_runner_class: type) -> None:
+    """Set what online learning from external episodes needs and RLlib's defaults don't give."""
+    built.environment(observation_space=config.spaces.observation_space, action_space=config.spaces.action_space)
+    built.env_runners(
+        env_runner_cls=env_runner_class,
+        num_env_runners=1,
+        sample_timeout_s=max(60.0, 4.0 * config.hand_off.sample_wait_s),
+    )
+    built.learners(num_learners=0)  # in the daemon's process
+    built.fault_tolerance(
+        restart_failed_env_runners=True,
+        delay_between_env_runner_restarts_s=0.0,  # RLlib's 60 s would keep the port dead
+        env_runner_health_probe_timeout_s=5.0,
+        env_runner_restore_timeout_s=30.0,
+    )
+    built.debugging(seed=config.seed, log_level="WARN")
+
+
+def _apply(built: AlgorithmConfig, method_name: str, table: dict[str, Any]) -> None:
+    method = getattr(built, method_name)
+    known = _keywords(type(built), method_name)
+    arguments = {}
+    for key, value in table.items():
+        name = f"algorithm.{method_name}.{key}"
+        if key not in known:
+            raise SettingsError(name, "", f"unknown argument of {type(built).__name__}.{method_name}; known: {', '.join(sorted(known))}")
+        arguments[key] = _model_config(value, name) if key == "model_config" else _resolve(value, name)
+    try:
+        method(**arguments)
+    except (TypeError, ValueError) as error:
+        raise SettingsError(f"algorithm.{method_name}", "", f"RLlib refuses it: {error}") from error
+
+
+def _keywords(cls: type, method_name: str) -> set[str]:
+    """Collect a method's keywords up the class tree (a subclass takes its own and passes `**kwargs` on), deprecated ones left out."""
+    names: set[str] = set()
+    for owner in cls.__mro__:
+        method: Callable[..., Any] | None = owner.__dict__.get(method_name)
+        if method is None:
+            continue
+        parameters = inspect.signature(method).parameters.values()
+        named = [p for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)]
+        names |= {p.name for p in named if p.name != "self" and p.default != _DEPRECATED}
+        if all(p.kind is not p.VAR_KEYWORD for p in parameters):
+            break
+    return names
+
+
+_DEPRECATED = -1  # ray.rllib.utils.deprecation.DEPRECATED_VALUE
+
+
+def _model_config(table: Any, name: str) -> Any:
+    from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
+
+    if not isinstance(table, dict):
+        raise SettingsError(name, "", f"expected a table, got {table!r}")
+    known = {entry.name for entry in dataclasses.fields(DefaultModelConfig)}
+    for key in table:
+        if key not in known:
+            raise SettingsError(f"{name}.{key}", "", f"unknown field of RLlib's DefaultModelConfig; known: {', '.join(sorted(known))}")
+    return DefaultModelConfig(**{key: _resolve(value, f"{name}.{key}") for key, value in table.items()})
+
+
+def _resolve(value: Any, name: str) -> Any:
+    """Replace each text "python:package.module.Name" by that object."""
+    if isinstance(value, dict):
+        return {key: _resolve(item, f"{name}.{key}") for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_resolve(item, f"{name}[{index}]") for index, item in enumerate(value)]
+    if not (isinstance(value, str) and value.startswith(_OBJECT_PREFIX)):
+        return value
+    module, _, attribute = value.removeprefix(_OBJECT_PREFIX).rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise SettingsError(name, "", f"expected an importable object, got {value!r} ({error})") from error

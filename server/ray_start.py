@@ -1,0 +1,85 @@
+"""Starts a private Ray for this process: on loopback only, with a token of its own, without the dashboard.
+
+Ray 2.60 binds four sockets on all interfaces even when told 127.0.0.1; a switch meant for laptops keeps it on loopback.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import shutil
+import tempfile
+from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+_OBJECT_STORE_BYTES = 512 * 2**20
+"""Room for segments and weights on their way between two processes; a full hand-off of 32,768 steps takes a tenth."""
+
+
+class RayProcess:
+    """A private Ray of this process; `stop()` ends it and removes its files."""
+
+    def __init__(self, num_cpus: int) -> None:
+        """Start it.
+
+        Args:
+            num_cpus: Logical CPUs, enough for one per actor and one for the driver; these are tickets, not cores.
+        """
+        self._folder: Path | None = Path(tempfile.mkdtemp(prefix="policy-server-"))  # mode 0700
+        os.environ.update(_environment(self._folder))
+        _read_environment_again()
+        import ray
+
+        try:
+            ray.init(
+                address="local",
+                num_cpus=num_cpus,
+                object_store_memory=_OBJECT_STORE_BYTES,
+                include_dashboard=False,
+                configure_logging=False,
+                log_to_driver=True,
+                _node_ip_address="127.0.0.1",
+                _temp_dir=str(self._folder),
+            )
+        except BaseException:
+            self.stop()
+            raise
+        logger.debug("Ray %s runs in %s", ray.__version__, self._folder)
+
+    def stop(self) -> None:
+        """End all processes of this Ray and remove its folder. A second call does nothing."""
+        if self._folder is None:
+            return
+        import ray
+
+        ray.shutdown()
+        shutil.rmtree(self._folder, ignore_errors=True)
+        self._folder = None
+
+
+def _read_environment_again() -> None:
+    """Make Ray see its environment, which it otherwise reads once, when it is imported."""
+    from ray._private import ray_constants
+    from ray._raylet import AuthenticationTokenLoader, Config
+
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    Config.initialize("")
+    AuthenticationTokenLoader.instance().reset_cache()
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    """Return the variables that Ray and its child processes read; writes the token file."""
+    token_file = folder / "token"
+    token_file.touch(mode=0o600)
+    token_file.write_text(secrets.token_hex(32))
+    return {
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # loopback only, on every system
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(token_file),
+        "RAY_worker_niceness": "0",  # Ray's default is 15: serving would come last
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_DEDUP_LOGS": "0",
+    }

@@ -1,0 +1,122 @@
+"""One training iteration in numbers: what the daemon logs, records and pushes to the serving actors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+VERSIONS_BEHIND = "policy_versions_behind_sum"
+"""Env-runner metric (reduce "sum"): over the steps of this `sample()`, policy version served at hand-off minus version that acted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a run has come; counts on through restarts."""
+
+    iteration: int = 0
+    """Training iterations."""
+    steps_total: int = 0
+    """Environment steps trained on."""
+    learner_updates: int = 0
+    """Updates of the weights."""
+    weights_seq_no: int = 0
+    """Policy version."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingReport:
+    """One iteration of training. The fields are those of the wire's `TrainingIteration`, None where that says unset."""
+
+    iteration: int
+    """Number of the iteration, from 1, counted on through restarts."""
+    weights_seq_no: int
+    """Policy version after the iteration."""
+    return_mean: float | None
+    """Mean return of the episodes that ended during the iteration. None when none did."""
+    loss: float | None
+    """The learner's total loss, mean over its modules. None when the algorithm has none, like the next two."""
+    kl: float | None
+    """Mean Kullback-Leibler divergence between the acting and the new policy, nats."""
+    entropy: float | None
+    """Mean entropy of the policy, nats."""
+    steps: int
+    """Environment steps the learner trained on, in this iteration."""
+    steps_total: int
+    """Environment steps the learner trained on since the run began."""
+    seconds: float
+    """Length of the iteration, waiting for steps included, seconds."""
+    learn_seconds: float
+    """Length of the learner's update alone, seconds."""
+    learner_updates: int
+    """Updates of the weights since the run began."""
+    checkpoint_path: str
+    """Folder of the newest checkpoint. Empty before the first."""
+    staleness_mean: float
+    """Mean over the iteration's steps of (version trained from - version that acted), policy versions."""
+
+    @property
+    def progress(self) -> Progress:
+        """How far the run has come after this iteration."""
+        return Progress(self.iteration, self.steps_total, self.learner_updates, self.weights_seq_no)
+
+    def __str__(self) -> str:
+        """Lay the report out as the block that the daemon logs, four lines."""
+        return (
+            f"iteration {self.iteration}   policy version {self.weights_seq_no}   return {_number(self.return_mean)}\n"
+            f"  loss {_number(self.loss)}   KL {_number(self.kl)}   entropy {_number(self.entropy)}   staleness {self.staleness_mean:.2f}\n"
+            f"  steps {self.steps:,}   total {self.steps_total:,}   seconds {self.seconds:.2f}   learning {self.learn_seconds:.2f}\n"
+            f"  checkpoint {self.checkpoint_path or 'none yet'}"
+        )
+
+
+def training_report(
+    result: Mapping[str, Any], before: Progress, *, seconds: float, learn_seconds: float, checkpoint: Path | None
+) -> TrainingReport | None:
+    """Read RLlib's result dict.
+
+    Args:
+        result: What `Algorithm.train()` returned.
+        before: How far the run had come before that iteration.
+        seconds: Length of the iteration.
+        learn_seconds: Length of the learner's update.
+        checkpoint: The newest checkpoint.
+
+    Returns:
+        The report, or None if the learner had no steps to train on: such an iteration doesn't count.
+    """
+    sampled = result.get("env_runners", {})
+    learned = {name: stats for name, stats in result.get("learners", {}).items() if name != "__all_modules__"}
+    steps = int(sampled.get("num_env_steps_sampled", 0))
+    if not (steps and learned):
+        return None
+    return TrainingReport(
+        iteration=before.iteration + 1,
+        weights_seq_no=max(before.weights_seq_no, *(int(stats.get("weights_seq_no", 0)) for stats in learned.values())),
+        return_mean=_finite(sampled.get("episode_return_mean")) if sampled.get("num_episodes", 0) else None,
+        loss=_mean(learned, "total_loss"),
+        kl=_mean(learned, "mean_kl_loss"),
+        entropy=_mean(learned, "entropy"),
+        steps=steps,
+        steps_total=before.steps_total + steps,
+        seconds=seconds,
+        learn_seconds=learn_seconds,
+        learner_updates=before.learner_updates + 1,
+        checkpoint_path="" if checkpoint is None else str(checkpoint),
+        staleness_mean=float(sampled.get(VERSIONS_BEHIND, 0.0)) / steps,
+    )
+
+
+def _mean(modules: Mapping[str, Mapping[str, Any]], key: str) -> float | None:
+    values = [value for stats in modules.values() if (value := _finite(stats.get(key))) is not None]
+    return sum(values) / len(values) if values else None
+
+
+def _finite(value: Any) -> float | None:
+    return None if value is None or not math.isfinite(value) else float(value)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"
