@@ -23,7 +23,7 @@ DEFAULT_MODEL = "river.linear_model.LinearRegression"
 """Linear regression by stochastic gradient descent."""
 
 PREDICTION_LIMIT = 3.0
-"""Largest forecast, in standard deviations of its error: a model that runs away can't run away with the observations."""
+"""Largest forecast, in root mean square log-returns: a model that runs away can't run away with the observations."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,16 +54,16 @@ class RegressorConfig:
     """Of the default LinearRegression: step t moves by learning_rate / t ** learning_rate_power."""
     learning_rate_power: float = 0.75
     """Of the default LinearRegression: 0 keeps its speed for ever and follows changes, 0.5 to 1 converges and adds no noise of its own."""
-    error_memory_steps: int = 2000
-    """Steps that the running standard deviation of the prediction error remembers."""
+    memory_steps: int = 2000
+    """Steps that the running mean squares of the error and of the log-return remember."""
 
     def __post_init__(self) -> None:
         if not self.learning_rate > 0:
             raise ValueError(f"RegressorConfig.learning_rate: expected a positive number, received {self.learning_rate}")
         if not 0 <= self.learning_rate_power <= 1:
             raise ValueError(f"RegressorConfig.learning_rate_power: expected 0 to 1, received {self.learning_rate_power}")
-        if self.error_memory_steps < 1:
-            raise ValueError(f"RegressorConfig.error_memory_steps: expected at least 1, received {self.error_memory_steps}")
+        if self.memory_steps < 1:
+            raise ValueError(f"RegressorConfig.memory_steps: expected at least 1, received {self.memory_steps}")
 
 
 class ReturnRegressor:
@@ -77,7 +77,8 @@ class ReturnRegressor:
         """
         self._config = config
         self._model = build_model(config)
-        self._error_variance = 0.0
+        self._mean_squared_error = 0.0
+        self._mean_squared_return = 0.0
         self.learned = 0
         """Labels learnt."""
         self.skipped = 0
@@ -90,12 +91,12 @@ class ReturnRegressor:
         if self.learned == 0 or not _finite(features):
             return NO_PREDICTION
         mean = self._model.predict_one(features)
-        std = math.sqrt(self._error_variance)
+        std = math.sqrt(self._mean_squared_error)
         if not math.isfinite(mean):
             self._model = build_model(self._config)
             self.resets += 1
             return Prediction(0.0, std)
-        limit = PREDICTION_LIMIT * std
+        limit = PREDICTION_LIMIT * math.sqrt(self._mean_squared_return)
         return Prediction(min(max(mean, -limit), limit), std)
 
     def learn(self, features: Mapping[str, float], prediction: Prediction, log_return: float) -> None:
@@ -105,8 +106,9 @@ class ReturnRegressor:
             return
         self._model.learn_one(features, log_return)
         self.learned += 1
-        error = log_return - prediction.mean
-        self._error_variance += (error * error - self._error_variance) / min(self.learned, self._config.error_memory_steps)
+        weight = 1.0 / min(self.learned, self._config.memory_steps)
+        self._mean_squared_error += weight * ((log_return - prediction.mean) ** 2 - self._mean_squared_error)
+        self._mean_squared_return += weight * (log_return**2 - self._mean_squared_return)
 
 
 def build_model(config: RegressorConfig) -> Any:
