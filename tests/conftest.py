@@ -3,10 +3,32 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Iterator
 from typing import NoReturn
 
 import pytest
+
+from tests.live_server import Serving, serving
+
+CARTPOLE = """
+[spaces.observation]
+type = "Box"
+low = -inf
+high = inf
+shape = [4]
+dtype = "float32"
+[spaces.action]
+type = "Discrete"
+n = 2
+[algorithm.training]
+train_batch_size_per_learner = 1000
+minibatch_size = 250
+[algorithm.rl_module.model_config]
+fcnet_hiddens = [32, 32]
+use_lstm = false
+"""
 
 
 @pytest.fixture(scope="session")
@@ -19,3 +41,33 @@ def missing_service() -> Callable[[str], NoReturn]:
         pytest.skip(reason)
 
     return missing
+
+
+@pytest.fixture(scope="session")
+def cartpole_serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+    """A `policy-server serve` process for CartPole's spaces with a small MLP, learning, shared by all tests of the session.
+
+    Its counters belong to everyone: a test that needs to know them exactly starts a server of its own.
+    """
+    with serving(CARTPOLE, tmp_path_factory.mktemp("cartpole_server")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def cartpole_server(cartpole_serving: Serving) -> str:
+    """The address of that server."""
+    return cartpole_serving.address
+
+
+@pytest.fixture(autouse=True)
+def no_leaked_threads(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Hold the areas whose threads are all our own to joining every one of them before the test is over."""
+    if request.path.parent.name not in ("client", "pipelines", "monitoring"):
+        yield
+        return
+    before = set(threading.enumerate())
+    yield
+    deadline = time.monotonic() + 2.0
+    for thread in set(threading.enumerate()) - before:
+        thread.join(max(0.0, deadline - time.monotonic()))
+        assert not thread.is_alive(), f"the test left the thread {thread.name!r} running"

@@ -62,6 +62,7 @@ def test_the_wheel_holds_the_packages_the_contract_and_nothing_else(wheel: Path)
     names = zipfile.ZipFile(wheel).namelist()
     top = {name.split("/")[0] for name in names if not name.split("/")[0].endswith(".dist-info")}
     assert top == {"client", "server", "pipelines", "monitoring", "policyserver"}
+    assert {f"{package}/py.typed" for package in top} <= set(names)
     assert "policyserver/v1/policy_service.proto" in names
     assert "policyserver/v1/policy_service_pb2_grpc.py" in names
     assert not [name for name in names if "__pycache__" in name or name.endswith("_test.py")]

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks.serving import serving
+from tests.live_server import serving
 
 MLP = """
 [algorithm]

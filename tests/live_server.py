@@ -1,4 +1,4 @@
-"""A policy server as its own process, started by command, for as long as a measurement takes."""
+"""A policy server as its own process, started by command, for as long as a test or a measurement takes."""
 
 from __future__ import annotations
 
