@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import gymnasium
 import numpy as np
 import numpy.typing as npt
 
@@ -22,15 +23,17 @@ from client import PolicyClient
 Observations = npt.NDArray[np.float32]
 Actions = npt.NDArray[np.int64]
 
-OBSERVATION_SIZE = 10
 WARM_UP_S = 2.0
 KNOWN_OBSERVATIONS = 64
 RETURNS_REMEMBERED = 256  # the server's return_mean is over the newest so many episodes
 
 
-def observations(rows: int, seed: int) -> Observations:
-    """Return random observations, float32[rows, OBSERVATION_SIZE]."""
-    return np.random.default_rng(seed).normal(size=(rows, OBSERVATION_SIZE)).astype(np.float32)
+def observations(client: PolicyClient, rows: int, seed: int, scale: float = 1.0) -> Observations:
+    """Return random observations of the space that the server tells, float32[rows, *shape], inside its bounds."""
+    space = client.server_info().observation_space
+    assert isinstance(space, gymnasium.spaces.Box), f"expected a server with a Box of observations, it has {space}"
+    drawn = np.random.default_rng(seed).normal(scale=scale, size=(rows, *space.shape))
+    return np.clip(drawn, space.low, space.high).astype(np.float32)
 
 
 def threads(address: str, *, callers: int, seconds: float, episode_steps: int, training: bool) -> dict[str, Any]:
@@ -42,7 +45,7 @@ def threads(address: str, *, callers: int, seconds: float, episode_steps: int, t
     end = begin + int(seconds * 1e9)
 
     def caller(client: PolicyClient, number: int) -> None:
-        rows = observations(256, number)
+        rows = observations(client, 256, number)
         mine = latencies[number]
         step = 0
         try:
@@ -77,13 +80,13 @@ def threads(address: str, *, callers: int, seconds: float, episode_steps: int, t
 
 def vector(address: str, *, episodes: int, seconds: float, episode_steps: int, training: bool) -> dict[str, Any]:
     """Step many episodes with each call of one thread."""
-    rows = observations(episodes, 0)
     rewards = np.ones(episodes)
     latencies: list[int] = []
     total = 0
     begin = time.perf_counter_ns() + int(WARM_UP_S * 1e9)
     end = begin + int(seconds * 1e9)
     with PolicyClient(address) as client:
+        rows = observations(client, episodes, 0)
         while time.perf_counter_ns() < end:
             ids = client.start_episodes(episodes, training_enabled=training)
             for _ in range(episode_steps):
@@ -104,12 +107,12 @@ def open_many(address: str, *, episodes: int, rounds: int, rows_per_call: int, t
     the mean return of each group that ends is known to the last digit.
     """
     random = np.random.default_rng(0)
-    rows = np.clip(observations(episodes, 1) * 30, -100, 100)  # far from the origin, where the actions of an untrained net differ
     rewards = random.permutation(episodes) / 1024  # exact in binary: sums have no rounding to hide behind
     latencies: list[int] = []
     stepping_s = 0.0
     actions_wrong = groups_wrong = 0
     with PolicyClient(address) as client:
+        rows = observations(client, episodes, 1, scale=30.0)  # far from the origin, where the actions of an untrained net differ
         kinds = np.arange(episodes) % (KNOWN_OBSERVATIONS if known_actions else episodes)
         known = _actions_one_by_one(client, rows[:KNOWN_OBSERVATIONS]) if known_actions else None
         ids = np.array(client.start_episodes(episodes, training_enabled=training))

@@ -10,7 +10,6 @@ import argparse
 import datetime
 import json
 import logging
-import os
 import platform
 import sys
 from collections.abc import Sequence
@@ -34,7 +33,7 @@ def machine() -> str:
     """Describe the machine in one line."""
     memory_gib = psutil.virtual_memory().total / 2**30
     system = f"{platform.system()} {platform.machine()}, Python {platform.python_version()}"
-    return f"{len(os.sched_getaffinity(0))} cores, {memory_gib:.0f} GiB, {system}"
+    return f"{psutil.cpu_count()} cores, {memory_gib:.0f} GiB, {system}"
 
 
 def measured(case: Case, seconds: float, floors: dict[int, float], described: dict[str, Any]) -> dict[str, Any]:
