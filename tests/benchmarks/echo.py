@@ -14,23 +14,20 @@ from collections.abc import AsyncIterator
 
 import grpc
 
-METHOD = "/floor.Echo/Stream"
+SERVICE = "floor.Echo"
 PAYLOAD_BYTES = 120  # about one step: handle, number, flags, reward, ten floats and their framing
 WARM_UP_S = 0.5
 
 
-class _Echo(grpc.GenericRpcHandler[bytes, bytes]):
-    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[bytes, bytes] | None:
-        async def echo(messages: AsyncIterator[bytes], context: grpc.aio.ServicerContext[bytes, bytes]) -> AsyncIterator[bytes]:
-            async for message in messages:
-                yield message
-
-        return grpc.stream_stream_rpc_method_handler(echo)
+async def _echo(messages: AsyncIterator[bytes], context: grpc.aio.ServicerContext[bytes, bytes]) -> AsyncIterator[bytes]:
+    async for message in messages:
+        yield message
 
 
 async def _serve() -> None:
     server = grpc.aio.server()
-    server.add_generic_rpc_handlers((_Echo(),))
+    handler = grpc.stream_stream_rpc_method_handler(_echo, request_deserializer=bytes, response_serializer=bytes)
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, {"Stream": handler}),))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     sys.stdout.write(f"{port}\n")
@@ -41,7 +38,7 @@ async def _serve() -> None:
 async def _call(port: int, callers: int, seconds: float) -> float:
     """Return messages per second of callers that each wait for one answer before they send the next message."""
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        method = channel.stream_stream(METHOD, request_serializer=bytes, response_deserializer=bytes)
+        method = channel.stream_stream(f"/{SERVICE}/Stream", request_serializer=bytes, response_deserializer=bytes)
         payload = bytes(PAYLOAD_BYTES)
         begin = time.perf_counter() + WARM_UP_S
         end = begin + seconds
