@@ -15,6 +15,8 @@ from typing import Any, Literal
 import gymnasium as gym
 import numpy as np
 
+from policyserver.endpoints import parse_address
+
 
 def _at_least(name: str, value: float, least: float) -> None:
     if not (math.isfinite(value) and value >= least):
@@ -24,14 +26,6 @@ def _at_least(name: str, value: float, least: float) -> None:
 def _above(name: str, value: float, bound: float) -> None:
     if not (math.isfinite(value) and value > bound):
         raise ValueError(f"{name}: expected a number above {bound}, got {value!r}")
-
-
-def _address(name: str, value: str) -> None:
-    if value.startswith("unix:") and len(value) > len("unix:"):
-        return
-    host, colon, port = value.rpartition(":")
-    if not (host and colon and port.isdecimal() and int(port) < 65_536):
-        raise ValueError(f"{name}: expected HOST:PORT or unix:PATH, got {value!r}")
 
 
 @dataclass(frozen=True)
@@ -54,7 +48,7 @@ class ListenConfig:
     """Whether gRPC server reflection is served, so that grpcurl works without the .proto files."""
 
     def __post_init__(self) -> None:
-        _address("address", self.address)
+        parse_address(self.address)
         _at_least("max_message_bytes", self.max_message_bytes, 1024)
         _at_least("max_rows_per_message", self.max_rows_per_message, 1)
         if (self.tls_certificate_file is None) != (self.tls_key_file is None):

@@ -1,0 +1,158 @@
+"""Who may talk to the server: plaintext on this machine alone, everywhere else TLS and a token."""
+
+from __future__ import annotations
+
+import errno
+import hmac
+import os
+import socket
+import stat
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from policyserver.endpoints import is_local, parse_address
+from server.config import ListenConfig
+
+EXIT_INSECURE = 78
+"""Exit status of a refusal to listen in plaintext (EX_CONFIG of sysexits.h)."""
+
+_METADATA_KEY = "authorization"
+_WITHOUT_TOKEN = ("/grpc.health.v1.Health/",)
+"""Methods that need no token: a load balancer asks them."""
+
+
+class InsecureListenError(ValueError):
+    """The configuration would let strangers in."""
+
+
+class AddressInUseError(OSError):
+    """Somebody else listens on the address."""
+
+
+def check_listen(listen: ListenConfig) -> None:
+    """Refuse an address beyond this machine without TLS and a token, and unreadable or widely readable secrets.
+
+    Raises:
+        InsecureListenError: Names the missing settings.
+    """
+    if is_local(parse_address(listen.address)):
+        needed: list[str] = []
+    else:
+        needed = [name for name in ("tls_certificate_file", "tls_key_file", "token_file") if getattr(listen, name) is None]
+    if needed:
+        raise InsecureListenError(
+            f"listen.address: {listen.address} can be reached from other machines, so {' and '.join(f'listen.{name}' for name in needed)} "
+            "must be given; without them only a loopback address or unix:PATH is allowed"
+        )
+    server_credentials(listen)
+    token(listen)
+
+
+def server_credentials(listen: ListenConfig) -> grpc.ServerCredentials | None:
+    """Load the TLS key and certificate chain; None when none are configured.
+
+    Raises:
+        InsecureListenError: If a file can't be read, or others than its owner can read the key.
+    """
+    if listen.tls_certificate_file is None or listen.tls_key_file is None:
+        return None
+    key = _secret(listen.tls_key_file, "listen.tls_key_file")
+    return grpc.ssl_server_credentials([(key, _read(listen.tls_certificate_file, "listen.tls_certificate_file"))])
+
+
+def token(listen: ListenConfig) -> str | None:
+    """Read the token that clients must send; None when none is configured.
+
+    Raises:
+        InsecureListenError: If the file can't be read, is empty, or others than its owner can read it.
+    """
+    if listen.token_file is None:
+        return None
+    text = _secret(listen.token_file, "listen.token_file").decode("ascii", "replace").strip()
+    if len(text) < 16 or not text.isprintable() or "\ufffd" in text:
+        raise InsecureListenError(f"listen.token_file: expected at least 16 printable ASCII characters in {listen.token_file}")
+    return text
+
+
+def check_free(address: str) -> None:
+    """Refuse an address on which somebody listens already.
+
+    Raises:
+        AddressInUseError: Names the address.
+        OSError: If the address can't be bound for another reason, e.g. its host isn't one of this machine.
+    """
+    target = parse_address(address)
+    if target.startswith("unix:"):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            in_use = probe.connect_ex(target.removeprefix("unix:")) == 0
+    else:
+        host, _, port = target.rpartition(":")
+        family, kind, _, _, where = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections that linger after their server are no obstacle
+            try:
+                probe.bind(where)
+                in_use = False
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise OSError(error.errno, f"listen.address: {address} can't be bound: {error.strerror}") from error
+                in_use = True
+    if in_use:
+        raise AddressInUseError(
+            errno.EADDRINUSE, f"listen.address: {address} is in use by another process; stop that one or choose another address"
+        )
+
+
+class TokenInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
+    """Answers UNAUTHENTICATED to calls without the right `authorization: Bearer TOKEN`."""
+
+    def __init__(self, expected: str) -> None:
+        """Keep the expected token."""
+        self._expected = f"Bearer {expected}".encode()
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
+        details: grpc.HandlerCallDetails,
+    ) -> Any:
+        """Let the call through or replace its handler by a refusal of the same kind."""
+        handler = await continuation(details)
+        if handler is None or details.method.startswith(_WITHOUT_TOKEN) or self._accepts(details.invocation_metadata):
+            return handler
+        return _refusing(handler)
+
+    def _accepts(self, metadata: Any) -> bool:
+        given = next((value for key, value in metadata if key == _METADATA_KEY), "")
+        return hmac.compare_digest(str(given).encode(), self._expected)
+
+
+def _refusing(handler: grpc.RpcMethodHandler[Any, Any]) -> grpc.RpcMethodHandler[Any, Any]:
+    async def refuse(_: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+        await context.abort(grpc.StatusCode.UNAUTHENTICATED, "expected metadata `authorization: Bearer TOKEN` with this server's token")
+
+    make = {
+        (False, False): grpc.unary_unary_rpc_method_handler,
+        (False, True): grpc.unary_stream_rpc_method_handler,
+        (True, False): grpc.stream_unary_rpc_method_handler,
+        (True, True): grpc.stream_stream_rpc_method_handler,
+    }[handler.request_streaming, handler.response_streaming]
+    return make(refuse, handler.request_deserializer, handler.response_serializer)
+
+
+def _read(path: Path, key: str) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InsecureListenError(f"{key}: expected a readable file, got {path}: {error.strerror}") from error
+
+
+def _secret(path: Path, key: str) -> bytes:
+    content = _read(path, key)
+    mode = stat.S_IMODE(os.stat(path).st_mode)
+    if mode & (stat.S_IRWXG | stat.S_IRWXO):
+        raise InsecureListenError(f"{key}: expected a file that its owner alone can read (mode 600), got mode {mode:o} on {path}")
+    return content

@@ -1,0 +1,68 @@
+"""Steps into RLlib's training loop at the two places for which it has no callback."""
+
+from __future__ import annotations
+
+import functools
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ray.rllib.algorithms.algorithm import Algorithm
+
+
+class DrainingError(Exception):
+    """The iteration was left before its learner had a batch, because the server is stopping."""
+
+
+class TrainingHooks:
+    """Makes `train()` leave between two calls of `sample()` once the server stops, and measures the learner's updates.
+
+    Without the first, `train()` waits for a full batch for ever when no client is there. An update that has begun is never interrupted.
+    """
+
+    def __init__(self, algorithm: Algorithm, stopping: threading.Event) -> None:
+        """Hook into an algorithm.
+
+        Args:
+            algorithm: Whose `train()` is meant.
+            stopping: Set when the server stops.
+        """
+        self._stopping = stopping
+        self._learn_seconds = 0.0
+        group = algorithm.env_runner_group
+        group.foreach_env_runner = self._leave_when_stopping(group.foreach_env_runner)
+        group.foreach_env_runner_async_fetch_ready = self._leave_when_stopping(group.foreach_env_runner_async_fetch_ready)
+        algorithm.learner_group.update = self._measured(algorithm.learner_group.update)
+
+    def take_learn_seconds(self) -> float:
+        """Return the length of the updates since the last call, seconds."""
+        seconds, self._learn_seconds = self._learn_seconds, 0.0
+        return seconds
+
+    def _leave_when_stopping(self, call: Any) -> Any:
+        @functools.wraps(call)
+        def hooked(func: Any, *args: Any, **kwargs: Any) -> Any:
+            if self._stopping.is_set() and _samples(func):
+                raise DrainingError
+            return call(func, *args, **kwargs)
+
+        return hooked
+
+    def _measured(self, update: Any) -> Any:
+        @functools.wraps(update)
+        def hooked(*args: Any, **kwargs: Any) -> Any:
+            begun = time.monotonic()
+            try:
+                return update(*args, **kwargs)
+            finally:
+                self._learn_seconds += time.monotonic() - begun
+
+        return hooked
+
+
+def _samples(func: Any) -> bool:
+    """Tell RLlib's sampling calls from those that synchronise weights and states."""
+    if isinstance(func, str):
+        return func.startswith("sample")
+    return getattr(func, "__module__", "") == "ray.rllib.execution.rollout_ops"
