@@ -4,6 +4,9 @@
     prediction = regressor.predict(features)               # at the close of bar t
     regressor.learn(features, prediction, log_return)      # at the close of bar t + 1
 
+A forecast counts as far as its own past bears it out: it is shrunk by the evidence that the model's forecasts went with the returns that
+followed. So a model that has found something gives nearly all of it, and one that fits noise gives next to nothing.
+
 River models are not thread-safe: each `ReturnRegressor` has one owner thread, and no lock.
 """
 
@@ -25,6 +28,12 @@ DEFAULT_MODEL = "river.linear_model.LinearRegression"
 PREDICTION_LIMIT = 3.0
 """Largest forecast, in root mean square log-returns: a model that runs away can't run away with the observations."""
 
+RELIABILITY_PRIOR = 4.0
+"""Evidence, as a squared z-score, at which half of a forecast is believed."""
+
+RELIABILITY_FLOOR = 0.05
+"""Share of a forecast that is believed without any evidence: what the model says stays visible."""
+
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
@@ -34,6 +43,8 @@ class Prediction:
     """Expected log-return."""
     std: float
     """Standard deviation of its error so far; 0 before anything was learnt."""
+    raw: float = 0.0
+    """What the model itself said, before it was shrunk to `mean`."""
 
 
 NO_PREDICTION = Prediction(0.0, 0.0)
@@ -54,8 +65,8 @@ class RegressorConfig:
     """Of the default LinearRegression: step t moves by learning_rate / t ** learning_rate_power."""
     learning_rate_power: float = 0.75
     """Of the default LinearRegression: 0 keeps its speed for ever and follows changes, 0.5 to 1 converges and adds no noise of its own."""
-    memory_steps: int = 2000
-    """Steps that the running mean squares of the error and of the log-return remember."""
+    memory_steps: int = 20_000
+    """Steps that the running mean squares of error, forecast and log-return remember."""
 
     def __post_init__(self) -> None:
         if not self.learning_rate > 0:
@@ -79,6 +90,8 @@ class ReturnRegressor:
         self._model = build_model(config)
         self._mean_squared_error = 0.0
         self._mean_squared_return = 0.0
+        self._mean_squared_forecast = 0.0
+        self._mean_forecast_times_return = 0.0
         self.learned = 0
         """Labels learnt."""
         self.skipped = 0
@@ -86,18 +99,28 @@ class ReturnRegressor:
         self.resets = 0
         """Times the model gave a forecast that was not finite and began anew."""
 
+    @property
+    def reliability(self) -> float:
+        """Share of the forecast that its past bears out: z**2 / (z**2 + RELIABILITY_PRIOR), z the score of forecast times return."""
+        power = self._mean_squared_forecast * self._mean_squared_return
+        if self._mean_forecast_times_return <= 0.0 or power <= 0.0:
+            return RELIABILITY_FLOOR
+        evidence = min(self.learned, self._config.memory_steps) * self._mean_forecast_times_return**2 / power
+        return max(RELIABILITY_FLOOR, evidence / (evidence + RELIABILITY_PRIOR))
+
     def predict(self, features: Mapping[str, float]) -> Prediction:
         """Return the forecast for the bar after the one that `features` describe."""
         if self.learned == 0 or not _finite(features):
             return NO_PREDICTION
-        mean = self._model.predict_one(features)
         std = math.sqrt(self._mean_squared_error)
-        if not math.isfinite(mean):
+        raw = self._model.predict_one(features)
+        if not math.isfinite(raw):
             self._model = build_model(self._config)
             self.resets += 1
             return Prediction(0.0, std)
         limit = PREDICTION_LIMIT * math.sqrt(self._mean_squared_return)
-        return Prediction(min(max(mean, -limit), limit), std)
+        raw = min(max(raw, -limit), limit)
+        return Prediction(raw * self.reliability, std, raw)
 
     def learn(self, features: Mapping[str, float], prediction: Prediction, log_return: float) -> None:
         """Learn the log-return that followed `features`, for which `prediction` was made."""
@@ -109,6 +132,8 @@ class ReturnRegressor:
         weight = 1.0 / min(self.learned, self._config.memory_steps)
         self._mean_squared_error += weight * ((log_return - prediction.mean) ** 2 - self._mean_squared_error)
         self._mean_squared_return += weight * (log_return**2 - self._mean_squared_return)
+        self._mean_squared_forecast += weight * (prediction.raw**2 - self._mean_squared_forecast)
+        self._mean_forecast_times_return += weight * (prediction.raw * log_return - self._mean_forecast_times_return)
 
 
 def build_model(config: RegressorConfig) -> Any:

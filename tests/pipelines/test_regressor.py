@@ -65,7 +65,24 @@ def test_a_forecast_is_bounded_by_the_returns_there_were() -> None:
     regressor = ReturnRegressor(RegressorConfig())
     learn_from_noise(regressor, 500, slope=0.5)
     _, squares = learn_from_noise(regressor, 500, slope=0.5, seed=2)
-    assert regressor.predict({"x": 1e6}).mean == pytest.approx(3 * math.sqrt(np.mean(squares)), rel=0.1)
+    assert regressor.predict({"x": 1e6}).raw == pytest.approx(3 * math.sqrt(np.mean(squares)), rel=0.1)
+
+
+def test_a_forecast_counts_as_far_as_its_past_bears_it_out() -> None:
+    informed, guessing = ReturnRegressor(RegressorConfig()), ReturnRegressor(RegressorConfig())
+    learn_from_noise(informed, 3000, slope=0.5)
+    learn_from_noise(guessing, 3000, slope=0.0)
+    for regressor, low, high in ((informed, 0.95, 1.0), (guessing, 0.05, 0.5)):
+        prediction = regressor.predict({"x": 0.01})
+        assert low <= regressor.reliability <= high
+        assert prediction.mean == pytest.approx(prediction.raw * regressor.reliability)
+
+
+def test_a_model_that_was_wrong_so_far_is_not_believed() -> None:
+    regressor = ReturnRegressor(RegressorConfig())
+    for sign in (1.0, -1.0) * 50:
+        regressor.learn({"x": sign}, Prediction(-0.01 * sign, 0.01, -0.01 * sign), 0.01 * sign)
+    assert regressor.reliability == 0.05
 
 
 def test_a_model_that_runs_away_begins_anew() -> None:
