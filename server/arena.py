@@ -1,0 +1,92 @@
+"""Arrays of a fixed, generous size whose memory the operating system hands out page by page, on first touch."""
+
+from __future__ import annotations
+
+import mmap
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+_NORESERVE = getattr(mmap, "MAP_NORESERVE", 0)
+
+
+class Arena:
+    """Own one zero-initialised array that costs memory only where it has been written.
+
+    An array sized for the largest number of episodes a server may ever hold needs no growth logic, and an idle server pays for none of
+    it. `release` gives the memory of rows back; they read as zeros afterwards.
+    """
+
+    def __init__(self, rows: int, shape: Sequence[int], dtype: npt.DTypeLike) -> None:
+        """Reserve address space for `rows` rows.
+
+        Args:
+            rows: Length of the leading axis.
+            shape: Shape of one row.
+            dtype: Element type.
+        """
+        element = np.dtype(dtype)
+        self.row_bytes = element.itemsize * int(np.prod(shape, dtype=np.int64))
+        size = max(rows * self.row_bytes, 1)
+        self._memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NORESERVE)
+        count = rows * self.row_bytes // element.itemsize
+        self.array: npt.NDArray[Any] = np.frombuffer(self._memory, element, count).reshape(rows, *shape)
+
+    def release(self, first_row: int, rows: int) -> None:
+        """Give the memory of `rows` rows from `first_row` on back to the operating system, as far as whole memory pages go."""
+        start = -(-first_row * self.row_bytes // mmap.PAGESIZE) * mmap.PAGESIZE
+        end = (first_row + rows) * self.row_bytes // mmap.PAGESIZE * mmap.PAGESIZE
+        if end > start and sys.platform == "linux":
+            self._memory.madvise(mmap.MADV_DONTNEED, start, end - start)
+
+
+class FreeList:
+    """Hand out the numbers 0 .. capacity - 1, lowest first, and take them back.
+
+    Numbers never used before come from a counter, so that a large capacity costs nothing, and returned ones are used first, so that the
+    touched part of the arenas they index stays small.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self._returned: list[int] = []
+        self._fresh = 0
+
+    @property
+    def used(self) -> int:
+        """Numbers handed out and not returned."""
+        return self._fresh - len(self._returned)
+
+    @property
+    def touched(self) -> int:
+        """Numbers below this one were handed out since the last `trim`."""
+        return self._fresh
+
+    def take(self) -> int | None:
+        """Return a free number, or None if all are in use."""
+        if self._returned:
+            return self._returned.pop()
+        if self._fresh == self.capacity:
+            return None
+        self._fresh += 1
+        return self._fresh - 1
+
+    def give(self, number: int) -> None:
+        """Take a number back."""
+        self._returned.append(number)
+
+    def trim(self) -> tuple[int, int]:
+        """Forget the unused numbers at the upper end; return them as (first, count) so that their memory can be released."""
+        before = self._fresh
+        self._returned.sort(reverse=True)
+        kept = 0
+        for number in self._returned:
+            if number != self._fresh - 1:
+                break
+            self._fresh -= 1
+            kept += 1
+        del self._returned[:kept]
+        return self._fresh, before - self._fresh

@@ -1,0 +1,68 @@
+"""What passes between a front end and the episode core: steps of many episodes as columns, and the answers to them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from policyserver.errors import PolicyServerError
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(slots=True)
+class Rows:
+    """Steps of n rows, decoded but not yet checked against the spaces.
+
+    Shapes: every column has leading axis n, except `actions`, whose leading axis is the number of rows with ACTION_GIVEN.
+    """
+
+    handles: npt.NDArray[np.uint64]
+    """Episode handles, 0 in START rows."""
+    sequences: npt.NDArray[np.uint32]
+    """Number of each observation within its episode."""
+    flags: npt.NDArray[np.uint8]
+    """Bits of StepFlag."""
+    rewards: npt.NDArray[np.float64]
+    """Sum of the rewards since the previous number's action."""
+    observations: list[Array]
+    """One array per leaf of the observation space."""
+    actions: list[Array]
+    """One array per leaf of the action space, of the rows with ACTION_GIVEN."""
+    episode_ids: list[str] = field(default_factory=list)
+    """Ids of the START rows, in their order."""
+    infos: dict[int, dict[str, Any]] = field(default_factory=dict)
+    """Infos by row."""
+
+    def __len__(self) -> int:
+        return len(self.handles)
+
+
+@dataclass(slots=True)
+class Replies:
+    """Answers to n rows, in their order. A row without a refusal was applied."""
+
+    handles: npt.NDArray[np.uint64]
+    """The episodes' handles."""
+    actions: list[Array]
+    """One array per leaf of the action space, leading axis n, in the client's form; zeros where there is none."""
+    log_probs: npt.NDArray[np.float32]
+    """Log-probability of the recorded actions, nats."""
+    weights_seq_nos: npt.NDArray[np.uint64]
+    """Policy versions that answered."""
+    refusals: dict[int, PolicyServerError]
+    """Why rows were refused."""
+
+    @classmethod
+    def empty(cls, count: int, action_leaves: list[tuple[tuple[int, ...], np.dtype[Any]]]) -> Replies:
+        """Make the answers to `count` rows, all zero."""
+        return cls(
+            np.zeros(count, np.uint64),
+            [np.zeros((count, *shape), dtype) for shape, dtype in action_leaves],
+            np.zeros(count, np.float32),
+            np.zeros(count, np.uint64),
+            {},
+        )

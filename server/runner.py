@@ -1,0 +1,315 @@
+"""RLlib's env runner for environments that live elsewhere: it serves a policy instead of stepping an environment."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import sys
+import threading
+from collections.abc import Collection
+from typing import Any
+
+import gymnasium as gym
+import ray
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from ray.rllib.core import (
+    COMPONENT_ENV_TO_MODULE_CONNECTOR,
+    COMPONENT_MODULE_TO_ENV_CONNECTOR,
+    COMPONENT_RL_MODULE,
+    DEFAULT_MODULE_ID,
+)
+from ray.rllib.core.rl_module.torch import TorchRLModule
+from ray.rllib.env import INPUT_ENV_SINGLE_SPACES, INPUT_ENV_SPACES
+from ray.rllib.env.env_context import EnvContext
+from ray.rllib.env.env_runner import EnvRunner
+from ray.rllib.env.external_env import ExternalEnv
+from ray.rllib.env.single_agent_episode import SingleAgentEpisode
+from ray.rllib.utils.checkpoints import Checkpointable
+from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME, WEIGHTS_SEQ_NO
+
+from .config import ServingConfig
+from .core import EpisodeCore
+from .driver_link import follow_driver, leave_at_once
+from .front import Front
+from .inference import ActionForm, PolicyNet
+from .runner_metrics import log_samples
+from .segments import EpisodeList, SegmentBlock, episodes_of
+from .training_report import TrainingReport
+
+logger = logging.getLogger(__name__)
+
+_SWITCH_INTERVAL_S = 0.001  # Python's 5 ms would let `sample()` hold up an action for that long
+
+
+class ExternalEnvRunner(EnvRunner, Checkpointable):
+    """Serve the policy to external episodes and hand their steps to the learner.
+
+    Set with `config.env_runners(env_runner_cls=ExternalEnvRunner)`; what it needs beside RLlib's settings is the ServingConfig in
+    `env_config`. Remote instances serve (instance n of several on the configured port + n - 1); a local one serves only if there are no
+    remote ones, and evaluation instances never do. A serving instance answers from a thread of its own, so RLlib's calls and the clients'
+    don't wait for each other.
+
+    If the config's environment is an ExternalEnv, its `run()` is started on a thread and decides the address by
+    `PolicyServer(self, address, port).serve_forever()`; without an environment the address comes from the ServingConfig.
+
+    References: `ray.rllib.env.single_agent_env_runner.SingleAgentEnvRunner` for the contract.
+    """
+
+    def __init__(self, *, config: AlgorithmConfig, **kwargs: Any) -> None:
+        """Build the module and, in a serving instance, start to serve.
+
+        Args:
+            config: The algorithm's configuration.
+            **kwargs: What RLlib's EnvRunnerGroup passes: worker_index, num_workers, spaces, env_creator, ...
+
+        Raises:
+            OSError: The address can't be bound.
+            ValueError: The spaces are missing or not supported.
+        """
+        super().__init__(config=config, **kwargs)
+        Checkpointable.__init__(self)
+        self._index = int(self.worker_index or 0)
+        self._weights_seq_no = 0
+        self._env_runner_state_server: Any = None
+        self._front: Front | None = None
+        self._stop_following = lambda: None
+        self._env_thread_error: list[BaseException] = []
+        self._serving_config = ServingConfig.from_env_config(self.config.env_config)
+        serves = not self.config.in_evaluation and (self._index > 0 or self.config.num_env_runners == 0)
+        if serves:
+            self.env = self._make_external_env(kwargs.get("env_creator"))
+        self._spaces = self._find_spaces(kwargs.get("spaces"))
+        observation_space, action_space = self._spaces
+        self._env_to_module = self.config.build_env_to_module_connector(spaces=self.get_spaces())
+        self._module_to_env = self.config.build_module_to_env_connector(spaces=self.get_spaces())
+        self.module: TorchRLModule = self.config.get_rl_module_spec(spaces=self.get_spaces(), inference_only=True).build()
+        if serves:
+            self._serve(observation_space, action_space)
+
+    # Serving -------------------------------------------------------------------------------------------------------------------------
+
+    def _make_external_env(self, env_creator: Any) -> ExternalEnv | None:
+        if self.config.env is None:
+            return None
+        context = EnvContext(self.config.env_config, worker_index=self._index, num_workers=self.num_workers)
+        env = env_creator(context)
+        if not isinstance(env, ExternalEnv):
+            raise ValueError(f"environment: expected an ExternalEnv class or none at all, received {type(env).__name__}")
+        return env
+
+    def _find_spaces(self, spaces: dict[str, Any] | None) -> tuple[gym.Space[Any], gym.Space[Any]]:
+        if self.config.observation_space is not None and self.config.action_space is not None:
+            return self.config.observation_space, self.config.action_space
+        if self.env is not None:
+            return self.env.observation_space, self.env.action_space
+        if spaces and INPUT_ENV_SINGLE_SPACES in spaces:
+            return spaces[INPUT_ENV_SINGLE_SPACES]
+        raise ValueError("spaces: expected config.environment(observation_space=..., action_space=...), received neither these nor an env")
+
+    def _serve(self, observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> None:
+        config = self._serving_config
+        form = ActionForm(action_space, normalize=self.config.normalize_actions, clip=self.config.clip_actions)
+        net = PolicyNet(self.module, observation_space, form, explore=bool(self.config.explore), seed=self._seed)
+        self._net = net
+
+        def make_core() -> EpisodeCore:
+            return EpisodeCore(net, form, observation_space, action_space, config.episodes, config.hand_off)
+
+        self._front = Front(make_core, observation_space, action_space, config)
+        self._front.start()
+        if self.env is not None:
+            self._run_external_env(self.env, self._front)
+        elif config.opens_itself:
+            self.open()
+        if self._index > 0:
+            self._prepare_process()
+        if config.driver_link is not None:
+            self._stop_following = follow_driver(config.driver_link, self.drain, leave_at_once)
+
+    def open(self) -> None:
+        """Listen on the configured address. A second call, or one to an instance whose environment decides the address, does nothing.
+
+        Raises:
+            OSError: The address can't be bound.
+        """
+        if self._front is not None and self.env is None and not self._front.addresses:
+            self._front.bind(self._address())
+
+    def _address(self) -> str:
+        address = self._serving_config.listen.address
+        host, _, port = address.rpartition(":")
+        if address.startswith("unix:"):
+            return address if self._index <= 1 else f"{address}.{self._index}"
+        return f"{host}:{int(port) + max(self._index - 1, 0) if int(port) else 0}"
+
+    def _run_external_env(self, env: ExternalEnv, front: Front) -> None:
+        from .policy_server import attach
+
+        attach(env, front)
+
+        def run() -> None:
+            try:
+                env.run()
+            except BaseException as error:
+                logger.exception("run() of %s failed", type(env).__name__)
+                self._env_thread_error.append(error)
+                front.stop()
+
+        threading.Thread(target=run, name="external-env", daemon=True).start()
+
+    @staticmethod
+    def _prepare_process() -> None:
+        """Tune this process, which is ours alone, for short pauses."""
+        sys.setswitchinterval(_SWITCH_INTERVAL_S)
+        if os.getpriority(os.PRIO_PROCESS, 0) > 0:
+            logger.info("serving at niceness %d", os.getpriority(os.PRIO_PROCESS, 0))
+        gc.collect()
+        gc.freeze()
+
+    def drain(self) -> None:
+        """Refuse new episodes and let `sample` return at once."""
+        if self._front is not None:
+            self._front.drain()
+
+    def report_training(self, report: TrainingReport) -> None:
+        """Take the newest training iteration, for clients that ask how learning goes."""
+        if self._front is not None:
+            self._front.report_training(report)
+
+    def addresses(self) -> list[str]:
+        """Return the addresses this instance serves on."""
+        return list(self._front.addresses) if self._front is not None else []
+
+    # RLlib's contract ----------------------------------------------------------------------------------------------------------------
+
+    def sample(
+        self,
+        *,
+        num_timesteps: int | None = None,
+        num_episodes: int | None = None,
+        explore: bool | None = None,
+        random_actions: bool = False,
+        force_reset: bool = False,
+    ) -> list[SingleAgentEpisode] | EpisodeList:
+        """Return the segments that wait for the learner.
+
+        Waits until there are as many steps as RLlib's rollout fragment, but no longer than `hand_off.sample_wait_s`, and returns all there
+        are, possibly none.
+
+        Args:
+            num_timesteps: Steps to wait for instead.
+            num_episodes: Not supported: external episodes end when they end.
+            explore: Ignored: serving and sampling are apart, and `config.explore` decides.
+            random_actions: Ignored, likewise.
+            force_reset: Ignored: nobody can reset an external environment.
+
+        Raises:
+            ValueError: `num_episodes` was given.
+        """
+        if num_episodes is not None:
+            raise ValueError(f"num_episodes: expected None, for external episodes can't be started from here, received {num_episodes}")
+        if self._front is None:
+            return []
+        if self._env_thread_error:
+            raise RuntimeError(f"run() of {type(self.env).__name__} failed") from self._env_thread_error[0]
+        self._pull_weights()
+        want = num_timesteps or self.config.get_rollout_fragment_length(self._index) * self.config.num_envs_per_env_runner
+        blocks: list[SegmentBlock] = self._front.sample(want, self._serving_config.hand_off.sample_wait_s)
+        self.num_env_steps_sampled_lifetime += sum(block.steps for block in blocks)
+        log_samples(self.metrics, self.config, blocks, self._front.core.statistics)
+        return EpisodeList(blocks) if self._index > 0 else episodes_of(blocks)
+
+    def get_metrics(self) -> Any:
+        """Return what was sampled since the last call, in RLlib's form."""
+        return self.metrics.reduce()
+
+    def get_spaces(self) -> dict[str, tuple[gym.Space[Any], gym.Space[Any]]]:
+        """Return the spaces under the names that RLlib's connectors and modules look for."""
+        return {INPUT_ENV_SPACES: self._spaces, INPUT_ENV_SINGLE_SPACES: self._spaces, DEFAULT_MODULE_ID: self._spaces}
+
+    def get_state(
+        self,
+        components: str | Collection[str] | None = None,
+        *,
+        not_components: str | Collection[str] | None = None,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """Return weights, connector states and counters."""
+        state: dict[str, Any] = {NUM_ENV_STEPS_SAMPLED_LIFETIME: self.num_env_steps_sampled_lifetime}
+        if self._check_component(COMPONENT_RL_MODULE, components, not_components):
+            state[COMPONENT_RL_MODULE] = self.module.get_state(
+                components=self._get_subcomponents(COMPONENT_RL_MODULE, components),
+                not_components=self._get_subcomponents(COMPONENT_RL_MODULE, not_components),
+                **kwargs,
+            )
+            state[WEIGHTS_SEQ_NO] = self._weights_seq_no
+        for name, connector in (
+            (COMPONENT_ENV_TO_MODULE_CONNECTOR, self._env_to_module),
+            (COMPONENT_MODULE_TO_ENV_CONNECTOR, self._module_to_env),
+        ):
+            if self._check_component(name, components, not_components):
+                state[name] = connector.get_state()
+        return state
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Take weights, connector states and counters; newer weights are served from the next batch on.
+
+        Like RLlib's own runner: weights without a version, or of version 0, are taken always, others only if they are newer.
+        """
+        for name, connector in (
+            (COMPONENT_ENV_TO_MODULE_CONNECTOR, self._env_to_module),
+            (COMPONENT_MODULE_TO_ENV_CONNECTOR, self._module_to_env),
+        ):
+            if name in state:
+                connector.set_state(state[name])
+        if COMPONENT_RL_MODULE in state:
+            self._take_weights(state[COMPONENT_RL_MODULE], int(state.get(WEIGHTS_SEQ_NO, 0)))
+        if NUM_ENV_STEPS_SAMPLED_LIFETIME in state:
+            self.num_env_steps_sampled_lifetime = state[NUM_ENV_STEPS_SAMPLED_LIFETIME]
+
+    def assert_healthy(self) -> None:
+        """Check that construction went through."""
+        assert self.module is not None
+
+    def stop(self) -> None:
+        """Stop serving."""
+        self._stop_following()
+        if self._front is not None:
+            self._front.stop()
+
+    # Checkpointable ------------------------------------------------------------------------------------------------------------------
+
+    def get_ctor_args_and_kwargs(self) -> tuple[tuple[()], dict[str, Any]]:
+        """Return what makes another runner like this one."""
+        return (), {"config": self.config}
+
+    def get_checkpointable_components(self) -> list[tuple[str, Any]]:
+        """Return the parts that have state."""
+        return [
+            (COMPONENT_RL_MODULE, self.module),
+            (COMPONENT_ENV_TO_MODULE_CONNECTOR, self._env_to_module),
+            (COMPONENT_MODULE_TO_ENV_CONNECTOR, self._module_to_env),
+        ]
+
+    # Weights -------------------------------------------------------------------------------------------------------------------------
+
+    def _pull_weights(self) -> None:
+        """Ask the state server of algorithms that don't push their weights (IMPALA, APPO)."""
+        if self._env_runner_state_server is not None:
+            newer = ray.get(self._env_runner_state_server.pull_if_newer.remote(self._weights_seq_no))
+            if newer is not None:
+                self.set_state(newer)
+
+    def _take_weights(self, weights: Any, seq_no: int) -> None:
+        if seq_no == 0 or seq_no > self._weights_seq_no:
+            if isinstance(weights, ray.ObjectRef):
+                weights = ray.get(weights)
+            if isinstance(weights, dict) and DEFAULT_MODULE_ID in weights:
+                weights = weights[DEFAULT_MODULE_ID]
+            self.module.set_state(weights)
+            if self._front is not None:
+                self._net.load_spare(self.module.state_dict())
+                self._front.serve_weights(seq_no or self._weights_seq_no)
+        if seq_no > 0:
+            self._weights_seq_no = seq_no

@@ -1,0 +1,125 @@
+"""What the learner gets: runs of consecutive steps of one episode, moved between processes as a few large arrays.
+
+A segment is the unit of hand-off and of dropping. Each has an id of its own, so that a dropped one leaves no gap that RLlib's replay
+buffers would trip over, and begins with the last step of the segment before it (its look-back), from which a recurrent learner takes the
+state it starts from.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tree
+from ray.rllib.core.columns import Columns
+from ray.rllib.env.single_agent_episode import SingleAgentEpisode
+from ray.rllib.env.utils.infinite_lookback_buffer import InfiniteLookbackBuffer
+from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(slots=True)
+class SegmentBlock:
+    """Columns of n segments, each padded to the length of the longest, T steps.
+
+    Row 0 of the step axis is the look-back, rows 1 .. length the segment's own steps, and observations have one row more: what the last
+    action led to. Pickling a block costs one buffer per column whatever n is; the episodes are built where it is read.
+    """
+
+    lengths: npt.NDArray[np.int32]
+    """Steps of each segment, int32[n]."""
+    t_started: npt.NDArray[np.int64]
+    """Number of each segment's first step within its episode, int64[n]. Only a segment with `t_started > 0` has a look-back."""
+    terminated: npt.NDArray[np.bool_]
+    """Whether the segment's last observation ended the episode, bool[n]."""
+    truncated: npt.NDArray[np.bool_]
+    """Whether the episode was cut there, bool[n]."""
+    observations: Array
+    """[n, T + 2, *observation shape]."""
+    actions: Array
+    """[n, T + 1, *action shape], as the RLModule's distribution gives them."""
+    rewards: npt.NDArray[np.float32]
+    """float32[n, T + 1]."""
+    outputs: dict[str, Array]
+    """What the net gave for each step, by RLlib's column name, [n, T + 1, ...]."""
+    state_out: Any
+    """Recurrent state after each step, a tree of [n, T + 1, ...], filled in only where a learner reads it; None for a stateless net."""
+    infos: dict[tuple[int, int], dict[str, Any]]
+    """Infos by (segment, observation row)."""
+    versions_behind: int
+    """Sum over all steps of (policy version served at hand-off - version that acted)."""
+
+    @property
+    def steps(self) -> int:
+        """Steps of all segments."""
+        return int(self.lengths.sum())
+
+    def episodes(self, id_prefix: str | None = None) -> list[SingleAgentEpisode]:
+        """Build one RLlib episode per segment, whose arrays are views of the block's."""
+        prefix = id_prefix or uuid.uuid4().hex
+        return [self._episode(index, f"{prefix}-{index}") for index in range(len(self.lengths))]
+
+    def _episode(self, index: int, id_: str) -> SingleAgentEpisode:
+        end = int(self.lengths[index]) + 1
+        lookback = int(self.t_started[index] > 0)
+        first = 1 - lookback
+
+        def buffer(column: Array) -> InfiniteLookbackBuffer:
+            return InfiniteLookbackBuffer(column[index, first:end], lookback)
+
+        outputs = {name: buffer(column) for name, column in self.outputs.items()}
+        if self.state_out is not None:
+            state = tree.map_structure(lambda column: column[index, first:end], self.state_out)
+            outputs[Columns.STATE_OUT] = _tree_buffer(state, lookback)
+        infos: list[dict[str, Any]] = [self.infos.get((index, row), {}) if self.infos else {} for row in range(first, end + 1)]
+        return SingleAgentEpisode(
+            id_=id_,
+            observations=InfiniteLookbackBuffer(self.observations[index, first : end + 1], lookback),
+            actions=buffer(self.actions),
+            rewards=buffer(self.rewards),
+            infos=InfiniteLookbackBuffer(infos, lookback),
+            terminated=bool(self.terminated[index]),
+            truncated=bool(self.truncated[index]),
+            t_started=int(self.t_started[index]),
+            extra_model_outputs=outputs,
+            len_lookback_buffer=lookback,
+        )
+
+
+def _tree_buffer(state: Any, lookback: int) -> InfiniteLookbackBuffer:
+    """Make a buffer of a tree of arrays; its length is that of the leaves, which a dict's `len` is not."""
+    buffer = InfiniteLookbackBuffer(state, 0)
+    buffer.lookback = lookback
+    return buffer
+
+
+class EpisodeList:
+    """Segments on their way to another process, where they arrive as a plain list of episodes.
+
+    RLlib's env runner returns a list of episodes from `sample()`. Pickling hundreds of them takes the serving process milliseconds of
+    its interpreter; this object pickles as arrays and becomes the list when it is unpickled.
+    """
+
+    def __init__(self, blocks: list[SegmentBlock]) -> None:
+        self.blocks = blocks
+
+    def __reduce__(self) -> tuple[Callable[[list[SegmentBlock]], list[SingleAgentEpisode]], tuple[list[SegmentBlock]]]:
+        return episodes_of, (self.blocks,)
+
+
+def episodes_of(blocks: list[SegmentBlock]) -> list[SingleAgentEpisode]:
+    """Build the episodes of several blocks."""
+    return [episode for block in blocks for episode in block.episodes()]
+
+
+def output_columns(dist_inputs: Array | None, log_probs: Array, weights_seq_nos: Array) -> dict[str, Array]:
+    """Name the net's outputs as RLlib's learners expect them."""
+    columns = {Columns.ACTION_LOGP: log_probs, WEIGHTS_SEQ_NO: weights_seq_nos}
+    if dist_inputs is not None:
+        columns[Columns.ACTION_DIST_INPUTS] = dist_inputs
+    return columns

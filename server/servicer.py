@@ -1,0 +1,214 @@
+"""The gRPC front end: decodes messages, hands them to the episode core, encodes its replies. No episode logic."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, NoReturn, TypeVar
+
+import grpc
+import gymnasium as gym
+
+from policyserver import spaces
+from policyserver.errors import HandshakeError, PolicyServerError, WireError, reason_and_code_of, to_metadata
+from policyserver.flags import PROTOCOL_VERSION
+from policyserver.v1 import policy_service_pb2 as pb
+from policyserver.v1 import policy_service_pb2_grpc as pb_grpc
+
+from . import wire
+from .core import EpisodeCore
+from .rows import Replies
+from .unary_episodes import UnaryEpisodes
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+_MESSAGES_IN_FLIGHT = 64  # of one stream; a client that sends more is not read until answers have left
+
+
+@dataclass(frozen=True, slots=True)
+class ServerFacts:
+    """What does not change while the serving process lives."""
+
+    server_version: str
+    boot_id: str
+    observation_space: gym.Space[Any]
+    action_space: gym.Space[Any]
+    max_message_bytes: int
+    max_rows_per_message: int
+    episode_idle_timeout_s: float
+
+
+class PolicyServicer(pb_grpc.PolicyServiceServicer):
+    """Serve the episode core over gRPC. All its methods run on the core's loop."""
+
+    def __init__(
+        self, core: EpisodeCore, facts: ServerFacts, unary: UnaryEpisodes, endpoints: Callable[[], list[str]], stats: Callable[[], Any]
+    ) -> None:
+        """Serve a core.
+
+        Args:
+            core: Answers the rows.
+            facts: What the handshake says.
+            unary: Holds the episodes of unary callers.
+            endpoints: Returns the addresses of all serving processes.
+            stats: Returns a GetStatsResponse.
+        """
+        self._core = core
+        self._facts = facts
+        self._unary = unary
+        self._endpoints = endpoints
+        self._stats = stats
+        self.clients_connected = 0
+
+    # The stream ----------------------------------------------------------------------------------------------------------------------
+
+    async def Step(self, request_iterator: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+        """Answer the steps of one client until its stream ends."""
+        first = await context.read()
+        if first is grpc.aio.EOF:
+            return
+        await self._agree(first, context)
+        owner = self._core.connect(first.handshake.client_id)
+        self.clients_connected += 1
+        answers: asyncio.Queue[tuple[int, asyncio.Future[Replies]] | pb.StepResponse] = asyncio.Queue()
+        room = asyncio.Semaphore(_MESSAGES_IN_FLIGHT)
+        writer = asyncio.create_task(_write_answers(context, answers, room))
+        try:
+            await context.write(pb.StepResponse(handshake=pb.HandshakeReply(info=self._info())))
+            while True:
+                await room.acquire()
+                request = await context.read()
+                if request is grpc.aio.EOF or writer.done():
+                    break
+                batch = request.batch
+                try:
+                    if not request.HasField("batch"):
+                        raise WireError("kind: expected a batch after the handshake, received something else", field="kind")
+                    rows = wire.decode_batch(batch, self._facts.max_rows_per_message)
+                except WireError as error:
+                    _, code = reason_and_code_of(error)
+                    answers.put_nowait(wire.encode_refusal(batch.message_id, wire.row_count(batch), error, code.value[0]))
+                    continue
+                message_id = batch.message_id
+                future = self._core.submit(rows, owner)
+                future.add_done_callback(lambda done, message_id=message_id: answers.put_nowait((message_id, done)))  # type: ignore[misc]
+        finally:
+            self.clients_connected -= 1
+            self._core.disconnect(owner)
+            writer.cancel()
+            await asyncio.gather(writer, return_exceptions=True)
+
+    async def _agree(self, first: pb.StepRequest, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+        try:
+            self._check_handshake(first)
+        except PolicyServerError as error:
+            await _abort(context, error)
+
+    def _check_handshake(self, first: pb.StepRequest) -> None:
+        if not first.HasField("handshake"):
+            raise HandshakeError("expected a Handshake as the stream's first message, received a batch", field="kind")
+        handshake = first.handshake
+        if handshake.protocol_version != PROTOCOL_VERSION:
+            raise HandshakeError(
+                f"protocol versions differ: the server speaks {PROTOCOL_VERSION}, the client {handshake.protocol_version}; "
+                "install the same release on both sides",
+                field="protocol_version",
+            )
+        if not handshake.client_id:
+            raise HandshakeError("client_id: expected a name, received none", field="client_id")
+        for name in ("observation_space", "action_space"):
+            if not handshake.HasField(name):  # type: ignore[arg-type]
+                continue
+            try:
+                theirs = spaces.from_proto(getattr(handshake, name), name)
+            except WireError as error:
+                raise HandshakeError(str(error), field=name) from error
+            ours = getattr(self._facts, name)
+            if not spaces.same(ours, theirs):
+                raise HandshakeError(
+                    f"{name.replace('_', ' ')}s differ: the server has {spaces.describe(ours)}, the client {spaces.describe(theirs)}",
+                    field=name,
+                )
+
+    # Facts ---------------------------------------------------------------------------------------------------------------------------
+
+    async def GetServerInfo(self, request: pb.GetServerInfoRequest, context: Any) -> pb.GetServerInfoResponse:
+        """Say what this server is."""
+        return self._info()
+
+    async def GetStats(self, request: pb.GetStatsRequest, context: Any) -> pb.GetStatsResponse:
+        """Say how serving and learning go."""
+        return self._stats()  # type: ignore[no-any-return]
+
+    def _info(self) -> pb.GetServerInfoResponse:
+        facts = self._facts
+        return pb.GetServerInfoResponse(
+            protocol_version=PROTOCOL_VERSION,
+            server_version=facts.server_version,
+            boot_id=facts.boot_id,
+            observation_space=spaces.to_proto(facts.observation_space),
+            action_space=spaces.to_proto(facts.action_space),
+            endpoints=self._endpoints(),
+            max_message_bytes=facts.max_message_bytes,
+            max_rows_per_message=facts.max_rows_per_message,
+            episode_idle_timeout_s=facts.episode_idle_timeout_s,
+            weights_seq_no=self._core.snapshot().weights_seq_no,
+        )
+
+    # Unary calls ---------------------------------------------------------------------------------------------------------------------
+
+    async def StartEpisode(self, request: pb.StartEpisodeRequest, context: Any) -> pb.StartEpisodeResponse:
+        """Start an episode of a unary caller."""
+        return await _answered(context, self._unary.start(request))
+
+    async def GetAction(self, request: pb.GetActionRequest, context: Any) -> pb.GetActionResponse:
+        """Return the policy's action for an observation."""
+        return await _answered(context, self._unary.get_action(request))
+
+    async def LogAction(self, request: pb.LogActionRequest, context: Any) -> pb.LogActionResponse:
+        """Record an action that somebody else chose."""
+        return await _answered(context, self._unary.log_action(request))
+
+    async def LogReturns(self, request: pb.LogReturnsRequest, context: Any) -> pb.LogReturnsResponse:
+        """Add to the reward of the newest action."""
+        return await _answered(context, self._unary.log_returns(request))
+
+    async def EndEpisode(self, request: pb.EndEpisodeRequest, context: Any) -> pb.EndEpisodeResponse:
+        """End an episode with its last observation."""
+        return await _answered(context, self._unary.end(request))
+
+
+async def _write_answers(
+    context: grpc.aio.ServicerContext[Any, Any],
+    answers: asyncio.Queue[tuple[int, asyncio.Future[Replies]] | pb.StepResponse],
+    room: asyncio.Semaphore,
+) -> None:
+    """Write answers in the order in which they are ready."""
+    while True:
+        answer = await answers.get()
+        if isinstance(answer, tuple):
+            message_id, done = answer
+            answer = wire.encode_replies(message_id, done.result())
+        await context.write(answer)
+        room.release()
+
+
+async def _answered(context: grpc.aio.ServicerContext[Any, Any], call: Awaitable[T]) -> T:
+    """Await a unary call and turn its errors into statuses."""
+    try:
+        return await call
+    except (PolicyServerError, WireError) as error:
+        await _abort(context, error)
+    except Exception:
+        incident = secrets.token_hex(4)
+        logger.exception("incident %s: a unary call failed", incident)
+        await context.abort(grpc.StatusCode.INTERNAL, f"the server failed to answer; incident {incident} in its log")
+
+
+async def _abort(context: grpc.aio.ServicerContext[Any, Any], error: BaseException) -> NoReturn:
+    _, code = reason_and_code_of(error)
+    await context.abort(code, str(error), to_metadata(error))

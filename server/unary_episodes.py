@@ -1,0 +1,152 @@
+"""Episodes of callers without a stream: the server keeps what a stream's client keeps for itself.
+
+That is the next sequence number, and the reward and info that ride along with the next observation.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import uuid
+from dataclasses import dataclass, field
+from typing import Any
+
+from policyserver.errors import EpisodeDuplicateError, EpisodeUnknownError, InvalidInputError, ServerUnavailableError
+from policyserver.flags import StepFlag
+from policyserver.tensors import from_tensor, to_tensor
+from policyserver.v1 import policy_service_pb2 as pb
+
+from . import wire
+from .core import EpisodeCore
+from .episode_table import Owner
+from .rows import Replies
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _UnaryEpisode:
+    owner: Owner
+    training: bool
+    used_s: float
+    handle: int = 0
+    next_sequence: int = 0
+    reward: float = 0.0
+    sent_reward: float = 0.0
+    """The reward that went with the newest observation, for a caller that repeats it."""
+    info: dict[str, Any] = field(default_factory=dict)
+
+
+class UnaryEpisodes:
+    """Translate unary calls to rows. Owned by the loop thread."""
+
+    def __init__(self, core: EpisodeCore, idle_timeout_s: float) -> None:
+        self._core = core
+        self._idle_timeout_s = idle_timeout_s
+        self._episodes: dict[tuple[str, str], _UnaryEpisode] = {}
+        self._owners: dict[str, Owner] = {}
+
+    async def start(self, request: pb.StartEpisodeRequest) -> pb.StartEpisodeResponse:
+        """Start an episode; the core hears of it with its first observation."""
+        if self._core.is_draining:
+            raise ServerUnavailableError("the server is shutting down and starts no new episodes", reason="SHUTTING_DOWN")
+        episode_id = request.episode_id or uuid.uuid4().hex
+        key = request.client_id, episode_id
+        known = self._episodes.get(key)
+        if known is not None and (known.next_sequence > 0 or known.training == request.training_disabled):
+            raise EpisodeDuplicateError(f"Episode {episode_id} is already started")
+        if known is None:
+            loop = asyncio.get_running_loop()
+            self._episodes[key] = _UnaryEpisode(self._owner(request.client_id), not request.training_disabled, loop.time())
+            loop.call_later(self._idle_timeout_s, self._reap_if_idle, key)
+        return pb.StartEpisodeResponse(episode_id=episode_id)
+
+    async def get_action(self, request: pb.GetActionRequest) -> pb.GetActionResponse:
+        """Ask the policy."""
+        replies = await self._step(request, StepFlag.NONE, [])
+        return pb.GetActionResponse(
+            action=[to_tensor(leaf[0]) for leaf in replies.actions],
+            action_log_prob=float(replies.log_probs[0]),
+            weights_seq_no=int(replies.weights_seq_nos[0]),
+        )
+
+    async def log_action(self, request: pb.LogActionRequest) -> pb.LogActionResponse:
+        """Record a given action."""
+        action = [from_tensor(tensor, f"action[{index}]") for index, tensor in enumerate(request.action)]
+        await self._step(request, StepFlag.ACTION_GIVEN, action)
+        return pb.LogActionResponse()
+
+    async def log_returns(self, request: pb.LogReturnsRequest) -> pb.LogReturnsResponse:
+        """Add to the reward of the newest action."""
+        episode = self._episode(request)
+        if not math.isfinite(request.reward):
+            raise InvalidInputError(f"reward: expected a finite number, received {request.reward}", reason="BAD_REWARD", field="reward")
+        if episode.next_sequence == 0:
+            raise InvalidInputError(
+                "reward: expected one after the first action, received one before it", reason="BAD_REWARD", field="reward"
+            )
+        info = wire.decode_info(request.info_json, "info_json") if request.info_json else {}
+        episode.reward += request.reward
+        episode.info = info or episode.info
+        return pb.LogReturnsResponse()
+
+    async def end(self, request: pb.EndEpisodeRequest) -> pb.EndEpisodeResponse:
+        """End an episode."""
+        await self._step(request, StepFlag.TRUNCATED if request.truncated else StepFlag.TERMINATED, [])
+        self._episodes.pop((request.client_id, request.episode_id), None)
+        return pb.EndEpisodeResponse()
+
+    async def _step(self, request: Any, flags: StepFlag, action: list[Any]) -> Replies:
+        episode = self._episode(request)
+        sequence = request.sequence if request.HasField("sequence") else episode.next_sequence
+        is_repeat = sequence == episode.next_sequence - 1
+        if sequence == 0:
+            flags |= StepFlag.START | (StepFlag.NONE if episode.training else StepFlag.TRAINING_DISABLED)
+        reward = episode.sent_reward if is_repeat else episode.reward
+        observation = [from_tensor(tensor, f"observation[{index}]") for index, tensor in enumerate(request.observation)]
+        rows = wire.one_row(0 if sequence == 0 else episode.handle, sequence, flags, reward, observation, action)
+        if sequence == 0:
+            rows.episode_ids.append(request.episode_id)
+        if episode.info and not is_repeat:
+            rows.infos[0] = episode.info
+        replies = await self._core.submit(rows, episode.owner)
+        if error := replies.refusals.get(0):
+            raise error
+        episode.handle = int(replies.handles[0])
+        if sequence == episode.next_sequence:
+            episode.next_sequence += 1
+            episode.sent_reward, episode.reward = reward, episode.reward - reward
+            episode.info = {}
+        return replies
+
+    def _episode(self, request: Any) -> _UnaryEpisode:
+        episode = self._episodes.get((request.client_id, request.episode_id))
+        if episode is None:
+            finished = self._core.finished_episode(_owner_name(request.client_id), request.episode_id)
+            raise finished or EpisodeUnknownError(f"Episode {request.episode_id} not found.", field="episode_id")
+        episode.used_s = asyncio.get_running_loop().time()
+        return episode
+
+    def _owner(self, client_id: str) -> Owner:
+        if client_id not in self._owners:
+            # Connected for ever: its episodes have idle timeouts of their own.
+            self._owners[client_id] = self._core.connect(_owner_name(client_id))
+        return self._owners[client_id]
+
+    def _reap_if_idle(self, key: tuple[str, str]) -> None:
+        episode = self._episodes.get(key)
+        if episode is None:
+            return
+        loop = asyncio.get_running_loop()
+        remaining_s = episode.used_s + self._idle_timeout_s - loop.time()
+        if remaining_s > 0:
+            loop.call_later(remaining_s, self._reap_if_idle, key)
+            return
+        del self._episodes[key]
+        self._core.reap(episode.owner, [key[1]])
+        logger.info("episode %s of a unary caller ended as truncated after %g s without a call", key[1], self._idle_timeout_s)
+
+
+def _owner_name(client_id: str) -> str:
+    return f"unary:{client_id}"
