@@ -99,7 +99,8 @@ class FeatureState:
         """
         volatility = self.volatility
         last_return = self.last_return if self._count > 1 else 0.0
-        equity_gain = account.equity / account.entry_equity if account.equity > 0 < account.entry_equity else 1.0
+        solvent = account.equity > 0 and account.entry_equity > 0
+        unrealised_profit = math.log(account.equity / account.entry_equity) if solvent else 0.0
         values = (
             last_return / volatility,
             (self.log_price - self._closes[0]) / (volatility * math.sqrt(_RETURN_BARS)),
@@ -109,7 +110,7 @@ class FeatureState:
             10.0 * prediction.mean / prediction.std if prediction.std > 0 else 0.0,
             prediction.std / volatility,
             account.exposure,
-            math.log(equity_gain) / (volatility * math.sqrt(_FAST_BARS)),
+            unrealised_profit / (volatility * math.sqrt(_FAST_BARS)),
             time_left,
         )
         return np.array([min(max(value, -OBSERVATION_LIMIT), OBSERVATION_LIMIT) for value in values], dtype=np.float32)

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import importlib.util
 import math
 from dataclasses import replace
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -109,12 +112,15 @@ def test_nothing_of_a_bar_but_its_close_and_nothing_of_a_later_bar_is_seen() -> 
     assert honest.observation(NO_PREDICTION, account, 0.5).tobytes() == seen
 
 
-@pytest.mark.parametrize("process", ["ou", "gbm"])
-def test_features_have_about_unit_scale(process: str) -> None:
-    source = make_source(PricesConfig(process=process), seed=2)  # type: ignore[arg-type]
+@pytest.mark.parametrize("process", ["ou", "gbm", "csv"])
+def test_features_have_about_unit_scale_on_simulated_and_on_real_prices(process: Literal["ou", "gbm", "csv"]) -> None:
+    spec = importlib.util.find_spec("arch.data.sp500")
+    assert spec is not None
+    assert spec.origin is not None
+    source = make_source(PricesConfig(process=process, csv_files=(Path(spec.origin).with_name("sp500.csv.gz"),)), seed=2)
     rows = []
     for index in range(30):
-        prices, state = source.episode("AAA", index), FeatureState()
+        prices, state = source.episode(source.symbols[0], index), FeatureState()
         while (each := prices.next_bar()) is not None:
             state.update(each)
             if each.index >= 0:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -16,8 +17,8 @@ def columns(prices: EpisodePrices) -> bytes:
 
 
 @pytest.mark.parametrize("process", ["ou", "gbm"])
-def test_an_episode_depends_on_seed_symbol_and_index_only_whatever_the_threads(process: str) -> None:
-    config = PricesConfig(process=process, bars_per_episode=20, warmup_bars=5)  # type: ignore[arg-type]
+def test_an_episode_depends_on_seed_symbol_and_index_only_whatever_the_threads(process: Literal["ou", "gbm"]) -> None:
+    config = PricesConfig(process=process, bars_per_episode=20, warmup_bars=5)
     jobs = [(symbol, index) for index in range(25) for symbol in config.symbols]
     source = make_source(config, seed=7)
     alone = {job: source.episode(*job) for job in jobs}

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -138,9 +139,9 @@ def test_the_standard_error_of_the_skill_is_its_spread_over_repetitions() -> Non
     assert errors.mean() == pytest.approx(values.std(), rel=0.15)
 
 
-def last_tenth_skill(process: str, n_episodes: int) -> tuple[float, float]:
+def last_tenth_skill(process: Literal["ou", "gbm"], n_episodes: int) -> tuple[float, float]:
     """Skill over the last tenth of the steps, one default model per symbol, episodes of a symbol side by side."""
-    config = PricesConfig(process=process, steps_per_bar=1)  # type: ignore[arg-type]
+    config = PricesConfig(process=process, steps_per_bar=1)
     source = make_source(config, seed=5)
     models = {symbol: ReturnRegressor(RegressorConfig()) for symbol in source.symbols}
     errors, returns = [], []
