@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from policyserver.settings import SettingsError
-from server.config import ServerConfig, ServingConfig
+
+from .config import ServerConfig, ServingConfig
 
 if TYPE_CHECKING:
     from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+    from ray.rllib.env.env_runner_group import EnvRunnerGroup
 
 _OBJECT_PREFIX = "python:"
 
@@ -35,13 +37,13 @@ def algorithm_config(config: ServerConfig, *, driver_link: Path | None = None, e
     import ray.rllib.algorithms as rllib
 
     if env_runner_class is None:
-        from server.runner import ExternalEnvRunner
+        from .runner import ExternalEnvRunner
 
         env_runner_class = ExternalEnvRunner
     built = getattr(rllib, f"{config.algorithm.name}Config")()
     _apply_serving_defaults(built, config, env_runner_class)
     tables = config.algorithm.methods
-    serving = ServingConfig(config.listen, config.episodes, config.hand_off, driver_link)
+    serving = ServingConfig(config.listen, config.episodes, config.hand_off, driver_link, opens_itself=False)
     environment = tables.setdefault("environment", {})
     environment["env_config"] = {**environment.get("env_config", {}), **serving.to_env_config()}
     for method, table in tables.items():
@@ -76,7 +78,13 @@ def _apply_serving_defaults(built: AlgorithmConfig, config: ServerConfig, env_ru
         env_runner_health_probe_timeout_s=5.0,
         env_runner_restore_timeout_s=30.0,
     )
+    built.callbacks(on_env_runners_recreated=_open_recreated)
     built.debugging(seed=config.seed, log_level="WARN")
+
+
+def _open_recreated(*, env_runner_group: EnvRunnerGroup, env_runner_indices: list[int], **_: Any) -> None:
+    """Let restarted actors serve, now that RLlib has given them the current weights."""
+    env_runner_group.foreach_env_runner(lambda runner: runner.open(), remote_worker_ids=env_runner_indices, local_env_runner=False)
 
 
 def _apply(built: AlgorithmConfig, method_name: str, table: dict[str, Any]) -> None:

@@ -21,9 +21,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from server.config import SpacesConfig, space_from_config
-from server.folder_lock import FolderLock
-from server.training_report import Progress
+from .config import SpacesConfig, space_from_config
+from .folder_lock import FolderLock
+from .training_report import Progress
 
 logger = logging.getLogger(__name__)
 

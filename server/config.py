@@ -295,6 +295,8 @@ class ServingConfig:
     """How completed steps reach the learner."""
     driver_link: Path | None = None
     """The daemon's unix socket, see `server.driver_link`. Unset: there is no daemon."""
+    opens_itself: bool = True
+    """Whether the actor listens as soon as it is made; else when its `open()` is called, which is after the trained weights came."""
 
     @classmethod
     def from_env_config(cls, env_config: Mapping[str, Any]) -> ServingConfig:

@@ -15,7 +15,8 @@ import grpc
 import grpc.aio
 
 from policyserver.endpoints import is_local, parse_address
-from server.config import ListenConfig
+
+from .config import ListenConfig
 
 EXIT_INSECURE = 78
 """Exit status of a refusal to listen in plaintext (EX_CONFIG of sysexits.h)."""

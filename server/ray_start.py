@@ -9,6 +9,7 @@ import logging
 import os
 import secrets
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 
@@ -21,48 +22,62 @@ _OBJECT_STORE_BYTES = 512 * 2**20
 class RayProcess:
     """A private Ray of this process; `stop()` ends it and removes its files."""
 
-    def __init__(self, num_cpus: int) -> None:
+    def __init__(self, pointer: Path | None = None) -> None:
+        """Make its folder and prepare Ray's environment, so that Ray may be imported from now on.
+
+        Args:
+            pointer: Where to keep a symbolic link to the folder, which has to lie elsewhere because the paths of Ray's sockets must be
+                short. What an earlier process left behind there is removed.
+        """
+        self._pointer = pointer
+        if pointer is not None and pointer.is_symlink():
+            shutil.rmtree(pointer.resolve(), ignore_errors=True)
+            pointer.unlink()
+        self.folder = Path(tempfile.mkdtemp(prefix="policy-server-"))  # mode 0700
+        self._stopped = False
+        if pointer is not None:
+            pointer.symlink_to(self.folder)
+        os.environ.update(_environment(self.folder))
+
+    def start(self, num_cpus: int) -> None:
         """Start it.
 
         Args:
             num_cpus: Logical CPUs, enough for one per actor and one for the driver; these are tickets, not cores.
         """
-        self._folder: Path | None = Path(tempfile.mkdtemp(prefix="policy-server-"))  # mode 0700
-        os.environ.update(_environment(self._folder))
         _read_environment_again()
         import ray
 
-        try:
-            ray.init(
-                address="local",
-                num_cpus=num_cpus,
-                object_store_memory=_OBJECT_STORE_BYTES,
-                include_dashboard=False,
-                configure_logging=False,
-                log_to_driver=True,
-                _node_ip_address="127.0.0.1",
-                _temp_dir=str(self._folder),
-            )
-        except BaseException:
-            self.stop()
-            raise
-        logger.debug("Ray %s runs in %s", ray.__version__, self._folder)
+        ray.init(
+            address="local",
+            num_cpus=num_cpus,
+            object_store_memory=_OBJECT_STORE_BYTES,
+            include_dashboard=False,
+            configure_logging=False,
+            log_to_driver=True,
+            _node_ip_address="127.0.0.1",
+            _temp_dir=str(self.folder),
+        )
+        logger.debug("Ray %s runs in %s", ray.__version__, self.folder)
 
     def stop(self) -> None:
         """End all processes of this Ray and remove its folder. A second call does nothing."""
-        if self._folder is None:
+        if self._stopped:
             return
-        import ray
+        self._stopped = True
+        if "ray" in sys.modules:
+            import ray
 
-        ray.shutdown()
-        shutil.rmtree(self._folder, ignore_errors=True)
-        self._folder = None
+            ray.shutdown()
+        shutil.rmtree(self.folder, ignore_errors=True)
+        if self._pointer is not None:
+            self._pointer.unlink(missing_ok=True)
 
 
 def _read_environment_again() -> None:
     """Make Ray see its environment, which it otherwise reads once, when it is imported."""
     from ray._private import ray_constants
-    from ray._raylet import AuthenticationTokenLoader, Config
+    from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 
     ray_constants.ENABLE_RAY_CLUSTER = False
     Config.initialize("")

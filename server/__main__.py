@@ -1,0 +1,86 @@
+"""The command line: `policy-server serve [--config FILE] [--section.field VALUE ...]`, `policy-server check-config` with the same."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from policyserver.settings import SettingsError, add_arguments, dump_toml, from_arguments, load
+
+from .config import ServerConfig
+
+EXIT_FAILURE = 1
+EXIT_BAD_SETTINGS = 2
+
+logger = logging.getLogger("server")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Returns:
+        0 after an orderly end, 1 on failure, 2 for a wrong setting, 78 for an address that would be open to strangers.
+    """
+    parsed = _parser().parse_args(arguments)
+    try:
+        config = load(ServerConfig, parsed.config, from_arguments(ServerConfig, parsed))
+    except SettingsError as error:
+        return _fail(error, EXIT_BAD_SETTINGS)
+    if parsed.command == "check-config":
+        sys.stdout.write(dump_toml(config, comments=True))
+        return 0
+    return serve(config)
+
+
+def serve(config: ServerConfig) -> int:
+    """Serve until a signal ends it; returns the exit status of `main`."""
+    from .checkpoints import CheckpointError
+    from .daemon import Daemon, DaemonError
+    from .folder_lock import FolderInUseError
+    from .listen_security import EXIT_INSECURE, InsecureListenError
+
+    try:
+        config.run_folder.mkdir(parents=True, exist_ok=True)
+        _log_to(config.run_folder / "server.log", config.log_level)
+        Daemon(config).run()
+    except SettingsError as error:
+        return _fail(error, EXIT_BAD_SETTINGS)
+    except InsecureListenError as error:
+        return _fail(error, EXIT_INSECURE)
+    except (OSError, FolderInUseError, CheckpointError, DaemonError) as error:
+        logger.debug("the cause", exc_info=True)
+        return _fail(error, EXIT_FAILURE)
+    logger.info("stopped")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="policy-server", description="Serve a policy over gRPC that learns from external episodes.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, text in (
+        ("serve", "serve and learn until SIGTERM or SIGINT"),
+        ("check-config", "check the configuration and print it whole, with every default and its meaning"),
+    ):
+        command = commands.add_parser(name, help=text, description=text)
+        command.add_argument("--config", type=Path, metavar="FILE", help="configuration file (TOML); options are stronger")
+        add_arguments(command, ServerConfig)
+    return parser
+
+
+def _log_to(file: Path, level: str) -> None:
+    """Log to standard error and to the run's log file."""
+    handlers: list[logging.Handler] = [logging.StreamHandler(), logging.FileHandler(file, encoding="utf-8")]
+    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", handlers=handlers, force=True)
+    logging.captureWarnings(True)
+
+
+def _fail(error: Exception, status: int) -> int:
+    sys.stderr.write(f"policy-server: {error}\n")
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

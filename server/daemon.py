@@ -1,0 +1,247 @@
+"""The daemon: Ray's driver, which starts the serving actor, trains, records, saves, and ends in order."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from monitoring.points import Points
+from monitoring.sink import NullSink, Sink
+from policyserver.settings import dump_toml
+
+from .algorithm import algorithm_config, cpu_tickets
+from .checkpoints import Checkpoint, CheckpointError, CheckpointStore
+from .config import ServerConfig
+from .driver_link import DriverLink
+from .folder_lock import FolderLock
+from .listen_security import check_free, check_listen
+from .ray_start import RayProcess
+from .training_hooks import DrainingError, TrainingHooks
+from .training_report import Progress, TrainingReport, training_report
+
+if TYPE_CHECKING:
+    from ray.rllib.algorithms.algorithm import Algorithm
+
+logger = logging.getLogger(__name__)
+
+_STOP_TIMEOUT_S = 8.0
+"""Longest orderly end of the actors and of Ray; after it they are killed."""
+_IDLE_PAUSE_S = 0.5
+"""Pause after an iteration that returned at once without steps, e.g. because the serving actor is being restarted."""
+_ACTOR_ABSENCE_S = 60.0
+"""How long the serving actors may be absent before the daemon gives up; a restart takes about five seconds."""
+
+
+class DaemonError(RuntimeError):
+    """The daemon can't go on; the text says why."""
+
+
+class Daemon:
+    """One policy server, from start to end."""
+
+    def __init__(self, config: ServerConfig) -> None:
+        """Take the configuration; nothing starts before `run`."""
+        self._config = config
+        self._stopping = threading.Event()
+        self._link: DriverLink | None = None
+        self._progress = Progress()
+        self._saved: Checkpoint | None = None
+
+    def run(self) -> None:
+        """Serve and train until SIGTERM or SIGINT. Call it in the main thread.
+
+        Raises:
+            InsecureListenError: If strangers could get in.
+            SettingsError: If RLlib doesn't take the configuration.
+            AddressInUseError: If somebody else listens on the address.
+            FolderInUseError: If another daemon has the run folder.
+            CheckpointError: If the newest checkpoint doesn't fit the configuration.
+            DaemonError: If the serving actor doesn't start or come back, or training fails again and again.
+        """
+        config = self._config
+        check_listen(config.listen)
+        check_free(config.listen.address)
+        with contextlib.ExitStack() as ending:
+            ending.enter_context(self._signals())
+            config.run_folder.mkdir(parents=True, exist_ok=True)
+            ending.callback(FolderLock(config.run_folder).release)
+            (config.run_folder / "server.toml").write_text(dump_toml(config))
+            store = CheckpointStore(config.checkpoints_folder, config.checkpoints.keep, config.spaces)
+            ending.callback(store.close)
+            ray_process = RayProcess(config.run_folder / "ray")
+            ending.callback(ray_process.stop)
+            self._link = DriverLink(ray_process.folder / "driver.sock")
+            ending.callback(self._link.close)
+            algorithm = self._start(ray_process, store, ending)
+            sink = self._open_sink()
+            ending.callback(sink.close, _STOP_TIMEOUT_S)
+            self._train_until_stopped(algorithm, store, sink)
+            if self._progress != (self._saved.progress if self._saved else Progress()):
+                self._save(algorithm, store)
+
+    def stop(self) -> None:
+        """Begin to drain: no new episodes, then a checkpoint and the end. From any thread; a second call does nothing."""
+        if not self._stopping.is_set():
+            self._stopping.set()
+            if self._link is not None:
+                self._link.drain()
+
+    # --- start ------------------------------------------------------------------------------------------------------------------------
+
+    def _start(self, ray_process: RayProcess, store: CheckpointStore, ending: contextlib.ExitStack) -> Algorithm:
+        begun = time.monotonic()
+        config = self._config
+        rllib_config = algorithm_config(config, driver_link=self._link.path if self._link else None)
+        ray_process.start(cpu_tickets(rllib_config))
+        _share_the_machine(config)
+        algorithm = rllib_config.build_algo()
+        ending.callback(self._stop_algorithm, algorithm)
+        group = algorithm.env_runner_group
+        if group.num_healthy_remote_workers() < rllib_config.num_env_runners:
+            raise DaemonError("a serving actor did not start; its error is in the log above")
+        self._restore(algorithm, store)
+        _of_serving(algorithm, lambda runner: runner.open())
+        endpoints = [address for served in _of_serving(algorithm, lambda runner: runner.addresses()) for address in served]
+        logger.info(
+            "serving on %s, policy version %d, ready after %.1f s",
+            ", ".join(endpoints), self._progress.weights_seq_no, time.monotonic() - begun,
+        )  # fmt: skip
+        return algorithm
+
+    def _restore(self, algorithm: Algorithm, store: CheckpointStore) -> None:
+        """Go on from the newest whole checkpoint, and wait until the serving actors have the weights to serve."""
+        found = store.newest_whole() if self._config.checkpoints.restore else None
+        if found is None:
+            logger.info("fresh weights: no checkpoint in %s", self._config.checkpoints_folder)
+        else:
+            try:
+                algorithm.restore_from_path(str(found.path))
+            except Exception as error:
+                raise CheckpointError(f"{found.path}: doesn't fit the configured algorithm: {error}") from error
+            self._progress, self._saved = found.progress, found
+            logger.info("restored %s: iteration %d, policy version %d", found.path, found.progress.iteration, found.progress.weights_seq_no)
+        state = algorithm.learner_group.get_state(components="learner/rl_module", inference_only=True)["learner"]
+        _of_serving(algorithm, lambda runner: runner.set_state(state))
+
+    def _open_sink(self) -> Sink:
+        if not self._config.monitoring.enabled:
+            return NullSink()
+        from monitoring.store import EmbeddedStore
+
+        return EmbeddedStore(self._config.store_file)
+
+    # --- training ---------------------------------------------------------------------------------------------------------------------
+
+    def _train_until_stopped(self, algorithm: Algorithm, store: CheckpointStore, sink: Sink) -> None:
+        hooks = TrainingHooks(algorithm, self._stopping)
+        learner = self._config.learner
+        every = self._config.checkpoints.every_iterations
+        failures = 0
+        present_at = time.monotonic()
+        while not self._stopping.is_set():
+            begun = time.monotonic()
+            try:
+                result = algorithm.train()
+            except (DrainingError, _DrainTimeoutError) as reason:
+                logger.info("the unfinished iteration is left: %s", "draining took too long" if str(reason) else "stopping")
+                return
+            except Exception as error:
+                failures += 1
+                logger.exception("iteration %d failed, %d in a row; serving goes on", self._progress.iteration + 1, failures)
+                if failures >= learner.max_failures:
+                    with contextlib.suppress(CheckpointError):
+                        self._save(algorithm, store)
+                    raise DaemonError(f"{failures} training iterations failed in a row, the last with {error!r}") from error
+                self._stopping.wait(learner.retry_backoff_s * 2 ** (failures - 1))
+                continue
+            failures = 0
+            now = time.monotonic()
+            report = training_report(
+                result, self._progress, seconds=now - begun, learn_seconds=hooks.take_learn_seconds(),
+                checkpoint=self._saved.path if self._saved else None,
+            )  # fmt: skip
+            if algorithm.env_runner_group.num_healthy_remote_workers() or not algorithm.config.num_env_runners:
+                present_at = now
+            elif now - present_at > _ACTOR_ABSENCE_S:
+                raise DaemonError(f"no serving actor came back within {_ACTOR_ABSENCE_S:.0f} s; its error is in the log above")
+            if report is None:
+                if now - begun < _IDLE_PAUSE_S:
+                    self._stopping.wait(_IDLE_PAUSE_S)
+                continue
+            self._progress = report.progress
+            if every and report.iteration % every == 0:
+                report = dataclasses.replace(report, checkpoint_path=str(self._save(algorithm, store).path))
+            self._publish(report, algorithm, sink)
+
+    def _publish(self, report: TrainingReport, algorithm: Algorithm, sink: Sink) -> None:
+        logger.info("%s", report)
+        _of_serving(algorithm, lambda runner: runner.report_training(report), wait=False)
+        tags = {"run": self._config.run_folder.resolve().name, "policy": self._config.algorithm.name, "worker": f"server-{os.getpid()}"}
+        sink.write(Points.one("train", tags, {name: value for name, value in dataclasses.asdict(report).items() if value is not None}))
+
+    def _save(self, algorithm: Algorithm, store: CheckpointStore) -> Checkpoint:
+        self._saved = store.save(lambda folder: algorithm.save_to_path(str(folder)), self._progress)
+        logger.info("saved %s", self._saved.path)
+        return self._saved
+
+    # --- end --------------------------------------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Let SIGTERM and SIGINT drain, a second one end the process at once, and SIGALRM limit the draining."""
+
+        def on_stop(number: int, _: Any) -> None:
+            if self._stopping.is_set():
+                os._exit(128 + number)
+            logger.info("%s: draining, for at most %.0f s", signal.Signals(number).name, self._config.learner.drain_timeout_s)
+            signal.setitimer(signal.ITIMER_REAL, max(0.001, self._config.learner.drain_timeout_s))
+            self.stop()
+
+        def on_alarm(_: int, __: Any) -> None:
+            raise _DrainTimeoutError("too long")
+
+        handlers = {signal.SIGTERM: on_stop, signal.SIGINT: on_stop, signal.SIGALRM: on_alarm}
+        before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+        try:
+            yield
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _stop_algorithm(self, algorithm: Algorithm) -> None:
+        """End the actors in order, but don't wait for ever for one that hangs: Ray's end kills it."""
+        signal.setitimer(signal.ITIMER_REAL, _STOP_TIMEOUT_S)
+        try:
+            algorithm.stop()
+        except _DrainTimeoutError:
+            logger.warning("a serving actor did not end within %.0f s and is killed", _STOP_TIMEOUT_S)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+class _DrainTimeoutError(BaseException):
+    """The time to drain is over. Not an Exception, so that no handler on the way takes it for a failed iteration."""
+
+
+def _share_the_machine(config: ServerConfig) -> None:
+    """Give way to the serving actors. Called after Ray has started, whose processes would inherit it; threads made later do."""
+    import torch
+
+    torch.set_num_threads(config.learner.threads)
+    os.nice(config.learner.niceness)
+
+
+def _of_serving(algorithm: Algorithm, call: Any, *, wait: bool = True) -> list[Any]:
+    """Call a function with each serving env runner: the remote ones, or the local one if it is alone."""
+    group = algorithm.env_runner_group
+    timeout_s = None if wait else 0.0
+    results: list[Any] = group.foreach_env_runner(call, local_env_runner=not group.num_remote_workers(), timeout_seconds=timeout_s)
+    return results
