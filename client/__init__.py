@@ -1,1 +1,50 @@
 """The client of the policy server. Imports policyserver only; needs neither ray nor torch."""
+
+from __future__ import annotations
+
+from client.config import ClientConfig
+from client.errors import BatchError
+from client.policy_client import PolicyClient
+from client.reports import ClientCounters, ServerInfo, ServerStats, TrainingIteration
+from policyserver.errors import (
+    ActionTimeoutError,
+    AuthenticationError,
+    ClientClosedError,
+    EpisodeDuplicateError,
+    EpisodeError,
+    EpisodeFinishedError,
+    EpisodeLostError,
+    EpisodeUnknownError,
+    HandshakeError,
+    InvalidInputError,
+    PolicyServerError,
+    SequenceError,
+    ServerInternalError,
+    ServerOverloadedError,
+    ServerUnavailableError,
+)
+
+__all__ = [
+    "ActionTimeoutError",
+    "AuthenticationError",
+    "BatchError",
+    "ClientClosedError",
+    "ClientConfig",
+    "ClientCounters",
+    "EpisodeDuplicateError",
+    "EpisodeError",
+    "EpisodeFinishedError",
+    "EpisodeLostError",
+    "EpisodeUnknownError",
+    "HandshakeError",
+    "InvalidInputError",
+    "PolicyClient",
+    "PolicyServerError",
+    "SequenceError",
+    "ServerInfo",
+    "ServerInternalError",
+    "ServerOverloadedError",
+    "ServerStats",
+    "ServerUnavailableError",
+    "TrainingIteration",
+]

@@ -1,0 +1,69 @@
+"""Values of a space <-> the bytes of its leaves' columns."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from policyserver.spaces import Array, flatten, flatten_batch, leaves, unflatten, unflatten_batch
+
+__all__ = ["SpaceCodec"]
+
+
+class SpaceCodec:
+    """Turns values of one space into bytes and back. Immutable, so that any thread may use it."""
+
+    def __init__(self, space: gym.Space[Any], name: str) -> None:
+        """Prepare a space.
+
+        Args:
+            space: the space both sides agreed on.
+            name: "observation" or "action", for the errors.
+        """
+        self.space = space
+        self.leaves = tuple(leaves(space, name))
+        self.row_bytes = sum(leaf.dtype.itemsize * int(np.prod(leaf.shape)) for leaf in self.leaves)
+        self._name = name
+        self._wire_dtypes = tuple(leaf.dtype.newbyteorder("<") for leaf in self.leaves)
+        self._plain = len(self.leaves) == 1 and self.leaves[0].space is space and self.leaves[0].dtype.kind == "f"
+
+    def encode(self, value: Any) -> tuple[bytes, ...]:
+        """Encode one value: the bytes of each leaf.
+
+        Raises:
+            InvalidInputError: wrong structure, shape or dtype, or not finite.
+        """
+        if (
+            self._plain
+            and type(value) is np.ndarray
+            and value.dtype == self._wire_dtypes[0]
+            and value.shape == self.leaves[0].shape
+            and np.isfinite(value).all()
+        ):
+            return (value.tobytes(),)
+        return self._bytes(flatten(self.space, value, self._name))
+
+    def encode_batch(self, values: Any, rows: int) -> tuple[bytes, ...]:
+        """Encode a batch of exactly `rows` values: the bytes of each leaf's column.
+
+        Raises:
+            InvalidInputError: as `encode`, or another number of rows.
+        """
+        return self._bytes(flatten_batch(self.space, values, self._name, rows))
+
+    def decode(self, columns: list[Array]) -> Any:
+        """Decode the first row of each leaf's column as one value that owns its memory."""
+        return unflatten(self.space, [column[0].copy() for column in columns])
+
+    def decode_batch(self, columns: list[Array]) -> Any:
+        """Decode each leaf's column as a batch that owns its memory."""
+        return unflatten_batch(self.space, [column.copy() for column in columns])
+
+    def zeros(self, rows: int) -> list[Array]:
+        """Make columns of zeros."""
+        return [np.zeros((rows, *leaf.shape), leaf.dtype) for leaf in self.leaves]
+
+    def _bytes(self, arrays: list[Array]) -> tuple[bytes, ...]:
+        return tuple(array.astype(dtype, copy=False).tobytes() for array, dtype in zip(arrays, self._wire_dtypes, strict=True))

@@ -1,0 +1,64 @@
+"""How a client connects, waits and sends."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["ClientConfig"]
+
+
+@dataclass(frozen=True)
+class ClientConfig:
+    """Settings of a PolicyClient. The defaults suit a server on the same machine."""
+
+    action_timeout_s: float = 60.0
+    """Longest time a call waits for the server's answer, reconnecting included, seconds. A call's own `timeout_s` overrides it."""
+    connect_timeout_s: float = 30.0
+    """Longest time the first call (and each call that starts episodes) waits for a connection, seconds."""
+    reconnect_backoff_initial_s: float = 0.1
+    """Pause before the first attempt to reconnect, seconds; doubled after each that fails."""
+    reconnect_backoff_max_s: float = 2.0
+    """Longest pause between attempts to reconnect, seconds."""
+    overload_backoff_initial_s: float = 0.02
+    """Pause before a row goes out again that the server refused for the moment, seconds; doubled each time."""
+    overload_backoff_max_s: float = 0.5
+    """Longest pause before such a row goes out again, seconds."""
+    messages_in_flight: int = 2
+    """Messages sent and not yet answered. What is asked meanwhile goes out together in the next one."""
+    max_rows_per_message: int = 4096
+    """Largest number of steps in one message. The server's own limit holds too."""
+    max_message_bytes: int = 4 * 1024 * 1024
+    """Largest message sent, bytes. The server's own limit holds too."""
+    max_reply_bytes: int = 64 * 1024 * 1024
+    """Largest message accepted from the server, bytes."""
+    closed_episodes_remembered: int = 100_000
+    """Number of ended or lost episodes whose ids still give the exact error; older ones are unknown."""
+    keepalive_time_s: float = 60.0
+    """Silence after which the connection is probed, seconds. Less than 30 makes a server hang up."""
+    keepalive_timeout_s: float = 20.0
+    """Time a probe waits for its answer before the connection counts as broken, seconds."""
+    tls_ca_file: Path | None = None
+    """PEM file with the certificates that sign the server's. None means plaintext: loopback addresses and unix sockets only."""
+    token_file: Path | None = None
+    """File with the token that the server knows this client by. Required together with `tls_ca_file` off the machine."""
+
+    def __post_init__(self) -> None:
+        for name in (
+            "action_timeout_s",
+            "connect_timeout_s",
+            "reconnect_backoff_initial_s",
+            "reconnect_backoff_max_s",
+            "overload_backoff_initial_s",
+            "overload_backoff_max_s",
+            "keepalive_time_s",
+            "keepalive_timeout_s",
+        ):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value > 0):
+                raise ValueError(f"{name}: expected a finite number of seconds above 0, received {value!r}")
+        for name in ("messages_in_flight", "max_rows_per_message", "max_message_bytes", "max_reply_bytes", "closed_episodes_remembered"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name}: expected an integer of at least 1, received {value!r}")

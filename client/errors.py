@@ -1,0 +1,30 @@
+"""The error of a batched call. All others are shared with the server and live in `policyserver.errors`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from policyserver.errors import PolicyServerError
+
+__all__ = ["BatchError"]
+
+
+class BatchError(PolicyServerError):
+    """Some rows of a batched call failed; all the others were done.
+
+    Attributes:
+        actions: the batch of actions, zeros in the rows that failed. None where the call returns no actions.
+        errors: what went wrong, by row.
+    """
+
+    def __init__(self, rows: int, actions: Any, errors: dict[int, PolicyServerError]) -> None:
+        first = min(errors)
+        error = errors[first]
+        text = f"{len(errors)} of {rows} rows failed; the first is row {first}: {type(error).__name__}: {error}"
+        super().__init__(text, code=error.code, reason=error.reason, field=error.field)
+        self.rows = rows
+        self.actions = actions
+        self.errors = errors
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return BatchError, (self.rows, self.actions, self.errors)

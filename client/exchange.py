@@ -1,0 +1,190 @@
+"""One call's rows: frozen, sent, awaited, sent again where the server was only busy or was replaced, and settled row by row."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from typing import cast
+
+from client.calls import Call, Part
+from client.codec import SpaceCodec
+from client.config import ClientConfig
+from client.ledger import Ledger
+from client.rows import Rows
+from client.transport import Transport
+from client.transport_messages import Agreement, Reply
+from policyserver.errors import PolicyServerError, ServerInternalError
+from policyserver.spaces import Array
+
+__all__ = ["Exchange", "Outcome"]
+
+_TRY_LATER = frozenset({"LEARNER_BEHIND", "SHUTTING_DOWN"})
+
+
+class Outcome:
+    """What came of a call's rows."""
+
+    def __init__(self, codec: SpaceCodec, rows: int, errors: dict[int, PolicyServerError]) -> None:
+        self.errors = errors
+        """What went wrong, by row of the call."""
+        self._codec = codec
+        self._rows = rows
+        self._columns: list[Array] | None = None
+
+    @property
+    def columns(self) -> list[Array]:
+        """The actions, one column per leaf; zeros in rows without."""
+        if self._columns is None:
+            self._columns = self._codec.zeros(self._rows)
+        return self._columns
+
+    def take(self, part: Part, answered: Sequence[int]) -> None:
+        """Take the actions of the rows of a part that were applied."""
+        reply = cast(Reply, part.reply)
+        if len(answered) == self._rows:  # the whole call in one part: its order is the call's
+            self._columns = [actions[part.first : part.first + self._rows] for actions in reply.actions]
+            return
+        places = [part.rows.indices[row] for row in answered]
+        sources = [part.first + row for row in answered]
+        for column, actions in zip(self.columns, reply.actions, strict=True):
+            column[places] = actions[sources]
+
+
+class Exchange:
+    """Brings rows to the server and the answers back, for any number of threads at once."""
+
+    def __init__(self, ledger: Ledger, transport: Transport, config: ClientConfig) -> None:
+        self._ledger = ledger
+        self._transport = transport
+        self._config = config
+        self._threads = threading.local()
+
+    def step(
+        self,
+        agreement: Agreement,
+        ids: Sequence[str],
+        kinds: Sequence[int],
+        observations: tuple[bytes, ...],
+        actions: tuple[bytes, ...],
+        timeout_s: float,
+    ) -> Outcome:
+        """Do the next step of n different episodes.
+
+        Args:
+            agreement: what the columns were encoded for.
+            ids: the episodes.
+            kinds: what each row is: bits of ACTION_GIVEN, TERMINATED and TRUNCATED.
+            observations: one column of n rows per leaf.
+            actions: the same, or nothing.
+            timeout_s: longest time to wait, seconds.
+
+        Returns:
+            The actions, and the errors by row.
+
+        Raises:
+            ClientClosedError: the client was closed.
+            HandshakeError: the server was replaced by one that this client cannot talk to; so is AuthenticationError.
+        """
+        deadline = time.monotonic() + timeout_s
+        pause_s = self._config.overload_backoff_initial_s
+        lock, transport = self._transport.lock, self._transport
+        waiting: list[Rows] = []
+        try:
+            with lock:
+                transport.check()
+                rows, errors = self._ledger.freeze(ids, kinds, observations, actions)
+                outcome = Outcome(agreement.action, len(ids), errors)
+                waiting = [rows] if len(rows) else []
+                call = self._send(waiting)
+            while waiting:
+                transport.wait(call, deadline)
+                with lock:
+                    waiting, refusals = self._settle(call, outcome)
+                    if waiting and time.monotonic() >= deadline:
+                        self._give_up(waiting, refusals, outcome, timeout_s)
+                        waiting = []
+                if waiting and refusals:
+                    transport.pause(min(pause_s, deadline - time.monotonic()))
+                    pause_s = min(2 * pause_s, self._config.overload_backoff_max_s)
+                if waiting:
+                    with lock:
+                        transport.check()
+                        waiting = self._drop_lost(waiting, outcome)
+                        call = self._send(waiting)
+            return outcome
+        finally:
+            if waiting:
+                with lock:
+                    for rows in waiting:
+                        self._ledger.abandon(rows)
+
+    def _send(self, waiting: Sequence[Rows]) -> Call:
+        agreement = cast(Agreement, self._transport.agreement)
+        parts = [part for rows in waiting for part in rows.split(agreement.max_rows, agreement.max_bytes)]
+        return self._transport.send(parts, self._waiter())
+
+    def _waiter(self) -> threading.Lock:
+        """Give each thread one lock to sleep on, held by it whenever it is awake."""
+        try:
+            return cast(threading.Lock, self._threads.waiter)
+        except AttributeError:
+            waiter = self._threads.waiter = threading.Lock()
+            waiter.acquire()
+            return waiter
+
+    def _settle(self, call: Call, outcome: Outcome) -> tuple[list[Rows], dict[int, PolicyServerError]]:
+        """Book the answers. Returns the rows that still need one, and why the server refused some of them for now."""
+        waiting: list[Rows] = []
+        refusals: dict[int, PolicyServerError] = {}
+        for part in call.parts:
+            if part.reply is None:
+                waiting.append(part.rows)
+                continue
+            rows, lost = part.rows, part.epoch != self._transport.epoch
+            end = part.first + len(rows)
+            handles = part.reply.handles[part.first : end].tolist()
+            codes = part.reply.codes[part.first : end]
+            if not any(codes):
+                self._ledger.commit(rows, handles, lost=lost)
+                outcome.take(part, range(len(rows)))
+                continue
+            answered = [row for row, code in enumerate(codes) if code == 0]
+            later = []
+            for row in (row for row, code in enumerate(codes) if code):
+                error = part.reply.errors.get(part.first + row) or ServerInternalError("the server refused the row without a reason")
+                if error.reason in _TRY_LATER:
+                    refusals[rows.indices[row]] = error
+                    later.append(row)
+                else:
+                    self._ledger.refuse(rows, row, error)
+                    outcome.errors[rows.indices[row]] = error
+            self._ledger.commit(rows.select(answered), [handles[row] for row in answered], lost=lost)
+            outcome.take(part, answered)
+            if later:
+                waiting.append(rows.select(later))
+        return waiting, refusals
+
+    def _give_up(self, waiting: Sequence[Rows], refusals: dict[int, PolicyServerError], outcome: Outcome, timeout_s: float) -> None:
+        """Book that the time is over: what was refused is free again, what was not answered stays frozen."""
+        for rows in waiting:
+            self._ledger.abandon(rows)
+            for row, index in enumerate(rows.indices):
+                if index in refusals:
+                    self._ledger.refuse(rows, row, refusals[index])
+                    outcome.errors[index] = refusals[index]
+                else:
+                    outcome.errors[index] = self._transport.timeout(timeout_s)
+
+    def _drop_lost(self, waiting: Sequence[Rows], outcome: Outcome) -> list[Rows]:
+        """Sort out the rows of episodes that the ledger has closed meanwhile."""
+        left = []
+        for rows in waiting:
+            lost = {row for row, episode in enumerate(rows.episodes) if not self._ledger.is_open(episode)}
+            for row in lost:
+                outcome.errors[rows.indices[row]] = self._ledger.absent(rows.episodes[row].id)
+            if lost:
+                rows = rows.select([row for row in range(len(rows)) if row not in lost])
+            if len(rows):
+                left.append(rows)
+        return left

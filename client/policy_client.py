@@ -1,0 +1,388 @@
+"""The client of a policy server, with the signature of RLlib's own PolicyClient."""
+
+from __future__ import annotations
+
+import json
+import math
+import uuid
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self, SupportsFloat
+
+import gymnasium as gym
+import numpy as np
+
+from client.config import ClientConfig
+from client.errors import BatchError
+from client.exchange import Exchange, Outcome
+from client.ledger import Ledger
+from client.reports import ClientCounters, ServerInfo, ServerStats
+from client.transport import Transport
+from client.transport_messages import Agreement
+from policyserver.endpoints import parse_address
+from policyserver.errors import InvalidInputError
+from policyserver.flags import StepFlag
+
+__all__ = ["PolicyClient"]
+
+_WANTED = int(StepFlag.NONE)
+_GIVEN = int(StepFlag.ACTION_GIVEN)
+_TERMINATED = int(StepFlag.TERMINATED)
+_TRUNCATED = int(StepFlag.TRUNCATED)
+
+
+class PolicyClient:
+    """Asks a policy server for actions and reports what came of them.
+
+    Any number of threads may use one client; they share one connection, and what they ask at the same time travels together. The calls of
+    one episode must follow each other. The client connects at its first call, and again by itself whenever the connection breaks.
+
+    A call that failed with ActionTimeoutError or ServerUnavailableError leaves its step frozen: ask again with the same observation and get
+    the same action, counted once, or report by `log_action` what was done instead. After any other error of an episode's call nothing was
+    changed. After EpisodeLostError (the server restarted) start a new episode.
+
+    Example:
+        with PolicyClient("localhost:9900") as client:
+            episode = client.start_episode()
+            action = client.get_action(episode, observation)
+            client.log_returns(episode, reward)
+            client.end_episode(episode, last_observation)
+    """
+
+    def __init__(
+        self,
+        address: str,
+        inference_mode: str = "remote",
+        update_interval: float | None = 10.0,
+        session: Any = None,
+        *,
+        config: ClientConfig | None = None,
+        observation_space: gym.Space[Any] | None = None,
+        action_space: gym.Space[Any] | None = None,
+    ) -> None:
+        """Prepare a client. Nothing is sent yet.
+
+        Args:
+            address: "http://host:port", "host:port" or "unix:path" of the server.
+            inference_mode: "remote": the server computes the actions. RLlib's default, "local", does not exist yet.
+            update_interval: taken for RLlib's signature; only local inference would use it.
+            session: taken for RLlib's signature; there is no HTTP session.
+            config: timeouts, limits, encryption; None takes the defaults.
+            observation_space: refuse servers with another one; None takes the server's.
+            action_space: the same for actions.
+
+        Raises:
+            NotImplementedError: inference_mode is "local".
+            ValueError: a bad address or mode, plaintext off the machine, or a file of the config that cannot be read.
+        """
+        if inference_mode == "local":
+            raise NotImplementedError("inference_mode: expected 'remote', received 'local': local inference does not exist yet")
+        if inference_mode != "remote":
+            raise ValueError(f"inference_mode: expected 'remote', received {inference_mode!r}")
+        self._config = config or ClientConfig()
+        self._ledger = Ledger(self._config.closed_episodes_remembered)
+        self._transport = Transport(parse_address(address), self._config, observation_space, action_space, self._ledger.lose)
+        self._exchange = Exchange(self._ledger, self._transport, self._config)
+
+    def start_episode(self, episode_id: str | None = None, training_enabled: bool = True) -> str:
+        """Begin an episode. Waits for the connection; the server hears of the episode with its first observation.
+
+        Args:
+            episode_id: a name that no open or ended episode of this client has; None makes one.
+            training_enabled: False serves the episode but never trains on it.
+
+        Returns:
+            The episode's id.
+
+        Raises:
+            EpisodeDuplicateError: an episode of that id is open; EpisodeFinishedError: it has ended.
+            ServerUnavailableError: no connection within `connect_timeout_s`.
+            HandshakeError: the server speaks another protocol or has other spaces; AuthenticationError: it wants another token.
+        """
+        return self.start_episodes(1 if episode_id is None else [episode_id], training_enabled)[0]
+
+    def start_episodes(self, episodes: int | Sequence[str], training_enabled: bool = True) -> list[str]:
+        """Begin several episodes, all or none. See `start_episode`.
+
+        Args:
+            episodes: how many, or their ids.
+            training_enabled: False serves the episodes but never trains on them.
+        """
+        self._transport.connect(self._config.connect_timeout_s)
+        ids = [uuid.uuid4().hex for _ in range(episodes)] if isinstance(episodes, int) else list(episodes)
+        with self._transport.lock:
+            self._ledger.start(ids, training_enabled)
+        return ids
+
+    def get_action(self, episode_id: str, observation: Any, *, timeout_s: float | None = None) -> Any:
+        """Ask for the action on an observation. Rewards logged since the last one travel along.
+
+        Args:
+            episode_id: from `start_episode`.
+            observation: a value of the observation space, or what converts to one without loss.
+            timeout_s: longest time to wait, seconds; None takes `action_timeout_s`.
+
+        Returns:
+            A value of the action space.
+
+        Raises:
+            EpisodeError: unknown, ended or lost episode, or a step out of order.
+            InvalidInputError: the observation does not fit the space; nothing was changed.
+            ActionTimeoutError: no answer in time; ServerUnavailableError: no connection in time. The step is frozen.
+            ServerOverloadedError: the server refused the step until the time was over; nothing was changed.
+            ClientClosedError: the client was closed.
+        """
+        agreement = self._agreement()
+        outcome = self._step(agreement, [episode_id], [_WANTED], agreement.observation.encode(observation), (), timeout_s)
+        return agreement.action.decode(outcome.columns)
+
+    def get_actions(self, episode_ids: Sequence[str], observations: Any, *, timeout_s: float | None = None) -> Any:
+        """Ask for the actions of n different episodes at once.
+
+        Args:
+            episode_ids: n ids.
+            observations: a batch: the structure of one observation, with a leading axis n in each leaf.
+            timeout_s: as in `get_action`.
+
+        Returns:
+            A batch of actions.
+
+        Raises:
+            BatchError: some rows failed, each with an error that `get_action` would raise; the others have their actions in it.
+            InvalidInputError: the observations do not fit, or an id comes twice; nothing was changed.
+            ClientClosedError: the client was closed.
+        """
+        agreement = self._agreement()
+        rows = _count(episode_ids)
+        columns = agreement.observation.encode_batch(observations, rows)
+        return self._step_batch(agreement, episode_ids, [_WANTED] * rows, columns, (), timeout_s, wants_actions=True)
+
+    def log_action(self, episode_id: str, observation: Any, action: Any, *, timeout_s: float | None = None) -> None:
+        """Report an action that somebody else chose on an observation.
+
+        After a `get_action` that found no answer in time, with the same observation, it replaces what the policy would have done.
+
+        Args:
+            episode_id: from `start_episode`.
+            observation: a value of the observation space.
+            action: a value of the action space.
+            timeout_s: as in `get_action`.
+
+        Raises:
+            PolicyServerError: as in `get_action`.
+        """
+        agreement = self._agreement()
+        observations, actions = agreement.observation.encode(observation), agreement.action.encode(action)
+        self._step(agreement, [episode_id], [_GIVEN], observations, actions, timeout_s)
+
+    def log_actions(self, episode_ids: Sequence[str], observations: Any, actions: Any, *, timeout_s: float | None = None) -> None:
+        """Report the actions of n different episodes at once. Batches and errors as in `get_actions`; see `log_action`."""
+        agreement = self._agreement()
+        rows = _count(episode_ids)
+        columns = agreement.observation.encode_batch(observations, rows), agreement.action.encode_batch(actions, rows)
+        self._step_batch(agreement, episode_ids, [_GIVEN] * rows, *columns, timeout_s)
+
+    def log_returns(self, episode_id: str, reward: SupportsFloat, info: Mapping[str, Any] | None = None) -> None:
+        """Add to the reward of the episode's newest action. It travels with the next observation.
+
+        A reward before the first action belongs to no action: it is dropped and counted, as RLlib drops it.
+
+        Args:
+            episode_id: from `start_episode`.
+            reward: a finite number.
+            info: what JSON can hold. Belongs to this step alone; the newest one counts.
+
+        Raises:
+            EpisodeError: unknown, ended or lost episode.
+            InvalidInputError: a reward that is not finite, or an info that JSON cannot hold; nothing was changed.
+        """
+        amount, text = _finite(reward), self._to_json(info)
+        with self._transport.lock:
+            self._transport.check()
+            self._ledger.add_reward(episode_id, amount, text)
+
+    def log_returns_batch(self, episode_ids: Sequence[str], rewards: Sequence[SupportsFloat] | np.ndarray[Any, Any]) -> None:
+        """Add to the rewards of n episodes. See `log_returns`.
+
+        Raises:
+            BatchError: some episodes are unknown, ended or lost; the others have their rewards.
+            InvalidInputError: a reward is not finite, or there is not one per id; nothing was changed.
+        """
+        if len(rewards) != len(episode_ids):
+            raise InvalidInputError(f"rewards: expected {len(episode_ids)}, received {len(rewards)}", reason="BAD_REWARD", field="rewards")
+        amounts = [_finite(reward) for reward in rewards]
+        with self._transport.lock:
+            self._transport.check()
+            errors = self._ledger.add_rewards(episode_ids, amounts)
+        if errors:
+            raise BatchError(len(amounts), None, errors)
+
+    def end_episode(self, episode_id: str, observation: Any, *, truncated: bool = False, timeout_s: float | None = None) -> None:
+        """End an episode with its last observation, on which no action is taken.
+
+        Args:
+            episode_id: from `start_episode`.
+            observation: a value of the observation space.
+            truncated: the episode was cut rather than ended by its own rules: the learner bootstraps the observation's value.
+            timeout_s: as in `get_action`.
+
+        Raises:
+            PolicyServerError: as in `get_action`. An episode that has ended raises EpisodeFinishedError.
+        """
+        agreement = self._agreement()
+        kind = _TRUNCATED if truncated else _TERMINATED
+        self._step(agreement, [episode_id], [kind], agreement.observation.encode(observation), (), timeout_s)
+
+    def end_episodes(
+        self,
+        episode_ids: Sequence[str],
+        observations: Any,
+        truncated: bool | Sequence[bool] | np.ndarray[Any, Any] = False,
+        *,
+        timeout_s: float | None = None,
+    ) -> None:
+        """End n different episodes at once. Batches and errors as in `get_actions`; see `end_episode`.
+
+        Args:
+            episode_ids: n ids.
+            observations: a batch of last observations.
+            truncated: one for all, or one for each.
+            timeout_s: as in `get_action`.
+        """
+        agreement = self._agreement()
+        rows = _count(episode_ids)
+        if np.shape(truncated) not in ((), (rows,)):
+            raise InvalidInputError(
+                f"truncated: expected one bool or {rows}, received shape {list(np.shape(truncated))}", field="truncated"
+            )
+        kinds = np.where(np.broadcast_to(np.asarray(truncated, bool), rows), _TRUNCATED, _TERMINATED).tolist()
+        self._step_batch(agreement, episode_ids, kinds, agreement.observation.encode_batch(observations, rows), (), timeout_s)
+
+    @property
+    def weights_seq_no(self) -> int:
+        """Policy version that computed the newest answer."""
+        return self._transport.weights_seq_no
+
+    def server_info(self) -> ServerInfo:
+        """Ask the server what it is.
+
+        Raises:
+            ServerUnavailableError: no answer within `connect_timeout_s`.
+        """
+        return self._transport.info()
+
+    def stats(self) -> ServerStats:
+        """Ask the server for its counters and its newest training iteration.
+
+        Raises:
+            ServerUnavailableError: no answer within `connect_timeout_s`.
+        """
+        return self._transport.stats()
+
+    def counters(self) -> ClientCounters:
+        """Read what this client did so far."""
+        transport, ledger = self._transport, self._ledger
+        with transport.lock:
+            return ClientCounters(
+                episodes_open=len(ledger.open),
+                messages_sent=transport.messages_sent,
+                rows_sent=transport.rows_sent,
+                rows_answered=transport.rows_answered,
+                connections=transport.connections,
+                episodes_lost=ledger.episodes_lost,
+                rewards_dropped=ledger.rewards_dropped,
+            )
+
+    def close(self) -> None:
+        """End the connection; threads that wait get ClientClosedError. Idempotent.
+
+        Episodes that are still open end as truncated at their last step once the server's `episode_idle_timeout_s` is over.
+        """
+        self._transport.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None) -> None:
+        self.close()
+
+    def _agreement(self) -> Agreement:
+        return self._transport.agreement or self._transport.connect(self._config.connect_timeout_s)
+
+    def _step(
+        self,
+        agreement: Agreement,
+        ids: Sequence[str],
+        kinds: Sequence[int],
+        observations: tuple[bytes, ...],
+        actions: tuple[bytes, ...],
+        timeout_s: float | None,
+    ) -> Outcome:
+        """Do one step of one episode."""
+        outcome = self._exchange.step(agreement, ids, kinds, observations, actions, self._timeout(timeout_s))
+        if outcome.errors:
+            raise outcome.errors[0]
+        return outcome
+
+    def _step_batch(
+        self,
+        agreement: Agreement,
+        ids: Sequence[str],
+        kinds: Sequence[int],
+        observations: tuple[bytes, ...],
+        actions: tuple[bytes, ...],
+        timeout_s: float | None,
+        *,
+        wants_actions: bool = False,
+    ) -> Any:
+        """Do one step of each of n episodes."""
+        outcome = self._exchange.step(agreement, ids, kinds, observations, actions, self._timeout(timeout_s))
+        batch = agreement.action.decode_batch(outcome.columns) if wants_actions else None
+        if outcome.errors:
+            raise BatchError(len(ids), batch, outcome.errors)
+        return batch
+
+    def _timeout(self, timeout_s: float | None) -> float:
+        if timeout_s is None:
+            return self._config.action_timeout_s
+        if not (math.isfinite(timeout_s) and timeout_s >= 0):
+            raise InvalidInputError(
+                f"timeout_s: expected a finite number of seconds, at least 0, received {timeout_s!r}", field="timeout_s"
+            )
+        return timeout_s
+
+    def _to_json(self, info: Mapping[str, Any] | None) -> str:
+        """Encode an info so that it fits into a message beside its observation."""
+        if not info:
+            return ""
+        try:
+            text = json.dumps(dict(info), allow_nan=False, default=_plain)
+        except (TypeError, ValueError) as error:
+            raise InvalidInputError(f"info: expected what JSON can hold, received {type(info).__name__}: {error}", field="info") from error
+        room = self._agreement().max_info_bytes
+        if len(text) > room:
+            raise InvalidInputError(f"info: expected at most {room} bytes of JSON, received {len(text)}", field="info")
+        return text
+
+
+def _count(episode_ids: Sequence[str]) -> int:
+    if len(set(episode_ids)) != len(episode_ids):
+        raise InvalidInputError("episode_ids: expected different ones, received one of them twice", field="episode_ids")
+    return len(episode_ids)
+
+
+def _finite(reward: SupportsFloat) -> float:
+    try:
+        amount = float(reward)
+    except (TypeError, ValueError) as error:
+        raise InvalidInputError(f"reward: expected a number, received {reward!r}", reason="BAD_REWARD", field="reward") from error
+    if not math.isfinite(amount):
+        raise InvalidInputError(f"reward: expected a finite number, received {amount}", reason="BAD_REWARD", field="reward")
+    return amount
+
+
+def _plain(value: Any) -> Any:
+    """Turn numpy's scalars and arrays into what JSON knows."""
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    raise TypeError(f"{type(value).__name__} is not JSON serializable")

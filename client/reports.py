@@ -1,0 +1,136 @@
+"""What the server says of itself, and what the client counts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium as gym
+
+__all__ = ["ClientCounters", "ServerInfo", "ServerStats", "TrainingIteration"]
+
+
+@dataclass(frozen=True, slots=True)
+class ServerInfo:
+    """What a client needs to know before its first step."""
+
+    protocol_version: int
+    """Version of the protocol the server speaks."""
+    server_version: str
+    """Version of the server program."""
+    boot_id: str
+    """Made new at every start of the serving process."""
+    observation_space: gym.Space[Any]
+    """What the server expects as an observation."""
+    action_space: gym.Space[Any]
+    """What the server gives as an action."""
+    endpoints: tuple[str, ...]
+    """Addresses of all serving processes of the daemon."""
+    max_message_bytes: int
+    """Largest message the server reads, bytes."""
+    max_rows_per_message: int
+    """Largest number of steps in one message."""
+    episode_idle_timeout_s: float
+    """Seconds after the loss of a client's stream until its episodes end as truncated."""
+    weights_seq_no: int
+    """Policy version being served."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingIteration:
+    """One iteration of training, as the daemon logged it. None where the algorithm has no such figure."""
+
+    iteration: int
+    """Number of the iteration, from 1, counted on through restarts."""
+    weights_seq_no: int
+    """Policy version after the iteration."""
+    return_mean: float | None
+    """Mean return of the episodes that ended during the iteration."""
+    loss: float | None
+    """The learner's total loss."""
+    kl: float | None
+    """Mean Kullback-Leibler divergence between the acting and the new policy, nats."""
+    entropy: float | None
+    """Mean entropy of the policy, nats."""
+    steps: int
+    """Environment steps the learner trained on, in this iteration."""
+    steps_total: int
+    """Environment steps the learner trained on since the run began."""
+    seconds: float
+    """Length of the iteration, waiting for steps included, seconds."""
+    learn_seconds: float
+    """Length of the learner's update alone, seconds."""
+    learner_updates: int
+    """Updates of the weights since the run began."""
+    checkpoint_path: str
+    """Folder of the newest checkpoint on the daemon's machine; empty before the first."""
+    staleness_mean: float
+    """Mean of (version trained from - version that acted) over this iteration's steps, policy versions."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerStats:
+    """Counters since the start of the serving process, and the newest training iteration."""
+
+    boot_id: str
+    """The serving process these counters belong to."""
+    uptime_s: float
+    """Seconds since the serving process began."""
+    clients_connected: int
+    """Clients with an open stream."""
+    episodes_open: int
+    """Episodes the server holds now."""
+    episodes_started: int
+    """Episodes begun."""
+    episodes_finished: int
+    """Episodes ended by their clients."""
+    episodes_reaped: int
+    """Episodes the server ended as truncated because their client was gone."""
+    actions: int
+    """Actions computed."""
+    rows_repeated: int
+    """Rows answered from the cache because they had been applied before."""
+    rows_refused: int
+    """Rows refused with an error."""
+    batches: int
+    """Forward passes of the net."""
+    reward_sum: float
+    """Sum of all rewards received, each counted once."""
+    steps_completed: int
+    """Steps completed: an action and the reward and observation that followed it."""
+    steps_handed_off: int
+    """Steps handed to the learner."""
+    steps_dropped: int
+    """Steps the overflow policy of the hand-off dropped."""
+    steps_untrained: int
+    """Steps of episodes with training switched off."""
+    steps_waiting: int
+    """Steps that wait for the learner now."""
+    weights_seq_no: int
+    """Policy version being served."""
+    staleness_mean: float
+    """Mean of (version served at hand-off - version that acted) over all steps handed off, policy versions."""
+    return_mean: float | None
+    """Mean return of the newest finished episodes; None while there is none."""
+    training: TrainingIteration | None
+    """The newest training iteration; None before the first."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClientCounters:
+    """What one client did since it was made."""
+
+    episodes_open: int
+    """Episodes open now."""
+    messages_sent: int
+    """Messages with steps."""
+    rows_sent: int
+    """Steps in them, those sent again included."""
+    rows_answered: int
+    """Steps answered, refusals included."""
+    connections: int
+    """Handshakes made: 1 plus the number of reconnects."""
+    episodes_lost: int
+    """Episodes that ended because the server restarted."""
+    rewards_dropped: int
+    """Rewards logged before the first action of their episode, which belong to no action."""

@@ -1,0 +1,105 @@
+"""Episodes, and their steps frozen into rows: sent, and sent again unchanged, until they are answered."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from policyserver.flags import StepFlag
+
+__all__ = ["MAX_EPISODE_ID_BYTES", "ROW_OVERHEAD_BYTES", "Episode", "Rows"]
+
+MAX_EPISODE_ID_BYTES = 256
+
+_FIXED_BYTES = 8 + 4 + 1 + 8  # handle, sequence, flags, reward
+_FRAME_BYTES = 16  # what protobuf adds to an id or an info
+ROW_OVERHEAD_BYTES = _FIXED_BYTES + MAX_EPISODE_ID_BYTES + 2 * _FRAME_BYTES
+"""Most that a row takes beside its observation, action and info, bytes."""
+
+_START = int(StepFlag.START)
+
+
+class Episode:
+    """The client's side of one open episode. Guarded by the client's lock."""
+
+    __slots__ = ("busy", "frozen", "handle", "id", "info", "reward", "sequence", "training_enabled")
+
+    def __init__(self, episode_id: str, training_enabled: bool) -> None:
+        self.id = episode_id
+        self.training_enabled = training_enabled
+        self.handle = 0
+        """The server's name for it; 0 until the first row is answered."""
+        self.sequence = 0
+        """Number of the next row, which is the number of rows answered."""
+        self.reward = 0.0
+        """Rewards logged that no row carries yet."""
+        self.info = ""
+        """The newest info that no row carries yet, as JSON."""
+        self.frozen: tuple[Rows, int] | None = None
+        """The row of this number that went out without an answer, and its place in its columns."""
+        self.busy = False
+        """A thread waits for an answer to this episode's row."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Steps of n different episodes as columns. Either all of them bring an action or none does."""
+
+    indices: Sequence[int]
+    """Where each row stands in its call."""
+    episodes: Sequence[Episode]
+    """The episode of each row."""
+    sequences: Sequence[int]
+    """The number of each row in its episode."""
+    flags: Sequence[int]
+    """Bits of StepFlag."""
+    rewards: Sequence[float]
+    """The rewards that ride along."""
+    infos: Sequence[str]
+    """JSON objects; empty where there is none."""
+    observations: tuple[bytes, ...]
+    """One column of n values per leaf of the observation space."""
+    actions: tuple[bytes, ...]
+    """The same of the action space, or nothing."""
+
+    def __len__(self) -> int:
+        return len(self.episodes)
+
+    def select(self, rows: Sequence[int]) -> Rows:
+        """Take some of the rows, in the order given."""
+        return Rows(
+            [self.indices[row] for row in rows],
+            [self.episodes[row] for row in rows],
+            [self.sequences[row] for row in rows],
+            [self.flags[row] for row in rows],
+            [self.rewards[row] for row in rows],
+            [self.infos[row] for row in rows],
+            select(self.observations, rows, len(self)),
+            select(self.actions, rows, len(self)),
+        )
+
+    def split(self, max_rows: int, max_bytes: int) -> Iterator[Rows]:
+        """Cut into pieces that fit into a message each."""
+        if len(self) <= max_rows and self.size_bytes() <= max_bytes:
+            yield self
+            return
+        values = sum(map(len, self.observations + self.actions)) // len(self)
+        largest = ROW_OVERHEAD_BYTES + values + max(map(len, self.infos))
+        step = max(1, min(max_rows, max_bytes // largest))
+        for first in range(0, len(self), step):
+            yield self.select(range(first, min(first + step, len(self))))
+
+    def size_bytes(self) -> int:
+        """Estimate from above what the rows add to a message."""
+        size = len(self) * _FIXED_BYTES + sum(map(len, self.observations + self.actions))
+        size += sum(len(info) + _FRAME_BYTES for info in self.infos if info)
+        return size + sum(MAX_EPISODE_ID_BYTES + _FRAME_BYTES for flag in self.flags if flag & _START)
+
+
+def select(columns: tuple[bytes, ...], rows: Sequence[int], total: int) -> tuple[bytes, ...]:
+    """Take some rows of columns that have `total` rows."""
+    picked = []
+    for column in columns:
+        width = len(column) // total
+        picked.append(b"".join([column[row * width : (row + 1) * width] for row in rows]))
+    return tuple(picked)

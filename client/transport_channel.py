@@ -1,0 +1,70 @@
+"""The gRPC channel of a client: its options, its encryption, its token."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import grpc
+
+from client.config import ClientConfig
+from policyserver.endpoints import is_local
+
+__all__ = ["authorization", "check_security", "open_channel"]
+
+
+def check_security(target: str, config: ClientConfig) -> None:
+    """Refuse to send steps or tokens in plain text over a network.
+
+    Raises:
+        ValueError: the target is off the machine, and the certificates' or the token's file is not given.
+    """
+    missing = [name for name in ("tls_ca_file", "token_file") if getattr(config, name) is None]
+    if missing and not is_local(target):
+        raise ValueError(
+            f"{' and '.join(missing)}: expected both tls_ca_file and token_file for {target}, which is neither a loopback address nor a "
+            "unix socket, received None; plaintext never leaves the machine"
+        )
+
+
+def open_channel(target: str, config: ClientConfig) -> grpc.Channel:
+    """Open the channel, encrypted if there is a certificates' file. gRPC connects when the first call asks it to.
+
+    Raises:
+        ValueError: the certificates' file cannot be read.
+    """
+    options: list[tuple[str, int]] = [
+        ("grpc.keepalive_time_ms", round(1000 * config.keepalive_time_s)),
+        ("grpc.keepalive_timeout_ms", round(1000 * config.keepalive_timeout_s)),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.max_pings_without_data", 0),
+        ("grpc.max_send_message_length", -1),  # rows are split before they get here
+        ("grpc.max_receive_message_length", config.max_reply_bytes),
+        ("grpc.enable_retries", 0),  # ours are the frozen rows
+        ("grpc.initial_reconnect_backoff_ms", round(1000 * config.reconnect_backoff_initial_s)),
+        ("grpc.max_reconnect_backoff_ms", round(1000 * config.reconnect_backoff_max_s)),
+        ("grpc.use_local_subchannel_pool", 1),  # clients of one process share nothing
+    ]
+    if config.tls_ca_file is None:
+        return grpc.insecure_channel(target, options)
+    return grpc.secure_channel(target, grpc.ssl_channel_credentials(_read("tls_ca_file", config.tls_ca_file)), options)
+
+
+def authorization(config: ClientConfig) -> tuple[tuple[str, str], ...]:
+    """Make the metadata of each call: the token, if there is one.
+
+    Raises:
+        ValueError: the token's file cannot be read, or has no single printable line.
+    """
+    if config.token_file is None:
+        return ()
+    token = _read("token_file", config.token_file).decode("ascii", "replace").strip()
+    if not token or not token.isprintable() or not token.isascii() or " " in token:
+        raise ValueError(f"token_file: expected one line of printable ASCII without spaces in {config.token_file}, received something else")
+    return (("authorization", f"Bearer {token}"),)
+
+
+def _read(name: str, path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"{name}: expected a readable file, received {path}: {error.strerror}") from error

@@ -1,0 +1,199 @@
+"""Frozen rows -> StepBatch, StepReply -> columns, and the server's reports -> dataclasses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from itertools import chain
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from client.codec import SpaceCodec
+from client.reports import ServerInfo, ServerStats, TrainingIteration
+from client.rows import ROW_OVERHEAD_BYTES, Rows
+from policyserver.errors import HandshakeError, PolicyServerError, WireError, from_row_error
+from policyserver.flags import PROTOCOL_VERSION, StepFlag
+from policyserver.spaces import Array, Leaf, describe, from_proto, same, to_proto
+from policyserver.tensors import column, dtype_to_proto, from_tensor
+from policyserver.v1 import policy_service_pb2 as pb
+from policyserver.v1 import tensor_pb2
+
+__all__ = ["Agreement", "Reply", "agree", "handshake", "step_batch", "to_info", "to_reply", "to_stats"]
+
+_START = int(StepFlag.START)
+_GIVEN = int(StepFlag.ACTION_GIVEN)
+_UINT64 = np.dtype(np.uint64)
+_MESSAGE_OVERHEAD_BYTES = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """What the handshake settled."""
+
+    info: ServerInfo
+    """The server's side."""
+    observation: SpaceCodec
+    """Observations <-> bytes."""
+    action: SpaceCodec
+    """Actions <-> bytes."""
+    max_rows: int
+    """Most rows in one message."""
+    max_bytes: int
+    """Most bytes that the rows of one message may take."""
+    max_info_bytes: int
+    """Most bytes of an info, so that its row still fits into a message."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The answers to the rows of one message, as columns."""
+
+    handles: Array
+    """uint64[n]: the episodes' handles."""
+    codes: bytes
+    """One per row; 0 where the row was applied."""
+    actions: list[Array]
+    """One column of n values per leaf of the action space."""
+    errors: dict[int, PolicyServerError]
+    """Why rows were refused."""
+    weights_seq_no: int
+    """Newest policy version that answered."""
+
+
+def handshake(client_id: str, observation_space: gym.Space[Any] | None, action_space: gym.Space[Any] | None) -> pb.StepRequest:
+    """Encode what this client is and expects."""
+    return pb.StepRequest(
+        handshake=pb.Handshake(
+            protocol_version=PROTOCOL_VERSION,
+            client_id=client_id,
+            observation_space=None if observation_space is None else to_proto(observation_space),
+            action_space=None if action_space is None else to_proto(action_space),
+        )
+    )
+
+
+def agree(
+    response: pb.StepResponse,
+    observation_space: gym.Space[Any] | None,
+    action_space: gym.Space[Any] | None,
+    max_rows: int,
+    max_message_bytes: int,
+) -> Agreement:
+    """Decode the server's side of the handshake and check it against this one.
+
+    Raises:
+        WireError: the first response is no handshake, or its spaces are malformed.
+        HandshakeError: the versions or spaces differ, or no observation fits into a message.
+    """
+    if response.WhichOneof("kind") != "handshake":
+        raise WireError(f"kind: expected the handshake first, received {response.WhichOneof('kind')}", field="kind")
+    info = to_info(response.handshake.info)
+    if info.protocol_version != PROTOCOL_VERSION:
+        raise HandshakeError(f"protocol_version: this client speaks {PROTOCOL_VERSION}, the server {info.protocol_version}")
+    for name, ours, theirs in (
+        ("observation_space", observation_space, info.observation_space),
+        ("action_space", action_space, info.action_space),
+    ):
+        if ours is not None and not same(ours, theirs):
+            raise HandshakeError(f"{name}: this client has {describe(ours)}, the server {describe(theirs)}", field=name)
+    observation, action = SpaceCodec(info.observation_space, "observation"), SpaceCodec(info.action_space, "action")
+    max_bytes = min(max_message_bytes, info.max_message_bytes or max_message_bytes) - _MESSAGE_OVERHEAD_BYTES
+    needed = observation.row_bytes + action.row_bytes + ROW_OVERHEAD_BYTES
+    if needed > max_bytes:
+        raise HandshakeError(
+            f"max_message_bytes: a step takes up to {needed + _MESSAGE_OVERHEAD_BYTES} bytes, but this client may send "
+            f"{max_message_bytes} and the server reads {info.max_message_bytes}; raise the lower limit",
+            field="max_message_bytes",
+        )
+    return Agreement(info, observation, action, min(max_rows, info.max_rows_per_message or max_rows), max_bytes, max_bytes - needed)
+
+
+def step_batch(message_id: int, parts: Sequence[Rows], agreement: Agreement) -> pb.StepRequest:
+    """Put rows together into one message, in order."""
+    rows = sum(map(len, parts))
+    flags = bytes(chain.from_iterable(part.flags for part in parts))
+    given = [part.actions for part in parts if part.actions]
+    return pb.StepRequest(
+        batch=pb.StepBatch(
+            message_id=message_id,
+            handles=np.array([episode.handle for part in parts for episode in part.episodes], "<u8").tobytes(),
+            sequences=np.array([number for part in parts for number in part.sequences], "<u4").tobytes(),
+            flags=flags,
+            rewards=np.array([reward for part in parts for reward in part.rewards], "<f8").tobytes(),
+            observations=_tensors(agreement.observation.leaves, [part.observations for part in parts], rows),
+            actions=_tensors(agreement.action.leaves, given, sum(len(part) for part in parts if part.actions)) if given else (),
+            episode_ids=[episode.id for part in parts for episode, flag in zip(part.episodes, part.flags, strict=True) if flag & _START],
+            infos=_infos(parts),
+        )
+    )
+
+
+def to_reply(message: pb.StepReply, rows: int, action_leaves: Sequence[Leaf]) -> Reply:
+    """Decode and check the answer to a message of so many rows.
+
+    Raises:
+        WireError: a column has the wrong length.
+    """
+    if len(message.handles) != 8 * rows or len(message.codes) != rows or len(message.weights_seq_nos) != 8 * rows:
+        raise WireError(f"handles: expected {rows} rows, received {len(message.handles) / 8}", field="handles")
+    actions = [from_tensor(tensor, f"actions[{index}]") for index, tensor in enumerate(message.actions)]
+    if not actions and 0 not in message.codes:  # a message that the server could not read is refused as a whole
+        actions = [np.zeros((rows, *leaf.shape), leaf.dtype) for leaf in action_leaves]
+    shapes = [(array.dtype, array.shape) for array in actions]
+    expected = [(leaf.dtype, (rows, *leaf.shape)) for leaf in action_leaves]
+    if shapes != expected:
+        raise WireError(f"actions: expected {expected}, received {shapes}", field="actions")
+    return Reply(
+        handles=column(message.handles, _UINT64),
+        codes=message.codes,
+        actions=actions,
+        errors={error.row: from_row_error(error) for error in message.errors},
+        weights_seq_no=int(column(message.weights_seq_nos, _UINT64).max(initial=0)),
+    )
+
+
+def to_info(message: pb.GetServerInfoResponse) -> ServerInfo:
+    """Decode what the server says of itself.
+
+    Raises:
+        WireError: malformed spaces.
+    """
+    plain = {field.name: getattr(message, field.name) for field in fields(ServerInfo)}
+    plain["observation_space"] = from_proto(message.observation_space, "observation_space")
+    plain["action_space"] = from_proto(message.action_space, "action_space")
+    plain["endpoints"] = tuple(message.endpoints)
+    return ServerInfo(**plain)
+
+
+def to_stats(message: pb.GetStatsResponse) -> ServerStats:
+    """Decode the server's counters."""
+    plain = {field.name: getattr(message, field.name) for field in fields(ServerStats)}
+    plain["return_mean"] = message.return_mean if message.HasField("return_mean") else None
+    plain["training"] = _to_iteration(message.training) if message.HasField("training") else None
+    return ServerStats(**plain)
+
+
+def _to_iteration(message: pb.TrainingIteration) -> TrainingIteration:
+    plain = {field.name: getattr(message, field.name) for field in fields(TrainingIteration)}
+    plain |= {name: None for name in ("return_mean", "loss", "kl", "entropy") if not message.HasField(name)}
+    return TrainingIteration(**plain)
+
+
+def _tensors(leaves: Sequence[Leaf], parts: Sequence[tuple[bytes, ...]], rows: int) -> list[tensor_pb2.Tensor]:
+    """Put the columns of each leaf together."""
+    return [
+        tensor_pb2.Tensor(dtype=dtype_to_proto(leaf.dtype), shape=(rows, *leaf.shape), data=b"".join([part[index] for part in parts]))  # type: ignore[arg-type]
+        for index, leaf in enumerate(leaves)
+    ]
+
+
+def _infos(parts: Sequence[Rows]) -> list[pb.RowInfo]:
+    found: list[pb.RowInfo] = []
+    first = 0
+    for part in parts:
+        if any(part.infos):
+            found.extend(pb.RowInfo(row=first + row, json=info) for row, info in enumerate(part.infos) if info)
+        first += len(part)
+    return found
