@@ -11,6 +11,7 @@ from pathlib import Path
 from policyserver.settings import SettingsError, add_arguments, dump_toml, from_arguments, load
 
 from .config import ServerConfig
+from .log_setup import log_to
 
 EXIT_FAILURE = 1
 EXIT_BAD_SETTINGS = 2
@@ -44,7 +45,7 @@ def serve(config: ServerConfig) -> int:
 
     try:
         config.run_folder.mkdir(parents=True, exist_ok=True)
-        _log_to(config.run_folder / "server.log", config.log_level)
+        log_to(config.log_level, config.run_folder / "server.log")
         Daemon(config).run()
     except SettingsError as error:
         return _fail(error, EXIT_BAD_SETTINGS)
@@ -68,13 +69,6 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--config", type=Path, metavar="FILE", help="configuration file (TOML); options are stronger")
         add_arguments(command, ServerConfig)
     return parser
-
-
-def _log_to(file: Path, level: str) -> None:
-    """Log to standard error and to the run's log file."""
-    handlers: list[logging.Handler] = [logging.StreamHandler(), logging.FileHandler(file, encoding="utf-8")]
-    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", handlers=handlers, force=True)
-    logging.captureWarnings(True)
 
 
 def _fail(error: Exception, status: int) -> int:

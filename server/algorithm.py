@@ -43,7 +43,7 @@ def algorithm_config(config: ServerConfig, *, driver_link: Path | None = None, e
     built = getattr(rllib, f"{config.algorithm.name}Config")()
     _apply_serving_defaults(built, config, env_runner_class)
     tables = config.algorithm.methods
-    serving = ServingConfig(config.listen, config.episodes, config.hand_off, driver_link, opens_itself=False)
+    serving = ServingConfig(config.listen, config.episodes, config.hand_off, driver_link, opens_itself=False, log_level=config.log_level)
     environment = tables.setdefault("environment", {})
     environment["env_config"] = {**environment.get("env_config", {}), **serving.to_env_config()}
     for method, table in tables.items():
@@ -79,7 +79,7 @@ def _apply_serving_defaults(built: AlgorithmConfig, config: ServerConfig, env_ru
         env_runner_restore_timeout_s=30.0,
     )
     built.callbacks(on_env_runners_recreated=_open_recreated)
-    built.debugging(seed=config.seed, log_level="WARN")
+    built.debugging(seed=config.seed, log_level="WARN", log_sys_usage=False)
 
 
 def _open_recreated(*, env_runner_group: EnvRunnerGroup, env_runner_indices: list[int], **_: Any) -> None:

@@ -297,6 +297,8 @@ class ServingConfig:
     """The daemon's unix socket, see `server.driver_link`. Unset: there is no daemon."""
     opens_itself: bool = True
     """Whether the actor listens as soon as it is made; else when its `open()` is called, which is after the trained weights came."""
+    log_level: str = "INFO"
+    """Least severity that a serving actor logs; what it writes appears in the daemon's output."""
 
     @classmethod
     def from_env_config(cls, env_config: Mapping[str, Any]) -> ServingConfig:

@@ -69,7 +69,8 @@ class Daemon:
         check_listen(config.listen)
         check_free(config.listen.address)
         with contextlib.ExitStack() as ending:
-            ending.enter_context(self._signals())
+            ending.enter_context(_restoring_signal_handlers())
+            self._handle_signals()
             config.run_folder.mkdir(parents=True, exist_ok=True)
             ending.callback(FolderLock(config.run_folder).release)
             (config.run_folder / "server.toml").write_text(dump_toml(config))
@@ -100,6 +101,7 @@ class Daemon:
         config = self._config
         rllib_config = algorithm_config(config, driver_link=self._link.path if self._link else None)
         ray_process.start(cpu_tickets(rllib_config))
+        self._handle_signals()  # again, for Ray has put its own handlers in
         _share_the_machine(config)
         algorithm = rllib_config.build_algo()
         ending.callback(self._stop_algorithm, algorithm)
@@ -193,8 +195,7 @@ class Daemon:
 
     # --- end --------------------------------------------------------------------------------------------------------------------------
 
-    @contextlib.contextmanager
-    def _signals(self) -> Iterator[None]:
+    def _handle_signals(self) -> None:
         """Let SIGTERM and SIGINT drain, a second one end the process at once, and SIGALRM limit the draining."""
 
         def on_stop(number: int, _: Any) -> None:
@@ -207,14 +208,9 @@ class Daemon:
         def on_alarm(_: int, __: Any) -> None:
             raise _DrainTimeoutError("too long")
 
-        handlers = {signal.SIGTERM: on_stop, signal.SIGINT: on_stop, signal.SIGALRM: on_alarm}
-        before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
-        try:
-            yield
-        finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            for number, handler in before.items():
-                signal.signal(number, handler)
+        signal.signal(signal.SIGTERM, on_stop)
+        signal.signal(signal.SIGINT, on_stop)
+        signal.signal(signal.SIGALRM, on_alarm)
 
     def _stop_algorithm(self, algorithm: Algorithm) -> None:
         """End the actors in order, but don't wait for ever for one that hangs: Ray's end kills it."""
@@ -225,6 +221,17 @@ class Daemon:
             logger.warning("a serving actor did not end within %.0f s and is killed", _STOP_TIMEOUT_S)
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+@contextlib.contextmanager
+def _restoring_signal_handlers() -> Iterator[None]:
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGALRM)}
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class _DrainTimeoutError(BaseException):

@@ -97,4 +97,6 @@ def _environment(folder: Path) -> dict[str, str]:
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_DEDUP_LOGS": "0",
+        "RAY_COLOR_PREFIX": "0",
+        "RAY_BACKEND_LOG_LEVEL": "fatal",  # one of its errors appears at every start and means nothing here
     }

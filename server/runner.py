@@ -33,6 +33,7 @@ from .core import EpisodeCore
 from .driver_link import follow_driver, leave_at_once
 from .front import Front
 from .inference import ActionForm, PolicyNet
+from .log_setup import log_to
 from .runner_metrics import log_samples
 from .segments import EpisodeList, SegmentBlock, episodes_of
 from .training_report import TrainingReport
@@ -77,6 +78,8 @@ class ExternalEnvRunner(EnvRunner, Checkpointable):
         self._env_thread_error: list[BaseException] = []
         self._serving_config = ServingConfig.from_env_config(self.config.env_config)
         serves = not self.config.in_evaluation and (self._index > 0 or self.config.num_env_runners == 0)
+        if serves and self._index > 0:
+            log_to(self._serving_config.log_level)
         if serves:
             self.env = self._make_external_env(kwargs.get("env_creator"))
         self._spaces = self._find_spaces(kwargs.get("spaces"))
