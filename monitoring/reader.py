@@ -47,10 +47,6 @@ class StoreReader:
         with self._lock:
             self._connection.close()
 
-    def version(self) -> int:
-        """Read a number that changes when another connection, of any process, has changed the store."""
-        return int(self._rows("PRAGMA data_version")[0][0])
-
     def newest_ids(self) -> dict[str, int]:
         """Read the id of the newest row of each measurement, 0 where there is none."""
         parts = ", ".join(f'(SELECT COALESCE(MAX(id), 0) FROM "{name}")' for name in MEASUREMENTS)
@@ -58,8 +54,16 @@ class StoreReader:
 
     def runs(self) -> list[str]:
         """List the runs that have points, newest first."""
-        parts = " UNION ALL ".join(f'SELECT run, MAX(time_ns) AS newest FROM "{name}" GROUP BY run' for name in MEASUREMENTS)
-        return [row[0] for row in self._rows(f"SELECT run FROM ({parts}) GROUP BY run ORDER BY MAX(newest) DESC")]
+        newest: dict[str, int] = {}
+        for name in MEASUREMENTS:
+            following = f'(SELECT MIN(run) FROM "{name}" WHERE run > runs.run)'
+            rows = self._rows(
+                f'WITH RECURSIVE runs(run) AS (SELECT MIN(run) FROM "{name}" UNION ALL SELECT {following} FROM runs WHERE run IS NOT NULL) '
+                f'SELECT run, (SELECT MAX(time_ns) FROM "{name}" WHERE run = runs.run) FROM runs WHERE run IS NOT NULL'
+            )
+            for run, time_ns in rows:
+                newest[run] = max(time_ns, newest.get(run, time_ns))
+        return sorted(newest, key=lambda run: newest[run], reverse=True)
 
     def ledger(self, run: str) -> Ledger:
         """Count the steps recorded of a run, and sum their rewards. Reads every step: for summaries, not for the page."""
@@ -127,7 +131,7 @@ class StoreReader:
         """
         if measurement not in MEASUREMENTS:
             raise ValueError(f"measurement: expected one of {', '.join(MEASUREMENTS)}, received {measurement!r}")
-        statement = f'SELECT * FROM "{measurement}" WHERE id > ? AND run = ? ORDER BY id DESC LIMIT ?'
+        statement = f'SELECT * FROM "{measurement}" WHERE id > ? AND +run = ? ORDER BY id DESC LIMIT ?'
         with self._lock:
             cursor = self._connection.execute(statement, (after_id, run, limit))
             names = [column[0] for column in cursor.description]
@@ -135,7 +139,7 @@ class StoreReader:
 
     def _thinned(self, table: str, run: str, buckets: int, values: dict[str, str], source: str = "") -> Series:
         """Read one value a bucket of each expression; `time_s` is the mean time of the bucket's rows."""
-        first, last = self._rows(f'SELECT MIN(time_ns), MAX(time_ns) FROM "{table}" WHERE run = ?', run)[0]
+        first, last = (self._rows(f'SELECT {end}(time_ns) FROM "{table}" WHERE run = ?', run)[0][0] for end in ("MIN", "MAX"))
         names = ("time_s", *values)
         if first is None:
             return {name: [] for name in names}

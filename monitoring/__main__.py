@@ -1,0 +1,55 @@
+"""`policy-monitor`: looks at what a run recorded."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+import sqlite3
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+from monitoring.page.server import PageServer
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; 0 after a signal, 2 when a setting is wrong."""
+    parser = argparse.ArgumentParser(prog="policy-monitor", description="Looks at what a run recorded.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    serve = commands.add_parser("serve", help="serve the live page of a store until interrupted")
+    serve.add_argument("--store", type=Path, required=True, metavar="FILE", help="the run's store.sqlite")
+    serve.add_argument("--address", type=_address, default=("127.0.0.1", 9980), metavar="HOST:PORT", help="where; default 127.0.0.1:9980")
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    return _serve(options.store, *options.address)
+
+
+def _serve(store: Path, host: str, port: int) -> int:
+    """Serve until SIGINT or SIGTERM."""
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    try:
+        page = PageServer(store, host, port)
+    except (OSError, ValueError, sqlite3.Error) as error:
+        sys.stderr.write(f"policy-monitor: {error}\n")
+        return 2
+    sys.stdout.write(f"page at {page.address}\n")
+    sys.stdout.flush()
+    stop.wait()
+    page.close()
+    return 0
+
+
+def _address(text: str) -> tuple[str, int]:
+    """Read host:port."""
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65535:
+        raise argparse.ArgumentTypeError(f"expected HOST:PORT such as 127.0.0.1:9980, received {text!r}")
+    return host.strip("[]"), int(port)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
