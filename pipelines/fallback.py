@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from client.errors import BatchError
+from client import BatchError
 from pipelines.account import BUY, HOLD, SELL, Account
 from pipelines.events import Episode
 from pipelines.run_state import ExactSum

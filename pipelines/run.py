@@ -1,0 +1,71 @@
+"""`policy-pipeline run`: the pipeline against a policy server that runs elsewhere, until it is told to stop."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from client import ClientConfig, PolicyClient
+from monitoring.sink import Sink
+from pipelines.config import PipelineConfig
+from pipelines.pipeline import Pipeline
+from pipelines.recording import open_sink
+from pipelines.stop_signals import StopSignals
+
+logger = logging.getLogger(__name__)
+
+SINK_CLOSE_S = 5.0
+"""Longest time the sinks get for what is still on its way, seconds; what InfluxDB has not taken waits on disk for the next run."""
+
+
+def connect(config: PipelineConfig) -> PolicyClient:
+    """Return a client of the configured server; it connects with its first call."""
+    server = config.server
+    options = ClientConfig(
+        action_timeout_s=config.policy.action_deadline_s,
+        connect_timeout_s=server.connect_timeout_s,
+        tls_ca_file=server.tls_ca_file,
+        token_file=server.token_file,
+    )
+    return PolicyClient(server.address, config=options)
+
+
+def spool_folder(config: PipelineConfig) -> Path:
+    """Return where points wait for InfluxDB: beside the store."""
+    return (config.recording.store or Path("runs/pipeline.sqlite")).with_name("influx-spool")
+
+
+@contextmanager
+def closing_sink(config: PipelineConfig) -> Iterator[Sink]:
+    """Open the configured sinks, and store what they took when the block is left."""
+    sink = open_sink(config.recording, spool_folder(config))
+    try:
+        yield sink
+    finally:
+        sink.close(SINK_CLOSE_S)
+
+
+def wait_for_end(pipeline: Pipeline, stop: StopSignals) -> str:
+    """Wait until the pipeline has ended or somebody wants it to; return which."""
+    waiter = threading.Thread(target=lambda: (pipeline.wait(), stop.put("ended")), name="pipeline-end", daemon=True)
+    waiter.start()
+    return stop.wait()
+
+
+def run_pipeline(config: PipelineConfig, stop: StopSignals) -> Pipeline:
+    """Run a pipeline until it ends or `stop` has a reason, then end every episode and store every point.
+
+    Raises:
+        BaseException: Whatever made a node fail for good.
+    """
+    with ExitStack() as stack:
+        sink = stack.enter_context(closing_sink(config))
+        policy = stack.enter_context(connect(config))
+        pipeline = stack.enter_context(Pipeline(config, policy, sink).running())
+        logger.info("trading %d episodes of %s against %s", config.episodes.concurrent, ", ".join(pipeline.symbols), config.server.address)
+        logger.info("stopping: %s", wait_for_end(pipeline, stop))
+    logger.info("stopped after %d steps, %d episodes", pipeline.run.steps, sum(pipeline.run.endings.values()))
+    return pipeline

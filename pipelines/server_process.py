@@ -1,0 +1,132 @@
+"""A policy server started by command, as its own process, and kept alive for as long as the demo runs."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import grpc
+
+logger = logging.getLogger(__name__)
+
+_HEALTH_WATCH = "/grpc.health.v1.Health/Watch"
+_SERVING = b"\x08\x01"
+"""grpc.health.v1.HealthCheckResponse with status SERVING, as bytes."""
+
+
+class ServerDiedError(RuntimeError):
+    """The server process ended by itself."""
+
+
+class ServerProcess:
+    """`policy-server serve --config FILE`. A server that dies is started again with the same file, so with the same address and run folder.
+
+    Ctrl-C in the terminal does not reach it: it is stopped by `stop`, after the episodes have ended.
+    """
+
+    def __init__(self, config_file: Path, address: str, log_file: Path, *, max_restarts: int = 3) -> None:
+        """Remember what to start.
+
+        Args:
+            config_file: The server's configuration.
+            address: host:port it will listen on.
+            log_file: Its standard output and error.
+            max_restarts: How often a server that died is started again.
+        """
+        self.address = address
+        self.log_file = log_file
+        self.restarts = 0
+        """How often it died and was started again."""
+        self._command = [sys.executable, "-m", "server", "serve", "--config", str(config_file)]
+        self._max_restarts = max_restarts
+        self._lock = threading.Lock()  # guards what follows
+        self._process: subprocess.Popen[bytes] | None = None
+        self._health_call: grpc.Call | None = None
+        self._was_serving = False
+        self._stopping = False
+        self._on_death: Callable[[Exception], None] = lambda error: None
+        self._watcher = threading.Thread(target=self._watch, name="server-process", daemon=True)
+
+    def start(self, on_death: Callable[[Exception], None]) -> None:
+        """Start the process. `on_death` is called, on another thread, when it has died and is not started again."""
+        self._on_death = on_death
+        self._process = self._spawn()
+        self._watcher.start()
+
+    def wait_until_serving(self, timeout_s: float) -> None:
+        """Follow the server's health service until it says SERVING.
+
+        Raises:
+            ServerDiedError: The process ended instead, or was not ready in time; the message has the end of its log.
+        """
+        options = [("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 500), ("grpc.enable_http_proxy", 0)]
+        with grpc.insecure_channel(self.address, options) as channel:
+            watch = channel.unary_stream(_HEALTH_WATCH, request_serializer=bytes, response_deserializer=bytes)
+            call = watch(b"", timeout=timeout_s, wait_for_ready=True)
+            with self._lock:
+                self._health_call = call  # cancelled by the watcher when the process ends
+                process = self._process
+            try:
+                if process is not None and process.poll() is None and any(status == _SERVING for status in call):
+                    with self._lock:
+                        self._was_serving = True
+                    return
+            except grpc.RpcError as error:
+                logger.debug("the health service said %s", error)
+            code = process.poll() if process is not None else None
+            what = f"ended with status {code}" if code is not None else f"was not ready within {timeout_s:g} s"
+            raise ServerDiedError(f"the policy server {what}; its log {self.log_file} ends:\n{self._log_tail()}")
+
+    def stop(self, timeout_s: float) -> int | None:
+        """Ask the process to stop and wait; after `timeout_s` kill it and its children. Returns its exit status, None if it never ran."""
+        with self._lock:
+            self._stopping = True
+            process = self._process
+        if process is None:
+            return None
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            logger.warning("the policy server did not stop within %g s: killed", timeout_s)
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        self._watcher.join()
+        return process.returncode
+
+    def _spawn(self) -> subprocess.Popen[bytes]:
+        with self.log_file.open("ab") as log:
+            return subprocess.Popen(self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+
+    def _watch(self) -> None:
+        """Start the process again when it dies, unless it never served."""
+        while self._process is not None:
+            code = self._process.wait()
+            with self._lock:
+                if self._stopping:
+                    return
+                if not self._was_serving:
+                    if self._health_call is not None:
+                        self._health_call.cancel()
+                    return
+                if self.restarts >= self._max_restarts:
+                    break
+                self.restarts += 1
+                logger.warning("the policy server died with status %d, started again (%d)", code, self.restarts)
+                self._process = self._spawn()
+        self._on_death(
+            ServerDiedError(f"the policy server died {self.restarts + 1} times; its log {self.log_file} ends:\n{self._log_tail()}")
+        )
+
+    def _log_tail(self) -> str:
+        try:
+            return "\n".join(self.log_file.read_text(encoding="utf-8", errors="replace").splitlines()[-15:])
+        except OSError:
+            return "(no log)"

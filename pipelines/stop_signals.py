@@ -1,0 +1,39 @@
+"""Waiting for SIGINT, SIGTERM, or something else to say that it is over."""
+
+from __future__ import annotations
+
+import queue
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+
+class StopSignals:
+    """A queue of reasons to stop. `put` may be called from any thread and from signal handlers, which is why it is a SimpleQueue."""
+
+    def __init__(self) -> None:
+        """Start without a reason."""
+        self._reasons: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+    def put(self, reason: str) -> None:
+        """Say that it is over."""
+        self._reasons.put(reason)
+
+    def wait(self) -> str:
+        """Return the first reason to stop, when there is one."""
+        return self._reasons.get()
+
+    @contextmanager
+    def installed(self) -> Iterator[StopSignals]:
+        """Take SIGINT and SIGTERM as reasons, until the block is left. Main thread only."""
+
+        def note(number: int, frame: FrameType | None) -> None:
+            self.put(signal.Signals(number).name)
+
+        before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield self
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
