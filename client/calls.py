@@ -33,12 +33,11 @@ class Call:
 class Part:
     """Rows of one call that travel in one message."""
 
-    __slots__ = ("call", "epoch", "first", "reply", "rows", "size_bytes")
+    __slots__ = ("call", "epoch", "first", "reply", "rows")
 
     def __init__(self, rows: Rows, call: Call) -> None:
         self.rows = rows
         self.call = call
-        self.size_bytes = rows.size_bytes()
         self.reply: Reply | None = None
         self.first = 0
         """Place of its first row in the reply."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import gymnasium as gym
@@ -27,7 +28,9 @@ class SpaceCodec:
         self.row_bytes = sum(leaf.dtype.itemsize * int(np.prod(leaf.shape)) for leaf in self.leaves)
         self._name = name
         self._wire_dtypes = tuple(leaf.dtype.newbyteorder("<") for leaf in self.leaves)
-        self._plain = len(self.leaves) == 1 and self.leaves[0].space is space and self.leaves[0].dtype.kind == "f"
+        self._shape = space.shape
+        self._is_plain = isinstance(space, gym.spaces.Box) and self.leaves[0].dtype.kind == "f"
+        self._is_discrete = isinstance(space, gym.spaces.Discrete)
 
     def encode(self, value: Any) -> tuple[bytes, ...]:
         """Encode one value: the bytes of each leaf.
@@ -35,13 +38,8 @@ class SpaceCodec:
         Raises:
             InvalidInputError: wrong structure, shape or dtype, or not finite.
         """
-        if (
-            self._plain
-            and type(value) is np.ndarray
-            and value.dtype == self._wire_dtypes[0]
-            and value.shape == self.leaves[0].shape
-            and np.isfinite(value).all()
-        ):
+        fits = self._is_plain and type(value) is np.ndarray and value.dtype == self._wire_dtypes[0] and value.shape == self._shape
+        if fits and math.isfinite(np.vdot(value, value)):  # then all elements are, at a fifth of the cost of looking at each
             return (value.tobytes(),)
         return self._bytes(flatten(self.space, value, self._name))
 
@@ -55,6 +53,8 @@ class SpaceCodec:
 
     def decode(self, columns: list[Array]) -> Any:
         """Decode the first row of each leaf's column as one value that owns its memory."""
+        if self._is_discrete:
+            return columns[0][0]
         return unflatten(self.space, [column[0].copy() for column in columns])
 
     def decode_batch(self, columns: list[Array]) -> Any:

@@ -121,7 +121,7 @@ class Exchange:
 
     def _send(self, waiting: Sequence[Rows]) -> Call:
         agreement = cast(Agreement, self._transport.agreement)
-        parts = [part for rows in waiting for part in rows.split(agreement.max_rows, agreement.max_bytes)]
+        parts = [part for rows in waiting for part in rows.split(agreement.max_rows, agreement.max_bytes, agreement.row_bytes)]
         return self._transport.send(parts, self._waiter())
 
     def _waiter(self) -> threading.Lock:

@@ -359,7 +359,8 @@ class PolicyClient:
             text = json.dumps(dict(info), allow_nan=False, default=_plain)
         except (TypeError, ValueError) as error:
             raise InvalidInputError(f"info: expected what JSON can hold, received {type(info).__name__}: {error}", field="info") from error
-        room = self._agreement().max_info_bytes
+        agreement = self._agreement()
+        room = agreement.max_bytes - agreement.row_bytes
         if len(text) > room:
             raise InvalidInputError(f"info: expected at most {room} bytes of JSON, received {len(text)}", field="info")
         return text

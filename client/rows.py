@@ -5,18 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from policyserver.flags import StepFlag
-
 __all__ = ["MAX_EPISODE_ID_BYTES", "ROW_OVERHEAD_BYTES", "Episode", "Rows"]
 
 MAX_EPISODE_ID_BYTES = 256
 
-_FIXED_BYTES = 8 + 4 + 1 + 8  # handle, sequence, flags, reward
-_FRAME_BYTES = 16  # what protobuf adds to an id or an info
-ROW_OVERHEAD_BYTES = _FIXED_BYTES + MAX_EPISODE_ID_BYTES + 2 * _FRAME_BYTES
-"""Most that a row takes beside its observation, action and info, bytes."""
-
-_START = int(StepFlag.START)
+ROW_OVERHEAD_BYTES = (8 + 4 + 1 + 8) + MAX_EPISODE_ID_BYTES + 2 * 16
+"""Most that a row takes beside its observation, action and info, bytes: fixed columns, id, and what protobuf adds to id and info."""
 
 
 class Episode:
@@ -41,7 +35,7 @@ class Episode:
         """A thread waits for an answer to this episode's row."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # never changed; not declared frozen, for that would triple the cost of making one
 class Rows:
     """Steps of n different episodes as columns. Either all of them bring an action or none does."""
 
@@ -78,22 +72,19 @@ class Rows:
             select(self.actions, rows, len(self)),
         )
 
-    def split(self, max_rows: int, max_bytes: int) -> Iterator[Rows]:
+    def size_bytes(self, row_bytes: int) -> int:
+        """Bound from above what the rows add to a message, of which each takes at most `row_bytes` beside its info."""
+        return len(self.episodes) * row_bytes + sum(map(len, self.infos))
+
+    def split(self, max_rows: int, max_bytes: int, row_bytes: int) -> Iterator[Rows]:
         """Cut into pieces that fit into a message each."""
-        if len(self) <= max_rows and self.size_bytes() <= max_bytes:
+        if len(self) <= max_rows and self.size_bytes(row_bytes) <= max_bytes:
             yield self
             return
-        values = sum(map(len, self.observations + self.actions)) // len(self)
-        largest = ROW_OVERHEAD_BYTES + values + max(map(len, self.infos))
+        largest = row_bytes + max(map(len, self.infos))
         step = max(1, min(max_rows, max_bytes // largest))
         for first in range(0, len(self), step):
             yield self.select(range(first, min(first + step, len(self))))
-
-    def size_bytes(self) -> int:
-        """Estimate from above what the rows add to a message."""
-        size = len(self) * _FIXED_BYTES + sum(map(len, self.observations + self.actions))
-        size += sum(len(info) + _FRAME_BYTES for info in self.infos if info)
-        return size + sum(MAX_EPISODE_ID_BYTES + _FRAME_BYTES for flag in self.flags if flag & _START)
 
 
 def select(columns: tuple[bytes, ...], rows: Sequence[int], total: int) -> tuple[bytes, ...]:

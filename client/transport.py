@@ -163,7 +163,8 @@ class Transport:
         """
         call = Call(parts, waiter)
         self._queue.extend(call.parts)
-        self._sendable.notify()
+        if self._may_send(self._link):
+            self._sendable.notify()
         return call
 
     def wait(self, call: Call, deadline: float) -> None:
@@ -293,7 +294,7 @@ class Transport:
         rows = size = 0
         while self._queue:
             part = self._queue[0]
-            rows, size = rows + len(part.rows), size + part.size_bytes
+            rows, size = rows + len(part.rows), size + part.rows.size_bytes(agreement.row_bytes)
             if parts and (rows > agreement.max_rows or size > agreement.max_bytes):
                 break
             parts.append(self._queue.popleft())

@@ -42,8 +42,8 @@ class Agreement:
     """Most rows in one message."""
     max_bytes: int
     """Most bytes that the rows of one message may take."""
-    max_info_bytes: int
-    """Most bytes of an info, so that its row still fits into a message."""
+    row_bytes: int
+    """Most bytes that a row takes beside its info."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +107,7 @@ def agree(
             f"{max_message_bytes} and the server reads {info.max_message_bytes}; raise the lower limit",
             field="max_message_bytes",
         )
-    return Agreement(info, observation, action, min(max_rows, info.max_rows_per_message or max_rows), max_bytes, max_bytes - needed)
+    return Agreement(info, observation, action, min(max_rows, info.max_rows_per_message or max_rows), max_bytes, needed)
 
 
 def step_batch(message_id: int, parts: Sequence[Rows], agreement: Agreement) -> pb.StepRequest:
