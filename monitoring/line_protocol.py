@@ -6,6 +6,7 @@ without any set field has no line.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -16,8 +17,11 @@ _TAG_ESCAPES = str.maketrans({",": "\\,", "=": "\\=", " ": "\\ ", "\n": "\\ ", "
 _STRING_ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": " ", "\r": " "})
 
 
+_STRING_SPECIAL = re.compile(r'[\\"\n\r]')
+
+
 def _quoted(value: str) -> str:
-    return f'"{value.translate(_STRING_ESCAPES)}"'
+    return f'"{value.translate(_STRING_ESCAPES)}"' if _STRING_SPECIAL.search(value) else f'"{value}"'
 
 
 def _truth(value: bool) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import operator
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -85,11 +86,12 @@ class Points:
         """
         column = self.columns[name]
         kind = self.schema.types[name]
+        values = column.tolist() if isinstance(column, np.ndarray) else column
         try:
-            if isinstance(column, np.ndarray):
-                return _array_values(column, kind)
-            convert = _CONVERT[kind]
-            return [None if value is None else convert(value) for value in column]
+            try:
+                return _whole_column(values, kind)
+            except TypeError:  # None among them, or values that need a closer look
+                return [None if value is None else _CONVERT[kind](value) for value in values]
         except (TypeError, ValueError, OverflowError) as error:
             raise ValueError(f"{self.measurement}.{name}: expected {kind.value} values, received {column!r:.200} ({error})") from error
 
@@ -121,7 +123,7 @@ def _string(value: Any) -> str:
     return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
-_CONVERT: Mapping[FieldType, Any] = {
+_CONVERT: Mapping[FieldType, Callable[[Any], Any]] = {
     FieldType.FLOAT: _float,
     FieldType.INTEGER: _integer,
     FieldType.BOOLEAN: bool,
@@ -129,15 +131,21 @@ _CONVERT: Mapping[FieldType, Any] = {
 }
 
 
-def _array_values(column: np.ndarray, kind: FieldType) -> list[Any]:
-    """Convert a whole array at once."""
+def _whole_column(values: Sequence[Any], kind: FieldType) -> list[Any]:
+    """Convert a column of ordinary values without looking at each in Python.
+
+    Raises:
+        TypeError: some value is not ordinary.
+    """
     if kind is FieldType.FLOAT:
-        values: list[Any] = column.astype(np.float64).tolist()
-        if not np.isfinite(column).all():
-            values = [_float(value) for value in values]
-        return values
-    if kind is FieldType.INTEGER and column.dtype.kind == "f" and not (column == np.trunc(column)).all():
-        raise ValueError("not whole")
-    dtypes = {FieldType.INTEGER: np.int64, FieldType.BOOLEAN: np.bool_, FieldType.STRING: np.str_}
-    converted: list[Any] = column.astype(dtypes[kind]).tolist()
-    return converted
+        floats = [*map(float, values)]
+        total = sum(floats)
+        if total - total == 0.0:  # only if none is infinite or NaN
+            return floats
+    elif kind is FieldType.INTEGER:
+        integers = [*map(operator.index, values)]
+        if not integers or (min(integers) >= -(2**63) and max(integers) < 2**63):
+            return integers
+    elif kind is FieldType.STRING and "".join(values).isascii():
+        return [*values]
+    raise TypeError("not ordinary")

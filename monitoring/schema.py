@@ -8,7 +8,7 @@ An unset field (None, or NaN in a float field) is not stored.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 from functools import cached_property
 
 TAGS = {
@@ -24,7 +24,7 @@ TAG_UNSET = "none"
 """Recorded for a tag that a point does not set."""
 
 
-class FieldType(Enum):
+class FieldType(StrEnum):
     """Type of a field, the same in every sink."""
 
     FLOAT = "float"
