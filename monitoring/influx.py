@@ -14,6 +14,7 @@ import threading
 import time
 import weakref
 
+from influxdb_client import InfluxDBClient
 from influxdb_client.client.write_api import SYNCHRONOUS
 from influxdb_client.rest import ApiException
 
@@ -142,7 +143,7 @@ class InfluxSink:
 
     def _run(self) -> None:
         """Deliver until the sink is closed and the spool is empty or time is up."""
-        client = self.config.client()
+        client = _client(self.config)
         self._api = client.write_api(write_options=SYNCHRONOUS)
         adopt_at = 0.0
         try:
@@ -261,6 +262,20 @@ class InfluxSink:
         reason = " ".join(refusal.split())
         with (self.config.dead_letter_file).open("ab", buffering=0) as file:
             file.write(f"# {reason}\n".encode() + line)
+
+
+def _client(config: InfluxConfig) -> InfluxDBClient:
+    """Make a client; it connects with its first request."""
+    return InfluxDBClient(
+        url=config.url,
+        token=config.token,
+        org=config.org,
+        timeout=int(config.request_timeout_s * 1000.0),
+        enable_gzip=config.gzip,
+        verify_ssl=config.verify_tls,
+        ssl_ca_cert=str(config.ca_file) if config.ca_file else None,
+        auth_basic=config.basic_authentication,
+    )
 
 
 def _text(body: bytes | str | None) -> str:

@@ -1,4 +1,4 @@
-"""Where InfluxDB is, and how its sink behaves."""
+"""Where InfluxDB is, and how its sink behaves. Needs no influxdb-client, so that it can be asked whether there is to be one."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
-
-from influxdb_client import InfluxDBClient
 
 
 @dataclass(frozen=True)
@@ -106,19 +104,6 @@ class InfluxConfig:
     def dead_letter_file(self) -> Path:
         """File of the lines that the database refused, each under a comment that says why."""
         return self.spool_folder / "dead.lp"
-
-    def client(self) -> InfluxDBClient:
-        """Make a client."""
-        return InfluxDBClient(
-            url=self.url,
-            token=self.token,
-            org=self.org,
-            timeout=int(self.request_timeout_s * 1000.0),
-            enable_gzip=self.gzip,
-            verify_ssl=self.verify_tls,
-            ssl_ca_cert=str(self.ca_file) if self.ca_file else None,
-            auth_basic=self.basic_authentication,
-        )
 
 
 def _is_true(text: str) -> bool:
