@@ -55,10 +55,12 @@ class InfluxSink:
         self._accepted = self._stored = self._dropped = self._dead_lettered = 0
         self._last_error = ""
         self._flush_upto = 0
-        self._gathering = False
+        self._gathering = self._ended = False
         self._closing_by: float | None = None
         self._spool = Spool.create(self.config.spool_folder, self.config.segment_bytes)
         self._orphan: Spool | None = None
+        self._client = _client(self.config)
+        self._api = self._client.write_api(write_options=SYNCHRONOUS)
         self._shipper = threading.Thread(target=self._run, name="influx-shipper", daemon=True)
         self._shipper.start()
 
@@ -89,7 +91,8 @@ class InfluxSink:
         with self._changed:
             upto = self._flush_upto = self._accepted
             self._changed.notify_all()
-            return self._changed.wait_for(lambda: self._stored + self._dead_lettered >= upto, timeout_s)
+            self._changed.wait_for(lambda: self._ended or self._stored + self._dead_lettered >= upto, timeout_s)
+            return self._stored + self._dead_lettered >= upto
 
     def close(self, timeout_s: float) -> None:
         """Deliver for at most `timeout_s` (a request under way may take `request_timeout_s` more), then stop.
@@ -143,8 +146,6 @@ class InfluxSink:
 
     def _run(self) -> None:
         """Deliver until the sink is closed and the spool is empty or time is up."""
-        client = _client(self.config)
-        self._api = client.write_api(write_options=SYNCHRONOUS)
         adopt_at = 0.0
         try:
             while True:
@@ -157,11 +158,17 @@ class InfluxSink:
                     break
         except _Stopped:
             logger.warning("InfluxDB at %s: closed with %d points left in the spool", self.config.location, self.statistics().backlog)
+        except Exception as error:  # no failure may leave writers and flushers waiting for a thread that is gone
+            logger.exception("InfluxDB at %s: delivery failed for good, what is in the spool stays there", self.config.location)
+            with self._changed:
+                self._last_error = f"delivery failed for good: {error}"
         finally:
-            client.close()
+            self._client.close()
             with self._changed:
                 self._closing_by = self._closing_by or time.monotonic()
+                self._ended = True
                 self._spool.close()
+                self._changed.notify_all()
 
     def _wait_for_lines(self, until: float) -> bool:
         """Wait for lines in the spool and let more gather; False if there are none at the time `until`, or when the sink closes."""

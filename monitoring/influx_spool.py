@@ -8,6 +8,7 @@ survives the death of the process, but not of the machine: nothing is synchronis
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import shutil
 import socket
@@ -15,6 +16,8 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+logger = logging.getLogger(__name__)
 
 _SEGMENT = "{:08d}.lp"
 _LOCK = "lock"
@@ -198,11 +201,14 @@ class Spool:
         return Position(segment, offset) if 0 <= offset <= size and segment >= first_segment else beginning
 
     def _set_position(self, position: Position) -> None:
-        """Move the cursor, at once and whole."""
-        temporary = self.folder / f"{_CURSOR}.new"
-        temporary.write_text(f"{position.segment} {position.offset}\n")
-        temporary.replace(self.folder / _CURSOR)
+        """Move the cursor, at once and whole. If the disk is full the file stays behind, and an heir delivers some lines again."""
         self._position = position
+        temporary = self.folder / f"{_CURSOR}.new"
+        try:
+            temporary.write_text(f"{position.segment} {position.offset}\n")
+            temporary.replace(self.folder / _CURSOR)
+        except OSError as error:
+            logger.warning("spool %s: the cursor cannot be written: %s", self.folder.name, error)
 
 
 def _try_lock(folder: Path) -> int | None:

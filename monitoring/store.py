@@ -67,6 +67,7 @@ class EmbeddedStore:
         self._accepted = self._stored = self._dropped = self._dead_lettered = 0
         self._last_error = ""
         self._flush_upto = 0
+        self._ended = False
         self._closing_by: float | None = None
         self._writer = threading.Thread(target=self._run, name="store-writer", daemon=True)
         self._writer.start()
@@ -91,7 +92,8 @@ class EmbeddedStore:
         with self._changed:
             upto = self._flush_upto = self._accepted
             self._changed.notify_all()
-            return self._changed.wait_for(lambda: self._done() >= upto, timeout_s)
+            self._changed.wait_for(lambda: self._ended or self._done() >= upto, timeout_s)
+            return self._done() >= upto
 
     def close(self, timeout_s: float) -> None:
         """Commit what was taken, for at most `timeout_s`, and close the file. Closing again does nothing."""
@@ -134,8 +136,16 @@ class EmbeddedStore:
         try:
             while batch := self._take():
                 self._commit(batch)
+        except Exception as error:  # no failure may leave writers and flushers waiting for a thread that is gone
+            logger.exception("the writer of %s failed, points are lost from now on", self.path)
+            with self._changed:
+                self._last_error = f"the writer failed: {error}"
         finally:
             self._connection.close()
+            with self._changed:
+                self._closing_by = self._closing_by or time.monotonic()
+                self._ended = True
+                self._changed.notify_all()
 
     def _take(self) -> list[Points]:
         """Wait for points and let more gather; empty when the store is closed and drained."""

@@ -235,3 +235,50 @@ def test_rows_of_any_number_are_inserted_once_each(path: Path) -> None:
     tables.insert(connection, points.schema, tables.rows_of(points))
     assert connection.execute("SELECT COUNT(*), SUM(reward) FROM step").fetchone() == (655, 654 * 655 / 2)
     connection.close()
+
+
+def test_a_writer_that_fails_for_good_ends_the_wait_and_says_why(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = EmbeddedStore(path)
+    monkeypatch.setattr("monitoring.store.tables.rows_of", lambda points: 1 / 0)
+    store.write(steps(np.ones(5)))
+    begun = time.monotonic()
+    assert not store.flush(30.0)
+    assert time.monotonic() - begun < 10.0
+    assert "division" in store.statistics().last_error
+    assert "points are lost" in caplog.text
+    store.write(steps(np.ones(5)))
+    assert store.statistics().dropped == 5
+    store.close(1.0)
+
+
+def test_a_writer_killed_in_the_middle_leaves_a_store_of_whole_batches(path: Path) -> None:
+    program = """
+import sys
+from pathlib import Path
+from monitoring.points import Points
+from monitoring.store import EmbeddedStore, StoreConfig
+store = EmbeddedStore(Path(sys.argv[1]), StoreConfig(commit_interval_s=0.0))
+while True:
+    store.write(Points("step", {"run": "r1", "worker": "dead"}, {"reward": [1.0] * 50}))
+    store.flush(10.0)
+    sys.stdout.write("committed\\n")
+    sys.stdout.flush()
+"""
+    writer = subprocess.Popen([sys.executable, "-c", program, str(path)], stdout=subprocess.PIPE)
+    assert writer.stdout is not None
+    committed = [writer.stdout.readline() for _ in range(100)]
+    writer.kill()
+    committed += writer.stdout.read().split(b"\n")[:-1]
+    writer.wait()
+    writer.stdout.close()
+    store = EmbeddedStore(path)
+    store.write(steps(np.ones(1)))
+    assert store.flush(10.0)
+    reader = StoreReader(path)
+    stored = reader.ledger("r1").steps - 1
+    assert stored % 50 == 0
+    assert 0 <= stored // 50 - len(committed) <= 1
+    reader.close()
+    store.close(5.0)
