@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import inspect
+import logging
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,8 @@ from .config import ServerConfig, ServingConfig
 if TYPE_CHECKING:
     from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
     from ray.rllib.env.env_runner_group import EnvRunnerGroup
+
+logger = logging.getLogger(__name__)
 
 _OBJECT_PREFIX = "python:"
 
@@ -84,6 +87,7 @@ def _apply_serving_defaults(built: AlgorithmConfig, config: ServerConfig, env_ru
 
 def _open_recreated(*, env_runner_group: EnvRunnerGroup, env_runner_indices: list[int], **_: Any) -> None:
     """Let restarted actors serve, now that RLlib has given them the current weights."""
+    logger.warning("serving actors %s were restarted: their open episodes and the steps that waited in them are lost", env_runner_indices)
     env_runner_group.foreach_env_runner(lambda runner: runner.open(), remote_worker_ids=env_runner_indices, local_env_runner=False)
 
 

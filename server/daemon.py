@@ -22,6 +22,7 @@ from .config import ServerConfig
 from .driver_link import DriverLink
 from .folder_lock import FolderLock
 from .listen_security import check_free, check_listen
+from .log_setup import adopt_ray_loggers
 from .ray_start import RayProcess
 from .training_hooks import DrainingError, TrainingHooks
 from .training_report import Progress, TrainingReport, training_report
@@ -99,6 +100,9 @@ class Daemon:
     def _start(self, ray_process: RayProcess, store: CheckpointStore, ending: contextlib.ExitStack) -> Algorithm:
         begun = time.monotonic()
         config = self._config
+        import ray.rllib  # noqa: F401  # it has loggers to adopt before it says the first word
+
+        adopt_ray_loggers()
         rllib_config = algorithm_config(config, driver_link=self._link.path if self._link else None)
         ray_process.start(cpu_tickets(rllib_config))
         self._handle_signals()  # again, for Ray has put its own handlers in
@@ -144,43 +148,51 @@ class Daemon:
     def _train_until_stopped(self, algorithm: Algorithm, store: CheckpointStore, sink: Sink) -> None:
         hooks = TrainingHooks(algorithm, self._stopping)
         learner = self._config.learner
-        every = self._config.checkpoints.every_iterations
         failures = 0
         present_at = time.monotonic()
         while not self._stopping.is_set():
             begun = time.monotonic()
             try:
-                result = algorithm.train()
+                report = self._iterate(algorithm, hooks)
+                failures = 0
             except (DrainingError, _DrainTimeoutError) as reason:
-                logger.info("the unfinished iteration is left: %s", "draining took too long" if str(reason) else "stopping")
+                logger.info("the unfinished iteration is left: %s", reason)
                 return
             except Exception as error:
                 failures += 1
                 logger.exception("iteration %d failed, %d in a row; serving goes on", self._progress.iteration + 1, failures)
                 if failures >= learner.max_failures:
-                    with contextlib.suppress(CheckpointError):
-                        self._save(algorithm, store)
+                    self._try_to_save(algorithm, store)
                     raise DaemonError(f"{failures} training iterations failed in a row, the last with {error!r}") from error
                 self._stopping.wait(learner.retry_backoff_s * 2 ** (failures - 1))
                 continue
-            failures = 0
-            now = time.monotonic()
-            report = training_report(
-                result, self._progress, seconds=now - begun, learn_seconds=hooks.take_learn_seconds(),
-                checkpoint=self._saved.path if self._saved else None,
-            )  # fmt: skip
+            if report is not None:
+                self._finish(report, algorithm, store, sink)
+            elif time.monotonic() - begun < _IDLE_PAUSE_S:
+                self._stopping.wait(_IDLE_PAUSE_S)
             if algorithm.env_runner_group.num_healthy_remote_workers() or not algorithm.config.num_env_runners:
-                present_at = now
-            elif now - present_at > _ACTOR_ABSENCE_S:
+                present_at = time.monotonic()
+            elif time.monotonic() - present_at > _ACTOR_ABSENCE_S:
                 raise DaemonError(f"no serving actor came back within {_ACTOR_ABSENCE_S:.0f} s; its error is in the log above")
-            if report is None:
-                if now - begun < _IDLE_PAUSE_S:
-                    self._stopping.wait(_IDLE_PAUSE_S)
-                continue
-            self._progress = report.progress
-            if every and report.iteration % every == 0:
-                report = dataclasses.replace(report, checkpoint_path=str(self._save(algorithm, store).path))
-            self._publish(report, algorithm, sink)
+
+    def _iterate(self, algorithm: Algorithm, hooks: TrainingHooks) -> TrainingReport | None:
+        """Run one training iteration; None if there was nothing to learn from."""
+        begun = time.monotonic()
+        result = algorithm.train()
+        return training_report(
+            result,
+            self._progress,
+            seconds=time.monotonic() - begun,
+            learn_seconds=hooks.take_learn_seconds(),
+            checkpoint=self._saved.path if self._saved else None,
+        )
+
+    def _finish(self, report: TrainingReport, algorithm: Algorithm, store: CheckpointStore, sink: Sink) -> None:
+        self._progress = report.progress
+        every = self._config.checkpoints.every_iterations
+        if every and report.iteration % every == 0 and self._try_to_save(algorithm, store) and self._saved:
+            report = dataclasses.replace(report, checkpoint_path=str(self._saved.path))
+        self._publish(report, algorithm, sink)
 
     def _publish(self, report: TrainingReport, algorithm: Algorithm, sink: Sink) -> None:
         logger.info("%s", report)
@@ -188,10 +200,18 @@ class Daemon:
         tags = {"run": self._config.run_folder.resolve().name, "policy": self._config.algorithm.name, "worker": f"server-{os.getpid()}"}
         sink.write(Points.one("train", tags, {name: value for name, value in dataclasses.asdict(report).items() if value is not None}))
 
-    def _save(self, algorithm: Algorithm, store: CheckpointStore) -> Checkpoint:
+    def _save(self, algorithm: Algorithm, store: CheckpointStore) -> None:
         self._saved = store.save(lambda folder: algorithm.save_to_path(str(folder)), self._progress)
         logger.info("saved %s", self._saved.path)
-        return self._saved
+
+    def _try_to_save(self, algorithm: Algorithm, store: CheckpointStore) -> bool:
+        """Save, or say why not: a full disk is no reason to stop serving."""
+        try:
+            self._save(algorithm, store)
+        except CheckpointError as error:
+            logger.error("no checkpoint was written: %s", error)
+            return False
+        return True
 
     # --- end --------------------------------------------------------------------------------------------------------------------------
 
@@ -206,7 +226,7 @@ class Daemon:
             self.stop()
 
         def on_alarm(_: int, __: Any) -> None:
-            raise _DrainTimeoutError("too long")
+            raise _DrainTimeoutError("it took too long")
 
         signal.signal(signal.SIGTERM, on_stop)
         signal.signal(signal.SIGINT, on_stop)

@@ -23,3 +23,10 @@ def log_to(level: str, file: Path | None = None) -> None:
     logging.captureWarnings(True)
     for name in _CHATTER:
         logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def adopt_ray_loggers() -> None:
+    """Let Ray's messages go where all others go; at its import, Ray gives its loggers a handler and a format of their own."""
+    for name in ("ray", "ray.rllib", "ray.data", "ray.train", "ray.tune", "ray.serve"):
+        logging.getLogger(name).handlers.clear()
+        logging.getLogger(name).propagate = True

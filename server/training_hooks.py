@@ -44,7 +44,7 @@ class TrainingHooks:
         @functools.wraps(call)
         def hooked(func: Any, *args: Any, **kwargs: Any) -> Any:
             if self._stopping.is_set() and _samples(func):
-                raise DrainingError
+                raise DrainingError("the server is stopping")
             return call(func, *args, **kwargs)
 
         return hooked

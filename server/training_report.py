@@ -89,13 +89,13 @@ def training_report(
     """
     sampled = result.get("env_runners", {})
     learned = {name: stats for name, stats in result.get("learners", {}).items() if name != "__all_modules__"}
-    steps = int(sampled.get("num_env_steps_sampled", 0))
+    steps = int(_finite(sampled.get("num_env_steps_sampled")) or 0)  # NaN when nothing was sampled
     if not (steps and learned):
         return None
     return TrainingReport(
         iteration=before.iteration + 1,
         weights_seq_no=max(before.weights_seq_no, *(int(stats.get("weights_seq_no", 0)) for stats in learned.values())),
-        return_mean=_finite(sampled.get("episode_return_mean")) if sampled.get("num_episodes", 0) else None,
+        return_mean=_finite(sampled.get("episode_return_mean")) if _finite(sampled.get("num_episodes")) else None,
         loss=_mean(learned, "total_loss"),
         kl=_mean(learned, "mean_kl_loss"),
         entropy=_mean(learned, "entropy"),
@@ -105,7 +105,7 @@ def training_report(
         learn_seconds=learn_seconds,
         learner_updates=before.learner_updates + 1,
         checkpoint_path="" if checkpoint is None else str(checkpoint),
-        staleness_mean=float(sampled.get(VERSIONS_BEHIND, 0.0)) / steps,
+        staleness_mean=(_finite(sampled.get(VERSIONS_BEHIND)) or 0.0) / steps,
     )
 
 
