@@ -40,6 +40,8 @@ class EpisodesSection:
     """Steps after which the run ends; none: only when it is asked to."""
     training_enabled: bool = True
     """Whether the server may learn from the episodes."""
+    steps_waiting_limit: int | None = None
+    """Simulated bars pause while this many steps wait for the learner at the server; none: they never do."""
     show_prediction: bool = True
     """Whether observations have the regressor's forecast in them, or zeros in its place."""
     first_round: int = 0
@@ -48,8 +50,9 @@ class EpisodesSection:
     def __post_init__(self) -> None:
         _at_least("concurrent", self.concurrent, 1)
         _at_least("first_round", self.first_round, 0)
-        if self.steps is not None:
-            _at_least("steps", self.steps, 1)
+        for name in ("steps", "steps_waiting_limit"):
+            if getattr(self, name) is not None:
+                _at_least(name, getattr(self, name), 1)
 
 
 @dataclass(frozen=True, slots=True)

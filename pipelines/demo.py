@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.resources
-import logging
-import os
 import socket
 import tomllib
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Literal, TextIO
 
 from monitoring.page.server import PageServer
 from monitoring.reader import Ledger, StoreReader
@@ -19,7 +17,7 @@ from monitoring.sink import Sink
 from pipelines.config import EpisodesSection, PipelineConfig, RecordingSection, ServerSection
 from pipelines.pipeline import Pipeline
 from pipelines.prices import PricesConfig
-from pipelines.run import closing_sink, connect, wait_for_end
+from pipelines.run import ENDED, closing_sink, connect, wait_for_end
 from pipelines.run_folder import new_run_folder, newest_run_folder
 from pipelines.server_process import ServerProcess
 from pipelines.server_watch import ServerWatch
@@ -29,10 +27,11 @@ from pipelines.summary import Summary, summarise
 from pipelines.terminal import TerminalView
 from policyserver.settings import dump_toml, load
 
-logger = logging.getLogger(__name__)
-
 DEFAULT_STEPS = 400_000
 """Steps of a demo: enough to see the policy learn."""
+
+_STEPS_WAITING_LIMIT = 5_000
+"""A little more than a training batch: the learner never waits, and no step is older than two policy versions."""
 
 _USUAL_PORT = 9900
 _READY_TIMEOUT_S = 120.0
@@ -47,8 +46,8 @@ class DemoOptions:
 
     seed: int = 0
     """Of prices, initial weights and sampled actions."""
-    process: str = "ou"
-    """`ou` or `gbm`."""
+    process: Literal["ou", "gbm"] = "ou"
+    """Law of the simulated prices."""
     csv_files: tuple[Path, ...] = ()
     """Files of bars to trade instead of simulated prices."""
     episodes: int = 64
@@ -65,7 +64,19 @@ class DemoOptions:
     """Folder of the run folders."""
 
 
-def run_demo(options: DemoOptions, out: TextIO, stop: StopSignals) -> Summary:
+@dataclass(frozen=True, slots=True)
+class DemoResult:
+    """What a demo leaves behind."""
+
+    summary: Summary
+    """The run in figures."""
+    folder: Path
+    """Its run folder."""
+    interrupted: bool
+    """Whether it was stopped before it had its steps."""
+
+
+def run_demo(options: DemoOptions, out: TextIO, stop: StopSignals) -> DemoResult:
     """Run the demo to its end and write the summary.
 
     Args:
@@ -85,7 +96,7 @@ def run_demo(options: DemoOptions, out: TextIO, stop: StopSignals) -> Summary:
     with ExitStack() as stack:
         server = ServerProcess(_write_server_config(config, folder), config.server.address, folder / "server.out")
         stack.callback(server.stop, _SERVER_STOP_S)
-        server.start(on_death=lambda error: stop.put(str(error)))
+        server.start(on_death=stop.put)
         out.write(f"starting the policy server on {config.server.address} (log: {folder / 'server.out'})\n")
         out.flush()
         server.wait_until_serving(_READY_TIMEOUT_S)
@@ -95,7 +106,7 @@ def run_demo(options: DemoOptions, out: TextIO, stop: StopSignals) -> Summary:
         out.write(f"live page: {page.address}\n")
         out.flush()
         before = _recorded(folder, config)
-        pipeline, watch, leaked = _play(config, sink, out, page.address, stop)
+        pipeline, watch, leaked, reason = _play(config, sink, out, page.address, stop)
         sink.flush(_FLUSH_S)
         after = _recorded(folder, config)
         recorded = Ledger(after.steps - before.steps, after.reward_sum - before.reward_sum)
@@ -104,27 +115,26 @@ def run_demo(options: DemoOptions, out: TextIO, stop: StopSignals) -> Summary:
         summary.write(path)
     out.write(f"\n{summary.table()}{'run folder':<18}{folder}\n")
     out.flush()
-    return summary
+    return DemoResult(summary, folder, interrupted=reason != ENDED)
 
 
-def _play(config: PipelineConfig, sink: Sink, out: TextIO, page: str, stop: StopSignals) -> tuple[Pipeline, ServerWatch, int | None]:
-    """Run the pipeline until it ends or `stop` has a reason; return it, what the server said last, and the episodes it still held."""
+def _play(config: PipelineConfig, sink: Sink, out: TextIO, page: str, stop: StopSignals) -> tuple[Pipeline, ServerWatch, int | None, str]:
+    """Run the pipeline until it ends or `stop` has a reason; return it, what the server said, the episodes it still held, and the reason."""
     with connect(config) as policy:
-        tags = {"run": config.recording.run, "policy": config.recording.policy, "worker": f"{socket.gethostname()}-{os.getpid()}"}
-        watch = ServerWatch(policy, sink, tags)
         pipeline = Pipeline(config, policy, sink)
+        watch = ServerWatch(policy, pipeline.pacer, sink, pipeline.tags)
         headline = f"{config.recording.run}   {config.prices.process}   {', '.join(pipeline.symbols)}   page {page}   Ctrl-C ends"
         view = TerminalView(SnapshotTaker(pipeline, watch), out, lambda: headline)
         try:
             with pipeline.running():
                 watch.start()
                 view.start()
-                logger.info("ending: %s", wait_for_end(pipeline, stop))
+                reason = wait_for_end(pipeline, stop)
         finally:
             view.stop()
             watch.stop()
         stats = watch.ask()
-    return pipeline, watch, stats.episodes_open if stats else None
+    return pipeline, watch, stats.episodes_open if stats else None, reason
 
 
 def _pipeline_config(options: DemoOptions, folder: Path) -> PipelineConfig:
@@ -140,21 +150,22 @@ def _pipeline_config(options: DemoOptions, folder: Path) -> PipelineConfig:
             episodes=dataclasses.replace(config.episodes, steps=options.steps, first_round=-(-played // config.episodes.concurrent)),
         )
     else:
-        prices = PricesConfig(process="csv", csv_files=options.csv_files) if options.csv_files else PricesConfig(process=_process(options))
+        prices = PricesConfig(process="csv", csv_files=options.csv_files) if options.csv_files else PricesConfig(process=options.process)
         config = PipelineConfig(
             seed=options.seed,
             server=ServerSection(address=address),
-            episodes=EpisodesSection(concurrent=options.episodes, steps=options.steps, show_prediction=options.show_prediction),
+            episodes=EpisodesSection(
+                concurrent=options.episodes,
+                steps=options.steps,
+                steps_waiting_limit=_STEPS_WAITING_LIMIT,
+                show_prediction=options.show_prediction,
+            ),
             prices=prices,
             recording=RecordingSection(run=folder.name, policy="PPO", store=folder / "store.sqlite"),
             stop_timeout_s=_EPISODES_END_S,
         )
     file.write_text(dump_toml(config), encoding="utf-8")
     return config
-
-
-def _process(options: DemoOptions) -> Any:
-    return options.process
 
 
 def _write_server_config(config: PipelineConfig, folder: Path) -> Path:

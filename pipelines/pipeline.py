@@ -17,6 +17,7 @@ from pipelines.events import EndEvent, Episode, Event, OpenEvent
 from pipelines.latency import LatencyHistogram
 from pipelines.node import Node, NodeError, NodeGroup, NodeStatistics
 from pipelines.nodes import EpisodeNode, ExecutionNode, MarketNode, PolicyNode, PortfolioNode, RewardNode, SignalNode
+from pipelines.pacer import Pacer
 from pipelines.prices import PriceSource, make_source
 from pipelines.routes import Recorder, Routes
 from pipelines.run_state import RunState
@@ -51,17 +52,18 @@ class Pipeline:
         slots, nodes = config.episodes.concurrent, config.nodes
         source = source or make_source(config.prices, config.seed)
         self.symbols = source.symbols
-        tags = {
+        self.tags = {
             "run": config.recording.run,
             "policy": config.recording.policy,
             "process": config.prices.process,
             "worker": f"{socket.gethostname()}-{os.getpid()}",
         }
-        recorder = Recorder(sink, tags)
+        recorder = Recorder(sink, self.tags)
         self.run = RunState(slots, config.episodes.steps)
+        self.pacer = Pacer(config.episodes.steps_waiting_limit, self.run)
         self._routes = routes = Routes()
         base = (nodes.inbox, self, routes)
-        routes.market = _group("market", nodes.market_threads, lambda name: MarketNode(name, *base))
+        routes.market = _group("market", nodes.market_threads, lambda name: MarketNode(name, *base, self.pacer))
         routes.execution = _group("execution", nodes.execution_threads, lambda name: ExecutionNode(name, *base, recorder))
         self._rewards = [RewardNode(name, *base, self.run, recorder, policy) for name in _names("reward", nodes.reward_threads)]
         routes.reward = NodeGroup("reward", self._rewards, _slot)

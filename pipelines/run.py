@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -13,6 +12,7 @@ from monitoring.sink import Sink
 from pipelines.config import PipelineConfig
 from pipelines.pipeline import Pipeline
 from pipelines.recording import open_sink
+from pipelines.server_watch import ServerWatch
 from pipelines.stop_signals import StopSignals
 
 logger = logging.getLogger(__name__)
@@ -48,10 +48,13 @@ def closing_sink(config: PipelineConfig) -> Iterator[Sink]:
         sink.close(SINK_CLOSE_S)
 
 
+ENDED = "ended"
+"""The reason to stop when the pipeline has done what it was to do, or has failed."""
+
+
 def wait_for_end(pipeline: Pipeline, stop: StopSignals) -> str:
-    """Wait until the pipeline has ended or somebody wants it to; return which."""
-    waiter = threading.Thread(target=lambda: (pipeline.wait(), stop.put("ended")), name="pipeline-end", daemon=True)
-    waiter.start()
+    """Wait until the pipeline has ended or somebody wants it to; return the reason. Raises as `StopSignals.wait` does."""
+    pipeline.run.when_ended(lambda: stop.put(ENDED))
     return stop.wait()
 
 
@@ -64,7 +67,11 @@ def run_pipeline(config: PipelineConfig, stop: StopSignals) -> Pipeline:
     with ExitStack() as stack:
         sink = stack.enter_context(closing_sink(config))
         policy = stack.enter_context(connect(config))
-        pipeline = stack.enter_context(Pipeline(config, policy, sink).running())
+        pipeline = Pipeline(config, policy, sink)
+        watch = ServerWatch(policy, pipeline.pacer, sink, pipeline.tags)
+        stack.callback(watch.stop)
+        stack.enter_context(pipeline.running())
+        watch.start()
         logger.info("trading %d episodes of %s against %s", config.episodes.concurrent, ", ".join(pipeline.symbols), config.server.address)
         logger.info("stopping: %s", wait_for_end(pipeline, stop))
     logger.info("stopped after %d steps, %d episodes", pipeline.run.steps, sum(pipeline.run.endings.values()))

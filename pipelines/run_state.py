@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, deque
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from pipelines.events import Decision, Ending
@@ -89,6 +90,7 @@ class RunState:
         self._steps_wanted = steps
         self._steps = 0
         self._slots_out = slots
+        self._on_end: list[Callable[[], None]] = []
 
     @property
     def steps(self) -> int:
@@ -112,12 +114,28 @@ class RunState:
         """Say that slots will get no further episode; the run has ended when all are back."""
         with self._lock:
             self._slots_out -= count
-            if self._slots_out <= 0:
-                self.ended.set()
+            all_back = self._slots_out <= 0
+        if all_back:
+            self._end()
 
     def fail(self, error: BaseException) -> None:
         """Fail the run; the first error is the one that is kept."""
         with self._lock:
             self.failure = self.failure or error
         self.stopping.set()
-        self.ended.set()
+        self._end()
+
+    def when_ended(self, callback: Callable[[], None]) -> None:
+        """Call back when the run has ended, on the thread that ends it; at once if it has."""
+        with self._lock:
+            if not self.ended.is_set():
+                self._on_end.append(callback)
+                return
+        callback()
+
+    def _end(self) -> None:
+        with self._lock:
+            self.ended.set()
+            callbacks, self._on_end = self._on_end, []
+        for callback in callbacks:
+            callback()

@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import grpc
 
@@ -47,7 +48,7 @@ class ServerProcess:
         self._max_restarts = max_restarts
         self._lock = threading.Lock()  # guards what follows
         self._process: subprocess.Popen[bytes] | None = None
-        self._health_call: grpc.Call | None = None
+        self._health_call: Any = None
         self._was_serving = False
         self._stopping = False
         self._on_death: Callable[[Exception], None] = lambda error: None

@@ -1,4 +1,4 @@
-"""Asks the policy server once a second how serving and learning go, and records the answer."""
+"""Asks the policy server how serving and learning go, tells the pacer, and records the answer once a second."""
 
 from __future__ import annotations
 
@@ -12,9 +12,15 @@ from monitoring.points import Points
 from monitoring.schema import SERVER
 from monitoring.sink import Sink
 from pipelines.node import Node
+from pipelines.pacer import Pacer
 from policyserver.errors import PolicyServerError
 
 logger = logging.getLogger(__name__)
+
+ASK_S = 0.25
+"""Seconds from one question to the next."""
+
+_ANSWERS_PER_POINT = 4
 
 
 class StatsService(Protocol):
@@ -27,12 +33,14 @@ class StatsService(Protocol):
 class ServerWatch(Node[Any]):
     """Keeps the newest statistics, those of a server that died meanwhile included in the sums."""
 
-    def __init__(self, service: StatsService, sink: Sink, tags: Mapping[str, str], *, interval_s: float = 1.0) -> None:
-        """Watch `service`; points go to `sink` with `tags` (run, policy, worker)."""
-        super().__init__("server-watch", interval_s=interval_s)
+    def __init__(self, service: StatsService, pacer: Pacer, sink: Sink, tags: Mapping[str, str]) -> None:
+        """Watch `service`; points go to `sink` with the run, policy and worker of `tags`."""
+        super().__init__("server-watch", interval_s=ASK_S)
         self._service = service
+        self._pacer = pacer
+        self._answers = 0
         self._sink = sink
-        self._tags = dict(tags)
+        self._tags = {name: value for name, value in tags.items() if name in SERVER.tags}
         self._boots: dict[str, ServerStats] = {}
         self._staleness_sum = 0.0
         self._staleness_steps = 0
@@ -73,7 +81,11 @@ class ServerWatch(Node[Any]):
 
     def _process(self, batch: list[Any]) -> None:
         stats = self.ask()
+        self._pacer.update(stats.steps_waiting if stats else 0)
         if stats is None:
+            return
+        self._answers += 1
+        if self._answers % _ANSWERS_PER_POINT != 1:
             return
         fields = {name: value for name, value in dataclasses.asdict(stats).items() if name in SERVER.types and value is not None}
         self._sink.write(Points.one("server", self._tags, fields))

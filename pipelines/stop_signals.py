@@ -14,15 +14,22 @@ class StopSignals:
 
     def __init__(self) -> None:
         """Start without a reason."""
-        self._reasons: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._reasons: queue.SimpleQueue[str | Exception] = queue.SimpleQueue()
 
-    def put(self, reason: str) -> None:
-        """Say that it is over."""
+    def put(self, reason: str | Exception) -> None:
+        """Say that it is over, and why; an exception is raised again where it is waited for."""
         self._reasons.put(reason)
 
     def wait(self) -> str:
-        """Return the first reason to stop, when there is one."""
-        return self._reasons.get()
+        """Return the first reason to stop, when there is one: the name of a signal, or what was put in.
+
+        Raises:
+            Exception: What was put in, if it is one.
+        """
+        reason = self._reasons.get()
+        if isinstance(reason, Exception):
+            raise reason
+        return reason
 
     @contextmanager
     def installed(self) -> Iterator[StopSignals]:

@@ -101,7 +101,8 @@ class Summary:
             ),
             (
                 "action latency",
-                f"p50 {self.action_latency_p50_ms:.1f} ms, p99 {self.action_latency_p99_ms:.1f} ms, max {self.action_latency_max_ms:.1f} ms",
+                f"p50 {self.action_latency_p50_ms:.1f} ms, p99 {self.action_latency_p99_ms:.1f} ms, "
+                f"max {self.action_latency_max_ms:.1f} ms",
             ),
             ("fallback actions", f"{self.fallback_actions}, {self.fallback_actions_reported} reported"),
             (

@@ -1,0 +1,121 @@
+"""`policy-pipeline learn`: the demo's problem for three seeds, its controls beside, and a table and a picture of what came of it.
+
+The controls: the same without the regressor's forecast in the observation, and geometric Brownian motion without drift, where nobody can
+earn anything but may save costs.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TextIO
+
+import numpy as np
+
+from monitoring.reader import StoreReader
+from pipelines.demo import DEFAULT_STEPS, DemoOptions, DemoResult, run_demo
+from pipelines.learning_picture import Curve, Panel, draw
+from pipelines.stop_signals import StopSignals
+
+SEEDS = (0, 1, 2)
+_POINTS = 80
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """A problem to learn."""
+
+    title: str
+    """What it is called in the table and the picture."""
+    process: Literal["ou", "gbm"]
+    """Law of the prices."""
+    show_prediction: bool
+    """Whether the policy sees the forecast."""
+
+
+VARIANTS = (
+    Variant("OU", "ou", show_prediction=True),
+    Variant("OU, forecast hidden", "ou", show_prediction=False),
+    Variant("GBM without drift", "gbm", show_prediction=True),
+)
+
+
+def learn(folder: Path, steps: int | None, out: TextIO, stop: StopSignals) -> None:
+    """Run every variant for every seed; write learning.md and learning.svg into `folder`.
+
+    Args:
+        folder: Where they go.
+        steps: Steps of each run; None takes the demo's.
+        out: Where the runs are shown.
+        stop: Ends the run at hand, and with it the rest; nothing is written then.
+    """
+    results: dict[tuple[Variant, int], DemoResult] = {}
+    for variant in VARIANTS:
+        for seed in SEEDS:
+            out.write(f"\n{variant.title}, seed {seed} ({len(results) + 1} of {len(VARIANTS) * len(SEEDS)})\n")
+            options = DemoOptions(seed=seed, process=variant.process, show_prediction=variant.show_prediction, steps=steps or DEFAULT_STEPS)
+            result = run_demo(options, out, stop)
+            if result.interrupted:
+                out.write("interrupted: nothing is written\n")
+                return
+            results[variant, seed] = result
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "learning.svg").write_text(draw([_panel(variant, results) for variant in VARIANTS]), encoding="utf-8")
+    (folder / "learning.md").write_text(_document(results, steps), encoding="utf-8")
+    out.write(f"wrote {folder / 'learning.md'} and {folder / 'learning.svg'}\n")
+
+
+def _panel(variant: Variant, results: dict[tuple[Variant, int], DemoResult]) -> Panel:
+    """Return the picture of one variant: a curve for each seed, and the baselines of the first."""
+    curves = [_curve(f"policy, seed {seed}", results[variant, seed], "mean") for seed in SEEDS]
+    curves.append(_curve("random", results[variant, SEEDS[0]], "random"))
+    curves.append(_curve("no trade", results[variant, SEEDS[0]], "no_trade"))
+    return Panel(variant.title, tuple(curves))
+
+
+def _curve(name: str, result: DemoResult, column: str) -> Curve:
+    """Return mean returns over steps, as recorded."""
+    reader = StoreReader(result.folder / "store.sqlite")
+    try:
+        series = reader.returns(result.folder.name, _POINTS)
+    finally:
+        reader.close()
+    episodes = np.cumsum(series["episodes"])
+    steps = episodes / max(float(episodes[-1]), 1.0) * result.summary.steps if len(episodes) else episodes
+    points = [(float(x), float(y)) for x, y in zip(steps, series[column], strict=True) if y is not None]
+    return Curve(name, tuple(points))
+
+
+def _document(results: dict[tuple[Variant, int], DemoResult], steps: int | None) -> str:
+    """Return the table as Markdown."""
+    command = "make learn" + (f' ARGS="--steps {steps}"' if steps else "")
+    lines = [
+        "# What the demo learns",
+        "",
+        f"Made by `{command}` on {os.cpu_count()} cores ({platform.machine()}, Python {platform.python_version()}). Mean ± standard error over",
+        "the last tenth of the episodes (skill: of the steps). Returns are in units of reward, 100 times the log-equity gained; profit and costs",
+        "are fractions of the initial equity, and on a fair game (GBM without drift) profit plus costs is 0 for whoever trades.",
+        "",
+        "![Mean return over the course of training](learning.svg)",
+        "",
+        "| prices | seed | steps | seconds | steps/s | policy | no trade | random | profit + costs | random: profit + costs | regressor skill | "
+        "dropped | staleness |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for (variant, seed), result in results.items():
+        s = result.summary
+        lines.append(
+            f"| {variant.title} | {seed} | {s.steps:,} | {s.seconds:.0f} | {s.steps_per_s:,.0f} "
+            f"| {_pair(s.return_mean, s.return_stderr)} | {_pair(s.no_trade_mean, s.no_trade_stderr)} "
+            f"| {_pair(s.random_mean, s.random_stderr)} "
+            f"| {_pair(s.profit_mean + s.costs_mean, s.profit_plus_costs_stderr, 4)} "
+            f"| {_pair(s.random_profit_mean + s.random_costs_mean, s.random_profit_plus_costs_stderr, 4)} "
+            f"| {_pair(s.regressor_skill, s.regressor_skill_stderr, 4)} | {s.steps_dropped / max(s.steps, 1):.1%} | {s.staleness_mean:.2f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _pair(mean: float, stderr: float, digits: int = 2) -> str:
+    return f"{mean:+.{digits}f} ± {stderr:.{digits}f}"
