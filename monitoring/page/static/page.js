@@ -112,7 +112,7 @@ function showDecisions(rows) {
       cell.className = className;
     };
     const action = ACTIONS[row.action] ?? "–";
-    cell(new Date(row.time_ns / 1e6).toLocaleTimeString(), "");
+    cell(clock(row.time_ns / 1e9, 1), "");
     cell(row.episode ?? "–", "episode");
     cell(row.symbol, "");
     cell(whole(row.bar));
