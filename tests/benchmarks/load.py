@@ -104,17 +104,18 @@ def open_many(address: str, *, episodes: int, rounds: int, rows_per_call: int, t
     """Hold many episodes open, step them in random order through one client, and look for anything mixed up.
 
     By content: with a policy that doesn't explore, every observation has one known action; and every episode has its own reward, so that
-    the mean return of each group that ends is known to the last digit.
+    the server's mean return of each group that ends is known to the last digit (the server keeps it for episodes that are trained on).
     """
     random = np.random.default_rng(0)
     rewards = random.permutation(episodes) / 1024  # exact in binary: sums have no rounding to hide behind
     latencies: list[int] = []
     stepping_s = 0.0
-    actions_wrong = groups_wrong = 0
+    actions_wrong = returns_wrong = 0
     with PolicyClient(address) as client:
         rows = observations(client, episodes, 1, scale=30.0)  # far from the origin, where the actions of an untrained net differ
         kinds = np.arange(episodes) % (KNOWN_OBSERVATIONS if known_actions else episodes)
         known = _actions_one_by_one(client, rows[:KNOWN_OBSERVATIONS]) if known_actions else None
+        before = client.stats()
         ids = np.array(client.start_episodes(episodes, training_enabled=training))
         for _ in range(rounds):
             for chunk in _chunks(random.permutation(episodes), rows_per_call):
@@ -125,18 +126,22 @@ def open_many(address: str, *, episodes: int, rounds: int, rows_per_call: int, t
                 stepping_s += (time.perf_counter_ns() - asked) / 1e9
                 if known is not None:
                     actions_wrong += int(np.count_nonzero(np.asarray(actions) != known[kinds[chunk]]))
-        opened = client.stats().episodes_open
+        opened = client.stats().episodes_open - before.episodes_open
         for chunk in _chunks(random.permutation(episodes), RETURNS_REMEMBERED):
             client.end_episodes(ids[chunk].tolist(), rows[chunk])
-            groups_wrong += len(chunk) == RETURNS_REMEMBERED and client.stats().return_mean != np.mean(rewards[chunk]) * rounds
-        leaked = client.stats().episodes_open
-    return _summary(np.array(latencies), episodes * rounds / stepping_s) | {
+            if training and len(chunk) == RETURNS_REMEMBERED:
+                returns_wrong += client.stats().return_mean != np.mean(rewards[chunk]) * rounds
+        after = client.stats()
+    found = {
         "actions_total": episodes * rounds,
         "episodes_open": opened,
-        "episodes_leaked": leaked,
-        "actions_mixed_up": actions_wrong,
-        "returns_mixed_up": int(groups_wrong),
+        "episodes_leaked": after.episodes_open - before.episodes_open,
+        "reward_sum_off_by": after.reward_sum - before.reward_sum - float(rewards.sum()) * rounds,
     }
+    checked = ({"actions_mixed_up": actions_wrong} if known_actions else {}) | (
+        {"returns_mixed_up": int(returns_wrong)} if training else {}
+    )
+    return _summary(np.array(latencies), episodes * rounds / stepping_s) | found | checked
 
 
 def _actions_one_by_one(client: PolicyClient, rows: Observations) -> Actions:
