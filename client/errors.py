@@ -24,7 +24,7 @@ class BatchError(PolicyServerError):
         super().__init__(text, code=error.code, reason=error.reason, field=error.field)
         self.rows = rows
         self.actions = actions
-        self.errors = errors
+        self.errors = dict(sorted(errors.items()))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return BatchError, (self.rows, self.actions, self.errors)

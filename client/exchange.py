@@ -101,16 +101,12 @@ class Exchange:
                 transport.wait(call, deadline)
                 with lock:
                     waiting, refusals = self._settle(call, outcome)
-                    if waiting and time.monotonic() >= deadline:
-                        self._give_up(waiting, refusals, outcome, timeout_s)
-                        waiting = []
-                if waiting and refusals:
+                if refusals:
                     transport.pause(min(pause_s, deadline - time.monotonic()))
                     pause_s = min(2 * pause_s, self._config.overload_backoff_max_s)
                 if waiting:
                     with lock:
-                        transport.check()
-                        waiting = self._drop_lost(waiting, outcome)
+                        waiting = self._still_waiting(waiting, refusals, outcome, deadline, timeout_s)
                         call = self._send(waiting)
             return outcome
         finally:
@@ -165,16 +161,22 @@ class Exchange:
                 waiting.append(rows.select(later))
         return waiting, refusals
 
-    def _give_up(self, waiting: Sequence[Rows], refusals: dict[int, PolicyServerError], outcome: Outcome, timeout_s: float) -> None:
-        """Book that the time is over: what was refused is free again, what was not answered stays frozen."""
+    def _still_waiting(
+        self, waiting: list[Rows], refusals: dict[int, PolicyServerError], outcome: Outcome, deadline: float, timeout_s: float
+    ) -> list[Rows]:
+        """Find the rows that are worth sending again; the others get their errors."""
+        self._transport.check()
+        if time.monotonic() < deadline:
+            return self._drop_lost(waiting, outcome)
         for rows in waiting:
             self._ledger.abandon(rows)
             for row, index in enumerate(rows.indices):
-                if index in refusals:
+                if index in refusals:  # it changed nothing there, so that the episode is free to do something else
                     self._ledger.refuse(rows, row, refusals[index])
                     outcome.errors[index] = refusals[index]
-                else:
+                else:  # it may have been applied: it stays frozen
                     outcome.errors[index] = self._transport.timeout(timeout_s)
+        return []
 
     def _drop_lost(self, waiting: Sequence[Rows], outcome: Outcome) -> list[Rows]:
         """Sort out the rows of episodes that the ledger has closed meanwhile."""

@@ -6,6 +6,7 @@ Its policy: the action is 7 * sequence mod 3 on Discrete(3), so that a test can 
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 import uuid
 from collections import Counter
@@ -16,6 +17,7 @@ from typing import Any, Self
 import grpc
 import gymnasium as gym
 import numpy as np
+
 from policyserver.errors import EpisodeUnknownError, HandshakeError, PolicyServerError, SequenceError, to_metadata, to_row_error
 from policyserver.flags import PROTOCOL_VERSION, StepFlag
 from policyserver.spaces import describe, from_proto, same, to_proto
@@ -23,8 +25,8 @@ from policyserver.tensors import from_tensor, to_tensor
 from policyserver.v1 import policy_service_pb2 as pb
 from policyserver.v1 import policy_service_pb2_grpc as pb_grpc
 
-OBSERVATION_SPACE = gym.spaces.Box(-100, 100, (10,), np.float32)
-ACTION_SPACE = gym.spaces.Discrete(3)
+OBSERVATION_SPACE: gym.Space[Any] = gym.spaces.Box(-100, 100, (10,), np.float32)
+ACTION_SPACE: gym.Space[Any] = gym.spaces.Discrete(3)
 RowRefusal = Callable[[str, int], PolicyServerError | None]
 
 
@@ -79,7 +81,7 @@ class Servicer(pb_grpc.PolicyServiceServicer):
         await context.write(pb.StepResponse(handshake=pb.HandshakeReply(info=self.info())))
         while True:
             request = await context.read()
-            if request is grpc.aio.EOF:
+            if request is grpc.aio.EOF:  # type: ignore[attr-defined]
                 return
             reply = self._apply(request.batch)
             await self.gate.wait()
@@ -92,7 +94,9 @@ class Servicer(pb_grpc.PolicyServiceServicer):
         return self.info()
 
     async def GetStats(self, request: pb.GetStatsRequest, context: Any) -> pb.GetStatsResponse:
-        return pb.GetStatsResponse(boot_id=self.boot_id, episodes_open=len(self.by_handle), training=pb.TrainingIteration(iteration=3, kl=0.5))
+        return pb.GetStatsResponse(
+            boot_id=self.boot_id, episodes_open=len(self.by_handle), training=pb.TrainingIteration(iteration=3, kl=0.5)
+        )
 
     def info(self) -> pb.GetServerInfoResponse:
         return pb.GetServerInfoResponse(
@@ -107,7 +111,7 @@ class Servicer(pb_grpc.PolicyServiceServicer):
 
     def _disagreement(self, handshake: pb.Handshake) -> HandshakeError | None:
         for name, ours in (("observation_space", self.observation_space), ("action_space", self.action_space)):
-            if handshake.HasField(name) and not same(ours, from_proto(getattr(handshake, name))):  # type: ignore[arg-type]
+            if handshake.HasField(name) and not same(ours, from_proto(getattr(handshake, name))):
                 return HandshakeError(f"{name}: the server has {describe(ours)}", field=name)
         return None
 
@@ -133,7 +137,7 @@ class Servicer(pb_grpc.PolicyServiceServicer):
                 actions[row] = self._step(episode, int(sequences[row]), content)
                 handles[row] = episode.handle
             except PolicyServerError as error:
-                errors.append(to_row_error(row, error))
+                errors.append(to_row_error(row, error.with_traceback(None)))  # whose frames hold the call
                 codes[row] = errors[-1].code
         assert next(ids, None) is None
         assert next(given, None) is None
@@ -231,6 +235,7 @@ class ReferenceServer:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+        gc.collect()  # grpc.aio's own thread ends with the last of its objects, and failed calls leave cycles
 
     def __enter__(self) -> Self:
         return self
