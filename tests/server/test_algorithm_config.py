@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ray.rllib.algorithms.ppo import PPOConfig
+from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
+
+from policyserver.settings import SettingsError, load
+from server.algorithm import algorithm_config, cpu_tickets
+from server.config import ServerConfig, ServingConfig
+from server.runner import ExternalEnvRunner
+
+
+def build(**overrides: Any) -> Any:
+    return algorithm_config(load(ServerConfig, None, {key.replace("__", "."): value for key, value in overrides.items()}))
+
+
+def test_the_default_is_one_serving_actor_that_restarts_at_once_and_a_learner_in_the_daemon() -> None:
+    config = build()
+    assert isinstance(config, PPOConfig)
+    assert config.env_runner_cls is ExternalEnvRunner
+    assert (config.num_env_runners, config.num_learners) == (1, 0)
+    assert config.restart_failed_env_runners
+    assert config.delay_between_env_runner_restarts_s == 0.0
+    assert config.observation_space == ServerConfig().spaces.observation_space
+
+
+def test_tables_reach_the_methods_of_the_same_name() -> None:
+    config = build(
+        algorithm__training={"lr": 1e-3, "clip_param": 0.1},
+        algorithm__rl_module={"model_config": {"fcnet_hiddens": [8]}},
+        algorithm__env_runners={"num_env_runners": 3},
+        algorithm__learners={"learner_class": "python:ray.rllib.algorithms.ppo.torch.ppo_torch_learner.PPOTorchLearner"},
+    )
+    assert (config.lr, config.clip_param, config.minibatch_size) == (1e-3, 0.1, 512)
+    assert config.model_config["fcnet_hiddens"] == [8]
+    assert not config.model_config["use_lstm"]
+    assert config.num_env_runners == 3
+    assert config.learner_class is PPOTorchLearner
+    assert cpu_tickets(config) >= 4
+
+
+@pytest.mark.parametrize("name", ["PPO", "APPO", "IMPALA", "DQN"])
+def test_every_algorithm_builds_from_its_name_alone(name: str) -> None:
+    assert build(algorithm__name=name).algo_class.__name__ == name
+
+
+def test_the_serving_configuration_travels_beside_the_users_env_config() -> None:
+    config = algorithm_config(load(ServerConfig, None, {"algorithm.environment.env_config": {"mine": 1}}), driver_link=Path("link"))
+    assert config.env_config["mine"] == 1
+    assert ServingConfig.from_env_config(config.env_config).driver_link == Path("link")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "problem"),
+    [
+        ("algorithm.training.lrr", 1, "unknown argument of PPOConfig.training"),
+        ("algorithm.training.num_sgd_iter", 1, "unknown argument"),
+        ("algorithm.rl_module.model_config", {"lstm": True}, "unknown field of RLlib's DefaultModelConfig"),
+        ("algorithm.rl_module.model_config", 3, "expected a table"),
+        ("algorithm.learners.learner_class", "python:nowhere.Learner", "expected an importable object"),
+        ("algorithm.training.lr", "fast", "RLlib refuses"),
+        ("algorithm.training.minibatch_size", 5000, "RLlib refuses"),
+    ],
+)
+def test_what_rllib_does_not_know_is_refused_by_its_key(key: str, value: Any, problem: str) -> None:
+    with pytest.raises(SettingsError, match=problem) as refused:
+        algorithm_config(load(ServerConfig, None, {key: value}))
+    assert refused.value.key.startswith("algorithm")
+    assert refused.value.key in key or key in refused.value.key

@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from server.driver_link import DriverLink, follow_driver
+from server.folder_lock import FolderInUseError, FolderLock
+
+HOLD = """
+import sys, pathlib
+from server.driver_link import DriverLink
+from server.folder_lock import FolderLock
+held = FolderLock(pathlib.Path(sys.argv[1])), DriverLink(pathlib.Path(sys.argv[1]) / "link")
+sys.stdout.write("ready\\n"); sys.stdout.flush()
+sys.stdin.read()
+"""
+
+
+class Follower:
+    def __init__(self, path: Path) -> None:
+        self.draining, self.gone = threading.Event(), threading.Event()
+        self.stop = follow_driver(path, self.draining.set, self.gone.set)
+
+
+def test_draining_reaches_every_follower_also_one_that_comes_later(tmp_path: Path) -> None:
+    link = DriverLink(tmp_path / "link")
+    early = Follower(link.path)
+    link.drain()
+    late = Follower(link.path)
+    assert early.draining.wait(5)
+    assert late.draining.wait(5)
+    early.stop()
+    late.stop()
+    link.close()
+    assert not early.gone.is_set()
+    assert not late.gone.is_set()
+
+
+def test_the_end_of_the_link_is_the_end_of_the_daemon(tmp_path: Path) -> None:
+    link = DriverLink(tmp_path / "link")
+    follower = Follower(link.path)
+    link.drain()
+    assert follower.draining.wait(5)  # so the connection is accepted
+    link.close()
+    link.close()
+    assert follower.gone.wait(5)
+    follower.stop()
+    follower.stop()
+
+
+def test_a_follower_without_a_daemon_follows_nothing(tmp_path: Path) -> None:
+    follower = Follower(tmp_path / "nothing")
+    follower.stop()
+    assert not follower.gone.is_set()
+
+
+def test_a_killed_daemon_is_noticed_and_gives_its_folder_back(tmp_path: Path) -> None:
+    daemon = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert daemon.stdin is not None
+    assert daemon.stdout is not None
+    with daemon.stdin, daemon.stdout:
+        assert daemon.stdout.readline() == b"ready\n"
+        with pytest.raises(FolderInUseError, match="in use by another process"):
+            FolderLock(tmp_path)
+        follower = Follower(tmp_path / "link")
+        daemon.send_signal(signal.SIGKILL)
+        assert follower.gone.wait(5)
+        assert daemon.wait(5) == -signal.SIGKILL
+    follower.stop()
+    lock = FolderLock(tmp_path)
+    lock.release()
+    lock.release()
+    FolderLock(tmp_path).release()
