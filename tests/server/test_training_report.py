@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from policyserver.v1 import policy_service_pb2 as pb
+from server.training_report import VERSIONS_BEHIND, Progress, TrainingReport, training_report
+
+BEFORE = Progress(iteration=4, steps_total=1000, learner_updates=4, weights_seq_no=4)
+SAMPLED = {"num_env_steps_sampled": 200, "num_episodes": 3, "episode_return_mean": 12.5, VERSIONS_BEHIND: 50}
+LEARNED = {"total_loss": 0.5, "mean_kl_loss": 0.01, "entropy": 1.1, "weights_seq_no": 5.0}
+
+
+def report(sampled: dict[str, Any], learners: dict[str, Any]) -> TrainingReport | None:
+    return training_report(
+        {"env_runners": sampled, "learners": learners}, BEFORE, seconds=2.0, learn_seconds=0.5, checkpoint=Path("runs/checkpoint-1")
+    )
+
+
+def test_an_iteration_goes_on_from_the_counters_before_it() -> None:
+    made = report(SAMPLED, {"default_policy": LEARNED, "__all_modules__": {"num_env_steps_trained": 999}})
+    assert made == TrainingReport(
+        iteration=5,
+        weights_seq_no=5,
+        return_mean=12.5,
+        loss=0.5,
+        kl=0.01,
+        entropy=1.1,
+        steps=200,
+        steps_total=1200,
+        seconds=2.0,
+        learn_seconds=0.5,
+        learner_updates=5,
+        checkpoint_path="runs/checkpoint-1",
+        staleness_mean=0.25,
+    )
+    assert made.progress == Progress(iteration=5, steps_total=1200, learner_updates=5, weights_seq_no=5)
+
+
+@pytest.mark.parametrize("steps", [0, float("nan")])
+def test_an_iteration_without_steps_does_not_count(steps: float) -> None:
+    assert report({**SAMPLED, "num_env_steps_sampled": steps}, {"default_policy": LEARNED}) is None
+
+
+def test_an_iteration_without_an_update_does_not_count() -> None:
+    assert report(SAMPLED, {"__all_modules__": {}}) is None
+    assert training_report({}, BEFORE, seconds=1.0, learn_seconds=0.0, checkpoint=None) is None
+
+
+def test_what_was_not_measured_is_unset() -> None:
+    made = report(
+        {"num_env_steps_sampled": 10, "num_episodes": float("nan"), "episode_return_mean": 3.0},
+        {"default_policy": {"total_loss": float("nan"), "weights_seq_no": 5}},
+    )
+    assert made is not None
+    assert (made.return_mean, made.loss, made.kl, made.entropy, made.staleness_mean) == (None, None, None, None, 0.0)
+
+
+def test_the_log_block_has_every_number_that_a_reader_needs() -> None:
+    text = str(report(SAMPLED, {"default_policy": LEARNED}))
+    for part in ("iteration 5", "policy version 5", "return 12.5", "loss 0.5", "KL 0.01", "entropy 1.1", "steps 200", "runs/checkpoint-1"):
+        assert part in text
+
+
+def test_the_fields_are_those_of_the_wire() -> None:
+    assert list(TrainingReport.__slots__) == [field.name for field in pb.TrainingIteration.DESCRIPTOR.fields]
