@@ -19,13 +19,14 @@ HEAD = """# Benchmarks
 
 Written by `make bench` on {date}; every figure of a run is in `build/bench/CASE.json`.
 Machine: {machine}. Server, learner and load generator share it; the server is started by command and the load runs in a process of its
-own. Latency is taken around the client's call, over every call of a window of {window_s:g} s that begins after a warm-up of 2 s (in the
+own. Each load runs twice and the second run counts. Latency is taken around the client's call, over every call of a window of {window_s:g} s that begins after a warm-up of 2 s (in the
 `open_10000` cases: over all calls). `busy`: PPO trains on these very steps at the same time; otherwise the episodes are started with
 `training_enabled=False`, and everything else is the same. Net of the `mlp` cases: 256-256 tanh, `Box(10)` to `Discrete(3)`.
 
 """
 
 FLOOR = """
+`memory_first_mb` is what the serving process held more after the first run than before it, `memory_again_mb` what the second added.
 Floor, in the same run: a bare gRPC echo over one bidirectional stream for each caller, one message at a time, {floors}.
 One message may carry the steps of many episodes, so a throughput may exceed the floor.
 """
@@ -59,14 +60,6 @@ def _bars(result: Mapping[str, Any]) -> str:
 
 
 def _details(result: Mapping[str, Any]) -> str:
-    shown = (
-        "episodes_open",
-        "episodes_leaked",
-        "actions_mixed_up",
-        "returns_mixed_up",
-        "memory_kept_mb",
-        "steps_dropped",
-        "staleness_mean",
-    )
+    shown = ("memory_first_mb", "memory_again_mb", "steps", "steps_trained", "steps_dropped", "staleness_mean", "episodes_finished")
     found = [f"{key} {_cell(result[key])}" for key in shown if key in result]
     return f" Found: {', '.join(found)}." if found else ""

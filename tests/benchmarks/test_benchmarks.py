@@ -61,6 +61,7 @@ def test_the_vector_load_counts_every_episode_of_a_call(cartpole_server: str) ->
 
 def test_many_open_episodes_come_out_as_they_went_in(cartpole_server: str) -> None:
     found = load("open_many", cartpole_server, episodes=600, rounds=3, rows_per_call=64, training=True, known_actions=False)
-    assert found["episodes_open"] >= 600
+    assert found["episodes_open"] == 600
+    assert found["reward_sum_off_by"] == 0
     assert found["actions_total"] == 1800
     assert found["returns_mixed_up"] == 0
