@@ -125,7 +125,12 @@ def _startup(_: float) -> dict[str, Any]:
 
 _THREADS = {"episode_steps": 200}
 _MANY = {"episodes": 10_000, "rounds": 20, "rows_per_call": 1_000}
-_NONE_LEAKED = (Bar("episodes_open", at_least=10_000), Bar("episodes_leaked", 0, 0), Bar("reward_sum_off_by", 0, 0))
+_NONE_LEAKED = (
+    Bar("episodes_open", at_least=10_000),
+    Bar("episodes_leaked", 0, 0),
+    Bar("reward_sum_off_by", 0, 0),
+    Bar("memory_again_mb", at_most=10),
+)
 
 CASES = (
     Case("startup", f"`policy-server serve` to ready, {STARTS} starts", _startup, (Bar("max_ms", at_most=20_000),)),

@@ -18,10 +18,11 @@ COLUMNS = {
 HEAD = """# Benchmarks
 
 Written by `make bench` on {date}; every figure of a run is in `build/bench/CASE.json`.
-Machine: {machine}. Server, learner and load generator share it; the server is started by command and the load runs in a process of its
-own. Each load runs twice and the second run counts. Latency is taken around the client's call, over every call of a window of {window_s:g} s that begins after a warm-up of 2 s (in the
-`open_10000` cases: over all calls). `busy`: PPO trains on these very steps at the same time; otherwise the episodes are started with
-`training_enabled=False`, and everything else is the same. Net of the `mlp` cases: 256-256 tanh, `Box(10)` to `Discrete(3)`.
+Machine: {machine}. Server, learner and load generator share it; the server is started by command and each load runs in a process of its
+own, twice on the same server: the second run counts. Latency is taken around the client's call, over every call of a window of
+{window_s:g} s that begins after a warm-up of 2 s (in the `open_10000` cases: over all calls). `busy`: PPO trains on these very steps at
+the same time; otherwise the episodes are started with `training_enabled=False`, and everything else is the same. Net of the `mlp` cases:
+256-256 tanh, `Box(10)` to `Discrete(3)`.
 
 """
 
