@@ -36,7 +36,7 @@ _STEPS_WAITING_LIMIT = 5_000
 _USUAL_PORT = 9900
 _READY_TIMEOUT_S = 120.0
 _EPISODES_END_S = 3.0
-_SERVER_STOP_S = 6.0
+_SERVER_STOP_S = 6.5
 _FLUSH_S = 5.0
 
 
@@ -119,7 +119,7 @@ def run_demo(options: DemoOptions, out: TextIO, stop: StopSignals) -> DemoResult
 
 
 def _play(config: PipelineConfig, sink: Sink, out: TextIO, page: str, stop: StopSignals) -> tuple[Pipeline, ServerWatch, int | None, str]:
-    """Run the pipeline until it ends or `stop` has a reason; return it, what the server said, the episodes it still held, and the reason."""
+    """Run the pipeline until `stop` has a reason; return it, what the server said last, the episodes it still held, and the reason."""
     with connect(config) as policy:
         pipeline = Pipeline(config, policy, sink)
         watch = ServerWatch(policy, pipeline.pacer, sink, pipeline.tags)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TextIO
@@ -18,6 +19,7 @@ from monitoring.reader import StoreReader
 from pipelines.demo import DEFAULT_STEPS, DemoOptions, DemoResult, run_demo
 from pipelines.learning_picture import Curve, Panel, draw
 from pipelines.stop_signals import StopSignals
+from pipelines.summary import Summary
 
 SEEDS = (0, 1, 2)
 _POINTS = 80
@@ -91,30 +93,45 @@ def _curve(name: str, result: DemoResult, column: str) -> Curve:
 def _document(results: dict[tuple[Variant, int], DemoResult], steps: int | None) -> str:
     """Return the table as Markdown."""
     command = "make learn" + (f' ARGS="--steps {steps}"' if steps else "")
+    machine = f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
+    head = ("prices", "seed", "steps", "seconds", "steps/s", "policy", "no trade", "random", "profit + costs", "of random", "skill")
     lines = [
         "# What the demo learns",
         "",
-        f"Made by `{command}` on {os.cpu_count()} cores ({platform.machine()}, Python {platform.python_version()}). Mean ± standard error over",
-        "the last tenth of the episodes (skill: of the steps). Returns are in units of reward, 100 times the log-equity gained; profit and costs",
-        "are fractions of the initial equity, and on a fair game (GBM without drift) profit plus costs is 0 for whoever trades.",
+        f"Made by `{command}` ({machine}). Mean ± standard error over the last tenth of the episodes; the regressor's skill,",
+        "1 - MSE / MSE of the zero forecast, over the last tenth of the steps. Returns are in units of reward: 100 times the log-equity",
+        "gained. Profit and costs are fractions of the initial equity; in a fair game (GBM without drift) their sum is 0 for everybody.",
         "",
         "![Mean return over the course of training](learning.svg)",
         "",
-        "| prices | seed | steps | seconds | steps/s | policy | no trade | random | profit + costs | random: profit + costs | regressor skill | "
-        "dropped | staleness |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
+        _row([*head, "dropped", "staleness"]),
+        _row(["---"] * (len(head) + 2)),
     ]
-    for (variant, seed), result in results.items():
-        s = result.summary
-        lines.append(
-            f"| {variant.title} | {seed} | {s.steps:,} | {s.seconds:.0f} | {s.steps_per_s:,.0f} "
-            f"| {_pair(s.return_mean, s.return_stderr)} | {_pair(s.no_trade_mean, s.no_trade_stderr)} "
-            f"| {_pair(s.random_mean, s.random_stderr)} "
-            f"| {_pair(s.profit_mean + s.costs_mean, s.profit_plus_costs_stderr, 4)} "
-            f"| {_pair(s.random_profit_mean + s.random_costs_mean, s.random_profit_plus_costs_stderr, 4)} "
-            f"| {_pair(s.regressor_skill, s.regressor_skill_stderr, 4)} | {s.steps_dropped / max(s.steps, 1):.1%} | {s.staleness_mean:.2f} |"
-        )
+    lines += [_row(_cells(variant, seed, result.summary)) for (variant, seed), result in results.items()]
     return "\n".join(lines) + "\n"
+
+
+def _cells(variant: Variant, seed: int, s: Summary) -> list[str]:
+    """Return one run's row of the table."""
+    return [
+        variant.title,
+        str(seed),
+        f"{s.steps:,}",
+        f"{s.seconds:.0f}",
+        f"{s.steps_per_s:,.0f}",
+        _pair(s.return_mean, s.return_stderr),
+        _pair(s.no_trade_mean, s.no_trade_stderr),
+        _pair(s.random_mean, s.random_stderr),
+        _pair(s.profit_mean + s.costs_mean, s.profit_plus_costs_stderr, 4),
+        _pair(s.random_profit_mean + s.random_costs_mean, s.random_profit_plus_costs_stderr, 4),
+        _pair(s.regressor_skill, s.regressor_skill_stderr, 4),
+        f"{s.steps_dropped / max(s.steps, 1):.1%}",
+        f"{s.staleness_mean:.2f}",
+    ]
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
 def _pair(mean: float, stderr: float, digits: int = 2) -> str:

@@ -124,6 +124,7 @@ class Summary:
                 f"client {self.reward_sum_client:.6f}, server {self.reward_sum_server:.6f}, recorded {self.reward_sum_recorded:.6f} "
                 f"({self.points_recorded:,} steps)",
             ),
+            *self._what_was_lost(),
             ("nodes", "threads  processed  queue max  overflowed  failures  restarts"),
         ]
         rows += [
@@ -134,6 +135,13 @@ class Summary:
             for n in self.nodes
         ]
         return "".join(f"{name:<18}{text}\n" for name, text in rows)
+
+    def _what_was_lost(self) -> list[tuple[str, str]]:
+        """Return a row that explains why the ledgers differ, if they may."""
+        if not (self.server_restarts or self.episodes_lost):
+            return []
+        text = f"{self.episodes_lost} episodes with {self.server_restarts} servers that died; the ledgers differ by what those had not passed on"
+        return [("lost", text)]
 
 
 def summarise(pipeline: Pipeline, watch: ServerWatch, recorded: Ledger, *, episodes_leaked: int | None, server_restarts: int) -> Summary:

@@ -6,10 +6,13 @@ from monitoring.points import Points
 from pipelines.events import Decision, FillEvent, RewardEvent
 from pipelines.node import Node, NodeOptions, Supervisor
 from pipelines.routes import Recorder, Routes
-from pipelines.run_state import DECISIONS_KEPT, ExactSum, RunState, ShownDecision
+from pipelines.run_state import ExactSum, RunState, ShownDecision
 from pipelines.serving import PolicyService
 
 _Row = tuple[FillEvent, Decision, float]
+
+_SHOWN_PER_BATCH = 3
+"""Decisions of a batch that are shown, so that those of several threads are seen together."""
 
 
 class RewardNode(Node[FillEvent]):
@@ -66,7 +69,7 @@ class RewardNode(Node[FillEvent]):
         self._run_state.add_steps(len(rows))
         self._run_state.decisions.extend(
             ShownDecision(decision, event.episode.id, event.episode.symbol, event.episode.account.exposure, reward)
-            for event, decision, reward in rows[-DECISIONS_KEPT:]
+            for event, decision, reward in rows[:_SHOWN_PER_BATCH]
         )
 
     def _record(self, rows: list[_Row]) -> None:
