@@ -55,7 +55,7 @@ class SpaceCodec:
         """Decode the first row of each leaf's column as one value that owns its memory."""
         if self._is_discrete:
             return columns[0][0]
-        return unflatten(self.space, [column[0].copy() for column in columns])
+        return unflatten(self.space, [np.array(column[0]) for column in columns])
 
     def decode_batch(self, columns: list[Array]) -> Any:
         """Decode each leaf's column as a batch that owns its memory."""

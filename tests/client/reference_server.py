@@ -199,8 +199,9 @@ class Servicer(pb_grpc.PolicyServiceServicer):
 class ReferenceServer:
     """A Servicer on a loop of its own thread, on a port that outlives restarts."""
 
-    def __init__(self, servicer: Servicer | None = None) -> None:
+    def __init__(self, servicer: Servicer | None = None, credentials: grpc.ServerCredentials | None = None) -> None:
         self.servicer = servicer or Servicer()
+        self._credentials = credentials
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="reference-server")
         self._thread.start()
@@ -246,7 +247,9 @@ class ReferenceServer:
     async def _start(self) -> None:
         self._server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
         pb_grpc.add_PolicyServiceServicer_to_server(self.servicer, self._server)  # type: ignore[no-untyped-call]
-        self.port = self._server.add_insecure_port(f"127.0.0.1:{self.port}")
+        address = f"127.0.0.1:{self.port}"
+        add_port = self._server.add_insecure_port
+        self.port = self._server.add_secure_port(address, self._credentials) if self._credentials else add_port(address)
         await self._server.start()
 
     async def _stop(self) -> None:

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium import spaces
+from hypothesis import given
+from hypothesis import strategies as st
+
+from client import InvalidInputError
+from client.codec import SpaceCodec
+from policyserver.tensors import column
+
+SPACES = [
+    spaces.Box(-100, 100, (10,), np.float32),
+    spaces.Box(-1, 1, (), np.float64),
+    spaces.Box(0, 255, (2, 3), np.uint8),
+    spaces.Discrete(3, start=-1),
+    spaces.MultiBinary(4),
+    spaces.Dict(b=spaces.Discrete(2), a=spaces.Tuple([spaces.Box(-1, 1, (2, 2)), spaces.MultiDiscrete([2, 3])])),
+]
+
+
+def columns_of(codec: SpaceCodec, encoded: tuple[bytes, ...], rows: int) -> list[np.ndarray[Any, Any]]:
+    return [column(data, leaf.dtype).reshape(rows, *leaf.shape) for data, leaf in zip(encoded, codec.leaves, strict=True)]
+
+
+@pytest.mark.parametrize("space", SPACES, ids=str)
+def test_a_value_and_a_batch_of_it_come_back(space: gym.Space[Any]) -> None:
+    codec = SpaceCodec(space, "observation")
+    space.seed(3)
+    value = space.sample()
+    encoded = codec.encode(value)
+    assert sum(map(len, encoded)) == codec.row_bytes
+    decoded = codec.decode(columns_of(codec, encoded, 1))
+    assert space.contains(decoded)
+    assert codec.encode(decoded) == encoded
+    twice = tuple(2 * data for data in encoded)
+    assert codec.encode_batch(codec.decode_batch(columns_of(codec, twice, 2)), 2) == twice
+
+
+def test_a_decoded_action_belongs_to_its_caller() -> None:
+    codec = SpaceCodec(SPACES[0], "action")
+    columns = columns_of(codec, codec.encode(np.zeros(10, np.float32)), 1)
+    codec.decode(columns)[0] = 7
+    codec.decode_batch(columns)[0, 0] = 7
+    assert columns[0].sum() == 0
+
+
+@given(st.lists(st.floats(width=32), min_size=10, max_size=10))
+def test_exactly_the_finite_observations_pass(numbers: list[float]) -> None:
+    codec = SpaceCodec(SPACES[0], "observation")
+    value = np.array(numbers, np.float32)
+    if np.isfinite(value).all():
+        assert codec.encode(value) == (value.tobytes(),)
+    else:
+        with pytest.raises(InvalidInputError, match="expected finite numbers of float32"):
+            codec.encode(value)
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_the_layout_of_an_array_does_not_show(order: Any) -> None:
+    space = spaces.Box(-100, 100, (3, 4), np.float32)
+    value = np.arange(12, dtype=np.float32).reshape(3, 4)
+    assert SpaceCodec(space, "observation").encode(np.array(value, order=order)[:, ::1]) == (value.tobytes(),)
+    assert SpaceCodec(space, "observation").encode(np.repeat(value, 2, axis=1)[:, ::2]) == (value.tobytes(),)
+    assert SpaceCodec(space, "observation").encode(value.astype(">f4")) == (value.tobytes(),)
