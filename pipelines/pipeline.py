@@ -49,7 +49,7 @@ class Pipeline:
             ValueError, OSError: The prices cannot be made; see `make_source`.
         """
         self.config = config
-        slots, nodes = config.episodes.concurrent, config.nodes
+        nodes = config.nodes
         source = source or make_source(config.prices, config.seed)
         self.symbols = source.symbols
         self.tags = {
@@ -59,7 +59,7 @@ class Pipeline:
             "worker": f"{socket.gethostname()}-{os.getpid()}",
         }
         recorder = Recorder(sink, self.tags)
-        self.run = RunState(slots, config.episodes.steps)
+        self.run = RunState(config.episodes.concurrent, config.episodes.steps)
         self.pacer = Pacer(config.episodes.steps_waiting_limit, self.run)
         self._routes = routes = Routes()
         base = (nodes.inbox, self, routes)
@@ -78,18 +78,7 @@ class Pipeline:
         self._policies = [PolicyNode(name, *base, policy, config.policy.fallback) for name in _names("policy", nodes.policy_threads)]
         routes.policy = NodeGroup("policy", self._policies, _slot)
         routes.portfolio = _group("portfolio", nodes.portfolio_threads, lambda name: PortfolioNode(name, *base, config.policy.fallback))
-        self._episode_node = EpisodeNode(
-            "episode",
-            *base,
-            self.run,
-            recorder,
-            policy,
-            source,
-            config.account,
-            seed=config.seed,
-            slots=slots,
-            first_round=config.episodes.first_round,
-        )
+        self._episode_node = EpisodeNode("episode", *base, self.run, recorder, policy, source, config.account, config.episodes, config.seed)
         self._reporters = [*(node.reporter for node in self._policies), self._episode_node.reporter]
         routes.episode = NodeGroup("episode", [self._episode_node], lambda event: 0)
         self._groups: tuple[NodeGroup[Any], ...] = (

@@ -18,7 +18,7 @@ class PolicyService(Protocol):
     def weights_seq_no(self) -> int:
         """Newest policy version heard of."""
 
-    def start_episodes(self, episodes: Sequence[str]) -> list[str]:
+    def start_episodes(self, episodes: Sequence[str], training_enabled: bool) -> list[str]:
         """Start episodes of given ids."""
 
     def get_actions(self, episode_ids: Sequence[str], observations: Observation) -> Any:

@@ -140,8 +140,8 @@ class Summary:
         """Return a row that explains why the ledgers differ, if they may."""
         if not (self.server_restarts or self.episodes_lost):
             return []
-        text = f"{self.episodes_lost} episodes with {self.server_restarts} servers that died; the ledgers differ by what those had not passed on"
-        return [("lost", text)]
+        died = f"{self.episodes_lost} episodes, with a server that died {self.server_restarts} times"
+        return [("lost", f"{died}; the ledgers differ by what it had not passed on")]
 
 
 def summarise(pipeline: Pipeline, watch: ServerWatch, recorded: Ledger, *, episodes_leaked: int | None, server_restarts: int) -> Summary:

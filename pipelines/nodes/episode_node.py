@@ -12,6 +12,7 @@ import numpy as np
 from monitoring.points import Points
 from pipelines.account import Account, AccountConfig
 from pipelines.baselines import ReplayResult, no_trade, random_actions
+from pipelines.config import EpisodesSection
 from pipelines.events import EndEvent, Ending, Episode, OpenEvent, OrderEvent
 from pipelines.fallback import NO_ANSWER, FallbackReporter, row_errors
 from pipelines.node import Node, NodeOptions, Supervisor
@@ -44,10 +45,8 @@ class EpisodeNode(Node[EndEvent | OpenEvent]):
         policy: PolicyService,
         source: PriceSource,
         account: AccountConfig,
-        *,
+        episodes: EpisodesSection,
         seed: int,
-        slots: int,
-        first_round: int = 0,
     ) -> None:
         """Make the node; see `Node`.
 
@@ -61,9 +60,8 @@ class EpisodeNode(Node[EndEvent | OpenEvent]):
             policy: The client.
             source: Where prices come from.
             account: Money and costs of every episode.
+            episodes: How many there are at a time, and what for.
             seed: Of the random baseline.
-            slots: Number of concurrent episodes.
-            first_round: Episodes already played in each slot, by the run that this one continues.
         """
         super().__init__(name, options, supervisor=supervisor)
         self._routes = routes
@@ -73,8 +71,8 @@ class EpisodeNode(Node[EndEvent | OpenEvent]):
         self._source = source
         self._account = account
         self._seed = seed
-        self._slots = slots
-        self._rounds = [first_round] * slots
+        self._episodes = episodes
+        self._rounds = [episodes.first_round] * episodes.concurrent
         self.reporter = FallbackReporter(policy)
         """Tells the server of the last fallback actions of an episode."""
 
@@ -168,7 +166,7 @@ class EpisodeNode(Node[EndEvent | OpenEvent]):
         """Make a slot's next episode: symbol and prices are a function of the slot and of how many came before."""
         symbols = self._source.symbols
         symbol = symbols[slot % len(symbols)]
-        number = self._rounds[slot] * self._slots + slot
+        number = self._rounds[slot] * self._episodes.concurrent + slot
         self._rounds[slot] += 1
         prices = self._source.episode(symbol, number)
         episode = Episode(slot, f"{symbol}-{number}", prices, Account(self._account, float(prices.bars.open[0])))
@@ -181,7 +179,7 @@ class EpisodeNode(Node[EndEvent | OpenEvent]):
         """Start episodes as soon as there is a server; return False when the run ended before there was one."""
         while not self._run_state.stopping.is_set():
             try:
-                self._policy.start_episodes(episode_ids)
+                self._policy.start_episodes(episode_ids, self._episodes.training_enabled)
                 return True
             except NO_ANSWER as error:
                 logger.warning("%s: %d episodes wait for the server (%s)", self.name, len(episode_ids), error)

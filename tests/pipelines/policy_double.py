@@ -40,7 +40,7 @@ class PolicyDouble:
     def open_episodes(self) -> list[str]:
         return [name for name, heard in self.episodes.items() if not heard.ended]
 
-    def start_episodes(self, episodes: Sequence[str]) -> list[str]:
+    def start_episodes(self, episodes: Sequence[str], training_enabled: bool) -> list[str]:
         with self.lock:
             self._check("start", episodes)
             for name in episodes:
