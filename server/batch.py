@@ -44,7 +44,7 @@ class Submission:
 
     def episode_id(self, row: int) -> str:
         """Return the id that a START row gives its episode."""
-        return self.rows.episode_ids[self.start_position[row]]
+        return self.rows.episode_ids[int(self.start_position[row])]
 
 
 @dataclass(slots=True)
@@ -114,7 +114,7 @@ class Batch:
 
     def origin(self, index: int) -> Submission:
         """Return the submission a row came in."""
-        return self.submissions[self.submission[index]]
+        return self.submissions[int(self.submission[index])]
 
     def refuse(self, index: int, error: PolicyServerError) -> None:
         """Answer one row with an error."""

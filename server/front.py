@@ -76,7 +76,7 @@ class Front:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="policy-server", daemon=True)
         self._servers: list[grpc.aio.Server] = []
-        self._health: list[health.aio.HealthServicer] = []
+        self._health: list[Any] = []
         self._servicer: PolicyServicer | None = None
         self._training: TrainingReport | None = None
         self._started_s = time.monotonic()
@@ -168,7 +168,7 @@ class Front:
         servicer = self._servicer or self._make_servicer(listen)
         self._servicer = servicer
         pb_grpc.add_PolicyServiceServicer_to_server(servicer, server)
-        health_servicer = health.aio.HealthServicer()
+        health_servicer = health.aio.HealthServicer()  # type: ignore[attr-defined]
         health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
         if listen.reflection:
             reflection.enable_server_reflection((SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME), server)

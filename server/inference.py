@@ -34,14 +34,16 @@ class ActionForm:
     def __init__(self, space: gym.Space[Any], *, normalize: bool, clip: bool) -> None:
         self._space = space
         self._scale: tuple[Array, Array] | None = None
+        self.shape: tuple[int, ...]
+        self.dtype: np.dtype[Any]
         self._clip = clip
         if isinstance(space, gym.spaces.Box):
             bounded = bool(np.isfinite(space.low).all() and np.isfinite(space.high).all())
             if normalize and bounded:
                 self._scale = space.low, (space.high - space.low) / 2
-            self.shape, self.dtype = space.shape, np.dtype(np.float32)
+            self.shape, self.dtype = space.shape, np.dtype("float32")
         elif isinstance(space, gym.spaces.Discrete):
-            self.shape, self.dtype = (), np.dtype(np.int64)
+            self.shape, self.dtype = (), np.dtype("int64")
         else:
             raise UnsupportedSpaceError(f"action space: expected a Box or a Discrete, got {space}")
 

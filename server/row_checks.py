@@ -28,13 +28,16 @@ class LeafCheck:
     def __init__(self, leaf: Leaf, reason: str) -> None:
         self._leaf = leaf
         self._reason = reason
+        self._low: Array
+        self._high: Array
         space: gym.Space[Any] = leaf.space
         if isinstance(space, gym.spaces.Box):
-            self._low, self._high = space.low, space.high
+            self._low, self._high = np.asarray(space.low), np.asarray(space.high)
         elif isinstance(space, gym.spaces.Discrete):
             self._low, self._high = np.asarray(space.start), np.asarray(space.start + space.n - 1)
         elif isinstance(space, gym.spaces.MultiDiscrete):
-            self._low, self._high = space.start, space.start + space.nvec - 1
+            start = np.asarray(space.start, np.int64)
+            self._low, self._high = start, start + np.asarray(space.nvec, np.int64) - 1
         else:
             self._low, self._high = np.asarray(0), np.asarray(1)
         self._may_be_nan = leaf.dtype.kind == "f"
@@ -105,7 +108,7 @@ def content_hashes(observations: list[Array], flags: Array, rewards: Array, give
     Returns:
         uint64[n].
     """
-    hashes = flags.astype(np.uint64) * _MULTIPLIERS[0] + np.ascontiguousarray(rewards).view(np.uint64) * _MULTIPLIERS[1]
+    hashes: Array = flags.astype(np.uint64) * _MULTIPLIERS[0] + np.ascontiguousarray(rewards).view(np.uint64) * _MULTIPLIERS[1]
     for index, leaf in enumerate(observations):
         hashes += _row_hashes(leaf) * _MULTIPLIERS[2 + index % 64]
     for leaf in given_actions:
@@ -124,5 +127,6 @@ def _row_hashes(array: Array) -> Array:
     multipliers = np.resize(_MULTIPLIERS, columns) if columns > len(_MULTIPLIERS) else _MULTIPLIERS[:columns]
     mixed = words.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
     mixed ^= mixed >> np.uint64(15)
-    sums: Array = (mixed * multipliers).sum(axis=1, dtype=np.uint64)
-    return sums ^ (sums >> np.uint64(29))
+    sums = (mixed * multipliers).sum(axis=1, dtype=np.uint64)
+    folded: Array = sums ^ (sums >> np.uint64(29))
+    return folded

@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
 import gymnasium as gym
@@ -74,7 +74,7 @@ class ExternalEnvRunner(EnvRunner, Checkpointable):
         self._weights_seq_no = 0
         self._env_runner_state_server: Any = None
         self._front: Front | None = None
-        self._stop_following = lambda: None
+        self._stop_following: Callable[[], None] = lambda: None
         self._env_thread_error: list[BaseException] = []
         self._serving_config = ServingConfig.from_env_config(self.config.env_config)
         serves = not self.config.in_evaluation and (self._index > 0 or self.config.num_env_runners == 0)
@@ -107,7 +107,8 @@ class ExternalEnvRunner(EnvRunner, Checkpointable):
         if self.env is not None:
             return self.env.observation_space, self.env.action_space
         if spaces and INPUT_ENV_SINGLE_SPACES in spaces:
-            return spaces[INPUT_ENV_SINGLE_SPACES]
+            observation_space, action_space = spaces[INPUT_ENV_SINGLE_SPACES]
+            return observation_space, action_space
         raise ValueError("spaces: expected config.environment(observation_space=..., action_space=...), received neither these nor an env")
 
     def _serve(self, observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> None:

@@ -26,6 +26,7 @@ from .unary_episodes import UnaryEpisodes
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+_EOF: Any = grpc.aio.EOF  # type: ignore[attr-defined]
 _MESSAGES_IN_FLIGHT = 64  # of one stream; a client that sends more is not read until answers have left
 
 
@@ -69,7 +70,7 @@ class PolicyServicer(pb_grpc.PolicyServiceServicer):
     async def Step(self, request_iterator: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:
         """Answer the steps of one client until its stream ends."""
         first = await context.read()
-        if first is grpc.aio.EOF:
+        if first is _EOF:
             return
         await self._agree(first, context)
         owner = self._core.connect(first.handshake.client_id)
@@ -82,7 +83,7 @@ class PolicyServicer(pb_grpc.PolicyServiceServicer):
             while True:
                 await room.acquire()
                 request = await context.read()
-                if request is grpc.aio.EOF or writer.done():
+                if request is _EOF or writer.done():
                     break
                 batch = request.batch
                 try:
@@ -121,7 +122,7 @@ class PolicyServicer(pb_grpc.PolicyServiceServicer):
         if not handshake.client_id:
             raise HandshakeError("client_id: expected a name, received none", field="client_id")
         for name in ("observation_space", "action_space"):
-            if not handshake.HasField(name):  # type: ignore[arg-type]
+            if not handshake.HasField(name):
                 continue
             try:
                 theirs = spaces.from_proto(getattr(handshake, name), name)

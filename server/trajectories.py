@@ -197,7 +197,8 @@ class Trajectories:
     def pending_dist_inputs(self, slots: Slots) -> Array:
         """Return the action distribution's inputs of the pending steps, float32[n, d]."""
         assert self._dist_inputs is not None
-        return self._dist_inputs[self._page[slots], self._fill[slots]]
+        inputs: Array = self._dist_inputs[self._page[slots], self._fill[slots]]
+        return inputs
 
     def add_info(self, slot: int, info: dict[str, Any]) -> None:
         """Attach an info to the observation that the episode will record next."""
@@ -236,8 +237,8 @@ class Trajectories:
         longest = int(lengths.max())
         rows = longest + 1
         seq_nos = self._seq_nos[pages, :rows]
-        own = np.arange(rows)[None, :]
-        own = (own >= 1) & (own <= lengths[:, None])
+        numbers = np.arange(rows)[None, :]
+        own = (numbers >= 1) & (numbers <= lengths[:, None])
         versions_behind = int((weights_seq_no - seq_nos)[own].sum())
         block = SegmentBlock(
             lengths=lengths,
