@@ -107,7 +107,11 @@ class Daemon:
         ray_process.start(cpu_tickets(rllib_config))
         self._handle_signals()  # again, for Ray has put its own handlers in
         _share_the_machine(config)
-        algorithm = rllib_config.build_algo()
+        try:
+            algorithm = rllib_config.build_algo()
+        except Exception as error:
+            logger.exception("the algorithm can't be built")
+            raise DaemonError("the algorithm can't be built, or its serving actor did not start; the error is in the log above") from error
         ending.callback(self._stop_algorithm, algorithm)
         group = algorithm.env_runner_group
         if group.num_healthy_remote_workers() < rllib_config.num_env_runners:

@@ -60,7 +60,7 @@ class RayProcess:
                 configure_logging=False,
                 log_to_driver=True,
                 _node_ip_address="127.0.0.1",
-                _temp_dir=str(self.folder),
+                _temp_dir=str(self.folder / "ray"),  # Ray opens it to everybody; the one above stays closed
             )
         logger.debug("Ray %s runs in %s", ray.__version__, self.folder)
 

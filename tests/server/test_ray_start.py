@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import ipaddress
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import ray
+
+from server.ray_start import RayProcess
+
+
+@pytest.fixture(scope="module")
+def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RayProcess, Path]]:
+    pointer = tmp_path_factory.mktemp("run") / "ray"
+    left_behind = tmp_path_factory.mktemp("left_behind")
+    pointer.symlink_to(left_behind)
+    process = RayProcess(pointer)
+    assert not left_behind.exists(), "what a killed process left behind is removed"
+    process.start(num_cpus=2)
+    yield process, pointer
+    process.stop()
+    process.stop()
+    assert not process.folder.exists()
+    assert not pointer.is_symlink()
+
+
+@ray.remote(num_cpus=1)
+class Probe:
+    def environment(self) -> dict[str, Any]:
+        return {"niceness": os.getpriority(os.PRIO_PROCESS, 0), "mode": os.environ["RAY_AUTH_MODE"]}
+
+
+def test_ray_listens_on_loopback_alone_and_serving_comes_first(started: tuple[RayProcess, Path]) -> None:
+    probe = Probe.remote()  # type: ignore[attr-defined]
+    assert ray.get(probe.environment.remote()) == {"niceness": os.getpriority(os.PRIO_PROCESS, 0), "mode": "token"}
+    family = [psutil.Process(), *psutil.Process().children(recursive=True)]
+    listening = {at.laddr.ip for process in family for at in process.net_connections("inet") if at.status == psutil.CONN_LISTEN}
+    assert listening, "Ray has sockets"
+    for address in listening:
+        ip = ipaddress.ip_address(address)
+        assert (getattr(ip, "ipv4_mapped", None) or ip).is_loopback, address
+    assert not any(
+        "dashboard.py" in word or "monitor.py" in word for process in family for word in process.cmdline() if "log_monitor" not in word
+    )
+
+
+def test_rays_files_and_token_are_for_this_user_alone(started: tuple[RayProcess, Path]) -> None:
+    process, pointer = started
+    assert pointer.resolve() == process.folder.resolve()
+    token = Path(os.environ["RAY_AUTH_TOKEN_PATH"])
+    assert token.parent == process.folder
+    assert stat.S_IMODE(token.stat().st_mode) == 0o600
+    assert stat.S_IMODE(process.folder.stat().st_mode) == 0o700
+    assert len(token.read_text()) >= 32
