@@ -34,7 +34,7 @@ class LeafCheck:
         if isinstance(space, gym.spaces.Box):
             self._low, self._high = np.asarray(space.low), np.asarray(space.high)
         elif isinstance(space, gym.spaces.Discrete):
-            self._low, self._high = np.asarray(space.start), np.asarray(space.start + space.n - 1)
+            self._low, self._high = np.asarray(int(space.start)), np.asarray(int(space.start) + int(space.n) - 1)
         elif isinstance(space, gym.spaces.MultiDiscrete):
             start = np.asarray(space.start, np.int64)
             self._low, self._high = start, start + np.asarray(space.nvec, np.int64) - 1
