@@ -102,7 +102,7 @@ def _demo_closed_loop(seconds: float) -> dict[str, Any]:
         summary = Path(folder) / "summary.json"
         command = [str(Path(sys.executable).with_name("policy-pipeline")), "demo", "--json", str(summary)]
         subprocess.run(
-            [*command, "--steps", str(int(seconds * 3000)), "--run_folder", folder],
+            [*command, "--steps", str(int(seconds * 3000)), "--runs", folder],
             stdout=subprocess.DEVNULL,
             timeout=seconds * 10 + 300,
             check=True,
