@@ -121,6 +121,7 @@ class ExternalEnvRunner(EnvRunner, Checkpointable):
             return EpisodeCore(net, form, observation_space, action_space, config.episodes, config.hand_off)
 
         self._front = Front(make_core, observation_space, action_space, config)
+        self._front.endpoints = self._endpoints
         self._front.start()
         if self.env is not None:
             self._run_external_env(self.env, self._front)
@@ -140,12 +141,21 @@ class ExternalEnvRunner(EnvRunner, Checkpointable):
         if self._front is not None and self.env is None and not self._front.addresses:
             self._front.bind(self._address())
 
-    def _address(self) -> str:
+    def _address(self, index: int | None = None) -> str:
+        """Return the address of the serving instance of a number: the configured one, then its port plus 1, 2, ..."""
         address = self._serving_config.listen.address
-        host, _, port = address.rpartition(":")
+        others = max((self._index if index is None else index) - 1, 0)
         if address.startswith("unix:"):
-            return address if self._index <= 1 else f"{address}.{self._index}"
-        return f"{host}:{int(port) + max(self._index - 1, 0) if int(port) else 0}"
+            return f"{address}.{others}" if others else address
+        host, _, port = address.rpartition(":")
+        return f"{host}:{int(port) + others}" if int(port) else address
+
+    def _endpoints(self) -> list[str]:
+        """Return the addresses of all serving instances; only this one's if its port was chosen by the system or by an environment."""
+        assert self._front is not None
+        if self.env is not None or self._serving_config.listen.address.endswith(":0"):
+            return list(self._front.addresses)
+        return [self._address(index) for index in range(1, max(self.config.num_env_runners, 1) + 1)]
 
     def _run_external_env(self, env: ExternalEnv, front: Front) -> None:
         from .policy_server import attach
