@@ -24,6 +24,10 @@ class UnsupportedSpaceError(ValueError):
     """A space that the served net can't be fed or read in."""
 
 
+class UnsupportedModuleError(ValueError):
+    """An RLModule that does not say how its actions are distributed."""
+
+
 class ActionForm:
     """Translate between actions as the RLModule's distribution gives them and as the environment takes them.
 
@@ -150,6 +154,11 @@ class PolicyNet:
             batch[Columns.STATE_IN] = tree.unflatten_as(self._state_structure, [torch.from_numpy(leaf) for leaf in state])
         with torch.inference_mode():
             out = self._serving._forward_exploration(batch) if self._explore else self._serving._forward_inference(batch)
+        if Columns.ACTION_DIST_INPUTS not in out:
+            raise UnsupportedModuleError(
+                f"{type(self._serving).__name__}: expected a module whose forward pass gives {Columns.ACTION_DIST_INPUTS!r}, as PPO's does, "
+                f"received {sorted(out)}"
+            )
         inputs = out[Columns.ACTION_DIST_INPUTS]
         if not self.is_stateful:
             return inputs.numpy(), []

@@ -78,6 +78,7 @@ class ExternalEnvRunner(EnvRunner, Checkpointable):
         self._env_thread_error: list[BaseException] = []
         self._serving_config = ServingConfig.from_env_config(self.config.env_config)
         serves = not self.config.in_evaluation and (self._index > 0 or self.config.num_env_runners == 0)
+        self._refuse_connectors()
         if serves and self._index > 0:
             log_to(self._serving_config.log_level)
         if serves:
@@ -100,6 +101,14 @@ class ExternalEnvRunner(EnvRunner, Checkpointable):
         if not isinstance(env, ExternalEnv):
             raise ValueError(f"environment: expected an ExternalEnv class or none at all, received {type(env).__name__}")
         return env
+
+    def _refuse_connectors(self) -> None:
+        """Refuse what would silently change what is learned: the serving path has array code for RLlib's default connectors only."""
+        for name in ("env_to_module_connector", "module_to_env_connector"):
+            if getattr(self.config, f"_{name}") is not None:
+                raise ValueError(
+                    f"env_runners.{name}: expected none, for only RLlib's default connectors are served; transform in the client"
+                )
 
     def _find_spaces(self, spaces: dict[str, Any] | None) -> tuple[gym.Space[Any], gym.Space[Any]]:
         if self.config.observation_space is not None and self.config.action_space is not None:
