@@ -112,6 +112,10 @@ class BatchPass:
             finished = self._table.finished_by_id(owner.client_id, episode_id)
             error: PolicyServerError | None = None
             if slot is not None:
+                if self._table.next_sequence[slot] == 1 and batch.flags[index] & _OVERRIDE:
+                    usable[index] = False
+                    self._override(batch, index, slot)
+                    continue
                 if self._table.next_sequence[slot] == 1 and self._table.content[slot] == batch.content[index]:
                     usable[index] = False
                     self._repeat(batch, index, slot)

@@ -156,8 +156,8 @@ class PolicyNet:
             out = self._serving._forward_exploration(batch) if self._explore else self._serving._forward_inference(batch)
         if Columns.ACTION_DIST_INPUTS not in out:
             raise UnsupportedModuleError(
-                f"{type(self._serving).__name__}: expected a module whose forward pass gives {Columns.ACTION_DIST_INPUTS!r}, as PPO's does, "
-                f"received {sorted(out)}"
+                f"{type(self._serving).__name__}: expected a module whose forward pass gives {Columns.ACTION_DIST_INPUTS!r}, "
+                f"as PPO's does, received {sorted(out)}"
             )
         inputs = out[Columns.ACTION_DIST_INPUTS]
         if not self.is_stateful:
