@@ -111,7 +111,7 @@ class Transport:
         self._metadata = authorization(config)
         self._client_id = uuid.uuid4().hex
         self._channel = open_channel(target, config)
-        self._stub = cast(_Stub, pb_grpc.PolicyServiceStub(self._channel))  # type: ignore[no-untyped-call]
+        self._stub = cast(_Stub, pb_grpc.PolicyServiceStub(self._channel))
         self._sendable = threading.Condition(self.lock)
         """Told to the sender: something may be sent, or the link is over."""
         self._changed = threading.Condition(self.lock)

@@ -246,7 +246,7 @@ class ReferenceServer:
 
     async def _start(self) -> None:
         self._server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
-        pb_grpc.add_PolicyServiceServicer_to_server(self.servicer, self._server)  # type: ignore[no-untyped-call]
+        pb_grpc.add_PolicyServiceServicer_to_server(self.servicer, self._server)
         address = f"127.0.0.1:{self.port}"
         add_port = self._server.add_insecure_port
         self.port = self._server.add_secure_port(address, self._credentials) if self._credentials else add_port(address)

@@ -105,12 +105,12 @@ def test_only_callers_with_the_token_get_through_and_health_needs_none() -> None
         server = grpc.aio.server(interceptors=[TokenInterceptor(TOKEN)])
         echo_handler = grpc.unary_unary_rpc_method_handler(echo)
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("test.Echo", {"Echo": echo_handler}),))
-        health_pb2_grpc.add_HealthServicer_to_server(health.aio.HealthServicer(), server)
+        health_pb2_grpc.add_HealthServicer_to_server(health.aio.HealthServicer(), server)  # type: ignore[attr-defined]
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
         answers: list[object] = []
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-            call = channel.unary_unary("/test.Echo/Echo")
+            call = channel.unary_unary("/test.Echo/Echo", request_serializer=bytes, response_deserializer=bytes)
             for metadata in (None, [("authorization", f"Bearer {TOKEN}x")], [("authorization", f"Bearer {TOKEN}")]):
                 try:
                     answers.append(await call(b"hello", metadata=metadata))
