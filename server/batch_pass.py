@@ -81,6 +81,8 @@ class BatchPass:
                 usable[index] = False
 
         refuse(bad_flags(batch.flags, batch.sequences, batch.rewards))
+        bad_values = self._bad_values(batch)
+        refuse({index: error for index, error in bad_values.items() if starts[index] and usable[index]})  # these take no room
         slots, known = self._table.slots_of(batch.handles, batch.owners)
         known &= ~starts
         for index in np.flatnonzero(~known & ~starts & usable).tolist():
@@ -95,7 +97,7 @@ class BatchPass:
         for index in np.flatnonzero(known & usable & (batch.sequences != expected)).tolist():
             usable[index] = False
             self._answer_out_of_order(batch, index, int(slots[index]), int(expected[index]))
-        refuse(self._bad_values(batch, usable))
+        refuse({index: error for index, error in bad_values.items() if usable[index]})
         applied = np.flatnonzero(usable)
         if applied.size:
             self._decide_and_commit(batch, applied, slots, starts)
@@ -129,14 +131,14 @@ class BatchPass:
                 error = finished.error()
             elif self.starts_nothing:
                 error = ServerUnavailableError("the server is shutting down and starts no new episodes", reason="SHUTTING_DOWN")
-            elif room == 0:
-                error = ServerOverloadedError(
-                    f"expected at most {self._table.max_open} open episodes (episodes.max_open); end some first", reason="TOO_MANY_EPISODES"
-                )
             elif (owner.index, episode_id) in seen:
                 usable[index] = False
                 deferred.append(index)
                 continue
+            elif room == 0:
+                error = ServerOverloadedError(
+                    f"expected at most {self._table.max_open} open episodes (episodes.max_open); end some first", reason="TOO_MANY_EPISODES"
+                )
             if error is not None:
                 batch.refuse(index, error)
                 usable[index] = False
@@ -145,7 +147,7 @@ class BatchPass:
             room -= 1
         return np.array(deferred, np.int64)
 
-    def _bad_values(self, batch: Batch, usable: Array) -> dict[int, InvalidInputError]:
+    def _bad_values(self, batch: Batch) -> dict[int, InvalidInputError]:
         errors: dict[int, InvalidInputError] = {}
         for check, leaf in zip(self._observation_checks, batch.observations, strict=True):
             for index in check.bad_rows(leaf).tolist():
@@ -154,7 +156,7 @@ class BatchPass:
             for check, leaf in zip(self._action_checks, batch.given_actions, strict=True):
                 for place in check.bad_rows(leaf).tolist():
                     errors[int(batch.given[place])] = check.value_error(leaf[place])
-        return {index: error for index, error in errors.items() if usable[index]}
+        return errors
 
     def _decide_and_commit(self, batch: Batch, applied: Array, slots: Array, is_new: Array) -> None:
         ends = batch.flags[applied] & _END != 0

@@ -213,6 +213,7 @@ class Trajectories:
         self._keep_last_states(slots[running], [leaf[running] for leaf in state_after])
         for slot, is_terminated in zip(slots[running].tolist(), terminated[running].tolist(), strict=True):
             self._close(slot, int(self._fill[slot]), terminated=is_terminated, truncated=not is_terminated)
+        for slot in slots.tolist():
             self._forget(slot)
 
     def abandon(self, slots: Slots) -> None:

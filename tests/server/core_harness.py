@@ -1,0 +1,250 @@
+"""An episode core on a real loop whose clock can be moved on, and small nets to serve with it."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import pickle
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import gymnasium as gym
+import numpy as np
+import numpy.typing as npt
+from ray.rllib.algorithms.ppo import PPOConfig
+from ray.rllib.core import COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
+from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
+from ray.rllib.env import INPUT_ENV_SINGLE_SPACES, INPUT_ENV_SPACES
+from ray.rllib.env.single_agent_episode import SingleAgentEpisode
+
+from policyserver.errors import PolicyServerError
+from policyserver.flags import StepFlag
+from server.config import EpisodesConfig, HandOffConfig
+from server.core import EpisodeCore
+from server.episode_table import Owner
+from server.inference import ActionForm, PolicyNet
+from server.rows import Replies, Rows
+from server.segments import EpisodeList, SegmentBlock
+
+Array = npt.NDArray[Any]
+
+OBSERVATION = gym.spaces.Box(-100.0, 100.0, (10,), np.float32)
+ACTION = gym.spaces.Discrete(3)
+MODELS = {
+    "mlp": {"fcnet_hiddens": [16], "vf_share_layers": True},
+    "lstm_shared": {"fcnet_hiddens": [16], "use_lstm": True, "lstm_cell_size": 8, "max_seq_len": 5, "vf_share_layers": True},
+    "lstm_apart": {"fcnet_hiddens": [16], "use_lstm": True, "lstm_cell_size": 8, "max_seq_len": 5, "vf_share_layers": False},
+}
+
+
+def spaces_of(observation: gym.Space[Any], action: gym.Space[Any]) -> dict[str, Any]:
+    return dict.fromkeys((INPUT_ENV_SPACES, INPUT_ENV_SINGLE_SPACES, DEFAULT_MODULE_ID), (observation, action))
+
+
+@functools.cache
+def ppo_config(model: str = "mlp", *, action: str = "discrete") -> Any:
+    return (
+        PPOConfig()
+        .environment(observation_space=OBSERVATION, action_space=ACTIONS[action])
+        .training(train_batch_size_per_learner=256, minibatch_size=64, num_epochs=1, lr=1e-3)
+        .rl_module(model_config=DefaultModelConfig(**cast(Any, MODELS[model])))
+        .debugging(seed=1, log_level="WARN")
+    )
+
+
+ACTIONS: dict[str, gym.Space[Any]] = {
+    "discrete": ACTION,
+    "box": gym.spaces.Box(np.array([-2.0, 0.0], np.float32), np.array([2.0, 10.0], np.float32)),
+    "shifted": gym.spaces.Discrete(3, start=5),
+}
+
+
+@functools.cache
+def learner_of(model: str) -> Any:
+    """A PPO learner; it lives as long as the tests, for building one takes a second."""
+    return ppo_config(model).build_learner(spaces=spaces_of(OBSERVATION, ACTION))
+
+
+def module_of(model: str = "mlp", *, action: str = "discrete") -> Any:
+    return ppo_config(model, action=action).get_rl_module_spec(spaces=spaces_of(OBSERVATION, ACTIONS[action]), inference_only=True).build()
+
+
+def module_of_learner(model: str) -> Any:
+    module = module_of(model)
+    state = learner_of(model).get_state(components=COMPONENT_RL_MODULE, inference_only=True)
+    module.set_state(state[COMPONENT_RL_MODULE][DEFAULT_MODULE_ID])
+    return module
+
+
+def net_of(module: Any, *, action: str = "discrete", explore: bool = True) -> PolicyNet:
+    return PolicyNet(module, OBSERVATION, form_of(action), explore=explore, seed=3)
+
+
+def form_of(action: str) -> ActionForm:
+    return ActionForm(ACTIONS[action], normalize=True, clip=False)
+
+
+def observation(*values: float) -> Array:
+    """An observation that begins with some values."""
+    return np.array([*values, *np.zeros(10 - len(values))], np.float32)
+
+
+@dataclass
+class Row:
+    """One row on its way to the core."""
+
+    handle: int = 0
+    sequence: int = 0
+    flags: int = 0
+    reward: float = 0.0
+    observation: Any = None
+    action: Any = None
+    episode_id: str = ""
+    info: dict[str, Any] | None = None
+
+
+def start(episode_id: str, observation_: Any = None, **rest: Any) -> Row:
+    rest["flags"] = rest.get("flags", 0) | StepFlag.START
+    return Row(episode_id=episode_id, observation=observation_, **rest)
+
+
+def pack(rows: Sequence[Row], action_dtype: Any = np.int64) -> Rows:
+    given = [row.action for row in rows if row.flags & StepFlag.ACTION_GIVEN]
+    return Rows(
+        np.array([row.handle for row in rows], np.uint64),
+        np.array([row.sequence for row in rows], np.uint32),
+        np.array([row.flags for row in rows], np.uint8),
+        np.array([row.reward for row in rows], np.float64),
+        [np.stack([observation() if row.observation is None else row.observation for row in rows])],
+        [np.array(given, action_dtype)] if given else [],
+        [row.episode_id for row in rows if row.flags & StepFlag.START],
+        {index: row.info for index, row in enumerate(rows) if row.info is not None},
+    )
+
+
+class SkippingLoop(asyncio.SelectorEventLoop):
+    """A loop whose clock can be moved on, so that a test of a timeout takes no time."""
+
+    skipped_s = 0.0
+
+    def time(self) -> float:
+        return super().time() + self.skipped_s
+
+
+@dataclass
+class Answer:
+    """The reply to one row."""
+
+    handle: int
+    action: Any
+    log_prob: float
+    weights_seq_no: int
+    error: PolicyServerError | None
+
+
+class CoreHarness:
+    """Submits rows to an episode core and collects what it hands off."""
+
+    def __init__(
+        self,
+        net: PolicyNet | None = None,
+        *,
+        action: str = "discrete",
+        episodes: EpisodesConfig | None = None,
+        hand_off: HandOffConfig | None = None,
+    ) -> None:
+        self.net = net or net_of(module_of(action=action), action=action)
+        self.action_dtype = ACTIONS[action].dtype
+        self.loop = SkippingLoop()
+        self.core = EpisodeCore(
+            self.net, form_of(action), OBSERVATION, ACTIONS[action], episodes or EpisodesConfig(max_open=512), hand_off or HandOffConfig()
+        )
+        self.client = self.connect("client")
+
+    def close(self) -> None:
+        self.loop.close()
+
+    def connect(self, client_id: str) -> Owner:
+        return self._on_loop(lambda: self.core.connect(client_id))
+
+    def disconnect(self, owner: Owner) -> None:
+        self._on_loop(lambda: self.core.disconnect(owner))
+
+    def post(self, *rows: Row, owner: Owner | None = None) -> asyncio.Future[Replies]:
+        """Submit rows as one message, and let the loop turn until nothing more happens by itself."""
+        done = self._on_loop(lambda: self.core.submit(pack(rows, self.action_dtype), owner or self.client))
+        self.settle()
+        return done
+
+    def send(self, *rows: Row, owner: Owner | None = None) -> list[Answer]:
+        """Submit rows as one message and return the answers."""
+        return answers_of(self.loop.run_until_complete(self.post(*rows, owner=owner)))
+
+    def send_messages(self, *messages: Sequence[Row]) -> list[list[Answer]]:
+        """Submit several messages in the same turn of the loop."""
+        futures = self._on_loop(lambda: [self.core.submit(pack(rows, self.action_dtype), self.client) for rows in messages])
+        return [answers_of(self.loop.run_until_complete(future)) for future in futures]
+
+    def one(self, row: Row, owner: Owner | None = None) -> Answer:
+        """Submit one row that must be applied."""
+        (answer,) = self.send(row, owner=owner)
+        assert answer.error is None, answer.error
+        return answer
+
+    def refusal(self, row: Row, owner: Owner | None = None) -> PolicyServerError:
+        """Submit one row that must be refused."""
+        (answer,) = self.send(row, owner=owner)
+        assert answer.error is not None, f"expected a refusal, got {answer}"
+        return answer.error
+
+    def play(self, episode_id: str, steps: int, *, flags: int = 0, end: StepFlag = StepFlag.TERMINATED, owner: Owner | None = None) -> int:
+        """Play an episode with reward 1 in every step and return its handle."""
+        handle = self.one(start(episode_id, observation(0, 0), flags=flags), owner).handle
+        for number in range(1, steps):
+            self.one(Row(handle, number, reward=1.0, observation=observation(0, number)), owner)
+        self.one(Row(handle, steps, end, 1.0, observation(0, steps)), owner)
+        return handle
+
+    def blocks(self, *, wait_s: float = 0.0) -> list[SegmentBlock]:
+        """Take everything that waits for the learner."""
+        done: asyncio.Future[list[SegmentBlock]] = self.loop.create_future()
+        self._on_loop(lambda: self.core.sample(10**9, wait_s, done.set_result))
+        return self.loop.run_until_complete(done)
+
+    def segments(self) -> list[SingleAgentEpisode]:
+        """Take everything that waits for the learner, as it arrives there."""
+        return arrived(self.blocks())
+
+    def advance(self, seconds: float) -> None:
+        """Move the clock on and let what is due happen."""
+        self.loop.skipped_s += seconds
+        self.settle()
+
+    def settle(self) -> None:
+        for _ in range(6):
+            self.loop.run_until_complete(asyncio.sleep(0))
+
+    def _on_loop(self, function: Any) -> Any:
+        async def call() -> Any:
+            return function()
+
+        return self.loop.run_until_complete(call())
+
+
+def answers_of(replies: Replies) -> list[Answer]:
+    return [
+        Answer(
+            int(replies.handles[row]),
+            replies.actions[0][row],
+            float(replies.log_probs[row]),
+            int(replies.weights_seq_nos[row]),
+            replies.refusals.get(row),
+        )
+        for row in range(len(replies.handles))
+    ]
+
+
+def arrived(blocks: list[SegmentBlock]) -> list[SingleAgentEpisode]:
+    """Send blocks through pickle, as Ray does between the serving process and the learner's."""
+    return cast(list[SingleAgentEpisode], pickle.loads(pickle.dumps(EpisodeList(blocks))))
