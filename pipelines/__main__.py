@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipelines.config import PipelineConfig
-from pipelines.stop_signals import StopSignals
+from pipelines.server_process import ServerDiedError
+from pipelines.stop_signals import StoppedEarlyError, StopSignals
 from policyserver.settings import SettingsError, add_arguments, from_arguments, load
 
 logger = logging.getLogger("pipelines")
@@ -27,6 +28,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SettingsError as error:
         sys.stderr.write(f"policy-pipeline: {error}\n")
         return 2
+    except StoppedEarlyError as error:
+        sys.stderr.write(f"policy-pipeline: {error}\n")
+        return 0
+    except ServerDiedError as error:
+        sys.stderr.write(f"policy-pipeline: {error}\n")
+        return 1
     except Exception as error:
         logger.exception("the run failed")
         sys.stderr.write(f"policy-pipeline: {error}\n")
@@ -57,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_demo_arguments(parser: argparse.ArgumentParser) -> None:
-    from pipelines.demo import DEFAULT_STEPS
+    from pipelines.demo_setup import DEFAULT_STEPS
 
     parser.add_argument("--seed", type=int, default=0, help="of prices, initial weights and sampled actions (default: 0)")
     parser.add_argument("--process", choices=("ou", "gbm"), default="ou", help="law of the simulated prices (default: ou)")
@@ -80,7 +87,8 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _demo(options: argparse.Namespace) -> int:
-    from pipelines.demo import DemoOptions, run_demo
+    from pipelines.demo import run_demo
+    from pipelines.demo_setup import DemoOptions
 
     files = []
     for text in options.prices:

@@ -16,7 +16,8 @@ from typing import Literal, TextIO
 import numpy as np
 
 from monitoring.reader import StoreReader
-from pipelines.demo import DEFAULT_STEPS, DemoOptions, DemoResult, run_demo
+from pipelines.demo import DemoResult, run_demo
+from pipelines.demo_setup import DEFAULT_STEPS, STORE_FILE, DemoOptions
 from pipelines.learning_picture import Curve, Panel, draw
 from pipelines.stop_signals import StopSignals
 from pipelines.summary import Summary
@@ -79,7 +80,7 @@ def _panel(variant: Variant, results: dict[tuple[Variant, int], DemoResult]) -> 
 
 def _curve(name: str, result: DemoResult, column: str) -> Curve:
     """Return mean returns over steps, as recorded."""
-    reader = StoreReader(result.folder / "store.sqlite")
+    reader = StoreReader(result.folder / STORE_FILE)
     try:
         series = reader.returns(result.folder.name, _POINTS)
     finally:

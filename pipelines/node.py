@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from enum import Enum
@@ -383,54 +383,3 @@ class Node(Generic[EventT]):
             with self._lock:
                 self._enter(NodeState.STARTING)
         return again
-
-
-class NodeGroup(Generic[EventT]):
-    """Replicas of a node that share its events by a key: equal keys always meet the same replica, in order."""
-
-    def __init__(self, name: str, replicas: Sequence[Node[EventT]], key: Callable[[EventT], int]) -> None:
-        """Group `replicas` (at least one); an event goes to number `key(event) % len(replicas)`."""
-        if not replicas:
-            raise ValueError(f"replicas of node {name}: expected at least 1, received 0")
-        self.name = name
-        self.replicas = tuple(replicas)
-        self._key = key
-
-    def push_many(self, events: Sequence[EventT]) -> None:
-        """Put each event into the inbox of its replica. Raises as `Node.push_many` does."""
-        count = len(self.replicas)
-        if count == 1:
-            self.replicas[0].push_many(events)
-            return
-        shares: list[list[EventT]] = [[] for _ in range(count)]
-        key = self._key
-        for event in events:
-            shares[key(event) % count].append(event)
-        for replica, share in zip(self.replicas, shares, strict=True):
-            replica.push_many(share)
-
-    def start(self) -> None:
-        """Start all replicas."""
-        for replica in self.replicas:
-            replica.start()
-
-    def stop(self, timeout_s: float = 10.0) -> bool:
-        """Stop all replicas within one deadline. Returns whether all have stopped."""
-        deadline = time.monotonic() + timeout_s
-        for replica in self.replicas:
-            replica.request_stop()
-        stopped = [replica.join(max(0.0, deadline - time.monotonic())) for replica in self.replicas]
-        return all(stopped)
-
-    def statistics(self) -> NodeStatistics:
-        """Return the counters of all replicas together (`queue_max`: of the fullest)."""
-        parts = [replica.statistics() for replica in self.replicas]
-        return NodeStatistics(
-            name=self.name,
-            threads=len(parts),
-            processed=sum(p.processed for p in parts),
-            queue_max=max(p.queue_max for p in parts),
-            overflowed=sum(p.overflowed for p in parts),
-            failures=sum(p.failures for p in parts),
-            restarts=sum(p.restarts for p in parts),
-        )

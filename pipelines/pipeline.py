@@ -15,7 +15,8 @@ from monitoring.sink import Sink
 from pipelines.config import PipelineConfig
 from pipelines.events import EndEvent, Episode, Event, OpenEvent
 from pipelines.latency import LatencyHistogram
-from pipelines.node import Node, NodeError, NodeGroup, NodeStatistics
+from pipelines.node import Node, NodeError, NodeStatistics
+from pipelines.node_group import NodeGroup
 from pipelines.nodes import EpisodeNode, ExecutionNode, MarketNode, PolicyNode, PortfolioNode, RewardNode, SignalNode
 from pipelines.pacer import Pacer
 from pipelines.prices import PriceSource, make_source

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from monitoring.sink import Sink
 from pipelines.events import ActionEvent, EndEvent, FillEvent, MarketEvent, OpenEvent, OrderEvent, RewardEvent, SignalEvent
-from pipelines.node import NodeGroup
+from pipelines.node_group import NodeGroup
 
 
 class Routes:

@@ -11,9 +11,11 @@ from client import ClientConfig, PolicyClient
 from monitoring.sink import Sink
 from pipelines.config import PipelineConfig
 from pipelines.pipeline import Pipeline
+from pipelines.prices import PriceSource, make_source
 from pipelines.recording import open_sink
 from pipelines.server_watch import ServerWatch
 from pipelines.stop_signals import StopSignals
+from policyserver.settings import SettingsError
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +33,18 @@ def connect(config: PipelineConfig) -> PolicyClient:
         token_file=server.token_file,
     )
     return PolicyClient(server.address, config=options)
+
+
+def source_of(config: PipelineConfig) -> PriceSource:
+    """Return the configured prices.
+
+    Raises:
+        SettingsError: A file of bars cannot be read, or is not one.
+    """
+    try:
+        return make_source(config.prices, config.seed)
+    except (OSError, ValueError) as error:
+        raise SettingsError("prices", "", str(error)) from error
 
 
 def spool_folder(config: PipelineConfig) -> Path:
@@ -62,12 +76,14 @@ def run_pipeline(config: PipelineConfig, stop: StopSignals) -> Pipeline:
     """Run a pipeline until it ends or `stop` has a reason, then end every episode and store every point.
 
     Raises:
+        SettingsError: The prices cannot be made.
         BaseException: Whatever made a node fail for good.
     """
+    source = source_of(config)
     with ExitStack() as stack:
         sink = stack.enter_context(closing_sink(config))
         policy = stack.enter_context(connect(config))
-        pipeline = Pipeline(config, policy, sink)
+        pipeline = Pipeline(config, policy, sink, source=source)
         watch = ServerWatch(policy, pipeline.pacer, sink, pipeline.tags)
         stack.callback(watch.stop)
         stack.enter_context(pipeline.running())

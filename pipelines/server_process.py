@@ -50,39 +50,25 @@ class ServerProcess:
         self._process: subprocess.Popen[bytes] | None = None
         self._health_call: Any = None
         self._was_serving = False
+        self._ended = False
         self._stopping = False
+        self._on_serving: Callable[[], None] = lambda: None
         self._on_death: Callable[[Exception], None] = lambda error: None
+        self._health = threading.Thread(target=self._follow_health, name="server-health", daemon=True)
         self._watcher = threading.Thread(target=self._watch, name="server-process", daemon=True)
 
-    def start(self, on_death: Callable[[Exception], None]) -> None:
-        """Start the process. `on_death` is called, on another thread, when it has died and is not started again."""
-        self._on_death = on_death
+    def start(self, on_serving: Callable[[], None], on_death: Callable[[Exception], None]) -> None:
+        """Start the process.
+
+        Args:
+            on_serving: Called once, on another thread, when the server's health service says SERVING.
+            on_death: Called, on another thread, with a `ServerDiedError` when the process has ended by itself and is not started again:
+                because it never served, or died too often.
+        """
+        self._on_serving, self._on_death = on_serving, on_death
         self._process = self._spawn()
         self._watcher.start()
-
-    def wait_until_serving(self, timeout_s: float) -> None:
-        """Follow the server's health service until it says SERVING.
-
-        Raises:
-            ServerDiedError: The process ended instead, or was not ready in time; the message has the end of its log.
-        """
-        options = [("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 500), ("grpc.enable_http_proxy", 0)]
-        with grpc.insecure_channel(self.address, options) as channel:
-            watch = channel.unary_stream(_HEALTH_WATCH, request_serializer=bytes, response_deserializer=bytes)
-            call = watch(b"", timeout=timeout_s, wait_for_ready=True)
-            with self._lock:
-                self._health_call = call  # cancelled by the watcher when the process ends
-                process = self._process
-            try:
-                if process is not None and process.poll() is None and any(status == _SERVING for status in call):
-                    with self._lock:
-                        self._was_serving = True
-                    return
-            except grpc.RpcError as error:
-                logger.debug("the health service said %s", error)
-            code = process.poll() if process is not None else None
-            what = f"ended with status {code}" if code is not None else f"was not ready within {timeout_s:g} s"
-            raise ServerDiedError(f"the policy server {what}; its log {self.log_file} ends:\n{self._log_tail()}")
+        self._health.start()
 
     def stop(self, timeout_s: float) -> int | None:
         """Ask the process to stop and wait; after `timeout_s` kill it and its children. Returns its exit status, None if it never ran."""
@@ -100,31 +86,51 @@ class ServerProcess:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
         self._watcher.join()
+        self._health.join()
         return process.returncode
 
     def _spawn(self) -> subprocess.Popen[bytes]:
         with self.log_file.open("ab") as log:
             return subprocess.Popen(self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
 
+    def _follow_health(self) -> None:
+        """Wait for SERVING, or for the watcher to cancel the call because the process has ended."""
+        options = [("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 500), ("grpc.enable_http_proxy", 0)]
+        with grpc.insecure_channel(self.address, options) as channel:
+            watch = channel.unary_stream(_HEALTH_WATCH, request_serializer=bytes, response_deserializer=bytes)
+            with self._lock:
+                if self._ended:
+                    return
+                self._health_call = call = watch(b"", wait_for_ready=True)
+            try:
+                for status in call:
+                    if status == _SERVING:
+                        with self._lock:
+                            self._was_serving = True
+                        self._on_serving()
+                        return
+            except grpc.RpcError as error:
+                logger.debug("the health service said %s", error)
+
     def _watch(self) -> None:
         """Start the process again when it dies, unless it never served."""
         while self._process is not None:
             code = self._process.wait()
             with self._lock:
-                if self._stopping:
-                    return
-                if not self._was_serving:
-                    if self._health_call is not None:
-                        self._health_call.cancel()
-                    return
-                if self.restarts >= self._max_restarts:
-                    break
-                self.restarts += 1
-                logger.warning("the policy server died with status %d, started again (%d)", code, self.restarts)
-                self._process = self._spawn()
-        self._on_death(
-            ServerDiedError(f"the policy server died {self.restarts + 1} times; its log {self.log_file} ends:\n{self._log_tail()}")
-        )
+                again = self._was_serving and not self._stopping and self.restarts < self._max_restarts
+                if again:
+                    self.restarts += 1
+                    logger.warning("the policy server died with status %d, started again (%d)", code, self.restarts)
+                    self._process = self._spawn()
+                    continue
+                self._ended = True
+                stopped = self._stopping
+                if self._health_call is not None:
+                    self._health_call.cancel()
+            if not stopped:
+                what = f"died {self.restarts + 1} times" if self._was_serving else f"ended with status {code} before it was ready"
+                self._on_death(ServerDiedError(f"the policy server {what}; its log {self.log_file} ends:\n{self._log_tail()}"))
+            return
 
     def _log_tail(self) -> str:
         try:

@@ -9,6 +9,10 @@ from contextlib import contextmanager
 from types import FrameType
 
 
+class StoppedEarlyError(Exception):
+    """Somebody wanted it to stop before it had really begun."""
+
+
 class StopSignals:
     """A queue of reasons to stop. `put` may be called from any thread and from signal handlers, which is why it is a SimpleQueue."""
 

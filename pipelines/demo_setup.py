@@ -1,0 +1,142 @@
+"""What a demo runs with: the user's choices, turned into a run folder with the settings of pipeline and server in it."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.resources
+import json
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from monitoring.reader import StoreReader
+from pipelines.config import EpisodesSection, PipelineConfig, RecordingSection, ServerSection
+from pipelines.prices import PricesConfig
+from pipelines.run import source_of
+from pipelines.run_folder import new_run_folder, newest_run_folder
+from policyserver.settings import SettingsError, dump_toml, load
+
+DEFAULT_STEPS = 400_000
+"""Steps of a demo: enough to see the policy learn."""
+
+PIPELINE_FILE = "pipeline.toml"
+"""The pipeline's settings, in the run folder."""
+
+SERVER_FILE = "demo_server.toml"
+"""The server's settings, in the run folder; and those that every demo shares, in this package."""
+
+STORE_FILE = "store.sqlite"
+"""The embedded store, in the run folder; the server records its training there too."""
+
+_STEPS_WAITING_LIMIT = 5_000
+"""A little more than a training batch: the learner never waits, and no step is older than two policy versions."""
+
+_USUAL_PORT = 9900
+_EPISODES_END_S = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class DemoOptions:
+    """What a user may choose."""
+
+    seed: int = 0
+    """Of prices, initial weights and sampled actions."""
+    process: Literal["ou", "gbm"] = "ou"
+    """Law of the simulated prices."""
+    csv_files: tuple[Path, ...] = ()
+    """Files of bars to trade instead of simulated prices."""
+    episodes: int = 64
+    """Concurrent episodes."""
+    steps: int = DEFAULT_STEPS
+    """Steps after which the demo ends."""
+    json: Path | None = None
+    """File for the summary."""
+    resume: bool = False
+    """Whether to continue the newest run folder."""
+    show_prediction: bool = True
+    """Whether the policy sees the regressor's forecast."""
+    runs: Path = Path("runs")
+    """Folder of the run folders."""
+
+    def __post_init__(self) -> None:
+        for name in ("episodes", "steps"):
+            if getattr(self, name) < 1:
+                raise SettingsError(f"--{name}", "option", f"expected at least 1, received {getattr(self, name)}")
+        if self.seed < 0:
+            raise SettingsError("--seed", "option", f"expected at least 0, received {self.seed}")
+
+
+def fresh_run(options: DemoOptions) -> tuple[Path, PipelineConfig]:
+    """Make a run folder and the settings of a new run in it.
+
+    Raises:
+        SettingsError: The prices cannot be made.
+    """
+    prices = PricesConfig(process="csv", csv_files=options.csv_files) if options.csv_files else PricesConfig(process=options.process)
+    config = PipelineConfig(
+        seed=options.seed,
+        server=ServerSection(address=_free_address()),
+        episodes=EpisodesSection(
+            concurrent=options.episodes,
+            steps=options.steps,
+            steps_waiting_limit=_STEPS_WAITING_LIMIT,
+            show_prediction=options.show_prediction,
+        ),
+        prices=prices,
+        stop_timeout_s=_EPISODES_END_S,
+    )
+    source_of(config)  # prices that cannot be made are refused before there is a folder
+    folder = new_run_folder(options.runs, options.seed)
+    recording = RecordingSection(run=folder.name, policy="PPO", store=folder / STORE_FILE)
+    return folder, _written(dataclasses.replace(config, recording=recording), folder)
+
+
+def resumed_run(options: DemoOptions) -> tuple[Path, PipelineConfig]:
+    """Return the newest run folder and its settings, for as many further steps as the options say.
+
+    Raises:
+        SettingsError: There is no run, or its settings cannot be read.
+    """
+    try:
+        folder = newest_run_folder(options.runs)
+    except FileNotFoundError as error:
+        raise SettingsError("--resume", "option", str(error)) from error
+    config = load(PipelineConfig, folder / PIPELINE_FILE)
+    played = _episodes_recorded(folder)
+    config = dataclasses.replace(
+        config,
+        server=dataclasses.replace(config.server, address=_free_address()),
+        episodes=dataclasses.replace(config.episodes, steps=options.steps, first_round=-(-played // config.episodes.concurrent)),
+    )
+    return folder, _written(config, folder)
+
+
+def _written(config: PipelineConfig, folder: Path) -> PipelineConfig:
+    """Write the settings of pipeline and server into the folder."""
+    (folder / PIPELINE_FILE).write_text(dump_toml(config), encoding="utf-8")
+    shared = importlib.resources.files("pipelines").joinpath(SERVER_FILE).read_text(encoding="utf-8")
+    own = f"run_folder = {json.dumps(str(folder))}\nseed = {config.seed}\nlisten.address = {json.dumps(config.server.address)}\n"
+    (folder / SERVER_FILE).write_text(f"{own}\n{shared}", encoding="utf-8")
+    return config
+
+
+def _free_address() -> str:
+    """Return the usual address of a policy server, or another of this machine when somebody has that one."""
+    for port in (_USUAL_PORT, 0):
+        try:
+            with socket.create_server(("127.0.0.1", port)) as listener:
+                return f"127.0.0.1:{listener.getsockname()[1]}"
+        except OSError:
+            continue
+    raise OSError("expected a free port on 127.0.0.1, found none")
+
+
+def _episodes_recorded(folder: Path) -> int:
+    if not (folder / STORE_FILE).exists():
+        return 0
+    reader = StoreReader(folder / STORE_FILE)
+    try:
+        return reader.newest_ids()["episode"]
+    finally:
+        reader.close()

@@ -1,0 +1,174 @@
+"""Pipelines against a policy server that runs elsewhere."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from client import ClientConfig, PolicyClient
+from monitoring.reader import StoreReader
+from monitoring.sink import NullSink
+from pipelines.bars import Bars
+from pipelines.config import EpisodesSection, PipelineConfig
+from pipelines.pipeline import Pipeline
+from pipelines.prices import EpisodePrices, PricesConfig, PriceSource, make_source
+from pipelines.run import run_pipeline
+from pipelines.stop_signals import StopSignals
+from tests.live_server import serving
+
+WAIT_S = 60.0
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A policy server of the seed's spaces that notices dead clients after a second."""
+    with serving("seed = 7\n[episodes]\nepisode_idle_timeout_s = 1.0\n", tmp_path_factory.mktemp("server")) as server:
+        yield server.address
+
+
+def start_run(address: str, folder: Path) -> subprocess.Popen[bytes]:
+    command = [str(Path(sys.executable).with_name("policy-pipeline")), "run", "--server.address", address, "--episodes.concurrent", "16"]
+    with (folder / "log").open("wb") as log:
+        return subprocess.Popen([*command, "--recording.store", str(folder / "store.sqlite")], stderr=log)
+
+
+def wait_until(condition: Any, what: str) -> None:
+    deadline = time.monotonic() + WAIT_S
+    while not condition():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.05)
+
+
+def test_run_ends_its_episodes_and_stores_every_step_when_it_is_told_to_stop(address: str, tmp_path: Path) -> None:
+    with PolicyClient(address) as observer:
+        before = observer.stats()
+        process = start_run(address, tmp_path)
+        wait_until(lambda: observer.stats().steps_completed - before.steps_completed > 1_000, "the pipeline steps")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30.0) == 0
+        after = observer.stats()
+    assert after.episodes_open == 0
+    assert after.episodes_reaped == before.episodes_reaped
+    reader = StoreReader(tmp_path / "store.sqlite")
+    ledger = reader.ledger("pipeline")
+    reader.close()
+    assert ledger.steps == after.steps_completed - before.steps_completed
+    assert ledger.reward_sum == pytest.approx(after.reward_sum - before.reward_sum, abs=1e-6)
+    assert "stopping: SIGTERM" in (tmp_path / "log").read_text()
+
+
+def test_the_episodes_of_a_killed_pipeline_end_by_themselves(address: str, tmp_path: Path) -> None:
+    with PolicyClient(address) as observer:
+        before = observer.stats()
+        process = start_run(address, tmp_path)
+        wait_until(lambda: observer.stats().episodes_open == 16, "all episodes are open")
+        process.kill()
+        process.wait()
+        wait_until(lambda: observer.stats().episodes_open == 0, "the server ends them")
+        assert observer.stats().episodes_reaped - before.episodes_reaped == 16
+
+
+def test_two_calls_are_in_flight_at_once_through_one_client(address: str) -> None:
+    config = PipelineConfig(episodes=EpisodesSection(concurrent=8, steps=400))
+    inside, most = set(), 0
+    lock = threading.Lock()
+    with PolicyClient(address) as policy:
+        ask = policy.get_actions
+
+        def watched(episode_ids: Sequence[str], observations: Any) -> Any:
+            nonlocal most
+            with lock:
+                inside.add(threading.current_thread().name)
+                most = max(most, len(inside))
+            try:
+                return ask(episode_ids, observations)
+            finally:
+                with lock:
+                    inside.discard(threading.current_thread().name)
+
+        policy.get_actions = watched  # type: ignore[method-assign, assignment]
+        with Pipeline(config, policy, NullSink()).running() as pipeline:
+            assert pipeline.wait(WAIT_S)
+    assert most == 2
+
+
+def test_a_pipeline_that_finds_no_server_waits_for_one(tmp_path: Path) -> None:
+    stop = StopSignals()
+    config = PipelineConfig(episodes=EpisodesSection(concurrent=4, steps=40))
+    config = PipelineConfig(
+        server=type(config.server)(address=f"unix:{tmp_path / 'nobody.sock'}", connect_timeout_s=0.2),
+        episodes=config.episodes,
+        recording=type(config.recording)(store=None),
+        stop_timeout_s=5.0,
+    )
+    threading.Timer(1.0, stop.put, ["enough"]).start()
+    pipeline = run_pipeline(config, stop)
+    assert pipeline.run.steps == 0
+
+
+class Garbled:
+    """Prices whose bars after one index are replaced by others that fit nothing."""
+
+    def __init__(self, source: PriceSource, last_good: int) -> None:
+        self._source = source
+        self._last_good = last_good
+
+    @property
+    def symbols(self) -> tuple[str, ...]:
+        return self._source.symbols
+
+    def episode(self, symbol: str, episode_index: int) -> EpisodePrices:
+        prices = self._source.episode(symbol, episode_index)
+        first_bad = prices.warmup_bars + self._last_good
+        rng = np.random.default_rng(99)
+        columns = [getattr(prices.bars, name).copy() for name in Bars.__slots__]
+        for column in columns[1:]:
+            column[first_bad:] = np.exp(rng.normal(0.0, 2.0, len(column) - first_bad))
+        return EpisodePrices(symbol, episode_index, prices.process, prices.parameters, Bars(*columns), prices.warmup_bars)
+
+
+def play_one_episode(folder: Path, last_good: int | None) -> tuple[list[Any], list[int]]:
+    """Play one episode against a fresh server of a fixed seed; return its observations and actions."""
+    folder.mkdir()
+    config = PipelineConfig(
+        seed=11, episodes=EpisodesSection(concurrent=1, steps=60, training_enabled=False), prices=PricesConfig(bars_per_episode=60)
+    )
+    source = make_source(config.prices, config.seed)
+    seen: list[Any] = []
+    done: list[int] = []
+    with serving("seed = 7\n", folder) as server, PolicyClient(server.address, config=ClientConfig()) as policy:
+        ask = policy.get_actions
+
+        def noted(episode_ids: Sequence[str], observations: Any) -> Any:
+            actions = ask(episode_ids, observations)
+            seen.append(observations.copy())
+            done.extend(actions.tolist())
+            return actions
+
+        policy.get_actions = noted  # type: ignore[method-assign, assignment]
+        with Pipeline(config, policy, NullSink(), source=source if last_good is None else Garbled(source, last_good)).running() as pipeline:
+            assert pipeline.wait(WAIT_S)
+    return seen, done
+
+
+def test_nothing_up_to_a_bar_depends_on_the_bars_after_it(tmp_path: Path) -> None:
+    last_good = 30
+    observations, actions = play_one_episode(tmp_path / "true", None)
+    garbled_observations, garbled_actions = play_one_episode(tmp_path / "garbled", last_good)
+    assert len(actions) == 60
+    assert len(set(actions[: last_good + 1])) == 3, "the policy does something that could differ"
+    for bar in range(last_good + 1):
+        assert observations[bar].tobytes() == garbled_observations[bar].tobytes(), f"observation at bar {bar}"
+        assert actions[bar] == garbled_actions[bar], f"action at bar {bar}"
+    assert observations[last_good + 1].tobytes() != garbled_observations[last_good + 1].tobytes(), "and the garbage is really there"
