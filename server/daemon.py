@@ -139,6 +139,12 @@ class Daemon:
             logger.info("restored %s: iteration %d, policy version %d", found.path, found.progress.iteration, found.progress.weights_seq_no)
         state = algorithm.learner_group.get_state(components="learner/rl_module", inference_only=True)["learner"]
         _of_serving(algorithm, lambda runner: runner.set_state(state))
+        self._offer_state(algorithm)
+
+    def _offer_state(self, algorithm: Algorithm) -> None:
+        """Keep the newest weights at hand for a serving actor that is restarted while the learner is busy."""
+        if self._link is not None and algorithm.config.num_env_runners and algorithm.env_runner is not None:
+            self._link.offer(algorithm.env_runner.get_state())
 
     def _open_sink(self) -> Sink:
         if not self._config.monitoring.enabled:
@@ -193,6 +199,7 @@ class Daemon:
 
     def _finish(self, report: TrainingReport, algorithm: Algorithm, store: CheckpointStore, sink: Sink) -> None:
         self._progress = report.progress
+        self._offer_state(algorithm)
         every = self._config.checkpoints.every_iterations
         if every and report.iteration % every == 0 and self._try_to_save(algorithm, store) and self._saved:
             report = dataclasses.replace(report, checkpoint_path=str(self._saved.path))

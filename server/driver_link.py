@@ -1,11 +1,14 @@
 """A line from the daemon (Ray's driver) to its serving actors that Ray does not provide.
 
-Two things must reach a serving actor at once, although its only Ray thread may be waiting in `sample()`: that the daemon is draining,
-and that the daemon is gone. Without the second, an actor whose daemon was killed holds the port for some seconds more, and the daemon's
-successor can't have it.
+Three things must reach a serving actor at once, although its only Ray thread may be waiting in `sample()` and the daemon's may be busy
+with an update:
+- that the daemon is draining;
+- that the daemon is gone: an actor whose daemon was killed would hold the port for some seconds more, and the successor could not have it;
+- the newest weights, when the actor was restarted: RLlib brings them after the update only, and until then nobody is served.
 
-The link is a unix socket. The daemon listens; each actor connects and a thread of it blocks in `recv`. One byte means drain; the end
-of the stream means that the daemon's process ended, for the kernel closes its sockets however it died.
+The link is a unix socket in a folder that only this user can enter. The daemon listens; each actor connects and a thread of it blocks in
+`recv`. A message is one byte for its kind, eight for the length of what follows, and that. The end of the stream means that the daemon's
+process ended, for the kernel closes its sockets however it died.
 """
 
 from __future__ import annotations
@@ -13,14 +16,19 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import pickle
 import socket
+import struct
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 logger = logging.getLogger(__name__)
 
-_DRAIN = b"d"
+_HEADER = struct.Struct("<cQ")
+_DRAIN = _HEADER.pack(b"d", 0)
+_SEND_TIMEOUT_S = 5.0
 
 
 class DriverLink:
@@ -31,6 +39,7 @@ class DriverLink:
         self.path = path
         self._lock = threading.Lock()
         self._draining = False
+        self._state = b""
         self._connections: list[socket.socket] = []
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._listener.bind(str(path))
@@ -43,7 +52,13 @@ class DriverLink:
         with self._lock:
             self._draining = True
             for connection in self._connections:
-                _send_drain(connection)
+                _send(connection, _DRAIN)
+
+    def offer(self, state: dict[str, Any]) -> None:
+        """Keep an env runner's state, weights included, for actors that connect from now on."""
+        content = pickle.dumps(state, pickle.HIGHEST_PROTOCOL)
+        with self._lock:
+            self._state = _HEADER.pack(b"s", len(content)) + content
 
     def close(self) -> None:
         """Cut the link: to the actors this is the daemon's end. A second call does nothing."""
@@ -63,18 +78,20 @@ class DriverLink:
                 connection, _ = self._listener.accept()
             except OSError:
                 return
+            connection.settimeout(_SEND_TIMEOUT_S)
             with self._lock:
                 self._connections.append(connection)
-                if self._draining:
-                    _send_drain(connection)
+                _send(connection, self._state + (_DRAIN if self._draining else b""))
 
 
-def _send_drain(connection: socket.socket) -> None:
+def _send(connection: socket.socket, message: bytes) -> None:
     with contextlib.suppress(OSError):  # the actor died: there is nobody to tell
-        connection.send(_DRAIN)
+        connection.sendall(message)
 
 
-def follow_driver(path: Path, on_drain: Callable[[], None], on_driver_gone: Callable[[], None]) -> Callable[[], None]:
+def follow_driver(
+    path: Path, on_drain: Callable[[], None], on_driver_gone: Callable[[], None], on_state: Callable[[dict[str, Any]], None]
+) -> Callable[[], None]:
     """Connect an actor to its daemon.
 
     Args:
@@ -82,6 +99,7 @@ def follow_driver(path: Path, on_drain: Callable[[], None], on_driver_gone: Call
             whose driver is gone, some seconds later.
         on_drain: Called from the link's own thread when the daemon starts to drain.
         on_driver_gone: Called from the link's own thread when the daemon's process has ended, however it did.
+        on_state: Called from the link's own thread with the newest state, if the daemon has offered one.
 
     Returns:
         A function that ends the following; idempotent.
@@ -97,8 +115,12 @@ def follow_driver(path: Path, on_drain: Callable[[], None], on_driver_gone: Call
 
     def follow() -> None:
         with contextlib.suppress(OSError):
-            while connection.recv(1):
-                on_drain()
+            while header := _receive(connection, _HEADER.size):
+                kind, length = _HEADER.unpack(header)
+                if kind == b"d":
+                    on_drain()
+                else:
+                    on_state(pickle.loads(_receive(connection, length)))
         if not stopped.is_set():
             on_driver_gone()
 
@@ -114,6 +136,17 @@ def follow_driver(path: Path, on_drain: Callable[[], None], on_driver_gone: Call
         connection.close()
 
     return stop
+
+
+def _receive(connection: socket.socket, length: int) -> bytes:
+    """Receive exactly `length` bytes, or nothing at the end of the stream."""
+    content = bytearray()
+    while len(content) < length:
+        part = connection.recv(min(length - len(content), 2**20))
+        if not part:
+            return b""
+        content += part
+    return bytes(content)
 
 
 def leave_at_once() -> None:

@@ -72,6 +72,7 @@ class ExternalEnvRunner(EnvRunner, Checkpointable):
         Checkpointable.__init__(self)
         self._index = int(self.worker_index or 0)
         self._weights_seq_no = 0
+        self._state_lock = threading.RLock()  # the daemon's link and RLlib may both bring a state, and both may open the port
         self._env_runner_state_server: Any = None
         self._front: Front | None = None
         self._stop_following: Callable[[], None] = lambda: None
@@ -139,7 +140,7 @@ class ExternalEnvRunner(EnvRunner, Checkpointable):
         if self._index > 0:
             self._prepare_process()
         if config.driver_link is not None:
-            self._stop_following = follow_driver(config.driver_link, self.drain, leave_at_once)
+            self._stop_following = follow_driver(config.driver_link, self.drain, leave_at_once, self._revive)
 
     def open(self) -> None:
         """Listen on the configured address. A second call, or one to an instance whose environment decides the address, does nothing.
@@ -147,8 +148,9 @@ class ExternalEnvRunner(EnvRunner, Checkpointable):
         Raises:
             OSError: The address can't be bound.
         """
-        if self._front is not None and self.env is None and not self._front.addresses:
-            self._front.bind(self._address())
+        with self._state_lock:
+            if self._front is not None and self.env is None and not self._front.addresses:
+                self._front.bind(self._address())
 
     def _address(self, index: int | None = None) -> str:
         """Return the address of the serving instance of a number: the configured one, then its port plus 1, 2, ..."""
@@ -189,6 +191,11 @@ class ExternalEnvRunner(EnvRunner, Checkpointable):
             logger.info("serving at niceness %d", os.getpriority(os.PRIO_PROCESS, 0))
         gc.collect()
         gc.freeze()
+
+    def _revive(self, state: dict[str, Any]) -> None:
+        """Take over from an instance that died: its weights, then its port."""
+        self.set_state(state)
+        self.open()
 
     def drain(self) -> None:
         """Refuse new episodes and let `sample` return at once."""
@@ -280,16 +287,17 @@ class ExternalEnvRunner(EnvRunner, Checkpointable):
 
         Like RLlib's own runner: weights without a version, or of version 0, are taken always, others only if they are newer.
         """
-        for name, connector in (
-            (COMPONENT_ENV_TO_MODULE_CONNECTOR, self._env_to_module),
-            (COMPONENT_MODULE_TO_ENV_CONNECTOR, self._module_to_env),
-        ):
-            if name in state:
-                connector.set_state(state[name])
-        if COMPONENT_RL_MODULE in state:
-            self._take_weights(state[COMPONENT_RL_MODULE], int(state.get(WEIGHTS_SEQ_NO, 0)))
-        if NUM_ENV_STEPS_SAMPLED_LIFETIME in state:
-            self.num_env_steps_sampled_lifetime = state[NUM_ENV_STEPS_SAMPLED_LIFETIME]
+        with self._state_lock:
+            for name, connector in (
+                (COMPONENT_ENV_TO_MODULE_CONNECTOR, self._env_to_module),
+                (COMPONENT_MODULE_TO_ENV_CONNECTOR, self._module_to_env),
+            ):
+                if name in state:
+                    connector.set_state(state[name])
+            if COMPONENT_RL_MODULE in state:
+                self._take_weights(state[COMPONENT_RL_MODULE], int(state.get(WEIGHTS_SEQ_NO, 0)))
+            if NUM_ENV_STEPS_SAMPLED_LIFETIME in state:
+                self.num_env_steps_sampled_lifetime = state[NUM_ENV_STEPS_SAMPLED_LIFETIME]
 
     def assert_healthy(self) -> None:
         """Check that construction went through."""

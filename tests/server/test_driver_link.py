@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import queue
 import signal
 import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from server.driver_link import DriverLink, follow_driver
@@ -24,7 +27,8 @@ sys.stdin.read()
 class Follower:
     def __init__(self, path: Path) -> None:
         self.draining, self.gone = threading.Event(), threading.Event()
-        self.stop = follow_driver(path, self.draining.set, self.gone.set)
+        self.states: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+        self.stop = follow_driver(path, self.draining.set, self.gone.set, self.states.put)
 
 
 def test_draining_reaches_every_follower_also_one_that_comes_later(tmp_path: Path) -> None:
@@ -39,6 +43,25 @@ def test_draining_reaches_every_follower_also_one_that_comes_later(tmp_path: Pat
     link.close()
     assert not early.gone.is_set()
     assert not late.gone.is_set()
+
+
+def test_who_connects_gets_the_newest_state_whatever_its_size(tmp_path: Path) -> None:
+    link = DriverLink(tmp_path / "link")
+    before = Follower(link.path)
+    link.offer({"weights": np.zeros(3)})
+    newest = np.arange(3_000_000, dtype=np.float32)
+    link.offer({"weights": newest, "weights_seq_no": 7})
+    link.drain()
+    after = Follower(link.path)
+    state = after.states.get(timeout=5)
+    assert state["weights_seq_no"] == 7
+    np.testing.assert_array_equal(state["weights"], newest)
+    assert after.draining.wait(5)
+    assert before.draining.wait(5)
+    assert before.states.empty(), "an actor that was there has its weights from RLlib"
+    before.stop()
+    after.stop()
+    link.close()
 
 
 def test_the_end_of_the_link_is_the_end_of_the_daemon(tmp_path: Path) -> None:
