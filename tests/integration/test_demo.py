@@ -183,7 +183,7 @@ def test_the_run_folder_has_weights_records_and_settings(finished: Finished) -> 
 
 def test_a_resumed_run_says_so_and_goes_on_with_weights_and_prices(finished: Finished, tmp_path: Path) -> None:
     (run,) = finished.runs.iterdir()
-    arguments = ("--resume", "--steps", "4000", "--json", str(tmp_path / "resumed.json"), "--runs", str(finished.runs))
+    arguments = ("--resume", "--steps", "12000", "--json", str(tmp_path / "resumed.json"), "--runs", str(finished.runs))
     with running_demo(*arguments) as demo:
         finish(demo, START_S + 60.0)
         assert demo.lines[0] == f"resuming {run}"
