@@ -21,7 +21,7 @@ Array = npt.NDArray[Any]
 _START, _GIVEN, _OVERRIDE = int(StepFlag.START), int(StepFlag.ACTION_GIVEN), int(StepFlag.OVERRIDE)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Submission:
     """The rows of one message on their way through the core."""
 

@@ -89,6 +89,8 @@ class EpisodeCore:
         owner.streams -= 1
         if owner.streams > 0:
             return
+        # Nobody is there to hear what was withheld; a client that returns asks again.
+        self._parked = [submission for submission in self._parked if submission.owner is not owner]
         timeout_s = self._config.episode_idle_timeout_s
         if owner.aliases:
             logger.info("client %s is gone with %d open episodes; they end in %g s", owner.client_id, len(owner.aliases), timeout_s)

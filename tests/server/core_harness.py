@@ -12,6 +12,7 @@ from typing import Any, cast
 import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
+import torch
 from ray.rllib.algorithms.ppo import PPOConfig
 from ray.rllib.core import COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
@@ -26,6 +27,8 @@ from server.episode_table import Owner
 from server.inference import ActionForm, PolicyNet
 from server.rows import Replies, Rows
 from server.segments import EpisodeList, SegmentBlock
+
+torch.set_num_threads(1)  # as in a serving process; more of them wait for each other on a busy machine
 
 Array = npt.NDArray[Any]
 
@@ -157,6 +160,8 @@ class CoreHarness:
         self.net = net or net_of(module_of(action=action), action=action)
         self.action_dtype = ACTIONS[action].dtype
         self.loop = SkippingLoop()
+        self.loop.set_exception_handler(lambda _, context: self.failures.append(context))
+        self.failures: list[dict[str, Any]] = []
         self.core = EpisodeCore(
             self.net, form_of(action), OBSERVATION, ACTIONS[action], episodes or EpisodesConfig(max_open=512), hand_off or HandOffConfig()
         )
@@ -164,6 +169,7 @@ class CoreHarness:
 
     def close(self) -> None:
         self.loop.close()
+        assert not self.failures, self.failures
 
     def connect(self, client_id: str) -> Owner:
         return self._on_loop(lambda: self.core.connect(client_id))
