@@ -23,8 +23,8 @@ class ServerSection:
     """PEM file of the authority that signed the server's certificate; needed off this machine."""
     token_file: Path | None = None
     """File with the token that the server wants; needed off this machine."""
-    connect_timeout_s: float = 30.0
-    """Longest wait for the server when episodes begin, seconds; the pipeline then tries again."""
+    connect_timeout_s: float = 5.0
+    """Longest wait for a connection when episodes begin, seconds; the pipeline then tries again."""
 
     def __post_init__(self) -> None:
         _positive("connect_timeout_s", self.connect_timeout_s)

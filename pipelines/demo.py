@@ -23,6 +23,7 @@ from pipelines.terminal import TerminalView
 
 _SERVING = "serving"
 _SERVER_STOP_S = 6.5
+_LAST_ANSWER_S = 10.0
 _FLUSH_S = 5.0
 
 
@@ -94,11 +95,12 @@ def _play(config: PipelineConfig, sink: Sink, out: TextIO, page: str, stop: Stop
                 watch.start()
                 view.start()
                 reason = wait_for_end(pipeline, stop)
+            watch.flush().result(_LAST_ANSWER_S)
         finally:
             view.stop()
             watch.stop()
-        stats = watch.ask()
-    return pipeline, watch, stats.episodes_open if stats else None, reason
+    leaked = watch.latest.episodes_open if watch.latest and watch.answered else None
+    return pipeline, watch, leaked, reason
 
 
 def _recorded(folder: Path) -> Ledger:

@@ -33,6 +33,7 @@ _STEPS_WAITING_LIMIT = 5_000
 """A little more than a training batch: the learner never waits, and no step is older than two policy versions."""
 
 _USUAL_PORT = 9900
+_CONNECT_S = 2.0
 _EPISODES_END_S = 3.0
 
 
@@ -76,7 +77,7 @@ def fresh_run(options: DemoOptions) -> tuple[Path, PipelineConfig]:
     prices = PricesConfig(process="csv", csv_files=options.csv_files) if options.csv_files else PricesConfig(process=options.process)
     config = PipelineConfig(
         seed=options.seed,
-        server=ServerSection(address=_free_address()),
+        server=ServerSection(address=_free_address(), connect_timeout_s=_CONNECT_S),
         episodes=EpisodesSection(
             concurrent=options.episodes,
             steps=options.steps,

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from client import ServerStats
+from client import ServerStats, TrainingIteration
 from monitoring.points import Points
 from monitoring.schema import SERVER
 from monitoring.sink import Sink
@@ -47,22 +47,8 @@ class ServerWatch(Node[Any]):
         self._iteration = 0
         self.latest: ServerStats | None = None
         """Newest statistics; None before the first."""
-
-    def ask(self) -> ServerStats | None:
-        """Ask once, now, on the calling thread; return None when the server does not answer."""
-        try:
-            stats = self._service.stats()
-        except PolicyServerError as error:
-            logger.info("no statistics from the policy server: %s", error)
-            return None
-        self.latest = stats
-        self._boots[stats.boot_id] = stats
-        iteration = stats.training
-        if iteration is not None and iteration.iteration > self._iteration:
-            self._iteration = iteration.iteration
-            self._staleness_sum += iteration.staleness_mean * iteration.steps
-            self._staleness_steps += iteration.steps
-        return stats
+        self.answered = False
+        """Whether the server answered the last question."""
 
     @property
     def reward_sum(self) -> float:
@@ -80,12 +66,26 @@ class ServerWatch(Node[Any]):
         return self._staleness_sum / self._staleness_steps if self._staleness_steps else None
 
     def _process(self, batch: list[Any]) -> None:
-        stats = self.ask()
-        self._pacer.update(stats.steps_waiting if stats else 0)
-        if stats is None:
+        try:
+            stats = self._service.stats()
+        except PolicyServerError as error:
+            logger.info("no statistics from the policy server: %s", error)
+            self.answered = False
+            self._pacer.update(0)
             return
+        self.answered = True
+        self.latest = stats
+        self._boots[stats.boot_id] = stats
+        self._pacer.update(stats.steps_waiting)
+        self._note_iteration(stats.training)
         self._answers += 1
-        if self._answers % _ANSWERS_PER_POINT != 1:
-            return
-        fields = {name: value for name, value in dataclasses.asdict(stats).items() if name in SERVER.types and value is not None}
-        self._sink.write(Points.one("server", self._tags, fields))
+        if self._answers % _ANSWERS_PER_POINT == 1:
+            fields = {name: value for name, value in dataclasses.asdict(stats).items() if name in SERVER.types and value is not None}
+            self._sink.write(Points.one("server", self._tags, fields))
+
+    def _note_iteration(self, training: TrainingIteration | None) -> None:
+        """Add a training iteration that was not seen before to the mean staleness."""
+        if training is not None and training.iteration != self._iteration:
+            self._iteration = training.iteration
+            self._staleness_sum += training.staleness_mean * training.steps
+            self._staleness_steps += training.steps

@@ -177,12 +177,17 @@ class EpisodeNode(Node[EndEvent | OpenEvent]):
 
     def _start_with_server(self, episode_ids: Sequence[str]) -> bool:
         """Start episodes as soon as there is a server; return False when the run ended before there was one."""
+        waited = False
         while not self._run_state.stopping.is_set():
             try:
                 self._policy.start_episodes(episode_ids, self._episodes.training_enabled)
+                if waited:
+                    logger.warning("%s: the server is there, %d episodes begin", self.name, len(episode_ids))
                 return True
             except NO_ANSWER as error:
-                logger.warning("%s: %d episodes wait for the server (%s)", self.name, len(episode_ids), error)
+                if not waited:
+                    logger.warning("%s: %d episodes wait for the server (%s)", self.name, len(episode_ids), error)
+                waited = True
                 self._run_state.stopping.wait(_RETRY_S)
         return False
 
