@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from client import ServerStats
+from monitoring.points import Points
+from monitoring.sink import NullSink
+from pipelines.pacer import Pacer
+from pipelines.run_state import RunState
+from pipelines.server_watch import ServerWatch
+from policyserver.errors import ServerUnavailableError
+from tests.pipelines.test_terminal import STATS, TRAINING
+
+WAIT_S = 10.0
+TAGS = {"run": "r", "policy": "p", "process": "ou", "worker": "w"}
+
+
+class Server:
+    """Answers with what it is told, None for no answer."""
+
+    def __init__(self) -> None:
+        self.answer: ServerStats | None = STATS
+
+    def stats(self) -> ServerStats:
+        if self.answer is None:
+            raise ServerUnavailableError("nobody there")
+        return self.answer
+
+
+class Book(NullSink):
+    def __init__(self) -> None:
+        self.points: list[Points] = []
+
+    def write(self, points: Points) -> None:
+        self.points.append(points)
+
+
+def ask(watch: ServerWatch) -> None:
+    watch.flush().result(WAIT_S)
+
+
+def test_the_ledger_of_a_server_that_died_is_kept_beside_that_of_its_successor() -> None:
+    server, book = Server(), Book()
+    watch = ServerWatch(server, Pacer(None, RunState(1, None)), book, TAGS)
+    watch.start()
+    ask(watch)
+    server.answer = None
+    ask(watch)
+    assert not watch.answered
+    assert watch.latest == STATS
+    server.answer = replace(STATS, boot_id="second", reward_sum=5.0, steps_dropped=3)
+    ask(watch)
+    assert watch.answered
+    assert (watch.reward_sum, watch.steps_dropped) == (-12.0 + 5.0, 3)
+    assert watch.stop()
+    assert watch.statistics().failures == 0
+
+
+def test_staleness_is_the_mean_over_the_steps_of_the_iterations_each_counted_once() -> None:
+    server = Server()
+    watch = ServerWatch(server, Pacer(None, RunState(1, None)), Book(), TAGS)
+    assert watch.staleness_mean is None
+    watch.start()
+    ask(watch)
+    ask(watch)
+    server.answer = replace(STATS, training=replace(TRAINING, iteration=8, steps=12_000, staleness_mean=2.0))
+    ask(watch)
+    assert watch.stop()
+    assert watch.staleness_mean == pytest.approx((4_000 * 1.0 + 12_000 * 2.0) / 16_000)
+
+
+def test_the_first_answer_and_every_fourth_are_recorded() -> None:
+    server, book = Server(), Book()
+    watch = ServerWatch(server, Pacer(None, RunState(1, None)), book, TAGS)
+    watch.start()
+    for _ in range(4):
+        ask(watch)
+    recorded = len(book.points)
+    ask(watch)
+    assert watch.stop()
+    assert (recorded, book.points[0].measurement) == (1, "server")
+    assert len(book.points) == 2
+    assert book.points[0].field_values("steps_waiting") == [123]
+    assert set(book.points[0].tags) == {"run", "policy", "worker"}
