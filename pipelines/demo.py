@@ -23,6 +23,7 @@ from pipelines.terminal import TerminalView
 
 _SERVING = "serving"
 _SERVER_STOP_S = 6.5
+_ABSENT_SERVER_STOP_S = 1.0
 _LAST_ANSWER_S = 10.0
 _FLUSH_S = 5.0
 
@@ -73,6 +74,8 @@ def run_demo(options: DemoOptions, out: TextIO, stop: StopSignals) -> DemoResult
         say(f"live page: {page.address}")
         before = _recorded(folder)
         pipeline, watch, leaked, reason = _play(config, sink, out, page.address, stop)
+        if leaked is None:  # it is dead or still starting: there is nothing it could end in order
+            server.stop(_ABSENT_SERVER_STOP_S)
         sink.flush(_FLUSH_S)
         after = _recorded(folder)
         recorded = Ledger(after.steps - before.steps, after.reward_sum - before.reward_sum)
