@@ -83,9 +83,10 @@ def test_a_fresh_algorithm_goes_on_from_a_checkpoint_with_the_same_weights_optim
     assert restored["weights_seq_no"] == 3
     learned = flat(expected["rl_module"]["default_policy"])
     served = flat(fresh.env_runner.get_state()["rl_module"])
-    assert len(served) > 4
-    for path, array in served.items():
-        np.testing.assert_array_equal(array, learned[path], err_msg=path)
+    acting = [path for path in learned if not path.startswith("vf.")]  # nobody needs the value head to act, so it is not sent
+    assert len(acting) > 4
+    for path in acting:
+        np.testing.assert_array_equal(served[path], learned[path], err_msg=path)
 
     report = training_report(fresh.train(), found.progress, seconds=1.0, learn_seconds=0.5, checkpoint=found.path)
     assert report is not None
