@@ -28,7 +28,7 @@ class Owner:
     index: int
     """Its number in the table."""
     streams: int = 0
-    """Streams it has open; more than one only for the moment of a reconnect."""
+    """Streams it has open, more than one only for the moment of a reconnect; of a unary caller, episodes."""
     aliases: dict[str, int] = field(default_factory=dict)
     """Slots of its open episodes by the client's own ids."""
 

@@ -9,6 +9,7 @@ import asyncio
 import logging
 import math
 import uuid
+from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +24,8 @@ from .episode_table import Owner
 from .rows import Replies
 
 logger = logging.getLogger(__name__)
+
+_ENDED_REMEMBERED = 1024  # episodes whose end a caller who missed the answer may repeat
 
 
 @dataclass(slots=True)
@@ -45,7 +48,7 @@ class UnaryEpisodes:
         self._core = core
         self._idle_timeout_s = idle_timeout_s
         self._episodes: dict[tuple[str, str], _UnaryEpisode] = {}
-        self._owners: dict[str, Owner] = {}
+        self._ended: OrderedDict[tuple[str, str], _UnaryEpisode] = OrderedDict()
 
     async def start(self, request: pb.StartEpisodeRequest) -> pb.StartEpisodeResponse:
         """Start an episode; the core hears of it with its first observation."""
@@ -57,8 +60,13 @@ class UnaryEpisodes:
         if known is not None and (known.next_sequence > 0 or known.training == request.training_disabled):
             raise EpisodeDuplicateError(f"Episode {episode_id} is already started")
         if known is None:
+            if finished := self._core.finished_episode(_owner_name(request.client_id), episode_id):
+                raise finished
+            self._ended.pop(key, None)
             loop = asyncio.get_running_loop()
-            self._episodes[key] = _UnaryEpisode(self._owner(request.client_id), not request.training_disabled, loop.time())
+            self._episodes[key] = _UnaryEpisode(
+                self._core.connect(_owner_name(request.client_id)), not request.training_disabled, loop.time()
+            )
             loop.call_later(self._idle_timeout_s, self._reap_if_idle, key)
         return pb.StartEpisodeResponse(episode_id=episode_id)
 
@@ -94,11 +102,16 @@ class UnaryEpisodes:
     async def end(self, request: pb.EndEpisodeRequest) -> pb.EndEpisodeResponse:
         """End an episode."""
         await self._step(request, StepFlag.TRUNCATED if request.truncated else StepFlag.TERMINATED, [])
-        self._episodes.pop((request.client_id, request.episode_id), None)
+        key = request.client_id, request.episode_id
+        if episode := self._episodes.pop(key, None):
+            self._core.disconnect(episode.owner)
+            self._ended[key] = episode
+            if len(self._ended) > _ENDED_REMEMBERED:
+                self._ended.popitem(last=False)
         return pb.EndEpisodeResponse()
 
     async def _step(self, request: Any, flags: StepFlag, action: list[Any]) -> Replies:
-        episode = self._episode(request)
+        episode = self._ended.get((request.client_id, request.episode_id)) or self._episode(request)
         sequence = request.sequence if request.HasField("sequence") else episode.next_sequence
         is_repeat = sequence == episode.next_sequence - 1
         if sequence == 0:
@@ -128,12 +141,6 @@ class UnaryEpisodes:
         episode.used_s = asyncio.get_running_loop().time()
         return episode
 
-    def _owner(self, client_id: str) -> Owner:
-        if client_id not in self._owners:
-            # Connected for ever: its episodes have idle timeouts of their own.
-            self._owners[client_id] = self._core.connect(_owner_name(client_id))
-        return self._owners[client_id]
-
     def _reap_if_idle(self, key: tuple[str, str]) -> None:
         episode = self._episodes.get(key)
         if episode is None:
@@ -145,6 +152,7 @@ class UnaryEpisodes:
             return
         del self._episodes[key]
         self._core.reap(episode.owner, [key[1]])
+        self._core.disconnect(episode.owner)
         logger.info("episode %s of a unary caller ended as truncated after %g s without a call", key[1], self._idle_timeout_s)
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.server.core_harness import CoreHarness
+from tests.server.front_harness import FrontHarness, running_front
 
 
 @pytest.fixture
@@ -24,3 +25,10 @@ def make_harness() -> Iterator[Callable[..., CoreHarness]]:
 @pytest.fixture
 def harness(make_harness: Callable[..., CoreHarness]) -> CoreHarness:
     return make_harness()
+
+
+@pytest.fixture
+def serve() -> Iterator[FrontHarness]:
+    """A front with default settings."""
+    with running_front() as harness:
+        yield harness

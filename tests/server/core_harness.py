@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import functools
 import pickle
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import gymnasium as gym
 import numpy as np
@@ -31,9 +31,10 @@ from server.segments import EpisodeList, SegmentBlock
 torch.set_num_threads(1)  # as in a serving process; more of them wait for each other on a busy machine
 
 Array = npt.NDArray[Any]
+T = TypeVar("T")
 
 OBSERVATION = gym.spaces.Box(-100.0, 100.0, (10,), np.float32)
-ACTION = gym.spaces.Discrete(3)
+ACTION: gym.spaces.Discrete[np.int64] = gym.spaces.Discrete(3)
 MODELS = {
     "mlp": {"fcnet_hiddens": [16], "vf_share_layers": True},
     "lstm_shared": {"fcnet_hiddens": [16], "use_lstm": True, "lstm_cell_size": 8, "max_seq_len": 5, "vf_share_layers": True},
@@ -231,8 +232,8 @@ class CoreHarness:
         for _ in range(6):
             self.loop.run_until_complete(asyncio.sleep(0))
 
-    def _on_loop(self, function: Any) -> Any:
-        async def call() -> Any:
+    def _on_loop(self, function: Callable[[], T]) -> T:
+        async def call() -> T:
             return function()
 
         return self.loop.run_until_complete(call())

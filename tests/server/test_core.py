@@ -285,13 +285,15 @@ def test_rows_of_one_turn_share_a_forward_pass(harness: CoreHarness) -> None:
 
 
 def test_an_empty_message_is_answered(harness: CoreHarness) -> None:
-    empty = Rows(*(np.zeros(0, dtype) for dtype in (np.uint64, np.uint32, np.uint8, np.float64)), [np.zeros((0, 10), np.float32)], [])  # type: ignore[arg-type]
-    future = harness.loop.run_until_complete(_submitted(harness, empty))
-    assert len(future.handles) == 0
+    def empty(dtype: Any) -> Any:
+        return np.zeros(0, dtype)
 
+    rows = Rows(empty(np.uint64), empty(np.uint32), empty(np.uint8), empty(np.float64), [np.zeros((0, 10), np.float32)], [])
 
-async def _submitted(harness: CoreHarness, rows: Any) -> Any:
-    return await harness.core.submit(rows, harness.client)
+    async def submitted() -> Any:
+        return await harness.core.submit(rows, harness.client)
+
+    assert len(harness.loop.run_until_complete(submitted()).handles) == 0
 
 
 def test_infos_belong_to_their_step_alone(harness: CoreHarness) -> None:

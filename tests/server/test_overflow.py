@@ -10,6 +10,7 @@ import pytest
 from policyserver.errors import ServerUnavailableError
 from policyserver.flags import StepFlag
 from server.config import EpisodesConfig, HandOffConfig
+from server.rows import Replies
 from server.trajectories import HandOff, Segment
 from tests.server.core_harness import Answer, CoreHarness, Row, answers_of, observation, start
 
@@ -17,9 +18,9 @@ Make = Callable[..., CoreHarness]
 BLOCK = HandOffConfig(segment_steps=4, capacity_steps=8, overflow="block", block_timeout_s=30.0)
 
 
-def answered(future: asyncio.Future[object]) -> list[Answer]:
+def answered(future: asyncio.Future[Replies]) -> list[Answer]:
     assert future.done()
-    return answers_of(future.result())  # type: ignore[arg-type]
+    return answers_of(future.result())
 
 
 def test_the_oldest_segments_are_dropped_whole_and_counted(make_harness: Make) -> None:

@@ -50,8 +50,10 @@ def test_the_segments_of_an_episode_are_what_the_client_said(make_harness: Make,
                 episode.observations[begin - lookback : end + 1],
             )
             np.testing.assert_array_equal(read(part.get_actions), episode.actions[own])
-            np.testing.assert_array_equal(read(part.get_rewards), np.float32(episode.rewards[own]))
-            np.testing.assert_array_equal(read(part.get_extra_model_outputs, Columns.ACTION_LOGP), np.float32(episode.log_probs[own]))
+            np.testing.assert_array_equal(read(part.get_rewards), np.array(episode.rewards[own], np.float32))
+            np.testing.assert_array_equal(
+                read(part.get_extra_model_outputs, Columns.ACTION_LOGP), np.array(episode.log_probs[own], np.float32)
+            )
             np.testing.assert_array_equal(read(part.get_extra_model_outputs, WEIGHTS_SEQ_NO), episode.versions[own])
     assert not parts_of
     assert len({version for episode in played for version in episode.versions}) > 1

@@ -1,0 +1,92 @@
+"""A front on a free port, with clients and stubs of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import grpc
+
+from client import ClientConfig, PolicyClient
+from policyserver.tensors import from_tensor, to_tensor
+from policyserver.v1 import policy_service_pb2 as pb
+from policyserver.v1 import policy_service_pb2_grpc as pb_grpc
+from server.config import EpisodesConfig, HandOffConfig, ListenConfig, ServingConfig
+from server.core import EpisodeCore
+from server.front import Front
+from server.inference import PolicyNet
+from tests.server.core_harness import ACTION, OBSERVATION, arrived, form_of, module_of, net_of
+
+CLIENT = ClientConfig(action_timeout_s=20.0, connect_timeout_s=10.0, reconnect_backoff_initial_s=0.02, reconnect_backoff_max_s=0.1)
+
+
+@dataclass
+class FrontHarness:
+    """A running front and what talks to it."""
+
+    front: Front
+    net: PolicyNet
+    address: str
+    stack: ExitStack = field(default_factory=ExitStack)
+
+    def client(self, config: ClientConfig = CLIENT, **options: Any) -> PolicyClient:
+        return self.stack.enter_context(PolicyClient(self.address, config=config, **options))
+
+    def channel(self) -> grpc.Channel:
+        return self.stack.enter_context(grpc.insecure_channel(self.address))
+
+    def stub(self) -> pb_grpc.PolicyServiceStub:
+        return pb_grpc.PolicyServiceStub(self.channel())
+
+    def segments(self, want_steps: int = 1, wait_s: float = 10.0) -> list[Any]:
+        return arrived(self.front.sample(want_steps, wait_s))
+
+
+@contextmanager
+def running_front(
+    *, episodes: EpisodesConfig | None = None, hand_off: HandOffConfig | None = None, listen: ListenConfig | None = None, model: str = "mlp"
+) -> Iterator[FrontHarness]:
+    listen = replace(listen or ListenConfig(), address="127.0.0.1:0")
+    serving = ServingConfig(listen, episodes or EpisodesConfig(max_open=256), hand_off or HandOffConfig())
+    net = net_of(module_of(model))
+    front = Front(
+        lambda: EpisodeCore(net, form_of("discrete"), OBSERVATION, ACTION, serving.episodes, serving.hand_off), OBSERVATION, ACTION, serving
+    )
+    front.start()
+    harness = FrontHarness(front, net, front.bind())
+    try:
+        with harness.stack:
+            yield harness
+    finally:
+        front.stop()
+
+
+class Unary:
+    """A caller of the plain calls, as a program in another language would be."""
+
+    def __init__(self, stub: pb_grpc.PolicyServiceStub, client_id: str = "") -> None:
+        self.stub = stub
+        self.client_id = client_id
+
+    def start(self, episode_id: str = "", **options: Any) -> str:
+        return self.stub.StartEpisode(pb.StartEpisodeRequest(client_id=self.client_id, episode_id=episode_id, **options)).episode_id
+
+    def get_action(self, episode_id: str, observation: Any, **options: Any) -> tuple[int, float]:
+        request = pb.GetActionRequest(client_id=self.client_id, episode_id=episode_id, observation=[to_tensor(observation)], **options)
+        reply = self.stub.GetAction(request)
+        return int(from_tensor(reply.action[0], "action")), reply.action_log_prob
+
+    def log_action(self, episode_id: str, observation: Any, action: Any, **options: Any) -> None:
+        tensors = {"observation": [to_tensor(observation)], "action": [to_tensor(action)]}
+        self.stub.LogAction(pb.LogActionRequest(client_id=self.client_id, episode_id=episode_id, **tensors, **options))
+
+    def log_returns(self, episode_id: str, reward: float, info: Any = None) -> None:
+        text = json.dumps(info) if info is not None else ""
+        self.stub.LogReturns(pb.LogReturnsRequest(client_id=self.client_id, episode_id=episode_id, reward=reward, info_json=text))
+
+    def end(self, episode_id: str, observation: Any, **options: Any) -> None:
+        request = pb.EndEpisodeRequest(client_id=self.client_id, episode_id=episode_id, observation=[to_tensor(observation)], **options)
+        self.stub.EndEpisode(request)

@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from policyserver.flags import StepFlag
+from policyserver.spaces import leaves
+from server.batch import malformed
+from server.row_checks import LeafCheck, bad_flags, content_hashes
+from tests.server.core_harness import ACTION, OBSERVATION, Row, observation, pack, start
+
+
+def check_of(space: gym.Space[Any]) -> LeafCheck:
+    return LeafCheck(leaves(space, "observation")[0], "BAD_OBSERVATION")
+
+
+SPACES: list[tuple[gym.Space[Any], list[Any], list[Any]]] = [
+    (gym.spaces.Box(-1.0, 2.0, (), np.float32), [-1.0, 0.0, 2.0], [-1.1, 2.1, np.nan, np.inf, -np.inf]),
+    (gym.spaces.Box(-np.inf, np.inf, (), np.float64), [-1e300, 0.0, 1e300], [np.nan, np.inf, -np.inf]),
+    (gym.spaces.Box(0, 255, (), np.uint8), [0, 255], []),
+    (gym.spaces.Box(np.array([0.0, -np.inf], np.float32), np.array([np.inf, 1.0], np.float32)), [[0, -9], [9, 1]], [[-1, 0], [0, 2]]),
+    (gym.spaces.Discrete(3, start=-1), [-1, 0, 1], [-2, 2]),
+    (gym.spaces.MultiDiscrete([2, 3]), [[0, 0], [1, 2]], [[2, 0], [0, 3], [-1, 0]]),
+    (gym.spaces.MultiBinary(2), [[0, 1]], [[2, 0], [0, -1]]),
+]
+
+
+@pytest.mark.parametrize(("space", "good", "bad"), SPACES, ids=[str(space) for space, _, _ in SPACES])
+def test_rows_outside_the_space_are_found_and_no_others(space: gym.Space[Any], good: list[Any], bad: list[Any]) -> None:
+    values = np.array([*good, *bad, *good], leaves(space, "observation")[0].dtype)
+    check = check_of(space)
+    found = check.bad_rows(values).tolist()
+    assert found == list(range(len(good), len(good) + len(bad)))
+    for row in found:
+        error = check.value_error(values[row])
+        assert error.field == "observation"
+        assert "received" in error.message
+
+
+@pytest.mark.parametrize(
+    ("column", "words"),
+    [
+        (np.zeros((3, 10), np.float64), "expected float32[10] for each of 3 rows, received float64[10] for 3 rows"),
+        (np.zeros((3, 9), np.float32), "received float32[9] for 3 rows"),
+        (np.zeros((2, 10), np.float32), "received float32[10] for 2 rows"),
+        (np.zeros(30, np.float32), "received float32[] for 30 rows"),
+        (np.zeros((3, 10, 1), np.float32), "received float32[10, 1] for 3 rows"),
+    ],
+)
+def test_a_column_of_the_wrong_shape_or_dtype_says_both_sides(column: Any, words: str) -> None:
+    error = check_of(OBSERVATION).column(column, 3)
+    assert error is not None
+    assert words in error.message
+    assert (error.reason, error.field) == ("BAD_OBSERVATION", "observation")
+    assert check_of(OBSERVATION).column(np.zeros((3, 10), np.float32), 3) is None
+
+
+def test_messages_that_do_not_fit_together_are_refused_as_a_whole() -> None:
+    observations, actions = [check_of(OBSERVATION)], [LeafCheck(leaves(ACTION, "action")[0], "BAD_ACTION")]
+
+    def problem(**changes: Any) -> str:
+        rows = pack([start("a", flags=StepFlag.ACTION_GIVEN, action=1), Row(1, 1)])
+        for name, value in changes.items():
+            setattr(rows, name, value)
+        error = malformed(rows, observations, actions)
+        return f"{error.field}: {error.reason}" if error else ""
+
+    assert problem() == ""
+    assert problem(observations=[]) == "observations: BAD_MESSAGE"
+    assert problem(observations=[np.zeros((2, 3), np.float32)]) == "observation: BAD_OBSERVATION"
+    assert problem(actions=[]) == "actions: BAD_MESSAGE"
+    assert problem(actions=[np.zeros(2, np.int64)]) == "action: BAD_ACTION"
+    assert problem(actions=[np.zeros(1, np.int32)]) == "action: BAD_ACTION"
+    assert problem(episode_ids=[]) == "episode_ids: BAD_MESSAGE"
+    assert problem(episode_ids=["a", "b"]) == "episode_ids: BAD_MESSAGE"
+
+
+def test_every_combination_of_flags_is_allowed_or_refused_as_the_protocol_says() -> None:
+    flags = np.arange(256, dtype=np.uint8)
+    refused = bad_flags(flags, np.zeros(256, np.int64), np.zeros(256))
+    for value in range(256):
+        flag = StepFlag(value & 63)
+        allowed = (
+            value < 64
+            and StepFlag.END not in flag
+            and not (StepFlag.ACTION_GIVEN in flag and flag & StepFlag.END)
+            and (StepFlag.OVERRIDE not in flag or StepFlag.ACTION_GIVEN in flag)
+            and (StepFlag.TRAINING_DISABLED not in flag or StepFlag.START in flag)
+        )
+        assert (value not in refused) == allowed, flag
+
+
+def hashes_of(*rows: Row) -> list[int]:
+    packed = pack(rows)
+    given_rows = np.flatnonzero(packed.flags & StepFlag.ACTION_GIVEN != 0)
+    return [int(n) for n in content_hashes(packed.observations, packed.flags, packed.rewards, given_rows, packed.actions)]
+
+
+def test_equal_rows_hash_equally_wherever_they_stand_in_a_batch() -> None:
+    row = Row(flags=StepFlag.ACTION_GIVEN, reward=0.5, observation=observation(1, 2), action=2)
+    (alone,) = hashes_of(row)
+    others = [Row(observation=observation(n), flags=StepFlag.ACTION_GIVEN, action=n % 3) for n in range(5)]
+    assert hashes_of(*others, row)[-1] == hashes_of(row, *others)[0] == alone
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(arrays(np.float32, 10, elements=st.floats(-100, 100, width=32)), st.integers(0, 9), st.integers(0, 31))
+def test_a_single_changed_bit_changes_the_hash(values: Any, element: int, bit: int) -> None:
+    changed = values.copy()
+    changed.view(np.uint32)[element] ^= np.uint32(1 << bit)
+    first, second = hashes_of(Row(observation=values), Row(observation=changed))
+    assert first != second
+
+
+def test_swapped_elements_and_other_rewards_or_actions_change_the_hash() -> None:
+    rows = [
+        Row(observation=observation(1, 2)),
+        Row(observation=observation(2, 1)),
+        Row(observation=observation(1, 2), reward=1.0),
+        Row(observation=observation(1, 2), reward=-1.0),
+        Row(observation=observation(1, 2), flags=StepFlag.TERMINATED),
+        *(Row(observation=observation(1, 2), flags=StepFlag.ACTION_GIVEN, action=action) for action in range(3)),
+    ]
+    assert len(set(hashes_of(*rows))) == len(rows)
