@@ -64,7 +64,11 @@ class EpisodeCore:
         action = leaves(action_space, "action")[0]
         self._table = EpisodeTable(episodes.max_open, episodes.finished_remembered, net.initial_state, (action.shape, action.dtype))
         self._trajectories = Trajectories(
-            net.layout, slots=episodes.max_open, segment_steps=hand_off.segment_steps, capacity_steps=hand_off.capacity_steps
+            net.layout,
+            slots=episodes.max_open,
+            segment_steps=hand_off.segment_steps,
+            capacity_steps=hand_off.capacity_steps,
+            drops=hand_off.overflow == "drop_oldest",
         )
         self._pending: list[Submission] = []
         self._parked: list[Submission] = []

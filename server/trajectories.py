@@ -69,14 +69,16 @@ class HandOff:
     """Hold the segments that wait for the learner, within bounds.
 
     When a new segment does not fit, the oldest are dropped and counted: the newest are closest to the policy that learns. With the
-    overflow policy `block` the episode core keeps the bound by withholding replies, and dropping is the last resort (ends of episodes
-    are never withheld).
+    overflow policy `block` the episode core withholds replies instead, as soon as the hand-off `is_full`; what can still come then (the
+    segments completed in one pass, and ends of episodes, which are never withheld) goes into a reserve, and nothing is dropped.
     """
 
-    def __init__(self, capacity_steps: int, capacity_segments: int) -> None:
+    def __init__(self, capacity_steps: int, capacity_segments: int, reserve_steps: int = 0, reserve_segments: int = 0) -> None:
         self._waiting: deque[Segment] = deque()
         self._capacity_steps = capacity_steps
         self._capacity_segments = capacity_segments
+        self._most_steps = capacity_steps + reserve_steps
+        self._most_segments = capacity_segments + reserve_segments
         self.steps_waiting = 0
         self.steps_dropped = 0
 
@@ -90,7 +92,7 @@ class HandOff:
         self._waiting.append(segment)
         self.steps_waiting += segment.steps
         freed = []
-        while self.steps_waiting > self._capacity_steps or len(self._waiting) > self._capacity_segments:
+        while self.steps_waiting > self._most_steps or len(self._waiting) > self._most_segments:
             oldest = self._waiting.popleft()
             self.steps_waiting -= oldest.steps
             self.steps_dropped += oldest.steps
@@ -111,13 +113,14 @@ class Trajectories:
     whose action was given out and whose reward has not come yet.
     """
 
-    def __init__(self, layout: StepLayout, *, slots: int, segment_steps: int, capacity_steps: int) -> None:
+    def __init__(self, layout: StepLayout, *, slots: int, segment_steps: int, capacity_steps: int, drops: bool = True) -> None:
         self._segment_steps = segment_steps
         self._max_seq_len = layout.max_seq_len
         self._state_structure = layout.initial_state
         state_leaves = [np.asarray(leaf) for leaf in tree.flatten(layout.initial_state)] if layout.initial_state is not None else []
         capacity_segments = max(1024, capacity_steps // 4)
-        pages = slots + capacity_segments + 1
+        reserve = 0 if drops else 2 * slots  # an episode can complete one segment more in a pass, and end with another
+        pages = slots + capacity_segments + reserve + 1
         rows = segment_steps + 1
         self._free = FreeList(pages)
 
@@ -144,7 +147,7 @@ class Trajectories:
         self._started_s = Arena(slots, (), np.float64).array
         self._t_started = Arena(slots, (), np.int64).array
         self._infos: dict[int, dict[int, dict[str, Any]]] = {}
-        self.hand_off = HandOff(capacity_steps, capacity_segments)
+        self.hand_off = HandOff(capacity_steps, capacity_segments, reserve * segment_steps, reserve)
         self.steps_handed_off = 0
         self.versions_behind = 0
 
