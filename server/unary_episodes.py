@@ -64,9 +64,8 @@ class UnaryEpisodes:
                 raise finished
             self._ended.pop(key, None)
             loop = asyncio.get_running_loop()
-            self._episodes[key] = _UnaryEpisode(
-                self._core.connect(_owner_name(request.client_id)), not request.training_disabled, loop.time()
-            )
+            owner = self._core.connect(_owner_name(request.client_id))
+            self._episodes[key] = _UnaryEpisode(owner, not request.training_disabled, loop.time())
             loop.call_later(self._idle_timeout_s, self._reap_if_idle, key)
         return pb.StartEpisodeResponse(episode_id=episode_id)
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -32,3 +33,16 @@ def serve() -> Iterator[FrontHarness]:
     """A front with default settings."""
     with running_front() as harness:
         yield harness
+
+
+@pytest.fixture
+def wait_until() -> Callable[[Callable[[], bool]], None]:
+    """Wait for what another process or thread will bring about and nobody announces."""
+
+    def wait(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
+        deadline = time.monotonic() + timeout_s
+        while not condition():
+            assert time.monotonic() < deadline, f"still not true after {timeout_s:g} s"
+            time.sleep(0.01)
+
+    return wait

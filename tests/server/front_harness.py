@@ -72,7 +72,8 @@ class Unary:
         self.client_id = client_id
 
     def start(self, episode_id: str = "", **options: Any) -> str:
-        return self.stub.StartEpisode(pb.StartEpisodeRequest(client_id=self.client_id, episode_id=episode_id, **options)).episode_id
+        request = pb.StartEpisodeRequest(client_id=self.client_id, episode_id=episode_id, **options)
+        return str(self.stub.StartEpisode(request).episode_id)
 
     def get_action(self, episode_id: str, observation: Any, **options: Any) -> tuple[int, float]:
         request = pb.GetActionRequest(client_id=self.client_id, episode_id=episode_id, observation=[to_tensor(observation)], **options)
@@ -80,7 +81,7 @@ class Unary:
         return int(from_tensor(reply.action[0], "action")), reply.action_log_prob
 
     def log_action(self, episode_id: str, observation: Any, action: Any, **options: Any) -> None:
-        tensors = {"observation": [to_tensor(observation)], "action": [to_tensor(action)]}
+        tensors: dict[str, Any] = {"observation": [to_tensor(observation)], "action": [to_tensor(action)]}
         self.stub.LogAction(pb.LogActionRequest(client_id=self.client_id, episode_id=episode_id, **tensors, **options))
 
     def log_returns(self, episode_id: str, reward: float, info: Any = None) -> None:

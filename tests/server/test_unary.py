@@ -12,6 +12,7 @@ import pytest
 from policyserver.errors import from_rpc_error
 from policyserver.tensors import to_tensor
 from policyserver.v1 import policy_service_pb2 as pb
+from server import unary_episodes
 from server.config import EpisodesConfig
 from tests.server.core_harness import observation
 from tests.server.front_harness import FrontHarness, Unary, running_front
@@ -53,9 +54,8 @@ def test_an_episode_of_plain_calls_arrives_as_it_was_said(serve: FrontHarness, c
 def test_a_repeated_call_with_its_number_gets_the_same_answer_and_counts_once(serve: FrontHarness, caller: Unary) -> None:
     episode = caller.start("a")
     assert caller.start("a") == "a", "starting again before the first observation changes nothing"
-    assert {caller.get_action(episode, observation(0), sequence=0) for _ in range(5)} == {
-        caller.get_action(episode, observation(0), sequence=0)
-    }
+    first = caller.get_action(episode, observation(0), sequence=0)
+    assert {caller.get_action(episode, observation(0), sequence=0) for _ in range(5)} == {first}
     caller.log_returns(episode, 1.5)
     answer = caller.get_action(episode, observation(1), sequence=1)
     caller.log_returns(episode, 10.0)
@@ -130,14 +130,16 @@ def test_callers_with_names_have_their_own_episodes(serve: FrontHarness, caller:
     other.get_action("same", observation(1))
 
 
-def test_callers_that_come_and_go_leave_nothing_behind(serve: FrontHarness) -> None:
+def test_callers_that_come_and_go_leave_nothing_behind(serve: FrontHarness, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unary_episodes, "_ENDED_REMEMBERED", 10)
     stub = serve.stub()
-    for number in range(1100):
+    for number in range(30):
         caller = Unary(stub, f"{number}")
         caller.start("a")
         caller.end("a", observation(), sequence=0)
-    assert len(serve.front._servicer._unary._ended) == 1024
-    assert serve.front._servicer._unary._episodes == {}
+    servicer = serve.front._servicer
+    assert servicer is not None
+    assert (len(servicer._unary._ended), len(servicer._unary._episodes)) == (10, 0)
     table = serve.front.core._table
     assert {owner.streams for owner in table._owners.values()} == {0}, "all are forgotten after the idle timeout"
 

@@ -1,0 +1,237 @@
+"""The stream over real gRPC: handshakes, refusals of whole messages, health and reflection."""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import grpc
+import gymnasium as gym
+import numpy as np
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from client import PolicyClient
+from policyserver import spaces
+from policyserver.errors import EpisodeFinishedError, HandshakeError, InvalidInputError, ServerUnavailableError, from_rpc_error
+from policyserver.flags import PROTOCOL_VERSION, StepFlag
+from policyserver.tensors import to_tensor
+from policyserver.v1 import policy_service_pb2 as pb
+from server.config import ListenConfig
+from tests.server.core_harness import ACTION, OBSERVATION, observation
+from tests.server.front_harness import FrontHarness, running_front
+
+
+class Stream:
+    """A client's stream at the level of messages."""
+
+    def __init__(self, serve: FrontHarness, **handshake: Any) -> None:
+        self._requests: queue.SimpleQueue[pb.StepRequest | None] = queue.SimpleQueue()
+        self._call = serve.stub().Step(iter(self._requests.get, None), timeout=20.0)
+        options = {"protocol_version": PROTOCOL_VERSION, "client_id": "test", **handshake}
+        self.send(pb.StepRequest(handshake=pb.Handshake(**options)))
+
+    def send(self, request: pb.StepRequest) -> None:
+        self._requests.put(request)
+
+    def receive(self) -> pb.StepResponse:
+        return next(self._call)  # type: ignore[no-any-return]
+
+    def ask(self, **batch: Any) -> pb.StepReply:
+        self.send(pb.StepRequest(batch=pb.StepBatch(**batch)))
+        return self.receive().batch
+
+    def close(self) -> None:
+        self._requests.put(None)
+        assert list(self._call) == []
+
+
+@pytest.fixture
+def stream(serve: FrontHarness) -> Iterator[Stream]:
+    stream = Stream(serve)
+    assert stream.receive().WhichOneof("kind") == "handshake"
+    yield stream
+    stream.close()
+
+
+def one_start(**changes: Any) -> dict[str, Any]:
+    columns = {
+        "message_id": 7,
+        "handles": bytes(8),
+        "sequences": bytes(4),
+        "flags": bytes([StepFlag.START]),
+        "rewards": bytes(8),
+        "observations": [to_tensor(observation()[None])],
+        "episode_ids": ["a"],
+    }
+    return {**columns, **changes}
+
+
+def handshake_failure(serve: FrontHarness, **handshake: Any) -> tuple[HandshakeError, str]:
+    stream = Stream(serve, **handshake)
+    with pytest.raises(grpc.RpcError) as raised:
+        stream.receive()
+    error: Any = raised.value
+    decoded = from_rpc_error(error)
+    assert isinstance(decoded, HandshakeError)
+    assert error.code() is grpc.StatusCode.FAILED_PRECONDITION
+    return decoded, decoded.message
+
+
+def test_the_handshake_says_what_the_server_is(serve: FrontHarness) -> None:
+    stream = Stream(serve)
+    info = stream.receive().handshake.info
+    assert (info.protocol_version, info.boot_id, list(info.endpoints)) == (PROTOCOL_VERSION, serve.front.boot_id, [serve.address])
+    assert spaces.same(spaces.from_proto(info.observation_space, "o"), OBSERVATION)
+    assert spaces.same(spaces.from_proto(info.action_space, "a"), ACTION)
+    assert info == serve.stub().GetServerInfo(pb.GetServerInfoRequest())
+    stream.close()
+
+
+def test_another_protocol_version_is_refused_with_both_sides(serve: FrontHarness) -> None:
+    error, text = handshake_failure(serve, protocol_version=PROTOCOL_VERSION + 1)
+    assert f"the server speaks {PROTOCOL_VERSION}, the client {PROTOCOL_VERSION + 1}" in text
+    assert error.field == "protocol_version"
+
+
+@pytest.mark.parametrize(
+    ("name", "theirs"),
+    [
+        ("observation_space", gym.spaces.Box(-100.0, 100.0, (11,), np.float32)),
+        ("observation_space", gym.spaces.Box(-99.0, 100.0, (10,), np.float32)),
+        ("observation_space", gym.spaces.Box(-100.0, 100.0, (10,), np.float64)),
+        ("action_space", gym.spaces.Discrete(4)),
+        ("action_space", gym.spaces.Discrete(3, start=1)),
+    ],
+)
+def test_other_spaces_are_refused_with_both_sides(serve: FrontHarness, name: str, theirs: gym.Space[Any]) -> None:
+    error, text = handshake_failure(serve, **{name: spaces.to_proto(theirs)})
+    ours = OBSERVATION if name == "observation_space" else ACTION
+    assert spaces.describe(ours) in text
+    assert spaces.describe(theirs) in text
+    assert error.field == name
+    with pytest.raises(HandshakeError):
+        serve.client(**{name: theirs}).start_episode()
+
+
+def test_a_client_without_a_name_and_a_batch_before_the_handshake_are_refused(serve: FrontHarness) -> None:
+    assert "client_id" in handshake_failure(serve, client_id="")[1]
+    call = serve.stub().Step(iter([pb.StepRequest(batch=pb.StepBatch())]))
+    with pytest.raises(grpc.RpcError) as raised:
+        next(call)
+    assert "expected a Handshake" in str(from_rpc_error(raised.value))
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"sequences": bytes(3)}, "sequences"),
+        ({"flags": b""}, "flags"),
+        ({"rewards": bytes(16)}, "rewards"),
+        ({"observations": []}, "observations"),
+        ({"observations": [to_tensor(np.float32(1.0))]}, "observations[0]"),
+        ({"observations": [to_tensor(np.zeros((1, 9), np.float32))]}, "observation"),
+        ({"observations": [to_tensor(np.zeros((2, 10), np.float32))]}, "observation"),
+        ({"episode_ids": []}, "episode_ids"),
+        ({"infos": [pb.RowInfo(row=1, json="{}")]}, "infos"),
+        ({"infos": [pb.RowInfo(row=0, json="nonsense")]}, "infos[0].json"),
+        ({"infos": [pb.RowInfo(row=0, json="3")]}, "infos[0].json"),
+    ],
+)
+def test_a_message_that_cannot_be_read_is_refused_and_the_stream_goes_on(stream: Stream, changes: dict[str, Any], field: str) -> None:
+    reply = stream.ask(**one_start(**changes))
+    assert (reply.message_id, list(reply.codes)) == (7, [grpc.StatusCode.INVALID_ARGUMENT.value[0]])
+    (error,) = reply.errors
+    assert error.field == field
+    assert "expected" in error.message
+    good = stream.ask(**one_start())
+    assert (list(good.codes), len(good.errors), len(good.handles)) == ([0], 0, 8)
+
+
+def test_a_second_handshake_is_refused_and_the_stream_goes_on(stream: Stream) -> None:
+    stream.send(pb.StepRequest(handshake=pb.Handshake(protocol_version=PROTOCOL_VERSION, client_id="other")))
+    assert stream.receive().batch.message_id == 0
+    assert list(stream.ask(**one_start()).codes) == [0]
+
+
+def test_more_rows_than_allowed_are_refused() -> None:
+    with running_front(listen=ListenConfig(max_rows_per_message=1)) as serve:
+        stream = Stream(serve)
+        assert stream.receive().handshake.info.max_rows_per_message == 1
+        two = one_start(
+            handles=bytes(16), sequences=bytes(8), flags=bytes([1, 1]), rewards=bytes(16),
+            observations=[to_tensor(np.zeros((2, 10), np.float32))], episode_ids=["a", "b"],
+        )  # fmt: skip
+        reply = stream.ask(**two)
+        assert "at most 1 rows" in reply.errors[0].message
+        assert len(reply.codes) == 2
+        stream.close()
+
+
+def test_many_messages_in_flight_are_all_answered(stream: Stream) -> None:
+    for number in range(300):
+        stream.send(pb.StepRequest(batch=pb.StepBatch(**one_start(message_id=number, episode_ids=[f"{number}"]))))
+    assert sorted(stream.receive().batch.message_id for _ in range(300)) == list(range(300))
+
+
+def test_a_real_client_plays_an_episode(serve: FrontHarness) -> None:
+    client = serve.client(observation_space=OBSERVATION, action_space=ACTION)
+    episode = client.start_episode()
+    actions = []
+    for step in range(5):
+        actions.append(client.get_action(episode, observation(step)))
+        client.log_returns(episode, step, {"step": step})
+    with pytest.raises(InvalidInputError, match="expected finite"):
+        client.get_action(episode, observation(float("nan")))
+    client.end_episode(episode, observation(5))
+    with pytest.raises(EpisodeFinishedError):
+        client.get_action(episode, observation())
+    (segment,) = serve.segments(want_steps=5)
+    assert segment.get_actions().tolist() == actions
+    assert segment.get_rewards().tolist() == [0, 1, 2, 3, 4]
+    stats = client.stats()
+    assert (stats.reward_sum, stats.episodes_finished, stats.clients_connected, stats.return_mean) == (10.0, 1, 1, 10.0)
+
+
+def test_a_client_that_closes_is_disconnected(serve: FrontHarness, wait_until: Callable[[Callable[[], bool]], None]) -> None:
+    with PolicyClient(serve.address) as client:
+        client.start_episode()
+        assert serve.stub().GetStats(pb.GetStatsRequest()).clients_connected == 1
+    stub = serve.stub()
+    wait_until(lambda: stub.GetStats(pb.GetStatsRequest()).clients_connected == 0)
+
+
+def test_health_says_serving_and_while_draining_not_serving(serve: FrontHarness) -> None:
+    health = health_pb2_grpc.HealthStub(serve.channel())
+    status = health_pb2.HealthCheckResponse
+    for name in ("", "policyserver.v1.PolicyService"):
+        assert health.Check(health_pb2.HealthCheckRequest(service=name)).status == status.SERVING
+    watch = health.Watch(health_pb2.HealthCheckRequest(), timeout=10.0)
+    assert next(watch).status == status.SERVING
+    client = serve.client()
+    episode = client.start_episode()
+    client.get_action(episode, observation())
+    serve.front.drain()
+    assert next(watch).status == status.NOT_SERVING
+    watch.cancel()
+    with pytest.raises(ServerUnavailableError, match="shutting down"):
+        client.get_action(client.start_episode(), observation(), timeout_s=0.3)
+    client.end_episode(episode, observation())
+
+
+def test_reflection_lists_the_service(serve: FrontHarness) -> None:
+    stub = reflection_pb2_grpc.ServerReflectionStub(serve.channel())
+    (reply,) = stub.ServerReflectionInfo(iter([reflection_pb2.ServerReflectionRequest(list_services="")]))
+    names = {service.name for service in reply.list_services_response.service}
+    assert {"policyserver.v1.PolicyService", "grpc.health.v1.Health"} <= names
+
+
+def test_reflection_can_be_switched_off() -> None:
+    with running_front(listen=ListenConfig(reflection=False)) as serve:
+        stub = reflection_pb2_grpc.ServerReflectionStub(serve.channel())
+        with pytest.raises(grpc.RpcError) as raised:
+            list(stub.ServerReflectionInfo(iter([reflection_pb2.ServerReflectionRequest(list_services="")])))
+        error: Any = raised.value
+        assert error.code() is grpc.StatusCode.UNIMPLEMENTED
