@@ -86,8 +86,8 @@ class HandOffConfig:
     """Longest run of consecutive steps of one episode that is handed over, or dropped, as a whole."""
     max_segment_age_s: float = 60.0
     """Age at which a segment is handed over at its episode's next step, full or not, if the learner has nothing else to do."""
-    capacity_steps: int = 32_768
-    """Steps that may wait for the learner."""
+    capacity_steps: int | None = None
+    """Steps that may wait for the learner. Unset: twice what one `sample()` hands over, which with PPO is two train batches."""
     overflow: Literal["drop_oldest", "block"] = "drop_oldest"
     """What a full hand-off does: drop the oldest segments, or withhold replies until there is room."""
     block_timeout_s: float = 30.0
@@ -97,7 +97,8 @@ class HandOffConfig:
 
     def __post_init__(self) -> None:
         _at_least("segment_steps", self.segment_steps, 1)
-        _at_least("capacity_steps", self.capacity_steps, self.segment_steps)
+        if self.capacity_steps is not None:
+            _at_least("capacity_steps", self.capacity_steps, self.segment_steps)
         if self.overflow not in ("drop_oldest", "block"):
             raise ValueError(f'overflow: expected "drop_oldest" or "block", got {self.overflow!r}')
         _above("block_timeout_s", self.block_timeout_s, 0.0)

@@ -57,6 +57,7 @@ class EpisodeCore:
         action_space: gym.Space[Any],
         episodes: EpisodesConfig,
         hand_off: HandOffConfig,
+        fragment_steps: int = 4000,
     ) -> None:
         self._net = net
         self._config = episodes
@@ -67,7 +68,7 @@ class EpisodeCore:
             net.layout,
             slots=episodes.max_open,
             segment_steps=hand_off.segment_steps,
-            capacity_steps=hand_off.capacity_steps,
+            capacity_steps=hand_off.capacity_steps or max(2 * fragment_steps, 4 * hand_off.segment_steps),
             drops=hand_off.overflow == "drop_oldest",
         )
         self._pending: list[Submission] = []
@@ -139,7 +140,10 @@ class EpisodeCore:
     # The env runner, through call_soon_threadsafe -------------------------------------------------------------------------------------
 
     def sample(self, want_steps: int, wait_s: float, done: Callable[[list[SegmentBlock]], None]) -> None:
-        """Call `done` with everything that waits, as soon as that is `want_steps` steps, and after `wait_s` at the latest."""
+        """Call `done` with the oldest `want_steps` steps, in whole segments, as soon as there are as many.
+
+        After `wait_s` it is called with what there is, possibly nothing.
+        """
         timer = asyncio.get_running_loop().call_later(wait_s, self._sample_timed_out)
         self._sample = _SampleRequest(want_steps, timer, done)
         self._serve_sample()
@@ -255,22 +259,21 @@ class EpisodeCore:
         if request is not None and (self._pass.starts_nothing or self._trajectories.hand_off.steps_waiting >= request.want_steps):
             self._sample = None
             request.timer.cancel()
-            self._collect([], request.done)
+            self._collect([], request.want_steps, request.done)
 
     def _sample_timed_out(self) -> None:
         request, self._sample = self._sample, None
         if request is not None:
             request.timer.cancel()
             self._trajectories.expire(time.monotonic() - self._hand_off_config.max_segment_age_s)
-            self._collect([], request.done)
+            self._collect([], request.want_steps, request.done)
 
-    def _collect(self, blocks: list[SegmentBlock], done: Callable[[list[SegmentBlock]], None]) -> None:
-        """Copy waiting segments out, a few in each turn of the loop."""
-        block = self._trajectories.collect(_SEGMENTS_PER_TURN, self._net.weights_seq_no)
+    def _collect(self, blocks: list[SegmentBlock], steps: int, done: Callable[[list[SegmentBlock]], None]) -> None:
+        """Copy `steps` waiting steps out, a few segments in each turn of the loop."""
+        block = self._trajectories.collect(_SEGMENTS_PER_TURN, steps, self._net.weights_seq_no)
         if block is not None:
             blocks.append(block)
-        if block is not None and sum(block.steps for block in blocks) < self._hand_off_config.capacity_steps:
-            asyncio.get_running_loop().call_soon(self._collect, blocks, done)
+            asyncio.get_running_loop().call_soon(self._collect, blocks, steps - block.steps, done)
             return
         if self._parked and not self._trajectories.hand_off.is_full:
             self._pending, self._parked = self._parked + self._pending, []

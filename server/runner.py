@@ -128,7 +128,7 @@ class ExternalEnvRunner(EnvRunner, Checkpointable):
         self._net = net
 
         def make_core() -> EpisodeCore:
-            return EpisodeCore(net, form, observation_space, action_space, config.episodes, config.hand_off)
+            return EpisodeCore(net, form, observation_space, action_space, config.episodes, config.hand_off, self._fragment_steps())
 
         self._front = Front(make_core, observation_space, action_space, config)
         self._front.endpoints = self._endpoints
@@ -222,13 +222,12 @@ class ExternalEnvRunner(EnvRunner, Checkpointable):
         random_actions: bool = False,
         force_reset: bool = False,
     ) -> list[SingleAgentEpisode] | EpisodeList:
-        """Return the segments that wait for the learner.
+        """Return the oldest segments that wait for the learner, as many as have the steps of RLlib's rollout fragment together.
 
-        Waits until there are as many steps as RLlib's rollout fragment, but no longer than `hand_off.sample_wait_s`, and returns all there
-        are, possibly none.
+        Waits until there are enough, but no longer than `hand_off.sample_wait_s`, and then returns what there is, possibly nothing.
 
         Args:
-            num_timesteps: Steps to wait for instead.
+            num_timesteps: Steps to return instead.
             num_episodes: Not supported: external episodes end when they end.
             explore: Ignored: serving and sampling are apart, and `config.explore` decides.
             random_actions: Ignored, likewise.
@@ -244,11 +243,15 @@ class ExternalEnvRunner(EnvRunner, Checkpointable):
         if self._env_thread_error:
             raise RuntimeError(f"run() of {type(self.env).__name__} failed") from self._env_thread_error[0]
         self._pull_weights()
-        want = num_timesteps or self.config.get_rollout_fragment_length(self._index) * self.config.num_envs_per_env_runner
+        want = num_timesteps or self._fragment_steps()
         blocks: list[SegmentBlock] = self._front.sample(want, self._serving_config.hand_off.sample_wait_s)
         self.num_env_steps_sampled_lifetime += sum(block.steps for block in blocks)
         log_samples(self.metrics, self.config, blocks, self._front.core.statistics)
         return EpisodeList(blocks) if self._index > 0 else episodes_of(blocks)
+
+    def _fragment_steps(self) -> int:
+        """Return how many steps RLlib expects of one `sample()`; with PPO and one serving instance a train batch."""
+        return int(self.config.get_rollout_fragment_length(self._index) * self.config.num_envs_per_env_runner)
 
     def get_metrics(self) -> Any:
         """Return what was sampled since the last call, in RLlib's form."""

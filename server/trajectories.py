@@ -99,9 +99,12 @@ class HandOff:
             freed.append(oldest.page)
         return freed
 
-    def take(self, count: int) -> list[Segment]:
-        """Remove and return the `count` oldest segments, or as many as there are."""
-        taken = [self._waiting.popleft() for _ in range(min(count, len(self._waiting)))]
+    def take(self, max_segments: int, steps: int) -> list[Segment]:
+        """Remove and return the oldest segments, until they have `steps` steps together or there are `max_segments`."""
+        taken: list[Segment] = []
+        while self._waiting and len(taken) < max_segments and steps > 0:
+            taken.append(self._waiting.popleft())
+            steps -= taken[-1].steps
         self.steps_waiting -= sum(segment.steps for segment in taken)
         return taken
 
@@ -231,9 +234,15 @@ class Trajectories:
         old = np.flatnonzero((self._page >= 0) & (self._started_s < started_before_s))
         self._limit[old] = self._fill[old]
 
-    def collect(self, max_segments: int, weights_seq_no: int) -> SegmentBlock | None:
-        """Copy the oldest waiting segments out and free their pages; None if nothing waits."""
-        segments = self.hand_off.take(max_segments)
+    def collect(self, max_segments: int, steps: int, weights_seq_no: int) -> SegmentBlock | None:
+        """Copy the oldest waiting segments out and free their pages; None if nothing waits.
+
+        Args:
+            max_segments: Most segments to copy.
+            steps: Enough steps: no segment more is copied once there are as many.
+            weights_seq_no: Policy version served now.
+        """
+        segments = self.hand_off.take(max_segments, steps)
         if not segments:
             return None
         pages = np.array([segment.page for segment in segments])

@@ -57,9 +57,9 @@ def test_the_number_of_waiting_segments_is_bounded_too() -> None:
     assert freed == [[], [], [], [0], [1]]
     assert (hand_off.steps_waiting, hand_off.steps_dropped) == (3, 2)
     assert hand_off.is_full
-    assert [segment.page for segment in hand_off.take(2)] == [2, 3]
+    assert [segment.page for segment in hand_off.take(2, 1000)] == [2, 3]
     assert hand_off.steps_waiting == 1
-    assert [segment.page for segment in hand_off.take(9)] == [4]
+    assert [segment.page for segment in hand_off.take(9, 1000)] == [4]
 
 
 def fill(harness: CoreHarness) -> tuple[int, int]:
