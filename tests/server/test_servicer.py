@@ -21,7 +21,7 @@ from policyserver.tensors import to_tensor
 from policyserver.v1 import policy_service_pb2 as pb
 from server.config import ListenConfig
 from tests.server.core_harness import ACTION, OBSERVATION, observation
-from tests.server.front_harness import FrontHarness, running_front
+from tests.server.front_harness import CLIENT, FrontHarness, running_front
 
 
 class Stream:
@@ -113,7 +113,7 @@ def test_other_spaces_are_refused_with_both_sides(serve: FrontHarness, name: str
     assert spaces.describe(theirs) in text
     assert error.field == name
     with pytest.raises(HandshakeError):
-        serve.client(**{name: theirs}).start_episode()
+        serve.client(CLIENT, **{name: theirs}).start_episode()
 
 
 def test_a_client_without_a_name_and_a_batch_before_the_handshake_are_refused(serve: FrontHarness) -> None:
@@ -131,7 +131,7 @@ def test_a_client_without_a_name_and_a_batch_before_the_handshake_are_refused(se
         ({"flags": b""}, "flags"),
         ({"rewards": bytes(16)}, "rewards"),
         ({"observations": []}, "observations"),
-        ({"observations": [to_tensor(np.float32(1.0))]}, "observations[0]"),
+        ({"observations": [to_tensor(np.array(1.0, np.float32))]}, "observations[0]"),
         ({"observations": [to_tensor(np.zeros((1, 9), np.float32))]}, "observation"),
         ({"observations": [to_tensor(np.zeros((2, 10), np.float32))]}, "observation"),
         ({"episode_ids": []}, "episode_ids"),
