@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from policyserver.settings import SettingsError, add_arguments, dump_toml, from_arguments, load
 
@@ -76,5 +78,17 @@ def _fail(error: Exception, status: int) -> int:
     return status
 
 
+def program() -> NoReturn:
+    """Run the command line as this process, and end it at once: Python would take seconds to take torch and Ray apart."""
+    try:
+        status = main()
+    except SystemExit as error:  # argparse's
+        status = error.code if isinstance(error.code, int) else EXIT_BAD_SETTINGS
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    program()

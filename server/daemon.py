@@ -25,7 +25,7 @@ from .listen_security import check_free, check_listen
 from .log_setup import adopt_ray_loggers
 from .ray_start import RayProcess
 from .training_hooks import DrainingError, TrainingHooks
-from .training_report import Progress, TrainingReport, training_report
+from .training_report import Progress, TrainingReport, restored_report, training_report
 
 if TYPE_CHECKING:
     from ray.rllib.algorithms.algorithm import Algorithm
@@ -139,6 +139,9 @@ class Daemon:
             logger.info("restored %s: iteration %d, policy version %d", found.path, found.progress.iteration, found.progress.weights_seq_no)
         state = algorithm.learner_group.get_state(components="learner/rl_module", inference_only=True)["learner"]
         _of_serving(algorithm, lambda runner: runner.set_state(state))
+        if found is not None:
+            report = restored_report(found.progress, found.path)
+            _of_serving(algorithm, lambda runner: runner.report_training(report))
         self._offer_state(algorithm)
 
     def _offer_state(self, algorithm: Algorithm) -> None:

@@ -109,6 +109,25 @@ def training_report(
     )
 
 
+def restored_report(progress: Progress, checkpoint: Path) -> TrainingReport:
+    """Report what a restored checkpoint stands for, until the first iteration after it has one of its own."""
+    return TrainingReport(
+        iteration=progress.iteration,
+        weights_seq_no=progress.weights_seq_no,
+        return_mean=None,
+        loss=None,
+        kl=None,
+        entropy=None,
+        steps=0,
+        steps_total=progress.steps_total,
+        seconds=0.0,
+        learn_seconds=0.0,
+        learner_updates=progress.learner_updates,
+        checkpoint_path=str(checkpoint),
+        staleness_mean=0.0,
+    )
+
+
 def _mean(modules: Mapping[str, Mapping[str, Any]], key: str) -> float | None:
     values = [value for stats in modules.values() if (value := _finite(stats.get(key))) is not None]
     return sum(values) / len(values) if values else None
