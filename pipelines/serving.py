@@ -30,5 +30,7 @@ class PolicyService(Protocol):
     def log_returns_batch(self, episode_ids: Sequence[str], rewards: Sequence[float]) -> None:
         """Add rewards to the newest actions."""
 
-    def end_episodes(self, episode_ids: Sequence[str], observations: Observation, truncated: npt.NDArray[np.bool_]) -> None:
+    def end_episodes(
+        self, episode_ids: Sequence[str], observations: Observation, truncated: npt.NDArray[np.bool_], *, timeout_s: float | None = None
+    ) -> None:
         """End episodes with their last observations."""

@@ -24,6 +24,8 @@ from policyserver.errors import PolicyServerError
 
 logger = logging.getLogger(__name__)
 
+_END_TIMEOUT_S = 5.0
+"""Longest wait for the end of episodes: longer than an action's, for nobody waits behind it, and one given up stays open at the server."""
 _RETRY_S = 1.0
 """Seconds from one attempt to begin episodes to the next, while the server refuses."""
 
@@ -105,7 +107,7 @@ class EpisodeNode(Node[EndEvent | OpenEvent]):
             observations = np.array([event.episode.observation for event in rest])
             truncated = np.array([event.ending != "terminated" for event in rest])
             try:
-                self._policy.end_episodes(ids, observations, truncated)
+                self._policy.end_episodes(ids, observations, truncated, timeout_s=_END_TIMEOUT_S)
             except PolicyServerError as error:
                 lost |= {rest[row].episode: row_error for row, row_error in row_errors(error, len(rest)).items()}
         if lost:

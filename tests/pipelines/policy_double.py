@@ -79,7 +79,7 @@ class PolicyDouble:
                 heard.rewards.append(reward)
                 assert len(heard.rewards) == len(heard.actions), "one reward for each action, after it"
 
-    def end_episodes(self, episode_ids: Sequence[str], observations: Any, truncated: Any) -> None:
+    def end_episodes(self, episode_ids: Sequence[str], observations: Any, truncated: Any, *, timeout_s: float | None = None) -> None:
         with self.lock:
             errors = self._check("end", episode_ids)
             for row, name in enumerate(episode_ids):
