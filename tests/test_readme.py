@@ -1,0 +1,39 @@
+"""What the README shows is true: its configurations load, its summary is the summary, its examples are those in the folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+
+import pytest
+
+from pipelines.config import PipelineConfig
+from pipelines.summary import Summary
+from policyserver.settings import load
+from server.config import ServerConfig
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(("name", "config"), [("server.toml", ServerConfig), ("pipeline.toml", PipelineConfig)])
+def test_a_configuration_in_the_readme_is_one(name: str, config: type, tmp_path: Path) -> None:
+    (text,) = re.findall(rf"```toml\n(# {re.escape(name)}\n.*?)```", README, re.DOTALL)
+    file = tmp_path / name
+    file.write_text(text, encoding="utf-8")
+    assert load(config, file, {}) != config(), "the file says something"
+
+
+def test_the_readme_names_every_key_of_the_summary_and_no_other() -> None:
+    (section,) = re.findall(r"^## The summary\n(.*)\Z", README, re.DOTALL | re.MULTILINE)
+    named = [key for first in re.findall(r"^\| (`[^|]*) \|", section, re.MULTILINE) for key in re.findall(r"`(\w+)`", first)]
+    assert named == [field.name for field in dataclasses.fields(Summary)]
+
+
+@pytest.mark.parametrize("document", ["README.md", "ARCHITECTURE.md"])
+def test_every_file_of_ours_that_a_document_names_exists(document: str) -> None:
+    text = (ROOT / document).read_text(encoding="utf-8")
+    named = set(re.findall(r"`((?:client|server|pipelines|monitoring|proto|examples|tests|docs)/[\w./-]+\.(?:py|proto|toml|md))`", text))
+    assert named
+    assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
