@@ -36,6 +36,7 @@ Array = npt.NDArray[Any]
 
 _START, _GIVEN, _OVERRIDE = int(StepFlag.START), int(StepFlag.ACTION_GIVEN), int(StepFlag.OVERRIDE)
 _TERMINATED, _END, _DISABLED = int(StepFlag.TERMINATED), int(StepFlag.END), int(StepFlag.TRAINING_DISABLED)
+_NONE = np.empty(0, np.int64)
 
 
 class BatchPass:
@@ -74,6 +75,7 @@ class BatchPass:
         """Answer the rows of a batch in their submissions' replies; return those that must wait for the next pass."""
         starts = batch.flags & _START != 0
         usable = np.ones(len(batch), np.bool_)
+        deferred: npt.NDArray[np.int64] = _NONE
 
         def refuse(errors: dict[int, Any]) -> None:
             for index, error in errors.items():
@@ -82,28 +84,31 @@ class BatchPass:
 
         refuse(bad_flags(batch.flags, batch.sequences, batch.rewards))
         bad_values = self._bad_values(batch)
-        refuse({index: error for index, error in bad_values.items() if starts[index] and usable[index]})  # these take no room
         slots, known = self._table.slots_of(batch.handles, batch.owners)
-        known &= ~starts
-        for index in np.flatnonzero(~known & ~starts & usable).tolist():
-            usable[index] = False
-            self._answer_unknown(batch, index)
-        deferred = self._check_starts(batch, np.flatnonzero(starts & usable), usable, slots, known)
+        if starts.any():
+            known &= ~starts
+            refuse({index: error for index, error in bad_values.items() if starts[index] and usable[index]})  # these take no room
+            deferred = self._check_starts(batch, np.flatnonzero(starts & usable), usable)
+        if not known.all():
+            for index in np.flatnonzero(~known & ~starts & usable).tolist():
+                usable[index] = False
+                self._answer_unknown(batch, index)
         later = _later_rows_of_the_same_episode(np.flatnonzero(known & usable), slots, batch.sequences)
         if later.size:
             usable[later] = False
             deferred = np.concatenate((deferred, later))
         expected = self._table.next_sequence[slots]
-        for index in np.flatnonzero(known & usable & (batch.sequences != expected)).tolist():
-            usable[index] = False
-            self._answer_out_of_order(batch, index, int(slots[index]), int(expected[index]))
+        if (off := batch.sequences != expected).any():
+            for index in np.flatnonzero(known & usable & off).tolist():
+                usable[index] = False
+                self._answer_out_of_order(batch, index, int(slots[index]), int(expected[index]))
         refuse({index: error for index, error in bad_values.items() if usable[index]})
         applied = np.flatnonzero(usable)
         if applied.size:
             self._decide_and_commit(batch, applied, slots, starts)
         return deferred
 
-    def _check_starts(self, batch: Batch, rows: Array, usable: Array, slots: Array, known: Array) -> npt.NDArray[np.int64]:
+    def _check_starts(self, batch: Batch, rows: Array, usable: Array) -> npt.NDArray[np.int64]:
         """Sort START rows into new episodes, repeats and refusals; return those that must wait."""
         deferred: list[int] = []
         seen: set[tuple[int, str]] = set()
@@ -161,13 +166,9 @@ class BatchPass:
     def _decide_and_commit(self, batch: Batch, applied: Array, slots: Array, is_new: Array) -> None:
         ends = batch.flags[applied] & _END != 0
         asking, ending = applied[~ends], applied[ends]
-        given_flags = np.zeros(len(batch), np.int64)
-        given_flags[batch.given] = np.arange(1, len(batch.given) + 1)
         state = self._table.states(slots[asking], is_new[asking])
         if asking.size:
-            places = given_flags[asking]
-            given = np.flatnonzero(places)
-            given_actions = batch.given_actions[0][places[given] - 1] if given.size else np.empty(0)
+            given, given_actions = _given_among(asking, batch)
             decisions, state_out = self._net.decide(batch.observations[0][asking], state, given, given_actions)
             executed = self._form.to_environment(decisions.actions)
             if given.size:
@@ -175,7 +176,7 @@ class BatchPass:
             self._statistics.batches += 1
         # From here to the end nothing fails and nothing waits.
         now_s = time.monotonic()
-        for index in applied[is_new[applied]].tolist():
+        for index in applied[is_new[applied]].tolist() if is_new.any() else ():
             training = not batch.flags[index] & _DISABLED
             slots[index] = self._table.open_episode(batch.origin(index).owner, batch.episode_id(index), training=training, now_s=now_s)
             self._statistics.episodes_started += 1
@@ -309,6 +310,17 @@ class BatchPass:
     def _repeat_end(self, batch: Batch, index: int, handle: int) -> None:
         self._statistics.rows_repeated += 1
         batch.origin(index).replies.handles[batch.row[index]] = handle
+
+
+def _given_among(asking: Array, batch: Batch) -> tuple[Array, Array]:
+    """Return which of the asking rows bring their own action, and these actions."""
+    if not batch.given.size:
+        return _NONE, _NONE
+    place = np.zeros(len(batch), np.int64)
+    place[batch.given] = np.arange(1, len(batch.given) + 1)
+    places = place[asking]
+    given = np.flatnonzero(places)
+    return given, batch.given_actions[0][places[given] - 1]
 
 
 def _later_rows_of_the_same_episode(rows: Array, slots: Array, sequences: Array) -> Array:

@@ -171,7 +171,7 @@ class PolicyNet:
         if given.size:
             actions[given] = self._actions.from_environment(given_actions)
         shifted = logits - logits.max(axis=-1, keepdims=True)
-        log_probs = np.take_along_axis(shifted, actions[:, None], -1)[:, 0] - np.log(np.exp(shifted).sum(axis=-1))
+        log_probs = shifted[np.arange(len(actions)), actions] - np.log(np.exp(shifted).sum(axis=-1))
         return actions, log_probs.astype(np.float32)
 
     def _decide_generic(self, inputs: Array, given: Array, given_actions: Array) -> tuple[Array, npt.NDArray[np.float32]]:
