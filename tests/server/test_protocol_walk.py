@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -154,9 +153,9 @@ class Walk(RuleBasedStateMachine):
 
 
 @pytest.fixture
-def quiet_hypothesis() -> Iterator[settings]:
-    yield settings(max_examples=60, stateful_step_count=40, deadline=None, derandomize=True, database=None)
+def quiet_hypothesis() -> settings:
+    return settings(max_examples=60, stateful_step_count=40, deadline=None, derandomize=True, database=None)
 
 
 def test_whatever_clients_send_in_whatever_order_the_server_does_what_the_model_says(quiet_hypothesis: settings) -> None:
-    run_state_machine_as_test(Walk, settings=quiet_hypothesis)  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(Walk, settings=quiet_hypothesis)
