@@ -17,7 +17,7 @@ from pipelines.run import source_of
 from pipelines.run_folder import new_run_folder, newest_run_folder
 from policyserver.settings import SettingsError, dump_toml, load
 
-DEFAULT_STEPS = 400_000
+DEFAULT_STEPS = 300_000
 """Steps of a demo: enough to see the policy learn."""
 
 PIPELINE_FILE = "pipeline.toml"
