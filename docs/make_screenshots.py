@@ -21,6 +21,7 @@ import threading
 from pathlib import Path
 from typing import NoReturn
 
+from pipelines.demo_setup import DEFAULT_STEPS
 from tests.browser import Browser
 from tests.services import wait_until
 
@@ -76,7 +77,7 @@ class TerminalDemo:
 def main() -> None:
     """Run the demo; take its screen and its page near the end, and its summary."""
     parser = argparse.ArgumentParser(description="Take the README's pictures from a run of the demo.")
-    parser.add_argument("--steps", type=int, default=400_000, help="steps of the run (default: 400,000)")
+    parser.add_argument("--steps", type=int, default=DEFAULT_STEPS, help="steps of the run (default: the demo's)")
     steps = parser.parse_args().steps
     demo = TerminalDemo("--steps", str(steps))
     try:

@@ -100,7 +100,7 @@ class FeatureState:
         volatility = self.volatility
         last_return = self.last_return if self._count > 1 else 0.0
         solvent = account.equity > 0 and account.entry_equity > 0
-        unrealised_profit = math.log(account.equity / account.entry_equity) if solvent else 0.0
+        unrealised_profit = math.log(account.equity) - math.log(account.entry_equity) if solvent else 0.0
         values = (
             last_return / volatility,
             (self.log_price - self._closes[0]) / (volatility * math.sqrt(_RETURN_BARS)),
