@@ -38,7 +38,8 @@ class PolicyDouble:
         self.calls: list[tuple[str, int]] = []
 
     def open_episodes(self) -> list[str]:
-        return [name for name, heard in self.episodes.items() if not heard.ended]
+        """Return the episodes that are not over; as with the real service, an episode begins with its first observation."""
+        return [name for name, heard in self.episodes.items() if heard.observations and not heard.ended]
 
     def start_episodes(self, episodes: Sequence[str], training_enabled: bool) -> list[str]:
         with self.lock:
