@@ -5,6 +5,8 @@ Only the commit changes anything, and it neither waits nor fails, so a row is ap
 
 from __future__ import annotations
 
+import logging
+import secrets
 import time
 from typing import Any
 
@@ -18,6 +20,7 @@ from policyserver.errors import (
     InvalidInputError,
     PolicyServerError,
     SequenceError,
+    ServerInternalError,
     ServerOverloadedError,
     ServerUnavailableError,
 )
@@ -31,6 +34,8 @@ from .inference import ActionForm, PolicyNet
 from .row_checks import LeafCheck, bad_flags
 from .rows import Replies, Rows
 from .trajectories import Trajectories
+
+logger = logging.getLogger(__name__)
 
 Array = npt.NDArray[Any]
 
@@ -174,6 +179,10 @@ class BatchPass:
             if given.size:
                 executed[given] = given_actions
             self._statistics.batches += 1
+            if not (sound := decisions.sound).all():
+                applied = np.setdiff1d(applied, self._refuse_unsound(batch, asking[~sound]))
+                asking, executed, decisions = asking[sound], executed[sound], decisions.select(sound)
+                state, state_out = [leaf[sound] for leaf in state], [leaf[sound] for leaf in state_out]
         # From here to the end nothing fails and nothing waits.
         now_s = time.monotonic()
         for index in applied[is_new[applied]].tolist() if is_new.any() else ():
@@ -191,6 +200,16 @@ class BatchPass:
             self._record(batch, asking, slots, decisions, executed, state, state_out)
         if ending.size:
             self._end(batch, ending, slots, now_s)
+
+    def _refuse_unsound(self, batch: Batch, rows: Array) -> Array:
+        """Refuse the rows whose distributions are not numbers, or exclude the action that was given; the others go on."""
+        incident = secrets.token_hex(4)
+        version = self._net.weights_seq_no
+        logger.error("incident %s: policy version %d gives %d rows no finite log-probability", incident, version, len(rows))
+        error = ServerInternalError(f"policy version {version} gives this step no finite log-probability; incident {incident} in its log")
+        for index in rows.tolist():
+            batch.refuse(index, error)
+        return rows
 
     def _count_steps(self, own: Array, rewards: Array) -> None:
         completed = self._table.next_sequence[own] > 1

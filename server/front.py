@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import dataclasses
 import importlib.metadata
 import logging
@@ -110,14 +111,16 @@ class Front:
 
     def serve_weights(self, weights_seq_no: int) -> None:
         """Serve the weights loaded last, from the next batch on; returns when that is so."""
-        swapped = threading.Event()
+        swapped: concurrent.futures.Future[None] = concurrent.futures.Future()
 
         def swap() -> None:
             self.core.serve_weights(weights_seq_no)
-            swapped.set()
+            swapped.set_result(None)
 
-        self._loop.call_soon_threadsafe(swap)
-        swapped.wait()
+        self._post(swap)
+        while not self._stopped.is_set():  # a loop that stops now will never swap
+            with contextlib.suppress(TimeoutError):
+                return swapped.result(timeout=1.0)
 
     def report_training(self, report: TrainingReport) -> None:
         """Take the newest training iteration for GetStats."""

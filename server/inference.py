@@ -136,10 +136,7 @@ class PolicyNet:
             actions, log_probs = self._decide_categorical(inputs, given, given_actions)
         else:
             actions, log_probs = self._decide_generic(inputs, given, given_actions)
-        decisions = Decisions(actions, log_probs, inputs, self.weights_seq_no)
-        if not (np.isfinite(log_probs).all() and np.isfinite(inputs).all()):
-            raise FloatingPointError(f"the policy of version {self.weights_seq_no} gives non-finite action distributions")
-        return decisions, state_out
+        return Decisions(actions, log_probs, inputs, self.weights_seq_no), state_out
 
     def log_probs(self, dist_inputs: Array, actions: Array) -> npt.NDArray[np.float32]:
         """Return the log-probabilities of executed actions under distributions computed before."""

@@ -176,6 +176,8 @@ class ExternalEnvRunner(EnvRunner, Checkpointable):
         def run() -> None:
             try:
                 env.run()
+                if not front.wait_stopped(0.0):
+                    raise RuntimeError("run() returned while the algorithm goes on; call PolicyServer(self, address, port).serve_forever()")
             except BaseException as error:
                 logger.exception("run() of %s failed", type(env).__name__)
                 self._env_thread_error.append(error)

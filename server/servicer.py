@@ -73,7 +73,7 @@ class PolicyServicer(pb_grpc.PolicyServiceServicer):
         if first is _EOF:
             return
         await self._agree(first, context)
-        owner = self._core.connect(first.handshake.client_id)
+        owner = self._core.connect(f"stream:{first.handshake.client_id}")
         self.clients_connected += 1
         answers: asyncio.Queue[tuple[int, asyncio.Future[Replies]] | pb.StepResponse] = asyncio.Queue()
         room = asyncio.Semaphore(_MESSAGES_IN_FLIGHT)

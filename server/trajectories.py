@@ -47,6 +47,14 @@ class Decisions:
     weights_seq_no: int
     """Policy version."""
 
+    @property
+    def sound(self) -> npt.NDArray[np.bool_]:
+        """Which rows the net answered with a distribution that has the action it gave, bool[n]."""
+        sound = np.isfinite(self.log_probs)
+        if self.dist_inputs is not None:
+            sound &= ~np.isnan(self.dist_inputs).reshape(len(sound), -1).any(axis=1)
+        return sound
+
     def select(self, rows: Array) -> Decisions:
         """Return the decisions of some rows."""
         inputs = self.dist_inputs[rows] if self.dist_inputs is not None else None
@@ -73,26 +81,24 @@ class HandOff:
     segments completed in one pass, and ends of episodes, which are never withheld) goes into a reserve, and nothing is dropped.
     """
 
-    def __init__(self, capacity_steps: int, capacity_segments: int, reserve_steps: int = 0, reserve_segments: int = 0) -> None:
+    def __init__(self, capacity_steps: int, reserve_steps: int = 0) -> None:
         self._waiting: deque[Segment] = deque()
         self._capacity_steps = capacity_steps
-        self._capacity_segments = capacity_segments
         self._most_steps = capacity_steps + reserve_steps
-        self._most_segments = capacity_segments + reserve_segments
         self.steps_waiting = 0
         self.steps_dropped = 0
 
     @property
     def is_full(self) -> bool:
         """Whether a reply that completes steps should be withheld under the `block` policy."""
-        return self.steps_waiting >= self._capacity_steps or len(self._waiting) >= self._capacity_segments
+        return self.steps_waiting >= self._capacity_steps
 
     def put(self, segment: Segment) -> list[int]:
         """Add a segment and return the pages of those that were dropped for it."""
         self._waiting.append(segment)
         self.steps_waiting += segment.steps
         freed = []
-        while self.steps_waiting > self._most_steps or len(self._waiting) > self._most_segments:
+        while self.steps_waiting > self._most_steps:
             oldest = self._waiting.popleft()
             self.steps_waiting -= oldest.steps
             self.steps_dropped += oldest.steps
@@ -121,9 +127,8 @@ class Trajectories:
         self._max_seq_len = layout.max_seq_len
         self._state_structure = layout.initial_state
         state_leaves = [np.asarray(leaf) for leaf in tree.flatten(layout.initial_state)] if layout.initial_state is not None else []
-        capacity_segments = max(1024, capacity_steps // 4)
         reserve = 0 if drops else 2 * slots  # an episode can complete one segment more in a pass, and end with another
-        pages = slots + capacity_segments + reserve + 1
+        pages = slots + capacity_steps + reserve + 1  # every waiting segment has a step at least
         rows = segment_steps + 1
         self._free = FreeList(pages)
 
@@ -150,7 +155,7 @@ class Trajectories:
         self._started_s = Arena(slots, (), np.float64).array
         self._t_started = Arena(slots, (), np.int64).array
         self._infos: dict[int, dict[int, dict[str, Any]]] = {}
-        self.hand_off = HandOff(capacity_steps, capacity_segments, reserve * segment_steps, reserve)
+        self.hand_off = HandOff(capacity_steps, reserve * segment_steps)
         self.steps_handed_off = 0
         self.versions_behind = 0
 

@@ -132,7 +132,7 @@ def test_a_net_that_gives_nan_costs_an_incident_and_no_half_step(
     (incident,) = {re.search(r"incident (\w+)", answer.error.message)[1] for answer in answers if answer.error}  # type: ignore[index]
     assert [answer.error.reason for answer in answers if answer.error] == ["INTERNAL"] * 2
     assert incident in caplog.text
-    assert "non-finite" in caplog.text
+    assert "no finite log-probability" in caplog.text
     statistics = harness.core.snapshot()
     assert (statistics.reward_sum, statistics.steps_completed, statistics.actions, statistics.episodes_open) == (0.0, 0, 1, 1)
     harness.one(Row(handle, 1, StepFlag.TERMINATED, 1.0))
@@ -141,6 +141,22 @@ def test_a_net_that_gives_nan_costs_an_incident_and_no_half_step(
     assert [answer.error for answer in harness.send(start("b"))] == [None]
     (segment,) = harness.segments()
     assert segment.get_rewards().tolist() == [1.0]
+
+
+def test_a_row_without_a_sound_answer_is_refused_alone(make_harness: Callable[..., CoreHarness]) -> None:
+    module = module_of()
+    weights = {name: torch.zeros_like(value) for name, value in module.state_dict().items()}
+    first_layer = next(name for name, value in weights.items() if value.ndim == 2)
+    weights[first_layer][0, 0] = float("inf")  # inf * 0 is NaN: an observation that begins with 0 has no answer
+    net = net_of(module)
+    net.load_spare(weights)
+    net.swap(1)
+    harness = make_harness(net)
+    unsound, sound = harness.send(start("a", observation(0.0, 1.0)), start("b", observation(1.0, 0.0)))
+    assert unsound.error is not None
+    assert unsound.error.reason == "INTERNAL"
+    assert sound.error is None
+    assert (harness.core.snapshot().episodes_open, harness.core.snapshot().actions) == (1, 1)
 
 
 @pytest.mark.parametrize("space", [gym.spaces.MultiDiscrete([2, 2]), gym.spaces.Dict({"x": gym.spaces.Discrete(2)})])

@@ -51,8 +51,8 @@ def test_a_dropped_middle_leaves_segments_that_are_whole_in_themselves(make_harn
     assert harness.core.snapshot().steps_dropped == 6
 
 
-def test_the_number_of_waiting_segments_is_bounded_too() -> None:
-    hand_off = HandOff(capacity_steps=1000, capacity_segments=3)
+def test_segments_of_one_step_are_bounded_by_their_steps() -> None:
+    hand_off = HandOff(capacity_steps=3)
     freed = [hand_off.put(Segment(page, 1, 0, False, False, None)) for page in range(5)]
     assert freed == [[], [], [], [0], [1]]
     assert (hand_off.steps_waiting, hand_off.steps_dropped) == (3, 2)
