@@ -64,11 +64,14 @@ class EpisodeCore:
         self._hand_off_config = hand_off
         action = leaves(action_space, "action")[0]
         self._table = EpisodeTable(episodes.max_open, episodes.finished_remembered, net.initial_state, (action.shape, action.dtype))
+        capacity_steps = hand_off.capacity_steps or max(2 * fragment_steps, 4 * hand_off.segment_steps)
+        # Segments are dropped whole, so a full hand-off may lack almost one of its capacity.
+        self._most_wanted_steps = capacity_steps - hand_off.segment_steps + 1
         self._trajectories = Trajectories(
             net.layout,
             slots=episodes.max_open,
             segment_steps=hand_off.segment_steps,
-            capacity_steps=hand_off.capacity_steps or max(2 * fragment_steps, 4 * hand_off.segment_steps),
+            capacity_steps=capacity_steps,
             drops=hand_off.overflow == "drop_oldest",
         )
         self._pending: list[Submission] = []
@@ -142,7 +145,7 @@ class EpisodeCore:
     def sample(self, want_steps: int, wait_s: float, done: Callable[[list[SegmentBlock]], None]) -> None:
         """Call `done` with the oldest `want_steps` steps, in whole segments, as soon as there are as many.
 
-        After `wait_s` it is called with what there is, possibly nothing.
+        After `wait_s`, or when the hand-off can hold no more, it is called with what there is, possibly nothing.
         """
         timer = asyncio.get_running_loop().call_later(wait_s, self._sample_timed_out)
         self._sample = _SampleRequest(want_steps, timer, done)
@@ -255,8 +258,8 @@ class EpisodeCore:
             logger.info("client %s did not come back; its %d episodes ended as truncated", owner.client_id, count)
 
     def _serve_sample(self) -> None:
-        request = self._sample
-        if request is not None and (self._pass.starts_nothing or self._trajectories.hand_off.steps_waiting >= request.want_steps):
+        request, waiting = self._sample, self._trajectories.hand_off.steps_waiting
+        if request is not None and (self._pass.starts_nothing or waiting >= min(request.want_steps, self._most_wanted_steps)):
             self._sample = None
             request.timer.cancel()
             self._collect([], request.want_steps, request.done)

@@ -11,6 +11,7 @@ from policyserver.errors import ServerUnavailableError
 from policyserver.flags import StepFlag
 from server.config import EpisodesConfig, HandOffConfig
 from server.rows import Replies
+from server.segments import SegmentBlock
 from server.trajectories import HandOff, Segment
 from tests.server.core_harness import Answer, CoreHarness, Row, answers_of, observation, start
 
@@ -167,3 +168,12 @@ def test_withheld_starts_of_a_client_that_never_returns_open_nothing_for_good(ma
     harness.settle()
     harness.advance(timeout_s)
     assert harness.core.snapshot().episodes_open == 2
+
+
+def test_a_sample_larger_than_the_hand_off_is_answered_when_that_is_full(make_harness: Callable[..., CoreHarness]) -> None:
+    harness = make_harness(hand_off=HandOffConfig(segment_steps=4, capacity_steps=8))
+    got: list[SegmentBlock] = []
+    harness.loop.call_soon(harness.core.sample, 1_000_000, 3600.0, got.extend)
+    harness.play("a", 5)
+    harness.settle()
+    assert [int(block.lengths.sum()) for block in got] == [5]
