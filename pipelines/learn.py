@@ -136,4 +136,7 @@ def _row(cells: Sequence[str]) -> str:
 
 
 def _pair(mean: float, stderr: float, digits: int = 2) -> str:
+    """Write a mean with its standard error; a pair too small for its digits as powers of ten, so that both can be compared."""
+    if 0.0 < stderr < 10.0**-digits:
+        return f"{mean:+.1e} ± {stderr:.1e}"
     return f"{mean:+.{digits}f} ± {stderr:.{digits}f}"
