@@ -37,3 +37,15 @@ def test_every_file_of_ours_that_a_document_names_exists(document: str) -> None:
     named = set(re.findall(r"`((?:client|server|pipelines|monitoring|proto|examples|tests|docs)/[\w./-]+\.(?:py|proto|toml|md))`", text))
     assert named
     assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
+
+
+def test_the_learning_table_in_the_readme_is_that_of_the_last_run() -> None:
+    """`make learn` writes the whole table; the README shows some of its columns."""
+    whole = [cells(line) for line in (ROOT / "docs" / "learning.md").read_text(encoding="utf-8").splitlines()]
+    shown = [cells(line) for line in README.splitlines() if re.match(r"\| (OU|GBM)", line)]
+    expected = [[row[column] for column in (0, 1, 3, 5, 6, 7, 10)] for row in whole if row[0].startswith(("OU", "GBM"))]
+    assert shown == expected
+
+
+def cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip("| ").split("|")]
