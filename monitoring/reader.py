@@ -71,16 +71,19 @@ class StoreReader:
         return Ledger(steps, reward_sum)
 
     def returns(self, run: str, buckets: int = 240) -> Series:
-        """Read mean returns of finished episodes over time, beside the baselines on the same prices: `mean, no_trade, random, episodes`."""
+        """Read mean returns of whole episodes over time, beside the baselines on the same prices: `mean, no_trade, random, episodes`.
+
+        Episodes that were cut before their time have no baselines and are left out: their returns are those of fewer steps.
+        """
         return self._thinned(
             "episode",
             run,
             buckets,
             {
-                "mean": 'AVG("return")',
+                "mean": 'AVG("return") FILTER (WHERE no_trade_return IS NOT NULL)',
                 "no_trade": "AVG(no_trade_return)",
                 "random": "AVG(random_return)",
-                "episodes": 'COUNT("return")',
+                "episodes": "COUNT(no_trade_return)",
             },
         )
 

@@ -191,6 +191,17 @@ def test_series_stay_short_for_a_long_run_and_keep_its_mean(path: Path) -> None:
     store.close(5.0)
 
 
+def test_episodes_that_were_cut_before_their_time_are_not_in_the_mean_return(path: Path) -> None:
+    store = EmbeddedStore(path)
+    store.write(Points("episode", TAGS, {"return": [4.0, 6.0, 99.0], "no_trade_return": [0.0, 0.0, None]}, np.arange(3)))
+    assert store.flush(20.0)
+    reader = StoreReader(path)
+    series = reader.returns("r1", buckets=1)
+    assert (series["mean"], series["episodes"]) == ([5.0], [2])
+    reader.close()
+    store.close(5.0)
+
+
 def test_serving_rates_ignore_the_jump_of_a_restarted_server(path: Path) -> None:
     store = EmbeddedStore(path)
     second = 1_000_000_000
