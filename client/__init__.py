@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from client.config import ClientConfig
-from client.errors import BatchError
+from client.errors import BatchError, InsecureTargetError
 from client.policy_client import PolicyClient
 from client.reports import ClientCounters, ServerInfo, ServerStats, TrainingIteration
 from policyserver.errors import (
@@ -37,6 +37,7 @@ __all__ = [
     "EpisodeLostError",
     "EpisodeUnknownError",
     "HandshakeError",
+    "InsecureTargetError",
     "InvalidInputError",
     "PolicyClient",
     "PolicyServerError",

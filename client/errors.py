@@ -1,4 +1,4 @@
-"""The error of a batched call. All others are shared with the server and live in `policyserver.errors`."""
+"""The errors that only a client has. All others are shared with the server and live in `policyserver.errors`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,11 @@ from typing import Any
 
 from policyserver.errors import PolicyServerError
 
-__all__ = ["BatchError"]
+__all__ = ["BatchError", "InsecureTargetError"]
+
+
+class InsecureTargetError(ValueError):
+    """Steps or tokens would travel over a network in plain text. Nothing was sent."""
 
 
 class BatchError(PolicyServerError):

@@ -73,7 +73,8 @@ class PolicyClient:
 
         Raises:
             NotImplementedError: inference_mode is "local".
-            ValueError: a bad address or mode, plaintext off the machine, or a file of the config that cannot be read.
+            InsecureTargetError: plaintext off the machine, a ValueError like what follows.
+            ValueError: a bad address or mode, or a file of the config that cannot be read.
         """
         if inference_mode == "local":
             raise NotImplementedError("inference_mode: expected 'remote', received 'local': local inference does not exist yet")

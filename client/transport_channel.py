@@ -7,6 +7,7 @@ from pathlib import Path
 import grpc
 
 from client.config import ClientConfig
+from client.errors import InsecureTargetError
 from policyserver.endpoints import is_local
 
 __all__ = ["authorization", "check_security", "open_channel"]
@@ -16,11 +17,11 @@ def check_security(target: str, config: ClientConfig) -> None:
     """Refuse to send steps or tokens in plain text over a network.
 
     Raises:
-        ValueError: the target is off the machine, and the certificates' or the token's file is not given.
+        InsecureTargetError: the target is off the machine, and the certificates' or the token's file is not given.
     """
     missing = [name for name in ("tls_ca_file", "token_file") if getattr(config, name) is None]
     if missing and not is_local(target):
-        raise ValueError(
+        raise InsecureTargetError(
             f"{' and '.join(missing)}: expected both tls_ca_file and token_file for {target}, which is neither a loopback address nor a "
             "unix socket, received None; plaintext never leaves the machine"
         )

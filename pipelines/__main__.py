@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from client import InsecureTargetError
 from pipelines.config import PipelineConfig
 from pipelines.server_process import ServerDiedError
 from pipelines.stop_signals import StoppedEarlyError, StopSignals
@@ -15,12 +16,15 @@ from policyserver.settings import SettingsError, add_arguments, from_arguments, 
 
 logger = logging.getLogger("pipelines")
 
+_EXIT_INSECURE = 78
+"""Exit status when steps would leave the machine in plain text; that of `policy-server` when others could reach it so."""
+
 _SWITCH_INTERVAL_S = 0.001
 """How long a thread of this process computes before another may; Python's default of 5 ms would be felt in the latency of actions."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit status: 0 after an orderly end, 1 after a failure, 2 for wrong settings."""
+    """Run the command line; return the exit status: 0 after an orderly end, 1 after a failure, 2 for wrong settings, 78 for plaintext."""
     options = _parser().parse_args(arguments)
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     try:
@@ -28,6 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SettingsError as error:
         sys.stderr.write(f"policy-pipeline: {error}\n")
         return 2
+    except InsecureTargetError as error:
+        sys.stderr.write(f"policy-pipeline: {error}\n")
+        return _EXIT_INSECURE
     except StoppedEarlyError as error:
         sys.stderr.write(f"policy-pipeline: {error}\n")
         return 0

@@ -22,10 +22,10 @@ def open_sink(recording: RecordingSection, spool_folder: Path) -> Sink:
         ImportError: It describes one, and influxdb-client is not installed.
         sqlite3.Error: The store can't be opened.
     """
+    influx = InfluxConfig.from_environment(spool_folder) if recording.influx else None
     sinks: list[Sink] = []
     if recording.store is not None:
         sinks.append(EmbeddedStore(recording.store))
-    influx = InfluxConfig.from_environment(spool_folder) if recording.influx else None
     if influx is not None:
         from monitoring.influx import InfluxSink  # the only user of the optional influxdb-client
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from client import ClientConfig, PolicyClient
+from client import ClientConfig, InsecureTargetError, PolicyClient
 from monitoring.sink import Sink
 from pipelines.config import PipelineConfig
 from pipelines.pipeline import Pipeline
@@ -24,7 +24,12 @@ SINK_CLOSE_S = 5.0
 
 
 def connect(config: PipelineConfig) -> PolicyClient:
-    """Return a client of the configured server; it connects with its first call."""
+    """Return a client of the configured server; it connects with its first call.
+
+    Raises:
+        InsecureTargetError: The server is off this machine, and certificate or token are missing.
+        SettingsError: The address is none, or a file cannot be read.
+    """
     server = config.server
     options = ClientConfig(
         action_timeout_s=config.policy.action_deadline_s,
@@ -32,7 +37,12 @@ def connect(config: PipelineConfig) -> PolicyClient:
         tls_ca_file=server.tls_ca_file,
         token_file=server.token_file,
     )
-    return PolicyClient(server.address, config=options)
+    try:
+        return PolicyClient(server.address, config=options)
+    except InsecureTargetError:
+        raise
+    except ValueError as error:
+        raise SettingsError("server", "", str(error)) from error
 
 
 def source_of(config: PipelineConfig) -> PriceSource:
@@ -54,8 +64,15 @@ def spool_folder(config: PipelineConfig) -> Path:
 
 @contextmanager
 def closing_sink(config: PipelineConfig) -> Iterator[Sink]:
-    """Open the configured sinks, and store what they took when the block is left."""
-    sink = open_sink(config.recording, spool_folder(config))
+    """Open the configured sinks, and store what they took when the block is left.
+
+    Raises:
+        SettingsError: The environment describes an InfluxDB incompletely.
+    """
+    try:
+        sink = open_sink(config.recording, spool_folder(config))
+    except ValueError as error:
+        raise SettingsError("recording", "", str(error)) from error
     try:
         yield sink
     finally:
@@ -76,13 +93,14 @@ def run_pipeline(config: PipelineConfig, stop: StopSignals) -> Pipeline:
     """Run a pipeline until it ends or `stop` has a reason, then end every episode and store every point.
 
     Raises:
-        SettingsError: The prices cannot be made.
+        InsecureTargetError: The server is off this machine, and certificate or token are missing.
+        SettingsError: The prices cannot be made, or a setting of server or recording cannot be used.
         BaseException: Whatever made a node fail for good.
     """
     source = source_of(config)
     with ExitStack() as stack:
-        sink = stack.enter_context(closing_sink(config))
         policy = stack.enter_context(connect(config))
+        sink = stack.enter_context(closing_sink(config))
         pipeline = Pipeline(config, policy, sink, source=source)
         watch = ServerWatch(policy, pipeline.pacer, sink, pipeline.tags)
         stack.callback(watch.stop)

@@ -18,6 +18,7 @@ from client import (
     EpisodeFinishedError,
     EpisodeLostError,
     HandshakeError,
+    InsecureTargetError,
     PolicyClient,
     SequenceError,
     ServerOverloadedError,
@@ -258,11 +259,11 @@ def test_a_missing_token_is_told_at_once_and_the_right_one_is_let_in(
 
 
 def test_plaintext_off_the_machine_is_refused_before_anything_is_sent(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"tls_ca_file and token_file: expected both .* trading\.example:9900"):
+    with pytest.raises(InsecureTargetError, match=r"tls_ca_file and token_file: expected both .* trading\.example:9900"):
         PolicyClient("trading.example:9900")
     token = tmp_path / "token"
     token.write_text("t")
-    with pytest.raises(ValueError, match=r"^tls_ca_file: expected both"):
+    with pytest.raises(InsecureTargetError, match=r"^tls_ca_file: expected both"):
         PolicyClient("10.0.0.1:9900", config=ClientConfig(token_file=token))
     with pytest.raises(ValueError, match=r"token_file: expected a readable file, received .*nowhere"):
         PolicyClient("localhost:9900", config=ClientConfig(token_file=tmp_path / "nowhere"))
