@@ -23,7 +23,6 @@ from policyserver.v1 import tensor_pb2
 __all__ = ["Agreement", "Reply", "agree", "handshake", "step_batch", "to_info", "to_reply", "to_stats"]
 
 _START = int(StepFlag.START)
-_GIVEN = int(StepFlag.ACTION_GIVEN)
 _UINT64 = np.dtype(np.uint64)
 _MESSAGE_OVERHEAD_BYTES = 4096
 

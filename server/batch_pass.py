@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 
 Array = npt.NDArray[Any]
 
-_START, _GIVEN, _OVERRIDE = int(StepFlag.START), int(StepFlag.ACTION_GIVEN), int(StepFlag.OVERRIDE)
+_START, _OVERRIDE = int(StepFlag.START), int(StepFlag.OVERRIDE)
 _TERMINATED, _END, _DISABLED = int(StepFlag.TERMINATED), int(StepFlag.END), int(StepFlag.TRAINING_DISABLED)
 _NONE = np.empty(0, np.int64)
 

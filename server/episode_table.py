@@ -99,11 +99,6 @@ class EpisodeTable:
         """Episodes held now."""
         return self._free.used
 
-    @property
-    def has_room(self) -> bool:
-        """Whether another episode can be opened."""
-        return self._free.used < self.max_open
-
     def owner(self, client_id: str) -> Owner:
         """Return the client of a name, known or new."""
         owner = self._owners.get(client_id)
