@@ -167,6 +167,9 @@ class Daemon:
             begun = time.monotonic()
             try:
                 report = self._iterate(algorithm, hooks)
+                signal.setitimer(
+                    signal.ITIMER_REAL, 0
+                )  # only an iteration is given up: what follows it, the last checkpoint above all, is not
                 failures = 0
             except (DrainingError, _DrainTimeoutError) as reason:
                 logger.info("the unfinished iteration is left: %s", reason)
