@@ -167,9 +167,7 @@ class Daemon:
             begun = time.monotonic()
             try:
                 report = self._iterate(algorithm, hooks)
-                signal.setitimer(
-                    signal.ITIMER_REAL, 0
-                )  # only an iteration is given up: what follows it, the last checkpoint above all, is not
+                signal.setitimer(signal.ITIMER_REAL, 0)  # an iteration may be given up, the checkpoint after it may not
                 failures = 0
             except (DrainingError, _DrainTimeoutError) as reason:
                 logger.info("the unfinished iteration is left: %s", reason)
