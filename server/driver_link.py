@@ -114,13 +114,15 @@ def follow_driver(
     stopped = threading.Event()
 
     def follow() -> None:
-        with contextlib.suppress(OSError):
-            while header := _receive(connection, _HEADER.size):
-                kind, length = _HEADER.unpack(header)
+        while (message := _next_message(connection)) is not None:
+            kind, content = message
+            try:
                 if kind == b"d":
                     on_drain()
                 else:
-                    on_state(pickle.loads(_receive(connection, length)))
+                    on_state(pickle.loads(content))
+            except Exception:  # e.g. the port is still taken; what fails here is no reason to think that the daemon is gone
+                logger.exception("what the daemon sent could not be followed; RLlib brings weights and the order to listen again")
         if not stopped.is_set():
             on_driver_gone()
 
@@ -136,6 +138,17 @@ def follow_driver(
         connection.close()
 
     return stop
+
+
+def _next_message(connection: socket.socket) -> tuple[bytes, bytes] | None:
+    """Receive the kind and content of one message; None when the stream has ended, be it in the middle of one."""
+    with contextlib.suppress(OSError):
+        if header := _receive(connection, _HEADER.size):
+            kind, length = _HEADER.unpack(header)
+            content = _receive(connection, length)
+            if len(content) == length:
+                return kind, content
+    return None
 
 
 def _receive(connection: socket.socket, length: int) -> bytes:

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import queue
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -62,6 +64,39 @@ def test_who_connects_gets_the_newest_state_whatever_its_size(tmp_path: Path) ->
     before.stop()
     after.stop()
     link.close()
+
+
+def test_an_actor_that_fails_to_follow_does_not_take_the_daemon_for_gone(tmp_path: Path) -> None:
+    link = DriverLink(tmp_path / "link")
+    link.offer({"weights": np.zeros(3)})
+    link.drain()
+    tried, draining, gone = threading.Event(), threading.Event(), threading.Event()
+
+    def fail(state: dict[str, Any]) -> None:
+        tried.set()
+        raise OSError("the port is in use")
+
+    stop = follow_driver(link.path, draining.set, gone.set, fail)
+    assert draining.wait(5), "what comes after the failure is still heard"
+    assert tried.is_set()
+    assert not gone.is_set()
+    stop()
+    link.close()
+
+
+def test_a_daemon_that_dies_in_the_middle_of_a_message_is_gone(tmp_path: Path) -> None:
+    states: list[dict[str, Any]] = []
+    gone = threading.Event()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        listener.bind(str(tmp_path / "link"))
+        listener.listen()
+        stop = follow_driver(tmp_path / "link", lambda: None, gone.set, states.append)
+        connection, _ = listener.accept()
+        connection.sendall(struct.pack("<cQ", b"s", 1000) + b"cut")
+        connection.close()
+        assert gone.wait(5)
+    stop()
+    assert states == []
 
 
 def test_the_end_of_the_link_is_the_end_of_the_daemon(tmp_path: Path) -> None:
