@@ -87,7 +87,7 @@ class HandOffConfig:
     max_segment_age_s: float = 60.0
     """Age at which a segment is handed over at its episode's next step, full or not, if the learner has nothing else to do."""
     capacity_steps: int | None = None
-    """Steps that may wait for the learner. Unset: twice what one `sample()` hands over, which with PPO is two train batches."""
+    """Steps that may wait for the learner. Unset: twice what one `sample()` hands over (with PPO two train batches), but at least 8,192."""
     overflow: Literal["drop_oldest", "block"] = "drop_oldest"
     """What a full hand-off does: drop the oldest segments, or withhold replies until there is room."""
     block_timeout_s: float = 30.0
@@ -156,8 +156,8 @@ class AlgorithmSection:
     A text "python:package.module.Name" stands for that Python object, for arguments that want a class or a function.
     """
 
-    name: Literal["PPO", "APPO", "IMPALA", "DQN", "SAC"] = "PPO"
-    """The algorithm, by RLlib's name."""
+    name: Literal["PPO", "APPO", "IMPALA", "SAC"] = "PPO"
+    """The algorithm, by RLlib's name; those whose RLModule gives a distribution of actions can be served."""
     training: dict[str, Any] = field(default_factory=dict)
     """Arguments of `AlgorithmConfig.training`, e.g. `lr`."""
     rl_module: dict[str, Any] = field(default_factory=dict)
@@ -221,7 +221,7 @@ class LearnerConfig:
     """Training iterations that may fail in a row; then the server writes a checkpoint and exits with an error."""
     retry_backoff_s: float = 1.0
     """Seconds before a failed iteration is tried again, doubled with each failure in a row."""
-    drain_timeout_s: float = 20.0
+    drain_timeout_s: float = 15.0
     """Seconds a stopping server gives the running iteration to finish before it saves and leaves."""
 
     def __post_init__(self) -> None:

@@ -43,6 +43,7 @@ Array = npt.NDArray[Any]
 
 _START, _GIVEN, _OVERRIDE = int(StepFlag.START), int(StepFlag.ACTION_GIVEN), int(StepFlag.OVERRIDE)
 _TERMINATED, _END, _DISABLED = int(StepFlag.TERMINATED), int(StepFlag.END), int(StepFlag.TRAINING_DISABLED)
+_LEAST_CAPACITY_STEPS = 8192  # of a hand-off whose capacity is not configured
 _SEGMENTS_PER_TURN = 128  # copied out in one turn of the loop, so that actions never wait for longer than that
 
 
@@ -64,7 +65,7 @@ class EpisodeCore:
         self._hand_off_config = hand_off
         action = leaves(action_space, "action")[0]
         self._table = EpisodeTable(episodes.max_open, episodes.finished_remembered, net.initial_state, (action.shape, action.dtype))
-        capacity_steps = hand_off.capacity_steps or max(2 * fragment_steps, 4 * hand_off.segment_steps)
+        capacity_steps = hand_off.capacity_steps or max(2 * fragment_steps, _LEAST_CAPACITY_STEPS, 2 * hand_off.segment_steps)
         # Segments are dropped whole, so a full hand-off may lack almost one of its capacity.
         self._most_wanted_steps = capacity_steps - hand_off.segment_steps + 1
         self._trajectories = Trajectories(

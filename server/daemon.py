@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_STOP_TIMEOUT_S = 8.0
+_STOP_TIMEOUT_S = 6.0
 """Longest orderly end of the actors and of Ray; after it they are killed."""
 _IDLE_PAUSE_S = 0.5
 """Pause after an iteration that returned at once without steps, e.g. because the serving actor is being restarted."""

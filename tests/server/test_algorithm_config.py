@@ -42,7 +42,7 @@ def test_tables_reach_the_methods_of_the_same_name() -> None:
     assert cpu_tickets(config) >= 4
 
 
-@pytest.mark.parametrize("name", ["PPO", "APPO", "IMPALA", "DQN"])
+@pytest.mark.parametrize("name", ["PPO", "APPO", "IMPALA", "SAC"])
 def test_every_algorithm_builds_from_its_name_alone(name: str) -> None:
     assert build(algorithm__name=name).algo_class.__name__ == name
 
