@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import dataclasses
+import io
+from pathlib import Path
+from typing import Any, TextIO
+
+import pytest
+
+from monitoring.store import EmbeddedStore
+from pipelines import learn as module
+from pipelines.demo import DemoResult
+from pipelines.demo_setup import STORE_FILE, DemoOptions
+from pipelines.stop_signals import StopSignals
+from pipelines.summary import Summary
+
+ZEROS: dict[str, Any] = {field.name: 0 for field in dataclasses.fields(Summary)}
+
+
+class Demos:
+    """Stands in for `run_demo`: notes what was to be run, and returns a summary of it."""
+
+    def __init__(self, folder: Path, interrupted_at: int | None = None) -> None:
+        self.asked: list[DemoOptions] = []
+        self._folder = folder
+        self._interrupted_at = interrupted_at
+
+    def __call__(self, options: DemoOptions, out: TextIO, stop: StopSignals) -> DemoResult:
+        self.asked.append(options)
+        folder = self._folder / str(len(self.asked))
+        folder.mkdir()
+        EmbeddedStore(folder / STORE_FILE).close(5.0)
+        told: dict[str, Any] = {"process": options.process, "seed": options.seed, "steps": options.steps, "nodes": ()}
+        told |= {"return_mean": 12.5, "return_stderr": 0.75, "regressor_skill": -2.2e-06, "regressor_skill_stderr": 1.2e-05}
+        return DemoResult(Summary(**(ZEROS | told)), folder, interrupted=len(self.asked) == self._interrupted_at)
+
+
+def test_three_seeds_of_each_variant_are_run_and_each_has_its_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    demos = Demos(tmp_path)
+    monkeypatch.setattr(module, "run_demo", demos)
+    module.learn(tmp_path / "docs", 5_000, io.StringIO(), StopSignals())
+    wanted = [("ou", True), ("ou", False), ("gbm", True)]
+    assert [(asked.process, asked.show_prediction, asked.seed) for asked in demos.asked] == [
+        (*v, seed) for v in wanted for seed in range(3)
+    ]
+    assert {asked.steps for asked in demos.asked} == {5_000}
+    text = (tmp_path / "docs" / "learning.md").read_text()
+    rows = [line.split(" | ") for line in text.splitlines() if "12.50 ± 0.75" in line]
+    assert [(row[0].strip("| "), row[1]) for row in rows] == [
+        (title, str(seed)) for title in ("OU", "OU, forecast hidden", "GBM without drift") for seed in range(3)
+    ]
+    assert all("-2.2e-06 ± 1.2e-05" in row for row in rows), "two numbers too small for their digits can still be compared"
+    assert 'make learn ARGS="--steps 5000"' in text
+    assert (tmp_path / "docs" / "learning.svg").read_text().startswith("<svg")
+
+
+def test_an_interrupted_run_ends_the_rest_and_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    demos = Demos(tmp_path, interrupted_at=2)
+    monkeypatch.setattr(module, "run_demo", demos)
+    out = io.StringIO()
+    module.learn(tmp_path / "docs", None, out, StopSignals())
+    assert len(demos.asked) == 2
+    assert "interrupted: nothing is written" in out.getvalue()
+    assert not (tmp_path / "docs").exists()
