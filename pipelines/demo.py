@@ -62,13 +62,13 @@ def run_demo(options: DemoOptions, out: TextIO, stop: StopSignals) -> DemoResult
 
     say(f"{'resuming' if options.resume else 'new run'} {folder}")
     with ExitStack() as stack:
+        sink = stack.enter_context(closing_sink(config))
         server = ServerProcess(folder / SERVER_FILE, config.server.address, folder / "server.out")
         stack.callback(server.stop, _SERVER_STOP_S)
         say(f"starting the policy server on {config.server.address} (log: {folder / 'server.out'})")
         server.start(on_serving=lambda: stop.put(_SERVING), on_death=stop.put)
         if (reason := stop.wait()) != _SERVING:
             raise StoppedEarlyError(f"{reason}: stopped before the policy server was ready")
-        sink = stack.enter_context(closing_sink(config))
         page = PageServer(folder / STORE_FILE)
         stack.callback(page.close)
         say(f"live page: {page.address}")

@@ -64,6 +64,9 @@ class DemoOptions:
         for name in ("episodes", "steps"):
             if getattr(self, name) < 1:
                 raise SettingsError(f"--{name}", "option", f"expected at least 1, received {getattr(self, name)}")
+        if self.resume and (self.seed, self.process, self.csv_files, self.episodes) != (0, "ou", (), 64):
+            text = "a resumed run keeps its own seed, process, prices and episodes: leave --seed, --process, --prices and --episodes out"
+            raise SettingsError("--resume", "option", text)
         if self.seed < 0:
             raise SettingsError("--seed", "option", f"expected at least 0, received {self.seed}")
 

@@ -234,16 +234,17 @@ def test_a_server_that_is_killed_is_started_again_and_the_pipelines_go_on_with_n
         ["demo", "--prices", "parquet:x"],
         ["demo", "--prices", "csv:no_such.csv"],
         ["demo", "--resume", "--runs", "nowhere"],
+        ["demo", "--resume", "--seed", "3"],
         ["demo", "--episodes", "0"],
         ["run", "--episodes.concurent", "3"],
     ],
-    ids=["kind of prices", "file of prices", "resume", "episodes", "run"],
+    ids=["kind of prices", "file of prices", "resume", "resume with another seed", "episodes", "run"],
 )
 def test_wrong_arguments_are_refused_by_name_before_anything_starts(arguments: list[str], tmp_path: Path) -> None:
     command = [str(Path(sys.executable).with_name("policy-pipeline")), *arguments]
     result = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=tmp_path)
     assert result.returncode == 2
-    assert any(word in result.stderr for word in ("parquet:x", "no_such.csv", "nowhere", "--episodes", "concurent"))
+    assert any(word in result.stderr for word in ("parquet:x", "no_such.csv", "nowhere", "--seed", "--episodes", "concurent"))
     assert "Traceback" not in result.stderr
     assert list(tmp_path.iterdir()) == []
 
