@@ -17,7 +17,7 @@ ARGS ?=
 BIN := .venv/bin
 INSTALLED := .venv/installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check --require-virtualenv
-QUIET := $(if $(MAKE_TERMOUT),,--quiet)
+QUIET := --quiet
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 
 .PHONY: help demo test test-slow learn bench check format protos lock clean

@@ -39,9 +39,9 @@ class ClientConfig:
     """Silence after which the connection is probed, seconds. Less than 30 makes a server hang up."""
     keepalive_timeout_s: float = 20.0
     """Time a probe waits for its answer before the connection counts as broken, seconds."""
-    tls_ca_file: Path | None = None
+    tls_ca_file: Path | str | None = None
     """PEM file with the certificates that sign the server's. None means plaintext: loopback addresses and unix sockets only."""
-    token_file: Path | None = None
+    token_file: Path | str | None = None
     """File with the token that the server knows this client by. Required together with `tls_ca_file` off the machine."""
 
     def __post_init__(self) -> None:

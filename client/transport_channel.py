@@ -64,8 +64,8 @@ def authorization(config: ClientConfig) -> tuple[tuple[str, str], ...]:
     return (("authorization", f"Bearer {token}"),)
 
 
-def _read(name: str, path: Path) -> bytes:
+def _read(name: str, path: Path | str) -> bytes:
     try:
-        return path.read_bytes()
+        return Path(path).read_bytes()
     except OSError as error:
         raise ValueError(f"{name}: expected a readable file, received {path}: {error.strerror}") from error

@@ -77,9 +77,14 @@ def _add_demo_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--process", choices=("ou", "gbm"), default="ou", help="law of the simulated prices (default: ou)")
     parser.add_argument("--prices", metavar="csv:FILE", action="append", default=[], help="trade the OHLCV bars of a file; may be repeated")
     parser.add_argument("--episodes", type=int, default=64, help="concurrent episodes (default: 64)")
-    parser.add_argument("--steps", type=int, default=DEFAULT_STEPS, help=f"steps after which the demo ends (default: {DEFAULT_STEPS:,})")
+    parser.add_argument(
+        "--steps",
+        type=int,
+        default=DEFAULT_STEPS,
+        help=f"steps after which the demo ends, further ones with --resume (default: {DEFAULT_STEPS:,})",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the summary there, too")
-    parser.add_argument("--resume", action="store_true", help="continue the newest run: its settings, weights and records")
+    parser.add_argument("--resume", action="store_true", help="continue the newest run: its seed, prices, episodes, weights and records")
     parser.add_argument("--runs", type=Path, default=Path("runs"), metavar="FOLDER", help="folder of the run folders (default: runs)")
 
 

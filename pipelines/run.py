@@ -7,9 +7,13 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import gymnasium as gym
+import numpy as np
+
 from client import ClientConfig, InsecureTargetError, PolicyClient
 from monitoring.sink import Sink
 from pipelines.config import PipelineConfig
+from pipelines.features import FEATURES, OBSERVATION_LIMIT
 from pipelines.pipeline import Pipeline
 from pipelines.prices import PriceSource, make_source
 from pipelines.recording import open_sink
@@ -21,6 +25,13 @@ logger = logging.getLogger(__name__)
 
 SINK_CLOSE_S = 5.0
 """Longest time the sinks get for what is still on its way, seconds; what InfluxDB has not taken waits on disk for the next run."""
+
+
+OBSERVATION_SPACE = gym.spaces.Box(-OBSERVATION_LIMIT, OBSERVATION_LIMIT, (len(FEATURES),), np.float32)
+"""What the pipelines send; a server for another space is refused when the client connects."""
+
+ACTION_SPACE: gym.Space[np.int64] = gym.spaces.Discrete(3)
+"""What they expect: sell, hold, buy."""
 
 
 def connect(config: PipelineConfig) -> PolicyClient:
@@ -38,7 +49,7 @@ def connect(config: PipelineConfig) -> PolicyClient:
         token_file=server.token_file,
     )
     try:
-        return PolicyClient(server.address, config=options)
+        return PolicyClient(server.address, config=options, observation_space=OBSERVATION_SPACE, action_space=ACTION_SPACE)
     except InsecureTargetError:
         raise
     except ValueError as error:

@@ -28,7 +28,8 @@ class ServerDiedError(RuntimeError):
 class ServerProcess:
     """`policy-server serve --config FILE`. A server that dies is started again with the same file, so with the same address and run folder.
 
-    Ctrl-C in the terminal does not reach it: it is stopped by `stop`, after the episodes have ended.
+    Ctrl-C in the terminal does not reach it: it is stopped by `stop`, after the episodes have ended. It also stops when this process is
+    gone, however that ended, because its standard input ends with it.
     """
 
     def __init__(self, config_file: Path, address: str, log_file: Path, *, max_restarts: int = 3) -> None:
@@ -44,7 +45,7 @@ class ServerProcess:
         self.log_file = log_file
         self.restarts = 0
         """How often it died and was started again."""
-        self._command = [sys.executable, "-m", "server", "serve", "--config", str(config_file)]
+        self._command = [sys.executable, "-m", "server", "serve", "--until_input_ends", "--config", str(config_file)]
         self._max_restarts = max_restarts
         self._lock = threading.Lock()  # guards what follows
         self._process: subprocess.Popen[bytes] | None = None
@@ -91,7 +92,7 @@ class ServerProcess:
 
     def _spawn(self) -> subprocess.Popen[bytes]:
         with self.log_file.open("ab") as log:
-            return subprocess.Popen(self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+            return subprocess.Popen(self._command, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
 
     def _follow_health(self) -> None:
         """Wait for SERVING, or for the watcher to cancel the call because the process has ended."""
@@ -116,6 +117,8 @@ class ServerProcess:
         """Start the process again when it dies, unless it never served."""
         while self._process is not None:
             code = self._process.wait()
+            if self._process.stdin is not None:
+                self._process.stdin.close()
             with self._lock:
                 again = self._was_serving and not self._stopping and self.restarts < self._max_restarts
                 if again:

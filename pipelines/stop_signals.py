@@ -1,4 +1,4 @@
-"""Waiting for SIGINT, SIGTERM, or something else to say that it is over."""
+"""Waiting for SIGINT, SIGTERM, SIGHUP, or something else to say that it is over."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ class StopSignals:
 
     @contextmanager
     def installed(self) -> Iterator[StopSignals]:
-        """Take SIGINT and SIGTERM as reasons, until the block is left. Main thread only."""
+        """Take SIGINT, SIGTERM and SIGHUP (the terminal is gone) as reasons, until the block is left. Main thread only."""
 
         def note(number: int, frame: FrameType | None) -> None:
             self.put(signal.Signals(number).name)
 
-        before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+        before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
         try:
             yield self
         finally:

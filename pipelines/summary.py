@@ -134,7 +134,7 @@ class Summary:
             )
             for n in self.nodes
         ]
-        return "".join(f"{name:<18}{text}\n" for name, text in rows)
+        return "".join(f"{name:<18}{text}\n" for name, text in rows).replace("+nan", "-").replace("nan", "-")
 
     def _what_was_lost(self) -> list[tuple[str, str]]:
         """Return a row that explains why the ledgers differ, if they may."""

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import os
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -35,7 +38,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if parsed.command == "check-config":
         sys.stdout.write(dump_toml(config, comments=True))
         return 0
+    if parsed.until_input_ends:
+        threading.Thread(target=_stop_when_input_ends, name="input", daemon=True).start()
     return serve(config)
+
+
+def _stop_when_input_ends() -> None:
+    """Let the end of standard input be a SIGTERM: whoever holds its other end is gone."""
+    with contextlib.suppress(OSError):
+        while os.read(sys.stdin.fileno(), 4096):
+            pass
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def serve(config: ServerConfig) -> int:
@@ -70,6 +83,8 @@ def _parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=text, description=text)
         command.add_argument("--config", type=Path, metavar="FILE", help="configuration file (TOML); options are stronger")
         add_arguments(command, ServerConfig)
+        if name == "serve":
+            command.add_argument("--until_input_ends", action="store_true", help="stop, as by SIGTERM, when standard input ends")
     return parser
 
 

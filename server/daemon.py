@@ -23,7 +23,7 @@ from .driver_link import DriverLink
 from .folder_lock import FolderLock
 from .listen_security import check_free, check_listen
 from .log_setup import adopt_ray_loggers
-from .ray_start import RayProcess
+from .ray_start import RayProcess, keep_results_in
 from .training_hooks import DrainingError, TrainingHooks
 from .training_report import Progress, TrainingReport, restored_report, training_report
 
@@ -107,6 +107,7 @@ class Daemon:
         ray_process.start(cpu_tickets(rllib_config))
         self._handle_signals()  # again, for Ray has put its own handlers in
         _share_the_machine(config)
+        keep_results_in(ray_process.folder)
         try:
             algorithm = rllib_config.build_algo()
         except Exception as error:
@@ -119,6 +120,8 @@ class Daemon:
         self._restore(algorithm, store)
         _of_serving(algorithm, lambda runner: runner.open())
         endpoints = [address for served in _of_serving(algorithm, lambda runner: runner.addresses()) for address in served]
+        if len(endpoints) < max(rllib_config.num_env_runners, 1):
+            raise DaemonError(f"{config.listen.address}: a serving actor could not listen; its error is in the log above")
         logger.info(
             "serving on %s, policy version %d, ready after %.1f s",
             ", ".join(endpoints), self._progress.weights_seq_no, time.monotonic() - begun,
@@ -245,6 +248,7 @@ class Daemon:
 
         signal.signal(signal.SIGTERM, on_stop)
         signal.signal(signal.SIGINT, on_stop)
+        signal.signal(signal.SIGHUP, on_stop)
         signal.signal(signal.SIGALRM, on_alarm)
 
     def _stop_algorithm(self, algorithm: Algorithm) -> None:
@@ -260,7 +264,7 @@ class Daemon:
 
 @contextlib.contextmanager
 def _restoring_signal_handlers() -> Iterator[None]:
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGALRM)}
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGALRM)}
     try:
         yield
     finally:

@@ -100,6 +100,13 @@ def _few_processes() -> Iterator[None]:
             setattr(Node, name, method)
 
 
+def keep_results_in(folder: Path) -> None:
+    """Have RLlib make the folder of its own logs here instead of in the user's home, where each start would leave one behind."""
+    from ray.tune.trainable import trainable
+
+    trainable.DEFAULT_STORAGE_PATH = str(folder / "results")
+
+
 def _read_environment_again() -> None:
     """Make Ray see its environment, which it otherwise reads once, when it is imported."""
     from ray._private import ray_constants

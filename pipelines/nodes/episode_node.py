@@ -20,7 +20,7 @@ from pipelines.prices import PriceSource
 from pipelines.routes import Recorder, Routes
 from pipelines.run_state import RunState
 from pipelines.serving import PolicyService
-from policyserver.errors import PolicyServerError
+from policyserver.errors import HandshakeError, PolicyServerError
 
 logger = logging.getLogger(__name__)
 
@@ -186,6 +186,9 @@ class EpisodeNode(Node[EndEvent | OpenEvent]):
                 if waited:
                     logger.warning("%s: the server is there, %d episodes begin", self.name, len(episode_ids))
                 return True
+            except HandshakeError as error:  # it will never be the right server
+                self._run_state.fail(error)
+                return False
             except NO_ANSWER as error:
                 if not waited:
                     logger.warning("%s: %d episodes wait for the server (%s)", self.name, len(episode_ids), error)

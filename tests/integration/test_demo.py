@@ -210,6 +210,17 @@ def test_ctrl_c_stops_everything_within_ten_seconds_with_a_summary(tmp_path: Pat
     assert any(line.startswith("reward ledgers") for line in demo.lines)
 
 
+def test_the_server_stops_in_order_when_the_demo_is_killed(tmp_path: Path) -> None:
+    with running_demo("--steps", "1000000", "--runs", str(tmp_path)) as demo:
+        demo.wait_for("live page")
+        (server,) = demo.servers
+        demo.process.kill()
+        gone, alive = psutil.wait_procs([server], timeout=2 * STOP_S)
+    assert (len(gone), alive) == (1, [])
+    (log,) = tmp_path.glob("*/server.out")
+    assert log.read_text().rstrip().endswith("stopped")
+
+
 @pytest.mark.slow
 def test_a_server_that_is_killed_is_started_again_and_the_pipelines_go_on_with_new_episodes(tmp_path: Path) -> None:
     arguments = ("--runs", str(tmp_path / "runs"), "--json", str(tmp_path / "summary.json"), "--steps", "10000000")

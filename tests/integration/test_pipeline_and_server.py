@@ -103,6 +103,14 @@ def test_two_calls_are_in_flight_at_once_through_one_client(address: str) -> Non
     assert most == 2
 
 
+def test_a_pipeline_ends_at_once_when_the_server_is_for_other_spaces(cartpole_server: str, tmp_path: Path) -> None:
+    process = start_run(cartpole_server, tmp_path)
+    assert process.wait(30.0) == 1
+    log = (tmp_path / "log").read_text()
+    assert "observation spaces differ" in log
+    assert "restarting" not in log
+
+
 def test_a_pipeline_that_finds_no_server_waits_for_one(tmp_path: Path) -> None:
     stop = StopSignals()
     config = PipelineConfig(episodes=EpisodesSection(concurrent=4, steps=40))
