@@ -49,8 +49,9 @@ def test_draining_reaches_every_follower_also_one_that_comes_later(tmp_path: Pat
 
 def test_who_connects_gets_the_newest_state_whatever_its_size(tmp_path: Path) -> None:
     link = DriverLink(tmp_path / "link")
-    before = Follower(link.path)
     link.offer({"weights": np.zeros(3)})
+    before = Follower(link.path)
+    assert before.states.get(timeout=5)["weights"].tolist() == [0, 0, 0]  # from here on it is one that was there
     newest = np.arange(3_000_000, dtype=np.float32)
     link.offer({"weights": newest, "weights_seq_no": 7})
     link.drain()
