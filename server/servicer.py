@@ -78,6 +78,7 @@ class PolicyServicer(pb_grpc.PolicyServiceServicer):
         answers: asyncio.Queue[tuple[int, asyncio.Future[Replies]] | pb.StepResponse] = asyncio.Queue()
         room = asyncio.Semaphore(_MESSAGES_IN_FLIGHT)
         writer = asyncio.create_task(_write_answers(context, answers, room))
+        writer.add_done_callback(_ending(asyncio.current_task(), context))
         try:
             await context.write(pb.StepResponse(handshake=pb.HandshakeReply(info=self._info())))
             while True:
@@ -97,6 +98,11 @@ class PolicyServicer(pb_grpc.PolicyServiceServicer):
                 message_id = batch.message_id
                 future = self._core.submit(rows, owner)
                 future.add_done_callback(lambda done, message_id=message_id: answers.put_nowait((message_id, done)))  # type: ignore[misc]
+        except asyncio.CancelledError:
+            # `_ending` cancelled the reading, and gRPC would leave the client without a status.
+            if writer.done() and not writer.cancelled() and not context.done():
+                await context.abort(grpc.StatusCode.UNAVAILABLE, "an answer could not be written; connect again and repeat the rows")
+            raise
         finally:
             self.clients_connected -= 1
             self._core.disconnect(owner)
@@ -196,6 +202,19 @@ async def _write_answers(
             answer = wire.encode_replies(message_id, done.result())
         await context.write(answer)
         room.release()
+
+
+def _ending(reader: asyncio.Task[Any] | None, context: grpc.aio.ServicerContext[Any, Any]) -> Callable[[asyncio.Task[None]], None]:
+    """Make what ends a stream whose answers can't be written any more: its client connects again and repeats what was unanswered."""
+
+    def end(writer: asyncio.Task[None]) -> None:
+        if writer.cancelled() or (error := writer.exception()) is None or context.done():
+            return  # the stream is over already, or the client is gone
+        logger.error("a stream ends, for its answers could not be written", exc_info=error)
+        if reader is not None:
+            reader.cancel()
+
+    return end
 
 
 async def _answered(context: grpc.aio.ServicerContext[Any, Any], call: Awaitable[T]) -> T:

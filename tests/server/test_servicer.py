@@ -19,6 +19,7 @@ from policyserver.errors import EpisodeFinishedError, HandshakeError, InvalidInp
 from policyserver.flags import PROTOCOL_VERSION, StepFlag
 from policyserver.tensors import to_tensor
 from policyserver.v1 import policy_service_pb2 as pb
+from server import wire
 from server.config import ListenConfig
 from tests.server.core_harness import ACTION, OBSERVATION, observation
 from tests.server.front_harness import CLIENT, FrontHarness, running_front
@@ -235,3 +236,25 @@ def test_reflection_can_be_switched_off() -> None:
             list(stub.ServerReflectionInfo(iter([reflection_pb2.ServerReflectionRequest(list_services="")])))
         error: Any = raised.value
         assert error.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+def test_an_answer_that_cannot_be_written_ends_the_stream_and_is_repeated_on_the_next(
+    serve: FrontHarness, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    encode, failures = wire.encode_replies, iter([RuntimeError("no room for the answer")])
+
+    def fail_once(*arguments: Any) -> pb.StepResponse:
+        if (error := next(failures, None)) is not None:
+            raise error
+        return encode(*arguments)
+
+    monkeypatch.setattr(wire, "encode_replies", fail_once)
+    with serve.client() as client:
+        episode = client.start_episode()
+        client.get_action(episode, observation(1.0), timeout_s=10.0)
+        client.log_returns(episode, 2.5)
+        client.end_episode(episode, observation(2.0))
+        stats = client.stats()
+        assert client.counters().connections == 2
+    assert (stats.reward_sum, stats.steps_completed, stats.rows_repeated) == (2.5, 1, 1)
+    assert "answers could not be written" in caplog.text
