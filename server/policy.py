@@ -1,0 +1,166 @@
+"""The seam between the episode core, which knows episodes, and what decides their actions, which knows RLlib.
+
+Two policies stand behind it: `array_policy.ArrayPolicy`, which does what RLlib's default connectors (and the common ones) do on whole
+batches of arrays, and `stock_policy.StockPolicy`, which runs any connector pipeline of RLlib's on live episodes. Both are owned by the
+loop thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import gymnasium as gym
+import numpy as np
+import numpy.typing as npt
+from ray.rllib.core.columns import Columns
+
+Array = npt.NDArray[Any]
+Mask = npt.NDArray[np.bool_]
+LeafShape = tuple[tuple[int, ...], np.dtype[Any]]
+"""Shape and dtype of one leaf of a space."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepLayout:
+    """What one recorded step consists of."""
+
+    observation_space: gym.Space[Any]
+    """Space of the observations as they are recorded, after connectors that rewrite them."""
+    action_space: gym.Space[Any]
+    """The environment's action space; recorded actions are in the RLModule's form of it."""
+    action: LeafShape
+    """Shape and dtype of an action as the RLModule gives it."""
+    outputs: dict[str, LeafShape]
+    """What the RLModule gives for each step beside the action and the recurrent state, by RLlib's column name."""
+    initial_state: Any
+    """The recurrent net's state at the beginning of an episode, a tree of arrays; None for a stateless net."""
+    state_every: int
+    """The learner reads the recurrent state before every `state_every`-th step of a segment: `max_seq_len`, or 1 from a replay buffer."""
+    lookback: int
+    """Steps that a segment repeats of the one before it, at least 1."""
+
+
+@dataclass(slots=True)
+class StepRows:
+    """The rows that one pass applies, n of them, in the order they came."""
+
+    slots: npt.NDArray[np.int64]
+    """Slots of the episodes, int64[n]; before `commit`, that of a new episode is meaningless."""
+    is_new: Mask
+    """Whether the row begins its episode, bool[n]."""
+    ends: Mask
+    """Whether the row ends its episode, bool[n]; every other row asks for an action."""
+    terminated: Mask
+    """Whether that end is the environment's (terminated) and not a cut (truncated), bool[n]."""
+    training: Mask
+    """Whether the episode is trained on, bool[n]."""
+    rewards: npt.NDArray[np.float64]
+    """Rewards of the steps that the rows complete, float64[n]; 0 in rows that begin an episode."""
+    observations: list[Array]
+    """As the client sent them, one array per leaf of the observation space, [n, ...]."""
+    infos: dict[int, dict[str, Any]]
+    """Infos by row."""
+    actions: Array
+    """The actions of the steps that the rows complete, as the client executed them, [n, *action shape]; zeros in new episodes."""
+    state: list[Array]
+    """What `Policy.initial_state` describes, leaf by leaf, as the newest step of each episode left it, [n, ...]."""
+    given: npt.NDArray[np.int64]
+    """Rows whose actions the client chose itself, indices."""
+    given_actions: Array
+    """These actions, as the client executed them."""
+
+    def __len__(self) -> int:
+        return len(self.slots)
+
+
+@dataclass(slots=True)
+class Decisions:
+    """What was decided for the rows that asked, m of them, with everything the learner needs of it."""
+
+    actions: Array
+    """[m, *action shape], in the RLModule's form."""
+    log_probs: npt.NDArray[np.float32] | None
+    """float32[m], nats; None from a module that has no distribution of actions, such as DQN's."""
+    outputs: dict[str, Array]
+    """The other columns that are recorded, [m, ...], keys as in `StepLayout.outputs`; log-probabilities are in it, too."""
+    weights_seq_no: int
+    """Policy version."""
+
+    @property
+    def sound(self) -> Mask:
+        """Which rows were answered with numbers, and with a distribution that has the action it gave, bool[m]."""
+        sound = np.ones(len(self.actions), np.bool_)
+        if self.log_probs is not None:
+            sound &= np.isfinite(self.log_probs)
+        if (inputs := self.outputs.get(Columns.ACTION_DIST_INPUTS)) is not None:
+            sound &= ~np.isnan(inputs).reshape(len(sound), -1).any(axis=1)
+        return sound
+
+    def select(self, rows: Array) -> Decisions:
+        """Return the decisions of some rows."""
+        log_probs = self.log_probs[rows] if self.log_probs is not None else None
+        return Decisions(self.actions[rows], log_probs, {name: column[rows] for name, column in self.outputs.items()}, self.weights_seq_no)
+
+
+@dataclass(slots=True)
+class Decided:
+    """The answer of a policy to `StepRows`. Nothing has changed yet: that is what `commit` is for."""
+
+    observations: list[Array]
+    """The observations as they are recorded, one array per leaf of `StepLayout.observation_space`, of all n rows."""
+    rewards: npt.NDArray[np.float64]
+    """The rewards as they are recorded, of all n rows."""
+    decisions: Decisions
+    """Of the m rows that ask."""
+    executed: Array
+    """The actions as clients execute them, [m, *action shape]."""
+    state_in: list[Array]
+    """The recurrent state that the decisions started from, leaf by leaf, [m, ...]."""
+    state: list[Array]
+    """What `Policy.initial_state` describes after these steps, leaf by leaf, [m, ...]; its first leaves are the recurrent state."""
+    pending: Any = None
+    """What `commit` needs."""
+    infos: dict[int, dict[str, Any]] = field(default_factory=dict)
+    """Infos as they are recorded, by row."""
+
+
+class Policy(Protocol):
+    """What decides the actions of episodes."""
+
+    layout: StepLayout
+    initial_state: list[Array]
+    """State that the episode table keeps per episode, as it is at the beginning: the recurrent state, then what else the policy needs."""
+    weights_seq_no: int
+    """Policy version served now."""
+
+    def decide(self, rows: StepRows) -> Decided:
+        """Choose actions. If it raises, nothing has changed."""
+
+    def commit(self, rows: StepRows, decided: Decided, kept: Mask) -> None:
+        """Take over what `decide` prepared. By now `rows.slots` are final; rows that are not `kept`, bool[n], were refused."""
+
+    def override(self, slot: int, outputs: Mapping[str, Array], action: Array) -> tuple[Array, npt.NDArray[np.float32] | None]:
+        """Note that a client executed another action in the pending step of an episode.
+
+        Args:
+            slot: The episode.
+            outputs: The recorded columns of that step, each with leading axis 1; empty if the episode is not trained on.
+            action: What the client executed, [1, *action shape].
+
+        Returns:
+            The action in the RLModule's form and its log-probability under the distribution of that step, both with leading axis 1.
+        """
+
+    def forget(self, slots: list[int]) -> None:
+        """Drop what is kept of episodes that were reaped; those that ended with a row are forgotten by `commit`."""
+
+    def load_spare(self, state_dict: Mapping[str, Any]) -> None:
+        """Load weights, to be served from the next `swap` on. Called from another thread than everything else."""
+
+    def swap(self, weights_seq_no: int) -> None:
+        """Serve the weights loaded last."""
+
+    def count_steps(self, steps_sampled_lifetime: int) -> None:
+        """Take the number of steps sampled by all env runners, on which exploration schedules depend."""
