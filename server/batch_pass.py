@@ -30,7 +30,7 @@ from policyserver.spaces import leaves
 from .batch import Batch, malformed
 from .core_statistics import CoreStatistics
 from .episode_table import EpisodeTable
-from .inference import ActionForm, PolicyNet
+from .policy import Decided, Policy, StepRows
 from .row_checks import LeafCheck, bad_flags
 from .rows import Replies, Rows
 from .trajectories import Trajectories
@@ -49,16 +49,14 @@ class BatchPass:
 
     def __init__(
         self,
-        net: PolicyNet,
-        form: ActionForm,
+        policy: Policy,
         table: EpisodeTable,
         trajectories: Trajectories,
         statistics: CoreStatistics,
         observation_space: gym.Space[Any],
         action_space: gym.Space[Any],
     ) -> None:
-        self._net = net
-        self._form = form
+        self._policy = policy
         self._table = table
         self._trajectories = trajectories
         self._statistics = statistics
@@ -168,48 +166,73 @@ class BatchPass:
                     errors[int(batch.given[place])] = check.value_error(leaf[place])
         return errors
 
-    def _decide_and_commit(self, batch: Batch, applied: Array, slots: Array, is_new: Array) -> None:
-        ends = batch.flags[applied] & _END != 0
-        asking, ending = applied[~ends], applied[ends]
-        state = self._table.states(slots[asking], is_new[asking])
-        if asking.size:
-            given, given_actions = _given_among(asking, batch)
-            decisions, state_out = self._net.decide(batch.observations[0][asking], state, given, given_actions)
-            executed = self._form.to_environment(decisions.actions)
-            if given.size:
-                executed[given] = given_actions
-            self._statistics.batches += 1
-            if not (sound := decisions.sound).all():
-                applied = np.setdiff1d(applied, self._refuse_unsound(batch, asking[~sound]))
-                asking, executed, decisions = asking[sound], executed[sound], decisions.select(sound)
-                state, state_out = [leaf[sound] for leaf in state], [leaf[sound] for leaf in state_out]
+    def _decide_and_commit(self, batch: Batch, applied: Array, slots: Array, starts: Array) -> None:
+        rows = self._step_rows(batch, applied, slots, starts)
+        decided = self._policy.decide(rows)
+        asks, kept = ~rows.ends, np.ones(len(rows), np.bool_)
+        self._statistics.batches += bool(asks.any())
+        if not (sound := decided.decisions.sound).all():
+            kept[asks] = sound
+            self._refuse_unsound(batch, applied[~kept])
         # From here to the end nothing fails and nothing waits.
         now_s = time.monotonic()
-        for index in applied[is_new[applied]].tolist() if is_new.any() else ():
-            training = not batch.flags[index] & _DISABLED
-            slots[index] = self._table.open_episode(batch.origin(index).owner, batch.episode_id(index), training=training, now_s=now_s)
+        for place in np.flatnonzero(rows.is_new & kept).tolist() if rows.is_new.any() else ():
+            index = int(applied[place])
+            rows.slots[place] = slots[index] = self._table.open_episode(
+                batch.origin(index).owner, batch.episode_id(index), training=bool(rows.training[place]), now_s=now_s
+            )
             self._statistics.episodes_started += 1
-        table, own = self._table, slots[applied]
-        rewards = batch.rewards[applied]
-        table.returns[own] += rewards
-        table.content[own] = batch.content[applied]
-        table.next_sequence[own] += 1
+        self._policy.commit(rows, decided, kept)
+        own = rows.slots[kept]
+        rewards = rows.rewards[kept]
+        self._table.returns[own] += rewards
+        self._table.content[own] = batch.content[applied[kept]]
+        self._table.next_sequence[own] += 1
         self._count_steps(own, rewards)
-        self._note_infos(batch, applied, slots)
-        if asking.size:
-            self._record(batch, asking, slots, decisions, executed, state, state_out)
-        if ending.size:
-            self._end(batch, ending, slots, now_s)
+        for place, info in decided.infos.items():
+            if kept[place] and rows.training[place]:
+                self._trajectories.add_info(int(rows.slots[place]), info)
+        if asks.any():
+            self._record(batch, applied, rows, decided, np.flatnonzero(asks & kept), kept[asks])
+        if not asks.all():
+            self._end(batch, applied, rows, decided, np.flatnonzero(rows.ends), now_s)
 
-    def _refuse_unsound(self, batch: Batch, rows: Array) -> Array:
+    def _step_rows(self, batch: Batch, applied: Array, slots: Array, starts: Array) -> StepRows:
+        """Gather what a policy needs to know of the rows."""
+        table, own, flags, is_new = self._table, slots[applied], batch.flags[applied], starts[applied]
+        everything = len(applied) == len(batch)
+        actions, training = table.actions[own], table.training[own]
+        if is_new.any():
+            actions[is_new] = 0
+            training = np.where(is_new, flags & _DISABLED == 0, training)
+        infos = {}
+        if any(submission.rows.infos for submission in batch.submissions):
+            found = ((place, batch.origin(index).rows.infos.get(int(batch.row[index]))) for place, index in enumerate(applied.tolist()))
+            infos = {place: info for place, info in found if info is not None}
+        given, given_actions = _given_among(applied, batch)
+        return StepRows(
+            slots=own,
+            is_new=is_new,
+            ends=flags & _END != 0,
+            terminated=flags & _TERMINATED != 0,
+            training=training,
+            rewards=batch.rewards[applied],
+            observations=batch.observations if everything else [leaf[applied] for leaf in batch.observations],
+            infos=infos,
+            actions=actions,
+            state=table.states(own, is_new),
+            given=given,
+            given_actions=given_actions,
+        )
+
+    def _refuse_unsound(self, batch: Batch, refused: Array) -> None:
         """Refuse the rows whose distributions are not numbers, or exclude the action that was given; the others go on."""
         incident = secrets.token_hex(4)
-        version = self._net.weights_seq_no
-        logger.error("incident %s: policy version %d gives %d rows no finite log-probability", incident, version, len(rows))
+        version = self._policy.weights_seq_no
+        logger.error("incident %s: policy version %d gives %d rows no finite log-probability", incident, version, len(refused))
         error = ServerInternalError(f"policy version {version} gives this step no finite log-probability; incident {incident} in its log")
-        for index in rows.tolist():
+        for index in refused.tolist():
             batch.refuse(index, error)
-        return rows
 
     def _count_steps(self, own: Array, rewards: Array) -> None:
         completed = self._table.next_sequence[own] > 1
@@ -219,56 +242,54 @@ class BatchPass:
         statistics.steps_completed += int(completed.sum())
         statistics.steps_untrained += int((completed & ~training).sum())
 
-    def _note_infos(self, batch: Batch, applied: Array, slots: Array) -> None:
-        if not any(submission.rows.infos for submission in batch.submissions):
-            return
-        for index in applied.tolist():
-            info = batch.origin(index).rows.infos.get(int(batch.row[index]))
-            if info is not None and self._table.training[slots[index]]:
-                self._trajectories.add_info(int(slots[index]), info)
-
-    def _record(
-        self, batch: Batch, asking: Array, slots: Array, decisions: Any, executed: Array, state: list[Array], state_out: list[Array]
-    ) -> None:
-        table, own = self._table, slots[asking]
+    def _record(self, batch: Batch, applied: Array, rows: StepRows, decided: Decided, places: Array, sound: Array) -> None:
+        """Note the decisions of the rows at `places`, which are the sound ones of those that asked."""
+        table, own, decisions = self._table, rows.slots[places], decided.decisions
+        executed, state, state_in = decided.executed, decided.state, decided.state_in
+        if not sound.all():
+            decisions, executed = decisions.select(sound), executed[sound]
+            state, state_in = [leaf[sound] for leaf in state], [leaf[sound] for leaf in state_in]
         table.actions[own] = executed
-        table.log_probs[own] = decisions.log_probs
+        table.log_probs[own] = decisions.log_probs if decisions.log_probs is not None else np.nan
         table.weights_seq_nos[own] = decisions.weights_seq_no
-        for column, leaf in zip(table.state, state_out, strict=True):
+        for column, leaf in zip(table.state, state, strict=True):
             column[own] = leaf
-        self._statistics.actions += len(asking)
-        training = table.training[own]
-        observations, rewards = batch.observations[0][asking], batch.rewards[asking]
+        self._statistics.actions += len(places)
+        everything = len(places) == len(rows)
+        observations = decided.observations if everything else [leaf[places] for leaf in decided.observations]
+        rewards, training = decided.rewards[places], rows.training[places]
         if training.all():
-            self._trajectories.record(own, rewards, observations, decisions, state)
+            self._trajectories.record(own, rewards, observations, decisions, state_in)
         elif training.any():
-            part = decisions.select(training)
-            self._trajectories.record(own[training], rewards[training], observations[training], part, [leaf[training] for leaf in state])
-        self._reply(batch, asking, slots)
+            observations, state_in = [leaf[training] for leaf in observations], [leaf[training] for leaf in state_in]
+            self._trajectories.record(own[training], rewards[training], observations, decisions.select(training), state_in)
+        self._reply(batch, applied[places], own)
 
-    def _end(self, batch: Batch, ending: Array, slots: Array, now_s: float) -> None:
-        table, own = self._table, slots[ending]
-        training = table.training[own]
-        terminated = batch.flags[ending] & _TERMINATED != 0
-        states = [column[own[training]] for column in table.state]
+    def _end(self, batch: Batch, applied: Array, rows: StepRows, decided: Decided, places: Array, now_s: float) -> None:
+        table, own, training = self._table, rows.slots[places], rows.training[places]
+        trained, learned = own[training], places[training]
         self._trajectories.finish(
-            own[training], batch.rewards[ending][training], batch.observations[0][ending][training], terminated[training], states
+            trained,
+            decided.rewards[learned],
+            [leaf[learned] for leaf in decided.observations],
+            rows.terminated[learned],
+            [column[trained] for column in table.state[: len(decided.state_in)]],
         )
         handles = table.handles(own)
-        for place, index in enumerate(ending.tolist()):
-            slot = int(own[place])
-            if training[place]:
+        for number, index in enumerate(applied[places].tolist()):
+            slot = int(own[number])
+            if training[number]:
                 steps = int(table.next_sequence[slot]) - 1
                 self._statistics.episode_finished(steps, float(table.returns[slot]), now_s - float(table.started_s[slot]))
             self._statistics.episodes_finished += 1
-            batch.origin(index).replies.handles[batch.row[index]] = handles[place]
+            batch.origin(index).replies.handles[batch.row[index]] = handles[number]
             table.close_episode(slot, idle=False)
 
     # Answers -------------------------------------------------------------------------------------------------------------------------
 
-    def _reply(self, batch: Batch, indices: Array, slots: Array) -> None:
-        """Fill the replies of rows from their episodes' newest steps."""
-        table, own = self._table, slots[indices]
+    def _reply(self, batch: Batch, indices: Array, own: Array) -> None:
+        """Fill the replies of rows from the newest steps of their episodes, whose slots are `own`."""
+        table = self._table
         handles, actions = table.handles(own), table.actions[own]
         log_probs, seq_nos = table.log_probs[own], table.weights_seq_nos[own]
         origins, rows = batch.submission[indices], batch.row[indices]
@@ -313,31 +334,31 @@ class BatchPass:
             return
         own = np.array([slot])
         self._table.actions[own] = action
-        if self._table.training[slot]:
-            log_probs = self._net.log_probs(self._trajectories.pending_dist_inputs(own), action)
-            self._trajectories.replace_pending_actions(own, self._form.from_environment(action), log_probs)
-            self._table.log_probs[own] = log_probs
+        training = bool(self._table.training[slot])
+        recorded, log_prob = self._policy.override(slot, self._trajectories.pending_outputs(own) if training else {}, action)
+        if training:
+            self._trajectories.replace_pending_actions(own, recorded, log_prob)
+        if log_prob is not None:
+            self._table.log_probs[own] = log_prob
         self._statistics.actions_overridden += 1
         self._repeat(batch, index, slot, count=False)
 
     def _repeat(self, batch: Batch, index: int, slot: int, *, count: bool = True) -> None:
         self._statistics.rows_repeated += count
-        slots = np.zeros(len(batch), np.int64)
-        slots[index] = slot
-        self._reply(batch, np.array([index]), slots)
+        self._reply(batch, np.array([index]), np.array([slot]))
 
     def _repeat_end(self, batch: Batch, index: int, handle: int) -> None:
         self._statistics.rows_repeated += 1
         batch.origin(index).replies.handles[batch.row[index]] = handle
 
 
-def _given_among(asking: Array, batch: Batch) -> tuple[Array, Array]:
-    """Return which of the asking rows bring their own action, and these actions."""
+def _given_among(applied: Array, batch: Batch) -> tuple[Array, Array]:
+    """Return which of the applied rows bring their own action, and these actions."""
     if not batch.given.size:
         return _NONE, _NONE
     place = np.zeros(len(batch), np.int64)
     place[batch.given] = np.arange(1, len(batch.given) + 1)
-    places = place[asking]
+    places = place[applied]
     given = np.flatnonzero(places)
     return given, batch.given_actions[0][places[given] - 1]
 

@@ -32,7 +32,7 @@ from .batch_pass import BatchPass
 from .config import EpisodesConfig, HandOffConfig
 from .core_statistics import CoreStatistics
 from .episode_table import EpisodeTable, Owner
-from .inference import ActionForm, PolicyNet
+from .policy import Policy
 from .rows import Replies, Rows
 from .segments import SegmentBlock
 from .trajectories import Trajectories
@@ -52,24 +52,23 @@ class EpisodeCore:
 
     def __init__(
         self,
-        net: PolicyNet,
-        form: ActionForm,
+        policy: Policy,
         observation_space: gym.Space[Any],
         action_space: gym.Space[Any],
         episodes: EpisodesConfig,
         hand_off: HandOffConfig,
         fragment_steps: int = 4000,
     ) -> None:
-        self._net = net
+        self._policy = policy
         self._config = episodes
         self._hand_off_config = hand_off
         action = leaves(action_space, "action")[0]
-        self._table = EpisodeTable(episodes.max_open, episodes.finished_remembered, net.initial_state, (action.shape, action.dtype))
+        self._table = EpisodeTable(episodes.max_open, episodes.finished_remembered, policy.initial_state, (action.shape, action.dtype))
         capacity_steps = hand_off.capacity_steps or max(2 * fragment_steps, _LEAST_CAPACITY_STEPS, 2 * hand_off.segment_steps)
         # Segments are dropped whole, so a full hand-off may lack almost one of its capacity.
         self._most_wanted_steps = capacity_steps - hand_off.segment_steps + 1
         self._trajectories = Trajectories(
-            net.layout,
+            policy.layout,
             slots=episodes.max_open,
             segment_steps=hand_off.segment_steps,
             capacity_steps=capacity_steps,
@@ -81,7 +80,7 @@ class EpisodeCore:
         self._sample: _SampleRequest | None = None
         self._idle_timers: dict[int, asyncio.TimerHandle] = {}
         self.statistics = CoreStatistics()
-        self._pass = BatchPass(net, form, self._table, self._trajectories, self.statistics, observation_space, action_space)
+        self._pass = BatchPass(policy, self._table, self._trajectories, self.statistics, observation_space, action_space)
 
     # Front ends ----------------------------------------------------------------------------------------------------------------------
 
@@ -126,6 +125,7 @@ class EpisodeCore:
         """End episodes of a client that is silent, as truncated at their last complete steps."""
         slots = np.array([owner.aliases[id_] for id_ in episode_ids if id_ in owner.aliases], np.int64)
         self._trajectories.abandon(slots[self._table.training[slots]])
+        self._policy.forget(slots.tolist())
         for slot in slots.tolist():
             self._table.close_episode(slot, idle=True)
         self.statistics.episodes_reaped += len(slots)
@@ -154,7 +154,7 @@ class EpisodeCore:
 
     def serve_weights(self, weights_seq_no: int) -> None:
         """Swap to the weights loaded last."""
-        self._net.swap(weights_seq_no)
+        self._policy.swap(weights_seq_no)
 
     def drain(self) -> None:
         """Refuse new episodes from now on, and answer `sample` at once."""
@@ -178,7 +178,7 @@ class EpisodeCore:
         statistics.steps_dropped = trajectories.hand_off.steps_dropped
         statistics.steps_waiting = trajectories.hand_off.steps_waiting
         statistics.staleness_mean = trajectories.versions_behind / max(trajectories.steps_handed_off, 1)
-        statistics.weights_seq_no = self._net.weights_seq_no
+        statistics.weights_seq_no = self._policy.weights_seq_no
         return statistics
 
     def trim(self) -> None:
@@ -274,7 +274,7 @@ class EpisodeCore:
 
     def _collect(self, blocks: list[SegmentBlock], steps: int, done: Callable[[list[SegmentBlock]], None]) -> None:
         """Copy `steps` waiting steps out, a few segments in each turn of the loop."""
-        block = self._trajectories.collect(_SEGMENTS_PER_TURN, steps, self._net.weights_seq_no)
+        block = self._trajectories.collect(_SEGMENTS_PER_TURN, steps, self._policy.weights_seq_no)
         if block is not None:
             blocks.append(block)
             asyncio.get_running_loop().call_soon(self._collect, blocks, steps - block.steps, done)

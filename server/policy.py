@@ -95,7 +95,7 @@ class Decisions:
         if self.log_probs is not None:
             sound &= np.isfinite(self.log_probs)
         if (inputs := self.outputs.get(Columns.ACTION_DIST_INPUTS)) is not None:
-            sound &= ~np.isnan(inputs).reshape(len(sound), -1).any(axis=1)
+            sound &= ~np.isnan(inputs).any(axis=tuple(range(1, inputs.ndim)))
         return sound
 
     def select(self, rows: Array) -> Decisions:
@@ -120,10 +120,10 @@ class Decided:
     """The recurrent state that the decisions started from, leaf by leaf, [m, ...]."""
     state: list[Array]
     """What `Policy.initial_state` describes after these steps, leaf by leaf, [m, ...]; its first leaves are the recurrent state."""
-    pending: Any = None
-    """What `commit` needs."""
     infos: dict[int, dict[str, Any]] = field(default_factory=dict)
     """Infos as they are recorded, by row."""
+    pending: Any = None
+    """What `commit` needs."""
 
 
 class Policy(Protocol):
@@ -132,8 +132,10 @@ class Policy(Protocol):
     layout: StepLayout
     initial_state: list[Array]
     """State that the episode table keeps per episode, as it is at the beginning: the recurrent state, then what else the policy needs."""
-    weights_seq_no: int
-    """Policy version served now."""
+
+    @property
+    def weights_seq_no(self) -> int:
+        """Policy version served now."""
 
     def decide(self, rows: StepRows) -> Decided:
         """Choose actions. If it raises, nothing has changed."""

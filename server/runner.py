@@ -28,12 +28,15 @@ from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.utils.checkpoints import Checkpointable
 from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME, WEIGHTS_SEQ_NO
 
+from .action_form import ActionForm
+from .array_policy import ArrayPolicy
 from .config import ServingConfig
 from .core import EpisodeCore
 from .driver_link import follow_driver, leave_at_once
 from .front import Front
-from .inference import ActionForm, PolicyNet
+from .inference import PolicyNet
 from .log_setup import log_to
+from .policy import Policy
 from .runner_metrics import log_samples
 from .segments import EpisodeList, SegmentBlock, episodes_of
 from .training_report import TrainingReport
@@ -123,12 +126,10 @@ class ExternalEnvRunner(EnvRunner, Checkpointable):
 
     def _serve(self, observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> None:
         config = self._serving_config
-        form = ActionForm(action_space, normalize=self.config.normalize_actions, clip=self.config.clip_actions)
-        net = PolicyNet(self.module, observation_space, form, explore=bool(self.config.explore), seed=self._seed)
-        self._net = net
+        policy = self._policy = self._make_policy(observation_space, action_space)
 
         def make_core() -> EpisodeCore:
-            return EpisodeCore(net, form, observation_space, action_space, config.episodes, config.hand_off, self._fragment_steps())
+            return EpisodeCore(policy, observation_space, action_space, config.episodes, config.hand_off, self._fragment_steps())
 
         self._front = Front(make_core, observation_space, action_space, config)
         self._front.endpoints = self._endpoints
@@ -141,6 +142,22 @@ class ExternalEnvRunner(EnvRunner, Checkpointable):
             self._prepare_process()
         if config.driver_link is not None:
             self._stop_following = follow_driver(config.driver_link, self.drain, leave_at_once, self._revive)
+
+    def _make_policy(self, observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> Policy:
+        form = ActionForm(action_space, normalize=self.config.normalize_actions, clip=self.config.clip_actions)
+        net = PolicyNet(self.module, explore=bool(self.config.explore))
+        # A replay buffer may begin a sequence at any step, the other learners only at every max_seq_len-th.
+        replays = getattr(self.config, "replay_buffer_config", None) is not None
+        state_every = 1 if replays else int(self.module.model_config.get("max_seq_len", 20))
+        return ArrayPolicy(
+            net,
+            form,
+            observation_space,
+            action_space,
+            lookback=self.config.episode_lookback_horizon,
+            state_every=state_every,
+            seed=self._seed,
+        )
 
     def open(self) -> None:
         """Listen on the configured address. A second call, or one to an instance whose environment decides the address, does nothing.
@@ -345,7 +362,7 @@ class ExternalEnvRunner(EnvRunner, Checkpointable):
                 weights = weights[DEFAULT_MODULE_ID]
             self.module.set_state(weights)
             if self._front is not None:
-                self._net.load_spare(self.module.state_dict())
+                self._policy.load_spare(self.module.state_dict())
                 self._front.serve_weights(seq_no or self._weights_seq_no)
         if seq_no > 0:
             self._weights_seq_no = seq_no

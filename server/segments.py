@@ -1,8 +1,8 @@
 """What the learner gets: runs of consecutive steps of one episode, moved between processes as a few large arrays.
 
 A segment is the unit of hand-off and of dropping. Each has an id of its own, so that a dropped one leaves no gap that RLlib's replay
-buffers would trip over, and begins with the last step of the segment before it (its look-back), from which a recurrent learner takes the
-state it starts from.
+buffers would trip over, and begins with the last steps of the segment before it (its look-back), from which a recurrent learner takes the
+state it starts from and a frame-stacking one its earlier frames.
 """
 
 from __future__ import annotations
@@ -12,13 +12,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 import tree
 from ray.rllib.core.columns import Columns
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.env.utils.infinite_lookback_buffer import InfiniteLookbackBuffer
-from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
+
+from policyserver.spaces import unflatten_batch
+
+from .policy import StepLayout
 
 Array = npt.NDArray[Any]
 
@@ -27,28 +31,31 @@ Array = npt.NDArray[Any]
 class SegmentBlock:
     """Columns of n segments, each padded to the length of the longest, T steps.
 
-    Row 0 of the step axis is the look-back, rows 1 .. length the segment's own steps, and observations have one row more: what the last
-    action led to. Pickling a block costs one buffer per column whatever n is; the episodes are built where it is read.
+    The first L = `layout.lookback` rows of the step axis are the look-back, the next `length` ones the segment's own steps, and there is
+    one row more of observations: what the last action led to. If `t_started` is less than L, only as many of the look-back's last rows
+    have a meaning. Pickling a block costs one buffer per column whatever n is; the episodes are built where it is read.
     """
 
+    layout: StepLayout
+    """What a step consists of."""
     lengths: npt.NDArray[np.int32]
     """Steps of each segment, int32[n]."""
     t_started: npt.NDArray[np.int64]
-    """Number of each segment's first step within its episode, int64[n]. Only a segment with `t_started > 0` has a look-back."""
+    """Number of each segment's first step within its episode, int64[n]."""
     terminated: npt.NDArray[np.bool_]
     """Whether the segment's last observation ended the episode, bool[n]."""
     truncated: npt.NDArray[np.bool_]
     """Whether the episode was cut there, bool[n]."""
-    observations: Array
-    """[n, T + 2, *observation shape]."""
+    observations: list[Array]
+    """One array per leaf of the recorded observations, [n, L + T + 1, ...]."""
     actions: Array
-    """[n, T + 1, *action shape], as the RLModule's distribution gives them."""
+    """[n, L + T, *action shape], as the RLModule gives them."""
     rewards: npt.NDArray[np.float32]
-    """float32[n, T + 1]."""
+    """float32[n, L + T]."""
     outputs: dict[str, Array]
-    """What the net gave for each step, by RLlib's column name, [n, T + 1, ...]."""
+    """What the net gave for each step, by RLlib's column name, [n, L + T, ...]."""
     state_out: Any
-    """Recurrent state after each step, a tree of [n, T + 1, ...], filled in only where a learner reads it; None for a stateless net."""
+    """Recurrent state after each step, a tree of [n, L + T, ...], filled in only where a learner reads it; None for a stateless net."""
     infos: dict[tuple[int, int], dict[str, Any]]
     """Infos by (segment, observation row)."""
     versions_behind: int
@@ -65,22 +72,26 @@ class SegmentBlock:
         return [self._episode(index, f"{prefix}-{index}") for index in range(len(self.lengths))]
 
     def _episode(self, index: int, id_: str) -> SingleAgentEpisode:
-        end = int(self.lengths[index]) + 1
-        lookback = int(self.t_started[index] > 0)
-        first = 1 - lookback
+        layout = self.layout
+        end = layout.lookback + int(self.lengths[index])
+        lookback = min(layout.lookback, int(self.t_started[index]))
+        first = layout.lookback - lookback
 
-        def buffer(column: Array) -> InfiniteLookbackBuffer:
-            return InfiniteLookbackBuffer(column[index, first:end], lookback)
+        def buffer(column: Array, space: gym.Space[Any] | None = None) -> InfiniteLookbackBuffer:
+            return InfiniteLookbackBuffer(column[index, first:end], lookback, space)
 
         outputs = {name: buffer(column) for name, column in self.outputs.items()}
         if self.state_out is not None:
             state = tree.map_structure(lambda column: column[index, first:end], self.state_out)
             outputs[Columns.STATE_OUT] = _tree_buffer(state, lookback)
+        observations = unflatten_batch(layout.observation_space, [leaf[index, first : end + 1] for leaf in self.observations])
         infos: list[dict[str, Any]] = [self.infos.get((index, row), {}) if self.infos else {} for row in range(first, end + 1)]
         return SingleAgentEpisode(
             id_=id_,
-            observations=InfiniteLookbackBuffer(self.observations[index, first : end + 1], lookback),
-            actions=buffer(self.actions),
+            observations=_tree_buffer(observations, lookback, layout.observation_space),
+            observation_space=layout.observation_space,
+            actions=buffer(self.actions, layout.action_space),
+            action_space=layout.action_space,
             rewards=buffer(self.rewards),
             infos=InfiniteLookbackBuffer(infos, lookback),
             terminated=bool(self.terminated[index]),
@@ -91,9 +102,9 @@ class SegmentBlock:
         )
 
 
-def _tree_buffer(state: Any, lookback: int) -> InfiniteLookbackBuffer:
+def _tree_buffer(data: Any, lookback: int, space: gym.Space[Any] | None = None) -> InfiniteLookbackBuffer:
     """Make a buffer of a tree of arrays; its length is that of the leaves, which a dict's `len` is not."""
-    buffer = InfiniteLookbackBuffer(state, 0)
+    buffer = InfiniteLookbackBuffer(data, 0, space)
     buffer.lookback = lookback
     return buffer
 
@@ -115,11 +126,3 @@ class EpisodeList:
 def episodes_of(blocks: list[SegmentBlock]) -> list[SingleAgentEpisode]:
     """Build the episodes of several blocks."""
     return [episode for block in blocks for episode in block.episodes()]
-
-
-def output_columns(dist_inputs: Array | None, log_probs: Array, weights_seq_nos: Array) -> dict[str, Array]:
-    """Name the net's outputs as RLlib's learners expect them."""
-    columns = {Columns.ACTION_LOGP: log_probs, WEIGHTS_SEQ_NO: weights_seq_nos}
-    if dist_inputs is not None:
-        columns[Columns.ACTION_DIST_INPUTS] = dist_inputs
-    return columns

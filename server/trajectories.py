@@ -10,55 +10,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import tree
+from ray.rllib.core.columns import Columns
+from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
+
+from policyserver.spaces import leaves
 
 from .arena import Arena, FreeList
-from .segments import SegmentBlock, output_columns
+from .policy import Decisions, StepLayout
+from .segments import SegmentBlock
 
 Array = npt.NDArray[Any]
 Slots = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True, slots=True)
-class StepLayout:
-    """What one step consists of, for the net that is served."""
-
-    observation: tuple[tuple[int, ...], np.dtype[Any]]
-    """Shape and dtype of an observation."""
-    action: tuple[tuple[int, ...], np.dtype[Any]]
-    """Shape and dtype of an action as the RLModule's distribution gives it."""
-    dist_inputs: int | None
-    """Length of the action distribution's inputs; None if the net has none."""
-    initial_state: Any
-    """The recurrent net's state at the beginning of an episode, a tree of arrays; None for a stateless net."""
-    max_seq_len: int
-    """The learner reads the recurrent state before every `max_seq_len`-th step."""
-
-
-@dataclass(slots=True)
-class Decisions:
-    """What the net decided for n rows, with everything the learner needs of it."""
-
-    actions: Array
-    """[n, *action shape], as the RLModule's distribution gives them."""
-    log_probs: npt.NDArray[np.float32]
-    """float32[n], nats."""
-    dist_inputs: Array | None
-    """float32[n, d]."""
-    weights_seq_no: int
-    """Policy version."""
-
-    @property
-    def sound(self) -> npt.NDArray[np.bool_]:
-        """Which rows the net answered with a distribution that has the action it gave, bool[n]."""
-        sound = np.isfinite(self.log_probs)
-        if self.dist_inputs is not None:
-            sound &= ~np.isnan(self.dist_inputs).reshape(len(sound), -1).any(axis=1)
-        return sound
-
-    def select(self, rows: Array) -> Decisions:
-        """Return the decisions of some rows."""
-        inputs = self.dist_inputs[rows] if self.dist_inputs is not None else None
-        return Decisions(self.actions[rows], self.log_probs[rows], inputs, self.weights_seq_no)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,29 +85,29 @@ class Trajectories:
     """
 
     def __init__(self, layout: StepLayout, *, slots: int, segment_steps: int, capacity_steps: int, drops: bool = True) -> None:
+        self._layout = layout
         self._segment_steps = segment_steps
-        self._max_seq_len = layout.max_seq_len
-        self._state_structure = layout.initial_state
+        self._state_every = layout.state_every
+        self._lookback = layout.lookback
+        self._rows_before = layout.lookback - 1  # a page's step number 1 lies in row `lookback`
         state_leaves = [np.asarray(leaf) for leaf in tree.flatten(layout.initial_state)] if layout.initial_state is not None else []
         reserve = 0 if drops else 2 * slots  # an episode can complete one segment more in a pass, and end with another
         pages = slots + capacity_steps + reserve + 1  # every waiting segment has a step at least
-        rows = segment_steps + 1
+        rows = layout.lookback + segment_steps
         self._free = FreeList(pages)
-
-        def column(rows: int, shape: tuple[int, ...], dtype: Any) -> Arena:
-            arena = Arena(pages, (rows, *shape), dtype)
-            self._arenas.append(arena)
-            return arena
-
         self._arenas: list[Arena] = []
-        self._observations = column(rows + 1, *layout.observation).array
-        self._actions = column(rows, *layout.action).array
-        self._rewards = column(rows, (), np.float32).array
-        self._log_probs = column(rows, (), np.float32).array
-        self._seq_nos = column(rows, (), np.int64).array
-        self._dist_inputs = column(rows, (layout.dist_inputs,), np.float32).array if layout.dist_inputs is not None else None
-        state_rows = segment_steps // layout.max_seq_len + 1
-        self._states = [column(state_rows, leaf.shape, leaf.dtype).array for leaf in state_leaves]
+
+        def column(rows: int, shape: tuple[int, ...], dtype: Any) -> Array:
+            self._arenas.append(Arena(pages, (rows, *shape), dtype))
+            return self._arenas[-1].array
+
+        self._observations = [column(rows + 1, leaf.shape, leaf.dtype) for leaf in leaves(layout.observation_space, "observation")]
+        self._actions = column(rows, *layout.action)
+        self._rewards = column(rows, (), np.float32)
+        self._seq_nos = column(rows, (), np.int64)
+        self._outputs = {name: column(rows, *shape_and_dtype) for name, shape_and_dtype in layout.outputs.items()}
+        state_rows = segment_steps // layout.state_every + 1
+        self._states = [column(state_rows, leaf.shape, leaf.dtype) for leaf in state_leaves]
         # Per slot: the page being written (-1: none), the steps in it (the pending one included), the number of its first step,
         # the steps at which it is handed over, and when it was begun.
         self._page = Arena(slots, (), np.int64).array
@@ -164,23 +126,23 @@ class Trajectories:
         """Pages that hold steps now."""
         return self._free.used
 
-    def record(self, slots: Slots, rewards: Array, observations: Array, decisions: Decisions, state_before: list[Array]) -> None:
+    def record(self, slots: Slots, rewards: Array, observations: list[Array], decisions: Decisions, state_before: list[Array]) -> None:
         """Complete the pending steps with their rewards and begin the next ones.
 
         Args:
             slots: The episodes, int64[n].
             rewards: Rewards of the pending steps, float64[n]; ignored where there is none.
-            observations: What the pending actions led to and the next ones answer, [n, ...].
+            observations: What the pending actions led to and the next ones answer, leaf by leaf, [n, ...].
             decisions: The next actions.
             state_before: The recurrent state that `decisions` started from, leaf by leaf, [n, ...].
         """
         now_s = time.monotonic()
         pages, fill = self._page[slots], self._fill[slots]
         running = pages >= 0
-        self._rewards[pages[running], fill[running]] = rewards[running]
+        self._rewards[pages[running], fill[running] + self._rows_before] = rewards[running]
         full = np.flatnonzero(running & (fill >= self._limit[slots]))
         if full.size:
-            self._turn_pages(slots[full], observations[full], [leaf[full] for leaf in state_before], now_s)
+            self._turn_pages(slots[full], [leaf[full] for leaf in observations], [leaf[full] for leaf in state_before], now_s)
         for slot in slots[~running].tolist():
             self._page[slot] = self._new_page()
             self._limit[slot] = self._segment_steps
@@ -188,39 +150,41 @@ class Trajectories:
             self._t_started[slot] = 0
         pages, fill = self._page[slots], self._fill[slots] + 1
         self._fill[slots] = fill
-        self._observations[pages, fill] = observations
-        self._actions[pages, fill] = decisions.actions
-        self._log_probs[pages, fill] = decisions.log_probs
-        self._seq_nos[pages, fill] = decisions.weights_seq_no
-        if self._dist_inputs is not None:
-            self._dist_inputs[pages, fill] = decisions.dist_inputs
+        at = pages, fill + self._rows_before
+        for column, leaf in zip(self._observations, observations, strict=True):
+            column[at] = leaf
+        self._actions[at] = decisions.actions
+        self._seq_nos[at] = decisions.weights_seq_no
+        for name, column in self._outputs.items():
+            column[at] = decisions.outputs[name]
         if self._states:
-            keep = np.flatnonzero((fill - 1) % self._max_seq_len == 0)
+            keep = np.flatnonzero((fill - 1) % self._state_every == 0)
             for arena, leaf in zip(self._states, state_before, strict=True):
-                arena[pages[keep], (fill[keep] - 1) // self._max_seq_len] = leaf[keep]
+                arena[pages[keep], (fill[keep] - 1) // self._state_every] = leaf[keep]
 
-    def replace_pending_actions(self, slots: Slots, actions: Array, log_probs: Array) -> None:
+    def replace_pending_actions(self, slots: Slots, actions: Array, log_probs: Array | None) -> None:
         """Record other actions than those given out for the pending steps."""
-        pages, fill = self._page[slots], self._fill[slots]
-        self._actions[pages, fill] = actions
-        self._log_probs[pages, fill] = log_probs
+        at = self._pending(slots)
+        self._actions[at] = actions
+        if log_probs is not None and Columns.ACTION_LOGP in self._outputs:
+            self._outputs[Columns.ACTION_LOGP][at] = log_probs
 
-    def pending_dist_inputs(self, slots: Slots) -> Array:
-        """Return the action distribution's inputs of the pending steps, float32[n, d]."""
-        assert self._dist_inputs is not None
-        inputs: Array = self._dist_inputs[self._page[slots], self._fill[slots]]
-        return inputs
+    def pending_outputs(self, slots: Slots) -> dict[str, Array]:
+        """Return what the net gave for the pending steps, [n, ...] by column name."""
+        at = self._pending(slots)
+        return {name: column[at] for name, column in self._outputs.items()}
 
     def add_info(self, slot: int, info: dict[str, Any]) -> None:
         """Attach an info to the observation that the episode will record next."""
         self._infos.setdefault(slot, {})[int(self._fill[slot]) + 1] = info
 
-    def finish(self, slots: Slots, rewards: Array, observations: Array, terminated: Array, state_after: list[Array]) -> None:
+    def finish(self, slots: Slots, rewards: Array, observations: list[Array], terminated: Array, state_after: list[Array]) -> None:
         """End episodes with their last rewards and observations; those that are not terminated are truncated."""
-        pages, fill = self._page[slots], self._fill[slots]
-        running = np.flatnonzero(pages >= 0)
-        self._rewards[pages[running], fill[running]] = rewards[running]
-        self._observations[pages[running], fill[running] + 1] = observations[running]
+        running = np.flatnonzero(self._page[slots] >= 0)
+        pages, rows = self._pending(slots[running])
+        self._rewards[pages, rows] = rewards[running]
+        for column, leaf in zip(self._observations, observations, strict=True):
+            column[pages, rows + 1] = leaf[running]
         self._keep_last_states(slots[running], [leaf[running] for leaf in state_after])
         for slot, is_terminated in zip(slots[running].tolist(), terminated[running].tolist(), strict=True):
             self._close(slot, int(self._fill[slot]), terminated=is_terminated, truncated=not is_terminated)
@@ -252,25 +216,28 @@ class Trajectories:
             return None
         pages = np.array([segment.page for segment in segments])
         lengths = np.array([segment.steps for segment in segments], np.int32)
-        longest = int(lengths.max())
-        rows = longest + 1
+        rows = self._lookback + int(lengths.max())
         seq_nos = self._seq_nos[pages, :rows]
-        numbers = np.arange(rows)[None, :]
+        numbers = np.arange(rows)[None, :] - self._rows_before
         own = (numbers >= 1) & (numbers <= lengths[:, None])
         versions_behind = int((weights_seq_no - seq_nos)[own].sum())
         block = SegmentBlock(
+            layout=self._layout,
             lengths=lengths,
             t_started=np.array([segment.t_started for segment in segments], np.int64),
             terminated=np.array([segment.terminated for segment in segments]),
             truncated=np.array([segment.truncated for segment in segments]),
-            observations=self._observations[pages, : rows + 1],
+            observations=[column[pages, : rows + 1] for column in self._observations],
             actions=self._actions[pages, :rows],
             rewards=self._rewards[pages, :rows],
-            outputs=output_columns(
-                self._dist_inputs[pages, :rows] if self._dist_inputs is not None else None, self._log_probs[pages, :rows], seq_nos
-            ),
+            outputs={WEIGHTS_SEQ_NO: seq_nos, **{name: column[pages, :rows] for name, column in self._outputs.items()}},
             state_out=self._state_out(pages, rows) if self._states else None,
-            infos={(index, row): info for index, segment in enumerate(segments) if segment.infos for row, info in segment.infos.items()},
+            infos={
+                (index, self._rows_before + number): info
+                for index, segment in enumerate(segments)
+                if segment.infos
+                for number, info in segment.infos.items()
+            },
             versions_behind=versions_behind,
         )
         self.versions_behind += versions_behind
@@ -286,39 +253,44 @@ class Trajectories:
             for arena in self._arenas:
                 arena.release(first, count)
 
+    def _pending(self, slots: Slots) -> tuple[Array, Array]:
+        """Return where the pending steps lie, as an index of the columns."""
+        return self._page[slots], self._fill[slots] + self._rows_before
+
     def _state_out(self, pages: Array, rows: int) -> Any:
-        leaves = []
+        found = []
         for states in self._states:
             dense = np.zeros((len(pages), rows, *states.shape[2:]), states.dtype)
-            kept = -(-rows // self._max_seq_len)
-            dense[:, :: self._max_seq_len] = states[pages, :kept]
-            leaves.append(dense)
-        return tree.unflatten_as(self._state_structure, leaves)
+            kept = -(-(rows - self._rows_before) // self._state_every)
+            dense[:, self._rows_before :: self._state_every] = states[pages, :kept]  # the state before step 1 is that after the look-back
+            found.append(dense)
+        return tree.unflatten_as(self._layout.initial_state, found)
 
     def _keep_last_states(self, slots: Slots, state_after: list[Array]) -> None:
         """Store the state after a page's last step where a sequence would begin with the observation that follows it."""
         if not self._states:
             return
         fill = self._fill[slots]
-        keep = np.flatnonzero(fill % self._max_seq_len == 0)
+        keep = np.flatnonzero(fill % self._state_every == 0)
         for arena, leaf in zip(self._states, state_after, strict=True):
-            arena[self._page[slots[keep]], fill[keep] // self._max_seq_len] = leaf[keep]
+            arena[self._page[slots[keep]], fill[keep] // self._state_every] = leaf[keep]
 
-    def _turn_pages(self, slots: Slots, observations: Array, state_before: list[Array], now_s: float) -> None:
+    def _turn_pages(self, slots: Slots, observations: list[Array], state_before: list[Array], now_s: float) -> None:
         """Hand full pages over and go on in new ones that begin with the look-back."""
         old = self._page[slots]
         fill = self._fill[slots]
-        self._observations[old, fill + 1] = observations
+        for column, leaf in zip(self._observations, observations, strict=True):
+            column[old, fill + self._lookback] = leaf
         self._keep_last_states(slots, state_before)
         new = np.array([self._new_page() for _ in range(len(slots))], np.int64)
-        for column in (self._observations, self._actions, self._rewards, self._log_probs, self._seq_nos, self._dist_inputs):
-            if column is not None:
-                column[new, 0] = column[old, fill]
+        last = fill[:, None] + np.arange(self._lookback)
+        for column in (*self._observations, self._actions, self._rewards, self._seq_nos, *self._outputs.values()):
+            column[new, : self._lookback] = column[old[:, None], last]
         for slot, steps in zip(slots.tolist(), fill.tolist(), strict=True):
-            last = self._infos.get(slot, {}).get(steps + 1)
+            info = self._infos.get(slot, {}).get(steps + 1)
             self._close(slot, steps, terminated=False, truncated=False)
-            if last is not None:
-                self._infos[slot] = {1: last}
+            if info is not None:
+                self._infos[slot] = {1: info}
         self._page[slots] = new
         self._limit[slots] = self._segment_steps
         self._started_s[slots] = now_s

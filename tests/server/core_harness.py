@@ -21,10 +21,14 @@ from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
 from policyserver.errors import PolicyServerError
 from policyserver.flags import StepFlag
+from policyserver.spaces import flatten
+from server.action_form import ActionForm
+from server.array_policy import ArrayPolicy
 from server.config import EpisodesConfig, HandOffConfig
 from server.core import EpisodeCore
 from server.episode_table import Owner
-from server.inference import ActionForm, PolicyNet
+from server.inference import PolicyNet
+from server.policy import Policy
 from server.rows import Replies, Rows
 from server.segments import EpisodeList, SegmentBlock
 
@@ -81,8 +85,9 @@ def module_of_learner(model: str) -> Any:
     return module
 
 
-def net_of(module: Any, *, action: str = "discrete", explore: bool = True) -> PolicyNet:
-    return PolicyNet(module, OBSERVATION, form_of(action), explore=explore, seed=3)
+def policy_of(module: Any, *, action: str = "discrete", explore: bool = True, **options: Any) -> ArrayPolicy:
+    options = {"state_every": int(module.model_config.get("max_seq_len", 20)), "seed": 3, **options}
+    return ArrayPolicy(PolicyNet(module, explore=explore), form_of(action), OBSERVATION, ACTIONS[action], **options)
 
 
 def form_of(action: str) -> ActionForm:
@@ -113,14 +118,16 @@ def start(episode_id: str, observation_: Any = None, **rest: Any) -> Row:
     return Row(episode_id=episode_id, observation=observation_, **rest)
 
 
-def pack(rows: Sequence[Row], action_dtype: Any = np.int64) -> Rows:
+def pack(rows: Sequence[Row], action_dtype: Any = np.int64, space: gym.Space[Any] = OBSERVATION) -> Rows:
     given = [row.action for row in rows if row.flags & StepFlag.ACTION_GIVEN]
+    values = [observation() if row.observation is None else row.observation for row in rows]
+    observations = [[value] if isinstance(space, gym.spaces.Box) else flatten(space, value) for value in values]  # a Box's may be bad
     return Rows(
         np.array([row.handle for row in rows], np.uint64),
         np.array([row.sequence for row in rows], np.uint32),
         np.array([row.flags for row in rows], np.uint8),
         np.array([row.reward for row in rows], np.float64),
-        [np.stack([observation() if row.observation is None else row.observation for row in rows])],
+        [np.stack(leaf) for leaf in zip(*observations, strict=True)],
         [np.array(given, action_dtype)] if given else [],
         [row.episode_id for row in rows if row.flags & StepFlag.START],
         {index: row.info for index, row in enumerate(rows) if row.info is not None},
@@ -152,19 +159,21 @@ class CoreHarness:
 
     def __init__(
         self,
-        net: PolicyNet | None = None,
+        policy: Policy | None = None,
         *,
         action: str = "discrete",
+        observation_space: gym.Space[Any] = OBSERVATION,
+        action_space: gym.Space[Any] | None = None,
         episodes: EpisodesConfig | None = None,
         hand_off: HandOffConfig | None = None,
     ) -> None:
-        self.net = net or net_of(module_of(action=action), action=action)
-        self.action_dtype = ACTIONS[action].dtype
+        self.policy = policy or policy_of(module_of(action=action), action=action)
+        self.observation_space, self.action_space = observation_space, action_space or ACTIONS[action]
         self.loop = SkippingLoop()
         self.loop.set_exception_handler(lambda _, context: self.failures.append(context))
         self.failures: list[dict[str, Any]] = []
         self.core = EpisodeCore(
-            self.net, form_of(action), OBSERVATION, ACTIONS[action], episodes or EpisodesConfig(max_open=512), hand_off or HandOffConfig()
+            self.policy, observation_space, self.action_space, episodes or EpisodesConfig(max_open=512), hand_off or HandOffConfig()
         )
         self.client = self.connect("client")
 
@@ -180,7 +189,7 @@ class CoreHarness:
 
     def post(self, *rows: Row, owner: Owner | None = None) -> asyncio.Future[Replies]:
         """Submit rows as one message, and let the loop turn until nothing more happens by itself."""
-        done = self._on_loop(lambda: self.core.submit(pack(rows, self.action_dtype), owner or self.client))
+        done = self._on_loop(lambda: self.core.submit(pack(rows, self.action_space.dtype, self.observation_space), owner or self.client))
         self.settle()
         return done
 
@@ -190,7 +199,9 @@ class CoreHarness:
 
     def send_messages(self, *messages: Sequence[Row]) -> list[list[Answer]]:
         """Submit several messages in the same turn of the loop."""
-        futures = self._on_loop(lambda: [self.core.submit(pack(rows, self.action_dtype), self.client) for rows in messages])
+        futures = self._on_loop(
+            lambda: [self.core.submit(pack(rows, self.action_space.dtype, self.observation_space), self.client) for rows in messages]
+        )
         return [answers_of(self.loop.run_until_complete(future)) for future in futures]
 
     def one(self, row: Row, owner: Owner | None = None) -> Answer:

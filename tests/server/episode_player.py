@@ -72,7 +72,7 @@ def play(
         if random.random() < 0.1:
             segments += harness.segments()
         if swap_weights and random.random() < 0.1:
-            harness.net.swap(harness.net.weights_seq_no + 1)
+            harness.policy.swap(harness.policy.weights_seq_no + 1)
     return everyone, segments + harness.segments()
 
 

@@ -14,11 +14,11 @@ from client import ClientConfig, PolicyClient
 from policyserver.tensors import from_tensor, to_tensor
 from policyserver.v1 import policy_service_pb2 as pb
 from policyserver.v1 import policy_service_pb2_grpc as pb_grpc
+from server.array_policy import ArrayPolicy
 from server.config import EpisodesConfig, HandOffConfig, ListenConfig, ServingConfig
 from server.core import EpisodeCore
 from server.front import Front
-from server.inference import PolicyNet
-from tests.server.core_harness import ACTION, OBSERVATION, arrived, form_of, module_of, net_of
+from tests.server.core_harness import ACTION, OBSERVATION, arrived, module_of, policy_of
 
 CLIENT = ClientConfig(action_timeout_s=20.0, connect_timeout_s=10.0, reconnect_backoff_initial_s=0.02, reconnect_backoff_max_s=0.1)
 
@@ -28,7 +28,7 @@ class FrontHarness:
     """A running front and what talks to it."""
 
     front: Front
-    net: PolicyNet
+    policy: ArrayPolicy
     address: str
     stack: ExitStack = field(default_factory=ExitStack)
 
@@ -51,12 +51,10 @@ def running_front(
 ) -> Iterator[FrontHarness]:
     listen = replace(listen or ListenConfig(), address="127.0.0.1:0")
     serving = ServingConfig(listen, episodes or EpisodesConfig(max_open=256), hand_off or HandOffConfig())
-    net = net_of(module_of(model))
-    front = Front(
-        lambda: EpisodeCore(net, form_of("discrete"), OBSERVATION, ACTION, serving.episodes, serving.hand_off), OBSERVATION, ACTION, serving
-    )
+    policy = policy_of(module_of(model))
+    front = Front(lambda: EpisodeCore(policy, OBSERVATION, ACTION, serving.episodes, serving.hand_off), OBSERVATION, ACTION, serving)
     front.start()
-    harness = FrontHarness(front, net, front.bind())
+    harness = FrontHarness(front, policy, front.bind())
     try:
         with harness.stack:
             yield harness

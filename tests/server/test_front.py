@@ -22,7 +22,7 @@ from server.config import EpisodesConfig, HandOffConfig, ListenConfig, ServingCo
 from server.core import EpisodeCore
 from server.front import Front
 from server.training_report import TrainingReport
-from tests.server.core_harness import ACTION, OBSERVATION, form_of, module_of, net_of, observation
+from tests.server.core_harness import ACTION, OBSERVATION, module_of, observation, policy_of
 from tests.server.front_harness import CLIENT, FrontHarness, running_front
 
 WaitUntil = Callable[[Callable[[], bool]], None]
@@ -30,7 +30,7 @@ WaitUntil = Callable[[Callable[[], bool]], None]
 
 def front_of(listen: ListenConfig) -> Front:
     def core() -> EpisodeCore:
-        return EpisodeCore(net_of(module_of()), form_of("discrete"), OBSERVATION, ACTION, EpisodesConfig(max_open=8), HandOffConfig())
+        return EpisodeCore(policy_of(module_of()), OBSERVATION, ACTION, EpisodesConfig(max_open=8), HandOffConfig())
 
     return Front(core, OBSERVATION, ACTION, ServingConfig(listen))
 
@@ -165,7 +165,7 @@ def test_weights_swap_while_actions_are_asked_for(serve: FrontHarness) -> None:
         number = 0
         while not stop.is_set():
             number += 1
-            serve.net.load_spare(module_of().state_dict())
+            serve.policy.load_spare(module_of().state_dict())
             serve.front.serve_weights(number)
 
     thread = threading.Thread(target=swap)

@@ -12,22 +12,27 @@ import torch
 from ray.rllib.core.columns import Columns
 
 from policyserver.flags import StepFlag
-from server.inference import ActionForm, PolicyNet, UnsupportedSpaceError
-from tests.server.core_harness import ACTIONS, OBSERVATION, CoreHarness, Row, module_of, net_of, observation, start
+from server.action_form import ActionForm, UnsupportedSpaceError
+from server.array_policy import ArrayPolicy
+from server.policy import StepRows
+from tests.server.core_harness import ACTION, ACTIONS, CoreHarness, Row, module_of, observation, policy_of, start
 
 NONE = np.empty(0, np.int64)
 
 
-def decide(net: PolicyNet, observations: Any, given: Any = NONE, actions: Any = NONE) -> Any:
-    return net.decide(observations, [np.zeros((len(observations), *leaf.shape), leaf.dtype) for leaf in net.initial_state], given, actions)[
-        0
-    ]
+def decide(policy: ArrayPolicy, observations: Any) -> Any:
+    count = len(observations)
+    none, yes = np.zeros(count, np.bool_), np.ones(count, np.bool_)
+    state = [np.zeros((count, *leaf.shape), leaf.dtype) for leaf in policy.initial_state]
+    actions = np.zeros((count, *policy.layout.action[0]), policy.layout.action[1])
+    rows = StepRows(np.arange(count), yes, none, none, yes, np.zeros(count), [observations], {}, actions, state, NONE, NONE)
+    return policy.decide(rows).decisions
 
 
 def test_actions_are_drawn_with_the_probabilities_of_the_policy() -> None:
-    net = net_of(module_of())
-    decisions = decide(net, np.repeat(observation(50, -30, 80)[None], 40_000, axis=0))
-    probabilities = np.exp(decisions.dist_inputs[0] - np.logaddexp.reduce(decisions.dist_inputs[0]))
+    policy = policy_of(module_of())
+    decisions = decide(policy, np.repeat(observation(50, -30, 80)[None], 40_000, axis=0))
+    probabilities = np.exp(decisions.outputs["action_dist_inputs"][0] - np.logaddexp.reduce(decisions.outputs["action_dist_inputs"][0]))
     counts = np.bincount(decisions.actions, minlength=3)
     errors = np.sqrt(40_000 * probabilities * (1 - probabilities))
     assert (np.abs(counts - 40_000 * probabilities) < 4 * errors + 1).all()
@@ -36,29 +41,29 @@ def test_actions_are_drawn_with_the_probabilities_of_the_policy() -> None:
 def test_log_probs_are_those_of_rllibs_own_distribution() -> None:
     for action in ACTIONS:
         module = module_of(action=action)
-        net = net_of(module, action=action)
+        policy = policy_of(module, action=action)
         observations = np.random.default_rng(0).normal(size=(64, 10)).astype(np.float32)
-        decisions = decide(net, observations)
+        decisions = decide(policy, observations)
         with torch.no_grad():
             inputs = module._forward_exploration({Columns.OBS: torch.from_numpy(observations)})[Columns.ACTION_DIST_INPUTS]
         expected = module.get_exploration_action_dist_cls().from_logits(inputs).logp(torch.from_numpy(decisions.actions))
         np.testing.assert_allclose(decisions.log_probs, expected.numpy(), atol=1e-5)
-        np.testing.assert_allclose(decisions.dist_inputs, inputs.numpy(), atol=1e-6)
+        np.testing.assert_allclose(decisions.outputs["action_dist_inputs"], inputs.numpy(), atol=1e-6)
 
 
 def test_without_exploration_the_likeliest_action_is_taken() -> None:
-    net = net_of(module_of(), explore=False)
-    decisions = decide(net, np.random.default_rng(0).normal(size=(64, 10)).astype(np.float32))
-    assert (decisions.actions == decisions.dist_inputs.argmax(axis=1)).all()
+    policy = policy_of(module_of(), explore=False)
+    decisions = decide(policy, np.random.default_rng(0).normal(size=(64, 10)).astype(np.float32))
+    assert (decisions.actions == decisions.outputs["action_dist_inputs"].argmax(axis=1)).all()
 
 
 def test_an_answer_does_not_depend_on_who_shares_the_batch() -> None:
-    net = net_of(module_of("lstm_shared"), explore=False)
+    policy = policy_of(module_of("lstm_shared"), explore=False)
     observations = np.random.default_rng(0).normal(size=(16, 10)).astype(np.float32)
-    together = decide(net, observations)
+    together = decide(policy, observations)
     for index in range(16):
-        alone = decide(net, observations[index : index + 1])
-        np.testing.assert_allclose(alone.dist_inputs[0], together.dist_inputs[index], atol=1e-6)
+        alone = decide(policy, observations[index : index + 1])
+        np.testing.assert_allclose(alone.outputs["action_dist_inputs"][0], together.outputs["action_dist_inputs"][index], atol=1e-6)
 
 
 @pytest.mark.parametrize("action", ACTIONS)
@@ -90,19 +95,22 @@ def test_a_given_action_is_stored_as_the_net_would_have_chosen_it(make_harness: 
     first, second = harness.segments()
     for segment in (first, second):
         np.testing.assert_allclose(segment.get_actions(0), stored, atol=1e-6)
-    expected = harness.net._distribution.from_logits(torch.from_numpy(first.get_extra_model_outputs("action_dist_inputs"))).logp(
-        torch.tensor([stored])
+    expected = (
+        module_of(action=action)
+        .get_exploration_action_dist_cls()
+        .from_logits(torch.from_numpy(first.get_extra_model_outputs("action_dist_inputs")))
+        .logp(torch.tensor([stored]))
     )
     for segment in (first, second):
         assert segment.get_extra_model_outputs("action_logp", 0) == pytest.approx(float(expected[0]), abs=1e-5)
 
 
 def test_new_weights_serve_from_the_swap_on_and_not_before(make_harness: Callable[..., CoreHarness]) -> None:
-    net = net_of(module_of(), explore=False)
-    harness = make_harness(net)
+    policy = policy_of(module_of(), explore=False)
+    harness = make_harness(policy)
     first = harness.one(start("a", observation(1, 2, 3)))
     other = {name: torch.randn_like(value) for name, value in module_of().state_dict().items()}
-    net.load_spare(other)
+    policy.load_spare(other)
     second = harness.one(Row(first.handle, 1, observation=observation(1, 2, 3)))
     assert (second.log_prob, second.weights_seq_no) == (first.log_prob, 0)
     harness.core.serve_weights(8)
@@ -120,12 +128,12 @@ def test_new_weights_serve_from_the_swap_on_and_not_before(make_harness: Callabl
 def test_a_net_that_gives_nan_costs_an_incident_and_no_half_step(
     make_harness: Callable[..., CoreHarness], caplog: pytest.LogCaptureFixture
 ) -> None:
-    net = net_of(module_of("lstm_shared"))
-    harness = make_harness(net)
+    policy = policy_of(module_of("lstm_shared"))
+    harness = make_harness(policy)
     handle = harness.one(start("a", observation(1))).handle
     healthy = module_of("lstm_shared").state_dict()
-    net.load_spare({name: torch.full_like(value, float("nan")) for name, value in healthy.items()})
-    net.swap(1)
+    policy.load_spare({name: torch.full_like(value, float("nan")) for name, value in healthy.items()})
+    policy.swap(1)
     row = Row(handle, 1, reward=1.0, observation=observation(2), info={"n": 1})
     with caplog.at_level(logging.ERROR):
         answers = harness.send(row, start("b"))
@@ -136,8 +144,8 @@ def test_a_net_that_gives_nan_costs_an_incident_and_no_half_step(
     statistics = harness.core.snapshot()
     assert (statistics.reward_sum, statistics.steps_completed, statistics.actions, statistics.episodes_open) == (0.0, 0, 1, 1)
     harness.one(Row(handle, 1, StepFlag.TERMINATED, 1.0))
-    net.load_spare(healthy)
-    net.swap(2)
+    policy.load_spare(healthy)
+    policy.swap(2)
     assert [answer.error for answer in harness.send(start("b"))] == [None]
     (segment,) = harness.segments()
     assert segment.get_rewards().tolist() == [1.0]
@@ -148,10 +156,10 @@ def test_a_row_without_a_sound_answer_is_refused_alone(make_harness: Callable[..
     weights = {name: torch.zeros_like(value) for name, value in module.state_dict().items()}
     first_layer = next(name for name, value in weights.items() if value.ndim == 2)
     weights[first_layer][0, 0] = float("inf")  # inf * 0 is NaN: an observation that begins with 0 has no answer
-    net = net_of(module)
-    net.load_spare(weights)
-    net.swap(1)
-    harness = make_harness(net)
+    policy = policy_of(module)
+    policy.load_spare(weights)
+    policy.swap(1)
+    harness = make_harness(policy)
     unsound, sound = harness.send(start("a", observation(0.0, 1.0)), start("b", observation(1.0, 0.0)))
     assert unsound.error is not None
     assert unsound.error.reason == "INTERNAL"
@@ -159,10 +167,7 @@ def test_a_row_without_a_sound_answer_is_refused_alone(make_harness: Callable[..
     assert (harness.core.snapshot().episodes_open, harness.core.snapshot().actions) == (1, 1)
 
 
-@pytest.mark.parametrize("space", [gym.spaces.MultiDiscrete([2, 2]), gym.spaces.Dict({"x": gym.spaces.Discrete(2)})])
-def test_spaces_that_are_not_served_are_refused_at_the_start(space: gym.Space[Any]) -> None:
-    with pytest.raises(UnsupportedSpaceError, match="expected a Box or a Discrete"):
+@pytest.mark.parametrize("space", [gym.spaces.MultiBinary(2), gym.spaces.Box(0, 5, (2,), np.int64), gym.spaces.Dict({"x": ACTION})])
+def test_action_spaces_that_are_not_served_are_refused_at_the_start(space: gym.Space[Any]) -> None:
+    with pytest.raises(UnsupportedSpaceError, match="expected a Box of floats, a Discrete or a flat MultiDiscrete"):
         ActionForm(space, normalize=True, clip=False)
-    with pytest.raises(UnsupportedSpaceError, match="expected a Box"):
-        PolicyNet(module_of(), space, ActionForm(ACTIONS["discrete"], normalize=True, clip=False), explore=True, seed=0)
-    assert OBSERVATION.shape == (10,)

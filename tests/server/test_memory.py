@@ -12,7 +12,7 @@ import pytest
 from policyserver.flags import StepFlag
 from server.config import EpisodesConfig, HandOffConfig
 from server.rows import Rows
-from tests.server.core_harness import CoreHarness, module_of, net_of
+from tests.server.core_harness import CoreHarness, module_of, policy_of
 
 EPISODES = 4000
 
@@ -30,7 +30,7 @@ def columns(handles: Any, sequence: int, flag: StepFlag, ids: list[str]) -> Rows
 
 def test_twenty_thousand_episodes_give_their_memory_back(make_harness: Callable[..., CoreHarness]) -> None:
     harness = make_harness(
-        net_of(module_of("lstm_shared")),
+        policy_of(module_of("lstm_shared")),
         episodes=EpisodesConfig(max_open=EPISODES, finished_remembered=1000),
         hand_off=HandOffConfig(segment_steps=64, capacity_steps=4 * EPISODES),
     )
@@ -64,7 +64,7 @@ def test_twenty_thousand_episodes_give_their_memory_back(make_harness: Callable[
 
 def test_open_episodes_take_pages_on_demand(make_harness: Callable[..., CoreHarness]) -> None:
     before = resident_mb()
-    harness = make_harness(net_of(module_of("lstm_shared")), episodes=EpisodesConfig(max_open=100_000))
+    harness = make_harness(policy_of(module_of("lstm_shared")), episodes=EpisodesConfig(max_open=100_000))
     assert resident_mb() - before < 40
     harness.play("a", 3)
     assert harness.core._trajectories.pages_used == 1

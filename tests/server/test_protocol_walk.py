@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from policyserver.flags import StepFlag
 from server.config import EpisodesConfig, HandOffConfig
-from tests.server.core_harness import Answer, CoreHarness, Row, module_of, net_of, observation, start
+from tests.server.core_harness import Answer, CoreHarness, Row, module_of, observation, policy_of, start
 from tests.server.episode_player import by_episode
 
 MAX_OPEN = 4
@@ -39,7 +39,9 @@ class Walk(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
         self.harness = CoreHarness(
-            net_of(module_of()), episodes=EpisodesConfig(max_open=MAX_OPEN), hand_off=HandOffConfig(segment_steps=3, capacity_steps=10_000)
+            policy_of(module_of()),
+            episodes=EpisodesConfig(max_open=MAX_OPEN),
+            hand_off=HandOffConfig(segment_steps=3, capacity_steps=10_000),
         )
         self.episodes: dict[int, ModelEpisode] = {}
         self.segments: list[Any] = []

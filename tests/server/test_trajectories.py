@@ -15,7 +15,7 @@ from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
 
 from policyserver.flags import StepFlag
 from server.config import HandOffConfig
-from tests.server.core_harness import CoreHarness, Row, learner_of, module_of_learner, net_of, observation, start
+from tests.server.core_harness import CoreHarness, Row, learner_of, module_of_learner, observation, policy_of, start
 from tests.server.episode_player import by_episode, play, reference_states
 
 Make = Callable[..., CoreHarness]
@@ -26,7 +26,7 @@ MAX_SEQ_LEN = 5
 @pytest.mark.parametrize("segment_steps", SEGMENT_STEPS)
 @pytest.mark.parametrize("model", ["mlp", "lstm_shared"])
 def test_the_segments_of_an_episode_are_what_the_client_said(make_harness: Make, model: str, segment_steps: int) -> None:
-    harness = make_harness(net_of(module_of_learner(model)), hand_off=HandOffConfig(segment_steps=segment_steps))
+    harness = make_harness(policy_of(module_of_learner(model)), hand_off=HandOffConfig(segment_steps=segment_steps))
     played, segments = play(harness, np.random.default_rng(segment_steps), episodes=12, longest=70, given_share=0.2, swap_weights=True)
     assert len({segment.id_ for segment in segments}) == len(segments), "each segment has an id of its own"
     parts_of = by_episode(segments)
@@ -63,7 +63,7 @@ def test_the_segments_of_an_episode_are_what_the_client_said(make_harness: Make,
 @pytest.mark.parametrize("model", ["lstm_shared", "lstm_apart"])
 def test_the_learner_starts_each_sequence_from_the_state_that_acted(make_harness: Make, model: str, segment_steps: int) -> None:
     module = module_of_learner(model)
-    harness = make_harness(net_of(module), hand_off=HandOffConfig(segment_steps=segment_steps))
+    harness = make_harness(policy_of(module), hand_off=HandOffConfig(segment_steps=segment_steps))
     played, segments = play(harness, np.random.default_rng(segment_steps), episodes=8, longest=70)
     states = {episode.number: reference_states(module, episode) for episode in played}
     for segment in segments:
@@ -86,7 +86,7 @@ def test_the_learner_starts_each_sequence_from_the_state_that_acted(make_harness
 @pytest.mark.parametrize("segment_steps", [1, 20])
 @pytest.mark.parametrize("model", ["mlp", "lstm_shared", "lstm_apart"])
 def test_a_ppo_learner_recomputes_the_log_probs_that_were_stored(make_harness: Make, model: str, segment_steps: int) -> None:
-    harness = make_harness(net_of(module_of_learner(model)), hand_off=HandOffConfig(segment_steps=segment_steps))
+    harness = make_harness(policy_of(module_of_learner(model)), hand_off=HandOffConfig(segment_steps=segment_steps))
     played, segments = play(harness, np.random.default_rng(segment_steps), episodes=8, longest=50, given_share=0.2)
     steps = sum(len(segment) for segment in segments)
     assert steps == sum(episode.length for episode in played)
@@ -103,7 +103,7 @@ def test_a_ppo_learner_recomputes_the_log_probs_that_were_stored(make_harness: M
 
 @pytest.mark.parametrize("model", ["mlp", "lstm_shared", "lstm_apart"])
 def test_a_ppo_learner_learns_from_the_segments(make_harness: Make, model: str) -> None:
-    harness = make_harness(net_of(module_of_learner(model)), hand_off=HandOffConfig(segment_steps=20))
+    harness = make_harness(policy_of(module_of_learner(model)), hand_off=HandOffConfig(segment_steps=20))
     _, segments = play(harness, np.random.default_rng(0), episodes=10, longest=60)
     learner = learner_of(model)
     before = [parameter.detach().clone() for parameter in learner.module[DEFAULT_MODULE_ID].parameters()]
