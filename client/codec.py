@@ -41,7 +41,7 @@ class SpaceCodec:
         fits = self._is_plain and type(value) is np.ndarray and value.dtype == self._wire_dtypes[0] and value.shape == self._shape
         if fits and math.isfinite(np.vdot(value, value)):  # then all elements are, at a fifth of the cost of looking at each
             return (value.tobytes(),)
-        return self._bytes(flatten(self.space, value, self._name))
+        return self._bytes(flatten(self.space, value, self._name, self.leaves))
 
     def encode_batch(self, values: Any, rows: int) -> tuple[bytes, ...]:
         """Encode a batch of exactly `rows` values: the bytes of each leaf's column.
@@ -49,7 +49,7 @@ class SpaceCodec:
         Raises:
             InvalidInputError: as `encode`, or another number of rows.
         """
-        return self._bytes(flatten_batch(self.space, values, self._name, rows))
+        return self._bytes(flatten_batch(self.space, values, self._name, rows, self.leaves))
 
     def decode(self, columns: list[Array]) -> Any:
         """Decode the first row of each leaf's column as one value that owns its memory."""

@@ -8,16 +8,16 @@ space is one array per leaf. A *batch* of n values has the structure of one valu
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
 from policyserver.errors import InvalidInputError, WireError
-from policyserver.tensors import dtype_to_proto, from_tensor, to_tensor
+from policyserver.tensors import dtype_from_proto, dtype_to_proto, from_tensor, to_tensor
 from policyserver.v1 import space_pb2, tensor_pb2
 
 __all__ = [
@@ -36,7 +36,9 @@ __all__ = [
 
 Array = np.ndarray[Any, Any]
 
+# What one side reads of the other's spaces is bounded, for a few bytes can describe arrays that no memory holds.
 _MAX_DEPTH = 16
+_MAX_LEAVES = 4096
 _MAX_ELEMENTS = 2**24
 _KIND_RANK = {"b": 0, "u": 1, "i": 1, "f": 2}
 
@@ -48,7 +50,7 @@ class Leaf:
     path: str
     """Where it is, such as "observation['x'][0]"."""
     dtype: np.dtype[Any]
-    """Element type on the wire: a Box's own, int64 for Discrete and MultiDiscrete, int8 for MultiBinary."""
+    """Element type on the wire: the space's own."""
     shape: tuple[int, ...]
     """Shape of one value."""
     space: gym.Space[Any]
@@ -62,27 +64,39 @@ def leaves(space: gym.Space[Any], name: str = "observation") -> list[Leaf]:
         TypeError: a space or dtype that does not travel.
     """
     if isinstance(space, spaces.Dict):
+        if others := [key for key in space.spaces if not isinstance(key, str)]:
+            raise TypeError(f"{name}: expected texts as the keys of a Dict, received {others[0]!r}; rename it")
         return [leaf for key in sorted(space.spaces) for leaf in leaves(space.spaces[key], f"{name}[{key!r}]")]
     if isinstance(space, spaces.Tuple):
         return [leaf for index, part in enumerate(space.spaces) for leaf in leaves(part, f"{name}[{index}]")]
     if not isinstance(space, spaces.Box | spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):
         raise TypeError(f"{name}: expected Box, Discrete, MultiDiscrete, MultiBinary, Dict or Tuple, received {space}")
-    dtype = {spaces.MultiBinary: np.dtype(np.int8), spaces.Box: space.dtype}.get(type(space), np.dtype(np.int64))
-    dtype = np.dtype(cast("np.dtype[Any]", dtype))
-    dtype_to_proto(dtype)
+    dtype: np.dtype[Any] = np.dtype(space.dtype)
+    try:
+        dtype_to_proto(dtype)
+    except TypeError as error:
+        raise TypeError(f"{name}: {error}") from error
     return [Leaf(name, dtype, tuple(space.shape or ()), space)]
 
 
-def flatten(space: gym.Space[Any], value: Any, name: str = "observation") -> list[Array]:
+def flatten(space: gym.Space[Any], value: Any, name: str = "observation", known: Sequence[Leaf] | None = None) -> list[Array]:
     """Turn one value into one array per leaf, of the leaf's own shape and dtype, casting where nothing but precision is lost.
+
+    Args:
+        space: the value's space.
+        value: the value.
+        name: what it is, for the error.
+        known: `leaves(space, name)`, from a caller who has them.
 
     Raises:
         InvalidInputError: wrong structure, shape or dtype, or not finite. Bounds are left to the server.
     """
-    return [_cast(leaf, part, None) for leaf, part in zip(leaves(space, name), _parts(space, value, name), strict=True)]
+    return [_cast(leaf, part, None) for leaf, part in zip(known or leaves(space, name), _parts(space, value, name), strict=True)]
 
 
-def flatten_batch(space: gym.Space[Any], values: Any, name: str = "observation", rows: int | None = None) -> list[Array]:
+def flatten_batch(
+    space: gym.Space[Any], values: Any, name: str = "observation", rows: int | None = None, known: Sequence[Leaf] | None = None
+) -> list[Array]:
     """Turn a batch into one array per leaf with a leading axis.
 
     Args:
@@ -90,12 +104,13 @@ def flatten_batch(space: gym.Space[Any], values: Any, name: str = "observation",
         values: the batch: the structure of one value, with a leading axis in each leaf.
         name: what the values are, for the error.
         rows: the length of the leading axis; None takes the first leaf's.
+        known: `leaves(space, name)`, from a caller who has them.
 
     Raises:
         InvalidInputError: as `flatten`, or the leading axis differs from leaf to leaf or from `rows`.
     """
     arrays: list[Array] = []
-    for leaf, part in zip(leaves(space, name), _parts(space, values, name), strict=True):
+    for leaf, part in zip(known or leaves(space, name), _parts(space, values, name), strict=True):
         if rows is None:
             rows = next(iter(_as_array(leaf, part).shape), 0)
         arrays.append(_cast(leaf, part, rows))
@@ -139,9 +154,10 @@ def from_proto(message: space_pb2.Space, field: str = "space") -> gym.Space[Any]
     Raises:
         WireError: no kind, inconsistent parts, nested too deep, or too large.
     """
+    _check_size(message, field)
     try:
-        return _decode(message, field, _MAX_DEPTH)
-    except (ValueError, AssertionError, TypeError) as error:  # what gymnasium's constructors raise
+        return _decode(message, field)
+    except (ValueError, AssertionError, TypeError, OverflowError) as error:  # what gymnasium's constructors raise
         if isinstance(error, WireError):
             raise
         raise WireError(f"{field}: expected a valid gymnasium space, received {type(error).__name__}: {error}", field=field) from error
@@ -218,11 +234,12 @@ def _encode(space: gym.Space[Any]) -> space_pb2.Space:
         case spaces.Box():
             return space_pb2.Space(box=space_pb2.BoxSpace(low=_bound(space.low), high=_bound(space.high), shape=space.shape))
         case spaces.Discrete():
-            return space_pb2.Space(discrete=space_pb2.DiscreteSpace(n=int(space.n), start=int(space.start)))
+            dtype = np.dtype(space.dtype)
+            code = dtype_to_proto(dtype) if dtype != np.int64 else tensor_pb2.DATA_TYPE_UNSPECIFIED
+            return space_pb2.Space(discrete=space_pb2.DiscreteSpace(n=int(space.n), start=int(space.start), dtype=code))  # type: ignore[arg-type]
         case spaces.MultiDiscrete():
-            nvec, start = np.asarray(space.nvec, np.int64), np.asarray(space.start, np.int64)
-            encoded_start = to_tensor(start) if start.any() else None
-            return space_pb2.Space(multi_discrete=space_pb2.MultiDiscreteSpace(nvec=to_tensor(nvec), start=encoded_start))
+            encoded_start = to_tensor(space.start) if space.start.any() else None
+            return space_pb2.Space(multi_discrete=space_pb2.MultiDiscreteSpace(nvec=to_tensor(space.nvec), start=encoded_start))
         case spaces.MultiBinary():
             return space_pb2.Space(multi_binary=space_pb2.MultiBinarySpace(shape=space.shape))
         case spaces.Dict():
@@ -237,46 +254,61 @@ def _bound(bound: Array) -> tensor_pb2.Tensor:
     """Encode one bound of a Box; one element stands for all where all are equal."""
     if bound.size > 1 and (bound == bound.flat[0]).all():
         bound = bound.reshape(-1)[:1]
-    return to_tensor(bound)
+    return to_tensor(bound + bound.dtype.type(0) if bound.dtype.kind == "f" else bound)  # 0.0 and -0.0 are the same bound
 
 
-def _decode(message: space_pb2.Space, field: str, depth: int) -> gym.Space[Any]:
-    if depth == 0:
-        raise WireError(f"{field}: expected at most {_MAX_DEPTH} levels of Dict and Tuple, received more", field=field)
+def _check_size(message: space_pb2.Space, field: str) -> None:
+    """Refuse what would take this side's memory or time, before anything is made of it."""
+    parts, depth, leaf_count, elements = [message], 0, 0, 0
+    while parts:
+        depth += 1
+        if depth > _MAX_DEPTH:
+            raise WireError(f"{field}: expected at most {_MAX_DEPTH} levels of Dict and Tuple, received more", field=field)
+        inner: list[space_pb2.Space] = []
+        for part in parts:
+            kind = part.WhichOneof("kind")
+            if kind in ("dict", "tuple"):
+                inner.extend(part.dict.spaces if kind == "dict" else part.tuple.spaces)
+            elif kind in ("box", "multi_binary"):
+                elements += math.prod(part.box.shape if kind == "box" else part.multi_binary.shape)
+            leaf_count += kind not in ("dict", "tuple")
+        if leaf_count + len(inner) > _MAX_LEAVES:
+            raise WireError(f"{field}: expected at most {_MAX_LEAVES} spaces in a Dict or Tuple, received more", field=field)
+        if elements > _MAX_ELEMENTS:
+            raise WireError(f"{field}.shape: expected at most {_MAX_ELEMENTS} elements, received {elements}", field=field)
+        parts = inner
+
+
+def _decode(message: space_pb2.Space, field: str) -> gym.Space[Any]:
     match message.WhichOneof("kind"):
         case "box":
             return _decode_box(message.box, field)
         case "discrete":
-            return spaces.Discrete(message.discrete.n, start=message.discrete.start)
+            dtype = dtype_from_proto(message.discrete.dtype or tensor_pb2.DATA_TYPE_INT64, field)
+            return spaces.Discrete(message.discrete.n, start=message.discrete.start, dtype=dtype.type)
         case "multi_discrete":
             nvec = from_tensor(message.multi_discrete.nvec, f"{field}.nvec")
             start = from_tensor(message.multi_discrete.start, f"{field}.start") if message.multi_discrete.HasField("start") else None
-            return spaces.MultiDiscrete(nvec, dtype=np.int64, start=start)
+            if start is not None and start.dtype != nvec.dtype:
+                raise WireError(f"{field}.start: expected the dtype of nvec, {nvec.dtype}, received {start.dtype}", field=f"{field}.start")
+            return spaces.MultiDiscrete(nvec, dtype=nvec.dtype.type, start=start)
         case "multi_binary":
-            shape = _checked_shape(message.multi_binary.shape, field)
+            shape = tuple(message.multi_binary.shape)
             return spaces.MultiBinary(shape[0] if len(shape) == 1 else shape)  # as people write it; gymnasium tells the two apart
         case "dict":
             keys, parts = list(message.dict.keys), message.dict.spaces
             if keys != sorted(set(keys)) or len(keys) != len(parts):
                 raise WireError(f"{field}.dict: expected sorted keys, one per space, received {keys} for {len(parts)} spaces", field=field)
-            return spaces.Dict({key: _decode(part, f"{field}[{key!r}]", depth - 1) for key, part in zip(keys, parts, strict=True)})
+            return spaces.Dict({key: _decode(part, f"{field}[{key!r}]") for key, part in zip(keys, parts, strict=True)})
         case "tuple":
-            return spaces.Tuple([_decode(part, f"{field}[{index}]", depth - 1) for index, part in enumerate(message.tuple.spaces)])
+            return spaces.Tuple([_decode(part, f"{field}[{index}]") for index, part in enumerate(message.tuple.spaces)])
     raise WireError(f"{field}.kind: expected one of the kinds of a Space, received none that this side knows", field=field)
 
 
 def _decode_box(message: space_pb2.BoxSpace, field: str) -> spaces.Box:
-    shape = _checked_shape(message.shape, field)
+    shape = tuple(message.shape)
     low, high = from_tensor(message.low, f"{field}.low"), from_tensor(message.high, f"{field}.high")
     if low.dtype != high.dtype:
         raise WireError(f"{field}.high: expected the dtype of low, {low.dtype}, received {high.dtype}", field=f"{field}.high")
-    low, high = (np.broadcast_to(bound if bound.size > 1 else bound.reshape(()), shape).copy() for bound in (low, high))
+    low, high = (np.broadcast_to(bound.reshape(()) if bound.size == 1 else bound, shape).copy() for bound in (low, high))
     return spaces.Box(low, high, shape, low.dtype.type)
-
-
-def _checked_shape(shape: Any, field: str) -> tuple[int, ...]:
-    """Refuse a shape that would take this side's memory."""
-    axes = tuple(shape)
-    if math.prod(axes) > _MAX_ELEMENTS:
-        raise WireError(f"{field}.shape: expected at most {_MAX_ELEMENTS} elements, received {list(axes)}", field=field)
-    return axes

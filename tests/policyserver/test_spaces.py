@@ -14,31 +14,10 @@ from hypothesis import strategies as st
 from policyserver.errors import InvalidInputError, WireError
 from policyserver.spaces import describe, flatten, flatten_batch, from_proto, leaves, same, to_proto, unflatten, unflatten_batch
 from policyserver.v1 import space_pb2, tensor_pb2
-
-SHAPES = st.lists(st.integers(1, 3), max_size=3).map(tuple)
-BOXES = st.builds(
-    lambda low, width, shape, dtype: spaces.Box(low, low + width, shape, dtype),
-    st.integers(-5, 5),
-    st.integers(0, 9),
-    SHAPES,
-    st.sampled_from([np.float32, np.float64, np.int8, np.int32, np.int64]),
-)
-LEAVES: st.SearchStrategy[gym.Space[Any]] = st.one_of(
-    BOXES,
-    st.builds(lambda n, start: spaces.Discrete(n, start=start), st.integers(1, 9), st.integers(-3, 3)),
-    st.lists(st.integers(1, 5), min_size=1, max_size=4).map(spaces.MultiDiscrete),
-    st.integers(1, 4).map(spaces.MultiBinary),
-)
-SPACES = st.recursive(
-    LEAVES,
-    lambda parts: st.one_of(
-        st.dictionaries(st.text("abcxyz", min_size=1, max_size=3), parts, min_size=1, max_size=3).map(spaces.Dict),
-        st.lists(parts, min_size=1, max_size=3).map(lambda spaces_: spaces.Tuple(spaces_)),
-    ),
-    max_leaves=6,
-)
+from tests.policyserver.space_strategies import PROPERTY, SPACES, samples
 
 
+@PROPERTY
 @given(SPACES)
 def test_a_space_comes_back_equal(space: gym.Space[Any]) -> None:
     decoded = from_proto(space_pb2.Space.FromString(to_proto(space).SerializeToString()))
@@ -47,23 +26,41 @@ def test_a_space_comes_back_equal(space: gym.Space[Any]) -> None:
     assert describe(decoded) == describe(space)
 
 
+@PROPERTY
 @given(SPACES, st.integers(0, 1000))
 def test_a_value_comes_back_as_a_member_of_its_space(space: gym.Space[Any], seed: int) -> None:
-    space.seed(seed)
-    value = space.sample()
+    (value,) = samples(space, 1, seed)
     arrays = flatten(space, value)
     assert [(array.dtype, array.shape) for array in arrays] == [(leaf.dtype, leaf.shape) for leaf in leaves(space)]
     rebuilt = unflatten(space, arrays)
     assert space.contains(rebuilt)
-    assert all(np.array_equal(a, b) for a, b in zip(flatten(space, rebuilt), arrays, strict=True))
+    assert [array.tobytes() for array in flatten(space, rebuilt, known=leaves(space))] == [array.tobytes() for array in arrays]
 
 
+@PROPERTY
 @given(SPACES, st.integers(1, 5))
 def test_a_batch_is_its_values_stacked(space: gym.Space[Any], rows: int) -> None:
-    values = [space.sample() for _ in range(rows)]
-    stacked = [np.stack(column) for column in zip(*(flatten(space, value) for value in values), strict=True)]
+    stacked = [np.stack(column) for column in zip(*(flatten(space, value) for value in samples(space, rows)), strict=True)]
     batch = unflatten_batch(space, stacked)
     assert all(np.array_equal(a, b) for a, b in zip(flatten_batch(space, batch, rows=rows), stacked, strict=True))
+
+
+def test_every_kind_of_space_keeps_its_dtype() -> None:
+    space = spaces.Tuple(
+        [
+            spaces.Discrete(3, dtype=np.int32),
+            spaces.MultiDiscrete([2, 3], dtype=np.uint8, start=[1, 250]),
+            spaces.MultiDiscrete(np.array([[2], [3]], np.int32), dtype=np.int32),
+            spaces.MultiBinary([2, 2]),
+            spaces.Box(0, 255, (2, 2, 3), np.uint8),
+            spaces.Box(-1.0, 1.0, (), np.float64),
+            spaces.Box(0, 1, (3,), np.bool_),  # type: ignore[arg-type]
+            spaces.Box(-1.0, 1.0, (0, 3), np.float32),
+        ]
+    )
+    expected = ["int32", "uint8", "int32", "int8", "uint8", "float64", "bool", "float32"]
+    assert [str(leaf.dtype) for leaf in leaves(from_proto(to_proto(space)))] == expected
+    assert from_proto(to_proto(space)) == space
 
 
 def test_leaves_are_ordered_by_sorted_key_and_by_position() -> None:
@@ -84,6 +81,10 @@ def test_spaces_that_differ_in_one_bound_or_dtype_are_not_the_same() -> None:
     assert not same(space, spaces.Box(-100, 100, (10,), np.float64))
     assert not same(space, spaces.Box(-100, 100, (11,), np.float32))
     assert not same(spaces.Discrete(3), spaces.Discrete(3, start=1))
+    assert not same(spaces.Discrete(3), spaces.Discrete(3, dtype=np.int32))
+    assert not same(spaces.MultiDiscrete([3, 3]), spaces.MultiDiscrete([3, 3], dtype=np.int32))
+    assert not same(spaces.MultiDiscrete([3, 3]), spaces.MultiDiscrete([3, 3], start=[0, 1]))
+    assert same(spaces.Box(0.0, 1.0, (2,)), spaces.Box(-0.0, 1.0, (2,))), "the same numbers"
 
 
 @pytest.mark.parametrize(
@@ -135,8 +136,12 @@ def test_leaves_of_a_batch_must_agree_on_its_length() -> None:
 def test_a_space_that_does_not_travel_is_refused_by_name() -> None:
     with pytest.raises(TypeError, match="Text"):
         to_proto(spaces.Dict(a=spaces.Text(3)))
-    with pytest.raises(TypeError, match="float16"):
-        to_proto(spaces.Box(0, 1, (2,), np.float16))
+    with pytest.raises(TypeError, match=r"space\['a'\]\[0\]: .* received float16"):
+        to_proto(spaces.Dict(a=spaces.Tuple([spaces.Box(0, 1, (2,), np.float16)])))
+    with pytest.raises(TypeError, match="int16"):
+        to_proto(spaces.Discrete(3, dtype=np.int16))
+    with pytest.raises(TypeError, match="expected texts as the keys of a Dict, received 1; rename it"):
+        to_proto(spaces.Dict({"a": spaces.Discrete(2), 1: spaces.Discrete(2)}))  # type: ignore[dict-item]
 
 
 def test_a_hostile_spec_is_refused() -> None:
@@ -144,9 +149,18 @@ def test_a_hostile_spec_is_refused() -> None:
     deep = space_pb2.Space(discrete=space_pb2.DiscreteSpace(n=2))
     for _ in range(40):
         deep = space_pb2.Space(tuple=space_pb2.TupleSpace(spaces=[deep]))
+    big = space_pb2.Space(box=space_pb2.BoxSpace(low=bound, high=bound, shape=[2**20]))
+    floats = tensor_pb2.Tensor(dtype=tensor_pb2.DATA_TYPE_FLOAT32, shape=[1], data=b"\0\0\x80\x3f")
+    integers = tensor_pb2.Tensor(dtype=tensor_pb2.DATA_TYPE_INT8, shape=[1], data=b"\1")
     bad = [
         space_pb2.Space(),
         deep,
+        space_pb2.Space(tuple=space_pb2.TupleSpace(spaces=[big] * 17)),
+        space_pb2.Space(tuple=space_pb2.TupleSpace(spaces=[space_pb2.Space(discrete=space_pb2.DiscreteSpace(n=2))] * 5000)),
+        space_pb2.Space(discrete=space_pb2.DiscreteSpace(n=300, dtype=tensor_pb2.DATA_TYPE_INT8)),
+        space_pb2.Space(discrete=space_pb2.DiscreteSpace(n=3, dtype=tensor_pb2.DATA_TYPE_FLOAT32)),
+        space_pb2.Space(multi_discrete=space_pb2.MultiDiscreteSpace(nvec=floats)),
+        space_pb2.Space(multi_discrete=space_pb2.MultiDiscreteSpace(nvec=integers, start=floats)),
         space_pb2.Space(box=space_pb2.BoxSpace(low=bound, high=bound, shape=[2**31, 2**31])),
         space_pb2.Space(box=space_pb2.BoxSpace(low=bound, shape=[2])),
         space_pb2.Space(discrete=space_pb2.DiscreteSpace(n=-1)),

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from policyserver.v1 import tensor_pb2 as policyserver_dot_v1_dot_tensor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bpolicyserver/v1/space.proto\x12\x0fpolicyserver.v1\x1a\x1cpolicyserver/v1/tensor.proto\"\xc1\x02\n\x05Space\x12(\n\x03\x62ox\x18\x01 \x01(\x0b\x32\x19.policyserver.v1.BoxSpaceH\x00\x12\x32\n\x08\x64iscrete\x18\x02 \x01(\x0b\x32\x1e.policyserver.v1.DiscreteSpaceH\x00\x12=\n\x0emulti_discrete\x18\x03 \x01(\x0b\x32#.policyserver.v1.MultiDiscreteSpaceH\x00\x12\x39\n\x0cmulti_binary\x18\x04 \x01(\x0b\x32!.policyserver.v1.MultiBinarySpaceH\x00\x12*\n\x04\x64ict\x18\x05 \x01(\x0b\x32\x1a.policyserver.v1.DictSpaceH\x00\x12,\n\x05tuple\x18\x06 \x01(\x0b\x32\x1b.policyserver.v1.TupleSpaceH\x00\x42\x06\n\x04kind\"f\n\x08\x42oxSpace\x12$\n\x03low\x18\x01 \x01(\x0b\x32\x17.policyserver.v1.Tensor\x12%\n\x04high\x18\x02 \x01(\x0b\x32\x17.policyserver.v1.Tensor\x12\r\n\x05shape\x18\x03 \x03(\r\")\n\rDiscreteSpace\x12\t\n\x01n\x18\x01 \x01(\x03\x12\r\n\x05start\x18\x02 \x01(\x03\"c\n\x12MultiDiscreteSpace\x12%\n\x04nvec\x18\x01 \x01(\x0b\x32\x17.policyserver.v1.Tensor\x12&\n\x05start\x18\x02 \x01(\x0b\x32\x17.policyserver.v1.Tensor\"!\n\x10MultiBinarySpace\x12\r\n\x05shape\x18\x01 \x03(\r\"A\n\tDictSpace\x12\x0c\n\x04keys\x18\x01 \x03(\t\x12&\n\x06spaces\x18\x02 \x03(\x0b\x32\x16.policyserver.v1.Space\"4\n\nTupleSpace\x12&\n\x06spaces\x18\x01 \x03(\x0b\x32\x16.policyserver.v1.Spaceb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bpolicyserver/v1/space.proto\x12\x0fpolicyserver.v1\x1a\x1cpolicyserver/v1/tensor.proto\"\xc1\x02\n\x05Space\x12(\n\x03\x62ox\x18\x01 \x01(\x0b\x32\x19.policyserver.v1.BoxSpaceH\x00\x12\x32\n\x08\x64iscrete\x18\x02 \x01(\x0b\x32\x1e.policyserver.v1.DiscreteSpaceH\x00\x12=\n\x0emulti_discrete\x18\x03 \x01(\x0b\x32#.policyserver.v1.MultiDiscreteSpaceH\x00\x12\x39\n\x0cmulti_binary\x18\x04 \x01(\x0b\x32!.policyserver.v1.MultiBinarySpaceH\x00\x12*\n\x04\x64ict\x18\x05 \x01(\x0b\x32\x1a.policyserver.v1.DictSpaceH\x00\x12,\n\x05tuple\x18\x06 \x01(\x0b\x32\x1b.policyserver.v1.TupleSpaceH\x00\x42\x06\n\x04kind\"f\n\x08\x42oxSpace\x12$\n\x03low\x18\x01 \x01(\x0b\x32\x17.policyserver.v1.Tensor\x12%\n\x04high\x18\x02 \x01(\x0b\x32\x17.policyserver.v1.Tensor\x12\r\n\x05shape\x18\x03 \x03(\r\"S\n\rDiscreteSpace\x12\t\n\x01n\x18\x01 \x01(\x03\x12\r\n\x05start\x18\x02 \x01(\x03\x12(\n\x05\x64type\x18\x03 \x01(\x0e\x32\x19.policyserver.v1.DataType\"c\n\x12MultiDiscreteSpace\x12%\n\x04nvec\x18\x01 \x01(\x0b\x32\x17.policyserver.v1.Tensor\x12&\n\x05start\x18\x02 \x01(\x0b\x32\x17.policyserver.v1.Tensor\"!\n\x10MultiBinarySpace\x12\r\n\x05shape\x18\x01 \x03(\r\"A\n\tDictSpace\x12\x0c\n\x04keys\x18\x01 \x03(\t\x12&\n\x06spaces\x18\x02 \x03(\x0b\x32\x16.policyserver.v1.Space\"4\n\nTupleSpace\x12&\n\x06spaces\x18\x01 \x03(\x0b\x32\x16.policyserver.v1.Spaceb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,13 +37,13 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_BOXSPACE']._serialized_start=402
   _globals['_BOXSPACE']._serialized_end=504
   _globals['_DISCRETESPACE']._serialized_start=506
-  _globals['_DISCRETESPACE']._serialized_end=547
-  _globals['_MULTIDISCRETESPACE']._serialized_start=549
-  _globals['_MULTIDISCRETESPACE']._serialized_end=648
-  _globals['_MULTIBINARYSPACE']._serialized_start=650
-  _globals['_MULTIBINARYSPACE']._serialized_end=683
-  _globals['_DICTSPACE']._serialized_start=685
-  _globals['_DICTSPACE']._serialized_end=750
-  _globals['_TUPLESPACE']._serialized_start=752
-  _globals['_TUPLESPACE']._serialized_end=804
+  _globals['_DISCRETESPACE']._serialized_end=589
+  _globals['_MULTIDISCRETESPACE']._serialized_start=591
+  _globals['_MULTIDISCRETESPACE']._serialized_end=690
+  _globals['_MULTIBINARYSPACE']._serialized_start=692
+  _globals['_MULTIBINARYSPACE']._serialized_end=725
+  _globals['_DICTSPACE']._serialized_start=727
+  _globals['_DICTSPACE']._serialized_end=792
+  _globals['_TUPLESPACE']._serialized_start=794
+  _globals['_TUPLESPACE']._serialized_end=846
 # @@protoc_insertion_point(module_scope)

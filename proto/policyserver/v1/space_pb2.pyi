@@ -34,12 +34,14 @@ class BoxSpace(_message.Message):
     def __init__(self, low: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., high: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., shape: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class DiscreteSpace(_message.Message):
-    __slots__ = ("n", "start")
+    __slots__ = ("n", "start", "dtype")
     N_FIELD_NUMBER: _ClassVar[int]
     START_FIELD_NUMBER: _ClassVar[int]
+    DTYPE_FIELD_NUMBER: _ClassVar[int]
     n: int
     start: int
-    def __init__(self, n: _Optional[int] = ..., start: _Optional[int] = ...) -> None: ...
+    dtype: _tensor_pb2.DataType
+    def __init__(self, n: _Optional[int] = ..., start: _Optional[int] = ..., dtype: _Optional[_Union[_tensor_pb2.DataType, str]] = ...) -> None: ...
 
 class MultiDiscreteSpace(_message.Message):
     __slots__ = ("nvec", "start")
