@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import contextlib
 import dataclasses
 import importlib.metadata
 import logging
@@ -83,6 +82,7 @@ class Front:
         self._started_s = time.monotonic()
         self._stopped = threading.Event()
         self._stop_lock = threading.Lock()
+        self._calls: set[concurrent.futures.Future[Any]] = set()
         self.endpoints: Callable[[], list[str]] = lambda: self.addresses
 
     # From other threads --------------------------------------------------------------------------------------------------------------
@@ -109,18 +109,33 @@ class Front:
         except RuntimeError:  # the loop is closed: nothing will come any more
             return []
 
+    def call(self, function: Callable[[], T]) -> T:
+        """Call a function on the loop thread, between two batches, and return what it returns; here, once the loop has stopped."""
+        answer: concurrent.futures.Future[T] = concurrent.futures.Future()
+
+        def run() -> None:
+            if answer.set_running_or_notify_cancel():
+                try:
+                    answer.set_result(function())
+                except BaseException as error:
+                    answer.set_exception(error)
+
+        self._calls.add(answer)
+        try:
+            self._loop.call_soon_threadsafe(run)
+            return answer.result()
+        except concurrent.futures.CancelledError:
+            return function()
+        except RuntimeError:
+            if answer.done():  # it is the function's own
+                raise
+            return function()
+        finally:
+            self._calls.discard(answer)
+
     def serve_weights(self, weights_seq_no: int) -> None:
         """Serve the weights loaded last, from the next batch on; returns when that is so."""
-        swapped: concurrent.futures.Future[None] = concurrent.futures.Future()
-
-        def swap() -> None:
-            self.core.serve_weights(weights_seq_no)
-            swapped.set_result(None)
-
-        self._post(swap)
-        while not self._stopped.is_set():  # a loop that stops now will never swap
-            with contextlib.suppress(TimeoutError):
-                return swapped.result(timeout=1.0)
+        self.call(lambda: self.core.serve_weights(weights_seq_no))
 
     def report_training(self, report: TrainingReport) -> None:
         """Take the newest training iteration for GetStats."""
@@ -151,6 +166,8 @@ class Front:
             self._loop.run_forever()
         finally:
             self._loop.close()
+            for call in list(self._calls):
+                call.cancel()  # who made it goes on alone
             self._stopped.set()
 
     async def _start(self) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import logging
 import os
 import sys
 import threading
 from collections.abc import Callable, Collection
-from typing import Any
+from typing import Any, TypeVar
 
 import gymnasium as gym
 import ray
@@ -28,20 +29,19 @@ from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.utils.checkpoints import Checkpointable
 from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME, WEIGHTS_SEQ_NO
 
-from .action_form import ActionForm
-from .array_policy import ArrayPolicy
 from .config import ServingConfig
 from .core import EpisodeCore
 from .driver_link import follow_driver, leave_at_once
 from .front import Front
-from .inference import PolicyNet
 from .log_setup import log_to
-from .policy import Policy
+from .policy_choice import make_policy
 from .runner_metrics import log_samples
 from .segments import EpisodeList, SegmentBlock, episodes_of
 from .training_report import TrainingReport
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 _SWITCH_INTERVAL_S = 0.001  # Python's 5 ms would let `sample()` hold up an action for that long
 
@@ -82,13 +82,12 @@ class ExternalEnvRunner(EnvRunner, Checkpointable):
         self._env_thread_error: list[BaseException] = []
         self._serving_config = ServingConfig.from_env_config(self.config.env_config)
         serves = not self.config.in_evaluation and (self._index > 0 or self.config.num_env_runners == 0)
-        self._refuse_connectors()
         if serves and self._index > 0:
             log_to(self._serving_config.log_level)
         if serves:
             self.env = self._make_external_env(kwargs.get("env_creator"))
-        self._spaces = self._find_spaces(kwargs.get("spaces"))
-        observation_space, action_space = self._spaces
+        observation_space, action_space = self._spaces = self._find_spaces(kwargs.get("spaces"))
+        self._env_to_module: Any = None
         self._env_to_module = self.config.build_env_to_module_connector(spaces=self.get_spaces())
         self._module_to_env = self.config.build_module_to_env_connector(spaces=self.get_spaces())
         self.module: TorchRLModule = self.config.get_rl_module_spec(spaces=self.get_spaces(), inference_only=True).build()
@@ -106,14 +105,6 @@ class ExternalEnvRunner(EnvRunner, Checkpointable):
             raise ValueError(f"environment: expected an ExternalEnv class or none at all, received {type(env).__name__}")
         return env
 
-    def _refuse_connectors(self) -> None:
-        """Refuse what would silently change what is learned: the serving path has array code for RLlib's default connectors only."""
-        for name in ("env_to_module_connector", "module_to_env_connector"):
-            if getattr(self.config, f"_{name}") is not None:
-                raise ValueError(
-                    f"env_runners.{name}: expected none, for only RLlib's default connectors are served; transform in the client"
-                )
-
     def _find_spaces(self, spaces: dict[str, Any] | None) -> tuple[gym.Space[Any], gym.Space[Any]]:
         if self.config.observation_space is not None and self.config.action_space is not None:
             return self.config.observation_space, self.config.action_space
@@ -126,7 +117,9 @@ class ExternalEnvRunner(EnvRunner, Checkpointable):
 
     def _serve(self, observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> None:
         config = self._serving_config
-        policy = self._policy = self._make_policy(observation_space, action_space)
+        policy = self._policy = make_policy(
+            self.config, self.module, self._env_to_module, self._module_to_env, observation_space, action_space, self._seed
+        )
 
         def make_core() -> EpisodeCore:
             return EpisodeCore(policy, observation_space, action_space, config.episodes, config.hand_off, self._fragment_steps())
@@ -142,22 +135,6 @@ class ExternalEnvRunner(EnvRunner, Checkpointable):
             self._prepare_process()
         if config.driver_link is not None:
             self._stop_following = follow_driver(config.driver_link, self.drain, leave_at_once, self._revive)
-
-    def _make_policy(self, observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> Policy:
-        form = ActionForm(action_space, normalize=self.config.normalize_actions, clip=self.config.clip_actions)
-        net = PolicyNet(self.module, explore=bool(self.config.explore))
-        # A replay buffer may begin a sequence at any step, the other learners only at every max_seq_len-th.
-        replays = getattr(self.config, "replay_buffer_config", None) is not None
-        state_every = 1 if replays else int(self.module.model_config.get("max_seq_len", 20))
-        return ArrayPolicy(
-            net,
-            form,
-            observation_space,
-            action_space,
-            lookback=self.config.episode_lookback_horizon,
-            state_every=state_every,
-            seed=self._seed,
-        )
 
     def open(self) -> None:
         """Listen on the configured address. A second call, or one to an instance whose environment decides the address, does nothing.
@@ -265,6 +242,7 @@ class ExternalEnvRunner(EnvRunner, Checkpointable):
         want = num_timesteps or self._fragment_steps()
         blocks: list[SegmentBlock] = self._front.sample(want, self._serving_config.hand_off.sample_wait_s)
         self.num_env_steps_sampled_lifetime += sum(block.steps for block in blocks)
+        self._count_steps()
         log_samples(self.metrics, self.config, blocks, self._front.core.statistics)
         return EpisodeList(blocks) if self._index > 0 else episodes_of(blocks)
 
@@ -278,7 +256,10 @@ class ExternalEnvRunner(EnvRunner, Checkpointable):
 
     def get_spaces(self) -> dict[str, tuple[gym.Space[Any], gym.Space[Any]]]:
         """Return the spaces under the names that RLlib's connectors and modules look for."""
-        return {INPUT_ENV_SPACES: self._spaces, INPUT_ENV_SINGLE_SPACES: self._spaces, DEFAULT_MODULE_ID: self._spaces}
+        observation_space, action_space = self._spaces
+        if self._env_to_module is not None:
+            observation_space = self._env_to_module.observation_space
+        return {INPUT_ENV_SPACES: self._spaces, INPUT_ENV_SINGLE_SPACES: self._spaces, DEFAULT_MODULE_ID: (observation_space, action_space)}
 
     def get_state(
         self,
@@ -301,7 +282,7 @@ class ExternalEnvRunner(EnvRunner, Checkpointable):
             (COMPONENT_MODULE_TO_ENV_CONNECTOR, self._module_to_env),
         ):
             if self._check_component(name, components, not_components):
-                state[name] = connector.get_state()
+                state[name] = self._where_it_serves(connector.get_state)
         return state
 
     def set_state(self, state: dict[str, Any]) -> None:
@@ -315,11 +296,12 @@ class ExternalEnvRunner(EnvRunner, Checkpointable):
                 (COMPONENT_MODULE_TO_ENV_CONNECTOR, self._module_to_env),
             ):
                 if name in state:
-                    connector.set_state(state[name])
+                    self._where_it_serves(functools.partial(connector.set_state, state[name]))
             if COMPONENT_RL_MODULE in state:
                 self._take_weights(state[COMPONENT_RL_MODULE], int(state.get(WEIGHTS_SEQ_NO, 0)))
             if NUM_ENV_STEPS_SAMPLED_LIFETIME in state:
                 self.num_env_steps_sampled_lifetime = state[NUM_ENV_STEPS_SAMPLED_LIFETIME]
+                self._count_steps()
 
     def assert_healthy(self) -> None:
         """Check that construction went through."""
@@ -344,6 +326,16 @@ class ExternalEnvRunner(EnvRunner, Checkpointable):
             (COMPONENT_ENV_TO_MODULE_CONNECTOR, self._env_to_module),
             (COMPONENT_MODULE_TO_ENV_CONNECTOR, self._module_to_env),
         ]
+
+    # What serves ---------------------------------------------------------------------------------------------------------------------
+
+    def _where_it_serves(self, function: Callable[[], T]) -> T:
+        """Call a function of something that the loop thread owns, on the loop thread."""
+        return self._front.call(function) if self._front is not None else function()
+
+    def _count_steps(self) -> None:
+        if self._front is not None:
+            self._policy.count_steps(self.num_env_steps_sampled_lifetime)
 
     # Weights -------------------------------------------------------------------------------------------------------------------------
 
