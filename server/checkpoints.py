@@ -21,8 +21,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from .config import SpacesConfig, space_from_config
+from .config import SpacesConfig
 from .folder_lock import FolderLock
+from .space_tables import space_from_config
 from .training_report import Progress
 
 logger = logging.getLogger(__name__)

@@ -7,15 +7,17 @@ Every value is checked here, before Ray, torch or a socket is touched. The defau
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
 import gymnasium as gym
-import numpy as np
 
 from policyserver.endpoints import parse_address
+
+from .action_form import ActionForm, UnsupportedSpaceError
+from .space_tables import space_from_config
 
 
 def _at_least(name: str, value: float, least: float) -> None:
@@ -118,7 +120,10 @@ class SpacesConfig:
 
     def __post_init__(self) -> None:
         space_from_config(self.observation, "observation")
-        space_from_config(self.action, "action")
+        try:
+            ActionForm(space_from_config(self.action, "action"), normalize=True, clip=False)
+        except UnsupportedSpaceError as error:
+            raise ValueError(f"action: {error}") from error
 
     @property
     def observation_space(self) -> gym.Space[Any]:
@@ -315,64 +320,3 @@ class ServingConfig:
 
 
 _ENV_CONFIG_KEY = "policy_server"
-
-_SPACE_KEYS = {
-    "Box": ({"low", "high", "shape"}, {"dtype"}),
-    "Discrete": ({"n"}, {"start"}),
-    "MultiDiscrete": ({"nvec"}, set()),
-    "MultiBinary": ({"n"}, set()),
-    "Dict": ({"spaces"}, set()),
-    "Tuple": ({"spaces"}, set()),
-}
-
-
-def space_from_config(table: Mapping[str, Any], where: str) -> gym.Space[Any]:
-    """Build a Gymnasium space from its table.
-
-    Args:
-        table: `type` (Box, Discrete, MultiDiscrete, MultiBinary, Dict or Tuple) and the arguments of that space; the `spaces` of a
-            Dict are a table of tables, those of a Tuple a list of tables.
-        where: Name of the table in error messages, e.g. "observation".
-
-    Raises:
-        ValueError: If a key is missing, unknown or has a wrong value.
-    """
-    if not isinstance(table, Mapping):
-        raise ValueError(f"{where}: expected a table with a `type`, got {table!r}")
-    kind = table.get("type")
-    if kind not in _SPACE_KEYS:
-        raise ValueError(f"{where}.type: expected one of {', '.join(_SPACE_KEYS)}, got {kind!r}")
-    required, optional = _SPACE_KEYS[kind]
-    given = set(table) - {"type"}
-    if missing := sorted(required - given):
-        raise ValueError(f"{where}: a {kind} needs {', '.join(sorted(required))}; missing: {', '.join(missing)}")
-    if unknown := sorted(given - required - optional):
-        raise ValueError(f"{where}.{unknown[0]}: unknown key of a {kind}, expected {', '.join(sorted(required | optional))}")
-    try:
-        return _space(kind, table, where)
-    except (TypeError, ValueError, AssertionError) as error:
-        if str(error).startswith(where):
-            raise
-        raise ValueError(f"{where}: expected a valid {kind}, got {dict(table)!r} ({error})") from error
-
-
-def _space(kind: str, table: Mapping[str, Any], where: str) -> gym.Space[Any]:
-    if kind == "Box":
-        dtype = np.dtype(table.get("dtype", "float32"))
-        shape = tuple(int(size) for size in table["shape"])
-        low, high = (np.broadcast_to(np.asarray(table[side], dtype), shape) for side in ("low", "high"))
-        return gym.spaces.Box(low, high, shape, dtype.type)
-    if kind == "Discrete":
-        return gym.spaces.Discrete(table["n"], start=table.get("start", 0))
-    if kind == "MultiDiscrete":
-        return gym.spaces.MultiDiscrete(table["nvec"])
-    if kind == "MultiBinary":
-        return gym.spaces.MultiBinary(table["n"])
-    children = table["spaces"]
-    if kind == "Dict":
-        if not isinstance(children, Mapping):
-            raise ValueError(f"{where}.spaces: expected a table of tables, got {children!r}")
-        return gym.spaces.Dict({key: space_from_config(child, f"{where}.spaces.{key}") for key, child in children.items()})
-    if not isinstance(children, Sequence) or isinstance(children, str):
-        raise ValueError(f"{where}.spaces: expected a list of tables, got {children!r}")
-    return gym.spaces.Tuple([space_from_config(child, f"{where}.spaces[{index}]") for index, child in enumerate(children)])

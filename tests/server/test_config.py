@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from policyserver.settings import SettingsError, dump_toml, load
-from server.config import ListenConfig, ServerConfig, ServingConfig, space_from_config
+from server.config import ListenConfig, ServerConfig, ServingConfig
 
 BOX = {"type": "Box", "low": -1.0, "high": 1.0, "shape": [2]}
 
@@ -61,46 +61,6 @@ def test_a_key_of_the_file_replaces_one_default_of_the_algorithm_and_leaves_the_
 
 def test_the_defaults_of_ppo_are_not_those_of_another_algorithm() -> None:
     assert load(ServerConfig, None, {"algorithm.name": "SAC"}).algorithm.methods == {}
-
-
-def test_nested_spaces_are_built_from_tables() -> None:
-    table = {
-        "type": "Dict",
-        "spaces": {
-            "price": {"type": "Box", "low": [0.0, -1.0], "high": [1.0, float("inf")], "shape": [2], "dtype": "float64"},
-            "flags": {"type": "Tuple", "spaces": [{"type": "MultiBinary", "n": 3}, {"type": "MultiDiscrete", "nvec": [2, 4]}]},
-            "day": {"type": "Discrete", "n": 7, "start": 1},
-        },
-    }
-    expected = gym.spaces.Dict(
-        {
-            "price": gym.spaces.Box(np.array([0.0, -1.0]), np.array([1.0, np.inf]), dtype=np.float64),
-            "flags": gym.spaces.Tuple([gym.spaces.MultiBinary(3), gym.spaces.MultiDiscrete([2, 4])]),
-            "day": gym.spaces.Discrete(7, start=1),
-        }
-    )
-    assert space_from_config(table, "observation") == expected
-
-
-@pytest.mark.parametrize(
-    ("table", "message"),
-    [
-        ({}, "observation.type: expected one of Box"),
-        ({"type": "Text"}, "got 'Text'"),
-        ({"type": "Box", "low": 0.0, "high": 1.0}, "missing: shape"),
-        ({**BOX, "size": 3}, "observation.size: unknown key of a Box"),
-        ({**BOX, "low": "x"}, "expected a valid Box"),
-        ({**BOX, "dtype": "float31"}, "expected a valid Box"),
-        ({"type": "Discrete", "n": 0}, "expected a valid Discrete"),
-        ({"type": "Dict", "spaces": {"a": {"type": "Discrete"}}}, "observation.spaces.a: a Discrete needs n"),
-        ({"type": "Tuple", "spaces": {"a": BOX}}, "observation.spaces: expected a list"),
-        ("Box", "expected a table"),
-    ],
-)
-def test_a_wrong_space_is_refused_by_its_place_in_the_file(table: Any, message: str) -> None:
-    with pytest.raises(ValueError, match="observation") as refused:
-        space_from_config(table, "observation")
-    assert message in str(refused.value)
 
 
 def test_a_serving_actor_gets_its_part_through_env_config() -> None:
