@@ -54,12 +54,13 @@ class PolicyNet:
         Returns:
             What the module gives, likewise.
         """
+        # The public methods would walk the whole module for each batch, to put it into the mode that it is in already.
         with torch.inference_mode():
             if self.explore:
-                out = self.module.forward_exploration(columns, t=self._steps_sampled_lifetime)
+                out: dict[str, Any] = self.module._forward_exploration(columns, t=self._steps_sampled_lifetime)
             else:
-                out = self.module.forward_inference(columns)
-        return dict(out)
+                out = self.module._forward_inference(columns)
+        return out
 
     def load_spare(self, state_dict: Mapping[str, torch.Tensor]) -> None:
         """Load weights into the spare copy. Called from another thread than `swap`, never both at once."""
