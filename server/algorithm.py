@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from policyserver.settings import SettingsError
 
 from .config import ServerConfig, ServingConfig
+from .standard_connectors import add_standard_connectors
 
 if TYPE_CHECKING:
     from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
@@ -47,6 +48,15 @@ def algorithm_config(config: ServerConfig, *, driver_link: Path | None = None, e
     _apply_serving_defaults(built, config, env_runner_class)
     tables = config.algorithm.methods
     serving = ServingConfig(config.listen, config.episodes, config.hand_off, driver_link, opens_itself=False, log_level=config.log_level)
+    own_module = _own_module(config.algorithm.rl_module)
+    if own_module is not None:
+        tables["rl_module"] = {**tables["rl_module"], "rl_module_spec": own_module}
+        del tables["rl_module"]["module_class"]
+        tables["rl_module"].pop("model_config", None)
+    try:
+        add_standard_connectors(built, config.connectors, config.spaces.observation_space, own_module=own_module is not None)
+    except ValueError as error:
+        raise SettingsError("connectors", "", str(error)) from error
     environment = tables.setdefault("environment", {})
     environment["env_config"] = {**environment.get("env_config", {}), **serving.to_env_config()}
     for method, table in tables.items():
@@ -134,6 +144,20 @@ def _model_config(table: Any, name: str) -> Any:
         if key not in known:
             raise SettingsError(f"{name}.{key}", "", f"unknown field of RLlib's DefaultModelConfig; known: {', '.join(sorted(known))}")
     return DefaultModelConfig(**{key: _resolve(value, f"{name}.{key}") for key, value in table.items()})
+
+
+def _own_module(table: dict[str, Any]) -> Any:
+    """Make the spec of an RLModule that the configuration names by its class; None if it names none."""
+    if "module_class" not in table:
+        return None
+    from ray.rllib.core.rl_module.rl_module import RLModule, RLModuleSpec
+
+    name = "algorithm.rl_module.module_class"
+    module_class = _resolve(table["module_class"], name)
+    if not (isinstance(module_class, type) and issubclass(module_class, RLModule)):
+        raise SettingsError(name, "", f'expected an RLModule, as "python:package.module.Class", got {table["module_class"]!r}')
+    model_config = _resolve(table.get("model_config", {}), "algorithm.rl_module.model_config")
+    return RLModuleSpec(module_class=module_class, model_config=dict(model_config))
 
 
 def _resolve(value: Any, name: str) -> Any:

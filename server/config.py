@@ -18,6 +18,7 @@ from policyserver.endpoints import parse_address
 
 from .action_form import ActionForm, UnsupportedSpaceError
 from .space_tables import space_from_config
+from .standard_connectors import ConnectorsConfig
 
 
 def _at_least(name: str, value: float, least: float) -> None:
@@ -166,7 +167,10 @@ class AlgorithmSection:
     training: dict[str, Any] = field(default_factory=dict)
     """Arguments of `AlgorithmConfig.training`, e.g. `lr`."""
     rl_module: dict[str, Any] = field(default_factory=dict)
-    """Arguments of `AlgorithmConfig.rl_module`; its `model_config` takes the fields of RLlib's DefaultModelConfig."""
+    """Arguments of `AlgorithmConfig.rl_module`; its `model_config` takes the fields of RLlib's DefaultModelConfig.
+
+    `module_class = "python:package.module.Class"` is an RLModule of your own instead, whose `model_config` takes any keys.
+    """
     learners: dict[str, Any] = field(default_factory=dict)
     """Arguments of `AlgorithmConfig.learners`."""
     env_runners: dict[str, Any] = field(default_factory=dict)
@@ -266,6 +270,8 @@ class ServerConfig:
     """How completed steps reach the learner."""
     spaces: SpacesConfig = field(default_factory=SpacesConfig)
     """What an observation and an action are."""
+    connectors: ConnectorsConfig = field(default_factory=ConnectorsConfig)
+    """What happens to an observation before the net sees it."""
     algorithm: AlgorithmSection = field(default_factory=AlgorithmSection)
     """The RLlib algorithm and its settings."""
     learner: LearnerConfig = field(default_factory=LearnerConfig)

@@ -1,0 +1,74 @@
+"""RLlib's usual connectors by name, for a configuration file: what happens to an observation before the net sees it."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import gymnasium as gym
+
+if TYPE_CHECKING:
+    from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+    from ray.rllib.connectors.connector_v2 import ConnectorV2
+
+
+@dataclass(frozen=True)
+class ConnectorsConfig:
+    """What happens to an observation before the net sees it; other connectors are given by `algorithm.env_runners`."""
+
+    flatten: Literal["auto", "always", "never"] = "auto"
+    """Whether observations are made one vector, discrete parts one-hot. `auto`: if RLlib's default nets can't take them as they are."""
+    mean_std_filter: bool = False
+    """Whether observations are normalized by their running mean and standard deviation, and clipped to 10 of them."""
+    num_frames: int = 1
+    """How many of the newest observations the net sees at once; more than 1 is for images of one channel, shape (height, width, 1)."""
+
+    def __post_init__(self) -> None:
+        if self.num_frames < 1:
+            raise ValueError(f"num_frames: expected at least 1, got {self.num_frames!r}")
+        if self.num_frames > 1 and (self.flatten == "always" or self.mean_std_filter):
+            raise ValueError("num_frames: expected 1 together with flatten or mean_std_filter, for frames are stacked as they come")
+
+
+def add_standard_connectors(
+    built: AlgorithmConfig, config: ConnectorsConfig, observation_space: gym.Space[Any], *, own_module: bool
+) -> None:
+    """Set the connectors in an AlgorithmConfig, if the configuration asks for any.
+
+    Args:
+        built: What is changed.
+        config: What is asked for.
+        observation_space: What clients send.
+        own_module: Whether the RLModule is the user's, which takes any space; then `auto` leaves observations alone.
+
+    Raises:
+        ValueError: Frames of this space can't be stacked.
+    """
+    image = isinstance(observation_space, gym.spaces.Box) and len(observation_space.shape) == 3
+    vector = isinstance(observation_space, gym.spaces.Box) and len(observation_space.shape) == 1
+    flatten = config.flatten == "always" or (config.flatten == "auto" and not (own_module or image or vector))
+    if config.num_frames > 1:
+        if not (image and observation_space.shape[-1] == 1):  # type: ignore[index]
+            raise ValueError(f"num_frames: expected 1 unless observations are images of shape (height, width, 1), got {observation_space}")
+        built.training(learner_connector=functools.partial(_learner_connectors, config.num_frames))
+    pieces = [name for name, wanted in (("flatten", flatten), ("mean_std", config.mean_std_filter)) if wanted]
+    if pieces or config.num_frames > 1:
+        built.env_runners(env_to_module_connector=functools.partial(_env_to_module_connectors, tuple(pieces), config.num_frames))
+
+
+def _env_to_module_connectors(pieces: tuple[str, ...], num_frames: int, env: Any, spaces: Any, device: Any) -> list[ConnectorV2]:
+    from ray.rllib.connectors.env_to_module import FlattenObservations, MeanStdFilter
+    from ray.rllib.connectors.env_to_module.frame_stacking import FrameStackingEnvToModule
+
+    make: dict[str, Callable[[], ConnectorV2]] = {"flatten": FlattenObservations, "mean_std": MeanStdFilter}
+    made = [make[name]() for name in pieces]
+    return [*made, FrameStackingEnvToModule(num_frames=num_frames)] if num_frames > 1 else made
+
+
+def _learner_connectors(num_frames: int, observation_space: Any, action_space: Any) -> ConnectorV2:
+    from ray.rllib.connectors.learner.frame_stacking import FrameStackingLearner
+
+    connector: ConnectorV2 = FrameStackingLearner(num_frames=num_frames)
+    return connector
