@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import gymnasium as gym
@@ -15,8 +16,10 @@ from policyserver.spaces import Leaf
 Array = npt.NDArray[Any]
 Mask = npt.NDArray[np.bool_]
 
-# Odd 64-bit multipliers for the content hash; fixed, so that equal rows hash equally for the life of the process.
-_MULTIPLIERS = np.random.default_rng(0).integers(0, 2**63, 4096, np.uint64) * np.uint64(2) + np.uint64(1)
+_NONE = np.empty(0, np.int64)
+_WIDE_BYTES = 256  # from here on Python's own hash of a row is the faster one
+_MULTIPLIERS = np.random.default_rng(0).integers(0, 2**63, _WIDE_BYTES // 8, np.uint64) * np.uint64(2) + np.uint64(1)
+_OFFSET = np.uint64(0x9E3779B97F4A7C15)
 _START, _GIVEN, _OVERRIDE = int(StepFlag.START), int(StepFlag.ACTION_GIVEN), int(StepFlag.OVERRIDE)
 _END, _DISABLED = int(StepFlag.END), int(StepFlag.TRAINING_DISABLED)
 _TERMINATED = int(StepFlag.TERMINATED)
@@ -29,19 +32,16 @@ class LeafCheck:
     def __init__(self, leaf: Leaf, reason: str) -> None:
         self._leaf = leaf
         self._reason = reason
-        self._low: Array
-        self._high: Array
-        space: gym.Space[Any] = leaf.space
-        if isinstance(space, gym.spaces.Box):
-            self._low, self._high = np.asarray(space.low), np.asarray(space.high)
-        elif isinstance(space, gym.spaces.Discrete):
-            self._low, self._high = np.asarray(int(space.start)), np.asarray(int(space.start) + int(space.n) - 1)
-        elif isinstance(space, gym.spaces.MultiDiscrete):
-            start = np.asarray(space.start, np.int64)
-            self._low, self._high = start, start + np.asarray(space.nvec, np.int64) - 1
-        else:
-            self._low, self._high = np.asarray(0), np.asarray(1)
-        self._may_be_nan = leaf.dtype.kind == "f"
+        low, high = self._said = _bounds(leaf.space)
+        # What is compared: bounds of the leaf's own dtype, as one number where they are the same everywhere. Between the largest finite
+        # floats there is no infinity, and nothing compares to NaN.
+        lowest, highest = _limits(leaf.dtype)
+        self._low: Any = np.maximum(low, lowest).astype(leaf.dtype)
+        self._high: Any = np.minimum(high, highest).astype(leaf.dtype)
+        self._is_always_inside = leaf.dtype.kind != "f" and bool((self._low == lowest).all() and (self._high == highest).all())
+        self._is_uniform = low.size > 0 and bool((low == low.flat[0]).all() and (high == high.flat[0]).all())
+        if self._is_uniform:
+            self._low, self._high = self._low.flat[0], self._high.flat[0]
 
     def column(self, array: Array, rows: int) -> InvalidInputError | None:
         """Say what is wrong with a column's shape or dtype, if anything is."""
@@ -55,20 +55,23 @@ class LeafCheck:
 
     def bad_rows(self, array: Array) -> npt.NDArray[np.int64]:
         """Return the rows that are not finite or lie outside the space."""
-        inside = (array >= self._low) & (array <= self._high)
-        if self._may_be_nan:
-            inside &= np.isfinite(array)
-        if inside.all():
-            return np.empty(0, np.int64)
+        if self._is_always_inside or not array.size:
+            return _NONE
+        if self._is_uniform and self._low <= np.minimum.reduce(array, axis=None) and np.maximum.reduce(array, axis=None) <= self._high:
+            return _NONE
+        inside = self._inside(array)
         return np.flatnonzero(~inside.reshape(len(array), -1).all(axis=1))
 
     def value_error(self, value: Array) -> InvalidInputError:
         """Say why one row's value is refused."""
-        element = np.argwhere(~((value >= self._low) & (value <= self._high) & np.isfinite(value)))[0]
-        where = tuple(element.tolist())
-        low, high = (np.broadcast_to(bound, value.shape)[where] for bound in (self._low, self._high))
-        index = f"[{', '.join(map(str, where))}]" if where else ""
-        return self._error(f"expected finite values from {low} to {high}, received {value[where]}{' at ' + index if index else ''}")
+        where = tuple(np.argwhere(~self._inside(value))[0].tolist())
+        low, high = (np.broadcast_to(bound, value.shape)[where] for bound in self._said)
+        index = f" at [{', '.join(map(str, where))}]" if where else ""
+        return self._error(f"expected finite values from {low} to {high}, received {value[where]}{index}")
+
+    def _inside(self, array: Array) -> Mask:
+        inside: Mask = (array >= self._low) & (array <= self._high)
+        return inside
 
     def _error(self, text: str) -> InvalidInputError:
         return InvalidInputError(f"{self._leaf.path}: {text}", reason=self._reason, field=self._leaf.path)
@@ -111,25 +114,46 @@ def content_hashes(observations: list[Array], flags: Array, rewards: Array, give
     Returns:
         uint64[n].
     """
-    hashes: Array = flags.astype(np.uint64) * _MULTIPLIERS[0] + np.ascontiguousarray(rewards).view(np.uint64) * _MULTIPLIERS[1]
-    for index, leaf in enumerate(observations):
-        hashes += _row_hashes(leaf) * _MULTIPLIERS[2 + index % 64]
-    for leaf in given_actions:
-        if given.size:
-            hashes[given] += _row_hashes(leaf)
+    hashes = _row_hashes([rewards, flags, *observations])
+    if given.size:
+        hashes[given] += _row_hashes(given_actions)
     return hashes
 
 
-def _row_hashes(array: Array) -> Array:
-    """Hash the bytes of each row, uint64[n]: a product with fixed odd numbers, folded so that every bit matters."""
-    rows = len(array)
-    flat = np.ascontiguousarray(array).reshape(rows, -1).view(np.uint8) if array.size else np.zeros((rows, 1), np.uint8)
-    width = flat.shape[1]
-    words = flat.view(np.uint32) if width % 4 == 0 else flat
-    columns = words.shape[1]
-    multipliers = np.resize(_MULTIPLIERS, columns) if columns > len(_MULTIPLIERS) else _MULTIPLIERS[:columns]
-    mixed = words.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
-    mixed ^= mixed >> np.uint64(15)
-    sums = (mixed * multipliers).sum(axis=1, dtype=np.uint64)
+def _row_hashes(columns: list[Array]) -> Array:
+    """Hash the bytes of each row, uint64[n]. Equal rows hash equally for the life of the process, whatever stands beside them."""
+    rows = len(columns[0])
+    parts = [np.ascontiguousarray(column).reshape(rows, math.prod(column.shape[1:])).view(np.uint8) for column in columns]
+    width = sum(part.shape[1] for part in parts)
+    if width > _WIDE_BYTES:
+        data = np.concatenate(parts, axis=1).tobytes()
+        return np.array([hash(data[first : first + width]) for first in range(0, len(data), width)], np.int64).view(np.uint64)
+    if missing := -width % 8:
+        parts.append(np.zeros((rows, missing), np.uint8))
+    # A product with fixed odd numbers, folded so that every bit matters.
+    mixed = np.concatenate(parts, axis=1).view(np.uint64) + _OFFSET
+    mixed ^= mixed >> np.uint64(32)
+    sums = (mixed * _MULTIPLIERS[: mixed.shape[1]]).sum(axis=1, dtype=np.uint64)
     folded: Array = sums ^ (sums >> np.uint64(29))
     return folded
+
+
+def _bounds(space: gym.Space[Any]) -> tuple[Array, Array]:
+    """Return the least and the greatest value of each element of a leaf."""
+    match space:
+        case gym.spaces.Box():
+            return space.low, space.high
+        case gym.spaces.Discrete():
+            return np.asarray(int(space.start)), np.asarray(int(space.start) + int(space.n) - 1)
+        case gym.spaces.MultiDiscrete():
+            start = space.start.astype(np.int64)
+            return start, start + space.nvec.astype(np.int64) - 1
+    return np.asarray(0), np.asarray(1)
+
+
+def _limits(dtype: np.dtype[Any]) -> tuple[Any, Any]:
+    """Return the least and the greatest finite number of a dtype."""
+    if dtype.kind == "b":
+        return False, True
+    limits = np.finfo(dtype) if dtype.kind == "f" else np.iinfo(dtype)
+    return limits.min, limits.max

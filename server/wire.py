@@ -54,7 +54,7 @@ def decode_info(text: str, field: str) -> dict[str, Any]:
     """
     try:
         info = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise WireError(f"{field}: expected a JSON object, received {text[:80]!r} ({error})", field=field) from error
     if not isinstance(info, dict):
         raise WireError(f"{field}: expected a JSON object, received {text[:80]!r}", field=field)

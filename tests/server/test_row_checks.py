@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from policyserver.flags import StepFlag
-from policyserver.spaces import leaves
+from policyserver.spaces import flatten, leaves, unflatten
 from server.batch import malformed
 from server.row_checks import LeafCheck, bad_flags, content_hashes
+from tests.policyserver.space_strategies import LEAVES, PROPERTY, SPACES, samples
 from tests.server.core_harness import ACTION, OBSERVATION, Row, observation, pack, start
 
 
@@ -20,7 +21,7 @@ def check_of(space: gym.Space[Any]) -> LeafCheck:
     return LeafCheck(leaves(space, "observation")[0], "BAD_OBSERVATION")
 
 
-SPACES: list[tuple[gym.Space[Any], list[Any], list[Any]]] = [
+MEMBERS: list[tuple[gym.Space[Any], list[Any], list[Any]]] = [
     (gym.spaces.Box(-1.0, 2.0, (), np.float32), [-1.0, 0.0, 2.0], [-1.1, 2.1, np.nan, np.inf, -np.inf]),
     (gym.spaces.Box(-np.inf, np.inf, (), np.float64), [-1e300, 0.0, 1e300], [np.nan, np.inf, -np.inf]),
     (gym.spaces.Box(0, 255, (), np.uint8), [0, 255], []),
@@ -31,7 +32,7 @@ SPACES: list[tuple[gym.Space[Any], list[Any], list[Any]]] = [
 ]
 
 
-@pytest.mark.parametrize(("space", "good", "bad"), SPACES, ids=[str(space) for space, _, _ in SPACES])
+@pytest.mark.parametrize(("space", "good", "bad"), MEMBERS, ids=[str(space) for space, _, _ in MEMBERS])
 def test_rows_outside_the_space_are_found_and_no_others(space: gym.Space[Any], good: list[Any], bad: list[Any]) -> None:
     values = np.array([*good, *bad, *good], leaves(space, "observation")[0].dtype)
     check = check_of(space)
@@ -41,6 +42,50 @@ def test_rows_outside_the_space_are_found_and_no_others(space: gym.Space[Any], g
         error = check.value_error(values[row])
         assert error.field == "observation"
         assert "received" in error.message
+
+
+@PROPERTY
+@given(LEAVES, st.integers(0, 1000))
+def test_exactly_the_members_of_a_space_that_are_finite_pass(space: gym.Space[Any], seed: int) -> None:
+    (leaf,) = leaves(space)
+    members = [flatten(space, value)[0] for value in samples(space, 3, seed)]
+    random = np.random.default_rng(seed)
+    if leaf.dtype.kind == "f":
+        anything = random.choice([-np.inf, -1e30, -3.0, 0.0, 4.0, 1e30, np.inf, np.nan], (8, *leaf.shape)).astype(leaf.dtype)
+    else:
+        low, high = (0, 1) if leaf.dtype.kind == "b" else (np.iinfo(leaf.dtype).min, np.iinfo(leaf.dtype).max)
+        anything = random.integers(low, high, (8, *leaf.shape), leaf.dtype, endpoint=True)
+    close = np.stack(members) + np.ones(leaf.shape, leaf.dtype) if leaf.dtype.kind in "iu" else np.stack(members)
+    rows = np.concatenate([np.stack(members), anything, close])
+    check = check_of(space)
+    bad = [
+        row for row, value in enumerate(rows) if not (np.isfinite(value).all() and space.contains(unflatten(space, [np.asarray(value)])))
+    ]
+    assert check.bad_rows(rows).tolist() == bad
+    for row in bad:
+        assert "received" in check.value_error(rows[row]).message
+    assert check.bad_rows(rows[:0]).tolist() == []
+
+
+def test_a_refused_value_is_named_by_its_leaf_and_its_place_there() -> None:
+    space = gym.spaces.Dict(
+        a=gym.spaces.Tuple([gym.spaces.Box(0, 9, (2, 2), np.uint8), gym.spaces.MultiDiscrete([3, 2], start=[0, 5])]),
+        b=gym.spaces.Box(np.array([-np.inf, 0.0]), np.array([0.0, np.inf]), dtype=np.float64),
+        c=gym.spaces.Discrete(5, start=250, dtype=np.uint8),
+        d=gym.spaces.MultiBinary([2, 2]),
+    )
+    wrong: list[tuple[Any, str]] = [
+        (np.array([[0, 9], [10, 0]], np.uint8), "observation['a'][0]: expected finite values from 0 to 9, received 10 at [1, 0]"),
+        (np.array([2, 7]), "observation['a'][1]: expected finite values from 5 to 6, received 7 at [1]"),
+        (np.array([-1e300, np.inf]), "observation['b']: expected finite values from 0.0 to inf, received inf at [1]"),
+        (np.uint8(249), "observation['c']: expected finite values from 250 to 254, received 249"),
+        (np.array([[0, 1], [1, -1]], np.int8), "observation['d']: expected finite values from 0 to 1, received -1 at [1, 1]"),
+    ]
+    for leaf, (value, message) in zip(leaves(space), wrong, strict=True):
+        check = LeafCheck(leaf, "BAD_OBSERVATION")
+        assert check.bad_rows(np.stack([value])).tolist() == [0]
+        error = check.value_error(value)
+        assert (error.message, error.field, error.reason) == (message, leaf.path, "BAD_OBSERVATION")
 
 
 @pytest.mark.parametrize(
@@ -116,6 +161,45 @@ def test_a_single_changed_bit_changes_the_hash(values: Any, element: int, bit: i
     changed.view(np.uint32)[element] ^= np.uint32(1 << bit)
     first, second = hashes_of(Row(observation=values), Row(observation=changed))
     assert first != second
+
+
+def one_hash(*leaves_: Any) -> int:
+    """The hash of a row that consists of these leaves."""
+    zeros = np.zeros(1, np.uint8), np.zeros(1)
+    return int(content_hashes([np.stack([leaf]) for leaf in leaves_], *zeros, np.empty(0, np.int64), [])[0])
+
+
+@PROPERTY
+@given(SPACES, st.integers(0, 1000), st.data())
+def test_a_changed_byte_of_any_leaf_of_any_space_changes_the_hash(space: gym.Space[Any], seed: int, data: st.DataObject) -> None:
+    values = flatten(space, samples(space, 1, seed)[0])
+    assert one_hash(*values) == one_hash(*(value.copy() for value in values))
+    places = [(index, byte) for index, value in enumerate(values) for byte in range(value.nbytes)]
+    if not places:
+        return
+    changed, byte = data.draw(st.sampled_from(places))
+    flipped = bytearray(values[changed].tobytes())
+    flipped[byte] ^= data.draw(st.integers(1, 255))
+    if values[changed].dtype == np.bool_:
+        flipped[byte] &= 1
+    other = np.frombuffer(flipped, values[changed].dtype).reshape(values[changed].shape)
+    assert (one_hash(*values[:changed], other, *values[changed + 1 :]) != one_hash(*values)) == (
+        other.tobytes() != values[changed].tobytes()
+    )
+
+
+def test_images_and_rows_of_many_leaves_are_told_apart() -> None:
+    image = np.random.default_rng(1).integers(0, 255, (84, 84, 4), np.uint8)
+    darker, shifted = image.copy(), np.roll(image.reshape(-1), 4096 * 4).reshape(image.shape)
+    darker[50, 3, 1] -= 1
+    assert len({one_hash(image), one_hash(darker), one_hash(shifted), one_hash(image.T.copy())}) == 4
+    many = [np.int64(number) for number in range(100)]
+    swapped = [*many]
+    swapped[0], swapped[64] = swapped[64], swapped[0]
+    assert one_hash(*many) != one_hash(*swapped)
+    stacked = [np.stack([image, darker]), np.arange(2)]
+    both = content_hashes(stacked, np.zeros(2, np.uint8), np.zeros(2), np.empty(0, np.int64), [])
+    assert both.tolist() == [one_hash(image, np.int64(0)), one_hash(darker, np.int64(1))]
 
 
 def test_swapped_elements_and_other_rewards_or_actions_change_the_hash() -> None:

@@ -139,6 +139,7 @@ def test_a_client_without_a_name_and_a_batch_before_the_handshake_are_refused(se
         ({"infos": [pb.RowInfo(row=1, json="{}")]}, "infos"),
         ({"infos": [pb.RowInfo(row=0, json="nonsense")]}, "infos[0].json"),
         ({"infos": [pb.RowInfo(row=0, json="3")]}, "infos[0].json"),
+        ({"infos": [pb.RowInfo(row=0, json="[" * 100_000)]}, "infos[0].json"),
     ],
 )
 def test_a_message_that_cannot_be_read_is_refused_and_the_stream_goes_on(stream: Stream, changes: dict[str, Any], field: str) -> None:
