@@ -19,7 +19,7 @@ class ActionForm:
     """Translate batches of actions between their two forms.
 
     A bounded Box of floats is squashed to [-1, 1] on the net's side if actions are normalized, or clipped to its bounds if they are
-    clipped; a Discrete or a MultiDiscrete counts from 0 there.
+    clipped; a Discrete or a MultiDiscrete counts from 0 there. A Box of one number and no axis has one axis there.
 
     Source: RLlib's `NormalizeAndClipActions` connector and its `unsquash_action` and `clip_action`.
     """
@@ -37,12 +37,13 @@ class ActionForm:
         """
         self.shape: tuple[int, ...]
         self.dtype: np.dtype[Any]
+        self._executed_shape = space.shape
         self._executed_dtype = np.dtype(space.dtype) if space.dtype is not None else np.dtype("int64")
         self._scale: tuple[Array, Array] | None = None
         self._bounds: tuple[Array, Array] | None = None
         self._start: Array | None = None
         if isinstance(space, gym.spaces.Box) and np.issubdtype(space.dtype, np.floating):
-            self.shape, self.dtype = space.shape, np.dtype("float32")
+            self.shape, self.dtype = space.shape or (1,), np.dtype("float32")
             if normalize and bool(space.bounded_below.all() and space.bounded_above.all()):
                 self._scale = space.low, (space.high - space.low) / 2
                 self._bounds = space.low, space.high
@@ -66,12 +67,15 @@ class ActionForm:
             actions = low + (actions + 1.0) * half
         if self._bounds is not None:  # after the scaling too, whose rounding can lead out of the space
             actions = np.clip(actions, *self._bounds)
+        if not self._executed_shape:
+            actions = actions.reshape(len(actions))
         return actions.astype(self._executed_dtype, copy=False)
 
     def from_environment(self, actions: Array) -> Array:
         """Return what the net would have had to give for these executed actions, [n, ...] both."""
         if self._start is not None:
             return actions.astype(np.int64) - self._start
+        actions = actions.reshape(len(actions), *self.shape)
         if self._scale is not None:
             low, half = self._scale
             # A degenerate axis has one possible value, whatever the net says about it.
