@@ -90,6 +90,11 @@ class ArrayPolicy:
         self._chooses_itself = Columns.ACTIONS in out
         self._is_categorical = not self._chooses_itself and net.distribution_class is TorchCategorical
         decisions = self._choose(out, np.empty(0, np.int64), np.empty((0, *form.shape), form.dtype))
+        if decisions.actions.shape[1:] != form.shape:
+            raise UnsupportedModuleError(
+                f"{type(net.module).__name__}: expected actions of shape {form.shape} for {action_space}, "
+                f"received {decisions.actions.shape[1:]}"
+            )
         self._no_decisions = decisions.select(np.empty(0, np.int64))
         self.layout = StepLayout(
             observation_space,
@@ -160,6 +165,10 @@ class ArrayPolicy:
     def count_steps(self, steps_sampled_lifetime: int) -> None:
         """Take the number of steps sampled by all env runners, on which exploration schedules depend."""
         self._net.count_steps(steps_sampled_lifetime)
+
+    def take_metrics(self) -> dict[str, Any]:
+        """Return nothing: arrays log nothing."""
+        return {}
 
     # The pass ------------------------------------------------------------------------------------------------------------------------
 

@@ -166,3 +166,6 @@ class Policy(Protocol):
 
     def count_steps(self, steps_sampled_lifetime: int) -> None:
         """Take the number of steps sampled by all env runners, on which exploration schedules depend."""
+
+    def take_metrics(self) -> dict[str, Any]:
+        """Return what connectors and callbacks logged since the last call, in the form of RLlib's `MetricsLogger.reduce`."""

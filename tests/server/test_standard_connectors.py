@@ -19,7 +19,7 @@ IMAGE = {"type": "Box", "low": 0, "high": 255, "shape": [8, 8, 1], "dtype": "uin
 NESTED = {"type": "Dict", "spaces": {"x": VECTOR, "y": {"type": "Discrete", "n": 4}}}
 
 
-class OwnModule(TorchRLModule):
+class OwnModule(TorchRLModule):  # type: ignore[misc]
     """A user's module; it is only named here, never run."""
 
 
