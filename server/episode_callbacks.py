@@ -1,0 +1,78 @@
+"""The user's callbacks about episodes, called where RLlib's own env runner calls them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from ray.rllib.callbacks.callbacks import RLlibCallback
+from ray.rllib.callbacks.utils import make_callback
+from ray.rllib.env.single_agent_episode import SingleAgentEpisode
+from ray.rllib.utils import force_list
+from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
+
+CREATED, START, STEP, END = "on_episode_created", "on_episode_start", "on_episode_step", "on_episode_end"
+
+
+class EpisodeCallbacks:
+    """Call `on_episode_created`, `_start`, `_step` and `_end`. They run on the loop thread, so they hold up the actions."""
+
+    def __init__(self, config: AlgorithmConfig, objects: Sequence[RLlibCallback], env_runner: Any, env: Any = None) -> None:
+        """Find out which callbacks there are.
+
+        Args:
+            config: The algorithm's configuration.
+            objects: The instances of `config.callbacks_class`, which the env runner shares with its other callbacks.
+            env_runner: What callbacks get as `env_runner`. They run on another thread than its methods.
+            env: What they get as `env`, with RLlib a gymnasium environment.
+        """
+        self._objects, self._env_runner, self._env = list(objects), env_runner, env
+        self._functions = {name: force_list(getattr(config, f"callbacks_{name}")) for name in (CREATED, START, STEP, END)}
+        self._used = {
+            name
+            for name, functions in self._functions.items()
+            if functions or any(getattr(type(item), name) is not getattr(RLlibCallback, name) for item in self._objects)
+        }
+
+    def __bool__(self) -> bool:
+        """Whether there is any callback about episodes."""
+        return bool(self._used)
+
+    @property
+    def reads_chunks(self) -> bool:
+        """Whether a callback gets the chunks of an episode that ended."""
+        return END in self._used
+
+    def call(
+        self,
+        name: str,
+        episode: SingleAgentEpisode,
+        index: int,
+        rl_module: Any,
+        metrics: MetricsLogger,
+        chunks: Sequence[SingleAgentEpisode] = (),
+    ) -> None:
+        """Call one callback.
+
+        Args:
+            name: Which, such as "on_episode_step".
+            episode: The episode's newest chunk.
+            index: What the callback gets as `env_index`.
+            rl_module: The module that serves.
+            metrics: What the callback may log to.
+            chunks: The chunks of the episode before the newest one; for `on_episode_end`.
+        """
+        if name not in self._used:
+            return
+        arguments: dict[str, Any] = {
+            "episode": episode,
+            "env_runner": self._env_runner,
+            "metrics_logger": metrics,
+            "env": self._env,
+            "rl_module": rl_module,
+            "env_index": index,
+        }
+        if name == END:
+            arguments["prev_episode_chunks"] = list(chunks)
+        make_callback(name, callbacks_objects=self._objects, callbacks_functions=self._functions[name], kwargs=arguments)
