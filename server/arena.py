@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import platform
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -10,7 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-_NORESERVE = getattr(mmap, "MAP_NORESERVE", 0)
+# Python 3.11's mmap module has no name for it. Without it Linux refuses to reserve more than the machine has.
+_NORESERVE = 0x4000 if sys.platform == "linux" and platform.machine() in ("x86_64", "aarch64") else 0
 
 
 class Arena:
@@ -27,11 +29,20 @@ class Arena:
             rows: Length of the leading axis.
             shape: Shape of one row.
             dtype: Element type.
+
+        Raises:
+            MemoryError: The system does not reserve that much address space.
         """
         element = np.dtype(dtype)
         self.row_bytes = element.itemsize * int(np.prod(shape, dtype=np.int64))
         size = max(rows * self.row_bytes, 1)
-        self._memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NORESERVE)
+        try:
+            self._memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NORESERVE)
+        except OSError as error:
+            raise MemoryError(
+                f"expected {size / 1e9:.1f} GB of address space for {rows} rows of {element}{list(shape)}, refused by the system: {error}; "
+                "lower episodes.max_open or hand_off.segment_steps, or allow overcommit (vm.overcommit_memory)"
+            ) from error
         count = rows * self.row_bytes // element.itemsize
         self.array: npt.NDArray[Any] = np.frombuffer(self._memory, element, count).reshape(rows, *shape)
 

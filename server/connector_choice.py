@@ -24,6 +24,7 @@ from .action_form import ActionForm
 from .array_policy import ObservationWriter
 from .mean_std_writer import MeanStdWriter
 from .observation_writers import FlattenWriter, PreviousActionWriter
+from .scale_images import ScaleImages, ScaleWriter
 
 _INWARD_DEFAULTS: list[type] = [
     inward.AddObservationsFromEpisodesToBatch,
@@ -162,6 +163,8 @@ def _without_defaults(pipeline: ConnectorPipelineV2) -> tuple[list[ConnectorV2],
 
 def _writer(piece: ConnectorV2, form: ActionForm) -> ObservationWriter | None:
     """Return the array version of a connector, if there is one."""
+    if type(piece) is ScaleImages:
+        return ScaleWriter()
     if getattr(piece, "_multi_agent", True):
         return None
     if type(piece) is inward.MeanStdFilter:

@@ -44,7 +44,9 @@ Array = npt.NDArray[Any]
 _START, _GIVEN, _OVERRIDE = int(StepFlag.START), int(StepFlag.ACTION_GIVEN), int(StepFlag.OVERRIDE)
 _TERMINATED, _END, _DISABLED = int(StepFlag.TERMINATED), int(StepFlag.END), int(StepFlag.TRAINING_DISABLED)
 _LEAST_CAPACITY_STEPS = 8192  # of a hand-off whose capacity is not configured
-_SEGMENTS_PER_TURN = 128  # copied out in one turn of the loop, so that actions never wait for longer than that
+# Copied out in one turn of the loop, so that actions never wait for longer than that:
+_SEGMENTS_PER_TURN = 128
+_BYTES_PER_TURN = 8 * 2**20
 
 
 class EpisodeCore:
@@ -74,6 +76,7 @@ class EpisodeCore:
             capacity_steps=capacity_steps,
             drops=hand_off.overflow == "drop_oldest",
         )
+        self._segments_per_turn = max(1, min(_SEGMENTS_PER_TURN, _BYTES_PER_TURN // self._trajectories.page_bytes))
         self._pending: list[Submission] = []
         self._parked: list[Submission] = []
         self._flush_scheduled = False
@@ -274,7 +277,7 @@ class EpisodeCore:
 
     def _collect(self, blocks: list[SegmentBlock], steps: int, done: Callable[[list[SegmentBlock]], None]) -> None:
         """Copy `steps` waiting steps out, a few segments in each turn of the loop."""
-        block = self._trajectories.collect(_SEGMENTS_PER_TURN, steps, self._policy.weights_seq_no)
+        block = self._trajectories.collect(self._segments_per_turn, steps, self._policy.weights_seq_no)
         if block is not None:
             blocks.append(block)
             asyncio.get_running_loop().call_soon(self._collect, blocks, steps - block.steps, done)

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import gymnasium as gym
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from ray.rllib.connectors.connector_pipeline_v2 import ConnectorPipelineV2
 from ray.rllib.core.rl_module.torch import TorchRLModule
+from ray.rllib.utils import force_list
 
 from .action_form import ActionForm
 from .array_policy import ArrayPolicy
+from .connector_choice import choose
+from .episode_callbacks import EpisodeCallbacks
 from .inference import PolicyNet
 from .policy import Policy
+from .stock_policy import StockPolicy
+
+logger = logging.getLogger(__name__)
 
 _MAX_SEQ_LEN = 20  # RLlib's default
 
@@ -19,11 +27,13 @@ _MAX_SEQ_LEN = 20  # RLlib's default
 def make_policy(
     config: AlgorithmConfig,
     module: TorchRLModule,
-    env_to_module: Any,
-    module_to_env: Any,
+    env_to_module: ConnectorPipelineV2,
+    module_to_env: ConnectorPipelineV2,
     observation_space: gym.Space[Any],
     action_space: gym.Space[Any],
+    *,
     seed: int | None,
+    env_runner: Any,
 ) -> Policy:
     """Make the policy that a serving env runner answers with.
 
@@ -35,23 +45,40 @@ def make_policy(
         observation_space: What clients send.
         action_space: What clients get.
         seed: Seed of the drawing of actions.
+        env_runner: What the user's callbacks get as their `env_runner`.
 
     Raises:
+        UnusableConnectorError: RLlib itself can't run a connector on these spaces.
+        ConnectorOutputError: What a connector writes can't be recorded.
         UnsupportedSpaceError: The action space can't be served.
         UnsupportedModuleError: The module gives neither actions nor a distribution of them.
     """
-    for name in ("env_to_module_connector", "module_to_env_connector"):
-        if getattr(config, f"_{name}") is not None:
-            raise ValueError(f"env_runners.{name}: expected none, for only RLlib's default connectors are served; transform in the client")
     form = ActionForm(action_space, normalize=config.normalize_actions, clip=config.clip_actions)
     net = PolicyNet(module, explore=bool(config.explore))
+    found = choose(config, env_to_module, module_to_env, form)
+    lookback, state_every = config.episode_lookback_horizon, _state_every(config, module)
+    if isinstance(found, str):
+        logger.warning("there is no array code for %s: all connectors run on live episodes, at RLlib's own speed", found)
+        return StockPolicy(
+            net,
+            form,
+            env_to_module,
+            module_to_env,
+            observation_space,
+            action_space,
+            lookback=lookback,
+            state_every=state_every,
+            callbacks=EpisodeCallbacks(config, [make() for make in force_list(config.callbacks_class)], env_runner),
+        )
     return ArrayPolicy(
         net,
         form,
-        observation_space,
+        found.recorded_space,
         action_space,
-        lookback=config.episode_lookback_horizon,
-        state_every=_state_every(config, module),
+        writers=found.writers,
+        num_frames=found.num_frames,
+        lookback=lookback,
+        state_every=state_every,
         seed=seed,
     )
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import gymnasium as gym
+import numpy as np
 
 if TYPE_CHECKING:
     from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
@@ -20,6 +21,8 @@ class ConnectorsConfig:
 
     flatten: Literal["auto", "always", "never"] = "auto"
     """Whether observations are made one vector, discrete parts one-hot. `auto`: if RLlib's default nets can't take them as they are."""
+    scale_images: Literal["auto", "never"] = "auto"
+    """Whether images of bytes are made numbers from -1 to 1, which RLlib's default nets need. `auto`: if the module is not your own."""
     mean_std_filter: bool = False
     """Whether observations are normalized by their running mean and standard deviation, and clipped to 10 of them."""
     num_frames: int = 1
@@ -46,14 +49,21 @@ def add_standard_connectors(
     Raises:
         ValueError: Frames of this space can't be stacked.
     """
-    image = isinstance(observation_space, gym.spaces.Box) and len(observation_space.shape) == 3
-    vector = isinstance(observation_space, gym.spaces.Box) and len(observation_space.shape) == 1
-    flatten = config.flatten == "always" or (config.flatten == "auto" and not (own_module or image or vector))
+    box = observation_space if isinstance(observation_space, gym.spaces.Box) else None
+    floats = box is not None and np.issubdtype(box.dtype, np.floating)
+    image = box is not None and len(box.shape) == 3 and (floats or box.dtype == np.uint8)
+    vector = box is not None and len(box.shape) == 1 and floats
+    pieces = []
+    if config.flatten == "always" or (config.flatten == "auto" and not (own_module or image or vector)):
+        pieces.append("flatten")
+    elif image and not floats and config.scale_images == "auto" and not own_module:
+        pieces.append("scale_images")
+    if config.mean_std_filter:
+        pieces.append("mean_std")
     if config.num_frames > 1:
-        if not (image and observation_space.shape[-1] == 1):  # type: ignore[index]
+        if not (box is not None and image and box.shape[-1] == 1):
             raise ValueError(f"num_frames: expected 1 unless observations are images of shape (height, width, 1), got {observation_space}")
         built.training(learner_connector=functools.partial(_learner_connectors, config.num_frames))
-    pieces = [name for name, wanted in (("flatten", flatten), ("mean_std", config.mean_std_filter)) if wanted]
     if pieces or config.num_frames > 1:
         built.env_runners(env_to_module_connector=functools.partial(_env_to_module_connectors, tuple(pieces), config.num_frames))
 
@@ -62,7 +72,11 @@ def _env_to_module_connectors(pieces: tuple[str, ...], num_frames: int, env: Any
     from ray.rllib.connectors.env_to_module import FlattenObservations, MeanStdFilter
     from ray.rllib.connectors.env_to_module.frame_stacking import FrameStackingEnvToModule
 
-    make: dict[str, Callable[[], ConnectorV2]] = {"flatten": FlattenObservations, "mean_std": MeanStdFilter}
+    from .scale_images import ScaleImages
+
+    make: dict[str, Callable[[], ConnectorV2]] = {
+        "flatten": FlattenObservations, "scale_images": ScaleImages, "mean_std": MeanStdFilter
+    }  # fmt: skip
     made = [make[name]() for name in pieces]
     return [*made, FrameStackingEnvToModule(num_frames=num_frames)] if num_frames > 1 else made
 

@@ -108,6 +108,8 @@ class Trajectories:
         self._outputs = {name: column(rows, *shape_and_dtype) for name, shape_and_dtype in layout.outputs.items()}
         state_rows = segment_steps // layout.state_every + 1
         self._states = [column(state_rows, leaf.shape, leaf.dtype) for leaf in state_leaves]
+        self.page_bytes = sum(arena.row_bytes for arena in self._arenas)
+        """Size of a page, and so of a segment on its way to the learner."""
         # Per slot: the page being written (-1: none), the steps in it (the pending one included), the number of its first step,
         # the steps at which it is handed over, and when it was begun.
         self._page = Arena(slots, (), np.int64).array

@@ -74,3 +74,12 @@ def test_a_free_list_never_hands_a_number_out_twice(seed: int) -> None:
             first, count = free.trim()
             assert not used & set(range(first, first + count))
         assert free.used == len(used)
+
+
+def test_a_reservation_far_beyond_the_memory_costs_nothing_until_it_is_written() -> None:
+    arena = Arena(100_000, (66, 84, 84, 3), np.float32)
+    assert arena.array.nbytes > 500e9
+    arena.array[70_000, 65] = 1.0
+    assert float(arena.array[70_000, 65].sum()) == 84 * 84 * 3
+    with pytest.raises(MemoryError, match=r"lower episodes\.max_open"):
+        Arena(2**40, (2**10,), np.float64)

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -195,7 +195,7 @@ def weights_of(number: float, runner: ExternalEnvRunner) -> dict[str, Any]:
 
 def acting(runner: ExternalEnvRunner) -> float:
     """The number that all weights of the net that serves have."""
-    return float(next(iter(runner._policy._net.module.parameters())).detach().flatten()[0])
+    return float(next(iter(cast(Any, runner._policy)._net.module.parameters())).detach().flatten()[0])
 
 
 def test_weights_are_taken_when_newer_missing_or_zero_and_not_when_older(runner: ExternalEnvRunner) -> None:
