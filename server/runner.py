@@ -34,6 +34,7 @@ from .core import EpisodeCore
 from .driver_link import follow_driver, leave_at_once
 from .front import Front
 from .log_setup import log_to
+from .policy import Policy
 from .policy_choice import make_policy
 from .runner_metrics import log_samples
 from .segments import EpisodeList, SegmentBlock, episodes_of
@@ -78,6 +79,7 @@ class ExternalEnvRunner(EnvRunner, Checkpointable):
         self._state_lock = threading.RLock()  # the daemon's link and RLlib may both bring a state, and both may open the port
         self._env_runner_state_server: Any = None
         self._front: Front | None = None
+        self._policy: Policy | None = None
         self._stop_following: Callable[[], None] = lambda: None
         self._env_thread_error: list[BaseException] = []
         self._serving_config = ServingConfig.from_env_config(self.config.env_config)
@@ -118,7 +120,7 @@ class ExternalEnvRunner(EnvRunner, Checkpointable):
     def _serve(self, observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> None:
         config = self._serving_config
         policy = self._policy = make_policy(
-            self.config, self.module, self._env_to_module, self._module_to_env, observation_space, action_space, self._seed
+            self.config, self.module, self._env_to_module, self._module_to_env, *self._spaces, seed=self._seed, env_runner=self
         )
 
         def make_core() -> EpisodeCore:
@@ -252,6 +254,8 @@ class ExternalEnvRunner(EnvRunner, Checkpointable):
 
     def get_metrics(self) -> Any:
         """Return what was sampled since the last call, in RLlib's form."""
+        if self._policy is not None and (logged := self._where_it_serves(self._policy.take_metrics)):
+            self.metrics.aggregate([logged])
         return self.metrics.reduce()
 
     def get_spaces(self) -> dict[str, tuple[gym.Space[Any], gym.Space[Any]]]:
@@ -334,7 +338,7 @@ class ExternalEnvRunner(EnvRunner, Checkpointable):
         return self._front.call(function) if self._front is not None else function()
 
     def _count_steps(self) -> None:
-        if self._front is not None:
+        if self._policy is not None:
             self._policy.count_steps(self.num_env_steps_sampled_lifetime)
 
     # Weights -------------------------------------------------------------------------------------------------------------------------
@@ -353,7 +357,7 @@ class ExternalEnvRunner(EnvRunner, Checkpointable):
             if isinstance(weights, dict) and DEFAULT_MODULE_ID in weights:
                 weights = weights[DEFAULT_MODULE_ID]
             self.module.set_state(weights)
-            if self._front is not None:
+            if self._front is not None and self._policy is not None:
                 self._policy.load_spare(self.module.state_dict())
                 self._front.serve_weights(seq_no or self._weights_seq_no)
         if seq_no > 0:
