@@ -82,20 +82,31 @@ def learner_batch(learner: Any, episodes: Sequence[SingleAgentEpisode]) -> dict[
 def check_parity(recording: Recording, done: Replay, *, tolerance: float = 1e-6, segment_steps: int = 64) -> None:
     """Compare everything: module inputs, recorded episodes, and the learner's batch of all complete episodes."""
     check_inputs(recording, done, tolerance)
-    lookback = max(recording.setting.lookback, 1)
+    ours, theirs = check_episodes(recording, done, tolerance=tolerance, segment_steps=segment_steps)
+    learner = learner_of(recording)
+    check_batches(learner_batch(learner, ours), learner_batch(learner, theirs), tolerance)
+
+
+def check_episodes(
+    recording: Recording, done: Replay, *, tolerance: float = 1e-6, segment_steps: int = 64
+) -> tuple[list[SingleAgentEpisode], list[SingleAgentEpisode]]:
+    """Compare all complete episodes, segment by segment; return ours and RLlib's, in the same order."""
     theirs, ours = [], []
     for number, episode in recording.episodes().items():
-        pieces = cut(episode, segment_steps, lookback)
+        pieces = cut(episode, segment_steps, max(recording.setting.lookback, 1))
         assert len(pieces) == len(done.segments[number])
         for own, their in zip(done.segments[number], pieces, strict=True):
             check_episode(own, their, tolerance)
         theirs += pieces
         ours += done.segments[number]
     assert len(theirs) > 3
-    learner = learner_of(recording)
-    own_batch, their_batch = (learner_batch(learner, episodes) for episodes in (ours, theirs))
-    check_trees(own_batch, their_batch, tolerance, exact=False)
-    check_trees(own_batch[Columns.OBS], their_batch[Columns.OBS], tolerance)
+    return ours, theirs
+
+
+def check_batches(ours: dict[str, Any], theirs: dict[str, Any], tolerance: float) -> None:
+    """Compare two batches of the learner."""
+    check_trees(ours, theirs, tolerance, exact=False)
+    check_trees(ours[Columns.OBS], theirs[Columns.OBS], tolerance)
 
 
 def cut(episode: SingleAgentEpisode, steps: int, lookback: int) -> list[SingleAgentEpisode]:

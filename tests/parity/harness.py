@@ -135,14 +135,16 @@ def record(setting: Setting, *, calls: Sequence[int] = (400,)) -> Recording:
     def recorded_reset(**arguments: Any) -> Any:
         observations, infos = reset(**arguments)
         nothing = np.zeros(count, np.bool_)
-        done.turns.append(Turn(unbatch(observations), infos, np.ones(count, np.bool_), np.zeros(count), nothing, nothing))
+        given = copy.deepcopy((unbatch(observations), infos))  # connectors may write to what the runner goes on with
+        done.turns.append(Turn(*given, np.ones(count, np.bool_), np.zeros(count), nothing, nothing))
         return observations, infos
 
     def recorded_step(actions: Any) -> Any:
         last = done.turns[-1]
         last.actions = copy.deepcopy(list(actions))
         observations, rewards, terminated, truncated, infos = results = step(actions)
-        done.turns.append(Turn(unbatch(observations), infos, last.ends, rewards.copy(), terminated.copy(), truncated.copy()))
+        given = copy.deepcopy((unbatch(observations), infos))
+        done.turns.append(Turn(*given, last.ends, rewards.copy(), terminated.copy(), truncated.copy()))
         return results
 
     def recorded_forward(batch: dict[str, Any], **arguments: Any) -> Any:
