@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import grpc
+import gymnasium as gym
 
 from client import ClientConfig, PolicyClient
 from policyserver.tensors import from_tensor, to_tensor
@@ -47,14 +48,21 @@ class FrontHarness:
 
 @contextmanager
 def running_front(
-    *, episodes: EpisodesConfig | None = None, hand_off: HandOffConfig | None = None, listen: ListenConfig | None = None, model: str = "mlp"
+    policy: ArrayPolicy | None = None,
+    *,
+    observation_space: gym.Space[Any] = OBSERVATION,
+    action_space: gym.Space[Any] = ACTION,
+    episodes: EpisodesConfig | None = None,
+    hand_off: HandOffConfig | None = None,
+    listen: ListenConfig | None = None,
 ) -> Iterator[FrontHarness]:
+    """Serve a policy, by default that of a small PPO module, on a free port."""
     listen = replace(listen or ListenConfig(), address="127.0.0.1:0")
     serving = ServingConfig(listen, episodes or EpisodesConfig(max_open=256), hand_off or HandOffConfig())
-    policy = policy_of(module_of(model))
-    front = Front(lambda: EpisodeCore(policy, OBSERVATION, ACTION, serving.episodes, serving.hand_off), OBSERVATION, ACTION, serving)
+    served, spaces = policy or policy_of(module_of()), (observation_space, action_space)
+    front = Front(lambda: EpisodeCore(served, *spaces, serving.episodes, serving.hand_off), *spaces, serving)
     front.start()
-    harness = FrontHarness(front, policy, front.bind())
+    harness = FrontHarness(front, served, front.bind())
     try:
         with harness.stack:
             yield harness

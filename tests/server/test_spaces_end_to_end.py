@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any
 
 import grpc
@@ -28,13 +27,10 @@ from policyserver.v1 import policy_service_pb2 as pb
 from server import wire
 from server.action_form import ActionForm
 from server.batch import malformed
-from server.config import EpisodesConfig, HandOffConfig, ListenConfig, ServingConfig
-from server.core import EpisodeCore
-from server.front import Front
 from server.row_checks import LeafCheck
 from server.rows import Replies
 from tests.policyserver.space_strategies import ACTION_SPACES, PROPERTY, SPACES, samples
-from tests.server.front_harness import FrontHarness
+from tests.server.front_harness import FrontHarness, running_front
 from tests.server.nested_module import nested_policy
 
 PICTURE = spaces.Dict(
@@ -47,24 +43,10 @@ PICTURE = spaces.Dict(
 LEVERS = spaces.MultiDiscrete([3, 2], start=[-1, 4])
 
 
-@contextmanager
-def serving(observation_space: gym.Space[Any], action_space: gym.Space[Any], **options: Any) -> Iterator[FrontHarness]:
+def serving(observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> AbstractContextManager[FrontHarness]:
     """Serve a user's own RLModule on these spaces."""
-    policy = nested_policy(observation_space, action_space, **options)
-    config = ServingConfig(ListenConfig("127.0.0.1:0"), EpisodesConfig(max_open=64), HandOffConfig())
-    front = Front(
-        lambda: EpisodeCore(policy, observation_space, action_space, config.episodes, config.hand_off),
-        observation_space,
-        action_space,
-        config,
-    )
-    front.start()
-    harness = FrontHarness(front, policy, front.bind())
-    try:
-        with harness.stack:
-            yield harness
-    finally:
-        front.stop()
+    policy = nested_policy(observation_space, action_space)
+    return running_front(policy, observation_space=observation_space, action_space=action_space)
 
 
 def stack(space: gym.Space[Any], values: list[Any]) -> Any:
