@@ -10,6 +10,7 @@ from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.connectors.connector_pipeline_v2 import ConnectorPipelineV2
 from ray.rllib.core.rl_module.torch import TorchRLModule
 from ray.rllib.utils import force_list
+from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 
 from .action_form import ActionForm
 from .array_policy import ArrayPolicy
@@ -22,6 +23,7 @@ from .stock_policy import StockPolicy
 logger = logging.getLogger(__name__)
 
 _MAX_SEQ_LEN = 20  # RLlib's default
+_CHUNK_STEPS = 64  # of a live episode, which connectors may not rely on: RLlib's runner cuts where it likes
 
 
 def make_policy(
@@ -59,6 +61,8 @@ def make_policy(
     lookback, state_every = config.episode_lookback_horizon, _state_every(config, module)
     if isinstance(found, str):
         logger.warning("there is no array code for %s: all connectors run on live episodes, at RLlib's own speed", found)
+        objects = [make() for make in force_list(config.callbacks_class)]
+        callbacks = EpisodeCallbacks(config, objects, env_runner, getattr(env_runner, "env", None))
         return StockPolicy(
             net,
             form,
@@ -68,7 +72,10 @@ def make_policy(
             action_space,
             lookback=lookback,
             state_every=state_every,
-            callbacks=EpisodeCallbacks(config, [make() for make in force_list(config.callbacks_class)], env_runner),
+            # Callbacks see as much of an episode at once as they do in RLlib's own runner.
+            chunk_steps=max(int(config.get_rollout_fragment_length()), _CHUNK_STEPS) if callbacks else _CHUNK_STEPS,
+            callbacks=callbacks,
+            metrics=MetricsLogger(stats_cls_lookup=config.stats_cls_lookup, root=False),
         )
     return ArrayPolicy(
         net,
