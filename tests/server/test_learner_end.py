@@ -156,7 +156,7 @@ def test_asked_and_logged_actions_of_one_episode_are_trained_on_alike(action: st
 @pytest.fixture
 def runner() -> Iterator[ExternalEnvRunner]:
     config = ppo_config().copy(copy_frozen=False)
-    serving = ServingConfig(ListenConfig("127.0.0.1:0"), hand_off=HandOffConfig(sample_wait_s=5.0))
+    serving = ServingConfig(ListenConfig("127.0.0.1:0"), hand_off=HandOffConfig(segment_steps=2, sample_wait_s=5.0))
     config.environment(env_config=serving.to_env_config()).env_runners(num_env_runners=0)
     runner = ExternalEnvRunner(config=config, worker_index=0, num_workers=0)
     yield runner
