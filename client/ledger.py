@@ -79,7 +79,7 @@ class Ledger:
             _check_id(episode_id)
             if episode_id in self.open or episode_id in new:
                 raise EpisodeDuplicateError(f"Episode {episode_id} is already started.", field="episode_id")
-            if self._closed.get(episode_id) is _Fate.FINISHED:
+            if self._closed.get(episode_id) in (_Fate.FINISHED, _Fate.IDLE):  # the server remembers both
                 raise self.absent(episode_id)
             new[episode_id] = Episode(episode_id, training_enabled)
         for episode_id in new:

@@ -206,9 +206,10 @@ def test_an_episode_that_the_server_ended_says_so_from_then_on(server: Reference
     server.servicer.refuse = lambda _id, _: ServedFinishedError("ended: idle", reason="EPISODE_IDLE")
     with pytest.raises(EpisodeFinishedError, match="ended: idle"):
         client.get_action(episode, ZEROS)
-    with pytest.raises(EpisodeFinishedError, match="was ended by the server, because its client was silent") as caught:
-        client.get_action(episode, ZEROS)
-    assert caught.value.reason == "EPISODE_IDLE"
+    for call in (lambda: client.get_action(episode, ZEROS), lambda: client.start_episode(episode)):
+        with pytest.raises(EpisodeFinishedError, match="was ended by the server, because its client was silent") as caught:
+            call()
+        assert caught.value.reason == "EPISODE_IDLE"
 
 
 def test_an_unreachable_server_is_named_within_the_connect_timeout() -> None:
