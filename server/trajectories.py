@@ -289,10 +289,10 @@ class Trajectories:
         for column in (*self._observations, self._actions, self._rewards, self._seq_nos, *self._outputs.values()):
             column[new, : self._lookback] = column[old[:, None], last]
         for slot, steps in zip(slots.tolist(), fill.tolist(), strict=True):
-            info = self._infos.get(slot, {}).get(steps + 1)
+            infos = self._infos.get(slot, {})
             self._close(slot, steps, terminated=False, truncated=False)
-            if info is not None:
-                self._infos[slot] = {1: info}
+            if infos and (kept := {number - steps: info for number, info in infos.items() if number > steps - self._lookback}):
+                self._infos[slot] = kept
         self._page[slots] = new
         self._limit[slots] = self._segment_steps
         self._started_s[slots] = now_s

@@ -43,7 +43,7 @@ def check_episode(ours: SingleAgentEpisode, theirs: SingleAgentEpisode, toleranc
         own, their = getattr(ours, name), getattr(theirs, name)
         assert own.lookback == their.lookback, name
         check_trees(own.data, their.data, tolerance, exact=name == "observations")
-    assert ours.get_infos() == list(theirs.get_infos())
+    assert list(ours.infos.data) == list(theirs.infos.data)
     assert set(ours.extra_model_outputs) == set(theirs.extra_model_outputs)
     for name, own in ours.extra_model_outputs.items():
         if name != Columns.STATE_OUT:  # recorded where a learner reads it, see `learner_batch`
