@@ -19,6 +19,7 @@ from policyserver.errors import EpisodeFinishedError, HandshakeError, InvalidInp
 from policyserver.flags import PROTOCOL_VERSION, StepFlag
 from policyserver.tensors import to_tensor
 from policyserver.v1 import policy_service_pb2 as pb
+from policyserver.v1 import space_pb2
 from server import wire
 from server.config import ListenConfig
 from tests.server.core_harness import ACTION, OBSERVATION, observation
@@ -115,6 +116,14 @@ def test_other_spaces_are_refused_with_both_sides(serve: FrontHarness, name: str
     assert error.field == name
     with pytest.raises(HandshakeError):
         serve.client(CLIENT, **{name: theirs}).start_episode()
+
+
+def test_a_handshake_whose_space_would_fill_the_memory_is_refused(serve: FrontHarness) -> None:
+    bound = to_tensor(np.zeros(1))
+    large = space_pb2.Space(box=space_pb2.BoxSpace(low=bound, high=bound, shape=[2**24]))
+    error, text = handshake_failure(serve, observation_space=space_pb2.Space(tuple=space_pb2.TupleSpace(spaces=[large] * 1000)))
+    assert "expected at most 16777216 elements" in text
+    assert error.field == "observation_space"
 
 
 def test_a_client_without_a_name_and_a_batch_before_the_handshake_are_refused(serve: FrontHarness) -> None:

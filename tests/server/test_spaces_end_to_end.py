@@ -12,9 +12,12 @@ import pytest
 from gymnasium import spaces
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ray.rllib.algorithms.ppo import PPOConfig
+from ray.rllib.core import DEFAULT_MODULE_ID
+from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
-from client import BatchError, HandshakeError, InvalidInputError
+from client import BatchError, HandshakeError, InvalidInputError, PolicyClient
 from client.codec import SpaceCodec
 from client.rows import Episode
 from client.rows import Rows as ClientRows
@@ -27,11 +30,14 @@ from policyserver.v1 import policy_service_pb2 as pb
 from server import wire
 from server.action_form import ActionForm
 from server.batch import malformed
+from server.config import HandOffConfig, ListenConfig, ServingConfig
 from server.row_checks import LeafCheck
 from server.rows import Replies
+from server.runner import ExternalEnvRunner
 from tests.policyserver.space_strategies import ACTION_SPACES, PROPERTY, SPACES, samples
-from tests.server.front_harness import FrontHarness, running_front
-from tests.server.nested_module import nested_policy
+from tests.server.core_harness import spaces_of
+from tests.server.front_harness import CLIENT, FrontHarness, running_front
+from tests.server.nested_module import NestedModule, nested_policy
 
 PICTURE = spaces.Dict(
     screen=spaces.Box(0, 255, (8, 8, 3), np.uint8),
@@ -222,3 +228,39 @@ def test_plain_calls_take_and_give_one_tensor_per_leaf() -> None:
         (segment,) = learned(serve, 2)
     assert bits(PICTURE, segment.get_observations()) == bits(PICTURE, stack(PICTURE, values))
     assert (segment.get_actions() + LEVERS.start).tolist() == [action.tolist(), [1, 4]]
+
+
+def test_an_env_runner_serves_nested_spaces_and_its_algorithms_learner_learns_from_them() -> None:
+    config = PPOConfig().environment(
+        observation_space=PICTURE,
+        action_space=LEVERS,
+        env_config=ServingConfig(ListenConfig("127.0.0.1:0"), hand_off=HandOffConfig(segment_steps=4, sample_wait_s=5.0)).to_env_config(),
+    )
+    config.env_runners(num_env_runners=0).rl_module(rl_module_spec=RLModuleSpec(module_class=NestedModule))
+    config.training(train_batch_size_per_learner=30, minibatch_size=10, num_epochs=1).debugging(seed=1, log_level="ERROR")
+    learner = config.build_learner(spaces=spaces_of(PICTURE, LEVERS))
+    runner = ExternalEnvRunner(config=config, worker_index=0, num_workers=0)
+    said = samples(PICTURE, 11)
+    try:
+        with PolicyClient(runner.addresses()[0], config=CLIENT) as client:
+            ids = client.start_episodes(3)
+            for step, value in enumerate(said[:-1]):
+                actions = client.get_actions(ids, stack(PICTURE, [value] * 3))
+                assert all(LEVERS.contains(action) for action in actions)
+                client.log_returns_batch(ids, [float(step)] * 3)
+            client.end_episodes(ids, stack(PICTURE, said[-1:] * 3))
+        segments: Any = runner.sample(num_timesteps=30)
+    finally:
+        runner.stop()
+    assert [len(segment) for segment in segments] == [4, 4, 4, 4, 4, 4, 2, 2, 2]
+    for segment in segments:
+        begin = int(segment.t_started)
+        assert bits(PICTURE, segment.get_observations()) == bits(PICTURE, stack(PICTURE, said[begin : begin + len(segment) + 1]))
+        if begin:  # a segment repeats the last step of the one before it
+            lookback = segment.get_observations(-1, neg_index_as_lookback=True)
+            assert bits(PICTURE, stack(PICTURE, [lookback])) == bits(PICTURE, stack(PICTURE, [said[begin - 1]]))
+    before = {name: value.copy() for name, value in learner.module[DEFAULT_MODULE_ID].get_state().items()}
+    results = learner.update(episodes=segments, num_epochs=1, minibatch_size=10)
+    assert np.isfinite(results[DEFAULT_MODULE_ID]["total_loss"].peek())
+    after = learner.module[DEFAULT_MODULE_ID].get_state()
+    assert all(not np.array_equal(before[name], after[name]) for name in before)
