@@ -17,6 +17,7 @@ import gymnasium as gym
 from policyserver.endpoints import parse_address
 
 from .action_form import ActionForm, UnsupportedSpaceError
+from .algorithm_defaults import DEFAULTS_BY_ALGORITHM
 from .space_tables import space_from_config
 from .standard_connectors import ConnectorsConfig
 
@@ -137,24 +138,6 @@ class SpacesConfig:
         return space_from_config(self.action, "action")
 
 
-DEFAULTS_BY_ALGORITHM: dict[str, dict[str, dict[str, Any]]] = {
-    "PPO": {
-        "training": {
-            "lr": 5e-4,
-            "train_batch_size_per_learner": 4000,
-            "minibatch_size": 512,
-            "num_epochs": 6,
-            "entropy_coeff": 0.003,
-            "grad_clip": 0.5,
-        },
-        "rl_module": {
-            "model_config": {"fcnet_hiddens": [64, 64], "vf_share_layers": True, "use_lstm": True, "lstm_cell_size": 64, "max_seq_len": 20}
-        },
-    }
-}
-"""What this server sets where RLlib's own defaults don't fit online learning; a key of the configuration file replaces its value here."""
-
-
 @dataclass(frozen=True)
 class AlgorithmSection:
     """The RLlib algorithm: each table is a method of its AlgorithmConfig, each key one of the method's arguments.
@@ -162,8 +145,8 @@ class AlgorithmSection:
     A text "python:package.module.Name" stands for that Python object, for arguments that want a class or a function.
     """
 
-    name: Literal["PPO", "APPO", "IMPALA", "SAC"] = "PPO"
-    """The algorithm, by RLlib's name; those whose RLModule gives a distribution of actions can be served."""
+    name: Literal["PPO", "APPO", "IMPALA", "DQN", "SAC"] = "PPO"
+    """The algorithm, by RLlib's name."""
     training: dict[str, Any] = field(default_factory=dict)
     """Arguments of `AlgorithmConfig.training`, e.g. `lr`."""
     rl_module: dict[str, Any] = field(default_factory=dict)

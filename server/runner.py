@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import functools
 import gc
 import logging
 import os
 import sys
 import threading
-from collections.abc import Callable, Collection
+import time
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import gymnasium as gym
-import ray
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.core import (
-    COMPONENT_ENV_TO_MODULE_CONNECTOR,
-    COMPONENT_MODULE_TO_ENV_CONNECTOR,
-    COMPONENT_RL_MODULE,
     DEFAULT_MODULE_ID,
 )
 from ray.rllib.core.rl_module.torch import TorchRLModule
@@ -26,17 +22,15 @@ from ray.rllib.env.env_context import EnvContext
 from ray.rllib.env.env_runner import EnvRunner
 from ray.rllib.env.external_env import ExternalEnv
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
-from ray.rllib.utils.checkpoints import Checkpointable
-from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME, WEIGHTS_SEQ_NO
 
 from .config import ServingConfig
 from .core import EpisodeCore
 from .driver_link import follow_driver, leave_at_once
 from .front import Front
 from .log_setup import log_to
-from .policy import Policy
 from .policy_choice import make_policy
 from .runner_metrics import log_samples
+from .runner_state import RunnerState
 from .segments import EpisodeList, SegmentBlock, episodes_of
 from .training_report import TrainingReport
 
@@ -47,7 +41,7 @@ T = TypeVar("T")
 _SWITCH_INTERVAL_S = 0.001  # Python's 5 ms would let `sample()` hold up an action for that long
 
 
-class ExternalEnvRunner(EnvRunner, Checkpointable):
+class ExternalEnvRunner(EnvRunner, RunnerState):
     """Serve the policy to external episodes and hand their steps to the learner.
 
     Set with `config.env_runners(env_runner_cls=ExternalEnvRunner)`; what it needs beside RLlib's settings is the ServingConfig in
@@ -72,14 +66,11 @@ class ExternalEnvRunner(EnvRunner, Checkpointable):
             OSError: The address can't be bound.
             ValueError: The spaces are missing or not supported.
         """
-        super().__init__(config=config, **kwargs)
-        Checkpointable.__init__(self)
+        EnvRunner.__init__(self, config=config, **kwargs)
+        RunnerState.__init__(self)
         self._index = int(self.worker_index or 0)
-        self._weights_seq_no = 0
-        self._state_lock = threading.RLock()  # the daemon's link and RLlib may both bring a state, and both may open the port
-        self._env_runner_state_server: Any = None
-        self._front: Front | None = None
-        self._policy: Policy | None = None
+        self._waits_for_fragment = False
+        self._drains = threading.Event()
         self._stop_following: Callable[[], None] = lambda: None
         self._env_thread_error: list[BaseException] = []
         self._serving_config = ServingConfig.from_env_config(self.config.env_config)
@@ -89,7 +80,6 @@ class ExternalEnvRunner(EnvRunner, Checkpointable):
         if serves:
             self.env = self._make_external_env(kwargs.get("env_creator"))
         observation_space, action_space = self._spaces = self._find_spaces(kwargs.get("spaces"))
-        self._env_to_module: Any = None
         self._env_to_module = self.config.build_env_to_module_connector(spaces=self.get_spaces())
         self._module_to_env = self.config.build_module_to_env_connector(spaces=self.get_spaces())
         self.module: TorchRLModule = self.config.get_rl_module_spec(spaces=self.get_spaces(), inference_only=True).build()
@@ -192,11 +182,12 @@ class ExternalEnvRunner(EnvRunner, Checkpointable):
 
     def _revive(self, state: dict[str, Any]) -> None:
         """Take over from an instance that died: its weights, then its port."""
-        self.set_state(state)
+        self.revive(state)
         self.open()
 
     def drain(self) -> None:
         """Refuse new episodes and let `sample` return at once."""
+        self._drains.set()
         if self._front is not None:
             self._front.drain()
 
@@ -240,13 +231,34 @@ class ExternalEnvRunner(EnvRunner, Checkpointable):
             return []
         if self._env_thread_error:
             raise RuntimeError(f"run() of {type(self.env).__name__} failed") from self._env_thread_error[0]
-        self._pull_weights()
-        want = num_timesteps or self._fragment_steps()
-        blocks: list[SegmentBlock] = self._front.sample(want, self._serving_config.hand_off.sample_wait_s)
+        self.pull_weights()
+        blocks = self._wait_for_steps(num_timesteps or self._fragment_steps(), self._front)
         self.num_env_steps_sampled_lifetime += sum(block.steps for block in blocks)
         self._count_steps()
         log_samples(self.metrics, self.config, blocks, self._front.core.statistics)
         return EpisodeList(blocks) if self._index > 0 else episodes_of(blocks)
+
+    def sample_get_state_and_metrics(self) -> Any:
+        """Sample, in algorithms that don't wait for their env runners (IMPALA, APPO); see RLlib's method.
+
+        RLlib counts each result as a whole fragment, however little is in it, and an update on nothing is an error that ends `train()`.
+        So unlike `sample` this waits until a fragment is there, asking for newer weights meanwhile; after `hand_off.max_segment_age_s`
+        any steps will do.
+        """
+        self._waits_for_fragment = self._env_runner_state_server is not None  # else nothing could tell it that all stop
+        return super().sample_get_state_and_metrics()
+
+    def _wait_for_steps(self, want: int, front: Front) -> list[SegmentBlock]:
+        hand_off = self._serving_config.hand_off
+        until_s = time.monotonic() + hand_off.max_segment_age_s
+        blocks = front.sample(want, hand_off.sample_wait_s)
+        while self._waits_for_fragment and (missing := want - sum(block.steps for block in blocks)) > 0:
+            over = self._drains.is_set() or front.wait_stopped(0.0) or (blocks and time.monotonic() > until_s)
+            if over or self._weights_pull.group_stops(self._env_runner_state_server):
+                break
+            self.pull_weights()
+            blocks += front.sample(missing, hand_off.sample_wait_s)
+        return blocks
 
     def _fragment_steps(self) -> int:
         """Return how many steps RLlib expects of one `sample()`; with PPO and one serving instance a train batch."""
@@ -265,100 +277,15 @@ class ExternalEnvRunner(EnvRunner, Checkpointable):
             observation_space = self._env_to_module.observation_space
         return {INPUT_ENV_SPACES: self._spaces, INPUT_ENV_SINGLE_SPACES: self._spaces, DEFAULT_MODULE_ID: (observation_space, action_space)}
 
-    def get_state(
-        self,
-        components: str | Collection[str] | None = None,
-        *,
-        not_components: str | Collection[str] | None = None,
-        **kwargs: Any,
-    ) -> dict[str, Any]:
-        """Return weights, connector states and counters."""
-        state: dict[str, Any] = {NUM_ENV_STEPS_SAMPLED_LIFETIME: self.num_env_steps_sampled_lifetime}
-        if self._check_component(COMPONENT_RL_MODULE, components, not_components):
-            state[COMPONENT_RL_MODULE] = self.module.get_state(
-                components=self._get_subcomponents(COMPONENT_RL_MODULE, components),
-                not_components=self._get_subcomponents(COMPONENT_RL_MODULE, not_components),
-                **kwargs,
-            )
-            state[WEIGHTS_SEQ_NO] = self._weights_seq_no
-        for name, connector in (
-            (COMPONENT_ENV_TO_MODULE_CONNECTOR, self._env_to_module),
-            (COMPONENT_MODULE_TO_ENV_CONNECTOR, self._module_to_env),
-        ):
-            if self._check_component(name, components, not_components):
-                state[name] = self._where_it_serves(connector.get_state)
-        return state
-
-    def set_state(self, state: dict[str, Any]) -> None:
-        """Take weights, connector states and counters; newer weights are served from the next batch on.
-
-        Like RLlib's own runner: weights without a version, or of version 0, are taken always, others only if they are newer.
-        """
-        with self._state_lock:
-            for name, connector in (
-                (COMPONENT_ENV_TO_MODULE_CONNECTOR, self._env_to_module),
-                (COMPONENT_MODULE_TO_ENV_CONNECTOR, self._module_to_env),
-            ):
-                if name in state:
-                    self._where_it_serves(functools.partial(connector.set_state, state[name]))
-            if COMPONENT_RL_MODULE in state:
-                self._take_weights(state[COMPONENT_RL_MODULE], int(state.get(WEIGHTS_SEQ_NO, 0)))
-            if NUM_ENV_STEPS_SAMPLED_LIFETIME in state:
-                self.num_env_steps_sampled_lifetime = state[NUM_ENV_STEPS_SAMPLED_LIFETIME]
-                self._count_steps()
-
     def assert_healthy(self) -> None:
         """Check that construction went through."""
         assert self.module is not None
 
     def stop(self) -> None:
         """Stop serving."""
+        self._drains.set()
         self._stop_following()
         if self._front is not None:
             self._front.stop()
-
-    # Checkpointable ------------------------------------------------------------------------------------------------------------------
-
-    def get_ctor_args_and_kwargs(self) -> tuple[tuple[()], dict[str, Any]]:
-        """Return what makes another runner like this one."""
-        return (), {"config": self.config}
-
-    def get_checkpointable_components(self) -> list[tuple[str, Any]]:
-        """Return the parts that have state."""
-        return [
-            (COMPONENT_RL_MODULE, self.module),
-            (COMPONENT_ENV_TO_MODULE_CONNECTOR, self._env_to_module),
-            (COMPONENT_MODULE_TO_ENV_CONNECTOR, self._module_to_env),
-        ]
-
-    # What serves ---------------------------------------------------------------------------------------------------------------------
-
-    def _where_it_serves(self, function: Callable[[], T]) -> T:
-        """Call a function of something that the loop thread owns, on the loop thread."""
-        return self._front.call(function) if self._front is not None else function()
-
-    def _count_steps(self) -> None:
-        if self._policy is not None:
-            self._policy.count_steps(self.num_env_steps_sampled_lifetime)
-
-    # Weights -------------------------------------------------------------------------------------------------------------------------
-
-    def _pull_weights(self) -> None:
-        """Ask the state server of algorithms that don't push their weights (IMPALA, APPO)."""
-        if self._env_runner_state_server is not None:
-            newer = ray.get(self._env_runner_state_server.pull_if_newer.remote(self._weights_seq_no))
-            if newer is not None:
-                self.set_state(newer)
-
-    def _take_weights(self, weights: Any, seq_no: int) -> None:
-        if seq_no == 0 or seq_no > self._weights_seq_no:
-            if isinstance(weights, ray.ObjectRef):
-                weights = ray.get(weights)
-            if isinstance(weights, dict) and DEFAULT_MODULE_ID in weights:
-                weights = weights[DEFAULT_MODULE_ID]
-            self.module.set_state(weights)
-            if self._front is not None and self._policy is not None:
-                self._policy.load_spare(self.module.state_dict())
-                self._front.serve_weights(seq_no or self._weights_seq_no)
-        if seq_no > 0:
-            self._weights_seq_no = seq_no
+        elif self._env_runner_state_server is not None:
+            self._weights_pull.stop_group(self._env_runner_state_server)

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ray.rllib.algorithms.dqn.dqn import calculate_rr_weights
 from ray.rllib.algorithms.ppo import PPOConfig
 from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
 
@@ -42,9 +43,27 @@ def test_tables_reach_the_methods_of_the_same_name() -> None:
     assert cpu_tickets(config) >= 4
 
 
-@pytest.mark.parametrize("name", ["PPO", "APPO", "IMPALA", "SAC"])
+@pytest.mark.parametrize("name", ["PPO", "APPO", "IMPALA", "DQN", "SAC"])
 def test_every_algorithm_builds_from_its_name_alone(name: str) -> None:
     assert build(algorithm__name=name).algo_class.__name__ == name
+
+
+@pytest.mark.parametrize(("name", "batch", "updates"), [("DQN", 32, 8), ("SAC", 256, 32)])
+def test_a_fragment_is_followed_by_as_many_updates_as_belong_to_it(name: str, batch: int, updates: int) -> None:
+    """RLlib's default is a call of `sample()` for every single step."""
+    config = build(algorithm__name=name)
+    assert config.total_train_batch_size == batch
+    assert config.get_rollout_fragment_length() == 32
+    assert calculate_rr_weights(config) == [1, updates]
+    assert config.replay_buffer_config == {"type": "PrioritizedEpisodeReplayBuffer", "capacity": 100_000, "alpha": 0.6, "beta": 0.4}
+
+
+@pytest.mark.parametrize("name", ["APPO", "IMPALA"])
+def test_an_algorithm_that_does_not_wait_for_its_env_runners_waits_a_little(name: str) -> None:
+    config = build(algorithm__name=name)
+    assert config.timeout_s_sampler_manager > 0, "0 is a loop without a pause"
+    assert config.total_train_batch_size % config.get_rollout_fragment_length() == 0
+    assert config.use_env_runner_state_server
 
 
 def test_the_serving_configuration_travels_beside_the_users_env_config() -> None:

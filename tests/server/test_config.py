@@ -60,7 +60,9 @@ def test_a_key_of_the_file_replaces_one_default_of_the_algorithm_and_leaves_the_
 
 
 def test_the_defaults_of_ppo_are_not_those_of_another_algorithm() -> None:
-    assert load(ServerConfig, None, {"algorithm.name": "SAC"}).algorithm.methods == {}
+    methods = load(ServerConfig, None, {"algorithm.name": "SAC"}).algorithm.methods
+    assert "rl_module" not in methods
+    assert "entropy_coeff" not in methods["training"]
 
 
 def test_a_serving_actor_gets_its_part_through_env_config() -> None:

@@ -198,20 +198,31 @@ def acting(runner: ExternalEnvRunner) -> float:
     return float(next(iter(cast(Any, runner._policy)._net.module.parameters())).detach().flatten()[0])
 
 
-def test_weights_are_taken_when_newer_missing_or_zero_and_not_when_older(runner: ExternalEnvRunner) -> None:
+def test_the_weights_that_rllib_sets_last_are_served_whatever_their_version(runner: ExternalEnvRunner) -> None:
     def take(number: float, **state: Any) -> Any:
         runner.set_state({COMPONENT_RL_MODULE: weights_of(number, runner), **state})
         return acting(runner), play(runner, 1)
 
     assert take(0.01, weights_seq_no=5) == (pytest.approx(0.01), 5)
-    assert take(0.02, weights_seq_no=4) == (pytest.approx(0.01), 5)
-    assert runner.get_state()[WEIGHTS_SEQ_NO] == 4, "like RLlib's own runner"
+    assert take(0.02, weights_seq_no=4) == (pytest.approx(0.02), 4), "an older checkpoint was restored"
+    assert runner.get_state()[WEIGHTS_SEQ_NO] == 4
     assert take(0.03, weights_seq_no=6) == (pytest.approx(0.03), 6)
     assert take(0.04, weights_seq_no=0) == (pytest.approx(0.04), 6)
     assert take(0.05) == (pytest.approx(0.05), 6)
     runner.set_state({COMPONENT_RL_MODULE: {DEFAULT_MODULE_ID: weights_of(0.06, runner)}, WEIGHTS_SEQ_NO: 7})
     assert acting(runner) == pytest.approx(0.06)
     assert play(runner, 1) == 7
+
+
+def test_the_daemons_link_brings_no_older_weights_than_rllib_did(runner: ExternalEnvRunner) -> None:
+    def revive(number: float, version: int) -> Any:
+        runner._revive({COMPONENT_RL_MODULE: weights_of(number, runner), WEIGHTS_SEQ_NO: version})
+        return acting(runner), runner.get_state()[WEIGHTS_SEQ_NO]
+
+    assert revive(0.01, 0) == (pytest.approx(0.01), 0), "of a learner without updates"
+    assert revive(0.02, 3) == (pytest.approx(0.02), 3)
+    runner.set_state({COMPONENT_RL_MODULE: weights_of(0.05, runner), WEIGHTS_SEQ_NO: 5})
+    assert revive(0.04, 4) == (pytest.approx(0.05), 5)
 
 
 def test_a_state_without_weights_changes_none(runner: ExternalEnvRunner) -> None:
