@@ -11,8 +11,8 @@ from ray.rllib.connectors.env_to_module import FlattenObservations, MeanStdFilte
 from ray.rllib.connectors.env_to_module.frame_stacking import FrameStackingEnvToModule
 from ray.rllib.connectors.learner.frame_stacking import FrameStackingLearner
 
-from tests.parity.comparison import check_parity
-from tests.parity.harness import Setting, array_policy, record, replay
+from tests.parity.comparison import check_batches, check_episode, check_parity, learner_batch, learner_of
+from tests.parity.harness import Setting, array_policy, number_of, record, replay
 from tests.parity.modules import ByteImageModule, DictModule
 
 spaces = gym.spaces
@@ -111,3 +111,17 @@ def test_segments_of_long_episodes_are_rllibs_fragments(name: str) -> None:
     setting = replace({**PLAIN, **CONNECTED, **FILTERED}[name], steps=(20, 60))
     recording = record(setting, calls=(1000,))
     check_parity(recording, replay(recording, array_policy(recording), segment_steps=8), tolerance=1e-5, segment_steps=8)
+
+
+@pytest.mark.parametrize("name", ["mlp", "lstm with its own value net", "own module on a Dict", "frames, float32", "filter"])
+def test_segments_are_what_rllib_cuts_itself(name: str) -> None:
+    setting = replace({**PLAIN, **CONNECTED, **FILTERED}[name], steps=(20, 60))
+    recording = record(setting, calls=(8 * setting.num_envs, 8 * setting.num_envs, setting.num_envs))
+    done = replay(recording, array_policy(recording), segment_steps=8)
+    chunks = [chunk for chunk in recording.chunks if len(chunk) == 8]
+    assert sorted(int(chunk.t_started) for chunk in chunks) == [0] * setting.num_envs + [8] * setting.num_envs
+    ours = [done.segments[number_of(chunk)][int(chunk.t_started) // 8] for chunk in chunks]
+    for own, theirs in zip(ours, chunks, strict=True):
+        check_episode(own, theirs, 1e-5)
+    learner = learner_of(recording)
+    check_batches(learner_batch(learner, ours), learner_batch(learner, chunks), 1e-5)
