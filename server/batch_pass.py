@@ -227,6 +227,7 @@ class BatchPass:
 
     def _refuse_unsound(self, batch: Batch, refused: Array) -> None:
         """Refuse the rows whose distributions are not numbers, or exclude the action that was given; the others go on."""
+        self._statistics.rows_failed += len(refused)
         incident = secrets.token_hex(4)
         version = self._policy.weights_seq_no
         logger.error("incident %s: policy version %d gives %d rows no finite log-probability", incident, version, len(refused))

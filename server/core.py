@@ -210,6 +210,7 @@ class EpisodeCore:
             incident = secrets.token_hex(4)
             logger.exception("incident %s: %d rows could not be answered", incident, len(batch))
             error = ServerInternalError(f"the server failed to answer; incident {incident} in its log")
+            self.statistics.rows_failed += len(batch)
             deferred = np.empty(0, np.int64)
             for index in range(len(batch)):
                 batch.refuse(index, error)

@@ -21,6 +21,10 @@ class CoreStatistics:
     rows_refused: int = 0
     rows_withheld: int = 0
     """Rows that had to wait because the learner was behind."""
+    rows_failed: int = 0
+    """Rows that the server could not answer by a mistake of its own, such as an RLModule that raises."""
+    rewards_dropped: int = 0
+    """Rewards that an environment in this process logged before the first action of their episode."""
     batches: int = 0
     reward_sum: float = 0.0
     steps_completed: int = 0
@@ -34,6 +38,14 @@ class CoreStatistics:
     """Returns of the newest episodes."""
     unreported: deque[tuple[int, float, float]] = field(default_factory=lambda: deque(maxlen=10_000), repr=False)
     """Length, return and duration (seconds) of the newest finished episodes that RLlib's metrics have not seen."""
+
+    reported: dict[str, int] = field(default_factory=dict, repr=False)
+    """Counters as they were when RLlib's metrics saw them last."""
+
+    def since_report(self, name: str) -> int:
+        """Return how much a counter has grown since the last call, for RLlib's metrics."""
+        before, self.reported[name] = self.reported.get(name, 0), getattr(self, name)
+        return self.reported[name] - before
 
     def episode_finished(self, steps: int, return_: float, duration_s: float) -> None:
         """Note a finished episode that is trained on."""

@@ -19,7 +19,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from policyserver.endpoints import parse_address
-from policyserver.errors import ServerUnavailableError
+from policyserver.errors import PolicyServerError, ServerUnavailableError
 from policyserver.v1 import policy_service_pb2 as pb
 from policyserver.v1 import policy_service_pb2_grpc as pb_grpc
 
@@ -84,6 +84,8 @@ class Front:
         self._stop_lock = threading.Lock()
         self._calls: set[concurrent.futures.Future[Any]] = set()
         self.endpoints: Callable[[], list[str]] = lambda: self.addresses
+        self.at_stop: list[Callable[[PolicyServerError], None]] = []
+        """Called on the loop thread when the server stops, with what other front ends answer from then on."""
 
     # From other threads --------------------------------------------------------------------------------------------------------------
 
@@ -143,7 +145,7 @@ class Front:
 
     def drain(self) -> None:
         """Say NOT_SERVING, refuse new episodes, answer `sample` at once."""
-        self._post(self._drain)
+        self.post(self._drain)
 
     def wait_stopped(self, timeout_s: float | None = None) -> bool:
         """Block until the server has stopped; return whether it has."""
@@ -247,7 +249,10 @@ class Front:
     async def _stop(self, grace_s: float) -> None:
         if hasattr(self, "core"):
             self._drain()
-            self.core.fail_all(ServerUnavailableError("the server is shutting down", reason="SHUTTING_DOWN"))
+            error = ServerUnavailableError("the server is shutting down", reason="SHUTTING_DOWN")
+            self.core.fail_all(error)
+            for answer in self.at_stop:
+                answer(error)
         await asyncio.gather(*(server.stop(grace_s) for server in self._servers))
         tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
         for task in tasks:
@@ -260,7 +265,8 @@ class Front:
     def _call(self, coroutine: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
 
-    def _post(self, function: Callable[[], None]) -> None:
+    def post(self, function: Callable[[], None]) -> None:
+        """Have a function called on the loop thread, unless that has ended."""
         try:
             self._loop.call_soon_threadsafe(function)
         except RuntimeError:

@@ -26,6 +26,8 @@ from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from .config import ServingConfig
 from .core import EpisodeCore
 from .driver_link import follow_driver, leave_at_once
+from .external_env_episodes import ExternalEnvEpisodes
+from .external_env_thread import ExternalEnvThread, check_external_env, refuse_obsolete_settings
 from .front import Front
 from .log_setup import log_to
 from .policy_choice import make_policy
@@ -72,7 +74,7 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
         self._waits_for_fragment = False
         self._drains = threading.Event()
         self._stop_following: Callable[[], None] = lambda: None
-        self._env_thread_error: list[BaseException] = []
+        self._env_thread: ExternalEnvThread | None = None
         self._serving_config = ServingConfig.from_env_config(self.config.env_config)
         serves = not self.config.in_evaluation and (self._index > 0 or self.config.num_env_runners == 0)
         if serves and self._index > 0:
@@ -89,13 +91,12 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
     # Serving -------------------------------------------------------------------------------------------------------------------------
 
     def _make_external_env(self, env_creator: Any) -> ExternalEnv | None:
+        refuse_obsolete_settings(self.config)
         if self.config.env is None:
             return None
         context = EnvContext(self.config.env_config, worker_index=self._index, num_workers=self.num_workers)
         env = env_creator(context)
-        if not isinstance(env, ExternalEnv):
-            raise ValueError(f"environment: expected an ExternalEnv class or none at all, received {type(env).__name__}")
-        return env
+        return check_external_env(env)
 
     def _find_spaces(self, spaces: dict[str, Any] | None) -> tuple[gym.Space[Any], gym.Space[Any]]:
         if self.config.observation_space is not None and self.config.action_space is not None:
@@ -155,21 +156,16 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
         return [self._address(index) for index in range(1, max(self.config.num_env_runners, 1) + 1)]
 
     def _run_external_env(self, env: ExternalEnv, front: Front) -> None:
-        from .policy_server import attach
+        def make_episodes() -> ExternalEnvEpisodes:
+            return ExternalEnvEpisodes(env, front.core, *self._spaces, self._serving_config.episodes.finished_remembered)
 
-        attach(env, front)
+        self._env_thread = ExternalEnvThread(env, front, make_episodes)
+        self._env_thread.start()
 
-        def run() -> None:
-            try:
-                env.run()
-                if not front.wait_stopped(0.0):
-                    raise RuntimeError("run() returned while the algorithm goes on; call PolicyServer(self, address, port).serve_forever()")
-            except BaseException as error:
-                logger.exception("run() of %s failed", type(env).__name__)
-                self._env_thread_error.append(error)
-                front.stop()
-
-        threading.Thread(target=run, name="external-env", daemon=True).start()
+    @property
+    def _env_failure(self) -> Exception | None:
+        """Why the environment will give no more steps, if that is so."""
+        return self._env_thread.failure if self._env_thread is not None else None
 
     @staticmethod
     def _prepare_process() -> None:
@@ -224,15 +220,16 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
 
         Raises:
             ValueError: `num_episodes` was given.
+            RuntimeError: The environment's `run()` failed or returned, and all its steps were handed over.
         """
         if num_episodes is not None:
             raise ValueError(f"num_episodes: expected None, for external episodes can't be started from here, received {num_episodes}")
         if self._front is None:
             return []
-        if self._env_thread_error:
-            raise RuntimeError(f"run() of {type(self.env).__name__} failed") from self._env_thread_error[0]
         self.pull_weights()
         blocks = self._wait_for_steps(num_timesteps or self._fragment_steps(), self._front)
+        if not blocks and (failure := self._env_failure):
+            raise failure
         self.num_env_steps_sampled_lifetime += sum(block.steps for block in blocks)
         self._count_steps()
         log_samples(self.metrics, self.config, blocks, self._front.core.statistics)
@@ -253,7 +250,7 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
         until_s = time.monotonic() + hand_off.max_segment_age_s
         blocks = front.sample(want, hand_off.sample_wait_s)
         while self._waits_for_fragment and (missing := want - sum(block.steps for block in blocks)) > 0:
-            over = self._drains.is_set() or front.wait_stopped(0.0) or (blocks and time.monotonic() > until_s)
+            over = self._drains.is_set() or self._env_failure or front.wait_stopped(0.0) or (blocks and time.monotonic() > until_s)
             if over or self._weights_pull.group_stops(self._env_runner_state_server):
                 break
             self.pull_weights()

@@ -29,6 +29,11 @@ from .core_statistics import CoreStatistics
 from .segments import SegmentBlock
 from .training_report import VERSIONS_BEHIND
 
+ROWS_FAILED = "rows_failed"
+"""Env-runner metric (reduce "sum"): rows that the server could not answer by a mistake of its own, such as an RLModule that raises."""
+REWARDS_DROPPED = "rewards_dropped"
+"""Env-runner metric (reduce "sum"): rewards that an environment in the serving process logged before the first action of an episode."""
+
 
 def log_samples(metrics: MetricsLogger, config: Any, blocks: list[SegmentBlock], statistics: CoreStatistics) -> None:
     """Log the steps of one `sample()` and the episodes that finished since the one before.
@@ -42,6 +47,8 @@ def log_samples(metrics: MetricsLogger, config: Any, blocks: list[SegmentBlock],
     metrics.log_value((NUM_AGENT_STEPS_SAMPLED, DEFAULT_AGENT_ID), steps, reduce="sum")
     metrics.log_value((NUM_MODULE_STEPS_SAMPLED, DEFAULT_MODULE_ID), steps, reduce="sum")
     metrics.log_value(NUM_EPISODES, len(finished), reduce="sum")
+    for name in (ROWS_FAILED, REWARDS_DROPPED):
+        metrics.log_value(name, statistics.since_report(name), reduce="sum")
     metrics.log_value(VERSIONS_BEHIND, sum(block.versions_behind for block in blocks), reduce="sum")
     metrics.log_value(NUM_ENV_STEPS_SAMPLED_LIFETIME, steps, reduce="lifetime_sum", with_throughput=True)
     metrics.log_value((NUM_AGENT_STEPS_SAMPLED_LIFETIME, DEFAULT_AGENT_ID), steps, reduce="lifetime_sum")

@@ -24,6 +24,7 @@ from ray.rllib.core import (
 )
 from ray.rllib.env import INPUT_ENV_SINGLE_SPACES, INPUT_ENV_SPACES
 from ray.rllib.env.external_env import ExternalEnv
+from ray.rllib.env.external_multi_agent_env import ExternalMultiAgentEnv
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME, WEIGHTS_SEQ_NO
@@ -265,17 +266,20 @@ def test_the_environments_own_run_opens_the_server(make_runner: Make, wait_until
     play(runner, 4)
     assert sum(len(episode) for episode in sampled(runner, num_timesteps=4)) == 4
     runner.stop()
-    names = {thread.name for thread in threading.enumerate()}
-    wait_until(lambda: "external-env" not in {thread.name for thread in threading.enumerate()})
-    assert "policy-server" not in names
+    assert "policy-server" not in {thread.name for thread in threading.enumerate()}
+    env: Any = runner.env
+    env.join(10.0)
+    assert not env.is_alive()
 
 
 def test_a_run_that_fails_reaches_whoever_samples(make_runner: Make, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.ERROR):
         runner = make_runner(env=Failing, env_creator=make_env(Failing))
-        runner._front.wait_stopped(10.0)  # type: ignore[union-attr]
-        with pytest.raises(RuntimeError, match="Failing failed") as raised:
-            runner.sample()
+        env: Any = runner.env
+        env.join(10.0)
+        for _ in range(2):
+            with pytest.raises(RuntimeError, match="Failing failed") as raised:
+                runner.sample()
     assert "the plant is on fire" in str(raised.value.__cause__)
     assert "the plant is on fire" in caplog.text
 
@@ -285,9 +289,10 @@ def test_a_policy_server_outside_an_algorithm_says_what_is_missing() -> None:
         PolicyServer(Serving(ACTION, OBSERVATION), "localhost", 0).serve_forever()
 
 
-def test_another_kind_of_environment_is_refused(make_runner: Make) -> None:
+@pytest.mark.parametrize("env", [object(), ExternalMultiAgentEnv({"a": ACTION}, {"a": OBSERVATION})])
+def test_another_kind_of_environment_is_refused(make_runner: Make, env: Any) -> None:
     with pytest.raises(ValueError, match="expected an ExternalEnv"):
-        make_runner(env="CartPole-v1", env_creator=lambda context: object())
+        make_runner(env="CartPole-v1", env_creator=lambda context: env)
 
 
 def test_stop_may_come_twice_and_frees_the_port(make_runner: Make) -> None:

@@ -1,0 +1,97 @@
+"""ExternalEnvs in this process, answered by a running front."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from ray.rllib.env.external_env import ExternalEnv
+
+from server.core import EpisodeCore
+from server.core_statistics import CoreStatistics
+from server.external_env_episodes import ExternalEnvEpisodes
+from server.external_env_thread import ExternalEnvThread
+from server.front import Front
+from tests.server.core_harness import ACTION, OBSERVATION
+from tests.server.front_harness import FrontHarness, running_front
+
+
+class Idle(ExternalEnv):  # type: ignore[misc]
+    """An environment whose `run()` waits, while the test makes its calls from threads of its own."""
+
+    def __init__(self) -> None:
+        super().__init__(ACTION, OBSERVATION)
+        self.over = threading.Event()
+
+    def run(self) -> None:
+        self.over.wait()
+
+
+@dataclass
+class Served:
+    """An environment that is served."""
+
+    env: Any
+    thread: ExternalEnvThread
+    harness: FrontHarness
+
+    @property
+    def core(self) -> EpisodeCore:
+        return self.harness.front.core
+
+    def segments(self, want_steps: int = 1) -> list[Any]:
+        """Take what waits for the learner, as it arrives there; waits until there are so many steps."""
+        return self.harness.segments(want_steps)
+
+    def statistics(self) -> CoreStatistics:
+        return self.harness.front.call(self.core.snapshot)
+
+    def settle(self) -> None:
+        """Wait until the loop has done what was asked of it before."""
+        for _ in range(4):
+            self.harness.front.call(lambda: None)
+
+
+@contextmanager
+def serving_env(env: Any = None, **options: Any) -> Iterator[Served]:
+    """Serve an environment (default: an idle one) until the end; its thread must end with the server."""
+    env = env if env is not None else Idle()
+    with running_front(**options) as harness:
+        served = Served(env, serve_env(env, harness.front), harness)
+        served.thread.start()
+        yield served
+    if isinstance(env, Idle):
+        env.over.set()
+    env.join(10.0)
+    assert not env.is_alive()
+
+
+def serve_env(env: Any, front: Front, remembered: int = 100) -> ExternalEnvThread:
+    """Make the adapter of an environment, as the env runner does."""
+    return ExternalEnvThread(env, front, lambda: ExternalEnvEpisodes(env, front.core, env.observation_space, env.action_space, remembered))
+
+
+def in_thread(function: Callable[..., Any], *args: Any) -> Callable[[], Any]:
+    """Call a function on a thread; what is returned waits for its result and raises its error."""
+    outcome: list[Any] = []
+
+    def run() -> None:
+        try:
+            outcome.append(function(*args))
+        except BaseException as error:
+            outcome.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+
+    def result() -> Any:
+        thread.join(250.0)
+        assert not thread.is_alive(), "the call still waits"
+        if isinstance(outcome[0], BaseException):
+            raise outcome[0]
+        return outcome[0]
+
+    return result
