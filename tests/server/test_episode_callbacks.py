@@ -56,6 +56,15 @@ def test_callbacks_are_called_where_rllib_calls_them() -> None:
     assert calls.calls[-1] == ("start", 0, 1)
 
 
+def test_an_episode_that_ends_where_it_is_cut_is_told_whole() -> None:
+    calls = Calls()
+    player = player_of(stock_policy(callbacks=callbacks_of(calls), chunk_steps=2))
+    player.send(Move(0, observation(0), new=True))
+    for step in range(1, 6):
+        player.send(Move(0, observation(step), reward=float(step), end="truncated" if step == 5 else ""))
+    assert calls.calls[-1] == ("end", 0, 5, 15.0, [1, 2, 3, 4, 5], False)
+
+
 def test_what_a_callback_changes_is_recorded_and_what_it_raises_changes_nothing() -> None:
     class Shaping(RLlibCallback):  # type: ignore[misc]
         fails = False

@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from ray.rllib.algorithms.dqn import DQNConfig
 from ray.rllib.connectors.env_to_module import MeanStdFilter, PrevActionsPrevRewards
 from ray.rllib.core.columns import Columns
+from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 
 from tests.server.core_harness import (
     ACTIONS,
@@ -18,6 +20,7 @@ from tests.server.core_harness import (
     module_of,
     observation,
     policy_of,
+    spaces_of,
 )
 from tests.server.episode_player import by_episode, play
 from tests.server.policy_player import Move
@@ -74,6 +77,23 @@ def test_drawn_actions_fit_the_space_and_their_log_probabilities_the_distributio
     inputs = torch.from_numpy(decided.decisions.outputs[Columns.ACTION_DIST_INPUTS])
     expected = distribution.from_logits(inputs).logp(torch.from_numpy(decided.decisions.actions))
     np.testing.assert_allclose(log_probs_of(decided), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("model", ["mlp", "lstm_shared"])
+def test_a_module_that_gives_its_actions_itself_does_so_for_each_row(model: str) -> None:
+    config: Any = DQNConfig().training(epsilon=0.0).rl_module(model_config=DefaultModelConfig(**cast(Any, MODELS[model])))
+    module = config.get_rl_module_spec(spaces=spaces_of(OBSERVATION, ACTIONS["discrete"]), inference_only=True).build()
+    together, alone = player_of(stock_policy(module)), player_of(stock_policy(module))
+    assert together.policy.layout.outputs == {}
+    for step, moves in enumerate(random_moves(8, 12)):
+        for move in moves:
+            move.given = step % 3 if not move.end and move.slot == 1 else None
+        decided = together.send(*moves)
+        assert decided.decisions.log_probs is None
+        each = [alone.send(move) for move in moves]
+        np.testing.assert_array_equal(decided.executed, np.concatenate([one.executed for one in each]))
+        for ours, *theirs in zip(decided.state, *(one.state for one in each), strict=True):
+            np.testing.assert_allclose(ours, np.concatenate(theirs), atol=1e-6)
 
 
 # What connectors write -----------------------------------------------------------------------------------------------------------------

@@ -81,7 +81,7 @@ def test_states_of_connectors_are_given_and_taken_while_episodes_are_open(make_r
     with PolicyClient(runner.addresses()[0], config=CLIENT) as client:
         episode = client.start_episode()
         client.get_action(episode, observation(10))
-        (state,) = runner.get_state(components=COMPONENT_ENV_TO_MODULE_CONNECTOR)[COMPONENT_ENV_TO_MODULE_CONNECTOR].values()
+        state = runner.get_state(components=COMPONENT_ENV_TO_MODULE_CONNECTOR)[COMPONENT_ENV_TO_MODULE_CONNECTOR]["CenterOnEverythingSeen"]
         assert (state["count"], state["sum"][0]) == (1, 10)
         runner.set_state({COMPONENT_ENV_TO_MODULE_CONNECTOR: {"CenterOnEverythingSeen": {"count": 3, "sum": observation(0)}}})
         client.get_action(episode, observation(20))
