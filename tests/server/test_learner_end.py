@@ -24,11 +24,23 @@ from ray.rllib.utils.replay_buffers.episode_replay_buffer import EpisodeReplayBu
 from ray.rllib.utils.spaces.space_utils import normalize_action, unsquash_action
 
 from client import EpisodeDuplicateError, EpisodeFinishedError, InvalidInputError, PolicyClient
+from policyserver.flags import StepFlag
 from server import wire
 from server.array_policy import ArrayPolicy
 from server.config import EpisodesConfig, HandOffConfig, ListenConfig, ServingConfig
 from server.runner import ExternalEnvRunner
-from tests.server.core_harness import ACTIONS, OBSERVATION, module_of, observation, policy_of, ppo_config, spaces_of
+from tests.server.core_harness import (
+    ACTIONS,
+    OBSERVATION,
+    CoreHarness,
+    Row,
+    module_of,
+    observation,
+    policy_of,
+    ppo_config,
+    spaces_of,
+    start,
+)
 from tests.server.front_harness import CLIENT, FrontHarness, running_front
 
 Array = npt.NDArray[Any]
@@ -118,6 +130,27 @@ def test_a_logged_box_action_is_trained_on_in_the_nets_form_with_its_log_prob_at
         np.testing.assert_allclose(batch[Columns.ACTION_DIST_INPUTS][step : step + 1], inputs, atol=1e-5)
         np.testing.assert_allclose(batch[Columns.ACTION_LOGP][step : step + 1], log_prob, atol=1e-5)
     train("box", [segment])
+
+
+def test_an_action_that_was_taken_instead_of_the_answer_is_trained_on_under_the_policy_that_answered(
+    make_harness: Callable[..., CoreHarness],
+) -> None:
+    policy, override = learned_policy("box"), StepFlag.ACTION_GIVEN | StepFlag.OVERRIDE
+    harness, taken = make_harness(policy, action="box"), np.array([2.0, 7.5], np.float32)
+    handle = harness.one(start("a", observation(3))).handle
+    policy.load_spare({name: torch.zeros_like(value) for name, value in module_of(action="box").state_dict().items()})
+    policy.swap(1)
+    replaced = harness.one(start("a", observation(3), flags=override, action=taken))
+    harness.one(Row(handle, 1, StepFlag.TERMINATED, 1.0))
+    segments = harness.segments()
+    batch = train_batch("box", segments)
+    np.testing.assert_allclose(batch[Columns.ACTIONS][0], normalize_action(taken, ACTIONS["box"]), atol=1e-6)
+    with torch.no_grad():
+        inputs = learned_module("box")._forward_exploration({Columns.OBS: batch[Columns.OBS]})[Columns.ACTION_DIST_INPUTS]
+    expected = TorchDiagGaussian.from_logits(inputs).logp(batch[Columns.ACTIONS]).numpy()
+    np.testing.assert_allclose(batch[Columns.ACTION_LOGP], expected, atol=1e-5)
+    assert replaced.log_prob == pytest.approx(float(expected[0]), abs=1e-5)
+    assert segments[0].get_extra_model_outputs(WEIGHTS_SEQ_NO).tolist() == [0]
 
 
 @pytest.mark.parametrize("action", ["discrete", "shifted", "box"])
