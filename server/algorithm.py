@@ -47,7 +47,9 @@ def algorithm_config(config: ServerConfig, *, driver_link: Path | None = None, e
     built = getattr(rllib, f"{config.algorithm.name}Config")()
     _apply_serving_defaults(built, config, env_runner_class)
     tables = config.algorithm.methods
-    serving = ServingConfig(config.listen, config.episodes, config.hand_off, driver_link, opens_itself=False, log_level=config.log_level)
+    serving = ServingConfig(
+        config.listen, config.episodes, config.hand_off, config.inference, driver_link, opens_itself=False, log_level=config.log_level
+    )
     own_module = _own_module(config.algorithm.rl_module)
     if own_module is not None:
         tables["rl_module"] = {**tables["rl_module"], "rl_module_spec": own_module}

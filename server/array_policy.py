@@ -9,19 +9,17 @@ import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 import torch
-import tree
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.distribution.torch.torch_distribution import TorchCategorical
 
-from policyserver.spaces import leaves, unflatten_batch
+from policyserver.spaces import leaves
 
 from .action_form import ActionForm
-from .inference import PolicyNet, UnsupportedModuleError
+from .forward_pass import Backend, ForwardPass
+from .inference import PolicyNet
 from .policy import Decided, Decisions, Mask, StepLayout, StepRows
 
 Array = npt.NDArray[Any]
-
-_NOT_OUTPUTS = (Columns.ACTIONS, Columns.ACTION_LOGP, Columns.STATE_OUT)
 
 
 class ObservationWriter(Protocol):
@@ -49,6 +47,7 @@ class ArrayPolicy:
         lookback: int = 1,
         state_every: int = 20,
         seed: int | None = None,
+        backend: Backend = "torch",
     ) -> None:
         """Find out what the net gives, by a pass on zeros.
 
@@ -62,39 +61,27 @@ class ArrayPolicy:
             lookback: Least steps that a segment repeats of the one before it.
             state_every: As in `StepLayout`.
             seed: Seed of the drawing of actions.
+            backend: What runs the net, see `ForwardPass`.
 
         Raises:
-            UnsupportedModuleError: The module gives neither actions nor a distribution of them.
+            UnsupportedModuleError: The module gives neither actions nor a distribution of them, or columns that are no tensors.
         """
         self._net, self._form = net, form
         self._space = observation_space
         self._writers = tuple(writers)
         self._earlier_frames = num_frames - 1
         self._random = np.random.default_rng(seed)
-        self._chooses_itself = False
         self._recurrent = len(net.initial_state)
         self.initial_state = list(net.initial_state)
         recorded = leaves(observation_space, "observation")
         if self._earlier_frames:
             self.initial_state.append(np.zeros((self._earlier_frames, *recorded[0].shape), recorded[0].dtype))
         zeros = [np.zeros((1, *leaf.shape), leaf.dtype) for leaf in recorded]
-        state = [leaf[None] for leaf in self.initial_state]
-        out = self._forward(self._net_inputs(zeros, state), state[: self._recurrent])
-        if Columns.ACTIONS not in out and Columns.ACTION_DIST_INPUTS not in out:
-            raise UnsupportedModuleError(
-                f"{type(net.module).__name__}: expected a module whose forward pass gives {Columns.ACTIONS!r} or "
-                f"{Columns.ACTION_DIST_INPUTS!r}, received {sorted(out)}"
-            )
-        if nested := sorted(name for name, column in out.items() if name != Columns.STATE_OUT and not isinstance(column, torch.Tensor)):
-            raise UnsupportedModuleError(f"{type(net.module).__name__}: expected one tensor in each column, received others in {nested}")
-        self._chooses_itself = Columns.ACTIONS in out
-        self._is_categorical = not self._chooses_itself and net.distribution_class is TorchCategorical
+        seen = self._net_inputs(zeros, [leaf[None] for leaf in self.initial_state])
+        self._pass = ForwardPass(net, seen, observation_space, backend)
+        self._is_categorical = not self._pass.chooses_actions and net.distribution_class is TorchCategorical
+        out, _ = self._pass.run(seen, [leaf[None] for leaf in net.initial_state])
         decisions = self._choose(out, np.empty(0, np.int64), np.empty((0, *form.shape), form.dtype))
-        if decisions.actions.shape[1:] != form.shape:
-            raise UnsupportedModuleError(
-                f"{type(net.module).__name__}: expected actions of shape {form.shape} for {action_space}, "
-                f"received {decisions.actions.shape[1:]}"
-            )
         self._no_decisions = decisions.select(np.empty(0, np.int64))
         self.layout = StepLayout(
             observation_space,
@@ -127,12 +114,11 @@ class ArrayPolicy:
             own, state = [leaf[asking] for leaf in observations], [leaf[asking] for leaf in state]
             given = np.searchsorted(asking, given)
         recurrent = state[: self._recurrent]
-        out = self._forward(self._net_inputs(own, state), recurrent)
+        out, after = self._pass.run(self._net_inputs(own, state), recurrent)
         decisions = self._choose(out, given, rows.given_actions)
         executed = self._form.to_environment(decisions.actions)
         if given.size:
             executed[given] = rows.given_actions
-        after = [leaf.numpy() for leaf in tree.flatten(out[Columns.STATE_OUT])] if self._recurrent else []
         if self._earlier_frames:
             after.append(np.concatenate((state[-1][:, 1:], own[0][:, None]), axis=1))
         return Decided(observations, rows.rewards, decisions, executed, recurrent, after, rows.infos)
@@ -146,10 +132,7 @@ class ArrayPolicy:
         """Return an executed action in the net's form and its log-probability."""
         own = self._form.from_environment(action)
         inputs = outputs.get(Columns.ACTION_DIST_INPUTS)
-        if inputs is None:
-            return own, None
-        distribution = self._net.distribution_class.from_logits(torch.from_numpy(inputs))
-        return own, distribution.logp(torch.from_numpy(own)).numpy().astype(np.float32)
+        return own, None if inputs is None else self._log_probs(inputs, own).astype(np.float32, copy=False)
 
     def forget(self, slots: list[int]) -> None:
         """Do nothing: what is known of an episode is in the episode table."""
@@ -179,35 +162,16 @@ class ArrayPolicy:
         frames = state[-1]
         return [np.concatenate([*(frames[:, index] for index in range(self._earlier_frames)), observations[0]], axis=-1)]
 
-    def _forward(self, observations: list[Array], recurrent: list[Array]) -> dict[str, Any]:
-        if recurrent and len(observations[0]) > 1 and self._chooses_itself and self._net.explore:
-            # RLlib's stateful DQN module mixes its rows up when it explores (it compares actions [n] with actions [n, 1]).
-            singles = [
-                self._forward([leaf[row : row + 1] for leaf in observations], [leaf[row : row + 1] for leaf in recurrent])
-                for row in range(len(observations[0]))
-            ]
-            joined: dict[str, Any] = tree.map_structure(lambda *parts: torch.cat(parts), *singles)
-            return joined
-        tensors: list[Any] = [_tensor(leaf) for leaf in observations]
-        if not recurrent:
-            return self._net.forward({Columns.OBS: unflatten_batch(self._space, tensors)})
-        columns = {
-            Columns.OBS: unflatten_batch(self._space, [tensor.unsqueeze(1) for tensor in tensors]),
-            Columns.STATE_IN: tree.unflatten_as(self._net.state_structure, [_tensor(leaf) for leaf in recurrent]),
-        }
-        out = self._net.forward(columns)
-        return {name: column if name == Columns.STATE_OUT else _one_step(column) for name, column in out.items()}
-
     # Actions -------------------------------------------------------------------------------------------------------------------------
 
-    def _choose(self, out: dict[str, Any], given: Array, given_actions: Array) -> Decisions:
-        outputs: dict[str, Array] = {name: column.numpy() for name, column in out.items() if name not in _NOT_OUTPUTS}
+    def _choose(self, out: dict[str, Array], given: Array, given_actions: Array) -> Decisions:
+        outputs = {name: column for name, column in out.items() if name not in (Columns.ACTIONS, Columns.ACTION_LOGP)}
         own = self._form.from_environment(given_actions) if given.size else None
         log_probs: Array | None
-        if self._chooses_itself:
+        if self._pass.chooses_actions:
             actions, log_probs = self._own_choice(out, given, own)
         elif self._is_categorical:
-            actions, log_probs = self._draw_categorical(outputs[Columns.ACTION_DIST_INPUTS], given, own)
+            actions, log_probs = self._draw_categorical(out[Columns.ACTION_DIST_INPUTS], given, own)
         else:
             actions, log_probs = self._draw(out[Columns.ACTION_DIST_INPUTS], given, own)
         if log_probs is not None:
@@ -215,17 +179,15 @@ class ArrayPolicy:
             outputs[Columns.ACTION_LOGP] = log_probs
         return Decisions(actions, log_probs, outputs, self._net.weights_seq_no)
 
-    def _own_choice(self, out: dict[str, Any], given: Array, own: Array | None) -> tuple[Array, Array | None]:
+    def _own_choice(self, out: dict[str, Array], given: Array, own: Array | None) -> tuple[Array, Array | None]:
         """Take the actions that the module gives, as DQN's does."""
-        actions = out[Columns.ACTIONS].numpy().copy()
-        log_probs = out[Columns.ACTION_LOGP].numpy().copy() if Columns.ACTION_LOGP in out else None
+        actions, log_probs = out[Columns.ACTIONS].copy(), out.get(Columns.ACTION_LOGP)
         if own is not None:
             actions[given] = own
-            if log_probs is not None and Columns.ACTION_DIST_INPUTS in out:
-                inputs = out[Columns.ACTION_DIST_INPUTS][torch.from_numpy(given)]
-                log_probs[given] = self._net.distribution_class.from_logits(inputs).logp(torch.from_numpy(own)).numpy()
-            elif log_probs is not None:
-                log_probs[given] = np.nan  # nobody can tell; such rows are refused
+            if log_probs is not None:
+                log_probs = log_probs.copy()
+                inputs = out.get(Columns.ACTION_DIST_INPUTS)
+                log_probs[given] = self._log_probs(inputs[given], own) if inputs is not None else np.nan  # nobody can tell: refused
         return actions, log_probs
 
     def _draw_categorical(self, logits: Array, given: Array, own: Array | None) -> tuple[Array, Array]:
@@ -237,20 +199,13 @@ class ArrayPolicy:
         shifted = logits - logits.max(axis=-1, keepdims=True)
         return actions, shifted[np.arange(len(actions)), actions] - np.log(np.exp(shifted).sum(axis=-1))
 
-    def _draw(self, inputs: torch.Tensor, given: Array, own: Array | None) -> tuple[Array, Array]:
-        distribution = self._net.distribution_class.from_logits(inputs)
+    def _draw(self, inputs: Array, given: Array, own: Array | None) -> tuple[Array, Array]:
+        distribution = self._net.distribution_class.from_logits(torch.from_numpy(inputs))
         chosen = (distribution if self._net.explore else distribution.to_deterministic()).sample()
         if own is not None:
             chosen[torch.from_numpy(given)] = torch.from_numpy(own).to(chosen.dtype)
         return chosen.numpy(), distribution.logp(chosen).numpy()
 
-
-def _one_step(column: torch.Tensor) -> torch.Tensor:
-    """Take the axis of time away that a recurrent net keeps for its single step."""
-    return column.squeeze(1) if column.ndim > 1 else column
-
-
-def _tensor(array: Array) -> torch.Tensor:
-    """Make a tensor of an array as RLlib's NumpyToTensor does: floats in single precision, everything else as it is."""
-    tensor = torch.from_numpy(np.ascontiguousarray(array))
-    return tensor.float() if tensor.is_floating_point() else tensor
+    def _log_probs(self, inputs: Array, own: Array) -> Array:
+        log_probs: Array = self._net.distribution_class.from_logits(torch.from_numpy(inputs)).logp(torch.from_numpy(own)).numpy()
+        return log_probs

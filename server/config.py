@@ -110,6 +110,15 @@ class HandOffConfig:
 
 
 @dataclass(frozen=True)
+class InferenceConfig:
+    """How the net is run for an action."""
+
+    backend: Literal["auto", "numpy", "torch"] = "auto"
+    """What computes it. `auto` measures at the start which is the faster, for each size of a batch; nets other than RLlib's default ones
+    always run in torch. The two differ in the last digits."""
+
+
+@dataclass(frozen=True)
 class SpacesConfig:
     """What an observation and an action are, as tables that `space_from_config` reads."""
 
@@ -251,6 +260,8 @@ class ServerConfig:
     """How many episodes are held, and for how long."""
     hand_off: HandOffConfig = field(default_factory=HandOffConfig)
     """How completed steps reach the learner."""
+    inference: InferenceConfig = field(default_factory=InferenceConfig)
+    """How the net is run for an action."""
     spaces: SpacesConfig = field(default_factory=SpacesConfig)
     """What an observation and an action are."""
     connectors: ConnectorsConfig = field(default_factory=ConnectorsConfig)
@@ -288,6 +299,8 @@ class ServingConfig:
     """How many episodes are held, and for how long."""
     hand_off: HandOffConfig = field(default_factory=HandOffConfig)
     """How completed steps reach the learner."""
+    inference: InferenceConfig = field(default_factory=InferenceConfig)
+    """How the net is run for an action."""
     driver_link: Path | None = None
     """The daemon's unix socket, see `server.driver_link`. Unset: there is no daemon."""
     opens_itself: bool = True

@@ -12,6 +12,8 @@ import torch
 import tree
 from ray.rllib.core.rl_module.torch import TorchRLModule
 
+from .numpy_forward import NumpyForward
+
 Array = npt.NDArray[Any]
 
 
@@ -34,6 +36,7 @@ class PolicyNet:
             explore: Whether the module's exploration pass is run, or its inference pass.
         """
         self.module, self._spare = (copy.deepcopy(module).eval() for _ in range(2))
+        self.written_out, self._spare_written_out = NumpyForward.of(self.module), NumpyForward.of(self._spare)
         self.explore = explore
         self.distribution_class = module.get_exploration_action_dist_cls() if explore else module.get_inference_action_dist_cls()
         self.weights_seq_no = 0
@@ -65,10 +68,13 @@ class PolicyNet:
     def load_spare(self, state_dict: Mapping[str, torch.Tensor]) -> None:
         """Load weights into the spare copy. Called from another thread than `swap`, never both at once."""
         self._spare.load_state_dict(dict(state_dict))
+        if self._spare_written_out is not None:
+            self._spare_written_out.refresh()
 
     def swap(self, weights_seq_no: int) -> None:
         """Serve the weights loaded last."""
         self.module, self._spare = self._spare, self.module
+        self.written_out, self._spare_written_out = self._spare_written_out, self.written_out
         self.weights_seq_no = weights_seq_no
 
     def count_steps(self, steps_sampled_lifetime: int) -> None:

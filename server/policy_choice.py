@@ -16,6 +16,7 @@ from .action_form import ActionForm
 from .array_policy import ArrayPolicy
 from .connector_choice import choose
 from .episode_callbacks import EpisodeCallbacks
+from .forward_pass import Backend
 from .inference import PolicyNet
 from .policy import Policy
 from .stock_policy import StockPolicy
@@ -35,6 +36,7 @@ def make_policy(
     action_space: gym.Space[Any],
     *,
     seed: int | None,
+    backend: Backend,
     env_runner: Any,
 ) -> Policy:
     """Make the policy that a serving env runner answers with.
@@ -47,6 +49,7 @@ def make_policy(
         observation_space: What clients send.
         action_space: What clients get.
         seed: Seed of the drawing of actions.
+        backend: What runs the net, if it stands between array code.
         env_runner: What the user's callbacks get as their `env_runner`.
 
     Raises:
@@ -87,6 +90,7 @@ def make_policy(
         lookback=lookback,
         state_every=state_every,
         seed=seed,
+        backend=backend,
     )
 
 

@@ -111,7 +111,14 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
     def _serve(self, observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> None:
         config = self._serving_config
         policy = self._policy = make_policy(
-            self.config, self.module, self._env_to_module, self._module_to_env, *self._spaces, seed=self._seed, env_runner=self
+            self.config,
+            self.module,
+            self._env_to_module,
+            self._module_to_env,
+            *self._spaces,
+            seed=self._seed,
+            backend=config.inference.backend,
+            env_runner=self,
         )
 
         def make_core() -> EpisodeCore:
