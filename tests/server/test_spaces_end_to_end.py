@@ -13,6 +13,7 @@ from gymnasium import spaces
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from ray.rllib.algorithms.ppo import PPOConfig
+from ray.rllib.connectors.connector_v2 import ConnectorV2
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
@@ -29,11 +30,13 @@ from policyserver.tensors import from_tensor, to_tensor
 from policyserver.v1 import policy_service_pb2 as pb
 from server import wire
 from server.action_form import ActionForm
+from server.array_policy import ArrayPolicy
 from server.batch import malformed
 from server.config import HandOffConfig, ListenConfig, ServingConfig
 from server.row_checks import LeafCheck
 from server.rows import Replies
 from server.runner import ExternalEnvRunner
+from server.stock_policy import StockPolicy
 from tests.policyserver.space_strategies import ACTION_SPACES, PROPERTY, SPACES, samples
 from tests.server.core_harness import spaces_of
 from tests.server.front_harness import CLIENT, FrontHarness, running_front
@@ -230,16 +233,26 @@ def test_plain_calls_take_and_give_one_tensor_per_leaf() -> None:
     assert (segment.get_actions() + LEVERS.start).tolist() == [action.tolist(), [1, 4]]
 
 
-def test_an_env_runner_serves_nested_spaces_and_its_algorithms_learner_learns_from_them() -> None:
+class Unknown(ConnectorV2):  # type: ignore[misc]
+    """A user's connector, for which there can be no array code."""
+
+    def __call__(self, *, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+        return batch
+
+
+@pytest.mark.parametrize(("connectors", "path"), [([], ArrayPolicy), ([Unknown], StockPolicy)], ids=["arrays", "stock"])
+def test_an_env_runner_serves_nested_spaces_and_its_algorithms_learner_learns_from_them(connectors: list[type], path: type) -> None:
     config = PPOConfig().environment(
         observation_space=PICTURE,
         action_space=LEVERS,
         env_config=ServingConfig(ListenConfig("127.0.0.1:0"), hand_off=HandOffConfig(segment_steps=4, sample_wait_s=5.0)).to_env_config(),
     )
-    config.env_runners(num_env_runners=0).rl_module(rl_module_spec=RLModuleSpec(module_class=NestedModule))
+    config.env_runners(num_env_runners=0, env_to_module_connector=lambda env, spaces, device: [make() for make in connectors])
+    config.rl_module(rl_module_spec=RLModuleSpec(module_class=NestedModule))
     config.training(train_batch_size_per_learner=30, minibatch_size=10, num_epochs=1).debugging(seed=1, log_level="ERROR")
     learner = config.build_learner(spaces=spaces_of(PICTURE, LEVERS))
     runner = ExternalEnvRunner(config=config, worker_index=0, num_workers=0)
+    assert type(runner._policy) is path
     said = samples(PICTURE, 11)
     try:
         with PolicyClient(runner.addresses()[0], config=CLIENT) as client:
