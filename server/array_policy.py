@@ -16,7 +16,7 @@ from policyserver.spaces import leaves
 
 from .action_form import ActionForm
 from .forward_pass import Backend, ForwardPass
-from .inference import PolicyNet
+from .inference import PolicyNet, UnsupportedModuleError
 from .policy import Decided, Decisions, Mask, StepLayout, StepRows
 
 Array = npt.NDArray[Any]
@@ -64,7 +64,8 @@ class ArrayPolicy:
             backend: What runs the net, see `ForwardPass`.
 
         Raises:
-            UnsupportedModuleError: The module gives neither actions nor a distribution of them, or columns that are no tensors.
+            UnsupportedModuleError: The module gives neither actions nor a distribution of them, actions of another shape than the
+                space's, or columns that are no tensors.
         """
         self._net, self._form = net, form
         self._space = observation_space
@@ -82,6 +83,11 @@ class ArrayPolicy:
         self._is_categorical = not self._pass.chooses_actions and net.distribution_class is TorchCategorical
         out, _ = self._pass.run(seen, [leaf[None] for leaf in net.initial_state])
         decisions = self._choose(out, np.empty(0, np.int64), np.empty((0, *form.shape), form.dtype))
+        if decisions.actions.shape[1:] != form.shape:
+            raise UnsupportedModuleError(
+                f"{type(net.module).__name__}: expected actions of shape {form.shape} for {action_space}, "
+                f"received {decisions.actions.shape[1:]}"
+            )
         self._no_decisions = decisions.select(np.empty(0, np.int64))
         self.layout = StepLayout(
             observation_space,

@@ -33,6 +33,7 @@ from server.action_form import ActionForm
 from server.array_policy import ArrayPolicy
 from server.batch import malformed
 from server.config import HandOffConfig, ListenConfig, ServingConfig
+from server.inference import PolicyNet, UnsupportedModuleError
 from server.row_checks import LeafCheck
 from server.rows import Replies
 from server.runner import ExternalEnvRunner
@@ -277,3 +278,10 @@ def test_an_env_runner_serves_nested_spaces_and_its_algorithms_learner_learns_fr
     assert np.isfinite(results[DEFAULT_MODULE_ID]["total_loss"].peek())
     after = learner.module[DEFAULT_MODULE_ID].get_state()
     assert all(not np.array_equal(before[name], after[name]) for name in before)
+
+
+def test_a_module_whose_actions_do_not_fit_the_space_is_refused_before_it_serves() -> None:
+    module = NestedModule(observation_space=PICTURE, action_space=spaces.Box(-1.0, 1.0, (3,)), model_config={})
+    wider = spaces.Box(-1.0, 1.0, (2, 3))
+    with pytest.raises(UnsupportedModuleError, match=r"NestedModule: expected actions of shape \(2, 3\) .*, received \(3,\)"):
+        ArrayPolicy(PolicyNet(module, explore=True), ActionForm(wider, normalize=True, clip=False), PICTURE, wider)
