@@ -60,6 +60,7 @@ class EpisodeCore:
         episodes: EpisodesConfig,
         hand_off: HandOffConfig,
         fragment_steps: int = 4000,
+        whole_episodes: bool = False,
     ) -> None:
         self._policy = policy
         self._config = episodes
@@ -75,6 +76,7 @@ class EpisodeCore:
             segment_steps=hand_off.segment_steps,
             capacity_steps=capacity_steps,
             drops=hand_off.overflow == "drop_oldest",
+            whole_episodes=whole_episodes,
         )
         self._segments_per_turn = max(1, min(_SEGMENTS_PER_TURN, _BYTES_PER_TURN // self._trajectories.page_bytes))
         self._pending: list[Submission] = []

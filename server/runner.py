@@ -122,7 +122,10 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
         )
 
         def make_core() -> EpisodeCore:
-            return EpisodeCore(policy, observation_space, action_space, config.episodes, config.hand_off, self._fragment_steps())
+            whole_episodes = self.config.batch_mode == "complete_episodes"
+            return EpisodeCore(
+                policy, observation_space, action_space, config.episodes, config.hand_off, self._fragment_steps(), whole_episodes
+            )
 
         self._front = Front(make_core, observation_space, action_space, config)
         self._front.endpoints = self._endpoints
@@ -215,6 +218,8 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
         force_reset: bool = False,
     ) -> list[SingleAgentEpisode] | EpisodeList:
         """Return the oldest segments that wait for the learner, as many as have the steps of RLlib's rollout fragment together.
+
+        With `batch_mode="complete_episodes"` these are whole episodes.
 
         Waits until there are enough, but no longer than `hand_off.sample_wait_s`, and then returns what there is, possibly nothing.
 

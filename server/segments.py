@@ -10,6 +10,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import gymnasium as gym
@@ -60,6 +61,8 @@ class SegmentBlock:
     """Infos by (segment, observation row)."""
     versions_behind: int
     """Sum over all steps of (policy version served at hand-off - version that acted)."""
+    whole_episodes: bool = False
+    """Whether the segments make up whole episodes: those with `t_started > 0` go on with the one before them."""
 
     @property
     def steps(self) -> int:
@@ -67,25 +70,32 @@ class SegmentBlock:
         return int(self.lengths.sum())
 
     def episodes(self, id_prefix: str | None = None) -> list[SingleAgentEpisode]:
-        """Build one RLlib episode per segment, whose arrays are views of the block's."""
+        """Build one RLlib episode per segment, whose arrays are views of the block's, or one per whole episode."""
         prefix = id_prefix or uuid.uuid4().hex
-        return [self._episode(index, f"{prefix}-{index}") for index in range(len(self.lengths))]
+        first = np.flatnonzero(self.t_started == 0).tolist() if self.whole_episodes else range(len(self.lengths))
+        return [self._episode(range(*ends), f"{prefix}-{ends[0]}") for ends in pairwise((*first, len(self.lengths)))]
 
-    def _episode(self, index: int, id_: str) -> SingleAgentEpisode:
+    def _episode(self, parts: range, id_: str) -> SingleAgentEpisode:
         layout = self.layout
-        end = layout.lookback + int(self.lengths[index])
-        lookback = min(layout.lookback, int(self.t_started[index]))
-        first = layout.lookback - lookback
+        lookback = min(layout.lookback, int(self.t_started[parts[0]]))
+
+        def rows(index: int, more: int = 0) -> range:
+            first = layout.lookback - (lookback if index == parts[0] else 0)
+            return range(first, layout.lookback + int(self.lengths[index]) + (more if index == parts[-1] else 0))
+
+        def cut(column: Array, more: int = 0) -> Array:
+            pieces = [column[index, rows(index, more).start : rows(index, more).stop] for index in parts]
+            return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
 
         def buffer(column: Array, space: gym.Space[Any] | None = None) -> InfiniteLookbackBuffer:
-            return InfiniteLookbackBuffer(column[index, first:end], lookback, space)
+            return InfiniteLookbackBuffer(cut(column), lookback, space)
 
         outputs = {name: buffer(column) for name, column in self.outputs.items()}
         if self.state_out is not None:
-            state = tree.map_structure(lambda column: column[index, first:end], self.state_out)
+            state = tree.map_structure(cut, self.state_out)
             outputs[Columns.STATE_OUT] = _tree_buffer(state, lookback)
-        observations = unflatten_batch(layout.observation_space, [leaf[index, first : end + 1] for leaf in self.observations])
-        infos: list[dict[str, Any]] = [self.infos.get((index, row), {}) if self.infos else {} for row in range(first, end + 1)]
+        observations = unflatten_batch(layout.observation_space, [cut(leaf, more=1) for leaf in self.observations])
+        infos: list[dict[str, Any]] = [self.infos.get((index, row), {}) for index in parts for row in rows(index, more=1)]
         return SingleAgentEpisode(
             id_=id_,
             observations=_tree_buffer(observations, lookback, layout.observation_space),
@@ -94,9 +104,9 @@ class SegmentBlock:
             action_space=layout.action_space,
             rewards=buffer(self.rewards),
             infos=InfiniteLookbackBuffer(infos, lookback),
-            terminated=bool(self.terminated[index]),
-            truncated=bool(self.truncated[index]),
-            t_started=int(self.t_started[index]),
+            terminated=bool(self.terminated[parts[-1]]),
+            truncated=bool(self.truncated[parts[-1]]),
+            t_started=int(self.t_started[parts[0]]),
             extra_model_outputs=outputs,
             len_lookback_buffer=lookback,
         )

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import deque
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,65 +14,13 @@ from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
 from policyserver.spaces import leaves
 
 from .arena import Arena, FreeList
+from .hand_off import HandOff, Segment
 from .policy import Decisions, StepLayout
 from .segments import SegmentBlock
+from .whole_episodes import WholeEpisodesHandOff, most_held_steps
 
 Array = npt.NDArray[Any]
 Slots = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True, slots=True)
-class Segment:
-    """A page that waits for the learner."""
-
-    page: int
-    steps: int
-    t_started: int
-    terminated: bool
-    truncated: bool
-    infos: dict[int, dict[str, Any]] | None
-
-
-class HandOff:
-    """Hold the segments that wait for the learner, within bounds.
-
-    When a new segment does not fit, the oldest are dropped and counted: the newest are closest to the policy that learns. With the
-    overflow policy `block` the episode core withholds replies instead, as soon as the hand-off `is_full`; what can still come then (the
-    segments completed in one pass, and ends of episodes, which are never withheld) goes into a reserve, and nothing is dropped.
-    """
-
-    def __init__(self, capacity_steps: int, reserve_steps: int = 0) -> None:
-        self._waiting: deque[Segment] = deque()
-        self._capacity_steps = capacity_steps
-        self._most_steps = capacity_steps + reserve_steps
-        self.steps_waiting = 0
-        self.steps_dropped = 0
-
-    @property
-    def is_full(self) -> bool:
-        """Whether a reply that completes steps should be withheld under the `block` policy."""
-        return self.steps_waiting >= self._capacity_steps
-
-    def put(self, segment: Segment) -> list[int]:
-        """Add a segment and return the pages of those that were dropped for it."""
-        self._waiting.append(segment)
-        self.steps_waiting += segment.steps
-        freed = []
-        while self.steps_waiting > self._most_steps:
-            oldest = self._waiting.popleft()
-            self.steps_waiting -= oldest.steps
-            self.steps_dropped += oldest.steps
-            freed.append(oldest.page)
-        return freed
-
-    def take(self, max_segments: int, steps: int) -> list[Segment]:
-        """Remove and return the oldest segments, until they have `steps` steps together or there are `max_segments`."""
-        taken: list[Segment] = []
-        while self._waiting and len(taken) < max_segments and steps > 0:
-            taken.append(self._waiting.popleft())
-            steps -= taken[-1].steps
-        self.steps_waiting -= sum(segment.steps for segment in taken)
-        return taken
 
 
 class Trajectories:
@@ -84,15 +30,24 @@ class Trajectories:
     whose action was given out and whose reward has not come yet.
     """
 
-    def __init__(self, layout: StepLayout, *, slots: int, segment_steps: int, capacity_steps: int, drops: bool = True) -> None:
+    def __init__(
+        self, layout: StepLayout, *, slots: int, segment_steps: int, capacity_steps: int, drops: bool = True, whole_episodes: bool = False
+    ) -> None:
         self._layout = layout
-        self._segment_steps = segment_steps
         self._state_every = layout.state_every
+        self._whole_episodes = whole_episodes
+        if whole_episodes and layout.initial_state is not None:
+            # So that the states that are kept fit together when the segments of an episode are joined.
+            segment_steps = -(-segment_steps // layout.state_every) * layout.state_every
+        self._segment_steps = segment_steps
         self._lookback = layout.lookback
         self._rows_before = layout.lookback - 1  # a page's step number 1 lies in row `lookback`
         state_leaves = [np.asarray(leaf) for leaf in tree.flatten(layout.initial_state)] if layout.initial_state is not None else []
         reserve = 0 if drops else 2 * slots  # an episode can complete one segment more in a pass, and end with another
         pages = slots + capacity_steps + reserve + 1  # every waiting segment has a step at least
+        if whole_episodes:
+            held_steps = most_held_steps(layout)
+            pages += 2 * (held_steps // segment_steps + 1)  # held back, and of one episode that is too long for the capacity
         rows = layout.lookback + segment_steps
         self._free = FreeList(pages)
         self._arenas: list[Arena] = []
@@ -120,6 +75,8 @@ class Trajectories:
         self._t_started = Arena(slots, (), np.int64).array
         self._infos: dict[int, dict[int, dict[str, Any]]] = {}
         self.hand_off = HandOff(capacity_steps, reserve * segment_steps)
+        if whole_episodes:
+            self.hand_off = WholeEpisodesHandOff(capacity_steps, reserve * segment_steps, held_steps)
         self.steps_handed_off = 0
         self.versions_behind = 0
 
@@ -201,7 +158,12 @@ class Trajectories:
             self._forget(slot)
 
     def expire(self, started_before_s: float) -> None:
-        """Have pages that were begun before a time of `time.monotonic` handed over at the episode's next step, full or not."""
+        """Have pages that were begun before a time of `time.monotonic` handed over at the episode's next step, full or not.
+
+        Whole episodes come when they end, so they take no notice of it.
+        """
+        if self._whole_episodes:
+            return
         old = np.flatnonzero((self._page >= 0) & (self._started_s < started_before_s))
         self._limit[old] = self._fill[old]
 
@@ -241,6 +203,7 @@ class Trajectories:
                 for number, info in segment.infos.items()
             },
             versions_behind=versions_behind,
+            whole_episodes=self._whole_episodes,
         )
         self.versions_behind += versions_behind
         self.steps_handed_off += block.steps
@@ -302,7 +265,7 @@ class Trajectories:
     def _close(self, slot: int, steps: int, *, terminated: bool, truncated: bool) -> None:
         infos = self._infos.pop(slot, None)
         segment = Segment(int(self._page[slot]), steps, int(self._t_started[slot]), terminated, truncated, infos)
-        for page in self.hand_off.put(segment):
+        for page in self.hand_off.put(slot, segment):
             self._free.give(page)
         self._page[slot] = -1
 
@@ -312,6 +275,8 @@ class Trajectories:
             self._page[slot] = -1
         self._fill[slot] = 0
         self._infos.pop(slot, None)
+        for page in self.hand_off.leave(slot):
+            self._free.give(page)
 
     def _new_page(self) -> int:
         page = self._free.take()

@@ -166,6 +166,7 @@ class CoreHarness:
         action_space: gym.Space[Any] | None = None,
         episodes: EpisodesConfig | None = None,
         hand_off: HandOffConfig | None = None,
+        whole_episodes: bool = False,
     ) -> None:
         self.policy = policy or policy_of(module_of(action=action), action=action)
         self.observation_space, self.action_space = observation_space, action_space or ACTIONS[action]
@@ -173,7 +174,12 @@ class CoreHarness:
         self.loop.set_exception_handler(lambda _, context: self.failures.append(context))
         self.failures: list[dict[str, Any]] = []
         self.core = EpisodeCore(
-            self.policy, observation_space, self.action_space, episodes or EpisodesConfig(max_open=512), hand_off or HandOffConfig()
+            self.policy,
+            observation_space,
+            self.action_space,
+            episodes or EpisodesConfig(max_open=512),
+            hand_off or HandOffConfig(),
+            whole_episodes=whole_episodes,
         )
         self.client = self.connect("client")
 

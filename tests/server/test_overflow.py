@@ -10,9 +10,9 @@ import pytest
 from policyserver.errors import ServerUnavailableError
 from policyserver.flags import StepFlag
 from server.config import EpisodesConfig, HandOffConfig
+from server.hand_off import HandOff, Segment
 from server.rows import Replies
 from server.segments import SegmentBlock
-from server.trajectories import HandOff, Segment
 from tests.server.core_harness import Answer, CoreHarness, Row, answers_of, observation, start
 
 Make = Callable[..., CoreHarness]
@@ -54,7 +54,7 @@ def test_a_dropped_middle_leaves_segments_that_are_whole_in_themselves(make_harn
 
 def test_segments_of_one_step_are_bounded_by_their_steps() -> None:
     hand_off = HandOff(capacity_steps=3)
-    freed = [hand_off.put(Segment(page, 1, 0, False, False, None)) for page in range(5)]
+    freed = [hand_off.put(0, Segment(page, 1, 0, False, False, None)) for page in range(5)]
     assert freed == [[], [], [], [0], [1]]
     assert (hand_off.steps_waiting, hand_off.steps_dropped) == (3, 2)
     assert hand_off.is_full
