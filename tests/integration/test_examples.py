@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import subprocess
 import sys
@@ -74,3 +75,12 @@ def test_the_unary_calls_in_the_readme_are_answered(server: Serving) -> None:
     assert answers["StartEpisode"].episode_id == "one"
     assert int(from_tensor(answers["GetAction"].action[0], "action[0]")) in (0, 1)
     assert answers["GetStats"].episodes_open == 0
+
+
+def test_an_external_env_that_asks_for_its_own_actions_learns(tmp_path: Path) -> None:
+    command = [sys.executable, str(EXAMPLES / "own_external_env.py"), "10"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=150, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    steps = [int(number.replace(",", "")) for number in re.findall(r"^ *([\d,]+) steps   mean return +[\d.]+$", done.stdout, re.MULTILINE)]
+    assert steps, done.stdout
+    assert all(later - earlier >= 1000 for earlier, later in itertools.pairwise([0, *steps]))
