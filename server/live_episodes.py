@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import operator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,6 +37,11 @@ class LiveEpisode:
     """The chunks before the newest one, as far as a callback asks for them."""
 
 
+_EPISODE_VALUES = tuple(name for name in SingleAgentEpisode.__slots__ if name not in ("extra_model_outputs", "_custom_data"))
+_BUFFER_VALUES = ("data", "lookback", "finalized", "_space", "_space_struct")
+_values_of_episode, _values_of_buffer = operator.attrgetter(*_EPISODE_VALUES), operator.attrgetter(*_BUFFER_VALUES)
+
+
 class Savepoint:
     """How an episode was before a step was added to it.
 
@@ -43,24 +49,29 @@ class Savepoint:
     to the values inside of `custom_data`, stays.
     """
 
-    __slots__ = ("_buffers", "_episode", "_values")
+    __slots__ = ("_buffers", "_custom_data", "_episode", "_outputs", "_values")
 
     def __init__(self, episode: SingleAgentEpisode) -> None:
         """Note how an episode is now."""
         self._episode = episode
-        self._values = {name: getattr(episode, name) for name in SingleAgentEpisode.__slots__}
-        self._values["extra_model_outputs"] = dict(episode.extra_model_outputs)
-        self._values["_custom_data"] = dict(episode.custom_data)
-        buffers = (episode.observations, episode.infos, episode.actions, episode.rewards, *episode.extra_model_outputs.values())
-        self._buffers = [(buffer, dict(vars(buffer)), len(buffer.data)) for buffer in buffers]
+        self._values = _values_of_episode(episode)
+        self._outputs, self._custom_data = dict(episode.extra_model_outputs), dict(episode.custom_data)
+        buffers = (episode.observations, episode.infos, episode.actions, episode.rewards, *self._outputs.values())
+        self._buffers = [(buffer, len(buffer.data), _values_of_buffer(buffer)) for buffer in buffers]
 
     def restore(self) -> None:
         """Bring the episode back to how it was."""
-        for name, value in self._values.items():
-            setattr(self._episode, name, value)
-        for buffer, attributes, length in self._buffers:
-            vars(buffer).update(attributes)
+        episode = self._episode
+        _set(episode, _EPISODE_VALUES, self._values)
+        episode.extra_model_outputs, episode._custom_data = self._outputs, self._custom_data
+        for buffer, length, values in self._buffers:
+            _set(buffer, _BUFFER_VALUES, values)
             del buffer.data[length:]
+
+
+def _set(target: Any, names: tuple[str, ...], values: tuple[Any, ...]) -> None:
+    for name, value in zip(names, values, strict=True):
+        setattr(target, name, value)
 
 
 class EpisodeNumbers:

@@ -237,4 +237,6 @@ def _own(value: Any) -> Any:
     """Copy an item out of a batch, which would be kept alive by it as a whole."""
     if isinstance(value, np.ndarray):
         return value.copy()
+    if isinstance(value, dict):
+        return {key: _own(part) for key, part in value.items()}
     return value if isinstance(value, np.generic) else tree.map_structure(np.array, value)

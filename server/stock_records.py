@@ -70,8 +70,8 @@ class RecordedObservations:
         Raises:
             ConnectorOutputError: One of them is of another structure, shape or dtype, or has a number that is not finite.
         """
-        rows = [self.leaves(observation) for observation in observations]
-        columns: list[Array] = [np.stack(parts) for parts in zip(*rows, strict=True)]
+        parts = zip(*(_parts(self.space, observation, "observation") for observation in observations), strict=True)
+        columns = [column_of(leaf.path, items, (leaf.shape, leaf.dtype)) for leaf, items in zip(self._leaves, parts, strict=True)]
         for leaf, column in zip(self._leaves, columns, strict=True):
             if leaf.dtype.kind == "f" and not np.isfinite(column).all():
                 wrong = column[~np.isfinite(column)][0]
@@ -91,7 +91,15 @@ def column_of(name: str, items: Sequence[Any], leaf_shape: LeafShape) -> Array:
         ConnectorOutputError: An item has another shape, or a dtype that would not fit.
     """
     shape, dtype = leaf_shape
-    return np.stack([_checked(name, item, leaf_shape) for item in items]) if items else np.empty((0, *shape), dtype)
+    if not items:
+        return np.empty((0, *shape), dtype)
+    try:
+        column = np.array(items)
+    except ValueError:  # of different shapes
+        column = None
+    if column is None or column.shape != (len(items), *shape) or column.dtype != dtype:
+        column = np.stack([_checked(name, item, leaf_shape) for item in items])
+    return column
 
 
 def _checked(name: str, item: Any, leaf_shape: LeafShape) -> Array:

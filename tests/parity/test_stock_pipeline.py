@@ -101,6 +101,7 @@ SETTINGS: dict[str, Setting] = {
     "RLlib's own alone, lstm with its own value net": OwnSetting(model={**LSTM, "vf_share_layers": False}),
     "RLlib's own alone, own module on a Dict": OwnSetting(PARTS, module_class=DictModule, model={"hidden": 12}),
     "RLlib's own alone, continuous actions": OwnSetting(action_space=LONGER),
+    "RLlib's own alone, several discrete actions": OwnSetting(action_space=gym.spaces.MultiDiscrete([3, 2, 4])),
     "writes observations": OwnSetting(connectors=lambda: [ScaleObservations()]),
     "changes the batch alone": OwnSetting(connectors=lambda: [ShiftInTheBatch()]),
     "changes rewards and infos": OwnSetting(connectors=lambda: [CuriousReward()]),
@@ -131,7 +132,9 @@ def test_inputs_actions_episodes_and_batches_are_rllibs(name: str) -> None:
     check_parity(recording, done)
 
 
-@pytest.mark.parametrize("name", ["has a state", "beside frames", "looks back", "changes rewards and infos"])
+@pytest.mark.parametrize(
+    "name", ["has a state", "beside frames", "looks back", "changes rewards and infos", "RLlib's own alone, several discrete actions"]
+)
 def test_given_actions_and_episodes_that_rllib_cuts_make_no_difference(name: str) -> None:
     recording = record(replace(SETTINGS[name], steps=(5, 40)), calls=(320, 40, 40))
     done = of_those_that_ask(recording, replay(recording, stock_policy(recording), segment_steps=8))
