@@ -257,7 +257,7 @@ class Transport:
             for response in responses:
                 if link.is_open:
                     self._receive(link, response)
-                else:
+                elif not link.is_over:  # else this answers somebody who was woken when the client was closed
                     self._open(link, agree(response, *self._spaces, self._config.max_rows_per_message, self._config.max_message_bytes))
         except grpc.RpcError as error:
             return from_rpc_error(error)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import gymnasium as gym
 import numpy as np
@@ -24,7 +25,9 @@ from client import (
     ServerOverloadedError,
     ServerUnavailableError,
 )
+from client.transport import _Link
 from policyserver.errors import EpisodeFinishedError as ServedFinishedError
+from policyserver.v1 import policy_service_pb2 as pb
 from tests.client.conftest import FAST
 from tests.client.reference_server import ReferenceServer, Servicer
 from tests.client.test_threads_share_a_stream import wait_until
@@ -257,6 +260,19 @@ def test_a_missing_token_is_told_at_once_and_the_right_one_is_let_in(
     token.write_text("s3cret\n")
     client = connect(replace(FAST, token_file=token))
     assert client.get_action(client.start_episode(), ZEROS) == 0
+
+
+def test_an_answer_that_is_on_its_way_when_the_client_closes_is_no_malformed_message(
+    client: PolicyClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Replies(list[pb.StepResponse]):
+        def cancel(self) -> None: ...
+
+    link = _Link()
+    link.is_over = True
+    monkeypatch.setattr(client._transport, "_stub", SimpleNamespace(Step=lambda *_, **__: Replies([pb.StepResponse(batch=pb.StepReply())])))
+    assert "the server ended the stream" in str(client._transport._converse(link))
+    assert not caplog.records
 
 
 def test_plaintext_off_the_machine_is_refused_before_anything_is_sent(tmp_path: Path) -> None:
