@@ -31,7 +31,7 @@ from .external_env_thread import ExternalEnvThread, check_external_env, refuse_o
 from .front import Front
 from .log_setup import log_to
 from .policy_choice import make_policy
-from .runner_metrics import log_samples
+from .runner_metrics import log_samples, with_others
 from .runner_state import RunnerState
 from .segments import EpisodeList, SegmentBlock, episodes_of
 from .training_report import TrainingReport
@@ -275,9 +275,8 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
 
     def get_metrics(self) -> Any:
         """Return what was sampled since the last call, in RLlib's form."""
-        if self._policy is not None and (logged := self._where_it_serves(self._policy.take_metrics)):
-            self.metrics.aggregate([logged])
-        return self.metrics.reduce()
+        others = self._where_it_serves(self._policy.take_metrics) if self._policy is not None else {}
+        return with_others(self.metrics.reduce(), others)
 
     def get_spaces(self) -> dict[str, tuple[gym.Space[Any], gym.Space[Any]]]:
         """Return the spaces under the names that RLlib's connectors and modules look for."""

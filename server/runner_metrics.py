@@ -35,6 +35,18 @@ REWARDS_DROPPED = "rewards_dropped"
 """Env-runner metric (reduce "sum"): rewards that an environment in the serving process logged before the first action of an episode."""
 
 
+def with_others(metrics: dict[str, Any], others: dict[str, Any]) -> dict[str, Any]:
+    """Return reduced metrics with those that others logged, connectors and callbacks; of two with the same key, the first is kept.
+
+    RLlib's `MetricsLogger.aggregate` would raise there: it takes nothing in under a key that was logged to directly.
+    """
+    joined = {**others, **metrics}
+    for key, value in metrics.items():
+        if isinstance(value, dict) and isinstance(others.get(key), dict):
+            joined[key] = with_others(value, others[key])
+    return joined
+
+
 def log_samples(metrics: MetricsLogger, config: Any, blocks: list[SegmentBlock], statistics: CoreStatistics) -> None:
     """Log the steps of one `sample()` and the episodes that finished since the one before.
 

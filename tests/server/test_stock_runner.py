@@ -60,6 +60,7 @@ class Lengths(RLlibCallback):  # type: ignore[misc]
     def on_episode_end(self, *, episode: Any, env_runner: Any, metrics_logger: Any, prev_episode_chunks: Any, **kwargs: Any) -> None:
         assert isinstance(env_runner, ExternalEnvRunner)
         metrics_logger.log_value("odd_length", sum(map(len, [*prev_episode_chunks, episode])) % 2, reduce="sum")
+        metrics_logger.log_value("num_episodes", 100, reduce="sum")  # a key of RLlib's own, as nobody should
 
 
 def test_what_connectors_and_callbacks_do_reaches_the_learners_end(make_runner: Make, caplog: pytest.LogCaptureFixture) -> None:
@@ -73,7 +74,13 @@ def test_what_connectors_and_callbacks_do_reaches_the_learners_end(make_runner: 
     np.testing.assert_allclose(first.get_observations()[:, 0], np.arange(4) / 50)
     np.testing.assert_allclose(second.get_rewards(), 1 + np.arange(1, 5) / 500, rtol=1e-6)
     assert [info["bonus"] for info in second.get_infos()[1:]] == pytest.approx(list(np.arange(1, 5) / 500))
-    assert runner.get_metrics()["odd_length"].peek() == 1
+    metrics = runner.get_metrics()
+    assert (metrics["odd_length"].peek(), metrics["num_episodes"].peek()) == (1, 2)
+    assert "env_to_module_connector" in metrics
+    play(runner, 5)
+    runner.sample(num_timesteps=5)
+    metrics = runner.get_metrics()
+    assert (metrics["odd_length"].peek(), metrics["num_episodes"].peek()) == (1, 1)
 
 
 def test_states_of_connectors_are_given_and_taken_while_episodes_are_open(make_runner: Make) -> None:
