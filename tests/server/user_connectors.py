@@ -85,6 +85,9 @@ class CenterOnEverythingSeen(ConnectorV2):  # type: ignore[misc]
     def set_state(self, state: dict[str, Any]) -> None:
         self.sum, self.count = state["sum"], state["count"]
 
+    def merge_states(self, states: list[dict[str, Any]]) -> dict[str, Any]:
+        return max(states, key=lambda state: int(state["count"]))
+
 
 class Faulty(ConnectorV2):  # type: ignore[misc]
     """Does what it is told, once."""
