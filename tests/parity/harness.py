@@ -5,13 +5,14 @@ from __future__ import annotations
 import copy
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
+import pytest
 import ray.rllib.algorithms as rllib
 import torch
 import tree
@@ -80,6 +81,11 @@ class Setting:
         return built
 
 
+def cases(settings: Iterable[str], *quick: str) -> list[Any]:
+    """Return settings' names as a test's parameters; those that are not `quick` are left to `make test-slow`."""
+    return [pytest.param(name, marks=() if name in quick else pytest.mark.slow) for name in settings]
+
+
 @dataclass
 class Turn:
     """What RLlib's vector of environments did at once, and what its module was then asked."""
@@ -117,7 +123,7 @@ class Recording:
         return {number_of(chunk): chunk for chunk in self.chunks if chunk.is_done and chunk.t_started == 0}
 
 
-def record(setting: Setting, *, calls: Sequence[int] = (400,)) -> Recording:
+def record(setting: Setting, *, calls: Sequence[int] = (300,)) -> Recording:
     """Run RLlib's env runner on the scripted environment.
 
     Args:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.parity.comparison import check_parity
-from tests.parity.harness import Setting, array_policy, record, replay
+from tests.parity.harness import Setting, array_policy, cases, record, replay
 
 spaces = gym.spaces
 
@@ -26,7 +26,7 @@ DRAWN: dict[str, Setting] = {
 }
 
 
-@pytest.mark.parametrize("name", DRAWN)
+@pytest.mark.parametrize("name", cases(DRAWN, "multi-discrete", "box, squashed", "box, clipped"))
 def test_drawn_actions_are_recorded_and_executed_alike(name: str) -> None:
     """Episodes of equal length draw for all rows of a turn or for none, so that the random numbers fall on the same rows."""
     recording = record(replace(DRAWN[name], steps=(9, 9)))

@@ -14,7 +14,7 @@ from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.utils.replay_buffers.episode_replay_buffer import EpisodeReplayBuffer
 
 from tests.parity.comparison import check_batches, check_episodes, check_inputs, check_parity, learner_batch, learner_of
-from tests.parity.harness import Recording, Setting, array_policy, record, replay
+from tests.parity.harness import Recording, Setting, array_policy, cases, record, replay
 
 spaces = gym.spaces
 
@@ -46,13 +46,13 @@ def _draws(setting: Setting) -> bool:
     return isinstance(setting.action_space, spaces.Box)
 
 
-@pytest.mark.parametrize("name", ON_POLICY)
+@pytest.mark.parametrize("name", cases(ON_POLICY, "APPO, lstm"))
 def test_the_batches_of_on_policy_algorithms_are_rllibs(name: str) -> None:
     recording = record(ON_POLICY[name])
     check_parity(recording, replay(recording, array_policy(recording), given=not _draws(recording.setting)))
 
 
-@pytest.mark.parametrize("name", REPLAYED)
+@pytest.mark.parametrize("name", cases(REPLAYED, "DQN, flatten", "SAC, filter"))
 def test_the_batches_of_replayed_episodes_are_rllibs(name: str) -> None:
     recording = record(REPLAYED[name])
     tolerance = 1e-5 if "filter" in name else 1e-6
@@ -82,6 +82,7 @@ def _sampled(recording: Recording, episodes: Sequence[SingleAgentEpisode], n_ste
     return sampled
 
 
+@pytest.mark.slow
 def test_segments_of_long_episodes_can_be_replayed() -> None:
     setting = replace(REPLAYED["DQN, lstm"], steps=(30, 60))
     recording = record(setting)

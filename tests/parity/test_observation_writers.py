@@ -18,7 +18,7 @@ from tests.policyserver.space_strategies import MULTI_BINARIES, boxes
 
 spaces = gym.spaces
 
-PROPERTY = settings(max_examples=40, deadline=None, derandomize=True)
+PROPERTY = settings(max_examples=25, deadline=None, derandomize=True)
 SHAPES = st.lists(st.integers(1, 3), max_size=3).map(tuple)
 DTYPES = (np.float32, np.float64, np.int8, np.int64, np.uint8)
 

@@ -13,7 +13,7 @@ from client import PolicyClient
 from server.config import HandOffConfig, ListenConfig, ServingConfig
 from server.runner import ExternalEnvRunner
 from tests.parity.comparison import check_batches, check_episodes, learner_batch, learner_of
-from tests.parity.harness import Recording, Replay, number_in, number_of, record
+from tests.parity.harness import Recording, Replay, cases, number_in, number_of, record
 from tests.parity.test_parity import CONNECTED, FILTERED, PLAIN
 from tests.server.front_harness import CLIENT
 
@@ -48,16 +48,10 @@ def play(recording: Recording, address: str) -> None:
                     client.log_action(name, turn.observations[index], turn.actions[index])
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "lstm with its own value net",
-        "own module on a Dict",
-        "previous action and reward, nested spaces",
-        "frames, float32",
-        "flatten and filter",
-    ],
-)
+NAMES = ["lstm with its own value net", "own module on a Dict", "previous action and reward, nested spaces", "frames, float32"]
+
+
+@pytest.mark.parametrize("name", cases([*NAMES, "flatten and filter"], "lstm with its own value net", "flatten and filter"))
 def test_a_client_gets_rllibs_episodes_to_the_learner(name: str) -> None:
     # One environment: of the rows of several, those that meet in a message may be applied in another order, which a filter would notice.
     recording = record(replace(SETTINGS[name], num_envs=1), calls=(150,))

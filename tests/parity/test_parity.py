@@ -12,7 +12,7 @@ from ray.rllib.connectors.env_to_module.frame_stacking import FrameStackingEnvTo
 from ray.rllib.connectors.learner.frame_stacking import FrameStackingLearner
 
 from tests.parity.comparison import check_batches, check_episode, check_parity, learner_batch, learner_of
-from tests.parity.harness import Setting, array_policy, number_of, record, replay
+from tests.parity.harness import Setting, array_policy, cases, number_of, record, replay
 from tests.parity.modules import ByteImageModule, DictModule
 
 spaces = gym.spaces
@@ -93,27 +93,45 @@ FILTERED: dict[str, Setting] = {
 }
 
 
-@pytest.mark.parametrize("name", [*PLAIN, *CONNECTED])
+QUICK = (
+    "mlp",
+    "lstm with its own value net",
+    "own module on a Dict",
+    "own convolution, uint8",
+    "flatten nested spaces",
+    "flatten without a key",
+    "previous action and reward, nested spaces",
+    "frames, float32",
+    "filter",
+    "filter, lstm",
+    "previous action and reward, flatten and filter",
+)
+
+
+@pytest.mark.parametrize("name", cases([*PLAIN, *CONNECTED], *QUICK))
 def test_inputs_episodes_and_batches_are_rllibs(name: str) -> None:
     setting = {**PLAIN, **CONNECTED}[name]
     recording = record(setting)
     check_parity(recording, replay(recording, array_policy(recording)))
 
 
-@pytest.mark.parametrize("name", FILTERED)
+@pytest.mark.parametrize("name", cases(FILTERED, *QUICK))
 def test_filtered_inputs_episodes_and_batches_are_rllibs(name: str) -> None:
     recording = record(FILTERED[name])
     check_parity(recording, replay(recording, array_policy(recording)), tolerance=1e-5)
 
 
-@pytest.mark.parametrize("name", ["mlp", "lstm", "lstm with its own value net", "own module on a Dict", "frames, float32", "filter"])
+LONG = ["mlp", "lstm", "lstm with its own value net", "own module on a Dict", "frames, float32", "filter"]
+
+
+@pytest.mark.parametrize("name", cases(LONG, "lstm", "frames, float32"))
 def test_segments_of_long_episodes_are_rllibs_fragments(name: str) -> None:
     setting = replace({**PLAIN, **CONNECTED, **FILTERED}[name], steps=(20, 60))
-    recording = record(setting, calls=(1000,))
+    recording = record(setting, calls=(600,))
     check_parity(recording, replay(recording, array_policy(recording), segment_steps=8), tolerance=1e-5, segment_steps=8)
 
 
-@pytest.mark.parametrize("name", ["mlp", "lstm with its own value net", "own module on a Dict", "frames, float32", "filter"])
+@pytest.mark.parametrize("name", cases(LONG, "lstm with its own value net", "filter"))
 def test_segments_are_what_rllib_cuts_itself(name: str) -> None:
     setting = replace({**PLAIN, **CONNECTED, **FILTERED}[name], steps=(20, 60))
     recording = record(setting, calls=(8 * setting.num_envs, 8 * setting.num_envs, setting.num_envs))

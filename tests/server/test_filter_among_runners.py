@@ -103,7 +103,8 @@ def check(algorithm: Any, seen: list[Array]) -> None:
         np.testing.assert_allclose(deviation, rows.std(axis=0, ddof=1), rtol=1e-6)
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.slow  # the short form is in test_connector_states
+@pytest.mark.timeout(300)
 @pytest.mark.filterwarnings("ignore")  # RLlib's own
 def test_all_instances_and_the_checkpoint_know_all_rows(tmp_path: Path) -> None:
     algorithm = build()
