@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import gymnasium as gym
 import numpy as np
 
+from policyserver.spaces import leaves
+
 if TYPE_CHECKING:
     from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
     from ray.rllib.connectors.connector_v2 import ConnectorV2
@@ -47,7 +49,7 @@ def add_standard_connectors(
         own_module: Whether the RLModule is the user's, which takes any space; then `auto` leaves observations alone.
 
     Raises:
-        ValueError: Frames of this space can't be stacked.
+        ValueError: Observations of this space can't be flattened, or their frames not stacked.
     """
     box = observation_space if isinstance(observation_space, gym.spaces.Box) else None
     floats = box is not None and np.issubdtype(box.dtype, np.floating)
@@ -55,6 +57,7 @@ def add_standard_connectors(
     vector = box is not None and len(box.shape) == 1 and floats
     pieces = []
     if config.flatten == "always" or (config.flatten == "auto" and not (own_module or image or vector)):
+        _check_flattenable(observation_space)
         pieces.append("flatten")
     elif image and not floats and config.scale_images == "auto" and not own_module:
         pieces.append("scale_images")
@@ -66,6 +69,16 @@ def add_standard_connectors(
         built.training(learner_connector=functools.partial(_learner_connectors, config.num_frames))
     if pieces or config.num_frames > 1:
         built.env_runners(env_to_module_connector=functools.partial(_env_to_module_connectors, tuple(pieces), config.num_frames))
+
+
+def _check_flattenable(space: gym.Space[Any]) -> None:
+    """Refuse what RLlib's FlattenObservations fails on: it takes integers for places in a one-hot vector."""
+    for leaf in leaves(space, "observation"):
+        if isinstance(leaf.space, gym.spaces.Discrete | gym.spaces.MultiDiscrete) and np.any(leaf.space.start):
+            raise ValueError(
+                f"flatten: expected discrete spaces that count from 0, got {leaf.space} at {leaf.path}; shift the numbers in the client, "
+                'or take flatten = "never" and an RLModule of your own'
+            )
 
 
 def _env_to_module_connectors(pieces: tuple[str, ...], num_frames: int, env: Any, spaces: Any, device: Any) -> list[ConnectorV2]:
