@@ -20,10 +20,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --require-virtualenv
 QUIET := --quiet
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: help demo test test-slow learn bench check format protos lock clean
+.PHONY: help demo test test-slow learn bench compatibility check format protos lock clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(INSTALLED) ## run the policy server and 64 trading episodes against it (ARGS="--help" shows the options)
 	@$(BIN)/policy-pipeline demo $(ARGS)
@@ -39,6 +39,9 @@ test-slow: $(INSTALLED) ## run the tests that take minutes
 
 bench: $(INSTALLED) ## measure; print the table, write build/bench/*.json and docs/benchmarks.md
 	@$(BIN)/python -m tests.benchmarks.run $(ARGS)
+
+compatibility: $(INSTALLED) ## run each algorithm on each kind of space and model; write docs/compatibility.md
+	@$(BIN)/python -m tests.compatibility.run $(ARGS)
 
 check: $(INSTALLED) ## format, lint, strict types, stubs current, import rules
 	$(BIN)/ruff format --check .
