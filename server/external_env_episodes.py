@@ -62,6 +62,7 @@ class ExternalEnvEpisodes:
         self._names = 0
         self._unsettled: set[Call] = set()
         self._when_settled: Callable[[], None] | None = None
+        self._again: list[Call] = []
         self._open = OpenEpisodes(self._inbox)
         before = env._episodes
         for episode_id, episode in list(before.items()):
@@ -114,7 +115,18 @@ class ExternalEnvEpisodes:
 
     def _send(self, calls: list[Call]) -> None:
         """Send items of different episodes. Ends go by themselves: they are never withheld, as steps may be."""
-        for part in ([call for call in calls if call.ends], [call for call in calls if not call.ends]):
+        ends: list[Call] = []
+        steps: list[Call] = []
+        for call in calls:
+            if call not in self._unsettled:  # the server stops
+                continue
+            if call.ends and call.line.sequence == 0:  # without a step it is no episode for anybody
+                self._close(call.line)
+                self._settle(call, None)
+                self._go_on(call.line)
+            else:
+                (ends if call.ends else steps).append(call)
+        for part in (ends, steps):
             if part:
                 self._submit(part)
 
@@ -200,7 +212,7 @@ class ExternalEnvEpisodes:
                 self._close(line)
                 self._settle(call, None)
             else:
-                self._settle(call, unflatten(self._spaces[1], [np.array(column[index]) for column in replies.actions]))
+                self._settle(call, unflatten(self._spaces[1], [column[index, ...] for column in replies.actions]))
             if call.abandoned:
                 call.said = [column[index] for column in rows.observations]
                 line.unheard = call
@@ -213,7 +225,9 @@ class ExternalEnvEpisodes:
             line.unheard, call.repeats = call.repeats, None
         elif call.ends and not isinstance(error, InvalidInputError) and call.tries < _MOST_END_TRIES:
             call.tries += 1
-            self._loop.call_later(_END_RETRY_S, self._send_again, call)
+            if not self._again:
+                self._loop.call_later(_END_RETRY_S, self._send_again)
+            self._again.append(call)
             return
         if call.ends:
             logger.warning("the end of episode %s is refused: it ends as truncated at its last complete step: %s", line.episode_id, error)
@@ -224,9 +238,9 @@ class ExternalEnvEpisodes:
         self._settle(call, error)
         self._go_on(line)
 
-    def _send_again(self, call: Call) -> None:
-        if call in self._unsettled:
-            self._send([call])
+    def _send_again(self) -> None:
+        calls, self._again = self._again, []
+        self._send(calls)
 
     def _go_on(self, line: Line) -> None:
         """Send what came while the episode's item was on its way."""
@@ -239,7 +253,7 @@ class ExternalEnvEpisodes:
                 line.waiting.append(call)
             else:
                 line.is_busy = True
-                self._loop.call_soon(self._send_again, call)
+                self._loop.call_soon(self._send, [call])
 
     def _close(self, line: Line) -> None:
         line.is_over = True
@@ -300,6 +314,6 @@ def _transposed(space: gym.Space[Any], values: Sequence[Any]) -> Any:
 
 def _says_again(call: Call, unheard: Call, observation: list[Array]) -> bool:
     """Tell whether an item repeats one whose answer nobody waited for, or replaces the action of that answer."""
-    if call.ends or (call.given is None and unheard.given is not None):
+    if not unheard.abandoned or call.ends or (call.given is None and unheard.given is not None):
         return False
     return all(np.array_equal(new, old) for new, old in zip(observation, unheard.said, strict=True))

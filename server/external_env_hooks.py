@@ -84,11 +84,12 @@ class Call:
         """
         if not self._answered.acquire(timeout=-1 if timeout_s is None else timeout_s):
             self.abandoned = True
-            if not self._answered.acquire(blocking=False):  # an answer that came just now is taken
+            if not self._answered.acquire(blocking=False):
                 raise ExternalEnvTimeoutError(
                     f"Episode {self.line.episode_id}: no action within {timeout_s:g} s; the episode goes on: ask again with the same "
                     "observation, or log the action that was taken instead"
                 )
+            self.abandoned = False  # the answer came just now
         if isinstance(self._outcome, PolicyServerError):
             raise copy.copy(self._outcome)  # one error may be the answer to many callers, and each thread adds its traceback
         return self._outcome

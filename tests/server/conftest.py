@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
 from tests.server.core_harness import CoreHarness
+from tests.server.external_env_harness import Served, serving_env
 from tests.server.front_harness import FrontHarness, running_front
 
 
@@ -33,6 +35,19 @@ def serve() -> Iterator[FrontHarness]:
     """A front with default settings."""
     with running_front() as harness:
         yield harness
+
+
+@pytest.fixture
+def served() -> Iterator[Served]:
+    """An ExternalEnv in this process whose calls the test makes."""
+    with serving_env() as served:
+        yield served
+
+
+@pytest.fixture
+def env(served: Served) -> Any:
+    """That environment."""
+    return served.env
 
 
 @pytest.fixture

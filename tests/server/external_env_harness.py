@@ -15,7 +15,7 @@ from server.core_statistics import CoreStatistics
 from server.external_env_episodes import ExternalEnvEpisodes
 from server.external_env_thread import ExternalEnvThread
 from server.front import Front
-from tests.server.core_harness import ACTION, OBSERVATION
+from tests.server.core_harness import ACTION, OBSERVATION, observation
 from tests.server.front_harness import FrontHarness, running_front
 
 
@@ -95,3 +95,13 @@ def in_thread(function: Callable[..., Any], *args: Any) -> Callable[[], Any]:
         return outcome[0]
 
     return result
+
+
+def play(env: Any, steps: int) -> str:
+    """Play an episode with the reward 1 in every step."""
+    episode: str = env.start_episode()
+    for step in range(steps):
+        assert env.get_action(episode, observation(step)) in ACTION
+        env.log_returns(episode, 1.0)
+    env.end_episode(episode, observation(steps))
+    return episode
