@@ -176,7 +176,7 @@ class Diary(RLlibCallback):  # type: ignore[misc]
 
 
 def test_callbacks_are_told_what_rllib_tells_them_and_what_they_change_is_learned() -> None:
-    recording = record(OwnSetting(callbacks=Diary, connectors=lambda: [ScaleObservations()], steps=(1, 20)))
+    recording = record(OwnSetting(callbacks=Diary, connectors=lambda: [ScaleObservations()], steps=(1, 20)), calls=(400,))
     (theirs,) = recording.runner._callbacks
     ours = Diary()
     policy = stock_policy(recording, callbacks=EpisodeCallbacks(recording.config, [ours], env_runner=None), chunk_steps=6)
