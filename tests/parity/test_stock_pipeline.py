@@ -23,7 +23,7 @@ from server.episode_callbacks import EpisodeCallbacks
 from server.inference import PolicyNet
 from server.stock_policy import StockPolicy
 from tests.parity.comparison import check_parity
-from tests.parity.harness import Recording, Replay, Setting, form_of, record, replay, state_every
+from tests.parity.harness import Recording, Replay, Setting, cases, form_of, record, replay, state_every
 from tests.parity.modules import DictModule
 from tests.parity.test_parity import CONVOLUTION, FAR, FRAME, LSTM, PARTS
 from tests.server.core_harness import spaces_of
@@ -124,7 +124,20 @@ SETTINGS: dict[str, Setting] = {
 }
 
 
-@pytest.mark.parametrize("name", SETTINGS)
+QUICK = (
+    "RLlib's own alone",
+    "RLlib's own alone, lstm with its own value net",
+    "RLlib's own alone, continuous actions",
+    "changes the batch alone",
+    "changes rewards and infos",
+    "has a state",
+    "beside RLlib's filter",
+    "beside frames",
+    "on the way out",
+)
+
+
+@pytest.mark.parametrize("name", cases(SETTINGS, *QUICK))
 def test_inputs_actions_episodes_and_batches_are_rllibs(name: str) -> None:
     recording = record(SETTINGS[name], calls=(200,))
     done = of_those_that_ask(recording, replay(recording, stock_policy(recording), given=False))
@@ -132,9 +145,10 @@ def test_inputs_actions_episodes_and_batches_are_rllibs(name: str) -> None:
     check_parity(recording, done)
 
 
-@pytest.mark.parametrize(
-    "name", ["has a state", "beside frames", "looks back", "changes rewards and infos", "RLlib's own alone, several discrete actions"]
-)
+CUT = ["has a state", "beside frames", "looks back", "changes rewards and infos", "RLlib's own alone, several discrete actions"]
+
+
+@pytest.mark.parametrize("name", cases(CUT, "looks back", "RLlib's own alone, several discrete actions"))
 def test_given_actions_and_episodes_that_rllib_cuts_make_no_difference(name: str) -> None:
     recording = record(replace(SETTINGS[name], steps=(5, 40)), calls=(320, 40, 40))
     done = of_those_that_ask(recording, replay(recording, stock_policy(recording), segment_steps=8))
