@@ -69,7 +69,7 @@ class EpisodeCore:
         self._table = EpisodeTable(episodes.max_open, episodes.finished_remembered, policy.initial_state, (action.shape, action.dtype))
         capacity_steps = hand_off.capacity_steps or max(2 * fragment_steps, _LEAST_CAPACITY_STEPS, 2 * hand_off.segment_steps)
         # Segments are dropped whole, so a full hand-off may lack almost one of its capacity.
-        self._most_wanted_steps = capacity_steps - hand_off.segment_steps + 1
+        self._most_wanted_steps = capacity_steps - hand_off.segment_steps - policy.layout.carried + 1
         self._trajectories = Trajectories(
             policy.layout,
             slots=episodes.max_open,

@@ -40,6 +40,9 @@ class StepLayout:
     """The learner reads the recurrent state before every `state_every`-th step of a segment: `max_seq_len`, or 1 from a replay buffer."""
     lookback: int
     """Steps that a segment repeats of the one before it, at least 1."""
+    carried: int = 0
+    """Newest steps of a full page that wait for the next segment, so that this one is not shorter, however soon its episode ends: a
+    replay buffer draws no returns of n steps from less than n of them. The recurrent state is then kept for every step."""
 
 
 @dataclass(slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from typing import Any
 
@@ -58,6 +59,7 @@ def make_policy(
         UnsupportedSpaceError: The action space can't be served.
         UnsupportedModuleError: The module gives neither actions nor a distribution of them.
     """
+    policy: Policy
     form = ActionForm(action_space, normalize=config.normalize_actions, clip=config.clip_actions)
     net = PolicyNet(module, explore=bool(config.explore))
     found = choose(config, env_to_module, module_to_env, form)
@@ -66,7 +68,7 @@ def make_policy(
         logger.warning("there is no array code for %s: all connectors run on live episodes, at RLlib's own speed", found)
         objects = [make() for make in force_list(config.callbacks_class)]
         callbacks = EpisodeCallbacks(config, objects, env_runner, getattr(env_runner, "env", None))
-        return StockPolicy(
+        policy = StockPolicy(
             net,
             form,
             env_to_module,
@@ -80,18 +82,30 @@ def make_policy(
             callbacks=callbacks,
             metrics=MetricsLogger(stats_cls_lookup=config.stats_cls_lookup, root=False),
         )
-    return ArrayPolicy(
-        net,
-        form,
-        found.recorded_space,
-        action_space,
-        writers=found.writers,
-        num_frames=found.num_frames,
-        lookback=lookback,
-        state_every=state_every,
-        seed=seed,
-        backend=backend,
-    )
+    else:
+        policy = ArrayPolicy(
+            net,
+            form,
+            found.recorded_space,
+            action_space,
+            writers=found.writers,
+            num_frames=found.num_frames,
+            lookback=lookback,
+            state_every=state_every,
+            seed=seed,
+            backend=backend,
+        )
+    policy.layout = dataclasses.replace(policy.layout, carried=_carried(config))
+    return policy
+
+
+def _carried(config: AlgorithmConfig) -> int:
+    """Return how many steps a segment needs beside one, so that a replay buffer draws from it at all."""
+    if getattr(config, "replay_buffer_config", None) is None:
+        return 0
+    n_step = getattr(config, "n_step", 1)
+    longest = n_step[1] - 1 if isinstance(n_step, list | tuple) else n_step  # a range without its end
+    return max(int(longest) - 1, int(getattr(config, "burn_in_len", 0)))
 
 
 def _state_every(config: AlgorithmConfig, module: TorchRLModule) -> int:

@@ -39,7 +39,8 @@ class Trajectories:
         if whole_episodes and layout.initial_state is not None:
             # So that the states that are kept fit together when the segments of an episode are joined.
             segment_steps = -(-segment_steps // layout.state_every) * layout.state_every
-        self._segment_steps = segment_steps
+        self._carried = layout.carried
+        self._full_steps = segment_steps + layout.carried
         self._lookback = layout.lookback
         self._rows_before = layout.lookback - 1  # a page's step number 1 lies in row `lookback`
         state_leaves = [np.asarray(leaf) for leaf in tree.flatten(layout.initial_state)] if layout.initial_state is not None else []
@@ -48,7 +49,7 @@ class Trajectories:
         if whole_episodes:
             held_steps = most_held_steps(layout)
             pages += 2 * (held_steps // segment_steps + 1)  # held back, and of one episode that is too long for the capacity
-        rows = layout.lookback + segment_steps
+        rows = layout.lookback + self._full_steps
         self._free = FreeList(pages)
         self._arenas: list[Arena] = []
 
@@ -61,7 +62,7 @@ class Trajectories:
         self._rewards = column(rows, (), np.float32)
         self._seq_nos = column(rows, (), np.int64)
         self._outputs = {name: column(rows, *shape_and_dtype) for name, shape_and_dtype in layout.outputs.items()}
-        state_rows = segment_steps // layout.state_every + 1
+        state_rows = self._full_steps // layout.state_every + 1
         self._states = [column(state_rows, leaf.shape, leaf.dtype) for leaf in state_leaves]
         self.page_bytes = sum(arena.row_bytes for arena in self._arenas)
         """Size of a page, and so of a segment on its way to the learner."""
@@ -104,7 +105,7 @@ class Trajectories:
             self._turn_pages(slots[full], [leaf[full] for leaf in observations], [leaf[full] for leaf in state_before], now_s)
         for slot in slots[~running].tolist():
             self._page[slot] = self._new_page()
-            self._limit[slot] = self._segment_steps
+            self._limit[slot] = self._full_steps
             self._started_s[slot] = now_s
             self._t_started[slot] = 0
         pages, fill = self._page[slots], self._fill[slots] + 1
@@ -165,7 +166,7 @@ class Trajectories:
         if self._whole_episodes:
             return
         old = np.flatnonzero((self._page >= 0) & (self._started_s < started_before_s))
-        self._limit[old] = self._fill[old]
+        self._limit[old] = np.maximum(self._fill[old], 2 * self._carried + 1)
 
     def collect(self, max_segments: int, steps: int, weights_seq_no: int) -> SegmentBlock | None:
         """Copy the oldest waiting segments out and free their pages; None if nothing waits.
@@ -241,26 +242,30 @@ class Trajectories:
             arena[self._page[slots[keep]], fill[keep] // self._state_every] = leaf[keep]
 
     def _turn_pages(self, slots: Slots, observations: list[Array], state_before: list[Array], now_s: float) -> None:
-        """Hand full pages over and go on in new ones that begin with the look-back."""
+        """Hand full pages over, and go on in new ones that begin with the look-back and the steps that are carried over."""
         old = self._page[slots]
         fill = self._fill[slots]
         for column, leaf in zip(self._observations, observations, strict=True):
             column[old, fill + self._lookback] = leaf
         self._keep_last_states(slots, state_before)
         new = np.array([self._new_page() for _ in range(len(slots))], np.int64)
-        last = fill[:, None] + np.arange(self._lookback)
+        steps = fill - self._carried
+        last = steps[:, None] + np.arange(self._lookback + self._carried)
         for column in (*self._observations, self._actions, self._rewards, self._seq_nos, *self._outputs.values()):
-            column[new, : self._lookback] = column[old[:, None], last]
-        for slot, steps in zip(slots.tolist(), fill.tolist(), strict=True):
-            infos = self._infos.get(slot, {})
-            self._close(slot, steps, terminated=False, truncated=False)
-            if infos and (kept := {number - steps: info for number, info in infos.items() if number > steps - self._lookback}):
+            column[new, : last.shape[1]] = column[old[:, None], last]
+        for column in self._states if self._carried else ():
+            column[new, : self._carried] = column[old[:, None], last[:, : self._carried]]
+        for slot, count in zip(slots.tolist(), steps.tolist(), strict=True):
+            infos = self._infos.pop(slot, {})
+            self._infos[slot] = {number: info for number, info in infos.items() if number <= count + 1}
+            self._close(slot, count, terminated=False, truncated=False)
+            if infos and (kept := {number - count: info for number, info in infos.items() if number > count - self._lookback}):
                 self._infos[slot] = kept
         self._page[slots] = new
-        self._limit[slots] = self._segment_steps
+        self._limit[slots] = self._full_steps
         self._started_s[slots] = now_s
-        self._t_started[slots] += fill
-        self._fill[slots] = 0
+        self._t_started[slots] += steps
+        self._fill[slots] = self._carried
 
     def _close(self, slot: int, steps: int, *, terminated: bool, truncated: bool) -> None:
         infos = self._infos.pop(slot, None)
