@@ -138,7 +138,9 @@ class ArrayPolicy:
         """Return an executed action in the net's form and its log-probability."""
         own = self._form.from_environment(action)
         inputs = outputs.get(Columns.ACTION_DIST_INPUTS)
-        return own, None if inputs is None else self._log_probs(inputs, own).astype(np.float32, copy=False)
+        if inputs is not None:
+            return own, self._log_probs(inputs, own).astype(np.float32, copy=False)
+        return own, np.full(1, np.nan, np.float32) if Columns.ACTION_LOGP in outputs else None  # nobody can tell: refused
 
     def forget(self, slots: list[int]) -> None:
         """Do nothing: what is known of an episode is in the episode table."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import secrets
 import time
+from dataclasses import dataclass
 from typing import Any
 
 import gymnasium as gym
@@ -27,7 +28,7 @@ from policyserver.errors import (
 from policyserver.flags import StepFlag
 from policyserver.spaces import leaves
 
-from .batch import Batch, malformed
+from .batch import Batch, later_rows_of_the_same_episode, malformed
 from .core_statistics import CoreStatistics
 from .episode_table import EpisodeTable
 from .policy import Decided, Policy, StepRows
@@ -42,6 +43,22 @@ Array = npt.NDArray[Any]
 _START, _OVERRIDE = int(StepFlag.START), int(StepFlag.OVERRIDE)
 _TERMINATED, _END, _DISABLED = int(StepFlag.TERMINATED), int(StepFlag.END), int(StepFlag.TRAINING_DISABLED)
 _NONE = np.empty(0, np.int64)
+
+
+@dataclass(slots=True)
+class _Failure:
+    """Rows that a policy could not decide together."""
+
+    incident: str
+    tries_left: int = 64
+    """A row among a thousand is found in twenty; if everything fails, trying goes on for no longer than that."""
+
+    @classmethod
+    def logged(cls, rows: int) -> _Failure:
+        """Log the exception that is being handled."""
+        failure = cls(secrets.token_hex(4))
+        logger.exception("incident %s: %d rows could not be answered together", failure.incident, rows)
+        return failure
 
 
 class BatchPass:
@@ -96,7 +113,7 @@ class BatchPass:
             for index in np.flatnonzero(~known & ~starts & usable).tolist():
                 usable[index] = False
                 self._answer_unknown(batch, index)
-        later = _later_rows_of_the_same_episode(np.flatnonzero(known & usable), slots, batch.sequences)
+        later = later_rows_of_the_same_episode(np.flatnonzero(known & usable), slots, batch.sequences)
         if later.size:
             usable[later] = False
             deferred = np.concatenate((deferred, later))
@@ -166,9 +183,13 @@ class BatchPass:
                     errors[int(batch.given[place])] = check.value_error(leaf[place])
         return errors
 
-    def _decide_and_commit(self, batch: Batch, applied: Array, slots: Array, starts: Array) -> None:
+    def _decide_and_commit(self, batch: Batch, applied: Array, slots: Array, starts: Array, failure: _Failure | None = None) -> None:
         rows = self._step_rows(batch, applied, slots, starts)
-        decided = self._policy.decide(rows)
+        try:
+            decided = self._policy.decide(rows)
+        except Exception:
+            self._decide_apart(batch, applied, slots, starts, failure or _Failure.logged(len(applied)))
+            return
         asks, kept = ~rows.ends, np.ones(len(rows), np.bool_)
         self._statistics.batches += bool(asks.any())
         if not (sound := decided.decisions.sound).all():
@@ -185,7 +206,7 @@ class BatchPass:
         self._policy.commit(rows, decided, kept)
         own = rows.slots[kept]
         rewards = rows.rewards[kept]
-        self._table.returns[own] += rewards
+        self._table.returns[own] += decided.rewards[kept]  # as RLlib counts them, after connectors that change rewards
         self._table.content[own] = batch.content[applied[kept]]
         self._table.next_sequence[own] += 1
         self._count_steps(own, rewards)
@@ -196,6 +217,19 @@ class BatchPass:
             self._record(batch, applied, rows, decided, np.flatnonzero(asks & kept), kept[asks])
         if not asks.all():
             self._end(batch, applied, rows, decided, np.flatnonzero(rows.ends), now_s)
+
+    def _decide_apart(self, batch: Batch, applied: Array, slots: Array, starts: Array, failure: _Failure) -> None:
+        """Decide halves of rows that can't be decided together, so that one row's trouble is no other's."""
+        if len(applied) > 1 and failure.tries_left > 0:
+            failure.tries_left -= 2
+            middle = len(applied) // 2
+            self._decide_and_commit(batch, applied[:middle], slots, starts, failure)
+            self._decide_and_commit(batch, applied[middle:], slots, starts, failure)
+            return
+        self._statistics.rows_failed += len(applied)
+        error = ServerInternalError(f"the server failed to answer; incident {failure.incident} in its log")
+        for index in applied.tolist():
+            batch.refuse(index, error)
 
     def _step_rows(self, batch: Batch, applied: Array, slots: Array, starts: Array) -> StepRows:
         """Gather what a policy needs to know of the rows."""
@@ -209,7 +243,7 @@ class BatchPass:
         if any(submission.rows.infos for submission in batch.submissions):
             found = ((place, batch.origin(index).rows.infos.get(int(batch.row[index]))) for place, index in enumerate(applied.tolist()))
             infos = {place: info for place, info in found if info is not None}
-        given, given_actions = _given_among(applied, batch)
+        given, given_actions = batch.given_among(applied)
         return StepRows(
             slots=own,
             is_new=is_new,
@@ -334,9 +368,12 @@ class BatchPass:
             batch.refuse(index, self._action_checks[0].value_error(action[0]))
             return
         own = np.array([slot])
-        self._table.actions[own] = action
         training = bool(self._table.training[slot])
         recorded, log_prob = self._policy.override(slot, self._trajectories.pending_outputs(own) if training else {}, action)
+        if log_prob is not None and not np.isfinite(log_prob).all():
+            self._refuse_unsound(batch, np.array([index]))  # a learner would fail over it
+            return
+        self._table.actions[own] = action
         if training:
             self._trajectories.replace_pending_actions(own, recorded, log_prob)
         if log_prob is not None:
@@ -351,23 +388,3 @@ class BatchPass:
     def _repeat_end(self, batch: Batch, index: int, handle: int) -> None:
         self._statistics.rows_repeated += 1
         batch.origin(index).replies.handles[batch.row[index]] = handle
-
-
-def _given_among(applied: Array, batch: Batch) -> tuple[Array, Array]:
-    """Return which of the applied rows bring their own action, and these actions."""
-    if not batch.given.size:
-        return _NONE, _NONE
-    place = np.zeros(len(batch), np.int64)
-    place[batch.given] = np.arange(1, len(batch.given) + 1)
-    places = place[applied]
-    given = np.flatnonzero(places)
-    return given, batch.given_actions[0][places[given] - 1]
-
-
-def _later_rows_of_the_same_episode(rows: Array, slots: Array, sequences: Array) -> Array:
-    """Return the rows that must wait because the batch has an earlier one of their episode."""
-    if rows.size < 2:
-        return rows[:0]
-    order = rows[np.lexsort((rows, sequences[rows], slots[rows]))]
-    later: Array = order[1:][slots[order][1:] == slots[order][:-1]]
-    return later

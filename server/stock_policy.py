@@ -153,6 +153,8 @@ class StockPolicy:
         assert pending is not None
         own = self._own_form(action)
         log_prob = log_probs_of(self._net, [pending.outputs], own)
+        if log_prob is not None and not np.isfinite(log_prob).all():
+            return own, log_prob  # which is refused
         pending.action = own[0]
         if log_prob is not None:
             pending.outputs[Columns.ACTION_LOGP] = log_prob[0]
