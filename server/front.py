@@ -113,6 +113,8 @@ class Front:
 
     def call(self, function: Callable[[], T]) -> T:
         """Call a function on the loop thread, between two batches, and return what it returns; here, once the loop has stopped."""
+        if threading.current_thread() is self._thread:  # a callback of the user's that asks its env runner for something
+            return function()
         answer: concurrent.futures.Future[T] = concurrent.futures.Future()
 
         def run() -> None:

@@ -97,6 +97,20 @@ def test_states_of_connectors_are_given_and_taken_while_episodes_are_open(make_r
     assert segment.get_observations()[:, 0].tolist() == [0, 20 - 20 / 4, 30 - 50 / 5]
 
 
+class Asks(RLlibCallback):  # type: ignore[misc]
+    """Asks its env runner for something that the thread it is called on owns."""
+
+    def on_episode_end(self, *, env_runner: Any, metrics_logger: Any, **kwargs: Any) -> None:
+        state = env_runner.get_state(components=COMPONENT_ENV_TO_MODULE_CONNECTOR)[COMPONENT_ENV_TO_MODULE_CONNECTOR]
+        metrics_logger.log_value("rows_seen", state["CenterOnEverythingSeen"]["count"], reduce="sum")
+
+
+def test_a_callback_may_ask_its_env_runner(make_runner: Make) -> None:
+    runner = make_runner(CenterOnEverythingSeen(), callbacks=Asks)
+    play(runner, 2)
+    assert runner.get_metrics()["rows_seen"].peek() == 3
+
+
 def test_a_connector_that_raises_costs_its_rows_and_nothing_else(make_runner: Make) -> None:
     def break_down(batch: Any, episodes: Any) -> None:
         raise ZeroDivisionError("a user's mistake")
