@@ -20,6 +20,18 @@ _ASYNCHRONOUS: _Tables = {
     "reporting": {"min_time_s_per_iteration": 5},
 }
 
+_APPO: _Tables = {
+    **_ASYNCHRONOUS,
+    "training": {
+        **_ASYNCHRONOUS["training"],
+        # RLlib's circular buffer, from which each batch is taken twice, looks for one 10,000 times a second while it is empty.
+        "use_circular_buffer": False,
+        "circular_buffer_num_batches": 1,  # these two still count for the distance of target updates
+        "circular_buffer_iterations_per_batch": 1,
+        "num_epochs": 2,
+    },
+}
+
 _FRAGMENT_STEPS = 32
 
 
@@ -59,7 +71,7 @@ DEFAULTS_BY_ALGORITHM: dict[str, _Tables] = {
             "model_config": {"fcnet_hiddens": [64, 64], "vf_share_layers": True, "use_lstm": True, "lstm_cell_size": 64, "max_seq_len": 20}
         },
     },
-    "APPO": _ASYNCHRONOUS,
+    "APPO": _APPO,
     "IMPALA": _ASYNCHRONOUS,
     "DQN": _DQN,
     "SAC": _SAC,

@@ -92,9 +92,12 @@ def training_report(
     steps = int(_finite(sampled.get("num_env_steps_sampled")) or 0)  # NaN when nothing was sampled
     if not (steps and learned):
         return None
+    # NaN when an asynchronous algorithm had not steps enough for an update
+    versions = [int(_finite(stats.get("weights_seq_no")) or 0) for stats in learned.values()]
+    version = max(before.weights_seq_no, *versions)
     return TrainingReport(
         iteration=before.iteration + 1,
-        weights_seq_no=max(before.weights_seq_no, *(int(stats.get("weights_seq_no", 0)) for stats in learned.values())),
+        weights_seq_no=version,
         return_mean=_finite(sampled.get("episode_return_mean")) if _finite(sampled.get("num_episodes")) else None,
         loss=_mean(learned, "total_loss"),
         kl=_mean(learned, "mean_kl_loss"),
@@ -103,7 +106,7 @@ def training_report(
         steps_total=before.steps_total + steps,
         seconds=seconds,
         learn_seconds=learn_seconds,
-        learner_updates=before.learner_updates + 1,
+        learner_updates=before.learner_updates + version - before.weights_seq_no,
         checkpoint_path="" if checkpoint is None else str(checkpoint),
         staleness_mean=(_finite(sampled.get(VERSIONS_BEHIND)) or 0.0) / steps,
     )

@@ -25,8 +25,7 @@ from server.config import ListenConfig, ServerConfig, ServingConfig
 OBSERVATION: npt.NDArray[np.float32] = np.array([0.3, -0.2, 0.1, 0.05], np.float32)
 _TRAINING: dict[str, dict[str, Any]] = {
     "PPO": {"train_batch_size_per_learner": 128, "minibatch_size": 64, "num_epochs": 2, "lr": 1e-2},
-    # One iteration for each batch: its thread then rests between two calls of `train()`, and versions can be told.
-    "APPO": {"train_batch_size_per_learner": 128, "lr": 1e-2, "circular_buffer_iterations_per_batch": 1},
+    "APPO": {"train_batch_size_per_learner": 128, "lr": 1e-2},
     "IMPALA": {"train_batch_size_per_learner": 128, "lr": 1e-2},
     "DQN": {"lr": 1e-2, "num_steps_sampled_before_learning_starts": 64},
     "SAC": {"actor_lr": 1e-2, "train_batch_size_per_learner": 32, "training_intensity": 1, "num_steps_sampled_before_learning_starts": 64},
@@ -98,6 +97,14 @@ class Crowd:
         self._stop.set()
         self._thread.join()
         assert not self._errors, self._errors
+
+    def wait_for_version(self, version: int, timeout_s: float = 20.0) -> None:
+        """Wait until a version has acted, or a later one."""
+        deadline = time.monotonic() + timeout_s
+        while not self.versions or self.versions[-1] < version:
+            assert time.monotonic() < deadline, f"version {version} did not act within {timeout_s:g} s: {self.versions}"
+            assert not self._errors, self._errors
+            time.sleep(0.01)
 
     def _play(self) -> None:
         random = np.random.default_rng(0)

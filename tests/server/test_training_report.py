@@ -49,6 +49,19 @@ def test_an_iteration_without_an_update_does_not_count() -> None:
     assert training_report({}, BEFORE, seconds=1.0, learn_seconds=0.0, checkpoint=None) is None
 
 
+def test_each_update_of_an_iteration_counts() -> None:
+    made = report(SAMPLED, {"default_policy": {**LEARNED, "weights_seq_no": 30.0}})
+    assert made is not None
+    assert (made.weights_seq_no, made.learner_updates) == (30, 30)
+
+
+def test_steps_that_are_not_enough_for_an_update_are_counted_all_the_same() -> None:
+    """IMPALA's learner then says NaN for all it has."""
+    made = report(SAMPLED, {"default_policy": dict.fromkeys(LEARNED, float("nan"))})
+    assert made is not None
+    assert made.progress == Progress(iteration=5, steps_total=1200, learner_updates=4, weights_seq_no=4)
+
+
 def test_what_was_not_measured_is_unset() -> None:
     made = report(
         {"num_env_steps_sampled": 10, "num_episodes": float("nan"), "episode_return_mean": 3.0},
