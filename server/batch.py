@@ -18,6 +18,7 @@ from .rows import Replies, Rows
 
 Array = npt.NDArray[Any]
 
+_NONE = np.empty(0, np.int64)
 _START, _GIVEN, _OVERRIDE = int(StepFlag.START), int(StepFlag.ACTION_GIVEN), int(StepFlag.OVERRIDE)
 
 
@@ -120,9 +121,28 @@ class Batch:
         """Answer one row with an error."""
         self.origin(index).replies.refusals[int(self.row[index])] = error
 
+    def given_among(self, applied: Array) -> tuple[npt.NDArray[np.int64], Array]:
+        """Return which of some rows bring their own action, as places among them, and these actions."""
+        if not self.given.size:
+            return _NONE, _NONE
+        place = np.zeros(len(self), np.int64)
+        place[self.given] = np.arange(1, len(self.given) + 1)
+        places = place[applied]
+        given = np.flatnonzero(places)
+        return given, self.given_actions[0][places[given] - 1]
+
     def episode_id(self, index: int) -> str:
         """Return the id that a START row gives its episode."""
         return self.origin(index).episode_id(int(self.row[index]))
+
+
+def later_rows_of_the_same_episode(rows: Array, slots: Array, sequences: Array) -> Array:
+    """Return the rows that must wait because the batch has an earlier one of their episode."""
+    if rows.size < 2:
+        return rows[:0]
+    order = rows[np.lexsort((rows, sequences[rows], slots[rows]))]
+    later: Array = order[1:][slots[order][1:] == slots[order][:-1]]
+    return later
 
 
 def malformed(rows: Rows, observation_checks: list[LeafCheck], action_checks: list[LeafCheck]) -> PolicyServerError | None:

@@ -9,6 +9,7 @@ import pytest
 from ray.rllib.connectors.env_to_module import MeanStdFilter
 from ray.rllib.core.columns import Columns
 
+from policyserver.flags import StepFlag
 from server.stock_pipelines import UncopyableConnectorError
 from server.stock_records import ConnectorOutputError
 from tests.server.core_harness import CoreHarness, Row, module_of, observation, start
@@ -174,3 +175,55 @@ def test_a_connector_that_raises_refuses_its_rows_and_the_server_goes_on(
     assert "a user's mistake" in caplog.text
     harness.one(row)
     harness.one(Row(handle, 2, reward=1.0, observation=observation(3)))
+
+
+class AlwaysFaulty(Faulty):
+    """Does what it is told each time."""
+
+    def __call__(self, *, batch: Any, episodes: Any, **kwargs: Any) -> Any:
+        if self.fault is not None:
+            self.fault(batch, episodes)
+        return batch
+
+
+def refuse_nines(batch: Any, episodes: Any) -> None:
+    if any(episode.get_observations(-1)[0] == 9.0 for episode in episodes):
+        raise ValueError("nine")
+
+
+@pytest.mark.parametrize("bad", [{0}, {6}, {2, 5}, {0, 1, 2, 3, 4, 5, 6}])
+def test_a_row_that_a_connector_fails_on_is_refused_alone(
+    make_harness: Callable[..., CoreHarness], caplog: pytest.LogCaptureFixture, bad: set[int]
+) -> None:
+    faulty = AlwaysFaulty()
+    harness = make_harness(stock_policy(None, faulty))
+    handles = [answer.handle for answer in harness.send(*(start(str(number), observation(number)) for number in range(7)))]
+    faulty.fault = refuse_nines
+    rows = [Row(handle, 1, reward=1.0, observation=observation(9 if index in bad else 1)) for index, handle in enumerate(handles)]
+    answers = harness.send(*rows)
+    assert {index for index, answer in enumerate(answers) if answer.error} == bad
+    assert caplog.text.count("could not be answered together") == 1
+    assert harness.core.snapshot().rows_failed == len(bad)
+    assert harness.core.snapshot().reward_sum == 7 - len(bad)
+    faulty.fault = None
+    for index, handle in enumerate(handles):
+        if index in bad:
+            harness.one(rows[index])
+        harness.one(Row(handle, 2, StepFlag.TERMINATED, 1.0, observation(2)))
+    assert [episode.get_rewards().tolist() for episode in harness.segments()] == [[1.0, 1.0]] * 7
+
+
+def test_a_pass_that_fails_for_every_row_is_not_tried_for_each(make_harness: Callable[..., CoreHarness]) -> None:
+    tries = []
+
+    def count(batch: Any, episodes: Any) -> None:
+        tries.append(len(episodes))
+        raise ValueError("always")
+
+    faulty = AlwaysFaulty()
+    harness = make_harness(stock_policy(None, faulty))
+    handles = [answer.handle for answer in harness.send(*(start(str(number)) for number in range(200)))]
+    faulty.fault = count
+    assert all(answer.error for answer in harness.send(*(Row(handle, 1, observation=observation(1)) for handle in handles)))
+    assert len(tries) <= 65
+    assert harness.core.snapshot().rows_failed == 200
