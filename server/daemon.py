@@ -120,11 +120,11 @@ class Daemon:
         self._restore(algorithm, store)
         _of_serving(algorithm, lambda runner: runner.open())
         endpoints = [address for served in _of_serving(algorithm, lambda runner: runner.addresses()) for address in served]
-        if len(endpoints) < max(rllib_config.num_env_runners, 1):
+        if rllib_config.env is None and len(endpoints) < max(rllib_config.num_env_runners, 1):
             raise DaemonError(f"{config.listen.address}: a serving actor could not listen; its error is in the log above")
         logger.info(
             "serving on %s, policy version %d, ready after %.1f s",
-            ", ".join(endpoints), self._progress.weights_seq_no, time.monotonic() - begun,
+            ", ".join(endpoints) or "what the environment opens", self._progress.weights_seq_no, time.monotonic() - begun,
         )  # fmt: skip
         return algorithm
 

@@ -10,6 +10,8 @@ from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.env.external_env import ExternalEnv
 from ray.rllib.env.external_multi_agent_env import ExternalMultiAgentEnv
 
+from policyserver.errors import ServerUnavailableError
+
 from .external_env_episodes import ExternalEnvEpisodes
 from .front import Front
 from .policy_server import attach
@@ -61,12 +63,16 @@ class ExternalEnvThread:
         self._front = front
         self.failure: Exception | None = None
         """Why there is nothing more to come, once `run()` is over while the training goes on."""
+        self._is_started = False
         attach(env, front)
         self._episodes = front.call(make_episodes)
         front.at_stop.append(self._episodes.stop)
 
     def start(self) -> None:
-        """Start `run()`."""
+        """Start `run()`. A second call does nothing."""
+        if self._is_started:
+            return
+        self._is_started = True
         run = self._env.run
         self._env.run = lambda: self._watch(run)
         self._env.start()
@@ -79,7 +85,8 @@ class ExternalEnvThread:
         except BaseException as error:
             cause = error
         if self._episodes.is_closed or self._front.core.is_draining:
-            logger.info("run() of %s is over, as the server is", name, exc_info=cause)
+            expected = cause is None or isinstance(cause, ServerUnavailableError)
+            logger.info("run() of %s is over, as the server is", name, exc_info=None if expected else cause)
             return
         if cause is not None:
             logger.error("run() of %s failed", name, exc_info=cause)

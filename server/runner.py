@@ -131,8 +131,8 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
         self._front.endpoints = self._endpoints
         self._front.start()
         if self.env is not None:
-            self._run_external_env(self.env, self._front)
-        elif config.opens_itself:
+            self._answer_external_env(self.env, self._front)
+        if config.opens_itself:
             self.open()
         if self._index > 0:
             self._prepare_process()
@@ -140,13 +140,15 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
             self._stop_following = follow_driver(config.driver_link, self.drain, leave_at_once, self._revive)
 
     def open(self) -> None:
-        """Listen on the configured address. A second call, or one to an instance whose environment decides the address, does nothing.
+        """Listen on the configured address, or start the environment's `run()`, which decides it. A second call does nothing.
 
         Raises:
             OSError: The address can't be bound.
         """
         with self._state_lock:
-            if self._front is not None and self.env is None and not self._front.addresses:
+            if self._env_thread is not None:
+                self._env_thread.start()
+            elif self._front is not None and not self._front.addresses:
                 self._front.bind(self._address())
 
     def _address(self, index: int | None = None) -> str:
@@ -165,12 +167,11 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
             return list(self._front.addresses)
         return [self._address(index) for index in range(1, max(self.config.num_env_runners, 1) + 1)]
 
-    def _run_external_env(self, env: ExternalEnv, front: Front) -> None:
+    def _answer_external_env(self, env: ExternalEnv, front: Front) -> None:
         def make_episodes() -> ExternalEnvEpisodes:
             return ExternalEnvEpisodes(env, front.core, *self._spaces, self._serving_config.episodes.finished_remembered)
 
         self._env_thread = ExternalEnvThread(env, front, make_episodes)
-        self._env_thread.start()
 
     @property
     def _env_failure(self) -> Exception | None:

@@ -49,7 +49,11 @@ def make_runner(monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
     with ExitStack() as stack:
 
         def make(worker_index: int = 0, *, num_env_runners: int = 0, **changes: Any) -> ExternalEnvRunner:
-            serving = ServingConfig(ListenConfig("127.0.0.1:0"), hand_off=HandOffConfig(sample_wait_s=changes.pop("sample_wait_s", 0.2)))
+            serving = ServingConfig(
+                ListenConfig("127.0.0.1:0"),
+                hand_off=HandOffConfig(sample_wait_s=changes.pop("sample_wait_s", 0.2)),
+                opens_itself=changes.pop("opens_itself", True),
+            )
             config = ppo_config().copy(copy_frozen=False)
             config.environment(env=changes.pop("env", None), env_config=serving.to_env_config())
             config.env_runners(num_env_runners=num_env_runners, rollout_fragment_length=changes.pop("fragment", 10))
@@ -270,6 +274,18 @@ def test_the_environments_own_run_opens_the_server(make_runner: Make, wait_until
     env: Any = runner.env
     env.join(10.0)
     assert not env.is_alive()
+
+
+def test_an_environment_whose_server_waits_for_its_weights_runs_when_that_opens(
+    make_runner: Make, wait_until: Callable[[Callable[[], bool]], None]
+) -> None:
+    runner = make_runner(env=Serving, env_creator=make_env(Serving), opens_itself=False)
+    env: Any = runner.env
+    assert not env.is_alive()
+    for _ in range(2):
+        runner.open()
+    wait_until(lambda: bool(runner.addresses()))
+    play(runner, 1)
 
 
 def test_a_run_that_fails_reaches_whoever_samples(make_runner: Make, caplog: pytest.LogCaptureFixture) -> None:
