@@ -12,6 +12,8 @@ import numpy as np
 from client import ClientConfig, PolicyClient
 
 EPISODES_AT_ONCE = 4
+WAIT_S = 60.0
+"""Longest wait for an answer: it is withheld while the learner is behind, and that may have to wait for a process of RLlib's to start."""
 LONGEST_EPISODE_STEPS = 12
 LOGGED_EVERY = 5
 """Every so many steps the client acts by itself, and reports that."""
@@ -24,7 +26,7 @@ class Players:
 
     def __init__(self, address: str, observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> None:
         self._spaces = observation_space, action_space
-        self._client = PolicyClient(address, config=ClientConfig(connect_timeout_s=10.0, action_timeout_s=20.0))
+        self._client = PolicyClient(address, config=ClientConfig(connect_timeout_s=WAIT_S, action_timeout_s=WAIT_S))
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._errors: list[Exception] = []

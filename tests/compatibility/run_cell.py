@@ -25,7 +25,7 @@ from tests.compatibility.players import LONGEST_EPISODE_STEPS, Players
 
 UPDATES = 2
 """Updates of the learner that a cell has to see."""
-LEARNING_TIMEOUT_S = 30.0
+LEARNING_TIMEOUT_S = 60.0
 _DEFAULT_CONNECTORS = 5
 
 

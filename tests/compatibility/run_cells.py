@@ -22,7 +22,7 @@ from tests.compatibility.cells import Cell
 logger = logging.getLogger("compatibility")
 
 ROOT = Path(__file__).parents[2]
-CELL_TIMEOUT_S = 120.0
+CELL_TIMEOUT_S = 240.0
 """Longest time of a cell, that of RLlib alone included."""
 START_TIMEOUT_S = 120.0
 _STOP_TIMEOUT_S = 30.0
