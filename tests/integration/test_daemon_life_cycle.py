@@ -128,6 +128,24 @@ def test_a_server_without_clients_stops_at_once_and_keeps_port_and_folder_to_its
     assert not list(run_folder.glob("checkpoints/checkpoint-*")), "nothing was learned, so there is nothing to save"
 
 
+@pytest.mark.slow  # the short form, with PPO, is the test above
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("algorithm", ["APPO", "IMPALA", "DQN", "SAC"])
+def test_no_algorithm_burns_the_processor_while_no_client_is_there(algorithm: str, tmp_path: Path) -> None:
+    """RLlib's own settings of APPO and IMPALA would: they ask their env runners for steps without a pause."""
+    action = ['type = "Box"', "low = -2.0", "high = 2.0", "shape = [1]"] if algorithm == "SAC" else ['type = "Discrete"', "n = 2"]
+    config = tmp_path / "server.toml"
+    config.write_text("\n".join([f'algorithm.name = "{algorithm}"', "[spaces.action]", *action]) + "\n")
+    with DaemonProcess(tmp_path / "run", free_address(), "--config", str(config)) as daemon:
+        daemon.wait_ready()
+        time.sleep(2.0)
+        used, began = daemon_cpu_s(daemon), time.monotonic()
+        time.sleep(6.0)
+        assert (daemon_cpu_s(daemon) - used) / (time.monotonic() - began) < 0.25
+        assert daemon.terminate() == 0, daemon.text()
+        assert "failed" not in daemon.text()
+
+
 def daemon_cpu_s(daemon: DaemonProcess) -> float:
     """Return the processor time of the daemon and its serving actor."""
     times = [process.cpu_times() for process in (psutil.Process(daemon.process.pid), daemon.actor())]
