@@ -112,6 +112,8 @@ def _apply(built: AlgorithmConfig, method_name: str, table: dict[str, Any]) -> N
         if key not in known:
             raise SettingsError(name, "", f"unknown argument of {type(built).__name__}.{method_name}; known: {', '.join(sorted(known))}")
         arguments[key] = _model_config(value, name) if key == "model_config" else _resolve(value, name)
+    if isinstance(n_step := arguments.get("n_step"), list):
+        arguments["n_step"] = tuple(n_step)  # a range to RLlib, which takes no list for one; TOML has no tuples
     try:
         method(**arguments)
     except (TypeError, ValueError) as error:

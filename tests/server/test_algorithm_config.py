@@ -11,6 +11,7 @@ from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
 from policyserver.settings import SettingsError, load
 from server.algorithm import algorithm_config, cpu_tickets
 from server.config import ServerConfig, ServingConfig
+from server.policy_choice import _carried
 from server.runner import ExternalEnvRunner
 
 
@@ -56,6 +57,14 @@ def test_a_fragment_is_followed_by_as_many_updates_as_belong_to_it(name: str, ba
     assert config.get_rollout_fragment_length() == 32
     assert calculate_rr_weights(config) == [1, updates]
     assert config.replay_buffer_config == {"type": "PrioritizedEpisodeReplayBuffer", "capacity": 100_000, "alpha": 0.6, "beta": 0.4}
+
+
+@pytest.mark.parametrize(("n_step", "burn_in_len", "carried"), [(1, 0, 0), (3, 0, 2), ([2, 5], 0, 3), (1, 4, 4)])
+def test_returns_of_several_steps_may_be_a_range_and_decide_how_long_a_segment_is(n_step: Any, burn_in_len: int, carried: int) -> None:
+    config = build(algorithm__name="DQN", algorithm__training={"n_step": n_step, "burn_in_len": burn_in_len})
+    assert config.n_step == (tuple(n_step) if isinstance(n_step, list) else n_step)
+    assert _carried(config) == carried
+    assert _carried(build()) == 0
 
 
 @pytest.mark.parametrize("name", ["APPO", "IMPALA"])
