@@ -67,13 +67,15 @@ class EpisodeCore:
         self._hand_off_config = hand_off
         action = leaves(action_space, "action")[0]
         self._table = EpisodeTable(episodes.max_open, episodes.finished_remembered, policy.initial_state, (action.shape, action.dtype))
-        capacity_steps = hand_off.capacity_steps or max(2 * fragment_steps, _LEAST_CAPACITY_STEPS, 2 * hand_off.segment_steps)
+        # A page has room for what it hands over and what it carries on, however young it is when its time has come.
+        segment_steps = max(hand_off.segment_steps, policy.layout.carried + 1)
+        capacity_steps = hand_off.capacity_steps or max(2 * fragment_steps, _LEAST_CAPACITY_STEPS, 2 * segment_steps)
         # Segments are dropped whole, so a full hand-off may lack almost one of its capacity.
-        self._most_wanted_steps = capacity_steps - hand_off.segment_steps - policy.layout.carried + 1
+        self._most_wanted_steps = capacity_steps - segment_steps - policy.layout.carried + 1
         self._trajectories = Trajectories(
             policy.layout,
             slots=episodes.max_open,
-            segment_steps=hand_off.segment_steps,
+            segment_steps=segment_steps,
             capacity_steps=capacity_steps,
             drops=hand_off.overflow == "drop_oldest",
             whole_episodes=whole_episodes,

@@ -95,6 +95,8 @@ class Decisions:
     def sound(self) -> Mask:
         """Which rows were answered with numbers, and with a distribution that has the action it gave, bool[m]."""
         sound = np.ones(len(self.actions), np.bool_)
+        if self.actions.dtype.kind == "f":
+            sound &= np.isfinite(self.actions).all(axis=tuple(range(1, self.actions.ndim)))
         if self.log_probs is not None:
             sound &= np.isfinite(self.log_probs)
         if (inputs := self.outputs.get(Columns.ACTION_DIST_INPUTS)) is not None:

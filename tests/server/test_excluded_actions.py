@@ -13,7 +13,7 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
 from policyserver.flags import StepFlag
 from server.policy import Policy
-from tests.server.core_harness import ACTION, OBSERVATION, CoreHarness, Row, observation, policy_of, ppo_config, spaces_of, start
+from tests.server.core_harness import ACTION, ACTIONS, OBSERVATION, CoreHarness, Row, observation, policy_of, ppo_config, spaces_of, start
 from tests.server.stock_harness import stock_policy
 
 EXCLUDED = 2
@@ -48,3 +48,25 @@ def test_it_is_refused_and_the_step_stays_as_it_was(make_harness: Callable[..., 
     (segment,) = harness.segments()
     assert segment.get_actions().tolist() == [first.action]
     assert segment.get_extra_model_outputs(Columns.ACTION_LOGP).tolist() == [pytest.approx(first.log_prob)]
+
+
+class Undecided(DefaultPPOTorchRLModule):  # type: ignore[misc]
+    """A module that gives its actions itself, and of some observations none that is a number."""
+
+    def _forward(self, batch: dict[str, Any], **options: Any) -> Any:
+        actions = super()._forward(batch, **options)[Columns.ACTION_DIST_INPUTS][..., :2]
+        return {Columns.ACTIONS: actions * math.nan if float(batch[Columns.OBS].max()) > 50 else actions}
+
+
+@pytest.mark.parametrize("kind", POLICIES)
+def test_an_action_that_is_no_number_reaches_nobody(make_harness: Callable[..., CoreHarness], kind: str) -> None:
+    spec = RLModuleSpec(module_class=Undecided, model_config={"fcnet_hiddens": [8]})
+    config = ppo_config(action="box").copy(copy_frozen=False).rl_module(rl_module_spec=spec)
+    built = config.get_rl_module_spec(spaces=spaces_of(OBSERVATION, ACTIONS["box"]), inference_only=True).build()
+    harness = make_harness({"arrays": policy_of, "stock": stock_policy}[kind](built, action="box"), action="box")  # type: ignore[operator]
+    assert harness.refusal(start("a", observation(60))).reason == "INTERNAL"
+    handle = harness.one(start("a", observation(1))).handle
+    assert harness.refusal(Row(handle, 1, observation=observation(60))).reason == "INTERNAL"
+    harness.one(Row(handle, 1, StepFlag.TERMINATED, 1.0, observation(3)))
+    (segment,) = harness.segments()
+    assert len(segment) == 1

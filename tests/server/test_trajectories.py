@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +16,7 @@ from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
 
 from policyserver.flags import StepFlag
 from server.config import HandOffConfig
-from tests.server.core_harness import CoreHarness, Row, learner_of, module_of_learner, observation, policy_of, start
+from tests.server.core_harness import CoreHarness, Row, learner_of, module_of, module_of_learner, observation, policy_of, start
 from tests.server.episode_player import by_episode, play, reference_states
 
 Make = Callable[..., CoreHarness]
@@ -136,3 +137,15 @@ def _learner_batch(model: str, segments: list[Any]) -> dict[str, Any]:
 
 def _assert_close(left: Any, right: Any) -> None:
     np.testing.assert_allclose(left, right, atol=1e-5)
+
+
+def test_a_page_has_room_for_what_it_carries_on_however_short_segments_are_to_be(make_harness: Make) -> None:
+    policy = policy_of(module_of(), state_every=1)
+    policy.layout = dataclasses.replace(policy.layout, carried=9)  # as for returns of ten steps
+    harness = make_harness(policy, hand_off=HandOffConfig(segment_steps=4, max_segment_age_s=1e-9))
+    handle = harness.one(start("a", observation(0))).handle
+    for number in range(1, 40):
+        harness.blocks()  # nothing is waiting: all pages are marked as old
+        harness.one(Row(handle, number, reward=1.0, observation=observation(number)))
+    harness.one(Row(handle, 40, StepFlag.TERMINATED, 1.0, observation(40)))
+    assert harness.core.snapshot().steps_handed_off + harness.core.snapshot().steps_waiting >= 40
