@@ -65,7 +65,7 @@ def algorithm_config(config: ServerConfig, *, driver_link: Path | None = None, e
         _apply(built, method, table)
     try:
         built.validate()
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         raise SettingsError("algorithm", "", f"RLlib refuses the configuration: {error}") from error
     return built
 
