@@ -120,6 +120,10 @@ class Worker:
         if line.endswith("\n") and not timed_out.is_set():
             found: dict[str, Any] = json.loads(line)
             return found
+        try:
+            process.wait(_STOP_TIMEOUT_S)  # its output ends before it does, and its status says why
+        except subprocess.TimeoutExpired:
+            pass
         self.kill()
         raise WorkerError(
             f"timed out after {timeout_s:g} s" if timed_out.is_set() else f"the process ended with status {process.returncode}"

@@ -139,7 +139,9 @@ def test_a_cell_that_hangs_is_ended_and_the_next_one_runs_in_a_new_process(tmp_p
 
 
 def test_a_worker_that_dies_says_so(tmp_path: Path) -> None:
-    worker = Worker(tmp_path, 0, (sys.executable, "-c", "print('{}', flush=True); input(); raise SystemExit(3)"))
+    worker = Worker(
+        tmp_path, 0, (sys.executable, "-c", "import os, time; print('{}', flush=True); input(); os.close(1); time.sleep(0.5); os._exit(3)")
+    )
     with pytest.raises(WorkerError, match="ended with status 3"):
         worker.run("PPO-Box-vector_mlp")
     worker.close()
