@@ -197,6 +197,7 @@ class ExternalEnvEpisodes:
 
     def _answered(self, calls: list[Call], rows: Rows, future: asyncio.Future[Replies]) -> None:
         replies = future.result()
+        actions = values_of(self._spaces[1], replies.actions)
         for index, call in enumerate(calls):
             if call not in self._unsettled:  # the server stops
                 continue
@@ -212,7 +213,7 @@ class ExternalEnvEpisodes:
                 self._close(line)
                 self._settle(call, None)
             else:
-                self._settle(call, unflatten(self._spaces[1], [column[index, ...] for column in replies.actions]))
+                self._settle(call, actions[index])
             if call.abandoned:
                 call.said = [column[index] for column in rows.observations]
                 line.unheard = call
@@ -293,6 +294,14 @@ def columns_of(space: gym.Space[Any], name: str, values: Sequence[Any]) -> tuple
             text = f"{name}: expected a value of {space}, received {type(value).__name__}, which can't be read: {error!r}"
             errors[index] = InvalidInputError(text, reason="BAD_ACTION" if name == "action" else "BAD_OBSERVATION", field=name)
     return [np.stack(column) for column in zip(*good, strict=True)], errors
+
+
+def values_of(space: gym.Space[Any], columns: list[Array]) -> list[Any]:
+    """Turn columns, one array per leaf, into the values of a space, one per row."""
+    is_simple = isinstance(space, gym.spaces.Discrete) or (space.shape and not isinstance(space, gym.spaces.Dict | gym.spaces.Tuple))
+    if is_simple:
+        return list(columns[0])  # which is many times faster than one by one
+    return [unflatten(space, [column[row, ...] for column in columns]) for row in range(len(columns[0]))]
 
 
 def _transposed(space: gym.Space[Any], values: Sequence[Any]) -> Any:

@@ -178,7 +178,7 @@ THREADS, OPEN = 64, 10_000
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("steps", [2, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("steps", [2, pytest.param(10, marks=pytest.mark.slow)])
 def test_of_ten_thousand_open_episodes_no_step_and_no_end_is_lost(steps: int) -> None:
     episodes = EpisodesConfig(max_open=OPEN)
     with serving_env(episodes=episodes, hand_off=HandOffConfig(capacity_steps=OPEN * steps)) as served:

@@ -15,7 +15,7 @@ from policyserver.errors import (
 )
 from policyserver.spaces import flatten
 from server.config import EpisodesConfig
-from server.external_env_episodes import columns_of
+from server.external_env_episodes import columns_of, values_of
 from tests.server.core_harness import observation
 from tests.server.external_env_harness import Served, in_thread, serving_env
 
@@ -151,6 +151,29 @@ def test_the_number_of_open_episodes_is_bounded_and_the_caller_hears_it() -> Non
         env.end_episode(first, observation(1))
         served.settle()
         env.get_action(third, observation())
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        gym.spaces.Discrete(3, start=5),
+        gym.spaces.Box(-1.0, 1.0, (2, 2)),
+        gym.spaces.Box(-1.0, 1.0, ()),
+        gym.spaces.MultiDiscrete([2, 3]),
+        gym.spaces.MultiBinary(3),
+        gym.spaces.Dict({"a": gym.spaces.Discrete(2)}),
+        gym.spaces.Tuple([gym.spaces.Box(0.0, 1.0, (1,)), gym.spaces.Discrete(2)]),
+    ],
+    ids=str,
+)
+def test_columns_of_values_give_the_values(space: gym.Space[Any]) -> None:
+    values = [space.sample() for _ in range(4)]
+    columns, _ = columns_of(space, "action", values)
+    for value, again in zip(values, values_of(space, columns), strict=True):
+        assert again in space
+        assert type(again) is type(value) or isinstance(again, np.generic | np.ndarray)
+        for first, second in zip(flatten(space, value), flatten(space, again), strict=True):
+            np.testing.assert_array_equal(first, second)
 
 
 def test_a_column_is_made_of_the_values_that_fit() -> None:
