@@ -20,7 +20,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --require-virtualenv
 QUIET := --quiet
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: help demo test test-slow learn bench compatibility check format protos lock clean
+.PHONY: help demo test test-slow learn bench compatibility algorithms check format protos lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ bench: $(INSTALLED) ## measure; print the table, write build/bench/*.json and do
 
 compatibility: $(INSTALLED) ## run each algorithm on each kind of space and model; write docs/compatibility.md
 	@$(BIN)/python -m tests.compatibility.run $(ARGS)
+
+algorithms: $(INSTALLED) ## let each algorithm learn alone and over gRPC, three seeds; write docs/algorithms.md
+	@$(BIN)/python -m tests.learning.run $(ARGS)
 
 check: $(INSTALLED) ## format, lint, strict types, stubs current, import rules
 	$(BIN)/ruff format --check .

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -82,3 +84,26 @@ def test_an_older_state_set_directly_acts_if_its_version_is_left_out(wait_until:
         algorithm.set_state(older)
         wait_until(lambda: ask()[1] == pytest.approx(older_chance, abs=1e-6))
         assert learned_chance(algorithm) == pytest.approx(older_chance, abs=1e-6)
+
+
+@pytest.mark.slow
+def test_an_actor_that_is_restarted_serves_the_newest_weights_of_an_algorithm_that_does_not_push_them(wait_until: Wait) -> None:
+    """RLlib gives it the state of the driver's own env runner, which IMPALA and APPO leave at the initial weights."""
+    with live_algorithm("IMPALA") as (algorithm, address):
+        with asking(address) as ask:
+            initial_chance = ask()[1]
+            with Crowd(address):
+                train_until(algorithm, 6)
+                wait_until(lambda: ask()[0] >= 4)
+            served, chance = ask()
+        group = algorithm.env_runner_group
+        (process_id,) = group.foreach_env_runner(lambda runner: os.getpid(), local_env_runner=False)
+        os.kill(process_id, signal.SIGKILL)
+        group.foreach_env_runner(lambda runner: runner.ping(), local_env_runner=False)  # RLlib takes note that it is gone
+        wait_until(lambda: bool(algorithm.restore_env_runners(group)), timeout_s=60.0)
+        (addresses,) = group.foreach_env_runner(lambda runner: runner.addresses(), local_env_runner=False)
+        with asking(addresses[0]) as ask:
+            version, newest_chance = ask()
+        assert version in (served, served + 1)
+        assert abs(newest_chance - initial_chance) > 1e-4
+        assert newest_chance == pytest.approx(chance, abs=1e-6) or version > served

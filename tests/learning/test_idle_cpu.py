@@ -1,0 +1,62 @@
+"""Nobody spins while there is nothing to do: processor time of all processes of a server, before the first client and after the last."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from client import PolicyClient
+from policyserver.settings import dump_toml
+from tests.learning.cases import case_of
+from tests.learning.over_grpc import processes_of
+from tests.learning.player import Playing, play
+from tests.live_server import serving
+
+SHARE_MAX = 0.15
+"""Of one core, all processes together: Ray's own six take 0.03 by themselves."""
+
+
+def share_used(processes: dict[psutil.Process, str], seconds: float) -> dict[str, float]:
+    """Return the share of a core that each process uses in the next seconds."""
+
+    def used_s() -> dict[psutil.Process, float]:
+        return {process: sum(process.cpu_times()[:2]) for process in processes}
+
+    began, before = time.monotonic(), used_s()
+    time.sleep(seconds)  # nothing is to happen, so there is no event to wait for
+    elapsed_s, after = time.monotonic() - began, used_s()
+    return {f"{process.pid} {name}": (after[process] - before[process]) / elapsed_s for process, name in processes.items()}
+
+
+def check_idle(algorithm: str, folder: Path, seconds: float) -> None:
+    case = case_of(algorithm)
+    config = case.server_config(0, **{"algorithm.reporting": {"min_time_s_per_iteration": 1}})
+    with serving(dump_toml(config), folder) as server:
+        family = processes_of(server.process)
+        shares = {"before the first client": share_used(family, seconds)}
+        play(server.address, case.environment, Playing(case.copies, max_steps=400))
+        with PolicyClient(server.address) as client:
+            while client.stats().steps_waiting:
+                time.sleep(0.1)
+        family = processes_of(server.process)
+        time.sleep(2.0)  # for the update on the last steps
+        shares["after the last"] = share_used(family, seconds)
+        (folder / "shares.json").write_text(json.dumps(shares, indent=1), encoding="utf-8")
+        for when, used in shares.items():
+            assert sum(used.values()) < SHARE_MAX, f"{when}: {used}"
+
+
+def test_a_server_without_clients_is_idle(tmp_path: Path) -> None:
+    """With the algorithm that RLlib runs in a loop without a pause."""
+    check_idle("IMPALA", tmp_path, 3.0)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("algorithm", ["PPO", "APPO", "IMPALA", "DQN", "SAC"])
+def test_a_server_of_any_algorithm_is_idle_without_clients_and_still_there(algorithm: str, tmp_path: Path) -> None:
+    check_idle(algorithm, tmp_path, 10.0)
