@@ -13,7 +13,7 @@ _ASYNCHRONOUS: _Tables = {
     "training": {
         # RLlib asks its env runners for steps and goes on at once (0.0), which takes a core whether there are steps or not. It waits
         # until all of them have answered, so with several this is also what a busy one may lose by an idle one.
-        "timeout_s_sampler_manager": 0.05,
+        "timeout_s_sampler_manager": 0.2,
         "train_batch_size_per_learner": 2000,
     },
     "env_runners": {"rollout_fragment_length": 250},  # also the length of V-trace's rows; RLlib's 50 are a message each

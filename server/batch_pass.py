@@ -194,7 +194,7 @@ class BatchPass:
         self._statistics.batches += bool(asks.any())
         if not (sound := decided.decisions.sound).all():
             kept[asks] = sound
-            self._refuse_unsound(batch, applied[~kept])
+            self._refuse_unsound(batch, applied[~kept], decided.decisions.select(~sound).log_probs)
         # From here to the end nothing fails and nothing waits.
         now_s = time.monotonic()
         for place in np.flatnonzero(rows.is_new & kept).tolist() if rows.is_new.any() else ():
@@ -259,14 +259,21 @@ class BatchPass:
             given_actions=given_actions,
         )
 
-    def _refuse_unsound(self, batch: Batch, refused: Array) -> None:
+    def _refuse_unsound(self, batch: Batch, refused: Array, log_probs: Array | None) -> None:
         """Refuse the rows whose distributions are not numbers, or exclude the action that was given; the others go on."""
-        self._statistics.rows_failed += len(refused)
-        incident = secrets.token_hex(4)
         version = self._policy.weights_seq_no
-        logger.error("incident %s: policy version %d gives %d rows no finite log-probability", incident, version, len(refused))
+        excluded = np.isin(refused, batch.given) & (np.isneginf(log_probs) if log_probs is not None else False)
+        text = f"action: expected one that policy version {version} may take, as learners need its log-probability; received one it excludes"
+        for index in refused[excluded].tolist():
+            batch.refuse(index, InvalidInputError(text, reason="BAD_ACTION", field="action"))
+        if excluded.all():
+            return
+        failed = refused[~excluded]
+        self._statistics.rows_failed += len(failed)
+        incident = secrets.token_hex(4)
+        logger.error("incident %s: policy version %d gives %d rows no finite log-probability", incident, version, len(failed))
         error = ServerInternalError(f"policy version {version} gives this step no finite log-probability; incident {incident} in its log")
-        for index in refused.tolist():
+        for index in failed.tolist():
             batch.refuse(index, error)
 
     def _count_steps(self, own: Array, rewards: Array) -> None:
@@ -371,7 +378,7 @@ class BatchPass:
         training = bool(self._table.training[slot])
         recorded, log_prob = self._policy.override(slot, self._trajectories.pending_outputs(own) if training else {}, action)
         if log_prob is not None and not np.isfinite(log_prob).all():
-            self._refuse_unsound(batch, np.array([index]))  # a learner would fail over it
+            self._refuse_unsound(batch, np.array([index]), log_prob)  # a learner would fail over it
             return
         self._table.actions[own] = action
         if training:

@@ -15,6 +15,12 @@ from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 CREATED, START, STEP, END = "on_episode_created", "on_episode_start", "on_episode_step", "on_episode_end"
 
 
+def is_used(name: str, config: AlgorithmConfig, objects: Sequence[RLlibCallback]) -> bool:
+    """Whether a callback, such as "on_episode_step", does anything."""
+    functions = force_list(getattr(config, f"callbacks_{name}"))
+    return bool(functions) or any(getattr(type(item), name) is not getattr(RLlibCallback, name) for item in objects)
+
+
 class EpisodeCallbacks:
     """Call `on_episode_created`, `_start`, `_step` and `_end`. They run on the loop thread, so they hold up the actions."""
 
@@ -29,11 +35,7 @@ class EpisodeCallbacks:
         """
         self._objects, self._env_runner, self._env = list(objects), env_runner, env
         self._functions = {name: force_list(getattr(config, f"callbacks_{name}")) for name in (CREATED, START, STEP, END)}
-        self._used = {
-            name
-            for name, functions in self._functions.items()
-            if functions or any(getattr(type(item), name) is not getattr(RLlibCallback, name) for item in self._objects)
-        }
+        self._used = {name for name in self._functions if is_used(name, config, self._objects)}
 
     def __bool__(self) -> bool:
         """Whether there is any callback about episodes."""

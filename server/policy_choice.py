@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 import gymnasium as gym
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from ray.rllib.callbacks.callbacks import RLlibCallback
 from ray.rllib.connectors.connector_pipeline_v2 import ConnectorPipelineV2
 from ray.rllib.core.rl_module.torch import TorchRLModule
-from ray.rllib.utils import force_list
 from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 
 from .action_form import ActionForm
@@ -38,6 +39,7 @@ def make_policy(
     *,
     seed: int | None,
     backend: Backend,
+    callbacks_objects: Sequence[RLlibCallback],
     env_runner: Any,
 ) -> Policy:
     """Make the policy that a serving env runner answers with.
@@ -51,6 +53,7 @@ def make_policy(
         action_space: What clients get.
         seed: Seed of the drawing of actions.
         backend: What runs the net, if it stands between array code.
+        callbacks_objects: The instances of `config.callbacks_class`.
         env_runner: What the user's callbacks get as their `env_runner`.
 
     Raises:
@@ -66,8 +69,7 @@ def make_policy(
     lookback, state_every = config.episode_lookback_horizon, _state_every(config, module)
     if isinstance(found, str):
         logger.warning("there is no array code for %s: all connectors run on live episodes, at RLlib's own speed", found)
-        objects = [make() for make in force_list(config.callbacks_class)]
-        callbacks = EpisodeCallbacks(config, objects, env_runner, getattr(env_runner, "env", None))
+        callbacks = EpisodeCallbacks(config, callbacks_objects, env_runner, getattr(env_runner, "env", None))
         policy = StockPolicy(
             net,
             form,

@@ -23,6 +23,7 @@ _OFFSET = np.uint64(0x9E3779B97F4A7C15)
 _START, _GIVEN, _OVERRIDE = int(StepFlag.START), int(StepFlag.ACTION_GIVEN), int(StepFlag.OVERRIDE)
 _END, _DISABLED = int(StepFlag.END), int(StepFlag.TRAINING_DISABLED)
 _TERMINATED = int(StepFlag.TERMINATED)
+_REWARD_MAX = float(np.finfo(np.float32).max)  # learners get rewards as float32
 _ALL = _START | _GIVEN | _OVERRIDE | _END | _DISABLED
 
 
@@ -78,15 +79,18 @@ class LeafCheck:
 
 
 def bad_flags(flags: Array, sequences: Array, rewards: Array) -> dict[int, InvalidInputError]:
-    """Find rows whose flags contradict each other, whose reward is not finite, or which start anywhere but at the beginning."""
-    if np.isfinite(rewards).all() and not (flags & ~np.uint8(_TERMINATED)).any():
+    """Find rows whose flags contradict each other, whose reward is no float32, or which start anywhere but at the beginning."""
+    sound = np.abs(rewards) <= _REWARD_MAX
+    if sound.all() and not (flags & ~np.uint8(_TERMINATED)).any():
         return {}  # nothing but plain steps and ends, as most batches are
     start, given, end = flags & _START != 0, flags & _GIVEN != 0, flags & _END
     contradictory = (end == _END) | (given & (end != 0)) | ((flags & _OVERRIDE != 0) & ~given) | (flags & ~np.uint8(_ALL) != 0)
     contradictory |= (flags & _DISABLED != 0) & ~start
     errors: dict[int, InvalidInputError] = {}
-    for row in np.flatnonzero(~np.isfinite(rewards)).tolist():
-        errors[row] = InvalidInputError(f"rewards: expected a finite number, received {rewards[row]}", reason="BAD_REWARD", field="rewards")
+    for row in np.flatnonzero(~sound).tolist():
+        errors[row] = InvalidInputError(
+            f"rewards: expected a finite number of at most {_REWARD_MAX:.2g}, received {rewards[row]}", reason="BAD_REWARD", field="rewards"
+        )
     for row in np.flatnonzero(start & (rewards != 0.0)).tolist():
         errors[row] = InvalidInputError(
             f"rewards: expected 0 in a START row, for no action came before it, received {rewards[row]}",

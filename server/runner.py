@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import gymnasium as gym
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from ray.rllib.callbacks.utils import make_callback
 from ray.rllib.core import (
     DEFAULT_MODULE_ID,
 )
@@ -22,10 +23,12 @@ from ray.rllib.env.env_context import EnvContext
 from ray.rllib.env.env_runner import EnvRunner
 from ray.rllib.env.external_env import ExternalEnv
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
+from ray.rllib.utils import force_list
 
 from .config import ServingConfig
 from .core import EpisodeCore
 from .driver_link import follow_driver, leave_at_once
+from .episode_callbacks import is_used
 from .external_env_episodes import ExternalEnvEpisodes
 from .external_env_thread import ExternalEnvThread, check_external_env, refuse_obsolete_settings
 from .front import Front
@@ -76,6 +79,7 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
         self._stop_following: Callable[[], None] = lambda: None
         self._env_thread: ExternalEnvThread | None = None
         self._serving_config = ServingConfig.from_env_config(self.config.env_config)
+        self._callbacks = [make() for make in force_list(self.config.callbacks_class)]
         serves = not self.config.in_evaluation and (self._index > 0 or self.config.num_env_runners == 0)
         if serves and self._index > 0:
             log_to(self._serving_config.log_level)
@@ -95,8 +99,9 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
         if self.config.env is None:
             return None
         context = EnvContext(self.config.env_config, worker_index=self._index, num_workers=self.num_workers)
-        env = env_creator(context)
-        return check_external_env(env)
+        env = check_external_env(env_creator(context))
+        self._call_back("on_environment_created", env=env, env_context=context)
+        return env
 
     def _find_spaces(self, spaces: dict[str, Any] | None) -> tuple[gym.Space[Any], gym.Space[Any]]:
         if self.config.observation_space is not None and self.config.action_space is not None:
@@ -118,6 +123,7 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
             *self._spaces,
             seed=self._seed,
             backend=config.inference.backend,
+            callbacks_objects=self._callbacks,
             env_runner=self,
         )
 
@@ -246,7 +252,17 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
         self.num_env_steps_sampled_lifetime += sum(block.steps for block in blocks)
         self._count_steps()
         log_samples(self.metrics, self.config, blocks, self._front.core.statistics)
-        return EpisodeList(blocks) if self._index > 0 else episodes_of(blocks)
+        if self._index > 0 and not is_used("on_sample_end", self.config, self._callbacks):
+            return EpisodeList(blocks)
+        samples = episodes_of(blocks)
+        self._call_back("on_sample_end", samples=samples)
+        return samples
+
+    def _call_back(self, name: str, **arguments: Any) -> None:
+        """Call the user's callbacks that are not about episodes; those are the policy's to call."""
+        functions = getattr(self.config, f"callbacks_{name}")
+        arguments |= {"env_runner": self, "metrics_logger": self.metrics}
+        make_callback(name, callbacks_objects=self._callbacks, callbacks_functions=functions, kwargs=arguments)
 
     def sample_get_state_and_metrics(self) -> Any:
         """Sample, in algorithms that don't wait for their env runners (IMPALA, APPO); see RLlib's method.

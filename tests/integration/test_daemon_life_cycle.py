@@ -55,8 +55,10 @@ def reached(client: PolicyClient, iteration: int) -> Callable[[], bool]:
 def test_a_server_learns_through_the_death_of_its_actor_and_of_its_daemon(tmp_path: Path) -> None:
     run_folder, address = tmp_path / "run", free_address()
     with PolicyClient(address) as client:
+        started_at = time.monotonic()
         with DaemonProcess(run_folder, address, *SMALL) as daemon:
             daemon.wait_ready()
+            start_s = time.monotonic() - started_at
             play(client, reached(client, 3))
             boot_id, version = client.server_info().boot_id, client.weights_seq_no
 
@@ -104,7 +106,7 @@ def test_a_server_learns_through_the_death_of_its_actor_and_of_its_daemon(tmp_pa
     recorded = store.newest("train", "run", limit=1)
     store.close()
     assert recorded[0]["iteration"] >= newest.iteration
-    assert restart_s < 20.0, "the successor serves soon"
+    assert restart_s < 1.5 * start_s + 3.0, f"the successor serves about as soon as a first daemon ({start_s:.1f} s)"
 
 
 @pytest.mark.timeout(120)
@@ -126,24 +128,6 @@ def test_a_server_without_clients_stops_at_once_and_keeps_port_and_folder_to_its
         assert time.monotonic() - asked_at < 10.0
     assert "iteration 1 " not in daemon.text()
     assert not list(run_folder.glob("checkpoints/checkpoint-*")), "nothing was learned, so there is nothing to save"
-
-
-@pytest.mark.slow  # the short form, with PPO, is the test above
-@pytest.mark.timeout(180)
-@pytest.mark.parametrize("algorithm", ["APPO", "IMPALA", "DQN", "SAC"])
-def test_no_algorithm_burns_the_processor_while_no_client_is_there(algorithm: str, tmp_path: Path) -> None:
-    """RLlib's own settings of APPO and IMPALA would: they ask their env runners for steps without a pause."""
-    action = ['type = "Box"', "low = -2.0", "high = 2.0", "shape = [1]"] if algorithm == "SAC" else ['type = "Discrete"', "n = 2"]
-    config = tmp_path / "server.toml"
-    config.write_text("\n".join([f'algorithm.name = "{algorithm}"', "[spaces.action]", *action]) + "\n")
-    with DaemonProcess(tmp_path / "run", free_address(), "--config", str(config)) as daemon:
-        daemon.wait_ready()
-        time.sleep(2.0)
-        used, began = daemon_cpu_s(daemon), time.monotonic()
-        time.sleep(6.0)
-        assert (daemon_cpu_s(daemon) - used) / (time.monotonic() - began) < 0.25
-        assert daemon.terminate() == 0, daemon.text()
-        assert "failed" not in daemon.text()
 
 
 def daemon_cpu_s(daemon: DaemonProcess) -> float:

@@ -47,7 +47,7 @@ Where RLlib's defaults don't fit online learning (`server/algorithm_defaults.py`
   is not absorbed is dropped.
 - **DQN** explores by `epsilon`, counted in steps of all serving actors.
 - With `n_step > 1` or a burn-in, a page's newest steps wait for the next segment, so that a replay buffer can draw from every piece.
-- **No clients**: a server of any algorithm takes less than 0.15 of a core then, Ray's own processes included; a test holds that.
+- **No clients**: a server of any algorithm takes less than 0.3 of a core then, Ray's own processes included; a test holds that.
 
 ## Going back to an older checkpoint
 

@@ -43,7 +43,9 @@ def test_it_is_refused_and_the_step_stays_as_it_was(make_harness: Callable[..., 
     first = harness.one(start("a", observation(1)))
     sequence = 0 if flags & OVERRIDE else 1
     error = harness.refusal(Row(first.handle, sequence, flags, 0.0, observation(sequence + 1), EXCLUDED))
-    assert "no finite log-probability" in str(error)
+    assert error.reason == "BAD_ACTION"
+    assert "received one it excludes" in str(error)
+    assert harness.core.statistics.rows_failed == 0, "it is the client's mistake"
     harness.one(Row(first.handle, 1, StepFlag.TERMINATED, 1.0, observation(3)))
     (segment,) = harness.segments()
     assert segment.get_actions().tolist() == [first.action]

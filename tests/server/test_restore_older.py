@@ -8,9 +8,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 
+from client import PolicyClient
 from server.ray_start import RayProcess
 from tests.server.live_algorithm import OBSERVATION, Crowd, asking, learner_version, live_algorithm, train_until
 
@@ -63,6 +66,45 @@ def test_an_older_checkpoint_acts_at_once_and_learning_goes_on_from_it(
         if name == "PPO":  # with the others the newest weights are on their way until the next update
             wait_until(lambda: ask()[0] == reached)
             assert ask()[1] == pytest.approx(learned_chance(algorithm), abs=1e-6)
+
+
+def greedy_actions(algorithm: Any, observations: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
+    """What the learner's own module of an algorithm that replays would do without exploration."""
+    module = algorithm.learner_group._learner.module["default_policy"]
+    with torch.inference_mode():
+        out = module.forward_inference({"obs": torch.from_numpy(observations)})
+    chosen: torch.Tensor = out["actions"] if "actions" in out else 2.0 * torch.tanh(out["action_dist_inputs"][:, :1])
+    return chosen.numpy()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["DQN", "SAC"])
+def test_an_older_checkpoint_of_an_algorithm_that_replays_acts_at_once(name: str, tmp_path: Path, wait_until: Wait) -> None:
+    observations = np.random.default_rng(0).normal(size=(128, 4)).astype(np.float32)
+    serving = {"num_env_runners": 1, "rollout_fragment_length": 32, "explore": False}
+    with live_algorithm(name, env_runners=serving) as (algorithm, address), PolicyClient(address) as client:
+        episodes = client.start_episodes(len(observations), training_enabled=False)
+
+        def acts_like(actions: npt.NDArray[Any]) -> bool:
+            return np.allclose(client.get_actions(episodes, observations), actions, atol=1e-5)
+
+        with Crowd(address):
+            train_until(algorithm, 3)
+            algorithm.save_to_path(str(tmp_path))
+            saved_version, saved = learner_version(algorithm), greedy_actions(algorithm, observations)
+            train_until(algorithm, saved_version + 40)
+        assert not np.allclose(greedy_actions(algorithm, observations), saved, atol=1e-2), "the policies must differ"
+        assert not acts_like(saved)
+
+        algorithm.restore_from_path(str(tmp_path))
+        wait_until(lambda: acts_like(saved))
+        assert client.weights_seq_no <= saved_version
+
+        with Crowd(address):
+            train_until(algorithm, saved_version + 4)
+        assert learner_version(algorithm) < saved_version + 40
+        newest = greedy_actions(algorithm, observations)
+        wait_until(lambda: client.weights_seq_no == learner_version(algorithm) and acts_like(newest))
 
 
 def test_an_older_state_set_directly_acts_if_its_version_is_left_out(wait_until: Wait) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import ray
 from ray.rllib.algorithms.ppo import PPOConfig
+from ray.rllib.callbacks.callbacks import RLlibCallback
 from ray.rllib.core import (
     COMPONENT_ENV_TO_MODULE_CONNECTOR,
     COMPONENT_MODULE_TO_ENV_CONNECTOR,
@@ -57,6 +58,7 @@ def make_runner(monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
             config = ppo_config().copy(copy_frozen=False)
             config.environment(env=changes.pop("env", None), env_config=serving.to_env_config())
             config.env_runners(num_env_runners=num_env_runners, rollout_fragment_length=changes.pop("fragment", 10))
+            config.callbacks(**changes.pop("callbacks", {}))
             config.in_evaluation = changes.pop("in_evaluation", False)
             runner = ExternalEnvRunner(config=config, worker_index=worker_index, num_workers=num_env_runners, **changes)
             stack.callback(runner.stop)
@@ -98,6 +100,29 @@ def test_without_a_client_sample_returns_nothing_in_time(runner: ExternalEnvRunn
     assert list(runner.sample()) == []  # type: ignore[arg-type]
     assert 0.15 < time.monotonic() - began < 3.0
     assert values(runner.get_metrics())["num_env_steps_sampled"].peek() == 0
+
+
+class Tells(RLlibCallback):  # type: ignore[misc]
+    """Counts samples and drops episodes of one step."""
+
+    def on_sample_end(self, *, env_runner: Any, metrics_logger: Any, samples: list[SingleAgentEpisode], **kwargs: Any) -> None:
+        assert isinstance(env_runner, ExternalEnvRunner)
+        metrics_logger.log_value("samples", len(samples), reduce="sum")
+        samples[:] = [episode for episode in samples if len(episode) > 1]
+
+
+@pytest.mark.parametrize("worker_index", [0, 1])
+def test_a_callback_sees_each_sample_and_what_it_drops_is_not_learned_from(make_runner: Make, worker_index: int) -> None:
+    functions: list[int] = []
+    runner = make_runner(
+        worker_index,
+        num_env_runners=worker_index,
+        callbacks={"callbacks_class": Tells, "on_sample_end": lambda *, samples, **rest: functions.append(len(samples))},
+    )
+    play(runner, 3, 1, 2)
+    assert [len(episode) for episode in sampled(runner, num_timesteps=6)] == [3, 2]
+    assert functions == [2], "after the class's"
+    assert values(runner.get_metrics())["samples"].peek() == 3
 
 
 @pytest.mark.parametrize("worker_index", [0, 1])
@@ -279,8 +304,11 @@ def test_the_environments_own_run_opens_the_server(make_runner: Make, wait_until
 def test_an_environment_whose_server_waits_for_its_weights_runs_when_that_opens(
     make_runner: Make, wait_until: Callable[[Callable[[], bool]], None]
 ) -> None:
-    runner = make_runner(env=Serving, env_creator=make_env(Serving), opens_itself=False)
+    told: list[Any] = []
+    callbacks = {"on_environment_created": lambda *, env, env_context, **rest: told.append((env, env_context.worker_index))}
+    runner = make_runner(env=Serving, env_creator=make_env(Serving), opens_itself=False, callbacks=callbacks)
     env: Any = runner.env
+    assert told == [(env, 0)]
     assert not env.is_alive()
     for _ in range(2):
         runner.open()
