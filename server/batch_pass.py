@@ -263,7 +263,7 @@ class BatchPass:
         """Refuse the rows whose distributions are not numbers, or exclude the action that was given; the others go on."""
         version = self._policy.weights_seq_no
         excluded = np.isin(refused, batch.given) & (np.isneginf(log_probs) if log_probs is not None else False)
-        text = f"action: expected one that policy version {version} may take, as learners need its log-probability; received one it excludes"
+        text = f"action: expected one that version {version} of the policy may take, learners need its log-probability; received one it excludes"
         for index in refused[excluded].tolist():
             batch.refuse(index, InvalidInputError(text, reason="BAD_ACTION", field="action"))
         if excluded.all():
