@@ -56,7 +56,7 @@ def serve(config: ServerConfig) -> int:
     from .checkpoints import CheckpointError
     from .daemon import Daemon, DaemonError
     from .folder_lock import FolderInUseError
-    from .listen_security import EXIT_INSECURE, InsecureListenError
+    from .fronts.listen_security import EXIT_INSECURE, InsecureListenError
 
     try:
         config.run_folder.mkdir(parents=True, exist_ok=True)

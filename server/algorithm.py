@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from policyserver.settings import SettingsError
 
 from .config import ServerConfig, ServingConfig
-from .standard_connectors import add_standard_connectors
+from .policies.standard_connectors import add_standard_connectors
 
 if TYPE_CHECKING:
     from ray.rllib.algorithms.algorithm_config import AlgorithmConfig

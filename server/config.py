@@ -16,10 +16,10 @@ import gymnasium as gym
 
 from policyserver.endpoints import parse_address
 
-from .action_form import ActionForm, UnsupportedSpaceError
 from .algorithm_defaults import DEFAULTS_BY_ALGORITHM
+from .policies.action_form import ActionForm, UnsupportedSpaceError
+from .policies.standard_connectors import ConnectorsConfig
 from .space_tables import space_from_config
-from .standard_connectors import ConnectorsConfig
 
 
 def _at_least(name: str, value: float, least: float) -> None:

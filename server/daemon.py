@@ -21,7 +21,7 @@ from .checkpoints import Checkpoint, CheckpointError, CheckpointStore
 from .config import ServerConfig
 from .driver_link import DriverLink
 from .folder_lock import FolderLock
-from .listen_security import check_free, check_listen
+from .fronts.listen_security import check_free, check_listen
 from .log_setup import adopt_ray_loggers
 from .ray_start import RayProcess, keep_results_in
 from .training_hooks import DrainingError, TrainingHooks

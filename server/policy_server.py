@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ray.rllib.env.external_env import ExternalEnv
 
 if TYPE_CHECKING:
-    from .front import Front
+    from .fronts.front import Front
 
 _fronts: weakref.WeakKeyDictionary[ExternalEnv, Front] = weakref.WeakKeyDictionary()
 

@@ -26,17 +26,17 @@ from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.utils import force_list
 
 from .config import ServingConfig
-from .core import EpisodeCore
 from .driver_link import follow_driver, leave_at_once
-from .episode_callbacks import is_used
-from .external_env_episodes import ExternalEnvEpisodes
-from .external_env_thread import ExternalEnvThread, check_external_env, refuse_obsolete_settings
-from .front import Front
+from .episodes.core import EpisodeCore
+from .episodes.segments import EpisodeList, SegmentBlock, episodes_of
+from .fronts.external_env_episodes import ExternalEnvEpisodes
+from .fronts.external_env_thread import ExternalEnvThread, check_external_env, refuse_obsolete_settings
+from .fronts.front import Front
 from .log_setup import log_to
-from .policy_choice import make_policy
+from .policies.episode_callbacks import is_used
+from .policies.policy_choice import make_policy
 from .runner_metrics import log_samples, with_others
 from .runner_state import RunnerState
-from .segments import EpisodeList, SegmentBlock, episodes_of
 from .training_report import TrainingReport
 
 logger = logging.getLogger(__name__)

@@ -25,8 +25,8 @@ from ray.rllib.utils.metrics import (
 )
 from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 
-from .core_statistics import CoreStatistics
-from .segments import SegmentBlock
+from .episodes.core_statistics import CoreStatistics
+from .episodes.segments import SegmentBlock
 from .training_report import VERSIONS_BEHIND
 
 ROWS_FAILED = "rows_failed"

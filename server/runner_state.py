@@ -18,9 +18,9 @@ from ray.rllib.core.rl_module.torch import TorchRLModule
 from ray.rllib.utils.checkpoints import Checkpointable
 from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME, WEIGHTS_SEQ_NO
 
-from .connector_states import adopt_state, export_state
-from .front import Front
-from .policy import Policy
+from .fronts.front import Front
+from .policies.connector_states import adopt_state, export_state
+from .policies.policy import Policy
 from .weights_pull import WeightsPull
 
 T = TypeVar("T")

@@ -30,6 +30,13 @@ OTHERS = {
     "client": {"grpc", "numpy", "google.protobuf", "gymnasium"},
 }
 
+# Folder within the server -> what of the server it may import beside itself.
+SERVER_LAYERS = {
+    "policies": set[str](),
+    "episodes": {"server.policies.policy", "server.config"},
+    "fronts": {"server.episodes", "server.config", "server.policy_server", "server.training_report"},
+}
+
 # Module -> the only files that may import it.
 ONLY_IN = {
     "ray": ["server/*"],
@@ -39,10 +46,10 @@ ONLY_IN = {
     "policyserver.v1": [
         "policyserver/*",
         "client/transport*.py",
-        "server/front.py",
-        "server/servicer.py",
-        "server/unary_*.py",
-        "server/wire.py",
+        "server/fronts/front.py",
+        "server/fronts/servicer.py",
+        "server/fronts/unary_*.py",
+        "server/fronts/wire.py",
     ],
 }
 
@@ -84,6 +91,19 @@ def test_a_package_imports_only_the_packages_below_it(package: str) -> None:
         if name.startswith(f"{package}/")
         for module in imports(name, path)
         if any(within(module, ours) for ours in PACKAGES) and not any(within(module, ok) for ok in allowed)
+    ]
+    assert not wrong
+
+
+@pytest.mark.parametrize("layer", SERVER_LAYERS)
+def test_a_layer_of_the_server_imports_only_the_layers_below_it(layer: str) -> None:
+    allowed = SERVER_LAYERS[layer] | {f"server.{layer}"}
+    wrong = [
+        f"{name} imports {module}"
+        for name, path in sources()
+        if name.startswith(f"server/{layer}/")
+        for module in imports(name, path)
+        if within(module, "server") and not any(within(module, ok) for ok in allowed)
     ]
     assert not wrong
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from server.config import AlgorithmSection, HandOffConfig, ListenConfig, ServerConfig, SpacesConfig
-from server.standard_connectors import ConnectorsConfig
+from server.policies.standard_connectors import ConnectorsConfig
 
 TRAIN_BATCH_STEPS = 64
 _OWN = "python:tests.compatibility.own_code"

@@ -25,12 +25,12 @@ from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.utils.spaces.space_utils import unbatch
 
 from policyserver.flags import StepFlag
-from server.action_form import ActionForm
-from server.array_policy import ArrayPolicy
 from server.config import HandOffConfig
-from server.connector_choice import ArrayPath, choose
-from server.inference import PolicyNet
-from server.policy import Policy
+from server.policies.action_form import ActionForm
+from server.policies.array_policy import ArrayPolicy
+from server.policies.connector_choice import ArrayPath, choose
+from server.policies.inference import PolicyNet
+from server.policies.policy import Policy
 from tests.parity.scripted_env import ScriptedEnv
 from tests.server.core_harness import CoreHarness, Row, spaces_of
 

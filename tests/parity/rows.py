@@ -14,7 +14,7 @@ from ray.rllib.connectors.env_to_module import EnvToModulePipeline, MeanStdFilte
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
 from policyserver.spaces import flatten, leaves
-from server.policy import StepRows
+from server.policies.policy import StepRows
 
 Array = npt.NDArray[Any]
 

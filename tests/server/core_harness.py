@@ -22,15 +22,15 @@ from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from policyserver.errors import PolicyServerError
 from policyserver.flags import StepFlag
 from policyserver.spaces import flatten
-from server.action_form import ActionForm
-from server.array_policy import ArrayPolicy
 from server.config import EpisodesConfig, HandOffConfig
-from server.core import EpisodeCore
-from server.episode_table import Owner
-from server.inference import PolicyNet
-from server.policy import Policy
-from server.rows import Replies, Rows
-from server.segments import EpisodeList, SegmentBlock
+from server.episodes.core import EpisodeCore
+from server.episodes.episode_table import Owner
+from server.episodes.rows import Replies, Rows
+from server.episodes.segments import EpisodeList, SegmentBlock
+from server.policies.action_form import ActionForm
+from server.policies.array_policy import ArrayPolicy
+from server.policies.inference import PolicyNet
+from server.policies.policy import Policy
 
 torch.set_num_threads(1)  # as in a serving process; more of them wait for each other on a busy machine
 

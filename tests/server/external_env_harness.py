@@ -10,11 +10,11 @@ from typing import Any
 
 from ray.rllib.env.external_env import ExternalEnv
 
-from server.core import EpisodeCore
-from server.core_statistics import CoreStatistics
-from server.external_env_episodes import ExternalEnvEpisodes
-from server.external_env_thread import ExternalEnvThread
-from server.front import Front
+from server.episodes.core import EpisodeCore
+from server.episodes.core_statistics import CoreStatistics
+from server.fronts.external_env_episodes import ExternalEnvEpisodes
+from server.fronts.external_env_thread import ExternalEnvThread
+from server.fronts.front import Front
 from tests.server.core_harness import ACTION, OBSERVATION, observation
 from tests.server.front_harness import FrontHarness, running_front
 

@@ -15,10 +15,10 @@ from client import ClientConfig, PolicyClient
 from policyserver.tensors import from_tensor, to_tensor
 from policyserver.v1 import policy_service_pb2 as pb
 from policyserver.v1 import policy_service_pb2_grpc as pb_grpc
-from server.array_policy import ArrayPolicy
 from server.config import EpisodesConfig, HandOffConfig, ListenConfig, ServingConfig
-from server.core import EpisodeCore
-from server.front import Front
+from server.episodes.core import EpisodeCore
+from server.fronts.front import Front
+from server.policies.array_policy import ArrayPolicy
 from tests.server.core_harness import ACTION, OBSERVATION, arrived, module_of, policy_of
 
 CLIENT = ClientConfig(action_timeout_s=20.0, connect_timeout_s=10.0, reconnect_backoff_initial_s=0.02, reconnect_backoff_max_s=0.1)

@@ -14,9 +14,9 @@ from ray.rllib.core.rl_module.apis.value_function_api import ValueFunctionAPI
 from ray.rllib.core.rl_module.torch import TorchRLModule
 
 from policyserver.spaces import leaves
-from server.action_form import ActionForm
-from server.array_policy import ArrayPolicy
-from server.inference import PolicyNet
+from server.policies.action_form import ActionForm
+from server.policies.array_policy import ArrayPolicy
+from server.policies.inference import PolicyNet
 
 
 def grid_gaussian(shape: tuple[int, ...]) -> type:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from policyserver.spaces import flatten, leaves
-from server.policy import Decided, Policy, StepRows
+from server.policies.policy import Decided, Policy, StepRows
 
 Array = npt.NDArray[Any]
 

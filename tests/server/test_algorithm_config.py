@@ -11,7 +11,7 @@ from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
 from policyserver.settings import SettingsError, load
 from server.algorithm import algorithm_config, cpu_tickets
 from server.config import ServerConfig, ServingConfig
-from server.policy_choice import _carried
+from server.policies.policy_choice import _carried
 from server.runner import ExternalEnvRunner
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from policyserver.flags import StepFlag
 from server.config import EpisodesConfig
-from server.rows import Rows
+from server.episodes.rows import Rows
 from tests.server.core_harness import Answer, CoreHarness, Row, observation, start
 
 GIVEN, OVERRIDE = StepFlag.ACTION_GIVEN, StepFlag.OVERRIDE

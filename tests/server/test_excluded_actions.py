@@ -12,7 +12,7 @@ from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
 from policyserver.flags import StepFlag
-from server.policy import Policy
+from server.policies.policy import Policy
 from tests.server.core_harness import ACTION, ACTIONS, OBSERVATION, CoreHarness, Row, observation, policy_of, ppo_config, spaces_of, start
 from tests.server.stock_harness import stock_policy
 

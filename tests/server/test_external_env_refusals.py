@@ -15,7 +15,7 @@ from policyserver.errors import (
 )
 from policyserver.spaces import flatten
 from server.config import EpisodesConfig
-from server.external_env_episodes import columns_of, values_of
+from server.fronts.external_env_episodes import columns_of, values_of
 from tests.server.core_harness import observation
 from tests.server.external_env_harness import Served, in_thread, serving_env
 

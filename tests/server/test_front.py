@@ -19,8 +19,8 @@ from client import ClientConfig, PolicyClient
 from policyserver.errors import AuthenticationError, EpisodeFinishedError, PolicyServerError, ServerUnavailableError
 from policyserver.v1 import policy_service_pb2 as pb
 from server.config import EpisodesConfig, HandOffConfig, ListenConfig, ServingConfig
-from server.core import EpisodeCore
-from server.front import Front
+from server.episodes.core import EpisodeCore
+from server.fronts.front import Front
 from server.training_report import TrainingReport
 from tests.server.core_harness import ACTION, OBSERVATION, module_of, observation, policy_of
 from tests.server.front_harness import CLIENT, FrontHarness, running_front

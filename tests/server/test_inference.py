@@ -12,9 +12,9 @@ import torch
 from ray.rllib.core.columns import Columns
 
 from policyserver.flags import StepFlag
-from server.action_form import ActionForm, UnsupportedSpaceError
-from server.array_policy import ArrayPolicy
-from server.policy import StepRows
+from server.policies.action_form import ActionForm, UnsupportedSpaceError
+from server.policies.array_policy import ArrayPolicy
+from server.policies.policy import StepRows
 from tests.server.core_harness import ACTION, ACTIONS, CoreHarness, Row, module_of, observation, policy_of, start
 
 NONE = np.empty(0, np.int64)

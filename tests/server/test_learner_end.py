@@ -25,9 +25,9 @@ from ray.rllib.utils.spaces.space_utils import normalize_action, unsquash_action
 
 from client import EpisodeDuplicateError, EpisodeFinishedError, InvalidInputError, PolicyClient
 from policyserver.flags import StepFlag
-from server import wire
-from server.array_policy import ArrayPolicy
 from server.config import EpisodesConfig, HandOffConfig, ListenConfig, ServingConfig
+from server.fronts import wire
+from server.policies.array_policy import ArrayPolicy
 from server.runner import ExternalEnvRunner
 from tests.server.core_harness import (
     ACTIONS,

@@ -14,7 +14,7 @@ import pytest
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from server.config import ListenConfig
-from server.listen_security import AddressInUseError, InsecureListenError, TokenInterceptor, check_free, check_listen, token
+from server.fronts.listen_security import AddressInUseError, InsecureListenError, TokenInterceptor, check_free, check_listen, token
 
 TOKEN = "0123456789abcdef"
 

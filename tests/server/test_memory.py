@@ -11,7 +11,7 @@ import pytest
 
 from policyserver.flags import StepFlag
 from server.config import EpisodesConfig, HandOffConfig
-from server.rows import Rows
+from server.episodes.rows import Rows
 from tests.server.core_harness import CoreHarness, module_of, policy_of
 
 EPISODES = 4000

@@ -10,9 +10,9 @@ import pytest
 from policyserver.errors import ServerUnavailableError
 from policyserver.flags import StepFlag
 from server.config import EpisodesConfig, HandOffConfig
-from server.hand_off import HandOff, Segment
-from server.rows import Replies
-from server.segments import SegmentBlock
+from server.episodes.hand_off import HandOff, Segment
+from server.episodes.rows import Replies
+from server.episodes.segments import SegmentBlock
 from tests.server.core_harness import Answer, CoreHarness, Row, answers_of, observation, start
 
 Make = Callable[..., CoreHarness]

@@ -11,8 +11,8 @@ from hypothesis.extra.numpy import arrays
 
 from policyserver.flags import StepFlag
 from policyserver.spaces import flatten, leaves, unflatten
-from server.batch import malformed
-from server.row_checks import LeafCheck, bad_flags, content_hashes
+from server.episodes.batch import malformed
+from server.episodes.row_checks import LeafCheck, bad_flags, content_hashes
 from tests.policyserver.space_strategies import LEAVES, PROPERTY, SPACES, samples
 from tests.server.core_harness import ACTION, OBSERVATION, Row, observation, pack, start
 

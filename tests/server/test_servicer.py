@@ -20,8 +20,8 @@ from policyserver.flags import PROTOCOL_VERSION, StepFlag
 from policyserver.tensors import to_tensor
 from policyserver.v1 import policy_service_pb2 as pb
 from policyserver.v1 import space_pb2
-from server import wire
 from server.config import ListenConfig
+from server.fronts import wire
 from tests.server.core_harness import ACTION, OBSERVATION, observation
 from tests.server.front_harness import CLIENT, FrontHarness, running_front
 

@@ -28,16 +28,16 @@ from policyserver.flags import PROTOCOL_VERSION, StepFlag
 from policyserver.spaces import flatten, flatten_batch, from_proto, leaves, same, to_proto, unflatten_batch
 from policyserver.tensors import from_tensor, to_tensor
 from policyserver.v1 import policy_service_pb2 as pb
-from server import wire
-from server.action_form import ActionForm
-from server.array_policy import ArrayPolicy
-from server.batch import malformed
 from server.config import HandOffConfig, ListenConfig, ServingConfig
-from server.inference import PolicyNet, UnsupportedModuleError
-from server.row_checks import LeafCheck
-from server.rows import Replies
+from server.episodes.batch import malformed
+from server.episodes.row_checks import LeafCheck
+from server.episodes.rows import Replies
+from server.fronts import wire
+from server.policies.action_form import ActionForm
+from server.policies.array_policy import ArrayPolicy
+from server.policies.inference import PolicyNet, UnsupportedModuleError
+from server.policies.stock_policy import StockPolicy
 from server.runner import ExternalEnvRunner
-from server.stock_policy import StockPolicy
 from tests.policyserver.space_strategies import ACTION_SPACES, PROPERTY, SPACES, samples
 from tests.server.core_harness import spaces_of
 from tests.server.front_harness import CLIENT, FrontHarness, running_front

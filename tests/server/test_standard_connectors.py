@@ -16,7 +16,7 @@ from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from policyserver.settings import SettingsError, load
 from server.algorithm import algorithm_config
 from server.config import ServerConfig
-from server.scale_images import ScaleImages, ScaleWriter, scaled
+from server.policies.scale_images import ScaleImages, ScaleWriter, scaled
 
 VECTOR = {"type": "Box", "low": -1.0, "high": 1.0, "shape": [3]}
 IMAGE = {"type": "Box", "low": 0, "high": 255, "shape": [8, 8, 1], "dtype": "uint8"}

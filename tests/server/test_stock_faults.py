@@ -10,8 +10,8 @@ from ray.rllib.connectors.env_to_module import MeanStdFilter
 from ray.rllib.core.columns import Columns
 
 from policyserver.flags import StepFlag
-from server.stock_pipelines import UncopyableConnectorError
-from server.stock_records import ConnectorOutputError
+from server.policies.stock_pipelines import UncopyableConnectorError
+from server.policies.stock_records import ConnectorOutputError
 from tests.server.core_harness import CoreHarness, Row, module_of, observation, start
 from tests.server.policy_player import Move
 from tests.server.stock_harness import assert_same, player_of, random_moves, state_of, stock_policy

@@ -12,8 +12,8 @@ import pytest
 from policyserver.errors import from_rpc_error
 from policyserver.tensors import to_tensor
 from policyserver.v1 import policy_service_pb2 as pb
-from server import unary_episodes
 from server.config import EpisodesConfig
+from server.fronts import unary_episodes
 from tests.server.core_harness import observation
 from tests.server.front_harness import FrontHarness, Unary, running_front
 

@@ -13,8 +13,8 @@ from ray.rllib.core.columns import Columns
 from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
 
 from policyserver.flags import StepFlag
-from server import whole_episodes
 from server.config import HandOffConfig
+from server.episodes import whole_episodes
 from tests.server.core_harness import CoreHarness, Row, arrived, learner_of, module_of_learner, observation, policy_of, start
 from tests.server.episode_player import play, reference_states
 

@@ -13,7 +13,7 @@ from policyserver.flags import StepFlag
 from policyserver.tensors import column, from_tensor, to_tensor
 from policyserver.v1 import policy_service_pb2 as pb
 
-from .rows import Replies, Rows
+from ..episodes.rows import Replies, Rows
 
 _U8, _U32, _U64, _F64 = (np.dtype(name) for name in ("u1", "u4", "u8", "f8"))
 

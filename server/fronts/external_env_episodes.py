@@ -17,9 +17,9 @@ from policyserver.errors import EpisodeFinishedError, InvalidInputError, PolicyS
 from policyserver.flags import StepFlag
 from policyserver.spaces import Array, flatten, flatten_batch, unflatten
 
-from .core import EpisodeCore
+from ..episodes.core import EpisodeCore
+from ..episodes.rows import Replies, Rows
 from .external_env_hooks import Call, FinishedIds, Inbox, Line, OpenEpisodes
-from .rows import Replies, Rows
 
 logger = logging.getLogger(__name__)
 

@@ -13,9 +13,9 @@ from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
 
 from policyserver.spaces import leaves
 
+from ..policies.policy import Decisions, StepLayout
 from .arena import Arena, FreeList
 from .hand_off import HandOff, Segment
-from .policy import Decisions, StepLayout
 from .segments import SegmentBlock
 from .whole_episodes import WholeEpisodesHandOff, most_held_steps
 

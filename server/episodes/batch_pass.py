@@ -28,10 +28,10 @@ from policyserver.errors import (
 from policyserver.flags import StepFlag
 from policyserver.spaces import leaves
 
+from ..policies.policy import Decided, Policy, StepRows
 from .batch import Batch, later_rows_of_the_same_episode, malformed
 from .core_statistics import CoreStatistics
 from .episode_table import EpisodeTable
-from .policy import Decided, Policy, StepRows
 from .row_checks import LeafCheck, bad_flags
 from .rows import Replies, Rows
 from .trajectories import Trajectories
@@ -263,7 +263,7 @@ class BatchPass:
         """Refuse the rows whose distributions are not numbers, or exclude the action that was given; the others go on."""
         version = self._policy.weights_seq_no
         excluded = np.isin(refused, batch.given) & (np.isneginf(log_probs) if log_probs is not None else False)
-        text = f"action: expected one that version {version} of the policy may take, learners need its log-probability; received one it excludes"
+        text = f"action: expected one that policy version {version} may take, received one it excludes, so without a log-probability"
         for index in refused[excluded].tolist():
             batch.refuse(index, InvalidInputError(text, reason="BAD_ACTION", field="action"))
         if excluded.all():

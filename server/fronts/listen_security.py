@@ -16,7 +16,7 @@ import grpc.aio
 
 from policyserver.endpoints import is_local, parse_address
 
-from .config import ListenConfig
+from ..config import ListenConfig
 
 EXIT_INSECURE = 78
 """Exit status of a refusal to listen in plaintext (EX_CONFIG of sysexits.h)."""

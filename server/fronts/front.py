@@ -23,12 +23,12 @@ from policyserver.errors import PolicyServerError, ServerUnavailableError
 from policyserver.v1 import policy_service_pb2 as pb
 from policyserver.v1 import policy_service_pb2_grpc as pb_grpc
 
-from .config import ListenConfig, ServingConfig
-from .core import EpisodeCore
+from ..config import ListenConfig, ServingConfig
+from ..episodes.core import EpisodeCore
+from ..episodes.segments import SegmentBlock
+from ..training_report import TrainingReport
 from .listen_security import TokenInterceptor, check_free, check_listen, server_credentials, token
-from .segments import SegmentBlock
 from .servicer import PolicyServicer, ServerFacts
-from .training_report import TrainingReport
 from .unary_episodes import UnaryEpisodes
 
 logger = logging.getLogger(__name__)

@@ -18,9 +18,9 @@ from policyserver.flags import PROTOCOL_VERSION
 from policyserver.v1 import policy_service_pb2 as pb
 from policyserver.v1 import policy_service_pb2_grpc as pb_grpc
 
+from ..episodes.core import EpisodeCore
+from ..episodes.rows import Replies
 from . import wire
-from .core import EpisodeCore
-from .rows import Replies
 from .unary_episodes import UnaryEpisodes
 
 logger = logging.getLogger(__name__)

@@ -12,9 +12,9 @@ from ray.rllib.env.external_multi_agent_env import ExternalMultiAgentEnv
 
 from policyserver.errors import ServerUnavailableError
 
+from ..policy_server import attach
 from .external_env_episodes import ExternalEnvEpisodes
 from .front import Front
-from .policy_server import attach
 
 logger = logging.getLogger(__name__)
 

@@ -23,7 +23,7 @@ from ray.rllib.env.utils.infinite_lookback_buffer import InfiniteLookbackBuffer
 
 from policyserver.spaces import unflatten_batch
 
-from .policy import StepLayout
+from ..policies.policy import StepLayout
 
 Array = npt.NDArray[Any]
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from policyserver.spaces import leaves
 
+from ..policies.policy import StepLayout
 from .hand_off import HandOff, Segment
-from .policy import StepLayout
 
 logger = logging.getLogger(__name__)
 

@@ -27,12 +27,12 @@ from policyserver.errors import (
 from policyserver.flags import StepFlag
 from policyserver.spaces import leaves
 
+from ..config import EpisodesConfig, HandOffConfig
+from ..policies.policy import Policy
 from .batch import Batch, Submission
 from .batch_pass import BatchPass
-from .config import EpisodesConfig, HandOffConfig
 from .core_statistics import CoreStatistics
 from .episode_table import EpisodeTable, Owner
-from .policy import Policy
 from .rows import Replies, Rows
 from .segments import SegmentBlock
 from .trajectories import Trajectories

@@ -18,10 +18,10 @@ from policyserver.flags import StepFlag
 from policyserver.tensors import from_tensor, to_tensor
 from policyserver.v1 import policy_service_pb2 as pb
 
+from ..episodes.core import EpisodeCore
+from ..episodes.episode_table import Owner
+from ..episodes.rows import Replies
 from . import wire
-from .core import EpisodeCore
-from .episode_table import Owner
-from .rows import Replies
 
 logger = logging.getLogger(__name__)
 
