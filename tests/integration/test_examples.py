@@ -19,6 +19,7 @@ from policyserver.tensors import from_tensor
 from policyserver.v1 import policy_service_pb2 as pb
 from policyserver.v1 import policy_service_pb2_grpc as pb_grpc
 from tests.live_server import Serving, serving
+from tests.services import wait_until
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
@@ -42,8 +43,10 @@ def test_the_cartpole_client_plays_and_the_server_learns_from_it(server: Serving
     assert done.returncode == 0, done.stderr
     lines = re.findall(r"^ +(\d+) episodes   mean return +([\d.]+)   policy version +(\d+)   0 lost$", done.stdout, re.MULTILINE)
     assert [int(episodes) for episodes, _, _ in lines] == list(range(50, 601, 50)), done.stdout
-    assert int(lines[-1][2]) >= 1, "the policy was updated while it was used"
+    versions = [int(version) for _, _, version in lines]
+    assert versions == sorted(versions)
     with PolicyClient(server.address) as client:
+        wait_until(lambda: client.stats().weights_seq_no >= max(1, versions[-1]), "an update on the steps that were played", 60.0)
         stats = client.stats()
     assert stats.episodes_finished == 600
     assert stats.episodes_open == 0

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from pipelines.prices import EpisodePrices, PricesConfig, PriceSource, make_sour
 from pipelines.run import run_pipeline
 from pipelines.stop_signals import StopSignals
 from tests.live_server import serving
+from tests.services import wait_until
 
 WAIT_S = 60.0
 
@@ -43,18 +43,11 @@ def start_run(address: str, folder: Path) -> subprocess.Popen[bytes]:
         return subprocess.Popen([*command, "--recording.store", str(folder / "store.sqlite")], stderr=log)
 
 
-def wait_until(condition: Any, what: str) -> None:
-    deadline = time.monotonic() + WAIT_S
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.05)
-
-
 def test_run_ends_its_episodes_and_stores_every_step_when_it_is_told_to_stop(address: str, tmp_path: Path) -> None:
     with PolicyClient(address) as observer:
         before = observer.stats()
         process = start_run(address, tmp_path)
-        wait_until(lambda: observer.stats().steps_completed - before.steps_completed > 1_000, "the pipeline steps")
+        wait_until(lambda: observer.stats().steps_completed - before.steps_completed > 1_000, "the pipeline steps", WAIT_S)
         process.send_signal(signal.SIGTERM)
         assert process.wait(30.0) == 0
         after = observer.stats()
@@ -72,10 +65,10 @@ def test_the_episodes_of_a_killed_pipeline_end_by_themselves(address: str, tmp_p
     with PolicyClient(address) as observer:
         before = observer.stats()
         process = start_run(address, tmp_path)
-        wait_until(lambda: observer.stats().episodes_open == 16, "all episodes are open")
+        wait_until(lambda: observer.stats().episodes_open == 16, "all episodes are open", WAIT_S)
         process.kill()
         process.wait()
-        wait_until(lambda: observer.stats().episodes_open == 0, "the server ends them")
+        wait_until(lambda: observer.stats().episodes_open == 0, "the server ends them", WAIT_S)
         assert observer.stats().episodes_reaped - before.episodes_reaped == 16
 
 
