@@ -156,6 +156,7 @@ def test_a_worker_that_does_not_start_ends_the_run(tmp_path: Path) -> None:
 # Cells -------------------------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_cells_run_for_real(tmp_path: Path) -> None:
     cells = [cell("PPO-Discrete-nested_lstm"), cell("SAC-Box-vector_connector"), cell("SAC-MultiDiscrete-vector_mlp")]

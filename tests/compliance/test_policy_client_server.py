@@ -58,6 +58,7 @@ def both_addresses(server: Serving) -> tuple[str, str]:
     return first, second
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_14_several_agents_of_one_scene_share_the_policy(tmp_path: Path) -> None:
     """RLlib's stand-in for a game has agents of one multi-agent episode; here each agent is an episode."""

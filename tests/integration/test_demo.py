@@ -181,6 +181,7 @@ def test_the_run_folder_has_weights_records_and_settings(finished: Finished) -> 
     assert "live page: http://127.0.0.1:" in finished.output
 
 
+@pytest.mark.slow
 def test_a_resumed_run_says_so_and_goes_on_with_weights_and_prices(finished: Finished, tmp_path: Path) -> None:
     (run,) = finished.runs.iterdir()
     arguments = ("--resume", "--steps", "12000", "--json", str(tmp_path / "resumed.json"), "--runs", str(finished.runs))
@@ -210,6 +211,7 @@ def test_ctrl_c_stops_everything_within_ten_seconds_with_a_summary(tmp_path: Pat
     assert any(line.startswith("reward ledgers") for line in demo.lines)
 
 
+@pytest.mark.slow
 def test_the_server_stops_in_order_when_the_demo_is_killed(tmp_path: Path) -> None:
     with running_demo("--steps", "1000000", "--runs", str(tmp_path)) as demo:
         demo.wait_for("live page")

@@ -80,6 +80,7 @@ def test_the_unary_calls_in_the_readme_are_answered(server: Serving) -> None:
     assert answers["GetStats"].episodes_open == 0
 
 
+@pytest.mark.slow
 def test_an_external_env_that_asks_for_its_own_actions_learns(tmp_path: Path) -> None:
     command = [sys.executable, str(EXAMPLES / "own_external_env.py"), "10"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=150, check=False, cwd=tmp_path)

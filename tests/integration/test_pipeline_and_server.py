@@ -163,6 +163,7 @@ def play_one_episode(folder: Path, last_good: int | None) -> tuple[list[Any], li
     return seen, done
 
 
+@pytest.mark.slow
 def test_nothing_up_to_a_bar_depends_on_the_bars_after_it(tmp_path: Path) -> None:
     last_good = 30
     observations, actions = play_one_episode(tmp_path / "true", None)

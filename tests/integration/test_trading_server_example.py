@@ -59,6 +59,7 @@ def play_until_printed(client: PolicyClient, lines: list[str], text: str, count:
         client.end_episodes(episodes, np.zeros((20, 10), np.float32))
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_the_seeds_program_serves_trains_prints_saves_and_goes_on_where_it_left_off(tmp_path: Path) -> None:
     address = free_address()
