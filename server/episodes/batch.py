@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,23 +29,21 @@ class Submission:
     rows: Rows
     owner: Owner
     replies: Replies
-    done: asyncio.Future[Replies]
+    done: Callable[[Replies], None]
+    """Called with the replies when all rows are answered."""
     todo: npt.NDArray[np.int64]
     """Rows that are not answered yet, ascending."""
-    given_position: Array
-    """For each row, its place among the given actions."""
-    start_position: Array
-    """For each row, its place among the episode ids."""
+    _start_position: Array | None = None
 
-    @classmethod
-    def of(cls, rows: Rows, owner: Owner, replies: Replies, done: asyncio.Future[Replies]) -> Submission:
-        """Wrap the rows of a message."""
-        given, start = rows.flags & _GIVEN != 0, rows.flags & _START != 0
-        return cls(rows, owner, replies, done, np.arange(len(rows)), np.cumsum(given) - 1, np.cumsum(start) - 1)
+    def given_position(self, rows: Array) -> Array:
+        """Return the places of rows with ACTION_GIVEN among the given actions."""
+        return (np.cumsum(self.rows.flags & _GIVEN != 0) - 1)[rows]
 
     def episode_id(self, row: int) -> str:
         """Return the id that a START row gives its episode."""
-        return self.rows.episode_ids[int(self.start_position[row])]
+        if self._start_position is None:  # counted once: a message may start thousands
+            self._start_position = np.cumsum(self.rows.flags & _START != 0) - 1
+        return self.rows.episode_ids[int(self._start_position[row])]
 
 
 @dataclass(slots=True)
@@ -77,15 +75,14 @@ class Batch:
         todos = [submission.todo for submission in submissions]
         sizes = [len(todo) for todo in todos]
 
-        def column(name: str) -> Array:
-            return _joined([getattr(submission.rows, name)[todo] for submission, todo in zip(submissions, todos, strict=True)])
+        def joined(parts: Iterable[Array]) -> Array:
+            """Copy columns together, of each submission the rows that are to do, which mostly are all."""
+            return np.concatenate([part if len(todo) == len(part) else part[todo] for part, todo in zip(parts, todos, strict=True)])
 
-        flags, rewards = column("flags"), column("rewards")
+        flags = joined(submission.rows.flags for submission in submissions)
+        rewards = joined(submission.rows.rewards for submission in submissions)
         leaf_count = len(submissions[0].rows.observations)
-        observations = [
-            _joined([submission.rows.observations[index][todo] for submission, todo in zip(submissions, todos, strict=True)])
-            for index in range(leaf_count)
-        ]
+        observations = [joined(submission.rows.observations[index] for submission in submissions) for index in range(leaf_count)]
         given = np.flatnonzero(flags & _GIVEN != 0)
         given_actions: list[Array] = []
         if given.size:
@@ -93,14 +90,14 @@ class Batch:
             for submission, todo in zip(submissions, todos, strict=True):
                 rows = todo[submission.rows.flags[todo] & _GIVEN != 0]
                 if rows.size:
-                    parts.append([leaf[submission.given_position[rows]] for leaf in submission.rows.actions])
-            given_actions = [_joined([part[index] for part in parts]) for index in range(len(parts[0]))]
+                    parts.append([leaf[submission.given_position(rows)] for leaf in submission.rows.actions])
+            given_actions = [np.concatenate(leaf) for leaf in zip(*parts, strict=True)]
         return cls(
             submissions,
             np.repeat(np.arange(len(submissions)), sizes),
-            _joined(todos),
-            column("handles"),
-            column("sequences").astype(np.int64),
+            np.concatenate(todos),
+            joined(submission.rows.handles for submission in submissions),
+            joined(submission.rows.sequences for submission in submissions).astype(np.int64),
             flags,
             rewards,
             observations,
@@ -136,9 +133,21 @@ class Batch:
         return self.origin(index).episode_id(int(self.row[index]))
 
 
+Picked = slice | Array
+"""Which rows of an array are taken: indices, or a slice of all, which copies nothing."""
+
+
+def pick(mask: Array) -> Picked:
+    """Return which rows a mask takes."""
+    return slice(None) if mask.all() else np.flatnonzero(mask)
+
+
 def later_rows_of_the_same_episode(rows: Array, slots: Array, sequences: Array) -> Array:
     """Return the rows that must wait because the batch has an earlier one of their episode."""
     if rows.size < 2:
+        return rows[:0]
+    own = np.sort(slots[rows])
+    if (own[1:] != own[:-1]).all():
         return rows[:0]
     order = rows[np.lexsort((rows, sequences[rows], slots[rows]))]
     later: Array = order[1:][slots[order][1:] == slots[order][:-1]]
@@ -162,7 +171,3 @@ def malformed(rows: Rows, observation_checks: list[LeafCheck], action_checks: li
         text = f"episode_ids: expected one for each of {starts} START rows, received {len(rows.episode_ids)}"
         return InvalidInputError(text, field="episode_ids")
     return None
-
-
-def _joined(parts: list[Array]) -> Array:
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)

@@ -29,7 +29,7 @@ from policyserver.flags import StepFlag
 from policyserver.spaces import leaves
 
 from ..policies.policy import Decided, Policy, StepRows
-from .batch import Batch, later_rows_of_the_same_episode, malformed
+from .batch import Batch, Picked, later_rows_of_the_same_episode, malformed, pick
 from .core_statistics import CoreStatistics
 from .episode_table import EpisodeTable
 from .row_checks import LeafCheck, bad_flags
@@ -191,7 +191,6 @@ class BatchPass:
             self._decide_apart(batch, applied, slots, starts, failure or _Failure.logged(len(applied)))
             return
         asks, kept = ~rows.ends, np.ones(len(rows), np.bool_)
-        self._statistics.batches += bool(asks.any())
         if not (sound := decided.decisions.sound).all():
             kept[asks] = sound
             self._refuse_unsound(batch, applied[~kept], decided.decisions.select(~sound).log_probs)
@@ -204,18 +203,20 @@ class BatchPass:
             )
             self._statistics.episodes_started += 1
         self._policy.commit(rows, decided, kept)
-        own = rows.slots[kept]
-        rewards = rows.rewards[kept]
-        self._table.returns[own] += decided.rewards[kept]  # as RLlib counts them, after connectors that change rewards
-        self._table.content[own] = batch.content[applied[kept]]
+        places = pick(kept)
+        own = rows.slots[places]
+        self._table.returns[own] += decided.rewards[places]  # as RLlib counts them, after connectors that change rewards
+        self._table.content[own] = batch.content[applied[places]]
         self._table.next_sequence[own] += 1
-        self._count_steps(own, rewards)
+        self._count_steps(own, rows.rewards[places], rows.training[places])
         for place, info in decided.infos.items():
             if kept[place] and rows.training[place]:
                 self._trajectories.add_info(int(rows.slots[place]), info)
-        if asks.any():
-            self._record(batch, applied, rows, decided, np.flatnonzero(asks & kept), kept[asks])
-        if not asks.all():
+        everybody_asks = bool(asks.all())
+        if everybody_asks or asks.any():
+            self._statistics.batches += 1
+            self._record(batch, applied, rows, decided, pick(asks & kept), pick(kept[asks]))
+        if not everybody_asks:
             self._end(batch, applied, rows, decided, np.flatnonzero(rows.ends), now_s)
 
     def _decide_apart(self, batch: Batch, applied: Array, slots: Array, starts: Array, failure: _Failure) -> None:
@@ -276,30 +277,26 @@ class BatchPass:
         for index in failed.tolist():
             batch.refuse(index, error)
 
-    def _count_steps(self, own: Array, rewards: Array) -> None:
+    def _count_steps(self, own: Array, rewards: Array, training: Array) -> None:
         completed = self._table.next_sequence[own] > 1
-        training = self._table.training[own]
         statistics = self._statistics
         statistics.reward_sum += float(rewards.sum())
         statistics.steps_completed += int(completed.sum())
         statistics.steps_untrained += int((completed & ~training).sum())
 
-    def _record(self, batch: Batch, applied: Array, rows: StepRows, decided: Decided, places: Array, sound: Array) -> None:
+    def _record(self, batch: Batch, applied: Array, rows: StepRows, decided: Decided, places: Picked, sound: Picked) -> None:
         """Note the decisions of the rows at `places`, which are the sound ones of those that asked."""
         table, own, decisions = self._table, rows.slots[places], decided.decisions
-        executed, state, state_in = decided.executed, decided.state, decided.state_in
-        if not sound.all():
-            decisions, executed = decisions.select(sound), executed[sound]
-            state, state_in = [leaf[sound] for leaf in state], [leaf[sound] for leaf in state_in]
-        table.actions[own] = executed
+        if not isinstance(sound, slice):
+            decisions = decisions.select(sound)
+        table.actions[own] = decided.executed[sound]
         table.log_probs[own] = decisions.log_probs if decisions.log_probs is not None else np.nan
         table.weights_seq_nos[own] = decisions.weights_seq_no
-        for column, leaf in zip(table.state, state, strict=True):
-            column[own] = leaf
-        self._statistics.actions += len(places)
-        everything = len(places) == len(rows)
-        observations = decided.observations if everything else [leaf[places] for leaf in decided.observations]
-        rewards, training = decided.rewards[places], rows.training[places]
+        for column, leaf in zip(table.state, decided.state, strict=True):
+            column[own] = leaf[sound]
+        self._statistics.actions += len(own)
+        observations, rewards = [leaf[places] for leaf in decided.observations], decided.rewards[places]
+        state_in, training = [leaf[sound] for leaf in decided.state_in], rows.training[places]
         if training.all():
             self._trajectories.record(own, rewards, observations, decisions, state_in)
         elif training.any():

@@ -113,20 +113,22 @@ class EpisodeCore:
 
     def submit(self, rows: Rows, owner: Owner) -> asyncio.Future[Replies]:
         """Take rows in; the future has their replies once all are answered. It never fails: errors are in the replies."""
+        future: asyncio.Future[Replies] = asyncio.get_running_loop().create_future()
+        self.take(rows, owner, lambda replies: None if future.done() else future.set_result(replies))
+        return future
+
+    def take(self, rows: Rows, owner: Owner, done: Callable[[Replies], None]) -> None:
+        """Take rows in and call `done`, which must not fail, with their replies once all are answered: a turn of the loop sooner."""
         count = len(rows)
-        loop = asyncio.get_running_loop()
-        submission = Submission.of(rows, owner, self._pass.empty_replies(count), loop.create_future())
-        if count == 0:
-            submission.done.set_result(submission.replies)
-            return submission.done
-        if error := self._pass.malformed(rows):
-            submission.replies.refusals = dict.fromkeys(range(count), error)
+        replies = self._pass.empty_replies(count)
+        if error := self._pass.malformed(rows) if count else None:
+            replies.refusals = dict.fromkeys(range(count), error)
             self.statistics.rows_refused += count
-            submission.done.set_result(submission.replies)
-            return submission.done
-        self._pending.append(submission)
+        if count == 0 or error:
+            done(replies)
+            return
+        self._pending.append(Submission(rows, owner, replies, done, np.arange(count)))
         self._schedule_flush()
-        return submission.done
 
     def reap(self, owner: Owner, episode_ids: list[str]) -> None:
         """End episodes of a client that is silent, as truncated at their last complete steps."""
@@ -173,8 +175,7 @@ class EpisodeCore:
         """Answer everything that waits with an error; for the end of the process."""
         for submission in (*self._pending, *self._parked):
             submission.replies.refusals.update(dict.fromkeys(submission.todo.tolist(), error))
-            if not submission.done.done():
-                submission.done.set_result(submission.replies)
+            submission.done(submission.replies)
         self._pending, self._parked = [], []
 
     def snapshot(self) -> CoreStatistics:
@@ -228,9 +229,9 @@ class EpisodeCore:
             submission.todo = np.sort(batch.row[deferred[waiting == number]]) if deferred.size else deferred
             if submission.todo.size:
                 self._pending.append(submission)
-            elif not submission.done.done():
+            else:
                 self.statistics.rows_refused += len(submission.replies.refusals)
-                submission.done.set_result(submission.replies)
+                submission.done(submission.replies)
         if self._pending:
             self._schedule_flush()
 
@@ -256,7 +257,7 @@ class EpisodeCore:
         error = ServerOverloadedError(f"the learner was behind for {timeout_s:g} s; try again later", reason="LEARNER_BEHIND")
         submission.replies.refusals.update(dict.fromkeys(submission.todo.tolist(), error))
         self.statistics.rows_refused += len(submission.replies.refusals)
-        submission.done.set_result(submission.replies)
+        submission.done(submission.replies)
 
     def _reap_owner(self, owner: Owner) -> None:
         del self._idle_timers[owner.index]

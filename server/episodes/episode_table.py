@@ -125,9 +125,10 @@ class EpisodeTable:
         """
         slots = (handles & _SLOT_MASK).astype(np.int64)
         inside = slots < self.max_open
-        slots = np.where(inside, slots, 0)
+        if not inside.all():
+            slots = np.where(inside, slots, 0)
         known = inside & (self._generation[slots] == (handles >> _GENERATION_SHIFT)) & (self._owner[slots] == owners)
-        return np.where(known, slots, 0), known
+        return (slots if known.all() else np.where(known, slots, 0)), known
 
     def open_episode(self, owner: Owner, episode_id: str, *, training: bool, now_s: float) -> int:
         """Open an episode and return its slot. There must be room, and the id must be free."""

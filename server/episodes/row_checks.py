@@ -18,8 +18,7 @@ Mask = npt.NDArray[np.bool_]
 
 _NONE = np.empty(0, np.int64)
 _WIDE_BYTES = 256  # from here on Python's own hash of a row is the faster one
-_MULTIPLIERS = np.random.default_rng(0).integers(0, 2**63, _WIDE_BYTES // 8, np.uint64) * np.uint64(2) + np.uint64(1)
-_OFFSET = np.uint64(0x9E3779B97F4A7C15)
+_FACTORS = np.random.default_rng(0).integers(0, 2**63, _WIDE_BYTES // 4, np.uint64) * np.uint64(2) + np.uint64(1)
 _START, _GIVEN, _OVERRIDE = int(StepFlag.START), int(StepFlag.ACTION_GIVEN), int(StepFlag.OVERRIDE)
 _END, _DISABLED = int(StepFlag.END), int(StepFlag.TRAINING_DISABLED)
 _TERMINATED = int(StepFlag.TERMINATED)
@@ -120,7 +119,7 @@ def content_hashes(observations: list[Array], flags: Array, rewards: Array, give
     """
     hashes = _row_hashes([rewards, flags, *observations])
     if given.size:
-        hashes[given] += _row_hashes(given_actions)
+        hashes[given] += _row_hashes(given_actions) * _FACTORS[-1]  # so that a change here makes up for none in the row
     return hashes
 
 
@@ -132,14 +131,12 @@ def _row_hashes(columns: list[Array]) -> Array:
     if width > _WIDE_BYTES:
         data = np.concatenate(parts, axis=1).tobytes()
         return np.array([hash(data[first : first + width]) for first in range(0, len(data), width)], np.int64).view(np.uint64)
-    if missing := -width % 8:
+    if missing := -width % 4:
         parts.append(np.zeros((rows, missing), np.uint8))
-    # A product with fixed odd numbers, folded so that every bit matters.
-    mixed = np.concatenate(parts, axis=1).view(np.uint64) + _OFFSET
-    mixed ^= mixed >> np.uint64(32)
-    sums = (mixed * _MULTIPLIERS[: mixed.shape[1]]).sum(axis=1, dtype=np.uint64)
-    folded: Array = sums ^ (sums >> np.uint64(29))
-    return folded
+    # Multilinear hashing: two rows of 32-bit words meet by chance once in 2**32 choices of the 64-bit factors, or less.
+    words = np.concatenate(parts, axis=1).view(np.uint32)
+    hashes: Array = words @ _FACTORS[: words.shape[1]]
+    return hashes
 
 
 def _bounds(space: gym.Space[Any]) -> tuple[Array, Array]:

@@ -99,16 +99,23 @@ class Trajectories:
         now_s = time.monotonic()
         pages, fill = self._page[slots], self._fill[slots]
         running = pages >= 0
-        self._rewards[pages[running], fill[running] + self._rows_before] = rewards[running]
-        full = np.flatnonzero(running & (fill >= self._limit[slots]))
-        if full.size:
+        is_full = fill >= self._limit[slots]
+        if running.all():
+            self._rewards[pages, fill + self._rows_before] = rewards
+        else:
+            self._rewards[pages[running], fill[running] + self._rows_before] = rewards[running]
+            is_full &= running
+            for slot in slots[~running].tolist():
+                self._page[slot] = self._new_page()
+                self._limit[slot] = self._full_steps
+                self._started_s[slot] = now_s
+                self._t_started[slot] = 0
+            pages = self._page[slots]
+        if is_full.any():
+            full = np.flatnonzero(is_full)
             self._turn_pages(slots[full], [leaf[full] for leaf in observations], [leaf[full] for leaf in state_before], now_s)
-        for slot in slots[~running].tolist():
-            self._page[slot] = self._new_page()
-            self._limit[slot] = self._full_steps
-            self._started_s[slot] = now_s
-            self._t_started[slot] = 0
-        pages, fill = self._page[slots], self._fill[slots] + 1
+            pages, fill = self._page[slots], self._fill[slots]
+        fill = fill + 1
         self._fill[slots] = fill
         at = pages, fill + self._rows_before
         for column, leaf in zip(self._observations, observations, strict=True):

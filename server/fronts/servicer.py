@@ -75,7 +75,7 @@ class PolicyServicer(pb_grpc.PolicyServiceServicer):
         await self._agree(first, context)
         owner = self._core.connect(f"stream:{first.handshake.client_id}")
         self.clients_connected += 1
-        answers: asyncio.Queue[tuple[int, asyncio.Future[Replies]] | pb.StepResponse] = asyncio.Queue()
+        answers: asyncio.Queue[tuple[int, Replies] | pb.StepResponse] = asyncio.Queue()
         room = asyncio.Semaphore(_MESSAGES_IN_FLIGHT)
         writer = asyncio.create_task(_write_answers(context, answers, room))
         writer.add_done_callback(_ending(asyncio.current_task(), context))
@@ -96,8 +96,7 @@ class PolicyServicer(pb_grpc.PolicyServiceServicer):
                     answers.put_nowait(wire.encode_refusal(batch.message_id, wire.row_count(batch), error, code.value[0]))
                     continue
                 message_id = batch.message_id
-                future = self._core.submit(rows, owner)
-                future.add_done_callback(lambda done, message_id=message_id: answers.put_nowait((message_id, done)))  # type: ignore[misc]
+                self._core.take(rows, owner, lambda replies, message_id=message_id: answers.put_nowait((message_id, replies)))  # type: ignore[misc]
         except asyncio.CancelledError:
             # `_ending` cancelled the reading, and gRPC would leave the client without a status.
             if writer.done() and not writer.cancelled() and not context.done():
@@ -191,15 +190,14 @@ class PolicyServicer(pb_grpc.PolicyServiceServicer):
 
 async def _write_answers(
     context: grpc.aio.ServicerContext[Any, Any],
-    answers: asyncio.Queue[tuple[int, asyncio.Future[Replies]] | pb.StepResponse],
+    answers: asyncio.Queue[tuple[int, Replies] | pb.StepResponse],
     room: asyncio.Semaphore,
 ) -> None:
     """Write answers in the order in which they are ready."""
     while True:
         answer = await answers.get()
         if isinstance(answer, tuple):
-            message_id, done = answer
-            answer = wire.encode_replies(message_id, done.result())
+            answer = wire.encode_replies(*answer)
         await context.write(answer)
         room.release()
 

@@ -199,8 +199,11 @@ class ArrayPolicy:
         return actions, log_probs
 
     def _draw_categorical(self, logits: Array, given: Array, own: Array | None) -> tuple[Array, Array]:
-        """Draw by the Gumbel-max trick, which needs one pass over the logits and no normalisation."""
-        scores = logits + self._random.gumbel(size=logits.shape) if self._net.explore else logits
+        """Draw by the Gumbel-max trick, which needs one pass over the logits and no normalisation.
+
+        The negative logarithm of an exponential variate is a Gumbel variate, and drawn many times faster.
+        """
+        scores = logits - np.log(self._random.standard_exponential(logits.shape)) if self._net.explore else logits
         actions = scores.argmax(axis=-1)
         if own is not None:
             actions[given] = own
