@@ -78,7 +78,7 @@ class Rows:
 
     def split(self, max_rows: int, max_bytes: int, row_bytes: int) -> Iterator[Rows]:
         """Cut into pieces that fit into a message each."""
-        if len(self) <= max_rows and self.size_bytes(row_bytes) <= max_bytes:
+        if len(self) == 1 or (len(self) <= max_rows and self.size_bytes(row_bytes) <= max_bytes):
             yield self
             return
         largest = row_bytes + max(map(len, self.infos))

@@ -26,6 +26,7 @@ use_lstm = false
 [episodes]
 max_open = 20000
 """
+LSTM = MLP.replace("use_lstm = false", "use_lstm = true\nlstm_cell_size = 256\nvf_share_layers = true")
 NO_EXPLORATION = "[algorithm.env_runners]\nexplore = false\n"
 STARTS = 3
 
@@ -47,8 +48,8 @@ class Bar:
 
     def __str__(self) -> str:
         if self.at_least == self.at_most:
-            return f"{self.key} = {self.at_least:,.0f}"
-        return f"{self.key} >= {self.at_least:,.0f}" if self.at_least > float("-inf") else f"{self.key} <= {self.at_most:,.0f}"
+            return f"{self.key} = {self.at_least:,g}"
+        return f"{self.key} >= {self.at_least:,g}" if self.at_least > float("-inf") else f"{self.key} <= {self.at_most:,g}"
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,8 @@ class Case:
     """The figures to reach."""
     floor_callers: int | None = None
     """Callers of the echo that the throughput is compared with."""
+    idle: str | None = None
+    """The case with an idle learner that this one, with a busy learner, is compared with, if both are measured in one run."""
 
 
 def _loaded(load: str, options: Mapping[str, Any], config: str = MLP) -> Callable[[float], dict[str, Any]]:
@@ -89,7 +92,7 @@ def _loaded(load: str, options: Mapping[str, Any], config: str = MLP) -> Callabl
             "cpu_us_per_action": cpu_s * 1e6 / result["actions_total"],
             "memory_first_mb": memory_mb[1] - memory_mb[0],
             "memory_again_mb": memory_mb[2] - memory_mb[1],
-            "net": "MLP 256-256",
+            "net": "LSTM 256" if config is LSTM else "MLP 256-256",
             "learner": "busy" if options["training"] else "idle",
         }
 
@@ -123,7 +126,19 @@ def _startup(_: float) -> dict[str, Any]:
     return {"steps_per_s": None, "p50_ms": starts_ms[STARTS // 2], "p99_ms": starts_ms[-1], "max_ms": starts_ms[-1], "starts": STARTS}
 
 
-_THREADS = {"episode_steps": 200}
+def _hand_off(model_config: dict[str, Any], net: str) -> Callable[[float], dict[str, Any]]:
+    def measure(seconds: float) -> dict[str, Any]:
+        command = [sys.executable, "-m", "tests.benchmarks.hand_off", json.dumps(model_config), str(seconds)]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=seconds * 4 + 300, check=True)
+        return {**json.loads(done.stdout.splitlines()[-1]), "net": net, "learner": "idle"}
+
+    return measure
+
+
+_HIDDEN = {"fcnet_hiddens": [256, 256], "use_lstm": False}
+_LSTM_256 = {"fcnet_hiddens": [256, 256], "use_lstm": True, "lstm_cell_size": 256, "vf_share_layers": True}
+
+_STEPS = {"episode_steps": 200}
 _MANY = {"episodes": 10_000, "rounds": 20, "rows_per_call": 1_000}
 _NONE_LEAKED = (
     Bar("episodes_open", at_least=10_000),
@@ -131,52 +146,63 @@ _NONE_LEAKED = (
     Bar("reward_sum_off_by", 0, 0),
     Bar("memory_again_mb", at_most=10),
 )
+_BUSY = (Bar("throughput_of_idle", at_least=0.8), Bar("p99_of_idle", at_most=2.0))
+
+
+def _pair(
+    name: str, says: str, load: str, options: Mapping[str, Any], bars: tuple[Bar, ...], callers: int, net: str = MLP, *more: Bar
+) -> tuple[Case, Case]:
+    """Return a case with the learner idle, and the same while PPO trains on these very steps."""
+    idle = Case(name, f"{says}, learner idle", _loaded(load, {**options, "training": False}, net), bars, callers)
+    busy = Case(
+        f"{name}_busy",
+        "the same while PPO trains on these steps",
+        _loaded(load, {**options, "training": True}, net),
+        (*_BUSY, *more),
+        callers,
+        name,
+    )
+    return idle, busy
+
+
+def _threads(callers: int, bars: tuple[Bar, ...], *more: Bar) -> tuple[Case, Case]:
+    says = f"{callers} blocking thread{'s of one client' if callers > 1 else ''}"
+    return _pair(f"threads_{callers}_mlp", says, "threads", {**_STEPS, "callers": callers}, bars, min(callers, 64), MLP, *more)
+
+
+_HANDED_OVER = (
+    "40,000 steps in episodes of 50, from a call of `sample()` on the serving actor to the list of episodes in the learner's process"
+)
+_VECTOR = "1 caller that steps 256 episodes with each call"
 
 CASES = (
     Case("startup", f"`policy-server serve` to ready, {STARTS} starts", _startup, (Bar("max_ms", at_most=20_000),)),
-    Case(
-        "threads_1_mlp",
-        "1 blocking thread, learner idle",
-        _loaded("threads", {**_THREADS, "callers": 1, "training": False}),
-        floor_callers=1,
-    ),
-    Case(
-        "threads_64_mlp",
-        "64 blocking threads of one client, learner idle",
-        _loaded("threads", {**_THREADS, "callers": 64, "training": False}),
-        floor_callers=64,
-    ),
-    Case(
-        "threads_64_mlp_busy",
-        "the same while PPO trains on these steps",
-        _loaded("threads", {**_THREADS, "callers": 64, "training": True}),
-        (Bar("steps_per_s", at_least=6_000), Bar("p99_ms", at_most=25), Bar("max_ms", at_most=250)),
-        floor_callers=64,
-    ),
-    Case(
-        "vector_256_mlp",
-        "1 caller that steps 256 episodes with each call, learner idle",
-        _loaded("vector", {**_THREADS, "episodes": 256, "training": False}),
-        floor_callers=64,
-    ),
+    *_threads(1, (Bar("p50_ms", at_most=0.9), Bar("p99_ms", at_most=2.5))),
+    *_threads(64, (Bar("steps_per_s", at_least=14_000), Bar("p99_ms", at_most=10)), Bar("max_ms", at_most=100)),
+    *_threads(256, (Bar("steps_per_s", at_least=22_000),)),
+    *_pair("vector_256_mlp", _VECTOR, "vector", {**_STEPS, "episodes": 256}, (Bar("steps_per_s", at_least=100_000),), 64),
+    *_pair("vector_256_lstm", _VECTOR, "vector", {**_STEPS, "episodes": 256}, (Bar("steps_per_s", at_least=23_000),), 64, LSTM),
     Case(
         "open_10000_mlp",
         "10,000 episodes open at once, stepped in random order through one client, 1,000 with each call; no exploration, learner idle",
         _loaded("open_many", {**_MANY, "training": False, "known_actions": True}, MLP + NO_EXPLORATION),
-        (*_NONE_LEAKED, Bar("actions_mixed_up", 0, 0)),
+        (Bar("steps_per_s", at_least=120_000), *_NONE_LEAKED, Bar("actions_mixed_up", 0, 0)),
         floor_callers=64,
     ),
     Case(
         "open_10000_mlp_busy",
         "the same while PPO trains on these steps, with exploration",
         _loaded("open_many", {**_MANY, "training": True, "known_actions": False}),
-        (*_NONE_LEAKED, Bar("returns_mixed_up", 0, 0)),
+        (*_BUSY, *_NONE_LEAKED, Bar("returns_mixed_up", 0, 0)),
         floor_callers=64,
+        idle="open_10000_mlp",
     ),
+    Case("hand_off_mlp", _HANDED_OVER, _hand_off(_HIDDEN, "MLP 256-256"), (Bar("steps_per_s", at_least=200_000),)),
+    Case("hand_off_lstm", _HANDED_OVER, _hand_off(_LSTM_256, "LSTM 256"), (Bar("steps_per_s", at_least=150_000),)),
     Case(
         "demo_closed_loop",
         "`policy-pipeline demo`: the whole application, learning",
         _demo_closed_loop,
-        (Bar("steps_per_s", at_least=1_500),),
+        (Bar("steps_per_s", at_least=4_000),),
     ),
 )

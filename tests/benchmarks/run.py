@@ -36,13 +36,19 @@ def machine() -> str:
     return f"{psutil.cpu_count()} cores, {memory_gib:.0f} GiB, {system}"
 
 
-def measured(case: Case, seconds: float, floors: dict[int, float], described: dict[str, Any]) -> dict[str, Any]:
-    """Return one case's figures, compared with the floor of this run and with its bars."""
+def measured(
+    case: Case, seconds: float, floors: dict[int, float], described: dict[str, Any], results: Sequence[dict[str, Any]] = ()
+) -> dict[str, Any]:
+    """Return one case's figures, compared with the floor of this run, with the idle case among its results, and with its bars."""
     result = {"case": case.name, **case.measure(seconds), "says": case.says, **described}
     if case.floor_callers is not None:
         result["floor_messages_per_s"] = floors[case.floor_callers]
         result["ratio_to_floor"] = result["steps_per_s"] / floors[case.floor_callers]
-    result["bars"] = {str(bar): bar.met(result) for bar in case.bars}
+    for idle in results:
+        if idle["case"] == case.idle:
+            result["throughput_of_idle"] = result["steps_per_s"] / idle["steps_per_s"]
+            result["p99_of_idle"] = result["p99_ms"] / idle["p99_ms"]
+    result["bars"] = {str(bar): bar.met(result) for bar in case.bars if bar.key in result}
     return result
 
 
@@ -58,12 +64,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     described = {"machine": machine(), "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"), "window_s": options.seconds}
     logger.info("floor: bare gRPC echo")
     floors = {callers: echo.measure(callers) for callers in sorted({case.floor_callers for case in CASES if case.floor_callers})}
-    results = []
+    results: list[dict[str, Any]] = []
     RESULTS.mkdir(parents=True, exist_ok=True)
     for case in CASES:
         if case.name in options.cases:
             logger.info("%s: %s", case.name, case.says)
-            result = measured(case, options.seconds, floors, described)
+            result = measured(case, options.seconds, floors, described, results)
             (RESULTS / f"{case.name}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
             results.append(result)
     sys.stdout.write(table(results) + "\n")
