@@ -55,8 +55,9 @@ class SegmentBlock:
     """float32[n, L + T]."""
     outputs: dict[str, Array]
     """What the net gave for each step, by RLlib's column name, [n, L + T, ...]."""
-    state_out: Any
-    """Recurrent state after each step, a tree of [n, L + T, ...], filled in only where a learner reads it; None for a stateless net."""
+    states: list[Array]
+    """Recurrent states where a learner reads them, leaf by leaf, [n, K, ...]: before the segment's first step, and before each further
+    `layout.state_every`-th one. Empty for a stateless net."""
     infos: dict[tuple[int, int], dict[str, Any]]
     """Infos by (segment, observation row)."""
     versions_behind: int
@@ -91,9 +92,9 @@ class SegmentBlock:
             return InfiniteLookbackBuffer(cut(column), lookback, space)
 
         outputs = {name: buffer(column) for name, column in self.outputs.items()}
-        if self.state_out is not None:
-            state = tree.map_structure(cut, self.state_out)
-            outputs[Columns.STATE_OUT] = _tree_buffer(state, lookback)
+        if self.states:
+            after = [np.concatenate([self._state_after(index, rows(index), leaf) for index in parts]) for leaf in self.states]
+            outputs[Columns.STATE_OUT] = _tree_buffer(tree.unflatten_as(layout.initial_state, after), lookback)
         observations = unflatten_batch(layout.observation_space, [cut(leaf, more=1) for leaf in self.observations])
         infos: list[dict[str, Any]] = [self.infos.get((index, row), {}) for index in parts for row in rows(index, more=1)]
         return SingleAgentEpisode(
@@ -110,6 +111,13 @@ class SegmentBlock:
             extra_model_outputs=outputs,
             len_lookback_buffer=lookback,
         )
+
+    def _state_after(self, index: int, rows: range, states: Array) -> Array:
+        """Return the state after each of a segment's steps, zeros where none was kept: nobody reads these."""
+        every, before_first = self.layout.state_every, self.layout.lookback - 1  # the state before step 1 is that after the look-back
+        after = np.zeros((rows.stop, *states.shape[2:]), states.dtype)
+        after[before_first::every] = states[index, : -(-(rows.stop - before_first) // every)]
+        return after[rows.start :]
 
 
 def _tree_buffer(data: Any, lookback: int, space: gym.Space[Any] | None = None) -> InfiniteLookbackBuffer:

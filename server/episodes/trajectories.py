@@ -203,7 +203,7 @@ class Trajectories:
             actions=self._actions[pages, :rows],
             rewards=self._rewards[pages, :rows],
             outputs={WEIGHTS_SEQ_NO: seq_nos, **{name: column[pages, :rows] for name, column in self._outputs.items()}},
-            state_out=self._state_out(pages, rows) if self._states else None,
+            states=[column[pages, : -(-(rows - self._rows_before) // self._state_every)] for column in self._states],
             infos={
                 (index, self._rows_before + number): info
                 for index, segment in enumerate(segments)
@@ -229,15 +229,6 @@ class Trajectories:
     def _pending(self, slots: Slots) -> tuple[Array, Array]:
         """Return where the pending steps lie, as an index of the columns."""
         return self._page[slots], self._fill[slots] + self._rows_before
-
-    def _state_out(self, pages: Array, rows: int) -> Any:
-        found = []
-        for states in self._states:
-            dense = np.zeros((len(pages), rows, *states.shape[2:]), states.dtype)
-            kept = -(-(rows - self._rows_before) // self._state_every)
-            dense[:, self._rows_before :: self._state_every] = states[pages, :kept]  # the state before step 1 is that after the look-back
-            found.append(dense)
-        return tree.unflatten_as(self._layout.initial_state, found)
 
     def _keep_last_states(self, slots: Slots, state_after: list[Array]) -> None:
         """Store the state after a page's last step where a sequence would begin with the observation that follows it."""
