@@ -8,4 +8,4 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_the_page_is_what_the_schema_says() -> None:
-    assert (ROOT / PAGE).read_text(encoding="utf-8") == markdown(), "stale: run `python -m monitoring.metrics_page` and commit the result"
+    assert (ROOT / PAGE).read_text(encoding="utf-8") == markdown(), "stale: run `make dashboards` and commit the result"
