@@ -15,18 +15,36 @@ from deploy.grafana.classic import Dashboard, Panel, Query
 FOLDER = Path("deploy/grafana/dashboards")
 
 
+_NODE = ("run", "worker", "node")
+_SYMBOL = ("run", "symbol")
+_WORKER = ("run", "worker")
+"""Which pipeline asked the server, so that two servers of a run are not taken for one."""
+
+
+def _figure(title: str, description: str, *queries: Query, unit: str = "short", width: int = 6) -> Panel:
+    """Return a panel of one figure for each series."""
+    return Panel(title, description, queries, unit=unit, width=width, stat=True)
+
+
+def _chart(title: str, description: str, *queries: Query, unit: str = "short") -> Panel:
+    """Return a panel of curves."""
+    return Panel(title, description, queries, unit=unit)
+
+
+def _mean(measurement: str, field: str, name: str = "", by: tuple[str, ...] = ("run",)) -> Query:
+    """Ask for the mean of a field."""
+    return Query(measurement, f'mean("{field}")', name, by)
+
+
+def _server(select: str, name: str = "") -> Query:
+    """Ask for something that a server said of itself."""
+    return Query("server", select, name, _WORKER)
+
+
 def _rate(counter: str) -> str:
     """Word the rate of a counter, per second; where it begins anew, with another process, the rate is left out."""
     return f'non_negative_derivative(max("{counter}"), 1s)'
 
-
-def _means(measurement: str, **fields: str) -> tuple[Query, ...]:
-    """Return one query for each field, its mean named by the keyword."""
-    return tuple(Query(measurement, f'mean("{field}")', name.replace("_", " ")) for name, field in fields.items())
-
-
-_WORKER = ("run", "worker")
-"""Who asked the server, so that two servers of a run are not taken for one."""
 
 REWARDS = Dashboard(
     "rewards",
@@ -34,29 +52,32 @@ REWARDS = Dashboard(
     ("run", "policy", "symbol"),
     "episode",
     (
-        Panel("Mean return", "Of all episodes in the time range.", (Query("episode", 'mean("return")'),), width=6, stat=True),
-        Panel("Mean return, no trade", "Holding nothing.", (Query("episode", 'mean("no_trade_return")'),), width=6, stat=True),
-        Panel("Mean return, random", "Random actions.", (Query("episode", 'mean("random_return")'),), width=6, stat=True),
-        Panel("Episodes", "Finished in the time range.", (Query("episode", 'count("return")'),), width=6, stat=True),
-        Panel(
+        _figure("Mean return", "Of all episodes in the time range.", _mean("episode", "return")),
+        _figure("Mean return of no trade", "Holding nothing, on the same prices.", _mean("episode", "no_trade_return")),
+        _figure("Mean return of random actions", "On the same prices and fees.", _mean("episode", "random_return")),
+        _figure("Episodes", "Finished in the time range.", Query("episode", 'count("return")')),
+        _chart(
             "Return of an episode",
             "5, 50 and 95 of 100 episodes had at most this return.",
-            tuple(Query("episode", f'percentile("return", {share})', f"{share} %") for share in (5, 50, 95)),
+            *(Query("episode", f'percentile("return", {share})', f"{share} %") for share in (5, 50, 95)),
         ),
-        Panel(
+        _chart(
             "Return against the baselines",
-            "Means. The baselines act on the same prices and pay the same fees; cut episodes count for the policy alone.",
-            _means("episode", policy="return", no_trade="no_trade_return", random="random_return"),
+            "Means. The baselines act on the same prices and pay the same fees; episodes that were cut count for the policy alone.",
+            _mean("episode", "return", "policy"),
+            _mean("episode", "no_trade_return", "no trade"),
+            _mean("episode", "random_return", "random"),
         ),
-        Panel("Return by symbol", "Means.", (Query("episode", 'mean("return")', by=("run", "symbol")),)),
-        Panel("Reward of a step", "Means.", (Query("step", 'mean("reward")', by=("run", "symbol")),)),
-        Panel(
+        _chart("Return by symbol", "Means.", _mean("episode", "return", by=_SYMBOL)),
+        _chart("Reward of a step", "Means.", _mean("step", "reward", by=_SYMBOL)),
+        _chart(
             "Profit and costs",
-            "Means over episodes, as shares of the initial equity. Costs are fees and slippage, and have been paid already.",
-            _means("episode", profit="profit", costs="costs"),
+            "Means over episodes, as shares of the initial equity. Costs are fees and slippage; the profit is what is left after them.",
+            _mean("episode", "profit", "profit"),
+            _mean("episode", "costs", "costs"),
             unit="percentunit",
         ),
-        Panel("Length of an episode", "Mean, in steps.", (Query("episode", 'mean("length")'),)),
+        _chart("Length of an episode", "Mean, in steps.", _mean("episode", "length")),
     ),
 )
 
@@ -66,50 +87,36 @@ LEARNER = Dashboard(
     ("run", "policy"),
     "train",
     (
-        Panel("Iteration", "Counted on through restarts.", (Query("train", 'last("iteration")'),), width=6, stat=True),
-        Panel("Policy version", "After the newest iteration.", (Query("train", 'last("weights_seq_no")'),), width=6, stat=True),
-        Panel("Steps trained on", "Since the run began.", (Query("train", 'last("steps_total")'),), width=6, stat=True),
-        Panel(
-            "Steps dropped",
-            "By the hand-off, because the learner was behind.",
-            (Query("server", 'last("steps_dropped")'),),
-            width=6,
-            stat=True,
-        ),
-        Panel("Return", "Mean of the episodes that ended during an iteration.", (Query("train", 'mean("return_mean")'),)),
-        Panel("Loss", "The learner's total loss.", (Query("train", 'mean("loss")'),)),
-        Panel("KL divergence", "Between the acting and the new policy, nats.", (Query("train", 'mean("kl")'),)),
-        Panel("Entropy", "Of the policy, nats.", (Query("train", 'mean("entropy")'),)),
-        Panel(
+        _figure("Iteration", "Counted on through restarts.", Query("train", 'last("iteration")')),
+        _figure("Newest policy version", "After the newest iteration.", Query("train", 'last("weights_seq_no")')),
+        _figure("Steps trained on", "Since the run began.", Query("train", 'last("steps_total")')),
+        _figure("Steps dropped", "Because the learner was behind, since the serving process began.", _server('last("steps_dropped")')),
+        _chart("Return", "Mean of the episodes that ended during an iteration.", _mean("train", "return_mean")),
+        _chart("Loss", "The learner's total loss.", _mean("train", "loss")),
+        _chart("KL divergence", "Between the acting and the new policy, nats.", _mean("train", "kl")),
+        _chart("Entropy", "Of the policy, nats.", _mean("train", "entropy")),
+        _chart(
             "Policy version",
             "Of the learner, and of the serving process.",
-            (
-                Query("train", 'max("weights_seq_no")', "learner"),
-                Query("server", 'max("weights_seq_no")', "serving"),
-            ),
+            Query("train", 'max("weights_seq_no")', "learner"),
+            _server('max("weights_seq_no")', "serving"),
         ),
-        Panel(
+        _chart(
             "Staleness",
-            "Policy versions from acting to training, mean over steps.",
-            (
-                Query("train", 'mean("staleness_mean")', "trained on"),
-                Query("server", 'mean("staleness_mean")', "handed off"),
-            ),
+            "Policy versions from acting to training, and to the hand-off since the serving process began; means over steps.",
+            _mean("train", "staleness_mean", "trained on"),
+            _mean("server", "staleness_mean", "handed off", _WORKER),
         ),
-        Panel("Steps trained on", "Per second.", (Query("train", _rate("steps_total")),), unit="cps"),
-        Panel(
+        _chart("Steps trained on per second", "Of the learner.", Query("train", _rate("steps_total")), unit="cps"),
+        _chart(
             "Length of an iteration",
             "Whole, waiting for steps included, and the update alone.",
-            _means("train", whole="seconds", update="learn_seconds"),
+            _mean("train", "seconds", "whole"),
+            _mean("train", "learn_seconds", "update"),
             unit="s",
         ),
-        Panel("Steps that wait for the learner", "At the server, now.", (Query("server", 'max("steps_waiting")', by=_WORKER),)),
-        Panel(
-            "Steps dropped",
-            "Per second, because the learner was behind.",
-            (Query("server", _rate("steps_dropped"), by=_WORKER),),
-            unit="cps",
-        ),
+        _chart("Steps that wait for the learner", "At the server.", _server('max("steps_waiting")')),
+        _chart("Steps dropped per second", "Because the learner was behind.", _server(_rate("steps_dropped")), unit="cps"),
     ),
 )
 
@@ -119,59 +126,43 @@ SERVING = Dashboard(
     ("run", "policy"),
     "server",
     (
-        Panel(
-            "Actions", "Computed since the serving process began.", (Query("server", 'last("actions")', by=_WORKER),), width=6, stat=True
-        ),
-        Panel("Open episodes", "Held by the server now.", (Query("server", 'last("episodes_open")', by=_WORKER),), width=6, stat=True),
-        Panel("Clients", "With an open stream.", (Query("server", 'last("clients_connected")', by=_WORKER),), width=6, stat=True),
-        Panel("Uptime", "Of the serving process.", (Query("server", 'last("uptime_s")', by=_WORKER),), unit="s", width=6, stat=True),
-        Panel("Actions", "Per second.", (Query("server", _rate("actions"), by=_WORKER),), unit="cps"),
-        Panel(
+        _figure("Actions", "Computed since the serving process began.", _server('last("actions")')),
+        _figure("Open episodes now", "Held by the server.", _server('last("episodes_open")')),
+        _figure("Clients", "With an open stream.", _server('last("clients_connected")')),
+        _figure("Uptime", "Of the serving process.", _server('last("uptime_s")'), unit="s"),
+        _chart("Actions per second", "Computed by the server.", _server(_rate("actions")), unit="cps"),
+        _chart(
             "Latency of an action",
-            "Around the pipeline's call, its network included. 50 and 99 of 100 actions took at most this long.",
-            (
-                Query("node", 'mean("latency_p50_s")', "50 %", by=_WORKER, where="\"node\" = 'policy'"),
-                Query("node", 'max("latency_p99_s")', "99 %", by=_WORKER, where="\"node\" = 'policy'"),
-            ),
+            "Around the pipeline's call, the way there and back included. 50 and 99 of 100 actions took at most this long.",
+            Query("node", 'mean("latency_p50_s")', "50 %", _WORKER, where="\"node\" = 'policy'"),
+            Query("node", 'max("latency_p99_s")', "99 %", _WORKER, where="\"node\" = 'policy'"),
             unit="s",
         ),
-        Panel(
+        _chart(
             "Batch size",
             "Actions of one forward pass.",
-            (Query("server", 'non_negative_difference(max("actions")) / non_negative_difference(max("batches"))', by=_WORKER),),
+            _server('non_negative_difference(max("actions")) / non_negative_difference(max("batches"))'),
         ),
-        Panel("Open episodes", "Held by the server.", (Query("server", 'max("episodes_open")', by=_WORKER),)),
-        Panel(
-            "Episodes",
-            "Per second: begun, ended by their clients, and ended by the server because their client was gone.",
-            tuple(Query("server", _rate(f"episodes_{name}"), name, by=_WORKER) for name in ("started", "finished", "reaped")),
+        _chart("Open episodes", "Held by the server.", _server('max("episodes_open")')),
+        _chart(
+            "Episodes per second",
+            "Begun, ended by their clients, and ended by the server because their client was gone.",
+            *(_server(_rate(f"episodes_{name}"), name) for name in ("started", "finished", "reaped")),
             unit="cps",
         ),
-        Panel(
-            "Rows refused and repeated",
-            "Per second. Refused: answered with an error. Repeated: sent again after a lost answer, and counted once.",
-            tuple(Query("server", _rate(f"rows_{name}"), name, by=_WORKER) for name in ("refused", "repeated")),
+        _chart(
+            "Rows refused and repeated per second",
+            "Refused: answered with an error. Repeated: sent again after a lost answer, and counted once.",
+            *(_server(_rate(f"rows_{name}"), name) for name in ("refused", "repeated")),
             unit="cps",
         ),
-        Panel(
-            "Where steps go",
-            "Per second: completed, handed to the learner, dropped by the hand-off, and of episodes that are not trained on.",
-            tuple(
-                Query("server", _rate(f"steps_{name}"), name.replace("_", " "), by=_WORKER)
-                for name in (
-                    "completed",
-                    "handed_off",
-                    "dropped",
-                    "untrained",
-                )
-            ),
+        _chart(
+            "Where steps go, per second",
+            "Completed, handed to the learner, dropped by the hand-off, and of episodes that are not trained on.",
+            *(_server(_rate(f"steps_{name}"), name.replace("_", " ")) for name in ("completed", "handed_off", "dropped", "untrained")),
             unit="cps",
         ),
-        Panel(
-            "Mean return",
-            "Of the newest episodes that finished, as the server sees them.",
-            (Query("server", 'mean("return_mean")', by=_WORKER),),
-        ),
+        _chart("Mean return", "Of the newest episodes that finished, as the server sees them.", _server('mean("return_mean")')),
     ),
 )
 
@@ -181,60 +172,44 @@ PIPELINES = Dashboard(
     ("run", "policy", "symbol"),
     "step",
     (
-        Panel("Steps", "In the time range.", (Query("step", 'count("reward")'),), width=6, stat=True),
-        Panel(
+        _figure("Steps", "In the time range.", Query("step", 'count("reward")')),
+        _figure(
             "Fallback actions",
             "Taken without the server, since the pipeline began.",
-            (Query("node", 'last("fallbacks")', by=_WORKER),),
-            width=6,
-            stat=True,
+            Query("node", 'last("fallbacks")', by=_WORKER),
         ),
-        Panel(
-            "Failures",
-            "Of each node, since the pipeline began.",
-            (Query("node", 'last("failures")', by=("run", "node")),),
-            width=12,
-            stat=True,
-        ),
-        Panel(
-            "Events handled", "Per second, of each node.", (Query("node", _rate("processed"), by=("run", "worker", "node")),), unit="cps"
-        ),
-        Panel("Events that wait", "In the inboxes of each node.", (Query("node", 'max("waiting")', by=("run", "worker", "node")),)),
-        Panel(
+        _figure("Failures", "Of each node, since the pipeline began.", Query("node", 'last("failures")', by=_NODE), width=12),
+        _chart("Events handled per second", "By each node.", Query("node", _rate("processed"), by=_NODE), unit="cps"),
+        _chart("Events that wait", "In the inboxes of each node.", Query("node", 'max("waiting")', by=_NODE)),
+        _chart(
             "Overflows and restarts",
             "Events that met a full inbox, and restarts after a failure, since the pipeline began.",
-            tuple(Query("node", f'max("{name}")', name, by=("run", "worker", "node")) for name in ("overflowed", "restarts")),
+            *(Query("node", f'max("{name}")', name, _NODE) for name in ("overflowed", "restarts")),
         ),
-        Panel(
+        _chart(
             "Actions",
             "Taken in each interval.",
-            tuple(
-                Query("step", 'count("action")', name, where=f'"action" = {action}') for action, name in enumerate(("sell", "hold", "buy"))
-            ),
+            *(Query("step", 'count("action")', name, where=f'"action" = {action}') for action, name in enumerate(("sell", "hold", "buy"))),
         ),
-        Panel("Equity", "Mean over open episodes.", (Query("step", 'mean("equity")', by=("run", "symbol")),)),
-        Panel("Position", "Mean over open episodes, in units.", (Query("step", 'mean("position")', by=("run", "symbol")),)),
-        Panel("Orders", "Filled in each interval.", (Query("order", 'count("quantity")', by=("run", "symbol")),)),
-        Panel(
+        _chart("Equity", "Mean over the open episodes.", _mean("step", "equity", by=_SYMBOL)),
+        _chart("Position", "Mean over the open episodes, in units.", _mean("step", "position", by=_SYMBOL)),
+        _chart("Orders", "Filled in each interval.", Query("order", 'count("quantity")', by=_SYMBOL)),
+        _chart(
             "Fees and slippage",
             "Paid in each interval.",
-            (
-                Query("order", 'sum("fee")', "fees"),
-                Query("order", 'sum("slippage")', "slippage"),
-            ),
+            Query("order", 'sum("fee")', "fees"),
+            Query("order", 'sum("slippage")', "slippage"),
         ),
-        Panel(
+        _chart(
             "Regressor's skill",
             "1 - MSE / MSE of forecasting zero; above 0 is better than that.",
-            (Query("regressor", 'mean("skill")', by=("run", "symbol")),),
+            _mean("regressor", "skill", by=_SYMBOL),
         ),
-        Panel(
+        _chart(
             "Regressor's error",
             "Mean squared error of its forecasts, and of forecasting zero.",
-            (
-                Query("regressor", 'mean("mse")', "forecast", by=("run", "symbol")),
-                Query("regressor", 'mean("mse_zero")', "zero", by=("run", "symbol")),
-            ),
+            _mean("regressor", "mse", "forecast", _SYMBOL),
+            _mean("regressor", "mse_zero", "zero", _SYMBOL),
         ),
     ),
 )

@@ -154,9 +154,9 @@ def test_the_policy_learns_with_the_settings_of_the_demo() -> None:
 
 
 def test_a_server_is_healthy_while_its_health_service_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    address = f"unix:{tmp_path / 's'}"
-    assert check_health(["server", address]) == 1
+    assert check_health(["server", f"unix:{tmp_path / 'nobody'}"]) == 1
     assert "UNAVAILABLE" in capsys.readouterr().err
+    address = f"unix:{tmp_path / 's'}"
     servicer = health.HealthServicer()
     server = grpc.server(ThreadPoolExecutor(1))
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)

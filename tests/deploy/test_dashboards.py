@@ -63,6 +63,7 @@ def test_panels_are_numbered_and_lie_within_the_grid_without_overlap(name: str) 
     panels = DASHBOARDS[name]["panels"]
     assert "id" not in DASHBOARDS[name], "that is the database's to give"
     assert [panel["id"] for panel in panels] == list(range(1, len(panels) + 1))
+    assert len({panel["title"] for panel in panels}) == len(panels)
     places = [panel["gridPos"] for panel in panels]
     assert all(place["x"] >= 0 and place["x"] + place["w"] <= COLUMNS for place in places)
     cells = [(place["x"] + dx, place["y"] + dy) for place in places for dx in range(place["w"]) for dy in range(place["h"])]
