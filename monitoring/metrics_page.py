@@ -17,13 +17,13 @@ PAGE = Path("docs/metrics.md")
 _HEAD = f"""\
 # Metrics
 
-Everything that is recorded, in SQLite and in InfluxDB alike. Written by `python -m monitoring.metrics_page` from
+Everything that is recorded, in SQLite and in InfluxDB alike. Written by `make dashboards` from
 [`monitoring/schema.py`](../monitoring/schema.py).
 
 A measurement is a kind of point (in SQLite, a table). Timestamps are nanoseconds since 1970 (UTC), and no two points of a process have
 the same. Tags are what one groups by; one that a point does not set is `{TAG_UNSET}`. A field's type is the same in every point: a `float`
 is a float even where its value is whole. Where a field is unset, the point lacks it (SQLite has NULL there). Counters begin at 0 with the
-process that counts.
+process that counts, those "since the run began" with the run.
 """
 
 

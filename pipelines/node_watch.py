@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from monitoring.points import Points
-from monitoring.sink import Sink
 from pipelines.latency import LatencyHistogram
 from pipelines.node import Node
 from pipelines.node_group import NodeGroup
@@ -25,8 +24,7 @@ class NodeWatch(Node[Any]):
         super().__init__("node-watch", interval_s=_RECORD_S)
         self._groups = groups
         self._policies = policies
-        self._sink: Sink = recorder.sink
-        self._tags: Mapping[str, str] = recorder.tags
+        self._recorder = recorder
         self._latency = LatencyHistogram()
 
     def _process(self, batch: list[Any]) -> None:
@@ -38,7 +36,7 @@ class NodeWatch(Node[Any]):
         columns["waiting"] = [group.waiting for group in self._groups]
         for name, value in self._actions().items():
             columns[name] = [value if group.replicas[0] in self._policies else None for group in self._groups]
-        self._sink.write(Points("node", self._tags, columns, tag_columns={"node": [node.name for node in nodes]}))
+        self._recorder.sink.write(Points("node", self._recorder.tags, columns, tag_columns={"node": [node.name for node in nodes]}))
 
     def _actions(self) -> dict[str, float]:
         """Return what only the policy nodes count; latencies are of the actions since the last call, NaN without any."""
