@@ -30,7 +30,7 @@ from pipelines.config import PipelineConfig
 from policyserver.settings import load
 from server.config import ServerConfig
 from server.fronts.listen_security import check_listen
-from tests.services import InfluxServer, MissingService, wait_until
+from tests.services import InfluxServer, wait_until
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -197,11 +197,11 @@ def container_folders() -> Iterator[dict[str, str]]:
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_the_commands_run_get_healthy_record_and_stop_in_time(
-    container_folders: dict[str, str], tmp_path: Path, missing_service: MissingService
+    container_folders: dict[str, str], running_influx: InfluxServer, tmp_path: Path
 ) -> None:
-    influx = InfluxServer(tmp_path / "influx", missing_service)
-    influx.start()
-    environment = os.environ | SERVICES["server"]["environment"] | {"INFLUXDB_V2_URL": influx.url, "INFLUXDB_V2_TOKEN": "not-for-logs"}
+    environment = (
+        os.environ | SERVICES["server"]["environment"] | {"INFLUXDB_V2_URL": running_influx.url, "INFLUXDB_V2_TOKEN": "not-for-logs"}
+    )
 
     def placed(text: str) -> str:
         for inside, outside in container_folders.items():
@@ -228,8 +228,8 @@ def test_the_commands_run_get_healthy_record_and_stop_in_time(
                     command(SERVICES[name]["command"]), cwd=tmp_path, env=environment, stdout=log, stderr=log, start_new_session=True
                 )
             wait_until(functools.partial(is_healthy, name), f"{name} to be healthy", 60.0)
-        wait_until(lambda: influx.query("SELECT iteration FROM train"), "an iteration of training in InfluxDB", 60.0)
-        wait_until(lambda: influx.query("SELECT reward FROM step LIMIT 1"), "a step in InfluxDB", 30.0)
+        wait_until(lambda: running_influx.query("SELECT iteration FROM train"), "an iteration of training in InfluxDB", 60.0)
+        wait_until(lambda: running_influx.query("SELECT reward FROM step LIMIT 1"), "a step in InfluxDB", 30.0)
         for name in ("pipeline", "server"):
             grace_s = float(SERVICES[name]["stop_grace_period"].removesuffix("s"))
             running[name].send_signal(signal.SIGTERM)
@@ -241,5 +241,4 @@ def test_the_commands_run_get_healthy_record_and_stop_in_time(
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
-        influx.kill()
     assert "not-for-logs" not in "".join((tmp_path / f"{name}.log").read_text() for name in running)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,24 +12,16 @@ from monitoring.schema import MEASUREMENTS
 from pipelines.config import RecordingSection
 from pipelines.recording import open_recording
 from tests.recorded_run import record_run
-from tests.services import InfluxServer, MissingService
+from tests.services import InfluxServer
 
 STEPS = 20_000
 WAIT_S = 60.0
 
 
-@pytest.fixture
-def influx(tmp_path: Path, missing_service: MissingService) -> Iterator[InfluxServer]:
-    server = InfluxServer(tmp_path / "influx", missing_service)
-    server.start()
-    yield server
-    server.kill()
-
-
 def test_twenty_thousand_steps_of_a_run_arrive_once_each_with_every_documented_field(
-    influx: InfluxServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    running_influx: InfluxServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("INFLUXDB_V2_URL", influx.url)
+    monkeypatch.setenv("INFLUXDB_V2_URL", running_influx.url)
     monkeypatch.setenv("INFLUXDB_V2_BUCKET", "rl")
     sink = open_recording(RecordingSection(run="whole", store=tmp_path / "store.sqlite"))
     try:
@@ -46,12 +37,12 @@ def test_twenty_thousand_steps_of_a_run_arrive_once_each_with_every_documented_f
     reader.close()
     assert ledger.steps == len(told)
     assert ledger.reward_sum == pytest.approx(pipeline.reward_sum, abs=1e-6)
-    (row,) = influx.query("SELECT COUNT(reward), SUM(reward) FROM step")
+    (row,) = running_influx.query("SELECT COUNT(reward), SUM(reward) FROM step")
     assert row["count"] == len(told)
     assert row["sum"] == pytest.approx(pipeline.reward_sum, abs=1e-6)
-    symbols = {row["symbol"] for row in influx.query("SELECT COUNT(reward) FROM step GROUP BY symbol")}
+    symbols = {row["symbol"] for row in running_influx.query("SELECT COUNT(reward) FROM step GROUP BY symbol")}
     assert symbols == set(pipeline.symbols)
-    check_that_the_documented_is_written(influx)
+    check_that_the_documented_is_written(running_influx)
 
 
 def check_that_the_documented_is_written(influx: InfluxServer) -> None:

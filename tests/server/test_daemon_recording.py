@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,17 +12,9 @@ from monitoring.sink import NullSink
 from policyserver.settings import SettingsError
 from server.config import MonitoringConfig, ServerConfig
 from server.daemon import Daemon
-from tests.services import InfluxServer, MissingService
+from tests.services import InfluxServer
 
 TOKEN = "not-for-logs"
-
-
-@pytest.fixture
-def influx(tmp_path: Path, missing_service: MissingService) -> Iterator[InfluxServer]:
-    server = InfluxServer(tmp_path / "influx", missing_service)
-    server.start()
-    yield server
-    server.kill()
 
 
 @pytest.fixture
@@ -35,16 +26,16 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 
 def test_iterations_go_to_the_store_and_to_influxdb_and_the_token_nowhere(
-    influx: InfluxServer, environment: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    running_influx: InfluxServer, environment: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    environment.setenv("INFLUXDB_V2_URL", influx.url)
+    environment.setenv("INFLUXDB_V2_URL", running_influx.url)
     daemon = Daemon(ServerConfig(run_folder=tmp_path / "run"))
     sink = daemon._open_sink(daemon._influx())
     sink.write(Points.one("train", {"run": "run", "policy": "PPO"}, {"iteration": 3, "loss": 0.25}))
     assert sink.flush(30.0)
     sink.close(10.0)
-    assert [(row["iteration"], row["loss"]) for row in influx.query("SELECT iteration, loss FROM train")] == [(3, 0.25)]
+    assert [(row["iteration"], row["loss"]) for row in running_influx.query("SELECT iteration, loss FROM train")] == [(3, 0.25)]
     assert (tmp_path / "run" / "store.sqlite").is_file()
     recorded = [path for path in (tmp_path / "run").rglob("*") if path.is_file() and TOKEN.encode() in path.read_bytes()]
     assert not recorded
