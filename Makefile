@@ -20,7 +20,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --require-virtualenv
 QUIET := --quiet
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: help demo test test-slow learn bench compatibility algorithms check format protos lock clean
+.PHONY: help demo test test-slow learn bench compatibility algorithms check format protos dashboards lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -58,6 +58,10 @@ format: $(INSTALLED) ## rewrite the sources in the project's format
 
 protos: $(INSTALLED) ## regenerate the stubs after a change of a .proto file
 	$(BIN)/python -m grpc_tools.protoc -I proto --python_out=proto --pyi_out=proto --grpc_python_out=proto proto/policyserver/v1/*.proto
+
+dashboards: $(INSTALLED) ## regenerate Grafana's dashboards and docs/metrics.md after a change of a panel or of monitoring/schema.py
+	$(BIN)/python -m monitoring.metrics_page
+	$(BIN)/python -m deploy.grafana.make_dashboards
 
 lock: $(INSTALLED) ## install the newest versions that pyproject.toml allows and pin them in requirements.txt
 	$(PIP) install --upgrade "pip>=25.1"

@@ -17,6 +17,7 @@ TAGS = {
     "process": "what makes the prices: ou, gbm, csv, ...",
     "symbol": "traded symbol",
     "worker": "operating-system process that wrote the point; two that write at the same time must differ",
+    "node": "node of a pipeline: market, execution, reward, signal, policy, portfolio, episode",
 }
 """Every tag and its meaning."""
 
@@ -42,6 +43,8 @@ class Field:
     unit: str
     """Unit of the value; "" for ids, names and truth values."""
     meaning: str
+    unset: str = ""
+    """Where a point lacks the field; "" when every point has it."""
 
 
 @dataclass(frozen=True)
@@ -59,12 +62,12 @@ class Measurement:
         return {field.name: field.type for field in self.fields}
 
 
-def _float(name: str, unit: str, meaning: str) -> Field:
-    return Field(name, FieldType.FLOAT, unit, meaning)
+def _float(name: str, unit: str, meaning: str, unset: str = "") -> Field:
+    return Field(name, FieldType.FLOAT, unit, meaning, unset)
 
 
-def _integer(name: str, unit: str, meaning: str) -> Field:
-    return Field(name, FieldType.INTEGER, unit, meaning)
+def _integer(name: str, unit: str, meaning: str, unset: str = "") -> Field:
+    return Field(name, FieldType.INTEGER, unit, meaning, unset)
 
 
 def _boolean(name: str, meaning: str) -> Field:
@@ -96,6 +99,8 @@ STEP = Measurement(
     ),
 )
 
+_CUT = "in an episode that was cut before its prices ended"
+
 EPISODE = Measurement(
     "episode",
     "one finished episode",
@@ -104,8 +109,8 @@ EPISODE = Measurement(
         _string("episode", "episode's id"),
         _float("return", "reward", "sum of the episode's rewards"),
         _integer("length", "steps", "steps of the episode"),
-        _float("no_trade_return", "reward", "return of holding nothing, on the same prices and fees"),
-        _float("random_return", "reward", "return of random actions, on the same prices and fees"),
+        _float("no_trade_return", "reward", "return of holding nothing, on the same prices and fees", _CUT),
+        _float("random_return", "reward", "return of random actions, on the same prices and fees", _CUT),
         _float("profit", "fraction of initial equity", "equity at the end less equity at the start"),
         _float("costs", "fraction of initial equity", "fees and slippage paid"),
         _string("ended", "how it ended: terminated, truncated, lost, abandoned"),
@@ -137,22 +142,24 @@ REGRESSOR = Measurement(
         _integer("forecasts", "forecasts", "forecasts compared with what came, in this window"),
         _float("mse", "log-return squared", "mean squared error of the forecasts"),
         _float("mse_zero", "log-return squared", "mean squared error of forecasting zero"),
-        _float("skill", "", "1 - mse / mse_zero; above 0 is better than forecasting zero"),
+        _float("skill", "", "1 - mse / mse_zero; above 0 is better than forecasting zero", "where no price moved"),
         _integer("skipped", "observations", "observations skipped since the run began, because they were not finite"),
     ),
 )
 
+_NO_SUCH_FIGURE = "where the algorithm has none, or made no update in the iteration"
+
 TRAIN = Measurement(
     "train",
-    "one iteration of training",
+    "one iteration of training; the policy server writes it",
     ("run", "policy", "worker"),
     (
         _integer("iteration", "iterations", "number of the iteration, from 1, counted on through restarts"),
         _integer("weights_seq_no", "policy versions", "policy version after the iteration"),
-        _float("return_mean", "reward", "mean return of the episodes that ended during the iteration"),
-        _float("loss", "", "learner's total loss"),
-        _float("kl", "nats", "mean Kullback-Leibler divergence between the acting and the new policy"),
-        _float("entropy", "nats", "mean entropy of the policy"),
+        _float("return_mean", "reward", "mean return of the episodes that ended during the iteration", "where none ended"),
+        _float("loss", "", "learner's total loss", _NO_SUCH_FIGURE),
+        _float("kl", "nats", "mean Kullback-Leibler divergence between the acting and the new policy", _NO_SUCH_FIGURE),
+        _float("entropy", "nats", "mean entropy of the policy", _NO_SUCH_FIGURE),
         _integer("steps", "steps", "steps trained on in this iteration"),
         _integer("steps_total", "steps", "steps trained on since the run began"),
         _float("seconds", "s", "length of the iteration, waiting for steps included"),
@@ -165,7 +172,7 @@ TRAIN = Measurement(
 
 SERVER = Measurement(
     "server",
-    "the serving process's counters, as GetStats gives them",
+    "the serving process's counters, for which a pipeline asks once a second (GetStats)",
     ("run", "policy", "worker"),
     (
         _string("boot_id", "serving process the counters belong to; they begin at 0 with each"),
@@ -187,11 +194,32 @@ SERVER = Measurement(
         _integer("steps_waiting", "steps", "steps that wait for the learner now"),
         _integer("weights_seq_no", "policy versions", "policy version now being served"),
         _float("staleness_mean", "policy versions", "mean of (version at hand-off - version that acted) over all steps handed off"),
-        _float("return_mean", "reward", "mean return of the newest episodes that finished"),
+        _float("return_mean", "reward", "mean return of the newest episodes that finished", "where none has finished yet"),
     ),
 )
 
-MEASUREMENTS = {measurement.name: measurement for measurement in (STEP, EPISODE, ORDER, REGRESSOR, TRAIN, SERVER)}
+_POLICY_ONLY = "of other nodes than policy"
+_NO_ACTION = f"{_POLICY_ONLY}, and where there was no action"
+
+NODE = Measurement(
+    "node",
+    "counters of one node of a pipeline, all its threads together, written once a second",
+    ("run", "policy", "process", "worker", "node"),
+    (
+        _integer("threads", "threads", "threads of the node"),
+        _integer("processed", "events", "events handled"),
+        _integer("waiting", "events", "events that wait in its inboxes now"),
+        _integer("queue_max", "events", "most events that waited in one inbox at a time"),
+        _integer("overflowed", "events", "events that met a full inbox"),
+        _integer("failures", "failures", "errors that the node raised"),
+        _integer("restarts", "restarts", "how often it was started again after one"),
+        _integer("fallbacks", "actions", "fallback actions taken", _POLICY_ONLY),
+        _float("latency_p50_s", "s", "time that half of the actions since the last point took at most", _NO_ACTION),
+        _float("latency_p99_s", "s", "time that 99 of 100 actions since the last point took at most", _NO_ACTION),
+    ),
+)
+
+MEASUREMENTS = {measurement.name: measurement for measurement in (STEP, EPISODE, ORDER, REGRESSOR, TRAIN, SERVER, NODE)}
 """Every measurement, by name."""
 
 

@@ -42,6 +42,13 @@ class LatencyHistogram:
             total.max_s = max(total.max_s, part.max_s)
         return total
 
+    def since(self, earlier: LatencyHistogram) -> LatencyHistogram:
+        """Return what was added after `earlier`, an older copy of this histogram; `max_s` remains that of all."""
+        difference = LatencyHistogram()
+        difference._counts = self._counts - earlier._counts
+        difference.max_s = self.max_s
+        return difference
+
     @property
     def count(self) -> int:
         """Number of durations counted."""

@@ -249,6 +249,11 @@ class Node(Generic[EventT]):
             self._ready.notify()
         return future
 
+    @property
+    def waiting(self) -> int:
+        """Events in the inbox now."""
+        return len(self._inbox)
+
     def statistics(self) -> NodeStatistics:
         """Return the counters as they stand."""
         with self._lock:

@@ -46,6 +46,11 @@ class NodeGroup(Generic[EventT]):
         stopped = [replica.join(max(0.0, deadline - time.monotonic())) for replica in self.replicas]
         return all(stopped)
 
+    @property
+    def waiting(self) -> int:
+        """Events in the inboxes of all replicas now."""
+        return sum(replica.waiting for replica in self.replicas)
+
     def statistics(self) -> NodeStatistics:
         """Return the counters of all replicas together (`queue_max`: of the fullest)."""
         parts = [replica.statistics() for replica in self.replicas]

@@ -17,6 +17,7 @@ from pipelines.events import EndEvent, Episode, Event, OpenEvent
 from pipelines.latency import LatencyHistogram
 from pipelines.node import Node, NodeError, NodeStatistics
 from pipelines.node_group import NodeGroup
+from pipelines.node_watch import NodeWatch
 from pipelines.nodes import EpisodeNode, ExecutionNode, MarketNode, PolicyNode, PortfolioNode, RewardNode, SignalNode
 from pipelines.pacer import Pacer
 from pipelines.prices import PriceSource, make_source
@@ -91,6 +92,7 @@ class Pipeline:
             routes.portfolio,
             routes.episode,
         )
+        self._watch = NodeWatch(self._groups, self._policies, recorder)
         self._started_at: float | None = None
         self._stopped_at: float | None = None
 
@@ -103,6 +105,7 @@ class Pipeline:
         self._started_at = time.monotonic()
         for group in self._groups:
             group.start()
+        self._watch.start()
         self._routes.episode.push_many([OpenEvent(slot) for slot in range(self.config.episodes.concurrent)])
 
     def wait(self, timeout_s: float | None = None) -> bool:
@@ -124,6 +127,7 @@ class Pipeline:
         for group in self._groups:
             if not group.stop(max(1.0, deadline - time.monotonic())):
                 logger.warning("pipeline: node %s did not stop in time", group.name)
+        self._watch.stop()
         self._stopped_at = time.monotonic()
         if self.run.failure is not None:
             raise self.run.failure

@@ -4,30 +4,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from monitoring.influx_config import InfluxConfig
-from monitoring.sink import MultiSink, NullSink, Sink
-from monitoring.store import EmbeddedStore
+from monitoring.recording import influx_beside, open_sink
+from monitoring.sink import Sink
 from pipelines.config import RecordingSection
 
+_WITHOUT_STORE = Path("runs/pipeline.sqlite")
+"""Where the store would be, for the spool that lies beside it."""
 
-def open_sink(recording: RecordingSection, spool_folder: Path) -> Sink:
+
+def open_recording(recording: RecordingSection) -> Sink:
     """Return the sink that the settings and the environment describe.
 
-    Args:
-        recording: Settings.
-        spool_folder: Where points wait for InfluxDB.
-
     Raises:
-        ValueError: The environment describes an InfluxDB incompletely.
-        ImportError: It describes one, and influxdb-client is not installed.
+        ValueError: The environment describes an InfluxDB incompletely, or influxdb-client is not installed.
+        OSError: The folder of points that wait for InfluxDB can't be made.
         sqlite3.Error: The store can't be opened.
     """
-    influx = InfluxConfig.from_environment(spool_folder) if recording.influx else None
-    sinks: list[Sink] = []
-    if recording.store is not None:
-        sinks.append(EmbeddedStore(recording.store))
-    if influx is not None:
-        from monitoring.influx import InfluxSink  # the only user of the optional influxdb-client
-
-        sinks.append(InfluxSink(influx))
-    return MultiSink(sinks) if sinks else NullSink()
+    influx = influx_beside(recording.store or _WITHOUT_STORE) if recording.influx else None
+    return open_sink(recording.store, influx)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
@@ -16,7 +15,7 @@ from pipelines.config import PipelineConfig
 from pipelines.features import FEATURES, OBSERVATION_LIMIT
 from pipelines.pipeline import Pipeline
 from pipelines.prices import PriceSource, make_source
-from pipelines.recording import open_sink
+from pipelines.recording import open_recording
 from pipelines.server_watch import ServerWatch
 from pipelines.stop_signals import StopSignals
 from policyserver.settings import SettingsError
@@ -68,20 +67,15 @@ def source_of(config: PipelineConfig) -> PriceSource:
         raise SettingsError("prices", "", str(error)) from error
 
 
-def spool_folder(config: PipelineConfig) -> Path:
-    """Return where points wait for InfluxDB: beside the store."""
-    return (config.recording.store or Path("runs/pipeline.sqlite")).with_name("influx-spool")
-
-
 @contextmanager
 def closing_sink(config: PipelineConfig) -> Iterator[Sink]:
     """Open the configured sinks, and store what they took when the block is left.
 
     Raises:
-        SettingsError: The environment describes an InfluxDB incompletely.
+        SettingsError: The environment describes an InfluxDB incompletely, or influxdb-client is not installed.
     """
     try:
-        sink = open_sink(config.recording, spool_folder(config))
+        sink = open_recording(config.recording)
     except ValueError as error:
         raise SettingsError("recording", "", str(error)) from error
     try:

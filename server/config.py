@@ -242,6 +242,8 @@ class MonitoringConfig:
     """File of the embedded store. Unset: `store.sqlite` in the run folder."""
     enabled: bool = True
     """Whether training iterations are recorded at all."""
+    influx: bool = True
+    """Whether they go to InfluxDB too, when the environment names one (INFLUXDB_V2_URL)."""
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,11 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from monitoring.influx_config import InfluxConfig
 from monitoring.points import Points
-from monitoring.sink import NullSink, Sink
-from policyserver.settings import dump_toml
+from monitoring.recording import influx_beside, open_sink
+from monitoring.sink import Sink
+from policyserver.settings import SettingsError, dump_toml
 
 from .algorithm import algorithm_config, cpu_tickets
 from .checkpoints import Checkpoint, CheckpointError, CheckpointStore
@@ -34,6 +36,8 @@ logger = logging.getLogger(__name__)
 
 _STOP_TIMEOUT_S = 6.0
 """Longest orderly end of the actors and of Ray; after it they are killed."""
+_SINK_CLOSE_S = 2.0
+"""Longest end of recording; what InfluxDB has not taken by then waits on disk for the next daemon."""
 _IDLE_PAUSE_S = 0.5
 """Pause after an iteration that returned at once without steps, e.g. because the serving actor is being restarted."""
 _ACTOR_ABSENCE_S = 60.0
@@ -60,7 +64,7 @@ class Daemon:
 
         Raises:
             InsecureListenError: If strangers could get in.
-            SettingsError: If RLlib doesn't take the configuration.
+            SettingsError: If RLlib doesn't take the configuration, or the environment describes an InfluxDB incompletely.
             AddressInUseError: If somebody else listens on the address.
             FolderInUseError: If another daemon has the run folder.
             CheckpointError: If the newest checkpoint doesn't fit the configuration.
@@ -69,6 +73,7 @@ class Daemon:
         config = self._config
         check_listen(config.listen)
         check_free(config.listen.address)
+        influx = self._influx()
         with contextlib.ExitStack() as ending:
             ending.enter_context(_restoring_signal_handlers())
             self._handle_signals()
@@ -82,8 +87,8 @@ class Daemon:
             self._link = DriverLink(ray_process.folder / "driver.sock")
             ending.callback(self._link.close)
             algorithm = self._start(ray_process, store, ending)
-            sink = self._open_sink()
-            ending.callback(sink.close, _STOP_TIMEOUT_S)
+            sink = self._open_sink(influx)
+            ending.callback(sink.close, _SINK_CLOSE_S)
             self._train_until_stopped(algorithm, store, sink)
             if self._progress != (self._saved.progress if self._saved else Progress()):
                 self._save(algorithm, store)
@@ -152,12 +157,16 @@ class Daemon:
         if self._link is not None and algorithm.config.num_env_runners and algorithm.env_runner is not None:
             self._link.offer(algorithm.env_runner.get_state())
 
-    def _open_sink(self) -> Sink:
-        if not self._config.monitoring.enabled:
-            return NullSink()
-        from monitoring.store import EmbeddedStore
+    def _influx(self) -> InfluxConfig | None:
+        """Read where InfluxDB is: before Ray starts, so that a wrong setting is refused at once."""
+        monitoring = self._config.monitoring
+        try:
+            return influx_beside(self._config.store_file) if monitoring.enabled and monitoring.influx else None
+        except ValueError as error:
+            raise SettingsError("monitoring", "", str(error)) from error
 
-        return EmbeddedStore(self._config.store_file)
+    def _open_sink(self, influx: InfluxConfig | None) -> Sink:
+        return open_sink(self._config.store_file if self._config.monitoring.enabled else None, influx)
 
     # --- training ---------------------------------------------------------------------------------------------------------------------
 
@@ -216,7 +225,7 @@ class Daemon:
         logger.info("%s", report)
         _of_serving(algorithm, lambda runner: runner.report_training(report), wait=False)
         tags = {"run": self._config.run_folder.resolve().name, "policy": self._config.algorithm.name, "worker": f"server-{os.getpid()}"}
-        sink.write(Points.one("train", tags, {name: value for name, value in dataclasses.asdict(report).items() if value is not None}))
+        sink.write(Points.one("train", tags, report.recorded))
 
     def _save(self, algorithm: Algorithm, store: CheckpointStore) -> None:
         self._saved = store.save(lambda folder: algorithm.save_to_path(str(folder)), self._progress)

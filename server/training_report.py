@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -56,6 +57,11 @@ class TrainingReport:
     """Folder of the newest checkpoint. Empty before the first."""
     staleness_mean: float
     """Mean over the iteration's steps of (version trained from - version that acted), policy versions."""
+
+    @property
+    def recorded(self) -> dict[str, Any]:
+        """Fields of the point that is recorded of the iteration: those that are known."""
+        return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
 
     @property
     def progress(self) -> Progress:

@@ -6,11 +6,13 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import NoReturn
 
 import pytest
 
 from tests.live_server import Serving, serving
+from tests.services import InfluxServer
 
 CARTPOLE = """
 [spaces.observation]
@@ -41,6 +43,15 @@ def missing_service() -> Callable[[str], NoReturn]:
         pytest.skip(reason)
 
     return missing
+
+
+@pytest.fixture
+def running_influx(tmp_path: Path, missing_service: Callable[[str], NoReturn]) -> Iterator[InfluxServer]:
+    """An InfluxDB that takes points."""
+    server = InfluxServer(tmp_path / "influx", missing_service)
+    server.start()
+    yield server
+    server.kill()
 
 
 @pytest.fixture(scope="session")

@@ -1,44 +1,31 @@
-"""A whole pipeline's records in a real InfluxDB and in the embedded store, against what the policy service heard."""
+"""A whole run in a real InfluxDB and in the embedded store, against what the policy service heard and what docs/metrics.md says."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from monitoring.reader import StoreReader
-from pipelines.config import EpisodesSection, PipelineConfig, RecordingSection
-from pipelines.pipeline import Pipeline
-from pipelines.recording import open_sink
-from tests.pipelines.policy_double import PolicyDouble
-from tests.services import InfluxServer, MissingService
+from monitoring.schema import MEASUREMENTS
+from pipelines.config import RecordingSection
+from pipelines.recording import open_recording
+from tests.recorded_run import record_run
+from tests.services import InfluxServer
 
 STEPS = 20_000
 WAIT_S = 60.0
 
 
-@pytest.fixture
-def influx(tmp_path: Path, missing_service: MissingService) -> Iterator[InfluxServer]:
-    server = InfluxServer(tmp_path / "influx", missing_service)
-    server.start()
-    yield server
-    server.kill()
-
-
-def test_twenty_thousand_steps_of_a_pipeline_arrive_once_each(
-    influx: InfluxServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_twenty_thousand_steps_of_a_run_arrive_once_each_with_every_documented_field(
+    running_influx: InfluxServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("INFLUXDB_V2_URL", influx.url)
+    monkeypatch.setenv("INFLUXDB_V2_URL", running_influx.url)
     monkeypatch.setenv("INFLUXDB_V2_BUCKET", "rl")
-    recording = RecordingSection(run="whole", store=tmp_path / "store.sqlite")
-    config = PipelineConfig(episodes=EpisodesSection(steps=STEPS), recording=recording)
-    service = PolicyDouble()
-    sink = open_sink(recording, tmp_path / "spool")
+    sink = open_recording(RecordingSection(run="whole", store=tmp_path / "store.sqlite"))
     try:
-        with Pipeline(config, service, sink).running() as pipeline:
-            assert pipeline.wait(WAIT_S)
+        pipeline, service = record_run(sink, "whole", STEPS)
         assert sink.flush(WAIT_S)
     finally:
         sink.close(WAIT_S)
@@ -50,8 +37,23 @@ def test_twenty_thousand_steps_of_a_pipeline_arrive_once_each(
     reader.close()
     assert ledger.steps == len(told)
     assert ledger.reward_sum == pytest.approx(pipeline.reward_sum, abs=1e-6)
-    (row,) = influx.query("SELECT COUNT(reward), SUM(reward) FROM step")
+    (row,) = running_influx.query("SELECT COUNT(reward), SUM(reward) FROM step")
     assert row["count"] == len(told)
     assert row["sum"] == pytest.approx(pipeline.reward_sum, abs=1e-6)
-    symbols = {row["symbol"] for row in influx.query("SELECT COUNT(reward) FROM step GROUP BY symbol")}
+    symbols = {row["symbol"] for row in running_influx.query("SELECT COUNT(reward) FROM step GROUP BY symbol")}
     assert symbols == set(pipeline.symbols)
+    check_that_the_documented_is_written(running_influx)
+
+
+def check_that_the_documented_is_written(influx: InfluxServer) -> None:
+    """Each measurement has its tags and fields and no others; a field that is not said to be unset anywhere is in every point."""
+    assert {row["name"] for row in influx.query("SHOW MEASUREMENTS")} == set(MEASUREMENTS)
+    for measurement in MEASUREMENTS.values():
+        name = measurement.name
+        kinds = {row["fieldKey"]: row["fieldType"] for row in influx.query(f'SHOW FIELD KEYS FROM "{name}"')}
+        assert kinds == {field: kind.value for field, kind in measurement.types.items()}, name
+        assert {row["tagKey"] for row in influx.query(f'SHOW TAG KEYS FROM "{name}"')} == set(measurement.tags), name
+        (row,) = influx.query(f'SELECT COUNT(*) FROM "{name}"')
+        counts = {key.removeprefix("count_"): count for key, count in row.items() if key != "time"}
+        always = {field.name for field in measurement.fields if not field.unset}
+        assert {counts[field] for field in always} == {max(counts.values())}, f"{name}: some points lack a field"

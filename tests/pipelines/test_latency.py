@@ -45,3 +45,14 @@ def test_durations_beyond_the_ends_are_counted_and_nothing_has_no_quantile() -> 
     histogram.add(1e9)
     assert histogram.count == 2
     assert histogram.max_s == 1e9
+
+
+def test_what_came_since_an_earlier_copy_is_apart_from_what_came_before() -> None:
+    histogram = LatencyHistogram()
+    histogram.add(1.0, 100)
+    earlier = LatencyHistogram.merged([histogram])
+    assert math.isnan(histogram.since(earlier).quantile_s(0.5))
+    histogram.add(0.001, 10)
+    newest = histogram.since(earlier)
+    assert newest.count == 10
+    assert newest.quantile_s(1.0) == pytest.approx(0.001, rel=0.01)

@@ -1,0 +1,41 @@
+"""Opens the sinks that a process records to: the embedded store, InfluxDB, both, or none."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+from monitoring.influx_config import InfluxConfig
+from monitoring.sink import MultiSink, NullSink, Sink
+from monitoring.store import EmbeddedStore
+
+
+def influx_beside(store: Path) -> InfluxConfig | None:
+    """Read which InfluxDB the environment names; None without one. Points for it wait on disk in a folder beside `store`.
+
+    Processes that record into the same store share that folder, so each delivers what another left behind.
+
+    Raises:
+        ValueError: a variable is missing or wrong, or influxdb-client is not installed.
+    """
+    config = InfluxConfig.from_environment(store.with_name("influx-spool"))
+    if config is not None and importlib.util.find_spec("influxdb_client") is None:
+        raise ValueError("INFLUXDB_V2_URL: expected influxdb-client to be installed, as it is set; install the extra `influx`, or unset it")
+    return config
+
+
+def open_sink(store: Path | None, influx: InfluxConfig | None) -> Sink:
+    """Open a sink into the store and InfluxDB, as far as they are given; the store comes first.
+
+    Raises:
+        OSError: the spool folder can't be made.
+        sqlite3.Error: the store can't be opened.
+    """
+    sinks: list[Sink] = []
+    if store is not None:
+        sinks.append(EmbeddedStore(store))
+    if influx is not None:
+        from monitoring.influx import InfluxSink  # the only user of the optional influxdb-client
+
+        sinks.append(InfluxSink(influx))
+    return MultiSink(sinks) if sinks else NullSink()

@@ -1,0 +1,49 @@
+"""Records the counters of a pipeline's nodes once a second, and how long actions took."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from monitoring.points import Points
+from pipelines.latency import LatencyHistogram
+from pipelines.node import Node
+from pipelines.node_group import NodeGroup
+from pipelines.nodes.policy_node import PolicyNode
+from pipelines.routes import Recorder
+
+_RECORD_S = 1.0
+"""Seconds from one point of each node to the next."""
+
+
+class NodeWatch(Node[Any]):
+    """Writes a point for each group of nodes; the last one when it is stopped."""
+
+    def __init__(self, groups: Sequence[NodeGroup[Any]], policies: Sequence[PolicyNode], recorder: Recorder) -> None:
+        """Watch `groups`, of which `policies` are those that ask for actions."""
+        super().__init__("node-watch", interval_s=_RECORD_S)
+        self._groups = groups
+        self._policies = policies
+        self._recorder = recorder
+        self._latency = LatencyHistogram()
+
+    def _process(self, batch: list[Any]) -> None:
+        nodes = [group.statistics() for group in self._groups]
+        columns: dict[str, Sequence[Any]] = {
+            name: [getattr(node, name) for node in nodes]
+            for name in ("threads", "processed", "queue_max", "overflowed", "failures", "restarts")
+        }
+        columns["waiting"] = [group.waiting for group in self._groups]
+        for name, value in self._actions().items():
+            columns[name] = [value if group.replicas[0] in self._policies else None for group in self._groups]
+        self._recorder.sink.write(Points("node", self._recorder.tags, columns, tag_columns={"node": [node.name for node in nodes]}))
+
+    def _actions(self) -> dict[str, float]:
+        """Return what only the policy nodes count; latencies are of the actions since the last call, NaN without any."""
+        latency = LatencyHistogram.merged(node.latency for node in self._policies)
+        newest, self._latency = latency.since(self._latency), latency
+        return {
+            "fallbacks": sum(node.fallbacks for node in self._policies),
+            "latency_p50_s": newest.quantile_s(0.5),
+            "latency_p99_s": newest.quantile_s(0.99),
+        }

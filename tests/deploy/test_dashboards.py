@@ -1,0 +1,201 @@
+"""Grafana's dashboards: well formed, what the generator writes, and every query answered by a real InfluxDB with a run in it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deploy.grafana.classic import COLUMNS
+from deploy.grafana.make_dashboards import FOLDER, rendered
+from monitoring.influx import InfluxSink
+from monitoring.influx_config import InfluxConfig
+from monitoring.schema import TAGS, measurement
+from pipelines.config import EpisodesSection, PipelineConfig, RecordingSection, ServerSection
+from pipelines.run import run_pipeline
+from pipelines.stop_signals import StopSignals
+from tests.live_server import serving
+from tests.recorded_run import record_run
+from tests.services import InfluxServer, MissingService
+
+ROOT = Path(__file__).parents[2]
+FILES = sorted((ROOT / FOLDER).glob("*.json"))
+DASHBOARDS = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in FILES}
+RUN = "20261121T032235Z-seed0"
+STEPS = 20_000
+
+COMMON_FUNCTIONS = {"count", "last", "max", "mean", "non_negative_derivative", "non_negative_difference", "percentile", "sum"}
+"""Functions that are used here and that InfluxDB 1, 2 and 3 have; not so INTEGRAL, SAMPLE, HOLT_WINTERS and the moving averages but one."""
+
+each_dashboard = pytest.mark.parametrize("name", DASHBOARDS)
+
+
+def panel_queries(dashboard: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    for panel in dashboard["panels"]:
+        for target in panel["targets"]:
+            yield f"{panel['title']} {target['refId']}", target["query"]
+
+
+def variables(dashboard: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {variable["name"]: variable for variable in dashboard["templating"]["list"]}
+
+
+# The files ---------------------------------------------------------------------------------------------------------------------------
+
+
+def test_the_files_are_what_the_generator_writes() -> None:
+    written = {path.name: path.read_text(encoding="utf-8") for path in FILES}
+    assert written == rendered(), "stale: run `make dashboards` and commit the result"
+    assert set(DASHBOARDS) == {"rewards", "learner", "serving", "pipelines"}
+
+
+def test_no_two_dashboards_share_a_uid_or_a_title() -> None:
+    for key in ("uid", "title"):
+        assert len({dashboard[key] for dashboard in DASHBOARDS.values()}) == len(DASHBOARDS)
+
+
+@each_dashboard
+def test_panels_are_numbered_and_lie_within_the_grid_without_overlap(name: str) -> None:
+    panels = DASHBOARDS[name]["panels"]
+    assert "id" not in DASHBOARDS[name], "that is the database's to give"
+    assert [panel["id"] for panel in panels] == list(range(1, len(panels) + 1))
+    assert len({panel["title"] for panel in panels}) == len(panels)
+    places = [panel["gridPos"] for panel in panels]
+    assert all(place["x"] >= 0 and place["x"] + place["w"] <= COLUMNS for place in places)
+    cells = [(place["x"] + dx, place["y"] + dy) for place in places for dx in range(place["w"]) for dy in range(place["h"])]
+    assert len(cells) == len(set(cells))
+
+
+@each_dashboard
+def test_everything_asks_the_data_source_that_the_reader_chose(name: str) -> None:
+    declared = variables(DASHBOARDS[name])
+    assert declared["datasource"]["type"] == "datasource"
+    assert declared["datasource"]["query"] == "influxdb"
+    asking = [
+        *(variable for variable in declared.values() if variable["type"] == "query"),
+        *DASHBOARDS[name]["panels"],
+        *(target for panel in DASHBOARDS[name]["panels"] for target in panel["targets"]),
+    ]
+    assert all(each["datasource"] == {"type": "influxdb", "uid": "${datasource}"} for each in asking)
+    assert "__inputs" not in DASHBOARDS[name]
+
+
+@each_dashboard
+def test_a_query_uses_declared_variables_and_what_all_influxdbs_have(name: str) -> None:
+    declared = variables(DASHBOARDS[name])
+    assert declared["run"]["multi"]
+    assert declared["run"]["includeAll"]
+    assert set(declared) <= {"datasource", *TAGS}
+    for title, query in panel_queries(DASHBOARDS[name]):
+        used = set(re.findall(r"\$(\w+)", query))
+        assert used <= {*declared, "timeFilter", "__interval"}, title
+        assert "timeFilter" in used, title
+        (source,) = re.findall(r'FROM "(\w+)"', query)
+        assert used >= {tag for tag in measurement(source).tags if tag in declared}, f"{title}: the reader's choice has no effect"
+        assert set(re.findall(r"(\w+)\(", query)) - {"time", "fill"} <= COMMON_FUNCTIONS, title
+
+
+@each_dashboard
+def test_the_series_of_a_panel_are_told_apart(name: str) -> None:
+    for panel in DASHBOARDS[name]["panels"]:
+        assert len({target["refId"] for target in panel["targets"]}) == len(panel["targets"])
+        aliases = [target["alias"] for target in panel["targets"]]
+        assert len(set(aliases)) == len(aliases), panel["title"]
+        for target in panel["targets"]:
+            grouped = set(re.findall(r'"(\w+)"', target["query"].partition("GROUP BY")[2]))
+            assert set(re.findall(r"\$tag_(\w+)", target["alias"])) == grouped, panel["title"]
+
+
+# Their queries -----------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def influx(tmp_path_factory: pytest.TempPathFactory, missing_service: MissingService) -> Iterator[InfluxServer]:
+    server = InfluxServer(tmp_path_factory.mktemp("influx"), missing_service)
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture(scope="module")
+def recorded(influx: InfluxServer, tmp_path_factory: pytest.TempPathFactory) -> InfluxServer:
+    """An InfluxDB with a run in it."""
+    sink = InfluxSink(InfluxConfig(url=influx.url, bucket=influx.bucket, spool_folder=tmp_path_factory.mktemp("spool")))
+    record_run(sink, RUN, STEPS)
+    assert sink.flush(60.0)
+    sink.close(10.0)
+    return influx
+
+
+def filled_in(query: str, chosen: dict[str, str]) -> str:
+    """Replace every variable as Grafana does: one that chooses a tag by the chosen value, or by its `allValue`."""
+    query = query.replace("$timeFilter", "time >= now() - 1h").replace("$__interval", "500ms")
+    for tag in TAGS:
+        query = query.replace(f"${tag}", re.escape(chosen[tag]) if tag in chosen else ".*")
+    assert "$" not in query.replace("$/", ""), query
+    return query
+
+
+def unanswered(influx: InfluxServer, name: str, chosen: dict[str, str]) -> list[str]:
+    """Execute every query of a dashboard; return the panels of which one had no value to show."""
+    return [
+        title
+        for title, query in panel_queries(DASHBOARDS[name])
+        if not any(
+            value is not None for row in influx.query(filled_in(query, chosen)) for key, value in row.items() if key not in {"time", *TAGS}
+        )
+    ]
+
+
+@each_dashboard
+def test_every_query_is_answered_for_all_runs_and_for_the_one_chosen(name: str, recorded: InfluxServer) -> None:
+    assert unanswered(recorded, name, {}) == []
+    assert unanswered(recorded, name, {"run": RUN, "policy": "PPO"}) == []
+
+
+@each_dashboard
+def test_a_choice_leaves_everything_else_out(name: str, recorded: InfluxServer) -> None:
+    for tag in set(variables(DASHBOARDS[name])) & set(TAGS):
+        everything = [title for title, query in panel_queries(DASHBOARDS[name]) if f"${tag}$" in query]
+        assert [title for title in unanswered(recorded, name, {tag: "nobody"}) if title in everything] == everything
+
+
+@each_dashboard
+def test_every_variable_lists_what_was_recorded(name: str, recorded: InfluxServer) -> None:
+    expected = {"run": {RUN}, "policy": {"PPO"}, "symbol": {"AAA", "BBB", "CCC", "DDD"}}
+    for tag, variable in variables(DASHBOARDS[name]).items():
+        if variable["type"] == "query":
+            assert {row["value"] for row in recorded.query(variable["query"])} == expected[tag]
+
+
+SMALL_SERVER = """
+[algorithm.training]
+train_batch_size_per_learner = 2000
+minibatch_size = 500
+num_epochs = 2
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_pipeline_and_its_policy_server_fill_every_panel(influx: InfluxServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INFLUXDB_V2_URL", influx.url)
+    monkeypatch.setenv("INFLUXDB_V2_BUCKET", influx.bucket)
+    monkeypatch.setenv("INFLUXDB_V2_TOKEN", "not-for-logs")
+    with serving(SMALL_SERVER, tmp_path) as server:
+        config = PipelineConfig(
+            server=ServerSection(address=server.address),
+            episodes=EpisodesSection(steps=STEPS, steps_waiting_limit=5_000),
+            recording=RecordingSection(run="run", policy="PPO", store=tmp_path / "run" / "store.sqlite"),
+        )
+        assert run_pipeline(config, StopSignals()).run.steps >= STEPS
+    chosen = {"run": "run", "policy": "PPO"}
+    assert [(name, title) for name in DASHBOARDS for title in unanswered(influx, name, chosen)] == []
+    iterations = influx.query("""SELECT iteration FROM train WHERE "run" = 'run'""")
+    assert [row["iteration"] for row in iterations] == list(range(1, len(iterations) + 1))
+    written = [path for path in tmp_path.rglob("*") if path.is_file() and b"not-for-logs" in path.read_bytes()]
+    assert not written, "the token lies somewhere"

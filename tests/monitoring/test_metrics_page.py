@@ -1,0 +1,11 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+from monitoring.metrics_page import PAGE, markdown
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_page_is_what_the_schema_says() -> None:
+    assert (ROOT / PAGE).read_text(encoding="utf-8") == markdown(), "stale: run `make dashboards` and commit the result"

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from monitoring.influx_config import InfluxConfig
+from monitoring.points import Points
+from monitoring.reader import StoreReader
+from monitoring.recording import influx_beside, open_sink
+from monitoring.sink import NullSink
+from tests.services import InfluxServer
+
+
+@pytest.fixture(autouse=True)
+def no_influx(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("INFLUXDB_V2_URL", raising=False)
+
+
+def test_points_go_to_the_store_and_to_the_influxdb_that_the_environment_names(
+    influx: InfluxServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    influx.start()
+    monkeypatch.setenv("INFLUXDB_V2_URL", influx.url)
+    monkeypatch.setenv("INFLUXDB_V2_BUCKET", influx.bucket)
+    store = tmp_path / "run" / "store.sqlite"
+    sink = open_sink(store, influx_beside(store))
+    sink.write(Points.one("train", {"run": "r"}, {"iteration": 7, "loss": 0.5}))
+    assert sink.flush(30.0)
+    sink.close(10.0)
+    assert (store.parent / "influx-spool").is_dir()
+    assert [row["iteration"] for row in influx.query("SELECT iteration, loss FROM train")] == [7]
+    reader = StoreReader(store)
+    assert [row["loss"] for row in reader.newest("train", "r")] == [0.5]
+    reader.close()
+
+
+def test_without_an_address_there_is_no_influxdb(tmp_path: Path) -> None:
+    store = tmp_path / "store.sqlite"
+    assert influx_beside(store) is None
+    assert isinstance(open_sink(None, None), NullSink)
+    sink = open_sink(store, None)
+    sink.close(5.0)
+    assert [path.name for path in tmp_path.glob("*spool*")] == []
+
+
+def test_an_influxdb_without_its_client_is_refused_with_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INFLUXDB_V2_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("INFLUXDB_V2_BUCKET", "b")
+    assert isinstance(influx_beside(tmp_path / "store.sqlite"), InfluxConfig)
+    monkeypatch.setitem(sys.modules, "influxdb_client", None)
+    with pytest.raises(ValueError, match=r"INFLUXDB_V2_URL: expected influxdb-client to be installed.*install the extra `influx`"):
+        influx_beside(tmp_path / "store.sqlite")

@@ -1,0 +1,90 @@
+"""A run whose every measurement is recorded by the code that records it in earnest; only the policy and the learner are doubles."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from client import ServerStats
+from monitoring.points import Points
+from monitoring.sink import Sink
+from pipelines.config import EpisodesSection, PipelineConfig, RecordingSection
+from pipelines.pipeline import Pipeline
+from pipelines.server_watch import ServerWatch
+from server.training_report import VERSIONS_BEHIND, Progress, training_report
+from tests.pipelines.policy_double import PolicyDouble
+
+_ITERATION_S = 0.25
+_END_S = 60.0
+
+
+class CountingDouble(PolicyDouble):
+    """Says about itself what a policy server says."""
+
+    def stats(self) -> ServerStats:
+        with self.lock:
+            heard = list(self.episodes.values())
+            rewards = [reward for each in heard for reward in each.rewards]
+            finished = [sum(each.rewards) for each in heard if each.ended]
+            return ServerStats(
+                boot_id="double",
+                uptime_s=1.0,
+                clients_connected=1,
+                episodes_open=len(self.open_episodes()),
+                episodes_started=len(heard),
+                episodes_finished=len(finished),
+                episodes_reaped=0,
+                actions=sum(len(each.actions) for each in heard),
+                rows_repeated=0,
+                rows_refused=0,
+                batches=sum(call == "get" for call, _ in self.calls),
+                reward_sum=sum(rewards),
+                steps_completed=len(rewards),
+                steps_handed_off=len(rewards),
+                steps_dropped=0,
+                steps_untrained=0,
+                steps_waiting=0,
+                weights_seq_no=self.weights_seq_no,
+                staleness_mean=0.0,
+                return_mean=sum(finished) / len(finished) if finished else None,
+                training=None,
+            )
+
+
+def record_run(sink: Sink, run: str, steps: int) -> tuple[Pipeline, CountingDouble]:
+    """Run a pipeline of `steps` steps to its end, while training iterations are recorded too; return it and its service."""
+    recording = RecordingSection(run=run, policy="PPO", store=None)
+    config = PipelineConfig(episodes=EpisodesSection(steps=steps), recording=recording)
+    service = CountingDouble()
+    pipeline = Pipeline(config, service, sink)
+    with pipeline.running(), _watched(service, pipeline, sink):
+        progress = Progress()
+        while not pipeline.wait(_ITERATION_S):
+            progress = _record_iteration(sink, run, progress)
+        assert pipeline.wait(_END_S)
+    return pipeline, service
+
+
+@contextmanager
+def _watched(service: CountingDouble, pipeline: Pipeline, sink: Sink) -> Iterator[None]:
+    watch = ServerWatch(service, pipeline.pacer, sink, pipeline.tags)
+    watch.start()
+    try:
+        yield
+    finally:
+        assert watch.stop()
+
+
+def _record_iteration(sink: Sink, run: str, before: Progress) -> Progress:
+    """Record what the daemon records of an RLlib result."""
+    result = {
+        "env_runners": {"num_env_steps_sampled": 400, "num_episodes": 2, "episode_return_mean": -1.5, VERSIONS_BEHIND: 200},
+        "learners": {
+            "default_policy": {"total_loss": 0.5, "mean_kl_loss": 0.01, "entropy": 1.0, "weights_seq_no": before.weights_seq_no + 1}
+        },
+    }
+    report = training_report(result, before, seconds=_ITERATION_S, learn_seconds=0.1, checkpoint=Path("runs/checkpoint-1"))
+    assert report is not None
+    sink.write(Points.one("train", {"run": run, "policy": "PPO", "worker": "server-1"}, report.recorded))
+    return report.progress
