@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from policyserver.listening import InsecureListenError
 from policyserver.settings import SettingsError, add_arguments, dump_toml, from_arguments, load
 
 from .config import ServerConfig
@@ -56,7 +57,7 @@ def serve(config: ServerConfig) -> int:
     from .checkpoints import CheckpointError
     from .daemon import Daemon, DaemonError
     from .folder_lock import FolderInUseError
-    from .fronts.listen_security import EXIT_INSECURE, InsecureListenError
+    from .fronts.listen_security import EXIT_INSECURE
 
     try:
         config.run_folder.mkdir(parents=True, exist_ok=True)

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import errno
 import hmac
-import os
 import socket
-import stat
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import Any
 
 import grpc
 import grpc.aio
 
-from policyserver.endpoints import is_local, parse_address
+from policyserver.endpoints import parse_address
+from policyserver.listening import check_protection, read_file, read_secret, read_token
 
 from ..config import ListenConfig
 
@@ -24,10 +22,6 @@ EXIT_INSECURE = 78
 _METADATA_KEY = "authorization"
 _WITHOUT_TOKEN = ("/grpc.health.v1.Health/",)
 """Methods that need no token: a load balancer asks them."""
-
-
-class InsecureListenError(ValueError):
-    """The configuration would let strangers in."""
 
 
 class AddressInUseError(OSError):
@@ -40,15 +34,8 @@ def check_listen(listen: ListenConfig) -> None:
     Raises:
         InsecureListenError: Names the missing settings.
     """
-    if is_local(parse_address(listen.address)):
-        needed: list[str] = []
-    else:
-        needed = [name for name in ("tls_certificate_file", "tls_key_file", "token_file") if getattr(listen, name) is None]
-    if needed:
-        raise InsecureListenError(
-            f"listen.address: {listen.address} can be reached from other machines, so {' and '.join(f'listen.{name}' for name in needed)} "
-            "must be given; without them only a loopback address or unix:PATH is allowed"
-        )
+    files = {f"listen.{name}": getattr(listen, name) for name in ("tls_certificate_file", "tls_key_file", "token_file")}
+    check_protection("listen.address", listen.address, files)
     server_credentials(listen)
     token(listen)
 
@@ -61,8 +48,8 @@ def server_credentials(listen: ListenConfig) -> grpc.ServerCredentials | None:
     """
     if listen.tls_certificate_file is None or listen.tls_key_file is None:
         return None
-    key = _secret(listen.tls_key_file, "listen.tls_key_file")
-    return grpc.ssl_server_credentials([(key, _read(listen.tls_certificate_file, "listen.tls_certificate_file"))])
+    key = read_secret(listen.tls_key_file, "listen.tls_key_file")
+    return grpc.ssl_server_credentials([(key, read_file(listen.tls_certificate_file, "listen.tls_certificate_file"))])
 
 
 def token(listen: ListenConfig) -> str | None:
@@ -71,12 +58,7 @@ def token(listen: ListenConfig) -> str | None:
     Raises:
         InsecureListenError: If the file can't be read, is empty, or others than its owner can read it.
     """
-    if listen.token_file is None:
-        return None
-    text = _secret(listen.token_file, "listen.token_file").decode("ascii", "replace").strip()
-    if len(text) < 16 or not text.isprintable() or "\ufffd" in text:
-        raise InsecureListenError(f"listen.token_file: expected at least 16 printable ASCII characters in {listen.token_file}")
-    return text
+    return None if listen.token_file is None else read_token(listen.token_file, "listen.token_file")
 
 
 def check_free(address: str) -> None:
@@ -142,18 +124,3 @@ def _refusing(handler: grpc.RpcMethodHandler[Any, Any]) -> grpc.RpcMethodHandler
         (True, True): grpc.stream_stream_rpc_method_handler,
     }[handler.request_streaming, handler.response_streaming]
     return make(refuse, handler.request_deserializer, handler.response_serializer)
-
-
-def _read(path: Path, key: str) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise InsecureListenError(f"{key}: expected a readable file, got {path}: {error.strerror}") from error
-
-
-def _secret(path: Path, key: str) -> bytes:
-    content = _read(path, key)
-    mode = stat.S_IMODE(os.stat(path).st_mode)
-    if mode & (stat.S_IRWXG | stat.S_IRWXO):
-        raise InsecureListenError(f"{key}: expected a file that its owner alone can read (mode 600), got mode {mode:o} on {path}")
-    return content

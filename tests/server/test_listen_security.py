@@ -13,8 +13,9 @@ import grpc.aio
 import pytest
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
+from policyserver.listening import InsecureListenError
 from server.config import ListenConfig
-from server.fronts.listen_security import AddressInUseError, InsecureListenError, TokenInterceptor, check_free, check_listen, token
+from server.fronts.listen_security import AddressInUseError, TokenInterceptor, check_free, check_listen, token
 
 TOKEN = "0123456789abcdef"
 
