@@ -18,6 +18,7 @@ TAGS = {
     "symbol": "traded symbol",
     "worker": "operating-system process that wrote the point; two that write at the same time must differ",
     "node": "node of a pipeline: market, execution, reward, signal, policy, portfolio, episode",
+    "sink": "where points go: EmbeddedStore, InfluxSink",
 }
 """Every tag and its meaning."""
 
@@ -113,6 +114,8 @@ EPISODE = Measurement(
         _float("random_return", "reward", "return of random actions, on the same prices and fees", _CUT),
         _float("profit", "fraction of initial equity", "equity at the end less equity at the start"),
         _float("costs", "fraction of initial equity", "fees and slippage paid"),
+        _float("turnover", "multiples of initial equity", "notional of all fills"),
+        _float("drawdown", "fraction of the highest equity", "largest fall of the equity below its highest value before"),
         _string("ended", "how it ended: terminated, truncated, lost, abandoned"),
         _integer("seed", "", "seed of the episode's prices"),
         _string("parameters", "parameters of the price process drawn for the episode, a JSON object"),
@@ -219,7 +222,20 @@ NODE = Measurement(
     ),
 )
 
-MEASUREMENTS = {measurement.name: measurement for measurement in (STEP, EPISODE, ORDER, REGRESSOR, TRAIN, SERVER, NODE)}
+SINK = Measurement(
+    "sink",
+    "counters of one sink of a pipeline, written once a second",
+    ("run", "policy", "process", "worker", "sink"),
+    (
+        _integer("accepted", "points", "points that the sink took"),
+        _integer("stored", "points", "points that reached the database"),
+        _integer("backlog", "points", "points that are on their way now"),
+        _integer("dropped", "points", "points refused, because too many were on their way"),
+        _integer("dead_lettered", "points", "points put aside, because the database can never take them"),
+    ),
+)
+
+MEASUREMENTS = {measurement.name: measurement for measurement in (STEP, EPISODE, ORDER, REGRESSOR, TRAIN, SERVER, NODE, SINK)}
 """Every measurement, by name."""
 
 

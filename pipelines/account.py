@@ -78,10 +78,12 @@ class Account:
     __slots__ = (
         "cash",
         "config",
+        "drawdown",
         "entry_equity",
         "equity",
         "fees",
         "fills",
+        "highest_equity",
         "marked_equity",
         "position",
         "price",
@@ -105,6 +107,10 @@ class Account:
         """cash + position * price, as of the last fill or mark."""
         self.marked_equity = config.initial_equity
         """Equity at the last mark: where the next reward starts."""
+        self.highest_equity = config.initial_equity
+        """Highest equity of all marks so far."""
+        self.drawdown = 0.0
+        """Largest fall of the equity below its highest value before, a fraction of that, over all marks so far."""
         self.entry_equity = config.initial_equity
         """Equity right after the last fill."""
         self.fees = 0.0
@@ -185,6 +191,8 @@ class Account:
         self.equity = self.cash + self.position * price
         reward = self.config.reward_scale * math.log(self._floored(self.equity) / self._floored(self.marked_equity))
         self.marked_equity = self.equity
+        self.highest_equity = max(self.highest_equity, self.equity)
+        self.drawdown = max(self.drawdown, 1.0 - self.equity / self.highest_equity)
         return reward
 
     def _floored(self, equity: float) -> float:

@@ -1,4 +1,4 @@
-"""Records the counters of a pipeline's nodes once a second, and how long actions took."""
+"""Records the counters of a pipeline's nodes and sinks once a second, and how long actions took."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from monitoring.points import Points
+from monitoring.sink_report import sink_points
 from pipelines.latency import LatencyHistogram
 from pipelines.node import Node
 from pipelines.node_group import NodeGroup
@@ -17,7 +18,7 @@ _RECORD_S = 1.0
 
 
 class NodeWatch(Node[Any]):
-    """Writes a point for each group of nodes; the last one when it is stopped."""
+    """Writes a point for each group of nodes and for each sink; the last ones when it is stopped."""
 
     def __init__(self, groups: Sequence[NodeGroup[Any]], policies: Sequence[PolicyNode], recorder: Recorder) -> None:
         """Watch `groups`, of which `policies` are those that ask for actions."""
@@ -37,6 +38,8 @@ class NodeWatch(Node[Any]):
         for name, value in self._actions().items():
             columns[name] = [value if group.replicas[0] in self._policies else None for group in self._groups]
         self._recorder.sink.write(Points("node", self._recorder.tags, columns, tag_columns={"node": [node.name for node in nodes]}))
+        if (counters := sink_points(self._recorder.sink, self._recorder.tags)) is not None:
+            self._recorder.sink.write(counters)
 
     def _actions(self) -> dict[str, float]:
         """Return what only the policy nodes count; latencies are of the actions since the last call, NaN without any."""

@@ -143,6 +143,8 @@ class EpisodeNode(Node[EndEvent | OpenEvent]):
             "length": [episode.steps for episode in episodes],
             "profit": [profit for profit, _ in money],
             "costs": [costs for _, costs in money],
+            "turnover": [episode.account.turnover / self._account.initial_equity for episode in episodes],
+            "drawdown": [episode.account.drawdown for episode in episodes],
             "ended": [ending for _, ending in endings],
             "seed": [self._seed] * len(episodes),
             "parameters": [json.dumps(episode.prices.parameters) for episode in episodes],
