@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import signal
 import sqlite3
@@ -11,6 +12,7 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
+from monitoring.page.listen import PageListen
 from monitoring.page.server import PageServer
 
 
@@ -20,35 +22,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     serve = commands.add_parser("serve", help="serve the live page of a store until interrupted")
     serve.add_argument("--store", type=Path, required=True, metavar="FILE", help="the run's store.sqlite")
-    serve.add_argument("--address", type=_address, default=("127.0.0.1", 9980), metavar="HOST:PORT", help="where; default 127.0.0.1:9980")
+    serve.add_argument("--address", default="127.0.0.1:9980", metavar="HOST:PORT", help="where; default 127.0.0.1:9980")
+    for name, what in (
+        ("tls_certificate_file", "certificate chain (PEM); needed, like the next two, on every address but loopback"),
+        ("tls_key_file", "the certificate's private key (PEM)"),
+        ("token_file", "the secret that viewers give as their password; readable by its owner alone, like the key"),
+    ):
+        serve.add_argument(f"--{name}", type=Path, metavar="FILE", help=what)
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    return _serve(options.store, *options.address)
+    return _serve(options)
 
 
-def _serve(store: Path, host: str, port: int) -> int:
+def _serve(options: argparse.Namespace) -> int:
     """Serve until SIGINT or SIGTERM."""
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    try:
-        page = PageServer(store, host, port)
-    except (OSError, ValueError, sqlite3.Error) as error:
-        sys.stderr.write(f"policy-monitor: {error}\n")
-        return 2
-    sys.stdout.write(f"page at {page.address}\n")
-    sys.stdout.flush()
-    stop.wait()
-    page.close()
+    with contextlib.ExitStack() as ending:
+        try:
+            listen = PageListen(options.address, options.tls_certificate_file, options.tls_key_file, options.token_file)
+            page = PageServer(listen, key="--address", prefix="--")
+            ending.callback(page.close)
+            page.start(options.store)
+        except (OSError, ValueError, sqlite3.Error) as error:
+            sys.stderr.write(f"policy-monitor: {error}\n")
+            return 2
+        sys.stdout.write(f"page at {page.address}\n")
+        sys.stdout.flush()
+        stop.wait()
     return 0
-
-
-def _address(text: str) -> tuple[str, int]:
-    """Read host:port."""
-    host, _, port = text.rpartition(":")
-    if not host or not port.isdecimal() or int(port) > 65535:
-        raise argparse.ArgumentTypeError(f"expected HOST:PORT such as 127.0.0.1:9980, received {text!r}")
-    return host.strip("[]"), int(port)
 
 
 if __name__ == "__main__":

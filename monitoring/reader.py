@@ -7,12 +7,16 @@ short one.
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from monitoring import tables
 from monitoring.schema import MEASUREMENTS
+
+_OUT_OF_ORDER_ROWS = 10_000
+"""How much later than its successors in time a row may have been written, in rows: sinks that retry, processes side by side."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,17 +130,51 @@ class StoreReader:
             ),
         )
 
-    def newest(self, measurement: str, run: str, limit: int = 12, after_id: int = 0) -> list[dict[str, Any]]:
-        """Read the newest rows of a run, newest first, at most `limit` and only those with an `id` above `after_id`.
+    def select(self, statement: str, parameters: Mapping[str, Any]) -> list[Any]:
+        """Execute a query of one's own; the rows as tuples."""
+        with self._lock:
+            return self._connection.execute(statement, parameters).fetchall()
+
+    def time_range_ns(self, run: str) -> tuple[int, int] | None:
+        """Read the times of a run's first and newest point, nanoseconds since 1970 (UTC); None where it has none."""
+        ends = [
+            # each by itself, for then it is found by the index
+            self._rows(f'SELECT {end}(time_ns) FROM "{name}" WHERE run = ?', run)[0][0]
+            for name in MEASUREMENTS
+            for end in ("MIN", "MAX")
+        ]
+        known = [time_ns for time_ns in ends if time_ns is not None]
+        return (min(known), max(known)) if known else None
+
+    def episode_tags(self, run: str) -> dict[str, list[str]]:
+        """List the values that the tags `symbol` and `policy` have in a run: of its episodes, and of its newest steps."""
+        values: dict[str, list[str]] = {}
+        for tag in ("symbol", "policy"):
+            newest = f'SELECT "{tag}" FROM step WHERE id > (SELECT MAX(id) FROM step) - {_OUT_OF_ORDER_ROWS} AND +run = :run'
+            rows = self.select(f'SELECT "{tag}" FROM episode WHERE +run = :run UNION {newest} ORDER BY 1', {"run": run})
+            values[tag] = [value for (value,) in rows]
+        return values
+
+    def id_before(self, measurement: str, run: str, time_ns: int) -> int:
+        """Read an id below those of all rows of a run from a time on. Rows come nearly in the order of their times, so it is close."""
+        first = f'SELECT id FROM "{measurement}" WHERE run = ? AND time_ns >= ? ORDER BY time_ns LIMIT 1'
+        ((found,),) = self._rows(f'SELECT COALESCE(({first}), (SELECT MAX(id) FROM "{measurement}"), 0)', run, time_ns)
+        return max(0, int(found) - _OUT_OF_ORDER_ROWS)
+
+    def newest(
+        self, measurement: str, run: str, limit: int = 12, after_id: int = 0, tags: Mapping[str, str] | None = None
+    ) -> list[dict[str, Any]]:
+        """Read the newest rows of a run that have `tags`, newest first, at most `limit` and only those with an `id` above `after_id`.
 
         Raises:
             ValueError: unknown measurement.
         """
         if measurement not in MEASUREMENTS:
             raise ValueError(f"measurement: expected one of {', '.join(MEASUREMENTS)}, received {measurement!r}")
-        statement = f'SELECT * FROM "{measurement}" WHERE id > ? AND +run = ? ORDER BY id DESC LIMIT ?'
+        only = "".join(f'AND "{tag}" = ? ' for tag in tags or {})
+        statement = f'SELECT * FROM "{measurement}" WHERE id > ? AND +run = ? {only}ORDER BY id DESC LIMIT ?'
         with self._lock:
-            cursor = self._connection.execute(statement, (after_id, run, limit))
+            cursor = self._connection.execute(statement, (after_id, run, *(tags or {}).values(), limit))
             names = [column[0] for column in cursor.description]
             return [dict(zip(names, row, strict=True)) for row in cursor]
 

@@ -69,8 +69,9 @@ def run_demo(options: DemoOptions, out: TextIO, stop: StopSignals) -> DemoResult
         server.start(on_serving=lambda: stop.put(_SERVING), on_death=stop.put)
         if (reason := stop.wait()) != _SERVING:
             raise StoppedEarlyError(f"{reason}: stopped before the policy server was ready")
-        page = PageServer(folder / STORE_FILE)
+        page = PageServer()
         stack.callback(page.close)
+        page.start(folder / STORE_FILE)
         say(f"live page: {page.address}")
         before = _recorded(folder)
         pipeline, watch, leaked, reason = _play(config, sink, out, page.address, stop)

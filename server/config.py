@@ -14,7 +14,8 @@ from typing import Any, Literal
 
 import gymnasium as gym
 
-from policyserver.endpoints import parse_address
+from monitoring.page.listen import PageListen, check_page_address
+from policyserver.endpoints import is_local, parse_address
 
 from .algorithm_defaults import DEFAULTS_BY_ALGORITHM
 from .policies.action_form import ActionForm, UnsupportedSpaceError
@@ -244,6 +245,16 @@ class MonitoringConfig:
     """Whether training iterations are recorded at all."""
     influx: bool = True
     """Whether they go to InfluxDB too, when the environment names one (INFLUXDB_V2_URL)."""
+    page: str | None = None
+    """HOST:PORT of the live page of the store, e.g. "127.0.0.1:9980". Unset: it is not served, so that no port is taken that nobody asked
+    for, and two servers on one machine do not meet at one. Beyond loopback it has `listen`'s certificate and key, and wants its token."""
+
+    def __post_init__(self) -> None:
+        if self.page is None:
+            return
+        check_page_address("page", self.page)
+        if not self.enabled:
+            raise ValueError("page: expected monitoring.enabled = true with it, for the page shows what is recorded")
 
 
 @dataclass(frozen=True)
@@ -284,6 +295,14 @@ class ServerConfig:
     def checkpoints_folder(self) -> Path:
         """Where checkpoints lie."""
         return self.checkpoints.folder or self.run_folder / "checkpoints"
+
+    @property
+    def page_listen(self) -> PageListen | None:
+        """Where the live page is served; None if it is not."""
+        page, listen = self.monitoring.page, self.listen
+        if page is None or is_local(parse_address(page)):
+            return PageListen(page) if page is not None else None
+        return PageListen(page, listen.tls_certificate_file, listen.tls_key_file, listen.token_file)
 
     @property
     def store_file(self) -> Path:

@@ -32,6 +32,8 @@ from .training_report import Progress, TrainingReport, restored_report, training
 if TYPE_CHECKING:
     from ray.rllib.algorithms.algorithm import Algorithm
 
+    from monitoring.page.server import PageServer
+
 logger = logging.getLogger(__name__)
 
 _STOP_TIMEOUT_S = 6.0
@@ -66,6 +68,7 @@ class Daemon:
             InsecureListenError: If strangers could get in.
             SettingsError: If RLlib doesn't take the configuration, or the environment describes an InfluxDB incompletely.
             AddressInUseError: If somebody else listens on the address.
+            OSError: If the live page's address can't be taken.
             FolderInUseError: If another daemon has the run folder.
             CheckpointError: If the newest checkpoint doesn't fit the configuration.
             DaemonError: If the serving actor doesn't start or come back, or training fails again and again.
@@ -75,6 +78,7 @@ class Daemon:
         check_free(config.listen.address)
         influx = self._influx()
         with contextlib.ExitStack() as ending:
+            page = self._take_page_address(ending)
             ending.enter_context(_restoring_signal_handlers())
             self._handle_signals()
             config.run_folder.mkdir(parents=True, exist_ok=True)
@@ -89,6 +93,9 @@ class Daemon:
             algorithm = self._start(ray_process, store, ending)
             sink = self._open_sink(influx)
             ending.callback(sink.close, _SINK_CLOSE_S)
+            if page is not None:
+                page.start(config.store_file)
+                logger.info("live page at %s", page.address)
             self._train_until_stopped(algorithm, store, sink)
             if self._progress != (self._saved.progress if self._saved else Progress()):
                 self._save(algorithm, store)
@@ -167,6 +174,17 @@ class Daemon:
 
     def _open_sink(self, influx: InfluxConfig | None) -> Sink:
         return open_sink(self._config.store_file if self._config.monitoring.enabled else None, influx)
+
+    def _take_page_address(self, ending: contextlib.ExitStack) -> PageServer | None:
+        """Take the live page's address before Ray starts, so that a wrong one, or one in use, is refused at once."""
+        listen = self._config.page_listen
+        if listen is None:
+            return None
+        from monitoring.page.server import PageServer  # with starlette and uvicorn, which a server without a page does without
+
+        page = PageServer(listen, key="monitoring.page", prefix="listen.")
+        ending.callback(page.close)
+        return page
 
     # --- training ---------------------------------------------------------------------------------------------------------------------
 

@@ -25,6 +25,10 @@ _FLAGS = (
 )
 
 
+TAB, ESCAPE, ARROW_LEFT = "\ue004", "\ue00c", "\ue012"
+"""Keys, as WebDriver writes them."""
+
+
 class Browser:
     """One browser window with a profile of its own. Whatever the page logs as an error is in `errors()`."""
 
@@ -47,6 +51,11 @@ class Browser:
     def script(self, body: str) -> Any:
         """Run a function's body in the page, and return what it returns."""
         return self._call("POST", "/execute/sync", {"script": body, "args": []})
+
+    def press(self, key: str) -> None:
+        """Press and release a key, on whatever has the focus."""
+        actions = [{"type": "keyDown", "value": key}, {"type": "keyUp", "value": key}]
+        self._call("POST", "/actions", {"actions": [{"type": "key", "id": "keyboard", "actions": actions}]})
 
     def errors(self) -> list[str]:
         """Read what the page logged as errors since the last call."""

@@ -1,77 +1,197 @@
-"""What the page shows of a store: sections, each read again only when its measurements have new points."""
+"""What the page shows of a store: sections, of which only what is new is read, and only what changed is sent."""
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from monitoring.page.buckets import Buckets
+from monitoring.page.finished_episodes import FinishedEpisodes
+from monitoring.page.running_episodes import RunningEpisodes
+from monitoring.page.sections import SECTIONS, Columns
+from monitoring.page.selection import Selection
 from monitoring.reader import StoreReader
+from monitoring.schema import MEASUREMENTS
 
 DECISIONS = 12
 """Newest decisions shown."""
 
-_MAX_READING_SHARE = 0.05
-"""Largest share of the time spent on reading one section: the slower its query, the rarer it is read."""
+_BUCKETS = 240
+"""Buckets that a range of time is cut into, at least; the whole run has up to twice as many."""
+
+_LEAST_WIDTH_S = 2
+"""Narrowest bucket, seconds: counters are recorded once a second, and each bucket should hold one at least."""
+
+_CHOICES_EVERY_S = 5.0
+"""Time from one look for new runs, symbols and policies to the next."""
+
+_MAX_READING_SHARE = 0.02
+"""Largest share of a core spent on one section after its first reading: the more it costs, the rarer it is read."""
+
+_NEWEST_ROWS = {"decisions": "step", "server": "server", "train": "train"}
+"""Sections that are the newest rows of a measurement."""
 
 
-def _newest(reader: StoreReader, measurement: str, run: str) -> dict[str, Any] | None:
-    rows = reader.newest(measurement, run, limit=1)
-    return rows[0] if rows else None
-
-
-@dataclass(frozen=True, slots=True)
-class _Section:
-    """One part of the page."""
+@dataclass(frozen=True)
+class _Curves:
+    """One section that is made of buckets."""
 
     name: str
-    measurement: str
-    """Measurement whose new points change the section."""
-    read: Callable[[StoreReader, str], Any]
-    """Reads the section's data of a run."""
-
-
-_SECTIONS = (
-    _Section("decisions", "step", lambda reader, run: reader.newest("step", run, limit=DECISIONS)),
-    _Section("server", "server", lambda reader, run: _newest(reader, "server", run)),
-    _Section("train", "train", lambda reader, run: _newest(reader, "train", run)),
-    _Section("returns", "episode", lambda reader, run: reader.returns(run)),
-    _Section("learner", "train", lambda reader, run: reader.learner(run)),
-    _Section("serving", "server", lambda reader, run: reader.serving(run)),
-)
+    buckets: Buckets | FinishedEpisodes
+    columns: Callable[[int], Columns]
+    """Returns its columns from a bucket on."""
 
 
 class Feed:
-    """Follows one run of a store for one viewer."""
+    """Follows a selection of a store for one viewer."""
 
-    def __init__(self, reader: StoreReader, run: str | None) -> None:
-        """Follow the named run, or else the newest one there is at the first point."""
+    def __init__(self, reader: StoreReader, selection: Selection) -> None:
+        """Follow the selected run, or else the one that is newest when the first point comes."""
         self._reader = reader
-        self._run = run
-        self._runs: list[str] | None = None
-        self._shown: dict[str, int] = {}
-        self._due: dict[str, float] = {}
+        self._selection = selection
+        self._choices: dict[str, Any] = {}
+        self._choices_due = 0.0
+        self._view: _View | None = None
 
     def news(self) -> Iterator[tuple[str, Any]]:
-        """Read the sections that changed since the last call, as (name, data); the first is `run`, the run followed and those there are."""
+        """Read what changed since the last call, as (section, data); first comes `choices`: what is selected and what could be."""
         newest_ids = self._reader.newest_ids()
-        if not self._runs:
-            runs = self._reader.runs()
-            self._run = self._run or next(iter(runs), None)
-            if runs != self._runs:
-                self._runs = runs
-                yield "run", {"run": self._run, "runs": runs}
-        if self._run is None:
-            return
-        for section in _SECTIONS:
-            if self._shown.get(section.name) != newest_ids[section.measurement] and self._is_due(section.name):
-                begun = time.monotonic()
-                data = section.read(self._reader, self._run)
-                self._shown[section.name] = newest_ids[section.measurement]
-                self._due[section.name] = begun + (time.monotonic() - begun) / _MAX_READING_SHARE
-                yield section.name, data
+        if time.monotonic() >= self._choices_due or self._view is None:
+            self._choices_due = time.monotonic() + _CHOICES_EVERY_S
+            if (choices := self._read_choices()) != self._choices:
+                self._choices = choices
+                yield "choices", choices
+        if self._view is None:
+            run = self._choices["run"]
+            times_ns = self._reader.time_range_ns(run) if run is not None else None
+            if times_ns is None:
+                return
+            self._view = _View(self._reader, self._selection, run, *times_ns)
+        yield from self._view.news(newest_ids)
 
-    def _is_due(self, section: str) -> bool:
-        """Whether enough time has passed since the section was read."""
-        return time.monotonic() >= self._due.get(section, 0.0)
+    def _read_choices(self) -> dict[str, Any]:
+        runs = self._reader.runs()
+        run = self._selection.run or self._choices.get("run") or next(iter(runs), None)
+        tags = self._reader.episode_tags(run) if run is not None else {"symbol": [], "policy": []}
+        return {"run": run, "runs": runs, "symbols": tags["symbol"], "policies": tags["policy"]}
+
+
+class _View:
+    """One run as it was selected."""
+
+    def __init__(self, reader: StoreReader, selection: Selection, run: str, first_ns: int, last_ns: int) -> None:
+        """Choose the width of the buckets; nothing is read yet."""
+        self._reader = reader
+        self._selection = selection
+        self._run = run
+        begin_ns = max(first_ns, last_ns - selection.range_s * 10**9) if selection.range_s else first_ns
+        length_ns = selection.range_s * 10**9 if selection.range_s else last_ns - first_ns
+        self._width_ns = _width_ns(length_ns)
+        self._length_ns = selection.range_s * 10**9 if selection.range_s else None
+        self._first_bucket = begin_ns // self._width_ns
+        self._newest_bucket = last_ns // self._width_ns
+        finished = FinishedEpisodes(selection, run, self._width_ns, begin_ns)
+        self._curves = [_Curves("episodes", finished, finished.columns)]
+        for section in SECTIONS:
+            buckets = Buckets(section.source, selection, run, self._width_ns, begin_ns)
+            self._curves.append(_Curves(section.name, buckets, _columns_of(buckets, section.columns)))
+        self._running = RunningEpisodes(selection, run)
+        self._seen: dict[str, object] = {}
+        self._due: dict[str, float] = {}
+
+    def news(self, newest_ids: dict[str, int]) -> Iterator[tuple[str, Any]]:
+        """Read and word what changed."""
+        for name, measurement in _NEWEST_ROWS.items():
+            if self._is_due(name, newest_ids[measurement]):
+                with self._timed(name, newest_ids[measurement]):
+                    rows = self._newest_rows(measurement)
+                yield name, rows
+        state = newest_ids["step"], newest_ids["episode"]
+        if self._is_due("running", state):
+            fresh = "running" not in self._seen
+            with self._timed("running", state):
+                changed = self._running.read(self._reader, newest_ids)
+                columns = _listed(self._running.columns()) if changed or fresh else None
+            if columns is not None:
+                yield "running", {"columns": columns}
+        for curves in self._curves:
+            upto = newest_ids[curves.buckets.measurement.name]
+            fresh = curves.name not in self._seen
+            if self._is_due(curves.name, upto):
+                with self._timed(curves.name, upto):
+                    first = curves.buckets.read(self._reader, upto)
+                    data = self._worded(curves, None if fresh else first) if fresh or first is not None else None
+                if data is not None:
+                    yield curves.name, data
+        yield from self._keep_the_number_of_buckets()
+
+    def _newest_rows(self, measurement: str) -> list[dict[str, Any]]:
+        limit = DECISIONS if measurement == "step" else 1
+        return self._reader.newest(measurement, self._run, limit, tags=self._selection.tags(MEASUREMENTS[measurement]))
+
+    def _worded(self, curves: _Curves, since: int | None) -> dict[str, Any]:
+        """Word a section from a bucket on, or whole."""
+        newest = curves.buckets.newest
+        self._newest_bucket = max(self._newest_bucket, newest if newest is not None else 0)
+        columns = curves.columns(self._first_bucket if since is None else since)
+        begin = self._first_bucket * self._width_ns * 1e-9
+        return {"from_s": None if since is None else since * self._width_ns * 1e-9, "begin_s": begin, "columns": _listed(columns)}
+
+    def _keep_the_number_of_buckets(self) -> Iterator[tuple[str, Any]]:
+        """Let the range move on with the run; for the whole run, let buckets grow with it, and word every section anew."""
+        if self._length_ns is not None:
+            self._first_bucket = max(self._first_bucket, self._newest_bucket - self._length_ns // self._width_ns)
+            for curves in self._curves:
+                curves.buckets.forget(self._first_bucket)
+        elif self._newest_bucket - self._first_bucket >= 2 * _BUCKETS:
+            self._width_ns *= 2
+            self._first_bucket //= 2
+            self._newest_bucket //= 2
+            for curves in self._curves:
+                curves.buckets.coarsen()
+                yield curves.name, self._worded(curves, None)
+
+    def _is_due(self, section: str, state: object) -> bool:
+        """Whether the store has news for a section, and enough time has passed since it was read."""
+        return self._seen.get(section) != state and time.monotonic() >= self._due.get(section, 0.0)
+
+    @contextmanager
+    def _timed(self, section: str, state: object) -> Iterator[None]:
+        """Note what is read in the block, and by the time that it takes the processor when it may be read again."""
+        first = section not in self._seen
+        self._seen[section] = state
+        begun = time.thread_time()
+        yield
+        pause = 0.0 if first else (time.thread_time() - begun) / _MAX_READING_SHARE
+        self._due[section] = time.monotonic() + pause
+
+
+def _columns_of(buckets: Buckets, columns: Callable[[Any], Columns]) -> Callable[[int], Columns]:
+    """Return what makes the columns of a section from a bucket on."""
+
+    def since(first: int) -> Columns:
+        table = buckets.since(first)
+        return {"time_s": table.time_s} | columns(table)
+
+    return since
+
+
+def _width_ns(length_ns: int) -> int:
+    """Return the width of the buckets for a length of time: the narrowest, doubled as often as needed."""
+    width_ns = _LEAST_WIDTH_S * 10**9
+    while length_ns >= width_ns * 2 * _BUCKETS:
+        width_ns *= 2
+    return width_ns
+
+
+def _listed(columns: Columns) -> dict[str, list[float | None]]:
+    """Turn columns into what JSON can say: six digits, and null for NaN; times keep all their digits."""
+    return {name: column.tolist() if name == "time_s" else [_short(value) for value in column.tolist()] for name, column in columns.items()}
+
+
+def _short(value: float) -> float | None:
+    return float(f"{value:.6g}") if math.isfinite(value) else None

@@ -1,28 +1,31 @@
-"""The page's web server: static files, and one stream of server-sent events for each viewer. Read-only, loopback only."""
+"""The page's web server: static files, and one stream of server-sent events for each viewer. Read-only."""
 
 from __future__ import annotations
 
 import asyncio
-import ipaddress
+import contextlib
 import json
 import logging
-import socket
 import sqlite3
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import uvicorn
 from starlette.applications import Starlette
-from starlette.concurrency import run_in_threadpool
+from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
+from monitoring import tables
 from monitoring.page.feed import Feed
+from monitoring.page.listen import LOOPBACK_NAMES, PageListen
+from monitoring.page.selection import Selection
+from monitoring.page.token_gate import TokenGate
 from monitoring.reader import StoreReader
 
 logger = logging.getLogger(__name__)
@@ -30,44 +33,69 @@ logger = logging.getLogger(__name__)
 UPDATE_INTERVAL_S = 0.25
 """Time between looks for new points, for each viewer. SQLite tells nobody that another process wrote, so this is asked; a look is cheap."""
 
+MAX_CONNECTIONS = 64
+"""Viewers at a time, and other open connections; one more is answered with 503."""
+
 _KEEPALIVE_LOOKS = 40
 """Looks without news after which a comment is sent, so that a viewer who is gone is noticed."""
 
 _STATIC = Path(__file__).parent / "static"
 
-_HEADERS = {"Cache-Control": "no-cache", "X-Content-Type-Options": "nosniff", "Content-Security-Policy": "default-src 'self'"}
+_HEADERS = {
+    "Cache-Control": "no-cache",
+    "Content-Security-Policy": "default-src 'self'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
 
 
 class PageServer:
     """Serves the page of one store from a thread of its own."""
 
-    def __init__(self, store: Path, host: str = "127.0.0.1", port: int = 0) -> None:
-        """Open the store, bind the port (0: any free one) and serve.
+    def __init__(self, listen: PageListen | None = None, *, key: str = "address", prefix: str = "") -> None:
+        """Take the address; whoever connects waits until `start`.
+
+        Args:
+            listen: Where, and how protected; default: any free port of the loopback.
+            key: The address's setting, for errors.
+            prefix: What the names of the other settings of `listen` begin with, for errors.
+
+        Raises:
+            InsecureListenError: the page could be seen by strangers.
+            OSError: the address can't be taken, in most cases because another process has it.
+        """
+        self._listen = listen or PageListen()
+        self._token = self._listen.token(key, prefix)
+        self._socket = self._listen.bind(key)
+        host, port = self._socket.getsockname()[:2]
+        scheme = "https" if self._listen.tls_certificate_file is not None else "http"
+        self.address = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+        """The page's address."""
+        self._reader: StoreReader | None = None
+        self._server: uvicorn.Server | None = None
+        self._thread: threading.Thread | None = None
+
+    def start(self, store: Path) -> None:
+        """Serve the page of a store.
 
         Raises:
             FileNotFoundError: there is no such store.
-            ValueError: the host is not of the loopback.
-            OSError: the port is in use.
+            sqlite3.Error: it is none.
         """
-        if not _is_loopback(host):
-            raise ValueError(f"host: expected an address of the loopback, for the page is open to all who reach it; received {host!r}")
+        _bring_up_to_date(store)
         self._reader = StoreReader(store)
-        try:
-            self._socket = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-        except OSError:
-            self._reader.close()
-            raise
-        shown_host = f"[{host}]" if ":" in host else host
-        self.address = f"http://{shown_host}:{self._socket.getsockname()[1]}"
-        """The page's address."""
+        certificate, key = self._listen.tls_certificate_file, self._listen.tls_key_file
         config = uvicorn.Config(
-            _application(self._reader, lambda: self._server.should_exit),
+            _application(self._reader, self._token, lambda: self._server is None or self._server.should_exit),
             log_config=None,
             access_log=False,
             lifespan="off",
             ws="none",
             server_header=False,
+            limit_concurrency=MAX_CONNECTIONS,
             timeout_graceful_shutdown=2,
+            ssl_certfile=certificate,
+            ssl_keyfile=key,
         )
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._socket]}, name="page", daemon=True)
@@ -75,32 +103,38 @@ class PageServer:
 
     def close(self) -> None:
         """Stop serving. Closing again does nothing."""
-        self._server.should_exit = True
-        self._thread.join()
+        if self._server is not None:
+            self._server.should_exit = True
+        if self._thread is not None:
+            self._thread.join()
         self._socket.close()
-        self._reader.close()
+        if self._reader is not None:
+            self._reader.close()
 
 
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+def _bring_up_to_date(store: Path) -> None:
+    """Give a store that an older version recorded the tables and columns that it lacks; a file that can't be written stays as it is."""
+    tables.connect(store, read_only=True).close()  # which refuses one that is not there, instead of making it
+    with contextlib.closing(tables.connect(store)) as connection, contextlib.suppress(sqlite3.OperationalError):
+        tables.create(connection)
 
 
-def _application(reader: StoreReader, is_closing: Callable[[], bool]) -> Starlette:
+def _application(reader: StoreReader, token: str | None, is_closing: Callable[[], bool]) -> Starlette:
     """Put the routes together."""
 
     async def index(request: Request) -> Response:
         return Response((_STATIC / "index.html").read_bytes(), media_type="text/html; charset=utf-8", headers=_HEADERS)
 
     async def snapshot(request: Request) -> Response:
-        feed = Feed(reader, request.query_params.get("run"))
+        feed = Feed(reader, Selection.from_query(request.query_params))
         return JSONResponse(await run_in_threadpool(lambda: dict(feed.news())), headers=_HEADERS)
 
     async def events(request: Request) -> Response:
-        feed = Feed(reader, request.query_params.get("run"))
+        feed = Feed(reader, Selection.from_query(request.query_params))
         return StreamingResponse(_stream(feed, is_closing), media_type="text/event-stream", headers=_HEADERS)
+
+    async def refuse(_: Request, error: Exception) -> Response:
+        return PlainTextResponse(f"{error}\n", 400)
 
     routes = [
         Route("/", index),
@@ -108,28 +142,28 @@ def _application(reader: StoreReader, is_closing: Callable[[], bool]) -> Starlet
         Route("/events", events),
         Mount("/static", StaticFiles(directory=_STATIC)),
     ]
-    # Only the names of the loopback: else a foreign page whose name was made to resolve to 127.0.0.1 could read this one.
-    hosts = Middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost", "[::1]"])
-    return Starlette(routes=routes, middleware=[hosts])
+    guard = Middleware(TrustedHostMiddleware, allowed_hosts=LOOPBACK_NAMES) if token is None else Middleware(TokenGate, token=token)
+    return Starlette(routes=routes, middleware=[guard], exception_handlers={ValueError: refuse})
 
 
 async def _stream(feed: Feed, is_closing: Callable[[], bool]) -> AsyncIterator[str]:
-    """Word the feed's news as server-sent events until the viewer leaves or the server closes."""
-    looks_without_news = 0
+    """Word the feed's news as server-sent events, each as soon as it is read, until the viewer leaves or the server closes."""
+    quiet_looks = 0
     while not is_closing():
+        quiet_looks += 1
         try:
-            news = await run_in_threadpool(lambda: [(name, _json(data)) for name, data in feed.news()])
+            async for event in iterate_in_threadpool(_worded(feed)):
+                yield event
+                quiet_looks = 0
         except sqlite3.Error as error:
             logger.error("the page cannot read the store: %s", error)
             return
-        for name, data in news:
-            yield f"event: {name}\ndata: {data}\n\n"
-        looks_without_news = 0 if news else looks_without_news + 1
-        if looks_without_news == _KEEPALIVE_LOOKS:
-            looks_without_news = 0
+        if quiet_looks == _KEEPALIVE_LOOKS:
+            quiet_looks = 0
             yield ": nothing new\n\n"
         await asyncio.sleep(UPDATE_INTERVAL_S)
 
 
-def _json(data: object) -> str:
-    return json.dumps(data, allow_nan=False, separators=(",", ":"))
+def _worded(feed: Feed) -> Iterator[str]:
+    for section, data in feed.news():
+        yield f"event: {section}\ndata: {json.dumps(data, allow_nan=False, separators=(',', ':'))}\n\n"

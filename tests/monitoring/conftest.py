@@ -1,4 +1,4 @@
-"""Fixtures: a running InfluxDB."""
+"""Fixtures: an InfluxDB, a store with a run in it, its page, a browser."""
 
 from __future__ import annotations
 
@@ -7,6 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from monitoring.page.server import PageServer
+from monitoring.store import EmbeddedStore, StoreConfig
+from tests.browser import Browser
+from tests.monitoring.filled_store import FilledRun, fill
+from tests.monitoring.page_harness import serve
 from tests.services import InfluxServer, MissingService
 
 
@@ -16,3 +21,29 @@ def influx(tmp_path: Path, missing_service: MissingService) -> Iterator[InfluxSe
     server = InfluxServer(tmp_path / "influx", missing_service)
     yield server
     server.kill()
+
+
+@pytest.fixture
+def page_store(tmp_path: Path) -> Iterator[EmbeddedStore]:
+    """A store with the last minute of `run-1`: 64 episodes that ended, and 64 that have reached bar 39. Room for more."""
+    path = tmp_path / "store.sqlite"
+    fill(path, FilledRun("run-1"), steps=64 * 240)
+    store = EmbeddedStore(path, StoreConfig(commit_interval_s=0.05))
+    yield store
+    store.close(5.0)
+
+
+@pytest.fixture
+def page(page_store: EmbeddedStore) -> Iterator[PageServer]:
+    """The store's page."""
+    page = serve(page_store.path)
+    yield page
+    page.close()
+
+
+@pytest.fixture
+def browser(tmp_path: Path, missing_service: MissingService) -> Iterator[Browser]:
+    """A browser."""
+    browser = Browser(tmp_path / "profile", missing_service)
+    yield browser
+    browser.close()

@@ -1,139 +1,111 @@
-"""The live page: what it serves, and that a real browser draws it and keeps it up to date."""
+"""The live page: what it serves, to whom, and how it begins and ends. What a browser makes of it: test_page_in_browser.py."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
-import urllib.error
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
+from monitoring.page.listen import PageListen
 from monitoring.page.server import PageServer
-from monitoring.points import Points
 from monitoring.store import EmbeddedStore, StoreConfig
-from tests.browser import Browser
-from tests.services import MissingService, wait_until
-
-RUN = {"run": "run-1", "policy": "p", "worker": "w"}
+from tests.monitoring.filled_store import SYMBOLS, FilledRun, fill
+from tests.monitoring.page_harness import get, serve, step
 
 
-def get(url: str, host: str | None = None) -> tuple[int, bytes]:
-    request = urllib.request.Request(url, headers={"Host": host} if host else {})
-    try:
-        with urllib.request.urlopen(request, timeout=10.0) as response:
-            return response.status, response.read()
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code, error.read()
-
-
-def step(bar: int, action: int = 2, reward: float = 0.5) -> Points:
-    fields: dict[str, Any] = {"episode": f"episode-{bar // 10}", "bar": bar, "price": 101.25, "prediction": 0.001, "action": action}
-    return Points.one("step", RUN | {"process": "ou", "symbol": "AAA"}, fields | {"position": 10.0, "equity": 1e4, "reward": reward})
-
-
-def episodes(returns: np.ndarray) -> Points:
-    count = len(returns)
-    columns = {"return": returns, "no_trade_return": np.zeros(count), "random_return": np.full(count, -1.0)}
-    return Points("episode", RUN | {"process": "ou"}, columns, time.time_ns() - np.arange(count)[::-1] * 1_000_000_000)
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[EmbeddedStore]:
-    """A store with a little of everything."""
-    store = EmbeddedStore(tmp_path / "store.sqlite", StoreConfig(commit_interval_s=0.05))
-    for bar in range(30):
-        store.write(step(bar))
-    store.write(episodes(np.linspace(0.0, 1.0, 50)))
-    for number in range(1, 6):
-        train = {"iteration": number, "loss": 1.0 / number, "kl": 0.01, "entropy": 1.0, "weights_seq_no": number}
-        server = {
-            "boot_id": "b",
-            "actions": 100 * number,
-            "episodes_open": 64,
-            "steps_completed": 1234 + number,
-            "steps_waiting": 10 * number,
-        }
-        store.write(Points.one("train", RUN, train))
-        store.write(Points.one("server", RUN, server | {"staleness_mean": 1.0}))
-    assert store.flush(10.0)
-    yield store
-    store.close(5.0)
-
-
-@pytest.fixture
-def page(store: EmbeddedStore) -> Iterator[PageServer]:
-    """The store's page."""
-    page = PageServer(store.path)
-    yield page
-    page.close()
-
-
-@pytest.fixture
-def browser(tmp_path: Path, missing_service: MissingService) -> Iterator[Browser]:
-    """A browser."""
-    browser = Browser(tmp_path / "profile", missing_service)
-    yield browser
-    browser.close()
+def snapshot(page: PageServer, query: str = "") -> dict[str, Any]:
+    status, body = get(f"{page.address}/snapshot{query}")
+    assert status == 200
+    return dict(json.loads(body))
 
 
 def test_the_snapshot_has_every_section_of_the_run(page: PageServer) -> None:
-    status, body = get(f"{page.address}/snapshot")
-    assert status == 200
-    sections = json.loads(body)
-    assert sections["run"] == {"run": "run-1", "runs": ["run-1"]}
-    assert [row["bar"] for row in sections["decisions"]] == list(range(29, 17, -1))
-    assert sections["server"]["steps_completed"] == 1239
-    assert sections["train"]["iteration"] == 5
-    assert sum(sections["returns"]["episodes"]) == 50
-    assert sections["learner"]["weights_seq_no"] == [1, 2, 3, 4, 5]
-    assert len(sections["serving"]["actions_per_s"]) == 5
-    assert json.loads(get(f"{page.address}/snapshot?run=another")[1])["decisions"] == []
+    sections = snapshot(page)
+    assert sections["choices"] == {"run": "run-1", "runs": ["run-1"], "symbols": list(SYMBOLS), "policies": ["PPO"]}
+    assert [row["bar"] for row in sections["decisions"]] == [39] * 12
+    assert sections["server"][0]["episodes_open"] == 64
+    assert sections["train"][0]["iteration"] == 60
+    episodes = sections["episodes"]["columns"]
+    assert sum(episodes["episodes"]) == 64
+    assert max(episodes["return_p05"]) < max(episodes["return_p50"]) < max(episodes["return_p95"])
+    assert sections["running"]["columns"]["bar"] == list(range(40))
+    for name in ("steps", "learner", "regressor", "serving", "pipeline", "sink"):
+        for column, values in sections[name]["columns"].items():
+            assert len(values) >= 29, name
+            assert any(value is not None for value in values), f"{name}.{column}"
+
+
+def test_a_selection_shows_what_is_selected_alone(page: PageServer) -> None:
+    assert snapshot(page, "?run=another")["choices"]["run"] == "another"
+    one = snapshot(page, "?symbol=BBB")
+    assert {row["symbol"] for row in one["decisions"]} == {"BBB"}
+    assert set(one["running"]["columns"]["episodes"]) == {16}
+    assert snapshot(page, "?policy=DQN")["decisions"] == []
+    part = snapshot(page, "?range=20")["steps"]
+    assert part["columns"]["time_s"][-1] - part["begin_s"] < 24
+    assert len(part["columns"]["time_s"]) < len(snapshot(page)["steps"]["columns"]["time_s"]) / 2
+
+
+@pytest.mark.parametrize("wrong", ["0", "-5", "1.5", "soon", "1" * 12])
+def test_a_range_that_is_none_is_refused(page: PageServer, wrong: str) -> None:
+    status, body = get(f"{page.address}/snapshot?range={wrong}")
+    assert status == 400
+    assert b"expected a whole number of seconds" in body
 
 
 def test_everything_the_page_needs_comes_from_the_page(page: PageServer) -> None:
     html = get(f"{page.address}/")[1].decode()
     assert "http://" not in html
     assert "https://" not in html
-    for path in ("uplot/uPlot.iife.min.js", "uplot/uPlot.min.css", "uplot/LICENSE", "page.css", "charts.js", "page.js", "icon.svg"):
+    for path in ("uplot/uPlot.iife.min.js", "uplot/uPlot.min.css", "uplot/LICENSE", "page.css", "theme.js", "page.js", "icon.svg"):
         assert get(f"{page.address}/static/{path}")[0] == 200, path
     assert get(f"{page.address}/static/../server.py")[0] == 404
 
 
 def test_a_name_that_is_not_the_loopbacks_is_refused(page: PageServer) -> None:
-    assert get(f"{page.address}/snapshot", host="evil.example")[0] == 400
-    assert get(f"{page.address}/snapshot", host="localhost")[0] == 200
+    assert get(f"{page.address}/snapshot", {"Host": "evil.example"})[0] == 400
+    assert get(f"{page.address}/snapshot", {"Host": "localhost"})[0] == 200
 
 
-def test_an_address_beyond_the_loopback_is_refused(store: EmbeddedStore) -> None:
-    with pytest.raises(ValueError, match=r"received '0\.0\.0\.0'"):
-        PageServer(store.path, "0.0.0.0")
+def test_a_port_in_use_is_an_error_that_names_the_setting(page: PageServer) -> None:
+    with pytest.raises(OSError, match=r"monitoring.page: 127.0.0.1:\d+ can't be had: Address already in use; stop the process"):
+        PageServer(PageListen(page.address.removeprefix("http://")), key="monitoring.page")
 
 
-def test_a_port_in_use_is_an_error(page: PageServer, store: EmbeddedStore) -> None:
-    with pytest.raises(OSError, match="in use"):
-        PageServer(store.path, port=int(page.address.rpartition(":")[2]))
+def test_a_store_of_an_older_version_is_shown(tmp_path: Path) -> None:
+    path = tmp_path / "store.sqlite"
+    fill(path, FilledRun("old"), steps=64 * 210)
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("DROP TABLE sink")
+        connection.execute("ALTER TABLE episode DROP COLUMN drawdown")
+    page = serve(path)
+    sections = snapshot(page)
+    page.close()
+    assert sections["sink"]["columns"]["time_s"] == []
+    assert set(sections["episodes"]["columns"]["drawdown"]) == {None}
+    assert sum(sections["episodes"]["columns"]["episodes"]) == 64
 
 
 def test_a_store_that_is_still_empty_is_served_and_its_first_points_shown(tmp_path: Path) -> None:
     store = EmbeddedStore(tmp_path / "empty.sqlite", StoreConfig(commit_interval_s=0.01))
-    page = PageServer(store.path)
+    page = serve(store.path)
     with urllib.request.urlopen(f"{page.address}/events", timeout=10.0) as events:
-        assert events.readline() == b"event: run\n"
-        assert json.loads(events.readline().removeprefix(b"data: ")) == {"run": None, "runs": []}
+        assert events.readline() == b"event: choices\n"
+        assert json.loads(events.readline().removeprefix(b"data: ")) == {"run": None, "runs": [], "symbols": [], "policies": []}
         store.write(step(7))
         lines = iter(events.readline, b"")
-        assert next(line for line in lines if b"run-1" in line)
+        assert next(line for line in lines if b'"run":"run-1"' in line)
         assert json.loads(next(line for line in lines if line.startswith(b"data: ["))[6:])[0]["bar"] == 7
         begun = time.monotonic()
         page.close()
@@ -143,47 +115,8 @@ def test_a_store_that_is_still_empty_is_served_and_its_first_points_shown(tmp_pa
     store.close(5.0)
 
 
-def test_the_browser_draws_every_panel_without_an_error(page: PageServer, browser: Browser) -> None:
-    browser.open(page.address)
-    wait_until(lambda: browser.script("return document.querySelectorAll('#decisions tr').length == 12"), "twelve decisions")
-    wait_until(lambda: browser.script("return document.querySelectorAll('canvas').length") == 9, "nine charts")
-    painted = """
-        const bytes = (canvas) => canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
-        return [...document.querySelectorAll("canvas")].map((canvas) => bytes(canvas).filter((byte) => byte).length);
-    """
-    wait_until(lambda: min(browser.script(painted)) > 100, "each chart to have pixels")
-    assert browser.script("return document.querySelectorAll('.chart.empty').length") == 0
-    text = browser.script("return document.body.innerText")
-    assert "1,239" in text
-    assert "live" in text
-    assert browser.script("return document.title") == "run-1 · Policy server"
-    assert browser.errors() == []
-
-
-def test_the_browser_shows_new_points_as_they_come_and_after_the_server_was_restarted(store: EmbeddedStore, browser: Browser) -> None:
-    newest = "return document.querySelector('#decisions tr')?.innerText"
-    page = PageServer(store.path)
-    browser.open(page.address)
-    wait_until(lambda: "episode-2" in (browser.script(newest) or ""), "the newest decision")
-    store.write(step(770, action=0, reward=-0.25))
-    row = wait_until(lambda: "episode-77" in browser.script(newest) and browser.script(newest), "the next decision", 3.0)
-    assert "sell" in row
-    assert "-0.2500" in row
-    drawn = int(browser.script("return document.getElementById('returns').dataset.points"))
-    store.write(episodes(np.full(20, 5.0)))
-    wait_until(lambda: int(browser.script("return document.getElementById('returns').dataset.points")) > drawn, "the chart to grow", 3.0)
-
-    page.close()
-    wait_until(lambda: browser.script("return document.querySelector('.lost') != null"), "the page to notice that the server is gone")
-    store.write(step(990))
-    page = PageServer(store.path, port=int(page.address.rpartition(":")[2]))
-    wait_until(lambda: "episode-99" in browser.script(newest), "the page to go on", 15.0)
-    assert browser.script("return document.querySelector('.live') != null")
-    page.close()
-
-
-def test_the_command_serves_until_it_is_told_to_stop(store: EmbeddedStore) -> None:
-    command = [sys.executable, "-m", "monitoring", "serve", "--store", str(store.path), "--address", "127.0.0.1:0"]
+def test_the_command_serves_until_it_is_told_to_stop(page_store: EmbeddedStore) -> None:
+    command = [sys.executable, "-m", "monitoring", "serve", "--store", str(page_store.path), "--address", "127.0.0.1:0"]
     served = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert served.stdout is not None
     address = served.stdout.readline().removeprefix("page at ").strip()
@@ -193,7 +126,7 @@ def test_the_command_serves_until_it_is_told_to_stop(store: EmbeddedStore) -> No
     served.stdout.close()
 
 
-def test_the_command_names_what_is_wrong_and_exits_with_2(tmp_path: Path, store: EmbeddedStore) -> None:
+def test_the_command_names_what_is_wrong_and_exits_with_2(tmp_path: Path, page_store: EmbeddedStore) -> None:
     def run(*arguments: str) -> tuple[int, str]:
         done = subprocess.run(
             [sys.executable, "-m", "monitoring", "serve", *arguments], capture_output=True, text=True, timeout=30, check=False
@@ -203,10 +136,10 @@ def test_the_command_names_what_is_wrong_and_exits_with_2(tmp_path: Path, store:
     code, said = run("--store", str(tmp_path / "nothing"))
     assert code == 2
     assert "expected the file of an embedded store" in said
-    code, said = run("--store", str(store.path), "--address", "9980")
+    code, said = run("--store", str(page_store.path), "--address", "9980")
     assert code == 2
     assert "expected HOST:PORT" in said
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        code, said = run("--store", str(store.path), "--address", f"127.0.0.1:{taken.getsockname()[1]}")
+        code, said = run("--store", str(page_store.path), "--address", f"127.0.0.1:{taken.getsockname()[1]}")
     assert code == 2
     assert "in use" in said

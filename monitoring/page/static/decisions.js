@@ -1,0 +1,44 @@
+// The table of the newest decisions.
+
+import { clock, short, whole } from "./format.js";
+
+const ACTIONS = ["sell", "hold", "buy"];
+const body = document.getElementById("decisions");
+let newest = 0;
+
+export function showDecisions(rows) {
+  const before = newest;
+  body.replaceChildren(...rows.map((row) => {
+    const line = document.createElement("tr");
+    if (before && row.id > before) line.className = "fresh";
+    newest = Math.max(newest, row.id);
+    for (const [text, className] of cells(row)) {
+      const cell = line.insertCell();
+      cell.textContent = text;
+      cell.className = className;
+    }
+    return line;
+  }));
+}
+
+export function forgetDecisions() {
+  newest = 0;
+}
+
+function cells(row) {
+  const action = ACTIONS[row.action] ?? "–";
+  const outcome = row.reward > 0 ? "gain" : row.reward < 0 ? "loss" : "";
+  return [
+    [clock(row.time_ns / 1e9, 1), ""],
+    [row.episode ?? "–", "episode"],
+    [row.symbol, ""],
+    [whole(row.bar), "number"],
+    [short(row.price), "number"],
+    [row.prediction == null ? "–" : row.prediction.toFixed(5), "number"],
+    [row.fallback ? `${action} (fallback)` : action, action],
+    [short(row.position), "number"],
+    [whole(row.equity), "number"],
+    [row.reward == null ? "–" : row.reward.toFixed(4), `number ${outcome}`],
+    [whole(row.weights_seq_no), "number"],
+  ];
+}

@@ -1,0 +1,24 @@
+// Numbers and times as text.
+
+export function short(value) {
+  if (value == null) return "–";
+  const size = Math.abs(value);
+  if (size >= 1e6) return `${(value / 1e6).toPrecision(4)} M`;
+  if (size >= 1e4) return `${(value / 1e3).toPrecision(4)} k`;
+  if (size >= 100 || value === 0) return String(Math.round(value * 10) / 10);
+  return size < 1e-3 ? value.toExponential(2) : String(Number(value.toPrecision(4)));
+}
+
+export const whole = (value) => (value == null ? "–" : Math.round(value).toLocaleString("en"));
+
+export const percent = (value) => (value == null ? "–" : `${Number((value * 100).toPrecision(3))} %`);
+
+export const milliseconds = (value) => (value == null ? "–" : `${short(value * 1000)} ms`);
+
+// A time of day, or a date where the axis steps by days.
+export function clock(seconds, step) {
+  const time = new Date(seconds * 1000);
+  if (step >= 86400) return time.toLocaleDateString(undefined, { month: "short", day: "numeric" });
+  const second = step < 60 ? "2-digit" : undefined;
+  return time.toLocaleTimeString(undefined, { hour: "2-digit", minute: "2-digit", second, hourCycle: "h23" });
+}

@@ -1,0 +1,162 @@
+// The page's charts by section: titles, and which columns of the server's data each draws.
+//   series: [{name: column, label, color, width, alpha, dash}]    bands: [[upper column, lower column, color]], filled between
+//   stack: areas on top of each other    axis: "bar" instead of time    format: of the values, `short` if not given
+
+import { runningMean } from "./columns.js";
+import { milliseconds, percent } from "./format.js";
+
+const line = (name, color, label = "", more = {}) => ({ name, color, label, ...more });
+
+const quantiles = (name, color) => ({
+  series: [
+    line(`${name}_p95`, color, "95 %", { width: 0.75, alpha: 0.6 }),
+    line(`${name}_p50`, color, "half", { width: 2 }),
+    line(`${name}_p05`, color, "5 %", { width: 0.75, alpha: 0.6 }),
+  ],
+  bands: [[`${name}_p95`, `${name}_p05`, color]],
+});
+
+function smoothed(columns) {
+  const span = Math.max(1, Math.round(columns.time_s.length / 20));
+  const smooth = (name) => runningMean(columns[name], columns.episodes, span);
+  return { ...columns, policy_mean: smooth("policy"), random_mean: smooth("random"), no_trade_mean: smooth("no_trade") };
+}
+
+export const panels = [
+  {
+    title: "Return of finished episodes",
+    note: "Bands hold 5 to 95 of 100 episodes; means are running ones; no-trade and random act on the same prices and fees.",
+    data: "episodes",
+    derive: smoothed,
+    wide: true,
+    charts: [
+      {
+        id: "returns",
+        title: "",
+        tall: true,
+        series: [
+          line("return_p95", "blue", "95 %", { width: 0.75, alpha: 0.5 }),
+          line("return_p05", "blue", "5 %", { width: 0.75, alpha: 0.5 }),
+          line("return_p50", "blue", "half", { alpha: 0.7 }),
+          line("policy_mean", "blue", "policy, mean", { width: 2.5 }),
+          line("random_mean", "orange", "random"),
+          line("no_trade_mean", "gray", "no-trade", { dash: [6, 4] }),
+        ],
+        bands: [["return_p95", "return_p05", "blue"]],
+      },
+    ],
+  },
+  {
+    title: "Running episodes",
+    note: "At each bar: half of the episodes that are being played, and the bounds of 5 and 95 of 100 of them.",
+    data: "running",
+    charts: [
+      { id: "reward", title: "Reward so far, by bar", axis: "bar", ...quantiles("reward", "blue") },
+      { id: "equity", title: "Equity", axis: "bar", ...quantiles("equity", "green") },
+      { id: "drawdown", title: "Drawdown", axis: "bar", format: percent, ...quantiles("drawdown", "red") },
+      { id: "reached", title: "Episodes that reached the bar", axis: "bar", series: [line("episodes", "gray")] },
+    ],
+  },
+  {
+    title: "Actions",
+    note: "Shares of all actions.",
+    data: "steps",
+    charts: [
+      {
+        id: "histogram",
+        title: "",
+        stack: true,
+        format: percent,
+        series: [line("sell", "red", "sell"), line("hold", "gray", "hold"), line("buy", "green", "buy")],
+      },
+      { id: "fallback", title: "Fallback actions", format: percent, series: [line("fallback", "orange")] },
+      { id: "fee", title: "Fee of a step", series: [line("fee", "violet")] },
+      { id: "slippage", title: "Slippage of a step", series: [line("slippage", "violet")] },
+    ],
+  },
+  {
+    title: "Money of finished episodes",
+    note: "Means, in shares of the initial equity.",
+    data: "episodes",
+    charts: [
+      { id: "profit", title: "Profit", format: percent, series: [line("profit", "green")] },
+      { id: "costs", title: "Fees and slippage", format: percent, series: [line("costs", "violet")] },
+      { id: "turnover", title: "Turnover, initial equities", series: [line("turnover", "blue")] },
+      { id: "max-drawdown", title: "Largest drawdown", format: percent, series: [line("drawdown", "red")] },
+    ],
+  },
+  {
+    title: "Pipeline",
+    data: "pipeline",
+    charts: [
+      {
+        id: "latency",
+        title: "An action takes",
+        format: milliseconds,
+        series: [line("latency_p50", "blue", "half at most"), line("latency_p99", "orange", "99 % at most")],
+      },
+      {
+        id: "nodes",
+        title: "Waiting",
+        series: [
+          line("waiting_market", "gray", "market"),
+          line("waiting_execution", "orange", "execution"),
+          line("waiting_reward", "green", "reward"),
+          line("waiting_signal", "violet", "signal"),
+          line("waiting_policy", "blue", "policy"),
+          line("waiting_portfolio", "teal", "portfolio"),
+          line("waiting_episode", "red", "episode"),
+        ],
+      },
+      { id: "failures", title: "Nodes", series: [line("failures", "red", "failures"), line("restarts", "orange", "restarts")] },
+      {
+        id: "overflow",
+        title: "Events and actions",
+        series: [line("overflowed", "red", "met a full inbox"), line("fallbacks", "orange", "fallback actions")],
+      },
+    ],
+  },
+  {
+    title: "Learner",
+    data: "learner",
+    charts: [
+      { id: "loss", title: "Loss", series: [line("loss", "blue")] },
+      { id: "kl", title: "KL divergence, nats", series: [line("kl", "violet")] },
+      { id: "entropy", title: "Entropy, nats", series: [line("entropy", "green")] },
+      { id: "version", title: "Policy version", series: [line("weights_seq_no", "blue")] },
+      { id: "staleness", title: "Staleness, policy versions", series: [line("staleness_mean", "orange")] },
+      { id: "trained", title: "Steps trained per second", series: [line("steps_per_s", "green")] },
+    ],
+  },
+  {
+    title: "Serving",
+    data: "serving",
+    charts: [
+      { id: "actions", title: "Actions per second", series: [line("actions_per_s", "blue")] },
+      { id: "batch", title: "Actions of a batch", series: [line("batch_size", "green")] },
+      { id: "open", title: "Open episodes", series: [line("episodes_open", "green")] },
+      { id: "queue", title: "Steps that wait for the learner", series: [line("steps_waiting", "violet")] },
+      { id: "dropped", title: "Lost", series: [line("steps_dropped", "red", "steps dropped"), line("rows_refused", "orange", "rows refused")] },
+      { id: "behind", title: "Staleness at hand-off, policy versions", series: [line("staleness_mean", "orange")] },
+    ],
+  },
+  {
+    title: "Regressor",
+    note: "Skill above 0 is better than forecasting zero. When returns grow or shrink, the market has drifted.",
+    data: "regressor",
+    charts: [
+      { id: "skill", title: "Skill", series: [line("skill", "blue")] },
+      { id: "drift", title: "Root mean square", series: [line("error", "orange", "error"), line("moves", "gray", "returns", { dash: [6, 4] })] },
+    ],
+  },
+  {
+    title: "Recording",
+    note: "The sinks of the pipelines: the embedded store, and InfluxDB where there is one.",
+    data: "sink",
+    charts: [
+      { id: "recorded", title: "Points per second", series: [line("accepted_per_s", "blue")] },
+      { id: "backlog", title: "Points on their way", series: [line("backlog", "violet")] },
+      { id: "lost", title: "Points", series: [line("dropped", "red", "dropped"), line("dead_lettered", "orange", "dead letters")] },
+    ],
+  },
+];

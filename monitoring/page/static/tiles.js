@@ -1,0 +1,50 @@
+// The figures at the top of the page.
+
+import { lastTenth, newest } from "./columns.js";
+import { milliseconds, short, whole } from "./format.js";
+
+const TILES = ["Mean return, newest tenth", "Steps", "Episodes finished", "Actions per second", "Action latency, half", "Policy version", "Training iteration"];
+
+const boxes = new Map(TILES.map((name) => {
+  const box = document.createElement("div");
+  const term = document.createElement("dt");
+  term.textContent = name;
+  box.append(term, document.createElement("dd"));
+  document.getElementById("tiles").append(box);
+  return [name, box.lastChild];
+}));
+
+function tile(name, value = "–", detail = "") {
+  const small = document.createElement("small");
+  small.textContent = detail;
+  boxes.get(name).replaceChildren(value, small);
+}
+
+export function clearTiles() {
+  for (const name of TILES) tile(name);
+}
+
+// What each section says in the tiles.
+export const tell = {
+  episodes(columns) {
+    const mean = (name) => short(lastTenth(columns[name], columns.episodes));
+    tile("Mean return, newest tenth", mean("policy"), `random ${mean("random")}, no-trade ${mean("no_trade")}`);
+  },
+  serving(columns) {
+    tile("Actions per second", short(newest(columns.actions_per_s)), `${short(newest(columns.batch_size))} in a batch`);
+  },
+  pipeline(columns) {
+    tile("Action latency, half", milliseconds(newest(columns.latency_p50)), `99 %: ${milliseconds(newest(columns.latency_p99))}`);
+  },
+  server([row]) {
+    if (!row) return;
+    tile("Steps", whole(row.steps_completed), `${whole(row.steps_dropped)} dropped, ${whole(row.steps_waiting)} wait`);
+    tile("Episodes finished", whole(row.episodes_finished), `${whole(row.episodes_open)} open`);
+    tile("Policy version", whole(row.weights_seq_no), `acted ${short(row.staleness_mean)} behind`);
+  },
+  train([row]) {
+    if (row) tile("Training iteration", whole(row.iteration), `${whole(row.steps_total)} steps trained`);
+  },
+};
+
+clearTiles();

@@ -1,0 +1,37 @@
+"""What the tests of the live page have in common."""
+
+from __future__ import annotations
+
+import ssl
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+from monitoring.page.listen import PageListen
+from monitoring.page.server import PageServer
+from monitoring.points import Points
+
+RUN = {"run": "run-1", "policy": "PPO", "worker": "w"}
+
+
+def get(url: str, headers: dict[str, str] | None = None, tls: ssl.SSLContext | None = None) -> tuple[int, bytes]:
+    """Ask for a page; its status and its body."""
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, headers=headers or {}), timeout=30.0, context=tls) as response:
+            return response.status, response.read()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read()
+
+
+def serve(store: Path, address: str = "127.0.0.1:0") -> PageServer:
+    """Serve a store's page."""
+    page = PageServer(PageListen(address))
+    page.start(store)
+    return page
+
+
+def step(bar: int, action: int = 2, reward: float = 0.5) -> Points:
+    fields: dict[str, Any] = {"episode": f"episode-{bar // 10}", "bar": bar, "price": 101.25, "prediction": 0.001, "action": action}
+    return Points.one("step", RUN | {"process": "ou", "symbol": "AAA"}, fields | {"position": 10.0, "equity": 1e4, "reward": reward})

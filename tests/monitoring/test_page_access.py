@@ -1,0 +1,88 @@
+"""Who may see the live page: everybody on this machine, and beyond it those who have the token, over TLS."""
+
+from __future__ import annotations
+
+import base64
+import shutil
+import ssl
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from monitoring.page.listen import PageListen
+from monitoring.page.server import PageServer
+from monitoring.store import EmbeddedStore
+from policyserver.listening import InsecureListenError
+from tests.monitoring.page_harness import get
+from tests.services import MissingService
+
+TOKEN = "0123456789abcdef"
+
+
+@pytest.fixture
+def protected(tmp_path: Path, missing_service: MissingService) -> PageListen:
+    """All interfaces, with a certificate for 127.0.0.1 and a token."""
+    if shutil.which("openssl") is None:
+        missing_service("the command openssl, which makes a certificate, is not installed")
+    certificate, key, token_file = tmp_path / "cert.pem", tmp_path / "key.pem", tmp_path / "token"
+    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 1 -subj /CN=page -addext"
+    names = "subjectAltName=IP:127.0.0.1"
+    subprocess.run([*command.split(), names, "-keyout", str(key), "-out", str(certificate)], check=True, capture_output=True)
+    token_file.touch(0o600)
+    token_file.write_text(f"{TOKEN}\n")
+    return PageListen("0.0.0.0:0", certificate, key, token_file)
+
+
+@pytest.fixture
+def open_page(protected: PageListen, page_store: EmbeddedStore) -> Iterator[PageServer]:
+    page = PageServer(protected)
+    page.start(page_store.path)
+    yield page
+    page.close()
+
+
+def test_beyond_this_machine_the_page_wants_tls_and_the_token(open_page: PageServer, protected: PageListen) -> None:
+    assert protected.tls_certificate_file is not None
+    trusting = ssl.create_default_context(cafile=str(protected.tls_certificate_file))
+    port = open_page.address.rpartition(":")[2]
+    assert open_page.address == f"https://0.0.0.0:{port}"
+    url = f"https://127.0.0.1:{port}"
+
+    def basic(password: str) -> dict[str, str]:
+        return {"Authorization": "Basic " + base64.b64encode(f"anybody:{password}".encode()).decode()}
+
+    for path in ("/", "/snapshot", "/events", "/static/page.js"):
+        for wrong in ({}, basic("0123456789abcdeg"), basic(""), {"Authorization": "Basic %%%"}, {"Authorization": f"Bearer {TOKEN}x"}):
+            assert get(url + path, wrong, trusting)[0] == 401, (path, wrong)
+    for right in (basic(TOKEN), {"Authorization": f"Bearer {TOKEN}"}):
+        assert get(f"{url}/snapshot", right, trusting)[0] == 200
+    with pytest.raises(OSError, match=r"reset|disconnect|closed"):
+        get(f"http://127.0.0.1:{port}/")
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0:0", "[::]:0", "192.0.2.1:9980", "page.example:9980"])
+def test_without_them_it_stays_on_this_machine(address: str) -> None:
+    with pytest.raises(InsecureListenError, match=r"--address: .* so --tls_certificate_file and --tls_key_file and --token_file must"):
+        PageServer(PageListen(address), key="--address", prefix="--")
+
+
+def test_a_token_that_others_can_read_is_refused(protected: PageListen) -> None:
+    assert protected.token_file is not None
+    protected.token_file.chmod(0o644)
+    with pytest.raises(InsecureListenError, match=r"listen.token_file: .*mode 644"):
+        PageServer(protected, prefix="listen.")
+
+
+def test_a_certificate_that_is_none_is_refused_before_anything_is_served(protected: PageListen) -> None:
+    assert protected.tls_certificate_file is not None
+    protected.tls_certificate_file.write_text("none")
+    with pytest.raises(InsecureListenError, match=r"listen.tls_certificate_file: expected a certificate"):
+        PageServer(protected, prefix="listen.")
+
+
+@pytest.mark.parametrize("address", ["9980", "unix:/run/page.sock", "127.0.0.1:99999", ""])
+def test_an_address_that_is_none_is_refused(address: str) -> None:
+    with pytest.raises(ValueError, match=r"address: expected HOST:PORT such as 127.0.0.1:9980, received"):
+        PageListen(address)
