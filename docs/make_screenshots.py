@@ -1,4 +1,4 @@
-"""Takes the pictures of the README from a real run of the demo: docs/page.png, docs/terminal.txt and docs/summary.txt.
+"""Takes the pictures of the documents from a real run of the demo: docs/page*.png, docs/terminal.txt and docs/summary.txt.
 
     python -m docs.make_screenshots [--steps N]
 
@@ -33,6 +33,17 @@ _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 _HOME, _FIRST_SCREEN = "\x1b[H", "\x1b[?1049l"
 _ZOOM = "document.body.style.zoom = 0.8; window.dispatchEvent(new Event('resize'))"
 _SOME_ROWS = "return document.querySelectorAll('#decisions tr').length >= 12 && document.querySelectorAll('#returns canvas').length > 0"
+_ALL_VISIBLE_DRAWN = """
+    const shown = [...document.querySelectorAll(".chart:not(.empty)")].filter((chart) => chart.getBoundingClientRect().top < innerHeight);
+    return shown.length > 0 && shown.every((chart) => chart.querySelector("canvas"));
+"""
+_PICTURES = (
+    ("page.png", "light", "tiles"),
+    ("page-dark.png", "dark", "tiles"),
+    ("page-learner.png", "light", "loss"),
+    ("page-learner-dark.png", "dark", "loss"),
+)
+"""Picture, colours, and the element that is its upper edge."""
 
 
 class TerminalDemo:
@@ -88,7 +99,7 @@ def main() -> None:
             wait_until(lambda: _steps(demo.frame()) >= _SHARE_SHOWN * steps or demo.process.poll() is not None, "most steps", 1200.0)
             wait_until(lambda: browser.script(_SOME_ROWS), "the page to be drawn")
             (DOCS / "terminal.txt").write_text(demo.frame(), encoding="utf-8")
-            browser.screenshot(DOCS / "page.png")
+            _take_pictures(browser)
         if demo.wait() != 0:
             raise RuntimeError(f"the demo failed:\n{demo.output()}")
         (DOCS / "summary.txt").write_text(demo.output(), encoding="utf-8")
@@ -96,6 +107,14 @@ def main() -> None:
         if demo.process.poll() is None:
             demo.process.terminate()
             demo.wait()
+
+
+def _take_pictures(browser: Browser) -> None:
+    """Save the page from some places on, in light and dark."""
+    for name, colours, top in _PICTURES:
+        browser.script(f"theme.choose('{colours}'); document.getElementById('{top}').closest('section, dl').scrollIntoView()")
+        wait_until(lambda: browser.script(_ALL_VISIBLE_DRAWN), "the charts to be drawn")
+        browser.screenshot(DOCS / name)
 
 
 def _page(demo: TerminalDemo) -> str | None:

@@ -44,6 +44,11 @@ class Browser:
         session = self._call("POST", "/session", {"capabilities": {"alwaysMatch": wanted}})
         self._url += f"/session/{session['sessionId']}"
 
+    @property
+    def pid(self) -> int:
+        """Process of the driver, whose children are the browser's."""
+        return self._driver.pid
+
     def open(self, url: str) -> None:
         """Load a page."""
         self._call("POST", "/url", {"url": url})

@@ -30,13 +30,14 @@ from monitoring.reader import StoreReader
 
 logger = logging.getLogger(__name__)
 
-UPDATE_INTERVAL_S = 0.25
-"""Time between looks for new points, for each viewer. SQLite tells nobody that another process wrote, so this is asked; a look is cheap."""
+LOOK_INTERVAL_S = 0.1
+"""Time between looks for new points, for each viewer. SQLite tells nobody that another process wrote, so this is asked; a look is cheap.
+A store commits four times a second, so this shows every commit soon after it was made."""
 
 MAX_CONNECTIONS = 64
 """Viewers at a time, and other open connections; one more is answered with 503."""
 
-_KEEPALIVE_LOOKS = 40
+_KEEPALIVE_LOOKS = 100
 """Looks without news after which a comment is sent, so that a viewer who is gone is noticed."""
 
 _STATIC = Path(__file__).parent / "static"
@@ -161,7 +162,7 @@ async def _stream(feed: Feed, is_closing: Callable[[], bool]) -> AsyncIterator[s
         if quiet_looks == _KEEPALIVE_LOOKS:
             quiet_looks = 0
             yield ": nothing new\n\n"
-        await asyncio.sleep(UPDATE_INTERVAL_S)
+        await asyncio.sleep(LOOK_INTERVAL_S)
 
 
 def _worded(feed: Feed) -> Iterator[str]:

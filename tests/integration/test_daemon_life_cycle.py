@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import time
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
@@ -111,9 +112,11 @@ def test_a_server_learns_through_the_death_of_its_actor_and_of_its_daemon(tmp_pa
 
 @pytest.mark.timeout(120)
 def test_a_server_without_clients_stops_at_once_and_keeps_port_and_folder_to_itself(tmp_path: Path) -> None:
-    run_folder, address = tmp_path / "run", free_address()
-    with DaemonProcess(run_folder, address) as daemon:
+    run_folder, address, page = tmp_path / "run", free_address(), free_address()
+    with DaemonProcess(run_folder, address, "--monitoring.page", page) as daemon:
         daemon.wait_ready()
+        with urllib.request.urlopen(f"http://{page}/snapshot", timeout=10.0) as answer:
+            assert json.load(answer)["choices"]["runs"] == []
         with DaemonProcess(tmp_path / "other", address) as second:
             assert second.process.wait(30) == 1
             assert f"{address} is in use by another process" in second.text()

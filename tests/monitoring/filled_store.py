@@ -33,8 +33,7 @@ class FilledRun:
         self._seconds = 0
 
     def points(self, steps: int, begin_ns: int) -> list[Points]:
-        """Make what is recorded during the next steps, a multiple of 64, of which the run's first would be at `begin_ns`."""
-        assert steps % EPISODES == 0
+        """Make what is recorded during the next steps, of which the run's first would be at `begin_ns`."""
         number = np.arange(self.steps, self.steps + steps)
         times_ns = begin_ns + (number / self.steps_per_s * 1e9).astype(np.int64)
         slot, bar, round_ = number % EPISODES, number // EPISODES % BARS, number // (EPISODES * BARS)
@@ -63,21 +62,22 @@ class FilledRun:
         np.add.at(self._reward_sums, slot, rewards)
         self.steps += steps
         if len(ended := np.flatnonzero(bar == BARS - 1)):
-            made.append(self._episodes([names[each] for each in ended], [symbols[each] for each in ended], times_ns[ended] + 1))
+            made.append(self._episodes(slot[ended], [names[each] for each in ended], times_ns[ended] + 1))
         while self._seconds < self.steps / self.steps_per_s:
             made += self._second(begin_ns + self._seconds * 10**9)
             self._seconds += 1
         return made
 
-    def _episodes(self, names: list[str], symbols: list[str], times_ns: np.ndarray) -> Points:
+    def _episodes(self, slots: np.ndarray, names: list[str], times_ns: np.ndarray) -> Points:
         count = len(names)
+        symbols = [SYMBOLS[each % len(SYMBOLS)] for each in slots]
         columns: dict[str, Any] = {
-            "episode": names, "return": np.resize(self._reward_sums, count), "length": [BARS] * count,
+            "episode": names, "return": self._reward_sums[slots], "length": [BARS] * count,
             "no_trade_return": np.zeros(count), "random_return": self._rng.normal(-15.0, 5.0, count), "profit": np.full(count, 0.2),
             "costs": np.full(count, 0.03),
             "turnover": np.full(count, 40.0), "drawdown": np.full(count, 0.1), "ended": ["truncated"] * count,
         }  # fmt: skip
-        self._reward_sums[:] = 0.0
+        self._reward_sums[slots] = 0.0
         return Points("episode", self._of_pipeline, columns, times_ns, {"symbol": symbols})
 
     def _second(self, time_ns: int) -> list[Points]:

@@ -7,6 +7,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
+from monitoring.page.listen import PageListen
 from policyserver.settings import SettingsError, dump_toml, load
 from server.config import ListenConfig, ServerConfig, ServingConfig
 
@@ -45,12 +46,25 @@ def test_a_configuration_written_out_reads_back_as_the_same(tmp_path: Path) -> N
         ("algorithm.name", "A3C", "PPO"),
         ("algorithm.trainin", {}, "unknown key"),
         ("seed", -1, "at least 0"),
+        ("monitoring.page", "9980", "HOST:PORT such as"),
+        ("monitoring.page", "unix:/run/page.sock", "HOST:PORT such as"),
     ],
 )
 def test_a_wrong_setting_is_refused_by_its_name(key: str, value: Any, problem: str) -> None:
     with pytest.raises(SettingsError, match=problem) as refused:
         load(ServerConfig, None, {key: value})
     assert key in str(refused.value)
+
+
+def test_the_page_is_served_where_it_is_told_to_and_by_default_nowhere() -> None:
+    assert load(ServerConfig).page_listen is None
+    files = {f"listen.{name}": name for name in ("tls_certificate_file", "tls_key_file", "token_file")}
+    local = load(ServerConfig, None, {"monitoring.page": "127.0.0.1:9980", **files}).page_listen
+    assert local == PageListen("127.0.0.1:9980"), "on this machine it is open, whatever protects the policy service"
+    public = load(ServerConfig, None, {"monitoring.page": "0.0.0.0:9980", **files}).page_listen
+    assert public == PageListen("0.0.0.0:9980", Path("tls_certificate_file"), Path("tls_key_file"), Path("token_file"))
+    with pytest.raises(SettingsError, match=r"monitoring.page: expected monitoring.enabled"):
+        load(ServerConfig, None, {"monitoring.page": "127.0.0.1:9980", "monitoring.enabled": False})
 
 
 def test_a_key_of_the_file_replaces_one_default_of_the_algorithm_and_leaves_the_others() -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
+import socket
 from pathlib import Path
 
 import pytest
 
 from monitoring.points import Points
 from monitoring.sink import NullSink
+from policyserver.listening import InsecureListenError
 from policyserver.settings import SettingsError
-from server.config import MonitoringConfig, ServerConfig
+from server.config import ListenConfig, MonitoringConfig, ServerConfig
 from server.daemon import Daemon
 from tests.services import InfluxServer
 
@@ -47,6 +49,19 @@ def test_it_can_be_switched_off(environment: pytest.MonkeyPatch, tmp_path: Path)
         assert Daemon(ServerConfig(run_folder=tmp_path, monitoring=monitoring))._influx() is None
     off = Daemon(ServerConfig(run_folder=tmp_path, monitoring=MonitoringConfig(enabled=False)))
     assert isinstance(off._open_sink(None), NullSink)
+
+
+def test_a_page_that_strangers_could_see_or_whose_port_is_taken_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    def config(address: str) -> ServerConfig:
+        return ServerConfig(run_folder=tmp_path / "run", listen=ListenConfig("127.0.0.1:0"), monitoring=MonitoringConfig(page=address))
+
+    with pytest.raises(InsecureListenError, match=r"monitoring.page: 0.0.0.0:9980 .* so listen.tls_certificate_file and .* must be given"):
+        Daemon(config("0.0.0.0:9980")).run()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(OSError, match=rf"monitoring.page: {address} can't be had: Address already in use"):
+            Daemon(config(address)).run()
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_wrong_environment_is_refused_before_anything_starts(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,0 +1,179 @@
+"""What the page is told: the same, whether a run is read at once or while it grows, and the same as a plain query says."""
+
+from __future__ import annotations
+
+import math
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from monitoring import tables
+from monitoring.page.feed import Feed
+from monitoring.page.selection import Selection
+from monitoring.points import Points
+from monitoring.reader import StoreReader
+from monitoring.schema import MEASUREMENTS
+from tests.monitoring.filled_store import FilledRun, fill
+
+BEGIN_NS = 1_700_000_000 * 10**9
+STEPS_PER_S = 16.0
+
+
+class Viewer:
+    """Puts the news of a feed together as the browser does."""
+
+    def __init__(self, reader: StoreReader, **selection: Any) -> None:
+        self.feed = Feed(reader, Selection(**selection))
+        self.shown: dict[str, Any] = {}
+
+    def look(self) -> set[str]:
+        """Take the news in; the sections that had some."""
+        news = list(self.feed.news())
+        for name, data in news:
+            held = self.shown.get(name)
+            if not isinstance(data, dict) or "columns" not in data:
+                self.shown[name] = data
+            elif data.get("from_s") is None or held is None:
+                self.shown[name] = data["columns"]
+            else:
+                kept = [index for index, time_s in enumerate(held["time_s"]) if data["begin_s"] <= time_s < data["from_s"]]
+                self.shown[name] = {key: [held[key][index] for index in kept] + values for key, values in data["columns"].items()}
+        return {name for name, _ in news}
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = tmp_path / "store.sqlite"
+    with closing(tables.connect(path)) as connection:
+        tables.create(connection)
+    return path
+
+
+@pytest.fixture
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every section be read at every look, whatever it costs."""
+    monkeypatch.setattr("monitoring.page.feed._MAX_READING_SHARE", math.inf)
+
+
+def write(path: Path, *batches: Points) -> None:
+    with closing(tables.connect(path)) as connection:
+        for points in batches:
+            tables.insert(connection, MEASUREMENTS[points.measurement], tables.rows_of(points))
+
+
+def server(seconds: range, boot_id: str, worker: str = "w", dropped: int = 0) -> Points:
+    """A server that computes 10 actions in 2 batches each second, counted from 0."""
+    count = len(seconds)
+    columns: dict[str, Any] = {
+        "boot_id": [boot_id] * count, "actions": 10 * np.arange(count), "batches": 2 * np.arange(count), "episodes_open": [4] * count,
+        "steps_dropped": [dropped] * count,
+    }  # fmt: skip
+    return Points("server", {"run": "r", "policy": "PPO", "worker": worker}, columns, BEGIN_NS + np.array(seconds) * 10**9)
+
+
+@pytest.mark.parametrize("range_s", [None, 300])
+@pytest.mark.usefixtures("unhurried")
+def test_a_viewer_who_was_there_all_along_sees_what_one_sees_who_comes_now(path: Path, range_s: int | None) -> None:
+    run, reader = FilledRun("r", STEPS_PER_S), StoreReader(path)
+    early = Viewer(reader, range_s=range_s)
+    for _ in range(45):
+        write(path, *run.points(640, BEGIN_NS))
+        early.look()
+    assert run.steps / STEPS_PER_S == 1800, "longer than 480 buckets of 2 s"
+    late = Viewer(reader, range_s=range_s)
+    late.look()
+    assert early.shown.keys() == late.shown.keys()
+    for name, expected in late.shown.items():
+        if name in ("choices", "decisions", "server", "train"):
+            assert early.shown[name] == expected, name
+            continue
+        # The one who was there knows what the counters were before the range began, and buckets of before it.
+        first = 1 if range_s else 0
+        for column, values in expected.items():
+            held = early.shown[name][column][-len(values) :]
+            known = [(one, other) for one, other in zip(held[first:], values[first:], strict=True) if other is not None]
+            assert [one for one, _ in known] == pytest.approx([other for _, other in known], rel=1e-5, abs=1e-12), f"{name}.{column}"
+    for name in ("steps", "episodes", "serving"):
+        assert len(late.shown[name]["time_s"]) <= 480
+    reader.close()
+
+
+def test_a_look_sends_only_what_changed(path: Path) -> None:
+    run, reader = FilledRun("r", STEPS_PER_S), StoreReader(path)
+    write(path, *run.points(64 * 100, BEGIN_NS))
+    viewer = Viewer(reader)
+    assert {"choices", "decisions", "running", "steps", "episodes", "learner", "sink"} <= viewer.look()
+    assert viewer.look() == set()
+    write(path, *run.points(8, BEGIN_NS))
+    news = dict(viewer.feed.news())
+    assert "episodes" not in news
+    assert len(news["steps"]["columns"]["time_s"]) == 1, "the bucket that grew"
+    reader.close()
+
+
+def test_columns_are_what_a_plain_query_says(path: Path) -> None:
+    fill(path, FilledRun("r", STEPS_PER_S), steps=64 * 1000, end_ns=BEGIN_NS)
+    reader = StoreReader(path)
+    viewer = Viewer(reader, symbol="BBB")
+    viewer.look()
+    episodes, steps = viewer.shown["episodes"], viewer.shown["steps"]
+    width_s = min(np.diff(steps["time_s"]))
+    at = int(np.argmax(episodes["episodes"]))
+    low, high = (int((episodes["time_s"][at] + side * width_s / 2) * 1e9) for side in (-1, 1))
+    with closing(sqlite3.connect(path)) as plain:
+        where = "symbol = 'BBB' AND time_ns >= ? AND time_ns < ?"
+        rows = plain.execute(f'SELECT "return", random_return FROM episode WHERE {where}', (low, high)).fetchall()
+        taken, sold, fees = plain.execute(f"SELECT COUNT(*), SUM(action = 0), SUM(fee) FROM step WHERE {where}", (low, high)).fetchone()
+    returns, random = np.array(rows).T
+    assert len(rows) == episodes["episodes"][at] == 16
+    for share, name in ((0.05, "return_p05"), (0.5, "return_p50"), (0.95, "return_p95")):
+        assert episodes[name][at] == pytest.approx(np.quantile(returns, share), rel=1e-5)
+    assert episodes["policy"][at] == pytest.approx(returns.mean(), rel=1e-5)
+    assert episodes["random"][at] == pytest.approx(random.mean(), rel=1e-5)
+    index = steps["time_s"].index(episodes["time_s"][at])
+    assert steps["sell"][index] == pytest.approx(sold / taken, rel=1e-5)
+    assert steps["fee"][index] == pytest.approx(fees / taken, rel=1e-5)
+    reader.close()
+
+
+def test_a_server_that_began_anew_and_one_that_two_pipelines_ask_are_counted_once(path: Path) -> None:
+    write(path, server(range(60), "first", dropped=7), server(range(60), "first", worker="other", dropped=7))
+    write(path, server(range(60, 120), "second", dropped=3))
+    reader = StoreReader(path)
+    viewer = Viewer(reader)
+    viewer.look()
+    serving = viewer.shown["serving"]
+    rates = [rate for rate in serving["actions_per_s"] if rate is not None]
+    assert rates == pytest.approx([10.0] * len(rates))
+    assert len(rates) >= len(serving["time_s"]) - 2, "all but those in which a server began"
+    assert sum(serving["steps_dropped"]) == 10
+    assert set(serving["episodes_open"]) == {4}
+    assert [size for size in serving["batch_size"] if size is not None] == pytest.approx([5.0] * (len(serving["time_s"])))
+    reader.close()
+
+
+def test_running_episodes_are_those_that_began_here_and_have_not_ended(path: Path) -> None:
+    def steps(episode: str, bars: range, equity: list[float]) -> Points:
+        columns: dict[str, Any] = {"episode": [episode] * len(bars), "bar": list(bars), "reward": [1.0] * len(bars), "equity": equity}
+        return Points("step", {"run": "r"}, columns)
+
+    write(path, steps("falls", range(4), [100.0, 80.0, 90.0, 120.0]), steps("short", range(2), [100.0, 110.0]))
+    write(path, steps("ended", range(3), [1.0, 1.0, 1.0]), steps("begun before", range(7, 9), [1.0, 1.0]))
+    write(path, Points.one("episode", {"run": "r"}, {"episode": "ended", "return": 3.0}))
+    reader = StoreReader(path)
+    viewer = Viewer(reader)
+    viewer.look()
+    running = viewer.shown["running"]
+    assert running["bar"] == [0, 1, 2, 3]
+    assert running["episodes"] == [2, 2, 1, 1]
+    assert running["reward_p50"] == [1, 2, 3, 4]
+    assert running["equity_p50"] == [100, 95, 90, 120]
+    assert running["drawdown_p95"] == pytest.approx([0.0, 0.19, 0.1, 0.0])
+    write(path, Points.one("episode", {"run": "r"}, {"episode": "falls", "return": 4.0}))
+    viewer.look()
+    assert viewer.shown["running"]["bar"] == [0, 1]
+    reader.close()

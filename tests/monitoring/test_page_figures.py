@@ -1,0 +1,27 @@
+"""The live page's figures: docs/monitoring.md has them, `python -m tests.monitoring.page_figures` prints them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.monitoring.page_figures import measure_following, measure_opening
+from tests.services import MissingService
+
+
+@pytest.mark.slow
+def test_the_page_opens_in_less_than_a_second_over_a_million_points(tmp_path: Path, missing_service: MissingService) -> None:
+    opening = measure_opening(tmp_path, missing_service)
+    assert opening.points >= 1_000_000
+    assert opening.first_paint_s < 1.0, opening
+    assert opening.server_cpu_s < 1.0, opening
+
+
+@pytest.mark.slow
+def test_64_live_episodes_at_four_updates_a_second_take_less_than_a_tenth_of_a_core(
+    tmp_path: Path, missing_service: MissingService
+) -> None:
+    following = measure_following(tmp_path, missing_service)
+    assert following.updates_per_s > 3.5, following
+    assert following.server_share < 0.1, following
