@@ -38,8 +38,8 @@ _ALL_VISIBLE_DRAWN = """
     return shown.length > 0 && shown.every((chart) => chart.querySelector("canvas"));
 """
 _PICTURES = (
-    ("page.png", "light", "tiles"),
-    ("page-dark.png", "dark", "tiles"),
+    ("page.png", "light", "filters"),
+    ("page-dark.png", "dark", "filters"),
     ("page-learner.png", "light", "loss"),
     ("page-learner-dark.png", "dark", "loss"),
 )
@@ -112,7 +112,7 @@ def main() -> None:
 def _take_pictures(browser: Browser) -> None:
     """Save the page from some places on, in light and dark."""
     for name, colours, top in _PICTURES:
-        browser.script(f"theme.choose('{colours}'); document.getElementById('{top}').closest('section, dl').scrollIntoView()")
+        browser.script(f"theme.choose('{colours}'); document.getElementById('{top}').closest('section, header').scrollIntoView()")
         wait_until(lambda: browser.script(_ALL_VISIBLE_DRAWN), "the charts to be drawn")
         browser.screenshot(DOCS / name)
 

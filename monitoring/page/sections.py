@@ -45,6 +45,7 @@ def _regressor(table: Table) -> Columns:
         "skill": 1.0 - ratio(squares, squares_zero),
         "error": np.sqrt(ratio(squares, forecasts)),
         "moves": np.sqrt(ratio(squares_zero, forecasts)),
+        "skipped": table.rise("skipped"),
     }
 
 
@@ -84,7 +85,12 @@ SECTIONS = (
     ),
     Section(
         "regressor",
-        Source("regressor", sums={"squares": "mse * forecasts", "squares_zero": "mse_zero * forecasts", "forecasts": "forecasts"}),
+        Source(
+            "regressor",
+            sums={"squares": "mse * forecasts", "squares_zero": "mse_zero * forecasts", "forecasts": "forecasts"},
+            maxima=counters("skipped"),
+            by=("symbol", "worker"),
+        ),
         _regressor,
     ),
     Section(

@@ -8,10 +8,11 @@ let newest = 0;
 
 export function showDecisions(rows) {
   const before = newest;
+  const someStayed = rows.some((row) => row.id <= before); // when all are new, at each look, there is nothing to point out
+  newest = rows[0]?.id ?? 0;
   body.replaceChildren(...rows.map((row) => {
     const line = document.createElement("tr");
-    if (before && row.id > before) line.className = "fresh";
-    newest = Math.max(newest, row.id);
+    if (someStayed && row.id > before) line.className = "fresh";
     for (const [text, className] of cells(row)) {
       const cell = line.insertCell();
       cell.textContent = text;

@@ -5,6 +5,7 @@ export function short(value) {
   const size = Math.abs(value);
   if (size >= 1e6) return `${(value / 1e6).toPrecision(4)} M`;
   if (size >= 1e4) return `${(value / 1e3).toPrecision(4)} k`;
+  if (size >= 1000) return whole(value);
   if (size >= 100 || value === 0) return String(Math.round(value * 10) / 10);
   return size < 1e-3 ? value.toExponential(2) : String(Number(value.toPrecision(4)));
 }

@@ -147,6 +147,7 @@ export const panels = [
     charts: [
       { id: "skill", title: "Skill", series: [line("skill", "blue")] },
       { id: "drift", title: "Root mean square", series: [line("error", "orange", "error"), line("moves", "gray", "returns", { dash: [6, 4] })] },
+      { id: "skipped", title: "Observations skipped", series: [line("skipped", "red")] },
     ],
   },
   {
