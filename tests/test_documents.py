@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from policyserver.settings import load
+from server.config import ServerConfig
+
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 
@@ -29,6 +32,16 @@ def test_every_link_between_documents_leads_somewhere(document: Path) -> None:
     targets = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", text)
     broken = [target for target in targets if "://" not in target and not (document.parent / target).exists()]
     assert not broken
+
+
+def test_a_server_configuration_in_the_walk_through_is_one(tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "monitoring.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
+    assert len(blocks) == 2
+    for number, block in enumerate(blocks):
+        file = tmp_path / f"{number}.toml"
+        file.write_text(block, encoding="utf-8")
+        assert load(ServerConfig, file, {}).page_listen is not None
 
 
 @pytest.mark.parametrize("name", ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE"])

@@ -79,7 +79,9 @@ function follow() {
 }
 
 const colours = document.getElementById("theme");
-colours.value = theme.chosen();
+const showColours = () => { colours.value = theme.chosen(); };
+showColours();
+document.addEventListener("theme", showColours);
 colours.addEventListener("change", () => theme.choose(colours.value));
 onChoice(follow);
 follow();
