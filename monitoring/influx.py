@@ -37,13 +37,20 @@ class _Stopped(Exception):
 class InfluxSink:
     """Sink into InfluxDB 1.8 or newer, or anything that takes its v2 writes. After a fork, parent and child each have their own spool."""
 
-    def __init__(self, config: InfluxConfig) -> None:
+    def __init__(self, config: InfluxConfig, client: InfluxDBClient | None = None) -> None:
         """Make the spool, adopt those of dead processes, and start delivering; the database need not be there.
+
+        Args:
+            config: settings; `InfluxConfig.from_environment`, `from_file` and `for_client` make them.
+            client: a client of your own, which then decides about address, token, timeout, TLS and compression in place of `config`. It
+                stays yours: it is not closed here, and has to stay open until the sink is closed. In a forked child its connections, which
+                belong to the parent, are forgotten.
 
         Raises:
             OSError: the spool folder cannot be made.
         """
         self.config = config
+        self._own_client = client
         config.spool_folder.mkdir(parents=True, exist_ok=True)
         self._start()
         atexit.register(self.close, config.exit_timeout_s)
@@ -59,7 +66,7 @@ class InfluxSink:
         self._closing_by: float | None = None
         self._spool = Spool.create(self.config.spool_folder, self.config.segment_bytes)
         self._orphan: Spool | None = None
-        self._client = _client(self.config)
+        self._client = self._own_client or _client(self.config)
         self._api = self._client.write_api(write_options=SYNCHRONOUS)
         self._shipper = threading.Thread(target=self._run, name="influx-shipper", daemon=True)
         self._shipper.start()
@@ -124,6 +131,8 @@ class InfluxSink:
         for spool in (self._spool, self._orphan):
             if spool is not None:
                 spool.abandon()
+        if self._own_client is not None:
+            self._own_client.api_client.rest_client.pool_manager.clear()
         self._start()
 
     def _append(self, data: bytes) -> str:
@@ -163,7 +172,8 @@ class InfluxSink:
             with self._changed:
                 self._last_error = f"delivery failed for good: {error}"
         finally:
-            self._client.close()
+            if self._own_client is None:
+                self._client.close()
             with self._changed:
                 self._closing_by = self._closing_by or time.monotonic()
                 self._ended = True
