@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import logging
+import math
 import os
 import threading
 import time
@@ -62,7 +63,8 @@ class InfluxSink:
         self._accepted = self._stored = self._dropped = self._dead_lettered = 0
         self._last_error = ""
         self._flush_upto = 0
-        self._gathering = self._ended = False
+        self._wake_at_bytes = math.inf
+        self._ended = False
         self._closing_by: float | None = None
         self._spool = Spool.create(self.config.spool_folder, self.config.segment_bytes)
         self._orphan: Spool | None = None
@@ -90,7 +92,10 @@ class InfluxSink:
                 self._note(f"points dropped: {error_text}")
             else:
                 self._accepted += count
-                if not self._gathering or self._spool.backlog_bytes >= self.config.request_bytes:
+                if (
+                    self._spool.backlog_bytes >= self._wake_at_bytes
+                ):  # once: the shipper must not wake for each write while it works or waits
+                    self._wake_at_bytes = math.inf
                     self._changed.notify_all()
 
     def flush(self, timeout_s: float) -> bool:
@@ -183,13 +188,13 @@ class InfluxSink:
     def _wait_for_lines(self, until: float) -> bool:
         """Wait for lines in the spool and let more gather; False if there are none at the time `until`, or when the sink closes."""
         with self._changed:
+            self._wake_at_bytes = 1
             self._changed.wait_for(lambda: self._spool.backlog_bytes or self._closing_by is not None, max(0.0, until - time.monotonic()))
-            if not self._spool.backlog_bytes:
-                return False
-            self._gathering = True
-            self._changed.wait_for(self._is_urgent, self.config.gather_s)
-            self._gathering = False
-            return True
+            if self._spool.backlog_bytes:
+                self._wake_at_bytes = self.config.request_bytes
+                self._changed.wait_for(self._is_urgent, self.config.gather_s)
+            self._wake_at_bytes = math.inf
+            return self._spool.backlog_bytes > 0
 
     def _is_urgent(self) -> bool:
         """Whether lines need not gather any longer."""

@@ -91,7 +91,7 @@ class InfluxConfig:
         try:
             parser.read_string(path.read_text(encoding="utf-8"), str(path))
             section = parser["influx2"]
-        except (OSError, UnicodeDecodeError, configparser.ParsingError, configparser.MissingSectionHeaderError) as error:
+        except (OSError, UnicodeDecodeError, configparser.Error) as error:
             # The parser's message quotes the line at fault, which may be the token's.
             reason = error.strerror if isinstance(error, OSError) else "it is no INI file in UTF-8"
             raise ValueError(f"{path}: expected a configuration file of influxdb-client: {reason}") from None
