@@ -107,12 +107,7 @@ class Housekeeper:
                 yield from self._thin(before_ns)
             else:
                 yield from self._take_away(measurement.name, before_ns, merge_into=measurement)
-        while self._free_pages() > _SPARE_PAGES:
-            before = self._free_pages()
-            self._connection.execute(f"PRAGMA incremental_vacuum({_BIT_PAGES})").fetchall()
-            if self._free_pages() >= before:  # a file from before space was given back: its pages are used again, but stay
-                break
-            yield
+        yield from self._give_back()
 
     def _take_away(self, table: str, before_ns: int, merge_into: Measurement | None = None) -> Iterator[None]:
         """Delete each run's rows before a time; merged first if they are to be, and then not the newest."""
@@ -157,6 +152,18 @@ class Housekeeper:
         statement = f'SELECT time_ns FROM "{table}" WHERE {condition} ORDER BY time_ns LIMIT 1 OFFSET {BIT_ROWS - 1}'
         last = self._connection.execute(statement, rows).fetchone()
         return int(rows["before_ns"] if last is None else last[0] + 1)
+
+    def _give_back(self) -> Iterator[None]:
+        """Cut free pages off the file."""
+        free = self._free_pages()
+        while free > _SPARE_PAGES:
+            self._connection.executescript(f"PRAGMA incremental_vacuum({_BIT_PAGES})")  # `execute` would stop after the first page
+            before, free = free, self._free_pages()
+            if free >= before:  # a file of an older version, which keeps its pages and uses them again
+                return
+            if free <= _SPARE_PAGES:  # the file itself becomes shorter when the log is copied into it
+                self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+            yield
 
     def _raw_before_ns(self, table: str) -> int:
         """Find the time from which points stay as they are: a whole minute, so that no minute is in pieces."""

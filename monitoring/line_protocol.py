@@ -93,8 +93,8 @@ def _encode_one(points: Points) -> bytes:
     """Encode a single point of ordinary values, several times faster than columns of one value each."""
     key = points.measurement
     for tag in points.schema.tags:
-        column = points.tag_columns.get(tag)
-        key += f",{tag}={_escaped(str(points.tags.get(tag, '') if column is None else column[0]))}"
+        own = points.tag_columns.get(tag)
+        key += f",{tag}={_escaped(str(points.tags.get(tag, '') if own is None else own[0]))}"
     types = points.schema.types
     fields = []
     for name, column in points.columns.items():

@@ -260,7 +260,12 @@ def test_a_client_of_ones_own_is_used_and_stays_open(influx: InfluxServer, tmp_p
     client = InfluxDBClient(url=influx.url, token="s3cret", org="o")
     asked: list[str] = []
     request = client.api_client.request
-    client.api_client.request = lambda method, url, *rest, **more: (asked.append(url), request(method, url, *rest, **more))[1]
+
+    def listening(method: str, url: str, *rest: Any, **more: Any) -> Any:
+        asked.append(url)
+        return request(method, url, *rest, **more)
+
+    client.api_client.request = listening
     own = InfluxConfig.for_client(client, influx.bucket, tmp_path / "spool")
     assert (own.url, own.org, own.token) == (influx.url, "o", "")
     sink = InfluxSink(own, client)

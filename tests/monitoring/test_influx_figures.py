@@ -1,9 +1,12 @@
-"""How fast the InfluxDB sink is. Each figure is the best of several runs, for what else the machine does only makes it worse."""
+"""How fast the InfluxDB sink is. Each figure is the best of several runs, for what else the machine does only makes it worse.
+
+`pytest -rP` shows the figures.
+"""
 
 from __future__ import annotations
 
+import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -43,9 +46,7 @@ def write_for(sink: InfluxSink, points: int, at_once: int) -> float:
 
 
 @pytest.mark.slow
-def test_a_write_takes_at_most_50_microseconds_while_the_database_is_dead(
-    tmp_path: Path, record_property: Callable[[str, Any], None]
-) -> None:
+def test_a_write_takes_at_most_50_microseconds_while_the_database_is_dead(tmp_path: Path) -> None:
     sink = InfluxSink(InfluxConfig("http://127.0.0.1:9", "rl", tmp_path / "spool"))
     p99_us = []
     for _ in range(20):
@@ -57,18 +58,16 @@ def test_a_write_takes_at_most_50_microseconds_while_the_database_is_dead(
             took_ns[number] = time.perf_counter_ns() - begun
         p99_us.append(float(np.percentile(took_ns, 99.0)) / 1000.0)
     sink.close(0.1)
-    record_property("write_p99_us", p99_us)
+    sys.stdout.write(f"p99 of write(), database dead: {min(p99_us):.1f} us (median run {np.median(p99_us):.1f} us)\n")
     assert sink.statistics().accepted == 80_000
     assert min(p99_us) <= 50.0, p99_us
 
 
 @pytest.mark.slow
-def test_50000_points_a_second_are_accepted_and_40000_delivered(
-    influx: InfluxServer, tmp_path: Path, record_property: Callable[[str, Any], None]
-) -> None:
+def test_50000_points_a_second_are_accepted_and_40000_delivered(influx: InfluxServer, tmp_path: Path) -> None:
     influx.start()
     accepted, delivered = [], []
-    for run in range(5):
+    for run in range(8):
         sink = InfluxSink(InfluxConfig(influx.url, influx.bucket, tmp_path / f"spool-{run}"))
         begun = time.perf_counter()
         accepted.append(write_for(sink, 128_000, at_once=64))
@@ -76,8 +75,7 @@ def test_50000_points_a_second_are_accepted_and_40000_delivered(
         delivered.append(128_000 / (time.perf_counter() - begun))
         assert sink.statistics().dropped == 0
         sink.close(10.0)
-    record_property("accepted_per_s", accepted)
-    record_property("delivered_per_s", delivered)
-    assert influx.query("SELECT COUNT(reward) FROM step")[0]["count"] == 5 * 128_000
+    sys.stdout.write(f"accepted {max(accepted):,.0f} points/s, delivered {max(delivered):,.0f} points/s\n")
+    assert influx.query("SELECT COUNT(reward) FROM step")[0]["count"] == 8 * 128_000
     assert max(accepted) >= 50_000, accepted
     assert max(delivered) >= 40_000, delivered

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import sqlite3
 import subprocess
@@ -100,6 +101,10 @@ def old_steps(path: Path) -> int:
     return int(query(path, f"SELECT COUNT(*) FROM step WHERE time_ns < {OLD_NS}")[0][0])
 
 
+def has_grown(values: list[Ledger], length: int) -> bool:
+    return len(values) > length
+
+
 def recent() -> Points:
     """Points of now, so many that none of the old ones is among the newest rows, which stay."""
     return Points("step", TAGS, {"reward": np.zeros(RECENT)})
@@ -166,16 +171,30 @@ def test_a_reader_finds_every_point_exactly_once_while_they_are_merged(path: Pat
     store.write(recent())
     assert store.flush(20.0)
     store.close(5.0)
-    reader = StoreReader(path)
-    store = EmbeddedStore(path, StoreConfig(retention=OFTEN))
-    seen = []
+    seen: list[Ledger] = []
+    done = threading.Event()
+
+    def read() -> None:
+        reader = StoreReader(path)
+        while not done.is_set():
+            seen.append(reader.ledger("r1"))
+        reader.close()
+
+    looking = threading.Thread(target=read)
+    looking.start()
+    connection = tables.connect(path)
+    merging = Housekeeper(connection, path, OFTEN)
+    for _ in range(20):
+        merging.work(20)
+        wait_until(functools.partial(has_grown, seen, len(seen)), "the reader to look")
     while old_steps(path):
-        seen.append(reader.ledger("r1"))
-    assert len(seen) > 3, "the reader looked while it went on"
+        merging.work(1)
+    done.set()
+    looking.join()
     assert {each.steps for each in seen} == {20_000 + RECENT}
     assert [each.reward_sum for each in seen] == pytest.approx([math.fsum(steps.rewards)] * len(seen), abs=1e-9)
-    reader.close()
-    store.close(5.0)
+    merging.close()
+    connection.close()
 
 
 def test_late_points_join_their_minute(path: Path) -> None:
