@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from monitoring.export import Exporter, Selection
 from monitoring.housekeeper import NEWEST_ROWS
 from monitoring.points import Points
 from monitoring.retention import RetentionConfig
@@ -200,18 +201,24 @@ def test_a_reader_that_has_had_enough_ends_it_quietly(store: Path) -> None:
     exporting.stderr.close()
 
 
-def test_an_export_of_a_store_that_is_written_is_of_one_moment(tmp_path: Path) -> None:
+def test_an_export_is_of_one_moment_whatever_is_written_meanwhile(tmp_path: Path) -> None:
     path = tmp_path / "store.sqlite"
     opened = EmbeddedStore(path, StoreConfig(commit_interval_s=0.0))
-    for number in range(200):
-        opened.write(Points("step", {"run": "r", "worker": "w"}, {"reward": [1.0] * 100}))
-        if number == 20:
+    opened.write(Points("step", {"run": "r", "worker": "w"}, {"reward": np.ones(10)}))
+    assert opened.flush(10.0)
+
+    class Output(io.BytesIO):
+        def write(self, data: Any) -> int:
+            opened.write(Points("episode", {"run": "r", "worker": "w"}, {"return": [1.0]}))
             assert opened.flush(10.0)
-            exporting = subprocess.Popen(
-                [sys.executable, "-m", "monitoring", "export", "--store", str(path)], stdout=subprocess.PIPE, text=True
-            )
-    assert exporting.communicate(timeout=60)[0].count("\n") % 100 == 0
-    assert exporting.returncode == 0
+            return super().write(data)
+
+    out = Output()
+    with Exporter.opened(path, Selection()) as exporter:
+        assert exporter.line_protocol(out) == 10
+    assert out.getvalue().count(b"step,") == out.getvalue().count(b"\n") == 10
+    with Exporter.opened(path, Selection()) as exporter:
+        assert exporter.line_protocol(io.BytesIO()) == 11
     opened.close(10.0)
 
 
