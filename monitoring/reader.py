@@ -101,6 +101,10 @@ class StoreReader:
                 "staleness": "SUM(staleness_mean_sum) / SUM(staleness_mean_count)",
                 "steps_total": "MAX(steps_total_max)",
             },
+            source=(  # only what is needed, for SQLite would compute every column of the view
+                "SELECT time_ns, loss_sum, loss_count, kl_sum, kl_count, entropy_sum, entropy_count, staleness_mean_sum, "
+                "staleness_mean_count, weights_seq_no_max, steps_total_max FROM train_all WHERE run = :run"
+            ),
         )
 
     def serving(self, run: str, buckets: int = 240) -> Series:
@@ -142,10 +146,13 @@ class StoreReader:
 
     def _thinned(self, table: str, run: str, buckets: int, values: dict[str, str], source: str = "") -> Series:
         """Read one value a bucket of each expression; `time_s` is the mean time of the bucket's rows."""
-        first, last = (self._rows(f'SELECT {end}(time_ns) FROM "{table}" WHERE run = ?', run)[0][0] for end in ("MIN", "MAX"))
         names = ("time_s", *values)
-        if first is None:
+        # Not MIN and MAX, which read every row of a view.
+        ends = (self._rows(f'SELECT time_ns FROM "{table}" WHERE run = ? ORDER BY time_ns {way} LIMIT 1', run) for way in ("ASC", "DESC"))
+        times_ns = [time_ns for rows in ends for (time_ns,) in rows]
+        if not times_ns:
             return {name: [] for name in names}
+        first, last = times_ns
         width = (last - first) // buckets + 1
         source = source or f'SELECT * FROM "{table}" WHERE run = :run'
         statement = (
