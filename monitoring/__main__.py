@@ -11,7 +11,7 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from monitoring.page.server import PageServer
+from monitoring import export_command
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -21,13 +21,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     serve = commands.add_parser("serve", help="serve the live page of a store until interrupted")
     serve.add_argument("--store", type=Path, required=True, metavar="FILE", help="the run's store.sqlite")
     serve.add_argument("--address", type=_address, default=("127.0.0.1", 9980), metavar="HOST:PORT", help="where; default 127.0.0.1:9980")
+    export_command.add_arguments(commands.add_parser("export", help="write points of a store as line protocol or CSV"))
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    return _serve(options.store, *options.address)
+    return export_command.export(options) if options.command == "export" else _serve(options.store, *options.address)
 
 
 def _serve(store: Path, host: str, port: int) -> int:
     """Serve until SIGINT or SIGTERM."""
+    from monitoring.page.server import PageServer  # needs starlette and uvicorn, which export does without
+
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())

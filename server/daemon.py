@@ -161,12 +161,13 @@ class Daemon:
         """Read where InfluxDB is: before Ray starts, so that a wrong setting is refused at once."""
         monitoring = self._config.monitoring
         try:
-            return influx_beside(self._config.store_file) if monitoring.enabled and monitoring.influx else None
+            return influx_beside(self._config.store_file, monitoring.influx_file) if monitoring.enabled and monitoring.influx else None
         except ValueError as error:
             raise SettingsError("monitoring", "", str(error)) from error
 
     def _open_sink(self, influx: InfluxConfig | None) -> Sink:
-        return open_sink(self._config.store_file if self._config.monitoring.enabled else None, influx)
+        monitoring = self._config.monitoring
+        return open_sink(self._config.store_file if monitoring.enabled else None, influx, monitoring.retention)
 
     # --- training ---------------------------------------------------------------------------------------------------------------------
 
