@@ -12,8 +12,8 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
+from monitoring import export_command
 from monitoring.page.listen import PageListen
-from monitoring.page.server import PageServer
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,13 +29,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ("token_file", "the secret that viewers give as their password; readable by its owner alone, like the key"),
     ):
         serve.add_argument(f"--{name}", type=Path, metavar="FILE", help=what)
+    export_command.add_arguments(commands.add_parser("export", help="write points of a store as line protocol or CSV"))
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    return _serve(options)
+    return export_command.export(options) if options.command == "export" else _serve(options)
 
 
 def _serve(options: argparse.Namespace) -> int:
     """Serve until SIGINT or SIGTERM."""
+    from monitoring.page.server import PageServer  # needs starlette and uvicorn, which export does without
+
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import logging
+import math
 import os
 import threading
 import time
@@ -37,13 +38,20 @@ class _Stopped(Exception):
 class InfluxSink:
     """Sink into InfluxDB 1.8 or newer, or anything that takes its v2 writes. After a fork, parent and child each have their own spool."""
 
-    def __init__(self, config: InfluxConfig) -> None:
+    def __init__(self, config: InfluxConfig, client: InfluxDBClient | None = None) -> None:
         """Make the spool, adopt those of dead processes, and start delivering; the database need not be there.
+
+        Args:
+            config: settings; `InfluxConfig.from_environment`, `from_file` and `for_client` make them.
+            client: a client of your own, which then decides about address, token, timeout, TLS and compression in place of `config`. It
+                stays yours: it is not closed here, and has to stay open until the sink is closed. In a forked child its connections, which
+                belong to the parent, are forgotten.
 
         Raises:
             OSError: the spool folder cannot be made.
         """
         self.config = config
+        self._own_client = client
         config.spool_folder.mkdir(parents=True, exist_ok=True)
         self._start()
         atexit.register(self.close, config.exit_timeout_s)
@@ -55,11 +63,12 @@ class InfluxSink:
         self._accepted = self._stored = self._dropped = self._dead_lettered = 0
         self._last_error = ""
         self._flush_upto = 0
-        self._gathering = self._ended = False
+        self._wake_at_bytes = math.inf
+        self._ended = False
         self._closing_by: float | None = None
         self._spool = Spool.create(self.config.spool_folder, self.config.segment_bytes)
         self._orphan: Spool | None = None
-        self._client = _client(self.config)
+        self._client = self._own_client or _client(self.config)
         self._api = self._client.write_api(write_options=SYNCHRONOUS)
         self._shipper = threading.Thread(target=self._run, name="influx-shipper", daemon=True)
         self._shipper.start()
@@ -83,7 +92,10 @@ class InfluxSink:
                 self._note(f"points dropped: {error_text}")
             else:
                 self._accepted += count
-                if not self._gathering or self._spool.backlog_bytes >= self.config.request_bytes:
+                if (
+                    self._spool.backlog_bytes >= self._wake_at_bytes
+                ):  # once: the shipper must not wake for each write while it works or waits
+                    self._wake_at_bytes = math.inf
                     self._changed.notify_all()
 
     def flush(self, timeout_s: float) -> bool:
@@ -124,6 +136,8 @@ class InfluxSink:
         for spool in (self._spool, self._orphan):
             if spool is not None:
                 spool.abandon()
+        if self._own_client is not None:
+            self._own_client.api_client.rest_client.pool_manager.clear()
         self._start()
 
     def _append(self, data: bytes) -> str:
@@ -163,7 +177,8 @@ class InfluxSink:
             with self._changed:
                 self._last_error = f"delivery failed for good: {error}"
         finally:
-            self._client.close()
+            if self._own_client is None:
+                self._client.close()
             with self._changed:
                 self._closing_by = self._closing_by or time.monotonic()
                 self._ended = True
@@ -173,13 +188,13 @@ class InfluxSink:
     def _wait_for_lines(self, until: float) -> bool:
         """Wait for lines in the spool and let more gather; False if there are none at the time `until`, or when the sink closes."""
         with self._changed:
+            self._wake_at_bytes = 1
             self._changed.wait_for(lambda: self._spool.backlog_bytes or self._closing_by is not None, max(0.0, until - time.monotonic()))
-            if not self._spool.backlog_bytes:
-                return False
-            self._gathering = True
-            self._changed.wait_for(self._is_urgent, self.config.gather_s)
-            self._gathering = False
-            return True
+            if self._spool.backlog_bytes:
+                self._wake_at_bytes = self.config.request_bytes
+                self._changed.wait_for(self._is_urgent, self.config.gather_s)
+            self._wake_at_bytes = math.inf
+            return self._spool.backlog_bytes > 0
 
     def _is_urgent(self) -> bool:
         """Whether lines need not gather any longer."""

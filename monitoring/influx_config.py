@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import configparser
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from influxdb_client import InfluxDBClient
 
 
 @dataclass(frozen=True)
@@ -71,27 +76,59 @@ class InfluxConfig:
         Raises:
             ValueError: a variable is missing or wrong.
         """
-        read = {
-            name.removeprefix("INFLUXDB_V2_"): value for name, value in environment.items() if name.startswith("INFLUXDB_V2_") and value
-        }
-        if "URL" not in read:
-            return None
-        if "BUCKET" not in read:
-            raise ValueError("INFLUXDB_V2_BUCKET: expected the bucket to write to, as INFLUXDB_V2_URL is set; it is not set")
+        prefix = "INFLUXDB_V2_"
+        values = {name.removeprefix(prefix): value for name, value in environment.items() if name.startswith(prefix) and value}
+        return cls._from_values(values, prefix, spool_folder) if "URL" in values else None
+
+    @classmethod
+    def from_file(cls, path: Path, spool_folder: Path) -> InfluxConfig:
+        """Read influxdb-client's configuration file: section `[influx2]` with `url`, `org`, `token`, `timeout`, ... and our `bucket`.
+
+        Raises:
+            ValueError: the file cannot be read, or a value in it is missing or wrong.
+        """
+        parser = configparser.ConfigParser(interpolation=None)
         try:
-            timeout_s = float(read.get("TIMEOUT", "5000")) / 1000.0
+            parser.read_string(path.read_text(encoding="utf-8"), str(path))
+            section = parser["influx2"]
+        except (OSError, UnicodeDecodeError, configparser.Error) as error:
+            # The parser's message quotes the line at fault, which may be the token's.
+            reason = error.strerror if isinstance(error, OSError) else "it is no INI file in UTF-8"
+            raise ValueError(f"{path}: expected a configuration file of influxdb-client: {reason}") from None
+        except KeyError:
+            raise ValueError(f"{path}: expected a section [influx2], found {', '.join(parser.sections()) or 'none'}") from None
+        values = {name.upper(): value.strip("\"'") for name, value in section.items()}
+        return cls._from_values({name: value for name, value in values.items() if value}, f"{path}: ", spool_folder)
+
+    @classmethod
+    def for_client(cls, client: InfluxDBClient, bucket: str, spool_folder: Path) -> InfluxConfig:
+        """Make the settings that go with a client of your own; `dataclasses.replace` changes the others.
+
+        Raises:
+            ValueError: the client's address or the bucket cannot be used.
+        """
+        return cls(url=client.url, bucket=bucket, spool_folder=spool_folder, org=client.org or "-")
+
+    @classmethod
+    def _from_values(cls, values: Mapping[str, str], source: str, spool_folder: Path) -> InfluxConfig:
+        """Make settings of texts under influxdb-client's names; `source` is what an error puts before a name."""
+        for name, meaning in (("URL", "the address of the server"), ("BUCKET", "the bucket to write to")):
+            if name not in values:
+                raise ValueError(f"{source}{name}: expected {meaning}; it is not set")
+        try:
+            timeout_s = float(values.get("TIMEOUT", "5000")) / 1000.0
         except ValueError:
-            raise ValueError(f"INFLUXDB_V2_TIMEOUT: expected milliseconds, received {read['TIMEOUT']!r}") from None
+            raise ValueError(f"{source}TIMEOUT: expected milliseconds, received {values['TIMEOUT']!r}") from None
         return cls(
-            url=read["URL"],
-            bucket=read["BUCKET"],
+            url=values["URL"],
+            bucket=values["BUCKET"],
             spool_folder=spool_folder,
-            org=read.get("ORG", "-"),
-            token=read.get("TOKEN", ""),
+            org=values.get("ORG", "-"),
+            token=values.get("TOKEN", ""),
             request_timeout_s=timeout_s,
-            verify_tls=_is_true(read.get("VERIFY_SSL", "true")),
-            ca_file=Path(read["SSL_CA_CERT"]) if "SSL_CA_CERT" in read else None,
-            basic_authentication=_is_true(read.get("AUTH_BASIC", "false")),
+            verify_tls=_is_true(values.get("VERIFY_SSL", "true")),
+            ca_file=Path(values["SSL_CA_CERT"]) if "SSL_CA_CERT" in values else None,
+            basic_authentication=_is_true(values.get("AUTH_BASIC", "false")),
         )
 
     @property

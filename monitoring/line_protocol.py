@@ -6,12 +6,14 @@ without any set field has no line.
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 from monitoring.points import Points
-from monitoring.schema import FieldType
+from monitoring.schema import TAG_UNSET, FieldType
 
 _TAG_ESCAPES = str.maketrans({",": "\\,", "=": "\\=", " ": "\\ ", "\n": "\\ ", "\r": "\\ ", "\\": "/"})
 _STRING_ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": " ", "\r": " "})
@@ -37,12 +39,73 @@ _FORMATS: dict[FieldType, tuple[str, Callable[[Any], str] | None]] = {
 """How a field's value is written: a template, and what turns the value into the template's argument."""
 
 
+def _float(value: Any) -> str:
+    """Write a float; "" for NaN and infinity, which no database stores."""
+    number = float(value)
+    return repr(number) if number - number == 0.0 else ""
+
+
+def _integer(value: Any) -> str:
+    number = operator.index(value)
+    if not -(2**63) <= number < 2**63:
+        raise ValueError(f"{value!r} is no whole number of 64 bits")
+    return f"{number}i"
+
+
+def _text(value: Any) -> str:
+    return _quoted(_encodable(str(value)))
+
+
+_WRITE: dict[FieldType, Callable[[Any], str]] = {
+    FieldType.FLOAT: _float,
+    FieldType.INTEGER: _integer,
+    FieldType.BOOLEAN: _truth,
+    FieldType.STRING: _text,
+}
+"""How one set value is written; TypeError and ValueError for one that is not ordinary."""
+
+
+def _encodable(text: str) -> str:
+    """Replace what UTF-8 cannot express."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
+
+
+@lru_cache(maxsize=4096)  # tags are few-valued
+def _escaped(tag_value: str) -> str:
+    return (_encodable(tag_value) or TAG_UNSET).translate(_TAG_ESCAPES)
+
+
 def encode(points: Points) -> bytes:
     """Encode a batch, each line ended by a line break.
 
     Raises:
         ValueError: a value cannot be one of its field's declared type.
     """
+    if len(points) == 1:
+        try:
+            return _encode_one(points)
+        except (TypeError, ValueError, OverflowError):  # a value that needs a closer look, or an error that names it
+            pass
+    return _encode_columns(points)
+
+
+def _encode_one(points: Points) -> bytes:
+    """Encode a single point of ordinary values, several times faster than columns of one value each."""
+    key = points.measurement
+    for tag in points.schema.tags:
+        own = points.tag_columns.get(tag)
+        key += f",{tag}={_escaped(str(points.tags.get(tag, '') if own is None else own[0]))}"
+    types = points.schema.types
+    fields = []
+    for name, column in points.columns.items():
+        value = column[0]
+        if value is not None and (text := _WRITE[types[name]](value)):
+            fields.append(f"{name}={text}")
+    return f"{key} {','.join(fields)} {points.times_ns[0]}\n".encode() if fields else b""
+
+
+def _encode_columns(points: Points) -> bytes:
+    """Encode a batch field by field."""
     key, arguments = _series_key(points)
     always: list[str] = []
     sometimes: list[list[str]] = []

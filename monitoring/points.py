@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from monitoring import clock, schema
-from monitoring.schema import TAG_UNSET, FieldType
+from monitoring.schema import TAG_UNSET, FieldType, Measurement
 
 Column = np.ndarray | Sequence[Any]
 
@@ -20,11 +20,11 @@ class Points:
     Sinks convert the columns later and on their own threads: leave arrays and lists alone once they are handed in.
     """
 
-    __slots__ = ("columns", "measurement", "tag_columns", "tags", "times_ns")
+    __slots__ = ("columns", "schema", "tag_columns", "tags", "times_ns")
 
     def __init__(
         self,
-        measurement: str,
+        measurement: str | Measurement,
         tags: Mapping[str, str],
         columns: Mapping[str, Column],
         times_ns: np.ndarray | None = None,
@@ -33,7 +33,7 @@ class Points:
         """Put columns together.
 
         Args:
-            measurement: name of a measurement in `monitoring.schema`.
+            measurement: name of a measurement in `monitoring.schema`, or a declaration.
             tags: tags that are the same for the whole batch.
             columns: one column of n values for each field; None, and NaN in a float field, means unset.
             times_ns: n timestamps, int64 nanoseconds since 1970 (UTC). Default: allotted now, strictly increasing.
@@ -42,21 +42,20 @@ class Points:
         Raises:
             ValueError: unknown measurement, tag or field; no field; columns of different lengths.
         """
-        self.measurement = measurement
+        self.schema = schema.measurement(measurement) if isinstance(measurement, str) else measurement
         self.tags = tags
         self.columns = columns
         self.tag_columns = tag_columns or {}
-        declared = schema.measurement(measurement)
-        _check_known("field", columns, declared.types, measurement)
-        _check_known("tag", tags, declared.tags, measurement)
-        _check_known("tag", self.tag_columns, declared.tags, measurement)
+        _check_known("field", columns, self.schema.types, self.measurement)
+        _check_known("tag", tags, self.schema.tags, self.measurement)
+        _check_known("tag", self.tag_columns, self.schema.tags, self.measurement)
         if not columns:
-            raise ValueError(f"columns: expected at least one field of {measurement}, received none")
+            raise ValueError(f"columns: expected at least one field of {self.measurement}, received none")
         count = len(next(iter(columns.values())))
         self.times_ns = clock.stamp(count) if times_ns is None else times_ns
         for name, column in (*columns.items(), *self.tag_columns.items(), ("times_ns", self.times_ns)):
             if len(column) != count:
-                raise ValueError(f"{measurement}.{name}: expected {count} values like the other columns, received {len(column)}")
+                raise ValueError(f"{self.measurement}.{name}: expected {count} values like the other columns, received {len(column)}")
 
     @classmethod
     def one(cls, measurement: str, tags: Mapping[str, str], fields: Mapping[str, Any]) -> Points:
@@ -67,9 +66,9 @@ class Points:
         return len(self.times_ns)
 
     @property
-    def schema(self) -> schema.Measurement:
-        """Declaration of the batch's measurement."""
-        return schema.measurement(self.measurement)
+    def measurement(self) -> str:
+        """Name of the batch's measurement."""
+        return self.schema.name
 
     def tag_values(self, tag: str) -> str | list[str]:
         """Values of a tag: one for the whole batch, or a list of n."""

@@ -1,7 +1,7 @@
 """Reads of an embedded store that are bounded in what they return, whatever the run's size.
 
 Series are thinned in SQL: the run's time is cut into equal buckets and each bucket gives one value, so a page draws a long run as fast as a
-short one.
+short one. Where old points have been merged, the view `<measurement>_all` gives them and the newer ones in the same form.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from monitoring import tables
+from monitoring import rollups, tables
 from monitoring.schema import MEASUREMENTS
 
 _OUT_OF_ORDER_ROWS = 10_000
@@ -44,6 +44,9 @@ class StoreReader:
             sqlite3.Error: it is no store.
         """
         self._connection = tables.connect(Path(path), read_only=True)
+        for measurement in rollups.MERGED:
+            rollups.create_view(self._connection, measurement)
+        self._tables = [name for name in (*MEASUREMENTS, *rollups.ROLLUPS) if tables.stored_columns(self._connection, name)]
         self._lock = threading.Lock()
 
     def close(self) -> None:
@@ -59,20 +62,17 @@ class StoreReader:
     def runs(self) -> list[str]:
         """List the runs that have points, newest first."""
         newest: dict[str, int] = {}
-        for name in MEASUREMENTS:
-            following = f'(SELECT MIN(run) FROM "{name}" WHERE run > runs.run)'
-            rows = self._rows(
-                f'WITH RECURSIVE runs(run) AS (SELECT MIN(run) FROM "{name}" UNION ALL SELECT {following} FROM runs WHERE run IS NOT NULL) '
-                f'SELECT run, (SELECT MAX(time_ns) FROM "{name}" WHERE run = runs.run) FROM runs WHERE run IS NOT NULL'
-            )
-            for run, time_ns in rows:
-                newest[run] = max(time_ns, newest.get(run, time_ns))
+        with self._lock:
+            for table in self._tables:
+                for run in tables.runs(self._connection, table):
+                    (time_ns,) = self._connection.execute(f'SELECT MAX(time_ns) FROM "{table}" WHERE run = ?', (run,)).fetchone()
+                    newest[run] = max(time_ns, newest.get(run, time_ns))
         return sorted(newest, key=lambda run: newest[run], reverse=True)
 
     def ledger(self, run: str) -> Ledger:
-        """Count the steps recorded of a run, and sum their rewards. Reads every step: for summaries, not for the page."""
-        steps, reward_sum = self._rows("SELECT COUNT(*), TOTAL(reward) FROM step WHERE run = ?", run)[0]
-        return Ledger(steps, reward_sum)
+        """Count the steps recorded of a run, and sum their rewards. Reads every step not merged yet: for summaries, not for the page."""
+        steps, reward_sum = self._rows("SELECT SUM(points), TOTAL(reward_sum) FROM step_all WHERE run = ?", run)[0]
+        return Ledger(steps or 0, reward_sum)
 
     def returns(self, run: str, buckets: int = 240) -> Series:
         """Read mean returns of whole episodes over time, beside the baselines on the same prices: `mean, no_trade, random, episodes`.
@@ -94,17 +94,21 @@ class StoreReader:
     def learner(self, run: str, buckets: int = 240) -> Series:
         """Read the learner over time: `loss, kl, entropy, weights_seq_no, staleness, steps_total`."""
         return self._thinned(
-            "train",
+            "train_all",
             run,
             buckets,
             {
-                "loss": "AVG(loss)",
-                "kl": "AVG(kl)",
-                "entropy": "AVG(entropy)",
-                "weights_seq_no": "MAX(weights_seq_no)",
-                "staleness": "AVG(staleness_mean)",
-                "steps_total": "MAX(steps_total)",
+                "loss": "SUM(loss_sum) / SUM(loss_count)",
+                "kl": "SUM(kl_sum) / SUM(kl_count)",
+                "entropy": "SUM(entropy_sum) / SUM(entropy_count)",
+                "weights_seq_no": "MAX(weights_seq_no_max)",
+                "staleness": "SUM(staleness_mean_sum) / SUM(staleness_mean_count)",
+                "steps_total": "MAX(steps_total_max)",
             },
+            source=(  # only what is needed, for SQLite would compute every column of the view
+                "SELECT time_ns, loss_sum, loss_count, kl_sum, kl_count, entropy_sum, entropy_count, staleness_mean_sum, "
+                "staleness_mean_count, weights_seq_no_max, steps_total_max FROM train_all WHERE run = :run"
+            ),
         )
 
     def serving(self, run: str, buckets: int = 240) -> Series:
@@ -180,10 +184,13 @@ class StoreReader:
 
     def _thinned(self, table: str, run: str, buckets: int, values: dict[str, str], source: str = "") -> Series:
         """Read one value a bucket of each expression; `time_s` is the mean time of the bucket's rows."""
-        first, last = (self._rows(f'SELECT {end}(time_ns) FROM "{table}" WHERE run = ?', run)[0][0] for end in ("MIN", "MAX"))
         names = ("time_s", *values)
-        if first is None:
+        # Not MIN and MAX, which read every row of a view.
+        ends = (self._rows(f'SELECT time_ns FROM "{table}" WHERE run = ? ORDER BY time_ns {way} LIMIT 1', run) for way in ("ASC", "DESC"))
+        times_ns = [time_ns for rows in ends for (time_ns,) in rows]
+        if not times_ns:
             return {name: [] for name in names}
+        first, last = times_ns
         width = (last - first) // buckets + 1
         source = source or f'SELECT * FROM "{table}" WHERE run = :run'
         statement = (

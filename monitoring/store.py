@@ -11,16 +11,21 @@ import logging
 import sqlite3
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from monitoring import tables
+from monitoring import rollups, tables
+from monitoring.housekeeper import BIT_ROWS, Housekeeper
 from monitoring.points import Points
+from monitoring.retention import RetentionConfig
 from monitoring.schema import MEASUREMENTS
 from monitoring.sink import SinkStatistics
 
 logger = logging.getLogger(__name__)
+
+_LOG_BYTES = 1 << 24
+"""Size that the write-ahead log is cut to once a reader or a burst has let it grow."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,8 @@ class StoreConfig:
     """Overflow policy: `write` into a full queue waits this long for room, seconds, then drops its batch and counts it."""
     retry_interval_s: float = 1.0
     """Time between attempts to write while the file cannot be written (locked, disk full), seconds."""
+    retention: RetentionConfig = field(default_factory=RetentionConfig)
+    """How long points stay, and in how much detail."""
 
     def __post_init__(self) -> None:
         for name in ("commit_interval_s", "block_timeout_s", "retry_interval_s"):
@@ -59,8 +66,8 @@ class EmbeddedStore:
         self.path = Path(path)
         self._config = config or StoreConfig()
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._connection = tables.connect(self.path)
-        tables.create(self._connection)
+        self._connection = _open(self.path)
+        self._housekeeper = Housekeeper(self._connection, self.path, self._config.retention)
         self._changed = threading.Condition()
         self._queue: list[Points] = []
         self._queued = 0
@@ -132,25 +139,32 @@ class EmbeddedStore:
         return self._stored + self._dead_lettered
 
     def _run(self) -> None:
-        """Commit what gathers until the store is closed and the queue is empty."""
+        """Commit what gathers until the store is closed and the queue is empty, and keep the file small meanwhile."""
         try:
-            while batch := self._take():
-                self._commit(batch)
+            while (batch := self._take()) is not None:
+                if batch:
+                    self._commit(batch)
+                if self._closing_by is None:  # more than comes, or the file would grow
+                    self._housekeeper.work(bits=1 + 2 * sum(map(len, batch)) // BIT_ROWS)
         except Exception as error:  # no failure may leave writers and flushers waiting for a thread that is gone
             logger.exception("the writer of %s failed, points are lost from now on", self.path)
             with self._changed:
                 self._last_error = f"the writer failed: {error}"
         finally:
+            self._housekeeper.close()
             self._connection.close()
             with self._changed:
                 self._closing_by = self._closing_by or time.monotonic()
                 self._ended = True
                 self._changed.notify_all()
 
-    def _take(self) -> list[Points]:
-        """Wait for points and let more gather; empty when the store is closed and drained."""
+    def _take(self) -> list[Points] | None:
+        """Wait for points and let more gather; empty when there is housekeeping to do, None when the store is closed and drained."""
         with self._changed:
-            self._changed.wait_for(lambda: self._queue or self._closing_by is not None)
+            if not self._changed.wait_for(lambda: self._queue or self._closing_by is not None, self._housekeeper.wait_s):
+                return []
+            if not self._queue:
+                return None
             self._changed.wait_for(
                 lambda: self._closing_by is not None or self._flush_upto > self._done() or self._queued >= self._config.commit_points,
                 self._config.commit_interval_s,
@@ -205,3 +219,17 @@ class EmbeddedStore:
             if self._closing_by is None:
                 self._changed.wait_for(lambda: self._closing_by is not None, self._config.retry_interval_s)
             return True
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    """Open a store's file for writing, and make what it lacks."""
+    connection = tables.connect(path)
+    connection.execute("PRAGMA auto_vacuum=INCREMENTAL")  # before anything is in the file, for afterwards it has no effect
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=NORMAL")
+    connection.execute(f"PRAGMA journal_size_limit={_LOG_BYTES}")
+    connection.execute("BEGIN IMMEDIATE")
+    tables.create(connection)
+    rollups.create(connection)
+    connection.execute("COMMIT")
+    return connection

@@ -35,19 +35,32 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
 
 def create(connection: sqlite3.Connection) -> None:
     """Make the tables that are missing, and the columns that an older version of the schema did not have."""
-    connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute("PRAGMA synchronous=NORMAL")
-    connection.execute("BEGIN IMMEDIATE")
     for measurement in MEASUREMENTS.values():
-        columns = _columns(measurement)
-        connection.execute(
-            f'CREATE TABLE IF NOT EXISTS "{measurement.name}" (id INTEGER PRIMARY KEY, {", ".join(columns.values())}, '
-            "UNIQUE (run, time_ns, worker))"
+        create_table(
+            connection, measurement.name, {"id": "id INTEGER PRIMARY KEY"} | columns(measurement), "UNIQUE (run, time_ns, worker))"
         )
-        present = {row[1] for row in connection.execute(f'PRAGMA table_info("{measurement.name}")')}
-        for name in columns.keys() - present:
-            connection.execute(f'ALTER TABLE "{measurement.name}" ADD COLUMN {columns[name]}')
-    connection.execute("COMMIT")
+
+
+def create_table(connection: sqlite3.Connection, name: str, declared: dict[str, str], end: str) -> None:
+    """Make a table of the declared columns and the end of its declaration, or add the columns that it lacks."""
+    connection.execute(f'CREATE TABLE IF NOT EXISTS "{name}" ({", ".join(declared.values())}, {end}')
+    for column in declared.keys() - stored_columns(connection, name):
+        connection.execute(f'ALTER TABLE "{name}" ADD COLUMN {declared[column]}')
+
+
+def stored_columns(connection: sqlite3.Connection, table: str) -> set[str]:
+    """List the columns a table has in the file, none if there is no such table."""
+    return {row[1] for row in connection.execute(f'PRAGMA main.table_info("{table}")')}
+
+
+def runs(connection: sqlite3.Connection, table: str) -> list[str]:
+    """List the runs that have rows in a table, without reading them all."""
+    rows = connection.execute(
+        f'WITH RECURSIVE runs(run) AS (SELECT MIN(run) FROM "{table}" UNION ALL '
+        f'SELECT (SELECT MIN(run) FROM "{table}" WHERE run > runs.run) FROM runs WHERE run IS NOT NULL) '
+        "SELECT run FROM runs WHERE run IS NOT NULL"
+    )
+    return [run for (run,) in rows]
 
 
 def rows_of(points: Points) -> list[tuple[Any, ...]]:
@@ -57,13 +70,13 @@ def rows_of(points: Points) -> list[tuple[Any, ...]]:
         ValueError: a value cannot be one of its field's declared type.
     """
     count = len(points)
-    columns: list[Iterable[Any]] = [points.times_ns.tolist()]
+    values: list[Iterable[Any]] = [points.times_ns.tolist()]
     for tag in points.schema.tags:
-        values = points.tag_values(tag)
-        columns.append([values] * count if isinstance(values, str) else values)
+        of_tag = points.tag_values(tag)
+        values.append([of_tag] * count if isinstance(of_tag, str) else of_tag)
     for name in points.schema.types:
-        columns.append(points.field_values(name) if name in points.columns else [None] * count)
-    return list(zip(*columns, strict=True))
+        values.append(points.field_values(name) if name in points.columns else [None] * count)
+    return list(zip(*values, strict=True))
 
 
 def insert(connection: sqlite3.Connection, measurement: Measurement, rows: list[tuple[Any, ...]]) -> None:
@@ -75,18 +88,18 @@ def insert(connection: sqlite3.Connection, measurement: Measurement, rows: list[
             start += size
 
 
-def _columns(measurement: Measurement) -> dict[str, str]:
-    """Declare each column of a table, in the order of `rows_of`."""
-    columns = {"time_ns": "time_ns INTEGER NOT NULL"}
-    columns |= {tag: f"\"{tag}\" TEXT NOT NULL DEFAULT 'none'" for tag in measurement.tags}
-    columns |= {name: f'"{name}" {_SQL_TYPES[kind]}' for name, kind in measurement.types.items()}
-    return columns
+def columns(measurement: Measurement) -> dict[str, str]:
+    """Declare each column of a table but its id, in the order of `rows_of`."""
+    declared = {"time_ns": "time_ns INTEGER NOT NULL"}
+    declared |= {tag: f"\"{tag}\" TEXT NOT NULL DEFAULT 'none'" for tag in measurement.tags}
+    declared |= {name: f'"{name}" {_SQL_TYPES[kind]}' for name, kind in measurement.types.items()}
+    return declared
 
 
 @cache
 def _insert_statement(measurement_name: str, rows: int) -> str:
     """Word the INSERT of a number of rows."""
-    names = list(_columns(MEASUREMENTS[measurement_name]))
+    names = list(columns(MEASUREMENTS[measurement_name]))
     listed = ", ".join(f'"{name}"' for name in names)
     row = f"({', '.join('?' * len(names))})"
     updates = ", ".join(f'"{name}" = excluded."{name}"' for name in names)

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from monitoring.retention import RetentionConfig
 from pipelines.account import AccountConfig
 from pipelines.fallback import Fallback
 from pipelines.node import NodeOptions
@@ -104,8 +105,12 @@ class RecordingSection:
     """Name of the policy, a tag of every point."""
     store: Path | None = Path("runs/pipeline.sqlite")
     """File of the embedded store; none: not recorded there."""
+    retention: RetentionConfig = field(default_factory=RetentionConfig)
+    """How long the store keeps points, and in how much detail."""
     influx: bool = True
-    """Whether points go to InfluxDB too, when the environment names one (INFLUXDB_V2_URL)."""
+    """Whether points go to InfluxDB too, when the environment names one (INFLUXDB_V2_URL) or `influx_file` does."""
+    influx_file: Path | None = None
+    """influxdb-client's configuration file with section [influx2], and `bucket` in it. None: the environment."""
 
 
 @dataclass(frozen=True, slots=True)

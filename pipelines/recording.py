@@ -16,9 +16,9 @@ def open_recording(recording: RecordingSection) -> Sink:
     """Return the sink that the settings and the environment describe.
 
     Raises:
-        ValueError: The environment describes an InfluxDB incompletely, or influxdb-client is not installed.
+        ValueError: The environment or the file describes an InfluxDB incompletely, or influxdb-client is not installed.
         OSError: The folder of points that wait for InfluxDB can't be made.
         sqlite3.Error: The store can't be opened.
     """
-    influx = influx_beside(recording.store or _WITHOUT_STORE) if recording.influx else None
-    return open_sink(recording.store, influx)
+    influx = influx_beside(recording.store or _WITHOUT_STORE, recording.influx_file) if recording.influx else None
+    return open_sink(recording.store, influx, recording.retention)

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import gymnasium as gym
+
 from policyserver.settings import SettingsError
 
 from .config import ServerConfig, ServingConfig
@@ -70,6 +72,19 @@ def algorithm_config(config: ServerConfig, *, driver_link: Path | None = None, e
     return built
 
 
+def check_action_space(config: ServerConfig) -> None:
+    """Refuse an action space that RLlib's algorithm has no net for, which RLlib itself says late or not at all.
+
+    Raises:
+        SettingsError: It has none.
+    """
+    name, space = config.algorithm.name, config.spaces.action_space
+    kinds = {"DQN": (gym.spaces.Discrete,), "SAC": (gym.spaces.Box, gym.spaces.Discrete)}.get(name)
+    if kinds is not None and not isinstance(space, kinds):
+        expected = " or a ".join(kind.__name__ for kind in kinds)
+        raise SettingsError("spaces.action", "", f"expected a {expected}, which is what {name} takes, got {space}; PPO takes any")
+
+
 def cpu_tickets(config: AlgorithmConfig) -> int:
     """Count the logical CPUs that Ray needs so that no actor of this algorithm waits for ever for one."""
     learners = config.num_learners * (config.num_cpus_per_learner if isinstance(config.num_cpus_per_learner, int | float) else 1)
@@ -105,12 +120,16 @@ def _open_recreated(*, env_runner_group: EnvRunnerGroup, env_runner_indices: lis
 
 def _apply(built: AlgorithmConfig, method_name: str, table: dict[str, Any]) -> None:
     method = getattr(built, method_name)
-    known = _keywords(type(built), method_name)
+    known = _keywords(type(built), method_name) - _OLD_STACK.keys()
     arguments = {}
     for key, value in table.items():
         name = f"algorithm.{method_name}.{key}"
+        if key in _OLD_STACK:
+            raise SettingsError(name, "", f"RLlib's new API stack takes no notice of it; expected {_OLD_STACK[key]} instead")
         if key not in known:
             raise SettingsError(name, "", f"unknown argument of {type(built).__name__}.{method_name}; known: {', '.join(sorted(known))}")
+        if method_name == "training":
+            _check_number(name, value, getattr(built, key, None))
         arguments[key] = _model_config(value, name) if key == "model_config" else _resolve(value, name)
     if isinstance(n_step := arguments.get("n_step"), list):
         arguments["n_step"] = tuple(n_step)  # a range to RLlib, which takes no list for one; TOML has no tuples
@@ -118,6 +137,21 @@ def _apply(built: AlgorithmConfig, method_name: str, table: dict[str, Any]) -> N
         method(**arguments)
     except (TypeError, ValueError) as error:
         raise SettingsError(f"algorithm.{method_name}", "", f"RLlib refuses it: {error}") from error
+
+
+_OLD_STACK = {
+    "train_batch_size": "train_batch_size_per_learner",
+    "model": "the table [algorithm.rl_module.model_config]",
+    "lr_schedule": "a schedule as lr itself, such as [[0, 1e-3], [100000, 1e-4]]",
+    "entropy_coeff_schedule": "a schedule as entropy_coeff itself",
+}
+"""Arguments of the old API stack that RLlib's methods still take, and what stands in their place."""
+
+
+def _check_number(name: str, value: Any, default: Any) -> None:
+    """Refuse a text where RLlib's own default is a number: RLlib takes it, and fails over it in training, without its name."""
+    if isinstance(value, str) and not value.startswith(_OBJECT_PREFIX) and type(default) in (int, float):
+        raise SettingsError(name, "", f"expected a number, such as RLlib's {default!r}, got {value!r}")
 
 
 def _keywords(cls: type, method_name: str) -> set[str]:
@@ -176,4 +210,5 @@ def _resolve(value: Any, name: str) -> Any:
     try:
         return getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
-        raise SettingsError(name, "", f"expected an importable object, got {value!r} ({error})") from error
+        where = "; install the package, or put its folder on PYTHONPATH" if isinstance(error, ModuleNotFoundError) else ""
+        raise SettingsError(name, "", f"expected an importable object, got {value!r} ({error}){where}") from error

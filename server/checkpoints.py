@@ -23,6 +23,7 @@ from typing import Any
 
 from .config import SpacesConfig
 from .folder_lock import FolderLock
+from .policies.standard_connectors import ConnectorsConfig
 from .space_tables import space_from_config
 from .training_report import Progress
 
@@ -51,13 +52,14 @@ class Checkpoint:
 class CheckpointStore:
     """The checkpoints of one run, claimed for this process until `close()`."""
 
-    def __init__(self, folder: Path, keep: int, spaces: SpacesConfig) -> None:
+    def __init__(self, folder: Path, keep: int, spaces: SpacesConfig, connectors: ConnectorsConfig | None = None) -> None:
         """Open or make the folder, and remove what a crash left half-written.
 
         Args:
             folder: Where the checkpoints lie.
             keep: Newest checkpoints kept.
             spaces: What they are for; one for other spaces is refused.
+            connectors: What happens to an observation before the net sees it; likewise.
 
         Raises:
             FolderInUseError: If another process has claimed the folder.
@@ -66,6 +68,7 @@ class CheckpointStore:
         self._folder = folder.resolve()
         self._keep = keep
         self._spaces = spaces
+        self._connectors = asdict(connectors or ConnectorsConfig())
         self._lock = FolderLock(self._folder)
         for leftover in self._folder.glob(f"{_UNFINISHED_PREFIX}*"):
             logger.warning("removing the unfinished checkpoint %s", leftover)
@@ -79,7 +82,7 @@ class CheckpointStore:
         """Find the newest checkpoint whose every file is as its manifest says.
 
         Raises:
-            CheckpointError: If that one is for other spaces, or if others than its owner could have changed it.
+            CheckpointError: If that one is for other spaces or connectors, or if others than its owner could have changed it.
         """
         for path in reversed(self._all()):
             try:
@@ -89,6 +92,7 @@ class CheckpointStore:
                 continue
             _refuse_if_foreign(path)
             self._refuse_other_spaces(path, manifest)
+            self._refuse_other_connectors(path, manifest)
             return Checkpoint(path, Progress(**manifest["progress"]))
         return None
 
@@ -130,6 +134,7 @@ class CheckpointStore:
             "written_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "progress": asdict(progress),
             "spaces": asdict(self._spaces),
+            "connectors": self._connectors,
             "files": {name: {"bytes": path.stat().st_size, "sha256": _sha256(path)} for name, path in _files(folder).items()},
         }
         (folder / _MANIFEST).write_text(json.dumps(manifest, indent=1))
@@ -142,6 +147,16 @@ class CheckpointStore:
                 raise CheckpointError(
                     f"{path}: made for the {name} space {theirs}, but the configuration says {expected}; "
                     f"choose another run_folder, or restore the old spaces.{name}"
+                )
+
+    def _refuse_other_connectors(self, path: Path, manifest: dict[str, Any]) -> None:
+        """A net that learned from normalized observations would take raw ones without an error, and act at random."""
+        theirs = manifest.get("connectors", self._connectors)  # older manifests don't say
+        for name, ours in self._connectors.items():
+            if (said := theirs.get(name, ours)) != ours:
+                raise CheckpointError(
+                    f"{path}: made with connectors.{name} = {json.dumps(said)}, but the configuration says {json.dumps(ours)}; "
+                    f"choose another run_folder, or restore the old connectors.{name}"
                 )
 
 

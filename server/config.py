@@ -15,6 +15,7 @@ from typing import Any, Literal
 import gymnasium as gym
 
 from monitoring.page.listen import PageListen, check_page_address
+from monitoring.retention import RetentionConfig
 from policyserver.endpoints import is_local, parse_address
 
 from .algorithm_defaults import DEFAULTS_BY_ALGORITHM
@@ -243,8 +244,12 @@ class MonitoringConfig:
     """File of the embedded store. Unset: `store.sqlite` in the run folder."""
     enabled: bool = True
     """Whether training iterations are recorded at all."""
+    retention: RetentionConfig = field(default_factory=RetentionConfig)
+    """How long the store keeps points, and in how much detail; of several processes on one store, one sees to it."""
     influx: bool = True
-    """Whether they go to InfluxDB too, when the environment names one (INFLUXDB_V2_URL)."""
+    """Whether they go to InfluxDB too, when the environment names one (INFLUXDB_V2_URL) or `influx_file` does."""
+    influx_file: Path | None = None
+    """influxdb-client's configuration file with section [influx2], and `bucket` in it. Unset: the environment."""
     page: str | None = None
     """HOST:PORT of the live page of the store, e.g. "127.0.0.1:9980". Unset: it is not served, so that no port is taken that nobody asked
     for, and two servers on one machine do not meet at one. Beyond loopback it has `listen`'s certificate and key, and wants its token."""

@@ -18,7 +18,7 @@ from monitoring.recording import influx_beside, open_sink
 from monitoring.sink import Sink
 from policyserver.settings import SettingsError, dump_toml
 
-from .algorithm import algorithm_config, cpu_tickets
+from .algorithm import algorithm_config, check_action_space, cpu_tickets
 from .checkpoints import Checkpoint, CheckpointError, CheckpointStore
 from .config import ServerConfig
 from .driver_link import DriverLink
@@ -50,6 +50,10 @@ class DaemonError(RuntimeError):
     """The daemon can't go on; the text says why."""
 
 
+class _StoppedEarlyError(Exception):
+    """A signal came before the server was ready."""
+
+
 class Daemon:
     """One policy server, from start to end."""
 
@@ -58,6 +62,7 @@ class Daemon:
         self._config = config
         self._stopping = threading.Event()
         self._link: DriverLink | None = None
+        self._is_ready = False
         self._progress = Progress()
         self._saved: Checkpoint | None = None
 
@@ -66,7 +71,7 @@ class Daemon:
 
         Raises:
             InsecureListenError: If strangers could get in.
-            SettingsError: If RLlib doesn't take the configuration, or the environment describes an InfluxDB incompletely.
+            SettingsError: If the algorithm or RLlib doesn't take the configuration, or the environment describes an InfluxDB incompletely.
             AddressInUseError: If somebody else listens on the address.
             OSError: If the live page's address can't be taken.
             FolderInUseError: If another daemon has the run folder.
@@ -74,6 +79,7 @@ class Daemon:
             DaemonError: If the serving actor doesn't start or come back, or training fails again and again.
         """
         config = self._config
+        check_action_space(config)
         check_listen(config.listen)
         check_free(config.listen.address)
         influx = self._influx()
@@ -84,13 +90,18 @@ class Daemon:
             config.run_folder.mkdir(parents=True, exist_ok=True)
             ending.callback(FolderLock(config.run_folder).release)
             (config.run_folder / "server.toml").write_text(dump_toml(config))
-            store = CheckpointStore(config.checkpoints_folder, config.checkpoints.keep, config.spaces)
+            store = CheckpointStore(config.checkpoints_folder, config.checkpoints.keep, config.spaces, config.connectors)
             ending.callback(store.close)
             ray_process = RayProcess(config.run_folder / "ray")
             ending.callback(ray_process.stop)
             self._link = DriverLink(ray_process.folder / "driver.sock")
             ending.callback(self._link.close)
-            algorithm = self._start(ray_process, store, ending)
+            try:
+                algorithm = self._start(ray_process, store, ending)
+            except _StoppedEarlyError:
+                logger.info("stopped before it was ready: nothing was served or learned")
+                return
+            self._is_ready = True
             sink = self._open_sink(influx)
             ending.callback(sink.close, _SINK_CLOSE_S)
             if page is not None:
@@ -116,8 +127,10 @@ class Daemon:
 
         adopt_ray_loggers()
         rllib_config = algorithm_config(config, driver_link=self._link.path if self._link else None)
+        self._leave_if_stopped()
         ray_process.start(cpu_tickets(rllib_config))
         self._handle_signals()  # again, for Ray has put its own handlers in
+        self._leave_if_stopped()
         _share_the_machine(config)
         keep_results_in(ray_process.folder)
         try:
@@ -129,7 +142,9 @@ class Daemon:
         group = algorithm.env_runner_group
         if group.num_healthy_remote_workers() < rllib_config.num_env_runners:
             raise DaemonError("a serving actor did not start; its error is in the log above")
+        self._leave_if_stopped()
         self._restore(algorithm, store)
+        self._leave_if_stopped()
         _of_serving(algorithm, lambda runner: runner.open())
         endpoints = [address for served in _of_serving(algorithm, lambda runner: runner.addresses()) for address in served]
         if rllib_config.env is None and len(endpoints) < max(rllib_config.num_env_runners, 1):
@@ -140,6 +155,10 @@ class Daemon:
         )  # fmt: skip
         return algorithm
 
+    def _leave_if_stopped(self) -> None:
+        if self._stopping.is_set():
+            raise _StoppedEarlyError
+
     def _restore(self, algorithm: Algorithm, store: CheckpointStore) -> None:
         """Go on from the newest whole checkpoint, and wait until the serving actors have the weights to serve."""
         found = store.newest_whole() if self._config.checkpoints.restore else None
@@ -149,7 +168,10 @@ class Daemon:
             try:
                 algorithm.restore_from_path(str(found.path))
             except Exception as error:
-                raise CheckpointError(f"{found.path}: doesn't fit the configured algorithm: {error}") from error
+                raise CheckpointError(
+                    f"{found.path}: doesn't fit the configured algorithm and net; go back to the settings it was made with, choose another "
+                    f"run_folder, or set checkpoints.restore = false: {error}"
+                ) from error
             self._progress, self._saved = found.progress, found
             logger.info("restored %s: iteration %d, policy version %d", found.path, found.progress.iteration, found.progress.weights_seq_no)
         state = algorithm.learner_group.get_state(components="learner/rl_module", inference_only=True)["learner"]
@@ -168,12 +190,13 @@ class Daemon:
         """Read where InfluxDB is: before Ray starts, so that a wrong setting is refused at once."""
         monitoring = self._config.monitoring
         try:
-            return influx_beside(self._config.store_file) if monitoring.enabled and monitoring.influx else None
+            return influx_beside(self._config.store_file, monitoring.influx_file) if monitoring.enabled and monitoring.influx else None
         except ValueError as error:
             raise SettingsError("monitoring", "", str(error)) from error
 
     def _open_sink(self, influx: InfluxConfig | None) -> Sink:
-        return open_sink(self._config.store_file if self._config.monitoring.enabled else None, influx)
+        monitoring = self._config.monitoring
+        return open_sink(self._config.store_file if monitoring.enabled else None, influx, monitoring.retention)
 
     def _take_page_address(self, ending: contextlib.ExitStack) -> PageServer | None:
         """Take the live page's address before Ray starts, so that a wrong one, or one in use, is refused at once."""
@@ -266,7 +289,8 @@ class Daemon:
         def on_stop(number: int, _: Any) -> None:
             if self._stopping.is_set():
                 os._exit(128 + number)
-            logger.info("%s: draining, for at most %.0f s", signal.Signals(number).name, self._config.learner.drain_timeout_s)
+            what = "draining" if self._is_ready else "still starting; stops as soon as it can"
+            logger.info("%s: %s, after at most %.0f s", signal.Signals(number).name, what, self._config.learner.drain_timeout_s)
             signal.setitimer(signal.ITIMER_REAL, max(0.001, self._config.learner.drain_timeout_s))
             self.stop()
 

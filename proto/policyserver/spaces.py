@@ -41,6 +41,7 @@ _MAX_DEPTH = 16
 _MAX_LEAVES = 4096
 _MAX_ELEMENTS = 2**24
 _KIND_RANK = {"b": 0, "u": 1, "i": 1, "f": 2}
+_NO_NUMBERS = "OSUV"  # kinds of dtype: objects, bytes, texts, records
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +194,8 @@ def _cast(leaf: Leaf, value: Any, rows: int | None) -> Array:
     array = _as_array(leaf, value)
     shape = leaf.shape if rows is None else (rows, *leaf.shape)
     if array.shape != shape:
-        raise _refusal(leaf, f"shape {list(shape)}", f"shape {list(array.shape)}")
+        kind = f", a {type(value).__name__}" if array.dtype.kind in _NO_NUMBERS else ""
+        raise _refusal(leaf, f"shape {list(shape)}", f"shape {list(array.shape)}{kind}")
     if array.dtype != leaf.dtype:
         array = _convert(leaf, array)
     if array.dtype.kind == "f" and not np.isfinite(array).all():
@@ -209,7 +211,8 @@ def _convert(leaf: Leaf, array: Array) -> Array:
         limits = np.iinfo(leaf.dtype)
         fits = limits.min <= int(array.min()) and int(array.max()) <= limits.max
     if not fits:
-        raise _refusal(leaf, str(leaf.dtype), f"{array.dtype}, which does not convert without loss")
+        received = f"{array.tolist()!r:.80}, no number" if kind in _NO_NUMBERS else f"{array.dtype}, which does not convert without loss"
+        raise _refusal(leaf, str(leaf.dtype), received)
     with np.errstate(over="ignore"):
         return array.astype(leaf.dtype)
 

@@ -14,6 +14,7 @@ from client import PolicyClient, TrainingIteration
 from monitoring.reader import StoreReader
 from policyserver.errors import EpisodeLostError, PolicyServerError
 from tests.integration.daemon_process import DaemonProcess, free_address
+from tests.services import wait_until
 
 SMALL = (
     "--algorithm.training",
@@ -131,6 +132,17 @@ def test_a_server_without_clients_stops_at_once_and_keeps_port_and_folder_to_its
         assert time.monotonic() - asked_at < 10.0
     assert "iteration 1 " not in daemon.text()
     assert not list(run_folder.glob("checkpoints/checkpoint-*")), "nothing was learned, so there is nothing to save"
+
+
+@pytest.mark.timeout(120)
+def test_a_server_that_is_told_to_stop_while_it_starts_leaves_without_serving(tmp_path: Path) -> None:
+    run_folder = tmp_path / "run"
+    with DaemonProcess(run_folder, free_address()) as daemon:
+        wait_until(lambda: (run_folder / "ray").exists(), "it begins to start Ray")
+        assert daemon.terminate() == 0, daemon.text()
+        assert "SIGTERM: still starting" in daemon.text()
+        assert "stopped before it was ready" in daemon.text()
+        assert "serving on" not in daemon.text()
 
 
 def daemon_cpu_s(daemon: DaemonProcess) -> float:

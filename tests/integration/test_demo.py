@@ -231,13 +231,13 @@ def test_a_server_that_is_killed_is_started_again_and_the_pipelines_go_on_with_n
         (server,) = demo.servers
         server.kill()
         line = demo.wait_for("the policy server died with status -9, started again", after=line)
-        line = demo.wait_for("episodes are lost", after=line)
+        line = demo.wait_for(r"lost [1-9]\d*$", after=line)
         demo.wait_for(r" [1-9][\d,]*/s .* updates [1-9]\d* \|", after=line)
         demo.process.send_signal(signal.SIGINT)
         finish(demo, STOP_S + 5.0)
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["server_restarts"] == 1
-    assert summary["episodes_lost"] == 64
+    assert 0 < summary["episodes_lost"] <= 64, "those that the server had answered and that were not at their ends already"
     assert summary["episodes_leaked"] == 0
 
 

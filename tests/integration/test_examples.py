@@ -81,6 +81,19 @@ def test_the_unary_calls_in_the_readme_are_answered(server: Serving) -> None:
 
 
 @pytest.mark.slow
+def test_a_net_and_a_connector_of_ones_own_serve_and_learn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(EXAMPLES))
+    config = (EXAMPLES / "own_net.toml").read_text(encoding="utf-8")
+    with serving(config.replace('run_folder = "runs/own_net"\n', ""), tmp_path) as running:
+        command = [sys.executable, str(EXAMPLES / "cartpole_client.py"), "--address", running.address, "--episodes", "150"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == 0, done.stderr
+        with PolicyClient(running.address) as client:
+            assert client.stats().episodes_finished == 150
+            wait_until(lambda: client.stats().weights_seq_no >= 1, "an update on the steps that were played", 60.0)
+
+
+@pytest.mark.slow
 def test_an_external_env_that_asks_for_its_own_actions_learns(tmp_path: Path) -> None:
     command = [sys.executable, str(EXAMPLES / "own_external_env.py"), "10"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=150, check=False, cwd=tmp_path)

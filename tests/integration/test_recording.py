@@ -7,10 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from monitoring.influx import InfluxSink
 from monitoring.reader import StoreReader
+from monitoring.retention import RetentionConfig
 from monitoring.schema import MEASUREMENTS
-from pipelines.config import RecordingSection
+from monitoring.sink import MultiSink
+from monitoring.store import EmbeddedStore
+from pipelines.config import PipelineConfig, RecordingSection
 from pipelines.recording import open_recording
+from policyserver.settings import load
 from tests.recorded_run import record_run
 from tests.services import InfluxServer
 
@@ -57,3 +62,21 @@ def check_that_the_documented_is_written(influx: InfluxServer) -> None:
         counts = {key.removeprefix("count_"): count for key, count in row.items() if key != "time"}
         always = {field.name for field in measurement.fields if not field.unset}
         assert {counts[field] for field in always} == {max(counts.values())}, f"{name}: some points lack a field"
+
+
+def test_a_configuration_file_names_the_influxdb_and_how_long_the_store_keeps_points(tmp_path: Path) -> None:
+    influx_file, config_file = tmp_path / "influx.ini", tmp_path / "pipeline.toml"
+    influx_file.write_text("[influx2]\nurl=http://127.0.0.1:9\nbucket=rl\n")
+    config_file.write_text(
+        f'[recording]\nstore = "{tmp_path}/store.sqlite"\ninflux_file = "{influx_file}"\n'
+        '[recording.retention]\nraw_s = 60.0\nraw_points = "none"\n'
+    )
+    recording = load(PipelineConfig, config_file).recording
+    assert recording.retention == RetentionConfig(raw_s=60.0, raw_points=None)
+    sink = open_recording(recording)
+    assert isinstance(sink, MultiSink)
+    store, influx = sink.sinks
+    assert isinstance(store, EmbeddedStore)
+    assert isinstance(influx, InfluxSink)
+    assert influx.config.bucket == "rl"
+    sink.close(0.2)

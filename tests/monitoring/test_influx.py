@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from influxdb_client import InfluxDBClient
+from influxdb_client.client.write_api import SYNCHRONOUS
 
 from monitoring.influx import InfluxSink
 from monitoring.influx_config import InfluxConfig
@@ -250,4 +252,63 @@ def test_the_environment_configures_it_and_the_token_shows_nowhere(tmp_path: Pat
     assert "s3cret" not in caplog.text + repr(read) + sink.statistics().last_error
     with pytest.raises(ValueError, match="set token") as refused:
         InfluxConfig("http://user:s3cret@127.0.0.1:9", "b", tmp_path)
+    assert "s3cret" not in str(refused.value)
+
+
+def test_a_client_of_ones_own_is_used_and_stays_open(influx: InfluxServer, tmp_path: Path) -> None:
+    influx.start()
+    client = InfluxDBClient(url=influx.url, token="s3cret", org="o")
+    asked: list[str] = []
+    request = client.api_client.request
+
+    def listening(method: str, url: str, *rest: Any, **more: Any) -> Any:
+        asked.append(url)
+        return request(method, url, *rest, **more)
+
+    client.api_client.request = listening
+    own = InfluxConfig.for_client(client, influx.bucket, tmp_path / "spool")
+    assert (own.url, own.org, own.token) == (influx.url, "o", "")
+    sink = InfluxSink(own, client)
+    sink.write(steps(np.ones(20)))
+    assert sink.flush(20.0)
+    child = os.fork()
+    if child == 0:
+        sink.write(steps(np.full(30, 2.0)))
+        sink.close(20.0)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    sink.close(10.0)
+    assert asked == [f"{influx.url}/api/v2/write"]
+    assert stored(influx) == (50, 80.0)
+    client.write_api(write_options=SYNCHRONOUS).write(influx.bucket, "o", b"step,run=r1 reward=3.0")
+    assert stored(influx) == (51, 83.0)
+    client.close()
+
+
+def test_influxdb_clients_own_file_configures_it(tmp_path: Path) -> None:
+    file = tmp_path / "influx.ini"
+    file.write_text('[influx2]\nurl = "http://127.0.0.1:9"\norg=o\ntoken=s3%cret\nbucket=b\ntimeout=2500\nverify_ssl=False\nssl_ca_cert=\n')
+    read = InfluxConfig.from_file(file, tmp_path / "spool")
+    assert (read.url, read.org, read.token, read.bucket) == ("http://127.0.0.1:9", "o", "s3%cret", "b")
+    assert (read.request_timeout_s, read.verify_tls, read.ca_file, read.spool_folder) == (2.5, False, None, tmp_path / "spool")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[influx2]\nurl=http://127.0.0.1:9\n", "BUCKET: expected the bucket"),
+        ("[influx2]\nbucket=b\n", "URL: expected the address"),
+        ("[influx2]\nurl=http://127.0.0.1:9\nbucket=b\ntimeout=soon\n", "TIMEOUT: expected milliseconds, received 'soon'"),
+        ("[influx]\nurl=http://127.0.0.1:9\n", r"expected a section \[influx2\], found influx"),
+        ("token=s3cret\n", "no INI file"),
+        ("[influx2]\ntoken s3cret\n", "no INI file"),
+        ("[influx2]\ntoken=s3cret\ntoken=s3cret\n", "no INI file"),
+    ],
+)
+def test_a_wrong_file_is_named_without_its_secrets(tmp_path: Path, text: str, said: str) -> None:
+    file = tmp_path / "influx.ini"
+    file.write_text(text)
+    with pytest.raises(ValueError, match=said) as refused:
+        InfluxConfig.from_file(file, tmp_path)
+    assert str(file) in str(refused.value)
     assert "s3cret" not in str(refused.value)

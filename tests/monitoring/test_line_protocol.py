@@ -78,3 +78,20 @@ def test_what_the_protocol_cannot_express_is_replaced() -> None:
     assert line.startswith(r"step,run=a\ b/,")
     assert ' episode="c d " ' in line
     assert line.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"reward": 1, "price": None, "equity": math.nan, "action": np.int8(2), "fallback": np.True_, "episode": 'a "b"\\\n'},
+        {"reward": np.float32(0.1), "bar": 3.0, "fallback": 0, "episode": "é\ud800"},
+        {"reward": "1.5", "bar": True, "action": -(2**63), "fallback": None, "episode": 17},
+        {"reward": math.inf, "bar": None},
+    ],
+)
+def test_a_single_point_is_encoded_as_it_would_be_among_others(fields: dict[str, Any]) -> None:
+    tags = {"run": "r 1,é\ud800", "worker": "w\\"}
+    pair = Points("step", tags, {name: [value, value] for name, value in fields.items()}, TIMES, {"symbol": ["", ""]})
+    single = Points("step", tags, {name: [value] for name, value in fields.items()}, TIMES[:1], {"symbol": [""]})
+    lines = encode(pair).splitlines(keepends=True)
+    assert encode(single) == (lines[0] if lines else b"")

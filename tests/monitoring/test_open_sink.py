@@ -9,6 +9,7 @@ from monitoring.influx_config import InfluxConfig
 from monitoring.points import Points
 from monitoring.reader import StoreReader
 from monitoring.recording import influx_beside, open_sink
+from monitoring.retention import RetentionConfig
 from monitoring.sink import NullSink
 from tests.services import InfluxServer
 
@@ -25,7 +26,7 @@ def test_points_go_to_the_store_and_to_the_influxdb_that_the_environment_names(
     monkeypatch.setenv("INFLUXDB_V2_URL", influx.url)
     monkeypatch.setenv("INFLUXDB_V2_BUCKET", influx.bucket)
     store = tmp_path / "run" / "store.sqlite"
-    sink = open_sink(store, influx_beside(store))
+    sink = open_sink(store, influx_beside(store), RetentionConfig())
     sink.write(Points.one("train", {"run": "r"}, {"iteration": 7, "loss": 0.5}))
     assert sink.flush(30.0)
     sink.close(10.0)
@@ -39,8 +40,8 @@ def test_points_go_to_the_store_and_to_the_influxdb_that_the_environment_names(
 def test_without_an_address_there_is_no_influxdb(tmp_path: Path) -> None:
     store = tmp_path / "store.sqlite"
     assert influx_beside(store) is None
-    assert isinstance(open_sink(None, None), NullSink)
-    sink = open_sink(store, None)
+    assert isinstance(open_sink(None, None, RetentionConfig()), NullSink)
+    sink = open_sink(store, None, RetentionConfig())
     sink.close(5.0)
     assert [path.name for path in tmp_path.glob("*spool*")] == []
 

@@ -94,10 +94,12 @@ def test_spaces_that_differ_in_one_bound_or_dtype_are_not_the_same() -> None:
         ([[0.0] * 10], r"received shape \[1, 10\]"),
         ([0.0] * 9 + [float("nan")], "expected finite numbers of float32, received nan"),
         ([1e300] * 10, "expected finite .* received inf"),
-        (["a"] * 10, "received <U1"),
+        (["a"] * 10, r"expected float32, received \['a', .*, no number"),
+        ([None] * 10, r"received \[None, .*, no number"),
         ([1j] * 10, "received complex128"),
         ([[0], [0, 1]], "received a ragged list"),
-        (None, r"received shape \[\]"),
+        (None, r"received shape \[\], a NoneType"),
+        ({0: [0.0] * 10}, r"expected shape \[10\], received shape \[\], a dict"),
     ],
 )
 def test_a_bad_observation_is_refused_with_what_was_expected_and_what_came(value: Any, received: str) -> None:

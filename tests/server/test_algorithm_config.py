@@ -9,7 +9,7 @@ from ray.rllib.algorithms.ppo import PPOConfig
 from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
 
 from policyserver.settings import SettingsError, load
-from server.algorithm import algorithm_config, cpu_tickets
+from server.algorithm import algorithm_config, check_action_space, cpu_tickets
 from server.config import ServerConfig, ServingConfig
 from server.policies.policy_choice import _carried
 from server.runner import ExternalEnvRunner
@@ -91,7 +91,10 @@ def test_the_serving_configuration_travels_beside_the_users_env_config() -> None
         ("algorithm.rl_module.model_config", {"lstm": True}, "unknown field of RLlib's DefaultModelConfig"),
         ("algorithm.rl_module.model_config", 3, "expected a table"),
         ("algorithm.learners.learner_class", "python:nowhere.Learner", "expected an importable object"),
-        ("algorithm.training.lr", "fast", "RLlib refuses"),
+        ("algorithm.training.lr", "fast", "expected a number, such as RLlib's"),
+        ("algorithm.training.gamma", "x", "expected a number, such as RLlib's 0.99, got 'x'"),
+        ("algorithm.training.train_batch_size", 1000, "expected train_batch_size_per_learner instead"),
+        ("algorithm.training.model", {"fcnet_hiddens": [8]}, r"expected the table \[algorithm.rl_module.model_config\] instead"),
         ("algorithm.training.minibatch_size", 5000, "RLlib refuses"),
     ],
 )
@@ -100,3 +103,25 @@ def test_what_rllib_does_not_know_is_refused_by_its_key(key: str, value: Any, pr
         algorithm_config(load(ServerConfig, None, {key: value}))
     assert refused.value.key.startswith("algorithm")
     assert refused.value.key in key or key in refused.value.key
+
+
+@pytest.mark.parametrize(
+    ("name", "action", "expected"),
+    [
+        ("DQN", {"type": "Box", "low": -1.0, "high": 1.0, "shape": [1]}, "expected a Discrete, which is what DQN takes, got Box"),
+        ("DQN", {"type": "MultiDiscrete", "nvec": [2, 3]}, "got MultiDiscrete"),
+        ("SAC", {"type": "MultiDiscrete", "nvec": [2, 3]}, "expected a Box or a Discrete"),
+        ("SAC", {"type": "Discrete", "n": 3}, ""),
+        ("PPO", {"type": "MultiDiscrete", "nvec": [2, 3]}, ""),
+    ],
+)
+def test_an_action_space_that_the_algorithm_has_no_net_for_is_refused_before_anything_starts(
+    name: str, action: dict[str, Any], expected: str
+) -> None:
+    config = load(ServerConfig, None, {"algorithm.name": name, "spaces.action": action})
+    if not expected:
+        check_action_space(config)
+        return
+    with pytest.raises(SettingsError, match=expected) as refused:
+        check_action_space(config)
+    assert refused.value.key == "spaces.action"

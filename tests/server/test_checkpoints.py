@@ -10,6 +10,7 @@ import pytest
 from server.checkpoints import Checkpoint, CheckpointError, CheckpointStore
 from server.config import SpacesConfig
 from server.folder_lock import FolderInUseError
+from server.policies.standard_connectors import ConnectorsConfig
 from server.training_report import Progress
 
 
@@ -133,6 +134,24 @@ def test_a_checkpoint_for_other_spaces_is_refused_with_both(tmp_path: Path) -> N
     save_and_close(tmp_path, 1)
     with pytest.raises(CheckpointError, match=r"action space Discrete\(3\), but the configuration says Discrete\(2\)"):
         newest(tmp_path, SpacesConfig(action={"type": "Discrete", "n": 2}))
+
+
+def test_a_checkpoint_made_with_other_connectors_is_refused(tmp_path: Path) -> None:
+    """The net would take raw observations for normalized ones without an error."""
+    store = CheckpointStore(tmp_path, 3, SpacesConfig(), ConnectorsConfig(mean_std_filter=True))
+    saved = store.save(write("weights"), Progress(iteration=1))
+    assert store.newest_whole() == saved
+    store.close()
+    with pytest.raises(CheckpointError, match=r"connectors.mean_std_filter = true, but the configuration says false"):
+        newest(tmp_path)
+
+
+def test_a_checkpoint_of_a_release_that_noted_no_connectors_is_taken(tmp_path: Path) -> None:
+    (saved,) = save_and_close(tmp_path, 1)
+    manifest = json.loads((saved.path / "manifest.json").read_text())
+    del manifest["connectors"]
+    (saved.path / "manifest.json").write_text(json.dumps(manifest))
+    assert newest(tmp_path) == saved
 
 
 def test_spaces_written_differently_but_equal_are_the_same(tmp_path: Path) -> None:

@@ -1,0 +1,192 @@
+"""Points are merged while others write, read or die: each is there once, and nobody waits."""
+
+from __future__ import annotations
+
+import functools
+import math
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from monitoring import housekeeper, tables
+from monitoring.housekeeper import Housekeeper
+from monitoring.points import Points
+from monitoring.reader import Ledger, StoreReader
+from monitoring.retention import RetentionConfig
+from monitoring.store import EmbeddedStore, StoreConfig
+from tests.monitoring.old_points import (
+    MONTH_AGO_NS,
+    OFTEN,
+    RECENT,
+    TAGS,
+    Steps,
+    has_grown,
+    ledger,
+    old_steps,
+    query,
+    recent,
+    stored_merged,
+)
+from tests.services import wait_until
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "run" / "store.sqlite"
+
+
+def test_a_reader_finds_every_point_exactly_once_while_they_are_merged(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(housekeeper, "BIT_ROWS", 50)
+    steps = Steps(20_000, minutes=30)
+    store = EmbeddedStore(path, StoreConfig(retention=RetentionConfig(raw_s=None, raw_points=None)))
+    steps.write(store, batch=20_000)
+    store.write(recent())
+    assert store.flush(20.0)
+    store.close(5.0)
+    seen: list[Ledger] = []
+    done = threading.Event()
+
+    def read() -> None:
+        reader = StoreReader(path)
+        while not done.is_set():
+            seen.append(reader.ledger("r1"))
+        reader.close()
+
+    looking = threading.Thread(target=read)
+    looking.start()
+    connection = tables.connect(path)
+    merging = Housekeeper(connection, path, OFTEN)
+    for _ in range(20):
+        merging.work(20)
+        wait_until(functools.partial(has_grown, seen, len(seen)), "the reader to look")
+    while old_steps(path):
+        merging.work(1)
+    done.set()
+    looking.join()
+    assert {each.steps for each in seen} == {20_000 + RECENT}
+    assert [each.reward_sum for each in seen] == pytest.approx([math.fsum(steps.rewards)] * len(seen), abs=1e-9)
+    merging.close()
+    connection.close()
+
+
+def test_a_process_killed_while_it_merges_leaves_every_point_once(path: Path) -> None:
+    program = """
+import sys
+from pathlib import Path
+from monitoring import housekeeper, store
+from monitoring.retention import RetentionConfig
+housekeeper.BIT_ROWS = store.BIT_ROWS = 50
+opened = store.EmbeddedStore(Path(sys.argv[1]), store.StoreConfig(retention=RetentionConfig(raw_s=3600.0, interval_s=0.01)))
+sys.stdout.write("open\\n")
+sys.stdout.flush()
+opened._writer.join()
+"""
+    steps = Steps(30_000, minutes=20)
+    store = EmbeddedStore(path, StoreConfig(retention=RetentionConfig(raw_s=None, raw_points=None)))
+    steps.write(store, batch=30_000)
+    store.write(recent())
+    assert store.flush(20.0)
+    store.close(5.0)
+    left = [old_steps(path)]
+    for attempt in range(5):
+        merging = subprocess.Popen([sys.executable, "-c", program, str(path)], stdout=subprocess.PIPE)
+        assert merging.stdout is not None
+        merging.stdout.readline()
+        wait_until(lambda: old_steps(path) < left[-1] - 500, "some steps to be merged")
+        merging.kill()
+        merging.wait()
+        merging.stdout.close()
+        left.append(old_steps(path))
+        assert left[-1] > 0, f"it was killed in the middle, attempt {attempt}"
+        assert ledger(path).steps == 30_000 + RECENT
+    store = EmbeddedStore(path, StoreConfig(retention=OFTEN))
+    wait_until(lambda: not old_steps(path), "the rest to be merged")
+    expected, found = steps.merged(), stored_merged(path)
+    assert found.keys() == expected.keys()
+    for key, values in expected.items():
+        assert found[key] == pytest.approx(values, rel=1e-12, abs=1e-9), key
+    store.close(5.0)
+
+
+def test_two_processes_write_old_and_new_points_to_one_file_and_none_is_lost(path: Path) -> None:
+    program = """
+import sys
+from pathlib import Path
+import numpy as np
+from monitoring.points import Points
+from monitoring.retention import RetentionConfig
+from monitoring.store import EmbeddedStore, StoreConfig
+config = StoreConfig(commit_interval_s=0.01, retention=RetentionConfig(raw_s=3600.0, interval_s=0.01))
+store = EmbeddedStore(Path(sys.argv[1]), config)
+for batch in range(60):
+    times_ns = int(sys.argv[3]) + (batch * 100 + np.arange(100)) * 10**8
+    tags = {"run": "r1", "worker": sys.argv[2]}
+    store.write(Points("step", tags, {"reward": np.ones(100)}, times_ns))
+    store.write(Points("step", tags, {"reward": np.ones(50)}))
+    assert store.flush(20.0)
+store.close(20.0)
+"""
+    writers = [subprocess.Popen([sys.executable, "-c", program, str(path), f"w{n}", str(MONTH_AGO_NS)]) for n in range(2)]
+    assert [writer.wait(60) for writer in writers] == [0, 0]
+    assert ledger(path) == Ledger(2 * 60 * 150, 2 * 60 * 150.0)
+    store = EmbeddedStore(path, StoreConfig(retention=OFTEN))
+    store.write(recent())
+    assert store.flush(20.0)
+    wait_until(lambda: query(path, "SELECT SUM(points) FROM step_1m") == [(12_000,)], "the old points to be merged")
+    assert ledger(path) == Ledger(18_000 + RECENT, 18_000.0)
+    store.close(5.0)
+
+
+def test_only_one_housekeeper_of_a_file_is_active_and_another_follows_it(path: Path) -> None:
+    retention = RetentionConfig(raw_s=None, raw_points=None)
+    store = EmbeddedStore(path, StoreConfig(retention=retention))
+    Steps(5000, minutes=2).write(store)
+    store.write(recent())
+    assert store.flush(20.0)
+    store.close(5.0)
+    connections = [tables.connect(path) for _ in range(2)]
+    first, second = (Housekeeper(connection, path, RetentionConfig(raw_s=3600.0, interval_s=1e-6)) for connection in connections)
+    first.work(1)
+    second.work(1000)
+    assert old_steps(path) > 0, "only the first one's first bit was done"
+    first.close()
+    first.close()
+    second.work(1000)
+    assert old_steps(path) == 0
+    first.work(1000)
+    second.close()
+    for connection in connections:
+        connection.close()
+
+
+def test_writing_goes_on_while_much_is_merged(path: Path) -> None:
+    store = EmbeddedStore(path, StoreConfig(retention=RetentionConfig(raw_s=None, raw_points=None)))
+    Steps(60_000, minutes=10).write(store, batch=20_000)
+    store.write(recent())
+    assert store.flush(30.0)
+    store.close(20.0)
+    store = EmbeddedStore(path, StoreConfig(retention=OFTEN))
+    took: list[float] = []
+    done = threading.Event()
+
+    def write() -> None:
+        while not done.is_set():
+            begun = time.perf_counter()
+            store.write(Points("step", TAGS, {"reward": np.ones(10)}))
+            took.append(time.perf_counter() - begun)
+            time.sleep(0.001)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    wait_until(lambda: not old_steps(path), "the old steps to be merged")
+    done.set()
+    writer.join()
+    assert store.flush(20.0)
+    assert ledger(path).steps == 60_000 + RECENT + 10 * len(took)
+    assert store.statistics().dropped == 0
+    store.close(5.0)
