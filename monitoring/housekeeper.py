@@ -18,7 +18,7 @@ from typing import Any
 from monitoring import rollups, tables
 from monitoring.retention import RetentionConfig
 from monitoring.rollups import MINUTE_NS
-from monitoring.schema import MEASUREMENTS, SERVER, Measurement
+from monitoring.schema import MEASUREMENTS, NODE, SERVER, SINK, Measurement
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +27,9 @@ BIT_ROWS = 2048
 
 NEWEST_ROWS = 1000
 """Newest rows of each measurement that stay unmerged at any age, so that the newest decisions can always be shown."""
+
+_COUNTERS = (SERVER, NODE, SINK)
+"""Measurements that are counters, of which the last of each minute stays."""
 
 _BIT_PAGES = 256
 _SPARE_PAGES = 1024
@@ -44,7 +47,7 @@ class Housekeeper:
         self._lock_fd = -1
         self._work: Iterator[None] | None = None
         self._begins_at = time.monotonic()
-        self._thinned_ns: dict[str, int] = {}
+        self._thinned_ns: dict[tuple[str, str], int] = {}
         self._last_error = ""
 
     @property
@@ -101,10 +104,10 @@ class Housekeeper:
             before_ns = time.time_ns() - int(self._config.keep_s * 1e9)
             for name in (*MEASUREMENTS, *rollups.ROLLUPS):
                 yield from self._take_away(name, before_ns)
-        for measurement in (*rollups.MERGED, SERVER):
+        for measurement in (*rollups.MERGED, *_COUNTERS):
             before_ns = self._raw_before_ns(measurement.name)
-            if measurement is SERVER:
-                yield from self._thin(before_ns)
+            if measurement in _COUNTERS:
+                yield from self._thin(measurement, before_ns)
             else:
                 yield from self._take_away(measurement.name, before_ns, merge_into=measurement)
         yield from self._give_back()
@@ -128,23 +131,25 @@ class Housekeeper:
                 self._connection.execute("COMMIT")
                 yield
 
-    def _thin(self, before_ns: int) -> Iterator[None]:
-        """Delete of each run's counters of the server all but the last of each minute, worker and boot."""
+    def _thin(self, measurement: Measurement, before_ns: int) -> Iterator[None]:
+        """Delete of each run's counters all but the last of each minute, of each process, node or sink whose they are."""
+        table = measurement.name
+        whose = ", ".join([*(tag for tag in measurement.tags if tag != "run"), *(["boot_id"] if measurement is SERVER else [])])
         statement = (
-            "DELETE FROM server WHERE id IN (SELECT id FROM (SELECT id, ROW_NUMBER() OVER "
-            f"(PARTITION BY time_ns / {MINUTE_NS}, worker, policy, boot_id ORDER BY time_ns DESC) AS age "
-            "FROM server WHERE run = :run AND time_ns >= :from_ns AND time_ns < :before_ns) WHERE age > 1)"
+            f'DELETE FROM "{table}" WHERE id IN (SELECT id FROM (SELECT id, ROW_NUMBER() OVER '
+            f"(PARTITION BY time_ns / {MINUTE_NS}, {whose} ORDER BY time_ns DESC) AS age "
+            f'FROM "{table}" WHERE run = :run AND time_ns >= :from_ns AND time_ns < :before_ns) WHERE age > 1)'
         )
-        for run in tables.runs(self._connection, SERVER.name):
-            while (from_ns := self._thinned_ns.get(run, 0)) < before_ns:
+        for run in tables.runs(self._connection, table):
+            while (from_ns := self._thinned_ns.get((table, run), 0)) < before_ns:
                 self._connection.execute("BEGIN IMMEDIATE")
                 rows: dict[str, Any] = {"run": run, "from_ns": from_ns, "before_ns": before_ns}
-                end_ns = self._bit_end_ns(SERVER.name, "run = :run AND time_ns >= :from_ns AND time_ns < :before_ns", rows)
+                end_ns = self._bit_end_ns(table, "run = :run AND time_ns >= :from_ns AND time_ns < :before_ns", rows)
                 minute_ns = end_ns // MINUTE_NS * MINUTE_NS
                 rows["before_ns"] = minute_ns if minute_ns > from_ns else end_ns
                 self._connection.execute(statement, rows)
                 self._connection.execute("COMMIT")
-                self._thinned_ns[run] = rows["before_ns"]
+                self._thinned_ns[table, run] = rows["before_ns"]
                 yield
 
     def _bit_end_ns(self, table: str, condition: str, rows: dict[str, Any]) -> int:

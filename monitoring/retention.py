@@ -10,7 +10,8 @@ class RetentionConfig:
     """How long points stay as they were written.
 
     Older steps, orders, training iterations and reports of the regressor are merged, minute by minute, into one row of counts, sums and
-    extremes for each series, so that sums over a run stay exact; of the server's counters, the last of each minute stay. Episodes are kept.
+    extremes for each series, so that sums over a run stay exact; of the counters of server, nodes and sinks, the last of each minute stay.
+    Episodes are kept.
     It is on by default, because raw steps fill a disk within days and no page or ledger needs them; where each old step matters,
     `raw_s` and `raw_points` are none.
     """

@@ -128,6 +128,22 @@ def test_of_the_servers_counters_the_last_of_each_minute_stays_and_the_rates_wit
     store.close(5.0)
 
 
+def test_of_the_counters_of_each_node_and_sink_the_last_of_each_minute_stays(path: Path) -> None:
+    seconds = np.repeat(np.arange(600), 2)
+    times_ns = MONTH_AGO_NS + seconds * 10**9 + np.tile([0, 1], 600)
+    store = EmbeddedStore(path, StoreConfig(retention=OFTEN))
+    store.write(Points("node", TAGS, {"processed": seconds}, times_ns, {"node": ["market", "policy"] * 600}))
+    store.write(Points("sink", TAGS, {"accepted": seconds}, times_ns, {"sink": ["EmbeddedStore", "InfluxSink"] * 600}))
+    assert store.flush(10.0)
+
+    def left(table: str, tag: str, counter: str) -> list[tuple[Any, ...]]:
+        return query(path, f"SELECT COUNT(*), MIN({counter}), MAX({counter}) FROM {table} GROUP BY {tag}")
+
+    wait_until(lambda: left("node", "node", "processed") == [(10, 59, 599)] * 2, "one row of each minute and node")
+    wait_until(lambda: left("sink", "sink", "accepted") == [(10, 59, 599)] * 2, "one row of each minute and sink")
+    store.close(5.0)
+
+
 def test_the_learners_curves_are_those_of_every_iteration(path: Path) -> None:
     count = 3000
     losses = np.random.default_rng(2).normal(size=count)
