@@ -144,7 +144,7 @@ class StoreReader:
         ends = [
             # each by itself, for then it is found by the index
             self._rows(f'SELECT {end}(time_ns) FROM "{name}" WHERE run = ?', run)[0][0]
-            for name in MEASUREMENTS
+            for name in self._tables
             for end in ("MIN", "MAX")
         ]
         known = [time_ns for time_ns in ends if time_ns is not None]

@@ -14,9 +14,11 @@ import numpy as np
 
 from monitoring.page.selection import Selection
 from monitoring.reader import StoreReader
+from monitoring.rollups import MERGED, rollup
 from monitoring.schema import MEASUREMENTS, Measurement
 
 TIME = "time_ns"
+_IS_SET = " IS NOT NULL"
 Group = tuple[str, ...]
 
 
@@ -32,6 +34,51 @@ class Source:
     """SQL expressions of which a bucket keeps the largest value, by name; `rise` tells how far one rose."""
     by: tuple[str, ...] = ()
     """Columns that tell apart what counts for itself, such as the processes whose counters these are."""
+    merged: Mapping[str, str] = field(default_factory=dict)
+    """What stands for a sum, by name, where old points were merged by the minute. Not needed for fields, and their and the points' number;
+    what else is not given is not known of that time."""
+
+
+def _statements(source: Source, tags: Iterable[str]) -> tuple[str, str]:
+    """Word the reading of a source: the first, with what was merged of old points, and the later ones, of new rows alone.
+
+    Parameters: `run`, `begin`, `width`, `after`, `upto` and the tags.
+    """
+    measurement = MEASUREMENTS[source.measurement]
+    where = f"run = :run AND time_ns >= :begin{''.join(f' AND {tag} = :{tag}' for tag in tags)}"
+    # New rows in the order of their ids, which is very nearly that of time: faster than through the index, also for a part of the run.
+    fresh = f'SELECT {_named(source, source.sums, source.maxima)} FROM "{measurement.name}" WHERE id > :after AND id <= :upto AND +{where}'
+    if measurement not in MERGED:
+        return _summed(source, [fresh]), _summed(source, [fresh])
+    sums = {name: _merged_sum(source, name) for name in source.sums}
+    maxima = {name: each if each == TIME else f"{each}_max" for name, each in source.maxima.items()}
+    merged = f'SELECT {_named(source, sums, maxima)} FROM "{rollup(measurement).name}" WHERE {where}'
+    return _summed(source, [merged, fresh]), _summed(source, [fresh])  # in one statement, for rows may be moved from one to the other
+
+
+def _named(source: Source, sums: Mapping[str, str], maxima: Mapping[str, str]) -> str:
+    """Name what is read of a row."""
+    values = [f"{expression} AS s{number}" for number, expression in enumerate(sums.values())]
+    values += [f"{expression} AS m{number}" for number, expression in enumerate(maxima.values())]
+    return ", ".join(["time_ns", *source.by, *values])
+
+
+def _merged_sum(source: Source, name: str) -> str:
+    """Return what stands for a sum in a row of merged points."""
+    expression = source.sums[name]
+    if expression in MEASUREMENTS[source.measurement].types:
+        return f"{expression}_sum"
+    if expression.endswith(_IS_SET):
+        return f"{expression.removesuffix(_IS_SET)}_count"
+    return "points" if expression == "1" else source.merged.get(name, "NULL")
+
+
+def _summed(source: Source, selects: list[str]) -> str:
+    """Word the summing up, within each bucket, of rows that come from some places."""
+    read = [*source.by, *(f"TOTAL(s{number})" for number in range(len(source.sums)))]
+    read += [f"MAX(m{number})" for number in range(len(source.maxima))]
+    groups = ", ".join(str(number) for number in range(1, len(source.by) + 2))
+    return f"SELECT time_ns / :width, {', '.join(read)} FROM ({' UNION ALL '.join(selects)}) GROUP BY {groups} ORDER BY 1"
 
 
 class _Cell:
@@ -65,20 +112,18 @@ class Buckets:
         self._newest: dict[Group, _Cell] = {}
         tags = selection.tags(self.measurement)
         self._parameters: dict[str, Any] = {"run": run, "begin": begin_ns, **tags}
-        read = [*source.by, *(f"TOTAL({each})" for each in source.sums.values()), *(f"MAX({each})" for each in source.maxima.values())]
-        # In the order of the ids, which is very nearly that of time: faster than through the index, also for a part of the run.
-        self._statement = (
-            f'SELECT time_ns / :width, {", ".join(read)} FROM "{source.measurement}" WHERE id > :after AND id <= :upto AND +run = :run '
-            f"AND time_ns >= :begin {''.join(f'AND {tag} = :{tag} ' for tag in tags)}"
-            f"GROUP BY {', '.join(str(number) for number in range(1, len(source.by) + 2))} ORDER BY 1"
-        )
+        self._first_statement, self._statement = _statements(source, tags)
         self._after: int | None = None
 
     def read(self, reader: StoreReader, upto: int) -> int | None:
         """Take in the rows that are new, up to an id; the first bucket that changed, None if there is none."""
         if self._after is None:
-            self._after = reader.id_before(self.measurement.name, self._parameters["run"], self._parameters["begin"])
-        rows = reader.select(self._statement, self._parameters | {"width": self._width_ns, "after": self._after, "upto": upto})
+            after = reader.id_before(self.measurement.name, self._parameters["run"], self._parameters["begin"])
+            statement = self._first_statement
+        else:
+            after = self._after if self._after <= upto else 0  # a table that was emptied begins anew with its ids
+            statement = self._statement
+        rows = reader.select(statement, self._parameters | {"width": self._width_ns, "after": after, "upto": upto})
         self._after = upto
         groups, sums = len(self._source.by) + 1, len(self._source.by) + 1 + len(self._source.sums)
         for row in rows:
@@ -185,7 +230,7 @@ class Table:
 
 def means(*fields: str) -> dict[str, str]:
     """Return the sums that `Table.mean` and `Table.level` need of fields."""
-    return {name: expression for each in fields for name, expression in ((each, each), (f"{each}_count", f"{each} IS NOT NULL"))}
+    return {name: expression for each in fields for name, expression in ((each, each), (f"{each}_count", f"{each}{_IS_SET}"))}
 
 
 def counters(*fields: str) -> dict[str, str]:

@@ -52,7 +52,8 @@ class RunningEpisodes:
         self, reader: StoreReader, table: str, statement: str, newest_ids: dict[str, int], more: dict[str, int], after: int
     ) -> list[Any]:
         """Read the rows since the last time, or since the id `after` the first time."""
-        bounds = {"after": self._after.get(table, after), "upto": newest_ids[table]}
+        after = self._after.get(table, after)
+        bounds = {"after": after if after <= newest_ids[table] else 0, "upto": newest_ids[table]}  # an emptied table begins anew
         self._after[table] = newest_ids[table]
         return reader.select(statement, self._parameters | bounds | more) if bounds["after"] < bounds["upto"] else []
 

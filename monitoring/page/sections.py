@@ -90,6 +90,9 @@ SECTIONS = (
             sums={"squares": "mse * forecasts", "squares_zero": "mse_zero * forecasts", "forecasts": "forecasts"},
             maxima=counters("skipped"),
             by=("symbol", "worker"),
+            merged={
+                name: f"{field}_sum * forecasts_sum / forecasts_count" for name, field in (("squares", "mse"), ("squares_zero", "mse_zero"))
+            },
         ),
         _regressor,
     ),

@@ -21,7 +21,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from monitoring import tables
+from monitoring import rollups, tables
 from monitoring.page.feed import Feed
 from monitoring.page.listen import LOOPBACK_NAMES, PageListen
 from monitoring.page.selection import Selection
@@ -117,7 +117,10 @@ def _bring_up_to_date(store: Path) -> None:
     """Give a store that an older version recorded the tables and columns that it lacks; a file that can't be written stays as it is."""
     tables.connect(store, read_only=True).close()  # which refuses one that is not there, instead of making it
     with contextlib.closing(tables.connect(store)) as connection, contextlib.suppress(sqlite3.OperationalError):
+        connection.execute("BEGIN IMMEDIATE")
         tables.create(connection)
+        rollups.create(connection)
+        connection.execute("COMMIT")
 
 
 def _application(reader: StoreReader, token: str | None, is_closing: Callable[[], bool]) -> Starlette:

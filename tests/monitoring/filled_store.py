@@ -11,6 +11,7 @@ import numpy as np
 from monitoring import tables
 from monitoring.points import Points
 from monitoring.schema import MEASUREMENTS
+from monitoring.store import EmbeddedStore
 
 EPISODES = 64
 BARS = 200
@@ -120,9 +121,8 @@ def _named(server: dict[str, Any], train: dict[str, Any], skill: dict[str, Any],
 def fill(path: Path, run: FilledRun, steps: int, end_ns: int | None = None) -> int:
     """Write a run of that many steps, which ends now or at `end_ns`, into a store, and return how many points that are."""
     begin_ns = (time.time_ns() if end_ns is None else end_ns) - int(steps / run.steps_per_s * 1e9)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    EmbeddedStore(path).close(5.0)
     connection = tables.connect(path)
-    tables.create(connection)
     connection.execute("BEGIN")
     written = 0
     while run.steps < steps:

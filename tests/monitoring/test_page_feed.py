@@ -12,12 +12,18 @@ import numpy as np
 import pytest
 
 from monitoring import tables
+from monitoring.housekeeper import NEWEST_ROWS
+from monitoring.page.buckets import TIME, Buckets
 from monitoring.page.feed import Feed
+from monitoring.page.sections import SECTIONS
 from monitoring.page.selection import Selection
 from monitoring.points import Points
 from monitoring.reader import StoreReader
 from monitoring.schema import MEASUREMENTS
+from monitoring.store import EmbeddedStore, StoreConfig
 from tests.monitoring.filled_store import FilledRun, fill
+from tests.monitoring.old_points import OFTEN, query
+from tests.services import wait_until
 
 BEGIN_NS = 1_700_000_000 * 10**9
 STEPS_PER_S = 16.0
@@ -48,8 +54,7 @@ class Viewer:
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     path = tmp_path / "store.sqlite"
-    with closing(tables.connect(path)) as connection:
-        tables.create(connection)
+    EmbeddedStore(path).close(5.0)
     return path
 
 
@@ -180,3 +185,34 @@ def test_running_episodes_are_those_that_began_here_and_have_not_ended(path: Pat
     viewer.look()
     assert viewer.shown["running"]["bar"] == [0, 1]
     reader.close()
+
+
+def test_points_that_were_merged_by_the_minute_count_as_before(path: Path) -> None:
+    fill(path, FilledRun("r", steps_per_s=4.0), steps=64 * 150, end_ns=BEGIN_NS)
+    before = totals(path)
+    store = EmbeddedStore(path, StoreConfig(retention=OFTEN))
+    counts = " UNION ALL ".join(f"SELECT COUNT(*) FROM {name}" for name in ("step", "train", "regressor"))
+    wait_until(lambda: query(path, counts) == [(NEWEST_ROWS,)] * 3, "all that may be merged to be merged")
+    store.close(5.0)
+    after = totals(path)
+    assert before["steps"]["steps"] == 64 * 150
+    for section, sums in before.items():
+        for name, value in sums.items():
+            if name in ("sell", "hold", "buy"):  # which are not known of merged steps
+                assert 0 < after[section][name] < NEWEST_ROWS < value
+            else:
+                assert after[section][name] == pytest.approx(value, rel=1e-9), f"{section}.{name}"
+
+
+def totals(path: Path) -> dict[str, dict[str, float]]:
+    """Return every sum and the largest maximum of the sections whose old points are merged, over the whole run."""
+    reader, found = StoreReader(path), {}
+    for section in SECTIONS:
+        if section.source.measurement in ("step", "train", "regressor"):
+            buckets = Buckets(section.source, Selection(), "r", 2 * 10**9, 0)
+            buckets.read(reader, reader.newest_ids()[section.source.measurement])
+            table = buckets.since(0)
+            found[section.name] = {name: float(np.nansum(table.sum(name))) for name in section.source.sums}
+            found[section.name] |= {name: float(np.nanmax(table.largest(name))) for name in section.source.maxima if name != TIME}
+    reader.close()
+    return found

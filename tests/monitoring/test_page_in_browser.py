@@ -121,9 +121,10 @@ def test_it_is_dark_or_light_as_the_system_is_or_as_the_reader_chose(
         return browser.script("return [document.documentElement.dataset.theme, getComputedStyle(document.body).backgroundColor]")
 
     def pixel() -> Any:
-        """Return the colour of most of the histogram's pixels that are drawn."""
+        """Return the colour in the middle of the histogram, which is transparent before it is drawn."""
         return browser.script("""
             const canvas = document.querySelector("#histogram canvas");
+            if (!canvas) return [0, 0, 0, 0];
             const {width, height} = canvas;
             return [...canvas.getContext("2d").getImageData(width / 2, height / 2, 1, 1).data];
         """)
