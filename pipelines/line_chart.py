@@ -11,7 +11,7 @@ _COLOURS = ("#0b6e99", "#d9730d", "#448361", "#9b9a97", "#37352f")
 _MARK_COLOUR = "#dcc7e8"
 _PANEL_WIDTH, _PANEL_HEIGHT, _GAP = 300, 220, 24
 _LEFT, _TOP, _BOTTOM = 52, 40, 64
-_LEGEND_WIDTH = 130
+_LEGEND_WIDTH, _LETTER_WIDTH = 130, 6.5
 
 
 def plain(value: float) -> str:
@@ -92,13 +92,14 @@ def draw(panels: Sequence[Panel]) -> str:
     """Return an SVG of the panels side by side, with one legend for all below."""
     names = list(dict.fromkeys(curve.name for panel in panels for curve in panel.curves))
     colours = {name: _COLOURS[index % len(_COLOURS)] for index, name in enumerate(names)}
+    legend_width = max(_LEGEND_WIDTH, 32 + math.ceil(_LETTER_WIDTH * max(map(len, names), default=0)))
     lefts: list[int] = []
     right = 0
     named = [index == 0 or panel.y != panels[index - 1].y for index, panel in enumerate(panels)]
     for has_ticks in named:
         lefts.append(right + (_LEFT if has_ticks else 0))
         right = lefts[-1] + _PANEL_WIDTH + _GAP
-    width = max(right, _LEFT, _LEFT + len(names) * _LEGEND_WIDTH if len(panels) == 1 else 0)
+    width = max(right, _LEFT + len(names) * legend_width)
     height = _TOP + _PANEL_HEIGHT + _BOTTOM
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
@@ -108,7 +109,7 @@ def draw(panels: Sequence[Panel]) -> str:
     for panel, left, has_ticks in zip(panels, lefts, named, strict=True):
         parts += _panel(panel, left, colours, has_ticks=has_ticks)
     for index, (name, colour) in enumerate(colours.items()):
-        x = _LEFT + index * _LEGEND_WIDTH
+        x = _LEFT + index * legend_width
         y = height - 16
         parts.append(f'<line x1="{x}" y1="{y - 4}" x2="{x + 18}" y2="{y - 4}" stroke="{colour}" stroke-width="2"/>')
         parts.append(f'<text x="{x + 24}" y="{y}">{escape(name)}</text>')

@@ -42,8 +42,12 @@ class Bar:
 
     def __str__(self) -> str:
         if self.at_least == self.at_most:
-            return f"{self.key} = {self.at_least:,g}"
-        return f"{self.key} >= {self.at_least:,.6g}" if self.at_least > float("-inf") else f"{self.key} <= {self.at_most:,.4g}"
+            return f"{self.key} = {_number(self.at_least)}"
+        return f"{self.key} >= {_number(self.at_least)}" if self.at_least > float("-inf") else f"{self.key} <= {_number(self.at_most)}"
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 @dataclass(frozen=True)

@@ -74,5 +74,13 @@ def _profiles(profiles: Sequence[Mapping[str, Any]]) -> list[str]:
             lines.append(f"Not measured: {profile['missing']}.")
         else:
             rows = [[f"`{name}`", f"{own:.1%}", f"{within:.1%}"] for name, own, within in profile["functions"]]
-            lines += [f"{profile['samples']:,} samples.", "", aligned(["function", "in itself", "with what it calls"], rows)]
+            spent_s = ", ".join(f"{cpu_s:.1f}" for cpu_s in profile["threads_cpu_s"])
+            lines.append(
+                f"{profile['samples']:,} samples of the loop's thread, {profile['at_work']:.0%} of them at work, which are 100 % here."
+            )
+            lines += [
+                f"Processor time of the busiest threads, the loop's among them: {spent_s} s.",
+                "",
+                aligned(["function", "in itself", "with what it calls"], rows),
+            ]
     return lines

@@ -58,7 +58,8 @@ def growth(sweeps: Sequence[Figures]) -> str:
     for key, title in SHOWN.items():
         curves = [_curve(name, zip(found["size"], found[key], strict=True)) for name, found in sweep["curves"].items()]
         sizes = [x for curve in curves for x, _ in curve.points]
-        panels.append(Panel(title, tuple(curves), logarithmic_axis(sweep["quantity"], sizes), logarithmic_axis("", _ys(curves))))
+        y = logarithmic_axis(title.rpartition(", ")[2], _ys(curves))
+        panels.append(Panel(title, tuple(curves), logarithmic_axis(sweep["quantity"], sizes), y))
     return draw(panels)
 
 

@@ -43,9 +43,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     logger.info("%s: %s", sweep.name, sweep.says)
                     results.write(folder, sweep.name, measure_sweep(sweep, options.seconds) | results.described())
         if options.profile:
-            for name in PROFILED:
-                logger.info("profile of %s", name)
-                results.write(folder, f"profile_{name}", profile_case(name, folder, options.seconds) | results.described())
+            with Servers() as servers:
+                for name in PROFILED:
+                    logger.info("profile of %s", name)
+                    results.write(folder, f"profile_{name}", profile_case(name, servers, folder, options.seconds) | results.described())
     shown = results.read(folder, [case.name for case in cases if case.name in chosen])
     sys.stdout.write(table(shown) + "\n")
     if not (options.no_report or options.quick):

@@ -75,7 +75,17 @@ def test_the_page_says_that_nothing_was_profiled_and_why() -> None:
     text = page.markdown([threads_64({})], [], [{"profile": "threads_64_mlp", "missing": "py-spy is not on the PATH"}])
     assert "Not measured: py-spy is not on the PATH." in text
     text = page.markdown(
-        [threads_64({})], [], [{"profile": "threads_64_mlp", "samples": 1_000, "functions": [["decode (wire.py)", 0.25, 0.5]]}]
+        [threads_64({})],
+        [],
+        [
+            {
+                "profile": "threads_64_mlp",
+                "samples": 1_000,
+                "at_work": 0.9,
+                "threads_cpu_s": [9.0, 2.5],
+                "functions": [["decode (wire.py)", 0.25, 0.5]],
+            }
+        ],
     )
     assert "| `decode (wire.py)` | 25.0%     | 50.0%              |" in text
 
