@@ -17,8 +17,14 @@ from tests.benchmarks.servers import Servers
 
 FLOOR_WINDOW_S = 3.0
 LARGEST_COUNTS = {
-    "max_ms", "episodes_leaked", "reward_sum_off_by", "actions_mixed_up", "returns_mixed_up", "bytes_per_episode", "growth_mb_per_100000"
-}  # fmt: skip
+    "max_ms",
+    "episodes_leaked",
+    "reward_sum_off_by",
+    "actions_mixed_up",
+    "returns_mixed_up",
+    "bytes_per_episode",
+    "growth_mb_per_100000",
+}
 SMALLEST_COUNTS = {"episodes_open"}
 
 

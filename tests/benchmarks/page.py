@@ -42,8 +42,9 @@ py-spy's samples of the serving process under a load, learner idle; the folded s
 """
 
 
-def write(folder: Path, docs: Path = DOCS) -> None:
-    """Make the page and the plots from the results in `folder`; `docs` is where they go."""
+def write(folder: Path, docs: Path | None = None) -> None:
+    """Make the page and the plots from the results in `folder`; `docs` is where they go, None the project's own."""
+    docs = docs or DOCS
     found = results.read(folder, [case.name for case in CASES])
     made = plots.write(folder, docs / PICTURES)
     profiles = results.read(folder, [f"profile_{name}" for name in PROFILED])

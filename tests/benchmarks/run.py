@@ -19,7 +19,7 @@ from tests.benchmarks import page, results
 from tests.benchmarks.alternation import groups, measure_group
 from tests.benchmarks.case import Case
 from tests.benchmarks.cases import CASES, QUICK
-from tests.benchmarks.growth import SWEEPS, measure_sweep
+from tests.benchmarks.growth import SWEEPS, Sweep, measure_sweep
 from tests.benchmarks.report import table
 from tests.benchmarks.sampling_profile import PROFILED, profile_case
 from tests.benchmarks.servers import Servers
@@ -29,32 +29,28 @@ logger = logging.getLogger("bench")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark; the status is 1 if a bar was missed."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    cases = QUICK if options.quick else CASES
     folder = results.QUICK_RESULTS if options.quick else results.RESULTS
     everything = options.cases is None and options.sweeps is None
-    chosen = {case.name for case in cases} if everything else set(options.cases or ())
+    cases = [case for case in (QUICK if options.quick else CASES) if everything or case.name in (options.cases or ())]
+    sweeps = [sweep for sweep in SWEEPS if not options.quick and (everything or sweep.name in (options.sweeps or ()))]
     if not options.only_report:
-        _measure([case for case in cases if case.name in chosen], options, folder)
-        if not options.quick:
-            for sweep in SWEEPS:
-                if everything or sweep.name in (options.sweeps or ()):
-                    logger.info("%s: %s", sweep.name, sweep.says)
-                    results.write(folder, sweep.name, measure_sweep(sweep, options.seconds) | results.described())
+        _measure_cases(cases, options, folder)
+        _measure_sweeps(sweeps, options.seconds, folder)
         if options.profile:
-            with Servers() as servers:
-                for name in PROFILED:
-                    logger.info("profile of %s", name)
-                    results.write(folder, f"profile_{name}", profile_case(name, servers, folder, options.seconds) | results.described())
-    shown = results.read(folder, [case.name for case in cases if case.name in chosen])
+            _profile(options.seconds, folder)
+    shown = results.read(folder, [case.name for case in cases])
+    if options.only_report and not shown:
+        parser.error(f"--only-report: expected results in {folder}, found none: run it without the option first")
     sys.stdout.write(table(shown) + "\n")
     if not (options.no_report or options.quick):
         page.write(folder)
     return 1 if any(met is False for result in shown for met in result["bars"].values()) else 0
 
 
-def _measure(cases: Sequence[Case], options: argparse.Namespace, folder: Path) -> None:
+def _measure_cases(cases: Sequence[Case], options: argparse.Namespace, folder: Path) -> None:
     """Measure the cases group by group and write their results; a group has servers of its own, in a quick run all share them."""
     with Servers(keep=options.quick) as servers:
         for group in groups(cases):
@@ -63,6 +59,22 @@ def _measure(cases: Sequence[Case], options: argparse.Namespace, folder: Path) -
             for result in measure_group(group, servers, options.seconds, options.rounds):
                 results.write(folder, result["case"], result | results.described())
             servers.let_go()
+
+
+def _measure_sweeps(sweeps: Sequence[Sweep], seconds: float | None, folder: Path) -> None:
+    for sweep in sweeps:
+        logger.info("%s: %s", sweep.name, sweep.says)
+        results.write(folder, sweep.name, measure_sweep(sweep, seconds) | results.described())
+
+
+def _profile(seconds: float | None, folder: Path) -> None:
+    with Servers() as servers:
+        for name in PROFILED:
+            logger.info("profile of %s", name)
+            found = profile_case(name, servers, folder, seconds)
+            if "missing" in found:
+                logger.warning("no profile: %s", found["missing"])
+            results.write(folder, f"profile_{name}", found | results.described())
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -44,6 +44,16 @@ def test_an_old_server_that_is_not_built_says_why(tmp_path: Path, monkeypatch: p
         pass
 
 
+def test_an_old_server_that_does_not_start_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\necho no module named ray >&2\nexit 3\n", encoding="utf-8")
+    python.chmod(0o755)
+    monkeypatch.setattr(table, "OLD_PYTHON", python)
+    monkeypatch.setattr(table, "BUILD", tmp_path)
+    with pytest.raises(PeerMissingError, match=r"(?s)did not start.*status 3.*no module named ray"), PEERS[OLD_SERVER].running():
+        pass
+
+
 def test_an_interpreter_that_the_old_server_cannot_have_is_said_and_is_no_failure(tmp_path: Path) -> None:
     script = tmp_path / "tests" / "benchmarks" / "peers" / "build.sh"
     script.parent.mkdir(parents=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -57,10 +57,12 @@ def _old_server() -> Iterator[Window]:
         port = str(reserved.getsockname()[1])
     server = [str(OLD_PYTHON), str(HERE / "policy_server_input_server.py"), port]
     clients = [str(OLD_PYTHON), str(HERE / "policy_server_input_clients.py"), port, str(CALLERS)]
-    with (
-        line_process(server, _log("policy_server_input_server")),
-        line_process(clients, _log("policy_server_input_clients")) as window,
-    ):
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(line_process(server, _log("policy_server_input_server")))
+            window = stack.enter_context(line_process(clients, _log("policy_server_input_clients")))
+        except RuntimeError as error:
+            raise PeerMissingError(f"it did not start: {error}") from error
         yield window
 
 
