@@ -37,7 +37,7 @@ test: $(INSTALLED) ## run the tests
 test-slow: $(INSTALLED) ## run the tests that take minutes
 	@REQUIRE_SERVICES=$(REQUIRE_SERVICES) $(BIN)/python -m pytest -m slow $(ARGS)
 
-bench: $(INSTALLED) ## measure beside the peers (an hour); print the table, write build/bench/*.json, docs/benchmarks.md and its plots
+bench: $(INSTALLED) ## measure beside the peers (half an hour); print the table, write build/bench/*.json, docs/benchmarks.md and its plots
 	@$(BIN)/python -m tests.benchmarks.run $(ARGS)
 
 bench-quick: $(INSTALLED) ## measure the core in a minute and print the table; the status tells whether every bar was met

@@ -11,7 +11,7 @@ _COLOURS = ("#0b6e99", "#d9730d", "#448361", "#9b9a97", "#37352f")
 _MARK_COLOUR = "#dcc7e8"
 _PANEL_WIDTH, _PANEL_HEIGHT, _GAP = 300, 220, 24
 _LEFT, _TOP, _BOTTOM = 52, 40, 64
-_LEGEND_WIDTH, _LETTER_WIDTH = 130, 6.5
+_LEGEND_WIDTH, _LETTER_WIDTH = 130, 7
 
 
 def plain(value: float) -> str:
@@ -92,7 +92,7 @@ def draw(panels: Sequence[Panel]) -> str:
     """Return an SVG of the panels side by side, with one legend for all below."""
     names = list(dict.fromkeys(curve.name for panel in panels for curve in panel.curves))
     colours = {name: _COLOURS[index % len(_COLOURS)] for index, name in enumerate(names)}
-    legend_width = max(_LEGEND_WIDTH, 32 + math.ceil(_LETTER_WIDTH * max(map(len, names), default=0)))
+    legend_width = max(_LEGEND_WIDTH, 32 + _LETTER_WIDTH * max(map(len, names), default=0))
     lefts: list[int] = []
     right = 0
     named = [index == 0 or panel.y != panels[index - 1].y for index, panel in enumerate(panels)]

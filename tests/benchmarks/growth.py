@@ -53,7 +53,7 @@ def _vector(episodes: int) -> dict[str, Any]:
 
 
 def _open(size: int) -> Point:
-    rounds = max(2, 40_000 // size)
+    rounds = max(4, 400_000 // size)
     options = {"episodes": size, "rounds": rounds, "rows_per_call": 100, "training": False, "known_actions": False}
     return Point(size, options)
 

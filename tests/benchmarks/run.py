@@ -2,8 +2,9 @@
 
 make bench
 make bench ARGS="--cases threads_64_mlp threads_64_mlp_busy --seconds 5 --no-report"
-make bench ARGS="--profile"        where the serving process spends its time, too (needs py-spy)
-make bench ARGS="--only-report"    no measuring: table, page and plots from what lies in build/bench
+make bench ARGS="--profile"            where the serving process spends its time, too (needs py-spy)
+make bench ARGS="--cases --profile"    that alone
+make bench ARGS="--only-report"        no measuring: table, page and plots from what lies in build/bench
 make bench-quick
 """
 
@@ -80,8 +81,8 @@ def _profile(seconds: float | None, folder: Path) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     names, sweeps = [case.name for case in CASES], [sweep.name for sweep in SWEEPS]
-    parser.add_argument("--cases", nargs="+", choices=names, metavar="CASE", help=f"only these of {', '.join(names)}")
-    parser.add_argument("--sweeps", nargs="+", choices=sweeps, metavar="SWEEP", help=f"only these of {', '.join(sweeps)}")
+    parser.add_argument("--cases", nargs="*", choices=names, metavar="CASE", help=f"only these of {', '.join(names)}")
+    parser.add_argument("--sweeps", nargs="*", choices=sweeps, metavar="SWEEP", help=f"only these of {', '.join(sweeps)}")
     parser.add_argument("--seconds", type=float, help="length of every window, warm-up apart (default: each case's own)")
     parser.add_argument("--rounds", type=int, help="windows of each contender, in turns (default: each case's own, mostly 3)")
     parser.add_argument("--quick", action="store_true", help="the core in a minute: no peers, no page; results in build/bench/quick")
