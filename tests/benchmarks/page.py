@@ -18,11 +18,13 @@ PICTURES = "benchmarks"  # folder beside the page
 HEAD = """# Benchmarks
 
 Written by `make bench` on {dates}; every figure of every window is in `build/bench/CASE.json`.
-Machine: {machines}. Server, learner and load generator share it; the server is started by command and each window's load runs in a process
-of its own. A case, its peer, its floor and the cases that are held against it take turns on one machine in one run, so that its drift
-favours none of them. Figures are the medians of the rounds, `max ms` is the longest call of all; a ratio is the median of the ratios of
-the rounds, which are listed below the table. Latency is taken around the client's call, over every call of a window that begins after
-2 s of warm-up (in the `open_10000` and `memory` cases: over all calls). `busy`: PPO trains on these very steps at the same time;
+Machine: {machines}.
+
+Server, learner and load generator share the machine; the server is started by command and the load of each window runs in a process of its
+own. A case, its peer, its floor and the cases that are held against it take turns in one run, so that the machine's drift favours none of
+them. Figures are medians of the rounds, `max ms` is the longest call of all; a ratio is the median of the ratios of the rounds, which are
+listed below the table. Latency is taken around the client's call, over every call of a window that begins after a warm-up of 2 s (half a
+window, where that is less; in the `open_10000` and `memory` cases over all calls). `busy`: PPO trains on these very steps at the same time;
 otherwise the episodes are started with `training_enabled=False`, and everything else is the same. Net of the `mlp` cases: 256-256 tanh,
 `Box(10)` to `Discrete(3)`.
 
