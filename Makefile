@@ -20,7 +20,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --require-virtualenv
 QUIET := --quiet
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: help demo test test-slow learn bench compatibility algorithms check format protos dashboards lock clean
+.PHONY: help demo test test-slow learn bench bench-quick bench-peers compatibility algorithms check format protos dashboards lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,8 +37,14 @@ test: $(INSTALLED) ## run the tests
 test-slow: $(INSTALLED) ## run the tests that take minutes
 	@REQUIRE_SERVICES=$(REQUIRE_SERVICES) $(BIN)/python -m pytest -m slow $(ARGS)
 
-bench: $(INSTALLED) ## measure; print the table, write build/bench/*.json and docs/benchmarks.md
+bench: $(INSTALLED) ## measure beside the peers (half an hour); print the table, write build/bench/*.json, docs/benchmarks.md and its plots
 	@$(BIN)/python -m tests.benchmarks.run $(ARGS)
+
+bench-quick: $(INSTALLED) ## measure the core in a minute and print the table; the status tells whether every bar was met
+	@$(BIN)/python -m tests.benchmarks.run --quick $(ARGS)
+
+bench-peers: ## build the environment of RLlib's old PolicyServerInput, which `make bench` then measures too (Python 3.11)
+	@PYTHON="$(PYTHON)" TORCH_CPU_INDEX="$(TORCH_CPU_INDEX)" tests/benchmarks/peers/build.sh
 
 compatibility: $(INSTALLED) ## run each algorithm on each kind of space and model; write docs/compatibility.md
 	@$(BIN)/python -m tests.compatibility.run $(ARGS)

@@ -19,15 +19,19 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 READY_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 60.0
+REST_TIMEOUT_S = 30.0
+REST_INTERVAL_S = 0.4
+RESTING_CPU_PERCENT = 25.0
 
 
 @dataclass(frozen=True)
 class Serving:
-    """A running server: its address, the seconds from the command to ready, and the process that answers."""
+    """A running server: its address, the seconds from the command to ready, the process that answers, and the one that learns."""
 
     address: str
     startup_s: float
     process: psutil.Process
+    daemon: psutil.Process
 
     def cpu_s(self) -> float:
         """Return the processor time that the serving process has used."""
@@ -38,16 +42,26 @@ class Serving:
         """Return the resident memory of the serving process."""
         return float(self.process.memory_info().rss) / 1e6
 
+    def let_learner_rest(self) -> None:
+        """Return once the learner has finished with the steps that are left over from a load, or after 30 s."""
+        deadline = time.monotonic() + REST_TIMEOUT_S
+        while self.daemon.cpu_percent(REST_INTERVAL_S) > RESTING_CPU_PERCENT and time.monotonic() < deadline:
+            pass
+
 
 @contextmanager
-def serving(config: str, folder: Path) -> Iterator[Serving]:
-    """Run `policy-server serve` on a free port with a configuration in TOML; stop it with SIGTERM, as a service manager does.
+def serving(config: str, folder: Path, *, unix: bool = False) -> Iterator[Serving]:
+    """Run `policy-server serve` with a configuration in TOML; stop it with SIGTERM, as a service manager does.
+
+    Args:
+        config: The configuration.
+        folder: Where the file, the log, the run folder and the socket lie.
+        unix: Whether it listens on a unix socket in the folder; otherwise on a free port of 127.0.0.1.
 
     Raises:
         RuntimeError: The server ended before it was ready, or not with status 0; the text has the end of its log.
     """
-    with socket.create_server(("127.0.0.1", 0)) as reserved:
-        address = f"127.0.0.1:{reserved.getsockname()[1]}"
+    address = f"unix:{folder / 'socket'}" if unix else _free_address()
     file, log = folder / "server.toml", folder / "server.out"
     file.write_text(config, encoding="utf-8")
     command = [str(Path(sys.executable).with_name("policy-server")), "serve", "--config", str(file)]
@@ -57,7 +71,8 @@ def serving(config: str, folder: Path) -> Iterator[Serving]:
         server = subprocess.Popen([*command, *options], stdout=out, stderr=subprocess.STDOUT, start_new_session=True)
         try:
             _wait_until_serving(server, address, log)
-            yield Serving(address, time.perf_counter() - began, _listener(server.pid, int(address.rpartition(":")[2])))
+            startup_s = time.perf_counter() - began
+            yield Serving(address, startup_s, _listener(server.pid, address), psutil.Process(server.pid))
             server.send_signal(signal.SIGTERM)
             if server.wait(STOP_TIMEOUT_S) != 0:
                 raise RuntimeError(f"expected the server to stop with status 0, it was {server.returncode}:\n{_tail(log)}")
@@ -85,13 +100,25 @@ def _wait_until_serving(server: subprocess.Popen[bytes], address: str, log: Path
     raise RuntimeError(f"the server was not ready after {READY_TIMEOUT_S:.0f} s:\n{_tail(log)}")
 
 
-def _listener(root: int, port: int) -> psutil.Process:
-    """Return the process below `root` that listens on the port: with Ray that is an actor, not the command itself."""
+def _free_address() -> str:
+    with socket.create_server(("127.0.0.1", 0)) as reserved:
+        return f"127.0.0.1:{reserved.getsockname()[1]}"
+
+
+def _listener(root: int, address: str) -> psutil.Process:
+    """Return the process below `root` that listens on the address: with Ray that is an actor, not the command itself."""
     everyone = psutil.Process(root)
     for process in [everyone, *everyone.children(recursive=True)]:
-        if any(at.status == psutil.CONN_LISTEN and at.laddr.port == port for at in process.net_connections("tcp")):
+        if _listens(process, address):
             return process
-    raise RuntimeError(f"no process below {root} listens on port {port}")
+    raise RuntimeError(f"no process below {root} listens on {address}")
+
+
+def _listens(process: psutil.Process, address: str) -> bool:
+    if address.startswith("unix:"):
+        return any(at.laddr == address.removeprefix("unix:") for at in process.net_connections("unix"))
+    port = int(address.rpartition(":")[2])
+    return any(at.status == psutil.CONN_LISTEN and at.laddr.port == port for at in process.net_connections("tcp"))
 
 
 def _tail(log: Path) -> str:

@@ -1,7 +1,7 @@
 """The transport's floor: a bidirectional stream that sends each message straight back, server and callers in two processes.
 
 No decoding, no state, no net: what this reaches on a machine is the most any message-by-message service over gRPC can reach there.
-Run as `python -m tests.benchmarks.echo` it is the server; `measure` starts that and calls it.
+Run as `python -m tests.benchmarks.echo` it is the server; `running` starts that and calls it.
 """
 
 from __future__ import annotations
@@ -10,12 +10,15 @@ import asyncio
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 
 import grpc
 
+from tests.benchmarks.case import Figures, Floor, Window
+
 SERVICE = "floor.Echo"
-PAYLOAD_BYTES = 120  # about one step: handle, number, flags, reward, ten floats and their framing
+STEP_BYTES = 120  # about one step: handle, number, flags, reward, ten floats and their framing
 WARM_UP_S = 0.5
 
 
@@ -35,11 +38,11 @@ async def _serve() -> None:
     await server.wait_for_termination()
 
 
-async def _call(port: int, callers: int, seconds: float) -> float:
+async def _call(port: int, floor: Floor, seconds: float) -> float:
     """Return messages per second of callers that each wait for one answer before they send the next message."""
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         method = channel.stream_stream(f"/{SERVICE}/Stream", request_serializer=bytes, response_deserializer=bytes)
-        payload = bytes(PAYLOAD_BYTES)
+        payload = bytes(STEP_BYTES * floor.steps_per_message)
         begin = time.perf_counter() + WARM_UP_S
         end = begin + seconds
 
@@ -53,15 +56,22 @@ async def _call(port: int, callers: int, seconds: float) -> float:
             await stream.done_writing()
             return counted
 
-        return sum(await asyncio.gather(*(caller() for _ in range(callers)))) / seconds
+        return sum(await asyncio.gather(*(caller() for _ in range(floor.callers)))) / seconds
 
 
-def measure(callers: int, seconds: float = 3.0) -> float:
-    """Return the floor: messages per second through an echo server in a process of its own."""
+@contextmanager
+def running(floor: Floor) -> Iterator[Window]:
+    """Start an echo server in a process of its own; each window is of callers in this process."""
     with subprocess.Popen([sys.executable, "-m", "tests.benchmarks.echo"], stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         try:
-            return asyncio.run(_call(int(server.stdout.readline()), callers, seconds))
+            port = int(server.stdout.readline())
+
+            def window(seconds: float) -> Figures:
+                messages_per_s = asyncio.run(_call(port, floor, seconds))
+                return {"messages_per_s": messages_per_s, "steps_per_s": messages_per_s * floor.steps_per_message}
+
+            yield window
         finally:
             server.terminate()
 

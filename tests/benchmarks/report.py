@@ -1,4 +1,4 @@
-"""The results as a table for the terminal and as the committed report."""
+"""Results as text: the table of the terminal and the page, and what stands below it."""
 
 from __future__ import annotations
 
@@ -13,39 +13,56 @@ COLUMNS = {
     "max ms": "max_ms",
     "server CPU us/action": "cpu_us_per_action",
     "x floor": "ratio_to_floor",
+    "x peer": "ratio_to_peer",
 }
-
-HEAD = """# Benchmarks
-
-Written by `make bench` on {date}; every figure of a run is in `build/bench/CASE.json`.
-Machine: {machine}. Server, learner and load generator share it; the server is started by command and each load runs in a process of its
-own, twice on the same server: the second run counts. Latency is taken around the client's call, over every call of a window of
-{window_s:g} s that begins after a warm-up of 2 s (in the `open_10000` cases: over all calls). `busy`: PPO trains on these very steps at
-the same time; otherwise the episodes are started with `training_enabled=False`, and everything else is the same. Net of the `mlp` cases:
-256-256 tanh, `Box(10)` to `Discrete(3)`.
-
-"""
-
-FLOOR = """
-`memory_first_mb` is what the serving process held more after the first run than before it, `memory_again_mb` what the second added.
-Floor, in the same run: a bare gRPC echo over one bidirectional stream for each caller, one message at a time, {floors}.
-One message may carry the steps of many episodes, so a throughput may exceed the floor.
-"""
+VERDICTS = {True: "met", False: "MISSED", None: "not measured"}
+FOUND = (
+    "memory_first_mb",
+    "memory_again_mb",
+    "bytes_per_episode",
+    "bytes_per_step",
+    "growth_mb_per_100000",
+    "steps",
+    "steps_trained",
+    "steps_dropped",
+    "staleness_mean",
+    "episodes_finished",
+)
 
 
 def table(results: Sequence[Mapping[str, Any]]) -> str:
     """Return the results as aligned Markdown."""
-    rows = [[*COLUMNS, "to reach"], *([*(_cell(result.get(key)) for key in COLUMNS.values()), _bars(result)] for result in results)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows]
+    return aligned([*COLUMNS, "to reach"], [[*(_cell(result.get(key)) for key in COLUMNS.values()), _bars(result)] for result in results])
+
+
+def aligned(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return rows of cells as an aligned table in Markdown."""
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in (head, *rows)]
     return "\n".join([lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]])
 
 
-def markdown(results: Sequence[Mapping[str, Any]], floors: Mapping[int, float]) -> str:
-    """Return the whole report."""
-    echoes = ", ".join(f"{callers} caller{'s' * (callers > 1)} {rate:,.0f} messages/s" for callers, rate in floors.items())
-    cases = "".join(f"- `{result['case']}`: {result['says']}.{_details(result)}\n" for result in results)
-    return HEAD.format(**results[0]) + table(results) + "\n" + FLOOR.format(floors=echoes) + "\n" + cases
+def details(result: Mapping[str, Any]) -> str:
+    """Return a line about one result: what was done, its ratios round by round, and what else was found."""
+    text = f"- `{result['case']}`: {result['says']}; {result['rounds']} x {result['window_s']:g} s."
+    if result.get("net"):
+        text += f" Net: {result['net']}."
+    for name, ratios in result["pairs"].items():
+        text += f" {name}: {_spread(ratios)}."
+    if result["bars_are_for_speed"] < 1:
+        text += f" The floor is {result['bars_are_for_speed']:.2f} of that of the machine the bars were set on; so are the bars of speed."
+    found = [f"{key} {_cell(result[key])}" for key in FOUND if key in result]
+    return text + (f" Found: {', '.join(found)}." if found else "")
+
+
+def opponent(result: Mapping[str, Any], says: str) -> str:
+    """Return a line about a result's peer: its figures, or why there are none."""
+    if "peer_missing" in result:
+        return f"- `{result['peer']}`, beside `{result['case']}`: {says}. Not measured: {result['peer_missing']}"
+    figures = ", ".join(
+        f"{name} {_cell(result['peer_figures'].get(key))}" for name, key in COLUMNS.items() if key in result["peer_figures"]
+    )
+    return f"- `{result['peer']}`, beside `{result['case']}`: {says}. {figures}"
 
 
 def _cell(value: Any) -> str:
@@ -57,10 +74,8 @@ def _cell(value: Any) -> str:
 
 
 def _bars(result: Mapping[str, Any]) -> str:
-    return "; ".join(f"{bar} {'met' if met else 'MISSED'}" for bar, met in result["bars"].items())
+    return "; ".join(f"{bar} {VERDICTS[met]}" for bar, met in result["bars"].items())
 
 
-def _details(result: Mapping[str, Any]) -> str:
-    shown = ("memory_first_mb", "memory_again_mb", "steps", "steps_trained", "steps_dropped", "staleness_mean", "episodes_finished")
-    found = [f"{key} {_cell(result[key])}" for key in shown if key in result]
-    return f" Found: {', '.join(found)}." if found else ""
+def _spread(ratios: Sequence[float]) -> str:
+    return ", ".join(f"{ratio:.3g}" for ratio in ratios)

@@ -1,82 +1,95 @@
-"""Measure the cases, print them as a table, and write build/bench/CASE.json for each and the report docs/benchmarks.md.
+"""Measure the cases in turns with their peers and floors, then how cost grows; print the table and write the page with its plots.
 
 make bench
-make bench ARGS="--cases threads_64_mlp_busy startup --seconds 5 --no-report"
+make bench ARGS="--cases threads_64_mlp threads_64_mlp_busy --seconds 5 --no-report"
+make bench ARGS="--profile"            where the serving process spends its time, too (needs py-spy)
+make bench ARGS="--cases --profile"    that alone
+make bench ARGS="--only-report"        no measuring: table, page and plots from what lies in build/bench
+make bench-quick
 """
 
 from __future__ import annotations
 
 import argparse
-import datetime
-import json
 import logging
-import platform
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import psutil
-
-from tests.benchmarks import echo
-from tests.benchmarks.cases import CASES, Case
-from tests.benchmarks.report import markdown, table
+from tests.benchmarks import page, results
+from tests.benchmarks.alternation import groups, measure_group
+from tests.benchmarks.case import Case
+from tests.benchmarks.cases import CASES, QUICK
+from tests.benchmarks.growth import SWEEPS, Sweep, measure_sweep
+from tests.benchmarks.report import table
+from tests.benchmarks.sampling_profile import PROFILED, profile_case
+from tests.benchmarks.servers import Servers
 
 logger = logging.getLogger("bench")
-
-ROOT = Path(__file__).parents[2]
-RESULTS = ROOT / "build" / "bench"
-REPORT = ROOT / "docs" / "benchmarks.md"
-
-
-def machine() -> str:
-    """Describe the machine in one line."""
-    memory_gib = psutil.virtual_memory().total / 2**30
-    system = f"{platform.system()} {platform.machine()}, Python {platform.python_version()}"
-    return f"{psutil.cpu_count()} cores, {memory_gib:.0f} GiB, {system}"
-
-
-def measured(
-    case: Case, seconds: float, floors: dict[int, float], described: dict[str, Any], results: Sequence[dict[str, Any]] = ()
-) -> dict[str, Any]:
-    """Return one case's figures, compared with the floor of this run, with the idle case among its results, and with its bars."""
-    result = {"case": case.name, **case.measure(seconds), "says": case.says, **described}
-    if case.floor_callers is not None:
-        result["floor_messages_per_s"] = floors[case.floor_callers]
-        result["ratio_to_floor"] = result["steps_per_s"] / floors[case.floor_callers]
-    for idle in results:
-        if idle["case"] == case.idle:
-            result["throughput_of_idle"] = result["steps_per_s"] / idle["steps_per_s"]
-            result["p99_of_idle"] = result["p99_ms"] / idle["p99_ms"]
-    result["bars"] = {str(bar): bar.met(result) for bar in case.bars if bar.key in result}
-    return result
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark; the status is 1 if a bar was missed."""
-    parser = argparse.ArgumentParser(prog="make bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cases", nargs="+", choices=[case.name for case in CASES], default=[case.name for case in CASES], metavar="CASE")
-    parser.add_argument("--seconds", type=float, default=20.0, help="length of each measured window, warm-up apart (default: 20)")
-    parser.add_argument("--no-report", action="store_true", help="leave docs/benchmarks.md as it is")
+    parser = _parser()
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    folder = results.QUICK_RESULTS if options.quick else results.RESULTS
+    everything = options.cases is None and options.sweeps is None
+    cases = [case for case in (QUICK if options.quick else CASES) if everything or case.name in (options.cases or ())]
+    sweeps = [sweep for sweep in SWEEPS if not options.quick and (everything or sweep.name in (options.sweeps or ()))]
+    if not options.only_report:
+        _measure_cases(cases, options, folder)
+        _measure_sweeps(sweeps, options.seconds, folder)
+        if options.profile:
+            _profile(options.seconds, folder)
+    shown = results.read(folder, [case.name for case in cases])
+    if options.only_report and not shown:
+        parser.error(f"--only-report: expected results in {folder}, found none: run it without the option first")
+    sys.stdout.write(table(shown) + "\n")
+    if not (options.no_report or options.quick):
+        page.write(folder)
+    return 1 if any(met is False for result in shown for met in result["bars"].values()) else 0
 
-    described = {"machine": machine(), "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"), "window_s": options.seconds}
-    logger.info("floor: bare gRPC echo")
-    floors = {callers: echo.measure(callers) for callers in sorted({case.floor_callers for case in CASES if case.floor_callers})}
-    results: list[dict[str, Any]] = []
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    for case in CASES:
-        if case.name in options.cases:
-            logger.info("%s: %s", case.name, case.says)
-            result = measured(case, options.seconds, floors, described, results)
-            (RESULTS / f"{case.name}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-            results.append(result)
-    sys.stdout.write(table(results) + "\n")
-    if not options.no_report:
-        REPORT.parent.mkdir(exist_ok=True)
-        REPORT.write_text(markdown(results, floors), encoding="utf-8")
-    return 0 if all(met for result in results for met in result["bars"].values()) else 1
+
+def _measure_cases(cases: Sequence[Case], options: argparse.Namespace, folder: Path) -> None:
+    """Measure the cases group by group and write their results; a group has servers of its own, in a quick run all share them."""
+    with Servers(keep=options.quick) as servers:
+        for group in groups(cases):
+            for case in group:
+                logger.info("%s: %s", case.name, case.says)
+            for result in measure_group(group, servers, options.seconds, options.rounds):
+                results.write(folder, result["case"], result | results.described())
+            servers.let_go()
+
+
+def _measure_sweeps(sweeps: Sequence[Sweep], seconds: float | None, folder: Path) -> None:
+    for sweep in sweeps:
+        logger.info("%s: %s", sweep.name, sweep.says)
+        results.write(folder, sweep.name, measure_sweep(sweep, seconds) | results.described())
+
+
+def _profile(seconds: float | None, folder: Path) -> None:
+    with Servers() as servers:
+        for name in PROFILED:
+            logger.info("profile of %s", name)
+            found = profile_case(name, servers, folder, seconds)
+            if "missing" in found:
+                logger.warning("no profile: %s", found["missing"])
+            results.write(folder, f"profile_{name}", found | results.described())
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="make bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    names, sweeps = [case.name for case in CASES], [sweep.name for sweep in SWEEPS]
+    parser.add_argument("--cases", nargs="*", choices=names, metavar="CASE", help=f"only these of {', '.join(names)}")
+    parser.add_argument("--sweeps", nargs="*", choices=sweeps, metavar="SWEEP", help=f"only these of {', '.join(sweeps)}")
+    parser.add_argument("--seconds", type=float, help="length of every window, warm-up apart (default: each case's own)")
+    parser.add_argument("--rounds", type=int, help="windows of each contender, in turns (default: each case's own, mostly 3)")
+    parser.add_argument("--quick", action="store_true", help="the core in a minute: no peers, no page; results in build/bench/quick")
+    parser.add_argument("--profile", action="store_true", help="record where the serving process spends its time, with py-spy")
+    parser.add_argument("--no-report", action="store_true", help="leave docs/benchmarks.md as it is")
+    parser.add_argument("--only-report", action="store_true", help="measure nothing, make the page from the results that are there")
+    return parser
 
 
 if __name__ == "__main__":

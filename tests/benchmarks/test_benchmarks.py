@@ -10,14 +10,16 @@ from typing import Any
 import pytest
 
 from tests.benchmarks import echo
-from tests.benchmarks.cases import CASES, Bar, Case
-from tests.benchmarks.report import markdown, table
-from tests.benchmarks.run import ROOT, measured
+from tests.benchmarks.case import Bar, Floor
+from tests.benchmarks.cases import CASES, QUICK
+from tests.benchmarks.report import table
+from tests.benchmarks.results import ROOT
+from tests.live_server import Serving
 
 
 def load(name: str, address: str, **options: Any) -> dict[str, Any]:
-    command = [sys.executable, "-m", "tests.benchmarks.load", name, address, json.dumps(options)]
-    found: dict[str, Any] = json.loads(subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, timeout=60, check=True).stdout)
+    command = [sys.executable, "-m", "tests.benchmarks.loads", name, address, json.dumps(options)]
+    found: dict[str, Any] = json.loads(subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, timeout=100, check=True).stdout)
     return found
 
 
@@ -28,30 +30,61 @@ def test_a_bar_is_met_from_its_own_value_on(bar: Bar, value: float, met: bool) -
     assert bar.met({"x": value}) is met
 
 
-def test_a_result_is_compared_with_the_floor_and_a_missed_bar_is_shown() -> None:
-    figures = {"steps_per_s": 50.0, "p50_ms": 1.0, "p99_ms": 2.0, "max_ms": 3.0}
-    case = Case("slow_one", "a slow one", lambda seconds: dict(figures), (Bar("steps_per_s", at_least=60), Bar("max_ms", at_most=3)), 1)
-    result = measured(case, 1.0, {1: 100.0}, {"machine": "m", "date": "d", "window_s": 1.0})
-    assert {"case", "steps_per_s", "p50_ms", "p99_ms", "max_ms"} <= set(result)
-    assert result["ratio_to_floor"] == 0.5
-    assert "steps_per_s >= 60 MISSED; max_ms <= 3 met" in table([result])
-    assert "`slow_one`: a slow one." in markdown([result], {1: 100.0})
+def test_a_slower_machine_gets_bars_of_speed_in_proportion_and_the_others_as_they_are() -> None:
+    bars = (Bar("steps_per_s", at_least=100), Bar("p99_ms", at_most=10), Bar("ratio_to_peer", at_least=50), Bar("max_ms", at_most=100))
+    assert [str(bar.on_slower_machine(0.5)) for bar in bars] == [
+        "steps_per_s >= 50",
+        "p99_ms <= 20",
+        "ratio_to_peer >= 50",
+        "max_ms <= 100",
+    ]
+
+
+def test_the_table_says_what_was_met_missed_and_not_measured() -> None:
+    bars = {"steps_per_s >= 60": False, "max_ms <= 3": True, "ratio_to_peer >= 50": None}
+    text = table([{"case": "slow_one", "steps_per_s": 50.0, "ratio_to_floor": 0.5, "bars": bars}])
+    assert "steps_per_s >= 60 MISSED; max_ms <= 3 met; ratio_to_peer >= 50 not measured" in text
+    assert "0.50" in text
 
 
 def test_every_case_of_the_promise_is_there_once() -> None:
-    assert len({case.name for case in CASES}) == len(CASES)
-    assert {"threads_64_mlp_busy", "demo_closed_loop", "open_10000_mlp", "startup"} <= {case.name for case in CASES}
+    names = [case.name for case in CASES]
+    assert len(set(names)) == len(names)
+    promised = {"threads_1_mlp", "threads_64_mlp", "threads_256_mlp", "vector_256_mlp", "vector_256_lstm", "open_10000_mlp"}
+    assert promised | {f"{name}_busy" for name in promised} <= set(names)
+    assert {"hand_off_mlp", "hand_off_lstm", "demo_closed_loop", "memory_open_idle", "memory_finished", "longest_call_64_mlp"} <= set(names)
 
 
-def test_the_floor_answers_every_caller() -> None:
-    assert echo.measure(2, 0.3) > 100
+def test_the_quick_run_is_the_core_without_peers() -> None:
+    assert [case.name for case in QUICK] == ["threads_1_mlp", "threads_64_mlp", "threads_64_mlp_busy", "vector_256_mlp", "hand_off_mlp"]
+    assert not any(case.peer for case in QUICK)
+    assert sum(case.window_s * case.rounds for case in QUICK) <= 10
 
 
-def test_the_thread_load_counts_its_actions(cartpole_server: str) -> None:
-    found = load("threads", cartpole_server, callers=4, seconds=0.5, episode_steps=20, training=True)
+def test_the_floor_answers_every_caller_and_counts_the_steps_of_a_message() -> None:
+    with echo.running(Floor(2, 64)) as window:
+        first, second = window(0.3), window(0.3)
+    assert min(first["messages_per_s"], second["messages_per_s"]) > 50
+    assert first["steps_per_s"] == first["messages_per_s"] * 64
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_the_thread_load_counts_its_actions(cartpole_server: str, processes: int) -> None:
+    found = load("threads", cartpole_server, callers=4, seconds=0.5, episode_steps=20, training=True, processes=processes)
     assert found["calls"] == pytest.approx(found["steps_per_s"] * 0.5)
     assert found["actions_total"] > found["calls"] > 0
     assert 0 < found["p50_ms"] <= found["p99_ms"] <= found["max_ms"]
+    assert found["percentiles_ms"][-1] == [100.0, found["max_ms"]]
+
+
+def test_the_timeline_has_every_second_and_the_updates_of_the_weights(cartpole_server: str) -> None:
+    found = load("threads", cartpole_server, callers=16, seconds=4.0, episode_steps=20, training=True, timeline=True)
+    timeline = found["timeline"]
+    assert timeline["second"] == [0, 1, 2, 3]
+    assert max(timeline["max_ms"]) == pytest.approx(found["max_ms"])
+    assert all(p99 <= longest for p99, longest in zip(timeline["p99_ms"], timeline["max_ms"], strict=True))
+    assert timeline["updates_s"]
+    assert all(0 <= update <= 5 for update in timeline["updates_s"])
 
 
 def test_the_vector_load_counts_every_episode_of_a_call(cartpole_server: str) -> None:
@@ -65,3 +98,15 @@ def test_many_open_episodes_come_out_as_they_went_in(cartpole_server: str) -> No
     assert found["reward_sum_off_by"] == 0
     assert found["actions_total"] == 1800
     assert found["returns_mixed_up"] == 0
+
+
+def test_the_memory_loads_read_the_serving_process(cartpole_serving: Serving) -> None:
+    pid = cartpole_serving.process.pid
+    idle = load("open_idle", cartpole_serving.address, server_pid=pid, episodes=2_000)
+    assert idle["episodes_open"] == 2_000
+    assert 0 < idle["bytes_per_episode"] < 100_000
+    finished = load("finish_many", cartpole_serving.address, server_pid=pid, episodes=4_000, episode_steps=2, every=1_000)
+    assert [episodes for episodes, _ in finished["memory_by_episodes_mb"]] == [1_000, 2_000, 3_000, 4_000]
+    assert finished["episodes_leaked"] == 0
+    (first, begin_mb), *_, (last, end_mb) = finished["memory_by_episodes_mb"]
+    assert finished["growth_mb_per_100000"] == pytest.approx((end_mb - begin_mb) / (last - first) * 100_000)

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
 
-from tests.benchmarks.run import machine
+from tests.benchmarks.results import machine
 from tests.compatibility.cells import CELLS
 from tests.compatibility.report import Run, markdown
 from tests.compatibility.run_cells import ROOT, run_cells

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from server.ray_start import RayProcess
-from tests.benchmarks.run import machine
+from tests.benchmarks.results import machine
 from tests.learning import over_grpc
 from tests.learning.cases import ALONE, CASES, SIDES, Case, case_of
 from tests.learning.report import markdown

@@ -2,9 +2,7 @@ from __future__ import annotations
 
 import xml.etree.ElementTree as ElementTree
 
-import pytest
-
-from pipelines.learning_picture import Curve, Panel, draw, ticks
+from pipelines.learning_picture import Curve, Panel, draw
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -29,11 +27,3 @@ def test_the_picture_is_svg_with_a_line_for_each_curve_inside_its_frame() -> Non
 
 def test_curves_without_points_are_drawn_as_nothing() -> None:
     assert "polyline" in draw([Panel("empty", (Curve("policy", ()),))])
-
-
-@pytest.mark.parametrize(("low", "high"), [(-17.3, 20.1), (0.0, 400_000.0), (0.0, 0.0), (-0.004, 0.001)])
-def test_ticks_are_few_round_and_cover_the_range(low: float, high: float) -> None:
-    marks = ticks(low, high)
-    assert marks[0] <= low
-    assert marks[-1] >= high
-    assert 1 <= len(marks) <= 10

@@ -1,0 +1,83 @@
+"""What users have otherwise, measured in the same run as this project."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from tests.benchmarks.case import Window
+from tests.benchmarks.peers.line_process import line_process
+
+__all__ = ["OLD_SERVER", "PEERS", "RUNNER_LSTM", "RUNNER_MLP", "Peer", "PeerMissingError"]
+
+HERE = Path(__file__).parent
+BUILD = HERE.parents[2] / "build"
+OLD_PYTHON = BUILD / "peers" / "policy_server_input" / "bin" / "python"
+"""Interpreter of the environment that `make bench-peers` builds."""
+OLD_REASON = BUILD / "peers" / "policy_server_input.missing"
+"""What `make bench-peers` writes where it cannot build one."""
+
+OLD_SERVER, RUNNER_MLP, RUNNER_LSTM = "policy_server_input", "rllib_runner_mlp", "rllib_runner_lstm"
+CALLERS, EPISODES = 64, 256
+
+
+class PeerMissingError(Exception):
+    """The peer cannot be measured here; the text says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Peer:
+    """Something that a case is held against."""
+
+    says: str
+    """What it is and does, in one line for the report."""
+    running: Callable[[], AbstractContextManager[Window]]
+    """Sets it up; raises PeerMissingError where that is impossible."""
+
+
+def _log(name: str) -> Path:
+    folder = BUILD / "bench" / "logs"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / f"{name}.log"
+
+
+@contextmanager
+def _old_server() -> Iterator[Window]:
+    """Run the old server and its clients in processes of their own environment."""
+    if not OLD_PYTHON.exists():
+        raise PeerMissingError(
+            OLD_REASON.read_text(encoding="utf-8").strip() if OLD_REASON.exists() else "not built: run `make bench-peers`"
+        )
+    with socket.create_server(("127.0.0.1", 0)) as reserved:
+        port = str(reserved.getsockname()[1])
+    server = [str(OLD_PYTHON), str(HERE / "policy_server_input_server.py"), port]
+    clients = [str(OLD_PYTHON), str(HERE / "policy_server_input_clients.py"), port, str(CALLERS)]
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(line_process(server, _log("policy_server_input_server")))
+            window = stack.enter_context(line_process(clients, _log("policy_server_input_clients")))
+        except RuntimeError as error:
+            raise PeerMissingError(f"it did not start: {error}") from error
+        yield window
+
+
+def _runner(net: str) -> AbstractContextManager[Window]:
+    return line_process([sys.executable, "-m", "tests.benchmarks.peers.rllib_runner", net, str(EPISODES)], _log(f"rllib_runner_{net}"))
+
+
+PEERS = {
+    OLD_SERVER: Peer(
+        f"RLlib's PolicyServerInput of Ray 2.9.3 (HTTP, pickle), {CALLERS} threads that each have a PolicyClient; "
+        "PPO with a 256-256 net learns, as it cannot be stopped from it",
+        _old_server,
+    ),
+    RUNNER_MLP: Peer(
+        f"RLlib's SingleAgentEnvRunner in process, no network: {EPISODES} trivial environments, 256-256 net", partial(_runner, "mlp")
+    ),
+    RUNNER_LSTM: Peer(f"the same with LSTM 256: {EPISODES} trivial environments", partial(_runner, "lstm")),
+}

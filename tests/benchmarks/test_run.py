@@ -1,0 +1,68 @@
+"""The command: what it measures, what it writes, and its status."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.benchmarks import page, results, run
+from tests.benchmarks.case import Bar, Case, Figures, Window
+from tests.benchmarks.servers import Servers
+
+
+@contextmanager
+def steady(servers: Servers) -> Iterator[Window]:
+    def window(seconds: float) -> Figures:
+        return {"steps_per_s": 100.0, "p50_ms": 1.0, "p99_ms": 2.0, "max_ms": seconds}
+
+    yield window
+
+
+@pytest.fixture
+def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(results, "RESULTS", tmp_path / "bench")
+    monkeypatch.setattr(results, "QUICK_RESULTS", tmp_path / "bench" / "quick")
+    monkeypatch.setattr(page, "DOCS", tmp_path / "docs")
+    monkeypatch.setattr(run, "SWEEPS", ())
+    (tmp_path / "docs").mkdir()
+    return tmp_path
+
+
+def have(monkeypatch: pytest.MonkeyPatch, *bars: Bar) -> None:
+    case = Case("steady_one", "says", steady, bars, rounds=2)
+    monkeypatch.setattr(run, "CASES", (case,))
+    monkeypatch.setattr(run, "QUICK", (case,))
+    monkeypatch.setattr(page, "CASES", (case,))
+
+
+@pytest.mark.parametrize(("at_least", "status"), [(100, 0), (101, 1)])
+def test_the_status_tells_whether_a_bar_was_missed(
+    folders: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], at_least: float, status: int
+) -> None:
+    have(monkeypatch, Bar("steps_per_s", at_least=at_least), Bar("ratio_to_peer", at_least=50))
+    assert run.main(["--quick"]) == status
+    assert f"steps_per_s >= {at_least} {'MISSED' if status else 'met'}; ratio_to_peer >= 50 not measured" in capsys.readouterr().out
+    assert (folders / "bench" / "quick" / "steady_one.json").exists()
+    assert not list((folders / "docs").iterdir()), "a quick run leaves the page as it is"
+
+
+def test_the_page_is_remade_without_measuring(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    have(monkeypatch)
+    assert run.main(["--seconds", "7"]) == 0
+    written = folders / "docs" / "benchmarks.md"
+    first = written.read_text(encoding="utf-8")
+    assert "2 x 7 s" in first
+    written.unlink()
+    monkeypatch.setattr(run, "measure_group", None)
+    assert run.main(["--only-report"]) == 0
+    assert written.read_text(encoding="utf-8") == first
+
+
+def test_a_page_of_nothing_is_refused(folders: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    have(monkeypatch)
+    with pytest.raises(SystemExit):
+        run.main(["--only-report"])
+    assert "found none" in capsys.readouterr().err
