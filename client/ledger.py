@@ -46,7 +46,7 @@ class _Fate(Enum):
     UNKNOWN = EpisodeUnknownError, "EPISODE_UNKNOWN", "not found."
     FINISHED = EpisodeFinishedError, "EPISODE_FINISHED", "has already completed."
     IDLE = EpisodeFinishedError, "EPISODE_IDLE", "was ended by the server, because its client was silent for too long."
-    LOST = EpisodeLostError, "", "was lost when the server restarted; start a new one."
+    LOST = EpisodeLostError, "", "was lost with the serving process that had it; start a new one."
 
 
 _FATES = {fate.value[1]: fate for fate in _Fate if fate is not _Fate.LOST}

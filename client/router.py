@@ -5,7 +5,9 @@ the runner on which this client has the fewest open ones, of those that are ther
 equals it goes to the one that is listed first, and a server gives each client that comes another list to begin with; so a thousand clients
 with one episode each are spread as well as one client with a thousand, and nothing is left to chance.
 
-A runner that cannot be reached gets no episodes, and is tried again for as long as the client lives.
+A runner that cannot be reached gets no episodes, and is tried again for as long as the client lives. If it breaks off and cannot be reached
+while others can, its episodes are lost at once: a call with episodes on several runners need not wait for the successor of one. Should it
+have been away only, it ends them as those of a client that is gone.
 """
 
 from __future__ import annotations
@@ -181,6 +183,35 @@ class Router:
                     raise
         return answers
 
+    def admit(self, transport: Transport, agreement: Agreement) -> None:
+        """Look at a handshake: the given address says who belongs to the service, the others are held to it. A reader's thread.
+
+        Raises:
+            HandshakeError: the endpoint belongs to another service.
+        """
+        if transport is self._given:
+            self._learn(agreement)
+        with self.shared.lock:
+            expected, listed = (set(found.info.endpoints) for found in (self.agreement or agreement, agreement))
+            if transport.agreement is None or transport.agreement.info.boot_id != agreement.info.boot_id:
+                self._is_complete = len(self._transports) == 1  # where one process is new, the others may be, too
+        if listed != expected:
+            raise HandshakeError(
+                f"endpoints: expected a runner of the same service as {self._given.target}, which lists {sorted(expected)}, received one "
+                f"that lists {sorted(listed)}",
+                field="endpoints",
+            )
+
+    def on_reboot(self, transport: Transport) -> None:
+        """Close the episodes of a serving process that has a successor. Under the lock."""
+        self._on_loss(transport)
+
+    def on_absence(self, transport: Transport) -> None:
+        """Close the episodes of a runner that cannot be reached while others can: it died, and nobody need wait. Under the lock."""
+        if transport.episodes_open and self._is_open():
+            self._on_loss(transport, is_replaced=False)
+            transport.forsake()
+
     def close(self) -> None:
         """Wake all callers with ClientClosedError, end the streams, join the readers. Idempotent."""
         with self.shared.lock:
@@ -214,26 +245,7 @@ class Router:
                 call.waiter.acquire(blocking=False)
 
     def _make(self, target: str, spaces: tuple[gym.Space[Any] | None, gym.Space[Any] | None]) -> Transport:
-        return Transport(target, self._config, spaces, self.shared, self._admit, self._on_loss)
-
-    def _admit(self, transport: Transport, agreement: Agreement) -> None:
-        """Look at a handshake: the given address says who belongs to the service, the others are held to it. A reader's thread.
-
-        Raises:
-            HandshakeError: the endpoint belongs to another service.
-        """
-        if transport is self._given:
-            self._learn(agreement)
-        with self.shared.lock:
-            expected, listed = (set(found.info.endpoints) for found in (self.agreement or agreement, agreement))
-            if transport.agreement is None or transport.agreement.info.boot_id != agreement.info.boot_id:
-                self._is_complete = len(self._transports) == 1  # where one process is new, the others may be, too
-        if listed != expected:
-            raise HandshakeError(
-                f"endpoints: expected a runner of the same service as {self._given.target}, which lists {sorted(expected)}, received one "
-                f"that lists {sorted(listed)}",
-                field="endpoints",
-            )
+        return Transport(target, self._config, spaces, self.shared, self)
 
     def _learn(self, agreement: Agreement) -> None:
         """Take note of what the given address says, and connect to the runners that it lists if they are not the same as before."""

@@ -72,6 +72,23 @@ class _Stub(Protocol):
     GetStats: Callable[..., pb.GetStatsResponse]
 
 
+class Owner(Protocol):
+    """What a transport tells of, and asks: the client's router."""
+
+    def admit(self, transport: Transport, agreement: Agreement) -> None:
+        """Look at a handshake before rows may go out. Not under the lock.
+
+        Raises:
+            HandshakeError: they may not.
+        """
+
+    def on_reboot(self, transport: Transport) -> None:
+        """Take note that another serving process has taken the place of the one before. Under the lock."""
+
+    def on_absence(self, transport: Transport) -> None:
+        """Take note that an attempt to connect failed. Under the lock."""
+
+
 class Transport:
     """The connection to one serving runner."""
 
@@ -81,8 +98,7 @@ class Transport:
         config: ClientConfig,
         spaces: tuple[gym.Space[Any] | None, gym.Space[Any] | None],
         shared: Shared,
-        admit: Callable[[Transport, Agreement], None],
-        on_reboot: Callable[[Transport], None],
+        owner: Owner,
     ) -> None:
         """Prepare a connection; nothing is opened before `start`.
 
@@ -91,8 +107,7 @@ class Transport:
             config: how to connect.
             spaces: the observations and actions that the caller expects; None takes the server's.
             shared: the client's lock and counters.
-            admit: looks at each handshake before rows may go out, not under the lock; may raise HandshakeError.
-            on_reboot: called under the lock when another serving process has taken the place of the one before.
+            owner: is told of what becomes of the connection.
 
         Raises:
             ValueError: plaintext off the machine, or a file that cannot be read.
@@ -114,8 +129,7 @@ class Transport:
         self._shared = shared
         self._lock = shared.lock
         self._changed = shared.changed
-        self._admit = admit
-        self._on_reboot = on_reboot
+        self._owner = owner
         self._metadata = authorization(config)
         self._client_id = uuid.uuid4().hex
         self._channel = open_channel(target, config)
@@ -163,6 +177,11 @@ class Transport:
         self._queue.extend(call.add(rows.split(agreement.max_rows, agreement.max_bytes, agreement.row_bytes)))
         if self._may_send(self._link):
             self._sendable.notify()
+
+    def forsake(self) -> None:
+        """Give up what waits, and come back as another client, so that a server that was only away ends the episodes. Under the lock."""
+        self._client_id = uuid.uuid4().hex
+        self._give_up_all()
 
     def withdraw(self, call: Call) -> None:
         """Forget the parts of a call that did not go out yet. Under the lock."""
@@ -222,11 +241,14 @@ class Transport:
                 self._link = link
             trouble = self._converse(link)
             with self._lock:
-                if link.is_open:
-                    pause = self._config.reconnect_backoff_initial_s
+                was_open = link.is_open
                 self._hang_up(link, trouble)
                 if self._is_closed:
                     return
+                if was_open:
+                    pause = self._config.reconnect_backoff_initial_s
+                elif self.refusal is None:
+                    self._owner.on_absence(self)
                 level = logging.INFO if pause == self._config.reconnect_backoff_initial_s else logging.DEBUG
                 _log.log(level, "%s: no connection: %s; next attempt in %.2g s", self.target, trouble, pause)
                 self._changed.wait_for(lambda: self._is_closed, pause * random.uniform(0.8, 1.0))
@@ -245,7 +267,7 @@ class Transport:
                     self._receive(link, response)
                 elif not link.is_over:  # else this answers somebody who was woken when the client was closed
                     agreement = agree(response, *self._spaces, self._config.max_rows_per_message, self._config.max_message_bytes)
-                    self._admit(self, agreement)
+                    self._owner.admit(self, agreement)
                     self._open(link, agreement)
         except grpc.RpcError as error:
             return from_rpc_error(error)
@@ -302,7 +324,7 @@ class Transport:
             if before is None or before.info.boot_id != agreement.info.boot_id:
                 self.epoch += 1
                 self._shared.weights_seq_no = agreement.info.weights_seq_no
-                self._on_reboot(self)
+                self._owner.on_reboot(self)
                 self._give_up_all()
             self.trouble = self.refusal = None
             self._shared.connections += 1

@@ -89,7 +89,7 @@ def test_a_restarted_server_loses_open_episodes_and_serves_new_ones_at_once(serv
         first = pool.submit(client.get_action, fresh, ZEROS)
         wait_until(lambda: len(client._router._given._queue) == 2)
         server.start(Servicer())
-        with pytest.raises(EpisodeLostError, match="Episode waiting was lost when the server restarted; start a new one"):
+        with pytest.raises(EpisodeLostError, match="Episode waiting was lost with the serving process that had it; start a new one"):
             waiting.result()
         assert first.result() == 0
     for _ in range(2):

@@ -175,29 +175,57 @@ def test_a_runner_that_dies_takes_its_own_episodes_along_and_is_used_again_once_
     apart = client.start_episodes(["4", "5"])[dying]
     client.get_actions([*ids, "4", "5"], batch(6))
     lost.stop()
-    wait_until(lambda: client._router._transports[dying].trouble is not None)
-    with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(client.get_actions, ids, batch(4))
-        wait_until(lambda: client.counters().rows_answered == 8)
-        new = client.start_episodes(["new 0", "new 1"])
-        assert client.get_actions(new, batch(2)).tolist() == [0, 0]
-        assert held(kept) >= {"new 0", "new 1"}, "new episodes go to the runner that is there"
-        assert client.server_info().boot_id == kept.servicer.boot_id
-        assert list(client.stats_by_endpoint()) == [kept.address]
-        assert not waiting.done()
-        with pytest.raises(ServerUnavailableError, match=lost.address):
-            client.get_action(apart, ZEROS, timeout_s=0.05)
-        reboot(lost)
-        with pytest.raises(BatchError, match="2 of 4 rows failed") as caught:
-            waiting.result()
+    with pytest.raises(BatchError, match="2 of 4 rows failed") as caught:
+        client.get_actions(ids, batch(4))
     assert {row: type(error) for row, error in caught.value.errors.items()} == {dying: EpisodeLostError, dying + 2: EpisodeLostError}
+    assert sorted(caught.value.actions.tolist()) == [0, 0, 1, 1], "the others have their actions"
     with pytest.raises(EpisodeLostError, match=f"Episode {apart} was lost"):
         client.get_action(apart, ZEROS)
+    new = client.start_episodes(["new 0", "new 1"])
+    assert client.get_actions(new, batch(2)).tolist() == [0, 0]
+    assert held(kept) >= {"new 0", "new 1"}, "new episodes go to the runner that is there"
+    assert client.server_info().boot_id == kept.servicer.boot_id
+    assert list(client.stats_by_endpoint()) == [kept.address]
+    reboot(lost)
+    wait_until(lambda: len(client.stats_by_endpoint()) == 2)
     client.get_actions(client.start_episodes(3), batch(3))
     assert len(held(lost)) == 3, "it has fewer of this client's open episodes now"
     assert client.get_actions(new, batch(2)).tolist() == [1, 1]
     assert client.counters().episodes_lost == 3
-    assert len(client.stats_by_endpoint()) == 2
+
+
+def test_a_runner_that_was_only_away_ends_the_episodes_that_were_given_up(service: Service, connect: Callable[..., PolicyClient]) -> None:
+    client = connect(service)
+    ids = client.start_episodes(2)
+    client.get_actions(ids, batch(2))
+    service[1].stop()
+    with pytest.raises(BatchError, match="EpisodeLostError"):
+        client.get_actions(ids, batch(2))
+    service[1].start()
+    client.get_action(client.start_episode("new"), ZEROS)
+    wait_until(lambda: len(client.stats_by_endpoint()) == 2)
+    assert len(service[1].servicer.clients) == 2, "to the server the client that had them is gone"
+
+
+def test_while_all_are_away_nothing_is_given_up(service: Service, connect: Callable[..., PolicyClient]) -> None:
+    client = connect(service, replace(FAST, connect_timeout_s=0.5))
+    ids = client.start_episodes(4)
+    client.get_actions(ids, batch(4))
+    for runner in service:
+        runner.stop()
+    client_side = client._router._transports
+    wait_until(lambda: not any(transport.is_open for transport in client_side))
+    with pytest.raises(ServerUnavailableError):
+        client.get_action(ids[0], ZEROS, timeout_s=0.3)
+    with pytest.raises(ServerUnavailableError):
+        client.start_episode()
+    assert client.counters().episodes_lost == 0
+    for runner in service:
+        reboot(runner)
+    with pytest.raises(EpisodeLostError):
+        client.get_action(ids[0], ZEROS)
+    client.get_actions(client.start_episodes(4), batch(4))
+    assert [len(held(runner)) for runner in service] == [2, 2]
 
 
 def test_an_endpoint_that_cannot_be_reached_gets_no_episodes_and_is_told_once(
