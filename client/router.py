@@ -163,7 +163,7 @@ class Router:
         return (self._given if self._given in open_ones or not open_ones else open_ones[0]).info()
 
     def stats(self) -> dict[str, ServerStats]:
-        """Ask all runners that are there how serving and learning go.
+        """Ask all runners that are connected how serving and learning go.
 
         Returns:
             The answers, by target.
@@ -216,8 +216,9 @@ class Router:
         """Wake all callers with ClientClosedError, end the streams, join the readers. Idempotent."""
         with self.shared.lock:
             self._is_closed = True
-            self.shared.changed.notify_all()
             transports = self._transports
+            for transport in transports:
+                transport.cut()
         for transport in transports:
             transport.close()
 

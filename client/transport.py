@@ -183,6 +183,16 @@ class Transport:
         self._client_id = uuid.uuid4().hex
         self._give_up_all()
 
+    def cut(self) -> None:
+        """Let nothing in or out any more; whoever waits for an answer from here goes on without. Under the lock; `close` comes after it."""
+        if not self._is_closed:
+            self._is_closed = True
+            self._give_up_all()
+            self._link.is_over = True
+            self._link.is_open = False
+            self._sendable.notify_all()
+            self._changed.notify_all()
+
     def withdraw(self, call: Call) -> None:
         """Forget the parts of a call that did not go out yet. Under the lock."""
         self._queue = deque(part for part in self._queue if part.call is not call)
@@ -215,14 +225,9 @@ class Transport:
         return to_stats(self._ask(self._stub.GetStats, pb.GetStatsRequest()))
 
     def close(self) -> None:
-        """End the stream, join the reader; whoever waits for an answer from here goes on without. Idempotent."""
+        """End the stream, join the reader. Idempotent."""
         with self._lock:
-            self._is_closed = True
-            self._give_up_all()
-            self._link.is_over = True
-            self._link.is_open = False
-            self._sendable.notify_all()
-            self._changed.notify_all()
+            self.cut()
             call, reader = self._link.call, self._reader
         if call is not None:
             call.cancel()
@@ -241,16 +246,17 @@ class Transport:
                 self._link = link
             trouble = self._converse(link)
             with self._lock:
-                was_open = link.is_open
-                self._hang_up(link, trouble)
                 if self._is_closed:
                     return
+                was_open = link.is_open
+                self._hang_up(link, trouble)
                 if was_open:
                     pause = self._config.reconnect_backoff_initial_s
                 elif self.refusal is None:
                     self._owner.on_absence(self)
-                level = logging.INFO if pause == self._config.reconnect_backoff_initial_s else logging.DEBUG
-                _log.log(level, "%s: no connection: %s; next attempt in %.2g s", self.target, trouble, pause)
+            level = logging.INFO if pause == self._config.reconnect_backoff_initial_s else logging.DEBUG  # once each time that it breaks
+            _log.log(level, "%s: no connection: %s; next attempt in %.2g s", self.target, trouble, pause)
+            with self._lock:
                 self._changed.wait_for(lambda: self._is_closed, pause * random.uniform(0.8, 1.0))
             pause = min(2 * pause, self._config.reconnect_backoff_max_s)
 
