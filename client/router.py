@@ -34,6 +34,7 @@ from policyserver.errors import ClientClosedError, HandshakeError, PolicyServerE
 __all__ = ["Router"]
 
 _log = logging.getLogger(__name__)
+_OTHERS_TIMEOUT_S = 2.0  # for the runners beside the first that is connected; a host may swallow packets without an answer
 
 
 class Router:
@@ -92,8 +93,7 @@ class Router:
                 raise self._given.unavailable(timeout_s)
             if self._is_complete:
                 return self.agreement
-            # Those that are there connect within a pause; a host that swallows packets must not hold up the first call for longer.
-            shared.changed.wait_for(self._is_all, min(timeout_s, self._config.reconnect_backoff_max_s))
+            self._wait_for_others(min(timeout_s, _OTHERS_TIMEOUT_S))
             self.check()
             self._is_complete = True
             agreement, missing = self.agreement, [transport for transport in self._transports if self._is_news(transport)]
@@ -225,8 +225,14 @@ class Router:
     def _is_open(self) -> bool:
         return any(transport.is_open for transport in self._transports)
 
-    def _is_all(self) -> bool:
-        return self._is_closed or all(transport.is_open or transport.refusal for transport in self._transports)
+    def _wait_for_others(self, timeout_s: float) -> None:
+        """Give all runners the time to connect, that the episodes which begin now be spread; twice failed is not there. Under the lock."""
+        before = {transport: transport.failures for transport in self._transports}
+
+        def is_settled(transport: Transport) -> bool:
+            return transport.is_open or transport.refusal is not None or transport.failures >= before.get(transport, 0) + 2
+
+        self.shared.changed.wait_for(lambda: self._is_closed or all(map(is_settled, self._transports)), timeout_s)
 
     def _is_news(self, transport: Transport) -> bool:
         return not transport.is_open and transport.target not in self._missed

@@ -83,10 +83,10 @@ class Owner(Protocol):
         """
 
     def on_reboot(self, transport: Transport) -> None:
-        """Take note that another serving process has taken the place of the one before. Under the lock."""
+        """Another serving process has taken the place of the one before. Under the lock."""
 
     def on_absence(self, transport: Transport) -> None:
-        """Take note that an attempt to connect failed. Under the lock."""
+        """An attempt to connect failed. Under the lock."""
 
 
 class Transport:
@@ -120,6 +120,8 @@ class Transport:
         """Why there is no connection now; None if there is one, or none was tried."""
         self.refusal: PolicyServerError | None = None
         """The trouble, if waiting does not help: HandshakeError or AuthenticationError."""
+        self.failures = 0
+        """Attempts to connect that failed."""
         self.epoch = 0
         """Number of different serving processes seen."""
         self.episodes_open = 0
@@ -167,12 +169,7 @@ class Transport:
             raise copy.copy(self.refusal)
 
     def send(self, call: Call, rows: Rows) -> None:
-        """Queue rows whose answers a call waits for. Under the lock.
-
-        Args:
-            call: who waits.
-            rows: of episodes that are there; split if they do not fit into one message.
-        """
+        """Queue rows whose answers a call waits for, in pieces that fit into a message. Under the lock."""
         agreement = cast(Agreement, self.agreement)
         self._queue.extend(call.add(rows.split(agreement.max_rows, agreement.max_bytes, agreement.row_bytes)))
         if self._may_send(self._link):
@@ -249,6 +246,7 @@ class Transport:
                 if self._is_closed:
                     return
                 was_open = link.is_open
+                self.failures += not was_open
                 self._hang_up(link, trouble)
                 if was_open:
                     pause = self._config.reconnect_backoff_initial_s

@@ -74,7 +74,10 @@ class Servicer(pb_grpc.PolicyServiceServicer):
     async def Step(self, request_iterator: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:
         if self.token and ("authorization", f"Bearer {self.token}") not in (context.invocation_metadata() or ()):
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, "authorization: expected a token of this server, received another")
-        handshake = (await context.read()).handshake
+        first = await context.read()
+        if first is grpc.aio.EOF:  # type: ignore[attr-defined]
+            return
+        handshake = first.handshake
         error = self._disagreement(handshake)
         if error is not None:
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error), to_metadata(error))

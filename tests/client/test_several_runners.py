@@ -115,12 +115,16 @@ def test_many_threads_play_on_all_runners_and_each_step_counts_once_however_ofte
     service: Service, connect: Callable[..., PolicyClient]
 ) -> None:
     client = connect(service)
+    begun = threading.Barrier(8)
 
     def run(number: int) -> None:
         episodes = client.start_episodes([f"{number}-{name}" for name in "abc"])
-        for step in range(30):
-            if number == 0 and step % 5 == 0:
-                service[step % 2].servicer.lose_replies = 1
+        assert client.get_actions(episodes, batch(3)).tolist() == [0] * 3
+        client.log_returns_batch(episodes, [1.0] * 3)
+        begun.wait()
+        for step in range(1, 30):
+            if number == 0 and step % 4 == 0:
+                service[step // 4 % 2].servicer.lose_replies = 1
             assert client.get_actions(episodes, batch(3)).tolist() == [7 * step % 3] * 3
             client.log_returns_batch(episodes, [1.0] * 3)
         client.end_episodes(episodes, batch(3))
@@ -130,7 +134,7 @@ def test_many_threads_play_on_all_runners_and_each_step_counts_once_however_ofte
     assert not held(service[0]) & held(service[1])
     rewards = [sum(episode.rewards) for runner in service for episode in runner.servicer.episodes.values()]
     assert rewards == [30.0] * 24
-    assert min(len(held(runner)) for runner in service) >= 8
+    assert [len(held(runner)) for runner in service] == [12, 12]
     assert client.counters().connections >= 6
 
 
