@@ -123,8 +123,8 @@ class Router:
 
     def divide(self, rows: Rows) -> list[Rows]:
         """Cut rows into those of each runner. Under the lock."""
-        if len(self._transports) == 1 or len(rows) <= 1:
-            return [rows] if len(rows) else []
+        if len(self._transports) == 1 or len(rows.episodes) <= 1:
+            return [rows] if rows.episodes else []
         found: dict[Transport | None, list[int]] = {}
         for row, episode in enumerate(rows.episodes):
             found.setdefault(episode.transport, []).append(row)
