@@ -5,7 +5,7 @@ from __future__ import annotations
 from client.config import ClientConfig
 from client.errors import BatchError, InsecureTargetError
 from client.policy_client import PolicyClient
-from client.reports import ClientCounters, ServerInfo, ServerStats, TrainingIteration
+from client.reports import ClientCounters, ServerInfo, ServerStats, TrainingIteration, total_of
 from policyserver.errors import (
     ActionTimeoutError,
     AuthenticationError,
@@ -48,4 +48,5 @@ __all__ = [
     "ServerStats",
     "ServerUnavailableError",
     "TrainingIteration",
+    "total_of",
 ]

@@ -17,6 +17,9 @@ class ClientConfig:
     """Longest time a call waits for the server's answer, reconnecting included, seconds. A call's own `timeout_s` overrides it."""
     connect_timeout_s: float = 30.0
     """Longest time the first call (and each call that starts episodes) waits for a connection, seconds."""
+    spread_episodes: bool = True
+    """Of a server with several serving runners, connect to all that it names, and give each new episode to the one with the fewest. False
+    keeps to the address that was given."""
     reconnect_backoff_initial_s: float = 0.1
     """Pause before the first attempt to reconnect, seconds; doubled after each that fails."""
     reconnect_backoff_max_s: float = 2.0

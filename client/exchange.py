@@ -1,7 +1,8 @@
-"""One call's rows: frozen, sent, awaited, sent again where the server was only busy or was replaced, and settled row by row."""
+"""One call's rows: frozen, divided by runner, sent, awaited, sent again where a server was busy or was replaced, settled row by row."""
 
 from __future__ import annotations
 
+import copy
 import threading
 import time
 from collections.abc import Sequence
@@ -11,8 +12,8 @@ from client.calls import Call, Part
 from client.codec import SpaceCodec
 from client.config import ClientConfig
 from client.ledger import Ledger
+from client.router import Router
 from client.rows import Rows
-from client.transport import Transport
 from client.transport_messages import Agreement, Reply
 from policyserver.errors import PolicyServerError, ServerInternalError
 from policyserver.spaces import Array
@@ -54,9 +55,9 @@ class Outcome:
 class Exchange:
     """Brings rows to the server and the answers back, for any number of threads at once."""
 
-    def __init__(self, ledger: Ledger, transport: Transport, config: ClientConfig) -> None:
+    def __init__(self, ledger: Ledger, router: Router, config: ClientConfig) -> None:
         self._ledger = ledger
-        self._transport = transport
+        self._router = router
         self._config = config
         self._threads = threading.local()
 
@@ -84,25 +85,26 @@ class Exchange:
 
         Raises:
             ClientClosedError: the client was closed.
-            HandshakeError: the server was replaced by one that this client cannot talk to; so is AuthenticationError.
+            HandshakeError: the server was replaced by one that this client cannot talk to; so is AuthenticationError. With several runners
+                it is an error of that one's rows.
         """
         deadline = time.monotonic() + timeout_s
         pause_s = self._config.overload_backoff_initial_s
-        lock, transport = self._transport.lock, self._transport
+        lock, router = self._router.shared.lock, self._router
         waiting: list[Rows] = []
         try:
             with lock:
-                transport.check()
-                rows, errors = self._ledger.freeze(ids, kinds, observations, actions)
+                router.check()
+                rows, errors = self._ledger.freeze(ids, kinds, observations, actions, router.place)
                 outcome = Outcome(agreement.action, len(ids), errors)
-                waiting = [rows] if len(rows) else []
+                waiting = router.divide(rows)
                 call = self._send(waiting)
             while waiting:
-                transport.wait(call, deadline)
+                router.wait(call, deadline)
                 with lock:
                     waiting, refusals = self._settle(call, outcome)
                 if refusals:
-                    transport.pause(min(pause_s, deadline - time.monotonic()))
+                    router.pause(min(pause_s, deadline - time.monotonic()))
                     pause_s = min(2 * pause_s, self._config.overload_backoff_max_s)
                 if waiting:
                     with lock:
@@ -116,9 +118,10 @@ class Exchange:
                         self._ledger.abandon(rows)
 
     def _send(self, waiting: Sequence[Rows]) -> Call:
-        agreement = cast(Agreement, self._transport.agreement)
-        parts = [part for rows in waiting for part in rows.split(agreement.max_rows, agreement.max_bytes, agreement.row_bytes)]
-        return self._transport.send(parts, self._waiter())
+        call = Call(self._waiter())
+        for rows in waiting:
+            rows.transport.send(call, rows)
+        return call
 
     def _waiter(self) -> threading.Lock:
         """Give each thread one lock to sleep on, held by it whenever it is awake."""
@@ -137,7 +140,7 @@ class Exchange:
             if part.reply is None:
                 waiting.append(part.rows)
                 continue
-            rows, lost = part.rows, part.epoch != self._transport.epoch
+            rows, lost = part.rows, part.epoch != part.rows.transport.epoch
             end = part.first + len(rows)
             handles = part.reply.handles[part.first : end].tolist()
             codes = part.reply.codes[part.first : end]
@@ -165,9 +168,9 @@ class Exchange:
         self, waiting: list[Rows], refusals: dict[int, PolicyServerError], outcome: Outcome, deadline: float, timeout_s: float
     ) -> list[Rows]:
         """Find the rows that are worth sending again; the others get their errors."""
-        self._transport.check()
+        self._router.check()
         if time.monotonic() < deadline:
-            return self._drop_lost(waiting, outcome)
+            return self._drop_refused(self._drop_lost(waiting, outcome), outcome)
         for rows in waiting:
             self._ledger.abandon(rows)
             for row, index in enumerate(rows.indices):
@@ -175,7 +178,7 @@ class Exchange:
                     self._ledger.refuse(rows, row, refusals[index])
                     outcome.errors[index] = refusals[index]
                 else:  # it may have been applied: it stays frozen
-                    outcome.errors[index] = self._transport.timeout(timeout_s)
+                    outcome.errors[index] = rows.transport.timeout(timeout_s)
         return []
 
     def _drop_lost(self, waiting: Sequence[Rows], outcome: Outcome) -> list[Rows]:
@@ -189,4 +192,16 @@ class Exchange:
                 rows = rows.select([row for row in range(len(rows)) if row not in lost])
             if len(rows):
                 left.append(rows)
+        return left
+
+    def _drop_refused(self, waiting: Sequence[Rows], outcome: Outcome) -> list[Rows]:
+        """Sort out the rows for runners that this client cannot talk to any more. They may have been applied: they stay frozen."""
+        left = []
+        for rows in waiting:
+            refusal = rows.transport.refusal
+            if refusal is None:
+                left.append(rows)
+                continue
+            self._ledger.abandon(rows)
+            outcome.errors.update((index, copy.copy(refusal)) for index in rows.indices)
         return left

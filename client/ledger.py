@@ -8,9 +8,9 @@ from __future__ import annotations
 import logging
 import math
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from client.rows import MAX_EPISODE_ID_BYTES, Episode, Rows, select
 from policyserver.errors import (
@@ -24,6 +24,9 @@ from policyserver.errors import (
     SequenceError,
 )
 from policyserver.flags import StepFlag
+
+if TYPE_CHECKING:
+    from client.transport import Transport
 
 __all__ = ["Ledger"]
 
@@ -43,7 +46,7 @@ class _Fate(Enum):
     UNKNOWN = EpisodeUnknownError, "EPISODE_UNKNOWN", "not found."
     FINISHED = EpisodeFinishedError, "EPISODE_FINISHED", "has already completed."
     IDLE = EpisodeFinishedError, "EPISODE_IDLE", "was ended by the server, because its client was silent for too long."
-    LOST = EpisodeLostError, "", "was lost when the server restarted; start a new one."
+    LOST = EpisodeLostError, "", "was lost with the serving process that had it; start a new one."
 
 
 _FATES = {fate.value[1]: fate for fate in _Fate if fate is not _Fate.LOST}
@@ -129,7 +132,12 @@ class Ledger:
         return errors
 
     def freeze(
-        self, ids: Sequence[str], kinds: Sequence[int], observations: tuple[bytes, ...], actions: tuple[bytes, ...]
+        self,
+        ids: Sequence[str],
+        kinds: Sequence[int],
+        observations: tuple[bytes, ...],
+        actions: tuple[bytes, ...],
+        place: Callable[[], Transport],
     ) -> tuple[Rows, dict[int, PolicyServerError]]:
         """Make the next row of each episode, or take again the one that is still unanswered.
 
@@ -138,6 +146,7 @@ class Ledger:
             kinds: what each row is: bits of ACTION_GIVEN, TERMINATED and TRUNCATED.
             observations: one column of n rows per leaf.
             actions: the same, or nothing.
+            place: says where an episode goes that begins.
 
         Returns:
             The rows that can go out, their episodes now busy, and the errors of the others, by index into `ids`.
@@ -162,6 +171,9 @@ class Ledger:
                 episode.reward, episode.info = 0.0, ""
             if episode.sequence == 0:
                 kind |= _START if episode.training_enabled else _START | _UNTRAINED
+                if episode.transport is None:
+                    episode.transport = place()
+                    episode.transport.episodes_open += 1
             indices.append(index)
             episodes.append(episode)
             flags.append(kind)
@@ -205,10 +217,11 @@ class Ledger:
         for episode in rows.episodes:
             episode.busy = False
 
-    def lose(self) -> None:
-        """Close the episodes that the server, now gone, had begun. Those whose first row is unanswered begin with its successor."""
-        for episode in [episode for episode in self.open.values() if episode.sequence > 0]:
-            self._close(episode, _Fate.LOST)
+    def lose(self, transport: Transport, *, is_replaced: bool = True) -> None:
+        """Close the episodes of a runner that is gone. If it is replaced, those whose first row is unanswered begin with its successor."""
+        for episode in [episode for episode in self.open.values() if episode.transport is transport]:
+            if episode.sequence > 0 or not is_replaced:
+                self._close(episode, _Fate.LOST)
 
     def is_open(self, episode: Episode) -> bool:
         """Tell whether this very episode is still open."""
@@ -244,6 +257,8 @@ class Ledger:
     def _close(self, episode: Episode, fate: _Fate) -> None:
         if self.open.get(episode.id) is episode:
             del self.open[episode.id]
+            if episode.transport is not None:
+                episode.transport.episodes_open -= 1
             self._closed[episode.id] = fate
             self.episodes_lost += fate is _Fate.LOST
             if len(self._closed) > self._closed_remembered:

@@ -12,12 +12,13 @@ from typing import Any, Self, SupportsFloat
 import gymnasium as gym
 import numpy as np
 
+from client.arguments import count, finite, plain
 from client.config import ClientConfig
 from client.errors import BatchError
 from client.exchange import Exchange, Outcome
 from client.ledger import Ledger
-from client.reports import ClientCounters, ServerInfo, ServerStats
-from client.transport import Transport
+from client.reports import ClientCounters, ServerInfo, ServerStats, total_of
+from client.router import Router
 from client.transport_messages import Agreement
 from policyserver.endpoints import parse_address
 from policyserver.errors import InvalidInputError
@@ -37,9 +38,13 @@ class PolicyClient:
     Any number of threads may use one client; they share one connection, and what they ask at the same time travels together. The calls of
     one episode must follow each other. The client connects at its first call, and again by itself whenever the connection breaks.
 
+    If the server has several serving runners, the client connects to all of them and spreads its episodes: each stays on the runner that
+    had the fewest when it began. A call with episodes on several asks all at once and waits for all. A runner that dies takes its own open
+    episodes along; new ones go to the others until it is back.
+
     A call that failed with ActionTimeoutError or ServerUnavailableError leaves its step frozen: ask again with the same observation and get
     the same action, counted once, or report by `log_action` what was done instead. After any other error of an episode's call nothing was
-    changed. After EpisodeLostError (the server restarted) start a new episode.
+    changed. After EpisodeLostError (the serving runner died or was restarted) start a new episode.
 
     Example:
         with PolicyClient("localhost:9900") as client:
@@ -63,7 +68,7 @@ class PolicyClient:
         """Prepare a client. Nothing is sent yet.
 
         Args:
-            address: "http://host:port", "host:port" or "unix:path" of the server.
+            address: "http://host:port", "host:port" or "unix:path" of the server; of several serving runners any one.
             inference_mode: "remote": the server computes the actions. RLlib's default, "local", does not exist yet.
             update_interval: taken for RLlib's signature; only local inference would use it.
             session: taken for RLlib's signature; there is no HTTP session.
@@ -82,8 +87,8 @@ class PolicyClient:
             raise ValueError(f"inference_mode: expected 'remote', received {inference_mode!r}")
         self._config = config or ClientConfig()
         self._ledger = Ledger(self._config.closed_episodes_remembered)
-        self._transport = Transport(parse_address(address), self._config, observation_space, action_space, self._ledger.lose)
-        self._exchange = Exchange(self._ledger, self._transport, self._config)
+        self._router = Router(parse_address(address), self._config, observation_space, action_space, self._ledger.lose)
+        self._exchange = Exchange(self._ledger, self._router, self._config)
 
     def start_episode(self, episode_id: str | None = None, training_enabled: bool = True) -> str:
         """Begin an episode. Waits for the connection; the server hears of the episode with its first observation.
@@ -109,9 +114,9 @@ class PolicyClient:
             episodes: how many, or their ids.
             training_enabled: False serves the episodes but never trains on them.
         """
-        self._transport.connect(self._config.connect_timeout_s)
+        self._router.connect(self._config.connect_timeout_s)
         ids = [uuid.uuid4().hex for _ in range(episodes)] if isinstance(episodes, int) else list(episodes)
-        with self._transport.lock:
+        with self._router.shared.lock:
             self._ledger.start(ids, training_enabled)
         return ids
 
@@ -154,7 +159,7 @@ class PolicyClient:
             ClientClosedError: the client was closed.
         """
         agreement = self._agreement()
-        rows = _count(episode_ids)
+        rows = count(episode_ids)
         columns = agreement.observation.encode_batch(observations, rows)
         return self._step_batch(agreement, episode_ids, [_WANTED] * rows, columns, (), timeout_s, wants_actions=True)
 
@@ -179,7 +184,7 @@ class PolicyClient:
     def log_actions(self, episode_ids: Sequence[str], observations: Any, actions: Any, *, timeout_s: float | None = None) -> None:
         """Report the actions of n different episodes at once. Batches and errors as in `get_actions`; see `log_action`."""
         agreement = self._agreement()
-        rows = _count(episode_ids)
+        rows = count(episode_ids)
         columns = agreement.observation.encode_batch(observations, rows), agreement.action.encode_batch(actions, rows)
         self._step_batch(agreement, episode_ids, [_GIVEN] * rows, *columns, timeout_s)
 
@@ -197,9 +202,9 @@ class PolicyClient:
             EpisodeError: unknown, ended or lost episode.
             InvalidInputError: a reward that is not finite, or an info that JSON cannot hold; nothing was changed.
         """
-        amount, text = _finite(reward), self._to_json(info)
-        with self._transport.lock:
-            self._transport.check()
+        amount, text = finite(reward), self._to_json(info)
+        with self._router.shared.lock:
+            self._router.check()
             self._ledger.add_reward(episode_id, amount, text)
 
     def log_returns_batch(self, episode_ids: Sequence[str], rewards: Sequence[SupportsFloat] | np.ndarray[Any, Any]) -> None:
@@ -211,9 +216,9 @@ class PolicyClient:
         """
         if len(rewards) != len(episode_ids):
             raise InvalidInputError(f"rewards: expected {len(episode_ids)}, received {len(rewards)}", reason="BAD_REWARD", field="rewards")
-        amounts = [_finite(reward) for reward in rewards]
-        with self._transport.lock:
-            self._transport.check()
+        amounts = [finite(reward) for reward in rewards]
+        with self._router.shared.lock:
+            self._router.check()
             errors = self._ledger.add_rewards(episode_ids, amounts)
         if errors:
             raise BatchError(len(amounts), None, errors)
@@ -251,7 +256,7 @@ class PolicyClient:
             timeout_s: as in `get_action`.
         """
         agreement = self._agreement()
-        rows = _count(episode_ids)
+        rows = count(episode_ids)
         if np.shape(truncated) not in ((), (rows,)):
             raise InvalidInputError(
                 f"truncated: expected one bool or {rows}, received shape {list(np.shape(truncated))}", field="truncated"
@@ -262,44 +267,52 @@ class PolicyClient:
     @property
     def weights_seq_no(self) -> int:
         """Policy version that computed the newest answer."""
-        return self._transport.weights_seq_no
+        return self._router.shared.weights_seq_no
 
     def server_info(self) -> ServerInfo:
-        """Ask the server what it is.
+        """Ask the server what it is. With several serving runners the one at the client's address answers, or another if that is away.
 
         Raises:
             ServerUnavailableError: no answer within `connect_timeout_s`.
         """
-        return self._transport.info()
+        return self._router.info()
 
     def stats(self) -> ServerStats:
-        """Ask the server for its counters and its newest training iteration.
+        """Ask the server for its counters and its newest training iteration. Those of several serving runners are added up.
 
         Raises:
-            ServerUnavailableError: no answer within `connect_timeout_s`.
+            PolicyServerError: as in `start_episode`.
         """
-        return self._transport.stats()
+        return total_of(self._router.stats().values())
+
+    def stats_by_endpoint(self) -> dict[str, ServerStats]:
+        """Ask each serving runner for its counters, by its address as this client reaches it. One that is away is left out.
+
+        Raises:
+            PolicyServerError: as in `start_episode`.
+        """
+        return self._router.stats()
 
     def counters(self) -> ClientCounters:
-        """Read what this client did so far."""
-        transport, ledger = self._transport, self._ledger
-        with transport.lock:
+        """Read what this client did so far, on all serving runners together."""
+        shared, ledger = self._router.shared, self._ledger
+        with shared.lock:
             return ClientCounters(
                 episodes_open=len(ledger.open),
-                messages_sent=transport.messages_sent,
-                rows_sent=transport.rows_sent,
-                rows_answered=transport.rows_answered,
-                connections=transport.connections,
+                messages_sent=shared.messages_sent,
+                rows_sent=shared.rows_sent,
+                rows_answered=shared.rows_answered,
+                connections=shared.connections,
                 episodes_lost=ledger.episodes_lost,
                 rewards_dropped=ledger.rewards_dropped,
             )
 
     def close(self) -> None:
-        """End the connection; threads that wait get ClientClosedError. Idempotent.
+        """End all connections; threads that wait get ClientClosedError. Idempotent.
 
         Episodes that are still open end as truncated at their last step once the server's `episode_idle_timeout_s` is over.
         """
-        self._transport.close()
+        self._router.close()
 
     def __enter__(self) -> Self:
         return self
@@ -308,7 +321,7 @@ class PolicyClient:
         self.close()
 
     def _agreement(self) -> Agreement:
-        return self._transport.agreement or self._transport.connect(self._config.connect_timeout_s)
+        return self._router.agreement or self._router.connect(self._config.connect_timeout_s)
 
     def _step(
         self,
@@ -357,7 +370,7 @@ class PolicyClient:
         if not info:
             return ""
         try:
-            text = json.dumps(dict(info), allow_nan=False, default=_plain)
+            text = json.dumps(dict(info), allow_nan=False, default=plain)
         except (TypeError, ValueError) as error:
             raise InvalidInputError(f"info: expected what JSON can hold, received {type(info).__name__}: {error}", field="info") from error
         agreement = self._agreement()
@@ -365,26 +378,3 @@ class PolicyClient:
         if len(text) > room:
             raise InvalidInputError(f"info: expected at most {room} bytes of JSON, received {len(text)}", field="info")
         return text
-
-
-def _count(episode_ids: Sequence[str]) -> int:
-    if len(set(episode_ids)) != len(episode_ids):
-        raise InvalidInputError("episode_ids: expected different ones, received one of them twice", field="episode_ids")
-    return len(episode_ids)
-
-
-def _finite(reward: SupportsFloat) -> float:
-    try:
-        amount = float(reward)
-    except (TypeError, ValueError) as error:
-        raise InvalidInputError(f"reward: expected a number, received {reward!r}", reason="BAD_REWARD", field="reward") from error
-    if not math.isfinite(amount):
-        raise InvalidInputError(f"reward: expected a finite number, received {amount}", reason="BAD_REWARD", field="reward")
-    return amount
-
-
-def _plain(value: Any) -> Any:
-    """Turn numpy's scalars and arrays into what JSON knows."""
-    if isinstance(value, np.generic | np.ndarray):
-        return value.tolist()
-    raise TypeError(f"{type(value).__name__} is not JSON serializable")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, fields
 from typing import Any
 
 import gymnasium as gym
 
-__all__ = ["ClientCounters", "ServerInfo", "ServerStats", "TrainingIteration"]
+__all__ = ["ClientCounters", "ServerInfo", "ServerStats", "TrainingIteration", "total_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,10 @@ class TrainingIteration:
 
 @dataclass(frozen=True, slots=True)
 class ServerStats:
-    """Counters since the start of the serving process, and the newest training iteration."""
+    """Counters since the start of the serving process, and the newest training iteration.
+
+    Of several serving runners, `total_of` says what each field means.
+    """
 
     boot_id: str
     """The serving process these counters belong to."""
@@ -129,8 +133,41 @@ class ClientCounters:
     rows_answered: int
     """Steps answered, refusals included."""
     connections: int
-    """Handshakes made: 1 plus the number of reconnects."""
+    """Handshakes made: 1 for each serving runner plus the number of reconnects."""
     episodes_lost: int
-    """Episodes that ended because the server restarted."""
+    """Episodes that ended because their serving runner died or was restarted."""
     rewards_dropped: int
     """Rewards logged before the first action of their episode, which belong to no action."""
+
+
+def total_of(stats: Collection[ServerStats]) -> ServerStats:
+    """Add up the statistics of several serving runners; those of one are returned as they are.
+
+    Counters are sums; a client that is connected to all runners is counted by each. The boot ids are joined by "+", the uptime is the
+    longest, the policy version and the training iteration are the newest. `staleness_mean` is the mean over all steps handed off,
+    `return_mean` the mean of the runners' means.
+
+    Raises:
+        ValueError: no statistics.
+    """
+    if len(stats) == 1:
+        return next(iter(stats))
+    if not stats:
+        raise ValueError("stats: expected those of at least one serving runner, received none")
+    merged: dict[str, Any] = {
+        field.name: sum(getattr(one, field.name) for one in stats) for field in fields(ServerStats) if field.name not in _MERGED
+    }
+    returns = [one.return_mean for one in stats if one.return_mean is not None]
+    handed_off = merged["steps_handed_off"]
+    return ServerStats(
+        **merged,
+        boot_id="+".join(one.boot_id for one in stats),
+        uptime_s=max(one.uptime_s for one in stats),
+        weights_seq_no=max(one.weights_seq_no for one in stats),
+        staleness_mean=sum(one.staleness_mean * one.steps_handed_off for one in stats) / handed_off if handed_off else 0.0,
+        return_mean=sum(returns) / len(returns) if returns else None,
+        training=max((one.training for one in stats if one.training is not None), key=lambda training: training.iteration, default=None),
+    )
+
+
+_MERGED = frozenset({"boot_id", "uptime_s", "weights_seq_no", "staleness_mean", "return_mean", "training"})

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from client.transport import Transport
 
 __all__ = ["MAX_EPISODE_ID_BYTES", "ROW_OVERHEAD_BYTES", "Episode", "Rows"]
 
@@ -16,11 +20,13 @@ ROW_OVERHEAD_BYTES = (8 + 4 + 1 + 8) + MAX_EPISODE_ID_BYTES + 2 * 16
 class Episode:
     """The client's side of one open episode. Guarded by the client's lock."""
 
-    __slots__ = ("busy", "frozen", "handle", "id", "info", "reward", "sequence", "training_enabled")
+    __slots__ = ("busy", "frozen", "handle", "id", "info", "reward", "sequence", "training_enabled", "transport")
 
     def __init__(self, episode_id: str, training_enabled: bool) -> None:
         self.id = episode_id
         self.training_enabled = training_enabled
+        self.transport: Transport | None = None
+        """Leads to the runner that has it, for good from its first row on; None before."""
         self.handle = 0
         """The server's name for it; 0 until the first row is answered."""
         self.sequence = 0
@@ -58,6 +64,11 @@ class Rows:
 
     def __len__(self) -> int:
         return len(self.episodes)
+
+    @property
+    def transport(self) -> Transport:
+        """Where to send them: where the first episode is, and all the others once the rows are divided by runner."""
+        return self.episodes[0].transport  # type: ignore[return-value]  # a row's episode has one
 
     def select(self, rows: Sequence[int]) -> Rows:
         """Take some of the rows, in the order given."""

@@ -1,12 +1,12 @@
-"""One stream to the server, shared by all threads of a client.
+"""One stream to one serving runner, shared by all threads of a client.
 
 Three threads meet here. A *caller* queues its rows and sleeps on a lock of its own. The *sender* (gRPC's, which runs `_requests`) takes
 all that is queued into one message as soon as fewer than `messages_in_flight` are unanswered: a lone caller waits for nobody, a crowd
 travels together. The *reader* (ours, `_run`) wakes the callers of each reply; when the stream breaks it connects again and queues what
 was unanswered, unchanged and first.
 
-`Transport.lock` guards everything here and in the ledger: the queue, the calls, the link, the episodes. It is held for microseconds and
-never across a wait, the making of a message, or I/O.
+The client's lock (`client/shared.py`) guards everything here: the queue, the calls, the link, the episodes. It is held for microseconds
+and never across a wait, the making of a message, or I/O.
 """
 
 from __future__ import annotations
@@ -15,10 +15,9 @@ import copy
 import logging
 import random
 import threading
-import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol, cast
 
 import grpc
@@ -28,6 +27,7 @@ from client.calls import Call, Part
 from client.config import ClientConfig
 from client.reports import ServerInfo, ServerStats
 from client.rows import Rows
+from client.shared import Shared
 from client.transport_channel import authorization, check_security, open_channel
 from client.transport_messages import Agreement, agree, handshake, step_batch, to_info, to_reply, to_stats
 from policyserver.errors import (
@@ -72,127 +72,138 @@ class _Stub(Protocol):
     GetStats: Callable[..., pb.GetStatsResponse]
 
 
+class Owner(Protocol):
+    """What a transport tells of, and asks: the client's router."""
+
+    def admit(self, transport: Transport, agreement: Agreement) -> None:
+        """Look at a handshake before rows may go out. Not under the lock.
+
+        Raises:
+            HandshakeError: they may not.
+        """
+
+    def on_reboot(self, transport: Transport) -> None:
+        """Another serving process has taken the place of the one before. Under the lock."""
+
+    def on_absence(self, transport: Transport) -> None:
+        """An attempt to connect failed. Under the lock."""
+
+
 class Transport:
-    """The connection of one client."""
+    """The connection to one serving runner."""
 
     def __init__(
         self,
         target: str,
         config: ClientConfig,
-        observation_space: gym.Space[Any] | None,
-        action_space: gym.Space[Any] | None,
-        on_reboot: Callable[[], None],
+        spaces: tuple[gym.Space[Any] | None, gym.Space[Any] | None],
+        shared: Shared,
+        owner: Owner,
     ) -> None:
-        """Prepare a connection; nothing is opened before the first `connect`.
+        """Prepare a connection; nothing is opened before `start`.
 
         Args:
             target: a gRPC target.
             config: how to connect.
-            observation_space: what the caller expects; None takes the server's.
-            action_space: the same of the actions.
-            on_reboot: called under the lock when another serving process has taken the place of the one before.
+            spaces: the observations and actions that the caller expects; None takes the server's.
+            shared: the client's lock and counters.
+            owner: is told of what becomes of the connection.
 
         Raises:
             ValueError: plaintext off the machine, or a file that cannot be read.
         """
         check_security(target, config)
-        self.lock = threading.Lock()
         self.target = target
         self.agreement: Agreement | None = None
         """The newest handshake; None before the first."""
+        self.trouble: PolicyServerError | None = None
+        """Why there is no connection now; None if there is one, or none was tried."""
+        self.refusal: PolicyServerError | None = None
+        """The trouble, if waiting does not help: HandshakeError or AuthenticationError."""
+        self.failures = 0
+        """Attempts to connect that failed."""
         self.epoch = 0
         """Number of different serving processes seen."""
-        self.weights_seq_no = 0
-        """Newest policy version that answered."""
-        self.messages_sent = self.rows_sent = self.rows_answered = self.connections = 0
+        self.episodes_open = 0
+        """Open episodes of this client that are there; the ledger counts."""
         self._config = config
-        self._spaces = observation_space, action_space
-        self._on_reboot = on_reboot
+        self._spaces = spaces
+        self._shared = shared
+        self._lock = shared.lock
+        self._changed = shared.changed
+        self._owner = owner
         self._metadata = authorization(config)
         self._client_id = uuid.uuid4().hex
         self._channel = open_channel(target, config)
         self._stub = cast(_Stub, pb_grpc.PolicyServiceStub(self._channel))
-        self._sendable = threading.Condition(self.lock)
+        self._sendable = threading.Condition(shared.lock)
         """Told to the sender: something may be sent, or the link is over."""
-        self._changed = threading.Condition(self.lock)
-        """Told to the threads that wait for a connection, and to the reader in a pause: connected, refused or closed."""
         self._queue: deque[Part] = deque()
         self._link = _Link()
+        self._messages_taken = 0
         self._is_closed = False
         self._reader: threading.Thread | None = None
-        self._trouble: PolicyServerError | None = None
-        """Why there is no connection now."""
 
-    def connect(self, timeout_s: float) -> Agreement:
-        """Wait for a connection, beginning one at the first call.
+    @property
+    def is_open(self) -> bool:
+        """Tell whether rows may go out."""
+        return self._link.is_open
 
-        Raises:
-            ClientClosedError: the client was closed.
-            ServerUnavailableError: none in time.
-            HandshakeError: the server speaks another protocol or has other spaces.
-            AuthenticationError: the server wants another token.
-        """
-        with self.lock:
-            if self._reader is None and not self._is_closed:
-                self._reader = threading.Thread(target=self._run, name="policy-client-reader", daemon=True)
-                self._reader.start()
-            self._changed.wait_for(lambda: self._link.is_open or self._is_closed or self._is_refused(), timeout_s)
-            self.check()
-            if not self._link.is_open or self.agreement is None:
-                raise self._unavailable(timeout_s)
-            return self.agreement
+    def start(self) -> None:
+        """Connect, and stay connected, in the background. Under the lock; a second call does nothing."""
+        if self._reader is None and not self._is_closed:
+            self._reader = threading.Thread(target=self._run, name="policy-client-reader", daemon=True)
+            self._reader.start()
 
     def check(self) -> None:
         """Raise what makes waiting pointless. Under the lock.
 
         Raises:
             ClientClosedError: the client was closed.
-            HandshakeError: see `connect`; so is AuthenticationError.
+            HandshakeError: the server speaks another protocol or has other spaces.
+            AuthenticationError: the server wants another token.
         """
         if self._is_closed:
             raise ClientClosedError("the client was closed; make a new one")
-        if self._is_refused():
-            raise copy.copy(cast(PolicyServerError, self._trouble))
+        if self.refusal is not None:
+            raise copy.copy(self.refusal)
 
-    def send(self, parts: Sequence[Rows], waiter: threading.Lock) -> Call:
-        """Queue rows. Under the lock; `wait` comes after it.
-
-        Args:
-            parts: rows that fit into a message each, and may share it with others.
-            waiter: a lock that the calling thread holds, to sleep on.
-        """
-        call = Call(parts, waiter)
-        self._queue.extend(call.parts)
+    def send(self, call: Call, rows: Rows) -> None:
+        """Queue rows whose answers a call waits for, in pieces that fit into a message. Under the lock."""
+        agreement = cast(Agreement, self.agreement)
+        self._queue.extend(call.add(rows.split(agreement.max_rows, agreement.max_bytes, agreement.row_bytes)))
         if self._may_send(self._link):
             self._sendable.notify()
-        return call
 
-    def wait(self, call: Call, deadline: float) -> None:
-        """Sleep until all parts are answered, or something happened that the caller must look at, or the time is over.
+    def forsake(self) -> None:
+        """Give up what waits, and come back as another client, so that a server that was only away ends the episodes. Under the lock."""
+        self._client_id = uuid.uuid4().hex
+        self._give_up_all()
 
-        Afterwards the calling thread holds the waiter again, and parts without an answer are not sent any more.
+    def cut(self) -> None:
+        """Let nothing in or out any more; whoever waits for an answer from here goes on without. Under the lock; `close` comes after it."""
+        if not self._is_closed:
+            self._is_closed = True
+            self._give_up_all()
+            self._link.is_over = True
+            self._link.is_open = False
+            self._sendable.notify_all()
+            self._changed.notify_all()
 
-        Args:
-            call: what `send` returned.
-            deadline: end of the time, on the clock of time.monotonic, seconds.
-        """
-        woken = False
-        try:
-            woken = call.waiter.acquire(timeout=min(max(0.0, deadline - time.monotonic()), threading.TIMEOUT_MAX))
-        finally:
-            if not woken:
-                self._withdraw(call)
-
-    def pause(self, seconds: float) -> None:
-        """Sleep, unless the client is closed meanwhile."""
-        with self.lock:
-            self._changed.wait_for(lambda: self._is_closed, max(0.0, seconds))
+    def withdraw(self, call: Call) -> None:
+        """Forget the parts of a call that did not go out yet. Under the lock."""
+        self._queue = deque(part for part in self._queue if part.call is not call)
 
     def timeout(self, timeout_s: float) -> PolicyServerError:
         """Make the error of a call whose time is over. Under the lock."""
         if self._link.is_open:
             return ActionTimeoutError(f"expected an answer from {self.target} within {timeout_s:g} s, received none; the episode goes on")
-        return self._unavailable(timeout_s)
+        return self.unavailable(timeout_s)
+
+    def unavailable(self, timeout_s: float) -> ServerUnavailableError:
+        """Make the error of a wait for a connection that was in vain. Under the lock."""
+        reason = f"; the last attempt: {self.trouble}" if self.trouble else ""
+        return ServerUnavailableError(f"expected a connection to {self.target} within {timeout_s:g} s, received none{reason}")
 
     def info(self) -> ServerInfo:
         """Ask what the server is.
@@ -211,14 +222,9 @@ class Transport:
         return to_stats(self._ask(self._stub.GetStats, pb.GetStatsRequest()))
 
     def close(self) -> None:
-        """Wake all callers with ClientClosedError, end the stream, join the reader. Idempotent."""
-        with self.lock:
-            self._is_closed = True
-            self._wake_all()
-            self._link.is_over = True
-            self._link.is_open = False
-            self._sendable.notify_all()
-            self._changed.notify_all()
+        """End the stream, join the reader. Idempotent."""
+        with self._lock:
+            self.cut()
             call, reader = self._link.call, self._reader
         if call is not None:
             call.cancel()
@@ -231,25 +237,31 @@ class Transport:
         pause = self._config.reconnect_backoff_initial_s
         while True:
             link = _Link()
-            with self.lock:
+            with self._lock:
                 if self._is_closed:
                     return
                 self._link = link
             trouble = self._converse(link)
-            with self.lock:
-                if link.is_open:
-                    pause = self._config.reconnect_backoff_initial_s
-                self._hang_up(link, trouble)
+            with self._lock:
                 if self._is_closed:
                     return
-                _log.info("%s: no connection: %s; next attempt in %.2g s", self.target, trouble, pause)
+                was_open = link.is_open
+                self.failures += not was_open
+                self._hang_up(link, trouble)
+                if was_open:
+                    pause = self._config.reconnect_backoff_initial_s
+                elif self.refusal is None:
+                    self._owner.on_absence(self)
+            level = logging.INFO if pause == self._config.reconnect_backoff_initial_s else logging.DEBUG  # once each time that it breaks
+            _log.log(level, "%s: no connection: %s; next attempt in %.2g s", self.target, trouble, pause)
+            with self._lock:
                 self._changed.wait_for(lambda: self._is_closed, pause * random.uniform(0.8, 1.0))
             pause = min(2 * pause, self._config.reconnect_backoff_max_s)
 
     def _converse(self, link: _Link) -> PolicyServerError:
         """Shake hands and read replies for as long as the stream lasts. Returns why it ended."""
         responses = self._stub.Step(self._requests(link), metadata=self._metadata)
-        with self.lock:
+        with self._lock:
             link.call = responses
             if self._is_closed:
                 responses.cancel()
@@ -258,7 +270,9 @@ class Transport:
                 if link.is_open:
                     self._receive(link, response)
                 elif not link.is_over:  # else this answers somebody who was woken when the client was closed
-                    self._open(link, agree(response, *self._spaces, self._config.max_rows_per_message, self._config.max_message_bytes))
+                    agreement = agree(response, *self._spaces, self._config.max_rows_per_message, self._config.max_message_bytes)
+                    self._owner.admit(self, agreement)
+                    self._open(link, agreement)
         except grpc.RpcError as error:
             return from_rpc_error(error)
         except PolicyServerError as error:
@@ -277,7 +291,7 @@ class Transport:
         """Make the messages of a stream: the sender's thread."""
         yield handshake(self._client_id, *self._spaces)
         while True:
-            with self.lock:
+            with self._lock:
                 self._sendable.wait_for(lambda: link.is_over or self._may_send(link))
                 if link.is_over:
                     return
@@ -298,25 +312,26 @@ class Transport:
             if parts and (rows > agreement.max_rows or size > agreement.max_bytes):
                 break
             parts.append(self._queue.popleft())
-            self.rows_sent += len(part.rows)
-        self.messages_sent += 1
-        link.in_flight[self.messages_sent] = parts
-        return self.messages_sent, [part.rows for part in parts], agreement
+            self._shared.rows_sent += len(part.rows)
+        self._messages_taken += 1
+        self._shared.messages_sent += 1
+        link.in_flight[self._messages_taken] = parts
+        return self._messages_taken, [part.rows for part in parts], agreement
 
     def _open(self, link: _Link, agreement: Agreement) -> None:
         """Let rows go out; if another process serves now, what waits for the old one has to be looked at first."""
-        with self.lock:
+        with self._lock:
             if self._is_closed:
                 return
             before, self.agreement = self.agreement, agreement
             self._spaces = agreement.info.observation_space, agreement.info.action_space
             if before is None or before.info.boot_id != agreement.info.boot_id:
                 self.epoch += 1
-                self.weights_seq_no = agreement.info.weights_seq_no
-                self._on_reboot()
-                self._wake_all()
-            self._trouble = None
-            self.connections += 1
+                self._shared.weights_seq_no = agreement.info.weights_seq_no
+                self._owner.on_reboot(self)
+                self._give_up_all()
+            self.trouble = self.refusal = None
+            self._shared.connections += 1
             link.is_open = True
             self._sendable.notify_all()
             self._changed.notify_all()
@@ -325,23 +340,23 @@ class Transport:
     def _receive(self, link: _Link, response: pb.StepResponse) -> None:
         """Hand the answers of one message to those who wait for them."""
         message = response.batch
-        with self.lock:
+        with self._lock:
             parts = link.in_flight.get(message.message_id)
         if parts is None:
             raise WireError(f"message_id: expected one that is unanswered, received {message.message_id}", field="message_id")
         rows = sum(len(part.rows) for part in parts)
         reply = to_reply(message, rows, cast(Agreement, self.agreement).action.leaves)
-        with self.lock:
+        with self._lock:
+            if link.is_over:  # those who waited know already that the client was closed
+                return
             del link.in_flight[message.message_id]
-            self.rows_answered += rows
-            self.weights_seq_no = reply.weights_seq_no or self.weights_seq_no
+            self._shared.rows_answered += rows
+            self._shared.weights_seq_no = reply.weights_seq_no or self._shared.weights_seq_no
             first = 0
             for part in parts:
                 part.reply, part.first, part.epoch = reply, first, self.epoch
                 first += len(part.rows)
-                part.call.unanswered -= 1
-                if part.call.unanswered == 0:
-                    part.call.wake()
+                part.settle()
             if self._queue:
                 self._sendable.notify()
 
@@ -352,44 +367,30 @@ class Transport:
         link.in_flight.clear()
         link.is_open = False
         link.is_over = True
-        self._trouble = trouble
-        if self._is_refused():
-            self._wake_all()
+        self.trouble = trouble
+        self.refusal = trouble if isinstance(trouble, HandshakeError | AuthenticationError) else None
+        if self.refusal is not None:
+            self._give_up_all()
         self._sendable.notify_all()
         self._changed.notify_all()
 
-    def _wake_all(self) -> None:
-        """Wake everybody who waits for an answer. Under the lock."""
-        for part in (*self._queue, *(part for parts in self._link.in_flight.values() for part in parts)):
-            part.call.wake()
+    def _give_up_all(self) -> None:
+        """Let nobody wait any longer for an answer from here. Under the lock."""
+        parts = [*self._queue, *(part for parts in self._link.in_flight.values() for part in parts)]
         self._queue.clear()
-
-    def _withdraw(self, call: Call) -> None:
-        """Make a call that nobody waits for any more harmless."""
-        with self.lock:
-            if call.is_waiting:
-                call.is_waiting = False
-                self._queue = deque(part for part in self._queue if part.call is not call)
-            else:  # it was released in the last moment
-                call.waiter.acquire(blocking=False)
-
-    def _is_refused(self) -> bool:
-        return isinstance(self._trouble, HandshakeError | AuthenticationError)
-
-    def _unavailable(self, timeout_s: float) -> ServerUnavailableError:
-        reason = f"; the last attempt: {self._trouble}" if self._trouble else ""
-        return ServerUnavailableError(f"expected a connection to {self.target} within {timeout_s:g} s, received none{reason}")
+        for part in parts:
+            part.settle()
 
     def _ask(self, method: Callable[..., Any], request: Any) -> Any:
         """Make a unary call."""
         timeout_s = self._config.connect_timeout_s
-        with self.lock:
+        with self._lock:
             self.check()
         try:
             return method(request, timeout=timeout_s, metadata=self._metadata, wait_for_ready=True)
         except (grpc.RpcError, ValueError) as error:
-            with self.lock:
+            with self._lock:
                 self.check()
                 if isinstance(error, ValueError) or error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
-                    raise self._unavailable(timeout_s) from error
+                    raise self.unavailable(timeout_s) from error
             raise from_rpc_error(error) from error

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from client import ServerStats, TrainingIteration
+from client import ServerStats, TrainingIteration, total_of
 from monitoring.points import Points
 from monitoring.schema import SERVER
 from monitoring.sink import Sink
@@ -26,12 +26,12 @@ _ANSWERS_PER_POINT = 4
 class StatsService(Protocol):
     """What can be asked for statistics; `client.PolicyClient` can."""
 
-    def stats(self) -> ServerStats:
-        """Ask the server for its counters."""
+    def stats_by_endpoint(self) -> Mapping[str, ServerStats]:
+        """Ask each serving runner for its counters."""
 
 
 class ServerWatch(Node[Any]):
-    """Keeps the newest statistics, those of a server that died meanwhile included in the sums."""
+    """Keeps the newest statistics of all serving runners together, those of one that died meanwhile included in the sums."""
 
     def __init__(self, service: StatsService, pacer: Pacer, sink: Sink, tags: Mapping[str, str]) -> None:
         """Watch `service`; points go to `sink` with the run, policy and worker of `tags`."""
@@ -67,15 +67,15 @@ class ServerWatch(Node[Any]):
 
     def _process(self, batch: list[Any]) -> None:
         try:
-            stats = self._service.stats()
+            each = self._service.stats_by_endpoint().values()
         except PolicyServerError as error:
             logger.info("no statistics from the policy server: %s", error)
             self.answered = False
             self._pacer.update(0)
             return
         self.answered = True
-        self.latest = stats
-        self._boots[stats.boot_id] = stats
+        self._boots.update((stats.boot_id, stats) for stats in each)
+        stats = self.latest = total_of(each)
         self._pacer.update(stats.steps_waiting)
         self._note_iteration(stats.training)
         self._answers += 1

@@ -22,6 +22,9 @@ _END_S = 60.0
 class CountingDouble(PolicyDouble):
     """Says about itself what a policy server says."""
 
+    def stats_by_endpoint(self) -> dict[str, ServerStats]:
+        return {"double": self.stats()}
+
     def stats(self) -> ServerStats:
         with self.lock:
             heard = list(self.episodes.values())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import secrets
 from collections.abc import Awaitable, Callable
@@ -63,6 +64,7 @@ class PolicyServicer(pb_grpc.PolicyServiceServicer):
         self._unary = unary
         self._endpoints = endpoints
         self._stats = stats
+        self._turns = itertools.count()
         self.clients_connected = 0
 
     # The stream ----------------------------------------------------------------------------------------------------------------------
@@ -80,7 +82,7 @@ class PolicyServicer(pb_grpc.PolicyServiceServicer):
         writer = asyncio.create_task(_write_answers(context, answers, room))
         writer.add_done_callback(_ending(asyncio.current_task(), context))
         try:
-            await context.write(pb.StepResponse(handshake=pb.HandshakeReply(info=self._info())))
+            await context.write(pb.StepResponse(handshake=pb.HandshakeReply(info=self._info(next(self._turns)))))
             while True:
                 await room.acquire()
                 request = await context.read()
@@ -150,15 +152,17 @@ class PolicyServicer(pb_grpc.PolicyServiceServicer):
         """Say how serving and learning go."""
         return self._stats()  # type: ignore[no-any-return]
 
-    def _info(self) -> pb.GetServerInfoResponse:
-        facts = self._facts
+    def _info(self, turn: int = 0) -> pb.GetServerInfoResponse:
+        """Say what this server is. Each turn lists another endpoint first: where a client begins that knows no better."""
+        facts, endpoints = self._facts, self._endpoints()
+        first = turn % max(len(endpoints), 1)
         return pb.GetServerInfoResponse(
             protocol_version=PROTOCOL_VERSION,
             server_version=facts.server_version,
             boot_id=facts.boot_id,
             observation_space=spaces.to_proto(facts.observation_space),
             action_space=spaces.to_proto(facts.action_space),
-            endpoints=self._endpoints(),
+            endpoints=endpoints[first:] + endpoints[:first],
             max_message_bytes=facts.max_message_bytes,
             max_rows_per_message=facts.max_rows_per_message,
             episode_idle_timeout_s=facts.episode_idle_timeout_s,

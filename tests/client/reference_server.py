@@ -69,11 +69,15 @@ class Servicer(pb_grpc.PolicyServiceServicer):
         """Replies wait while it is clear."""
         self.gate.set()
         self.token = ""
+        self.endpoints: list[str] = []
 
     async def Step(self, request_iterator: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:
         if self.token and ("authorization", f"Bearer {self.token}") not in (context.invocation_metadata() or ()):
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, "authorization: expected a token of this server, received another")
-        handshake = (await context.read()).handshake
+        first = await context.read()
+        if first is grpc.aio.EOF:  # type: ignore[attr-defined]
+            return
+        handshake = first.handshake
         error = self._disagreement(handshake)
         if error is not None:
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error), to_metadata(error))
@@ -102,6 +106,7 @@ class Servicer(pb_grpc.PolicyServiceServicer):
         return pb.GetServerInfoResponse(
             protocol_version=PROTOCOL_VERSION,
             boot_id=self.boot_id,
+            endpoints=self.endpoints,
             observation_space=to_proto(self.observation_space),
             action_space=to_proto(self.action_space),
             max_message_bytes=1 << 20,
@@ -197,10 +202,11 @@ class Servicer(pb_grpc.PolicyServiceServicer):
 
 
 class ReferenceServer:
-    """A Servicer on a loop of its own thread, on a port that outlives restarts."""
+    """A Servicer on a loop of its own thread, on a port (or a unix socket, "unix:path") that outlives restarts."""
 
-    def __init__(self, servicer: Servicer | None = None, credentials: grpc.ServerCredentials | None = None) -> None:
+    def __init__(self, servicer: Servicer | None = None, credentials: grpc.ServerCredentials | None = None, socket: str = "") -> None:
         self.servicer = servicer or Servicer()
+        self._socket = socket
         self._credentials = credentials
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="reference-server")
@@ -211,7 +217,7 @@ class ReferenceServer:
 
     @property
     def address(self) -> str:
-        return f"127.0.0.1:{self.port}"
+        return self._socket or f"127.0.0.1:{self.port}"
 
     def start(self, servicer: Servicer | None = None) -> None:
         """Serve, as another boot if a servicer is given."""
@@ -247,9 +253,8 @@ class ReferenceServer:
     async def _start(self) -> None:
         self._server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
         pb_grpc.add_PolicyServiceServicer_to_server(self.servicer, self._server)
-        address = f"127.0.0.1:{self.port}"
         add_port = self._server.add_insecure_port
-        self.port = self._server.add_secure_port(address, self._credentials) if self._credentials else add_port(address)
+        self.port = self._server.add_secure_port(self.address, self._credentials) if self._credentials else add_port(self.address)
         await self._server.start()
 
     async def _stop(self) -> None:

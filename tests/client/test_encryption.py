@@ -39,3 +39,17 @@ def test_steps_and_token_travel_encrypted_to_the_holder_of_the_certificate_only(
         plain = replace(FAST, connect_timeout_s=1.0)
         with PolicyClient(server.address, config=plain) as client, pytest.raises(ServerUnavailableError):
             client.start_episode()
+
+
+def test_every_runner_is_spoken_to_with_the_same_certificate_and_token(certificate: tuple[Path, Path], tmp_path: Path) -> None:
+    key, chain = (path.read_bytes() for path in certificate)
+    credentials = grpc.ssl_server_credentials([(key, chain)])
+    token = tmp_path / "token"
+    token.write_text("s3cret")
+    with ReferenceServer(credentials=credentials) as first, ReferenceServer(credentials=credentials) as second:
+        for server in (first, second):
+            server.servicer.token = "s3cret"
+            server.servicer.endpoints = [first.address, second.address]
+        with PolicyClient(first.address, config=replace(FAST, tls_ca_file=certificate[1], token_file=token)) as client:
+            assert client.get_actions(client.start_episodes(4), np.zeros((4, 10))).tolist() == [0] * 4
+        assert [len(server.servicer.episodes) for server in (first, second)] == [2, 2]

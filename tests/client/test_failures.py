@@ -74,7 +74,7 @@ def test_episodes_go_on_after_a_pause_of_the_same_server(server: ReferenceServer
     server.stop()
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(client.get_action, episode, ZEROS)
-        wait_until(lambda: client._transport._trouble is not None)
+        wait_until(lambda: client._router._given.trouble is not None)
         server.start()
         assert waiting.result() == 7 % 3
     assert server.servicer.episodes[episode].rewards == [0.0, 3.0]
@@ -87,9 +87,9 @@ def test_a_restarted_server_loses_open_episodes_and_serves_new_ones_at_once(serv
     with ThreadPoolExecutor(2) as pool:
         waiting = pool.submit(client.get_action, waiting_one, ZEROS)
         first = pool.submit(client.get_action, fresh, ZEROS)
-        wait_until(lambda: len(client._transport._queue) == 2)
+        wait_until(lambda: len(client._router._given._queue) == 2)
         server.start(Servicer())
-        with pytest.raises(EpisodeLostError, match="Episode waiting was lost when the server restarted; start a new one"):
+        with pytest.raises(EpisodeLostError, match="Episode waiting was lost with the serving process that had it; start a new one"):
             waiting.result()
         assert first.result() == 0
     for _ in range(2):
@@ -229,7 +229,7 @@ def test_a_client_that_begins_before_its_server_waits_for_it(server: ReferenceSe
     server.stop()
     with PolicyClient(server.address, config=FAST) as client, ThreadPoolExecutor(1) as pool:
         starting = pool.submit(client.start_episode)
-        wait_until(lambda: client._transport._trouble is not None)
+        wait_until(lambda: client._router._given.trouble is not None)
         server.start()
         assert client.get_action(starting.result(), ZEROS) == 0
 
@@ -242,7 +242,7 @@ def test_a_successor_with_other_spaces_is_refused_to_everyone_who_waits(server: 
     other.observation_space = gym.spaces.Box(0, 1, (2,), np.float32)
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(client.get_action, episode, ZEROS)
-        wait_until(lambda: len(client._transport._queue) == 1)
+        wait_until(lambda: len(client._router._given._queue) == 1)
         server.start(other)
         with pytest.raises(HandshakeError, match="observation_space"):
             waiting.result()
@@ -270,8 +270,10 @@ def test_an_answer_that_is_on_its_way_when_the_client_closes_is_no_malformed_mes
 
     link = _Link()
     link.is_over = True
-    monkeypatch.setattr(client._transport, "_stub", SimpleNamespace(Step=lambda *_, **__: Replies([pb.StepResponse(batch=pb.StepReply())])))
-    assert "the server ended the stream" in str(client._transport._converse(link))
+    monkeypatch.setattr(
+        client._router._given, "_stub", SimpleNamespace(Step=lambda *_, **__: Replies([pb.StepResponse(batch=pb.StepReply())]))
+    )
+    assert "the server ended the stream" in str(client._router._given._converse(link))
     assert not caplog.records
 
 

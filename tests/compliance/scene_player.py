@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from client import PolicyClient
+from client import ClientConfig, PolicyClient
 
 AGENTS = 6
 LONGEST = 60
@@ -56,7 +56,7 @@ def main(arguments: list[str]) -> None:
     """Play as the command line says."""
     address, scenes = arguments
     random, played = np.random.default_rng(1), Scenes()
-    with PolicyClient(address) as client:
+    with PolicyClient(address, config=ClientConfig(spread_episodes=False)) as client:  # the cases name the actor of each client
         for _ in range(int(scenes)):
             play_scene(client, random, played)
     json.dump(asdict(played), sys.stdout)

@@ -56,13 +56,13 @@ class DaemonProcess:
                         break
         raise AssertionError(f"not ready, status {self.process.poll()}:\n{self.text()}")
 
-    def actor(self) -> psutil.Process:
-        """Return the serving actor."""
-        port = int(self.address.rpartition(":")[2])
+    def actor(self, number: int = 1) -> psutil.Process:
+        """Return a serving actor, of several by its number."""
+        port = int(self.address.rpartition(":")[2]) + number - 1
         for process in psutil.Process(self.process.pid).children(recursive=True):
             if any(at.status == psutil.CONN_LISTEN and at.laddr.port == port for at in process.net_connections("tcp")):
                 return process
-        raise AssertionError(f"no child process listens on {self.address}")
+        raise AssertionError(f"no child process listens on port {port}")
 
     def terminate(self, timeout_s: float = 30.0) -> int:
         """Send SIGTERM and return the exit status."""

@@ -17,7 +17,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from client import PolicyClient
+from client import ClientConfig, PolicyClient
 
 
 @dataclass(frozen=True)
@@ -131,8 +131,8 @@ class Player:
 
 
 def play(address: str, environment: str, playing: Playing) -> Played:
-    """Play with a client of our own."""
-    with PolicyClient(address) as client:
+    """Play with a client of our own, and with the serving runner at that address alone."""
+    with PolicyClient(address, config=ClientConfig(spread_episodes=False)) as client:
         return Player(client, environment, playing).play()
 
 

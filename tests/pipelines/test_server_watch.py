@@ -22,11 +22,12 @@ class Server:
 
     def __init__(self) -> None:
         self.answer: ServerStats | None = STATS
+        self.second: ServerStats | None = None
 
-    def stats(self) -> ServerStats:
+    def stats_by_endpoint(self) -> dict[str, ServerStats]:
         if self.answer is None:
             raise ServerUnavailableError("nobody there")
-        return self.answer
+        return {"first": self.answer} | ({} if self.second is None else {"second": self.second})
 
 
 class Book(NullSink):
@@ -56,6 +57,20 @@ def test_the_ledger_of_a_server_that_died_is_kept_beside_that_of_its_successor()
     assert (watch.reward_sum, watch.steps_dropped) == (-12.0 + 5.0, 3)
     assert watch.stop()
     assert watch.statistics().failures == 0
+
+
+def test_the_ledger_holds_every_runner_and_those_before_them_once() -> None:
+    server = Server()
+    server.second = replace(STATS, boot_id="b", reward_sum=3.0, steps_dropped=1, episodes_open=2)
+    watch = ServerWatch(server, Pacer(None, RunState(1, None)), Book(), TAGS)
+    watch.start()
+    ask(watch)
+    assert watch.latest is not None
+    assert watch.latest.episodes_open == STATS.episodes_open + 2
+    server.second = replace(STATS, boot_id="b's successor", reward_sum=4.0, steps_dropped=2)
+    ask(watch)
+    assert watch.stop()
+    assert (watch.reward_sum, watch.steps_dropped) == (-12.0 + 3.0 + 4.0, STATS.steps_dropped + 1 + 2)
 
 
 def test_staleness_is_the_mean_over_the_steps_of_the_iterations_each_counted_once() -> None:

@@ -92,6 +92,14 @@ def test_the_handshake_says_what_the_server_is(serve: FrontHarness) -> None:
     stream.close()
 
 
+def test_each_client_is_told_another_endpoint_first_and_questions_get_the_list_as_it_is(serve: FrontHarness) -> None:
+    listed = ["127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"]
+    serve.front.endpoints = lambda: listed
+    told = [list(Stream(serve).receive().handshake.info.endpoints) for _ in range(4)]
+    assert told == [[*listed[first:], *listed[:first]] for first in (0, 1, 2, 0)]
+    assert [list(serve.stub().GetServerInfo(pb.GetServerInfoRequest()).endpoints) for _ in range(2)] == [listed] * 2
+
+
 def test_another_protocol_version_is_refused_with_both_sides(serve: FrontHarness) -> None:
     error, text = handshake_failure(serve, protocol_version=PROTOCOL_VERSION + 1)
     assert f"the server speaks {PROTOCOL_VERSION}, the client {PROTOCOL_VERSION + 1}" in text

@@ -1,0 +1,23 @@
+"""What the connections of one client have in common."""
+
+from __future__ import annotations
+
+import threading
+
+__all__ = ["Shared"]
+
+
+class Shared:
+    """The client's lock, and what is counted over all its connections."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        """Guards this, the ledger, the router and all transports: so one call may have rows on several."""
+        self.changed = threading.Condition(self.lock)
+        """Told to all who wait for a connection or pause: one was opened, refused or closed."""
+        self.weights_seq_no = 0
+        """Policy version of the newest answer."""
+        self.messages_sent = 0
+        self.rows_sent = 0
+        self.rows_answered = 0
+        self.connections = 0

@@ -1,0 +1,133 @@
+"""Two serving actors as one service: clients use both, and go on when one of them is killed."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import psutil
+import pytest
+
+from client import PolicyClient
+from tests.integration.daemon_process import DaemonProcess
+from tests.integration.episodes_player import STEPS, Episodes
+
+TWO_ACTORS = (
+    "--algorithm.env_runners",
+    "{num_env_runners = 2}",
+    "--algorithm.training",
+    "{train_batch_size_per_learner = 400, minibatch_size = 200}",
+    "--hand_off.capacity_steps",
+    "4000",
+)
+
+
+def address_of_two() -> str:
+    """Return a loopback address on which nobody listens now, nor on the port above it."""
+    while True:
+        with socket.create_server(("127.0.0.1", 0)) as first, suppress(OSError):
+            port = first.getsockname()[1]
+            with socket.create_server(("127.0.0.1", port + 1)):
+                return f"127.0.0.1:{port}"
+
+
+@contextmanager
+def players(count: int, address: str) -> Iterator[list[subprocess.Popen[str]]]:
+    """Run client processes with four episodes each; they end with their standard input."""
+    command = [sys.executable, "-m", "tests.integration.episodes_player", address, "4"]
+    started = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(count)]
+    try:
+        yield started
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
+
+
+def is_alive(process: psutil.Process) -> bool:
+    return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+
+
+def play(episodes: Episodes, until: Callable[[], bool], timeout_s: float = 90.0) -> int:
+    """Play until a condition holds, in rounds of whole episodes. Returns the steps."""
+    deadline, before = time.monotonic() + timeout_s, episodes.steps
+    while episodes.steps == before or not until():
+        assert time.monotonic() < deadline, "the condition was not reached"
+        for _ in range(STEPS):
+            episodes.step(1.0)
+        episodes.end()
+    return episodes.steps - before
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_clients_use_both_actors_and_go_on_when_one_is_killed(tmp_path: Path) -> None:
+    address = address_of_two()
+    with DaemonProcess(tmp_path / "run", address, *TWO_ACTORS) as daemon, PolicyClient(address) as client:
+        daemon.wait_ready()
+
+        def iteration() -> int:
+            training = client.stats().training
+            return training.iteration if training is not None else 0
+
+        episodes = Episodes(client, 8)
+        with players(2, address) as others:
+            play(episodes, lambda: iteration() >= 2)
+            endpoints = client.server_info().endpoints
+            before = client.stats_by_endpoint()
+            assert tuple(before) == endpoints == (address, f"127.0.0.1:{int(address.rpartition(':')[2]) + 1}")
+            assert min(stats.actions for stats in before.values()) > 400, "both actors work"
+
+            # The actor at the clients' own address is killed, in the middle of their episodes.
+            for _ in range(5):
+                episodes.step(1.0)
+            episodes.step(0.0)  # so that the last reward has arrived
+            dead = client.stats_by_endpoint()[address]
+            victim = daemon.actor(1)
+            family = [psutil.Process(daemon.process.pid), *psutil.Process(daemon.process.pid).children(recursive=True)]
+            family += [psutil.Process(process.pid) for process in others]
+            family.remove(victim)
+            assert daemon.actor(2) in family
+            victim.kill()
+            victim.wait(10)
+            killed_at = time.monotonic()
+
+            # New episodes go to the other one meanwhile, which answers as before.
+            late = client.start_episodes(2)
+            client.get_actions(late, episodes.observations()[:2], timeout_s=5.0)
+            assert time.monotonic() - killed_at < 5.0
+            client.end_episodes(late, episodes.observations()[:2])
+
+            # The next step of all episodes finds those of the dead actor lost, and only those.
+            assert episodes.step(1.0) == 4
+            assert time.monotonic() - killed_at < 5.0, "nobody waits for the successor"
+            reached = iteration()
+            play(episodes, lambda: iteration() >= reached + 3)
+
+            # The actor that takes its place is used like the other.
+            play(episodes, lambda: len(client.stats_by_endpoint()) == 2)
+            back_s, reached = time.monotonic() - killed_at, iteration()
+            played = play(episodes, lambda: iteration() >= reached + 3)
+            after = client.stats_by_endpoint()
+            assert tuple(after) == endpoints
+            assert after[address].boot_id != dead.boot_id
+            assert after[endpoints[1]].boot_id == before[endpoints[1]].boot_id
+            assert after[address].actions > 0.25 * played
+            assert client.counters().episodes_lost == episodes.lost == 4
+            assert [process for process in family if not is_alive(process)] == []
+
+            # Each reward that was logged arrived once, at one of the three processes.
+            logged = episodes.steps - 8  # of which the step before the kill was logged with 0
+            assert dead.reward_sum + sum(stats.reward_sum for stats in after.values()) == logged
+
+            told = [json.loads(process.communicate(timeout=60)[0]) for process in others]
+        assert [each["lost"] for each in told] == [2, 2]
+        assert min(each["steps"] for each in told) > 500
+        assert daemon.terminate() == 0, daemon.text()
+    assert back_s < 30.0, f"the actor was back after {back_s:.1f} s"
