@@ -20,7 +20,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --require-virtualenv
 QUIET := --quiet
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: help demo test test-slow learn bench bench-quick bench-peers compatibility algorithms check format protos dashboards lock clean
+.PHONY: help demo test test-slow figures learn bench bench-quick bench-peers compatibility algorithms check format protos dashboards lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,10 +32,13 @@ learn: $(INSTALLED) ## train on the demo's problem for three seeds and on the co
 	@$(BIN)/policy-pipeline learn $(ARGS)
 
 test: $(INSTALLED) ## run the tests
-	@REQUIRE_SERVICES=$(REQUIRE_SERVICES) $(BIN)/python -m pytest -m "not slow" $(ARGS)
+	@REQUIRE_SERVICES=$(REQUIRE_SERVICES) $(BIN)/python -m pytest -m "not slow and not figures" $(ARGS)
 
 test-slow: $(INSTALLED) ## run the tests that take minutes
 	@REQUIRE_SERVICES=$(REQUIRE_SERVICES) $(BIN)/python -m pytest -m slow $(ARGS)
+
+figures: $(INSTALLED) ## check the speeds of recording and of the page, on a machine with nothing else to do
+	@REQUIRE_SERVICES=$(REQUIRE_SERVICES) $(BIN)/python -m pytest -m figures -rP $(ARGS)
 
 bench: $(INSTALLED) ## measure beside the peers (half an hour); print the table, write build/bench/*.json, docs/benchmarks.md and its plots
 	@$(BIN)/python -m tests.benchmarks.run $(ARGS)

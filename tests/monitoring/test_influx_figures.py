@@ -45,7 +45,7 @@ def write_for(sink: InfluxSink, points: int, at_once: int) -> float:
     return points / (time.perf_counter() - begun)
 
 
-@pytest.mark.slow
+@pytest.mark.figures
 def test_a_write_takes_at_most_50_microseconds_while_the_database_is_dead(tmp_path: Path) -> None:
     sink = InfluxSink(InfluxConfig("http://127.0.0.1:9", "rl", tmp_path / "spool"))
     p99_us = []
@@ -63,7 +63,7 @@ def test_a_write_takes_at_most_50_microseconds_while_the_database_is_dead(tmp_pa
     assert min(p99_us) <= 50.0, p99_us
 
 
-@pytest.mark.slow
+@pytest.mark.figures
 def test_50000_points_a_second_are_accepted_and_40000_delivered(influx: InfluxServer, tmp_path: Path) -> None:
     influx.start()
     accepted, delivered = [], []

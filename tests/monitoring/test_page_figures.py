@@ -10,7 +10,7 @@ from tests.monitoring.page_figures import measure_following, measure_opening
 from tests.services import MissingService
 
 
-@pytest.mark.slow
+@pytest.mark.figures
 def test_the_page_opens_in_less_than_a_second_over_a_million_points(tmp_path: Path, missing_service: MissingService) -> None:
     opening = measure_opening(tmp_path, missing_service)
     assert opening.points >= 1_000_000
@@ -18,7 +18,7 @@ def test_the_page_opens_in_less_than_a_second_over_a_million_points(tmp_path: Pa
     assert opening.server_cpu_s < 1.0, opening
 
 
-@pytest.mark.slow
+@pytest.mark.figures
 def test_64_live_episodes_at_four_updates_a_second_take_less_than_a_tenth_of_a_core(
     tmp_path: Path, missing_service: MissingService
 ) -> None:
