@@ -163,6 +163,17 @@ def test_a_single_changed_bit_changes_the_hash(values: Any, element: int, bit: i
     assert first != second
 
 
+def test_a_change_of_the_action_makes_up_for_none_of_the_reward() -> None:
+    """Both are hashed by sums of products, of which one must not cancel the other."""
+
+    def row(reward_bits: int, action: int) -> Row:
+        reward = float(np.array(reward_bits, np.uint64).view(np.float64))
+        return Row(flags=StepFlag.ACTION_GIVEN, reward=reward, observation=observation(1), action=action)
+
+    first, second = hashes_of(row(5, 2), row(6, 1))
+    assert first != second
+
+
 def one_hash(*leaves_: Any) -> int:
     """The hash of a row that consists of these leaves."""
     zeros = np.zeros(1, np.uint8), np.zeros(1)
