@@ -11,6 +11,7 @@ from typing import Any
 class Segment:
     """A page that waits for the learner."""
 
+    slot: int
     page: int
     steps: int
     t_started: int
@@ -39,8 +40,8 @@ class HandOff:
         """Whether a reply that completes steps should be withheld under the `block` policy."""
         return self.steps_waiting >= self._capacity_steps
 
-    def put(self, slot: int, segment: Segment) -> list[int]:
-        """Add a segment of the episode in a slot; return the pages of those that were dropped for it."""
+    def put(self, segment: Segment) -> list[int]:
+        """Add a segment; return the pages of those that were dropped for it."""
         self._waiting.append(segment)
         self.steps_waiting += segment.steps
         freed = []

@@ -1,16 +1,17 @@
 """What the learner gets: runs of consecutive steps of one episode, moved between processes as a few large arrays.
 
-A segment is the unit of hand-off and of dropping. Each has an id of its own, so that a dropped one leaves no gap that RLlib's replay
-buffers would trip over, and begins with the last steps of the segment before it (its look-back), from which a recurrent learner takes the
-state it starts from and a frame-stacking one its earlier frames.
+A segment is the unit of hand-off and of dropping. It begins with the last steps of the segment before it (its look-back), from which a
+recurrent learner takes the state it starts from and a frame-stacking one its earlier frames. Segments of one `sample()` that follow each
+other in their episode arrive joined: at each end of what it is given the learner must make do with an estimate of what is still to come,
+so the fewer ends, the better it learns. What was joined has an id of its own, so that a segment that was dropped, or that comes later,
+leaves no gap that RLlib's replay buffers would trip over.
 """
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import gymnasium as gym
@@ -39,6 +40,8 @@ class SegmentBlock:
 
     layout: StepLayout
     """What a step consists of."""
+    slots: npt.NDArray[np.int64]
+    """Place of each segment's episode in the serving core, int64[n]; one after the other, several episodes may have had the same."""
     lengths: npt.NDArray[np.int32]
     """Steps of each segment, int32[n]."""
     t_started: npt.NDArray[np.int64]
@@ -62,62 +65,107 @@ class SegmentBlock:
     """Infos by (segment, observation row)."""
     versions_behind: int
     """Sum over all steps of (policy version served at hand-off - version that acted)."""
-    whole_episodes: bool = False
-    """Whether the segments make up whole episodes: those with `t_started > 0` go on with the one before them."""
 
     @property
     def steps(self) -> int:
         """Steps of all segments."""
         return int(self.lengths.sum())
 
-    def episodes(self, id_prefix: str | None = None) -> list[SingleAgentEpisode]:
-        """Build one RLlib episode per segment, whose arrays are views of the block's, or one per whole episode."""
-        prefix = id_prefix or uuid.uuid4().hex
-        first = np.flatnonzero(self.t_started == 0).tolist() if self.whole_episodes else range(len(self.lengths))
-        return [self._episode(range(*ends), f"{prefix}-{ends[0]}") for ends in pairwise((*first, len(self.lengths)))]
 
-    def _episode(self, parts: range, id_: str) -> SingleAgentEpisode:
-        layout = self.layout
-        lookback = min(layout.lookback, int(self.t_started[parts[0]]))
+@dataclass(slots=True)
+class _Run:
+    """Segments that follow each other, by their place in their blocks."""
 
-        def rows(index: int, more: int = 0) -> range:
-            first = layout.lookback - (lookback if index == parts[0] else 0)
-            return range(first, layout.lookback + int(self.lengths[index]) + (more if index == parts[-1] else 0))
+    parts: list[tuple[SegmentBlock, int]]
+    steps: int
+    end: int
+    """Number of the step after the last one, within its episode; -1 if the episode has ended."""
 
-        def cut(column: Array, more: int = 0) -> Array:
-            pieces = [column[index, rows(index, more).start : rows(index, more).stop] for index in parts]
-            return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+    def is_followed_by(self, block: SegmentBlock, index: int) -> bool:
+        """Tell whether a segment of the same slot goes on where this ends, with the recurrent states where a learner will look for them."""
+        return self.end == block.t_started[index] and not (block.states and self.steps % block.layout.state_every)
 
-        def buffer(column: Array, space: gym.Space[Any] | None = None) -> InfiniteLookbackBuffer:
-            return InfiniteLookbackBuffer(cut(column), lookback, space)
+    def append(self, block: SegmentBlock, index: int) -> None:
+        self.parts.append((block, index))
+        self.steps += int(block.lengths[index])
+        is_last = block.terminated[index] or block.truncated[index]
+        self.end = -1 if is_last else int(block.t_started[index] + block.lengths[index])
 
-        outputs = {name: buffer(column) for name, column in self.outputs.items()}
-        if self.states:
-            after = [np.concatenate([self._state_after(index, rows(index), leaf) for index in parts]) for leaf in self.states]
-            outputs[Columns.STATE_OUT] = _tree_buffer(tree.unflatten_as(layout.initial_state, after), lookback)
-        observations = unflatten_batch(layout.observation_space, [cut(leaf, more=1) for leaf in self.observations])
-        infos: list[dict[str, Any]] = [self.infos.get((index, row), {}) for index in parts for row in rows(index, more=1)]
-        return SingleAgentEpisode(
-            id_=id_,
-            observations=_tree_buffer(observations, lookback, layout.observation_space),
-            observation_space=layout.observation_space,
-            actions=buffer(self.actions, layout.action_space),
-            action_space=layout.action_space,
-            rewards=buffer(self.rewards),
-            infos=InfiniteLookbackBuffer(infos, lookback),
-            terminated=bool(self.terminated[parts[-1]]),
-            truncated=bool(self.truncated[parts[-1]]),
-            t_started=int(self.t_started[parts[0]]),
-            extra_model_outputs=outputs,
-            len_lookback_buffer=lookback,
-        )
 
-    def _state_after(self, index: int, rows: range, states: Array) -> Array:
-        """Return the state after each of a segment's steps, zeros where none was kept: nobody reads these."""
-        every, before_first = self.layout.state_every, self.layout.lookback - 1  # the state before step 1 is that after the look-back
-        after = np.zeros((rows.stop, *states.shape[2:]), states.dtype)
-        after[before_first::every] = states[index, : -(-(rows.stop - before_first) // every)]
-        return after[rows.start :]
+def episodes_of(blocks: list[SegmentBlock], id_prefix: str | None = None) -> list[SingleAgentEpisode]:
+    """Build one RLlib episode of each run of segments that follow each other, in the order in which the runs begin.
+
+    The arrays of an episode of one segment are views of the block's.
+
+    Args:
+        blocks: What one `sample()` took, in its order.
+        id_prefix: What the episodes' ids begin with; a fresh one if unset.
+    """
+    runs: list[_Run] = []
+    newest: dict[int, _Run] = {}
+    for block in blocks:
+        for index, slot in enumerate(block.slots.tolist()):
+            run = newest.get(slot)
+            if run is None or not run.is_followed_by(block, index):
+                run = newest[slot] = _Run([], 0, 0)
+                runs.append(run)
+            run.append(block, index)
+    prefix = id_prefix or uuid.uuid4().hex
+    return [_episode(run.parts, f"{prefix}-{number}") for number, run in enumerate(runs)]
+
+
+def _episode(parts: list[tuple[SegmentBlock, int]], id_: str) -> SingleAgentEpisode:
+    """Build an episode of segments that follow each other."""
+    (first, first_index), (last, last_index) = parts[0], parts[-1]
+    layout = first.layout
+    lookback = min(layout.lookback, int(first.t_started[first_index]))
+    rows = [range(layout.lookback, layout.lookback + int(block.lengths[index])) for block, index in parts]
+    rows[0] = range(layout.lookback - lookback, rows[0].stop)
+    and_after = [*rows[:-1], range(rows[-1].start, rows[-1].stop + 1)]
+
+    blocks, indices = [block for block, _ in parts], [index for _, index in parts]
+
+    def joined(columns: Iterable[Array], rows: list[range] = rows) -> Array:
+        pieces = [column[index, of.start : of.stop] for column, index, of in zip(columns, indices, rows, strict=True)]
+        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+
+    def buffer(columns: Iterable[Array], space: gym.Space[Any] | None = None) -> InfiniteLookbackBuffer:
+        return InfiniteLookbackBuffer(joined(columns), lookback, space)
+
+    outputs = {name: buffer(block.outputs[name] for block in blocks) for name in first.outputs}
+    if first.states:
+        after = [
+            np.concatenate([_state_after(block, index, of, leaf) for (block, index), of in zip(parts, rows, strict=True)])
+            for leaf in range(len(first.states))
+        ]
+        outputs[Columns.STATE_OUT] = _tree_buffer(tree.unflatten_as(layout.initial_state, after), lookback)
+    observations = [joined((block.observations[leaf] for block in blocks), and_after) for leaf in range(len(first.observations))]
+    infos: list[dict[str, Any]] = [
+        block.infos.get((index, row), {}) for (block, index), of in zip(parts, and_after, strict=True) for row in of
+    ]
+    return SingleAgentEpisode(
+        id_=id_,
+        observations=_tree_buffer(unflatten_batch(layout.observation_space, observations), lookback, layout.observation_space),
+        observation_space=layout.observation_space,
+        actions=buffer((block.actions for block in blocks), layout.action_space),
+        action_space=layout.action_space,
+        rewards=buffer(block.rewards for block in blocks),
+        infos=InfiniteLookbackBuffer(infos, lookback),
+        terminated=bool(last.terminated[last_index]),
+        truncated=bool(last.truncated[last_index]),
+        t_started=int(first.t_started[first_index]),
+        extra_model_outputs=outputs,
+        len_lookback_buffer=lookback,
+    )
+
+
+def _state_after(block: SegmentBlock, index: int, rows: range, leaf: int) -> Array:
+    """Return the state after each of a segment's steps, zeros where none was kept: nobody reads these."""
+    states, every = block.states[leaf], block.layout.state_every
+    before_first = block.layout.lookback - 1  # the state before step 1 is that after the look-back
+    after = np.zeros((rows.stop, *states.shape[2:]), states.dtype)
+    after[before_first::every] = states[index, : -(-(rows.stop - before_first) // every)]
+    return after[rows.start :]
 
 
 def _tree_buffer(data: Any, lookback: int, space: gym.Space[Any] | None = None) -> InfiniteLookbackBuffer:
@@ -139,8 +187,3 @@ class EpisodeList:
 
     def __reduce__(self) -> tuple[Callable[[list[SegmentBlock]], list[SingleAgentEpisode]], tuple[list[SegmentBlock]]]:
         return episodes_of, (self.blocks,)
-
-
-def episodes_of(blocks: list[SegmentBlock]) -> list[SingleAgentEpisode]:
-    """Build the episodes of several blocks."""
-    return [episode for block in blocks for episode in block.episodes()]

@@ -36,9 +36,9 @@ class Trajectories:
         self._layout = layout
         self._state_every = layout.state_every
         self._whole_episodes = whole_episodes
-        if whole_episodes and layout.initial_state is not None:
+        if layout.initial_state is not None:
             # So that the states that are kept fit together when the segments of an episode are joined.
-            segment_steps = -(-segment_steps // layout.state_every) * layout.state_every
+            segment_steps = max(segment_steps // layout.state_every, 1) * layout.state_every
         self._carried = layout.carried
         self._full_steps = segment_steps + layout.carried
         self._lookback = layout.lookback
@@ -195,6 +195,7 @@ class Trajectories:
         versions_behind = int((weights_seq_no - seq_nos)[own].sum())
         block = SegmentBlock(
             layout=self._layout,
+            slots=np.array([segment.slot for segment in segments], np.int64),
             lengths=lengths,
             t_started=np.array([segment.t_started for segment in segments], np.int64),
             terminated=np.array([segment.terminated for segment in segments]),
@@ -211,7 +212,6 @@ class Trajectories:
                 for number, info in segment.infos.items()
             },
             versions_behind=versions_behind,
-            whole_episodes=self._whole_episodes,
         )
         self.versions_behind += versions_behind
         self.steps_handed_off += block.steps
@@ -267,8 +267,8 @@ class Trajectories:
 
     def _close(self, slot: int, steps: int, *, terminated: bool, truncated: bool) -> None:
         infos = self._infos.pop(slot, None)
-        segment = Segment(int(self._page[slot]), steps, int(self._t_started[slot]), terminated, truncated, infos)
-        for page in self.hand_off.put(slot, segment):
+        segment = Segment(slot, int(self._page[slot]), steps, int(self._t_started[slot]), terminated, truncated, infos)
+        for page in self.hand_off.put(segment):
             self._free.give(page)
         self._page[slot] = -1
 

@@ -33,9 +33,9 @@ class WholeEpisodesHandOff(HandOff):
         self._dropped: set[int] = set()
         self._episodes_waiting = 0
 
-    def put(self, slot: int, segment: Segment) -> list[int]:
-        """Add a segment of the episode in a slot; its last one sets the whole episode free."""
-        is_last = segment.terminated or segment.truncated
+    def put(self, segment: Segment) -> list[int]:
+        """Add a segment; the last one of an episode sets the whole episode free."""
+        slot, is_last = segment.slot, segment.terminated or segment.truncated
         if slot in self._dropped:
             self.steps_dropped += segment.steps
             if is_last:

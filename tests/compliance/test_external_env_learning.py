@@ -36,7 +36,14 @@ def private_ray() -> Iterator[None]:
 
 def ppo(steps: int) -> AlgorithmConfig:
     return PPOConfig().training(
-        lr=1e-3, train_batch_size_per_learner=steps, minibatch_size=steps // 4, num_epochs=6, lambda_=0.95, vf_clip_param=1000.0
+        lr=1e-3,
+        train_batch_size_per_learner=steps,
+        minibatch_size=steps // 4,
+        num_epochs=6,
+        lambda_=0.95,
+        use_kl_loss=False,
+        vf_clip_param=1000.0,
+        vf_loss_coeff=0.01,  # the value shares the policy's layers, and its loss is in squared returns
     )
 
 

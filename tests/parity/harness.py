@@ -212,7 +212,7 @@ class Replay:
     """The actions that were answered in each turn, None for rows that end episodes."""
 
 
-def replay(recording: Recording, policy: Policy, *, given: bool = True, segment_steps: int = 64) -> Replay:
+def replay(recording: Recording, policy: Policy, *, given: bool = True, segment_steps: int = 64, joined: bool = False) -> Replay:
     """Send what happened in RLlib's environments to our core, a turn in a message.
 
     Args:
@@ -220,6 +220,7 @@ def replay(recording: Recording, policy: Policy, *, given: bool = True, segment_
         policy: What answers, with an attribute `_net` whose inputs are recorded.
         given: Whether the actions are given, too; if not, the same random numbers are drawn for them as were in RLlib's runner.
         segment_steps: The longest segment.
+        joined: Whether segments of an episode arrive joined.
     """
     setting = recording.setting
     net: PolicyNet = policy._net  # type: ignore[attr-defined]
@@ -247,7 +248,7 @@ def replay(recording: Recording, policy: Policy, *, given: bool = True, segment_
         open_ = [(answer.handle, row.sequence) for answer, row in zip(answers, rows, strict=True)]
         done.inputs.append(inputs[-1] if not turn.ends.all() else None)
         done.executed.append([None if row.flags & StepFlag.END else answer.action for answer, row in zip(answers, rows, strict=True)])
-    for segment in core.segments():
+    for segment in core.segments() if joined else core.segments_apart():
         done.segments[number_of(segment)].append(segment)
     for segments in done.segments.values():
         segments.sort(key=lambda segment: int(segment.t_started))

@@ -18,6 +18,7 @@ from tests.parity.modules import ByteImageModule, DictModule
 spaces = gym.spaces
 
 LSTM = {"fcnet_hiddens": [16], "use_lstm": True, "lstm_cell_size": 8, "max_seq_len": 5}
+SEGMENT_STEPS = 10  # a multiple of max_seq_len, as segments of a recurrent net always are
 CONVOLUTION = {
     "conv_filters": [[4, 4, 2], [8, 3, 2]],
     "conv_activation": "relu",
@@ -124,21 +125,23 @@ def test_filtered_inputs_episodes_and_batches_are_rllibs(name: str) -> None:
 LONG = ["mlp", "lstm", "lstm with its own value net", "own module on a Dict", "frames, float32", "filter"]
 
 
+@pytest.mark.parametrize("joined", [False, True])
 @pytest.mark.parametrize("name", cases(LONG, "lstm", "frames, float32"))
-def test_segments_of_long_episodes_are_rllibs_fragments(name: str) -> None:
+def test_segments_of_long_episodes_are_rllibs_fragments_and_joined_its_episodes(name: str, joined: bool) -> None:
     setting = replace({**PLAIN, **CONNECTED, **FILTERED}[name], steps=(20, 60))
     recording = record(setting, calls=(600,))
-    check_parity(recording, replay(recording, array_policy(recording), segment_steps=8), tolerance=1e-5, segment_steps=8)
+    done = replay(recording, array_policy(recording), segment_steps=SEGMENT_STEPS, joined=joined)
+    check_parity(recording, done, tolerance=1e-5, segment_steps=1000 if joined else SEGMENT_STEPS)
 
 
 @pytest.mark.parametrize("name", cases(LONG, "lstm with its own value net", "filter"))
 def test_segments_are_what_rllib_cuts_itself(name: str) -> None:
     setting = replace({**PLAIN, **CONNECTED, **FILTERED}[name], steps=(20, 60))
-    recording = record(setting, calls=(8 * setting.num_envs, 8 * setting.num_envs, setting.num_envs))
-    done = replay(recording, array_policy(recording), segment_steps=8)
-    chunks = [chunk for chunk in recording.chunks if len(chunk) == 8]
-    assert sorted(int(chunk.t_started) for chunk in chunks) == [0] * setting.num_envs + [8] * setting.num_envs
-    ours = [done.segments[number_of(chunk)][int(chunk.t_started) // 8] for chunk in chunks]
+    recording = record(setting, calls=(SEGMENT_STEPS * setting.num_envs, SEGMENT_STEPS * setting.num_envs, setting.num_envs))
+    done = replay(recording, array_policy(recording), segment_steps=SEGMENT_STEPS)
+    chunks = [chunk for chunk in recording.chunks if len(chunk) == SEGMENT_STEPS]
+    assert sorted(int(chunk.t_started) for chunk in chunks) == [0] * setting.num_envs + [SEGMENT_STEPS] * setting.num_envs
+    ours = [done.segments[number_of(chunk)][int(chunk.t_started) // SEGMENT_STEPS] for chunk in chunks]
     for own, theirs in zip(ours, chunks, strict=True):
         check_episode(own, theirs, 1e-5)
     learner = learner_of(recording)

@@ -6,7 +6,7 @@ import asyncio
 import functools
 import pickle
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar, cast
 
 import gymnasium as gym
@@ -237,8 +237,12 @@ class CoreHarness:
         return self.loop.run_until_complete(done)
 
     def segments(self) -> list[SingleAgentEpisode]:
-        """Take everything that waits for the learner, as it arrives there."""
+        """Take everything that waits for the learner, as it arrives there: those that follow each other in their episode joined."""
         return arrived(self.blocks())
+
+    def segments_apart(self) -> list[SingleAgentEpisode]:
+        """Take everything that waits for the learner, each segment as it arrives where it comes alone."""
+        return arrived([replace(block, slots=np.arange(len(block.slots)) + 10**6 * number) for number, block in enumerate(self.blocks())])
 
     def advance(self, seconds: float) -> None:
         """Move the clock on and let what is due happen."""

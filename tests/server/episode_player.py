@@ -51,11 +51,19 @@ class Played:
 
 
 def play(
-    harness: CoreHarness, random: np.random.Generator, *, episodes: int, longest: int, given_share: float = 0.0, swap_weights: bool = False
+    harness: CoreHarness,
+    random: np.random.Generator,
+    *,
+    episodes: int,
+    longest: int,
+    given_share: float = 0.0,
+    swap_weights: bool = False,
+    joined: bool = False,
 ) -> tuple[list[Played], list[SingleAgentEpisode]]:
     """Play episodes in random order and collect now and then; return the ledger and what arrived at the learner."""
     everyone = [Played(n, int(random.integers(1, longest + 1)), bool(random.random() < 0.5)) for n in range(episodes)]
     running, segments = list(everyone), []
+    take = harness.segments if joined else harness.segments_apart
     while running:
         chosen = [running[index] for index in random.permutation(len(running))[: int(random.integers(1, len(running) + 1))]]
         cut = int(random.integers(0, len(chosen) + 1))
@@ -70,10 +78,10 @@ def play(
                 episode.versions.append(answer.weights_seq_no)
         running = [episode for episode in running if len(episode.observations) <= episode.length]
         if random.random() < 0.1:
-            segments += harness.segments()
+            segments += take()
         if swap_weights and random.random() < 0.1:
             harness.policy.swap(harness.policy.weights_seq_no + 1)
-    return everyone, segments + harness.segments()
+    return everyone, segments + take()
 
 
 def by_episode(segments: list[SingleAgentEpisode]) -> dict[int, list[SingleAgentEpisode]]:

@@ -44,7 +44,7 @@ def test_the_oldest_segments_are_dropped_whole_and_counted(make_harness: Make) -
 def test_a_dropped_middle_leaves_segments_that_are_whole_in_themselves(make_harness: Make) -> None:
     harness = make_harness(hand_off=HandOffConfig(segment_steps=2, capacity_steps=4))
     harness.play("a", 9)
-    segments = harness.segments()
+    segments = harness.segments_apart()
     assert [int(segment.t_started) for segment in segments] == [6, 8]
     for segment in segments:
         segment.validate()
@@ -54,7 +54,7 @@ def test_a_dropped_middle_leaves_segments_that_are_whole_in_themselves(make_harn
 
 def test_segments_of_one_step_are_bounded_by_their_steps() -> None:
     hand_off = HandOff(capacity_steps=3)
-    freed = [hand_off.put(0, Segment(page, 1, 0, False, False, None)) for page in range(5)]
+    freed = [hand_off.put(Segment(0, page, 1, 0, False, False, None)) for page in range(5)]
     assert freed == [[], [], [], [0], [1]]
     assert (hand_off.steps_waiting, hand_off.steps_dropped) == (3, 2)
     assert hand_off.is_full
@@ -79,7 +79,7 @@ def test_replies_are_withheld_until_the_learner_collects(make_harness: Make) -> 
     assert not any(future.done() for future in waiting)
     statistics = harness.core.snapshot()
     assert (statistics.rows_withheld, statistics.steps_waiting, statistics.reward_sum) == (3, 8, 8.0)
-    assert len(harness.segments()) == 2
+    assert len(harness.segments_apart()) == 2
     harness.settle()
     assert [answer.error for future in waiting for answer in answered(future)] == [None] * 3
     assert harness.core.snapshot().reward_sum == 10.0

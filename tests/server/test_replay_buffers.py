@@ -96,7 +96,7 @@ def test_the_end_of_an_episode_is_drawn_however_short_its_last_piece_would_be(ma
     lengths = range(3, 4 * SEGMENT_STEPS)
     for number in lengths:
         harness.play(f"{number}", number)
-    segments = harness.segments()
+    segments = harness.segments_apart()
     assert sum(len(segment) for segment in segments) == sum(lengths)
     assert min(len(segment) for segment in segments) == 3
     assert sum(segment.is_terminated for segment in segments) == len(lengths)
@@ -129,7 +129,7 @@ def test_an_episode_whose_client_is_gone_can_be_drawn_up_to_its_last_complete_st
     actions = [harness.one(Row(handle, number, reward=1.0, observation=observation(0, number)), gone).action for number in range(1, 22)]
     harness.disconnect(gone)
     harness.advance(6.0)
-    buffer = fed(buffer_class, harness.segments())
+    buffer = fed(buffer_class, harness.segments_apart())
     assert [step for _, step, _, _ in held(buffer.episodes)] == list(range(len(actions)))
     assert [episode.is_truncated for episode in buffer.episodes] == [False, False, True]
     buffer.sample(num_items=100, n_step=3, gamma=GAMMA, sample_episodes=True)

@@ -24,16 +24,25 @@ SEGMENT_STEPS = [1, 5, 7, 20, 64]
 MAX_SEQ_LEN = 5
 
 
+@pytest.mark.parametrize("joined", [False, True])
 @pytest.mark.parametrize("segment_steps", SEGMENT_STEPS)
 @pytest.mark.parametrize("model", ["mlp", "lstm_shared"])
-def test_the_segments_of_an_episode_are_what_the_client_said(make_harness: Make, model: str, segment_steps: int) -> None:
+def test_the_segments_of_an_episode_are_what_the_client_said(make_harness: Make, model: str, segment_steps: int, joined: bool) -> None:
     harness = make_harness(policy_of(module_of_learner(model)), hand_off=HandOffConfig(segment_steps=segment_steps))
-    played, segments = play(harness, np.random.default_rng(segment_steps), episodes=12, longest=70, given_share=0.2, swap_weights=True)
+    random = np.random.default_rng(segment_steps)
+    played, segments = play(harness, random, episodes=12, longest=100, given_share=0.2, swap_weights=True, joined=joined)
+    if model == "lstm_shared":  # where its sequences begin and the ends of segments fit together
+        segment_steps = max(segment_steps // MAX_SEQ_LEN, 1) * MAX_SEQ_LEN
     assert len({segment.id_ for segment in segments}) == len(segments), "each segment has an id of its own"
     parts_of = by_episode(segments)
     for episode in played:
         parts = parts_of.pop(episode.number)
-        assert [int(part.t_started) for part in parts] == list(range(0, episode.length, segment_steps))
+        begins = [int(part.t_started) for part in parts]
+        if joined:
+            assert [0, *(begin + len(part) for begin, part in zip(begins, parts, strict=True))] == [*begins, episode.length]
+            assert {begin % segment_steps for begin in begins} == {0}
+        else:
+            assert begins == list(range(0, episode.length, segment_steps))
         assert [part.is_terminated for part in parts] == [False] * (len(parts) - 1) + [episode.terminated]
         assert [part.is_truncated for part in parts] == [False] * (len(parts) - 1) + [not episode.terminated]
         for part in parts:
@@ -57,15 +66,20 @@ def test_the_segments_of_an_episode_are_what_the_client_said(make_harness: Make,
             )
             np.testing.assert_array_equal(read(part.get_extra_model_outputs, WEIGHTS_SEQ_NO), episode.versions[own])
     assert not parts_of
+    if segment_steps < 60:
+        assert joined == (max(map(len, segments)) > segment_steps)
     assert len({version for episode in played for version in episode.versions}) > 1
 
 
+@pytest.mark.parametrize("joined", [False, True])
 @pytest.mark.parametrize("segment_steps", SEGMENT_STEPS)
 @pytest.mark.parametrize("model", ["lstm_shared", "lstm_apart"])
-def test_the_learner_starts_each_sequence_from_the_state_that_acted(make_harness: Make, model: str, segment_steps: int) -> None:
+def test_the_learner_starts_each_sequence_from_the_state_that_acted(
+    make_harness: Make, model: str, segment_steps: int, joined: bool
+) -> None:
     module = module_of_learner(model)
     harness = make_harness(policy_of(module), hand_off=HandOffConfig(segment_steps=segment_steps))
-    played, segments = play(harness, np.random.default_rng(segment_steps), episodes=8, longest=70)
+    played, segments = play(harness, np.random.default_rng(segment_steps), episodes=8, longest=70, joined=joined)
     states = {episode.number: reference_states(module, episode) for episode in played}
     for segment in segments:
         number, begin = int(segment.get_observations(0)[0]), int(segment.t_started)

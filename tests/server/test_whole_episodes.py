@@ -51,7 +51,7 @@ def numbers(segments: list[Any]) -> list[int]:
 def test_every_episode_arrives_as_one_as_it_was_said(make: Make, model: str, segment_steps: int) -> None:
     module = module_of_learner(model)
     harness = make(policy_of(module), segment_steps=segment_steps, max_segment_age_s=1e-9)
-    played, episodes = play(harness, np.random.default_rng(segment_steps), episodes=12, longest=70, given_share=0.2)
+    played, episodes = play(harness, np.random.default_rng(segment_steps), episodes=12, longest=70, given_share=0.2, joined=True)
     arrived_by_number = dict(zip(numbers(episodes), episodes, strict=True))
     assert len(arrived_by_number) == len(episodes) == len(played)
     assert len({episode.id_ for episode in episodes}) == 12
