@@ -95,6 +95,7 @@ LEARNER = Dashboard(
         _chart("Loss", "The learner's total loss.", _mean("train", "loss")),
         _chart("KL divergence", "Between the acting and the new policy, nats.", _mean("train", "kl")),
         _chart("Entropy", "Of the policy, nats.", _mean("train", "entropy")),
+        _chart("Learning rate", "The policy's where each part of the net has its own.", _mean("train", "learning_rate")),
         _chart(
             "Policy version",
             "Of the learner, and of the serving process.",

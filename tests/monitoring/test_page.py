@@ -89,11 +89,16 @@ def test_a_store_of_an_older_version_is_shown(tmp_path: Path) -> None:
     with contextlib.closing(sqlite3.connect(path)) as connection:
         connection.execute("DROP TABLE sink")
         connection.execute("ALTER TABLE episode DROP COLUMN drawdown")
+        connection.execute("ALTER TABLE train DROP COLUMN learning_rate")
+        for column in ("learning_rate_count", "learning_rate_sum"):
+            connection.execute(f"ALTER TABLE train_1m DROP COLUMN {column}")
     page = serve(path)
     sections = snapshot(page)
     page.close()
     assert sections["sink"]["columns"]["time_s"] == []
     assert set(sections["episodes"]["columns"]["drawdown"]) == {None}
+    assert set(sections["learner"]["columns"]["learning_rate"]) == {None}
+    assert None not in sections["learner"]["columns"]["loss"]
     assert sum(sections["episodes"]["columns"]["episodes"]) == 64
 
 

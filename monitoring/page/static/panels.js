@@ -123,6 +123,7 @@ export const panels = [
       { id: "loss", title: "Loss", series: [line("loss", "blue")] },
       { id: "kl", title: "KL divergence, nats", series: [line("kl", "violet")] },
       { id: "entropy", title: "Entropy, nats", series: [line("entropy", "green")] },
+      { id: "learning-rate", title: "Learning rate", series: [line("learning_rate", "teal")] },
       { id: "version", title: "Policy version", series: [line("weights_seq_no", "blue")] },
       { id: "staleness", title: "Staleness, policy versions", series: [line("staleness_mean", "orange")] },
       { id: "trained", title: "Steps trained per second", series: [line("steps_per_s", "green")] },
