@@ -16,6 +16,7 @@ FOLDER = Path("deploy/grafana/dashboards")
 
 
 _NODE = ("run", "worker", "node")
+_SINK = ("run", "worker", "sink")
 _SYMBOL = ("run", "symbol")
 _WORKER = ("run", "worker")
 """Which pipeline asked the server, so that two servers of a run are not taken for one."""
@@ -211,6 +212,23 @@ PIPELINES = Dashboard(
             "Mean squared error of its forecasts, and of forecasting zero.",
             _mean("regressor", "mse", "forecast", _SYMBOL),
             _mean("regressor", "mse_zero", "zero", _SYMBOL),
+        ),
+        _chart(
+            "Points recorded per second",
+            "Taken by each sink, and stored in its database.",
+            *(Query("sink", _rate(name), name, _SINK) for name in ("accepted", "stored")),
+            unit="cps",
+        ),
+        _chart(
+            "Points on their way",
+            "Taken by each sink and not yet in its database; they wait on disk while it is away.",
+            Query("sink", 'max("backlog")', by=_SINK),
+        ),
+        _chart(
+            "Points that were not stored",
+            "Dropped: refused, because too many were on their way. Dead letters: put aside, because the database can never take them. "
+            "Both since the pipeline began.",
+            *(Query("sink", f'max("{name}")', label, _SINK) for name, label in (("dropped", "dropped"), ("dead_lettered", "dead letters"))),
         ),
     ),
 )
