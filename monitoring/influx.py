@@ -14,6 +14,7 @@ import os
 import threading
 import time
 import weakref
+from pathlib import Path
 
 from influxdb_client import InfluxDBClient
 from influxdb_client.client.write_api import SYNCHRONOUS
@@ -257,7 +258,7 @@ class InfluxSink:
             try:
                 self._api.write(self.config.bucket, self.config.org, data)
             except ApiException as error:
-                if error.status in _REFUSED:
+                if _blames_lines(error):
                     return f"{error.status} {_text(error.body)}"
                 failure = f"{error.status} {error.reason} {_text(error.body)}"
             except Exception as error:  # whatever the network, TLS or the client library makes of a database that is away
@@ -295,9 +296,24 @@ def _client(config: InfluxConfig) -> InfluxDBClient:
         timeout=int(config.request_timeout_s * 1000.0),
         enable_gzip=config.gzip,
         verify_ssl=config.verify_tls,
-        ssl_ca_cert=str(config.ca_file) if config.ca_file else None,
+        ssl_ca_cert=_path(config.ca_file),
+        cert_file=_path(config.client_certificate_file),
+        cert_key_file=_path(config.client_key_file),
+        cert_key_password=config.client_key_password,
         auth_basic=config.basic_authentication,
     )
+
+
+def _path(path: Path | None) -> str | None:
+    return str(path) if path is not None else None
+
+
+def _blames_lines(error: ApiException) -> bool:
+    """Tell whether the lines themselves are refused.
+
+    A 400 in HTML is a proxy's, which never asked the database: it lacks a client's certificate, or is spoken to without TLS.
+    """
+    return error.status in _REFUSED and not (error.status == 400 and "html" in (error.headers or {}).get("Content-Type", ""))
 
 
 def _text(body: bytes | str | None) -> str:

@@ -34,6 +34,12 @@ class InfluxConfig:
     """Whether the server's certificate is checked."""
     ca_file: Path | None = None
     """Certificates to check it against, PEM. Unset: the system's."""
+    client_certificate_file: Path | None = None
+    """Certificate that this side shows to a server that asks for one, PEM."""
+    client_key_file: Path | None = None
+    """Its key, PEM. Unset: it is in the certificate's file."""
+    client_key_password: str | None = field(default=None, repr=False)
+    """What the key is encrypted with. Unset: it is not."""
     basic_authentication: bool = False
     """Send a token "user:password" as HTTP basic authentication."""
     gzip: bool = False
@@ -119,6 +125,7 @@ class InfluxConfig:
             timeout_s = float(values.get("TIMEOUT", "5000")) / 1000.0
         except ValueError:
             raise ValueError(f"{source}TIMEOUT: expected milliseconds, received {values['TIMEOUT']!r}") from None
+        files = {name: Path(values[name]) if name in values else None for name in ("SSL_CA_CERT", "CERT_FILE", "CERT_KEY_FILE")}
         return cls(
             url=values["URL"],
             bucket=values["BUCKET"],
@@ -127,7 +134,10 @@ class InfluxConfig:
             token=values.get("TOKEN", ""),
             request_timeout_s=timeout_s,
             verify_tls=_is_true(values.get("VERIFY_SSL", "true")),
-            ca_file=Path(values["SSL_CA_CERT"]) if "SSL_CA_CERT" in values else None,
+            ca_file=files["SSL_CA_CERT"],
+            client_certificate_file=files["CERT_FILE"],
+            client_key_file=files["CERT_KEY_FILE"],
+            client_key_password=values.get("CERT_KEY_PASSWORD"),
             basic_authentication=_is_true(values.get("AUTH_BASIC", "false")),
         )
 
