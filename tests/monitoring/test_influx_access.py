@@ -113,3 +113,13 @@ def test_a_server_that_asks_for_a_certificate_takes_points_from_its_holder_alone
     assert not known.dead_letter_file.exists()
     deliver(known)
     assert stored(with_certificates) == 30
+
+
+def test_points_wait_until_their_bucket_is_made(influx: InfluxServer, tmp_path: Path) -> None:
+    influx.start()
+    known = InfluxConfig(influx.url, "later", tmp_path / "spool")
+    assert "404" in refused(known, points=10)
+    influx.query('CREATE DATABASE "later"')
+    deliver(known)
+    influx.bucket = "later"
+    assert stored(influx) == 10

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,13 @@ def test_everything_the_page_needs_comes_from_the_page(page: PageServer) -> None
     for path in ("uplot/uPlot.iife.min.js", "uplot/uPlot.min.css", "uplot/LICENSE", "page.css", "theme.js", "page.js", "icon.svg"):
         assert get(f"{page.address}/static/{path}")[0] == 200, path
     assert get(f"{page.address}/static/../server.py")[0] == 404
+
+
+@pytest.mark.parametrize("path", ["/", "/snapshot", "/events", "/static/page.js"])
+def test_the_page_can_only_be_read(page: PageServer, path: str) -> None:
+    for method in ("POST", "PUT", "PATCH", "DELETE"):
+        with pytest.raises(urllib.error.HTTPError, match="405"):
+            urllib.request.urlopen(urllib.request.Request(f"{page.address}{path}", data=b"{}", method=method), timeout=30.0)
 
 
 def test_a_name_that_is_not_the_loopbacks_is_refused(page: PageServer) -> None:
