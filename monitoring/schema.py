@@ -227,7 +227,7 @@ NODE = Measurement(
 
 SINK = Measurement(
     "sink",
-    "counters of one sink of a pipeline, written once a second",
+    "counters of one sink; a pipeline writes them once a second, the policy server with each iteration of training",
     ("run", "policy", "process", "worker", "sink"),
     (
         _integer("accepted", "points", "points that the sink took"),

@@ -227,7 +227,7 @@ PIPELINES = Dashboard(
         _chart(
             "Points that were not stored",
             "Dropped: refused, because too many were on their way. Dead letters: put aside, because the database can never take them. "
-            "Both since the pipeline began.",
+            "Both since the pipeline or the server began.",
             *(Query("sink", f'max("{name}")', label, _SINK) for name, label in (("dropped", "dropped"), ("dead_lettered", "dead letters"))),
         ),
     ),

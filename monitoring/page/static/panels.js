@@ -153,7 +153,7 @@ export const panels = [
   },
   {
     title: "Recording",
-    note: "The sinks of the pipelines: the embedded store, and InfluxDB where there is one.",
+    note: "The sinks of the pipelines and of the policy server: the embedded store, and InfluxDB where there is one.",
     data: "sink",
     charts: [
       { id: "recorded", title: "Points per second", series: [line("accepted_per_s", "blue")] },
