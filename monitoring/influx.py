@@ -65,6 +65,7 @@ class InfluxSink:
         self._last_error = ""
         self._flush_upto = 0
         self._wake_at_bytes = math.inf
+        self._dead_letters_full = False
         self._ended = False
         self._closing_by: float | None = None
         self._spool = Spool.create(self.config.spool_folder, self.config.segment_bytes)
@@ -281,10 +282,17 @@ class InfluxSink:
             self._changed.wait(min(delay_s, left_s))
 
     def _bury(self, line: bytes, refusal: str) -> None:
-        """Append a line to the dead-letter file, under a comment that says why."""
+        """Append a line to the dead-letter file, under a comment that says why.
+
+        Overflow policy: once the file has reached `max_dead_letter_bytes`, the line is counted and not kept.
+        """
         reason = " ".join(refusal.split())
         with (self.config.dead_letter_file).open("ab", buffering=0) as file:
-            file.write(f"# {reason}\n".encode() + line)
+            if file.tell() < self.config.max_dead_letter_bytes:
+                file.write(f"# {reason}\n".encode() + line)
+            elif not self._dead_letters_full:
+                self._dead_letters_full = True
+                logger.error("%s is full; refused points are counted and no longer kept: %s", self.config.dead_letter_file, reason)
 
 
 def _client(config: InfluxConfig) -> InfluxDBClient:

@@ -46,6 +46,8 @@ class InfluxConfig:
     """Compress requests; pays only over a slow network."""
     max_spool_bytes: int = 1 << 30
     """Bytes one process's spool may hold undelivered; further points are dropped and counted."""
+    max_dead_letter_bytes: int = 1 << 28
+    """Size from which the dead-letter file takes no more lines, bytes; further refused points are counted alone."""
     segment_bytes: int = 1 << 26
     """Size from which a new file of the spool is begun, bytes."""
     request_bytes: int = 1 << 20
@@ -68,7 +70,7 @@ class InfluxConfig:
             raise ValueError(f"url: expected no user and password in it, received some before {self.location}; set token instead")
         if not self.bucket:
             raise ValueError("bucket: expected a bucket's name, received ''")
-        for name in ("max_spool_bytes", "segment_bytes", "request_bytes"):
+        for name in ("max_spool_bytes", "max_dead_letter_bytes", "segment_bytes", "request_bytes"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected 1 byte or more, received {getattr(self, name)}")
         for name in ("request_timeout_s", "gather_s", "retry_min_s", "retry_max_s", "adopt_interval_s", "exit_timeout_s"):

@@ -128,6 +128,21 @@ def test_of_each_thousand_lines_exactly_the_bad_one_is_put_aside_and_a_replay_ch
         (tmp_path / "spool" / "dead.lp").unlink()
 
 
+def test_a_dead_letter_file_that_is_full_takes_no_more_and_the_points_are_counted(
+    influx: InfluxServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    influx.start()
+    spool = tmp_path / "spool" / "dead-process"
+    spool.mkdir(parents=True)
+    (spool / "00000001.lp").write_text("".join(f"step,run=r1 reward={number} is no number {number}\n" for number in range(50)))
+    sink = InfluxSink(config(influx, tmp_path, max_dead_letter_bytes=500))
+    wait_until(lambda: not spool.exists(), "the orphan to be gone through")
+    sink.close(10.0)
+    assert sink.statistics().dead_lettered == 50
+    assert 500 <= (tmp_path / "spool" / "dead.lp").stat().st_size < 1000
+    assert caplog.text.count("dead.lp is full") == 1
+
+
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])
 def test_what_a_killed_process_had_accepted_is_delivered_by_another(influx: InfluxServer, tmp_path: Path, end: signal.Signals) -> None:
     program = """
