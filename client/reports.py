@@ -68,7 +68,7 @@ class TrainingIteration:
     staleness_mean: float
     """Mean of (version trained from - version that acted) over this iteration's steps, policy versions."""
     learning_rate: float | None
-    """Learning rate after the iteration, the policy's where each part of the net has its own."""
+    """Mean learning rate over the iteration's updates, the policy's where each part of the net has its own."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -171,7 +171,10 @@ TRAIN = Measurement(
         _string("checkpoint_path", "folder of the newest checkpoint on the daemon's machine"),
         _float("staleness_mean", "policy versions", "mean of (version trained from - version that acted) over the iteration's steps"),
         _float(
-            "learning_rate", "", "learning rate after the iteration, the policy's where each part of the net has its own", _NO_SUCH_FIGURE
+            "learning_rate",
+            "",
+            "mean learning rate over the iteration's updates, the policy's where each part of the net has its own",
+            _NO_SUCH_FIGURE,
         ),
     ),
 )

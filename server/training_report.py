@@ -63,7 +63,7 @@ class TrainingReport:
     staleness_mean: float
     """Mean over the iteration's steps of (version trained from - version that acted), policy versions."""
     learning_rate: float | None
-    """Learning rate after the iteration, mean over the modules; the policy's where a module's parts have each their own."""
+    """Mean learning rate over the iteration's updates and the modules; the policy's where a module's parts have each their own."""
 
     @property
     def recorded(self) -> dict[str, Any]:
