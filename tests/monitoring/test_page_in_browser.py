@@ -18,7 +18,7 @@ from tests.monitoring.filled_store import SYMBOLS, FilledRun, fill
 from tests.monitoring.page_harness import RUN, serve, step
 from tests.services import MissingService, wait_until
 
-CHARTS = 36
+CHARTS = 37
 
 PAINTED = """
     const bytes = (canvas) => canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;

@@ -127,6 +127,7 @@ export const panels = [
       { id: "version", title: "Policy version", series: [line("weights_seq_no", "blue")] },
       { id: "staleness", title: "Staleness, policy versions", series: [line("staleness_mean", "orange")] },
       { id: "trained", title: "Steps trained per second", series: [line("steps_per_s", "green")] },
+      { id: "update", title: "An iteration's update takes", format: milliseconds, series: [line("learn_seconds", "violet")] },
     ],
   },
   {
