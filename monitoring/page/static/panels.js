@@ -3,7 +3,7 @@
 //   stack: areas on top of each other    axis: "bar" instead of time    format: of the values, `short` if not given
 
 import { runningMean } from "./columns.js";
-import { milliseconds, percent } from "./format.js";
+import { duration, percent } from "./format.js";
 
 const line = (name, color, label = "", more = {}) => ({ name, color, label, ...more });
 
@@ -92,7 +92,7 @@ export const panels = [
       {
         id: "latency",
         title: "An action takes",
-        format: milliseconds,
+        format: duration,
         series: [line("latency_p50", "blue", "half at most"), line("latency_p99", "orange", "99 % at most")],
       },
       {
@@ -127,7 +127,7 @@ export const panels = [
       { id: "version", title: "Policy version", series: [line("weights_seq_no", "blue")] },
       { id: "staleness", title: "Staleness, policy versions", series: [line("staleness_mean", "orange")] },
       { id: "trained", title: "Steps trained per second", series: [line("steps_per_s", "green")] },
-      { id: "update", title: "An iteration's update takes", format: milliseconds, series: [line("learn_seconds", "violet")] },
+      { id: "update", title: "An iteration's update takes", format: duration, series: [line("learn_seconds", "violet")] },
     ],
   },
   {
