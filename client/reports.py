@@ -67,6 +67,8 @@ class TrainingIteration:
     """Folder of the newest checkpoint on the daemon's machine; empty before the first."""
     staleness_mean: float
     """Mean of (version trained from - version that acted) over this iteration's steps, policy versions."""
+    learning_rate: float | None
+    """Mean learning rate over the iteration's updates, the policy's where each part of the net has its own."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -176,7 +176,7 @@ def to_stats(message: pb.GetStatsResponse) -> ServerStats:
 
 def _to_iteration(message: pb.TrainingIteration) -> TrainingIteration:
     plain = {field.name: getattr(message, field.name) for field in fields(TrainingIteration)}
-    plain |= {name: None for name in ("return_mean", "loss", "kl", "entropy") if not message.HasField(name)}
+    plain |= {name: None for name in ("return_mean", "loss", "kl", "entropy", "learning_rate") if not message.HasField(name)}
     return TrainingIteration(**plain)
 
 

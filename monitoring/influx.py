@@ -14,6 +14,7 @@ import os
 import threading
 import time
 import weakref
+from pathlib import Path
 
 from influxdb_client import InfluxDBClient
 from influxdb_client.client.write_api import SYNCHRONOUS
@@ -64,6 +65,7 @@ class InfluxSink:
         self._last_error = ""
         self._flush_upto = 0
         self._wake_at_bytes = math.inf
+        self._dead_letters_full = False
         self._ended = False
         self._closing_by: float | None = None
         self._spool = Spool.create(self.config.spool_folder, self.config.segment_bytes)
@@ -257,7 +259,7 @@ class InfluxSink:
             try:
                 self._api.write(self.config.bucket, self.config.org, data)
             except ApiException as error:
-                if error.status in _REFUSED:
+                if _blames_lines(error):
                     return f"{error.status} {_text(error.body)}"
                 failure = f"{error.status} {error.reason} {_text(error.body)}"
             except Exception as error:  # whatever the network, TLS or the client library makes of a database that is away
@@ -280,10 +282,17 @@ class InfluxSink:
             self._changed.wait(min(delay_s, left_s))
 
     def _bury(self, line: bytes, refusal: str) -> None:
-        """Append a line to the dead-letter file, under a comment that says why."""
+        """Append a line to the dead-letter file, under a comment that says why.
+
+        Overflow policy: once the file has reached `max_dead_letter_bytes`, the line is counted and not kept.
+        """
         reason = " ".join(refusal.split())
         with (self.config.dead_letter_file).open("ab", buffering=0) as file:
-            file.write(f"# {reason}\n".encode() + line)
+            if file.tell() < self.config.max_dead_letter_bytes:
+                file.write(f"# {reason}\n".encode() + line)
+            elif not self._dead_letters_full:
+                self._dead_letters_full = True
+                logger.error("%s is full; refused points are counted and no longer kept: %s", self.config.dead_letter_file, reason)
 
 
 def _client(config: InfluxConfig) -> InfluxDBClient:
@@ -295,9 +304,24 @@ def _client(config: InfluxConfig) -> InfluxDBClient:
         timeout=int(config.request_timeout_s * 1000.0),
         enable_gzip=config.gzip,
         verify_ssl=config.verify_tls,
-        ssl_ca_cert=str(config.ca_file) if config.ca_file else None,
+        ssl_ca_cert=_path(config.ca_file),
+        cert_file=_path(config.client_certificate_file),
+        cert_key_file=_path(config.client_key_file),
+        cert_key_password=config.client_key_password,
         auth_basic=config.basic_authentication,
     )
+
+
+def _path(path: Path | None) -> str | None:
+    return str(path) if path is not None else None
+
+
+def _blames_lines(error: ApiException) -> bool:
+    """Tell whether the lines themselves are refused.
+
+    A 400 in HTML is a proxy's, which never asked the database: it lacks a client's certificate, or is spoken to without TLS.
+    """
+    return error.status in _REFUSED and not (error.status == 400 and "html" in (error.headers or {}).get("Content-Type", ""))
 
 
 def _text(body: bytes | str | None) -> str:

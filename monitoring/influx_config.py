@@ -34,12 +34,20 @@ class InfluxConfig:
     """Whether the server's certificate is checked."""
     ca_file: Path | None = None
     """Certificates to check it against, PEM. Unset: the system's."""
+    client_certificate_file: Path | None = None
+    """Certificate that this side shows to a server that asks for one, PEM."""
+    client_key_file: Path | None = None
+    """Its key, PEM. Unset: it is in the certificate's file."""
+    client_key_password: str | None = field(default=None, repr=False)
+    """What the key is encrypted with. Unset: it is not."""
     basic_authentication: bool = False
     """Send a token "user:password" as HTTP basic authentication."""
     gzip: bool = False
     """Compress requests; pays only over a slow network."""
     max_spool_bytes: int = 1 << 30
     """Bytes one process's spool may hold undelivered; further points are dropped and counted."""
+    max_dead_letter_bytes: int = 1 << 28
+    """Size from which the dead-letter file takes no more lines, bytes; further refused points are counted alone."""
     segment_bytes: int = 1 << 26
     """Size from which a new file of the spool is begun, bytes."""
     request_bytes: int = 1 << 20
@@ -62,7 +70,7 @@ class InfluxConfig:
             raise ValueError(f"url: expected no user and password in it, received some before {self.location}; set token instead")
         if not self.bucket:
             raise ValueError("bucket: expected a bucket's name, received ''")
-        for name in ("max_spool_bytes", "segment_bytes", "request_bytes"):
+        for name in ("max_spool_bytes", "max_dead_letter_bytes", "segment_bytes", "request_bytes"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected 1 byte or more, received {getattr(self, name)}")
         for name in ("request_timeout_s", "gather_s", "retry_min_s", "retry_max_s", "adopt_interval_s", "exit_timeout_s"):
@@ -119,6 +127,7 @@ class InfluxConfig:
             timeout_s = float(values.get("TIMEOUT", "5000")) / 1000.0
         except ValueError:
             raise ValueError(f"{source}TIMEOUT: expected milliseconds, received {values['TIMEOUT']!r}") from None
+        files = {name: Path(values[name]) if name in values else None for name in ("SSL_CA_CERT", "CERT_FILE", "CERT_KEY_FILE")}
         return cls(
             url=values["URL"],
             bucket=values["BUCKET"],
@@ -127,7 +136,10 @@ class InfluxConfig:
             token=values.get("TOKEN", ""),
             request_timeout_s=timeout_s,
             verify_tls=_is_true(values.get("VERIFY_SSL", "true")),
-            ca_file=Path(values["SSL_CA_CERT"]) if "SSL_CA_CERT" in values else None,
+            ca_file=files["SSL_CA_CERT"],
+            client_certificate_file=files["CERT_FILE"],
+            client_key_file=files["CERT_KEY_FILE"],
+            client_key_password=values.get("CERT_KEY_PASSWORD"),
             basic_authentication=_is_true(values.get("AUTH_BASIC", "false")),
         )
 

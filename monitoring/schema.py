@@ -170,6 +170,12 @@ TRAIN = Measurement(
         _integer("learner_updates", "updates", "updates of the weights since the run began"),
         _string("checkpoint_path", "folder of the newest checkpoint on the daemon's machine"),
         _float("staleness_mean", "policy versions", "mean of (version trained from - version that acted) over the iteration's steps"),
+        _float(
+            "learning_rate",
+            "",
+            "mean learning rate over the iteration's updates, the policy's where each part of the net has its own",
+            _NO_SUCH_FIGURE,
+        ),
     ),
 )
 
@@ -224,7 +230,7 @@ NODE = Measurement(
 
 SINK = Measurement(
     "sink",
-    "counters of one sink of a pipeline, written once a second",
+    "counters of one sink; a pipeline writes them once a second, the policy server with each iteration of training",
     ("run", "policy", "process", "worker", "sink"),
     (
         _integer("accepted", "points", "points that the sink took"),

@@ -16,6 +16,7 @@ from monitoring.influx_config import InfluxConfig
 from monitoring.points import Points
 from monitoring.recording import influx_beside, open_sink
 from monitoring.sink import Sink
+from monitoring.sink_report import sink_points
 from policyserver.settings import SettingsError, dump_toml
 
 from .algorithm import algorithm_config, check_action_space, cpu_tickets
@@ -267,6 +268,8 @@ class Daemon:
         _of_serving(algorithm, lambda runner: runner.report_training(report), wait=False)
         tags = {"run": self._config.run_folder.resolve().name, "policy": self._config.algorithm.name, "worker": f"server-{os.getpid()}"}
         sink.write(Points.one("train", tags, report.recorded))
+        if (counters := sink_points(sink, tags)) is not None:
+            sink.write(counters)
 
     def _save(self, algorithm: Algorithm, store: CheckpointStore) -> None:
         self._saved = store.save(lambda folder: algorithm.save_to_path(str(folder)), self._progress)

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 VERSIONS_BEHIND = "policy_versions_behind_sum"
 """Env-runner metric (reduce "sum"): over the steps of this `sample()`, policy version served at hand-off minus version that acted."""
+
+_LEARNING_RATE = "_learning_rate"
+"""End of the name under which RLlib reports the learning rate of each optimizer, after the optimizer's own."""
+_POLICY_OPTIMIZERS = ("policy", "actor")
+"""Names of the policy's optimizer where RLlib's learners have several: SAC, TQC and IQL, and DreamerV3."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +62,8 @@ class TrainingReport:
     """Folder of the newest checkpoint. Empty before the first."""
     staleness_mean: float
     """Mean over the iteration's steps of (version trained from - version that acted), policy versions."""
+    learning_rate: float | None
+    """Mean learning rate over the iteration's updates and the modules; the policy's where a module's parts have each their own."""
 
     @property
     def recorded(self) -> dict[str, Any]:
@@ -72,7 +79,8 @@ class TrainingReport:
         """Lay the report out as the block that the daemon logs, four lines."""
         return (
             f"iteration {self.iteration}   policy version {self.weights_seq_no}   return {_number(self.return_mean)}\n"
-            f"  loss {_number(self.loss)}   KL {_number(self.kl)}   entropy {_number(self.entropy)}   staleness {self.staleness_mean:.2f}\n"
+            f"  loss {_number(self.loss)}   KL {_number(self.kl)}   entropy {_number(self.entropy)}   "
+            f"learning rate {_number(self.learning_rate)}   staleness {self.staleness_mean:.2f}\n"
             f"  steps {self.steps:,}   total {self.steps_total:,}   seconds {self.seconds:.2f}   learning {self.learn_seconds:.2f}\n"
             f"  checkpoint {self.checkpoint_path or 'none yet'}"
         )
@@ -115,6 +123,7 @@ def training_report(
         learner_updates=before.learner_updates + version - before.weights_seq_no,
         checkpoint_path="" if checkpoint is None else str(checkpoint),
         staleness_mean=(_finite(sampled.get(VERSIONS_BEHIND)) or 0.0) / steps,
+        learning_rate=_mean_of(_learning_rate(stats) for stats in learned.values()),
     )
 
 
@@ -134,11 +143,23 @@ def restored_report(progress: Progress, checkpoint: Path) -> TrainingReport:
         learner_updates=progress.learner_updates,
         checkpoint_path=str(checkpoint),
         staleness_mean=0.0,
+        learning_rate=None,
     )
 
 
 def _mean(modules: Mapping[str, Mapping[str, Any]], key: str) -> float | None:
-    values = [value for stats in modules.values() if (value := _finite(stats.get(key))) is not None]
+    return _mean_of(_finite(stats.get(key)) for stats in modules.values())
+
+
+def _learning_rate(stats: Mapping[str, Any]) -> float | None:
+    """Pick the policy's of a module's optimizers; where none has its name, as with RLlib's default optimizer, the mean of them all."""
+    of_optimizers = {name.removesuffix(_LEARNING_RATE): _finite(value) for name, value in stats.items() if name.endswith(_LEARNING_RATE)}
+    of_policy = (of_optimizers[name] for name in _POLICY_OPTIMIZERS if name in of_optimizers)
+    return next(of_policy, _mean_of(of_optimizers.values()))
+
+
+def _mean_of(known_or_not: Iterable[float | None]) -> float | None:
+    values = [value for value in known_or_not if value is not None]
     return sum(values) / len(values) if values else None
 
 

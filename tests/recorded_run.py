@@ -84,7 +84,13 @@ def _record_iteration(sink: Sink, run: str, before: Progress) -> Progress:
     result = {
         "env_runners": {"num_env_steps_sampled": 400, "num_episodes": 2, "episode_return_mean": -1.5, VERSIONS_BEHIND: 200},
         "learners": {
-            "default_policy": {"total_loss": 0.5, "mean_kl_loss": 0.01, "entropy": 1.0, "weights_seq_no": before.weights_seq_no + 1}
+            "default_policy": {
+                "total_loss": 0.5,
+                "mean_kl_loss": 0.01,
+                "entropy": 1.0,
+                "default_optimizer_learning_rate": 5e-4,
+                "weights_seq_no": before.weights_seq_no + 1,
+            }
         },
     }
     report = training_report(result, before, seconds=_ITERATION_S, learn_seconds=0.1, checkpoint=Path("runs/checkpoint-1"))

@@ -33,13 +33,14 @@ reporting-disabled = true
 [http]
   bind-address = "127.0.0.1:{port}"
   log-enabled = false
-  auth-enabled = false
+  auth-enabled = {with_password}
 [logging]
   level = "error"
 """
 
-# InfluxDB 1.6 knows neither /api/v2/write nor the precisions "ns" and "us" (it reads both as nanoseconds): this maps one onto the other.
-_BRIDGE_CONFIG = """\
+# InfluxDB 1.6 knows neither /api/v2/write nor the precisions "ns" and "us" (it reads both as nanoseconds), and refuses an authorization
+# "Token user:password": this maps one onto the other.
+_BRIDGE_CONFIG = r"""
 worker_processes 1;
 master_process off;
 daemon off;
@@ -55,19 +56,27 @@ http {{
   fastcgi_temp_path fastcgi;
   uwsgi_temp_path uwsgi;
   scgi_temp_path scgi;
+  map $http_authorization $authorization {{ default $http_authorization; "~*^Token" ""; }}
+  map $http_authorization $credentials {{ default ""; "~*^Token\s+(?<user>[^:]+):(?<password>.*)$" "&u=$user&p=$password"; }}
   map $arg_precision $precision {{ default n; us u; u u; ms ms; s s; }}
   upstream influxdb {{ server 127.0.0.1:{influx_port}; keepalive 8; }}
   server {{
-    listen 127.0.0.1:{port};
+    listen 127.0.0.1:{port}{tls};
     proxy_http_version 1.1;
     proxy_set_header Connection "";
-    proxy_set_header Authorization "";
-    location = /api/v2/write {{ proxy_pass http://influxdb/write?db=$arg_bucket&precision=$precision; }}
+    proxy_set_header Authorization $authorization;
+    location = /api/v2/write {{ proxy_pass http://influxdb/write?db=$arg_bucket&precision=$precision$credentials; }}
     location /api/ {{ return 404; }}
     location / {{ proxy_pass http://influxdb; }}
   }}
 }}
 """
+
+_BRIDGE_TLS = """ ssl;
+    ssl_certificate {certificate};
+    ssl_certificate_key {key};
+    ssl_client_certificate {certificate};
+    ssl_verify_client on"""
 
 
 MissingService = Callable[[str], NoReturn]
@@ -104,25 +113,46 @@ class InfluxServer:
 
     bucket = "rl"
 
-    def __init__(self, folder: Path, missing_service: MissingService) -> None:
-        """Find the programs; nothing runs yet."""
+    def __init__(
+        self,
+        folder: Path,
+        missing_service: MissingService,
+        credentials: tuple[str, str] | None = None,
+        certificate_and_key: tuple[Path, Path] | None = None,
+    ) -> None:
+        """Find the programs; nothing runs yet.
+
+        Args:
+            folder: where its data lies.
+            missing_service: called where a program is missing.
+            credentials: user and password that it asks for.
+            certificate_and_key: the bridge's, which then speaks TLS and asks its clients for the same certificate.
+        """
         self._influxd, self._nginx = program("influxd", missing_service), program("nginx", missing_service)
         self._folder = folder
         self._influx_port, self._rpc_port, self._port = free_ports(3)
         self._processes: list[subprocess.Popen[bytes]] = []
-        self.url = f"http://127.0.0.1:{self._port}"
+        self._credentials = dict(zip("up", credentials, strict=True)) if credentials else {}
+        self._tls = ""
+        if certificate_and_key is not None:
+            certificate, key = certificate_and_key
+            self._tls = _BRIDGE_TLS.format(certificate=certificate, key=key)
+        self.url = f"http{'s' if self._tls else ''}://127.0.0.1:{self._port}"
 
     def start(self) -> None:
         """Run database and bridge until they answer, and make the bucket."""
         self._folder.mkdir(parents=True, exist_ok=True)
         config, bridge = self._folder / "influxd.conf", self._folder / "nginx.conf"
-        config.write_text(_INFLUX_CONFIG.format(folder=self._folder, port=self._influx_port, rpc_port=self._rpc_port))
-        bridge.write_text(_BRIDGE_CONFIG.format(influx_port=self._influx_port, port=self._port))
+        settings = {"folder": self._folder, "with_password": str(bool(self._credentials)).lower()}
+        config.write_text(_INFLUX_CONFIG.format(**settings, port=self._influx_port, rpc_port=self._rpc_port))
+        bridge.write_text(_BRIDGE_CONFIG.format(influx_port=self._influx_port, port=self._port, tls=self._tls))
         quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         self._processes.append(subprocess.Popen([self._influxd, "-config", str(config)], **quiet))
         wait_until(self._answers_at(self._influx_port), "InfluxDB to answer")
         self._processes.append(subprocess.Popen([self._nginx, "-p", str(self._folder), "-c", str(bridge), "-e", "stderr"], **quiet))
-        wait_until(self._answers_at(self._port), "the bridge to answer")
+        wait_until(self._listens_at(self._port), "the bridge to listen")
+        if self._credentials:
+            self.query("CREATE USER \"{u}\" WITH PASSWORD '{p}' WITH ALL PRIVILEGES".format(**self._credentials))
         self.query(f'CREATE DATABASE "{self.bucket}"')
 
     def kill(self) -> None:
@@ -135,7 +165,8 @@ class InfluxServer:
     def query(self, influxql: str) -> list[dict[str, Any]]:
         """Execute InfluxQL; the rows of all series, each a dictionary of its columns and tags."""
         body = urllib.parse.urlencode({"db": self.bucket, "q": influxql, "epoch": "ns"}).encode()
-        with urllib.request.urlopen(f"http://127.0.0.1:{self._influx_port}/query", data=body, timeout=30.0) as response:
+        url = f"http://127.0.0.1:{self._influx_port}/query?{urllib.parse.urlencode(self._credentials)}"
+        with urllib.request.urlopen(url, data=body, timeout=30.0) as response:
             (result,) = json.load(response)["results"]
         if "error" in result:
             raise AssertionError(f"{influxql}: {result['error']}")
@@ -144,6 +175,16 @@ class InfluxServer:
             for series in result.get("series", ())
             for row in series["values"]
         ]
+
+    def _listens_at(self, port: int) -> Callable[[], bool]:
+        def listens() -> bool:
+            try:
+                socket.create_connection(("127.0.0.1", port), timeout=5.0).close()
+            except OSError:
+                return False
+            return True
+
+        return listens
 
     def _answers_at(self, port: int) -> Callable[[], bool]:
         def answers() -> bool:

@@ -16,6 +16,7 @@ FOLDER = Path("deploy/grafana/dashboards")
 
 
 _NODE = ("run", "worker", "node")
+_SINK = ("run", "worker", "sink")
 _SYMBOL = ("run", "symbol")
 _WORKER = ("run", "worker")
 """Which pipeline asked the server, so that two servers of a run are not taken for one."""
@@ -95,6 +96,7 @@ LEARNER = Dashboard(
         _chart("Loss", "The learner's total loss.", _mean("train", "loss")),
         _chart("KL divergence", "Between the acting and the new policy, nats.", _mean("train", "kl")),
         _chart("Entropy", "Of the policy, nats.", _mean("train", "entropy")),
+        _chart("Learning rate", "The policy's where each part of the net has its own.", _mean("train", "learning_rate")),
         _chart(
             "Policy version",
             "Of the learner, and of the serving process.",
@@ -210,6 +212,23 @@ PIPELINES = Dashboard(
             "Mean squared error of its forecasts, and of forecasting zero.",
             _mean("regressor", "mse", "forecast", _SYMBOL),
             _mean("regressor", "mse_zero", "zero", _SYMBOL),
+        ),
+        _chart(
+            "Points recorded per second",
+            "Taken by each sink, and stored in its database.",
+            *(Query("sink", _rate(name), name, _SINK) for name in ("accepted", "stored")),
+            unit="cps",
+        ),
+        _chart(
+            "Points on their way",
+            "Taken by each sink and not yet in its database; they wait on disk while it is away.",
+            Query("sink", 'max("backlog")', by=_SINK),
+        ),
+        _chart(
+            "Points that were not stored",
+            "Dropped: refused, because too many were on their way. Dead letters: put aside, because the database can never take them. "
+            "Both since the pipeline or the server began.",
+            *(Query("sink", f'max("{name}")', label, _SINK) for name, label in (("dropped", "dropped"), ("dead_lettered", "dead letters"))),
         ),
     ),
 )

@@ -33,8 +33,11 @@ def _steps(table: Table) -> Columns:
     return shares | {name: ratio(table.sum(name), steps) for name in ("fallback", "fee", "slippage")}
 
 
+_LEARNER_MEANS = ("loss", "kl", "entropy", "learning_rate", "staleness_mean", "learn_seconds")
+
+
 def _learner(table: Table) -> Columns:
-    averages = {name: table.mean(name) for name in ("loss", "kl", "entropy", "staleness_mean", "learn_seconds")}
+    averages = {name: table.mean(name) for name in _LEARNER_MEANS}
     return averages | {"weights_seq_no": table.largest("weights_seq_no"), "steps_per_s": ratio(table.sum("steps"), table.sum("seconds"))}
 
 
@@ -78,7 +81,7 @@ SECTIONS = (
         "learner",
         Source(
             "train",
-            sums=means("loss", "kl", "entropy", "staleness_mean", "learn_seconds") | {"steps": "steps", "seconds": "seconds"},
+            sums=means(*_LEARNER_MEANS) | {"steps": "steps", "seconds": "seconds"},
             maxima={"weights_seq_no": "weights_seq_no"},
         ),
         _learner,

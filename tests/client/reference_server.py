@@ -99,7 +99,7 @@ class Servicer(pb_grpc.PolicyServiceServicer):
 
     async def GetStats(self, request: pb.GetStatsRequest, context: Any) -> pb.GetStatsResponse:
         return pb.GetStatsResponse(
-            boot_id=self.boot_id, episodes_open=len(self.by_handle), training=pb.TrainingIteration(iteration=3, kl=0.5)
+            boot_id=self.boot_id, episodes_open=len(self.by_handle), training=pb.TrainingIteration(iteration=3, kl=0.5, learning_rate=0.25)
         )
 
     def info(self) -> pb.GetServerInfoResponse:

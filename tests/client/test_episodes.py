@@ -16,7 +16,9 @@ from client import (
     PolicyClient,
     ServerInternalError,
 )
+from client.transport_messages import to_stats
 from policyserver.flags import StepFlag
+from policyserver.v1 import policy_service_pb2 as pb
 from tests.client.reference_server import ACTION_SPACE, OBSERVATION_SPACE, ReferenceServer
 
 ZEROS = np.zeros(10, np.float32)
@@ -183,4 +185,14 @@ def test_the_servers_reports_come_as_dataclasses(server: ReferenceServer, client
     assert (info.observation_space, info.action_space, info.boot_id) == (OBSERVATION_SPACE, ACTION_SPACE, server.servicer.boot_id)
     assert (stats.episodes_open, stats.return_mean) == (1, None)
     assert stats.training is not None
-    assert (stats.training.iteration, stats.training.kl, stats.training.loss) == (3, 0.5, None)
+    assert (stats.training.iteration, stats.training.kl, stats.training.loss, stats.training.learning_rate) == (3, 0.5, None, 0.25)
+
+
+def test_what_an_older_server_does_not_report_is_unset() -> None:
+    """A training iteration had its first thirteen fields at first."""
+    older: dict[str, Any] = {
+        field.name: 1 for field in pb.TrainingIteration.DESCRIPTOR.fields if field.number <= 13 and field.name != "checkpoint_path"
+    }
+    training = to_stats(pb.GetStatsResponse(training=pb.TrainingIteration(**older))).training
+    assert training is not None
+    assert (training.entropy, training.learning_rate) == (1.0, None)

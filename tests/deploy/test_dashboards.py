@@ -197,5 +197,7 @@ def test_a_pipeline_and_its_policy_server_fill_every_panel(influx: InfluxServer,
     assert [(name, title) for name in DASHBOARDS for title in unanswered(influx, name, chosen)] == []
     iterations = influx.query("""SELECT iteration FROM train WHERE "run" = 'run'""")
     assert [row["iteration"] for row in iterations] == list(range(1, len(iterations) + 1))
+    (sinks,) = influx.query("""SELECT last(accepted), last(dead_lettered) FROM sink WHERE "run" = 'run' AND "worker" =~ /^server/""")
+    assert sinks["last"] > 0, "the server tells of its sinks, too"
     written = [path for path in tmp_path.rglob("*") if path.is_file() and b"not-for-logs" in path.read_bytes()]
     assert not written, "the token lies somewhere"

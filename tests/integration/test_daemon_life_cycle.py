@@ -13,6 +13,7 @@ import pytest
 from client import PolicyClient, TrainingIteration
 from monitoring.reader import StoreReader
 from policyserver.errors import EpisodeLostError, PolicyServerError
+from server.algorithm_defaults import DEFAULTS_BY_ALGORITHM
 from tests.integration.daemon_process import DaemonProcess, free_address
 from tests.services import wait_until
 
@@ -93,6 +94,7 @@ def test_a_server_learns_through_the_death_of_its_actor_and_of_its_daemon(tmp_pa
             assert newest.learner_updates >= saved["learner_updates"] + 2
             assert newest.loss is not None
             assert newest.kl is not None
+            assert newest.learning_rate == pytest.approx(DEFAULTS_BY_ALGORITHM["PPO"]["training"]["lr"])
             assert newest.entropy == pytest.approx(np.log(3), abs=0.2)
             assert newest.return_mean == pytest.approx(5.0)
 

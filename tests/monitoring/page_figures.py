@@ -52,6 +52,13 @@ class Opening:
     server_cpu_s: float
     """What the serving process computed for it."""
 
+    def __str__(self) -> str:
+        """Write it as a line of the report."""
+        return (
+            f"opening over {self.points:,} points: first paint {self.first_paint_s:.2f} s, all drawn {self.drawn_s:.2f} s, "
+            f"server {self.server_cpu_s:.2f} s of a core\n"
+        )
+
 
 @dataclass(frozen=True)
 class Following:
@@ -63,6 +70,13 @@ class Following:
     """Of a core, by the serving process."""
     browser_share: float
     """Of a core, by all of the browser's processes, which here draw without a graphics card."""
+
+    def __str__(self) -> str:
+        """Write it as a line of the report."""
+        return (
+            f"following 64 episodes: {self.updates_per_s:.1f} updates/s, server {self.server_share:.1%}, "
+            f"browser {self.browser_share:.1%} of a core\n"
+        )
 
 
 @contextlib.contextmanager
@@ -152,14 +166,7 @@ def main() -> None:
     """Measure and print."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        opening = measure_opening(folder, _missing)
-        following = measure_following(folder, _missing)
-    sys.stdout.write(
-        f"opening over {opening.points:,} points: first paint {opening.first_paint_s:.2f} s, all drawn {opening.drawn_s:.2f} s, "
-        f"server {opening.server_cpu_s:.2f} s of a core\n"
-        f"following 64 episodes: {following.updates_per_s:.1f} updates/s, server {following.server_share:.1%}, "
-        f"browser {following.browser_share:.1%} of a core\n"
-    )
+        sys.stdout.write(f"{measure_opening(folder, _missing)}{measure_following(folder, _missing)}")
 
 
 if __name__ == "__main__":

@@ -128,7 +128,23 @@ def test_of_each_thousand_lines_exactly_the_bad_one_is_put_aside_and_a_replay_ch
         (tmp_path / "spool" / "dead.lp").unlink()
 
 
-def test_what_a_killed_process_had_accepted_is_delivered_by_another(influx: InfluxServer, tmp_path: Path) -> None:
+def test_a_dead_letter_file_that_is_full_takes_no_more_and_the_points_are_counted(
+    influx: InfluxServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    influx.start()
+    spool = tmp_path / "spool" / "dead-process"
+    spool.mkdir(parents=True)
+    (spool / "00000001.lp").write_text("".join(f"step,run=r1 reward={number} is no number {number}\n" for number in range(50)))
+    sink = InfluxSink(config(influx, tmp_path, max_dead_letter_bytes=500))
+    wait_until(lambda: not spool.exists(), "the orphan to be gone through")
+    sink.close(10.0)
+    assert sink.statistics().dead_lettered == 50
+    assert 500 <= (tmp_path / "spool" / "dead.lp").stat().st_size < 1000
+    assert caplog.text.count("dead.lp is full") == 1
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])
+def test_what_a_killed_process_had_accepted_is_delivered_by_another(influx: InfluxServer, tmp_path: Path, end: signal.Signals) -> None:
     program = """
 import sys
 from pathlib import Path
@@ -146,7 +162,7 @@ while True:
     writer = subprocess.Popen([sys.executable, "-c", program, influx.url, str(tmp_path / "spool")], stdout=subprocess.PIPE)
     assert writer.stdout is not None
     said = [int(writer.stdout.readline()) for _ in range(300)]
-    writer.send_signal(signal.SIGKILL)
+    writer.send_signal(end)
     said += [int(line) for line in writer.stdout.read().split(b"\n")[:-1]]
     writer.wait()
     writer.stdout.close()
@@ -202,7 +218,8 @@ def test_a_forked_child_writes_into_a_spool_of_its_own(influx: InfluxServer, tmp
     sink.close(10.0)
 
 
-def test_a_process_that_ends_without_close_delivers_at_its_exit(influx: InfluxServer, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("end", "status"), [("pass", 0), ("raise SystemExit(3)", 3), ("raise RuntimeError('an error of the user')", 1)])
+def test_a_process_that_ends_without_close_delivers_at_its_exit(influx: InfluxServer, tmp_path: Path, end: str, status: int) -> None:
     influx.start()
     program = """
 import sys
@@ -212,12 +229,11 @@ from monitoring.influx_config import InfluxConfig
 from monitoring.points import Points
 sink = InfluxSink(InfluxConfig.from_environment(Path(sys.argv[1])))
 sink.write(Points("step", {"run": "r1"}, {"reward": [1.0] * 100}))
-raise SystemExit(3)
+exec(sys.argv[2])
 """
     environment = os.environ | {"INFLUXDB_V2_URL": influx.url, "INFLUXDB_V2_BUCKET": influx.bucket, "INFLUXDB_V2_TOKEN": "t"}
-    assert (
-        subprocess.run([sys.executable, "-c", program, str(tmp_path / "spool")], env=environment, timeout=60, check=False).returncode == 3
-    )
+    command = [sys.executable, "-c", program, str(tmp_path / "spool"), end]
+    assert subprocess.run(command, env=environment, stderr=subprocess.DEVNULL, timeout=60, check=False).returncode == status
     assert stored(influx) == (100, 100.0)
 
 

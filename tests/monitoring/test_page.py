@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,13 @@ def test_everything_the_page_needs_comes_from_the_page(page: PageServer) -> None
     assert get(f"{page.address}/static/../server.py")[0] == 404
 
 
+@pytest.mark.parametrize("path", ["/", "/snapshot", "/events", "/static/page.js"])
+def test_the_page_can_only_be_read(page: PageServer, path: str) -> None:
+    for method in ("POST", "PUT", "PATCH", "DELETE"):
+        with pytest.raises(urllib.error.HTTPError, match="405"):
+            urllib.request.urlopen(urllib.request.Request(f"{page.address}{path}", data=b"{}", method=method), timeout=30.0)
+
+
 def test_a_name_that_is_not_the_loopbacks_is_refused(page: PageServer) -> None:
     assert get(f"{page.address}/snapshot", {"Host": "evil.example"})[0] == 400
     assert get(f"{page.address}/snapshot", {"Host": "localhost"})[0] == 200
@@ -89,11 +97,16 @@ def test_a_store_of_an_older_version_is_shown(tmp_path: Path) -> None:
     with contextlib.closing(sqlite3.connect(path)) as connection:
         connection.execute("DROP TABLE sink")
         connection.execute("ALTER TABLE episode DROP COLUMN drawdown")
+        connection.execute("ALTER TABLE train DROP COLUMN learning_rate")
+        for column in ("learning_rate_count", "learning_rate_sum"):
+            connection.execute(f"ALTER TABLE train_1m DROP COLUMN {column}")
     page = serve(path)
     sections = snapshot(page)
     page.close()
     assert sections["sink"]["columns"]["time_s"] == []
     assert set(sections["episodes"]["columns"]["drawdown"]) == {None}
+    assert set(sections["learner"]["columns"]["learning_rate"]) == {None}
+    assert None not in sections["learner"]["columns"]["loss"]
     assert sum(sections["episodes"]["columns"]["episodes"]) == 64
 
 

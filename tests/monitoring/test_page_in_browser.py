@@ -18,7 +18,7 @@ from tests.monitoring.filled_store import SYMBOLS, FilledRun, fill
 from tests.monitoring.page_harness import RUN, serve, step
 from tests.services import MissingService, wait_until
 
-CHARTS = 35
+CHARTS = 37
 
 PAINTED = """
     const bytes = (canvas) => canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
@@ -89,7 +89,7 @@ def test_filters_and_the_range_change_what_is_drawn_and_the_address(page_store: 
     symbols = "return [...new Set([...document.querySelectorAll('#decisions tr td:nth-child(3)')].map((cell) => cell.innerText))].sort()"
     assert browser.script(symbols) == list(SYMBOLS)
     reached = "return document.querySelector('#reached b').textContent"
-    assert browser.script(reached) == "64"
+    wait_until(lambda: browser.script(reached) == "64", "the running episodes")
 
     choose(browser, "symbol", "CCC")
     wait_until(lambda: browser.script(symbols) == ["CCC"], "one symbol alone")

@@ -11,7 +11,7 @@ from pipelines.run_state import ShownDecision
 from pipelines.snapshot import Snapshot, SnapshotTaker
 from pipelines.terminal import TerminalView, clock, plain_line, render, sparkline
 
-TRAINING = TrainingIteration(7, 7, 1.5, 0.25, 0.011, 0.9, 4_000, 28_000, 1.2, 0.8, 7, "runs/x/checkpoints/checkpoint-00000001", 1.0)
+TRAINING = TrainingIteration(7, 7, 1.5, 0.25, 0.011, 0.9, 4_000, 28_000, 1.2, 0.8, 7, "runs/x/checkpoints/checkpoint-00000001", 1.0, 5e-4)
 STATS = ServerStats(
     boot_id="boot",
     uptime_s=10.0,

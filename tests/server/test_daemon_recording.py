@@ -66,7 +66,7 @@ def test_a_page_that_strangers_could_see_or_whose_port_is_taken_is_refused_befor
 
 def test_a_wrong_environment_is_refused_before_anything_starts(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
     environment.delenv("INFLUXDB_V2_BUCKET")
-    config = ServerConfig(run_folder=tmp_path / "run")
+    config = ServerConfig(run_folder=tmp_path / "run", listen=ListenConfig("127.0.0.1:0"))
     with pytest.raises(SettingsError, match="monitoring: INFLUXDB_V2_BUCKET: expected the bucket") as refused:
         Daemon(config).run()
     assert TOKEN not in str(refused.value)

@@ -148,10 +148,11 @@ def test_the_newest_training_iteration_is_in_the_statistics(serve: FrontHarness)
     stub = serve.stub()
     assert not stub.GetStats(pb.GetStatsRequest()).HasField("training")
     report = TrainingReport(iteration=3, weights_seq_no=3, return_mean=None, loss=0.5, kl=None, entropy=1.0, steps=10, steps_total=30,
-                            seconds=1.0, learn_seconds=0.5, learner_updates=3, checkpoint_path="", staleness_mean=0.25)  # fmt: skip
+                            seconds=1.0, learn_seconds=0.5, learner_updates=3, checkpoint_path="", staleness_mean=0.25,
+                            learning_rate=5e-4)  # fmt: skip
     serve.front.report_training(report)
     training = stub.GetStats(pb.GetStatsRequest()).training
-    assert (training.iteration, training.loss, training.staleness_mean) == (3, 0.5, 0.25)
+    assert (training.iteration, training.loss, training.staleness_mean, training.learning_rate) == (3, 0.5, 0.25, 5e-4)
     assert not training.HasField("return_mean")
     assert not training.HasField("kl")
 

@@ -10,7 +10,7 @@ from server.training_report import VERSIONS_BEHIND, Progress, TrainingReport, tr
 
 BEFORE = Progress(iteration=4, steps_total=1000, learner_updates=4, weights_seq_no=4)
 SAMPLED = {"num_env_steps_sampled": 200, "num_episodes": 3, "episode_return_mean": 12.5, VERSIONS_BEHIND: 50}
-LEARNED = {"total_loss": 0.5, "mean_kl_loss": 0.01, "entropy": 1.1, "weights_seq_no": 5.0}
+LEARNED = {"total_loss": 0.5, "mean_kl_loss": 0.01, "entropy": 1.1, "default_optimizer_learning_rate": 5e-4, "weights_seq_no": 5.0}
 
 
 def report(sampled: dict[str, Any], learners: dict[str, Any]) -> TrainingReport | None:
@@ -35,6 +35,7 @@ def test_an_iteration_goes_on_from_the_counters_before_it() -> None:
         learner_updates=5,
         checkpoint_path="runs/checkpoint-1",
         staleness_mean=0.25,
+        learning_rate=5e-4,
     )
     assert made.progress == Progress(iteration=5, steps_total=1200, learner_updates=5, weights_seq_no=5)
 
@@ -69,11 +70,44 @@ def test_what_was_not_measured_is_unset() -> None:
     )
     assert made is not None
     assert (made.return_mean, made.loss, made.kl, made.entropy, made.staleness_mean) == (None, None, None, None, 0.0)
+    assert made.learning_rate is None
+
+
+def test_figures_of_several_modules_are_their_mean() -> None:
+    other = {**LEARNED, "total_loss": 1.5, "default_optimizer_learning_rate": 1e-4}
+    made = report(SAMPLED, {"one": LEARNED, "other": other, "not updated": {}})
+    assert made is not None
+    assert (made.loss, made.learning_rate) == pytest.approx((1.0, 3e-4))
+
+
+@pytest.mark.parametrize(
+    ("rates", "expected"),
+    [
+        ({"qf": 3e-4, "policy": 3e-5, "alpha": 3e-4}, 3e-5),  # as RLlib's SAC names its optimizers
+        ({"world_model": 1e-4, "actor": 3e-5, "critic": 3e-4}, 3e-5),  # as its DreamerV3 does
+        ({"encoder": 1e-4, "head": 3e-4}, 2e-4),
+        ({"policy": float("nan"), "qf": 3e-4}, None),
+    ],
+)
+def test_of_several_optimizers_the_policys_learning_rate_counts(rates: dict[str, float], expected: float | None) -> None:
+    made = report(SAMPLED, {"default_policy": {f"{name}_learning_rate": rate for name, rate in rates.items()}})
+    assert made is not None
+    assert made.learning_rate == pytest.approx(expected)
 
 
 def test_the_log_block_has_every_number_that_a_reader_needs() -> None:
     text = str(report(SAMPLED, {"default_policy": LEARNED}))
-    for part in ("iteration 5", "policy version 5", "return 12.5", "loss 0.5", "KL 0.01", "entropy 1.1", "steps 200", "runs/checkpoint-1"):
+    for part in (
+        "iteration 5",
+        "policy version 5",
+        "return 12.5",
+        "loss 0.5",
+        "KL 0.01",
+        "entropy 1.1",
+        "learning rate 0.0005",
+        "steps 200",
+        "checkpoint-1",
+    ):
         assert part in text
 
 

@@ -14,7 +14,7 @@ export const whole = (value) => (value == null ? "–" : Math.round(value).toLoc
 
 export const percent = (value) => (value == null ? "–" : `${Number((value * 100).toPrecision(3))} %`);
 
-export const milliseconds = (value) => (value == null ? "–" : `${short(value * 1000)} ms`);
+export const duration = (value) => (value == null ? "–" : value < 1 ? `${short(value * 1000)} ms` : `${short(value)} s`);
 
 // A time of day, or a date where the axis steps by days.
 export function clock(seconds, step) {

@@ -3,7 +3,7 @@
 //   stack: areas on top of each other    axis: "bar" instead of time    format: of the values, `short` if not given
 
 import { runningMean } from "./columns.js";
-import { milliseconds, percent } from "./format.js";
+import { duration, percent } from "./format.js";
 
 const line = (name, color, label = "", more = {}) => ({ name, color, label, ...more });
 
@@ -92,7 +92,7 @@ export const panels = [
       {
         id: "latency",
         title: "An action takes",
-        format: milliseconds,
+        format: duration,
         series: [line("latency_p50", "blue", "half at most"), line("latency_p99", "orange", "99 % at most")],
       },
       {
@@ -123,9 +123,11 @@ export const panels = [
       { id: "loss", title: "Loss", series: [line("loss", "blue")] },
       { id: "kl", title: "KL divergence, nats", series: [line("kl", "violet")] },
       { id: "entropy", title: "Entropy, nats", series: [line("entropy", "green")] },
+      { id: "learning-rate", title: "Learning rate", series: [line("learning_rate", "teal")] },
       { id: "version", title: "Policy version", series: [line("weights_seq_no", "blue")] },
       { id: "staleness", title: "Staleness, policy versions", series: [line("staleness_mean", "orange")] },
       { id: "trained", title: "Steps trained per second", series: [line("steps_per_s", "green")] },
+      { id: "update", title: "An iteration's update takes", format: duration, series: [line("learn_seconds", "violet")] },
     ],
   },
   {
@@ -152,7 +154,7 @@ export const panels = [
   },
   {
     title: "Recording",
-    note: "The sinks of the pipelines: the embedded store, and InfluxDB where there is one.",
+    note: "The sinks of the pipelines and of the policy server: the embedded store, and InfluxDB where there is one.",
     data: "sink",
     charts: [
       { id: "recorded", title: "Points per second", series: [line("accepted_per_s", "blue")] },

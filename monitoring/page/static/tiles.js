@@ -1,7 +1,7 @@
 // The figures at the top of the page.
 
 import { lastTenth, newest } from "./columns.js";
-import { milliseconds, short, whole } from "./format.js";
+import { duration, short, whole } from "./format.js";
 
 const TILES = ["Mean return, newest tenth", "Steps", "Episodes finished", "Actions per second", "Action latency, half", "Policy version", "Training iteration"];
 
@@ -34,7 +34,7 @@ export const tell = {
     tile("Actions per second", short(newest(columns.actions_per_s)), `${short(newest(columns.batch_size))} in a batch`);
   },
   pipeline(columns) {
-    tile("Action latency, half", milliseconds(newest(columns.latency_p50)), `99 %: ${milliseconds(newest(columns.latency_p99))}`);
+    tile("Action latency, half", duration(newest(columns.latency_p50)), `99 %: ${duration(newest(columns.latency_p99))}`);
   },
   server([row]) {
     if (!row) return;
