@@ -13,6 +13,7 @@ from policyserver.errors import InvalidInputError, PolicyServerError
 from policyserver.flags import StepFlag
 
 from .episode_table import Owner
+from .masks import count, every, where
 from .row_checks import LeafCheck, content_hashes
 from .rows import Replies, Rows
 
@@ -74,16 +75,21 @@ class Batch:
         """Gather the unanswered rows of submissions."""
         todos = [submission.todo for submission in submissions]
         sizes = [len(todo) for todo in todos]
+        everything_of_one = len(todos) == 1 and sizes[0] == len(submissions[0].rows)
 
         def joined(parts: Iterable[Array]) -> Array:
-            """Copy columns together, of each submission the rows that are to do, which mostly are all."""
+            """Put columns together, of each submission the rows that are to do, which mostly are all; a lone one's stay as they are."""
+            if everything_of_one:
+                return next(iter(parts))
             return np.concatenate([part if len(todo) == len(part) else part[todo] for part, todo in zip(parts, todos, strict=True)])
 
         flags = joined(submission.rows.flags for submission in submissions)
         rewards = joined(submission.rows.rewards for submission in submissions)
         leaf_count = len(submissions[0].rows.observations)
         observations = [joined(submission.rows.observations[index] for submission in submissions) for index in range(leaf_count)]
-        given = np.flatnonzero(flags & _GIVEN != 0)
+        if everything_of_one:
+            observations = [leaf.copy() for leaf in observations]  # a net may want to write there, and a message is read-only
+        given = where(flags & _GIVEN != 0)
         given_actions: list[Array] = []
         if given.size:
             parts = []
@@ -125,7 +131,7 @@ class Batch:
         place = np.zeros(len(self), np.int64)
         place[self.given] = np.arange(1, len(self.given) + 1)
         places = place[applied]
-        given = np.flatnonzero(places)
+        given = where(places != 0)
         return given, self.given_actions[0][places[given] - 1]
 
     def episode_id(self, index: int) -> str:
@@ -139,7 +145,7 @@ Picked = slice | Array
 
 def pick(mask: Array) -> Picked:
     """Return which rows a mask takes."""
-    return slice(None) if mask.all() else np.flatnonzero(mask)
+    return slice(None) if every(mask) else where(mask)
 
 
 def later_rows_of_the_same_episode(rows: Array, slots: Array, sequences: Array) -> Array:
@@ -147,7 +153,7 @@ def later_rows_of_the_same_episode(rows: Array, slots: Array, sequences: Array) 
     if rows.size < 2:
         return rows[:0]
     own = np.sort(slots[rows])
-    if (own[1:] != own[:-1]).all():
+    if every(own[1:] != own[:-1]):
         return rows[:0]
     order = rows[np.lexsort((rows, sequences[rows], slots[rows]))]
     later: Array = order[1:][slots[order][1:] == slots[order][:-1]]
@@ -156,7 +162,7 @@ def later_rows_of_the_same_episode(rows: Array, slots: Array, sequences: Array) 
 
 def malformed(rows: Rows, observation_checks: list[LeafCheck], action_checks: list[LeafCheck]) -> PolicyServerError | None:
     """Say what is wrong with a message as a whole, if anything is: a column with the wrong length, shape or dtype."""
-    given = int((rows.flags & _GIVEN != 0).sum())
+    given = count(rows.flags & _GIVEN)
     expectations = [("observations", observation_checks, rows.observations, len(rows))]
     if given or rows.actions:
         expectations.append(("actions", action_checks, rows.actions, given))
@@ -166,7 +172,7 @@ def malformed(rows: Rows, observation_checks: list[LeafCheck], action_checks: li
         for check, column in zip(checks, columns, strict=True):
             if error := check.column(column, length):
                 return error
-    starts = int((rows.flags & _START != 0).sum())
+    starts = count(rows.flags & _START)
     if len(rows.episode_ids) != starts:
         text = f"episode_ids: expected one for each of {starts} START rows, received {len(rows.episode_ids)}"
         return InvalidInputError(text, field="episode_ids")

@@ -32,6 +32,7 @@ from ..policies.policy import Decided, Policy, StepRows
 from .batch import Batch, Picked, later_rows_of_the_same_episode, malformed, pick
 from .core_statistics import CoreStatistics
 from .episode_table import EpisodeTable
+from .masks import count, every, some, where
 from .row_checks import LeafCheck, bad_flags
 from .rows import Replies, Rows
 from .trajectories import Trajectories
@@ -105,25 +106,25 @@ class BatchPass:
         refuse(bad_flags(batch.flags, batch.sequences, batch.rewards))
         bad_values = self._bad_values(batch)
         slots, known = self._table.slots_of(batch.handles, batch.owners)
-        if starts.any():
+        if some(starts):
             known &= ~starts
             refuse({index: error for index, error in bad_values.items() if starts[index] and usable[index]})  # these take no room
-            deferred = self._check_starts(batch, np.flatnonzero(starts & usable), usable)
-        if not known.all():
-            for index in np.flatnonzero(~known & ~starts & usable).tolist():
+            deferred = self._check_starts(batch, where(starts & usable), usable)
+        if not every(known):
+            for index in where(~known & ~starts & usable).tolist():
                 usable[index] = False
                 self._answer_unknown(batch, index)
-        later = later_rows_of_the_same_episode(np.flatnonzero(known & usable), slots, batch.sequences)
+        later = later_rows_of_the_same_episode(where(known & usable), slots, batch.sequences)
         if later.size:
             usable[later] = False
             deferred = np.concatenate((deferred, later))
         expected = self._table.next_sequence[slots]
-        if (off := batch.sequences != expected).any():
-            for index in np.flatnonzero(known & usable & off).tolist():
+        if some(off := batch.sequences != expected):
+            for index in where(known & usable & off).tolist():
                 usable[index] = False
                 self._answer_out_of_order(batch, index, int(slots[index]), int(expected[index]))
         refuse({index: error for index, error in bad_values.items() if usable[index]})
-        applied = np.flatnonzero(usable)
+        applied = where(usable)
         if applied.size:
             self._decide_and_commit(batch, applied, slots, starts)
         return deferred
@@ -191,12 +192,12 @@ class BatchPass:
             self._decide_apart(batch, applied, slots, starts, failure or _Failure.logged(len(applied)))
             return
         asks, kept = ~rows.ends, np.ones(len(rows), np.bool_)
-        if not (sound := decided.decisions.sound).all():
+        if not every(sound := decided.decisions.sound):
             kept[asks] = sound
             self._refuse_unsound(batch, applied[~kept], decided.decisions.select(~sound).log_probs)
         # From here to the end nothing fails and nothing waits.
         now_s = time.monotonic()
-        for place in np.flatnonzero(rows.is_new & kept).tolist() if rows.is_new.any() else ():
+        for place in where(rows.is_new & kept).tolist():
             index = int(applied[place])
             rows.slots[place] = slots[index] = self._table.open_episode(
                 batch.origin(index).owner, batch.episode_id(index), training=bool(rows.training[place]), now_s=now_s
@@ -212,12 +213,12 @@ class BatchPass:
         for place, info in decided.infos.items():
             if kept[place] and rows.training[place]:
                 self._trajectories.add_info(int(rows.slots[place]), info)
-        everybody_asks = bool(asks.all())
-        if everybody_asks or asks.any():
+        everybody_asks = every(asks)
+        if everybody_asks or some(asks):
             self._statistics.batches += 1
             self._record(batch, applied, rows, decided, pick(asks & kept), pick(kept[asks]))
         if not everybody_asks:
-            self._end(batch, applied, rows, decided, np.flatnonzero(rows.ends), now_s)
+            self._end(batch, applied, rows, decided, where(rows.ends), now_s)
 
     def _decide_apart(self, batch: Batch, applied: Array, slots: Array, starts: Array, failure: _Failure) -> None:
         """Decide halves of rows that can't be decided together, so that one row's trouble is no other's."""
@@ -237,7 +238,7 @@ class BatchPass:
         table, own, flags, is_new = self._table, slots[applied], batch.flags[applied], starts[applied]
         everything = len(applied) == len(batch)
         actions, training = table.actions[own], table.training[own]
-        if is_new.any():
+        if some(is_new):
             actions[is_new] = 0
             training = np.where(is_new, flags & _DISABLED == 0, training)
         infos = {}
@@ -281,8 +282,8 @@ class BatchPass:
         completed = self._table.next_sequence[own] > 1
         statistics = self._statistics
         statistics.reward_sum += float(rewards.sum())
-        statistics.steps_completed += int(completed.sum())
-        statistics.steps_untrained += int((completed & ~training).sum())
+        statistics.steps_completed += count(completed)
+        statistics.steps_untrained += count(completed & ~training)
 
     def _record(self, batch: Batch, applied: Array, rows: StepRows, decided: Decided, places: Picked, sound: Picked) -> None:
         """Note the decisions of the rows at `places`, which are the sound ones of those that asked."""
@@ -297,9 +298,9 @@ class BatchPass:
         self._statistics.actions += len(own)
         observations, rewards = [leaf[places] for leaf in decided.observations], decided.rewards[places]
         state_in, training = [leaf[sound] for leaf in decided.state_in], rows.training[places]
-        if training.all():
+        if every(training):
             self._trajectories.record(own, rewards, observations, decisions, state_in)
-        elif training.any():
+        elif some(training):
             observations, state_in = [leaf[training] for leaf in observations], [leaf[training] for leaf in state_in]
             self._trajectories.record(own[training], rewards[training], observations, decisions.select(training), state_in)
         self._reply(batch, applied[places], own)

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from policyserver.errors import EpisodeFinishedError
 
 from .arena import Arena, FreeList
+from .masks import every
 
 Array = npt.NDArray[Any]
 
@@ -125,10 +126,10 @@ class EpisodeTable:
         """
         slots = (handles & _SLOT_MASK).astype(np.int64)
         inside = slots < self.max_open
-        if not inside.all():
+        if not every(inside):
             slots = np.where(inside, slots, 0)
         known = inside & (self._generation[slots] == (handles >> _GENERATION_SHIFT)) & (self._owner[slots] == owners)
-        return (slots if known.all() else np.where(known, slots, 0)), known
+        return (slots if every(known) else np.where(known, slots, 0)), known
 
     def open_episode(self, owner: Owner, episode_id: str, *, training: bool, now_s: float) -> int:
         """Open an episode and return its slot. There must be room, and the id must be free."""

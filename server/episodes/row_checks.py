@@ -13,6 +13,8 @@ from policyserver.errors import InvalidInputError
 from policyserver.flags import StepFlag
 from policyserver.spaces import Leaf
 
+from .masks import every, some
+
 Array = npt.NDArray[Any]
 Mask = npt.NDArray[np.bool_]
 
@@ -80,7 +82,7 @@ class LeafCheck:
 def bad_flags(flags: Array, sequences: Array, rewards: Array) -> dict[int, InvalidInputError]:
     """Find rows whose flags contradict each other, whose reward is no float32, or which start anywhere but at the beginning."""
     sound = np.abs(rewards) <= _REWARD_MAX
-    if sound.all() and not (flags & ~np.uint8(_TERMINATED)).any():
+    if every(sound) and not some(flags & ~np.uint8(_TERMINATED) != 0):
         return {}  # nothing but plain steps and ends, as most batches are
     start, given, end = flags & _START != 0, flags & _GIVEN != 0, flags & _END
     contradictory = (end == _END) | (given & (end != 0)) | ((flags & _OVERRIDE != 0) & ~given) | (flags & ~np.uint8(_ALL) != 0)

@@ -16,6 +16,7 @@ from policyserver.spaces import leaves
 from ..policies.policy import Decisions, StepLayout
 from .arena import Arena, FreeList
 from .hand_off import HandOff, Segment
+from .masks import every, some, where
 from .segments import SegmentBlock
 from .whole_episodes import WholeEpisodesHandOff, most_held_steps
 
@@ -100,7 +101,7 @@ class Trajectories:
         pages, fill = self._page[slots], self._fill[slots]
         running = pages >= 0
         is_full = fill >= self._limit[slots]
-        if running.all():
+        if every(running):
             self._rewards[pages, fill + self._rows_before] = rewards
         else:
             self._rewards[pages[running], fill[running] + self._rows_before] = rewards[running]
@@ -111,8 +112,8 @@ class Trajectories:
                 self._started_s[slot] = now_s
                 self._t_started[slot] = 0
             pages = self._page[slots]
-        if is_full.any():
-            full = np.flatnonzero(is_full)
+        if some(is_full):
+            full = where(is_full)
             self._turn_pages(slots[full], [leaf[full] for leaf in observations], [leaf[full] for leaf in state_before], now_s)
             pages, fill = self._page[slots], self._fill[slots]
         fill = fill + 1
@@ -125,7 +126,7 @@ class Trajectories:
         for name, column in self._outputs.items():
             column[at] = decisions.outputs[name]
         if self._states:
-            keep = np.flatnonzero((fill - 1) % self._state_every == 0)
+            keep = where((fill - 1) % self._state_every == 0)
             for arena, leaf in zip(self._states, state_before, strict=True):
                 arena[pages[keep], (fill[keep] - 1) // self._state_every] = leaf[keep]
 
@@ -235,7 +236,7 @@ class Trajectories:
         if not self._states:
             return
         fill = self._fill[slots]
-        keep = np.flatnonzero(fill % self._state_every == 0)
+        keep = where(fill % self._state_every == 0)
         for arena, leaf in zip(self._states, state_after, strict=True):
             arena[self._page[slots[keep]], fill[keep] // self._state_every] = leaf[keep]
 

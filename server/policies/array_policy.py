@@ -109,7 +109,7 @@ class ArrayPolicy:
         observations = rows.observations
         for writer in self._writers:
             observations = writer.write(observations, rows)
-        asking, given = np.flatnonzero(~rows.ends), rows.given
+        asking, given = (~rows.ends).nonzero()[0], rows.given
         own, state = observations, rows.state
         if len(asking) < len(rows):
             if not asking.size:
