@@ -136,7 +136,7 @@ def test_sample_gives_a_list_of_valid_episodes_with_every_step(make_runner: Make
         episode.validate()
         assert episode.is_numpy
     assert sum(len(episode) for episode in episodes) == 84
-    assert [len(episode) for episode in episodes] == [3, 64, 16, 1]
+    assert [len(episode) for episode in episodes] == [3, 80, 1], "joined"
 
 
 def test_sample_waits_for_a_fragment_and_asks_for_other_amounts(make_runner: Make) -> None:
