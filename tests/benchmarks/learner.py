@@ -69,7 +69,6 @@ class Updates:
         config = load(ServerConfig, learner.server, {"algorithm.training": training} if tables else {})
         self._algorithm = algorithm_config(config)
         self.learner = self._algorithm.build_learner(spaces=spaces_of(config))
-        self.learner.build()
         module = self._algorithm.get_rl_module_spec(spaces=spaces_of(config), inference_only=True).build()
         module.set_state(self.learner.module["default_policy"].get_state(inference_only=True))
         steps = recorded_steps(config, self._algorithm, module, batch_steps or self._algorithm.train_batch_size_per_learner)

@@ -25,7 +25,7 @@ torch.set_num_threads(1)  # more of them wait for each other on a busy machine
 DECIDE_AN_UPDATE = (
     *("lr", "train_batch_size_per_learner", "minibatch_size", "num_epochs", "shuffle_batch_per_epoch", "grad_clip", "grad_clip_by"),
     *("gamma", "lambda_", "use_critic", "use_gae", "vf_clip_param", "vf_loss_coeff", "clip_param", "entropy_coeff"),
-    *("use_kl_loss", "kl_coeff", "kl_target", "num_learners"),
+    *("use_kl_loss", "kl_coeff", "kl_target", "num_learners", "learner_class"),
 )
 
 
