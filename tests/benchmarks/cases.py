@@ -137,14 +137,14 @@ CASES = (
     ),
     Case(
         "learner_lstm_demo_net",
-        "the demo's net with RLlib's default update (30 epochs of minibatches of 128), all cores",
+        "RLlib's defaults but for the demo's net",
         learner("demo_net"),
         beside=Beside("learner_lstm", "the_demo"),
         window_s=5,
     ),
     Case(
         "learner_lstm_demo_update",
-        "RLlib's default net with the demo's update (6 epochs of minibatches of 512), all cores",
+        "RLlib's defaults but for the demo's update (6 epochs of minibatches of 512)",
         learner("demo_update"),
         beside=Beside("learner_lstm", "the_demo"),
         window_s=5,

@@ -16,11 +16,12 @@ import statistics
 import sys
 import time
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
 from pipelines.demo_setup import DEMO_SERVER, RLLIB_SERVER
 from policyserver.settings import load
@@ -38,8 +39,8 @@ class Learner:
     """The server's settings."""
     net: str
     """The net in words."""
-    update: dict[str, Any] = field(default_factory=dict)
-    """Arguments of `algorithm.training` that replace those of the settings."""
+    of_the_demo: tuple[str, ...] = ()
+    """Tables of `[algorithm]` that come from the demo's settings instead."""
     threads: int | None = None
     """Torch's threads; None leaves it the machine's cores, as RLlib does."""
 
@@ -48,9 +49,17 @@ _OURS, _RLLIBS = "LSTM 64 behind 64-64", "LSTM 256 behind 256-256"
 LEARNERS = {
     "demo": Learner(DEMO_SERVER, _OURS, threads=1),
     "rllib_defaults": Learner(RLLIB_SERVER, _RLLIBS),
-    "demo_net": Learner(DEMO_SERVER, _OURS, {"minibatch_size": 128, "num_epochs": 30}),
-    "demo_update": Learner(RLLIB_SERVER, _RLLIBS, {"minibatch_size": 512, "num_epochs": 6}),
+    "demo_net": Learner(RLLIB_SERVER, _OURS, ("rl_module",)),
+    "demo_update": Learner(RLLIB_SERVER, _RLLIBS, ("training",)),
 }
+
+
+def configuration(learner: Learner) -> tuple[ServerConfig, AlgorithmConfig]:
+    """Return a learner's settings, as the server's configuration and RLlib's."""
+    config, demo = load(ServerConfig, learner.server), load(ServerConfig, DEMO_SERVER)
+    taken = {name: getattr(demo.algorithm, name) for name in learner.of_the_demo}
+    config = replace(config, algorithm=replace(config.algorithm, **taken))
+    return config, algorithm_config(config)
 
 
 class Updates:
@@ -63,11 +72,7 @@ class Updates:
             learner: What is measured.
             batch_steps: Steps of an update instead of the settings' train batch.
         """
-        tables = {"algorithm.training": learner.update} if learner.update else {}
-        config = load(ServerConfig, learner.server, {})
-        training = {**config.algorithm.training, **learner.update}
-        config = load(ServerConfig, learner.server, {"algorithm.training": training} if tables else {})
-        self._algorithm = algorithm_config(config)
+        config, self._algorithm = configuration(learner)
         self.learner = self._algorithm.build_learner(spaces=spaces_of(config))
         module = self._algorithm.get_rl_module_spec(spaces=spaces_of(config), inference_only=True).build()
         module.set_state(self.learner.module["default_policy"].get_state(inference_only=True))

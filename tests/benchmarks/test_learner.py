@@ -16,7 +16,7 @@ from policyserver.settings import load
 from server.algorithm import algorithm_config
 from server.config import ServerConfig
 from tests.benchmarks.contenders import learner
-from tests.benchmarks.learner import LEARNERS, Updates
+from tests.benchmarks.learner import LEARNERS, Updates, configuration
 from tests.benchmarks.recorded_steps import Market
 from tests.benchmarks.servers import Servers
 
@@ -85,6 +85,17 @@ def test_every_update_begins_with_the_same_weights_and_counts_its_steps(updates:
 def steps_taken(state: dict[str, Any]) -> set[int]:
     """Return how often Adam has moved each parameter."""
     return {int(moments["step"]) for optimizer in state["optimizer"].values() for moments in optimizer["state"]["state"].values()}
+
+
+def test_the_learners_between_differ_from_rllibs_defaults_in_one_thing() -> None:
+    def built(name: str) -> Any:
+        return configuration(LEARNERS[name])[1]
+
+    net, update, rllibs, demo = map(built, ("demo_net", "demo_update", "rllib_defaults", "demo"))
+    assert settings(net) == settings(rllibs)
+    assert net.model_config == demo.model_config != rllibs.model_config
+    assert update.model_config == rllibs.model_config
+    assert settings(update) | {"learner_class": None} == settings(demo) | {"learner_class": None} != settings(rllibs)
 
 
 @pytest.mark.slow
