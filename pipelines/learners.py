@@ -86,13 +86,14 @@ def _panel(seed: int, results: Results) -> Panel:
 def _section(results: Results, steps: int | None) -> str:
     """Return the comparison as Markdown."""
     command = 'make learn ARGS="--learners' + (f" --steps {steps}" if steps else "") + '"'
-    head = ("learner", "seed", "steps", "updates", "seconds", "last tenth", "whole run", "random", "dropped", "staleness")
+    head = ("learner", "seed", "steps", "updates", "seconds", "last tenth", "whole run", "random", "dropped", "fallbacks", "staleness")
     lines = [
         TITLE,
         "",
-        f"Made by `{command}` ({made_by()}): the same prices and as many steps over gRPC, gamma 0.95 and lambda 0.9 for both.",
-        "Mean return ± standard error over the last tenth of the episodes, and over all of them. The learner is the slower part of the",
-        "loop, so the seconds are its own.",
+        f"Made by `{command}` ({made_by()}). Both have the demo's problem over gRPC, the same prices",
+        "and as many steps, gamma 0.95 and lambda 0.9. Mean return ± standard error over the last tenth of the episodes, and mean return over",
+        "all of them. The steps wait for the learner and not the other way round, so the seconds are the learner's. Fallback actions are those",
+        "that were taken without the server, because its answer came too late.",
         "",
         *(f"- {learner.title}: {learner.net}" for learner in LEARNERS),
         "",
@@ -119,6 +120,7 @@ def _cells(learner: Learner, seed: int, result: DemoResult) -> list[str]:
         f"{_whole_run(result):+.2f}",
         f"{s.random_mean:+.2f}",
         f"{s.steps_dropped / max(s.steps, 1):.1%}",
+        str(s.fallback_actions),
         f"{s.staleness_mean:.2f}",
     ]
 
@@ -140,7 +142,7 @@ def _differences(results: Results) -> list[str]:
     whole = np.array([_whole_run(a) - _whole_run(b) for a, b in zip(ours, peer, strict=True)])
     faster = ", ".join(f"{b.summary.seconds / max(a.summary.seconds, 1e-9):.1f}" for a, b in zip(ours, peer, strict=True))
     return [
-        f"{LEARNERS[0].title} minus {LEARNERS[1].title}, mean of the seeds ± its standard error: last tenth "
+        f"Returns, {LEARNERS[0].title} minus {LEARNERS[1].title}, mean of the seeds ± its standard error: last tenth "
         f"{pair(float(last.mean()), standard_error(last))}, whole run {pair(float(whole.mean()), standard_error(whole))}.",
         f"{LEARNERS[1].title} took {faster} times the seconds.",
     ]

@@ -1,8 +1,8 @@
 """How many steps a second a learner consumes: updates of RLlib's learner on steps of the demo's problem, with nothing else in the process.
 
 The steps are those that this server hands over, recorded once with the learner's own net; each update gets them as they come out of the
-hand-off and begins with the same weights, so that all updates are alike. What is timed is RLlib's `Learner.update`, its connectors
-included.
+hand-off and begins with the same weights, so that all updates are alike. One thread computes. What is timed is RLlib's `Learner.update`,
+its connectors included.
 
     python -m tests.benchmarks.learner demo     # then a line of seconds for each window
 """
@@ -41,13 +41,11 @@ class Learner:
     """The net in words."""
     of_the_demo: tuple[str, ...] = ()
     """Tables of `[algorithm]` that come from the demo's settings instead."""
-    threads: int | None = None
-    """Torch's threads; None leaves it the machine's cores, as RLlib does."""
 
 
 _OURS, _RLLIBS = "LSTM 64 behind 64-64", "LSTM 256 behind 256-256"
 LEARNERS = {
-    "demo": Learner(DEMO_SERVER, _OURS, threads=1),
+    "demo": Learner(DEMO_SERVER, _OURS),
     "rllib_defaults": Learner(RLLIB_SERVER, _RLLIBS),
     "demo_net": Learner(RLLIB_SERVER, _OURS, ("rl_module",)),
     "demo_update": Learner(RLLIB_SERVER, _RLLIBS, ("training",)),
@@ -115,9 +113,8 @@ def main(name: str) -> None:
     """Do updates for as many seconds as each line of standard input says."""
     warnings.filterwarnings("ignore")
     logging.disable(logging.WARNING)
+    torch.set_num_threads(1)  # as in this server; with more they wait for each other whenever anything else runs
     learner = LEARNERS[name]
-    if learner.threads:
-        torch.set_num_threads(learner.threads)
     updates = Updates(learner)
     updates.update(num_epochs=1)  # the first of a process is slower
     _say({"ready": True})

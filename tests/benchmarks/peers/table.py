@@ -89,7 +89,7 @@ PEERS = {
     RUNNER_LSTM: Peer(f"the same with LSTM 256: {EPISODES} trivial environments", partial(_runner, "lstm")),
     LEARNER_DEFAULTS: Peer(
         "RLlib's learner with RLlib's default settings of PPO on its default net with LSTM (LSTM 256 behind 256-256), on the same steps: "
-        "30 epochs of minibatches of 128, all cores; the milliseconds are an update's",
+        "30 epochs of minibatches of 128; the milliseconds are an update's",
         partial(learner, "rllib_defaults"),
     ),
 }
