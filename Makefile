@@ -28,7 +28,7 @@ help: ## list the targets
 demo: $(INSTALLED) ## run the policy server and 64 trading episodes against it (ARGS="--help" shows the options)
 	@$(BIN)/policy-pipeline demo $(ARGS)
 
-learn: $(INSTALLED) ## train on the demo's problem for three seeds and on the control process; write the README's table and picture
+learn: $(INSTALLED) ## train on the demo's problem for three seeds and on its controls; write docs/learning.md (ARGS=--learners: beside RLlib's defaults)
 	@$(BIN)/policy-pipeline learn $(ARGS)
 
 test: $(INSTALLED) ## run the tests

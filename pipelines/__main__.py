@@ -64,14 +64,15 @@ def _parser() -> argparse.ArgumentParser:
     demo.set_defaults(command=_demo)
 
     learn = commands.add_parser("learn", help="run the demo's problem for three seeds and its controls; write the table and the picture")
-    learn.add_argument("--steps", type=int, default=None, help="steps of each run (default: the demo's)")
-    learn.add_argument("--folder", type=Path, default=Path("docs"), help="where learning.md and learning.svg go (default: docs)")
+    learn.add_argument("--learners", action="store_true", help="instead, compare the demo's learner with RLlib's default settings")
+    learn.add_argument("--steps", type=int, default=None, help="steps of each run (default: the demo's; 100,000 with --learners)")
+    learn.add_argument("--folder", type=Path, default=Path("docs"), help="where learning.md and its pictures go (default: docs)")
     learn.set_defaults(command=_learn)
     return parser
 
 
 def _add_demo_arguments(parser: argparse.ArgumentParser) -> None:
-    from pipelines.demo_setup import DEFAULT_STEPS
+    from pipelines.demo_setup import DEFAULT_STEPS, DEMO_SERVER
 
     parser.add_argument("--seed", type=int, default=0, help="of prices, initial weights and sampled actions (default: 0)")
     parser.add_argument("--process", choices=("ou", "gbm"), default="ou", help="law of the simulated prices (default: ou)")
@@ -85,6 +86,13 @@ def _add_demo_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the summary there, too")
     parser.add_argument("--resume", action="store_true", help="continue the newest run: its seed, prices, episodes, weights and records")
+    parser.add_argument(
+        "--server",
+        type=Path,
+        default=DEMO_SERVER,
+        metavar="FILE",
+        help="the server's settings, a TOML file without run_folder, seed and listen.address (default: the demo's own)",
+    )
     parser.add_argument("--runs", type=Path, default=Path("runs"), metavar="FOLDER", help="folder of the run folders (default: runs)")
 
 
@@ -116,6 +124,7 @@ def _demo(options: argparse.Namespace) -> int:
         steps=options.steps,
         json=options.json,
         resume=options.resume,
+        server=options.server,
         runs=options.runs,
     )
     _log_to_stderr(logging.WARNING)
@@ -126,10 +135,11 @@ def _demo(options: argparse.Namespace) -> int:
 
 def _learn(options: argparse.Namespace) -> int:
     from pipelines.learn import learn
+    from pipelines.learners import compare_learners
 
     _log_to_stderr(logging.WARNING)
     with StopSignals().installed() as stop:
-        learn(options.folder, options.steps, sys.stdout, stop)
+        (compare_learners if options.learners else learn)(options.folder, options.steps, sys.stdout, stop)
     return 0
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.resources
 import json
 import socket
 from dataclasses import dataclass
@@ -24,13 +23,22 @@ PIPELINE_FILE = "pipeline.toml"
 """The pipeline's settings, in the run folder."""
 
 SERVER_FILE = "demo_server.toml"
-"""The server's settings, in the run folder; and those that every demo shares, in this package."""
+"""The server's settings, in the run folder."""
+
+DEMO_SERVER = Path(__file__).with_name("demo_server.toml")
+"""The server's settings that a demo has unless the user names others."""
+
+RLLIB_SERVER = Path(__file__).with_name("rllib_defaults_server.toml")
+"""RLlib's own default settings of PPO with an LSTM, on the demo's problem."""
 
 STORE_FILE = "store.sqlite"
 """The embedded store, in the run folder; the server records its training there too."""
 
 _STEPS_WAITING_LIMIT = 5_000
 """A little more than a training batch: the learner never waits, and no step is older than two policy versions."""
+
+_AFTER_OWN = "\n\n"
+"""What parts a run's own settings of the server from the chosen ones, in the run folder's file."""
 
 _USUAL_PORT = 9900
 _CONNECT_S = 2.0
@@ -57,6 +65,8 @@ class DemoOptions:
     """Whether to continue the newest run folder."""
     show_prediction: bool = True
     """Whether the policy sees the regressor's forecast."""
+    server: Path = DEMO_SERVER
+    """The server's settings, a TOML file without run_folder, seed and listen.address."""
     runs: Path = Path("runs")
     """Folder of the run folders."""
 
@@ -64,9 +74,11 @@ class DemoOptions:
         for name in ("episodes", "steps"):
             if getattr(self, name) < 1:
                 raise SettingsError(f"--{name}", "option", f"expected at least 1, received {getattr(self, name)}")
-        if self.resume and (self.seed, self.process, self.csv_files, self.episodes) != (0, "ou", (), 64):
-            text = "a resumed run keeps its own seed, process, prices and episodes: leave --seed, --process, --prices and --episodes out"
-            raise SettingsError("--resume", "option", text)
+        if self.resume and (self.seed, self.process, self.csv_files, self.episodes, self.server) != (0, "ou", (), 64, DEMO_SERVER):
+            own, options = "seed, process, prices, episodes and server settings", "--seed, --process, --prices, --episodes and --server"
+            raise SettingsError("--resume", "option", f"a resumed run keeps its own {own}: leave {options} out")
+        if not self.server.is_file():
+            raise SettingsError("--server", "option", f"expected a TOML file with the server's settings, found none at {self.server}")
         if self.seed < 0:
             raise SettingsError("--seed", "option", f"expected at least 0, received {self.seed}")
 
@@ -93,7 +105,7 @@ def fresh_run(options: DemoOptions) -> tuple[Path, PipelineConfig]:
     source_of(config)  # prices that cannot be made are refused before there is a folder
     folder = new_run_folder(options.runs, options.seed)
     recording = RecordingSection(run=folder.name, policy="PPO", store=folder / STORE_FILE)
-    return folder, _written(dataclasses.replace(config, recording=recording), folder)
+    return folder, _written(dataclasses.replace(config, recording=recording), folder, options.server.read_text(encoding="utf-8"))
 
 
 def resumed_run(options: DemoOptions) -> tuple[Path, PipelineConfig]:
@@ -113,15 +125,15 @@ def resumed_run(options: DemoOptions) -> tuple[Path, PipelineConfig]:
         server=dataclasses.replace(config.server, address=_free_address()),
         episodes=dataclasses.replace(config.episodes, steps=options.steps, first_round=-(-played // config.episodes.concurrent)),
     )
-    return folder, _written(config, folder)
+    _, _, chosen = (folder / SERVER_FILE).read_text(encoding="utf-8").partition(_AFTER_OWN)
+    return folder, _written(config, folder, chosen)
 
 
-def _written(config: PipelineConfig, folder: Path) -> PipelineConfig:
-    """Write the settings of pipeline and server into the folder."""
+def _written(config: PipelineConfig, folder: Path, server: str) -> PipelineConfig:
+    """Write the settings of the pipeline into the folder, and those of the server: this run's own, then the chosen ones."""
     (folder / PIPELINE_FILE).write_text(dump_toml(config), encoding="utf-8")
-    shared = importlib.resources.files("pipelines").joinpath(SERVER_FILE).read_text(encoding="utf-8")
-    own = f"run_folder = {json.dumps(str(folder))}\nseed = {config.seed}\nlisten.address = {json.dumps(config.server.address)}\n"
-    (folder / SERVER_FILE).write_text(f"{own}\n{shared}", encoding="utf-8")
+    own = f"run_folder = {json.dumps(str(folder))}\nseed = {config.seed}\nlisten.address = {json.dumps(config.server.address)}"
+    (folder / SERVER_FILE).write_text(f"{own}{_AFTER_OWN}{server}", encoding="utf-8")
     return config
 
 

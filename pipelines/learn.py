@@ -6,9 +6,6 @@ earn anything but may save costs.
 
 from __future__ import annotations
 
-import os
-import platform
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TextIO
@@ -18,11 +15,13 @@ import numpy as np
 from monitoring.reader import StoreReader
 from pipelines.demo import DemoResult, run_demo
 from pipelines.demo_setup import DEFAULT_STEPS, STORE_FILE, DemoOptions
+from pipelines.learning_page import made_by, pair, row, write_part
 from pipelines.learning_picture import Curve, Panel, draw
 from pipelines.stop_signals import StopSignals
 from pipelines.summary import Summary
 
 SEEDS = (0, 1, 2)
+TITLE = "# What the demo learns"
 _POINTS = 80
 
 
@@ -66,20 +65,20 @@ def learn(folder: Path, steps: int | None, out: TextIO, stop: StopSignals) -> No
             results[variant, seed] = result
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "learning.svg").write_text(draw([_panel(variant, results) for variant in VARIANTS]), encoding="utf-8")
-    (folder / "learning.md").write_text(_document(results, steps), encoding="utf-8")
+    write_part(folder, TITLE, _part(results, steps))
     out.write(f"wrote {folder / 'learning.md'} and {folder / 'learning.svg'}\n")
 
 
 def _panel(variant: Variant, results: dict[tuple[Variant, int], DemoResult]) -> Panel:
     """Return the picture of one variant: a curve for each seed, and the baselines of the first."""
-    curves = [_curve(f"policy, seed {seed}", results[variant, seed], "mean") for seed in SEEDS]
-    curves.append(_curve("random", results[variant, SEEDS[0]], "random"))
-    curves.append(_curve("no trade", results[variant, SEEDS[0]], "no_trade"))
+    curves = [curve(f"policy, seed {seed}", results[variant, seed], "mean") for seed in SEEDS]
+    curves.append(curve("random", results[variant, SEEDS[0]], "random"))
+    curves.append(curve("no trade", results[variant, SEEDS[0]], "no_trade"))
     return Panel(variant.title, tuple(curves))
 
 
-def _curve(name: str, result: DemoResult, column: str) -> Curve:
-    """Return mean returns over steps, as recorded."""
+def curve(name: str, result: DemoResult, column: str) -> Curve:
+    """Return a column of a run's returns over its steps, as recorded."""
     reader = StoreReader(result.folder / STORE_FILE)
     try:
         series = reader.returns(result.folder.name, _POINTS)
@@ -91,24 +90,23 @@ def _curve(name: str, result: DemoResult, column: str) -> Curve:
     return Curve(name, tuple(points))
 
 
-def _document(results: dict[tuple[Variant, int], DemoResult], steps: int | None) -> str:
+def _part(results: dict[tuple[Variant, int], DemoResult], steps: int | None) -> str:
     """Return the table as Markdown."""
     command = "make learn" + (f' ARGS="--steps {steps}"' if steps else "")
-    machine = f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
     head = ("prices", "seed", "steps", "seconds", "steps/s", "policy", "no trade", "random", "profit + costs", "of random", "skill")
     lines = [
-        "# What the demo learns",
+        TITLE,
         "",
-        f"Made by `{command}` ({machine}). Mean ± standard error over the last tenth of the episodes; the regressor's skill,",
+        f"Made by `{command}` ({made_by()}). Mean ± standard error over the last tenth of the episodes; the regressor's skill,",
         "1 - MSE / MSE of the zero forecast, over the last tenth of the steps. Returns are in units of reward: 100 times the log-equity",
         "gained. Profit and costs are fractions of the initial equity; in a fair game (GBM without drift) their sum is 0 for everybody.",
         "",
         "![Mean return over the course of training](learning.svg)",
         "",
-        _row([*head, "dropped", "staleness"]),
-        _row(["---"] * (len(head) + 2)),
+        row([*head, "dropped", "staleness"]),
+        row(["---"] * (len(head) + 2)),
     ]
-    lines += [_row(_cells(variant, seed, result.summary)) for (variant, seed), result in results.items()]
+    lines += [row(_cells(variant, seed, result.summary)) for (variant, seed), result in results.items()]
     return "\n".join(lines) + "\n"
 
 
@@ -120,23 +118,12 @@ def _cells(variant: Variant, seed: int, s: Summary) -> list[str]:
         f"{s.steps:,}",
         f"{s.seconds:.0f}",
         f"{s.steps_per_s:,.0f}",
-        _pair(s.return_mean, s.return_stderr),
-        _pair(s.no_trade_mean, s.no_trade_stderr),
-        _pair(s.random_mean, s.random_stderr),
-        _pair(s.profit_mean + s.costs_mean, s.profit_plus_costs_stderr, 4),
-        _pair(s.random_profit_mean + s.random_costs_mean, s.random_profit_plus_costs_stderr, 4),
-        _pair(s.regressor_skill, s.regressor_skill_stderr, 4),
+        pair(s.return_mean, s.return_stderr),
+        pair(s.no_trade_mean, s.no_trade_stderr),
+        pair(s.random_mean, s.random_stderr),
+        pair(s.profit_mean + s.costs_mean, s.profit_plus_costs_stderr, 4),
+        pair(s.random_profit_mean + s.random_costs_mean, s.random_profit_plus_costs_stderr, 4),
+        pair(s.regressor_skill, s.regressor_skill_stderr, 4),
         f"{s.steps_dropped / max(s.steps, 1):.1%}",
         f"{s.staleness_mean:.2f}",
     ]
-
-
-def _row(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-def _pair(mean: float, stderr: float, digits: int = 2) -> str:
-    """Write a mean with its standard error; a pair too small for its digits as powers of ten, so that both can be compared."""
-    if 0.0 < stderr < 10.0**-digits:
-        return f"{mean:+.1e} ± {stderr:.1e}"
-    return f"{mean:+.{digits}f} ± {stderr:.{digits}f}"

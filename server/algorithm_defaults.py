@@ -67,6 +67,7 @@ DEFAULTS_BY_ALGORITHM: dict[str, _Tables] = {
             "entropy_coeff": 0.003,
             "grad_clip": 0.5,
         },
+        "learners": {"learner_class": "python:server.fused_learner.FusedPPOLearner"},  # learns the same in less time
         "rl_module": {
             "model_config": {"fcnet_hiddens": [64, 64], "vf_share_layers": True, "use_lstm": True, "lstm_cell_size": 64, "max_seq_len": 20}
         },

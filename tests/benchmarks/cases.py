@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from tests.benchmarks.case import Bar, Beside, Case, Floor
-from tests.benchmarks.contenders import STARTS, demo_closed_loop, hand_off, loaded, startup
-from tests.benchmarks.peers.table import OLD_SERVER, RUNNER_LSTM, RUNNER_MLP
+from tests.benchmarks.contenders import STARTS, demo_closed_loop, hand_off, learner, loaded, startup
+from tests.benchmarks.peers.table import LEARNER_DEFAULTS, OLD_SERVER, RUNNER_LSTM, RUNNER_MLP
 
 MLP = """
 [algorithm]
@@ -127,6 +127,28 @@ CASES = (
     ),
     Case("hand_off_mlp", _HANDED_OVER, hand_off(_HIDDEN, "MLP 256-256"), (Bar("steps_per_s", at_least=200_000),), rounds=1),
     Case("hand_off_lstm", _HANDED_OVER, hand_off(_LSTM_256, "LSTM 256"), (Bar("steps_per_s", at_least=150_000),), rounds=1),
+    Case(
+        "learner_lstm",
+        "updates of the demo's PPO (6 epochs of minibatches of 512) on 4,000 steps of its problem; the milliseconds are an update's",
+        learner("demo"),
+        (Bar("ratio_to_peer", at_least=2),),
+        peer=LEARNER_DEFAULTS,
+        window_s=5,
+    ),
+    Case(
+        "learner_lstm_demo_net",
+        "RLlib's defaults but for the demo's net",
+        learner("demo_net"),
+        beside=Beside("learner_lstm", "the_demo"),
+        window_s=5,
+    ),
+    Case(
+        "learner_lstm_demo_update",
+        "RLlib's defaults but for the demo's update (6 epochs of minibatches of 512)",
+        learner("demo_update"),
+        beside=Beside("learner_lstm", "the_demo"),
+        window_s=5,
+    ),
     Case(
         "demo_closed_loop",
         "`policy-pipeline demo`: the whole application, learning",

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.benchmarks.case import Contender, Figures, Window
+from tests.benchmarks.peers import table
 from tests.benchmarks.servers import Servers
 from tests.live_server import Serving, serving
 
@@ -78,6 +79,11 @@ def hand_off(model_config: dict[str, Any], net: str) -> Contender:
         yield window
 
     return contender
+
+
+def learner(name: str) -> Contender:
+    """Measure the updates of one of the learners of `tests.benchmarks.learner`."""
+    return lambda servers: table.learner(name)
 
 
 @contextmanager

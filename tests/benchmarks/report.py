@@ -27,6 +27,8 @@ FOUND = (
     "steps_dropped",
     "staleness_mean",
     "episodes_finished",
+    "updates",
+    "cpu_us_per_step",
 )
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from tests.benchmarks.case import Window
 from tests.benchmarks.peers.line_process import line_process
 
-__all__ = ["OLD_SERVER", "PEERS", "RUNNER_LSTM", "RUNNER_MLP", "Peer", "PeerMissingError"]
+__all__ = ["LEARNER_DEFAULTS", "OLD_SERVER", "PEERS", "RUNNER_LSTM", "RUNNER_MLP", "Peer", "PeerMissingError", "learner", "log_file"]
 
 HERE = Path(__file__).parent
 BUILD = HERE.parents[2] / "build"
@@ -23,6 +23,7 @@ OLD_REASON = BUILD / "peers" / "policy_server_input.missing"
 """What `make bench-peers` writes where it cannot build one."""
 
 OLD_SERVER, RUNNER_MLP, RUNNER_LSTM = "policy_server_input", "rllib_runner_mlp", "rllib_runner_lstm"
+LEARNER_DEFAULTS = "rllib_learner_defaults"
 CALLERS, EPISODES = 64, 256
 
 
@@ -40,7 +41,8 @@ class Peer:
     """Sets it up; raises PeerMissingError where that is impossible."""
 
 
-def _log(name: str) -> Path:
+def log_file(name: str) -> Path:
+    """Return the file for what a process of the benchmark writes to its standard error."""
     folder = BUILD / "bench" / "logs"
     folder.mkdir(parents=True, exist_ok=True)
     return folder / f"{name}.log"
@@ -59,15 +61,20 @@ def _old_server() -> Iterator[Window]:
     clients = [str(OLD_PYTHON), str(HERE / "policy_server_input_clients.py"), port, str(CALLERS)]
     with ExitStack() as stack:
         try:
-            stack.enter_context(line_process(server, _log("policy_server_input_server")))
-            window = stack.enter_context(line_process(clients, _log("policy_server_input_clients")))
+            stack.enter_context(line_process(server, log_file("policy_server_input_server")))
+            window = stack.enter_context(line_process(clients, log_file("policy_server_input_clients")))
         except RuntimeError as error:
             raise PeerMissingError(f"it did not start: {error}") from error
         yield window
 
 
 def _runner(net: str) -> AbstractContextManager[Window]:
-    return line_process([sys.executable, "-m", "tests.benchmarks.peers.rllib_runner", net, str(EPISODES)], _log(f"rllib_runner_{net}"))
+    return line_process([sys.executable, "-m", "tests.benchmarks.peers.rllib_runner", net, str(EPISODES)], log_file(f"rllib_runner_{net}"))
+
+
+def learner(name: str) -> AbstractContextManager[Window]:
+    """Run one of the learners of `tests.benchmarks.learner` in a process of its own."""
+    return line_process([sys.executable, "-m", "tests.benchmarks.learner", name], log_file(f"learner_{name}"))
 
 
 PEERS = {
@@ -80,4 +87,9 @@ PEERS = {
         f"RLlib's SingleAgentEnvRunner in process, no network: {EPISODES} trivial environments, 256-256 net", partial(_runner, "mlp")
     ),
     RUNNER_LSTM: Peer(f"the same with LSTM 256: {EPISODES} trivial environments", partial(_runner, "lstm")),
+    LEARNER_DEFAULTS: Peer(
+        "RLlib's learner with RLlib's default settings of PPO on its default net with LSTM (LSTM 256 behind 256-256), on the same steps: "
+        "30 epochs of minibatches of 128; the milliseconds are an update's",
+        partial(learner, "rllib_defaults"),
+    ),
 }

@@ -1,0 +1,49 @@
+"""RLlib's PPO learner with less work between two minibatches: Adam moves all weights in one pass, behind one check for NaN.
+
+RLlib's own goes through the parameters one by one, three times for each minibatch: twice to look for NaN, once to move them. With RLlib's
+default LSTM net that is a third of an update on a CPU. What is learned is the same, up to the last digits.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
+from ray.rllib.core.learner.torch.torch_learner import TorchLearner
+
+_NEED_RLLIBS_STEP = ("_torch_grad_scaler_class", "_torch_lr_scheduler_classes")
+"""Arguments of `AlgorithmConfig.experimental` that RLlib sees to where it moves the weights."""
+
+
+class FusedAdam(TorchLearner):
+    """What a learner of RLlib's with one Adam for each module inherits first."""
+
+    def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
+        """Register the optimizer that RLlib's learner has, in its fused form."""
+        parameters = self.get_parameters(self.module[module_id])
+        self.register_optimizer(
+            module_id=module_id,
+            optimizer=torch.optim.Adam(parameters, fused=True),
+            params=parameters,
+            lr_or_lr_schedule=config.lr,
+        )
+
+    def apply_gradients(self, gradients_dict: dict[Any, torch.Tensor | None]) -> None:
+        """Move the weights. Gradients with a NaN or an infinity in them are left to RLlib, which logs and mends them."""
+        gradients = [gradient for gradient in gradients_dict.values() if gradient is not None]
+        if not gradients:
+            return
+        as_rllib = any(getattr(self.config, name) for name in _NEED_RLLIBS_STEP)
+        if as_rllib or not torch.isfinite(torch.nn.utils.get_total_norm(gradients)):
+            super().apply_gradients(gradients_dict)
+            return
+        for parameter, gradient in gradients_dict.items():  # RLlib's learner for torch has the parameters themselves as keys
+            parameter.grad = gradient
+        for module_id in self.module.keys():  # noqa: SIM118 - it is no dict
+            for _, optimizer in self.get_optimizers_for_module(module_id):
+                optimizer.step()
+
+
+class FusedPPOLearner(FusedAdam, PPOTorchLearner):
+    """PPO's."""
