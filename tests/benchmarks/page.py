@@ -14,6 +14,8 @@ from tests.benchmarks.sampling_profile import PROFILED
 
 DOCS = results.ROOT / "docs"
 PICTURES = "benchmarks"  # folder beside the page
+FINDINGS_TITLE = "## What was tried, and what is next"
+FINDINGS = Path(__file__).with_name("findings.md")  # written by hand
 
 HEAD = """# Benchmarks
 
@@ -62,7 +64,8 @@ def markdown(found: Sequence[Mapping[str, Any]], made: Iterable[plots.Plot], pro
     lines += [opponent(result, PEERS[result["peer"]].says) for result in found if "peer" in result]
     for plot in made:
         lines += ["", f"## {plot.title}", plot.says, "", f"![{plot.title}]({PICTURES}/{plot.name}.svg)"]
-    lines += ["", "## Where the time goes", *_profiles(profiles)]
+    lines += ["", "## Where the time goes", *_profiles(profiles), "", FINDINGS_TITLE]
+    lines += [FINDINGS.read_text(encoding="utf-8").strip()]
     return "\n".join(lines) + "\n"
 
 
