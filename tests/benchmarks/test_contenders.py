@@ -28,7 +28,7 @@ def test_a_window_has_the_servers_processor_time_and_memory(cartpole_serving: Se
         figures = window(1.0)
         spent_s = cartpole_serving.cpu_s() - before
     assert figures["learner"] == learner
-    assert 0 < figures["cpu_us_per_action"] * figures["actions_total"] / 1e6 <= spent_s
+    assert 0 < figures["cpu_us_per_action"] * figures["actions_total"] / 1e6 <= spent_s + 1e-9
     assert abs(figures["memory_mb"]) < 500
 
 
