@@ -181,10 +181,10 @@ TRAIN = Measurement(
 
 SERVER = Measurement(
     "server",
-    "the serving process's counters, for which a pipeline asks once a second (GetStats)",
+    "a serving process's counters (GetStats); pipelines ask for them once a second, and the daemon",
     ("run", "policy", "worker"),
     (
-        _string("boot_id", "serving process the counters belong to; they begin at 0 with each"),
+        _string("boot_id", "serving process the counters belong to, whoever wrote them down; they begin at 0 with each"),
         _float("uptime_s", "s", "time since the serving process began"),
         _integer("clients_connected", "clients", "clients with an open stream"),
         _integer("episodes_open", "episodes", "episodes the server holds now"),

@@ -80,8 +80,9 @@ class ServerWatch(Node[Any]):
         self._note_iteration(stats.training)
         self._answers += 1
         if self._answers % _ANSWERS_PER_POINT == 1:
-            fields = {name: value for name, value in dataclasses.asdict(stats).items() if name in SERVER.types and value is not None}
-            self._sink.write(Points.one("server", self._tags, fields))
+            for one in each:  # apart, so that what others write of the same process can be told from this
+                fields = {name: value for name, value in dataclasses.asdict(one).items() if name in SERVER.types and value is not None}
+                self._sink.write(Points.one("server", self._tags, fields))
 
     def _note_iteration(self, training: TrainingIteration | None) -> None:
         """Add a training iteration that was not seen before to the mean staleness."""

@@ -27,6 +27,7 @@ from .folder_lock import FolderLock
 from .fronts.listen_security import check_free, check_listen
 from .log_setup import adopt_ray_loggers
 from .ray_start import RayProcess, keep_results_in
+from .serving_watch import ServingWatch
 from .training_hooks import DrainingError, TrainingHooks
 from .training_report import Progress, TrainingReport, restored_report, training_report
 
@@ -105,6 +106,8 @@ class Daemon:
             self._is_ready = True
             sink = self._open_sink(influx)
             ending.callback(sink.close, _SINK_CLOSE_S)
+            if config.monitoring.enabled:
+                ending.callback(ServingWatch(self._link, sink, self._tags).close)
             if page is not None:
                 page.start(config.store_file)
                 logger.info("live page at %s", page.address)
@@ -118,6 +121,11 @@ class Daemon:
             self._stopping.set()
             if self._link is not None:
                 self._link.drain()
+
+    @property
+    def _tags(self) -> dict[str, str]:
+        """Whose the recorded points are."""
+        return {"run": self._config.run_folder.resolve().name, "policy": self._config.algorithm.name, "worker": f"server-{os.getpid()}"}
 
     # --- start ------------------------------------------------------------------------------------------------------------------------
 
@@ -266,9 +274,8 @@ class Daemon:
     def _publish(self, report: TrainingReport, algorithm: Algorithm, sink: Sink) -> None:
         logger.info("%s", report)
         _of_serving(algorithm, lambda runner: runner.report_training(report), wait=False)
-        tags = {"run": self._config.run_folder.resolve().name, "policy": self._config.algorithm.name, "worker": f"server-{os.getpid()}"}
-        sink.write(Points.one("train", tags, report.recorded))
-        if (counters := sink_points(sink, tags)) is not None:
+        sink.write(Points.one("train", self._tags, report.recorded))
+        if (counters := sink_points(sink, self._tags)) is not None:
             sink.write(counters)
 
     def _save(self, algorithm: Algorithm, store: CheckpointStore) -> None:

@@ -1,14 +1,15 @@
 """A line from the daemon (Ray's driver) to its serving actors that Ray does not provide.
 
-Three things must reach a serving actor at once, although its only Ray thread may be waiting in `sample()` and the daemon's may be busy
+Four things must reach a serving actor at once, although its only Ray thread may be waiting in `sample()` and the daemon's may be busy
 with an update:
 - that the daemon is draining;
 - that the daemon is gone: an actor whose daemon was killed would hold the port for some seconds more, and the successor could not have it;
-- the newest weights, when the actor was restarted: RLlib brings them after the update only, and until then nobody is served.
+- the newest weights, when the actor was restarted: RLlib brings them after the update only, and until then nobody is served;
+- the question how serving goes, which is the one that is answered.
 
 The link is a unix socket in a folder that only this user can enter. The daemon listens; each actor connects and a thread of it blocks in
-`recv`. A message is one byte for its kind, eight for the length of what follows, and that. The end of the stream means that the daemon's
-process ended, for the kernel closes its sockets however it died.
+`recv`. A message, either way, is one byte for its kind, eight for the length of what follows, and that. The end of the stream means that
+the daemon's process ended, for the kernel closes its sockets however it died.
 """
 
 from __future__ import annotations
@@ -17,10 +18,12 @@ import contextlib
 import logging
 import os
 import pickle
+import select
 import socket
 import struct
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +31,8 @@ logger = logging.getLogger(__name__)
 
 _HEADER = struct.Struct("<cQ")
 _DRAIN = _HEADER.pack(b"d", 0)
+_ASK = b"a"
+_ANSWER = b"c"
 _SEND_TIMEOUT_S = 5.0
 
 
@@ -41,6 +46,9 @@ class DriverLink:
         self._draining = False
         self._state = b""
         self._connections: list[socket.socket] = []
+        self._questions = 0
+        self._unread: dict[socket.socket, bytearray] = {}
+        """What came from each actor and makes no whole message yet; of the thread that asks."""
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._listener.bind(str(path))
         self._listener.listen()
@@ -59,6 +67,54 @@ class DriverLink:
         content = pickle.dumps(state, pickle.HIGHEST_PROTOCOL)
         with self._lock:
             self._state = _HEADER.pack(b"s", len(content)) + content
+
+    def ask(self, timeout_s: float) -> list[Any]:
+        """Ask all actors how serving goes. From one thread.
+
+        Returns:
+            What those say that answer in time, in the order in which they connected.
+        """
+        with self._lock:
+            self._questions += 1
+            question = pickle.dumps(self._questions)
+            asked = [connection for connection in self._connections if _send(connection, _HEADER.pack(_ASK, len(question)) + question)]
+        self._unread = {connection: self._unread.get(connection, bytearray()) for connection in asked}
+        answers: dict[socket.socket, Any] = {}
+        deadline = time.monotonic() + timeout_s
+        while missing := [connection for connection in asked if connection not in answers]:
+            try:
+                readable, _, _ = select.select(missing, [], [], max(0.0, deadline - time.monotonic()))
+            except (OSError, ValueError):  # the link was closed meanwhile
+                return []
+            if not readable:
+                break
+            for connection in readable:
+                if not self._read(connection):
+                    asked.remove(connection)
+                for number, answer in self._answers(connection):
+                    if number == self._questions:  # else it comes too late
+                        answers[connection] = answer
+        return [answers[connection] for connection in asked if connection in answers]
+
+    def _read(self, connection: socket.socket) -> bool:
+        """Receive what an actor sent; False if it is gone."""
+        try:
+            part = connection.recv(2**16)
+        except OSError:
+            return False
+        self._unread[connection] += part
+        return bool(part)
+
+    def _answers(self, connection: socket.socket) -> Iterator[Any]:
+        """Take the whole messages out of what was received."""
+        unread = self._unread[connection]
+        while len(unread) >= _HEADER.size:
+            _, length = _HEADER.unpack_from(unread)
+            end = _HEADER.size + length
+            if len(unread) < end:
+                return
+            yield pickle.loads(bytes(unread[_HEADER.size : end]))
+            del unread[:end]
 
     def close(self) -> None:
         """Cut the link: to the actors this is the daemon's end. A second call does nothing."""
@@ -84,13 +140,21 @@ class DriverLink:
                 _send(connection, self._state + (_DRAIN if self._draining else b""))
 
 
-def _send(connection: socket.socket, message: bytes) -> None:
-    with contextlib.suppress(OSError):  # the actor died: there is nobody to tell
+def _send(connection: socket.socket, message: bytes) -> bool:
+    """Send a message; False if the actor died, for then there is nobody to tell."""
+    try:
         connection.sendall(message)
+    except OSError:
+        return False
+    return True
 
 
 def follow_driver(
-    path: Path, on_drain: Callable[[], None], on_driver_gone: Callable[[], None], on_state: Callable[[dict[str, Any]], None]
+    path: Path,
+    on_drain: Callable[[], None],
+    on_driver_gone: Callable[[], None],
+    on_state: Callable[[dict[str, Any]], None],
+    on_question: Callable[[], Any],
 ) -> Callable[[], None]:
     """Connect an actor to its daemon.
 
@@ -100,6 +164,7 @@ def follow_driver(
         on_drain: Called from the link's own thread when the daemon starts to drain.
         on_driver_gone: Called from the link's own thread when the daemon's process has ended, however it did.
         on_state: Called from the link's own thread with the newest state, if the daemon has offered one.
+        on_question: Called from the link's own thread when the daemon asks how serving goes. What it returns is pickled.
 
     Returns:
         A function that ends the following; idempotent.
@@ -119,6 +184,9 @@ def follow_driver(
             try:
                 if kind == b"d":
                     on_drain()
+                elif kind == _ASK:
+                    answer = pickle.dumps((pickle.loads(content), on_question()))
+                    connection.sendall(_HEADER.pack(_ANSWER, len(answer)) + answer)
                 else:
                     on_state(pickle.loads(content))
             except Exception:  # e.g. the port is still taken; what fails here is no reason to think that the daemon is gone

@@ -224,6 +224,15 @@ class Front:
         unary = UnaryEpisodes(self.core, self._config.episodes.unary_idle_timeout_s)
         return PolicyServicer(self.core, facts, unary, lambda: self.endpoints(), self._stats)
 
+    def counters(self) -> dict[str, Any]:
+        """Return what GetStats answers, without the training, by field; None where that says unset. From any thread."""
+        response = self.call(self._stats)
+        fields = [field for field in response.DESCRIPTOR.fields if field.name != "training"]
+        return {
+            field.name: None if field.has_presence and not response.HasField(field.name) else getattr(response, field.name)
+            for field in fields
+        }
+
     def _stats(self) -> pb.GetStatsResponse:
         core = self.core.snapshot()
         response = pb.GetStatsResponse(

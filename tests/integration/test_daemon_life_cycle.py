@@ -107,9 +107,11 @@ def test_a_server_learns_through_the_death_of_its_actor_and_of_its_daemon(tmp_pa
     assert f"iteration {newest.iteration}   policy version" in (run_folder / "server.log").read_text()
     assert not (run_folder / "ray").exists()
     store = StoreReader(run_folder / "store.sqlite")
-    recorded = store.newest("train", "run", limit=1)
+    recorded, serving = (store.newest(measurement, "run", limit=1)[0] for measurement in ("train", "server"))
     store.close()
-    assert recorded[0]["iteration"] >= newest.iteration
+    assert recorded["iteration"] >= newest.iteration
+    assert serving["actions"] > 0
+    assert serving["steps_completed"] > 0
     assert restart_s < 1.5 * start_s + 3.0, f"the successor serves about as soon as a first daemon ({start_s:.1f} s)"
 
 
@@ -118,8 +120,11 @@ def test_a_server_without_clients_stops_at_once_and_keeps_port_and_folder_to_its
     run_folder, address, page = tmp_path / "run", free_address(), free_address()
     with DaemonProcess(run_folder, address, "--monitoring.page", page) as daemon:
         daemon.wait_ready()
-        with urllib.request.urlopen(f"http://{page}/snapshot", timeout=10.0) as answer:
-            assert json.load(answer)["choices"]["runs"] == []
+        deadline, runs = time.monotonic() + 10.0, []
+        while runs != ["run"]:  # the counters of serving come once a second
+            assert time.monotonic() < deadline, runs
+            with urllib.request.urlopen(f"http://{page}/snapshot", timeout=10.0) as answer:
+                runs = json.load(answer)["choices"]["runs"]
         with DaemonProcess(tmp_path / "other", address) as second:
             assert second.process.wait(30) == 1
             assert f"{address} is in use by another process" in second.text()

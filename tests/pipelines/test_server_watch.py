@@ -99,3 +99,14 @@ def test_the_first_answer_and_every_fourth_are_recorded() -> None:
     assert len(book.points) == 2
     assert book.points[0].field_values("steps_waiting") == [123]
     assert set(book.points[0].tags) == {"run", "policy", "worker"}
+
+
+def test_each_serving_process_has_points_of_its_own() -> None:
+    server, book = Server(), Book()
+    server.second = replace(STATS, boot_id="b", actions=7)
+    watch = ServerWatch(server, Pacer(None, RunState(1, None)), book, TAGS)
+    watch.start()
+    ask(watch)
+    assert watch.stop()
+    assert [points.field_values("boot_id") for points in book.points] == [["boot"], ["b"]]
+    assert book.points[1].field_values("actions") == [7]

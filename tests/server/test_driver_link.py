@@ -7,6 +7,7 @@ import struct
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,8 @@ class Follower:
     def __init__(self, path: Path) -> None:
         self.draining, self.gone = threading.Event(), threading.Event()
         self.states: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
-        self.stop = follow_driver(path, self.draining.set, self.gone.set, self.states.put)
+        self.answer: Callable[[], Any] = lambda: {"actions": 1}
+        self.stop = follow_driver(path, self.draining.set, self.gone.set, self.states.put, lambda: self.answer())
 
 
 def test_draining_reaches_every_follower_also_one_that_comes_later(tmp_path: Path) -> None:
@@ -77,12 +79,42 @@ def test_an_actor_that_fails_to_follow_does_not_take_the_daemon_for_gone(tmp_pat
         tried.set()
         raise OSError("the port is in use")
 
-    stop = follow_driver(link.path, draining.set, gone.set, fail)
+    stop = follow_driver(link.path, draining.set, gone.set, fail, dict)
     assert draining.wait(5), "what comes after the failure is still heard"
     assert tried.is_set()
     assert not gone.is_set()
     stop()
     link.close()
+
+
+def test_all_are_asked_and_who_answers_late_or_not_at_all_is_left_out(tmp_path: Path) -> None:
+    link = DriverLink(tmp_path / "link")
+    followers = [Follower(link.path) for _ in range(3)]
+    may_answer = threading.Event()
+    try:
+        for number, follower in enumerate(followers):
+            follower.answer = lambda number=number: {"actions": number, "text": "x" * 200_000}  # type: ignore[misc]
+
+        def late() -> dict[str, int]:
+            assert may_answer.wait(10)
+            return {"actions": 100}
+
+        link.drain()
+        assert all(follower.draining.wait(5) for follower in followers), "so all connections are accepted"
+        assert sorted(answer["actions"] for answer in link.ask(10.0)) == [0, 1, 2]
+        followers[1].answer = late
+        assert sorted(answer["actions"] for answer in link.ask(0.5)) == [0, 2]
+        followers[1].answer = lambda: {"actions": 1}
+        may_answer.set()
+        assert sorted(answer["actions"] for answer in link.ask(10.0)) == [0, 1, 2], "what comes late is no answer to the next question"
+        followers[0].stop()
+        assert sorted(answer["actions"] for answer in link.ask(10.0)) == [1, 2]
+    finally:
+        may_answer.set()
+        for follower in followers:
+            follower.stop()
+        link.close()
+    assert link.ask(0.1) == []
 
 
 def test_a_daemon_that_dies_in_the_middle_of_a_message_is_gone(tmp_path: Path) -> None:
@@ -91,7 +123,7 @@ def test_a_daemon_that_dies_in_the_middle_of_a_message_is_gone(tmp_path: Path) -
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
         listener.bind(str(tmp_path / "link"))
         listener.listen()
-        stop = follow_driver(tmp_path / "link", lambda: None, gone.set, states.append)
+        stop = follow_driver(tmp_path / "link", lambda: None, gone.set, states.append, dict)
         connection, _ = listener.accept()
         connection.sendall(struct.pack("<cQ", b"s", 1000) + b"cut")
         connection.close()
