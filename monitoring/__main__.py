@@ -14,6 +14,7 @@ from pathlib import Path
 
 from monitoring import export_command
 from monitoring.page.listen import PageListen
+from policyserver.settings import reason_of
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -49,7 +50,7 @@ def _serve(options: argparse.Namespace) -> int:
             ending.callback(page.close)
             page.start(options.store)
         except (OSError, ValueError, sqlite3.Error) as error:
-            sys.stderr.write(f"policy-monitor: {error}\n")
+            sys.stderr.write(f"policy-monitor: {reason_of(error)}\n")
             return 2
         sys.stdout.write(f"page at {page.address}\n")
         sys.stdout.flush()

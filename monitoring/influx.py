@@ -209,7 +209,7 @@ class InfluxSink:
             self._orphan = spool
             try:
                 lines = spool.undelivered_lines()
-                logger.info("adopted %d points of a process that died (%s)", lines, spool.folder.name)
+                logger.info("adopted %d points of a process that ended (%s)", lines, spool.folder.name)
                 with self._changed:
                     self._accepted += lines
                 while self._ship_next(spool):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,6 +13,8 @@ from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
     from influxdb_client import InfluxDBClient
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ class InfluxConfig:
 
     def __post_init__(self) -> None:
         if urlsplit(self.url).scheme not in ("http", "https") or not urlsplit(self.url).hostname:
-            raise ValueError(f"url: expected http://host:port or https://host:port, received {self.location!r}")
+            raise ValueError(f"url: expected http://host:port or https://host:port, received {self.url.rpartition('@')[2]!r}")
         if "@" in urlsplit(self.url).netloc:
             raise ValueError(f"url: expected no user and password in it, received some before {self.location}; set token instead")
         if not self.bucket:
@@ -86,6 +89,9 @@ class InfluxConfig:
         """
         prefix = "INFLUXDB_V2_"
         values = {name.removeprefix(prefix): value for name, value in environment.items() if name.startswith(prefix) and value}
+        if values and "URL" not in values:
+            found = ", ".join(prefix + name for name in sorted(values))
+            logger.warning("InfluxDB is left out: INFLUXDB_V2_URL is not set, though %s is", found)
         return cls._from_values(values, prefix, spool_folder) if "URL" in values else None
 
     @classmethod

@@ -41,7 +41,8 @@ class StoreReader:
 
         Raises:
             FileNotFoundError: there is no such file.
-            sqlite3.Error: it is no store.
+            ValueError: it is no database.
+            sqlite3.Error: it cannot be read.
         """
         self._connection = tables.connect(Path(path), read_only=True)
         for measurement in rollups.MERGED:

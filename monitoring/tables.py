@@ -14,6 +14,8 @@ from monitoring.schema import MEASUREMENTS, FieldType, Measurement
 
 _SQL_TYPES = {FieldType.FLOAT: "REAL", FieldType.INTEGER: "INTEGER", FieldType.BOOLEAN: "INTEGER", FieldType.STRING: "TEXT"}
 
+_MAGIC = b"SQLite format 3\0"
+
 _ROWS_PER_STATEMENT = (512, 64, 8, 1)
 """Rows in one INSERT. Many, because sqlite3 gives up the interpreter's lock once a statement and must wait to get it back; few sizes, so
 that all statements stay prepared."""
@@ -24,13 +26,25 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
 
     Raises:
         FileNotFoundError: `read_only` and there is no such file.
-        sqlite3.Error: the file is no store, or cannot be opened.
+        ValueError: `read_only` and the file is no database.
+        sqlite3.Error: the file cannot be opened.
     """
+    if read_only and path.is_dir():
+        raise FileNotFoundError(
+            f"store: expected the file of an embedded store, {path} is a folder; such a file is store.sqlite in a run's"
+        )
     if read_only and not path.is_file():
         raise FileNotFoundError(f"store: expected the file of an embedded store, found nothing at {path}; a run makes it when it starts")
+    if read_only and path.stat().st_size and not _begins_as_database(path):
+        raise ValueError(f"store: expected the file of an embedded store, {path} is no SQLite database")
     mode = "ro" if read_only else "rwc"
     uri = f"{path.absolute().as_uri()}?mode={mode}"
     return sqlite3.connect(uri, uri=True, timeout=5.0, isolation_level=None, check_same_thread=False)
+
+
+def _begins_as_database(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(_MAGIC)) == _MAGIC
 
 
 def create(connection: sqlite3.Connection) -> None:

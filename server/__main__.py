@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from policyserver.listening import InsecureListenError
-from policyserver.settings import SettingsError, add_arguments, dump_toml, from_arguments, load
+from policyserver.settings import SettingsError, add_arguments, dump_toml, from_arguments, load, reason_of
 
 from .config import ServerConfig
 from .log_setup import log_to
@@ -90,7 +90,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _fail(error: Exception, status: int) -> int:
-    sys.stderr.write(f"policy-server: {error}\n")
+    sys.stderr.write(f"policy-server: {reason_of(error)}\n")
     return status
 
 

@@ -26,7 +26,7 @@ def check_page_address(key: str, address: str) -> None:
     except ValueError:
         target = ""
     if not target or target.startswith("unix:"):
-        raise ValueError(f"{key}: expected HOST:PORT such as 127.0.0.1:9980, received {address!r}")
+        raise ValueError(f"{key}: expected HOST:PORT such as 127.0.0.1:9980, with a port of at most 65535, received {address!r}")
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class PageListen:
             InsecureListenError: TLS or the token is missing beyond the loopback, or certificate, key or token can't be used.
         """
         files = {f"{prefix}{name}": getattr(self, name) for name in ("tls_certificate_file", "tls_key_file", "token_file")}
-        check_protection(key, self.address, files)
+        check_protection(key, self.address, files, "a loopback address")
         if self.tls_certificate_file is not None:
             try:
                 ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(self.tls_certificate_file, self.tls_key_file)

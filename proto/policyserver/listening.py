@@ -16,13 +16,14 @@ class InsecureListenError(ValueError):
     """The configuration would let strangers in."""
 
 
-def check_protection(key: str, address: str, files: Mapping[str, Path | None]) -> None:
+def check_protection(key: str, address: str, files: Mapping[str, Path | None], local: str = "a loopback address or unix:PATH") -> None:
     """Refuse an address beyond this machine without TLS and a token.
 
     Args:
         key: The address's setting, for the error.
         address: Where the server is to listen.
         files: The settings that protect it beyond this machine: certificate chain, its key, and token.
+        local: What needs none of them, for the error.
 
     Raises:
         InsecureListenError: Names the settings that are missing.
@@ -31,8 +32,8 @@ def check_protection(key: str, address: str, files: Mapping[str, Path | None]) -
     missing = [name for name, file in files.items() if file is None]
     if missing and not is_local(parse_address(address)):
         raise InsecureListenError(
-            f"{key}: {address} can be reached from other machines, so {' and '.join(missing)} must be given; without them only a loopback "
-            "address or unix:PATH is allowed"
+            f"{key}: {address} can be reached from other machines, so {' and '.join(missing)} must be given; without them only {local} "
+            "is allowed"
         )
 
 

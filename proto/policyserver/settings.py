@@ -39,7 +39,7 @@ from typing import Any, Literal, TypeVar, Union
 
 from policyserver.settings_declaration import NONE, describe, fields_of, is_dataclass_type, join, kind_of, repeated_dataclass, summary, walk
 
-__all__ = ["SettingsError", "add_arguments", "dump_toml", "from_arguments", "known_keys", "load"]
+__all__ = ["SettingsError", "add_arguments", "dump_toml", "from_arguments", "known_keys", "load", "reason_of"]
 
 T = TypeVar("T")
 
@@ -332,3 +332,8 @@ def _format(value: Any, key: str = "") -> str:
     if _is_table(value):
         return f"{{{', '.join(f'{_format_key(name)} = {_format(item, key)}' for name, item, _ in _rows(value))}}}"
     raise ValueError(f"{key}: expected a value that TOML can hold, received {value!r}")
+
+
+def reason_of(error: BaseException) -> str:
+    """Return an error's text for the command line: an OSError of our own wording comes without its number."""
+    return error.strerror if isinstance(error, OSError) and error.strerror and error.filename is None else str(error)

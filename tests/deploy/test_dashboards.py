@@ -125,7 +125,7 @@ def influx(tmp_path_factory: pytest.TempPathFactory, missing_service: MissingSer
 def recorded(influx: InfluxServer, tmp_path_factory: pytest.TempPathFactory) -> InfluxServer:
     """An InfluxDB with a run in it."""
     sink = InfluxSink(InfluxConfig(url=influx.url, bucket=influx.bucket, spool_folder=tmp_path_factory.mktemp("spool")))
-    record_run(sink, RUN, STEPS)
+    record_run(sink, RUN, 4 * STEPS)  # some seconds, for counters are recorded once a second and their rates need two
     assert sink.flush(60.0)
     sink.close(10.0)
     return influx
@@ -133,7 +133,7 @@ def recorded(influx: InfluxServer, tmp_path_factory: pytest.TempPathFactory) -> 
 
 def filled_in(query: str, chosen: dict[str, str]) -> str:
     """Replace every variable as Grafana does: one that chooses a tag by the chosen value, or by its `allValue`."""
-    query = query.replace("$timeFilter", "time >= now() - 1h").replace("$__interval", "500ms")
+    query = query.replace("$timeFilter", "time >= now() - 1h").replace("$__interval", "200ms")
     for tag in TAGS:
         query = query.replace(f"${tag}", re.escape(chosen[tag]) if tag in chosen else ".*")
     assert "$" not in query.replace("$/", ""), query

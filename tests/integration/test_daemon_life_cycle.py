@@ -120,7 +120,7 @@ def test_a_server_without_clients_stops_at_once_and_keeps_port_and_folder_to_its
     run_folder, address, page = tmp_path / "run", free_address(), free_address()
     with DaemonProcess(run_folder, address, "--monitoring.page", page) as daemon:
         daemon.wait_ready()
-        deadline, runs = time.monotonic() + 10.0, []
+        deadline, runs = time.monotonic() + 10.0, list[str]()
         while runs != ["run"]:  # the counters of serving come once a second
             assert time.monotonic() < deadline, runs
             with urllib.request.urlopen(f"http://{page}/snapshot", timeout=10.0) as answer:

@@ -250,6 +250,10 @@ def test_the_environment_configures_it_and_the_token_shows_nowhere(tmp_path: Pat
     assert InfluxConfig.from_environment(tmp_path, {}) is None
     with pytest.raises(ValueError, match="INFLUXDB_V2_BUCKET"):
         InfluxConfig.from_environment(tmp_path, {"INFLUXDB_V2_URL": "http://127.0.0.1:9"})
+    assert InfluxConfig.from_environment(tmp_path, {"INFLUXDB_V2_TOKEN": "s3cret", "INFLUXDB_V2_BUCKET": "b"}) is None
+    assert "INFLUXDB_V2_URL is not set, though INFLUXDB_V2_BUCKET, INFLUXDB_V2_TOKEN is" in caplog.text
+    with pytest.raises(ValueError, match=r"url: expected http://host:port or https://host:port, received '127.0.0.1:8086'"):
+        InfluxConfig("127.0.0.1:8086", "b", tmp_path)
     environment = {
         "INFLUXDB_V2_URL": "http://127.0.0.1:9",
         "INFLUXDB_V2_ORG": "o",

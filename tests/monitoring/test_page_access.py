@@ -84,5 +84,5 @@ def test_a_certificate_that_is_none_is_refused_before_anything_is_served(protect
 
 @pytest.mark.parametrize("address", ["9980", "unix:/run/page.sock", "127.0.0.1:99999", ""])
 def test_an_address_that_is_none_is_refused(address: str) -> None:
-    with pytest.raises(ValueError, match=r"address: expected HOST:PORT such as 127.0.0.1:9980, received"):
+    with pytest.raises(ValueError, match=r"address: expected HOST:PORT such as 127.0.0.1:9980, with a port of at most 65535, received"):
         PageListen(address)

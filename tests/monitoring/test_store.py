@@ -171,6 +171,11 @@ def test_a_store_of_an_older_schema_gains_the_new_columns(path: Path) -> None:
 def test_a_missing_store_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="embedded store"):
         StoreReader(tmp_path / "nothing.sqlite")
+    with pytest.raises(FileNotFoundError, match=r"is a folder; such a file is store.sqlite in a run's"):
+        StoreReader(tmp_path)
+    (tmp_path / "README.md").write_text("# no database")
+    with pytest.raises(ValueError, match=r"README.md is no SQLite database"):
+        StoreReader(tmp_path / "README.md")
 
 
 def test_series_stay_short_for_a_long_run_and_keep_its_mean(path: Path) -> None:
