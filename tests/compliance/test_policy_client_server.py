@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -58,6 +59,15 @@ def both_addresses(server: Serving) -> tuple[str, str]:
     return first, second
 
 
+def wait_for_steps(address: str, timeout_s: float = 60.0) -> None:
+    """Wait until somebody has played with the actor at an address."""
+    deadline = time.monotonic() + timeout_s
+    with PolicyClient(address) as client:
+        while not client.stats_by_endpoint()[address].steps_completed:
+            assert time.monotonic() < deadline, f"nobody plays with {address}"
+            time.sleep(0.1)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_14_several_agents_of_one_scene_share_the_policy(tmp_path: Path) -> None:
@@ -73,6 +83,8 @@ def test_14_several_agents_of_one_scene_share_the_policy(tmp_path: Path) -> None
         first, second = both_addresses(server)
         family = processes_of(server.process)
         with clients([*command, first, "1000000"], [*command, second, "1000000"]) as others:
+            wait_for_steps(first)
+            wait_for_steps(second)
             done = subprocess.run([*command, second, "10"], stdout=subprocess.PIPE, text=True, check=True)
             check_alive(family | others)
         played = json.loads(done.stdout)
