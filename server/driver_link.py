@@ -42,7 +42,7 @@ class DriverLink:
     def __init__(self, path: Path) -> None:
         """Listen on a unix socket; its folder should be closed to other users."""
         self.path = path
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal may drain in the middle of an `offer` of the same thread
         self._draining = False
         self._state = b""
         self._connections: list[socket.socket] = []

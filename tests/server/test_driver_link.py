@@ -87,6 +87,21 @@ def test_an_actor_that_fails_to_follow_does_not_take_the_daemon_for_gone(tmp_pat
     link.close()
 
 
+@pytest.mark.timeout(20)
+def test_a_signal_in_the_middle_of_an_offer_drains_at_once(tmp_path: Path) -> None:
+    link = DriverLink(tmp_path / "link")
+    follower = Follower(link.path)
+    before = signal.signal(signal.SIGUSR1, lambda *_: link.drain())
+    try:
+        with link._lock:  # as `offer` holds it
+            signal.raise_signal(signal.SIGUSR1)
+        assert follower.draining.wait(5)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+        follower.stop()
+        link.close()
+
+
 def test_all_are_asked_and_who_answers_late_or_not_at_all_is_left_out(tmp_path: Path) -> None:
     link = DriverLink(tmp_path / "link")
     followers = [Follower(link.path) for _ in range(3)]
