@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 import urllib.request
@@ -98,6 +99,13 @@ def test_a_server_learns_through_the_death_of_its_actor_and_of_its_daemon(tmp_pa
             assert newest.entropy == pytest.approx(np.log(3), abs=0.2)
             assert newest.return_mean == pytest.approx(5.0)
 
+            # How serving goes is recorded, too, once a second.
+            boot_id, deadline = client.server_info().boot_id, time.monotonic() + 10.0
+            with contextlib.closing(StoreReader(run_folder / "store.sqlite")) as reader:
+                while not any(point["boot_id"] == boot_id and point["actions"] > 0 for point in reader.newest("server", "run")):
+                    assert time.monotonic() < deadline
+                    time.sleep(0.1)
+
             # SIGTERM ends it in order: a last checkpoint, status 0.
             asked_at = time.monotonic()
             assert daemon.terminate() == 0, daemon.text()
@@ -107,11 +115,9 @@ def test_a_server_learns_through_the_death_of_its_actor_and_of_its_daemon(tmp_pa
     assert f"iteration {newest.iteration}   policy version" in (run_folder / "server.log").read_text()
     assert not (run_folder / "ray").exists()
     store = StoreReader(run_folder / "store.sqlite")
-    recorded, serving = (store.newest(measurement, "run", limit=1)[0] for measurement in ("train", "server"))
+    (recorded,) = store.newest("train", "run", limit=1)
     store.close()
     assert recorded["iteration"] >= newest.iteration
-    assert serving["actions"] > 0
-    assert serving["steps_completed"] > 0
     assert restart_s < 1.5 * start_s + 3.0, f"the successor serves about as soon as a first daemon ({start_s:.1f} s)"
 
 
