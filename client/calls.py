@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from client.rows import Rows
 from client.transport_messages import Reply
@@ -14,22 +14,32 @@ __all__ = ["Call", "Part"]
 class Call:
     """What one thread waits for: the answers to its parts. Guarded by the client's lock."""
 
-    __slots__ = ("is_waiting", "parts", "unanswered", "waiter")
+    __slots__ = ("has_turn", "is_waiting", "parts", "unanswered", "waiter")
 
     def __init__(self, waiter: threading.Lock) -> None:
-        self.parts: list[Part] = []
+        self.parts: Sequence[Part] = ()
         self.unanswered = 0
         """Parts that may still be answered."""
         self.waiter = waiter
-        """Held by the thread that waits; released once, when each part is answered or will not be."""
+        """Held by the thread that waits; released once, by the turnstile, when each part is answered or will not be."""
         self.is_waiting = True
+        """There is something to wait for, and somebody who does."""
+        self.has_turn = False
+        """The waiter was released, and the thread has not woken the next one yet."""
 
     def add(self, pieces: Iterable[Rows]) -> list[Part]:
         """Wait for the answers to these, too; each fits into a message."""
         parts = [Part(rows, self) for rows in pieces]
-        self.parts += parts
+        self.parts = [*self.parts, *parts]
         self.unanswered += len(parts)
         return parts
+
+    def add_one(self, rows: Rows) -> Part:
+        """Wait for the answer to this alone; it fits into a message."""
+        part = Part(rows, self)
+        self.parts = (part,)
+        self.unanswered = 1
+        return part
 
 
 class Part:
@@ -46,10 +56,11 @@ class Part:
         self.epoch = 0
         """Of the server that answered."""
 
-    def settle(self) -> None:
-        """Take note that it is answered, or will not be: after the last one the waiting thread goes on, if there still is one."""
+    def settle(self) -> bool:
+        """Take note that it is answered, or will not be. Returns whether it was the last that somebody waits for."""
         call = self.call
         call.unanswered -= 1
         if call.unanswered == 0 and call.is_waiting:
             call.is_waiting = False
-            call.waiter.release()
+            return True
+        return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -51,11 +52,11 @@ class SpaceCodec:
         """
         return self._bytes(flatten_batch(self.space, values, self._name, rows, self.leaves))
 
-    def decode(self, columns: list[Array]) -> Any:
-        """Decode the first row of each leaf's column as one value that owns its memory."""
+    def decode(self, columns: Sequence[Array], row: int = 0) -> Any:
+        """Decode one row of each leaf's column as one value that owns its memory."""
         if self._is_discrete:
-            return columns[0][0]
-        return unflatten(self.space, [np.array(column[0]) for column in columns])
+            return columns[0][row]
+        return unflatten(self.space, [np.array(column[row]) for column in columns])
 
     def decode_batch(self, columns: list[Array]) -> Any:
         """Decode each leaf's column as a batch that owns its memory."""

@@ -89,19 +89,72 @@ class Exchange:
                 it is an error of that one's rows.
         """
         deadline = time.monotonic() + timeout_s
-        pause_s = self._config.overload_backoff_initial_s
-        lock, router = self._router.shared.lock, self._router
-        waiting: list[Rows] = []
+        router = self._router
+        with router.shared.lock:
+            router.check()
+            rows, errors = self._ledger.freeze(ids, kinds, observations, actions, router.place)
+            waiting = router.divide(rows)
+            call = self._send(waiting)
+        return self._finish(call, waiting, Outcome(agreement.action, len(ids), errors), deadline, timeout_s)
+
+    def step_one(
+        self, agreement: Agreement, episode_id: str, kind: int, observation: tuple[bytes, ...], action: tuple[bytes, ...], timeout_s: float
+    ) -> tuple[list[Array], int]:
+        """Do the next step of one episode: `step` for the usual case, a single row that is applied at once.
+
+        Returns:
+            Columns of actions, one per leaf, and which of their rows is this one's.
+
+        Raises:
+            PolicyServerError: as `step`, or the error of the row.
+        """
+        deadline = time.monotonic() + timeout_s
+        ledger, router = self._ledger, self._router
+        lock = router.shared.lock
+        with lock:
+            router.check()
+            rows = ledger.freeze_one(episode_id, kind, observation, action, router.place)
+            call = Call(self._waiter())
+            part = call.add_one(rows)
+            rows.transport.send_one(part)
         try:
+            router.wait(call, deadline)
             with lock:
-                router.check()
-                rows, errors = self._ledger.freeze(ids, kinds, observations, actions, router.place)
-                outcome = Outcome(agreement.action, len(ids), errors)
-                waiting = router.divide(rows)
-                call = self._send(waiting)
+                router.pass_on(call)
+                reply = part.reply
+                if reply is not None and reply.codes[part.first] == 0:
+                    ledger.commit(rows, (reply.handles[part.first],), lost=part.epoch != rows.transport.epoch)
+                    return reply.actions, part.first
+        except BaseException:
+            self._abandon(call, [rows])
+            raise
+        outcome = self._finish(call, [rows], Outcome(agreement.action, 1, {}), deadline, timeout_s, is_awake=True)
+        if outcome.errors:
+            raise outcome.errors[0]
+        return outcome.columns, 0
+
+    def _finish(
+        self, call: Call, waiting: list[Rows], outcome: Outcome, deadline: float, timeout_s: float, *, is_awake: bool = False
+    ) -> Outcome:
+        """Wait for the answers and settle them; send again what the server refused for the moment or never got.
+
+        Args:
+            call: what was sent.
+            waiting: its rows.
+            outcome: takes the answers.
+            deadline: end of the time, on the clock of time.monotonic, seconds.
+            timeout_s: that time, for the errors, seconds.
+            is_awake: the thread has waited already.
+        """
+        router, lock = self._router, self._router.shared.lock
+        pause_s = self._config.overload_backoff_initial_s
+        try:
             while waiting:
-                router.wait(call, deadline)
+                if not is_awake:
+                    router.wait(call, deadline)
+                is_awake = False
                 with lock:
+                    router.pass_on(call)
                     waiting, refusals = self._settle(call, outcome)
                 if refusals:
                     router.pause(min(pause_s, deadline - time.monotonic()))
@@ -113,9 +166,14 @@ class Exchange:
             return outcome
         finally:
             if waiting:
-                with lock:
-                    for rows in waiting:
-                        self._ledger.abandon(rows)
+                self._abandon(call, waiting)
+
+    def _abandon(self, call: Call, waiting: Sequence[Rows]) -> None:
+        """Give up what an exception broke off, an interrupt above all."""
+        with self._router.shared.lock:
+            self._router.pass_on(call)
+            for rows in waiting:
+                self._ledger.abandon(rows)
 
     def _send(self, waiting: Sequence[Rows]) -> Call:
         call = Call(self._waiter())
@@ -142,7 +200,7 @@ class Exchange:
                 continue
             rows, lost = part.rows, part.epoch != part.rows.transport.epoch
             end = part.first + len(rows)
-            handles = part.reply.handles[part.first : end].tolist()
+            handles = part.reply.handles[part.first : end]
             codes = part.reply.codes[part.first : end]
             if not any(codes):
                 self._ledger.commit(rows, handles, lost=lost)

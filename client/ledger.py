@@ -39,6 +39,11 @@ _OVERRIDE = int(StepFlag.OVERRIDE)
 _END = int(StepFlag.END)
 _KIND = _GIVEN | _END  # the bits that tell one call from another
 
+# Columns of a single row that are the same each time, so that a step makes fewer objects:
+_FIRST = (0,)
+_NO_INFO = ("",)
+_FLAGS = tuple(bytes((flags,)) for flags in range(256))
+
 
 class _Fate(Enum):
     """Why an episode is not open: the error, its reason, its text after the id (RLlib's words where RLlib has any)."""
@@ -131,6 +136,29 @@ class Ledger:
                 errors[index] = error
         return errors
 
+    def freeze_one(
+        self, episode_id: str, kind: int, observation: tuple[bytes, ...], action: tuple[bytes, ...], place: Callable[[], Transport]
+    ) -> Rows:
+        """Make the next row of an episode, or take again the one that is still unanswered. See `freeze`.
+
+        Raises:
+            PolicyServerError: the row cannot go out.
+        """
+        episode = self.open.get(episode_id)
+        if episode is None or episode.busy or episode.frozen is not None:
+            rows, errors = self.freeze([episode_id], [kind], observation, action, place)
+            if errors:
+                raise errors[0]
+            return rows
+        if episode.sequence == 0:
+            kind |= _begin(episode, place)
+        infos = (episode.info,) if episode.info else _NO_INFO
+        rows = Rows(_FIRST, (episode,), (episode.sequence,), _FLAGS[kind], (episode.reward,), infos, observation, action)
+        episode.reward, episode.info = 0.0, ""
+        episode.busy = True
+        episode.frozen = rows, 0
+        return rows
+
     def freeze(
         self,
         ids: Sequence[str],
@@ -170,10 +198,7 @@ class Ledger:
                 reward, info = episode.reward, episode.info
                 episode.reward, episode.info = 0.0, ""
             if episode.sequence == 0:
-                kind |= _START if episode.training_enabled else _START | _UNTRAINED
-                if episode.transport is None:
-                    episode.transport = place()
-                    episode.transport.episodes_open += 1
+                kind |= _begin(episode, place)
             indices.append(index)
             episodes.append(episode)
             flags.append(kind)
@@ -263,6 +288,14 @@ class Ledger:
             self.episodes_lost += fate is _Fate.LOST
             if len(self._closed) > self._closed_remembered:
                 self._closed.popitem(last=False)
+
+
+def _begin(episode: Episode, place: Callable[[], Transport]) -> int:
+    """Give an episode its runner, if it has none. Returns the flags of its first row."""
+    if episode.transport is None:
+        episode.transport = place()
+        episode.transport.episodes_open += 1
+    return _START if episode.training_enabled else _START | _UNTRAINED
 
 
 def _check_id(episode_id: object) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from client.arguments import count, finite, plain
 from client.config import ClientConfig
 from client.errors import BatchError
-from client.exchange import Exchange, Outcome
+from client.exchange import Exchange
 from client.ledger import Ledger
 from client.reports import ClientCounters, ServerInfo, ServerStats, total_of
 from client.router import Router
@@ -139,8 +139,9 @@ class PolicyClient:
             ClientClosedError: the client was closed.
         """
         agreement = self._agreement()
-        outcome = self._step(agreement, [episode_id], [_WANTED], agreement.observation.encode(observation), (), timeout_s)
-        return agreement.action.decode(outcome.columns)
+        observations = agreement.observation.encode(observation)
+        columns, row = self._exchange.step_one(agreement, episode_id, _WANTED, observations, (), self._timeout(timeout_s))
+        return agreement.action.decode(columns, row)
 
     def get_actions(self, episode_ids: Sequence[str], observations: Any, *, timeout_s: float | None = None) -> Any:
         """Ask for the actions of n different episodes at once.
@@ -179,7 +180,7 @@ class PolicyClient:
         """
         agreement = self._agreement()
         observations, actions = agreement.observation.encode(observation), agreement.action.encode(action)
-        self._step(agreement, [episode_id], [_GIVEN], observations, actions, timeout_s)
+        self._exchange.step_one(agreement, episode_id, _GIVEN, observations, actions, self._timeout(timeout_s))
 
     def log_actions(self, episode_ids: Sequence[str], observations: Any, actions: Any, *, timeout_s: float | None = None) -> None:
         """Report the actions of n different episodes at once. Batches and errors as in `get_actions`; see `log_action`."""
@@ -237,7 +238,8 @@ class PolicyClient:
         """
         agreement = self._agreement()
         kind = _TRUNCATED if truncated else _TERMINATED
-        self._step(agreement, [episode_id], [kind], agreement.observation.encode(observation), (), timeout_s)
+        observations = agreement.observation.encode(observation)
+        self._exchange.step_one(agreement, episode_id, kind, observations, (), self._timeout(timeout_s))
 
     def end_episodes(
         self,
@@ -322,21 +324,6 @@ class PolicyClient:
 
     def _agreement(self) -> Agreement:
         return self._router.agreement or self._router.connect(self._config.connect_timeout_s)
-
-    def _step(
-        self,
-        agreement: Agreement,
-        ids: Sequence[str],
-        kinds: Sequence[int],
-        observations: tuple[bytes, ...],
-        actions: tuple[bytes, ...],
-        timeout_s: float | None,
-    ) -> Outcome:
-        """Do one step of one episode."""
-        outcome = self._exchange.step(agreement, ids, kinds, observations, actions, self._timeout(timeout_s))
-        if outcome.errors:
-            raise outcome.errors[0]
-        return outcome
 
     def _step_batch(
         self,

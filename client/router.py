@@ -146,6 +146,12 @@ class Router:
             if not woken:
                 self._withdraw(call)
 
+    def pass_on(self, call: Call) -> None:
+        """Let the next who was answered go on; after the last, what they ask goes out. By a thread that runs again, under the lock."""
+        if self.shared.turnstile.pass_on(call):
+            for transport in self._transports:
+                transport.hurry()
+
     def pause(self, seconds: float) -> None:
         """Sleep, unless the client is closed meanwhile."""
         with self.shared.lock:
@@ -248,8 +254,10 @@ class Router:
                 call.is_waiting = False
                 for transport in self._transports:
                     transport.withdraw(call)
-            else:  # it was released in the last moment
+            elif call.has_turn:  # it was released in the last moment
                 call.waiter.acquire(blocking=False)
+            else:
+                self.shared.turnstile.leave(call)
 
     def _make(self, target: str, spaces: tuple[gym.Space[Any] | None, gym.Space[Any] | None]) -> Transport:
         return Transport(target, self._config, spaces, self.shared, self)

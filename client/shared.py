@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 
+from client.turnstile import Turnstile
+
 __all__ = ["Shared"]
 
 
@@ -15,6 +17,8 @@ class Shared:
         """Guards this, the ledger, the router and all transports: so one call may have rows on several."""
         self.changed = threading.Condition(self.lock)
         """Told to all who wait for a connection or pause: one was opened, refused or closed."""
+        self.turnstile = Turnstile()
+        """Those who were answered, in the order in which they go on."""
         self.weights_seq_no = 0
         """Policy version of the newest answer."""
         self.messages_sent = 0

@@ -1,9 +1,10 @@
 """One stream to one serving runner, shared by all threads of a client.
 
 Three threads meet here. A *caller* queues its rows and sleeps on a lock of its own. The *sender* (gRPC's, which runs `_requests`) takes
-all that is queued into one message as soon as fewer than `messages_in_flight` are unanswered: a lone caller waits for nobody, a crowd
-travels together. The *reader* (ours, `_run`) wakes the callers of each reply; when the stream breaks it connects again and queues what
-was unanswered, unchanged and first.
+all that is queued into one message as soon as fewer than `messages_in_flight` are unanswered, and the callers who are about to go on have
+asked, too, or are fewer than those who have: a lone caller waits for nobody, a crowd travels in two halves, one at the server while the
+other is here. The *reader* (ours, `_run`) lets the callers of each reply go on, through the client's turnstile; when the stream breaks it
+connects again and queues what was unanswered, unchanged and first.
 
 The client's lock (`client/shared.py`) guards everything here: the queue, the calls, the link, the episodes. It is held for microseconds
 and never across a wait, the making of a message, or I/O.
@@ -18,7 +19,7 @@ import threading
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import grpc
 import gymnasium as gym
@@ -29,7 +30,9 @@ from client.reports import ServerInfo, ServerStats
 from client.rows import Rows
 from client.shared import Shared
 from client.transport_channel import authorization, check_security, open_channel
+from client.transport_link import Link, Owner, Stub
 from client.transport_messages import Agreement, agree, handshake, step_batch, to_info, to_reply, to_stats
+from client.turnstile import TURN_S
 from policyserver.errors import (
     ActionTimeoutError,
     AuthenticationError,
@@ -47,46 +50,6 @@ __all__ = ["Transport"]
 
 _log = logging.getLogger(__name__)
 _JOIN_TIMEOUT_S = 5.0
-
-
-class _Link:
-    """One stream, from its handshake to its end."""
-
-    __slots__ = ("call", "in_flight", "is_open", "is_over")
-
-    def __init__(self) -> None:
-        self.call: Any = None
-        self.is_open = False
-        """The handshake is done and rows may go out."""
-        self.is_over = False
-        """Nothing more is to be sent."""
-        self.in_flight: dict[int, list[Part]] = {}
-        """The unanswered messages, by id, oldest first."""
-
-
-class _Stub(Protocol):
-    """The generated stub, whose own types say nothing."""
-
-    Step: Callable[..., Any]
-    GetServerInfo: Callable[..., pb.GetServerInfoResponse]
-    GetStats: Callable[..., pb.GetStatsResponse]
-
-
-class Owner(Protocol):
-    """What a transport tells of, and asks: the client's router."""
-
-    def admit(self, transport: Transport, agreement: Agreement) -> None:
-        """Look at a handshake before rows may go out. Not under the lock.
-
-        Raises:
-            HandshakeError: they may not.
-        """
-
-    def on_reboot(self, transport: Transport) -> None:
-        """Another serving process has taken the place of the one before. Under the lock."""
-
-    def on_absence(self, transport: Transport) -> None:
-        """An attempt to connect failed. Under the lock."""
 
 
 class Transport:
@@ -135,12 +98,14 @@ class Transport:
         self._metadata = authorization(config)
         self._client_id = uuid.uuid4().hex
         self._channel = open_channel(target, config)
-        self._stub = cast(_Stub, pb_grpc.PolicyServiceStub(self._channel))
+        self._stub = cast(Stub, pb_grpc.PolicyServiceStub(self._channel))
         self._sendable = threading.Condition(shared.lock)
         """Told to the sender: something may be sent, or the link is over."""
         self._queue: deque[Part] = deque()
-        self._link = _Link()
+        self._link = Link()
         self._messages_taken = 0
+        self._looks_again = False
+        """The sender wakes by itself before long."""
         self._is_closed = False
         self._reader: threading.Thread | None = None
 
@@ -172,7 +137,16 @@ class Transport:
         """Queue rows whose answers a call waits for, in pieces that fit into a message. Under the lock."""
         agreement = cast(Agreement, self.agreement)
         self._queue.extend(call.add(rows.split(agreement.max_rows, agreement.max_bytes, agreement.row_bytes)))
-        if self._may_send(self._link):
+        self.hurry()
+
+    def send_one(self, part: Part) -> None:
+        """Queue a part that is a single row, which fits into any message. Under the lock."""
+        self._queue.append(part)
+        self.hurry()
+
+    def hurry(self) -> None:
+        """Wake the sender if there is something for it to do. Under the lock."""
+        if self._queue and self._may_send(self._link) and not (self._looks_again and self._crowd_is_coming(self._link)):
             self._sendable.notify()
 
     def forsake(self) -> None:
@@ -236,7 +210,7 @@ class Transport:
         """Keep a stream open until the client is closed: the reader's thread."""
         pause = self._config.reconnect_backoff_initial_s
         while True:
-            link = _Link()
+            link = Link()
             with self._lock:
                 if self._is_closed:
                     return
@@ -258,7 +232,7 @@ class Transport:
                 self._changed.wait_for(lambda: self._is_closed, pause * random.uniform(0.8, 1.0))
             pause = min(2 * pause, self._config.reconnect_backoff_max_s)
 
-    def _converse(self, link: _Link) -> PolicyServerError:
+    def _converse(self, link: Link) -> PolicyServerError:
         """Shake hands and read replies for as long as the stream lasts. Returns why it ended."""
         responses = self._stub.Step(self._requests(link), metadata=self._metadata)
         with self._lock:
@@ -287,21 +261,38 @@ class Transport:
             responses.cancel()
         return ServerUnavailableError("the server ended the stream")
 
-    def _requests(self, link: _Link) -> Iterator[pb.StepRequest]:
+    def _requests(self, link: Link) -> Iterator[pb.StepRequest]:
         """Make the messages of a stream: the sender's thread."""
         yield handshake(self._client_id, *self._spaces)
         while True:
             with self._lock:
-                self._sendable.wait_for(lambda: link.is_over or self._may_send(link))
+                self._wait_for_something_to_send(link)
                 if link.is_over:
                     return
                 message_id, rows, agreement = self._take(link)
             yield step_batch(message_id, rows, agreement)
 
-    def _may_send(self, link: _Link) -> bool:
+    def _wait_for_something_to_send(self, link: Link) -> None:
+        """Sleep until there is a message's worth. A crowd is waited for, but nobody waits long for one that does not come."""
+        is_late = False
+        while not link.is_over:
+            if self._may_send(link) and (is_late or not self._crowd_is_coming(link)):
+                return
+            self._looks_again = self._shared.turnstile.is_busy
+            try:
+                is_late = not self._sendable.wait(TURN_S if self._looks_again else None) and bool(self._queue)
+            finally:
+                self._looks_again = False
+
+    def _may_send(self, link: Link) -> bool:
         return bool(self._queue) and link.is_open and len(link.in_flight) < self._config.messages_in_flight
 
-    def _take(self, link: _Link) -> tuple[int, list[Rows], Agreement]:
+    def _crowd_is_coming(self, link: Link) -> bool:
+        """Tell whether callers go on just now who are more than those who have asked: worth waiting for, with what is at the server."""
+        turnstile = self._shared.turnstile
+        return turnstile.is_busy and len(self._queue) < len(turnstile) + sum(map(len, link.in_flight.values()))
+
+    def _take(self, link: Link) -> tuple[int, list[Rows], Agreement]:
         """Take from the queue what fits into one message."""
         agreement = cast(Agreement, self.agreement)
         parts: list[Part] = []
@@ -318,7 +309,7 @@ class Transport:
         link.in_flight[self._messages_taken] = parts
         return self._messages_taken, [part.rows for part in parts], agreement
 
-    def _open(self, link: _Link, agreement: Agreement) -> None:
+    def _open(self, link: Link, agreement: Agreement) -> None:
         """Let rows go out; if another process serves now, what waits for the old one has to be looked at first."""
         with self._lock:
             if self._is_closed:
@@ -337,7 +328,7 @@ class Transport:
             self._changed.notify_all()
         _log.info("%s: connected to boot %s, policy version %d", self.target, agreement.info.boot_id, agreement.info.weights_seq_no)
 
-    def _receive(self, link: _Link, response: pb.StepResponse) -> None:
+    def _receive(self, link: Link, response: pb.StepResponse) -> None:
         """Hand the answers of one message to those who wait for them."""
         message = response.batch
         with self._lock:
@@ -356,11 +347,10 @@ class Transport:
             for part in parts:
                 part.reply, part.first, part.epoch = reply, first, self.epoch
                 first += len(part.rows)
-                part.settle()
-            if self._queue:
-                self._sendable.notify()
+                self._settle(part)
+            self.hurry()
 
-    def _hang_up(self, link: _Link, trouble: PolicyServerError) -> None:
+    def _hang_up(self, link: Link, trouble: PolicyServerError) -> None:
         """Put what is unanswered and still awaited back to the front of the queue. Under the lock."""
         unanswered = [part for parts in link.in_flight.values() for part in parts if part.call.is_waiting]
         self._queue.extendleft(reversed(unanswered))
@@ -379,7 +369,11 @@ class Transport:
         parts = [*self._queue, *(part for parts in self._link.in_flight.values() for part in parts)]
         self._queue.clear()
         for part in parts:
-            part.settle()
+            self._settle(part)
+
+    def _settle(self, part: Part) -> None:
+        if part.settle():
+            self._shared.turnstile.admit(part.call)
 
     def _ask(self, method: Callable[..., Any], request: Any) -> Any:
         """Make a unary call."""

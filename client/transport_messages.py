@@ -49,8 +49,8 @@ class Agreement:
 class Reply:
     """The answers to the rows of one message, as columns."""
 
-    handles: Array
-    """uint64[n]: the episodes' handles."""
+    handles: list[int]
+    """One per row: the episodes' handles."""
     codes: bytes
     """One per row; 0 where the row was applied."""
     actions: list[Array]
@@ -145,7 +145,7 @@ def to_reply(message: pb.StepReply, rows: int, action_leaves: Sequence[Leaf]) ->
     if shapes != expected:
         raise WireError(f"actions: expected {expected}, received {shapes}", field="actions")
     return Reply(
-        handles=column(message.handles, _UINT64),
+        handles=column(message.handles, _UINT64).tolist(),
         codes=message.codes,
         actions=actions,
         errors={error.row: from_row_error(error) for error in message.errors},

@@ -89,7 +89,8 @@ class HandOffConfig:
     """How completed steps reach the learner, and what happens to those it can't absorb."""
 
     segment_steps: int = 64
-    """Longest run of consecutive steps of one episode that is handed over, or dropped, as a whole."""
+    """Longest run of consecutive steps of one episode that is handed over, or dropped, as a whole. A recurrent net's is cut down to a
+    multiple of `max_seq_len`, but to one at least."""
     max_segment_age_s: float = 60.0
     """Age at which a segment is handed over at its episode's next step, full or not, if the learner has nothing else to do."""
     capacity_steps: int | None = None

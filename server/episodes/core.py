@@ -67,9 +67,8 @@ class EpisodeCore:
         self._hand_off_config = hand_off
         action = leaves(action_space, "action")[0]
         self._table = EpisodeTable(episodes.max_open, episodes.finished_remembered, policy.initial_state, (action.shape, action.dtype))
-        # A page has room for what it hands over and what it carries on, however young it is when its time has come.
-        segment_steps = max(hand_off.segment_steps, policy.layout.carried + 1)
-        capacity_steps = hand_off.capacity_steps or max(2 * fragment_steps, _LEAST_CAPACITY_STEPS, 2 * segment_steps)
+        segment_steps = _segment_steps(hand_off.segment_steps, policy.layout)
+        capacity_steps = max(hand_off.capacity_steps or max(2 * fragment_steps, _LEAST_CAPACITY_STEPS, 2 * segment_steps), segment_steps)
         # Segments are dropped whole, so a full hand-off may lack almost one of its capacity.
         self._most_wanted_steps = capacity_steps - segment_steps - policy.layout.carried + 1
         self._trajectories = Trajectories(
@@ -292,6 +291,16 @@ class EpisodeCore:
             self._pending, self._parked = self._parked + self._pending, []
             self._schedule_flush()
         done(blocks)
+
+
+def _segment_steps(wanted: int, layout: StepLayout) -> int:
+    """Return how long a segment is at most.
+
+    A page has room for what it hands over and what it carries on, however young it is when its time has come. A recurrent net's segments
+    end where a sequence does, so that the states that are kept fit together when they are joined, and no sequence is padded for it.
+    """
+    steps = max(wanted, layout.carried + 1)
+    return steps if layout.initial_state is None else max(steps // layout.state_every, 1) * layout.state_every
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,9 +37,6 @@ class Trajectories:
         self._layout = layout
         self._state_every = layout.state_every
         self._whole_episodes = whole_episodes
-        if layout.initial_state is not None:
-            # So that the states that are kept fit together when the segments of an episode are joined.
-            segment_steps = max(segment_steps // layout.state_every, 1) * layout.state_every
         self._carried = layout.carried
         self._full_steps = segment_steps + layout.carried
         self._lookback = layout.lookback

@@ -25,7 +25,7 @@ from client import (
     ServerOverloadedError,
     ServerUnavailableError,
 )
-from client.transport import _Link
+from client.transport_link import Link
 from policyserver.errors import EpisodeFinishedError as ServedFinishedError
 from policyserver.v1 import policy_service_pb2 as pb
 from tests.client.conftest import FAST
@@ -268,7 +268,7 @@ def test_an_answer_that_is_on_its_way_when_the_client_closes_is_no_malformed_mes
     class Replies(list[pb.StepResponse]):
         def cancel(self) -> None: ...
 
-    link = _Link()
+    link = Link()
     link.is_over = True
     monkeypatch.setattr(
         client._router._given, "_stub", SimpleNamespace(Step=lambda *_, **__: Replies([pb.StepResponse(batch=pb.StepReply())]))

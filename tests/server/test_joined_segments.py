@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 import pytest
 
 from policyserver.flags import StepFlag
 from server.config import HandOffConfig
-from server.episodes.segments import episodes_of
+from server.episodes.segments import SegmentBlock, episodes_of
 from tests.server.core_harness import CoreHarness, Row, module_of_learner, observation, policy_of, start
 from tests.server.episode_player import by_episode, play
 
@@ -60,6 +61,27 @@ def test_episodes_that_had_the_same_slot_stay_apart(make_harness: Make) -> None:
     (block,) = harness.blocks()
     assert len(set(block.slots.tolist())) == 1
     assert [len(episode) for episode in episodes_of([block])] == [4, 3, 2, 3]
+
+
+@pytest.mark.parametrize("overflow", ["drop_oldest", "block"])
+def test_a_recurrent_nets_segment_has_room_however_little_may_wait(make_harness: Make, overflow: Literal["drop_oldest", "block"]) -> None:
+    hand_off = HandOffConfig(segment_steps=2, capacity_steps=2, overflow=overflow)
+    harness = make_harness(policy_of(module_of_learner("lstm_shared")), hand_off=hand_off)
+    handle = harness.one(start("a", observation(0, 0))).handle
+    step(harness, handle, range(1, MAX_SEQ_LEN + 1))
+    (segment,) = harness.segments()
+    assert len(segment) == MAX_SEQ_LEN
+    assert harness.core.snapshot().steps_dropped == 0
+
+
+def test_a_sample_that_wants_more_than_may_wait_is_answered_when_a_recurrent_nets_segment_is_there(make_harness: Make) -> None:
+    harness = make_harness(policy_of(module_of_learner("lstm_shared")), hand_off=HandOffConfig(segment_steps=2, capacity_steps=7))
+    got: list[SegmentBlock] = []
+    harness.loop.call_soon(harness.core.sample, 1_000_000, 3600.0, got.extend)
+    handle = harness.one(start("a", observation(0, 0))).handle
+    step(harness, handle, range(1, MAX_SEQ_LEN + 1))
+    harness.settle()
+    assert [block.steps for block in got] == [MAX_SEQ_LEN]
 
 
 @pytest.mark.parametrize("model", ["mlp", "lstm_shared"])
