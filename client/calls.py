@@ -14,7 +14,7 @@ __all__ = ["Call", "Part"]
 class Call:
     """What one thread waits for: the answers to its parts. Guarded by the client's lock."""
 
-    __slots__ = ("has_turn", "is_waiting", "parts", "unanswered", "waiter")
+    __slots__ = ("is_waiting", "parts", "unanswered", "waiter")
 
     def __init__(self, waiter: threading.Lock) -> None:
         self.parts: Sequence[Part] = ()
@@ -24,8 +24,6 @@ class Call:
         """Held by the thread that waits; released once, by the turnstile, when each part is answered or will not be."""
         self.is_waiting = True
         """There is something to wait for, and somebody who does."""
-        self.has_turn = False
-        """The waiter was released, and the thread has not woken the next one yet."""
 
     def add(self, pieces: Iterable[Rows]) -> list[Part]:
         """Wait for the answers to these, too; each fits into a message."""

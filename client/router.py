@@ -254,10 +254,8 @@ class Router:
                 call.is_waiting = False
                 for transport in self._transports:
                     transport.withdraw(call)
-            elif call.has_turn:  # it was released in the last moment
+            elif self.shared.turnstile.leave(call):  # it was released in the last moment
                 call.waiter.acquire(blocking=False)
-            else:
-                self.shared.turnstile.leave(call)
 
     def _make(self, target: str, spaces: tuple[gym.Space[Any] | None, gym.Space[Any] | None]) -> Transport:
         return Transport(target, self._config, spaces, self.shared, self)

@@ -3,7 +3,7 @@
 Python runs one thread at a time. Callers that are woken all at once only queue for its lock: each is woken twice, once for its answer and
 once for the lock, on whichever core has nothing to do, and looks every few milliseconds whether it may go on. So a caller is woken by the
 one before it, as soon as that one runs; what it does then, however long, holds nobody up. Where the lock or a core is long in coming, all
-that are in line go on at once, as they would without this.
+that are in line are woken at once, as they would be without this.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from client.calls import Call
 
 __all__ = ["TURN_S", "Turnstile"]
 
-TURN_S = 0.001
-"""Time that a woken caller usually needs at most until it runs, seconds: several times what a busy core takes."""
+TURN_S = 0.003
+"""Time after which the others wait no longer for a woken caller that does not run yet, seconds: many times what it usually takes, and less
+than Python's switch interval, for which a thread that computes keeps it waiting."""
 
 
 class Turnstile:
@@ -24,8 +25,10 @@ class Turnstile:
 
     def __init__(self) -> None:
         self._line: deque[Call] = deque()
-        self._given_s: float | None = None
-        """When the newest turn was given; None while nobody has one."""
+        self._woken: set[Call] = set()
+        """Those who have the turn: one, as a rule."""
+        self._moved_s = 0.0
+        """When somebody last got the turn or passed it on."""
 
     def __len__(self) -> int:
         """Return how many are in line."""
@@ -34,12 +37,13 @@ class Turnstile:
     @property
     def is_busy(self) -> bool:
         """Tell whether a caller was woken that does not run yet."""
-        return self._given_s is not None
+        return bool(self._woken)
 
     def admit(self, call: Call) -> None:
         """Let an answered caller go on: after those before it, unless they are long in going."""
-        if self._given_s is None or time.monotonic() - self._given_s > TURN_S:
-            self._give(call)
+        now_s = time.monotonic()
+        if not self._woken or now_s - self._moved_s > TURN_S:
+            self._wake(call, now_s)
         else:
             self._line.append(call)
 
@@ -49,23 +53,26 @@ class Turnstile:
         Returns:
             Whether this was the last of the line.
         """
-        if not call.has_turn:
+        if call not in self._woken:
             return False
-        if self._given_s is not None and time.monotonic() - self._given_s > TURN_S:
-            while len(self._line) > 1:
-                self._give(self._line.popleft())
-        if self._line:
-            self._give(self._line.popleft())
-        else:
-            self._given_s = None
-        call.has_turn = False  # last: a turn that is given twice does no harm, but one that is lost would hold up everybody
-        return self._given_s is None
+        now_s = time.monotonic()
+        if now_s - self._moved_s > TURN_S:
+            while self._line:
+                self._wake(self._line.popleft(), now_s)
+        elif self._line and len(self._woken) == 1:
+            self._wake(self._line.popleft(), now_s)
+        self._moved_s = now_s
+        self._woken.remove(call)  # last: should an interrupt come before it, then a turn is given twice, which does no harm
+        return not self._woken
 
-    def leave(self, call: Call) -> None:
-        """Forget an answered caller that no longer waits for its turn."""
+    def leave(self, call: Call) -> bool:
+        """Forget an answered caller that no longer waits. Returns whether it was woken meanwhile."""
+        if call in self._woken:
+            return True
         self._line.remove(call)
+        return False
 
-    def _give(self, call: Call) -> None:
-        call.has_turn = True
-        self._given_s = time.monotonic()
+    def _wake(self, call: Call, now_s: float) -> None:
+        self._woken.add(call)
+        self._moved_s = now_s
         call.waiter.release()
