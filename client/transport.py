@@ -273,16 +273,11 @@ class Transport:
             yield step_batch(message_id, rows, agreement)
 
     def _wait_for_something_to_send(self, link: Link) -> None:
-        """Sleep until there is a message's worth. A crowd is waited for, but nobody waits long for one that does not come."""
-        is_late = False
-        while not link.is_over:
-            if self._may_send(link) and (is_late or not self._crowd_is_coming(link)):
-                return
-            self._looks_again = self._shared.turnstile.is_busy
-            try:
-                is_late = not self._sendable.wait(TURN_S if self._looks_again else None) and bool(self._queue)
-            finally:
-                self._looks_again = False
+        """Sleep until there is a message's worth. A crowd is waited for while it moves."""
+        while not link.is_over and not (self._may_send(link) and not self._crowd_is_coming(link)):
+            self._looks_again = self._shared.turnstile.is_moving
+            self._sendable.wait(TURN_S if self._looks_again else None)
+            self._looks_again = False
 
     def _may_send(self, link: Link) -> bool:
         return bool(self._queue) and link.is_open and len(link.in_flight) < self._config.messages_in_flight
@@ -290,7 +285,7 @@ class Transport:
     def _crowd_is_coming(self, link: Link) -> bool:
         """Tell whether callers go on just now who are more than those who have asked: worth waiting for, with what is at the server."""
         turnstile = self._shared.turnstile
-        return turnstile.is_busy and len(self._queue) < len(turnstile) + sum(map(len, link.in_flight.values()))
+        return turnstile.is_moving and len(self._queue) < len(turnstile) + sum(map(len, link.in_flight.values()))
 
     def _take(self, link: Link) -> tuple[int, list[Rows], Agreement]:
         """Take from the queue what fits into one message."""

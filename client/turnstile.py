@@ -35,14 +35,14 @@ class Turnstile:
         return len(self._line)
 
     @property
-    def is_busy(self) -> bool:
-        """Tell whether a caller was woken that does not run yet."""
-        return bool(self._woken)
+    def is_moving(self) -> bool:
+        """Tell whether a caller was woken that does not run yet, but will at once."""
+        return bool(self._woken) and not self._is_late(time.monotonic())
 
     def admit(self, call: Call) -> None:
         """Let an answered caller go on: after those before it, unless they are long in going."""
         now_s = time.monotonic()
-        if not self._woken or now_s - self._moved_s > TURN_S:
+        if not self._woken or self._is_late(now_s):
             self._wake(call, now_s)
         else:
             self._line.append(call)
@@ -56,7 +56,7 @@ class Turnstile:
         if call not in self._woken:
             return False
         now_s = time.monotonic()
-        if now_s - self._moved_s > TURN_S:
+        if self._is_late(now_s):
             while self._line:
                 self._wake(self._line.popleft(), now_s)
         elif self._line and len(self._woken) == 1:
@@ -71,6 +71,9 @@ class Turnstile:
             return True
         self._line.remove(call)
         return False
+
+    def _is_late(self, now_s: float) -> bool:
+        return now_s - self._moved_s > TURN_S
 
     def _wake(self, call: Call, now_s: float) -> None:
         self._woken.add(call)
