@@ -114,16 +114,17 @@ class Exchange:
         with lock:
             router.check()
             rows = ledger.freeze_one(episode_id, kind, observation, action, router.place)
+            transport = rows.transport
             call = Call(self._waiter())
             part = call.add_one(rows)
-            rows.transport.send_one(part)
+            transport.send_one(part)
         try:
-            router.wait(call, deadline)
+            router.wait(call, timeout_s)
             with lock:
                 router.pass_on(call)
                 reply = part.reply
                 if reply is not None and reply.codes[part.first] == 0:
-                    ledger.commit(rows, (reply.handles[part.first],), lost=part.epoch != rows.transport.epoch)
+                    ledger.commit_one(rows, reply.handles[part.first], lost=part.epoch != transport.epoch)
                     return reply.actions, part.first
         except BaseException:
             self._abandon(call, [rows])
@@ -151,7 +152,7 @@ class Exchange:
         try:
             while waiting:
                 if not is_awake:
-                    router.wait(call, deadline)
+                    router.wait(call, deadline - time.monotonic())
                 is_awake = False
                 with lock:
                     router.pass_on(call)
@@ -171,6 +172,7 @@ class Exchange:
     def _abandon(self, call: Call, waiting: Sequence[Rows]) -> None:
         """Give up what an exception broke off, an interrupt above all."""
         with self._router.shared.lock:
+            self._router.withdraw(call)
             self._router.pass_on(call)
             for rows in waiting:
                 self._ledger.abandon(rows)

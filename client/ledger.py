@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import TYPE_CHECKING, cast
 
-from client.rows import MAX_EPISODE_ID_BYTES, Episode, Rows, select
+from client.rows import MAX_EPISODE_ID_BYTES, NO_INFO, Episode, Rows, select
 from policyserver.errors import (
     EpisodeDuplicateError,
     EpisodeError,
@@ -41,7 +41,6 @@ _KIND = _GIVEN | _END  # the bits that tell one call from another
 
 # Columns of a single row that are the same each time, so that a step makes fewer objects:
 _FIRST = (0,)
-_NO_INFO = ("",)
 _FLAGS = tuple(bytes((flags,)) for flags in range(256))
 
 
@@ -152,7 +151,7 @@ class Ledger:
             return rows
         if episode.sequence == 0:
             kind |= _begin(episode, place)
-        infos = (episode.info,) if episode.info else _NO_INFO
+        infos = (episode.info,) if episode.info else NO_INFO
         rows = Rows(_FIRST, (episode,), (episode.sequence,), _FLAGS[kind], (episode.reward,), infos, observation, action)
         episode.reward, episode.info = 0.0, ""
         episode.busy = True
@@ -224,6 +223,16 @@ class Ledger:
                 self._close(episode, _Fate.FINISHED)
             elif lost:
                 self._close(episode, _Fate.LOST)
+
+    def commit_one(self, rows: Rows, handle: int, *, lost: bool) -> None:
+        """Take note that the server applied the only one of the rows; see `commit`."""
+        episode = rows.episodes[0]
+        episode.handle = handle
+        episode.sequence += 1
+        episode.frozen = None
+        episode.busy = False
+        if lost or rows.flags[0] & _END:
+            self._close(episode, _Fate.FINISHED if rows.flags[0] & _END else _Fate.LOST)
 
     def refuse(self, rows: Rows, row: int, error: PolicyServerError) -> None:
         """Take note that the server refused a row, which changed nothing there: its reward goes back to be sent with another."""

@@ -15,7 +15,6 @@ from __future__ import annotations
 import copy
 import logging
 import threading
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -130,27 +129,34 @@ class Router:
             found.setdefault(episode.transport, []).append(row)
         return [rows] if len(found) == 1 else [rows.select(picked) for picked in found.values()]
 
-    def wait(self, call: Call, deadline: float) -> None:
+    def wait(self, call: Call, timeout_s: float) -> None:
         """Sleep until all parts are answered, or something happened that the caller must look at, or the time is over.
 
         Afterwards the calling thread holds the waiter again, and parts without an answer are not sent any more.
 
         Args:
-            call: what was sent.
-            deadline: end of the time, on the clock of time.monotonic, seconds.
+            call: what was sent. If this is interrupted, it is to be withdrawn.
+            timeout_s: longest time, seconds.
         """
-        woken = False
-        try:
-            woken = call.waiter.acquire(timeout=min(max(0.0, deadline - time.monotonic()), threading.TIMEOUT_MAX))
-        finally:
-            if not woken:
-                self._withdraw(call)
+        if not call.waiter.acquire(timeout=min(max(0.0, timeout_s), threading.TIMEOUT_MAX)):
+            with self.shared.lock:
+                self.withdraw(call)
 
     def pass_on(self, call: Call) -> None:
         """Let the next who was answered go on; after the last, what they ask goes out. By a thread that runs again, under the lock."""
         if self.shared.turnstile.pass_on(call):
             for transport in self._transports:
                 transport.hurry()
+
+    def withdraw(self, call: Call) -> None:
+        """Make a call that nobody waits for any more harmless. By the thread that did, under the lock."""
+        if call.is_waiting:
+            call.is_waiting = False
+            for transport in self._transports:
+                transport.withdraw(call)
+        else:
+            self.shared.turnstile.leave(call)
+            call.waiter.acquire(blocking=False)  # it may have been released in the last moment
 
     def pause(self, seconds: float) -> None:
         """Sleep, unless the client is closed meanwhile."""
@@ -246,16 +252,6 @@ class Router:
     def _refusal(self) -> PolicyServerError | None:
         """Return why the given address refused this client, if all refuse it."""
         return self._given.refusal if all(transport.refusal for transport in self._transports) else None
-
-    def _withdraw(self, call: Call) -> None:
-        """Make a call that nobody waits for any more harmless."""
-        with self.shared.lock:
-            if call.is_waiting:
-                call.is_waiting = False
-                for transport in self._transports:
-                    transport.withdraw(call)
-            elif self.shared.turnstile.leave(call):  # it was released in the last moment
-                call.waiter.acquire(blocking=False)
 
     def _make(self, target: str, spaces: tuple[gym.Space[Any] | None, gym.Space[Any] | None]) -> Transport:
         return Transport(target, self._config, spaces, self.shared, self)

@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from client.transport import Transport
 
-__all__ = ["MAX_EPISODE_ID_BYTES", "ROW_OVERHEAD_BYTES", "Episode", "Rows"]
+__all__ = ["MAX_EPISODE_ID_BYTES", "NO_INFO", "ROW_OVERHEAD_BYTES", "Episode", "Rows"]
 
 MAX_EPISODE_ID_BYTES = 256
+
+NO_INFO = ("",)
+"""The infos of a single row that has none."""
 
 ROW_OVERHEAD_BYTES = (8 + 4 + 1 + 8) + MAX_EPISODE_ID_BYTES + 2 * 16
 """Most that a row takes beside its observation, action and info, bytes: fixed columns, id, and what protobuf adds to id and info."""
@@ -85,7 +88,8 @@ class Rows:
 
     def size_bytes(self, row_bytes: int) -> int:
         """Bound from above what the rows add to a message, of which each takes at most `row_bytes` beside its info."""
-        return len(self.episodes) * row_bytes + sum(map(len, self.infos))
+        size = len(self.episodes) * row_bytes
+        return size if self.infos is NO_INFO else size + sum(map(len, self.infos))
 
     def split(self, max_rows: int, max_bytes: int, row_bytes: int) -> Iterator[Rows]:
         """Cut into pieces that fit into a message each."""

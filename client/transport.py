@@ -146,7 +146,8 @@ class Transport:
 
     def hurry(self) -> None:
         """Wake the sender if there is something for it to do. Under the lock."""
-        if self._queue and self._may_send(self._link) and not (self._looks_again and self._crowd_is_coming(self._link)):
+        link = self._link
+        if self._may_send(link) and not (self._looks_again and self._shared.turnstile.is_busy and self._is_half_a_crowd_at_most(link)):
             self._sendable.notify()
 
     def forsake(self) -> None:
@@ -274,18 +275,18 @@ class Transport:
 
     def _wait_for_something_to_send(self, link: Link) -> None:
         """Sleep until there is a message's worth. A crowd is waited for while it moves."""
-        while not link.is_over and not (self._may_send(link) and not self._crowd_is_coming(link)):
-            self._looks_again = self._shared.turnstile.is_moving
+        turnstile = self._shared.turnstile
+        while not link.is_over and (not self._may_send(link) or (turnstile.is_moving and self._is_half_a_crowd_at_most(link))):
+            self._looks_again = turnstile.is_moving
             self._sendable.wait(TURN_S if self._looks_again else None)
             self._looks_again = False
 
     def _may_send(self, link: Link) -> bool:
         return bool(self._queue) and link.is_open and len(link.in_flight) < self._config.messages_in_flight
 
-    def _crowd_is_coming(self, link: Link) -> bool:
-        """Tell whether callers go on just now who are more than those who have asked: worth waiting for, with what is at the server."""
-        turnstile = self._shared.turnstile
-        return turnstile.is_moving and len(self._queue) < len(turnstile) + sum(map(len, link.in_flight.values()))
+    def _is_half_a_crowd_at_most(self, link: Link) -> bool:
+        """Tell whether fewer have asked than are at the server or about to go on."""
+        return len(self._queue) < len(self._shared.turnstile) + sum(map(len, link.in_flight.values()))
 
     def _take(self, link: Link) -> tuple[int, list[Rows], Agreement]:
         """Take from the queue what fits into one message."""
@@ -294,11 +295,11 @@ class Transport:
         rows = size = 0
         while self._queue:
             part = self._queue[0]
-            rows, size = rows + len(part.rows), size + part.rows.size_bytes(agreement.row_bytes)
+            rows, size = rows + len(part.rows.episodes), size + part.rows.size_bytes(agreement.row_bytes)
             if parts and (rows > agreement.max_rows or size > agreement.max_bytes):
                 break
             parts.append(self._queue.popleft())
-            self._shared.rows_sent += len(part.rows)
+            self._shared.rows_sent += len(part.rows.episodes)
         self._messages_taken += 1
         self._shared.messages_sent += 1
         link.in_flight[self._messages_taken] = parts
@@ -330,7 +331,7 @@ class Transport:
             parts = link.in_flight.get(message.message_id)
         if parts is None:
             raise WireError(f"message_id: expected one that is unanswered, received {message.message_id}", field="message_id")
-        rows = sum(len(part.rows) for part in parts)
+        rows = sum([len(part.rows.episodes) for part in parts])
         reply = to_reply(message, rows, cast(Agreement, self.agreement).action.leaves)
         with self._lock:
             if link.is_over:  # those who waited know already that the client was closed
@@ -341,7 +342,7 @@ class Transport:
             first = 0
             for part in parts:
                 part.reply, part.first, part.epoch = reply, first, self.epoch
-                first += len(part.rows)
+                first += len(part.rows.episodes)
                 self._settle(part)
             self.hurry()
 

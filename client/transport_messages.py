@@ -12,7 +12,7 @@ import numpy as np
 
 from client.codec import SpaceCodec
 from client.reports import ServerInfo, ServerStats, TrainingIteration
-from client.rows import ROW_OVERHEAD_BYTES, Rows
+from client.rows import NO_INFO, ROW_OVERHEAD_BYTES, Rows
 from policyserver.errors import HandshakeError, PolicyServerError, WireError, from_row_error
 from policyserver.flags import PROTOCOL_VERSION, StepFlag
 from policyserver.spaces import Array, Leaf, describe, from_proto, same, to_proto
@@ -111,9 +111,10 @@ def agree(
 
 def step_batch(message_id: int, parts: Sequence[Rows], agreement: Agreement) -> pb.StepRequest:
     """Put rows together into one message, in order."""
-    rows = sum(map(len, parts))
-    flags = bytes(chain.from_iterable(part.flags for part in parts))
+    flags = bytes(chain.from_iterable([part.flags for part in parts]))
+    rows = len(flags)
     given = [part.actions for part in parts if part.actions]
+    begins = any([flag & _START for flag in flags])  # noqa: C419 - a list is twice as fast as a generator
     return pb.StepRequest(
         batch=pb.StepBatch(
             message_id=message_id,
@@ -123,7 +124,7 @@ def step_batch(message_id: int, parts: Sequence[Rows], agreement: Agreement) -> 
             rewards=np.array([reward for part in parts for reward in part.rewards], "<f8").tobytes(),
             observations=_tensors(agreement.observation.leaves, [part.observations for part in parts], rows),
             actions=_tensors(agreement.action.leaves, given, sum(len(part) for part in parts if part.actions)) if given else (),
-            episode_ids=[episode.id for part in parts for episode, flag in zip(part.episodes, part.flags, strict=True) if flag & _START],
+            episode_ids=_ids_of_begun(parts) if begins else (),
             infos=_infos(parts),
         )
     )
@@ -188,11 +189,15 @@ def _tensors(leaves: Sequence[Leaf], parts: Sequence[tuple[bytes, ...]], rows: i
     ]
 
 
+def _ids_of_begun(parts: Sequence[Rows]) -> list[str]:
+    return [episode.id for part in parts for episode, flag in zip(part.episodes, part.flags, strict=True) if flag & _START]
+
+
 def _infos(parts: Sequence[Rows]) -> list[pb.RowInfo]:
     found: list[pb.RowInfo] = []
     first = 0
     for part in parts:
-        if any(part.infos):
+        if part.infos is not NO_INFO and any(part.infos):
             found.extend(pb.RowInfo(row=first + row, json=info) for row, info in enumerate(part.infos) if info)
-        first += len(part)
+        first += len(part.episodes)
     return found

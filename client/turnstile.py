@@ -35,8 +35,13 @@ class Turnstile:
         return len(self._line)
 
     @property
+    def is_busy(self) -> bool:
+        """Tell whether a caller was woken that does not run yet."""
+        return bool(self._woken)
+
+    @property
     def is_moving(self) -> bool:
-        """Tell whether a caller was woken that does not run yet, but will at once."""
+        """Tell whether that caller will run at once."""
         return bool(self._woken) and not self._is_late(time.monotonic())
 
     def admit(self, call: Call) -> None:
@@ -65,12 +70,10 @@ class Turnstile:
         self._woken.remove(call)  # last: should an interrupt come before it, then a turn is given twice, which does no harm
         return not self._woken
 
-    def leave(self, call: Call) -> bool:
-        """Forget an answered caller that no longer waits. Returns whether it was woken meanwhile."""
-        if call in self._woken:
-            return True
-        self._line.remove(call)
-        return False
+    def leave(self, call: Call) -> None:
+        """Forget an answered caller that no longer waits, unless it was woken: then it has a turn to pass on."""
+        if call in self._line:
+            self._line.remove(call)
 
     def _is_late(self, now_s: float) -> bool:
         return now_s - self._moved_s > TURN_S
