@@ -231,6 +231,7 @@ class Router:
             transports = self._transports
             for transport in transports:
                 transport.cut()
+            self.shared.turnstile.open()
         for transport in transports:
             transport.close()
 

@@ -47,10 +47,12 @@ class Turnstile:
     def admit(self, call: Call) -> None:
         """Let an answered caller go on: after those before it, unless they are long in going."""
         now_s = time.monotonic()
-        if not self._woken or self._is_late(now_s):
-            self._wake(call, now_s)
-        else:
+        if self._woken and self._is_late(now_s):
+            self.open()
+        if self._woken:
             self._line.append(call)
+        else:
+            self._wake(call, now_s)
 
     def pass_on(self, call: Call) -> bool:
         """Give a caller's turn, if it has one, to the next. Called by its thread once that runs, or will not.
@@ -62,13 +64,18 @@ class Turnstile:
             return False
         now_s = time.monotonic()
         if self._is_late(now_s):
-            while self._line:
-                self._wake(self._line.popleft(), now_s)
+            self.open()
         elif self._line and len(self._woken) == 1:
             self._wake(self._line.popleft(), now_s)
         self._moved_s = now_s
-        self._woken.remove(call)  # last: should an interrupt come before it, then a turn is given twice, which does no harm
+        self._woken.discard(call)  # last: should an interrupt come before it, then a turn is given twice, which does no harm
         return not self._woken
+
+    def open(self) -> None:
+        """Wake all that are in line, and wait no longer for those who had the turn."""
+        self._woken.clear()
+        while self._line:
+            self._wake(self._line.popleft(), time.monotonic())
 
     def leave(self, call: Call) -> None:
         """Forget an answered caller that no longer waits, unless it was woken: then it has a turn to pass on."""
