@@ -35,7 +35,9 @@ class FusedAdam(TorchLearner):
         if not gradients:
             return
         as_rllib = any(getattr(self.config, name) for name in _NEED_RLLIBS_STEP)
-        if as_rllib or not torch.isfinite(torch.nn.utils.get_total_norm(gradients)):
+        if as_rllib or not _is_finite(gradients):
+            if not _is_finite([gradient.nan_to_num() for gradient in gradients]):  # as RLlib mends them
+                self._step_as_rllib()
             super().apply_gradients(gradients_dict)
             return
         for parameter, gradient in gradients_dict.items():  # RLlib's learner for torch has the parameters themselves as keys
@@ -43,6 +45,21 @@ class FusedAdam(TorchLearner):
         for module_id in self.module.keys():  # noqa: SIM118 - it is no dict
             for _, optimizer in self.get_optimizers_for_module(module_id):
                 optimizer.step()
+
+    def _step_as_rllib(self) -> None:
+        """Leave the fused form for good.
+
+        Of an infinite gradient RLlib makes the largest number there is. The moment of its square is infinite, and stops that weight; but
+        the fused form makes NaN of it on a GPU.
+        """
+        for module_id in self.module.keys():  # noqa: SIM118 - it is no dict
+            for _, optimizer in self.get_optimizers_for_module(module_id):
+                for group in optimizer.param_groups:
+                    group["fused"] = None
+
+
+def _is_finite(gradients: list[torch.Tensor]) -> bool:
+    return bool(torch.isfinite(torch.nn.utils.get_total_norm(gradients)))
 
 
 class FusedPPOLearner(FusedAdam, PPOTorchLearner):

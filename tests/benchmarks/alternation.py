@@ -6,13 +6,14 @@ What comes of it for each case: the medians of its windows, and the ratio of eac
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from functools import partial
 from typing import Any
 
 from tests.benchmarks import echo
 from tests.benchmarks.case import LATENCIES, THROUGHPUT, Case, Figures, Window
-from tests.benchmarks.peers.table import PEERS, PeerMissingError
+from tests.benchmarks.peers.table import PEERS, MissingError
 from tests.benchmarks.servers import Servers
 
 FLOOR_WINDOW_S = 3.0
@@ -59,17 +60,23 @@ def measure_group(cases: Sequence[Case], servers: Servers, seconds: float | None
         The result of each case, without the description of the machine.
     """
     missing: dict[str, str] = {}
+    windows: dict[str, Window] = {}
+
+    def prepare(name: str, context: Callable[[], AbstractContextManager[Window]]) -> None:
+        try:
+            windows[name] = stack.enter_context(context())
+        except MissingError as error:
+            missing[name] = str(error)
+
     with ExitStack() as stack:
-        windows = {case.name: stack.enter_context(case.contender(servers)) for case in cases}
-        lengths = {case.name: seconds or case.window_s for case in cases}
         for case in cases:
+            prepare(case.name, partial(case.contender, servers))
+        lengths = {case.name: seconds or case.window_s for case in cases}
+        for case in (case for case in cases if case.name in windows):
             if case.floor and str(case.floor) not in windows:
                 windows[str(case.floor)] = stack.enter_context(echo.running(case.floor))
             if case.peer and case.peer not in windows:
-                try:
-                    windows[case.peer] = stack.enter_context(PEERS[case.peer].running())
-                except PeerMissingError as error:
-                    missing[case.peer] = str(error)
+                prepare(case.peer, PEERS[case.peer].running)
         lengths = dict.fromkeys(windows, seconds or cases[0].window_s) | lengths
         lengths |= {str(case.floor): min(lengths[case.name], FLOOR_WINDOW_S) for case in cases if case.floor}
         found = alternate(windows, rounds or cases[0].rounds, lengths)
@@ -77,9 +84,12 @@ def measure_group(cases: Sequence[Case], servers: Servers, seconds: float | None
 
 
 def result_of(case: Case, found: Mapping[str, Sequence[Figures]], seconds: float, missing: Mapping[str, str]) -> Figures:
-    """Return one case's figures, held against its floor, its peer and the case beside it, and judged by its bars."""
+    """Return one case's figures, held against its floor, its peer and the case beside it, and judged by its bars; or why there are none."""
+    result: Figures = {"case": case.name, "says": case.says, "window_s": seconds}
+    if case.name in missing:
+        return result | {"missing": missing[case.name], "bars": {str(bar): None for bar in case.bars}}
     ours = found[case.name]
-    result: Figures = {"case": case.name, "says": case.says, "window_s": seconds, "rounds": len(ours), **typical(ours)}
+    result |= {"rounds": len(ours), **typical(ours)}
     pairs: dict[str, list[float]] = {}
     factor = 1.0
     if case.floor:

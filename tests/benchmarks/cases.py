@@ -8,7 +8,7 @@ from typing import Any
 
 from tests.benchmarks.case import Bar, Beside, Case, Floor
 from tests.benchmarks.contenders import STARTS, demo_closed_loop, hand_off, learner, loaded, startup
-from tests.benchmarks.peers.table import LEARNER_DEFAULTS, OLD_SERVER, RUNNER_LSTM, RUNNER_MLP
+from tests.benchmarks.peers.table import GPU, LEARNER_DEFAULTS, LEARNER_DEFAULTS_GPU, OLD_SERVER, RUNNER_LSTM, RUNNER_MLP
 
 MLP = """
 [algorithm]
@@ -147,6 +147,22 @@ CASES = (
         "RLlib's defaults but for the demo's update (6 epochs of minibatches of 512)",
         learner("demo_update"),
         beside=Beside("learner_lstm", "the_demo"),
+        window_s=5,
+    ),
+    Case(
+        "learner_lstm_gpu",
+        "`learner_lstm` on a GPU",
+        learner("demo", GPU),
+        (Bar("ratio_to_peer", at_least=2),),
+        peer=LEARNER_DEFAULTS_GPU,
+        beside=Beside("learner_lstm", "the_cpu"),
+        window_s=5,
+    ),
+    Case(
+        "learner_lstm_gpu_whole_batch",
+        "`learner_lstm` on a GPU, each epoch in one minibatch of 4,000 steps",
+        learner("demo_whole_batch", GPU),
+        beside=Beside("learner_lstm", "the_cpu"),
         window_s=5,
     ),
     Case(

@@ -81,9 +81,9 @@ def hand_off(model_config: dict[str, Any], net: str) -> Contender:
     return contender
 
 
-def learner(name: str) -> Contender:
-    """Measure the updates of one of the learners of `tests.benchmarks.learner`."""
-    return lambda servers: table.learner(name)
+def learner(name: str, device: str = table.CPU) -> Contender:
+    """Measure the updates of one of the learners of `tests.benchmarks.learner`, on the CPU or on a GPU."""
+    return lambda servers: table.learner(name, device)
 
 
 @contextmanager

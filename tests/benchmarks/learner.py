@@ -1,10 +1,11 @@
 """How many steps a second a learner consumes: updates of RLlib's learner on steps of the demo's problem, with nothing else in the process.
 
 The steps are those that this server hands over, recorded once with the learner's own net; each update gets them as they come out of the
-hand-off and begins with the same weights, so that all updates are alike. One thread computes. What is timed is RLlib's `Learner.update`,
-its connectors included.
+hand-off and begins with the same weights, so that all updates are alike. One thread computes, or a GPU and the thread that feeds it. What
+is timed is RLlib's `Learner.update`, its connectors included, until the device has done all of it.
 
-    python -m tests.benchmarks.learner demo     # then a line of seconds for each window
+    python -m tests.benchmarks.learner demo         # then a line of seconds for each window
+    python -m tests.benchmarks.learner demo gpu     # the same on the first GPU
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ import statistics
 import sys
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +30,9 @@ from pipelines.demo_setup import DEMO_SERVER, RLLIB_SERVER
 from policyserver.settings import load
 from server.algorithm import algorithm_config
 from server.config import ServerConfig
+from server.ray_start import RayProcess
 from tests.benchmarks.case import Figures
+from tests.benchmarks.peers.table import CPU, GPU
 from tests.benchmarks.recorded_steps import recorded_steps, spaces_of
 
 
@@ -41,6 +46,8 @@ class Learner:
     """The net in words."""
     of_the_demo: tuple[str, ...] = ()
     """Tables of `[algorithm]` that come from the demo's settings instead."""
+    minibatch_steps: int | None = None
+    """Steps of a minibatch instead of the settings'."""
 
 
 _OURS, _RLLIBS = "LSTM 64 behind 64-64", "LSTM 256 behind 256-256"
@@ -49,13 +56,18 @@ LEARNERS = {
     "rllib_defaults": Learner(RLLIB_SERVER, _RLLIBS),
     "demo_net": Learner(RLLIB_SERVER, _OURS, ("rl_module",)),
     "demo_update": Learner(RLLIB_SERVER, _RLLIBS, ("training",)),
+    "demo_whole_batch": Learner(DEMO_SERVER, _OURS, minibatch_steps=4_000),
 }
 
 
-def configuration(learner: Learner) -> tuple[ServerConfig, AlgorithmConfig]:
-    """Return a learner's settings, as the server's configuration and RLlib's."""
+def configuration(learner: Learner, device: str = CPU) -> tuple[ServerConfig, AlgorithmConfig]:
+    """Return a learner's settings, as the server's configuration and RLlib's; on a GPU they are those that put it there for a user."""
     config, demo = load(ServerConfig, learner.server), load(ServerConfig, DEMO_SERVER)
     taken = {name: getattr(demo.algorithm, name) for name in learner.of_the_demo}
+    if learner.minibatch_steps is not None:
+        taken["training"] = {**config.algorithm.training, "minibatch_size": learner.minibatch_steps}
+    if device == GPU:
+        taken["learners"] = {**config.algorithm.learners, "num_gpus_per_learner": 1}
     config = replace(config, algorithm=replace(config.algorithm, **taken))
     return config, algorithm_config(config)
 
@@ -63,15 +75,18 @@ def configuration(learner: Learner) -> tuple[ServerConfig, AlgorithmConfig]:
 class Updates:
     """A learner and its steps."""
 
-    def __init__(self, learner: Learner, batch_steps: int | None = None) -> None:
+    def __init__(self, learner: Learner, batch_steps: int | None = None, device: str = CPU) -> None:
         """Build the learner and record its steps.
 
         Args:
             learner: What is measured.
             batch_steps: Steps of an update instead of the settings' train batch.
+            device: Where it computes: "cpu" or "gpu". For a GPU RLlib wants a Ray that runs.
         """
-        config, self._algorithm = configuration(learner)
+        config, self._algorithm = configuration(learner, device)
         self.learner = self._algorithm.build_learner(spaces=spaces_of(config))
+        self._on_gpu = self.learner.device.type == "cuda"
+        assert self._on_gpu == (device == GPU), f"expected the learner on the {device}, RLlib put it on {self.learner.device}"
         module = self._algorithm.get_rl_module_spec(spaces=spaces_of(config), inference_only=True).build()
         module.set_state(self.learner.module["default_policy"].get_state(inference_only=True))
         steps = recorded_steps(config, self._algorithm, module, batch_steps or self._algorithm.train_batch_size_per_learner)
@@ -82,6 +97,7 @@ class Updates:
         """Do one update from the beginning; return its steps, its seconds and those of the processor."""
         self.learner.set_state(pickle.loads(self.begins_with))
         episodes = pickle.loads(self.steps)
+        self._wait_for_device()
         began_s, began_cpu_s = time.perf_counter(), time.process_time()
         self.learner.update(
             episodes=episodes,
@@ -89,7 +105,13 @@ class Updates:
             minibatch_size=self._algorithm.minibatch_size,
             shuffle_batch_per_epoch=self._algorithm.shuffle_batch_per_epoch,
         )
+        self._wait_for_device()
         return sum(map(len, episodes)), time.perf_counter() - began_s, time.process_time() - began_cpu_s
+
+    def _wait_for_device(self) -> None:
+        """Return when the GPU has done what it was given, which it does in its own time."""
+        if self._on_gpu:
+            torch.cuda.synchronize()
 
     def window(self, seconds: float) -> Figures:
         """Do updates for some time, at least one."""
@@ -109,17 +131,32 @@ class Updates:
         }
 
 
-def main(name: str) -> None:
+@contextmanager
+def _device(name: str) -> Iterator[str]:
+    """Make a device ready and return what it is called."""
+    if name == CPU:
+        yield "CPU, one thread"
+        return
+    ray_process = RayProcess()  # RLlib asks Ray which GPUs are its own, and would start one of all processes by itself
+    try:
+        ray_process.start(num_cpus=1)
+        yield torch.cuda.get_device_name()
+    finally:
+        ray_process.stop()
+
+
+def main(name: str, device: str = CPU) -> None:
     """Do updates for as many seconds as each line of standard input says."""
     warnings.filterwarnings("ignore")
     logging.disable(logging.WARNING)
     torch.set_num_threads(1)  # as in this server; with more they wait for each other whenever anything else runs
     learner = LEARNERS[name]
-    updates = Updates(learner)
-    updates.update(num_epochs=1)  # the first of a process is slower
-    _say({"ready": True})
-    for line in sys.stdin:
-        _say({**updates.window(float(line)), "net": learner.net, "learner": "busy"})
+    with _device(device) as called:
+        updates = Updates(learner, device=device)
+        updates.update(num_epochs=1)  # the first of a process is slower
+        _say({"ready": True})
+        for line in sys.stdin:
+            _say({**updates.window(float(line)), "net": learner.net, "device": called, "learner": "busy"})
 
 
 def _say(found: dict[str, Any]) -> None:
@@ -128,4 +165,4 @@ def _say(found: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ FINDINGS = Path(__file__).with_name("findings.md")  # written by hand
 HEAD = """# Benchmarks
 
 Written by `make bench` on {dates}; every figure of every window is in `build/bench/CASE.json`.
-Machine: {machines}.
+Machine: {machine}; where it was another one, the line below the table says so.
 
 Server, learner and load generator share the machine; the server is started by command and the load of each window runs in a process of its
 own. A case, its peer, its floor and the cases that are held against it take turns in one run, so that the machine's drift favours none of
@@ -57,9 +58,15 @@ def write(folder: Path, docs: Path | None = None) -> None:
 
 def markdown(found: Sequence[Mapping[str, Any]], made: Iterable[plots.Plot], profiles: Sequence[Mapping[str, Any]]) -> str:
     """Return the page."""
-    dates, machines = ("; ".join(dict.fromkeys(str(result[key]) for result in found)) for key in ("date", "machine"))
+    dates = "; ".join(dict.fromkeys(str(result["date"]) for result in found))
+    machine = Counter(str(result["machine"]) for result in found).most_common(1)[0][0]
     floors = {result["floor"]: result["floor_steps_per_s"] for result in found if "floor" in result}
-    lines = [HEAD.format(dates=dates, machines=machines) + table(found) + "\n", *map(details, found), NOTES.rstrip("\n"), ""]
+    lines = [
+        HEAD.format(dates=dates, machine=machine) + table(found) + "\n",
+        *(details(result, machine) for result in found),
+        NOTES.rstrip("\n"),
+        "",
+    ]
     lines += [f"- echo, {floor}: {steps_per_s:,.0f} steps/s" for floor, steps_per_s in floors.items()]
     lines += [opponent(result, PEERS[result["peer"]].says) for result in found if "peer" in result]
     for plot in made:

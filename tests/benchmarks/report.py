@@ -44,11 +44,19 @@ def aligned(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]])
 
 
-def details(result: Mapping[str, Any]) -> str:
-    """Return a line about one result: what was done, its ratios round by round, and what else was found."""
+def details(result: Mapping[str, Any], machine: str = "") -> str:
+    """Return a line about one result: what was done, its ratios round by round, what else was found; or why it is not measured.
+
+    Args:
+        result: The result.
+        machine: The page's machine; another one of the result is said.
+    """
+    if "missing" in result:
+        return f"- `{result['case']}`: {result['says']}. Not measured: {result['missing']}."
     text = f"- `{result['case']}`: {result['says']}; {result['rounds']} x {result['window_s']:g} s."
-    if result.get("net"):
-        text += f" Net: {result['net']}."
+    for key, title in (("net", "Net"), ("device", "Device"), ("machine", "Machine")):
+        if result.get(key) and result[key] != machine:
+            text += f" {title}: {result[key]}."
     for name, ratios in result["pairs"].items():
         text += f" {name}: {_spread(ratios)}."
     if result["bars_are_for_speed"] < 1:

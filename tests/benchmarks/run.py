@@ -5,6 +5,7 @@ make bench ARGS="--cases threads_64_mlp threads_64_mlp_busy --seconds 5 --no-rep
 make bench ARGS="--profile"            where the serving process spends its time, too (needs py-spy)
 make bench ARGS="--cases --profile"    that alone
 make bench ARGS="--only-report"        no measuring: table, page and plots from what lies in build/bench
+make bench ARGS="--cases learner_lstm learner_lstm_gpu"    on a machine with a GPU: the learner there, beside the CPU's
 make bench-quick
 """
 
@@ -58,7 +59,10 @@ def _measure_cases(cases: Sequence[Case], options: argparse.Namespace, folder: P
             for case in group:
                 logger.info("%s: %s", case.name, case.says)
             for result in measure_group(group, servers, options.seconds, options.rounds):
-                results.write(folder, result["case"], result | results.described())
+                if "missing" in result:
+                    logger.warning("%s is not measured: %s", result["case"], result["missing"])
+                if "missing" not in result or not results.read(folder, [result["case"]]):  # it may have been measured elsewhere
+                    results.write(folder, result["case"], result | results.described())
             servers.let_go()
 
 

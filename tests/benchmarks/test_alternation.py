@@ -13,7 +13,7 @@ from tests.benchmarks import alternation, echo
 from tests.benchmarks.alternation import alternate, groups, measure_group, typical
 from tests.benchmarks.case import Bar, Beside, Case, Contender, Figures, Floor, Window
 from tests.benchmarks.cases import CASES
-from tests.benchmarks.peers.table import Peer, PeerMissingError
+from tests.benchmarks.peers.table import MissingError, Peer
 from tests.benchmarks.servers import Servers
 
 SPEEDS = {"ours": [100.0, 90.0, 200.0], "theirs": [10.0, 30.0, 10.0], "floor": [50.0, 100.0, 100.0]}
@@ -92,13 +92,25 @@ def test_a_slower_machine_by_its_floor_gets_bars_in_proportion(turns: Turns) -> 
 
 def test_a_peer_that_is_missing_is_said_and_not_invented(turns: Turns, monkeypatch: pytest.MonkeyPatch) -> None:
     def missing() -> AbstractContextManager[Window]:
-        raise PeerMissingError("run `make bench-peers`")
+        raise MissingError("run `make bench-peers`")
 
     monkeypatch.setattr(alternation, "PEERS", {"peer": Peer("a peer", missing)})
     (result,) = measured([Case("c", "says", turns.contender("ours"), (Bar("ratio_to_peer", at_least=10),), peer="peer")])
     assert result["peer_missing"] == "run `make bench-peers`"
     assert result["bars"] == {"ratio_to_peer >= 10": None}
     assert not {"ratio_to_peer", "peer_figures"} & set(result)
+
+
+def test_a_case_that_is_missing_is_said_and_those_beside_it_are_measured(turns: Turns) -> None:
+    def missing(servers: Servers) -> AbstractContextManager[Window]:
+        raise MissingError("no GPU")
+
+    here = Case("here", "says", turns.contender("ours"))
+    elsewhere = Case("elsewhere", "says", missing, (Bar("ratio_to_peer", at_least=2),), Floor(1), "peer", Beside("here", "it"))
+    result, gone = measured([here, elsewhere])
+    assert turns.order == ["ours"] * 3, "nobody is measured beside it"
+    assert result["steps_per_s"] == 100.0
+    assert gone == {"case": "elsewhere", "says": "says", "window_s": 1.0, "missing": "no GPU", "bars": {"ratio_to_peer >= 2": None}}
 
 
 def test_a_case_beside_another_takes_turns_with_it(turns: Turns) -> None:

@@ -17,6 +17,7 @@ from server.algorithm import algorithm_config
 from server.config import ServerConfig
 from tests.benchmarks.contenders import learner
 from tests.benchmarks.learner import LEARNERS, Updates, configuration
+from tests.benchmarks.peers.table import CPU, GPU, LEARNER_DEFAULTS_GPU, PEERS, MissingError
 from tests.benchmarks.recorded_steps import Market
 from tests.benchmarks.servers import Servers
 
@@ -98,9 +99,38 @@ def test_the_learners_between_differ_from_rllibs_defaults_in_one_thing() -> None
     assert settings(update) | {"learner_class": None} == settings(demo) | {"learner_class": None} != settings(rllibs)
 
 
+def test_on_a_gpu_the_settings_are_the_same_but_for_where_it_learns() -> None:
+    for name in LEARNERS:
+        there, here = (configuration(LEARNERS[name], device)[1] for device in (GPU, CPU))
+        assert settings(there) == settings(here)
+        assert there.model_config == here.model_config
+        assert (there.num_gpus_per_learner, here.num_gpus_per_learner) == (1, 0)
+
+
+def test_the_whole_batch_differs_from_the_demo_in_its_minibatch() -> None:
+    whole, demo = (settings(configuration(LEARNERS[name])[1]) for name in ("demo_whole_batch", "demo"))
+    assert whole["minibatch_size"] == whole["train_batch_size_per_learner"]
+    assert whole | {"minibatch_size": None} == demo | {"minibatch_size": None}
+    assert demo["minibatch_size"] == 512
+
+
+def test_a_machine_without_a_gpu_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for version, reason in (("13.0", "no CUDA device"), (None, "built without CUDA")):
+        monkeypatch.setattr(torch.version, "cuda", version)
+        with Servers() as servers, pytest.raises(MissingError, match=reason), learner("demo", GPU)(servers):
+            pass
+        with pytest.raises(MissingError, match=reason), PEERS[LEARNER_DEFAULTS_GPU].running():
+            pass
+
+
+ON_GPU = pytest.param(GPU, marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU that PyTorch can use"))
+
+
 @pytest.mark.slow
-def test_a_learner_takes_turns_in_a_process_of_its_own() -> None:
-    with Servers() as servers, learner("demo")(servers) as window:
+@pytest.mark.parametrize("device", [CPU, ON_GPU])
+def test_a_learner_takes_turns_in_a_process_of_its_own(device: str) -> None:
+    with Servers() as servers, learner("demo", device)(servers) as window:
         first, second = window(0.1), window(0.1)
     assert min(first["steps_per_s"], second["steps_per_s"]) > 100
     assert first["net"] == "LSTM 64 behind 64-64"

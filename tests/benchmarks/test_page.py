@@ -70,6 +70,14 @@ def test_the_page_says_the_peers_figures_or_why_there_are_none() -> None:
     assert "ratio_to_peer >= 50 not measured" in text
 
 
+def test_the_page_says_of_a_result_where_it_was_measured_if_that_was_elsewhere() -> None:
+    elsewhere = threads_64({}) | {"case": "on_a_gpu", "machine": "99 cores", "device": "some GPU"}
+    text = page.markdown([threads_64({}), elsewhere, threads_64({})], [], [])
+    assert "\nMachine: 2 cores;" in text
+    assert [line for line in text.splitlines() if "99 cores" in line] == [line for line in text.splitlines() if "some GPU" in line]
+    assert "- `on_a_gpu`: 64 blocking threads of one client, learner idle; 1 x 10 s. Net: MLP. Device: some GPU. Machine: 99 cores." in text
+
+
 def test_the_page_says_that_nothing_was_profiled_and_why() -> None:
     assert "Not measured: run `make bench` with `--profile`." in page.markdown([threads_64({})], [], [])
     text = page.markdown([threads_64({})], [], [{"profile": "threads_64_mlp", "missing": "py-spy is not on the PATH"}])

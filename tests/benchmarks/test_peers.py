@@ -11,7 +11,7 @@ import pytest
 
 from tests.benchmarks.peers import table
 from tests.benchmarks.peers.line_process import line_process
-from tests.benchmarks.peers.table import OLD_SERVER, PEERS, RUNNER_MLP, PeerMissingError
+from tests.benchmarks.peers.table import OLD_SERVER, PEERS, RUNNER_MLP, MissingError
 
 BUILD = Path(__file__).parent / "peers" / "build.sh"
 ECHO = """
@@ -40,7 +40,7 @@ def test_an_old_server_that_is_not_built_says_why(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(table, "OLD_REASON", tmp_path / "reason")
     if reason:
         (tmp_path / "reason").write_text(reason, encoding="utf-8")
-    with pytest.raises(PeerMissingError, match=said), PEERS[OLD_SERVER].running():
+    with pytest.raises(MissingError, match=said), PEERS[OLD_SERVER].running():
         pass
 
 
@@ -50,7 +50,7 @@ def test_an_old_server_that_does_not_start_says_why(tmp_path: Path, monkeypatch:
     python.chmod(0o755)
     monkeypatch.setattr(table, "OLD_PYTHON", python)
     monkeypatch.setattr(table, "BUILD", tmp_path)
-    with pytest.raises(PeerMissingError, match=r"(?s)did not start.*status 3.*no module named ray"), PEERS[OLD_SERVER].running():
+    with pytest.raises(MissingError, match=r"(?s)did not start.*status 3.*no module named ray"), PEERS[OLD_SERVER].running():
         pass
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
 
 from tests.benchmarks import page, results, run
 from tests.benchmarks.case import Bar, Case, Figures, Window
+from tests.benchmarks.peers.table import MissingError
 from tests.benchmarks.servers import Servers
 
 
@@ -59,6 +60,27 @@ def test_the_page_is_remade_without_measuring(folders: Path, monkeypatch: pytest
     monkeypatch.setattr(run, "measure_group", None)
     assert run.main(["--only-report"]) == 0
     assert written.read_text(encoding="utf-8") == first
+
+
+def test_a_case_that_is_missing_says_why_and_leaves_what_was_measured_elsewhere(
+    folders: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def missing(servers: Servers) -> AbstractContextManager[Window]:
+        raise MissingError("no GPU")
+
+    have(monkeypatch, Bar("ratio_to_peer", at_least=2))
+    case = Case("on_a_gpu", "says", missing, (Bar("ratio_to_peer", at_least=2),))
+    for module in (run, page):
+        monkeypatch.setattr(module, "CASES", (*module.CASES, case))
+    written = folders / "docs" / "benchmarks.md"
+    assert run.main([]) == 0
+    assert "- `on_a_gpu`: says. Not measured: no GPU." in written.read_text(encoding="utf-8")
+    elsewhere = results.read(results.RESULTS, ["steady_one"])[0] | {"case": "on_a_gpu", "machine": "another", "device": "a GPU"}
+    results.write(results.RESULTS, "on_a_gpu", elsewhere)
+    capsys.readouterr()
+    assert run.main([]) == 0
+    assert "| on_a_gpu   | 100     |" in capsys.readouterr().out
+    assert "Device: a GPU. Machine: another." in written.read_text(encoding="utf-8")
 
 
 def test_a_page_of_nothing_is_refused(folders: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

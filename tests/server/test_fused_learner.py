@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import pickle
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -16,14 +17,33 @@ from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from server.algorithm import algorithm_config
 from server.config import ServerConfig
 from server.fused_learner import FusedPPOLearner
+from server.ray_start import RayProcess
 from tests.server.core_harness import ACTION, OBSERVATION, CoreHarness, module_of, policy_of, ppo_config, spaces_of
 
 MODELS = ["mlp", "lstm_shared", "lstm_apart"]
+GPU = pytest.param(1, id="gpu", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU that PyTorch can use"))
 
 
-def learner_of(model: str, learner_class: type, **experimental: Any) -> Any:
-    config = ppo_config(model).copy().learners(learner_class=learner_class).experimental(**experimental).training(grad_clip=0.5)
-    return config.build_learner(spaces=spaces_of(OBSERVATION, ACTION))
+@pytest.fixture(scope="module", params=[pytest.param(0, id="cpu"), GPU])
+def gpus(request: pytest.FixtureRequest) -> Iterator[int]:
+    """How many GPUs a learner has; for one RLlib wants a Ray that runs."""
+    gpus: int = request.param
+    if not gpus:
+        yield gpus
+        return
+    ray_process = RayProcess()
+    try:
+        ray_process.start(num_cpus=1)
+        yield gpus
+    finally:
+        ray_process.stop()
+
+
+def learner_of(model: str, learner_class: type, gpus: int = 0, **experimental: Any) -> Any:
+    config = ppo_config(model).copy().learners(learner_class=learner_class, num_gpus_per_learner=gpus)
+    learner = config.experimental(**experimental).training(grad_clip=0.5).build_learner(spaces=spaces_of(OBSERVATION, ACTION))
+    assert learner.device.type == ("cuda" if gpus else "cpu")
+    return learner
 
 
 @functools.cache
@@ -59,8 +79,8 @@ def assert_same(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_two_updates_lead_to_rllibs_weights(model: str) -> None:
-    ours, theirs = learner_of(model, FusedPPOLearner), learner_of(model, PPOTorchLearner)
+def test_two_updates_lead_to_rllibs_weights(model: str, gpus: int) -> None:
+    ours, theirs = learner_of(model, FusedPPOLearner, gpus), learner_of(model, PPOTorchLearner, gpus)
     theirs.set_state(ours.get_state(components=COMPONENT_RL_MODULE))  # and not Adam's settings, which must be the same anyway
     before = weights_of(ours)
     for _ in range(2):
@@ -72,10 +92,10 @@ def test_two_updates_lead_to_rllibs_weights(model: str) -> None:
 
 
 @pytest.mark.parametrize("source_class", [FusedPPOLearner, PPOTorchLearner], ids=["its_own", "rllibs"])
-def test_it_goes_on_from_a_saved_state_with_adams_moments(source_class: type) -> None:
-    source = learner_of("mlp", source_class)
+def test_it_goes_on_from_a_saved_state_with_adams_moments(source_class: type, gpus: int) -> None:
+    source = learner_of("mlp", source_class, gpus)
     update(source, episodes_of("mlp"))
-    restored = learner_of("mlp", FusedPPOLearner)
+    restored = learner_of("mlp", FusedPPOLearner, gpus)
     restored.set_state(source.get_state())
     for learner in (source, restored):
         update(learner, episodes_of("mlp"))
@@ -84,18 +104,30 @@ def test_it_goes_on_from_a_saved_state_with_adams_moments(source_class: type) ->
     assert steps == 6
 
 
-def test_gradients_that_are_not_finite_are_mended_as_rllib_does() -> None:
-    learners = [learner_of("mlp", FusedPPOLearner), learner_of("mlp", PPOTorchLearner)]
-    learners[1].set_state(learners[0].get_state())
+def test_gradients_that_are_not_finite_are_mended_as_rllib_does(gpus: int) -> None:
+    learners = [learner_of("mlp", FusedPPOLearner, gpus), learner_of("mlp", PPOTorchLearner, gpus)]
+    learners[1].set_state(learners[0].get_state(components=COMPONENT_RL_MODULE))  # Adam's state would bring its fused form along
     for learner in learners:
         parameters = learner.get_parameters(learner.module["default_policy"])
         gradients = {parameter: torch.full_like(parameter, 0.1) for parameter in parameters}
         gradients[parameters[0]][0] = torch.nan
         gradients[parameters[1]][0] = torch.inf
         learner.apply_gradients(gradients)
+        learner.apply_gradients({parameter: torch.full_like(parameter, 0.1) for parameter in parameters})
     ours, theirs = map(weights_of, learners)
     assert all(np.isfinite(value).all() for value in ours.values())
     assert_same(ours, theirs)
+
+
+@pytest.mark.parametrize(("value", "fused"), [(torch.nan, True), (torch.inf, None), (-1e30, None)])
+def test_after_a_gradient_whose_square_is_infinite_adam_is_rllibs(value: float, fused: bool | None) -> None:
+    """An infinite moment is what PyTorch's fused form does not bear on every device."""
+    learner = learner_of("mlp", FusedPPOLearner)
+    parameters = learner.get_parameters(learner.module["default_policy"])
+    gradients = {parameter: torch.full_like(parameter, 0.1) for parameter in parameters}
+    gradients[parameters[0]][0] = value
+    learner.apply_gradients(gradients)
+    assert learner.get_optimizer("default_policy").param_groups[0]["fused"] is fused
 
 
 def test_a_parameter_without_gradient_stays_where_it_is() -> None:

@@ -13,7 +13,18 @@ from pathlib import Path
 from tests.benchmarks.case import Window
 from tests.benchmarks.peers.line_process import line_process
 
-__all__ = ["LEARNER_DEFAULTS", "OLD_SERVER", "PEERS", "RUNNER_LSTM", "RUNNER_MLP", "Peer", "PeerMissingError", "learner", "log_file"]
+__all__ = [
+    "LEARNER_DEFAULTS",
+    "LEARNER_DEFAULTS_GPU",
+    "OLD_SERVER",
+    "PEERS",
+    "RUNNER_LSTM",
+    "RUNNER_MLP",
+    "MissingError",
+    "Peer",
+    "learner",
+    "log_file",
+]
 
 HERE = Path(__file__).parent
 BUILD = HERE.parents[2] / "build"
@@ -23,12 +34,13 @@ OLD_REASON = BUILD / "peers" / "policy_server_input.missing"
 """What `make bench-peers` writes where it cannot build one."""
 
 OLD_SERVER, RUNNER_MLP, RUNNER_LSTM = "policy_server_input", "rllib_runner_mlp", "rllib_runner_lstm"
-LEARNER_DEFAULTS = "rllib_learner_defaults"
+LEARNER_DEFAULTS, LEARNER_DEFAULTS_GPU = "rllib_learner_defaults", "rllib_learner_defaults_gpu"
 CALLERS, EPISODES = 64, 256
+CPU, GPU = "cpu", "gpu"
 
 
-class PeerMissingError(Exception):
-    """The peer cannot be measured here; the text says why and what to do."""
+class MissingError(Exception):
+    """A peer or a case cannot be measured here; the text says why and what to do."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +50,7 @@ class Peer:
     says: str
     """What it is and does, in one line for the report."""
     running: Callable[[], AbstractContextManager[Window]]
-    """Sets it up; raises PeerMissingError where that is impossible."""
+    """Sets it up; raises MissingError where that is impossible."""
 
 
 def log_file(name: str) -> Path:
@@ -52,9 +64,7 @@ def log_file(name: str) -> Path:
 def _old_server() -> Iterator[Window]:
     """Run the old server and its clients in processes of their own environment."""
     if not OLD_PYTHON.exists():
-        raise PeerMissingError(
-            OLD_REASON.read_text(encoding="utf-8").strip() if OLD_REASON.exists() else "not built: run `make bench-peers`"
-        )
+        raise MissingError(OLD_REASON.read_text(encoding="utf-8").strip() if OLD_REASON.exists() else "not built: run `make bench-peers`")
     with socket.create_server(("127.0.0.1", 0)) as reserved:
         port = str(reserved.getsockname()[1])
     server = [str(OLD_PYTHON), str(HERE / "policy_server_input_server.py"), port]
@@ -64,7 +74,7 @@ def _old_server() -> Iterator[Window]:
             stack.enter_context(line_process(server, log_file("policy_server_input_server")))
             window = stack.enter_context(line_process(clients, log_file("policy_server_input_clients")))
         except RuntimeError as error:
-            raise PeerMissingError(f"it did not start: {error}") from error
+            raise MissingError(f"it did not start: {error}") from error
         yield window
 
 
@@ -72,9 +82,26 @@ def _runner(net: str) -> AbstractContextManager[Window]:
     return line_process([sys.executable, "-m", "tests.benchmarks.peers.rllib_runner", net, str(EPISODES)], log_file(f"rllib_runner_{net}"))
 
 
-def learner(name: str) -> AbstractContextManager[Window]:
-    """Run one of the learners of `tests.benchmarks.learner` in a process of its own."""
-    return line_process([sys.executable, "-m", "tests.benchmarks.learner", name], log_file(f"learner_{name}"))
+def learner(name: str, device: str = CPU) -> AbstractContextManager[Window]:
+    """Run one of the learners of `tests.benchmarks.learner` in a process of its own, on the CPU or on a GPU.
+
+    Raises:
+        MissingError: There is no GPU that PyTorch could use.
+    """
+    if device == GPU and (reason := gpu_missing()):
+        raise MissingError(reason)
+    return line_process([sys.executable, "-m", "tests.benchmarks.learner", name, device], log_file(f"learner_{name}_{device}"))
+
+
+def gpu_missing() -> str | None:
+    """Return why nothing can be measured on a GPU here; None if it can."""
+    import torch
+
+    if torch.cuda.is_available():
+        return None
+    if torch.version.cuda is None:
+        return f"PyTorch {torch.__version__} is built without CUDA: on a machine with a GPU make .venv without TORCH=cpu"
+    return "PyTorch finds no CUDA device: run `make bench` on a machine with a GPU"
 
 
 PEERS = {
@@ -91,5 +118,10 @@ PEERS = {
         "RLlib's learner with RLlib's default settings of PPO on its default net with LSTM (LSTM 256 behind 256-256), on the same steps: "
         "30 epochs of minibatches of 128; the milliseconds are an update's",
         partial(learner, "rllib_defaults"),
+    ),
+    LEARNER_DEFAULTS_GPU: Peer(
+        "RLlib's learner with RLlib's default settings of PPO on its default net with LSTM (LSTM 256 behind 256-256), as "
+        "`rllib_learner_defaults`, on the GPU",
+        partial(learner, "rllib_defaults", GPU),
     ),
 }
