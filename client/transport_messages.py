@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from itertools import chain
@@ -118,10 +119,10 @@ def step_batch(message_id: int, parts: Sequence[Rows], agreement: Agreement) -> 
     return pb.StepRequest(
         batch=pb.StepBatch(
             message_id=message_id,
-            handles=np.array([episode.handle for part in parts for episode in part.episodes], "<u8").tobytes(),
-            sequences=np.array([number for part in parts for number in part.sequences], "<u4").tobytes(),
+            handles=struct.pack(f"<{rows}Q", *[episode.handle for part in parts for episode in part.episodes]),
+            sequences=struct.pack(f"<{rows}I", *[number for part in parts for number in part.sequences]),
             flags=flags,
-            rewards=np.array([reward for part in parts for reward in part.rewards], "<f8").tobytes(),
+            rewards=struct.pack(f"<{rows}d", *[reward for part in parts for reward in part.rewards]),
             observations=_tensors(agreement.observation.leaves, [part.observations for part in parts], rows),
             actions=_tensors(agreement.action.leaves, given, sum(len(part) for part in parts if part.actions)) if given else (),
             episode_ids=_ids_of_begun(parts) if begins else (),

@@ -38,7 +38,9 @@ def dtype_to_proto(dtype: np.dtype[Any]) -> int:
     Raises:
         TypeError: the dtype does not travel.
     """
-    code = _TO_PROTO.get(np.dtype(dtype).newbyteorder("="))
+    code = _TO_PROTO.get(dtype)
+    if code is None:
+        code = _TO_PROTO.get(np.dtype(dtype).newbyteorder("="))
     if code is None:
         raise TypeError(f"dtype: expected one of {_NAMES}, received {dtype}; cast the array or change the space")
     return code
@@ -63,7 +65,7 @@ def to_tensor(array: np.ndarray[Any, Any]) -> tensor_pb2.Tensor:
         TypeError: the dtype does not travel.
     """
     code = dtype_to_proto(array.dtype)
-    little = array.astype(array.dtype.newbyteorder("<"), copy=False)
+    little = array if array.dtype.isnative and not _BIG_ENDIAN else array.astype(array.dtype.newbyteorder("<"), copy=False)
     return tensor_pb2.Tensor(dtype=code, shape=array.shape, data=little.tobytes())  # type: ignore[arg-type]
 
 
@@ -89,5 +91,6 @@ def from_tensor(tensor: tensor_pb2.Tensor, field: str) -> np.ndarray[Any, Any]:
 
 def column(data: bytes, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
     """View little-endian bytes, whose length the caller has checked, as a vector."""
-    array = np.frombuffer(data, dtype.newbyteorder("<"))
-    return array.astype(dtype) if _BIG_ENDIAN else array
+    if not _BIG_ENDIAN and dtype.isnative:
+        return np.frombuffer(data, dtype)
+    return np.frombuffer(data, dtype.newbyteorder("<")).astype(dtype)

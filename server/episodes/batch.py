@@ -98,16 +98,22 @@ class Batch:
                 if rows.size:
                     parts.append([leaf[submission.given_position(rows)] for leaf in submission.rows.actions])
             given_actions = [np.concatenate(leaf) for leaf in zip(*parts, strict=True)]
+        if everything_of_one:
+            submission_of, row = np.zeros(sizes[0], np.int64), todos[0]
+            owners = submission_of + submissions[0].owner.index
+        else:
+            submission_of, row = np.repeat(np.arange(len(submissions)), sizes), np.concatenate(todos)
+            owners = np.repeat([submission.owner.index for submission in submissions], sizes)
         return cls(
             submissions,
-            np.repeat(np.arange(len(submissions)), sizes),
-            np.concatenate(todos),
+            submission_of,
+            row,
             joined(submission.rows.handles for submission in submissions),
             joined(submission.rows.sequences for submission in submissions).astype(np.int64),
             flags,
             rewards,
             observations,
-            np.repeat([submission.owner.index for submission in submissions], sizes),
+            owners,
             given,
             given_actions,
             content_hashes(observations, flags & ~np.uint8(_OVERRIDE), rewards, given, given_actions),

@@ -32,7 +32,7 @@ from ..policies.policy import Decided, Policy, StepRows
 from .batch import Batch, Picked, later_rows_of_the_same_episode, malformed, pick
 from .core_statistics import CoreStatistics
 from .episode_table import EpisodeTable
-from .masks import count, every, some, where
+from .masks import all_of, count, every, some, where
 from .row_checks import LeafCheck, bad_flags
 from .rows import Replies, Rows
 from .trajectories import Trajectories
@@ -95,7 +95,7 @@ class BatchPass:
     def apply(self, batch: Batch) -> npt.NDArray[np.int64]:
         """Answer the rows of a batch in their submissions' replies; return those that must wait for the next pass."""
         starts = batch.flags & _START != 0
-        usable = np.ones(len(batch), np.bool_)
+        usable = all_of(len(batch))
         deferred: npt.NDArray[np.int64] = _NONE
 
         def refuse(errors: dict[int, Any]) -> None:
@@ -191,7 +191,7 @@ class BatchPass:
         except Exception:
             self._decide_apart(batch, applied, slots, starts, failure or _Failure.logged(len(applied)))
             return
-        asks, kept = ~rows.ends, np.ones(len(rows), np.bool_)
+        asks, kept = ~rows.ends, all_of(len(rows))
         if not every(sound := decided.decisions.sound):
             kept[asks] = sound
             self._refuse_unsound(batch, applied[~kept], decided.decisions.select(~sound).log_probs)

@@ -28,7 +28,7 @@ from policyserver.flags import StepFlag
 from policyserver.spaces import leaves
 
 from ..config import EpisodesConfig, HandOffConfig
-from ..policies.policy import Policy
+from ..policies.policy import Policy, StepLayout
 from .batch import Batch, Submission
 from .batch_pass import BatchPass
 from .core_statistics import CoreStatistics

@@ -28,6 +28,11 @@ def some(mask: Mask) -> bool:
     return count(mask) > 0
 
 
+def all_of(rows: int) -> Mask:
+    """Return the mask that takes all of so many rows."""
+    return ~np.zeros(rows, np.bool_)
+
+
 def where(mask: Mask) -> npt.NDArray[np.int64]:
     """Return the rows that a mask takes, ascending."""
     return mask.nonzero()[0]

@@ -28,6 +28,9 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 _EOF: Any = grpc.aio.EOF  # type: ignore[attr-defined]
+_TURNS_BEFORE_READING = 2
+"""Turns of the loop that reading lets go first: in one the rows are decided, in the next their answer leaves, and the client has it sooner
+than the server has the next message, which then is the larger for it."""
 _MESSAGES_IN_FLIGHT = 64  # of one stream; a client that sends more is not read until answers have left
 
 
@@ -99,6 +102,8 @@ class PolicyServicer(pb_grpc.PolicyServiceServicer):
                     continue
                 message_id = batch.message_id
                 self._core.take(rows, owner, lambda replies, message_id=message_id: answers.put_nowait((message_id, replies)))  # type: ignore[misc]
+                for _ in range(_TURNS_BEFORE_READING):
+                    await asyncio.sleep(0)
         except asyncio.CancelledError:
             # `_ending` cancelled the reading, and gRPC would leave the client without a status.
             if writer.done() and not writer.cancelled() and not context.done():

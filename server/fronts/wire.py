@@ -15,6 +15,7 @@ from policyserver.v1 import policy_service_pb2 as pb
 
 from ..episodes.rows import Replies, Rows
 
+_LITTLE_U64, _LITTLE_F32 = np.dtype("<u8"), np.dtype("<f4")
 _U8, _U32, _U64, _F64 = (np.dtype(name) for name in ("u1", "u4", "u8", "f8"))
 
 
@@ -70,11 +71,11 @@ def encode_replies(message_id: int, replies: Replies) -> pb.StepResponse:
     return pb.StepResponse(
         batch=pb.StepReply(
             message_id=message_id,
-            handles=_bytes(replies.handles, "<u8"),
+            handles=_bytes(replies.handles, _LITTLE_U64),
             codes=codes.tobytes(),
             actions=[to_tensor(leaf) for leaf in replies.actions],
-            action_log_probs=_bytes(replies.log_probs, "<f4"),
-            weights_seq_nos=_bytes(replies.weights_seq_nos, "<u8"),
+            action_log_probs=_bytes(replies.log_probs, _LITTLE_F32),
+            weights_seq_nos=_bytes(replies.weights_seq_nos, _LITTLE_U64),
             errors=errors,
         )
     )
@@ -124,5 +125,5 @@ def _inside(row: int, count: int) -> bool:
     return True
 
 
-def _bytes(array: npt.NDArray[Any], dtype: str) -> bytes:
+def _bytes(array: npt.NDArray[Any], dtype: np.dtype[Any]) -> bytes:
     return array.astype(dtype, copy=False).tobytes()
