@@ -14,10 +14,12 @@ __all__ = ["Call", "Part"]
 class Call:
     """What one thread waits for: the answers to its parts. Guarded by the client's lock."""
 
-    __slots__ = ("is_waiting", "parts", "unanswered", "waiter")
+    __slots__ = ("home", "is_waiting", "parts", "unanswered", "waiter")
 
     def __init__(self, waiter: threading.Lock) -> None:
         self.parts: Sequence[Part] = ()
+        self.home: object = None
+        """The transport of its first part: where its thread is likely to ask next."""
         self.unanswered = 0
         """Parts that may still be answered."""
         self.waiter = waiter
@@ -29,6 +31,8 @@ class Call:
         """Wait for the answers to these, too; each fits into a message."""
         parts = [Part(rows, self) for rows in pieces]
         self.parts = [*self.parts, *parts]
+        if self.home is None and parts:
+            self.home = parts[0].rows.transport
         self.unanswered += len(parts)
         return parts
 
@@ -36,6 +40,7 @@ class Call:
         """Wait for the answer to this alone; it fits into a message."""
         part = Part(rows, self)
         self.parts = (part,)
+        self.home = rows.transport
         self.unanswered = 1
         return part
 

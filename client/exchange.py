@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import cast
 
 from client.calls import Call, Part
@@ -89,13 +89,19 @@ class Exchange:
                 it is an error of that one's rows.
         """
         deadline = time.monotonic() + timeout_s
-        router = self._router
-        with router.shared.lock:
-            router.check()
-            rows, errors = self._ledger.freeze(ids, kinds, observations, actions, router.place)
-            waiting = router.divide(rows)
-            call = self._send(waiting)
-        return self._finish(call, waiting, Outcome(agreement.action, len(ids), errors), deadline, timeout_s)
+        router, call = self._router, Call(self._waiter())
+        try:
+            with router.shared.lock:
+                router.check()
+                rows, errors = self._ledger.freeze(ids, kinds, observations, actions, router.place)
+                waiting = router.divide(rows)
+                self._send(call, waiting)
+            if waiting:
+                router.wait(call, timeout_s)
+            return self._finish(call, waiting, Outcome(agreement.action, len(ids), errors), deadline, timeout_s)
+        except BaseException:
+            self._abandon(call, ids)
+            raise
 
     def step_one(
         self, agreement: Agreement, episode_id: str, kind: int, observation: tuple[bytes, ...], action: tuple[bytes, ...], timeout_s: float
@@ -110,87 +116,80 @@ class Exchange:
         """
         deadline = time.monotonic() + timeout_s
         ledger, router = self._ledger, self._router
-        lock = router.shared.lock
-        with lock:
-            router.check()
-            rows = ledger.freeze_one(episode_id, kind, observation, action, router.place)
-            transport = rows.transport
-            call = Call(self._waiter())
-            part = call.add_one(rows)
-            transport.send_one(part)
+        lock, call = router.shared.lock, Call(self._waiter())
         try:
+            with lock:
+                router.check()
+                rows = ledger.freeze_one(episode_id, kind, observation, action, router.place)
+                part = call.add_one(rows)
+                transport = rows.transport
+                transport.send_one(part)
             router.wait(call, timeout_s)
             with lock:
-                router.pass_on(call)
                 reply = part.reply
                 if reply is not None and reply.codes[part.first] == 0:
+                    router.pass_on(call)
                     ledger.commit_one(rows, reply.handles[part.first], lost=part.epoch != transport.epoch)
                     return reply.actions, part.first
+            outcome = self._finish(call, [rows], Outcome(agreement.action, 1, {}), deadline, timeout_s)
         except BaseException:
-            self._abandon(call, [rows])
+            self._abandon(call, (episode_id,))
             raise
-        outcome = self._finish(call, [rows], Outcome(agreement.action, 1, {}), deadline, timeout_s, is_awake=True)
         if outcome.errors:
             raise outcome.errors[0]
         return outcome.columns, 0
 
-    def _finish(
-        self, call: Call, waiting: list[Rows], outcome: Outcome, deadline: float, timeout_s: float, *, is_awake: bool = False
-    ) -> Outcome:
-        """Wait for the answers and settle them; send again what the server refused for the moment or never got.
+    def _finish(self, call: Call, waiting: list[Rows], outcome: Outcome, deadline: float, timeout_s: float) -> Outcome:
+        """Settle the answers of a call that is over; send again what the server refused for the moment or never got.
 
         Args:
-            call: what was sent.
+            call: what was sent and waited for.
             waiting: its rows.
             outcome: takes the answers.
             deadline: end of the time, on the clock of time.monotonic, seconds.
             timeout_s: that time, for the errors, seconds.
-            is_awake: the thread has waited already.
         """
         router, lock = self._router, self._router.shared.lock
         pause_s = self._config.overload_backoff_initial_s
-        try:
-            while waiting:
-                if not is_awake:
-                    router.wait(call, deadline - time.monotonic())
-                is_awake = False
-                with lock:
-                    router.pass_on(call)
-                    waiting, refusals = self._settle(call, outcome)
-                if refusals:
-                    router.pause(min(pause_s, deadline - time.monotonic()))
-                    pause_s = min(2 * pause_s, self._config.overload_backoff_max_s)
-                if waiting:
-                    with lock:
-                        waiting = self._still_waiting(waiting, refusals, outcome, deadline, timeout_s)
-                        call = self._send(waiting)
-            return outcome
-        finally:
+        while waiting:
+            with lock:
+                router.pass_on(call)
+                waiting, refusals = self._settle(call, outcome)
+            if refusals:
+                router.pause(min(pause_s, deadline - time.monotonic()))
+                pause_s = min(2 * pause_s, self._config.overload_backoff_max_s)
             if waiting:
-                self._abandon(call, waiting)
+                with lock:
+                    waiting = self._still_waiting(waiting, refusals, outcome, deadline, timeout_s)
+            if waiting:
+                call = Call(self._waiter())
+                try:
+                    with lock:
+                        self._send(call, waiting)
+                    router.wait(call, deadline - time.monotonic())
+                except BaseException:
+                    self._abandon(call, ())
+                    raise
+        return outcome
 
-    def _abandon(self, call: Call, waiting: Sequence[Rows]) -> None:
-        """Give up what an exception broke off, an interrupt above all."""
+    def _abandon(self, call: Call, ids: Iterable[str]) -> None:
+        """Give up what an exception broke off, an interrupt above all, wherever it came. May be repeated."""
         with self._router.shared.lock:
             self._router.withdraw(call)
             self._router.pass_on(call)
-            for rows in waiting:
-                self._ledger.abandon(rows)
+            self._ledger.abandon(ids)
 
-    def _send(self, waiting: Sequence[Rows]) -> Call:
-        call = Call(self._waiter())
+    def _send(self, call: Call, waiting: Sequence[Rows]) -> None:
         for rows in waiting:
             rows.transport.send(call, rows)
-        return call
 
     def _waiter(self) -> threading.Lock:
-        """Give each thread one lock to sleep on, held by it whenever it is awake."""
-        try:
-            return cast(threading.Lock, self._threads.waiter)
-        except AttributeError:
+        """Give each thread one lock to sleep on, held by it whenever it is awake; another one if an interrupt left that undone."""
+        waiter: threading.Lock | None = getattr(self._threads, "waiter", None)
+        if waiter is None or not waiter.locked():
             waiter = self._threads.waiter = threading.Lock()
             waiter.acquire()
-            return waiter
+        return waiter
 
     def _settle(self, call: Call, outcome: Outcome) -> tuple[list[Rows], dict[int, PolicyServerError]]:
         """Book the answers. Returns the rows that still need one, and why the server refused some of them for now."""
@@ -232,7 +231,7 @@ class Exchange:
         if time.monotonic() < deadline:
             return self._drop_refused(self._drop_lost(waiting, outcome), outcome)
         for rows in waiting:
-            self._ledger.abandon(rows)
+            self._ledger.abandon([episode.id for episode in rows.episodes])
             for row, index in enumerate(rows.indices):
                 if index in refusals:  # it changed nothing there, so that the episode is free to do something else
                     self._ledger.refuse(rows, row, refusals[index])
@@ -262,6 +261,6 @@ class Exchange:
             if refusal is None:
                 left.append(rows)
                 continue
-            self._ledger.abandon(rows)
+            self._ledger.abandon([episode.id for episode in rows.episodes])
             outcome.errors.update((index, copy.copy(refusal)) for index in rows.indices)
         return left

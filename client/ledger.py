@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import logging
 import math
+import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from enum import Enum
 from typing import TYPE_CHECKING, cast
 
@@ -154,7 +155,7 @@ class Ledger:
         infos = (episode.info,) if episode.info else NO_INFO
         rows = Rows(_FIRST, (episode,), (episode.sequence,), _FLAGS[kind], (episode.reward,), infos, observation, action)
         episode.reward, episode.info = 0.0, ""
-        episode.busy = True
+        episode.busy = threading.get_ident()
         episode.frozen = rows, 0
         return rows
 
@@ -206,8 +207,9 @@ class Ledger:
         if errors:
             observations, actions = select(observations, indices, len(ids)), select(actions, indices, len(ids))
         rows = Rows(indices, episodes, [episode.sequence for episode in episodes], flags, rewards, infos, observations, actions)
+        thread = threading.get_ident()
         for row, episode in enumerate(episodes):
-            episode.busy = True
+            episode.busy = thread
             if not flags[row] & _OVERRIDE:
                 episode.frozen = rows, row
         return rows, errors
@@ -218,7 +220,7 @@ class Ledger:
             episode.handle = handle
             episode.sequence += 1
             episode.frozen = None
-            episode.busy = False
+            episode.busy = 0
             if flags & _END:
                 self._close(episode, _Fate.FINISHED)
             elif lost:
@@ -230,14 +232,14 @@ class Ledger:
         episode.handle = handle
         episode.sequence += 1
         episode.frozen = None
-        episode.busy = False
+        episode.busy = 0
         if lost or rows.flags[0] & _END:
             self._close(episode, _Fate.FINISHED if rows.flags[0] & _END else _Fate.LOST)
 
     def refuse(self, rows: Rows, row: int, error: PolicyServerError) -> None:
         """Take note that the server refused a row, which changed nothing there: its reward goes back to be sent with another."""
         episode = rows.episodes[row]
-        episode.busy = False
+        episode.busy = 0
         fate = _FATES.get(error.reason)
         if fate is not None:
             self._close(episode, fate)
@@ -246,10 +248,13 @@ class Ledger:
             episode.reward += rows.rewards[row]
             episode.info = episode.info or rows.infos[row]
 
-    def abandon(self, rows: Rows) -> None:
-        """Take note that nobody waits for the answer to rows any more. They stay frozen."""
-        for episode in rows.episodes:
-            episode.busy = False
+    def abandon(self, episode_ids: Iterable[str]) -> None:
+        """Take note that the calling thread no longer waits for the answers to these episodes' rows. They stay frozen."""
+        thread = threading.get_ident()
+        for episode_id in episode_ids:
+            episode = self.open.get(episode_id)
+            if episode is not None and episode.busy == thread:
+                episode.busy = 0
 
     def lose(self, transport: Transport, *, is_replaced: bool = True) -> None:
         """Close the episodes of a runner that is gone. If it is replaced, those whose first row is unanswered begin with its successor."""

@@ -40,8 +40,8 @@ class Episode:
         """The newest info that no row carries yet, as JSON."""
         self.frozen: tuple[Rows, int] | None = None
         """The row of this number that went out without an answer, and its place in its columns."""
-        self.busy = False
-        """A thread waits for an answer to this episode's row."""
+        self.busy = 0
+        """The thread (threading.get_ident) that waits for an answer to this episode's row; 0 if none does."""
 
 
 @dataclass(slots=True)  # never changed; not declared frozen, for that would triple the cost of making one

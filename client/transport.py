@@ -1,10 +1,10 @@
 """One stream to one serving runner, shared by all threads of a client.
 
 Three threads meet here. A *caller* queues its rows and sleeps on a lock of its own. The *sender* (gRPC's, which runs `_requests`) takes
-all that is queued into one message as soon as fewer than `messages_in_flight` are unanswered, and the callers who are about to go on have
-asked, too, or are fewer than those who have: a lone caller waits for nobody, a crowd travels in two halves, one at the server while the
-other is here. The *reader* (ours, `_run`) lets the callers of each reply go on, through the client's turnstile; when the stream breaks it
-connects again and queues what was unanswered, unchanged and first.
+all that is queued into one message as soon as fewer than `messages_in_flight` are unanswered. It waits for callers who are about to go on,
+unless those who have asked are at least as many as they and those at the server, or have waited for `HOLD_S`: a lone caller waits for
+nobody, a crowd travels in two halves, one at the server while the other is here. The *reader* (ours, `_run`) lets the callers of each reply
+go on, through the client's turnstile; when the stream breaks it connects again and queues what was unanswered, unchanged and first.
 
 The client's lock (`client/shared.py`) guards everything here: the queue, the calls, the link, the episodes. It is held for microseconds
 and never across a wait, the making of a message, or I/O.
@@ -16,6 +16,7 @@ import copy
 import logging
 import random
 import threading
+import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -32,7 +33,7 @@ from client.shared import Shared
 from client.transport_channel import authorization, check_security, open_channel
 from client.transport_link import Link, Owner, Stub
 from client.transport_messages import Agreement, agree, handshake, step_batch, to_info, to_reply, to_stats
-from client.turnstile import TURN_S
+from client.turnstile import HOLD_S, TURN_S
 from policyserver.errors import (
     ActionTimeoutError,
     AuthenticationError,
@@ -104,6 +105,8 @@ class Transport:
         self._queue: deque[Part] = deque()
         self._link = Link()
         self._messages_taken = 0
+        self._asked_s = 0.0
+        """When somebody asked first of those in the queue."""
         self._looks_again = False
         """The sender wakes by itself before long."""
         self._is_closed = False
@@ -136,18 +139,20 @@ class Transport:
     def send(self, call: Call, rows: Rows) -> None:
         """Queue rows whose answers a call waits for, in pieces that fit into a message. Under the lock."""
         agreement = cast(Agreement, self.agreement)
-        self._queue.extend(call.add(rows.split(agreement.max_rows, agreement.max_bytes, agreement.row_bytes)))
-        self.hurry()
+        for part in call.add(rows.split(agreement.max_rows, agreement.max_bytes, agreement.row_bytes)):
+            self.send_one(part)
 
     def send_one(self, part: Part) -> None:
-        """Queue a part that is a single row, which fits into any message. Under the lock."""
+        """Queue a part that fits into a message, as a single row does. Under the lock."""
+        if not self._queue:
+            self._asked_s = time.monotonic()
         self._queue.append(part)
         self.hurry()
 
     def hurry(self) -> None:
         """Wake the sender if there is something for it to do. Under the lock."""
         link = self._link
-        if self._may_send(link) and not (self._looks_again and self._shared.turnstile.is_busy and self._is_half_a_crowd_at_most(link)):
+        if self._may_send(link) and not (self._looks_again and self._shared.turnstile.is_busy and self._is_worth_waiting(link)):
             self._sendable.notify()
 
     def forsake(self) -> None:
@@ -274,19 +279,24 @@ class Transport:
             yield step_batch(message_id, rows, agreement)
 
     def _wait_for_something_to_send(self, link: Link) -> None:
-        """Sleep until there is a message's worth. A crowd is waited for while it moves."""
+        """Sleep until there is a message's worth. A crowd is waited for while it moves; when it does not, it is set going."""
         turnstile = self._shared.turnstile
-        while not link.is_over and (not self._may_send(link) or (turnstile.is_moving and self._is_half_a_crowd_at_most(link))):
-            self._looks_again = turnstile.is_moving
-            self._sendable.wait(TURN_S if self._looks_again else None)
+        while not link.is_over:
+            turnstile.open_if_late()
+            is_moving = turnstile.is_moving
+            if self._may_send(link) and not (is_moving and self._is_worth_waiting(link)):
+                return
+            self._looks_again = is_moving
+            self._sendable.wait(TURN_S if is_moving else None)
             self._looks_again = False
 
     def _may_send(self, link: Link) -> bool:
         return bool(self._queue) and link.is_open and len(link.in_flight) < self._config.messages_in_flight
 
-    def _is_half_a_crowd_at_most(self, link: Link) -> bool:
-        """Tell whether fewer have asked than are at the server or about to go on."""
-        return len(self._queue) < len(self._shared.turnstile) + sum(map(len, link.in_flight.values()))
+    def _is_worth_waiting(self, link: Link) -> bool:
+        """Tell whether fewer have asked than are at the server or about to go on, and nobody has waited for long."""
+        others = self._shared.turnstile.in_line_of(self) + sum(map(len, link.in_flight.values()))
+        return len(self._queue) < others and time.monotonic() - self._asked_s < HOLD_S
 
     def _take(self, link: Link) -> tuple[int, list[Rows], Agreement]:
         """Take from the queue what fits into one message."""
@@ -336,7 +346,6 @@ class Transport:
         with self._lock:
             if link.is_over:  # those who waited know already that the client was closed
                 return
-            del link.in_flight[message.message_id]
             self._shared.rows_answered += rows
             self._shared.weights_seq_no = reply.weights_seq_no or self._shared.weights_seq_no
             first = 0
@@ -344,11 +353,15 @@ class Transport:
                 part.reply, part.first, part.epoch = reply, first, self.epoch
                 first += len(part.rows.episodes)
                 self._settle(part)
-            self.hurry()
+            del link.in_flight[message.message_id]
+            if len(self._shared.turnstile) and not self._looks_again:
+                self._sendable.notify()  # to look after those in line
+            else:
+                self.hurry()
 
     def _hang_up(self, link: Link, trouble: PolicyServerError) -> None:
         """Put what is unanswered and still awaited back to the front of the queue. Under the lock."""
-        unanswered = [part for parts in link.in_flight.values() for part in parts if part.call.is_waiting]
+        unanswered = [part for parts in link.in_flight.values() for part in parts if part.call.is_waiting and part.reply is None]
         self._queue.extendleft(reversed(unanswered))
         link.in_flight.clear()
         link.is_open = False

@@ -3,21 +3,26 @@
 Python runs one thread at a time. Callers that are woken all at once only queue for its lock: each is woken twice, once for its answer and
 once for the lock, on whichever core has nothing to do, and looks every few milliseconds whether it may go on. So a caller is woken by the
 one before it, as soon as that one runs; what it does then, however long, holds nobody up. Where the lock or a core is long in coming, all
-that are in line are woken at once, as they would be without this.
+that are in line are woken at once, as they would be without this: by the late one itself, by the next answer, or by a sender that looks
+after them (`Transport`).
 """
 
 from __future__ import annotations
 
 import time
-from collections import deque
+from collections import Counter, deque
 
 from client.calls import Call
 
-__all__ = ["TURN_S", "Turnstile"]
+__all__ = ["HOLD_S", "TURN_S", "Turnstile"]
 
 TURN_S = 0.003
 """Time after which the others wait no longer for a woken caller that does not run yet, seconds: many times what it usually takes, and less
 than Python's switch interval, for which a thread that computes keeps it waiting."""
+
+
+HOLD_S = 0.02
+"""Longest time that rows wait for those in line to travel with, seconds: what half a crowd of some hundred threads takes to go on."""
 
 
 class Turnstile:
@@ -25,6 +30,8 @@ class Turnstile:
 
     def __init__(self) -> None:
         self._line: deque[Call] = deque()
+        self._in_line_of: Counter[object] = Counter()
+        """How many of them have their home at each transport."""
         self._woken: set[Call] = set()
         """Those who have the turn: one, as a rule."""
         self._moved_s = 0.0
@@ -33,6 +40,10 @@ class Turnstile:
     def __len__(self) -> int:
         """Return how many are in line."""
         return len(self._line)
+
+    def in_line_of(self, transport: object) -> int:
+        """Return how many are in line that are likely to ask at a transport next."""
+        return self._in_line_of[transport]
 
     @property
     def is_busy(self) -> bool:
@@ -51,6 +62,7 @@ class Turnstile:
             self.open()
         if self._woken:
             self._line.append(call)
+            self._in_line_of[call.home] += 1
         else:
             self._wake(call, now_s)
 
@@ -66,24 +78,35 @@ class Turnstile:
         if self._is_late(now_s):
             self.open()
         elif self._line and len(self._woken) == 1:
-            self._wake(self._line.popleft(), now_s)
+            self._wake_next(now_s)
         self._moved_s = now_s
-        self._woken.discard(call)  # last: should an interrupt come before it, then a turn is given twice, which does no harm
+        self._woken.discard(call)  # last: an interrupt before it leaves the turn here, to be passed on when the call is given up
         return not self._woken
 
     def open(self) -> None:
         """Wake all that are in line, and wait no longer for those who had the turn."""
         self._woken.clear()
         while self._line:
-            self._wake(self._line.popleft(), time.monotonic())
+            self._wake_next(time.monotonic())
+
+    def open_if_late(self) -> None:
+        """Do so if nobody has moved for long."""
+        if self._woken and self._is_late(time.monotonic()):
+            self.open()
 
     def leave(self, call: Call) -> None:
         """Forget an answered caller that no longer waits, unless it was woken: then it has a turn to pass on."""
         if call in self._line:
             self._line.remove(call)
+            self._in_line_of[call.home] -= 1
 
     def _is_late(self, now_s: float) -> bool:
         return now_s - self._moved_s > TURN_S
+
+    def _wake_next(self, now_s: float) -> None:
+        call = self._line.popleft()
+        self._in_line_of[call.home] -= 1
+        self._wake(call, now_s)
 
     def _wake(self, call: Call, now_s: float) -> None:
         self._woken.add(call)

@@ -2,14 +2,15 @@ from __future__ import annotations
 
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pytest
 
 from client import ClientClosedError, PolicyClient
 from client.calls import Call
-from client.turnstile import TURN_S, Turnstile
+from client.turnstile import HOLD_S, TURN_S, Turnstile
 from tests.client.reference_server import ReferenceServer
 from tests.client.test_threads_share_a_stream import wait_until
 
@@ -110,32 +111,162 @@ def test_the_next_answer_frees_those_who_wait_for_one_that_never_comes(turnstile
     assert not late.waiter.locked()
 
 
+def together(server: ReferenceServer, client: PolicyClient, pool: ThreadPoolExecutor, ids: list[str]) -> list[Future[Any]]:
+    """Have the episodes ask so that one message answers them all, in this order; nothing else is on its way then."""
+    fillers = client.start_episodes(2)
+    server.hold()
+    first = []
+    for number, episode in enumerate(fillers, 1):
+        first.append(pool.submit(client.get_action, episode, ZEROS, timeout_s=60.0))
+        wait_until(lambda number=number: client.counters().messages_sent == number)  # type: ignore[misc]
+    asked = []
+    for number, episode in enumerate(ids, 1):
+        asked.append(pool.submit(client.get_action, episode, ZEROS, timeout_s=60.0))
+        wait_until(lambda number=number: len(client._router._given._queue) == number)  # type: ignore[misc]
+    server.release()
+    for future in first:
+        future.result(5.0)
+    return asked
+
+
 def test_a_caller_that_is_interrupted_holds_up_nobody(
     server: ReferenceServer, client: PolicyClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An interrupt that comes when the answer has just been received, before the others are woken."""
     ids = client.start_episodes(16)
-    router, first = client._router, ids[0]
+    router = client._router
     wait = router.wait
 
     def interrupted(waiting: Call, timeout_s: float) -> None:
         wait(waiting, timeout_s)
-        if waiting.parts[0].rows.episodes[0].id == first and not router.shared.turnstile.is_busy:
-            raise AssertionError("the caller was woken without a turn")
-        if waiting.parts[0].rows.episodes[0].id == first:
+        if waiting.parts[0].rows.episodes[0].id == ids[0]:
             raise KeyboardInterrupt
 
     monkeypatch.setattr(router, "wait", interrupted)
-    server.hold()
-    with ThreadPoolExecutor(16) as pool:
-        asked = [pool.submit(client.get_action, episode, ZEROS, timeout_s=5.0) for episode in ids]
-        wait_until(lambda: client.counters().rows_sent + len(client._router._given._queue) == 16)
-        server.release()
+    monkeypatch.setattr("client.turnstile.TURN_S", 60.0)
+    monkeypatch.setattr("client.transport.TURN_S", 60.0)
+    with ThreadPoolExecutor(18) as pool:
+        asked = together(server, client, pool, ids)
         with pytest.raises(KeyboardInterrupt):
-            asked[0].result()
-        assert [future.result() for future in asked[1:]] == [0] * 15
+            asked[0].result(5.0)
+        assert [future.result(5.0) for future in asked[1:]] == [0] * 15
     monkeypatch.undo()
-    assert client.get_action(first, ZEROS) == 0  # its step was frozen: the same question, the same answer
+    assert server.servicer.message_rows == [1, 1, 16]
+    assert client.get_action(ids[0], ZEROS) == 0  # its step was frozen: the same question, the same answer
+
+
+def test_a_caller_that_is_woken_and_never_runs_holds_up_nobody(
+    server: ReferenceServer, client: PolicyClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No answer follows that could free the others: the sender does."""
+    ids = client.start_episodes(4)
+    router, stuck = client._router, threading.Event()
+    wait = router.wait
+
+    def late(waiting: Call, timeout_s: float) -> None:
+        wait(waiting, timeout_s)
+        if waiting.parts[0].rows.episodes[0].id == ids[0]:
+            stuck.wait(30.0)
+
+    monkeypatch.setattr(router, "wait", late)
+    with ThreadPoolExecutor(6) as pool:
+        asked = together(server, client, pool, ids)
+        try:
+            assert [future.result(5.0) for future in asked[1:]] == [0] * 3
+            assert not asked[0].done()
+        finally:
+            stuck.set()
+        assert asked[0].result(5.0) == 0
+
+
+@pytest.mark.parametrize("at", ["freeze_one", "send_one", "wait"])
+def test_an_interrupt_anywhere_leaves_episode_and_thread_usable(
+    at: str, server: ReferenceServer, client: PolicyClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer to what was broken off comes while the same thread waits for that to its next call."""
+    episode = client.start_episode()
+    client.get_action(episode, ZEROS)
+    router = client._router
+    owner: Any = {"freeze_one": client._ledger, "send_one": router._given, "wait": router}[at]
+    method = getattr(owner, at)
+
+    def interrupted(*arguments: Any) -> None:
+        if at != "wait":
+            method(*arguments)
+        raise KeyboardInterrupt
+
+    server.hold()
+    with ThreadPoolExecutor(1) as pool:
+        monkeypatch.setattr(owner, at, interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            pool.submit(client.get_action, episode, ZEROS).result(5.0)
+        monkeypatch.undo()
+        wait_until(lambda: not router._given._queue)
+        sent = client.counters().rows_sent
+        again = pool.submit(client.get_action, episode, ZEROS)
+        wait_until(lambda: client.counters().rows_sent == sent + 1)
+        server.release()
+        assert again.result(5.0) == 7 % 3
+        assert client.counters().rows_sent == sent + 1
+        assert pool.submit(client.get_action, episode, ZEROS).result(5.0) == 14 % 3
+    client.end_episode(episode, ZEROS)
+    assert len(server.servicer.episodes[episode].observations) == 4
+
+
+def test_rows_of_a_quiet_runner_do_not_wait_for_the_crowd_of_another(client: PolicyClient) -> None:
+    """Those in line are likely to ask where they were answered."""
+    client.get_action(client.start_episode(), ZEROS)
+    transport, turnstile = client._router._given, client._router.shared.turnstile
+    elsewhere = [call() for _ in range(10)]
+    with client._router.shared.lock:
+        for each in elsewhere:
+            each.home = "another runner"
+            turnstile.admit(each)
+        assert turnstile.is_moving
+        assert not transport._is_worth_waiting(transport._link)
+        elsewhere[1].home = transport
+        turnstile._in_line_of[transport] += 1
+        assert transport._is_worth_waiting(transport._link) == (time.monotonic() - transport._asked_s < HOLD_S)
+        turnstile._in_line_of[transport] -= 1
+        elsewhere[1].home = "another runner"
+        turnstile.open()
+
+
+def test_half_a_crowd_waits_for_nobody_and_fewer_for_the_rest(
+    server: ReferenceServer, client: PolicyClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Eight are answered and go on: the first three that ask are held, with the fourth they leave."""
+    monkeypatch.setattr("client.turnstile.TURN_S", 60.0)
+    monkeypatch.setattr("client.transport.TURN_S", 60.0)
+    monkeypatch.setattr("client.transport.HOLD_S", 60.0)
+    ids = client.start_episodes(4)
+    client.get_actions(ids, np.zeros((4, 10)))
+    transport, turnstile = client._router._given, client._router.shared.turnstile
+    answered = [call() for _ in range(5)]
+    with client._router.shared.lock:
+        for each in answered:
+            each.home = transport
+            turnstile.admit(each)
+    with ThreadPoolExecutor(4) as pool:
+        asked = [pool.submit(client.get_action, episode, ZEROS, timeout_s=60.0) for episode in ids[:3]]
+        wait_until(lambda: len(transport._queue) == 3)
+        assert not any(future.done() for future in asked)
+        asked.append(pool.submit(client.get_action, ids[3], ZEROS, timeout_s=60.0))
+        wait_until(lambda: server.servicer.message_rows == [4, 4])
+        with client._router.shared.lock:
+            turnstile.open()
+        assert [future.result(5.0) for future in asked] == [7 % 3] * 4
+
+
+def test_rows_are_not_held_for_long(server: ReferenceServer, client: PolicyClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The line moves all the time, and more are in it than have asked."""
+    episode = client.start_episode()
+    client.get_action(episode, ZEROS)
+    monkeypatch.setattr(Turnstile, "is_moving", property(lambda self: True))
+    monkeypatch.setattr(Turnstile, "in_line_of", lambda self, transport: 100)
+    began = time.monotonic()
+    assert client.get_action(episode, ZEROS) == 7 % 3
+    assert HOLD_S < time.monotonic() - began < 5.0
 
 
 def test_close_wakes_those_in_line_too(server: ReferenceServer, client: PolicyClient) -> None:
@@ -158,23 +289,3 @@ def test_close_wakes_those_in_line_too(server: ReferenceServer, client: PolicyCl
         assert time.monotonic() - began < 5.0
     with pytest.raises(ClientClosedError):
         client.get_action(ids[1], ZEROS)
-
-
-def test_a_caller_that_computes_for_long_holds_up_nobody(client: PolicyClient) -> None:
-    """What a caller does once it runs is its own affair: the others have been woken by then."""
-    ids = client.start_episodes(8)
-    computing, done = threading.Event(), threading.Event()
-
-    def slow() -> None:
-        client.get_action(ids[0], ZEROS)
-        computing.set()
-        done.wait(10.0)
-
-    with ThreadPoolExecutor(8) as pool:
-        blocked = pool.submit(slow)
-        for _ in range(20):
-            assert list(pool.map(lambda episode: client.get_action(episode, ZEROS, timeout_s=5.0) is not None, ids[1:])) == [True] * 7
-        assert computing.wait(5.0)
-        assert not blocked.done()
-        done.set()
-        blocked.result()
