@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Sequence
+from typing import Protocol
 
 from client.rows import Rows
 from client.transport_messages import Reply
 
-__all__ = ["Call", "Part"]
+__all__ = ["Call", "Home", "Part"]
+
+
+class Home(Protocol):
+    """Where a call's thread is likely to ask next: the transport of its first part."""
+
+    in_line: int
+    """Callers at home there that were answered and are about to go on."""
 
 
 class Call:
@@ -18,8 +26,8 @@ class Call:
 
     def __init__(self, waiter: threading.Lock) -> None:
         self.parts: Sequence[Part] = ()
-        self.home: object = None
-        """The transport of its first part: where its thread is likely to ask next."""
+        self.home: Home
+        """Set with the first part."""
         self.unanswered = 0
         """Parts that may still be answered."""
         self.waiter = waiter
@@ -31,16 +39,16 @@ class Call:
         """Wait for the answers to these, too; each fits into a message."""
         parts = [Part(rows, self) for rows in pieces]
         self.parts = [*self.parts, *parts]
-        if self.home is None and parts:
+        if len(self.parts) == len(parts) > 0:
             self.home = parts[0].rows.transport
         self.unanswered += len(parts)
         return parts
 
-    def add_one(self, rows: Rows) -> Part:
+    def add_one(self, rows: Rows, home: Home) -> Part:
         """Wait for the answer to this alone; it fits into a message."""
         part = Part(rows, self)
         self.parts = (part,)
-        self.home = rows.transport
+        self.home = home
         self.unanswered = 1
         return part
 

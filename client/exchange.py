@@ -121,8 +121,8 @@ class Exchange:
             with lock:
                 router.check()
                 rows = ledger.freeze_one(episode_id, kind, observation, action, router.place)
-                part = call.add_one(rows)
                 transport = rows.transport
+                part = call.add_one(rows, transport)
                 transport.send_one(part)
             router.wait(call, timeout_s)
             with lock:
@@ -185,10 +185,14 @@ class Exchange:
 
     def _waiter(self) -> threading.Lock:
         """Give each thread one lock to sleep on, held by it whenever it is awake; another one if an interrupt left that undone."""
-        waiter: threading.Lock | None = getattr(self._threads, "waiter", None)
-        if waiter is None or not waiter.locked():
-            waiter = self._threads.waiter = threading.Lock()
-            waiter.acquire()
+        try:
+            waiter = cast(threading.Lock, self._threads.waiter)
+            if waiter.locked():
+                return waiter
+        except AttributeError:
+            pass
+        waiter = self._threads.waiter = threading.Lock()
+        waiter.acquire()
         return waiter
 
     def _settle(self, call: Call, outcome: Outcome) -> tuple[list[Rows], dict[int, PolicyServerError]]:

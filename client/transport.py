@@ -88,6 +88,8 @@ class Transport:
         """Attempts to connect that failed."""
         self.epoch = 0
         """Number of different serving processes seen."""
+        self.in_line = 0
+        """Callers that were answered here and are about to go on; the turnstile counts."""
         self.episodes_open = 0
         """Open episodes of this client that are there; the ledger counts."""
         self._config = config
@@ -123,19 +125,6 @@ class Transport:
             self._reader = threading.Thread(target=self._run, name="policy-client-reader", daemon=True)
             self._reader.start()
 
-    def check(self) -> None:
-        """Raise what makes waiting pointless. Under the lock.
-
-        Raises:
-            ClientClosedError: the client was closed.
-            HandshakeError: the server speaks another protocol or has other spaces.
-            AuthenticationError: the server wants another token.
-        """
-        if self._is_closed:
-            raise ClientClosedError("the client was closed; make a new one")
-        if self.refusal is not None:
-            raise copy.copy(self.refusal)
-
     def send(self, call: Call, rows: Rows) -> None:
         """Queue rows whose answers a call waits for, in pieces that fit into a message. Under the lock."""
         agreement = cast(Agreement, self.agreement)
@@ -152,7 +141,7 @@ class Transport:
     def hurry(self) -> None:
         """Wake the sender if there is something for it to do. Under the lock."""
         link = self._link
-        if self._may_send(link) and not (self._looks_again and self._shared.turnstile.is_busy and self._is_worth_waiting(link)):
+        if self._may_send(link) and not (self._looks_again and self._shared.turnstile.is_busy and len(self._queue) < self._others(link)):
             self._sendable.notify()
 
     def forsake(self) -> None:
@@ -294,9 +283,11 @@ class Transport:
         return bool(self._queue) and link.is_open and len(link.in_flight) < self._config.messages_in_flight
 
     def _is_worth_waiting(self, link: Link) -> bool:
-        """Tell whether fewer have asked than are at the server or about to go on, and nobody has waited for long."""
-        others = self._shared.turnstile.in_line_of(self) + sum(map(len, link.in_flight.values()))
-        return len(self._queue) < others and time.monotonic() - self._asked_s < HOLD_S
+        """Tell whether fewer have asked than are about to, and nobody has waited for long."""
+        return len(self._queue) < self._others(link) and time.monotonic() - self._asked_s < HOLD_S
+
+    def _others(self, link: Link) -> int:
+        return self.in_line + sum(map(len, link.in_flight.values()))
 
     def _take(self, link: Link) -> tuple[int, list[Rows], Agreement]:
         """Take from the queue what fits into one message."""
@@ -388,12 +379,19 @@ class Transport:
         """Make a unary call."""
         timeout_s = self._config.connect_timeout_s
         with self._lock:
-            self.check()
+            self._check()
         try:
             return method(request, timeout=timeout_s, metadata=self._metadata, wait_for_ready=True)
         except (grpc.RpcError, ValueError) as error:
             with self._lock:
-                self.check()
+                self._check()
                 if isinstance(error, ValueError) or error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
                     raise self.unavailable(timeout_s) from error
             raise from_rpc_error(error) from error
+
+    def _check(self) -> None:
+        """Raise what makes asking pointless. Under the lock."""
+        if self._is_closed:
+            raise ClientClosedError("the client was closed; make a new one")
+        if self.refusal is not None:
+            raise copy.copy(self.refusal)

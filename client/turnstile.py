@@ -10,7 +10,7 @@ after them (`Transport`).
 from __future__ import annotations
 
 import time
-from collections import Counter, deque
+from collections import deque
 
 from client.calls import Call
 
@@ -30,8 +30,6 @@ class Turnstile:
 
     def __init__(self) -> None:
         self._line: deque[Call] = deque()
-        self._in_line_of: Counter[object] = Counter()
-        """How many of them have their home at each transport."""
         self._woken: set[Call] = set()
         """Those who have the turn: one, as a rule."""
         self._moved_s = 0.0
@@ -40,10 +38,6 @@ class Turnstile:
     def __len__(self) -> int:
         """Return how many are in line."""
         return len(self._line)
-
-    def in_line_of(self, transport: object) -> int:
-        """Return how many are in line that are likely to ask at a transport next."""
-        return self._in_line_of[transport]
 
     @property
     def is_busy(self) -> bool:
@@ -62,7 +56,7 @@ class Turnstile:
             self.open()
         if self._woken:
             self._line.append(call)
-            self._in_line_of[call.home] += 1
+            call.home.in_line += 1
         else:
             self._wake(call, now_s)
 
@@ -98,14 +92,14 @@ class Turnstile:
         """Forget an answered caller that no longer waits, unless it was woken: then it has a turn to pass on."""
         if call in self._line:
             self._line.remove(call)
-            self._in_line_of[call.home] -= 1
+            call.home.in_line -= 1
 
     def _is_late(self, now_s: float) -> bool:
         return now_s - self._moved_s > TURN_S
 
     def _wake_next(self, now_s: float) -> None:
         call = self._line.popleft()
-        self._in_line_of[call.home] -= 1
+        call.home.in_line -= 1
         self._wake(call, now_s)
 
     def _wake(self, call: Call, now_s: float) -> None:

@@ -80,8 +80,7 @@ def no_leaked_threads(request: pytest.FixtureRequest) -> Iterator[None]:
     before = set(threading.enumerate())
     yield
     deadline = time.monotonic() + 2.0
-    if set(threading.enumerate()) - before:
+    while (left := set(threading.enumerate()) - before) and time.monotonic() < deadline:
         gc.collect()  # the poller of grpc.aio ends with its last object, which may be in a cycle
-    for thread in set(threading.enumerate()) - before:
-        thread.join(max(0.0, deadline - time.monotonic()))
-        assert not thread.is_alive(), f"the test left the thread {thread.name!r} running"
+        left.pop().join(0.1)
+    assert not left, f"the test left threads running: {sorted(thread.name for thread in left)}"

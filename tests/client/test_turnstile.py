@@ -3,6 +3,7 @@ from __future__ import annotations
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,9 @@ ZEROS = np.zeros(10, np.float32)
 def call() -> Call:
     waiter = threading.Lock()
     waiter.acquire()
-    return Call(waiter)
+    made = Call(waiter)
+    made.home = SimpleNamespace(in_line=0)
+    return made
 
 
 def woken(calls: list[Call]) -> list[int]:
@@ -217,19 +220,14 @@ def test_rows_of_a_quiet_runner_do_not_wait_for_the_crowd_of_another(client: Pol
     """Those in line are likely to ask where they were answered."""
     client.get_action(client.start_episode(), ZEROS)
     transport, turnstile = client._router._given, client._router.shared.turnstile
-    elsewhere = [call() for _ in range(10)]
+    calls = [call() for _ in range(4)]
+    calls[3].home = transport
     with client._router.shared.lock:
-        for each in elsewhere:
-            each.home = "another runner"
+        for each, others in zip(calls, (0, 0, 0, 1), strict=True):
             turnstile.admit(each)
-        assert turnstile.is_moving
-        assert not transport._is_worth_waiting(transport._link)
-        elsewhere[1].home = transport
-        turnstile._in_line_of[transport] += 1
-        assert transport._is_worth_waiting(transport._link) == (time.monotonic() - transport._asked_s < HOLD_S)
-        turnstile._in_line_of[transport] -= 1
-        elsewhere[1].home = "another runner"
+            assert transport._others(transport._link) == others
         turnstile.open()
+        assert transport._others(transport._link) == 0
 
 
 def test_half_a_crowd_waits_for_nobody_and_fewer_for_the_rest(
@@ -263,7 +261,7 @@ def test_rows_are_not_held_for_long(server: ReferenceServer, client: PolicyClien
     episode = client.start_episode()
     client.get_action(episode, ZEROS)
     monkeypatch.setattr(Turnstile, "is_moving", property(lambda self: True))
-    monkeypatch.setattr(Turnstile, "in_line_of", lambda self, transport: 100)
+    client._router._given.in_line = 100
     began = time.monotonic()
     assert client.get_action(episode, ZEROS) == 7 % 3
     assert HOLD_S < time.monotonic() - began < 5.0
