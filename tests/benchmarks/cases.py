@@ -84,6 +84,12 @@ def _unix(case: str, load: str, options: Mapping[str, Any], floor: Floor) -> Cas
     return Case(f"{case}_unix", f"`{case}` over a unix socket instead of TCP", contender, (), floor, beside=Beside(case, "tcp"))
 
 
+def _one_core(callers: int) -> Case:
+    case = f"threads_{callers}_mlp"
+    contender = loaded("threads", {**_STEPS, "callers": callers, "training": False, "one_core": True}, MLP, NETS[MLP])
+    return Case(f"{case}_one_core", f"`{case}` with the client kept on one core, as by `taskset`", contender, beside=Beside(case, "free"))
+
+
 CASES = (
     Case("startup", f"`policy-server serve` to ready, {STARTS} starts", startup, (Bar("max_ms", at_most=20_000),), rounds=1),
     *_threads(1, ONE_BY_ONE, Bar("p50_ms", at_most=0.9), Bar("p99_ms", at_most=2.5)),
@@ -91,7 +97,9 @@ CASES = (
     *_threads(
         64, CROWD, Bar("steps_per_s", at_least=14_000), Bar("p99_ms", at_most=10), Bar("ratio_to_peer", at_least=50), peer=OLD_SERVER
     ),
+    _one_core(64),
     *_threads(256, CROWD, Bar("steps_per_s", at_least=22_000)),
+    _one_core(256),
     Case(
         "threads_4x16_mlp",
         "4 client processes of 16 blocking threads each, learner idle",

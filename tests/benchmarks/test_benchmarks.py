@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from tests.benchmarks import echo
 from tests.benchmarks.case import Bar, Floor
 from tests.benchmarks.cases import CASES, QUICK
+from tests.benchmarks.loads import threads
 from tests.benchmarks.report import table
 from tests.benchmarks.results import ROOT
 from tests.live_server import Serving
@@ -75,6 +77,18 @@ def test_the_thread_load_counts_its_actions(cartpole_server: str, processes: int
     assert found["actions_total"] > found["calls"] > 0
     assert 0 < found["p50_ms"] <= found["p99_ms"] <= found["max_ms"]
     assert found["percentiles_ms"][-1] == [100.0, found["max_ms"]]
+
+
+def test_a_client_on_one_core_keeps_to_it(monkeypatch: pytest.MonkeyPatch, cartpole_server: str) -> None:
+    cores = os.sched_getaffinity(0)
+    seen: list[set[int]] = []
+    play = threads._play
+    monkeypatch.setattr(threads, "_play", lambda *options: (seen.append(os.sched_getaffinity(0)), play(*options))[1])
+    try:
+        threads.threads(cartpole_server, callers=2, seconds=0.2, episode_steps=20, training=False, one_core=True)
+    finally:
+        os.sched_setaffinity(0, cores)
+    assert seen == [{max(cores)}]
 
 
 def test_the_timeline_has_every_second_and_the_updates_of_the_weights(cartpole_server: str) -> None:

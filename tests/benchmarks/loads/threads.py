@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import threading
 import time
 from array import array
@@ -29,6 +30,7 @@ def threads(
     training: bool,
     processes: int = 1,
     timeline: bool = False,
+    one_core: bool = False,
 ) -> dict[str, Any]:
     """Step one episode per thread; the threads of a process share one client.
 
@@ -40,7 +42,10 @@ def threads(
         training: Whether the steps are trained on.
         processes: Client processes at once; they begin together.
         timeline: Whether to add the p99 of each second and the times at which new weights were served.
+        one_core: Whether the client keeps to one core, as with `taskset`; Linux only.
     """
+    if one_core:
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     options = (address, callers, seconds, episode_steps, training)
     updates_s: list[float] = []
     if processes == 1:
