@@ -26,7 +26,7 @@ RESTING_CPU_PERCENT = 25.0
 
 @dataclass(frozen=True)
 class Serving:
-    """A running server: its address, the seconds from the command to ready, the process that answers, and the one that learns."""
+    """A running server: its address, the seconds from the command to ready, the process that answers there, and the one that learns."""
 
     address: str
     startup_s: float
@@ -34,9 +34,11 @@ class Serving:
     daemon: psutil.Process
 
     def cpu_s(self) -> float:
-        """Return the processor time that the serving process has used."""
-        times = self.process.cpu_times()
-        return float(times.user + times.system)
+        """Return the processor time that the serving process has used, and those beside it if there are several."""
+        name = self.process.name()
+        beside = [process for process in self.daemon.children(recursive=True) if process.name() == name]
+        times = [process.cpu_times() for process in beside or [self.process]]
+        return float(sum(time.user + time.system for time in times))
 
     def memory_mb(self) -> float:
         """Return the resident memory of the serving process."""

@@ -67,6 +67,10 @@ def _width(size: int) -> Point:
     return Point(size, _vector(256), MLP.replace("[256, 256]", f"[{size}, {size}]"))
 
 
+def _runners(size: int) -> Point:
+    return Point(size, _vector(1_024), f"{MLP}[algorithm.env_runners]\nnum_env_runners = {size}\n")
+
+
 SWEEPS = (
     Sweep(
         "growth_clients",
@@ -102,6 +106,13 @@ SWEEPS = (
         "units of each hidden layer",
         "vector",
         {"256 rows a call": tuple(map(_width, (32, 64, 128, 256, 512, 1_024)))},
+    ),
+    Sweep(
+        "growth_runners",
+        "1 to 4 serving runners on this one machine, 1,024 episodes spread over them and stepped with each call, MLP 256-256",
+        "serving runners",
+        "vector",
+        {"1,024 rows a call": tuple(map(_runners, (1, 2, 3, 4)))},
     ),
 )
 

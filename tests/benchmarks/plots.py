@@ -102,6 +102,7 @@ _GROWTH_TITLES = {
     "growth_observation": "Cost by size of the observation",
     "growth_rows": "Cost by rows per call",
     "growth_width": "Cost by width of the net",
+    "growth_runners": "Throughput by number of serving runners",
 }
 
 PLOTS = (

@@ -83,7 +83,12 @@ def test_a_client_on_one_core_keeps_to_it(monkeypatch: pytest.MonkeyPatch, cartp
     cores = os.sched_getaffinity(0)
     seen: list[set[int]] = []
     play = threads._play
-    monkeypatch.setattr(threads, "_play", lambda *options: (seen.append(os.sched_getaffinity(0)), play(*options))[1])
+
+    def watched(*options: Any) -> Any:
+        seen.append(os.sched_getaffinity(0))
+        return play(*options)
+
+    monkeypatch.setattr(threads, "_play", watched)
     try:
         threads.threads(cartpole_server, callers=2, seconds=0.2, episode_steps=20, training=False, one_core=True)
     finally:
