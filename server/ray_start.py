@@ -21,6 +21,9 @@ logger = logging.getLogger(__name__)
 _OBJECT_STORE_BYTES = 512 * 2**20
 """Room for segments and weights on their way between two processes; a full hand-off of 32,768 steps takes a tenth."""
 
+_ATTEMPTS = 3
+"""Ray gives a node 30 s to come up, and does not look whether its processes still live; where one did not, the next one may."""
+
 _GRPC_EXPERIMENTS = "-event_engine_listener,-event_engine_client"
 """gRPC's older poller, for the serving processes: it has a thread less between a socket and the loop, and so takes a tenth less processor
 time for a lone action, and of its latency. Read when a process first uses gRPC, which Ray's workers do before they run code of ours."""
@@ -51,21 +54,33 @@ class RayProcess:
 
         Args:
             num_cpus: Logical CPUs, enough for one per actor and one for the driver; these are tickets, not cores.
+
+        Raises:
+            Exception: Ray's own, where none of a few tries came up.
         """
         _read_environment_again()
         import ray
 
-        with _few_processes():
-            ray.init(
-                address="local",
-                num_cpus=num_cpus,
-                object_store_memory=_OBJECT_STORE_BYTES,
-                include_dashboard=False,
-                configure_logging=False,
-                log_to_driver=True,
-                _node_ip_address="127.0.0.1",
-                _temp_dir=str(self.folder / "ray"),  # Ray opens it to everybody; the one above stays closed
-            )
+        for attempt in range(1, _ATTEMPTS + 1):
+            with _few_processes() as nodes:
+                try:
+                    ray.init(
+                        address="local",
+                        num_cpus=num_cpus,
+                        object_store_memory=_OBJECT_STORE_BYTES,
+                        include_dashboard=False,
+                        configure_logging=False,
+                        log_to_driver=True,
+                        _node_ip_address="127.0.0.1",
+                        _temp_dir=str(self.folder / "ray"),  # Ray opens it to everybody; the one above stays closed
+                    )
+                    break
+                except Exception as error:
+                    for node in nodes:  # ray.init leaves the processes of a start that failed running
+                        node.kill_all_processes(check_alive=False, allow_graceful=False, wait=True)
+                    if not nodes or attempt == _ATTEMPTS:  # without a node the fault is in what was asked for
+                        raise
+                    logger.warning("Ray did not start (%s); trying again, %d of %d", error, attempt + 1, _ATTEMPTS)
         logger.debug("Ray %s runs in %s", ray.__version__, self.folder)
 
     def stop(self) -> None:
@@ -83,22 +98,33 @@ class RayProcess:
 
 
 @contextlib.contextmanager
-def _few_processes() -> Iterator[None]:
+def _few_processes() -> Iterator[list[Any]]:
     """Leave out the autoscaler's monitor and the dashboard's head, which Ray starts, and waits for, even without a dashboard.
 
-    They cost a second of processor time at the start and 170 MB for good.
+    They cost a second of processor time at the start and 170 MB for good. Yields a list that the nodes started meanwhile are put in.
     """
     from ray._private.node import Node
+
+    nodes: list[Any] = []
+    start_processes = Node.start_head_processes
+
+    def start_head_processes(node: Any) -> None:
+        nodes.append(node)
+        start_processes(node)
 
     def without_dashboard(node: Any, **_: Any) -> None:
         node._webui_url = ""
 
-    left_out = {"start_monitor": lambda _: None, "start_api_server": without_dashboard}
-    kept = {name: getattr(Node, name) for name in left_out}
-    for name, replacement in left_out.items():
+    replaced = {
+        "start_head_processes": start_head_processes,
+        "start_monitor": lambda _: None,
+        "start_api_server": without_dashboard,
+    }
+    kept = {name: getattr(Node, name) for name in replaced}
+    for name, replacement in replaced.items():
         setattr(Node, name, replacement)
     try:
-        yield
+        yield nodes
     finally:
         for name, method in kept.items():
             setattr(Node, name, method)
