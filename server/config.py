@@ -220,7 +220,8 @@ class LearnerConfig:
     threads: int = 1
     """Threads of the learner's tensor operations."""
     niceness: int = 5
-    """Niceness of the learning process; the serving actors run at 0, so that an update doesn't delay an action."""
+    """Niceness of the learning process, and of its session if that is its own; the serving actors run at 0, so that an update doesn't delay
+    an action."""
     max_failures: int = 3
     """Training iterations that may fail in a row; then the server writes a checkpoint and exits with an error."""
     retry_backoff_s: float = 1.0

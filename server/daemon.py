@@ -26,6 +26,7 @@ from .driver_link import DriverLink
 from .folder_lock import FolderLock
 from .fronts.listen_security import check_free, check_listen
 from .log_setup import adopt_ray_loggers
+from .processor_share import give_way
 from .ray_start import RayProcess, keep_results_in
 from .serving_watch import ServingWatch
 from .training_hooks import DrainingError, TrainingHooks
@@ -343,7 +344,7 @@ def _share_the_machine(config: ServerConfig) -> None:
     import torch
 
     torch.set_num_threads(config.learner.threads)
-    os.nice(config.learner.niceness)
+    give_way(config.learner.niceness)
 
 
 def _of_serving(algorithm: Algorithm, call: Any, *, wait: bool = True) -> list[Any]:

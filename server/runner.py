@@ -35,6 +35,7 @@ from .fronts.front import Front
 from .log_setup import log_to
 from .policies.episode_callbacks import is_used
 from .policies.policy_choice import make_policy
+from .processor_share import leave_session
 from .runner_metrics import log_samples, with_others
 from .runner_state import RunnerState
 from .training_report import TrainingReport
@@ -188,6 +189,7 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
     def _prepare_process() -> None:
         """Tune this process, which is ours alone, for short pauses."""
         sys.setswitchinterval(_SWITCH_INTERVAL_S)
+        leave_session()
         if os.getpriority(os.PRIO_PROCESS, 0) > 0:
             logger.info("serving at niceness %d", os.getpriority(os.PRIO_PROCESS, 0))
         gc.collect()

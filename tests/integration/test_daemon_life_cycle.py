@@ -15,6 +15,7 @@ from client import PolicyClient, TrainingIteration
 from monitoring.reader import StoreReader
 from policyserver.errors import EpisodeLostError, PolicyServerError
 from server.algorithm_defaults import DEFAULTS_BY_ALGORITHM
+from server.config import LearnerConfig
 from tests.integration.daemon_process import DaemonProcess, free_address
 from tests.services import wait_until
 
@@ -51,6 +52,13 @@ def training(client: PolicyClient) -> TrainingIteration | None:
         return None
 
 
+def session_niceness(pid: int) -> int | None:
+    try:
+        return int(Path(f"/proc/{pid}/autogroup").read_text().split()[-1])
+    except FileNotFoundError:
+        return None
+
+
 def reached(client: PolicyClient, iteration: int) -> Callable[[], bool]:
     return lambda: (newest := training(client)) is not None and newest.iteration >= iteration
 
@@ -63,6 +71,8 @@ def test_a_server_learns_through_the_death_of_its_actor_and_of_its_daemon(tmp_pa
         with DaemonProcess(run_folder, address, *SMALL) as daemon:
             daemon.wait_ready()
             start_s = time.monotonic() - started_at
+            if (learner := session_niceness(daemon.process.pid)) is not None:  # a kernel that groups processes by session
+                assert (learner, session_niceness(daemon.actor().pid)) == (LearnerConfig().niceness, 0)
             play(client, reached(client, 3))
             boot_id, version = client.server_info().boot_id, client.weights_seq_no
 

@@ -1,0 +1,44 @@
+"""Lets the learner give way on kernels that share the processors out among sessions first (sched(7), "The autogroup feature").
+
+There a niceness counts only among the processes of one session. Clients in another session would wait for the learner as for an equal, and
+longer than that: the share of a session whose threads crowd one core becomes tiny on the other one, where a thread that is answered then
+waits for a tenth of a second.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+_AUTOGROUP = Path("/proc/self/autogroup")
+"""Names the group of this process's session, and takes its niceness; not there on other systems, nor on kernels without this feature."""
+
+
+def give_way(niceness: int) -> None:
+    """Lower this process's priority, and that of its session if the session is its own, as it is of one that a service manager started.
+
+    Args:
+        niceness: From 0 to 19, added to the process's own.
+    """
+    os.nice(niceness)
+    if os.getsid(0) != os.getpid() or not niceness:  # a terminal's session is not ours to slow down
+        return
+    try:
+        _AUTOGROUP.write_text(str(niceness), encoding="ascii")
+    except OSError as error:
+        logger.debug("the session keeps its priority: %s", error)
+
+
+def leave_session() -> None:
+    """Move this process into a session of its own, so that it keeps its share when the one that it was started in gives way."""
+    if not _AUTOGROUP.exists() or os.getsid(0) == os.getpid():
+        return
+    try:
+        if os.getpgrp() == os.getpid():  # as Ray's workers are; the leader of a process group may not leave
+            os.setpgid(0, os.getpgid(os.getppid()))
+        os.setsid()
+    except OSError as error:
+        logger.debug("still in the session that this process was started in: %s", error)
