@@ -127,11 +127,12 @@ def typical(windows: Sequence[Figures]) -> Figures:
 def _typical(key: str, values: Sequence[Any]) -> Any:
     if key == "percentiles_ms":
         return [[at[0][0], statistics.median(value for _, value in at)] for at in zip(*values, strict=True)]
-    if not isinstance(values[0], int | float):
+    numbers = [value for value in values if isinstance(value, int | float)]  # a short window may know no return yet
+    if not numbers:
         return values[-1]
     if key in LARGEST_COUNTS:
-        return max(values, key=abs)
-    return min(values) if key in SMALLEST_COUNTS else statistics.median(values)
+        return max(numbers, key=abs)
+    return min(numbers) if key in SMALLEST_COUNTS else statistics.median(numbers)
 
 
 def _ratios(ours: Iterable[Figures], theirs: Iterable[Figures], key: str) -> list[float]:

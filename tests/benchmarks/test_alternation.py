@@ -144,6 +144,11 @@ def test_percentiles_are_medians_of_the_rounds() -> None:
     assert typical(windows) == {"percentiles_ms": [[50.0, 2.0], [99.0, 20.0]]}
 
 
+def test_a_figure_that_a_window_does_not_have_is_that_of_the_others() -> None:
+    windows: list[dict[str, Any]] = [{"return_mean": None, "net": "a", "none": None}, {"return_mean": 3.0, "net": "a", "none": None}]
+    assert typical(windows) == {"return_mean": 3.0, "net": "a", "none": None}
+
+
 def test_names_of_bars_are_figures_that_somebody_gives() -> None:
     given = "steps_per_s p50_ms p99_ms max_ms episodes_open episodes_leaked reward_sum_off_by actions_mixed_up returns_mixed_up"
     more = "memory_again_mb bytes_per_episode growth_mb_per_100000 ratio_to_peer throughput_of_idle p99_of_idle"
