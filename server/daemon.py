@@ -101,7 +101,7 @@ class Daemon:
             ending.callback(self._link.close)
             try:
                 algorithm = self._start(ray_process, store, ending)
-            except _StoppedEarlyError:
+            except (_StoppedEarlyError, _DrainTimeoutError):
                 logger.info("stopped before it was ready: nothing was served or learned")
                 return
             self._is_ready = True
@@ -138,7 +138,7 @@ class Daemon:
         adopt_ray_loggers()
         rllib_config = algorithm_config(config, driver_link=self._link.path if self._link else None)
         self._leave_if_stopped()
-        ray_process.start(cpu_tickets(rllib_config))
+        ray_process.start(cpu_tickets(rllib_config), before_retry=self._leave_if_stopped)
         self._handle_signals()  # again, for Ray has put its own handlers in
         self._leave_if_stopped()
         _share_the_machine(config)

@@ -12,7 +12,7 @@ import secrets
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -49,11 +49,12 @@ class RayProcess:
             pointer.symlink_to(self.folder)
         os.environ.update(_environment(self.folder))
 
-    def start(self, num_cpus: int) -> None:
+    def start(self, num_cpus: int, before_retry: Callable[[], None] = lambda: None) -> None:
         """Start it.
 
         Args:
             num_cpus: Logical CPUs, enough for one per actor and one for the driver; these are tickets, not cores.
+            before_retry: Called before another try; may raise to give up.
 
         Raises:
             Exception: Ray's own, where none of a few tries came up.
@@ -75,12 +76,14 @@ class RayProcess:
                         _temp_dir=str(self.folder / "ray"),  # Ray opens it to everybody; the one above stays closed
                     )
                     break
-                except Exception as error:
-                    for node in nodes:  # ray.init leaves the processes of a start that failed running
+                except BaseException as error:
+                    ray.shutdown()  # does not know of a node that was not up yet, whose processes ray.init leaves running
+                    for node in nodes:
                         node.kill_all_processes(check_alive=False, allow_graceful=False, wait=True)
-                    if not nodes or attempt == _ATTEMPTS:  # without a node the fault is in what was asked for
+                    if not isinstance(error, Exception) or not nodes or attempt == _ATTEMPTS:  # without a node another try is in vain
                         raise
                     logger.warning("Ray did not start (%s); trying again, %d of %d", error, attempt + 1, _ATTEMPTS)
+            before_retry()
         logger.debug("Ray %s runs in %s", ray.__version__, self.folder)
 
     def stop(self) -> None:

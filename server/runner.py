@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import gymnasium as gym
+import ray
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.callbacks.utils import make_callback
 from ray.rllib.core import (
@@ -84,6 +85,8 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
         serves = not self.config.in_evaluation and (self._index > 0 or self.config.num_env_runners == 0)
         if serves and self._index > 0:
             log_to(self._serving_config.log_level)
+            if ray.is_initialized() and ray.get_runtime_context().get_actor_id() is not None:  # the process is ours alone
+                leave_session()  # before an environment starts processes
         if serves:
             self.env = self._make_external_env(kwargs.get("env_creator"))
         observation_space, action_space = self._spaces = self._find_spaces(kwargs.get("spaces"))
@@ -189,7 +192,6 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
     def _prepare_process() -> None:
         """Tune this process, which is ours alone, for short pauses."""
         sys.setswitchinterval(_SWITCH_INTERVAL_S)
-        leave_session()
         if os.getpriority(os.PRIO_PROCESS, 0) > 0:
             logger.info("serving at niceness %d", os.getpriority(os.PRIO_PROCESS, 0))
         gc.collect()

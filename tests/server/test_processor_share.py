@@ -50,3 +50,23 @@ os.waitpid(child, 0)
 print(Path('/proc/self/autogroup').read_text().split()[-1])
 """
     assert said_by(script, own_session=True) == ["True", "0", "9"]
+
+
+def test_a_process_that_cannot_leave_leads_its_group_again() -> None:
+    script = """
+ready, write = os.pipe()
+child = os.fork()
+if child == 0:
+    os.setpgid(0, 0)
+    held = os.fork()  # is in the group, which therefore stays
+    if held == 0:
+        os.read(ready, 1)
+        os._exit(0)
+    leave_session()
+    print(os.getpgrp() == os.getpid(), os.getsid(0) == os.getppid(), flush=True)
+    os.write(write, b"x")
+    os.waitpid(held, 0)
+    os._exit(0)
+os.waitpid(child, 0)
+"""
+    assert said_by(script, own_session=True) == ["True", "True"]

@@ -33,7 +33,11 @@ def test_a_node_that_does_not_come_up_is_cleared_away_and_another_one_started(
         assert died.exists(), "the first node's raylet did not live"
         assert [record.message for record in caplog.records if "trying again, 2 of 3" in record.message]
         assert ray.get(ray.remote(where_a_task_runs).remote()) != os.getpid()
-        stores = [one for one in psutil.Process().children(recursive=True) if "gcs_server" in one.name()]
+        stores = [
+            one
+            for one in psutil.Process().children(recursive=True)
+            if str(process.folder) in " ".join(one.cmdline()) and "gcs_server" in one.name()
+        ]
         assert len(stores) == 1, "the first node's processes are gone"
     finally:
         process.stop()
