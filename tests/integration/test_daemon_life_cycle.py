@@ -158,11 +158,16 @@ def test_a_server_without_clients_stops_at_once_and_keeps_port_and_folder_to_its
 
 
 @pytest.mark.timeout(120)
-def test_a_server_that_is_told_to_stop_while_it_starts_leaves_without_serving(tmp_path: Path) -> None:
+@pytest.mark.parametrize("drain_timeout_s", [15.0, 0.1])
+def test_a_server_that_is_told_to_stop_while_it_starts_leaves_without_serving(tmp_path: Path, drain_timeout_s: float) -> None:
+    """The short time is over in the middle of a step of the start, which is then broken off."""
     run_folder = tmp_path / "run"
-    with DaemonProcess(run_folder, free_address()) as daemon:
+    with DaemonProcess(run_folder, free_address(), "--learner.drain_timeout_s", str(drain_timeout_s)) as daemon:
         wait_until(lambda: (run_folder / "ray").exists(), "it begins to start Ray")
+        children = psutil.Process(daemon.process.pid).children(recursive=True)
         assert daemon.terminate() == 0, daemon.text()
+        assert not psutil.wait_procs(children, timeout=10.0)[1], "what it had started is gone"
+        assert "Traceback" not in daemon.text()
         assert "SIGTERM: still starting" in daemon.text()
         assert "stopped before it was ready" in daemon.text()
         assert "serving on" not in daemon.text()
