@@ -41,6 +41,8 @@ _AFTER_OWN = "\n\n"
 """What parts a run's own settings of the server from the chosen ones, in the run folder's file."""
 
 _USUAL_PORT = 9900
+_PORTS_TRIED = 100
+"""How many from the usual one on: further up are those that the system hands out, to Ray among others, before the server listens."""
 _CONNECT_S = 2.0
 _EPISODES_END_S = 3.0
 
@@ -138,8 +140,8 @@ def _written(config: PipelineConfig, folder: Path, server: str) -> PipelineConfi
 
 
 def _free_address() -> str:
-    """Return the usual address of a policy server, or another of this machine when somebody has that one."""
-    for port in (_USUAL_PORT, 0):
+    """Return the usual address of a policy server, or the next of this machine when somebody has that one."""
+    for port in (*range(_USUAL_PORT, _USUAL_PORT + _PORTS_TRIED), 0):
         try:
             with socket.create_server(("127.0.0.1", port)) as listener:
                 return f"127.0.0.1:{listener.getsockname()[1]}"

@@ -24,7 +24,8 @@ from .checkpoints import Checkpoint, CheckpointError, CheckpointStore
 from .config import ServerConfig
 from .driver_link import DriverLink
 from .folder_lock import FolderLock
-from .fronts.listen_security import check_free, check_listen
+from .fronts.listen_address import address_of, check_free, held
+from .fronts.listen_security import check_listen
 from .log_setup import adopt_ray_loggers
 from .processor_share import give_way
 from .ray_start import RayProcess, keep_results_in
@@ -101,8 +102,11 @@ class Daemon:
             ending.callback(self._link.close)
             try:
                 algorithm = self._start(ray_process, store, ending)
-            except (_StoppedEarlyError, _DrainTimeoutError):
+            except (Exception, _DrainTimeoutError) as error:  # whatever ends a start that is being broken off
+                if not self._stopping.is_set():
+                    raise
                 logger.info("stopped before it was ready: nothing was served or learned")
+                logger.debug("the start was broken off", exc_info=error)
                 return
             self._is_ready = True
             sink = self._open_sink(influx)
@@ -138,14 +142,18 @@ class Daemon:
         adopt_ray_loggers()
         rllib_config = algorithm_config(config, driver_link=self._link.path if self._link else None)
         self._leave_if_stopped()
+        if rllib_config.env is None:
+            count = max(rllib_config.num_env_runners, 1)
+            ending.enter_context(held([address_of(config.listen.address, number) for number in range(count)]))  # Ray opens ports, too
         ray_process.start(cpu_tickets(rllib_config), before_retry=self._leave_if_stopped)
-        self._handle_signals()  # again, for Ray has put its own handlers in
+        self._handle_signals()  # again: Ray's core, in C++, has put itself before them
         self._leave_if_stopped()
         _share_the_machine(config)
         keep_results_in(ray_process.folder)
         try:
             algorithm = rllib_config.build_algo()
         except Exception as error:
+            self._leave_if_stopped()
             logger.exception("the algorithm can't be built")
             raise DaemonError("the algorithm can't be built, or its serving actor did not start; the error is in the log above") from error
         ending.callback(self._stop_algorithm, algorithm)

@@ -10,6 +10,7 @@ import logging
 import os
 import secrets
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -50,7 +51,7 @@ class RayProcess:
         os.environ.update(_environment(self.folder))
 
     def start(self, num_cpus: int, before_retry: Callable[[], None] = lambda: None) -> None:
-        """Start it.
+        """Start it. A handler of SIGTERM that was set before stays; without one, Ray sets its own.
 
         Args:
             num_cpus: Logical CPUs, enough for one per actor and one for the driver; these are tickets, not cores.
@@ -63,7 +64,7 @@ class RayProcess:
         import ray
 
         for attempt in range(1, _ATTEMPTS + 1):
-            with _few_processes() as nodes:
+            with _keeping_sigterm(), _few_processes() as nodes:
                 try:
                     ray.init(
                         address="local",
@@ -98,6 +99,20 @@ class RayProcess:
         shutil.rmtree(self.folder, ignore_errors=True)
         if self._pointer is not None:
             self._pointer.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _keeping_sigterm() -> Iterator[None]:
+    """Keep Ray from replacing a handler of SIGTERM: its own raises SystemExit wherever the start is just then, which may swallow it."""
+    from ray._private import utils
+
+    set_handler = utils.set_sigterm_handler
+    if callable(signal.getsignal(signal.SIGTERM)):
+        utils.set_sigterm_handler = lambda _: None
+    try:
+        yield
+    finally:
+        utils.set_sigterm_handler = set_handler
 
 
 @contextlib.contextmanager

@@ -33,6 +33,7 @@ from .episodes.segments import EpisodeList, SegmentBlock, episodes_of
 from .fronts.external_env_episodes import ExternalEnvEpisodes
 from .fronts.external_env_thread import ExternalEnvThread, check_external_env, refuse_obsolete_settings
 from .fronts.front import Front
+from .fronts.listen_address import address_of
 from .log_setup import log_to
 from .policies.episode_callbacks import is_used
 from .policies.policy_choice import make_policy
@@ -162,13 +163,8 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
                 self._front.bind(self._address())
 
     def _address(self, index: int | None = None) -> str:
-        """Return the address of the serving instance of a number: the configured one, then its port plus 1, 2, ..."""
-        address = self._serving_config.listen.address
-        others = max((self._index if index is None else index) - 1, 0)
-        if address.startswith("unix:"):
-            return f"{address}.{others}" if others else address
-        host, _, port = address.rpartition(":")
-        return f"{host}:{int(port) + others}" if int(port) else address
+        """Return the address of the serving instance of a number of RLlib's, or of this one."""
+        return address_of(self._serving_config.listen.address, max((self._index if index is None else index) - 1, 0))
 
     def _endpoints(self) -> list[str]:
         """Return the addresses of all serving instances; only this one's if its port was chosen by the system or by an environment."""

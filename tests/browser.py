@@ -10,7 +10,8 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from tests.services import MissingService, free_ports, program, wait_until
+from tests.ports import free_ports
+from tests.services import MissingService, program, wait_until
 
 _FLAGS = (
     "--headless",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +15,8 @@ from pathlib import Path
 import grpc
 import psutil
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from tests.ports import free_address
 
 READY_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 60.0
@@ -63,7 +64,7 @@ def serving(config: str, folder: Path, *, unix: bool = False) -> Iterator[Servin
     Raises:
         RuntimeError: The server ended before it was ready, or not with status 0; the text has the end of its log.
     """
-    address = f"unix:{folder / 'socket'}" if unix else _free_address()
+    address = f"unix:{folder / 'socket'}" if unix else free_address()
     file, log = folder / "server.toml", folder / "server.out"
     file.write_text(config, encoding="utf-8")
     command = [str(Path(sys.executable).with_name("policy-server")), "serve", "--config", str(file)]
@@ -100,11 +101,6 @@ def _wait_until_serving(server: subprocess.Popen[bytes], address: str, log: Path
                 if server.poll() is not None:
                     raise RuntimeError(f"the server ended with status {server.returncode} before it was ready:\n{_tail(log)}") from None
     raise RuntimeError(f"the server was not ready after {READY_TIMEOUT_S:.0f} s:\n{_tail(log)}")
-
-
-def _free_address() -> str:
-    with socket.create_server(("127.0.0.1", 0)) as reserved:
-        return f"127.0.0.1:{reserved.getsockname()[1]}"
 
 
 def _listener(root: int, address: str) -> psutil.Process:

@@ -18,6 +18,8 @@ from typing import Any, NoReturn
 
 import pytest
 
+from tests.ports import free_ports
+
 _INFLUX_CONFIG = """\
 bind-address = "127.0.0.1:{rpc_port}"
 reporting-disabled = true
@@ -87,15 +89,6 @@ def program(name: str, missing_service: MissingService) -> str:
     """Find a program of the machine."""
     found = shutil.which(name, path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin")
     return found or missing_service(f"{name} is not installed; .ci/install-services installs it")
-
-
-def free_ports(count: int) -> list[int]:
-    """Find TCP ports of the loopback that nothing listens on now."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
 
 
 def wait_until(condition: Callable[[], Any], what: str, timeout_s: float = 30.0) -> Any:

@@ -27,7 +27,8 @@ from ..config import ListenConfig, ServingConfig
 from ..episodes.core import EpisodeCore
 from ..episodes.segments import SegmentBlock
 from ..training_report import TrainingReport
-from .listen_security import TokenInterceptor, check_free, check_listen, server_credentials, token
+from .listen_address import check_free
+from .listen_security import TokenInterceptor, check_listen, server_credentials, token
 from .servicer import PolicyServicer, ServerFacts
 from .unary_episodes import UnaryEpisodes
 

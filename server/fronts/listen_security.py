@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 import hmac
-import socket
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import grpc
 import grpc.aio
 
-from policyserver.endpoints import parse_address
 from policyserver.listening import check_protection, read_file, read_secret, read_token
 
 from ..config import ListenConfig
@@ -22,10 +19,6 @@ EXIT_INSECURE = 78
 _METADATA_KEY = "authorization"
 _WITHOUT_TOKEN = ("/grpc.health.v1.Health/",)
 """Methods that need no token: a load balancer asks them."""
-
-
-class AddressInUseError(OSError):
-    """Somebody else listens on the address."""
 
 
 def check_listen(listen: ListenConfig) -> None:
@@ -59,35 +52,6 @@ def token(listen: ListenConfig) -> str | None:
         InsecureListenError: If the file can't be read, is empty, or others than its owner can read it.
     """
     return None if listen.token_file is None else read_token(listen.token_file, "listen.token_file")
-
-
-def check_free(address: str) -> None:
-    """Refuse an address on which somebody listens already.
-
-    Raises:
-        AddressInUseError: Names the address.
-        OSError: If the address can't be bound for another reason, e.g. its host isn't one of this machine.
-    """
-    target = parse_address(address)
-    if target.startswith("unix:"):
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-            in_use = probe.connect_ex(target.removeprefix("unix:")) == 0
-    else:
-        host, _, port = target.rpartition(":")
-        family, kind, _, _, where = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections that linger after their server are no obstacle
-            try:
-                probe.bind(where)
-                in_use = False
-            except OSError as error:
-                if error.errno != errno.EADDRINUSE:
-                    raise OSError(error.errno, f"listen.address: {address} can't be bound: {error.strerror}") from error
-                in_use = True
-    if in_use:
-        raise AddressInUseError(
-            errno.EADDRINUSE, f"listen.address: {address} is in use by another process; stop that one or choose another address"
-        )
 
 
 class TokenInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]

@@ -8,7 +8,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.integration.daemon_process import DaemonProcess, free_address
+from tests.integration.daemon_process import DaemonProcess
+from tests.ports import free_address
 
 CONFIG = """
 [algorithm.environment]

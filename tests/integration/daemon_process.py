@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,12 +14,6 @@ from typing import Self
 import grpc
 import psutil
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-
-
-def free_address() -> str:
-    """Return a loopback address on which nobody listens now."""
-    with socket.create_server(("127.0.0.1", 0)) as reserved:
-        return f"127.0.0.1:{reserved.getsockname()[1]}"
 
 
 class DaemonProcess:

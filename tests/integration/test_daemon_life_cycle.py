@@ -16,7 +16,8 @@ from monitoring.reader import StoreReader
 from policyserver.errors import EpisodeLostError, PolicyServerError
 from server.algorithm_defaults import DEFAULTS_BY_ALGORITHM
 from server.config import LearnerConfig
-from tests.integration.daemon_process import DaemonProcess, free_address
+from tests.integration.daemon_process import DaemonProcess
+from tests.ports import free_address, is_handed_out, port_of_the_systems_choice
 from tests.services import wait_until
 
 SMALL = (
@@ -161,9 +162,10 @@ def test_a_server_without_clients_stops_at_once_and_keeps_port_and_folder_to_its
 @pytest.mark.parametrize("drain_timeout_s", [15.0, 0.1])
 def test_a_server_that_is_told_to_stop_while_it_starts_leaves_without_serving(tmp_path: Path, drain_timeout_s: float) -> None:
     """The short time is over in the middle of a step of the start, which is then broken off."""
-    run_folder = tmp_path / "run"
-    with DaemonProcess(run_folder, free_address(), "--learner.drain_timeout_s", str(drain_timeout_s)) as daemon:
-        wait_until(lambda: (run_folder / "ray").exists(), "it begins to start Ray")
+    run_folder, port = tmp_path / "run", port_of_the_systems_choice()
+    with DaemonProcess(run_folder, f"127.0.0.1:{port}", "--learner.drain_timeout_s", str(drain_timeout_s)) as daemon:
+        wait_until(lambda: (run_folder / "ray" / "ray").exists(), "it begins to start Ray")
+        assert not is_handed_out(port), "none of Ray's processes gets it before a serving actor listens"
         children = psutil.Process(daemon.process.pid).children(recursive=True)
         assert daemon.terminate() == 0, daemon.text()
         assert not psutil.wait_procs(children, timeout=10.0)[1], "what it had started is gone"

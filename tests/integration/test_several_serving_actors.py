@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -17,6 +16,7 @@ import pytest
 from client import PolicyClient
 from tests.integration.daemon_process import DaemonProcess
 from tests.integration.episodes_player import STEPS, Episodes
+from tests.ports import free_ports
 
 TWO_ACTORS = (
     "--algorithm.env_runners",
@@ -26,15 +26,6 @@ TWO_ACTORS = (
     "--hand_off.capacity_steps",
     "4000",
 )
-
-
-def address_of_two() -> str:
-    """Return a loopback address on which nobody listens now, nor on the port above it."""
-    while True:
-        with socket.create_server(("127.0.0.1", 0)) as first, suppress(OSError):
-            port = first.getsockname()[1]
-            with socket.create_server(("127.0.0.1", port + 1)):
-                return f"127.0.0.1:{port}"
 
 
 @contextmanager
@@ -68,7 +59,7 @@ def play(episodes: Episodes, until: Callable[[], bool], timeout_s: float = 90.0)
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_clients_use_both_actors_and_go_on_when_one_is_killed(tmp_path: Path) -> None:
-    address = address_of_two()
+    address = f"127.0.0.1:{free_ports(2)[0]}"
     with DaemonProcess(tmp_path / "run", address, *TWO_ACTORS) as daemon, PolicyClient(address) as client:
         daemon.wait_ready()
 

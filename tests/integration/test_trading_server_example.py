@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from client import ClientConfig, PolicyClient
-from tests.integration.daemon_process import free_address
+from tests.ports import free_address
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "trading_server.py"
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import contextlib
+import socket
 import tomllib
 from pathlib import Path
 
@@ -39,3 +41,11 @@ def test_a_resumed_run_keeps_the_settings_it_began_with_and_gets_a_free_address(
 def test_server_settings_that_cannot_be_are_refused(options: dict[str, object], said: str) -> None:
     with pytest.raises(SettingsError, match=said):
         DemoOptions(**options)  # type: ignore[arg-type]
+
+
+def test_a_run_beside_another_gets_the_next_port_and_none_that_the_system_hands_out(tmp_path: Path) -> None:
+    with contextlib.ExitStack() as taken:
+        with contextlib.suppress(OSError):  # somebody else has it: as good
+            taken.enter_context(socket.create_server(("127.0.0.1", 9900)))
+        _, config = fresh_run(DemoOptions(runs=tmp_path))
+        assert 9900 < int(config.server.address.removeprefix("127.0.0.1:")) < 10_000

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-import socket
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +14,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from policyserver.listening import InsecureListenError
 from server.config import ListenConfig
-from server.fronts.listen_security import AddressInUseError, TokenInterceptor, check_free, check_listen, token
+from server.fronts.listen_security import TokenInterceptor, check_listen, token
 
 TOKEN = "0123456789abcdef"
 
@@ -76,26 +75,6 @@ def test_a_missing_certificate_is_refused_by_its_name(secrets: ListenConfig) -> 
     secrets.tls_certificate_file.unlink()
     with pytest.raises(InsecureListenError, match=r"listen.tls_certificate_file: expected a readable file"):
         check_listen(secrets)
-
-
-def test_an_address_in_use_is_found_before_anything_starts(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as other:
-        address = f"127.0.0.1:{other.getsockname()[1]}"
-        with pytest.raises(AddressInUseError, match=f"{address} is in use by another process"):
-            check_free(address)
-    check_free(address)
-    path = tmp_path / "socket"
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(path))
-        listener.listen()
-        with pytest.raises(AddressInUseError):
-            check_free(f"unix:{path}")
-    check_free(f"unix:{path}")
-
-
-def test_an_address_of_another_machine_cannot_be_bound() -> None:
-    with pytest.raises(OSError, match=r"192\.0\.2\.1:9900 can't be bound"):
-        check_free("192.0.2.1:9900")
 
 
 def test_only_callers_with_the_token_get_through_and_health_needs_none() -> None:

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import os
+import signal
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,20 @@ import ray
 from server.ray_start import RayProcess
 
 
+@contextlib.contextmanager
+def stop_handler() -> Iterator[Callable[..., None]]:
+    """Set a handler of SIGTERM, as the daemon does before it starts Ray."""
+
+    def on_stop(*_: object) -> None:
+        pytest.fail("nobody sent it")
+
+    before = signal.signal(signal.SIGTERM, on_stop)
+    try:
+        yield on_stop
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 @pytest.fixture(scope="module")
 def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RayProcess, Path]]:
     pointer = tmp_path_factory.mktemp("run") / "ray"
@@ -21,7 +37,9 @@ def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RayProce
     pointer.symlink_to(left_behind)
     process = RayProcess(pointer)
     assert not left_behind.exists(), "what a killed process left behind is removed"
-    process.start(num_cpus=2)
+    with stop_handler() as handler:
+        process.start(num_cpus=2)
+        assert signal.getsignal(signal.SIGTERM) is handler, "a SIGTERM during the start reaches who started it"
     yield process, pointer
     process.stop()
     process.stop()

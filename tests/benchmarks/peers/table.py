@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from tests.benchmarks.case import Window
 from tests.benchmarks.peers.line_process import line_process
+from tests.ports import free_ports
 
 __all__ = [
     "LEARNER_DEFAULTS",
@@ -65,8 +65,7 @@ def _old_server() -> Iterator[Window]:
     """Run the old server and its clients in processes of their own environment."""
     if not OLD_PYTHON.exists():
         raise MissingError(OLD_REASON.read_text(encoding="utf-8").strip() if OLD_REASON.exists() else "not built: run `make bench-peers`")
-    with socket.create_server(("127.0.0.1", 0)) as reserved:
-        port = str(reserved.getsockname()[1])
+    port = str(free_ports(1)[0])
     server = [str(OLD_PYTHON), str(HERE / "policy_server_input_server.py"), port]
     clients = [str(OLD_PYTHON), str(HERE / "policy_server_input_clients.py"), port, str(CALLERS)]
     with ExitStack() as stack:

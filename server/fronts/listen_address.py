@@ -1,0 +1,91 @@
+"""The addresses that a server listens on: how many follow from one, whether they are free, and how they stay so until they are used."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import socket
+import sys
+from collections.abc import Iterator, Sequence
+
+from policyserver.endpoints import parse_address
+
+_UNIX = "unix:"
+_CAN_SHARE_UNHEARD = sys.platform == "linux"
+"""Whether a socket that does not listen leaves its port to one that does (SO_REUSEADDR of socket(7)); BSD's and Windows' don't."""
+
+
+class AddressInUseError(OSError):
+    """Somebody else listens on the address."""
+
+
+def address_of(address: str, number: int) -> str:
+    """Return the address of one of several serving instances: the configured one, then its port plus 1, 2, ..., or its path and `.1`, `.2`.
+
+    Args:
+        address: The configured address.
+        number: Which instance, from 0.
+    """
+    if address.startswith(_UNIX):
+        return f"{address}.{number}" if number else address
+    host, _, port = address.rpartition(":")
+    return f"{host}:{int(port) + number}" if int(port) else address
+
+
+def check_free(address: str) -> None:
+    """Refuse an address on which somebody listens already.
+
+    Raises:
+        AddressInUseError: Names the address.
+        OSError: If the address can't be bound for another reason, e.g. its host isn't one of this machine.
+    """
+    target = parse_address(address)
+    if not target.startswith(_UNIX):
+        _bound(target, address).close()
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        if probe.connect_ex(target.removeprefix(_UNIX)) == 0:
+            raise _in_use(address)
+
+
+@contextlib.contextmanager
+def held(addresses: Sequence[str]) -> Iterator[None]:
+    """Keep the ports of addresses for this process's children for as long as the block runs.
+
+    A start takes seconds, in which Ray opens dozens of ports that the system chooses: without this it may choose a configured one, and
+    likewise while a serving actor that died is replaced. A bound socket that doesn't listen takes the port out of the system's choice,
+    and one that asks for this very port can still listen on it. Unix sockets and ports that the system chooses need no keeping.
+
+    Raises:
+        AddressInUseError: Names the first address on which somebody listens.
+        OSError: If an address can't be bound for another reason.
+    """
+    with contextlib.ExitStack() as kept:
+        for address in addresses:
+            check_free(address)
+            target = parse_address(address)
+            if _CAN_SHARE_UNHEARD and not target.startswith(_UNIX) and not target.endswith(":0"):
+                kept.enter_context(_bound(target, address))
+        yield
+
+
+def _bound(target: str, address: str) -> socket.socket:
+    """Return a socket that is bound to the target, and does not listen."""
+    host, _, port = target.rpartition(":")
+    family, kind, _, _, where = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)[0]
+    bound = socket.socket(family, kind)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections that linger after their server are no obstacle
+        bound.bind(where)
+    except OSError as error:
+        bound.close()
+        if error.errno == errno.EADDRINUSE:
+            raise _in_use(address) from error
+        raise OSError(error.errno, f"listen.address: {address} can't be bound: {error.strerror}") from error
+    return bound
+
+
+def _in_use(address: str) -> AddressInUseError:
+    return AddressInUseError(
+        errno.EADDRINUSE, f"listen.address: {address} is in use by another process; stop that one or choose another address"
+    )

@@ -1,0 +1,77 @@
+"""Ports of the loopback for servers that are told theirs: none that the system would hand out to anybody else meanwhile."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+import random
+import socket
+import struct
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+_FIRST_TRIED = 15_000
+_RANGE_FILE = Path("/proc/sys/net/ipv4/ip_local_port_range")
+_IP_LOCAL_PORT_RANGE = 51
+"""Option of ip(7), since Linux 6.3; Python 3.11 has no name for it."""
+
+
+def _below_the_systems_choice() -> range:
+    first_handed_out = int(_RANGE_FILE.read_text().split()[0]) if _RANGE_FILE.exists() else 32_768
+    return range(_FIRST_TRIED, first_handed_out) if first_handed_out > _FIRST_TRIED + 1000 else range(_FIRST_TRIED, 65_000)
+
+
+_CANDIDATES = _below_the_systems_choice()
+_positions = itertools.count(random.Random(os.getpid()).randrange(len(_CANDIDATES)))
+"""Where the next search begins: elsewhere in every process, and never twice at the same port in one."""
+
+
+def free_ports(count: int) -> list[int]:
+    """Find ports in a row that nobody has bound: not Ray either, which opens dozens that the system chooses."""
+    while True:
+        ports = [_CANDIDATES[next(_positions) % len(_CANDIDATES)] for _ in range(count)]
+        if ports == list(range(ports[0], ports[0] + count)) and all(map(_is_free, ports)):
+            return ports
+
+
+def free_address() -> str:
+    """Return an address of the loopback that nobody has bound."""
+    return f"127.0.0.1:{free_ports(1)[0]}"
+
+
+def port_of_the_systems_choice() -> int:
+    """Return a port that the system has handed out once, and could again; skip the test where it cannot be asked about one."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = int(listener.getsockname()[1])
+    try:
+        assert is_handed_out(port)
+    except OSError as error:
+        pytest.skip(f"this system cannot narrow its choice to one port: {error}")
+    return port
+
+
+def is_handed_out(port: int) -> bool:
+    """Say whether the system would give this port to a socket that asks for any.
+
+    Raises:
+        OSError: The system cannot be asked that: it is not Linux, or older than 6.3.
+    """
+    with socket.socket() as asking:
+        asking.setsockopt(socket.IPPROTO_IP, _IP_LOCAL_PORT_RANGE, struct.pack("=I", port << 16 | port))
+        asking.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as gRPC does for every server
+        try:
+            asking.bind(("127.0.0.1", 0))
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+            return False
+        return bool(asking.getsockname()[1] == port)
+
+
+def _is_free(port: int) -> bool:
+    with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+        return True
+    return False

@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import socket
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import grpc
+import pytest
+
+from server.fronts.listen_address import AddressInUseError, address_of, check_free, held
+from tests.ports import is_handed_out, port_of_the_systems_choice
+
+
+def test_an_address_in_use_is_found_before_anything_starts(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        address = f"127.0.0.1:{other.getsockname()[1]}"
+        with pytest.raises(AddressInUseError, match=f"{address} is in use by another process"):
+            check_free(address)
+    check_free(address)
+    path = tmp_path / "socket"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        with pytest.raises(AddressInUseError):
+            check_free(f"unix:{path}")
+    check_free(f"unix:{path}")
+
+
+def test_an_address_of_another_machine_cannot_be_bound() -> None:
+    with pytest.raises(OSError, match=r"192\.0\.2\.1:9900 can't be bound"):
+        check_free("192.0.2.1:9900")
+
+
+@pytest.mark.parametrize(
+    ("address", "number", "expected"),
+    [
+        ("127.0.0.1:9900", 0, "127.0.0.1:9900"),
+        ("127.0.0.1:9900", 2, "127.0.0.1:9902"),
+        ("[::1]:9900", 1, "[::1]:9901"),
+        ("127.0.0.1:0", 3, "127.0.0.1:0"),
+        ("unix:/run/policy.sock", 0, "unix:/run/policy.sock"),
+        ("unix:/run/policy.sock", 1, "unix:/run/policy.sock.1"),
+    ],
+)
+def test_the_addresses_of_several_follow_from_one(address: str, number: int, expected: str) -> None:
+    assert address_of(address, number) == expected
+
+
+@pytest.fixture
+def port() -> int:
+    return port_of_the_systems_choice()
+
+
+def test_the_system_hands_out_no_port_that_is_held(port: int) -> None:
+    with held([f"127.0.0.1:{port}"]):
+        assert not is_handed_out(port)
+
+
+def test_a_grpc_server_listens_on_a_held_port_and_no_second_one(port: int) -> None:
+    with held([f"127.0.0.1:{port}"]), ThreadPoolExecutor(1) as pool:
+        for _ in range(2):  # the second in place of the first, as a serving actor is replaced
+            server = grpc.server(pool, options=[("grpc.so_reuseport", 0)])
+            assert server.add_insecure_port(f"127.0.0.1:{port}") == port
+            server.start()
+            with pytest.raises(AddressInUseError):
+                check_free(f"127.0.0.1:{port}")
+            server.stop(None).wait()
+            assert not is_handed_out(port)
+
+
+def test_nothing_stays_held_when_one_address_is_in_use(port: int) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        taken = f"127.0.0.1:{other.getsockname()[1]}"
+        with pytest.raises(AddressInUseError, match=taken), held([f"127.0.0.1:{port}", taken]):
+            pytest.fail("it went on")
+    assert is_handed_out(port)
+
+
+def test_a_unix_socket_and_a_port_of_the_systems_choice_need_no_holding(tmp_path: Path) -> None:
+    with held([f"unix:{tmp_path / 'socket'}", "127.0.0.1:0"]):
+        assert not (tmp_path / "socket").exists()
