@@ -9,8 +9,10 @@ import sys
 from collections.abc import Iterator, Sequence
 
 from policyserver.endpoints import parse_address
+from policyserver.settings import SettingsError
 
 _UNIX = "unix:"
+_LAST_PORT = 65_535
 _CAN_SHARE_UNHEARD = sys.platform == "linux"
 """Whether a socket that does not listen leaves its port to one that does (SO_REUSEADDR of socket(7)); BSD's and Windows' don't."""
 
@@ -25,10 +27,17 @@ def address_of(address: str, number: int) -> str:
     Args:
         address: The configured address.
         number: Which instance, from 0.
+
+    Raises:
+        SettingsError: There is no such port any more.
     """
     if address.startswith(_UNIX):
         return f"{address}.{number}" if number else address
     host, _, port = address.rpartition(":")
+    if int(port) + number > _LAST_PORT:
+        raise SettingsError(
+            "listen.address", "", f"expected a port and {number} more above it, one a serving actor, got {address}"
+        )
     return f"{host}:{int(port) + number}" if int(port) else address
 
 

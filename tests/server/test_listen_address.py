@@ -7,6 +7,7 @@ from pathlib import Path
 import grpc
 import pytest
 
+from policyserver.settings import SettingsError
 from server.fronts.listen_address import AddressInUseError, address_of, check_free, held
 from tests.ports import is_handed_out, port_of_the_systems_choice
 
@@ -44,6 +45,11 @@ def test_an_address_of_another_machine_cannot_be_bound() -> None:
 )
 def test_the_addresses_of_several_follow_from_one(address: str, number: int, expected: str) -> None:
     assert address_of(address, number) == expected
+
+
+def test_ports_that_there_are_not_are_refused() -> None:
+    with pytest.raises(SettingsError, match=r"listen\.address: expected a port and 2 more above it .* got 127\.0\.0\.1:65534"):
+        address_of("127.0.0.1:65534", 2)
 
 
 @pytest.fixture
