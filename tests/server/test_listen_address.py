@@ -48,7 +48,7 @@ def test_the_addresses_of_several_follow_from_one(address: str, number: int, exp
 
 
 def test_ports_that_there_are_not_are_refused() -> None:
-    with pytest.raises(SettingsError, match=r"listen\.address: expected a port and 2 more above it .* got 127\.0\.0\.1:65534"):
+    with pytest.raises(SettingsError, match=r"listen\.address: expected a port and 2 more above it, .* got 127\.0\.0\.1:65534"):
         address_of("127.0.0.1:65534", 2)
 
 
