@@ -79,7 +79,7 @@ class PolicyClient:
         Raises:
             NotImplementedError: inference_mode is "local".
             InsecureTargetError: plaintext off the machine, a ValueError like what follows.
-            ValueError: a bad address or mode, or a file of the config that cannot be read.
+            ValueError: a bad address or mode, a file of the config that cannot be read, or a core of it that cannot be had.
         """
         if inference_mode == "local":
             raise NotImplementedError("inference_mode: expected 'remote', received 'local': local inference does not exist yet")

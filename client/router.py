@@ -23,6 +23,7 @@ import gymnasium as gym
 from client.calls import Call
 from client.config import ClientConfig
 from client.endpoints import reachable
+from client.processor_core import ProcessorCore
 from client.reports import ServerInfo, ServerStats
 from client.rows import Rows
 from client.shared import Shared
@@ -59,7 +60,7 @@ class Router:
         Raises:
             ValueError: plaintext off the machine, or a file that cannot be read.
         """
-        self.shared = Shared()
+        self.shared = Shared(ProcessorCore(config.callers_core))
         self.agreement: Agreement | None = None
         """The newest handshake with the address that was given; None before the first."""
         self._config = config
@@ -138,6 +139,8 @@ class Router:
             call: what was sent. If this is interrupted, it is to be withdrawn.
             timeout_s: longest time, seconds.
         """
+        if self.shared.core.is_chosen:
+            self.shared.core.bind()
         if not call.waiter.acquire(timeout=min(max(0.0, timeout_s), threading.TIMEOUT_MAX)):
             with self.shared.lock:
                 self.withdraw(call)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 
+from client.processor_core import ProcessorCore
 from client.turnstile import Turnstile
 
 __all__ = ["Shared"]
@@ -12,7 +13,9 @@ __all__ = ["Shared"]
 class Shared:
     """The client's lock, and what is counted over all its connections."""
 
-    def __init__(self) -> None:
+    def __init__(self, core: ProcessorCore) -> None:
+        self.core = core
+        """Where the threads run that wait for answers, and those that send and receive."""
         self.lock = threading.Lock()
         """Guards this, the ledger, the router and all transports: so one call may have rows on several."""
         self.changed = threading.Condition(self.lock)

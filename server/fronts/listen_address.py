@@ -35,9 +35,7 @@ def address_of(address: str, number: int) -> str:
         return f"{address}.{number}" if number else address
     host, _, port = address.rpartition(":")
     if int(port) + number > _LAST_PORT:
-        raise SettingsError(
-            "listen.address", "", f"expected a port and {number} more above it, one a serving actor, got {address}"
-        )
+        raise SettingsError("listen.address", "", f"expected a port and {number} more above it, one a serving actor, got {address}")
     return f"{host}:{int(port) + number}" if int(port) else address
 
 

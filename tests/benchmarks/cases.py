@@ -84,10 +84,10 @@ def _unix(case: str, load: str, options: Mapping[str, Any], floor: Floor) -> Cas
     return Case(f"{case}_unix", f"`{case}` over a unix socket instead of TCP", contender, (), floor, beside=Beside(case, "tcp"))
 
 
-def _one_core(callers: int) -> Case:
+def _one_core(callers: int, *bars: Bar) -> Case:
     case = f"threads_{callers}_mlp"
     contender = loaded("threads", {**_STEPS, "callers": callers, "training": False, "one_core": True}, MLP, NETS[MLP])
-    return Case(f"{case}_one_core", f"`{case}` with the client kept on one core, as by `taskset`", contender, beside=Beside(case, "free"))
+    return Case(f"{case}_one_core", f"`{case}` with `ClientConfig(callers_core=...)`", contender, bars, beside=Beside(case, "free"))
 
 
 CASES = (
@@ -99,7 +99,7 @@ CASES = (
     ),
     _one_core(64),
     *_threads(256, CROWD, Bar("steps_per_s", at_least=22_000)),
-    _one_core(256),
+    _one_core(256, Bar("steps_per_s", at_least=22_000)),
     Case(
         "threads_4x16_mlp",
         "4 client processes of 16 blocking threads each, learner idle",

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from client import ClientConfig, PolicyClient
 from tests.benchmarks import echo
 from tests.benchmarks.case import Bar, Floor
 from tests.benchmarks.cases import CASES, QUICK
@@ -79,21 +80,17 @@ def test_the_thread_load_counts_its_actions(cartpole_server: str, processes: int
     assert found["percentiles_ms"][-1] == [100.0, found["max_ms"]]
 
 
-def test_a_client_on_one_core_keeps_to_it(monkeypatch: pytest.MonkeyPatch, cartpole_server: str) -> None:
-    cores = os.sched_getaffinity(0)
-    seen: list[set[int]] = []
-    play = threads._play
+def test_callers_of_one_core_are_bound_to_it(monkeypatch: pytest.MonkeyPatch, cartpole_server: str) -> None:
+    cores: list[int | None] = []
 
-    def watched(*options: Any) -> Any:
-        seen.append(os.sched_getaffinity(0))
-        return play(*options)
+    def watched(address: str, *, config: ClientConfig) -> PolicyClient:
+        cores.append(config.callers_core)
+        return PolicyClient(address, config=config)
 
-    monkeypatch.setattr(threads, "_play", watched)
-    try:
-        threads.threads(cartpole_server, callers=2, seconds=0.2, episode_steps=20, training=False, one_core=True)
-    finally:
-        os.sched_setaffinity(0, cores)
-    assert seen == [{max(cores)}]
+    monkeypatch.setattr(threads, "PolicyClient", watched)
+    for one_core in (False, True):
+        threads.threads(cartpole_server, callers=2, seconds=0.2, episode_steps=20, training=False, one_core=one_core)
+    assert cores == [None, max(os.sched_getaffinity(0))]
 
 
 def test_the_timeline_has_every_second_and_the_updates_of_the_weights(cartpole_server: str) -> None:

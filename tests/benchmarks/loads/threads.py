@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from client import PolicyClient
+from client import ClientConfig, PolicyClient
 from tests.benchmarks.loads.figures import Latencies, observations, summary, warm_up_s
 
 TOGETHER_TIMEOUT_S = 120.0
@@ -42,11 +42,10 @@ def threads(
         training: Whether the steps are trained on.
         processes: Client processes at once; they begin together.
         timeline: Whether to add the p99 of each second and the times at which new weights were served.
-        one_core: Whether the client keeps to one core, as with `taskset`; Linux only.
+        one_core: Whether the callers of a client share a core (`ClientConfig.callers_core`); Linux only.
     """
-    if one_core:
-        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-    options = (address, callers, seconds, episode_steps, training)
+    config = ClientConfig(callers_core=max(os.sched_getaffinity(0)) if one_core else None)
+    options = (address, config, callers, seconds, episode_steps, training)
     updates_s: list[float] = []
     if processes == 1:
         stop = threading.Event()
@@ -68,7 +67,9 @@ def threads(
     return found | ({"timeline": _timeline(asked, taken) | {"updates_s": updates_s}} if timeline else {})
 
 
-def _play(address: str, callers: int, seconds: float, episode_steps: int, training: bool) -> tuple[Latencies, Latencies, int]:
+def _play(
+    address: str, config: ClientConfig, callers: int, seconds: float, episode_steps: int, training: bool
+) -> tuple[Latencies, Latencies, int]:
     """Return when each call of the window began, ns since its begin, how long it took, ns, and the number of all calls."""
     began = [array("q") for _ in range(callers)]
     took = [array("q") for _ in range(callers)]
@@ -99,7 +100,7 @@ def _play(address: str, callers: int, seconds: float, episode_steps: int, traini
         except BaseException as error:
             failures.append(error)
 
-    with PolicyClient(address) as client:
+    with PolicyClient(address, config=config) as client:
         running = [threading.Thread(target=caller, args=(client, number)) for number in range(callers)]
         for thread in running:
             thread.start()
