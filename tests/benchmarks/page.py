@@ -34,7 +34,8 @@ otherwise the episodes are started with `training_enabled=False`, and everything
 """
 
 NOTES = """
-`memory_first_mb` is what the serving process held more after the first window than before it, `memory_again_mb` what each later one added.
+`memory_first_mb` is what the serving process held more after the first window than before it, `memory_again_mb` what it held more after
+each later one than ever before. The ids of the newest 100,000 finished episodes (`finished_remembered`) are among it, until it has so many.
 
 ## Floors and peers
 A floor is a bare gRPC echo over one bidirectional stream for each caller, each waiting for its answer. A throughput may exceed a floor of
