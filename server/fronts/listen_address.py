@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import socket
-import sys
 from collections.abc import Iterator, Sequence
 
 from policyserver.endpoints import parse_address
@@ -13,8 +12,6 @@ from policyserver.settings import SettingsError
 
 _UNIX = "unix:"
 _LAST_PORT = 65_535
-_CAN_SHARE_UNHEARD = sys.platform == "linux"
-"""Whether a socket that does not listen leaves its port to one that does (SO_REUSEADDR of socket(7)); BSD's and Windows' don't."""
 
 
 class AddressInUseError(OSError):
@@ -61,7 +58,8 @@ def held(addresses: Sequence[str]) -> Iterator[None]:
 
     A start takes seconds, in which Ray opens dozens of ports that the system chooses: without this it may choose a configured one, and
     likewise while a serving actor that died is replaced. A bound socket that doesn't listen takes the port out of the system's choice,
-    and one that asks for this very port can still listen on it. Unix sockets and ports that the system chooses need no keeping.
+    and one that asks for this very port can still listen on it (SO_REUSEADDR as in Linux's socket(7)); where it can't, nothing is kept.
+    Unix sockets and ports that the system chooses need no keeping.
 
     Raises:
         AddressInUseError: Names the first address on which somebody listens.
@@ -71,9 +69,19 @@ def held(addresses: Sequence[str]) -> Iterator[None]:
         for address in addresses:
             check_free(address)
             target = parse_address(address)
-            if _CAN_SHARE_UNHEARD and not target.startswith(_UNIX) and not target.endswith(":0"):
-                kept.enter_context(_bound(target, address))
+            if not target.startswith(_UNIX) and not target.endswith(":0"):
+                _keep(target, address, kept)
         yield
+
+
+def _keep(target: str, address: str, kept: contextlib.ExitStack) -> None:
+    holder = _bound(target, address)
+    try:
+        _bound(target, address).close()
+    except AddressInUseError:  # by the holder: BSD's SO_REUSEADDR is for what lingers alone
+        holder.close()
+    else:
+        kept.enter_context(holder)
 
 
 def _bound(target: str, address: str) -> socket.socket:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import socket
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -72,6 +73,17 @@ def test_a_grpc_server_listens_on_a_held_port_and_no_second_one(port: int) -> No
                 check_free(f"127.0.0.1:{port}")
             server.stop(None).wait()
             assert not is_handed_out(port)
+
+
+def test_nothing_is_held_where_that_would_keep_the_server_out_too(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    keeping = held([f"127.0.0.1:{port}"])
+    with monkeypatch.context() as without:
+        without.setattr(socket.socket, "setsockopt", lambda *_: None)  # a socket without SO_REUSEADDR is what BSD makes of one with it
+        keeping.__enter__()
+    with contextlib.ExitStack() as last:
+        last.push(keeping)
+        assert is_handed_out(port)
+        socket.create_server(("127.0.0.1", port)).close()
 
 
 def test_nothing_stays_held_when_one_address_is_in_use(port: int) -> None:
