@@ -44,8 +44,9 @@ class ClientConfig:
     """Time a probe waits for its answer before the connection counts as broken, seconds."""
     callers_core: int | None = None
     """Processor core to bind the threads to that wait for this client's answers, and the client's own; None leaves them to the system. For
-    tens of threads that do little else it means up to twice the actions, for Python runs one of them at a time anyway. A thread stays bound
-    after its call, and what it starts from then on is bound, too; so None where threads compute outside Python's lock. Linux only."""
+    hundreds of threads that do little else it means up to twice the actions, for Python runs one of them at a time anyway; for tens half as
+    many again where the other cores have time, else nothing. A thread stays bound after its call, and so is what it starts from then on:
+    None where threads compute outside Python's lock. Linux only."""
     tls_ca_file: Path | str | None = None
     """PEM file with the certificates that sign the server's. None means plaintext: loopback addresses and unix sockets only."""
     token_file: Path | str | None = None

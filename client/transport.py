@@ -204,7 +204,7 @@ class Transport:
     def _run(self) -> None:
         """Keep a stream open until the client is closed: the reader's thread."""
         pause = self._config.reconnect_backoff_initial_s
-        self._shared.core.bind()
+        self._shared.core.bind()  # and with it the threads that gRPC starts from here, the sender's among them
         while True:
             link = Link()
             with self._lock:
@@ -259,7 +259,6 @@ class Transport:
 
     def _requests(self, link: Link) -> Iterator[pb.StepRequest]:
         """Make the messages of a stream: the sender's thread."""
-        self._shared.core.bind()
         yield handshake(self._client_id, *self._spaces)
         while True:
             with self._lock:

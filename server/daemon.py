@@ -97,7 +97,7 @@ class Daemon:
             store = CheckpointStore(config.checkpoints_folder, config.checkpoints.keep, config.spaces, config.connectors)
             ending.callback(store.close)
             ray_process = RayProcess(config.run_folder / "ray")
-            ending.callback(ray_process.stop)
+            ending.callback(self._stop_ray, ray_process)
             self._link = DriverLink(ray_process.folder / "driver.sock")
             ending.callback(self._link.close)
             try:
@@ -105,6 +105,7 @@ class Daemon:
             except (Exception, _DrainTimeoutError) as error:  # whatever ends a start that is being broken off
                 if not self._stopping.is_set():
                     raise
+                signal.setitimer(signal.ITIMER_REAL, 0)  # what was started is ended within bounds of its own
                 logger.info("stopped before it was ready: nothing was served or learned")
                 logger.debug("the start was broken off", exc_info=error)
                 return
@@ -143,8 +144,8 @@ class Daemon:
         rllib_config = algorithm_config(config, driver_link=self._link.path if self._link else None)
         self._leave_if_stopped()
         if rllib_config.env is None:
-            count = max(rllib_config.num_env_runners, 1)
-            ending.enter_context(held([address_of(config.listen.address, number) for number in range(count)]))  # Ray opens ports, too
+            numbers = reversed(range(max(rllib_config.num_env_runners, 1)))  # the last first: whether there is such a port
+            ending.enter_context(held([address_of(config.listen.address, number) for number in numbers]))  # Ray opens ports, too
         ray_process.start(cpu_tickets(rllib_config), before_retry=self._leave_if_stopped)
         self._handle_signals()  # again: Ray's core, in C++, has put itself before them
         self._leave_if_stopped()
@@ -305,16 +306,17 @@ class Daemon:
     def _handle_signals(self) -> None:
         """Let SIGTERM and SIGINT drain, a second one end the process at once, and SIGALRM limit the draining."""
 
+        def on_alarm(_: int, __: Any) -> None:
+            raise _DrainTimeoutError("it took too long")
+
         def on_stop(number: int, _: Any) -> None:
             if self._stopping.is_set():
                 os._exit(128 + number)
             what = "draining" if self._is_ready else "still starting; stops as soon as it can"
             logger.info("%s: %s, after at most %.0f s", signal.Signals(number).name, what, self._config.learner.drain_timeout_s)
+            signal.signal(signal.SIGALRM, on_alarm)  # Ray's core may have taken the alarm before it let this signal through
             signal.setitimer(signal.ITIMER_REAL, max(0.001, self._config.learner.drain_timeout_s))
             self.stop()
-
-        def on_alarm(_: int, __: Any) -> None:
-            raise _DrainTimeoutError("it took too long")
 
         signal.signal(signal.SIGTERM, on_stop)
         signal.signal(signal.SIGINT, on_stop)
@@ -328,6 +330,16 @@ class Daemon:
             algorithm.stop()
         except _DrainTimeoutError:
             logger.warning("a serving actor did not end within %.0f s and is killed", _STOP_TIMEOUT_S)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+
+    def _stop_ray(self, ray_process: RayProcess) -> None:
+        """End Ray, but don't wait for ever: its processes end with this one."""
+        signal.setitimer(signal.ITIMER_REAL, _STOP_TIMEOUT_S)
+        try:
+            ray_process.stop()
+        except _DrainTimeoutError:
+            logger.warning("Ray did not end within %.0f s and is left to end with this process", _STOP_TIMEOUT_S)
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
 

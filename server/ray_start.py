@@ -92,13 +92,15 @@ class RayProcess:
         if self._stopped:
             return
         self._stopped = True
-        if "ray" in sys.modules:
-            import ray
+        try:
+            if "ray" in sys.modules:
+                import ray
 
-            ray.shutdown()
-        shutil.rmtree(self.folder, ignore_errors=True)
-        if self._pointer is not None:
-            self._pointer.unlink(missing_ok=True)
+                ray.shutdown()
+        finally:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            if self._pointer is not None:
+                self._pointer.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -12,6 +12,8 @@ from policyserver.settings import SettingsError
 
 _UNIX = "unix:"
 _LAST_PORT = 65_535
+_NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+"""Errors of an address that a name stands for and this machine lacks: `localhost` has one of IPv6 on machines without it, too."""
 
 
 class AddressInUseError(OSError):
@@ -26,14 +28,20 @@ def address_of(address: str, number: int) -> str:
         number: Which instance, from 0.
 
     Raises:
-        SettingsError: There is no such port any more.
+        SettingsError: There is no such port.
     """
-    if address.startswith(_UNIX):
-        return f"{address}.{number}" if number else address
-    host, _, port = address.rpartition(":")
+    target = parse_address(address)
+    if target.startswith(_UNIX):
+        return f"{target}.{number}" if number else target
+    host, _, port = target.rpartition(":")
     if int(port) + number > _LAST_PORT:
-        raise SettingsError("listen.address", "", f"expected a port and {number} more above it, one a serving actor, got {address}")
-    return f"{host}:{int(port) + number}" if int(port) else address
+        raise SettingsError(
+            "listen.address",
+            "",
+            f"expected a port of at most {_LAST_PORT - number}, for each serving actor takes the next one, got {address}; choose a lower "
+            "one, or fewer actors (algorithm.env_runners.num_env_runners)",
+        )
+    return f"{host}:{int(port) + number}" if int(port) else target
 
 
 def check_free(address: str) -> None:
@@ -45,8 +53,8 @@ def check_free(address: str) -> None:
     """
     target = parse_address(address)
     if not target.startswith(_UNIX):
-        _bound(target, address).close()
-        return
+        with _bound(target, address):
+            return
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         if probe.connect_ex(target.removeprefix(_UNIX)) == 0:
             raise _in_use(address)
@@ -75,29 +83,37 @@ def held(addresses: Sequence[str]) -> Iterator[None]:
 
 
 def _keep(target: str, address: str, kept: contextlib.ExitStack) -> None:
-    holder = _bound(target, address)
+    holders = _bound(target, address)
     try:
         _bound(target, address).close()
-    except AddressInUseError:  # by the holder: BSD's SO_REUSEADDR is for what lingers alone
-        holder.close()
+    except AddressInUseError:  # by the holders: BSD's SO_REUSEADDR is for what lingers alone
+        holders.close()
     else:
-        kept.enter_context(holder)
+        kept.enter_context(holders)
 
 
-def _bound(target: str, address: str) -> socket.socket:
-    """Return a socket that is bound to the target, and does not listen."""
+def _bound(target: str, address: str) -> contextlib.ExitStack:
+    """Bind a socket to each address that the target's name stands for, and don't listen; returns what closes them."""
     host, _, port = target.rpartition(":")
-    family, kind, _, _, where = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)[0]
-    bound = socket.socket(family, kind)
-    try:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections that linger after their server are no obstacle
-        bound.bind(where)
-    except OSError as error:
-        bound.close()
-        if error.errno == errno.EADDRINUSE:
-            raise _in_use(address) from error
-        raise OSError(error.errno, f"listen.address: {address} can't be bound: {error.strerror}") from error
-    return bound
+    found = dict.fromkeys(
+        (family, where) for family, _, _, _, where in socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
+    )
+    with contextlib.ExitStack() as opened:
+        missing: list[OSError] = []
+        for family, where in found:
+            try:
+                bound = opened.enter_context(socket.socket(family, socket.SOCK_STREAM))
+                bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections that linger after their server are no obstacle
+                if family == socket.AF_INET6 and len(found) > 1:
+                    bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # IPv4's are another socket's
+                bound.bind(where)
+            except OSError as error:
+                if error.errno == errno.EADDRINUSE:
+                    raise _in_use(address) from error
+                missing.append(error)
+                if error.errno not in _NOT_HERE or len(missing) == len(found):
+                    raise OSError(error.errno, f"listen.address: {address} can't be bound: {error.strerror}") from error
+        return opened.pop_all()
 
 
 def _in_use(address: str) -> AddressInUseError:

@@ -116,11 +116,12 @@ def result_of(case: Case, found: Mapping[str, Sequence[Figures]], seconds: float
 def typical(windows: Sequence[Figures]) -> Figures:
     """Return the medians over the windows; of what must not happen even once, and of the longest call, the worst."""
     found = {key: _typical(key, [window[key] for window in windows]) for key in windows[0]}
-    grown = found.pop("memory_mb", None)
-    if grown is not None:
-        found["memory_first_mb"] = windows[0]["memory_mb"]
+    if found.pop("memory_before_mb", None) is not None:
+        found.pop("memory_mb")
+        held_mb = [window["memory_mb"] for window in windows]  # right after the load: what is given back meanwhile is taken again
+        found["memory_first_mb"] = held_mb[0] - windows[0]["memory_before_mb"]
         if len(windows) > 1:
-            found["memory_again_mb"] = statistics.mean(window["memory_mb"] for window in windows[1:])
+            found["memory_again_mb"] = (held_mb[-1] - held_mb[0]) / (len(windows) - 1)
     return found
 
 

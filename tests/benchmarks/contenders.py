@@ -24,8 +24,7 @@ FIXED_LOADS = ("open_many", *MEMORY_LOADS)  # of so many steps or episodes, howe
 def loaded(load: str, options: Mapping[str, Any], config: str, net: str, *, unix: bool = False) -> Contender:
     """Put one load on a server, for each window a load process of its own.
 
-    `memory_mb` is what the serving process held more after a window than after any before it: of the first (held against the server's
-    start) that is pools and caches, what later ones add is what a server loses. Pools that shrink and grow again are neither.
+    `memory_before_mb` and `memory_mb` are what the serving process held before a window and after it.
     """
 
     @contextmanager
@@ -33,18 +32,18 @@ def loaded(load: str, options: Mapping[str, Any], config: str, net: str, *, unix
         server = servers.running(config, unix=unix)
 
         def window(seconds: float) -> Figures:
-            most_mb, cpu_s = servers.most_held_mb.get(server.address) or server.memory_mb(), server.cpu_s()
+            memory_before_mb, cpu_s = server.memory_mb(), server.cpu_s()
             result = run_load(server, load, options, seconds)
             cpu_s = server.cpu_s() - cpu_s
             memory_mb = server.memory_mb()
-            servers.most_held_mb[server.address] = max(most_mb, memory_mb)
             trained = bool(options.get("training", True))
             if trained:
                 server.let_learner_rest()
             return {
                 **result,
                 "cpu_us_per_action": cpu_s * 1e6 / result["actions_total"],
-                "memory_mb": memory_mb - most_mb,
+                "memory_before_mb": memory_before_mb,
+                "memory_mb": memory_mb,
                 "net": net,
                 "learner": "busy" if trained else "idle",
             }

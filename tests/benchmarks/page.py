@@ -35,7 +35,8 @@ otherwise the episodes are started with `training_enabled=False`, and everything
 
 NOTES = """
 `memory_first_mb` is what the serving process held more after the first window than before it, `memory_again_mb` what it held more after
-each later one than ever before. The ids of the newest 100,000 finished episodes (`finished_remembered`) are among it, until it has so many.
+each later one than after the one before, the windows of other cases on the same server included. The ids of the newest 100,000 finished
+episodes (`finished_remembered`) are among it, until there are so many.
 
 ## Floors and peers
 A floor is a bare gRPC echo over one bidirectional stream for each caller, each waiting for its answer. A throughput may exceed a floor of

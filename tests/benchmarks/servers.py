@@ -19,8 +19,6 @@ class Servers:
         self._keep = keep
         self._stack = ExitStack()
         self._running: dict[tuple[str, bool], Serving] = {}
-        self.most_held_mb: dict[str, float] = {}
-        """The most that the serving process at an address held after a window."""
 
     def running(self, config: str, *, unix: bool = False) -> Serving:
         """Return a server with this configuration in TOML, on a unix socket or on a port."""
@@ -36,7 +34,6 @@ class Servers:
 
     def _stop(self) -> None:
         self._running.clear()
-        self.most_held_mb.clear()
         self._stack.close()
 
     def __enter__(self) -> Self:

@@ -134,7 +134,8 @@ def test_groups_join_a_case_and_those_held_against_it_if_it_is_measured_at_all()
 
 def test_what_must_not_happen_even_once_is_not_hidden_by_a_median() -> None:
     windows = [
-        {"episodes_leaked": leaked, "reward_sum_off_by": off, "memory_mb": mb} for leaked, off, mb in ((0, 0, 50), (3, -2, 4), (0, 0, 2))
+        {"episodes_leaked": leaked, "reward_sum_off_by": off, "memory_before_mb": before, "memory_mb": after}
+        for leaked, off, before, after in ((0, 0, 100, 150), (3, -2, 105, 154), (0, 0, 110, 156))
     ]
     assert typical(windows) == {"episodes_leaked": 3, "reward_sum_off_by": -2, "memory_first_mb": 50, "memory_again_mb": 3}
 

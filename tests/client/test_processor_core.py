@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import os
@@ -22,7 +23,11 @@ ZEROS = np.zeros(10, np.float32)
 
 def threads_on(cores: set[int]) -> set[int]:
     """Return the ids of this process's threads that may run on these cores alone."""
-    return {int(task) for task in os.listdir("/proc/self/task") if os.sched_getaffinity(int(task)) == cores}
+    found = set()
+    for task in os.listdir("/proc/self/task"):
+        with contextlib.suppress(ProcessLookupError):  # it has ended since
+            found |= {int(task)} if os.sched_getaffinity(int(task)) == cores else set()
+    return found
 
 
 def step_in_a_thread(client: PolicyClient) -> set[int]:
@@ -52,7 +57,7 @@ def test_callers_and_the_clients_own_threads_share_the_core_and_nobody_else(conn
 def test_without_a_core_everybody_stays_where_the_system_puts_them(client: PolicyClient) -> None:
     before, everywhere = threads_on({max(os.sched_getaffinity(0))}), os.sched_getaffinity(0)
     assert step_in_a_thread(client) == everywhere
-    assert threads_on({max(everywhere)}) == before or len(everywhere) == 1
+    assert threads_on({max(everywhere)}) <= before or len(everywhere) == 1
 
 
 def test_a_core_that_was_taken_away_since_is_no_reason_to_fail(
@@ -60,7 +65,7 @@ def test_a_core_that_was_taken_away_since_is_no_reason_to_fail(
 ) -> None:
     absent = max(os.sched_getaffinity(0)) + 1000
     with monkeypatch.context() as had:
-        had.setattr(os, "sched_getaffinity", lambda _: {absent})
+        had.setattr(os, "sched_setaffinity", lambda *_: None)
         client = connect(dataclasses.replace(FAST, callers_core=absent))
     with caplog.at_level(logging.WARNING):
         assert step_in_a_thread(client) == os.sched_getaffinity(0)
@@ -68,10 +73,25 @@ def test_a_core_that_was_taken_away_since_is_no_reason_to_fail(
 
 
 def test_a_core_that_cannot_be_had_is_refused_at_once() -> None:
-    with pytest.raises(ValueError, match=r"callers_core: expected one of this process's cores \[.*\], received 9999"):
+    with pytest.raises(ValueError, match=r"callers_core: expected a core that this process may use, received 9999: \[Errno"):
         PolicyClient("127.0.0.1:9900", config=ClientConfig(callers_core=9999))
     with pytest.raises(ValueError, match="callers_core: expected the number of a processor core or None, received -1"):
         ClientConfig(callers_core=-1)
+
+
+def test_a_thread_that_one_client_bound_may_make_another_on_another_core(connect: Callable[..., PolicyClient]) -> None:
+    first, *_, last = (*sorted(os.sched_getaffinity(0)),) * 2
+
+    def use_both() -> list[set[int]]:
+        bound = []
+        for core in (first, last):
+            client = connect(dataclasses.replace(FAST, callers_core=core))
+            client.get_action(client.start_episode(), ZEROS)
+            bound.append(os.sched_getaffinity(0))
+        return bound
+
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(use_both).result() == [{first}, {last}]
 
 
 def test_systems_without_it_say_so(monkeypatch: pytest.MonkeyPatch) -> None:

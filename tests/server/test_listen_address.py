@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import socket
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -39,6 +40,7 @@ def test_an_address_of_another_machine_cannot_be_bound() -> None:
         ("127.0.0.1:9900", 0, "127.0.0.1:9900"),
         ("127.0.0.1:9900", 2, "127.0.0.1:9902"),
         ("[::1]:9900", 1, "[::1]:9901"),
+        ("http://127.0.0.1:9900/", 1, "127.0.0.1:9901"),
         ("127.0.0.1:0", 3, "127.0.0.1:0"),
         ("unix:/run/policy.sock", 0, "unix:/run/policy.sock"),
         ("unix:/run/policy.sock", 1, "unix:/run/policy.sock.1"),
@@ -49,7 +51,8 @@ def test_the_addresses_of_several_follow_from_one(address: str, number: int, exp
 
 
 def test_ports_that_there_are_not_are_refused() -> None:
-    with pytest.raises(SettingsError, match=r"listen\.address: expected a port and 2 more above it, .* got 127\.0\.0\.1:65534"):
+    expected = r"listen\.address: expected a port of at most 65533, .* got 127\.0\.0\.1:65534; choose a lower one, or fewer"
+    with pytest.raises(SettingsError, match=expected):
         address_of("127.0.0.1:65534", 2)
 
 
@@ -73,6 +76,22 @@ def test_a_grpc_server_listens_on_a_held_port_and_no_second_one(port: int) -> No
                 check_free(f"127.0.0.1:{port}")
             server.stop(None).wait()
             assert not is_handed_out(port)
+
+
+@pytest.mark.parametrize("other", ["::1", "2001:db8::1"])  # of this machine, if it has IPv6; of none
+def test_a_name_is_held_at_all_its_addresses_that_are_this_machines(port: int, other: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    stream, bound = (socket.SOCK_STREAM, 6, ""), []
+    found = [(socket.AF_INET6, *stream, (other, port, 0, 0)), (socket.AF_INET, *stream, ("127.0.0.1", port))]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+    with held([f"two-addresses:{port}"]):
+        assert not is_handed_out(port)
+        for family, *_, where in found:
+            with socket.socket(family) as another:
+                try:
+                    another.bind(where)
+                except OSError as error:
+                    bound.append(error.errno == errno.EADDRINUSE)
+    assert bound == [other == "::1" and socket.has_dualstack_ipv6(), True]
 
 
 def test_nothing_is_held_where_that_would_keep_the_server_out_too(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
