@@ -28,7 +28,6 @@ class ProcessorCore:
         Raises:
             ValueError: this process may not use that core, or the system binds no threads (sched_setaffinity(2): Linux).
         """
-        self.is_chosen = core is not None
         self._core = core
         self._bound = threading.local()
         if core is None:

@@ -139,8 +139,7 @@ class Router:
             call: what was sent. If this is interrupted, it is to be withdrawn.
             timeout_s: longest time, seconds.
         """
-        if self.shared.core.is_chosen:
-            self.shared.core.bind()
+        self.shared.core.bind()
         if not call.waiter.acquire(timeout=min(max(0.0, timeout_s), threading.TIMEOUT_MAX)):
             with self.shared.lock:
                 self.withdraw(call)

@@ -9,7 +9,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from monitoring.influx_config import InfluxConfig
@@ -97,7 +97,7 @@ class Daemon:
             store = CheckpointStore(config.checkpoints_folder, config.checkpoints.keep, config.spaces, config.connectors)
             ending.callback(store.close)
             ray_process = RayProcess(config.run_folder / "ray")
-            ending.callback(self._stop_ray, ray_process)
+            ending.callback(self._end_in_time, ray_process.stop, "Ray is left to end with this process")
             self._link = DriverLink(ray_process.folder / "driver.sock")
             ending.callback(self._link.close)
             try:
@@ -157,7 +157,7 @@ class Daemon:
             self._leave_if_stopped()
             logger.exception("the algorithm can't be built")
             raise DaemonError("the algorithm can't be built, or its serving actor did not start; the error is in the log above") from error
-        ending.callback(self._stop_algorithm, algorithm)
+        ending.callback(self._end_in_time, algorithm.stop, "a serving actor is killed with Ray")
         group = algorithm.env_runner_group
         if group.num_healthy_remote_workers() < rllib_config.num_env_runners:
             raise DaemonError("a serving actor did not start; its error is in the log above")
@@ -323,23 +323,14 @@ class Daemon:
         signal.signal(signal.SIGHUP, on_stop)
         signal.signal(signal.SIGALRM, on_alarm)
 
-    def _stop_algorithm(self, algorithm: Algorithm) -> None:
-        """End the actors in order, but don't wait for ever for one that hangs: Ray's end kills it."""
+    @staticmethod
+    def _end_in_time(end: Callable[[], None], otherwise: str) -> None:
+        """End a part, but don't wait for ever where it hangs."""
         signal.setitimer(signal.ITIMER_REAL, _STOP_TIMEOUT_S)
         try:
-            algorithm.stop()
+            end()
         except _DrainTimeoutError:
-            logger.warning("a serving actor did not end within %.0f s and is killed", _STOP_TIMEOUT_S)
-        finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-
-    def _stop_ray(self, ray_process: RayProcess) -> None:
-        """End Ray, but don't wait for ever: its processes end with this one."""
-        signal.setitimer(signal.ITIMER_REAL, _STOP_TIMEOUT_S)
-        try:
-            ray_process.stop()
-        except _DrainTimeoutError:
-            logger.warning("Ray did not end within %.0f s and is left to end with this process", _STOP_TIMEOUT_S)
+            logger.warning("%s: not ended within %.0f s", otherwise, _STOP_TIMEOUT_S)
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
 

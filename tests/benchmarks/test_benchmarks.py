@@ -80,7 +80,7 @@ def test_the_thread_load_counts_its_actions(cartpole_server: str, processes: int
     assert found["percentiles_ms"][-1] == [100.0, found["max_ms"]]
 
 
-def test_callers_of_one_core_are_bound_to_it(monkeypatch: pytest.MonkeyPatch, cartpole_server: str) -> None:
+def test_one_core_is_the_clients_own_setting(monkeypatch: pytest.MonkeyPatch, cartpole_server: str) -> None:
     cores: list[int | None] = []
 
     def watched(address: str, *, config: ClientConfig) -> PolicyClient:

@@ -30,7 +30,7 @@ def test_a_window_has_the_servers_processor_time_and_memory(cartpole_serving: Se
     assert figures["learner"] == learner
     assert 0 < figures["cpu_us_per_action"] * figures["actions_total"] / 1e6 <= spent_s + 1e-9
     assert abs(figures["memory_mb"] - figures["memory_before_mb"]) < 500
-    assert figures["memory_mb"] == pytest.approx(cartpole_serving.memory_mb(), abs=50)
+    assert figures["memory_mb"] == pytest.approx(cartpole_serving.memory_mb(), abs=200)  # megabytes, not what a window added
 
 
 def test_after_a_busy_window_the_learner_rests(cartpole_serving: Serving) -> None:
