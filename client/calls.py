@@ -56,7 +56,7 @@ class Call:
 class Part:
     """Rows of one call that travel in one message."""
 
-    __slots__ = ("call", "epoch", "first", "reply", "rows")
+    __slots__ = ("call", "epoch", "first", "reply", "rooms", "rows")
 
     def __init__(self, rows: Rows, call: Call) -> None:
         self.rows = rows
@@ -66,6 +66,8 @@ class Part:
         """Place of its first row in the reply."""
         self.epoch = 0
         """Of the server that answered."""
+        self.rooms = 0
+        """How often that had said before the answer that there is room."""
 
     def settle(self) -> bool:
         """Take note that it is answered, or will not be. Returns whether it was the last that somebody waits for."""

@@ -15,6 +15,13 @@ class ClientConfig:
 
     action_timeout_s: float = 60.0
     """Longest time a call waits for the server's answer, reconnecting included, seconds. A call's own `timeout_s` overrides it."""
+    waits_for_learner: bool = True
+    """Whether the environment can wait. A call for an action then waits, before it is decided, while the learner has the steps it wants and
+    its new weights are not served yet: no step is lost, and the policy learns from its own newest steps. False is for what runs in real
+    time: its calls are answered at once, and where its steps come faster than they are learned from, the oldest are dropped."""
+    learner_wait_timeout_s: float = 120.0
+    """Longest time a call waits for the learner, seconds, which is not part of `action_timeout_s`; after it the call is answered all the
+    same. The server has a limit of its own (hand_off.room_wait_s)."""
     connect_timeout_s: float = 30.0
     """Longest time the first call (and each call that starts episodes) waits for a connection, seconds."""
     spread_episodes: bool = True
@@ -55,6 +62,7 @@ class ClientConfig:
     def __post_init__(self) -> None:
         for name in (
             "action_timeout_s",
+            "learner_wait_timeout_s",
             "connect_timeout_s",
             "reconnect_backoff_initial_s",
             "reconnect_backoff_max_s",

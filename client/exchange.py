@@ -6,7 +6,7 @@ import copy
 import threading
 import time
 from collections.abc import Iterable, Sequence
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from client.calls import Call, Part
 from client.codec import SpaceCodec
@@ -16,11 +16,18 @@ from client.router import Router
 from client.rows import Rows
 from client.transport_messages import Agreement, Reply
 from policyserver.errors import PolicyServerError, ServerInternalError
+from policyserver.flags import StepFlag
 from policyserver.spaces import Array
+
+if TYPE_CHECKING:
+    from client.transport import Transport
 
 __all__ = ["Exchange", "Outcome"]
 
-_TRY_LATER = frozenset({"LEARNER_BEHIND", "SHUTTING_DOWN"})
+_LEARNER_BEHIND = "LEARNER_BEHIND"
+_TRY_LATER = frozenset({_LEARNER_BEHIND, "SHUTTING_DOWN"})
+_ASK_AGAIN_S = 10.0  # a server says when there is room; one that forgets to is asked again
+_NO_WAIT = int(StepFlag.NO_WAIT)
 
 
 class Outcome:
@@ -150,12 +157,19 @@ class Exchange:
             timeout_s: that time, for the errors, seconds.
         """
         router, lock = self._router, self._router.shared.lock
-        pause_s = self._config.overload_backoff_initial_s
+        pause_s, learner_wait_s = self._config.overload_backoff_initial_s, self._config.learner_wait_timeout_s
         while waiting:
             with lock:
                 router.pass_on(call)
-                waiting, refusals = self._settle(call, outcome)
-            if refusals:
+                waiting, refusals, held = self._settle(call, outcome)
+            if held:  # which is not part of the call's time
+                began = time.monotonic()
+                router.wait_for_room(held, min(_ASK_AGAIN_S, learner_wait_s))
+                waited_s = time.monotonic() - began
+                deadline, learner_wait_s = deadline + waited_s, learner_wait_s - waited_s
+                if learner_wait_s <= 0:
+                    waiting = [rows.with_flags(_NO_WAIT) for rows in waiting]
+            elif refusals:
                 router.pause(min(pause_s, deadline - time.monotonic()))
                 pause_s = min(2 * pause_s, self._config.overload_backoff_max_s)
             if waiting:
@@ -195,10 +209,16 @@ class Exchange:
         waiter.acquire()
         return waiter
 
-    def _settle(self, call: Call, outcome: Outcome) -> tuple[list[Rows], dict[int, PolicyServerError]]:
-        """Book the answers. Returns the rows that still need one, and why the server refused some of them for now."""
+    def _settle(self, call: Call, outcome: Outcome) -> tuple[list[Rows], dict[int, PolicyServerError], dict[Transport, int]]:
+        """Book the answers.
+
+        Returns:
+            The rows that still need one, why the server refused some of them for now, and the runners that are held up by their learner,
+            with how often each had said that there is room.
+        """
         waiting: list[Rows] = []
         refusals: dict[int, PolicyServerError] = {}
+        held: dict[Transport, int] = {}
         for part in call.parts:
             if part.reply is None:
                 waiting.append(part.rows)
@@ -218,6 +238,8 @@ class Exchange:
                 if error.reason in _TRY_LATER:
                     refusals[rows.indices[row]] = error
                     later.append(row)
+                    if error.reason == _LEARNER_BEHIND:
+                        held[rows.transport] = part.rooms
                 else:
                     self._ledger.refuse(rows, row, error)
                     outcome.errors[rows.indices[row]] = error
@@ -225,7 +247,7 @@ class Exchange:
             outcome.take(part, answered)
             if later:
                 waiting.append(rows.select(later))
-        return waiting, refusals
+        return waiting, refusals, held
 
     def _still_waiting(
         self, waiting: list[Rows], refusals: dict[int, PolicyServerError], outcome: Outcome, deadline: float, timeout_s: float
@@ -237,9 +259,10 @@ class Exchange:
         for rows in waiting:
             self._ledger.abandon([episode.id for episode in rows.episodes])
             for row, index in enumerate(rows.indices):
-                if index in refusals:  # it changed nothing there, so that the episode is free to do something else
-                    self._ledger.refuse(rows, row, refusals[index])
-                    outcome.errors[index] = refusals[index]
+                refusal = refusals.get(index)
+                if refusal is not None and refusal.reason != _LEARNER_BEHIND:  # it changed nothing: the episode may do something else
+                    self._ledger.refuse(rows, row, refusal)
+                    outcome.errors[index] = refusal
                 else:  # it may have been applied: it stays frozen
                     outcome.errors[index] = rows.transport.timeout(timeout_s)
         return []

@@ -120,6 +120,12 @@ class ServerStats:
     """Mean return of the newest finished episodes; None while there is none."""
     training: TrainingIteration | None
     """The newest training iteration; None before the first."""
+    questions_waiting: int
+    """Calls for an action that wait for the learner now."""
+    questions_waited: int
+    """Calls for an action that had to wait for the learner, until new weights were served."""
+    learner_wait_s: float
+    """How long these waited, all together, seconds."""
 
 
 @dataclass(frozen=True, slots=True)

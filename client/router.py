@@ -15,7 +15,7 @@ from __future__ import annotations
 import copy
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -164,6 +164,20 @@ class Router:
         """Sleep, unless the client is closed meanwhile."""
         with self.shared.lock:
             self.shared.changed.wait_for(lambda: self._is_closed, max(0.0, seconds))
+
+    def wait_for_room(self, held: Mapping[Transport, int], timeout_s: float) -> None:
+        """Sleep until a runner that is held up by its learner says that there is room again, or its connection breaks.
+
+        Args:
+            held: the runners, and how often each had said so before it refused rows.
+            timeout_s: longest time, seconds.
+        """
+
+        def may_ask() -> bool:
+            return self._is_closed or any(transport.rooms > before or not transport.is_open for transport, before in held.items())
+
+        with self.shared.lock:
+            self.shared.changed.wait_for(may_ask, max(0.0, timeout_s))
 
     def info(self) -> ServerInfo:
         """Ask what the server is: the given address, or another runner while only that one is there.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -85,6 +86,10 @@ class Rows:
             select(self.observations, rows, len(self)),
             select(self.actions, rows, len(self)),
         )
+
+    def with_flags(self, flags: int) -> Rows:
+        """Return the same rows with further bits of StepFlag."""
+        return dataclasses.replace(self, flags=bytes(own | flags for own in self.flags))
 
     def size_bytes(self, row_bytes: int) -> int:
         """Bound from above what the rows add to a message, of which each takes at most `row_bytes` beside its info."""

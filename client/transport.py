@@ -106,6 +106,8 @@ class Transport:
         """Told to the sender: something may be sent, or the link is over."""
         self._queue: deque[Part] = deque()
         self._link = Link()
+        self.rooms = 0
+        """How often the server said that there is room for what it refused because the learner is behind."""
         self._messages_taken = 0
         self._asked_s = 0.0
         """When somebody asked first of those in the queue."""
@@ -266,7 +268,7 @@ class Transport:
                 if link.is_over:
                     return
                 message_id, rows, agreement = self._take(link)
-            yield step_batch(message_id, rows, agreement)
+            yield step_batch(message_id, rows, agreement, waits=self._config.waits_for_learner)
 
     def _wait_for_something_to_send(self, link: Link) -> None:
         """Sleep until there is a message's worth. A crowd is waited for while it moves; when it does not, it is set going."""
@@ -328,6 +330,11 @@ class Transport:
 
     def _receive(self, link: Link, response: pb.StepResponse) -> None:
         """Hand the answers of one message to those who wait for them."""
+        if response.HasField("room"):
+            with self._lock:
+                self.rooms += 1
+                self._changed.notify_all()
+            return
         message = response.batch
         with self._lock:
             parts = link.in_flight.get(message.message_id)
@@ -342,7 +349,7 @@ class Transport:
             self._shared.weights_seq_no = reply.weights_seq_no or self._shared.weights_seq_no
             first = 0
             for part in parts:
-                part.reply, part.first, part.epoch = reply, first, self.epoch
+                part.reply, part.first, part.epoch, part.rooms = reply, first, self.epoch, self.rooms
                 first += len(part.rows.episodes)
                 self._settle(part)
             del link.in_flight[message.message_id]

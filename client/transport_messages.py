@@ -24,6 +24,7 @@ from policyserver.v1 import tensor_pb2
 __all__ = ["Agreement", "Reply", "agree", "handshake", "step_batch", "to_info", "to_reply", "to_stats"]
 
 _START = int(StepFlag.START)
+_WITHOUT_WAIT = bytes(flags | int(StepFlag.NO_WAIT) for flags in range(256))
 _UINT64 = np.dtype(np.uint64)
 _MESSAGE_OVERHEAD_BYTES = 4096
 
@@ -110,9 +111,11 @@ def agree(
     return Agreement(info, observation, action, min(max_rows, info.max_rows_per_message or max_rows), max_bytes, needed)
 
 
-def step_batch(message_id: int, parts: Sequence[Rows], agreement: Agreement) -> pb.StepRequest:
-    """Put rows together into one message, in order."""
+def step_batch(message_id: int, parts: Sequence[Rows], agreement: Agreement, *, waits: bool = True) -> pb.StepRequest:
+    """Put rows together into one message, in order; `waits` says whether their callers can wait for the learner."""
     flags = bytes(chain.from_iterable([part.flags for part in parts]))
+    if not waits:
+        flags = flags.translate(_WITHOUT_WAIT)
     rows = len(flags)
     given = [part.actions for part in parts if part.actions]
     begins = any([flag & _START for flag in flags])  # noqa: C419 - a list is twice as fast as a generator

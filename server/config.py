@@ -29,6 +29,11 @@ def _at_least(name: str, value: float, least: float) -> None:
         raise ValueError(f"{name}: expected a number of at least {least}, got {value!r}")
 
 
+def _at_most(name: str, value: float, most: float) -> None:
+    if not value <= most:
+        raise ValueError(f"{name}: expected a number of at most {most}, got {value!r}")
+
+
 def _above(name: str, value: float, bound: float) -> None:
     if not (math.isfinite(value) and value > bound):
         raise ValueError(f"{name}: expected a number above {bound}, got {value!r}")
@@ -90,25 +95,30 @@ class HandOffConfig:
 
     segment_steps: int = 64
     """Longest run of consecutive steps of one episode that is handed over, or dropped, as a whole. A recurrent net's is cut down to a
-    multiple of `max_seq_len`, but to one at least."""
+    multiple of `max_seq_len`, but to one at least; where updates are counted by steps, it is no more than the learner takes at a time."""
+    batches_ahead: float | None = None
+    """Batches that clients may play while the learner is busy with the one before, so that acting and learning overlap; each step is then
+    so many policy versions older. Unset: 0 with PPO, whose batches come from one version as RLlib's own runner makes them, and 1 with the
+    others."""
+    room_wait_s: float = 60.0
+    """Longest time that clients which can wait are told to wait for the learner. After it they go on, and the oldest steps are dropped."""
     max_segment_age_s: float = 60.0
-    """Age at which a segment is handed over at its episode's next step, full or not, if the learner has nothing else to do."""
+    """With APPO and IMPALA: age at which steps are handed over though there are fewer than a fragment."""
     capacity_steps: int | None = None
-    """Steps that may wait for the learner. Unset: twice what one `sample()` hands over (with PPO two train batches), but at least 8,192."""
-    overflow: Literal["drop_oldest", "block"] = "drop_oldest"
-    """What a full hand-off does: drop the oldest segments, or withhold replies until there is room."""
-    block_timeout_s: float = 30.0
-    """With `block`: seconds a reply is withheld before it becomes RESOURCE_EXHAUSTED."""
+    """Steps that may wait for the learner; of more the oldest are dropped. Unset: a fragment (with PPO a train batch), those that may be
+    played ahead, and a segment for each open episode."""
     sample_wait_s: float = 2.0
     """Longest time one `sample()` of the env runner waits for steps; weights and health checks wait behind it."""
 
     def __post_init__(self) -> None:
         _at_least("segment_steps", self.segment_steps, 1)
+        if self.batches_ahead is not None:
+            _at_least("batches_ahead", self.batches_ahead, 0.0)
+            _at_most("batches_ahead", self.batches_ahead, 100.0)
+        _above("room_wait_s", self.room_wait_s, 0.0)
+        _at_least("max_segment_age_s", self.max_segment_age_s, 0.0)
         if self.capacity_steps is not None:
             _at_least("capacity_steps", self.capacity_steps, self.segment_steps)
-        if self.overflow not in ("drop_oldest", "block"):
-            raise ValueError(f'overflow: expected "drop_oldest" or "block", got {self.overflow!r}')
-        _above("block_timeout_s", self.block_timeout_s, 0.0)
         _above("sample_wait_s", self.sample_wait_s, 0.0)
 
 

@@ -34,6 +34,7 @@ from .fronts.external_env_episodes import ExternalEnvEpisodes
 from .fronts.external_env_thread import ExternalEnvThread, check_external_env, refuse_obsolete_settings
 from .fronts.front import Front
 from .fronts.listen_address import address_of
+from .learner_demand import fragment_steps, learner_demand
 from .log_setup import log_to
 from .policies.episode_callbacks import is_used
 from .policies.policy_choice import make_policy
@@ -133,10 +134,8 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
         )
 
         def make_core() -> EpisodeCore:
-            whole_episodes = self.config.batch_mode == "complete_episodes"
-            return EpisodeCore(
-                policy, observation_space, action_space, config.episodes, config.hand_off, self._fragment_steps(), whole_episodes
-            )
+            demand = learner_demand(self.config, self._index, config.hand_off.batches_ahead)
+            return EpisodeCore(policy, observation_space, action_space, config.episodes, config.hand_off, demand)
 
         self._front = Front(make_core, observation_space, action_space, config)
         self._front.endpoints = self._endpoints
@@ -224,11 +223,12 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
         random_actions: bool = False,
         force_reset: bool = False,
     ) -> list[SingleAgentEpisode] | EpisodeList:
-        """Return the oldest segments that wait for the learner, as many as have the steps of RLlib's rollout fragment together.
+        """Return the steps of RLlib's rollout fragment, as its own runner would give them: all of one policy version with PPO.
 
         With `batch_mode="complete_episodes"` these are whole episodes.
 
-        Waits until there are enough, but no longer than `hand_off.sample_wait_s`, and then returns what there is, possibly nothing.
+        Waits until there are enough, but no longer than `hand_off.sample_wait_s`, and then returns nothing: what is recorded goes into one
+        later `sample()`, so that episodes are not cut more often than by RLlib. While the server drains, it returns what there is.
 
         Args:
             num_timesteps: Steps to return instead.
@@ -246,7 +246,7 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
         if self._front is None:
             return []
         self.pull_weights()
-        blocks = self._wait_for_steps(num_timesteps or self._fragment_steps(), self._front)
+        blocks = self._wait_for_steps(num_timesteps or fragment_steps(self.config, self._index), self._front)
         if not blocks and (failure := self._env_failure):
             raise failure
         self.num_env_steps_sampled_lifetime += sum(block.steps for block in blocks)
@@ -277,18 +277,14 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
     def _wait_for_steps(self, want: int, front: Front) -> list[SegmentBlock]:
         hand_off = self._serving_config.hand_off
         until_s = time.monotonic() + hand_off.max_segment_age_s
-        blocks = front.sample(want, hand_off.sample_wait_s)
-        while self._waits_for_fragment and (missing := want - sum(block.steps for block in blocks)) > 0:
-            over = self._drains.is_set() or self._env_failure or front.wait_stopped(0.0) or (blocks and time.monotonic() > until_s)
+        blocks = front.sample(want, hand_off.sample_wait_s, or_fewer=self._env_failure is not None)
+        while self._waits_for_fragment and not blocks:
+            over = self._drains.is_set() or self._env_failure or front.wait_stopped(0.0)
             if over or self._weights_pull.group_stops(self._env_runner_state_server):
                 break
             self.pull_weights()
-            blocks += front.sample(missing, hand_off.sample_wait_s)
+            blocks = front.sample(want, hand_off.sample_wait_s, or_fewer=time.monotonic() > until_s)
         return blocks
-
-    def _fragment_steps(self) -> int:
-        """Return how many steps RLlib expects of one `sample()`; with PPO and one serving instance a train batch."""
-        return int(self.config.get_rollout_fragment_length(self._index) * self.config.num_envs_per_env_runner)
 
     def get_metrics(self) -> Any:
         """Return what was sampled since the last call, in RLlib's form."""

@@ -52,6 +52,9 @@ class CountingDouble(PolicyDouble):
                 staleness_mean=0.0,
                 return_mean=sum(finished) / len(finished) if finished else None,
                 training=None,
+                questions_waiting=0,
+                questions_waited=0,
+                learner_wait_s=0.0,
             )
 
 

@@ -20,7 +20,8 @@ from .rows import Replies, Rows
 Array = npt.NDArray[Any]
 
 _NONE = np.empty(0, np.int64)
-_START, _GIVEN, _OVERRIDE = int(StepFlag.START), int(StepFlag.ACTION_GIVEN), int(StepFlag.OVERRIDE)
+_START, _GIVEN = int(StepFlag.START), int(StepFlag.ACTION_GIVEN)
+_SAYS_NOTHING = np.uint8(StepFlag.OVERRIDE | StepFlag.NO_WAIT)  # of what the step was, so that a repeat may differ in it
 
 
 @dataclass(slots=True, eq=False)
@@ -116,7 +117,7 @@ class Batch:
             owners,
             given,
             given_actions,
-            content_hashes(observations, flags & ~np.uint8(_OVERRIDE), rewards, given, given_actions),
+            content_hashes(observations, flags & ~_SAYS_NOTHING, rewards, given, given_actions),
         )
 
     def __len__(self) -> int:

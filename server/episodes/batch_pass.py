@@ -35,14 +35,15 @@ from .episode_table import EpisodeTable
 from .masks import all_of, count, every, some, where
 from .row_checks import LeafCheck, bad_flags
 from .rows import Replies, Rows
+from .step_rows import step_rows
 from .trajectories import Trajectories
+from .withheld import WithheldQuestions
 
 logger = logging.getLogger(__name__)
 
 Array = npt.NDArray[Any]
 
 _START, _OVERRIDE = int(StepFlag.START), int(StepFlag.OVERRIDE)
-_TERMINATED, _END, _DISABLED = int(StepFlag.TERMINATED), int(StepFlag.END), int(StepFlag.TRAINING_DISABLED)
 _NONE = np.empty(0, np.int64)
 
 
@@ -70,6 +71,7 @@ class BatchPass:
         policy: Policy,
         table: EpisodeTable,
         trajectories: Trajectories,
+        withheld: WithheldQuestions,
         statistics: CoreStatistics,
         observation_space: gym.Space[Any],
         action_space: gym.Space[Any],
@@ -77,6 +79,8 @@ class BatchPass:
         self._policy = policy
         self._table = table
         self._trajectories = trajectories
+        self._withheld = withheld
+        self._asked_again: list[tuple[int, int]] = []
         self._statistics = statistics
         self._observation_checks = [LeafCheck(leaf, "BAD_OBSERVATION") for leaf in leaves(observation_space, "observation")]
         self._action_checks = [LeafCheck(leaf, "BAD_ACTION") for leaf in leaves(action_space, "action")]
@@ -124,6 +128,8 @@ class BatchPass:
                 usable[index] = False
                 self._answer_out_of_order(batch, index, int(slots[index]), int(expected[index]))
         refuse({index: error for index, error in bad_values.items() if usable[index]})
+        if self._asked_again:
+            self._answer_withheld(batch)
         applied = where(usable)
         if applied.size:
             self._decide_and_commit(batch, applied, slots, starts)
@@ -185,7 +191,7 @@ class BatchPass:
         return errors
 
     def _decide_and_commit(self, batch: Batch, applied: Array, slots: Array, starts: Array, failure: _Failure | None = None) -> None:
-        rows = self._step_rows(batch, applied, slots, starts)
+        rows = step_rows(batch, applied, slots, starts, self._table)
         try:
             decided = self._policy.decide(rows)
         except Exception:
@@ -195,6 +201,7 @@ class BatchPass:
         if not every(sound := decided.decisions.sound):
             kept[asks] = sound
             self._refuse_unsound(batch, applied[~kept], decided.decisions.select(~sound).log_probs)
+        waits, held = self._withheld.choose(rows, batch.flags[applied])
         # From here to the end nothing fails and nothing waits.
         now_s = time.monotonic()
         for place in where(rows.is_new & kept).tolist():
@@ -210,13 +217,14 @@ class BatchPass:
         self._table.content[own] = batch.content[applied[places]]
         self._table.next_sequence[own] += 1
         self._count_steps(own, rows.rewards[places], rows.training[places])
+        self._withheld.note(own, held[places], (waits & ~held)[places])
         for place, info in decided.infos.items():
             if kept[place] and rows.training[place]:
                 self._trajectories.add_info(int(rows.slots[place]), info)
         everybody_asks = every(asks)
         if everybody_asks or some(asks):
             self._statistics.batches += 1
-            self._record(batch, applied, rows, decided, pick(asks & kept), pick(kept[asks]))
+            self._record(batch, applied, rows, decided, pick(asks & kept), pick(kept[asks]), held)
         if not everybody_asks:
             self._end(batch, applied, rows, decided, where(rows.ends), now_s)
 
@@ -232,34 +240,6 @@ class BatchPass:
         error = ServerInternalError(f"the server failed to answer; incident {failure.incident} in its log")
         for index in applied.tolist():
             batch.refuse(index, error)
-
-    def _step_rows(self, batch: Batch, applied: Array, slots: Array, starts: Array) -> StepRows:
-        """Gather what a policy needs to know of the rows."""
-        table, own, flags, is_new = self._table, slots[applied], batch.flags[applied], starts[applied]
-        everything = len(applied) == len(batch)
-        actions, training = table.actions[own], table.training[own]
-        if some(is_new):
-            actions[is_new] = 0
-            training = np.where(is_new, flags & _DISABLED == 0, training)
-        infos = {}
-        if any(submission.rows.infos for submission in batch.submissions):
-            found = ((place, batch.origin(index).rows.infos.get(int(batch.row[index]))) for place, index in enumerate(applied.tolist()))
-            infos = {place: info for place, info in found if info is not None}
-        given, given_actions = batch.given_among(applied)
-        return StepRows(
-            slots=own,
-            is_new=is_new,
-            ends=flags & _END != 0,
-            terminated=flags & _TERMINATED != 0,
-            training=training,
-            rewards=batch.rewards[applied],
-            observations=batch.observations if everything else [leaf[applied] for leaf in batch.observations],
-            infos=infos,
-            actions=actions,
-            state=table.states(own, is_new),
-            given=given,
-            given_actions=given_actions,
-        )
 
     def _refuse_unsound(self, batch: Batch, refused: Array, log_probs: Array | None) -> None:
         """Refuse the rows whose distributions are not numbers, or exclude the action that was given; the others go on."""
@@ -285,17 +265,18 @@ class BatchPass:
         statistics.steps_completed += count(completed)
         statistics.steps_untrained += count(completed & ~training)
 
-    def _record(self, batch: Batch, applied: Array, rows: StepRows, decided: Decided, places: Picked, sound: Picked) -> None:
-        """Note the decisions of the rows at `places`, which are the sound ones of those that asked."""
-        table, own, decisions = self._table, rows.slots[places], decided.decisions
+    def _record(
+        self, batch: Batch, applied: Array, rows: StepRows, decided: Decided, places: Picked, sound: Picked, held: npt.NDArray[np.bool_]
+    ) -> None:
+        """Note the decisions of the rows at `places`, which are the sound ones of those that asked; of those `held` nobody is told."""
+        own, decisions, held = rows.slots[places], decided.decisions, held[places]
         if not isinstance(sound, slice):
             decisions = decisions.select(sound)
-        table.actions[own] = decided.executed[sound]
-        table.log_probs[own] = decisions.log_probs if decisions.log_probs is not None else np.nan
-        table.weights_seq_nos[own] = decisions.weights_seq_no
-        for column, leaf in zip(table.state, decided.state, strict=True):
-            column[own] = leaf[sound]
-        self._statistics.actions += len(own)
+        state = [leaf[sound] for leaf in decided.state]
+        if some(held) and self._policy.decides_again:
+            for leaf, before in zip(state, rows.state, strict=True):
+                leaf[held] = before[places][held]
+        self._table.note_decisions(own, decisions, decided.executed[sound], state)
         observations, rewards = [leaf[places] for leaf in decided.observations], decided.rewards[places]
         state_in, training = [leaf[sound] for leaf in decided.state_in], rows.training[places]
         if every(training):
@@ -303,7 +284,12 @@ class BatchPass:
         elif some(training):
             observations, state_in = [leaf[training] for leaf in observations], [leaf[training] for leaf in state_in]
             self._trajectories.record(own[training], rewards[training], observations, decisions.select(training), state_in)
-        self._reply(batch, applied[places], own)
+        indices = applied[places]
+        if some(held):
+            self._keep_waiting(batch, indices[held])
+            indices, own = indices[~held], own[~held]
+        self._statistics.actions += len(own)
+        self._reply(batch, indices, own)
 
     def _end(self, batch: Batch, applied: Array, rows: StepRows, decided: Decided, places: Array, now_s: float) -> None:
         table, own, training = self._table, rows.slots[places], rows.training[places]
@@ -378,6 +364,7 @@ class BatchPass:
         if log_prob is not None and not np.isfinite(log_prob).all():
             self._refuse_unsound(batch, np.array([index]), log_prob)  # a learner would fail over it
             return
+        self._withheld.forget(own)
         self._table.actions[own] = action
         if training:
             self._trajectories.replace_pending_actions(own, recorded, log_prob)
@@ -386,7 +373,26 @@ class BatchPass:
         self._statistics.actions_overridden += 1
         self._repeat(batch, index, slot, count=False)
 
+    def _keep_waiting(self, batch: Batch, indices: Array) -> None:
+        """Tell callers to send the same rows again when there is room."""
+        for index in indices.tolist():
+            batch.refuse(index, self._withheld.refusal())
+            batch.origin(index).replies.waiting += 1
+
+    def _answer_withheld(self, batch: Batch) -> None:
+        """Answer the questions that waited and were repeated in this batch."""
+        asked, self._asked_again = np.array(self._asked_again, np.int64), []
+        self._withheld.decide(asked[:, 1])
+        self._statistics.actions += len(asked)
+        self._reply(batch, asked[:, 0], asked[:, 1])
+
     def _repeat(self, batch: Batch, index: int, slot: int, *, count: bool = True) -> None:
+        if self._withheld.is_withheld(slot):
+            if self._withheld.may_answer(int(batch.flags[index])):
+                self._asked_again.append((index, slot))
+            else:
+                self._keep_waiting(batch, np.array([index]))
+            return
         self._statistics.rows_repeated += count
         self._reply(batch, np.array([index]), np.array([slot]))
 

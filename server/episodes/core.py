@@ -8,23 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import secrets
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 
-from policyserver.errors import (
-    EpisodeFinishedError,
-    PolicyServerError,
-    ServerInternalError,
-    ServerOverloadedError,
-)
-from policyserver.flags import StepFlag
+from policyserver.errors import EpisodeFinishedError, PolicyServerError, ServerInternalError
 from policyserver.spaces import leaves
 
 from ..config import EpisodesConfig, HandOffConfig
@@ -32,21 +26,18 @@ from ..policies.policy import Policy, StepLayout
 from .batch import Batch, Submission
 from .batch_pass import BatchPass
 from .core_statistics import CoreStatistics
+from .demand import Demand
 from .episode_table import EpisodeTable, Owner
+from .hand_over import HandOver
+from .room import Room
 from .rows import Replies, Rows
 from .segments import SegmentBlock
 from .trajectories import Trajectories
+from .withheld import WithheldQuestions
 
 logger = logging.getLogger(__name__)
 
 Array = npt.NDArray[Any]
-
-_START, _GIVEN, _OVERRIDE = int(StepFlag.START), int(StepFlag.ACTION_GIVEN), int(StepFlag.OVERRIDE)
-_TERMINATED, _END, _DISABLED = int(StepFlag.TERMINATED), int(StepFlag.END), int(StepFlag.TRAINING_DISABLED)
-_LEAST_CAPACITY_STEPS = 8192  # of a hand-off whose capacity is not configured
-# Copied out in one turn of the loop, so that actions never wait for longer than that:
-_SEGMENTS_PER_TURN = 128
-_BYTES_PER_TURN = 8 * 2**20
 
 
 class EpisodeCore:
@@ -59,34 +50,48 @@ class EpisodeCore:
         action_space: gym.Space[Any],
         episodes: EpisodesConfig,
         hand_off: HandOffConfig,
-        fragment_steps: int = 4000,
-        whole_episodes: bool = False,
+        demand: Demand | None = None,
     ) -> None:
+        """Begin without episodes.
+
+        Args:
+            policy: What decides actions.
+            observation_space: What clients send.
+            action_space: What they get.
+            episodes: How many episodes are held, and for how long.
+            hand_off: How steps reach the learner.
+            demand: What the learner wants; the default's if unset.
+        """
         self._policy = policy
         self._config = episodes
-        self._hand_off_config = hand_off
+        demand = demand or Demand()
         action = leaves(action_space, "action")[0]
         self._table = EpisodeTable(episodes.max_open, episodes.finished_remembered, policy.initial_state, (action.shape, action.dtype))
-        segment_steps = _segment_steps(hand_off.segment_steps, policy.layout)
-        capacity_steps = max(hand_off.capacity_steps or max(2 * fragment_steps, _LEAST_CAPACITY_STEPS, 2 * segment_steps), segment_steps)
-        # Segments are dropped whole, so a full hand-off may lack almost one of its capacity.
-        self._most_wanted_steps = capacity_steps - segment_steps - policy.layout.carried + 1
+        self._segment_steps = segment_steps = _segment_steps(hand_off.segment_steps, policy.layout, demand)
+        self._capacity_steps = most_steps = None
+        if hand_off.capacity_steps:
+            self._capacity_steps = max(hand_off.capacity_steps, segment_steps)
+            # Segments are dropped whole, so a full hand-off may lack almost one of its capacity.
+            most_steps = self._capacity_steps - segment_steps - policy.layout.carried + 1
+            demand = replace(demand, fragment_steps=min(demand.fragment_steps, most_steps))
+        self._base_capacity_steps = math.ceil(1.0 + demand.batches_ahead) * demand.fragment_steps
         self._trajectories = Trajectories(
             policy.layout,
             slots=episodes.max_open,
             segment_steps=segment_steps,
-            capacity_steps=capacity_steps,
-            drops=hand_off.overflow == "drop_oldest",
-            whole_episodes=whole_episodes,
+            capacity_steps=self._capacity,
+            max_segments=max(self._capacity_steps or 0, self._base_capacity_steps) + episodes.max_open,
+            whole_episodes=demand.whole_episodes,
         )
-        self._segments_per_turn = max(1, min(_SEGMENTS_PER_TURN, _BYTES_PER_TURN // self._trajectories.page_bytes))
         self._pending: list[Submission] = []
-        self._parked: list[Submission] = []
         self._flush_scheduled = False
-        self._sample: _SampleRequest | None = None
         self._idle_timers: dict[int, asyncio.TimerHandle] = {}
+        self._most_open = 0
         self.statistics = CoreStatistics()
-        self._pass = BatchPass(policy, self._table, self._trajectories, self.statistics, observation_space, action_space)
+        self.room = Room(demand, lambda: self._trajectories.steps_ready, hand_off.room_wait_s)
+        self._withheld = WithheldQuestions(policy, self._table, self._trajectories, self.room, self.statistics)
+        self._hand_over = HandOver(policy, self._trajectories, self.room, self._withheld, demand, hand_off.max_segment_age_s, most_steps)
+        self._pass = BatchPass(policy, self._table, self._trajectories, self._withheld, self.statistics, observation_space, action_space)
 
     # Front ends ----------------------------------------------------------------------------------------------------------------------
 
@@ -103,8 +108,6 @@ class EpisodeCore:
         owner.streams -= 1
         if owner.streams > 0:
             return
-        # Nobody is there to hear what was withheld; a client that returns asks again.
-        self._parked = [submission for submission in self._parked if submission.owner is not owner]
         timeout_s = self._config.episode_idle_timeout_s
         if owner.aliases:
             logger.info("client %s is gone with %d open episodes; they end in %g s", owner.client_id, len(owner.aliases), timeout_s)
@@ -132,12 +135,13 @@ class EpisodeCore:
     def reap(self, owner: Owner, episode_ids: list[str]) -> None:
         """End episodes of a client that is silent, as truncated at their last complete steps."""
         slots = np.array([owner.aliases[id_] for id_ in episode_ids if id_ in owner.aliases], np.int64)
+        self._withheld.forget(slots)
         self._trajectories.abandon(slots[self._table.training[slots]])
         self._policy.forget(slots.tolist())
         for slot in slots.tolist():
             self._table.close_episode(slot, idle=True)
         self.statistics.episodes_reaped += len(slots)
-        self._serve_sample()
+        self._hand_over.look()
 
     @property
     def is_draining(self) -> bool:
@@ -151,31 +155,27 @@ class EpisodeCore:
 
     # The env runner, through call_soon_threadsafe -------------------------------------------------------------------------------------
 
-    def sample(self, want_steps: int, wait_s: float, done: Callable[[list[SegmentBlock]], None]) -> None:
-        """Call `done` with the oldest `want_steps` steps, in whole segments, as soon as there are as many.
-
-        After `wait_s`, or when the hand-off can hold no more, it is called with what there is, possibly nothing.
-        """
-        timer = asyncio.get_running_loop().call_later(wait_s, self._sample_timed_out)
-        self._sample = _SampleRequest(want_steps, timer, done)
-        self._serve_sample()
+    def sample(self, want_steps: int, wait_s: float, done: Callable[[list[SegmentBlock]], None], *, or_fewer: bool = False) -> None:
+        """Call `done` with `want_steps` steps as soon as there are as many; see `HandOver.ask`."""
+        self._hand_over.ask(want_steps, wait_s, done, or_fewer=or_fewer)
 
     def serve_weights(self, weights_seq_no: int) -> None:
-        """Swap to the weights loaded last."""
+        """Swap to the weights loaded last, and make room for the steps that the learner wants of them."""
         self._policy.swap(weights_seq_no)
+        self.room.open()
 
     def drain(self) -> None:
-        """Refuse new episodes from now on, and answer `sample` at once."""
+        """Refuse new episodes from now on, let no question wait, and answer `sample` at once."""
         self._pass.starts_nothing = True
-        if self._sample is not None:
-            self._sample_timed_out()
+        self.room.lift()
+        self._hand_over.drain()
 
     def fail_all(self, error: PolicyServerError) -> None:
         """Answer everything that waits with an error; for the end of the process."""
-        for submission in (*self._pending, *self._parked):
+        for submission in self._pending:
             submission.replies.refusals.update(dict.fromkeys(submission.todo.tolist(), error))
             submission.done(submission.replies)
-        self._pending, self._parked = [], []
+        self._pending = []
 
     def snapshot(self) -> CoreStatistics:
         """Bring the counters up to date and return them."""
@@ -183,7 +183,8 @@ class EpisodeCore:
         statistics.episodes_open = self._table.open
         statistics.steps_handed_off = trajectories.steps_handed_off
         statistics.steps_dropped = trajectories.hand_off.steps_dropped
-        statistics.steps_waiting = trajectories.hand_off.steps_waiting
+        statistics.steps_waiting = trajectories.steps_ready
+        statistics.questions_waiting = self._withheld.waiting
         statistics.staleness_mean = trajectories.versions_behind / max(trajectories.steps_handed_off, 1)
         statistics.weights_seq_no = self._policy.weights_seq_no
         return statistics
@@ -203,8 +204,6 @@ class EpisodeCore:
     def _flush(self) -> None:
         self._flush_scheduled = False
         pending, self._pending = self._pending, []
-        if self._hand_off_config.overflow == "block" and self._trajectories.hand_off.is_full:
-            pending = self._park(pending)
         if not pending:
             return
         batch = Batch.of(pending)
@@ -219,7 +218,8 @@ class EpisodeCore:
             for index in range(len(batch)):
                 batch.refuse(index, error)
         self._answer(batch, deferred)
-        self._serve_sample()
+        self._most_open = max(self._most_open, self._table.open)
+        self._hand_over.note_rows()
 
     def _answer(self, batch: Batch, deferred: npt.NDArray[np.int64]) -> None:
         """Resolve the submissions that are complete and keep the others for the next pass."""
@@ -229,34 +229,10 @@ class EpisodeCore:
             if submission.todo.size:
                 self._pending.append(submission)
             else:
-                self.statistics.rows_refused += len(submission.replies.refusals)
+                self.statistics.rows_refused += len(submission.replies.refusals) - submission.replies.waiting
                 submission.done(submission.replies)
         if self._pending:
             self._schedule_flush()
-
-    # Waiting -------------------------------------------------------------------------------------------------------------------------
-
-    def _park(self, submissions: list[Submission]) -> list[Submission]:
-        """Withhold submissions that would add steps while the learner is behind; ends of episodes pass."""
-        passing = []
-        for submission in submissions:
-            if (submission.rows.flags[submission.todo] & _END != 0).all():
-                passing.append(submission)
-            else:
-                self._parked.append(submission)
-                self.statistics.rows_withheld += len(submission.todo)
-                asyncio.get_running_loop().call_later(self._hand_off_config.block_timeout_s, self._give_up, submission)
-        return passing
-
-    def _give_up(self, submission: Submission) -> None:
-        if submission not in self._parked:
-            return
-        self._parked.remove(submission)
-        timeout_s = self._hand_off_config.block_timeout_s
-        error = ServerOverloadedError(f"the learner was behind for {timeout_s:g} s; try again later", reason="LEARNER_BEHIND")
-        submission.replies.refusals.update(dict.fromkeys(submission.todo.tolist(), error))
-        self.statistics.rows_refused += len(submission.replies.refusals)
-        submission.done(submission.replies)
 
     def _reap_owner(self, owner: Owner) -> None:
         del self._idle_timers[owner.index]
@@ -266,45 +242,21 @@ class EpisodeCore:
         if count:
             logger.info("client %s did not come back; its %d episodes ended as truncated", owner.client_id, count)
 
-    def _serve_sample(self) -> None:
-        request, waiting = self._sample, self._trajectories.hand_off.steps_waiting
-        if request is not None and (self._pass.starts_nothing or waiting >= min(request.want_steps, self._most_wanted_steps)):
-            self._sample = None
-            request.timer.cancel()
-            self._collect([], request.want_steps, request.done)
-
-    def _sample_timed_out(self) -> None:
-        request, self._sample = self._sample, None
-        if request is not None:
-            request.timer.cancel()
-            self._trajectories.expire(time.monotonic() - self._hand_off_config.max_segment_age_s)
-            self._collect([], request.want_steps, request.done)
-
-    def _collect(self, blocks: list[SegmentBlock], steps: int, done: Callable[[list[SegmentBlock]], None]) -> None:
-        """Copy `steps` waiting steps out, a few segments in each turn of the loop."""
-        block = self._trajectories.collect(self._segments_per_turn, steps, self._policy.weights_seq_no)
-        if block is not None:
-            blocks.append(block)
-            asyncio.get_running_loop().call_soon(self._collect, blocks, steps - block.steps, done)
-            return
-        if self._parked and not self._trajectories.hand_off.is_full:
-            self._pending, self._parked = self._parked + self._pending, []
-            self._schedule_flush()
-        done(blocks)
+    def _capacity(self) -> int:
+        """Return how many steps may wait for the learner: those it asks for, and a segment of each episode that was open since it came."""
+        if self._capacity_steps is not None:
+            return self._capacity_steps
+        return self._base_capacity_steps + self._segment_steps * max(self._most_open, self._table.open)
 
 
-def _segment_steps(wanted: int, layout: StepLayout) -> int:
+def _segment_steps(wanted: int, layout: StepLayout, demand: Demand) -> int:
     """Return how long a segment is at most.
 
-    A page has room for what it hands over and what it carries on, however young it is when its time has come. A recurrent net's segments
-    end where a sequence does, so that the states that are kept fit together when they are joined, and no sequence is padded for it.
+    A page has room for what it hands over and what it carries on. A recurrent net's segments end where a sequence does, so that the states
+    that are kept fit together when they are joined, and no sequence is padded for it. Where updates are counted by steps, one segment is no
+    more than the learner asks for.
     """
+    if not demand.on_policy:
+        wanted = min(wanted, demand.fragment_steps)
     steps = max(wanted, layout.carried + 1)
     return steps if layout.initial_state is None else max(steps // layout.state_every, 1) * layout.state_every
-
-
-@dataclass(frozen=True, slots=True)
-class _SampleRequest:
-    want_steps: int
-    timer: asyncio.TimerHandle
-    done: Callable[[list[SegmentBlock]], None]

@@ -19,8 +19,12 @@ class CoreStatistics:
     """Actions that a client replaced by its own."""
     rows_repeated: int = 0
     rows_refused: int = 0
-    rows_withheld: int = 0
-    """Rows that had to wait because the learner was behind."""
+    questions_waiting: int = 0
+    """Questions that wait for the learner now."""
+    questions_waited: int = 0
+    """Questions that had to wait for the learner."""
+    learner_wait_s: float = 0.0
+    """How long they waited, all together."""
     rows_failed: int = 0
     """Rows that the server could not answer by a mistake of its own, such as an RLModule that raises."""
     rewards_dropped: int = 0

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from policyserver.errors import EpisodeFinishedError
 
+from ..policies.policy import Decisions
 from .arena import Arena, FreeList
 from .masks import every
 
@@ -187,6 +188,21 @@ class EpisodeTable:
             leaf[is_new] = initial
             gathered.append(leaf)
         return gathered
+
+    def note_decisions(self, slots: Array, decisions: Decisions, executed: Array, state: list[Array]) -> None:
+        """Keep the newest decisions of episodes.
+
+        Args:
+            slots: The episodes, int64[n].
+            decisions: Of these n.
+            executed: The actions in the client's form, [n, *action shape].
+            state: The state after them, leaf by leaf, [n, ...].
+        """
+        self.actions[slots] = executed
+        self.log_probs[slots] = decisions.log_probs if decisions.log_probs is not None else np.nan
+        self.weights_seq_nos[slots] = decisions.weights_seq_no
+        for column, leaf in zip(self.state, state, strict=True):
+            column[slots] = leaf
 
     def trim(self) -> None:
         """Give the memory of slots that are no longer used back to the operating system."""

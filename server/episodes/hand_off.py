@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,32 +27,32 @@ class Segment:
 class HandOff:
     """Hold the segments that wait for the learner, within bounds.
 
-    When a new segment does not fit, the oldest are dropped and counted: the newest are closest to the policy that learns. With the
-    overflow policy `block` the episode core withholds replies instead, as soon as the hand-off `is_full`; what can still come then (the
-    segments completed in one pass, and ends of episodes, which are never withheld) goes into a reserve, and nothing is dropped.
+    Overflow policy: when a new segment does not fit, the oldest are dropped and counted, for the newest are closest to the policy that
+    learns. What waits for room (`room.py`) never comes so far; it is what clients send that can't wait.
     """
 
-    def __init__(self, capacity_steps: int, reserve_steps: int = 0) -> None:
+    def __init__(self, capacity_steps: Callable[[], int], max_segments: int) -> None:
+        """Begin empty.
+
+        Args:
+            capacity_steps: Returns how many steps may wait now.
+            max_segments: Segments that may wait, however short: as many pages as there are for them.
+        """
         self._waiting: deque[Segment] = deque()
         self._capacity_steps = capacity_steps
-        self._most_steps = capacity_steps + reserve_steps
+        self._max_segments = max_segments
         self.steps_waiting = 0
         self.steps_dropped = 0
-
-    @property
-    def is_full(self) -> bool:
-        """Whether a reply that completes steps should be withheld under the `block` policy."""
-        return self.steps_waiting >= self._capacity_steps
 
     def put(self, segment: Segment) -> list[int]:
         """Add a segment; return the pages of those that were dropped for it."""
         self._waiting.append(segment)
         self.steps_waiting += segment.steps
         freed = []
-        while self.steps_waiting > self._most_steps:
+        while self._overflows() and len(self._waiting) > 1:
             oldest = self._waiting.popleft()
             self.steps_waiting -= oldest.steps
-            self.steps_dropped += oldest.steps
+            self._count_dropped(oldest.steps)
             freed.append(oldest.page)
         return freed
 
@@ -64,3 +68,15 @@ class HandOff:
             steps -= taken[-1].steps
         self.steps_waiting -= sum(segment.steps for segment in taken)
         return taken
+
+    def _overflows(self) -> bool:
+        return self.steps_waiting > self._capacity_steps() or len(self._waiting) > self._max_segments
+
+    def _count_dropped(self, steps: int) -> None:
+        if not self.steps_dropped:
+            logger.warning(
+                "steps come faster than the learner takes them: of the %d that wait the oldest are dropped (counted as steps_dropped). Let "
+                "clients wait (ClientConfig.waits_for_learner), make updates cheaper, or raise hand_off.capacity_steps",
+                self.steps_waiting,
+            )
+        self.steps_dropped += steps

@@ -25,7 +25,8 @@ _START, _GIVEN, _OVERRIDE = int(StepFlag.START), int(StepFlag.ACTION_GIVEN), int
 _END, _DISABLED = int(StepFlag.END), int(StepFlag.TRAINING_DISABLED)
 _TERMINATED = int(StepFlag.TERMINATED)
 _REWARD_MAX = float(np.finfo(np.float32).max)  # learners get rewards as float32
-_ALL = _START | _GIVEN | _OVERRIDE | _END | _DISABLED
+_NO_WAIT = int(StepFlag.NO_WAIT)
+_ALL = _START | _GIVEN | _OVERRIDE | _END | _DISABLED | _NO_WAIT
 
 
 class LeafCheck:
@@ -82,7 +83,7 @@ class LeafCheck:
 def bad_flags(flags: Array, sequences: Array, rewards: Array) -> dict[int, InvalidInputError]:
     """Find rows whose flags contradict each other, whose reward is no float32, or which start anywhere but at the beginning."""
     sound = np.abs(rewards) <= _REWARD_MAX
-    if every(sound) and not some(flags & ~np.uint8(_TERMINATED) != 0):
+    if every(sound) and not some(flags & ~np.uint8(_TERMINATED | _NO_WAIT) != 0):
         return {}  # nothing but plain steps and ends, as most batches are
     start, given, end = flags & _START != 0, flags & _GIVEN != 0, flags & _END
     contradictory = (end == _END) | (given & (end != 0)) | ((flags & _OVERRIDE != 0) & ~given) | (flags & ~np.uint8(_ALL) != 0)

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from policyserver.errors import PolicyServerError
+from policyserver.flags import StepFlag
 
 Array = npt.NDArray[Any]
 
@@ -40,6 +41,20 @@ class Rows:
     def __len__(self) -> int:
         return len(self.handles)
 
+    def select_asking(self, rows: list[int]) -> Rows:
+        """Take some of the rows, none of which brings an action."""
+        starts = np.cumsum(self.flags & int(StepFlag.START) != 0) - 1
+        return Rows(
+            self.handles[rows],
+            self.sequences[rows],
+            self.flags[rows],
+            self.rewards[rows],
+            [leaf[rows] for leaf in self.observations],
+            [],
+            [self.episode_ids[starts[row]] for row in rows if self.flags[row] & int(StepFlag.START)],
+            {place: info for place, row in enumerate(rows) if (info := self.infos.get(row)) is not None},
+        )
+
 
 @dataclass(slots=True)
 class Replies:
@@ -55,6 +70,8 @@ class Replies:
     """Policy versions that answered."""
     refusals: dict[int, PolicyServerError]
     """Why rows were refused."""
+    waiting: int = 0
+    """Rows whose answers wait for the learner; they are among the refusals, though their steps are recorded."""
 
     @classmethod
     def empty(cls, count: int, action_leaves: list[tuple[tuple[int, ...], np.dtype[Any]]]) -> Replies:

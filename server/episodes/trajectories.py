@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -32,18 +33,36 @@ class Trajectories:
     """
 
     def __init__(
-        self, layout: StepLayout, *, slots: int, segment_steps: int, capacity_steps: int, drops: bool = True, whole_episodes: bool = False
+        self,
+        layout: StepLayout,
+        *,
+        slots: int,
+        segment_steps: int,
+        capacity_steps: Callable[[], int],
+        max_segments: int,
+        whole_episodes: bool = False,
     ) -> None:
+        """Reserve the pages.
+
+        Args:
+            layout: What a step consists of.
+            slots: Episodes that may be open.
+            segment_steps: Steps of a full page.
+            capacity_steps: Returns how many steps may wait for the learner now.
+            max_segments: Segments that may wait for it.
+            whole_episodes: Whether episodes are handed over when they have ended.
+        """
         self._layout = layout
         self._state_every = layout.state_every
         self._whole_episodes = whole_episodes
         self._carried = layout.carried
         self._full_steps = segment_steps + layout.carried
         self._lookback = layout.lookback
+        self._least_ready = 2 * layout.carried + 1 if layout.carried else 1
+        """Complete steps of an open page from which on it can be handed over in part: enough for the piece, and for what is carried on."""
         self._rows_before = layout.lookback - 1  # a page's step number 1 lies in row `lookback`
         state_leaves = [np.asarray(leaf) for leaf in tree.flatten(layout.initial_state)] if layout.initial_state is not None else []
-        reserve = 0 if drops else 2 * slots  # an episode can complete one segment more in a pass, and end with another
-        pages = slots + capacity_steps + reserve + 1  # every waiting segment has a step at least
+        pages = 2 * slots + max_segments + 1  # while an episode's page is turned, it has two
         if whole_episodes:
             held_steps = most_held_steps(layout)
             pages += 2 * (held_steps // segment_steps + 1)  # held back, and of one episode that is too long for the capacity
@@ -62,20 +81,21 @@ class Trajectories:
         self._outputs = {name: column(rows, *shape_and_dtype) for name, shape_and_dtype in layout.outputs.items()}
         state_rows = self._full_steps // layout.state_every + 1
         self._states = [column(state_rows, leaf.shape, leaf.dtype) for leaf in state_leaves]
+        self._pending_states = [Arena(slots, leaf.shape, leaf.dtype).array for leaf in state_leaves]  # before the pending step
         self.page_bytes = sum(arena.row_bytes for arena in self._arenas)
         """Size of a page, and so of a segment on its way to the learner."""
-        # Per slot: the page being written (-1: none), the steps in it (the pending one included), the number of its first step,
-        # the steps at which it is handed over, and when it was begun.
+        # Per slot: the page being written (-1: none), the steps in it (the pending one included), the number of its first step, and when
+        # it was begun.
         self._page = Arena(slots, (), np.int64).array
         self._page[:] = -1
         self._fill = Arena(slots, (), np.int64).array
-        self._limit = Arena(slots, (), np.int64).array
         self._started_s = Arena(slots, (), np.float64).array
         self._t_started = Arena(slots, (), np.int64).array
         self._infos: dict[int, dict[int, dict[str, Any]]] = {}
-        self.hand_off = HandOff(capacity_steps, reserve * segment_steps)
+        self.hand_off = HandOff(capacity_steps, max_segments)
         if whole_episodes:
-            self.hand_off = WholeEpisodesHandOff(capacity_steps, reserve * segment_steps, held_steps)
+            self.hand_off = WholeEpisodesHandOff(capacity_steps, max_segments, held_steps)
+        self._steps_ready_in_pages = 0
         self.steps_handed_off = 0
         self.versions_behind = 0
 
@@ -83,6 +103,16 @@ class Trajectories:
     def pages_used(self) -> int:
         """Pages that hold steps now."""
         return self._free.used
+
+    @property
+    def steps_ready(self) -> int:
+        """Steps that could be handed over now, those in open pages included."""
+        return self.hand_off.steps_waiting + self._steps_ready_in_pages
+
+    @property
+    def pages_open(self) -> int:
+        """Episodes that are being recorded."""
+        return int(np.count_nonzero(self._page >= 0))
 
     def record(self, slots: Slots, rewards: Array, observations: list[Array], decisions: Decisions, state_before: list[Array]) -> None:
         """Complete the pending steps with their rewards and begin the next ones.
@@ -97,7 +127,8 @@ class Trajectories:
         now_s = time.monotonic()
         pages, fill = self._page[slots], self._fill[slots]
         running = pages >= 0
-        is_full = fill >= self._limit[slots]
+        is_full = fill >= self._full_steps
+        self._steps_ready_in_pages += self._ready(fill) - self._ready(fill - 1)
         if every(running):
             self._rewards[pages, fill + self._rows_before] = rewards
         else:
@@ -105,7 +136,6 @@ class Trajectories:
             is_full &= running
             for slot in slots[~running].tolist():
                 self._page[slot] = self._new_page()
-                self._limit[slot] = self._full_steps
                 self._started_s[slot] = now_s
                 self._t_started[slot] = 0
             pages = self._page[slots]
@@ -124,8 +154,22 @@ class Trajectories:
             column[at] = decisions.outputs[name]
         if self._states:
             keep = where((fill - 1) % self._state_every == 0)
-            for arena, leaf in zip(self._states, state_before, strict=True):
+            for arena, pending, leaf in zip(self._states, self._pending_states, state_before, strict=True):
                 arena[pages[keep], (fill[keep] - 1) // self._state_every] = leaf[keep]
+                pending[slots] = leaf
+
+    def pending_observations(self, slots: Slots) -> list[Array]:
+        """Return what the pending actions answer, as it is recorded, leaf by leaf, [n, ...]."""
+        at = self._pending(slots)
+        return [column[at] for column in self._observations]
+
+    def replace_pending_decisions(self, slots: Slots, decisions: Decisions) -> None:
+        """Record other decisions for the pending steps, which nobody was told of yet."""
+        at = self._pending(slots)
+        self._actions[at] = decisions.actions
+        self._seq_nos[at] = decisions.weights_seq_no
+        for name, column in self._outputs.items():
+            column[at] = decisions.outputs[name]
 
     def replace_pending_actions(self, slots: Slots, actions: Array, log_probs: Array | None) -> None:
         """Record other actions than those given out for the pending steps."""
@@ -146,6 +190,7 @@ class Trajectories:
     def finish(self, slots: Slots, rewards: Array, observations: list[Array], terminated: Array, state_after: list[Array]) -> None:
         """End episodes with their last rewards and observations; those that are not terminated are truncated."""
         running = np.flatnonzero(self._page[slots] >= 0)
+        self._steps_ready_in_pages -= self._ready(self._fill[slots[running]] - 1)
         pages, rows = self._pending(slots[running])
         self._rewards[pages, rows] = rewards[running]
         for column, leaf in zip(self._observations, observations, strict=True):
@@ -158,20 +203,32 @@ class Trajectories:
 
     def abandon(self, slots: Slots) -> None:
         """End episodes as truncated at their last complete steps; the pending ones are lost."""
+        self._steps_ready_in_pages -= self._ready(self._fill[slots] - 1)
         for slot in slots[self._fill[slots] > 1].tolist():
             self._close(slot, int(self._fill[slot]) - 1, terminated=False, truncated=True)
         for slot in slots.tolist():
             self._forget(slot)
 
-    def expire(self, started_before_s: float) -> None:
-        """Have pages that were begun before a time of `time.monotonic` handed over at the episode's next step, full or not.
+    def open_pages(self, started_before_s: float = np.inf) -> Slots:
+        """Return the episodes that have steps ready in pages begun before a time of `time.monotonic`, the oldest pages first.
 
-        Whole episodes come when they end, so they take no notice of it.
+        Whole episodes come when they end, so of these there are none.
         """
-        if self._whole_episodes:
-            return
-        old = np.flatnonzero((self._page >= 0) & (self._started_s < started_before_s))
-        self._limit[old] = np.maximum(self._fill[old], 2 * self._carried + 1)
+        if self._whole_episodes or not self._steps_ready_in_pages:
+            return np.empty(0, np.int64)
+        slots = np.flatnonzero((self._page >= 0) & (self._started_s < started_before_s) & (self._fill > self._least_ready))
+        return slots[np.argsort(self._started_s[slots], kind="stable")]
+
+    def ready_in_pages(self, slots: Slots) -> npt.NDArray[np.int64]:
+        """Return how many steps of each open page could be handed over, int64[n]."""
+        return self._fill[slots] - 1 - self._carried
+
+    def close_pages(self, slots: Slots) -> None:
+        """Have the steps that are ready in open pages wait for the learner; the pending steps go on in new pages."""
+        slots = slots[(self._page[slots] >= 0) & (self._fill[slots] > self._least_ready)]
+        if slots.size:
+            self._steps_ready_in_pages -= self._ready(self._fill[slots] - 1)
+            self._go_on_in_new_pages(slots, self._fill[slots] - 1 - self._carried, self._carried + 1, time.monotonic())
 
     def collect(self, max_segments: int, steps: int, weights_seq_no: int) -> SegmentBlock | None:
         """Copy the oldest waiting segments out and free their pages; None if nothing waits.
@@ -237,31 +294,53 @@ class Trajectories:
         for arena, leaf in zip(self._states, state_after, strict=True):
             arena[self._page[slots[keep]], fill[keep] // self._state_every] = leaf[keep]
 
+    def _ready(self, complete: Array) -> int:
+        """Count the steps that could be handed over of pages with so many complete steps each."""
+        if self._whole_episodes:
+            return 0
+        if not self._carried:
+            return int(np.maximum(complete, 0).sum())
+        return int((complete - self._carried)[complete >= self._least_ready].sum())
+
     def _turn_pages(self, slots: Slots, observations: list[Array], state_before: list[Array], now_s: float) -> None:
         """Hand full pages over, and go on in new ones that begin with the look-back and the steps that are carried over."""
-        old = self._page[slots]
-        fill = self._fill[slots]
+        old, fill = self._page[slots], self._fill[slots]
+        self._steps_ready_in_pages -= self._ready(fill)
         for column, leaf in zip(self._observations, observations, strict=True):
             column[old, fill + self._lookback] = leaf
         self._keep_last_states(slots, state_before)
+        self._go_on_in_new_pages(slots, fill - self._carried, self._carried, now_s)
+
+    def _go_on_in_new_pages(self, slots: Slots, steps: Array, kept: int, now_s: float) -> None:
+        """Have the first steps of pages wait for the learner, and go on in new pages that begin with the look-back and the others.
+
+        Args:
+            slots: The episodes.
+            steps: How many steps of each page are complete and handed over, int64[n].
+            kept: How many steps come after these, the pending one included where there is one.
+            now_s: The time.
+        """
+        old = self._page[slots]
         new = np.array([self._new_page() for _ in range(len(slots))], np.int64)
-        steps = fill - self._carried
-        last = steps[:, None] + np.arange(self._lookback + self._carried)
+        last = steps[:, None] + np.arange(self._lookback + kept)
         for column in (*self._observations, self._actions, self._rewards, self._seq_nos, *self._outputs.values()):
             column[new, : last.shape[1]] = column[old[:, None], last]
-        for column in self._states if self._carried else ():
-            column[new, : self._carried] = column[old[:, None], last[:, : self._carried]]
+        if kept and self._state_every == 1:
+            for column in self._states:
+                column[new, :kept] = column[old[:, None], last[:, :kept]]
+        elif kept:  # it is the pending step alone
+            for column, pending in zip(self._states, self._pending_states, strict=True):
+                column[new, 0] = pending[slots]
         for slot, count in zip(slots.tolist(), steps.tolist(), strict=True):
             infos = self._infos.pop(slot, {})
             self._infos[slot] = {number: info for number, info in infos.items() if number <= count + 1}
             self._close(slot, count, terminated=False, truncated=False)
-            if infos and (kept := {number - count: info for number, info in infos.items() if number > count - self._lookback}):
-                self._infos[slot] = kept
+            if infos and (after := {number - count: info for number, info in infos.items() if number > count - self._lookback}):
+                self._infos[slot] = after
         self._page[slots] = new
-        self._limit[slots] = self._full_steps
         self._started_s[slots] = now_s
         self._t_started[slots] += steps
-        self._fill[slots] = self._carried
+        self._fill[slots] = kept
 
     def _close(self, slot: int, steps: int, *, terminated: bool, truncated: bool) -> None:
         infos = self._infos.pop(slot, None)

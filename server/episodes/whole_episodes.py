@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -25,8 +26,8 @@ class WholeEpisodesHandOff(HandOff):
     waits for its end longest, for the longer an episode, the more room it needs.
     """
 
-    def __init__(self, capacity_steps: int, reserve_steps: int, most_held_steps: int) -> None:
-        super().__init__(capacity_steps, reserve_steps)
+    def __init__(self, capacity_steps: Callable[[], int], max_segments: int, most_held_steps: int) -> None:
+        super().__init__(capacity_steps, max_segments)
         self._held: dict[int, list[Segment]] = {}
         self._held_steps = 0
         self._most_held_steps = most_held_steps
@@ -37,7 +38,7 @@ class WholeEpisodesHandOff(HandOff):
         """Add a segment; the last one of an episode sets the whole episode free."""
         slot, is_last = segment.slot, segment.terminated or segment.truncated
         if slot in self._dropped:
-            self.steps_dropped += segment.steps
+            self._count_dropped(segment.steps)
             if is_last:
                 self._dropped.discard(slot)
             return [segment.page]
@@ -84,7 +85,7 @@ class WholeEpisodesHandOff(HandOff):
         self._episodes_waiting += 1
         self.steps_waiting += sum(segment.steps for segment in segments)
         freed = []
-        while self.steps_waiting > self._most_steps and self._episodes_waiting > 1:
+        while self._overflows() and self._episodes_waiting > 1:
             freed += self._drop(self._oldest())
         return freed
 
@@ -92,14 +93,14 @@ class WholeEpisodesHandOff(HandOff):
         freed = []
         while self._held_steps > self._most_held_steps:
             slot = next(iter(self._held))
-            if not self.steps_dropped:
+            if not self._dropped:
                 logger.warning("open episodes have more than %d steps; the oldest are dropped whole", self._most_held_steps)
             self._dropped.add(slot)
             freed += self._drop(self._release(slot))
         return freed
 
     def _drop(self, segments: list[Segment]) -> list[int]:
-        self.steps_dropped += sum(segment.steps for segment in segments)
+        self._count_dropped(sum(segment.steps for segment in segments))
         return [segment.page for segment in segments]
 
 

@@ -154,6 +154,9 @@ class ExternalEnvEpisodes:
             [call.line.name for call in calls if call.flags & _START],
             {row: info for row, call in enumerate(calls) if (info := call.info or call.line.info)},
         )
+        self._ask(calls, rows)
+
+    def _ask(self, calls: list[Call], rows: Rows) -> None:
         self._core.submit(rows, self._owner).add_done_callback(partial(self._answered, calls, rows))
 
     def _without(self, calls: list[Call], errors: Mapping[int, PolicyServerError]) -> list[Call]:
@@ -197,14 +200,21 @@ class ExternalEnvEpisodes:
 
     def _answered(self, calls: list[Call], rows: Rows, future: asyncio.Future[Replies]) -> None:
         replies = future.result()
+        if replies.waiting:
+            waiting = [row for row, refusal in replies.refusals.items() if refusal.reason == "LEARNER_BEHIND"]
+            for row in waiting:
+                calls[row].waits_for_learner = True
+            self._core.room.when_open(partial(self._ask, [calls[row] for row in waiting], rows.select_asking(waiting)))
         actions = values_of(self._spaces[1], replies.actions)
         for index, call in enumerate(calls):
             if call not in self._unsettled:  # the server stops
                 continue
             if refusal := replies.refusals.get(index):
-                self._refuse(call, refusal)
+                if refusal.reason != "LEARNER_BEHIND":
+                    self._refuse(call, refusal)
                 continue
             line = call.line
+            call.waits_for_learner = False
             line.handle = int(replies.handles[index])
             if call.repeats is None:
                 line.sequence += 1

@@ -58,6 +58,7 @@ class Call:
         """Whether its caller waits no longer."""
         # What the loop thread notes.
         self.flags = self.sequence = self.tries = 0
+        self.waits_for_learner = False
         self.sent_reward = 0.0
         self.said: list[Any] = []
         """The observation's leaves, of an applied call whose caller did not wait for the answer."""
@@ -82,7 +83,11 @@ class Call:
             ExternalEnvTimeoutError: No answer in time.
             PolicyServerError: The call was refused, or the server stopped.
         """
-        if not self._answered.acquire(timeout=-1 if timeout_s is None else timeout_s):
+        longest_s = -1.0 if timeout_s is None else timeout_s
+        is_answered = self._answered.acquire(timeout=longest_s)
+        while not is_answered and self.waits_for_learner:  # which is outside that time; the room's own bound ends it
+            is_answered = self._answered.acquire(timeout=longest_s)
+        if not is_answered:
             self.abandoned = True
             if not self._answered.acquire(blocking=False):
                 raise ExternalEnvTimeoutError(

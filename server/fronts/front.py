@@ -11,6 +11,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any, TypeVar
 
 import grpc
@@ -103,11 +104,11 @@ class Front:
         """
         return self._call(self._bind(address or self._config.listen.address))
 
-    def sample(self, want_steps: int, wait_s: float) -> list[SegmentBlock]:
-        """Wait until `want_steps` steps are there, but no longer than `wait_s`, and take everything that is."""
+    def sample(self, want_steps: int, wait_s: float, *, or_fewer: bool = False) -> list[SegmentBlock]:
+        """Wait until `want_steps` steps are there, but no longer than `wait_s`, and take them; see `EpisodeCore.sample`."""
         answer: concurrent.futures.Future[list[SegmentBlock]] = concurrent.futures.Future()
         try:
-            self._loop.call_soon_threadsafe(self.core.sample, want_steps, wait_s, answer.set_result)
+            self._loop.call_soon_threadsafe(partial(self.core.sample, want_steps, wait_s, answer.set_result, or_fewer=or_fewer))
             return answer.result(timeout=wait_s + 30.0)
         except RuntimeError:  # the loop is closed: nothing will come any more
             return []

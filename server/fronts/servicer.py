@@ -8,6 +8,7 @@ import logging
 import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NoReturn, TypeVar
 
 import grpc
@@ -31,6 +32,7 @@ _EOF: Any = grpc.aio.EOF  # type: ignore[attr-defined]
 _TURNS_BEFORE_READING = 2
 """Turns of the loop that reading lets go first: in one the rows are decided, in the next their answer leaves, and the client has it sooner
 than the server has the next message, which then is the larger for it."""
+_ROOM = pb.StepResponse(room=pb.Room())
 _MESSAGES_IN_FLIGHT = 64  # of one stream; a client that sends more is not read until answers have left
 
 
@@ -81,13 +83,22 @@ class PolicyServicer(pb_grpc.PolicyServiceServicer):
         owner = self._core.connect(f"stream:{first.handshake.client_id}")
         self.clients_connected += 1
         answers: asyncio.Queue[tuple[int, Replies] | pb.StepResponse] = asyncio.Queue()
-        room = asyncio.Semaphore(_MESSAGES_IN_FLIGHT)
-        writer = asyncio.create_task(_write_answers(context, answers, room))
+        places = asyncio.Semaphore(_MESSAGES_IN_FLIGHT)
+        writer = asyncio.create_task(_write_answers(context, answers, places))
         writer.add_done_callback(_ending(asyncio.current_task(), context))
+
+        def say_room() -> None:
+            answers.put_nowait(_ROOM)
+
+        def answer(message_id: int, replies: Replies) -> None:
+            answers.put_nowait((message_id, replies))
+            if replies.waiting:
+                self._core.room.when_open(say_room)
+
         try:
             await context.write(pb.StepResponse(handshake=pb.HandshakeReply(info=self._info(next(self._turns)))))
             while True:
-                await room.acquire()
+                await places.acquire()
                 request = await context.read()
                 if request is _EOF or writer.done():
                     break
@@ -101,7 +112,7 @@ class PolicyServicer(pb_grpc.PolicyServiceServicer):
                     answers.put_nowait(wire.encode_refusal(batch.message_id, wire.row_count(batch), error, code.value[0]))
                     continue
                 message_id = batch.message_id
-                self._core.take(rows, owner, lambda replies, message_id=message_id: answers.put_nowait((message_id, replies)))  # type: ignore[misc]
+                self._core.take(rows, owner, partial(answer, message_id))
                 for _ in range(_TURNS_BEFORE_READING):
                     await asyncio.sleep(0)
         except asyncio.CancelledError:
@@ -111,6 +122,7 @@ class PolicyServicer(pb_grpc.PolicyServiceServicer):
             raise
         finally:
             self.clients_connected -= 1
+            self._core.room.forget(say_room)
             self._core.disconnect(owner)
             writer.cancel()
             await asyncio.gather(writer, return_exceptions=True)
@@ -200,7 +212,7 @@ class PolicyServicer(pb_grpc.PolicyServiceServicer):
 async def _write_answers(
     context: grpc.aio.ServicerContext[Any, Any],
     answers: asyncio.Queue[tuple[int, Replies] | pb.StepResponse],
-    room: asyncio.Semaphore,
+    places: asyncio.Semaphore,
 ) -> None:
     """Write answers in the order in which they are ready."""
     while True:
@@ -208,7 +220,8 @@ async def _write_answers(
         if isinstance(answer, tuple):
             answer = wire.encode_replies(*answer)
         await context.write(answer)
-        room.release()
+        if answer is not _ROOM:
+            places.release()
 
 
 def _ending(reader: asyncio.Task[Any] | None, context: grpc.aio.ServicerContext[Any, Any]) -> Callable[[asyncio.Task[None]], None]:

@@ -71,7 +71,7 @@ class UnaryEpisodes:
 
     async def get_action(self, request: pb.GetActionRequest) -> pb.GetActionResponse:
         """Ask the policy."""
-        replies = await self._step(request, StepFlag.NONE, [])
+        replies = await self._step(request, StepFlag.NO_WAIT if request.no_wait else StepFlag.NONE, [])
         return pb.GetActionResponse(
             action=[to_tensor(leaf[0]) for leaf in replies.actions],
             action_log_prob=float(replies.log_probs[0]),
@@ -123,6 +123,14 @@ class UnaryEpisodes:
         if episode.info and not is_repeat:
             rows.infos[0] = episode.info
         replies = await self._core.submit(rows, episode.owner)
+        while replies.waiting:
+            room = asyncio.Event()
+            self._core.room.when_open(room.set)
+            try:
+                await room.wait()
+            finally:
+                self._core.room.forget(room.set)
+            replies = await self._core.submit(rows, episode.owner)
         if error := replies.refusals.get(0):
             raise error
         episode.handle = int(replies.handles[0])

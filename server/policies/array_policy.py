@@ -119,15 +119,16 @@ class ArrayPolicy:
                 )
             own, state = [leaf[asking] for leaf in observations], [leaf[asking] for leaf in state]
             given = np.searchsorted(asking, given)
-        recurrent = state[: self._recurrent]
-        out, after = self._pass.run(self._net_inputs(own, state), recurrent)
-        decisions = self._choose(out, given, rows.given_actions)
-        executed = self._form.to_environment(decisions.actions)
-        if given.size:
-            executed[given] = rows.given_actions
-        if self._earlier_frames:
-            after.append(np.concatenate((state[-1][:, 1:], own[0][:, None]), axis=1))
-        return Decided(observations, rows.rewards, decisions, executed, recurrent, after, rows.infos)
+        decisions, executed, after = self._ask(own, state, given, rows.given_actions)
+        return Decided(observations, rows.rewards, decisions, executed, state[: self._recurrent], after, rows.infos)
+
+    decides_again = True
+
+    def decide_again(self, rows: StepRows) -> Decided:
+        """Choose the actions of pending steps anew, by the net alone: their observations are written already."""
+        observations, state = rows.observations, rows.state
+        decisions, executed, after = self._ask(observations, state, rows.given, rows.given_actions)
+        return Decided(observations, rows.rewards, decisions, executed, state[: self._recurrent], after)
 
     def commit(self, rows: StepRows, decided: Decided, kept: Mask) -> None:
         """Let the writers keep what they learned of these rows."""
@@ -162,6 +163,19 @@ class ArrayPolicy:
         return {}
 
     # The pass ------------------------------------------------------------------------------------------------------------------------
+
+    def _ask(
+        self, observations: list[Array], state: list[Array], given: Array, given_actions: Array
+    ) -> tuple[Decisions, Array, list[Array]]:
+        """Run the net and choose; return the decisions, the actions as they are executed, and the state after them."""
+        out, after = self._pass.run(self._net_inputs(observations, state), state[: self._recurrent])
+        decisions = self._choose(out, given, given_actions)
+        executed = self._form.to_environment(decisions.actions)
+        if given.size:
+            executed[given] = given_actions
+        if self._earlier_frames:
+            after.append(np.concatenate((state[-1][:, 1:], observations[0][:, None]), axis=1))
+        return decisions, executed, after
 
     def _net_inputs(self, observations: list[Array], state: list[Array]) -> list[Array]:
         """Put the earlier frames before the newest ones."""

@@ -145,6 +145,12 @@ class Policy(Protocol):
     def decide(self, rows: StepRows) -> Decided:
         """Choose actions. If it raises, nothing has changed."""
 
+    decides_again: bool
+    """Whether it can decide a step anew of which nobody was told yet; else its first decision stands."""
+
+    def decide_again(self, rows: StepRows) -> Decided:
+        """Choose the actions of pending steps anew: `rows.observations` are those that were recorded, `rows.state` the one before them."""
+
     def commit(self, rows: StepRows, decided: Decided, kept: Mask) -> None:
         """Take over what `decide` prepared. By now `rows.slots` are final; rows that are not `kept`, bool[n], were refused."""
 

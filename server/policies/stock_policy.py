@@ -35,8 +35,8 @@ _NOT_RECORDED = (Columns.STATE_OUT, WEIGHTS_SEQ_NO)
 class StockPolicy:
     """Run RLlib's connector pipelines, and the user's callbacks, on one `SingleAgentEpisode` per open episode.
 
-    See the `Policy` protocol. The rows of a pass go through the pipelines in one call, as the sub-environments of RLlib's own runner do,
-    also those that end their episodes; what the net says about these is dropped. RLlib's `MeanStdFilter` does not learn from episodes
+    See the `Policy` protocol. A step whose question waited keeps its first decision, for connectors would see its observation twice. The
+    rows of a pass go through the pipelines in one call, as the sub-environments of RLlib's own runner do, also those that end; what the net says about these is dropped. RLlib's `MeanStdFilter` does not learn from episodes
     that are not trained on; other connectors with statistics do, for RLlib has no word for it.
 
     If `decide` raises, or its rows are all refused, the states of all connectors are brought back by their own `set_state`; if only some
@@ -118,6 +118,16 @@ class StockPolicy:
         except BaseException:
             self._take_back()
             raise
+
+    decides_again = False
+
+    def decide_again(self, rows: StepRows) -> Decided:
+        """Refuse: see the class.
+
+        Raises:
+            NotImplementedError: Always.
+        """
+        raise NotImplementedError("a stock pipeline's first decision stands")
 
     def commit(self, rows: StepRows, decided: Decided, kept: Mask) -> None:
         """Take over the steps of the rows that are kept, and take the others back."""

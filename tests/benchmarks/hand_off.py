@@ -23,6 +23,7 @@ from server.algorithm import algorithm_config
 from server.config import ServerConfig
 from server.ray_start import RayProcess
 from server.runner import ExternalEnvRunner
+from tests.benchmarks.loads.real_time import REAL_TIME
 
 EPISODE_STEPS, EPISODES_PER_CALL, BATCH_EPISODES = 50, 400, 800
 
@@ -69,7 +70,7 @@ def measure(model_config: dict[str, Any], seconds: float) -> dict[str, Any]:
 def _play(address: str) -> None:
     rewards = np.ones(EPISODES_PER_CALL)
     rows = np.random.default_rng(0).normal(size=(EPISODES_PER_CALL, 10)).astype(np.float32)
-    with PolicyClient(address) as client:
+    with PolicyClient(address, config=REAL_TIME) as client:
         for _ in range(BATCH_EPISODES // EPISODES_PER_CALL):
             ids = client.start_episodes(EPISODES_PER_CALL)
             for _ in range(EPISODE_STEPS):

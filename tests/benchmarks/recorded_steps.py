@@ -22,6 +22,7 @@ from pipelines.regressor import NO_PREDICTION
 from policyserver.flags import StepFlag
 from server.config import ServerConfig
 from server.episodes.core import EpisodeCore
+from server.episodes.demand import Demand
 from server.episodes.rows import Replies, Rows
 from server.episodes.segments import EpisodeList
 from server.policies.policy_choice import make_policy
@@ -93,7 +94,7 @@ async def _play(config: ServerConfig, algorithm: AlgorithmConfig, module: Any, s
         env_runner=None,
     )
     observations, actions = spaces[DEFAULT_MODULE_ID]
-    core = EpisodeCore(policy, observations, actions, config.episodes, config.hand_off, fragment_steps=steps)
+    core = EpisodeCore(policy, observations, actions, config.episodes, config.hand_off, Demand(fragment_steps=steps, batches_ahead=1.0))
     client = core.connect("market")
     markets = [Market(index) for index in range(EPISODES)]
 

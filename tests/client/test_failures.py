@@ -22,7 +22,6 @@ from client import (
     InsecureTargetError,
     PolicyClient,
     SequenceError,
-    ServerOverloadedError,
     ServerUnavailableError,
 )
 from client.transport_link import Link
@@ -176,28 +175,28 @@ def test_a_batch_that_times_out_has_an_error_in_each_row_and_can_be_asked_again(
     assert [server.servicer.episodes[episode].next for episode in ids] == [1, 1, 1, 1]
 
 
-def test_rows_refused_because_the_learner_is_behind_are_sent_again(server: ReferenceServer, client: PolicyClient) -> None:
+def test_rows_that_a_server_refuses_for_the_moment_are_sent_again(server: ReferenceServer, client: PolicyClient) -> None:
     ids = client.start_episodes(["a", "b"])
     client.get_actions(ids, np.zeros((2, 10)))
     client.log_returns_batch(ids, [1.0, 2.0])
     left = {"b": 3}
 
-    def refuse(episode_id: str, _: int) -> ServerOverloadedError | None:
+    def refuse(episode_id: str, _: int) -> ServerUnavailableError | None:
         left[episode_id] = left.get(episode_id, 0) - 1
-        return ServerOverloadedError("behind", reason="LEARNER_BEHIND") if left[episode_id] >= 0 else None
+        return ServerUnavailableError("not now", reason="SHUTTING_DOWN") if left[episode_id] >= 0 else None
 
     server.servicer.refuse = refuse
     assert client.get_actions(ids, np.zeros((2, 10))).tolist() == [1, 1]
     assert [sum(server.servicer.episodes[episode].rewards) for episode in ids] == [1.0, 2.0]
 
 
-def test_a_server_that_stays_behind_is_an_error_that_leaves_the_step_free(
+def test_a_server_that_goes_on_refusing_is_an_error_that_leaves_the_step_free(
     server: ReferenceServer, connect: Callable[..., PolicyClient]
 ) -> None:
     client = connect(replace(FAST, overload_backoff_initial_s=5.0))
     episode = client.start_episode()
-    server.servicer.refuse = lambda _id, _: ServerOverloadedError("behind", reason="LEARNER_BEHIND")
-    with pytest.raises(ServerOverloadedError, match="behind"):
+    server.servicer.refuse = lambda _id, _: ServerUnavailableError("not now", reason="SHUTTING_DOWN")
+    with pytest.raises(ServerUnavailableError, match="not now"):
         client.get_action(episode, ZEROS, timeout_s=0.1)
     server.servicer.refuse = lambda _id, _: None
     assert client.get_action(episode, ONES) == 0

@@ -194,9 +194,7 @@ class Cell:
             env_runners["env_to_module_connector"] = f"{_OWN}.add_time"
         return ServerConfig(
             listen=ListenConfig("127.0.0.1:0"),
-            hand_off=HandOffConfig(
-                segment_steps=8, max_segment_age_s=5.0, capacity_steps=256, overflow="block", block_timeout_s=60.0, sample_wait_s=0.5
-            ),
+            hand_off=HandOffConfig(segment_steps=8, max_segment_age_s=5.0, sample_wait_s=0.5),
             spaces=SpacesConfig(observation=dict(row.space), action=ACTIONS[self.action]),
             connectors=row.connectors,
             algorithm=AlgorithmSection(

@@ -17,7 +17,7 @@ from ray.rllib.algorithms.ppo import PPOConfig
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 from ray.tune.registry import register_env
 
-from server.config import HandOffConfig, ListenConfig, ServingConfig
+from server.config import ListenConfig, ServingConfig
 from server.ray_start import RayProcess
 from server.runner import ExternalEnvRunner
 from tests.compliance.external_envs import CartPoleLoop, CartPoles, client_looping
@@ -73,8 +73,7 @@ class Learning:
     """An algorithm whose serving actor is fed by its own environment, or by a client in this process."""
 
     def __init__(self, config: AlgorithmConfig, env_config: dict[str, Any], front_end: str, stack: ExitStack) -> None:
-        hand_off = HandOffConfig(segment_steps=32, capacity_steps=1024, overflow="block")  # the environment does not outrun the learner
-        served = ServingConfig(ListenConfig("127.0.0.1:0"), hand_off=hand_off).to_env_config()
+        served = ServingConfig(ListenConfig("127.0.0.1:0")).to_env_config()
         self.loop = CartPoleLoop(env_config)
         config.env_runners(env_runner_cls=ExternalEnvRunner, num_env_runners=1)
         config.learners(num_learners=0)

@@ -32,7 +32,7 @@ ENDLESSLY = Playing(seed=1)
 
 
 def toml(**changes: Any) -> str:
-    return dump_toml(load(ServerConfig, None, {"hand_off.overflow": "block", **changes}))
+    return dump_toml(load(ServerConfig, None, changes))
 
 
 @contextmanager

@@ -25,8 +25,6 @@ SMALL = (
     "{train_batch_size_per_learner = 200, minibatch_size = 100}",
     "--checkpoints.every_iterations",
     "2",
-    "--hand_off.capacity_steps",
-    "1000",
 )
 
 

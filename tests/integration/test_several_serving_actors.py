@@ -23,8 +23,6 @@ TWO_ACTORS = (
     "{num_env_runners = 2}",
     "--algorithm.training",
     "{train_batch_size_per_learner = 400, minibatch_size = 200}",
-    "--hand_off.capacity_steps",
-    "4000",
 )
 
 

@@ -45,16 +45,13 @@ class Case:
     """A remark for the page."""
 
     def server_config(self, seed: int, **changes: Any) -> ServerConfig:
-        """Return the server's configuration; the steps of a client that outruns the learner are not dropped but withheld."""
+        """Return the server's configuration: the defaults, but for the algorithm's tables."""
         tables = {f"algorithm.{name}": table for name, table in self.tables.items()}
         overrides = {
             **SPACES[self.environment],
             "algorithm.name": self.algorithm,
             **tables,
             "seed": seed,
-            "hand_off.overflow": "block",
-            "hand_off.capacity_steps": 1024,
-            "hand_off.segment_steps": 32,
             **changes,
         }
         return load(ServerConfig, None, overrides)

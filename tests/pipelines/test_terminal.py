@@ -34,6 +34,9 @@ STATS = ServerStats(
     staleness_mean=1.0,
     return_mean=None,
     training=TRAINING,
+    questions_waiting=0,
+    questions_waited=0,
+    learner_wait_s=0.0,
 )
 
 

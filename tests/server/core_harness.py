@@ -24,6 +24,7 @@ from policyserver.flags import StepFlag
 from policyserver.spaces import flatten
 from server.config import EpisodesConfig, HandOffConfig
 from server.episodes.core import EpisodeCore
+from server.episodes.demand import Demand
 from server.episodes.episode_table import Owner
 from server.episodes.rows import Replies, Rows
 from server.episodes.segments import EpisodeList, SegmentBlock
@@ -39,6 +40,8 @@ T = TypeVar("T")
 
 OBSERVATION = gym.spaces.Box(-100.0, 100.0, (10,), np.float32)
 ACTION: gym.spaces.Discrete[np.int64] = gym.spaces.Discrete(3)
+NEVER_WAITS = Demand(batches_ahead=100.0)
+"""For tests about something else than the room: the learner may be far behind."""
 MODELS = {
     "mlp": {"fcnet_hiddens": [16], "vf_share_layers": True},
     "lstm_shared": {"fcnet_hiddens": [16], "use_lstm": True, "lstm_cell_size": 8, "max_seq_len": 5, "vf_share_layers": True},
@@ -166,7 +169,7 @@ class CoreHarness:
         action_space: gym.Space[Any] | None = None,
         episodes: EpisodesConfig | None = None,
         hand_off: HandOffConfig | None = None,
-        whole_episodes: bool = False,
+        demand: Demand | None = None,
     ) -> None:
         self.policy = policy or policy_of(module_of(action=action), action=action)
         self.observation_space, self.action_space = observation_space, action_space or ACTIONS[action]
@@ -179,7 +182,7 @@ class CoreHarness:
             self.action_space,
             episodes or EpisodesConfig(max_open=512),
             hand_off or HandOffConfig(),
-            whole_episodes=whole_episodes,
+            demand or NEVER_WAITS,
         )
         self.client = self.connect("client")
 
@@ -233,7 +236,7 @@ class CoreHarness:
     def blocks(self, *, wait_s: float = 0.0) -> list[SegmentBlock]:
         """Take everything that waits for the learner."""
         done: asyncio.Future[list[SegmentBlock]] = self.loop.create_future()
-        self._on_loop(lambda: self.core.sample(10**9, wait_s, done.set_result))
+        self._on_loop(lambda: self.core.sample(10**9, wait_s, done.set_result, or_fewer=True))
         return self.loop.run_until_complete(done)
 
     def segments(self) -> list[SingleAgentEpisode]:

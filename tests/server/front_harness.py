@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -17,9 +18,11 @@ from policyserver.v1 import policy_service_pb2 as pb
 from policyserver.v1 import policy_service_pb2_grpc as pb_grpc
 from server.config import EpisodesConfig, HandOffConfig, ListenConfig, ServingConfig
 from server.episodes.core import EpisodeCore
+from server.episodes.demand import Demand
+from server.episodes.segments import SegmentBlock
 from server.fronts.front import Front
 from server.policies.array_policy import ArrayPolicy
-from tests.server.core_harness import ACTION, OBSERVATION, arrived, module_of, policy_of
+from tests.server.core_harness import ACTION, NEVER_WAITS, OBSERVATION, arrived, module_of, policy_of
 
 CLIENT = ClientConfig(action_timeout_s=20.0, connect_timeout_s=10.0, reconnect_backoff_initial_s=0.02, reconnect_backoff_max_s=0.1)
 
@@ -43,7 +46,17 @@ class FrontHarness:
         return pb_grpc.PolicyServiceStub(self.channel())
 
     def segments(self, want_steps: int = 1, wait_s: float = 10.0) -> list[Any]:
-        return arrived(self.front.sample(want_steps, wait_s))
+        """Take what ended episodes and full pages hold, as soon as it is so many steps."""
+        blocks: list[SegmentBlock] = []
+        until_s = time.monotonic() + wait_s
+        while True:
+            blocks += self.front.sample(10**6, 0.01, or_fewer=True)
+            if sum(block.steps for block in blocks) >= want_steps or time.monotonic() >= until_s:
+                return arrived(blocks)
+
+    def batch(self, want_steps: int) -> list[Any]:
+        """Take a batch, as a learner does."""
+        return arrived(self.front.sample(want_steps, 10.0))
 
 
 @contextmanager
@@ -55,12 +68,13 @@ def running_front(
     episodes: EpisodesConfig | None = None,
     hand_off: HandOffConfig | None = None,
     listen: ListenConfig | None = None,
+    demand: Demand = NEVER_WAITS,
 ) -> Iterator[FrontHarness]:
     """Serve a policy, by default that of a small PPO module, on a free port."""
     listen = replace(listen or ListenConfig(), address="127.0.0.1:0")
     serving = ServingConfig(listen, episodes or EpisodesConfig(max_open=256), hand_off or HandOffConfig())
     served, spaces = policy or policy_of(module_of()), (observation_space, action_space)
-    front = Front(lambda: EpisodeCore(served, *spaces, serving.episodes, serving.hand_off), *spaces, serving)
+    front = Front(lambda: EpisodeCore(served, *spaces, serving.episodes, serving.hand_off, demand), *spaces, serving)
     front.start()
     harness = FrontHarness(front, served, front.bind())
     try:

@@ -51,7 +51,6 @@ def live_algorithm(name: str, *, num_env_runners: int = 1, **tables: dict[str, A
         "algorithm.reporting": {"min_time_s_per_iteration": 0, "min_sample_timesteps_per_iteration": 0},
         "listen.address": "127.0.0.1:0",
         "hand_off.segment_steps": 16,
-        "hand_off.capacity_steps": 256,
         **{f"algorithm.{table}": values for table, values in tables.items()},
     }
     config = load(ServerConfig, None, overrides)

@@ -35,7 +35,7 @@ def test_a_wrong_key_in_the_file_ends_with_status_2_and_its_name_before_ray_is_i
     ("options", "status", "message"),
     [
         (["--listen.adress", "x"], 2, "--listen.adress"),
-        (["--hand_off.overflow", "drop"], 2, "hand_off.overflow"),
+        (["--hand_off.batches_ahead", "-1"], 2, "hand_off.batches_ahead"),
         (
             ["--listen.address", "0.0.0.0:9900"],
             78,

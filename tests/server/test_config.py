@@ -25,7 +25,7 @@ def test_the_defaults_are_the_seeds_set_up() -> None:
 
 
 def test_a_configuration_written_out_reads_back_as_the_same(tmp_path: Path) -> None:
-    config = load(ServerConfig, None, {"seed": 7, "hand_off.overflow": "block", "algorithm.training.lr": 1e-3, "spaces.observation": BOX})
+    config = load(ServerConfig, None, {"seed": 7, "hand_off.batches_ahead": 1.0, "algorithm.training.lr": 1e-3, "spaces.observation": BOX})
     file = tmp_path / "server.toml"
     file.write_text(dump_toml(config, comments=True))
     assert load(ServerConfig, file) == config
@@ -39,7 +39,7 @@ def test_a_configuration_written_out_reads_back_as_the_same(tmp_path: Path) -> N
         ("listen.tls_key_file", "key.pem", "together with tls_certificate_file"),
         ("listen.max_message_bytes", 10, "at least 1024"),
         ("episodes.episode_idle_timeout_s", 0.0, "above 0"),
-        ("hand_off.overflow", "drop", "drop_oldest"),
+        ("hand_off.batches_ahead", -0.5, "at least 0"),
         ("hand_off.capacity_steps", 1, "at least 64"),
         ("learner.niceness", -1, "0 to 19"),
         ("checkpoints.keep", 0, "at least 1"),

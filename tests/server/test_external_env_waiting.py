@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import queue
 import threading
 import time
@@ -18,7 +19,8 @@ from policyserver.errors import (
     ServerInternalError,
     ServerUnavailableError,
 )
-from server.config import HandOffConfig
+from server.episodes.demand import Demand
+from server.fronts import external_env_hooks
 from server.policy_server import PolicyServer
 from tests.server.core_harness import ACTION, OBSERVATION, observation
 from tests.server.external_env_harness import Idle, Served, in_thread, play, serving_env
@@ -144,8 +146,11 @@ def test_an_end_that_the_server_could_not_take_is_not_lost(
     assert "the module is broken" in caplog.text
 
 
-def test_with_block_callers_wait_for_the_learner_and_ends_pass(wait_until: Callable[[Callable[[], bool]], None]) -> None:
-    with serving_env(hand_off=HandOffConfig(segment_steps=2, capacity_steps=2, overflow="block")) as served:
+def test_callers_wait_for_the_learner_longer_than_for_an_answer_and_ends_pass(
+    wait_until: Callable[[Callable[[], bool]], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(external_env_hooks.Line, "get", functools.partialmethod(external_env_hooks.Line.get, timeout=0.05))
+    with serving_env(demand=Demand(fragment_steps=2)) as served:
         env = served.env
         ending = env.start_episode()
         env.get_action(ending, observation(0))
@@ -153,10 +158,12 @@ def test_with_block_callers_wait_for_the_learner_and_ends_pass(wait_until: Calla
         served.settle()
         waiting = env.start_episode()
         answer = in_thread(env.get_action, waiting, observation(0))
-        wait_until(lambda: served.statistics().rows_withheld == 1)
+        wait_until(lambda: served.statistics().questions_waiting == 1)
         env.end_episode(ending, observation(1))
         wait_until(lambda: env._episodes.keys() == {waiting})
-        assert sum(len(segment) for segment in served.segments(2)) >= 2
+        time.sleep(0.2)  # several times what a caller waits for an answer
+        assert sum(len(segment) for segment in served.harness.batch(2)) >= 2
+        served.harness.front.serve_weights(1)
         assert answer() in ACTION
 
 
@@ -185,13 +192,13 @@ def test_a_mistake_of_the_server_is_told_to_the_callers_and_counted(served: Serv
 
 
 def test_whoever_waits_when_the_server_stops_hears_it(wait_until: Callable[[Callable[[], bool]], None]) -> None:
-    with serving_env(hand_off=HandOffConfig(segment_steps=1, capacity_steps=1, overflow="block")) as served:
+    with serving_env(demand=Demand(fragment_steps=1)) as served:
         env = served.env
         play(env, 1)
         served.settle()
         episodes = [env.start_episode() for _ in range(4)]
         answers = [in_thread(env.get_action, episode, observation()) for episode in episodes]
-        wait_until(lambda: served.statistics().rows_withheld == 4)
+        wait_until(lambda: served.statistics().questions_waiting == 4)
         served.harness.front.stop()
         for answer in answers:
             with pytest.raises(ServerUnavailableError, match="shutting down"):

@@ -17,6 +17,8 @@ from server.fronts import unary_episodes
 from tests.server.core_harness import observation
 from tests.server.front_harness import FrontHarness, Unary, running_front
 
+WaitUntil = Callable[[Callable[[], bool]], None]
+
 
 @pytest.fixture
 def caller(serve: FrontHarness) -> Unary:
@@ -155,13 +157,14 @@ def test_training_disabled_is_kept_for_the_whole_episode(serve: FrontHarness, ca
     assert (stats.steps_untrained, stats.steps_completed, stats.reward_sum) == (1, 1, 3.0)
 
 
-def test_a_silent_caller_loses_its_episode_after_the_unary_timeout() -> None:
+def test_a_silent_caller_loses_its_episode_after_the_unary_timeout(wait_until: WaitUntil) -> None:
     with running_front(episodes=EpisodesConfig(max_open=8, unary_idle_timeout_s=0.2)) as serve:
         caller = Unary(serve.stub())
         episode = caller.start()
         caller.get_action(episode, observation(0))
         caller.log_returns(episode, 1.0)
         caller.get_action(episode, observation(1))
+        wait_until(lambda: serve.stub().GetStats(pb.GetStatsRequest()).episodes_reaped == 1)
         (segment,) = serve.segments()
         assert (segment.get_rewards().tolist(), segment.is_truncated) == ([1.0], True)
         assert failure(caller.get_action, episode, observation(2))[:2] == ("FAILED_PRECONDITION", "EPISODE_IDLE")

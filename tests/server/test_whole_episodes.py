@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
 from policyserver.flags import StepFlag
 from server.config import HandOffConfig
 from server.episodes import whole_episodes
-from tests.server.core_harness import CoreHarness, Row, arrived, learner_of, module_of_learner, observation, policy_of, start
+from tests.server.core_harness import NEVER_WAITS, CoreHarness, Row, arrived, learner_of, module_of_learner, observation, policy_of, start
 from tests.server.episode_player import play, reference_states
 
 Make = Callable[..., CoreHarness]
@@ -25,7 +26,7 @@ MAX_SEQ_LEN = 5
 @pytest.fixture
 def make(make_harness: Make) -> Make:
     def make(policy: Any = None, **hand_off: Any) -> CoreHarness:
-        return make_harness(policy, hand_off=HandOffConfig(**hand_off), whole_episodes=True)
+        return make_harness(policy, hand_off=HandOffConfig(**hand_off), demand=replace(NEVER_WAITS, whole_episodes=True))
 
     return make
 
@@ -111,7 +112,8 @@ def test_nothing_of_an_open_episode_is_handed_over_and_no_episode_is_split(make:
         assert all(episode.t_started == 0 and episode.is_done for episode in episodes)
         return [len(episode) for episode in episodes]
 
-    assert [take(6), take(1)] == [[5, 7], [1]]
+    assert take(14) == [], "only whole ones count"
+    assert take(6) == [5, 7, 1], "what has ended belongs to this batch"
     end(harness, open_, 0, 10)
     assert take(1) == [10]
     assert harness.core._trajectories.pages_used == 0

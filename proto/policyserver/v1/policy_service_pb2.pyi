@@ -18,6 +18,7 @@ class StepFlag(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     STEP_FLAG_TRUNCATED: _ClassVar[StepFlag]
     STEP_FLAG_OVERRIDE: _ClassVar[StepFlag]
     STEP_FLAG_TRAINING_DISABLED: _ClassVar[StepFlag]
+    STEP_FLAG_NO_WAIT: _ClassVar[StepFlag]
 
 class Reason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -44,6 +45,7 @@ STEP_FLAG_TERMINATED: StepFlag
 STEP_FLAG_TRUNCATED: StepFlag
 STEP_FLAG_OVERRIDE: StepFlag
 STEP_FLAG_TRAINING_DISABLED: StepFlag
+STEP_FLAG_NO_WAIT: StepFlag
 REASON_UNSPECIFIED: Reason
 REASON_EPISODE_UNKNOWN: Reason
 REASON_EPISODE_FINISHED: Reason
@@ -94,7 +96,7 @@ class GetStatsRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetStatsResponse(_message.Message):
-    __slots__ = ("boot_id", "uptime_s", "clients_connected", "episodes_open", "episodes_started", "episodes_finished", "episodes_reaped", "actions", "rows_repeated", "rows_refused", "batches", "reward_sum", "steps_completed", "steps_handed_off", "steps_dropped", "steps_untrained", "steps_waiting", "weights_seq_no", "staleness_mean", "return_mean", "training")
+    __slots__ = ("boot_id", "uptime_s", "clients_connected", "episodes_open", "episodes_started", "episodes_finished", "episodes_reaped", "actions", "rows_repeated", "rows_refused", "batches", "reward_sum", "steps_completed", "steps_handed_off", "steps_dropped", "steps_untrained", "steps_waiting", "weights_seq_no", "staleness_mean", "return_mean", "training", "questions_waiting", "questions_waited", "learner_wait_s")
     BOOT_ID_FIELD_NUMBER: _ClassVar[int]
     UPTIME_S_FIELD_NUMBER: _ClassVar[int]
     CLIENTS_CONNECTED_FIELD_NUMBER: _ClassVar[int]
@@ -116,6 +118,9 @@ class GetStatsResponse(_message.Message):
     STALENESS_MEAN_FIELD_NUMBER: _ClassVar[int]
     RETURN_MEAN_FIELD_NUMBER: _ClassVar[int]
     TRAINING_FIELD_NUMBER: _ClassVar[int]
+    QUESTIONS_WAITING_FIELD_NUMBER: _ClassVar[int]
+    QUESTIONS_WAITED_FIELD_NUMBER: _ClassVar[int]
+    LEARNER_WAIT_S_FIELD_NUMBER: _ClassVar[int]
     boot_id: str
     uptime_s: float
     clients_connected: int
@@ -137,7 +142,10 @@ class GetStatsResponse(_message.Message):
     staleness_mean: float
     return_mean: float
     training: TrainingIteration
-    def __init__(self, boot_id: _Optional[str] = ..., uptime_s: _Optional[float] = ..., clients_connected: _Optional[int] = ..., episodes_open: _Optional[int] = ..., episodes_started: _Optional[int] = ..., episodes_finished: _Optional[int] = ..., episodes_reaped: _Optional[int] = ..., actions: _Optional[int] = ..., rows_repeated: _Optional[int] = ..., rows_refused: _Optional[int] = ..., batches: _Optional[int] = ..., reward_sum: _Optional[float] = ..., steps_completed: _Optional[int] = ..., steps_handed_off: _Optional[int] = ..., steps_dropped: _Optional[int] = ..., steps_untrained: _Optional[int] = ..., steps_waiting: _Optional[int] = ..., weights_seq_no: _Optional[int] = ..., staleness_mean: _Optional[float] = ..., return_mean: _Optional[float] = ..., training: _Optional[_Union[TrainingIteration, _Mapping]] = ...) -> None: ...
+    questions_waiting: int
+    questions_waited: int
+    learner_wait_s: float
+    def __init__(self, boot_id: _Optional[str] = ..., uptime_s: _Optional[float] = ..., clients_connected: _Optional[int] = ..., episodes_open: _Optional[int] = ..., episodes_started: _Optional[int] = ..., episodes_finished: _Optional[int] = ..., episodes_reaped: _Optional[int] = ..., actions: _Optional[int] = ..., rows_repeated: _Optional[int] = ..., rows_refused: _Optional[int] = ..., batches: _Optional[int] = ..., reward_sum: _Optional[float] = ..., steps_completed: _Optional[int] = ..., steps_handed_off: _Optional[int] = ..., steps_dropped: _Optional[int] = ..., steps_untrained: _Optional[int] = ..., steps_waiting: _Optional[int] = ..., weights_seq_no: _Optional[int] = ..., staleness_mean: _Optional[float] = ..., return_mean: _Optional[float] = ..., training: _Optional[_Union[TrainingIteration, _Mapping]] = ..., questions_waiting: _Optional[int] = ..., questions_waited: _Optional[int] = ..., learner_wait_s: _Optional[float] = ...) -> None: ...
 
 class TrainingIteration(_message.Message):
     __slots__ = ("iteration", "weights_seq_no", "return_mean", "loss", "kl", "entropy", "steps", "steps_total", "seconds", "learn_seconds", "learner_updates", "checkpoint_path", "staleness_mean", "learning_rate")
@@ -180,12 +188,18 @@ class StepRequest(_message.Message):
     def __init__(self, handshake: _Optional[_Union[Handshake, _Mapping]] = ..., batch: _Optional[_Union[StepBatch, _Mapping]] = ...) -> None: ...
 
 class StepResponse(_message.Message):
-    __slots__ = ("handshake", "batch")
+    __slots__ = ("handshake", "batch", "room")
     HANDSHAKE_FIELD_NUMBER: _ClassVar[int]
     BATCH_FIELD_NUMBER: _ClassVar[int]
+    ROOM_FIELD_NUMBER: _ClassVar[int]
     handshake: HandshakeReply
     batch: StepReply
-    def __init__(self, handshake: _Optional[_Union[HandshakeReply, _Mapping]] = ..., batch: _Optional[_Union[StepReply, _Mapping]] = ...) -> None: ...
+    room: Room
+    def __init__(self, handshake: _Optional[_Union[HandshakeReply, _Mapping]] = ..., batch: _Optional[_Union[StepReply, _Mapping]] = ..., room: _Optional[_Union[Room, _Mapping]] = ...) -> None: ...
+
+class Room(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
 
 class Handshake(_message.Message):
     __slots__ = ("protocol_version", "client_id", "observation_space", "action_space")
@@ -284,16 +298,18 @@ class StartEpisodeResponse(_message.Message):
     def __init__(self, episode_id: _Optional[str] = ...) -> None: ...
 
 class GetActionRequest(_message.Message):
-    __slots__ = ("client_id", "episode_id", "observation", "sequence")
+    __slots__ = ("client_id", "episode_id", "observation", "sequence", "no_wait")
     CLIENT_ID_FIELD_NUMBER: _ClassVar[int]
     EPISODE_ID_FIELD_NUMBER: _ClassVar[int]
     OBSERVATION_FIELD_NUMBER: _ClassVar[int]
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    NO_WAIT_FIELD_NUMBER: _ClassVar[int]
     client_id: str
     episode_id: str
     observation: _containers.RepeatedCompositeFieldContainer[_tensor_pb2.Tensor]
     sequence: int
-    def __init__(self, client_id: _Optional[str] = ..., episode_id: _Optional[str] = ..., observation: _Optional[_Iterable[_Union[_tensor_pb2.Tensor, _Mapping]]] = ..., sequence: _Optional[int] = ...) -> None: ...
+    no_wait: bool
+    def __init__(self, client_id: _Optional[str] = ..., episode_id: _Optional[str] = ..., observation: _Optional[_Iterable[_Union[_tensor_pb2.Tensor, _Mapping]]] = ..., sequence: _Optional[int] = ..., no_wait: _Optional[bool] = ...) -> None: ...
 
 class GetActionResponse(_message.Message):
     __slots__ = ("action", "action_log_prob", "weights_seq_no")

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from client import PolicyClient
 from tests.benchmarks.loads.figures import Observations, observations, summary
+from tests.benchmarks.loads.real_time import REAL_TIME
 
 Actions = npt.NDArray[np.int64]
 
@@ -28,7 +29,7 @@ def open_many(address: str, *, episodes: int, rounds: int, rows_per_call: int, t
     latencies: list[int] = []
     stepping_s = 0.0
     actions_wrong = returns_wrong = 0
-    with PolicyClient(address) as client:
+    with PolicyClient(address, config=REAL_TIME) as client:
         rows = observations(client, episodes, 1, scale=30.0)  # far from the origin, where the actions of an untrained net differ
         kinds = np.arange(episodes) % (KNOWN_OBSERVATIONS if known_actions else episodes)
         known = _actions_one_by_one(client, rows[:KNOWN_OBSERVATIONS]) if known_actions else None

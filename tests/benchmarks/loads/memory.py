@@ -10,6 +10,7 @@ import psutil
 
 from client import PolicyClient
 from tests.benchmarks.loads.figures import observations, summary
+from tests.benchmarks.loads.real_time import REAL_TIME
 
 ROWS_PER_CALL = 500
 MORE_STEPS = 20
@@ -22,7 +23,7 @@ def open_idle(address: str, *, server_pid: int, episodes: int) -> dict[str, Any]
     further step adds to it. Episodes that were played and ended before have filled what every server holds.
     """
     latencies: list[int] = []
-    with PolicyClient(address) as client:
+    with PolicyClient(address, config=REAL_TIME) as client:
         rows = observations(client, ROWS_PER_CALL, 0)
         first = client.start_episodes(ROWS_PER_CALL)
         client.get_actions(first, rows)
@@ -63,7 +64,7 @@ def finish_many(address: str, *, server_pid: int, episodes: int, episode_steps: 
     latencies: list[int] = []
     memory: list[list[float]] = []
     rewards = np.ones(ROWS_PER_CALL)
-    with PolicyClient(address) as client:
+    with PolicyClient(address, config=REAL_TIME) as client:
         rows = observations(client, ROWS_PER_CALL, 0)
         before = client.stats().episodes_open
         for finished in range(ROWS_PER_CALL, episodes + 1, ROWS_PER_CALL):

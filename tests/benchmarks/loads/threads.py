@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from array import array
+from dataclasses import replace
 from multiprocessing.synchronize import Barrier
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 
 from client import ClientConfig, PolicyClient
 from tests.benchmarks.loads.figures import Latencies, observations, summary, warm_up_s
+from tests.benchmarks.loads.real_time import REAL_TIME
 
 TOGETHER_TIMEOUT_S = 120.0
 WATCH_INTERVAL_S = 0.25
@@ -44,7 +46,7 @@ def threads(
         timeline: Whether to add the p99 of each second and the times at which new weights were served.
         one_core: Whether the callers of a client share a core (`ClientConfig.callers_core`); Linux only.
     """
-    config = ClientConfig(callers_core=max(os.sched_getaffinity(0)) if one_core else None)
+    config = replace(REAL_TIME, callers_core=max(os.sched_getaffinity(0)) if one_core else None)
     options = (address, config, callers, seconds, episode_steps, training)
     updates_s: list[float] = []
     if processes == 1:
@@ -130,7 +132,7 @@ def _play_together(*options: Any) -> tuple[Latencies, Latencies, int]:
 def _watch_updates(address: str, before_s: float, stop: threading.Event, updates_s: list[float]) -> None:
     """Note when new weights are first seen, seconds since the begin of the window."""
     begin = time.perf_counter() + before_s
-    with PolicyClient(address) as client:
+    with PolicyClient(address, config=REAL_TIME) as client:
         newest = client.stats().weights_seq_no
         while not stop.wait(WATCH_INTERVAL_S):
             served = client.stats().weights_seq_no

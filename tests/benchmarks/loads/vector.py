@@ -9,6 +9,7 @@ import numpy as np
 
 from client import PolicyClient
 from tests.benchmarks.loads.figures import observations, summary, warm_up_s
+from tests.benchmarks.loads.real_time import REAL_TIME
 
 
 def vector(address: str, *, episodes: int, seconds: float, episode_steps: int, training: bool) -> dict[str, Any]:
@@ -18,7 +19,7 @@ def vector(address: str, *, episodes: int, seconds: float, episode_steps: int, t
     total = 0
     begin = time.perf_counter_ns() + int(warm_up_s(seconds) * 1e9)
     end = begin + int(seconds * 1e9)
-    with PolicyClient(address) as client:
+    with PolicyClient(address, config=REAL_TIME) as client:
         rows = observations(client, episodes, 0)
         while time.perf_counter_ns() < end:
             ids = client.start_episodes(episodes, training_enabled=training)
