@@ -146,6 +146,12 @@ class Exchange:
             raise outcome.errors[0]
         return outcome.columns, 0
 
+    def take_learner_wait_s(self) -> float:
+        """Return how long the calling thread's calls waited for the learner since it asked last, seconds."""
+        waited_s: float = getattr(self._threads, "learner_wait_s", 0.0)
+        self._threads.learner_wait_s = 0.0
+        return waited_s
+
     def _finish(self, call: Call, waiting: list[Rows], outcome: Outcome, deadline: float, timeout_s: float) -> Outcome:
         """Settle the answers of a call that is over; send again what the server refused for the moment or never got.
 
@@ -167,6 +173,7 @@ class Exchange:
                 router.wait_for_room(held, min(_ASK_AGAIN_S, learner_wait_s))
                 waited_s = time.monotonic() - began
                 deadline, learner_wait_s = deadline + waited_s, learner_wait_s - waited_s
+                self._threads.learner_wait_s = getattr(self._threads, "learner_wait_s", 0.0) + waited_s
                 if learner_wait_s <= 0:
                     waiting = [rows.with_flags(_NO_WAIT) for rows in waiting]
             elif refusals:

@@ -266,6 +266,13 @@ class PolicyClient:
         kinds = np.where(np.broadcast_to(np.asarray(truncated, bool), rows), _TRUNCATED, _TERMINATED).tolist()
         self._step_batch(agreement, episode_ids, kinds, agreement.observation.encode_batch(observations, rows), (), timeout_s)
 
+    def take_learner_wait_s(self) -> float:
+        """Return how long the calling thread's calls waited for the learner since it asked last, seconds.
+
+        Such a wait comes before the action is decided and is no part of `action_timeout_s`; see `ClientConfig.waits_for_learner`.
+        """
+        return self._exchange.take_learner_wait_s()
+
     @property
     def weights_seq_no(self) -> int:
         """Policy version that computed the newest answer."""

@@ -69,6 +69,8 @@ class TrainingIteration:
     """Mean of (version trained from - version that acted) over this iteration's steps, policy versions."""
     learning_rate: float | None
     """Mean learning rate over the iteration's updates, the policy's where each part of the net has its own."""
+    steps_dropped: int = 0
+    """Steps that the hand-off dropped since the iteration before, because clients that can't wait were faster than the learner."""
 
 
 @dataclass(frozen=True, slots=True)

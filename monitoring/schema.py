@@ -176,6 +176,7 @@ TRAIN = Measurement(
             "mean learning rate over the iteration's updates, the policy's where each part of the net has its own",
             _NO_SUCH_FIGURE,
         ),
+        _integer("steps_dropped", "steps", "steps that the hand-off dropped since the iteration before"),
     ),
 )
 

@@ -41,8 +41,6 @@ class EpisodesSection:
     """Steps after which the run ends; none: only when it is asked to."""
     training_enabled: bool = True
     """Whether the server may learn from the episodes."""
-    steps_waiting_limit: int | None = None
-    """Simulated bars pause while this many steps wait for the learner at the server; none: they never do."""
     show_prediction: bool = True
     """Whether observations have the regressor's forecast in them, or zeros in its place."""
     first_round: int = 0
@@ -51,9 +49,8 @@ class EpisodesSection:
     def __post_init__(self) -> None:
         _at_least("concurrent", self.concurrent, 1)
         _at_least("first_round", self.first_round, 0)
-        for name in ("steps", "steps_waiting_limit"):
-            if getattr(self, name) is not None:
-                _at_least(name, getattr(self, name), 1)
+        if self.steps is not None:
+            _at_least("steps", self.steps, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +59,9 @@ class PolicySection:
 
     action_deadline_s: float = 2.0
     """Longest wait for the actions of a batch, seconds."""
+    waits_for_learner: bool = True
+    """Whether bars wait while the learner has all the steps it wants, as those that are simulated or read from a file can; that wait is no
+    part of `action_deadline_s`. False: of what comes faster than it is learned from, the oldest steps are dropped."""
     fallback: Fallback = "hold"
     """Without an action in time: keep the position (hold), or close it at the next open (flatten)."""
 

@@ -91,7 +91,7 @@ def _play(config: PipelineConfig, sink: Sink, out: TextIO, page: str, stop: Stop
     """Run the pipeline until `stop` has a reason; return it, what the server said last, the episodes it still held, and the reason."""
     with connect(config) as policy:
         pipeline = Pipeline(config, policy, sink)
-        watch = ServerWatch(policy, pipeline.pacer, sink, pipeline.tags)
+        watch = ServerWatch(policy, sink, pipeline.tags)
         headline = f"{config.recording.run}   {config.prices.process}   {', '.join(pipeline.symbols)}   page {page}   Ctrl-C ends"
         view = TerminalView(SnapshotTaker(pipeline, watch), out, lambda: headline)
         try:

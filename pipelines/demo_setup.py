@@ -34,9 +34,6 @@ RLLIB_SERVER = Path(__file__).with_name("rllib_defaults_server.toml")
 STORE_FILE = "store.sqlite"
 """The embedded store, in the run folder; the server records its training there too."""
 
-_STEPS_WAITING_LIMIT = 5_000
-"""A little more than a training batch: the learner never waits, and no step is older than two policy versions."""
-
 _AFTER_OWN = "\n\n"
 """What parts a run's own settings of the server from the chosen ones, in the run folder's file."""
 
@@ -98,7 +95,6 @@ def fresh_run(options: DemoOptions) -> tuple[Path, PipelineConfig]:
         episodes=EpisodesSection(
             concurrent=options.episodes,
             steps=options.steps,
-            steps_waiting_limit=_STEPS_WAITING_LIMIT,
             show_prediction=options.show_prediction,
         ),
         prices=prices,

@@ -19,7 +19,6 @@ from pipelines.node import Node, NodeError, NodeStatistics
 from pipelines.node_group import NodeGroup
 from pipelines.node_watch import NodeWatch
 from pipelines.nodes import EpisodeNode, ExecutionNode, MarketNode, PolicyNode, PortfolioNode, RewardNode, SignalNode
-from pipelines.pacer import Pacer
 from pipelines.prices import PriceSource, make_source
 from pipelines.routes import Recorder, Routes
 from pipelines.run_state import RunState
@@ -62,10 +61,9 @@ class Pipeline:
         }
         recorder = Recorder(sink, self.tags)
         self.run = RunState(config.episodes.concurrent, config.episodes.steps)
-        self.pacer = Pacer(config.episodes.steps_waiting_limit, self.run)
         self._routes = routes = Routes()
         base = (nodes.inbox, self, routes)
-        routes.market = _group("market", nodes.market_threads, lambda name: MarketNode(name, *base, self.pacer))
+        routes.market = _group("market", nodes.market_threads, lambda name: MarketNode(name, *base))
         routes.execution = _group("execution", nodes.execution_threads, lambda name: ExecutionNode(name, *base, recorder))
         self._rewards = [RewardNode(name, *base, self.run, recorder, policy) for name in _names("reward", nodes.reward_threads)]
         routes.reward = NodeGroup("reward", self._rewards, _slot)

@@ -43,6 +43,7 @@ def connect(config: PipelineConfig) -> PolicyClient:
     server = config.server
     options = ClientConfig(
         action_timeout_s=config.policy.action_deadline_s,
+        waits_for_learner=config.policy.waits_for_learner,
         connect_timeout_s=server.connect_timeout_s,
         tls_ca_file=server.tls_ca_file,
         token_file=server.token_file,
@@ -107,7 +108,7 @@ def run_pipeline(config: PipelineConfig, stop: StopSignals) -> Pipeline:
         policy = stack.enter_context(connect(config))
         sink = stack.enter_context(closing_sink(config))
         pipeline = Pipeline(config, policy, sink, source=source)
-        watch = ServerWatch(policy, pipeline.pacer, sink, pipeline.tags)
+        watch = ServerWatch(policy, sink, pipeline.tags)
         stack.callback(watch.stop)
         stack.enter_context(pipeline.running())
         watch.start()

@@ -1,4 +1,4 @@
-"""Asks the policy server how serving and learning go, tells the pacer, and records the answer once a second."""
+"""Asks the policy server how serving and learning go, and records the answer once a second."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from monitoring.points import Points
 from monitoring.schema import SERVER
 from monitoring.sink import Sink
 from pipelines.node import Node
-from pipelines.pacer import Pacer
 from policyserver.errors import PolicyServerError
 
 logger = logging.getLogger(__name__)
@@ -33,11 +32,10 @@ class StatsService(Protocol):
 class ServerWatch(Node[Any]):
     """Keeps the newest statistics of all serving runners together, those of one that died meanwhile included in the sums."""
 
-    def __init__(self, service: StatsService, pacer: Pacer, sink: Sink, tags: Mapping[str, str]) -> None:
+    def __init__(self, service: StatsService, sink: Sink, tags: Mapping[str, str]) -> None:
         """Watch `service`; points go to `sink` with the run, policy and worker of `tags`."""
         super().__init__("server-watch", interval_s=ASK_S)
         self._service = service
-        self._pacer = pacer
         self._answers = 0
         self._sink = sink
         self._tags = {name: value for name, value in tags.items() if name in SERVER.tags}
@@ -71,12 +69,10 @@ class ServerWatch(Node[Any]):
         except PolicyServerError as error:
             logger.info("no statistics from the policy server: %s", error)
             self.answered = False
-            self._pacer.update(0)
             return
         self.answered = True
         self._boots.update((stats.boot_id, stats) for stats in each)
         stats = self.latest = total_of(each)
-        self._pacer.update(stats.steps_waiting)
         self._note_iteration(stats.training)
         self._answers += 1
         if self._answers % _ANSWERS_PER_POINT == 1:

@@ -24,6 +24,9 @@ class PolicyService(Protocol):
     def get_actions(self, episode_ids: Sequence[str], observations: Observation) -> Any:
         """Ask for actions, observations float32 (n, 10); returns integers (n,)."""
 
+    def take_learner_wait_s(self) -> float:
+        """Return how long the calling thread's calls waited for the learner since it asked last, seconds."""
+
     def log_actions(self, episode_ids: Sequence[str], observations: Observation, actions: npt.NDArray[np.int64]) -> None:
         """Report actions that somebody else chose."""
 

@@ -27,7 +27,7 @@ from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 
 from .episodes.core_statistics import CoreStatistics
 from .episodes.segments import SegmentBlock
-from .training_report import VERSIONS_BEHIND
+from .training_report import STEPS_DROPPED, VERSIONS_BEHIND
 
 ROWS_FAILED = "rows_failed"
 """Env-runner metric (reduce "sum"): rows that the server could not answer by a mistake of its own, such as an RLModule that raises."""
@@ -59,7 +59,7 @@ def log_samples(metrics: MetricsLogger, config: Any, blocks: list[SegmentBlock],
     metrics.log_value((NUM_AGENT_STEPS_SAMPLED, DEFAULT_AGENT_ID), steps, reduce="sum")
     metrics.log_value((NUM_MODULE_STEPS_SAMPLED, DEFAULT_MODULE_ID), steps, reduce="sum")
     metrics.log_value(NUM_EPISODES, len(finished), reduce="sum")
-    for name in (ROWS_FAILED, REWARDS_DROPPED):
+    for name in (ROWS_FAILED, REWARDS_DROPPED, STEPS_DROPPED):
         metrics.log_value(name, statistics.since_report(name), reduce="sum")
     metrics.log_value(VERSIONS_BEHIND, sum(block.versions_behind for block in blocks), reduce="sum")
     metrics.log_value(NUM_ENV_STEPS_SAMPLED_LIFETIME, steps, reduce="lifetime_sum", with_throughput=True)

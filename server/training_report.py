@@ -11,6 +11,8 @@ from typing import Any
 
 VERSIONS_BEHIND = "policy_versions_behind_sum"
 """Env-runner metric (reduce "sum"): over the steps of this `sample()`, policy version served at hand-off minus version that acted."""
+STEPS_DROPPED = "steps_dropped"
+"""Env-runner metric (reduce "sum"): steps that the hand-off dropped since the `sample()` before."""
 
 _LEARNING_RATE = "_learning_rate"
 """End of the name under which RLlib reports the learning rate of each optimizer, after the optimizer's own."""
@@ -64,6 +66,8 @@ class TrainingReport:
     """Mean over the iteration's steps of (version trained from - version that acted), policy versions."""
     learning_rate: float | None
     """Mean learning rate over the iteration's updates and the modules; the policy's where a module's parts have each their own."""
+    steps_dropped: int = 0
+    """Steps that the hand-off dropped since the iteration before, because clients that can't wait were faster than the learner."""
 
     @property
     def recorded(self) -> dict[str, Any]:
@@ -81,7 +85,8 @@ class TrainingReport:
             f"iteration {self.iteration}   policy version {self.weights_seq_no}   return {_number(self.return_mean)}\n"
             f"  loss {_number(self.loss)}   KL {_number(self.kl)}   entropy {_number(self.entropy)}   "
             f"learning rate {_number(self.learning_rate)}   staleness {self.staleness_mean:.2f}\n"
-            f"  steps {self.steps:,}   total {self.steps_total:,}   seconds {self.seconds:.2f}   learning {self.learn_seconds:.2f}\n"
+            f"  steps {self.steps:,}   total {self.steps_total:,}   dropped {self.steps_dropped:,}   "
+            f"seconds {self.seconds:.2f}   learning {self.learn_seconds:.2f}\n"
             f"  checkpoint {self.checkpoint_path or 'none yet'}"
         )
 
@@ -124,6 +129,7 @@ def training_report(
         checkpoint_path="" if checkpoint is None else str(checkpoint),
         staleness_mean=(_finite(sampled.get(VERSIONS_BEHIND)) or 0.0) / steps,
         learning_rate=_mean_of(_learning_rate(stats) for stats in learned.values()),
+        steps_dropped=int(_finite(sampled.get(STEPS_DROPPED)) or 0),
     )
 
 

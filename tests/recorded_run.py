@@ -74,7 +74,7 @@ def record_run(sink: Sink, run: str, steps: int) -> tuple[Pipeline, CountingDoub
 
 @contextmanager
 def _watched(service: CountingDouble, pipeline: Pipeline, sink: Sink) -> Iterator[None]:
-    watch = ServerWatch(service, pipeline.pacer, sink, pipeline.tags)
+    watch = ServerWatch(service, sink, pipeline.tags)
     watch.start()
     try:
         yield

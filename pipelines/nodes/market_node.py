@@ -4,21 +4,18 @@ from __future__ import annotations
 
 from pipelines.events import EndEvent, MarketEvent, OrderEvent
 from pipelines.node import Node, NodeOptions, Supervisor
-from pipelines.pacer import Pacer
 from pipelines.routes import Routes
 
 
 class MarketNode(Node[OrderEvent]):
     """Takes the next bar of each episode. Nothing downstream holds a later one."""
 
-    def __init__(self, name: str, options: NodeOptions, supervisor: Supervisor, routes: Routes, pacer: Pacer) -> None:
-        """Make the node; see `Node`. `pacer` says when the next bars may come."""
+    def __init__(self, name: str, options: NodeOptions, supervisor: Supervisor, routes: Routes) -> None:
+        """Make the node; see `Node`."""
         super().__init__(name, options, supervisor=supervisor)
         self._routes = routes
-        self._pacer = pacer
 
     def _process(self, batch: list[OrderEvent]) -> None:
-        self._pacer.admit(len(batch))
         bars: list[MarketEvent] = []
         exhausted: list[EndEvent] = []
         for event in batch:

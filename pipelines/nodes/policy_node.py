@@ -33,7 +33,9 @@ class PolicyNode(Node[SignalEvent]):
         self.reporter = FallbackReporter(policy)
         """Tells the server of fallback actions."""
         self.latency = LatencyHistogram()
-        """Durations of the calls, each counted once for every action it asked for."""
+        """Durations of the calls, each counted once for every action it asked for; waits for the learner apart."""
+        self.learner_wait_s = 0.0
+        """Seconds that the calls waited for the learner, which had all the steps that it wanted."""
         self.fallbacks = 0
         """Fallback actions taken."""
 
@@ -64,7 +66,9 @@ class PolicyNode(Node[SignalEvent]):
             partial = getattr(error, "actions", None)
             return [0] * len(signals) if partial is None else partial.tolist(), errors
         finally:
-            self.latency.add(time.perf_counter() - began, len(signals))
+            waited_s = self._policy.take_learner_wait_s()  # before the server was asked, so it is no part of its answer
+            self.latency.add(max(0.0, time.perf_counter() - began - waited_s), len(signals))
+            self.learner_wait_s += waited_s
 
     def _pass_on(self, signals: list[SignalEvent], actions: dict[Episode, int], errors: dict[Episode, PolicyServerError]) -> None:
         """Send the decisions to the portfolio, and lost episodes to their end."""

@@ -157,7 +157,12 @@ class EpisodeCore:
 
     def sample(self, want_steps: int, wait_s: float, done: Callable[[list[SegmentBlock]], None], *, or_fewer: bool = False) -> None:
         """Call `done` with `want_steps` steps as soon as there are as many; see `HandOver.ask`."""
-        self._hand_over.ask(want_steps, wait_s, done, or_fewer=or_fewer)
+
+        def answer(blocks: list[SegmentBlock]) -> None:
+            self.snapshot()  # the counters that go with these steps
+            done(blocks)
+
+        self._hand_over.ask(want_steps, wait_s, answer, or_fewer=or_fewer)
 
     def serve_weights(self, weights_seq_no: int) -> None:
         """Swap to the weights loaded last, and make room for the steps that the learner wants of them."""

@@ -24,7 +24,8 @@ from server.config import ServerConfig
 from tests.learning import over_grpc
 from tests.learning.cases import CARTPOLE, case_of
 from tests.learning.over_grpc import player_command, processes_of
-from tests.learning.player import Playing, play
+from tests.learning.player import play
+from tests.learning.playing import Playing
 from tests.live_server import Serving, serving
 
 TWO_ACTORS = {"num_env_runners": 2}
@@ -137,7 +138,7 @@ def test_12_and_13_the_third_client_sees_an_episode_of_150(
 @pytest.mark.timeout(600)
 def test_16_cartpole_is_solved_as_in_rllibs_example_of_an_external_client(tmp_path: Path) -> None:
     """That example learns on the client's side; it quotes a mean return of 459 after 160,000 steps."""
-    case = case_of("PPO, RLlib's example")
+    case = case_of("PPO")
     assert case.bar == 450.0
     outcome = over_grpc.learn(case, 0, tmp_path)
     assert outcome.reached, outcome

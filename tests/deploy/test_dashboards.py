@@ -189,7 +189,7 @@ def test_a_pipeline_and_its_policy_server_fill_every_panel(influx: InfluxServer,
     with serving(SMALL_SERVER, tmp_path) as server:
         config = PipelineConfig(
             server=ServerSection(address=server.address),
-            episodes=EpisodesSection(steps=STEPS, steps_waiting_limit=5_000),
+            episodes=EpisodesSection(steps=STEPS),
             recording=RecordingSection(run="run", policy="PPO", store=tmp_path / "run" / "store.sqlite"),
         )
         assert run_pipeline(config, StopSignals()).run.steps >= STEPS

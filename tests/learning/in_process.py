@@ -16,11 +16,15 @@ from tests.learning.cases import ALONE, Case, Outcome
 
 
 class WritesReturns(gym.Wrapper[Any, Any, Any, Any]):
-    """Append the return of each episode to a file, for RLlib's metrics mean over other episodes than the player does."""
+    """Append the return of each episode, and how many steps this copy had made by then, to a file.
+
+    RLlib's metrics mean over other episodes than the player does, and once an iteration.
+    """
 
     def __init__(self, env: gym.Env[Any, Any], file: Path) -> None:
         super().__init__(env)
         self._file = file
+        self._steps = 0
 
     def reset(self, **options: Any) -> tuple[Any, dict[str, Any]]:
         self._sum = 0.0
@@ -29,10 +33,23 @@ class WritesReturns(gym.Wrapper[Any, Any, Any, Any]):
     def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
         observation, reward, terminated, truncated, info = self.env.step(action)
         self._sum += float(reward)
+        self._steps += 1
         if terminated or truncated:
             with self._file.open("a", encoding="ascii") as file:
-                file.write(f"{self._sum}\n")
+                file.write(f"{self._sum} {self._steps}\n")
         return observation, reward, terminated, truncated, info
+
+
+def first_reached(case: Case, file: Path) -> tuple[int | None, float]:
+    """Return the steps of all copies when the bar was first reached, None if it was not, and the newest mean return."""
+    ended = [line.split() for line in file.read_text(encoding="ascii").splitlines()]
+    returns = np.array([float(returned) for returned, _ in ended])
+    mean = float("-inf")
+    for number in range(case.window, len(returns) + 1):
+        mean = float(returns[number - case.window : number].mean())
+        if mean >= case.bar:
+            return case.copies * int(ended[number - 1][1]), mean
+    return None, mean
 
 
 def learn(case: Case, seed: int, folder: Path) -> Outcome:
@@ -50,13 +67,12 @@ def learn(case: Case, seed: int, folder: Path) -> Outcome:
     config.reporting(min_time_s_per_iteration=0, min_sample_timesteps_per_iteration=500)
     algorithm = config.build_algo()
     began, steps, mean_return = time.monotonic(), 0, float("-inf")
+    reached: int | None = None
     try:
-        while steps < case.max_steps and mean_return < case.bar:
+        while steps < case.max_steps and reached is None:
             steps = int(algorithm.train()["env_runners"]["num_env_steps_sampled_lifetime"])
-            returns = [float(line) for line in file.read_text(encoding="ascii").splitlines()]
-            if len(returns) >= case.window:
-                mean_return = float(np.mean(returns[-case.window :]))
+            reached, mean_return = first_reached(case, file)
     finally:
         algorithm.stop()
     seconds = time.monotonic() - began
-    return Outcome(ALONE, case.name, seed, steps, mean_return, seconds, mean_return >= case.bar)
+    return Outcome(ALONE, case.name, seed, reached or steps, mean_return, seconds, reached is not None)

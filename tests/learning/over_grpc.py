@@ -12,7 +12,7 @@ import psutil
 
 from policyserver.settings import dump_toml
 from tests.learning.cases import OVER_GRPC, Case, Outcome
-from tests.learning.player import Played, Playing
+from tests.learning.playing import Played, Playing
 from tests.live_server import serving
 
 _SECONDS_MAX = 900.0
@@ -20,7 +20,9 @@ _SECONDS_MAX = 900.0
 
 def learn(case: Case, seed: int, folder: Path) -> Outcome:
     """Serve and play until the bar is reached; every process of the server must be alive after it."""
-    playing = Playing(case.copies, seed, case.window, stop_return=case.bar, max_steps=case.max_steps, max_seconds=_SECONDS_MAX)
+    playing = Playing(
+        case.copies, seed, case.window, stop_return=case.bar, max_steps=case.max_steps, max_seconds=_SECONDS_MAX, threads=case.threads
+    )
     with serving(dump_toml(case.server_config(seed)), folder) as server:
         family = processes_of(server.process)
         played = play_apart(server.address, case.environment, playing)

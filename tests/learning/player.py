@@ -11,57 +11,15 @@ import json
 import sys
 import time
 from collections import deque
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 
 from client import ClientConfig, PolicyClient
-
-
-@dataclass(frozen=True)
-class Playing:
-    """How long to play, and with how many copies of the environment at a time."""
-
-    copies: int = 8
-    """Episodes open at once, stepped together with one `get_actions`."""
-    seed: int = 0
-    """Seed of the copies."""
-    window: int = 50
-    """Newest episodes that the mean return is taken over."""
-    stop_return: float = float("inf")
-    """Mean return at which to stop, once `window` episodes have ended."""
-    stop_episode_return: float = float("inf")
-    """Return of a single episode at which to stop."""
-    max_steps: int = 1_000_000
-    """Steps after which to stop, whatever was reached."""
-    max_episodes: int = 1_000_000
-    """Episodes after which to stop."""
-    max_seconds: float = 3600.0
-    """Seconds after which to stop."""
-    step_seconds: float = 0.0
-    """Least length of a step of all copies, for an environment that runs in real time."""
-
-
-@dataclass
-class Played:
-    """What came of it."""
-
-    steps: int = 0
-    """Environment steps of all copies."""
-    episodes: int = 0
-    """Episodes that ended."""
-    seconds: float = 0.0
-    """From the first step to the last."""
-    mean_return: float = float("nan")
-    """Mean return of the newest `window` episodes."""
-    best_return: float = float("-inf")
-    """Best return of a single episode."""
-    policy_version: int = 0
-    """Version that gave the newest action."""
-    policy_versions: int = 0
-    """Different versions that gave actions."""
+from tests.learning.playing import Played, Playing
+from tests.learning.thread_player import ThreadPlayer
 
 
 class Player:
@@ -81,23 +39,13 @@ class Player:
     def play(self) -> Played:
         """Play until one of the limits is reached; the episodes open then are left to the server."""
         began = time.monotonic()
-        while not self._is_done():
+        while not self._playing.is_over(self.played, len(self._newest)):
             self._step()
             self.played.seconds = time.monotonic() - began
             time.sleep(max(0.0, self._playing.step_seconds))
         for environment in self._environments:
             environment.close()  # type: ignore[no-untyped-call]
         return self.played
-
-    def _is_done(self) -> bool:
-        playing, played = self._playing, self.played
-        return (
-            (len(self._newest) == playing.window and played.mean_return >= playing.stop_return)
-            or played.best_return >= playing.stop_episode_return
-            or played.steps >= playing.max_steps
-            or played.episodes >= playing.max_episodes
-            or played.seconds >= playing.max_seconds
-        )
 
     def _step(self) -> None:
         actions = self._client.get_actions(self._ids, np.stack(self._observations))
@@ -133,7 +81,8 @@ class Player:
 def play(address: str, environment: str, playing: Playing) -> Played:
     """Play with a client of our own, and with the serving runner at that address alone."""
     with PolicyClient(address, config=ClientConfig(spread_episodes=False)) as client:
-        return Player(client, environment, playing).play()
+        player = ThreadPlayer if playing.threads else Player
+        return player(client, environment, playing).play()
 
 
 def main(arguments: list[str]) -> None:

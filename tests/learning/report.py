@@ -105,8 +105,8 @@ def _settings(case: Case) -> str:
         f"[algorithm.{name}]\n" + "\n".join(f"{key} = {_toml(value)}" for key, value in table.items())
         for name, table in case.tables.items()
     )
-    says = f", {case.says}" if case.says else ""
-    return f"### {case.name}\n\n{case.environment}, {case.copies} copies{says}.\n\n```toml\n{tables}\n```\n"
+    how = "a thread each" if case.threads else "stepped together"
+    return f"### {case.name}\n\n{case.environment}, {case.copies} copies, over gRPC {how}.\n\n```toml\n{tables}\n```\n"
 
 
 def _toml(value: Any) -> str:

@@ -13,7 +13,8 @@ from client import PolicyClient
 from policyserver.settings import dump_toml
 from tests.learning.cases import case_of
 from tests.learning.over_grpc import processes_of
-from tests.learning.player import Playing, play
+from tests.learning.player import play
+from tests.learning.playing import Playing
 from tests.live_server import serving
 
 SHARE_MAX = 0.3

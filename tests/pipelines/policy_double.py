@@ -49,6 +49,9 @@ class PolicyDouble:
                 self.episodes[name] = Heard()
             return list(episodes)
 
+    def take_learner_wait_s(self) -> float:
+        return 0.0
+
     def get_actions(self, episode_ids: Sequence[str], observations: Any) -> Any:
         with self.lock:
             errors = self._check("get", episode_ids)

@@ -7,8 +7,6 @@ import pytest
 from client import ServerStats
 from monitoring.points import Points
 from monitoring.sink import NullSink
-from pipelines.pacer import Pacer
-from pipelines.run_state import RunState
 from pipelines.server_watch import ServerWatch
 from policyserver.errors import ServerUnavailableError
 from tests.pipelines.test_terminal import STATS, TRAINING
@@ -44,7 +42,7 @@ def ask(watch: ServerWatch) -> None:
 
 def test_the_ledger_of_a_server_that_died_is_kept_beside_that_of_its_successor() -> None:
     server, book = Server(), Book()
-    watch = ServerWatch(server, Pacer(None, RunState(1, None)), book, TAGS)
+    watch = ServerWatch(server, book, TAGS)
     watch.start()
     ask(watch)
     server.answer = None
@@ -62,7 +60,7 @@ def test_the_ledger_of_a_server_that_died_is_kept_beside_that_of_its_successor()
 def test_the_ledger_holds_every_runner_and_those_before_them_once() -> None:
     server = Server()
     server.second = replace(STATS, boot_id="b", reward_sum=3.0, steps_dropped=1, episodes_open=2)
-    watch = ServerWatch(server, Pacer(None, RunState(1, None)), Book(), TAGS)
+    watch = ServerWatch(server, Book(), TAGS)
     watch.start()
     ask(watch)
     assert watch.latest is not None
@@ -75,7 +73,7 @@ def test_the_ledger_holds_every_runner_and_those_before_them_once() -> None:
 
 def test_staleness_is_the_mean_over_the_steps_of_the_iterations_each_counted_once() -> None:
     server = Server()
-    watch = ServerWatch(server, Pacer(None, RunState(1, None)), Book(), TAGS)
+    watch = ServerWatch(server, Book(), TAGS)
     assert watch.staleness_mean is None
     watch.start()
     ask(watch)
@@ -88,7 +86,7 @@ def test_staleness_is_the_mean_over_the_steps_of_the_iterations_each_counted_onc
 
 def test_the_first_answer_and_every_fourth_are_recorded() -> None:
     server, book = Server(), Book()
-    watch = ServerWatch(server, Pacer(None, RunState(1, None)), book, TAGS)
+    watch = ServerWatch(server, book, TAGS)
     watch.start()
     for _ in range(4):
         ask(watch)
@@ -104,7 +102,7 @@ def test_the_first_answer_and_every_fourth_are_recorded() -> None:
 def test_each_serving_process_has_points_of_its_own() -> None:
     server, book = Server(), Book()
     server.second = replace(STATS, boot_id="b", actions=7)
-    watch = ServerWatch(server, Pacer(None, RunState(1, None)), book, TAGS)
+    watch = ServerWatch(server, book, TAGS)
     watch.start()
     ask(watch)
     assert watch.stop()

@@ -148,7 +148,7 @@ class GetStatsResponse(_message.Message):
     def __init__(self, boot_id: _Optional[str] = ..., uptime_s: _Optional[float] = ..., clients_connected: _Optional[int] = ..., episodes_open: _Optional[int] = ..., episodes_started: _Optional[int] = ..., episodes_finished: _Optional[int] = ..., episodes_reaped: _Optional[int] = ..., actions: _Optional[int] = ..., rows_repeated: _Optional[int] = ..., rows_refused: _Optional[int] = ..., batches: _Optional[int] = ..., reward_sum: _Optional[float] = ..., steps_completed: _Optional[int] = ..., steps_handed_off: _Optional[int] = ..., steps_dropped: _Optional[int] = ..., steps_untrained: _Optional[int] = ..., steps_waiting: _Optional[int] = ..., weights_seq_no: _Optional[int] = ..., staleness_mean: _Optional[float] = ..., return_mean: _Optional[float] = ..., training: _Optional[_Union[TrainingIteration, _Mapping]] = ..., questions_waiting: _Optional[int] = ..., questions_waited: _Optional[int] = ..., learner_wait_s: _Optional[float] = ...) -> None: ...
 
 class TrainingIteration(_message.Message):
-    __slots__ = ("iteration", "weights_seq_no", "return_mean", "loss", "kl", "entropy", "steps", "steps_total", "seconds", "learn_seconds", "learner_updates", "checkpoint_path", "staleness_mean", "learning_rate")
+    __slots__ = ("iteration", "weights_seq_no", "return_mean", "loss", "kl", "entropy", "steps", "steps_total", "seconds", "learn_seconds", "learner_updates", "checkpoint_path", "staleness_mean", "learning_rate", "steps_dropped")
     ITERATION_FIELD_NUMBER: _ClassVar[int]
     WEIGHTS_SEQ_NO_FIELD_NUMBER: _ClassVar[int]
     RETURN_MEAN_FIELD_NUMBER: _ClassVar[int]
@@ -163,6 +163,7 @@ class TrainingIteration(_message.Message):
     CHECKPOINT_PATH_FIELD_NUMBER: _ClassVar[int]
     STALENESS_MEAN_FIELD_NUMBER: _ClassVar[int]
     LEARNING_RATE_FIELD_NUMBER: _ClassVar[int]
+    STEPS_DROPPED_FIELD_NUMBER: _ClassVar[int]
     iteration: int
     weights_seq_no: int
     return_mean: float
@@ -177,7 +178,8 @@ class TrainingIteration(_message.Message):
     checkpoint_path: str
     staleness_mean: float
     learning_rate: float
-    def __init__(self, iteration: _Optional[int] = ..., weights_seq_no: _Optional[int] = ..., return_mean: _Optional[float] = ..., loss: _Optional[float] = ..., kl: _Optional[float] = ..., entropy: _Optional[float] = ..., steps: _Optional[int] = ..., steps_total: _Optional[int] = ..., seconds: _Optional[float] = ..., learn_seconds: _Optional[float] = ..., learner_updates: _Optional[int] = ..., checkpoint_path: _Optional[str] = ..., staleness_mean: _Optional[float] = ..., learning_rate: _Optional[float] = ...) -> None: ...
+    steps_dropped: int
+    def __init__(self, iteration: _Optional[int] = ..., weights_seq_no: _Optional[int] = ..., return_mean: _Optional[float] = ..., loss: _Optional[float] = ..., kl: _Optional[float] = ..., entropy: _Optional[float] = ..., steps: _Optional[int] = ..., steps_total: _Optional[int] = ..., seconds: _Optional[float] = ..., learn_seconds: _Optional[float] = ..., learner_updates: _Optional[int] = ..., checkpoint_path: _Optional[str] = ..., staleness_mean: _Optional[float] = ..., learning_rate: _Optional[float] = ..., steps_dropped: _Optional[int] = ...) -> None: ...
 
 class StepRequest(_message.Message):
     __slots__ = ("handshake", "batch")
