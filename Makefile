@@ -52,7 +52,7 @@ bench-peers: ## build the environment of RLlib's old PolicyServerInput, which `m
 compatibility: $(INSTALLED) ## run each algorithm on each kind of space and model; write docs/compatibility.md
 	@$(BIN)/python -m tests.compatibility.run $(ARGS)
 
-algorithms: $(INSTALLED) ## let each algorithm learn alone and over gRPC, three seeds; write docs/algorithms.md
+algorithms: $(INSTALLED) ## let each algorithm learn alone and over gRPC, on the same seeds; write docs/algorithms.md
 	@$(BIN)/python -m tests.learning.run $(ARGS)
 
 check: $(INSTALLED) ## format, lint, strict types, stubs current, import rules

@@ -38,7 +38,9 @@ _SPACES: dict[str, dict[str, Any]] = {
 
 
 @contextmanager
-def live_algorithm(name: str, *, num_env_runners: int = 1, **tables: dict[str, Any]) -> Iterator[tuple[Any, str]]:
+def live_algorithm(
+    name: str, *, num_env_runners: int = 1, segment_steps: int = 16, sample_wait_s: float = 2.0, **tables: dict[str, Any]
+) -> Iterator[tuple[Any, str]]:
     """Build an algorithm with small settings and yield it with the address it serves on; Ray must run."""
     fragment = {} if name == "PPO" else {"rollout_fragment_length": 32}
     overrides: dict[str, Any] = {
@@ -50,7 +52,8 @@ def live_algorithm(name: str, *, num_env_runners: int = 1, **tables: dict[str, A
         "algorithm.rl_module": {"model_config": {"fcnet_hiddens": [16]}},
         "algorithm.reporting": {"min_time_s_per_iteration": 0, "min_sample_timesteps_per_iteration": 0},
         "listen.address": "127.0.0.1:0",
-        "hand_off.segment_steps": 16,
+        "hand_off.segment_steps": segment_steps,
+        "hand_off.sample_wait_s": sample_wait_s,
         **{f"algorithm.{table}": values for table, values in tables.items()},
     }
     config = load(ServerConfig, None, overrides)
@@ -81,9 +84,12 @@ def train_until(algorithm: Any, version: int, timeout_s: float = 60.0) -> None:
 class Crowd:
     """Episodes that are played on a thread until the end of a `with` block, and the versions that acted in them."""
 
-    def __init__(self, address: str, episodes: int = 4) -> None:
-        self._address, self._episodes = address, episodes
+    def __init__(self, address: str, episodes: int = 4, pause_s: float = 0.002) -> None:
+        self._episodes = episodes
+        self._pause_s = pause_s
+        """Between two steps: the learner needs the machine, too."""
         self._stop = threading.Event()
+        self._client = PolicyClient(address)
         self._thread = threading.Thread(target=self._play)
         self._errors: list[BaseException] = []
         self.versions: list[int] = []
@@ -94,6 +100,7 @@ class Crowd:
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
+        self._client.close()  # it may be waiting for the learner, which asks for nothing any more
         self._thread.join()
         assert not self._errors, self._errors
 
@@ -108,10 +115,10 @@ class Crowd:
     def _play(self) -> None:
         random = np.random.default_rng(0)
         try:
-            with PolicyClient(self._address) as client:
+            with self._client as client:
                 ids = client.start_episodes(self._episodes)
                 for turn in itertools.count():
-                    if self._stop.wait(0.002):  # the learner needs the machine, too
+                    if self._stop.wait(self._pause_s):
                         return
                     client.get_actions(ids, random.normal(size=(len(ids), 4)).astype(np.float32))
                     client.log_returns_batch(ids, random.normal(size=len(ids)))
@@ -121,7 +128,8 @@ class Crowd:
                         client.end_episodes(ids, np.zeros((len(ids), 4), np.float32), truncated=True)
                         ids = client.start_episodes(self._episodes)
         except PolicyServerError as error:
-            self._errors.append(error)
+            if not self._stop.is_set():
+                self._errors.append(error)
 
 
 @contextmanager
