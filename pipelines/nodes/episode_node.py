@@ -167,10 +167,10 @@ class EpisodeNode(Node[EndEvent | OpenEvent]):
             self._run_state.give_back_slots(len(slots))
 
     def _next(self, slot: int) -> Episode:
-        """Make a slot's next episode: symbol and prices are a function of the slot and of how many came before."""
+        """Make a slot's next episode: symbol and prices are a function of its number, and every symbol has its turn."""
         symbols = self._source.symbols
-        symbol = symbols[slot % len(symbols)]
         number = self._rounds[slot] * self._episodes.concurrent + slot
+        symbol = symbols[number % len(symbols)]
         self._rounds[slot] += 1
         prices = self._source.episode(symbol, number)
         episode = Episode(slot, f"{symbol}-{number}", prices, Account(self._account, float(prices.bars.open[0])))
