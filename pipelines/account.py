@@ -21,6 +21,9 @@ SELL, HOLD, BUY = 0, 1, 2
 EQUITY_FLOOR = 1e-3
 """An equity below this fraction of the initial one counts as this fraction in the reward's logarithm."""
 
+_LARGEST = 1e15
+"""Bound of every setting that is not a fraction: products of it stay far from what a float can hold."""
+
 
 @dataclass(frozen=True, slots=True)
 class AccountConfig:
@@ -41,8 +44,8 @@ class AccountConfig:
 
     def __post_init__(self) -> None:
         for name in ("initial_equity", "unit_fraction", "reward_scale"):
-            if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
-                raise ValueError(f"AccountConfig.{name}: expected a positive number, received {getattr(self, name)}")
+            if not 0 < getattr(self, name) <= _LARGEST:
+                raise ValueError(f"AccountConfig.{name}: expected a positive number up to {_LARGEST:g}, received {getattr(self, name)}")
         for name in ("fee_fraction", "slippage_fraction", "ruin_fraction"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"AccountConfig.{name}: expected a fraction from 0 to below 1, received {getattr(self, name)}")

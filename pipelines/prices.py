@@ -25,6 +25,9 @@ from pipelines.price_processes import GbmConfig, OuConfig, PriceProcess, bars_fr
 START_TIME_NS = 1_577_836_800_000_000_000
 """Start of every simulated path: 2020-01-01T00:00:00Z."""
 
+_LONGEST_EPISODE_S = 6e9
+"""190 years: times are counted in nanoseconds up to the year 2262."""
+
 
 class EpisodePrices:
     """The bars of one episode, dripped in one by one.
@@ -124,14 +127,20 @@ class PricesConfig:
         for name in ("bars_per_episode", "warmup_bars", "steps_per_bar"):
             if getattr(self, name) < 1:
                 raise ValueError(f"PricesConfig.{name}: expected at least 1, received {getattr(self, name)}")
-        if self.bar_interval_s <= 0:
-            raise ValueError(f"PricesConfig.bar_interval_s: expected a positive number, received {self.bar_interval_s}")
+        n_bars = self.warmup_bars + self.bars_per_episode
+        if not 0 < self.bar_interval_s * n_bars <= _LONGEST_EPISODE_S:
+            raise ValueError(
+                f"PricesConfig.bar_interval_s: expected a positive number, and {n_bars} bars within {_LONGEST_EPISODE_S:g} s, "
+                f"received {self.bar_interval_s}"
+            )
         if self.process not in ("ou", "gbm", "csv"):
             raise ValueError(f'PricesConfig.process: expected "ou", "gbm" or "csv", received {self.process!r}')
         if self.process == "csv" and not self.csv_files:
             raise ValueError("PricesConfig.csv_files: expected at least one file with process csv, received none")
         if self.process != "csv" and (not self.symbols or len(set(self.symbols)) != len(self.symbols)):
             raise ValueError(f"PricesConfig.symbols: expected different names, at least one, received {self.symbols}")
+        if self.process != "csv":
+            (self.ou if self.process == "ou" else self.gbm).check(n_bars)
 
 
 def make_source(config: PricesConfig, seed: int) -> PriceSource:

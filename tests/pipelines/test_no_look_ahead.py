@@ -34,7 +34,9 @@ def rows_of_steps(settings: PipelineConfig, book: Book) -> list[tuple[int, dict[
 
 @pytest.mark.parametrize("concurrent", [1, 16])
 @pytest.mark.parametrize("regressor", [RegressorConfig(), TREE], ids=["line", "tree"])
-def test_bars_after_a_time_change_no_prediction_up_to_it_in_any_episode(concurrent: int, regressor: RegressorConfig, tmp_path: Path) -> None:
+def test_bars_after_a_time_change_no_prediction_up_to_it_in_any_episode(
+    concurrent: int, regressor: RegressorConfig, tmp_path: Path
+) -> None:
     last_good = 300
     closes = fair_game(600, seed=1)
     garbled = np.concatenate((closes[: last_good + 1], closes[last_good] * fair_game(600 - last_good - 1, seed=2, volatility=0.2) / 100.0))
