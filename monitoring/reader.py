@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from monitoring import rollups, tables
-from monitoring.schema import MEASUREMENTS
+from monitoring.recorded_prices import RecordedPrices
+from monitoring.schema import MEASUREMENTS, PRICES
 
 _OUT_OF_ORDER_ROWS = 10_000
 """How much later than its successors in time a row may have been written, in rows: sinks that retry, processes side by side."""
@@ -57,7 +58,8 @@ class StoreReader:
 
     def newest_ids(self) -> dict[str, int]:
         """Read the id of the newest row of each measurement, 0 where there is none."""
-        parts = ", ".join(f'(SELECT COALESCE(MAX(id), 0) FROM "{name}")' for name in MEASUREMENTS)
+        newest = {name: f'(SELECT COALESCE(MAX(id), 0) FROM "{name}")' for name in self._tables}
+        parts = ", ".join(newest.get(name, "0") for name in MEASUREMENTS)  # an older version's store lacks the newer ones
         return dict(zip(MEASUREMENTS, self._rows(f"SELECT {parts}")[0], strict=True))
 
     def runs(self) -> list[str]:
@@ -159,6 +161,14 @@ class StoreReader:
             rows = self.select(f'SELECT "{tag}" FROM episode WHERE +run = :run UNION {newest} ORDER BY 1', {"run": run})
             values[tag] = [value for (value,) in rows]
         return values
+
+    def recorded_prices(self, run: str) -> list[RecordedPrices]:
+        """Read which recorded bars a run is played on, by symbol; none where prices are simulated."""
+        if PRICES.name not in self._tables:
+            return []
+        columns = "symbol, MAX(trained_on), MAX(bars), MIN(first_bar_s), MAX(last_bar_s)"
+        rows = self._rows(f"SELECT {columns} FROM prices WHERE run = ? AND recorded GROUP BY symbol ORDER BY symbol", run)
+        return [RecordedPrices(symbol, bool(trained_on), *span) for symbol, trained_on, *span in rows]
 
     def id_before(self, measurement: str, run: str, time_ns: int) -> int:
         """Read an id below those of all rows of a run from a time on. Rows come nearly in the order of their times, so it is close."""

@@ -14,7 +14,7 @@ from pipelines.account import BUY, SELL
 from pipelines.config import PipelineConfig
 from pipelines.features import FEATURES
 from pipelines.prices import make_source
-from pipelines.regressor import RegressorConfig
+from pipelines.regressor import RegressorConfig, skill
 from tests.pipelines.pipeline_harness import Book, play
 from tests.pipelines.policy_double import PolicyDouble
 from tests.pipelines.recorded_prices import TREE, fair_game, file_config, write_bars
@@ -61,8 +61,10 @@ def test_the_forecast_as_of_a_bar_is_the_same_in_every_episode(tmp_path: Path) -
     made: dict[int, set[float]] = defaultdict(set)
     for concurrent in (1, 5):
         settings = file_config(file, concurrent=concurrent, steps=1_500, bars=40, warmup=30, regressor=TREE)
-        for at, row in rows_of_steps(settings, play(settings)[2]):
+        pipeline, _, book = play(settings)
+        for at, row in rows_of_steps(settings, book):
             made[at].add(row["prediction"])
+        assert pipeline.run.forecasts.count <= 400, "the same forecast, played again, is no more evidence of its skill"
     assert len(made) > 300
     assert {len(predictions) for predictions in made.values()} == {1}
 
@@ -72,6 +74,8 @@ def test_who_follows_a_tree_earns_nothing_on_a_fair_game(tmp_path: Path) -> None
     follow = PolicyDouble(lambda observations: np.where(observations[:, PREDICTION] > 0, BUY, SELL))
     settings = file_config(file, concurrent=32, steps=60_000, bars=100, warmup=50, regressor=TREE)
     pipeline, _, book = play(settings, follow)
+    forecasts = pipeline.run.forecasts.last(1.0)
+    assert skill(forecasts["squared_error"], forecasts["squared_return"])[0] < 0.005
     gains: dict[int, list[float]] = defaultdict(list)
     for at, row in rows_of_steps(settings, book):
         gains[at].append(row["reward"])
