@@ -48,8 +48,8 @@ class StoreReader:
         self._connection = tables.connect(Path(path), read_only=True)
         for measurement in rollups.MERGED:
             rollups.create_view(self._connection, measurement)
-        self._tables = [name for name in (*MEASUREMENTS, *rollups.ROLLUPS) if tables.stored_columns(self._connection, name)]
         self._lock = threading.Lock()
+        self._tables = self._present_tables()
 
     def close(self) -> None:
         """Close the file. Closing again does nothing."""
@@ -58,8 +58,10 @@ class StoreReader:
 
     def newest_ids(self) -> dict[str, int]:
         """Read the id of the newest row of each measurement, 0 where there is none."""
+        if not MEASUREMENTS.keys() <= set(self._tables):  # an older version's store lacks the newer ones until this version writes to it
+            self._tables = self._present_tables()
         newest = {name: f'(SELECT COALESCE(MAX(id), 0) FROM "{name}")' for name in self._tables}
-        parts = ", ".join(newest.get(name, "0") for name in MEASUREMENTS)  # an older version's store lacks the newer ones
+        parts = ", ".join(newest.get(name, "0") for name in MEASUREMENTS)
         return dict(zip(MEASUREMENTS, self._rows(f"SELECT {parts}")[0], strict=True))
 
     def runs(self) -> list[str]:
@@ -211,6 +213,10 @@ class StoreReader:
         with self._lock:
             rows = self._connection.execute(statement, {"run": run, "first": first, "width": width}).fetchall()
         return {name: list(column) for name, column in zip(names, zip(*rows, strict=True), strict=True)}
+
+    def _present_tables(self) -> list[str]:
+        with self._lock:
+            return [name for name in (*MEASUREMENTS, *rollups.ROLLUPS) if tables.stored_columns(self._connection, name)]
 
     def _rows(self, statement: str, *parameters: Any) -> list[Any]:
         """Execute a query."""

@@ -11,7 +11,7 @@ from pipelines.events import Episode
 from pipelines.features import FeatureState
 from pipelines.forecasters import HistoryForecaster
 from pipelines.prices import EpisodePrices
-from pipelines.regressor import NO_PREDICTION, RegressorConfig, ReturnRegressor
+from pipelines.regressor import NO_PREDICTION, Prediction, RegressorConfig, ReturnRegressor
 from tests.pipelines.recorded_prices import fair_game
 
 WINDOW, WARMUP = 60, 20
@@ -35,7 +35,7 @@ def test_the_forecasts_are_those_of_one_regressor_that_goes_through_the_bars_in_
     recorded = history(fair_game(3_000, seed=3))
     forecaster = HistoryForecaster("A", recorded, RegressorConfig(), never)
     regressor, features = ReturnRegressor(RegressorConfig()), FeatureState(WINDOW)
-    expected = []
+    expected: list[tuple[Prediction, dict[str, float] | None]] = []
     for bar in recorded.bars.rows(0):
         before = expected[-1] if expected else None
         features.update(bar)
