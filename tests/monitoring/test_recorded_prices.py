@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from monitoring.page.selection import Selection
 from monitoring.page.server import PageServer
 from monitoring.points import Points
 from monitoring.reader import StoreReader
+from monitoring.recorded_prices import RecordedPrices, note
 from monitoring.schema import MEASUREMENTS
 from monitoring.store import EmbeddedStore
 from tests.browser import Browser
@@ -28,6 +30,12 @@ def prices(recorded: bool, process: str = "csv") -> Points:
     fields: dict[str, Any] = {"recorded": recorded, "trained_on": True, "bars": 5_031}
     fields |= {"first_bar_s": 915_408_000.0, "last_bar_s": 1_546_214_400.0}
     return Points.one("prices", RUN | {"process": process, "symbol": "sp500"}, fields)
+
+
+def test_a_span_of_whole_days_is_told_in_days_and_many_symbols_are_counted() -> None:
+    first, last = (datetime(year, 1, 4, tzinfo=UTC).timestamp() for year in (1999, 2019))
+    text = note([RecordedPrices(f"S{number}", True, 5_000, first, last) for number in range(9)])
+    assert "(S0, S1, S2, S3 and 5 more, 1999-01-04 to 2019-01-04, 45,000 bars)" in text
 
 
 def choices(path: Path) -> dict[str, Any]:

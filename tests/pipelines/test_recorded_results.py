@@ -5,20 +5,22 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections import Counter
-from datetime import UTC, datetime
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from monitoring.reader import Ledger
-from monitoring.recorded_prices import RecordedPrices, note
+from monitoring.page.feed import Feed
+from monitoring.page.selection import Selection
+from monitoring.reader import Ledger, StoreReader
+from monitoring.store import EmbeddedStore
 from pipelines.config import PipelineConfig
 from pipelines.pipeline import Pipeline
 from pipelines.regressor import RegressorConfig
 from pipelines.server_watch import ServerWatch
 from pipelines.summary import Summary, summarise
-from tests.pipelines.pipeline_harness import play
+from tests.pipelines.pipeline_harness import WAIT_S, play
 from tests.pipelines.policy_double import PolicyDouble
 from tests.pipelines.recorded_prices import FIRST_BAR_S, fair_game, file_config, write_bars
 
@@ -70,10 +72,14 @@ def test_simulated_prices_need_no_note() -> None:
     assert [row["recorded"] for row in book.rows["prices"]] == [False] * 4
 
 
-def test_a_span_of_whole_days_is_told_in_days_and_many_symbols_are_counted() -> None:
-    first, last = (datetime(year, 1, 4, tzinfo=UTC).timestamp() for year in (1999, 2019))
-    text = note([RecordedPrices(f"S{number}", True, 5_000, first, last) for number in range(9)])
-    assert "(S0, S1, S2, S3 and 5 more, 1999-01-04 to 2019-01-04, 45,000 bars)" in text
+def test_the_page_says_that_results_on_files_are_in_sample_and_names_the_span(tmp_path: Path) -> None:
+    settings, store = two_files(tmp_path), EmbeddedStore(tmp_path / "store.sqlite")
+    with Pipeline(settings, PolicyDouble(), store).running() as pipeline:
+        assert pipeline.wait(WAIT_S)
+    store.close(5.0)
+    with closing(StoreReader(store.path)) as reader:
+        shown = json.dumps(list(Feed(reader, Selection()).news()))
+    assert "In-sample: the policy learns from the bars that its returns are of (AAA, BBB, 2020-01-01 00:00 to 2020-01-01 08:19" in shown
 
 
 @pytest.mark.parametrize("concurrent", [1, 2, 5])
