@@ -16,7 +16,7 @@ from typing import Protocol
 
 import numpy as np
 
-from pipelines.bars import Bar, History
+from pipelines.bars import Bar, Bars, History
 from pipelines.events import Episode
 from pipelines.features import FeatureState
 from pipelines.regressor import NO_PREDICTION, Prediction, RegressorConfig, ReturnRegressor
@@ -89,14 +89,19 @@ class HistoryForecaster:
             stopping: whether the run is ending, so that nobody needs the forecasts any more.
         """
         self._symbol = symbol
-        self._bars = history.bars
+        self._history = history
+        self._config = config
         self._stopping = stopping
-        self._regressor = ReturnRegressor(config)
-        self._features = FeatureState(history.window_bars)
-        self._newest: tuple[dict[str, float], Prediction] | None = None
         self._forecasts = np.zeros((len(history.bars), 3))
-        self._known = 0
         self._counted = np.zeros(len(history.bars), dtype=bool)
+        self._begin()
+
+    def _begin(self) -> None:
+        """Go back before the first bar, with a regressor that knows nothing."""
+        self._regressor = ReturnRegressor(self._config)
+        self._features = FeatureState(self._history.window_bars)
+        self._newest: tuple[dict[str, float], Prediction] | None = None
+        self._known = 0
 
     @property
     def skipped(self) -> int:
@@ -119,16 +124,26 @@ class HistoryForecaster:
         return Prediction(mean, std, raw)
 
     def _walk(self, row: int) -> bool:
-        """Go on until the forecast as of `row` is known; whether it is, for the run may be ending."""
+        """Go on until the forecast as of `row` is known; whether it is, for the run may be ending.
+
+        Raises:
+            Exception: What the model raises. The walk begins anew then, for what was learnt of a block would lie ahead of its forecasts.
+        """
         begun, before = time.monotonic(), self._known
         while self._known <= row and not self._stopping():
-            block = self._bars.slice(self._known, self._known + _BLOCK_BARS)
-            self._forecasts[self._known : self._known + len(block)] = [self._step(bar) for bar in block.rows(0)]
-            self._known += len(block)
+            try:
+                self._learn_block(self._history.bars.slice(self._known, self._known + _BLOCK_BARS))
+            except Exception:
+                self._begin()
+                raise
         if self._known > before:
             seconds = time.monotonic() - begun
             logger.info("%s: learnt %d recorded bars in their order in %.1f s", self._symbol, self._known - before, seconds)
         return self._known > row
+
+    def _learn_block(self, block: Bars) -> None:
+        self._forecasts[self._known : self._known + len(block)] = [self._step(bar) for bar in block.rows(0)]
+        self._known += len(block)
 
     def _step(self, bar: Bar) -> tuple[float, float, float]:
         """Learn what followed the newest forecast, and forecast what follows `bar`."""

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from itertools import count
+from typing import Any
 
 import numpy as np
 import pytest
@@ -82,3 +83,22 @@ def test_a_run_that_is_ending_waits_for_no_long_file() -> None:
     (bar,) = played.prices.bars.slice(0, 1).rows(0)
     assert forecaster.forecast(played, bar) == NO_PREDICTION
     assert next(looks) == 5, "three blocks were learnt"
+
+
+def test_a_model_that_failed_in_the_middle_has_no_bars_ahead_of_its_forecasts_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
+    recorded = history(fair_game(2_000, seed=3))
+    played = episode(recorded, 1_500)
+    (bar,) = played.prices.bars.slice(0, 1).rows(0)
+    undisturbed = HistoryForecaster("A", recorded, RegressorConfig(), never).forecast(played, bar)
+    forecaster = HistoryForecaster("A", recorded, RegressorConfig(), never)
+    learn, calls = ReturnRegressor.learn, count(1)
+
+    def stumble(self: ReturnRegressor, *learnt: Any) -> None:
+        if next(calls) == 1_300:
+            raise RuntimeError("stumbled")
+        learn(self, *learnt)
+
+    monkeypatch.setattr(ReturnRegressor, "learn", stumble)
+    with pytest.raises(RuntimeError, match="stumbled"):
+        forecaster.forecast(played, bar)
+    assert forecaster.forecast(played, bar) == undisturbed
