@@ -33,7 +33,7 @@ class SilentService:
 
 
 def summary_of(pipeline: Pipeline) -> Summary:
-    watch = ServerWatch(SilentService(), pipeline.pacer, pipeline._episode_node._recorder.sink, pipeline.tags)
+    watch = ServerWatch(SilentService(), pipeline._episode_node._recorder.sink, pipeline.tags)
     return summarise(pipeline, watch, Ledger(0, 0.0), episodes_leaked=None, server_restarts=0)
 
 
