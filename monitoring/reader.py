@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from monitoring import rollups, tables
-from monitoring.schema import MEASUREMENTS
+from monitoring.recorded_prices import RecordedPrices
+from monitoring.schema import MEASUREMENTS, PRICES
 
 _OUT_OF_ORDER_ROWS = 10_000
 """How much later than its successors in time a row may have been written, in rows: sinks that retry, processes side by side."""
@@ -47,8 +48,8 @@ class StoreReader:
         self._connection = tables.connect(Path(path), read_only=True)
         for measurement in rollups.MERGED:
             rollups.create_view(self._connection, measurement)
-        self._tables = [name for name in (*MEASUREMENTS, *rollups.ROLLUPS) if tables.stored_columns(self._connection, name)]
         self._lock = threading.Lock()
+        self._tables = self._present_tables()
 
     def close(self) -> None:
         """Close the file. Closing again does nothing."""
@@ -57,7 +58,10 @@ class StoreReader:
 
     def newest_ids(self) -> dict[str, int]:
         """Read the id of the newest row of each measurement, 0 where there is none."""
-        parts = ", ".join(f'(SELECT COALESCE(MAX(id), 0) FROM "{name}")' for name in MEASUREMENTS)
+        if not MEASUREMENTS.keys() <= set(self._tables):  # an older version's store lacks the newer ones until this version writes to it
+            self._tables = self._present_tables()
+        newest = {name: f'(SELECT COALESCE(MAX(id), 0) FROM "{name}")' for name in self._tables}
+        parts = ", ".join(newest.get(name, "0") for name in MEASUREMENTS)
         return dict(zip(MEASUREMENTS, self._rows(f"SELECT {parts}")[0], strict=True))
 
     def runs(self) -> list[str]:
@@ -160,6 +164,14 @@ class StoreReader:
             values[tag] = [value for (value,) in rows]
         return values
 
+    def recorded_prices(self, run: str) -> list[RecordedPrices]:
+        """Read which recorded bars a run is played on, by symbol; none where prices are simulated."""
+        if PRICES.name not in self._tables:
+            return []
+        columns = "symbol, MAX(trained_on), MAX(bars), MIN(first_bar_s), MAX(last_bar_s)"
+        rows = self._rows(f"SELECT {columns} FROM prices WHERE run = ? AND recorded GROUP BY symbol ORDER BY symbol", run)
+        return [RecordedPrices(symbol, bool(trained_on), *span) for symbol, trained_on, *span in rows]
+
     def id_before(self, measurement: str, run: str, time_ns: int) -> int:
         """Read an id below those of all rows of a run from a time on. Rows come nearly in the order of their times, so it is close."""
         first = f'SELECT id FROM "{measurement}" WHERE run = ? AND time_ns >= ? ORDER BY time_ns LIMIT 1'
@@ -201,6 +213,10 @@ class StoreReader:
         with self._lock:
             rows = self._connection.execute(statement, {"run": run, "first": first, "width": width}).fetchall()
         return {name: list(column) for name, column in zip(names, zip(*rows, strict=True), strict=True)}
+
+    def _present_tables(self) -> list[str]:
+        with self._lock:
+            return [name for name in (*MEASUREMENTS, *rollups.ROLLUPS) if tables.stored_columns(self._connection, name)]
 
     def _rows(self, statement: str, *parameters: Any) -> list[Any]:
         """Execute a query."""

@@ -122,6 +122,19 @@ EPISODE = Measurement(
     ),
 )
 
+PRICES = Measurement(
+    "prices",
+    "the prices of one symbol, written when its first episode of a run begins",
+    ("run", "policy", "process", "symbol", "worker"),
+    (
+        _boolean("recorded", "its episodes are windows of recorded bars, and overlap; else each has simulated prices of its own"),
+        _boolean("trained_on", "the policy learns from the run's episodes, and so from the bars that their returns are of"),
+        _integer("bars", "bars", "bars that are recorded; of simulated prices those of an episode, like the times"),
+        _float("first_bar_s", "s since 1970", "time of the first bar"),
+        _float("last_bar_s", "s since 1970", "time of the last bar"),
+    ),
+)
+
 ORDER = Measurement(
     "order",
     "one order and its fill",
@@ -242,7 +255,7 @@ SINK = Measurement(
     ),
 )
 
-MEASUREMENTS = {measurement.name: measurement for measurement in (STEP, EPISODE, ORDER, REGRESSOR, TRAIN, SERVER, NODE, SINK)}
+MEASUREMENTS = {measurement.name: measurement for measurement in (STEP, EPISODE, PRICES, ORDER, REGRESSOR, TRAIN, SERVER, NODE, SINK)}
 """Every measurement, by name."""
 
 

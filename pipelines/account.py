@@ -21,6 +21,9 @@ SELL, HOLD, BUY = 0, 1, 2
 EQUITY_FLOOR = 1e-3
 """An equity below this fraction of the initial one counts as this fraction in the reward's logarithm."""
 
+_LARGEST = {"initial_equity": 1e15, "unit_fraction": 1e3, "reward_scale": 1e6}
+"""Bounds of the settings: their products with prices stay far from what a float can hold."""
+
 
 @dataclass(frozen=True, slots=True)
 class AccountConfig:
@@ -40,9 +43,9 @@ class AccountConfig:
     """Reward per unit of log-equity gained: 100 makes a reward of 1 a gain of about one per cent."""
 
     def __post_init__(self) -> None:
-        for name in ("initial_equity", "unit_fraction", "reward_scale"):
-            if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
-                raise ValueError(f"AccountConfig.{name}: expected a positive number, received {getattr(self, name)}")
+        for name, largest in _LARGEST.items():
+            if not 0 < getattr(self, name) <= largest:
+                raise ValueError(f"AccountConfig.{name}: expected a positive number up to {largest:g}, received {getattr(self, name)}")
         for name in ("fee_fraction", "slippage_fraction", "ruin_fraction"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"AccountConfig.{name}: expected a fraction from 0 to below 1, received {getattr(self, name)}")

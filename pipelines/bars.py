@@ -66,3 +66,13 @@ class Bars:
         columns = (getattr(self, name).tolist() for name in self.__slots__)
         for index, values in enumerate(zip(*columns, strict=True), start=first_index):
             yield Bar(index, *values)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class History:
+    """The recorded bars of a symbol, of which its episodes are windows that overlap."""
+
+    bars: Bars
+    """All bars there are, in the order of time."""
+    window_bars: int
+    """Length of an episode, warm-up included."""

@@ -36,7 +36,7 @@ class EpisodesSection:
     """How many episodes are played, and for what."""
 
     concurrent: int = 64
-    """Episodes that are played at the same time; episode n trades symbol n modulo the number of symbols."""
+    """Episodes that are played at the same time; the n-th of all episodes trades symbol n modulo the number of symbols."""
     steps: int | None = None
     """Steps after which the run ends; none: only when it is asked to."""
     training_enabled: bool = True

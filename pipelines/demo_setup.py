@@ -110,13 +110,14 @@ def resumed_run(options: DemoOptions) -> tuple[Path, PipelineConfig]:
     """Return the newest run folder and its settings, for as many further steps as the options say.
 
     Raises:
-        SettingsError: There is no run, or its settings cannot be read.
+        SettingsError: There is no run, its settings cannot be read, or the prices cannot be made any more.
     """
     try:
         folder = newest_run_folder(options.runs)
     except FileNotFoundError as error:
         raise SettingsError("--resume", "option", str(error)) from error
     config = load(PipelineConfig, folder / PIPELINE_FILE)
+    source_of(config)
     played = _episodes_recorded(folder)
     config = dataclasses.replace(
         config,

@@ -45,14 +45,19 @@ _SMALLEST_VOLATILITY = 1e-6
 class FeatureState:
     """Running statistics of one episode's prices. Not thread-safe: an episode has one owner at a time."""
 
-    __slots__ = ("_closes", "_count", "_fast_mean", "_slow_mean", "_variance", "last_return", "log_price")
+    __slots__ = ("_closes", "_count", "_fast_mean", "_slow_closes", "_slow_mean", "_variance", "last_return", "log_price")
 
-    def __init__(self) -> None:
-        """Start without any bar."""
+    def __init__(self, slow_bars: int | None = None) -> None:
+        """Start without any bar.
+
+        Args:
+            slow_bars: newest bars that the mean of `distance_slow` is of; None: all since the first.
+        """
         self._closes: deque[float] = deque(maxlen=_RETURN_BARS + 1)
         self._count = 0
         self._fast_mean = 0.0
         self._slow_mean = 0.0
+        self._slow_closes: deque[float] | None = None if slow_bars is None else deque(maxlen=slow_bars)
         self._variance = 0.0
         self.log_price = 0.0
         """Log of the last close."""
@@ -74,9 +79,18 @@ class FeatureState:
             self.last_return = log_price - self.log_price
             self._variance += (self.last_return**2 - self._variance) / min(self._count - 1, _VOLATILITY_BARS)
         self._fast_mean += (log_price - self._fast_mean) / min(self._count, _FAST_BARS)
-        self._slow_mean += (log_price - self._slow_mean) / self._count
+        self._update_slow_mean(log_price)
         self.log_price = log_price
         self._closes.append(log_price)
+
+    def _update_slow_mean(self, log_price: float) -> None:
+        newest = self._slow_closes
+        if newest is not None and len(newest) == newest.maxlen:
+            self._slow_mean += (log_price - newest[0]) / len(newest)
+        else:
+            self._slow_mean += (log_price - self._slow_mean) / self._count
+        if newest is not None:
+            newest.append(log_price)
 
     def regressor_features(self) -> dict[str, float]:
         """Return the regressor's features by name, see REGRESSOR_FEATURES."""

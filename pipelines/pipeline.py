@@ -53,6 +53,7 @@ class Pipeline:
         nodes = config.nodes
         source = source or make_source(config.prices, config.seed)
         self.symbols = source.symbols
+        place = {symbol: number for number, symbol in enumerate(source.symbols)}
         self.tags = {
             "run": config.recording.run,
             "policy": config.recording.policy,
@@ -73,7 +74,7 @@ class Pipeline:
                 SignalNode(name, *base, self.run, recorder, config.regressor, show_prediction=config.episodes.show_prediction)
                 for name in _names("signal", nodes.signal_threads)
             ],
-            lambda event: event.episode.slot % len(self.symbols),
+            lambda event: place[event.episode.symbol],
         )
         self._policies = [PolicyNode(name, *base, policy, config.policy.fallback) for name in _names("policy", nodes.policy_threads)]
         routes.policy = NodeGroup("policy", self._policies, _slot)

@@ -17,6 +17,15 @@ from pipelines.priors import Prior
 _EXPONENT_LIMIT = 30.0
 """Largest -log of the decay handled in one cumulative sum: e**30 is far from losing digits or overflowing."""
 
+LOWEST_PRICE, HIGHEST_PRICE = 1e-15, 1e15
+"""Bounds of every price that is given, in a file or as a level: an account's arithmetic stays far from what a float can hold."""
+
+_FURTHEST_LOG_PRICE = 230.0
+"""Bound of a simulated log-price: e**230 is 1e100."""
+
+_SIGMAS = 9.0
+"""Standard deviations within which every path stays: a normal number beyond them is drawn once in 1e18 times."""
+
 
 class PriceProcess(Protocol):
     """A law of log-prices whose parameters are drawn anew for each episode."""
@@ -24,6 +33,9 @@ class PriceProcess(Protocol):
     @property
     def name(self) -> str:
         """Short name, recorded with each episode."""
+
+    def check(self, n_bars: int) -> None:
+        """Raise a ValueError that names the parameter when paths of `n_bars` could leave what a price can be."""
 
     def draw_parameters(self, rng: np.random.Generator) -> dict[str, float]:
         """Draw an episode's parameters from the priors."""
@@ -46,8 +58,17 @@ class GbmConfig:
     name = "gbm"
 
     def __post_init__(self) -> None:
-        _require_positive("GbmConfig.start_price", self.start_price)
+        _require_price("GbmConfig.start_price", self.start_price)
         _require_positive("GbmConfig.volatility", self.volatility)
+
+    def check(self, n_bars: int) -> None:
+        """Refuse drift and volatility whose paths could leave what a price can be."""
+        drift, volatility = max(abs(self.price_drift.low), abs(self.price_drift.high)), self.volatility.high
+        of_drift = n_bars * drift
+        of_volatility = n_bars * volatility**2 / 2 + _SIGMAS * volatility * math.sqrt(n_bars)
+        if of_drift + of_volatility + _furthest(self.start_price) > _FURTHEST_LOG_PRICE:
+            name, value = ("price_drift", drift) if of_drift > of_volatility else ("volatility", volatility)
+            raise ValueError(f"GbmConfig.{name}: expected prices from 1e-100 to 1e+100 in {n_bars} bars, received up to {value:g} per bar")
 
     def draw_parameters(self, rng: np.random.Generator) -> dict[str, float]:
         """Draw start_price, price_drift and volatility."""
@@ -80,9 +101,20 @@ class OuConfig:
     name = "ou"
 
     def __post_init__(self) -> None:
-        _require_positive("OuConfig.mean_price", self.mean_price)
+        _require_price("OuConfig.mean_price", self.mean_price)
         _require_positive("OuConfig.reversion", self.reversion)
+        if self.reversion.high > _EXPONENT_LIMIT:
+            raise ValueError(f"OuConfig.reversion: expected at most {_EXPONENT_LIMIT:g} per bar, received high={self.reversion.high:g}")
         _require_positive("OuConfig.volatility", self.volatility)
+
+    def check(self, n_bars: int) -> None:
+        """Refuse a volatility whose paths could leave what a price can be."""
+        stationary_std = self.volatility.high / math.sqrt(2.0 * self.reversion.low)
+        if _SIGMAS * stationary_std + _furthest(self.mean_price) > _FURTHEST_LOG_PRICE:
+            raise ValueError(
+                f"OuConfig.volatility: expected prices from 1e-100 to 1e+100, received up to {self.volatility.high:g} per bar, "
+                f"which with a reversion of {self.reversion.low:g} is a standard deviation of {stationary_std:g}"
+            )
 
     def draw_parameters(self, rng: np.random.Generator) -> dict[str, float]:
         """Draw mean_price, reversion and volatility."""
@@ -125,7 +157,7 @@ def autoregressive_path(start: float, rate: float, noise: FloatArray) -> FloatAr
 def bars_from_path(rng: np.random.Generator, log_path: FloatArray, steps_per_bar: int, start_time_ns: int, interval_ns: int) -> Bars:
     """Return the bars of a log-price path; each bar opens at the close before it.
 
-    Volume is log-normal, larger in bars of a wide range, always positive.
+    Volume is log-normal, larger in bars whose range is wide beside those so far, always positive.
 
     Args:
         rng: source of the volume's noise.
@@ -141,9 +173,23 @@ def bars_from_path(rng: np.random.Generator, log_path: FloatArray, steps_per_bar
     highs = np.maximum(opens, within.max(axis=1))
     lows = np.minimum(opens, within.min(axis=1))
     ranges = np.log(highs / lows)
-    volumes = np.exp(0.3 * rng.standard_normal(n_bars)) * 1000.0 * (0.5 + ranges / (ranges.mean() or 1.0))
+    usual_ranges = np.cumsum(ranges) / np.arange(1, n_bars + 1)
+    relative_ranges = np.divide(ranges, usual_ranges, out=np.zeros(n_bars), where=usual_ranges > 0)
+    volumes = np.exp(0.3 * rng.standard_normal(n_bars)) * 1000.0 * (0.5 + relative_ranges)
     times = start_time_ns + interval_ns * np.arange(1, n_bars + 1, dtype=np.int64)
     return Bars(times, opens, highs, lows, within[:, -1], volumes)
+
+
+def _furthest(price: Prior) -> float:
+    """Return the largest distance of the log-price from 0."""
+    return max(abs(math.log(price.low)), abs(math.log(price.high)))
+
+
+def _require_price(name: str, prior: Prior) -> None:
+    if not LOWEST_PRICE <= prior.low <= prior.high <= HIGHEST_PRICE:
+        raise ValueError(
+            f"{name}: expected prices from {LOWEST_PRICE:g} to {HIGHEST_PRICE:g}, received low={prior.low:g}, high={prior.high:g}"
+        )
 
 
 def _require_positive(name: str, prior: Prior) -> None:

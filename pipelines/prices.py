@@ -18,12 +18,15 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-from pipelines.bars import Bar, Bars
+from pipelines.bars import Bar, Bars, History
 from pipelines.csv_bars import read_csv_bars
 from pipelines.price_processes import GbmConfig, OuConfig, PriceProcess, bars_from_path
 
 START_TIME_NS = 1_577_836_800_000_000_000
 """Start of every simulated path: 2020-01-01T00:00:00Z."""
+
+_LONGEST_EPISODE_S = 6e9
+"""190 years: times are counted in nanoseconds up to the year 2262."""
 
 
 class EpisodePrices:
@@ -33,10 +36,18 @@ class EpisodePrices:
     filled at bar t + 1. Not thread-safe: an episode has one owner at a time.
     """
 
-    __slots__ = ("_rows", "bars", "episode_index", "parameters", "process", "symbol", "warmup_bars")
+    __slots__ = ("_rows", "bars", "episode_index", "first_row", "history", "parameters", "process", "symbol", "warmup_bars")
 
     def __init__(
-        self, symbol: str, episode_index: int, process: str, parameters: Mapping[str, float], bars: Bars, warmup_bars: int
+        self,
+        symbol: str,
+        episode_index: int,
+        process: str,
+        parameters: Mapping[str, float],
+        bars: Bars,
+        warmup_bars: int,
+        history: History | None = None,
+        first_row: int = 0,
     ) -> None:
         """Hold the bars of an episode.
 
@@ -47,6 +58,8 @@ class EpisodePrices:
             parameters: what was drawn for this episode, to be recorded.
             bars: warm-up bars and traded bars.
             warmup_bars: number of bars up to the first action, at least 1.
+            history: what `bars` are a window of, one object for all episodes of the symbol; None: bars that no other episode has.
+            first_row: where in the history the window begins.
         """
         self.symbol = symbol
         self.episode_index = episode_index
@@ -54,6 +67,8 @@ class EpisodePrices:
         self.parameters = dict(parameters)
         self.bars = bars
         self.warmup_bars = warmup_bars
+        self.history = history
+        self.first_row = first_row
         self._rows = bars.rows(1 - warmup_bars)
 
     @property
@@ -61,13 +76,21 @@ class EpisodePrices:
         """Number of actions in the episode: one for each bar after the warm-up."""
         return len(self.bars) - self.warmup_bars
 
+    def row(self, bar: Bar) -> int:
+        """Return where in the history a bar of this episode is."""
+        return self.first_row + self.warmup_bars - 1 + bar.index
+
     def next_bar(self) -> Bar | None:
         """Return the next bar, None after the last."""
         return next(self._rows, None)
 
 
 class PriceSource(Protocol):
-    """Anything that has bars for episodes of named symbols. Thread-safe."""
+    """Anything that has bars for episodes of named symbols. Thread-safe.
+
+    Episodes of which one may have bars that lie in another's future name the `History` that they are windows of: what learns from one
+    episode and forecasts in another then keeps to the history's own time.
+    """
 
     @property
     def symbols(self) -> tuple[str, ...]:
@@ -104,14 +127,20 @@ class PricesConfig:
         for name in ("bars_per_episode", "warmup_bars", "steps_per_bar"):
             if getattr(self, name) < 1:
                 raise ValueError(f"PricesConfig.{name}: expected at least 1, received {getattr(self, name)}")
-        if self.bar_interval_s <= 0:
-            raise ValueError(f"PricesConfig.bar_interval_s: expected a positive number, received {self.bar_interval_s}")
+        n_bars = self.warmup_bars + self.bars_per_episode
+        if not 0 < self.bar_interval_s * n_bars <= _LONGEST_EPISODE_S:
+            raise ValueError(
+                f"PricesConfig.bar_interval_s: expected a positive number, and {n_bars} bars within {_LONGEST_EPISODE_S:g} s, "
+                f"received {self.bar_interval_s}"
+            )
         if self.process not in ("ou", "gbm", "csv"):
             raise ValueError(f'PricesConfig.process: expected "ou", "gbm" or "csv", received {self.process!r}')
         if self.process == "csv" and not self.csv_files:
             raise ValueError("PricesConfig.csv_files: expected at least one file with process csv, received none")
         if self.process != "csv" and (not self.symbols or len(set(self.symbols)) != len(self.symbols)):
             raise ValueError(f"PricesConfig.symbols: expected different names, at least one, received {self.symbols}")
+        if self.process != "csv":
+            (self.ou if self.process == "ou" else self.gbm).check(n_bars)
 
 
 def make_source(config: PricesConfig, seed: int) -> PriceSource:
@@ -168,26 +197,26 @@ class CsvSource:
         """
         self._config = config
         self._seed = seed
-        self._bars: dict[str, Bars] = {}
+        self._histories: dict[str, History] = {}
         needed = config.warmup_bars + config.bars_per_episode
         for path in config.csv_files:
             symbol = path.name.split(".")[0]
-            if symbol in self._bars:
+            if symbol in self._histories:
                 raise ValueError(f"PricesConfig.csv_files: expected one file per symbol, received {symbol!r} twice")
             bars = read_csv_bars(path)
             if len(bars) < needed:
                 raise ValueError(f"{path}: expected at least warmup_bars + bars_per_episode = {needed} bars, found {len(bars)}")
-            self._bars[symbol] = bars
+            self._histories[symbol] = History(bars, needed)
 
     @property
     def symbols(self) -> tuple[str, ...]:
         """The files' names without their extensions."""
-        return tuple(self._bars)
+        return tuple(self._histories)
 
     def episode(self, symbol: str, episode_index: int) -> EpisodePrices:
         """Cut the episode's window."""
-        bars = self._bars[symbol]
-        needed = self._config.warmup_bars + self._config.bars_per_episode
-        start = int(episode_rng(self._seed, symbol, episode_index).integers(len(bars) - needed + 1))
-        window = bars.slice(start, start + needed)
-        return EpisodePrices(symbol, episode_index, "csv", {"first_row": float(start)}, window, self._config.warmup_bars)
+        history = self._histories[symbol]
+        start = int(episode_rng(self._seed, symbol, episode_index).integers(len(history.bars) - history.window_bars + 1))
+        window = history.bars.slice(start, start + history.window_bars)
+        parameters = {"first_row": float(start)}
+        return EpisodePrices(symbol, episode_index, "csv", parameters, window, self._config.warmup_bars, history, start)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import importlib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,6 +33,8 @@ RELIABILITY_PRIOR = 4.0
 
 RELIABILITY_FLOOR = 0.05
 """Share of a forecast that is believed without any evidence: what the model says stays visible."""
+
+_TRIAL_STEPS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,7 @@ class RegressorConfig:
     """Steps that the running mean squares of error, forecast and log-return remember."""
 
     def __post_init__(self) -> None:
-        if not self.learning_rate > 0:
+        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
             raise ValueError(f"RegressorConfig.learning_rate: expected a positive number, received {self.learning_rate}")
         if not 0 <= self.learning_rate_power <= 1:
             raise ValueError(f"RegressorConfig.learning_rate_power: expected 0 to 1, received {self.learning_rate_power}")
@@ -145,8 +147,9 @@ def build_model(config: RegressorConfig) -> Any:
     module_name, _, class_name = config.model.rpartition(".")
     try:
         model_class = getattr(importlib.import_module(module_name), class_name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"RegressorConfig.model: expected the dotted path of a River regressor, received {config.model!r}") from error
+    except Exception as error:  # importing a module of the user's runs it
+        expected = "expected the dotted path of a River regressor"
+        raise ValueError(f"RegressorConfig.model: {expected}, received {config.model!r}: {_line(error)}") from error
     if not (isinstance(model_class, type) and issubclass(model_class, base.Regressor)):
         raise ValueError(f"RegressorConfig.model: expected a River regressor, received {config.model!r}")
     arguments = dict(config.arguments)
@@ -155,9 +158,25 @@ def build_model(config: RegressorConfig) -> Any:
         arguments = {"optimizer": optim.SGD(schedule), "intercept_lr": 0.0} | arguments
     try:
         model = model_class(**arguments)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"RegressorConfig.arguments: {config.model} refused {config.arguments}: {error}") from error
+    except Exception as error:
+        raise ValueError(f"RegressorConfig.arguments: {config.model} refused {config.arguments}: {_line(error)}") from error
     return compose.Pipeline(preprocessing.StandardScaler(), model) if config.scale_features else model
+
+
+def try_out(config: RegressorConfig, features: Sequence[str]) -> None:
+    """Build the model and let it learn a few labels of `features`, so that what it can't do is known before a run begins.
+
+    Raises:
+        ValueError: `config.model` names no River regressor, or one that can't be built or can't learn with `config.arguments`.
+    """
+    regressor = ReturnRegressor(config)
+    try:
+        for step in range(_TRIAL_STEPS):
+            inputs = {name: 0.01 * math.sin(step + place) for place, name in enumerate(features)}
+            regressor.learn(inputs, regressor.predict(inputs), 0.01 * math.cos(step))
+    except Exception as error:
+        problem = f"{config.model} with {config.arguments} fails to learn: {type(error).__name__}: {_line(error)}"
+        raise ValueError(f"RegressorConfig.model: expected a regressor that learns from numbers, {problem}") from error
 
 
 def skill(squared_errors: npt.NDArray[np.float64], squared_returns: npt.NDArray[np.float64]) -> tuple[float, float]:
@@ -176,6 +195,11 @@ def skill(squared_errors: npt.NDArray[np.float64], squared_returns: npt.NDArray[
     gains = squared_returns - squared_errors
     value = float(np.mean(gains)) / power
     return value, float(np.std(gains - value * squared_returns)) / (power * math.sqrt(n))
+
+
+def _line(error: BaseException) -> str:
+    """Return what an error says, in one line."""
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _finite(features: Mapping[str, float]) -> bool:

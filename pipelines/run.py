@@ -12,10 +12,11 @@ import numpy as np
 from client import ClientConfig, InsecureTargetError, PolicyClient
 from monitoring.sink import Sink
 from pipelines.config import PipelineConfig
-from pipelines.features import FEATURES, OBSERVATION_LIMIT
+from pipelines.features import FEATURES, OBSERVATION_LIMIT, REGRESSOR_FEATURES
 from pipelines.pipeline import Pipeline
 from pipelines.prices import PriceSource, make_source
 from pipelines.recording import open_recording
+from pipelines.regressor import try_out
 from pipelines.server_watch import ServerWatch
 from pipelines.stop_signals import StopSignals
 from policyserver.settings import SettingsError
@@ -57,11 +58,15 @@ def connect(config: PipelineConfig) -> PolicyClient:
 
 
 def source_of(config: PipelineConfig) -> PriceSource:
-    """Return the configured prices.
+    """Return the configured prices, once it is known that there is something to forecast them with.
 
     Raises:
-        SettingsError: A file of bars cannot be read, or is not one.
+        SettingsError: A file of bars cannot be read, or is not one; or the regressor cannot be built, or cannot learn.
     """
+    try:
+        try_out(config.regressor, REGRESSOR_FEATURES)
+    except ValueError as error:
+        raise SettingsError("regressor", "", str(error)) from error
     try:
         return make_source(config.prices, config.seed)
     except (OSError, ValueError) as error:

@@ -7,6 +7,8 @@ from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from monitoring.recorded_prices import RecordedPrices
+from pipelines.bars import FloatArray
 from pipelines.events import Decision, Ending
 from pipelines.tail import Tail
 
@@ -82,6 +84,8 @@ class RunState:
         """Results of the episodes that ran their full length, or into ruin."""
         self.forecasts = Tail(FORECAST_COLUMNS, FORECASTS_KEPT)
         """Forecasts compared with what came."""
+        self.recorded_prices: list[RecordedPrices] = []
+        """The recorded bars that episodes have been windows of, by symbol; empty where prices are simulated."""
         self.decisions: deque[ShownDecision] = deque(maxlen=DECISIONS_KEPT)
         """Newest decisions whose reward is known."""
         self.endings: Counter[Ending] = Counter()
@@ -96,6 +100,10 @@ class RunState:
     def steps(self) -> int:
         """Steps whose reward is known."""
         return self._steps
+
+    def newest_forecasts(self) -> dict[str, FloatArray]:
+        """Return the forecasts that the skill is of, as columns: the last tenth; on recorded bars, each of which counts once, all."""
+        return self.forecasts.last(1.0 if self.recorded_prices else 0.1)
 
     def add_steps(self, count: int) -> None:
         """Count steps; ends the run when there are enough."""

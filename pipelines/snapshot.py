@@ -52,7 +52,7 @@ class Snapshot:
     return_curve: tuple[float, ...]
     """Mean return over the course of the run, in equal shares of the episodes."""
     skill: float
-    """Regressor's skill over the last tenth of the steps."""
+    """Regressor's skill over the last tenth of the steps; on recorded bars over all that were played."""
     decisions: tuple[ShownDecision, ...]
     """Newest decisions, oldest first."""
     server: ServerStats | None
@@ -76,7 +76,7 @@ class SnapshotTaker:
         everything = run.episodes.last(1.0)["return"]
         newest = max(0.1, min(1.0, 64 / max(run.episodes.count, 1)))
         results = run.episodes.last(newest)
-        forecasts = run.forecasts.last(0.1)
+        forecasts = run.newest_forecasts()
         latency = pipeline.latency
         stats = self._watch.latest
         return Snapshot(

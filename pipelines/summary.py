@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from monitoring.reader import Ledger
+from monitoring.recorded_prices import note, span_of
 from pipelines.bars import FloatArray
 from pipelines.node import NodeStatistics
 from pipelines.pipeline import Pipeline
@@ -29,6 +30,14 @@ class Summary:
 
     seed: int
     process: str
+    in_sample: bool
+    """Whether the policy learnt from the bars that its returns are of: episodes are windows of recorded bars."""
+    first_bar: str | None
+    """Time of the first recorded bar, UTC; None where prices are simulated."""
+    last_bar: str | None
+    """Time of the last one."""
+    prices_note: str
+    """What this means, in words."""
     steps: int
     seconds: float
     steps_per_s: float
@@ -74,7 +83,7 @@ class Summary:
     random_costs_mean: float
     random_profit_plus_costs_stderr: float
     regressor_skill: float
-    """1 - MSE / MSE of the zero forecast, over the last tenth of the steps."""
+    """1 - MSE / MSE of the zero forecast, over the last tenth of the steps; on recorded bars over all that were played, each once."""
     regressor_skill_stderr: float
     nodes: tuple[NodeStatistics, ...]
 
@@ -93,6 +102,7 @@ class Summary:
         """Return the summary as text."""
         rows = [
             ("run", f"{self.process}, seed {self.seed}"),
+            *([("prices", self.prices_note)] if self.prices_note else []),
             ("steps", f"{self.steps:,} in {self.seconds:,.1f} s: {self.steps_per_s:,.0f}/s"),
             (
                 "episodes",
@@ -118,7 +128,11 @@ class Summary:
                 f"{self.profit_mean:+.5f} + {self.costs_mean:.5f} = {self.profit_mean + self.costs_mean:+.5f} "
                 f"± {self.profit_plus_costs_stderr:.5f} of the initial equity",
             ),
-            ("regressor skill", f"{self.regressor_skill:+.4f} ± {self.regressor_skill_stderr:.4f}   (last tenth of the steps)"),
+            (
+                "regressor skill",
+                f"{self.regressor_skill:+.4f} ± {self.regressor_skill_stderr:.4f}   "
+                f"({'every bar played, once' if self.first_bar else 'last tenth of the steps'})",
+            ),
             (
                 "reward ledgers",
                 f"client {self.reward_sum_client:.6f}, server {self.reward_sum_server:.6f}, recorded {self.reward_sum_recorded:.6f} "
@@ -157,11 +171,16 @@ def summarise(pipeline: Pipeline, watch: ServerWatch, recorded: Ledger, *, episo
     run, latency, stats = pipeline.run, pipeline.latency, watch.latest
     training = stats.training if stats else None
     results = run.episodes.last(LAST_SHARE)
-    forecasts = run.forecasts.last(LAST_SHARE)
+    forecasts = run.newest_forecasts()
+    first_bar, last_bar = span_of(run.recorded_prices) if run.recorded_prices else (None, None)
     skill_mean, skill_stderr = skill(forecasts["squared_error"], forecasts["squared_return"])
     return Summary(
         seed=pipeline.config.seed,
         process=pipeline.config.prices.process,
+        in_sample=any(prices.trained_on for prices in run.recorded_prices),
+        first_bar=first_bar,
+        last_bar=last_bar,
+        prices_note=note(run.recorded_prices),
         steps=run.steps,
         seconds=pipeline.seconds,
         steps_per_s=run.steps / pipeline.seconds if pipeline.seconds > 0 else math.nan,

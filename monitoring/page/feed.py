@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from monitoring import recorded_prices
 from monitoring.page.buckets import Buckets
 from monitoring.page.finished_episodes import FinishedEpisodes
 from monitoring.page.running_episodes import RunningEpisodes
@@ -77,7 +78,8 @@ class Feed:
         runs = self._reader.runs()
         run = self._selection.run or self._choices.get("run") or next(iter(runs), None)
         tags = self._reader.episode_tags(run) if run is not None else {"symbol": [], "policy": []}
-        return {"run": run, "runs": runs, "symbols": tags["symbol"], "policies": tags["policy"]}
+        note = recorded_prices.note(self._reader.recorded_prices(run)) if run is not None else ""
+        return {"run": run, "runs": runs, "symbols": tags["symbol"], "policies": tags["policy"], "note": note}
 
 
 class _View:

@@ -16,6 +16,7 @@ from pipelines.config import EpisodesSection
 from pipelines.events import EndEvent, Ending, Episode, OpenEvent, OrderEvent
 from pipelines.fallback import NO_ANSWER, FallbackReporter, row_errors
 from pipelines.node import Node, NodeOptions, Supervisor
+from pipelines.price_records import PriceRecords
 from pipelines.prices import PriceSource
 from pipelines.routes import Recorder, Routes
 from pipelines.run_state import RunState
@@ -74,6 +75,7 @@ class EpisodeNode(Node[EndEvent | OpenEvent]):
         self._account = account
         self._seed = seed
         self._episodes = episodes
+        self._price_records = PriceRecords(run, recorder, trained_on=episodes.training_enabled)
         self._rounds = [episodes.first_round] * episodes.concurrent
         self.reporter = FallbackReporter(policy)
         """Tells the server of the last fallback actions of an episode."""
@@ -167,12 +169,13 @@ class EpisodeNode(Node[EndEvent | OpenEvent]):
             self._run_state.give_back_slots(len(slots))
 
     def _next(self, slot: int) -> Episode:
-        """Make a slot's next episode: symbol and prices are a function of the slot and of how many came before."""
+        """Make a slot's next episode: symbol and prices are a function of its number, and every symbol has its turn."""
         symbols = self._source.symbols
-        symbol = symbols[slot % len(symbols)]
         number = self._rounds[slot] * self._episodes.concurrent + slot
+        symbol = symbols[number % len(symbols)]
         self._rounds[slot] += 1
         prices = self._source.episode(symbol, number)
+        self._price_records.note(prices)
         episode = Episode(slot, f"{symbol}-{number}", prices, Account(self._account, float(prices.bars.open[0])))
         for _ in range(prices.warmup_bars - 1):
             if (bar := prices.next_bar()) is not None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from monitoring.points import Points
-from pipelines.events import EndEvent, RewardEvent, SignalEvent
+from pipelines.events import EndEvent, Episode, RewardEvent, SignalEvent
+from pipelines.forecasters import Forecaster, forecaster_of
 from pipelines.node import Node, NodeOptions, Supervisor
-from pipelines.regressor import NO_PREDICTION, RegressorConfig, ReturnRegressor
+from pipelines.regressor import NO_PREDICTION, RegressorConfig
 from pipelines.routes import Recorder, Routes
 from pipelines.run_state import RunState
 
@@ -14,12 +15,12 @@ _REPORT_FORECASTS = 1000
 
 
 class _Model:
-    """The regressor of one symbol, and the skill of its forecasts since the last report."""
+    """The forecaster of one symbol, and the skill of its forecasts since the last report."""
 
-    __slots__ = ("forecasts", "regressor", "squared_errors", "squared_returns")
+    __slots__ = ("forecaster", "forecasts", "squared_errors", "squared_returns")
 
-    def __init__(self, config: RegressorConfig) -> None:
-        self.regressor = ReturnRegressor(config)
+    def __init__(self, forecaster: Forecaster) -> None:
+        self.forecaster = forecaster
         self.forget()
 
     def forget(self) -> None:
@@ -30,7 +31,7 @@ class _Model:
 
 
 class SignalNode(Node[RewardEvent]):
-    """Owns the regressors of its symbols: no other thread touches them, and all episodes of a symbol teach the same one."""
+    """Owns the regressors of its symbols: no other thread touches them, and all episodes of a symbol share one; see `forecasters`."""
 
     def __init__(
         self,
@@ -68,28 +69,28 @@ class SignalNode(Node[RewardEvent]):
         signals: list[SignalEvent] = []
         ends: list[EndEvent] = []
         forecasts: list[tuple[float, float]] = []
+        stopping = self._run_state.stopping.is_set
         for event in batch:
             episode = event.episode
             if episode.given_up:
                 continue
             features, bar = episode.features, event.bar
             features.update(bar)
-            model = self._model(episode.symbol)
-            if episode.regressor_features is not None:
-                log_return = features.last_return
-                model.regressor.learn(episode.regressor_features, episode.prediction, log_return)
-                forecasts.append(self._score(model, episode.prediction.mean, log_return))
+            model = self._model(episode)
+            if bar.index > 0:
+                counts = model.forecaster.settle(episode, bar)
+                score = self._score(model, episode.prediction.mean, features.last_return)
+                if counts:
+                    forecasts.append(score)
                 if model.forecasts >= _REPORT_FORECASTS:
                     self._report(episode.symbol, model)
-            inputs = features.regressor_features()
-            prediction = model.regressor.predict(inputs)
-            episode.regressor_features, episode.prediction = inputs, prediction
+            episode.prediction = prediction = model.forecaster.forecast(episode, bar)
             left = 1.0 - bar.index / episode.prices.n_steps
             shown = prediction if self._show_prediction else NO_PREDICTION
             episode.observation = observation = features.observation(shown, episode.account, left)
             if episode.account.ruined:
                 ends.append(EndEvent(episode, "terminated"))
-            elif episode.cut or bar.index >= episode.prices.n_steps:
+            elif episode.cut or stopping() or bar.index >= episode.prices.n_steps:
                 ends.append(EndEvent(episode, "truncated"))
             else:
                 signals.append(SignalEvent(episode, bar, prediction, observation))
@@ -97,11 +98,12 @@ class SignalNode(Node[RewardEvent]):
         self._routes.policy.push_many(signals)
         self._routes.episode.push_many(ends)
 
-    def _model(self, symbol: str) -> _Model:
-        """Return the symbol's model; it lives as long as the node, through restarts too."""
-        model = self._models.get(symbol)
+    def _model(self, episode: Episode) -> _Model:
+        """Return the model of an episode's symbol; it lives as long as the node, through restarts too."""
+        model = self._models.get(episode.symbol)
         if model is None:
-            model = self._models[symbol] = _Model(self._config)
+            forecaster = forecaster_of(episode, self._config, self._run_state.stopping.is_set)
+            model = self._models[episode.symbol] = _Model(forecaster)
         return model
 
     @staticmethod
@@ -122,7 +124,7 @@ class SignalNode(Node[RewardEvent]):
             "mse": mse,
             "mse_zero": mse_zero,
             "skill": 1.0 - mse / mse_zero if mse_zero > 0 else None,
-            "skipped": model.regressor.skipped,
+            "skipped": model.forecaster.skipped,
         }
         self._recorder.sink.write(Points.one("regressor", {**self._recorder.tags, "symbol": symbol}, fields))
         model.forget()

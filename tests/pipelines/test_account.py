@@ -169,3 +169,12 @@ def test_nobody_profits_on_gbm_but_for_what_the_costs_take(trend: str) -> None:
     assert abs(total.mean()) < 3 * total.std() / math.sqrt(n)
     assert result.costs.mean() > 0.01
     assert result.profits.mean() < -10 * result.profits.std() / math.sqrt(n)
+
+
+@pytest.mark.parametrize(
+    "setting", [{"initial_equity": 1e300}, {"unit_fraction": 1e9}, {"reward_scale": 1e308}, {"reward_scale": math.inf}]
+)
+def test_a_setting_that_leads_out_of_what_a_float_can_hold_is_refused_by_field(setting: dict[str, float]) -> None:
+    (field,) = setting
+    with pytest.raises(ValueError, match=rf"AccountConfig\.{field}: expected a positive number up to"):
+        AccountConfig(**setting)

@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import dataclasses
 
+from tests.pipelines.pipeline_harness import play
 from tests.pipelines.policy_double import PolicyDouble
-from tests.pipelines.test_pipeline import config, play, timeouts
+from tests.pipelines.test_pipeline import config, timeouts
 
 COUNTERS = ("threads", "processed", "queue_max", "overflowed", "failures", "restarts")
 

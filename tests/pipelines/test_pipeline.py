@@ -9,8 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from monitoring.points import Points
-from monitoring.sink import NullSink
 from pipelines.account import BUY, HOLD, Account
 from pipelines.baselines import replay_episodes
 from pipelines.config import EpisodesSection, NodesSection, PipelineConfig, PolicySection
@@ -20,24 +18,10 @@ from pipelines.nodes import PortfolioNode
 from pipelines.pipeline import Pipeline
 from pipelines.prices import PricesConfig, make_source
 from policyserver.errors import ActionTimeoutError, EpisodeLostError, PolicyServerError, ServerUnavailableError
+from tests.pipelines.pipeline_harness import Book, play
 from tests.pipelines.policy_double import PolicyDouble
 
 WAIT_S = 30.0
-
-
-class Book(NullSink):
-    """Keeps all points as rows by measurement."""
-
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.rows: dict[str, list[dict[str, Any]]] = {}
-
-    def write(self, points: Points) -> None:
-        columns = {name: points.field_values(name) for name in points.columns}
-        with self.lock:
-            self.rows.setdefault(points.measurement, []).extend(
-                dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)
-            )
 
 
 def config(
@@ -57,14 +41,6 @@ def config(
         policy=policy or PolicySection(),
         stop_timeout_s=10.0,
     )
-
-
-def play(settings: PipelineConfig, service: PolicyDouble | None = None) -> tuple[Pipeline, PolicyDouble, Book]:
-    """Run a pipeline to its end."""
-    service, book = service or PolicyDouble(), Book()
-    with Pipeline(settings, service, book).running() as pipeline:
-        assert pipeline.wait(WAIT_S)
-    return pipeline, service, book
 
 
 def test_every_step_is_told_recorded_and_counted_once() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -145,3 +146,24 @@ def test_a_process_with_a_prior_that_reaches_zero_is_refused_by_name() -> None:
         OuConfig(reversion=Prior(0.0, 0.1))
     with pytest.raises(ValueError, match=r"GbmConfig\.volatility"):
         GbmConfig(volatility=Prior(-1.0, 0.1))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: OuConfig(reversion=Prior.fixed(800.0)), r"OuConfig\.reversion: expected at most 30 per bar, received high=800"),
+        (lambda: OuConfig(mean_price=Prior.fixed(1e308)), r"OuConfig\.mean_price: expected prices from 1e-15 to 1e\+15"),
+        (lambda: GbmConfig(start_price=Prior.fixed(1e-300)), r"GbmConfig\.start_price: expected prices from 1e-15 to 1e\+15"),
+    ],
+)
+def test_a_parameter_whose_paths_no_float_can_hold_is_refused_by_name(make: Callable[[], PriceProcess], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_the_volume_of_a_bar_knows_no_later_bar() -> None:
+    calm = gbm(0.01).log_path(np.random.default_rng(1), {"start_price": 100.0, "price_drift": 0.0, "volatility": 0.01}, 400, 4)
+    wild = np.concatenate((calm[:201], calm[200] + 50 * (calm[201:] - calm[200])))
+    volumes = [bars_from_path(np.random.default_rng(2), path, 4, 0, 1).volume for path in (calm, wild)]
+    np.testing.assert_array_equal(volumes[0][:50], volumes[1][:50])
+    assert volumes[1][50] > volumes[0][50]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 
 from pipelines.bars import Bars
-from pipelines.price_processes import GbmConfig
+from pipelines.price_processes import GbmConfig, OuConfig
 from pipelines.prices import EpisodePrices, PricesConfig, episode_rng, make_source
 from pipelines.priors import Prior
 
@@ -81,6 +82,17 @@ def test_each_purpose_has_its_own_random_numbers() -> None:
         ({"process": "heston"}, r'PricesConfig\.process: expected "ou", "gbm" or "csv", received \'heston\''),
         ({"process": "csv"}, r"PricesConfig\.csv_files: expected at least one file"),
         ({"symbols": ()}, r"PricesConfig\.symbols"),
+        (
+            {"bar_interval_s": 1e300},
+            r"PricesConfig\.bar_interval_s: expected a positive number, and 400 bars within 6e\+09 s, received 1e\+300",
+        ),
+        ({"bar_interval_s": math.nan}, r"PricesConfig\.bar_interval_s"),
+        ({"process": "gbm", "gbm": GbmConfig(volatility=Prior.fixed(1.0))}, r"GbmConfig\.volatility: expected prices from 1e-100"),
+        (
+            {"process": "gbm", "gbm": GbmConfig(price_drift=Prior(-9.0, 0.0))},
+            r"GbmConfig\.price_drift: .* 400 bars, received up to 9 per bar",
+        ),
+        ({"ou": OuConfig(reversion=Prior.fixed(1e-12))}, r"OuConfig\.volatility: .* with a reversion of 1e-12"),
         ({"symbols": ("A", "A")}, r"PricesConfig\.symbols"),
     ],
 )

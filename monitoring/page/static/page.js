@@ -48,6 +48,7 @@ const sections = {
   choices(data) {
     document.title = data.run ? `${data.run} · Policy server` : "Policy server";
     showChoices(data);
+    document.getElementById("run-note").textContent = data.note;
   },
   decisions: showDecisions,
   server: tell.server,

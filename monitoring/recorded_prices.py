@@ -1,0 +1,47 @@
+"""What is said of a run on recorded prices: on which bars it is played, and that its results are of the bars it learns from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+_NAMED_SYMBOLS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedPrices:
+    """The recorded bars of one symbol."""
+
+    symbol: str
+    """What is traded."""
+    trained_on: bool
+    """Whether the policy learns from them in this run."""
+    bars: int
+    """Number of bars."""
+    first_bar_s: float
+    """Time of the first bar, seconds since 1970."""
+    last_bar_s: float
+    """Time of the last bar, seconds since 1970."""
+
+
+def span_of(prices: Sequence[RecordedPrices]) -> tuple[str, str]:
+    """Return the times (UTC) of the first and the last of all bars, by the minute unless both begin a day."""
+    ends = [datetime.fromtimestamp(min(each.first_bar_s for each in prices), UTC)]
+    ends.append(datetime.fromtimestamp(max(each.last_bar_s for each in prices), UTC))
+    form = "%Y-%m-%d" if all(end.hour == end.minute == 0 for end in ends) else "%Y-%m-%d %H:%M"
+    first, last = (end.strftime(form) for end in ends)
+    return first, last
+
+
+def note(prices: Sequence[RecordedPrices]) -> str:
+    """Return what a reader of the run's results has to know; empty for simulated prices."""
+    if not prices:
+        return ""
+    first, last = span_of(prices)
+    names = ", ".join(each.symbol for each in prices[:_NAMED_SYMBOLS])
+    more = f" and {len(prices) - _NAMED_SYMBOLS} more" if len(prices) > _NAMED_SYMBOLS else ""
+    bars = f"{names}{more}, {first} to {last}, {sum(each.bars for each in prices):,} bars"
+    if any(each.trained_on for each in prices):
+        return f"In-sample: the policy learns from the bars that its returns are of ({bars}), so they say nothing of other bars."
+    return f"Recorded prices ({bars}): out of sample only if the policy has not learnt from them in another run."

@@ -1,0 +1,48 @@
+"""Files of recorded bars for tests, and pipelines that play on them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from pipelines.account import AccountConfig
+from pipelines.bars import FloatArray
+from pipelines.config import EpisodesSection, PipelineConfig
+from pipelines.prices import PricesConfig
+from pipelines.regressor import RegressorConfig
+
+FIRST_BAR_S = 1_577_836_800
+"""2020-01-01T00:00:00Z."""
+
+TREE = RegressorConfig(model="river.tree.HoeffdingTreeRegressor", arguments={"grace_period": 50})
+"""Remembers what it has seen far better than a line does."""
+
+
+def fair_game(bars: int, seed: int, volatility: float = 0.01) -> FloatArray:
+    """Closes of geometric Brownian motion without drift: nobody who sees the past alone can earn anything."""
+    returns = volatility * np.random.default_rng(seed).standard_normal(bars) - volatility**2 / 2
+    return 100.0 * np.exp(np.cumsum(returns))
+
+
+def write_bars(path: Path, closes: FloatArray) -> Path:
+    """Write bars of one minute, each opening at the close before it."""
+    opens = np.concatenate((closes[:1], closes[:-1]))
+    rows = [
+        f"{FIRST_BAR_S + 60 * number},{open_!r},{max(open_, close)!r},{min(open_, close)!r},{close!r},1"
+        for number, (open_, close) in enumerate(zip(opens.tolist(), closes.tolist(), strict=True))
+    ]
+    path.write_text("\n".join(["time,open,high,low,close,volume", *rows]) + "\n", encoding="utf-8")
+    return path
+
+
+def file_config(*files: Path, concurrent: int, steps: int, bars: int, warmup: int, regressor: RegressorConfig) -> PipelineConfig:
+    """A pipeline on files, without costs."""
+    return PipelineConfig(
+        seed=3,
+        episodes=EpisodesSection(concurrent=concurrent, steps=steps),
+        prices=PricesConfig(process="csv", csv_files=files, bars_per_episode=bars, warmup_bars=warmup),
+        account=AccountConfig(fee_fraction=0.0, slippage_fraction=0.0),
+        regressor=regressor,
+        stop_timeout_s=10.0,
+    )

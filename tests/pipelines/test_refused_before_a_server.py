@@ -1,0 +1,63 @@
+"""What a run can't be played with is a wrong setting, told in one line before any server is asked or started."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from pipelines.config import EpisodesSection, PipelineConfig, RecordingSection, ServerSection
+from pipelines.demo_setup import PIPELINE_FILE, DemoOptions, fresh_run, resumed_run
+from pipelines.regressor import RegressorConfig
+from pipelines.run import run_pipeline
+from pipelines.stop_signals import StopSignals
+from policyserver.settings import SettingsError, dump_toml
+from tests.pipelines.recorded_prices import fair_game, write_bars
+
+
+@pytest.mark.parametrize(
+    ("regressor", "message"),
+    [
+        (RegressorConfig(model="river.nowhere.Model"), r"^regressor: RegressorConfig\.model: .* received 'river\.nowhere\.Model'"),
+        (RegressorConfig(model="river.linear_model.LogisticRegression"), r"^regressor: RegressorConfig\.model: expected a River regressor"),
+        (RegressorConfig(model="..relative"), r"^regressor: RegressorConfig\.model: expected the dotted path"),
+        (RegressorConfig(arguments={"colour": 1}), r"^regressor: RegressorConfig\.arguments: .* refused \{'colour': 1\}"),
+        (RegressorConfig(arguments={"optimizer": "fast"}), r"^regressor: RegressorConfig\.model: .* fails to learn: AttributeError"),
+    ],
+    ids=["unknown", "no regressor", "relative", "unknown argument", "wrong argument"],
+)
+def test_a_regressor_that_cannot_be_used_is_a_wrong_setting(regressor: RegressorConfig, message: str, tmp_path: Path) -> None:
+    stop = StopSignals()
+    config = PipelineConfig(
+        server=ServerSection(address=f"unix:{tmp_path / 'nobody.sock'}", connect_timeout_s=0.2),
+        episodes=EpisodesSection(concurrent=4),
+        regressor=regressor,
+        recording=RecordingSection(store=None),
+        stop_timeout_s=2.0,
+    )
+    timer = threading.Timer(3.0, stop.put, ["enough"])
+    timer.start()
+    try:
+        with pytest.raises(SettingsError, match=message) as caught:
+            run_pipeline(config, stop)
+    finally:
+        timer.cancel()
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_resumed_run_whose_regressor_or_prices_are_gone_is_refused(tmp_path: Path) -> None:
+    file = write_bars(tmp_path / "AAA.csv", fair_game(500, seed=1))
+    folder, config = fresh_run(DemoOptions(csv_files=(file,), runs=tmp_path / "runs"))
+    again = DemoOptions(resume=True, runs=tmp_path / "runs")
+    assert resumed_run(again)[0] == folder
+    settings = (folder / PIPELINE_FILE).read_text(encoding="utf-8")
+    model = 'model = "river.linear_model.LinearRegression"'
+    assert model in settings
+    (folder / PIPELINE_FILE).write_text(settings.replace(model, 'model = "river.nowhere.Model"'), encoding="utf-8")
+    with pytest.raises(SettingsError, match=r"RegressorConfig\.model"):
+        resumed_run(again)
+    (folder / PIPELINE_FILE).write_text(dump_toml(config), encoding="utf-8")
+    file.unlink()
+    with pytest.raises(SettingsError, match=r"prices: .*AAA\.csv"):
+        resumed_run(again)
