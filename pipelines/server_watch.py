@@ -11,6 +11,7 @@ from client import ServerStats, TrainingIteration, total_of
 from monitoring.points import Points
 from monitoring.schema import SERVER
 from monitoring.sink import Sink
+from monitoring.trouble import Trouble
 from pipelines.node import Node
 from policyserver.errors import PolicyServerError
 
@@ -43,6 +44,7 @@ class ServerWatch(Node[Any]):
         self._staleness_sum = 0.0
         self._staleness_steps = 0
         self._iteration = 0
+        self._absence = Trouble(logger, "policy server")
         self.latest: ServerStats | None = None
         """Newest statistics; None before the first."""
         self.answered = False
@@ -67,10 +69,11 @@ class ServerWatch(Node[Any]):
         try:
             each = self._service.stats_by_endpoint().values()
         except PolicyServerError as error:
-            logger.info("no statistics from the policy server: %s", error)
+            self._absence.occurred(type(error).__name__, f"no statistics from it, asking on: {error}")
             self.answered = False
             return
         self.answered = True
+        self._absence.is_over("it answers again")
         self._boots.update((stats.boot_id, stats) for stats in each)
         stats = self.latest = total_of(each)
         self._note_iteration(stats.training)

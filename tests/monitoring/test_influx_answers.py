@@ -66,7 +66,8 @@ def test_an_outage_is_one_line_and_its_end_another_that_says_what_had_waited(
     sink = InfluxSink(config(server, tmp_path))
     sink.write(points(30))
     wait_until(lambda: len(server.paths) >= 6, "six attempts")
-    (outage,) = said(caplog)
+    assert len(said(caplog)) == 1, "\n".join(said(caplog))
+    outage = said(caplog)[0]
     assert "which wait on disk: 502 Bad Gateway" in outage
     assert "\n" not in outage
     assert "<" not in outage
@@ -122,8 +123,8 @@ def test_refused_points_of_one_request_are_one_line(server: AnsweringServer, tmp
     sink.write(points(20))
     assert sink.flush(20.0)
     sink.close(5.0)
-    (line,) = said(caplog)
-    assert "20 points were refused, the first: 400 Bad Request cannot parse line" in line
+    assert len(said(caplog)) == 1, "\n".join(said(caplog))
+    assert "20 points were refused, the first: 400 Bad Request cannot parse line" in said(caplog)[0]
 
 
 def test_a_token_with_a_line_break_is_not_shown(server: AnsweringServer, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
