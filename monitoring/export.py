@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, TextIO
+from typing import Any, Protocol, TextIO
 
 import numpy as np
 
@@ -25,6 +25,13 @@ EXPORTED = MEASUREMENTS | ROLLUPS
 """Everything that can be exported, by name."""
 
 _PART_ROWS = 4096
+
+
+class Output(Protocol):
+    """What bytes can be written to."""
+
+    def write(self, data: bytes, /) -> object:
+        """Write all of them."""
 
 
 @dataclass(frozen=True)
@@ -78,15 +85,15 @@ class Exporter:
         finally:
             connection.close()
 
-    def line_protocol(self, out: BinaryIO) -> int:
-        """Write everything selected as lines with nanosecond timestamps; the number of lines.
+    def line_protocol(self, out: Output, more_tags: str = "") -> int:
+        """Write everything selected as lines with nanosecond timestamps, with further tags of `tag_suffix`; the number of lines.
 
         They may be written to InfluxDB any number of times: series and time make a point what it is.
         """
         lines = 0
         for name in self._selection.measurements:
             for columns in self._parts(EXPORTED[name]):
-                data = encode(_points(EXPORTED[name], columns))
+                data = encode(_points(EXPORTED[name], columns), more_tags)
                 out.write(data)
                 lines += data.count(b"\n")
         return lines

@@ -60,6 +60,8 @@ http {{
   scgi_temp_path scgi;
   map $http_authorization $authorization {{ default $http_authorization; "~*^Token" ""; }}
   map $http_authorization $credentials {{ default ""; "~*^Token\s+(?<user>[^:]+):(?<password>.*)$" "&u=$user&p=$password"; }}
+  map $arg_bucket $database {{ default $arg_bucket; "~^(?<before>[^/%]+)(/|%2F)" $before; }}
+  map $arg_bucket $retention {{ default ""; "~(/|%2F)(?<behind>.+)$" $behind; }}
   map $arg_precision $precision {{ default n; us u; u u; ms ms; s s; }}
   upstream influxdb {{ server 127.0.0.1:{influx_port}; keepalive 8; }}
   server {{
@@ -67,7 +69,7 @@ http {{
     proxy_http_version 1.1;
     proxy_set_header Connection "";
     proxy_set_header Authorization $authorization;
-    location = /api/v2/write {{ proxy_pass http://influxdb/write?db=$arg_bucket&precision=$precision$credentials; }}
+    location = /api/v2/write {{ proxy_pass http://influxdb/write?db=$database&rp=$retention&precision=$precision$credentials; }}
     location /api/ {{ return 404; }}
     location / {{ proxy_pass http://influxdb; }}
   }}

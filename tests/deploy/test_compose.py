@@ -125,6 +125,7 @@ def test_grafana_finds_its_dashboards_and_the_variables_of_its_data_source() -> 
     assert source["type"] == "influxdb"
     assert source["jsonData"]["version"] == "InfluxQL"
     database = SERVICES["influxdb"]["environment"]
+    assert grafana["environment"]["INFLUXDB_DATABASE"] == database["DOCKER_INFLUXDB_INIT_BUCKET"]
     for variable, key in (("INFLUXDB_V2_BUCKET", "BUCKET"), ("INFLUXDB_V2_ORG", "ORG"), ("INFLUXDB_V2_TOKEN", "ADMIN_TOKEN")):
         assert {SERVICES[name]["environment"][variable] for name in ("grafana", "server", "pipeline")} == {
             database[f"DOCKER_INFLUXDB_INIT_{key}"]
