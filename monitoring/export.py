@@ -26,6 +26,9 @@ EXPORTED = MEASUREMENTS | ROLLUPS
 
 _PART_ROWS = 4096
 
+_DERIVED = {("episode", "cut"): "no_trade_return IS NULL"}
+"""What stands for a field where a point of an older version lacks it, by measurement and field."""
+
 
 class Output(Protocol):
     """What bytes can be written to."""
@@ -116,7 +119,7 @@ class Exporter:
         """Read the points selected of one measurement, run after run in order of time, as columns of some thousand each."""
         stored = tables.stored_columns(self._connection, declared.name)
         names = _column_names(declared)
-        shown = ", ".join(f'"{name}"' if name in stored else "NULL" for name in names)
+        shown = ", ".join(_shown(declared.name, name, stored) for name in names)
         statement = f'SELECT {shown} FROM "{declared.name}" WHERE run = ? AND time_ns >= ? AND time_ns < ? ORDER BY time_ns'
         for run in self._runs_of(declared.name):
             cursor = self._connection.execute(statement, (run, self._selection.from_ns, self._selection.before_ns))
@@ -135,6 +138,13 @@ class Exporter:
         if missing:
             present = sorted({run for name in MEASUREMENTS for run in tables.runs(self._connection, name)})
             raise ValueError(f"run: expected one of {', '.join(present)}, received {', '.join(sorted(missing))}")
+
+
+def _shown(measurement: str, name: str, stored: set[str]) -> str:
+    """Word the reading of a column."""
+    column = f'"{name}"' if name in stored else "NULL"
+    derived = _DERIVED.get((measurement, name))
+    return f"COALESCE({column}, {derived})" if derived else column
 
 
 def _column_names(declared: Measurement) -> tuple[str, ...]:

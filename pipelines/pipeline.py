@@ -91,7 +91,7 @@ class Pipeline:
             routes.portfolio,
             routes.episode,
         )
-        self._watch = NodeWatch(self._groups, self._policies, recorder)
+        self._watch = NodeWatch(self._groups, self._policies, self.run, recorder)
         self._started_at: float | None = None
         self._stopped_at: float | None = None
 

@@ -18,10 +18,7 @@ from pipelines.node import NodeStatistics
 from pipelines.pipeline import Pipeline
 from pipelines.regressor import skill
 from pipelines.server_watch import ServerWatch
-from pipelines.snapshot import mean
-
-LAST_SHARE = 0.1
-"""Share of the episodes (and of the steps, for the regressor) that the statistics are made of."""
+from pipelines.tail import mean
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +167,7 @@ def summarise(pipeline: Pipeline, watch: ServerWatch, recorded: Ledger, *, episo
     """
     run, latency, stats = pipeline.run, pipeline.latency, watch.latest
     training = stats.training if stats else None
-    results = run.episodes.last(LAST_SHARE)
+    results = run.newest_tenth()
     forecasts = run.newest_forecasts()
     first_bar, last_bar = span_of(run.recorded_prices) if run.recorded_prices else (None, None)
     skill_mean, skill_stderr = skill(forecasts["squared_error"], forecasts["squared_return"])
