@@ -39,4 +39,5 @@ def newest_means(values: npt.NDArray[np.float64], counts: npt.NDArray[np.int64],
     ends = counts - first
     begins = ends - np.array([newest_count(int(count)) for count in counts], np.int64)
     total, number = sums[ends] - sums[begins], numbers[ends] - numbers[begins]
-    return np.divide(total, number, out=np.full(total.shape, np.nan), where=number > 0)
+    means: npt.NDArray[np.float64] = np.divide(total, number, out=np.full(total.shape, np.nan), where=number > 0)
+    return means

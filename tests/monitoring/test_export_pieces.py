@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,8 +25,13 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store whose line protocol is longer than InfluxDB 1's longest request, 25 MB."""
     path = tmp_path_factory.mktemp("pieces") / "store.sqlite"
     opened = EmbeddedStore(path)
-    columns = {name: np.random.default_rng(0).normal(size=STEPS) for name in ("price", "prediction", "prediction_std", "equity", "reward")}
-    ids = {"episode": [f"20261121T032235Z-seed0/AAA-{number // 200}" for number in range(STEPS)], "bar": np.arange(STEPS) % 200}
+    columns: dict[str, Any] = {
+        name: np.random.default_rng(0).normal(size=STEPS) for name in ("price", "prediction", "prediction_std", "equity", "reward")
+    }
+    ids: dict[str, Any] = {
+        "episode": [f"20261121T032235Z-seed0/AAA-{number // 200}" for number in range(STEPS)],
+        "bar": np.arange(STEPS) % 200,
+    }
     opened.write(Points("step", {"run": "20261121T032235Z-seed0", "policy": "PPO", "process": "ou", "worker": "w"}, columns | ids))
     assert opened.flush(60.0)
     opened.close(5.0)
