@@ -96,10 +96,11 @@ def test_whole_episodes_and_cut_ones_are_told_apart(run: Run) -> None:
     assert 0 < sum(row.get("cut") == "1" for row in rows) <= concurrent, "the end of the run cuts what is open"
     whole = {int(row["length"]) for row in rows if row["cut"] == "0" and row["ended"] == "truncated"}
     assert whole == {max(int(row["length"]) for row in rows)}
+    assert [row["cut"] == "0" for row in rows] == [row["no_trade_return"] != "" for row in rows], "baselines are of whole ones"
 
 
 def test_the_mean_return_is_the_same_everywhere(run: Run) -> None:
-    whole = [float(row["return"]) for row in run.exported if row.get("cut", "0") == "0"]
+    whole = [float(row["return"]) for row in run.exported if row["no_trade_return"]]
     mean = float(np.mean(whole[len(whole) - round(0.1 * len(whole)) :]))
     assert run.summary.return_mean == pytest.approx(mean, rel=1e-9)
     assert SnapshotTaker(run.pipeline, run.watch).take().return_mean == pytest.approx(mean, rel=1e-9), "terminal"
@@ -123,7 +124,7 @@ def test_profit_and_baselines_are_means_of_the_same_episodes(run: Run) -> None:
 
 
 def test_grafana_counts_whole_episodes(run: Run) -> None:
-    whole = sum(row.get("cut", "0") == "0" for row in run.exported)
+    whole = sum(row["no_trade_return"] != "" for row in run.exported)
     assert [row["count"] for row in grafana(run.influx, "Episodes")] == [whole]
 
 

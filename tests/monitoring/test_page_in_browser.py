@@ -63,12 +63,11 @@ def test_the_tile_is_the_mean_of_the_newest_tenth_of_the_whole_episodes(
     returns = np.arange(436.0)  # with the 64 of the store 500, of which the newest 50 count
     whole: dict[str, Any] = {
         "return": returns,
-        "cut": [False] * 436,
         "no_trade_return": returns - 1.0,
         "random_return": returns - 2.0,
         "profit": (returns - 0.5) / 1e3,
     }
-    cut: dict[str, Any] = {"return": np.full(64, 7e6), "cut": [True] * 64, "profit": np.full(64, -9.0)}
+    cut: dict[str, Any] = {"return": np.full(64, 7e6), "profit": np.full(64, -9.0)}
     page_store.write(Points("episode", RUN, whole, time.time_ns() + np.arange(436)))
     page_store.write(Points("episode", RUN, cut, time.time_ns() + 10**6 + np.arange(64)))
     assert page_store.flush(10.0)
