@@ -187,7 +187,12 @@ TRAIN = Measurement(
     (
         _integer("iteration", "iterations", "number of the iteration, from 1, counted on through restarts"),
         _integer("weights_seq_no", "policy versions", "policy version after the iteration"),
-        _float("return_mean", "reward", "mean return of the episodes that ended during the iteration", "where none ended"),
+        _float(
+            "return_mean",
+            "reward",
+            "RLlib's mean return of the newest episodes that ended, cut ones among them",
+            "where none ended during the iteration",
+        ),
         _float("loss", "", "learner's total loss", _NO_SUCH_FIGURE),
         _float("kl", "nats", "mean Kullback-Leibler divergence between the acting and the new policy", _NO_SUCH_FIGURE),
         _float("entropy", "nats", "mean entropy of the policy", _NO_SUCH_FIGURE),
@@ -232,7 +237,9 @@ SERVER = Measurement(
         _integer("steps_waiting", "steps", "steps that wait for the learner now"),
         _integer("weights_seq_no", "policy versions", "policy version now being served"),
         _float("staleness_mean", "policy versions", "mean of (version at hand-off - version that acted) over all steps handed off"),
-        _float("return_mean", "reward", "mean return of the newest episodes that finished", "where none has finished yet"),
+        _float(
+            "return_mean", "reward", "mean return of the newest episodes that finished, cut ones among them", "where none has finished yet"
+        ),
     ),
 )
 
