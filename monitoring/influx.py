@@ -95,7 +95,7 @@ class InfluxSink:
                 self._last_error = f"points dropped: {error_text}"
                 self._overflow.occurred(error_text, self._last_error)
             else:
-                if 2 * self._spool.backlog_bytes <= self.config.max_spool_bytes:  # not with every bit of room
+                if self._overflow.lasts and 2 * self._spool.backlog_bytes <= self.config.max_spool_bytes:  # not with every bit of room
                     self._overflow.is_over(f"points are taken again, {self._dropped:,} were dropped since the start")
                 self._accepted += count
                 if (

@@ -90,7 +90,7 @@ class EmbeddedStore:
             if self._closing_by is not None or not self._has_room(count):
                 self._drop(count)
                 return
-            if 2 * self._queued <= self._config.capacity_points:  # not with every bit of room
+            if self._overflow.lasts and 2 * self._queued <= self._config.capacity_points:  # not with every bit of room
                 self._overflow.is_over(f"points are taken again, {self._dropped:,} were dropped since the start")
             self._queue.append(points)
             self._accepted += count
