@@ -49,10 +49,20 @@ class Run:
     def summary(self) -> Summary:
         return summarise(self.pipeline, self.watch, Ledger(0, 0.0), episodes_leaked=0, server_restarts=0)
 
-    @property
-    def exported(self) -> list[dict[str, str]]:
-        """The episodes as `policy-monitor export` writes them."""
-        command = [sys.executable, "-m", "monitoring", "export", "--store", str(self.store), "--format", "csv", "--measurement", "episode"]
+    def exported(self, measurement: str = "episode") -> list[dict[str, str]]:
+        """Return the episodes, or other points, as `policy-monitor export` writes them."""
+        command = [
+            sys.executable,
+            "-m",
+            "monitoring",
+            "export",
+            "--store",
+            str(self.store),
+            "--format",
+            "csv",
+            "--measurement",
+            measurement,
+        ]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
         return list(csv.DictReader(io.StringIO(done.stdout)))
 
@@ -90,7 +100,7 @@ def grafana(influx: InfluxServer, title: str) -> list[dict[str, Any]]:
 
 
 def test_whole_episodes_and_cut_ones_are_told_apart(run: Run) -> None:
-    rows = run.exported
+    rows = run.exported()
     assert len(rows) > 150
     concurrent = run.pipeline.config.episodes.concurrent
     assert 0 < sum(row.get("cut") == "1" for row in rows) <= concurrent, "the end of the run cuts what is open"
@@ -100,7 +110,7 @@ def test_whole_episodes_and_cut_ones_are_told_apart(run: Run) -> None:
 
 
 def test_the_mean_return_is_the_same_everywhere(run: Run) -> None:
-    whole = [float(row["return"]) for row in run.exported if row["no_trade_return"]]
+    whole = [float(row["return"]) for row in run.exported() if row["no_trade_return"]]
     mean = float(np.mean(whole[len(whole) - round(0.1 * len(whole)) :]))
     assert run.summary.return_mean == pytest.approx(mean, rel=1e-9)
     assert SnapshotTaker(run.pipeline, run.watch).take().return_mean == pytest.approx(mean, rel=1e-9), "terminal"
@@ -108,6 +118,7 @@ def test_the_mean_return_is_the_same_everywhere(run: Run) -> None:
     assert page_columns(run.store)["policy"][-1] == pytest.approx(mean, rel=1e-5), "page"
     (shown,) = grafana(run.influx, "Mean return")
     assert shown["last"] == pytest.approx(mean, rel=1e-9), "Grafana"
+    assert float(run.exported("result")[-1]["return_mean"]) == pytest.approx(mean, rel=1e-9), "export"
 
 
 def test_profit_and_baselines_are_means_of_the_same_episodes(run: Run) -> None:
@@ -124,7 +135,7 @@ def test_profit_and_baselines_are_means_of_the_same_episodes(run: Run) -> None:
 
 
 def test_grafana_counts_whole_episodes(run: Run) -> None:
-    whole = sum(row["no_trade_return"] != "" for row in run.exported)
+    whole = sum(row["no_trade_return"] != "" for row in run.exported())
     assert [row["count"] for row in grafana(run.influx, "Episodes")] == [whole]
 
 
@@ -139,4 +150,4 @@ def test_points_of_before_there_was_the_field_are_read_by_their_baselines(runnin
     assert [row["count"] for row in grafana(running_influx, "Episodes")] == [3]
     assert [row["mean"] for row in grafana(running_influx, "Length of an episode")] == [9.0]
     run = Run(None, None, store, running_influx)  # type: ignore[arg-type]
-    assert [row["cut"] for row in run.exported] == ["0", "0", "0", "1"]
+    assert [row["cut"] for row in run.exported()] == ["0", "0", "0", "1"]
