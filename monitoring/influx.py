@@ -64,7 +64,7 @@ class InfluxSink:
         self._last_error = ""
         self._flush_upto = 0
         self._wake_at_bytes = math.inf
-        self._dead_letters_full = False
+        self._dead_letters_lost = False
         self._ended = False
         self._closing_by: float | None = None
         self._spool = Spool.create(self.config.spool_folder, self.config.segment_bytes)
@@ -285,14 +285,20 @@ class InfluxSink:
     def _bury(self, line: bytes, refusal: str) -> None:
         """Append a line to the dead-letter file, under a comment that says why.
 
-        Overflow policy: once the file has reached `max_dead_letter_bytes`, the line is counted and not kept.
+        Overflow policy: once the file has reached `max_dead_letter_bytes`, or where it can't be written, the line is counted and not kept.
         """
-        with (self.config.dead_letter_file).open("ab", buffering=0) as file:
-            if file.tell() < self.config.max_dead_letter_bytes:
-                file.write(f"# {refusal}\n".encode() + line)
-            elif not self._dead_letters_full:
-                self._dead_letters_full = True
-                logger.error("%s is full; refused points are counted and no longer kept: %s", self.config.dead_letter_file, refusal)
+        why_not = "is full"
+        try:
+            with self.config.dead_letter_file.open("ab") as file:
+                if file.tell() < self.config.max_dead_letter_bytes:
+                    file.write(f"# {refusal}\n".encode() + line)
+                    return
+        except OSError as error:
+            why_not = f"can't be written ({error.strerror})"
+        if not self._dead_letters_lost:
+            self._dead_letters_lost = True
+            path = self.config.dead_letter_file
+            logger.error("%s %s; refused points are counted and no longer kept: %s", path, why_not, refusal)
 
 
 def _client(config: InfluxConfig) -> InfluxDBClient:

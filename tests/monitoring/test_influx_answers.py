@@ -165,3 +165,20 @@ def test_a_server_that_repeats_the_token_does_not_spread_it(
     files = "".join(path.read_text() for path in (tmp_path / "spool").rglob("*") if path.is_file())
     assert "is not welcome" in caplog.text
     assert TOKEN not in caplog.text + sink.statistics().last_error + files
+
+
+def test_a_dead_letter_file_that_cannot_be_written_stops_no_delivery(
+    server: AnsweringServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    answers = [(400, "text/plain", "no such field"), STORED]
+    server.answer = lambda: answers.pop(0) if len(answers) > 1 else answers[0]
+    known = config(server, tmp_path)
+    known.dead_letter_file.mkdir(parents=True)
+    sink = InfluxSink(known)
+    sink.write(points(1))
+    wait_until(lambda: sink.statistics().dead_lettered or "for good" in caplog.text, "the refusal")
+    sink.write(points(10))
+    assert sink.flush(5.0), "the sink goes on"
+    assert (sink.statistics().stored, sink.statistics().dead_lettered) == (10, 1)
+    sink.close(5.0)
+    assert "dead.lp can't be written (Is a directory)" in caplog.text
