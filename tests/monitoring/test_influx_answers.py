@@ -173,7 +173,8 @@ def test_a_dead_letter_file_that_cannot_be_written_stops_no_delivery(
     answers = [(400, "text/plain", "no such field"), STORED]
     server.answer = lambda: answers.pop(0) if len(answers) > 1 else answers[0]
     known = config(server, tmp_path)
-    known.dead_letter_file.mkdir(parents=True)
+    known.spool_folder.mkdir()
+    known.dead_letter_file.symlink_to("/dev/full")
     sink = InfluxSink(known)
     sink.write(points(1))
     wait_until(lambda: sink.statistics().dead_lettered or "for good" in caplog.text, "the refusal")
@@ -181,4 +182,4 @@ def test_a_dead_letter_file_that_cannot_be_written_stops_no_delivery(
     assert sink.flush(5.0), "the sink goes on"
     assert (sink.statistics().stored, sink.statistics().dead_lettered) == (10, 1)
     sink.close(5.0)
-    assert "dead.lp can't be written (Is a directory)" in caplog.text
+    assert "dead.lp can't be written (No space left on device)" in caplog.text
