@@ -18,9 +18,7 @@ from monitoring.influx import InfluxSink
 from monitoring.influx_config import InfluxConfig
 from monitoring.schema import TAGS, measurement
 from pipelines.config import EpisodesSection, PipelineConfig, RecordingSection, ServerSection
-from pipelines.pacer import Pacer
 from pipelines.run import run_pipeline
-from pipelines.run_state import RunState
 from pipelines.server_watch import ServerWatch
 from pipelines.stop_signals import StopSignals
 from server.driver_link import DriverLink
@@ -206,7 +204,7 @@ class Counted:
 def test_a_server_that_its_daemon_and_a_pipeline_tell_of_is_shown_once(influx: InfluxServer, tmp_path: Path) -> None:
     sink, server = InfluxSink(InfluxConfig(influx.url, influx.bucket, tmp_path / "spool")), Counted()
     tags = {"run": "twice", "policy": "PPO"}
-    of_pipeline = ServerWatch(server, Pacer(None, RunState(1, None)), sink, tags | {"worker": "host-1", "process": "ou"})
+    of_pipeline = ServerWatch(server, sink, tags | {"worker": "host-1", "process": "ou"})
     of_pipeline.start()
     of_daemon = ServingWatch(cast(DriverLink, server), sink, tags | {"worker": "server-2"})
     wait_until(lambda: sink.flush(10.0) and sink.statistics().stored >= 5, "both to have told of it")

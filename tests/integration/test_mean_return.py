@@ -77,7 +77,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, missing_service: MissingServic
     pipeline, _ = record_run(sink, RUN, STEPS)
     assert sink.flush(60.0)
     sink.close(10.0)
-    yield Run(pipeline, ServerWatch(CountingDouble(), pipeline.pacer, NullSink(), pipeline.tags), store, influx)
+    yield Run(pipeline, ServerWatch(CountingDouble(), NullSink(), pipeline.tags), store, influx)
     influx.kill()
 
 

@@ -114,7 +114,7 @@ def test_each_serving_process_has_points_of_its_own() -> None:
 def test_a_server_that_is_away_is_one_line_and_its_return_another(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "pipelines")
     server = Server()
-    watch = ServerWatch(server, Pacer(None, RunState(1, None)), Book(), TAGS)
+    watch = ServerWatch(server, Book(), TAGS)
     watch.start()
     ask(watch)
     server.answer = None
