@@ -130,9 +130,9 @@ def test_every_combination_of_flags_is_allowed_or_refused_as_the_protocol_says()
     flags = np.arange(256, dtype=np.uint8)
     refused = bad_flags(flags, np.zeros(256, np.int64), np.zeros(256))
     for value in range(256):
-        flag = StepFlag(value & 63)
+        flag = StepFlag(value & 127)
         allowed = (
-            value < 64
+            value < 128
             and StepFlag.END not in flag
             and not (StepFlag.ACTION_GIVEN in flag and flag & StepFlag.END)
             and (StepFlag.OVERRIDE not in flag or StepFlag.ACTION_GIVEN in flag)
