@@ -341,7 +341,7 @@ class Transport:
         if parts is None:
             raise WireError(f"message_id: expected one that is unanswered, received {message.message_id}", field="message_id")
         rows = sum([len(part.rows.episodes) for part in parts])
-        reply = to_reply(message, rows, cast(Agreement, self.agreement).action.leaves)
+        reply = to_reply(message, rows, cast(Agreement, self.agreement))
         with self._lock:
             if link.is_over:  # those who waited know already that the client was closed
                 return

@@ -281,7 +281,7 @@ class ServerConfig:
     run_folder: Path = Path("runs/server")
     """Folder of this run: checkpoints, the embedded store and the log lie in it. Made if absent."""
     seed: int = 0
-    """Seed of the initial weights and of the sampling of actions."""
+    """Seed of the initial weights and of the drawing of actions, which also depends on each episode's id and step."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """Least severity that is logged."""
     listen: ListenConfig = field(default_factory=ListenConfig)

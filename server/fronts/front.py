@@ -32,6 +32,8 @@ from .listen_address import check_free
 from .listen_security import TokenInterceptor, check_listen, server_credentials, token
 from .servicer import PolicyServicer, ServerFacts
 from .unary_episodes import UnaryEpisodes
+from .unreadable import UnreadableInterceptor
+from .wire import MessageLimits
 
 logger = logging.getLogger(__name__)
 
@@ -190,7 +192,8 @@ class Front:
             ("grpc.max_send_message_length", listen.max_message_bytes),
         ]
         secret = token(listen)
-        server = grpc.aio.server(options=options, interceptors=[TokenInterceptor(secret)] if secret is not None else [])
+        interceptors: list[Any] = [UnreadableInterceptor(), *([TokenInterceptor(secret)] if secret is not None else [])]
+        server = grpc.aio.server(options=options, interceptors=interceptors)
         servicer = self._servicer or self._make_servicer(listen)
         self._servicer = servicer
         pb_grpc.add_PolicyServiceServicer_to_server(servicer, server)
@@ -223,7 +226,8 @@ class Front:
             listen.max_rows_per_message,
             self._config.episodes.episode_idle_timeout_s,
         )
-        unary = UnaryEpisodes(self.core, self._config.episodes.unary_idle_timeout_s)
+        limits = MessageLimits.of(listen.max_rows_per_message, *self._spaces)
+        unary = UnaryEpisodes(self.core, limits, self._config.episodes.unary_idle_timeout_s)
         return PolicyServicer(self.core, facts, unary, lambda: self.endpoints(), self._stats)
 
     def counters(self) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from ..episodes.core import EpisodeCore
 from ..episodes.rows import Replies
 from . import wire
 from .unary_episodes import UnaryEpisodes
+from .unreadable import readable
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +70,7 @@ class PolicyServicer(pb_grpc.PolicyServiceServicer):
         self._unary = unary
         self._endpoints = endpoints
         self._stats = stats
+        self._limits = wire.MessageLimits.of(facts.max_rows_per_message, facts.observation_space, facts.action_space)
         self._turns = itertools.count()
         self.clients_connected = 0
 
@@ -76,7 +78,7 @@ class PolicyServicer(pb_grpc.PolicyServiceServicer):
 
     async def Step(self, request_iterator: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:
         """Answer the steps of one client until its stream ends."""
-        first = await context.read()
+        first = await readable(context)
         if first is _EOF:
             return
         await self._agree(first, context)
@@ -99,17 +101,19 @@ class PolicyServicer(pb_grpc.PolicyServiceServicer):
             await context.write(pb.StepResponse(handshake=pb.HandshakeReply(info=self._info(next(self._turns)))))
             while True:
                 await places.acquire()
-                request = await context.read()
+                request = await readable(context)
                 if request is _EOF or writer.done():
                     break
                 batch = request.batch
                 try:
                     if not request.HasField("batch"):
-                        raise WireError("kind: expected a batch after the handshake, received something else", field="kind")
-                    rows = wire.decode_batch(batch, self._facts.max_rows_per_message)
+                        raise WireError(
+                            f"kind: expected a batch after the handshake, received {request.WhichOneof('kind') or 'nothing'}", field="kind"
+                        )
+                    rows = wire.decode_batch(batch, self._limits)
                 except WireError as error:
-                    _, code = reason_and_code_of(error)
-                    answers.put_nowait(wire.encode_refusal(batch.message_id, wire.row_count(batch), error, code.value[0]))
+                    self._core.statistics.rows_refused += wire.row_count(batch)
+                    answers.put_nowait(wire.encode_refusal(batch.message_id, error))
                     continue
                 message_id = batch.message_id
                 self._core.take(rows, owner, partial(answer, message_id))

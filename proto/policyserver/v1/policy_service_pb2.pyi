@@ -252,7 +252,7 @@ class RowInfo(_message.Message):
     def __init__(self, row: _Optional[int] = ..., json: _Optional[str] = ...) -> None: ...
 
 class StepReply(_message.Message):
-    __slots__ = ("message_id", "handles", "codes", "actions", "action_log_probs", "weights_seq_nos", "errors")
+    __slots__ = ("message_id", "handles", "codes", "actions", "action_log_probs", "weights_seq_nos", "errors", "refusal")
     MESSAGE_ID_FIELD_NUMBER: _ClassVar[int]
     HANDLES_FIELD_NUMBER: _ClassVar[int]
     CODES_FIELD_NUMBER: _ClassVar[int]
@@ -260,6 +260,7 @@ class StepReply(_message.Message):
     ACTION_LOG_PROBS_FIELD_NUMBER: _ClassVar[int]
     WEIGHTS_SEQ_NOS_FIELD_NUMBER: _ClassVar[int]
     ERRORS_FIELD_NUMBER: _ClassVar[int]
+    REFUSAL_FIELD_NUMBER: _ClassVar[int]
     message_id: int
     handles: bytes
     codes: bytes
@@ -267,7 +268,8 @@ class StepReply(_message.Message):
     action_log_probs: bytes
     weights_seq_nos: bytes
     errors: _containers.RepeatedCompositeFieldContainer[RowError]
-    def __init__(self, message_id: _Optional[int] = ..., handles: _Optional[bytes] = ..., codes: _Optional[bytes] = ..., actions: _Optional[_Iterable[_Union[_tensor_pb2.Tensor, _Mapping]]] = ..., action_log_probs: _Optional[bytes] = ..., weights_seq_nos: _Optional[bytes] = ..., errors: _Optional[_Iterable[_Union[RowError, _Mapping]]] = ...) -> None: ...
+    refusal: RowError
+    def __init__(self, message_id: _Optional[int] = ..., handles: _Optional[bytes] = ..., codes: _Optional[bytes] = ..., actions: _Optional[_Iterable[_Union[_tensor_pb2.Tensor, _Mapping]]] = ..., action_log_probs: _Optional[bytes] = ..., weights_seq_nos: _Optional[bytes] = ..., errors: _Optional[_Iterable[_Union[RowError, _Mapping]]] = ..., refusal: _Optional[_Union[RowError, _Mapping]] = ...) -> None: ...
 
 class RowError(_message.Message):
     __slots__ = ("row", "code", "reason", "field", "message")
