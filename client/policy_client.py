@@ -281,6 +281,19 @@ class PolicyClient:
         """Policy version that computed the newest answer."""
         return self._router.shared.weights_seq_no
 
+    def connect(self) -> ServerInfo:
+        """Wait for the connection, which a client otherwise makes at its first call, and return what the server said of itself then.
+
+        Raises:
+            PolicyServerError: as in `start_episode`.
+        """
+        return self._router.connect(self._config.connect_timeout_s).info
+
+    @property
+    def client_number(self) -> int | None:
+        """What the first handshake brought, from 0: no other client of the server has it. None before the first."""
+        return self._router.shared.client_number
+
     def server_info(self) -> ServerInfo:
         """Ask the server what it is. With several serving runners the one at the client's address answers, or another if that is away.
 

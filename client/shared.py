@@ -24,6 +24,8 @@ class Shared:
         """Those who were answered, in the order in which they go on."""
         self.weights_seq_no = 0
         """Policy version of the newest answer."""
+        self.client_number: int | None = None
+        """What the first handshake brought; no other client of the server has it."""
         self.messages_sent = 0
         self.rows_sent = 0
         self.rows_answered = 0

@@ -242,7 +242,7 @@ class Transport:
                 if link.is_open:
                     self._receive(link, response)
                 elif not link.is_over:  # else this answers somebody who was woken when the client was closed
-                    agreement = agree(response, *self._spaces, self._config.max_rows_per_message, self._config.max_message_bytes)
+                    agreement = agree(response, *self._spaces, self._config)
                     self._owner.admit(self, agreement)
                     self._open(link, agreement)
         except grpc.RpcError as error:
@@ -261,7 +261,7 @@ class Transport:
 
     def _requests(self, link: Link) -> Iterator[pb.StepRequest]:
         """Make the messages of a stream: the sender's thread."""
-        yield handshake(self._client_id, *self._spaces)
+        yield handshake(self._client_id, *self._spaces, self._shared.client_number)
         while True:
             with self._lock:
                 self._wait_for_something_to_send(link)

@@ -12,6 +12,7 @@ import gymnasium as gym
 import numpy as np
 
 from client.codec import SpaceCodec
+from client.config import ClientConfig
 from client.reports import ServerInfo, ServerStats, TrainingIteration
 from client.rows import NO_INFO, ROW_OVERHEAD_BYTES, Rows
 from policyserver.errors import HandshakeError, PolicyServerError, WireError, from_row_error
@@ -48,6 +49,8 @@ class Agreement:
     """Most bytes that a row takes beside its info."""
     arguments: Mapping[str, str]
     """What callers know the columns of a message as."""
+    client_number: int
+    """What no other client of the server has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +69,9 @@ class Reply:
     """Newest policy version that answered."""
 
 
-def handshake(client_id: str, observation_space: gym.Space[Any] | None, action_space: gym.Space[Any] | None) -> pb.StepRequest:
+def handshake(
+    client_id: str, observation_space: gym.Space[Any] | None, action_space: gym.Space[Any] | None, client_number: int | None
+) -> pb.StepRequest:
     """Encode what this client is and expects."""
     return pb.StepRequest(
         handshake=pb.Handshake(
@@ -74,6 +79,7 @@ def handshake(client_id: str, observation_space: gym.Space[Any] | None, action_s
             client_id=client_id,
             observation_space=None if observation_space is None else to_proto(observation_space),
             action_space=None if action_space is None else to_proto(action_space),
+            client_number=client_number,
         )
     )
 
@@ -82,14 +88,13 @@ def agree(
     response: pb.StepResponse,
     observation_space: gym.Space[Any] | None,
     action_space: gym.Space[Any] | None,
-    max_rows: int,
-    max_message_bytes: int,
+    config: ClientConfig,
 ) -> Agreement:
     """Decode the server's side of the handshake and check it against this one.
 
     Raises:
         WireError: the first response is no handshake, or its spaces are malformed.
-        HandshakeError: the versions or spaces differ, or no observation fits into a message.
+        HandshakeError: the versions, the spaces or the server's identity differ, or no observation fits into a message.
     """
     if response.WhichOneof("kind") != "handshake":
         raise WireError(f"kind: expected the handshake first, received {response.WhichOneof('kind')}", field="kind")
@@ -102,6 +107,8 @@ def agree(
     ):
         if ours is not None and not same(ours, theirs):
             raise HandshakeError(f"{name}: this client has {describe(ours)}, the server {describe(theirs)}", field=name)
+    _check_identity(info, config)
+    max_message_bytes = config.max_message_bytes
     observation, action = SpaceCodec(info.observation_space, "observation"), SpaceCodec(info.action_space, "action")
     max_bytes = min(max_message_bytes, info.max_message_bytes or max_message_bytes) - _MESSAGE_OVERHEAD_BYTES
     needed = observation.row_bytes + action.row_bytes + ROW_OVERHEAD_BYTES
@@ -111,8 +118,25 @@ def agree(
             f"{max_message_bytes} and the server reads {info.max_message_bytes}; raise the lower limit",
             field="max_message_bytes",
         )
+    max_rows = min(config.max_rows_per_message, info.max_rows_per_message or config.max_rows_per_message)
     arguments = argument_names(info.observation_space, info.action_space)
-    return Agreement(info, observation, action, min(max_rows, info.max_rows_per_message or max_rows), max_bytes, needed, arguments)
+    return Agreement(info, observation, action, max_rows, max_bytes, needed, arguments, response.handshake.client_number)
+
+
+def _check_identity(info: ServerInfo, config: ClientConfig) -> None:
+    """Refuse another server than the expected one."""
+    if config.expected_instance_id not in (None, info.instance_id):
+        raise HandshakeError(
+            f"instance_id: this client expects the server {config.expected_instance_id!r}, at this address is "
+            f"{info.instance_id or 'one without an id'!r}; another server has the address",
+            field="instance_id",
+        )
+    if info.run and config.expected_run not in (None, info.run):
+        raise HandshakeError(
+            f"run: this client belongs to the run {config.expected_run!r}, the server records {info.run!r}; name the same run on both "
+            "sides, or the address of the server that is meant",
+            field="run",
+        )
 
 
 def step_batch(message_id: int, parts: Sequence[Rows], agreement: Agreement, *, waits: bool = True) -> pb.StepRequest:

@@ -8,17 +8,25 @@ import signal
 import subprocess
 import sys
 import threading
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import grpc
 
+from client import ClientConfig, HandshakeError, PolicyClient, PolicyServerError
+
 logger = logging.getLogger(__name__)
 
 _HEALTH_WATCH = "/grpc.health.v1.Health/Watch"
 _SERVING = b"\x08\x01"
 """grpc.health.v1.HealthCheckResponse with status SERVING, as bytes."""
+_ANSWER_S = 10.0
+"""Longest wait for what a server that serves says of itself."""
+_RETRY_S = 0.5
+_UNTOLD_STOP_S = 45.0
+"""Longest stop of a server that has not said how long it takes: it is still starting. By default a server says less."""
 
 
 class ServerDiedError(RuntimeError):
@@ -30,6 +38,8 @@ class ServerProcess:
 
     Ctrl-C in the terminal does not reach it: it is stopped by `stop`, after the episodes have ended. It also stops when this process is
     gone, however that ended, because its standard input ends with it.
+
+    The process is given an id of its own, which a server says in each handshake. So another server on the address is not taken for it.
     """
 
     def __init__(self, config_file: Path, address: str, log_file: Path, *, max_restarts: int = 3) -> None:
@@ -45,13 +55,18 @@ class ServerProcess:
         self.log_file = log_file
         self.restarts = 0
         """How often it died and was started again."""
-        self._command = [sys.executable, "-m", "server", "serve", "--until_input_ends", "--config", str(config_file)]
+        self.instance_id = uuid.uuid4().hex
+        """What the server calls itself, every time that it is started."""
+        self.stop_timeout_s = _UNTOLD_STOP_S
+        """Longest time that a stop may take, as the server says once it serves, seconds."""
+        own = ["--until_input_ends", "--instance_id", self.instance_id]
+        self._command = [sys.executable, "-m", "server", "serve", *own, "--config", str(config_file)]
         self._max_restarts = max_restarts
         self._lock = threading.Lock()  # guards what follows
         self._process: subprocess.Popen[bytes] | None = None
         self._health_call: Any = None
         self._was_serving = False
-        self._ended = False
+        self._ended = threading.Event()
         self._stopping = False
         self._on_serving: Callable[[], None] = lambda: None
         self._on_death: Callable[[Exception], None] = lambda error: None
@@ -62,7 +77,7 @@ class ServerProcess:
         """Start the process.
 
         Args:
-            on_serving: Called once, on another thread, when the server's health service says SERVING.
+            on_serving: Called once, on another thread, when the health service of this very server says SERVING.
             on_death: Called, on another thread, with a `ServerDiedError` when the process has ended by itself and is not started again:
                 because it never served, or died too often.
         """
@@ -71,8 +86,8 @@ class ServerProcess:
         self._watcher.start()
         self._health.start()
 
-    def stop(self, timeout_s: float) -> int | None:
-        """Ask the process to stop and wait; after `timeout_s` kill it and its children. Returns its exit status, None if it never ran."""
+    def stop(self) -> int | None:
+        """Ask the process to stop and wait; after `stop_timeout_s` kill it and its children. Return its status, None if it never ran."""
         with self._lock:
             self._stopping = True
             process = self._process
@@ -81,9 +96,9 @@ class ServerProcess:
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
         try:
-            process.wait(timeout_s)
+            process.wait(self.stop_timeout_s)
         except subprocess.TimeoutExpired:
-            logger.warning("the policy server did not stop within %g s: killed", timeout_s)
+            logger.warning("the policy server did not stop within %g s: killed", self.stop_timeout_s)
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
         self._watcher.join()
@@ -95,23 +110,38 @@ class ServerProcess:
             return subprocess.Popen(self._command, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
 
     def _follow_health(self) -> None:
-        """Wait for SERVING, or for the watcher to cancel the call because the process has ended."""
+        """Wait until this server says SERVING, or for the watcher to cancel the call because the process has ended."""
         options = [("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 500), ("grpc.enable_http_proxy", 0)]
         with grpc.insecure_channel(self.address, options) as channel:
             watch = channel.unary_stream(_HEALTH_WATCH, request_serializer=bytes, response_deserializer=bytes)
-            with self._lock:
-                if self._ended:
-                    return
-                self._health_call = call = watch(b"", wait_for_ready=True)
-            try:
-                for status in call:
-                    if status == _SERVING:
-                        with self._lock:
-                            self._was_serving = True
-                        self._on_serving()
+            while True:
+                with self._lock:
+                    if self._ended.is_set():
                         return
-            except grpc.RpcError as error:
-                logger.debug("the health service said %s", error)
+                    call: Any = watch(b"", wait_for_ready=True)
+                    self._health_call = call
+                try:
+                    if any(status == _SERVING and self._is_ours() for status in call):
+                        break
+                except (grpc.RpcError, PolicyServerError) as error:
+                    logger.debug("the health service said %s", error)
+                    call.cancel()
+                self._ended.wait(_RETRY_S)
+        with self._lock:
+            self._was_serving = True
+        self._on_serving()
+
+    def _is_ours(self) -> bool:
+        """Tell whether it is this server that answers, and note how long it takes to stop."""
+        config = ClientConfig(connect_timeout_s=_ANSWER_S, spread_episodes=False, expected_instance_id=self.instance_id)
+        with PolicyClient(self.address, config=config) as client:
+            try:
+                info = client.connect()
+            except HandshakeError as error:
+                logger.warning("%s", error)
+                return False
+        self.stop_timeout_s = info.stop_timeout_s or self.stop_timeout_s
+        return True
 
     def _watch(self) -> None:
         """Start the process again when it dies, unless it never served."""
@@ -126,7 +156,7 @@ class ServerProcess:
                     logger.warning("the policy server died with status %d, started again (%d)", code, self.restarts)
                     self._process = self._spawn()
                     continue
-                self._ended = True
+                self._ended.set()
                 stopped = self._stopping
                 if self._health_call is not None:
                     self._health_call.cancel()

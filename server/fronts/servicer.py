@@ -23,6 +23,7 @@ from policyserver.v1 import policy_service_pb2_grpc as pb_grpc
 from ..episodes.core import EpisodeCore
 from ..episodes.rows import Replies
 from . import wire
+from .client_numbers import ClientNumbers
 from .unary_episodes import UnaryEpisodes
 from .unreadable import readable
 
@@ -48,13 +49,22 @@ class ServerFacts:
     max_message_bytes: int
     max_rows_per_message: int
     episode_idle_timeout_s: float
+    run: str
+    instance_id: str
+    stop_timeout_s: float
 
 
 class PolicyServicer(pb_grpc.PolicyServiceServicer):
     """Serve the episode core over gRPC. All its methods run on the core's loop."""
 
     def __init__(
-        self, core: EpisodeCore, facts: ServerFacts, unary: UnaryEpisodes, endpoints: Callable[[], list[str]], stats: Callable[[], Any]
+        self,
+        core: EpisodeCore,
+        facts: ServerFacts,
+        unary: UnaryEpisodes,
+        endpoints: Callable[[], list[str]],
+        stats: Callable[[], Any],
+        numbers: ClientNumbers,
     ) -> None:
         """Serve a core.
 
@@ -64,6 +74,7 @@ class PolicyServicer(pb_grpc.PolicyServiceServicer):
             unary: Holds the episodes of unary callers.
             endpoints: Returns the addresses of all serving processes.
             stats: Returns a GetStatsResponse.
+            numbers: Gives each client one of its own.
         """
         self._core = core
         self._facts = facts
@@ -71,6 +82,7 @@ class PolicyServicer(pb_grpc.PolicyServiceServicer):
         self._endpoints = endpoints
         self._stats = stats
         self._limits = wire.MessageLimits.of(facts.max_rows_per_message, facts.observation_space, facts.action_space)
+        self._numbers = numbers
         self._turns = itertools.count()
         self.clients_connected = 0
 
@@ -98,7 +110,7 @@ class PolicyServicer(pb_grpc.PolicyServiceServicer):
                 self._core.room.when_open(say_room)
 
         try:
-            await context.write(pb.StepResponse(handshake=pb.HandshakeReply(info=self._info(next(self._turns)))))
+            await context.write(pb.StepResponse(handshake=self._welcome(first.handshake)))
             while True:
                 await places.acquire()
                 request = await readable(context)
@@ -163,6 +175,10 @@ class PolicyServicer(pb_grpc.PolicyServiceServicer):
                     field=name,
                 )
 
+    def _welcome(self, handshake: pb.Handshake) -> pb.HandshakeReply:
+        claimed = handshake.client_number if handshake.HasField("client_number") else None
+        return pb.HandshakeReply(info=self._info(next(self._turns)), client_number=self._numbers.number(claimed))
+
     # Facts ---------------------------------------------------------------------------------------------------------------------------
 
     async def GetServerInfo(self, request: pb.GetServerInfoRequest, context: Any) -> pb.GetServerInfoResponse:
@@ -188,6 +204,9 @@ class PolicyServicer(pb_grpc.PolicyServiceServicer):
             max_rows_per_message=facts.max_rows_per_message,
             episode_idle_timeout_s=facts.episode_idle_timeout_s,
             weights_seq_no=self._core.snapshot().weights_seq_no,
+            run=facts.run,
+            instance_id=facts.instance_id,
+            stop_timeout_s=facts.stop_timeout_s,
         )
 
     # Unary calls ---------------------------------------------------------------------------------------------------------------------

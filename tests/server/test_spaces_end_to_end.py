@@ -18,7 +18,7 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
-from client import BatchError, HandshakeError, InvalidInputError, PolicyClient
+from client import BatchError, ClientConfig, HandshakeError, InvalidInputError, PolicyClient
 from client.codec import SpaceCodec
 from client.rows import Episode
 from client.rows import Rows as ClientRows
@@ -85,7 +85,9 @@ def shake_hands(observation_space: gym.Space[Any], action_space: gym.Space[Any])
         protocol_version=PROTOCOL_VERSION, observation_space=to_proto(observation_space), action_space=to_proto(action_space)
     )
     response = pb.StepResponse(handshake=pb.HandshakeReply(info=info))
-    return agree(pb.StepResponse.FromString(response.SerializeToString()), observation_space, action_space, 4096, 1 << 20)
+    return agree(
+        pb.StepResponse.FromString(response.SerializeToString()), observation_space, action_space, ClientConfig(max_message_bytes=1 << 20)
+    )
 
 
 @PROPERTY
