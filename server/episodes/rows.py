@@ -55,6 +55,13 @@ class Rows:
             {place: info for place, row in enumerate(rows) if (info := self.infos.get(row)) is not None},
         )
 
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the columns and ids."""
+        return _size_bytes(self.handles, self.sequences, self.flags, self.rewards, *self.observations, *self.actions) + sum(
+            map(len, self.episode_ids)
+        )
+
 
 @dataclass(slots=True)
 class Replies:
@@ -73,6 +80,11 @@ class Replies:
     waiting: int = 0
     """Rows whose answers wait for the learner; they are among the refusals, though their steps are recorded."""
 
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the columns."""
+        return _size_bytes(self.handles, *self.actions, self.log_probs, self.weights_seq_nos)
+
     @classmethod
     def empty(cls, count: int, action_leaves: list[tuple[tuple[int, ...], np.dtype[Any]]]) -> Replies:
         """Make the answers to `count` rows, all zero."""
@@ -83,3 +95,7 @@ class Replies:
             np.zeros(count, np.uint64),
             {},
         )
+
+
+def _size_bytes(*columns: Array) -> int:
+    return sum([column.nbytes for column in columns])

@@ -62,9 +62,10 @@ def decode_info(text: str, field: str) -> dict[str, Any]:
     return info
 
 
-def encode_replies(message_id: int, replies: Replies) -> pb.StepResponse:
-    """Encode the replies to one message."""
-    errors = [to_row_error(row, error) for row, error in sorted(replies.refusals.items())]
+def encode_replies(message_id: int, replies: Replies, errors: list[pb.RowError] | None = None) -> pb.StepResponse:
+    """Encode the replies to one message; its refusals too, unless they are already."""
+    if errors is None:
+        errors = [to_row_error(row, error) for row, error in sorted(replies.refusals.items())]
     codes = np.zeros(len(replies.handles), _U8)
     for error in errors:
         codes[error.row] = error.code
