@@ -48,8 +48,9 @@ _SAVE_S = 10.0
 """Time reckoned for the last checkpoint, which nothing limits."""
 _IDLE_PAUSE_S = 0.5
 """Pause after an iteration that returned at once without steps, e.g. because the serving actor is being restarted."""
-_ACTOR_ABSENCE_S = 60.0
-"""How long the serving actors may be absent before the daemon gives up; a restart takes about five seconds."""
+_ACTOR_ABSENCE_S = 300.0
+"""How long the serving actors may be absent before the daemon gives up. A restart takes about five seconds of processor time, which at ten
+times the load that the processors can bear is more than a minute."""
 
 
 class DaemonError(RuntimeError):

@@ -91,10 +91,18 @@ class DriverLink:
             for connection in readable:
                 if not self._read(connection):
                     asked.remove(connection)
+                    self._forget(connection)
                 for number, answer in self._answers(connection):
                     if number == self._questions:  # else it comes too late
                         answers[connection] = answer
         return [answers[connection] for connection in asked if connection in answers]
+
+    def _forget(self, connection: socket.socket) -> None:
+        """Give the descriptor of an actor that died back."""
+        with self._lock:
+            if connection in self._connections:
+                self._connections.remove(connection)
+        connection.close()
 
     def _read(self, connection: socket.socket) -> bool:
         """Receive what an actor sent; False if it is gone."""
@@ -136,6 +144,8 @@ class DriverLink:
                 return
             connection.settimeout(_SEND_TIMEOUT_S)
             with self._lock:
+                for other in [other for other in self._connections if _is_gone(other)]:  # as a rule that of the actor before this one
+                    self._forget(other)
                 self._connections.append(connection)
                 _send(connection, self._state + (_DRAIN if self._draining else b""))
 
@@ -147,6 +157,15 @@ def _send(connection: socket.socket, message: bytes) -> bool:
     except OSError:
         return False
     return True
+
+
+def _is_gone(connection: socket.socket) -> bool:
+    """Tell whether the actor at the other end died."""
+    try:
+        is_readable = bool(select.select([connection], [], [], 0.0)[0])
+        return is_readable and not connection.recv(1, socket.MSG_PEEK)
+    except (OSError, ValueError):
+        return True
 
 
 def follow_driver(

@@ -22,7 +22,6 @@ from policyserver.errors import (
     PolicyServerError,
     SequenceError,
     ServerInternalError,
-    ServerOverloadedError,
     ServerUnavailableError,
 )
 from policyserver.flags import StepFlag
@@ -35,6 +34,7 @@ from .episode_table import EpisodeTable
 from .masks import all_of, count, every, some, where
 from .row_checks import bad_flags, leaf_checks
 from .rows import Replies, Rows
+from .shares import Admission, EpisodeShares
 from .step_rows import step_rows
 from .trajectories import Trajectories
 from .withheld import WithheldQuestions
@@ -75,8 +75,10 @@ class BatchPass:
         statistics: CoreStatistics,
         observation_space: gym.Space[Any],
         action_space: gym.Space[Any],
+        shares: EpisodeShares,
     ) -> None:
         self._policy = policy
+        self._shares = shares
         self._table = table
         self._trajectories = trajectories
         self._withheld = withheld
@@ -139,7 +141,7 @@ class BatchPass:
         """Sort START rows into new episodes, repeats and refusals; return those that must wait."""
         deferred: list[int] = []
         seen: set[tuple[int, str]] = set()
-        room = self._table.max_open - self._table.open
+        admission = Admission(self._shares)
         for index in rows.tolist():
             owner, episode_id = batch.origin(index).owner, batch.episode_id(index)
             slot = owner.aliases.get(episode_id)
@@ -167,16 +169,13 @@ class BatchPass:
                 usable[index] = False
                 deferred.append(index)
                 continue
-            elif room == 0:
-                error = ServerOverloadedError(
-                    f"expected at most {self._table.max_open} open episodes (episodes.max_open); end some first", reason="TOO_MANY_EPISODES"
-                )
+            else:
+                error = admission.refusal(owner, episode_id)
             if error is not None:
                 batch.refuse(index, error)
                 usable[index] = False
                 continue
             seen.add((owner.index, episode_id))
-            room -= 1
         return np.array(deferred, np.int64)
 
     def _bad_values(self, batch: Batch) -> dict[int, InvalidInputError]:
@@ -191,7 +190,7 @@ class BatchPass:
         return errors
 
     def _decide_and_commit(self, batch: Batch, applied: Array, slots: Array, starts: Array, failure: _Failure | None = None) -> None:
-        rows = step_rows(batch, applied, slots, starts, self._table)
+        rows = step_rows(batch, applied, slots, starts, self._table, self._trajectories.waiting_infos)
         try:
             decided = self._policy.decide(rows)
         except Exception:

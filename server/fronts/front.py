@@ -42,6 +42,8 @@ T = TypeVar("T")
 
 SERVICE_NAME: str = pb.DESCRIPTOR.services_by_name["PolicyService"].full_name
 _TRIM_INTERVAL_S = 10.0
+_CALLS_AT_ONCE = 1000
+"""Unary calls and health watches that are answered at once, beside the streams; one more is refused with RESOURCE_EXHAUSTED."""
 _CHANNEL_OPTIONS = [
     ("grpc.so_reuseport", 0),  # a second server on the port is an error, not a thief of half the calls
     ("grpc.keepalive_time_ms", 60_000),
@@ -196,7 +198,7 @@ class Front:
         ]
         secret = token(listen)
         interceptors: list[Any] = [UnreadableInterceptor(), *([TokenInterceptor(secret)] if secret is not None else [])]
-        server = grpc.aio.server(options=options, interceptors=interceptors)
+        server = grpc.aio.server(options=options, interceptors=interceptors, maximum_concurrent_rpcs=listen.max_clients + _CALLS_AT_ONCE)
         servicer = self._servicer or self._make_servicer(listen)
         self._servicer = servicer
         pb_grpc.add_PolicyServiceServicer_to_server(servicer, server)
@@ -227,6 +229,8 @@ class Front:
             *self._spaces,
             listen.max_message_bytes,
             listen.max_rows_per_message,
+            listen.max_clients,
+            listen.max_unanswered_bytes,
             self._config.episodes.episode_idle_timeout_s,
             self._config.run,
             self._config.instance_id,
@@ -250,9 +254,10 @@ class Front:
         response = pb.GetStatsResponse(
             boot_id=self.boot_id,
             uptime_s=time.monotonic() - self._started_s,
-            clients_connected=self._servicer.clients_connected if self._servicer else 0,
             **{name: getattr(core, name) for name in _COPIED},
         )
+        for name in _OF_THE_STREAMS if self._servicer else ():
+            setattr(response, name, getattr(self._servicer, name))
         if core.returns:
             response.return_mean = sum(core.returns) / len(core.returns)
         if (report := self._training) is not None:
@@ -296,7 +301,8 @@ class Front:
             logger.debug("the loop is closed; %s not called", function)
 
 
+_OF_THE_STREAMS = ("clients_connected", "clients_refused", "messages_withheld")
 _COPIED = sorted(
     field.name for field in pb.GetStatsResponse.DESCRIPTOR.fields
-    if field.name not in {"boot_id", "uptime_s", "clients_connected", "return_mean", "training"}
+    if field.name not in {"boot_id", "uptime_s", "return_mean", "training", *_OF_THE_STREAMS}
 )  # fmt: skip

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import queue
 import signal
 import socket
@@ -47,6 +48,30 @@ def test_draining_reaches_every_follower_also_one_that_comes_later(tmp_path: Pat
     link.close()
     assert not early.gone.is_set()
     assert not late.gone.is_set()
+
+
+def open_descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+@pytest.mark.parametrize("asks", [False, True])
+def test_an_actor_that_died_leaves_no_descriptor_behind(tmp_path: Path, asks: bool) -> None:
+    link = DriverLink(tmp_path / "link")
+    before = open_descriptors()
+    for _ in range(20):
+        follower = Follower(link.path)
+        if asks:
+            while link.ask(5.0) != [{"actions": 1}]:  # until it is there
+                pass
+        follower.stop()
+    last = Follower(link.path)
+    while link.ask(5.0) != [{"actions": 1}]:
+        pass
+    assert open_descriptors() - before <= 4, "one for each actor that died"
+    last.stop()
+    assert link.ask(5.0) == []
+    assert open_descriptors() - before <= 1
+    link.close()
 
 
 def test_who_connects_gets_the_newest_state_whatever_its_size(tmp_path: Path) -> None:
