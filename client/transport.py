@@ -30,7 +30,7 @@ from client.config import ClientConfig
 from client.reports import ServerInfo, ServerStats
 from client.rows import Rows
 from client.shared import Shared
-from client.transport_channel import authorization, check_security, open_channel
+from client.transport_channel import authorization, check_security, make_channel
 from client.transport_link import Link, Owner, Stub
 from client.transport_messages import Agreement, agree, handshake, step_batch, to_info, to_reply, to_stats
 from client.turnstile import HOLD_S, TURN_S
@@ -100,7 +100,7 @@ class Transport:
         self._owner = owner
         self._metadata = authorization(config)
         self._client_id = uuid.uuid4().hex
-        self._channel = open_channel(target, config)
+        self._channel = make_channel(target, config)
         self._stub = cast(Stub, pb_grpc.PolicyServiceStub(self._channel))
         self._sendable = threading.Condition(shared.lock)
         """Told to the sender: something may be sent, or the link is over."""

@@ -8,9 +8,10 @@ import grpc
 
 from client.config import ClientConfig
 from client.errors import InsecureTargetError
-from policyserver.endpoints import is_local
+from policyserver.channels import open_channel
+from policyserver.endpoints import is_local, strays
 
-__all__ = ["authorization", "check_security", "open_channel"]
+__all__ = ["authorization", "check_security", "make_channel"]
 
 
 def check_security(target: str, config: ClientConfig) -> None:
@@ -20,20 +21,24 @@ def check_security(target: str, config: ClientConfig) -> None:
         InsecureTargetError: the target is off the machine, and the certificates' or the token's file is not given.
     """
     missing = [name for name in ("tls_ca_file", "token_file") if getattr(config, name) is None]
-    if missing and not is_local(target):
+    if missing and (not is_local(target) or strays(target)):
         raise InsecureTargetError(
             f"{' and '.join(missing)}: expected both tls_ca_file and token_file for {target}, which is neither a loopback address nor a "
-            "unix socket, received None; plaintext never leaves the machine"
+            f"unix socket{_but(strays(target))}, received None; plaintext never leaves the machine"
         )
 
 
-def open_channel(target: str, config: ClientConfig) -> grpc.Channel:
+def _but(host: str) -> str:
+    return f", but {host} by this machine's hosts file" if host else ""
+
+
+def make_channel(target: str, config: ClientConfig) -> grpc.Channel:
     """Open the channel, encrypted if there is a certificates' file. gRPC connects when the first call asks it to.
 
     Raises:
         ValueError: the certificates' file cannot be read.
     """
-    options: list[tuple[str, int]] = [
+    options = [
         ("grpc.keepalive_time_ms", round(1000 * config.keepalive_time_s)),
         ("grpc.keepalive_timeout_ms", round(1000 * config.keepalive_timeout_s)),
         ("grpc.keepalive_permit_without_calls", 1),
@@ -46,8 +51,8 @@ def open_channel(target: str, config: ClientConfig) -> grpc.Channel:
         ("grpc.use_local_subchannel_pool", 1),  # clients of one process share nothing
     ]
     if config.tls_ca_file is None:
-        return grpc.insecure_channel(target, options)
-    return grpc.secure_channel(target, grpc.ssl_channel_credentials(_read("tls_ca_file", config.tls_ca_file)), options)
+        return open_channel(target, options)
+    return open_channel(target, options, grpc.ssl_channel_credentials(_read("tls_ca_file", config.tls_ca_file)))
 
 
 def authorization(config: ClientConfig) -> tuple[tuple[str, str], ...]:

@@ -14,6 +14,8 @@ from typing import Any
 
 import grpc
 
+from policyserver.channels import open_channel
+
 logger = logging.getLogger(__name__)
 
 _HEALTH_WATCH = "/grpc.health.v1.Health/Watch"
@@ -96,8 +98,8 @@ class ServerProcess:
 
     def _follow_health(self) -> None:
         """Wait for SERVING, or for the watcher to cancel the call because the process has ended."""
-        options = [("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 500), ("grpc.enable_http_proxy", 0)]
-        with grpc.insecure_channel(self.address, options) as channel:
+        options = [("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 500)]
+        with open_channel(self.address, options) as channel:
             watch = channel.unary_stream(_HEALTH_WATCH, request_serializer=bytes, response_deserializer=bytes)
             with self._lock:
                 if self._ended:

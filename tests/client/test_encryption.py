@@ -14,6 +14,7 @@ import pytest
 from client import PolicyClient, ServerUnavailableError
 from tests.client.conftest import FAST
 from tests.client.reference_server import ReferenceServer
+from tests.proxies import NamedProxy
 
 
 @pytest.fixture
@@ -53,3 +54,17 @@ def test_every_runner_is_spoken_to_with_the_same_certificate_and_token(certifica
         with PolicyClient(first.address, config=replace(FAST, tls_ca_file=certificate[1], token_file=token)) as client:
             assert client.get_actions(client.start_episodes(4), np.zeros((4, 10))).tolist() == [0] * 4
         assert [len(server.servicer.episodes) for server in (first, second)] == [2, 2]
+
+
+def test_a_client_of_another_machine_still_asks_the_proxy_and_tells_it_no_secret(
+    certificate: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = tmp_path / "token"
+    token.write_text("s3cret")
+    with NamedProxy() as proxy:
+        proxy.put_into_environment(monkeypatch, "https")
+        config = replace(FAST, tls_ca_file=certificate[1], token_file=token, connect_timeout_s=1.0)
+        with PolicyClient("trading.example:443", config=config) as client, pytest.raises(ServerUnavailableError):
+            client.start_episode()
+    assert proxy.asked[0].startswith(b"CONNECT trading.example:443 ")
+    assert not [asked for asked in proxy.asked if b"s3cret" in asked]

@@ -15,6 +15,8 @@ import grpc
 import psutil
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from policyserver.channels import open_channel
+
 
 class DaemonProcess:
     """One process, killed at the end of the `with` block if the test did not end it."""
@@ -38,7 +40,7 @@ class DaemonProcess:
         """Wait until the health service says SERVING; returns the seconds since the process began."""
         options = [("grpc.initial_reconnect_backoff_ms", 50), ("grpc.max_reconnect_backoff_ms", 100)]
         deadline = self.began + timeout_s
-        with grpc.insecure_channel(self.address, options=options) as channel:
+        with open_channel(self.address, options) as channel:
             while time.monotonic() < deadline:
                 try:
                     request = health_pb2.HealthCheckRequest()

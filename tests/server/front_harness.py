@@ -13,6 +13,7 @@ import grpc
 import gymnasium as gym
 
 from client import ClientConfig, PolicyClient
+from policyserver.channels import open_channel
 from policyserver.tensors import from_tensor, to_tensor
 from policyserver.v1 import policy_service_pb2 as pb
 from policyserver.v1 import policy_service_pb2_grpc as pb_grpc
@@ -40,7 +41,7 @@ class FrontHarness:
         return self.stack.enter_context(PolicyClient(self.address, config=config, **options))
 
     def channel(self) -> grpc.Channel:
-        return self.stack.enter_context(grpc.insecure_channel(self.address))
+        return self.stack.enter_context(open_channel(self.address))
 
     def stub(self) -> pb_grpc.PolicyServiceStub:
         return pb_grpc.PolicyServiceStub(self.channel())

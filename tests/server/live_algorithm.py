@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import grpc
 import numpy as np
 import numpy.typing as npt
 
 from client import PolicyClient, PolicyServerError
+from policyserver.channels import open_channel
 from policyserver.settings import load
 from policyserver.tensors import from_tensor, to_tensor
 from policyserver.v1 import policy_service_pb2 as pb
@@ -135,7 +135,7 @@ class Crowd:
 @contextmanager
 def asking(address: str) -> Iterator[Any]:
     """Yield a function that asks, in an episode that is not trained on, and returns (policy version, probability of action 0)."""
-    with grpc.insecure_channel(address) as channel:
+    with open_channel(address) as channel:
         stub = pb_grpc.PolicyServiceStub(channel)
         episode = stub.StartEpisode(pb.StartEpisodeRequest(training_disabled=True)).episode_id
 
