@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from client.config import ClientConfig
-from client.errors import BatchError, InsecureTargetError
+from client.errors import BatchError, EncryptionError, InsecureTargetError
 from client.policy_client import PolicyClient
 from client.reports import ClientCounters, ServerInfo, ServerStats, TrainingIteration, total_of
 from policyserver.errors import (
@@ -31,6 +31,7 @@ __all__ = [
     "ClientClosedError",
     "ClientConfig",
     "ClientCounters",
+    "EncryptionError",
     "EpisodeDuplicateError",
     "EpisodeError",
     "EpisodeFinishedError",

@@ -1,16 +1,25 @@
-"""The errors that only a client has. All others are shared with the server and live in `policyserver.errors`."""
+"""The errors that only a client has. All others are shared with the server and live in `policyserver.errors`.
+
+BatchError (PolicyServerError)             some rows of a batched call failed
+EncryptionError (ServerUnavailableError)   one end speaks TLS and the other plaintext, or the certificate is not trusted
+InsecureTargetError (ValueError)           plaintext would leave the machine
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
-from policyserver.errors import PolicyServerError
+from policyserver.errors import PolicyServerError, ServerUnavailableError
 
-__all__ = ["BatchError", "InsecureTargetError"]
+__all__ = ["BatchError", "EncryptionError", "InsecureTargetError"]
 
 
 class InsecureTargetError(ValueError):
     """Steps or tokens would travel over a network in plain text. Nothing was sent."""
+
+
+class EncryptionError(ServerUnavailableError):
+    """One end speaks TLS and the other plaintext, or the server's certificate is not one that this client trusts."""
 
 
 class BatchError(PolicyServerError):

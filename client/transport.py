@@ -33,12 +33,11 @@ from client.shared import Shared
 from client.transport_channel import authorization, check_security, make_channel
 from client.transport_link import Link, Owner, Stub
 from client.transport_messages import Agreement, agree, handshake, step_batch, to_info, to_reply, to_stats
+from client.transport_trouble import REFUSALS, trouble_of
 from client.turnstile import HOLD_S, TURN_S
 from policyserver.errors import (
     ActionTimeoutError,
-    AuthenticationError,
     ClientClosedError,
-    HandshakeError,
     PolicyServerError,
     ServerUnavailableError,
     WireError,
@@ -83,7 +82,7 @@ class Transport:
         self.trouble: PolicyServerError | None = None
         """Why there is no connection now; None if there is one, or none was tried."""
         self.refusal: PolicyServerError | None = None
-        """The trouble, if waiting does not help: HandshakeError or AuthenticationError."""
+        """The trouble, if waiting does not help: one of REFUSALS."""
         self.failures = 0
         """Attempts to connect that failed."""
         self.epoch = 0
@@ -245,16 +244,8 @@ class Transport:
                     agreement = agree(response, *self._spaces, self._config.max_rows_per_message, self._config.max_message_bytes)
                     self._owner.admit(self, agreement)
                     self._open(link, agreement)
-        except grpc.RpcError as error:
-            return from_rpc_error(error)
-        except PolicyServerError as error:
-            return error
-        except WireError as error:
-            _log.error("%s: malformed message: %s", self.target, error)
-            return ServerUnavailableError(f"malformed message: {error}")
-        except Exception as error:  # a mistake of ours: the callers get it, the log has its traceback
-            _log.exception("%s: the reader failed", self.target)
-            return ServerUnavailableError(f"the client failed: {error!r}")
+        except Exception as error:
+            return trouble_of(error, self.target, self._config.tls_ca_file, was_open=link.is_open)
         finally:
             responses.cancel()
         return ServerUnavailableError("the server ended the stream")
@@ -366,7 +357,7 @@ class Transport:
         link.is_open = False
         link.is_over = True
         self.trouble = trouble
-        self.refusal = trouble if isinstance(trouble, HandshakeError | AuthenticationError) else None
+        self.refusal = trouble if isinstance(trouble, REFUSALS) else None
         if self.refusal is not None:
             self._give_up_all()
         self._sendable.notify_all()

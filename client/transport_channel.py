@@ -7,6 +7,7 @@ from pathlib import Path
 import grpc
 
 from client.config import ClientConfig
+from client.encryption_trouble import certificates_context
 from client.errors import InsecureTargetError
 from policyserver.channels import open_channel
 from policyserver.endpoints import is_local, strays
@@ -36,7 +37,7 @@ def make_channel(target: str, config: ClientConfig) -> grpc.Channel:
     """Open the channel, encrypted if there is a certificates' file. gRPC connects when the first call asks it to.
 
     Raises:
-        ValueError: the certificates' file cannot be read.
+        ValueError: the certificates' file cannot be read, or holds none.
     """
     options = [
         ("grpc.keepalive_time_ms", round(1000 * config.keepalive_time_s)),
@@ -52,7 +53,8 @@ def make_channel(target: str, config: ClientConfig) -> grpc.Channel:
     ]
     if config.tls_ca_file is None:
         return open_channel(target, options)
-    return open_channel(target, options, grpc.ssl_channel_credentials(_read("tls_ca_file", config.tls_ca_file)))
+    certificates_context(config.tls_ca_file)  # a file without a certificate is refused here; gRPC would try for ever
+    return open_channel(target, options, grpc.ssl_channel_credentials(Path(config.tls_ca_file).read_bytes()))
 
 
 def authorization(config: ClientConfig) -> tuple[tuple[str, str], ...]:
@@ -63,14 +65,11 @@ def authorization(config: ClientConfig) -> tuple[tuple[str, str], ...]:
     """
     if config.token_file is None:
         return ()
-    token = _read("token_file", config.token_file).decode("ascii", "replace").strip()
+    try:
+        content = Path(config.token_file).read_bytes()
+    except OSError as error:
+        raise ValueError(f"token_file: expected a readable file, received {config.token_file}: {error.strerror}") from error
+    token = content.decode("ascii", "replace").strip()
     if not token or not token.isprintable() or not token.isascii() or " " in token:
         raise ValueError(f"token_file: expected one line of printable ASCII without spaces in {config.token_file}, received something else")
     return (("authorization", f"Bearer {token}"),)
-
-
-def _read(name: str, path: Path | str) -> bytes:
-    try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise ValueError(f"{name}: expected a readable file, received {path}: {error.strerror}") from error
