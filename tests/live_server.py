@@ -16,8 +16,7 @@ import grpc
 import psutil
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from policyserver.channels import open_channel
-from tests.ports import free_address
+from tests.ports import DIRECT, free_address
 
 READY_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 60.0
@@ -89,7 +88,8 @@ def serving(config: str, folder: Path, *, unix: bool = False) -> Iterator[Servin
 def _wait_until_serving(server: subprocess.Popen[bytes], address: str, log: Path) -> None:
     """Follow the health service until it says SERVING; a server that ends instead is an error at once."""
     deadline = time.monotonic() + READY_TIMEOUT_S
-    with open_channel(address, [("grpc.max_reconnect_backoff_ms", 200), ("grpc.initial_reconnect_backoff_ms", 50)]) as channel:
+    options = [("grpc.max_reconnect_backoff_ms", 200), ("grpc.initial_reconnect_backoff_ms", 50)]
+    with grpc.insecure_channel(address, [*options, *DIRECT]) as channel:
         health = health_pb2_grpc.HealthStub(channel)
         while time.monotonic() < deadline:
             try:

@@ -15,7 +15,7 @@ import grpc
 import psutil
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from policyserver.channels import open_channel
+from tests.ports import DIRECT
 
 
 class DaemonProcess:
@@ -40,7 +40,7 @@ class DaemonProcess:
         """Wait until the health service says SERVING; returns the seconds since the process began."""
         options = [("grpc.initial_reconnect_backoff_ms", 50), ("grpc.max_reconnect_backoff_ms", 100)]
         deadline = self.began + timeout_s
-        with open_channel(self.address, options) as channel:
+        with grpc.insecure_channel(self.address, [*options, *DIRECT]) as channel:
             while time.monotonic() < deadline:
                 try:
                     request = health_pb2.HealthCheckRequest()

@@ -13,10 +13,10 @@ import grpc.aio
 import pytest
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from policyserver.channels import direct_options
 from policyserver.listening import InsecureListenError
 from server.config import ListenConfig
 from server.fronts.listen_security import TokenInterceptor, check_listen, token
+from tests.ports import DIRECT
 
 TOKEN = "0123456789abcdef"
 
@@ -97,7 +97,7 @@ def test_only_callers_with_the_token_get_through_and_health_needs_none() -> None
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
         answers: list[object] = []
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", direct_options(f"127.0.0.1:{port}")) as channel:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", DIRECT) as channel:
             call = channel.unary_unary("/test.Echo/Echo", request_serializer=bytes, response_deserializer=bytes)
             for metadata in (None, [("authorization", f"Bearer {TOKEN}x")], [("authorization", f"Bearer {TOKEN}")]):
                 try:
