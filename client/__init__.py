@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from client.config import ClientConfig
-from client.errors import BatchError, EncryptionError, InsecureTargetError
+from client.errors import BatchError, EncryptionError, ForkedClientError, InsecureTargetError
 from client.policy_client import PolicyClient
 from client.reports import ClientCounters, ServerInfo, ServerStats, TrainingIteration, total_of
 from policyserver.errors import (
@@ -37,6 +37,7 @@ __all__ = [
     "EpisodeFinishedError",
     "EpisodeLostError",
     "EpisodeUnknownError",
+    "ForkedClientError",
     "HandshakeError",
     "InsecureTargetError",
     "InvalidInputError",

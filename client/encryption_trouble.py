@@ -9,6 +9,7 @@ from __future__ import annotations
 import socket
 import ssl
 from pathlib import Path
+from typing import Any
 
 from client.errors import EncryptionError
 
@@ -90,11 +91,11 @@ def _of_tls(target: str, ca_file: Path | str) -> str:
 def _names(target: str, context: ssl.SSLContext) -> str:
     """Return whom a certificate that is trusted is for."""
     context.check_hostname = False
-    certificate = _shake_hands(target, context)
-    return ", ".join(f"{kind} {name}" for kind, name in (certificate or {}).get("subjectAltName", ())) or "nobody"  # type: ignore[misc]
+    certificate: Any = _shake_hands(target, context)
+    return ", ".join(f"{kind} {name}" for kind, name in certificate.get("subjectAltName", ())) or "nobody"
 
 
-def _shake_hands(target: str, context: ssl.SSLContext) -> ssl._PeerCertRetDictType | None:
+def _shake_hands(target: str, context: ssl.SSLContext) -> Any:
     """Do a TLS handshake with a server. Returns its certificate, decoded if it was verified.
 
     Raises:

@@ -2,6 +2,7 @@
 
 BatchError (PolicyServerError)             some rows of a batched call failed
 EncryptionError (ServerUnavailableError)   one end speaks TLS and the other plaintext, or the certificate is not trusted
+ForkedClientError (ClientClosedError)      the client belongs to the process that this one was forked from
 InsecureTargetError (ValueError)           plaintext would leave the machine
 """
 
@@ -9,9 +10,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from policyserver.errors import PolicyServerError, ServerUnavailableError
+from policyserver.errors import ClientClosedError, PolicyServerError, ServerUnavailableError
 
-__all__ = ["BatchError", "EncryptionError", "InsecureTargetError"]
+__all__ = ["BatchError", "EncryptionError", "ForkedClientError", "InsecureTargetError"]
 
 
 class InsecureTargetError(ValueError):
@@ -20,6 +21,10 @@ class InsecureTargetError(ValueError):
 
 class EncryptionError(ServerUnavailableError):
     """One end speaks TLS and the other plaintext, or the server's certificate is not one that this client trusts."""
+
+
+class ForkedClientError(ClientClosedError):
+    """The client belongs to the process that this one was forked from."""
 
 
 class BatchError(PolicyServerError):

@@ -60,6 +60,8 @@ class Servicer(pb_grpc.PolicyServiceServicer):
         self.by_handle: dict[int, Served] = {}
         self.message_rows: list[int] = []
         self.clients: Counter[str] = Counter()
+        self.streams = 0
+        """Streams that are open."""
         self.repeated = 0
         self.lose_replies = 0
         """Number of replies to lose: the rows are applied, the stream is cut before the answer."""
@@ -82,6 +84,13 @@ class Servicer(pb_grpc.PolicyServiceServicer):
         if error is not None:
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error), to_metadata(error))
         self.clients[handshake.client_id] += 1
+        self.streams += 1
+        try:
+            await self._answer(context)
+        finally:
+            self.streams -= 1
+
+    async def _answer(self, context: grpc.aio.ServicerContext[Any, Any]) -> None:
         await context.write(pb.StepResponse(handshake=pb.HandshakeReply(info=self.info())))
         while True:
             request = await context.read()
