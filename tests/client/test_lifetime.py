@@ -98,7 +98,7 @@ import numpy as np
 from client import ClientConfig, PolicyClient
 
 zeros = np.zeros(10, np.float32)
-client = PolicyClient(sys.argv[1], config=ClientConfig(action_timeout_s=3.0, connect_timeout_s=3.0))
+client = PolicyClient(sys.argv[1], config=ClientConfig(action_timeout_s=1.0, connect_timeout_s=1.0))
 ids = client.start_episodes(["one", "two"])
 client.get_action("one", zeros)
 stop = threading.Event()
@@ -137,11 +137,14 @@ def heard(call):
     return text, time.monotonic() - began
 
 def child(end):
-    errors = {name: heard(call) for name, call in CALLS.items()} if sys.argv[2] == "calls" else {}
-    closed = heard(client.close)
-    with PolicyClient(sys.argv[1]) as own:
-        action = own.get_action(own.start_episode(), zeros)
-    os.write(end, json.dumps({"process": os.getpid(), "errors": errors, "closed": closed, "own": int(action)}).encode())
+    report = {"process": os.getpid()}
+    if sys.argv[2] == "calls":
+        report["errors"] = {name: heard(call) for name, call in CALLS.items()}
+    else:
+        report["closed"] = heard(client.close)
+        with PolicyClient(sys.argv[1]) as own:
+            report["own"] = int(own.get_action(own.start_episode(), zeros))
+    os.write(end, json.dumps(report).encode())
 
 reports = []
 for number in range(3):
