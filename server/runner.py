@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import logging
-import os
 import sys
 import threading
 import time
@@ -31,14 +30,15 @@ from .driver_link import follow_driver, leave_at_once
 from .episodes.core import EpisodeCore
 from .episodes.segments import EpisodeList, SegmentBlock, episodes_of
 from .fronts.external_env_episodes import ExternalEnvEpisodes
-from .fronts.external_env_thread import ExternalEnvThread, check_external_env, refuse_obsolete_settings
+from .fronts.external_env_thread import ExternalEnvThread, check_external_env
 from .fronts.front import Front
 from .fronts.listen_address import address_of
 from .learner_demand import fragment_steps, learner_demand
+from .ignored_settings import refuse_ignored_settings
 from .log_setup import log_to
 from .policies.episode_callbacks import is_used
 from .policies.policy_choice import make_policy
-from .processor_share import leave_session
+from .processor_share import leave_session, warn_if_ray_lowered
 from .runner_metrics import log_samples, with_others
 from .runner_state import RunnerState
 from .training_report import TrainingReport
@@ -101,7 +101,7 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
     # Serving -------------------------------------------------------------------------------------------------------------------------
 
     def _make_external_env(self, env_creator: Any) -> ExternalEnv | None:
-        refuse_obsolete_settings(self.config)
+        refuse_ignored_settings(self.config)
         if self.config.env is None:
             return None
         context = EnvContext(self.config.env_config, worker_index=self._index, num_workers=self.num_workers)
@@ -187,8 +187,7 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
     def _prepare_process() -> None:
         """Tune this process, which is ours alone, for short pauses."""
         sys.setswitchinterval(_SWITCH_INTERVAL_S)
-        if os.getpriority(os.PRIO_PROCESS, 0) > 0:
-            logger.info("serving at niceness %d", os.getpriority(os.PRIO_PROCESS, 0))
+        warn_if_ray_lowered()
         gc.collect()
         gc.freeze()
 
