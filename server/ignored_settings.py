@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 _OBSOLETE = ("horizon", "soft_horizon", "no_done_at_end")
 _NO_INPUT = ("sampler", None)
+_SERVING = 'environment(env_config=ServingConfig(ListenConfig("HOST:PORT")).to_env_config()), both of server.config'
 
 
 def refuse_ignored_settings(config: AlgorithmConfig) -> None:
@@ -24,8 +25,8 @@ def refuse_ignored_settings(config: AlgorithmConfig) -> None:
             raise ValueError(f"{name}: expected none, for whoever plays an episode ends it, received {value!r}")
     if config.input_ not in _NO_INPUT:
         raise ValueError(
-            f"offline_data(input_=...): expected none, for RLlib's new API stack makes no PolicyServerInput and nobody would listen, received "
-            f"{config.input_!r}; leave it out, and say where to serve by {_SERVING}"
+            "offline_data(input_=...): expected none, for RLlib's new API stack makes no PolicyServerInput and nobody would listen, "
+            f"received {config.input_!r}; leave it out, and say where to serve by {_SERVING}"
         )
     if config.output is not None:
         raise ValueError(
@@ -37,6 +38,3 @@ def refuse_ignored_settings(config: AlgorithmConfig) -> None:
             f"env_config[{strange[0]!r}]: expected no such key, for there is no environment that would read it, received "
             f"{config.env_config.get(strange[0])!r}; say where and how to serve by {_SERVING}"
         )
-
-
-_SERVING = 'environment(env_config=ServingConfig(ListenConfig("HOST:PORT")).to_env_config()), both of server.config'

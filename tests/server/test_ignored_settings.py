@@ -44,12 +44,12 @@ def made(config: AlgorithmConfig, **options: Any) -> str:
     [
         (
             {"environment": {"env_config": {"address": "127.0.0.1:9900"}}},
-            r"env_config\['address'\]: .*127.0.0.1:9900.*ServingConfig\(ListenCon",
+            r"env_config\['address'\]: .*127.0.0.1:9900.*ServingConfig\(",
         ),
         ({"environment": {"env_config": {"prot": 1}}}, r"env_config\['prot'\]: expected no such key, .* received 1; .*ServingConfig"),
         (
             {"offline_data": {"input_": lambda context: None}},
-            r"offline_data\(input_=...\): expected none, .*PolicyServerInput.*ServingConfig",
+            r"offline_data\(input_=...\): expected none, .*PolicyServer.*ServingConfig",
         ),
         ({"offline_data": {"input_": "/data/old"}}, r"offline_data\(input_=...\): .* received '/data/old'"),
         ({"offline_data": {"output": "/data/new"}}, r"offline_data\(output=...\): .* received '/data/new'"),
