@@ -73,10 +73,11 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
 
         Raises:
             OSError: The address can't be bound.
-            ValueError: The spaces are missing or not supported.
+            ValueError: The spaces are missing or not supported, or a setting is there that nobody would read.
         """
         EnvRunner.__init__(self, config=config, **kwargs)
         RunnerState.__init__(self)
+        refuse_ignored_settings(self.config)  # by the local instance, too: RLlib tells its program of no other's refusal
         self._index = int(self.worker_index or 0)
         self._waits_for_fragment = False
         self._drains = threading.Event()
@@ -101,7 +102,6 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
     # Serving -------------------------------------------------------------------------------------------------------------------------
 
     def _make_external_env(self, env_creator: Any) -> ExternalEnv | None:
-        refuse_ignored_settings(self.config)
         if self.config.env is None:
             return None
         context = EnvContext(self.config.env_config, worker_index=self._index, num_workers=self.num_workers)
