@@ -32,7 +32,7 @@ from client.transport_channel import authorization, check_security, make_channel
 from client.transport_link import Link, Owner, Stub
 from client.transport_messages import Agreement, agree, handshake, step_batch, to_reply
 from client.transport_questions import Questions
-from client.transport_trouble import REFUSALS, trouble_of
+from client.transport_trouble import refusal_of, trouble_of
 from client.turnstile import HOLD_S, TURN_S
 from policyserver.errors import (
     ActionTimeoutError,
@@ -367,7 +367,7 @@ class Transport:
         link.is_open = False
         link.is_over = True
         self.trouble = trouble
-        self.refusal = trouble if isinstance(trouble, REFUSALS) else None
+        self.refusal = refusal_of(trouble, self.refusal)
         if self.refusal is not None:
             self._give_up_all()
         self._sendable.notify_all()

@@ -13,17 +13,25 @@ from policyserver.errors import (
     AuthenticationError,
     HandshakeError,
     PolicyServerError,
+    ServerEndedError,
     ServerUnavailableError,
     WireError,
     from_rpc_error,
 )
 
-__all__ = ["REFUSALS", "trouble_of"]
+__all__ = ["REFUSALS", "refusal_of", "trouble_of"]
 
 _log = logging.getLogger(__name__)
 
-REFUSALS = (HandshakeError, AuthenticationError, EncryptionError)
+REFUSALS = (HandshakeError, AuthenticationError, EncryptionError, ServerEndedError)
 """Troubles that waiting does not help."""
+
+
+def refusal_of(trouble: PolicyServerError, before: PolicyServerError | None) -> PolicyServerError | None:
+    """Return why waiting is pointless now, if it is: a server that ended for good stays so until one answers in its place."""
+    if isinstance(trouble, REFUSALS):
+        return trouble
+    return before if isinstance(before, ServerEndedError) else None
 
 
 def trouble_of(error: Exception, target: str, ca_file: Path | str | None, *, was_open: bool) -> PolicyServerError:

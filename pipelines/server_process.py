@@ -74,14 +74,18 @@ class ServerProcess:
         self._health.start()
 
     def stop(self, timeout_s: float) -> int | None:
-        """Ask the process to stop and wait; after `timeout_s` kill it and its children. Returns its exit status, None if it never ran."""
+        """Ask the process to stop, for good, and wait; after `timeout_s` kill it and its children.
+
+        Returns:
+            Its exit status, None if it never ran.
+        """
         with self._lock:
             self._stopping = True
             process = self._process
         if process is None:
             return None
-        if process.poll() is None:
-            process.send_signal(signal.SIGTERM)
+        if process.stdin is not None:
+            process.stdin.close()  # what it takes for its end: a signal would promise its callers a successor
         try:
             process.wait(timeout_s)
         except subprocess.TimeoutExpired:

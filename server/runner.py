@@ -196,11 +196,15 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
         self.revive(state)
         self.open()
 
-    def drain(self) -> None:
-        """Refuse new episodes and let `sample` return at once."""
+    def drain(self, is_final: bool = False) -> None:
+        """Refuse new episodes and let `sample` return at once.
+
+        Args:
+            is_final: Callers are told that nobody comes back.
+        """
         self._drains.set()
         if self._front is not None:
-            self._front.drain()
+            self._front.drain(is_final=is_final)
 
     def report_training(self, report: TrainingReport) -> None:
         """Take the newest training iteration, for clients that ask how learning goes."""
@@ -302,10 +306,10 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
         assert self.module is not None
 
     def stop(self) -> None:
-        """Stop serving."""
+        """Stop serving: for good, unless there is a daemon, which says itself whether one follows it."""
         self._drains.set()
         self._stop_following()
         if self._front is not None:
-            self._front.stop()
+            self._front.stop(is_final=self._serving_config.driver_link is None)
         elif self._env_runner_state_server is not None:
             self._weights_pull.stop_group(self._env_runner_state_server)

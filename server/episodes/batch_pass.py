@@ -23,7 +23,6 @@ from policyserver.errors import (
     SequenceError,
     ServerInternalError,
     ServerOverloadedError,
-    ServerUnavailableError,
 )
 from policyserver.flags import StepFlag
 from policyserver.spaces import leaves
@@ -85,7 +84,8 @@ class BatchPass:
         self._observation_checks = [LeafCheck(leaf, "BAD_OBSERVATION") for leaf in leaves(observation_space, "observation")]
         self._action_checks = [LeafCheck(leaf, "BAD_ACTION") for leaf in leaves(action_space, "action")]
         self._action_leaves = [(leaf.shape, leaf.dtype) for leaf in leaves(action_space, "action")]
-        self.starts_nothing = False
+        self.starts_nothing: PolicyServerError | None = None
+        """Why new episodes are refused, if they are."""
         """Whether START rows are refused, because the server is draining."""
 
     def empty_replies(self, count: int) -> Replies:
@@ -162,7 +162,7 @@ class BatchPass:
                     continue
                 error = finished.error()
             elif self.starts_nothing:
-                error = ServerUnavailableError("the server is shutting down and starts no new episodes", reason="SHUTTING_DOWN")
+                error = self.starts_nothing
             elif (owner.index, episode_id) in seen:
                 usable[index] = False
                 deferred.append(index)

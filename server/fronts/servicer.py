@@ -9,7 +9,7 @@ import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar, cast
 
 import grpc
 import gymnasium as gym
@@ -33,6 +33,7 @@ _TURNS_BEFORE_READING = 2
 """Turns of the loop that reading lets go first: in one the rows are decided, in the next their answer leaves, and the client has it sooner
 than the server has the next message, which then is the larger for it."""
 _ROOM = pb.StepResponse(room=pb.Room())
+_LAST_ANSWERS_S = 0.5  # for those that a stream still has to write when it is ended
 _MESSAGES_IN_FLIGHT = 64  # of one stream; a client that sends more is not read until answers have left
 
 
@@ -70,7 +71,18 @@ class PolicyServicer(pb_grpc.PolicyServiceServicer):
         self._endpoints = endpoints
         self._stats = stats
         self._turns = itertools.count()
+        self._streams: set[asyncio.Task[Any]] = set()
+        self._ending: PolicyServerError | None = None
+        """What each stream ends with, once it is to."""
         self.clients_connected = 0
+
+    async def end_streams(self, error: PolicyServerError) -> None:
+        """End all streams with an error, once what is answered was written."""
+        self._ending = error
+        for stream in self._streams:
+            stream.cancel()
+        if self._streams:
+            await asyncio.wait(self._streams, timeout=2 * _LAST_ANSWERS_S)
 
     # The stream ----------------------------------------------------------------------------------------------------------------------
 
@@ -82,10 +94,12 @@ class PolicyServicer(pb_grpc.PolicyServiceServicer):
         await self._agree(first, context)
         owner = self._core.connect(f"stream:{first.handshake.client_id}")
         self.clients_connected += 1
-        answers: asyncio.Queue[tuple[int, Replies] | pb.StepResponse] = asyncio.Queue()
+        answers: asyncio.Queue[tuple[int, Replies] | pb.StepResponse | None] = asyncio.Queue()
         places = asyncio.Semaphore(_MESSAGES_IN_FLIGHT)
         writer = asyncio.create_task(_write_answers(context, answers, places))
-        writer.add_done_callback(_ending(asyncio.current_task(), context))
+        stream = cast("asyncio.Task[Any]", asyncio.current_task())
+        writer.add_done_callback(_ending(stream, context))
+        self._streams.add(stream)
 
         def say_room() -> None:
             answers.put_nowait(_ROOM)
@@ -116,11 +130,16 @@ class PolicyServicer(pb_grpc.PolicyServiceServicer):
                 for _ in range(_TURNS_BEFORE_READING):
                     await asyncio.sleep(0)
         except asyncio.CancelledError:
+            if self._ending is not None and not context.done():
+                answers.put_nowait(None)
+                await asyncio.wait([writer], timeout=_LAST_ANSWERS_S)
+                await _abort(context, self._ending)
             # `_ending` cancelled the reading, and gRPC would leave the client without a status.
             if writer.done() and not writer.cancelled() and not context.done():
                 await context.abort(grpc.StatusCode.UNAVAILABLE, "an answer could not be written; connect again and repeat the rows")
             raise
         finally:
+            self._streams.discard(stream)
             self.clients_connected -= 1
             self._core.room.forget(say_room)
             self._core.disconnect(owner)
@@ -211,12 +230,11 @@ class PolicyServicer(pb_grpc.PolicyServiceServicer):
 
 async def _write_answers(
     context: grpc.aio.ServicerContext[Any, Any],
-    answers: asyncio.Queue[tuple[int, Replies] | pb.StepResponse],
+    answers: asyncio.Queue[tuple[int, Replies] | pb.StepResponse | None],
     places: asyncio.Semaphore,
 ) -> None:
-    """Write answers in the order in which they are ready."""
-    while True:
-        answer = await answers.get()
+    """Write answers in the order in which they are ready; None is the last."""
+    while (answer := await answers.get()) is not None:
         if isinstance(answer, tuple):
             answer = wire.encode_replies(*answer)
         await context.write(answer)

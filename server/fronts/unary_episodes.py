@@ -6,6 +6,7 @@ That is the next sequence number, and the reward and info that ride along with t
 from __future__ import annotations
 
 import asyncio
+import copy
 import logging
 import math
 import uuid
@@ -13,7 +14,7 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import Any
 
-from policyserver.errors import EpisodeDuplicateError, EpisodeUnknownError, InvalidInputError, ServerUnavailableError
+from policyserver.errors import EpisodeDuplicateError, EpisodeUnknownError, InvalidInputError
 from policyserver.flags import StepFlag
 from policyserver.tensors import from_tensor, to_tensor
 from policyserver.v1 import policy_service_pb2 as pb
@@ -52,8 +53,8 @@ class UnaryEpisodes:
 
     async def start(self, request: pb.StartEpisodeRequest) -> pb.StartEpisodeResponse:
         """Start an episode; the core hears of it with its first observation."""
-        if self._core.is_draining:
-            raise ServerUnavailableError("the server is shutting down and starts no new episodes", reason="SHUTTING_DOWN")
+        if (refusal := self._core.starts_nothing) is not None:
+            raise copy.copy(refusal)
         episode_id = request.episode_id or uuid.uuid4().hex
         key = request.client_id, episode_id
         known = self._episodes.get(key)
