@@ -48,7 +48,8 @@ def strays(target: str) -> str:
         found = socket.getaddrinfo("localhost", None, type=socket.SOCK_STREAM)
     except OSError:  # there is no such name, and so no address
         return ""
-    return next((host for *_, (host, *_) in found if not _is_loopback(str(host))), "")  # type: ignore[misc]
+    hosts = (str(where[0]) for *_, where in found)
+    return next((host for host in hosts if not _is_loopback(host)), "")
 
 
 def _is_loopback(host: str) -> bool:

@@ -134,8 +134,9 @@ def test_while_it_drains_a_beginning_is_refused_with_what_comes_and_open_episode
         wait_until(lambda: serve.front.core.is_draining, "the draining")
         with pytest.raises(grpc.RpcError) as refused:
             caller.start()
-        assert refused.value.code() is grpc.StatusCode.UNAVAILABLE  # type: ignore[attr-defined]
-        assert ("policyserver-reason", reason) in refused.value.trailing_metadata()  # type: ignore[attr-defined]
+        assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+        said: dict[str, Any] = {item.key: item.value for item in refused.value.trailing_metadata() or ()}
+        assert said["policyserver-reason"] == reason
         with pytest.raises(ServerUnavailableError) as error:
             client.get_action(client.start_episode(), observation(), timeout_s=0.5)
         assert error.value.reason == reason
