@@ -33,8 +33,8 @@ from .fronts.external_env_episodes import ExternalEnvEpisodes
 from .fronts.external_env_thread import ExternalEnvThread, check_external_env
 from .fronts.front import Front
 from .fronts.listen_address import address_of
-from .learner_demand import fragment_steps, learner_demand
 from .ignored_settings import refuse_ignored_settings
+from .learner_demand import fragment_steps, learner_demand
 from .log_setup import log_to
 from .policies.episode_callbacks import is_used
 from .policies.policy_choice import make_policy
