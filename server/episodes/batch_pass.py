@@ -84,8 +84,7 @@ class BatchPass:
         self._observation_checks = [LeafCheck(leaf, "BAD_OBSERVATION") for leaf in leaves(observation_space, "observation")]
         self._action_checks = [LeafCheck(leaf, "BAD_ACTION") for leaf in leaves(action_space, "action")]
         self._action_leaves = [(leaf.shape, leaf.dtype) for leaf in leaves(action_space, "action")]
-        self.starts_nothing: PolicyServerError | None = None
-        """Why new episodes are refused, if they are."""
+        self.starts_nothing: PolicyServerError | None = None  # why new episodes are refused, if they are
         """Whether START rows are refused, because the server is draining."""
 
     def empty_replies(self, count: int) -> Replies:
