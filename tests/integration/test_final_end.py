@@ -20,6 +20,10 @@ from tests.ports import free_address
 
 PATIENT = ClientConfig(action_timeout_s=40.0, connect_timeout_s=40.0, reconnect_backoff_initial_s=0.05, reconnect_backoff_max_s=0.2)
 ZEROS = np.zeros(4, np.float32)
+READY_S = 200.0
+"""Ray takes ten seconds to start, and many times that beside other work."""
+
+pytestmark = pytest.mark.timeout(READY_S + 120.0)
 
 
 class Caller:
@@ -65,7 +69,7 @@ def test_callers_of_a_server_whose_starter_is_done_with_it_hear_at_once(tmp_path
     ready, died = threading.Event(), threading.Event()
     server = ServerProcess(file, address, tmp_path / "server.out")
     server.start(ready.set, lambda error: died.set())
-    assert ready.wait(90.0), (tmp_path / "server.out").read_text()[-2000:]
+    assert ready.wait(READY_S), (tmp_path / "server.out").read_text()[-2000:]
     codes: list[int | None] = []
     callers, ended_s = played_until_the_end(address, lambda: codes.append(server.stop(30.0)))
     assert codes == [0]
@@ -82,7 +86,7 @@ def test_a_signal_promises_a_successor_unless_the_configuration_says_otherwise(
     file = tmp_path / "server.toml"
     file.write_text(CARTPOLE)
     with DaemonProcess(tmp_path / "run", free_address(), "--config", str(file), *options) as daemon:
-        daemon.wait_ready()
+        daemon.wait_ready(READY_S)
         callers, _ = played_until_the_end(daemon.address, lambda: daemon.process.send_signal(signal.SIGTERM))
         assert [caller.error for caller in callers] == [error] * 2
         assert daemon.process.wait(30.0) == 0
