@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from typing import Any, SupportsFloat
+from typing import Any
 
 import numpy as np
 
 from policyserver.errors import InvalidInputError
 
-__all__ = ["count", "finite", "plain"]
+__all__ = ["count", "plain"]
 
 
 def count(episode_ids: Sequence[str]) -> int:
@@ -22,21 +21,6 @@ def count(episode_ids: Sequence[str]) -> int:
     if len(set(episode_ids)) != len(episode_ids):
         raise InvalidInputError("episode_ids: expected different ones, received one of them twice", field="episode_ids")
     return len(episode_ids)
-
-
-def finite(reward: SupportsFloat) -> float:
-    """Turn a reward into a float.
-
-    Raises:
-        InvalidInputError: no number, or not finite.
-    """
-    try:
-        amount = float(reward)
-    except (TypeError, ValueError) as error:
-        raise InvalidInputError(f"reward: expected a number, received {reward!r}", reason="BAD_REWARD", field="reward") from error
-    if not math.isfinite(amount):
-        raise InvalidInputError(f"reward: expected a finite number, received {amount}", reason="BAD_REWARD", field="reward")
-    return amount
 
 
 def plain(value: Any) -> Any:

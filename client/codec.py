@@ -9,7 +9,8 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from policyserver.spaces import Array, flatten, flatten_batch, leaves, unflatten, unflatten_batch
+from policyserver.errors import InvalidInputError
+from policyserver.spaces import Array, flatten, flatten_rows, leaves, unflatten, unflatten_batch
 
 __all__ = ["SpaceCodec"]
 
@@ -49,13 +50,17 @@ class SpaceCodec:
             return (value.tobytes(),)
         return self._bytes(flatten(self.space, value, self._name, self.leaves))
 
-    def encode_batch(self, values: Any, rows: int) -> tuple[bytes, ...]:
-        """Encode a batch of exactly `rows` values: the bytes of each leaf's column.
+    def encode_batch(self, values: Any, rows: int) -> tuple[tuple[bytes, ...], dict[int, InvalidInputError]]:
+        """Encode a batch of exactly `rows` values.
+
+        Returns:
+            The bytes of each leaf's column, and what is wrong with those rows that can't travel, such as one that is not finite.
 
         Raises:
-            InvalidInputError: as `encode`, or another number of rows.
+            InvalidInputError: wrong structure, shape or dtype, or another number of rows.
         """
-        return self._bytes(flatten_batch(self.space, values, self._name, rows, self.leaves))
+        arrays, errors = flatten_rows(self.space, values, self._name, rows, self.leaves)
+        return self._bytes(arrays), errors
 
     def decode(self, columns: Sequence[Array], row: int = 0) -> Any:
         """Decode one row of each leaf's column as one value that owns its memory."""

@@ -49,6 +49,10 @@ class ClientConfig:
     """Silence after which the connection is probed, seconds. Less than 30 makes a server hang up."""
     keepalive_timeout_s: float = 20.0
     """Time a probe waits for its answer before the connection counts as broken, seconds."""
+    expected_run: str | None = None
+    """Refuse a server that records another run. One that records none is not refused. None takes any."""
+    expected_instance_id: str | None = None
+    """Refuse a server that calls itself otherwise (its `instance_id`): another one at the same address. None takes any."""
     callers_core: int | None = None
     """Processor core to bind the threads to that wait for this client's answers, and the client's own; None leaves them to the system. For
     hundreds of threads that do little else it means up to twice the actions, for Python runs one of them at a time anyway; for tens half as

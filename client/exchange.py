@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, cast
 
 from client.calls import Call, Part
@@ -75,6 +75,7 @@ class Exchange:
         kinds: Sequence[int],
         observations: tuple[bytes, ...],
         actions: tuple[bytes, ...],
+        bad: Mapping[int, PolicyServerError],
         timeout_s: float,
     ) -> Outcome:
         """Do the next step of n different episodes.
@@ -85,6 +86,7 @@ class Exchange:
             kinds: what each row is: bits of ACTION_GIVEN, TERMINATED and TRUNCATED.
             observations: one column of n rows per leaf.
             actions: the same, or nothing.
+            bad: errors of the rows that stay here.
             timeout_s: longest time to wait, seconds.
 
         Returns:
@@ -100,7 +102,7 @@ class Exchange:
         try:
             with router.shared.lock:
                 router.check()
-                rows, errors = self._ledger.freeze(ids, kinds, observations, actions, router.place)
+                rows, errors = self._ledger.freeze(ids, kinds, observations, actions, router.place, bad)
                 waiting = router.divide(rows)
                 self._send(call, waiting)
             if waiting:

@@ -6,10 +6,9 @@ Nothing here waits or locks: the caller holds the client's lock.
 from __future__ import annotations
 
 import logging
-import math
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import Enum
 from typing import TYPE_CHECKING, cast
 
@@ -25,6 +24,7 @@ from policyserver.errors import (
     SequenceError,
 )
 from policyserver.flags import StepFlag
+from policyserver.rewards import add_reward
 
 if TYPE_CHECKING:
     from client.transport import Transport
@@ -110,7 +110,7 @@ class Ledger:
 
         Raises:
             EpisodeError: the episode is not open.
-            InvalidInputError: the sum is not finite; nothing was changed.
+            InvalidInputError: a step cannot carry the sum; nothing was changed.
         """
         episode = self.get(episode_id)
         if episode.sequence == 0 and episode.frozen is None:
@@ -118,23 +118,18 @@ class Ledger:
             level = logging.WARNING if self.rewards_dropped == 1 else logging.DEBUG
             _log.log(level, "episode %s: reward %g before the first action belongs to no action: dropped", episode_id, reward)
             return
-        total = episode.reward + reward
-        if not math.isfinite(total):
-            raise InvalidInputError(
-                f"reward: expected a finite sum, received {episode.reward} + {reward}", reason="BAD_REWARD", field="reward"
-            )
-        episode.reward = total
+        episode.reward = add_reward(episode.reward, reward, episode.unanswered_reward)
         episode.info = info or episode.info
 
-    def add_rewards(self, episode_ids: Sequence[str], rewards: Sequence[float]) -> dict[int, PolicyServerError]:
-        """Add to the rewards of episodes. Returns the errors, by index."""
-        errors: dict[int, PolicyServerError] = {}
+    def add_rewards(self, episode_ids: Sequence[str], rewards: Sequence[float], errors: dict[int, PolicyServerError]) -> None:
+        """Add to the rewards of episodes, but for those that have errors, by index; new errors are added to them."""
         for index, (episode_id, reward) in enumerate(zip(episode_ids, rewards, strict=True)):
+            if index in errors:
+                continue
             try:
                 self.add_reward(episode_id, reward, "")
             except PolicyServerError as error:
                 errors[index] = error
-        return errors
 
     def freeze_one(
         self, episode_id: str, kind: int, observation: tuple[bytes, ...], action: tuple[bytes, ...], place: Callable[[], Transport]
@@ -146,7 +141,7 @@ class Ledger:
         """
         episode = self.open.get(episode_id)
         if episode is None or episode.busy or episode.frozen is not None:
-            rows, errors = self.freeze([episode_id], [kind], observation, action, place)
+            rows, errors = self.freeze([episode_id], [kind], observation, action, place, {})
             if errors:
                 raise errors[0]
             return rows
@@ -166,6 +161,7 @@ class Ledger:
         observations: tuple[bytes, ...],
         actions: tuple[bytes, ...],
         place: Callable[[], Transport],
+        bad: Mapping[int, PolicyServerError],
     ) -> tuple[Rows, dict[int, PolicyServerError]]:
         """Make the next row of each episode, or take again the one that is still unanswered.
 
@@ -175,6 +171,7 @@ class Ledger:
             observations: one column of n rows per leaf.
             actions: the same, or nothing.
             place: says where an episode goes that begins.
+            bad: errors of rows that cannot go out, by index.
 
         Returns:
             The rows that can go out, their episodes now busy, and the errors of the others, by index into `ids`.
@@ -184,8 +181,10 @@ class Ledger:
         flags: list[int] = []
         rewards: list[float] = []
         infos: list[str] = []
-        errors: dict[int, PolicyServerError] = {}
+        errors = dict(bad)
         for index, (episode_id, kind) in enumerate(zip(ids, kinds, strict=True)):
+            if index in bad:
+                continue
             episode = self.open.get(episode_id)
             if episode is None or episode.busy or episode.frozen is not None:
                 try:

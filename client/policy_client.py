@@ -12,7 +12,7 @@ from typing import Any, Self, SupportsFloat, cast
 import gymnasium as gym
 import numpy as np
 
-from client.arguments import count, finite, plain
+from client.arguments import count, plain
 from client.config import ClientConfig
 from client.errors import BatchError
 from client.exchange import Exchange
@@ -22,8 +22,9 @@ from client.reports import ClientCounters, ServerInfo, ServerStats, total_of
 from client.router import Router
 from client.transport_messages import Agreement
 from policyserver.endpoints import parse_address
-from policyserver.errors import InvalidInputError
+from policyserver.errors import InvalidInputError, PolicyServerError
 from policyserver.flags import StepFlag
+from policyserver.rewards import to_reward, to_rewards
 
 __all__ = ["PolicyClient"]
 
@@ -99,7 +100,7 @@ class PolicyClient:
         """Begin an episode. Waits for the connection; the server hears of the episode with its first observation.
 
         Args:
-            episode_id: a name that no open or ended episode of this client has; None makes one.
+            episode_id: a name that no open or ended episode of this client has, by which its actions are drawn; None makes a random one.
             training_enabled: False serves the episode but never trains on it.
 
         Returns:
@@ -161,13 +162,13 @@ class PolicyClient:
 
         Raises:
             BatchError: some rows failed, each with an error that `get_action` would raise; the others have their actions in it.
-            InvalidInputError: the observations do not fit, or an id comes twice; nothing was changed.
+            InvalidInputError: the batch has another structure, shape or dtype, or an id comes twice; nothing was changed.
             ClientClosedError: the client was closed.
         """
         agreement = self._agreement()
         rows = count(episode_ids)
-        columns = agreement.observation.encode_batch(observations, rows)
-        return self._step_batch(agreement, episode_ids, [_WANTED] * rows, columns, (), timeout_s, wants_actions=True)
+        columns, bad = agreement.observation.encode_batch(observations, rows)
+        return self._step_batch(agreement, episode_ids, [_WANTED] * rows, columns, (), bad, timeout_s, wants_actions=True)
 
     def log_action(self, episode_id: str, observation: Any, action: Any, *, timeout_s: float | None = None) -> None:
         """Report an action that somebody else chose on an observation.
@@ -191,8 +192,9 @@ class PolicyClient:
         """Report the actions of n different episodes at once. Batches and errors as in `get_actions`; see `log_action`."""
         agreement = self._agreement()
         rows = count(episode_ids)
-        columns = agreement.observation.encode_batch(observations, rows), agreement.action.encode_batch(actions, rows)
-        self._step_batch(agreement, episode_ids, [_GIVEN] * rows, *columns, timeout_s)
+        columns, bad = agreement.observation.encode_batch(observations, rows)
+        given, bad_given = agreement.action.encode_batch(actions, rows)
+        self._step_batch(agreement, episode_ids, [_GIVEN] * rows, columns, given, bad_given | bad, timeout_s)
 
     def log_returns(self, episode_id: str, reward: SupportsFloat, info: Mapping[str, Any] | None = None) -> None:
         """Add to the reward of the episode's newest action. It travels with the next observation.
@@ -201,14 +203,14 @@ class PolicyClient:
 
         Args:
             episode_id: from `start_episode`.
-            reward: a finite number.
+            reward: a finite number; a step carries a sum of its rewards that float32 can hold.
             info: what JSON can hold. Belongs to this step alone; the newest one counts.
 
         Raises:
             EpisodeError: unknown, ended or lost episode.
-            InvalidInputError: a reward that is not finite, or an info that JSON cannot hold; nothing was changed.
+            InvalidInputError: no finite number, too large a sum, or an info that JSON cannot hold; nothing was changed.
         """
-        amount, text = finite(reward), self._to_json(info)
+        amount, text = to_reward(reward), self._to_json(info)
         with self._router.shared.lock:
             self._router.check()
             self._ledger.add_reward(episode_id, amount, text)
@@ -217,17 +219,17 @@ class PolicyClient:
         """Add to the rewards of n episodes. See `log_returns`.
 
         Raises:
-            BatchError: some episodes are unknown, ended or lost; the others have their rewards.
-            InvalidInputError: a reward is not finite, or there is not one per id; nothing was changed.
+            BatchError: some rows failed, each with an error that `log_returns` would raise; the others have their rewards.
+            InvalidInputError: there is not one reward per id; nothing was changed.
         """
         if len(rewards) != len(episode_ids):
             raise InvalidInputError(f"rewards: expected {len(episode_ids)}, received {len(rewards)}", reason="BAD_REWARD", field="rewards")
-        amounts = [finite(reward) for reward in rewards]
+        amounts, errors = to_rewards(rewards)
         with self._router.shared.lock:
             self._router.check()
-            errors = self._ledger.add_rewards(episode_ids, amounts)
+            self._ledger.add_rewards(episode_ids, amounts, errors)
         if errors:
-            raise BatchError(len(amounts), None, errors)
+            raise BatchError(len(episode_ids), None, errors)
 
     def end_episode(self, episode_id: str, observation: Any, *, truncated: bool = False, timeout_s: float | None = None) -> None:
         """End an episode with its last observation, on which no action is taken.
@@ -269,7 +271,8 @@ class PolicyClient:
                 f"truncated: expected one bool or {rows}, received shape {list(np.shape(truncated))}", field="truncated"
             )
         kinds = np.where(np.broadcast_to(np.asarray(truncated, bool), rows), _TRUNCATED, _TERMINATED).tolist()
-        self._step_batch(agreement, episode_ids, kinds, agreement.observation.encode_batch(observations, rows), (), timeout_s)
+        columns, bad = agreement.observation.encode_batch(observations, rows)
+        self._step_batch(agreement, episode_ids, kinds, columns, (), bad, timeout_s)
 
     def take_learner_wait_s(self) -> float:
         """Return how long the calling thread's calls waited for the learner since it asked last, seconds.
@@ -282,6 +285,19 @@ class PolicyClient:
     def weights_seq_no(self) -> int:
         """Policy version that computed the newest answer."""
         return self._router.shared.weights_seq_no
+
+    def connect(self) -> ServerInfo:
+        """Wait for the connection, which a client otherwise makes at its first call, and return what the server said of itself then.
+
+        Raises:
+            PolicyServerError: as in `start_episode`.
+        """
+        return self._router.connect(self._config.connect_timeout_s).info
+
+    @property
+    def client_number(self) -> int | None:
+        """What the first handshake brought, from 0: no other client of the server has it. None before the first."""
+        return self._router.shared.client_number
 
     def server_info(self) -> ServerInfo:
         """Ask the server what it is. With several serving runners the one at the client's address answers, or another if that is away.
@@ -352,12 +368,13 @@ class PolicyClient:
         kinds: Sequence[int],
         observations: tuple[bytes, ...],
         actions: tuple[bytes, ...],
+        bad: Mapping[int, PolicyServerError],
         timeout_s: float | None,
         *,
         wants_actions: bool = False,
     ) -> Any:
-        """Do one step of each of n episodes."""
-        outcome = self._exchange.step(agreement, ids, kinds, observations, actions, self._timeout(timeout_s))
+        """Do one step of each of n episodes, but for the rows that are `bad` already."""
+        outcome = self._exchange.step(agreement, ids, kinds, observations, actions, bad, self._timeout(timeout_s))
         batch = agreement.action.decode_batch(outcome.columns) if wants_actions else None
         if outcome.errors:
             raise BatchError(len(ids), batch, outcome.errors)

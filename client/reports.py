@@ -35,6 +35,12 @@ class ServerInfo:
     """Seconds after the loss of a client's stream until its episodes end as truncated."""
     weights_seq_no: int
     """Policy version being served."""
+    run: str
+    """Name of the server's run, the tag `run` of what it records; empty: it has none."""
+    instance_id: str
+    """What the server calls itself, the same in all its serving processes; empty: nothing."""
+    stop_timeout_s: float
+    """Longest time an orderly stop of the server takes, seconds; 0: not known."""
 
 
 @dataclass(frozen=True, slots=True)

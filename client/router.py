@@ -220,6 +220,8 @@ class Router:
         if transport is self._given:
             self._learn(agreement)
         with self.shared.lock:
+            if self.shared.client_number is None:
+                self.shared.client_number = agreement.client_number
             expected, listed = (set(found.info.endpoints) for found in (self.agreement or agreement, agreement))
             if transport.agreement is None or transport.agreement.info.boot_id != agreement.info.boot_id:
                 self._is_complete = len(self._transports) == 1  # where one process is new, the others may be, too

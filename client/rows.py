@@ -44,6 +44,11 @@ class Episode:
         self.busy = 0
         """The thread (threading.get_ident) that waits for an answer to this episode's row; 0 if none does."""
 
+    @property
+    def unanswered_reward(self) -> float:
+        """The reward of the frozen row, which is logged again if the server refuses that; 0 if there is none."""
+        return self.frozen[0].rewards[self.frozen[1]] if self.frozen is not None else 0.0
+
 
 @dataclass(slots=True)  # never changed; not declared frozen, for that would triple the cost of making one
 class Rows:

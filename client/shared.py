@@ -26,6 +26,8 @@ class Shared:
         """Nobody has the client any more: whoever reads this next ends its part. Set without the lock, and never unset."""
         self.weights_seq_no = 0
         """Policy version of the newest answer."""
+        self.client_number: int | None = None
+        """What the first handshake brought; no other client of the server has it."""
         self.messages_sent = 0
         self.rows_sent = 0
         self.rows_answered = 0

@@ -251,7 +251,7 @@ class Transport:
                 if link.is_open:
                     self._receive(link, response)
                 elif not link.is_over:  # else this answers somebody who was woken when the client was closed
-                    agreement = agree(response, *self._spaces, self._config.max_rows_per_message, self._config.max_message_bytes)
+                    agreement = agree(response, *self._spaces, self._config)
                     self._owner.admit(self, agreement)
                     self._open(link, agreement)
         except Exception as error:
@@ -262,7 +262,7 @@ class Transport:
 
     def _requests(self, link: Link) -> Iterator[pb.StepRequest]:
         """Make the messages of a stream: the sender's thread."""
-        yield handshake(self._client_id, *self._spaces)
+        yield handshake(self._client_id, *self._spaces, self._shared.client_number)
         while True:
             with self._lock:
                 self._wait_for_something_to_send(link)
@@ -342,7 +342,7 @@ class Transport:
         if parts is None:
             raise WireError(f"message_id: expected one that is unanswered, received {message.message_id}", field="message_id")
         rows = sum([len(part.rows.episodes) for part in parts])
-        reply = to_reply(message, rows, cast(Agreement, self.agreement).action.leaves)
+        reply = to_reply(message, rows, cast(Agreement, self.agreement))
         with self._lock:
             if link.is_over:  # those who waited know already that the client was closed
                 return

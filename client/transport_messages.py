@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import chain
 from typing import Any
@@ -12,11 +12,12 @@ import gymnasium as gym
 import numpy as np
 
 from client.codec import SpaceCodec
+from client.config import ClientConfig
 from client.reports import ServerInfo, ServerStats, TrainingIteration
 from client.rows import NO_INFO, ROW_OVERHEAD_BYTES, Rows
 from policyserver.errors import HandshakeError, PolicyServerError, WireError, from_row_error
 from policyserver.flags import PROTOCOL_VERSION, StepFlag
-from policyserver.spaces import Array, Leaf, describe, from_proto, same, to_proto
+from policyserver.spaces import Array, Leaf, argument_names, describe, from_proto, same, to_proto
 from policyserver.tensors import column, dtype_to_proto, from_tensor
 from policyserver.v1 import policy_service_pb2 as pb
 from policyserver.v1 import tensor_pb2
@@ -27,6 +28,7 @@ _START = int(StepFlag.START)
 _WITHOUT_WAIT = bytes(flags | int(StepFlag.NO_WAIT) for flags in range(256))
 _UINT64 = np.dtype(np.uint64)
 _MESSAGE_OVERHEAD_BYTES = 4096
+_UNKNOWN = b"\2"  # the google.rpc.Code of rows whose message was refused; the error says more
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,10 @@ class Agreement:
     """Most bytes that the rows of one message may take."""
     row_bytes: int
     """Most bytes that a row takes beside its info."""
+    arguments: Mapping[str, str]
+    """What callers know the columns of a message as."""
+    client_number: int
+    """What no other client of the server has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +69,9 @@ class Reply:
     """Newest policy version that answered."""
 
 
-def handshake(client_id: str, observation_space: gym.Space[Any] | None, action_space: gym.Space[Any] | None) -> pb.StepRequest:
+def handshake(
+    client_id: str, observation_space: gym.Space[Any] | None, action_space: gym.Space[Any] | None, client_number: int | None
+) -> pb.StepRequest:
     """Encode what this client is and expects."""
     return pb.StepRequest(
         handshake=pb.Handshake(
@@ -71,6 +79,7 @@ def handshake(client_id: str, observation_space: gym.Space[Any] | None, action_s
             client_id=client_id,
             observation_space=None if observation_space is None else to_proto(observation_space),
             action_space=None if action_space is None else to_proto(action_space),
+            client_number=client_number,
         )
     )
 
@@ -79,14 +88,13 @@ def agree(
     response: pb.StepResponse,
     observation_space: gym.Space[Any] | None,
     action_space: gym.Space[Any] | None,
-    max_rows: int,
-    max_message_bytes: int,
+    config: ClientConfig,
 ) -> Agreement:
     """Decode the server's side of the handshake and check it against this one.
 
     Raises:
         WireError: the first response is no handshake, or its spaces are malformed.
-        HandshakeError: the versions or spaces differ, or no observation fits into a message.
+        HandshakeError: the versions, the spaces or the server's identity differ, or no observation fits into a message.
     """
     if response.WhichOneof("kind") != "handshake":
         raise WireError(f"kind: expected the handshake first, received {response.WhichOneof('kind')}", field="kind")
@@ -99,6 +107,8 @@ def agree(
     ):
         if ours is not None and not same(ours, theirs):
             raise HandshakeError(f"{name}: this client has {describe(ours)}, the server {describe(theirs)}", field=name)
+    _check_identity(info, config)
+    max_message_bytes = config.max_message_bytes
     observation, action = SpaceCodec(info.observation_space, "observation"), SpaceCodec(info.action_space, "action")
     max_bytes = min(max_message_bytes, info.max_message_bytes or max_message_bytes) - _MESSAGE_OVERHEAD_BYTES
     needed = observation.row_bytes + action.row_bytes + ROW_OVERHEAD_BYTES
@@ -108,7 +118,25 @@ def agree(
             f"{max_message_bytes} and the server reads {info.max_message_bytes}; raise the lower limit",
             field="max_message_bytes",
         )
-    return Agreement(info, observation, action, min(max_rows, info.max_rows_per_message or max_rows), max_bytes, needed)
+    max_rows = min(config.max_rows_per_message, info.max_rows_per_message or config.max_rows_per_message)
+    arguments = argument_names(info.observation_space, info.action_space)
+    return Agreement(info, observation, action, max_rows, max_bytes, needed, arguments, response.handshake.client_number)
+
+
+def _check_identity(info: ServerInfo, config: ClientConfig) -> None:
+    """Refuse another server than the expected one."""
+    if config.expected_instance_id not in (None, info.instance_id):
+        raise HandshakeError(
+            f"instance_id: this client expects the server {config.expected_instance_id!r}, at this address is "
+            f"{info.instance_id or 'one without an id'!r}; another server has the address",
+            field="instance_id",
+        )
+    if info.run and config.expected_run not in (None, info.run):
+        raise HandshakeError(
+            f"run: this client belongs to the run {config.expected_run!r}, the server records {info.run!r}; name the same run on both "
+            "sides, or the address of the server that is meant",
+            field="run",
+        )
 
 
 def step_batch(message_id: int, parts: Sequence[Rows], agreement: Agreement, *, waits: bool = True) -> pb.StepRequest:
@@ -134,17 +162,19 @@ def step_batch(message_id: int, parts: Sequence[Rows], agreement: Agreement, *, 
     )
 
 
-def to_reply(message: pb.StepReply, rows: int, action_leaves: Sequence[Leaf]) -> Reply:
+def to_reply(message: pb.StepReply, rows: int, agreement: Agreement) -> Reply:
     """Decode and check the answer to a message of so many rows.
 
     Raises:
         WireError: a column has the wrong length.
     """
+    action_leaves = agreement.action.leaves
+    if message.HasField("refusal"):
+        errors = {row: _to_error(message.refusal, agreement) for row in range(rows)}
+        return Reply([0] * rows, _UNKNOWN * rows, agreement.action.zeros(rows), errors, weights_seq_no=0)
     if len(message.handles) != 8 * rows or len(message.codes) != rows or len(message.weights_seq_nos) != 8 * rows:
         raise WireError(f"handles: expected {rows} rows, received {len(message.handles) / 8}", field="handles")
     actions = [from_tensor(tensor, f"actions[{index}]") for index, tensor in enumerate(message.actions)]
-    if not actions and 0 not in message.codes:  # a message that the server could not read is refused as a whole
-        actions = [np.zeros((rows, *leaf.shape), leaf.dtype) for leaf in action_leaves]
     shapes = [(array.dtype, array.shape) for array in actions]
     expected = [(leaf.dtype, (rows, *leaf.shape)) for leaf in action_leaves]
     if shapes != expected:
@@ -153,9 +183,16 @@ def to_reply(message: pb.StepReply, rows: int, action_leaves: Sequence[Leaf]) ->
         handles=column(message.handles, _UINT64).tolist(),
         codes=message.codes,
         actions=actions,
-        errors={error.row: from_row_error(error) for error in message.errors},
+        errors={error.row: _to_error(error, agreement) for error in message.errors},
         weights_seq_no=int(column(message.weights_seq_nos, _UINT64).max(initial=0)),
     )
+
+
+def _to_error(error: pb.RowError, agreement: Agreement) -> PolicyServerError:
+    """Decode why a row was refused, and name the argument to blame instead of the message's field."""
+    decoded = from_row_error(error)
+    decoded.field = agreement.arguments.get(decoded.field, decoded.field)
+    return decoded
 
 
 def to_info(message: pb.GetServerInfoResponse) -> ServerInfo:

@@ -47,7 +47,10 @@ def main() -> None:
     lost = 0
     with PolicyClient(options.address) as client, ThreadPoolExecutor(options.environments) as pool:
         try:
-            for number, returned in enumerate(pool.map(lambda seed: play(client, seed), range(options.episodes)), start=1):
+            client.connect()
+            first = (client.client_number or 0) * options.episodes  # beside another client, other seeds
+            seeds = range(first, first + options.episodes)
+            for number, returned in enumerate(pool.map(lambda seed: play(client, seed), seeds), start=1):
                 if returned is None:
                     lost += 1
                 else:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, TextIO
+from typing import Any, Protocol, TextIO
 
 import numpy as np
 
@@ -25,6 +25,16 @@ EXPORTED = MEASUREMENTS | ROLLUPS
 """Everything that can be exported, by name."""
 
 _PART_ROWS = 4096
+
+_DERIVED = {("episode", "cut"): "no_trade_return IS NULL"}
+"""What stands for a field where a point of an older version lacks it, by measurement and field."""
+
+
+class Output(Protocol):
+    """What bytes can be written to."""
+
+    def write(self, data: bytes, /) -> object:
+        """Write all of them."""
 
 
 @dataclass(frozen=True)
@@ -78,15 +88,15 @@ class Exporter:
         finally:
             connection.close()
 
-    def line_protocol(self, out: BinaryIO) -> int:
-        """Write everything selected as lines with nanosecond timestamps; the number of lines.
+    def line_protocol(self, out: Output, more_tags: str = "") -> int:
+        """Write everything selected as lines with nanosecond timestamps, with further tags of `tag_suffix`; the number of lines.
 
         They may be written to InfluxDB any number of times: series and time make a point what it is.
         """
         lines = 0
         for name in self._selection.measurements:
             for columns in self._parts(EXPORTED[name]):
-                data = encode(_points(EXPORTED[name], columns))
+                data = encode(_points(EXPORTED[name], columns), more_tags)
                 out.write(data)
                 lines += data.count(b"\n")
         return lines
@@ -109,7 +119,7 @@ class Exporter:
         """Read the points selected of one measurement, run after run in order of time, as columns of some thousand each."""
         stored = tables.stored_columns(self._connection, declared.name)
         names = _column_names(declared)
-        shown = ", ".join(f'"{name}"' if name in stored else "NULL" for name in names)
+        shown = ", ".join(_shown(declared.name, name, stored) for name in names)
         statement = f'SELECT {shown} FROM "{declared.name}" WHERE run = ? AND time_ns >= ? AND time_ns < ? ORDER BY time_ns'
         for run in self._runs_of(declared.name):
             cursor = self._connection.execute(statement, (run, self._selection.from_ns, self._selection.before_ns))
@@ -128,6 +138,13 @@ class Exporter:
         if missing:
             present = sorted({run for name in MEASUREMENTS for run in tables.runs(self._connection, name)})
             raise ValueError(f"run: expected one of {', '.join(present)}, received {', '.join(sorted(missing))}")
+
+
+def _shown(measurement: str, name: str, stored: set[str]) -> str:
+    """Word the reading of a column."""
+    column = f'"{name}"' if name in stored else "NULL"
+    derived = _DERIVED.get((measurement, name))
+    return f"COALESCE({column}, {derived})" if derived else column
 
 
 def _column_names(declared: Measurement) -> tuple[str, ...]:

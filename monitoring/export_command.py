@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import BinaryIO, TextIO
 
 from monitoring.export import EXPORTED, Exporter, Selection
+from monitoring.export_pieces import whole_folder
+from monitoring.line_protocol import tag_suffix
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -37,7 +39,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--from", dest="begin", type=_time_ns, default=0, metavar="TIME", help="first time, as 2026-11-21T08:00:00 (UTC)")
     parser.add_argument("--to", dest="end", type=_time_ns, default=2**63 - 1, metavar="TIME", help="time before which points are")
     parser.add_argument(
-        "--output", type=Path, metavar="PATH", help="file; for CSV of several measurements a folder. Default: standard output"
+        "--output", type=Path, metavar="PATH", help="file; for CSV of several measurements, or pieces, a folder. Default: standard output"
+    )
+    parser.add_argument(
+        "--piece_bytes",
+        type=int,
+        metavar="N",
+        help="line protocol in files of at most so many bytes; 8000000 fit into any InfluxDB's request",
+    )
+    parser.add_argument(
+        "--tag",
+        action="append",
+        type=_tag,
+        default=[],
+        metavar="NAME=VALUE",
+        help="a further tag of every line, as INFLUXDB_V2_TAG_NAME is; may be given several times",
     )
     parser.add_argument("--force", action="store_true", help="replace what is there")
 
@@ -47,11 +63,18 @@ def export(options: argparse.Namespace) -> int:
     output: Path | None = options.output
     try:
         selection = Selection(tuple(options.measurement or EXPORTED), tuple(options.run), options.begin, options.end)
+        if options.format == "csv" and (options.piece_bytes is not None or options.tag):
+            raise ValueError("format: expected lp, for --piece_bytes and --tag are of line protocol, received csv")
+        if options.piece_bytes is not None and output is None:
+            raise ValueError("output: expected a folder for the pieces, received none")
+        more_tags = tag_suffix(dict(options.tag))
         if options.format == "csv" and len(selection.measurements) > 1 and output is None:
             raise ValueError("output: expected a folder for the CSV of several measurements, received none; or choose one --measurement")
         with Exporter.opened(options.store, selection) as exporter:
-            if options.format == "lp":
-                _export_lines(exporter, output, force=options.force)
+            if options.piece_bytes is not None and output is not None:
+                _export_pieces(exporter, output, options.piece_bytes, more_tags, force=options.force)
+            elif options.format == "lp":
+                _export_lines(exporter, output, more_tags, force=options.force)
             elif len(selection.measurements) == 1:
                 _export_csv(exporter, {selection.measurements[0]: output}, force=options.force)
             else:
@@ -66,15 +89,22 @@ def export(options: argparse.Namespace) -> int:
     return 0
 
 
-def _export_lines(exporter: Exporter, output: Path | None, *, force: bool) -> None:
+def _export_pieces(exporter: Exporter, output: Path, piece_bytes: int, more_tags: str, *, force: bool) -> None:
+    """Write line protocol to files of a bounded size."""
+    with whole_folder(output, piece_bytes, force=force) as pieces:
+        count = exporter.line_protocol(pieces, more_tags)
+    sys.stderr.write(f"{output}: {count:,} points in {pieces.count} files\n")
+
+
+def _export_lines(exporter: Exporter, output: Path | None, more_tags: str, *, force: bool) -> None:
     """Write line protocol to a file or to standard output."""
     if output is None:
-        exporter.line_protocol(sys.stdout.buffer)
+        exporter.line_protocol(sys.stdout.buffer, more_tags)
         sys.stdout.buffer.flush()
         return
     _refuse_to_replace([output], force=force)
     with _whole(output) as file:
-        count = exporter.line_protocol(file)
+        count = exporter.line_protocol(file, more_tags)
     sys.stderr.write(f"{output}: {count:,} points\n")
 
 
@@ -117,6 +147,14 @@ def _text(binary: BinaryIO) -> Iterator[TextIO]:
     text = io.TextIOWrapper(binary, encoding="utf-8", newline="")
     yield text
     text.detach()
+
+
+def _tag(text: str) -> tuple[str, str]:
+    """Read a tag."""
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"expected NAME=VALUE, received {text!r}")
+    return name, value
 
 
 def _time_ns(text: str) -> int:

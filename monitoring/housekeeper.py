@@ -18,7 +18,7 @@ from typing import Any
 from monitoring import rollups, tables
 from monitoring.retention import RetentionConfig
 from monitoring.rollups import MINUTE_NS
-from monitoring.schema import MEASUREMENTS, NODE, SERVER, SINK, Measurement
+from monitoring.schema import MEASUREMENTS, NODE, RESULT, SERVER, SINK, Measurement
 
 logger = logging.getLogger(__name__)
 
@@ -28,8 +28,8 @@ BIT_ROWS = 2048
 NEWEST_ROWS = 1000
 """Newest rows of each measurement that stay unmerged at any age, so that the newest decisions can always be shown."""
 
-_COUNTERS = (SERVER, NODE, SINK)
-"""Measurements that are counters, of which the last of each minute stays."""
+_COUNTERS = (SERVER, NODE, SINK, RESULT)
+"""Measurements that say how something stands, of which the last point of each minute stays."""
 
 _BIT_PAGES = 256
 _SPARE_PAGES = 1024

@@ -2,7 +2,7 @@
 
 `write` returns when the lines are in the spool: from then on the process may die without losing them. The database takes a point again
 without harm (same series and time), so a delivery in doubt is repeated. A batch that the database refuses as wrong (400, 413, 422) is
-halved down to the bad lines, which go to the dead-letter file; any other failure is tried again for ever.
+halved down to the bad lines, which go to the dead-letter file; whatever else is not 204, its word for "stored", is tried again for ever.
 """
 
 from __future__ import annotations
@@ -17,19 +17,17 @@ import weakref
 from pathlib import Path
 
 from influxdb_client import InfluxDBClient
-from influxdb_client.client.write_api import SYNCHRONOUS
-from influxdb_client.rest import ApiException
+from urllib3.util import make_headers
 
 from monitoring.influx_config import InfluxConfig
+from monitoring.influx_request import Answer, Verdict, WriteRequests
 from monitoring.influx_spool import Chunk, Position, Spool
-from monitoring.line_protocol import encode
+from monitoring.line_protocol import encode, tag_suffix
 from monitoring.points import Points
 from monitoring.sink import SinkStatistics
+from monitoring.trouble import Trouble
 
 logger = logging.getLogger(__name__)
-
-_REFUSED = frozenset({400, 413, 422})
-"""Answers that blame the lines themselves."""
 
 
 class _Stopped(Exception):
@@ -53,6 +51,7 @@ class InfluxSink:
         """
         self.config = config
         self._own_client = client
+        self._tag_suffix = tag_suffix(config.tags)
         config.spool_folder.mkdir(parents=True, exist_ok=True)
         self._start()
         atexit.register(self.close, config.exit_timeout_s)
@@ -65,20 +64,22 @@ class InfluxSink:
         self._last_error = ""
         self._flush_upto = 0
         self._wake_at_bytes = math.inf
-        self._dead_letters_full = False
+        self._dead_letters_lost = False
         self._ended = False
         self._closing_by: float | None = None
         self._spool = Spool.create(self.config.spool_folder, self.config.segment_bytes)
         self._orphan: Spool | None = None
         self._client = self._own_client or _client(self.config)
-        self._api = self._client.write_api(write_options=SYNCHRONOUS)
+        self._requests = WriteRequests(self._client, self.config)
+        subject = f"InfluxDB at {self.config.location}"
+        self._absence, self._overflow = Trouble(logger, subject), Trouble(logger, subject)
         self._shipper = threading.Thread(target=self._run, name="influx-shipper", daemon=True)
         self._shipper.start()
 
     def write(self, points: Points) -> None:
         """Put a batch into the spool. Overflow policy: what does not fit into `max_spool_bytes` is dropped and counted."""
         try:
-            data = encode(points)
+            data = encode(points, self._tag_suffix)
         except ValueError as error:
             logger.error("points put aside, they cannot be encoded: %s", error)
             with self._changed:
@@ -91,8 +92,11 @@ class InfluxSink:
             error_text = self._append(data)
             if error_text:
                 self._dropped += count
-                self._note(f"points dropped: {error_text}")
+                self._last_error = f"points dropped: {error_text}"
+                self._overflow.occurred(error_text, self._last_error)
             else:
+                if self._overflow.lasts and 2 * self._spool.backlog_bytes <= self.config.max_spool_bytes:  # not with every bit of room
+                    self._overflow.is_over(f"points are taken again, {self._dropped:,} were dropped since the start")
                 self._accepted += count
                 if (
                     self._spool.backlog_bytes >= self._wake_at_bytes
@@ -153,12 +157,6 @@ class InfluxSink:
         except OSError as error:
             return f"the spool cannot be written: {error}"
         return ""
-
-    def _note(self, error: str) -> None:
-        """Keep the newest trouble, and log it when it is new."""
-        if error != self._last_error:
-            logger.warning("InfluxDB at %s: %s", self.config.location, error)
-        self._last_error = error
 
     def _run(self) -> None:
         """Deliver until the sink is closed and the spool is empty or time is up."""
@@ -229,6 +227,7 @@ class InfluxSink:
         """Deliver a chunk from its first line to its last, moving the cursor as it goes."""
         pending = [chunk.lines]
         offset = chunk.start.offset
+        refusals: list[str] = []
         while pending:
             lines = pending.pop()
             refusal = self._deliver(b"".join(lines))
@@ -238,15 +237,22 @@ class InfluxSink:
                 continue
             if refusal:
                 self._bury(lines[0], refusal)
+                refusals.append(refusal)
             offset += sum(map(len, lines))
-            with self._changed:
-                spool.advance(Position(chunk.start.segment, offset))
-                if refusal:
-                    self._dead_lettered += 1
-                    self._note(f"a point was refused: {refusal}")
-                else:
-                    self._stored += len(lines)
-                self._changed.notify_all()
+            self._settle(spool, Position(chunk.start.segment, offset), len(lines), refusal)
+        if refusals:
+            logger.warning("InfluxDB at %s: %d points were refused, the first: %s", self.config.location, len(refusals), refusals[0])
+
+    def _settle(self, spool: Spool, upto: Position, count: int, refusal: str) -> None:
+        """Count lines that were stored or refused, and move the cursor past them."""
+        with self._changed:
+            spool.advance(upto)
+            if refusal:
+                self._dead_lettered += count
+                self._last_error = f"a point was refused: {refusal}"
+            else:
+                self._stored += count
+            self._changed.notify_all()
 
     def _deliver(self, data: bytes) -> str:
         """Send lines until the database answers for them: "" when it took them, or why it refuses them.
@@ -255,24 +261,19 @@ class InfluxSink:
             _Stopped: the sink closes and its time is up.
         """
         delay_s = self.config.retry_min_s
-        while True:
-            try:
-                self._api.write(self.config.bucket, self.config.org, data)
-            except ApiException as error:
-                if _blames_lines(error):
-                    return f"{error.status} {_text(error.body)}"
-                failure = f"{error.status} {error.reason} {_text(error.body)}"
-            except Exception as error:  # whatever the network, TLS or the client library makes of a database that is away
-                failure = f"{type(error).__name__}: {error}"
-            else:
-                return ""
-            self._back_off(failure, delay_s)
+        while (answer := self._requests.send(data)).verdict is Verdict.UNKNOWN:
+            self._back_off(answer, delay_s)
             delay_s = min(2.0 * delay_s, self.config.retry_max_s)
+        with self._changed:
+            waited = self._accepted - self._stored - self._dead_lettered
+            self._absence.is_over(f"it takes points again, {waited:,} had waited")
+        return answer.text
 
-    def _back_off(self, failure: str, delay_s: float) -> None:
+    def _back_off(self, answer: Answer, delay_s: float) -> None:
         """Note a failure and wait before the next attempt."""
         with self._changed:
-            self._note(f"trying again until it takes the points, which wait on disk: {failure}")
+            self._last_error = f"trying again until it takes the points, which wait on disk: {answer.text}"
+            self._absence.occurred(answer.kind, self._last_error)
             if self._closing_by is None:
                 self._changed.wait_for(lambda: self._closing_by is not None, delay_s)
                 return
@@ -284,19 +285,25 @@ class InfluxSink:
     def _bury(self, line: bytes, refusal: str) -> None:
         """Append a line to the dead-letter file, under a comment that says why.
 
-        Overflow policy: once the file has reached `max_dead_letter_bytes`, the line is counted and not kept.
+        Overflow policy: once the file has reached `max_dead_letter_bytes`, or where it can't be written, the line is counted and not kept.
         """
-        reason = " ".join(refusal.split())
-        with (self.config.dead_letter_file).open("ab", buffering=0) as file:
-            if file.tell() < self.config.max_dead_letter_bytes:
-                file.write(f"# {reason}\n".encode() + line)
-            elif not self._dead_letters_full:
-                self._dead_letters_full = True
-                logger.error("%s is full; refused points are counted and no longer kept: %s", self.config.dead_letter_file, reason)
+        why_not = "is full"
+        try:
+            with self.config.dead_letter_file.open("ab") as file:
+                if file.tell() < self.config.max_dead_letter_bytes:
+                    file.write(f"# {refusal}\n".encode() + line)
+                    return
+        except OSError as error:
+            why_not = f"can't be written ({error.strerror})"
+        if not self._dead_letters_lost:
+            self._dead_letters_lost = True
+            path = self.config.dead_letter_file
+            logger.error("%s %s; refused points are counted and no longer kept: %s", path, why_not, refusal)
 
 
 def _client(config: InfluxConfig) -> InfluxDBClient:
     """Make a client; it connects with its first request."""
+    proxy, proxy_credentials = config.proxy_parts
     return InfluxDBClient(
         url=config.url,
         token=config.token,
@@ -309,25 +316,15 @@ def _client(config: InfluxConfig) -> InfluxDBClient:
         cert_key_file=_path(config.client_key_file),
         cert_key_password=config.client_key_password,
         auth_basic=config.basic_authentication,
+        connection_pool_maxsize=config.connection_pool_maxsize,
+        profilers=list(config.profilers),
+        proxy=proxy,
+        proxy_headers=make_headers(proxy_basic_auth=proxy_credentials) if proxy_credentials else None,
     )
 
 
 def _path(path: Path | None) -> str | None:
     return str(path) if path is not None else None
-
-
-def _blames_lines(error: ApiException) -> bool:
-    """Tell whether the lines themselves are refused.
-
-    A 400 in HTML is a proxy's, which never asked the database: it lacks a client's certificate, or is spoken to without TLS.
-    """
-    return error.status in _REFUSED and not (error.status == 400 and "html" in (error.headers or {}).get("Content-Type", ""))
-
-
-def _text(body: bytes | str | None) -> str:
-    """Shorten what the database said."""
-    text = body.decode(errors="replace") if isinstance(body, bytes) else body or ""
-    return text.strip()[:300]
 
 
 _sinks: weakref.WeakSet[InfluxSink] = weakref.WeakSet()

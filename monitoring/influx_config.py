@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import configparser
-import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
+
+from monitoring import influx_settings
+from monitoring.line_protocol import tag_suffix
 
 if TYPE_CHECKING:
     from influxdb_client import InfluxDBClient
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -47,6 +46,14 @@ class InfluxConfig:
     """Send a token "user:password" as HTTP basic authentication."""
     gzip: bool = False
     """Compress requests; pays only over a slow network."""
+    proxy: str | None = field(default=None, repr=False)
+    """HTTP proxy on the way to the server, http://host:port or http://user:password@host:port. Unset: none."""
+    connection_pool_maxsize: int | None = None
+    """Connections that the client keeps open; a sink needs one. Unset: influxdb-client's choice."""
+    profilers: tuple[str, ...] = ()
+    """Flux profilers of the client, for queries of one's own."""
+    tags: Mapping[str, str] = field(default_factory=dict)
+    """Tags that every point has besides its own, which they must not be."""
     max_spool_bytes: int = 1 << 30
     """Bytes one process's spool may hold undelivered; further points are dropped and counted."""
     max_dead_letter_bytes: int = 1 << 28
@@ -71,6 +78,13 @@ class InfluxConfig:
             raise ValueError(f"url: expected http://host:port or https://host:port, received {self.url.rpartition('@')[2]!r}")
         if "@" in urlsplit(self.url).netloc:
             raise ValueError(f"url: expected no user and password in it, received some before {self.location}; set token instead")
+        if not self.token.isprintable() or self.token != self.token.strip():
+            raise ValueError("token: expected printable characters without spaces around them, received others; it is not shown here")
+        if self.proxy is not None and (urlsplit(self.proxy).scheme not in ("http", "https") or not urlsplit(self.proxy).hostname):
+            raise ValueError(f"proxy: expected http://host:port, received {self.proxy.rpartition('@')[2]!r}")
+        if self.connection_pool_maxsize is not None and self.connection_pool_maxsize < 1:
+            raise ValueError(f"connection_pool_maxsize: expected 1 connection or more, received {self.connection_pool_maxsize}")
+        tag_suffix(self.tags)
         if not self.bucket:
             raise ValueError("bucket: expected a bucket's name, received ''")
         for name in ("max_spool_bytes", "max_dead_letter_bytes", "segment_bytes", "request_bytes"):
@@ -87,32 +101,17 @@ class InfluxConfig:
         Raises:
             ValueError: a variable is missing or wrong.
         """
-        prefix = "INFLUXDB_V2_"
-        values = {name.removeprefix(prefix): value for name, value in environment.items() if name.startswith(prefix) and value}
-        if values and "URL" not in values:
-            found = ", ".join(prefix + name for name in sorted(values))
-            logger.warning("InfluxDB is left out: INFLUXDB_V2_URL is not set, though %s is", found)
-        return cls._from_values(values, prefix, spool_folder) if "URL" in values else None
+        fields = influx_settings.from_environment(environment)
+        return None if fields is None else cls(spool_folder=spool_folder, **fields)
 
     @classmethod
     def from_file(cls, path: Path, spool_folder: Path) -> InfluxConfig:
-        """Read influxdb-client's configuration file: section `[influx2]` with `url`, `org`, `token`, `timeout`, ... and our `bucket`.
+        """Read influxdb-client's configuration file: `[influx2]` with `url`, `org`, `token`, `timeout`, ... and our `bucket`, and `[tags]`.
 
         Raises:
-            ValueError: the file cannot be read, or a value in it is missing or wrong.
+            ValueError: the file cannot be read; a key in it is missing or unknown, or has a wrong value.
         """
-        parser = configparser.ConfigParser(interpolation=None)
-        try:
-            parser.read_string(path.read_text(encoding="utf-8"), str(path))
-            section = parser["influx2"]
-        except (OSError, UnicodeDecodeError, configparser.Error) as error:
-            # The parser's message quotes the line at fault, which may be the token's.
-            reason = error.strerror if isinstance(error, OSError) else "it is no INI file in UTF-8"
-            raise ValueError(f"{path}: expected a configuration file of influxdb-client: {reason}") from None
-        except KeyError:
-            raise ValueError(f"{path}: expected a section [influx2], found {', '.join(parser.sections()) or 'none'}") from None
-        values = {name.upper(): value.strip("\"'") for name, value in section.items()}
-        return cls._from_values({name: value for name, value in values.items() if value}, f"{path}: ", spool_folder)
+        return cls(spool_folder=spool_folder, **influx_settings.from_file(path))
 
     @classmethod
     def for_client(cls, client: InfluxDBClient, bucket: str, spool_folder: Path) -> InfluxConfig:
@@ -123,31 +122,13 @@ class InfluxConfig:
         """
         return cls(url=client.url, bucket=bucket, spool_folder=spool_folder, org=client.org or "-")
 
-    @classmethod
-    def _from_values(cls, values: Mapping[str, str], source: str, spool_folder: Path) -> InfluxConfig:
-        """Make settings of texts under influxdb-client's names; `source` is what an error puts before a name."""
-        for name, meaning in (("URL", "the address of the server"), ("BUCKET", "the bucket to write to")):
-            if name not in values:
-                raise ValueError(f"{source}{name}: expected {meaning}; it is not set")
-        try:
-            timeout_s = float(values.get("TIMEOUT", "5000")) / 1000.0
-        except ValueError:
-            raise ValueError(f"{source}TIMEOUT: expected milliseconds, received {values['TIMEOUT']!r}") from None
-        files = {name: Path(values[name]) if name in values else None for name in ("SSL_CA_CERT", "CERT_FILE", "CERT_KEY_FILE")}
-        return cls(
-            url=values["URL"],
-            bucket=values["BUCKET"],
-            spool_folder=spool_folder,
-            org=values.get("ORG", "-"),
-            token=values.get("TOKEN", ""),
-            request_timeout_s=timeout_s,
-            verify_tls=_is_true(values.get("VERIFY_SSL", "true")),
-            ca_file=files["SSL_CA_CERT"],
-            client_certificate_file=files["CERT_FILE"],
-            client_key_file=files["CERT_KEY_FILE"],
-            client_key_password=values.get("CERT_KEY_PASSWORD"),
-            basic_authentication=_is_true(values.get("AUTH_BASIC", "false")),
-        )
+    @property
+    def proxy_parts(self) -> tuple[str | None, str]:
+        """The proxy's address without credentials, and these as "user:password"; None and "" without."""
+        if self.proxy is None:
+            return None, ""
+        credentials, _, place = urlsplit(self.proxy).netloc.rpartition("@")
+        return f"{urlsplit(self.proxy).scheme}://{place}", unquote(credentials)
 
     @property
     def location(self) -> str:
@@ -159,7 +140,3 @@ class InfluxConfig:
     def dead_letter_file(self) -> Path:
         """File of the lines that the database refused, each under a comment that says why."""
         return self.spool_folder / "dead.lp"
-
-
-def _is_true(text: str) -> bool:
-    return text.strip().lower() in ("1", "true", "yes", "y")

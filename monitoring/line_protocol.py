@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
 from monitoring.points import Points
-from monitoring.schema import TAG_UNSET, FieldType
+from monitoring.rollups import ROLLUPS
+from monitoring.schema import MEASUREMENTS, TAG_UNSET, TAGS, FieldType
 
 _TAG_ESCAPES = str.maketrans({",": "\\,", "=": "\\=", " ": "\\ ", "\n": "\\ ", "\r": "\\ ", "\\": "/"})
 _STRING_ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": " ", "\r": " "})
@@ -75,23 +76,41 @@ def _escaped(tag_value: str) -> str:
     return (_encodable(tag_value) or TAG_UNSET).translate(_TAG_ESCAPES)
 
 
-def encode(points: Points) -> bytes:
+def tag_suffix(tags: Mapping[str, str]) -> str:
+    """Word tags that every line is to have besides those of its measurement, for `encode`.
+
+    Raises:
+        ValueError: one has no name or value, or the name of a tag or field that is recorded.
+    """
+    for name, value in tags.items():
+        if not name or not value or name == "time" or name.startswith("_"):
+            raise ValueError(f"tags: expected names that do not begin with _ and are not `time`, and values, received {name!r} = {value!r}")
+        if name in TAGS or any(name in each.types for each in (MEASUREMENTS | ROLLUPS).values()):
+            raise ValueError(f"tags: expected names of no tag or field that is recorded (docs/metrics.md), received {name!r}")
+    return "".join(f",{name.translate(_TAG_ESCAPES)}={_escaped(value)}" for name, value in tags.items())
+
+
+def encode(points: Points, more_tags: str = "") -> bytes:
     """Encode a batch, each line ended by a line break.
+
+    Args:
+        points: The batch.
+        more_tags: Further tags of every line, made by `tag_suffix`.
 
     Raises:
         ValueError: a value cannot be one of its field's declared type.
     """
     if len(points) == 1:
         try:
-            return _encode_one(points)
+            return _encode_one(points, more_tags)
         except (TypeError, ValueError, OverflowError):  # a value that needs a closer look, or an error that names it
             pass
-    return _encode_columns(points)
+    return _encode_columns(points, more_tags)
 
 
-def _encode_one(points: Points) -> bytes:
+def _encode_one(points: Points, more_tags: str) -> bytes:
     """Encode a single point of ordinary values, several times faster than columns of one value each."""
-    key = points.measurement
+    key = points.measurement + more_tags
     for tag in points.schema.tags:
         own = points.tag_columns.get(tag)
         key += f",{tag}={_escaped(str(points.tags.get(tag, '') if own is None else own[0]))}"
@@ -104,9 +123,9 @@ def _encode_one(points: Points) -> bytes:
     return f"{key} {','.join(fields)} {points.times_ns[0]}\n".encode() if fields else b""
 
 
-def _encode_columns(points: Points) -> bytes:
+def _encode_columns(points: Points, more_tags: str) -> bytes:
     """Encode a batch field by field."""
-    key, arguments = _series_key(points)
+    key, arguments = _series_key(points, more_tags)
     always: list[str] = []
     sometimes: list[list[str]] = []
     for name in points.columns:
@@ -124,9 +143,10 @@ def _encode_columns(points: Points) -> bytes:
     return "".join([line % row for row in zip(*arguments, *sometimes, times, strict=True)]).encode()
 
 
-def _series_key(points: Points) -> tuple[str, list[list[Any]]]:
+def _series_key(points: Points, more_tags: str) -> tuple[str, list[list[Any]]]:
     """Write the template of measurement and tags, and the columns it takes."""
-    key, arguments = points.measurement, []
+    arguments: list[list[Any]] = []
+    key = points.measurement + more_tags.replace("%", "%%")
     for tag in points.schema.tags:
         values = points.tag_values(tag)
         if isinstance(values, str):

@@ -6,6 +6,7 @@ short one. Where old points have been merged, the view `<measurement>_all` gives
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -48,6 +49,7 @@ class StoreReader:
         self._connection = tables.connect(Path(path), read_only=True)
         for measurement in rollups.MERGED:
             rollups.create_view(self._connection, measurement)
+        _create_whole_episodes(self._connection)
         self._lock = threading.Lock()
         self._tables = self._present_tables()
 
@@ -80,20 +82,15 @@ class StoreReader:
         return Ledger(steps or 0, reward_sum)
 
     def returns(self, run: str, buckets: int = 240) -> Series:
-        """Read mean returns of whole episodes over time, beside the baselines on the same prices: `mean, no_trade, random, episodes`.
+        """Read a learning curve: the mean return of the whole episodes of each bucket, beside the baselines on the same prices.
 
-        Episodes that were cut before their time have no baselines and are left out: their returns are those of fewer steps.
+        Columns `mean, no_trade, random, episodes`.
         """
         return self._thinned(
-            "episode",
+            "whole_episode",
             run,
             buckets,
-            {
-                "mean": 'AVG("return") FILTER (WHERE no_trade_return IS NOT NULL)',
-                "no_trade": "AVG(no_trade_return)",
-                "random": "AVG(random_return)",
-                "episodes": "COUNT(no_trade_return)",
-            },
+            {"mean": 'AVG("return")', "no_trade": "AVG(no_trade_return)", "random": "AVG(random_return)", "episodes": "COUNT(*)"},
         )
 
     def learner(self, run: str, buckets: int = 240) -> Series:
@@ -119,23 +116,24 @@ class StoreReader:
     def serving(self, run: str, buckets: int = 240) -> Series:
         """Read the server over time: `actions_per_s, episodes_open, steps_waiting, steps_dropped, staleness`.
 
-        Rates are differences of counters of one worker and boot, so a restarted server shows no jump; those of several workers add up.
+        Rates are differences of counters of one serving process, whoever wrote them down, so a restarted server shows no jump; those of
+        several add up.
         """
         return self._thinned(
             "server",
             run,
             buckets,
             {
-                "actions_per_s": "SUM(acted) * 1e9 / SUM(passed_ns) * COUNT(DISTINCT worker)",
-                "episodes_open": "AVG(episodes_open) * COUNT(DISTINCT worker)",
-                "steps_waiting": "AVG(steps_waiting) * COUNT(DISTINCT worker)",
+                "actions_per_s": "SUM(acted) * 1e9 / SUM(passed_ns) * COUNT(DISTINCT boot_id)",
+                "episodes_open": "AVG(episodes_open) * COUNT(DISTINCT boot_id)",
+                "steps_waiting": "AVG(steps_waiting) * COUNT(DISTINCT boot_id)",
                 "steps_dropped": "SUM(dropped)",
                 "staleness": "AVG(staleness_mean)",
             },
             source=(
                 "SELECT *, actions - LAG(actions) OVER boot AS acted, time_ns - LAG(time_ns) OVER boot AS passed_ns, "
                 "steps_dropped - LAG(steps_dropped, 1, 0) OVER boot AS dropped "
-                "FROM server WHERE run = :run WINDOW boot AS (PARTITION BY worker, boot_id ORDER BY time_ns)"
+                "FROM server WHERE run = :run WINDOW boot AS (PARTITION BY boot_id ORDER BY time_ns)"
             ),
         )
 
@@ -222,3 +220,10 @@ class StoreReader:
         """Execute a query."""
         with self._lock:
             return self._connection.execute(statement, parameters).fetchall()
+
+
+def _create_whole_episodes(connection: sqlite3.Connection) -> None:
+    """Make the view `whole_episode` of this connection: the episodes that were not cut; of an older version, those with baselines."""
+    cut = "cut" if "cut" in tables.stored_columns(connection, "episode") else "NULL"
+    whole = f"COALESCE(NOT {cut}, no_trade_return IS NOT NULL)"
+    connection.execute(f"CREATE TEMP VIEW whole_episode AS SELECT * FROM main.episode WHERE {whole}")

@@ -16,7 +16,7 @@ TAGS = {
     "policy": "name of the policy that acts",
     "process": "what makes the prices: ou, gbm, csv, ...",
     "symbol": "traded symbol",
-    "worker": "operating-system process that wrote the point; two that write at the same time must differ",
+    "worker": "operating-system process that the point is about: of `server` the serving process, of the others the one that wrote it",
     "node": "node of a pipeline: market, execution, reward, signal, policy, portfolio, episode",
     "sink": "where points go: EmbeddedStore, InfluxSink",
 }
@@ -100,7 +100,7 @@ STEP = Measurement(
     ),
 )
 
-_CUT = "in an episode that was cut before its prices ended"
+_CUT = "in an episode that was cut"
 
 EPISODE = Measurement(
     "episode",
@@ -117,6 +117,7 @@ EPISODE = Measurement(
         _float("turnover", "multiples of initial equity", "notional of all fills"),
         _float("drawdown", "fraction of the highest equity", "largest fall of the equity below its highest value before"),
         _string("ended", "how it ended: terminated, truncated, lost, abandoned"),
+        _boolean("cut", "it ended before its prices did: with the run, its server or a failed node; means leave such episodes out"),
         _integer("seed", "", "seed of the episode's prices"),
         _string("parameters", "parameters of the price process drawn for the episode, a JSON object"),
     ),
@@ -132,6 +133,20 @@ PRICES = Measurement(
         _integer("bars", "bars", "bars that are recorded; of simulated prices those of an episode, like the times"),
         _float("first_bar_s", "s since 1970", "time of the first bar"),
         _float("last_bar_s", "s since 1970", "time of the last bar"),
+    ),
+)
+
+RESULT = Measurement(
+    "result",
+    "means over the newest tenth of a pipeline's whole episodes, of all symbols; written once a second while episodes end",
+    ("run", "policy", "process", "worker"),
+    (
+        _integer("episodes", "episodes", "whole episodes since the pipeline began"),
+        _float("return_mean", "reward", "return"),
+        _float("no_trade_mean", "reward", "return of holding nothing, on the same prices and fees"),
+        _float("random_mean", "reward", "return of random actions, on the same prices and fees"),
+        _float("profit_mean", "fraction of initial equity", "equity at the end less equity at the start"),
+        _float("costs_mean", "fraction of initial equity", "fees and slippage paid"),
     ),
 )
 
@@ -172,7 +187,12 @@ TRAIN = Measurement(
     (
         _integer("iteration", "iterations", "number of the iteration, from 1, counted on through restarts"),
         _integer("weights_seq_no", "policy versions", "policy version after the iteration"),
-        _float("return_mean", "reward", "mean return of the episodes that ended during the iteration", "where none ended"),
+        _float(
+            "return_mean",
+            "reward",
+            "RLlib's mean return of the newest episodes that ended, cut ones among them",
+            "where none ended during the iteration",
+        ),
         _float("loss", "", "learner's total loss", _NO_SUCH_FIGURE),
         _float("kl", "nats", "mean Kullback-Leibler divergence between the acting and the new policy", _NO_SUCH_FIGURE),
         _float("entropy", "nats", "mean entropy of the policy", _NO_SUCH_FIGURE),
@@ -195,7 +215,7 @@ TRAIN = Measurement(
 
 SERVER = Measurement(
     "server",
-    "a serving process's counters (GetStats); pipelines ask for them once a second, and the daemon",
+    "a serving process's counters (GetStats); pipelines ask for them once a second, and the daemon, and both write them down as its own",
     ("run", "policy", "worker"),
     (
         _string("boot_id", "serving process the counters belong to, whoever wrote them down; they begin at 0 with each"),
@@ -217,7 +237,9 @@ SERVER = Measurement(
         _integer("steps_waiting", "steps", "steps that wait for the learner now"),
         _integer("weights_seq_no", "policy versions", "policy version now being served"),
         _float("staleness_mean", "policy versions", "mean of (version at hand-off - version that acted) over all steps handed off"),
-        _float("return_mean", "reward", "mean return of the newest episodes that finished", "where none has finished yet"),
+        _float(
+            "return_mean", "reward", "mean return of the newest episodes that finished, cut ones among them", "where none has finished yet"
+        ),
     ),
 )
 
@@ -255,7 +277,9 @@ SINK = Measurement(
     ),
 )
 
-MEASUREMENTS = {measurement.name: measurement for measurement in (STEP, EPISODE, PRICES, ORDER, REGRESSOR, TRAIN, SERVER, NODE, SINK)}
+MEASUREMENTS = {
+    measurement.name: measurement for measurement in (STEP, EPISODE, RESULT, PRICES, ORDER, REGRESSOR, TRAIN, SERVER, NODE, SINK)
+}
 """Every measurement, by name."""
 
 

@@ -21,6 +21,7 @@ from monitoring.points import Points
 from monitoring.retention import RetentionConfig
 from monitoring.schema import MEASUREMENTS
 from monitoring.sink import SinkStatistics
+from monitoring.trouble import Trouble
 
 logger = logging.getLogger(__name__)
 
@@ -73,6 +74,7 @@ class EmbeddedStore:
         self._queued = 0
         self._accepted = self._stored = self._dropped = self._dead_lettered = 0
         self._last_error = ""
+        self._absence, self._overflow = Trouble(logger, str(self.path)), Trouble(logger, str(self.path))
         self._flush_upto = 0
         self._ended = False
         self._closing_by: float | None = None
@@ -88,6 +90,8 @@ class EmbeddedStore:
             if self._closing_by is not None or not self._has_room(count):
                 self._drop(count)
                 return
+            if self._overflow.lasts and 2 * self._queued <= self._config.capacity_points:  # not with every bit of room
+                self._overflow.is_over(f"points are taken again, {self._dropped:,} were dropped since the start")
             self._queue.append(points)
             self._accepted += count
             before, self._queued = self._queued, self._queued + count
@@ -129,10 +133,8 @@ class EmbeddedStore:
     def _drop(self, count: int) -> None:
         """Count a refused batch, and log the first of a row of them."""
         why = "the store is closed" if self._closing_by is not None else "capacity_points is reached, the writer is behind"
-        error = f"points dropped: {why}"
-        if error != self._last_error:
-            logger.error("%s (%s)", error, self.path)
-        self._last_error = error
+        self._last_error = f"points dropped: {why}"
+        self._overflow.occurred(why, self._last_error)
         self._dropped += count
 
     def _done(self) -> int:
@@ -187,6 +189,8 @@ class EmbeddedStore:
             failure = self._insert(rows)
         stored = sum(map(len, rows.values())) if failure is None else 0
         with self._changed:
+            if failure is None:
+                self._absence.is_over(f"it is written again, {self._accepted - self._done():,} points had waited")
             self._stored += stored
             self._dead_lettered += refused
             self._last_error = error or self._last_error
@@ -210,8 +214,7 @@ class EmbeddedStore:
         """Note why the file cannot be written and wait; False when the store closes and its time is up."""
         text = f"cannot write {self.path.name}: {error}"
         with self._changed:
-            if self._last_error != text:
-                logger.error("%s; trying again every %g s, points wait meanwhile", text, self._config.retry_interval_s)
+            self._absence.occurred(str(error), f"{text}; trying again every {self._config.retry_interval_s:g} s, points wait meanwhile")
             self._last_error = text
             if self._closing_by is not None and time.monotonic() >= self._closing_by:
                 logger.error("closed with points lost: %s", text)

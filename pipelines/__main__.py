@@ -8,10 +8,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from client import InsecureTargetError
+from client import AuthenticationError, HandshakeError, InsecureTargetError
 from pipelines.config import PipelineConfig
 from pipelines.server_process import ServerDiedError
 from pipelines.stop_signals import StoppedEarlyError, StopSignals
+from pipelines.summary import LedgerError
 from policyserver.settings import SettingsError, add_arguments, from_arguments, load
 
 logger = logging.getLogger("pipelines")
@@ -38,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except StoppedEarlyError as error:
         sys.stderr.write(f"policy-pipeline: {error}\n")
         return 0
-    except ServerDiedError as error:
+    except (ServerDiedError, LedgerError, HandshakeError, AuthenticationError) as error:
         sys.stderr.write(f"policy-pipeline: {error}\n")
         return 1
     except Exception as error:

@@ -6,12 +6,17 @@ import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from monitoring.retention import RetentionConfig
 from pipelines.account import AccountConfig
 from pipelines.fallback import Fallback
 from pipelines.node import NodeOptions
 from pipelines.prices import PricesConfig
 from pipelines.regressor import RegressorConfig
+
+UNNAMED_RUN = "pipeline"
+"""Name of a run that neither the settings nor the server name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +29,8 @@ class ServerSection:
     """PEM file of the authority that signed the server's certificate; needed off this machine."""
     token_file: Path | None = None
     """File with the token that the server wants; needed off this machine."""
+    instance_id: str | None = None
+    """What the server calls itself; another one at the address is refused. None: any server will do."""
     connect_timeout_s: float = 5.0
     """Longest wait for a connection when episodes begin, seconds; the pipeline then tries again."""
 
@@ -99,8 +106,9 @@ class NodesSection:
 class RecordingSection:
     """Where every step is recorded."""
 
-    run: str = "pipeline"
-    """Name of the run, a tag of every point."""
+    run: str | None = None
+    """Name of the run, a tag of every point; a server that records another run is refused. None: the server's, or "pipeline" if it has
+    none."""
     policy: str = "default"
     """Name of the policy, a tag of every point."""
     store: Path | None = Path("runs/pipeline.sqlite")
@@ -119,6 +127,9 @@ class PipelineConfig:
 
     seed: int = 0
     """Seed of the prices and of the random baseline."""
+    worker_number: int | None = None
+    """Which of the pipelines with this seed it is: each number plays episodes of its own, and 0 those of the seed alone. None: the number
+    that the server gives it, the first of its clients 0, and none twice."""
     server: ServerSection = field(default_factory=ServerSection)
     """Where the policy server is."""
     episodes: EpisodesSection = field(default_factory=EpisodesSection)
@@ -140,12 +151,22 @@ class PipelineConfig:
 
     def __post_init__(self) -> None:
         _at_least("seed", self.seed, 0)
+        if self.worker_number is not None:
+            _at_least("worker_number", self.worker_number, 0)
         _positive("stop_timeout_s", self.stop_timeout_s)
         if self.nodes.inbox.capacity < self.episodes.concurrent:
             raise ValueError(
                 f"nodes.inbox.capacity: expected room for all {self.episodes.concurrent} concurrent episodes, "
                 f"received {self.nodes.inbox.capacity}"
             )
+
+    @property
+    def episodes_seed(self) -> int:
+        """Seed of this pipeline's own episodes: `seed` and the worker number in one, recorded with each of them."""
+        if not self.worker_number:
+            return self.seed
+        mixed = np.random.SeedSequence(self.seed, spawn_key=(self.worker_number,)).generate_state(1, np.uint64)
+        return int(mixed[0]) >> 1  # a signed 64-bit integer in every store
 
 
 def _at_least(name: str, value: int, least: int) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TextIO
 
 from monitoring.page.server import PageServer
 from monitoring.reader import Ledger, StoreReader
 from monitoring.sink import Sink
+from pipelines.claimed_address import claimed_address
 from pipelines.config import PipelineConfig
 from pipelines.demo_setup import SERVER_FILE, STORE_FILE, DemoOptions, fresh_run, resumed_run
 from pipelines.pipeline import Pipeline
@@ -18,14 +19,11 @@ from pipelines.server_process import ServerProcess
 from pipelines.server_watch import ServerWatch
 from pipelines.snapshot import SnapshotTaker
 from pipelines.stop_signals import StoppedEarlyError, StopSignals
-from pipelines.summary import Summary, summarise
+from pipelines.summary import LedgerError, Summary, summarise
 from pipelines.terminal import TerminalView
 
 _SERVING = "serving"
-_SERVER_STOP_S = 6.5
-_ABSENT_SERVER_STOP_S = 1.0
 _LAST_ANSWER_S = 10.0
-_FLUSH_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,21 +49,24 @@ def run_demo(options: DemoOptions, out: TextIO, stop: StopSignals) -> DemoResult
     Raises:
         SettingsError: There is no run to resume, or the prices cannot be made.
         ServerDiedError: The server did not start, or died too often.
+        LedgerError: The ledgers differ; the summary is written.
         StoppedEarlyError: `stop` had a reason before the server was ready.
         BaseException: Whatever made a node fail for good.
     """
-    folder, config = resumed_run(options) if options.resume else fresh_run(options)
 
     def say(text: str) -> None:
         out.write(text + "\n")
         out.flush()
 
-    say(f"{'resuming' if options.resume else 'new run'} {folder}")
     with ExitStack() as stack:
+        address = stack.enter_context(claimed_address())
+        folder, config = (resumed_run if options.resume else fresh_run)(options, address)
+        say(f"{'resuming' if options.resume else 'new run'} {folder}")
         sink = stack.enter_context(closing_sink(config))
-        server = ServerProcess(folder / SERVER_FILE, config.server.address, folder / "server.out")
-        stack.callback(server.stop, _SERVER_STOP_S)
-        say(f"starting the policy server on {config.server.address} (log: {folder / 'server.out'})")
+        server = ServerProcess(folder / SERVER_FILE, address, folder / "server.out")
+        config = replace(config, server=replace(config.server, instance_id=server.instance_id))
+        stack.callback(server.stop)
+        say(f"starting the policy server on {address} (log: {folder / 'server.out'})")
         server.start(on_serving=lambda: stop.put(_SERVING), on_death=stop.put)
         if (reason := stop.wait()) != _SERVING:
             raise StoppedEarlyError(f"{reason}: stopped before the policy server was ready")
@@ -75,15 +76,15 @@ def run_demo(options: DemoOptions, out: TextIO, stop: StopSignals) -> DemoResult
         say(f"live page: {page.address}")
         before = _recorded(folder)
         pipeline, watch, leaked, reason = _play(config, sink, out, page.address, stop)
-        if leaked is None:  # it is dead or still starting: there is nothing it could end in order
-            server.stop(_ABSENT_SERVER_STOP_S)
-        sink.flush(_FLUSH_S)
-        after = _recorded(folder)
-        recorded = Ledger(after.steps - before.steps, after.reward_sum - before.reward_sum)
+        say(f"stopping the policy server, which takes at most {server.stop_timeout_s:.0f} s")
+    after = _recorded(folder)  # now that every point is stored
+    recorded = Ledger(after.steps - before.steps, after.reward_sum - before.reward_sum)
     summary = summarise(pipeline, watch, recorded, episodes_leaked=leaked, server_restarts=server.restarts)
     for path in (folder / "summary.json", *([options.json] if options.json else [])):
         summary.write(path)
     say(f"\n{summary.table()}{'run folder':<18}{folder}")
+    if difference := summary.unexplained_difference():
+        raise LedgerError(difference)
     return DemoResult(summary, folder, interrupted=reason != ENDED)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import socket
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -37,9 +36,6 @@ STORE_FILE = "store.sqlite"
 _AFTER_OWN = "\n\n"
 """What parts a run's own settings of the server from the chosen ones, in the run folder's file."""
 
-_USUAL_PORT = 9900
-_PORTS_TRIED = 100
-"""How many from the usual one on: further up are those that the system hands out, to Ray among others, before the server listens."""
 _CONNECT_S = 2.0
 _EPISODES_END_S = 3.0
 
@@ -82,8 +78,8 @@ class DemoOptions:
             raise SettingsError("--seed", "option", f"expected at least 0, received {self.seed}")
 
 
-def fresh_run(options: DemoOptions) -> tuple[Path, PipelineConfig]:
-    """Make a run folder and the settings of a new run in it.
+def fresh_run(options: DemoOptions, address: str) -> tuple[Path, PipelineConfig]:
+    """Make a run folder and the settings of a new run in it, with a server on `address`.
 
     Raises:
         SettingsError: The prices cannot be made.
@@ -91,7 +87,8 @@ def fresh_run(options: DemoOptions) -> tuple[Path, PipelineConfig]:
     prices = PricesConfig(process="csv", csv_files=options.csv_files) if options.csv_files else PricesConfig(process=options.process)
     config = PipelineConfig(
         seed=options.seed,
-        server=ServerSection(address=_free_address(), connect_timeout_s=_CONNECT_S),
+        worker_number=0,
+        server=ServerSection(address=address, connect_timeout_s=_CONNECT_S),
         episodes=EpisodesSection(
             concurrent=options.episodes,
             steps=options.steps,
@@ -106,8 +103,8 @@ def fresh_run(options: DemoOptions) -> tuple[Path, PipelineConfig]:
     return folder, _written(dataclasses.replace(config, recording=recording), folder, options.server.read_text(encoding="utf-8"))
 
 
-def resumed_run(options: DemoOptions) -> tuple[Path, PipelineConfig]:
-    """Return the newest run folder and its settings, for as many further steps as the options say.
+def resumed_run(options: DemoOptions, address: str) -> tuple[Path, PipelineConfig]:
+    """Return the newest run folder and its settings, for as many further steps as the options say, with a server on `address`.
 
     Raises:
         SettingsError: There is no run, its settings cannot be read, or the prices cannot be made any more.
@@ -121,7 +118,7 @@ def resumed_run(options: DemoOptions) -> tuple[Path, PipelineConfig]:
     played = _episodes_recorded(folder)
     config = dataclasses.replace(
         config,
-        server=dataclasses.replace(config.server, address=_free_address()),
+        server=dataclasses.replace(config.server, address=address),
         episodes=dataclasses.replace(config.episodes, steps=options.steps, first_round=-(-played // config.episodes.concurrent)),
     )
     _, _, chosen = (folder / SERVER_FILE).read_text(encoding="utf-8").partition(_AFTER_OWN)
@@ -134,17 +131,6 @@ def _written(config: PipelineConfig, folder: Path, server: str) -> PipelineConfi
     own = f"run_folder = {json.dumps(str(folder))}\nseed = {config.seed}\nlisten.address = {json.dumps(config.server.address)}"
     (folder / SERVER_FILE).write_text(f"{own}{_AFTER_OWN}{server}", encoding="utf-8")
     return config
-
-
-def _free_address() -> str:
-    """Return the usual address of a policy server, or the next of this machine when somebody has that one."""
-    for port in (*range(_USUAL_PORT, _USUAL_PORT + _PORTS_TRIED), 0):
-        try:
-            with socket.create_server(("127.0.0.1", port)) as listener:
-                return f"127.0.0.1:{listener.getsockname()[1]}"
-        except OSError:
-            continue
-    raise OSError("expected a free port on 127.0.0.1, found none")
 
 
 def _episodes_recorded(folder: Path) -> int:

@@ -1,7 +1,7 @@
-"""`policy-pipeline learn`: the demo's problem for three seeds, its controls beside, and a table and a picture of what came of it.
+"""`policy-pipeline learn`: the demo's problem for three seeds, controls and a scale beside, a table and a picture of what came of it.
 
 The controls: the same without the regressor's forecast in the observation, and geometric Brownian motion without drift, where nobody can
-earn anything but may save costs.
+earn anything but may save costs. The scale: what a rule of one line and the optimum earn on the same episodes.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pipelines.demo import DemoResult, run_demo
 from pipelines.demo_setup import DEFAULT_STEPS, STORE_FILE, DemoOptions
 from pipelines.learning_page import made_by, pair, row, write_part
 from pipelines.learning_picture import Curve, Panel, draw
+from pipelines.learning_scale import Scale, scale_of, where_the_policy_stands, whether_the_forecast_helps
 from pipelines.stop_signals import StopSignals
 from pipelines.summary import Summary
 
@@ -93,7 +94,8 @@ def curve(name: str, result: DemoResult, column: str) -> Curve:
 def _part(results: dict[tuple[Variant, int], DemoResult], steps: int | None) -> str:
     """Return the table as Markdown."""
     command = "make learn" + (f' ARGS="--steps {steps}"' if steps else "")
-    head = ("prices", "seed", "steps", "seconds", "steps/s", "policy", "no trade", "random", "profit + costs", "of random", "skill")
+    head = ("prices", "seed", "steps", "seconds", "steps/s", "policy", "rule", "optimum", "no trade", "random")
+    scales = {key: scale_of(result) for key, result in results.items()}
     lines = [
         TITLE,
         "",
@@ -101,16 +103,31 @@ def _part(results: dict[tuple[Variant, int], DemoResult], steps: int | None) -> 
         "1 - MSE / MSE of the zero forecast, over the last tenth of the steps. Returns are in units of reward: 100 times the log-equity",
         "gained. Profit and costs are fractions of the initial equity; in a fair game (GBM without drift) their sum is 0 for everybody.",
         "",
+        "The scale, on the same episodes and with the same costs: the rule is short where the log-price is above its running mean by more",
+        "than one volatility, long where it is below by as much, and keeps its position in between. The optimum knows the law and the",
+        "parameters of each episode; it is found by dynamic programming over the deviation from the mean, the position and the bars left.",
+        "In a fair game it holds cash.",
+        "",
         "![Mean return over the course of training](learning.svg)",
         "",
-        row([*head, "dropped", "staleness"]),
-        row(["---"] * (len(head) + 2)),
+        row([*head, "profit + costs", "of random", "skill", "dropped", "staleness"]),
+        row(["---"] * (len(head) + 5)),
+        *(row(_cells(variant, seed, result.summary, scales[variant, seed])) for (variant, seed), result in results.items()),
+        "",
+        *_findings(results, scales),
     ]
-    lines += [row(_cells(variant, seed, result.summary)) for (variant, seed), result in results.items()]
     return "\n".join(lines) + "\n"
 
 
-def _cells(variant: Variant, seed: int, s: Summary) -> list[str]:
+def _findings(results: dict[tuple[Variant, int], DemoResult], scales: dict[tuple[Variant, int], Scale]) -> list[str]:
+    """Return in words where the policy stands, and whether the forecast helps it."""
+    shown, hidden = (variant for variant in VARIANTS if variant.process == "ou")
+    returns = {variant: [results[variant, seed].summary.return_mean for seed in SEEDS] for variant in (shown, hidden)}
+    stands = [where_the_policy_stands(v.title, returns[v], [scales[v, seed] for seed in SEEDS]) for v in (shown, hidden)]
+    return [*stands, "", whether_the_forecast_helps(returns[shown], returns[hidden])]
+
+
+def _cells(variant: Variant, seed: int, s: Summary, scale: Scale) -> list[str]:
     """Return one run's row of the table."""
     return [
         variant.title,
@@ -119,6 +136,7 @@ def _cells(variant: Variant, seed: int, s: Summary) -> list[str]:
         f"{s.seconds:.0f}",
         f"{s.steps_per_s:,.0f}",
         pair(s.return_mean, s.return_stderr),
+        *scale.cells(),
         pair(s.no_trade_mean, s.no_trade_stderr),
         pair(s.random_mean, s.random_stderr),
         pair(s.profit_mean + s.costs_mean, s.profit_plus_costs_stderr, 4),

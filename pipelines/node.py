@@ -19,11 +19,25 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Generic, Literal, Protocol, TypeVar, get_args
+from typing import Any, Generic, Protocol
+
+from pipelines.inbox import EventT, Inbox, InboxFullError, NodeClosedError, NodeError, NodeFailedError, NodeOptions, Overflow, push_together
+
+__all__ = [
+    "EventT",
+    "InboxFullError",
+    "Node",
+    "NodeClosedError",
+    "NodeError",
+    "NodeFailedError",
+    "NodeOptions",
+    "NodeState",
+    "NodeStatistics",
+    "Overflow",
+    "Supervisor",
+]
 
 logger = logging.getLogger(__name__)
-
-EventT = TypeVar("EventT")
 
 
 class NodeState(Enum):
@@ -47,27 +61,6 @@ _NEXT_STATES: dict[NodeState, frozenset[NodeState]] = {
 }
 
 
-Overflow = Literal["block", "drop_oldest", "fail"]
-"""What `push` does when the inbox is full: wait for room, at most `push_timeout_s`, and then raise `InboxFullError`; make room by dropping
-the oldest events, which go to the supervisor; raise `InboxFullError` at once."""
-
-
-class NodeError(RuntimeError):
-    """Base of the errors of the node runtime."""
-
-
-class InboxFullError(NodeError):
-    """The inbox had no room for the events, none of which it took."""
-
-
-class NodeClosedError(NodeError):
-    """The node was asked to stop before the events came."""
-
-
-class NodeFailedError(NodeError):
-    """The node failed more often than it may be restarted."""
-
-
 class Supervisor(Protocol):
     """Who is told when a node fails or its inbox drops events."""
 
@@ -76,30 +69,6 @@ class Supervisor(Protocol):
 
     def events_dropped(self, node: Node[Any], events: Sequence[Any]) -> None:
         """Take the events that a full inbox dropped. Called on the thread that pushed."""
-
-
-@dataclass(frozen=True, slots=True)
-class NodeOptions:
-    """How a node's inbox and its restarts behave."""
-
-    capacity: int = 4096
-    """Most events an inbox holds."""
-    overflow: Overflow = "block"
-    """What happens when it is full: wait for room (block), drop_oldest, or fail."""
-    push_timeout_s: float = 30.0
-    """Longest wait for room under `block`, seconds."""
-    max_restarts: int = 3
-    """How often a failed node is started again before it stays down."""
-
-    def __post_init__(self) -> None:
-        if self.capacity < 1:
-            raise ValueError(f"capacity: expected at least 1, received {self.capacity}")
-        if self.overflow not in get_args(Overflow):
-            raise ValueError(f"overflow: expected one of {', '.join(get_args(Overflow))}, received {self.overflow!r}")
-        if self.push_timeout_s <= 0:
-            raise ValueError(f"push_timeout_s: expected more than 0, received {self.push_timeout_s}")
-        if self.max_restarts < 0:
-            raise ValueError(f"max_restarts: expected at least 0, received {self.max_restarts}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,18 +118,15 @@ class Node(Generic[EventT]):
         self.options = options or NodeOptions()
         self.interval_s = interval_s
         self.supervisor = supervisor
-        self.error: BaseException | None = None
-        self._lock = threading.Lock()
-        self._ready = threading.Condition(self._lock)
-        self._room = threading.Condition(self._lock)
-        self._inbox: list[EventT] = []
+        self.inbox: Inbox[EventT] = Inbox(name, self.options, wakes=interval_s is None)
+        """What waits; others fill it by `push_many` or `pipelines.inbox.push_together`."""
+        self._lock = self.inbox.lock
+        self._ready = self.inbox.ready
         self._flushes: list[Future[None]] = []
         self._flushing: list[Future[None]] = []
         self._in_hand: Sequence[EventT] = ()
-        self._closing = False
         self._state = NodeState.NEW
-        self._pushers_waiting = 0
-        self._processed = self._queue_max = self._overflowed = self._failures = self._restarts = 0
+        self._processed = self._failures = self._restarts = 0
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     # Hooks ---------------------------------------------------------------------------------------------------------------------------
@@ -193,11 +159,9 @@ class Node(Generic[EventT]):
     def request_stop(self) -> None:
         """Refuse further events; the node handles those it has, then stops. Does not wait; may be called any number of times."""
         with self._lock:
-            self._closing = True
+            self.inbox.close()
             if self._state is NodeState.NEW:
                 self._enter(NodeState.STOPPED)
-            self._ready.notify_all()
-            self._room.notify_all()
 
     def join(self, timeout_s: float) -> bool:
         """Wait for the thread to end. Returns whether it has."""
@@ -224,27 +188,18 @@ class Node(Generic[EventT]):
             NodeClosedError: The node was asked to stop.
             NodeFailedError: The node failed for good.
         """
-        if not events:
-            return
-        dropped: Sequence[EventT] = ()
-        with self._lock:
-            if len(self._inbox) + len(events) > self.options.capacity:
-                dropped = self._overflow(len(events))
-            self._check_open()
-            was_empty = not self._inbox
-            self._inbox.extend(events)
-            if len(self._inbox) > self._queue_max:
-                self._queue_max = len(self._inbox)
-            if was_empty and self.interval_s is None:
-                self._ready.notify()
-        if dropped and self.supervisor is not None:
-            self.supervisor.events_dropped(self, dropped)
+        push_together([(self, events)])
+
+    def give_up(self, events: Sequence[EventT]) -> None:
+        """Tell the supervisor that the inbox has dropped events."""
+        if self.supervisor is not None:
+            self.supervisor.events_dropped(self, events)
 
     def flush(self) -> Future[None]:
         """Return a future that is done when everything pushed before has been handled, or carries the error that prevented it."""
         future: Future[None] = Future()
         with self._lock:
-            self._check_open()
+            self.inbox.check_open()
             self._flushes.append(future)
             self._ready.notify()
         return future
@@ -252,43 +207,20 @@ class Node(Generic[EventT]):
     @property
     def waiting(self) -> int:
         """Events in the inbox now."""
-        return len(self._inbox)
+        return len(self.inbox)
+
+    @property
+    def error(self) -> BaseException | None:
+        """Why it failed for good, if it did."""
+        return self.inbox.error
 
     def statistics(self) -> NodeStatistics:
         """Return the counters as they stand."""
+        inbox = self.inbox
         with self._lock:
-            return NodeStatistics(self.name, 1, self._processed, self._queue_max, self._overflowed, self._failures, self._restarts)
+            return NodeStatistics(self.name, 1, self._processed, inbox.queue_max, inbox.overflowed, self._failures, self._restarts)
 
     # Inside --------------------------------------------------------------------------------------------------------------------------
-
-    def _check_open(self) -> None:
-        if self.error is not None:
-            raise NodeFailedError(f"node {self.name} failed for good: {self.error!r}") from self.error
-        if self._closing:
-            raise NodeClosedError(f"node {self.name} takes no more events: it was asked to stop")
-
-    def _overflow(self, count: int) -> Sequence[EventT]:
-        """Make room for `count` events by the overflow policy and return what was dropped. The lock is held."""
-        self._overflowed += count
-        capacity, policy = self.options.capacity, self.options.overflow
-        full = f"inbox of node {self.name}: {len(self._inbox)} of {capacity} events waiting, no room for {count} more"
-        if count > capacity or policy == "fail":
-            raise InboxFullError(full)
-        if policy == "drop_oldest":
-            excess = len(self._inbox) + count - capacity
-            dropped = self._inbox[:excess]
-            del self._inbox[:excess]
-            return dropped
-        self._pushers_waiting += 1
-        try:
-            room = self._room.wait_for(
-                lambda: self._closing or self.error is not None or len(self._inbox) + count <= capacity, self.options.push_timeout_s
-            )
-        finally:
-            self._pushers_waiting -= 1
-        if not room:
-            raise InboxFullError(f"{full} within {self.options.push_timeout_s} s")
-        return ()
 
     def _enter(self, state: NodeState) -> None:
         """Change the state; the lock is held (or the thread has not begun)."""
@@ -310,7 +242,7 @@ class Node(Generic[EventT]):
                         return
         finally:
             with self._lock:
-                self._closing = True
+                self.inbox.close()
                 waiting, self._flushes = self._flushes, []
             for future in waiting:
                 future.set_exception(self.error or NodeClosedError(f"node {self.name} has stopped"))
@@ -327,20 +259,18 @@ class Node(Generic[EventT]):
         while True:
             with self._lock:
                 self._wait_for_work(due)
-                batch, self._inbox = self._inbox, []
+                batch = self.inbox.take()
                 self._flushing = flushes = self._flushes
                 self._flushes = []
                 self._in_hand = batch
-                closing = self._closing
-                if self._pushers_waiting:
-                    self._room.notify_all()
+                closing = self.inbox.closing
             if batch or self.interval_s is not None:
                 self._process(batch)
             with self._lock:
                 self._in_hand = ()
                 self._flushing = []
                 self._processed += len(batch)
-                ended = closing and not self._inbox
+                ended = closing and not self.inbox
                 if ended:
                     self._enter(NodeState.STOPPING)
             for future in flushes:
@@ -351,9 +281,9 @@ class Node(Generic[EventT]):
 
     def _wait_for_work(self, due: float) -> None:
         """Wait, with the lock held, for events, a flush, the stop, or the end of the interval."""
-        while not (self._closing or self._flushes):
+        while not (self.inbox.closing or self._flushes):
             if self.interval_s is None:
-                if self._inbox:
+                if self.inbox:
                     return
                 self._ready.wait()
             else:
@@ -373,10 +303,8 @@ class Node(Generic[EventT]):
             if again:
                 self._restarts += 1
             else:  # what still waits in the inbox is lost with the node: hand it over too
-                self.error = error
-                in_hand = [*in_hand, *self._inbox]
-                self._inbox = []
-                self._room.notify_all()
+                in_hand = [*in_hand, *self.inbox.take()]
+                self.inbox.close(error)
         logger.error(
             "node %s failed with %d events in hand, %s", self.name, len(in_hand), "restarting" if again else "for good", exc_info=error
         )

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Generic
 
+from pipelines.inbox import Share, push_together
 from pipelines.node import EventT, Node, NodeStatistics
 
 
@@ -21,17 +22,19 @@ class NodeGroup(Generic[EventT]):
         self._key = key
 
     def push_many(self, events: Sequence[EventT]) -> None:
-        """Put each event into the inbox of its replica. Raises as `Node.push_many` does."""
+        """Put each event into the inbox of its replica, all of them or none. Raises as `Node.push_many` does."""
+        push_together(self.shares(events))
+
+    def shares(self, events: Sequence[EventT]) -> list[Share]:
+        """Return each replica with the events that are for it, to be pushed together with others."""
         count = len(self.replicas)
         if count == 1:
-            self.replicas[0].push_many(events)
-            return
+            return [(self.replicas[0], events)]
         shares: list[list[EventT]] = [[] for _ in range(count)]
         key = self._key
         for event in events:
             shares[key(event) % count].append(event)
-        for replica, share in zip(self.replicas, shares, strict=True):
-            replica.push_many(share)
+        return list(zip(self.replicas, shares, strict=True))
 
     def start(self) -> None:
         """Start all replicas."""

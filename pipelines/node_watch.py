@@ -1,4 +1,4 @@
-"""Records the counters of a pipeline's nodes and sinks once a second, and how long actions took."""
+"""Records the counters of a pipeline's nodes and sinks once a second, how long actions took, and what episodes earn."""
 
 from __future__ import annotations
 
@@ -12,17 +12,21 @@ from pipelines.node import Node
 from pipelines.node_group import NodeGroup
 from pipelines.nodes.policy_node import PolicyNode
 from pipelines.routes import Recorder
+from pipelines.run_state import RunState
+from pipelines.tail import mean
 
 _RECORD_S = 1.0
 """Seconds from one point of each node to the next."""
 
 
 class NodeWatch(Node[Any]):
-    """Writes a point for each group of nodes and for each sink; the last ones when it is stopped."""
+    """Writes a point for each group of nodes and for each sink, and one of the results; the last ones when it is stopped."""
 
-    def __init__(self, groups: Sequence[NodeGroup[Any]], policies: Sequence[PolicyNode], recorder: Recorder) -> None:
-        """Watch `groups`, of which `policies` are those that ask for actions."""
+    def __init__(self, groups: Sequence[NodeGroup[Any]], policies: Sequence[PolicyNode], run: RunState, recorder: Recorder) -> None:
+        """Watch `groups`, of which `policies` are those that ask for actions, and what `run` knows of episodes."""
         super().__init__("node-watch", interval_s=_RECORD_S)
+        self._run_state = run
+        self._episodes = 0
         self._groups = groups
         self._policies = policies
         self._recorder = recorder
@@ -40,6 +44,16 @@ class NodeWatch(Node[Any]):
         self._recorder.sink.write(Points("node", self._recorder.tags, columns, tag_columns={"node": [node.name for node in nodes]}))
         if (counters := sink_points(self._recorder.sink, self._recorder.tags)) is not None:
             self._recorder.sink.write(counters)
+        self._record_results()
+
+    def _record_results(self) -> None:
+        """Write the means of the newest tenth of the whole episodes, if there is a new one."""
+        if (count := self._run_state.episodes.count) == self._episodes:
+            return
+        self._episodes = count
+        newest = self._run_state.newest_tenth()
+        means = {f"{name}_mean": mean(newest[name]) for name in ("return", "no_trade", "random", "profit", "costs")}
+        self._recorder.sink.write(Points.one("result", self._recorder.tags, {"episodes": count} | means))
 
     def _actions(self) -> dict[str, float]:
         """Return what only the policy nodes count; latencies are of the actions since the last call, NaN without any."""

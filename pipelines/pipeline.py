@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from monitoring.sink import Sink
-from pipelines.config import PipelineConfig
+from pipelines.config import UNNAMED_RUN, PipelineConfig
 from pipelines.events import EndEvent, Episode, Event, OpenEvent
 from pipelines.latency import LatencyHistogram
 from pipelines.node import Node, NodeError, NodeStatistics
@@ -51,11 +51,11 @@ class Pipeline:
         """
         self.config = config
         nodes = config.nodes
-        source = source or make_source(config.prices, config.seed)
+        source = source or make_source(config.prices, config.episodes_seed)
         self.symbols = source.symbols
         place = {symbol: number for number, symbol in enumerate(source.symbols)}
         self.tags = {
-            "run": config.recording.run,
+            "run": config.recording.run or UNNAMED_RUN,
             "policy": config.recording.policy,
             "process": config.prices.process,
             "worker": f"{socket.gethostname()}-{os.getpid()}",
@@ -79,7 +79,9 @@ class Pipeline:
         self._policies = [PolicyNode(name, *base, policy, config.policy.fallback) for name in _names("policy", nodes.policy_threads)]
         routes.policy = NodeGroup("policy", self._policies, _slot)
         routes.portfolio = _group("portfolio", nodes.portfolio_threads, lambda name: PortfolioNode(name, *base, config.policy.fallback))
-        self._episode_node = EpisodeNode("episode", *base, self.run, recorder, policy, source, config.account, config.episodes, config.seed)
+        self._episode_node = EpisodeNode(
+            "episode", *base, self.run, recorder, policy, source, config.account, config.episodes, config.episodes_seed
+        )
         self._reporters = [*(node.reporter for node in self._policies), self._episode_node.reporter]
         routes.episode = NodeGroup("episode", [self._episode_node], lambda event: 0)
         self._groups: tuple[NodeGroup[Any], ...] = (
@@ -91,7 +93,7 @@ class Pipeline:
             routes.portfolio,
             routes.episode,
         )
-        self._watch = NodeWatch(self._groups, self._policies, recorder)
+        self._watch = NodeWatch(self._groups, self._policies, self.run, recorder)
         self._started_at: float | None = None
         self._stopped_at: float | None = None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -9,16 +10,16 @@ from contextlib import ExitStack, contextmanager
 import gymnasium as gym
 import numpy as np
 
-from client import ClientConfig, InsecureTargetError, PolicyClient
+from client import AuthenticationError, ClientConfig, HandshakeError, InsecureTargetError, PolicyClient, PolicyServerError, ServerInfo
 from monitoring.sink import Sink
-from pipelines.config import PipelineConfig
+from pipelines.config import UNNAMED_RUN, PipelineConfig
 from pipelines.features import FEATURES, OBSERVATION_LIMIT, REGRESSOR_FEATURES
 from pipelines.pipeline import Pipeline
 from pipelines.prices import PriceSource, make_source
 from pipelines.recording import open_recording
 from pipelines.regressor import try_out
 from pipelines.server_watch import ServerWatch
-from pipelines.stop_signals import StopSignals
+from pipelines.stop_signals import StoppedEarlyError, StopSignals
 from policyserver.settings import SettingsError
 
 logger = logging.getLogger(__name__)
@@ -26,6 +27,9 @@ logger = logging.getLogger(__name__)
 SINK_CLOSE_S = 5.0
 """Longest time the sinks get for what is still on its way, seconds; what InfluxDB has not taken waits on disk for the next run."""
 
+
+_RETRY_S = 1.0
+"""Seconds from one attempt to reach the server to the next."""
 
 OBSERVATION_SPACE = gym.spaces.Box(-OBSERVATION_LIMIT, OBSERVATION_LIMIT, (len(FEATURES),), np.float32)
 """What the pipelines send; a server for another space is refused when the client connects."""
@@ -46,6 +50,8 @@ def connect(config: PipelineConfig) -> PolicyClient:
         action_timeout_s=config.policy.action_deadline_s,
         waits_for_learner=config.policy.waits_for_learner,
         connect_timeout_s=server.connect_timeout_s,
+        expected_run=config.recording.run,
+        expected_instance_id=server.instance_id,
         tls_ca_file=server.tls_ca_file,
         token_file=server.token_file,
     )
@@ -68,9 +74,42 @@ def source_of(config: PipelineConfig) -> PriceSource:
     except ValueError as error:
         raise SettingsError("regressor", "", str(error)) from error
     try:
-        return make_source(config.prices, config.seed)
+        return make_source(config.prices, config.episodes_seed)
     except (OSError, ValueError) as error:
         raise SettingsError("prices", "", str(error)) from error
+
+
+def joined(config: PipelineConfig, policy: PolicyClient, stop: StopSignals) -> PipelineConfig:
+    """Return the settings with what they leave to the server: the name of the run, and which of its pipelines this is.
+
+    Waits for the server, if they leave it something.
+
+    Raises:
+        HandshakeError: It is the wrong server; AuthenticationError: it wants another token.
+        StoppedEarlyError: `stop` had a reason before there was a server.
+    """
+    if config.recording.run is not None and config.worker_number is not None:
+        return config
+    info = _first_answer(config, policy, stop)
+    run = config.recording.run or info.run or UNNAMED_RUN
+    number = policy.client_number if config.worker_number is None else config.worker_number
+    logger.info("run %s, worker number %s", run, number)
+    return dataclasses.replace(config, recording=dataclasses.replace(config.recording, run=run), worker_number=number)
+
+
+def _first_answer(config: PipelineConfig, policy: PolicyClient, stop: StopSignals) -> ServerInfo:
+    waits = False
+    while True:
+        try:
+            return policy.connect()
+        except (HandshakeError, AuthenticationError):
+            raise
+        except PolicyServerError as error:
+            if not waits:
+                logger.warning("waiting for the policy server at %s (%s)", config.server.address, error)
+            waits = True
+        if (reason := stop.come_within(_RETRY_S)) is not None:
+            raise StoppedEarlyError(f"{reason}: stopped before there was a policy server at {config.server.address}")
 
 
 @contextmanager
@@ -106,12 +145,17 @@ def run_pipeline(config: PipelineConfig, stop: StopSignals) -> Pipeline:
     Raises:
         InsecureTargetError: The server is off this machine, and certificate or token are missing.
         SettingsError: The prices cannot be made, or a setting of server or recording cannot be used.
+        HandshakeError: The server is another one, or of another run.
+        StoppedEarlyError: `stop` had a reason before there was a server.
         BaseException: Whatever made a node fail for good.
     """
-    source = source_of(config)
+    source, seed = source_of(config), config.episodes_seed  # prices that cannot be made are refused before there is a server
     with ExitStack() as stack:
         policy = stack.enter_context(connect(config))
         sink = stack.enter_context(closing_sink(config))
+        config = joined(config, policy, stop)
+        if config.episodes_seed != seed:
+            source = source_of(config)
         pipeline = Pipeline(config, policy, sink, source=source)
         watch = ServerWatch(policy, sink, pipeline.tags)
         stack.callback(watch.stop)

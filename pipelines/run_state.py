@@ -7,6 +7,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from monitoring.newest_tenth import MOST_EPISODES, SHARE, newest_count
 from monitoring.recorded_prices import RecordedPrices
 from pipelines.bars import FloatArray
 from pipelines.events import Decision, Ending
@@ -18,7 +19,7 @@ EPISODE_COLUMNS = ("return", "no_trade", "random", "profit", "costs", "random_pr
 FORECAST_COLUMNS = ("squared_error", "squared_return")
 """What is kept of each forecast, in squared log-returns."""
 
-EPISODES_KEPT = 65_536
+EPISODES_KEPT = 2 * MOST_EPISODES
 FORECASTS_KEPT = 524_288
 DECISIONS_KEPT = 12
 
@@ -103,7 +104,11 @@ class RunState:
 
     def newest_forecasts(self) -> dict[str, FloatArray]:
         """Return the forecasts that the skill is of, as columns: the last tenth; on recorded bars, each of which counts once, all."""
-        return self.forecasts.last(1.0 if self.recorded_prices else 0.1)
+        return self.forecasts.last(1.0 if self.recorded_prices else SHARE)
+
+    def newest_tenth(self) -> dict[str, FloatArray]:
+        """Return the results that every mean of the run is of: those of the newest tenth of the whole episodes."""
+        return self.episodes.newest(newest_count(self.episodes.count))
 
     def add_steps(self, count: int) -> None:
         """Count steps; ends the run when there are enough."""

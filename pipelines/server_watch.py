@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from client import ServerStats, TrainingIteration, total_of
-from monitoring.points import Points
-from monitoring.schema import SERVER
+from monitoring.serving_points import serving_point
 from monitoring.sink import Sink
+from monitoring.trouble import Trouble
 from pipelines.node import Node
 from policyserver.errors import PolicyServerError
 
@@ -33,16 +33,17 @@ class ServerWatch(Node[Any]):
     """Keeps the newest statistics of all serving runners together, those of one that died meanwhile included in the sums."""
 
     def __init__(self, service: StatsService, sink: Sink, tags: Mapping[str, str]) -> None:
-        """Watch `service`; points go to `sink` with the run, policy and worker of `tags`."""
+        """Watch `service`; points go to `sink` with the run and policy of `tags`."""
         super().__init__("server-watch", interval_s=ASK_S)
         self._service = service
         self._answers = 0
         self._sink = sink
-        self._tags = {name: value for name, value in tags.items() if name in SERVER.tags}
+        self._tags = dict(tags)
         self._boots: dict[str, ServerStats] = {}
         self._staleness_sum = 0.0
         self._staleness_steps = 0
         self._iteration = 0
+        self._absence = Trouble(logger, "policy server")
         self.latest: ServerStats | None = None
         """Newest statistics; None before the first."""
         self.answered = False
@@ -67,18 +68,18 @@ class ServerWatch(Node[Any]):
         try:
             each = self._service.stats_by_endpoint().values()
         except PolicyServerError as error:
-            logger.info("no statistics from the policy server: %s", error)
+            self._absence.occurred(type(error).__name__, f"no statistics from it, asking on: {error}")
             self.answered = False
             return
         self.answered = True
+        self._absence.is_over("it answers again")
         self._boots.update((stats.boot_id, stats) for stats in each)
         stats = self.latest = total_of(each)
         self._note_iteration(stats.training)
         self._answers += 1
         if self._answers % _ANSWERS_PER_POINT == 1:
-            for one in each:  # apart, so that what others write of the same process can be told from this
-                fields = {name: value for name, value in dataclasses.asdict(one).items() if name in SERVER.types and value is not None}
-                self._sink.write(Points.one("server", self._tags, fields))
+            for one in each:
+                self._sink.write(serving_point(self._tags, dataclasses.asdict(one)))
 
     def _note_iteration(self, training: TrainingIteration | None) -> None:
         """Add a training iteration that was not seen before to the mean staleness."""

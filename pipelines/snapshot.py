@@ -10,10 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from client import ServerStats
+from monitoring.newest_tenth import newest_count, newest_means
 from pipelines.pipeline import Pipeline
 from pipelines.regressor import skill
-from pipelines.run_state import ShownDecision
+from pipelines.run_state import EPISODES_KEPT, ShownDecision
 from pipelines.server_watch import ServerWatch
+from pipelines.tail import Tail, mean
 
 _RATE_WINDOW_S = 10.0
 _CURVE_POINTS = 40
@@ -44,13 +46,13 @@ class Snapshot:
     lost: int
     """Episodes that were lost or abandoned."""
     return_mean: float
-    """Mean return of the newest tenth of the whole episodes (at least 64, if there are), in units of reward."""
+    """Mean return of the newest tenth of the whole episodes, in units of reward."""
     no_trade_mean: float
     """The same of the baseline that holds cash, on the same prices."""
     random_mean: float
     """The same of the baseline that acts at random, on the same prices."""
     return_curve: tuple[float, ...]
-    """Mean return over the course of the run, in equal shares of the episodes."""
+    """What `return_mean` was over the course of the run, after equal numbers of episodes."""
     skill: float
     """Regressor's skill over the last tenth of the steps; on recorded bars over all that were played."""
     decisions: tuple[ShownDecision, ...]
@@ -73,9 +75,7 @@ class SnapshotTaker:
     def take(self) -> Snapshot:
         """Take a snapshot now."""
         pipeline, run = self._pipeline, self._pipeline.run
-        everything = run.episodes.last(1.0)["return"]
-        newest = max(0.1, min(1.0, 64 / max(run.episodes.count, 1)))
-        results = run.episodes.last(newest)
+        results = run.newest_tenth()
         forecasts = run.newest_forecasts()
         latency = pipeline.latency
         stats = self._watch.latest
@@ -93,7 +93,7 @@ class SnapshotTaker:
             return_mean=mean(results["return"]),
             no_trade_mean=mean(results["no_trade"]),
             random_mean=mean(results["random"]),
-            return_curve=tuple(mean(part) for part in np.array_split(everything, min(_CURVE_POINTS, len(everything)) or 1)),
+            return_curve=_curve(run.episodes),
             skill=skill(forecasts["squared_error"], forecasts["squared_return"])[0],
             decisions=tuple(run.decisions),
             server=stats,
@@ -110,6 +110,10 @@ class SnapshotTaker:
         return (steps - before) / (now - then) if now > then else math.nan
 
 
-def mean(values: np.ndarray) -> float:
-    """Return the mean, NaN of nothing."""
-    return float(np.mean(values)) if len(values) else math.nan
+def _curve(episodes: Tail) -> tuple[float, ...]:
+    """Return the mean return as it was at points of the run, the oldest first; of a very long run only of its later part."""
+    returns, count = episodes.newest(EPISODES_KEPT)["return"], episodes.count
+    first = count - len(returns)
+    points = np.unique(np.linspace(first, count, _CURVE_POINTS + 1).astype(np.int64)[1:])
+    known = [point for point in points.tolist() if point - newest_count(point) >= first]
+    return tuple(newest_means(returns.reshape(-1, 1), np.array(known, np.int64), first)[:, 0].tolist())

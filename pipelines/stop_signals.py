@@ -30,7 +30,18 @@ class StopSignals:
         Raises:
             Exception: What was put in, if it is one.
         """
-        reason = self._reasons.get()
+        return self._raised(self._reasons.get())
+
+    def come_within(self, timeout_s: float) -> str | None:
+        """Return the first reason to stop, as `wait` does, or None when there is none in time."""
+        try:
+            reason = self._reasons.get(timeout=timeout_s)
+        except queue.Empty:
+            return None
+        return self._raised(reason)
+
+    @staticmethod
+    def _raised(reason: str | Exception) -> str:
         if isinstance(reason, Exception):
             raise reason
         return reason

@@ -18,10 +18,14 @@ from pipelines.node import NodeStatistics
 from pipelines.pipeline import Pipeline
 from pipelines.regressor import skill
 from pipelines.server_watch import ServerWatch
-from pipelines.snapshot import mean
+from pipelines.tail import mean
 
-LAST_SHARE = 0.1
-"""Share of the episodes (and of the steps, for the regressor) that the statistics are made of."""
+LEDGER_TOLERANCE = 1e-6
+"""Largest difference between the sums of rewards, relative to the largest where that is above 1: the server adds up as rewards come."""
+
+
+class LedgerError(RuntimeError):
+    """Client, server and store do not agree on what was earned, and nothing is known to have been lost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +154,18 @@ class Summary:
         ]
         return "".join(f"{name:<18}{text}\n" for name, text in rows).replace("+nan", "-").replace("nan", "-")
 
+    def unexplained_difference(self) -> str:
+        """Return how the ledgers differ, if they do although no server died and no episode was lost; else ""."""
+        if self.server_restarts or self.episodes_lost:
+            return ""
+        sums = {"client": self.reward_sum_client, "server": self.reward_sum_server, "recorded": self.reward_sum_recorded}
+        largest = LEDGER_TOLERANCE * max(1.0, *map(abs, sums.values()))
+        if max(sums.values()) - min(sums.values()) <= largest and self.points_recorded == self.steps:
+            return ""
+        rewards = ", ".join(f"{name} {value:.6f}" for name, value in sums.items())
+        steps = f"{self.steps} steps played, {self.points_recorded} recorded"
+        return f"the ledgers differ, although no server died and no episode was lost: rewards {rewards}; {steps}"
+
     def _what_was_lost(self) -> list[tuple[str, str]]:
         """Return a row that explains why the ledgers differ, if they may."""
         if not (self.server_restarts or self.episodes_lost):
@@ -170,7 +186,7 @@ def summarise(pipeline: Pipeline, watch: ServerWatch, recorded: Ledger, *, episo
     """
     run, latency, stats = pipeline.run, pipeline.latency, watch.latest
     training = stats.training if stats else None
-    results = run.episodes.last(LAST_SHARE)
+    results = run.newest_tenth()
     forecasts = run.newest_forecasts()
     first_bar, last_bar = span_of(run.recorded_prices) if run.recorded_prices else (None, None)
     skill_mean, skill_stderr = skill(forecasts["squared_error"], forecasts["squared_return"])

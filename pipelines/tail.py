@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Sequence
 
@@ -41,8 +42,16 @@ class Tail:
 
     def last(self, share: float) -> dict[str, FloatArray]:
         """Return the last `share` of all rows, at least one if there is any and at most `capacity`, oldest first, as columns."""
+        return self.newest(max(round(share * self.count), min(self.count, 1)))
+
+    def newest(self, count: int) -> dict[str, FloatArray]:
+        """Return the newest `count` rows, or all that are kept, oldest first, as columns."""
         with self._lock:
-            wanted = min(max(round(share * self.count), min(self.count, 1)), len(self._rows))
-            places = np.arange(self.count - wanted, self.count) % len(self._rows)
+            places = np.arange(self.count - min(count, self.count, len(self._rows)), self.count) % len(self._rows)
             rows = self._rows[places]
         return {name: rows[:, index] for index, name in enumerate(self.columns)}
+
+
+def mean(values: FloatArray) -> float:
+    """Return the mean, NaN of nothing."""
+    return float(np.mean(values)) if len(values) else math.nan

@@ -7,6 +7,7 @@ import importlib
 import inspect
 import logging
 import math
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +29,9 @@ logger = logging.getLogger(__name__)
 _OBJECT_PREFIX = "python:"
 
 
-def algorithm_config(config: ServerConfig, *, driver_link: Path | None = None, env_runner_class: type | None = None) -> AlgorithmConfig:
+def algorithm_config(
+    config: ServerConfig, *, driver_link: Path | None = None, stop_timeout_s: float = 0.0, env_runner_class: type | None = None
+) -> AlgorithmConfig:
     """Build the AlgorithmConfig: what serving needs, then the settings of the `[algorithm.*]` tables on top.
 
     Imports RLlib, so call it after `ray_start` has prepared Ray's environment.
@@ -36,6 +39,7 @@ def algorithm_config(config: ServerConfig, *, driver_link: Path | None = None, e
     Args:
         config: The server's configuration.
         driver_link: The daemon's unix socket, see `server.driver_link`.
+        stop_timeout_s: Longest time an orderly stop takes, of which clients are told.
         env_runner_class: What samples. Default: ExternalEnvRunner.
 
     Raises:
@@ -51,7 +55,16 @@ def algorithm_config(config: ServerConfig, *, driver_link: Path | None = None, e
     _apply_serving_defaults(built, config, env_runner_class)
     tables = config.algorithm.methods
     serving = ServingConfig(
-        config.listen, config.episodes, config.hand_off, config.inference, driver_link, opens_itself=False, log_level=config.log_level
+        config.listen,
+        config.episodes,
+        config.hand_off,
+        config.inference,
+        driver_link,
+        opens_itself=False,
+        log_level=config.log_level,
+        run=config.run,
+        instance_id=config.instance_id or uuid.uuid4().hex,
+        stop_timeout_s=stop_timeout_s,
     )
     own_module = _own_module(config.algorithm.rl_module)
     if own_module is not None:

@@ -280,8 +280,10 @@ class ServerConfig:
 
     run_folder: Path = Path("runs/server")
     """Folder of this run: checkpoints, the embedded store and the log lie in it. Made if absent."""
+    instance_id: str | None = None
+    """What the server calls itself in each handshake, so that whoever started it knows it again. Unset: made anew at each start."""
     seed: int = 0
-    """Seed of the initial weights and of the sampling of actions."""
+    """Seed of the initial weights and of the drawing of actions, which also depends on each episode's id and step."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """Least severity that is logged."""
     stop_is_final: bool = False
@@ -311,6 +313,11 @@ class ServerConfig:
 
     def __post_init__(self) -> None:
         _at_least("seed", self.seed, 0)
+
+    @property
+    def run(self) -> str:
+        """Name of the run: a tag of what is recorded, and what clients are told."""
+        return self.run_folder.resolve().name
 
     @property
     def checkpoints_folder(self) -> Path:
@@ -349,6 +356,12 @@ class ServingConfig:
     """Whether the actor listens as soon as it is made; else when its `open()` is called, which is after the trained weights came."""
     log_level: str = "INFO"
     """Least severity that a serving actor logs; what it writes appears in the daemon's output."""
+    run: str = ""
+    """Name of the run that the server records. Empty: none."""
+    instance_id: str = ""
+    """What the server calls itself in each handshake. Empty: nothing."""
+    stop_timeout_s: float = 0.0
+    """Longest time an orderly stop of the daemon takes, seconds. 0: not known."""
 
     @classmethod
     def from_env_config(cls, env_config: Mapping[str, Any]) -> ServingConfig:

@@ -44,6 +44,8 @@ _STOP_TIMEOUT_S = 6.0
 """Longest orderly end of the actors and of Ray; after it they are killed."""
 _SINK_CLOSE_S = 2.0
 """Longest end of recording; what InfluxDB has not taken by then waits on disk for the next daemon."""
+_SAVE_S = 10.0
+"""Time reckoned for the last checkpoint, which nothing limits."""
 _IDLE_PAUSE_S = 0.5
 """Pause after an iteration that returned at once without steps, e.g. because the serving actor is being restarted."""
 _ACTOR_ABSENCE_S = 60.0
@@ -138,7 +140,7 @@ class Daemon:
     @property
     def _tags(self) -> dict[str, str]:
         """Whose the recorded points are."""
-        return {"run": self._config.run_folder.resolve().name, "policy": self._config.algorithm.name, "worker": f"server-{os.getpid()}"}
+        return {"run": self._config.run, "policy": self._config.algorithm.name, "worker": f"server-{os.getpid()}"}
 
     # --- start ------------------------------------------------------------------------------------------------------------------------
 
@@ -148,7 +150,8 @@ class Daemon:
         import ray.rllib  # noqa: F401  # it has loggers to adopt before it says the first word
 
         adopt_ray_loggers()
-        rllib_config = algorithm_config(config, driver_link=self._link.path if self._link else None)
+        link = self._link.path if self._link else None
+        rllib_config = algorithm_config(config, driver_link=link, stop_timeout_s=_longest_stop_s(config))
         self._leave_if_stopped()
         if rllib_config.env is None:
             numbers = reversed(range(max(rllib_config.num_env_runners, 1)))  # the last first: whether there is such a port
@@ -355,6 +358,11 @@ def _restoring_signal_handlers() -> Iterator[None]:
 
 class _DrainTimeoutError(BaseException):
     """The time to drain is over. Not an Exception, so that no handler on the way takes it for a failed iteration."""
+
+
+def _longest_stop_s(config: ServerConfig) -> float:
+    """Return how long an orderly stop may take: draining, the checkpoint, the sink, the actors, Ray."""
+    return config.learner.drain_timeout_s + _SAVE_S + _SINK_CLOSE_S + 2 * _STOP_TIMEOUT_S
 
 
 def _share_the_machine(config: ServerConfig) -> None:

@@ -127,7 +127,7 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
             self._env_to_module,
             self._module_to_env,
             *self._spaces,
-            seed=self._seed,
+            seed=self.config.seed,  # the same for all runners: an episode draws alike wherever it is
             backend=config.inference.backend,
             callbacks_objects=self._callbacks,
             env_runner=self,
@@ -139,6 +139,7 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
 
         self._front = Front(make_core, observation_space, action_space, config)
         self._front.endpoints = self._endpoints
+        self._front.client_numbers = (max(self._index - 1, 0), max(self.config.num_env_runners, 1))
         self._front.start()
         if self.env is not None:
             self._answer_external_env(self.env, self._front)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Mapping
-from typing import Any
 
-from monitoring.points import Points
-from monitoring.schema import SERVER
+from monitoring.serving_points import serving_point
 from monitoring.sink import Sink
+from monitoring.trouble import Trouble
 
 from .driver_link import DriverLink
 
@@ -29,11 +28,12 @@ class ServingWatch:
         Args:
             link: The line to the actors; asked by nobody else.
             sink: Where the points go, one for each actor.
-            tags: Their run, policy and worker.
+            tags: Their run and policy.
         """
         self._link = link
         self._sink = sink
         self._tags = dict(tags)
+        self._trouble = Trouble(logger, "how serving goes")
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="serving-watch", daemon=True)
         self._thread.start()
@@ -47,11 +47,8 @@ class ServingWatch:
         while not self._over.wait(INTERVAL_S):
             try:
                 for counters in self._link.ask(INTERVAL_S):
-                    self._sink.write(Points.one("server", self._tags, _recorded(counters)))
-            except Exception:  # no reason to stop learning, nor to stop asking
-                logger.exception("how serving goes could not be written down")
-
-
-def _recorded(counters: Mapping[str, Any]) -> dict[str, Any]:
-    """Return those counters that a point has, where they are known."""
-    return {name: value for name, value in counters.items() if name in SERVER.types and value is not None}
+                    self._sink.write(serving_point(self._tags, counters))
+                self._trouble.is_over("written down again")
+            except Exception as error:  # no reason to stop learning, nor to stop asking
+                self._trouble.occurred(type(error).__name__, f"not written down, asking on: {error!r}")
+                logger.debug("how serving goes could not be written down", exc_info=True)

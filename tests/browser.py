@@ -10,7 +10,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from tests.ports import free_ports
+from tests.ports import free_ports, listens
 from tests.services import MissingService, program, wait_until
 
 _FLAGS = (
@@ -39,7 +39,7 @@ class Browser:
         (port,) = free_ports(1)
         self._driver = subprocess.Popen([chromedriver, f"--port={port}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         self._url = f"http://127.0.0.1:{port}"
-        wait_until(self._is_ready, "chromedriver to answer")
+        wait_until(lambda: listens(self._driver.pid, port) and self._is_ready(), "chromedriver to answer")
         flags = [*_FLAGS, f"--user-data-dir={folder}", *(["--blink-settings=preferredColorScheme=0"] if dark else [])]
         wanted = {"goog:chromeOptions": {"binary": chromium, "args": flags}, "goog:loggingPrefs": {"browser": "ALL"}}
         session = self._call("POST", "/session", {"capabilities": {"alwaysMatch": wanted}})

@@ -7,8 +7,9 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,8 @@ import grpc
 import psutil
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from policyserver.v1 import policy_service_pb2 as pb
+from policyserver.v1 import policy_service_pb2_grpc as pb_grpc
 from tests.ports import DIRECT, free_address
 
 READY_TIMEOUT_S = 120.0
@@ -68,12 +71,14 @@ def serving(config: str, folder: Path, *, unix: bool = False) -> Iterator[Servin
     file, log = folder / "server.toml", folder / "server.out"
     file.write_text(config, encoding="utf-8")
     command = [str(Path(sys.executable).with_name("policy-server")), "serve", "--config", str(file)]
-    options = ["--listen.address", address, "--run_folder", str(folder / "run")]
+    instance_id = uuid.uuid4().hex
+    options = ["--listen.address", address, "--run_folder", str(folder / "run"), "--instance_id", instance_id]
     with log.open("wb") as out:
         began = time.perf_counter()
         server = subprocess.Popen([*command, *options], stdout=out, stderr=subprocess.STDOUT, start_new_session=True)
         try:
-            _wait_until_serving(server, address, log)
+            if not wait_until_serving(server, address, instance_id, READY_TIMEOUT_S):
+                raise RuntimeError(f"the server was not ready, status {server.poll()}:\n{_tail(log)}")
             startup_s = time.perf_counter() - began
             yield Serving(address, startup_s, _listener(server.pid, address), psutil.Process(server.pid))
             server.send_signal(signal.SIGTERM)
@@ -85,21 +90,22 @@ def serving(config: str, folder: Path, *, unix: bool = False) -> Iterator[Servin
                 server.wait()
 
 
-def _wait_until_serving(server: subprocess.Popen[bytes], address: str, log: Path) -> None:
-    """Follow the health service until it says SERVING; a server that ends instead is an error at once."""
-    deadline = time.monotonic() + READY_TIMEOUT_S
-    options = [("grpc.max_reconnect_backoff_ms", 200), ("grpc.initial_reconnect_backoff_ms", 50)]
+def wait_until_serving(server: subprocess.Popen[bytes], address: str, instance_id: str, timeout_s: float) -> bool:
+    """Wait until the very server that was started, known by its id, says SERVING; False if it ends, or isn't ready in time."""
+    deadline = time.monotonic() + timeout_s
+    options = [("grpc.initial_reconnect_backoff_ms", 50), ("grpc.max_reconnect_backoff_ms", 100)]
     with grpc.insecure_channel(address, [*options, *DIRECT]) as channel:
-        health = health_pb2_grpc.HealthStub(channel)
-        while time.monotonic() < deadline:
-            try:
-                for status in health.Watch(health_pb2.HealthCheckRequest(), timeout=1.0, wait_for_ready=True):
-                    if status.status == health_pb2.HealthCheckResponse.SERVING:
-                        return
-            except grpc.RpcError:
-                if server.poll() is not None:
-                    raise RuntimeError(f"the server ended with status {server.returncode} before it was ready:\n{_tail(log)}") from None
-    raise RuntimeError(f"the server was not ready after {READY_TIMEOUT_S:.0f} s:\n{_tail(log)}")
+        health, service = health_pb2_grpc.HealthStub(channel), pb_grpc.PolicyServiceStub(channel)
+        while time.monotonic() < deadline and server.poll() is None:
+            with suppress(grpc.RpcError):
+                status = health.Check(health_pb2.HealthCheckRequest(), timeout=1.0, wait_for_ready=True).status
+                if (
+                    status == health_pb2.HealthCheckResponse.SERVING
+                    and service.GetServerInfo(pb.GetServerInfoRequest(), timeout=5.0).instance_id == instance_id
+                ):
+                    return True
+            time.sleep(0.02)
+    return False
 
 
 def _listener(root: int, address: str) -> psutil.Process:

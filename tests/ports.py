@@ -11,6 +11,7 @@ import struct
 from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
 DIRECT = [("grpc.enable_http_proxy", 0), ("grpc.address_http_proxy_enabled_addresses", "")]
@@ -54,6 +55,16 @@ def port_of_the_systems_choice() -> int:
     except OSError as error:
         pytest.skip(f"this system cannot narrow its choice to one port: {error}")
     return port
+
+
+def listens(process_id: int, port: int) -> bool:
+    """Say whether a process, or one that it has started, listens on a port of this machine: it, and not somebody else."""
+    with suppress(psutil.NoSuchProcess):
+        process = psutil.Process(process_id)
+        for each in (process, *process.children(recursive=True)):
+            if any(at.status == psutil.CONN_LISTEN and at.laddr.port == port for at in each.net_connections("tcp")):
+                return True
+    return False
 
 
 def is_handed_out(port: int) -> bool:

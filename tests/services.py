@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import time
 import urllib.error
@@ -18,7 +17,7 @@ from typing import Any, NoReturn
 
 import pytest
 
-from tests.ports import free_ports
+from tests.ports import free_ports, listens
 
 _INFLUX_CONFIG = """\
 bind-address = "127.0.0.1:{rpc_port}"
@@ -60,6 +59,8 @@ http {{
   scgi_temp_path scgi;
   map $http_authorization $authorization {{ default $http_authorization; "~*^Token" ""; }}
   map $http_authorization $credentials {{ default ""; "~*^Token\s+(?<user>[^:]+):(?<password>.*)$" "&u=$user&p=$password"; }}
+  map $arg_bucket $database {{ default $arg_bucket; "~^(?<before>[^/%]+)(/|%2F)" $before; }}
+  map $arg_bucket $retention {{ default ""; "~(/|%2F)(?<behind>.+)$" $behind; }}
   map $arg_precision $precision {{ default n; us u; u u; ms ms; s s; }}
   upstream influxdb {{ server 127.0.0.1:{influx_port}; keepalive 8; }}
   server {{
@@ -67,7 +68,7 @@ http {{
     proxy_http_version 1.1;
     proxy_set_header Connection "";
     proxy_set_header Authorization $authorization;
-    location = /api/v2/write {{ proxy_pass http://influxdb/write?db=$arg_bucket&precision=$precision$credentials; }}
+    location = /api/v2/write {{ proxy_pass http://influxdb/write?db=$database&rp=$retention&precision=$precision$credentials; }}
     location /api/ {{ return 404; }}
     location / {{ proxy_pass http://influxdb; }}
   }}
@@ -142,8 +143,10 @@ class InfluxServer:
         quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         self._processes.append(subprocess.Popen([self._influxd, "-config", str(config)], **quiet))
         wait_until(self._answers_at(self._influx_port), "InfluxDB to answer")
+        assert listens(self._processes[-1].pid, self._influx_port), "another InfluxDB answers there"
         self._processes.append(subprocess.Popen([self._nginx, "-p", str(self._folder), "-c", str(bridge), "-e", "stderr"], **quiet))
-        wait_until(self._listens_at(self._port), "the bridge to listen")
+        bridge_id = self._processes[-1].pid
+        wait_until(lambda: listens(bridge_id, self._port), "the bridge to listen")
         if self._credentials:
             self.query("CREATE USER \"{u}\" WITH PASSWORD '{p}' WITH ALL PRIVILEGES".format(**self._credentials))
         self.query(f'CREATE DATABASE "{self.bucket}"')
@@ -168,16 +171,6 @@ class InfluxServer:
             for series in result.get("series", ())
             for row in series["values"]
         ]
-
-    def _listens_at(self, port: int) -> Callable[[], bool]:
-        def listens() -> bool:
-            try:
-                socket.create_connection(("127.0.0.1", port), timeout=5.0).close()
-            except OSError:
-                return False
-            return True
-
-        return listens
 
     def _answers_at(self, port: int) -> Callable[[], bool]:
         def answers() -> bool:

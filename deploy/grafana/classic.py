@@ -56,6 +56,17 @@ class Query:
         return " ".join([*(f"$tag_{tag}" for tag in self.by), self.name]).strip()
 
 
+Levels = tuple[tuple[float | None, str], ...]
+"""Colours of a figure: from which value on each holds, None for the lowest."""
+
+PLAIN: Levels = ((None, "text"),)
+"""Of a figure that is neither good nor bad."""
+NONE_IS_GOOD: Levels = ((None, "green"), (1.0, "orange"))
+"""Of a count that should be 0."""
+ANY_IS_BAD: Levels = ((None, "green"), (1.0, "red"))
+"""Of a count of errors."""
+
+
 @dataclass(frozen=True, slots=True)
 class Panel:
     """One chart, or one row of figures."""
@@ -70,8 +81,13 @@ class Panel:
     """Grafana's name of the unit."""
     width: int = 12
     """Columns of the grid."""
-    stat: bool = False
-    """Whether it shows one figure for each series instead of a chart."""
+    levels: Levels | None = None
+    """Colours of a panel that shows one figure for each series; None: it shows a chart."""
+
+    @property
+    def stat(self) -> bool:
+        """Whether it shows one figure for each series instead of a chart."""
+        return self.levels is not None
 
     @property
     def height(self) -> int:
@@ -177,9 +193,15 @@ def _panel(panel: Panel, number: int, place: dict[str, int], filters: Sequence[s
         "datasource": _DATASOURCE,
         "gridPos": place,
         "targets": targets,
-        "fieldConfig": {"defaults": {"unit": panel.unit} | ({} if panel.stat else _LINES), "overrides": []},
+        "fieldConfig": {"defaults": {"unit": panel.unit} | (_LINES if panel.levels is None else _coloured(panel.levels)), "overrides": []},
         "options": _STAT if panel.stat else _CHART,
     }
+
+
+def _coloured(levels: Levels) -> dict[str, Any]:
+    """Return the colours of a figure. Grafana's own would be red from 80 on, whatever is counted."""
+    steps = [{"color": color, "value": value} for value, color in levels]
+    return {"color": {"mode": "thresholds"}, "thresholds": {"mode": "absolute", "steps": steps}}
 
 
 _LINES = {"custom": {"drawStyle": "line", "lineWidth": 1, "fillOpacity": 0, "showPoints": "auto", "spanNulls": True}}

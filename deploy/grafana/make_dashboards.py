@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from deploy.grafana.classic import Dashboard, Panel, Query
+from deploy.grafana.classic import ANY_IS_BAD, NONE_IS_GOOD, PLAIN, Dashboard, Levels, Panel, Query
 
 FOLDER = Path("deploy/grafana/dashboards")
 
@@ -19,12 +19,15 @@ _NODE = ("run", "worker", "node")
 _SINK = ("run", "worker", "sink")
 _SYMBOL = ("run", "symbol")
 _WORKER = ("run", "worker")
-"""Which pipeline asked the server, so that two servers of a run are not taken for one."""
+"""One pipeline or one serving process of a run, whoever wrote its points down."""
+
+_WHOLE = '("cut" = false OR "no_trade_return" <= 0 OR "no_trade_return" > 0)'
+"""Episodes that were not cut. Points of versions before there was the field have a baseline instead."""
 
 
-def _figure(title: str, description: str, *queries: Query, unit: str = "short", width: int = 6) -> Panel:
+def _figure(title: str, description: str, *queries: Query, unit: str = "short", width: int = 6, levels: Levels = PLAIN) -> Panel:
     """Return a panel of one figure for each series."""
-    return Panel(title, description, queries, unit=unit, width=width, stat=True)
+    return Panel(title, description, queries, unit=unit, width=width, levels=levels)
 
 
 def _chart(title: str, description: str, *queries: Query, unit: str = "short") -> Panel:
@@ -37,6 +40,16 @@ def _mean(measurement: str, field: str, name: str = "", by: tuple[str, ...] = ("
     return Query(measurement, f'mean("{field}")', name, by)
 
 
+def _result(field: str, name: str = "") -> Query:
+    """Ask for a mean over the newest tenth of a pipeline's whole episodes, which it recorded."""
+    return Query("result", f'last("{field}")', name, _WORKER)
+
+
+def _episodes(select: str, name: str = "", by: tuple[str, ...] = ("run",)) -> Query:
+    """Ask for something of the whole episodes that ended in an interval."""
+    return Query("episode", select, name, by, _WHOLE)
+
+
 def _server(select: str, name: str = "") -> Query:
     """Ask for something that a server said of itself."""
     return Query("server", select, name, _WORKER)
@@ -47,38 +60,40 @@ def _rate(counter: str) -> str:
     return f'non_negative_derivative(max("{counter}"), 1s)'
 
 
+_NEWEST = "Over the newest tenth of a pipeline's whole episodes, of all symbols; those that its end cut are left out."
+
 REWARDS = Dashboard(
     "rewards",
     "Rewards",
     ("run", "policy", "symbol"),
     "episode",
     (
-        _figure("Mean return", "Of all episodes in the time range.", _mean("episode", "return")),
-        _figure("Mean return of no trade", "Holding nothing, on the same prices.", _mean("episode", "no_trade_return")),
-        _figure("Mean return of random actions", "On the same prices and fees.", _mean("episode", "random_return")),
-        _figure("Episodes", "Finished in the time range.", Query("episode", 'count("return")')),
+        _figure("Mean return", _NEWEST, _result("return_mean")),
+        _figure("Mean return of no trade", "Holding nothing, on the same prices.", _result("no_trade_mean")),
+        _figure("Mean return of random actions", "On the same prices and fees.", _result("random_mean")),
+        _figure("Episodes", "Whole ones that ended in the time range.", _episodes('count("return")')),
         _chart(
             "Return of an episode",
-            "5, 50 and 95 of 100 episodes had at most this return.",
-            *(Query("episode", f'percentile("return", {share})', f"{share} %") for share in (5, 50, 95)),
+            "5, 50 and 95 of 100 whole episodes had at most this return.",
+            *(_episodes(f'percentile("return", {share})', f"{share} %") for share in (5, 50, 95)),
         ),
         _chart(
             "Return against the baselines",
-            "Means. The baselines act on the same prices and pay the same fees; episodes that were cut count for the policy alone.",
-            _mean("episode", "return", "policy"),
-            _mean("episode", "no_trade_return", "no trade"),
-            _mean("episode", "random_return", "random"),
+            f"{_NEWEST} The baselines act on the same prices and pay the same fees.",
+            _result("return_mean", "policy"),
+            _result("no_trade_mean", "no trade"),
+            _result("random_mean", "random"),
         ),
-        _chart("Return by symbol", "Means.", _mean("episode", "return", by=_SYMBOL)),
+        _chart("Return by symbol", "Means of the whole episodes that ended in each interval.", _episodes('mean("return")', by=_SYMBOL)),
         _chart("Reward of a step", "Means.", _mean("step", "reward", by=_SYMBOL)),
         _chart(
             "Profit and costs",
-            "Means over episodes, as shares of the initial equity. Costs are fees and slippage; the profit is what is left after them.",
-            _mean("episode", "profit", "profit"),
-            _mean("episode", "costs", "costs"),
+            f"{_NEWEST} Shares of the initial equity. Costs are fees and slippage; the profit is what is left after them.",
+            _result("profit_mean", "profit"),
+            _result("costs_mean", "costs"),
             unit="percentunit",
         ),
-        _chart("Length of an episode", "Mean, in steps.", _mean("episode", "length")),
+        _chart("Length of an episode", "Mean of the whole episodes that ended in each interval, in steps.", _episodes('mean("length")')),
     ),
 )
 
@@ -91,8 +106,17 @@ LEARNER = Dashboard(
         _figure("Iteration", "Counted on through restarts.", Query("train", 'last("iteration")')),
         _figure("Newest policy version", "After the newest iteration.", Query("train", 'last("weights_seq_no")')),
         _figure("Steps trained on", "Since the run began.", Query("train", 'last("steps_total")')),
-        _figure("Steps dropped", "Because the learner was behind, since the serving process began.", _server('last("steps_dropped")')),
-        _chart("Return", "Mean of the episodes that ended during an iteration.", _mean("train", "return_mean")),
+        _figure(
+            "Steps dropped",
+            "Because the learner was behind, since the serving process began.",
+            _server('last("steps_dropped")'),
+            levels=NONE_IS_GOOD,
+        ),
+        _chart(
+            "Return of an iteration",
+            "Of the episodes that the server saw end during the iteration, those that were cut among them.",
+            _mean("train", "return_mean"),
+        ),
         _chart("Loss", "The learner's total loss.", _mean("train", "loss")),
         _chart("KL divergence", "Between the acting and the new policy, nats.", _mean("train", "kl")),
         _chart("Entropy", "Of the policy, nats.", _mean("train", "entropy")),
@@ -164,7 +188,11 @@ SERVING = Dashboard(
             *(_server(_rate(f"steps_{name}"), name.replace("_", " ")) for name in ("completed", "handed_off", "dropped", "untrained")),
             unit="cps",
         ),
-        _chart("Mean return", "Of the newest episodes that finished, as the server sees them.", _server('mean("return_mean")')),
+        _chart(
+            "Return at the server",
+            "Of the newest episodes that finished there, whether or not their pipeline cut them.",
+            _server('mean("return_mean")'),
+        ),
     ),
 )
 
@@ -179,8 +207,15 @@ PIPELINES = Dashboard(
             "Fallback actions",
             "Taken without the server, since the pipeline began.",
             Query("node", 'last("fallbacks")', by=_WORKER),
+            levels=NONE_IS_GOOD,
         ),
-        _figure("Failures", "Of each node, since the pipeline began.", Query("node", 'last("failures")', by=_NODE), width=12),
+        _figure(
+            "Failures",
+            "Of each node, since the pipeline began.",
+            Query("node", 'last("failures")', by=_NODE),
+            width=12,
+            levels=ANY_IS_BAD,
+        ),
         _chart("Events handled per second", "By each node.", Query("node", _rate("processed"), by=_NODE), unit="cps"),
         _chart("Events that wait", "In the inboxes of each node.", Query("node", 'max("waiting")', by=_NODE)),
         _chart(

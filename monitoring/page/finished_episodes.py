@@ -1,20 +1,32 @@
-"""Finished episodes over time: quantiles of their returns, and the baselines on the same prices."""
+"""Whole episodes over time: quantiles of their returns, and means over the newest tenth of them; the baselines on the same prices."""
 
 from __future__ import annotations
 
 import numpy as np
 
+from monitoring.newest_tenth import newest_count, newest_means
 from monitoring.page.quantiles import SHARES
 from monitoring.page.selection import Selection
 from monitoring.reader import StoreReader
 from monitoring.schema import EPISODE
 
-_FIELDS = ("return", "no_trade_return", "random_return", "profit", "costs", "turnover", "drawdown")
-_MEANS = {"no_trade": 1, "random": 2, "profit": 3, "costs": 4, "turnover": 5, "drawdown": 6}
+_MEANS = {
+    "policy": "return",
+    "no_trade": "no_trade_return",
+    "random": "random_return",
+    "profit": "profit",
+    "costs": "costs",
+    "turnover": "turnover",
+    "drawdown": "drawdown",
+}
+"""The field that each mean is of."""
+
+_TIME, _FIRST = 0, 1
+"""Columns of what is held of an episode: its end, nanoseconds since the beginning, then the fields of `_MEANS`, the return first."""
 
 
 class FinishedEpisodes:
-    """The episodes of a selection, in buckets of the time at which they ended."""
+    """The whole episodes of a selection, in buckets of the time at which they ended."""
 
     measurement = EPISODE
 
@@ -23,10 +35,11 @@ class FinishedEpisodes:
         self._width_ns = width_ns
         tags = selection.tags(EPISODE)
         self._parameters = {"run": run, "begin": begin_ns, **tags}
-        named = ", ".join(f'"{name}"' for name in _FIELDS)
+        named = ", ".join(f'"{name}"' for name in _MEANS.values())
         self._statement = (
-            f"SELECT time_ns / :width, {named} FROM episode WHERE id > :after AND id <= :upto AND +run = :run AND time_ns >= :begin "
-            f"{''.join(f'AND {tag} = :{tag} ' for tag in tags)}ORDER BY 1"
+            f"SELECT time_ns / :width, time_ns - :begin, {named} FROM whole_episode "
+            f"WHERE id > :after AND id <= :upto AND +run = :run AND time_ns >= :begin "
+            f"{''.join(f'AND {tag} = :{tag} ' for tag in tags)}ORDER BY time_ns"
         )
         self._after = 0
         self._buckets: dict[int, np.ndarray] = {}
@@ -45,8 +58,14 @@ class FinishedEpisodes:
         return int(buckets[0])
 
     def _add(self, bucket: int, episodes: np.ndarray) -> None:
+        """Add episodes to a bucket, in the order of their ends: two pipelines may write them down in another."""
         held = self._buckets.get(bucket)
-        self._buckets[bucket] = episodes if held is None else np.concatenate([held, episodes])
+        if held is not None:
+            out_of_order = held[-1, _TIME] > episodes[0, _TIME]
+            episodes = np.concatenate([held, episodes])
+            if out_of_order:
+                episodes = episodes[np.argsort(episodes[:, _TIME], kind="stable")]
+        self._buckets[bucket] = episodes
 
     def coarsen(self) -> None:
         """Let each two buckets become one."""
@@ -68,24 +87,27 @@ class FinishedEpisodes:
     def columns(self, first: int) -> dict[str, np.ndarray]:
         """Return the buckets from one on.
 
-        `return_p05, return_p50, return_p95` are of whole episodes, `policy` is their mean and `episodes` their number: those that were cut
-        before their time have no baselines, and their returns are those of fewer steps. The other columns are means.
+        `episodes` is the number that ended in a bucket, and `return_p05, return_p50, return_p95` are of these. The other columns are means
+        over the newest tenth of all that had ended by the end of the bucket.
         """
-        buckets = sorted(bucket for bucket in self._buckets if bucket >= first)
+        every = sorted(self._buckets)
+        buckets = [bucket for bucket in every if bucket >= first]
         held = [self._buckets[bucket] for bucket in buckets]
-        whole = [episodes[~np.isnan(episodes[:, 1]), 0] for episodes in held]
-        columns = {
+        columns: dict[str, np.ndarray] = {
             "time_s": (np.array(buckets, np.int64) + 0.5) * self._width_ns * 1e-9,
-            "episodes": np.array([len(returns) for returns in whole], float),
-            "policy": np.array([_mean(returns) for returns in whole], float),
+            "episodes": np.array([len(episodes) for episodes in held], float),
         }
         shares = list(SHARES.values())
-        quantiles = [np.quantile(returns, shares) if len(returns) else np.full(len(shares), np.nan) for returns in whole]
+        quantiles = [np.quantile(episodes[:, _FIRST], shares) for episodes in held]
         columns |= {f"return_{ending}": column for ending, column in zip(SHARES, np.reshape(quantiles, (-1, len(shares))).T, strict=True)}
-        return columns | {name: np.array([_mean(episodes[:, place]) for episodes in held], float) for name, place in _MEANS.items()}
+        return columns | dict(zip(_MEANS, self._means(every, len(buckets)).T, strict=True))
 
-
-def _mean(values: np.ndarray) -> float:
-    """Return the mean of those that are there."""
-    known = values[~np.isnan(values)]
-    return float(known.mean()) if len(known) else np.nan
+    def _means(self, buckets: list[int], count: int) -> np.ndarray:
+        """Return the means at the end of each of the last `count` buckets. Only the rows that they are of are looked at."""
+        totals = np.cumsum([len(self._buckets[bucket]) for bucket in buckets], dtype=np.int64)
+        ends = totals[len(buckets) - count :]
+        oldest = int(ends[0]) - newest_count(int(ends[0])) if count else 0
+        skipped = int(np.searchsorted(totals, oldest, side="right")) if count else len(buckets)
+        values = [self._buckets[bucket][:, _FIRST:] for bucket in buckets[skipped:]]
+        first = int(totals[skipped - 1]) if skipped else 0
+        return newest_means(np.concatenate([np.empty((0, len(_MEANS))), *values]), ends, first)

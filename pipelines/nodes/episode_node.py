@@ -148,6 +148,7 @@ class EpisodeNode(Node[EndEvent | OpenEvent]):
             "turnover": [episode.account.turnover / self._account.initial_equity for episode in episodes],
             "drawdown": [episode.account.drawdown for episode in episodes],
             "ended": [ending for _, ending in endings],
+            "cut": [nothing is None] * len(episodes),
             "seed": [self._seed] * len(episodes),
             "parameters": [json.dumps(episode.prices.parameters) for episode in episodes],
         }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from monitoring.points import Points
 from pipelines.account import Fill
 from pipelines.events import FillEvent, MarketEvent, OrderEvent
+from pipelines.inbox import push_together
 from pipelines.node import Node, NodeOptions, Supervisor
 from pipelines.routes import Recorder, Routes
 
@@ -35,8 +36,7 @@ class ExecutionNode(Node[MarketEvent | OrderEvent]):
                 episode.working_order = None
             bars.append(FillEvent(episode, event.bar, fill))
         self._record(bars)
-        self._routes.market.push_many(held)
-        self._routes.reward.push_many(bars)
+        push_together([*self._routes.market.shares(held), *self._routes.reward.shares(bars)])
 
     def _record(self, events: list[FillEvent]) -> None:
         """Write the fills of a batch."""

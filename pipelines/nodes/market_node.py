@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pipelines.events import EndEvent, MarketEvent, OrderEvent
+from pipelines.inbox import push_together
 from pipelines.node import Node, NodeOptions, Supervisor
 from pipelines.routes import Routes
 
@@ -27,5 +28,4 @@ class MarketNode(Node[OrderEvent]):
                 exhausted.append(EndEvent(episode, "truncated"))
             else:
                 bars.append(MarketEvent(episode, bar))
-        self._routes.execution.push_many(bars)
-        self._routes.episode.push_many(exhausted)
+        push_together([*self._routes.execution.shares(bars), *self._routes.episode.shares(exhausted)])

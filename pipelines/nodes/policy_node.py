@@ -9,6 +9,7 @@ import numpy as np
 
 from pipelines.events import ActionEvent, Decision, EndEvent, Episode, FallbackStep, SignalEvent
 from pipelines.fallback import NO_ANSWER, Fallback, FallbackReporter, reported_action, row_errors
+from pipelines.inbox import push_together
 from pipelines.latency import LatencyHistogram
 from pipelines.node import Node, NodeOptions, Supervisor
 from pipelines.routes import Routes
@@ -97,8 +98,7 @@ class PolicyNode(Node[SignalEvent]):
         self._note_fallbacks(fallbacks)
         if lost:
             logger.warning("%s: %d episodes are lost (%s)", self.name, len(lost), errors[lost[0].episode])
-        self._routes.portfolio.push_many(decided)
-        self._routes.episode.push_many(lost)
+        push_together([*self._routes.portfolio.shares(decided), *self._routes.episode.shares(lost)])
 
     def _note_fallbacks(self, errors: list[PolicyServerError]) -> None:
         """Count fallback actions, and log when they begin and end."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from monitoring.points import Points
 from pipelines.events import EndEvent, Episode, RewardEvent, SignalEvent
 from pipelines.forecasters import Forecaster, forecaster_of
+from pipelines.inbox import push_together
 from pipelines.node import Node, NodeOptions, Supervisor
 from pipelines.regressor import NO_PREDICTION, RegressorConfig
 from pipelines.routes import Recorder, Routes
@@ -95,8 +96,7 @@ class SignalNode(Node[RewardEvent]):
             else:
                 signals.append(SignalEvent(episode, bar, prediction, observation))
         self._run_state.forecasts.extend(forecasts)
-        self._routes.policy.push_many(signals)
-        self._routes.episode.push_many(ends)
+        push_together([*self._routes.policy.shares(signals), *self._routes.episode.shares(ends)])
 
     def _model(self, episode: Episode) -> _Model:
         """Return the model of an episode's symbol; it lives as long as the node, through restarts too."""

@@ -63,7 +63,7 @@ class PolicyServerError(Exception):
         message: what was expected, what came, what to do.
         code: the gRPC status it travels as; None for errors that never travel.
         reason: name of the protocol's Reason without its prefix, such as "EPISODE_UNKNOWN"; empty if there is none.
-        field: the offending field, such as "observations[0]"; empty if no single one is to blame.
+        field: the offending argument, such as "observation"; in a message "observations[0]". Empty if no single one is to blame.
     """
 
     default_code: ClassVar[grpc.StatusCode | None] = None

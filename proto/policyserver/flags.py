@@ -6,7 +6,7 @@ from enum import IntFlag
 
 from policyserver.v1 import policy_service_pb2 as pb
 
-__all__ = ["PROTOCOL_VERSION", "StepFlag"]
+__all__ = ["PROTOCOL_VERSION", "StepFlag", "describe_flags"]
 
 PROTOCOL_VERSION = 1
 
@@ -24,3 +24,11 @@ class StepFlag(IntFlag):
     NO_WAIT = pb.STEP_FLAG_NO_WAIT
 
     END = TERMINATED | TRUNCATED
+
+
+def describe_flags(flags: int) -> str:
+    """Write a row's flags out, such as "65 (START, and 64, which is no flag)"."""
+    names = [flag.name for flag in StepFlag if flag & flags]
+    if unknown := flags & ~sum(StepFlag):
+        names.append(f"{'and ' if names else ''}{unknown}, which is no flag")
+    return f"{flags} ({', '.join(map(str, names)) or 'none'})"

@@ -7,7 +7,6 @@ space is one array per leaf. A *batch* of n values has the structure of one valu
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,15 +16,17 @@ import numpy as np
 from gymnasium import spaces
 
 from policyserver.errors import InvalidInputError, WireError
-from policyserver.tensors import dtype_from_proto, dtype_to_proto, from_tensor, to_tensor
+from policyserver.tensors import count_elements, dtype_from_proto, dtype_to_proto, from_tensor, to_tensor
 from policyserver.v1 import space_pb2, tensor_pb2
 
 __all__ = [
     "Array",
     "Leaf",
+    "argument_names",
     "describe",
     "flatten",
     "flatten_batch",
+    "flatten_rows",
     "from_proto",
     "leaves",
     "same",
@@ -80,6 +81,12 @@ def leaves(space: gym.Space[Any], name: str = "observation") -> list[Leaf]:
     return [Leaf(name, dtype, tuple(space.shape or ()), space)]
 
 
+def argument_names(observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> dict[str, str]:
+    """Say what callers know the columns of a message as: "observations[0]" is their "observation", or a part of it."""
+    columns = ("observations", leaves(observation_space, "observation")), ("actions", leaves(action_space, "action"))
+    return {f"{name}[{index}]": leaf.path for name, parts in columns for index, leaf in enumerate(parts)}
+
+
 def flatten(space: gym.Space[Any], value: Any, name: str = "observation", known: Sequence[Leaf] | None = None) -> list[Array]:
     """Turn one value into one array per leaf, of the leaf's own shape and dtype, casting where nothing but precision is lost.
 
@@ -92,7 +99,8 @@ def flatten(space: gym.Space[Any], value: Any, name: str = "observation", known:
     Raises:
         InvalidInputError: wrong structure, shape or dtype, or not finite. Bounds are left to the server.
     """
-    return [_cast(leaf, part, None) for leaf, part in zip(known or leaves(space, name), _parts(space, value, name), strict=True)]
+    parts = zip(known or leaves(space, name), _parts(space, value, name), strict=True)
+    return [_converted(leaf, _shaped(leaf, part, leaf.shape)) for leaf, part in parts]
 
 
 def flatten_batch(
@@ -110,12 +118,40 @@ def flatten_batch(
     Raises:
         InvalidInputError: as `flatten`, or the leading axis differs from leaf to leaf or from `rows`.
     """
+    arrays, errors = flatten_rows(space, values, name, rows, known)
+    for error in errors.values():
+        raise error
+    return arrays
+
+
+def flatten_rows(
+    space: gym.Space[Any], values: Any, name: str, rows: int | None = None, known: Sequence[Leaf] | None = None
+) -> tuple[list[Array], dict[int, InvalidInputError]]:
+    """Turn a batch into one array per leaf, as `flatten_batch` does, but let bad rows be no trouble of the others.
+
+    Returns:
+        The arrays, with zeros in the bad rows, and what is wrong with those, by row: numbers that are not finite, or integers out of
+        the leaf's range.
+
+    Raises:
+        InvalidInputError: wrong structure, shape or dtype.
+    """
     arrays: list[Array] = []
+    errors: dict[int, InvalidInputError] = {}
     for leaf, part in zip(known or leaves(space, name), _parts(space, values, name), strict=True):
         if rows is None:
             rows = next(iter(_as_array(leaf, part).shape), 0)
-        arrays.append(_cast(leaf, part, rows))
-    return arrays
+        array = _shaped(leaf, part, (rows, *leaf.shape))
+        try:
+            arrays.append(_converted(leaf, array))
+        except InvalidInputError:
+            arrays.append(np.zeros(array.shape, leaf.dtype))
+            for row in range(rows):
+                try:
+                    arrays[-1][row : row + 1] = _converted(leaf, array[row : row + 1])
+                except InvalidInputError as error:
+                    errors.setdefault(row, error)
+    return arrays, errors
 
 
 def unflatten(space: gym.Space[Any], arrays: list[Array]) -> Any:
@@ -189,13 +225,21 @@ def _as_array(leaf: Leaf, value: Any) -> Array:
         raise _refusal(leaf, f"{leaf.dtype}{list(leaf.shape)}", f"a ragged {type(value).__name__}") from error
 
 
-def _cast(leaf: Leaf, value: Any, rows: int | None) -> Array:
-    """Bring a leaf's value, or `rows` of them, to the leaf's shape and dtype."""
+def _shaped(leaf: Leaf, value: Any, shape: tuple[int, ...]) -> Array:
+    """Make an array of a leaf's value, or of several, whose kind of number goes with the leaf's."""
     array = _as_array(leaf, value)
-    shape = leaf.shape if rows is None else (rows, *leaf.shape)
+    kind, wanted = array.dtype.kind, leaf.dtype.kind
     if array.shape != shape:
-        kind = f", a {type(value).__name__}" if array.dtype.kind in _NO_NUMBERS else ""
-        raise _refusal(leaf, f"shape {list(shape)}", f"shape {list(array.shape)}{kind}")
+        received = f", a {type(value).__name__}" if kind in _NO_NUMBERS else ""
+        raise _refusal(leaf, f"shape {list(shape)}", f"shape {list(array.shape)}{received}")
+    if array.dtype != leaf.dtype and not (kind in _KIND_RANK and _KIND_RANK[kind] <= _KIND_RANK[wanted]):
+        without_loss = f"{array.dtype}, which does not convert without loss"
+        raise _refusal(leaf, str(leaf.dtype), f"{array.tolist()!r:.80}, no number" if kind in _NO_NUMBERS else without_loss)
+    return array
+
+
+def _converted(leaf: Leaf, array: Array) -> Array:
+    """Bring an array of the right kind to the leaf's dtype, and see that it is finite."""
     if array.dtype != leaf.dtype:
         array = _convert(leaf, array)
     if array.dtype.kind == "f" and not np.isfinite(array).all():
@@ -204,15 +248,11 @@ def _cast(leaf: Leaf, value: Any, rows: int | None) -> Array:
 
 
 def _convert(leaf: Leaf, array: Array) -> Array:
-    """Cast to the leaf's dtype if only precision can be lost: bool -> integer -> float, integers only within range."""
-    kind, wanted = array.dtype.kind, leaf.dtype.kind
-    fits = kind in _KIND_RANK and _KIND_RANK[kind] <= _KIND_RANK[wanted]
-    if fits and wanted in "iu" and array.size:
+    """Cast to the leaf's dtype, where only precision can be lost: bool -> integer -> float, integers only within range."""
+    if leaf.dtype.kind in "iu" and array.size:
         limits = np.iinfo(leaf.dtype)
-        fits = limits.min <= int(array.min()) and int(array.max()) <= limits.max
-    if not fits:
-        received = f"{array.tolist()!r:.80}, no number" if kind in _NO_NUMBERS else f"{array.dtype}, which does not convert without loss"
-        raise _refusal(leaf, str(leaf.dtype), received)
+        if int(array.min()) < limits.min or int(array.max()) > limits.max:
+            raise _refusal(leaf, str(leaf.dtype), f"{array.dtype}, which does not convert without loss")
     with np.errstate(over="ignore"):
         return array.astype(leaf.dtype)
 
@@ -273,7 +313,7 @@ def _check_size(message: space_pb2.Space, field: str) -> None:
             if kind in ("dict", "tuple"):
                 inner.extend(part.dict.spaces if kind == "dict" else part.tuple.spaces)
             elif kind in ("box", "multi_binary"):
-                elements += math.prod(part.box.shape if kind == "box" else part.multi_binary.shape)
+                elements += count_elements(part.box.shape if kind == "box" else part.multi_binary.shape, field)
             leaf_count += kind not in ("dict", "tuple")
         if leaf_count + len(inner) > _MAX_LEAVES:
             raise WireError(f"{field}: expected at most {_MAX_LEAVES} spaces in a Dict or Tuple, received more", field=field)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ import numpy as np
 from policyserver.errors import WireError
 from policyserver.v1 import tensor_pb2
 
-__all__ = ["column", "dtype_from_proto", "dtype_to_proto", "from_tensor", "to_tensor"]
+__all__ = ["column", "count_elements", "dtype_from_proto", "dtype_to_proto", "from_tensor", "to_tensor"]
 
 _DTYPES: tuple[tuple[str, int], ...] = (
     ("float32", tensor_pb2.DATA_TYPE_FLOAT32),
@@ -30,6 +31,8 @@ _TO_PROTO = {np.dtype(name): code for name, code in _DTYPES}
 _FROM_PROTO = {code: np.dtype(name) for name, code in _DTYPES}
 _NAMES = ", ".join(name for name, _ in _DTYPES)
 _BIG_ENDIAN = sys.byteorder == "big"
+_MAX_AXES = 32
+_MAX_BYTES = 2**62  # of an array without its axes of length 0, which numpy must be able to count
 
 
 def dtype_to_proto(dtype: np.dtype[Any]) -> int:
@@ -77,16 +80,30 @@ def from_tensor(tensor: tensor_pb2.Tensor, field: str) -> np.ndarray[Any, Any]:
         field: the name of the field that holds it, for the error.
 
     Raises:
-        WireError: unknown dtype, or the byte length is not product(shape) * itemsize, or a bool is neither 0 nor 1.
+        WireError: unknown dtype, a shape that no array has, a byte length other than product(shape) * itemsize, or a bool that is neither
+            0 nor 1.
     """
     dtype = dtype_from_proto(tensor.dtype, field)
-    shape = tuple(tensor.shape)
-    expected = math.prod(shape) * dtype.itemsize
+    shape = tuple(tensor.shape[: _MAX_AXES + 1])
+    expected = count_elements(shape, field) * dtype.itemsize
     if len(tensor.data) != expected:
         raise WireError(f"{field}.data: expected {expected} bytes for {dtype}{list(shape)}, received {len(tensor.data)}", field=field)
     if dtype == np.bool_ and np.frombuffer(tensor.data, np.uint8).max(initial=0) > 1:
         raise WireError(f"{field}.data: expected bytes 0 and 1 for bool, received {max(tensor.data)}", field=field)
     return column(tensor.data, dtype).reshape(shape)
+
+
+def count_elements(shape: Sequence[int], field: str) -> int:
+    """Count the elements of an array of some shape.
+
+    Raises:
+        WireError: no array has that shape: too many axes, or too long ones.
+    """
+    if len(shape) > _MAX_AXES:
+        raise WireError(f"{field}.shape: expected at most {_MAX_AXES} axes, received more", field=field)
+    if math.prod(length or 1 for length in shape) > _MAX_BYTES // 8:
+        raise WireError(f"{field}.shape: expected the shape of an array that memory can hold, received {list(shape)}", field=field)
+    return math.prod(shape)
 
 
 def column(data: bytes, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -43,9 +44,18 @@ class Submission:
 
     def episode_id(self, row: int) -> str:
         """Return the id that a START row gives its episode."""
+        return self.rows.episode_ids[self._start_number(row)]
+
+    def draw_key(self, row: int) -> int:
+        """Return what the actions of the episode are drawn by that a START row begins: 64 bits of a hash."""
+        names = self.rows.draw_ids or self.rows.episode_ids
+        name = names[self._start_number(row)].encode(errors="surrogatepass")
+        return int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "little")
+
+    def _start_number(self, row: int) -> int:
         if self._start_position is None:  # counted once: a message may start thousands
             self._start_position = np.cumsum(self.rows.flags & _START != 0) - 1
-        return self.rows.episode_ids[int(self._start_position[row])]
+        return int(self._start_position[row])
 
 
 @dataclass(slots=True)
@@ -145,6 +155,10 @@ class Batch:
         """Return the id that a START row gives its episode."""
         return self.origin(index).episode_id(int(self.row[index]))
 
+    def draw_key(self, index: int) -> int:
+        """Return what the actions of the episode are drawn by that a START row begins."""
+        return self.origin(index).draw_key(int(self.row[index]))
+
 
 Picked = slice | Array
 """Which rows of an array are taken: indices, or a slice of all, which copies nothing."""
@@ -169,6 +183,8 @@ def later_rows_of_the_same_episode(rows: Array, slots: Array, sequences: Array) 
 
 def malformed(rows: Rows, observation_checks: list[LeafCheck], action_checks: list[LeafCheck]) -> PolicyServerError | None:
     """Say what is wrong with a message as a whole, if anything is: a column with the wrong length, shape or dtype."""
+    if not (len(rows) or rows.observations or rows.actions or rows.episode_ids):
+        return None
     given = count(rows.flags & _GIVEN)
     expectations = [("observations", observation_checks, rows.observations, len(rows))]
     if given or rows.actions:

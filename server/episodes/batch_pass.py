@@ -32,7 +32,7 @@ from .batch import Batch, Picked, later_rows_of_the_same_episode, malformed, pic
 from .core_statistics import CoreStatistics
 from .episode_table import EpisodeTable
 from .masks import all_of, count, every, some, where
-from .row_checks import LeafCheck, bad_flags
+from .row_checks import bad_flags, leaf_checks
 from .rows import Replies, Rows
 from .step_rows import step_rows
 from .trajectories import Trajectories
@@ -81,8 +81,8 @@ class BatchPass:
         self._withheld = withheld
         self._asked_again: list[tuple[int, int]] = []
         self._statistics = statistics
-        self._observation_checks = [LeafCheck(leaf, "BAD_OBSERVATION") for leaf in leaves(observation_space, "observation")]
-        self._action_checks = [LeafCheck(leaf, "BAD_ACTION") for leaf in leaves(action_space, "action")]
+        self._observation_checks = leaf_checks(observation_space, "observation")
+        self._action_checks = leaf_checks(action_space, "action")
         self._action_leaves = [(leaf.shape, leaf.dtype) for leaf in leaves(action_space, "action")]
         self.starts_nothing: PolicyServerError | None = None  # why new episodes are refused, if they are
         """Whether START rows are refused, because the server is draining."""
@@ -205,9 +205,10 @@ class BatchPass:
         now_s = time.monotonic()
         for place in where(rows.is_new & kept).tolist():
             index = int(applied[place])
-            rows.slots[place] = slots[index] = self._table.open_episode(
-                batch.origin(index).owner, batch.episode_id(index), training=bool(rows.training[place]), now_s=now_s
-            )
+            owner, name = batch.origin(index).owner, batch.episode_id(index)
+            training, key = bool(rows.training[place]), int(rows.drawn_by.keys[place])
+            slot = self._table.open_episode(owner, name, training=training, now_s=now_s, draw_key=key)
+            rows.slots[place] = slots[index] = slot
             self._statistics.episodes_started += 1
         self._policy.commit(rows, decided, kept)
         places = pick(kept)
@@ -246,7 +247,7 @@ class BatchPass:
         excluded = np.isin(refused, batch.given) & (np.isneginf(log_probs) if log_probs is not None else False)
         text = f"action: expected one that policy version {version} may take, received one it excludes, so without a log-probability"
         for index in refused[excluded].tolist():
-            batch.refuse(index, InvalidInputError(text, reason="BAD_ACTION", field="action"))
+            batch.refuse(index, InvalidInputError(text, reason="BAD_ACTION", field="actions[0]"))
         if excluded.all():
             return
         failed = refused[~excluded]

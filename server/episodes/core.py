@@ -122,12 +122,13 @@ class EpisodeCore:
 
     def take(self, rows: Rows, owner: Owner, done: Callable[[Replies], None]) -> None:
         """Take rows in and call `done`, which must not fail, with their replies once all are answered: a turn of the loop sooner."""
-        count = len(rows)
+        error = self._pass.malformed(rows)
+        count = len(rows) if error is None else 0
         replies = self._pass.empty_replies(count)
-        if error := self._pass.malformed(rows) if count else None:
-            replies.refusals = dict.fromkeys(range(count), error)
-            self.statistics.rows_refused += count
-        if count == 0 or error:
+        if error is not None:
+            replies.refusal = error
+            self.statistics.rows_refused += len(rows)
+        if count == 0:
             done(replies)
             return
         self._pending.append(Submission(rows, owner, replies, done, np.arange(count)))

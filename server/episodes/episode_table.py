@@ -79,6 +79,8 @@ class EpisodeTable:
         self.next_sequence = column(np.int64)
         self.content = column(np.uint64)
         """Hash of the newest row."""
+        self.draw_keys = column(np.uint64)
+        """By what the actions are drawn."""
         self.training = column(np.bool_)
         self.actions = column(action[1], action[0])
         """The newest action, in the client's form."""
@@ -132,7 +134,7 @@ class EpisodeTable:
         known = inside & (self._generation[slots] == (handles >> _GENERATION_SHIFT)) & (self._owner[slots] == owners)
         return (slots if every(known) else np.where(known, slots, 0)), known
 
-    def open_episode(self, owner: Owner, episode_id: str, *, training: bool, now_s: float) -> int:
+    def open_episode(self, owner: Owner, episode_id: str, *, training: bool, now_s: float, draw_key: int = 0) -> int:
         """Open an episode and return its slot. There must be room, and the id must be free."""
         slot = self._free.take()
         assert slot is not None, "open_episode needs room"
@@ -140,6 +142,7 @@ class EpisodeTable:
         self._owner[slot] = owner.index
         self.next_sequence[slot] = 0
         self.training[slot] = training
+        self.draw_keys[slot] = draw_key
         self.returns[slot] = 0.0
         self.started_s[slot] = now_s
         self._ids[slot] = episode_id

@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from policyserver.errors import InvalidInputError
-from policyserver.flags import StepFlag
-from policyserver.spaces import Leaf
+from policyserver.flags import StepFlag, describe_flags
+from policyserver.rewards import REWARD_MAX
+from policyserver.spaces import Leaf, leaves
 
 from .masks import every, some
 
@@ -24,7 +25,6 @@ _FACTORS = np.random.default_rng(0).integers(0, 2**63, _WIDE_BYTES // 4, np.uint
 _START, _GIVEN, _OVERRIDE = int(StepFlag.START), int(StepFlag.ACTION_GIVEN), int(StepFlag.OVERRIDE)
 _END, _DISABLED = int(StepFlag.END), int(StepFlag.TRAINING_DISABLED)
 _TERMINATED = int(StepFlag.TERMINATED)
-_REWARD_MAX = float(np.finfo(np.float32).max)  # learners get rewards as float32
 _NO_WAIT = int(StepFlag.NO_WAIT)
 _ALL = _START | _GIVEN | _OVERRIDE | _END | _DISABLED | _NO_WAIT
 
@@ -32,9 +32,17 @@ _ALL = _START | _GIVEN | _OVERRIDE | _END | _DISABLED | _NO_WAIT
 class LeafCheck:
     """Check arrays of one leaf of a space."""
 
-    def __init__(self, leaf: Leaf, reason: str) -> None:
+    def __init__(self, leaf: Leaf, reason: str, field: str) -> None:
+        """Prepare the check.
+
+        Args:
+            leaf: The leaf.
+            reason: The protocol's word for what it finds.
+            field: The message's name of the column.
+        """
         self._leaf = leaf
         self._reason = reason
+        self._field = field
         low, high = self._said = _bounds(leaf.space)
         # What is compared: bounds of the leaf's own dtype, as one number where they are the same everywhere. Between the largest finite
         # floats there is no infinity, and nothing compares to NaN.
@@ -77,12 +85,17 @@ class LeafCheck:
         return inside
 
     def _error(self, text: str) -> InvalidInputError:
-        return InvalidInputError(f"{self._leaf.path}: {text}", reason=self._reason, field=self._leaf.path)
+        return InvalidInputError(f"{self._leaf.path}: {text}", reason=self._reason, field=self._field)
+
+
+def leaf_checks(space: gym.Space[Any], name: str) -> list[LeafCheck]:
+    """Make the checks of a space's columns; `name` is "observation" or "action"."""
+    return [LeafCheck(leaf, f"BAD_{name.upper()}", f"{name}s[{index}]") for index, leaf in enumerate(leaves(space, name))]
 
 
 def bad_flags(flags: Array, sequences: Array, rewards: Array) -> dict[int, InvalidInputError]:
     """Find rows whose flags contradict each other, whose reward is no float32, or which start anywhere but at the beginning."""
-    sound = np.abs(rewards) <= _REWARD_MAX
+    sound = np.abs(rewards) <= REWARD_MAX
     if every(sound) and not some(flags & ~np.uint8(_TERMINATED | _NO_WAIT) != 0):
         return {}  # nothing but plain steps and ends, as most batches are
     start, given, end = flags & _START != 0, flags & _GIVEN != 0, flags & _END
@@ -91,7 +104,7 @@ def bad_flags(flags: Array, sequences: Array, rewards: Array) -> dict[int, Inval
     errors: dict[int, InvalidInputError] = {}
     for row in np.flatnonzero(~sound).tolist():
         errors[row] = InvalidInputError(
-            f"rewards: expected a finite number of at most {_REWARD_MAX:.2g}, received {rewards[row]}", reason="BAD_REWARD", field="rewards"
+            f"rewards: expected a finite number of at most {REWARD_MAX:.2g}, received {rewards[row]}", reason="BAD_REWARD", field="rewards"
         )
     for row in np.flatnonzero(start & (rewards != 0.0)).tolist():
         errors[row] = InvalidInputError(
@@ -102,7 +115,7 @@ def bad_flags(flags: Array, sequences: Array, rewards: Array) -> dict[int, Inval
         errors[row] = InvalidInputError(f"sequences: expected 0 in a START row, received {sequences[row]}", field="sequences")
     for row in np.flatnonzero(contradictory).tolist():
         errors[row] = InvalidInputError(
-            f"flags: expected a combination that policy_service.proto allows, received {StepFlag(int(flags[row]) & _ALL)!r}", field="flags"
+            f"flags: expected a combination that policy_service.proto allows, received {describe_flags(int(flags[row]))}", field="flags"
         )
     return errors
 

@@ -37,6 +37,8 @@ class Rows:
     """Ids of the START rows, in their order."""
     infos: dict[int, dict[str, Any]] = field(default_factory=dict)
     """Infos by row."""
+    draw_ids: list[str] = field(default_factory=list)
+    """By what the actions of the START rows' episodes are drawn, in their order; empty: by their ids."""
 
     def __len__(self) -> int:
         return len(self.handles)
@@ -72,6 +74,12 @@ class Replies:
     """Why rows were refused."""
     waiting: int = 0
     """Rows whose answers wait for the learner; they are among the refusals, though their steps are recorded."""
+    refusal: PolicyServerError | None = None
+    """Why all rows were refused together, as a message that is wrong as a whole; there are no columns then."""
+
+    def error_of(self, row: int) -> PolicyServerError | None:
+        """Return why a row was refused; None if it was applied."""
+        return self.refusal or self.refusals.get(row)
 
     @classmethod
     def empty(cls, count: int, action_leaves: list[tuple[tuple[int, ...], np.dtype[Any]]]) -> Replies:

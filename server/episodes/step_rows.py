@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from policyserver.flags import StepFlag
 
-from ..policies.policy import StepRows
+from ..policies.policy import DrawKeys, StepRows
 from .batch import Batch
 from .episode_table import EpisodeTable
 from .masks import some
@@ -31,9 +31,10 @@ def step_rows(batch: Batch, applied: Array, slots: Array, starts: Array, table: 
     """
     own, flags, is_new = slots[applied], batch.flags[applied], starts[applied]
     everything = len(applied) == len(batch)
-    actions, training = table.actions[own], table.training[own]
+    actions, training, keys = table.actions[own], table.training[own], table.draw_keys[own]
     if some(is_new):
         actions[is_new] = 0
+        keys[is_new] = [batch.draw_key(index) for index in applied[is_new].tolist()]
         training = np.where(is_new, flags & _DISABLED == 0, training)
     infos = {}
     if any(submission.rows.infos for submission in batch.submissions):
@@ -53,4 +54,5 @@ def step_rows(batch: Batch, applied: Array, slots: Array, starts: Array, table: 
         state=table.states(own, is_new),
         given=given,
         given_actions=given_actions,
+        drawn_by=DrawKeys(keys, batch.sequences[applied]),
     )

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from policyserver.errors import ServerOverloadedError
 from policyserver.flags import StepFlag
 
-from ..policies.policy import Policy, StepRows
+from ..policies.policy import DrawKeys, Policy, StepRows
 from .arena import Arena
 from .core_statistics import CoreStatistics
 from .episode_table import EpisodeTable
@@ -145,4 +145,5 @@ class WithheldQuestions:
             state=table.states(slots, no),
             given=none,
             given_actions=table.actions[none],
+            drawn_by=DrawKeys(table.draw_keys[slots], table.next_sequence[slots] - 1),
         )

@@ -15,7 +15,7 @@ from ray.rllib.env.external_env import ExternalEnv
 
 from policyserver.errors import EpisodeFinishedError, InvalidInputError, PolicyServerError, ServerUnavailableError
 from policyserver.flags import StepFlag
-from policyserver.spaces import Array, flatten, flatten_batch, unflatten
+from policyserver.spaces import Array, argument_names, flatten, flatten_batch, unflatten
 
 from ..episodes.core import EpisodeCore
 from ..episodes.rows import Replies, Rows
@@ -57,6 +57,7 @@ class ExternalEnvEpisodes:
         self._core = core
         self._owner = core.connect(f"external-env:{uuid.uuid4().hex}")
         self._spaces = observation_space, action_space
+        self._arguments = argument_names(observation_space, action_space)
         self._loop = asyncio.get_running_loop()
         self._inbox = Inbox(self._loop, self._take)
         self._names = 0
@@ -153,6 +154,7 @@ class ExternalEnvEpisodes:
             actions,
             [call.line.name for call in calls if call.flags & _START],
             {row: info for row, call in enumerate(calls) if (info := call.info or call.line.info)},
+            [str(call.line.episode_id) for call in calls if call.flags & _START],
         )
         self._ask(calls, rows)
 
@@ -161,6 +163,7 @@ class ExternalEnvEpisodes:
 
     def _without(self, calls: list[Call], errors: Mapping[int, PolicyServerError]) -> list[Call]:
         """Refuse those that have errors and return the others."""
+        self._core.statistics.rows_refused += len(errors)
         for index, error in errors.items():
             self._refuse(calls[index], error)
         return [call for index, call in enumerate(calls) if index not in errors] if errors else calls
@@ -209,7 +212,8 @@ class ExternalEnvEpisodes:
         for index, call in enumerate(calls):
             if call not in self._unsettled:  # the server stops
                 continue
-            if refusal := replies.refusals.get(index):
+            if refusal := replies.error_of(index):
+                refusal.field = self._arguments.get(refusal.field, refusal.field)
                 if refusal.reason != "LEARNER_BEHIND":
                     self._refuse(call, refusal)
                 continue

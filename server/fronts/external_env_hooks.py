@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import copy
 import logging
-import math
 import queue
 import threading
 from collections import OrderedDict, deque
@@ -20,6 +19,7 @@ import numpy as np
 from ray import cloudpickle
 
 from policyserver.errors import ActionTimeoutError, InvalidInputError, PolicyServerError
+from policyserver.rewards import add_reward, to_reward
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ class Call:
         self.error: PolicyServerError | None = None
         """What is wrong with it, known before it is sent."""
         try:
-            self.reward = _number(item["reward"])
+            self.reward = to_reward(item["reward"])
             if self.ends:
                 self.observation = copy.deepcopy(self.observation)  # the caller goes on at once and may overwrite it
         except InvalidInputError as error:
@@ -113,6 +113,26 @@ class EarlyCall(Call):
             self._actions.put(outcome)
 
 
+class LoggedReward(float):
+    """What an episode's rewards since its newest action add up to: it judges a reward where `log_returns` adds it."""
+
+    _line: Line
+
+    def __new__(cls, amount: float, line: Line) -> LoggedReward:
+        """Make the sum of an episode."""
+        logged = super().__new__(cls, amount)
+        logged._line = line
+        return logged
+
+    def __add__(self, reward: Any) -> LoggedReward:
+        """Add a reward.
+
+        Raises:
+            InvalidInputError: It is no finite number, or a step can't carry the sum; nothing was changed.
+        """
+        return LoggedReward(add_reward(float(self), to_reward(reward), self._line.reward), self._line)
+
+
 class Line:
     """An episode's line to the core; stands in for both of its queues."""
 
@@ -121,6 +141,9 @@ class Line:
         self.training = bool(episode.training_enabled)
         # Otherwise every item would write "training_enabled" into the info, and that is the caller's own dict.
         episode.training_enabled = True
+        self.reward = 0.0
+        """Rewards that a refused item brought; written by the loop thread."""
+        episode.cur_reward = LoggedReward(episode.cur_reward, self)
         self.early_actions: queue.Queue[Any] | None = None
         self._episode = episode
         self._inbox = inbox
@@ -130,8 +153,6 @@ class Line:
         self.handle = 0
         self.sequence = 0
         """Number of the next observation."""
-        self.reward = 0.0
-        """Rewards that a refused item brought."""
         self.info: dict[str, Any] | None = None
         """Info that a refused item brought."""
         self.is_busy = False
@@ -152,6 +173,7 @@ class Line:
             ServerUnavailableError: The server has stopped.
         """
         call = Call(self, item)
+        self._episode.cur_reward = LoggedReward(0.0, self)  # RLlib has set it back
         if call.info:
             # RLlib keeps an info and repeats it with every later item; here it belongs to the step it was logged for.
             self._episode.cur_info = {}
@@ -300,18 +322,3 @@ class FinishedIds:
 
     def __len__(self) -> int:
         return len(self._ids)
-
-
-def _number(reward: Any) -> float:
-    """Read a reward.
-
-    Raises:
-        InvalidInputError: It is no finite number.
-    """
-    try:
-        number = np.asarray(reward, np.float64).item()  # of exactly one element
-    except (TypeError, ValueError, OverflowError):
-        number = math.nan
-    if not math.isfinite(number):
-        raise InvalidInputError(f"reward: expected a finite number, received {reward!r:.100}", reason="BAD_REWARD", field="reward")
-    return float(number)

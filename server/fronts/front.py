@@ -29,10 +29,13 @@ from ..episodes.core import EpisodeCore
 from ..episodes.ending import ending_error
 from ..episodes.segments import SegmentBlock
 from ..training_report import TrainingReport
+from .client_numbers import ClientNumbers
 from .listen_address import check_free
 from .listen_security import TokenInterceptor, check_listen, server_credentials, token
 from .servicer import PolicyServicer, ServerFacts
 from .unary_episodes import UnaryEpisodes
+from .unreadable import UnreadableInterceptor
+from .wire import MessageLimits
 
 logger = logging.getLogger(__name__)
 
@@ -88,6 +91,8 @@ class Front:
         self._stop_lock = threading.Lock()
         self._calls: set[concurrent.futures.Future[Any]] = set()
         self.endpoints: Callable[[], list[str]] = lambda: self.addresses
+        self.client_numbers = (0, 1)
+        """The first number that a client gets here, and the step to the next: no two serving processes of a daemon give the same."""
         self.at_stop: list[Callable[[PolicyServerError], None]] = []
         """Called on the loop thread when the server stops, with what other front ends answer from then on."""
 
@@ -203,7 +208,8 @@ class Front:
             ("grpc.max_send_message_length", listen.max_message_bytes),
         ]
         secret = token(listen)
-        server = grpc.aio.server(options=options, interceptors=[TokenInterceptor(secret)] if secret is not None else [])
+        interceptors: list[Any] = [UnreadableInterceptor(), *([TokenInterceptor(secret)] if secret is not None else [])]
+        server = grpc.aio.server(options=options, interceptors=interceptors)
         servicer = self._servicer or self._make_servicer(listen)
         self._servicer = servicer
         pb_grpc.add_PolicyServiceServicer_to_server(servicer, server)
@@ -235,9 +241,13 @@ class Front:
             listen.max_message_bytes,
             listen.max_rows_per_message,
             self._config.episodes.episode_idle_timeout_s,
+            self._config.run,
+            self._config.instance_id,
+            self._config.stop_timeout_s,
         )
-        unary = UnaryEpisodes(self.core, self._config.episodes.unary_idle_timeout_s)
-        return PolicyServicer(self.core, facts, unary, lambda: self.endpoints(), self._stats)
+        limits = MessageLimits.of(listen.max_rows_per_message, *self._spaces)
+        unary = UnaryEpisodes(self.core, limits, self._config.episodes.unary_idle_timeout_s)
+        return PolicyServicer(self.core, facts, unary, lambda: self.endpoints(), self._stats, ClientNumbers(*self.client_numbers))
 
     def counters(self) -> dict[str, Any]:
         """Return what GetStats answers, without the training, by field; None where that says unset. From any thread."""

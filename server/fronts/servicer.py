@@ -23,7 +23,9 @@ from policyserver.v1 import policy_service_pb2_grpc as pb_grpc
 from ..episodes.core import EpisodeCore
 from ..episodes.rows import Replies
 from . import wire
+from .client_numbers import ClientNumbers
 from .unary_episodes import UnaryEpisodes
+from .unreadable import readable
 
 logger = logging.getLogger(__name__)
 
@@ -48,13 +50,22 @@ class ServerFacts:
     max_message_bytes: int
     max_rows_per_message: int
     episode_idle_timeout_s: float
+    run: str
+    instance_id: str
+    stop_timeout_s: float
 
 
 class PolicyServicer(pb_grpc.PolicyServiceServicer):
     """Serve the episode core over gRPC. All its methods run on the core's loop."""
 
     def __init__(
-        self, core: EpisodeCore, facts: ServerFacts, unary: UnaryEpisodes, endpoints: Callable[[], list[str]], stats: Callable[[], Any]
+        self,
+        core: EpisodeCore,
+        facts: ServerFacts,
+        unary: UnaryEpisodes,
+        endpoints: Callable[[], list[str]],
+        stats: Callable[[], Any],
+        numbers: ClientNumbers,
     ) -> None:
         """Serve a core.
 
@@ -64,12 +75,15 @@ class PolicyServicer(pb_grpc.PolicyServiceServicer):
             unary: Holds the episodes of unary callers.
             endpoints: Returns the addresses of all serving processes.
             stats: Returns a GetStatsResponse.
+            numbers: Gives each client one of its own.
         """
         self._core = core
         self._facts = facts
         self._unary = unary
         self._endpoints = endpoints
         self._stats = stats
+        self._limits = wire.MessageLimits.of(facts.max_rows_per_message, facts.observation_space, facts.action_space)
+        self._numbers = numbers
         self._turns = itertools.count()
         self._streams: set[asyncio.Task[Any]] = set()
         self._ending: PolicyServerError | None = None
@@ -88,7 +102,7 @@ class PolicyServicer(pb_grpc.PolicyServiceServicer):
 
     async def Step(self, request_iterator: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:
         """Answer the steps of one client until its stream ends."""
-        first = await context.read()
+        first = await readable(context)
         if first is _EOF:
             return
         await self._agree(first, context)
@@ -110,20 +124,22 @@ class PolicyServicer(pb_grpc.PolicyServiceServicer):
                 self._core.room.when_open(say_room)
 
         try:
-            await context.write(pb.StepResponse(handshake=pb.HandshakeReply(info=self._info(next(self._turns)))))
+            await context.write(pb.StepResponse(handshake=self._welcome(first.handshake)))
             while True:
                 await places.acquire()
-                request = await context.read()
+                request = await readable(context)
                 if request is _EOF or writer.done():
                     break
                 batch = request.batch
                 try:
                     if not request.HasField("batch"):
-                        raise WireError("kind: expected a batch after the handshake, received something else", field="kind")
-                    rows = wire.decode_batch(batch, self._facts.max_rows_per_message)
+                        raise WireError(
+                            f"kind: expected a batch after the handshake, received {request.WhichOneof('kind') or 'nothing'}", field="kind"
+                        )
+                    rows = wire.decode_batch(batch, self._limits)
                 except WireError as error:
-                    _, code = reason_and_code_of(error)
-                    answers.put_nowait(wire.encode_refusal(batch.message_id, wire.row_count(batch), error, code.value[0]))
+                    self._core.statistics.rows_refused += wire.row_count(batch)
+                    answers.put_nowait(wire.encode_refusal(batch.message_id, error))
                     continue
                 message_id = batch.message_id
                 self._core.take(rows, owner, partial(answer, message_id))
@@ -178,6 +194,10 @@ class PolicyServicer(pb_grpc.PolicyServiceServicer):
                     field=name,
                 )
 
+    def _welcome(self, handshake: pb.Handshake) -> pb.HandshakeReply:
+        claimed = handshake.client_number if handshake.HasField("client_number") else None
+        return pb.HandshakeReply(info=self._info(next(self._turns)), client_number=self._numbers.number(claimed))
+
     # Facts ---------------------------------------------------------------------------------------------------------------------------
 
     async def GetServerInfo(self, request: pb.GetServerInfoRequest, context: Any) -> pb.GetServerInfoResponse:
@@ -203,6 +223,9 @@ class PolicyServicer(pb_grpc.PolicyServiceServicer):
             max_rows_per_message=facts.max_rows_per_message,
             episode_idle_timeout_s=facts.episode_idle_timeout_s,
             weights_seq_no=self._core.snapshot().weights_seq_no,
+            run=facts.run,
+            instance_id=facts.instance_id,
+            stop_timeout_s=facts.stop_timeout_s,
         )
 
     # Unary calls ---------------------------------------------------------------------------------------------------------------------

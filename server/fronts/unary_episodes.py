@@ -8,20 +8,29 @@ from __future__ import annotations
 import asyncio
 import copy
 import logging
-import math
 import uuid
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from policyserver.errors import EpisodeDuplicateError, EpisodeUnknownError, InvalidInputError
+from policyserver.errors import (
+    EpisodeDuplicateError,
+    EpisodeUnknownError,
+    InvalidInputError,
+    PolicyServerError,
+    SequenceError,
+    WireError,
+)
 from policyserver.flags import StepFlag
-from policyserver.tensors import from_tensor, to_tensor
+from policyserver.rewards import add_reward, to_reward
+from policyserver.tensors import to_tensor
 from policyserver.v1 import policy_service_pb2 as pb
+from policyserver.v1 import tensor_pb2
 
 from ..episodes.core import EpisodeCore
 from ..episodes.episode_table import Owner
-from ..episodes.rows import Replies
+from ..episodes.rows import Replies, Rows
 from . import wire
 
 logger = logging.getLogger(__name__)
@@ -45,8 +54,9 @@ class _UnaryEpisode:
 class UnaryEpisodes:
     """Translate unary calls to rows. Owned by the loop thread."""
 
-    def __init__(self, core: EpisodeCore, idle_timeout_s: float) -> None:
+    def __init__(self, core: EpisodeCore, limits: wire.MessageLimits, idle_timeout_s: float) -> None:
         self._core = core
+        self._limits = limits
         self._idle_timeout_s = idle_timeout_s
         self._episodes: dict[tuple[str, str], _UnaryEpisode] = {}
         self._ended: OrderedDict[tuple[str, str], _UnaryEpisode] = OrderedDict()
@@ -81,21 +91,19 @@ class UnaryEpisodes:
 
     async def log_action(self, request: pb.LogActionRequest) -> pb.LogActionResponse:
         """Record a given action."""
-        action = [from_tensor(tensor, f"action[{index}]") for index, tensor in enumerate(request.action)]
-        await self._step(request, StepFlag.ACTION_GIVEN, action)
+        await self._step(request, StepFlag.ACTION_GIVEN, request.action)
         return pb.LogActionResponse()
 
     async def log_returns(self, request: pb.LogReturnsRequest) -> pb.LogReturnsResponse:
         """Add to the reward of the newest action."""
         episode = self._episode(request)
-        if not math.isfinite(request.reward):
-            raise InvalidInputError(f"reward: expected a finite number, received {request.reward}", reason="BAD_REWARD", field="reward")
+        reward = to_reward(request.reward)
         if episode.next_sequence == 0:
             raise InvalidInputError(
                 "reward: expected one after the first action, received one before it", reason="BAD_REWARD", field="reward"
             )
         info = wire.decode_info(request.info_json, "info_json") if request.info_json else {}
-        episode.reward += request.reward
+        episode.reward = add_reward(episode.reward, reward)
         episode.info = info or episode.info
         return pb.LogReturnsResponse()
 
@@ -110,19 +118,14 @@ class UnaryEpisodes:
                 self._ended.popitem(last=False)
         return pb.EndEpisodeResponse()
 
-    async def _step(self, request: Any, flags: StepFlag, action: list[Any]) -> Replies:
-        episode = self._ended.get((request.client_id, request.episode_id)) or self._episode(request)
-        sequence = request.sequence if request.HasField("sequence") else episode.next_sequence
-        is_repeat = sequence == episode.next_sequence - 1
-        if sequence == 0:
-            flags |= StepFlag.START | (StepFlag.NONE if episode.training else StepFlag.TRAINING_DISABLED)
-        reward = episode.sent_reward if is_repeat else episode.reward
-        observation = [from_tensor(tensor, f"observation[{index}]") for index, tensor in enumerate(request.observation)]
-        rows = wire.one_row(0 if sequence == 0 else episode.handle, sequence, flags, reward, observation, action)
-        if sequence == 0:
-            rows.episode_ids.append(request.episode_id)
-        if episode.info and not is_repeat:
-            rows.infos[0] = episode.info
+    async def _step(self, request: Any, flags: StepFlag, action: Sequence[tensor_pb2.Tensor]) -> Replies:
+        try:
+            episode = self._ended.get((request.client_id, request.episode_id)) or self._episode(request)
+            sequence = request.sequence if request.HasField("sequence") else episode.next_sequence
+            rows = self._rows(request, episode, sequence, flags, action)
+        except (PolicyServerError, WireError):
+            self._core.statistics.rows_refused += 1
+            raise
         replies = await self._core.submit(rows, episode.owner)
         while replies.waiting:
             room = asyncio.Event()
@@ -132,14 +135,37 @@ class UnaryEpisodes:
             finally:
                 self._core.room.forget(room.set)
             replies = await self._core.submit(rows, episode.owner)
-        if error := replies.refusals.get(0):
-            raise error
+        if error := replies.error_of(0):
+            raise _for_caller(error, request.episode_id, sequence)
         episode.handle = int(replies.handles[0])
         if sequence == episode.next_sequence:
             episode.next_sequence += 1
-            episode.sent_reward, episode.reward = reward, episode.reward - reward
+            episode.sent_reward, episode.reward = rows.rewards[0], episode.reward - rows.rewards[0]
             episode.info = {}
         return replies
+
+    def _rows(self, request: Any, episode: _UnaryEpisode, sequence: int, flags: StepFlag, action: Sequence[tensor_pb2.Tensor]) -> Rows:
+        """Make the row of a call.
+
+        Raises:
+            SequenceError: It is not this number's turn.
+            WireError: A tensor is inconsistent, or there are too many.
+        """
+        if (request.client_id, request.episode_id) in self._episodes and not 0 <= episode.next_sequence - sequence <= 1:
+            text = f"sequence: expected {episode.next_sequence}, the episode's next number, received {sequence}"
+            raise SequenceError(text, reason="SEQUENCE_GAP", field="sequence")
+        is_repeat = sequence == episode.next_sequence - 1
+        if sequence == 0:
+            flags |= StepFlag.START | (StepFlag.NONE if episode.training else StepFlag.TRAINING_DISABLED)
+        reward = episode.sent_reward if is_repeat else episode.reward
+        observation = wire.decode_tensors(request.observation, self._limits.observation_leaves, "observation")
+        given = wire.decode_tensors(action, self._limits.action_leaves if flags & StepFlag.ACTION_GIVEN else 0, "action")
+        rows = wire.one_row(0 if sequence == 0 else episode.handle, sequence, flags, reward, observation, given)
+        if sequence == 0:
+            rows.episode_ids.append(request.episode_id)
+        if episode.info and not is_repeat:
+            rows.infos[0] = episode.info
+        return rows
 
     def _episode(self, request: Any) -> _UnaryEpisode:
         episode = self._episodes.get((request.client_id, request.episode_id))
@@ -162,6 +188,18 @@ class UnaryEpisodes:
         self._core.reap(episode.owner, [key[1]])
         self._core.disconnect(episode.owner)
         logger.info("episode %s of a unary caller ended as truncated after %g s without a call", key[1], self._idle_timeout_s)
+
+
+def _for_caller(error: PolicyServerError, episode_id: str, sequence: int) -> PolicyServerError:
+    """Say an error of the core's in the words of the caller's request, which knows no handles, and one step instead of columns."""
+    if isinstance(error, EpisodeDuplicateError):
+        text = f"sequence: number {sequence} was applied before with another content; repeat the same call, or send the next number"
+        return SequenceError(text, reason="SEQUENCE_CONFLICT", field="sequence")
+    if isinstance(error, EpisodeUnknownError):
+        return EpisodeUnknownError(f"Episode {episode_id} not found.", field="episode_id")
+    column, bracket, index = error.field.partition("[")
+    error.field = f"{column.removesuffix('s')}{bracket}{index}"
+    return error
 
 
 def _owner_name(client_id: str) -> str:

@@ -9,15 +9,18 @@ import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 import torch
+from ray.rllib.algorithms.dqn.default_dqn_rl_module import QF_PREDS
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.distribution.torch.torch_distribution import TorchCategorical
 
 from policyserver.spaces import leaves
 
+from .action_draws import draw, epsilon_greedy, passed
 from .action_form import ActionForm
 from .forward_pass import Backend, ForwardPass
 from .inference import PolicyNet, UnsupportedModuleError
-from .policy import Decided, Decisions, Mask, StepLayout, StepRows
+from .keyed_draws import KeyedDraws
+from .policy import Decided, Decisions, DrawKeys, Mask, StepLayout, StepRows
 
 Array = npt.NDArray[Any]
 
@@ -60,7 +63,7 @@ class ArrayPolicy:
             num_frames: How many of the newest observations the net sees at once, joined along their last axis.
             lookback: Least steps that a segment repeats of the one before it.
             state_every: As in `StepLayout`.
-            seed: Seed of the drawing of actions.
+            seed: Seed of the drawing of actions; None makes one.
             backend: What runs the net, see `ForwardPass`.
 
         Raises:
@@ -68,10 +71,11 @@ class ArrayPolicy:
                 space's, or columns that are no tensors.
         """
         self._net, self._form = net, form
+        net.leave_choice()
         self._space = observation_space
         self._writers = tuple(writers)
         self._earlier_frames = num_frames - 1
-        self._random = np.random.default_rng(seed)
+        self._draws = KeyedDraws(seed)
         self._recurrent = len(net.initial_state)
         self.initial_state = list(net.initial_state)
         recorded = leaves(observation_space, "observation")
@@ -82,7 +86,8 @@ class ArrayPolicy:
         self._pass = ForwardPass(net, seen, observation_space, backend)
         self._is_categorical = not self._pass.chooses_actions and net.distribution_class is TorchCategorical
         out, _ = self._pass.run(seen, [leaf[None] for leaf in net.initial_state])
-        decisions = self._choose(out, np.empty(0, np.int64), np.empty((0, *form.shape), form.dtype))
+        by = DrawKeys(np.zeros(1, np.uint64), np.zeros(1, np.int64))
+        decisions = self._choose(out, by, np.empty(0, np.int64), np.empty((0, *form.shape), form.dtype))
         if decisions.actions.shape[1:] != form.shape:
             raise UnsupportedModuleError(
                 f"{type(net.module).__name__}: expected actions of shape {form.shape} for {action_space}, "
@@ -110,16 +115,16 @@ class ArrayPolicy:
         for writer in self._writers:
             observations = writer.write(observations, rows)
         asking, given = (~rows.ends).nonzero()[0], rows.given
-        own, state = observations, rows.state
+        own, state, by = observations, rows.state, rows.drawn_by
         if len(asking) < len(rows):
             if not asking.size:
                 empty = [leaf[asking] for leaf in state]
                 return Decided(
                     observations, rows.rewards, self._no_decisions, rows.actions[:0], empty[: self._recurrent], empty, rows.infos
                 )
-            own, state = [leaf[asking] for leaf in observations], [leaf[asking] for leaf in state]
+            own, state, by = [leaf[asking] for leaf in observations], [leaf[asking] for leaf in state], by.select(asking)
             given = np.searchsorted(asking, given)
-        decisions, executed, after = self._ask(own, state, given, rows.given_actions)
+        decisions, executed, after = self._ask(own, state, by, given, rows.given_actions)
         return Decided(observations, rows.rewards, decisions, executed, state[: self._recurrent], after, rows.infos)
 
     decides_again = True
@@ -127,7 +132,7 @@ class ArrayPolicy:
     def decide_again(self, rows: StepRows) -> Decided:
         """Choose the actions of pending steps anew, by the net alone: their observations are written already."""
         observations, state = rows.observations, rows.state
-        decisions, executed, after = self._ask(observations, state, rows.given, rows.given_actions)
+        decisions, executed, after = self._ask(observations, state, rows.drawn_by, rows.given, rows.given_actions)
         return Decided(observations, rows.rewards, decisions, executed, state[: self._recurrent], after)
 
     def commit(self, rows: StepRows, decided: Decided, kept: Mask) -> None:
@@ -165,11 +170,11 @@ class ArrayPolicy:
     # The pass ------------------------------------------------------------------------------------------------------------------------
 
     def _ask(
-        self, observations: list[Array], state: list[Array], given: Array, given_actions: Array
+        self, observations: list[Array], state: list[Array], by: DrawKeys, given: Array, given_actions: Array
     ) -> tuple[Decisions, Array, list[Array]]:
         """Run the net and choose; return the decisions, the actions as they are executed, and the state after them."""
         out, after = self._pass.run(self._net_inputs(observations, state), state[: self._recurrent])
-        decisions = self._choose(out, given, given_actions)
+        decisions = self._choose(out, by, given, given_actions)
         executed = self._form.to_environment(decisions.actions)
         if given.size:
             executed[given] = given_actions
@@ -186,24 +191,26 @@ class ArrayPolicy:
 
     # Actions -------------------------------------------------------------------------------------------------------------------------
 
-    def _choose(self, out: dict[str, Array], given: Array, given_actions: Array) -> Decisions:
-        outputs = {name: column for name, column in out.items() if name not in (Columns.ACTIONS, Columns.ACTION_LOGP)}
+    def _choose(self, out: dict[str, Array], by: DrawKeys, given: Array, given_actions: Array) -> Decisions:
+        outputs = {name: column for name, column in out.items() if name not in (Columns.ACTIONS, Columns.ACTION_LOGP, QF_PREDS)}
         own = self._form.from_environment(given_actions) if given.size else None
         log_probs: Array | None
         if self._pass.chooses_actions:
-            actions, log_probs = self._own_choice(out, given, own)
+            actions, log_probs = self._own_choice(out, by, given, own)
         elif self._is_categorical:
-            actions, log_probs = self._draw_categorical(out[Columns.ACTION_DIST_INPUTS], given, own)
+            actions, log_probs = self._draw_categorical(out[Columns.ACTION_DIST_INPUTS], by, given, own)
         else:
-            actions, log_probs = self._draw(out[Columns.ACTION_DIST_INPUTS], given, own)
+            actions, log_probs = self._draw(out[Columns.ACTION_DIST_INPUTS], by, given, own)
         if log_probs is not None:
             log_probs = log_probs.astype(np.float32, copy=False)
             outputs[Columns.ACTION_LOGP] = log_probs
         return Decisions(actions, log_probs, outputs, self._net.weights_seq_no)
 
-    def _own_choice(self, out: dict[str, Array], given: Array, own: Array | None) -> tuple[Array, Array | None]:
-        """Take the actions that the module gives, as DQN's does."""
+    def _own_choice(self, out: dict[str, Array], by: DrawKeys, given: Array, own: Array | None) -> tuple[Array, Array | None]:
+        """Take the actions that the module gives, but for those that DQN leaves to chance."""
         actions, log_probs = out[Columns.ACTIONS].copy(), out.get(Columns.ACTION_LOGP)
+        if self._net.leaves_choice:
+            actions = epsilon_greedy(out[QF_PREDS], self._net.epsilon, self._draws.uniforms(by.keys, by.steps, 2))
         if own is not None:
             actions[given] = own
             if log_probs is not None:
@@ -212,21 +219,18 @@ class ArrayPolicy:
                 log_probs[given] = self._log_probs(inputs[given], own) if inputs is not None else np.nan  # nobody can tell: refused
         return actions, log_probs
 
-    def _draw_categorical(self, logits: Array, given: Array, own: Array | None) -> tuple[Array, Array]:
-        """Draw by the Gumbel-max trick, which needs one pass over the logits and no normalisation.
-
-        The negative logarithm of an exponential variate is a Gumbel variate, and drawn many times faster.
-        """
-        scores = logits - np.log(self._random.standard_exponential(logits.shape)) if self._net.explore else logits
-        actions = scores.argmax(axis=-1)
+    def _draw_categorical(self, logits: Array, by: DrawKeys, given: Array, own: Array | None) -> tuple[Array, Array]:
+        """Draw in plain numpy: the sums of the chances serve the draw and the log-probability."""
+        shifted = logits - np.maximum.reduce(logits, axis=-1, keepdims=True)
+        sums = np.add.accumulate(np.exp(shifted), axis=-1, dtype=np.float64)
+        actions = passed(sums, self._draws.uniform(by.keys, by.steps)) if self._net.explore else logits.argmax(axis=-1)
         if own is not None:
             actions[given] = own
-        shifted = logits - logits.max(axis=-1, keepdims=True)
-        return actions, shifted[np.arange(len(actions)), actions] - np.log(np.exp(shifted).sum(axis=-1))
+        return actions, shifted[np.arange(len(actions)), actions] - np.log(sums[:, -1])
 
-    def _draw(self, inputs: Array, given: Array, own: Array | None) -> tuple[Array, Array]:
+    def _draw(self, inputs: Array, by: DrawKeys, given: Array, own: Array | None) -> tuple[Array, Array]:
         distribution = self._net.distribution_class.from_logits(torch.from_numpy(inputs))
-        chosen = (distribution if self._net.explore else distribution.to_deterministic()).sample()
+        chosen = draw(distribution, self._draws, by) if self._net.explore else distribution.to_deterministic().sample()
         if own is not None:
             chosen[torch.from_numpy(given)] = torch.from_numpy(own).to(chosen.dtype)
         return chosen.numpy(), distribution.logp(chosen).numpy()

@@ -56,7 +56,7 @@ class ForwardPass:
                 f"{Columns.ACTION_DIST_INPUTS!r}, received {sorted(out)}"
             )
         # RLlib's stateful DQN module mixes its rows up when it explores (it compares actions [n] with actions [n, 1]).
-        self._one_by_one = bool(net.initial_state) and self.chooses_actions and net.explore
+        self._one_by_one = bool(net.initial_state) and self.chooses_actions and net.explore and not net.leaves_choice
         if net.written_out is not None and backend != "torch" and len(zeros) == 1:
             self._numpy_rows = self._rows_for_numpy(zeros[0], state, measure=backend == "auto")
 

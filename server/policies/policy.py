@@ -45,6 +45,20 @@ class StepLayout:
     replay buffer draws no returns of n steps from less than n of them. The recurrent state is then kept for every step."""
 
 
+@dataclass(frozen=True, slots=True)
+class DrawKeys:
+    """What the actions of n rows are drawn by."""
+
+    keys: npt.NDArray[np.uint64]
+    """Of the episodes, uint64[n]: a hash of the id that began each."""
+    steps: npt.NDArray[np.int64]
+    """Number of each row in its episode, int64[n]."""
+
+    def select(self, rows: Array) -> DrawKeys:
+        """Return those of some rows."""
+        return DrawKeys(self.keys[rows], self.steps[rows])
+
+
 @dataclass(slots=True)
 class StepRows:
     """The rows that one pass applies, n of them, in the order they came."""
@@ -73,6 +87,8 @@ class StepRows:
     """Rows whose actions the client chose itself, indices."""
     given_actions: Array
     """These actions, as the client executed them."""
+    drawn_by: DrawKeys
+    """By what the other actions are drawn."""
 
     def __len__(self) -> int:
         return len(self.slots)

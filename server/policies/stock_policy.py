@@ -22,7 +22,7 @@ from .action_form import ActionForm
 from .episode_callbacks import EpisodeCallbacks
 from .inference import PolicyNet, UnsupportedModuleError
 from .live_episodes import EpisodeNumbers, LiveEpisode, PendingStep
-from .policy import Decided, Decisions, Mask, StepLayout, StepRows
+from .policy import Decided, Decisions, DrawKeys, Mask, StepLayout, StepRows
 from .stock_pass import Step, StockPass, StockPasses, log_probs_of
 from .stock_pipelines import StockPipelines
 from .stock_records import ConnectorOutputError, RecordedObservations, column_of
@@ -307,6 +307,7 @@ class StockPolicy:
             state=[leaf[None] for leaf in self.initial_state],
             given=none,
             given_actions=actions[:0],
+            drawn_by=DrawKeys(np.zeros(1, np.uint64), np.zeros(1, np.int64)),
         )
 
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
+import math
 import threading
 import uuid
 from collections import Counter
@@ -17,6 +19,7 @@ from typing import Any, Self
 import grpc
 import gymnasium as gym
 import numpy as np
+from grpc_health.v1 import health, health_pb2_grpc
 
 from policyserver.errors import EpisodeUnknownError, HandshakeError, PolicyServerError, SequenceError, to_metadata, to_row_error
 from policyserver.flags import PROTOCOL_VERSION, StepFlag
@@ -72,6 +75,13 @@ class Servicer(pb_grpc.PolicyServiceServicer):
         self.gate.set()
         self.token = ""
         self.endpoints: list[str] = []
+        self.identity: dict[str, Any] = {}
+        """What it says of its run, its id and its stop, by field."""
+        self.handshakes: list[pb.Handshake] = []
+        self.numbers = itertools.count()
+        """Of the clients."""
+        self.reward_error = 0.0
+        """What its ledger of rewards is wrong by."""
 
     async def Step(self, request_iterator: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:
         if self.token and ("authorization", f"Bearer {self.token}") not in (context.invocation_metadata() or ()):
@@ -86,12 +96,15 @@ class Servicer(pb_grpc.PolicyServiceServicer):
         self.clients[handshake.client_id] += 1
         self.streams += 1
         try:
-            await self._answer(context)
+            await self._answer(context, handshake)
         finally:
             self.streams -= 1
 
-    async def _answer(self, context: grpc.aio.ServicerContext[Any, Any]) -> None:
-        await context.write(pb.StepResponse(handshake=pb.HandshakeReply(info=self.info())))
+    async def _answer(self, context: grpc.aio.ServicerContext[Any, Any], handshake: Any) -> None:
+        self.handshakes.append(handshake)
+        number = next(self.numbers)
+        numbered = {"client_number": number} if number else {}
+        await context.write(pb.StepResponse(handshake=pb.HandshakeReply(info=self.info(), **numbered)))
         while True:
             request = await context.read()
             if request is grpc.aio.EOF:  # type: ignore[attr-defined]
@@ -108,7 +121,10 @@ class Servicer(pb_grpc.PolicyServiceServicer):
 
     async def GetStats(self, request: pb.GetStatsRequest, context: Any) -> pb.GetStatsResponse:
         return pb.GetStatsResponse(
-            boot_id=self.boot_id, episodes_open=len(self.by_handle), training=pb.TrainingIteration(iteration=3, kl=0.5, learning_rate=0.25)
+            boot_id=self.boot_id,
+            episodes_open=len(self.by_handle),
+            reward_sum=math.fsum(reward for episode in self.by_handle.values() for reward in episode.rewards) + self.reward_error,
+            training=pb.TrainingIteration(iteration=3, kl=0.5, learning_rate=0.25),
         )
 
     def info(self) -> pb.GetServerInfoResponse:
@@ -121,6 +137,7 @@ class Servicer(pb_grpc.PolicyServiceServicer):
             max_message_bytes=1 << 20,
             max_rows_per_message=self.max_rows,
             weights_seq_no=4,
+            **self.identity,
         )
 
     def _disagreement(self, handshake: pb.Handshake) -> HandshakeError | None:
@@ -262,6 +279,7 @@ class ReferenceServer:
     async def _start(self) -> None:
         self._server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
         pb_grpc.add_PolicyServiceServicer_to_server(self.servicer, self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(health.aio.HealthServicer(), self._server)  # type: ignore[attr-defined]
         add_port = self._server.add_insecure_port
         self.port = self._server.add_secure_port(self.address, self._credentials) if self._credentials else add_port(self.address)
         await self._server.start()

@@ -55,8 +55,6 @@ def test_rewards_of_a_batch_reach_the_open_episodes(server: ReferenceServer, cli
     client.get_actions(ids, np.zeros((2, 10)))
     with pytest.raises(BatchError, match="1 of 3 rows failed"):
         client.log_returns_batch(["a", "x", "b"], [1, 2, 3])
-    with pytest.raises(InvalidInputError, match="reward"):
-        client.log_returns_batch(ids, [1.0, float("nan")])
     with pytest.raises(InvalidInputError, match="rewards: expected 2, received 1"):
         client.log_returns_batch(ids, [1.0])
     client.end_episodes(ids, np.zeros((2, 10)))
@@ -65,7 +63,7 @@ def test_rewards_of_a_batch_reach_the_open_episodes(server: ReferenceServer, cli
 
 def test_a_batch_that_does_not_fit_its_ids_changes_nothing(server: ReferenceServer, client: PolicyClient) -> None:
     ids = client.start_episodes(3)
-    for bad in (np.zeros((2, 10)), np.zeros(10), np.full((3, 10), np.nan)):
+    for bad in (np.zeros((2, 10)), np.zeros(10), np.full((3, 10), "much")):
         with pytest.raises(InvalidInputError, match="observation: expected"):
             client.get_actions(ids, bad)
     with pytest.raises(InvalidInputError, match="one of them twice"):
@@ -102,3 +100,54 @@ def test_a_large_call_is_split_by_bytes(server: ReferenceServer, connect: Callab
     assert client.get_actions(client.start_episodes(100), np.zeros((100, 1000))).tolist() == [0] * 100
     assert sum(server.servicer.message_rows) == 100
     assert max(server.servicer.message_rows) * 4000 < 64 * 1024
+
+
+def test_a_row_that_cannot_travel_is_named_and_the_others_have_their_actions(server: ReferenceServer, client: PolicyClient) -> None:
+    ids = client.start_episodes(["a", "b", "c", "d"])
+    client.get_action("d", np.zeros(10))
+    observations = np.zeros((4, 10))
+    observations[1, 3], observations[2, 0] = np.nan, 1e300
+    caught: list[Exception] = []
+    try:
+        client.get_actions(ids, observations)
+    except Exception as error:
+        caught.append(error)
+    (failed,) = caught
+    assert isinstance(failed, BatchError), f"expected a BatchError, received {failed!r}"
+    assert {row: (type(error), error.field) for row, error in failed.errors.items()} == dict.fromkeys(
+        (1, 2), (InvalidInputError, "observation")
+    )
+    assert "2 of 4 rows failed; the first is row 1" in str(failed)
+    assert failed.actions.tolist() == [0, 0, 0, 7 % 3]
+    assert list(server.servicer.episodes) == ["d", "a"]
+    assert client.get_actions(["b", "c"], np.zeros((2, 10))).tolist() == [0, 0]
+
+
+def test_bad_rows_of_given_actions_and_of_ends_are_named_too(server: ReferenceServer, client: PolicyClient) -> None:
+    ids = client.start_episodes(["a", "b", "c"])
+    bad = np.zeros((3, 10))
+    bad[0] = np.inf
+    with pytest.raises(BatchError, match="1 of 3 rows failed; the first is row 0: InvalidInputError: observation: expected finite"):
+        client.log_actions(ids, bad, [0, 1, 2])
+    assert {name: episode.given for name, episode in server.servicer.episodes.items()} == {"b": {0: 1}, "c": {0: 2}}
+    client.get_action("a", np.zeros(10))
+    with pytest.raises(BatchError, match="1 of 3 rows failed; the first is row 0"):
+        client.end_episodes(ids, bad)
+    assert client.counters().episodes_open == 1
+    client.end_episode("a", np.zeros(10))
+
+
+def test_a_batch_of_nothing_but_bad_rows_sends_nothing(server: ReferenceServer, client: PolicyClient) -> None:
+    ids = client.start_episodes(3)
+    with pytest.raises(BatchError, match="3 of 3 rows failed"):
+        client.get_actions(ids, np.full((3, 10), np.nan))
+    assert server.servicer.message_rows == []
+
+
+def test_integers_out_of_range_are_told_by_row(server: ReferenceServer, connect: Callable[..., PolicyClient]) -> None:
+    server.servicer.observation_space = gym.spaces.Box(0, 255, (2,), np.uint8)
+    client = connect()
+    ids = client.start_episodes(3)
+    with pytest.raises(BatchError, match="1 of 3 rows failed; the first is row 2") as caught:
+        client.get_actions(ids, np.array([[0, 255], [1, 2], [3, 300]]))
+    assert caught.value.errors[2].field == "observation"

@@ -32,7 +32,7 @@ def test_values_and_batches_of_every_space_come_back(space: gym.Space[Any], rows
     assert all(space.contains(value) for value in decoded)
     assert [codec.encode(value) for value in decoded] == encoded
     joined = tuple(b"".join(parts) for parts in zip(*encoded, strict=True))
-    assert codec.encode_batch(codec.decode_batch(columns_of(codec, joined, rows)), rows) == joined
+    assert codec.encode_batch(codec.decode_batch(columns_of(codec, joined, rows)), rows) == (joined, {})
 
 
 def test_a_decoded_action_belongs_to_its_caller() -> None:

@@ -134,14 +134,6 @@ def test_a_bad_reward_is_refused_at_once_and_changes_nothing(server: ReferenceSe
     assert server.servicer.episodes[episode].rewards == [0.0, 1.25]
 
 
-def test_rewards_whose_sum_is_not_finite_are_refused(client: PolicyClient) -> None:
-    episode = client.start_episode()
-    client.get_action(episode, ZEROS)
-    client.log_returns(episode, 1e308)
-    with pytest.raises(InvalidInputError, match="finite sum"):
-        client.log_returns(episode, 1e308)
-
-
 def test_an_info_that_json_cannot_hold_is_refused(client: PolicyClient) -> None:
     episode = client.start_episode()
     client.get_action(episode, ZEROS)

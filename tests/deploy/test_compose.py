@@ -28,6 +28,8 @@ from monitoring.points import Points
 from monitoring.store import EmbeddedStore
 from pipelines.config import PipelineConfig
 from policyserver.settings import load
+from policyserver.v1 import policy_service_pb2 as pb
+from policyserver.v1 import policy_service_pb2_grpc as pb_grpc
 from server.config import ServerConfig
 from server.fronts.listen_security import check_listen
 from tests.services import InfluxServer, wait_until
@@ -125,6 +127,7 @@ def test_grafana_finds_its_dashboards_and_the_variables_of_its_data_source() -> 
     assert source["type"] == "influxdb"
     assert source["jsonData"]["version"] == "InfluxQL"
     database = SERVICES["influxdb"]["environment"]
+    assert grafana["environment"]["INFLUXDB_DATABASE"] == database["DOCKER_INFLUXDB_INIT_BUCKET"]
     for variable, key in (("INFLUXDB_V2_BUCKET", "BUCKET"), ("INFLUXDB_V2_ORG", "ORG"), ("INFLUXDB_V2_TOKEN", "ADMIN_TOKEN")):
         assert {SERVICES[name]["environment"][variable] for name in ("grafana", "server", "pipeline")} == {
             database[f"DOCKER_INFLUXDB_INIT_{key}"]
@@ -135,11 +138,11 @@ def test_server_and_pipeline_meet_at_a_socket_in_a_volume_that_nobody_else_has()
     serving, asking = load(ServerConfig, DEPLOY / "server.toml"), load(PipelineConfig, DEPLOY / "pipeline.toml")
     assert serving.listen.address == asking.server.address == SOCKET
     check_listen(serving.listen)
-    assert SERVICES["server"]["healthcheck"]["test"][-1] == SOCKET
     shared = {name: volume for name in SERVICES for place, volume in mounts(name).items() if place == "/run/policy"}
     assert shared == {"server": "socket", "pipeline": "socket"}
     assert (asking.recording.run, asking.recording.store) == (serving.run_folder.name, serving.store_file)
     assert asking.recording.policy == serving.algorithm.name
+    assert SERVICES["server"]["healthcheck"]["test"][-2:] == [SOCKET, serving.run]
     assert SERVICES["pipeline"]["healthcheck"]["test"][-2:] == [str(asking.recording.store), asking.recording.run]
     assert mounts("server")["/runs"] == mounts("pipeline")["/runs"]
     assert serving.run_folder.is_relative_to("/runs")
@@ -153,18 +156,28 @@ def test_the_policy_learns_with_the_settings_of_the_demo() -> None:
 # Health ------------------------------------------------------------------------------------------------------------------------------
 
 
-def test_a_server_is_healthy_while_its_health_service_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert check_health(["server", f"unix:{tmp_path / 'nobody'}"]) == 1
+class ServerOfLive(pb_grpc.PolicyServiceServicer):
+    """Says which run it is of."""
+
+    def GetServerInfo(self, request: pb.GetServerInfoRequest, context: Any) -> pb.GetServerInfoResponse:
+        return pb.GetServerInfoResponse(run="live")
+
+
+def test_a_server_is_healthy_while_it_is_that_of_the_run_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert check_health(["server", f"unix:{tmp_path / 'nobody'}", "live"]) == 1
     assert "UNAVAILABLE" in capsys.readouterr().err
     address = f"unix:{tmp_path / 's'}"
     servicer = health.HealthServicer()
     server = grpc.server(ThreadPoolExecutor(1))
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+    pb_grpc.add_PolicyServiceServicer_to_server(ServerOfLive(), server)
     server.add_insecure_port(address)
     server.start()
-    assert check_health(["server", address]) == 0
+    assert check_health(["server", address, "live"]) == 0
+    assert check_health(["server", address, "another"]) == 1
+    assert "expected the server of run another, found that of live" in capsys.readouterr().err
     servicer.set("", HealthCheckResponse.NOT_SERVING)
-    assert check_health(["server", address]) == 1
+    assert check_health(["server", address, "live"]) == 1
     server.stop(None).wait()
 
 

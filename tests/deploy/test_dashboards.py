@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from client import ServerStats
 from deploy.grafana.classic import COLUMNS
 from deploy.grafana.make_dashboards import FOLDER, rendered
 from monitoring.influx import InfluxSink
@@ -17,10 +19,13 @@ from monitoring.influx_config import InfluxConfig
 from monitoring.schema import TAGS, measurement
 from pipelines.config import EpisodesSection, PipelineConfig, RecordingSection, ServerSection
 from pipelines.run import run_pipeline
+from pipelines.server_watch import ServerWatch
 from pipelines.stop_signals import StopSignals
+from server.driver_link import DriverLink
+from server.serving_watch import ServingWatch
 from tests.live_server import serving
-from tests.recorded_run import record_run
-from tests.services import InfluxServer, MissingService
+from tests.recorded_run import CountingDouble, record_run
+from tests.services import InfluxServer, MissingService, wait_until
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / FOLDER).glob("*.json"))
@@ -68,6 +73,20 @@ def test_panels_are_numbered_and_lie_within_the_grid_without_overlap(name: str) 
     assert all(place["x"] >= 0 and place["x"] + place["w"] <= COLUMNS for place in places)
     cells = [(place["x"] + dx, place["y"] + dy) for place in places for dx in range(place["w"]) for dy in range(place["h"])]
     assert len(cells) == len(set(cells))
+
+
+@each_dashboard
+def test_a_figure_says_itself_from_where_on_it_is_good_or_bad(name: str) -> None:
+    for panel in DASHBOARDS[name]["panels"]:
+        if panel["type"] == "stat":
+            defaults = panel["fieldConfig"]["defaults"]
+            steps = defaults.get("thresholds", {}).get("steps", [])
+            assert steps, f"{panel['title']} would be green up to 80 and red from there on"
+            assert defaults["color"] == {"mode": "thresholds"}
+            assert steps[0]["value"] is None
+            colour_of_3 = [step["color"] for step in steps if step["value"] is None or step["value"] <= 3][-1]
+            assert (colour_of_3 == "red") == (panel["title"] == "Failures"), panel["title"]
+            assert len(steps) == 1 or "red" not in {steps[0]["color"]}, panel["title"]
 
 
 @each_dashboard
@@ -170,6 +189,33 @@ def test_every_variable_lists_what_was_recorded(name: str, recorded: InfluxServe
     for tag, variable in variables(DASHBOARDS[name]).items():
         if variable["type"] == "query":
             assert {row["value"] for row in recorded.query(variable["query"])} == expected[tag]
+
+
+class Counted:
+    """One serving process, as a pipeline hears of it and as the daemon does."""
+
+    def stats_by_endpoint(self) -> dict[str, ServerStats]:
+        return {"127.0.0.1:1": CountingDouble().stats()}
+
+    def ask(self, timeout_s: float) -> list[dict[str, Any]]:
+        return [dataclasses.asdict(stats) for stats in self.stats_by_endpoint().values()]
+
+
+def test_a_server_that_its_daemon_and_a_pipeline_tell_of_is_shown_once(influx: InfluxServer, tmp_path: Path) -> None:
+    sink, server = InfluxSink(InfluxConfig(influx.url, influx.bucket, tmp_path / "spool")), Counted()
+    tags = {"run": "twice", "policy": "PPO"}
+    of_pipeline = ServerWatch(server, sink, tags | {"worker": "host-1", "process": "ou"})
+    of_pipeline.start()
+    of_daemon = ServingWatch(cast(DriverLink, server), sink, tags | {"worker": "server-2"})
+    wait_until(lambda: sink.flush(10.0) and sink.statistics().stored >= 5, "both to have told of it")
+    of_daemon.close()
+    assert of_pipeline.stop()
+    sink.close(10.0)
+    panels = [panel for panel in DASHBOARDS["serving"]["panels"] if panel["type"] == "stat"]
+    for panel in panels:
+        rows = influx.query(filled_in(panel["targets"][0]["query"], {"run": "twice"}))
+        assert len(rows) == 1, f"{panel['title']}: {rows}"
+    assert len(panels) == 4
 
 
 SMALL_SERVER = """

@@ -7,15 +7,14 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import grpc
 import psutil
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from tests.ports import DIRECT
+from tests.live_server import wait_until_serving
 
 
 class DaemonProcess:
@@ -23,6 +22,7 @@ class DaemonProcess:
 
     def __init__(self, run_folder: Path, address: str, *options: str) -> None:
         self.address = address
+        self.instance_id = uuid.uuid4().hex
         self.output = run_folder.with_name(f"{run_folder.name}-{time.monotonic_ns()}.out")
         command = [
             str(Path(sys.executable).with_name("policy-server")),
@@ -31,25 +31,18 @@ class DaemonProcess:
             str(run_folder),
             "--listen.address",
             address,
+            "--instance_id",
+            self.instance_id,
         ]
         self.began = time.monotonic()
         with self.output.open("wb") as out:
             self.process = subprocess.Popen([*command, *options], stdout=out, stderr=subprocess.STDOUT, start_new_session=True)
 
     def wait_ready(self, timeout_s: float = 90.0) -> float:
-        """Wait until the health service says SERVING; returns the seconds since the process began."""
-        options = [("grpc.initial_reconnect_backoff_ms", 50), ("grpc.max_reconnect_backoff_ms", 100)]
-        deadline = self.began + timeout_s
-        with grpc.insecure_channel(self.address, [*options, *DIRECT]) as channel:
-            while time.monotonic() < deadline:
-                try:
-                    request = health_pb2.HealthCheckRequest()
-                    if health_pb2_grpc.HealthStub(channel).Check(request, timeout=1.0, wait_for_ready=True).status == 1:
-                        return time.monotonic() - self.began
-                except grpc.RpcError:
-                    if self.process.poll() is not None:
-                        break
-        raise AssertionError(f"not ready, status {self.process.poll()}:\n{self.text()}")
+        """Wait until this very server says SERVING; returns the seconds since the process began."""
+        if not wait_until_serving(self.process, self.address, self.instance_id, timeout_s - (time.monotonic() - self.began)):
+            raise AssertionError(f"not ready, status {self.process.poll()}:\n{self.text()}")
+        return time.monotonic() - self.began
 
     def actor(self, number: int = 1) -> psutil.Process:
         """Return a serving actor, of several by its number."""

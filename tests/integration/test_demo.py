@@ -196,6 +196,13 @@ def test_a_resumed_run_says_so_and_goes_on_with_weights_and_prices(finished: Fin
     assert list(finished.runs.iterdir()) == [run]
 
 
+def test_two_demos_started_together_have_a_server_each(tmp_path: Path) -> None:
+    said = "starting the policy server on "
+    with running_demo("--runs", str(tmp_path / "a")) as first, running_demo("--runs", str(tmp_path / "b")) as second:
+        addresses = [demo.lines[demo.wait_for(said)].partition(said)[2].partition(" ")[0] for demo in (first, second)]
+    assert addresses[0] != addresses[1], "one of them would play with the server of the other"
+
+
 def test_ctrl_c_stops_everything_within_ten_seconds_with_a_summary(tmp_path: Path) -> None:
     with running_demo("--runs", str(tmp_path / "runs"), "--json", str(tmp_path / "summary.json")) as demo:
         demo.wait_for(r"steps \|")

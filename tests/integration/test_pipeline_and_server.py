@@ -17,11 +17,11 @@ from client import ClientConfig, PolicyClient
 from monitoring.reader import StoreReader
 from monitoring.sink import NullSink
 from pipelines.bars import Bars
-from pipelines.config import EpisodesSection, PipelineConfig
+from pipelines.config import EpisodesSection, PipelineConfig, RecordingSection, ServerSection
 from pipelines.pipeline import Pipeline
 from pipelines.prices import EpisodePrices, PricesConfig, PriceSource, make_source
 from pipelines.run import run_pipeline
-from pipelines.stop_signals import StopSignals
+from pipelines.stop_signals import StoppedEarlyError, StopSignals
 from tests.live_server import serving
 from tests.services import wait_until
 
@@ -37,10 +37,10 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield server.address
 
 
-def start_run(address: str, folder: Path) -> subprocess.Popen[bytes]:
+def start_run(address: str, folder: Path, *options: str) -> subprocess.Popen[bytes]:
     command = [str(Path(sys.executable).with_name("policy-pipeline")), "run", "--server.address", address, "--episodes.concurrent", "16"]
     with (folder / "log").open("wb") as log:
-        return subprocess.Popen([*command, "--recording.store", str(folder / "store.sqlite")], stderr=log)
+        return subprocess.Popen([*command, "--recording.store", str(folder / "store.sqlite"), *options], stderr=log)
 
 
 def test_run_ends_its_episodes_and_stores_every_step_when_it_is_told_to_stop(address: str, tmp_path: Path) -> None:
@@ -54,7 +54,7 @@ def test_run_ends_its_episodes_and_stores_every_step_when_it_is_told_to_stop(add
     assert after.episodes_open == 0
     assert after.episodes_reaped == before.episodes_reaped
     reader = StoreReader(tmp_path / "store.sqlite")
-    ledger = reader.ledger("pipeline")
+    ledger = reader.ledger("run")  # the server's
     reader.close()
     assert ledger.steps == after.steps_completed - before.steps_completed
     assert ledger.reward_sum == pytest.approx(after.reward_sum - before.reward_sum, abs=1e-6)
@@ -104,18 +104,41 @@ def test_a_pipeline_ends_at_once_when_the_server_is_for_other_spaces(cartpole_se
     assert "restarting" not in log
 
 
+def test_a_pipeline_of_another_run_than_the_servers_ends_at_once(address: str, tmp_path: Path) -> None:
+    process = start_run(address, tmp_path, "--recording.run", "another", "--episodes.steps", "400")
+    assert process.wait(60.0) == 1
+    last = (tmp_path / "log").read_text().splitlines()[-1]
+    assert last.startswith("policy-pipeline: run: this client belongs to the run 'another', the server records 'run'")
+
+
+def test_a_pipeline_of_the_servers_run_is_let_in(address: str, tmp_path: Path) -> None:
+    process = start_run(address, tmp_path, "--recording.run", "run", "--episodes.steps", "400")
+    assert process.wait(60.0) == 0
+
+
 def test_a_pipeline_that_finds_no_server_waits_for_one(tmp_path: Path) -> None:
     stop = StopSignals()
-    config = PipelineConfig(episodes=EpisodesSection(concurrent=4, steps=40))
     config = PipelineConfig(
-        server=type(config.server)(address=f"unix:{tmp_path / 'nobody.sock'}", connect_timeout_s=0.2),
-        episodes=config.episodes,
-        recording=type(config.recording)(store=None),
+        server=ServerSection(address=f"unix:{tmp_path / 'nobody.sock'}", connect_timeout_s=0.2),
+        episodes=EpisodesSection(concurrent=4, steps=40),
+        recording=RecordingSection(store=None),
+    )
+    threading.Timer(1.0, stop.put, ["enough"]).start()
+    with pytest.raises(StoppedEarlyError, match="enough: stopped before there was a policy server at unix:"):
+        run_pipeline(config, stop)
+
+
+def test_a_pipeline_that_leaves_nothing_to_the_server_waits_with_its_episodes(tmp_path: Path) -> None:
+    stop = StopSignals()
+    config = PipelineConfig(
+        worker_number=1,
+        server=ServerSection(address=f"unix:{tmp_path / 'nobody.sock'}", connect_timeout_s=0.2),
+        episodes=EpisodesSection(concurrent=4, steps=40),
+        recording=RecordingSection(run="mine", store=None),
         stop_timeout_s=5.0,
     )
     threading.Timer(1.0, stop.put, ["enough"]).start()
-    pipeline = run_pipeline(config, stop)
-    assert pipeline.run.steps == 0
+    assert run_pipeline(config, stop).run.steps == 0
 
 
 class Garbled:

@@ -57,6 +57,30 @@ def test_every_panel_is_drawn_without_an_error(page: PageServer, browser: Browse
     assert browser.errors() == []
 
 
+def test_the_tile_is_the_mean_of_the_newest_tenth_of_the_whole_episodes(
+    page_store: EmbeddedStore, page: PageServer, browser: Browser
+) -> None:
+    returns = np.arange(436.0)  # with the 64 of the store 500, of which the newest 50 count
+    whole: dict[str, Any] = {
+        "return": returns,
+        "no_trade_return": returns - 1.0,
+        "random_return": returns - 2.0,
+        "profit": (returns - 0.5) / 1e3,
+    }
+    cut: dict[str, Any] = {"return": np.full(64, 7e6), "profit": np.full(64, -9.0)}
+    page_store.write(Points("episode", RUN, whole, time.time_ns() + np.arange(436)))
+    page_store.write(Points("episode", RUN, cut, time.time_ns() + 10**6 + np.arange(64)))
+    assert page_store.flush(10.0)
+    browser.open(page.address)
+    wait_drawn(browser)
+    text = browser.script("return document.getElementById('tiles').innerText")
+    assert "410.5" in text, "the mean of 386 to 435"
+    assert "random 408.5, no-trade 409.5" in text
+    browser.script("document.getElementById('profit').scrollIntoView()")
+    shown = "return document.querySelector('#profit b').textContent"
+    assert wait_until(lambda: browser.script(shown), "the profit") == "41 %"
+
+
 def test_new_points_are_shown_as_they_come_and_after_the_server_was_restarted(page_store: EmbeddedStore, browser: Browser) -> None:
     newest = "return document.querySelector('#decisions tr')?.innerText"
     page = serve(page_store.path)

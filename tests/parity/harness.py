@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,6 +27,7 @@ from ray.rllib.utils.spaces.space_utils import unbatch
 
 from policyserver.flags import StepFlag
 from server.config import HandOffConfig
+from server.policies import array_policy as array_policies
 from server.policies.action_form import ActionForm
 from server.policies.array_policy import ArrayPolicy
 from server.policies.connector_choice import ArrayPath, choose
@@ -212,6 +214,15 @@ class Replay:
     """The actions that were answered in each turn, None for rows that end episodes."""
 
 
+@contextmanager
+def _draws_of_torch() -> Iterator[None]:
+    """Have our policies draw by torch's numbers, as RLlib's do, so that what becomes of a draw can be compared."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(array_policies, "draw", lambda distribution, draws, by: distribution.sample())
+        yield
+
+
+@_draws_of_torch()
 def replay(recording: Recording, policy: Policy, *, given: bool = True, segment_steps: int = 64, joined: bool = False) -> Replay:
     """Send what happened in RLlib's environments to our core, a turn in a message.
 

@@ -14,7 +14,7 @@ from ray.rllib.connectors.env_to_module import EnvToModulePipeline, MeanStdFilte
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
 from policyserver.spaces import flatten, leaves
-from server.policies.policy import StepRows
+from server.policies.policy import DrawKeys, StepRows
 
 Array = npt.NDArray[Any]
 
@@ -99,6 +99,7 @@ def step_rows(space: gym.Space[Any], rows: Sequence[OneRow]) -> StepRows:
         state=[],
         given=np.empty(0, np.int64),
         given_actions=np.empty(0, np.int64),
+        drawn_by=DrawKeys(np.zeros(count, np.uint64), np.zeros(count, np.int64)),
     )
 
 

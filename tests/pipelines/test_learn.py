@@ -7,12 +7,22 @@ from typing import Any, TextIO
 
 import pytest
 
+from monitoring.points import Points
 from monitoring.store import EmbeddedStore
 from pipelines import learn as module
+from pipelines.account import AccountConfig
+from pipelines.config import PipelineConfig
 from pipelines.demo import DemoResult
-from pipelines.demo_setup import STORE_FILE, DemoOptions
+from pipelines.demo_setup import PIPELINE_FILE, STORE_FILE, DemoOptions
+from pipelines.learning_page import pair
+from pipelines.prices import PricesConfig, make_source
+from pipelines.reference_policies import mean_reversion_rule, optimum
 from pipelines.stop_signals import StopSignals
-from pipelines.summary import Summary
+from pipelines.summary import Summary, standard_error
+from policyserver.settings import dump_toml
+
+WHOLE, CUT = 20, 3
+"""Episodes of a run that ran their full length, and those that its end cut."""
 
 ZEROS: dict[str, Any] = {field.name: 0 for field in dataclasses.fields(Summary)}
 
@@ -29,10 +39,30 @@ class Demos:
         self.asked.append(options)
         folder = self._folder / str(len(self.asked))
         folder.mkdir()
-        EmbeddedStore(folder / STORE_FILE).close(5.0)
+        config = PipelineConfig(seed=options.seed, prices=PricesConfig(process=options.process))
+        (folder / PIPELINE_FILE).write_text(dump_toml(config))
+        store = EmbeddedStore(folder / STORE_FILE)
+        for number in range(WHOLE + CUT):
+            fields = {"episode": f"AAA-{number}", "return": 1.0, "no_trade_return": 0.0 if number < WHOLE else None}
+            store.write(Points.one("episode", {"run": folder.name, "symbol": "AAA"}, fields))
+        store.close(5.0)
         told: dict[str, Any] = {"process": options.process, "seed": options.seed, "steps": options.steps, "nodes": ()}
-        told |= {"return_mean": 12.5, "return_stderr": 0.75, "regressor_skill": -2.2e-06, "regressor_skill_stderr": 1.2e-05}
+        told |= {
+            "return_mean": 12.5 + 0.25 * options.show_prediction * options.seed,
+            "return_stderr": 0.75,
+            "regressor_skill": -2.2e-06,
+            "regressor_skill_stderr": 1.2e-05,
+        }
         return DemoResult(Summary(**(ZEROS | told)), folder, interrupted=len(self.asked) == self._interrupted_at)
+
+
+def played(process: Any, seed: int) -> tuple[str, str]:
+    """Return what the rule and the optimum earn on the two episodes that stand for a run."""
+    source = make_source(PricesConfig(process=process), seed)
+    episodes = [source.episode("AAA", number) for number in (WHOLE - 1, WHOLE - 2)]
+    both = (play(AccountConfig(), episodes).returns for play in (mean_reversion_rule, optimum))
+    rule, best = (pair(float(returns.mean()), standard_error(returns)) for returns in both)
+    return rule, best
 
 
 def test_three_seeds_of_each_variant_are_run_and_each_has_its_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -45,10 +75,16 @@ def test_three_seeds_of_each_variant_are_run_and_each_has_its_row(tmp_path: Path
     ]
     assert {asked.steps for asked in demos.asked} == {5_000}
     text = (tmp_path / "docs" / "learning.md").read_text()
-    rows = [line.split(" | ") for line in text.splitlines() if "12.50 ± 0.75" in line]
+    rows = [line.split(" | ") for line in text.splitlines() if " ± 0.75 " in line]
     assert [(row[0].strip("| "), row[1]) for row in rows] == [
         (title, str(seed)) for title in ("OU", "OU, forecast hidden", "GBM without drift") for seed in range(3)
     ]
+    assert [row[5] for row in rows[:4]] == ["+12.50 ± 0.75", "+12.75 ± 0.75", "+13.00 ± 0.75", "+12.50 ± 0.75"]
+    scales = [played(asked.process, asked.seed) for asked in demos.asked]
+    assert [(row[6], row[7]) for row in rows] == scales, "of the newest tenth of the whole episodes"
+    assert "OU: over the seeds the policy earned +12.8, " in text
+    assert "The forecast is worth +0.25 ± 0.14 to the policy" in text
+    assert "the regressor does not earn its place here" in text
     assert all("-2.2e-06 ± 1.2e-05" in row for row in rows), "two numbers too small for their digits can still be compared"
     assert 'make learn ARGS="--steps 5000"' in text
     assert (tmp_path / "docs" / "learning.svg").read_text().startswith("<svg")

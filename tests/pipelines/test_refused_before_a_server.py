@@ -15,6 +15,8 @@ from pipelines.stop_signals import StopSignals
 from policyserver.settings import SettingsError, dump_toml
 from tests.pipelines.recorded_prices import fair_game, write_bars
 
+ADDRESS = "127.0.0.1:9901"
+
 
 @pytest.mark.parametrize(
     ("regressor", "message"),
@@ -48,16 +50,16 @@ def test_a_regressor_that_cannot_be_used_is_a_wrong_setting(regressor: Regressor
 
 def test_a_resumed_run_whose_regressor_or_prices_are_gone_is_refused(tmp_path: Path) -> None:
     file = write_bars(tmp_path / "AAA.csv", fair_game(500, seed=1))
-    folder, config = fresh_run(DemoOptions(csv_files=(file,), runs=tmp_path / "runs"))
+    folder, config = fresh_run(DemoOptions(csv_files=(file,), runs=tmp_path / "runs"), ADDRESS)
     again = DemoOptions(resume=True, runs=tmp_path / "runs")
-    assert resumed_run(again)[0] == folder
+    assert resumed_run(again, ADDRESS)[0] == folder
     settings = (folder / PIPELINE_FILE).read_text(encoding="utf-8")
     model = 'model = "river.linear_model.LinearRegression"'
     assert model in settings
     (folder / PIPELINE_FILE).write_text(settings.replace(model, 'model = "river.nowhere.Model"'), encoding="utf-8")
     with pytest.raises(SettingsError, match=r"RegressorConfig\.model"):
-        resumed_run(again)
+        resumed_run(again, ADDRESS)
     (folder / PIPELINE_FILE).write_text(dump_toml(config), encoding="utf-8")
     file.unlink()
     with pytest.raises(SettingsError, match=r"prices: .*AAA\.csv"):
-        resumed_run(again)
+        resumed_run(again, ADDRESS)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 
 import pytest
@@ -108,3 +109,21 @@ def test_each_serving_process_has_points_of_its_own() -> None:
     assert watch.stop()
     assert [points.field_values("boot_id") for points in book.points] == [["boot"], ["b"]]
     assert book.points[1].field_values("actions") == [7]
+
+
+def test_a_server_that_is_away_is_one_line_and_its_return_another(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "pipelines")
+    server = Server()
+    watch = ServerWatch(server, Book(), TAGS)
+    watch.start()
+    ask(watch)
+    server.answer = None
+    for _ in range(5):
+        ask(watch)
+    server.answer = STATS
+    ask(watch)
+    assert watch.stop()
+    lines = [record.getMessage() for record in caplog.records if "policy server" in record.getMessage()]
+    assert len(lines) == 2, "\n".join(lines)
+    assert "nobody there" in lines[0]
+    assert "it answers again, after" in lines[1]

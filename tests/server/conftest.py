@@ -9,6 +9,7 @@ import pytest
 from tests.server.core_harness import CoreHarness
 from tests.server.external_env_harness import Served, serving_env
 from tests.server.front_harness import FrontHarness, running_front
+from tests.server.message_stream import Stream
 
 
 @pytest.fixture
@@ -35,6 +36,15 @@ def serve() -> Iterator[FrontHarness]:
     """A front with default settings."""
     with running_front() as harness:
         yield harness
+
+
+@pytest.fixture
+def stream(serve: FrontHarness) -> Iterator[Stream]:
+    """A stream of that front, hands shaken."""
+    stream = Stream(serve)
+    assert stream.receive().WhichOneof("kind") == "handshake"
+    yield stream
+    stream.close()
 
 
 @pytest.fixture

@@ -245,7 +245,7 @@ class CoreHarness:
 
     def segments_apart(self) -> list[SingleAgentEpisode]:
         """Take everything that waits for the learner, each segment as it arrives where it comes alone."""
-        return arrived([replace(block, slots=np.arange(len(block.slots)) + 10**6 * number) for number, block in enumerate(self.blocks())])
+        return arrived(apart(self.blocks()))
 
     def advance(self, seconds: float) -> None:
         """Move the clock on and let what is due happen."""
@@ -274,6 +274,11 @@ def answers_of(replies: Replies) -> list[Answer]:
         )
         for row in range(len(replies.handles))
     ]
+
+
+def apart(blocks: list[SegmentBlock]) -> list[SegmentBlock]:
+    """Make segments strangers to each other, so that none is joined with the one before it."""
+    return [replace(block, slots=np.arange(len(block.slots)) + 10**6 * number) for number, block in enumerate(blocks)]
 
 
 def arrived(blocks: list[SegmentBlock]) -> list[SingleAgentEpisode]:

@@ -23,7 +23,7 @@ from server.episodes.segments import SegmentBlock
 from server.fronts.front import Front
 from server.policies.array_policy import ArrayPolicy
 from tests.ports import DIRECT
-from tests.server.core_harness import ACTION, NEVER_WAITS, OBSERVATION, arrived, module_of, policy_of
+from tests.server.core_harness import ACTION, NEVER_WAITS, OBSERVATION, apart, arrived, module_of, policy_of
 
 CLIENT = ClientConfig(action_timeout_s=20.0, connect_timeout_s=10.0, reconnect_backoff_initial_s=0.02, reconnect_backoff_max_s=0.1)
 
@@ -46,14 +46,14 @@ class FrontHarness:
     def stub(self) -> pb_grpc.PolicyServiceStub:
         return pb_grpc.PolicyServiceStub(self.channel())
 
-    def segments(self, want_steps: int = 1, wait_s: float = 10.0) -> list[Any]:
-        """Take what ended episodes and full pages hold, as soon as it is so many steps."""
+    def segments(self, want_steps: int = 1, wait_s: float = 10.0, *, joined: bool = True) -> list[Any]:
+        """Take what ended episodes and full pages hold, as soon as it is so many steps; segments of one episode joined, or each alone."""
         blocks: list[SegmentBlock] = []
         until_s = time.monotonic() + wait_s
         while True:
             blocks += self.front.sample(10**6, 0.01, or_fewer=True)
             if sum(block.steps for block in blocks) >= want_steps or time.monotonic() >= until_s:
-                return arrived(blocks)
+                return arrived(blocks if joined else apart(blocks))
 
     def batch(self, want_steps: int) -> list[Any]:
         """Take a batch, as a learner does."""

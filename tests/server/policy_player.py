@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from policyserver.spaces import flatten, leaves
-from server.policies.policy import Decided, Policy, StepRows
+from server.policies.policy import Decided, DrawKeys, Policy, StepRows
 
 Array = npt.NDArray[Any]
 
@@ -58,6 +58,7 @@ class PolicyPlayer:
             state=[np.stack(leaf) for leaf in zip(*states, strict=True)],
             given=np.array(given, np.int64),
             given_actions=np.array([moves[place].given for place in given], self._action.dtype).reshape(-1, *self._action.shape),
+            drawn_by=DrawKeys(np.array([move.slot for move in moves], np.uint64), np.zeros(len(moves), np.int64)),
         )
 
     def send(self, *moves: Move, kept: Sequence[bool] | None = None) -> Decided:

@@ -176,17 +176,18 @@ def test_unknown_foreign_and_stale_handles_are_told_apart_from_finished_ones(har
 @pytest.mark.parametrize(
     ("bad", "reason", "field", "words"),
     [
-        ({"observation": observation(float("nan"))}, "BAD_OBSERVATION", "observation", "received nan at [0]"),
-        ({"observation": observation(0, float("inf"))}, "BAD_OBSERVATION", "observation", "received inf at [1]"),
-        ({"observation": observation(0, 0, 100.5)}, "BAD_OBSERVATION", "observation", "from -100.0 to 100.0, received 100.5 at [2]"),
-        ({"flags": GIVEN, "action": 3}, "BAD_ACTION", "action", "from 0 to 2, received 3"),
-        ({"flags": GIVEN, "action": -1}, "BAD_ACTION", "action", "received -1"),
+        ({"observation": observation(float("nan"))}, "BAD_OBSERVATION", "observations[0]", "received nan at [0]"),
+        ({"observation": observation(0, float("inf"))}, "BAD_OBSERVATION", "observations[0]", "received inf at [1]"),
+        ({"observation": observation(0, 0, 100.5)}, "BAD_OBSERVATION", "observations[0]", "from -100.0 to 100.0, received 100.5 at [2]"),
+        ({"flags": GIVEN, "action": 3}, "BAD_ACTION", "actions[0]", "from 0 to 2, received 3"),
+        ({"flags": GIVEN, "action": -1}, "BAD_ACTION", "actions[0]", "received -1"),
         ({"reward": float("nan")}, "BAD_REWARD", "rewards", "expected a finite number of at most 3.4e+38, received nan"),
         ({"reward": -1e39}, "BAD_REWARD", "rewards", "expected a finite number of at most 3.4e+38, received -1e+39"),
-        ({"flags": StepFlag.TERMINATED | StepFlag.TRUNCATED}, "BAD_MESSAGE", "flags", "StepFlag.END"),
+        ({"flags": StepFlag.TERMINATED | StepFlag.TRUNCATED}, "BAD_MESSAGE", "flags", "received 12 (TERMINATED, TRUNCATED)"),
         ({"flags": OVERRIDE}, "BAD_MESSAGE", "flags", "OVERRIDE"),
         ({"flags": StepFlag.TRAINING_DISABLED}, "BAD_MESSAGE", "flags", "TRAINING_DISABLED"),
-        ({"flags": 128}, "BAD_MESSAGE", "flags", "flags"),
+        ({"flags": 128}, "BAD_MESSAGE", "flags", "received 128 (128, which is no flag)"),
+        ({"flags": 128 | GIVEN, "action": 1}, "BAD_MESSAGE", "flags", "received 130 (ACTION_GIVEN, and 128, which is no flag)"),
     ],
 )
 def test_only_the_bad_row_is_refused_and_the_good_one_in_its_place_works(

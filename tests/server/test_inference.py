@@ -14,7 +14,7 @@ from ray.rllib.core.columns import Columns
 from policyserver.flags import StepFlag
 from server.policies.action_form import ActionForm, UnsupportedSpaceError
 from server.policies.array_policy import ArrayPolicy
-from server.policies.policy import StepRows
+from server.policies.policy import DrawKeys, StepRows
 from tests.server.core_harness import ACTION, ACTIONS, CoreHarness, Row, module_of, observation, policy_of, start
 
 NONE = np.empty(0, np.int64)
@@ -25,7 +25,8 @@ def decide(policy: ArrayPolicy, observations: Any) -> Any:
     none, yes = np.zeros(count, np.bool_), np.ones(count, np.bool_)
     state = [np.zeros((count, *leaf.shape), leaf.dtype) for leaf in policy.initial_state]
     actions = np.zeros((count, *policy.layout.action[0]), policy.layout.action[1])
-    rows = StepRows(np.arange(count), yes, none, none, yes, np.zeros(count), [observations], {}, actions, state, NONE, NONE)
+    by = DrawKeys(np.random.default_rng(5).integers(0, 2**63, count, np.uint64), np.zeros(count, np.int64))
+    rows = StepRows(np.arange(count), yes, none, none, yes, np.zeros(count), [observations], {}, actions, state, NONE, NONE, by)
     return policy.decide(rows).decisions
 
 

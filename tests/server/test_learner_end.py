@@ -87,7 +87,7 @@ def collected(serve: FrontHarness, steps: int) -> list[SingleAgentEpisode]:
     deadline = time.monotonic() + 20.0
     while sum(len(segment) for segment in segments) < steps:
         assert time.monotonic() < deadline, f"expected {steps} steps, received {segments}"
-        segments += serve.segments(want_steps=1, wait_s=1.0)
+        segments += serve.segments(want_steps=1, wait_s=1.0, joined=False)
     for segment in segments:
         segment.validate()
     return segments

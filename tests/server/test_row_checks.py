@@ -12,13 +12,14 @@ from hypothesis.extra.numpy import arrays
 from policyserver.flags import StepFlag
 from policyserver.spaces import flatten, leaves, unflatten
 from server.episodes.batch import malformed
-from server.episodes.row_checks import LeafCheck, bad_flags, content_hashes
+from server.episodes.row_checks import LeafCheck, bad_flags, content_hashes, leaf_checks
 from tests.policyserver.space_strategies import LEAVES, PROPERTY, SPACES, samples
 from tests.server.core_harness import ACTION, OBSERVATION, Row, observation, pack, start
 
 
 def check_of(space: gym.Space[Any]) -> LeafCheck:
-    return LeafCheck(leaves(space, "observation")[0], "BAD_OBSERVATION")
+    (check,) = leaf_checks(space, "observation")
+    return check
 
 
 MEMBERS: list[tuple[gym.Space[Any], list[Any], list[Any]]] = [
@@ -40,7 +41,7 @@ def test_rows_outside_the_space_are_found_and_no_others(space: gym.Space[Any], g
     assert found == list(range(len(good), len(good) + len(bad)))
     for row in found:
         error = check.value_error(values[row])
-        assert error.field == "observation"
+        assert error.field == "observations[0]"
         assert "received" in error.message
 
 
@@ -81,11 +82,10 @@ def test_a_refused_value_is_named_by_its_leaf_and_its_place_there() -> None:
         (np.uint8(249), "observation['c']: expected finite values from 250 to 254, received 249"),
         (np.array([[0, 1], [1, -1]], np.int8), "observation['d']: expected finite values from 0 to 1, received -1 at [1, 1]"),
     ]
-    for leaf, (value, message) in zip(leaves(space), wrong, strict=True):
-        check = LeafCheck(leaf, "BAD_OBSERVATION")
+    for index, (check, (value, message)) in enumerate(zip(leaf_checks(space, "observation"), wrong, strict=True)):
         assert check.bad_rows(np.stack([value])).tolist() == [0]
         error = check.value_error(value)
-        assert (error.message, error.field, error.reason) == (message, leaf.path, "BAD_OBSERVATION")
+        assert (error.message, error.field, error.reason) == (message, f"observations[{index}]", "BAD_OBSERVATION")
 
 
 @pytest.mark.parametrize(
@@ -102,12 +102,12 @@ def test_a_column_of_the_wrong_shape_or_dtype_says_both_sides(column: Any, words
     error = check_of(OBSERVATION).column(column, 3)
     assert error is not None
     assert words in error.message
-    assert (error.reason, error.field) == ("BAD_OBSERVATION", "observation")
+    assert (error.reason, error.field) == ("BAD_OBSERVATION", "observations[0]")
     assert check_of(OBSERVATION).column(np.zeros((3, 10), np.float32), 3) is None
 
 
 def test_messages_that_do_not_fit_together_are_refused_as_a_whole() -> None:
-    observations, actions = [check_of(OBSERVATION)], [LeafCheck(leaves(ACTION, "action")[0], "BAD_ACTION")]
+    observations, actions = leaf_checks(OBSERVATION, "observation"), leaf_checks(ACTION, "action")
 
     def problem(**changes: Any) -> str:
         rows = pack([start("a", flags=StepFlag.ACTION_GIVEN, action=1), Row(1, 1)])
@@ -118,10 +118,10 @@ def test_messages_that_do_not_fit_together_are_refused_as_a_whole() -> None:
 
     assert problem() == ""
     assert problem(observations=[]) == "observations: BAD_MESSAGE"
-    assert problem(observations=[np.zeros((2, 3), np.float32)]) == "observation: BAD_OBSERVATION"
+    assert problem(observations=[np.zeros((2, 3), np.float32)]) == "observations[0]: BAD_OBSERVATION"
     assert problem(actions=[]) == "actions: BAD_MESSAGE"
-    assert problem(actions=[np.zeros(2, np.int64)]) == "action: BAD_ACTION"
-    assert problem(actions=[np.zeros(1, np.int32)]) == "action: BAD_ACTION"
+    assert problem(actions=[np.zeros(2, np.int64)]) == "actions[0]: BAD_ACTION"
+    assert problem(actions=[np.zeros(1, np.int32)]) == "actions[0]: BAD_ACTION"
     assert problem(episode_ids=[]) == "episode_ids: BAD_MESSAGE"
     assert problem(episode_ids=["a", "b"]) == "episode_ids: BAD_MESSAGE"
 
@@ -130,9 +130,9 @@ def test_every_combination_of_flags_is_allowed_or_refused_as_the_protocol_says()
     flags = np.arange(256, dtype=np.uint8)
     refused = bad_flags(flags, np.zeros(256, np.int64), np.zeros(256))
     for value in range(256):
-        flag = StepFlag(value & 63)
+        flag = StepFlag(value & 127)
         allowed = (
-            value < 64
+            value < 128
             and StepFlag.END not in flag
             and not (StepFlag.ACTION_GIVEN in flag and flag & StepFlag.END)
             and (StepFlag.OVERRIDE not in flag or StepFlag.ACTION_GIVEN in flag)

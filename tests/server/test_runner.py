@@ -52,7 +52,7 @@ def make_runner(monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
         def make(worker_index: int = 0, *, num_env_runners: int = 0, **changes: Any) -> ExternalEnvRunner:
             serving = ServingConfig(
                 ListenConfig("127.0.0.1:0"),
-                hand_off=HandOffConfig(sample_wait_s=changes.pop("sample_wait_s", 0.2)),
+                hand_off=HandOffConfig(sample_wait_s=changes.pop("sample_wait_s", 0.2), batches_ahead=100.0),
                 opens_itself=changes.pop("opens_itself", True),
             )
             config = ppo_config().copy(copy_frozen=False)

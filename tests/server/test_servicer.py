@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import queue
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import grpc
@@ -16,7 +15,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from client import PolicyClient
 from policyserver import spaces
 from policyserver.errors import EpisodeFinishedError, HandshakeError, InvalidInputError, ServerUnavailableError, from_rpc_error
-from policyserver.flags import PROTOCOL_VERSION, StepFlag
+from policyserver.flags import PROTOCOL_VERSION
 from policyserver.tensors import to_tensor
 from policyserver.v1 import policy_service_pb2 as pb
 from policyserver.v1 import space_pb2
@@ -24,51 +23,7 @@ from server.config import ListenConfig
 from server.fronts import wire
 from tests.server.core_harness import ACTION, OBSERVATION, observation
 from tests.server.front_harness import CLIENT, FrontHarness, running_front
-
-
-class Stream:
-    """A client's stream at the level of messages."""
-
-    def __init__(self, serve: FrontHarness, **handshake: Any) -> None:
-        self._requests: queue.SimpleQueue[pb.StepRequest | None] = queue.SimpleQueue()
-        self._call = serve.stub().Step(iter(self._requests.get, None), timeout=20.0)
-        options = {"protocol_version": PROTOCOL_VERSION, "client_id": "test", **handshake}
-        self.send(pb.StepRequest(handshake=pb.Handshake(**options)))
-
-    def send(self, request: pb.StepRequest) -> None:
-        self._requests.put(request)
-
-    def receive(self) -> pb.StepResponse:
-        return next(self._call)  # type: ignore[no-any-return]
-
-    def ask(self, **batch: Any) -> pb.StepReply:
-        self.send(pb.StepRequest(batch=pb.StepBatch(**batch)))
-        return self.receive().batch
-
-    def close(self) -> None:
-        self._requests.put(None)
-        assert list(self._call) == []
-
-
-@pytest.fixture
-def stream(serve: FrontHarness) -> Iterator[Stream]:
-    stream = Stream(serve)
-    assert stream.receive().WhichOneof("kind") == "handshake"
-    yield stream
-    stream.close()
-
-
-def one_start(**changes: Any) -> dict[str, Any]:
-    columns = {
-        "message_id": 7,
-        "handles": bytes(8),
-        "sequences": bytes(4),
-        "flags": bytes([StepFlag.START]),
-        "rewards": bytes(8),
-        "observations": [to_tensor(observation()[None])],
-        "episode_ids": ["a"],
-    }
-    return {**columns, **changes}
+from tests.server.message_stream import Stream, one_start
 
 
 def handshake_failure(serve: FrontHarness, **handshake: Any) -> tuple[HandshakeError, str]:
@@ -140,53 +95,6 @@ def test_a_client_without_a_name_and_a_batch_before_the_handshake_are_refused(se
     with pytest.raises(grpc.RpcError) as raised:
         next(call)
     assert "expected a Handshake" in str(from_rpc_error(raised.value))
-
-
-@pytest.mark.parametrize(
-    ("changes", "field"),
-    [
-        ({"sequences": bytes(3)}, "sequences"),
-        ({"flags": b""}, "flags"),
-        ({"rewards": bytes(16)}, "rewards"),
-        ({"observations": []}, "observations"),
-        ({"observations": [to_tensor(np.array(1.0, np.float32))]}, "observations[0]"),
-        ({"observations": [to_tensor(np.zeros((1, 9), np.float32))]}, "observation"),
-        ({"observations": [to_tensor(np.zeros((2, 10), np.float32))]}, "observation"),
-        ({"episode_ids": []}, "episode_ids"),
-        ({"infos": [pb.RowInfo(row=1, json="{}")]}, "infos"),
-        ({"infos": [pb.RowInfo(row=0, json="nonsense")]}, "infos[0].json"),
-        ({"infos": [pb.RowInfo(row=0, json="3")]}, "infos[0].json"),
-        ({"infos": [pb.RowInfo(row=0, json="[" * 100_000)]}, "infos[0].json"),
-    ],
-)
-def test_a_message_that_cannot_be_read_is_refused_and_the_stream_goes_on(stream: Stream, changes: dict[str, Any], field: str) -> None:
-    reply = stream.ask(**one_start(**changes))
-    assert (reply.message_id, list(reply.codes)) == (7, [grpc.StatusCode.INVALID_ARGUMENT.value[0]])
-    (error,) = reply.errors
-    assert error.field == field
-    assert "expected" in error.message
-    good = stream.ask(**one_start())
-    assert (list(good.codes), len(good.errors), len(good.handles)) == ([0], 0, 8)
-
-
-def test_a_second_handshake_is_refused_and_the_stream_goes_on(stream: Stream) -> None:
-    stream.send(pb.StepRequest(handshake=pb.Handshake(protocol_version=PROTOCOL_VERSION, client_id="other")))
-    assert stream.receive().batch.message_id == 0
-    assert list(stream.ask(**one_start()).codes) == [0]
-
-
-def test_more_rows_than_allowed_are_refused() -> None:
-    with running_front(listen=ListenConfig(max_rows_per_message=1)) as serve:
-        stream = Stream(serve)
-        assert stream.receive().handshake.info.max_rows_per_message == 1
-        two = one_start(
-            handles=bytes(16), sequences=bytes(8), flags=bytes([1, 1]), rewards=bytes(16),
-            observations=[to_tensor(np.zeros((2, 10), np.float32))], episode_ids=["a", "b"],
-        )  # fmt: skip
-        reply = stream.ask(**two)
-        assert "at most 1 rows" in reply.errors[0].message
-        assert len(reply.codes) == 2
-        stream.close()
 
 
 def test_many_messages_in_flight_are_all_answered(stream: Stream) -> None:

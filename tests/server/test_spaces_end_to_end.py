@@ -18,7 +18,7 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
-from client import BatchError, HandshakeError, InvalidInputError, PolicyClient
+from client import BatchError, ClientConfig, HandshakeError, InvalidInputError, PolicyClient
 from client.codec import SpaceCodec
 from client.rows import Episode
 from client.rows import Rows as ClientRows
@@ -30,7 +30,7 @@ from policyserver.tensors import from_tensor, to_tensor
 from policyserver.v1 import policy_service_pb2 as pb
 from server.config import HandOffConfig, ListenConfig, ServingConfig
 from server.episodes.batch import malformed
-from server.episodes.row_checks import LeafCheck
+from server.episodes.row_checks import leaf_checks
 from server.episodes.rows import Replies
 from server.fronts import wire
 from server.policies.action_form import ActionForm
@@ -85,7 +85,9 @@ def shake_hands(observation_space: gym.Space[Any], action_space: gym.Space[Any])
         protocol_version=PROTOCOL_VERSION, observation_space=to_proto(observation_space), action_space=to_proto(action_space)
     )
     response = pb.StepResponse(handshake=pb.HandshakeReply(info=info))
-    return agree(pb.StepResponse.FromString(response.SerializeToString()), observation_space, action_space, 4096, 1 << 20)
+    return agree(
+        pb.StepResponse.FromString(response.SerializeToString()), observation_space, action_space, ClientConfig(max_message_bytes=1 << 20)
+    )
 
 
 @PROPERTY
@@ -96,14 +98,11 @@ def test_rows_of_every_space_are_read_as_they_were_sent(observation_space: gym.S
     actions = stack(action_space, samples(action_space, rows))
     episodes = [Episode(f"{row}", True) for row in range(rows)]
     flags = [int(StepFlag.START | StepFlag.ACTION_GIVEN)] * rows
-    columns = agreement.observation.encode_batch(observations, rows), agreement.action.encode_batch(actions, rows)
+    columns = agreement.observation.encode_batch(observations, rows)[0], agreement.action.encode_batch(actions, rows)[0]
     sent = ClientRows(range(rows), episodes, [0] * rows, flags, [0.0] * rows, [""] * rows, *columns)
     message = pb.StepRequest.FromString(step_batch(7, [sent], agreement).SerializeToString()).batch
-    received = wire.decode_batch(message, rows)
-    checks = [
-        [LeafCheck(leaf, "BAD") for leaf in leaves(space, name)]
-        for space, name in ((observation_space, "observation"), (action_space, "action"))
-    ]
+    received = wire.decode_batch(message, wire.MessageLimits.of(rows, observation_space, action_space))
+    checks = [leaf_checks(observation_space, "observation"), leaf_checks(action_space, "action")]
     assert malformed(received, *checks) is None
     assert all(
         not check.bad_rows(leaf).size for check, leaf in zip(checks[0] + checks[1], received.observations + received.actions, strict=True)
@@ -120,7 +119,7 @@ def test_answers_of_every_space_are_read_as_members_of_it(action_space: gym.Spac
     values = samples(action_space, rows)
     replies.actions[0][:] = np.stack(values)
     message = pb.StepResponse.FromString(wire.encode_replies(7, replies).SerializeToString()).batch
-    reply = to_reply(message, rows, agreement.action.leaves)
+    reply = to_reply(message, rows, agreement)
     for row, value in enumerate(values):
         decoded = agreement.action.decode([leaf[row : row + 1] for leaf in reply.actions])
         assert action_space.contains(decoded)
@@ -227,7 +226,7 @@ def test_plain_calls_take_and_give_one_tensor_per_leaf() -> None:
         wrong["observation"] = wrong["observation"][:-1]
         with pytest.raises(grpc.RpcError) as raised:
             stub.GetAction(pb.GetActionRequest(**wrong))
-        assert "observations: expected 6 tensors, received 5" in str(from_rpc_error(raised.value))
+        assert "observation: expected 6 tensors, received 5" in str(from_rpc_error(raised.value))
         stub.EndEpisode(pb.EndEpisodeRequest(**said(values[2])))
         (segment,) = learned(serve, 2)
     assert bits(PICTURE, segment.get_observations()) == bits(PICTURE, stack(PICTURE, values))

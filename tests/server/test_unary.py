@@ -12,6 +12,7 @@ import pytest
 from policyserver.errors import from_rpc_error
 from policyserver.tensors import to_tensor
 from policyserver.v1 import policy_service_pb2 as pb
+from policyserver.v1 import tensor_pb2
 from server.config import EpisodesConfig
 from server.fronts import unary_episodes
 from tests.server.core_harness import observation
@@ -75,7 +76,7 @@ def test_out_of_order_and_changed_repeats_are_refused(caller: Unary) -> None:
     episode = caller.start("a")
     caller.get_action(episode, observation(0), sequence=0)
     caller.get_action(episode, observation(1), sequence=1)
-    assert failure(caller.get_action, episode, observation(1.5), sequence=1)[:3] == ("ALREADY_EXISTS", "SEQUENCE_CONFLICT", "sequences")
+    assert failure(caller.get_action, episode, observation(1.5), sequence=1)[:3] == ("ALREADY_EXISTS", "SEQUENCE_CONFLICT", "sequence")
     assert failure(caller.get_action, episode, observation(3), sequence=3)[:2] == ("OUT_OF_RANGE", "SEQUENCE_GAP")
     assert failure(caller.start, "a")[:2] == ("ALREADY_EXISTS", "EPISODE_DUPLICATE")
     caller.get_action(episode, observation(2), sequence=2)
@@ -102,10 +103,10 @@ def test_wrong_episodes_are_told_apart(caller: Unary) -> None:
 def test_bad_values_are_refused_by_name_and_nothing_is_changed(serve: FrontHarness, caller: Unary) -> None:
     episode = caller.start("a")
     assert failure(caller.log_returns, episode, 1.0)[:3] == ("INVALID_ARGUMENT", "BAD_REWARD", "reward")
-    assert failure(caller.get_action, episode, observation(float("nan")))[:3] == ("INVALID_ARGUMENT", "BAD_OBSERVATION", "observation")
+    assert failure(caller.get_action, episode, observation(float("nan")))[:3] == ("INVALID_ARGUMENT", "BAD_OBSERVATION", "observation[0]")
     assert failure(caller.get_action, episode, np.zeros(9, np.float32))[:2] == ("INVALID_ARGUMENT", "BAD_OBSERVATION")
     assert failure(caller.get_action, episode, np.zeros(10, np.float64))[:2] == ("INVALID_ARGUMENT", "BAD_OBSERVATION")
-    assert failure(caller.log_action, episode, observation(), np.int64(3))[:3] == ("INVALID_ARGUMENT", "BAD_ACTION", "action")
+    assert failure(caller.log_action, episode, observation(), np.int64(3))[:3] == ("INVALID_ARGUMENT", "BAD_ACTION", "action[0]")
     caller.get_action(episode, observation(0), sequence=0)
     caller.log_returns(episode, 1.0)
     assert failure(caller.log_returns, episode, float("inf"))[:2] == ("INVALID_ARGUMENT", "BAD_REWARD")
@@ -177,3 +178,47 @@ def test_while_draining_nothing_new_starts(serve: FrontHarness, caller: Unary) -
     serve.front.drain()
     assert failure(caller.start)[:2] == ("UNAVAILABLE", "SHUTTING_DOWN")
     caller.end(episode, observation())
+
+
+def test_rewards_that_a_step_cannot_carry_are_refused_where_they_are_logged(serve: FrontHarness, caller: Unary) -> None:
+    episode = caller.start("a")
+    caller.get_action(episode, observation(0))
+    caller.log_returns(episode, 3e38)
+    for reward in (1e38, 1e308, float("inf"), float("nan")):
+        assert failure(caller.log_returns, episode, reward)[:3] == ("INVALID_ARGUMENT", "BAD_REWARD", "reward")
+    caller.log_returns(episode, -3e38)
+    caller.log_returns(episode, -2.5)
+    caller.get_action(episode, observation(1))
+    caller.end(episode, observation(2))
+    (segment,) = serve.segments()
+    assert segment.get_rewards().tolist() == [-2.5, 0.0]
+
+
+def test_a_number_ahead_of_its_turn_and_a_changed_first_one_are_told_as_such(serve: FrontHarness, caller: Unary) -> None:
+    episode = caller.start("a")
+    code, reason, field, text = failure(caller.get_action, episode, observation(0), sequence=3)
+    assert (code, reason, field) == ("OUT_OF_RANGE", "SEQUENCE_GAP", "sequence")
+    assert "expected 0, the episode's next number, received 3" in text
+    first = caller.get_action(episode, observation(0), sequence=0)
+    code, reason, field, text = failure(caller.get_action, episode, observation(0.5), sequence=0)
+    assert (code, reason, field) == ("ALREADY_EXISTS", "SEQUENCE_CONFLICT", "sequence")
+    assert "number 0 was applied before with another content" in text
+    assert failure(caller.end, episode, observation(0), sequence=0)[:2] == ("ALREADY_EXISTS", "SEQUENCE_CONFLICT")
+    assert caller.get_action(episode, observation(0), sequence=0) == first
+    caller.get_action(episode, observation(1), sequence=1)
+    assert failure(caller.get_action, episode, observation(0), sequence=0)[:2] == ("OUT_OF_RANGE", "SEQUENCE_GAP")
+    caller.end(episode, observation(2), sequence=2)
+    assert failure(caller.get_action, episode, observation(9), sequence=0)[:2] == ("FAILED_PRECONDITION", "EPISODE_FINISHED")
+
+
+def test_refusals_name_the_field_of_the_request_and_count(serve: FrontHarness, caller: Unary) -> None:
+    episode = caller.start("a")
+    assert failure(caller.get_action, episode, observation(float("nan")))[2] == "observation[0]"
+    assert failure(caller.log_action, episode, observation(), np.int64(7))[2] == "action[0]"
+    many = pb.GetActionRequest(episode_id=episode, observation=[to_tensor(observation())] * 100)
+    assert failure(caller.stub.GetAction, many)[1:3] == ("BAD_MESSAGE", "observation")
+    axes = tensor_pb2.Tensor(dtype=tensor_pb2.DATA_TYPE_FLOAT32, shape=[1] * 65, data=bytes(4))
+    request = pb.GetActionRequest(episode_id=episode, observation=[axes])
+    assert failure(caller.stub.GetAction, request)[:3] == ("INVALID_ARGUMENT", "BAD_MESSAGE", "observation[0]")
+    assert failure(caller.get_action, "nobody", observation())[1] == "EPISODE_UNKNOWN"
+    assert serve.stub().GetStats(pb.GetStatsRequest()).rows_refused == 5

@@ -39,8 +39,7 @@ function take(name, data) {
   tell[name]?.(columns[name]);
   for (const panel of drawn) {
     if (panel.data !== name) continue;
-    const shown = panel.derive ? panel.derive(columns[name]) : columns[name];
-    for (const chart of panel.charts) chart.set(shown, span);
+    for (const chart of panel.charts) chart.set(columns[name], span);
   }
 }
 

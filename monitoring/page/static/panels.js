@@ -2,7 +2,6 @@
 //   series: [{name: column, label, color, width, alpha, dash}]    bands: [[upper column, lower column, color]], filled between
 //   stack: areas on top of each other    axis: "bar" instead of time    format: of the values, `short` if not given
 
-import { runningMean } from "./columns.js";
 import { duration, percent } from "./format.js";
 
 const line = (name, color, label = "", more = {}) => ({ name, color, label, ...more });
@@ -16,18 +15,11 @@ const quantiles = (name, color) => ({
   bands: [[`${name}_p95`, `${name}_p05`, color]],
 });
 
-function smoothed(columns) {
-  const span = Math.max(1, Math.round(columns.time_s.length / 20));
-  const smooth = (name) => runningMean(columns[name], columns.episodes, span);
-  return { ...columns, policy_mean: smooth("policy"), random_mean: smooth("random"), no_trade_mean: smooth("no_trade") };
-}
-
 export const panels = [
   {
     title: "Return of finished episodes",
-    note: "Bands hold 5 to 95 of 100 episodes; means are running ones; no-trade and random act on the same prices and fees.",
+    note: "Of whole episodes. The band holds 5 to 95 of 100; means are over the newest tenth; no-trade and random act on the same prices and fees.",
     data: "episodes",
-    derive: smoothed,
     wide: true,
     charts: [
       {
@@ -38,9 +30,9 @@ export const panels = [
           line("return_p95", "blue", "95 %", { width: 0.75, alpha: 0.5 }),
           line("return_p05", "blue", "5 %", { width: 0.75, alpha: 0.5 }),
           line("return_p50", "blue", "half", { alpha: 0.7 }),
-          line("policy_mean", "blue", "policy, mean", { width: 2.5 }),
-          line("random_mean", "orange", "random"),
-          line("no_trade_mean", "gray", "no-trade", { dash: [6, 4] }),
+          line("policy", "blue", "policy, mean", { width: 2.5 }),
+          line("random", "orange", "random"),
+          line("no_trade", "gray", "no-trade", { dash: [6, 4] }),
         ],
         bands: [["return_p95", "return_p05", "blue"]],
       },
@@ -76,7 +68,7 @@ export const panels = [
   },
   {
     title: "Money of finished episodes",
-    note: "Means, in shares of the initial equity.",
+    note: "Means over the newest tenth of the whole episodes, in shares of the initial equity.",
     data: "episodes",
     charts: [
       { id: "profit", title: "Profit", format: percent, series: [line("profit", "green")] },

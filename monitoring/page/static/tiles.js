@@ -1,6 +1,6 @@
 // The figures at the top of the page.
 
-import { lastTenth, newest } from "./columns.js";
+import { newest } from "./columns.js";
 import { duration, short, whole } from "./format.js";
 
 const TILES = ["Mean return, newest tenth", "Steps", "Episodes finished", "Actions per second", "Action latency, half", "Policy version", "Training iteration"];
@@ -27,7 +27,7 @@ export function clearTiles() {
 // What each section says in the tiles.
 export const tell = {
   episodes(columns) {
-    const mean = (name) => short(lastTenth(columns[name], columns.episodes));
+    const mean = (name) => short(newest(columns[name]));
     tile("Mean return, newest tenth", mean("policy"), `random ${mean("random")}, no-trade ${mean("no_trade")}`);
   },
   serving(columns) {

@@ -70,7 +70,7 @@ class GetServerInfoRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetServerInfoResponse(_message.Message):
-    __slots__ = ("protocol_version", "server_version", "boot_id", "observation_space", "action_space", "endpoints", "max_message_bytes", "max_rows_per_message", "episode_idle_timeout_s", "weights_seq_no")
+    __slots__ = ("protocol_version", "server_version", "boot_id", "observation_space", "action_space", "endpoints", "max_message_bytes", "max_rows_per_message", "episode_idle_timeout_s", "weights_seq_no", "run", "instance_id", "stop_timeout_s")
     PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
     SERVER_VERSION_FIELD_NUMBER: _ClassVar[int]
     BOOT_ID_FIELD_NUMBER: _ClassVar[int]
@@ -81,6 +81,9 @@ class GetServerInfoResponse(_message.Message):
     MAX_ROWS_PER_MESSAGE_FIELD_NUMBER: _ClassVar[int]
     EPISODE_IDLE_TIMEOUT_S_FIELD_NUMBER: _ClassVar[int]
     WEIGHTS_SEQ_NO_FIELD_NUMBER: _ClassVar[int]
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    INSTANCE_ID_FIELD_NUMBER: _ClassVar[int]
+    STOP_TIMEOUT_S_FIELD_NUMBER: _ClassVar[int]
     protocol_version: int
     server_version: str
     boot_id: str
@@ -91,7 +94,10 @@ class GetServerInfoResponse(_message.Message):
     max_rows_per_message: int
     episode_idle_timeout_s: float
     weights_seq_no: int
-    def __init__(self, protocol_version: _Optional[int] = ..., server_version: _Optional[str] = ..., boot_id: _Optional[str] = ..., observation_space: _Optional[_Union[_space_pb2.Space, _Mapping]] = ..., action_space: _Optional[_Union[_space_pb2.Space, _Mapping]] = ..., endpoints: _Optional[_Iterable[str]] = ..., max_message_bytes: _Optional[int] = ..., max_rows_per_message: _Optional[int] = ..., episode_idle_timeout_s: _Optional[float] = ..., weights_seq_no: _Optional[int] = ...) -> None: ...
+    run: str
+    instance_id: str
+    stop_timeout_s: float
+    def __init__(self, protocol_version: _Optional[int] = ..., server_version: _Optional[str] = ..., boot_id: _Optional[str] = ..., observation_space: _Optional[_Union[_space_pb2.Space, _Mapping]] = ..., action_space: _Optional[_Union[_space_pb2.Space, _Mapping]] = ..., endpoints: _Optional[_Iterable[str]] = ..., max_message_bytes: _Optional[int] = ..., max_rows_per_message: _Optional[int] = ..., episode_idle_timeout_s: _Optional[float] = ..., weights_seq_no: _Optional[int] = ..., run: _Optional[str] = ..., instance_id: _Optional[str] = ..., stop_timeout_s: _Optional[float] = ...) -> None: ...
 
 class GetStatsRequest(_message.Message):
     __slots__ = ()
@@ -206,22 +212,26 @@ class Room(_message.Message):
     def __init__(self) -> None: ...
 
 class Handshake(_message.Message):
-    __slots__ = ("protocol_version", "client_id", "observation_space", "action_space")
+    __slots__ = ("protocol_version", "client_id", "observation_space", "action_space", "client_number")
     PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
     CLIENT_ID_FIELD_NUMBER: _ClassVar[int]
     OBSERVATION_SPACE_FIELD_NUMBER: _ClassVar[int]
     ACTION_SPACE_FIELD_NUMBER: _ClassVar[int]
+    CLIENT_NUMBER_FIELD_NUMBER: _ClassVar[int]
     protocol_version: int
     client_id: str
     observation_space: _space_pb2.Space
     action_space: _space_pb2.Space
-    def __init__(self, protocol_version: _Optional[int] = ..., client_id: _Optional[str] = ..., observation_space: _Optional[_Union[_space_pb2.Space, _Mapping]] = ..., action_space: _Optional[_Union[_space_pb2.Space, _Mapping]] = ...) -> None: ...
+    client_number: int
+    def __init__(self, protocol_version: _Optional[int] = ..., client_id: _Optional[str] = ..., observation_space: _Optional[_Union[_space_pb2.Space, _Mapping]] = ..., action_space: _Optional[_Union[_space_pb2.Space, _Mapping]] = ..., client_number: _Optional[int] = ...) -> None: ...
 
 class HandshakeReply(_message.Message):
-    __slots__ = ("info",)
+    __slots__ = ("info", "client_number")
     INFO_FIELD_NUMBER: _ClassVar[int]
+    CLIENT_NUMBER_FIELD_NUMBER: _ClassVar[int]
     info: GetServerInfoResponse
-    def __init__(self, info: _Optional[_Union[GetServerInfoResponse, _Mapping]] = ...) -> None: ...
+    client_number: int
+    def __init__(self, info: _Optional[_Union[GetServerInfoResponse, _Mapping]] = ..., client_number: _Optional[int] = ...) -> None: ...
 
 class StepBatch(_message.Message):
     __slots__ = ("message_id", "handles", "sequences", "flags", "rewards", "observations", "actions", "episode_ids", "infos")
@@ -254,7 +264,7 @@ class RowInfo(_message.Message):
     def __init__(self, row: _Optional[int] = ..., json: _Optional[str] = ...) -> None: ...
 
 class StepReply(_message.Message):
-    __slots__ = ("message_id", "handles", "codes", "actions", "action_log_probs", "weights_seq_nos", "errors")
+    __slots__ = ("message_id", "handles", "codes", "actions", "action_log_probs", "weights_seq_nos", "errors", "refusal")
     MESSAGE_ID_FIELD_NUMBER: _ClassVar[int]
     HANDLES_FIELD_NUMBER: _ClassVar[int]
     CODES_FIELD_NUMBER: _ClassVar[int]
@@ -262,6 +272,7 @@ class StepReply(_message.Message):
     ACTION_LOG_PROBS_FIELD_NUMBER: _ClassVar[int]
     WEIGHTS_SEQ_NOS_FIELD_NUMBER: _ClassVar[int]
     ERRORS_FIELD_NUMBER: _ClassVar[int]
+    REFUSAL_FIELD_NUMBER: _ClassVar[int]
     message_id: int
     handles: bytes
     codes: bytes
@@ -269,7 +280,8 @@ class StepReply(_message.Message):
     action_log_probs: bytes
     weights_seq_nos: bytes
     errors: _containers.RepeatedCompositeFieldContainer[RowError]
-    def __init__(self, message_id: _Optional[int] = ..., handles: _Optional[bytes] = ..., codes: _Optional[bytes] = ..., actions: _Optional[_Iterable[_Union[_tensor_pb2.Tensor, _Mapping]]] = ..., action_log_probs: _Optional[bytes] = ..., weights_seq_nos: _Optional[bytes] = ..., errors: _Optional[_Iterable[_Union[RowError, _Mapping]]] = ...) -> None: ...
+    refusal: RowError
+    def __init__(self, message_id: _Optional[int] = ..., handles: _Optional[bytes] = ..., codes: _Optional[bytes] = ..., actions: _Optional[_Iterable[_Union[_tensor_pb2.Tensor, _Mapping]]] = ..., action_log_probs: _Optional[bytes] = ..., weights_seq_nos: _Optional[bytes] = ..., errors: _Optional[_Iterable[_Union[RowError, _Mapping]]] = ..., refusal: _Optional[_Union[RowError, _Mapping]] = ...) -> None: ...
 
 class RowError(_message.Message):
     __slots__ = ("row", "code", "reason", "field", "message")

@@ -1,0 +1,205 @@
+"""The inboxes of nodes: bounded, and filled several at a time, all of them or none.
+
+A node that fails gives up the episodes it has in hand. So when it passes a batch on, to several nodes or to several replicas of one, either
+all of the batch goes or none of it: otherwise an episode could be given up here while somebody works on it there.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any, Generic, Literal, Protocol, TypeVar, get_args
+
+EventT = TypeVar("EventT")
+
+Overflow = Literal["block", "drop_oldest", "fail"]
+"""What a push does when the inbox is full: wait for room, at most `push_timeout_s`, and then raise `InboxFullError`; make room by dropping
+the oldest events, which go to the supervisor; raise `InboxFullError` at once."""
+
+_ranks = itertools.count()
+
+
+class NodeError(RuntimeError):
+    """Base of the errors of the node runtime."""
+
+
+class InboxFullError(NodeError):
+    """The inbox had no room for the events, none of which it took."""
+
+
+class NodeClosedError(NodeError):
+    """The node was asked to stop before the events came."""
+
+
+class NodeFailedError(NodeError):
+    """The node failed more often than it may be restarted."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeOptions:
+    """How a node's inbox and its restarts behave."""
+
+    capacity: int = 4096
+    """Most events an inbox holds."""
+    overflow: Overflow = "block"
+    """What happens when it is full: wait for room (block), drop_oldest, or fail."""
+    push_timeout_s: float = 30.0
+    """Longest wait for room under `block`, seconds."""
+    max_restarts: int = 3
+    """How often a failed node is started again before it stays down."""
+
+    def __post_init__(self) -> None:
+        if self.capacity < 1:
+            raise ValueError(f"capacity: expected at least 1, received {self.capacity}")
+        if self.overflow not in get_args(Overflow):
+            raise ValueError(f"overflow: expected one of {', '.join(get_args(Overflow))}, received {self.overflow!r}")
+        if self.push_timeout_s <= 0:
+            raise ValueError(f"push_timeout_s: expected more than 0, received {self.push_timeout_s}")
+        if self.max_restarts < 0:
+            raise ValueError(f"max_restarts: expected at least 0, received {self.max_restarts}")
+
+
+class Inbox(Generic[EventT]):
+    """What waits for one node. Its lock guards the state and the counters of the node, too."""
+
+    def __init__(self, name: str, options: NodeOptions, *, wakes: bool) -> None:
+        """Make an empty inbox.
+
+        Args:
+            name: Name of the node.
+            options: Capacity and overflow.
+            wakes: Whether events wake the node; else it looks by itself.
+        """
+        self.lock = threading.Lock()
+        self.ready = threading.Condition(self.lock)
+        self.closing = False
+        self.error: BaseException | None = None
+        self.queue_max = self.overflowed = 0
+        self.rank = next(_ranks)
+        """Locks of several inboxes are taken in this order."""
+        self._name = name
+        self._options = options
+        self._wakes = wakes
+        self._events: list[EventT] = []
+        self._room = threading.Condition(self.lock)
+        self._pushers_waiting = 0
+
+    def __len__(self) -> int:
+        return len(self._events)
+
+    def take(self) -> list[EventT]:
+        """Empty it and return what was in it. Under the lock."""
+        taken, self._events = self._events, []
+        if self._pushers_waiting:
+            self._room.notify_all()
+        return taken
+
+    def close(self, error: BaseException | None = None) -> None:
+        """Refuse events from now on, `error` being why, if the node has failed. Under the lock."""
+        self.closing = self.closing or error is None
+        self.error = self.error or error
+        self.ready.notify_all()
+        self._room.notify_all()
+
+    def check_open(self) -> None:
+        """Raise NodeFailedError or NodeClosedError unless events are taken. Under the lock."""
+        if self.error is not None:
+            raise NodeFailedError(f"node {self._name} failed for good: {self.error!r}") from self.error
+        if self.closing:
+            raise NodeClosedError(f"node {self._name} takes no more events: it was asked to stop")
+
+    def has_room(self, count: int) -> bool:
+        """Tell whether so many events could be put, if need be by dropping others. Under the lock."""
+        fits = len(self._events) + count <= self._options.capacity
+        return fits or (self._options.overflow == "drop_oldest" and count <= self._options.capacity)
+
+    def put(self, events: Sequence[EventT]) -> Sequence[EventT]:
+        """Take events for which there is room; return what was dropped for them. Under the lock."""
+        excess = max(0, len(self._events) + len(events) - self._options.capacity)
+        dropped = self._events[:excess]
+        if excess:
+            self.overflowed += len(events)
+            del self._events[:excess]
+        was_empty = not self._events
+        self._events.extend(events)
+        self.queue_max = max(self.queue_max, len(self._events))
+        if was_empty and self._wakes:
+            self.ready.notify()
+        return dropped
+
+    def wait_for_room(self, count: int, deadline: float | None) -> float:
+        """Wait until there is room for so many events, or the inbox is closed; return when this wait ends at the latest.
+
+        Args:
+            count: how many.
+            deadline: what an earlier wait of the same push returned; None: it is the first.
+
+        Raises:
+            InboxFullError: There was none in time, or is not to be waited for.
+        """
+        with self.lock:
+            options = self._options
+            if deadline is None:
+                self.overflowed += count
+                deadline = time.monotonic() + options.push_timeout_s
+            full = f"inbox of node {self._name}: {len(self._events)} of {options.capacity} events waiting, no room for {count} more"
+            if count > options.capacity or options.overflow == "fail":
+                raise InboxFullError(full)
+            self._pushers_waiting += 1
+            try:
+                left_s = max(0.0, deadline - time.monotonic())
+                if self._room.wait_for(lambda: self.closing or self.error is not None or self.has_room(count), left_s):
+                    return deadline
+            finally:
+                self._pushers_waiting -= 1
+            raise InboxFullError(f"{full} within {options.push_timeout_s} s")
+
+
+class Receiver(Protocol):
+    """What has an inbox: a node."""
+
+    @property
+    def inbox(self) -> Inbox[Any]:
+        """Where its events wait."""
+
+    def give_up(self, events: Sequence[Any]) -> None:
+        """Say that its inbox has dropped events."""
+
+
+Share = tuple[Receiver, Sequence[Any]]
+"""A node, and the events that are for it."""
+
+
+def push_together(shares: Iterable[Share]) -> None:
+    """Put events into the inboxes of several nodes, each of which comes once: all of them or none.
+
+    Raises:
+        InboxFullError: An overflow policy had no room for them.
+        NodeClosedError: A node was asked to stop.
+        NodeFailedError: A node failed for good.
+    """
+    shares = sorted((share for share in shares if share[1]), key=lambda share: share[0].inbox.rank)
+    deadline: float | None = None
+    while True:
+        with ExitStack() as locks:
+            full = _first_without_room(shares, locks)
+            if full is None:
+                dropped = [(receiver, receiver.inbox.put(events)) for receiver, events in shares]
+                break
+        deadline = full[0].inbox.wait_for_room(len(full[1]), deadline)
+    for receiver, events in dropped:
+        if events:
+            receiver.give_up(events)
+
+
+def _first_without_room(shares: Sequence[Share], locks: ExitStack) -> Share | None:
+    """Lock the inboxes and return a share for which there is no room, None if all could be put. Raises as `push_together` does."""
+    for receiver, _ in shares:
+        locks.enter_context(receiver.inbox.lock)
+    for receiver, _ in shares:
+        receiver.inbox.check_open()
+    return next((share for share in shares if not share[0].inbox.has_room(len(share[1]))), None)

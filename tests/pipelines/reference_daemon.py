@@ -1,0 +1,29 @@
+"""Stands in for `policy-server serve`: the reference server as a process that takes its time to stop.
+
+python -m tests.pipelines.reference_daemon ADDRESS INSTANCE_ID STOP_S REWARD_ERROR
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+
+from tests.client.reference_server import ReferenceServer, Servicer
+
+
+def main(address: str, instance_id: str, stop_s: str, reward_error: str) -> None:
+    """Serve until SIGTERM, and then take `stop_s` seconds, of which the handshake speaks, to write "stopped"."""
+    servicer = Servicer()
+    servicer.reward_error = float(reward_error)
+    if instance_id:
+        servicer.identity = {"instance_id": instance_id, "stop_timeout_s": float(stop_s) + 20.0}
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    with ReferenceServer(servicer, socket=address):
+        signal.sigwait({signal.SIGTERM})
+        time.sleep(float(stop_s))
+    sys.stdout.write("stopped\n")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
