@@ -6,18 +6,20 @@ import argparse
 import contextlib
 import logging
 import os
-import signal
 import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from policyserver.listening import InsecureListenError
 from policyserver.settings import SettingsError, add_arguments, dump_toml, from_arguments, load, reason_of
 
 from .config import ServerConfig
 from .log_setup import log_to
+
+if TYPE_CHECKING:
+    from .daemon import Daemon
 
 EXIT_FAILURE = 1
 EXIT_BAD_SETTINGS = 2
@@ -39,21 +41,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if parsed.command == "check-config":
         sys.stdout.write(dump_toml(config, comments=True))
         return 0
-    if parsed.until_input_ends:
-        threading.Thread(target=_stop_when_input_ends, name="input", daemon=True).start()
-    return serve(config)
+    return serve(config, until_input_ends=parsed.until_input_ends)
 
 
-def _stop_when_input_ends() -> None:
-    """Let the end of standard input be a SIGTERM: whoever holds its other end is gone."""
+def _stop_when_input_ends(daemon: Daemon) -> None:
+    """Let the end of standard input be the server's end for good: whoever holds its other end is done with it, or gone."""
     with contextlib.suppress(OSError):
         while os.read(sys.stdin.fileno(), 4096):
             pass
-    os.kill(os.getpid(), signal.SIGTERM)
+    daemon.stop_for_good()
 
 
-def serve(config: ServerConfig) -> int:
-    """Serve until a signal ends it; returns the exit status of `main`."""
+def serve(config: ServerConfig, *, until_input_ends: bool = False) -> int:
+    """Serve until a signal ends it, or the end of standard input; returns the exit status of `main`."""
     from .checkpoints import CheckpointError
     from .daemon import Daemon, DaemonError
     from .folder_lock import FolderInUseError
@@ -62,7 +62,10 @@ def serve(config: ServerConfig) -> int:
     try:
         config.run_folder.mkdir(parents=True, exist_ok=True)
         log_to(config.log_level, config.run_folder / "server.log")
-        Daemon(config).run()
+        daemon = Daemon(config)
+        if until_input_ends:
+            threading.Thread(target=_stop_when_input_ends, args=(daemon,), name="input", daemon=True).start()
+        daemon.run()
     except SettingsError as error:
         return _fail(error, EXIT_BAD_SETTINGS)
     except InsecureListenError as error:
@@ -85,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--config", type=Path, metavar="FILE", help="configuration file (TOML); options are stronger")
         add_arguments(command, ServerConfig)
         if name == "serve":
-            command.add_argument("--until_input_ends", action="store_true", help="stop, as by SIGTERM, when standard input ends")
+            command.add_argument("--until_input_ends", action="store_true", help="stop, for good, when standard input ends")
     return parser
 
 

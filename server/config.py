@@ -300,6 +300,10 @@ class ServerConfig:
     """Seed of the initial weights and of the drawing of actions, which also depends on each episode's id and step."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """Least severity that is logged."""
+    stop_is_final: bool = False
+    """Whether callers are told, when a signal stops the server, that nobody comes back, so that they hear at once instead of waiting for
+    a successor. A service manager stops by the same signal what it starts again, so it is not said unless this is set. The end of standard
+    input, with --until_input_ends, is always final."""
     listen: ListenConfig = field(default_factory=ListenConfig)
     """Where the policy service listens and how it is protected."""
     episodes: EpisodesConfig = field(default_factory=EpisodesConfig)

@@ -68,6 +68,7 @@ class Daemon:
         """Take the configuration; nothing starts before `run`."""
         self._config = config
         self._stopping = threading.Event()
+        self._is_final = config.stop_is_final
         self._link: DriverLink | None = None
         self._is_ready = False
         self._progress = Progress()
@@ -129,7 +130,13 @@ class Daemon:
         if not self._stopping.is_set():
             self._stopping.set()
             if self._link is not None:
-                self._link.drain()
+                self._link.drain(is_final=self._is_final)
+
+    def stop_for_good(self) -> None:
+        """Stop as by SIGTERM, and have callers told that nobody comes back. From any thread; does nothing once it is stopping."""
+        if not self._stopping.is_set():
+            self._is_final = True
+            os.kill(os.getpid(), signal.SIGTERM)
 
     @property
     def _tags(self) -> dict[str, str]:

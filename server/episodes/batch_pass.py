@@ -22,7 +22,6 @@ from policyserver.errors import (
     PolicyServerError,
     SequenceError,
     ServerInternalError,
-    ServerUnavailableError,
 )
 from policyserver.flags import StepFlag
 from policyserver.spaces import leaves
@@ -87,7 +86,7 @@ class BatchPass:
         self._observation_checks = leaf_checks(observation_space, "observation")
         self._action_checks = leaf_checks(action_space, "action")
         self._action_leaves = [(leaf.shape, leaf.dtype) for leaf in leaves(action_space, "action")]
-        self.starts_nothing = False
+        self.starts_nothing: PolicyServerError | None = None  # why new episodes are refused, if they are
         """Whether START rows are refused, because the server is draining."""
 
     def empty_replies(self, count: int) -> Replies:
@@ -164,7 +163,7 @@ class BatchPass:
                     continue
                 error = finished.error()
             elif self.starts_nothing:
-                error = ServerUnavailableError("the server is shutting down and starts no new episodes", reason="SHUTTING_DOWN")
+                error = self.starts_nothing
             elif (owner.index, episode_id) in seen:
                 usable[index] = False
                 deferred.append(index)

@@ -27,6 +27,7 @@ from .batch import Batch, Submission
 from .batch_pass import BatchPass
 from .core_statistics import CoreStatistics
 from .demand import Demand
+from .ending import ending_error
 from .episode_table import EpisodeTable, Owner
 from .hand_over import HandOver
 from .memory import most_open, most_pages
@@ -162,7 +163,12 @@ class EpisodeCore:
     @property
     def is_draining(self) -> bool:
         """Whether new episodes are refused."""
-        return bool(self._pass.starts_nothing)
+        return self.starts_nothing is not None
+
+    @property
+    def starts_nothing(self) -> PolicyServerError | None:
+        """Why new episodes are refused, if they are."""
+        return self._pass.starts_nothing
 
     def finished_episode(self, client_id: str, episode_id: str) -> EpisodeFinishedError | None:
         """Return the error for whoever goes on with a finished episode, if it is remembered."""
@@ -176,6 +182,7 @@ class EpisodeCore:
 
         def answer(blocks: list[SegmentBlock]) -> None:
             self.snapshot()  # the counters that go with these steps
+            self._most_open = self._table.open
             done(blocks)
 
         self._hand_over.ask(want_steps, wait_s, answer, or_fewer=or_fewer)
@@ -185,9 +192,9 @@ class EpisodeCore:
         self._policy.swap(weights_seq_no)
         self.room.open()
 
-    def drain(self) -> None:
-        """Refuse new episodes from now on, let no question wait, and answer `sample` at once."""
-        self._pass.starts_nothing = True
+    def drain(self, *, is_final: bool = False) -> None:
+        """Refuse new episodes from now on, saying whether waiting makes sense, let no question wait, and answer `sample` at once."""
+        self._pass.starts_nothing = ending_error(is_final=is_final)
         self.room.lift()
         self._hand_over.drain()
 

@@ -9,7 +9,7 @@ import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar, cast
 
 import grpc
 import gymnasium as gym
@@ -39,6 +39,7 @@ _TURNS_BEFORE_READING = 2
 than the server has the next message, which then is the larger for it."""
 _ROOM = pb.StepResponse(room=pb.Room())
 _HANDSHAKE_TIMEOUT_S = 20.0
+_LAST_ANSWERS_S = 0.5  # for those that a stream still has to write when it is ended
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,28 +90,43 @@ class PolicyServicer(pb_grpc.PolicyServiceServicer):
         self._limits = wire.MessageLimits.of(facts.max_rows_per_message, facts.observation_space, facts.action_space)
         self._numbers = numbers
         self._turns = itertools.count()
-        self._streams = 0
+        self._streams: set[asyncio.Task[Any]] = set()
+        self._ending: PolicyServerError | None = None
+        """What each stream ends with, once it is to."""
         self.clients_connected = 0
         self.clients_refused = 0
         """Streams that were not taken, for there are as many as there may be."""
         self.messages_withheld = 0
         """Times that a stream was not read, for its client had not taken what was answered before."""
 
+    async def end_streams(self, error: PolicyServerError) -> None:
+        """End all streams with an error, once what is answered was written."""
+        self._ending = error
+        for stream in self._streams:
+            stream.cancel()
+        if self._streams:
+            await asyncio.wait(self._streams, timeout=2 * _LAST_ANSWERS_S)
+
     # The stream ----------------------------------------------------------------------------------------------------------------------
 
     async def Step(self, request_iterator: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:
         """Answer the steps of one client until its stream ends."""
-        if self._streams >= self._facts.max_clients:
+        if len(self._streams) >= self._facts.max_clients:
             self.clients_refused += 1
             text = f"expected at most {self._facts.max_clients} clients at once (listen.max_clients); try again later"
             await _abort(context, ServerOverloadedError(text))
-        self._streams += 1
+        stream = cast("asyncio.Task[Any]", asyncio.current_task())
+        self._streams.add(stream)
         try:
-            await self._converse(context)
+            await self._converse(context, stream)
+        except asyncio.CancelledError:
+            if self._ending is not None and not context.done():
+                await _abort(context, self._ending)
+            raise
         finally:
-            self._streams -= 1
+            self._streams.discard(stream)
 
-    async def _converse(self, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+    async def _converse(self, context: grpc.aio.ServicerContext[Any, Any], stream: asyncio.Task[Any]) -> None:
         """Shake hands, then answer."""
         try:
             first = await asyncio.wait_for(readable(context), _HANDSHAKE_TIMEOUT_S)
@@ -124,7 +140,7 @@ class PolicyServicer(pb_grpc.PolicyServiceServicer):
         self.clients_connected += 1
         answers = StreamAnswers(context, self._facts.max_unanswered_bytes)
         writer = asyncio.create_task(answers.write())
-        writer.add_done_callback(_ending(asyncio.current_task(), context))
+        writer.add_done_callback(_ending(stream, context))
 
         def say_room() -> None:
             answers.say(_ROOM)
@@ -158,6 +174,10 @@ class PolicyServicer(pb_grpc.PolicyServiceServicer):
                 for _ in range(_TURNS_BEFORE_READING):
                     await asyncio.sleep(0)
         except asyncio.CancelledError:
+            if self._ending is not None:
+                answers.end()
+                await asyncio.wait([writer], timeout=_LAST_ANSWERS_S)
+                raise
             # `_ending` cancelled the reading, and gRPC would leave the client without a status.
             if writer.done() and not writer.cancelled() and not context.done():
                 await context.abort(grpc.StatusCode.UNAVAILABLE, "an answer could not be written; connect again and repeat the rows")

@@ -42,6 +42,7 @@ class StreamAnswers:
         """Answers with the number of their message, and their bytes; None for what answers no message."""
         self._is_ready = asyncio.Event()
         self._has_room = asyncio.Event()
+        self._is_over = False
 
     @property
     def is_full(self) -> bool:
@@ -79,10 +80,17 @@ class StreamAnswers:
         self._ready.append((message_id, answer, size))
         self._is_ready.set()
 
+    def end(self) -> None:
+        """Let `write` return once what is ready is written."""
+        self._is_over = True
+        self._is_ready.set()
+
     async def write(self) -> None:
         """Write answers for as long as the stream lasts."""
         while True:
             while not self._ready:
+                if self._is_over:
+                    return
                 self._is_ready.clear()
                 await self._is_ready.wait()
             message_id, answer, size = self._ready.popleft()

@@ -6,6 +6,7 @@ That is the next sequence number, and the reward and info that ride along with t
 from __future__ import annotations
 
 import asyncio
+import copy
 import logging
 import uuid
 from collections import OrderedDict
@@ -19,7 +20,6 @@ from policyserver.errors import (
     InvalidInputError,
     PolicyServerError,
     SequenceError,
-    ServerUnavailableError,
     WireError,
 )
 from policyserver.flags import StepFlag
@@ -69,8 +69,8 @@ class UnaryEpisodes:
 
     async def start(self, request: pb.StartEpisodeRequest, peer: str) -> pb.StartEpisodeResponse:
         """Start an episode; the core hears of it with its first observation."""
-        if self._core.is_draining:
-            raise ServerUnavailableError("the server is shutting down and starts no new episodes", reason="SHUTTING_DOWN")
+        if (refusal := self._core.starts_nothing) is not None:
+            raise copy.copy(refusal)
         if error := id_error("client_id", request.client_id) or id_error("episode_id", request.episode_id):
             raise error
         episode_id = request.episode_id or uuid.uuid4().hex

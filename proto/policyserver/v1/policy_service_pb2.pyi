@@ -38,6 +38,7 @@ class Reason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     REASON_SHUTTING_DOWN: _ClassVar[Reason]
     REASON_HANDSHAKE_MISMATCH: _ClassVar[Reason]
     REASON_INTERNAL: _ClassVar[Reason]
+    REASON_SERVER_ENDED: _ClassVar[Reason]
 STEP_FLAG_UNSPECIFIED: StepFlag
 STEP_FLAG_START: StepFlag
 STEP_FLAG_ACTION_GIVEN: StepFlag
@@ -62,6 +63,7 @@ REASON_LEARNER_BEHIND: Reason
 REASON_SHUTTING_DOWN: Reason
 REASON_HANDSHAKE_MISMATCH: Reason
 REASON_INTERNAL: Reason
+REASON_SERVER_ENDED: Reason
 
 class GetServerInfoRequest(_message.Message):
     __slots__ = ()
