@@ -206,8 +206,7 @@ class BatchPass:
             index = int(applied[place])
             owner, name = batch.origin(index).owner, batch.episode_id(index)
             training, key = bool(rows.training[place]), int(rows.drawn_by.keys[place])
-            slot = self._table.open_episode(owner, name, training=training, now_s=now_s, draw_key=key)
-            rows.slots[place] = slots[index] = slot
+            rows.slots[place] = slots[index] = self._table.open_episode(owner, name, training=training, now_s=now_s, draw_key=key)
             self._statistics.episodes_started += 1
         self._policy.commit(rows, decided, kept)
         places = pick(kept)
