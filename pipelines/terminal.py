@@ -33,7 +33,7 @@ _BOLD, _DIM, _PLAIN = "\x1b[1m", "\x1b[2m", "\x1b[0m"
 class TerminalView(Node[Any]):
     """Shows snapshots at its interval.
 
-    On a terminal it draws over itself on the alternate screen; elsewhere, and on one that can't move its cursor (TERM=dumb), it writes lines.
+    On a terminal it draws over itself on the alternate screen. Elsewhere, and where the cursor can't be moved (TERM=dumb), it writes lines.
     """
 
     def __init__(self, taker: SnapshotTaker, stream: TextIO, headline: Callable[[], str]) -> None:
