@@ -99,7 +99,7 @@ def test_the_rate_of_a_bucket_that_has_just_begun_is_not_made_of_two_points_of_o
 
 def test_processes_that_followed_each_other_within_a_bucket_share_its_time(path: Path) -> None:
     for number in range(20):
-        write(path, server(300 * number, 280, f"boot-{number}"))
+        write(path, server(300 * number, 298, f"boot-{number}"))
     columns = news(path)["serving"]["columns"]
     assert columns["time_s"][1] - columns["time_s"][0] >= 16, "wide buckets, of which many have two processes"
     assert max(rate for rate in columns["actions_per_s"] if rate is not None) < 12
