@@ -32,7 +32,8 @@ class ShellSession:
             stderr=slave,
             cwd=folder,
             env=os.environ | {"PS1": PROMPT, "TERM": "xterm"} | environment,
-            preexec_fn=lambda: (os.setsid(), fcntl.ioctl(0, termios.TIOCSCTTY, 0))[1],
+            start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
         )
         os.close(slave)
         self.text = ""

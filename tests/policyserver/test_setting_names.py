@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -12,8 +13,8 @@ from policyserver.settings import SettingsError, known_keys, load
 from server.config import ServerConfig
 
 WRONG_NUMBERS = (-1, 0, 2, 10**6, -1.0, 0.0, 2.0, math.nan, math.inf)
-WRONG_TEXTS = ("", "no such", ":::", ["a", "a"], [])
-WRONG_TABLES = (
+WRONG_TEXTS: tuple[Any, ...] = ("", "no such", ":::", ["a", "a"], [])
+WRONG_TABLES: tuple[dict[str, Any], ...] = (
     {"low": 2.0, "high": 1.0},
     {"low": -1.0, "high": 1.0},
     {"low": math.nan, "high": 1.0},
