@@ -94,7 +94,6 @@ export class Chart {
     this.data = [times, ...(this.stack ? stacked(drawn) : drawn)];
     this.broken = this.data.map((values, index) => (index ? breaks(times, values, this.marks.gaps) : []));
     this.alone = this.data.map((values, index) => (index ? alone(values, this.broken[index]) : []));
-    this.element.dataset.gaps = Math.max(...this.broken.map((gaps) => gaps.length));
     if (this.plot) this.plot.setData(this.data);
     else if (this.data[0].length > 0) this.build();
     this.label();
