@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -272,20 +273,19 @@ def test_a_demo_whose_output_is_lost_plays_to_its_end(redirected: str, environme
 
 @pytest.mark.slow
 def test_ctrl_z_gives_a_demos_terminal_back_and_fg_goes_on_with_it(tmp_path: Path) -> None:
-    shell = ShellSession(tmp_path)
-    shell.type(f"{Path(sys.executable).with_name('policy-pipeline')} demo --steps 100000000\n")
-    shell.wait_for("of 100,000,000", timeout_s=START_S)
-    at = shell.type(CTRL_Z)
-    text = shell.wait_for(rf"Stopped[\s\S]*{PROMPT}", at)
-    assert SHOWN_CURSOR in text
-    assert FIRST_SCREEN in text
-    at = shell.type("fg\n")
-    shell.wait_for("of 100,000,000", at)
-    at = shell.type(CTRL_C)
-    shell.wait_for(rf"reward ledgers[\s\S]*{PROMPT}", at, STOP_S + 5.0)
-    at = shell.type("echo status=$?\n")
-    shell.wait_for("status=0", at)
-    shell.close()
+    with contextlib.closing(ShellSession(tmp_path)) as shell:
+        shell.type(f"{Path(sys.executable).with_name('policy-pipeline')} demo --steps 100000000\n")
+        shell.wait_for("of 100,000,000", timeout_s=START_S)
+        at = shell.type(CTRL_Z)
+        text = shell.wait_for(rf"Stopped[\s\S]*{PROMPT}", at)
+        assert SHOWN_CURSOR in text
+        assert FIRST_SCREEN in text
+        at = shell.type("fg\n")
+        shell.wait_for("of 100,000,000", at)
+        at = shell.type(CTRL_C)
+        shell.wait_for(rf"reward ledgers[\s\S]*{PROMPT}", at, STOP_S + 5.0)
+        at = shell.type("echo status=$?\n")
+        shell.wait_for("status=0", at)
 
 
 @pytest.mark.parametrize(
