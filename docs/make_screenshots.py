@@ -54,7 +54,9 @@ class TerminalDemo:
         master, slave = os.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", _LINES, _COLUMNS, 0, 0))
         command = [str(Path(sys.executable).with_name("policy-pipeline")), "demo", *arguments]
-        self.process = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, cwd=ROOT, start_new_session=True)
+        self.process = subprocess.Popen(
+            command, stdin=slave, stdout=slave, stderr=slave, cwd=ROOT, env=os.environ | {"TERM": "xterm"}, start_new_session=True
+        )
         os.close(slave)
         self._master = master
         self._text = ""

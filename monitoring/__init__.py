@@ -1,1 +1,1 @@
-"""What is recorded and how it is looked at: points, sinks, the live page. Imports nothing of ours but policyserver.settings."""
+"""What is recorded and how it is looked at: points, sinks, the live page. Of ours it imports only modules of `policyserver`."""

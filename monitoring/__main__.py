@@ -14,12 +14,22 @@ from pathlib import Path
 
 from monitoring import export_command
 from monitoring.page.listen import PageListen
+from policyserver.command_line import OptionParser
 from policyserver.settings import reason_of
+from policyserver.standard_streams import LastingStream, lasting_streams
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; 0 after a signal, 2 when a setting is wrong."""
-    parser = argparse.ArgumentParser(prog="policy-monitor", description="Looks at what a run recorded.")
+    """Run the command line; 0 after a signal, 1 when standard output took not all of an export, 2 when a setting is wrong."""
+    with lasting_streams("policy-monitor") as out:
+        try:
+            return _run_command(arguments, out)
+        except KeyboardInterrupt:
+            return 128 + signal.SIGINT
+
+
+def _run_command(arguments: Sequence[str] | None, out: LastingStream) -> int:
+    parser = OptionParser(prog="policy-monitor", description="Looks at what a run recorded.")
     commands = parser.add_subparsers(dest="command", required=True)
     serve = commands.add_parser("serve", help="serve the live page of a store until interrupted")
     serve.add_argument("--store", type=Path, required=True, metavar="FILE", help="the run's store.sqlite")
@@ -33,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     export_command.add_arguments(commands.add_parser("export", help="write points of a store as line protocol or CSV"))
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    return export_command.export(options) if options.command == "export" else _serve(options)
+    return export_command.export(options, out) if options.command == "export" else _serve(options)
 
 
 def _serve(options: argparse.Namespace) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import os
 import sqlite3
 import sys
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from typing import BinaryIO, TextIO
 from monitoring.export import EXPORTED, Exporter, Selection
 from monitoring.export_pieces import whole_folder
 from monitoring.line_protocol import tag_suffix
+from policyserver.standard_streams import LastingStream
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -58,8 +58,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--force", action="store_true", help="replace what is there")
 
 
-def export(options: argparse.Namespace) -> int:
-    """Export what the arguments say; 0, or 2 with the reason on standard error."""
+def export(options: argparse.Namespace, out: LastingStream) -> int:
+    """Export what the arguments say; 0, or the reason on standard error and 1 if `out` can't be written, else 2."""
     output: Path | None = options.output
     try:
         selection = Selection(tuple(options.measurement or EXPORTED), tuple(options.run), options.begin, options.end)
@@ -74,19 +74,17 @@ def export(options: argparse.Namespace) -> int:
             if options.piece_bytes is not None and output is not None:
                 _export_pieces(exporter, output, options.piece_bytes, more_tags, force=options.force)
             elif options.format == "lp":
-                _export_lines(exporter, output, more_tags, force=options.force)
+                _export_lines(exporter, output, more_tags, out, force=options.force)
             elif len(selection.measurements) == 1:
-                _export_csv(exporter, {selection.measurements[0]: output}, force=options.force)
+                _export_csv(exporter, {selection.measurements[0]: output}, out, force=options.force)
             else:
                 assert output is not None
                 output.mkdir(parents=True, exist_ok=True)
-                _export_csv(exporter, {name: output / f"{name}.csv" for name in selection.measurements}, force=options.force)
-    except BrokenPipeError:  # whoever read standard output has had enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                _export_csv(exporter, {name: output / f"{name}.csv" for name in selection.measurements}, out, force=options.force)
     except (OSError, ValueError, sqlite3.Error) as error:
         sys.stderr.write(f"policy-monitor: {error}\n")
         return 2
-    return 0
+    return 1 if out.reason else 0
 
 
 def _export_pieces(exporter: Exporter, output: Path, piece_bytes: int, more_tags: str, *, force: bool) -> None:
@@ -96,11 +94,11 @@ def _export_pieces(exporter: Exporter, output: Path, piece_bytes: int, more_tags
     sys.stderr.write(f"{output}: {count:,} points in {pieces.count} files\n")
 
 
-def _export_lines(exporter: Exporter, output: Path | None, more_tags: str, *, force: bool) -> None:
+def _export_lines(exporter: Exporter, output: Path | None, more_tags: str, out: LastingStream, *, force: bool) -> None:
     """Write line protocol to a file or to standard output."""
     if output is None:
-        exporter.line_protocol(sys.stdout.buffer, more_tags)
-        sys.stdout.buffer.flush()
+        with _bytes(out) as file:
+            exporter.line_protocol(file, more_tags)
         return
     _refuse_to_replace([output], force=force)
     with _whole(output) as file:
@@ -108,13 +106,13 @@ def _export_lines(exporter: Exporter, output: Path | None, more_tags: str, *, fo
     sys.stderr.write(f"{output}: {count:,} points\n")
 
 
-def _export_csv(exporter: Exporter, outputs: dict[str, Path | None], *, force: bool) -> None:
+def _export_csv(exporter: Exporter, outputs: dict[str, Path | None], out: LastingStream, *, force: bool) -> None:
     """Write each measurement to its file, or to standard output."""
     _refuse_to_replace([path for path in outputs.values() if path is not None], force=force)
     for measurement, path in outputs.items():
         if path is None:
-            exporter.csv(measurement, sys.stdout)
-            sys.stdout.flush()
+            with _bytes(out) as binary, _text(binary) as file:
+                exporter.csv(measurement, file)
             continue
         with _whole(path) as binary, _text(binary) as file:
             count = exporter.csv(measurement, file)
@@ -142,11 +140,24 @@ def _whole(path: Path) -> Iterator[BinaryIO]:
 
 
 @contextmanager
+def _bytes(out: LastingStream) -> Iterator[BinaryIO]:
+    """Open standard output for bytes, and leave the block where they can't be written."""
+    file: BinaryIO = out.buffer
+    try:
+        yield file
+        file.flush()
+    except OSError as error:
+        out.give_up(error)
+
+
+@contextmanager
 def _text(binary: BinaryIO) -> Iterator[TextIO]:
     """Write text to a binary file, which stays open."""
     text = io.TextIOWrapper(binary, encoding="utf-8", newline="")
-    yield text
-    text.detach()
+    try:
+        yield text
+    finally:
+        text.detach()
 
 
 def _tag(text: str) -> tuple[str, str]:

@@ -13,7 +13,9 @@ from pipelines.config import PipelineConfig
 from pipelines.server_process import ServerDiedError
 from pipelines.stop_signals import StoppedEarlyError, StopSignals
 from pipelines.summary import LedgerError
+from policyserver.command_line import OptionParser
 from policyserver.settings import SettingsError, add_arguments, from_arguments, load
+from policyserver.standard_streams import lasting_streams
 
 logger = logging.getLogger("pipelines")
 
@@ -26,6 +28,11 @@ _SWITCH_INTERVAL_S = 0.001
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status: 0 after an orderly end, 1 after a failure, 2 for wrong settings, 78 for plaintext."""
+    with lasting_streams("policy-pipeline"):
+        return _run_command(arguments)
+
+
+def _run_command(arguments: Sequence[str] | None) -> int:
     options = _parser().parse_args(arguments)
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     try:
@@ -50,9 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="policy-pipeline", description="Event-driven trading pipelines that ask a policy server for actions."
-    )
+    parser = OptionParser(prog="policy-pipeline", description="Event-driven trading pipelines that ask a policy server for actions.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     run = commands.add_parser("run", help="trade against a policy server that runs elsewhere, until SIGTERM or Ctrl-C")

@@ -45,10 +45,10 @@ class AccountConfig:
     def __post_init__(self) -> None:
         for name, largest in _LARGEST.items():
             if not 0 < getattr(self, name) <= largest:
-                raise ValueError(f"AccountConfig.{name}: expected a positive number up to {largest:g}, received {getattr(self, name)}")
+                raise ValueError(f"{name}: expected a positive number up to {largest:g}, received {getattr(self, name)}")
         for name in ("fee_fraction", "slippage_fraction", "ruin_fraction"):
             if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"AccountConfig.{name}: expected a fraction from 0 to below 1, received {getattr(self, name)}")
+                raise ValueError(f"{name}: expected a fraction from 0 to below 1, received {getattr(self, name)}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -96,7 +96,7 @@ def _play(config: PipelineConfig, sink: Sink, out: TextIO, page: str, stop: Stop
         headline = f"{config.recording.run}   {config.prices.process}   {', '.join(pipeline.symbols)}   page {page}   Ctrl-C ends"
         view = TerminalView(SnapshotTaker(pipeline, watch), out, lambda: headline)
         try:
-            with pipeline.running():
+            with view.suspendable(), pipeline.running():
                 watch.start()
                 view.start()
                 reason = wait_for_end(pipeline, stop)

@@ -84,7 +84,10 @@ def fresh_run(options: DemoOptions, address: str) -> tuple[Path, PipelineConfig]
     Raises:
         SettingsError: The prices cannot be made.
     """
-    prices = PricesConfig(process="csv", csv_files=options.csv_files) if options.csv_files else PricesConfig(process=options.process)
+    try:
+        prices = PricesConfig(process="csv", csv_files=options.csv_files) if options.csv_files else PricesConfig(process=options.process)
+    except ValueError as error:
+        raise SettingsError("--prices", "option", str(error)) from error
     config = PipelineConfig(
         seed=options.seed,
         worker_number=0,

@@ -13,8 +13,7 @@ lock, however many threads there are.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
-from typing import ClassVar, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -30,17 +29,6 @@ Observation = npt.NDArray[np.float32]
 Ending = Literal["terminated", "truncated", "lost", "abandoned"]
 """How an episode ends: by its own rules (ruin); by its length or the end of the run; with the server that held it; with a node that
 failed while it held it."""
-
-
-class EventKind(Enum):
-    """What an event says; the nodes are wired by it."""
-
-    MARKET = "market"
-    SIGNAL = "signal"
-    ACTION = "action"
-    ORDER = "order"
-    FILL = "fill"
-    REWARD = "reward"
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +135,6 @@ class Episode:
 class MarketEvent:
     """A bar has closed."""
 
-    kind: ClassVar = EventKind.MARKET
     episode: Episode
     bar: Bar
 
@@ -156,7 +143,6 @@ class MarketEvent:
 class FillEvent:
     """What was pending is executed at the bar's open."""
 
-    kind: ClassVar = EventKind.FILL
     episode: Episode
     bar: Bar
     fill: Fill | None
@@ -167,7 +153,6 @@ class FillEvent:
 class RewardEvent:
     """The account is marked at the bar's close."""
 
-    kind: ClassVar = EventKind.REWARD
     episode: Episode
     bar: Bar
     reward: float
@@ -178,7 +163,6 @@ class RewardEvent:
 class SignalEvent:
     """The forecast and the observation at the bar's close."""
 
-    kind: ClassVar = EventKind.SIGNAL
     episode: Episode
     bar: Bar
     prediction: Prediction
@@ -189,7 +173,6 @@ class SignalEvent:
 class ActionEvent:
     """A decision on the bar."""
 
-    kind: ClassVar = EventKind.ACTION
     episode: Episode
     decision: Decision
 
@@ -198,7 +181,6 @@ class ActionEvent:
 class OrderEvent:
     """An order for the next bar's open; the market may go on."""
 
-    kind: ClassVar = EventKind.ORDER
     episode: Episode
     order: Order | None
     """None: nothing to trade."""

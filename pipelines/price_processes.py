@@ -58,8 +58,8 @@ class GbmConfig:
     name = "gbm"
 
     def __post_init__(self) -> None:
-        _require_price("GbmConfig.start_price", self.start_price)
-        _require_positive("GbmConfig.volatility", self.volatility)
+        _require_price("start_price", self.start_price)
+        _require_positive("volatility", self.volatility)
 
     def check(self, n_bars: int) -> None:
         """Refuse drift and volatility whose paths could leave what a price can be."""
@@ -68,7 +68,7 @@ class GbmConfig:
         of_volatility = n_bars * volatility**2 / 2 + _SIGMAS * volatility * math.sqrt(n_bars)
         if of_drift + of_volatility + _furthest(self.start_price) > _FURTHEST_LOG_PRICE:
             name, value = ("price_drift", drift) if of_drift > of_volatility else ("volatility", volatility)
-            raise ValueError(f"GbmConfig.{name}: expected prices from 1e-100 to 1e+100 in {n_bars} bars, received up to {value:g} per bar")
+            raise ValueError(f"{name}: expected prices from 1e-100 to 1e+100 in {n_bars} bars, received up to {value:g} per bar")
 
     def draw_parameters(self, rng: np.random.Generator) -> dict[str, float]:
         """Draw start_price, price_drift and volatility."""
@@ -101,18 +101,18 @@ class OuConfig:
     name = "ou"
 
     def __post_init__(self) -> None:
-        _require_price("OuConfig.mean_price", self.mean_price)
-        _require_positive("OuConfig.reversion", self.reversion)
+        _require_price("mean_price", self.mean_price)
+        _require_positive("reversion", self.reversion)
         if self.reversion.high > _EXPONENT_LIMIT:
-            raise ValueError(f"OuConfig.reversion: expected at most {_EXPONENT_LIMIT:g} per bar, received high={self.reversion.high:g}")
-        _require_positive("OuConfig.volatility", self.volatility)
+            raise ValueError(f"reversion: expected at most {_EXPONENT_LIMIT:g} per bar, received high={self.reversion.high:g}")
+        _require_positive("volatility", self.volatility)
 
     def check(self, n_bars: int) -> None:
         """Refuse a volatility whose paths could leave what a price can be."""
         stationary_std = self.volatility.high / math.sqrt(2.0 * self.reversion.low)
         if _SIGMAS * stationary_std + _furthest(self.mean_price) > _FURTHEST_LOG_PRICE:
             raise ValueError(
-                f"OuConfig.volatility: expected prices from 1e-100 to 1e+100, received up to {self.volatility.high:g} per bar, "
+                f"volatility: expected prices from 1e-100 to 1e+100, received up to {self.volatility.high:g} per bar, "
                 f"which with a reversion of {self.reversion.low:g} is a standard deviation of {stationary_std:g}"
             )
 

@@ -11,6 +11,7 @@ An episode is a function of (seed, symbol, episode index) alone: threads and the
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -107,7 +108,7 @@ class PricesConfig:
     process: Literal["ou", "gbm", "csv"] = "ou"
     """`ou` and `gbm` are simulated, `csv` is read from `csv_files`."""
     symbols: tuple[str, ...] = ("AAA", "BBB", "CCC", "DDD")
-    """Symbols of simulated prices; with `csv` the symbols are the names of the files without their extension."""
+    """Symbols of simulated prices; with `csv` the symbols are the files' names, without .csv, .txt, .tsv or .dat, and .gz at their end."""
     bars_per_episode: int = 200
     """Bars after the warm-up: the number of actions in an episode."""
     warmup_bars: int = 200
@@ -121,26 +122,39 @@ class PricesConfig:
     gbm: GbmConfig = field(default_factory=GbmConfig)
     """Priors of geometric Brownian motion."""
     csv_files: tuple[Path, ...] = ()
-    """Files of OHLCV bars, plain or .gz: one symbol each."""
+    """Files of OHLCV bars, plain or .gz: one symbol each, and no two of one name."""
 
     def __post_init__(self) -> None:
         for name in ("bars_per_episode", "warmup_bars", "steps_per_bar"):
             if getattr(self, name) < 1:
-                raise ValueError(f"PricesConfig.{name}: expected at least 1, received {getattr(self, name)}")
+                raise ValueError(f"{name}: expected at least 1, received {getattr(self, name)}")
         n_bars = self.warmup_bars + self.bars_per_episode
         if not 0 < self.bar_interval_s * n_bars <= _LONGEST_EPISODE_S:
             raise ValueError(
-                f"PricesConfig.bar_interval_s: expected a positive number, and {n_bars} bars within {_LONGEST_EPISODE_S:g} s, "
+                f"bar_interval_s: expected a positive number, and {n_bars} bars within {_LONGEST_EPISODE_S:g} s, "
                 f"received {self.bar_interval_s}"
             )
         if self.process not in ("ou", "gbm", "csv"):
-            raise ValueError(f'PricesConfig.process: expected "ou", "gbm" or "csv", received {self.process!r}')
+            raise ValueError(f'process: expected "ou", "gbm" or "csv", received {self.process!r}')
         if self.process == "csv" and not self.csv_files:
-            raise ValueError("PricesConfig.csv_files: expected at least one file with process csv, received none")
+            raise ValueError("csv_files: expected at least one file with process csv, received none")
         if self.process != "csv" and (not self.symbols or len(set(self.symbols)) != len(self.symbols)):
-            raise ValueError(f"PricesConfig.symbols: expected different names, at least one, received {self.symbols}")
+            raise ValueError(f"symbols: expected different names, at least one, received {self.symbols}")
         if self.process != "csv":
-            (self.ou if self.process == "ou" else self.gbm).check(n_bars)
+            try:
+                (self.ou if self.process == "ou" else self.gbm).check(n_bars)
+            except ValueError as error:
+                raise ValueError(f"{self.process}.{error}") from error
+        named: dict[str, Path] = {}
+        for path in self.csv_files:
+            if (symbol := symbol_of(path)) in named:
+                raise ValueError(f"csv_files: expected files of different symbols, received {named[symbol]} and {path}, both {symbol}")
+            named[symbol] = path
+
+
+def symbol_of(path: Path) -> str:
+    """Return the symbol that a file of bars is named after: BRK.A for BRK.A.csv.gz, for a dot may belong to the symbol."""
+    return re.sub(r"(?<=.)(\.(csv|txt|tsv|dat))?(\.gz)?$", "", path.name, flags=re.IGNORECASE)
 
 
 def make_source(config: PricesConfig, seed: int) -> PriceSource:
@@ -193,24 +207,21 @@ class CsvSource:
         """Read every file at once.
 
         Raises:
-            ValueError: a file is malformed, shorter than an episode, or two files have one name.
+            ValueError: a file is malformed or shorter than an episode.
         """
         self._config = config
         self._seed = seed
         self._histories: dict[str, History] = {}
         needed = config.warmup_bars + config.bars_per_episode
         for path in config.csv_files:
-            symbol = path.name.split(".")[0]
-            if symbol in self._histories:
-                raise ValueError(f"PricesConfig.csv_files: expected one file per symbol, received {symbol!r} twice")
             bars = read_csv_bars(path)
             if len(bars) < needed:
                 raise ValueError(f"{path}: expected at least warmup_bars + bars_per_episode = {needed} bars, found {len(bars)}")
-            self._histories[symbol] = History(bars, needed)
+            self._histories[symbol_of(path)] = History(bars, needed)
 
     @property
     def symbols(self) -> tuple[str, ...]:
-        """The files' names without their extensions."""
+        """The symbols that the files are named after."""
         return tuple(self._histories)
 
     def episode(self, symbol: str, episode_index: int) -> EpisodePrices:

@@ -25,13 +25,13 @@ class Prior:
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.low) and math.isfinite(self.high)):
-            raise ValueError(f"Prior: expected finite low and high, received low={self.low}, high={self.high}")
+            raise ValueError(f"low: expected finite low and high, received low={self.low}, high={self.high}")
         if self.low > self.high:
-            raise ValueError(f"Prior.high: expected at least low={self.low}, received {self.high}")
+            raise ValueError(f"high: expected at least low={self.low}, received {self.high}")
         if self.distribution not in ("uniform", "log_uniform"):
-            raise ValueError(f'Prior.distribution: expected "uniform" or "log_uniform", received {self.distribution!r}')
+            raise ValueError(f'distribution: expected "uniform" or "log_uniform", received {self.distribution!r}')
         if self.distribution == "log_uniform" and self.low <= 0:
-            raise ValueError(f"Prior.low: expected a positive number for log_uniform, received {self.low}")
+            raise ValueError(f"low: expected a positive number for log_uniform, received {self.low}")
 
     @classmethod
     def fixed(cls, value: float) -> Prior:

@@ -72,11 +72,11 @@ class RegressorConfig:
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
-            raise ValueError(f"RegressorConfig.learning_rate: expected a positive number, received {self.learning_rate}")
+            raise ValueError(f"learning_rate: expected a positive number, received {self.learning_rate}")
         if not 0 <= self.learning_rate_power <= 1:
-            raise ValueError(f"RegressorConfig.learning_rate_power: expected 0 to 1, received {self.learning_rate_power}")
+            raise ValueError(f"learning_rate_power: expected 0 to 1, received {self.learning_rate_power}")
         if self.memory_steps < 1:
-            raise ValueError(f"RegressorConfig.memory_steps: expected at least 1, received {self.memory_steps}")
+            raise ValueError(f"memory_steps: expected at least 1, received {self.memory_steps}")
 
 
 class ReturnRegressor:

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import math
+import os
 import shutil
-from collections.abc import Callable
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
 from typing import Any, TextIO
 
 from pipelines.node import Node
@@ -21,38 +26,82 @@ _BLOCKS = "▁▂▃▄▅▆▇█"
 _HIDE_CURSOR, _SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"
 _OTHER_SCREEN, _FIRST_SCREEN = "\x1b[?1049h", "\x1b[?1049l"
 _HOME, _CLEAR_LINE, _CLEAR_BELOW = "\x1b[H", "\x1b[K", "\x1b[J"
+_DUMB = ("", "dumb", "unknown")
 _BOLD, _DIM, _PLAIN = "\x1b[1m", "\x1b[2m", "\x1b[0m"
 
 
 class TerminalView(Node[Any]):
-    """Shows snapshots at its interval. On a terminal it draws over itself on the alternate screen; elsewhere it writes lines."""
+    """Shows snapshots at its interval.
+
+    On a terminal it draws over itself on the alternate screen. Elsewhere, and where the cursor can't be moved (TERM=dumb), it writes lines.
+    """
 
     def __init__(self, taker: SnapshotTaker, stream: TextIO, headline: Callable[[], str]) -> None:
         """Show what `taker` takes on `stream`, under what `headline` returns."""
-        self._is_terminal = stream.isatty()
+        self._is_terminal = stream.isatty() and os.environ.get("TERM", "") not in _DUMB
         super().__init__("terminal", interval_s=REDRAW_S if self._is_terminal else PLAIN_S)
         self._taker = taker
         self._stream = stream
         self._headline = headline
+        self._screen = threading.RLock()  # guards the terminal's state; re-entrant, for one signal handler may interrupt another
+        self._drawn = False
 
-    def _start(self) -> None:
-        if self._is_terminal:
-            self._stream.write(_OTHER_SCREEN + _HIDE_CURSOR)
+    @contextmanager
+    def suspendable(self) -> Iterator[None]:
+        """Let Ctrl-Z stop the process with the first screen and the cursor back, until the block is left. Main thread only."""
+        if not self._is_terminal or signal.getsignal(signal.SIGTSTP) is not signal.SIG_DFL:
+            yield
+            return
+
+        def suspend(number: int, frame: FrameType | None) -> None:
+            with self._screen:
+                self._give_back()
+                signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+                signal.raise_signal(signal.SIGTSTP)  # returns when somebody lets the process go on
+                signal.signal(signal.SIGTSTP, suspend)
+
+        signal.signal(signal.SIGTSTP, suspend)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTSTP, signal.SIG_DFL)
 
     def _process(self, batch: list[Any]) -> None:
         snapshot = self._taker.take()
         if not self._is_terminal:
             self._stream.write(plain_line(snapshot) + "\n")
-        else:
-            size = shutil.get_terminal_size()
-            lines = render(snapshot, self._headline(), size.columns)[: size.lines - 1]
-            self._stream.write(_HOME + "".join(f"{line}{_CLEAR_LINE}\n" for line in lines) + _CLEAR_BELOW)
+            self._stream.flush()
+            return
+        with self._screen:
+            if self._in_foreground():
+                self._draw(snapshot)
+
+    def _draw(self, snapshot: Snapshot) -> None:
+        """Draw a snapshot over the one before."""
+        size = shutil.get_terminal_size()
+        lines = render(snapshot, self._headline(), size.columns)[: size.lines - 1]
+        begin = "" if self._drawn else _OTHER_SCREEN + _HIDE_CURSOR
+        self._drawn = True
+        self._stream.write(begin + _HOME + "".join(f"{line}{_CLEAR_LINE}\n" for line in lines) + _CLEAR_BELOW)
         self._stream.flush()
 
     def _stop(self) -> None:
-        if self._is_terminal:
+        with self._screen:
+            self._give_back()
+
+    def _give_back(self) -> None:
+        """Bring back the first screen and the cursor."""
+        if self._drawn:
+            self._drawn = False
             self._stream.write(_SHOW_CURSOR + _FIRST_SCREEN)
             self._stream.flush()
+
+    def _in_foreground(self) -> bool:
+        """Whether the terminal is ours: after Ctrl-Z and `bg` it is the shell's."""
+        try:
+            return os.tcgetpgrp(self._stream.fileno()) == os.getpgrp()
+        except OSError:  # no terminal that could say
+            return True
 
 
 def plain_line(snapshot: Snapshot) -> str:

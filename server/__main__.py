@@ -12,8 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from policyserver.command_line import OptionParser
 from policyserver.listening import InsecureListenError
 from policyserver.settings import SettingsError, add_arguments, dump_toml, from_arguments, load, reason_of
+from policyserver.standard_streams import LastingStream, lasting_streams
 
 from .config import ServerConfig
 from .log_setup import log_to
@@ -33,14 +35,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         0 after an orderly end, 1 on failure, 2 for a wrong setting, 78 for an address that would be open to strangers.
     """
+    with lasting_streams("policy-server") as out:
+        return _run_command(arguments, out)
+
+
+def _run_command(arguments: Sequence[str] | None, out: LastingStream) -> int:
     parsed = _parser().parse_args(arguments)
     try:
         config = load(ServerConfig, parsed.config, from_arguments(ServerConfig, parsed))
     except SettingsError as error:
         return _fail(error, EXIT_BAD_SETTINGS)
     if parsed.command == "check-config":
-        sys.stdout.write(dump_toml(config, comments=True))
-        return 0
+        out.write(dump_toml(config, comments=True))
+        out.flush()
+        return EXIT_FAILURE if out.reason else 0
     return serve(config, until_input_ends=parsed.until_input_ends)
 
 
@@ -78,7 +86,7 @@ def serve(config: ServerConfig, *, until_input_ends: bool = False) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="policy-server", description="Serve a policy over gRPC that learns from external episodes.")
+    parser = OptionParser(prog="policy-server", description="Serve a policy over gRPC that learns from external episodes.")
     commands = parser.add_subparsers(dest="command", required=True)
     for name, text in (
         ("serve", "serve and learn until SIGTERM or SIGINT"),
@@ -104,8 +112,6 @@ def program() -> NoReturn:
     except SystemExit as error:  # argparse's
         status = error.code if isinstance(error.code, int) else EXIT_BAD_SETTINGS
     logging.shutdown()
-    sys.stdout.flush()
-    sys.stderr.flush()
     os._exit(status)
 
 

@@ -20,7 +20,13 @@ PACKAGES = {"policyserver": ROOT / "proto" / "policyserver"} | {
 OURS = {
     "policyserver": set[str](),
     "client": {"policyserver"},
-    "monitoring": {"policyserver.endpoints", "policyserver.listening", "policyserver.settings"},
+    "monitoring": {
+        "policyserver.command_line",
+        "policyserver.endpoints",
+        "policyserver.listening",
+        "policyserver.settings",
+        "policyserver.standard_streams",
+    },
     "server": {"policyserver", "monitoring"},
     "pipelines": {"client", "policyserver", "monitoring"},
 }

@@ -34,6 +34,15 @@ def test_every_link_between_documents_leads_somewhere(document: Path) -> None:
     assert not broken
 
 
+def test_the_architecture_says_once_where_to_change_what_and_names_files_that_are_there() -> None:
+    text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8").partition("## Where to change what")[2].partition("\n## ")[0]
+    wishes = re.findall(r"^\| ([a-z][^|]*) \|", text, re.MULTILINE)
+    assert sorted(wishes) == sorted(set(wishes))
+    files = re.findall(r"`((?:client|server|pipelines|monitoring|proto|deploy|tests)/[\w/]+\.\w+)`", text)
+    assert len(files) > 30
+    assert [file for file in files if not (ROOT / file).exists()] == []
+
+
 def test_a_server_configuration_in_the_walk_through_is_one(tmp_path: Path) -> None:
     text = (ROOT / "docs" / "monitoring.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)

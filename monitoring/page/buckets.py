@@ -18,6 +18,8 @@ from monitoring.rollups import MERGED, rollup
 from monitoring.schema import MEASUREMENTS, Measurement
 
 TIME = "time_ns"
+_LEAST_SHARE = 0.4
+"""Share of a bucket that must be known for a rate. A bucket holds two points of what is recorded once a second; one may come late."""
 _IS_SET = " IS NOT NULL"
 Group = tuple[str, ...]
 
@@ -162,23 +164,30 @@ class Buckets:
         """Number of the newest bucket; None without any."""
         return max(self._cells, default=None)
 
+    @property
+    def numbers(self) -> list[int]:
+        """Numbers of the buckets that there are, in order."""
+        return sorted(self._cells)
+
     def since(self, first: int) -> Table:
         """Return the buckets from one on, as columns."""
         buckets = sorted(bucket for bucket in self._cells if bucket >= first)
-        return Table(self._source, [self._cells[bucket] for bucket in buckets], np.array(buckets, np.int64), self._width_ns * 1e-9)
+        return Table(self._source, [self._cells[bucket] for bucket in buckets], np.array(buckets, np.int64), self._width_ns)
 
 
 class Table:
     """Some buckets as columns: n values each, one for a bucket, NaN where there is none."""
 
-    def __init__(self, source: Source, rows: list[dict[Group, _Cell]], buckets: np.ndarray, width_s: float) -> None:
+    def __init__(self, source: Source, rows: list[dict[Group, _Cell]], buckets: np.ndarray, width_ns: int) -> None:
         """Cut n buckets out of `Buckets`."""
         self._sums = {name: column for column, name in enumerate(source.sums)}
         self._maxima = {name: column for column, name in enumerate(source.maxima)}
         self._rows = rows
+        self._begins_ns: list[int] = (buckets * width_ns).tolist()
+        self._width_ns = width_ns
         self.groups = sorted({group for row in rows for group in row})
         """The groups that have rows in these buckets."""
-        self.time_s: np.ndarray = (buckets + 0.5) * width_s
+        self.time_s: np.ndarray = (buckets + 0.5) * width_ns * 1e-9
         """Middle of each bucket, seconds since 1970."""
 
     def sum(self, name: str) -> np.ndarray:
@@ -205,8 +214,26 @@ class Table:
         return self._added(lambda group: self._rise(counter, group), self.groups)
 
     def rate(self, counter: str) -> np.ndarray:
-        """Return how fast a counter rose, per second, all groups together; the source's maxima are of `counters`."""
-        return self._added(lambda group: ratio(self._rise(counter, group), self._rise(TIME, group) * 1e-9), self.groups)
+        """Return how fast a counter rose, per second, all groups together; the source's maxima are of `counters`.
+
+        NaN where too little of a bucket is known: what two points say that were written in one moment is no rate.
+        """
+        column, time = self._maxima[counter], self._maxima[TIME]
+        rates = [self._rate(column, time, row.values(), begin) for row, begin in zip(self._rows, self._begins_ns, strict=True)]
+        return np.array(rates, float)
+
+    def _rate(self, column: int, time: int, cells: Iterable[_Cell], begin_ns: int) -> float:
+        """Return how fast a counter rose in a bucket: groups side by side add up, and groups after one another share the time."""
+        spans: list[tuple[int, int, float]] = []
+        for cell in cells:
+            since, until, low, high = cell.before[time], cell.maxima[time], cell.before[column], cell.maxima[column]
+            if since is not None and until is not None and low is not None and high is not None:
+                spans.append((int(since), int(until), max(0.0, high - low)))
+        covered = _covered([(max(since, begin_ns), until) for since, until, _ in spans])
+        longest = max((until - since for since, until, _ in spans), default=0)
+        if max(covered, longest) < _LEAST_SHARE * self._width_ns:
+            return np.nan
+        return sum(rise * 1e9 / max(until - since, covered) for since, until, rise in spans)
 
     def _sum(self, name: str, group: Group) -> np.ndarray:
         column = self._sums[name]
@@ -242,6 +269,15 @@ def ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
     """Divide, NaN where the divisor is not above 0."""
     quotient: np.ndarray = np.divide(above, below, out=np.full(len(above), np.nan), where=below > 0)
     return quotient
+
+
+def _covered(spans: list[tuple[int, int]]) -> int:
+    """Return the length of time that spans, which may overlap, cover."""
+    total, end = 0, 0
+    for since, until in sorted(spans):
+        total += max(0, until - max(since, end))
+        end = max(end, until)
+    return total
 
 
 def _larger(one: float | None, other: float | None) -> float | None:

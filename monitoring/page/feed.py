@@ -12,9 +12,11 @@ from typing import Any
 from monitoring import recorded_prices
 from monitoring.page.buckets import Buckets
 from monitoring.page.finished_episodes import FinishedEpisodes
+from monitoring.page.marks import Checkpoints, Marks, gaps_s, thinned_s
 from monitoring.page.running_episodes import RunningEpisodes
 from monitoring.page.sections import SECTIONS, Columns
 from monitoring.page.selection import Selection
+from monitoring.page.serving_totals import ServingTotals
 from monitoring.reader import StoreReader
 from monitoring.schema import MEASUREMENTS
 
@@ -33,8 +35,17 @@ _CHOICES_EVERY_S = 5.0
 _MAX_READING_SHARE = 0.02
 """Largest share of a core spent on one section after its first reading: the more it costs, the rarer it is read."""
 
-_NEWEST_ROWS = {"decisions": "step", "server": "server", "train": "train"}
+_STATE_EVERY_S = 1.0
+"""Time from one look to the next whether the run lives, and what is to be marked."""
+
+LIVE_S = 10.0
+"""Age of a run's newest point up to which it lives: its processes record once a second."""
+
+_NEWEST_ROWS = {"decisions": "step", "train": "train"}
 """Sections that are the newest rows of a measurement."""
+
+_STEADY = ("serving", "pipeline")
+"""Sections that are recorded once a second by processes that are there."""
 
 
 @dataclass(frozen=True)
@@ -56,16 +67,26 @@ class Feed:
         self._selection = selection
         self._choices: dict[str, Any] = {}
         self._choices_due = 0.0
+        self._state: dict[str, Any] = {}
+        self._state_due = 0.0
         self._view: _View | None = None
 
     def news(self) -> Iterator[tuple[str, Any]]:
-        """Read what changed since the last call, as (section, data); first comes `choices`: what is selected and what could be."""
+        """Read what changed since the last call, as (section, data).
+
+        First comes `choices`: what is selected and what could be; then `state`: whether the run lives.
+        """
         newest_ids = self._reader.newest_ids()
         if time.monotonic() >= self._choices_due or self._view is None:
             self._choices_due = time.monotonic() + _CHOICES_EVERY_S
             if (choices := self._read_choices()) != self._choices:
                 self._choices = choices
                 yield "choices", choices
+        if time.monotonic() >= self._state_due:
+            self._state_due = time.monotonic() + _STATE_EVERY_S
+            if (state := self._read_state()) != self._state:
+                self._state = state
+                yield "state", state
         if self._view is None:
             run = self._choices["run"]
             times_ns = self._reader.time_range_ns(run) if run is not None else None
@@ -73,6 +94,16 @@ class Feed:
                 return
             self._view = _View(self._reader, self._selection, run, *times_ns)
         yield from self._view.news(newest_ids)
+
+    def _read_state(self) -> dict[str, Any]:
+        """Return the run's `state`, and when its newest point is from: `empty` without any run, `unknown` for a run that is not there."""
+        run = self._choices["run"]
+        times_ns = self._reader.time_range_ns(run) if run is not None else None
+        if times_ns is None:
+            return {"state": "empty" if run is None else "unknown", "newest_s": None}
+        newest_s = times_ns[1] * 1e-9
+        alive = time.time() - newest_s < LIVE_S
+        return {"state": "live", "newest_s": None} if alive else {"state": "silent", "newest_s": newest_s}
 
     def _read_choices(self) -> dict[str, Any]:
         runs = self._reader.runs()
@@ -102,6 +133,10 @@ class _View:
             buckets = Buckets(section.source, selection, run, self._width_ns, begin_ns)
             self._curves.append(_Curves(section.name, buckets, _columns_of(buckets, section.columns)))
         self._running = RunningEpisodes(selection, run)
+        self._serving = ServingTotals(selection, run)
+        self._checkpoints = Checkpoints(selection, run)
+        self._marks: Marks = {}
+        self._marks_due = 0.0
         self._seen: dict[str, object] = {}
         self._due: dict[str, float] = {}
 
@@ -112,6 +147,14 @@ class _View:
                 with self._timed(name, newest_ids[measurement]):
                     rows = self._newest_rows(measurement)
                 yield name, rows
+        if self._is_due("server", newest_ids["server"]):
+            with self._timed("server", newest_ids["server"]):
+                self._serving.read(self._reader, newest_ids["server"])
+                row = self._serving.row(self._reader)
+            yield "server", [row] if row else []
+        if self._is_due("checkpoints", newest_ids["train"]):
+            with self._timed("checkpoints", newest_ids["train"]):
+                self._checkpoints.read(self._reader, newest_ids["train"])
         state = newest_ids["step"], newest_ids["episode"]
         if self._is_due("running", state):
             fresh = "running" not in self._seen
@@ -130,6 +173,26 @@ class _View:
                 if data is not None:
                     yield curves.name, data
         yield from self._keep_the_number_of_buckets()
+        if time.monotonic() >= self._marks_due:
+            self._marks_due = time.monotonic() + _STATE_EVERY_S
+            if (marks := self._read_marks()) != self._marks:
+                self._marks = marks
+                yield "marks", marks
+
+    def _read_marks(self) -> Marks:
+        """Return what is to be marked on the time axes."""
+        begin_ns = self._first_bucket * self._width_ns
+        gaps = {
+            curves.name: gaps_s(curves.buckets.numbers, self._width_ns * 1e-9)
+            for curves in self._curves
+            if curves.name in _STEADY and isinstance(curves.buckets, Buckets)
+        }
+        restarts, checkpoints = self._serving.restarts_ns(), self._checkpoints.written_ns
+        return {
+            "restarts": thinned_s(restarts, begin_ns, self._width_ns),
+            "checkpoints": thinned_s(checkpoints, begin_ns, self._width_ns),
+            "gaps": gaps,
+        }
 
     def _newest_rows(self, measurement: str) -> list[dict[str, Any]]:
         limit = DECISIONS if measurement == "step" else 1

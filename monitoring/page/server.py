@@ -22,6 +22,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from monitoring import rollups, tables
+from monitoring.page.connections import PageSocket, ViewerLimit
 from monitoring.page.feed import Feed
 from monitoring.page.listen import LOOPBACK_NAMES, PageListen
 from monitoring.page.selection import Selection
@@ -33,9 +34,6 @@ logger = logging.getLogger(__name__)
 LOOK_INTERVAL_S = 0.1
 """Time between looks for new points, for each viewer. SQLite tells nobody that another process wrote, so this is asked; a look is cheap.
 A store commits four times a second, so this shows every commit soon after it was made."""
-
-MAX_CONNECTIONS = 64
-"""Viewers at a time, and other open connections; one more is answered with 503."""
 
 _KEEPALIVE_LOOKS = 100
 """Looks without news after which a comment is sent, so that a viewer who is gone is noticed."""
@@ -67,7 +65,7 @@ class PageServer:
         """
         self._listen = listen or PageListen()
         self._token = self._listen.token(key, prefix)
-        self._socket = self._listen.bind(key)
+        self._socket = PageSocket(self._listen.bind(key))
         host, port = self._socket.getsockname()[:2]
         scheme = "https" if self._listen.tls_certificate_file is not None else "http"
         self.address = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
@@ -87,13 +85,13 @@ class PageServer:
         self._reader = StoreReader(store)
         certificate, key = self._listen.tls_certificate_file, self._listen.tls_key_file
         config = uvicorn.Config(
-            _application(self._reader, self._token, lambda: self._server is None or self._server.should_exit),
+            _application(self._reader, self._socket, self._token, lambda: self._server is None or self._server.should_exit),
             log_config=None,
             access_log=False,
             lifespan="off",
+            loop="asyncio",  # which accepts by the socket's own method
             ws="none",
             server_header=False,
-            limit_concurrency=MAX_CONNECTIONS,
             timeout_graceful_shutdown=2,
             ssl_certfile=certificate,
             ssl_keyfile=key,
@@ -123,7 +121,7 @@ def _bring_up_to_date(store: Path) -> None:
         connection.execute("COMMIT")
 
 
-def _application(reader: StoreReader, token: str | None, is_closing: Callable[[], bool]) -> Starlette:
+def _application(reader: StoreReader, connections: PageSocket, token: str | None, is_closing: Callable[[], bool]) -> Starlette:
     """Put the routes together."""
 
     async def index(request: Request) -> Response:
@@ -147,7 +145,9 @@ def _application(reader: StoreReader, token: str | None, is_closing: Callable[[]
         Mount("/static", StaticFiles(directory=_STATIC)),
     ]
     guard = Middleware(TrustedHostMiddleware, allowed_hosts=LOOPBACK_NAMES) if token is None else Middleware(TokenGate, token=token)
-    return Starlette(routes=routes, middleware=[guard], exception_handlers={ValueError: refuse})
+    return Starlette(
+        routes=routes, middleware=[guard, Middleware(ViewerLimit, connections=connections)], exception_handlers={ValueError: refuse}
+    )
 
 
 async def _stream(feed: Feed, is_closing: Callable[[], bool]) -> AsyncIterator[str]:

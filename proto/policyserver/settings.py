@@ -25,7 +25,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import difflib
 import functools
 import json
 import re
@@ -37,7 +36,18 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
 
-from policyserver.settings_declaration import NONE, describe, fields_of, is_dataclass_type, join, kind_of, repeated_dataclass, summary, walk
+from policyserver.settings_declaration import (
+    NONE,
+    describe,
+    fields_of,
+    is_dataclass_type,
+    join,
+    kind_of,
+    nearest,
+    repeated_dataclass,
+    summary,
+    walk,
+)
 
 __all__ = ["SettingsError", "add_arguments", "dump_toml", "from_arguments", "known_keys", "load", "reason_of"]
 
@@ -204,7 +214,7 @@ class _Builder:
         key = join(prefix, name)
         here = [join(prefix, known) for known in fields_of(cls)]
         everywhere = list(dict.fromkeys([*here, *known_keys(self._root)]))
-        near = difflib.get_close_matches(key, everywhere, n=3) or [other for other in everywhere if other.rpartition(".")[2] == name][:3]
+        near = nearest(key, everywhere)
         hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"known here: {', '.join(here)}"
         return self._error(key, f"unknown key; {hint}")
 

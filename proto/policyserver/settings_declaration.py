@@ -4,17 +4,30 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import difflib
 import functools
 import inspect
 import itertools
 import textwrap
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, Union
 
-__all__ = ["NONE", "Field", "describe", "fields_of", "is_dataclass_type", "join", "kind_of", "repeated_dataclass", "summary", "walk"]
+__all__ = [
+    "NONE",
+    "Field",
+    "describe",
+    "fields_of",
+    "is_dataclass_type",
+    "join",
+    "kind_of",
+    "nearest",
+    "repeated_dataclass",
+    "summary",
+    "walk",
+]
 
 NONE = "none"
 """Stands for None in files and options: TOML has no null."""
@@ -101,6 +114,13 @@ def summary(cls: type) -> str:
 def join(prefix: str, name: str) -> str:
     """Return the dotted key of a name below a section."""
     return f"{prefix}.{name}" if prefix else name
+
+
+def nearest(key: str, known: Sequence[str]) -> list[str]:
+    """Return up to three known dotted keys that are spelt much like one that is not, or else end as it does."""
+    return (
+        difflib.get_close_matches(key, known, n=3) or [other for other in known if other.rpartition(".")[2] == key.rpartition(".")[2]][:3]
+    )
 
 
 def kind_of(value: Any) -> str:

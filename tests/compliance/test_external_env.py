@@ -1,6 +1,6 @@
 """RLlib's own cases for external environments, in our words, against both front ends.
 
-The numbers are those of the list in the project's reference; what differs from RLlib is said where it is pinned.
+What differs from RLlib is said where it is pinned.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def steps_of(episodes: Any) -> int:
     return sum(len(episode) for episode in episodes)
 
 
-# 1: whole episodes
+# whole episodes
 
 
 def test_complete_episodes_are_sampled_whole_until_there_are_enough_steps(played: MakeRunner) -> None:
@@ -44,7 +44,7 @@ def test_complete_episodes_are_sampled_whole_until_there_are_enough_steps(played
                 assert episode.get_return() == EPISODE_STEPS
 
 
-# 2: fragments
+# fragments
 
 
 def test_truncated_episodes_are_sampled_to_the_step_if_segments_divide_fragment_and_episode(played: MakeRunner) -> None:
@@ -59,7 +59,7 @@ def test_otherwise_a_sample_has_less_than_a_segment_too_much(played: MakeRunner)
             assert 40 <= steps_of(runner.sample()) < 40 + 16
 
 
-# 3: off-policy
+# off-policy
 
 
 def test_logged_actions_are_what_is_sampled(played: MakeRunner) -> None:
@@ -95,7 +95,7 @@ def test_a_logged_action_outside_the_space_is_refused_and_the_episode_goes_on(pl
         assert refused[0].reason == "BAD_ACTION"
 
 
-# 4: a module that raises
+# a module that raises
 
 
 class Breakable(DefaultPPOTorchRLModule):  # type: ignore[misc]
@@ -146,7 +146,7 @@ def test_an_error_of_the_module_reaches_the_caller_and_the_metrics_and_the_serve
     assert "the module is broken" in caplog.text
 
 
-# 8: a setting that RLlib gave up
+# a setting that RLlib gave up
 
 
 def test_horizon_is_refused(played: MakeRunner) -> None:
@@ -171,7 +171,7 @@ def test_horizon_is_refused_where_rllib_takes_any_key(front_end: str) -> None:
         ExternalEnvRunner(config=config, worker_index=0, num_workers=0, **options)
 
 
-# 15: an untrained episode beside a trained one
+# an untrained episode beside a trained one
 
 
 def test_of_an_untrained_and_a_trained_episode_exactly_the_trained_one_is_learned(played: MakeRunner) -> None:

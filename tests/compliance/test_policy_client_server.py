@@ -1,4 +1,4 @@
-"""RLlib's own cases for its policy server and clients, numbers 12, 13, 14 and 16 of the project's reference, in our words.
+"""RLlib's own cases for its policy server and clients, in our words.
 
 A server with two serving actors and three client processes: the first plays with one actor, the two others with the other. When the third
 has what it wants, every other process must still be there, for once upon a time RLlib's server lost its clients and no test noticed.
@@ -71,7 +71,7 @@ def wait_for_steps(address: str, timeout_s: float = 60.0) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(240)
-def test_14_several_agents_of_one_scene_share_the_policy(tmp_path: Path) -> None:
+def test_several_agents_of_one_scene_share_the_policy(tmp_path: Path) -> None:
     """RLlib's stand-in for a game has agents of one multi-agent episode; here each agent is an episode."""
     spaces = {
         "spaces.observation": {"type": "Box", "low": 0.0, "high": 1.0, "shape": [8]},
@@ -114,9 +114,7 @@ def test_14_several_agents_of_one_scene_share_the_policy(tmp_path: Path) -> None
         ),
     ],
 )
-def test_12_and_13_the_third_client_sees_an_episode_of_150(
-    algorithm: str, training: dict[str, Any], model: dict[str, Any], tmp_path: Path
-) -> None:
+def test_the_third_client_sees_an_episode_of_150(algorithm: str, training: dict[str, Any], model: dict[str, Any], tmp_path: Path) -> None:
     fragment = {"PPO": 1000, "IMPALA": 100}[algorithm]
     tables = {
         "algorithm.name": algorithm,
@@ -136,7 +134,7 @@ def test_12_and_13_the_third_client_sees_an_episode_of_150(
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_16_cartpole_is_solved_as_in_rllibs_example_of_an_external_client(tmp_path: Path) -> None:
+def test_cartpole_is_solved_as_in_rllibs_example_of_an_external_client(tmp_path: Path) -> None:
     """That example learns on the client's side; it quotes a mean return of 459 after 160,000 steps."""
     case = case_of("PPO")
     assert case.bar == 450.0

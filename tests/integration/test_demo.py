@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import re
 import signal
 import subprocess
@@ -17,6 +19,8 @@ from typing import Any
 
 import psutil
 import pytest
+
+from tests.pipelines.shell_session import CTRL_C, CTRL_Z, FIRST_SCREEN, PROMPT, SHOWN_CURSOR, ShellSession
 
 START_S = 150.0
 STOP_S = 10.0
@@ -248,17 +252,54 @@ def test_a_server_that_is_killed_is_started_again_and_the_pipelines_go_on_with_n
     assert summary["episodes_leaked"] == 0
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("redirected", "environment"),
+    [("| head -3", {}), ("> /dev/full", {}), ("> out", {"PYTHONIOENCODING": "ascii"})],
+    ids=["cut off", "full", "ascii"],
+)
+def test_a_demo_whose_output_is_lost_plays_to_its_end(redirected: str, environment: dict[str, str], tmp_path: Path) -> None:
+    command = f"set -o pipefail; {Path(sys.executable).with_name('policy-pipeline')} demo --steps 6000 --episodes 16 {redirected}"
+    ended = subprocess.run(
+        ["bash", "-c", command], cwd=tmp_path, env=os.environ | environment, capture_output=True, text=True, timeout=START_S, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert "Traceback" not in ended.stderr
+    (summary,) = tmp_path.glob("runs/*/summary.json")
+    assert json.loads(summary.read_text())["steps"] >= 6000
+    if environment:
+        assert re.search(r"return +[+-].* \+- ", (tmp_path / "out").read_text(encoding="ascii"))
+
+
+@pytest.mark.slow
+def test_ctrl_z_gives_a_demos_terminal_back_and_fg_goes_on_with_it(tmp_path: Path) -> None:
+    with contextlib.closing(ShellSession(tmp_path)) as shell:
+        shell.type(f"{Path(sys.executable).with_name('policy-pipeline')} demo --steps 100000000\n")
+        shell.wait_for("of 100,000,000", timeout_s=START_S)
+        at = shell.type(CTRL_Z)
+        text = shell.wait_for(rf"Stopped[\s\S]*{PROMPT}", at)
+        assert SHOWN_CURSOR in text
+        assert FIRST_SCREEN in text
+        at = shell.type("fg\n")
+        shell.wait_for("of 100,000,000", at)
+        at = shell.type(CTRL_C)
+        shell.wait_for(rf"reward ledgers[\s\S]*{PROMPT}", at, STOP_S + 5.0)
+        at = shell.type("echo status=$?\n")
+        shell.wait_for("status=0", at)
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
         ["demo", "--prices", "parquet:x"],
         ["demo", "--prices", "csv:no_such.csv"],
+        ["demo", "--prices", "csv:a/no_such.csv", "--prices", "csv:b/no_such.csv"],
         ["demo", "--resume", "--runs", "nowhere"],
         ["demo", "--resume", "--seed", "3"],
         ["demo", "--episodes", "0"],
         ["run", "--episodes.concurent", "3"],
     ],
-    ids=["kind of prices", "file of prices", "resume", "resume with another seed", "episodes", "run"],
+    ids=["kind of prices", "file of prices", "files of one name", "resume", "resume with another seed", "episodes", "run"],
 )
 def test_wrong_arguments_are_refused_by_name_before_anything_starts(arguments: list[str], tmp_path: Path) -> None:
     command = [str(Path(sys.executable).with_name("policy-pipeline")), *arguments]

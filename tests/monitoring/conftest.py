@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from monitoring.page.listen import PageListen
 from monitoring.page.server import PageServer
 from monitoring.store import EmbeddedStore, StoreConfig
 from tests.browser import Browser
 from tests.monitoring.filled_store import FilledRun, fill
-from tests.monitoring.page_harness import serve
+from tests.monitoring.page_harness import TOKEN, serve
 from tests.services import InfluxServer, MissingService
 
 
@@ -47,3 +50,25 @@ def browser(tmp_path: Path, missing_service: MissingService) -> Iterator[Browser
     browser = Browser(tmp_path / "profile", missing_service)
     yield browser
     browser.close()
+
+
+@pytest.fixture
+def protected(tmp_path: Path, missing_service: MissingService) -> PageListen:
+    """All interfaces, with a certificate for 127.0.0.1 and a token."""
+    if shutil.which("openssl") is None:
+        missing_service("the command openssl, which makes a certificate, is not installed")
+    certificate, key, token_file = tmp_path / "cert.pem", tmp_path / "key.pem", tmp_path / "token"
+    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 1 -subj /CN=page -addext"
+    names = "subjectAltName=IP:127.0.0.1"
+    subprocess.run([*command.split(), names, "-keyout", str(key), "-out", str(certificate)], check=True, capture_output=True)
+    token_file.touch(0o600)
+    token_file.write_text(f"{TOKEN}\n")
+    return PageListen("0.0.0.0:0", certificate, key, token_file)
+
+
+@pytest.fixture
+def open_page(protected: PageListen, page_store: EmbeddedStore) -> Iterator[PageServer]:
+    page = PageServer(protected)
+    page.start(page_store.path)
+    yield page
+    page.close()

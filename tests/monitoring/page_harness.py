@@ -12,6 +12,7 @@ from monitoring.page.listen import PageListen
 from monitoring.page.server import PageServer
 from monitoring.points import Points
 
+TOKEN = "0123456789abcdef"
 RUN = {"run": "run-1", "policy": "PPO", "worker": "w"}
 
 

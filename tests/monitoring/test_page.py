@@ -33,7 +33,7 @@ def snapshot(page: PageServer, query: str = "") -> dict[str, Any]:
 
 def test_the_snapshot_has_every_section_of_the_run(page: PageServer) -> None:
     sections = snapshot(page)
-    assert sections["choices"] == {"run": "run-1", "runs": ["run-1"], "symbols": list(SYMBOLS), "policies": ["PPO"]}
+    assert sections["choices"] == {"run": "run-1", "runs": ["run-1"], "symbols": list(SYMBOLS), "policies": ["PPO"], "note": ""}
     assert [row["bar"] for row in sections["decisions"]] == [39] * 12
     assert sections["server"][0]["episodes_open"] == 64
     assert sections["train"][0]["iteration"] == 60
@@ -115,7 +115,7 @@ def test_a_store_that_is_still_empty_is_served_and_its_first_points_shown(tmp_pa
     page = serve(store.path)
     with urllib.request.urlopen(f"{page.address}/events", timeout=10.0) as events:
         assert events.readline() == b"event: choices\n"
-        assert json.loads(events.readline().removeprefix(b"data: ")) == {"run": None, "runs": [], "symbols": [], "policies": []}
+        assert json.loads(events.readline().removeprefix(b"data: ")) == {"run": None, "runs": [], "symbols": [], "policies": [], "note": ""}
         store.write(step(7))
         lines = iter(events.readline, b"")
         assert next(line for line in lines if b'"run":"run-1"' in line)

@@ -116,9 +116,16 @@ def test_a_file_shorter_than_an_episode_is_refused(tmp_path: Path) -> None:
 
 
 def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:
-    paths = tuple(tmp_path / folder / "a.csv" for folder in ("x", "y"))
-    for path in paths:
-        path.parent.mkdir()
-        path.write_text("\n".join([HEADER, *GOOD]))
-    with pytest.raises(ValueError, match="expected one file per symbol, received 'a' twice"):
-        make_source(PricesConfig(process="csv", csv_files=paths, warmup_bars=1, bars_per_episode=1), 1)
+    for one, other in (("x/a.csv", "y/a.csv"), ("a.csv", "a.csv.gz"), ("BRK.A.txt", "BRK.A")):
+        with pytest.raises(ValueError, match=rf"csv_files: expected files of different symbols, received {one} and {other}, both"):
+            PricesConfig(process="csv", csv_files=(Path(one), Path(other)))
+
+
+def test_a_dot_in_a_symbol_belongs_to_it(tmp_path: Path) -> None:
+    names = ("BRK.A.csv", "BRK.B.csv", "spy.us.txt", "RDS.A.CSV", "bars", "BF.B")
+    for name in names:
+        (tmp_path / name).write_text("\n".join([HEADER, *GOOD]))
+    paths = tuple(tmp_path / name for name in names)
+    source = make_source(PricesConfig(process="csv", csv_files=paths, warmup_bars=1, bars_per_episode=1), 1)
+    assert source.symbols == ("BRK.A", "BRK.B", "spy.us", "RDS.A", "bars", "BF.B")
+    assert source.episode("BRK.B", 0).symbol == "BRK.B"

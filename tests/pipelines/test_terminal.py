@@ -4,6 +4,8 @@ import io
 import math
 from dataclasses import replace
 
+import pytest
+
 from client import ServerStats, TrainingIteration
 from pipelines.events import Decision
 from pipelines.regressor import Prediction
@@ -137,7 +139,8 @@ def test_without_a_terminal_there_are_plain_lines() -> None:
     assert stream.getvalue().splitlines() == [plain_line(SNAPSHOT)]
 
 
-def test_on_a_terminal_the_first_screen_and_the_cursor_come_back() -> None:
+def test_on_a_terminal_the_first_screen_and_the_cursor_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
     stream = Terminal()
     view = TerminalView(Taker(), stream, lambda: "headline")
     view.start()

@@ -1,8 +1,11 @@
 // One chart: it is given columns by name, and draws itself when they, its width or the colours change and it can be seen.
 
-import { clock, short } from "./format.js";
+import { alone, breaks, newest } from "./columns.js";
+import { axisTimes, moment, short } from "./format.js";
+import { drawMarks } from "./marks.js";
 
 const LIGHT_FILL = "2b"; // of 255, after a colour's six digits
+const LEAST_SPAN_S = 10;
 const charts = new Set();
 
 function color(name) {
@@ -30,6 +33,9 @@ export class Chart {
     this.head.className = "head";
     this.head.append(this.title);
     this.values = this.series.map((series) => this.key(series));
+    this.when = document.createElement("time");
+    this.head.append(this.when);
+    this.marks = { restarts: [], checkpoints: [], gaps: [] };
     this.canvas = document.createElement("div");
     this.element.append(this.head, this.canvas);
     this.element.addEventListener("keydown", (event) => this.onKey(event));
@@ -62,27 +68,52 @@ export class Chart {
     if (this.visible) requestDraw();
   }
 
+  // Takes what is marked on the time axis: restarts, checkpoints, and the gaps in which no line is drawn.
+  mark(marks) {
+    if (!this.byTime) return;
+    this.marks = marks;
+    this.stale = this.columns != null;
+    if (this.visible && this.stale) requestDraw();
+  }
+
+  // Takes everything away.
+  clear() {
+    this.plot?.destroy();
+    this.plot = this.columns = this.data = null;
+    this.stale = false;
+    this.element.classList.add("empty");
+    this.element.dataset.points = 0;
+    this.values.forEach((value) => { value.textContent = ""; });
+    this.when.textContent = "";
+  }
+
   draw() {
     this.stale = false;
     const drawn = this.series.map(({ name }) => this.columns[name]);
-    this.data = [this.columns[this.byTime ? "time_s" : "bar"], ...(this.stack ? stacked(drawn) : drawn)];
+    const times = this.columns[this.byTime ? "time_s" : "bar"];
+    this.data = [times, ...(this.stack ? stacked(drawn) : drawn)];
+    this.broken = this.data.map((values, index) => (index ? breaks(times, values, this.marks.gaps) : []));
+    this.alone = this.data.map((values, index) => (index ? alone(values, this.broken[index]) : []));
     if (this.plot) this.plot.setData(this.data);
     else if (this.data[0].length > 0) this.build();
     this.label();
   }
 
-  // Writes the values under the cursor, or the newest ones.
+  // Writes the values under the cursor and where it is, or the newest values.
   label() {
-    const at = this.plot?.cursor.idx ?? this.data[0].length - 1;
+    const at = this.plot?.cursor.idx;
     this.values.forEach((value, index) => {
-      value.textContent = this.format(this.columns[this.series[index].name][at]);
+      const column = this.columns[this.series[index].name];
+      value.textContent = this.format(at == null ? newest(column) : column[at]);
     });
+    this.when.textContent = at == null ? "" : this.byTime ? moment(this.data[0][at]) : `bar ${this.data[0][at]}`;
   }
 
   build() {
     this.plot?.destroy();
     const axis = { stroke: color("quiet"), grid: { stroke: color("grid"), width: 1 }, ticks: { show: false }, font: "11px system-ui, sans-serif" };
-    const times = (_, ticks, __, ___, step) => ticks.map((tick) => clock(tick, step));
+    const times = (_, ticks, __, ___, step) => axisTimes(ticks, step);
+    const pixel = (plot, index) => Math.round(plot.valToPos(this.data[0][index], "x", true));
     const bars = (_, ticks) => ticks.map((tick) => (Number.isInteger(tick) ? tick : ""));
     const place = (name) => this.series.findIndex((series) => series.name === name) + 1;
     const options = {
@@ -90,13 +121,13 @@ export class Chart {
       padding: [8, 12, 0, 0],
       legend: { show: false },
       cursor: { sync: { key: this.byTime ? "time" : "bar" }, points: { size: 5 }, drag: { x: false, y: false } },
-      hooks: { setCursor: [() => this.label()] },
+      hooks: { setCursor: [() => this.label()], draw: [(plot) => drawMarks(plot, this.marks, color("gray"))] },
       scales: {
-        x: { time: this.byTime, range: (_, low, high) => (this.byTime ? [Math.min(this.span.begin, low), Math.max(this.span.end, high)] : [low, high]) },
+        x: { time: this.byTime, range: () => (this.byTime ? this.timeRange() : [this.data[0][0], Math.max(this.data[0][0] + 1, this.data[0].at(-1))]) },
         y: { range: this.stack ? [0, 1] : (_, low, high) => (low === high ? around(low) : uPlot.rangeNum(low, high, 0.1, true)) },
       },
       axes: [
-        { ...axis, space: 80, size: 26, values: this.byTime ? times : bars },
+        { ...axis, space: 80, size: this.byTime ? 38 : 26, values: this.byTime ? times : bars },
         { ...axis, space: 28, size: 56, values: (_, ticks) => ticks.map(this.format) },
       ],
       series: [
@@ -107,8 +138,8 @@ export class Chart {
           width: series.width || 1.5,
           alpha: series.alpha || 1,
           dash: series.dash,
-          spanGaps: true,
-          points: { show: false },
+          gaps: (plot, index) => this.broken[index].map((ends) => ends.map((end) => pixel(plot, end))), // a value that lacks is no gap
+          points: { show: true, size: 5, fill: color(series.color), filter: (_, index) => this.alone[index] },
         })),
       ],
       bands: this.stack
@@ -116,6 +147,12 @@ export class Chart {
         : this.bands.map(([upper, lower, name]) => ({ series: [place(upper), place(lower)], fill: color(name) + LIGHT_FILL })),
     };
     this.plot = new uPlot(options, this.data, this.canvas);
+  }
+
+  // All that is shown, whatever part of it this chart has; a single point would have no length.
+  timeRange() {
+    const begin = Math.min(this.span.begin, this.data[0][0]);
+    return [begin, Math.max(this.span.end, this.data[0].at(-1), begin + LEAST_SPAN_S)];
   }
 
   // The arrow keys move the cursor from point to point, Escape takes it away.

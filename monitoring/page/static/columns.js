@@ -9,6 +9,26 @@ export function merged(held, { from_s: from, begin_s: begin, columns }) {
   return Object.fromEntries(Object.entries(columns).map(([name, values]) => [name, held[name].slice(...kept).concat(values)]));
 }
 
+// Where a curve is broken, as [index before, index after]: the gaps between whose ends it has no value.
+export function breaks(times, values, gaps) {
+  const found = [];
+  for (const [begin, end] of gaps) {
+    let before = times.findLastIndex((time) => time <= begin);
+    let after = times.findIndex((time) => time > begin);
+    while (before >= 0 && values[before] == null) before--;
+    while (after >= 0 && after < times.length && values[after] == null) after++;
+    if (before >= 0 && after >= 0 && after < times.length && times[after] >= end) found.push([before, after]);
+  }
+  return found;
+}
+
+// Indices of the values that no line leads to or from.
+export function alone(values, broken) {
+  const there = values.flatMap((value, index) => (value == null ? [] : [index]));
+  const cut = new Set(broken.map(([before]) => before));
+  return there.filter((at, place) => (place === 0 || cut.has(there[place - 1])) && (place === there.length - 1 || cut.has(at)));
+}
+
 // The newest value that is there.
 export function newest(values) {
   return values.findLast((value) => value != null) ?? null;

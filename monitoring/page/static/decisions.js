@@ -1,6 +1,6 @@
 // The table of the newest decisions.
 
-import { clock, short, whole } from "./format.js";
+import { short, stamp, whole } from "./format.js";
 
 const ACTIONS = ["sell", "hold", "buy"];
 const body = document.getElementById("decisions");
@@ -30,7 +30,7 @@ function cells(row) {
   const action = ACTIONS[row.action] ?? "–";
   const outcome = row.reward > 0 ? "gain" : row.reward < 0 ? "loss" : "";
   return [
-    [clock(row.time_ns / 1e9, 1), ""],
+    [stamp(row.time_ns / 1e9), ""],
     [row.episode ?? "–", "episode"],
     [row.symbol, ""],
     [whole(row.bar), "number"],

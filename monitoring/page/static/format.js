@@ -16,6 +16,25 @@ export const percent = (value) => (value == null ? "–" : `${Number((value * 10
 
 export const duration = (value) => (value == null ? "–" : value < 1 ? `${short(value * 1000)} ms` : `${short(value)} s`);
 
+// The moment in full: date and time.
+export function moment(seconds) {
+  return new Date(seconds * 1000).toLocaleString(undefined, { month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
+}
+
+// The time of day, with its date where that is another than today's.
+export const stamp = (seconds) => (clock(seconds, 86400) === clock(Date.now() / 1000, 86400) ? clock(seconds, 1) : moment(seconds));
+
+// The words under an axis's ticks. Where it steps by less than a day, the first tick and the first one of each day have the date, too.
+export function axisTimes(ticks, step) {
+  let before = "";
+  return ticks.map((tick) => {
+    const date = clock(tick, 86400);
+    const words = step >= 86400 || date === before ? clock(tick, step) : `${clock(tick, step)}\n${date}`;
+    before = date;
+    return words;
+  });
+}
+
 // A time of day, or a date where the axis steps by days.
 export function clock(seconds, step) {
   const time = new Date(seconds * 1000);

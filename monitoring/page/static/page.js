@@ -4,6 +4,7 @@ import { Chart } from "./chart.js";
 import { merged } from "./columns.js";
 import { forgetDecisions, showDecisions } from "./decisions.js";
 import { onChoice, query, showChoices } from "./filters.js";
+import { moment } from "./format.js";
 import { panels } from "./panels.js";
 import { clearTiles, tell } from "./tiles.js";
 
@@ -43,12 +44,34 @@ function take(name, data) {
   }
 }
 
+// Where lines are broken: in charts of what a pipeline records, while none recorded; in the others, while no serving process was there.
+function mark({ restarts, checkpoints, gaps }) {
+  for (const { gapsOf, charts } of drawn) for (const chart of charts) chart.mark({ restarts, checkpoints, gaps: gaps[gapsOf] ?? [] });
+}
+
+const STATES = {
+  live: () => "live",
+  silent: (since) => `no points since ${moment(since)}`,
+  empty: () => "no points yet",
+  unknown: () => "no such run",
+};
+
+function showState({ state, newest_s: since }) {
+  connection(state, STATES[state](since));
+  if (state === "live" || state === "silent") return;
+  clearTiles();
+  showDecisions([]);
+  for (const { charts } of drawn) for (const chart of charts) chart.clear();
+}
+
 const sections = {
   choices(data) {
     document.title = data.run ? `${data.run} · Policy server` : "Policy server";
     showChoices(data);
     document.getElementById("run-note").textContent = data.note;
   },
+  state: showState,
+  marks: mark,
   decisions: showDecisions,
   server: tell.server,
   train: tell.train,
@@ -65,10 +88,11 @@ function follow() {
   source?.close();
   const followed = new EventSource(`/events${query()}`);
   source = followed;
+  for (const name of Object.keys(columns)) delete columns[name];
   span.end = -Infinity;
   clearTiles();
   forgetDecisions();
-  followed.onopen = () => connection("live", "live");
+  followed.onopen = () => connection("open", "connected");
   followed.onerror = () => {
     connection("lost", "connection lost, trying again");
     if (followed.readyState === EventSource.CLOSED) setTimeout(() => followed === source && follow(), RETRY_MS);

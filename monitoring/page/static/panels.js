@@ -1,5 +1,6 @@
 // The page's charts by section: titles, and which columns of the server's data each draws.
 //   series: [{name: column, label, color, width, alpha, dash}]    bands: [[upper column, lower column, color]], filled between
+//   gapsOf: whose absence breaks the lines, that of pipelines or of serving processes
 //   stack: areas on top of each other    axis: "bar" instead of time    format: of the values, `short` if not given
 
 import { duration, percent } from "./format.js";
@@ -17,9 +18,10 @@ const quantiles = (name, color) => ({
 
 export const panels = [
   {
-    title: "Return of finished episodes",
-    note: "Of whole episodes. The band holds 5 to 95 of 100; means are over the newest tenth; no-trade and random act on the same prices and fees.",
+    title: "Return of finished episodes, in units of reward",
+    note: "Of whole episodes. The band holds 5 to 95 of 100; means are over the newest tenth; no-trade and random act on the same prices and fees. Dashed line: a serving process began anew. Tick below: a checkpoint.",
     data: "episodes",
+    gapsOf: "pipeline",
     wide: true,
     charts: [
       {
@@ -43,8 +45,8 @@ export const panels = [
     note: "At each bar: half of the episodes that are being played, and the bounds of 5 and 95 of 100 of them.",
     data: "running",
     charts: [
-      { id: "reward", title: "Reward so far, by bar", axis: "bar", ...quantiles("reward", "blue") },
-      { id: "equity", title: "Equity", axis: "bar", ...quantiles("equity", "green") },
+      { id: "reward", title: "Reward so far by bar, in units of reward", axis: "bar", ...quantiles("reward", "blue") },
+      { id: "equity", title: "Equity, currency", axis: "bar", ...quantiles("equity", "green") },
       { id: "drawdown", title: "Drawdown", axis: "bar", format: percent, ...quantiles("drawdown", "red") },
       { id: "reached", title: "Episodes that reached the bar", axis: "bar", series: [line("episodes", "gray")] },
     ],
@@ -53,6 +55,7 @@ export const panels = [
     title: "Actions",
     note: "Shares of all actions.",
     data: "steps",
+    gapsOf: "pipeline",
     charts: [
       {
         id: "histogram",
@@ -62,14 +65,15 @@ export const panels = [
         series: [line("sell", "red", "sell"), line("hold", "gray", "hold"), line("buy", "green", "buy")],
       },
       { id: "fallback", title: "Fallback actions", format: percent, series: [line("fallback", "orange")] },
-      { id: "fee", title: "Fee of a step", series: [line("fee", "violet")] },
-      { id: "slippage", title: "Slippage of a step", series: [line("slippage", "violet")] },
+      { id: "fee", title: "Fee of a step, currency", series: [line("fee", "violet")] },
+      { id: "slippage", title: "Slippage of a step, currency", series: [line("slippage", "violet")] },
     ],
   },
   {
     title: "Money of finished episodes",
     note: "Means over the newest tenth of the whole episodes, in shares of the initial equity.",
     data: "episodes",
+    gapsOf: "pipeline",
     charts: [
       { id: "profit", title: "Profit", format: percent, series: [line("profit", "green")] },
       { id: "costs", title: "Fees and slippage", format: percent, series: [line("costs", "violet")] },
@@ -80,6 +84,7 @@ export const panels = [
   {
     title: "Pipeline",
     data: "pipeline",
+    gapsOf: "pipeline",
     charts: [
       {
         id: "latency",
@@ -89,7 +94,7 @@ export const panels = [
       },
       {
         id: "nodes",
-        title: "Waiting",
+        title: "Waiting events",
         series: [
           line("waiting_market", "gray", "market"),
           line("waiting_execution", "orange", "execution"),
@@ -111,6 +116,7 @@ export const panels = [
   {
     title: "Learner",
     data: "learner",
+    gapsOf: "serving",
     charts: [
       { id: "loss", title: "Loss", series: [line("loss", "blue")] },
       { id: "kl", title: "KL divergence, nats", series: [line("kl", "violet")] },
@@ -125,6 +131,7 @@ export const panels = [
   {
     title: "Serving",
     data: "serving",
+    gapsOf: "serving",
     charts: [
       { id: "actions", title: "Actions per second", series: [line("actions_per_s", "blue")] },
       { id: "batch", title: "Actions of a batch", series: [line("batch_size", "green")] },
@@ -138,9 +145,10 @@ export const panels = [
     title: "Regressor",
     note: "Skill above 0 is better than forecasting zero. When returns grow or shrink, the market has drifted.",
     data: "regressor",
+    gapsOf: "pipeline",
     charts: [
       { id: "skill", title: "Skill", series: [line("skill", "blue")] },
-      { id: "drift", title: "Root mean square", series: [line("error", "orange", "error"), line("moves", "gray", "returns", { dash: [6, 4] })] },
+      { id: "drift", title: "Root mean square, log-return", series: [line("error", "orange", "error"), line("moves", "gray", "returns", { dash: [6, 4] })] },
       { id: "skipped", title: "Observations skipped", series: [line("skipped", "red")] },
     ],
   },
@@ -148,6 +156,7 @@ export const panels = [
     title: "Recording",
     note: "The sinks of the pipelines and of the policy server: the embedded store, and InfluxDB where there is one.",
     data: "sink",
+    gapsOf: "serving",
     charts: [
       { id: "recorded", title: "Points per second", series: [line("accepted_per_s", "blue")] },
       { id: "backlog", title: "Points on their way", series: [line("backlog", "violet")] },

@@ -28,16 +28,14 @@ export function clearTiles() {
 export const tell = {
   episodes(columns) {
     const mean = (name) => short(newest(columns[name]));
-    tile("Mean return, newest tenth", mean("policy"), `random ${mean("random")}, no-trade ${mean("no_trade")}`);
-  },
-  serving(columns) {
-    tile("Actions per second", short(newest(columns.actions_per_s)), `${short(newest(columns.batch_size))} in a batch`);
+    tile("Mean return, newest tenth", mean("policy"), `reward; random ${mean("random")}, no-trade ${mean("no_trade")}`);
   },
   pipeline(columns) {
     tile("Action latency, half", duration(newest(columns.latency_p50)), `99 %: ${duration(newest(columns.latency_p99))}`);
   },
   server([row]) {
     if (!row) return;
+    tile("Actions per second", short(row.actions_per_s), `${short(row.batch_size)} in a batch`);
     tile("Steps", whole(row.steps_completed), `${whole(row.steps_dropped)} dropped, ${whole(row.steps_waiting)} wait`);
     tile("Episodes finished", whole(row.episodes_finished), `${whole(row.episodes_open)} open`);
     tile("Policy version", whole(row.weights_seq_no), `acted ${short(row.staleness_mean)} behind`);

@@ -1,0 +1,22 @@
+"""Shows the terminal view of one snapshot until Ctrl-C. Run: python -m tests.pipelines.terminal_program."""
+
+from __future__ import annotations
+
+import sys
+
+from pipelines.stop_signals import StopSignals
+from pipelines.terminal import TerminalView
+from tests.pipelines.test_terminal import Taker
+
+
+def main() -> None:
+    """Show it."""
+    view = TerminalView(Taker(), sys.stdout, lambda: "headline")
+    with StopSignals().installed() as stop, view.suspendable():
+        view.start()
+        stop.wait()
+        view.stop()
+
+
+if __name__ == "__main__":
+    main()
