@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -37,8 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SettingsError as error:
         return _fail(error, EXIT_BAD_SETTINGS)
     if parsed.command == "check-config":
-        sys.stdout.write(dump_toml(config, comments=True))
-        return 0
+        return check_config(config)
     if parsed.until_input_ends:
         threading.Thread(target=_stop_when_input_ends, name="input", daemon=True).start()
     return serve(config)
@@ -52,17 +51,41 @@ def _stop_when_input_ends() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
+def check_config(config: ServerConfig) -> int:
+    """Print a configuration if `serve` would take it; returns the exit status of `main`."""
+    from .preflight import check_all
+
+    log_to("WARNING")
+    status = _status_of(lambda: check_all(config))
+    if status == 0:
+        sys.stdout.write(dump_toml(config, comments=True))
+    return status
+
+
 def serve(config: ServerConfig) -> int:
     """Serve until a signal ends it; returns the exit status of `main`."""
+    from .daemon import Daemon
+    from .preflight import check, make_folder
+
+    def run() -> None:
+        check(config)
+        make_folder(config.run_folder, "run_folder")
+        log_to(config.log_level, config.run_folder / "server.log")
+        Daemon(config).run()
+        logger.info("stopped")
+
+    return _status_of(run)
+
+
+def _status_of(action: Callable[[], None]) -> int:
+    """Do something; where it is refused or fails, say why in one line."""
     from .checkpoints import CheckpointError
-    from .daemon import Daemon, DaemonError
+    from .daemon import DaemonError
     from .folder_lock import FolderInUseError
     from .fronts.listen_security import EXIT_INSECURE
 
     try:
-        config.run_folder.mkdir(parents=True, exist_ok=True)
-        log_to(config.log_level, config.run_folder / "server.log")
-        Daemon(config).run()
+        action()
     except SettingsError as error:
         return _fail(error, EXIT_BAD_SETTINGS)
     except InsecureListenError as error:
@@ -70,7 +93,6 @@ def serve(config: ServerConfig) -> int:
     except (OSError, FolderInUseError, CheckpointError, DaemonError) as error:
         logger.debug("the cause", exc_info=True)
         return _fail(error, EXIT_FAILURE)
-    logger.info("stopped")
     return 0
 
 
@@ -79,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     for name, text in (
         ("serve", "serve and learn until SIGTERM or SIGINT"),
-        ("check-config", "check the configuration and print it whole, with every default and its meaning"),
+        ("check-config", "check the configuration as serve does, and print it whole, with every default and its meaning"),
     ):
         command = commands.add_parser(name, help=text, description=text)
         command.add_argument("--config", type=Path, metavar="FILE", help="configuration file (TOML); options are stronger")

@@ -98,6 +98,34 @@ def check_action_space(config: ServerConfig) -> None:
         raise SettingsError("spaces.action", "", f"expected a {expected}, which is what {name} takes, got {space}; PPO takes any")
 
 
+def check_net(built: AlgorithmConfig) -> None:
+    """Refuse spaces and settings for which RLlib has no net or no connectors, which it would say once its actors run.
+
+    Raises:
+        SettingsError: It has none.
+    """
+    import torch
+    from ray.rllib.core import DEFAULT_MODULE_ID
+    from ray.rllib.env import INPUT_ENV_SINGLE_SPACES, INPUT_ENV_SPACES
+
+    if built.env is not None:  # which brings its own spaces
+        return
+    both = (built.observation_space, built.action_space)
+    spaces = {INPUT_ENV_SPACES: both, INPUT_ENV_SINGLE_SPACES: both}
+    copied = built.copy(copy_frozen=False)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            connector = copied.build_env_to_module_connector(spaces=spaces)
+            of_module = (connector.observation_space, built.action_space)
+            copied.get_rl_module_spec(spaces=spaces | {DEFAULT_MODULE_ID: of_module}, inference_only=True).build()
+    except Exception as error:  # whatever RLlib raises where it finds no encoder
+        raise SettingsError(
+            "spaces",
+            "",
+            f"RLlib makes no net for the observation space {both[0]} and the action space {both[1]} with these settings: {error}",
+        ) from error
+
+
 def cpu_tickets(config: AlgorithmConfig) -> int:
     """Count the logical CPUs that Ray needs so that no actor of this algorithm waits for ever for one."""
     learners = config.num_learners * (config.num_cpus_per_learner if isinstance(config.num_cpus_per_learner, int | float) else 1)

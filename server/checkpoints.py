@@ -58,7 +58,9 @@ class Checkpoint:
 class CheckpointStore:
     """The checkpoints of one run, claimed for this process until `close()`."""
 
-    def __init__(self, folder: Path, keep: int, spaces: SpacesConfig, connectors: ConnectorsConfig | None = None) -> None:
+    def __init__(
+        self, folder: Path, keep: int, spaces: SpacesConfig, connectors: ConnectorsConfig | None = None, *, claim: bool = True
+    ) -> None:
         """Open or make the folder, and remove what a crash left half-written.
 
         Args:
@@ -66,23 +68,30 @@ class CheckpointStore:
             keep: Newest checkpoints kept.
             spaces: What they are for; one for other spaces is refused.
             connectors: What happens to an observation before the net sees it; likewise.
+            claim: Whether to do so at all; without, the folder must be there, may be another process's, and is only read.
 
         Raises:
             FolderInUseError: If another process has claimed the folder.
         """
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if claim:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._folder = folder.resolve()
         self._keep = keep
         self._spaces = spaces
         self._connectors = asdict(connectors or ConnectorsConfig())
-        self._lock = FolderLock(self._folder)
+        self._lock = FolderLock(self._folder) if claim else None
+        if claim:
+            self._remove_unfinished()
+
+    def _remove_unfinished(self) -> None:
         for leftover in self._folder.glob(f"{_UNFINISHED_PREFIX}*"):
             logger.warning("removing the unfinished checkpoint %s", leftover)
             shutil.rmtree(leftover) if leftover.is_dir() and not leftover.is_symlink() else leftover.unlink()
 
     def close(self) -> None:
         """Give the folder back. A second call does nothing."""
-        self._lock.release()
+        if self._lock is not None:
+            self._lock.release()
 
     def newest_whole(self) -> Checkpoint | None:
         """Find the newest checkpoint whose every file is as its manifest says.

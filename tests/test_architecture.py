@@ -19,7 +19,7 @@ PACKAGES = {"policyserver": ROOT / "proto" / "policyserver"} | {
 OURS = {
     "policyserver": set[str](),
     "client": {"policyserver"},
-    "monitoring": {"policyserver.endpoints", "policyserver.listening", "policyserver.settings"},
+    "monitoring": {"policyserver.certificates", "policyserver.endpoints", "policyserver.listening", "policyserver.settings"},
     "server": {"policyserver", "monitoring"},
     "pipelines": {"client", "policyserver", "monitoring"},
 }

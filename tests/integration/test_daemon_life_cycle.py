@@ -133,8 +133,11 @@ def test_a_server_learns_through_the_death_of_its_actor_and_of_its_daemon(tmp_pa
 @pytest.mark.timeout(120)
 def test_a_server_without_clients_stops_at_once_and_keeps_port_and_folder_to_itself(tmp_path: Path) -> None:
     run_folder, address, page = tmp_path / "run", free_address(), free_address()
+    run_folder.mkdir()
+    (run_folder / "store.sqlite").write_bytes(b"what a failing disk made of it" * 1000)
     with DaemonProcess(run_folder, address, "--monitoring.page", page) as daemon:
         daemon.wait_ready()
+        assert "it was put aside as" in daemon.text(), "what was recorded there can't be read, and serving goes on"
         deadline, runs = time.monotonic() + 10.0, list[str]()
         while runs != ["run"]:  # the counters of serving come once a second
             assert time.monotonic() < deadline, runs
@@ -173,11 +176,15 @@ def test_a_server_that_is_told_to_stop_while_it_starts_leaves_without_serving(tm
 
 
 @pytest.mark.timeout(120)
-def test_none_of_rays_processes_gets_the_port_before_a_serving_actor_listens(tmp_path: Path) -> None:
+def test_nobody_gets_the_port_of_a_server_that_starts_neither_rays_processes_nor_a_second_server(tmp_path: Path) -> None:
     run_folder, port = tmp_path / "run", port_of_the_systems_choice()
     with DaemonProcess(run_folder, f"127.0.0.1:{port}") as daemon:
         wait_until(lambda: (run_folder / "ray" / "ray").exists(), "it begins to start Ray")
         assert not is_handed_out(port)
+        with DaemonProcess(tmp_path / "other", f"127.0.0.1:{port}") as second:
+            assert second.process.wait(60) == 1
+            assert f"127.0.0.1:{port} is in use by another process" in second.text()
+            assert "Ray" not in second.text(), "it is refused before it starts Ray, not when it wants to listen"
         assert daemon.terminate() == 0, daemon.text()
     assert is_handed_out(port)
 
