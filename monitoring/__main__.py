@@ -15,6 +15,7 @@ from pathlib import Path
 from monitoring import export_command
 from monitoring.page.listen import PageListen
 from policyserver.settings import reason_of
+from policyserver.umask import keep_others_from_writing
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -32,6 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         serve.add_argument(f"--{name}", type=Path, metavar="FILE", help=what)
     export_command.add_arguments(commands.add_parser("export", help="write points of a store as line protocol or CSV"))
     options = parser.parse_args(arguments)
+    keep_others_from_writing()
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     return export_command.export(options) if options.command == "export" else _serve(options)
 

@@ -14,6 +14,7 @@ from pipelines.server_process import ServerDiedError
 from pipelines.stop_signals import StoppedEarlyError, StopSignals
 from pipelines.summary import LedgerError
 from policyserver.settings import SettingsError, add_arguments, from_arguments, load
+from policyserver.umask import keep_others_from_writing
 
 logger = logging.getLogger("pipelines")
 
@@ -27,6 +28,7 @@ _SWITCH_INTERVAL_S = 0.001
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status: 0 after an orderly end, 1 after a failure, 2 for wrong settings, 78 for plaintext."""
     options = _parser().parse_args(arguments)
+    keep_others_from_writing()
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     try:
         status: int = options.command(options)

@@ -15,6 +15,7 @@ from typing import NoReturn
 
 from policyserver.listening import InsecureListenError
 from policyserver.settings import SettingsError, add_arguments, dump_toml, from_arguments, load, reason_of
+from policyserver.umask import keep_others_from_writing
 
 from .config import ServerConfig
 from .log_setup import log_to
@@ -32,6 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0 after an orderly end, 1 on failure, 2 for a wrong setting, 78 for an address that would be open to strangers.
     """
     parsed = _parser().parse_args(arguments)
+    keep_others_from_writing()
     try:
         config = load(ServerConfig, parsed.config, from_arguments(ServerConfig, parsed))
     except SettingsError as error:
@@ -70,7 +72,7 @@ def serve(config: ServerConfig) -> int:
     def run() -> None:
         check(config)
         make_folder(config.run_folder, "run_folder")
-        log_to(config.log_level, config.run_folder / "server.log")
+        log_to(config.log_level, config.log_file)
         Daemon(config).run()
         logger.info("stopped")
 

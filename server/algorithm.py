@@ -29,7 +29,12 @@ _OBJECT_PREFIX = "python:"
 
 
 def algorithm_config(
-    config: ServerConfig, *, driver_link: Path | None = None, stop_timeout_s: float = 0.0, env_runner_class: type | None = None
+    config: ServerConfig,
+    *,
+    driver_link: Path | None = None,
+    log_file: Path | None = None,
+    stop_timeout_s: float = 0.0,
+    env_runner_class: type | None = None,
 ) -> AlgorithmConfig:
     """Build the AlgorithmConfig: what serving needs, then the settings of the `[algorithm.*]` tables on top.
 
@@ -38,6 +43,7 @@ def algorithm_config(
     Args:
         config: The server's configuration.
         driver_link: The daemon's unix socket, see `server.driver_link`.
+        log_file: Where the serving actors log, besides the daemon's output.
         stop_timeout_s: Longest time an orderly stop takes, of which clients are told.
         env_runner_class: What samples. Default: ExternalEnvRunner.
 
@@ -61,6 +67,7 @@ def algorithm_config(
         driver_link,
         opens_itself=False,
         log_level=config.log_level,
+        log_file=log_file,
         run=config.run,
         instance_id=config.instance_id or uuid.uuid4().hex,
         stop_timeout_s=stop_timeout_s,

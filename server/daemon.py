@@ -27,7 +27,7 @@ from .folder_lock import FolderLock
 from .fronts.address_claim import claimed
 from .fronts.listen_address import address_of, held
 from .log_setup import adopt_ray_loggers
-from .preflight import check, check_loopback, checkpoint_store, make_folder, newest_checkpoint, prepare_store
+from .preflight import check, check_loopback, checkpoint_store, make_folder, newest_checkpoint, prepare_store, tell_of_open_folder
 from .processor_share import give_way
 from .ray_start import RayProcess, keep_results_in
 from .serving_watch import ServingWatch
@@ -94,6 +94,7 @@ class Daemon:
             ending.enter_context(_restoring_signal_handlers())
             self._handle_signals()
             make_folder(config.run_folder, "run_folder")
+            tell_of_open_folder(config.run_folder)
             ending.callback(FolderLock(config.run_folder).release)
             (config.run_folder / "server.toml").write_text(dump_toml(config))
             store = checkpoint_store(config)
@@ -146,7 +147,9 @@ class Daemon:
 
         adopt_ray_loggers()
         link = self._link.path if self._link else None
-        rllib_config = algorithm_config(config, driver_link=link, stop_timeout_s=_longest_stop_s(config))
+        rllib_config = algorithm_config(
+            config, driver_link=link, log_file=config.log_file.absolute(), stop_timeout_s=_longest_stop_s(config)
+        )
         check_net(rllib_config)
         self._leave_if_stopped()
         if rllib_config.env is None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import socket
 import sqlite3
+import stat
 from pathlib import Path
 
 from monitoring import store
@@ -17,6 +19,8 @@ from .algorithm import algorithm_config, check_action_space, check_net
 from .checkpoints import Checkpoint, CheckpointError, CheckpointStore
 from .config import ServerConfig
 from .fronts.listen_security import check_listen
+
+logger = logging.getLogger(__name__)
 
 _LOOPBACK_TIMEOUT_S = 2.0
 
@@ -77,6 +81,12 @@ def make_folder(folder: Path, setting: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise _unusable(folder, setting, error.strerror) from error
+
+
+def tell_of_open_folder(folder: Path) -> None:
+    """Log a warning where others can write the run folder: they could put files of their own in the place of its files."""
+    if folder.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        logger.warning("run_folder: others than its owner can write %s: `chmod go-w` keeps them out", folder)
 
 
 def checkpoint_store(config: ServerConfig, *, claim: bool = True) -> CheckpointStore:

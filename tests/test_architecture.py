@@ -19,7 +19,13 @@ PACKAGES = {"policyserver": ROOT / "proto" / "policyserver"} | {
 OURS = {
     "policyserver": set[str](),
     "client": {"policyserver"},
-    "monitoring": {"policyserver.certificates", "policyserver.endpoints", "policyserver.listening", "policyserver.settings"},
+    "monitoring": {
+        "policyserver.certificates",
+        "policyserver.endpoints",
+        "policyserver.listening",
+        "policyserver.settings",
+        "policyserver.umask",
+    },
     "server": {"policyserver", "monitoring"},
     "pipelines": {"client", "policyserver", "monitoring"},
 }

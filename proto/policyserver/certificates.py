@@ -42,7 +42,9 @@ def check_certificate(certificate_file: Path, key_file: Path, prefix: str = "") 
     try:
         client.load_verify_locations(cadata=chain)
     except (ssl.SSLError, ValueError) as error:
-        raise InsecureListenError(f"{certificate_key}: expected a certificate chain (PEM), got {certificate_file}, which holds none") from error
+        raise InsecureListenError(
+            f"{certificate_key}: expected a certificate chain (PEM), got {certificate_file}, which holds none"
+        ) from error
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
         server.load_cert_chain(certificate_file, key_file, password=lambda: _refuse_passphrase(key_file, key_key))
