@@ -7,11 +7,11 @@ import logging
 import os
 import shutil
 import stat
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from policyserver.endpoints import LONGEST_SOCKET_PATH_BYTES
 from policyserver.settings import SettingsError
 
 from .folder_lock import FolderInUseError, FolderLock
@@ -19,11 +19,9 @@ from .folder_lock import FolderInUseError, FolderLock
 logger = logging.getLogger(__name__)
 
 _PREFIX = "policy-server-"
-_MAX_SOCKET_BYTES = 107 if sys.platform == "linux" else 103
-"""Longest path of a unix socket, bytes."""
 _LONGEST_BELOW = "/policy-server-XXXXXXXX/ray/session_2000-01-01_00-00-00_000000_4194304/sockets/plasma_store"
 """What follows the folder for temporary files in the longest path of a socket: Ray names its sessions by time and process number."""
-_MAX_BYTES = _MAX_SOCKET_BYTES - len(_LONGEST_BELOW)
+_MAX_BYTES = LONGEST_SOCKET_PATH_BYTES - len(_LONGEST_BELOW)
 
 
 class RayFolder:

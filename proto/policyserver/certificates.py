@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import contextlib
 import ssl
 from pathlib import Path
 from typing import NoReturn
@@ -19,16 +19,13 @@ _ROUNDS = 10
 """More messages than a handshake has."""
 
 
-def check_certificate(certificate_file: Path, key_file: Path, prefix: str = "") -> datetime.datetime | None:
+def check_certificate(certificate_file: Path, key_file: Path, prefix: str = "") -> None:
     """Refuse files that are no certificate or no key, a key of another certificate, and a certificate that is not valid now.
 
     Args:
         certificate_file: The chain (PEM), the server's own certificate first.
         key_file: Its private key (PEM), without a passphrase.
         prefix: What the names of the settings `tls_certificate_file` and `tls_key_file` begin with, for errors.
-
-    Returns:
-        When the certificate expires; None where that can't be told.
 
     Raises:
         InsecureListenError: Names the setting.
@@ -55,21 +52,19 @@ def check_certificate(certificate_file: Path, key_file: Path, prefix: str = "") 
             f"{key_key}: expected the private key (PEM) of the certificate in {certificate_file}, got {key_file}, {fault}"
         ) from error
     try:
-        return _expiry(server, client)
+        _shake_hands(server, client)
     except ssl.SSLCertVerificationError as error:
-        if error.verify_code not in (_NOT_YET_VALID, _EXPIRED):
-            return None
-        raise InsecureListenError(
-            f"{certificate_key}: expected a certificate that is valid now, got {certificate_file}: {error.verify_message}"
-        ) from error
+        if error.verify_code in (_NOT_YET_VALID, _EXPIRED):
+            text = f"{certificate_key}: expected a certificate that is valid now, got {certificate_file}: {error.verify_message}"
+            raise InsecureListenError(text) from error
 
 
 def _refuse_passphrase(key_file: Path, key_key: str) -> NoReturn:
     raise InsecureListenError(f"{key_key}: expected a key without a passphrase, got {key_file}, which has one")
 
 
-def _expiry(server_context: ssl.SSLContext, client_context: ssl.SSLContext) -> datetime.datetime | None:
-    """Let a client shake hands with a server in memory, which is how `ssl` checks and reads a certificate.
+def _shake_hands(server_context: ssl.SSLContext, client_context: ssl.SSLContext) -> None:
+    """Let a client shake hands with a server in memory, which is how `ssl` compares a certificate with the clock.
 
     Raises:
         ssl.SSLCertVerificationError: The client refuses the certificate.
@@ -79,11 +74,5 @@ def _expiry(server_context: ssl.SSLContext, client_context: ssl.SSLContext) -> d
     server = server_context.wrap_bio(to_server, to_client, server_side=True)
     for _ in range(_ROUNDS):
         for side in (client, server):
-            try:
+            with contextlib.suppress(ssl.SSLWantReadError):
                 side.do_handshake()
-            except ssl.SSLWantReadError:
-                continue
-            if side is client:
-                ends = (client.getpeercert() or {}).get("notAfter")
-                return datetime.datetime.fromtimestamp(ssl.cert_time_to_seconds(str(ends)), datetime.UTC) if ends else None
-    return None

@@ -6,7 +6,6 @@ import contextlib
 import errno
 import os
 import socket
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,6 @@ from policyserver.settings import SettingsError
 UNIX = "unix:"
 """Begins the address of a unix socket."""
 _LAST_PORT = 65_535
-_LONGEST_PATH_BYTES = 107 if sys.platform == "linux" else 103
-"""Of a unix socket: what the system's sockaddr_un holds."""
 _NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 """Errors of an address that a name stands for and this machine lacks: `localhost` has one of IPv6 on machines without it, too."""
 
@@ -35,11 +32,11 @@ def address_of(address: str, number: int) -> str:
         number: Which instance, from 0.
 
     Raises:
-        SettingsError: There is no such port.
+        SettingsError: There is no such port, or the path is too long for a unix socket.
     """
     target = parse_address(address)
     if target.startswith(UNIX):
-        return f"{target}.{number}" if number else target
+        return _numbered_socket(target, number) if number else target
     host, _, port = target.rpartition(":")
     if int(port) + number > _LAST_PORT:
         raise SettingsError(
@@ -51,13 +48,21 @@ def address_of(address: str, number: int) -> str:
     return f"{host}:{int(port) + number}" if int(port) else target
 
 
+def _numbered_socket(target: str, number: int) -> str:
+    try:
+        return parse_address(f"{target}.{number}")
+    except ValueError as error:
+        text = f"{error}; each serving actor has a socket of its own, so choose a shorter path, or fewer actors"
+        raise SettingsError("listen.address", "", text) from error
+
+
 def check_free(address: str) -> None:
     """Refuse an address on which somebody listens already.
 
     Raises:
         AddressInUseError: Names the address.
-        SettingsError: If it is a unix socket that can't be made: its path is too long, its folder is missing or can't be written, or
-            something else lies there.
+        SettingsError: If it is a unix socket that can't be made: its folder is missing or can't be written, or something else lies
+            there.
         OSError: If the address can't be bound for another reason, e.g. its host isn't one of this machine.
     """
     target = parse_address(address)
@@ -74,8 +79,6 @@ def check_free(address: str) -> None:
 def _check_socket_path(path: Path) -> None:
     """Refuse a path at which no unix socket can be made."""
     key = "listen.address"
-    if len(os.fsencode(path)) > _LONGEST_PATH_BYTES:
-        raise SettingsError(key, "", f"expected a path of at most {_LONGEST_PATH_BYTES} bytes for a unix socket, got {path}")
     folder = path.parent
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
         what = "can't be written" if folder.is_dir() else "is no folder"

@@ -80,6 +80,11 @@ def tear(path: Path) -> None:
         file.truncate(2)
 
 
+def replace_by_folder(path: Path) -> None:
+    (path / "manifest.json").unlink()
+    (path / "manifest.json").mkdir()
+
+
 DAMAGES: dict[str, Callable[[Path], object]] = {
     "a flipped bit": flip_a_bit,
     "a torn file": tear,
@@ -90,7 +95,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "a manifest of another format": lambda path: (path / "manifest.json").write_text(json.dumps({"format_version": 99})),
     "a manifest that is no table": lambda path: (path / "manifest.json").write_text("[]"),
     "a manifest without its sum": lambda path: (path / "manifest.json.sha256").unlink(),
-    "a folder in the manifest's place": lambda path: [(path / "manifest.json").unlink(), (path / "manifest.json").mkdir()],
+    "a folder in the manifest's place": replace_by_folder,
 }
 
 
