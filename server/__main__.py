@@ -95,6 +95,9 @@ def _status_of(action: Callable[[], None]) -> int:
     except (OSError, FolderInUseError, CheckpointError, DaemonError) as error:
         logger.debug("the cause", exc_info=True)
         return _fail(error, EXIT_FAILURE)
+    except Exception as error:
+        logger.exception("an error that is not foreseen")  # which belongs in the run's log
+        return _fail(error, EXIT_FAILURE)
     return 0
 
 

@@ -7,6 +7,7 @@ import dataclasses
 import logging
 import os
 import signal
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -115,13 +116,14 @@ class Daemon:
                 logger.debug("the start was broken off", exc_info=error)
                 return
             self._is_ready = True
-            sink = self._open_sink(influx)
-            ending.callback(sink.close, _SINK_CLOSE_S)
+            with _naming_store(config):
+                sink = self._open_sink(influx)
+                ending.callback(sink.close, _SINK_CLOSE_S)
+                if page is not None:
+                    page.start(config.store_file)
+                    logger.info("live page at %s", page.address)
             if config.monitoring.enabled:
                 ending.callback(ServingWatch(self._link, sink, self._tags).close)
-            if page is not None:
-                page.start(config.store_file)
-                logger.info("live page at %s", page.address)
             self._train_until_stopped(algorithm, store, sink)
             if self._progress != (self._saved.progress if self._saved else Progress()):
                 self._save(algorithm, store)
@@ -336,6 +338,14 @@ class Daemon:
             logger.warning("%s: not ended within %.0f s", otherwise, _STOP_TIMEOUT_S)
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+@contextlib.contextmanager
+def _naming_store(config: ServerConfig) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise DaemonError(f"monitoring.store: {config.store_file} can't be used any more: {error}") from error
 
 
 @contextlib.contextmanager
