@@ -100,14 +100,12 @@ class Daemon:
             (config.run_folder / "server.toml").write_text(dump_toml(config))
             store = checkpoint_store(config)
             ending.callback(store.close)
-            found = newest_checkpoint(config, store)
-            prepare_store(config)
             ray_process = RayProcess(config.run_folder / "ray")
             ending.callback(self._end_in_time, ray_process.stop, "Ray is left to end with this process")
             self._link = DriverLink(ray_process.folder / "driver.sock")
             ending.callback(self._link.close)
             try:
-                algorithm = self._start(ray_process, found, ending)
+                algorithm = self._start(ray_process, store, ending)
             except (Exception, _DrainTimeoutError) as error:  # whatever ends a start that is being broken off
                 if not self._stopping.is_set():
                     raise
@@ -142,9 +140,12 @@ class Daemon:
 
     # --- start ------------------------------------------------------------------------------------------------------------------------
 
-    def _start(self, ray_process: RayProcess, found: Checkpoint | None, ending: contextlib.ExitStack) -> Algorithm:
+    def _start(self, ray_process: RayProcess, store: CheckpointStore, ending: contextlib.ExitStack) -> Algorithm:
         begun = time.monotonic()
         config = self._config
+        found = newest_checkpoint(config, store)
+        prepare_store(config)
+        self._leave_if_stopped()
         import ray.rllib  # noqa: F401  # it has loggers to adopt before it says the first word
 
         adopt_ray_loggers()
