@@ -17,6 +17,7 @@ from monitoring.page.listen import PageListen
 from policyserver.command_line import OptionParser
 from policyserver.settings import reason_of
 from policyserver.standard_streams import LastingStream, lasting_streams
+from policyserver.umask import keep_others_from_writing
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -42,6 +43,7 @@ def _run_command(arguments: Sequence[str] | None, out: LastingStream) -> int:
         serve.add_argument(f"--{name}", type=Path, metavar="FILE", help=what)
     export_command.add_arguments(commands.add_parser("export", help="write points of a store as line protocol or CSV"))
     options = parser.parse_args(arguments)
+    keep_others_from_writing()
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     return export_command.export(options, out) if options.command == "export" else _serve(options)
 

@@ -70,6 +70,8 @@ def export(options: argparse.Namespace, out: LastingStream) -> int:
         more_tags = tag_suffix(dict(options.tag))
         if options.format == "csv" and len(selection.measurements) > 1 and output is None:
             raise ValueError("output: expected a folder for the CSV of several measurements, received none; or choose one --measurement")
+        if output is not None and output.exists() and options.store.exists() and output.samefile(options.store):
+            raise ValueError(f"output: expected another file than the store, received {output}")
         with Exporter.opened(options.store, selection) as exporter:
             if options.piece_bytes is not None and output is not None:
                 _export_pieces(exporter, output, options.piece_bytes, more_tags, force=options.force)

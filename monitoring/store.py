@@ -1,8 +1,9 @@
 """The embedded store: points in an SQLite file (WAL), written in batches by one background thread.
 
 Several processes may write and read the same file. A commit survives the death of the process at once, and the loss of power from the next
-checkpoint of the log on (`synchronous=NORMAL`). The queue lives in memory: what a process has not committed dies with it, at most
-`commit_interval_s` of points. The store must be opened in the process that writes to it: its thread does not survive a fork.
+checkpoint of the log on (`synchronous=NORMAL`). A file that turns out to be damaged is put aside, and a new one begun. The queue lives in
+memory: what a process has not committed dies with it, at most `commit_interval_s` of points. The store must be opened in the process that
+writes to it: its thread does not survive a fork.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from monitoring import rollups, tables
+from monitoring.damage import inode, is_damage, put_aside
 from monitoring.housekeeper import BIT_ROWS, Housekeeper
 from monitoring.points import Points
 from monitoring.retention import RetentionConfig
@@ -62,12 +64,12 @@ class EmbeddedStore:
         """Open the file, or make it and its folder, and start the writer.
 
         Raises:
+            OSError: its folder cannot be made, or a damaged file not be put aside.
             sqlite3.Error: the file cannot be opened or is no store.
         """
         self.path = Path(path)
         self._config = config or StoreConfig()
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._connection = _open(self.path)
+        self._connection, self._inode = _open_whole(self.path)
         self._housekeeper = Housekeeper(self._connection, self.path, self._config.retention)
         self._changed = threading.Condition()
         self._queue: list[Points] = []
@@ -207,8 +209,23 @@ class EmbeddedStore:
         except sqlite3.Error as error:
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
+            if is_damage(error):
+                self._begin_anew(error)
             return error
         return None
+
+    def _begin_anew(self, error: sqlite3.Error) -> None:
+        """Put the damaged file aside and go on with a new one; where that fails, the next attempt to write comes here again."""
+        try:
+            put_aside(self.path, self._inode, error)
+            connection, self._inode = _open_whole(self.path)
+        except (OSError, sqlite3.Error) as failure:
+            logger.debug("%s can't be put aside", self.path, exc_info=failure)
+            return
+        self._housekeeper.close()
+        self._connection.close()
+        self._connection = connection
+        self._housekeeper = Housekeeper(connection, self.path, self._config.retention)
 
     def _wait_to_retry(self, error: sqlite3.Error) -> bool:
         """Note why the file cannot be written and wait; False when the store closes and its time is up."""
@@ -224,9 +241,41 @@ class EmbeddedStore:
             return True
 
 
+def prepare(path: Path) -> None:
+    """Make a store's file and its folder, or bring it up to date, so that what an `EmbeddedStore` would raise is raised now.
+
+    Raises:
+        OSError: its folder cannot be made, or a damaged file not be put aside.
+        sqlite3.Error: the file cannot be opened or is no store.
+    """
+    _open_whole(path)[0].close()
+
+
+def _open_whole(path: Path) -> tuple[sqlite3.Connection, int]:
+    """Open a store for writing, a new one if what is there is damaged; with the file's inode."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    found = inode(path)
+    try:
+        return _open(path), inode(path)
+    except sqlite3.Error as error:
+        if not is_damage(error):
+            raise
+        put_aside(path, found, error)
+    return _open(path), inode(path)
+
+
 def _open(path: Path) -> sqlite3.Connection:
     """Open a store's file for writing, and make what it lacks."""
     connection = tables.connect(path)
+    try:
+        _bring_up_to_date(connection)
+    except sqlite3.Error:
+        connection.close()
+        raise
+    return connection
+
+
+def _bring_up_to_date(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA auto_vacuum=INCREMENTAL")  # before anything is in the file, for afterwards it has no effect
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=NORMAL")
@@ -235,4 +284,3 @@ def _open(path: Path) -> sqlite3.Connection:
     tables.create(connection)
     rollups.create(connection)
     connection.execute("COMMIT")
-    return connection

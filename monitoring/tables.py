@@ -14,8 +14,6 @@ from monitoring.schema import MEASUREMENTS, FieldType, Measurement
 
 _SQL_TYPES = {FieldType.FLOAT: "REAL", FieldType.INTEGER: "INTEGER", FieldType.BOOLEAN: "INTEGER", FieldType.STRING: "TEXT"}
 
-_MAGIC = b"SQLite format 3\0"
-
 _ROWS_PER_STATEMENT = (512, 64, 8, 1)
 """Rows in one INSERT. Many, because sqlite3 gives up the interpreter's lock once a statement and must wait to get it back; few sizes, so
 that all statements stay prepared."""
@@ -23,6 +21,9 @@ that all statements stay prepared."""
 
 def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
     """Open a store's file, usable from any one thread at a time, waiting up to 5 s for another process's lock.
+
+    Nothing but SQLite may open this file or those beside it, not even to look at it: POSIX takes a process's locks on a file away as soon
+    as the process closes any descriptor of it, and the next process to close the store then removes the log that this one still writes to.
 
     Raises:
         FileNotFoundError: `read_only` and there is no such file.
@@ -35,16 +36,23 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
         )
     if read_only and not path.is_file():
         raise FileNotFoundError(f"store: expected the file of an embedded store, found nothing at {path}; a run makes it when it starts")
-    if read_only and path.stat().st_size and not _begins_as_database(path):
-        raise ValueError(f"store: expected the file of an embedded store, {path} is no SQLite database")
     mode = "ro" if read_only else "rwc"
     uri = f"{path.absolute().as_uri()}?mode={mode}"
-    return sqlite3.connect(uri, uri=True, timeout=5.0, isolation_level=None, check_same_thread=False)
+    connection = sqlite3.connect(uri, uri=True, timeout=5.0, isolation_level=None, check_same_thread=False)
+    if read_only:
+        _refuse_other_files(connection, path)
+    return connection
 
 
-def _begins_as_database(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(len(_MAGIC)) == _MAGIC
+def _refuse_other_files(connection: sqlite3.Connection, path: Path) -> None:
+    """Let SQLite read the file's beginning, which it does at the first query only; closes the connection where it is no database."""
+    try:
+        connection.execute("PRAGMA schema_version").fetchone()
+    except sqlite3.Error as error:
+        connection.close()
+        if error.sqlite_errorcode == sqlite3.SQLITE_NOTADB:
+            raise ValueError(f"store: expected the file of an embedded store, {path} is no SQLite database") from error
+        raise
 
 
 def create(connection: sqlite3.Connection) -> None:

@@ -16,6 +16,7 @@ from pipelines.summary import LedgerError
 from policyserver.command_line import OptionParser
 from policyserver.settings import SettingsError, add_arguments, from_arguments, load
 from policyserver.standard_streams import lasting_streams
+from policyserver.umask import keep_others_from_writing
 
 logger = logging.getLogger("pipelines")
 
@@ -34,6 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run_command(arguments: Sequence[str] | None) -> int:
     options = _parser().parse_args(arguments)
+    keep_others_from_writing()
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     try:
         status: int = options.command(options)

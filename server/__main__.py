@@ -8,7 +8,7 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -16,6 +16,7 @@ from policyserver.command_line import OptionParser
 from policyserver.listening import InsecureListenError
 from policyserver.settings import SettingsError, add_arguments, dump_toml, from_arguments, load, reason_of
 from policyserver.standard_streams import LastingStream, lasting_streams
+from policyserver.umask import keep_others_from_writing
 
 from .config import ServerConfig
 from .log_setup import log_to
@@ -41,14 +42,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run_command(arguments: Sequence[str] | None, out: LastingStream) -> int:
     parsed = _parser().parse_args(arguments)
+    keep_others_from_writing()
     try:
         config = load(ServerConfig, parsed.config, from_arguments(ServerConfig, parsed))
     except SettingsError as error:
         return _fail(error, EXIT_BAD_SETTINGS)
     if parsed.command == "check-config":
-        out.write(dump_toml(config, comments=True))
-        out.flush()
-        return EXIT_FAILURE if out.reason else 0
+        return check_config(config, out)
     return serve(config, until_input_ends=parsed.until_input_ends)
 
 
@@ -60,20 +60,45 @@ def _stop_when_input_ends(daemon: Daemon) -> None:
     daemon.stop_for_good()
 
 
+def check_config(config: ServerConfig, out: LastingStream) -> int:
+    """Print a configuration if `serve` would take it; returns the exit status of `main`."""
+    from .preflight import check_all
+
+    log_to("WARNING")
+    status = _status_of(lambda: check_all(config))
+    if status == 0:
+        out.write(dump_toml(config, comments=True))
+        out.flush()
+    return status or (EXIT_FAILURE if out.reason else 0)
+
+
 def serve(config: ServerConfig, *, until_input_ends: bool = False) -> int:
     """Serve until a signal ends it, or the end of standard input; returns the exit status of `main`."""
-    from .checkpoints import CheckpointError
-    from .daemon import Daemon, DaemonError
-    from .folder_lock import FolderInUseError
-    from .fronts.listen_security import EXIT_INSECURE
+    from .daemon import Daemon
+    from .preflight import check, make_folder
 
-    try:
-        config.run_folder.mkdir(parents=True, exist_ok=True)
-        log_to(config.log_level, config.run_folder / "server.log")
+    def run() -> None:
+        check(config)
+        make_folder(config.run_folder, "run_folder")
+        log_to(config.log_level, config.log_file)
         daemon = Daemon(config)
         if until_input_ends:
             threading.Thread(target=_stop_when_input_ends, args=(daemon,), name="input", daemon=True).start()
         daemon.run()
+        logger.info("stopped")
+
+    return _status_of(run)
+
+
+def _status_of(action: Callable[[], None]) -> int:
+    """Do something; where it is refused or fails, say why in one line."""
+    from .checkpoints import CheckpointError
+    from .daemon import DaemonError
+    from .folder_lock import FolderInUseError
+    from .fronts.listen_security import EXIT_INSECURE
+
+    try:
+        action()
     except SettingsError as error:
         return _fail(error, EXIT_BAD_SETTINGS)
     except InsecureListenError as error:
@@ -81,7 +106,9 @@ def serve(config: ServerConfig, *, until_input_ends: bool = False) -> int:
     except (OSError, FolderInUseError, CheckpointError, DaemonError) as error:
         logger.debug("the cause", exc_info=True)
         return _fail(error, EXIT_FAILURE)
-    logger.info("stopped")
+    except Exception as error:
+        logger.exception("an error that is not foreseen")  # which belongs in the run's log
+        return _fail(error, EXIT_FAILURE)
     return 0
 
 
@@ -90,7 +117,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     for name, text in (
         ("serve", "serve and learn until SIGTERM or SIGINT"),
-        ("check-config", "check the configuration and print it whole, with every default and its meaning"),
+        ("check-config", "check the configuration as serve does, and print it whole, with every default and its meaning"),
     ):
         command = commands.add_parser(name, help=text, description=text)
         command.add_argument("--config", type=Path, metavar="FILE", help="configuration file (TOML); options are stronger")

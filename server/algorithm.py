@@ -30,7 +30,12 @@ _OBJECT_PREFIX = "python:"
 
 
 def algorithm_config(
-    config: ServerConfig, *, driver_link: Path | None = None, stop_timeout_s: float = 0.0, env_runner_class: type | None = None
+    config: ServerConfig,
+    *,
+    driver_link: Path | None = None,
+    log_file: Path | None = None,
+    stop_timeout_s: float = 0.0,
+    env_runner_class: type | None = None,
 ) -> AlgorithmConfig:
     """Build the AlgorithmConfig: what serving needs, then the settings of the `[algorithm.*]` tables on top.
 
@@ -39,6 +44,7 @@ def algorithm_config(
     Args:
         config: The server's configuration.
         driver_link: The daemon's unix socket, see `server.driver_link`.
+        log_file: Where the serving actors log, besides the daemon's output.
         stop_timeout_s: Longest time an orderly stop takes, of which clients are told.
         env_runner_class: What samples. Default: ExternalEnvRunner.
 
@@ -62,6 +68,7 @@ def algorithm_config(
         driver_link,
         opens_itself=False,
         log_level=config.log_level,
+        log_file=log_file,
         run=config.run,
         instance_id=config.instance_id or uuid.uuid4().hex,
         stop_timeout_s=stop_timeout_s,
@@ -101,6 +108,34 @@ def check_action_space(config: ServerConfig) -> None:
     if kinds is not None and not isinstance(space, kinds):
         expected = " or a ".join(kind.__name__ for kind in kinds)
         raise SettingsError("spaces.action", "", f"expected a {expected}, which is what {name} takes, got {space}; PPO takes any")
+
+
+def check_net(built: AlgorithmConfig) -> None:
+    """Refuse spaces and settings for which RLlib has no net or no connectors, which it would say once its actors run.
+
+    Raises:
+        SettingsError: It has none.
+    """
+    import torch
+    from ray.rllib.core import DEFAULT_MODULE_ID
+    from ray.rllib.env import INPUT_ENV_SINGLE_SPACES, INPUT_ENV_SPACES
+
+    if built.env is not None:  # which brings its own spaces
+        return
+    both = (built.observation_space, built.action_space)
+    spaces = {INPUT_ENV_SPACES: both, INPUT_ENV_SINGLE_SPACES: both}
+    copied = built.copy(copy_frozen=False)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            connector = copied.build_env_to_module_connector(spaces=spaces)
+            of_module = (connector.observation_space, built.action_space)
+            copied.get_rl_module_spec(spaces=spaces | {DEFAULT_MODULE_ID: of_module}, inference_only=True).build()
+    except Exception as error:  # whatever RLlib raises where it finds no encoder
+        raise SettingsError(
+            "spaces",
+            "",
+            f"RLlib makes no net for the observation space {both[0]} and the action space {both[1]} with these settings: {error}",
+        ) from error
 
 
 def cpu_tickets(config: AlgorithmConfig) -> int:

@@ -347,6 +347,11 @@ class ServerConfig:
         return PageListen(page, listen.tls_certificate_file, listen.tls_key_file, listen.token_file)
 
     @property
+    def log_file(self) -> Path:
+        """Where the daemon and its serving actors log."""
+        return self.run_folder / "server.log"
+
+    @property
     def store_file(self) -> Path:
         """File of the embedded store."""
         return self.monitoring.store or self.run_folder / "store.sqlite"
@@ -376,6 +381,8 @@ class ServingConfig:
     """What the server calls itself in each handshake. Empty: nothing."""
     stop_timeout_s: float = 0.0
     """Longest time an orderly stop of the daemon takes, seconds. 0: not known."""
+    log_file: Path | None = None
+    """File that it logs to as well, if the file's folder is on its machine."""
 
     @classmethod
     def from_env_config(cls, env_config: Mapping[str, Any]) -> ServingConfig:

@@ -7,6 +7,7 @@ import dataclasses
 import logging
 import os
 import signal
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,19 +15,20 @@ from typing import TYPE_CHECKING, Any
 
 from monitoring.influx_config import InfluxConfig
 from monitoring.points import Points
-from monitoring.recording import influx_beside, open_sink
+from monitoring.recording import open_sink
 from monitoring.sink import Sink
 from monitoring.sink_report import sink_points
-from policyserver.settings import SettingsError, dump_toml
+from policyserver.settings import dump_toml
 
-from .algorithm import algorithm_config, check_action_space, cpu_tickets
+from .algorithm import algorithm_config, check_net, cpu_tickets
 from .checkpoints import Checkpoint, CheckpointError, CheckpointStore
 from .config import ServerConfig
 from .driver_link import DriverLink
 from .folder_lock import FolderLock
-from .fronts.listen_address import address_of, check_free, held
-from .fronts.listen_security import check_listen
+from .fronts.address_claim import claimed
+from .fronts.listen_address import address_of, held
 from .log_setup import adopt_ray_loggers
+from .preflight import check, check_loopback, checkpoint_store, make_folder, newest_checkpoint, prepare_store, tell_of_open_folder
 from .processor_share import give_way
 from .ray_start import RayProcess, keep_results_in
 from .serving_watch import ServingWatch
@@ -78,27 +80,27 @@ class Daemon:
         """Serve and train until SIGTERM or SIGINT. Call it in the main thread.
 
         Raises:
-            InsecureListenError: If strangers could get in.
-            SettingsError: If the algorithm or RLlib doesn't take the configuration, or the environment describes an InfluxDB incompletely.
-            AddressInUseError: If somebody else listens on the address.
-            OSError: If the live page's address can't be taken.
+            InsecureListenError: If strangers could get in, or a certificate, a key or a token can't be used.
+            SettingsError: If a setting, a file or a folder can't be used, or the newest checkpoint is another configuration's.
+            AddressInUseError: If somebody else listens on the address, or is about to.
+            OSError: If the live page's address can't be taken, or the loopback interface is down.
             FolderInUseError: If another daemon has the run folder.
-            CheckpointError: If the newest checkpoint doesn't fit the configuration.
+            CheckpointError: If the newest checkpoint doesn't fit the configured net.
             DaemonError: If the serving actor doesn't start or come back, or training fails again and again.
         """
         config = self._config
-        check_action_space(config)
-        check_listen(config.listen)
-        check_free(config.listen.address)
-        influx = self._influx()
+        influx = check(config)
+        check_loopback()
         with contextlib.ExitStack() as ending:
+            ending.enter_context(claimed(config.listen.address))
             page = self._take_page_address(ending)
             ending.enter_context(_restoring_signal_handlers())
             self._handle_signals()
-            config.run_folder.mkdir(parents=True, exist_ok=True)
+            make_folder(config.run_folder, "run_folder")
+            tell_of_open_folder(config.run_folder)
             ending.callback(FolderLock(config.run_folder).release)
             (config.run_folder / "server.toml").write_text(dump_toml(config))
-            store = CheckpointStore(config.checkpoints_folder, config.checkpoints.keep, config.spaces, config.connectors)
+            store = checkpoint_store(config)
             ending.callback(store.close)
             ray_process = RayProcess(config.run_folder / "ray")
             ending.callback(self._end_in_time, ray_process.stop, "Ray is left to end with this process")
@@ -114,13 +116,14 @@ class Daemon:
                 logger.debug("the start was broken off", exc_info=error)
                 return
             self._is_ready = True
-            sink = self._open_sink(influx)
-            ending.callback(sink.close, _SINK_CLOSE_S)
+            with _naming_store(config):
+                sink = self._open_sink(influx)
+                ending.callback(sink.close, _SINK_CLOSE_S)
+                if page is not None:
+                    page.start(config.store_file)
+                    logger.info("live page at %s", page.address)
             if config.monitoring.enabled:
                 ending.callback(ServingWatch(self._link, sink, self._tags).close)
-            if page is not None:
-                page.start(config.store_file)
-                logger.info("live page at %s", page.address)
             self._train_until_stopped(algorithm, store, sink)
             if self._progress != (self._saved.progress if self._saved else Progress()):
                 self._save(algorithm, store)
@@ -148,15 +151,24 @@ class Daemon:
     def _start(self, ray_process: RayProcess, store: CheckpointStore, ending: contextlib.ExitStack) -> Algorithm:
         begun = time.monotonic()
         config = self._config
+        found = newest_checkpoint(config, store)
+        prepare_store(config)
+        self._leave_if_stopped()
         import ray.rllib  # noqa: F401  # it has loggers to adopt before it says the first word
 
         adopt_ray_loggers()
         link = self._link.path if self._link else None
-        rllib_config = algorithm_config(config, driver_link=link, stop_timeout_s=_longest_stop_s(config))
+        rllib_config = algorithm_config(
+            config, driver_link=link, log_file=config.log_file.absolute(), stop_timeout_s=_longest_stop_s(config)
+        )
+        check_net(rllib_config)
         self._leave_if_stopped()
         if rllib_config.env is None:
             numbers = reversed(range(max(rllib_config.num_env_runners, 1)))  # the last first: whether there is such a port
-            ending.enter_context(held([address_of(config.listen.address, number) for number in numbers]))  # Ray opens ports, too
+            addresses = [address_of(config.listen.address, number) for number in numbers]
+            for address in addresses[:-1]:  # the first is claimed already
+                ending.enter_context(claimed(address))
+            ending.enter_context(held(addresses))  # Ray opens ports, too
         ray_process.start(cpu_tickets(rllib_config), before_retry=self._leave_if_stopped)
         self._handle_signals()  # again: Ray's core, in C++, has put itself before them
         self._leave_if_stopped()
@@ -173,7 +185,7 @@ class Daemon:
         if group.num_healthy_remote_workers() < rllib_config.num_env_runners:
             raise DaemonError("a serving actor did not start; its error is in the log above")
         self._leave_if_stopped()
-        self._restore(algorithm, store)
+        self._restore(algorithm, found)
         self._leave_if_stopped()
         _of_serving(algorithm, lambda runner: runner.open())
         endpoints = [address for served in _of_serving(algorithm, lambda runner: runner.addresses()) for address in served]
@@ -189,9 +201,8 @@ class Daemon:
         if self._stopping.is_set():
             raise _StoppedEarlyError
 
-    def _restore(self, algorithm: Algorithm, store: CheckpointStore) -> None:
-        """Go on from the newest whole checkpoint, and wait until the serving actors have the weights to serve."""
-        found = store.newest_whole() if self._config.checkpoints.restore else None
+    def _restore(self, algorithm: Algorithm, found: Checkpoint | None) -> None:
+        """Go on from a checkpoint, and wait until the serving actors have the weights to serve."""
         if found is None:
             logger.info("fresh weights: no checkpoint in %s", self._config.checkpoints_folder)
         else:
@@ -215,14 +226,6 @@ class Daemon:
         """Keep the newest weights at hand for a serving actor that is restarted while the learner is busy."""
         if self._link is not None and algorithm.config.num_env_runners and algorithm.env_runner is not None:
             self._link.offer(algorithm.env_runner.get_state())
-
-    def _influx(self) -> InfluxConfig | None:
-        """Read where InfluxDB is: before Ray starts, so that a wrong setting is refused at once."""
-        monitoring = self._config.monitoring
-        try:
-            return influx_beside(self._config.store_file, monitoring.influx_file) if monitoring.enabled and monitoring.influx else None
-        except ValueError as error:
-            raise SettingsError("monitoring", "", str(error)) from error
 
     def _open_sink(self, influx: InfluxConfig | None) -> Sink:
         monitoring = self._config.monitoring
@@ -344,6 +347,14 @@ class Daemon:
             logger.warning("%s: not ended within %.0f s", otherwise, _STOP_TIMEOUT_S)
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+@contextlib.contextmanager
+def _naming_store(config: ServerConfig) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise DaemonError(f"monitoring.store: {config.store_file} can't be used any more: {error}") from error
 
 
 @contextlib.contextmanager

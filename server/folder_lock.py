@@ -6,6 +6,8 @@ import fcntl
 import os
 from pathlib import Path
 
+_NAME = "lock"
+
 
 class FolderInUseError(RuntimeError):
     """The folder is claimed by another running process."""
@@ -20,12 +22,17 @@ class FolderLock:
         Raises:
             FolderInUseError: If another process holds it.
         """
-        self._file: int | None = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._file: int | None = os.open(folder / _NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             self.release()
             raise FolderInUseError(f"{folder}: in use by another process; stop that one or choose another folder") from error
+
+    @staticmethod
+    def is_in(folder: Path) -> bool:
+        """Whether a folder has been claimed by this class before."""
+        return (folder / _NAME).is_file()
 
     def release(self) -> None:
         """Give the folder back. A second call does nothing."""

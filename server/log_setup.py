@@ -2,11 +2,75 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
+import sys
 from pathlib import Path
 
+_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 _CHATTER = ("ray.rllib.algorithms.algorithm_config", "ray._common.deprecation")
 """Loggers that warn at every start about RLlib's own past."""
+
+
+class LogFile(logging.Handler):
+    """Appends each record to a file by one write, so that several processes can share it.
+
+    A line that can't be written, as on a full disk, is counted and not tried again: the first of a row is said on standard error, and the
+    number of them in the file, as soon as that takes lines again.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Open the file, or make it.
+
+        Raises:
+            OSError: It can't be opened.
+        """
+        super().__init__()
+        self._path = path
+        self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        self._lost = 0
+        self._is_within_line = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record."""
+        try:
+            line = self.format(record)
+        except Exception:
+            self.handleError(record)
+            return
+        try:
+            if self._lost:
+                self._write(f"{self._lost} lines are missing here, which could not be written")
+                self._lost = 0
+            self._write(line)
+        except OSError as error:
+            self._lost += 1
+            if self._lost == 1:
+                _say(f"{self._path}: lines are lost: {error.strerror}")
+
+    def _write(self, line: str) -> None:
+        """Append a line; what is left of one that was cut is ended first."""
+        begin = "\n" if self._is_within_line else ""
+        data = f"{begin}{line}\n".encode(errors="backslashreplace")
+        written = os.write(self._file, data)
+        self._is_within_line = written < len(data) and (written > 0 or self._is_within_line)
+        if written < len(data):
+            raise OSError(0, "only a part of a line could be written")
+
+    def close(self) -> None:
+        """Close the file. Closing again does nothing."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+        super().close()
+
+
+def _say(text: str) -> None:
+    """Write to standard error, if there is one that takes it."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        sys.stderr.write(f"{text}\n")
+        sys.stderr.flush()
 
 
 def log_to(level: str, file: Path | None = None) -> None:
@@ -14,12 +78,15 @@ def log_to(level: str, file: Path | None = None) -> None:
 
     Args:
         level: Name of the least severity.
-        file: Appended to.
+        file: Appended to, also by other processes at the same time.
+
+    Raises:
+        OSError: The file can't be opened.
     """
     handlers: list[logging.Handler] = [logging.StreamHandler()]
     if file is not None:
-        handlers.append(logging.FileHandler(file, encoding="utf-8"))
-    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", handlers=handlers, force=True)
+        handlers.append(LogFile(file))
+    logging.basicConfig(level=level, format=_FORMAT, handlers=handlers, force=True)
     logging.captureWarnings(True)
     for name in _CHATTER:
         logging.getLogger(name).setLevel(logging.ERROR)

@@ -9,13 +9,13 @@ import contextlib
 import logging
 import os
 import secrets
-import shutil
 import signal
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+from .ray_folder import RayFolder
 
 logger = logging.getLogger(__name__)
 
@@ -38,16 +38,14 @@ class RayProcess:
 
         Args:
             pointer: Where to keep a symbolic link to the folder, which has to lie elsewhere because the paths of Ray's sockets must be
-                short. What an earlier process left behind there is removed.
+                short. What an earlier process, now dead, left behind there is removed.
+
+        Raises:
+            SettingsError: No folder for temporary files has a path short enough, or something that is no link is in the link's place.
         """
-        self._pointer = pointer
-        if pointer is not None and pointer.is_symlink():
-            shutil.rmtree(pointer.resolve(), ignore_errors=True)
-            pointer.unlink()
-        self.folder = Path(tempfile.mkdtemp(prefix="policy-server-"))  # mode 0700
+        self._ray_folder = RayFolder(pointer)
+        self.folder = self._ray_folder.path
         self._stopped = False
-        if pointer is not None:
-            pointer.symlink_to(self.folder)
         os.environ.update(_environment(self.folder))
 
     def start(self, num_cpus: int, before_retry: Callable[[], None] = lambda: None) -> None:
@@ -98,9 +96,7 @@ class RayProcess:
 
                 ray.shutdown()
         finally:
-            shutil.rmtree(self.folder, ignore_errors=True)
-            if self._pointer is not None:
-                self._pointer.unlink(missing_ok=True)
+            self._ray_folder.remove()
 
 
 @contextlib.contextmanager

@@ -87,7 +87,8 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
         self._callbacks = [make() for make in force_list(self.config.callbacks_class)]
         serves = not self.config.in_evaluation and (self._index > 0 or self.config.num_env_runners == 0)
         if serves and self._index > 0:
-            log_to(self._serving_config.log_level)
+            file = self._serving_config.log_file
+            log_to(self._serving_config.log_level, file if file is not None and file.parent.is_dir() else None)
             if ray.is_initialized() and ray.get_runtime_context().get_actor_id() is not None:  # the process is ours alone
                 leave_session()  # before an environment starts processes
         if serves:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 
@@ -36,6 +38,23 @@ minibatch_size = 250
 fcnet_hiddens = [32, 32]
 use_lstm = false
 """
+
+
+def _refuse_to_open_beside_sqlite(event: str, arguments: tuple[Any, ...]) -> None:
+    """Audit hook: fail where Python opens a database's file that SQLite has open in this process, whose locks the close would drop."""
+    if event != "open" or not isinstance(arguments[0], str | os.PathLike):
+        return
+    path = os.fspath(arguments[0])
+    if not isinstance(path, str) or not path.endswith((".sqlite", "-wal", "-shm")):
+        return
+    with contextlib.suppress(FileNotFoundError):
+        wanted = os.stat(path)
+        for descriptor in os.listdir("/proc/self/fd"):
+            with contextlib.suppress(OSError):
+                assert not os.path.samestat(wanted, os.stat(int(descriptor))), f"{path} was opened beside SQLite"
+
+
+sys.addaudithook(_refuse_to_open_beside_sqlite)
 
 
 @pytest.fixture(scope="session")

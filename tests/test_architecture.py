@@ -26,6 +26,8 @@ OURS = {
         "policyserver.listening",
         "policyserver.settings",
         "policyserver.standard_streams",
+        "policyserver.certificates",
+        "policyserver.umask",
     },
     "server": {"policyserver", "monitoring"},
     "pipelines": {"client", "policyserver", "monitoring"},

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import socket
-import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
+from policyserver.certificates import check_certificate
 from policyserver.endpoints import parse_address
-from policyserver.listening import InsecureListenError, check_protection, read_token
+from policyserver.listening import check_protection, read_token
 
 LOOPBACK_NAMES = ["127.0.0.1", "localhost", "[::1]"]
 """Names by which a page on the loopback may be called: else a foreign page, whose name was made to resolve to 127.0.0.1, could read it."""
@@ -59,11 +59,7 @@ class PageListen:
         files = {f"{prefix}{name}": getattr(self, name) for name in ("tls_certificate_file", "tls_key_file", "token_file")}
         check_protection(key, self.address, files, "a loopback address")
         if self.tls_certificate_file is not None:
-            try:
-                ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(self.tls_certificate_file, self.tls_key_file)
-            except OSError as error:
-                text = f"{prefix}tls_certificate_file: expected a certificate and its key, got {self.tls_certificate_file}: {error}"
-                raise InsecureListenError(text) from error
+            check_certificate(self.tls_certificate_file, self.tls_key_file or self.tls_certificate_file, prefix)
         return read_token(self.token_file, f"{prefix}token_file") if self.token_file is not None else None
 
     def bind(self, key: str = "address") -> socket.socket:

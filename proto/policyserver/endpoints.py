@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import socket
+import sys
 from urllib.parse import urlsplit
 
-__all__ = ["is_local", "parse_address", "strays"]
+__all__ = ["LONGEST_SOCKET_PATH_BYTES", "is_local", "parse_address", "strays"]
+
+LONGEST_SOCKET_PATH_BYTES = 107 if sys.platform == "linux" else 103
+"""Longest path of a unix socket: what the system's sockaddr_un holds."""
 
 
 def parse_address(address: str) -> str:
@@ -15,12 +20,15 @@ def parse_address(address: str) -> str:
     The scheme says nothing about encryption; the TLS settings do. It is taken because RLlib's PolicyClient wants it.
 
     Raises:
-        ValueError: no host, no port from 0 to 65535, another scheme, or a path after the port.
+        ValueError: no host, no port from 0 to 65535, another scheme, a path after the port, or one too long for a unix socket.
     """
     expected = f"address: expected 'http://host:port', 'host:port' or 'unix:path', received {address!r}"
     if address.startswith("unix:"):
-        if not address.removeprefix("unix:").strip("/"):
+        path = address.removeprefix("unix:")
+        if not path.strip("/"):
             raise ValueError(expected)
+        if len(os.fsencode(path.removeprefix("//"))) > LONGEST_SOCKET_PATH_BYTES:
+            raise ValueError(f"address: expected a path of at most {LONGEST_SOCKET_PATH_BYTES} bytes for a unix socket, received {path!r}")
         return address
     parts = urlsplit(address if "://" in address else f"http://{address}")
     try:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import socket
 from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
 from policyserver.endpoints import parse_address
 from policyserver.settings import SettingsError
 
-_UNIX = "unix:"
+UNIX = "unix:"
+"""Begins the address of a unix socket."""
 _LAST_PORT = 65_535
 _NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 """Errors of an address that a name stands for and this machine lacks: `localhost` has one of IPv6 on machines without it, too."""
@@ -28,11 +32,11 @@ def address_of(address: str, number: int) -> str:
         number: Which instance, from 0.
 
     Raises:
-        SettingsError: There is no such port.
+        SettingsError: There is no such port, or the path is too long for a unix socket.
     """
     target = parse_address(address)
-    if target.startswith(_UNIX):
-        return f"{target}.{number}" if number else target
+    if target.startswith(UNIX):
+        return _numbered_socket(target, number) if number else target
     host, _, port = target.rpartition(":")
     if int(port) + number > _LAST_PORT:
         raise SettingsError(
@@ -44,20 +48,43 @@ def address_of(address: str, number: int) -> str:
     return f"{host}:{int(port) + number}" if int(port) else target
 
 
+def _numbered_socket(target: str, number: int) -> str:
+    try:
+        return parse_address(f"{target}.{number}")
+    except ValueError as error:
+        text = f"{error}; each serving actor has a socket of its own, so choose a shorter path, or fewer actors"
+        raise SettingsError("listen.address", "", text) from error
+
+
 def check_free(address: str) -> None:
     """Refuse an address on which somebody listens already.
 
     Raises:
         AddressInUseError: Names the address.
+        SettingsError: If it is a unix socket that can't be made: its folder is missing or can't be written, or something else lies
+            there.
         OSError: If the address can't be bound for another reason, e.g. its host isn't one of this machine.
     """
     target = parse_address(address)
-    if not target.startswith(_UNIX):
+    if not target.startswith(UNIX):
         with _bound(target, address):
             return
+    path = Path(target.removeprefix(UNIX))
+    _check_socket_path(path)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        if probe.connect_ex(target.removeprefix(_UNIX)) == 0:
-            raise _in_use(address)
+        if probe.connect_ex(str(path)) == 0:
+            raise in_use(address)
+
+
+def _check_socket_path(path: Path) -> None:
+    """Refuse a path at which no unix socket can be made."""
+    key = "listen.address"
+    folder = path.parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        what = "can't be written" if folder.is_dir() else "is no folder"
+        raise SettingsError(key, "", f"expected a unix socket in a folder that can be written, got {path}: {folder} {what}")
+    if path.exists() and not path.is_socket():
+        raise SettingsError(key, "", f"expected a unix socket or nothing at {path}, found another kind of file")
 
 
 @contextlib.contextmanager
@@ -77,7 +104,7 @@ def held(addresses: Sequence[str]) -> Iterator[None]:
         for address in addresses:
             check_free(address)
             target = parse_address(address)
-            if not target.startswith(_UNIX) and not target.endswith(":0"):
+            if not target.startswith(UNIX) and not target.endswith(":0"):
                 _keep(target, address, kept)
         yield
 
@@ -94,10 +121,7 @@ def _keep(target: str, address: str, kept: contextlib.ExitStack) -> None:
 
 def _bound(target: str, address: str) -> contextlib.ExitStack:
     """Bind a socket to each address that the target's name stands for, and don't listen; returns what closes them."""
-    host, _, port = target.rpartition(":")
-    found = dict.fromkeys(
-        (family, where) for family, _, _, _, where in socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
-    )
+    found = resolved(target)
     with contextlib.ExitStack() as opened:
         missing: list[OSError] = []
         for family, where in found:
@@ -109,14 +133,22 @@ def _bound(target: str, address: str) -> contextlib.ExitStack:
                 bound.bind(where)
             except OSError as error:
                 if error.errno == errno.EADDRINUSE:
-                    raise _in_use(address) from error
+                    raise in_use(address) from error
                 missing.append(error)
                 if error.errno not in _NOT_HERE or len(missing) == len(found):
                     raise OSError(error.errno, f"listen.address: {address} can't be bound: {error.strerror}") from error
         return opened.pop_all()
 
 
-def _in_use(address: str) -> AddressInUseError:
+def resolved(target: str) -> list[tuple[socket.AddressFamily, tuple[Any, ...]]]:
+    """Find the addresses, with their families, that the name in HOST:PORT stands for."""
+    host, _, port = target.rpartition(":")
+    found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
+    return list(dict.fromkeys((family, where) for family, _, _, _, where in found))
+
+
+def in_use(address: str) -> AddressInUseError:
+    """Make the error of an address that somebody else has."""
     return AddressInUseError(
         errno.EADDRINUSE, f"listen.address: {address} is in use by another process; stop that one or choose another address"
     )

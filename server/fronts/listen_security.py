@@ -9,6 +9,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
+from policyserver.certificates import check_certificate
 from policyserver.listening import check_protection, read_file, read_secret, read_token
 
 from ..config import ListenConfig
@@ -22,14 +23,15 @@ _WITHOUT_TOKEN = ("/grpc.health.v1.Health/",)
 
 
 def check_listen(listen: ListenConfig) -> None:
-    """Refuse an address beyond this machine without TLS and a token, and unreadable or widely readable secrets.
+    """Refuse an address beyond this machine without TLS and a token, and a certificate, a key or a token that can't be used.
 
     Raises:
-        InsecureListenError: Names the missing settings.
+        InsecureListenError: Names the settings that are missing or wrong.
     """
     files = {f"listen.{name}": getattr(listen, name) for name in ("tls_certificate_file", "tls_key_file", "token_file")}
     check_protection("listen.address", listen.address, files)
-    server_credentials(listen)
+    if listen.tls_certificate_file is not None and listen.tls_key_file is not None:
+        check_certificate(listen.tls_certificate_file, listen.tls_key_file, "listen.")
     token(listen)
 
 

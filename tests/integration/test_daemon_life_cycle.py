@@ -133,13 +133,17 @@ def test_a_server_learns_through_the_death_of_its_actor_and_of_its_daemon(tmp_pa
 @pytest.mark.timeout(120)
 def test_a_server_without_clients_stops_at_once_and_keeps_port_and_folder_to_itself(tmp_path: Path) -> None:
     run_folder, address, page = tmp_path / "run", free_address(), free_address()
+    run_folder.mkdir()
+    (run_folder / "store.sqlite").write_bytes(b"what a failing disk made of it" * 1000)
     with DaemonProcess(run_folder, address, "--monitoring.page", page) as daemon:
         daemon.wait_ready()
+        assert "it was put aside as" in daemon.text(), "what was recorded there can't be read, and serving goes on"
         deadline, runs = time.monotonic() + 10.0, list[str]()
         while runs != ["run"]:  # the counters of serving come once a second
             assert time.monotonic() < deadline, runs
             with urllib.request.urlopen(f"http://{page}/snapshot", timeout=10.0) as answer:
                 runs = json.load(answer)["choices"]["runs"]
+        assert "INFO server.fronts.front: serving" in (run_folder / "server.log").read_text(), "the serving actor logs there, too"
         with DaemonProcess(tmp_path / "other", address) as second:
             assert second.process.wait(30) == 1
             assert f"{address} is in use by another process" in second.text()
@@ -173,11 +177,15 @@ def test_a_server_that_is_told_to_stop_while_it_starts_leaves_without_serving(tm
 
 
 @pytest.mark.timeout(120)
-def test_none_of_rays_processes_gets_the_port_before_a_serving_actor_listens(tmp_path: Path) -> None:
+def test_nobody_gets_the_port_of_a_server_that_starts_neither_rays_processes_nor_a_second_server(tmp_path: Path) -> None:
     run_folder, port = tmp_path / "run", port_of_the_systems_choice()
     with DaemonProcess(run_folder, f"127.0.0.1:{port}") as daemon:
         wait_until(lambda: (run_folder / "ray" / "ray").exists(), "it begins to start Ray")
         assert not is_handed_out(port)
+        with DaemonProcess(tmp_path / "other", f"127.0.0.1:{port}") as second:
+            wait_until(lambda: second.process.poll() is not None or (tmp_path / "other" / "ray" / "ray").exists(), "it says so", 60.0)
+            assert second.process.poll() == 1, "it is refused before it starts Ray, not when it wants to listen"
+            assert f"127.0.0.1:{port} is in use by another process" in second.text()
         assert daemon.terminate() == 0, daemon.text()
     assert is_handed_out(port)
 

@@ -145,6 +145,13 @@ def test_only_what_is_selected_comes_out(store: Path, arguments: tuple[str, ...]
     assert exported(store, *arguments).count("\n") == lines
 
 
+def test_a_store_is_not_replaced_by_what_is_exported_from_it(store: Path) -> None:
+    refused = export(store, "--output", str(store), "--force")
+    assert refused.returncode == 2, "it would be gone for good, and for whoever writes to it"
+    assert b"output: expected another file than the store" in refused.stderr
+    assert exported(store)
+
+
 def test_a_file_is_replaced_only_when_it_may_be_and_never_by_half(store: Path, tmp_path: Path) -> None:
     output = tmp_path / "steps.lp"
     exported(store, "--output", str(output), "--run", "one")

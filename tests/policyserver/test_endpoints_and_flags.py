@@ -29,7 +29,8 @@ def test_an_address_gives_its_target_and_whether_it_stays_on_the_machine(address
 
 
 @pytest.mark.parametrize(
-    "address", ["", "localhost", "host:", ":9900", "host:70000", "ftp://host:1", "host:1/path", "unix:", "http://u@host:1"]
+    "address",
+    ["", "localhost", "host:", ":9900", "host:70000", "ftp://host:1", "host:1/path", "unix:", "http://u@host:1"],
 )
 def test_anything_else_is_refused_with_what_was_expected(address: str) -> None:
     with pytest.raises(ValueError, match="expected 'http://host:port'"):
@@ -47,3 +48,9 @@ def test_localhost_that_is_another_machine_by_the_hosts_file_is_told(monkeypatch
 def test_flags_mirror_the_protocol() -> None:
     mirrored = {f"STEP_FLAG_{flag.name}": flag.value for flag in StepFlag}
     assert mirrored == {name: value for name, value in pb.StepFlag.items() if value}
+
+
+def test_a_path_that_no_unix_socket_can_have_is_refused() -> None:
+    assert parse_address(f"unix:/{'x' * 100}") == f"unix:/{'x' * 100}"
+    with pytest.raises(ValueError, match=r"address: expected a path of at most 10[37] bytes for a unix socket, received '/xxx"):
+        parse_address(f"unix:/{'x' * 107}")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 from collections.abc import Callable
@@ -79,6 +80,11 @@ def tear(path: Path) -> None:
         file.truncate(2)
 
 
+def replace_by_folder(path: Path) -> None:
+    (path / "manifest.json").unlink()
+    (path / "manifest.json").mkdir()
+
+
 DAMAGES: dict[str, Callable[[Path], object]] = {
     "a flipped bit": flip_a_bit,
     "a torn file": tear,
@@ -88,6 +94,8 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "half a manifest": lambda path: (path / "manifest.json").write_text((path / "manifest.json").read_text()[:100]),
     "a manifest of another format": lambda path: (path / "manifest.json").write_text(json.dumps({"format_version": 99})),
     "a manifest that is no table": lambda path: (path / "manifest.json").write_text("[]"),
+    "a manifest without its sum": lambda path: (path / "manifest.json.sha256").unlink(),
+    "a folder in the manifest's place": replace_by_folder,
 }
 
 
@@ -146,12 +154,48 @@ def test_a_checkpoint_made_with_other_connectors_is_refused(tmp_path: Path) -> N
         newest(tmp_path)
 
 
-def test_a_checkpoint_of_a_release_that_noted_no_connectors_is_taken(tmp_path: Path) -> None:
+def test_a_checkpoint_of_a_release_that_noted_neither_connectors_nor_a_sum_is_taken(tmp_path: Path) -> None:
     (saved,) = save_and_close(tmp_path, 1)
     manifest = json.loads((saved.path / "manifest.json").read_text())
     del manifest["connectors"]
+    manifest["format_version"] = 1
     (saved.path / "manifest.json").write_text(json.dumps(manifest))
+    (saved.path / "manifest.json.sha256").unlink(missing_ok=True)
     assert newest(tmp_path) == saved
+
+
+def test_a_flipped_bit_anywhere_in_a_manifest_is_noticed(tmp_path: Path) -> None:
+    before, last = save_and_close(tmp_path, 1, 2)
+    for name in ("manifest.json", "manifest.json.sha256"):
+        file = last.path / name
+        if not file.exists():
+            continue
+        content = file.read_bytes()
+        believed, crashed = [], []
+        for position, bit in itertools.product(range(0, len(content), 7), range(8)):
+            flipped = bytearray(content)
+            flipped[position] ^= 1 << bit
+            file.write_bytes(flipped)
+            try:
+                if newest(tmp_path) != before:
+                    believed.append((position, bit))
+            except Exception as error:
+                crashed.append((position, bit, error))
+        file.write_bytes(content)
+        assert (believed, crashed) == ([], []), f"of the bits of {name}"
+    assert newest(tmp_path) == last
+
+
+def test_a_file_where_a_folder_of_ours_would_be_stops_nothing(tmp_path: Path) -> None:
+    (before,) = save_and_close(tmp_path, 1)
+    (tmp_path / "tmp-00000002").write_text("a file")
+    (tmp_path / "checkpoint-00000002").write_text("a file")
+    store = open_store(tmp_path)
+    assert store.newest_whole() == before
+    saved = store.save(write("new"), Progress(iteration=2))
+    assert store.newest_whole() == saved
+    assert saved.path.name == "checkpoint-00000003"
+    store.close()
 
 
 def test_spaces_written_differently_but_equal_are_the_same(tmp_path: Path) -> None:

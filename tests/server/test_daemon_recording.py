@@ -14,6 +14,7 @@ from policyserver.listening import InsecureListenError
 from policyserver.settings import SettingsError
 from server.config import ListenConfig, MonitoringConfig, ServerConfig
 from server.daemon import Daemon
+from server.preflight import influx_of
 from tests.services import InfluxServer
 
 TOKEN = "not-for-logs"
@@ -32,8 +33,8 @@ def test_iterations_go_to_the_store_and_to_influxdb_and_the_token_nowhere(
 ) -> None:
     caplog.set_level(logging.DEBUG)
     environment.setenv("INFLUXDB_V2_URL", running_influx.url)
-    daemon = Daemon(ServerConfig(run_folder=tmp_path / "run"))
-    sink = daemon._open_sink(daemon._influx())
+    config = ServerConfig(run_folder=tmp_path / "run")
+    sink = Daemon(config)._open_sink(influx_of(config))
     sink.write(Points.one("train", {"run": "run", "policy": "PPO"}, {"iteration": 3, "loss": 0.25}))
     assert sink.flush(30.0)
     sink.close(10.0)
@@ -46,7 +47,7 @@ def test_iterations_go_to_the_store_and_to_influxdb_and_the_token_nowhere(
 
 def test_it_can_be_switched_off(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for monitoring in (MonitoringConfig(influx=False), MonitoringConfig(enabled=False)):
-        assert Daemon(ServerConfig(run_folder=tmp_path, monitoring=monitoring))._influx() is None
+        assert influx_of(ServerConfig(run_folder=tmp_path, monitoring=monitoring)) is None
     off = Daemon(ServerConfig(run_folder=tmp_path, monitoring=MonitoringConfig(enabled=False)))
     assert isinstance(off._open_sink(None), NullSink)
 

@@ -55,6 +55,14 @@ def test_ports_that_there_are_not_are_refused() -> None:
         address_of("127.0.0.1:65534", 2)
 
 
+def test_sockets_of_several_actors_whose_paths_would_be_too_long_are_refused() -> None:
+    assert address_of(f"unix:/{'x' * 101}", 2) == f"unix:/{'x' * 101}.2"
+    with pytest.raises(
+        SettingsError, match=r"listen\.address: .* at most 10[37] bytes for a unix socket, .* choose a shorter path, or fewer"
+    ):
+        address_of(f"unix:/{'x' * 102}", 10_000)
+
+
 @pytest.fixture
 def port() -> int:
     return port_of_the_systems_choice()

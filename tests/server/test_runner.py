@@ -46,7 +46,7 @@ Make = Callable[..., ExternalEnvRunner]
 def make_runner(monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
     """Make runners that are stopped after the test; they leave the settings of this process alone."""
     monkeypatch.setattr(ExternalEnvRunner, "_prepare_process", staticmethod(lambda: None))
-    monkeypatch.setattr("server.runner.log_to", lambda level: None)
+    monkeypatch.setattr("server.runner.log_to", lambda *_: None)
     with ExitStack() as stack:
 
         def make(worker_index: int = 0, *, num_env_runners: int = 0, **changes: Any) -> ExternalEnvRunner:

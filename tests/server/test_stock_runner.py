@@ -26,7 +26,7 @@ Make = Callable[..., ExternalEnvRunner]
 
 @pytest.fixture
 def make_runner(monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
-    monkeypatch.setattr("server.runner.log_to", lambda level: None)
+    monkeypatch.setattr("server.runner.log_to", lambda *_: None)
     with ExitStack() as stack:
 
         def make(*connectors: Any, callbacks: Any = None) -> ExternalEnvRunner:

@@ -1,0 +1,73 @@
+"""The run's log file: whole lines of every process, and no noise where it can't be written."""
+
+from __future__ import annotations
+
+import logging
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+LOG = """
+import logging, resource, signal, sys
+from pathlib import Path
+from server.log_setup import log_to
+log_to("INFO", Path(sys.argv[1]))
+logger = logging.getLogger("server.some")
+limit = int(sys.argv[2])
+resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+for number in range(200):
+    logger.info("line %d %s", number, "x" * 50)
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+logger.info("there is room again")
+"""
+
+
+def log_in_another_process(file: Path, limit_bytes: int) -> list[str]:
+    """Log 200 lines to a file that takes so many bytes, then one more when it takes all; returns what standard error got."""
+    ended = subprocess.run([sys.executable, "-c", LOG, str(file), str(limit_bytes)], capture_output=True, text=True, timeout=60, check=True)
+    return ended.stderr.splitlines()
+
+
+def test_a_full_disk_costs_lines_of_the_file_and_nothing_else(tmp_path: Path) -> None:
+    file = tmp_path / "server.log"
+    said = log_in_another_process(file, 5_000)
+    assert not [line for line in said if "Traceback" in line or "Logging error" in line]
+    assert len(said) == 200 + 1 + 1, "each line once, and once that the file takes no more"
+    assert len([line for line in said if f"{file}: lines are lost: File too large" in line or "a part of a line" in line]) == 1
+    written = file.read_text().splitlines()
+    assert "there is room again" in written[-1]
+    whole = [line for line in written if line.endswith("x" * 50)]
+    assert written[-2] == f"{200 - len(whole)} lines are missing here, which could not be written"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full is Linux's")
+def test_a_file_that_takes_nothing_makes_one_line(tmp_path: Path) -> None:
+    file = tmp_path / "server.log"
+    file.symlink_to("/dev/full")
+    said = log_in_another_process(file, resource.RLIM_INFINITY)
+    assert len(said) == 201 + 1
+    assert "No space left on device" in said[1] or "No space left on device" in said[0]
+
+
+def test_lines_of_several_processes_stay_whole(tmp_path: Path) -> None:
+    file = tmp_path / "server.log"
+    command = [sys.executable, "-c", LOG, str(file), str(resource.RLIM_INFINITY)]
+    processes = [subprocess.Popen(command, stderr=subprocess.DEVNULL) for _ in range(3)]
+    assert [process.wait(60) for process in processes] == [0, 0, 0]
+    lines = file.read_text().splitlines()
+    assert len(lines) == 3 * 201
+    assert all(line.endswith(("x" * 50, "there is room again")) and line.startswith("20") for line in lines)
+
+
+def test_what_no_encoding_has_is_written_and_closing_twice_does_nothing(tmp_path: Path) -> None:
+    from server.log_setup import LogFile
+
+    handler = LogFile(tmp_path / "log")
+    handler.emit(logging.LogRecord("a", logging.INFO, "", 0, "snowman \N{SNOWMAN}, half a pair \ud800", None, None))
+    handler.close()
+    handler.close()
+    assert (tmp_path / "log").read_bytes().decode() == f"snowman \N{SNOWMAN}, half a pair \\ud800{os.linesep}"
