@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from client.config import ClientConfig
-from client.errors import BatchError, InsecureTargetError
+from client.errors import BatchError, EncryptionError, ForkedClientError, InsecureTargetError
 from client.policy_client import PolicyClient
 from client.reports import ClientCounters, ServerInfo, ServerStats, TrainingIteration, total_of
 from policyserver.errors import (
@@ -19,6 +19,7 @@ from policyserver.errors import (
     InvalidInputError,
     PolicyServerError,
     SequenceError,
+    ServerEndedError,
     ServerInternalError,
     ServerOverloadedError,
     ServerUnavailableError,
@@ -31,17 +32,20 @@ __all__ = [
     "ClientClosedError",
     "ClientConfig",
     "ClientCounters",
+    "EncryptionError",
     "EpisodeDuplicateError",
     "EpisodeError",
     "EpisodeFinishedError",
     "EpisodeLostError",
     "EpisodeUnknownError",
+    "ForkedClientError",
     "HandshakeError",
     "InsecureTargetError",
     "InvalidInputError",
     "PolicyClient",
     "PolicyServerError",
     "SequenceError",
+    "ServerEndedError",
     "ServerInfo",
     "ServerInternalError",
     "ServerOverloadedError",

@@ -1,16 +1,30 @@
-"""The errors that only a client has. All others are shared with the server and live in `policyserver.errors`."""
+"""The errors that only a client has. All others are shared with the server and live in `policyserver.errors`.
+
+BatchError (PolicyServerError)             some rows of a batched call failed
+EncryptionError (ServerUnavailableError)   one end speaks TLS and the other plaintext, or the certificate is not trusted
+ForkedClientError (ClientClosedError)      the client belongs to the process that this one was forked from
+InsecureTargetError (ValueError)           plaintext would leave the machine
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
-from policyserver.errors import PolicyServerError
+from policyserver.errors import ClientClosedError, PolicyServerError, ServerUnavailableError
 
-__all__ = ["BatchError", "InsecureTargetError"]
+__all__ = ["BatchError", "EncryptionError", "ForkedClientError", "InsecureTargetError"]
 
 
 class InsecureTargetError(ValueError):
     """Steps or tokens would travel over a network in plain text. Nothing was sent."""
+
+
+class EncryptionError(ServerUnavailableError):
+    """One end speaks TLS and the other plaintext, or the server's certificate is not one that this client trusts."""
+
+
+class ForkedClientError(ClientClosedError):
+    """The client belongs to the process that this one was forked from."""
 
 
 class BatchError(PolicyServerError):

@@ -7,7 +7,7 @@ import math
 import uuid
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self, SupportsFloat
+from typing import Any, Self, SupportsFloat, cast
 
 import gymnasium as gym
 import numpy as np
@@ -17,6 +17,7 @@ from client.config import ClientConfig
 from client.errors import BatchError
 from client.exchange import Exchange
 from client.ledger import Ledger
+from client.lifetime import Inherited, Lifetime
 from client.reports import ClientCounters, ServerInfo, ServerStats, total_of
 from client.router import Router
 from client.transport_messages import Agreement
@@ -46,6 +47,9 @@ class PolicyClient:
     A call that failed with ActionTimeoutError or ServerUnavailableError leaves its step frozen: ask again with the same observation and get
     the same action, counted once, or report by `log_action` what was done instead. After any other error of an episode's call nothing was
     changed. After EpisodeLostError (the serving runner died or was restarted) start a new episode.
+
+    A client belongs to the process that made it: after a fork each call in the child raises ForkedClientError. A client that is dropped
+    without `close` ends its connections by itself, with a ResourceWarning.
 
     Example:
         with PolicyClient("localhost:9900") as client:
@@ -90,6 +94,7 @@ class PolicyClient:
         self._ledger = Ledger(self._config.closed_episodes_remembered)
         self._router = Router(parse_address(address), self._config, observation_space, action_space, self._ledger.lose)
         self._exchange = Exchange(self._ledger, self._router, self._config)
+        self._lifetime = Lifetime(self, self._router, address)
 
     def start_episode(self, episode_id: str | None = None, training_enabled: bool = True) -> str:
         """Begin an episode. Waits for the connection; the server hears of the episode with its first observation.
@@ -337,7 +342,15 @@ class PolicyClient:
 
         Episodes that are still open end as truncated at their last step once the server's `episode_idle_timeout_s` is over.
         """
+        self._lifetime.end(self)
         self._router.close()
+
+    def disown(self) -> object:
+        """Make this client useless, in a process that a fork brought it to. Returns its parts, which are to stay as they are."""
+        parts = self._ledger, self._router, self._exchange
+        self._lifetime.end(self)
+        self._ledger = self._router = self._exchange = cast(Any, Inherited(self._lifetime.process))
+        return parts
 
     def __enter__(self) -> Self:
         return self

@@ -134,6 +134,14 @@ class ServerStats:
     """Calls for an action that had to wait for the learner, until new weights were served."""
     learner_wait_s: float
     """How long these waited, all together, seconds."""
+    starts_refused: int = 0
+    """Episodes that could not begin, for the server holds as many as it may, or their connection its share."""
+    infos_dropped: int = 0
+    """Infos left out of their steps, for those that wait for the learner take as many bytes as they may."""
+    clients_refused: int = 0
+    """Streams that were not taken, for there are as many as there may be."""
+    messages_withheld: int = 0
+    """Times that a stream was not read for a while, for its client had not taken what was answered before."""
 
 
 @dataclass(frozen=True, slots=True)

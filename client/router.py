@@ -188,7 +188,7 @@ class Router:
         with self.shared.lock:
             self.check()
             open_ones = [transport for transport in self._transports if transport.is_open]
-        return (self._given if self._given in open_ones or not open_ones else open_ones[0]).info()
+        return (self._given if self._given in open_ones or not open_ones else open_ones[0]).questions.info()
 
     def stats(self) -> dict[str, ServerStats]:
         """Ask all runners that are connected how serving and learning go.
@@ -205,7 +205,7 @@ class Router:
         answers: dict[str, ServerStats] = {}
         for transport in asked:
             try:
-                answers[transport.target] = transport.stats()
+                answers[transport.target] = transport.questions.stats()
             except ServerUnavailableError:
                 if transport is asked[-1] and not answers:
                     raise
@@ -252,6 +252,17 @@ class Router:
             self.shared.turnstile.open()
         for transport in transports:
             transport.close()
+
+    @property
+    def is_started(self) -> bool:
+        """Tell whether there are threads and connections."""
+        return self._given.is_started
+
+    def abandon(self) -> None:
+        """Have the readers end everything. Takes no lock, for it is called wherever the last reference to the client goes."""
+        self.shared.is_abandoned = True
+        for transport in self._transports:
+            transport.abandon()
 
     def _is_open(self) -> bool:
         return any(transport.is_open for transport in self._transports)

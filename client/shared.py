@@ -22,6 +22,8 @@ class Shared:
         """Told to all who wait for a connection or pause: one was opened, refused or closed."""
         self.turnstile = Turnstile()
         """Those who were answered, in the order in which they go on."""
+        self.is_abandoned = False
+        """Nobody has the client any more: whoever reads this next ends its part. Set without the lock, and never unset."""
         self.weights_seq_no = 0
         """Policy version of the newest answer."""
         self.client_number: int | None = None

@@ -19,30 +19,27 @@ import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, cast
 
-import grpc
 import gymnasium as gym
 
 from client.calls import Call, Part
 from client.config import ClientConfig
-from client.reports import ServerInfo, ServerStats
 from client.rows import Rows
 from client.shared import Shared
-from client.transport_channel import authorization, check_security, open_channel
+from client.transport_channel import authorization, check_security, make_channel
 from client.transport_link import Link, Owner, Stub
-from client.transport_messages import Agreement, agree, handshake, step_batch, to_info, to_reply, to_stats
+from client.transport_messages import Agreement, agree, handshake, step_batch, to_reply
+from client.transport_questions import Questions
+from client.transport_trouble import refusal_of, trouble_of
 from client.turnstile import HOLD_S, TURN_S
 from policyserver.errors import (
     ActionTimeoutError,
-    AuthenticationError,
     ClientClosedError,
-    HandshakeError,
     PolicyServerError,
     ServerUnavailableError,
     WireError,
-    from_rpc_error,
 )
 from policyserver.v1 import policy_service_pb2 as pb
 from policyserver.v1 import policy_service_pb2_grpc as pb_grpc
@@ -83,7 +80,7 @@ class Transport:
         self.trouble: PolicyServerError | None = None
         """Why there is no connection now; None if there is one, or none was tried."""
         self.refusal: PolicyServerError | None = None
-        """The trouble, if waiting does not help: HandshakeError or AuthenticationError."""
+        """The trouble, if waiting does not help: one of REFUSALS."""
         self.failures = 0
         """Attempts to connect that failed."""
         self.epoch = 0
@@ -100,8 +97,10 @@ class Transport:
         self._owner = owner
         self._metadata = authorization(config)
         self._client_id = uuid.uuid4().hex
-        self._channel = open_channel(target, config)
+        self._channel = make_channel(target, config)
         self._stub = cast(Stub, pb_grpc.PolicyServiceStub(self._channel))
+        self.questions = Questions(self, shared.lock, self._stub, self._metadata, config.connect_timeout_s)
+        """Asks how the server is, beside the stream."""
         self._sendable = threading.Condition(shared.lock)
         """Told to the sender: something may be sent, or the link is over."""
         self._queue: deque[Part] = deque()
@@ -120,6 +119,11 @@ class Transport:
     def is_open(self) -> bool:
         """Tell whether rows may go out."""
         return self._link.is_open
+
+    @property
+    def is_started(self) -> bool:
+        """Tell whether there is a reader."""
+        return self._reader is not None
 
     def start(self) -> None:
         """Connect, and stay connected, in the background. Under the lock; a second call does nothing."""
@@ -161,6 +165,11 @@ class Transport:
             self._sendable.notify_all()
             self._changed.notify_all()
 
+    def abandon(self) -> None:
+        """Wake the reader, for nobody has the client any more (`Shared.is_abandoned`). Takes no lock."""
+        if (call := self._link.call) is not None:
+            call.cancel()
+
     def withdraw(self, call: Call) -> None:
         """Forget the parts of a call that did not go out yet. Under the lock."""
         self._queue = deque(part for part in self._queue if part.call is not call)
@@ -176,21 +185,12 @@ class Transport:
         reason = f"; the last attempt: {self.trouble}" if self.trouble else ""
         return ServerUnavailableError(f"expected a connection to {self.target} within {timeout_s:g} s, received none{reason}")
 
-    def info(self) -> ServerInfo:
-        """Ask what the server is.
-
-        Raises:
-            ServerUnavailableError: no answer within the connect timeout.
-        """
-        return to_info(self._ask(self._stub.GetServerInfo, pb.GetServerInfoRequest()))
-
-    def stats(self) -> ServerStats:
-        """Ask how serving and learning go.
-
-        Raises:
-            ServerUnavailableError: no answer within the connect timeout.
-        """
-        return to_stats(self._ask(self._stub.GetStats, pb.GetStatsRequest()))
+    def check(self) -> None:
+        """Raise what makes asking pointless. Under the lock."""
+        if self._is_closed:
+            raise ClientClosedError("the client was closed; make a new one")
+        if self.refusal is not None:
+            raise copy.copy(self.refusal)
 
     def close(self) -> None:
         """End the stream, join the reader. Idempotent."""
@@ -204,18 +204,24 @@ class Transport:
         self._channel.close()
 
     def _run(self) -> None:
-        """Keep a stream open until the client is closed: the reader's thread."""
+        """Keep a stream open until the client is closed, or nobody has it any more: the reader's thread."""
+        self._stay_connected()
+        with self._lock:
+            self.cut()
+        self._channel.close()
+
+    def _stay_connected(self) -> None:
         pause = self._config.reconnect_backoff_initial_s
         self._shared.core.bind()  # and with it the threads that gRPC starts from here, the sender's among them
         while True:
             link = Link()
             with self._lock:
-                if self._is_closed:
+                if self._is_over():
                     return
                 self._link = link
             trouble = self._converse(link)
             with self._lock:
-                if self._is_closed:
+                if self._is_over():
                     return
                 was_open = link.is_open
                 self.failures += not was_open
@@ -227,15 +233,18 @@ class Transport:
             level = logging.INFO if pause == self._config.reconnect_backoff_initial_s else logging.DEBUG  # once each time that it breaks
             _log.log(level, "%s: no connection: %s; next attempt in %.2g s", self.target, trouble, pause)
             with self._lock:
-                self._changed.wait_for(lambda: self._is_closed, pause * random.uniform(0.8, 1.0))
+                self._changed.wait_for(self._is_over, pause * random.uniform(0.8, 1.0))
             pause = min(2 * pause, self._config.reconnect_backoff_max_s)
+
+    def _is_over(self) -> bool:
+        return self._is_closed or self._shared.is_abandoned
 
     def _converse(self, link: Link) -> PolicyServerError:
         """Shake hands and read replies for as long as the stream lasts. Returns why it ended."""
         responses = self._stub.Step(self._requests(link), metadata=self._metadata)
         with self._lock:
             link.call = responses
-            if self._is_closed:
+            if self._is_over():
                 responses.cancel()
         try:
             for response in responses:
@@ -245,16 +254,8 @@ class Transport:
                     agreement = agree(response, *self._spaces, self._config)
                     self._owner.admit(self, agreement)
                     self._open(link, agreement)
-        except grpc.RpcError as error:
-            return from_rpc_error(error)
-        except PolicyServerError as error:
-            return error
-        except WireError as error:
-            _log.error("%s: malformed message: %s", self.target, error)
-            return ServerUnavailableError(f"malformed message: {error}")
-        except Exception as error:  # a mistake of ours: the callers get it, the log has its traceback
-            _log.exception("%s: the reader failed", self.target)
-            return ServerUnavailableError(f"the client failed: {error!r}")
+        except Exception as error:
+            return trouble_of(error, self.target, self._config.tls_ca_file, was_open=link.is_open)
         finally:
             responses.cancel()
         return ServerUnavailableError("the server ended the stream")
@@ -366,7 +367,7 @@ class Transport:
         link.is_open = False
         link.is_over = True
         self.trouble = trouble
-        self.refusal = trouble if isinstance(trouble, HandshakeError | AuthenticationError) else None
+        self.refusal = refusal_of(trouble, self.refusal)
         if self.refusal is not None:
             self._give_up_all()
         self._sendable.notify_all()
@@ -382,24 +383,3 @@ class Transport:
     def _settle(self, part: Part) -> None:
         if part.settle():
             self._shared.turnstile.admit(part.call)
-
-    def _ask(self, method: Callable[..., Any], request: Any) -> Any:
-        """Make a unary call."""
-        timeout_s = self._config.connect_timeout_s
-        with self._lock:
-            self._check()
-        try:
-            return method(request, timeout=timeout_s, metadata=self._metadata, wait_for_ready=True)
-        except (grpc.RpcError, ValueError) as error:
-            with self._lock:
-                self._check()
-                if isinstance(error, ValueError) or error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
-                    raise self.unavailable(timeout_s) from error
-            raise from_rpc_error(error) from error
-
-    def _check(self) -> None:
-        """Raise what makes asking pointless. Under the lock."""
-        if self._is_closed:
-            raise ClientClosedError("the client was closed; make a new one")
-        if self.refusal is not None:
-            raise copy.copy(self.refusal)

@@ -7,10 +7,12 @@ from pathlib import Path
 import grpc
 
 from client.config import ClientConfig
+from client.encryption_trouble import certificates_context
 from client.errors import InsecureTargetError
-from policyserver.endpoints import is_local
+from policyserver.channels import open_channel
+from policyserver.endpoints import is_local, strays
 
-__all__ = ["authorization", "check_security", "open_channel"]
+__all__ = ["authorization", "check_security", "make_channel"]
 
 
 def check_security(target: str, config: ClientConfig) -> None:
@@ -20,20 +22,24 @@ def check_security(target: str, config: ClientConfig) -> None:
         InsecureTargetError: the target is off the machine, and the certificates' or the token's file is not given.
     """
     missing = [name for name in ("tls_ca_file", "token_file") if getattr(config, name) is None]
-    if missing and not is_local(target):
+    if missing and (not is_local(target) or strays(target)):
         raise InsecureTargetError(
             f"{' and '.join(missing)}: expected both tls_ca_file and token_file for {target}, which is neither a loopback address nor a "
-            "unix socket, received None; plaintext never leaves the machine"
+            f"unix socket{_but(strays(target))}, received None; plaintext never leaves the machine"
         )
 
 
-def open_channel(target: str, config: ClientConfig) -> grpc.Channel:
+def _but(host: str) -> str:
+    return f", but {host} by this machine's hosts file" if host else ""
+
+
+def make_channel(target: str, config: ClientConfig) -> grpc.Channel:
     """Open the channel, encrypted if there is a certificates' file. gRPC connects when the first call asks it to.
 
     Raises:
-        ValueError: the certificates' file cannot be read.
+        ValueError: the certificates' file cannot be read, or holds none.
     """
-    options: list[tuple[str, int]] = [
+    options = [
         ("grpc.keepalive_time_ms", round(1000 * config.keepalive_time_s)),
         ("grpc.keepalive_timeout_ms", round(1000 * config.keepalive_timeout_s)),
         ("grpc.keepalive_permit_without_calls", 1),
@@ -46,8 +52,9 @@ def open_channel(target: str, config: ClientConfig) -> grpc.Channel:
         ("grpc.use_local_subchannel_pool", 1),  # clients of one process share nothing
     ]
     if config.tls_ca_file is None:
-        return grpc.insecure_channel(target, options)
-    return grpc.secure_channel(target, grpc.ssl_channel_credentials(_read("tls_ca_file", config.tls_ca_file)), options)
+        return open_channel(target, options)
+    certificates_context(config.tls_ca_file)  # a file without a certificate is refused here; gRPC would try for ever
+    return open_channel(target, options, grpc.ssl_channel_credentials(Path(config.tls_ca_file).read_bytes()))
 
 
 def authorization(config: ClientConfig) -> tuple[tuple[str, str], ...]:
@@ -58,14 +65,11 @@ def authorization(config: ClientConfig) -> tuple[tuple[str, str], ...]:
     """
     if config.token_file is None:
         return ()
-    token = _read("token_file", config.token_file).decode("ascii", "replace").strip()
+    try:
+        content = Path(config.token_file).read_bytes()
+    except OSError as error:
+        raise ValueError(f"token_file: expected a readable file, received {config.token_file}: {error.strerror}") from error
+    token = content.decode("ascii", "replace").strip()
     if not token or not token.isprintable() or not token.isascii() or " " in token:
         raise ValueError(f"token_file: expected one line of printable ASCII without spaces in {config.token_file}, received something else")
     return (("authorization", f"Bearer {token}"),)
-
-
-def _read(name: str, path: Path | str) -> bytes:
-    try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise ValueError(f"{name}: expected a readable file, received {path}: {error.strerror}") from error

@@ -19,9 +19,10 @@ def server(address: str, run: str) -> str:
     import grpc
     from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+    from policyserver.channels import open_channel
     from policyserver.v1 import policy_service_pb2, policy_service_pb2_grpc
 
-    with grpc.insecure_channel(address) as channel:
+    with open_channel(address) as channel:
         try:
             answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=_TIMEOUT_S)
             service = policy_service_pb2_grpc.PolicyServiceStub(channel)

@@ -240,6 +240,10 @@ SERVER = Measurement(
         _float(
             "return_mean", "reward", "mean return of the newest episodes that finished, cut ones among them", "where none has finished yet"
         ),
+        _integer("starts_refused", "episodes", "episodes that could not begin, for want of room"),
+        _integer("infos_dropped", "infos", "infos left out of their steps, for want of room"),
+        _integer("clients_refused", "streams", "streams that were not taken, for want of room"),
+        _integer("messages_withheld", "times", "times that a stream was not read, for its client had not taken what was answered before"),
     ),
 )
 

@@ -16,6 +16,7 @@ from typing import Any
 import grpc
 
 from client import ClientConfig, HandshakeError, PolicyClient, PolicyServerError
+from policyserver.channels import open_channel
 
 logger = logging.getLogger(__name__)
 
@@ -87,14 +88,14 @@ class ServerProcess:
         self._health.start()
 
     def stop(self) -> int | None:
-        """Ask the process to stop and wait; after `stop_timeout_s` kill it and its children. Return its status, None if it never ran."""
+        """Ask the process to stop, for good, and wait; after `stop_timeout_s` kill it and its children. Returns its status, or None."""
         with self._lock:
             self._stopping = True
             process = self._process
         if process is None:
             return None
-        if process.poll() is None:
-            process.send_signal(signal.SIGTERM)
+        if process.stdin is not None:
+            process.stdin.close()  # what it takes for its end: a signal would promise its callers a successor
         try:
             process.wait(self.stop_timeout_s)
         except subprocess.TimeoutExpired:
@@ -111,8 +112,8 @@ class ServerProcess:
 
     def _follow_health(self) -> None:
         """Wait until this server says SERVING, or for the watcher to cancel the call because the process has ended."""
-        options = [("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 500), ("grpc.enable_http_proxy", 0)]
-        with grpc.insecure_channel(self.address, options) as channel:
+        options = [("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 500)]
+        with open_channel(self.address, options) as channel:
             watch = channel.unary_stream(_HEALTH_WATCH, request_serializer=bytes, response_deserializer=bytes)
             while True:
                 with self._lock:

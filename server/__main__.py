@@ -6,12 +6,11 @@ import argparse
 import contextlib
 import logging
 import os
-import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from policyserver.listening import InsecureListenError
 from policyserver.settings import SettingsError, add_arguments, dump_toml, from_arguments, load, reason_of
@@ -19,6 +18,9 @@ from policyserver.umask import keep_others_from_writing
 
 from .config import ServerConfig
 from .log_setup import log_to
+
+if TYPE_CHECKING:
+    from .daemon import Daemon
 
 EXIT_FAILURE = 1
 EXIT_BAD_SETTINGS = 2
@@ -40,17 +42,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(error, EXIT_BAD_SETTINGS)
     if parsed.command == "check-config":
         return check_config(config)
-    if parsed.until_input_ends:
-        threading.Thread(target=_stop_when_input_ends, name="input", daemon=True).start()
-    return serve(config)
+    return serve(config, until_input_ends=parsed.until_input_ends)
 
 
-def _stop_when_input_ends() -> None:
-    """Let the end of standard input be a SIGTERM: whoever holds its other end is gone."""
+def _stop_when_input_ends(daemon: Daemon) -> None:
+    """Let the end of standard input be the server's end for good: whoever holds its other end is done with it, or gone."""
     with contextlib.suppress(OSError):
         while os.read(sys.stdin.fileno(), 4096):
             pass
-    os.kill(os.getpid(), signal.SIGTERM)
+    daemon.stop_for_good()
 
 
 def check_config(config: ServerConfig) -> int:
@@ -64,8 +64,8 @@ def check_config(config: ServerConfig) -> int:
     return status
 
 
-def serve(config: ServerConfig) -> int:
-    """Serve until a signal ends it; returns the exit status of `main`."""
+def serve(config: ServerConfig, *, until_input_ends: bool = False) -> int:
+    """Serve until a signal ends it, or the end of standard input; returns the exit status of `main`."""
     from .daemon import Daemon
     from .preflight import check, make_folder
 
@@ -73,7 +73,10 @@ def serve(config: ServerConfig) -> int:
         check(config)
         make_folder(config.run_folder, "run_folder")
         log_to(config.log_level, config.log_file)
-        Daemon(config).run()
+        daemon = Daemon(config)
+        if until_input_ends:
+            threading.Thread(target=_stop_when_input_ends, args=(daemon,), name="input", daemon=True).start()
+        daemon.run()
         logger.info("stopped")
 
     return _status_of(run)
@@ -112,7 +115,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--config", type=Path, metavar="FILE", help="configuration file (TOML); options are stronger")
         add_arguments(command, ServerConfig)
         if name == "serve":
-            command.add_argument("--until_input_ends", action="store_true", help="stop, as by SIGTERM, when standard input ends")
+            command.add_argument("--until_input_ends", action="store_true", help="stop, for good, when standard input ends")
     return parser
 
 

@@ -17,6 +17,7 @@ import gymnasium as gym
 from policyserver.settings import SettingsError
 
 from .config import ServerConfig, ServingConfig
+from .ignored_settings import refuse_ignored_settings
 from .policies.standard_connectors import add_standard_connectors
 
 if TYPE_CHECKING:
@@ -85,6 +86,10 @@ def algorithm_config(
     environment["env_config"] = {**environment.get("env_config", {}), **serving.to_env_config()}
     for method, table in tables.items():
         _apply(built, method, table)
+    try:
+        refuse_ignored_settings(built)
+    except ValueError as error:
+        raise SettingsError("algorithm.environment", "", str(error)) from error
     try:
         built.validate()
     except (TypeError, ValueError) as error:

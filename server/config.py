@@ -55,6 +55,11 @@ class ListenConfig:
     """Largest message that is read, bytes."""
     max_rows_per_message: int = 16_384
     """Largest number of rows of one StepBatch."""
+    max_clients: int = 1000
+    """Streams at once; one more is refused with RESOURCE_EXHAUSTED."""
+    max_unanswered_bytes: int = 8 * 2**20
+    """Bytes held for one stream, of rows that wait for an answer and of answers that its client has not taken; it is read again once there
+    are fewer."""
     reflection: bool = True
     """Whether gRPC server reflection is served, so that grpcurl works without the .proto files."""
 
@@ -62,6 +67,8 @@ class ListenConfig:
         parse_address(self.address)
         _at_least("max_message_bytes", self.max_message_bytes, 1024)
         _at_least("max_rows_per_message", self.max_rows_per_message, 1)
+        _at_least("max_clients", self.max_clients, 1)
+        _at_least("max_unanswered_bytes", self.max_unanswered_bytes, 1)
         if (self.tls_certificate_file is None) != (self.tls_key_file is None):
             raise ValueError(
                 "tls_key_file: expected together with tls_certificate_file or not at all, "
@@ -75,18 +82,25 @@ class EpisodesConfig:
 
     max_open: int = 100_000
     """Episodes held at once; a start beyond it is refused with RESOURCE_EXHAUSTED."""
+    max_open_bytes: int = 8 * 2**30
+    """Bytes that open episodes may take, and as many again the steps that wait for the learner: fewer than `max_open` are held where so
+    many would take more, as with images."""
     episode_idle_timeout_s: float = 60.0
     """Seconds after the loss of a client's stream until its episodes end as truncated. A connected client may wait for ever."""
     unary_idle_timeout_s: float = 900.0
     """Seconds without a call until the episode of a unary caller, who has no stream, ends as truncated."""
     finished_remembered: int = 100_000
     """Finished episode ids remembered, so that a late call is answered "finished" rather than "unknown"."""
+    max_waiting_info_bytes: int = 64 * 2**20
+    """Bytes of the infos of steps that wait for the learner; what comes beyond is left out of its step, and counted."""
 
     def __post_init__(self) -> None:
         _at_least("max_open", self.max_open, 1)
+        _at_least("max_open_bytes", self.max_open_bytes, 1)
         _above("episode_idle_timeout_s", self.episode_idle_timeout_s, 0.0)
         _above("unary_idle_timeout_s", self.unary_idle_timeout_s, 0.0)
         _at_least("finished_remembered", self.finished_remembered, 0)
+        _at_least("max_waiting_info_bytes", self.max_waiting_info_bytes, 0)
 
 
 @dataclass(frozen=True)
@@ -286,6 +300,10 @@ class ServerConfig:
     """Seed of the initial weights and of the drawing of actions, which also depends on each episode's id and step."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """Least severity that is logged."""
+    stop_is_final: bool = False
+    """Whether callers are told, when a signal stops the server, that nobody comes back, so that they hear at once instead of waiting for
+    a successor. A service manager stops by the same signal what it starts again, so it is not said unless this is set. The end of standard
+    input, with --until_input_ends, is always final."""
     listen: ListenConfig = field(default_factory=ListenConfig)
     """Where the policy service listens and how it is protected."""
     episodes: EpisodesConfig = field(default_factory=EpisodesConfig)

@@ -50,8 +50,9 @@ _SAVE_S = 10.0
 """Time reckoned for the last checkpoint, which nothing limits."""
 _IDLE_PAUSE_S = 0.5
 """Pause after an iteration that returned at once without steps, e.g. because the serving actor is being restarted."""
-_ACTOR_ABSENCE_S = 60.0
-"""How long the serving actors may be absent before the daemon gives up; a restart takes about five seconds."""
+_ACTOR_ABSENCE_S = 300.0
+"""How long the serving actors may be absent before the daemon gives up. A restart takes about five seconds of processor time, which at ten
+times the load that the processors can bear is more than a minute."""
 
 
 class DaemonError(RuntimeError):
@@ -69,6 +70,7 @@ class Daemon:
         """Take the configuration; nothing starts before `run`."""
         self._config = config
         self._stopping = threading.Event()
+        self._is_final = config.stop_is_final
         self._link: DriverLink | None = None
         self._is_ready = False
         self._progress = Progress()
@@ -131,7 +133,13 @@ class Daemon:
         if not self._stopping.is_set():
             self._stopping.set()
             if self._link is not None:
-                self._link.drain()
+                self._link.drain(is_final=self._is_final)
+
+    def stop_for_good(self) -> None:
+        """Stop as by SIGTERM, and have callers told that nobody comes back. From any thread; does nothing once it is stopping."""
+        if not self._stopping.is_set():
+            self._is_final = True
+            os.kill(os.getpid(), signal.SIGTERM)
 
     @property
     def _tags(self) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 Four things must reach a serving actor at once, although its only Ray thread may be waiting in `sample()` and the daemon's may be busy
 with an update:
-- that the daemon is draining;
+- that the daemon is draining, and whether that is its end for good;
 - that the daemon is gone: an actor whose daemon was killed would hold the port for some seconds more, and the successor could not have it;
 - the newest weights, when the actor was restarted: RLlib brings them after the update only, and until then nobody is served;
 - the question how serving goes, which is the one that is answered.
@@ -30,7 +30,7 @@ from typing import Any
 logger = logging.getLogger(__name__)
 
 _HEADER = struct.Struct("<cQ")
-_DRAIN = _HEADER.pack(b"d", 0)
+_DRAIN, _END = _HEADER.pack(b"d", 0), _HEADER.pack(b"e", 0)
 _ASK = b"a"
 _ANSWER = b"c"
 _SEND_TIMEOUT_S = 5.0
@@ -43,7 +43,8 @@ class DriverLink:
         """Listen on a unix socket; its folder should be closed to other users."""
         self.path = path
         self._lock = threading.RLock()  # a signal may drain in the middle of an `offer` of the same thread
-        self._draining = False
+        self._farewell = b""
+        """What says that the daemon is draining, once it is."""
         self._state = b""
         self._connections: list[socket.socket] = []
         self._questions = 0
@@ -55,12 +56,16 @@ class DriverLink:
         self._thread = threading.Thread(target=self._accept, name="driver-link", daemon=True)
         self._thread.start()
 
-    def drain(self) -> None:
-        """Tell all actors, those that connect later too, to finish what they have and start nothing new."""
+    def drain(self, *, is_final: bool = False) -> None:
+        """Tell all actors, those that connect later too, to finish what they have and start nothing new.
+
+        Args:
+            is_final: Nobody comes back by itself, which they are to tell their callers.
+        """
         with self._lock:
-            self._draining = True
+            self._farewell = _END if is_final else _DRAIN
             for connection in self._connections:
-                _send(connection, _DRAIN)
+                _send(connection, self._farewell)
 
     def offer(self, state: dict[str, Any]) -> None:
         """Keep an env runner's state, weights included, for actors that connect from now on."""
@@ -91,10 +96,18 @@ class DriverLink:
             for connection in readable:
                 if not self._read(connection):
                     asked.remove(connection)
+                    self._forget(connection)
                 for number, answer in self._answers(connection):
                     if number == self._questions:  # else it comes too late
                         answers[connection] = answer
         return [answers[connection] for connection in asked if connection in answers]
+
+    def _forget(self, connection: socket.socket) -> None:
+        """Give the descriptor of an actor that died back."""
+        with self._lock:
+            if connection in self._connections:
+                self._connections.remove(connection)
+        connection.close()
 
     def _read(self, connection: socket.socket) -> bool:
         """Receive what an actor sent; False if it is gone."""
@@ -136,8 +149,10 @@ class DriverLink:
                 return
             connection.settimeout(_SEND_TIMEOUT_S)
             with self._lock:
+                for other in [other for other in self._connections if _is_gone(other)]:  # as a rule that of the actor before this one
+                    self._forget(other)
                 self._connections.append(connection)
-                _send(connection, self._state + (_DRAIN if self._draining else b""))
+                _send(connection, self._state + self._farewell)
 
 
 def _send(connection: socket.socket, message: bytes) -> bool:
@@ -149,9 +164,18 @@ def _send(connection: socket.socket, message: bytes) -> bool:
     return True
 
 
+def _is_gone(connection: socket.socket) -> bool:
+    """Tell whether the actor at the other end died."""
+    try:
+        is_readable = bool(select.select([connection], [], [], 0.0)[0])
+        return is_readable and not connection.recv(1, socket.MSG_PEEK)
+    except (OSError, ValueError):
+        return True
+
+
 def follow_driver(
     path: Path,
-    on_drain: Callable[[], None],
+    on_drain: Callable[[bool], None],
     on_driver_gone: Callable[[], None],
     on_state: Callable[[dict[str, Any]], None],
     on_question: Callable[[], Any],
@@ -161,7 +185,7 @@ def follow_driver(
     Args:
         path: The daemon's socket. If there is none (the daemon runs on another machine), nothing is followed: Ray itself ends an actor
             whose driver is gone, some seconds later.
-        on_drain: Called from the link's own thread when the daemon starts to drain.
+        on_drain: Called from the link's own thread when the daemon starts to drain, with whether that is final.
         on_driver_gone: Called from the link's own thread when the daemon's process has ended, however it did.
         on_state: Called from the link's own thread with the newest state, if the daemon has offered one.
         on_question: Called from the link's own thread when the daemon asks how serving goes. What it returns is pickled.
@@ -182,8 +206,8 @@ def follow_driver(
         while (message := _next_message(connection)) is not None:
             kind, content = message
             try:
-                if kind == b"d":
-                    on_drain()
+                if kind in (b"d", b"e"):
+                    on_drain(kind == b"e")
                 elif kind == _ASK:
                     answer = pickle.dumps((pickle.loads(content), on_question()))
                     connection.sendall(_HEADER.pack(_ANSWER, len(answer)) + answer)

@@ -60,3 +60,18 @@ def leave_session() -> None:
         logger.debug("still in the session that this process was started in: %s", error)
         if led:
             os.setpgid(0, 0)
+
+
+def warn_if_ray_lowered() -> None:
+    """Say so where Ray runs this worker process behind others, as it does unless it is told not to: its actions come late then.
+
+    Compared with the process that Ray started it from: a whole service that somebody runs at a higher niceness is meant so.
+    """
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    lowered = own - os.getpriority(os.PRIO_PROCESS, os.getppid())
+    if lowered > 0:
+        logger.warning(
+            "serving at niceness %d, behind whatever else this machine does: on a busy one actions come late; set the environment variable "
+            "RAY_worker_niceness=0 where Ray is started, before ray.init() or `ray start`",
+            own,
+        )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import logging
-import os
 import sys
 import threading
 import time
@@ -31,14 +30,15 @@ from .driver_link import follow_driver, leave_at_once
 from .episodes.core import EpisodeCore
 from .episodes.segments import EpisodeList, SegmentBlock, episodes_of
 from .fronts.external_env_episodes import ExternalEnvEpisodes
-from .fronts.external_env_thread import ExternalEnvThread, check_external_env, refuse_obsolete_settings
+from .fronts.external_env_thread import ExternalEnvThread, check_external_env
 from .fronts.front import Front
 from .fronts.listen_address import address_of
+from .ignored_settings import refuse_ignored_settings
 from .learner_demand import fragment_steps, learner_demand
 from .log_setup import log_to
 from .policies.episode_callbacks import is_used
 from .policies.policy_choice import make_policy
-from .processor_share import leave_session
+from .processor_share import leave_session, warn_if_ray_lowered
 from .runner_metrics import log_samples, with_others
 from .runner_state import RunnerState
 from .training_report import TrainingReport
@@ -73,10 +73,11 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
 
         Raises:
             OSError: The address can't be bound.
-            ValueError: The spaces are missing or not supported.
+            ValueError: The spaces are missing or not supported, or a setting is there that nobody would read.
         """
         EnvRunner.__init__(self, config=config, **kwargs)
         RunnerState.__init__(self)
+        refuse_ignored_settings(self.config)  # by the local instance, too: RLlib tells its program of no other's refusal
         self._index = int(self.worker_index or 0)
         self._waits_for_fragment = False
         self._drains = threading.Event()
@@ -102,7 +103,6 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
     # Serving -------------------------------------------------------------------------------------------------------------------------
 
     def _make_external_env(self, env_creator: Any) -> ExternalEnv | None:
-        refuse_obsolete_settings(self.config)
         if self.config.env is None:
             return None
         context = EnvContext(self.config.env_config, worker_index=self._index, num_workers=self.num_workers)
@@ -189,8 +189,7 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
     def _prepare_process() -> None:
         """Tune this process, which is ours alone, for short pauses."""
         sys.setswitchinterval(_SWITCH_INTERVAL_S)
-        if os.getpriority(os.PRIO_PROCESS, 0) > 0:
-            logger.info("serving at niceness %d", os.getpriority(os.PRIO_PROCESS, 0))
+        warn_if_ray_lowered()
         gc.collect()
         gc.freeze()
 
@@ -199,11 +198,15 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
         self.revive(state)
         self.open()
 
-    def drain(self) -> None:
-        """Refuse new episodes and let `sample` return at once."""
+    def drain(self, is_final: bool = False) -> None:
+        """Refuse new episodes and let `sample` return at once.
+
+        Args:
+            is_final: Callers are told that nobody comes back.
+        """
         self._drains.set()
         if self._front is not None:
-            self._front.drain()
+            self._front.drain(is_final=is_final)
 
     def report_training(self, report: TrainingReport) -> None:
         """Take the newest training iteration, for clients that ask how learning goes."""
@@ -305,10 +308,10 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
         assert self.module is not None
 
     def stop(self) -> None:
-        """Stop serving."""
+        """Stop serving: for good, unless there is a daemon, which says itself whether one follows it."""
         self._drains.set()
         self._stop_following()
         if self._front is not None:
-            self._front.stop()
+            self._front.stop(is_final=self._serving_config.driver_link is None)
         elif self._env_runner_state_server is not None:
             self._weights_pull.stop_group(self._env_runner_state_server)

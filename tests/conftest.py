@@ -17,6 +17,10 @@ import pytest
 from tests.live_server import Serving, serving
 from tests.services import InfluxServer
 
+# What tests talk to is on this machine. Python's urllib and a browser ask a proxy even for that, unless they are told.
+for _name in ("no_proxy", "NO_PROXY"):
+    os.environ[_name] = ",".join(filter(None, (os.environ.get(_name), "127.0.0.1,localhost,::1")))
+
 CARTPOLE = """
 [spaces.observation]
 type = "Box"

@@ -19,7 +19,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from policyserver.v1 import policy_service_pb2 as pb
 from policyserver.v1 import policy_service_pb2_grpc as pb_grpc
-from tests.ports import free_address
+from tests.ports import DIRECT, free_address
 
 READY_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 60.0
@@ -94,7 +94,7 @@ def wait_until_serving(server: subprocess.Popen[bytes], address: str, instance_i
     """Wait until the very server that was started, known by its id, says SERVING; False if it ends, or isn't ready in time."""
     deadline = time.monotonic() + timeout_s
     options = [("grpc.initial_reconnect_backoff_ms", 50), ("grpc.max_reconnect_backoff_ms", 100)]
-    with grpc.insecure_channel(address, options=options) as channel:
+    with grpc.insecure_channel(address, [*options, *DIRECT]) as channel:
         health, service = health_pb2_grpc.HealthStub(channel), pb_grpc.PolicyServiceStub(channel)
         while time.monotonic() < deadline and server.poll() is None:
             with suppress(grpc.RpcError):

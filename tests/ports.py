@@ -14,6 +14,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+DIRECT = [("grpc.enable_http_proxy", 0), ("grpc.address_http_proxy_enabled_addresses", "")]
+"""Options of a test's own channel: what it talks to is on this machine, whatever proxy the environment names."""
+
 _FIRST_TRIED = 15_000
 _RANGE_FILE = Path("/proc/sys/net/ipv4/ip_local_port_range")
 _IP_LOCAL_PORT_RANGE = 51

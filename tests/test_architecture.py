@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from collections.abc import Iterator
 from fnmatch import fnmatch
@@ -55,7 +56,8 @@ ONLY_IN = {
         "server/fronts/front.py",
         "server/fronts/servicer.py",
         "server/fronts/unary_*.py",
-        "server/fronts/wire.py",
+        "server/fronts/wire*.py",
+        "server/fronts/stream_answers.py",
     ],
 }
 
@@ -136,6 +138,23 @@ def test_a_heavy_or_private_module_is_imported_only_where_it_belongs(module: str
         and not any(fnmatch(name, pattern) for pattern in ONLY_IN[module])
     ]
     assert not wrong, f"{module} may be imported only in {ONLY_IN[module]}"
+
+
+def test_no_channel_leaves_it_to_the_environment_whether_a_proxy_is_asked() -> None:
+    """`policyserver.channels` opens them; who needs another kind of channel passes on what it says about proxies."""
+    allowed = PACKAGES["policyserver"] / "channels.py"
+    everywhere = [
+        path for folder in (*PACKAGES.values(), ROOT / "deploy", ROOT / "examples", ROOT / "tests") for path in folder.rglob("*.py")
+    ]
+    wrong = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path in everywhere
+        if path != allowed and not fnmatch(path.name, "*_pb2*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("insecure_channel", "secure_channel"))
+        if not re.search(r"\bdirect_options\(|\bDIRECT\b", ast.unparse(node))
+    ]
+    assert not wrong, "open it by policyserver.channels.open_channel"
 
 
 def test_the_source_root_of_the_contract_is_not_a_package() -> None:

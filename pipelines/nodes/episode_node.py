@@ -21,7 +21,7 @@ from pipelines.prices import PriceSource
 from pipelines.routes import Recorder, Routes
 from pipelines.run_state import RunState
 from pipelines.serving import PolicyService
-from policyserver.errors import HandshakeError, PolicyServerError
+from policyserver.errors import HandshakeError, PolicyServerError, ServerEndedError
 
 logger = logging.getLogger(__name__)
 
@@ -192,7 +192,7 @@ class EpisodeNode(Node[EndEvent | OpenEvent]):
                 if waited:
                     logger.warning("%s: the server is there, %d episodes begin", self.name, len(episode_ids))
                 return True
-            except HandshakeError as error:  # it will never be the right server
+            except (HandshakeError, ServerEndedError) as error:  # it will never be the right server, or none at all
                 self._run_state.fail(error)
                 return False
             except NO_ANSWER as error:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import socket
 import sys
 from urllib.parse import urlsplit
 
-__all__ = ["LONGEST_SOCKET_PATH_BYTES", "is_local", "parse_address"]
+__all__ = ["LONGEST_SOCKET_PATH_BYTES", "is_local", "parse_address", "strays"]
 
 LONGEST_SOCKET_PATH_BYTES = 107 if sys.platform == "linux" else 103
 """Longest path of a unix socket: what the system's sockaddr_un holds."""
@@ -44,8 +45,22 @@ def is_local(target: str) -> bool:
     if target.startswith("unix:"):
         return True
     host = target.rpartition(":")[0].strip("[]")
-    if host == "localhost":
-        return True
+    return host == "localhost" or _is_loopback(host)
+
+
+def strays(target: str) -> str:
+    """Return the address beyond this machine that a target's "localhost" stands for, as a hosts file may have it; "" as a rule."""
+    if target.rpartition(":")[0] != "localhost":
+        return ""
+    try:
+        found = socket.getaddrinfo("localhost", None, type=socket.SOCK_STREAM)
+    except OSError:  # there is no such name, and so no address
+        return ""
+    hosts = (str(where[0]) for *_, where in found)
+    return next((host for host in hosts if not _is_loopback(host)), "")
+
+
+def _is_loopback(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

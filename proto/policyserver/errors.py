@@ -10,6 +10,7 @@
       InvalidInputError (ValueError)     wrong shape, dtype or value; nothing was changed
       ActionTimeoutError (TimeoutError)  no answer in time; the episode goes on
       ServerUnavailableError (ConnectionError)
+        ServerEndedError                 it has ended for good: nobody comes back by itself
       ServerOverloadedError              too many episodes, or the learner is behind: try again later
       HandshakeError                     protocol version or spaces differ
       AuthenticationError                no token, or a wrong one
@@ -42,6 +43,7 @@ __all__ = [
     "InvalidInputError",
     "PolicyServerError",
     "SequenceError",
+    "ServerEndedError",
     "ServerInternalError",
     "ServerOverloadedError",
     "ServerUnavailableError",
@@ -135,6 +137,12 @@ class ServerUnavailableError(PolicyServerError, ConnectionError):
     default_code = grpc.StatusCode.UNAVAILABLE
 
 
+class ServerEndedError(ServerUnavailableError):
+    """The server has ended for good: nobody takes its place by itself. A client goes on by itself once somebody serves there again."""
+
+    default_reason = "SERVER_ENDED"
+
+
 class ServerOverloadedError(PolicyServerError):
     """The server holds as many episodes as it may, or its learner is behind. Try again later."""
 
@@ -197,6 +205,7 @@ _REASONS: tuple[tuple[str, grpc.StatusCode, type[PolicyServerError]], ...] = (
     ("SHUTTING_DOWN", _Code.UNAVAILABLE, ServerUnavailableError),
     ("HANDSHAKE_MISMATCH", _Code.FAILED_PRECONDITION, HandshakeError),
     ("INTERNAL", _Code.INTERNAL, ServerInternalError),
+    ("SERVER_ENDED", _Code.UNAVAILABLE, ServerEndedError),
 )
 _CODE_OF_REASON = {reason: code for reason, code, _ in _REASONS}
 _CLASS_OF_REASON = {reason: cls for reason, _, cls in _REASONS}

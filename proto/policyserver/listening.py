@@ -7,7 +7,7 @@ import stat
 from collections.abc import Mapping
 from pathlib import Path
 
-from policyserver.endpoints import is_local, parse_address
+from policyserver.endpoints import is_local, parse_address, strays
 
 __all__ = ["InsecureListenError", "check_protection", "read_file", "read_secret", "read_token"]
 
@@ -30,7 +30,8 @@ def check_protection(key: str, address: str, files: Mapping[str, Path | None], l
         ValueError: If the address is none.
     """
     missing = [name for name, file in files.items() if file is None]
-    if missing and not is_local(parse_address(address)):
+    target = parse_address(address)
+    if missing and (not is_local(target) or strays(target)):
         raise InsecureListenError(
             f"{key}: {address} can be reached from other machines, so {' and '.join(missing)} must be given; without them only {local} "
             "is allowed"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -35,7 +35,9 @@ class Submission:
     done: Callable[[Replies], None]
     """Called with the replies when all rows are answered."""
     todo: npt.NDArray[np.int64]
-    """Rows that are not answered yet, ascending."""
+    """Rows that are not answered yet, ascending; while they wait for one pass, those of this pass."""
+    later: npt.NDArray[np.int64] = field(default_factory=lambda: _NONE)
+    """Rows for a later pass, so that others have their turn."""
     _start_position: Array | None = None
 
     def given_position(self, rows: Array) -> Array:

@@ -22,8 +22,6 @@ from policyserver.errors import (
     PolicyServerError,
     SequenceError,
     ServerInternalError,
-    ServerOverloadedError,
-    ServerUnavailableError,
 )
 from policyserver.flags import StepFlag
 from policyserver.spaces import leaves
@@ -35,6 +33,7 @@ from .episode_table import EpisodeTable
 from .masks import all_of, count, every, some, where
 from .row_checks import bad_flags, leaf_checks
 from .rows import Replies, Rows
+from .shares import Admission, EpisodeShares
 from .step_rows import step_rows
 from .trajectories import Trajectories
 from .withheld import WithheldQuestions
@@ -75,8 +74,10 @@ class BatchPass:
         statistics: CoreStatistics,
         observation_space: gym.Space[Any],
         action_space: gym.Space[Any],
+        shares: EpisodeShares,
     ) -> None:
         self._policy = policy
+        self._shares = shares
         self._table = table
         self._trajectories = trajectories
         self._withheld = withheld
@@ -85,7 +86,7 @@ class BatchPass:
         self._observation_checks = leaf_checks(observation_space, "observation")
         self._action_checks = leaf_checks(action_space, "action")
         self._action_leaves = [(leaf.shape, leaf.dtype) for leaf in leaves(action_space, "action")]
-        self.starts_nothing = False
+        self.starts_nothing: PolicyServerError | None = None  # why new episodes are refused, if they are
         """Whether START rows are refused, because the server is draining."""
 
     def empty_replies(self, count: int) -> Replies:
@@ -139,7 +140,7 @@ class BatchPass:
         """Sort START rows into new episodes, repeats and refusals; return those that must wait."""
         deferred: list[int] = []
         seen: set[tuple[int, str]] = set()
-        room = self._table.max_open - self._table.open
+        admission = Admission(self._shares)
         for index in rows.tolist():
             owner, episode_id = batch.origin(index).owner, batch.episode_id(index)
             slot = owner.aliases.get(episode_id)
@@ -162,21 +163,18 @@ class BatchPass:
                     continue
                 error = finished.error()
             elif self.starts_nothing:
-                error = ServerUnavailableError("the server is shutting down and starts no new episodes", reason="SHUTTING_DOWN")
+                error = self.starts_nothing
             elif (owner.index, episode_id) in seen:
                 usable[index] = False
                 deferred.append(index)
                 continue
-            elif room == 0:
-                error = ServerOverloadedError(
-                    f"expected at most {self._table.max_open} open episodes (episodes.max_open); end some first", reason="TOO_MANY_EPISODES"
-                )
+            else:
+                error = admission.refusal(owner, episode_id)
             if error is not None:
                 batch.refuse(index, error)
                 usable[index] = False
                 continue
             seen.add((owner.index, episode_id))
-            room -= 1
         return np.array(deferred, np.int64)
 
     def _bad_values(self, batch: Batch) -> dict[int, InvalidInputError]:
@@ -191,7 +189,7 @@ class BatchPass:
         return errors
 
     def _decide_and_commit(self, batch: Batch, applied: Array, slots: Array, starts: Array, failure: _Failure | None = None) -> None:
-        rows = step_rows(batch, applied, slots, starts, self._table)
+        rows = step_rows(batch, applied, slots, starts, self._table, self._trajectories.waiting_infos)
         try:
             decided = self._policy.decide(rows)
         except Exception:

@@ -27,11 +27,14 @@ from .batch import Batch, Submission
 from .batch_pass import BatchPass
 from .core_statistics import CoreStatistics
 from .demand import Demand
+from .ending import ending_error
 from .episode_table import EpisodeTable, Owner
 from .hand_over import HandOver
+from .memory import most_open, most_pages
 from .room import Room
 from .rows import Replies, Rows
 from .segments import SegmentBlock
+from .shares import EpisodeShares, PassShares
 from .trajectories import Trajectories
 from .withheld import WithheldQuestions
 
@@ -66,8 +69,9 @@ class EpisodeCore:
         self._config = episodes
         demand = demand or Demand()
         action = leaves(action_space, "action")[0]
-        self._table = EpisodeTable(episodes.max_open, episodes.finished_remembered, policy.initial_state, (action.shape, action.dtype))
         self._segment_steps = segment_steps = _segment_steps(hand_off.segment_steps, policy.layout, demand)
+        slots = most_open(episodes, policy.layout, segment_steps)
+        self._table = EpisodeTable(slots, episodes.finished_remembered, policy.initial_state, (action.shape, action.dtype))
         self._capacity_steps = most_steps = None
         if hand_off.capacity_steps:
             self._capacity_steps = max(hand_off.capacity_steps, segment_steps)
@@ -77,27 +81,35 @@ class EpisodeCore:
         self._base_capacity_steps = math.ceil(1.0 + demand.batches_ahead) * demand.fragment_steps
         self._trajectories = Trajectories(
             policy.layout,
-            slots=episodes.max_open,
+            slots=slots,
             segment_steps=segment_steps,
             capacity_steps=self._capacity,
-            max_segments=max(self._capacity_steps or 0, self._base_capacity_steps) + episodes.max_open,
+            max_segments=min(
+                max(self._capacity_steps or 0, self._base_capacity_steps) + slots, most_pages(episodes, policy.layout, segment_steps)
+            ),
             whole_episodes=demand.whole_episodes,
+            most_info_bytes=episodes.max_waiting_info_bytes,
         )
         self._pending: list[Submission] = []
         self._flush_scheduled = False
         self._idle_timers: dict[int, asyncio.TimerHandle] = {}
         self._most_open = 0
+        self.waiting_infos = self._trajectories.waiting_infos
         self.statistics = CoreStatistics()
+        self.shares = EpisodeShares(self._table)
+        self._pass_shares = PassShares()
         self.room = Room(demand, lambda: self._trajectories.steps_ready, hand_off.room_wait_s)
         self._withheld = WithheldQuestions(policy, self._table, self._trajectories, self.room, self.statistics)
         self._hand_over = HandOver(policy, self._trajectories, self.room, self._withheld, demand, hand_off.max_segment_age_s, most_steps)
-        self._pass = BatchPass(policy, self._table, self._trajectories, self._withheld, self.statistics, observation_space, action_space)
+        self._pass = BatchPass(
+            policy, self._table, self._trajectories, self._withheld, self.statistics, observation_space, action_space, self.shares
+        )
 
     # Front ends ----------------------------------------------------------------------------------------------------------------------
 
-    def connect(self, client_id: str) -> Owner:
-        """Note that a client opened a stream; its episodes of an earlier stream are its own again."""
-        owner = self._table.owner(client_id)
+    def connect(self, client_id: str, connection: str | None = None) -> Owner:
+        """Note that a client opened a stream over a connection (unset: its own); its episodes of an earlier stream are its own again."""
+        owner = self._table.owner(client_id, connection)
         owner.streams += 1
         if timer := self._idle_timers.pop(owner.index, None):
             timer.cancel()
@@ -109,6 +121,9 @@ class EpisodeCore:
         if owner.streams > 0:
             return
         timeout_s = self._config.episode_idle_timeout_s
+        if not owner.aliases and not any(submission.owner is owner for submission in self._pending):
+            self._table.forget_owner(owner)
+            return
         if owner.aliases:
             logger.info("client %s is gone with %d open episodes; they end in %g s", owner.client_id, len(owner.aliases), timeout_s)
         self._idle_timers[owner.index] = asyncio.get_running_loop().call_later(timeout_s, self._reap_owner, owner)
@@ -130,6 +145,7 @@ class EpisodeCore:
         if count == 0:
             done(replies)
             return
+        self._pass_shares.asks(owner)
         self._pending.append(Submission(rows, owner, replies, done, np.arange(count)))
         self._schedule_flush()
 
@@ -147,7 +163,12 @@ class EpisodeCore:
     @property
     def is_draining(self) -> bool:
         """Whether new episodes are refused."""
-        return bool(self._pass.starts_nothing)
+        return self.starts_nothing is not None
+
+    @property
+    def starts_nothing(self) -> PolicyServerError | None:
+        """Why new episodes are refused, if they are."""
+        return self._pass.starts_nothing
 
     def finished_episode(self, client_id: str, episode_id: str) -> EpisodeFinishedError | None:
         """Return the error for whoever goes on with a finished episode, if it is remembered."""
@@ -161,6 +182,7 @@ class EpisodeCore:
 
         def answer(blocks: list[SegmentBlock]) -> None:
             self.snapshot()  # the counters that go with these steps
+            self._most_open = self._table.open
             done(blocks)
 
         self._hand_over.ask(want_steps, wait_s, answer, or_fewer=or_fewer)
@@ -170,9 +192,9 @@ class EpisodeCore:
         self._policy.swap(weights_seq_no)
         self.room.open()
 
-    def drain(self) -> None:
-        """Refuse new episodes from now on, let no question wait, and answer `sample` at once."""
-        self._pass.starts_nothing = True
+    def drain(self, *, is_final: bool = False) -> None:
+        """Refuse new episodes from now on, saying whether waiting makes sense, let no question wait, and answer `sample` at once."""
+        self._pass.starts_nothing = ending_error(is_final=is_final)
         self.room.lift()
         self._hand_over.drain()
 
@@ -187,6 +209,8 @@ class EpisodeCore:
         """Bring the counters up to date and return them."""
         statistics, trajectories = self.statistics, self._trajectories
         statistics.episodes_open = self._table.open
+        statistics.infos_dropped = trajectories.waiting_infos.dropped
+        statistics.starts_refused = self.shares.starts_refused
         statistics.steps_handed_off = trajectories.steps_handed_off
         statistics.steps_dropped = trajectories.hand_off.steps_dropped
         statistics.steps_waiting = trajectories.steps_ready
@@ -199,6 +223,7 @@ class EpisodeCore:
         """Give memory that is no longer used back to the operating system."""
         self._table.trim()
         self._trajectories.trim()
+        self._pass_shares.forget()
 
     # One pass ------------------------------------------------------------------------------------------------------------------------
 
@@ -212,6 +237,7 @@ class EpisodeCore:
         pending, self._pending = self._pending, []
         if not pending:
             return
+        pending, self._pending = self._pass_shares.divide(pending)
         batch = Batch.of(pending)
         try:
             deferred = self._pass.apply(batch)
@@ -230,13 +256,17 @@ class EpisodeCore:
     def _answer(self, batch: Batch, deferred: npt.NDArray[np.int64]) -> None:
         """Resolve the submissions that are complete and keep the others for the next pass."""
         waiting = batch.submission[deferred]
+        unfinished = []
         for number, submission in enumerate(batch.submissions):
             submission.todo = np.sort(batch.row[deferred[waiting == number]]) if deferred.size else deferred
+            if submission.later.size:
+                submission.todo, submission.later = np.concatenate((submission.todo, submission.later)), submission.later[:0]
             if submission.todo.size:
-                self._pending.append(submission)
+                unfinished.append(submission)
             else:
                 self.statistics.rows_refused += len(submission.replies.refusals) - submission.replies.waiting
                 submission.done(submission.replies)
+        self._pending[:0] = unfinished
         if self._pending:
             self._schedule_flush()
 

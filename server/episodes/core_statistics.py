@@ -17,6 +17,8 @@ class CoreStatistics:
     actions: int = 0
     actions_overridden: int = 0
     """Actions that a client replaced by its own."""
+    starts_refused: int = 0
+    """Episodes that could not begin, for the server holds as many as it may, or their connection its share."""
     rows_repeated: int = 0
     rows_refused: int = 0
     questions_waiting: int = 0
@@ -34,6 +36,8 @@ class CoreStatistics:
     steps_completed: int = 0
     steps_handed_off: int = 0
     steps_dropped: int = 0
+    infos_dropped: int = 0
+    """Infos that were left out of their steps, because those that wait for the learner take as many bytes as they may."""
     steps_untrained: int = 0
     steps_waiting: int = 0
     weights_seq_no: int = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,8 +30,12 @@ class Owner:
     """The name it gave itself in the handshake."""
     index: int
     """Its number in the table."""
+    connection: str
+    """Over which its newest stream or call came; a share of the server is a connection's."""
     streams: int = 0
     """Streams it has open, more than one only for the moment of a reconnect; of a unary caller, episodes."""
+    announced: int = 0
+    """Episodes that a unary caller has started and whose first observation has not come."""
     aliases: dict[str, int] = field(default_factory=dict)
     """Slots of its open episodes by the client's own ids."""
 
@@ -103,13 +108,18 @@ class EpisodeTable:
         """Episodes held now."""
         return self._free.used
 
-    def owner(self, client_id: str) -> Owner:
-        """Return the client of a name, known or new."""
+    def owners(self) -> Collection[Owner]:
+        """Return the clients that have episodes or a stream."""
+        return self._owners.values()
+
+    def owner(self, client_id: str, connection: str | None = None) -> Owner:
+        """Return the client of a name, known or new, which is now at a connection (unset: one of its own)."""
         owner = self._owners.get(client_id)
         if owner is None:
             self._owner_numbers += 1
-            owner = self._owners[client_id] = Owner(client_id, self._owner_numbers)
+            owner = self._owners[client_id] = Owner(client_id, self._owner_numbers, "")
             self._owners_by_index[owner.index] = owner
+        owner.connection = connection or client_id
         return owner
 
     def forget_owner(self, owner: Owner) -> None:

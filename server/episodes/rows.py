@@ -39,6 +39,8 @@ class Rows:
     """Infos by row."""
     draw_ids: list[str] = field(default_factory=list)
     """By what the actions of the START rows' episodes are drawn, in their order; empty: by their ids."""
+    info_bytes: int = 0
+    """About how many bytes the infos take."""
 
     def __len__(self) -> int:
         return len(self.handles)
@@ -46,6 +48,7 @@ class Rows:
     def select_asking(self, rows: list[int]) -> Rows:
         """Take some of the rows, none of which brings an action."""
         starts = np.cumsum(self.flags & int(StepFlag.START) != 0) - 1
+        begun = [int(starts[row]) for row in rows if self.flags[row] & int(StepFlag.START)]
         return Rows(
             self.handles[rows],
             self.sequences[rows],
@@ -53,9 +56,16 @@ class Rows:
             self.rewards[rows],
             [leaf[rows] for leaf in self.observations],
             [],
-            [self.episode_ids[starts[row]] for row in rows if self.flags[row] & int(StepFlag.START)],
+            [self.episode_ids[start] for start in begun],
             {place: info for place, row in enumerate(rows) if (info := self.infos.get(row)) is not None},
+            [self.draw_ids[start] for start in begun] if self.draw_ids else [],
         )
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the columns, ids and infos."""
+        columns = _size_bytes(self.handles, self.sequences, self.flags, self.rewards, *self.observations, *self.actions)
+        return columns + sum(map(len, self.episode_ids)) + self.info_bytes
 
 
 @dataclass(slots=True)
@@ -81,6 +91,11 @@ class Replies:
         """Return why a row was refused; None if it was applied."""
         return self.refusal or self.refusals.get(row)
 
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the columns."""
+        return _size_bytes(self.handles, *self.actions, self.log_probs, self.weights_seq_nos)
+
     @classmethod
     def empty(cls, count: int, action_leaves: list[tuple[tuple[int, ...], np.dtype[Any]]]) -> Replies:
         """Make the answers to `count` rows, all zero."""
@@ -91,3 +106,7 @@ class Replies:
             np.zeros(count, np.uint64),
             {},
         )
+
+
+def _size_bytes(*columns: Array) -> int:
+    return sum([column.nbytes for column in columns])

@@ -13,13 +13,14 @@ from ..policies.policy import DrawKeys, StepRows
 from .batch import Batch
 from .episode_table import EpisodeTable
 from .masks import some
+from .waiting_infos import WaitingInfos
 
 Array = npt.NDArray[Any]
 
 _TERMINATED, _END, _DISABLED = int(StepFlag.TERMINATED), int(StepFlag.END), int(StepFlag.TRAINING_DISABLED)
 
 
-def step_rows(batch: Batch, applied: Array, slots: Array, starts: Array, table: EpisodeTable) -> StepRows:
+def step_rows(batch: Batch, applied: Array, slots: Array, starts: Array, table: EpisodeTable, waiting_infos: WaitingInfos) -> StepRows:
     """Gather it.
 
     Args:
@@ -28,6 +29,7 @@ def step_rows(batch: Batch, applied: Array, slots: Array, starts: Array, table: 
         slots: The episode of each row of the batch.
         starts: Whether each row of the batch begins its episode.
         table: Knows the episodes.
+        waiting_infos: Says for which infos there is room.
     """
     own, flags, is_new = slots[applied], batch.flags[applied], starts[applied]
     everything = len(applied) == len(batch)
@@ -39,7 +41,7 @@ def step_rows(batch: Batch, applied: Array, slots: Array, starts: Array, table: 
     infos = {}
     if any(submission.rows.infos for submission in batch.submissions):
         found = ((place, batch.origin(index).rows.infos.get(int(batch.row[index]))) for place, index in enumerate(applied.tolist()))
-        infos = {place: info for place, info in found if info is not None}
+        infos = {place: kept for place, info in found if info is not None and (kept := waiting_infos.keep(info)) is not None}
     given, given_actions = batch.given_among(applied)
     return StepRows(
         slots=own,

@@ -19,6 +19,7 @@ from .arena import Arena, FreeList
 from .hand_off import HandOff, Segment
 from .masks import every, some, where
 from .segments import SegmentBlock
+from .waiting_infos import WaitingInfos
 from .whole_episodes import WholeEpisodesHandOff, most_held_steps
 
 Array = npt.NDArray[Any]
@@ -41,6 +42,7 @@ class Trajectories:
         capacity_steps: Callable[[], int],
         max_segments: int,
         whole_episodes: bool = False,
+        most_info_bytes: int = 64 * 2**20,
     ) -> None:
         """Reserve the pages.
 
@@ -51,6 +53,7 @@ class Trajectories:
             capacity_steps: Returns how many steps may wait for the learner now.
             max_segments: Segments that may wait for it.
             whole_episodes: Whether episodes are handed over when they have ended.
+            most_info_bytes: Bytes that infos may take until they are handed over.
         """
         self._layout = layout
         self._state_every = layout.state_every
@@ -92,6 +95,7 @@ class Trajectories:
         self._started_s = Arena(slots, (), np.float64).array
         self._t_started = Arena(slots, (), np.int64).array
         self._infos: dict[int, dict[int, dict[str, Any]]] = {}
+        self.waiting_infos = WaitingInfos(most_info_bytes)
         self.hand_off = HandOff(capacity_steps, max_segments)
         if whole_episodes:
             self.hand_off = WholeEpisodesHandOff(capacity_steps, max_segments, held_steps)
@@ -185,7 +189,8 @@ class Trajectories:
 
     def add_info(self, slot: int, info: dict[str, Any]) -> None:
         """Attach an info to the observation that the episode will record next."""
-        self._infos.setdefault(slot, {})[int(self._fill[slot]) + 1] = info
+        if (kept := self.waiting_infos.keep(info)) is not None:
+            self._infos.setdefault(slot, {})[int(self._fill[slot]) + 1] = kept
 
     def finish(self, slots: Slots, rewards: Array, observations: list[Array], terminated: Array, state_after: list[Array]) -> None:
         """End episodes with their last rewards and observations; those that are not terminated are truncated."""
@@ -261,7 +266,7 @@ class Trajectories:
             outputs={WEIGHTS_SEQ_NO: seq_nos, **{name: column[pages, :rows] for name, column in self._outputs.items()}},
             states=[column[pages, : -(-(rows - self._rows_before) // self._state_every)] for column in self._states],
             infos={
-                (index, self._rows_before + number): info
+                (index, self._rows_before + number): dict(info)
                 for index, segment in enumerate(segments)
                 if segment.infos
                 for number, info in segment.infos.items()

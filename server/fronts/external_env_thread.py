@@ -6,7 +6,6 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.env.external_env import ExternalEnv
 from ray.rllib.env.external_multi_agent_env import ExternalMultiAgentEnv
 
@@ -17,8 +16,6 @@ from .external_env_episodes import ExternalEnvEpisodes
 from .front import Front
 
 logger = logging.getLogger(__name__)
-
-_OBSOLETE_SETTINGS = ("horizon", "soft_horizon", "no_done_at_end")
 
 
 def check_external_env(env: Any) -> ExternalEnv:
@@ -32,17 +29,6 @@ def check_external_env(env: Any) -> ExternalEnv:
     if not isinstance(env, ExternalEnv):
         raise ValueError(f"environment: expected an ExternalEnv class or none at all, received {type(env).__name__}")
     return env
-
-
-def refuse_obsolete_settings(config: AlgorithmConfig) -> None:
-    """Refuse settings that RLlib once had and now ignores.
-
-    Raises:
-        ValueError: One is set.
-    """
-    for name in _OBSOLETE_SETTINGS:
-        if value := getattr(config, name, None):
-            raise ValueError(f"{name}: expected none, for whoever plays an episode ends it, received {value!r}")
 
 
 class ExternalEnvThread:

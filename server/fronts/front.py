@@ -20,12 +20,13 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from policyserver.endpoints import parse_address
-from policyserver.errors import PolicyServerError, ServerUnavailableError
+from policyserver.errors import PolicyServerError
 from policyserver.v1 import policy_service_pb2 as pb
 from policyserver.v1 import policy_service_pb2_grpc as pb_grpc
 
 from ..config import ListenConfig, ServingConfig
 from ..episodes.core import EpisodeCore
+from ..episodes.ending import ending_error
 from ..episodes.segments import SegmentBlock
 from ..training_report import TrainingReport
 from .client_numbers import ClientNumbers
@@ -42,6 +43,8 @@ T = TypeVar("T")
 
 SERVICE_NAME: str = pb.DESCRIPTOR.services_by_name["PolicyService"].full_name
 _TRIM_INTERVAL_S = 10.0
+_CALLS_AT_ONCE = 1000
+"""Unary calls and health watches that are answered at once, beside the streams; one more is refused with RESOURCE_EXHAUSTED."""
 _CHANNEL_OPTIONS = [
     ("grpc.so_reuseport", 0),  # a second server on the port is an error, not a thief of half the calls
     ("grpc.keepalive_time_ms", 60_000),
@@ -85,6 +88,7 @@ class Front:
         self._servicer: PolicyServicer | None = None
         self._training: TrainingReport | None = None
         self._started_s = time.monotonic()
+        self._is_final = False
         self._stopped = threading.Event()
         self._stop_lock = threading.Lock()
         self._calls: set[concurrent.futures.Future[Any]] = set()
@@ -152,16 +156,27 @@ class Front:
         """Take the newest training iteration for GetStats."""
         self._training = report
 
-    def drain(self) -> None:
-        """Say NOT_SERVING, refuse new episodes, answer `sample` at once."""
+    def drain(self, *, is_final: bool = False) -> None:
+        """Say NOT_SERVING, refuse new episodes, answer `sample` at once.
+
+        Args:
+            is_final: Callers are told that nobody comes back, so that they stop waiting; else they wait for a successor.
+        """
+        self._is_final = self._is_final or is_final
         self.post(self._drain)
 
     def wait_stopped(self, timeout_s: float | None = None) -> bool:
         """Block until the server has stopped; return whether it has."""
         return self._stopped.wait(timeout_s)
 
-    def stop(self, grace_s: float = 2.0) -> None:
-        """Stop serving: health first, then calls (those in flight get `grace_s`), then the thread. A second call does nothing."""
+    def stop(self, grace_s: float = 2.0, *, is_final: bool = False) -> None:
+        """Stop serving: health first, then calls (those in flight get `grace_s`), then the thread. A second call does nothing.
+
+        Args:
+            grace_s: See above.
+            is_final: As in `drain`; what was said there stays said.
+        """
+        self._is_final = self._is_final or is_final
         with self._stop_lock:
             if self._thread.is_alive() and threading.current_thread() is not self._thread:
                 self._call(self._stop(grace_s))
@@ -196,7 +211,7 @@ class Front:
         ]
         secret = token(listen)
         interceptors: list[Any] = [UnreadableInterceptor(), *([TokenInterceptor(secret)] if secret is not None else [])]
-        server = grpc.aio.server(options=options, interceptors=interceptors)
+        server = grpc.aio.server(options=options, interceptors=interceptors, maximum_concurrent_rpcs=listen.max_clients + _CALLS_AT_ONCE)
         servicer = self._servicer or self._make_servicer(listen)
         self._servicer = servicer
         pb_grpc.add_PolicyServiceServicer_to_server(servicer, server)
@@ -227,6 +242,8 @@ class Front:
             *self._spaces,
             listen.max_message_bytes,
             listen.max_rows_per_message,
+            listen.max_clients,
+            listen.max_unanswered_bytes,
             self._config.episodes.episode_idle_timeout_s,
             self._config.run,
             self._config.instance_id,
@@ -250,9 +267,10 @@ class Front:
         response = pb.GetStatsResponse(
             boot_id=self.boot_id,
             uptime_s=time.monotonic() - self._started_s,
-            clients_connected=self._servicer.clients_connected if self._servicer else 0,
             **{name: getattr(core, name) for name in _COPIED},
         )
+        for name in _OF_THE_STREAMS if self._servicer else ():
+            setattr(response, name, getattr(self._servicer, name))
         if core.returns:
             response.return_mean = sum(core.returns) / len(core.returns)
         if (report := self._training) is not None:
@@ -261,7 +279,7 @@ class Front:
         return response
 
     def _drain(self) -> None:
-        self.core.drain()
+        self.core.drain(is_final=self._is_final)
         for servicer in self._health:
             self._loop.create_task(servicer.enter_graceful_shutdown())
 
@@ -272,10 +290,12 @@ class Front:
     async def _stop(self, grace_s: float) -> None:
         if hasattr(self, "core"):
             self._drain()
-            error = ServerUnavailableError("the server is shutting down", reason="SHUTTING_DOWN")
+            error = ending_error(is_final=self._is_final)
             self.core.fail_all(error)
             for answer in self.at_stop:
                 answer(error)
+            if self._is_final and self._servicer is not None:
+                await self._servicer.end_streams(error)
         await asyncio.gather(*(server.stop(grace_s) for server in self._servers))
         tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
         for task in tasks:
@@ -296,7 +316,8 @@ class Front:
             logger.debug("the loop is closed; %s not called", function)
 
 
+_OF_THE_STREAMS = ("clients_connected", "clients_refused", "messages_withheld")
 _COPIED = sorted(
     field.name for field in pb.GetStatsResponse.DESCRIPTOR.fields
-    if field.name not in {"boot_id", "uptime_s", "clients_connected", "return_mean", "training"}
+    if field.name not in {"boot_id", "uptime_s", "return_mean", "training", *_OF_THE_STREAMS}
 )  # fmt: skip

@@ -9,21 +9,24 @@ import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar, cast
 
 import grpc
 import gymnasium as gym
 
 from policyserver import spaces
-from policyserver.errors import HandshakeError, PolicyServerError, WireError, reason_and_code_of, to_metadata
+from policyserver.errors import HandshakeError, PolicyServerError, ServerOverloadedError, WireError, reason_and_code_of, to_metadata
 from policyserver.flags import PROTOCOL_VERSION
 from policyserver.v1 import policy_service_pb2 as pb
 from policyserver.v1 import policy_service_pb2_grpc as pb_grpc
 
 from ..episodes.core import EpisodeCore
+from ..episodes.ids import id_error
 from ..episodes.rows import Replies
+from ..episodes.shares import connection_of
 from . import wire
 from .client_numbers import ClientNumbers
+from .stream_answers import StreamAnswers
 from .unary_episodes import UnaryEpisodes
 from .unreadable import readable
 
@@ -35,7 +38,8 @@ _TURNS_BEFORE_READING = 2
 """Turns of the loop that reading lets go first: in one the rows are decided, in the next their answer leaves, and the client has it sooner
 than the server has the next message, which then is the larger for it."""
 _ROOM = pb.StepResponse(room=pb.Room())
-_MESSAGES_IN_FLIGHT = 64  # of one stream; a client that sends more is not read until answers have left
+_HANDSHAKE_TIMEOUT_S = 20.0
+_LAST_ANSWERS_S = 0.5  # for those that a stream still has to write when it is ended
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +52,8 @@ class ServerFacts:
     action_space: gym.Space[Any]
     max_message_bytes: int
     max_rows_per_message: int
+    max_clients: int
+    max_unanswered_bytes: int
     episode_idle_timeout_s: float
     run: str
     instance_id: str
@@ -84,35 +90,72 @@ class PolicyServicer(pb_grpc.PolicyServiceServicer):
         self._limits = wire.MessageLimits.of(facts.max_rows_per_message, facts.observation_space, facts.action_space)
         self._numbers = numbers
         self._turns = itertools.count()
+        self._streams: set[asyncio.Task[Any]] = set()
+        self._ending: PolicyServerError | None = None
+        """What each stream ends with, once it is to."""
         self.clients_connected = 0
+        self.clients_refused = 0
+        """Streams that were not taken, for there are as many as there may be."""
+        self.messages_withheld = 0
+        """Times that a stream was not read, for its client had not taken what was answered before."""
+
+    async def end_streams(self, error: PolicyServerError) -> None:
+        """End all streams with an error, once what is answered was written."""
+        self._ending = error
+        for stream in self._streams:
+            stream.cancel()
+        if self._streams:
+            await asyncio.wait(self._streams, timeout=2 * _LAST_ANSWERS_S)
 
     # The stream ----------------------------------------------------------------------------------------------------------------------
 
     async def Step(self, request_iterator: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:
         """Answer the steps of one client until its stream ends."""
-        first = await readable(context)
+        if len(self._streams) >= self._facts.max_clients:
+            self.clients_refused += 1
+            text = f"expected at most {self._facts.max_clients} clients at once (listen.max_clients); try again later"
+            await _abort(context, ServerOverloadedError(text))
+        stream = cast("asyncio.Task[Any]", asyncio.current_task())
+        self._streams.add(stream)
+        try:
+            await self._converse(context, stream)
+        except asyncio.CancelledError:
+            if self._ending is not None and not context.done():
+                await _abort(context, self._ending)
+            raise
+        finally:
+            self._streams.discard(stream)
+
+    async def _converse(self, context: grpc.aio.ServicerContext[Any, Any], stream: asyncio.Task[Any]) -> None:
+        """Shake hands, then answer."""
+        try:
+            first = await asyncio.wait_for(readable(context), _HANDSHAKE_TIMEOUT_S)
+        except TimeoutError:
+            await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, f"expected a Handshake within {_HANDSHAKE_TIMEOUT_S:g} s")
         if first is _EOF:
             return
         await self._agree(first, context)
-        owner = self._core.connect(f"stream:{first.handshake.client_id}")
+        client_id = first.handshake.client_id
+        owner = self._core.connect(f"stream:{client_id}", connection_of(context.peer(), client_id))
         self.clients_connected += 1
-        answers: asyncio.Queue[tuple[int, Replies] | pb.StepResponse] = asyncio.Queue()
-        places = asyncio.Semaphore(_MESSAGES_IN_FLIGHT)
-        writer = asyncio.create_task(_write_answers(context, answers, places))
-        writer.add_done_callback(_ending(asyncio.current_task(), context))
+        answers = StreamAnswers(context, self._facts.max_unanswered_bytes)
+        writer = asyncio.create_task(answers.write())
+        writer.add_done_callback(_ending(stream, context))
 
         def say_room() -> None:
-            answers.put_nowait(_ROOM)
+            answers.say(_ROOM)
 
-        def answer(message_id: int, replies: Replies) -> None:
-            answers.put_nowait((message_id, replies))
+        def answer(send: Callable[[Replies], None], replies: Replies) -> None:
+            send(replies)
             if replies.waiting:
                 self._core.room.when_open(say_room)
 
         try:
             await context.write(pb.StepResponse(handshake=self._welcome(first.handshake)))
             while True:
-                await places.acquire()
+                if answers.is_full:
+                    self.messages_withheld += 1
+                    await answers.room()
                 request = await readable(context)
                 if request is _EOF or writer.done():
                     break
@@ -125,13 +168,16 @@ class PolicyServicer(pb_grpc.PolicyServiceServicer):
                     rows = wire.decode_batch(batch, self._limits)
                 except WireError as error:
                     self._core.statistics.rows_refused += wire.row_count(batch)
-                    answers.put_nowait(wire.encode_refusal(batch.message_id, error))
+                    answers.refuse(wire.encode_refusal(batch.message_id, error))
                     continue
-                message_id = batch.message_id
-                self._core.take(rows, owner, partial(answer, message_id))
+                self._core.take(rows, owner, partial(answer, answers.expect(batch.message_id, rows.size_bytes)))
                 for _ in range(_TURNS_BEFORE_READING):
                     await asyncio.sleep(0)
         except asyncio.CancelledError:
+            if self._ending is not None:
+                answers.end()
+                await asyncio.wait([writer], timeout=_LAST_ANSWERS_S)
+                raise
             # `_ending` cancelled the reading, and gRPC would leave the client without a status.
             if writer.done() and not writer.cancelled() and not context.done():
                 await context.abort(grpc.StatusCode.UNAVAILABLE, "an answer could not be written; connect again and repeat the rows")
@@ -161,6 +207,8 @@ class PolicyServicer(pb_grpc.PolicyServiceServicer):
             )
         if not handshake.client_id:
             raise HandshakeError("client_id: expected a name, received none", field="client_id")
+        if too_long := id_error("client_id", handshake.client_id):
+            raise HandshakeError(str(too_long), field="client_id")
         for name in ("observation_space", "action_space"):
             if not handshake.HasField(name):
                 continue
@@ -213,7 +261,7 @@ class PolicyServicer(pb_grpc.PolicyServiceServicer):
 
     async def StartEpisode(self, request: pb.StartEpisodeRequest, context: Any) -> pb.StartEpisodeResponse:
         """Start an episode of a unary caller."""
-        return await _answered(context, self._unary.start(request))
+        return await _answered(context, self._unary.start(request, context.peer()))
 
     async def GetAction(self, request: pb.GetActionRequest, context: Any) -> pb.GetActionResponse:
         """Return the policy's action for an observation."""
@@ -230,21 +278,6 @@ class PolicyServicer(pb_grpc.PolicyServiceServicer):
     async def EndEpisode(self, request: pb.EndEpisodeRequest, context: Any) -> pb.EndEpisodeResponse:
         """End an episode with its last observation."""
         return await _answered(context, self._unary.end(request))
-
-
-async def _write_answers(
-    context: grpc.aio.ServicerContext[Any, Any],
-    answers: asyncio.Queue[tuple[int, Replies] | pb.StepResponse],
-    places: asyncio.Semaphore,
-) -> None:
-    """Write answers in the order in which they are ready."""
-    while True:
-        answer = await answers.get()
-        if isinstance(answer, tuple):
-            answer = wire.encode_replies(*answer)
-        await context.write(answer)
-        if answer is not _ROOM:
-            places.release()
 
 
 def _ending(reader: asyncio.Task[Any] | None, context: grpc.aio.ServicerContext[Any, Any]) -> Callable[[asyncio.Task[None]], None]:

@@ -6,6 +6,7 @@ That is the next sequence number, and the reward and info that ride along with t
 from __future__ import annotations
 
 import asyncio
+import copy
 import logging
 import uuid
 from collections import OrderedDict
@@ -19,7 +20,6 @@ from policyserver.errors import (
     InvalidInputError,
     PolicyServerError,
     SequenceError,
-    ServerUnavailableError,
     WireError,
 )
 from policyserver.flags import StepFlag
@@ -30,8 +30,11 @@ from policyserver.v1 import tensor_pb2
 
 from ..episodes.core import EpisodeCore
 from ..episodes.episode_table import Owner
+from ..episodes.ids import id_error
 from ..episodes.rows import Replies, Rows
+from ..episodes.shares import connection_of
 from . import wire
+from .wire_infos import check_info
 
 logger = logging.getLogger(__name__)
 
@@ -58,13 +61,18 @@ class UnaryEpisodes:
         self._core = core
         self._limits = limits
         self._idle_timeout_s = idle_timeout_s
-        self._episodes: dict[tuple[str, str], _UnaryEpisode] = {}
+        self._episodes: OrderedDict[tuple[str, str], _UnaryEpisode] = OrderedDict()
+        """By caller and id, that which was used longest ago first."""
+        self._announced = 0
+        self._timer: asyncio.TimerHandle | None = None
         self._ended: OrderedDict[tuple[str, str], _UnaryEpisode] = OrderedDict()
 
-    async def start(self, request: pb.StartEpisodeRequest) -> pb.StartEpisodeResponse:
+    async def start(self, request: pb.StartEpisodeRequest, peer: str) -> pb.StartEpisodeResponse:
         """Start an episode; the core hears of it with its first observation."""
-        if self._core.is_draining:
-            raise ServerUnavailableError("the server is shutting down and starts no new episodes", reason="SHUTTING_DOWN")
+        if (refusal := self._core.starts_nothing) is not None:
+            raise copy.copy(refusal)
+        if error := id_error("client_id", request.client_id) or id_error("episode_id", request.episode_id):
+            raise error
         episode_id = request.episode_id or uuid.uuid4().hex
         key = request.client_id, episode_id
         known = self._episodes.get(key)
@@ -73,11 +81,16 @@ class UnaryEpisodes:
         if known is None:
             if finished := self._core.finished_episode(_owner_name(request.client_id), episode_id):
                 raise finished
+            name = _owner_name(request.client_id)
+            owner = self._core.connect(name, connection_of(peer, name))
+            if self._core.shares.room_of(owner) <= self._announced:
+                self._core.disconnect(owner)
+                raise self._core.shares.refusal(owner)
             self._ended.pop(key, None)
-            loop = asyncio.get_running_loop()
-            owner = self._core.connect(_owner_name(request.client_id))
-            self._episodes[key] = _UnaryEpisode(owner, not request.training_disabled, loop.time())
-            loop.call_later(self._idle_timeout_s, self._reap_if_idle, key)
+            self._episodes[key] = _UnaryEpisode(owner, not request.training_disabled, asyncio.get_running_loop().time())
+            self._count_announced(owner, 1)
+            if self._timer is None:
+                self._watch_idle()
         return pb.StartEpisodeResponse(episode_id=episode_id)
 
     async def get_action(self, request: pb.GetActionRequest) -> pb.GetActionResponse:
@@ -102,9 +115,10 @@ class UnaryEpisodes:
             raise InvalidInputError(
                 "reward: expected one after the first action, received one before it", reason="BAD_REWARD", field="reward"
             )
+        check_info(request.info_json, "info_json")
         info = wire.decode_info(request.info_json, "info_json") if request.info_json else {}
         episode.reward = add_reward(episode.reward, reward)
-        episode.info = info or episode.info
+        episode.info = (self._core.waiting_infos.keep(info) if info else None) or episode.info
         return pb.LogReturnsResponse()
 
     async def end(self, request: pb.EndEpisodeRequest) -> pb.EndEpisodeResponse:
@@ -114,6 +128,7 @@ class UnaryEpisodes:
         if episode := self._episodes.pop(key, None):
             self._core.disconnect(episode.owner)
             self._ended[key] = episode
+            episode.info = {}
             if len(self._ended) > _ENDED_REMEMBERED:
                 self._ended.popitem(last=False)
         return pb.EndEpisodeResponse()
@@ -139,6 +154,8 @@ class UnaryEpisodes:
             raise _for_caller(error, request.episode_id, sequence)
         episode.handle = int(replies.handles[0])
         if sequence == episode.next_sequence:
+            if sequence == 0:
+                self._count_announced(episode.owner, -1)
             episode.next_sequence += 1
             episode.sent_reward, episode.reward = rows.rewards[0], episode.reward - rows.rewards[0]
             episode.info = {}
@@ -173,21 +190,32 @@ class UnaryEpisodes:
             finished = self._core.finished_episode(_owner_name(request.client_id), request.episode_id)
             raise finished or EpisodeUnknownError(f"Episode {request.episode_id} not found.", field="episode_id")
         episode.used_s = asyncio.get_running_loop().time()
+        self._episodes.move_to_end((request.client_id, request.episode_id))
         return episode
 
-    def _reap_if_idle(self, key: tuple[str, str]) -> None:
-        episode = self._episodes.get(key)
-        if episode is None:
-            return
+    def _count_announced(self, owner: Owner, change: int) -> None:
+        owner.announced += change
+        self._announced += change
+
+    def _watch_idle(self) -> None:
+        """End what was not used for too long, and look again when the next may be due."""
         loop = asyncio.get_running_loop()
-        remaining_s = episode.used_s + self._idle_timeout_s - loop.time()
-        if remaining_s > 0:
-            loop.call_later(remaining_s, self._reap_if_idle, key)
-            return
-        del self._episodes[key]
-        self._core.reap(episode.owner, [key[1]])
+        self._timer = None
+        while self._episodes:
+            key, episode = next(iter(self._episodes.items()))
+            due_s = episode.used_s + self._idle_timeout_s
+            if due_s > loop.time():
+                self._timer = loop.call_at(due_s, self._watch_idle)
+                return
+            del self._episodes[key]
+            self._reap(key[1], episode)
+
+    def _reap(self, episode_id: str, episode: _UnaryEpisode) -> None:
+        if episode.next_sequence == 0:
+            self._count_announced(episode.owner, -1)
+        self._core.reap(episode.owner, [episode_id])
         self._core.disconnect(episode.owner)
-        logger.info("episode %s of a unary caller ended as truncated after %g s without a call", key[1], self._idle_timeout_s)
+        logger.info("episode %s of a unary caller ended as truncated after %g s without a call", episode_id, self._idle_timeout_s)
 
 
 def _for_caller(error: PolicyServerError, episode_id: str, sequence: int) -> PolicyServerError:

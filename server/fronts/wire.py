@@ -19,6 +19,7 @@ from policyserver.v1 import policy_service_pb2 as pb
 from policyserver.v1 import tensor_pb2
 
 from ..episodes.rows import Replies, Rows
+from .wire_infos import check_infos
 
 _LITTLE_U64, _LITTLE_F32 = np.dtype("<u8"), np.dtype("<f4")
 _U8, _U32, _U64, _F64 = (np.dtype(name) for name in ("u1", "u4", "u8", "f8"))
@@ -60,6 +61,7 @@ def decode_batch(batch: pb.StepBatch, limits: MessageLimits) -> Rows:
     handles = _column(batch.handles, _U64, count, "handles")
     _check_count("episode_ids", batch.episode_ids, count)
     _check_count("infos", batch.infos, count)
+    info_bytes = check_infos(batch)
     rows = Rows(
         handles,
         _column(batch.sequences, _U32, count, "sequences"),
@@ -69,6 +71,7 @@ def decode_batch(batch: pb.StepBatch, limits: MessageLimits) -> Rows:
         decode_tensors(batch.actions, limits.action_leaves if batch.actions else 0, "actions"),
         list(batch.episode_ids),
         {info.row: decode_info(info.json, f"infos[{i}].json") for i, info in enumerate(batch.infos) if _inside(info.row, count)},
+        info_bytes=info_bytes,
     )
     if len(rows.infos) < len(batch.infos):
         raise WireError("infos: expected at most one for each row, received two for one of them", field="infos")
@@ -101,11 +104,12 @@ def decode_info(text: str, field: str) -> dict[str, Any]:
     return info
 
 
-def encode_replies(message_id: int, replies: Replies) -> pb.StepResponse:
-    """Encode the replies to one message."""
+def encode_replies(message_id: int, replies: Replies, errors: list[pb.RowError] | None = None) -> pb.StepResponse:
+    """Encode the replies to one message; its refusals too, unless they are already."""
     if replies.refusal is not None:
         return encode_refusal(message_id, replies.refusal)
-    errors = [to_row_error(row, error) for row, error in sorted(replies.refusals.items())]
+    if errors is None:
+        errors = [to_row_error(row, error) for row, error in sorted(replies.refusals.items())]
     codes = np.zeros(len(replies.handles), _U8)
     for error in errors:
         codes[error.row] = error.code

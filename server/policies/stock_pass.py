@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -149,7 +150,7 @@ class StockPasses:
         for place, step in enumerate(steps):
             # Copies, which keep no other row of the message alive and which connectors may write to.
             observation = unflatten(self._space, [leaf[place].copy() for leaf in rows.observations])
-            info = dict(rows.infos.get(place, ()))
+            info = copy.copy(rows.infos.get(place, {}))
             episode, pending = step.episode, step.live.pending
             ends = {"terminated": bool(rows.terminated[place]), "truncated": bool(truncated[place])}
             if pending is None:

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 import grpc
 
 from tests.benchmarks.case import Figures, Floor, Window
+from tests.ports import DIRECT
 
 SERVICE = "floor.Echo"
 STEP_BYTES = 120  # about one step: handle, number, flags, reward, ten floats and their framing
@@ -40,7 +41,7 @@ async def _serve() -> None:
 
 async def _call(port: int, floor: Floor, seconds: float) -> float:
     """Return messages per second of callers that each wait for one answer before they send the next message."""
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", DIRECT) as channel:
         method = channel.stream_stream(f"/{SERVICE}/Stream", request_serializer=bytes, response_deserializer=bytes)
         payload = bytes(STEP_BYTES * floor.steps_per_message)
         begin = time.perf_counter() + WARM_UP_S

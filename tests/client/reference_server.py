@@ -63,6 +63,8 @@ class Servicer(pb_grpc.PolicyServiceServicer):
         self.by_handle: dict[int, Served] = {}
         self.message_rows: list[int] = []
         self.clients: Counter[str] = Counter()
+        self.streams = 0
+        """Streams that are open."""
         self.repeated = 0
         self.lose_replies = 0
         """Number of replies to lose: the rows are applied, the stream is cut before the answer."""
@@ -92,6 +94,13 @@ class Servicer(pb_grpc.PolicyServiceServicer):
         if error is not None:
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error), to_metadata(error))
         self.clients[handshake.client_id] += 1
+        self.streams += 1
+        try:
+            await self._answer(context, handshake)
+        finally:
+            self.streams -= 1
+
+    async def _answer(self, context: grpc.aio.ServicerContext[Any, Any], handshake: Any) -> None:
         self.handshakes.append(handshake)
         number = next(self.numbers)
         numbered = {"client_number": number} if number else {}

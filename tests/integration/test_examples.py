@@ -19,6 +19,7 @@ from policyserver.tensors import from_tensor
 from policyserver.v1 import policy_service_pb2 as pb
 from policyserver.v1 import policy_service_pb2_grpc as pb_grpc
 from tests.live_server import Serving, serving
+from tests.ports import DIRECT
 from tests.services import wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -70,7 +71,7 @@ def test_the_unary_calls_in_the_readme_are_answered(server: Serving) -> None:
     )
     assert [method for _, method in calls] == ["StartEpisode", "GetAction", "LogReturns", "EndEpisode", "GetStats"]
     answers = {}
-    with grpc.insecure_channel(server.address) as channel:
+    with grpc.insecure_channel(server.address, DIRECT) as channel:
         stub: Any = pb_grpc.PolicyServiceStub(channel)
         for body, method in calls:
             request = json_format.Parse(body, getattr(pb, f"{method}Request")())

@@ -15,6 +15,7 @@ import pytest
 from monitoring.influx import InfluxSink
 from monitoring.influx_config import InfluxConfig
 from monitoring.points import Points
+from tests.proxies import NamedProxy
 from tests.services import InfluxServer, MissingService, wait_until
 
 USER, PASSWORD = "recorder", "s3cret-word"
@@ -122,4 +123,18 @@ def test_points_wait_until_their_bucket_is_made(influx: InfluxServer, tmp_path: 
     influx.query('CREATE DATABASE "later"')
     deliver(known)
     influx.bucket = "later"
+    assert stored(influx) == 10
+
+
+def test_a_database_of_this_machine_is_written_to_without_the_proxy_that_the_environment_names(
+    influx: InfluxServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    influx.start()
+    with NamedProxy() as proxy, monkeypatch.context() as environment:
+        proxy.put_into_environment(environment, "http")
+        sink = InfluxSink(patient(InfluxConfig(influx.url, influx.bucket, tmp_path / "spool")))
+        sink.write(Points("step", {"run": "r", "worker": "w"}, {"reward": np.ones(10)}))
+        assert sink.flush(20.0)
+        sink.close(1.0)
+    assert proxy.asked == []
     assert stored(influx) == 10

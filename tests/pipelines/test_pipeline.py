@@ -17,7 +17,8 @@ from pipelines.node import NodeOptions
 from pipelines.nodes import PortfolioNode
 from pipelines.pipeline import Pipeline
 from pipelines.prices import PricesConfig, make_source
-from policyserver.errors import ActionTimeoutError, EpisodeLostError, PolicyServerError, ServerUnavailableError
+from policyserver.errors import ActionTimeoutError, EpisodeLostError, PolicyServerError, ServerUnavailableError, from_row_error
+from policyserver.v1 import policy_service_pb2 as pb
 from tests.pipelines.pipeline_harness import Book, play
 from tests.pipelines.policy_double import PolicyDouble
 
@@ -190,6 +191,21 @@ def test_a_run_without_a_server_waits_for_it_and_can_be_stopped() -> None:
         assert not pipeline.run.ended.is_set()
     assert pipeline.run.steps == 0
     assert pipeline.run.ended.is_set()
+
+
+@pytest.mark.parametrize("begun", [0, 40])
+def test_a_run_whose_server_ended_for_good_ends_with_that_error(begun: int) -> None:
+    service = PolicyDouble()
+    calls = itertools.count()
+
+    def refuse(call: str, ids: Sequence[str]) -> None:
+        if next(calls) >= begun:
+            raise from_row_error(pb.RowError(code=14, reason=16, message="nobody comes back"))  # type: ignore[arg-type]
+
+    service.fail = refuse
+    pipeline = Pipeline(config(steps=None), service, Book())
+    with pytest.raises(ServerUnavailableError, match="nobody comes back"), pipeline.running():
+        assert pipeline.run.ended.wait(WAIT_S), "the run waits for a server that does not come"
 
 
 def test_a_run_without_an_end_ends_when_it_is_stopped_and_tells_the_server() -> None:

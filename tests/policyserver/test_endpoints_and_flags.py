@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import socket
+
 import pytest
 
-from policyserver.endpoints import is_local, parse_address
+from policyserver.endpoints import is_local, parse_address, strays
 from policyserver.flags import StepFlag
 from policyserver.v1 import policy_service_pb2 as pb
 
@@ -33,6 +35,14 @@ def test_an_address_gives_its_target_and_whether_it_stays_on_the_machine(address
 def test_anything_else_is_refused_with_what_was_expected(address: str) -> None:
     with pytest.raises(ValueError, match="expected 'http://host:port'"):
         parse_address(address)
+
+
+def test_localhost_that_is_another_machine_by_the_hosts_file_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert strays("localhost:9900") == ""
+    here, away = (socket.AF_INET, 1, 6, "", ("127.0.0.1", 0)), (socket.AF_INET, 1, 6, "", ("192.0.2.7", 0))
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [here, away])
+    assert strays("localhost:9900") == "192.0.2.7"
+    assert [strays(target) for target in ("127.0.0.1:9900", "unix:/run/localhost", "trading.example:9900")] == ["", "", ""]
 
 
 def test_flags_mirror_the_protocol() -> None:

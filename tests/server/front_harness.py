@@ -22,6 +22,7 @@ from server.episodes.demand import Demand
 from server.episodes.segments import SegmentBlock
 from server.fronts.front import Front
 from server.policies.array_policy import ArrayPolicy
+from tests.ports import DIRECT
 from tests.server.core_harness import ACTION, NEVER_WAITS, OBSERVATION, apart, arrived, module_of, policy_of
 
 CLIENT = ClientConfig(action_timeout_s=20.0, connect_timeout_s=10.0, reconnect_backoff_initial_s=0.02, reconnect_backoff_max_s=0.1)
@@ -40,7 +41,7 @@ class FrontHarness:
         return self.stack.enter_context(PolicyClient(self.address, config=config, **options))
 
     def channel(self) -> grpc.Channel:
-        return self.stack.enter_context(grpc.insecure_channel(self.address))
+        return self.stack.enter_context(grpc.insecure_channel(self.address, DIRECT))
 
     def stub(self) -> pb_grpc.PolicyServiceStub:
         return pb_grpc.PolicyServiceStub(self.channel())

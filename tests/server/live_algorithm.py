@@ -21,6 +21,7 @@ from policyserver.v1 import policy_service_pb2 as pb
 from policyserver.v1 import policy_service_pb2_grpc as pb_grpc
 from server.algorithm import algorithm_config
 from server.config import ListenConfig, ServerConfig, ServingConfig
+from tests.ports import DIRECT
 
 OBSERVATION: npt.NDArray[np.float32] = np.array([0.3, -0.2, 0.1, 0.05], np.float32)
 _TRAINING: dict[str, dict[str, Any]] = {
@@ -135,7 +136,7 @@ class Crowd:
 @contextmanager
 def asking(address: str) -> Iterator[Any]:
     """Yield a function that asks, in an episode that is not trained on, and returns (policy version, probability of action 0)."""
-    with grpc.insecure_channel(address) as channel:
+    with grpc.insecure_channel(address, DIRECT) as channel:
         stub = pb_grpc.PolicyServiceStub(channel)
         episode = stub.StartEpisode(pb.StartEpisodeRequest(training_disabled=True)).episode_id
 

@@ -78,7 +78,8 @@ def test_an_algorithm_that_does_not_wait_for_its_env_runners_waits_a_little(name
 
 
 def test_the_serving_configuration_travels_beside_the_users_env_config() -> None:
-    config = algorithm_config(load(ServerConfig, None, {"algorithm.environment.env_config": {"mine": 1}}), driver_link=Path("link"))
+    table = {"env": "python:examples.trading_server.TradingServing", "env_config": {"mine": 1}}
+    config = algorithm_config(load(ServerConfig, None, {"algorithm.environment": table}), driver_link=Path("link"))
     assert config.env_config["mine"] == 1
     assert ServingConfig.from_env_config(config.env_config).driver_link == Path("link")
 

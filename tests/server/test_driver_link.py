@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import queue
 import signal
 import socket
@@ -30,9 +31,15 @@ sys.stdin.read()
 class Follower:
     def __init__(self, path: Path) -> None:
         self.draining, self.gone = threading.Event(), threading.Event()
+        self.drains: list[bool] = []
+        """Whether each was said to be final."""
         self.states: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         self.answer: Callable[[], Any] = lambda: {"actions": 1}
-        self.stop = follow_driver(path, self.draining.set, self.gone.set, self.states.put, lambda: self.answer())
+        self.stop = follow_driver(path, self._drain, self.gone.set, self.states.put, lambda: self.answer())
+
+    def _drain(self, is_final: bool = False) -> None:
+        self.drains.append(is_final)
+        self.draining.set()
 
 
 def test_draining_reaches_every_follower_also_one_that_comes_later(tmp_path: Path) -> None:
@@ -47,6 +54,43 @@ def test_draining_reaches_every_follower_also_one_that_comes_later(tmp_path: Pat
     link.close()
     assert not early.gone.is_set()
     assert not late.gone.is_set()
+
+
+def open_descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+@pytest.mark.parametrize("asks", [False, True])
+def test_an_actor_that_died_leaves_no_descriptor_behind(tmp_path: Path, asks: bool) -> None:
+    link = DriverLink(tmp_path / "link")
+    before = open_descriptors()
+    for _ in range(20):
+        follower = Follower(link.path)
+        if asks:
+            while link.ask(5.0) != [{"actions": 1}]:  # until it is there
+                pass
+        follower.stop()
+    last = Follower(link.path)
+    while link.ask(5.0) != [{"actions": 1}]:
+        pass
+    assert open_descriptors() - before <= 4, "one for each actor that died"
+    last.stop()
+    assert link.ask(5.0) == []
+    assert open_descriptors() - before <= 1
+    link.close()
+
+
+@pytest.mark.parametrize("is_final", [False, True])
+def test_whether_the_end_is_final_reaches_every_follower_also_one_that_comes_later(tmp_path: Path, is_final: bool) -> None:
+    link = DriverLink(tmp_path / "link")
+    early = Follower(link.path)
+    link.drain(is_final=is_final)
+    late = Follower(link.path)
+    for follower in (early, late):
+        assert follower.draining.wait(5)
+        follower.stop()
+    link.close()
+    assert (early.drains, late.drains) == ([is_final], [is_final])
 
 
 def test_who_connects_gets_the_newest_state_whatever_its_size(tmp_path: Path) -> None:
@@ -79,7 +123,7 @@ def test_an_actor_that_fails_to_follow_does_not_take_the_daemon_for_gone(tmp_pat
         tried.set()
         raise OSError("the port is in use")
 
-    stop = follow_driver(link.path, draining.set, gone.set, fail, dict)
+    stop = follow_driver(link.path, lambda *_: draining.set(), gone.set, fail, dict)
     assert draining.wait(5), "what comes after the failure is still heard"
     assert tried.is_set()
     assert not gone.is_set()
@@ -138,7 +182,7 @@ def test_a_daemon_that_dies_in_the_middle_of_a_message_is_gone(tmp_path: Path) -
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
         listener.bind(str(tmp_path / "link"))
         listener.listen()
-        stop = follow_driver(tmp_path / "link", lambda: None, gone.set, states.append, dict)
+        stop = follow_driver(tmp_path / "link", lambda *_: None, gone.set, states.append, dict)
         connection, _ = listener.accept()
         connection.sendall(struct.pack("<cQ", b"s", 1000) + b"cut")
         connection.close()

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import socket
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from policyserver.listening import InsecureListenError
 from server.config import ListenConfig
 from server.fronts.listen_security import TokenInterceptor, check_listen, token
+from tests.ports import DIRECT
 
 TOKEN = "0123456789abcdef"
 
@@ -35,6 +37,12 @@ def secrets(tmp_path: Path, missing_service: Callable[[str], NoReturn]) -> Liste
 @pytest.mark.parametrize("address", ["127.0.0.1:9900", "localhost:9900", "[::1]:9900", "unix:/run/policy.sock"])
 def test_plaintext_is_allowed_on_this_machine(address: str) -> None:
     check_listen(ListenConfig(address))
+
+
+def test_plaintext_is_refused_on_a_localhost_that_is_another_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [(socket.AF_INET, 1, 6, "", ("192.0.2.7", 0))])
+    with pytest.raises(InsecureListenError, match="localhost:9900 can be reached from other machines"):
+        check_listen(ListenConfig("localhost:9900"))
 
 
 @pytest.mark.parametrize("address", ["0.0.0.0:9900", "[::]:9900", "192.0.2.1:9900", "trader.example:9900"])
@@ -89,7 +97,7 @@ def test_only_callers_with_the_token_get_through_and_health_needs_none() -> None
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
         answers: list[object] = []
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", DIRECT) as channel:
             call = channel.unary_unary("/test.Echo/Echo", request_serializer=bytes, response_deserializer=bytes)
             for metadata in (None, [("authorization", f"Bearer {TOKEN}x")], [("authorization", f"Bearer {TOKEN}")]):
                 try:

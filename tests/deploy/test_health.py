@@ -1,0 +1,18 @@
+"""The health check of a container, asked as its runtime does."""
+
+from __future__ import annotations
+
+import pytest
+
+from deploy.health import server as wrong_with
+from tests.proxies import NamedProxy
+from tests.server.front_harness import running_front
+
+
+@pytest.mark.parametrize("kind", ["http", "address"])
+def test_a_server_of_this_machine_is_well_whatever_proxy_the_environment_names(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    with running_front() as serve, NamedProxy() as proxy:
+        proxy.put_into_environment(monkeypatch, kind)
+        assert (wrong_with(serve.address, ""), proxy.asked) == ("", [])
+        serve.front.stop()
+        assert wrong_with(serve.address, "") == f"{serve.address}: UNAVAILABLE"
