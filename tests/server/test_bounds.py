@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import grpc
+import numpy as np
 import psutil
 import pytest
 
