@@ -8,6 +8,7 @@ clients that mean well, not security: whoever opens more connections gets more s
 from __future__ import annotations
 
 import asyncio
+import time
 
 from policyserver.errors import PolicyServerError, ServerOverloadedError
 
@@ -102,7 +103,7 @@ class PassShares:
 
     def asks(self, owner: Owner) -> None:
         """Note that a connection asks."""
-        self._asked_s[owner.connection] = _now_s()
+        self._asked_s[owner.connection] = time.monotonic()
 
     def divide(self, waiting: list[Submission]) -> tuple[list[Submission], list[Submission]]:
         """Choose the rows of the next pass: all, unless several connections ask for more than a shared pass takes.
@@ -132,7 +133,7 @@ class PassShares:
 
     def forget(self) -> None:
         """Forget the connections that no longer ask."""
-        since_s = _now_s() - _ASKS_S
+        since_s = time.monotonic() - _ASKS_S
         self._asked_s = {name: asked_s for name, asked_s in self._asked_s.items() if asked_s > since_s}
 
 

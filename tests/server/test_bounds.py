@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import grpc
+import numpy as np
 import psutil
 import pytest
 
@@ -215,13 +216,15 @@ def test_the_info_of_a_step_has_a_length(serve: FrontHarness, info: str, text: s
 
 
 def test_infos_of_a_message_that_would_fill_the_memory_are_refused_before_they_are_decoded(serve: FrontHarness) -> None:
-    batch: dict[str, Any] = {"sequences": bytes(4), "flags": bytes([StepFlag.START]), "rewards": bytes(8), "episode_ids": ["a"]}
-    batch |= {"handles": bytes(8), "observations": [to_tensor(observation()[None])]}
-    infos = [pb.RowInfo(row=0, json="[" + "[]," * 80_000 + "1]")] * 60
+    rows = 60
+    batch: dict[str, Any] = {"sequences": bytes(4 * rows), "flags": bytes([StepFlag.START] * rows), "rewards": bytes(8 * rows)}
+    batch |= {"handles": bytes(8 * rows), "observations": [to_tensor(np.zeros((rows, 10), np.float32))]}
+    batch["episode_ids"] = [f"{row}" for row in range(rows)]
+    infos = [pb.RowInfo(row=row, json='{"a": [' + "[]," * 80_000 + "1]}") for row in range(rows)]
     responses = serve.stub().Step(iter([handshake(), pb.StepRequest(batch=pb.StepBatch(infos=infos, **batch))]))
     next(responses)
-    errors = [(error.field, "when they are decoded" in error.message) for error in next(responses).batch.errors]
-    assert errors == [("infos", True)]
+    error = next(responses).batch.refusal
+    assert (error.field, "when they are decoded" in error.message) == ("infos", True)
 
 
 # Clients that do not read -------------------------------------------------------------------------------------------------------------
