@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import uuid
 from collections.abc import Mapping, Sequence
@@ -12,7 +11,7 @@ from typing import Any, Self, SupportsFloat, cast
 import gymnasium as gym
 import numpy as np
 
-from client.arguments import count, plain
+from client.arguments import count, encoded_info
 from client.config import ClientConfig
 from client.errors import BatchError
 from client.exchange import Exchange
@@ -210,7 +209,7 @@ class PolicyClient:
             EpisodeError: unknown, ended or lost episode.
             InvalidInputError: no finite number, too large a sum, or an info that JSON cannot hold; nothing was changed.
         """
-        amount, text = to_reward(reward), self._to_json(info)
+        amount, text = to_reward(reward), self._encoded(info)
         with self._router.shared.lock:
             self._router.check()
             self._ledger.add_reward(episode_id, amount, text)
@@ -380,6 +379,10 @@ class PolicyClient:
             raise BatchError(len(ids), batch, outcome.errors)
         return batch
 
+    def _encoded(self, info: Mapping[str, Any] | None) -> str:
+        agreement = self._agreement() if info else None
+        return encoded_info(info, agreement.max_bytes - agreement.row_bytes) if info and agreement else ""
+
     def _timeout(self, timeout_s: float | None) -> float:
         if timeout_s is None:
             return self._config.action_timeout_s
@@ -388,17 +391,3 @@ class PolicyClient:
                 f"timeout_s: expected a finite number of seconds, at least 0, received {timeout_s!r}", field="timeout_s"
             )
         return timeout_s
-
-    def _to_json(self, info: Mapping[str, Any] | None) -> str:
-        """Encode an info so that it fits into a message beside its observation."""
-        if not info:
-            return ""
-        try:
-            text = json.dumps(dict(info), allow_nan=False, default=plain)
-        except (TypeError, ValueError) as error:
-            raise InvalidInputError(f"info: expected what JSON can hold, received {type(info).__name__}: {error}", field="info") from error
-        agreement = self._agreement()
-        room = agreement.max_bytes - agreement.row_bytes
-        if len(text) > room:
-            raise InvalidInputError(f"info: expected at most {room} bytes of JSON, received {len(text)}", field="info")
-        return text

@@ -16,6 +16,7 @@ import numpy as np
 from policyserver.flags import PROTOCOL_VERSION
 from policyserver.tensors import to_tensor
 from policyserver.v1 import policy_service_pb2 as pb
+from tests.ports import DIRECT
 
 ROWS = 16_384
 
@@ -46,7 +47,7 @@ def _stream(channel: grpc.Channel) -> Iterator[bytes]:
 
 def main(address: str) -> None:
     """Flood a server until this process is ended."""
-    with grpc.insecure_channel(address, options=[("grpc.max_receive_message_length", -1)]) as channel:
+    with grpc.insecure_channel(address, options=[("grpc.max_receive_message_length", -1), *DIRECT]) as channel:
         for count, _ in enumerate(_stream(channel)):
             if count == 1:
                 print("flooding", flush=True)  # noqa: T201 - what the test waits for

@@ -19,6 +19,7 @@ from policyserver.flags import StepFlag
 from policyserver.tensors import to_tensor
 from policyserver.v1 import policy_service_pb2 as pb
 from server.config import EpisodesConfig, HandOffConfig, ListenConfig
+from tests.ports import DIRECT
 from tests.server.core_harness import CoreHarness, Row, observation, start
 from tests.server.flood import ROWS, handshake, unknown_rows
 from tests.server.front_harness import FrontHarness, Unary, running_front
@@ -37,7 +38,7 @@ class Flood:
     def __init__(self, address: str, messages: int = 10_000) -> None:
         self.sent = 0
         self._requests: queue.SimpleQueue[pb.StepRequest] = queue.SimpleQueue()
-        self._channel = grpc.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)])
+        self._channel = grpc.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1), *DIRECT])
         self._messages = messages
         self._over = threading.Event()
         call = self._channel.stream_stream(
