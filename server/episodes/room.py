@@ -16,7 +16,8 @@ class Room:
 
     It opens for `Demand.fragment_steps` when new weights are served and whenever the learner asks, and closes when as many steps are ready.
     Nobody takes a part of it in advance, so nothing is left unused by a client that sleeps: a step counts when it is recorded. Between a
-    hand-over and the next opening there is room for `Demand.batches_ahead` fragments.
+    hand-over and the next opening there is room for `Demand.batches_ahead` fragments. Steps of those who never wait are no part of it, or a
+    client in real time would leave the others none.
 
     A learner that does not come for `wait_s` while questions wait is taken for absent: then they wait no longer, until it asks again.
     """
@@ -33,6 +34,7 @@ class Room:
         self._ready = ready
         self._wait_s = wait_s
         self._limit_steps = self._steps_at_once
+        self._unasked_steps = 0
         self._is_lifted = False
         self._is_forced = False
         self._timer: asyncio.TimerHandle | None = None
@@ -45,12 +47,16 @@ class Room:
 
     def is_open_after(self, steps: int) -> bool:
         """Tell whether there is room left once so many more steps are recorded."""
-        return self._is_lifted or self._is_forced or self._ready() + steps < self._limit_steps
+        return self._is_lifted or self._is_forced or self._recorded() + steps < self._limit_steps
 
     @property
     def steps(self) -> int | None:
         """Steps that may still be recorded before it closes; None without a limit."""
-        return None if self._is_lifted or self._is_forced else max(0, self._limit_steps - self._ready())
+        return None if self._is_lifted or self._is_forced else max(0, self._limit_steps - self._recorded())
+
+    def note_unasked(self, steps: int) -> None:
+        """Take note of steps that were recorded whether there was room or not."""
+        self._unasked_steps += steps
 
     def open(self, steps: int | None = None) -> None:
         """Open for a fragment, or for as many steps as the learner asks for."""
@@ -59,9 +65,13 @@ class Room:
         self.tell()
 
     def close(self) -> None:
-        """Close after a hand-over: the learner has what it wanted, and clients may play so far ahead as is allowed."""
+        """Close at a hand-over: the learner has what it wanted, and clients may play so far ahead as is allowed.
+
+        Where clients in real time made a part of it, the others still have what is left of their room.
+        """
         self._is_forced = False
-        self._limit_steps = int(self._demand.batches_ahead * self._demand.fragment_steps)
+        ahead_steps = int(self._demand.batches_ahead * self._demand.fragment_steps)
+        self._limit_steps = max(ahead_steps, self._limit_steps - self._recorded() if self._unasked_steps else 0)
 
     def lift(self) -> None:
         """Let everything pass from now on: the server drains."""
@@ -91,6 +101,12 @@ class Room:
         told, self._told = self._told, {}
         for tell in told:
             tell()
+
+    def _recorded(self) -> int:
+        """Return how many steps are ready, but for those of who never waits."""
+        ready = self._ready()
+        self._unasked_steps = min(self._unasked_steps, ready)  # what was handed over or dropped is gone
+        return ready - self._unasked_steps
 
     @property
     def _steps_at_once(self) -> int:

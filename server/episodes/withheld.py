@@ -61,10 +61,12 @@ class WithheldQuestions:
             Which rows ask for an action to be trained on and can wait for it, and which of them have to, because there is no room once
             these rows' steps are recorded; bool[n] each.
         """
-        waits = rows.training & ~rows.ends & (flags & (_GIVEN | _NO_WAIT) == 0)
-        if not some(waits) or self._room.is_open_after(count(rows.training & ~rows.is_new)):
-            return waits, np.zeros_like(waits)
-        return waits, waits
+        completes, unasked = rows.training & ~rows.is_new, flags & (_GIVEN | _NO_WAIT) != 0
+        waits = rows.training & ~rows.ends & ~unasked
+        held = waits if some(waits) and not self._room.is_open_after(count(completes & ~unasked)) else np.zeros_like(waits)
+        if some(unasked):
+            self._room.note_unasked(count(completes & unasked))
+        return waits, held
 
     def note(self, slots: Slots, withheld: Mask, waits: Mask) -> None:
         """Take note of applied rows.

@@ -322,6 +322,23 @@ def test_a_client_that_sleeps_holds_up_nobody(make_harness: Make) -> None:
         learner.learn()
 
 
+def test_a_client_in_real_time_leaves_room_for_those_who_wait(make_harness: Make) -> None:
+    harness = make_harness(demand=ON_POLICY, hand_off=HandOffConfig(room_wait_s=3600.0))
+    hurried = harness.one(start("hurried", flags=StepFlag.NO_WAIT)).handle
+    learner, players = Learner(harness), Players(harness, 4, 2, 4)
+    sequence = 0
+    learner.ask()
+    for version in range(4):
+        for _ in range(3 * WANTED):  # more than the learner takes, before the others have a turn
+            sequence += 1
+            harness.one(Row(hurried, sequence, StepFlag.NO_WAIT, 1.0))
+        begun = harness.core.snapshot().actions
+        players.play(10)
+        assert harness.core.snapshot().actions >= begun + 30, version
+        harness.advance(0.06)
+        learner.learn()
+
+
 def test_one_thread_with_more_episodes_than_the_learner_wants_steps_goes_on(make_harness: Make) -> None:
     """Its open pages hold the steps that are missing, and it plays one episode after the other."""
     harness = make_harness(
