@@ -71,7 +71,7 @@ def test_callers_of_a_server_whose_starter_is_done_with_it_hear_at_once(tmp_path
     server.start(ready.set, lambda error: died.set())
     assert ready.wait(READY_S), (tmp_path / "server.out").read_text()[-2000:]
     codes: list[int | None] = []
-    callers, ended_s = played_until_the_end(address, lambda: codes.append(server.stop(30.0)))
+    callers, ended_s = played_until_the_end(address, lambda: codes.append(server.stop()))
     assert codes == [0]
     assert [caller.error for caller in callers] == ["ServerEndedError"] * 2
     assert max(caller.heard_s for caller in callers) - ended_s < 3.0
