@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from client.policy_client import PolicyClient
     from client.router import Router
 
-__all__ = ["Inherited", "Lifetime"]
+__all__ = ["Lifetime"]
 
 
 class Lifetime:
@@ -66,6 +66,8 @@ def _drop(router: Router, target: str) -> None:
         warnings.warn(f"unclosed PolicyClient of {target}: close() it, or use it in a `with` block", ResourceWarning, stacklevel=2)
 
 
+_PARTS = ("_ledger", "_router", "_exchange")
+"""What a client does everything with."""
 _clients: weakref.WeakSet[PolicyClient] = weakref.WeakSet()
 _left_behind: list[Any] = []
 """Parts of inherited clients. Taken apart in this process they would end connections that are not its own, or wait for threads it lacks."""
@@ -74,7 +76,11 @@ _left_behind: list[Any] = []
 def _disown_all() -> None:
     """Make every client useless in a child. Takes no lock: its holder may be a thread that the child lacks."""
     for client in tuple(_clients):
-        _left_behind.append(client.disown())
+        lifetime: Lifetime = client._lifetime
+        lifetime.end(client)
+        for part in _PARTS:
+            _left_behind.append(getattr(client, part))
+            setattr(client, part, Inherited(lifetime.process))
 
 
 os.register_at_fork(after_in_child=_disown_all)

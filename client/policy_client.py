@@ -6,7 +6,7 @@ import math
 import uuid
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self, SupportsFloat, cast
+from typing import Any, Self, SupportsFloat
 
 import gymnasium as gym
 import numpy as np
@@ -16,7 +16,7 @@ from client.config import ClientConfig
 from client.errors import BatchError
 from client.exchange import Exchange
 from client.ledger import Ledger
-from client.lifetime import Inherited, Lifetime
+from client.lifetime import Lifetime
 from client.reports import ClientCounters, ServerInfo, ServerStats, total_of
 from client.router import Router
 from client.transport_messages import Agreement
@@ -343,13 +343,6 @@ class PolicyClient:
         """
         self._lifetime.end(self)
         self._router.close()
-
-    def disown(self) -> object:
-        """Make this client useless, in a process that a fork brought it to. Returns its parts, which are to stay as they are."""
-        parts = self._ledger, self._router, self._exchange
-        self._lifetime.end(self)
-        self._ledger = self._router = self._exchange = cast(Any, Inherited(self._lifetime.process))
-        return parts
 
     def __enter__(self) -> Self:
         return self

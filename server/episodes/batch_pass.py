@@ -86,8 +86,7 @@ class BatchPass:
         self._observation_checks = leaf_checks(observation_space, "observation")
         self._action_checks = leaf_checks(action_space, "action")
         self._action_leaves = [(leaf.shape, leaf.dtype) for leaf in leaves(action_space, "action")]
-        self.starts_nothing: PolicyServerError | None = None  # why new episodes are refused, if they are
-        """Whether START rows are refused, because the server is draining."""
+        self.starts_nothing: PolicyServerError | None = None  # why START rows are refused, if they are
 
     def empty_replies(self, count: int) -> Replies:
         """Make the replies to `count` rows, to be filled in."""

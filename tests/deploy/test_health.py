@@ -13,6 +13,7 @@ from tests.server.front_harness import running_front
 def test_a_server_of_this_machine_is_well_whatever_proxy_the_environment_names(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     with running_front() as serve, NamedProxy() as proxy:
         proxy.put_into_environment(monkeypatch, kind)
-        assert (wrong_with(serve.address, ""), proxy.asked) == ("", [])
+        run = serve.client().server_info().run
+        assert (wrong_with(serve.address, run), proxy.asked) == ("", [])
         serve.front.stop()
-        assert wrong_with(serve.address, "") == f"{serve.address}: UNAVAILABLE"
+        assert wrong_with(serve.address, run) == f"{serve.address}: UNAVAILABLE"
