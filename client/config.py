@@ -19,7 +19,7 @@ class ClientConfig:
     """Whether the environment can wait. A call for an action then waits, before it is decided, while the learner has the steps it wants and
     its new weights are not served yet: no step is lost, and the policy learns from its own newest steps. False is for what runs in real
     time: its calls are answered at once, and where its steps come faster than they are learned from, the oldest are dropped."""
-    learner_wait_timeout_s: float = 120.0
+    learner_wait_timeout_s: float = 300.0
     """Longest time a call waits for the learner, seconds, which is not part of `action_timeout_s`; after it the call is answered all the
     same. The server has a limit of its own (hand_off.room_wait_s)."""
     connect_timeout_s: float = 30.0

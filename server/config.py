@@ -114,7 +114,7 @@ class HandOffConfig:
     """Batches that clients may play while the learner is busy with the one before, so that acting and learning overlap; each step is then
     so many policy versions older. Unset: 0 with PPO, whose batches come from one version as RLlib's own runner makes them, and 1 with the
     others."""
-    room_wait_s: float = 60.0
+    room_wait_s: float = 120.0
     """Longest time that clients which can wait are told to wait for the learner. After it they go on, and the oldest steps are dropped."""
     max_segment_age_s: float = 60.0
     """With APPO and IMPALA: age at which steps are handed over though there are fewer than a fragment."""

@@ -98,6 +98,7 @@ class BatchPass:
 
     def apply(self, batch: Batch) -> npt.NDArray[np.int64]:
         """Answer the rows of a batch in their submissions' replies; return those that must wait for the next pass."""
+        self._asked_again = []
         starts = batch.flags & _START != 0
         usable = all_of(len(batch))
         deferred: npt.NDArray[np.int64] = _NONE
@@ -270,9 +271,8 @@ class BatchPass:
         if not isinstance(sound, slice):
             decisions = decisions.select(sound)
         state = [leaf[sound] for leaf in decided.state]
-        if some(held) and self._policy.decides_again:
-            for leaf, before in zip(state, rows.state, strict=True):
-                leaf[held] = before[places][held]
+        if some(held):
+            self._withheld.keep_states(own[held], [leaf[places][held] for leaf in rows.state])
         self._table.note_decisions(own, decisions, decided.executed[sound], state)
         observations, rewards = [leaf[places] for leaf in decided.observations], decided.rewards[places]
         state_in, training = [leaf[sound] for leaf in decided.state_in], rows.training[places]
@@ -283,7 +283,7 @@ class BatchPass:
             self._trajectories.record(own[training], rewards[training], observations, decisions.select(training), state_in)
         indices = applied[places]
         if some(held):
-            self._keep_waiting(batch, indices[held])
+            self._keep_waiting(batch, indices[held], own[held])
             indices, own = indices[~held], own[~held]
         self._statistics.actions += len(own)
         self._reply(batch, indices, own)
@@ -370,16 +370,18 @@ class BatchPass:
         self._statistics.actions_overridden += 1
         self._repeat(batch, index, slot, count=False)
 
-    def _keep_waiting(self, batch: Batch, indices: Array) -> None:
+    def _keep_waiting(self, batch: Batch, indices: Array, own: Array) -> None:
         """Tell callers to send the same rows again when there is room."""
-        for index in indices.tolist():
+        for index, handle in zip(indices.tolist(), self._table.handles(own).tolist(), strict=True):
             batch.refuse(index, self._withheld.refusal())
-            batch.origin(index).replies.waiting += 1
+            replies = batch.origin(index).replies
+            replies.handles[batch.row[index]] = handle
+            replies.waiting += 1
 
     def _answer_withheld(self, batch: Batch) -> None:
         """Answer the questions that waited and were repeated in this batch."""
-        asked, self._asked_again = np.array(self._asked_again, np.int64), []
-        self._withheld.decide(asked[:, 1])
+        asked = np.array(self._asked_again, np.int64)
+        self._withheld.decide(np.unique(asked[:, 1]))  # a message may repeat one several times
         self._statistics.actions += len(asked)
         self._reply(batch, asked[:, 0], asked[:, 1])
 
@@ -388,7 +390,7 @@ class BatchPass:
             if self._withheld.may_answer(int(batch.flags[index])):
                 self._asked_again.append((index, slot))
             else:
-                self._keep_waiting(batch, np.array([index]))
+                self._keep_waiting(batch, np.array([index]), np.array([slot]))
             return
         self._statistics.rows_repeated += count
         self._reply(batch, np.array([index]), np.array([slot]))

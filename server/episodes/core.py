@@ -36,6 +36,7 @@ from .rows import Replies, Rows
 from .segments import SegmentBlock
 from .shares import EpisodeShares, PassShares
 from .trajectories import Trajectories
+from .whole_episodes import most_held_steps
 from .withheld import WithheldQuestions
 
 logger = logging.getLogger(__name__)
@@ -77,8 +78,11 @@ class EpisodeCore:
             self._capacity_steps = max(hand_off.capacity_steps, segment_steps)
             # Segments are dropped whole, so a full hand-off may lack almost one of its capacity.
             most_steps = self._capacity_steps - segment_steps - policy.layout.carried + 1
-            demand = replace(demand, fragment_steps=min(demand.fragment_steps, most_steps))
+            fragment_steps = min(demand.fragment_steps, most_steps)
+            demand = replace(demand, fragment_steps=fragment_steps, batches_ahead=min(demand.batches_ahead, most_steps / fragment_steps))
         self._base_capacity_steps = math.ceil(1.0 + demand.batches_ahead) * demand.fragment_steps
+        if demand.whole_episodes:  # what is held back for open episodes may all come at once
+            self._base_capacity_steps += most_held_steps(policy.layout)
         self._trajectories = Trajectories(
             policy.layout,
             slots=slots,

@@ -97,8 +97,8 @@ class HandOver:
         self._is_draining = True
         self.look()
 
-    def look(self) -> None:
-        """Answer the request if there are steps enough."""
+    def look(self, *, last_call: bool = False) -> None:
+        """Answer the request if there are steps enough; at its `last_call` steps that are still to come are not waited for."""
         request, ready = self._request, self._trajectories.steps_ready
         if request is None:
             return
@@ -106,7 +106,7 @@ class HandOver:
             self._answer(request, ready, self._trajectories.open_pages())
             return
         want = max(1, request.want_steps - self._surplus_steps)
-        if ready < want or self._last_steps_are_to_come(request):
+        if ready < want or (not last_call and self._last_steps_are_to_come(request)):
             return
         if self._takes_everything(want, ready):
             self._answer(request, ready, self._trajectories.open_pages())
@@ -137,6 +137,7 @@ class HandOver:
         self.look()
 
     def _time_out(self) -> None:
+        self.look(last_call=True)
         request = self._request
         if request is None:
             return
@@ -158,7 +159,7 @@ class HandOver:
         """Hand over so many steps, once the open pages of these episodes are closed."""
         self._request = None
         request.timer.cancel()
-        self._room.close()
+        self._room.close(steps)
         self._close_pages(pages, steps, request)
 
     def _close_pages(self, slots: npt.NDArray[np.int64], steps: int, request: _Request) -> None:

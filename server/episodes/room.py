@@ -47,12 +47,9 @@ class Room:
 
     def is_open_after(self, steps: int) -> bool:
         """Tell whether there is room left once so many more steps are recorded."""
+        if self._demand.whole_episodes or not self._demand.on_policy:
+            steps = 0  # they may not be ready yet: episodes that go on, steps that are carried on
         return self._is_lifted or self._is_forced or self._recorded() + steps < self._limit_steps
-
-    @property
-    def steps(self) -> int | None:
-        """Steps that may still be recorded before it closes; None without a limit."""
-        return None if self._is_lifted or self._is_forced else max(0, self._limit_steps - self._recorded())
 
     def note_unasked(self, steps: int) -> None:
         """Take note of steps that were recorded whether there was room or not."""
@@ -64,14 +61,17 @@ class Room:
         self._limit_steps = max(self._steps_at_once, steps or 0)
         self.tell()
 
-    def close(self) -> None:
-        """Close at a hand-over: the learner has what it wanted, and clients may play so far ahead as is allowed.
+    def close(self, steps: int) -> None:
+        """Close at a hand-over of so many steps: the learner has what it wanted, and clients may play so far ahead as is allowed.
 
         Where clients in real time made a part of it, the others still have what is left of their room.
         """
         self._is_forced = False
-        ahead_steps = int(self._demand.batches_ahead * self._demand.fragment_steps)
-        self._limit_steps = max(ahead_steps, self._limit_steps - self._recorded() if self._unasked_steps else 0)
+        self._limit_steps, limit_steps = int(self._demand.batches_ahead * self._demand.fragment_steps), self._limit_steps
+        if self._unasked_steps and (ready := self._ready()):
+            unasked_steps = round(min(self._unasked_steps, ready) * min(steps / ready, 1.0))  # of those handed over, so far as one can tell
+            self._unasked_steps -= unasked_steps
+            self._limit_steps = max(self._limit_steps, limit_steps - (steps - unasked_steps))
 
     def lift(self) -> None:
         """Let everything pass from now on: the server drains."""

@@ -45,6 +45,7 @@ class WithheldQuestions:
         self._is_withheld = Arena(table.max_open, (), np.bool_).array
         self._since_s = Arena(table.max_open, (), np.float64).array
         self._is_awaited = Arena(table.max_open, (), np.bool_).array
+        self._states_before = [Arena(table.max_open, leaf.shape, leaf.dtype).array for leaf in policy.initial_state]
         self.waiting = 0
         """Questions that wait now."""
         self.awaited = 0
@@ -87,6 +88,11 @@ class WithheldQuestions:
             self.waiting += len(own)
             self._statistics.questions_waited += len(own)
 
+    def keep_states(self, slots: Slots, before: list[Array]) -> None:
+        """Keep the states that questions which wait were decided from, leaf by leaf, [n, ...], for they may be decided anew."""
+        for column, leaf in zip(self._states_before, before, strict=True):
+            column[slots] = leaf
+
     def forget(self, slots: Slots) -> None:
         """Take note that episodes go on, or are over."""
         if self.awaited:
@@ -116,7 +122,14 @@ class WithheldQuestions:
         )
 
     def decide(self, slots: Slots) -> None:
-        """Decide questions anew that waited, for newer weights are served; if the net gives nothing sound, the first decision stands."""
+        """Answer questions that waited.
+
+        They are decided anew if newer weights are served; if the net gives nothing sound, the first decision stands.
+
+        Args:
+            slots: Their episodes, each once; those whose questions wait no more are left alone.
+        """
+        slots = slots[self._is_withheld[slots]]
         self.forget(slots)
         self._is_awaited[slots] = True
         self.awaited += len(slots)
@@ -144,7 +157,7 @@ class WithheldQuestions:
             observations=self._trajectories.pending_observations(slots),
             infos={},
             actions=table.actions[slots],
-            state=table.states(slots, no),
+            state=[column[slots] for column in self._states_before],
             given=none,
             given_actions=table.actions[none],
             drawn_by=DrawKeys(table.draw_keys[slots], table.next_sequence[slots] - 1),

@@ -59,6 +59,7 @@ class ExternalEnvEpisodes:
         self._spaces = observation_space, action_space
         self._arguments = argument_names(observation_space, action_space)
         self._loop = asyncio.get_running_loop()
+        self._no_wait = 0 if getattr(env, "waits_for_learner", True) else int(StepFlag.NO_WAIT)
         self._inbox = Inbox(self._loop, self._take)
         self._names = 0
         self._unsettled: set[Call] = set()
@@ -148,7 +149,7 @@ class ExternalEnvEpisodes:
         rows = Rows(
             np.array([call.line.handle if call.sequence else 0 for call in calls], np.uint64),
             np.array([call.sequence for call in calls], np.uint32),
-            np.array([call.flags for call in calls], np.uint8),
+            np.array([call.flags | self._no_wait for call in calls], np.uint8),
             np.array([call.sent_reward for call in calls], np.float64),
             observations,
             actions,

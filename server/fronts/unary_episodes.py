@@ -52,6 +52,8 @@ class _UnaryEpisode:
     sent_reward: float = 0.0
     """The reward that went with the newest observation, for a caller that repeats it."""
     info: dict[str, Any] = field(default_factory=dict)
+    is_unheard: bool = False
+    """Whether the newest observation's answer still waits for the learner, or its caller waited for it no longer."""
 
 
 class UnaryEpisodes:
@@ -136,12 +138,18 @@ class UnaryEpisodes:
     async def _step(self, request: Any, flags: StepFlag, action: Sequence[tensor_pb2.Tensor]) -> Replies:
         try:
             episode = self._ended.get((request.client_id, request.episode_id)) or self._episode(request)
-            sequence = request.sequence if request.HasField("sequence") else episode.next_sequence
+            answers_unheard = episode.is_unheard and not flags & StepFlag.END
+            sequence = request.sequence if request.HasField("sequence") else episode.next_sequence - answers_unheard
+            if sequence == episode.next_sequence - 1 and flags & StepFlag.ACTION_GIVEN and answers_unheard:
+                flags |= StepFlag.OVERRIDE
             rows = self._rows(request, episode, sequence, flags, action)
         except (PolicyServerError, WireError):
             self._core.statistics.rows_refused += 1
             raise
         replies = await self._core.submit(rows, episode.owner)
+        if replies.waiting:  # its step is recorded: whoever waits no longer for the action may repeat it, or say what was done instead
+            self._book(episode, sequence, rows, replies)
+            episode.is_unheard = True
         while replies.waiting:
             room = asyncio.Event()
             self._core.room.when_open(room.set)
@@ -152,6 +160,12 @@ class UnaryEpisodes:
             replies = await self._core.submit(rows, episode.owner)
         if error := replies.error_of(0):
             raise _for_caller(error, request.episode_id, sequence)
+        self._book(episode, sequence, rows, replies)
+        episode.is_unheard = False
+        return replies
+
+    def _book(self, episode: _UnaryEpisode, sequence: int, rows: Rows, replies: Replies) -> None:
+        """Take note that a row was applied."""
         episode.handle = int(replies.handles[0])
         if sequence == episode.next_sequence:
             if sequence == 0:
@@ -159,7 +173,6 @@ class UnaryEpisodes:
             episode.next_sequence += 1
             episode.sent_reward, episode.reward = rows.rewards[0], episode.reward - rows.rewards[0]
             episode.info = {}
-        return replies
 
     def _rows(self, request: Any, episode: _UnaryEpisode, sequence: int, flags: StepFlag, action: Sequence[tensor_pb2.Tensor]) -> Rows:
         """Make the row of a call.

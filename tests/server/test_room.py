@@ -279,6 +279,102 @@ def test_clients_may_play_as_many_batches_ahead_as_they_are_let(make_harness: Ma
     assert len(learner.batches) == 2, "which is there when it asks"
 
 
+def held_each_time(make_harness: Make, model: str, how: str, num_frames: int = 1) -> tuple[CoreHarness, list[float]]:
+    """Play an episode whose every question waits once, and return what its answers say."""
+    policy = policy_of(module_of_learner(model), explore=False, num_frames=num_frames)
+    # A batch of one step: there is no room once it is recorded.
+    harness = make_harness(policy, demand=Demand(fragment_steps=1), hand_off=HandOffConfig(room_wait_s=10.0))
+    log_probs, handle = [], 0
+    harness.play("full", 1, flags=StepFlag.NO_WAIT)
+    for step in range(6):
+        row = Row(handle, step, 0, float(step > 0), observation(0.3 * step, 1.0 - 0.1 * step), episode_id="a")
+        row.flags |= StepFlag.START if step == 0 else 0
+        (answer,) = harness.send(row)
+        assert answer.error is not None
+        assert answer.error.reason == "LEARNER_BEHIND"
+        if how == "override":
+            row.flags, row.action = row.flags | StepFlag.ACTION_GIVEN | StepFlag.OVERRIDE, 1
+        elif how == "no wait":
+            row.flags |= StepFlag.NO_WAIT
+        else:
+            harness._on_loop(lambda: harness.core.room.when_open(lambda: None))
+            harness.advance(11.0)  # nobody comes
+        answer = harness.one(row)
+        if how == "time":
+            harness._on_loop(lambda: harness.core.room.close(0))
+        handle = answer.handle
+        log_probs.append(answer.log_prob)
+    return harness, log_probs
+
+
+@pytest.mark.parametrize("how", ["no wait", "override", "time"])
+def test_a_recurrent_state_goes_on_whoever_ends_the_wait(make_harness: Make, how: str) -> None:
+    """Also with the weights that decided the question first."""
+    _, log_probs = held_each_time(make_harness, "lstm_shared", how)
+    plain = make_harness(policy_of(module_of_learner("lstm_shared"), explore=False))
+    handle, expected = 0, []
+    for step in range(6):
+        row = Row(handle, step, 0, float(step > 0), observation(0.3 * step, 1.0 - 0.1 * step), episode_id="a")
+        row.flags |= StepFlag.START if step == 0 else 0
+        if how == "override":
+            row.flags, row.action = row.flags | StepFlag.ACTION_GIVEN, 1
+        answer = plain.one(row)
+        handle = answer.handle
+        expected.append(answer.log_prob)
+    assert log_probs == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_message_that_repeats_a_waiting_question_several_times_is_counted_once(make_harness: Make) -> None:
+    harness, _ = closed(make_harness)
+    waiting = start("d", observation(5))
+    assert harness.refusal(waiting).reason == "LEARNER_BEHIND"
+    other = start("e", observation(6))
+    assert harness.refusal(other).reason == "LEARNER_BEHIND"
+    waiting.flags |= StepFlag.NO_WAIT
+    answers = harness.send(waiting, waiting, waiting)
+    assert len({answer.handle for answer in answers}) == 1
+    assert [answer.error for answer in answers] == [None] * 3
+    assert harness.core.snapshot().questions_waiting == 1
+    withheld = harness.core._withheld
+    assert withheld.awaited == int(withheld._is_awaited.sum())
+    assert harness.refusal(other).reason == "LEARNER_BEHIND", "it still waits"
+
+
+def test_steps_that_nobody_brings_are_waited_for_no_longer_than_a_sample(make_harness: Make) -> None:
+    harness = make_harness(demand=Demand(fragment_steps=4), hand_off=HandOffConfig(room_wait_s=3600.0))
+    harness.one(start("idle"))
+    got: list[list[SegmentBlock]] = []
+    handle = harness.one(start("hurried", flags=StepFlag.NO_WAIT)).handle
+    harness._on_loop(lambda: harness.core.sample(4, 0.02, got.append))
+    for step in range(1, 6):
+        harness.one(Row(handle, step, StepFlag.NO_WAIT, 1.0))
+    harness.advance(0.03)
+    assert [sum(block.steps for block in blocks) for blocks in got] == [5]
+
+
+def test_whole_episodes_that_end_together_are_all_handed_over(make_harness: Make) -> None:
+    demand = Demand(fragment_steps=200, whole_episodes=True)
+    harness = make_harness(demand=demand, hand_off=HandOffConfig(room_wait_s=3600.0), episodes=EpisodesConfig(max_open=100))
+    got: list[SegmentBlock] = []
+    harness._on_loop(lambda: harness.core.sample(200, 3600.0, got.extend))
+    handles = [answer.handle for answer in harness.send(*(start(f"{number}") for number in range(100)))]
+    for step in range(1, 151):
+        flags = StepFlag.TERMINATED if step == 150 else StepFlag.NONE
+        harness.send(*(Row(handle, step, flags, 1.0) for handle in handles))
+    for _ in range(20):
+        harness.settle()
+    assert harness.core.snapshot().steps_dropped == 0
+    assert sum(block.steps for block in got) == 100 * 150
+
+
+def test_no_more_may_be_played_ahead_than_may_wait(make_harness: Make) -> None:
+    hand_off = HandOffConfig(capacity_steps=100, segment_steps=8, room_wait_s=3600.0)
+    harness = make_harness(demand=Demand(fragment_steps=50, batches_ahead=3.0), hand_off=hand_off)
+    Players(harness, 4, 0, 4).play(1000)
+    statistics = harness.core.snapshot()
+    assert (statistics.steps_dropped, statistics.questions_waiting) == (0, 4)
+
+
 # No deadlock -------------------------------------------------------------------------------------------------------------------------
 
 

@@ -8,9 +8,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
+import grpc
+import numpy as np
 import pytest
 
 from client import PolicyClient
+from policyserver.tensors import to_tensor
 from policyserver.v1 import policy_service_pb2 as pb
 from server.config import HandOffConfig
 from server.episodes.demand import Demand
@@ -129,6 +132,26 @@ def test_unary_callers_wait_too_unless_they_say_that_they_can_not(serve: FrontHa
         learn(serve, 3)
         assert action.result(20.0)[0] in range(3)
     assert serve.stub().GetStats(pb.GetStatsRequest()).questions_waited == 1
+
+
+def test_a_unary_caller_whose_deadline_ends_the_wait_goes_on(serve: FrontHarness) -> None:
+    caller = Unary(serve.stub())
+    acting, asking, ending = caller.start(), caller.start(), caller.start()
+    for episode in (acting, asking, ending):
+        with pytest.raises(grpc.RpcError) as raised:
+            serve.stub().GetAction(pb.GetActionRequest(episode_id=episode, observation=[to_tensor(observation(1))]), timeout=0.3)
+        assert raised.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED  # type: ignore[attr-defined]
+    caller.log_action(acting, observation(1), np.int64(2))
+    caller.log_returns(acting, 1.0)
+    caller.end(acting, observation(2))
+    caller.end(ending, observation(2))
+    learn(serve, 1)
+    action, _ = caller.get_action(asking, observation(1))
+    caller.log_returns(asking, 2.0)
+    caller.end(asking, observation(2))
+    segments = serve.segments(3, joined=False)
+    assert sorted(float(segment.get_rewards().sum()) for segment in segments) == [0.0, 1.0, 2.0]
+    assert {int(segment.get_actions()[0]) for segment in segments if segment.get_rewards().sum() > 0} == {2, action}
 
 
 def test_a_stream_that_broke_while_a_question_waited_asks_again(serve: FrontHarness, wait_until: WaitUntil) -> None:
