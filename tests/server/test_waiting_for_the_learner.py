@@ -140,7 +140,7 @@ def test_a_unary_caller_whose_deadline_ends_the_wait_goes_on(serve: FrontHarness
     for episode in (acting, asking, ending):
         with pytest.raises(grpc.RpcError) as raised:
             serve.stub().GetAction(pb.GetActionRequest(episode_id=episode, observation=[to_tensor(observation(1))]), timeout=0.3)
-        assert raised.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED  # type: ignore[attr-defined]
+        assert raised.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     caller.log_action(acting, observation(1), np.int64(2))
     caller.log_returns(acting, 1.0)
     caller.end(acting, observation(2))
