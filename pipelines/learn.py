@@ -18,6 +18,7 @@ from pipelines.demo_setup import DEFAULT_STEPS, STORE_FILE, DemoOptions
 from pipelines.learning_page import made_by, pair, row, write_part
 from pipelines.learning_picture import Curve, Panel, draw
 from pipelines.learning_scale import Scale, scale_of, where_the_policy_stands, whether_the_forecast_helps
+from pipelines.learning_settings import settings_of
 from pipelines.stop_signals import StopSignals
 from pipelines.summary import Summary
 
@@ -115,6 +116,8 @@ def _part(results: dict[tuple[Variant, int], DemoResult], steps: int | None) -> 
         *(row(_cells(variant, seed, result.summary, scales[variant, seed])) for (variant, seed), result in results.items()),
         "",
         *_findings(results, scales),
+        "",
+        *settings_of(next(iter(results.values())).folder),
     ]
     return "\n".join(lines) + "\n"
 

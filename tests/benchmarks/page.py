@@ -28,7 +28,8 @@ own. A case, its peer, its floor and the cases that are held against it take tur
 them. Figures are medians of the rounds, `max ms` is the longest call of all; a ratio is the median of the ratios of the rounds, which are
 listed below the table. Latency is taken around the client's call, over every call of a window that begins after a warm-up of 2 s (half a
 window, where that is less; in the `open_10000` and `memory` cases over all calls). `busy`: PPO trains on these very steps at the same time;
-otherwise the episodes are started with `training_enabled=False`, and everything else is the same. Net of the `mlp` cases: 256-256 tanh,
+otherwise the episodes are started with `training_enabled=False`, and everything else is the same. The clients are ones that can't wait for
+the learner (`ClientConfig(waits_for_learner=False)`). Net of the `mlp` cases: 256-256 tanh,
 `Box(10)` to `Discrete(3)`.
 
 """

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from policyserver.settings_difference import differing, shown
 from tests.compatibility.cells import ACTIONS, ALGORITHMS, CELLS, ROWS, Cell, Row
 from tests.compatibility.players import EPISODES_AT_ONCE
 
@@ -35,6 +36,12 @@ theirs that it is RLlib's with an encoder of the user's.
 Env runner `actor`: in a Ray actor, as in the daemon; `local`: in the learner's process, which starts faster. Connectors `array code`:
 what they do is done on whole batches; `RLlib's`: RLlib's own pipelines run on live episodes. Figures and errors of a run are in
 `build/compatibility/CELL.json`; the cells are defined in `tests/compatibility/cells.py`.
+
+Settings of all cells that differ from the shipped defaults; each has its spaces, net and connectors besides, and small batches:
+
+```toml
+{settings}
+```
 """
 
 
@@ -78,12 +85,18 @@ def markdown(results: Mapping[str, Mapping[str, Any]], run: Run) -> str:
         machine=run.machine,
         episodes_at_once=EPISODES_AT_ONCE,
         updates=_UPDATES,
+        settings=shown(_of_all([differing(cell.server_config()) for cell in CELLS])),
         **run.versions,
     )
     notes: dict[str, int] = {}
     tables = "".join(f"\n## {algorithm}\n\n{_table(algorithm, results, notes)}\n" for algorithm in ALGORITHMS)
     listed = "".join(f"{number}. {note}\n" for note, number in notes.items())
     return head + tables + (f"\n## Notes\n\n{listed}" if notes else "")
+
+
+def _of_all(settings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the settings that all have alike."""
+    return {key: value for key, value in settings[0].items() if all(other.get(key) == value for other in settings)}
 
 
 def cells_of(page: str) -> list[tuple[str, ...]]:

@@ -13,7 +13,7 @@ from pipelines import learn as module
 from pipelines.account import AccountConfig
 from pipelines.config import PipelineConfig
 from pipelines.demo import DemoResult
-from pipelines.demo_setup import PIPELINE_FILE, STORE_FILE, DemoOptions
+from pipelines.demo_setup import PIPELINE_FILE, SERVER_FILE, STORE_FILE, DemoOptions
 from pipelines.learning_page import pair
 from pipelines.prices import PricesConfig, make_source
 from pipelines.reference_policies import mean_reversion_rule, optimum
@@ -41,6 +41,7 @@ class Demos:
         folder.mkdir()
         config = PipelineConfig(seed=options.seed, prices=PricesConfig(process=options.process))
         (folder / PIPELINE_FILE).write_text(dump_toml(config))
+        (folder / SERVER_FILE).write_text('run_folder = "somewhere"\n[hand_off]\nbatches_ahead = 1\n')
         store = EmbeddedStore(folder / STORE_FILE)
         for number in range(WHOLE + CUT):
             fields = {"episode": f"AAA-{number}", "return": 1.0, "no_trade_return": 0.0 if number < WHOLE else None}
@@ -75,6 +76,8 @@ def test_three_seeds_of_each_variant_are_run_and_each_has_its_row(tmp_path: Path
     ]
     assert {asked.steps for asked in demos.asked} == {5_000}
     text = (tmp_path / "docs" / "learning.md").read_text()
+    assert "hand_off.batches_ahead = 1" in text, "the page says what it ran with"
+    assert "somewhere" not in text
     rows = [line.split(" | ") for line in text.splitlines() if " ± 0.75 " in line]
     assert [(row[0].strip("| "), row[1]) for row in rows] == [
         (title, str(seed)) for title in ("OU", "OU, forecast hidden", "GBM without drift") for seed in range(3)
