@@ -235,6 +235,9 @@ SERVER = Measurement(
         _integer("steps_dropped", "steps", "steps the overflow policy of the hand-off dropped"),
         _integer("steps_untrained", "steps", "steps of episodes with training switched off"),
         _integer("steps_waiting", "steps", "steps that wait for the learner now"),
+        _integer("questions_waiting", "questions", "questions for an action that wait for the learner now"),
+        _integer("questions_waited", "questions", "questions that had to wait for the learner, until new weights were served"),
+        _float("learner_wait_s", "s", "how long these waited, all together"),
         _integer("weights_seq_no", "policy versions", "policy version now being served"),
         _float("staleness_mean", "policy versions", "mean of (version at hand-off - version that acted) over all steps handed off"),
         _float(

@@ -94,7 +94,7 @@ async def _play(config: ServerConfig, algorithm: AlgorithmConfig, module: Any, s
         env_runner=None,
     )
     observations, actions = spaces[DEFAULT_MODULE_ID]
-    core = EpisodeCore(policy, observations, actions, config.episodes, config.hand_off, Demand(fragment_steps=steps, batches_ahead=1.0))
+    core = EpisodeCore(policy, observations, actions, config.episodes, config.hand_off, Demand(fragment_steps=steps, batches_ahead=100.0))
     client = core.connect("market")
     markets = [Market(index) for index in range(EPISODES)]
 

@@ -40,7 +40,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
 
 def test_the_cartpole_client_plays_and_the_server_learns_from_it(server: Serving) -> None:
     command = [sys.executable, str(EXAMPLES / "cartpole_client.py"), "--address", server.address, "--episodes", "600"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
     assert done.returncode == 0, done.stderr
     lines = re.findall(r"^ +(\d+) episodes   mean return +([\d.]+)   policy version +(\d+)   0 lost$", done.stdout, re.MULTILINE)
     assert [int(episodes) for episodes, _, _ in lines] == list(range(50, 601, 50)), done.stdout
@@ -87,7 +87,7 @@ def test_a_net_and_a_connector_of_ones_own_serve_and_learn(tmp_path: Path, monke
     config = (EXAMPLES / "own_net.toml").read_text(encoding="utf-8")
     with serving(config.replace('run_folder = "runs/own_net"\n', ""), tmp_path) as running:
         command = [sys.executable, str(EXAMPLES / "cartpole_client.py"), "--address", running.address, "--episodes", "150"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
         assert done.returncode == 0, done.stderr
         with PolicyClient(running.address) as client:
             assert client.stats().episodes_finished == 150

@@ -6,6 +6,7 @@ import pickle
 from collections import defaultdict
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
@@ -23,7 +24,7 @@ SETTINGS = {**PLAIN, **CONNECTED, **FILTERED}
 def runner_like(recording: Recording) -> ExternalEnvRunner:
     """Make our env runner of the same configuration, with the weights of RLlib's."""
     setting, config = recording.setting, recording.config.copy(copy_frozen=False)
-    serving = ServingConfig(ListenConfig("127.0.0.1:0"), hand_off=HandOffConfig(sample_wait_s=0.1))
+    serving = ServingConfig(ListenConfig("127.0.0.1:0"), hand_off=HandOffConfig(sample_wait_s=0.1, batches_ahead=100.0))
     config.env = None
     config.env_config = {}
     config.environment(observation_space=setting.observation_space, action_space=setting.action_space, env_config=serving.to_env_config())
@@ -58,7 +59,8 @@ def test_a_client_gets_rllibs_episodes_to_the_learner(name: str) -> None:
     runner = runner_like(recording)
     try:
         play(recording, runner.addresses()[0])
-        episodes: list[SingleAgentEpisode] = pickle.loads(pickle.dumps(runner.sample(num_timesteps=1000)))
+        steps = sum(int((~np.asarray(turn.is_new)).sum()) for turn in recording.turns)
+        episodes: list[SingleAgentEpisode] = pickle.loads(pickle.dumps(runner.sample(num_timesteps=steps)))
     finally:
         runner.stop()
     done = Replay(defaultdict(list), [], [])

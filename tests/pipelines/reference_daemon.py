@@ -5,7 +5,6 @@ python -m tests.pipelines.reference_daemon ADDRESS INSTANCE_ID STOP_S REWARD_ERR
 
 from __future__ import annotations
 
-import signal
 import sys
 import time
 
@@ -13,14 +12,13 @@ from tests.client.reference_server import ReferenceServer, Servicer
 
 
 def main(address: str, instance_id: str, stop_s: str, reward_error: str) -> None:
-    """Serve until SIGTERM, and then take `stop_s` seconds, of which the handshake speaks, to write "stopped"."""
+    """Serve until standard input ends, and then take `stop_s` seconds, of which the handshake speaks, to write "stopped"."""
     servicer = Servicer()
     servicer.reward_error = float(reward_error)
     if instance_id:
         servicer.identity = {"instance_id": instance_id, "stop_timeout_s": float(stop_s) + 20.0}
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     with ReferenceServer(servicer, socket=address):
-        signal.sigwait({signal.SIGTERM})
+        sys.stdin.read()
         time.sleep(float(stop_s))
     sys.stdout.write("stopped\n")
 

@@ -245,7 +245,9 @@ def test_an_env_runner_serves_nested_spaces_and_its_algorithms_learner_learns_fr
     config = PPOConfig().environment(
         observation_space=PICTURE,
         action_space=LEVERS,
-        env_config=ServingConfig(ListenConfig("127.0.0.1:0"), hand_off=HandOffConfig(segment_steps=4, sample_wait_s=5.0)).to_env_config(),
+        env_config=ServingConfig(
+            ListenConfig("127.0.0.1:0"), hand_off=HandOffConfig(segment_steps=4, sample_wait_s=5.0, batches_ahead=10.0)
+        ).to_env_config(),
     )
     config.env_runners(num_env_runners=0, env_to_module_connector=lambda env, spaces, device: [make() for make in connectors])
     config.rl_module(rl_module_spec=RLModuleSpec(module_class=NestedModule))
@@ -262,12 +264,12 @@ def test_an_env_runner_serves_nested_spaces_and_its_algorithms_learner_learns_fr
                 assert all(LEVERS.contains(action) for action in actions)
                 client.log_returns_batch(ids, [float(step)] * 3)
                 if step == 5:
-                    segments: Any = runner.sample(num_timesteps=12)
+                    segments: Any = runner.sample(num_timesteps=15)
             client.end_episodes(ids, stack(PICTURE, said[-1:] * 3))
-        segments += runner.sample(num_timesteps=18)
+        segments += runner.sample(num_timesteps=15)
     finally:
         runner.stop()
-    assert [len(segment) for segment in segments] == [4, 4, 4, 6, 6, 6]
+    assert [len(segment) for segment in segments] == [5] * 6
     for segment in segments:
         begin = int(segment.t_started)
         assert bits(PICTURE, segment.get_observations()) == bits(PICTURE, stack(PICTURE, said[begin : begin + len(segment) + 1]))
