@@ -6,7 +6,6 @@ import pickle
 from collections import defaultdict
 from dataclasses import replace
 
-import numpy as np
 import pytest
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
@@ -59,7 +58,8 @@ def test_a_client_gets_rllibs_episodes_to_the_learner(name: str) -> None:
     runner = runner_like(recording)
     try:
         play(recording, runner.addresses()[0])
-        steps = sum(int((~np.asarray(turn.is_new)).sum()) for turn in recording.turns)
+        assert runner._front is not None
+        steps = int(runner._front.counters()["steps_waiting"])
         episodes: list[SingleAgentEpisode] = pickle.loads(pickle.dumps(runner.sample(num_timesteps=steps)))
     finally:
         runner.stop()

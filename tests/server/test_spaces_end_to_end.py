@@ -242,6 +242,7 @@ class Unknown(ConnectorV2):  # type: ignore[misc]
 
 @pytest.mark.parametrize(("connectors", "path"), [([], ArrayPolicy), ([Unknown], StockPolicy)], ids=["arrays", "stock"])
 def test_an_env_runner_serves_nested_spaces_and_its_algorithms_learner_learns_from_them(connectors: list[type], path: type) -> None:
+    hand_off = HandOffConfig(segment_steps=4, sample_wait_s=5.0, batches_ahead=10.0)
     config = PPOConfig().environment(
         observation_space=PICTURE,
         action_space=LEVERS,
@@ -263,13 +264,13 @@ def test_an_env_runner_serves_nested_spaces_and_its_algorithms_learner_learns_fr
                 actions = client.get_actions(ids, stack(PICTURE, [value] * 3))
                 assert all(LEVERS.contains(action) for action in actions)
                 client.log_returns_batch(ids, [float(step)] * 3)
-                if step == 5:
-                    segments: Any = runner.sample(num_timesteps=15)
+                if step == 4:
+                    segments: Any = runner.sample(num_timesteps=12)
             client.end_episodes(ids, stack(PICTURE, said[-1:] * 3))
-        segments += runner.sample(num_timesteps=15)
+        segments += runner.sample(num_timesteps=18)
     finally:
         runner.stop()
-    assert [len(segment) for segment in segments] == [5] * 6
+    assert [len(segment) for segment in segments] == [4, 4, 4, 6, 6, 6]
     for segment in segments:
         begin = int(segment.t_started)
         assert bits(PICTURE, segment.get_observations()) == bits(PICTURE, stack(PICTURE, said[begin : begin + len(segment) + 1]))
