@@ -246,9 +246,7 @@ def test_an_env_runner_serves_nested_spaces_and_its_algorithms_learner_learns_fr
     config = PPOConfig().environment(
         observation_space=PICTURE,
         action_space=LEVERS,
-        env_config=ServingConfig(
-            ListenConfig("127.0.0.1:0"), hand_off=HandOffConfig(segment_steps=4, sample_wait_s=5.0, batches_ahead=10.0)
-        ).to_env_config(),
+        env_config=ServingConfig(ListenConfig("127.0.0.1:0"), hand_off=hand_off).to_env_config(),
     )
     config.env_runners(num_env_runners=0, env_to_module_connector=lambda env, spaces, device: [make() for make in connectors])
     config.rl_module(rl_module_spec=RLModuleSpec(module_class=NestedModule))
