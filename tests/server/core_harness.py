@@ -121,14 +121,14 @@ def start(episode_id: str, observation_: Any = None, **rest: Any) -> Row:
     return Row(episode_id=episode_id, observation=observation_, **rest)
 
 
-def pack(rows: Sequence[Row], action_dtype: Any = np.int64, space: gym.Space[Any] = OBSERVATION) -> Rows:
+def pack(rows: Sequence[Row], action_dtype: Any = np.int64, space: gym.Space[Any] = OBSERVATION, flags: int = 0) -> Rows:
     given = [row.action for row in rows if row.flags & StepFlag.ACTION_GIVEN]
     values = [observation() if row.observation is None else row.observation for row in rows]
     observations = [[value] if isinstance(space, gym.spaces.Box) else flatten(space, value) for value in values]  # a Box's may be bad
     return Rows(
         np.array([row.handle for row in rows], np.uint64),
         np.array([row.sequence for row in rows], np.uint32),
-        np.array([row.flags for row in rows], np.uint8),
+        np.array([row.flags | flags for row in rows], np.uint8),
         np.array([row.reward for row in rows], np.float64),
         [np.stack(leaf) for leaf in zip(*observations, strict=True)],
         [np.array(given, action_dtype)] if given else [],
@@ -184,6 +184,7 @@ class CoreHarness:
             hand_off or HandOffConfig(),
             demand or NEVER_WAITS,
         )
+        self._flags = int(StepFlag.NO_WAIT) if demand is None else 0
         self.client = self.connect("client")
 
     def close(self) -> None:
@@ -198,7 +199,7 @@ class CoreHarness:
 
     def post(self, *rows: Row, owner: Owner | None = None) -> asyncio.Future[Replies]:
         """Submit rows as one message, and let the loop turn until nothing more happens by itself."""
-        done = self._on_loop(lambda: self.core.submit(pack(rows, self.action_space.dtype, self.observation_space), owner or self.client))
+        done = self._on_loop(lambda: self.core.submit(self._packed(rows), owner or self.client))
         self.settle()
         return done
 
@@ -208,9 +209,7 @@ class CoreHarness:
 
     def send_messages(self, *messages: Sequence[Row]) -> list[list[Answer]]:
         """Submit several messages in the same turn of the loop."""
-        futures = self._on_loop(
-            lambda: [self.core.submit(pack(rows, self.action_space.dtype, self.observation_space), self.client) for rows in messages]
-        )
+        futures = self._on_loop(lambda: [self.core.submit(self._packed(rows), self.client) for rows in messages])
         return [answers_of(self.loop.run_until_complete(future)) for future in futures]
 
     def one(self, row: Row, owner: Owner | None = None) -> Answer:
@@ -255,6 +254,9 @@ class CoreHarness:
     def settle(self) -> None:
         for _ in range(6):
             self.loop.run_until_complete(asyncio.sleep(0))
+
+    def _packed(self, rows: Sequence[Row]) -> Rows:
+        return pack(rows, self.action_space.dtype, self.observation_space, self._flags)
 
     def _on_loop(self, function: Callable[[], T]) -> T:
         async def call() -> T:
