@@ -30,7 +30,7 @@ def make_runner(monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
     with ExitStack() as stack:
 
         def make(*connectors: Any, callbacks: Any = None) -> ExternalEnvRunner:
-            serving = ServingConfig(ListenConfig("127.0.0.1:0"), hand_off=HandOffConfig(sample_wait_s=0.2))
+            serving = ServingConfig(ListenConfig("127.0.0.1:0"), hand_off=HandOffConfig(sample_wait_s=0.2, batches_ahead=100.0))
             config = ppo_config().copy(copy_frozen=False)
             config.environment(env_config=serving.to_env_config())
             config.env_runners(
