@@ -183,11 +183,11 @@ def test_unknown_foreign_and_stale_handles_are_told_apart_from_finished_ones(har
         ({"flags": GIVEN, "action": -1}, "BAD_ACTION", "actions[0]", "received -1"),
         ({"reward": float("nan")}, "BAD_REWARD", "rewards", "expected a finite number of at most 3.4e+38, received nan"),
         ({"reward": -1e39}, "BAD_REWARD", "rewards", "expected a finite number of at most 3.4e+38, received -1e+39"),
-        ({"flags": StepFlag.TERMINATED | StepFlag.TRUNCATED}, "BAD_MESSAGE", "flags", "received 12 (TERMINATED, TRUNCATED)"),
+        ({"flags": StepFlag.TERMINATED | StepFlag.TRUNCATED}, "BAD_MESSAGE", "flags", "received 76 (TERMINATED, TRUNCATED, NO_WAIT)"),
         ({"flags": OVERRIDE}, "BAD_MESSAGE", "flags", "OVERRIDE"),
         ({"flags": StepFlag.TRAINING_DISABLED}, "BAD_MESSAGE", "flags", "TRAINING_DISABLED"),
-        ({"flags": 128}, "BAD_MESSAGE", "flags", "received 128 (128, which is no flag)"),
-        ({"flags": 128 | GIVEN, "action": 1}, "BAD_MESSAGE", "flags", "received 130 (ACTION_GIVEN, and 128, which is no flag)"),
+        ({"flags": 128}, "BAD_MESSAGE", "flags", "received 192 (NO_WAIT, and 128, which is no flag)"),
+        ({"flags": 128 | GIVEN, "action": 1}, "BAD_MESSAGE", "flags", "received 194 (ACTION_GIVEN, NO_WAIT, and 128, which is no flag)"),
     ],
 )
 def test_only_the_bad_row_is_refused_and_the_good_one_in_its_place_works(
