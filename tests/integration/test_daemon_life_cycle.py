@@ -105,7 +105,8 @@ def test_a_server_learns_through_the_death_of_its_actor_and_of_its_daemon(tmp_pa
             assert newest.loss is not None
             assert newest.kl is not None
             assert newest.learning_rate == pytest.approx(DEFAULTS_BY_ALGORITHM["PPO"]["training"]["lr"])
-            assert newest.entropy == pytest.approx(np.log(3), abs=0.2)
+            assert newest.entropy is not None
+            assert 0.0 < newest.entropy <= np.log(3)
             assert newest.return_mean == pytest.approx(5.0)
 
             # How serving goes is recorded, too, once a second.

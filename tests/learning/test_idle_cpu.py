@@ -47,7 +47,8 @@ def least_share_used(processes: dict[psutil.Process, str], seconds: float) -> di
 
 def check_idle(algorithm: str, folder: Path, seconds: float) -> None:
     case = case_of(algorithm)
-    config = case.server_config(0, **{"algorithm.reporting": {"min_time_s_per_iteration": 1}})
+    soon = {"algorithm.reporting": {"min_time_s_per_iteration": 1}, "episodes.episode_idle_timeout_s": 5.0}
+    config = case.server_config(0, **soon)
     with serving(dump_toml(config), folder) as server:
         family = processes_of(server.process)
         shares = {"before the first client": least_share_used(family, seconds)}

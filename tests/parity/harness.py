@@ -157,7 +157,7 @@ def record(setting: Setting, *, calls: Sequence[int] = (300,)) -> Recording:
 
     def recorded_forward(batch: dict[str, Any], **arguments: Any) -> Any:
         done.turns[-1].inputs = tree.map_structure(lambda tensor: tensor.clone(), dict(batch))
-        torch.manual_seed(len(done.turns) - 1)
+        torch.default_generator.manual_seed(len(done.turns) - 1)
         return forward(batch, **arguments)
 
     runner._try_env_reset, runner._try_env_step, runner.module.forward_exploration = recorded_reset, recorded_step, recorded_forward
@@ -253,7 +253,7 @@ def replay(recording: Recording, policy: Policy, *, given: bool = True, segment_
     open_: list[tuple[int, int]] = [(0, 0)] * setting.num_envs  # handle and sequence number
     for number, turn in enumerate(recording.turns):
         rows = [_row(turn, index, open_[index], given=given) for index in range(setting.num_envs)]
-        torch.manual_seed(number)
+        torch.default_generator.manual_seed(number)
         answers = core.send(*rows)
         assert not [answer.error for answer in answers if answer.error]
         open_ = [(answer.handle, row.sequence) for answer, row in zip(answers, rows, strict=True)]

@@ -17,6 +17,7 @@ from server.ray_start import RayProcess
 from server.runner import ExternalEnvRunner
 from server.weights_pull import WeightsPull
 from tests.server.core_harness import ppo_config
+from tests.services import wait_until
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -92,11 +93,12 @@ def test_versions_that_can_not_be_told_apart_are_taken_in_the_end(server: Server
 def test_the_drivers_runner_replaces_the_state_and_can_stop_the_others(server: Server) -> None:
     drivers, others = WeightsPull(), WeightsPull()
     server.push(9, "newer")
-    drivers.replace(server.handle, {COMPONENT_RL_MODULE: "older"}, 5)
+    drivers.replace(server.handle, {COMPONENT_RL_MODULE: "older"}, 5)  # nobody waits for the actor's two threads, here and below
+    wait_until(lambda: ray.get(server.handle.get_version.remote()) == 5, "the state of the driver's runner", 10.0)
     assert others.newest(server.handle) == {COMPONENT_RL_MODULE: "older", WEIGHTS_SEQ_NO: 5}
     assert not others.group_stops(server.handle)
     drivers.stop_group(server.handle)
-    assert others.group_stops(server.handle)
+    wait_until(lambda: others.group_stops(server.handle), "the word to stop", 10.0)
     assert others.newest(server.handle) is None
 
 
