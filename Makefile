@@ -2,6 +2,7 @@
 #   PYTHON=python3.12    the interpreter that .venv is made with (3.11 or newer)
 #   TORCH=cpu            take PyTorch's CPU build, which is far smaller than the default one on Linux
 #   ARGS="..."           passed on to the program that the target runs
+#   WORKERS=2            processes that `make test` divides the test files among; 0 runs them one after the other
 #   REQUIRE_SERVICES=1   a test that lacks InfluxDB or a browser fails instead of being skipped
 
 SHELL := /bin/bash
@@ -12,12 +13,15 @@ SHELL := /bin/bash
 PYTHON ?= python3
 TORCH ?= default
 REQUIRE_SERVICES ?=
+WORKERS ?= 2
 ARGS ?=
 
 BIN := .venv/bin
 INSTALLED := .venv/installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check --require-virtualenv
 QUIET := --quiet
+# In the order of the tree, for the last files have many short tests, which leave no worker without work for long.
+PARALLEL = --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 
 .PHONY: help demo test test-slow figures learn bench bench-quick bench-peers compatibility algorithms check format protos dashboards lock clean
@@ -32,7 +36,7 @@ learn: $(INSTALLED) ## train on the demo's problem for three seeds and on its co
 	@$(BIN)/policy-pipeline learn $(ARGS)
 
 test: $(INSTALLED) ## run the tests
-	@REQUIRE_SERVICES=$(REQUIRE_SERVICES) $(BIN)/python -m pytest -m "not slow and not figures" $(ARGS)
+	@REQUIRE_SERVICES=$(REQUIRE_SERVICES) $(BIN)/python -m pytest -m "not slow and not figures" $(PARALLEL) $(ARGS)
 
 test-slow: $(INSTALLED) ## run the tests that take minutes
 	@REQUIRE_SERVICES=$(REQUIRE_SERVICES) $(BIN)/python -m pytest -m slow $(ARGS)

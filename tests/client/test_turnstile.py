@@ -251,6 +251,7 @@ def test_half_a_crowd_waits_for_nobody_and_fewer_for_the_rest(
         assert not any(future.done() for future in asked)
         asked.append(pool.submit(client.get_action, ids[3], ZEROS, timeout_s=60.0))
         wait_until(lambda: server.servicer.message_rows == [4, 4])
+        wait_until(lambda: len(turnstile) == 4 + 4)  # their answers are there; the five, whom no thread is behind, never pass a turn on
         with client._router.shared.lock:
             turnstile.open()
         assert [future.result(5.0) for future in asked] == [7 % 3] * 4

@@ -169,6 +169,7 @@ def test_cells_run_for_real(tmp_path: Path) -> None:
     assert cells_of(markdown(green() | results, RUN)) == listing()
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_server_that_gives_wrong_actions_makes_a_red_cell(tmp_path: Path) -> None:
     (result,) = run_cells([cell("PPO-Box-doubles_mlp")], tmp_path, 1, command=(sys.executable, "-c", BROKEN_WORKER)).values()

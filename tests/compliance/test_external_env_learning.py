@@ -109,8 +109,12 @@ class Learning:
 @pytest.mark.timeout(600)
 @pytest.mark.filterwarnings("ignore")  # RLlib's own
 @pytest.mark.parametrize(
-    ("form", "case"),
-    [*(pytest.param("long", case, marks=pytest.mark.slow) for case in CASES), *(("short", case) for case in CASES if case[0] != "6")],
+    ("form", "case", "front_end"),
+    [
+        *(pytest.param("long", case, front_end, marks=pytest.mark.slow) for case in CASES for front_end in ("in process", "over gRPC")),
+        ("short", "5: off-policy", "over gRPC"),
+        ("short", "7: five, two of which act in turn", "in process"),
+    ],
 )
 def test_it_learns(case: str, front_end: str, form: str) -> None:
     make, env_config, iterations = CASES[case]

@@ -62,6 +62,7 @@ def reached(client: PolicyClient, iteration: int) -> Callable[[], bool]:
     return lambda: (newest := training(client)) is not None and newest.iteration >= iteration
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_server_learns_through_the_death_of_its_actor_and_of_its_daemon(tmp_path: Path) -> None:
     run_folder, address = tmp_path / "run", free_address()
@@ -132,6 +133,7 @@ def test_a_server_learns_through_the_death_of_its_actor_and_of_its_daemon(tmp_pa
 
 
 @pytest.mark.timeout(120)
+@pytest.mark.slow
 def test_a_server_without_clients_stops_at_once_and_keeps_port_and_folder_to_itself(tmp_path: Path) -> None:
     run_folder, address, page = tmp_path / "run", free_address(), free_address()
     run_folder.mkdir()
@@ -162,7 +164,7 @@ def test_a_server_without_clients_stops_at_once_and_keeps_port_and_folder_to_its
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("drain_timeout_s", [15.0, 2.0, 0.1])
+@pytest.mark.parametrize("drain_timeout_s", [*(pytest.param(drain_s, marks=pytest.mark.slow) for drain_s in (15.0, 2.0)), 0.1])
 def test_a_server_that_is_told_to_stop_while_it_starts_leaves_without_serving(tmp_path: Path, drain_timeout_s: float) -> None:
     """The shortest time is over in the middle of a step of the start, which is then broken off, the next while Ray is ended."""
     run_folder = tmp_path / "run"

@@ -207,6 +207,7 @@ def test_two_demos_started_together_have_a_server_each(tmp_path: Path) -> None:
     assert addresses[0] != addresses[1], "one of them would play with the server of the other"
 
 
+@pytest.mark.slow
 def test_ctrl_c_stops_everything_within_ten_seconds_with_a_summary(tmp_path: Path) -> None:
     with running_demo("--runs", str(tmp_path / "runs"), "--json", str(tmp_path / "summary.json")) as demo:
         demo.wait_for(r"steps \|")

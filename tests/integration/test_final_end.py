@@ -63,6 +63,7 @@ def played_until_the_end(address: str, stop: Callable[[], Any]) -> tuple[list[Ca
     return callers, ended_s
 
 
+@pytest.mark.slow
 def test_callers_of_a_server_whose_starter_is_done_with_it_hear_at_once(tmp_path: Path) -> None:
     address, file = free_address(), tmp_path / "server.toml"
     file.write_text(f'run_folder = "{tmp_path / "run"}"\n{CARTPOLE}\n[listen]\naddress = "{address}"\n')

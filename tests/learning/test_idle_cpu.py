@@ -63,11 +63,6 @@ def check_idle(algorithm: str, folder: Path, seconds: float) -> None:
             assert sum(used.values()) < SHARE_MAX, f"{when}: {used}"
 
 
-def test_a_server_without_clients_is_idle(tmp_path: Path) -> None:
-    """With the algorithm that RLlib runs in a loop without a pause."""
-    check_idle("IMPALA", tmp_path, 3.0)
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("algorithm", ["PPO", "APPO", "IMPALA", "DQN", "SAC"])

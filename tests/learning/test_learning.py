@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from monitoring.reader import StoreReader
 from tests.learning import over_grpc
 from tests.learning.cases import case_of
 
@@ -16,10 +18,20 @@ SEED = 0
 
 @pytest.mark.timeout(240)
 def test_ppo_learns_with_the_shipped_defaults_from_no_more_steps_than_rllib_alone(tmp_path: Path) -> None:
-    """The short form of `make algorithms`: RLlib alone has a mean return of 150 after 12,000 to 20,000 steps."""
+    """The short form of `make algorithms`: RLlib alone has a mean return of 150 after 12,000 to 20,000 steps.
+
+    What it trains on is what RLlib's own runner gives it: the wanted steps, at most one more for each open episode, of the newest policy.
+    """
     case = replace(case_of("PPO"), bar=150.0, window=30, max_steps=26_000)
     outcome = over_grpc.learn(case, SEED, tmp_path)
     assert outcome.reached, outcome
+    wanted = case.tables["training"]["train_batch_size_per_learner"]
+    with contextlib.closing(StoreReader(tmp_path / "run" / "store.sqlite")) as reader:
+        trained = reader.newest("train", "run")
+    assert len(trained) >= 5
+    for point in trained:
+        assert wanted <= point["steps"] <= wanted + case.copies, point
+        assert (point["staleness_mean"], point["steps_dropped"]) == (0.0, 0), point
 
 
 @pytest.mark.slow

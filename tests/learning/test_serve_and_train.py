@@ -23,7 +23,7 @@ def private_ray() -> Iterator[None]:
     process.stop()
 
 
-@pytest.mark.parametrize(("name", "num_env_runners"), [("IMPALA", 1), ("DQN", 0), ("SAC", 0)])
+@pytest.mark.parametrize(("name", "num_env_runners"), [pytest.param("IMPALA", 1, marks=pytest.mark.slow), ("DQN", 0), ("SAC", 0)])
 def test_an_algorithm_trains_on_what_it_serves_and_serves_what_it_learned(name: str, num_env_runners: int) -> None:
     with live_algorithm(name, num_env_runners=num_env_runners) as (algorithm, address):
         with Crowd(address) as crowd:

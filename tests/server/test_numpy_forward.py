@@ -66,7 +66,7 @@ def assert_alike(net: PolicyNet, rows: int) -> None:
     before = tree.map_structure(np.copy, (observations, state))
     ours, theirs = (one.run(observations, state) for one in passes(net))
     assert ours[0].keys() == theirs[0].keys() == {Columns.ACTION_DIST_INPUTS}
-    tree.map_structure(lambda left, right: np.testing.assert_allclose(left, right, rtol=1e-5, atol=1e-6), ours, theirs)
+    tree.map_structure(lambda left, right: np.testing.assert_allclose(left, right, rtol=1e-5, atol=1e-5), ours, theirs)
     tree.map_structure(np.testing.assert_array_equal, (observations, state), before)
 
 

@@ -40,7 +40,7 @@ def learned_chance(algorithm: Any) -> float:
 
 @pytest.mark.parametrize(
     ("name", "num_env_runners"),
-    [("PPO", 1), ("PPO", 0), *(pytest.param(name, 1, marks=pytest.mark.slow) for name in ("APPO", "IMPALA"))],
+    [("PPO", 1), *(pytest.param(*case, marks=pytest.mark.slow) for case in [("PPO", 0), ("APPO", 1), ("IMPALA", 1)])],
 )
 def test_an_older_checkpoint_acts_at_once_and_learning_goes_on_from_it(
     name: str, num_env_runners: int, tmp_path: Path, wait_until: Wait
