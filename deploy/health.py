@@ -19,7 +19,7 @@ def server(address: str, run: str) -> str:
     import grpc
     from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-    from policyserver.channels import open_channel
+    from policyserver.common.channels import open_channel
     from policyserver.v1 import policy_service_pb2, policy_service_pb2_grpc
 
     with open_channel(address) as channel:
@@ -36,7 +36,7 @@ def server(address: str, run: str) -> str:
 
 def pipeline(store: str, run: str) -> str:
     """Return what is wrong with the pipeline that records `run` into `store`, "" when nothing is."""
-    from monitoring.reader import StoreReader
+    from policyserver.monitoring.store.reader import StoreReader
 
     try:
         reader = StoreReader(Path(store))

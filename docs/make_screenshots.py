@@ -21,7 +21,7 @@ import threading
 from pathlib import Path
 from typing import NoReturn
 
-from pipelines.demo_setup import DEFAULT_STEPS
+from policyserver.pipelines.demo.setup import DEFAULT_STEPS
 from tests.browser import Browser
 from tests.services import wait_until
 

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import gymnasium as gym
 
-from client import EpisodeLostError, PolicyClient
+from policyserver.client import EpisodeLostError, PolicyClient
 
 
 def play(client: PolicyClient, seed: int) -> float | None:

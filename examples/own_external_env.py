@@ -15,8 +15,8 @@ from ray.rllib.algorithms.ppo import PPOConfig
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 from ray.rllib.env.external_env import ExternalEnv
 
-from server.ray_start import RayProcess
-from server.runner import ExternalEnvRunner
+from policyserver.server.daemon.ray_start import RayProcess
+from policyserver.server.runner.env_runner import ExternalEnvRunner
 
 EPISODES_AT_A_TIME = 8
 

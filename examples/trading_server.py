@@ -18,9 +18,9 @@ from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 from ray.rllib.env.external_env import ExternalEnv
 from ray.tune.logger import pretty_print
 
-from server.policy_server import PolicyServer
-from server.ray_start import RayProcess
-from server.runner import ExternalEnvRunner
+from policyserver.server.daemon.ray_start import RayProcess
+from policyserver.server.external_env.policy_server import PolicyServer
+from policyserver.server.runner.env_runner import ExternalEnvRunner
 
 CHECKPOINTS = Path("checkpoints").absolute()
 POINTER = Path("last_checkpoint.out").absolute()

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from client import ServerStats
-from monitoring.points import Points
-from monitoring.sink import Sink
-from pipelines.config import EpisodesSection, PipelineConfig, RecordingSection
-from pipelines.pipeline import Pipeline
-from pipelines.server_watch import ServerWatch
-from server.training_report import VERSIONS_BEHIND, Progress, training_report
+from policyserver.client import ServerStats
+from policyserver.monitoring.points import Points
+from policyserver.monitoring.sink import Sink
+from policyserver.pipelines.config import EpisodesSection, PipelineConfig, RecordingSection
+from policyserver.pipelines.pipeline import Pipeline
+from policyserver.pipelines.server_watch import ServerWatch
+from policyserver.server.training_report import VERSIONS_BEHIND, Progress, training_report
 from tests.pipelines.policy_double import PolicyDouble
 
 _ITERATION_S = 0.25

@@ -21,13 +21,13 @@ OURS = {
     "policyserver": set[str](),
     "client": {"policyserver"},
     "monitoring": {
-        "policyserver.command_line",
-        "policyserver.endpoints",
-        "policyserver.listening",
-        "policyserver.settings",
-        "policyserver.standard_streams",
-        "policyserver.certificates",
-        "policyserver.umask",
+        "policyserver.common.command_line",
+        "policyserver.common.endpoints",
+        "policyserver.common.listening",
+        "policyserver.common.settings",
+        "policyserver.common.standard_streams",
+        "policyserver.common.certificates",
+        "policyserver.common.umask",
     },
     "server": {"policyserver", "monitoring"},
     "pipelines": {"client", "policyserver", "monitoring"},
@@ -42,24 +42,29 @@ OTHERS = {
 # Folder within the server -> what of the server it may import beside itself.
 SERVER_LAYERS = {
     "policies": set[str](),
-    "episodes": {"server.policies.policy", "server.config"},
-    "fronts": {"server.episodes", "server.config", "server.policy_server", "server.training_report"},
+    "episodes": {"policyserver.server.policies.policy", "policyserver.server.config.server_config"},
+    "fronts": {
+        "policyserver.server.episodes",
+        "policyserver.server.config.server_config",
+        "policyserver.server.external_env.policy_server",
+        "policyserver.server.training_report",
+    },
 }
 
 # Module -> the only files that may import it.
 ONLY_IN = {
     "ray": ["server/*"],
     "torch": ["server/*"],
-    "river": ["pipelines/regressor.py"],
+    "river": ["pipelines/policyserver/pipelines/regressor.py"],
     "influxdb_client": ["monitoring/influx*.py"],
     "policyserver.v1": [
         "policyserver/*",
         "client/transport*.py",
-        "server/fronts/front.py",
-        "server/fronts/servicer.py",
+        "server/policyserver/server/runner/serving_loop.py",
+        "server/policyserver/server/grpc_front/servicer.py",
         "server/fronts/unary_*.py",
         "server/fronts/wire*.py",
-        "server/fronts/stream_answers.py",
+        "server/policyserver/server/grpc_front/stream_answers.py",
     ],
 }
 
@@ -143,7 +148,7 @@ def test_a_heavy_or_private_module_is_imported_only_where_it_belongs(module: str
 
 
 def test_no_channel_leaves_it_to_the_environment_whether_a_proxy_is_asked() -> None:
-    """`policyserver.channels` opens them; who needs another kind of channel passes on what it says about proxies."""
+    """`policyserver.common.channels` opens them; who needs another kind of channel passes on what it says about proxies."""
     allowed = PACKAGES["policyserver"] / "channels.py"
     everywhere = [
         path for folder in (*PACKAGES.values(), ROOT / "deploy", ROOT / "examples", ROOT / "tests") for path in folder.rglob("*.py")

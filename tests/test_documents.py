@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from policyserver.settings import load
-from server.config import ServerConfig
+from policyserver.common.settings import load
+from policyserver.server.config.server_config import ServerConfig
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])

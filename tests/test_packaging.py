@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 ROUND_TRIP = """
 import importlib.util, sys
 import numpy as np
-from client import PolicyClient
+from policyserver.client import PolicyClient
 
 absent = ["ray", "torch", "river", "influxdb_client", "pandas"]
 assert not [name for name in absent if importlib.util.find_spec(name)], "the client's environment has more than the client needs"

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.config import PipelineConfig
-from pipelines.summary import Summary
-from policyserver.settings import load
-from server.config import ServerConfig
+from policyserver.common.settings import load
+from policyserver.pipelines.config import PipelineConfig
+from policyserver.pipelines.summary import Summary
+from policyserver.server.config.server_config import ServerConfig
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

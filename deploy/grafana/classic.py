@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from monitoring import schema
+from policyserver.monitoring import schema
 
 COLUMNS = 24
 """Width of Grafana's grid."""
@@ -24,7 +24,7 @@ class Query:
     """One query of a panel: a value over time, a series for each group."""
 
     measurement: str
-    """Measurement of `monitoring.schema`."""
+    """Measurement of `policyserver.monitoring.schema`."""
     select: str
     """What is computed of each interval, e.g. 'mean("reward")'."""
     name: str = ""

@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 import ray
 
-from client import PolicyClient
-from policyserver.settings import load
-from server.algorithm import algorithm_config
-from server.config import ServerConfig
-from server.ray_start import RayProcess
-from server.runner import ExternalEnvRunner
+from policyserver.client import PolicyClient
+from policyserver.common.settings import load
+from policyserver.server.config.algorithm import algorithm_config
+from policyserver.server.config.server_config import ServerConfig
+from policyserver.server.daemon.ray_start import RayProcess
+from policyserver.server.runner.env_runner import ExternalEnvRunner
 from tests.benchmarks.loads.real_time import REAL_TIME
 
 EPISODE_STEPS, EPISODES_PER_CALL, BATCH_EPISODES = 50, 400, 800

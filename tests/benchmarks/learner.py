@@ -26,11 +26,11 @@ from typing import Any
 import torch
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
-from pipelines.demo_setup import DEMO_SERVER, RLLIB_SERVER
-from policyserver.settings import load
-from server.algorithm import algorithm_config
-from server.config import ServerConfig
-from server.ray_start import RayProcess
+from policyserver.common.settings import load
+from policyserver.pipelines.demo.setup import DEMO_SERVER, RLLIB_SERVER
+from policyserver.server.config.algorithm import algorithm_config
+from policyserver.server.config.server_config import ServerConfig
+from policyserver.server.daemon.ray_start import RayProcess
 from tests.benchmarks.case import Figures
 from tests.benchmarks.peers.table import CPU, GPU
 from tests.benchmarks.recorded_steps import recorded_steps, spaces_of

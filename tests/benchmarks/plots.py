@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipelines.line_chart import Axis, Curve, Panel, draw, linear_axis, logarithmic_axis
+from policyserver.pipelines.line_chart import Axis, Curve, Panel, draw, linear_axis, logarithmic_axis
 from tests.benchmarks import results
 from tests.benchmarks.case import Figures
 from tests.benchmarks.growth import SWEEPS

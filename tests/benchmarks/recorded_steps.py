@@ -15,17 +15,17 @@ from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.env import INPUT_ENV_SINGLE_SPACES, INPUT_ENV_SPACES
 
-from pipelines.account import Account, AccountConfig
-from pipelines.features import FeatureState
-from pipelines.prices import PricesConfig, make_source
-from pipelines.regressor import NO_PREDICTION
-from policyserver.flags import StepFlag
-from server.config import ServerConfig
-from server.episodes.core import EpisodeCore
-from server.episodes.demand import Demand
-from server.episodes.rows import Replies, Rows
-from server.episodes.segments import EpisodeList
-from server.policies.policy_choice import make_policy
+from policyserver.common.flags import StepFlag
+from policyserver.pipelines.account import Account, AccountConfig
+from policyserver.pipelines.features import FeatureState
+from policyserver.pipelines.prices import PricesConfig, make_source
+from policyserver.pipelines.regressor import NO_PREDICTION
+from policyserver.server.config.server_config import ServerConfig
+from policyserver.server.episodes.core import EpisodeCore
+from policyserver.server.episodes.demand import Demand
+from policyserver.server.episodes.rows import Replies, Rows
+from policyserver.server.episodes.segments import EpisodeList
+from policyserver.server.policies.policy_choice import make_policy
 
 EPISODES = 64
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from client import ClientConfig, PolicyClient
+from policyserver.client import ClientConfig, PolicyClient
 from tests.benchmarks import echo
 from tests.benchmarks.case import Bar, Floor
 from tests.benchmarks.cases import CASES, QUICK

@@ -11,10 +11,10 @@ import torch
 from ray.rllib.algorithms.ppo import PPOConfig
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 
-from pipelines.demo_setup import DEMO_SERVER, RLLIB_SERVER
-from policyserver.settings import load
-from server.algorithm import algorithm_config
-from server.config import ServerConfig
+from policyserver.common.settings import load
+from policyserver.pipelines.demo.setup import DEMO_SERVER, RLLIB_SERVER
+from policyserver.server.config.algorithm import algorithm_config
+from policyserver.server.config.server_config import ServerConfig
 from tests.benchmarks.contenders import learner
 from tests.benchmarks.learner import LEARNERS, Updates, configuration
 from tests.benchmarks.peers.table import CPU, GPU, LEARNER_DEFAULTS_GPU, PEERS, MissingError

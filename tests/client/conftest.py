@@ -5,7 +5,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from client import ClientConfig, PolicyClient
+from policyserver.client import ClientConfig, PolicyClient
 from tests.client.reference_server import ReferenceServer
 
 FAST = ClientConfig(

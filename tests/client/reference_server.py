@@ -21,10 +21,10 @@ import gymnasium as gym
 import numpy as np
 from grpc_health.v1 import health, health_pb2_grpc
 
-from policyserver.errors import EpisodeUnknownError, HandshakeError, PolicyServerError, SequenceError, to_metadata, to_row_error
-from policyserver.flags import PROTOCOL_VERSION, StepFlag
-from policyserver.spaces import describe, from_proto, same, to_proto
-from policyserver.tensors import from_tensor, to_tensor
+from policyserver.common.errors import EpisodeUnknownError, HandshakeError, PolicyServerError, SequenceError, to_metadata, to_row_error
+from policyserver.common.flags import PROTOCOL_VERSION, StepFlag
+from policyserver.common.spaces import describe, from_proto, same, to_proto
+from policyserver.common.tensors import from_tensor, to_tensor
 from policyserver.v1 import policy_service_pb2 as pb
 from policyserver.v1 import policy_service_pb2_grpc as pb_grpc
 

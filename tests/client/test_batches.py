@@ -8,8 +8,8 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from client import BatchError, EpisodeFinishedError, EpisodeUnknownError, InvalidInputError, PolicyClient, ServerInternalError
-from policyserver.flags import StepFlag
+from policyserver.client import BatchError, EpisodeFinishedError, EpisodeUnknownError, InvalidInputError, PolicyClient, ServerInternalError
+from policyserver.common.flags import StepFlag
 from tests.client.conftest import FAST
 from tests.client.reference_server import ReferenceServer
 

@@ -9,9 +9,9 @@ from gymnasium import spaces
 from hypothesis import given
 from hypothesis import strategies as st
 
-from client import InvalidInputError
-from client.codec import SpaceCodec
-from policyserver.tensors import column
+from policyserver.client import InvalidInputError
+from policyserver.client.codec import SpaceCodec
+from policyserver.common.tensors import column
 from tests.policyserver.space_strategies import PROPERTY, SPACES, samples
 
 BOX = spaces.Box(-100, 100, (10,), np.float32)

@@ -13,7 +13,7 @@ import grpc
 import numpy as np
 import pytest
 
-from client import PolicyClient, ServerUnavailableError
+from policyserver.client import PolicyClient, ServerUnavailableError
 from tests.client.conftest import FAST
 from tests.client.reference_server import ReferenceServer
 from tests.client.test_threads_share_a_stream import wait_until

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from client import ServerStats, TrainingIteration, total_of
-from client.endpoints import reachable
+from policyserver.client import ServerStats, TrainingIteration, total_of
+from policyserver.client.endpoints import reachable
 
 
 def zeros(kind: type[Any]) -> dict[str, Any]:

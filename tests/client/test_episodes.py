@@ -7,7 +7,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from client import (
+from policyserver.client import (
     EpisodeDuplicateError,
     EpisodeFinishedError,
     EpisodeUnknownError,
@@ -16,8 +16,8 @@ from client import (
     PolicyClient,
     ServerInternalError,
 )
-from client.transport_messages import to_stats
-from policyserver.flags import StepFlag
+from policyserver.client.transport_messages import to_stats
+from policyserver.common.flags import StepFlag
 from policyserver.v1 import policy_service_pb2 as pb
 from tests.client.reference_server import ACTION_SPACE, OBSERVATION_SPACE, ReferenceServer
 

@@ -11,7 +11,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from client import (
+from policyserver.client import (
     ActionTimeoutError,
     AuthenticationError,
     BatchError,
@@ -24,8 +24,8 @@ from client import (
     SequenceError,
     ServerUnavailableError,
 )
-from client.transport_link import Link
-from policyserver.errors import EpisodeFinishedError as ServedFinishedError
+from policyserver.client.transport_link import Link
+from policyserver.common.errors import EpisodeFinishedError as ServedFinishedError
 from policyserver.v1 import policy_service_pb2 as pb
 from tests.client.conftest import FAST
 from tests.client.reference_server import ReferenceServer, Servicer

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from client import HandshakeError, PolicyClient
+from policyserver.client import HandshakeError, PolicyClient
 from tests.client.conftest import FAST
 from tests.client.reference_server import ReferenceServer, Servicer
 from tests.services import wait_until

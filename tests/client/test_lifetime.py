@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from client import ClientClosedError, PolicyClient
+from policyserver.client import ClientClosedError, PolicyClient
 from tests.client.conftest import FAST
 from tests.client.reference_server import ReferenceServer
 from tests.client.test_threads_share_a_stream import wait_until
@@ -95,7 +95,7 @@ def test_a_client_that_was_closed_or_never_used_is_dropped_without_a_word(
 FORKING = """
 import json, os, sys, threading, time
 import numpy as np
-from client import ClientConfig, PolicyClient
+from policyserver.client import ClientConfig, PolicyClient
 
 zeros = np.zeros(10, np.float32)
 client = PolicyClient(sys.argv[1], config=ClientConfig(action_timeout_s=1.0, connect_timeout_s=1.0))

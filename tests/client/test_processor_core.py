@@ -12,8 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from client import ClientConfig, PolicyClient
-from client.processor_core import ProcessorCore
+from policyserver.client import ClientConfig, PolicyClient
+from policyserver.client.processor_core import ProcessorCore
 from tests.client.conftest import FAST
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="binds threads by sched_setaffinity(2)")

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from client import InsecureTargetError, PolicyClient, ServerUnavailableError
+from policyserver.client import InsecureTargetError, PolicyClient, ServerUnavailableError
 from tests.client.conftest import FAST
 from tests.client.reference_server import ReferenceServer
 from tests.proxies import NamedProxy

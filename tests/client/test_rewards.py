@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from client import ActionTimeoutError, BatchError, InvalidInputError, PolicyClient, ServerInternalError
+from policyserver.client import ActionTimeoutError, BatchError, InvalidInputError, PolicyClient, ServerInternalError
 from tests.client.reference_server import ReferenceServer
 
 ZEROS = np.zeros(10, np.float32)

@@ -11,7 +11,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from client import ActionTimeoutError, AuthenticationError, BatchError, EpisodeLostError, PolicyClient, ServerUnavailableError
+from policyserver.client import ActionTimeoutError, AuthenticationError, BatchError, EpisodeLostError, PolicyClient, ServerUnavailableError
 from tests.client.conftest import FAST
 from tests.client.reference_server import ReferenceServer, Servicer
 from tests.client.test_threads_share_a_stream import wait_until

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from client import ClientClosedError, PolicyClient, SequenceError
+from policyserver.client import ClientClosedError, PolicyClient, SequenceError
 from tests.client.reference_server import ReferenceServer
 
 ZEROS = np.zeros(10, np.float32)
@@ -110,7 +110,7 @@ def test_close_without_a_call_is_enough_and_a_client_may_never_be_used() -> None
 
 def test_a_program_that_forgets_to_close_ends_anyway(server: ReferenceServer) -> None:
     program = f"""
-import client
+import policyserver.client
 c = client.PolicyClient({server.address!r})
 print(c.get_action(c.start_episode(), [0] * 10))
 """

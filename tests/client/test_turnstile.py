@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from client import ClientClosedError, PolicyClient
-from client.calls import Call
-from client.turnstile import HOLD_S, TURN_S, Turnstile
+from policyserver.client import ClientClosedError, PolicyClient
+from policyserver.client.calls import Call
+from policyserver.client.turnstile import HOLD_S, TURN_S, Turnstile
 from tests.client.reference_server import ReferenceServer
 from tests.client.test_threads_share_a_stream import wait_until
 
@@ -48,7 +48,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr("client.turnstile.time", clock)
+    monkeypatch.setattr("policyserver.client.turnstile.time", clock)
     return clock
 
 
@@ -146,8 +146,8 @@ def test_a_caller_that_is_interrupted_holds_up_nobody(
             raise KeyboardInterrupt
 
     monkeypatch.setattr(router, "wait", interrupted)
-    monkeypatch.setattr("client.turnstile.TURN_S", 60.0)
-    monkeypatch.setattr("client.transport.TURN_S", 60.0)
+    monkeypatch.setattr("policyserver.client.turnstile.TURN_S", 60.0)
+    monkeypatch.setattr("policyserver.client.transport.TURN_S", 60.0)
     with ThreadPoolExecutor(18) as pool:
         asked = together(server, client, pool, ids)
         with pytest.raises(KeyboardInterrupt):
@@ -234,9 +234,9 @@ def test_half_a_crowd_waits_for_nobody_and_fewer_for_the_rest(
     server: ReferenceServer, client: PolicyClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Eight are answered and go on: the first three that ask are held, with the fourth they leave."""
-    monkeypatch.setattr("client.turnstile.TURN_S", 60.0)
-    monkeypatch.setattr("client.transport.TURN_S", 60.0)
-    monkeypatch.setattr("client.transport.HOLD_S", 60.0)
+    monkeypatch.setattr("policyserver.client.turnstile.TURN_S", 60.0)
+    monkeypatch.setattr("policyserver.client.transport.TURN_S", 60.0)
+    monkeypatch.setattr("policyserver.client.transport.HOLD_S", 60.0)
     ids = client.start_episodes(4)
     client.get_actions(ids, np.zeros((4, 10)))
     transport, turnstile = client._router._given, client._router.shared.turnstile

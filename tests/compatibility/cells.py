@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from server.config import AlgorithmSection, HandOffConfig, ListenConfig, ServerConfig, SpacesConfig
-from server.policies.standard_connectors import ConnectorsConfig
+from policyserver.server.config.server_config import AlgorithmSection, HandOffConfig, ListenConfig, ServerConfig, SpacesConfig
+from policyserver.server.config.standard_connectors import ConnectorsConfig
 
 TRAIN_BATCH_STEPS = 64
 _OWN = "python:tests.compatibility.own_code"

@@ -9,7 +9,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from client import ClientConfig, PolicyClient
+from policyserver.client import ClientConfig, PolicyClient
 
 EPISODES_AT_ONCE = 4
 WAIT_S = 60.0

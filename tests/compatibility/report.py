@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from policyserver.settings_difference import differing, shown
+from policyserver.common.settings_difference import differing, shown
 from tests.compatibility.cells import ACTIONS, ALGORITHMS, CELLS, ROWS, Cell, Row
 from tests.compatibility.players import EPISODES_AT_ONCE
 

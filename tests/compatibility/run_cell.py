@@ -17,8 +17,8 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
 
-from server.algorithm import algorithm_config
-from server.training_hooks import DrainingError, TrainingHooks
+from policyserver.server.config.algorithm import algorithm_config
+from policyserver.server.daemon.training_hooks import DrainingError, TrainingHooks
 from tests.compatibility import own_code
 from tests.compatibility.cells import KNOWN_LIMITS, Cell
 from tests.compatibility.players import LONGEST_EPISODE_STEPS, Players

@@ -28,7 +28,7 @@ EVIDENCE: dict[str, Any] = {
 }
 BROKEN_WORKER = """
 import sys
-from server.policies.action_form import ActionForm
+from policyserver.server.policies.module.action_form import ActionForm
 from tests.compatibility import worker
 
 right = ActionForm.to_environment

@@ -11,7 +11,7 @@ import os
 import sys
 from pathlib import Path
 
-from server.ray_start import RayProcess, keep_results_in
+from policyserver.server.daemon.ray_start import RayProcess, keep_results_in
 from tests.compatibility.cells import CELLS
 
 _LOGICAL_CPUS = 8

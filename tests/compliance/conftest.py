@@ -8,8 +8,8 @@ import pytest
 from ray.rllib.algorithms.ppo import PPOConfig
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 
-from server.config import HandOffConfig, ListenConfig, ServingConfig
-from server.runner import ExternalEnvRunner
+from policyserver.server.config.server_config import HandOffConfig, ListenConfig, ServingConfig
+from policyserver.server.runner.env_runner import ExternalEnvRunner
 from tests.compliance.external_envs import ACTION, OBSERVATION, Loop, Looping, looping
 
 FrontEnd = str

@@ -14,9 +14,9 @@ import gymnasium as gym
 import numpy as np
 from ray.rllib.env.external_env import ExternalEnv
 
-from client import PolicyClient
-from policyserver.errors import ClientClosedError, PolicyServerError
-from server.runner import ExternalEnvRunner
+from policyserver.client import PolicyClient
+from policyserver.common.errors import ClientClosedError, PolicyServerError
+from policyserver.server.runner.env_runner import ExternalEnvRunner
 from tests.server.front_harness import CLIENT
 
 OBSERVATION = gym.spaces.Box(-1.0, 1.0, (1,), np.float32)

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from client import ClientConfig, PolicyClient
+from policyserver.client import ClientConfig, PolicyClient
 
 AGENTS = 6
 LONGEST = 60

@@ -17,10 +17,10 @@ from ray.rllib.core import COMPONENT_RL_MODULE
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
-from client import InvalidInputError, ServerInternalError
-from policyserver.settings import SettingsError, load
-from server.algorithm import algorithm_config
-from server.config import ServerConfig
+from policyserver.client import InvalidInputError, ServerInternalError
+from policyserver.common.settings import SettingsError, load
+from policyserver.server.config.algorithm import algorithm_config
+from policyserver.server.config.server_config import ServerConfig
 from tests.compliance.conftest import MakeRunner
 from tests.compliance.external_envs import ACTION, EPISODE_STEPS, OBSERVATION, ZERO, Calls, Looping, fixed_length, fixed_length_off_policy
 
@@ -159,7 +159,7 @@ def test_horizon_is_refused(played: MakeRunner) -> None:
 
 def test_horizon_is_refused_where_rllib_takes_any_key(front_end: str) -> None:
     """A configuration as a dict may have it, and RLlib would ignore it."""
-    from server.runner import ExternalEnvRunner
+    from policyserver.server.runner.env_runner import ExternalEnvRunner
 
     config = PPOConfig().environment(observation_space=OBSERVATION, action_space=ACTION).env_runners(num_env_runners=0)
     options = {}

@@ -17,9 +17,9 @@ from ray.rllib.algorithms.ppo import PPOConfig
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 from ray.tune.registry import register_env
 
-from server.config import ListenConfig, ServingConfig
-from server.ray_start import RayProcess
-from server.runner import ExternalEnvRunner
+from policyserver.server.config.server_config import ListenConfig, ServingConfig
+from policyserver.server.daemon.ray_start import RayProcess
+from policyserver.server.runner.env_runner import ExternalEnvRunner
 from tests.compliance.external_envs import CartPoleLoop, CartPoles, client_looping
 
 BAR = 80.0

@@ -18,9 +18,9 @@ from typing import Any
 import psutil
 import pytest
 
-from client import PolicyClient
-from policyserver.settings import dump_toml, load
-from server.config import ServerConfig
+from policyserver.client import PolicyClient
+from policyserver.common.settings import dump_toml, load
+from policyserver.server.config.server_config import ServerConfig
 from tests.learning import over_grpc
 from tests.learning.cases import CARTPOLE, case_of
 from tests.learning.over_grpc import player_command, processes_of

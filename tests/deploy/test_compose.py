@@ -24,14 +24,14 @@ from grpc_health.v1 import health, health_pb2_grpc
 from grpc_health.v1.health_pb2 import HealthCheckResponse
 
 from deploy.health import main as check_health
-from monitoring.points import Points
-from monitoring.store import EmbeddedStore
-from pipelines.config import PipelineConfig
-from policyserver.settings import load
+from policyserver.common.settings import load
+from policyserver.monitoring.points import Points
+from policyserver.monitoring.store.store import EmbeddedStore
+from policyserver.pipelines.config import PipelineConfig
+from policyserver.server.config.server_config import ServerConfig
+from policyserver.server.grpc_front.listen_security import check_listen
 from policyserver.v1 import policy_service_pb2 as pb
 from policyserver.v1 import policy_service_pb2_grpc as pb_grpc
-from server.config import ServerConfig
-from server.fronts.listen_security import check_listen
 from tests.services import InfluxServer, wait_until
 
 ROOT = Path(__file__).parents[2]

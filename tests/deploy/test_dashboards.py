@@ -11,18 +11,18 @@ from typing import Any, cast
 
 import pytest
 
-from client import ServerStats
 from deploy.grafana.classic import COLUMNS
 from deploy.grafana.make_dashboards import FOLDER, rendered
-from monitoring.influx import InfluxSink
-from monitoring.influx_config import InfluxConfig
-from monitoring.schema import TAGS, measurement
-from pipelines.config import EpisodesSection, PipelineConfig, RecordingSection, ServerSection
-from pipelines.run import run_pipeline
-from pipelines.server_watch import ServerWatch
-from pipelines.stop_signals import StopSignals
-from server.driver_link import DriverLink
-from server.serving_watch import ServingWatch
+from policyserver.client import ServerStats
+from policyserver.monitoring.influx.config import InfluxConfig
+from policyserver.monitoring.influx.sink import InfluxSink
+from policyserver.monitoring.schema import TAGS, measurement
+from policyserver.pipelines.config import EpisodesSection, PipelineConfig, RecordingSection, ServerSection
+from policyserver.pipelines.run import run_pipeline
+from policyserver.pipelines.runtime.stop_signals import StopSignals
+from policyserver.pipelines.server_watch import ServerWatch
+from policyserver.server.daemon.serving_watch import ServingWatch
+from policyserver.server.driver_link import DriverLink
 from tests.live_server import serving
 from tests.recorded_run import CountingDouble, record_run
 from tests.services import InfluxServer, MissingService, wait_until

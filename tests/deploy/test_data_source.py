@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import yaml
 
-from monitoring.influx import InfluxSink
-from monitoring.influx_config import InfluxConfig
-from monitoring.points import Points
+from policyserver.monitoring.influx.config import InfluxConfig
+from policyserver.monitoring.influx.sink import InfluxSink
+from policyserver.monitoring.points import Points
 from tests.services import InfluxServer, MissingService
 
 ROOT = Path(__file__).parents[2]

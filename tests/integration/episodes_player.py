@@ -15,7 +15,7 @@ from contextlib import suppress
 
 import numpy as np
 
-from client import BatchError, EpisodeLostError, PolicyClient
+from policyserver.client import BatchError, EpisodeLostError, PolicyClient
 
 STEPS = 20
 

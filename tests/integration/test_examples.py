@@ -14,8 +14,8 @@ import grpc
 import pytest
 from google.protobuf import json_format
 
-from client import PolicyClient
-from policyserver.tensors import from_tensor
+from policyserver.client import PolicyClient
+from policyserver.common.tensors import from_tensor
 from policyserver.v1 import policy_service_pb2 as pb
 from policyserver.v1 import policy_service_pb2_grpc as pb_grpc
 from tests.live_server import Serving, serving

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from client import ClientConfig, PolicyClient, PolicyServerError
-from pipelines.server_process import ServerProcess
+from policyserver.client import ClientConfig, PolicyClient, PolicyServerError
+from policyserver.pipelines.demo.server_process import ServerProcess
 from tests.conftest import CARTPOLE
 from tests.integration.daemon_process import DaemonProcess
 from tests.ports import free_address

@@ -16,18 +16,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from monitoring.influx import InfluxSink
-from monitoring.influx_config import InfluxConfig
-from monitoring.page.feed import Feed
-from monitoring.page.selection import Selection
-from monitoring.points import Points
-from monitoring.reader import Ledger, StoreReader
-from monitoring.sink import MultiSink, NullSink
-from monitoring.store import EmbeddedStore
-from pipelines.pipeline import Pipeline
-from pipelines.server_watch import ServerWatch
-from pipelines.snapshot import SnapshotTaker
-from pipelines.summary import Summary, summarise
+from policyserver.monitoring.influx.config import InfluxConfig
+from policyserver.monitoring.influx.sink import InfluxSink
+from policyserver.monitoring.page.feed import Feed
+from policyserver.monitoring.page.selection import Selection
+from policyserver.monitoring.points import Points
+from policyserver.monitoring.sink import MultiSink, NullSink
+from policyserver.monitoring.store.reader import Ledger, StoreReader
+from policyserver.monitoring.store.store import EmbeddedStore
+from policyserver.pipelines.pipeline import Pipeline
+from policyserver.pipelines.server_watch import ServerWatch
+from policyserver.pipelines.snapshot import SnapshotTaker
+from policyserver.pipelines.summary import Summary, summarise
 from tests.recorded_run import CountingDouble, record_run
 from tests.services import InfluxServer, MissingService
 

@@ -13,15 +13,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from client import ClientConfig, PolicyClient
-from monitoring.reader import StoreReader
-from monitoring.sink import NullSink
-from pipelines.bars import Bars
-from pipelines.config import EpisodesSection, PipelineConfig, RecordingSection, ServerSection
-from pipelines.pipeline import Pipeline
-from pipelines.prices import EpisodePrices, PricesConfig, PriceSource, make_source
-from pipelines.run import run_pipeline
-from pipelines.stop_signals import StoppedEarlyError, StopSignals
+from policyserver.client import ClientConfig, PolicyClient
+from policyserver.monitoring.sink import NullSink
+from policyserver.monitoring.store.reader import StoreReader
+from policyserver.pipelines.bars import Bars
+from policyserver.pipelines.config import EpisodesSection, PipelineConfig, RecordingSection, ServerSection
+from policyserver.pipelines.pipeline import Pipeline
+from policyserver.pipelines.prices import EpisodePrices, PricesConfig, PriceSource, make_source
+from policyserver.pipelines.run import run_pipeline
+from policyserver.pipelines.runtime.stop_signals import StoppedEarlyError, StopSignals
 from tests.live_server import serving
 from tests.services import wait_until
 

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from monitoring.influx import InfluxSink
-from monitoring.reader import StoreReader
-from monitoring.retention import RetentionConfig
-from monitoring.schema import MEASUREMENTS
-from monitoring.sink import MultiSink
-from monitoring.store import EmbeddedStore
-from pipelines.config import PipelineConfig, RecordingSection
-from pipelines.recording import open_recording
-from policyserver.settings import load
+from policyserver.common.settings import load
+from policyserver.monitoring.influx.sink import InfluxSink
+from policyserver.monitoring.schema import MEASUREMENTS
+from policyserver.monitoring.sink import MultiSink
+from policyserver.monitoring.store.reader import StoreReader
+from policyserver.monitoring.store.retention import RetentionConfig
+from policyserver.monitoring.store.store import EmbeddedStore
+from policyserver.pipelines.config import PipelineConfig, RecordingSection
+from policyserver.pipelines.recording import open_recording
 from tests.recorded_run import record_run
 from tests.services import InfluxServer
 

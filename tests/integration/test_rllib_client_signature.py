@@ -5,7 +5,7 @@ import inspect
 import pytest
 from ray.rllib.env.policy_client import PolicyClient as RllibPolicyClient
 
-from client import PolicyClient
+from policyserver.client import PolicyClient
 
 OURS = {"inference_mode": "remote"}
 """The one default that differs: RLlib's is "local"."""

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from client import PolicyClient
+from policyserver.client import PolicyClient
 from tests.integration.daemon_process import DaemonProcess
 from tests.integration.episodes_player import STEPS, Episodes
 from tests.ports import free_ports

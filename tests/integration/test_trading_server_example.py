@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from client import ClientConfig, PolicyClient
+from policyserver.client import ClientConfig, PolicyClient
 from tests.ports import free_address
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "trading_server.py"

@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from policyserver.settings import load
-from server.config import ServerConfig
+from policyserver.common.settings import load
+from policyserver.server.config.server_config import ServerConfig
 
 CARTPOLE: dict[str, dict[str, Any]] = {
     "spaces.observation": {"type": "Box", "low": -math.inf, "high": math.inf, "shape": [4]},

@@ -11,7 +11,7 @@ import numpy as np
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 from ray.tune.registry import register_env
 
-from server.algorithm import algorithm_config
+from policyserver.server.config.algorithm import algorithm_config
 from tests.learning.cases import ALONE, Case, Outcome
 
 

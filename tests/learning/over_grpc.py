@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 
-from policyserver.settings import dump_toml
+from policyserver.common.settings import dump_toml
 from tests.learning.cases import OVER_GRPC, Case, Outcome
 from tests.learning.playing import Played, Playing
 from tests.live_server import serving

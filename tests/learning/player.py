@@ -17,7 +17,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from client import ClientConfig, PolicyClient
+from policyserver.client import ClientConfig, PolicyClient
 from tests.learning.playing import Played, Playing
 from tests.learning.thread_player import ThreadPlayer
 

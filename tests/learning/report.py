@@ -6,8 +6,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from policyserver.settings_difference import shown
-from server.algorithm_defaults import DEFAULTS_BY_ALGORITHM
+from policyserver.common.settings_difference import shown
+from policyserver.server.config.algorithm_defaults import DEFAULTS_BY_ALGORITHM
 from tests.learning.cases import ALONE, CASES, OVER_GRPC, SIDES, Case
 from tests.learning.ratio import Ratio, geometric_mean, ratio_of
 
@@ -33,7 +33,8 @@ reach the bar counts with the steps it made. The bars and the seeds were fixed b
 
 ## What this server sets
 
-Where RLlib's defaults don't fit online learning (`server/algorithm_defaults.py`). A key of the configuration file replaces its value.
+Where RLlib's defaults don't fit online learning (`server/policyserver/server/config/algorithm_defaults.py`). A key of the configuration
+file replaces its value.
 
 {defaults}
 - **APPO, IMPALA** don't wait for their env runners. Their actors pull the newest weights before each hand-off, and hand over whole

@@ -20,8 +20,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from policyserver.settings_difference import differing
-from server.ray_start import RayProcess
+from policyserver.common.settings_difference import differing
+from policyserver.server.daemon.ray_start import RayProcess
 from tests.benchmarks.results import machine
 from tests.learning import over_grpc
 from tests.learning.cases import ALONE, CASES, SIDES, Case, case_of

@@ -9,8 +9,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from client import PolicyClient
-from policyserver.settings import dump_toml
+from policyserver.client import PolicyClient
+from policyserver.common.settings import dump_toml
 from tests.learning.cases import case_of
 from tests.learning.over_grpc import processes_of
 from tests.learning.player import play

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from monitoring.reader import StoreReader
+from policyserver.monitoring.store.reader import StoreReader
 from tests.learning import over_grpc
 from tests.learning.cases import case_of
 

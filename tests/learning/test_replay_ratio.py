@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from ray.rllib.algorithms.dqn.dqn import calculate_rr_weights
 
-from server.ray_start import RayProcess
+from policyserver.server.daemon.ray_start import RayProcess
 from tests.server.live_algorithm import Crowd, live_algorithm
 
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(300)]  # RLlib's own warnings

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from server.ray_start import RayProcess
+from policyserver.server.daemon.ray_start import RayProcess
 from tests.server.live_algorithm import Crowd, learner_version, live_algorithm, train_until
 
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(180)]  # RLlib's own warnings

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import gymnasium as gym
 import numpy as np
 
-from client import PolicyClient
+from policyserver.client import PolicyClient
 from tests.learning.playing import Played, Playing
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from monitoring.page.listen import PageListen
-from monitoring.page.server import PageServer
-from monitoring.store import EmbeddedStore, StoreConfig
+from policyserver.monitoring.page.listen import PageListen
+from policyserver.monitoring.page.server import PageServer
+from policyserver.monitoring.store.store import EmbeddedStore, StoreConfig
 from tests.browser import Browser
 from tests.monitoring.filled_store import FilledRun, fill
 from tests.monitoring.page_harness import TOKEN, serve

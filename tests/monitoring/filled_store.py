@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from monitoring import tables
-from monitoring.points import Points
-from monitoring.schema import MEASUREMENTS
-from monitoring.store import EmbeddedStore
+from policyserver.monitoring.points import Points
+from policyserver.monitoring.schema import MEASUREMENTS
+from policyserver.monitoring.store import tables
+from policyserver.monitoring.store.store import EmbeddedStore
 
 EPISODES = 64
 BARS = 200

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from monitoring.housekeeper import NEWEST_ROWS
-from monitoring.points import Points
-from monitoring.reader import Ledger, StoreReader
-from monitoring.retention import RetentionConfig
-from monitoring.rollups import MINUTE_NS
-from monitoring.store import EmbeddedStore
+from policyserver.monitoring.points import Points
+from policyserver.monitoring.store.housekeeper import NEWEST_ROWS
+from policyserver.monitoring.store.reader import Ledger, StoreReader
+from policyserver.monitoring.store.retention import RetentionConfig
+from policyserver.monitoring.store.rollups import MINUTE_NS
+from policyserver.monitoring.store.store import EmbeddedStore
 
 TAGS = {"run": "r1", "policy": "p", "process": "ou", "worker": "w1"}
 SYMBOLS = ("AAA", "BBB", "CCC")

@@ -18,7 +18,7 @@ from typing import NoReturn
 
 import psutil
 
-from monitoring.store import EmbeddedStore, StoreConfig
+from policyserver.monitoring.store.store import EmbeddedStore, StoreConfig
 from tests.browser import Browser
 from tests.monitoring.filled_store import EPISODES, FilledRun, fill
 from tests.services import MissingService, wait_until

@@ -8,9 +8,9 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from monitoring.page.listen import PageListen
-from monitoring.page.server import PageServer
-from monitoring.points import Points
+from policyserver.monitoring.page.listen import PageListen
+from policyserver.monitoring.page.server import PageServer
+from policyserver.monitoring.points import Points
 
 TOKEN = "0123456789abcdef"
 RUN = {"run": "run-1", "policy": "PPO", "worker": "w"}

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from monitoring.reader import StoreReader
-from monitoring.store import EmbeddedStore, StoreConfig
+from policyserver.monitoring.store.reader import StoreReader
+from policyserver.monitoring.store.store import EmbeddedStore, StoreConfig
 from tests.monitoring.test_store import steps
 
 PAGE_BYTES = 4096

@@ -18,12 +18,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from monitoring.export import Exporter, Selection
-from monitoring.housekeeper import NEWEST_ROWS
-from monitoring.points import Points
-from monitoring.retention import RetentionConfig
-from monitoring.rollups import MINUTE_NS
-from monitoring.store import EmbeddedStore, StoreConfig
+from policyserver.monitoring.points import Points
+from policyserver.monitoring.store.export import Exporter, Selection
+from policyserver.monitoring.store.housekeeper import NEWEST_ROWS
+from policyserver.monitoring.store.retention import RetentionConfig
+from policyserver.monitoring.store.rollups import MINUTE_NS
+from policyserver.monitoring.store.store import EmbeddedStore, StoreConfig
 from tests.services import InfluxServer, wait_until
 
 NOON_NS = int(datetime(2026, 11, 21, 12, tzinfo=UTC).timestamp()) * 10**9
@@ -239,7 +239,7 @@ def test_memory_stays_bounded_whatever_the_size_of_the_store(tmp_path: Path) -> 
     opened.close(20.0)
     program = """
 import resource, sys
-from monitoring.__main__ import main
+from policyserver.monitoring.__main__ import main
 assert main(["export", "--store", sys.argv[1], "--output", sys.argv[2], "--to", "1971-01-01"]) == 0
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 assert main(["export", "--store", sys.argv[1], "--output", sys.argv[3]]) == 0

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from monitoring.points import Points
-from monitoring.store import EmbeddedStore
+from policyserver.monitoring.points import Points
+from policyserver.monitoring.store.store import EmbeddedStore
 from tests.services import InfluxServer
 
 PAGE = (Path(__file__).parents[2] / "docs" / "monitoring.md").read_text(encoding="utf-8")
@@ -47,7 +47,7 @@ def test_the_documented_commands_bring_a_long_export_into_influxdb(influx: Influ
     influx.start()
     (block,) = re.findall(r"```console\n(\$ \S*policy-monitor export .*?)```", PAGE, re.DOTALL)
     commands = re.sub(r"^[$>] ?", "", block, flags=re.MULTILINE)
-    commands = re.sub(r"\S*policy-monitor", f"{sys.executable} -m monitoring", commands)
+    commands = re.sub(r"\S*policy-monitor", f"{sys.executable} -m policyserver.monitoring", commands)
     commands = re.sub(r"--store \S+", f"--store {store}", commands)
     variables = {"INFLUXDB_V2_URL": influx.url, "INFLUXDB_V2_ORG": "o", "INFLUXDB_V2_BUCKET": influx.bucket, "INFLUXDB_V2_TOKEN": "u:p"}
     root = Path(__file__).parents[2]

@@ -17,10 +17,10 @@ import pytest
 from influxdb_client import InfluxDBClient
 from influxdb_client.client.write_api import SYNCHRONOUS
 
-from monitoring.influx import InfluxSink
-from monitoring.influx_config import InfluxConfig
-from monitoring.points import Points
-from monitoring.schema import STEP
+from policyserver.monitoring.influx.config import InfluxConfig
+from policyserver.monitoring.influx.sink import InfluxSink
+from policyserver.monitoring.points import Points
+from policyserver.monitoring.schema import STEP
 from tests.services import InfluxServer, wait_until
 
 TAGS = {"run": "r1", "policy": "p", "process": "ou", "worker": "w1"}
@@ -148,9 +148,9 @@ def test_what_a_killed_process_had_accepted_is_delivered_by_another(influx: Infl
     program = """
 import sys
 from pathlib import Path
-from monitoring.influx import InfluxSink
-from monitoring.influx_config import InfluxConfig
-from monitoring.points import Points
+from policyserver.monitoring.influx.sink import InfluxSink
+from policyserver.monitoring.influx.config import InfluxConfig
+from policyserver.monitoring.points import Points
 sink = InfluxSink(InfluxConfig(url=sys.argv[1], bucket="rl", spool_folder=Path(sys.argv[2]), segment_bytes=20_000))
 number = 0
 while True:
@@ -224,9 +224,9 @@ def test_a_process_that_ends_without_close_delivers_at_its_exit(influx: InfluxSe
     program = """
 import sys
 from pathlib import Path
-from monitoring.influx import InfluxSink
-from monitoring.influx_config import InfluxConfig
-from monitoring.points import Points
+from policyserver.monitoring.influx.sink import InfluxSink
+from policyserver.monitoring.influx.config import InfluxConfig
+from policyserver.monitoring.points import Points
 sink = InfluxSink(InfluxConfig.from_environment(Path(sys.argv[1])))
 sink.write(Points("step", {"run": "r1"}, {"reward": [1.0] * 100}))
 exec(sys.argv[2])

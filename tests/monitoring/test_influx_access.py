@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from monitoring.influx import InfluxSink
-from monitoring.influx_config import InfluxConfig
-from monitoring.points import Points
+from policyserver.monitoring.influx.config import InfluxConfig
+from policyserver.monitoring.influx.sink import InfluxSink
+from policyserver.monitoring.points import Points
 from tests.proxies import NamedProxy
 from tests.services import InfluxServer, MissingService, wait_until
 

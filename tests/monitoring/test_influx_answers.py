@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from influxdb_client import InfluxDBClient
 
-from monitoring.influx import InfluxSink
-from monitoring.influx_config import InfluxConfig
-from monitoring.points import Points
+from policyserver.monitoring.influx.config import InfluxConfig
+from policyserver.monitoring.influx.sink import InfluxSink
+from policyserver.monitoring.points import Points
 from tests.monitoring.answering_server import STORED, AnsweringServer, answering
 from tests.services import wait_until
 

@@ -12,9 +12,9 @@ import numpy as np
 import psutil
 import pytest
 
-from monitoring.influx import InfluxSink
-from monitoring.influx_config import InfluxConfig
-from monitoring.points import Points
+from policyserver.monitoring.influx.config import InfluxConfig
+from policyserver.monitoring.influx.sink import InfluxSink
+from policyserver.monitoring.points import Points
 from tests.services import InfluxServer, wait_until
 
 BATCH = 100
@@ -23,8 +23,8 @@ BAD_OF_EACH = 1000
 WRITER = f"""
 import sys, time
 from pathlib import Path
-from monitoring.influx import InfluxSink
-from monitoring.influx_config import InfluxConfig
+from policyserver.monitoring.influx.sink import InfluxSink
+from policyserver.monitoring.influx.config import InfluxConfig
 from tests.monitoring.test_influx_chaos import batch
 config = InfluxConfig(sys.argv[1], "rl", Path(sys.argv[2]), gather_s=0.02, retry_min_s=0.05, retry_max_s=0.2, segment_bytes=100_000)
 sink = InfluxSink(config)

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from monitoring.influx import InfluxSink
-from monitoring.influx_config import InfluxConfig
-from monitoring.points import Points
+from policyserver.monitoring.influx.config import InfluxConfig
+from policyserver.monitoring.influx.sink import InfluxSink
+from policyserver.monitoring.points import Points
 from tests.services import InfluxServer
 
 TAGS = {"run": "20261121T032235Z-seed0", "policy": "PPO", "process": "ou", "worker": "4711", "symbol": "AAA"}

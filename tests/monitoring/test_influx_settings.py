@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from monitoring.influx import InfluxSink
-from monitoring.influx_config import InfluxConfig
-from monitoring.points import Points
+from policyserver.monitoring.influx.config import InfluxConfig
+from policyserver.monitoring.influx.sink import InfluxSink
+from policyserver.monitoring.points import Points
 from tests.monitoring.answering_server import AnsweringServer, answering
 from tests.services import InfluxServer
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from monitoring.influx_spool import Spool
+from policyserver.monitoring.influx.spool import Spool
 
 
 def drain(spool: Spool, max_bytes: int = 64) -> list[bytes]:
@@ -104,7 +104,7 @@ def test_a_disk_that_takes_only_part_of_a_batch_takes_none_of_it(tmp_path: Path)
     program = """
 import resource, signal, sys
 from pathlib import Path
-from monitoring.influx_spool import Spool
+from policyserver.monitoring.influx.spool import Spool
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 spool = Spool.create(Path(sys.argv[1]), 1 << 20)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))

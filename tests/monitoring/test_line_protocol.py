@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from monitoring.influx import InfluxSink
-from monitoring.influx_config import InfluxConfig
-from monitoring.line_protocol import encode
-from monitoring.points import Points
+from policyserver.monitoring.influx.config import InfluxConfig
+from policyserver.monitoring.influx.sink import InfluxSink
+from policyserver.monitoring.line_protocol import encode
+from policyserver.monitoring.points import Points
 from tests.services import InfluxServer
 
 TIMES = np.array([1_700_000_000_000_000_001, 1_700_000_000_000_000_002])

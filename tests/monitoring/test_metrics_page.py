@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from monitoring.metrics_page import PAGE, markdown
+from policyserver.monitoring.metrics_page import PAGE, markdown
 
 ROOT = Path(__file__).parents[2]
 

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from monitoring.export import Exporter, Selection
-from monitoring.newest_tenth import MOST_EPISODES, newest_count, newest_means
-from monitoring.page.feed import Feed
-from monitoring.page.selection import Selection as Chosen
-from monitoring.points import Points
-from monitoring.reader import StoreReader
-from monitoring.store import EmbeddedStore
+from policyserver.monitoring.newest_tenth import MOST_EPISODES, newest_count, newest_means
+from policyserver.monitoring.page.feed import Feed
+from policyserver.monitoring.page.selection import Selection as Chosen
+from policyserver.monitoring.points import Points
+from policyserver.monitoring.store.export import Exporter, Selection
+from policyserver.monitoring.store.reader import StoreReader
+from policyserver.monitoring.store.store import EmbeddedStore
 
 RUN = {"run": "r", "worker": "w"}
 

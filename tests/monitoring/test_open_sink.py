@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from monitoring.influx_config import InfluxConfig
-from monitoring.points import Points
-from monitoring.reader import StoreReader
-from monitoring.recording import influx_beside, open_sink
-from monitoring.retention import RetentionConfig
-from monitoring.sink import NullSink
+from policyserver.monitoring.influx.config import InfluxConfig
+from policyserver.monitoring.points import Points
+from policyserver.monitoring.recording import influx_beside, open_sink
+from policyserver.monitoring.sink import NullSink
+from policyserver.monitoring.store.reader import StoreReader
+from policyserver.monitoring.store.retention import RetentionConfig
 from tests.services import InfluxServer
 
 

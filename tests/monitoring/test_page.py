@@ -18,9 +18,9 @@ from typing import Any
 
 import pytest
 
-from monitoring.page.listen import PageListen
-from monitoring.page.server import PageServer
-from monitoring.store import EmbeddedStore, StoreConfig
+from policyserver.monitoring.page.listen import PageListen
+from policyserver.monitoring.page.server import PageServer
+from policyserver.monitoring.store.store import EmbeddedStore, StoreConfig
 from tests.monitoring.filled_store import SYMBOLS, FilledRun, fill
 from tests.monitoring.page_harness import get, serve, step
 

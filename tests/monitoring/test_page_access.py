@@ -7,9 +7,9 @@ import ssl
 
 import pytest
 
-from monitoring.page.listen import PageListen
-from monitoring.page.server import PageServer
-from policyserver.listening import InsecureListenError
+from policyserver.common.listening import InsecureListenError
+from policyserver.monitoring.page.listen import PageListen
+from policyserver.monitoring.page.server import PageServer
 from tests.monitoring.page_harness import TOKEN, get
 
 

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 import psutil
 import pytest
 
-from monitoring.page.listen import PageListen
-from monitoring.page.server import PageServer
+from policyserver.monitoring.page.listen import PageListen
+from policyserver.monitoring.page.server import PageServer
 from tests.monitoring.page_harness import TOKEN, get
 from tests.services import wait_until
 

@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from monitoring import tables
-from monitoring.housekeeper import NEWEST_ROWS
-from monitoring.page.buckets import TIME, Buckets
-from monitoring.page.feed import Feed
-from monitoring.page.sections import SECTIONS
-from monitoring.page.selection import Selection
-from monitoring.points import Points
-from monitoring.reader import StoreReader
-from monitoring.schema import MEASUREMENTS
-from monitoring.store import EmbeddedStore, StoreConfig
+from policyserver.monitoring.page.buckets import TIME, Buckets
+from policyserver.monitoring.page.feed import Feed
+from policyserver.monitoring.page.sections import SECTIONS
+from policyserver.monitoring.page.selection import Selection
+from policyserver.monitoring.points import Points
+from policyserver.monitoring.schema import MEASUREMENTS
+from policyserver.monitoring.store import tables
+from policyserver.monitoring.store.housekeeper import NEWEST_ROWS
+from policyserver.monitoring.store.reader import StoreReader
+from policyserver.monitoring.store.store import EmbeddedStore, StoreConfig
 from tests.monitoring.filled_store import FilledRun, fill
 from tests.monitoring.old_points import OFTEN, query
 from tests.services import wait_until
@@ -61,8 +61,8 @@ def path(tmp_path: Path) -> Path:
 @pytest.fixture
 def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let everything be read at every look, whatever it costs."""
-    monkeypatch.setattr("monitoring.page.feed._STATE_EVERY_S", 0.0)
-    monkeypatch.setattr("monitoring.page.feed._MAX_READING_SHARE", math.inf)
+    monkeypatch.setattr("policyserver.monitoring.page.feed._STATE_EVERY_S", 0.0)
+    monkeypatch.setattr("policyserver.monitoring.page.feed._MAX_READING_SHARE", math.inf)
 
 
 def write(path: Path, *batches: Points) -> None:

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from monitoring.page.server import PageServer
-from monitoring.points import Points
-from monitoring.store import EmbeddedStore
+from policyserver.monitoring.page.server import PageServer
+from policyserver.monitoring.points import Points
+from policyserver.monitoring.store.store import EmbeddedStore
 from tests.browser import ARROW_LEFT, ESCAPE, TAB, Browser
 from tests.monitoring.filled_store import SYMBOLS, FilledRun, fill
 from tests.monitoring.page_harness import RUN, serve, step

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from monitoring import tables
-from monitoring.page.server import PageServer
-from monitoring.points import Points
-from monitoring.schema import MEASUREMENTS
-from monitoring.store import EmbeddedStore
+from policyserver.monitoring.page.server import PageServer
+from policyserver.monitoring.points import Points
+from policyserver.monitoring.schema import MEASUREMENTS
+from policyserver.monitoring.store import tables
+from policyserver.monitoring.store.store import EmbeddedStore
 from tests.browser import ARROW_LEFT, Browser
 from tests.monitoring.page_harness import RUN, serve
 from tests.services import wait_until

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from monitoring import tables
-from monitoring.page.feed import Feed
-from monitoring.page.selection import Selection
-from monitoring.points import Points
-from monitoring.reader import StoreReader
-from monitoring.schema import MEASUREMENTS
-from monitoring.store import EmbeddedStore
+from policyserver.monitoring.page.feed import Feed
+from policyserver.monitoring.page.selection import Selection
+from policyserver.monitoring.points import Points
+from policyserver.monitoring.schema import MEASUREMENTS
+from policyserver.monitoring.store import tables
+from policyserver.monitoring.store.reader import StoreReader
+from policyserver.monitoring.store.store import EmbeddedStore
 
 BEGIN_S = 1_700_000_000
 RUN = {"run": "r", "policy": "PPO"}

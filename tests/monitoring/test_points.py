@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from google.protobuf.descriptor import FieldDescriptor
 
-from monitoring import clock
-from monitoring.points import Points
-from monitoring.schema import MEASUREMENTS, SERVER, TAGS, TRAIN, FieldType, Measurement
+from policyserver.monitoring import clock
+from policyserver.monitoring.points import Points
+from policyserver.monitoring.schema import MEASUREMENTS, SERVER, TAGS, TRAIN, FieldType, Measurement
 from policyserver.v1 import policy_service_pb2
 
 TAG_VALUES = {"run": "r", "worker": "w"}
@@ -35,7 +35,7 @@ def test_timestamps_strictly_increase_whichever_thread_asks() -> None:
 
 def test_timestamps_go_on_when_the_wall_clock_is_set_back(monkeypatch: pytest.MonkeyPatch) -> None:
     before = int(clock.stamp(10)[-1])
-    monkeypatch.setattr("monitoring.clock.time.time_ns", lambda: 0)
+    monkeypatch.setattr("policyserver.monitoring.clock.time.time_ns", lambda: 0)
     assert clock.stamp(2).tolist() == [before + 1, before + 2]
 
 

@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
-from monitoring import tables
-from monitoring.page.feed import Feed
-from monitoring.page.selection import Selection
-from monitoring.page.server import PageServer
-from monitoring.points import Points
-from monitoring.reader import StoreReader
-from monitoring.recorded_prices import RecordedPrices, note
-from monitoring.schema import MEASUREMENTS
-from monitoring.store import EmbeddedStore
+from policyserver.monitoring.page.feed import Feed
+from policyserver.monitoring.page.selection import Selection
+from policyserver.monitoring.page.server import PageServer
+from policyserver.monitoring.points import Points
+from policyserver.monitoring.recorded_prices import RecordedPrices, note
+from policyserver.monitoring.schema import MEASUREMENTS
+from policyserver.monitoring.store import tables
+from policyserver.monitoring.store.reader import StoreReader
+from policyserver.monitoring.store.store import EmbeddedStore
 from tests.browser import Browser
 from tests.monitoring.page_harness import RUN, step
 from tests.services import wait_until

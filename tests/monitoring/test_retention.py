@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from monitoring import housekeeper
-from monitoring.points import Points
-from monitoring.reader import Ledger, StoreReader
-from monitoring.retention import RetentionConfig
-from monitoring.rollups import MINUTE_NS
-from monitoring.store import EmbeddedStore, StoreConfig
+from policyserver.monitoring.points import Points
+from policyserver.monitoring.store import housekeeper
+from policyserver.monitoring.store.reader import Ledger, StoreReader
+from policyserver.monitoring.store.retention import RetentionConfig
+from policyserver.monitoring.store.rollups import MINUTE_NS
+from policyserver.monitoring.store.store import EmbeddedStore, StoreConfig
 from tests.monitoring.old_points import (
     MONTH_AGO_NS,
     OFTEN,

@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from monitoring import housekeeper, tables
-from monitoring.housekeeper import Housekeeper
-from monitoring.points import Points
-from monitoring.reader import Ledger, StoreReader
-from monitoring.retention import RetentionConfig
-from monitoring.store import EmbeddedStore, StoreConfig
+from policyserver.monitoring.points import Points
+from policyserver.monitoring.store import housekeeper, tables
+from policyserver.monitoring.store.housekeeper import Housekeeper
+from policyserver.monitoring.store.reader import Ledger, StoreReader
+from policyserver.monitoring.store.retention import RetentionConfig
+from policyserver.monitoring.store.store import EmbeddedStore, StoreConfig
 from tests.monitoring.old_points import (
     MONTH_AGO_NS,
     OFTEN,
@@ -78,8 +78,9 @@ def test_a_process_killed_while_it_merges_leaves_every_point_once(path: Path) ->
     program = """
 import sys
 from pathlib import Path
-from monitoring import housekeeper, store
-from monitoring.retention import RetentionConfig
+from policyserver.monitoring.store import housekeeper
+from policyserver.monitoring.store import store
+from policyserver.monitoring.store.retention import RetentionConfig
 housekeeper.BIT_ROWS = store.BIT_ROWS = 50
 opened = store.EmbeddedStore(Path(sys.argv[1]), store.StoreConfig(retention=RetentionConfig(raw_s=3600.0, interval_s=0.01)))
 sys.stdout.write("open\\n")
@@ -118,9 +119,9 @@ def test_two_processes_write_old_and_new_points_to_one_file_and_none_is_lost(pat
 import sys
 from pathlib import Path
 import numpy as np
-from monitoring.points import Points
-from monitoring.retention import RetentionConfig
-from monitoring.store import EmbeddedStore, StoreConfig
+from policyserver.monitoring.points import Points
+from policyserver.monitoring.store.retention import RetentionConfig
+from policyserver.monitoring.store.store import EmbeddedStore, StoreConfig
 config = StoreConfig(commit_interval_s=0.01, retention=RetentionConfig(raw_s=3600.0, interval_s=0.01))
 store = EmbeddedStore(Path(sys.argv[1]), config)
 for batch in range(60):

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from monitoring import tables
-from monitoring.points import Points
-from monitoring.reader import StoreReader
-from monitoring.store import EmbeddedStore, StoreConfig
+from policyserver.monitoring.points import Points
+from policyserver.monitoring.store import tables
+from policyserver.monitoring.store.reader import StoreReader
+from policyserver.monitoring.store.store import EmbeddedStore, StoreConfig
 
 TAGS = {"run": "r1", "policy": "p", "process": "ou", "worker": "w1"}
 
@@ -81,8 +81,8 @@ def test_processes_write_to_one_file_side_by_side(path: Path) -> None:
 import sys
 from pathlib import Path
 from typing import Any
-from monitoring.points import Points
-from monitoring.store import EmbeddedStore, StoreConfig
+from policyserver.monitoring.points import Points
+from policyserver.monitoring.store.store import EmbeddedStore, StoreConfig
 store = EmbeddedStore(Path(sys.argv[1]), StoreConfig(commit_interval_s=0.01))
 for start in range(0, 2000, 50):
     store.write(Points("step", {"run": "r1", "worker": sys.argv[2]}, {"reward": [1.0] * 50}))
@@ -273,8 +273,8 @@ def test_a_writer_killed_in_the_middle_leaves_a_store_of_whole_batches(path: Pat
     program = """
 import sys
 from pathlib import Path
-from monitoring.points import Points
-from monitoring.store import EmbeddedStore, StoreConfig
+from policyserver.monitoring.points import Points
+from policyserver.monitoring.store.store import EmbeddedStore, StoreConfig
 store = EmbeddedStore(Path(sys.argv[1]), StoreConfig(commit_interval_s=0.0))
 while True:
     store.write(Points("step", {"run": "r1", "worker": "dead"}, {"reward": [1.0] * 50}))

@@ -10,15 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from monitoring.page.server import PageServer
-from monitoring.reader import StoreReader
-from monitoring.store import EmbeddedStore
+from policyserver.monitoring.page.server import PageServer
+from policyserver.monitoring.store.reader import StoreReader
+from policyserver.monitoring.store.store import EmbeddedStore
 from tests.monitoring.test_store import steps
 
 OPEN_AND_CLOSE = """
 import sys
 from pathlib import Path
-from monitoring.store import EmbeddedStore
+from policyserver.monitoring.store.store import EmbeddedStore
 EmbeddedStore(Path(sys.argv[1])).close(10.0)
 """
 

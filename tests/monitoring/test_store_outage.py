@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from monitoring import tables
-from monitoring.points import Points
-from monitoring.store import EmbeddedStore, StoreConfig
+from policyserver.monitoring.points import Points
+from policyserver.monitoring.store import tables
+from policyserver.monitoring.store.store import EmbeddedStore, StoreConfig
 from tests.services import wait_until
 
 

@@ -25,14 +25,14 @@ from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.utils.spaces.space_utils import unbatch
 
-from policyserver.flags import StepFlag
-from server.config import HandOffConfig
-from server.policies import array_policy as array_policies
-from server.policies.action_form import ActionForm
-from server.policies.array_policy import ArrayPolicy
-from server.policies.connector_choice import ArrayPath, choose
-from server.policies.inference import PolicyNet
-from server.policies.policy import Policy
+from policyserver.common.flags import StepFlag
+from policyserver.server.config.server_config import HandOffConfig
+from policyserver.server.policies.connectors.connector_choice import ArrayPath, choose
+from policyserver.server.policies.module.action_form import ActionForm
+from policyserver.server.policies.module.inference import PolicyNet
+from policyserver.server.policies.policy import Policy
+from policyserver.server.policies.vectorized import array_policy as array_policies
+from policyserver.server.policies.vectorized.array_policy import ArrayPolicy
 from tests.parity.scripted_env import ScriptedEnv
 from tests.server.core_harness import CoreHarness, Row, spaces_of
 

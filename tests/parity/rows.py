@@ -13,8 +13,8 @@ from ray.rllib.connectors.connector_v2 import ConnectorV2
 from ray.rllib.connectors.env_to_module import EnvToModulePipeline, MeanStdFilter
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
-from policyserver.spaces import flatten, leaves
-from server.policies.policy import DrawKeys, StepRows
+from policyserver.common.spaces import flatten, leaves
+from policyserver.server.policies.policy import DrawKeys, StepRows
 
 Array = npt.NDArray[Any]
 

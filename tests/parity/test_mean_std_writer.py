@@ -11,7 +11,7 @@ import pytest
 from ray.rllib.connectors.env_to_module import MeanStdFilter
 from ray.rllib.utils.filter import RunningStat
 
-from server.policies.mean_std_writer import MeanStdWriter
+from policyserver.server.policies.vectorized.mean_std_writer import MeanStdWriter
 from tests.parity.rows import OneRow, StockRows, pipeline_of, step_rows, written
 
 WIDE = 1e6

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ray.rllib.connectors.env_to_module import FlattenObservations, PrevActionsPrevRewards
 
-from server.policies.action_form import ActionForm
-from server.policies.observation_writers import FlattenWriter, PreviousActionWriter
+from policyserver.server.policies.module.action_form import ActionForm
+from policyserver.server.policies.vectorized.observation_writers import FlattenWriter, PreviousActionWriter
 from tests.parity.rows import ACTION, OneRow, StockRows, pipeline_of, step_rows, written
 from tests.policyserver.space_strategies import MULTI_BINARIES, boxes
 

@@ -9,9 +9,9 @@ from dataclasses import replace
 import pytest
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
-from client import PolicyClient
-from server.config import HandOffConfig, ListenConfig, ServingConfig
-from server.runner import ExternalEnvRunner
+from policyserver.client import PolicyClient
+from policyserver.server.config.server_config import HandOffConfig, ListenConfig, ServingConfig
+from policyserver.server.runner.env_runner import ExternalEnvRunner
 from tests.parity.comparison import check_batches, check_episodes, learner_batch, learner_of
 from tests.parity.harness import Recording, Replay, cases, number_in, number_of, record
 from tests.parity.test_parity import CONNECTED, FILTERED, PLAIN

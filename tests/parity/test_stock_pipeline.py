@@ -19,9 +19,9 @@ from ray.rllib.connectors.env_to_module import FlattenObservations, MeanStdFilte
 from ray.rllib.connectors.env_to_module.frame_stacking import FrameStackingEnvToModule
 from ray.rllib.connectors.learner.frame_stacking import FrameStackingLearner
 
-from server.policies.episode_callbacks import EpisodeCallbacks
-from server.policies.inference import PolicyNet
-from server.policies.stock_policy import StockPolicy
+from policyserver.server.policies.connectors.connector_policy import StockPolicy
+from policyserver.server.policies.connectors.episode_callbacks import EpisodeCallbacks
+from policyserver.server.policies.module.inference import PolicyNet
 from tests.parity.comparison import check_parity
 from tests.parity.harness import Recording, Replay, Setting, cases, form_of, record, replay, state_every
 from tests.parity.modules import DictModule

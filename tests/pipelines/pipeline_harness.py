@@ -5,10 +5,10 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-from monitoring.points import Points
-from monitoring.sink import NullSink
-from pipelines.config import PipelineConfig
-from pipelines.pipeline import Pipeline
+from policyserver.monitoring.points import Points
+from policyserver.monitoring.sink import NullSink
+from policyserver.pipelines.config import PipelineConfig
+from policyserver.pipelines.pipeline import Pipeline
 from tests.pipelines.policy_double import PolicyDouble
 
 WAIT_S = 120.0

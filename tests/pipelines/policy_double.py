@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from client.errors import BatchError
-from policyserver.errors import EpisodeUnknownError, PolicyServerError
+from policyserver.client.errors import BatchError
+from policyserver.common.errors import EpisodeUnknownError, PolicyServerError
 
 
 @dataclass

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from pipelines.account import AccountConfig
-from pipelines.bars import FloatArray
-from pipelines.config import EpisodesSection, PipelineConfig
-from pipelines.prices import PricesConfig
-from pipelines.regressor import RegressorConfig
+from policyserver.pipelines.account import AccountConfig
+from policyserver.pipelines.bars import FloatArray
+from policyserver.pipelines.config import EpisodesSection, PipelineConfig
+from policyserver.pipelines.prices import PricesConfig
+from policyserver.pipelines.regressor import RegressorConfig
 
 FIRST_BAR_S = 1_577_836_800
 """2020-01-01T00:00:00Z."""

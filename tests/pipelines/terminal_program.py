@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from pipelines.stop_signals import StopSignals
-from pipelines.terminal import TerminalView
+from policyserver.pipelines.demo.terminal import TerminalView
+from policyserver.pipelines.runtime.stop_signals import StopSignals
 from tests.pipelines.test_terminal import Taker
 
 

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.account import BUY, HOLD, SELL, Account, AccountConfig
-from pipelines.baselines import replay
-from pipelines.prices import PricesConfig, make_source
+from policyserver.pipelines.account import BUY, HOLD, SELL, Account, AccountConfig
+from policyserver.pipelines.baselines import replay
+from policyserver.pipelines.prices import PricesConfig, make_source
 
 FREE = AccountConfig(fee_fraction=0.0, slippage_fraction=0.0)
 

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from monitoring.sink import NullSink
-from pipelines.account import Account, AccountConfig
-from pipelines.events import Episode, MarketEvent, OrderEvent
-from pipelines.node import InboxFullError, Node, NodeClosedError, NodeOptions
-from pipelines.node_group import NodeGroup
-from pipelines.nodes import ExecutionNode
-from pipelines.prices import PricesConfig, make_source
-from pipelines.routes import Recorder, Routes
+from policyserver.monitoring.sink import NullSink
+from policyserver.pipelines.account import Account, AccountConfig
+from policyserver.pipelines.events import Episode, MarketEvent, OrderEvent
+from policyserver.pipelines.nodes import ExecutionNode
+from policyserver.pipelines.prices import PricesConfig, make_source
+from policyserver.pipelines.runtime.node import InboxFullError, Node, NodeClosedError, NodeOptions
+from policyserver.pipelines.runtime.node_group import NodeGroup
+from policyserver.pipelines.runtime.routes import Recorder, Routes
 
 WAIT_S = 10.0
 SMALL = NodeOptions(capacity=2, overflow="fail")

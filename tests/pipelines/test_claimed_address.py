@@ -5,8 +5,8 @@ import socket
 
 import pytest
 
-from pipelines.claimed_address import claimed_address
-from server.fronts.listen_address import check_free, held
+from policyserver.pipelines.demo.claimed_address import claimed_address
+from policyserver.server.grpc_front.listen_address import check_free, held
 
 
 def port_of(address: str) -> int:
@@ -47,7 +47,7 @@ def test_the_claim_is_not_in_the_way_of_the_server() -> None:
 
 
 def test_without_a_free_port_below_those_of_the_system_the_system_chooses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipelines.claimed_address._PORTS_TRIED", 0)
+    monkeypatch.setattr("policyserver.pipelines.demo.claimed_address._PORTS_TRIED", 0)
     with claimed_address() as first, claimed_address() as second:
         assert port_of(first) != port_of(second)
         assert port_of(first) > 10_000

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines.csv_bars import parse_csv_bars, read_csv_bars
-from pipelines.prices import PricesConfig, make_source
+from policyserver.pipelines.csv_bars import parse_csv_bars, read_csv_bars
+from policyserver.pipelines.prices import PricesConfig, make_source
 
 HEADER = "Date,Open,High,Low,Close,Volume"
 GOOD = ["2024-01-02,10,12,9,11,5", "2024-01-03,11,13,10,12,0"]

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines.csv_bars import read_csv_bars
+from policyserver.pipelines.csv_bars import read_csv_bars
 
 HEADER = "name,date,open,high,low,close"
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.demo_setup import DEMO_SERVER, RLLIB_SERVER, SERVER_FILE, DemoOptions, fresh_run, resumed_run
-from policyserver.settings import SettingsError, load
-from server.config import ServerConfig
+from policyserver.common.settings import SettingsError, load
+from policyserver.pipelines.demo.setup import DEMO_SERVER, RLLIB_SERVER, SERVER_FILE, DemoOptions, fresh_run, resumed_run
+from policyserver.server.config.server_config import ServerConfig
 
 ADDRESS = "127.0.0.1:9901"
 

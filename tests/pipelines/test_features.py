@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.account import BUY, Account, AccountConfig
-from pipelines.bars import Bar
-from pipelines.features import FEATURES, REGRESSOR_FEATURES, FeatureState
-from pipelines.prices import PricesConfig, make_source
-from pipelines.regressor import NO_PREDICTION, Prediction
+from policyserver.pipelines.account import BUY, Account, AccountConfig
+from policyserver.pipelines.bars import Bar
+from policyserver.pipelines.features import FEATURES, REGRESSOR_FEATURES, FeatureState
+from policyserver.pipelines.prices import PricesConfig, make_source
+from policyserver.pipelines.regressor import NO_PREDICTION, Prediction
 
 NAMES = list(FEATURES)
 

@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipelines.account import Account, AccountConfig
-from pipelines.bars import Bars, FloatArray, History
-from pipelines.events import Episode
-from pipelines.features import FeatureState
-from pipelines.forecasters import HistoryForecaster
-from pipelines.prices import EpisodePrices
-from pipelines.regressor import NO_PREDICTION, Prediction, RegressorConfig, ReturnRegressor
+from policyserver.pipelines.account import Account, AccountConfig
+from policyserver.pipelines.bars import Bars, FloatArray, History
+from policyserver.pipelines.events import Episode
+from policyserver.pipelines.features import FeatureState
+from policyserver.pipelines.forecasters import HistoryForecaster
+from policyserver.pipelines.prices import EpisodePrices
+from policyserver.pipelines.regressor import NO_PREDICTION, Prediction, RegressorConfig, ReturnRegressor
 from tests.pipelines.recorded_prices import fair_game
 
 WINDOW, WARMUP = 60, 20

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from pipelines.latency import LatencyHistogram
+from policyserver.pipelines.runtime.latency import LatencyHistogram
 
 
 def test_quantiles_are_within_one_per_cent_of_the_exact_ones() -> None:

@@ -7,19 +7,19 @@ from typing import Any, TextIO
 
 import pytest
 
-from monitoring.points import Points
-from monitoring.store import EmbeddedStore
-from pipelines import learn as module
-from pipelines.account import AccountConfig
-from pipelines.config import PipelineConfig
-from pipelines.demo import DemoResult
-from pipelines.demo_setup import PIPELINE_FILE, SERVER_FILE, STORE_FILE, DemoOptions
-from pipelines.learning_page import pair
-from pipelines.prices import PricesConfig, make_source
-from pipelines.reference_policies import mean_reversion_rule, optimum
-from pipelines.stop_signals import StopSignals
-from pipelines.summary import Summary, standard_error
-from policyserver.settings import dump_toml
+from policyserver.common.settings import dump_toml
+from policyserver.monitoring.points import Points
+from policyserver.monitoring.store.store import EmbeddedStore
+from policyserver.pipelines import learn as module
+from policyserver.pipelines.account import AccountConfig
+from policyserver.pipelines.config import PipelineConfig
+from policyserver.pipelines.demo.demo import DemoResult
+from policyserver.pipelines.demo.setup import PIPELINE_FILE, SERVER_FILE, STORE_FILE, DemoOptions
+from policyserver.pipelines.learning_page import pair
+from policyserver.pipelines.prices import PricesConfig, make_source
+from policyserver.pipelines.reference_policies import mean_reversion_rule, optimum
+from policyserver.pipelines.runtime.stop_signals import StopSignals
+from policyserver.pipelines.summary import Summary, standard_error
 
 WHOLE, CUT = 20, 3
 """Episodes of a run that ran their full length, and those that its end cut."""

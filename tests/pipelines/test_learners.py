@@ -7,14 +7,14 @@ from typing import Any, TextIO
 
 import pytest
 
-from monitoring.store import EmbeddedStore
-from pipelines import learners as module
-from pipelines.demo import DemoResult
-from pipelines.demo_setup import DEMO_SERVER, RLLIB_SERVER, STORE_FILE, DemoOptions
-from pipelines.learn import TITLE as FIRST_TITLE
-from pipelines.learning_page import write_part
-from pipelines.stop_signals import StopSignals
-from pipelines.summary import Summary
+from policyserver.monitoring.store.store import EmbeddedStore
+from policyserver.pipelines import learners as module
+from policyserver.pipelines.demo.demo import DemoResult
+from policyserver.pipelines.demo.setup import DEMO_SERVER, RLLIB_SERVER, STORE_FILE, DemoOptions
+from policyserver.pipelines.learn import TITLE as FIRST_TITLE
+from policyserver.pipelines.learning_page import write_part
+from policyserver.pipelines.runtime.stop_signals import StopSignals
+from policyserver.pipelines.summary import Summary
 
 ZEROS: dict[str, Any] = {field.name: 0 for field in dataclasses.fields(Summary)}
 LAST_TENTH = {(DEMO_SERVER, 0): 6.0, (RLLIB_SERVER, 0): 5.0, (DEMO_SERVER, 1): 7.0, (RLLIB_SERVER, 1): 4.0}

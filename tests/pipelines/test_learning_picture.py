@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import xml.etree.ElementTree as ElementTree
 
-from pipelines.learning_picture import Curve, Panel, draw
+from policyserver.pipelines.learning_picture import Curve, Panel, draw
 
 SVG = "{http://www.w3.org/2000/svg}"
 

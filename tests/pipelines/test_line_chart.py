@@ -4,7 +4,7 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
-from pipelines.line_chart import Curve, Panel, draw, linear_axis, logarithmic_axis, plain, ticks
+from policyserver.pipelines.line_chart import Curve, Panel, draw, linear_axis, logarithmic_axis, plain, ticks
 
 SVG = "{http://www.w3.org/2000/svg}"
 

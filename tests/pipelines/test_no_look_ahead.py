@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipelines.account import BUY, SELL
-from pipelines.config import PipelineConfig
-from pipelines.features import FEATURES
-from pipelines.prices import make_source
-from pipelines.regressor import RegressorConfig, skill
+from policyserver.pipelines.account import BUY, SELL
+from policyserver.pipelines.config import PipelineConfig
+from policyserver.pipelines.features import FEATURES
+from policyserver.pipelines.prices import make_source
+from policyserver.pipelines.regressor import RegressorConfig, skill
 from tests.pipelines.pipeline_harness import Book, play
 from tests.pipelines.policy_double import PolicyDouble
 from tests.pipelines.recorded_prices import TREE, fair_game, file_config, write_bars

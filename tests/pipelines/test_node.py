@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from pipelines.node import InboxFullError, Node, NodeClosedError, NodeFailedError, NodeOptions, NodeState
-from pipelines.node_group import NodeGroup
+from policyserver.pipelines.runtime.node import InboxFullError, Node, NodeClosedError, NodeFailedError, NodeOptions, NodeState
+from policyserver.pipelines.runtime.node_group import NodeGroup
 
 WAIT_S = 10.0
 

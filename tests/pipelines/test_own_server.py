@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from pipelines.__main__ import main
-from pipelines.server_process import ServerProcess
+from policyserver.pipelines.__main__ import main
+from policyserver.pipelines.demo.server_process import ServerProcess
 from tests.client.reference_server import ReferenceServer
 from tests.ports import free_address
 

@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipelines.account import BUY, HOLD, Account
-from pipelines.baselines import replay_episodes
-from pipelines.config import EpisodesSection, NodesSection, PipelineConfig, PolicySection
-from pipelines.features import FEATURES
-from pipelines.node import NodeOptions
-from pipelines.nodes import PortfolioNode
-from pipelines.pipeline import Pipeline
-from pipelines.prices import PricesConfig, make_source
-from policyserver.errors import ActionTimeoutError, EpisodeLostError, PolicyServerError, ServerUnavailableError, from_row_error
+from policyserver.common.errors import ActionTimeoutError, EpisodeLostError, PolicyServerError, ServerUnavailableError, from_row_error
+from policyserver.pipelines.account import BUY, HOLD, Account
+from policyserver.pipelines.baselines import replay_episodes
+from policyserver.pipelines.config import EpisodesSection, NodesSection, PipelineConfig, PolicySection
+from policyserver.pipelines.features import FEATURES
+from policyserver.pipelines.nodes import PortfolioNode
+from policyserver.pipelines.pipeline import Pipeline
+from policyserver.pipelines.prices import PricesConfig, make_source
+from policyserver.pipelines.runtime.node import NodeOptions
 from policyserver.v1 import policy_service_pb2 as pb
 from tests.pipelines.pipeline_harness import Book, play
 from tests.pipelines.policy_double import PolicyDouble

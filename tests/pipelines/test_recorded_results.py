@@ -11,15 +11,15 @@ from typing import Any
 
 import pytest
 
-from monitoring.page.feed import Feed
-from monitoring.page.selection import Selection
-from monitoring.reader import Ledger, StoreReader
-from monitoring.store import EmbeddedStore
-from pipelines.config import PipelineConfig
-from pipelines.pipeline import Pipeline
-from pipelines.regressor import RegressorConfig
-from pipelines.server_watch import ServerWatch
-from pipelines.summary import Summary, summarise
+from policyserver.monitoring.page.feed import Feed
+from policyserver.monitoring.page.selection import Selection
+from policyserver.monitoring.store.reader import Ledger, StoreReader
+from policyserver.monitoring.store.store import EmbeddedStore
+from policyserver.pipelines.config import PipelineConfig
+from policyserver.pipelines.pipeline import Pipeline
+from policyserver.pipelines.regressor import RegressorConfig
+from policyserver.pipelines.server_watch import ServerWatch
+from policyserver.pipelines.summary import Summary, summarise
 from tests.pipelines.pipeline_harness import WAIT_S, play
 from tests.pipelines.policy_double import PolicyDouble
 from tests.pipelines.recorded_prices import FIRST_BAR_S, fair_game, file_config, write_bars

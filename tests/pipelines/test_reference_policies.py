@@ -6,13 +6,13 @@ import math
 import numpy as np
 import pytest
 
-from pipelines.account import BUY, HOLD, SELL, AccountConfig
-from pipelines.bars import Bars
-from pipelines.baselines import no_trade, replay_episodes
-from pipelines.price_processes import GbmConfig
-from pipelines.prices import EpisodePrices, PricesConfig, make_source
-from pipelines.priors import Prior
-from pipelines.reference_policies import mean_reversion_rule, optimum, plan_of
+from policyserver.pipelines.account import BUY, HOLD, SELL, AccountConfig
+from policyserver.pipelines.bars import Bars
+from policyserver.pipelines.baselines import no_trade, replay_episodes
+from policyserver.pipelines.price_processes import GbmConfig
+from policyserver.pipelines.prices import EpisodePrices, PricesConfig, make_source
+from policyserver.pipelines.priors import Prior
+from policyserver.pipelines.reference_policies import mean_reversion_rule, optimum, plan_of
 
 PARAMETERS = {"mean_price": 100.0, "reversion": 0.05, "volatility": 0.01}
 FREE = AccountConfig(fee_fraction=0.0, slippage_fraction=0.0)

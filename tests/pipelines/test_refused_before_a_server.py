@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.config import EpisodesSection, PipelineConfig, RecordingSection, ServerSection
-from pipelines.demo_setup import PIPELINE_FILE, DemoOptions, fresh_run, resumed_run
-from pipelines.regressor import RegressorConfig
-from pipelines.run import run_pipeline
-from pipelines.stop_signals import StopSignals
-from policyserver.settings import SettingsError, dump_toml
+from policyserver.common.settings import SettingsError, dump_toml
+from policyserver.pipelines.config import EpisodesSection, PipelineConfig, RecordingSection, ServerSection
+from policyserver.pipelines.demo.setup import PIPELINE_FILE, DemoOptions, fresh_run, resumed_run
+from policyserver.pipelines.regressor import RegressorConfig
+from policyserver.pipelines.run import run_pipeline
+from policyserver.pipelines.runtime.stop_signals import StopSignals
 from tests.pipelines.recorded_prices import fair_game, write_bars
 
 ADDRESS = "127.0.0.1:9901"

@@ -6,9 +6,9 @@ from typing import Literal
 import numpy as np
 import pytest
 
-from pipelines.features import FeatureState
-from pipelines.prices import PricesConfig, make_source
-from pipelines.regressor import NO_PREDICTION, Prediction, RegressorConfig, ReturnRegressor, skill
+from policyserver.pipelines.features import FeatureState
+from policyserver.pipelines.prices import PricesConfig, make_source
+from policyserver.pipelines.regressor import NO_PREDICTION, Prediction, RegressorConfig, ReturnRegressor, skill
 
 
 def learn_from_noise(regressor: ReturnRegressor, n: int, slope: float, seed: int = 1) -> tuple[list[float], list[float]]:

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from pipelines.run_state import ExactSum, RunState
+from policyserver.pipelines.run_state import ExactSum, RunState
 
 
 def test_the_ledger_keeps_every_digit() -> None:

@@ -5,11 +5,11 @@ from dataclasses import replace
 
 import pytest
 
-from client import ServerStats
-from monitoring.points import Points
-from monitoring.sink import NullSink
-from pipelines.server_watch import ServerWatch
-from policyserver.errors import ServerUnavailableError
+from policyserver.client import ServerStats
+from policyserver.common.errors import ServerUnavailableError
+from policyserver.monitoring.points import Points
+from policyserver.monitoring.sink import NullSink
+from policyserver.pipelines.server_watch import ServerWatch
 from tests.pipelines.test_terminal import STATS, TRAINING
 
 WAIT_S = 10.0

@@ -3,10 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from monitoring.newest_tenth import newest_count
-from pipelines.run_state import EPISODE_COLUMNS, EPISODES_KEPT
-from pipelines.snapshot import _curve
-from pipelines.tail import Tail
+from policyserver.monitoring.newest_tenth import newest_count
+from policyserver.pipelines.run_state import EPISODE_COLUMNS, EPISODES_KEPT
+from policyserver.pipelines.snapshot import _curve
+from policyserver.pipelines.tail import Tail
 
 
 @pytest.mark.parametrize("count", [0, 1, 5, 1000, 200_000, 1_000_000])

@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from client import ServerStats, TrainingIteration
-from pipelines.events import Decision
-from pipelines.regressor import Prediction
-from pipelines.run_state import ShownDecision
-from pipelines.snapshot import Snapshot, SnapshotTaker
-from pipelines.terminal import TerminalView, clock, plain_line, render, sparkline
+from policyserver.client import ServerStats, TrainingIteration
+from policyserver.pipelines.demo.terminal import TerminalView, clock, plain_line, render, sparkline
+from policyserver.pipelines.events import Decision
+from policyserver.pipelines.regressor import Prediction
+from policyserver.pipelines.run_state import ShownDecision
+from policyserver.pipelines.snapshot import Snapshot, SnapshotTaker
 
 TRAINING = TrainingIteration(7, 7, 1.5, 0.25, 0.011, 0.9, 4_000, 28_000, 1.2, 0.8, 7, "runs/x/checkpoints/checkpoint-00000001", 1.0, 5e-4)
 STATS = ServerStats(

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from monitoring.reader import StoreReader
-from pipelines.config import EpisodesSection, PipelineConfig, RecordingSection, ServerSection
-from pipelines.prices import PricesConfig
-from pipelines.run import run_pipeline
-from pipelines.stop_signals import StopSignals
+from policyserver.monitoring.store.reader import StoreReader
+from policyserver.pipelines.config import EpisodesSection, PipelineConfig, RecordingSection, ServerSection
+from policyserver.pipelines.prices import PricesConfig
+from policyserver.pipelines.run import run_pipeline
+from policyserver.pipelines.runtime.stop_signals import StopSignals
 from tests.server.front_harness import FrontHarness, running_front
 
 pytestmark = pytest.mark.timeout(120)

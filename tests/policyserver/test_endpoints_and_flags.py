@@ -4,8 +4,8 @@ import socket
 
 import pytest
 
-from policyserver.endpoints import is_local, parse_address, strays
-from policyserver.flags import StepFlag
+from policyserver.common.endpoints import is_local, parse_address, strays
+from policyserver.common.flags import StepFlag
 from policyserver.v1 import policy_service_pb2 as pb
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import grpc
 import pytest
 
-from policyserver import errors
+from policyserver.common import errors
 from policyserver.v1 import policy_service_pb2 as pb
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from policyserver.errors import InvalidInputError
-from policyserver.rewards import REWARD_MAX, add_reward, to_reward, to_rewards
+from policyserver.common.errors import InvalidInputError
+from policyserver.common.rewards import REWARD_MAX, add_reward, to_reward, to_rewards
 
 
 @pytest.mark.parametrize(

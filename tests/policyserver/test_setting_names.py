@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from pipelines.config import PipelineConfig
-from policyserver.settings import SettingsError, known_keys, load
-from server.config import ServerConfig
+from policyserver.common.settings import SettingsError, known_keys, load
+from policyserver.pipelines.config import PipelineConfig
+from policyserver.server.config.server_config import ServerConfig
 
 WRONG_NUMBERS = (-1, 0, 2, 10**6, -1.0, 0.0, 2.0, math.nan, math.inf)
 WRONG_TEXTS: tuple[Any, ...] = ("", "no such", ":::", ["a", "a"], [])

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policyserver.settings import SettingsError, add_arguments, dump_toml, from_arguments, known_keys, load
+from policyserver.common.settings import SettingsError, add_arguments, dump_toml, from_arguments, known_keys, load
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import IO
 
 import pytest
 
-from monitoring.store import EmbeddedStore
+from policyserver.monitoring.store.store import EmbeddedStore
 from tests.monitoring.filled_store import FilledRun, fill
 
 CHECK = ("policy-server", "check-config")
@@ -69,7 +69,7 @@ def test_closed_streams_and_full_ones_for_errors_change_no_status(folder: Path) 
 def test_a_closed_standard_output_is_not_taken_by_the_next_file() -> None:
     program = """
 import os, sys, tempfile
-from monitoring.__main__ import main
+from policyserver.monitoring.__main__ import main
 main(["export", "--store", "nothing"])
 with tempfile.TemporaryFile() as file:
     os.write(2, f"{file.fileno()}".encode())
@@ -101,11 +101,11 @@ def test_a_page_is_served_though_nobody_can_be_told_where(tmp_path: Path) -> Non
 
 
 def test_an_interrupted_export_ends_as_one_that_was_interrupted(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
-    from monitoring.__main__ import main
+    from policyserver.monitoring.__main__ import main
 
     def interrupted(*_: object) -> io.BytesIO:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("monitoring.export.Exporter.line_protocol", interrupted)
+    monkeypatch.setattr("policyserver.monitoring.store.export.Exporter.line_protocol", interrupted)
     assert main(["export", "--store", str(folder / "s"), "--output", str(folder / "lines")]) == 130
     assert not list(folder.glob("lines*"))

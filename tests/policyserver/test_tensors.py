@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from policyserver.errors import WireError
-from policyserver.tensors import dtype_to_proto, from_tensor, to_tensor
+from policyserver.common.errors import WireError
+from policyserver.common.tensors import dtype_to_proto, from_tensor, to_tensor
 from policyserver.v1 import tensor_pb2
 
 DTYPES = ["float32", "float64", "int8", "int32", "int64", "uint8", "bool"]

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-import monitoring.__main__
-import pipelines.__main__
-import server.__main__
+from policyserver.monitoring import __main__ as monitoring
+from policyserver.pipelines import __main__ as pipelines
+from policyserver.server import __main__ as server
 
 
 @pytest.fixture(autouse=True)
@@ -33,9 +33,9 @@ def open_to_everybody() -> Iterator[None]:
 @pytest.mark.parametrize(
     ("main", "arguments"),
     [
-        (server.__main__.main, ["serve", "--config", "nowhere.toml"]),
-        (pipelines.__main__.main, ["run", "--config", "nowhere.toml"]),
-        (monitoring.__main__.main, ["export", "--store", "nowhere.sqlite"]),
+        (server.main, ["serve", "--config", "nowhere.toml"]),
+        (pipelines.main, ["run", "--config", "nowhere.toml"]),
+        (monitoring.main, ["export", "--store", "nowhere.sqlite"]),
     ],
 )
 def test_every_program_closes_what_it_will_make_to_others(main: Callable[[list[str]], int], arguments: list[str]) -> None:
@@ -47,7 +47,7 @@ def test_a_run_folder_and_what_lies_in_it_is_for_its_owner_to_write(tmp_path: Pa
     run_folder = tmp_path / "runs" / "one"
     (tmp_path / "store.sqlite").mkdir()  # which ends the start when the run's files are there, and before Ray
     options = ["--run_folder", str(run_folder), "--monitoring.store", str(tmp_path / "store.sqlite"), "--listen.address", "127.0.0.1:0"]
-    assert server.__main__.main(["serve", *options]) == 2
+    assert server.main(["serve", *options]) == 2
     made = [run_folder.parent, run_folder, *run_folder.rglob("*")]
     assert {"server.log", "server.toml", "lock", "checkpoints"} <= {path.name for path in made}
     assert [path for path in made if path.stat().st_mode & 0o022] == []

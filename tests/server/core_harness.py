@@ -19,19 +19,19 @@ from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 from ray.rllib.env import INPUT_ENV_SINGLE_SPACES, INPUT_ENV_SPACES
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
-from policyserver.errors import PolicyServerError
-from policyserver.flags import StepFlag
-from policyserver.spaces import flatten
-from server.config import EpisodesConfig, HandOffConfig
-from server.episodes.core import EpisodeCore
-from server.episodes.demand import Demand
-from server.episodes.episode_table import Owner
-from server.episodes.rows import Replies, Rows
-from server.episodes.segments import EpisodeList, SegmentBlock
-from server.policies.action_form import ActionForm
-from server.policies.array_policy import ArrayPolicy
-from server.policies.inference import PolicyNet
-from server.policies.policy import Policy
+from policyserver.common.errors import PolicyServerError
+from policyserver.common.flags import StepFlag
+from policyserver.common.spaces import flatten
+from policyserver.server.config.server_config import EpisodesConfig, HandOffConfig
+from policyserver.server.episodes.core import EpisodeCore
+from policyserver.server.episodes.demand import Demand
+from policyserver.server.episodes.episode_table import Owner
+from policyserver.server.episodes.rows import Replies, Rows
+from policyserver.server.episodes.segments import EpisodeList, SegmentBlock
+from policyserver.server.policies.module.action_form import ActionForm
+from policyserver.server.policies.module.inference import PolicyNet
+from policyserver.server.policies.policy import Policy
+from policyserver.server.policies.vectorized.array_policy import ArrayPolicy
 
 torch.set_num_threads(1)  # as in a serving process; more of them wait for each other on a busy machine
 

@@ -11,9 +11,9 @@ from ray.rllib.algorithms.ppo import PPOConfig
 from ray.rllib.algorithms.sac import SACConfig
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 
-from server.policies.action_form import ActionForm
-from server.policies.array_policy import ArrayPolicy
-from server.policies.inference import PolicyNet
+from policyserver.server.policies.module.action_form import ActionForm
+from policyserver.server.policies.module.inference import PolicyNet
+from policyserver.server.policies.vectorized.array_policy import ArrayPolicy
 from tests.server.core_harness import OBSERVATION, spaces_of
 
 CASES: dict[str, tuple[Any, gym.Space[Any]]] = {

@@ -12,7 +12,7 @@ import tree
 from ray.rllib.core.columns import Columns
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
-from policyserver.flags import StepFlag
+from policyserver.common.flags import StepFlag
 from tests.server.core_harness import Array, CoreHarness, Row, observation
 
 

@@ -10,11 +10,11 @@ from typing import Any
 
 from ray.rllib.env.external_env import ExternalEnv
 
-from server.episodes.core import EpisodeCore
-from server.episodes.core_statistics import CoreStatistics
-from server.fronts.external_env_episodes import ExternalEnvEpisodes
-from server.fronts.external_env_thread import ExternalEnvThread
-from server.fronts.front import Front
+from policyserver.server.episodes.core import EpisodeCore
+from policyserver.server.episodes.core_statistics import CoreStatistics
+from policyserver.server.external_env.episodes import ExternalEnvEpisodes
+from policyserver.server.external_env.thread import ExternalEnvThread
+from policyserver.server.runner.serving_loop import Front
 from tests.server.core_harness import ACTION, OBSERVATION, observation
 from tests.server.front_harness import FrontHarness, running_front
 

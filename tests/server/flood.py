@@ -13,8 +13,8 @@ from typing import Any
 import grpc
 import numpy as np
 
-from policyserver.flags import PROTOCOL_VERSION
-from policyserver.tensors import to_tensor
+from policyserver.common.flags import PROTOCOL_VERSION
+from policyserver.common.tensors import to_tensor
 from policyserver.v1 import policy_service_pb2 as pb
 from tests.ports import DIRECT
 

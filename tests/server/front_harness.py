@@ -12,16 +12,16 @@ from typing import Any
 import grpc
 import gymnasium as gym
 
-from client import ClientConfig, PolicyClient
-from policyserver.tensors import from_tensor, to_tensor
+from policyserver.client import ClientConfig, PolicyClient
+from policyserver.common.tensors import from_tensor, to_tensor
+from policyserver.server.config.server_config import EpisodesConfig, HandOffConfig, ListenConfig, ServingConfig
+from policyserver.server.episodes.core import EpisodeCore
+from policyserver.server.episodes.demand import Demand
+from policyserver.server.episodes.segments import SegmentBlock
+from policyserver.server.policies.vectorized.array_policy import ArrayPolicy
+from policyserver.server.runner.serving_loop import Front
 from policyserver.v1 import policy_service_pb2 as pb
 from policyserver.v1 import policy_service_pb2_grpc as pb_grpc
-from server.config import EpisodesConfig, HandOffConfig, ListenConfig, ServingConfig
-from server.episodes.core import EpisodeCore
-from server.episodes.demand import Demand
-from server.episodes.segments import SegmentBlock
-from server.fronts.front import Front
-from server.policies.array_policy import ArrayPolicy
 from tests.ports import DIRECT
 from tests.server.core_harness import ACTION, NEVER_WAITS, OBSERVATION, apart, arrived, module_of, policy_of
 

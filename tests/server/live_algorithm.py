@@ -14,13 +14,13 @@ import grpc
 import numpy as np
 import numpy.typing as npt
 
-from client import PolicyClient, PolicyServerError
-from policyserver.settings import load
-from policyserver.tensors import from_tensor, to_tensor
+from policyserver.client import PolicyClient, PolicyServerError
+from policyserver.common.settings import load
+from policyserver.common.tensors import from_tensor, to_tensor
+from policyserver.server.config.algorithm import algorithm_config
+from policyserver.server.config.server_config import ListenConfig, ServerConfig, ServingConfig
 from policyserver.v1 import policy_service_pb2 as pb
 from policyserver.v1 import policy_service_pb2_grpc as pb_grpc
-from server.algorithm import algorithm_config
-from server.config import ListenConfig, ServerConfig, ServingConfig
 from tests.ports import DIRECT
 
 OBSERVATION: npt.NDArray[np.float32] = np.array([0.3, -0.2, 0.1, 0.05], np.float32)

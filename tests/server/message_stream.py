@@ -5,8 +5,8 @@ from __future__ import annotations
 import queue
 from typing import Any
 
-from policyserver.flags import PROTOCOL_VERSION, StepFlag
-from policyserver.tensors import to_tensor
+from policyserver.common.flags import PROTOCOL_VERSION, StepFlag
+from policyserver.common.tensors import to_tensor
 from policyserver.v1 import policy_service_pb2 as pb
 from tests.server.core_harness import observation
 from tests.server.front_harness import FrontHarness

@@ -13,10 +13,10 @@ from ray.rllib.core.distribution.torch.torch_distribution import TorchCategorica
 from ray.rllib.core.rl_module.apis.value_function_api import ValueFunctionAPI
 from ray.rllib.core.rl_module.torch import TorchRLModule
 
-from policyserver.spaces import leaves
-from server.policies.action_form import ActionForm
-from server.policies.array_policy import ArrayPolicy
-from server.policies.inference import PolicyNet
+from policyserver.common.spaces import leaves
+from policyserver.server.policies.module.action_form import ActionForm
+from policyserver.server.policies.module.inference import PolicyNet
+from policyserver.server.policies.vectorized.array_policy import ArrayPolicy
 
 
 def grid_gaussian(shape: tuple[int, ...]) -> type:

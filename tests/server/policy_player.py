@@ -10,8 +10,8 @@ import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 
-from policyserver.spaces import flatten, leaves
-from server.policies.policy import Decided, DrawKeys, Policy, StepRows
+from policyserver.common.spaces import flatten, leaves
+from policyserver.server.policies.policy import Decided, DrawKeys, Policy, StepRows
 
 Array = npt.NDArray[Any]
 

@@ -11,10 +11,10 @@ from ray.rllib.algorithms.ppo import PPOConfig
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 
-from server.policies.action_form import ActionForm
-from server.policies.inference import PolicyNet
-from server.policies.policy import Decided
-from server.policies.stock_policy import StockPolicy
+from policyserver.server.policies.connectors.connector_policy import StockPolicy
+from policyserver.server.policies.module.action_form import ActionForm
+from policyserver.server.policies.module.inference import PolicyNet
+from policyserver.server.policies.policy import Decided
 from tests.server.core_harness import ACTIONS, OBSERVATION, Array, module_of, spaces_of
 from tests.server.policy_player import Move, PolicyPlayer
 

@@ -8,11 +8,11 @@ from ray.rllib.algorithms.dqn.dqn import calculate_rr_weights
 from ray.rllib.algorithms.ppo import PPOConfig
 from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
 
-from policyserver.settings import SettingsError, load
-from server.algorithm import algorithm_config, check_action_space, cpu_tickets
-from server.config import ServerConfig, ServingConfig
-from server.policies.policy_choice import _carried
-from server.runner import ExternalEnvRunner
+from policyserver.common.settings import SettingsError, load
+from policyserver.server.config.algorithm import algorithm_config, check_action_space, cpu_tickets
+from policyserver.server.config.server_config import ServerConfig, ServingConfig
+from policyserver.server.policies.policy_choice import _carried
+from policyserver.server.runner.env_runner import ExternalEnvRunner
 
 
 def build(**overrides: Any) -> Any:

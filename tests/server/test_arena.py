@@ -4,7 +4,7 @@ import numpy as np
 import psutil
 import pytest
 
-from server.episodes.arena import Arena, FreeList
+from policyserver.server.episodes.arena import Arena, FreeList
 
 
 def resident_mb() -> float:

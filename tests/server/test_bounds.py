@@ -14,11 +14,11 @@ import numpy as np
 import psutil
 import pytest
 
-from policyserver.errors import from_rpc_error
-from policyserver.flags import StepFlag
-from policyserver.tensors import to_tensor
+from policyserver.common.errors import from_rpc_error
+from policyserver.common.flags import StepFlag
+from policyserver.common.tensors import to_tensor
+from policyserver.server.config.server_config import EpisodesConfig, HandOffConfig, ListenConfig
 from policyserver.v1 import policy_service_pb2 as pb
-from server.config import EpisodesConfig, HandOffConfig, ListenConfig
 from tests.ports import DIRECT
 from tests.server.core_harness import CoreHarness, Row, observation, start
 from tests.server.flood import ROWS, handshake, unknown_rows

@@ -10,12 +10,12 @@ import pytest
 import ray
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 
-from policyserver.settings import load
-from server.algorithm import algorithm_config
-from server.checkpoints import CheckpointStore
-from server.config import ServerConfig
-from server.ray_start import RayProcess
-from server.training_report import Progress, training_report
+from policyserver.common.settings import load
+from policyserver.server.config.algorithm import algorithm_config
+from policyserver.server.config.server_config import ServerConfig
+from policyserver.server.daemon.checkpoints import CheckpointStore
+from policyserver.server.daemon.ray_start import RayProcess
+from policyserver.server.training_report import Progress, training_report
 
 CONFIG = load(
     ServerConfig,

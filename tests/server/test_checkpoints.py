@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from server.checkpoints import Checkpoint, CheckpointError, CheckpointStore
-from server.config import SpacesConfig
-from server.folder_lock import FolderInUseError
-from server.policies.standard_connectors import ConnectorsConfig
-from server.training_report import Progress
+from policyserver.server.config.server_config import SpacesConfig
+from policyserver.server.config.standard_connectors import ConnectorsConfig
+from policyserver.server.daemon.checkpoints import Checkpoint, CheckpointError, CheckpointStore
+from policyserver.server.daemon.folder_lock import FolderInUseError
+from policyserver.server.training_report import Progress
 
 
 def open_store(folder: Path, keep: int = 3, spaces: SpacesConfig | None = None) -> CheckpointStore:

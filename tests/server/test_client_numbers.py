@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from server.fronts.client_numbers import ClientNumbers
+from policyserver.server.grpc_front.client_numbers import ClientNumbers
 from tests.server.front_harness import running_front
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from policyserver.settings import load
-from server.config import ServerConfig
+from policyserver.common.settings import load
+from policyserver.server.config.server_config import ServerConfig
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:

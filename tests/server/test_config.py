@@ -7,9 +7,9 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from monitoring.page.listen import PageListen
-from policyserver.settings import SettingsError, dump_toml, load
-from server.config import ListenConfig, ServerConfig, ServingConfig
+from policyserver.common.settings import SettingsError, dump_toml, load
+from policyserver.monitoring.page.listen import PageListen
+from policyserver.server.config.server_config import ListenConfig, ServerConfig, ServingConfig
 
 BOX = {"type": "Box", "low": -1.0, "high": 1.0, "shape": [2]}
 

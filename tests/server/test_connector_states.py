@@ -12,7 +12,7 @@ from ray.rllib.connectors.connector_pipeline_v2 import ConnectorPipelineV2
 from ray.rllib.connectors.env_to_module import EnvToModulePipeline, FlattenObservations, MeanStdFilter
 from ray.rllib.utils.filter import RunningStat
 
-from server.policies.connector_states import adopt_state, export_state
+from policyserver.server.policies.connectors.connector_states import adopt_state, export_state
 
 SPACES: dict[str, gym.Space[Any]] = {
     "vector": gym.spaces.Box(-1e6, 1e6, (3,), np.float32),

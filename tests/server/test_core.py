@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from policyserver.flags import StepFlag
-from server.config import EpisodesConfig
-from server.episodes.rows import Rows
+from policyserver.common.flags import StepFlag
+from policyserver.server.config.server_config import EpisodesConfig
+from policyserver.server.episodes.rows import Rows
 from tests.server.core_harness import Answer, CoreHarness, Row, observation, start
 
 GIVEN, OVERRIDE = StepFlag.ACTION_GIVEN, StepFlag.OVERRIDE

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from monitoring.points import Points
-from monitoring.sink import NullSink
-from policyserver.listening import InsecureListenError
-from policyserver.settings import SettingsError
-from server.config import ListenConfig, MonitoringConfig, ServerConfig
-from server.daemon import Daemon
-from server.preflight import influx_of
+from policyserver.common.listening import InsecureListenError
+from policyserver.common.settings import SettingsError
+from policyserver.monitoring.points import Points
+from policyserver.monitoring.sink import NullSink
+from policyserver.server.config.server_config import ListenConfig, MonitoringConfig, ServerConfig
+from policyserver.server.daemon.daemon import Daemon
+from policyserver.server.daemon.preflight import influx_of
 from tests.services import InfluxServer
 
 TOKEN = "not-for-logs"

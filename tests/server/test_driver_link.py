@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from server.driver_link import DriverLink, follow_driver
-from server.folder_lock import FolderInUseError, FolderLock
+from policyserver.server.daemon.folder_lock import FolderInUseError, FolderLock
+from policyserver.server.driver_link import DriverLink, follow_driver
 
 HOLD = """
 import sys, pathlib
-from server.driver_link import DriverLink
-from server.folder_lock import FolderLock
+from policyserver.server.driver_link import DriverLink
+from policyserver.server.daemon.folder_lock import FolderLock
 held = FolderLock(pathlib.Path(sys.argv[1])), DriverLink(pathlib.Path(sys.argv[1]) / "link")
 sys.stdout.write("ready\\n"); sys.stdout.flush()
 sys.stdin.read()

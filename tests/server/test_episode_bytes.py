@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from server.config import EpisodesConfig
-from server.episodes.memory import episode_bytes
+from policyserver.server.config.server_config import EpisodesConfig
+from policyserver.server.episodes.memory import episode_bytes
 from tests.server.core_harness import CoreHarness, module_of, policy_of
 
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from server.episodes.episode_table import EpisodeTable, Owner
+from policyserver.server.episodes.episode_table import EpisodeTable, Owner
 
 
 def table_of(max_open: int = 4, remembered: int = 3) -> EpisodeTable:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from server.policies.action_draws import epsilon_greedy
-from server.policies.policy import DrawKeys
+from policyserver.server.policies.module.action_draws import epsilon_greedy
+from policyserver.server.policies.policy import DrawKeys
 from tests.server.drawing_policies import policy_of
 
 OBSERVATIONS = np.random.default_rng(4).normal(size=(1, 10)).astype(np.float32)

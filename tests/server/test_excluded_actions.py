@@ -11,8 +11,8 @@ from ray.rllib.algorithms.ppo.torch.default_ppo_torch_rl_module import DefaultPP
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
-from policyserver.flags import StepFlag
-from server.policies.policy import Policy
+from policyserver.common.flags import StepFlag
+from policyserver.server.policies.policy import Policy
 from tests.server.core_harness import ACTION, ACTIONS, OBSERVATION, CoreHarness, Row, observation, policy_of, ppo_config, spaces_of, start
 from tests.server.stock_harness import stock_policy
 

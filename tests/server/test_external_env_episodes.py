@@ -15,10 +15,10 @@ import pytest
 from ray.rllib.env import external_env
 from ray.rllib.env.external_env import ExternalEnv, _ExternalEnvEpisode
 
-from server.config import EpisodesConfig, HandOffConfig, ServingConfig
-from server.episodes.core import EpisodeCore
-from server.fronts.external_env_hooks import FinishedIds
-from server.fronts.front import Front
+from policyserver.server.config.server_config import EpisodesConfig, HandOffConfig, ServingConfig
+from policyserver.server.episodes.core import EpisodeCore
+from policyserver.server.external_env.hooks import FinishedIds
+from policyserver.server.runner.serving_loop import Front
 from tests.server.core_harness import ACTION, ACTIONS, OBSERVATION, arrived, module_of, observation, policy_of
 from tests.server.external_env_harness import Served, in_thread, play, serve_env, serving_env
 

@@ -9,13 +9,13 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from policyserver.errors import (
+from policyserver.common.errors import (
     InvalidInputError,
     ServerOverloadedError,
 )
-from policyserver.spaces import flatten
-from server.config import EpisodesConfig
-from server.fronts.external_env_episodes import columns_of, values_of
+from policyserver.common.spaces import flatten
+from policyserver.server.config.server_config import EpisodesConfig
+from policyserver.server.external_env.episodes import columns_of, values_of
 from tests.server.core_harness import observation
 from tests.server.external_env_harness import Served, in_thread, serving_env
 

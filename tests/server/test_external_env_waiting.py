@@ -12,16 +12,16 @@ from typing import Any
 import pytest
 from ray.rllib.env.external_env import ExternalEnv
 
-from client import PolicyClient
-from policyserver.errors import (
+from policyserver.client import PolicyClient
+from policyserver.common.errors import (
     ActionTimeoutError,
     EpisodeFinishedError,
     ServerInternalError,
     ServerUnavailableError,
 )
-from server.episodes.demand import Demand
-from server.fronts import external_env_hooks
-from server.policy_server import PolicyServer
+from policyserver.server.episodes.demand import Demand
+from policyserver.server.external_env import hooks as external_env_hooks
+from policyserver.server.external_env.policy_server import PolicyServer
 from tests.server.core_harness import ACTION, OBSERVATION, observation
 from tests.server.external_env_harness import Idle, Served, in_thread, play, serving_env
 from tests.server.front_harness import CLIENT

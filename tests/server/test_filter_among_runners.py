@@ -12,11 +12,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from client import PolicyClient
-from policyserver.settings import load
-from server.algorithm import algorithm_config, cpu_tickets
-from server.config import ServerConfig
-from server.ray_start import RayProcess
+from policyserver.client import PolicyClient
+from policyserver.common.settings import load
+from policyserver.server.config.algorithm import algorithm_config, cpu_tickets
+from policyserver.server.config.server_config import ServerConfig
+from policyserver.server.daemon.ray_start import RayProcess
 from tests.server.front_harness import CLIENT
 
 Array = npt.NDArray[Any]

@@ -10,10 +10,10 @@ from typing import Any
 import grpc
 import pytest
 
-from client import EpisodeLostError, PolicyClient, PolicyServerError, ServerUnavailableError
-from server.config import HandOffConfig, ListenConfig, ServingConfig
-from server.fronts.front import Front
-from server.runner import ExternalEnvRunner
+from policyserver.client import EpisodeLostError, PolicyClient, PolicyServerError, ServerUnavailableError
+from policyserver.server.config.server_config import HandOffConfig, ListenConfig, ServingConfig
+from policyserver.server.runner.env_runner import ExternalEnvRunner
+from policyserver.server.runner.serving_loop import Front
 from tests.server.core_harness import observation, ppo_config
 from tests.server.front_harness import CLIENT, FrontHarness, Unary, running_front
 from tests.services import wait_until

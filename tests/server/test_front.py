@@ -15,13 +15,13 @@ from typing import NoReturn
 import grpc
 import pytest
 
-from client import ClientConfig, PolicyClient
-from policyserver.errors import AuthenticationError, EpisodeFinishedError, PolicyServerError, ServerUnavailableError
+from policyserver.client import ClientConfig, PolicyClient
+from policyserver.common.errors import AuthenticationError, EpisodeFinishedError, PolicyServerError, ServerUnavailableError
+from policyserver.server.config.server_config import EpisodesConfig, HandOffConfig, ListenConfig, ServingConfig
+from policyserver.server.episodes.core import EpisodeCore
+from policyserver.server.runner.serving_loop import Front
+from policyserver.server.training_report import TrainingReport
 from policyserver.v1 import policy_service_pb2 as pb
-from server.config import EpisodesConfig, HandOffConfig, ListenConfig, ServingConfig
-from server.episodes.core import EpisodeCore
-from server.fronts.front import Front
-from server.training_report import TrainingReport
 from tests.server.core_harness import ACTION, OBSERVATION, module_of, observation, policy_of
 from tests.server.front_harness import CLIENT, FrontHarness, running_front
 

@@ -14,10 +14,10 @@ from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
 from ray.rllib.core import COMPONENT_RL_MODULE
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
-from server.algorithm import algorithm_config
-from server.config import ServerConfig
-from server.fused_learner import FusedPPOLearner
-from server.ray_start import RayProcess
+from policyserver.server.config.algorithm import algorithm_config
+from policyserver.server.config.server_config import ServerConfig
+from policyserver.server.daemon.fused_learner import FusedPPOLearner
+from policyserver.server.daemon.ray_start import RayProcess
 from tests.server.core_harness import ACTION, OBSERVATION, CoreHarness, module_of, policy_of, ppo_config, spaces_of
 
 MODELS = ["mlp", "lstm_shared", "lstm_apart"]

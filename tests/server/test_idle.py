@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from policyserver.flags import StepFlag
-from server.config import EpisodesConfig, HandOffConfig
+from policyserver.common.flags import StepFlag
+from policyserver.server.config.server_config import EpisodesConfig, HandOffConfig
 from tests.server.core_harness import CoreHarness, Row, observation, pack, start
 
 Make = Callable[..., CoreHarness]

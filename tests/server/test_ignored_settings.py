@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
-from policyserver.settings import SettingsError, load
-from server.algorithm import algorithm_config
-from server.config import HandOffConfig, ListenConfig, ServerConfig, ServingConfig
-from server.runner import ExternalEnvRunner
+from policyserver.common.settings import SettingsError, load
+from policyserver.server.config.algorithm import algorithm_config
+from policyserver.server.config.server_config import HandOffConfig, ListenConfig, ServerConfig, ServingConfig
+from policyserver.server.runner.env_runner import ExternalEnvRunner
 from tests.server.core_harness import ppo_config
 
 SERVING = ServingConfig(ListenConfig("127.0.0.1:0"), hand_off=HandOffConfig(sample_wait_s=0.1)).to_env_config()
@@ -78,7 +78,7 @@ def test_the_server_refuses_it_before_ray_starts() -> None:
 def test_a_serving_process_that_ray_put_behind_the_others_says_what_to_do(lowered: int) -> None:
     script = f"""
 import logging, os, sys
-from server.runner import ExternalEnvRunner
+from policyserver.server.runner.env_runner import ExternalEnvRunner
 logging.basicConfig(format="%(levelname)s %(message)s", level="INFO", stream=sys.stdout)
 os.nice({lowered})  # as Ray's core does in each of its workers
 ExternalEnvRunner._prepare_process()

@@ -11,10 +11,10 @@ import pytest
 import torch
 from ray.rllib.core.columns import Columns
 
-from policyserver.flags import StepFlag
-from server.policies.action_form import ActionForm, UnsupportedSpaceError
-from server.policies.array_policy import ArrayPolicy
-from server.policies.policy import DrawKeys, StepRows
+from policyserver.common.flags import StepFlag
+from policyserver.server.policies.module.action_form import ActionForm, UnsupportedSpaceError
+from policyserver.server.policies.policy import DrawKeys, StepRows
+from policyserver.server.policies.vectorized.array_policy import ArrayPolicy
 from tests.server.core_harness import ACTION, ACTIONS, CoreHarness, Row, module_of, observation, policy_of, start
 
 NONE = np.empty(0, np.int64)

@@ -23,12 +23,12 @@ from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
 from ray.rllib.utils.replay_buffers.episode_replay_buffer import EpisodeReplayBuffer
 from ray.rllib.utils.spaces.space_utils import normalize_action, unsquash_action
 
-from client import EpisodeDuplicateError, EpisodeFinishedError, InvalidInputError, PolicyClient
-from policyserver.flags import StepFlag
-from server.config import EpisodesConfig, HandOffConfig, ListenConfig, ServingConfig
-from server.fronts import wire
-from server.policies.array_policy import ArrayPolicy
-from server.runner import ExternalEnvRunner
+from policyserver.client import EpisodeDuplicateError, EpisodeFinishedError, InvalidInputError, PolicyClient
+from policyserver.common.flags import StepFlag
+from policyserver.server.config.server_config import EpisodesConfig, HandOffConfig, ListenConfig, ServingConfig
+from policyserver.server.grpc_front import messages as wire
+from policyserver.server.policies.vectorized.array_policy import ArrayPolicy
+from policyserver.server.runner.env_runner import ExternalEnvRunner
 from tests.server.core_harness import (
     ACTIONS,
     OBSERVATION,

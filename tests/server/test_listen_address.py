@@ -8,8 +8,8 @@ from pathlib import Path
 import grpc
 import pytest
 
-from policyserver.settings import SettingsError
-from server.fronts.listen_address import AddressInUseError, address_of, check_free, held
+from policyserver.common.settings import SettingsError
+from policyserver.server.grpc_front.listen_address import AddressInUseError, address_of, check_free, held
 from tests.ports import is_handed_out, port_of_the_systems_choice
 
 

@@ -13,9 +13,9 @@ import grpc.aio
 import pytest
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from policyserver.listening import InsecureListenError
-from server.config import ListenConfig
-from server.fronts.listen_security import TokenInterceptor, check_listen, token
+from policyserver.common.listening import InsecureListenError
+from policyserver.server.config.server_config import ListenConfig
+from policyserver.server.grpc_front.listen_security import TokenInterceptor, check_listen, token
 from tests.ports import DIRECT
 
 TOKEN = "0123456789abcdef"

@@ -9,9 +9,9 @@ import numpy as np
 import psutil
 import pytest
 
-from policyserver.flags import StepFlag
-from server.config import EpisodesConfig, HandOffConfig
-from server.episodes.rows import Rows
+from policyserver.common.flags import StepFlag
+from policyserver.server.config.server_config import EpisodesConfig, HandOffConfig
+from policyserver.server.episodes.rows import Rows
 from tests.server.core_harness import CoreHarness, module_of, policy_of
 
 EPISODES = 4000

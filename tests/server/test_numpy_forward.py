@@ -18,9 +18,9 @@ from ray.rllib.algorithms.ppo.torch.default_ppo_torch_rl_module import DefaultPP
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 
-from server.policies.forward_pass import ForwardPass
-from server.policies.inference import PolicyNet
-from server.policies.numpy_forward import NumpyForward
+from policyserver.server.policies.module.forward_pass import ForwardPass
+from policyserver.server.policies.module.inference import PolicyNet
+from policyserver.server.policies.module.numpy_forward import NumpyForward
 from tests.server.core_harness import ACTION, OBSERVATION, spaces_of
 
 BOX = gym.spaces.Box(-1.0, 1.0, (2,), np.float32)

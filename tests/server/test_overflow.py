@@ -7,11 +7,11 @@ from collections.abc import Callable
 
 import pytest
 
-from policyserver.flags import StepFlag
-from server.config import EpisodesConfig, HandOffConfig
-from server.episodes.demand import Demand
-from server.episodes.hand_off import HandOff, Segment
-from server.episodes.segments import SegmentBlock
+from policyserver.common.flags import StepFlag
+from policyserver.server.config.server_config import EpisodesConfig, HandOffConfig
+from policyserver.server.episodes.demand import Demand
+from policyserver.server.episodes.hand_off import HandOff, Segment
+from policyserver.server.episodes.segments import SegmentBlock
 from tests.server.core_harness import CoreHarness, Row, observation, start
 
 Make = Callable[..., CoreHarness]

@@ -15,11 +15,11 @@ from typing import NoReturn
 
 import pytest
 
-from server.__main__ import main
-from server.checkpoints import CheckpointStore
-from server.config import ServerConfig, SpacesConfig
-from server.ray_start import RayProcess
-from server.training_report import Progress
+from policyserver.server.__main__ import main
+from policyserver.server.config.server_config import ServerConfig, SpacesConfig
+from policyserver.server.daemon.checkpoints import CheckpointStore
+from policyserver.server.daemon.ray_start import RayProcess
+from policyserver.server.training_report import Progress
 
 TOKEN = "0123456789abcdef"
 
@@ -180,8 +180,8 @@ def test_a_machine_whose_loopback_is_down(tmp_path: Path) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have no names for a claim")
 @pytest.mark.parametrize("kind", ["port", "unix"])
 def test_an_address_is_claimed_before_anybody_listens_there(kind: str, tmp_path: Path) -> None:
-    from server.fronts.address_claim import claimed
-    from server.fronts.listen_address import AddressInUseError
+    from policyserver.server.daemon.address_claim import claimed
+    from policyserver.server.grpc_front.listen_address import AddressInUseError
 
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]

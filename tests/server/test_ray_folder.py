@@ -14,13 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from policyserver.settings import SettingsError
-from server.ray_start import RayProcess
+from policyserver.common.settings import SettingsError
+from policyserver.server.daemon.ray_start import RayProcess
 
 MAKE_AND_BE_KILLED = """
 import os, signal, sys
 from pathlib import Path
-from server.ray_start import RayProcess
+from policyserver.server.daemon.ray_start import RayProcess
 process = RayProcess(Path(sys.argv[1]))
 sys.stdout.write(f"{process.folder}\\n"); sys.stdout.flush()
 os.kill(os.getpid(), signal.SIGKILL)
@@ -112,6 +112,6 @@ def test_sockets_have_short_paths_whatever_tmpdir_is(length: int, monkeypatch: p
 
 
 def test_without_any_folder_that_will_do_tmpdir_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("server.ray_folder._MAX_BYTES", 3)
+    monkeypatch.setattr("policyserver.server.daemon.ray_folder._MAX_BYTES", 3)
     with pytest.raises(SettingsError, match=r"TMPDIR: expected a folder .* at most 3 bytes"):
         RayProcess()

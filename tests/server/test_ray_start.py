@@ -13,7 +13,7 @@ import psutil
 import pytest
 import ray
 
-from server.ray_start import RayProcess
+from policyserver.server.daemon.ray_start import RayProcess
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ import pytest
 import ray
 from ray._private import services
 
-from server.ray_start import RayProcess
+from policyserver.server.daemon.ray_start import RayProcess
 
 
 def where_a_task_runs() -> int:
@@ -28,7 +28,7 @@ def test_a_node_that_does_not_come_up_is_cleared_away_and_another_one_started(
     monkeypatch.setattr(services, "RAYLET_EXECUTABLE", str(raylet))
     process = RayProcess()
     try:
-        with caplog.at_level(logging.WARNING, "server.ray_start"):
+        with caplog.at_level(logging.WARNING, "policyserver.server.daemon.ray_start"):
             process.start(num_cpus=1)
         assert died.exists(), "the first node's raylet did not live"
         assert [record.message for record in caplog.records if "trying again, 2 of 3" in record.message]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from policyserver.flags import StepFlag
+from policyserver.common.flags import StepFlag
 from tests.server.core_harness import CoreHarness, Row, start
 from tests.server.drawing_policies import CASES, policy_of
 from tests.server.external_env_harness import in_thread, serving_env

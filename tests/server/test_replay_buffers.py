@@ -14,8 +14,8 @@ from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.utils.replay_buffers.episode_replay_buffer import EpisodeReplayBuffer
 from ray.rllib.utils.replay_buffers.prioritized_episode_buffer import PrioritizedEpisodeReplayBuffer
 
-from policyserver.flags import StepFlag
-from server.config import EpisodesConfig, HandOffConfig
+from policyserver.common.flags import StepFlag
+from policyserver.server.config.server_config import EpisodesConfig, HandOffConfig
 from tests.server.core_harness import CoreHarness, Row, module_of, observation, policy_of, start
 from tests.server.episode_player import Played, by_episode, play, reference_states
 

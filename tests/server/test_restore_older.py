@@ -13,8 +13,8 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from client import PolicyClient
-from server.ray_start import RayProcess
+from policyserver.client import PolicyClient
+from policyserver.server.daemon.ray_start import RayProcess
 from tests.server.live_algorithm import OBSERVATION, Crowd, asking, learner_version, live_algorithm, train_until
 
 Wait = Callable[..., None]

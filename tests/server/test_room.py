@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from policyserver.errors import ServerUnavailableError
-from policyserver.flags import StepFlag
-from server.config import EpisodesConfig, HandOffConfig
-from server.episodes import hand_over
-from server.episodes.demand import Demand
-from server.episodes.segments import SegmentBlock, episodes_of
+from policyserver.common.errors import ServerUnavailableError
+from policyserver.common.flags import StepFlag
+from policyserver.server.config.server_config import EpisodesConfig, HandOffConfig
+from policyserver.server.episodes import hand_over
+from policyserver.server.episodes.demand import Demand
+from policyserver.server.episodes.segments import SegmentBlock, episodes_of
 from tests.server.core_harness import (
     Answer,
     CoreHarness,

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from policyserver.flags import StepFlag
-from policyserver.spaces import flatten, leaves, unflatten
-from server.episodes.batch import malformed
-from server.episodes.row_checks import LeafCheck, bad_flags, content_hashes, leaf_checks
+from policyserver.common.flags import StepFlag
+from policyserver.common.spaces import flatten, leaves, unflatten
+from policyserver.server.episodes.batch import malformed
+from policyserver.server.episodes.row_checks import LeafCheck, bad_flags, content_hashes, leaf_checks
 from tests.policyserver.space_strategies import LEAVES, PROPERTY, SPACES, samples
 from tests.server.core_harness import ACTION, OBSERVATION, Row, observation, pack, start
 

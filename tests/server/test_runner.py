@@ -31,11 +31,11 @@ from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME, WEIGHTS_SEQ_NO
 from ray.rllib.utils.metrics.stats import EmaStats
 
-from client import PolicyClient
-from server.config import HandOffConfig, ListenConfig, ServingConfig
-from server.policy_server import PolicyServer
-from server.ray_start import RayProcess
-from server.runner import ExternalEnvRunner
+from policyserver.client import PolicyClient
+from policyserver.server.config.server_config import HandOffConfig, ListenConfig, ServingConfig
+from policyserver.server.daemon.ray_start import RayProcess
+from policyserver.server.external_env.policy_server import PolicyServer
+from policyserver.server.runner.env_runner import ExternalEnvRunner
 from tests.server.core_harness import ACTION, OBSERVATION, observation, ppo_config
 from tests.server.front_harness import CLIENT
 
@@ -46,7 +46,7 @@ Make = Callable[..., ExternalEnvRunner]
 def make_runner(monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
     """Make runners that are stopped after the test; they leave the settings of this process alone."""
     monkeypatch.setattr(ExternalEnvRunner, "_prepare_process", staticmethod(lambda: None))
-    monkeypatch.setattr("server.runner.log_to", lambda *_: None)
+    monkeypatch.setattr("policyserver.server.runner.env_runner.log_to", lambda *_: None)
     with ExitStack() as stack:
 
         def make(worker_index: int = 0, *, num_env_runners: int = 0, **changes: Any) -> ExternalEnvRunner:

@@ -12,15 +12,15 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from client import PolicyClient
-from policyserver import spaces
-from policyserver.errors import EpisodeFinishedError, HandshakeError, InvalidInputError, ServerUnavailableError, from_rpc_error
-from policyserver.flags import PROTOCOL_VERSION
-from policyserver.tensors import to_tensor
+from policyserver.client import PolicyClient
+from policyserver.common import spaces
+from policyserver.common.errors import EpisodeFinishedError, HandshakeError, InvalidInputError, ServerUnavailableError, from_rpc_error
+from policyserver.common.flags import PROTOCOL_VERSION
+from policyserver.common.tensors import to_tensor
+from policyserver.server.config.server_config import ListenConfig
+from policyserver.server.grpc_front import messages as wire
 from policyserver.v1 import policy_service_pb2 as pb
 from policyserver.v1 import space_pb2
-from server.config import ListenConfig
-from server.fronts import wire
 from tests.server.core_harness import ACTION, OBSERVATION, observation
 from tests.server.front_harness import CLIENT, FrontHarness, running_front
 from tests.server.message_stream import Stream, one_start

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from server.episodes.shares import _shares, connection_of
+from policyserver.server.episodes.shares import _shares, connection_of
 
 
 def test_on_a_unix_socket_a_connection_is_a_client() -> None:

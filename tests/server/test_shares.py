@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from policyserver.flags import StepFlag
-from server.config import EpisodesConfig
+from policyserver.common.flags import StepFlag
+from policyserver.server.config.server_config import EpisodesConfig
 from tests.server.core_harness import CoreHarness, Row, observation, pack, start
 from tests.server.flood import ROWS
 from tests.server.front_harness import FrontHarness, Unary, running_front

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from policyserver.settings import SettingsError, dump_toml, load
-from server.config import ServerConfig
-from server.space_tables import space_from_config
+from policyserver.common.settings import SettingsError, dump_toml, load
+from policyserver.server.config.server_config import ServerConfig
+from policyserver.server.config.space_tables import space_from_config
 from tests.policyserver.space_strategies import PROPERTY, SPACES
 
 BOX = {"type": "Box", "low": -1.0, "high": 1.0, "shape": [2]}

@@ -18,26 +18,26 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
-from client import BatchError, ClientConfig, HandshakeError, InvalidInputError, PolicyClient
-from client.codec import SpaceCodec
-from client.rows import Episode
-from client.rows import Rows as ClientRows
-from client.transport_messages import agree, step_batch, to_reply
-from policyserver.errors import from_rpc_error
-from policyserver.flags import PROTOCOL_VERSION, StepFlag
-from policyserver.spaces import flatten, flatten_batch, from_proto, leaves, same, to_proto, unflatten_batch
-from policyserver.tensors import from_tensor, to_tensor
+from policyserver.client import BatchError, ClientConfig, HandshakeError, InvalidInputError, PolicyClient
+from policyserver.client.codec import SpaceCodec
+from policyserver.client.rows import Episode
+from policyserver.client.rows import Rows as ClientRows
+from policyserver.client.transport_messages import agree, step_batch, to_reply
+from policyserver.common.errors import from_rpc_error
+from policyserver.common.flags import PROTOCOL_VERSION, StepFlag
+from policyserver.common.spaces import flatten, flatten_batch, from_proto, leaves, same, to_proto, unflatten_batch
+from policyserver.common.tensors import from_tensor, to_tensor
+from policyserver.server.config.server_config import HandOffConfig, ListenConfig, ServingConfig
+from policyserver.server.episodes.batch import malformed
+from policyserver.server.episodes.row_checks import leaf_checks
+from policyserver.server.episodes.rows import Replies
+from policyserver.server.grpc_front import messages as wire
+from policyserver.server.policies.connectors.connector_policy import StockPolicy
+from policyserver.server.policies.module.action_form import ActionForm
+from policyserver.server.policies.module.inference import PolicyNet, UnsupportedModuleError
+from policyserver.server.policies.vectorized.array_policy import ArrayPolicy
+from policyserver.server.runner.env_runner import ExternalEnvRunner
 from policyserver.v1 import policy_service_pb2 as pb
-from server.config import HandOffConfig, ListenConfig, ServingConfig
-from server.episodes.batch import malformed
-from server.episodes.row_checks import leaf_checks
-from server.episodes.rows import Replies
-from server.fronts import wire
-from server.policies.action_form import ActionForm
-from server.policies.array_policy import ArrayPolicy
-from server.policies.inference import PolicyNet, UnsupportedModuleError
-from server.policies.stock_policy import StockPolicy
-from server.runner import ExternalEnvRunner
 from tests.policyserver.space_strategies import ACTION_SPACES, PROPERTY, SPACES, samples
 from tests.server.core_harness import spaces_of
 from tests.server.front_harness import CLIENT, FrontHarness, running_front

@@ -13,10 +13,10 @@ from ray.rllib.core.rl_module.torch import TorchRLModule
 from ray.rllib.env import INPUT_ENV_SINGLE_SPACES, INPUT_ENV_SPACES
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
-from policyserver.settings import SettingsError, load
-from server.algorithm import algorithm_config
-from server.config import ServerConfig
-from server.policies.scale_images import ScaleImages, ScaleWriter, scaled
+from policyserver.common.settings import SettingsError, load
+from policyserver.server.config.algorithm import algorithm_config
+from policyserver.server.config.server_config import ServerConfig
+from policyserver.server.policies.vectorized.scale_images import ScaleImages, ScaleWriter, scaled
 
 VECTOR = {"type": "Box", "low": -1.0, "high": 1.0, "shape": [3]}
 IMAGE = {"type": "Box", "low": 0, "high": 255, "shape": [8, 8, 1], "dtype": "uint8"}

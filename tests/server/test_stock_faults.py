@@ -9,9 +9,9 @@ import pytest
 from ray.rllib.connectors.env_to_module import MeanStdFilter
 from ray.rllib.core.columns import Columns
 
-from policyserver.flags import StepFlag
-from server.policies.stock_pipelines import UncopyableConnectorError
-from server.policies.stock_records import ConnectorOutputError
+from policyserver.common.flags import StepFlag
+from policyserver.server.policies.connectors.connector_pipelines import UncopyableConnectorError
+from policyserver.server.policies.connectors.connector_records import ConnectorOutputError
 from tests.server.core_harness import CoreHarness, Row, module_of, observation, start
 from tests.server.policy_player import Move
 from tests.server.stock_harness import assert_same, player_of, random_moves, state_of, stock_policy

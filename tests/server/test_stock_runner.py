@@ -13,10 +13,10 @@ import pytest
 from ray.rllib.callbacks.callbacks import RLlibCallback
 from ray.rllib.core import COMPONENT_ENV_TO_MODULE_CONNECTOR
 
-from client import PolicyClient
-from policyserver.errors import ServerInternalError
-from server.config import HandOffConfig, ListenConfig, ServingConfig
-from server.runner import ExternalEnvRunner
+from policyserver.client import PolicyClient
+from policyserver.common.errors import ServerInternalError
+from policyserver.server.config.server_config import HandOffConfig, ListenConfig, ServingConfig
+from policyserver.server.runner.env_runner import ExternalEnvRunner
 from tests.server.core_harness import observation, ppo_config
 from tests.server.front_harness import CLIENT
 from tests.server.user_connectors import CenterOnEverythingSeen, CuriousReward, Faulty, ScaleObservations
@@ -26,7 +26,7 @@ Make = Callable[..., ExternalEnvRunner]
 
 @pytest.fixture
 def make_runner(monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
-    monkeypatch.setattr("server.runner.log_to", lambda *_: None)
+    monkeypatch.setattr("policyserver.server.runner.env_runner.log_to", lambda *_: None)
     with ExitStack() as stack:
 
         def make(*connectors: Any, callbacks: Any = None) -> ExternalEnvRunner:

@@ -9,12 +9,12 @@ import grpc
 import numpy as np
 import pytest
 
-from policyserver.errors import from_rpc_error
-from policyserver.tensors import to_tensor
+from policyserver.common.errors import from_rpc_error
+from policyserver.common.tensors import to_tensor
+from policyserver.server.config.server_config import EpisodesConfig
+from policyserver.server.grpc_front import unary_episodes
 from policyserver.v1 import policy_service_pb2 as pb
 from policyserver.v1 import tensor_pb2
-from server.config import EpisodesConfig
-from server.fronts import unary_episodes
 from tests.server.core_harness import observation
 from tests.server.front_harness import FrontHarness, Unary, running_front
 

@@ -12,11 +12,11 @@ import grpc
 import numpy as np
 import pytest
 
-from client import PolicyClient
-from policyserver.tensors import to_tensor
+from policyserver.client import PolicyClient
+from policyserver.common.tensors import to_tensor
+from policyserver.server.config.server_config import HandOffConfig
+from policyserver.server.episodes.demand import Demand
 from policyserver.v1 import policy_service_pb2 as pb
-from server.config import HandOffConfig
-from server.episodes.demand import Demand
 from tests.server.core_harness import observation
 from tests.server.front_harness import CLIENT, FrontHarness, Unary, running_front
 

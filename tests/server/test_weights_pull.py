@@ -12,10 +12,10 @@ from ray.rllib.core import COMPONENT_RL_MODULE
 from ray.rllib.env.env_runner_state_server import EnvRunnerStateServer
 from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
 
-from server.config import HandOffConfig, ListenConfig, ServingConfig
-from server.ray_start import RayProcess
-from server.runner import ExternalEnvRunner
-from server.weights_pull import WeightsPull
+from policyserver.server.config.server_config import HandOffConfig, ListenConfig, ServingConfig
+from policyserver.server.daemon.ray_start import RayProcess
+from policyserver.server.runner.env_runner import ExternalEnvRunner
+from policyserver.server.runner.weights_pull import WeightsPull
 from tests.server.core_harness import ppo_config
 from tests.services import wait_until
 

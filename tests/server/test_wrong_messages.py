@@ -8,11 +8,11 @@ import grpc
 import numpy as np
 import pytest
 
-from policyserver.flags import PROTOCOL_VERSION, StepFlag
-from policyserver.tensors import to_tensor
+from policyserver.common.flags import PROTOCOL_VERSION, StepFlag
+from policyserver.common.tensors import to_tensor
+from policyserver.server.config.server_config import ListenConfig
 from policyserver.v1 import policy_service_pb2 as pb
 from policyserver.v1 import tensor_pb2
-from server.config import ListenConfig
 from tests.server.core_harness import observation
 from tests.server.front_harness import FrontHarness, running_front
 from tests.server.message_stream import Stream, one_start

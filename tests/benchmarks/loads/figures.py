@@ -8,7 +8,7 @@ import gymnasium
 import numpy as np
 import numpy.typing as npt
 
-from client import PolicyClient
+from policyserver.client import PolicyClient
 
 Observations = npt.NDArray[np.float32]
 Latencies = npt.NDArray[np.int64]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from client import PolicyClient
+from policyserver.client import PolicyClient
 from tests.benchmarks.loads.figures import Observations, observations, summary
 from tests.benchmarks.loads.real_time import REAL_TIME
 

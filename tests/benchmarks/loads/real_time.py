@@ -1,5 +1,5 @@
 """How clients of a benchmark ask: as a plant or a game in real time would, which no learner holds up."""
 
-from client import ClientConfig
+from policyserver.client import ClientConfig
 
 REAL_TIME = ClientConfig(waits_for_learner=False)

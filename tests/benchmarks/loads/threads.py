@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from client import ClientConfig, PolicyClient
+from policyserver.client import ClientConfig, PolicyClient
 from tests.benchmarks.loads.figures import Latencies, observations, summary, warm_up_s
 from tests.benchmarks.loads.real_time import REAL_TIME
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from client import PolicyClient
+from policyserver.client import PolicyClient
 from tests.benchmarks.loads.figures import observations, summary, warm_up_s
 from tests.benchmarks.loads.real_time import REAL_TIME
 

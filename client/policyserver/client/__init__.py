@@ -1,0 +1,56 @@
+"""The client of the policy server. Imports policyserver only; needs neither ray nor torch."""
+
+from __future__ import annotations
+
+from policyserver.client.config import ClientConfig
+from policyserver.client.errors import BatchError, EncryptionError, ForkedClientError, InsecureTargetError
+from policyserver.client.policy_client import PolicyClient
+from policyserver.client.reports import ClientCounters, ServerInfo, ServerStats, TrainingIteration, total_of
+from policyserver.common.errors import (
+    ActionTimeoutError,
+    AuthenticationError,
+    ClientClosedError,
+    EpisodeDuplicateError,
+    EpisodeError,
+    EpisodeFinishedError,
+    EpisodeLostError,
+    EpisodeUnknownError,
+    HandshakeError,
+    InvalidInputError,
+    PolicyServerError,
+    SequenceError,
+    ServerEndedError,
+    ServerInternalError,
+    ServerOverloadedError,
+    ServerUnavailableError,
+)
+
+__all__ = [
+    "ActionTimeoutError",
+    "AuthenticationError",
+    "BatchError",
+    "ClientClosedError",
+    "ClientConfig",
+    "ClientCounters",
+    "EncryptionError",
+    "EpisodeDuplicateError",
+    "EpisodeError",
+    "EpisodeFinishedError",
+    "EpisodeLostError",
+    "EpisodeUnknownError",
+    "ForkedClientError",
+    "HandshakeError",
+    "InsecureTargetError",
+    "InvalidInputError",
+    "PolicyClient",
+    "PolicyServerError",
+    "SequenceError",
+    "ServerEndedError",
+    "ServerInfo",
+    "ServerInternalError",
+    "ServerOverloadedError",
+    "ServerStats",
+    "ServerUnavailableError",
+    "TrainingIteration",
+    "total_of",
+]

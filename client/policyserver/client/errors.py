@@ -1,0 +1,48 @@
+"""The errors that only a client has. All others are shared with the server and live in `policyserver.common.errors`.
+
+BatchError (PolicyServerError)             some rows of a batched call failed
+EncryptionError (ServerUnavailableError)   one end speaks TLS and the other plaintext, or the certificate is not trusted
+ForkedClientError (ClientClosedError)      the client belongs to the process that this one was forked from
+InsecureTargetError (ValueError)           plaintext would leave the machine
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from policyserver.common.errors import ClientClosedError, PolicyServerError, ServerUnavailableError
+
+__all__ = ["BatchError", "EncryptionError", "ForkedClientError", "InsecureTargetError"]
+
+
+class InsecureTargetError(ValueError):
+    """Steps or tokens would travel over a network in plain text. Nothing was sent."""
+
+
+class EncryptionError(ServerUnavailableError):
+    """One end speaks TLS and the other plaintext, or the server's certificate is not one that this client trusts."""
+
+
+class ForkedClientError(ClientClosedError):
+    """The client belongs to the process that this one was forked from."""
+
+
+class BatchError(PolicyServerError):
+    """Some rows of a batched call failed; all the others were done.
+
+    Attributes:
+        actions: the batch of actions, zeros in the rows that failed. None where the call returns no actions.
+        errors: what went wrong, by row.
+    """
+
+    def __init__(self, rows: int, actions: Any, errors: dict[int, PolicyServerError]) -> None:
+        first = min(errors)
+        error = errors[first]
+        text = f"{len(errors)} of {rows} rows failed; the first is row {first}: {type(error).__name__}: {error}"
+        super().__init__(text, code=error.code, reason=error.reason, field=error.field)
+        self.rows = rows
+        self.actions = actions
+        self.errors = dict(sorted(errors.items()))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return BatchError, (self.rows, self.actions, self.errors)

@@ -1,0 +1,328 @@
+"""All episodes of a client: which are open, what each one's next row is, and what is known of those that are closed.
+
+Nothing here waits or locks: the caller holds the client's lock.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from enum import Enum
+from typing import TYPE_CHECKING, cast
+
+from policyserver.client.rows import MAX_EPISODE_ID_BYTES, NO_INFO, Episode, Rows, select
+from policyserver.common.errors import (
+    EpisodeDuplicateError,
+    EpisodeError,
+    EpisodeFinishedError,
+    EpisodeLostError,
+    EpisodeUnknownError,
+    InvalidInputError,
+    PolicyServerError,
+    SequenceError,
+)
+from policyserver.common.flags import StepFlag
+from policyserver.common.rewards import add_reward
+
+if TYPE_CHECKING:
+    from policyserver.client.transport import Transport
+
+__all__ = ["Ledger"]
+
+_log = logging.getLogger(__name__)
+
+_START = int(StepFlag.START)
+_UNTRAINED = int(StepFlag.TRAINING_DISABLED)
+_GIVEN = int(StepFlag.ACTION_GIVEN)
+_OVERRIDE = int(StepFlag.OVERRIDE)
+_END = int(StepFlag.END)
+_KIND = _GIVEN | _END  # the bits that tell one call from another
+
+# Columns of a single row that are the same each time, so that a step makes fewer objects:
+_FIRST = (0,)
+_FLAGS = tuple(bytes((flags,)) for flags in range(256))
+
+
+class _Fate(Enum):
+    """Why an episode is not open: the error, its reason, its text after the id (RLlib's words where RLlib has any)."""
+
+    UNKNOWN = EpisodeUnknownError, "EPISODE_UNKNOWN", "not found."
+    FINISHED = EpisodeFinishedError, "EPISODE_FINISHED", "has already completed."
+    IDLE = EpisodeFinishedError, "EPISODE_IDLE", "was ended by the server, because its client was silent for too long."
+    LOST = EpisodeLostError, "", "was lost with the serving process that had it; start a new one."
+
+
+_FATES = {fate.value[1]: fate for fate in _Fate if fate is not _Fate.LOST}
+
+
+class Ledger:
+    """The episodes of one client, by id."""
+
+    def __init__(self, closed_remembered: int) -> None:
+        """Begin without episodes.
+
+        Args:
+            closed_remembered: number of closed episodes whose fate is kept, the newest.
+        """
+        self.open: dict[str, Episode] = {}
+        self.episodes_lost = 0
+        """Episodes that ended because the server restarted."""
+        self.rewards_dropped = 0
+        """Rewards logged before the first action of their episode, which belong to no action."""
+        self._closed: OrderedDict[str, _Fate] = OrderedDict()
+        self._closed_remembered = closed_remembered
+
+    def start(self, episode_ids: Sequence[str], training_enabled: bool) -> None:
+        """Open episodes, all or none.
+
+        Raises:
+            InvalidInputError: an id is empty, too long, or no valid text.
+            EpisodeDuplicateError: an episode of that id is open.
+            EpisodeFinishedError: an episode of that id has ended.
+        """
+        new: dict[str, Episode] = {}
+        for episode_id in episode_ids:
+            _check_id(episode_id)
+            if episode_id in self.open or episode_id in new:
+                raise EpisodeDuplicateError(f"Episode {episode_id} is already started.", field="episode_id")
+            if self._closed.get(episode_id) in (_Fate.FINISHED, _Fate.IDLE):  # the server remembers both
+                raise self.absent(episode_id)
+            new[episode_id] = Episode(episode_id, training_enabled)
+        for episode_id in new:
+            self._closed.pop(episode_id, None)
+        self.open |= new
+
+    def get(self, episode_id: str) -> Episode:
+        """Look up an open episode.
+
+        Raises:
+            EpisodeError: it never began here, has ended, or was lost.
+        """
+        episode = self.open.get(episode_id)
+        if episode is None:
+            raise self.absent(episode_id)
+        return episode
+
+    def add_reward(self, episode_id: str, reward: float, info: str) -> None:
+        """Add to the reward of the newest action; a later info replaces an earlier one of the same step.
+
+        Raises:
+            EpisodeError: the episode is not open.
+            InvalidInputError: a step cannot carry the sum; nothing was changed.
+        """
+        episode = self.get(episode_id)
+        if episode.sequence == 0 and episode.frozen is None:
+            self.rewards_dropped += 1
+            level = logging.WARNING if self.rewards_dropped == 1 else logging.DEBUG
+            _log.log(level, "episode %s: reward %g before the first action belongs to no action: dropped", episode_id, reward)
+            return
+        episode.reward = add_reward(episode.reward, reward, episode.unanswered_reward)
+        episode.info = info or episode.info
+
+    def add_rewards(self, episode_ids: Sequence[str], rewards: Sequence[float], errors: dict[int, PolicyServerError]) -> None:
+        """Add to the rewards of episodes, but for those that have errors, by index; new errors are added to them."""
+        for index, (episode_id, reward) in enumerate(zip(episode_ids, rewards, strict=True)):
+            if index in errors:
+                continue
+            try:
+                self.add_reward(episode_id, reward, "")
+            except PolicyServerError as error:
+                errors[index] = error
+
+    def freeze_one(
+        self, episode_id: str, kind: int, observation: tuple[bytes, ...], action: tuple[bytes, ...], place: Callable[[], Transport]
+    ) -> Rows:
+        """Make the next row of an episode, or take again the one that is still unanswered. See `freeze`.
+
+        Raises:
+            PolicyServerError: the row cannot go out.
+        """
+        episode = self.open.get(episode_id)
+        if episode is None or episode.busy or episode.frozen is not None:
+            rows, errors = self.freeze([episode_id], [kind], observation, action, place, {})
+            if errors:
+                raise errors[0]
+            return rows
+        if episode.sequence == 0:
+            kind |= _begin(episode, place)
+        infos = (episode.info,) if episode.info else NO_INFO
+        rows = Rows(_FIRST, (episode,), (episode.sequence,), _FLAGS[kind], (episode.reward,), infos, observation, action)
+        episode.reward, episode.info = 0.0, ""
+        episode.busy = threading.get_ident()
+        episode.frozen = rows, 0
+        return rows
+
+    def freeze(
+        self,
+        ids: Sequence[str],
+        kinds: Sequence[int],
+        observations: tuple[bytes, ...],
+        actions: tuple[bytes, ...],
+        place: Callable[[], Transport],
+        bad: Mapping[int, PolicyServerError],
+    ) -> tuple[Rows, dict[int, PolicyServerError]]:
+        """Make the next row of each episode, or take again the one that is still unanswered.
+
+        Args:
+            ids: n different episodes.
+            kinds: what each row is: bits of ACTION_GIVEN, TERMINATED and TRUNCATED.
+            observations: one column of n rows per leaf.
+            actions: the same, or nothing.
+            place: says where an episode goes that begins.
+            bad: errors of rows that cannot go out, by index.
+
+        Returns:
+            The rows that can go out, their episodes now busy, and the errors of the others, by index into `ids`.
+        """
+        indices: list[int] = []
+        episodes: list[Episode] = []
+        flags: list[int] = []
+        rewards: list[float] = []
+        infos: list[str] = []
+        errors = dict(bad)
+        for index, (episode_id, kind) in enumerate(zip(ids, kinds, strict=True)):
+            if index in bad:
+                continue
+            episode = self.open.get(episode_id)
+            if episode is None or episode.busy or episode.frozen is not None:
+                try:
+                    reward, info, kind = self._frozen(episode_id, kind, index, len(ids), observations, actions)
+                except PolicyServerError as error:
+                    errors[index] = error
+                    continue
+                episode = self.open[episode_id]
+            else:
+                reward, info = episode.reward, episode.info
+                episode.reward, episode.info = 0.0, ""
+            if episode.sequence == 0:
+                kind |= _begin(episode, place)
+            indices.append(index)
+            episodes.append(episode)
+            flags.append(kind)
+            rewards.append(reward)
+            infos.append(info)
+        if errors:
+            observations, actions = select(observations, indices, len(ids)), select(actions, indices, len(ids))
+        rows = Rows(indices, episodes, [episode.sequence for episode in episodes], flags, rewards, infos, observations, actions)
+        thread = threading.get_ident()
+        for row, episode in enumerate(episodes):
+            episode.busy = thread
+            if not flags[row] & _OVERRIDE:
+                episode.frozen = rows, row
+        return rows, errors
+
+    def commit(self, rows: Rows, handles: Sequence[int], *, lost: bool) -> None:
+        """Take note that the server applied rows; `lost` if it has gone since."""
+        for episode, handle, flags in zip(rows.episodes, handles, rows.flags, strict=True):
+            episode.handle = handle
+            episode.sequence += 1
+            episode.frozen = None
+            episode.busy = 0
+            if flags & _END:
+                self._close(episode, _Fate.FINISHED)
+            elif lost:
+                self._close(episode, _Fate.LOST)
+
+    def commit_one(self, rows: Rows, handle: int, *, lost: bool) -> None:
+        """Take note that the server applied the only one of the rows; see `commit`."""
+        episode = rows.episodes[0]
+        episode.handle = handle
+        episode.sequence += 1
+        episode.frozen = None
+        episode.busy = 0
+        if lost or rows.flags[0] & _END:
+            self._close(episode, _Fate.FINISHED if rows.flags[0] & _END else _Fate.LOST)
+
+    def refuse(self, rows: Rows, row: int, error: PolicyServerError) -> None:
+        """Take note that the server refused a row, which changed nothing there: its reward goes back to be sent with another."""
+        episode = rows.episodes[row]
+        episode.busy = 0
+        fate = _FATES.get(error.reason)
+        if fate is not None:
+            self._close(episode, fate)
+        elif not rows.flags[row] & _OVERRIDE:  # the row that an override was to replace may have been applied: it stays frozen
+            episode.frozen = None
+            episode.reward += rows.rewards[row]
+            episode.info = episode.info or rows.infos[row]
+
+    def abandon(self, episode_ids: Iterable[str]) -> None:
+        """Take note that the calling thread no longer waits for the answers to these episodes' rows. They stay frozen."""
+        thread = threading.get_ident()
+        for episode_id in episode_ids:
+            episode = self.open.get(episode_id)
+            if episode is not None and episode.busy == thread:
+                episode.busy = 0
+
+    def lose(self, transport: Transport, *, is_replaced: bool = True) -> None:
+        """Close the episodes of a runner that is gone. If it is replaced, those whose first row is unanswered begin with its successor."""
+        for episode in [episode for episode in self.open.values() if episode.transport is transport]:
+            if episode.sequence > 0 or not is_replaced:
+                self._close(episode, _Fate.LOST)
+
+    def is_open(self, episode: Episode) -> bool:
+        """Tell whether this very episode is still open."""
+        return self.open.get(episode.id) is episode
+
+    def absent(self, episode_id: str) -> EpisodeError:
+        """Say why an episode is not open."""
+        cls, reason, text = cast("tuple[type[EpisodeError], str, str]", self._closed.get(episode_id, _Fate.UNKNOWN).value)
+        return cls(f"Episode {episode_id} {text}", reason=reason, field="episode_id")
+
+    def _frozen(
+        self, episode_id: str, kind: int, row: int, total: int, observations: tuple[bytes, ...], actions: tuple[bytes, ...]
+    ) -> tuple[float, str, int]:
+        """Find reward, info and kind of an unanswered row that is asked for again, or that a given action is to replace."""
+        episode = self.get(episode_id)
+        if episode.busy:
+            raise SequenceError(
+                f"Episode {episode_id}: another thread waits for its step {episode.sequence}; its calls must follow each other"
+            )
+        assert episode.frozen is not None
+        rows, place = episode.frozen
+        frozen_kind = rows.flags[place] & _KIND
+        same = select(rows.observations, [place], len(rows)) == select(observations, [row], total)
+        if same and kind == frozen_kind and select(rows.actions, [place], len(rows)) == select(actions, [row], total):
+            return rows.rewards[place], rows.infos[place], kind
+        if same and kind == _GIVEN and frozen_kind == 0:
+            return rows.rewards[place], rows.infos[place], _GIVEN | _OVERRIDE
+        raise SequenceError(
+            f"Episode {episode_id}: step {episode.sequence} is still unanswered: expected the same call with the same observation, or "
+            f"log_action with that observation; received {'another call' if same else 'another observation'}"
+        )
+
+    def _close(self, episode: Episode, fate: _Fate) -> None:
+        if self.open.get(episode.id) is episode:
+            del self.open[episode.id]
+            if episode.transport is not None:
+                episode.transport.episodes_open -= 1
+            self._closed[episode.id] = fate
+            self.episodes_lost += fate is _Fate.LOST
+            if len(self._closed) > self._closed_remembered:
+                self._closed.popitem(last=False)
+
+
+def _begin(episode: Episode, place: Callable[[], Transport]) -> int:
+    """Give an episode its runner, if it has none. Returns the flags of its first row."""
+    if episode.transport is None:
+        episode.transport = place()
+        episode.transport.episodes_open += 1
+    return _START if episode.training_enabled else _START | _UNTRAINED
+
+
+def _check_id(episode_id: object) -> None:
+    """Refuse what cannot name an episode.
+
+    Raises:
+        InvalidInputError: no text, empty, too long, or no valid Unicode.
+    """
+    expected = f"episode_id: expected a text of 1 to {MAX_EPISODE_ID_BYTES} bytes in UTF-8, received"
+    if not isinstance(episode_id, str):
+        raise InvalidInputError(f"{expected} {type(episode_id).__name__}", field="episode_id")
+    try:
+        size = len(episode_id.encode())
+    except UnicodeEncodeError as error:
+        raise InvalidInputError(f"{expected} {episode_id[:40]!r}", field="episode_id") from error
+    if not 0 < size <= MAX_EPISODE_ID_BYTES:
+        raise InvalidInputError(f"{expected} {size} bytes", field="episode_id")

@@ -1,0 +1,386 @@
+"""The client of a policy server, with the signature of RLlib's own PolicyClient."""
+
+from __future__ import annotations
+
+import math
+import uuid
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self, SupportsFloat
+
+import gymnasium as gym
+import numpy as np
+
+from policyserver.client.arguments import count, encoded_info
+from policyserver.client.config import ClientConfig
+from policyserver.client.errors import BatchError
+from policyserver.client.exchange import Exchange
+from policyserver.client.ledger import Ledger
+from policyserver.client.lifetime import Lifetime
+from policyserver.client.reports import ClientCounters, ServerInfo, ServerStats, total_of
+from policyserver.client.router import Router
+from policyserver.client.transport_messages import Agreement
+from policyserver.common.endpoints import parse_address
+from policyserver.common.errors import InvalidInputError, PolicyServerError
+from policyserver.common.flags import StepFlag
+from policyserver.common.rewards import to_reward, to_rewards
+
+__all__ = ["PolicyClient"]
+
+_WANTED = int(StepFlag.NONE)
+_GIVEN = int(StepFlag.ACTION_GIVEN)
+_TERMINATED = int(StepFlag.TERMINATED)
+_TRUNCATED = int(StepFlag.TRUNCATED)
+
+
+class PolicyClient:
+    """Asks a policy server for actions and reports what came of them.
+
+    Any number of threads may use one client; they share one connection, and what they ask at the same time travels together. The calls of
+    one episode must follow each other. The client connects at its first call, and again by itself whenever the connection breaks.
+
+    If the server has several serving runners, the client connects to all of them and spreads its episodes: each stays on the runner that
+    had the fewest when it began. A call with episodes on several asks all at once and waits for all. A runner that dies takes its own open
+    episodes along; new ones go to the others until it is back.
+
+    A call that failed with ActionTimeoutError or ServerUnavailableError leaves its step frozen: ask again with the same observation and get
+    the same action, counted once, or report by `log_action` what was done instead. After any other error of an episode's call nothing was
+    changed. After EpisodeLostError (the serving runner died or was restarted) start a new episode.
+
+    A client belongs to the process that made it: after a fork each call in the child raises ForkedClientError. A client that is dropped
+    without `close` ends its connections by itself, with a ResourceWarning.
+
+    Example:
+        with PolicyClient("localhost:9900") as client:
+            episode = client.start_episode()
+            action = client.get_action(episode, observation)
+            client.log_returns(episode, reward)
+            client.end_episode(episode, last_observation)
+    """
+
+    def __init__(
+        self,
+        address: str,
+        inference_mode: str = "remote",
+        update_interval: float | None = 10.0,
+        session: Any = None,
+        *,
+        config: ClientConfig | None = None,
+        observation_space: gym.Space[Any] | None = None,
+        action_space: gym.Space[Any] | None = None,
+    ) -> None:
+        """Prepare a client. Nothing is sent yet.
+
+        Args:
+            address: "http://host:port", "host:port" or "unix:path" of the server; of several serving runners any one.
+            inference_mode: "remote": the server computes the actions. RLlib's default, "local", does not exist yet.
+            update_interval: taken for RLlib's signature; only local inference would use it.
+            session: taken for RLlib's signature; there is no HTTP session.
+            config: timeouts, limits, encryption; None takes the defaults.
+            observation_space: refuse servers with another one; None takes the server's.
+            action_space: the same for actions.
+
+        Raises:
+            NotImplementedError: inference_mode is "local".
+            InsecureTargetError: plaintext off the machine, a ValueError like what follows.
+            ValueError: a bad address or mode, a file of the config that cannot be read, or a core of it that cannot be had.
+        """
+        if inference_mode == "local":
+            raise NotImplementedError("inference_mode: expected 'remote', received 'local': local inference does not exist yet")
+        if inference_mode != "remote":
+            raise ValueError(f"inference_mode: expected 'remote', received {inference_mode!r}")
+        self._config = config or ClientConfig()
+        self._ledger = Ledger(self._config.closed_episodes_remembered)
+        self._router = Router(parse_address(address), self._config, observation_space, action_space, self._ledger.lose)
+        self._exchange = Exchange(self._ledger, self._router, self._config)
+        self._lifetime = Lifetime(self, self._router, address)
+
+    def start_episode(self, episode_id: str | None = None, training_enabled: bool = True) -> str:
+        """Begin an episode. Waits for the connection; the server hears of the episode with its first observation.
+
+        Args:
+            episode_id: a name that no open or ended episode of this client has, by which its actions are drawn; None makes a random one.
+            training_enabled: False serves the episode but never trains on it.
+
+        Returns:
+            The episode's id.
+
+        Raises:
+            EpisodeDuplicateError: an episode of that id is open; EpisodeFinishedError: it has ended.
+            ServerUnavailableError: no connection within `connect_timeout_s`.
+            HandshakeError: the server speaks another protocol or has other spaces; AuthenticationError: it wants another token.
+        """
+        return self.start_episodes(1 if episode_id is None else [episode_id], training_enabled)[0]
+
+    def start_episodes(self, episodes: int | Sequence[str], training_enabled: bool = True) -> list[str]:
+        """Begin several episodes, all or none. See `start_episode`.
+
+        Args:
+            episodes: how many, or their ids.
+            training_enabled: False serves the episodes but never trains on them.
+        """
+        self._router.connect(self._config.connect_timeout_s)
+        ids = [uuid.uuid4().hex for _ in range(episodes)] if isinstance(episodes, int) else list(episodes)
+        with self._router.shared.lock:
+            self._ledger.start(ids, training_enabled)
+        return ids
+
+    def get_action(self, episode_id: str, observation: Any, *, timeout_s: float | None = None) -> Any:
+        """Ask for the action on an observation. Rewards logged since the last one travel along.
+
+        Args:
+            episode_id: from `start_episode`.
+            observation: a value of the observation space, or what converts to one without loss.
+            timeout_s: longest time to wait, seconds; None takes `action_timeout_s`.
+
+        Returns:
+            A value of the action space.
+
+        Raises:
+            EpisodeError: unknown, ended or lost episode, or a step out of order.
+            InvalidInputError: the observation does not fit the space; nothing was changed.
+            ActionTimeoutError: no answer in time; ServerUnavailableError: no connection in time. The step is frozen.
+            ServerOverloadedError: the server refused the step until the time was over; nothing was changed.
+            ClientClosedError: the client was closed.
+        """
+        agreement = self._agreement()
+        observations = agreement.observation.encode(observation)
+        columns, row = self._exchange.step_one(agreement, episode_id, _WANTED, observations, (), self._timeout(timeout_s))
+        return agreement.action.decode(columns, row)
+
+    def get_actions(self, episode_ids: Sequence[str], observations: Any, *, timeout_s: float | None = None) -> Any:
+        """Ask for the actions of n different episodes at once.
+
+        Args:
+            episode_ids: n ids.
+            observations: a batch: the structure of one observation, with a leading axis n in each leaf.
+            timeout_s: as in `get_action`.
+
+        Returns:
+            A batch of actions.
+
+        Raises:
+            BatchError: some rows failed, each with an error that `get_action` would raise; the others have their actions in it.
+            InvalidInputError: the batch has another structure, shape or dtype, or an id comes twice; nothing was changed.
+            ClientClosedError: the client was closed.
+        """
+        agreement = self._agreement()
+        rows = count(episode_ids)
+        columns, bad = agreement.observation.encode_batch(observations, rows)
+        return self._step_batch(agreement, episode_ids, [_WANTED] * rows, columns, (), bad, timeout_s, wants_actions=True)
+
+    def log_action(self, episode_id: str, observation: Any, action: Any, *, timeout_s: float | None = None) -> None:
+        """Report an action that somebody else chose on an observation.
+
+        After a `get_action` that found no answer in time, with the same observation, it replaces what the policy would have done.
+
+        Args:
+            episode_id: from `start_episode`.
+            observation: a value of the observation space.
+            action: a value of the action space.
+            timeout_s: as in `get_action`.
+
+        Raises:
+            PolicyServerError: as in `get_action`.
+        """
+        agreement = self._agreement()
+        observations, actions = agreement.observation.encode(observation), agreement.action.encode(action)
+        self._exchange.step_one(agreement, episode_id, _GIVEN, observations, actions, self._timeout(timeout_s))
+
+    def log_actions(self, episode_ids: Sequence[str], observations: Any, actions: Any, *, timeout_s: float | None = None) -> None:
+        """Report the actions of n different episodes at once. Batches and errors as in `get_actions`; see `log_action`."""
+        agreement = self._agreement()
+        rows = count(episode_ids)
+        columns, bad = agreement.observation.encode_batch(observations, rows)
+        given, bad_given = agreement.action.encode_batch(actions, rows)
+        self._step_batch(agreement, episode_ids, [_GIVEN] * rows, columns, given, bad_given | bad, timeout_s)
+
+    def log_returns(self, episode_id: str, reward: SupportsFloat, info: Mapping[str, Any] | None = None) -> None:
+        """Add to the reward of the episode's newest action. It travels with the next observation.
+
+        A reward before the first action belongs to no action: it is dropped and counted, as RLlib drops it.
+
+        Args:
+            episode_id: from `start_episode`.
+            reward: a finite number; a step carries a sum of its rewards that float32 can hold.
+            info: what JSON can hold. Belongs to this step alone; the newest one counts.
+
+        Raises:
+            EpisodeError: unknown, ended or lost episode.
+            InvalidInputError: no finite number, too large a sum, or an info that JSON cannot hold; nothing was changed.
+        """
+        amount, text = to_reward(reward), self._encoded(info)
+        with self._router.shared.lock:
+            self._router.check()
+            self._ledger.add_reward(episode_id, amount, text)
+
+    def log_returns_batch(self, episode_ids: Sequence[str], rewards: Sequence[SupportsFloat] | np.ndarray[Any, Any]) -> None:
+        """Add to the rewards of n episodes. See `log_returns`.
+
+        Raises:
+            BatchError: some rows failed, each with an error that `log_returns` would raise; the others have their rewards.
+            InvalidInputError: there is not one reward per id; nothing was changed.
+        """
+        if len(rewards) != len(episode_ids):
+            raise InvalidInputError(f"rewards: expected {len(episode_ids)}, received {len(rewards)}", reason="BAD_REWARD", field="rewards")
+        amounts, errors = to_rewards(rewards)
+        with self._router.shared.lock:
+            self._router.check()
+            self._ledger.add_rewards(episode_ids, amounts, errors)
+        if errors:
+            raise BatchError(len(episode_ids), None, errors)
+
+    def end_episode(self, episode_id: str, observation: Any, *, truncated: bool = False, timeout_s: float | None = None) -> None:
+        """End an episode with its last observation, on which no action is taken.
+
+        Args:
+            episode_id: from `start_episode`.
+            observation: a value of the observation space.
+            truncated: the episode was cut rather than ended by its own rules: the learner bootstraps the observation's value.
+            timeout_s: as in `get_action`.
+
+        Raises:
+            PolicyServerError: as in `get_action`. An episode that has ended raises EpisodeFinishedError.
+        """
+        agreement = self._agreement()
+        kind = _TRUNCATED if truncated else _TERMINATED
+        observations = agreement.observation.encode(observation)
+        self._exchange.step_one(agreement, episode_id, kind, observations, (), self._timeout(timeout_s))
+
+    def end_episodes(
+        self,
+        episode_ids: Sequence[str],
+        observations: Any,
+        truncated: bool | Sequence[bool] | np.ndarray[Any, Any] = False,
+        *,
+        timeout_s: float | None = None,
+    ) -> None:
+        """End n different episodes at once. Batches and errors as in `get_actions`; see `end_episode`.
+
+        Args:
+            episode_ids: n ids.
+            observations: a batch of last observations.
+            truncated: one for all, or one for each.
+            timeout_s: as in `get_action`.
+        """
+        agreement = self._agreement()
+        rows = count(episode_ids)
+        if np.shape(truncated) not in ((), (rows,)):
+            raise InvalidInputError(
+                f"truncated: expected one bool or {rows}, received shape {list(np.shape(truncated))}", field="truncated"
+            )
+        kinds = np.where(np.broadcast_to(np.asarray(truncated, bool), rows), _TRUNCATED, _TERMINATED).tolist()
+        columns, bad = agreement.observation.encode_batch(observations, rows)
+        self._step_batch(agreement, episode_ids, kinds, columns, (), bad, timeout_s)
+
+    def take_learner_wait_s(self) -> float:
+        """Return how long the calling thread's calls waited for the learner since it asked last, seconds.
+
+        Such a wait comes before the action is decided and is no part of `action_timeout_s`; see `ClientConfig.waits_for_learner`.
+        """
+        return self._exchange.take_learner_wait_s()
+
+    @property
+    def weights_seq_no(self) -> int:
+        """Policy version that computed the newest answer."""
+        return self._router.shared.weights_seq_no
+
+    def connect(self) -> ServerInfo:
+        """Wait for the connection, which a client otherwise makes at its first call, and return what the server said of itself then.
+
+        Raises:
+            PolicyServerError: as in `start_episode`.
+        """
+        return self._router.connect(self._config.connect_timeout_s).info
+
+    @property
+    def client_number(self) -> int | None:
+        """What the first handshake brought, from 0: no other client of the server has it. None before the first."""
+        return self._router.shared.client_number
+
+    def server_info(self) -> ServerInfo:
+        """Ask the server what it is. With several serving runners the one at the client's address answers, or another if that is away.
+
+        Raises:
+            ServerUnavailableError: no answer within `connect_timeout_s`.
+        """
+        return self._router.info()
+
+    def stats(self) -> ServerStats:
+        """Ask the server for its counters and its newest training iteration. Those of several serving runners are added up.
+
+        Raises:
+            PolicyServerError: as in `start_episode`.
+        """
+        return total_of(self._router.stats().values())
+
+    def stats_by_endpoint(self) -> dict[str, ServerStats]:
+        """Ask each serving runner for its counters, by its address as this client reaches it. One that is away is left out.
+
+        Raises:
+            PolicyServerError: as in `start_episode`.
+        """
+        return self._router.stats()
+
+    def counters(self) -> ClientCounters:
+        """Read what this client did so far, on all serving runners together."""
+        shared, ledger = self._router.shared, self._ledger
+        with shared.lock:
+            return ClientCounters(
+                episodes_open=len(ledger.open),
+                messages_sent=shared.messages_sent,
+                rows_sent=shared.rows_sent,
+                rows_answered=shared.rows_answered,
+                connections=shared.connections,
+                episodes_lost=ledger.episodes_lost,
+                rewards_dropped=ledger.rewards_dropped,
+            )
+
+    def close(self) -> None:
+        """End all connections; threads that wait get ClientClosedError. Idempotent.
+
+        Episodes that are still open end as truncated at their last step once the server's `episode_idle_timeout_s` is over.
+        """
+        self._lifetime.end(self)
+        self._router.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None) -> None:
+        self.close()
+
+    def _agreement(self) -> Agreement:
+        return self._router.agreement or self._router.connect(self._config.connect_timeout_s)
+
+    def _step_batch(
+        self,
+        agreement: Agreement,
+        ids: Sequence[str],
+        kinds: Sequence[int],
+        observations: tuple[bytes, ...],
+        actions: tuple[bytes, ...],
+        bad: Mapping[int, PolicyServerError],
+        timeout_s: float | None,
+        *,
+        wants_actions: bool = False,
+    ) -> Any:
+        """Do one step of each of n episodes, but for the rows that are `bad` already."""
+        outcome = self._exchange.step(agreement, ids, kinds, observations, actions, bad, self._timeout(timeout_s))
+        batch = agreement.action.decode_batch(outcome.columns) if wants_actions else None
+        if outcome.errors:
+            raise BatchError(len(ids), batch, outcome.errors)
+        return batch
+
+    def _encoded(self, info: Mapping[str, Any] | None) -> str:
+        agreement = self._agreement() if info else None
+        return encoded_info(info, agreement.max_bytes - agreement.row_bytes) if info and agreement else ""
+
+    def _timeout(self, timeout_s: float | None) -> float:
+        if timeout_s is None:
+            return self._config.action_timeout_s
+        if not (math.isfinite(timeout_s) and timeout_s >= 0):
+            raise InvalidInputError(
+                f"timeout_s: expected a finite number of seconds, at least 0, received {timeout_s!r}", field="timeout_s"
+            )
+        return timeout_s

@@ -1,0 +1,332 @@
+"""Several serving runners as one service: a stream to each, and which of them gets the next episode.
+
+In the handshake the runner at the address that was given names those beside it, and the client connects to all of them. An episode goes to
+the runner on which this client has the fewest open ones, of those that are there, and stays with it: only that process has its state. Of
+equals it goes to the one that is listed first, and a server gives each client that comes another list to begin with; so a thousand clients
+with one episode each are spread as well as one client with a thousand, and nothing is left to chance.
+
+A runner that cannot be reached gets no episodes, and is tried again for as long as the client lives. If it breaks off and cannot be reached
+while others can, its episodes are lost at once: a call with episodes on several runners need not wait for the successor of one. Should it
+have been away only, it ends them as those of a client that is gone.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import gymnasium as gym
+
+from policyserver.client.calls import Call
+from policyserver.client.config import ClientConfig
+from policyserver.client.endpoints import reachable
+from policyserver.client.processor_core import ProcessorCore
+from policyserver.client.reports import ServerInfo, ServerStats
+from policyserver.client.rows import Rows
+from policyserver.client.shared import Shared
+from policyserver.client.transport import Transport
+from policyserver.client.transport_messages import Agreement
+from policyserver.common.errors import ClientClosedError, HandshakeError, PolicyServerError, ServerUnavailableError
+
+__all__ = ["Router"]
+
+_log = logging.getLogger(__name__)
+_OTHERS_TIMEOUT_S = 2.0  # for the runners beside the first that is connected; a host may swallow packets without an answer
+
+
+class Router:
+    """The connections of one client."""
+
+    def __init__(
+        self,
+        target: str,
+        config: ClientConfig,
+        observation_space: gym.Space[Any] | None,
+        action_space: gym.Space[Any] | None,
+        on_loss: Callable[..., None],
+    ) -> None:
+        """Prepare the connection to the address that was given; nothing is opened before the first `connect`.
+
+        Args:
+            target: a gRPC target.
+            config: how to connect.
+            observation_space: what the caller expects; None takes the server's.
+            action_space: the same of the actions.
+            on_loss: `Ledger.lose`, called under the lock when a runner is gone with its episodes.
+
+        Raises:
+            ValueError: plaintext off the machine, or a file that cannot be read.
+        """
+        self.shared = Shared(ProcessorCore(config.callers_core))
+        self.agreement: Agreement | None = None
+        """The newest handshake with the address that was given; None before the first."""
+        self._config = config
+        self._on_loss = on_loss
+        self._is_closed = False
+        self._is_complete = True
+        """Nobody needs to wait for a runner that is about to connect."""
+        self._missed: set[str] = set()
+        """Runners that the log has as missing."""
+        self._given = self._make(target, (observation_space, action_space))
+        self._transports: tuple[Transport, ...] = (self._given,)
+        """In the order in which equals are chosen; the given one among them. Replaced, never changed."""
+
+    def connect(self, timeout_s: float) -> Agreement:
+        """Wait for a connection to any runner, beginning with the given address at the first call.
+
+        Raises:
+            ClientClosedError: the client was closed.
+            ServerUnavailableError: none in time.
+            HandshakeError: the server speaks another protocol or has other spaces.
+            AuthenticationError: the server wants another token.
+        """
+        shared = self.shared
+        with shared.lock:
+            if not self._is_closed:
+                self._given.start()
+            shared.changed.wait_for(lambda: self._is_closed or self._is_open() or self._refusal() is not None, timeout_s)
+            self.check()
+            if not self._is_open() or self.agreement is None:
+                raise self._given.unavailable(timeout_s)
+            if self._is_complete:
+                return self.agreement
+            self._wait_for_others(min(timeout_s, _OTHERS_TIMEOUT_S))
+            self.check()
+            self._is_complete = True
+            agreement, missing = self.agreement, [transport for transport in self._transports if self._is_news(transport)]
+            self._missed.update(transport.target for transport in missing)
+        for transport in missing:
+            _log.warning("%s: no new episodes go to this serving runner while it is not connected: %s", transport.target, transport.trouble)
+        return agreement
+
+    def check(self) -> None:
+        """Raise what makes waiting pointless. Under the lock.
+
+        Raises:
+            ClientClosedError: the client was closed.
+            HandshakeError: no runner is left that this client can talk to; so is AuthenticationError.
+        """
+        if self._is_closed:
+            raise ClientClosedError("the client was closed; make a new one")
+        if self._given.refusal is not None and (refusal := self._refusal()) is not None:
+            raise copy.copy(refusal)
+
+    def place(self) -> Transport:
+        """Choose the runner of a new episode. Under the lock."""
+        if len(self._transports) == 1:
+            return self._given
+        known = [transport for transport in self._transports if transport.agreement is not None]
+        return min(known, key=lambda transport: (not transport.is_open, transport.episodes_open))
+
+    def divide(self, rows: Rows) -> list[Rows]:
+        """Cut rows into those of each runner. Under the lock."""
+        if len(self._transports) == 1 or len(rows.episodes) <= 1:
+            return [rows] if rows.episodes else []
+        found: dict[Transport | None, list[int]] = {}
+        for row, episode in enumerate(rows.episodes):
+            found.setdefault(episode.transport, []).append(row)
+        return [rows] if len(found) == 1 else [rows.select(picked) for picked in found.values()]
+
+    def wait(self, call: Call, timeout_s: float) -> None:
+        """Sleep until all parts are answered, or something happened that the caller must look at, or the time is over.
+
+        Afterwards the calling thread holds the waiter again, and parts without an answer are not sent any more.
+
+        Args:
+            call: what was sent. If this is interrupted, it is to be withdrawn.
+            timeout_s: longest time, seconds.
+        """
+        self.shared.core.bind()
+        if not call.waiter.acquire(timeout=min(max(0.0, timeout_s), threading.TIMEOUT_MAX)):
+            with self.shared.lock:
+                self.withdraw(call)
+
+    def pass_on(self, call: Call) -> None:
+        """Let the next who was answered go on; after the last, what they ask goes out. By a thread that runs again, under the lock."""
+        if self.shared.turnstile.pass_on(call):
+            for transport in self._transports:
+                transport.hurry()
+
+    def withdraw(self, call: Call) -> None:
+        """Make a call that nobody waits for any more harmless. By the thread that did, under the lock."""
+        if call.is_waiting:
+            call.is_waiting = False
+            for transport in self._transports:
+                transport.withdraw(call)
+        else:
+            self.shared.turnstile.leave(call)
+            call.waiter.acquire(blocking=False)  # it may have been released in the last moment
+
+    def pause(self, seconds: float) -> None:
+        """Sleep, unless the client is closed meanwhile."""
+        with self.shared.lock:
+            self.shared.changed.wait_for(lambda: self._is_closed, max(0.0, seconds))
+
+    def wait_for_room(self, held: Mapping[Transport, int], timeout_s: float) -> None:
+        """Sleep until a runner that is held up by its learner says that there is room again, or its connection breaks.
+
+        Args:
+            held: the runners, and how often each had said so before it refused rows.
+            timeout_s: longest time, seconds.
+        """
+
+        def may_ask() -> bool:
+            return self._is_closed or any(transport.rooms > before or not transport.is_open for transport, before in held.items())
+
+        with self.shared.lock:
+            self.shared.changed.wait_for(may_ask, max(0.0, timeout_s))
+
+    def info(self) -> ServerInfo:
+        """Ask what the server is: the given address, or another runner while only that one is there.
+
+        Raises:
+            ServerUnavailableError: no answer within the connect timeout.
+        """
+        with self.shared.lock:
+            self.check()
+            open_ones = [transport for transport in self._transports if transport.is_open]
+        return (self._given if self._given in open_ones or not open_ones else open_ones[0]).questions.info()
+
+    def stats(self) -> dict[str, ServerStats]:
+        """Ask all runners that are connected how serving and learning go.
+
+        Returns:
+            The answers, by target.
+
+        Raises:
+            PolicyServerError: as `connect`, or none of them answered.
+        """
+        self.connect(self._config.connect_timeout_s)
+        with self.shared.lock:
+            asked = [transport for transport in self._transports if transport.is_open] or [self._given]
+        answers: dict[str, ServerStats] = {}
+        for transport in asked:
+            try:
+                answers[transport.target] = transport.questions.stats()
+            except ServerUnavailableError:
+                if transport is asked[-1] and not answers:
+                    raise
+        return answers
+
+    def admit(self, transport: Transport, agreement: Agreement) -> None:
+        """Look at a handshake: the given address says who belongs to the service, the others are held to it. A reader's thread.
+
+        Raises:
+            HandshakeError: the endpoint belongs to another service.
+        """
+        if transport is self._given:
+            self._learn(agreement)
+        with self.shared.lock:
+            if self.shared.client_number is None:
+                self.shared.client_number = agreement.client_number
+            expected, listed = (set(found.info.endpoints) for found in (self.agreement or agreement, agreement))
+            if transport.agreement is None or transport.agreement.info.boot_id != agreement.info.boot_id:
+                self._is_complete = len(self._transports) == 1  # where one process is new, the others may be, too
+        if listed != expected:
+            raise HandshakeError(
+                f"endpoints: expected a runner of the same service as {self._given.target}, which lists {sorted(expected)}, received one "
+                f"that lists {sorted(listed)}",
+                field="endpoints",
+            )
+
+    def on_reboot(self, transport: Transport) -> None:
+        """Close the episodes of a serving process that has a successor. Under the lock."""
+        self._on_loss(transport)
+
+    def on_absence(self, transport: Transport) -> None:
+        """Close the episodes of a runner that cannot be reached while others can: it died, and nobody need wait. Under the lock."""
+        if transport.episodes_open and self._is_open():
+            self._on_loss(transport, is_replaced=False)
+            transport.forsake()
+
+    def close(self) -> None:
+        """Wake all callers with ClientClosedError, end the streams, join the readers. Idempotent."""
+        with self.shared.lock:
+            self._is_closed = True
+            transports = self._transports
+            for transport in transports:
+                transport.cut()
+            self.shared.turnstile.open()
+        for transport in transports:
+            transport.close()
+
+    @property
+    def is_started(self) -> bool:
+        """Tell whether there are threads and connections."""
+        return self._given.is_started
+
+    def abandon(self) -> None:
+        """Have the readers end everything. Takes no lock, for it is called wherever the last reference to the client goes."""
+        self.shared.is_abandoned = True
+        for transport in self._transports:
+            transport.abandon()
+
+    def _is_open(self) -> bool:
+        return any(transport.is_open for transport in self._transports)
+
+    def _wait_for_others(self, timeout_s: float) -> None:
+        """Give all runners the time to connect, that the episodes which begin now be spread; twice failed is not there. Under the lock."""
+        before = {transport: transport.failures for transport in self._transports}
+
+        def is_settled(transport: Transport) -> bool:
+            return transport.is_open or transport.refusal is not None or transport.failures >= before.get(transport, 0) + 2
+
+        self.shared.changed.wait_for(lambda: self._is_closed or all(map(is_settled, self._transports)), timeout_s)
+
+    def _is_news(self, transport: Transport) -> bool:
+        return not transport.is_open and transport.target not in self._missed
+
+    def _refusal(self) -> PolicyServerError | None:
+        """Return why the given address refused this client, if all refuse it."""
+        return self._given.refusal if all(transport.refusal for transport in self._transports) else None
+
+    def _make(self, target: str, spaces: tuple[gym.Space[Any] | None, gym.Space[Any] | None]) -> Transport:
+        return Transport(target, self._config, spaces, self.shared, self)
+
+    def _learn(self, agreement: Agreement) -> None:
+        """Take note of what the given address says, and connect to the runners that it lists if they are not the same as before."""
+        before, info = self.agreement, agreement.info
+        made: list[Transport] = []
+        targets: tuple[str, ...] | None = None
+        if self._config.spread_episodes and (before is None or set(before.info.endpoints) != set(info.endpoints)):
+            targets = self._targets(info.endpoints)
+            made = self._make_all(targets, info)
+        with self.shared.lock:
+            self.agreement = agreement
+            gone = made if self._is_closed or targets is None else self._replace(targets, made)
+        for transport in gone:
+            transport.close()
+
+    def _targets(self, listed: Sequence[str]) -> tuple[str, ...]:
+        targets = reachable(self._given.target, listed)
+        if not targets and len(listed) > 1:
+            _log.warning(
+                "%s: all episodes go through this address, for it is not among the server's: %s", self._given.target, ", ".join(listed)
+            )
+        return targets or (self._given.target,)
+
+    def _make_all(self, targets: Sequence[str], info: ServerInfo) -> list[Transport]:
+        """Prepare the connections that are new."""
+        here = {transport.target for transport in self._transports}
+        made = []
+        for target in targets:
+            if target not in here:
+                try:
+                    made.append(self._make(target, (info.observation_space, info.action_space)))
+                except ValueError as error:
+                    _log.warning("%s: no episodes go to this serving runner: %s", target, error)
+        return made
+
+    def _replace(self, targets: Sequence[str], made: Sequence[Transport]) -> list[Transport]:
+        """Take up new connections, and return those that are to be closed, whose runners are no more. Under the lock."""
+        found = {transport.target: transport for transport in (*self._transports, *made)}
+        gone = [transport for transport in self._transports if transport.target not in targets]
+        self._transports = tuple(found[target] for target in targets if target in found)
+        for transport in made:
+            transport.start()
+        for transport in gone:
+            self._on_loss(transport, is_replaced=False)
+        return gone

@@ -1,0 +1,121 @@
+"""Episodes, and their steps frozen into rows: sent, and sent again unchanged, until they are answered."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from policyserver.client.transport import Transport
+
+__all__ = ["MAX_EPISODE_ID_BYTES", "NO_INFO", "ROW_OVERHEAD_BYTES", "Episode", "Rows"]
+
+MAX_EPISODE_ID_BYTES = 256
+
+NO_INFO = ("",)
+"""The infos of a single row that has none."""
+
+ROW_OVERHEAD_BYTES = (8 + 4 + 1 + 8) + MAX_EPISODE_ID_BYTES + 2 * 16
+"""Most that a row takes beside its observation, action and info, bytes: fixed columns, id, and what protobuf adds to id and info."""
+
+
+class Episode:
+    """The client's side of one open episode. Guarded by the client's lock."""
+
+    __slots__ = ("busy", "frozen", "handle", "id", "info", "reward", "sequence", "training_enabled", "transport")
+
+    def __init__(self, episode_id: str, training_enabled: bool) -> None:
+        self.id = episode_id
+        self.training_enabled = training_enabled
+        self.transport: Transport | None = None
+        """Leads to the runner that has it, for good from its first row on; None before."""
+        self.handle = 0
+        """The server's name for it; 0 until the first row is answered."""
+        self.sequence = 0
+        """Number of the next row, which is the number of rows answered."""
+        self.reward = 0.0
+        """Rewards logged that no row carries yet."""
+        self.info = ""
+        """The newest info that no row carries yet, as JSON."""
+        self.frozen: tuple[Rows, int] | None = None
+        """The row of this number that went out without an answer, and its place in its columns."""
+        self.busy = 0
+        """The thread (threading.get_ident) that waits for an answer to this episode's row; 0 if none does."""
+
+    @property
+    def unanswered_reward(self) -> float:
+        """The reward of the frozen row, which is logged again if the server refuses that; 0 if there is none."""
+        return self.frozen[0].rewards[self.frozen[1]] if self.frozen is not None else 0.0
+
+
+@dataclass(slots=True)  # never changed; not declared frozen, for that would triple the cost of making one
+class Rows:
+    """Steps of n different episodes as columns. Either all of them bring an action or none does."""
+
+    indices: Sequence[int]
+    """Where each row stands in its call."""
+    episodes: Sequence[Episode]
+    """The episode of each row."""
+    sequences: Sequence[int]
+    """The number of each row in its episode."""
+    flags: Sequence[int]
+    """Bits of StepFlag."""
+    rewards: Sequence[float]
+    """The rewards that ride along."""
+    infos: Sequence[str]
+    """JSON objects; empty where there is none."""
+    observations: tuple[bytes, ...]
+    """One column of n values per leaf of the observation space."""
+    actions: tuple[bytes, ...]
+    """The same of the action space, or nothing."""
+
+    def __len__(self) -> int:
+        return len(self.episodes)
+
+    @property
+    def transport(self) -> Transport:
+        """Where to send them: where the first episode is, and all the others once the rows are divided by runner."""
+        return self.episodes[0].transport  # type: ignore[return-value]  # a row's episode has one
+
+    def select(self, rows: Sequence[int]) -> Rows:
+        """Take some of the rows, in the order given."""
+        return Rows(
+            [self.indices[row] for row in rows],
+            [self.episodes[row] for row in rows],
+            [self.sequences[row] for row in rows],
+            [self.flags[row] for row in rows],
+            [self.rewards[row] for row in rows],
+            [self.infos[row] for row in rows],
+            select(self.observations, rows, len(self)),
+            select(self.actions, rows, len(self)),
+        )
+
+    def with_flags(self, flags: int) -> Rows:
+        """Return the same rows with further bits of StepFlag."""
+        return dataclasses.replace(self, flags=bytes(own | flags for own in self.flags))
+
+    def size_bytes(self, row_bytes: int) -> int:
+        """Bound from above what the rows add to a message, of which each takes at most `row_bytes` beside its info."""
+        size = len(self.episodes) * row_bytes
+        return size if self.infos is NO_INFO else size + sum(map(len, self.infos))
+
+    def split(self, max_rows: int, max_bytes: int, row_bytes: int) -> Iterator[Rows]:
+        """Cut into pieces that fit into a message each."""
+        if len(self) == 1 or (len(self) <= max_rows and self.size_bytes(row_bytes) <= max_bytes):
+            yield self
+            return
+        largest = row_bytes + max(map(len, self.infos))
+        step = max(1, min(max_rows, max_bytes // largest))
+        for first in range(0, len(self), step):
+            yield self.select(range(first, min(first + step, len(self))))
+
+
+def select(columns: tuple[bytes, ...], rows: Sequence[int], total: int) -> tuple[bytes, ...]:
+    """Take some rows of columns that have `total` rows."""
+    picked = []
+    for column in columns:
+        width = len(column) // total
+        picked.append(b"".join([column[row * width : (row + 1) * width] for row in rows]))
+    return tuple(picked)

@@ -1,0 +1,385 @@
+"""One stream to one serving runner, shared by all threads of a client.
+
+Three threads meet here. A *caller* queues its rows and sleeps on a lock of its own. The *sender* (gRPC's, which runs `_requests`) takes
+all that is queued into one message as soon as fewer than `messages_in_flight` are unanswered. It waits for callers who are about to go on,
+unless those who have asked are at least as many as they and those at the server, or have waited for `HOLD_S`: a lone caller waits for
+nobody, a crowd travels in two halves, one at the server while the other is here. The *reader* (ours, `_run`) lets the callers of each reply
+go on, through the client's turnstile; when the stream breaks it connects again and queues what was unanswered, unchanged and first.
+
+The client's lock (`shared.py`) guards everything here: the queue, the calls, the link, the episodes. It is held for microseconds
+and never across a wait, the making of a message, or I/O.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import random
+import threading
+import time
+import uuid
+from collections import deque
+from collections.abc import Iterator
+from typing import Any, cast
+
+import gymnasium as gym
+
+from policyserver.client.calls import Call, Part
+from policyserver.client.config import ClientConfig
+from policyserver.client.rows import Rows
+from policyserver.client.shared import Shared
+from policyserver.client.transport_channel import authorization, check_security, make_channel
+from policyserver.client.transport_link import Link, Owner, Stub
+from policyserver.client.transport_messages import Agreement, agree, handshake, step_batch, to_reply
+from policyserver.client.transport_questions import Questions
+from policyserver.client.transport_trouble import refusal_of, trouble_of
+from policyserver.client.turnstile import HOLD_S, TURN_S
+from policyserver.common.errors import (
+    ActionTimeoutError,
+    ClientClosedError,
+    PolicyServerError,
+    ServerUnavailableError,
+    WireError,
+)
+from policyserver.v1 import policy_service_pb2 as pb
+from policyserver.v1 import policy_service_pb2_grpc as pb_grpc
+
+__all__ = ["Transport"]
+
+_log = logging.getLogger(__name__)
+_JOIN_TIMEOUT_S = 5.0
+
+
+class Transport:
+    """The connection to one serving runner."""
+
+    def __init__(
+        self,
+        target: str,
+        config: ClientConfig,
+        spaces: tuple[gym.Space[Any] | None, gym.Space[Any] | None],
+        shared: Shared,
+        owner: Owner,
+    ) -> None:
+        """Prepare a connection; nothing is opened before `start`.
+
+        Args:
+            target: a gRPC target.
+            config: how to connect.
+            spaces: the observations and actions that the caller expects; None takes the server's.
+            shared: the client's lock and counters.
+            owner: is told of what becomes of the connection.
+
+        Raises:
+            ValueError: plaintext off the machine, or a file that cannot be read.
+        """
+        check_security(target, config)
+        self.target = target
+        self.agreement: Agreement | None = None
+        """The newest handshake; None before the first."""
+        self.trouble: PolicyServerError | None = None
+        """Why there is no connection now; None if there is one, or none was tried."""
+        self.refusal: PolicyServerError | None = None
+        """The trouble, if waiting does not help: one of REFUSALS."""
+        self.failures = 0
+        """Attempts to connect that failed."""
+        self.epoch = 0
+        """Number of different serving processes seen."""
+        self.in_line = 0
+        """Callers that were answered here and are about to go on; the turnstile counts."""
+        self.episodes_open = 0
+        """Open episodes of this client that are there; the ledger counts."""
+        self._config = config
+        self._spaces = spaces
+        self._shared = shared
+        self._lock = shared.lock
+        self._changed = shared.changed
+        self._owner = owner
+        self._metadata = authorization(config)
+        self._client_id = uuid.uuid4().hex
+        self._channel = make_channel(target, config)
+        self._stub = cast(Stub, pb_grpc.PolicyServiceStub(self._channel))
+        self.questions = Questions(self, shared.lock, self._stub, self._metadata, config.connect_timeout_s)
+        """Asks how the server is, beside the stream."""
+        self._sendable = threading.Condition(shared.lock)
+        """Told to the sender: something may be sent, or the link is over."""
+        self._queue: deque[Part] = deque()
+        self._link = Link()
+        self.rooms = 0
+        """How often the server said that there is room for what it refused because the learner is behind."""
+        self._messages_taken = 0
+        self._asked_s = 0.0
+        """When somebody asked first of those in the queue."""
+        self._looks_again = False
+        """The sender wakes by itself before long."""
+        self._is_closed = False
+        self._reader: threading.Thread | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Tell whether rows may go out."""
+        return self._link.is_open
+
+    @property
+    def is_started(self) -> bool:
+        """Tell whether there is a reader."""
+        return self._reader is not None
+
+    def start(self) -> None:
+        """Connect, and stay connected, in the background. Under the lock; a second call does nothing."""
+        if self._reader is None and not self._is_closed:
+            self._reader = threading.Thread(target=self._run, name="policy-client-reader", daemon=True)
+            self._reader.start()
+
+    def send(self, call: Call, rows: Rows) -> None:
+        """Queue rows whose answers a call waits for, in pieces that fit into a message. Under the lock."""
+        agreement = cast(Agreement, self.agreement)
+        for part in call.add(rows.split(agreement.max_rows, agreement.max_bytes, agreement.row_bytes)):
+            self.send_one(part)
+
+    def send_one(self, part: Part) -> None:
+        """Queue a part that fits into a message, as a single row does. Under the lock."""
+        if not self._queue:
+            self._asked_s = time.monotonic()
+        self._queue.append(part)
+        self.hurry()
+
+    def hurry(self) -> None:
+        """Wake the sender if there is something for it to do. Under the lock."""
+        link = self._link
+        if self._may_send(link) and not (self._looks_again and self._shared.turnstile.is_busy and len(self._queue) < self._others(link)):
+            self._sendable.notify()
+
+    def forsake(self) -> None:
+        """Give up what waits, and come back as another client, so that a server that was only away ends the episodes. Under the lock."""
+        self._client_id = uuid.uuid4().hex
+        self._give_up_all()
+
+    def cut(self) -> None:
+        """Let nothing in or out any more; whoever waits for an answer from here goes on without. Under the lock; `close` comes after it."""
+        if not self._is_closed:
+            self._is_closed = True
+            self._give_up_all()
+            self._link.is_over = True
+            self._link.is_open = False
+            self._sendable.notify_all()
+            self._changed.notify_all()
+
+    def abandon(self) -> None:
+        """Wake the reader, for nobody has the client any more (`Shared.is_abandoned`). Takes no lock."""
+        if (call := self._link.call) is not None:
+            call.cancel()
+
+    def withdraw(self, call: Call) -> None:
+        """Forget the parts of a call that did not go out yet. Under the lock."""
+        self._queue = deque(part for part in self._queue if part.call is not call)
+
+    def timeout(self, timeout_s: float) -> PolicyServerError:
+        """Make the error of a call whose time is over. Under the lock."""
+        if self._link.is_open:
+            return ActionTimeoutError(f"expected an answer from {self.target} within {timeout_s:g} s, received none; the episode goes on")
+        return self.unavailable(timeout_s)
+
+    def unavailable(self, timeout_s: float) -> ServerUnavailableError:
+        """Make the error of a wait for a connection that was in vain. Under the lock."""
+        reason = f"; the last attempt: {self.trouble}" if self.trouble else ""
+        return ServerUnavailableError(f"expected a connection to {self.target} within {timeout_s:g} s, received none{reason}")
+
+    def check(self) -> None:
+        """Raise what makes asking pointless. Under the lock."""
+        if self._is_closed:
+            raise ClientClosedError("the client was closed; make a new one")
+        if self.refusal is not None:
+            raise copy.copy(self.refusal)
+
+    def close(self) -> None:
+        """End the stream, join the reader. Idempotent."""
+        with self._lock:
+            self.cut()
+            call, reader = self._link.call, self._reader
+        if call is not None:
+            call.cancel()
+        if reader is not None:
+            reader.join(_JOIN_TIMEOUT_S)
+        self._channel.close()
+
+    def _run(self) -> None:
+        """Keep a stream open until the client is closed, or nobody has it any more: the reader's thread."""
+        self._stay_connected()
+        with self._lock:
+            self.cut()
+        self._channel.close()
+
+    def _stay_connected(self) -> None:
+        pause = self._config.reconnect_backoff_initial_s
+        self._shared.core.bind()  # and with it the threads that gRPC starts from here, the sender's among them
+        while True:
+            link = Link()
+            with self._lock:
+                if self._is_over():
+                    return
+                self._link = link
+            trouble = self._converse(link)
+            with self._lock:
+                if self._is_over():
+                    return
+                was_open = link.is_open
+                self.failures += not was_open
+                self._hang_up(link, trouble)
+                if was_open:
+                    pause = self._config.reconnect_backoff_initial_s
+                elif self.refusal is None:
+                    self._owner.on_absence(self)
+            level = logging.INFO if pause == self._config.reconnect_backoff_initial_s else logging.DEBUG  # once each time that it breaks
+            _log.log(level, "%s: no connection: %s; next attempt in %.2g s", self.target, trouble, pause)
+            with self._lock:
+                self._changed.wait_for(self._is_over, pause * random.uniform(0.8, 1.0))
+            pause = min(2 * pause, self._config.reconnect_backoff_max_s)
+
+    def _is_over(self) -> bool:
+        return self._is_closed or self._shared.is_abandoned
+
+    def _converse(self, link: Link) -> PolicyServerError:
+        """Shake hands and read replies for as long as the stream lasts. Returns why it ended."""
+        responses = self._stub.Step(self._requests(link), metadata=self._metadata)
+        with self._lock:
+            link.call = responses
+            if self._is_over():
+                responses.cancel()
+        try:
+            for response in responses:
+                if link.is_open:
+                    self._receive(link, response)
+                elif not link.is_over:  # else this answers somebody who was woken when the client was closed
+                    agreement = agree(response, *self._spaces, self._config)
+                    self._owner.admit(self, agreement)
+                    self._open(link, agreement)
+        except Exception as error:
+            return trouble_of(error, self.target, self._config.tls_ca_file, was_open=link.is_open)
+        finally:
+            responses.cancel()
+        return ServerUnavailableError("the server ended the stream")
+
+    def _requests(self, link: Link) -> Iterator[pb.StepRequest]:
+        """Make the messages of a stream: the sender's thread."""
+        yield handshake(self._client_id, *self._spaces, self._shared.client_number)
+        while True:
+            with self._lock:
+                self._wait_for_something_to_send(link)
+                if link.is_over:
+                    return
+                message_id, rows, agreement = self._take(link)
+            yield step_batch(message_id, rows, agreement, waits=self._config.waits_for_learner)
+
+    def _wait_for_something_to_send(self, link: Link) -> None:
+        """Sleep until there is a message's worth. A crowd is waited for while it moves; when it does not, it is set going."""
+        turnstile = self._shared.turnstile
+        while not link.is_over:
+            turnstile.open_if_late()
+            is_moving = turnstile.is_moving
+            if self._may_send(link) and not (is_moving and self._is_worth_waiting(link)):
+                return
+            self._looks_again = is_moving
+            self._sendable.wait(TURN_S if is_moving else None)
+            self._looks_again = False
+
+    def _may_send(self, link: Link) -> bool:
+        return bool(self._queue) and link.is_open and len(link.in_flight) < self._config.messages_in_flight
+
+    def _is_worth_waiting(self, link: Link) -> bool:
+        """Tell whether fewer have asked than are about to, and nobody has waited for long."""
+        return len(self._queue) < self._others(link) and time.monotonic() - self._asked_s < HOLD_S
+
+    def _others(self, link: Link) -> int:
+        return self.in_line + sum(map(len, link.in_flight.values()))
+
+    def _take(self, link: Link) -> tuple[int, list[Rows], Agreement]:
+        """Take from the queue what fits into one message."""
+        agreement = cast(Agreement, self.agreement)
+        parts: list[Part] = []
+        rows = size = 0
+        while self._queue:
+            part = self._queue[0]
+            rows, size = rows + len(part.rows.episodes), size + part.rows.size_bytes(agreement.row_bytes)
+            if parts and (rows > agreement.max_rows or size > agreement.max_bytes):
+                break
+            parts.append(self._queue.popleft())
+            self._shared.rows_sent += len(part.rows.episodes)
+        self._messages_taken += 1
+        self._shared.messages_sent += 1
+        link.in_flight[self._messages_taken] = parts
+        return self._messages_taken, [part.rows for part in parts], agreement
+
+    def _open(self, link: Link, agreement: Agreement) -> None:
+        """Let rows go out; if another process serves now, what waits for the old one has to be looked at first."""
+        with self._lock:
+            if self._is_closed:
+                return
+            before, self.agreement = self.agreement, agreement
+            self._spaces = agreement.info.observation_space, agreement.info.action_space
+            if before is None or before.info.boot_id != agreement.info.boot_id:
+                self.epoch += 1
+                self._shared.weights_seq_no = agreement.info.weights_seq_no
+                self._owner.on_reboot(self)
+                self._give_up_all()
+            self.trouble = self.refusal = None
+            self._shared.connections += 1
+            link.is_open = True
+            self._sendable.notify_all()
+            self._changed.notify_all()
+        _log.info("%s: connected to boot %s, policy version %d", self.target, agreement.info.boot_id, agreement.info.weights_seq_no)
+
+    def _receive(self, link: Link, response: pb.StepResponse) -> None:
+        """Hand the answers of one message to those who wait for them."""
+        if response.HasField("room"):
+            with self._lock:
+                self.rooms += 1
+                self._changed.notify_all()
+            return
+        message = response.batch
+        with self._lock:
+            parts = link.in_flight.get(message.message_id)
+        if parts is None:
+            raise WireError(f"message_id: expected one that is unanswered, received {message.message_id}", field="message_id")
+        rows = sum([len(part.rows.episodes) for part in parts])
+        reply = to_reply(message, rows, cast(Agreement, self.agreement))
+        with self._lock:
+            if link.is_over:  # those who waited know already that the client was closed
+                return
+            self._shared.rows_answered += rows
+            self._shared.weights_seq_no = reply.weights_seq_no or self._shared.weights_seq_no
+            first = 0
+            for part in parts:
+                part.reply, part.first, part.epoch, part.rooms = reply, first, self.epoch, self.rooms
+                first += len(part.rows.episodes)
+                self._settle(part)
+            del link.in_flight[message.message_id]
+            if len(self._shared.turnstile) and not self._looks_again:
+                self._sendable.notify()  # to look after those in line
+            else:
+                self.hurry()
+
+    def _hang_up(self, link: Link, trouble: PolicyServerError) -> None:
+        """Put what is unanswered and still awaited back to the front of the queue. Under the lock."""
+        unanswered = [part for parts in link.in_flight.values() for part in parts if part.call.is_waiting and part.reply is None]
+        self._queue.extendleft(reversed(unanswered))
+        link.in_flight.clear()
+        link.is_open = False
+        link.is_over = True
+        self.trouble = trouble
+        self.refusal = refusal_of(trouble, self.refusal)
+        if self.refusal is not None:
+            self._give_up_all()
+        self._sendable.notify_all()
+        self._changed.notify_all()
+
+    def _give_up_all(self) -> None:
+        """Let nobody wait any longer for an answer from here. Under the lock."""
+        parts = [*self._queue, *(part for parts in self._link.in_flight.values() for part in parts)]
+        self._queue.clear()
+        for part in parts:
+            self._settle(part)
+
+    def _settle(self, part: Part) -> None:
+        if part.settle():
+            self._shared.turnstile.admit(part.call)

@@ -1,0 +1,244 @@
+"""Frozen rows -> StepBatch, StepReply -> columns, and the server's reports -> dataclasses."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from itertools import chain
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from policyserver.client.codec import SpaceCodec
+from policyserver.client.config import ClientConfig
+from policyserver.client.reports import ServerInfo, ServerStats, TrainingIteration
+from policyserver.client.rows import NO_INFO, ROW_OVERHEAD_BYTES, Rows
+from policyserver.common.errors import HandshakeError, PolicyServerError, WireError, from_row_error
+from policyserver.common.flags import PROTOCOL_VERSION, StepFlag
+from policyserver.common.spaces import Array, Leaf, argument_names, describe, from_proto, same, to_proto
+from policyserver.common.tensors import column, dtype_to_proto, from_tensor
+from policyserver.v1 import policy_service_pb2 as pb
+from policyserver.v1 import tensor_pb2
+
+__all__ = ["Agreement", "Reply", "agree", "handshake", "step_batch", "to_info", "to_reply", "to_stats"]
+
+_START = int(StepFlag.START)
+_WITHOUT_WAIT = bytes(flags | int(StepFlag.NO_WAIT) for flags in range(256))
+_UINT64 = np.dtype(np.uint64)
+_MESSAGE_OVERHEAD_BYTES = 4096
+_UNKNOWN = b"\2"  # the google.rpc.Code of rows whose message was refused; the error says more
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """What the handshake settled."""
+
+    info: ServerInfo
+    """The server's side."""
+    observation: SpaceCodec
+    """Observations <-> bytes."""
+    action: SpaceCodec
+    """Actions <-> bytes."""
+    max_rows: int
+    """Most rows in one message."""
+    max_bytes: int
+    """Most bytes that the rows of one message may take."""
+    row_bytes: int
+    """Most bytes that a row takes beside its info."""
+    arguments: Mapping[str, str]
+    """What callers know the columns of a message as."""
+    client_number: int
+    """What no other client of the server has."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The answers to the rows of one message, as columns."""
+
+    handles: list[int]
+    """One per row: the episodes' handles."""
+    codes: bytes
+    """One per row; 0 where the row was applied."""
+    actions: list[Array]
+    """One column of n values per leaf of the action space."""
+    errors: dict[int, PolicyServerError]
+    """Why rows were refused."""
+    weights_seq_no: int
+    """Newest policy version that answered."""
+
+
+def handshake(
+    client_id: str, observation_space: gym.Space[Any] | None, action_space: gym.Space[Any] | None, client_number: int | None
+) -> pb.StepRequest:
+    """Encode what this client is and expects."""
+    return pb.StepRequest(
+        handshake=pb.Handshake(
+            protocol_version=PROTOCOL_VERSION,
+            client_id=client_id,
+            observation_space=None if observation_space is None else to_proto(observation_space),
+            action_space=None if action_space is None else to_proto(action_space),
+            client_number=client_number,
+        )
+    )
+
+
+def agree(
+    response: pb.StepResponse,
+    observation_space: gym.Space[Any] | None,
+    action_space: gym.Space[Any] | None,
+    config: ClientConfig,
+) -> Agreement:
+    """Decode the server's side of the handshake and check it against this one.
+
+    Raises:
+        WireError: the first response is no handshake, or its spaces are malformed.
+        HandshakeError: the versions, the spaces or the server's identity differ, or no observation fits into a message.
+    """
+    if response.WhichOneof("kind") != "handshake":
+        raise WireError(f"kind: expected the handshake first, received {response.WhichOneof('kind')}", field="kind")
+    info = to_info(response.handshake.info)
+    if info.protocol_version != PROTOCOL_VERSION:
+        raise HandshakeError(f"protocol_version: this client speaks {PROTOCOL_VERSION}, the server {info.protocol_version}")
+    for name, ours, theirs in (
+        ("observation_space", observation_space, info.observation_space),
+        ("action_space", action_space, info.action_space),
+    ):
+        if ours is not None and not same(ours, theirs):
+            raise HandshakeError(f"{name}: this client has {describe(ours)}, the server {describe(theirs)}", field=name)
+    _check_identity(info, config)
+    max_message_bytes = config.max_message_bytes
+    observation, action = SpaceCodec(info.observation_space, "observation"), SpaceCodec(info.action_space, "action")
+    max_bytes = min(max_message_bytes, info.max_message_bytes or max_message_bytes) - _MESSAGE_OVERHEAD_BYTES
+    needed = observation.row_bytes + action.row_bytes + ROW_OVERHEAD_BYTES
+    if needed > max_bytes:
+        raise HandshakeError(
+            f"max_message_bytes: a step takes up to {needed + _MESSAGE_OVERHEAD_BYTES} bytes, but this client may send "
+            f"{max_message_bytes} and the server reads {info.max_message_bytes}; raise the lower limit",
+            field="max_message_bytes",
+        )
+    max_rows = min(config.max_rows_per_message, info.max_rows_per_message or config.max_rows_per_message)
+    arguments = argument_names(info.observation_space, info.action_space)
+    return Agreement(info, observation, action, max_rows, max_bytes, needed, arguments, response.handshake.client_number)
+
+
+def _check_identity(info: ServerInfo, config: ClientConfig) -> None:
+    """Refuse another server than the expected one."""
+    if config.expected_instance_id not in (None, info.instance_id):
+        raise HandshakeError(
+            f"instance_id: this client expects the server {config.expected_instance_id!r}, at this address is "
+            f"{info.instance_id or 'one without an id'!r}; another server has the address",
+            field="instance_id",
+        )
+    if info.run and config.expected_run not in (None, info.run):
+        raise HandshakeError(
+            f"run: this client belongs to the run {config.expected_run!r}, the server records {info.run!r}; name the same run on both "
+            "sides, or the address of the server that is meant",
+            field="run",
+        )
+
+
+def step_batch(message_id: int, parts: Sequence[Rows], agreement: Agreement, *, waits: bool = True) -> pb.StepRequest:
+    """Put rows together into one message, in order; `waits` says whether their callers can wait for the learner."""
+    flags = bytes(chain.from_iterable([part.flags for part in parts]))
+    if not waits:
+        flags = flags.translate(_WITHOUT_WAIT)
+    rows = len(flags)
+    given = [part.actions for part in parts if part.actions]
+    begins = any([flag & _START for flag in flags])  # noqa: C419 - a list is twice as fast as a generator
+    return pb.StepRequest(
+        batch=pb.StepBatch(
+            message_id=message_id,
+            handles=struct.pack(f"<{rows}Q", *[episode.handle for part in parts for episode in part.episodes]),
+            sequences=struct.pack(f"<{rows}I", *[number for part in parts for number in part.sequences]),
+            flags=flags,
+            rewards=struct.pack(f"<{rows}d", *[reward for part in parts for reward in part.rewards]),
+            observations=_tensors(agreement.observation.leaves, [part.observations for part in parts], rows),
+            actions=_tensors(agreement.action.leaves, given, sum(len(part) for part in parts if part.actions)) if given else (),
+            episode_ids=_ids_of_begun(parts) if begins else (),
+            infos=_infos(parts),
+        )
+    )
+
+
+def to_reply(message: pb.StepReply, rows: int, agreement: Agreement) -> Reply:
+    """Decode and check the answer to a message of so many rows.
+
+    Raises:
+        WireError: a column has the wrong length.
+    """
+    action_leaves = agreement.action.leaves
+    if message.HasField("refusal"):
+        errors = {row: _to_error(message.refusal, agreement) for row in range(rows)}
+        return Reply([0] * rows, _UNKNOWN * rows, agreement.action.zeros(rows), errors, weights_seq_no=0)
+    if len(message.handles) != 8 * rows or len(message.codes) != rows or len(message.weights_seq_nos) != 8 * rows:
+        raise WireError(f"handles: expected {rows} rows, received {len(message.handles) / 8}", field="handles")
+    actions = [from_tensor(tensor, f"actions[{index}]") for index, tensor in enumerate(message.actions)]
+    shapes = [(array.dtype, array.shape) for array in actions]
+    expected = [(leaf.dtype, (rows, *leaf.shape)) for leaf in action_leaves]
+    if shapes != expected:
+        raise WireError(f"actions: expected {expected}, received {shapes}", field="actions")
+    return Reply(
+        handles=column(message.handles, _UINT64).tolist(),
+        codes=message.codes,
+        actions=actions,
+        errors={error.row: _to_error(error, agreement) for error in message.errors},
+        weights_seq_no=int(column(message.weights_seq_nos, _UINT64).max(initial=0)),
+    )
+
+
+def _to_error(error: pb.RowError, agreement: Agreement) -> PolicyServerError:
+    """Decode why a row was refused, and name the argument to blame instead of the message's field."""
+    decoded = from_row_error(error)
+    decoded.field = agreement.arguments.get(decoded.field, decoded.field)
+    return decoded
+
+
+def to_info(message: pb.GetServerInfoResponse) -> ServerInfo:
+    """Decode what the server says of itself.
+
+    Raises:
+        WireError: malformed spaces.
+    """
+    plain = {field.name: getattr(message, field.name) for field in fields(ServerInfo)}
+    plain["observation_space"] = from_proto(message.observation_space, "observation_space")
+    plain["action_space"] = from_proto(message.action_space, "action_space")
+    plain["endpoints"] = tuple(message.endpoints)
+    return ServerInfo(**plain)
+
+
+def to_stats(message: pb.GetStatsResponse) -> ServerStats:
+    """Decode the server's counters."""
+    plain = {field.name: getattr(message, field.name) for field in fields(ServerStats)}
+    plain["return_mean"] = message.return_mean if message.HasField("return_mean") else None
+    plain["training"] = _to_iteration(message.training) if message.HasField("training") else None
+    return ServerStats(**plain)
+
+
+def _to_iteration(message: pb.TrainingIteration) -> TrainingIteration:
+    plain = {field.name: getattr(message, field.name) for field in fields(TrainingIteration)}
+    plain |= {name: None for name in ("return_mean", "loss", "kl", "entropy", "learning_rate") if not message.HasField(name)}
+    return TrainingIteration(**plain)
+
+
+def _tensors(leaves: Sequence[Leaf], parts: Sequence[tuple[bytes, ...]], rows: int) -> list[tensor_pb2.Tensor]:
+    """Put the columns of each leaf together."""
+    return [
+        tensor_pb2.Tensor(dtype=dtype_to_proto(leaf.dtype), shape=(rows, *leaf.shape), data=b"".join([part[index] for part in parts]))  # type: ignore[arg-type]
+        for index, leaf in enumerate(leaves)
+    ]
+
+
+def _ids_of_begun(parts: Sequence[Rows]) -> list[str]:
+    return [episode.id for part in parts for episode, flag in zip(part.episodes, part.flags, strict=True) if flag & _START]
+
+
+def _infos(parts: Sequence[Rows]) -> list[pb.RowInfo]:
+    found: list[pb.RowInfo] = []
+    first = 0
+    for part in parts:
+        if part.infos is not NO_INFO and any(part.infos):
+            found.extend(pb.RowInfo(row=first + row, json=info) for row, info in enumerate(part.infos) if info)
+        first += len(part.episodes)
+    return found

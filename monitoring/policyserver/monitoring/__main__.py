@@ -1,0 +1,74 @@
+"""`policy-monitor`: looks at what a run recorded."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import signal
+import sqlite3
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+from policyserver.common.command_line import OptionParser
+from policyserver.common.settings import reason_of
+from policyserver.common.standard_streams import LastingStream, lasting_streams
+from policyserver.common.umask import keep_others_from_writing
+from policyserver.monitoring.page.listen import PageListen
+from policyserver.monitoring.store import export_command
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; 0 after a signal, 1 when standard output took not all of an export, 2 when a setting is wrong."""
+    with lasting_streams("policy-monitor") as out:
+        try:
+            return _run_command(arguments, out)
+        except KeyboardInterrupt:
+            return 128 + signal.SIGINT
+
+
+def _run_command(arguments: Sequence[str] | None, out: LastingStream) -> int:
+    parser = OptionParser(prog="policy-monitor", description="Looks at what a run recorded.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    serve = commands.add_parser("serve", help="serve the live page of a store until interrupted")
+    serve.add_argument("--store", type=Path, required=True, metavar="FILE", help="the run's store.sqlite")
+    serve.add_argument("--address", default="127.0.0.1:9980", metavar="HOST:PORT", help="where; default 127.0.0.1:9980")
+    for name, what in (
+        ("tls_certificate_file", "certificate chain (PEM); needed, like the next two, on every address but loopback"),
+        ("tls_key_file", "the certificate's private key (PEM)"),
+        ("token_file", "the secret that viewers give as their password; readable by its owner alone, like the key"),
+    ):
+        serve.add_argument(f"--{name}", type=Path, metavar="FILE", help=what)
+    export_command.add_arguments(commands.add_parser("export", help="write points of a store as line protocol or CSV"))
+    options = parser.parse_args(arguments)
+    keep_others_from_writing()
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    return export_command.export(options, out) if options.command == "export" else _serve(options)
+
+
+def _serve(options: argparse.Namespace) -> int:
+    """Serve until SIGINT or SIGTERM."""
+    from policyserver.monitoring.page.server import PageServer  # needs starlette and uvicorn, which export does without
+
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    with contextlib.ExitStack() as ending:
+        try:
+            listen = PageListen(options.address, options.tls_certificate_file, options.tls_key_file, options.token_file)
+            page = PageServer(listen, key="--address", prefix="--")
+            ending.callback(page.close)
+            page.start(options.store)
+        except (OSError, ValueError, sqlite3.Error) as error:
+            sys.stderr.write(f"policy-monitor: {reason_of(error)}\n")
+            return 2
+        sys.stdout.write(f"page at {page.address}\n")
+        sys.stdout.flush()
+        stop.wait()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

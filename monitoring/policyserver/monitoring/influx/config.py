@@ -1,0 +1,142 @@
+"""Where InfluxDB is, and how its sink behaves. Needs no influxdb-client, so that it can be asked whether there is to be one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
+
+from policyserver.monitoring.influx import settings_file as influx_settings
+from policyserver.monitoring.line_protocol import tag_suffix
+
+if TYPE_CHECKING:
+    from influxdb_client import InfluxDBClient
+
+
+@dataclass(frozen=True)
+class InfluxConfig:
+    """Where InfluxDB is, and how its sink behaves."""
+
+    url: str
+    """Address of the server, http://host:port."""
+    bucket: str
+    """Bucket to write to; for InfluxDB 1.8 "database/retention-policy", for 3 the database."""
+    spool_folder: Path
+    """Folder of the spools and of the dead-letter file; processes that share it adopt each other's spools."""
+    org: str = "-"
+    """Organisation; only InfluxDB 2 has any."""
+    token: str = field(default="", repr=False)
+    """Token; for InfluxDB 1.8 "user:password"."""
+    request_timeout_s: float = 5.0
+    """Longest time a request may take, seconds."""
+    verify_tls: bool = True
+    """Whether the server's certificate is checked."""
+    ca_file: Path | None = None
+    """Certificates to check it against, PEM. Unset: the system's."""
+    client_certificate_file: Path | None = None
+    """Certificate that this side shows to a server that asks for one, PEM."""
+    client_key_file: Path | None = None
+    """Its key, PEM. Unset: it is in the certificate's file."""
+    client_key_password: str | None = field(default=None, repr=False)
+    """What the key is encrypted with. Unset: it is not."""
+    basic_authentication: bool = False
+    """Send a token "user:password" as HTTP basic authentication."""
+    gzip: bool = False
+    """Compress requests; pays only over a slow network."""
+    proxy: str | None = field(default=None, repr=False)
+    """HTTP proxy on the way to the server, http://host:port or http://user:password@host:port. Unset: none."""
+    connection_pool_maxsize: int | None = None
+    """Connections that the client keeps open; a sink needs one. Unset: influxdb-client's choice."""
+    profilers: tuple[str, ...] = ()
+    """Flux profilers of the client, for queries of one's own."""
+    tags: Mapping[str, str] = field(default_factory=dict)
+    """Tags that every point has besides its own, which they must not be."""
+    max_spool_bytes: int = 1 << 30
+    """Bytes one process's spool may hold undelivered; further points are dropped and counted."""
+    max_dead_letter_bytes: int = 1 << 28
+    """Size from which the dead-letter file takes no more lines, bytes; further refused points are counted alone."""
+    segment_bytes: int = 1 << 26
+    """Size from which a new file of the spool is begun, bytes."""
+    request_bytes: int = 1 << 20
+    """Size of one request, bytes of line protocol."""
+    gather_s: float = 0.25
+    """Time in which points gather before they are sent together, seconds."""
+    retry_min_s: float = 0.25
+    """First pause after a failure, seconds; each further one is twice as long."""
+    retry_max_s: float = 15.0
+    """Longest pause, seconds."""
+    adopt_interval_s: float = 30.0
+    """Time between looks for spools whose processes died, seconds."""
+    exit_timeout_s: float = 5.0
+    """Time for delivery when the interpreter exits without `close`, seconds."""
+
+    def __post_init__(self) -> None:
+        if urlsplit(self.url).scheme not in ("http", "https") or not urlsplit(self.url).hostname:
+            raise ValueError(f"url: expected http://host:port or https://host:port, received {self.url.rpartition('@')[2]!r}")
+        if "@" in urlsplit(self.url).netloc:
+            raise ValueError(f"url: expected no user and password in it, received some before {self.location}; set token instead")
+        if not self.token.isprintable() or self.token != self.token.strip():
+            raise ValueError("token: expected printable characters without spaces around them, received others; it is not shown here")
+        if self.proxy is not None and (urlsplit(self.proxy).scheme not in ("http", "https") or not urlsplit(self.proxy).hostname):
+            raise ValueError(f"proxy: expected http://host:port, received {self.proxy.rpartition('@')[2]!r}")
+        if self.connection_pool_maxsize is not None and self.connection_pool_maxsize < 1:
+            raise ValueError(f"connection_pool_maxsize: expected 1 connection or more, received {self.connection_pool_maxsize}")
+        tag_suffix(self.tags)
+        if not self.bucket:
+            raise ValueError("bucket: expected a bucket's name, received ''")
+        for name in ("max_spool_bytes", "max_dead_letter_bytes", "segment_bytes", "request_bytes"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: expected 1 byte or more, received {getattr(self, name)}")
+        for name in ("request_timeout_s", "gather_s", "retry_min_s", "retry_max_s", "adopt_interval_s", "exit_timeout_s"):
+            if not getattr(self, name) > 0.0:
+                raise ValueError(f"{name}: expected more than 0 seconds, received {getattr(self, name)}")
+
+    @classmethod
+    def from_environment(cls, spool_folder: Path, environment: Mapping[str, str] = os.environ) -> InfluxConfig | None:
+        """Read influxdb-client's variables (`INFLUXDB_V2_URL`, `_ORG`, `_TOKEN`, ...) and `INFLUXDB_V2_BUCKET`; None without a URL.
+
+        Raises:
+            ValueError: a variable is missing or wrong.
+        """
+        fields = influx_settings.from_environment(environment)
+        return None if fields is None else cls(spool_folder=spool_folder, **fields)
+
+    @classmethod
+    def from_file(cls, path: Path, spool_folder: Path) -> InfluxConfig:
+        """Read influxdb-client's configuration file: `[influx2]` with `url`, `org`, `token`, `timeout`, ... and our `bucket`, and `[tags]`.
+
+        Raises:
+            ValueError: the file cannot be read; a key in it is missing or unknown, or has a wrong value.
+        """
+        return cls(spool_folder=spool_folder, **influx_settings.from_file(path))
+
+    @classmethod
+    def for_client(cls, client: InfluxDBClient, bucket: str, spool_folder: Path) -> InfluxConfig:
+        """Make the settings that go with a client of your own; `dataclasses.replace` changes the others.
+
+        Raises:
+            ValueError: the client's address or the bucket cannot be used.
+        """
+        return cls(url=client.url, bucket=bucket, spool_folder=spool_folder, org=client.org or "-")
+
+    @property
+    def proxy_parts(self) -> tuple[str | None, str]:
+        """The proxy's address without credentials, and these as "user:password"; None and "" without."""
+        if self.proxy is None:
+            return None, ""
+        credentials, _, place = urlsplit(self.proxy).netloc.rpartition("@")
+        return f"{urlsplit(self.proxy).scheme}://{place}", unquote(credentials)
+
+    @property
+    def location(self) -> str:
+        """The server's address without credentials, for logs."""
+        parts = urlsplit(self.url)
+        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+
+    @property
+    def dead_letter_file(self) -> Path:
+        """File of the lines that the database refused, each under a comment that says why."""
+        return self.spool_folder / "dead.lp"

@@ -1,0 +1,131 @@
+"""One write request to InfluxDB, and what its answer means for the lines that it carried.
+
+Only 204 says that all lines are stored: InfluxDB 1.8, 2 and 3 and VictoriaMetrics give no other answer then. Another success is of
+somebody else, such as a login page, or of a server that kept a part.
+"""
+
+from __future__ import annotations
+
+import re
+import ssl
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from influxdb_client import InfluxDBClient, WriteService
+from influxdb_client.rest import ApiException
+from urllib3.exceptions import HTTPError, SSLError
+
+from policyserver.monitoring.influx.config import InfluxConfig
+
+_STORED = 204
+
+_AWAY = "away"
+"""Kind of whatever says no more than that the database can't be asked now."""
+
+_REFUSED = frozenset({400, 413, 422})
+"""Answers that blame the lines themselves."""
+
+_PRECISION = "ns"
+_CONTENT_TYPE = "text/plain; charset=utf-8"
+_MOST_CHARACTERS = 300
+
+_TITLE = re.compile(r"<title[^>]*>(.*?)</title>", re.IGNORECASE | re.DOTALL)
+
+
+class Verdict(Enum):
+    """What became of the lines of a request."""
+
+    STORED = "stored"
+    REFUSED = "refused"
+    """The lines themselves are to blame, one of them at least."""
+    UNKNOWN = "unknown"
+    """They are to be sent again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The outcome of one request."""
+
+    verdict: Verdict
+    """What became of the lines."""
+    kind: str = ""
+    """Tells troubles apart that want different remedies: a status, or the name of an exception."""
+    text: str = ""
+    """What is wrong, one line without secrets; "" when nothing is."""
+
+
+class WriteRequests:
+    """Sends lines with a client, one request at a time."""
+
+    def __init__(self, client: InfluxDBClient, config: InfluxConfig) -> None:
+        """Send to the configuration's bucket and organisation."""
+        self._api = client.api_client
+        self._service = WriteService(self._api)
+        self._config = config
+        self._secrets = _secrets(client)
+
+    def send(self, data: bytes) -> Answer:
+        """Send lines and judge the answer; never raises."""
+        bucket, org = self._config.bucket, self._config.org
+        try:
+            _, status, headers = self._service.post_write_with_http_info(
+                org, bucket, data, precision=_PRECISION, content_type=_CONTENT_TYPE
+            )
+        except ApiException as error:
+            return self._not_stored(error.status, error.reason, error.headers, error.body)
+        except Exception as error:  # whatever the network, TLS or the client library makes of a database that is away
+            return Answer(Verdict.UNKNOWN, _kind(error), self._without_secrets(_said(error)))
+        if status == _STORED:
+            return Answer(Verdict.STORED)
+        response = self._api.last_response
+        return self._not_stored(status, response.reason, headers, response.data)
+
+    def _not_stored(self, status: int, reason: str | None, headers: Any, body: bytes | str | None) -> Answer:
+        """Judge an answer other than that all is stored."""
+        of_html = "html" in ((headers or {}).get("Content-Type") or "")
+        said = self._without_secrets(f"{status} {reason or ''} {_text(body, of_html)}".strip())
+        # A 400 in HTML is a proxy's, which never asked the database: it lacks a client's certificate, or is spoken to without TLS.
+        if status in _REFUSED and not (status == 400 and of_html):
+            return Answer(Verdict.REFUSED, str(status), said)
+        if 200 <= status < 300:
+            said = f"expected the answer 204, received {said}; is this InfluxDB's own address?"
+        return Answer(Verdict.UNKNOWN, _AWAY if status >= 500 else str(status), said)
+
+    def _without_secrets(self, text: str) -> str:
+        """Replace what must not be shown, which a server may have repeated."""
+        for secret in self._secrets:
+            text = text.replace(secret, "***")
+        return text
+
+
+def _kind(error: Exception) -> str:
+    network = isinstance(error, OSError | HTTPError) and not isinstance(error, ssl.SSLError | SSLError)
+    return _AWAY if network else type(error).__name__
+
+
+def _said(error: Exception) -> str:
+    """Word an exception. Only the network's own are quoted: others quote headers, and so the token."""
+    name = type(error).__name__
+    return f"{name}: {_one_line(str(error))}" if isinstance(error, OSError | HTTPError) else f"{name}, whose text may hold a secret"
+
+
+def _text(body: bytes | str | None, of_html: bool) -> str:
+    """Return what a server said in one short line: of a page in HTML its title."""
+    text = body.decode(errors="replace") if isinstance(body, bytes) else body or ""
+    if not (of_html or text.lstrip().startswith("<")):
+        return _one_line(text)
+    title = _TITLE.search(text)
+    return f"(a page of HTML, {_one_line(title[1])!r})" if title else "(a page of HTML)"
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())[:_MOST_CHARACTERS]
+
+
+def _secrets(client: InfluxDBClient) -> list[str]:
+    """List what a client knows and nobody else should, the longest first."""
+    token, conf = client.token or "", client.conf
+    headers = [client.auth_header_value or "", *(conf.proxy_headers or {}).values()]
+    known = {token, token.partition(":")[2], conf.password, conf.cert_key_password, *(each.partition(" ")[2] for each in headers)}
+    return sorted((secret.strip() for secret in known if secret and secret.strip()), key=len, reverse=True)

@@ -1,0 +1,288 @@
+"""Sums and maxima of a measurement over time, kept up with a growing store by reading each row once.
+
+Time is cut into buckets at multiples of their width. SQL adds up the rows that are new, and what it found is added to the buckets: a look
+costs what came since the last one, whatever the length of the run. When there are too many buckets, each two become one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from policyserver.monitoring.page.selection import Selection
+from policyserver.monitoring.schema import MEASUREMENTS, Measurement
+from policyserver.monitoring.store.reader import StoreReader
+from policyserver.monitoring.store.rollups import MERGED, rollup
+
+TIME = "time_ns"
+_LEAST_SHARE = 0.4
+"""Share of a bucket that must be known for a rate. A bucket holds two points of what is recorded once a second; one may come late."""
+_IS_SET = " IS NOT NULL"
+Group = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is read of a measurement."""
+
+    measurement: str
+    """Name of the measurement."""
+    sums: Mapping[str, str] = field(default_factory=dict)
+    """SQL expressions that are added up within a bucket, by name."""
+    maxima: Mapping[str, str] = field(default_factory=dict)
+    """SQL expressions of which a bucket keeps the largest value, by name; `rise` tells how far one rose."""
+    by: tuple[str, ...] = ()
+    """Columns that tell apart what counts for itself, such as the processes whose counters these are."""
+    merged: Mapping[str, str] = field(default_factory=dict)
+    """What stands for a sum, by name, where old points were merged by the minute. Not needed for fields, and their and the points' number;
+    what else is not given is not known of that time."""
+
+
+def _statements(source: Source, tags: Iterable[str]) -> tuple[str, str]:
+    """Word the reading of a source: the first, with what was merged of old points, and the later ones, of new rows alone.
+
+    Parameters: `run`, `begin`, `width`, `after`, `upto` and the tags.
+    """
+    measurement = MEASUREMENTS[source.measurement]
+    where = f"run = :run AND time_ns >= :begin{''.join(f' AND {tag} = :{tag}' for tag in tags)}"
+    # New rows in the order of their ids, which is very nearly that of time: faster than through the index, also for a part of the run.
+    fresh = f'SELECT {_named(source, source.sums, source.maxima)} FROM "{measurement.name}" WHERE id > :after AND id <= :upto AND +{where}'
+    if measurement not in MERGED:
+        return _summed(source, [fresh]), _summed(source, [fresh])
+    sums = {name: _merged_sum(source, name) for name in source.sums}
+    maxima = {name: each if each == TIME else f"{each}_max" for name, each in source.maxima.items()}
+    merged = f'SELECT {_named(source, sums, maxima)} FROM "{rollup(measurement).name}" WHERE {where}'
+    return _summed(source, [merged, fresh]), _summed(source, [fresh])  # in one statement, for rows may be moved from one to the other
+
+
+def _named(source: Source, sums: Mapping[str, str], maxima: Mapping[str, str]) -> str:
+    """Name what is read of a row."""
+    values = [f"{expression} AS s{number}" for number, expression in enumerate(sums.values())]
+    values += [f"{expression} AS m{number}" for number, expression in enumerate(maxima.values())]
+    return ", ".join(["time_ns", *source.by, *values])
+
+
+def _merged_sum(source: Source, name: str) -> str:
+    """Return what stands for a sum in a row of merged points."""
+    expression = source.sums[name]
+    if expression in MEASUREMENTS[source.measurement].types:
+        return f"{expression}_sum"
+    if expression.endswith(_IS_SET):
+        return f"{expression.removesuffix(_IS_SET)}_count"
+    return "points" if expression == "1" else source.merged.get(name, "NULL")
+
+
+def _summed(source: Source, selects: list[str]) -> str:
+    """Word the summing up, within each bucket, of rows that come from some places."""
+    read = [*source.by, *(f"TOTAL(s{number})" for number in range(len(source.sums)))]
+    read += [f"MAX(m{number})" for number in range(len(source.maxima))]
+    groups = ", ".join(str(number) for number in range(1, len(source.by) + 2))
+    return f"SELECT time_ns / :width, {', '.join(read)} FROM ({' UNION ALL '.join(selects)}) GROUP BY {groups} ORDER BY 1"
+
+
+class _Cell:
+    """One group within one bucket."""
+
+    __slots__ = ("before", "maxima", "sums")
+
+    def __init__(self, sums: list[float], maxima: list[float | None], before: list[float | None]) -> None:
+        self.sums = sums
+        self.maxima = maxima
+        self.before = before
+        """Maxima of the group when the bucket began."""
+
+    def add(self, sums: list[float], maxima: list[float | None]) -> None:
+        """Add later rows."""
+        self.sums = [one + other for one, other in zip(self.sums, sums, strict=True)]
+        self.maxima = [_larger(one, other) for one, other in zip(self.maxima, maxima, strict=True)]
+
+
+class Buckets:
+    """The buckets of one source for one selection."""
+
+    def __init__(self, source: Source, selection: Selection, run: str, width_ns: int, begin_ns: int) -> None:
+        """Cover the time from `begin_ns` on; nothing is read yet."""
+        self.measurement: Measurement = MEASUREMENTS[source.measurement]
+        self._source = source
+        self._width_ns = width_ns
+        # A whole run's counters began at 0. When they began is not known, nor where they stood before a part of the run.
+        self._beginning = [0.0 if selection.range_s is None and name != TIME else None for name in source.maxima]
+        self._cells: dict[int, dict[Group, _Cell]] = {}
+        self._newest: dict[Group, _Cell] = {}
+        tags = selection.tags(self.measurement)
+        self._parameters: dict[str, Any] = {"run": run, "begin": begin_ns, **tags}
+        self._first_statement, self._statement = _statements(source, tags)
+        self._after: int | None = None
+
+    def read(self, reader: StoreReader, upto: int) -> int | None:
+        """Take in the rows that are new, up to an id; the first bucket that changed, None if there is none."""
+        if self._after is None:
+            after = reader.id_before(self.measurement.name, self._parameters["run"], self._parameters["begin"])
+            statement = self._first_statement
+        else:
+            after = self._after if self._after <= upto else 0  # a table that was emptied begins anew with its ids
+            statement = self._statement
+        rows = reader.select(statement, self._parameters | {"width": self._width_ns, "after": after, "upto": upto})
+        self._after = upto
+        groups, sums = len(self._source.by) + 1, len(self._source.by) + 1 + len(self._source.sums)
+        for row in rows:
+            self._add(row[0], row[1:groups], list(row[groups:sums]), list(row[sums:]))
+        return rows[0][0] if rows else None
+
+    def _add(self, bucket: int, group: Group, sums: list[float], maxima: list[float | None]) -> None:
+        cells = self._cells.setdefault(bucket, {})
+        if (cell := cells.get(group)) is not None:
+            cell.add(sums, maxima)
+            return
+        if (previous := self._newest.get(group)) is None:
+            before = self._beginning
+        else:
+            before = [_larger(was, now) for was, now in zip(previous.before, previous.maxima, strict=True)]
+        cells[group] = self._newest[group] = _Cell(sums, maxima, before)
+
+    def coarsen(self) -> None:
+        """Let each two buckets become one."""
+        self._width_ns *= 2
+        fine, self._cells = self._cells, {}
+        for bucket in sorted(fine):
+            for group, cell in fine[bucket].items():
+                merged = self._cells.setdefault(bucket // 2, {}).setdefault(group, cell)
+                if merged is not cell:
+                    merged.add(cell.sums, cell.maxima)
+                self._newest[group] = merged
+
+    def forget(self, before: int) -> None:
+        """Drop the buckets before one."""
+        for bucket in [bucket for bucket in self._cells if bucket < before]:
+            del self._cells[bucket]
+
+    @property
+    def newest(self) -> int | None:
+        """Number of the newest bucket; None without any."""
+        return max(self._cells, default=None)
+
+    @property
+    def numbers(self) -> list[int]:
+        """Numbers of the buckets that there are, in order."""
+        return sorted(self._cells)
+
+    def since(self, first: int) -> Table:
+        """Return the buckets from one on, as columns."""
+        buckets = sorted(bucket for bucket in self._cells if bucket >= first)
+        return Table(self._source, [self._cells[bucket] for bucket in buckets], np.array(buckets, np.int64), self._width_ns)
+
+
+class Table:
+    """Some buckets as columns: n values each, one for a bucket, NaN where there is none."""
+
+    def __init__(self, source: Source, rows: list[dict[Group, _Cell]], buckets: np.ndarray, width_ns: int) -> None:
+        """Cut n buckets out of `Buckets`."""
+        self._sums = {name: column for column, name in enumerate(source.sums)}
+        self._maxima = {name: column for column, name in enumerate(source.maxima)}
+        self._rows = rows
+        self._begins_ns: list[int] = (buckets * width_ns).tolist()
+        self._width_ns = width_ns
+        self.groups = sorted({group for row in rows for group in row})
+        """The groups that have rows in these buckets."""
+        self.time_s: np.ndarray = (buckets + 0.5) * width_ns * 1e-9
+        """Middle of each bucket, seconds since 1970."""
+
+    def sum(self, name: str) -> np.ndarray:
+        """Return a sum over all groups."""
+        return self._added(lambda group: self._sum(name, group), self.groups)
+
+    def mean(self, name: str) -> np.ndarray:
+        """Return the mean of a field, of which `means` made the sums, over all rows."""
+        return ratio(self.sum(name), self.sum(f"{name}_count"))
+
+    def level(self, name: str, groups: list[Group] | None = None) -> np.ndarray:
+        """Return what groups have side by side of a field of `means`: the sum of each one's mean."""
+        return self._added(
+            lambda group: ratio(self._sum(name, group), self._sum(f"{name}_count", group)), self.groups if groups is None else groups
+        )
+
+    def largest(self, name: str) -> np.ndarray:
+        """Return the largest of a maximum over all groups."""
+        column = self._maxima[name]
+        return np.array([_largest(cell.maxima[column] for cell in row.values()) for row in self._rows], float)
+
+    def rise(self, counter: str) -> np.ndarray:
+        """Return how far a counter of `maxima` rose within each bucket, all groups together."""
+        return self._added(lambda group: self._rise(counter, group), self.groups)
+
+    def rate(self, counter: str) -> np.ndarray:
+        """Return how fast a counter rose, per second, all groups together; the source's maxima are of `counters`.
+
+        NaN where too little of a bucket is known: what two points say that were written in one moment is no rate.
+        """
+        column, time = self._maxima[counter], self._maxima[TIME]
+        rates = [self._rate(column, time, row.values(), begin) for row, begin in zip(self._rows, self._begins_ns, strict=True)]
+        return np.array(rates, float)
+
+    def _rate(self, column: int, time: int, cells: Iterable[_Cell], begin_ns: int) -> float:
+        """Return how fast a counter rose in a bucket: groups side by side add up, and groups after one another share the time."""
+        spans: list[tuple[int, int, float]] = []
+        for cell in cells:
+            since, until, low, high = cell.before[time], cell.maxima[time], cell.before[column], cell.maxima[column]
+            if since is not None and until is not None and low is not None and high is not None:
+                spans.append((int(since), int(until), max(0.0, high - low)))
+        covered = _covered([(max(since, begin_ns), until) for since, until, _ in spans])
+        longest = max((until - since for since, until, _ in spans), default=0)
+        if max(covered, longest) < _LEAST_SHARE * self._width_ns:
+            return np.nan
+        return sum(rise * 1e9 / max(until - since, covered) for since, until, rise in spans)
+
+    def _sum(self, name: str, group: Group) -> np.ndarray:
+        column = self._sums[name]
+        return np.array([row[group].sums[column] if group in row else np.nan for row in self._rows], float)
+
+    def _rise(self, name: str, group: Group) -> np.ndarray:
+        """Return how far a maximum rose since the group's row before the bucket."""
+        column = self._maxima[name]
+        cells = (row.get(group) for row in self._rows)
+        ends = [(cell.before[column], cell.maxima[column]) if cell is not None else (None, None) for cell in cells]
+        return np.array([np.nan if before is None or after is None else max(0.0, after - before) for before, after in ends], float)
+
+    def _added(self, column: Callable[[Group], np.ndarray], groups: list[Group]) -> np.ndarray:
+        """Add the columns of groups up; NaN only where none has a value."""
+        if len(groups) == 1:
+            return column(groups[0])
+        columns = np.array([column(group) for group in groups]).reshape(len(groups), len(self._rows))
+        known = ~np.isnan(columns)
+        return np.where(known.any(axis=0), np.where(known, columns, 0.0).sum(axis=0), np.nan)
+
+
+def means(*fields: str) -> dict[str, str]:
+    """Return the sums that `Table.mean` and `Table.level` need of fields."""
+    return {name: expression for each in fields for name, expression in ((each, each), (f"{each}_count", f"{each}{_IS_SET}"))}
+
+
+def counters(*fields: str) -> dict[str, str]:
+    """Return the maxima that `Table.rise` and `Table.rate` need of counters."""
+    return {each: each for each in (TIME, *fields)}
+
+
+def ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
+    """Divide, NaN where the divisor is not above 0."""
+    quotient: np.ndarray = np.divide(above, below, out=np.full(len(above), np.nan), where=below > 0)
+    return quotient
+
+
+def _covered(spans: list[tuple[int, int]]) -> int:
+    """Return the length of time that spans, which may overlap, cover."""
+    total, end = 0, 0
+    for since, until in sorted(spans):
+        total += max(0, until - max(since, end))
+        end = max(end, until)
+    return total
+
+
+def _larger(one: float | None, other: float | None) -> float | None:
+    return other if one is None else one if other is None else max(one, other)
+
+
+def _largest(values: Iterable[float | None]) -> float:
+    return max((value for value in values if value is not None), default=np.nan)

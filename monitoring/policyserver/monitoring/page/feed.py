@@ -1,0 +1,262 @@
+"""What the page shows of a store: sections, of which only what is new is read, and only what changed is sent."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from policyserver.monitoring import recorded_prices
+from policyserver.monitoring.page.buckets import Buckets
+from policyserver.monitoring.page.finished_episodes import FinishedEpisodes
+from policyserver.monitoring.page.marks import Checkpoints, Marks, gaps_s, thinned_s
+from policyserver.monitoring.page.running_episodes import RunningEpisodes
+from policyserver.monitoring.page.sections import SECTIONS, Columns
+from policyserver.monitoring.page.selection import Selection
+from policyserver.monitoring.page.serving_totals import ServingTotals
+from policyserver.monitoring.schema import MEASUREMENTS
+from policyserver.monitoring.store.reader import StoreReader
+
+DECISIONS = 12
+"""Newest decisions shown."""
+
+_BUCKETS = 240
+"""Buckets that a range of time is cut into, at least; the whole run has up to twice as many."""
+
+_LEAST_WIDTH_S = 2
+"""Narrowest bucket, seconds: counters are recorded once a second, and each bucket should hold one at least."""
+
+_CHOICES_EVERY_S = 5.0
+"""Time from one look for new runs, symbols and policies to the next."""
+
+_MAX_READING_SHARE = 0.02
+"""Largest share of a core spent on one section after its first reading: the more it costs, the rarer it is read."""
+
+_STATE_EVERY_S = 1.0
+"""Time from one look to the next whether the run lives, and what is to be marked."""
+
+LIVE_S = 10.0
+"""Age of a run's newest point up to which it lives: its processes record once a second."""
+
+_NEWEST_ROWS = {"decisions": "step", "train": "train"}
+"""Sections that are the newest rows of a measurement."""
+
+_STEADY = ("serving", "pipeline")
+"""Sections that are recorded once a second by processes that are there."""
+
+
+@dataclass(frozen=True)
+class _Curves:
+    """One section that is made of buckets."""
+
+    name: str
+    buckets: Buckets | FinishedEpisodes
+    columns: Callable[[int], Columns]
+    """Returns its columns from a bucket on."""
+
+
+class Feed:
+    """Follows a selection of a store for one viewer."""
+
+    def __init__(self, reader: StoreReader, selection: Selection) -> None:
+        """Follow the selected run, or else the one that is newest when the first point comes."""
+        self._reader = reader
+        self._selection = selection
+        self._choices: dict[str, Any] = {}
+        self._choices_due = 0.0
+        self._state: dict[str, Any] = {}
+        self._state_due = 0.0
+        self._view: _View | None = None
+
+    def news(self) -> Iterator[tuple[str, Any]]:
+        """Read what changed since the last call, as (section, data).
+
+        First comes `choices`: what is selected and what could be; then `state`: whether the run lives.
+        """
+        newest_ids = self._reader.newest_ids()
+        if time.monotonic() >= self._choices_due or self._view is None:
+            self._choices_due = time.monotonic() + _CHOICES_EVERY_S
+            if (choices := self._read_choices()) != self._choices:
+                self._choices = choices
+                yield "choices", choices
+        if time.monotonic() >= self._state_due:
+            self._state_due = time.monotonic() + _STATE_EVERY_S
+            if (state := self._read_state()) != self._state:
+                self._state = state
+                yield "state", state
+        if self._view is None:
+            run = self._choices["run"]
+            times_ns = self._reader.time_range_ns(run) if run is not None else None
+            if times_ns is None:
+                return
+            self._view = _View(self._reader, self._selection, run, *times_ns)
+        yield from self._view.news(newest_ids)
+
+    def _read_state(self) -> dict[str, Any]:
+        """Return the run's `state`, and when its newest point is from: `empty` without any run, `unknown` for a run that is not there."""
+        run = self._choices["run"]
+        times_ns = self._reader.time_range_ns(run) if run is not None else None
+        if times_ns is None:
+            return {"state": "empty" if run is None else "unknown", "newest_s": None}
+        newest_s = times_ns[1] * 1e-9
+        alive = time.time() - newest_s < LIVE_S
+        return {"state": "live", "newest_s": None} if alive else {"state": "silent", "newest_s": newest_s}
+
+    def _read_choices(self) -> dict[str, Any]:
+        runs = self._reader.runs()
+        run = self._selection.run or self._choices.get("run") or next(iter(runs), None)
+        tags = self._reader.episode_tags(run) if run is not None else {"symbol": [], "policy": []}
+        note = recorded_prices.note(self._reader.recorded_prices(run)) if run is not None else ""
+        return {"run": run, "runs": runs, "symbols": tags["symbol"], "policies": tags["policy"], "note": note}
+
+
+class _View:
+    """One run as it was selected."""
+
+    def __init__(self, reader: StoreReader, selection: Selection, run: str, first_ns: int, last_ns: int) -> None:
+        """Choose the width of the buckets; nothing is read yet."""
+        self._reader = reader
+        self._selection = selection
+        self._run = run
+        begin_ns = max(first_ns, last_ns - selection.range_s * 10**9) if selection.range_s else first_ns
+        length_ns = selection.range_s * 10**9 if selection.range_s else last_ns - first_ns
+        self._width_ns = _width_ns(length_ns)
+        self._length_ns = selection.range_s * 10**9 if selection.range_s else None
+        self._first_bucket = begin_ns // self._width_ns
+        self._newest_bucket = last_ns // self._width_ns
+        finished = FinishedEpisodes(selection, run, self._width_ns, begin_ns)
+        self._curves = [_Curves("episodes", finished, finished.columns)]
+        for section in SECTIONS:
+            buckets = Buckets(section.source, selection, run, self._width_ns, begin_ns)
+            self._curves.append(_Curves(section.name, buckets, _columns_of(buckets, section.columns)))
+        self._running = RunningEpisodes(selection, run)
+        self._serving = ServingTotals(selection, run)
+        self._checkpoints = Checkpoints(selection, run)
+        self._marks: Marks = {}
+        self._marks_due = 0.0
+        self._seen: dict[str, object] = {}
+        self._due: dict[str, float] = {}
+
+    def news(self, newest_ids: dict[str, int]) -> Iterator[tuple[str, Any]]:
+        """Read and word what changed."""
+        for name, measurement in _NEWEST_ROWS.items():
+            if self._is_due(name, newest_ids[measurement]):
+                with self._timed(name, newest_ids[measurement]):
+                    rows = self._newest_rows(measurement)
+                yield name, rows
+        if self._is_due("server", newest_ids["server"]):
+            with self._timed("server", newest_ids["server"]):
+                self._serving.read(self._reader, newest_ids["server"])
+                row = self._serving.row(self._reader)
+            yield "server", [row] if row else []
+        if self._is_due("checkpoints", newest_ids["train"]):
+            with self._timed("checkpoints", newest_ids["train"]):
+                self._checkpoints.read(self._reader, newest_ids["train"])
+        state = newest_ids["step"], newest_ids["episode"]
+        if self._is_due("running", state):
+            fresh = "running" not in self._seen
+            with self._timed("running", state):
+                changed = self._running.read(self._reader, newest_ids)
+                columns = _listed(self._running.columns()) if changed or fresh else None
+            if columns is not None:
+                yield "running", {"columns": columns}
+        for curves in self._curves:
+            upto = newest_ids[curves.buckets.measurement.name]
+            fresh = curves.name not in self._seen
+            if self._is_due(curves.name, upto):
+                with self._timed(curves.name, upto):
+                    first = curves.buckets.read(self._reader, upto)
+                    data = self._worded(curves, None if fresh else first) if fresh or first is not None else None
+                if data is not None:
+                    yield curves.name, data
+        yield from self._keep_the_number_of_buckets()
+        if time.monotonic() >= self._marks_due:
+            self._marks_due = time.monotonic() + _STATE_EVERY_S
+            if (marks := self._read_marks()) != self._marks:
+                self._marks = marks
+                yield "marks", marks
+
+    def _read_marks(self) -> Marks:
+        """Return what is to be marked on the time axes."""
+        begin_ns = self._first_bucket * self._width_ns
+        gaps = {
+            curves.name: gaps_s(curves.buckets.numbers, self._width_ns * 1e-9)
+            for curves in self._curves
+            if curves.name in _STEADY and isinstance(curves.buckets, Buckets)
+        }
+        restarts, checkpoints = self._serving.restarts_ns(), self._checkpoints.written_ns
+        return {
+            "restarts": thinned_s(restarts, begin_ns, self._width_ns),
+            "checkpoints": thinned_s(checkpoints, begin_ns, self._width_ns),
+            "gaps": gaps,
+        }
+
+    def _newest_rows(self, measurement: str) -> list[dict[str, Any]]:
+        limit = DECISIONS if measurement == "step" else 1
+        return self._reader.newest(measurement, self._run, limit, tags=self._selection.tags(MEASUREMENTS[measurement]))
+
+    def _worded(self, curves: _Curves, since: int | None) -> dict[str, Any]:
+        """Word a section from a bucket on, or whole."""
+        newest = curves.buckets.newest
+        self._newest_bucket = max(self._newest_bucket, newest if newest is not None else 0)
+        columns = curves.columns(self._first_bucket if since is None else since)
+        begin = self._first_bucket * self._width_ns * 1e-9
+        return {"from_s": None if since is None else since * self._width_ns * 1e-9, "begin_s": begin, "columns": _listed(columns)}
+
+    def _keep_the_number_of_buckets(self) -> Iterator[tuple[str, Any]]:
+        """Let the range move on with the run; for the whole run, let buckets grow with it, and word every section anew."""
+        if self._length_ns is not None:
+            self._first_bucket = max(self._first_bucket, self._newest_bucket - self._length_ns // self._width_ns)
+            for curves in self._curves:
+                curves.buckets.forget(self._first_bucket)
+        elif self._newest_bucket - self._first_bucket >= 2 * _BUCKETS:
+            self._width_ns *= 2
+            self._first_bucket //= 2
+            self._newest_bucket //= 2
+            for curves in self._curves:
+                curves.buckets.coarsen()
+                yield curves.name, self._worded(curves, None)
+
+    def _is_due(self, section: str, state: object) -> bool:
+        """Whether the store has news for a section, and enough time has passed since it was read."""
+        return self._seen.get(section) != state and time.monotonic() >= self._due.get(section, 0.0)
+
+    @contextmanager
+    def _timed(self, section: str, state: object) -> Iterator[None]:
+        """Note what is read in the block, and by the time that it takes the processor when it may be read again."""
+        first = section not in self._seen
+        self._seen[section] = state
+        begun = time.thread_time()
+        yield
+        pause = 0.0 if first else (time.thread_time() - begun) / _MAX_READING_SHARE
+        self._due[section] = time.monotonic() + pause
+
+
+def _columns_of(buckets: Buckets, columns: Callable[[Any], Columns]) -> Callable[[int], Columns]:
+    """Return what makes the columns of a section from a bucket on."""
+
+    def since(first: int) -> Columns:
+        table = buckets.since(first)
+        return {"time_s": table.time_s} | columns(table)
+
+    return since
+
+
+def _width_ns(length_ns: int) -> int:
+    """Return the width of the buckets for a length of time: the narrowest, doubled as often as needed."""
+    width_ns = _LEAST_WIDTH_S * 10**9
+    while length_ns >= width_ns * 2 * _BUCKETS:
+        width_ns *= 2
+    return width_ns
+
+
+def _listed(columns: Columns) -> dict[str, list[float | None]]:
+    """Turn columns into what JSON can say: six digits, and null for NaN; times keep all their digits."""
+    return {name: column.tolist() if name == "time_s" else [_short(value) for value in column.tolist()] for name, column in columns.items()}
+
+
+def _short(value: float) -> float | None:
+    return float(f"{value:.6g}") if math.isfinite(value) else None

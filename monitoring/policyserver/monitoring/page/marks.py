@@ -1,0 +1,69 @@
+"""What is marked on the page's time axes: restarts, checkpoints, and times at which nobody was there to record."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from policyserver.monitoring.page.selection import Selection
+from policyserver.monitoring.schema import TRAIN
+from policyserver.monitoring.store.reader import StoreReader
+
+LEAST_GAP_S = 10.0
+"""Time without a point, beyond a bucket, from which what is recorded once a second was not recorded."""
+
+
+class Checkpoints:
+    """When the checkpoints of a selection were written: at the end of the iteration that names each first."""
+
+    def __init__(self, selection: Selection, run: str) -> None:
+        """Nothing is read yet."""
+        tags = selection.tags(TRAIN)
+        self._parameters = {"run": run, **tags}
+        new = f"FROM train WHERE id > :after AND id <= :upto AND +run = :run {''.join(f'AND {tag} = :{tag} ' for tag in tags)}"
+        self._statement = f"SELECT worker, checkpoint_path, MIN(time_ns), MAX(time_ns) {new} GROUP BY worker, checkpoint_path ORDER BY 3"
+        self._after = 0
+        self._lives: dict[str, tuple[int, int]] = {}
+        self._written_ns: dict[str, int] = {}
+
+    def read(self, reader: StoreReader, upto: int) -> None:
+        """Take in the rows that are new, up to an id."""
+        bounds = {"after": self._after if self._after <= upto else 0, "upto": upto}
+        self._after = upto
+        for worker, path, first_ns, last_ns in reader.select(self._statement, self._parameters | bounds):
+            began = worker not in self._lives
+            if path is not None and path not in self._written_ns:
+                self._written_ns[path] = self._end_before(first_ns) if began else first_ns
+            begin_ns, end_ns = self._lives.get(worker, (first_ns, last_ns))
+            self._lives[worker] = min(begin_ns, first_ns), max(end_ns, last_ns)
+
+    def _end_before(self, time_ns: int) -> int:
+        """Return when the process before had its last iteration: what the first iteration of another goes on from, that one wrote."""
+        return max((end_ns for _, end_ns in self._lives.values() if end_ns < time_ns), default=time_ns)
+
+    @property
+    def written_ns(self) -> list[int]:
+        """When each was written, in order."""
+        return sorted(self._written_ns.values())
+
+
+def gaps_s(buckets: list[int], width_s: float) -> list[list[float]]:
+    """Return the times without buckets of something that is recorded once a second, as [last time before, first time after].
+
+    Args:
+        buckets: numbers of the buckets that there are, in order.
+        width_s: width of a bucket.
+    """
+    missing = np.flatnonzero(np.diff(buckets) * width_s > width_s + LEAST_GAP_S)
+    return [[(buckets[index] + 0.5) * width_s, (buckets[index + 1] + 0.5) * width_s] for index in missing.tolist()]
+
+
+def thinned_s(times_ns: list[int], begin_ns: int, width_ns: int) -> list[float]:
+    """Return times from `begin_ns` on, one for each bucket, seconds since 1970."""
+    first = {time_ns // width_ns: time_ns for time_ns in reversed(times_ns) if time_ns >= begin_ns}
+    return [time_ns * 1e-9 for time_ns in sorted(first.values())]
+
+
+Marks = dict[str, Any]
+"""`restarts` and `checkpoints`: times; `gaps`: of each section that is recorded once a second."""

@@ -1,0 +1,173 @@
+"""The page's web server: static files, and one stream of server-sent events for each viewer. Read-only."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import sqlite3
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from policyserver.monitoring.page.connections import PageSocket, ViewerLimit
+from policyserver.monitoring.page.feed import Feed
+from policyserver.monitoring.page.listen import LOOPBACK_NAMES, PageListen
+from policyserver.monitoring.page.selection import Selection
+from policyserver.monitoring.page.token_gate import TokenGate
+from policyserver.monitoring.store import rollups, tables
+from policyserver.monitoring.store.reader import StoreReader
+
+logger = logging.getLogger(__name__)
+
+LOOK_INTERVAL_S = 0.1
+"""Time between looks for new points, for each viewer. SQLite tells nobody that another process wrote, so this is asked; a look is cheap.
+A store commits four times a second, so this shows every commit soon after it was made."""
+
+_KEEPALIVE_LOOKS = 100
+"""Looks without news after which a comment is sent, so that a viewer who is gone is noticed."""
+
+_STATIC = Path(__file__).parent / "static"
+
+_HEADERS = {
+    "Cache-Control": "no-cache",
+    "Content-Security-Policy": "default-src 'self'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+class PageServer:
+    """Serves the page of one store from a thread of its own."""
+
+    def __init__(self, listen: PageListen | None = None, *, key: str = "address", prefix: str = "") -> None:
+        """Take the address; whoever connects waits until `start`.
+
+        Args:
+            listen: Where, and how protected; default: any free port of the loopback.
+            key: The address's setting, for errors.
+            prefix: What the names of the other settings of `listen` begin with, for errors.
+
+        Raises:
+            InsecureListenError: the page could be seen by strangers.
+            OSError: the address can't be taken, in most cases because another process has it.
+        """
+        self._listen = listen or PageListen()
+        self._token = self._listen.token(key, prefix)
+        self._socket = PageSocket(self._listen.bind(key))
+        host, port = self._socket.getsockname()[:2]
+        scheme = "https" if self._listen.tls_certificate_file is not None else "http"
+        self.address = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+        """The page's address."""
+        self._reader: StoreReader | None = None
+        self._server: uvicorn.Server | None = None
+        self._thread: threading.Thread | None = None
+
+    def start(self, store: Path) -> None:
+        """Serve the page of a store.
+
+        Raises:
+            FileNotFoundError: there is no such store.
+            sqlite3.Error: it is none.
+        """
+        _bring_up_to_date(store)
+        self._reader = StoreReader(store)
+        certificate, key = self._listen.tls_certificate_file, self._listen.tls_key_file
+        config = uvicorn.Config(
+            _application(self._reader, self._socket, self._token, lambda: self._server is None or self._server.should_exit),
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            loop="asyncio",  # which accepts by the socket's own method
+            ws="none",
+            server_header=False,
+            timeout_graceful_shutdown=2,
+            ssl_certfile=certificate,
+            ssl_keyfile=key,
+        )
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._socket]}, name="page", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop serving. Closing again does nothing."""
+        if self._server is not None:
+            self._server.should_exit = True
+        if self._thread is not None:
+            self._thread.join()
+        self._socket.close()
+        if self._reader is not None:
+            self._reader.close()
+
+
+def _bring_up_to_date(store: Path) -> None:
+    """Give a store that an older version recorded the tables and columns that it lacks; a file that can't be written stays as it is."""
+    tables.connect(store, read_only=True).close()  # which refuses one that is not there, instead of making it
+    with contextlib.closing(tables.connect(store)) as connection, contextlib.suppress(sqlite3.OperationalError):
+        connection.execute("BEGIN IMMEDIATE")
+        tables.create(connection)
+        rollups.create(connection)
+        connection.execute("COMMIT")
+
+
+def _application(reader: StoreReader, connections: PageSocket, token: str | None, is_closing: Callable[[], bool]) -> Starlette:
+    """Put the routes together."""
+
+    async def index(request: Request) -> Response:
+        return Response((_STATIC / "index.html").read_bytes(), media_type="text/html; charset=utf-8", headers=_HEADERS)
+
+    async def snapshot(request: Request) -> Response:
+        feed = Feed(reader, Selection.from_query(request.query_params))
+        return JSONResponse(await run_in_threadpool(lambda: dict(feed.news())), headers=_HEADERS)
+
+    async def events(request: Request) -> Response:
+        feed = Feed(reader, Selection.from_query(request.query_params))
+        return StreamingResponse(_stream(feed, is_closing), media_type="text/event-stream", headers=_HEADERS)
+
+    async def refuse(_: Request, error: Exception) -> Response:
+        return PlainTextResponse(f"{error}\n", 400)
+
+    routes = [
+        Route("/", index),
+        Route("/snapshot", snapshot),
+        Route("/events", events),
+        Mount("/static", StaticFiles(directory=_STATIC)),
+    ]
+    guard = Middleware(TrustedHostMiddleware, allowed_hosts=LOOPBACK_NAMES) if token is None else Middleware(TokenGate, token=token)
+    return Starlette(
+        routes=routes, middleware=[guard, Middleware(ViewerLimit, connections=connections)], exception_handlers={ValueError: refuse}
+    )
+
+
+async def _stream(feed: Feed, is_closing: Callable[[], bool]) -> AsyncIterator[str]:
+    """Word the feed's news as server-sent events, each as soon as it is read, until the viewer leaves or the server closes."""
+    quiet_looks = 0
+    while not is_closing():
+        quiet_looks += 1
+        try:
+            async for event in iterate_in_threadpool(_worded(feed)):
+                yield event
+                quiet_looks = 0
+        except sqlite3.Error as error:
+            logger.error("the page cannot read the store: %s", error)
+            return
+        if quiet_looks == _KEEPALIVE_LOOKS:
+            quiet_looks = 0
+            yield ": nothing new\n\n"
+        await asyncio.sleep(LOOK_INTERVAL_S)
+
+
+def _worded(feed: Feed) -> Iterator[str]:
+    for section, data in feed.news():
+        yield f"event: {section}\ndata: {json.dumps(data, allow_nan=False, separators=(',', ':'))}\n\n"

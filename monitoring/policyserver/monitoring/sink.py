@@ -1,0 +1,93 @@
+"""Where points go: the sink interface, and sinks that are made of others or of nothing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from policyserver.monitoring.points import Points
+
+
+@dataclass(frozen=True, slots=True)
+class SinkStatistics:
+    """Counters of a sink, in points. accepted = stored + backlog + dead_lettered, and what was dropped was never accepted."""
+
+    accepted: int = 0
+    """Points that `write` took."""
+    stored: int = 0
+    """Points that reached the database."""
+    backlog: int = 0
+    """Points accepted and still on their way."""
+    dropped: int = 0
+    """Points refused by the overflow policy, because too many were on their way."""
+    dead_lettered: int = 0
+    """Points that the database can never take, put aside."""
+    last_error: str = ""
+    """Newest trouble, or "" when there was none."""
+
+
+class Sink(Protocol):
+    """Takes points at any rate, from any thread, whatever state the database is in."""
+
+    def write(self, points: Points) -> None:
+        """Take a batch; never waits for the database, never raises because of it."""
+
+    def flush(self, timeout_s: float) -> bool:
+        """Wait until everything taken so far is stored; False if it was not within `timeout_s`."""
+
+    def close(self, timeout_s: float) -> None:
+        """Store what was taken, for at most `timeout_s`, and give everything back. Closing again does nothing."""
+
+    def statistics(self) -> SinkStatistics:
+        """Read the counters."""
+
+
+class NullSink:
+    """Forgets everything."""
+
+    def write(self, points: Points) -> None:
+        """Do nothing."""
+
+    def flush(self, timeout_s: float) -> bool:
+        """Return True: nothing waits."""
+        return True
+
+    def close(self, timeout_s: float) -> None:
+        """Do nothing."""
+
+    def statistics(self) -> SinkStatistics:
+        """Return zeros."""
+        return SinkStatistics()
+
+
+class MultiSink:
+    """Writes to several sinks. The first is the one whose counters are reported; the others' are theirs to ask."""
+
+    def __init__(self, sinks: Sequence[Sink]) -> None:
+        """Raises ValueError when there is no sink."""
+        if not sinks:
+            raise ValueError("sinks: expected at least one sink, received none; use NullSink to record nothing")
+        self.sinks = tuple(sinks)
+
+    def write(self, points: Points) -> None:
+        """Hand the batch to each sink."""
+        for sink in self.sinks:
+            sink.write(points)
+
+    def flush(self, timeout_s: float) -> bool:
+        """Flush each sink, all within `timeout_s` together."""
+        deadline = time.monotonic() + timeout_s
+        flushed = [sink.flush(max(0.0, deadline - time.monotonic())) for sink in self.sinks]
+        return all(flushed)
+
+    def close(self, timeout_s: float) -> None:
+        """Close each sink, all within `timeout_s` together."""
+        deadline = time.monotonic() + timeout_s
+        for sink in self.sinks:
+            sink.close(max(0.0, deadline - time.monotonic()))
+
+    def statistics(self) -> SinkStatistics:
+        """Read the counters of the first sink."""
+        return self.sinks[0].statistics()

@@ -1,0 +1,162 @@
+"""Writes what an embedded store holds as line protocol or CSV, a part at a time.
+
+Points that were merged are tables of their own (`step_1m`, ...): they have other fields, and a point of theirs is not one that was written.
+"""
+
+from __future__ import annotations
+
+import csv
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, TextIO
+
+import numpy as np
+
+from policyserver.monitoring.line_protocol import encode
+from policyserver.monitoring.points import Points
+from policyserver.monitoring.schema import MEASUREMENTS, Measurement
+from policyserver.monitoring.store import tables
+from policyserver.monitoring.store.rollups import ROLLUPS
+
+EXPORTED = MEASUREMENTS | ROLLUPS
+"""Everything that can be exported, by name."""
+
+_PART_ROWS = 4096
+
+_DERIVED = {("episode", "cut"): "no_trade_return IS NULL"}
+"""What stands for a field where a point of an older version lacks it, by measurement and field."""
+
+
+class Output(Protocol):
+    """What bytes can be written to."""
+
+    def write(self, data: bytes, /) -> object:
+        """Write all of them."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What is exported."""
+
+    measurements: tuple[str, ...] = tuple(EXPORTED)
+    """Names of measurements, or of those of merged points, such as `step_1m`."""
+    runs: tuple[str, ...] = ()
+    """Names of runs; none: all."""
+    from_ns: int = 0
+    """Time of the first point, nanoseconds since 1970 (UTC)."""
+    before_ns: int = 2**63 - 1
+    """Time that every point is before, nanoseconds since 1970 (UTC)."""
+
+    def __post_init__(self) -> None:
+        for name in self.measurements:
+            if name not in EXPORTED:
+                raise ValueError(f"measurement: expected one of {', '.join(EXPORTED)}, received {name!r}")
+        if not self.from_ns < self.before_ns:
+            raise ValueError(f"from: expected a time before the end of the range, received {self.from_ns} and {self.before_ns} ns")
+
+
+class Exporter:
+    """One state of a store, whatever is written to it meanwhile; use `opened`.
+
+    While it is open, the store's write-ahead log grows by what others write.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, selection: Selection) -> None:
+        """Read through a connection that is inside a transaction."""
+        self._connection = connection
+        self._selection = selection
+
+    @classmethod
+    @contextmanager
+    def opened(cls, store: Path, selection: Selection) -> Iterator[Exporter]:
+        """Open a store's file.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: it has no point of a run that is selected.
+            sqlite3.Error: it is no store.
+        """
+        connection = tables.connect(store, read_only=True)
+        try:
+            connection.execute("BEGIN")
+            exporter = cls(connection, selection)
+            exporter._check_runs()
+            yield exporter
+        finally:
+            connection.close()
+
+    def line_protocol(self, out: Output, more_tags: str = "") -> int:
+        """Write everything selected as lines with nanosecond timestamps, with further tags of `tag_suffix`; the number of lines.
+
+        They may be written to InfluxDB any number of times: series and time make a point what it is.
+        """
+        lines = 0
+        for name in self._selection.measurements:
+            for columns in self._parts(EXPORTED[name]):
+                data = encode(_points(EXPORTED[name], columns), more_tags)
+                out.write(data)
+                lines += data.count(b"\n")
+        return lines
+
+    def csv(self, measurement: str, out: TextIO) -> int:
+        """Write one measurement with a line of column names; the number of points.
+
+        Unset fields are empty, and truth values 0 or 1. `time_ns` is in nanoseconds since 1970 (UTC).
+        """
+        declared = EXPORTED[measurement]
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerow(_column_names(declared))
+        points = 0
+        for columns in self._parts(declared):
+            writer.writerows(zip(*columns.values(), strict=True))
+            points += len(columns["time_ns"])
+        return points
+
+    def _parts(self, declared: Measurement) -> Iterator[dict[str, tuple[Any, ...]]]:
+        """Read the points selected of one measurement, run after run in order of time, as columns of some thousand each."""
+        stored = tables.stored_columns(self._connection, declared.name)
+        names = _column_names(declared)
+        shown = ", ".join(_shown(declared.name, name, stored) for name in names)
+        statement = f'SELECT {shown} FROM "{declared.name}" WHERE run = ? AND time_ns >= ? AND time_ns < ? ORDER BY time_ns'
+        for run in self._runs_of(declared.name):
+            cursor = self._connection.execute(statement, (run, self._selection.from_ns, self._selection.before_ns))
+            while rows := cursor.fetchmany(_PART_ROWS):
+                yield dict(zip(names, zip(*rows, strict=True), strict=True))
+
+    def _runs_of(self, table: str) -> list[str]:
+        """List the runs selected that have points in a table."""
+        if not tables.stored_columns(self._connection, table):  # of a version that did not have it
+            return []
+        return [run for run in tables.runs(self._connection, table) if not self._selection.runs or run in self._selection.runs]
+
+    def _check_runs(self) -> None:
+        """Refuse a run that is not in the store, which is more likely a misspelt one."""
+        missing = set(self._selection.runs) - {run for name in EXPORTED for run in self._runs_of(name)}
+        if missing:
+            present = sorted({run for name in MEASUREMENTS for run in tables.runs(self._connection, name)})
+            raise ValueError(f"run: expected one of {', '.join(present)}, received {', '.join(sorted(missing))}")
+
+
+def _shown(measurement: str, name: str, stored: set[str]) -> str:
+    """Word the reading of a column."""
+    column = f'"{name}"' if name in stored else "NULL"
+    derived = _DERIVED.get((measurement, name))
+    return f"COALESCE({column}, {derived})" if derived else column
+
+
+def _column_names(declared: Measurement) -> tuple[str, ...]:
+    return ("time_ns", *declared.tags, *declared.types)
+
+
+def _points(declared: Measurement, columns: dict[str, tuple[Any, ...]]) -> Points:
+    """Make points of a part's columns."""
+    return Points(
+        declared,
+        {},
+        {name: columns[name] for name in declared.types},
+        np.array(columns["time_ns"], dtype=np.int64),
+        {tag: ["" if value is None else value for value in columns[tag]] for tag in declared.tags},
+    )

@@ -1,0 +1,131 @@
+"""The embedded store's tables: one for each measurement, one typed column for each tag and field."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+from functools import cache
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from policyserver.monitoring.points import Points
+from policyserver.monitoring.schema import MEASUREMENTS, FieldType, Measurement
+
+_SQL_TYPES = {FieldType.FLOAT: "REAL", FieldType.INTEGER: "INTEGER", FieldType.BOOLEAN: "INTEGER", FieldType.STRING: "TEXT"}
+
+_ROWS_PER_STATEMENT = (512, 64, 8, 1)
+"""Rows in one INSERT. Many, because sqlite3 gives up the interpreter's lock once a statement and must wait to get it back; few sizes, so
+that all statements stay prepared."""
+
+
+def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
+    """Open a store's file, usable from any one thread at a time, waiting up to 5 s for another process's lock.
+
+    Nothing but SQLite may open this file or those beside it, not even to look at it: POSIX takes a process's locks on a file away as soon
+    as the process closes any descriptor of it, and the next process to close the store then removes the log that this one still writes to.
+
+    Raises:
+        FileNotFoundError: `read_only` and there is no such file.
+        ValueError: `read_only` and the file is no database.
+        sqlite3.Error: the file cannot be opened.
+    """
+    if read_only and path.is_dir():
+        raise FileNotFoundError(
+            f"store: expected the file of an embedded store, {path} is a folder; such a file is store.sqlite in a run's"
+        )
+    if read_only and not path.is_file():
+        raise FileNotFoundError(f"store: expected the file of an embedded store, found nothing at {path}; a run makes it when it starts")
+    mode = "ro" if read_only else "rwc"
+    uri = f"{path.absolute().as_uri()}?mode={mode}"
+    connection = sqlite3.connect(uri, uri=True, timeout=5.0, isolation_level=None, check_same_thread=False)
+    if read_only:
+        _refuse_other_files(connection, path)
+    return connection
+
+
+def _refuse_other_files(connection: sqlite3.Connection, path: Path) -> None:
+    """Let SQLite read the file's beginning, which it does at the first query only; closes the connection where it is no database."""
+    try:
+        connection.execute("PRAGMA schema_version").fetchone()
+    except sqlite3.Error as error:
+        connection.close()
+        if error.sqlite_errorcode == sqlite3.SQLITE_NOTADB:
+            raise ValueError(f"store: expected the file of an embedded store, {path} is no SQLite database") from error
+        raise
+
+
+def create(connection: sqlite3.Connection) -> None:
+    """Make the tables that are missing, and the columns that an older version of the schema did not have."""
+    for measurement in MEASUREMENTS.values():
+        create_table(
+            connection, measurement.name, {"id": "id INTEGER PRIMARY KEY"} | columns(measurement), "UNIQUE (run, time_ns, worker))"
+        )
+
+
+def create_table(connection: sqlite3.Connection, name: str, declared: dict[str, str], end: str) -> None:
+    """Make a table of the declared columns and the end of its declaration, or add the columns that it lacks."""
+    connection.execute(f'CREATE TABLE IF NOT EXISTS "{name}" ({", ".join(declared.values())}, {end}')
+    for column in declared.keys() - stored_columns(connection, name):
+        connection.execute(f'ALTER TABLE "{name}" ADD COLUMN {declared[column]}')
+
+
+def stored_columns(connection: sqlite3.Connection, table: str) -> set[str]:
+    """List the columns a table has in the file, none if there is no such table."""
+    return {row[1] for row in connection.execute(f'PRAGMA main.table_info("{table}")')}
+
+
+def runs(connection: sqlite3.Connection, table: str) -> list[str]:
+    """List the runs that have rows in a table, without reading them all."""
+    rows = connection.execute(
+        f'WITH RECURSIVE runs(run) AS (SELECT MIN(run) FROM "{table}" UNION ALL '
+        f'SELECT (SELECT MIN(run) FROM "{table}" WHERE run > runs.run) FROM runs WHERE run IS NOT NULL) '
+        "SELECT run FROM runs WHERE run IS NOT NULL"
+    )
+    return [run for (run,) in rows]
+
+
+def rows_of(points: Points) -> list[tuple[Any, ...]]:
+    """Turn a batch into table rows.
+
+    Raises:
+        ValueError: a value cannot be one of its field's declared type.
+    """
+    count = len(points)
+    values: list[Iterable[Any]] = [points.times_ns.tolist()]
+    for tag in points.schema.tags:
+        of_tag = points.tag_values(tag)
+        values.append([of_tag] * count if isinstance(of_tag, str) else of_tag)
+    for name in points.schema.types:
+        values.append(points.field_values(name) if name in points.columns else [None] * count)
+    return list(zip(*values, strict=True))
+
+
+def insert(connection: sqlite3.Connection, measurement: Measurement, rows: list[tuple[Any, ...]]) -> None:
+    """Write rows; one with the run, worker and time of an older one takes its place."""
+    start = 0
+    for size in _ROWS_PER_STATEMENT:
+        while len(rows) - start >= size:
+            connection.execute(_insert_statement(measurement.name, size), tuple(chain.from_iterable(rows[start : start + size])))
+            start += size
+
+
+def columns(measurement: Measurement) -> dict[str, str]:
+    """Declare each column of a table but its id, in the order of `rows_of`."""
+    declared = {"time_ns": "time_ns INTEGER NOT NULL"}
+    declared |= {tag: f"\"{tag}\" TEXT NOT NULL DEFAULT 'none'" for tag in measurement.tags}
+    declared |= {name: f'"{name}" {_SQL_TYPES[kind]}' for name, kind in measurement.types.items()}
+    return declared
+
+
+@cache
+def _insert_statement(measurement_name: str, rows: int) -> str:
+    """Word the INSERT of a number of rows."""
+    names = list(columns(MEASUREMENTS[measurement_name]))
+    listed = ", ".join(f'"{name}"' for name in names)
+    row = f"({', '.join('?' * len(names))})"
+    updates = ", ".join(f'"{name}" = excluded."{name}"' for name in names)
+    return (
+        f'INSERT INTO "{measurement_name}" ({listed}) VALUES {", ".join([row] * rows)} '
+        f"ON CONFLICT (run, time_ns, worker) DO UPDATE SET {updates}"
+    )

@@ -1,0 +1,159 @@
+"""The command line: `policy-pipeline run | demo | learn`."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from policyserver.client import AuthenticationError, HandshakeError, InsecureTargetError
+from policyserver.common.command_line import OptionParser
+from policyserver.common.settings import SettingsError, add_arguments, from_arguments, load
+from policyserver.common.standard_streams import lasting_streams
+from policyserver.common.umask import keep_others_from_writing
+from policyserver.pipelines.config import PipelineConfig
+from policyserver.pipelines.demo.server_process import ServerDiedError
+from policyserver.pipelines.runtime.stop_signals import StoppedEarlyError, StopSignals
+from policyserver.pipelines.summary import LedgerError
+
+logger = logging.getLogger("pipelines")
+
+_EXIT_INSECURE = 78
+"""Exit status when steps would leave the machine in plain text; that of `policy-server` when others could reach it so."""
+
+_SWITCH_INTERVAL_S = 0.001
+"""How long a thread of this process computes before another may; Python's default of 5 ms would be felt in the latency of actions."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit status: 0 after an orderly end, 1 after a failure, 2 for wrong settings, 78 for plaintext."""
+    with lasting_streams("policy-pipeline"):
+        return _run_command(arguments)
+
+
+def _run_command(arguments: Sequence[str] | None) -> int:
+    options = _parser().parse_args(arguments)
+    keep_others_from_writing()
+    sys.setswitchinterval(_SWITCH_INTERVAL_S)
+    try:
+        status: int = options.command(options)
+    except SettingsError as error:
+        sys.stderr.write(f"policy-pipeline: {error}\n")
+        return 2
+    except InsecureTargetError as error:
+        sys.stderr.write(f"policy-pipeline: {error}\n")
+        return _EXIT_INSECURE
+    except StoppedEarlyError as error:
+        sys.stderr.write(f"policy-pipeline: {error}\n")
+        return 0
+    except (ServerDiedError, LedgerError, HandshakeError, AuthenticationError) as error:
+        sys.stderr.write(f"policy-pipeline: {error}\n")
+        return 1
+    except Exception as error:
+        logger.exception("the run failed")
+        sys.stderr.write(f"policy-pipeline: {error}\n")
+        return 1
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = OptionParser(prog="policy-pipeline", description="Event-driven trading pipelines that ask a policy server for actions.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    run = commands.add_parser("run", help="trade against a policy server that runs elsewhere, until SIGTERM or Ctrl-C")
+    run.add_argument("--config", type=Path, help="TOML file; without one, the defaults")
+    add_arguments(run, PipelineConfig)
+    run.set_defaults(command=_run)
+
+    demo = commands.add_parser("demo", help="start a policy server and 64 trading episodes against it; show that it learns")
+    _add_demo_arguments(demo)
+    demo.set_defaults(command=_demo)
+
+    learn = commands.add_parser("learn", help="run the demo's problem for three seeds and its controls; write the table and the picture")
+    learn.add_argument("--learners", action="store_true", help="instead, compare the demo's learner with RLlib's default settings")
+    learn.add_argument("--steps", type=int, default=None, help="steps of each run (default: the demo's; 100,000 with --learners)")
+    learn.add_argument("--folder", type=Path, default=Path("docs"), help="where learning.md and its pictures go (default: docs)")
+    learn.set_defaults(command=_learn)
+    return parser
+
+
+def _add_demo_arguments(parser: argparse.ArgumentParser) -> None:
+    from policyserver.pipelines.demo.setup import DEFAULT_STEPS, DEMO_SERVER
+
+    parser.add_argument("--seed", type=int, default=0, help="of prices, initial weights and sampled actions (default: 0)")
+    parser.add_argument("--process", choices=("ou", "gbm"), default="ou", help="law of the simulated prices (default: ou)")
+    parser.add_argument("--prices", metavar="csv:FILE", action="append", default=[], help="trade the OHLCV bars of a file; may be repeated")
+    parser.add_argument("--episodes", type=int, default=64, help="concurrent episodes (default: 64)")
+    parser.add_argument(
+        "--steps",
+        type=int,
+        default=DEFAULT_STEPS,
+        help=f"steps after which the demo ends, further ones with --resume (default: {DEFAULT_STEPS:,})",
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the summary there, too")
+    parser.add_argument("--resume", action="store_true", help="continue the newest run: its seed, prices, episodes, weights and records")
+    parser.add_argument(
+        "--server",
+        type=Path,
+        default=DEMO_SERVER,
+        metavar="FILE",
+        help="the server's settings, a TOML file without run_folder, seed and listen.address (default: the demo's own)",
+    )
+    parser.add_argument("--runs", type=Path, default=Path("runs"), metavar="FOLDER", help="folder of the run folders (default: runs)")
+
+
+def _run(options: argparse.Namespace) -> int:
+    from policyserver.pipelines.run import run_pipeline
+
+    config = load(PipelineConfig, options.config, from_arguments(PipelineConfig, options))
+    _log_to_stderr(logging.INFO)
+    with StopSignals().installed() as stop:
+        run_pipeline(config, stop)
+    return 0
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from policyserver.pipelines.demo.demo import run_demo
+    from policyserver.pipelines.demo.setup import DemoOptions
+
+    files = []
+    for text in options.prices:
+        kind, _, file = text.partition(":")
+        if kind != "csv" or not file:
+            raise SettingsError("--prices", "option", f"expected csv:FILE, received {text!r}")
+        files.append(Path(file))
+    chosen = DemoOptions(
+        seed=options.seed,
+        process=options.process,
+        csv_files=tuple(files),
+        episodes=options.episodes,
+        steps=options.steps,
+        json=options.json,
+        resume=options.resume,
+        server=options.server,
+        runs=options.runs,
+    )
+    _log_to_stderr(logging.WARNING)
+    with StopSignals().installed() as stop:
+        run_demo(chosen, sys.stdout, stop)
+    return 0
+
+
+def _learn(options: argparse.Namespace) -> int:
+    from policyserver.pipelines.learn import learn
+    from policyserver.pipelines.learners import compare_learners
+
+    _log_to_stderr(logging.WARNING)
+    with StopSignals().installed() as stop:
+        (compare_learners if options.learners else learn)(options.folder, options.steps, sys.stdout, stop)
+    return 0
+
+
+def _log_to_stderr(level: int) -> None:
+    logging.basicConfig(level=level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

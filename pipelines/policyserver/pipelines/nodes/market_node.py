@@ -1,0 +1,31 @@
+"""Drips the bars: one for each order event, which says that its episode is ready for the next."""
+
+from __future__ import annotations
+
+from policyserver.pipelines.events import EndEvent, MarketEvent, OrderEvent
+from policyserver.pipelines.runtime.inbox import push_together
+from policyserver.pipelines.runtime.node import Node, NodeOptions, Supervisor
+from policyserver.pipelines.runtime.routes import Routes
+
+
+class MarketNode(Node[OrderEvent]):
+    """Takes the next bar of each episode. Nothing downstream holds a later one."""
+
+    def __init__(self, name: str, options: NodeOptions, supervisor: Supervisor, routes: Routes) -> None:
+        """Make the node; see `Node`."""
+        super().__init__(name, options, supervisor=supervisor)
+        self._routes = routes
+
+    def _process(self, batch: list[OrderEvent]) -> None:
+        bars: list[MarketEvent] = []
+        exhausted: list[EndEvent] = []
+        for event in batch:
+            episode = event.episode
+            if episode.given_up:
+                continue
+            bar = episode.prices.next_bar()
+            if bar is None:
+                exhausted.append(EndEvent(episode, "truncated"))
+            else:
+                bars.append(MarketEvent(episode, bar))
+        push_together([*self._routes.execution.shares(bars), *self._routes.episode.shares(exhausted)])

@@ -1,0 +1,233 @@
+"""Price sources: where an episode's bars come from. The same interface serves simulated and recorded prices.
+
+    source = make_source(PricesConfig(process="ou"), seed=1)
+    prices = source.episode("AAA", episode_index=0)
+    while (bar := prices.next_bar()) is not None:
+        ...
+
+An episode is a function of (seed, symbol, episode index) alone: threads and their order change nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+
+from policyserver.pipelines.bars import Bar, Bars, History
+from policyserver.pipelines.csv_bars import read_csv_bars
+from policyserver.pipelines.price_processes import GbmConfig, OuConfig, PriceProcess, bars_from_path
+
+START_TIME_NS = 1_577_836_800_000_000_000
+"""Start of every simulated path: 2020-01-01T00:00:00Z."""
+
+_LONGEST_EPISODE_S = 6e9
+"""190 years: times are counted in nanoseconds up to the year 2262."""
+
+
+class EpisodePrices:
+    """The bars of one episode, dripped in one by one.
+
+    The warm-up bars come first, with indices up to 0; the first action is taken at the close of bar 0, and an action taken at bar t is
+    filled at bar t + 1. Not thread-safe: an episode has one owner at a time.
+    """
+
+    __slots__ = ("_rows", "bars", "episode_index", "first_row", "history", "parameters", "process", "symbol", "warmup_bars")
+
+    def __init__(
+        self,
+        symbol: str,
+        episode_index: int,
+        process: str,
+        parameters: Mapping[str, float],
+        bars: Bars,
+        warmup_bars: int,
+        history: History | None = None,
+        first_row: int = 0,
+    ) -> None:
+        """Hold the bars of an episode.
+
+        Args:
+            symbol: what is traded.
+            episode_index: number of the episode among the symbol's episodes.
+            process: name of the price process, or "csv".
+            parameters: what was drawn for this episode, to be recorded.
+            bars: warm-up bars and traded bars.
+            warmup_bars: number of bars up to the first action, at least 1.
+            history: what `bars` are a window of, one object for all episodes of the symbol; None: bars that no other episode has.
+            first_row: where in the history the window begins.
+        """
+        self.symbol = symbol
+        self.episode_index = episode_index
+        self.process = process
+        self.parameters = dict(parameters)
+        self.bars = bars
+        self.warmup_bars = warmup_bars
+        self.history = history
+        self.first_row = first_row
+        self._rows = bars.rows(1 - warmup_bars)
+
+    @property
+    def n_steps(self) -> int:
+        """Number of actions in the episode: one for each bar after the warm-up."""
+        return len(self.bars) - self.warmup_bars
+
+    def row(self, bar: Bar) -> int:
+        """Return where in the history a bar of this episode is."""
+        return self.first_row + self.warmup_bars - 1 + bar.index
+
+    def next_bar(self) -> Bar | None:
+        """Return the next bar, None after the last."""
+        return next(self._rows, None)
+
+
+class PriceSource(Protocol):
+    """Anything that has bars for episodes of named symbols. Thread-safe.
+
+    Episodes of which one may have bars that lie in another's future name the `History` that they are windows of: what learns from one
+    episode and forecasts in another then keeps to the history's own time.
+    """
+
+    @property
+    def symbols(self) -> tuple[str, ...]:
+        """The symbols there are."""
+
+    def episode(self, symbol: str, episode_index: int) -> EpisodePrices:
+        """Return fresh prices: always the same for the same symbol and index."""
+
+
+@dataclass(frozen=True, slots=True)
+class PricesConfig:
+    """Which prices an episode is played on."""
+
+    process: Literal["ou", "gbm", "csv"] = "ou"
+    """`ou` and `gbm` are simulated, `csv` is read from `csv_files`."""
+    symbols: tuple[str, ...] = ("AAA", "BBB", "CCC", "DDD")
+    """Symbols of simulated prices; with `csv` the symbols are the files' names, without .csv, .txt, .tsv or .dat, and .gz at their end."""
+    bars_per_episode: int = 200
+    """Bars after the warm-up: the number of actions in an episode."""
+    warmup_bars: int = 200
+    """Bars seen before and at the first action, at least 1."""
+    steps_per_bar: int = 4
+    """Sub-steps a simulated bar is made of."""
+    bar_interval_s: float = 60.0
+    """Length of a simulated bar in seconds."""
+    ou: OuConfig = field(default_factory=OuConfig)
+    """Priors of the Ornstein-Uhlenbeck process."""
+    gbm: GbmConfig = field(default_factory=GbmConfig)
+    """Priors of geometric Brownian motion."""
+    csv_files: tuple[Path, ...] = ()
+    """Files of OHLCV bars, plain or .gz: one symbol each, and no two of one name."""
+
+    def __post_init__(self) -> None:
+        for name in ("bars_per_episode", "warmup_bars", "steps_per_bar"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: expected at least 1, received {getattr(self, name)}")
+        n_bars = self.warmup_bars + self.bars_per_episode
+        if not 0 < self.bar_interval_s * n_bars <= _LONGEST_EPISODE_S:
+            raise ValueError(
+                f"bar_interval_s: expected a positive number, and {n_bars} bars within {_LONGEST_EPISODE_S:g} s, "
+                f"received {self.bar_interval_s}"
+            )
+        if self.process not in ("ou", "gbm", "csv"):
+            raise ValueError(f'process: expected "ou", "gbm" or "csv", received {self.process!r}')
+        if self.process == "csv" and not self.csv_files:
+            raise ValueError("csv_files: expected at least one file with process csv, received none")
+        if self.process != "csv" and (not self.symbols or len(set(self.symbols)) != len(self.symbols)):
+            raise ValueError(f"symbols: expected different names, at least one, received {self.symbols}")
+        if self.process != "csv":
+            try:
+                (self.ou if self.process == "ou" else self.gbm).check(n_bars)
+            except ValueError as error:
+                raise ValueError(f"{self.process}.{error}") from error
+        named: dict[str, Path] = {}
+        for path in self.csv_files:
+            if (symbol := symbol_of(path)) in named:
+                raise ValueError(f"csv_files: expected files of different symbols, received {named[symbol]} and {path}, both {symbol}")
+            named[symbol] = path
+
+
+def symbol_of(path: Path) -> str:
+    """Return the symbol that a file of bars is named after: BRK.A for BRK.A.csv.gz, for a dot may belong to the symbol."""
+    return re.sub(r"(?<=.)(\.(csv|txt|tsv|dat))?(\.gz)?$", "", path.name, flags=re.IGNORECASE)
+
+
+def make_source(config: PricesConfig, seed: int) -> PriceSource:
+    """Return the source that `config` describes.
+
+    Raises:
+        ValueError: a CSV file is malformed or too short; the message names file and line.
+        OSError: a CSV file can't be read.
+    """
+    if config.process == "csv":
+        return CsvSource(config, seed)
+    return SimulatedSource(config.ou if config.process == "ou" else config.gbm, config, seed)
+
+
+def episode_rng(seed: int, symbol: str, episode_index: int, purpose: str = "prices") -> np.random.Generator:
+    """Return the generator that belongs to one episode and purpose, whatever was drawn elsewhere."""
+    key = int.from_bytes(hashlib.sha256(f"{purpose}/{symbol}".encode()).digest()[:8])
+    return np.random.default_rng(np.random.SeedSequence(entropy=seed, spawn_key=(key, episode_index)))
+
+
+class SimulatedSource:
+    """Bars simulated from a process, each episode with its own parameters and path."""
+
+    def __init__(self, process: PriceProcess, config: PricesConfig, seed: int) -> None:
+        """Simulate `process` in episodes of the size that `config` names."""
+        self._process = process
+        self._config = config
+        self._seed = seed
+
+    @property
+    def symbols(self) -> tuple[str, ...]:
+        """The configured symbols."""
+        return self._config.symbols
+
+    def episode(self, symbol: str, episode_index: int) -> EpisodePrices:
+        """Draw the parameters and simulate the whole path at once."""
+        config = self._config
+        rng = episode_rng(self._seed, symbol, episode_index)
+        parameters = self._process.draw_parameters(rng)
+        n_bars = config.warmup_bars + config.bars_per_episode
+        path = self._process.log_path(rng, parameters, n_bars * config.steps_per_bar, config.steps_per_bar)
+        bars = bars_from_path(rng, path, config.steps_per_bar, START_TIME_NS, int(config.bar_interval_s * 1e9))
+        return EpisodePrices(symbol, episode_index, self._process.name, parameters, bars, config.warmup_bars)
+
+
+class CsvSource:
+    """Windows of recorded bars, their starts drawn by the seed."""
+
+    def __init__(self, config: PricesConfig, seed: int) -> None:
+        """Read every file at once.
+
+        Raises:
+            ValueError: a file is malformed or shorter than an episode.
+        """
+        self._config = config
+        self._seed = seed
+        self._histories: dict[str, History] = {}
+        needed = config.warmup_bars + config.bars_per_episode
+        for path in config.csv_files:
+            bars = read_csv_bars(path)
+            if len(bars) < needed:
+                raise ValueError(f"{path}: expected at least warmup_bars + bars_per_episode = {needed} bars, found {len(bars)}")
+            self._histories[symbol_of(path)] = History(bars, needed)
+
+    @property
+    def symbols(self) -> tuple[str, ...]:
+        """The symbols that the files are named after."""
+        return tuple(self._histories)
+
+    def episode(self, symbol: str, episode_index: int) -> EpisodePrices:
+        """Cut the episode's window."""
+        history = self._histories[symbol]
+        start = int(episode_rng(self._seed, symbol, episode_index).integers(len(history.bars) - history.window_bars + 1))
+        window = history.bars.slice(start, start + history.window_bars)
+        parameters = {"first_row": float(start)}
+        return EpisodePrices(symbol, episode_index, "csv", parameters, window, self._config.warmup_bars, history, start)

@@ -1,0 +1,175 @@
+"""`policy-pipeline run`: the pipeline against a policy server that runs elsewhere, until it is told to stop."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import gymnasium as gym
+import numpy as np
+
+from policyserver.client import (
+    AuthenticationError,
+    ClientConfig,
+    HandshakeError,
+    InsecureTargetError,
+    PolicyClient,
+    PolicyServerError,
+    ServerInfo,
+)
+from policyserver.common.settings import SettingsError
+from policyserver.monitoring.sink import Sink
+from policyserver.pipelines.config import UNNAMED_RUN, PipelineConfig
+from policyserver.pipelines.features import FEATURES, OBSERVATION_LIMIT, REGRESSOR_FEATURES
+from policyserver.pipelines.pipeline import Pipeline
+from policyserver.pipelines.prices import PriceSource, make_source
+from policyserver.pipelines.recording import open_recording
+from policyserver.pipelines.regressor import try_out
+from policyserver.pipelines.runtime.stop_signals import StoppedEarlyError, StopSignals
+from policyserver.pipelines.server_watch import ServerWatch
+
+logger = logging.getLogger(__name__)
+
+SINK_CLOSE_S = 5.0
+"""Longest time the sinks get for what is still on its way, seconds; what InfluxDB has not taken waits on disk for the next run."""
+
+
+_RETRY_S = 1.0
+"""Seconds from one attempt to reach the server to the next."""
+
+OBSERVATION_SPACE = gym.spaces.Box(-OBSERVATION_LIMIT, OBSERVATION_LIMIT, (len(FEATURES),), np.float32)
+"""What the pipelines send; a server for another space is refused when the client connects."""
+
+ACTION_SPACE: gym.Space[np.int64] = gym.spaces.Discrete(3)
+"""What they expect: sell, hold, buy."""
+
+
+def connect(config: PipelineConfig) -> PolicyClient:
+    """Return a client of the configured server; it connects with its first call.
+
+    Raises:
+        InsecureTargetError: The server is off this machine, and certificate or token are missing.
+        SettingsError: The address is none, or a file cannot be read.
+    """
+    server = config.server
+    options = ClientConfig(
+        action_timeout_s=config.policy.action_deadline_s,
+        waits_for_learner=config.policy.waits_for_learner,
+        connect_timeout_s=server.connect_timeout_s,
+        expected_run=config.recording.run,
+        expected_instance_id=server.instance_id,
+        tls_ca_file=server.tls_ca_file,
+        token_file=server.token_file,
+    )
+    try:
+        return PolicyClient(server.address, config=options, observation_space=OBSERVATION_SPACE, action_space=ACTION_SPACE)
+    except InsecureTargetError:
+        raise
+    except ValueError as error:
+        raise SettingsError("server", "", str(error)) from error
+
+
+def source_of(config: PipelineConfig) -> PriceSource:
+    """Return the configured prices, once it is known that there is something to forecast them with.
+
+    Raises:
+        SettingsError: A file of bars cannot be read, or is not one; or the regressor cannot be built, or cannot learn.
+    """
+    try:
+        try_out(config.regressor, REGRESSOR_FEATURES)
+    except ValueError as error:
+        raise SettingsError("regressor", "", str(error)) from error
+    try:
+        return make_source(config.prices, config.episodes_seed)
+    except (OSError, ValueError) as error:
+        raise SettingsError("prices", "", str(error)) from error
+
+
+def joined(config: PipelineConfig, policy: PolicyClient, stop: StopSignals) -> PipelineConfig:
+    """Return the settings with what they leave to the server: the name of the run, and which of its pipelines this is.
+
+    Waits for the server, if they leave it something.
+
+    Raises:
+        HandshakeError: It is the wrong server; AuthenticationError: it wants another token.
+        StoppedEarlyError: `stop` had a reason before there was a server.
+    """
+    if config.recording.run is not None and config.worker_number is not None:
+        return config
+    info = _first_answer(config, policy, stop)
+    run = config.recording.run or info.run or UNNAMED_RUN
+    number = policy.client_number if config.worker_number is None else config.worker_number
+    logger.info("run %s, worker number %s", run, number)
+    return dataclasses.replace(config, recording=dataclasses.replace(config.recording, run=run), worker_number=number)
+
+
+def _first_answer(config: PipelineConfig, policy: PolicyClient, stop: StopSignals) -> ServerInfo:
+    waits = False
+    while True:
+        try:
+            return policy.connect()
+        except (HandshakeError, AuthenticationError):
+            raise
+        except PolicyServerError as error:
+            if not waits:
+                logger.warning("waiting for the policy server at %s (%s)", config.server.address, error)
+            waits = True
+        if (reason := stop.come_within(_RETRY_S)) is not None:
+            raise StoppedEarlyError(f"{reason}: stopped before there was a policy server at {config.server.address}")
+
+
+@contextmanager
+def closing_sink(config: PipelineConfig) -> Iterator[Sink]:
+    """Open the configured sinks, and store what they took when the block is left.
+
+    Raises:
+        SettingsError: The environment describes an InfluxDB incompletely, or influxdb-client is not installed.
+    """
+    try:
+        sink = open_recording(config.recording)
+    except ValueError as error:
+        raise SettingsError("recording", "", str(error)) from error
+    try:
+        yield sink
+    finally:
+        sink.close(SINK_CLOSE_S)
+
+
+ENDED = "ended"
+"""The reason to stop when the pipeline has done what it was to do, or has failed."""
+
+
+def wait_for_end(pipeline: Pipeline, stop: StopSignals) -> str:
+    """Wait until the pipeline has ended or somebody wants it to; return the reason. Raises as `StopSignals.wait` does."""
+    pipeline.run.when_ended(lambda: stop.put(ENDED))
+    return stop.wait()
+
+
+def run_pipeline(config: PipelineConfig, stop: StopSignals) -> Pipeline:
+    """Run a pipeline until it ends or `stop` has a reason, then end every episode and store every point.
+
+    Raises:
+        InsecureTargetError: The server is off this machine, and certificate or token are missing.
+        SettingsError: The prices cannot be made, or a setting of server or recording cannot be used.
+        HandshakeError: The server is another one, or of another run.
+        StoppedEarlyError: `stop` had a reason before there was a server.
+        BaseException: Whatever made a node fail for good.
+    """
+    source, seed = source_of(config), config.episodes_seed  # prices that cannot be made are refused before there is a server
+    with ExitStack() as stack:
+        policy = stack.enter_context(connect(config))
+        sink = stack.enter_context(closing_sink(config))
+        config = joined(config, policy, stop)
+        if config.episodes_seed != seed:
+            source = source_of(config)
+        pipeline = Pipeline(config, policy, sink, source=source)
+        watch = ServerWatch(policy, sink, pipeline.tags)
+        stack.callback(watch.stop)
+        stack.enter_context(pipeline.running())
+        watch.start()
+        logger.info("trading %d episodes of %s against %s", config.episodes.concurrent, ", ".join(pipeline.symbols), config.server.address)
+        logger.info("stopping: %s", wait_for_end(pipeline, stop))
+    logger.info("stopped after %d steps, %d episodes", pipeline.run.steps, sum(pipeline.run.endings.values()))
+    return pipeline

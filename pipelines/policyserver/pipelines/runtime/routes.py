@@ -1,0 +1,32 @@
+"""Where the nodes of a pipeline send their events, and where they write what happened."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from policyserver.monitoring.sink import Sink
+from policyserver.pipelines.events import ActionEvent, EndEvent, FillEvent, MarketEvent, OpenEvent, OrderEvent, RewardEvent, SignalEvent
+from policyserver.pipelines.runtime.node_group import NodeGroup
+
+
+class Routes:
+    """The groups of nodes by what they do. The pipeline fills it in before it starts any of them."""
+
+    market: NodeGroup[OrderEvent]
+    execution: NodeGroup[MarketEvent | OrderEvent]
+    reward: NodeGroup[FillEvent]
+    signal: NodeGroup[RewardEvent]
+    policy: NodeGroup[SignalEvent]
+    portfolio: NodeGroup[ActionEvent]
+    episode: NodeGroup[EndEvent | OpenEvent]
+
+
+@dataclass(frozen=True, slots=True)
+class Recorder:
+    """A sink, and the tags of everything that this run writes to it."""
+
+    sink: Sink
+    """Takes the points; never waits."""
+    tags: Mapping[str, str]
+    """Tags run, policy, process and worker."""

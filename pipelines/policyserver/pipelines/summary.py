@@ -1,0 +1,255 @@
+"""The summary of a run: what was done, how fast, what was earned, and whether the books agree."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from policyserver.monitoring.recorded_prices import note, span_of
+from policyserver.monitoring.store.reader import Ledger
+from policyserver.pipelines.bars import FloatArray
+from policyserver.pipelines.pipeline import Pipeline
+from policyserver.pipelines.regressor import skill
+from policyserver.pipelines.runtime.node import NodeStatistics
+from policyserver.pipelines.server_watch import ServerWatch
+from policyserver.pipelines.tail import mean
+
+LEDGER_TOLERANCE = 1e-6
+"""Largest difference between the sums of rewards, relative to the largest where that is above 1: the server adds up as rewards come."""
+
+
+class LedgerError(RuntimeError):
+    """Client, server and store do not agree on what was earned, and nothing is known to have been lost."""
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """A run in figures. Those that are not known are NaN, and null in JSON."""
+
+    seed: int
+    process: str
+    in_sample: bool
+    """Whether the policy learnt from the bars that its returns are of: episodes are windows of recorded bars."""
+    first_bar: str | None
+    """Time of the first recorded bar, UTC; None where prices are simulated."""
+    last_bar: str | None
+    """Time of the last one."""
+    prices_note: str
+    """What this means, in words."""
+    steps: int
+    seconds: float
+    steps_per_s: float
+    episodes_finished: int
+    episodes_leaked: int | None
+    """Episodes the server still held after all had ended; None: it did not answer."""
+    episodes_lost: int
+    """Episodes that ended with a server that died."""
+    episodes_abandoned: int
+    """Episodes that ended with a node that failed."""
+    action_latency_p50_ms: float
+    action_latency_p99_ms: float
+    action_latency_max_ms: float
+    fallback_actions: int
+    """Actions taken without the server."""
+    fallback_actions_reported: int
+    """Those of them that the server was told of afterwards."""
+    server_restarts: int
+    """How often the policy server died and was started again."""
+    weights_seq_no: int
+    learner_updates: int
+    steps_trained: int
+    steps_dropped: int
+    staleness_mean: float
+    """Policy versions between acting and training, mean over the steps trained."""
+    points_recorded: int
+    """Steps in the embedded store."""
+    reward_sum_client: float
+    reward_sum_server: float
+    reward_sum_recorded: float
+    return_mean: float
+    """Of the last tenth of the whole episodes, like all that follows; in units of reward."""
+    return_stderr: float
+    no_trade_mean: float
+    no_trade_stderr: float
+    random_mean: float
+    random_stderr: float
+    profit_mean: float
+    """Simple profit, a fraction of the initial equity, like the costs."""
+    costs_mean: float
+    profit_plus_costs_stderr: float
+    random_profit_mean: float
+    random_costs_mean: float
+    random_profit_plus_costs_stderr: float
+    regressor_skill: float
+    """1 - MSE / MSE of the zero forecast, over the last tenth of the steps; on recorded bars over all that were played, each once."""
+    regressor_skill_stderr: float
+    nodes: tuple[NodeStatistics, ...]
+
+    def to_json(self) -> str:
+        """Return the summary as JSON."""
+        return json.dumps(_without_nan(dataclasses.asdict(self)), indent=2, allow_nan=False) + "\n"
+
+    def write(self, path: Path) -> None:
+        """Write the summary as JSON, whole or not at all."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(path.name + ".part")
+        part.write_text(self.to_json(), encoding="utf-8")
+        part.replace(path)
+
+    def table(self) -> str:
+        """Return the summary as text."""
+        rows = [
+            ("run", f"{self.process}, seed {self.seed}"),
+            *([("prices", self.prices_note)] if self.prices_note else []),
+            ("steps", f"{self.steps:,} in {self.seconds:,.1f} s: {self.steps_per_s:,.0f}/s"),
+            (
+                "episodes",
+                f"{self.episodes_finished:,} finished, {_known(self.episodes_leaked)} leaked, {self.episodes_lost} lost, "
+                f"{self.episodes_abandoned} abandoned",
+            ),
+            (
+                "action latency",
+                f"p50 {self.action_latency_p50_ms:.1f} ms, p99 {self.action_latency_p99_ms:.1f} ms, "
+                f"max {self.action_latency_max_ms:.1f} ms",
+            ),
+            ("fallback actions", f"{self.fallback_actions}, {self.fallback_actions_reported} reported"),
+            (
+                "learner",
+                f"{self.learner_updates} updates, weights_seq_no {self.weights_seq_no}, {self.steps_trained:,} steps trained, "
+                f"{self.steps_dropped:,} dropped, staleness {self.staleness_mean:.2f}",
+            ),
+            ("return", f"{self.return_mean:+.3f} ± {self.return_stderr:.3f}   (last tenth of the episodes)"),
+            ("  no trade", f"{self.no_trade_mean:+.3f} ± {self.no_trade_stderr:.3f}   (same prices and fees)"),
+            ("  random", f"{self.random_mean:+.3f} ± {self.random_stderr:.3f}"),
+            (
+                "profit + costs",
+                f"{self.profit_mean:+.5f} + {self.costs_mean:.5f} = {self.profit_mean + self.costs_mean:+.5f} "
+                f"± {self.profit_plus_costs_stderr:.5f} of the initial equity",
+            ),
+            (
+                "regressor skill",
+                f"{self.regressor_skill:+.4f} ± {self.regressor_skill_stderr:.4f}   "
+                f"({'every bar played, once' if self.first_bar else 'last tenth of the steps'})",
+            ),
+            (
+                "reward ledgers",
+                f"client {self.reward_sum_client:.6f}, server {self.reward_sum_server:.6f}, recorded {self.reward_sum_recorded:.6f} "
+                f"({self.points_recorded:,} steps)",
+            ),
+            *self._what_was_lost(),
+            ("nodes", "threads  processed  queue max  overflowed  failures  restarts"),
+        ]
+        rows += [
+            (
+                f"  {n.name}",
+                f"{n.threads:>7}  {n.processed:>9,}  {n.queue_max:>9}  {n.overflowed:>10}  {n.failures:>8}  {n.restarts:>8}",
+            )
+            for n in self.nodes
+        ]
+        return "".join(f"{name:<18}{text}\n" for name, text in rows).replace("+nan", "-").replace("nan", "-")
+
+    def unexplained_difference(self) -> str:
+        """Return how the ledgers differ, if they do although no server died and no episode was lost; else ""."""
+        if self.server_restarts or self.episodes_lost:
+            return ""
+        sums = {"client": self.reward_sum_client, "server": self.reward_sum_server, "recorded": self.reward_sum_recorded}
+        largest = LEDGER_TOLERANCE * max(1.0, *map(abs, sums.values()))
+        if max(sums.values()) - min(sums.values()) <= largest and self.points_recorded == self.steps:
+            return ""
+        rewards = ", ".join(f"{name} {value:.6f}" for name, value in sums.items())
+        steps = f"{self.steps} steps played, {self.points_recorded} recorded"
+        return f"the ledgers differ, although no server died and no episode was lost: rewards {rewards}; {steps}"
+
+    def _what_was_lost(self) -> list[tuple[str, str]]:
+        """Return a row that explains why the ledgers differ, if they may."""
+        if not (self.server_restarts or self.episodes_lost):
+            return []
+        died = f"{self.episodes_lost} episodes, with a server that died {self.server_restarts} times"
+        return [("lost", f"{died}; the ledgers differ by what it had not passed on")]
+
+
+def summarise(pipeline: Pipeline, watch: ServerWatch, recorded: Ledger, *, episodes_leaked: int | None, server_restarts: int) -> Summary:
+    """Make the summary of a pipeline that has stopped.
+
+    Args:
+        pipeline: Stopped.
+        watch: Has asked the server once after the last episode ended.
+        recorded: What the embedded store has of this run.
+        episodes_leaked: Episodes the server still held then.
+        server_restarts: How often it was started again.
+    """
+    run, latency, stats = pipeline.run, pipeline.latency, watch.latest
+    training = stats.training if stats else None
+    results = run.newest_tenth()
+    forecasts = run.newest_forecasts()
+    first_bar, last_bar = span_of(run.recorded_prices) if run.recorded_prices else (None, None)
+    skill_mean, skill_stderr = skill(forecasts["squared_error"], forecasts["squared_return"])
+    return Summary(
+        seed=pipeline.config.seed,
+        process=pipeline.config.prices.process,
+        in_sample=any(prices.trained_on for prices in run.recorded_prices),
+        first_bar=first_bar,
+        last_bar=last_bar,
+        prices_note=note(run.recorded_prices),
+        steps=run.steps,
+        seconds=pipeline.seconds,
+        steps_per_s=run.steps / pipeline.seconds if pipeline.seconds > 0 else math.nan,
+        episodes_finished=sum(run.endings.values()),
+        episodes_leaked=episodes_leaked,
+        episodes_lost=run.endings["lost"],
+        episodes_abandoned=run.endings["abandoned"],
+        action_latency_p50_ms=1e3 * latency.quantile_s(0.5),
+        action_latency_p99_ms=1e3 * latency.quantile_s(0.99),
+        action_latency_max_ms=1e3 * latency.max_s,
+        fallback_actions=pipeline.fallbacks,
+        fallback_actions_reported=pipeline.fallbacks_reported,
+        server_restarts=server_restarts,
+        weights_seq_no=stats.weights_seq_no if stats else 0,
+        learner_updates=training.learner_updates if training else 0,
+        steps_trained=training.steps_total if training else 0,
+        steps_dropped=watch.steps_dropped,
+        staleness_mean=math.nan if watch.staleness_mean is None else watch.staleness_mean,
+        points_recorded=recorded.steps,
+        reward_sum_client=pipeline.reward_sum,
+        reward_sum_server=watch.reward_sum,
+        reward_sum_recorded=recorded.reward_sum,
+        return_mean=mean(results["return"]),
+        return_stderr=standard_error(results["return"]),
+        no_trade_mean=mean(results["no_trade"]),
+        no_trade_stderr=standard_error(results["no_trade"]),
+        random_mean=mean(results["random"]),
+        random_stderr=standard_error(results["random"]),
+        profit_mean=mean(results["profit"]),
+        costs_mean=mean(results["costs"]),
+        profit_plus_costs_stderr=standard_error(results["profit"] + results["costs"]),
+        random_profit_mean=mean(results["random_profit"]),
+        random_costs_mean=mean(results["random_costs"]),
+        random_profit_plus_costs_stderr=standard_error(results["random_profit"] + results["random_costs"]),
+        regressor_skill=skill_mean,
+        regressor_skill_stderr=skill_stderr,
+        nodes=tuple(pipeline.statistics()),
+    )
+
+
+def standard_error(values: FloatArray) -> float:
+    """Return the standard error of the mean, NaN of fewer than two values."""
+    return float(np.std(values, ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+
+
+def _without_nan(value: Any) -> Any:
+    """Return the value with None in place of NaN, which JSON does not know."""
+    if isinstance(value, dict):
+        return {name: _without_nan(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _known(value: int | None) -> str:
+    return "unknown" if value is None else str(value)

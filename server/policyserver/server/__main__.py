@@ -1,0 +1,145 @@
+"""The command line: `policy-server serve [--config FILE] [--section.field VALUE ...]`, `policy-server check-config` with the same."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import os
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from policyserver.common.command_line import OptionParser
+from policyserver.common.listening import InsecureListenError
+from policyserver.common.settings import SettingsError, add_arguments, dump_toml, from_arguments, load, reason_of
+from policyserver.common.standard_streams import LastingStream, lasting_streams
+from policyserver.common.umask import keep_others_from_writing
+from policyserver.server.config.server_config import ServerConfig
+from policyserver.server.log_setup import log_to
+
+if TYPE_CHECKING:
+    from policyserver.server.daemon.daemon import Daemon
+
+EXIT_FAILURE = 1
+EXIT_BAD_SETTINGS = 2
+
+logger = logging.getLogger("server")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Returns:
+        0 after an orderly end, 1 on failure, 2 for a wrong setting, 78 for an address that would be open to strangers.
+    """
+    with lasting_streams("policy-server") as out:
+        return _run_command(arguments, out)
+
+
+def _run_command(arguments: Sequence[str] | None, out: LastingStream) -> int:
+    parsed = _parser().parse_args(arguments)
+    keep_others_from_writing()
+    try:
+        config = load(ServerConfig, parsed.config, from_arguments(ServerConfig, parsed))
+    except SettingsError as error:
+        return _fail(error, EXIT_BAD_SETTINGS)
+    if parsed.command == "check-config":
+        return check_config(config, out)
+    return serve(config, until_input_ends=parsed.until_input_ends)
+
+
+def _stop_when_input_ends(daemon: Daemon) -> None:
+    """Let the end of standard input be the server's end for good: whoever holds its other end is done with it, or gone."""
+    with contextlib.suppress(OSError):
+        while os.read(sys.stdin.fileno(), 4096):
+            pass
+    daemon.stop_for_good()
+
+
+def check_config(config: ServerConfig, out: LastingStream) -> int:
+    """Print a configuration if `serve` would take it; returns the exit status of `main`."""
+    from policyserver.server.daemon.preflight import check_all
+
+    log_to("WARNING")
+    status = _status_of(lambda: check_all(config))
+    if status == 0:
+        out.write(dump_toml(config, comments=True))
+        out.flush()
+    return status or (EXIT_FAILURE if out.reason else 0)
+
+
+def serve(config: ServerConfig, *, until_input_ends: bool = False) -> int:
+    """Serve until a signal ends it, or the end of standard input; returns the exit status of `main`."""
+    from policyserver.server.daemon.daemon import Daemon
+    from policyserver.server.daemon.preflight import check, make_folder
+
+    def run() -> None:
+        check(config)
+        make_folder(config.run_folder, "run_folder")
+        log_to(config.log_level, config.log_file)
+        daemon = Daemon(config)
+        if until_input_ends:
+            threading.Thread(target=_stop_when_input_ends, args=(daemon,), name="input", daemon=True).start()
+        daemon.run()
+        logger.info("stopped")
+
+    return _status_of(run)
+
+
+def _status_of(action: Callable[[], None]) -> int:
+    """Do something; where it is refused or fails, say why in one line."""
+    from policyserver.server.daemon.checkpoints import CheckpointError
+    from policyserver.server.daemon.daemon import DaemonError
+    from policyserver.server.daemon.folder_lock import FolderInUseError
+    from policyserver.server.grpc_front.listen_security import EXIT_INSECURE
+
+    try:
+        action()
+    except SettingsError as error:
+        return _fail(error, EXIT_BAD_SETTINGS)
+    except InsecureListenError as error:
+        return _fail(error, EXIT_INSECURE)
+    except (OSError, FolderInUseError, CheckpointError, DaemonError) as error:
+        logger.debug("the cause", exc_info=True)
+        return _fail(error, EXIT_FAILURE)
+    except Exception as error:
+        logger.exception("an error that is not foreseen")  # which belongs in the run's log
+        return _fail(error, EXIT_FAILURE)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = OptionParser(prog="policy-server", description="Serve a policy over gRPC that learns from external episodes.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, text in (
+        ("serve", "serve and learn until SIGTERM or SIGINT"),
+        ("check-config", "check the configuration as serve does, and print it whole, with every default and its meaning"),
+    ):
+        command = commands.add_parser(name, help=text, description=text)
+        command.add_argument("--config", type=Path, metavar="FILE", help="configuration file (TOML); options are stronger")
+        add_arguments(command, ServerConfig)
+        if name == "serve":
+            command.add_argument("--until_input_ends", action="store_true", help="stop, for good, when standard input ends")
+    return parser
+
+
+def _fail(error: Exception, status: int) -> int:
+    sys.stderr.write(f"policy-server: {reason_of(error)}\n")
+    return status
+
+
+def program() -> NoReturn:
+    """Run the command line as this process, and end it at once: Python would take seconds to take torch and Ray apart."""
+    try:
+        status = main()
+    except SystemExit as error:  # argparse's
+        status = error.code if isinstance(error.code, int) else EXIT_BAD_SETTINGS
+    logging.shutdown()
+    os._exit(status)
+
+
+if __name__ == "__main__":
+    program()

@@ -1,0 +1,266 @@
+"""Turns a ServerConfig into RLlib's AlgorithmConfig, with every key checked."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import inspect
+import logging
+import math
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import gymnasium as gym
+
+from policyserver.common.settings import SettingsError
+from policyserver.server.config.ignored_settings import refuse_ignored_settings
+from policyserver.server.config.server_config import ServerConfig, ServingConfig
+from policyserver.server.config.standard_connectors import add_standard_connectors
+
+if TYPE_CHECKING:
+    from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+    from ray.rllib.env.env_runner_group import EnvRunnerGroup
+
+logger = logging.getLogger(__name__)
+
+_OBJECT_PREFIX = "python:"
+
+
+def algorithm_config(
+    config: ServerConfig,
+    *,
+    driver_link: Path | None = None,
+    log_file: Path | None = None,
+    stop_timeout_s: float = 0.0,
+    env_runner_class: type | None = None,
+) -> AlgorithmConfig:
+    """Build the AlgorithmConfig: what serving needs, then the settings of the `[algorithm.*]` tables on top.
+
+    Imports RLlib, so call it after `ray_start` has prepared Ray's environment.
+
+    Args:
+        config: The server's configuration.
+        driver_link: The daemon's unix socket, see `policyserver.server.driver_link`.
+        log_file: Where the serving actors log, besides the daemon's output.
+        stop_timeout_s: Longest time an orderly stop takes, of which clients are told.
+        env_runner_class: What samples. Default: ExternalEnvRunner.
+
+    Raises:
+        SettingsError: If a table has a key that its AlgorithmConfig method or DefaultModelConfig doesn't know, or RLlib refuses a value.
+    """
+    import ray.rllib.algorithms as rllib
+
+    if env_runner_class is None:
+        from policyserver.server.runner.env_runner import ExternalEnvRunner
+
+        env_runner_class = ExternalEnvRunner
+    built = getattr(rllib, f"{config.algorithm.name}Config")()
+    _apply_serving_defaults(built, config, env_runner_class)
+    tables = config.algorithm.methods
+    serving = ServingConfig(
+        config.listen,
+        config.episodes,
+        config.hand_off,
+        config.inference,
+        driver_link,
+        opens_itself=False,
+        log_level=config.log_level,
+        log_file=log_file,
+        run=config.run,
+        instance_id=config.instance_id or uuid.uuid4().hex,
+        stop_timeout_s=stop_timeout_s,
+    )
+    own_module = _own_module(config.algorithm.rl_module)
+    if own_module is not None:
+        tables["rl_module"] = {**tables["rl_module"], "rl_module_spec": own_module}
+        del tables["rl_module"]["module_class"]
+        tables["rl_module"].pop("model_config", None)
+    try:
+        add_standard_connectors(built, config.connectors, config.spaces.observation_space, own_module=own_module is not None)
+    except ValueError as error:
+        raise SettingsError("connectors", "", str(error)) from error
+    environment = tables.setdefault("environment", {})
+    environment["env_config"] = {**environment.get("env_config", {}), **serving.to_env_config()}
+    for method, table in tables.items():
+        _apply(built, method, table)
+    try:
+        refuse_ignored_settings(built)
+    except ValueError as error:
+        raise SettingsError("algorithm.environment", "", str(error)) from error
+    try:
+        built.validate()
+    except (TypeError, ValueError) as error:
+        raise SettingsError("algorithm", "", f"RLlib refuses the configuration: {error}") from error
+    return built
+
+
+def check_action_space(config: ServerConfig) -> None:
+    """Refuse an action space that RLlib's algorithm has no net for, which RLlib itself says late or not at all.
+
+    Raises:
+        SettingsError: It has none.
+    """
+    name, space = config.algorithm.name, config.spaces.action_space
+    kinds = {"DQN": (gym.spaces.Discrete,), "SAC": (gym.spaces.Box, gym.spaces.Discrete)}.get(name)
+    if kinds is not None and not isinstance(space, kinds):
+        expected = " or a ".join(kind.__name__ for kind in kinds)
+        raise SettingsError("spaces.action", "", f"expected a {expected}, which is what {name} takes, got {space}; PPO takes any")
+
+
+def check_net(built: AlgorithmConfig) -> None:
+    """Refuse spaces and settings for which RLlib has no net or no connectors, which it would say once its actors run.
+
+    Raises:
+        SettingsError: It has none.
+    """
+    import torch
+    from ray.rllib.core import DEFAULT_MODULE_ID
+    from ray.rllib.env import INPUT_ENV_SINGLE_SPACES, INPUT_ENV_SPACES
+
+    if built.env is not None:  # which brings its own spaces
+        return
+    both = (built.observation_space, built.action_space)
+    spaces = {INPUT_ENV_SPACES: both, INPUT_ENV_SINGLE_SPACES: both}
+    copied = built.copy(copy_frozen=False)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            connector = copied.build_env_to_module_connector(spaces=spaces)
+            of_module = (connector.observation_space, built.action_space)
+            copied.get_rl_module_spec(spaces=spaces | {DEFAULT_MODULE_ID: of_module}, inference_only=True).build()
+    except Exception as error:  # whatever RLlib raises where it finds no encoder
+        raise SettingsError(
+            "spaces",
+            "",
+            f"RLlib makes no net for the observation space {both[0]} and the action space {both[1]} with these settings: {error}",
+        ) from error
+
+
+def cpu_tickets(config: AlgorithmConfig) -> int:
+    """Count the logical CPUs that Ray needs so that no actor of this algorithm waits for ever for one."""
+    learners = config.num_learners * (config.num_cpus_per_learner if isinstance(config.num_cpus_per_learner, int | float) else 1)
+    runners = (config.num_env_runners + (config.evaluation_num_env_runners or 0)) * config.num_cpus_per_env_runner
+    aggregators = config.num_learners * (config.num_aggregator_actors_per_learner or 0)
+    return 2 + math.ceil(float(learners + runners + aggregators))  # the driver, and one for RLlib's helper actors
+
+
+def _apply_serving_defaults(built: AlgorithmConfig, config: ServerConfig, env_runner_class: type) -> None:
+    """Set what online learning from external episodes needs and RLlib's defaults don't give."""
+    built.environment(observation_space=config.spaces.observation_space, action_space=config.spaces.action_space)
+    built.env_runners(
+        env_runner_cls=env_runner_class,
+        num_env_runners=1,
+        sample_timeout_s=max(60.0, 4.0 * config.hand_off.sample_wait_s),
+    )
+    built.learners(num_learners=0)  # in the daemon's process
+    built.fault_tolerance(
+        restart_failed_env_runners=True,
+        delay_between_env_runner_restarts_s=0.0,  # RLlib's 60 s would keep the port dead
+        env_runner_health_probe_timeout_s=5.0,
+        env_runner_restore_timeout_s=30.0,
+    )
+    built.callbacks(on_env_runners_recreated=_open_recreated)
+    built.debugging(seed=config.seed, log_level="WARN", log_sys_usage=False)
+
+
+def _open_recreated(*, env_runner_group: EnvRunnerGroup, env_runner_indices: list[int], **_: Any) -> None:
+    """Let restarted actors serve, now that RLlib has given them the current weights."""
+    logger.warning("serving actors %s were restarted: their open episodes and the steps that waited in them are lost", env_runner_indices)
+    env_runner_group.foreach_env_runner(lambda runner: runner.open(), remote_worker_ids=env_runner_indices, local_env_runner=False)
+
+
+def _apply(built: AlgorithmConfig, method_name: str, table: dict[str, Any]) -> None:
+    method = getattr(built, method_name)
+    known = _keywords(type(built), method_name) - _OLD_STACK.keys()
+    arguments = {}
+    for key, value in table.items():
+        name = f"algorithm.{method_name}.{key}"
+        if key in _OLD_STACK:
+            raise SettingsError(name, "", f"RLlib's new API stack takes no notice of it; expected {_OLD_STACK[key]} instead")
+        if key not in known:
+            raise SettingsError(name, "", f"unknown argument of {type(built).__name__}.{method_name}; known: {', '.join(sorted(known))}")
+        if method_name == "training":
+            _check_number(name, value, getattr(built, key, None))
+        arguments[key] = _model_config(value, name) if key == "model_config" else _resolve(value, name)
+    if isinstance(n_step := arguments.get("n_step"), list):
+        arguments["n_step"] = tuple(n_step)  # a range to RLlib, which takes no list for one; TOML has no tuples
+    try:
+        method(**arguments)
+    except (TypeError, ValueError) as error:
+        raise SettingsError(f"algorithm.{method_name}", "", f"RLlib refuses it: {error}") from error
+
+
+_OLD_STACK = {
+    "train_batch_size": "train_batch_size_per_learner",
+    "model": "the table [algorithm.rl_module.model_config]",
+    "lr_schedule": "a schedule as lr itself, such as [[0, 1e-3], [100000, 1e-4]]",
+    "entropy_coeff_schedule": "a schedule as entropy_coeff itself",
+}
+"""Arguments of the old API stack that RLlib's methods still take, and what stands in their place."""
+
+
+def _check_number(name: str, value: Any, default: Any) -> None:
+    """Refuse a text where RLlib's own default is a number: RLlib takes it, and fails over it in training, without its name."""
+    if isinstance(value, str) and not value.startswith(_OBJECT_PREFIX) and type(default) in (int, float):
+        raise SettingsError(name, "", f"expected a number, such as RLlib's {default!r}, got {value!r}")
+
+
+def _keywords(cls: type, method_name: str) -> set[str]:
+    """Collect a method's keywords up the class tree (a subclass takes its own and passes `**kwargs` on), deprecated ones left out."""
+    names: set[str] = set()
+    for owner in cls.__mro__:
+        method: Callable[..., Any] | None = owner.__dict__.get(method_name)
+        if method is None:
+            continue
+        parameters = inspect.signature(method).parameters.values()
+        named = [p for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)]
+        names |= {p.name for p in named if p.name != "self" and p.default != _DEPRECATED}
+        if all(p.kind is not p.VAR_KEYWORD for p in parameters):
+            break
+    return names
+
+
+_DEPRECATED = -1  # ray.rllib.utils.deprecation.DEPRECATED_VALUE
+
+
+def _model_config(table: Any, name: str) -> Any:
+    from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
+
+    if not isinstance(table, dict):
+        raise SettingsError(name, "", f"expected a table, got {table!r}")
+    known = {entry.name for entry in dataclasses.fields(DefaultModelConfig)}
+    for key in table:
+        if key not in known:
+            raise SettingsError(f"{name}.{key}", "", f"unknown field of RLlib's DefaultModelConfig; known: {', '.join(sorted(known))}")
+    return DefaultModelConfig(**{key: _resolve(value, f"{name}.{key}") for key, value in table.items()})
+
+
+def _own_module(table: dict[str, Any]) -> Any:
+    """Make the spec of an RLModule that the configuration names by its class; None if it names none."""
+    if "module_class" not in table:
+        return None
+    from ray.rllib.core.rl_module.rl_module import RLModule, RLModuleSpec
+
+    name = "algorithm.rl_module.module_class"
+    module_class = _resolve(table["module_class"], name)
+    if not (isinstance(module_class, type) and issubclass(module_class, RLModule)):
+        raise SettingsError(name, "", f'expected an RLModule, as "python:package.module.Class", got {table["module_class"]!r}')
+    model_config = _resolve(table.get("model_config", {}), "algorithm.rl_module.model_config")
+    return RLModuleSpec(module_class=module_class, model_config=dict(model_config))
+
+
+def _resolve(value: Any, name: str) -> Any:
+    """Replace each text "python:package.module.Name" by that object."""
+    if isinstance(value, dict):
+        return {key: _resolve(item, f"{name}.{key}") for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_resolve(item, f"{name}[{index}]") for index, item in enumerate(value)]
+    if not (isinstance(value, str) and value.startswith(_OBJECT_PREFIX)):
+        return value
+    module, _, attribute = value.removeprefix(_OBJECT_PREFIX).rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        where = "; install the package, or put its folder on PYTHONPATH" if isinstance(error, ModuleNotFoundError) else ""
+        raise SettingsError(name, "", f"expected an importable object, got {value!r} ({error}){where}") from error

@@ -1,0 +1,165 @@
+"""What can be refused before anything starts: `policy-server serve` asks this first, and `policy-server check-config` asks nothing else."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+import sqlite3
+import stat
+from pathlib import Path
+
+from policyserver.common.settings import SettingsError
+from policyserver.monitoring.influx.config import InfluxConfig
+from policyserver.monitoring.recording import influx_beside
+from policyserver.monitoring.store import store
+from policyserver.server.config.algorithm import algorithm_config, check_action_space, check_net
+from policyserver.server.config.server_config import ServerConfig
+from policyserver.server.daemon.checkpoints import Checkpoint, CheckpointError, CheckpointStore
+from policyserver.server.grpc_front.listen_security import check_listen
+
+logger = logging.getLogger(__name__)
+
+_LOOPBACK_TIMEOUT_S = 2.0
+
+
+def check(config: ServerConfig) -> InfluxConfig | None:
+    """Refuse what can be refused without RLlib and without a trace on disk.
+
+    Returns:
+        Where InfluxDB is; None if points don't go there.
+
+    Raises:
+        InsecureListenError: Strangers could get in, or a certificate, a key or a token can't be used.
+        SettingsError: A setting can't be served, or the environment describes an InfluxDB incompletely.
+    """
+    check_action_space(config)
+    check_listen(config.listen)
+    if (page := config.page_listen) is not None:
+        page.token("monitoring.page", "listen.")
+    for setting, folder in _folders(config).items():
+        _check_folder(folder, setting)
+    return influx_of(config)
+
+
+def check_all(config: ServerConfig) -> None:
+    """Refuse whatever `serve` would refuse of a configuration; takes seconds, for it loads RLlib.
+
+    Raises:
+        InsecureListenError: See `check`.
+        SettingsError: See `check`; or RLlib doesn't take the configuration, or the newest checkpoint is another configuration's.
+    """
+    check(config)
+    if config.checkpoints_folder.is_dir():
+        newest_checkpoint(config, checkpoint_store(config, claim=False))
+    check_net(algorithm_config(config))
+
+
+def influx_of(config: ServerConfig) -> InfluxConfig | None:
+    """Read where InfluxDB is; None if points don't go there.
+
+    Raises:
+        SettingsError: What says so is incomplete or wrong.
+    """
+    monitoring = config.monitoring
+    try:
+        return influx_beside(config.store_file, monitoring.influx_file) if monitoring.enabled and monitoring.influx else None
+    except ValueError as error:
+        raise SettingsError("monitoring", "", str(error)) from error
+
+
+def make_folder(folder: Path, setting: str) -> None:
+    """Make a folder that a setting names, with those above it.
+
+    Raises:
+        SettingsError: It can't be made or written.
+    """
+    _check_folder(folder, setting)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unusable(folder, setting, error.strerror) from error
+
+
+def tell_of_open_folder(folder: Path) -> None:
+    """Log a warning where others can write the run folder: they could put files of their own in the place of its files."""
+    if folder.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        logger.warning("run_folder: others than its owner can write %s: `chmod go-w` keeps them out", folder)
+
+
+def checkpoint_store(config: ServerConfig, *, claim: bool = True) -> CheckpointStore:
+    """Open the checkpoints of a configuration; see CheckpointStore."""
+    return CheckpointStore(config.checkpoints_folder, config.checkpoints.keep, config.spaces, config.connectors, claim=claim)
+
+
+def newest_checkpoint(config: ServerConfig, checkpoints: CheckpointStore) -> Checkpoint | None:
+    """Find the checkpoint that a start goes on from; None for fresh weights.
+
+    Raises:
+        SettingsError: It is another configuration's, or others could have changed it.
+    """
+    try:
+        return checkpoints.newest_whole() if config.checkpoints.restore else None
+    except CheckpointError as error:
+        raise SettingsError("checkpoints", "", str(error)) from error
+
+
+def prepare_store(config: ServerConfig) -> None:
+    """Make the file that is recorded to, or bring it up to date; a damaged one is put aside.
+
+    Raises:
+        SettingsError: The file can't be used.
+        OSError: Another process keeps it locked.
+    """
+    if not config.monitoring.enabled:
+        return
+    try:
+        store.prepare(config.store_file)
+    except (sqlite3.Error, OSError) as error:
+        text = f"expected a file that SQLite can write to, got {config.store_file}: {error}"
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            raise OSError(0, f"monitoring.store: {text}") from error
+        raise SettingsError("monitoring.store", "", text) from error
+
+
+def check_loopback() -> None:
+    """Refuse to start where processes of this machine can't talk over 127.0.0.1, as Ray's do.
+
+    Raises:
+        OSError: They can't.
+    """
+    try:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            socket.create_connection(listener.getsockname(), _LOOPBACK_TIMEOUT_S).close()
+    except OSError as error:
+        text = (
+            f"expected the loopback interface to be up, for Ray's processes talk over 127.0.0.1, got: {error}; `ip link set lo up` does it"
+        )
+        raise OSError(error.errno or 0, text) from error
+
+
+def _folders(config: ServerConfig) -> dict[str, Path]:
+    """List the folders that are written to, by the setting that names each."""
+    folders = {"run_folder": config.run_folder}
+    if config.checkpoints.folder is not None:
+        folders["checkpoints.folder"] = config.checkpoints.folder
+    if config.monitoring.enabled and config.monitoring.store is not None:
+        folders["monitoring.store"] = config.monitoring.store.parent
+    return folders
+
+
+def _check_folder(folder: Path, setting: str) -> None:
+    """Refuse a folder that can't be written, or made, without making it."""
+    found = folder.absolute()
+    with contextlib.suppress(PermissionError):  # which is said of the folder that may not be entered
+        while not os.path.lexists(found):
+            found = found.parent
+    if not found.is_dir():
+        raise _unusable(folder, setting, f"{found} is no folder")
+    if not os.access(found, os.W_OK | os.X_OK):
+        raise _unusable(folder, setting, f"{found} can't be written")
+
+
+def _unusable(folder: Path, setting: str, reason: str | None) -> SettingsError:
+    return SettingsError(setting, "", f"expected a folder that this user can write, got {folder}: {reason}")

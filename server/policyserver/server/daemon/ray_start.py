@@ -1,0 +1,182 @@
+"""Starts a private Ray for this process: on loopback only, with a token of its own, without the dashboard.
+
+Ray 2.60 binds four sockets on all interfaces even when told 127.0.0.1; a switch meant for laptops keeps it on loopback.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import secrets
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from policyserver.server.daemon.ray_folder import RayFolder
+
+logger = logging.getLogger(__name__)
+
+_OBJECT_STORE_BYTES = 512 * 2**20
+"""Room for segments and weights on their way between two processes; a full hand-off of 32,768 steps takes a tenth."""
+
+_ATTEMPTS = 3
+"""Ray gives a node 30 s to come up, and does not look whether its processes still live; where one did not, the next one may."""
+
+_GRPC_EXPERIMENTS = "-event_engine_listener,-event_engine_client"
+"""gRPC's older poller, for the serving processes: it has a thread less between a socket and the loop, and so takes a tenth less processor
+time for a lone action, and of its latency. Read when a process first uses gRPC, which Ray's workers do before they run code of ours."""
+
+
+class RayProcess:
+    """A private Ray of this process; `stop()` ends it and removes its files."""
+
+    def __init__(self, pointer: Path | None = None) -> None:
+        """Make its folder and prepare Ray's environment, so that Ray may be imported from now on.
+
+        Args:
+            pointer: Where to keep a symbolic link to the folder, which has to lie elsewhere because the paths of Ray's sockets must be
+                short. What an earlier process, now dead, left behind there is removed.
+
+        Raises:
+            SettingsError: No folder for temporary files has a path short enough, or something that is no link is in the link's place.
+        """
+        self._ray_folder = RayFolder(pointer)
+        self.folder = self._ray_folder.path
+        self._stopped = False
+        os.environ.update(_environment(self.folder))
+
+    def start(self, num_cpus: int, before_retry: Callable[[], None] = lambda: None) -> None:
+        """Start it. A handler of SIGTERM that was set before stays; without one, Ray sets its own.
+
+        Args:
+            num_cpus: Logical CPUs, enough for one per actor and one for the driver; these are tickets, not cores.
+            before_retry: Called before another try; may raise to give up.
+
+        Raises:
+            Exception: Ray's own, where none of a few tries came up.
+        """
+        _read_environment_again()
+        import ray
+
+        for attempt in range(1, _ATTEMPTS + 1):
+            with _keeping_sigterm(), _few_processes() as nodes:
+                try:
+                    ray.init(
+                        address="local",
+                        num_cpus=num_cpus,
+                        object_store_memory=_OBJECT_STORE_BYTES,
+                        include_dashboard=False,
+                        configure_logging=False,
+                        log_to_driver=True,
+                        _node_ip_address="127.0.0.1",
+                        _temp_dir=str(self.folder / "ray"),  # Ray opens it to everybody; the one above stays closed
+                    )
+                    break
+                except BaseException as error:
+                    ray.shutdown()  # does not know of a node that was not up yet, whose processes ray.init leaves running
+                    for node in nodes:
+                        node.kill_all_processes(check_alive=False, allow_graceful=False, wait=True)
+                    if not isinstance(error, Exception) or not nodes or attempt == _ATTEMPTS:  # without a node another try is in vain
+                        raise
+                    logger.warning("Ray did not start (%s); trying again, %d of %d", error, attempt + 1, _ATTEMPTS)
+            before_retry()
+        logger.debug("Ray %s runs in %s", ray.__version__, self.folder)
+
+    def stop(self) -> None:
+        """End all processes of this Ray and remove its folder. A second call does nothing."""
+        if self._stopped:
+            return
+        self._stopped = True
+        try:
+            if "ray" in sys.modules:
+                import ray
+
+                ray.shutdown()
+        finally:
+            self._ray_folder.remove()
+
+
+@contextlib.contextmanager
+def _keeping_sigterm() -> Iterator[None]:
+    """Keep Ray from replacing a handler of SIGTERM: its own raises SystemExit wherever the start is just then, which may swallow it."""
+    from ray._private import utils
+
+    set_handler = utils.set_sigterm_handler
+    if callable(signal.getsignal(signal.SIGTERM)):
+        utils.set_sigterm_handler = lambda _: None
+    try:
+        yield
+    finally:
+        utils.set_sigterm_handler = set_handler
+
+
+@contextlib.contextmanager
+def _few_processes() -> Iterator[list[Any]]:
+    """Leave out the autoscaler's monitor and the dashboard's head, which Ray starts, and waits for, even without a dashboard.
+
+    They cost a second of processor time at the start and 170 MB for good. Yields a list that the nodes started meanwhile are put in.
+    """
+    from ray._private.node import Node
+
+    nodes: list[Any] = []
+    start_processes = Node.start_head_processes
+
+    def start_head_processes(node: Any) -> None:
+        nodes.append(node)
+        start_processes(node)
+
+    def without_dashboard(node: Any, **_: Any) -> None:
+        node._webui_url = ""
+
+    replaced = {
+        "start_head_processes": start_head_processes,
+        "start_monitor": lambda _: None,
+        "start_api_server": without_dashboard,
+    }
+    kept = {name: getattr(Node, name) for name in replaced}
+    for name, replacement in replaced.items():
+        setattr(Node, name, replacement)
+    try:
+        yield nodes
+    finally:
+        for name, method in kept.items():
+            setattr(Node, name, method)
+
+
+def keep_results_in(folder: Path) -> None:
+    """Have RLlib make the folder of its own logs here instead of in the user's home, where each start would leave one behind."""
+    from ray.tune.trainable import trainable
+
+    trainable.DEFAULT_STORAGE_PATH = str(folder / "results")
+
+
+def _read_environment_again() -> None:
+    """Make Ray see its environment, which it otherwise reads once, when it is imported."""
+    from ray._private import ray_constants
+    from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
+
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    Config.initialize("")
+    AuthenticationTokenLoader.instance().reset_cache()
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    """Return the variables that Ray and its child processes read; writes the token file."""
+    token_file = folder / "token"
+    token_file.touch(mode=0o600)
+    token_file.write_text(secrets.token_hex(32))
+    return {
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # loopback only, on every system
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(token_file),
+        "RAY_worker_niceness": "0",  # Ray's default is 15: serving would come last
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_DEDUP_LOGS": "0",
+        "RAY_COLOR_PREFIX": "0",
+        "RAY_BACKEND_LOG_LEVEL": "fatal",  # one of its errors appears at every start and means nothing here
+        "GRPC_EXPERIMENTS": os.environ.get("GRPC_EXPERIMENTS", _GRPC_EXPERIMENTS),
+    }

@@ -1,0 +1,53 @@
+"""Writes down how serving goes, once a second: who serves clients of his own sees that on the page as users of the pipelines do."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Mapping
+
+from policyserver.monitoring.serving_points import serving_point
+from policyserver.monitoring.sink import Sink
+from policyserver.monitoring.trouble import Trouble
+from policyserver.server.driver_link import DriverLink
+
+logger = logging.getLogger(__name__)
+
+INTERVAL_S = 1.0
+"""Seconds from one point to the next."""
+_JOIN_TIMEOUT_S = 5.0
+
+
+class ServingWatch:
+    """Asks the serving actors for their counters on a thread of its own, until it is closed."""
+
+    def __init__(self, link: DriverLink, sink: Sink, tags: Mapping[str, str]) -> None:
+        """Begin.
+
+        Args:
+            link: The line to the actors; asked by nobody else.
+            sink: Where the points go, one for each actor.
+            tags: Their run and policy.
+        """
+        self._link = link
+        self._sink = sink
+        self._tags = dict(tags)
+        self._trouble = Trouble(logger, "how serving goes")
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="serving-watch", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """End the thread. A second call does nothing."""
+        self._over.set()
+        self._thread.join(_JOIN_TIMEOUT_S)
+
+    def _run(self) -> None:
+        while not self._over.wait(INTERVAL_S):
+            try:
+                for counters in self._link.ask(INTERVAL_S):
+                    self._sink.write(serving_point(self._tags, counters))
+                self._trouble.is_over("written down again")
+            except Exception as error:  # no reason to stop learning, nor to stop asking
+                self._trouble.occurred(type(error).__name__, f"not written down, asking on: {error!r}")
+                logger.debug("how serving goes could not be written down", exc_info=True)

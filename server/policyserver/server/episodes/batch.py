@@ -1,0 +1,203 @@
+"""The rows of one pass through the core: gathered from the messages they came in, answered back into them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from policyserver.common.errors import InvalidInputError, PolicyServerError
+from policyserver.common.flags import StepFlag
+from policyserver.server.episodes.episode_table import Owner
+from policyserver.server.episodes.masks import count, every, where
+from policyserver.server.episodes.row_checks import LeafCheck, content_hashes
+from policyserver.server.episodes.rows import Replies, Rows
+
+Array = npt.NDArray[Any]
+
+_NONE = np.empty(0, np.int64)
+_START, _GIVEN = int(StepFlag.START), int(StepFlag.ACTION_GIVEN)
+_SAYS_NOTHING = np.uint8(StepFlag.OVERRIDE | StepFlag.NO_WAIT)  # of what the step was, so that a repeat may differ in it
+
+
+@dataclass(slots=True, eq=False)
+class Submission:
+    """The rows of one message on their way through the core."""
+
+    rows: Rows
+    owner: Owner
+    replies: Replies
+    done: Callable[[Replies], None]
+    """Called with the replies when all rows are answered."""
+    todo: npt.NDArray[np.int64]
+    """Rows that are not answered yet, ascending; while they wait for one pass, those of this pass."""
+    later: npt.NDArray[np.int64] = field(default_factory=lambda: _NONE)
+    """Rows for a later pass, so that others have their turn."""
+    _start_position: Array | None = None
+
+    def given_position(self, rows: Array) -> Array:
+        """Return the places of rows with ACTION_GIVEN among the given actions."""
+        return (np.cumsum(self.rows.flags & _GIVEN != 0) - 1)[rows]
+
+    def episode_id(self, row: int) -> str:
+        """Return the id that a START row gives its episode."""
+        return self.rows.episode_ids[self._start_number(row)]
+
+    def draw_key(self, row: int) -> int:
+        """Return what the actions of the episode are drawn by that a START row begins: 64 bits of a hash."""
+        names = self.rows.draw_ids or self.rows.episode_ids
+        name = names[self._start_number(row)].encode(errors="surrogatepass")
+        return int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "little")
+
+    def _start_number(self, row: int) -> int:
+        if self._start_position is None:  # counted once: a message may start thousands
+            self._start_position = np.cumsum(self.rows.flags & _START != 0) - 1
+        return int(self._start_position[row])
+
+
+@dataclass(slots=True)
+class Batch:
+    """Rows of any number of submissions as columns."""
+
+    submissions: list[Submission]
+    submission: Array
+    """For each row, the submission it came in."""
+    row: Array
+    """For each row, its place in that submission."""
+    handles: Array
+    sequences: Array
+    flags: Array
+    rewards: Array
+    observations: list[Array]
+    owners: Array
+    """Numbers of the clients that sent the rows."""
+    given: Array
+    """Rows with a given action, indices."""
+    given_actions: list[Array]
+    """Their actions."""
+    content: Array
+    """Hash of what each row says."""
+
+    @classmethod
+    def of(cls, submissions: list[Submission]) -> Batch:
+        """Gather the unanswered rows of submissions."""
+        todos = [submission.todo for submission in submissions]
+        sizes = [len(todo) for todo in todos]
+        everything_of_one = len(todos) == 1 and sizes[0] == len(submissions[0].rows)
+
+        def joined(parts: Iterable[Array]) -> Array:
+            """Put columns together, of each submission the rows that are to do, which mostly are all; a lone one's stay as they are."""
+            if everything_of_one:
+                return next(iter(parts))
+            return np.concatenate([part if len(todo) == len(part) else part[todo] for part, todo in zip(parts, todos, strict=True)])
+
+        flags = joined(submission.rows.flags for submission in submissions)
+        rewards = joined(submission.rows.rewards for submission in submissions)
+        leaf_count = len(submissions[0].rows.observations)
+        observations = [joined(submission.rows.observations[index] for submission in submissions) for index in range(leaf_count)]
+        if everything_of_one:
+            observations = [leaf.copy() for leaf in observations]  # a net may want to write there, and a message is read-only
+        given = where(flags & _GIVEN != 0)
+        given_actions: list[Array] = []
+        if given.size:
+            parts = []
+            for submission, todo in zip(submissions, todos, strict=True):
+                rows = todo[submission.rows.flags[todo] & _GIVEN != 0]
+                if rows.size:
+                    parts.append([leaf[submission.given_position(rows)] for leaf in submission.rows.actions])
+            given_actions = [np.concatenate(leaf) for leaf in zip(*parts, strict=True)]
+        if everything_of_one:
+            submission_of, row = np.zeros(sizes[0], np.int64), todos[0]
+            owners = submission_of + submissions[0].owner.index
+        else:
+            submission_of, row = np.repeat(np.arange(len(submissions)), sizes), np.concatenate(todos)
+            owners = np.repeat([submission.owner.index for submission in submissions], sizes)
+        return cls(
+            submissions,
+            submission_of,
+            row,
+            joined(submission.rows.handles for submission in submissions),
+            joined(submission.rows.sequences for submission in submissions).astype(np.int64),
+            flags,
+            rewards,
+            observations,
+            owners,
+            given,
+            given_actions,
+            content_hashes(observations, flags & ~_SAYS_NOTHING, rewards, given, given_actions),
+        )
+
+    def __len__(self) -> int:
+        return len(self.handles)
+
+    def origin(self, index: int) -> Submission:
+        """Return the submission a row came in."""
+        return self.submissions[int(self.submission[index])]
+
+    def refuse(self, index: int, error: PolicyServerError) -> None:
+        """Answer one row with an error."""
+        self.origin(index).replies.refusals[int(self.row[index])] = error
+
+    def given_among(self, applied: Array) -> tuple[npt.NDArray[np.int64], Array]:
+        """Return which of some rows bring their own action, as places among them, and these actions."""
+        if not self.given.size:
+            return _NONE, _NONE
+        place = np.zeros(len(self), np.int64)
+        place[self.given] = np.arange(1, len(self.given) + 1)
+        places = place[applied]
+        given = where(places != 0)
+        return given, self.given_actions[0][places[given] - 1]
+
+    def episode_id(self, index: int) -> str:
+        """Return the id that a START row gives its episode."""
+        return self.origin(index).episode_id(int(self.row[index]))
+
+    def draw_key(self, index: int) -> int:
+        """Return what the actions of the episode are drawn by that a START row begins."""
+        return self.origin(index).draw_key(int(self.row[index]))
+
+
+Picked = slice | Array
+"""Which rows of an array are taken: indices, or a slice of all, which copies nothing."""
+
+
+def pick(mask: Array) -> Picked:
+    """Return which rows a mask takes."""
+    return slice(None) if every(mask) else where(mask)
+
+
+def later_rows_of_the_same_episode(rows: Array, slots: Array, sequences: Array) -> Array:
+    """Return the rows that must wait because the batch has an earlier one of their episode."""
+    if rows.size < 2:
+        return rows[:0]
+    own = np.sort(slots[rows])
+    if every(own[1:] != own[:-1]):
+        return rows[:0]
+    order = rows[np.lexsort((rows, sequences[rows], slots[rows]))]
+    later: Array = order[1:][slots[order][1:] == slots[order][:-1]]
+    return later
+
+
+def malformed(rows: Rows, observation_checks: list[LeafCheck], action_checks: list[LeafCheck]) -> PolicyServerError | None:
+    """Say what is wrong with a message as a whole, if anything is: a column with the wrong length, shape or dtype."""
+    if not (len(rows) or rows.observations or rows.actions or rows.episode_ids):
+        return None
+    given = count(rows.flags & _GIVEN)
+    expectations = [("observations", observation_checks, rows.observations, len(rows))]
+    if given or rows.actions:
+        expectations.append(("actions", action_checks, rows.actions, given))
+    for name, checks, columns, length in expectations:
+        if len(columns) != len(checks):
+            return InvalidInputError(f"{name}: expected {len(checks)} tensors, received {len(columns)}", field=name)
+        for check, column in zip(checks, columns, strict=True):
+            if error := check.column(column, length):
+                return error
+    starts = count(rows.flags & _START)
+    if len(rows.episode_ids) != starts:
+        text = f"episode_ids: expected one for each of {starts} START rows, received {len(rows.episode_ids)}"
+        return InvalidInputError(text, field="episode_ids")
+    return None

@@ -1,0 +1,399 @@
+"""One pass of a batch through the core: look up, check, decide, commit, reply.
+
+Only the commit changes anything, and it neither waits nor fails, so a row is applied as a whole or not at all.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import numpy.typing as npt
+
+from policyserver.common.errors import (
+    EpisodeDuplicateError,
+    EpisodeUnknownError,
+    InvalidInputError,
+    PolicyServerError,
+    SequenceError,
+    ServerInternalError,
+)
+from policyserver.common.flags import StepFlag
+from policyserver.common.spaces import leaves
+from policyserver.server.episodes.batch import Batch, Picked, later_rows_of_the_same_episode, malformed, pick
+from policyserver.server.episodes.core_statistics import CoreStatistics
+from policyserver.server.episodes.episode_table import EpisodeTable
+from policyserver.server.episodes.masks import all_of, count, every, some, where
+from policyserver.server.episodes.row_checks import bad_flags, leaf_checks
+from policyserver.server.episodes.rows import Replies, Rows
+from policyserver.server.episodes.shares import Admission, EpisodeShares
+from policyserver.server.episodes.step_rows import step_rows
+from policyserver.server.episodes.trajectories import Trajectories
+from policyserver.server.episodes.withheld import WithheldQuestions
+from policyserver.server.policies.policy import Decided, Policy, StepRows
+
+logger = logging.getLogger(__name__)
+
+Array = npt.NDArray[Any]
+
+_START, _OVERRIDE = int(StepFlag.START), int(StepFlag.OVERRIDE)
+_NONE = np.empty(0, np.int64)
+
+
+@dataclass(slots=True)
+class _Failure:
+    """Rows that a policy could not decide together."""
+
+    incident: str
+    tries_left: int = 64
+    """A row among a thousand is found in twenty; if everything fails, trying goes on for no longer than that."""
+
+    @classmethod
+    def logged(cls, rows: int) -> _Failure:
+        """Log the exception that is being handled."""
+        failure = cls(secrets.token_hex(4))
+        logger.exception("incident %s: %d rows could not be answered together", failure.incident, rows)
+        return failure
+
+
+class BatchPass:
+    """Apply batches of rows to the open episodes. Owned by the loop thread."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        table: EpisodeTable,
+        trajectories: Trajectories,
+        withheld: WithheldQuestions,
+        statistics: CoreStatistics,
+        observation_space: gym.Space[Any],
+        action_space: gym.Space[Any],
+        shares: EpisodeShares,
+    ) -> None:
+        self._policy = policy
+        self._shares = shares
+        self._table = table
+        self._trajectories = trajectories
+        self._withheld = withheld
+        self._asked_again: list[tuple[int, int]] = []
+        self._statistics = statistics
+        self._observation_checks = leaf_checks(observation_space, "observation")
+        self._action_checks = leaf_checks(action_space, "action")
+        self._action_leaves = [(leaf.shape, leaf.dtype) for leaf in leaves(action_space, "action")]
+        self.starts_nothing: PolicyServerError | None = None  # why START rows are refused, if they are
+
+    def empty_replies(self, count: int) -> Replies:
+        """Make the replies to `count` rows, to be filled in."""
+        return Replies.empty(count, self._action_leaves)
+
+    def malformed(self, rows: Rows) -> PolicyServerError | None:
+        """Say what is wrong with a message as a whole, if anything is."""
+        return malformed(rows, self._observation_checks, self._action_checks)
+
+    def apply(self, batch: Batch) -> npt.NDArray[np.int64]:
+        """Answer the rows of a batch in their submissions' replies; return those that must wait for the next pass."""
+        self._asked_again = []
+        starts = batch.flags & _START != 0
+        usable = all_of(len(batch))
+        deferred: npt.NDArray[np.int64] = _NONE
+
+        def refuse(errors: dict[int, Any]) -> None:
+            for index, error in errors.items():
+                batch.refuse(index, error)
+                usable[index] = False
+
+        refuse(bad_flags(batch.flags, batch.sequences, batch.rewards))
+        bad_values = self._bad_values(batch)
+        slots, known = self._table.slots_of(batch.handles, batch.owners)
+        if some(starts):
+            known &= ~starts
+            refuse({index: error for index, error in bad_values.items() if starts[index] and usable[index]})  # these take no room
+            deferred = self._check_starts(batch, where(starts & usable), usable)
+        if not every(known):
+            for index in where(~known & ~starts & usable).tolist():
+                usable[index] = False
+                self._answer_unknown(batch, index)
+        later = later_rows_of_the_same_episode(where(known & usable), slots, batch.sequences)
+        if later.size:
+            usable[later] = False
+            deferred = np.concatenate((deferred, later))
+        expected = self._table.next_sequence[slots]
+        if some(off := batch.sequences != expected):
+            for index in where(known & usable & off).tolist():
+                usable[index] = False
+                self._answer_out_of_order(batch, index, int(slots[index]), int(expected[index]))
+        refuse({index: error for index, error in bad_values.items() if usable[index]})
+        if self._asked_again:
+            self._answer_withheld(batch)
+        applied = where(usable)
+        if applied.size:
+            self._decide_and_commit(batch, applied, slots, starts)
+        return deferred
+
+    def _check_starts(self, batch: Batch, rows: Array, usable: Array) -> npt.NDArray[np.int64]:
+        """Sort START rows into new episodes, repeats and refusals; return those that must wait."""
+        deferred: list[int] = []
+        seen: set[tuple[int, str]] = set()
+        admission = Admission(self._shares)
+        for index in rows.tolist():
+            owner, episode_id = batch.origin(index).owner, batch.episode_id(index)
+            slot = owner.aliases.get(episode_id)
+            finished = self._table.finished_by_id(owner.client_id, episode_id)
+            error: PolicyServerError | None = None
+            if slot is not None:
+                if self._table.next_sequence[slot] == 1 and batch.flags[index] & _OVERRIDE:
+                    usable[index] = False
+                    self._override(batch, index, slot)
+                    continue
+                if self._table.next_sequence[slot] == 1 and self._table.content[slot] == batch.content[index]:
+                    usable[index] = False
+                    self._repeat(batch, index, slot)
+                    continue
+                error = EpisodeDuplicateError(f"Episode {episode_id} is already started")
+            elif finished is not None:
+                if finished.sequence == 0 and finished.content == int(batch.content[index]):
+                    usable[index] = False
+                    self._repeat_end(batch, index, finished.handle)
+                    continue
+                error = finished.error()
+            elif self.starts_nothing:
+                error = self.starts_nothing
+            elif (owner.index, episode_id) in seen:
+                usable[index] = False
+                deferred.append(index)
+                continue
+            else:
+                error = admission.refusal(owner, episode_id)
+            if error is not None:
+                batch.refuse(index, error)
+                usable[index] = False
+                continue
+            seen.add((owner.index, episode_id))
+        return np.array(deferred, np.int64)
+
+    def _bad_values(self, batch: Batch) -> dict[int, InvalidInputError]:
+        errors: dict[int, InvalidInputError] = {}
+        for check, leaf in zip(self._observation_checks, batch.observations, strict=True):
+            for index in check.bad_rows(leaf).tolist():
+                errors[index] = check.value_error(leaf[index])
+        if batch.given.size:
+            for check, leaf in zip(self._action_checks, batch.given_actions, strict=True):
+                for place in check.bad_rows(leaf).tolist():
+                    errors[int(batch.given[place])] = check.value_error(leaf[place])
+        return errors
+
+    def _decide_and_commit(self, batch: Batch, applied: Array, slots: Array, starts: Array, failure: _Failure | None = None) -> None:
+        rows = step_rows(batch, applied, slots, starts, self._table, self._trajectories.waiting_infos)
+        try:
+            decided = self._policy.decide(rows)
+        except Exception:
+            self._decide_apart(batch, applied, slots, starts, failure or _Failure.logged(len(applied)))
+            return
+        asks, kept = ~rows.ends, all_of(len(rows))
+        if not every(sound := decided.decisions.sound):
+            kept[asks] = sound
+            self._refuse_unsound(batch, applied[~kept], decided.decisions.select(~sound).log_probs)
+        waits, held = self._withheld.choose(rows, batch.flags[applied])
+        # From here to the end nothing fails and nothing waits.
+        now_s = time.monotonic()
+        for place in where(rows.is_new & kept).tolist():
+            index = int(applied[place])
+            owner, name = batch.origin(index).owner, batch.episode_id(index)
+            training, key = bool(rows.training[place]), int(rows.drawn_by.keys[place])
+            rows.slots[place] = slots[index] = self._table.open_episode(owner, name, training=training, now_s=now_s, draw_key=key)
+            self._statistics.episodes_started += 1
+        self._policy.commit(rows, decided, kept)
+        places = pick(kept)
+        own = rows.slots[places]
+        self._table.returns[own] += decided.rewards[places]  # as RLlib counts them, after connectors that change rewards
+        self._table.content[own] = batch.content[applied[places]]
+        self._table.next_sequence[own] += 1
+        self._count_steps(own, rows.rewards[places], rows.training[places])
+        self._withheld.note(own, held[places], (waits & ~held)[places])
+        for place, info in decided.infos.items():
+            if kept[place] and rows.training[place]:
+                self._trajectories.add_info(int(rows.slots[place]), info)
+        everybody_asks = every(asks)
+        if everybody_asks or some(asks):
+            self._statistics.batches += 1
+            self._record(batch, applied, rows, decided, pick(asks & kept), pick(kept[asks]), held)
+        if not everybody_asks:
+            self._end(batch, applied, rows, decided, where(rows.ends), now_s)
+
+    def _decide_apart(self, batch: Batch, applied: Array, slots: Array, starts: Array, failure: _Failure) -> None:
+        """Decide halves of rows that can't be decided together, so that one row's trouble is no other's."""
+        if len(applied) > 1 and failure.tries_left > 0:
+            failure.tries_left -= 2
+            middle = len(applied) // 2
+            self._decide_and_commit(batch, applied[:middle], slots, starts, failure)
+            self._decide_and_commit(batch, applied[middle:], slots, starts, failure)
+            return
+        self._statistics.rows_failed += len(applied)
+        error = ServerInternalError(f"the server failed to answer; incident {failure.incident} in its log")
+        for index in applied.tolist():
+            batch.refuse(index, error)
+
+    def _refuse_unsound(self, batch: Batch, refused: Array, log_probs: Array | None) -> None:
+        """Refuse the rows whose distributions are not numbers, or exclude the action that was given; the others go on."""
+        version = self._policy.weights_seq_no
+        excluded = np.isin(refused, batch.given) & (np.isneginf(log_probs) if log_probs is not None else False)
+        text = f"action: expected one that policy version {version} may take, received one it excludes, so without a log-probability"
+        for index in refused[excluded].tolist():
+            batch.refuse(index, InvalidInputError(text, reason="BAD_ACTION", field="actions[0]"))
+        if excluded.all():
+            return
+        failed = refused[~excluded]
+        self._statistics.rows_failed += len(failed)
+        incident = secrets.token_hex(4)
+        logger.error("incident %s: policy version %d gives %d rows no finite log-probability", incident, version, len(failed))
+        error = ServerInternalError(f"policy version {version} gives this step no finite log-probability; incident {incident} in its log")
+        for index in failed.tolist():
+            batch.refuse(index, error)
+
+    def _count_steps(self, own: Array, rewards: Array, training: Array) -> None:
+        completed = self._table.next_sequence[own] > 1
+        statistics = self._statistics
+        statistics.reward_sum += float(rewards.sum())
+        statistics.steps_completed += count(completed)
+        statistics.steps_untrained += count(completed & ~training)
+
+    def _record(
+        self, batch: Batch, applied: Array, rows: StepRows, decided: Decided, places: Picked, sound: Picked, held: npt.NDArray[np.bool_]
+    ) -> None:
+        """Note the decisions of the rows at `places`, which are the sound ones of those that asked; of those `held` nobody is told."""
+        own, decisions, held = rows.slots[places], decided.decisions, held[places]
+        if not isinstance(sound, slice):
+            decisions = decisions.select(sound)
+        state = [leaf[sound] for leaf in decided.state]
+        if some(held):
+            self._withheld.keep_states(own[held], [leaf[places][held] for leaf in rows.state])
+        self._table.note_decisions(own, decisions, decided.executed[sound], state)
+        observations, rewards = [leaf[places] for leaf in decided.observations], decided.rewards[places]
+        state_in, training = [leaf[sound] for leaf in decided.state_in], rows.training[places]
+        if every(training):
+            self._trajectories.record(own, rewards, observations, decisions, state_in)
+        elif some(training):
+            observations, state_in = [leaf[training] for leaf in observations], [leaf[training] for leaf in state_in]
+            self._trajectories.record(own[training], rewards[training], observations, decisions.select(training), state_in)
+        indices = applied[places]
+        if some(held):
+            self._keep_waiting(batch, indices[held], own[held])
+            indices, own = indices[~held], own[~held]
+        self._statistics.actions += len(own)
+        self._reply(batch, indices, own)
+
+    def _end(self, batch: Batch, applied: Array, rows: StepRows, decided: Decided, places: Array, now_s: float) -> None:
+        table, own, training = self._table, rows.slots[places], rows.training[places]
+        trained, learned = own[training], places[training]
+        self._trajectories.finish(
+            trained,
+            decided.rewards[learned],
+            [leaf[learned] for leaf in decided.observations],
+            rows.terminated[learned],
+            [column[trained] for column in table.state[: len(decided.state_in)]],
+        )
+        handles = table.handles(own)
+        for number, index in enumerate(applied[places].tolist()):
+            slot = int(own[number])
+            if training[number]:
+                steps = int(table.next_sequence[slot]) - 1
+                self._statistics.episode_finished(steps, float(table.returns[slot]), now_s - float(table.started_s[slot]))
+            self._statistics.episodes_finished += 1
+            batch.origin(index).replies.handles[batch.row[index]] = handles[number]
+            table.close_episode(slot, idle=False)
+
+    # Answers -------------------------------------------------------------------------------------------------------------------------
+
+    def _reply(self, batch: Batch, indices: Array, own: Array) -> None:
+        """Fill the replies of rows from the newest steps of their episodes, whose slots are `own`."""
+        table = self._table
+        handles, actions = table.handles(own), table.actions[own]
+        log_probs, seq_nos = table.log_probs[own], table.weights_seq_nos[own]
+        origins, rows = batch.submission[indices], batch.row[indices]
+        for number, submission in enumerate(batch.submissions):
+            part = slice(None) if len(batch.submissions) == 1 else origins == number
+            target, replies = rows[part], submission.replies
+            replies.handles[target] = handles[part]
+            replies.actions[0][target] = actions[part]
+            replies.log_probs[target] = log_probs[part]
+            replies.weights_seq_nos[target] = seq_nos[part]
+
+    def _answer_unknown(self, batch: Batch, index: int) -> None:
+        handle = int(batch.handles[index])
+        owner = batch.origin(index).owner
+        finished = self._table.finished(handle, owner.client_id)
+        if finished is None:
+            batch.refuse(index, EpisodeUnknownError(f"Episode with handle {handle} not found.", field="handles"))
+        elif batch.sequences[index] == finished.sequence and int(batch.content[index]) == finished.content:
+            self._repeat_end(batch, index, handle)
+        else:
+            batch.refuse(index, finished.error())
+
+    def _answer_out_of_order(self, batch: Batch, index: int, slot: int, expected: int) -> None:
+        sequence = int(batch.sequences[index])
+        if sequence != expected - 1:
+            text = f"sequences: expected {expected}, the episode's next number, received {sequence}"
+            batch.refuse(index, SequenceError(text, reason="SEQUENCE_GAP", field="sequences"))
+        elif batch.flags[index] & _OVERRIDE:
+            self._override(batch, index, slot)
+        elif int(batch.content[index]) == int(self._table.content[slot]):
+            self._repeat(batch, index, slot)
+        else:
+            text = f"sequences: number {sequence} was applied before with another content; repeat the same row, or send {expected}"
+            batch.refuse(index, SequenceError(text, reason="SEQUENCE_CONFLICT", field="sequences"))
+
+    def _override(self, batch: Batch, index: int, slot: int) -> None:
+        """Record another action for the pending step than the one that was given out."""
+        place = int(np.flatnonzero(batch.given == index)[0])
+        action = batch.given_actions[0][place : place + 1]
+        if self._action_checks[0].bad_rows(action).size:
+            batch.refuse(index, self._action_checks[0].value_error(action[0]))
+            return
+        own = np.array([slot])
+        training = bool(self._table.training[slot])
+        recorded, log_prob = self._policy.override(slot, self._trajectories.pending_outputs(own) if training else {}, action)
+        if log_prob is not None and not np.isfinite(log_prob).all():
+            self._refuse_unsound(batch, np.array([index]), log_prob)  # a learner would fail over it
+            return
+        self._withheld.forget(own)
+        self._table.actions[own] = action
+        if training:
+            self._trajectories.replace_pending_actions(own, recorded, log_prob)
+        if log_prob is not None:
+            self._table.log_probs[own] = log_prob
+        self._statistics.actions_overridden += 1
+        self._repeat(batch, index, slot, count=False)
+
+    def _keep_waiting(self, batch: Batch, indices: Array, own: Array) -> None:
+        """Tell callers to send the same rows again when there is room."""
+        for index, handle in zip(indices.tolist(), self._table.handles(own).tolist(), strict=True):
+            batch.refuse(index, self._withheld.refusal())
+            replies = batch.origin(index).replies
+            replies.handles[batch.row[index]] = handle
+            replies.waiting += 1
+
+    def _answer_withheld(self, batch: Batch) -> None:
+        """Answer the questions that waited and were repeated in this batch."""
+        asked = np.array(self._asked_again, np.int64)
+        self._withheld.decide(np.unique(asked[:, 1]))  # a message may repeat one several times
+        self._statistics.actions += len(asked)
+        self._reply(batch, asked[:, 0], asked[:, 1])
+
+    def _repeat(self, batch: Batch, index: int, slot: int, *, count: bool = True) -> None:
+        if self._withheld.is_withheld(slot):
+            if self._withheld.may_answer(int(batch.flags[index])):
+                self._asked_again.append((index, slot))
+            else:
+                self._keep_waiting(batch, np.array([index]), np.array([slot]))
+            return
+        self._statistics.rows_repeated += count
+        self._reply(batch, np.array([index]), np.array([slot]))
+
+    def _repeat_end(self, batch: Batch, index: int, handle: int) -> None:
+        self._statistics.rows_repeated += 1
+        batch.origin(index).replies.handles[batch.row[index]] = handle

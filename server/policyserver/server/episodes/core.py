@@ -1,0 +1,301 @@
+"""The episode core: takes rows from its front ends, answers them in batches, hands their steps to the learner.
+
+It lives on one loop thread, which owns every episode, so nothing on the path of a step takes a lock. Rows that arrive in the same turn of
+the loop share one forward pass: a lone caller waits for nobody, and a crowd is batched by the time the last batch took.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import secrets
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import numpy.typing as npt
+
+from policyserver.common.errors import EpisodeFinishedError, PolicyServerError, ServerInternalError
+from policyserver.common.spaces import leaves
+from policyserver.server.config.server_config import EpisodesConfig, HandOffConfig
+from policyserver.server.episodes.batch import Batch, Submission
+from policyserver.server.episodes.batch_pass import BatchPass
+from policyserver.server.episodes.core_statistics import CoreStatistics
+from policyserver.server.episodes.demand import Demand
+from policyserver.server.episodes.ending import ending_error
+from policyserver.server.episodes.episode_table import EpisodeTable, Owner
+from policyserver.server.episodes.hand_over import HandOver
+from policyserver.server.episodes.memory import most_open, most_pages
+from policyserver.server.episodes.room import Room
+from policyserver.server.episodes.rows import Replies, Rows
+from policyserver.server.episodes.segments import SegmentBlock
+from policyserver.server.episodes.shares import EpisodeShares, PassShares
+from policyserver.server.episodes.trajectories import Trajectories
+from policyserver.server.episodes.whole_episodes import most_held_steps
+from policyserver.server.episodes.withheld import WithheldQuestions
+from policyserver.server.policies.policy import Policy, StepLayout
+
+logger = logging.getLogger(__name__)
+
+Array = npt.NDArray[Any]
+
+
+class EpisodeCore:
+    """Hold the open episodes and answer their rows."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        observation_space: gym.Space[Any],
+        action_space: gym.Space[Any],
+        episodes: EpisodesConfig,
+        hand_off: HandOffConfig,
+        demand: Demand | None = None,
+    ) -> None:
+        """Begin without episodes.
+
+        Args:
+            policy: What decides actions.
+            observation_space: What clients send.
+            action_space: What they get.
+            episodes: How many episodes are held, and for how long.
+            hand_off: How steps reach the learner.
+            demand: What the learner wants; the default's if unset.
+        """
+        self._policy = policy
+        self._config = episodes
+        demand = demand or Demand()
+        action = leaves(action_space, "action")[0]
+        self._segment_steps = segment_steps = _segment_steps(hand_off.segment_steps, policy.layout, demand)
+        slots = most_open(episodes, policy.layout, segment_steps)
+        self._table = EpisodeTable(slots, episodes.finished_remembered, policy.initial_state, (action.shape, action.dtype))
+        self._capacity_steps = most_steps = None
+        if hand_off.capacity_steps:
+            self._capacity_steps = max(hand_off.capacity_steps, segment_steps)
+            # Segments are dropped whole, so a full hand-off may lack almost one of its capacity.
+            most_steps = self._capacity_steps - segment_steps - policy.layout.carried + 1
+            fragment_steps = min(demand.fragment_steps, most_steps)
+            demand = replace(demand, fragment_steps=fragment_steps, batches_ahead=min(demand.batches_ahead, most_steps / fragment_steps))
+        self._base_capacity_steps = math.ceil(1.0 + demand.batches_ahead) * demand.fragment_steps
+        if demand.whole_episodes:  # what is held back for open episodes may all come at once
+            self._base_capacity_steps += most_held_steps(policy.layout)
+        self._trajectories = Trajectories(
+            policy.layout,
+            slots=slots,
+            segment_steps=segment_steps,
+            capacity_steps=self._capacity,
+            max_segments=min(
+                max(self._capacity_steps or 0, self._base_capacity_steps) + slots, most_pages(episodes, policy.layout, segment_steps)
+            ),
+            whole_episodes=demand.whole_episodes,
+            most_info_bytes=episodes.max_waiting_info_bytes,
+        )
+        self._pending: list[Submission] = []
+        self._flush_scheduled = False
+        self._idle_timers: dict[int, asyncio.TimerHandle] = {}
+        self._most_open = 0
+        self.waiting_infos = self._trajectories.waiting_infos
+        self.statistics = CoreStatistics()
+        self.shares = EpisodeShares(self._table)
+        self._pass_shares = PassShares()
+        self.room = Room(demand, lambda: self._trajectories.steps_ready, hand_off.room_wait_s)
+        self._withheld = WithheldQuestions(policy, self._table, self._trajectories, self.room, self.statistics)
+        self._hand_over = HandOver(policy, self._trajectories, self.room, self._withheld, demand, hand_off.max_segment_age_s, most_steps)
+        self._pass = BatchPass(
+            policy, self._table, self._trajectories, self._withheld, self.statistics, observation_space, action_space, self.shares
+        )
+
+    # Front ends ----------------------------------------------------------------------------------------------------------------------
+
+    def connect(self, client_id: str, connection: str | None = None) -> Owner:
+        """Note that a client opened a stream over a connection (unset: its own); its episodes of an earlier stream are its own again."""
+        owner = self._table.owner(client_id, connection)
+        owner.streams += 1
+        if timer := self._idle_timers.pop(owner.index, None):
+            timer.cancel()
+        return owner
+
+    def disconnect(self, owner: Owner) -> None:
+        """Note that a client's stream is gone; its episodes end after the idle timeout unless it returns."""
+        owner.streams -= 1
+        if owner.streams > 0:
+            return
+        timeout_s = self._config.episode_idle_timeout_s
+        if not owner.aliases and not any(submission.owner is owner for submission in self._pending):
+            self._table.forget_owner(owner)
+            return
+        if owner.aliases:
+            logger.info("client %s is gone with %d open episodes; they end in %g s", owner.client_id, len(owner.aliases), timeout_s)
+        self._idle_timers[owner.index] = asyncio.get_running_loop().call_later(timeout_s, self._reap_owner, owner)
+
+    def submit(self, rows: Rows, owner: Owner) -> asyncio.Future[Replies]:
+        """Take rows in; the future has their replies once all are answered. It never fails: errors are in the replies."""
+        future: asyncio.Future[Replies] = asyncio.get_running_loop().create_future()
+        self.take(rows, owner, lambda replies: None if future.done() else future.set_result(replies))
+        return future
+
+    def take(self, rows: Rows, owner: Owner, done: Callable[[Replies], None]) -> None:
+        """Take rows in and call `done`, which must not fail, with their replies once all are answered: a turn of the loop sooner."""
+        error = self._pass.malformed(rows)
+        count = len(rows) if error is None else 0
+        replies = self._pass.empty_replies(count)
+        if error is not None:
+            replies.refusal = error
+            self.statistics.rows_refused += len(rows)
+        if count == 0:
+            done(replies)
+            return
+        self._pass_shares.asks(owner)
+        self._pending.append(Submission(rows, owner, replies, done, np.arange(count)))
+        self._schedule_flush()
+
+    def reap(self, owner: Owner, episode_ids: list[str]) -> None:
+        """End episodes of a client that is silent, as truncated at their last complete steps."""
+        slots = np.array([owner.aliases[id_] for id_ in episode_ids if id_ in owner.aliases], np.int64)
+        self._withheld.forget(slots)
+        self._trajectories.abandon(slots[self._table.training[slots]])
+        self._policy.forget(slots.tolist())
+        for slot in slots.tolist():
+            self._table.close_episode(slot, idle=True)
+        self.statistics.episodes_reaped += len(slots)
+        self._hand_over.look()
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether new episodes are refused."""
+        return self.starts_nothing is not None
+
+    @property
+    def starts_nothing(self) -> PolicyServerError | None:
+        """Why new episodes are refused, if they are."""
+        return self._pass.starts_nothing
+
+    def finished_episode(self, client_id: str, episode_id: str) -> EpisodeFinishedError | None:
+        """Return the error for whoever goes on with a finished episode, if it is remembered."""
+        finished = self._table.finished_by_id(client_id, episode_id)
+        return finished.error() if finished is not None else None
+
+    # The env runner, through call_soon_threadsafe -------------------------------------------------------------------------------------
+
+    def sample(self, want_steps: int, wait_s: float, done: Callable[[list[SegmentBlock]], None], *, or_fewer: bool = False) -> None:
+        """Call `done` with `want_steps` steps as soon as there are as many; see `HandOver.ask`."""
+
+        def answer(blocks: list[SegmentBlock]) -> None:
+            self.snapshot()  # the counters that go with these steps
+            self._most_open = self._table.open
+            done(blocks)
+
+        self._hand_over.ask(want_steps, wait_s, answer, or_fewer=or_fewer)
+
+    def serve_weights(self, weights_seq_no: int) -> None:
+        """Swap to the weights loaded last, and make room for the steps that the learner wants of them."""
+        self._policy.swap(weights_seq_no)
+        self.room.open()
+
+    def drain(self, *, is_final: bool = False) -> None:
+        """Refuse new episodes from now on, saying whether waiting makes sense, let no question wait, and answer `sample` at once."""
+        self._pass.starts_nothing = ending_error(is_final=is_final)
+        self.room.lift()
+        self._hand_over.drain()
+
+    def fail_all(self, error: PolicyServerError) -> None:
+        """Answer everything that waits with an error; for the end of the process."""
+        for submission in self._pending:
+            submission.replies.refusals.update(dict.fromkeys(submission.todo.tolist(), error))
+            submission.done(submission.replies)
+        self._pending = []
+
+    def snapshot(self) -> CoreStatistics:
+        """Bring the counters up to date and return them."""
+        statistics, trajectories = self.statistics, self._trajectories
+        statistics.episodes_open = self._table.open
+        statistics.infos_dropped = trajectories.waiting_infos.dropped
+        statistics.starts_refused = self.shares.starts_refused
+        statistics.steps_handed_off = trajectories.steps_handed_off
+        statistics.steps_dropped = trajectories.hand_off.steps_dropped
+        statistics.steps_waiting = trajectories.steps_ready
+        statistics.questions_waiting = self._withheld.waiting
+        statistics.staleness_mean = trajectories.versions_behind / max(trajectories.steps_handed_off, 1)
+        statistics.weights_seq_no = self._policy.weights_seq_no
+        return statistics
+
+    def trim(self) -> None:
+        """Give memory that is no longer used back to the operating system."""
+        self._table.trim()
+        self._trajectories.trim()
+        self._pass_shares.forget()
+
+    # One pass ------------------------------------------------------------------------------------------------------------------------
+
+    def _schedule_flush(self) -> None:
+        if not self._flush_scheduled:
+            self._flush_scheduled = True
+            asyncio.get_running_loop().call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flush_scheduled = False
+        pending, self._pending = self._pending, []
+        if not pending:
+            return
+        pending, self._pending = self._pass_shares.divide(pending)
+        batch = Batch.of(pending)
+        try:
+            deferred = self._pass.apply(batch)
+        except Exception:
+            incident = secrets.token_hex(4)
+            logger.exception("incident %s: %d rows could not be answered", incident, len(batch))
+            error = ServerInternalError(f"the server failed to answer; incident {incident} in its log")
+            self.statistics.rows_failed += len(batch)
+            deferred = np.empty(0, np.int64)
+            for index in range(len(batch)):
+                batch.refuse(index, error)
+        self._answer(batch, deferred)
+        self._most_open = max(self._most_open, self._table.open)
+        self._hand_over.note_rows()
+
+    def _answer(self, batch: Batch, deferred: npt.NDArray[np.int64]) -> None:
+        """Resolve the submissions that are complete and keep the others for the next pass."""
+        waiting = batch.submission[deferred]
+        unfinished = []
+        for number, submission in enumerate(batch.submissions):
+            submission.todo = np.sort(batch.row[deferred[waiting == number]]) if deferred.size else deferred
+            if submission.later.size:
+                submission.todo, submission.later = np.concatenate((submission.todo, submission.later)), submission.later[:0]
+            if submission.todo.size:
+                unfinished.append(submission)
+            else:
+                self.statistics.rows_refused += len(submission.replies.refusals) - submission.replies.waiting
+                submission.done(submission.replies)
+        self._pending[:0] = unfinished
+        if self._pending:
+            self._schedule_flush()
+
+    def _reap_owner(self, owner: Owner) -> None:
+        del self._idle_timers[owner.index]
+        count = len(owner.aliases)
+        self.reap(owner, list(owner.aliases))
+        self._table.forget_owner(owner)
+        if count:
+            logger.info("client %s did not come back; its %d episodes ended as truncated", owner.client_id, count)
+
+    def _capacity(self) -> int:
+        """Return how many steps may wait for the learner: those it asks for, and a segment of each episode that was open since it came."""
+        if self._capacity_steps is not None:
+            return self._capacity_steps
+        return self._base_capacity_steps + self._segment_steps * max(self._most_open, self._table.open)
+
+
+def _segment_steps(wanted: int, layout: StepLayout, demand: Demand) -> int:
+    """Return how long a segment is at most.
+
+    A page has room for what it hands over and what it carries on. A recurrent net's segments end where a sequence does, so that the states
+    that are kept fit together when they are joined, and no sequence is padded for it. Where updates are counted by steps, one segment is no
+    more than the learner asks for.
+    """
+    if not demand.on_policy:
+        wanted = min(wanted, demand.fragment_steps)
+    steps = max(wanted, layout.carried + 1)
+    return steps if layout.initial_state is None else max(steps // layout.state_every, 1) * layout.state_every

@@ -1,0 +1,224 @@
+"""Which episodes are open, whose they are, and what their newest step was."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from policyserver.common.errors import EpisodeFinishedError
+from policyserver.server.episodes.arena import Arena, FreeList
+from policyserver.server.episodes.masks import every
+from policyserver.server.policies.policy import Decisions
+
+Array = npt.NDArray[Any]
+
+_GENERATION_SHIFT = np.uint64(32)
+_SLOT_MASK = np.uint64(0xFFFF_FFFF)
+
+
+@dataclass(slots=True, eq=False)
+class Owner:
+    """A client, to whom episodes belong."""
+
+    client_id: str
+    """The name it gave itself in the handshake."""
+    index: int
+    """Its number in the table."""
+    connection: str
+    """Over which its newest stream or call came; a share of the server is a connection's."""
+    streams: int = 0
+    """Streams it has open, more than one only for the moment of a reconnect; of a unary caller, episodes."""
+    announced: int = 0
+    """Episodes that a unary caller has started and whose first observation has not come."""
+    aliases: dict[str, int] = field(default_factory=dict)
+    """Slots of its open episodes by the client's own ids."""
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedEpisode:
+    """What is remembered of an episode that ended."""
+
+    client_id: str
+    episode_id: str
+    handle: int
+    sequence: int
+    content: int
+    """Hash of its last row."""
+    idle: bool
+    """Whether the server ended it because its client was gone."""
+
+    def error(self) -> EpisodeFinishedError:
+        """Make the error for whoever goes on with the episode."""
+        if self.idle:
+            message = f"Episode {self.episode_id} was ended by the server: its client was gone for too long. Start a new episode."
+            return EpisodeFinishedError(message, reason="EPISODE_IDLE")
+        return EpisodeFinishedError(f"Episode {self.episode_id} has already completed.")
+
+
+class EpisodeTable:
+    """Keep the open episodes by slot, as columns. Owned by the loop thread.
+
+    A handle packs a slot and its generation, which changes with each episode the slot holds, so that a stale handle is recognised.
+    """
+
+    def __init__(self, max_open: int, remembered: int, state: list[Array], action: tuple[tuple[int, ...], np.dtype[Any]]) -> None:
+        self.max_open = max_open
+        self._free = FreeList(max_open)
+        self._remembered = remembered
+        self._arenas: list[Arena] = []
+
+        def column(dtype: Any, shape: tuple[int, ...] = ()) -> Array:
+            arena = Arena(max_open, shape, dtype)
+            self._arenas.append(arena)
+            return arena.array
+
+        # Not an arena to release: a generation must never repeat.
+        self._generation = Arena(max_open, (), np.uint32).array
+        self._owner = column(np.int32)
+        self.next_sequence = column(np.int64)
+        self.content = column(np.uint64)
+        """Hash of the newest row."""
+        self.draw_keys = column(np.uint64)
+        """By what the actions are drawn."""
+        self.training = column(np.bool_)
+        self.actions = column(action[1], action[0])
+        """The newest action, in the client's form."""
+        self.log_probs = column(np.float32)
+        self.weights_seq_nos = column(np.uint64)
+        self.returns = column(np.float64)
+        self.started_s = column(np.float64)
+        self.state = [column(leaf.dtype, leaf.shape) for leaf in state]
+        """Recurrent state after the newest step, leaf by leaf."""
+        self._initial_state = state
+        self._ids: dict[int, str] = {}
+        self._owners: dict[str, Owner] = {}
+        self._owners_by_index: dict[int, Owner] = {}
+        self._owner_numbers = 0
+        self._finished: OrderedDict[int, FinishedEpisode] = OrderedDict()
+        self._finished_by_id: dict[tuple[str, str], FinishedEpisode] = {}
+
+    @property
+    def open(self) -> int:
+        """Episodes held now."""
+        return self._free.used
+
+    def owners(self) -> Collection[Owner]:
+        """Return the clients that have episodes or a stream."""
+        return self._owners.values()
+
+    def owner(self, client_id: str, connection: str | None = None) -> Owner:
+        """Return the client of a name, known or new, which is now at a connection (unset: one of its own)."""
+        owner = self._owners.get(client_id)
+        if owner is None:
+            self._owner_numbers += 1
+            owner = self._owners[client_id] = Owner(client_id, self._owner_numbers, "")
+            self._owners_by_index[owner.index] = owner
+        owner.connection = connection or client_id
+        return owner
+
+    def forget_owner(self, owner: Owner) -> None:
+        """Forget a client that has no episodes and no stream."""
+        self._owners.pop(owner.client_id, None)
+        self._owners_by_index.pop(owner.index, None)
+
+    def slots_of(self, handles: Array, owners: Array) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+        """Look handles up.
+
+        Args:
+            handles: uint64[n].
+            owners: Number of the client that sent each, int[n].
+
+        Returns:
+            The slots, and whether each is an open episode of that client (where not, the slot is 0).
+        """
+        slots = (handles & _SLOT_MASK).astype(np.int64)
+        inside = slots < self.max_open
+        if not every(inside):
+            slots = np.where(inside, slots, 0)
+        known = inside & (self._generation[slots] == (handles >> _GENERATION_SHIFT)) & (self._owner[slots] == owners)
+        return (slots if every(known) else np.where(known, slots, 0)), known
+
+    def open_episode(self, owner: Owner, episode_id: str, *, training: bool, now_s: float, draw_key: int = 0) -> int:
+        """Open an episode and return its slot. There must be room, and the id must be free."""
+        slot = self._free.take()
+        assert slot is not None, "open_episode needs room"
+        self._generation[slot] += 1
+        self._owner[slot] = owner.index
+        self.next_sequence[slot] = 0
+        self.training[slot] = training
+        self.draw_keys[slot] = draw_key
+        self.returns[slot] = 0.0
+        self.started_s[slot] = now_s
+        self._ids[slot] = episode_id
+        owner.aliases[episode_id] = slot
+        self._finished_by_id.pop((owner.client_id, episode_id), None)
+        return slot
+
+    def close_episode(self, slot: int, *, idle: bool) -> None:
+        """Close an episode and remember how it ended."""
+        episode_id = self._ids.pop(slot)
+        owner = self._owners_by_index[int(self._owner[slot])]
+        del owner.aliases[episode_id]
+        handle = self.handle(slot)
+        self._owner[slot] = 0
+        self._free.give(slot)
+        if self._remembered:
+            last = FinishedEpisode(owner.client_id, episode_id, handle, int(self.next_sequence[slot]) - 1, int(self.content[slot]), idle)
+            self._finished[handle] = self._finished_by_id[owner.client_id, episode_id] = last
+            while len(self._finished) > self._remembered:
+                _, oldest = self._finished.popitem(last=False)
+                if self._finished_by_id.get((oldest.client_id, oldest.episode_id)) is oldest:
+                    del self._finished_by_id[oldest.client_id, oldest.episode_id]
+
+    def handle(self, slot: int) -> int:
+        """Return the handle of an open episode."""
+        return int(self._generation[slot]) << 32 | slot
+
+    def handles(self, slots: Array) -> npt.NDArray[np.uint64]:
+        """Return the handles of open episodes, uint64[n]."""
+        return (self._generation[slots].astype(np.uint64) << _GENERATION_SHIFT) | slots.astype(np.uint64)
+
+    def finished(self, handle: int, client_id: str) -> FinishedEpisode | None:
+        """Return what is remembered of a client's finished episode, by handle."""
+        episode = self._finished.get(handle)
+        return episode if episode is not None and episode.client_id == client_id else None
+
+    def finished_by_id(self, client_id: str, episode_id: str) -> FinishedEpisode | None:
+        """Return what is remembered of a client's finished episode, by the client's id."""
+        return self._finished_by_id.get((client_id, episode_id))
+
+    def states(self, slots: Array, is_new: Array) -> list[Array]:
+        """Gather the recurrent states of episodes, leaf by leaf; the initial state where there is no episode yet."""
+        gathered = []
+        for column, initial in zip(self.state, self._initial_state, strict=True):
+            leaf = column[slots]
+            leaf[is_new] = initial
+            gathered.append(leaf)
+        return gathered
+
+    def note_decisions(self, slots: Array, decisions: Decisions, executed: Array, state: list[Array]) -> None:
+        """Keep the newest decisions of episodes.
+
+        Args:
+            slots: The episodes, int64[n].
+            decisions: Of these n.
+            executed: The actions in the client's form, [n, *action shape].
+            state: The state after them, leaf by leaf, [n, ...].
+        """
+        self.actions[slots] = executed
+        self.log_probs[slots] = decisions.log_probs if decisions.log_probs is not None else np.nan
+        self.weights_seq_nos[slots] = decisions.weights_seq_no
+        for column, leaf in zip(self.state, state, strict=True):
+            column[slots] = leaf
+
+    def trim(self) -> None:
+        """Give the memory of slots that are no longer used back to the operating system."""
+        first, count = self._free.trim()
+        if count:
+            for arena in self._arenas:
+                arena.release(first, count)

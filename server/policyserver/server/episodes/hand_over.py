@@ -1,0 +1,183 @@
+"""How recorded steps reach the learner: who asks gets them as soon as there are enough, copied out in small turns of the loop."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from policyserver.server.episodes.demand import Demand
+from policyserver.server.episodes.room import Room
+from policyserver.server.episodes.segments import SegmentBlock
+from policyserver.server.episodes.trajectories import Trajectories
+from policyserver.server.episodes.withheld import WithheldQuestions
+from policyserver.server.policies.policy import Policy
+
+# Copied out in one turn of the loop, so that actions never wait for longer than that:
+_SEGMENTS_PER_TURN = 128
+_BYTES_PER_TURN = 8 * 2**20
+# So long the last steps of a batch are waited for: until no row has come for a while, but not for ever.
+_QUIET_S = 0.05
+_LAST_STEPS_WAIT_S = 1.0
+
+Blocks = list[SegmentBlock]
+
+
+@dataclass(slots=True)
+class _Request:
+    want_steps: int
+    timer: asyncio.TimerHandle
+    done: Callable[[Blocks], None]
+    or_fewer: bool
+    enough_s: float | None = None
+    """When there were enough steps, but some that had been asked for were still to come."""
+
+
+class HandOver:
+    """Answer the learner's requests for steps. Owned by the loop thread.
+
+    On-policy, one request gets everything that is recorded, open pages included, once there are as many steps as it wants and those
+    that clients are making have come: one batch, one policy version, each open episode cut once. Else it gets as many steps as it wants;
+    what a segment has too many is reckoned against the next request.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        trajectories: Trajectories,
+        room: Room,
+        withheld: WithheldQuestions,
+        demand: Demand,
+        max_segment_age_s: float,
+        most_steps: int | None,
+    ) -> None:
+        """Begin without a request; `most_steps` is what there may be at once, if that is bounded, so that nobody waits for more."""
+        self._policy = policy
+        self._trajectories = trajectories
+        self._room = room
+        self._withheld = withheld
+        self._demand = demand
+        self._max_segment_age_s = max_segment_age_s
+        self._most_steps = most_steps
+        self._segments_per_turn = max(1, min(_SEGMENTS_PER_TURN, _BYTES_PER_TURN // trajectories.page_bytes))
+        self._request: _Request | None = None
+        self._surplus_steps = 0
+        self._newest_rows_s = 0.0
+        self._look_timer: asyncio.TimerHandle | None = None
+        self._is_draining = False
+
+    def ask(self, want_steps: int, wait_s: float, done: Callable[[Blocks], None], *, or_fewer: bool = False) -> None:
+        """Call `done` with `want_steps` steps as soon as there are as many; after `wait_s` with none, and while the server drains with all.
+
+        Args:
+            want_steps: How many.
+            wait_s: Longest time until `done` is called, seconds.
+            done: Called once, on the loop thread.
+            or_fewer: After `wait_s` take what there is: full pages, ended episodes, and pages older than `max_segment_age_s`.
+        """
+        if self._most_steps is not None:
+            want_steps = min(want_steps, self._most_steps)
+        timer = asyncio.get_running_loop().call_later(wait_s, self._time_out)
+        self._request = _Request(want_steps, timer, done, or_fewer)
+        self._room.open(want_steps)
+        self.look()
+
+    def note_rows(self) -> None:
+        """Take note that rows were applied."""
+        self._newest_rows_s = asyncio.get_running_loop().time()
+        if self._request is not None:
+            self.look()
+
+    def drain(self) -> None:
+        """Answer requests at once from now on."""
+        self._is_draining = True
+        self.look()
+
+    def look(self, *, last_call: bool = False) -> None:
+        """Answer the request if there are steps enough; at its `last_call` steps that are still to come are not waited for."""
+        request, ready = self._request, self._trajectories.steps_ready
+        if request is None:
+            return
+        if self._is_draining:
+            self._answer(request, ready, self._trajectories.open_pages())
+            return
+        want = max(1, request.want_steps - self._surplus_steps)
+        if ready < want or (not last_call and self._last_steps_are_to_come(request)):
+            return
+        if self._takes_everything(want, ready):
+            self._answer(request, ready, self._trajectories.open_pages())
+        else:
+            self._answer(request, want, self._oldest_pages(want - self._trajectories.hand_off.steps_waiting))
+
+    def _takes_everything(self, want: int, ready: int) -> bool:
+        """Tell whether nothing is to be left for the next batch: more than a step for each open episode only comes from who can't wait."""
+        demand = self._demand
+        return demand.on_policy and (demand.whole_episodes or ready <= want + self._trajectories.pages_open)
+
+    def _last_steps_are_to_come(self, request: _Request) -> bool:
+        """Tell whether steps of this batch are being made now, and see to it that they are not waited for in vain."""
+        if not self._demand.on_policy or self._demand.batches_ahead > 0 or not self._withheld.awaited:
+            return False
+        now_s = asyncio.get_running_loop().time()
+        if request.enough_s is None:
+            request.enough_s = now_s
+        until_s = min(max(self._newest_rows_s, request.enough_s) + _QUIET_S, request.enough_s + _LAST_STEPS_WAIT_S)
+        if now_s >= until_s:
+            return False
+        if self._look_timer is None:
+            self._look_timer = asyncio.get_running_loop().call_later(until_s - now_s, self._look_again)
+        return True
+
+    def _look_again(self) -> None:
+        self._look_timer = None
+        self.look()
+
+    def _time_out(self) -> None:
+        self.look(last_call=True)
+        request = self._request
+        if request is None:
+            return
+        if not request.or_fewer:
+            self._request = None
+            request.done([])
+            return
+        old = self._trajectories.open_pages(time.monotonic() - self._max_segment_age_s)
+        waiting = self._trajectories.hand_off.steps_waiting + int(self._trajectories.ready_in_pages(old).sum())
+        self._answer(request, min(request.want_steps, waiting), old)
+
+    def _oldest_pages(self, missing_steps: int) -> npt.NDArray[np.int64]:
+        """Return the open pages that have so many steps together, the oldest first."""
+        slots = self._trajectories.open_pages() if missing_steps > 0 else np.empty(0, np.int64)
+        enough = np.searchsorted(np.cumsum(self._trajectories.ready_in_pages(slots)), missing_steps) + 1
+        return slots[:enough]
+
+    def _answer(self, request: _Request, steps: int, pages: npt.NDArray[np.int64]) -> None:
+        """Hand over so many steps, once the open pages of these episodes are closed."""
+        self._request = None
+        request.timer.cancel()
+        self._room.close(steps)
+        self._close_pages(pages, steps, request)
+
+    def _close_pages(self, slots: npt.NDArray[np.int64], steps: int, request: _Request) -> None:
+        now, later = slots[: self._segments_per_turn], slots[self._segments_per_turn :]
+        self._trajectories.close_pages(now)
+        if later.size:
+            asyncio.get_running_loop().call_soon(self._close_pages, later, steps, request)
+        else:
+            self._copy_out([], steps, request)
+
+    def _copy_out(self, blocks: Blocks, steps: int, request: _Request) -> None:
+        """Copy `steps` waiting steps out, a few segments in each turn of the loop."""
+        block = self._trajectories.collect(self._segments_per_turn, steps, self._policy.weights_seq_no)
+        if block is not None:
+            blocks.append(block)
+            asyncio.get_running_loop().call_soon(self._copy_out, blocks, steps - block.steps, request)
+            return
+        if not self._demand.on_policy:
+            self._surplus_steps = max(0, self._surplus_steps + sum(block.steps for block in blocks) - request.want_steps)
+        request.done(blocks)
+        self._room.tell()

@@ -1,0 +1,123 @@
+"""Whether there is room for more steps: what makes a question wait, so that no answer ever does."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from policyserver.server.episodes.demand import Demand
+
+logger = logging.getLogger(__name__)
+
+
+class Room:
+    """Open while the learner wants steps, closed once those are recorded. Owned by the loop thread.
+
+    It opens for `Demand.fragment_steps` when new weights are served and whenever the learner asks, and closes when as many steps are ready.
+    Nobody takes a part of it in advance, so nothing is left unused by a client that sleeps: a step counts when it is recorded. Between a
+    hand-over and the next opening there is room for `Demand.batches_ahead` fragments. Steps of those who never wait are no part of it, or a
+    client in real time would leave the others none.
+
+    A learner that does not come for `wait_s` while questions wait is taken for absent: then they wait no longer, until it asks again.
+    """
+
+    def __init__(self, demand: Demand, ready: Callable[[], int], wait_s: float) -> None:
+        """Begin open.
+
+        Args:
+            demand: What the learner wants.
+            ready: Returns how many steps could be handed over now.
+            wait_s: Longest time that questions wait, seconds.
+        """
+        self._demand = demand
+        self._ready = ready
+        self._wait_s = wait_s
+        self._limit_steps = self._steps_at_once
+        self._unasked_steps = 0
+        self._is_lifted = False
+        self._is_forced = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._told: dict[Callable[[], None], None] = {}
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a question may be answered now."""
+        return self.is_open_after(0)
+
+    def is_open_after(self, steps: int) -> bool:
+        """Tell whether there is room left once so many more steps are recorded."""
+        if self._demand.whole_episodes or not self._demand.on_policy:
+            steps = 0  # they may not be ready yet: episodes that go on, steps that are carried on
+        return self._is_lifted or self._is_forced or self._recorded() + steps < self._limit_steps
+
+    def note_unasked(self, steps: int) -> None:
+        """Take note of steps that were recorded whether there was room or not."""
+        self._unasked_steps += steps
+
+    def open(self, steps: int | None = None) -> None:
+        """Open for a fragment, or for as many steps as the learner asks for."""
+        self._is_forced = False
+        self._limit_steps = max(self._steps_at_once, steps or 0)
+        self.tell()
+
+    def close(self, steps: int) -> None:
+        """Close at a hand-over of so many steps: the learner has what it wanted, and clients may play so far ahead as is allowed.
+
+        Where clients in real time made a part of it, the others still have what is left of their room.
+        """
+        self._is_forced = False
+        self._limit_steps, limit_steps = int(self._demand.batches_ahead * self._demand.fragment_steps), self._limit_steps
+        if self._unasked_steps and (ready := self._ready()):
+            unasked_steps = round(min(self._unasked_steps, ready) * min(steps / ready, 1.0))  # of those handed over, so far as one can tell
+            self._unasked_steps -= unasked_steps
+            self._limit_steps = max(self._limit_steps, limit_steps - (steps - unasked_steps))
+
+    def lift(self) -> None:
+        """Let everything pass from now on: the server drains."""
+        self._is_lifted = True
+        self.tell()
+
+    def when_open(self, tell: Callable[[], None]) -> None:
+        """Have a function called once, as soon as there is room; now, if there is."""
+        if self.is_open:
+            tell()
+            return
+        self._told[tell] = None
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(self._wait_s, self._force)
+
+    def forget(self, tell: Callable[[], None]) -> None:
+        """Don't call a function any more."""
+        self._told.pop(tell, None)
+
+    def tell(self) -> None:
+        """Call those who wait for room, if there is any."""
+        if not self.is_open:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        told, self._told = self._told, {}
+        for tell in told:
+            tell()
+
+    def _recorded(self) -> int:
+        """Return how many steps are ready, but for those of who never waits."""
+        ready = self._ready()
+        self._unasked_steps = min(self._unasked_steps, ready)  # what was handed over or dropped is gone
+        return ready - self._unasked_steps
+
+    @property
+    def _steps_at_once(self) -> int:
+        return int(max(1.0, self._demand.batches_ahead) * self._demand.fragment_steps)
+
+    def _force(self) -> None:
+        logger.warning(
+            "the learner has asked for no steps for %g s (hand_off.room_wait_s): clients wait for it no longer, and of what they send the "
+            "oldest steps are dropped where they are too many",
+            self._wait_s,
+        )
+        self._timer = None
+        self._is_forced = True
+        self.tell()

@@ -1,0 +1,109 @@
+"""The hand-off of RLlib's `batch_mode="complete_episodes"`: segments are held back until their episode has ended."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from policyserver.common.spaces import leaves
+from policyserver.server.episodes.hand_off import HandOff, Segment
+from policyserver.server.policies.policy import StepLayout
+
+logger = logging.getLogger(__name__)
+
+_MOST_HELD_STEPS = 1_000_000
+_MOST_HELD_BYTES = 2**30  # of observations
+
+
+class WholeEpisodesHandOff(HandOff):
+    """Hand episodes over whole: all segments of one, in their order, or none.
+
+    What is held back for open episodes is bounded, too. An episode for which there is no room is dropped whole and counted: that which
+    waits for its end longest, for the longer an episode, the more room it needs.
+    """
+
+    def __init__(self, capacity_steps: Callable[[], int], max_segments: int, most_held_steps: int) -> None:
+        super().__init__(capacity_steps, max_segments)
+        self._held: dict[int, list[Segment]] = {}
+        self._held_steps = 0
+        self._most_held_steps = most_held_steps
+        self._dropped: set[int] = set()
+        self._episodes_waiting = 0
+
+    def put(self, segment: Segment) -> list[int]:
+        """Add a segment; the last one of an episode sets the whole episode free."""
+        slot, is_last = segment.slot, segment.terminated or segment.truncated
+        if slot in self._dropped:
+            self._count_dropped(segment.steps)
+            if is_last:
+                self._dropped.discard(slot)
+            return [segment.page]
+        if is_last:
+            return self._hand_over([*self._release(slot), segment])
+        self._held.setdefault(slot, []).append(segment)
+        self._held_steps += segment.steps
+        return self._make_room()
+
+    def leave(self, slot: int) -> list[int]:
+        """Take note that the episode in a slot ended with the segment before, if there was one."""
+        self._dropped.discard(slot)
+        segments = self._release(slot)
+        if not segments:
+            return []
+        segments[-1] = replace(segments[-1], truncated=True)
+        return self._hand_over(segments)
+
+    def take(self, max_segments: int, steps: int) -> list[Segment]:
+        """Remove and return the oldest episodes, until they have `steps` steps together or `max_segments` segments."""
+        taken: list[Segment] = []
+        while self._waiting and len(taken) < max_segments and steps > 0:
+            episode = self._oldest()
+            steps -= sum(segment.steps for segment in episode)
+            taken += episode
+        return taken
+
+    def _oldest(self) -> list[Segment]:
+        """Remove and return the segments of the episode that waits longest."""
+        episode = [self._waiting.popleft()]
+        while not (episode[-1].terminated or episode[-1].truncated):
+            episode.append(self._waiting.popleft())
+        self.steps_waiting -= sum(segment.steps for segment in episode)
+        self._episodes_waiting -= 1
+        return episode
+
+    def _release(self, slot: int) -> list[Segment]:
+        segments = self._held.pop(slot, [])
+        self._held_steps -= sum(segment.steps for segment in segments)
+        return segments
+
+    def _hand_over(self, segments: list[Segment]) -> list[int]:
+        self._waiting += segments
+        self._episodes_waiting += 1
+        self.steps_waiting += sum(segment.steps for segment in segments)
+        freed = []
+        while self._overflows() and self._episodes_waiting > 1:
+            freed += self._drop(self._oldest())
+        return freed
+
+    def _make_room(self) -> list[int]:
+        freed = []
+        while self._held_steps > self._most_held_steps:
+            slot = next(iter(self._held))
+            if not self._dropped:
+                logger.warning("open episodes have more than %d steps; the oldest are dropped whole", self._most_held_steps)
+            self._dropped.add(slot)
+            freed += self._drop(self._release(slot))
+        return freed
+
+    def _drop(self, segments: list[Segment]) -> list[int]:
+        self._count_dropped(sum(segment.steps for segment in segments))
+        return [segment.page for segment in segments]
+
+
+def most_held_steps(layout: StepLayout) -> int:
+    """Return how many steps of open episodes are held back at most."""
+    step_bytes = sum(leaf.dtype.itemsize * int(np.prod(leaf.shape)) for leaf in leaves(layout.observation_space))
+    return min(_MOST_HELD_STEPS, _MOST_HELD_BYTES // max(step_bytes, 1))

@@ -1,0 +1,163 @@
+"""Questions that wait for the learner: what they reported is recorded, their actions are decided when there is room."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from policyserver.common.errors import ServerOverloadedError
+from policyserver.common.flags import StepFlag
+from policyserver.server.episodes.arena import Arena
+from policyserver.server.episodes.core_statistics import CoreStatistics
+from policyserver.server.episodes.episode_table import EpisodeTable
+from policyserver.server.episodes.masks import count, every, some
+from policyserver.server.episodes.room import Room
+from policyserver.server.episodes.trajectories import Trajectories
+from policyserver.server.policies.policy import DrawKeys, Policy, StepRows
+
+logger = logging.getLogger(__name__)
+
+Array = npt.NDArray[Any]
+Slots = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
+
+_GIVEN, _NO_WAIT = int(StepFlag.ACTION_GIVEN), int(StepFlag.NO_WAIT)
+
+
+class WithheldQuestions:
+    """Know which episodes' newest questions wait, and which answers are out whose steps are still to come. Owned by the loop thread.
+
+    A question that finds no room is applied like any other, so that the step it completes is recorded; only its answer is kept, and the
+    caller is told to send the same row again. Repeated when there is room, it is answered with an action of the weights served then.
+    """
+
+    def __init__(self, policy: Policy, table: EpisodeTable, trajectories: Trajectories, room: Room, statistics: CoreStatistics) -> None:
+        self._policy = policy
+        self._table = table
+        self._trajectories = trajectories
+        self._room = room
+        self._statistics = statistics
+        self._is_withheld = Arena(table.max_open, (), np.bool_).array
+        self._since_s = Arena(table.max_open, (), np.float64).array
+        self._is_awaited = Arena(table.max_open, (), np.bool_).array
+        self._states_before = [Arena(table.max_open, leaf.shape, leaf.dtype).array for leaf in policy.initial_state]
+        self.waiting = 0
+        """Questions that wait now."""
+        self.awaited = 0
+        """Answers that were given to callers who wait for room, and whose steps have not come back yet."""
+
+    def choose(self, rows: StepRows, flags: Array) -> tuple[Mask, Mask]:
+        """Say whose answers are kept.
+
+        Args:
+            rows: What is decided, n rows.
+            flags: Their bits of StepFlag, uint8[n].
+
+        Returns:
+            Which rows ask for an action to be trained on and can wait for it, and which of them have to, because there is no room once
+            these rows' steps are recorded; bool[n] each.
+        """
+        completes, unasked = rows.training & ~rows.is_new, flags & (_GIVEN | _NO_WAIT) != 0
+        waits = rows.training & ~rows.ends & ~unasked
+        held = waits if some(waits) and not self._room.is_open_after(count(completes & ~unasked)) else np.zeros_like(waits)
+        if some(unasked):
+            self._room.note_unasked(count(completes & unasked))
+        return waits, held
+
+    def note(self, slots: Slots, withheld: Mask, waits: Mask) -> None:
+        """Take note of applied rows.
+
+        Args:
+            slots: Their episodes, int64[n].
+            withheld: Whose answers are kept, bool[n].
+            waits: Whose callers wait for room and got an answer, bool[n].
+        """
+        self.forget(slots)
+        if some(waits):
+            self._is_awaited[slots] = waits
+            self.awaited += count(waits)
+        if some(withheld):
+            own = slots[withheld]
+            self._is_withheld[own] = True
+            self._since_s[own] = time.monotonic()
+            self.waiting += len(own)
+            self._statistics.questions_waited += len(own)
+
+    def keep_states(self, slots: Slots, before: list[Array]) -> None:
+        """Keep the states that questions which wait were decided from, leaf by leaf, [n, ...], for they may be decided anew."""
+        for column, leaf in zip(self._states_before, before, strict=True):
+            column[slots] = leaf
+
+    def forget(self, slots: Slots) -> None:
+        """Take note that episodes go on, or are over."""
+        if self.awaited:
+            self.awaited -= count(self._is_awaited[slots])
+            self._is_awaited[slots] = False
+        if self.waiting and some(withheld := self._is_withheld[slots]):
+            own = slots[withheld]
+            self._is_withheld[own] = False
+            self.waiting -= len(own)
+            self._statistics.learner_wait_s += float((time.monotonic() - self._since_s[own]).sum())
+
+    def is_withheld(self, slot: int) -> bool:
+        """Tell whether the newest question of an episode waits."""
+        return bool(self.waiting and self._is_withheld[slot])
+
+    def may_answer(self, flags: int) -> bool:
+        """Tell whether a question that is repeated is answered now."""
+        return bool(flags & _NO_WAIT) or self._room.is_open
+
+    @staticmethod
+    def refusal() -> ServerOverloadedError:
+        """Make what a caller is told whose question waits."""
+        return ServerOverloadedError(
+            "the learner has the steps it wants: this row's step is recorded, its action is not decided yet. Send the same row again when "
+            "the stream says room, or with the flag NO_WAIT",
+            reason="LEARNER_BEHIND",
+        )
+
+    def decide(self, slots: Slots) -> None:
+        """Answer questions that waited.
+
+        They are decided anew if newer weights are served; if the net gives nothing sound, the first decision stands.
+
+        Args:
+            slots: Their episodes, each once; those whose questions wait no more are left alone.
+        """
+        slots = slots[self._is_withheld[slots]]
+        self.forget(slots)
+        self._is_awaited[slots] = True
+        self.awaited += len(slots)
+        older = slots[self._table.weights_seq_nos[slots] != self._policy.weights_seq_no]
+        if not self._policy.decides_again or not older.size:
+            return
+        try:
+            decided = self._policy.decide_again(self._rows(older))
+        except Exception:
+            logger.exception("%d questions that waited could not be decided anew; their first decisions stand", len(older))
+            return
+        if every(decided.decisions.sound):
+            self._trajectories.replace_pending_decisions(older, decided.decisions)
+            self._table.note_decisions(older, decided.decisions, decided.executed, decided.state)
+
+    def _rows(self, slots: Slots) -> StepRows:
+        table, no, none = self._table, np.zeros(len(slots), np.bool_), np.empty(0, np.int64)
+        return StepRows(
+            slots=slots,
+            is_new=no,
+            ends=no,
+            terminated=no,
+            training=~no,
+            rewards=np.zeros(len(slots)),
+            observations=self._trajectories.pending_observations(slots),
+            infos={},
+            actions=table.actions[slots],
+            state=[column[slots] for column in self._states_before],
+            given=none,
+            given_actions=table.actions[none],
+            drawn_by=DrawKeys(table.draw_keys[slots], table.next_sequence[slots] - 1),
+        )

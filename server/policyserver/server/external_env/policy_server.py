@@ -1,0 +1,57 @@
+"""`PolicyServer(env, address, port).serve_forever()`: how an ExternalEnv's `run()` opens the policy to its clients."""
+
+from __future__ import annotations
+
+import weakref
+from typing import TYPE_CHECKING
+
+from ray.rllib.env.external_env import ExternalEnv
+
+if TYPE_CHECKING:
+    from policyserver.server.runner.serving_loop import Front
+
+_fronts: weakref.WeakKeyDictionary[ExternalEnv, Front] = weakref.WeakKeyDictionary()
+
+
+def attach(env: ExternalEnv, front: Front) -> None:
+    """Tell an environment which front serves it; the env runner does this before it starts `run()`."""
+    _fronts[env] = front
+
+
+class PolicyServer:
+    """Serve the policy of the algorithm that an ExternalEnv belongs to.
+
+    Example:
+        ```python
+        class TradingServing(ExternalEnv):
+            def run(self):
+                PolicyServer(self, "localhost", 9900).serve_forever()
+        ```
+    """
+
+    def __init__(self, env: ExternalEnv, address: str, port: int) -> None:
+        """Note where to serve.
+
+        Args:
+            env: The environment whose `run()` this is called from.
+            address: Host name or address to bind.
+            port: Port to bind; 0 lets the system choose.
+        """
+        self._env = env
+        self._address = f"{address}:{port}"
+
+    def serve_forever(self) -> None:
+        """Serve until the algorithm stops. Blocking.
+
+        Raises:
+            RuntimeError: Called outside an algorithm with `config.env_runners(env_runner_cls=ExternalEnvRunner)`.
+            OSError: The address can't be bound.
+        """
+        front = _fronts.get(self._env)
+        if front is None:
+            raise RuntimeError(
+                f"PolicyServer({type(self._env).__name__}): expected to be called from run() of an environment that an ExternalEnvRunner "
+                "made; set config.env_runners(env_runner_cls=ExternalEnvRunner)"
+            )
+        front.bind(self._address)
+        front.wait_stopped()

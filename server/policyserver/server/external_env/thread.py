@@ -1,0 +1,88 @@
+"""The thread of an ExternalEnv: starts its `run()`, and tells the training when that is over."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from ray.rllib.env.external_env import ExternalEnv
+from ray.rllib.env.external_multi_agent_env import ExternalMultiAgentEnv
+
+from policyserver.common.errors import ServerUnavailableError
+from policyserver.server.external_env.episodes import ExternalEnvEpisodes
+from policyserver.server.external_env.policy_server import attach
+from policyserver.server.runner.serving_loop import Front
+
+logger = logging.getLogger(__name__)
+
+
+def check_external_env(env: Any) -> ExternalEnv:
+    """Return the environment if it can be served.
+
+    Raises:
+        ValueError: It is of another kind.
+    """
+    if isinstance(env, ExternalMultiAgentEnv):
+        raise ValueError(f"environment: expected an ExternalEnv of one agent, received {type(env).__name__}, an ExternalMultiAgentEnv")
+    if not isinstance(env, ExternalEnv):
+        raise ValueError(f"environment: expected an ExternalEnv class or none at all, received {type(env).__name__}")
+    return env
+
+
+class ExternalEnvThread:
+    """Run an ExternalEnv and answer its calls.
+
+    The environment is a thread itself, which is started here as RLlib does, by `start()`.
+    """
+
+    def __init__(self, env: ExternalEnv, front: Front, make_episodes: Callable[[], ExternalEnvEpisodes]) -> None:
+        """Prepare; nothing runs yet.
+
+        Args:
+            env: The environment.
+            front: Whose core answers.
+            make_episodes: Makes the adapter of this environment; called on the loop thread.
+        """
+        self._env = env
+        self._front = front
+        self.failure: Exception | None = None
+        """Why there is nothing more to come, once `run()` is over while the training goes on."""
+        self._is_started = False
+        attach(env, front)
+        self._episodes = front.call(make_episodes)
+        front.at_stop.append(self._episodes.stop)
+
+    def start(self) -> None:
+        """Start `run()`. A second call does nothing."""
+        if self._is_started:
+            return
+        self._is_started = True
+        run = self._env.run
+        self._env.run = lambda: self._watch(run)
+        self._env.start()
+
+    def _watch(self, run: Callable[[], None]) -> None:
+        name = type(self._env).__name__
+        cause: BaseException | None = None
+        try:
+            run()
+        except BaseException as error:
+            cause = error
+        if self._episodes.is_closed or self._front.core.is_draining:
+            expected = cause is None or isinstance(cause, ServerUnavailableError)
+            logger.info("run() of %s is over, as the server is", name, exc_info=None if expected else cause)
+            return
+        if cause is not None:
+            logger.error("run() of %s failed", name, exc_info=cause)
+            failure = RuntimeError(f"run() of {name} failed")
+        else:
+            logger.error("run() of %s returned while the training goes on", name)
+            failure = RuntimeError(f"run() of {name} returned, so no more episodes will come; the steps of those before were handed over")
+        failure.__cause__ = cause
+
+        def tell() -> None:
+            self.failure = failure
+            self._front.drain()
+
+        self._front.post(lambda: self._episodes.finish(tell))

@@ -1,0 +1,154 @@
+"""The addresses that a server listens on: how many follow from one, whether they are free, and how they stay so until they are used."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from policyserver.common.endpoints import parse_address
+from policyserver.common.settings import SettingsError
+
+UNIX = "unix:"
+"""Begins the address of a unix socket."""
+_LAST_PORT = 65_535
+_NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+"""Errors of an address that a name stands for and this machine lacks: `localhost` has one of IPv6 on machines without it, too."""
+
+
+class AddressInUseError(OSError):
+    """Somebody else listens on the address."""
+
+
+def address_of(address: str, number: int) -> str:
+    """Return the address of one of several serving instances: the configured one, then its port plus 1, 2, ..., or its path and `.1`, `.2`.
+
+    Args:
+        address: The configured address.
+        number: Which instance, from 0.
+
+    Raises:
+        SettingsError: There is no such port, or the path is too long for a unix socket.
+    """
+    target = parse_address(address)
+    if target.startswith(UNIX):
+        return _numbered_socket(target, number) if number else target
+    host, _, port = target.rpartition(":")
+    if int(port) + number > _LAST_PORT:
+        raise SettingsError(
+            "listen.address",
+            "",
+            f"expected a port of at most {_LAST_PORT - number}, for each serving actor takes the next one, got {address}; choose a lower "
+            "one, or fewer actors (algorithm.env_runners.num_env_runners)",
+        )
+    return f"{host}:{int(port) + number}" if int(port) else target
+
+
+def _numbered_socket(target: str, number: int) -> str:
+    try:
+        return parse_address(f"{target}.{number}")
+    except ValueError as error:
+        text = f"{error}; each serving actor has a socket of its own, so choose a shorter path, or fewer actors"
+        raise SettingsError("listen.address", "", text) from error
+
+
+def check_free(address: str) -> None:
+    """Refuse an address on which somebody listens already.
+
+    Raises:
+        AddressInUseError: Names the address.
+        SettingsError: If it is a unix socket that can't be made: its folder is missing or can't be written, or something else lies
+            there.
+        OSError: If the address can't be bound for another reason, e.g. its host isn't one of this machine.
+    """
+    target = parse_address(address)
+    if not target.startswith(UNIX):
+        with _bound(target, address):
+            return
+    path = Path(target.removeprefix(UNIX))
+    _check_socket_path(path)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        if probe.connect_ex(str(path)) == 0:
+            raise in_use(address)
+
+
+def _check_socket_path(path: Path) -> None:
+    """Refuse a path at which no unix socket can be made."""
+    key = "listen.address"
+    folder = path.parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        what = "can't be written" if folder.is_dir() else "is no folder"
+        raise SettingsError(key, "", f"expected a unix socket in a folder that can be written, got {path}: {folder} {what}")
+    if path.exists() and not path.is_socket():
+        raise SettingsError(key, "", f"expected a unix socket or nothing at {path}, found another kind of file")
+
+
+@contextlib.contextmanager
+def held(addresses: Sequence[str]) -> Iterator[None]:
+    """Keep the ports of addresses for this process's children for as long as the block runs.
+
+    A start takes seconds, in which Ray opens dozens of ports that the system chooses: without this it may choose a configured one, and
+    likewise while a serving actor that died is replaced. A bound socket that doesn't listen takes the port out of the system's choice,
+    and one that asks for this very port can still listen on it (SO_REUSEADDR as in Linux's socket(7)); where it can't, nothing is kept.
+    Unix sockets and ports that the system chooses need no keeping.
+
+    Raises:
+        AddressInUseError: Names the first address on which somebody listens.
+        OSError: If an address can't be bound for another reason.
+    """
+    with contextlib.ExitStack() as kept:
+        for address in addresses:
+            check_free(address)
+            target = parse_address(address)
+            if not target.startswith(UNIX) and not target.endswith(":0"):
+                _keep(target, address, kept)
+        yield
+
+
+def _keep(target: str, address: str, kept: contextlib.ExitStack) -> None:
+    holders = _bound(target, address)
+    try:
+        _bound(target, address).close()
+    except AddressInUseError:  # by the holders: BSD's SO_REUSEADDR is for what lingers alone
+        holders.close()
+    else:
+        kept.enter_context(holders)
+
+
+def _bound(target: str, address: str) -> contextlib.ExitStack:
+    """Bind a socket to each address that the target's name stands for, and don't listen; returns what closes them."""
+    found = resolved(target)
+    with contextlib.ExitStack() as opened:
+        missing: list[OSError] = []
+        for family, where in found:
+            try:
+                bound = opened.enter_context(socket.socket(family, socket.SOCK_STREAM))
+                bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections that linger after their server are no obstacle
+                if family == socket.AF_INET6 and len(found) > 1:
+                    bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # IPv4's are another socket's
+                bound.bind(where)
+            except OSError as error:
+                if error.errno == errno.EADDRINUSE:
+                    raise in_use(address) from error
+                missing.append(error)
+                if error.errno not in _NOT_HERE or len(missing) == len(found):
+                    raise OSError(error.errno, f"listen.address: {address} can't be bound: {error.strerror}") from error
+        return opened.pop_all()
+
+
+def resolved(target: str) -> list[tuple[socket.AddressFamily, tuple[Any, ...]]]:
+    """Find the addresses, with their families, that the name in HOST:PORT stands for."""
+    host, _, port = target.rpartition(":")
+    found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
+    return list(dict.fromkeys((family, where) for family, _, _, _, where in found))
+
+
+def in_use(address: str) -> AddressInUseError:
+    """Make the error of an address that somebody else has."""
+    return AddressInUseError(
+        errno.EADDRINUSE, f"listen.address: {address} is in use by another process; stop that one or choose another address"
+    )

@@ -1,0 +1,309 @@
+"""The gRPC front end: decodes messages, hands them to the episode core, encodes its replies. No episode logic."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import secrets
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NoReturn, TypeVar, cast
+
+import grpc
+import gymnasium as gym
+
+from policyserver.common import spaces
+from policyserver.common.errors import HandshakeError, PolicyServerError, ServerOverloadedError, WireError, reason_and_code_of, to_metadata
+from policyserver.common.flags import PROTOCOL_VERSION
+from policyserver.server.episodes.core import EpisodeCore
+from policyserver.server.episodes.ids import id_error
+from policyserver.server.episodes.rows import Replies
+from policyserver.server.episodes.shares import connection_of
+from policyserver.server.grpc_front import messages as wire
+from policyserver.server.grpc_front.client_numbers import ClientNumbers
+from policyserver.server.grpc_front.stream_answers import StreamAnswers
+from policyserver.server.grpc_front.unary_episodes import UnaryEpisodes
+from policyserver.server.grpc_front.unreadable import readable
+from policyserver.v1 import policy_service_pb2 as pb
+from policyserver.v1 import policy_service_pb2_grpc as pb_grpc
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+_EOF: Any = grpc.aio.EOF  # type: ignore[attr-defined]
+_TURNS_BEFORE_READING = 2
+"""Turns of the loop that reading lets go first: in one the rows are decided, in the next their answer leaves, and the client has it sooner
+than the server has the next message, which then is the larger for it."""
+_ROOM = pb.StepResponse(room=pb.Room())
+_HANDSHAKE_TIMEOUT_S = 20.0
+_LAST_ANSWERS_S = 0.5  # for those that a stream still has to write when it is ended
+
+
+@dataclass(frozen=True, slots=True)
+class ServerFacts:
+    """What does not change while the serving process lives."""
+
+    server_version: str
+    boot_id: str
+    observation_space: gym.Space[Any]
+    action_space: gym.Space[Any]
+    max_message_bytes: int
+    max_rows_per_message: int
+    max_clients: int
+    max_unanswered_bytes: int
+    episode_idle_timeout_s: float
+    run: str
+    instance_id: str
+    stop_timeout_s: float
+
+
+class PolicyServicer(pb_grpc.PolicyServiceServicer):
+    """Serve the episode core over gRPC. All its methods run on the core's loop."""
+
+    def __init__(
+        self,
+        core: EpisodeCore,
+        facts: ServerFacts,
+        unary: UnaryEpisodes,
+        endpoints: Callable[[], list[str]],
+        stats: Callable[[], Any],
+        numbers: ClientNumbers,
+    ) -> None:
+        """Serve a core.
+
+        Args:
+            core: Answers the rows.
+            facts: What the handshake says.
+            unary: Holds the episodes of unary callers.
+            endpoints: Returns the addresses of all serving processes.
+            stats: Returns a GetStatsResponse.
+            numbers: Gives each client one of its own.
+        """
+        self._core = core
+        self._facts = facts
+        self._unary = unary
+        self._endpoints = endpoints
+        self._stats = stats
+        self._limits = wire.MessageLimits.of(facts.max_rows_per_message, facts.observation_space, facts.action_space)
+        self._numbers = numbers
+        self._turns = itertools.count()
+        self._streams: set[asyncio.Task[Any]] = set()
+        self._ending: PolicyServerError | None = None
+        """What each stream ends with, once it is to."""
+        self.clients_connected = 0
+        self.clients_refused = 0
+        """Streams that were not taken, for there are as many as there may be."""
+        self.messages_withheld = 0
+        """Times that a stream was not read, for its client had not taken what was answered before."""
+
+    async def end_streams(self, error: PolicyServerError) -> None:
+        """End all streams with an error, once what is answered was written."""
+        self._ending = error
+        for stream in self._streams:
+            stream.cancel()
+        if self._streams:
+            await asyncio.wait(self._streams, timeout=2 * _LAST_ANSWERS_S)
+
+    # The stream ----------------------------------------------------------------------------------------------------------------------
+
+    async def Step(self, request_iterator: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+        """Answer the steps of one client until its stream ends."""
+        if len(self._streams) >= self._facts.max_clients:
+            self.clients_refused += 1
+            text = f"expected at most {self._facts.max_clients} clients at once (listen.max_clients); try again later"
+            await _abort(context, ServerOverloadedError(text))
+        stream = cast("asyncio.Task[Any]", asyncio.current_task())
+        self._streams.add(stream)
+        try:
+            await self._converse(context, stream)
+        except asyncio.CancelledError:
+            if self._ending is not None and not context.done():
+                await _abort(context, self._ending)
+            raise
+        finally:
+            self._streams.discard(stream)
+
+    async def _converse(self, context: grpc.aio.ServicerContext[Any, Any], stream: asyncio.Task[Any]) -> None:
+        """Shake hands, then answer."""
+        try:
+            first = await asyncio.wait_for(readable(context), _HANDSHAKE_TIMEOUT_S)
+        except TimeoutError:
+            await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, f"expected a Handshake within {_HANDSHAKE_TIMEOUT_S:g} s")
+        if first is _EOF:
+            return
+        await self._agree(first, context)
+        client_id = first.handshake.client_id
+        owner = self._core.connect(f"stream:{client_id}", connection_of(context.peer(), client_id))
+        self.clients_connected += 1
+        answers = StreamAnswers(context, self._facts.max_unanswered_bytes)
+        writer = asyncio.create_task(answers.write())
+        writer.add_done_callback(_ending(stream, context))
+
+        def say_room() -> None:
+            answers.say(_ROOM)
+
+        def answer(send: Callable[[Replies], None], replies: Replies) -> None:
+            send(replies)
+            if replies.waiting:
+                self._core.room.when_open(say_room)
+
+        try:
+            await context.write(pb.StepResponse(handshake=self._welcome(first.handshake)))
+            while True:
+                if answers.is_full:
+                    self.messages_withheld += 1
+                    await answers.room()
+                request = await readable(context)
+                if request is _EOF or writer.done():
+                    break
+                batch = request.batch
+                try:
+                    if not request.HasField("batch"):
+                        raise WireError(
+                            f"kind: expected a batch after the handshake, received {request.WhichOneof('kind') or 'nothing'}", field="kind"
+                        )
+                    rows = wire.decode_batch(batch, self._limits)
+                except WireError as error:
+                    self._core.statistics.rows_refused += wire.row_count(batch)
+                    answers.refuse(wire.encode_refusal(batch.message_id, error))
+                    continue
+                self._core.take(rows, owner, partial(answer, answers.expect(batch.message_id, rows.size_bytes)))
+                for _ in range(_TURNS_BEFORE_READING):
+                    await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            if self._ending is not None:
+                answers.end()
+                await asyncio.wait([writer], timeout=_LAST_ANSWERS_S)
+                raise
+            # `_ending` cancelled the reading, and gRPC would leave the client without a status.
+            if writer.done() and not writer.cancelled() and not context.done():
+                await context.abort(grpc.StatusCode.UNAVAILABLE, "an answer could not be written; connect again and repeat the rows")
+            raise
+        finally:
+            self.clients_connected -= 1
+            self._core.room.forget(say_room)
+            self._core.disconnect(owner)
+            writer.cancel()
+            await asyncio.gather(writer, return_exceptions=True)
+
+    async def _agree(self, first: pb.StepRequest, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+        try:
+            self._check_handshake(first)
+        except PolicyServerError as error:
+            await _abort(context, error)
+
+    def _check_handshake(self, first: pb.StepRequest) -> None:
+        if not first.HasField("handshake"):
+            raise HandshakeError("expected a Handshake as the stream's first message, received a batch", field="kind")
+        handshake = first.handshake
+        if handshake.protocol_version != PROTOCOL_VERSION:
+            raise HandshakeError(
+                f"protocol versions differ: the server speaks {PROTOCOL_VERSION}, the client {handshake.protocol_version}; "
+                "install the same release on both sides",
+                field="protocol_version",
+            )
+        if not handshake.client_id:
+            raise HandshakeError("client_id: expected a name, received none", field="client_id")
+        if too_long := id_error("client_id", handshake.client_id):
+            raise HandshakeError(str(too_long), field="client_id")
+        for name in ("observation_space", "action_space"):
+            if not handshake.HasField(name):
+                continue
+            try:
+                theirs = spaces.from_proto(getattr(handshake, name), name)
+            except WireError as error:
+                raise HandshakeError(str(error), field=name) from error
+            ours = getattr(self._facts, name)
+            if not spaces.same(ours, theirs):
+                raise HandshakeError(
+                    f"{name.replace('_', ' ')}s differ: the server has {spaces.describe(ours)}, the client {spaces.describe(theirs)}",
+                    field=name,
+                )
+
+    def _welcome(self, handshake: pb.Handshake) -> pb.HandshakeReply:
+        claimed = handshake.client_number if handshake.HasField("client_number") else None
+        return pb.HandshakeReply(info=self._info(next(self._turns)), client_number=self._numbers.number(claimed))
+
+    # Facts ---------------------------------------------------------------------------------------------------------------------------
+
+    async def GetServerInfo(self, request: pb.GetServerInfoRequest, context: Any) -> pb.GetServerInfoResponse:
+        """Say what this server is."""
+        return self._info()
+
+    async def GetStats(self, request: pb.GetStatsRequest, context: Any) -> pb.GetStatsResponse:
+        """Say how serving and learning go."""
+        return self._stats()  # type: ignore[no-any-return]
+
+    def _info(self, turn: int = 0) -> pb.GetServerInfoResponse:
+        """Say what this server is. Each turn lists another endpoint first: where a client begins that knows no better."""
+        facts, endpoints = self._facts, self._endpoints()
+        first = turn % max(len(endpoints), 1)
+        return pb.GetServerInfoResponse(
+            protocol_version=PROTOCOL_VERSION,
+            server_version=facts.server_version,
+            boot_id=facts.boot_id,
+            observation_space=spaces.to_proto(facts.observation_space),
+            action_space=spaces.to_proto(facts.action_space),
+            endpoints=endpoints[first:] + endpoints[:first],
+            max_message_bytes=facts.max_message_bytes,
+            max_rows_per_message=facts.max_rows_per_message,
+            episode_idle_timeout_s=facts.episode_idle_timeout_s,
+            weights_seq_no=self._core.snapshot().weights_seq_no,
+            run=facts.run,
+            instance_id=facts.instance_id,
+            stop_timeout_s=facts.stop_timeout_s,
+        )
+
+    # Unary calls ---------------------------------------------------------------------------------------------------------------------
+
+    async def StartEpisode(self, request: pb.StartEpisodeRequest, context: Any) -> pb.StartEpisodeResponse:
+        """Start an episode of a unary caller."""
+        return await _answered(context, self._unary.start(request, context.peer()))
+
+    async def GetAction(self, request: pb.GetActionRequest, context: Any) -> pb.GetActionResponse:
+        """Return the policy's action for an observation."""
+        return await _answered(context, self._unary.get_action(request))
+
+    async def LogAction(self, request: pb.LogActionRequest, context: Any) -> pb.LogActionResponse:
+        """Record an action that somebody else chose."""
+        return await _answered(context, self._unary.log_action(request))
+
+    async def LogReturns(self, request: pb.LogReturnsRequest, context: Any) -> pb.LogReturnsResponse:
+        """Add to the reward of the newest action."""
+        return await _answered(context, self._unary.log_returns(request))
+
+    async def EndEpisode(self, request: pb.EndEpisodeRequest, context: Any) -> pb.EndEpisodeResponse:
+        """End an episode with its last observation."""
+        return await _answered(context, self._unary.end(request))
+
+
+def _ending(reader: asyncio.Task[Any] | None, context: grpc.aio.ServicerContext[Any, Any]) -> Callable[[asyncio.Task[None]], None]:
+    """Make what ends a stream whose answers can't be written any more: its client connects again and repeats what was unanswered."""
+
+    def end(writer: asyncio.Task[None]) -> None:
+        if writer.cancelled() or (error := writer.exception()) is None or context.done():
+            return  # the stream is over already, or the client is gone
+        logger.error("a stream ends, for its answers could not be written", exc_info=error)
+        if reader is not None:
+            reader.cancel()
+
+    return end
+
+
+async def _answered(context: grpc.aio.ServicerContext[Any, Any], call: Awaitable[T]) -> T:
+    """Await a unary call and turn its errors into statuses."""
+    try:
+        return await call
+    except (PolicyServerError, WireError) as error:
+        await _abort(context, error)
+    except Exception:
+        incident = secrets.token_hex(4)
+        logger.exception("incident %s: a unary call failed", incident)
+        await context.abort(grpc.StatusCode.INTERNAL, f"the server failed to answer; incident {incident} in its log")
+
+
+async def _abort(context: grpc.aio.ServicerContext[Any, Any], error: BaseException) -> NoReturn:
+    _, code = reason_and_code_of(error)
+    await context.abort(code, str(error), to_metadata(error))

@@ -1,0 +1,167 @@
+"""RLlib's two connector pipelines, called as its own env runner calls them, on any list of episodes."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import tree
+from ray.rllib.connectors.connector_pipeline_v2 import ConnectorPipelineV2
+from ray.rllib.connectors.connector_v2 import ConnectorV2
+from ray.rllib.connectors.env_to_module.mean_std_filter import MeanStdFilter
+from ray.rllib.core.columns import Columns
+from ray.rllib.env.single_agent_episode import SingleAgentEpisode
+from ray.rllib.utils.metrics import ENV_TO_MODULE_CONNECTOR, MODULE_TO_ENV_CONNECTOR
+from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
+
+from policyserver.server.policies.module.inference import PolicyNet
+from policyserver.server.policies.policy import Mask
+
+ConnectorStates = list[tuple[ConnectorV2, Any]]
+
+
+class UncopyableConnectorError(TypeError):
+    """A connector that can't be tried out on a copy."""
+
+
+class StockPipelines:
+    """Run env-to-module pipeline, net and module-to-env pipeline, one after the other."""
+
+    def __init__(self, env_to_module: ConnectorPipelineV2, module_to_env: ConnectorPipelineV2, metrics: MetricsLogger) -> None:
+        """Take the pipelines over; only the thread that calls them may touch them from now on.
+
+        Args:
+            env_to_module: What RLlib builds by `config.build_env_to_module_connector`.
+            module_to_env: What RLlib builds by `config.build_module_to_env_connector`.
+            metrics: What connectors log to, and how long each of them takes.
+        """
+        self.env_to_module, self.module_to_env = env_to_module, module_to_env
+        self.metrics = metrics
+        pieces = [*_pieces(env_to_module), *_pieces(module_to_env)]
+        self._stateful = [piece for piece in pieces if type(piece).get_state is not ConnectorV2.get_state]
+        self.one_by_one = False
+        """Whether the net is asked for one row at a time: RLlib's recurrent DQN module mixes up the rows of a batch when it explores."""
+        self.net_chose = False
+        """Whether the net gave actions itself when it was last asked."""
+        self._filters = [piece for piece in pieces if isinstance(piece, MeanStdFilter)]
+
+    def trial(self) -> StockPipelines:
+        """Return a copy to try out, which leaves the state of the original alone.
+
+        Raises:
+            UncopyableConnectorError: A connector can't be copied.
+        """
+        try:
+            env_to_module, module_to_env = copy.deepcopy((self.env_to_module, self.module_to_env))
+        except Exception as error:
+            raise UncopyableConnectorError(
+                f"connectors: expected ones that copy.deepcopy can copy, for they are tried out before they serve; {error}; "
+                "define __deepcopy__ for what can't be copied"
+            ) from error
+        return StockPipelines(env_to_module, module_to_env, MetricsLogger())
+
+    def states(self) -> ConnectorStates:
+        """Return the states of all connectors that have one, for `restore`."""
+        return [(piece, copy.deepcopy(piece.get_state())) for piece in self._stateful]
+
+    @staticmethod
+    def restore(states: ConnectorStates) -> None:
+        """Bring connectors back to earlier states."""
+        for piece, state in states:
+            piece.set_state(state)
+
+    def to_module(
+        self, net: PolicyNet, episodes: list[SingleAgentEpisode], shared_data: dict[str, Any], columns: dict[str, Any], training: Mask
+    ) -> dict[str, Any]:
+        """Turn the newest observations of episodes into the net's batch.
+
+        Args:
+            net: The net that will be asked.
+            episodes: The episodes, n of them.
+            shared_data: What connectors leave for each other, from call to call.
+            columns: What came from the environment, by column name, a list of n items each.
+            training: Which of the episodes are trained on, bool[n]. RLlib's filters don't learn from the others.
+        """
+        with self._filters_learn_from(training):
+            batch: dict[str, Any] = self.env_to_module(
+                episodes=episodes,
+                batch={},
+                explore=net.explore,
+                rl_module=net.module,
+                shared_data=shared_data,
+                metrics=self.metrics,
+                metrics_prefix_key=(ENV_TO_MODULE_CONNECTOR,),
+                **columns,
+            )
+        return batch
+
+    def to_environment(
+        self, net: PolicyNet, batch: dict[str, Any], episodes: list[SingleAgentEpisode], shared_data: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Ask the net and turn what it gives into n items in each column."""
+        # Connectors get the net's tensors, which outside of this mode could not be written to.
+        with torch.inference_mode():
+            if self.one_by_one and len(episodes) > 1:
+                out = _joined([net.forward(_row(batch, place)) for place in range(len(episodes))])
+            else:
+                out = net.forward(batch)
+            self.net_chose = Columns.ACTIONS in out
+            columns: dict[str, Any] = self.module_to_env(
+                rl_module=net.module,
+                batch=out,
+                episodes=episodes,
+                explore=net.explore,
+                shared_data=shared_data,
+                metrics=self.metrics,
+                metrics_prefix_key=(MODULE_TO_ENV_CONNECTOR,),
+            )
+        return columns
+
+    @contextmanager
+    def _filters_learn_from(self, training: Mask) -> Iterator[None]:
+        if not self._filters or training.all():
+            yield
+            return
+        filters = [(piece, piece._filters) for piece in self._filters]  # RLlib makes them when a state is asked for, as `states` does
+        for piece, by_agent in filters:
+            piece._filters = {agent: _Selective(filter_, training) for agent, filter_ in by_agent.items()}
+        try:
+            yield
+        finally:
+            for piece, by_agent in filters:
+                piece._filters = by_agent
+
+
+def _row(batch: dict[str, Any], place: int) -> dict[str, Any]:
+    part = slice(place, place + 1)
+    return {
+        name: column[part] if isinstance(column, list) else tree.map_structure(lambda leaf: leaf[part], column)
+        for name, column in batch.items()
+    }
+
+
+def _joined(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    batch: dict[str, Any] = tree.map_structure(lambda *parts: torch.cat(parts), *rows)
+    return batch
+
+
+class _Selective:
+    """Call a filter of RLlib's, which is called once for each episode, and have it learn from some of them only."""
+
+    def __init__(self, filter_: Callable[..., Any], training: Mask) -> None:
+        self._filter, self._training = filter_, iter(training.tolist())
+
+    def __call__(self, observation: Any, update: bool = True) -> Any:
+        return self._filter(observation, update=next(self._training) and update)
+
+
+def _pieces(pipeline: ConnectorPipelineV2) -> Iterator[ConnectorV2]:
+    """List the connectors of a pipeline, those of pipelines in it too."""
+    for piece in pipeline.connectors:
+        if isinstance(piece, ConnectorPipelineV2):
+            yield from _pieces(piece)
+        else:
+            yield piece

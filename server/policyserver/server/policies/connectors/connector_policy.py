@@ -1,0 +1,319 @@
+"""Decides actions with RLlib's own connector pipelines on live episodes: any connector, any callback, at RLlib's own speed."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import numpy.typing as npt
+import tree
+from ray.rllib.connectors.connector_pipeline_v2 import ConnectorPipelineV2
+from ray.rllib.core.columns import Columns
+from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
+from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
+
+from policyserver.common.spaces import leaves
+from policyserver.server.policies.connectors.connector_pass import Step, StockPass, StockPasses, log_probs_of
+from policyserver.server.policies.connectors.connector_pipelines import StockPipelines
+from policyserver.server.policies.connectors.connector_records import ConnectorOutputError, RecordedObservations, column_of
+from policyserver.server.policies.connectors.episode_callbacks import EpisodeCallbacks
+from policyserver.server.policies.connectors.live_episodes import EpisodeNumbers, LiveEpisode, PendingStep
+from policyserver.server.policies.module.action_form import ActionForm
+from policyserver.server.policies.module.inference import PolicyNet, UnsupportedModuleError
+from policyserver.server.policies.policy import Decided, Decisions, DrawKeys, Mask, StepLayout, StepRows
+
+Array = npt.NDArray[Any]
+
+_NOT_RECORDED = (Columns.STATE_OUT, WEIGHTS_SEQ_NO)
+
+
+class StockPolicy:
+    """Run RLlib's connector pipelines, and the user's callbacks, on one `SingleAgentEpisode` per open episode.
+
+    See the `Policy` protocol. A step whose question waited keeps its first decision, for connectors would see its observation twice. The
+    rows of a pass go through the pipelines in one call, as the sub-environments of RLlib's own runner do, also those that end their
+    episodes; what the net says about these is dropped. RLlib's `MeanStdFilter` does not learn from episodes that are not trained on; other
+    connectors with statistics do, for RLlib has no word for it.
+
+    If `decide` raises, or its rows are all refused, the states of all connectors are brought back by their own `set_state`; if only some
+    rows are refused, connectors keep what they learned from these. Recorded are the newest observation, reward and info of an episode as
+    connectors and callbacks leave them, and what the net and the module-to-env connectors give; what they change in older steps is not.
+    """
+
+    def __init__(
+        self,
+        net: PolicyNet,
+        form: ActionForm,
+        env_to_module: ConnectorPipelineV2,
+        module_to_env: ConnectorPipelineV2,
+        observation_space: gym.Space[Any],
+        action_space: gym.Space[Any],
+        *,
+        lookback: int = 1,
+        state_every: int = 20,
+        chunk_steps: int = 64,
+        callbacks: EpisodeCallbacks | None = None,
+        metrics: MetricsLogger | None = None,
+    ) -> None:
+        """Try copies of the pipelines out, to find out what they write and what the net gives.
+
+        Args:
+            net: The net.
+            form: The two forms of its actions, for those that clients choose themselves.
+            env_to_module: RLlib's pipeline; from now on only the loop thread may touch it.
+            module_to_env: Likewise.
+            observation_space: Observations as clients send them.
+            action_space: The environment's.
+            lookback: Steps that connectors may look back at, RLlib's `episode_lookback_horizon`, and that a segment repeats.
+            state_every: As in `StepLayout`.
+            chunk_steps: Steps after which a live episode is cut to its look-back, as RLlib's runner cuts after a rollout fragment.
+            callbacks: The user's callbacks about episodes.
+            metrics: What connectors and callbacks log to; owned by the loop thread, see `take_metrics`.
+
+        Raises:
+            ConnectorOutputError: What the connectors write can't be recorded.
+            UncopyableConnectorError: A connector can't be copied.
+            UnsupportedModuleError: The module gives no actions, or columns that can't be recorded.
+        """
+        self._net, self._form = net, form
+        self._space, self._action_space = observation_space, action_space
+        self._lookback = max(lookback, 1)
+        self._keeps_chunks = callbacks is not None and callbacks.reads_chunks
+        self._metrics = metrics if metrics is not None else MetricsLogger()
+        pipelines = StockPipelines(env_to_module, module_to_env, self._metrics)
+        steps = {"lookback": self._lookback, "chunk_steps": max(chunk_steps, 1)}
+        self._passes = StockPasses(net, form, pipelines, observation_space, action_space, **steps, callbacks=callbacks or None)
+        self._numbers = EpisodeNumbers()
+        self._live: dict[int, LiveEpisode] = {}
+        self._shared_data: dict[str, Any] = {}
+        self._uncommitted: StockPass | None = None
+        self.initial_state = list(net.initial_state)
+        trial = pipelines.trial()
+        passes = StockPasses(net, form, trial, observation_space, action_space, **steps, callbacks=None)
+        self.layout = self._try_out(passes, trial.env_to_module, state_every)
+        pipelines.one_by_one = net.is_stateful and net.explore and trial.net_chose
+
+    @property
+    def weights_seq_no(self) -> int:
+        """Policy version served now."""
+        return self._net.weights_seq_no
+
+    # The protocol --------------------------------------------------------------------------------------------------------------------
+
+    def decide(self, rows: StepRows) -> Decided:
+        """Choose actions. If it raises, nothing has changed.
+
+        Raises:
+            ConnectorOutputError: A connector wrote what can't be recorded.
+            Exception: What a connector, a callback or the module raised.
+        """
+        self._take_back()
+        done = self._uncommitted = self._passes.run(rows, self._live, self._numbers, self._shared_data)
+        try:
+            return self._decided(rows, done)
+        except BaseException:
+            self._take_back()
+            raise
+
+    decides_again = False
+
+    def decide_again(self, rows: StepRows) -> Decided:
+        """Refuse: see the class.
+
+        Raises:
+            NotImplementedError: Always.
+        """
+        raise NotImplementedError("a stock pipeline's first decision stands")
+
+    def commit(self, rows: StepRows, decided: Decided, kept: Mask) -> None:
+        """Take over the steps of the rows that are kept, and take the others back."""
+        done: StockPass = decided.pending
+        self._uncommitted = None
+        if not kept.any():
+            done.undo()
+            return
+        self._shared_data = done.shared_data
+        for slot, is_new, ends, keep, step in zip(
+            rows.slots.tolist(), rows.is_new.tolist(), rows.ends.tolist(), kept.tolist(), done.steps, strict=True
+        ):
+            live = step.live
+            if not keep:
+                if step.savepoint is not None:
+                    step.savepoint.restore()
+                continue
+            if is_new and not ends:
+                self._numbers.take(live.index)
+            if ends:
+                self._drop(slot)
+                continue
+            if step.episode is not live.episode:
+                if self._keeps_chunks:
+                    live.chunks.append(live.episode)
+                live.episode = step.episode
+            live.pending = PendingStep(step.action, step.outputs)
+            self._live[slot] = live
+
+    def override(self, slot: int, outputs: Mapping[str, Array], action: Array) -> tuple[Array, npt.NDArray[np.float32] | None]:
+        """Note that a client executed another action in the pending step of an episode."""
+        pending = self._live[slot].pending
+        assert pending is not None
+        own = self._own_form(action)
+        log_prob = log_probs_of(self._net, [pending.outputs], own)
+        if log_prob is not None and not np.isfinite(log_prob).all():
+            return own, log_prob  # which is refused
+        pending.action = own[0]
+        if log_prob is not None:
+            pending.outputs[Columns.ACTION_LOGP] = log_prob[0]
+        return own, log_prob
+
+    def forget(self, slots: list[int]) -> None:
+        """Drop episodes that were reaped. No callback hears of them, as with episodes that RLlib's runner resets."""
+        for slot in slots:
+            self._drop(slot)
+
+    def load_spare(self, state_dict: Mapping[str, Any]) -> None:
+        """Load weights, to be served from the next `swap` on. Called from another thread than everything else."""
+        self._net.load_spare(state_dict)
+
+    def swap(self, weights_seq_no: int) -> None:
+        """Serve the weights loaded last."""
+        self._net.swap(weights_seq_no)
+
+    def count_steps(self, steps_sampled_lifetime: int) -> None:
+        """Take the number of steps sampled by all env runners, on which exploration schedules depend."""
+        self._net.count_steps(steps_sampled_lifetime)
+
+    def take_metrics(self) -> dict[str, Any]:
+        """Return what connectors and callbacks logged since the last call, as RLlib's `MetricsLogger.reduce` gives it."""
+        metrics: dict[str, Any] = self._metrics.reduce()
+        return metrics
+
+    # What was decided ----------------------------------------------------------------------------------------------------------------
+
+    def _decided(self, rows: StepRows, done: StockPass) -> Decided:
+        self._take_given(rows, done.steps)
+        asking = [step for step, ends in zip(done.steps, rows.ends.tolist(), strict=True) if not ends]
+        layout = self.layout
+        for step in asking[:1]:  # they all have the same columns
+            if unknown := sorted((step.outputs.keys() ^ layout.outputs.keys()) - set(_NOT_RECORDED)):
+                raise ConnectorOutputError(
+                    f"columns: expected {sorted(layout.outputs)} from the module and the module-to-env connectors, as when they were "
+                    f"tried out, received {sorted(step.outputs)}, which differ in {unknown}; have them give the same columns at every step"
+                )
+        outputs = {
+            name: column_of(name, [step.outputs[name] for step in asking], leaf_shape) for name, leaf_shape in layout.outputs.items()
+        }
+        actions = column_of(Columns.ACTIONS, [step.action for step in asking], layout.action)
+        executed = np.stack([step.executed for step in asking]) if asking else rows.actions[:0]
+        after = [tree.flatten(step.outputs[Columns.STATE_OUT]) for step in asking] if self.initial_state else []
+        return Decided(
+            observations=self._recorded.columns([step.episode.observations.data[-1] for step in done.steps]),
+            rewards=np.array([_reward(step) for step in done.steps], np.float64),
+            decisions=Decisions(actions, outputs.get(Columns.ACTION_LOGP), outputs, self._net.weights_seq_no),
+            executed=executed,
+            state_in=self._state_columns([step.state_in for step in asking]),
+            state=self._state_columns(after),
+            infos={place: info for place, step in enumerate(done.steps) if (info := step.episode.infos.data[-1])},
+            pending=done,
+        )
+
+    def _take_given(self, rows: StepRows, steps: list[Step]) -> None:
+        """Put the actions that clients chose themselves in the place of those that the net chose."""
+        if not rows.given.size:
+            return
+        own = self._own_form(rows.given_actions)
+        given = [steps[place] for place in rows.given.tolist()]
+        log_probs = log_probs_of(self._net, [step.outputs for step in given], own)
+        for number, step in enumerate(given):
+            step.action, step.executed = own[number].copy(), rows.given_actions[number]
+            if log_probs is not None:
+                step.outputs[Columns.ACTION_LOGP] = log_probs[number]
+
+    def _own_form(self, actions: Array) -> Array:
+        return self._form.from_environment(actions).astype(self.layout.action[1], copy=False)
+
+    def _state_columns(self, states: list[list[Array]]) -> list[Array]:
+        return [
+            column_of(Columns.STATE_OUT, [state[place] for state in states], (leaf.shape, leaf.dtype))
+            for place, leaf in enumerate(self.initial_state)
+        ]
+
+    def _take_back(self) -> None:
+        """Undo a pass that was not committed."""
+        done, self._uncommitted = self._uncommitted, None
+        if done is not None:
+            done.undo()
+
+    def _drop(self, slot: int) -> None:
+        if (live := self._live.pop(slot, None)) is not None:
+            self._numbers.give(live.index)
+
+    # The layout ----------------------------------------------------------------------------------------------------------------------
+
+    def _try_out(self, passes: StockPasses, pipeline: ConnectorPipelineV2, state_every: int) -> StepLayout:
+        """Send an episode of one step through copies of the pipelines."""
+        row = self._trial_row()
+        first = passes.run(row, {}, self._numbers, {}).steps[0]
+        written = [first.episode.observations.data[-1]]
+        first.live.pending = PendingStep(first.action, first.outputs)
+        second = passes.run(replace(row, is_new=~row.is_new), {0: first.live}, self._numbers, {}).steps[0]
+        written.append(second.episode.observations.data[-1])
+        self._recorded = RecordedObservations.like(written, (first.episode.observation_space, self._space, pipeline.observation_space))
+        module = type(self._net.module).__name__
+        columns = {name: value for name, value in first.outputs.items() if name not in _NOT_RECORDED}
+        if nested := sorted(name for name, value in columns.items() if not isinstance(value, np.ndarray | np.generic)):
+            raise UnsupportedModuleError(
+                f"{module}, module-to-env connectors: expected one array in each column, received others in {nested}"
+            )
+        action = np.asarray(first.action)
+        if action.shape != self._form.shape:
+            raise UnsupportedModuleError(f"{module}: expected actions of shape {list(self._form.shape)}, received {list(action.shape)}")
+        return StepLayout(
+            self._recorded.space,
+            self._action_space,
+            (action.shape, action.dtype),
+            {name: (value.shape, value.dtype) for name, value in columns.items()},
+            self._net.state_structure,
+            state_every,
+            self._lookback,
+        )
+
+    def _trial_row(self) -> StepRows:
+        observations = []
+        for number, leaf in enumerate(leaves(self._space, "observation")):
+            space = copy.deepcopy(leaf.space)
+            space.seed(number)
+            value = np.asarray(space.sample(), leaf.dtype)
+            if isinstance(space, gym.spaces.Box) and leaf.dtype.kind == "f":
+                value = np.clip(np.clip(value, -1, 1), space.low, space.high)  # nothing that overflows
+            observations.append(value[None])
+        no, none = np.zeros(1, np.bool_), np.empty(0, np.int64)
+        actions = np.zeros((1, *self._form.shape), self._form.dtype)
+        return StepRows(
+            slots=np.zeros(1, np.int64),
+            is_new=~no,
+            ends=no,
+            terminated=no,
+            training=~no,
+            rewards=np.zeros(1),
+            observations=observations,
+            infos={},
+            actions=actions,
+            state=[leaf[None] for leaf in self.initial_state],
+            given=none,
+            given_actions=actions[:0],
+            drawn_by=DrawKeys(np.zeros(1, np.uint64), np.zeros(1, np.int64)),
+        )
+
+
+def _reward(step: Step) -> float:
+    if step.is_first:
+        return 0.0
+    reward = float(step.episode.rewards.data[-1])
+    if not np.isfinite(reward):
+        raise ConnectorOutputError(f"reward: expected a finite number from the env-to-module connectors, received {reward}")
+    return reward

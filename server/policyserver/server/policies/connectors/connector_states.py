@@ -1,0 +1,85 @@
+"""The states of connectors on their way between env runners: each row that a filter saw is counted once, whoever saw it.
+
+RLlib asks its env runners for their connectors' states, merges them in the driver's, and sends the result round. As of Ray 2.60 that
+goes wrong in four ways, which are put right here, at the two ends that are ours:
+
+- a state names only those connectors that have one, but is merged by their places in the pipeline, so that a filter behind a stateless
+  connector is never merged;
+- from the second round on the delta of a mean is how far it has moved, but is merged as the mean of the new rows: a filter that sees
+  nothing but values near 100 ends near 0;
+- the rows that an env runner sees while states are under way are overwritten, and those in a state that was sent twice count twice;
+- filters of anything but a flat Box can't be merged, because the comparison of their shapes has no single truth value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import tree
+from ray.rllib.connectors.connector_pipeline_v2 import ConnectorPipelineV2
+from ray.rllib.connectors.env_to_module.mean_std_filter import MeanStdFilter
+from ray.rllib.utils.filter import MeanStdFilter as Filter
+from ray.rllib.utils.filter import RunningStat
+
+from policyserver.server.policies.vectorized.running_statistics import RowStatistics, add, clear_news, news
+
+
+class ComparableShape(np.ndarray[Any, Any]):
+    """A shape as RLlib's filters keep it, an array of ints, that is equal to another one or not."""
+
+    def __eq__(self, other: object) -> bool:
+        """Tell whether all axes are the same."""
+        return bool(np.array_equal(np.asarray(self), np.asarray(other)))
+
+    __hash__ = None
+
+
+def export_state(pipeline: ConnectorPipelineV2) -> dict[str, Any]:
+    """Return the state of a pipeline, to be merged; what its filters see from now on is new for the next one.
+
+    Args:
+        pipeline: An env runner's pipeline. Nobody else may use it meanwhile.
+    """
+    for filter_ in _filters(pipeline):
+        if np.size(filter_.shape) != 1:
+            filter_.shape = np.asarray(filter_.shape).view(ComparableShape)
+    statistics = _statistics(pipeline)
+    for statistic in statistics:
+        new = news(statistic)
+        statistic.mean_delta_array, statistic.sum_sq_diff_delta_array = new.mean, new.squares
+    try:
+        return {**{type(piece).__name__: {} for piece in pipeline.connectors}, **pipeline.get_state()}
+    finally:
+        for statistic in statistics:
+            clear_news(statistic)
+
+
+def adopt_state(pipeline: ConnectorPipelineV2, state: dict[str, Any], *, keep_news: bool) -> None:
+    """Take a pipeline's state over.
+
+    Args:
+        pipeline: An env runner's pipeline. Nobody else may use it meanwhile.
+        state: The new state.
+        keep_news: Whether to add the rows that filters saw since `export_state`: right for a merged state, wrong for a restored one.
+    """
+    unheard: list[RowStatistics] = [news(statistic) for statistic in _statistics(pipeline)] if keep_news else []
+    pipeline.set_state(state)
+    statistics = _statistics(pipeline)
+    for statistic in statistics:
+        clear_news(statistic)
+    for statistic, rows in zip(statistics, unheard, strict=False):
+        add(statistic, rows)
+
+
+def _filters(pipeline: ConnectorPipelineV2) -> Iterator[Filter]:
+    for piece in pipeline.connectors:
+        if isinstance(piece, ConnectorPipelineV2):
+            yield from _filters(piece)
+        elif isinstance(piece, MeanStdFilter) and piece._filters is not None:
+            yield from piece._filters.values()
+
+
+def _statistics(pipeline: ConnectorPipelineV2) -> list[RunningStat]:
+    return [statistic for filter_ in _filters(pipeline) for statistic in tree.flatten(filter_.running_stats)]

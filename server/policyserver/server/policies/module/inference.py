@@ -1,0 +1,109 @@
+"""The net that answers: a private copy of the RLModule, for inference alone."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import tree
+from ray.rllib.algorithms.dqn.default_dqn_rl_module import QF_PREDS
+from ray.rllib.algorithms.dqn.torch.default_dqn_torch_rl_module import DefaultDQNTorchRLModule
+from ray.rllib.core.columns import Columns
+from ray.rllib.core.rl_module.torch import TorchRLModule
+
+from policyserver.server.policies.module.numpy_forward import NumpyForward
+
+Array = npt.NDArray[Any]
+
+
+class UnsupportedModuleError(ValueError):
+    """An RLModule whose forward pass gives neither actions nor a distribution of them."""
+
+
+class PolicyNet:
+    """Run the forward pass of an RLModule. Owned by the loop thread.
+
+    Two copies of the module are kept: the one that serves, and a spare one into which the next weights are loaded outside the loop
+    thread; `swap` exchanges them between two batches.
+    """
+
+    def __init__(self, module: TorchRLModule, *, explore: bool) -> None:
+        """Copy the module.
+
+        Args:
+            module: The RLModule; it is left alone.
+            explore: Whether the module's exploration pass is run, or its inference pass.
+        """
+        self.module, self._spare = (copy.deepcopy(module).eval() for _ in range(2))
+        self.written_out, self._spare_written_out = NumpyForward.of(self.module), NumpyForward.of(self._spare)
+        self.explore = explore
+        self.distribution_class = module.get_exploration_action_dist_cls() if explore else module.get_inference_action_dist_cls()
+        self.leaves_choice = False
+        """Whether the pass gives the Q-values of a module that explores by chance (DQN's), for its caller to choose by."""
+        self.weights_seq_no = 0
+        self.is_stateful = bool(module.is_stateful())
+        self.state_structure: Any = None
+        if self.is_stateful:
+            self.state_structure = tree.map_structure(lambda leaf: np.asarray(leaf, np.float32), dict(module.get_initial_state()))
+        """The recurrent state at the beginning of an episode, a tree of float32 arrays; None for a stateless net."""
+        self.initial_state: list[Array] = tree.flatten(self.state_structure) if self.is_stateful else []
+        self._steps_sampled_lifetime = 0
+
+    def forward(self, columns: dict[str, Any]) -> dict[str, Any]:
+        """Run the pass on a batch.
+
+        Args:
+            columns: Tensors, or trees of them, by RLlib's column name.
+
+        Returns:
+            What the module gives, likewise.
+        """
+        out: dict[str, Any]
+        # The public methods would walk the whole module for each batch, to put it into the mode that it is in already.
+        with torch.inference_mode():
+            if self.leaves_choice:
+                out = _q_values(self.module, columns)
+            elif self.explore:
+                out = self.module._forward_exploration(columns, t=self._steps_sampled_lifetime)
+            else:
+                out = self.module._forward_inference(columns)
+        return out
+
+    def leave_choice(self) -> None:
+        """Give the Q-values from now on, if that is all that the module's own choice depends on beside chance."""
+        own = getattr(type(self.module), "_forward_exploration", None)
+        self.leaves_choice = self.explore and own is DefaultDQNTorchRLModule._forward_exploration
+
+    @property
+    def epsilon(self) -> float:
+        """Share of the actions that DQN's module leaves to chance now."""
+        schedule = self.module.epsilon_schedule
+        schedule.update(self._steps_sampled_lifetime)
+        return float(schedule.get_current_value())
+
+    def load_spare(self, state_dict: Mapping[str, torch.Tensor]) -> None:
+        """Load weights into the spare copy. Called from another thread than `swap`, never both at once."""
+        self._spare.load_state_dict(dict(state_dict))
+        if self._spare_written_out is not None:
+            self._spare_written_out.refresh()
+
+    def swap(self, weights_seq_no: int) -> None:
+        """Serve the weights loaded last."""
+        self.module, self._spare = self._spare, self.module
+        self.written_out, self._spare_written_out = self._spare_written_out, self.written_out
+        self.weights_seq_no = weights_seq_no
+
+    def count_steps(self, steps_sampled_lifetime: int) -> None:
+        """Take the number of steps sampled so far, on which a module's exploration schedule may depend."""
+        self._steps_sampled_lifetime = steps_sampled_lifetime
+
+
+def _q_values(module: Any, columns: dict[str, Any]) -> dict[str, Any]:
+    """Run the part of DQN's pass that is not chance."""
+    found = module.compute_q_values(columns)
+    out = {Columns.ACTIONS: found[QF_PREDS].argmax(dim=-1), QF_PREDS: found[QF_PREDS]}
+    return out | {name: found[name] for name in (Columns.STATE_OUT,) if name in found}

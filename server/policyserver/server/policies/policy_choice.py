@@ -1,0 +1,117 @@
+"""Puts together what decides the actions of a serving env runner, from the algorithm's configuration."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import gymnasium as gym
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from ray.rllib.callbacks.callbacks import RLlibCallback
+from ray.rllib.connectors.connector_pipeline_v2 import ConnectorPipelineV2
+from ray.rllib.core.rl_module.torch import TorchRLModule
+from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
+
+from policyserver.server.policies.connectors.connector_choice import choose
+from policyserver.server.policies.connectors.connector_policy import StockPolicy
+from policyserver.server.policies.connectors.episode_callbacks import EpisodeCallbacks
+from policyserver.server.policies.module.action_form import ActionForm
+from policyserver.server.policies.module.forward_pass import Backend
+from policyserver.server.policies.module.inference import PolicyNet
+from policyserver.server.policies.policy import Policy
+from policyserver.server.policies.vectorized.array_policy import ArrayPolicy
+
+logger = logging.getLogger(__name__)
+
+_MAX_SEQ_LEN = 20  # RLlib's default
+_CHUNK_STEPS = 64  # of a live episode, which connectors may not rely on: RLlib's runner cuts where it likes
+
+
+def make_policy(
+    config: AlgorithmConfig,
+    module: TorchRLModule,
+    env_to_module: ConnectorPipelineV2,
+    module_to_env: ConnectorPipelineV2,
+    observation_space: gym.Space[Any],
+    action_space: gym.Space[Any],
+    *,
+    seed: int | None,
+    backend: Backend,
+    callbacks_objects: Sequence[RLlibCallback],
+    env_runner: Any,
+) -> Policy:
+    """Make the policy that a serving env runner answers with.
+
+    Args:
+        config: The algorithm's configuration.
+        module: The RLModule; it is copied.
+        env_to_module: The connector pipeline before it.
+        module_to_env: The connector pipeline behind it.
+        observation_space: What clients send.
+        action_space: What clients get.
+        seed: Seed of the drawing of actions.
+        backend: What runs the net, if it stands between array code.
+        callbacks_objects: The instances of `config.callbacks_class`.
+        env_runner: What the user's callbacks get as their `env_runner`.
+
+    Raises:
+        UnusableConnectorError: RLlib itself can't run a connector on these spaces.
+        ConnectorOutputError: What a connector writes can't be recorded.
+        UnsupportedSpaceError: The action space can't be served.
+        UnsupportedModuleError: The module gives neither actions nor a distribution of them.
+    """
+    policy: Policy
+    form = ActionForm(action_space, normalize=config.normalize_actions, clip=config.clip_actions)
+    net = PolicyNet(module, explore=bool(config.explore))
+    found = choose(config, env_to_module, module_to_env, form)
+    lookback, state_every = config.episode_lookback_horizon, _state_every(config, module)
+    if isinstance(found, str):
+        logger.warning("there is no array code for %s: all connectors run on live episodes, at RLlib's own speed", found)
+        callbacks = EpisodeCallbacks(config, callbacks_objects, env_runner, getattr(env_runner, "env", None))
+        policy = StockPolicy(
+            net,
+            form,
+            env_to_module,
+            module_to_env,
+            observation_space,
+            action_space,
+            lookback=lookback,
+            state_every=state_every,
+            # Callbacks see as much of an episode at once as they do in RLlib's own runner.
+            chunk_steps=max(int(config.get_rollout_fragment_length()), _CHUNK_STEPS) if callbacks else _CHUNK_STEPS,
+            callbacks=callbacks,
+            metrics=MetricsLogger(stats_cls_lookup=config.stats_cls_lookup, root=False),
+        )
+    else:
+        policy = ArrayPolicy(
+            net,
+            form,
+            found.recorded_space,
+            action_space,
+            writers=found.writers,
+            num_frames=found.num_frames,
+            lookback=lookback,
+            state_every=state_every,
+            seed=seed,
+            backend=backend,
+        )
+    policy.layout = dataclasses.replace(policy.layout, carried=_carried(config))
+    return policy
+
+
+def _carried(config: AlgorithmConfig) -> int:
+    """Return how many steps a segment needs beside one, so that a replay buffer draws from it at all."""
+    if getattr(config, "replay_buffer_config", None) is None:
+        return 0
+    n_step = getattr(config, "n_step", 1)
+    longest = n_step[1] - 1 if isinstance(n_step, list | tuple) else n_step  # a range without its end
+    return max(int(longest) - 1, int(getattr(config, "burn_in_len", 0)))
+
+
+def _state_every(config: AlgorithmConfig, module: TorchRLModule) -> int:
+    """Return the distance of the recurrent states that the learner reads."""
+    if getattr(config, "replay_buffer_config", None) is not None:
+        return 1  # a replay buffer begins its sequences anywhere
+    return int((module.model_config or {}).get("max_seq_len", _MAX_SEQ_LEN))

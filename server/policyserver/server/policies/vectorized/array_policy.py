@@ -1,0 +1,239 @@
+"""Decides actions on whole batches of arrays: what RLlib's default connectors do, and those that `connector_choice` knows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import gymnasium as gym
+import numpy as np
+import numpy.typing as npt
+import torch
+from ray.rllib.algorithms.dqn.default_dqn_rl_module import QF_PREDS
+from ray.rllib.core.columns import Columns
+from ray.rllib.core.distribution.torch.torch_distribution import TorchCategorical
+
+from policyserver.common.spaces import leaves
+from policyserver.server.policies.module.action_draws import draw, epsilon_greedy, passed
+from policyserver.server.policies.module.action_form import ActionForm
+from policyserver.server.policies.module.forward_pass import Backend, ForwardPass
+from policyserver.server.policies.module.inference import PolicyNet, UnsupportedModuleError
+from policyserver.server.policies.module.keyed_draws import KeyedDraws
+from policyserver.server.policies.policy import Decided, Decisions, DrawKeys, Mask, StepLayout, StepRows
+
+Array = npt.NDArray[Any]
+
+
+class ObservationWriter(Protocol):
+    """Rewrites observations before they are recorded, on whole batches."""
+
+    def write(self, leaves: list[Array], rows: StepRows) -> list[Array]:
+        """Return the rewritten observations, one array per leaf of the output space; change nothing yet."""
+
+    def commit(self, kept: Mask) -> None:
+        """Take over the state that the last `write` led to; rows that are not `kept` were refused."""
+
+
+class ArrayPolicy:
+    """Run a net between array versions of its connectors. See the `Policy` protocol."""
+
+    def __init__(
+        self,
+        net: PolicyNet,
+        form: ActionForm,
+        observation_space: gym.Space[Any],
+        action_space: gym.Space[Any],
+        *,
+        writers: Sequence[ObservationWriter] = (),
+        num_frames: int = 1,
+        lookback: int = 1,
+        state_every: int = 20,
+        seed: int | None = None,
+        backend: Backend = "torch",
+    ) -> None:
+        """Find out what the net gives, by a pass on zeros.
+
+        Args:
+            net: The net.
+            form: The two forms of its actions.
+            observation_space: Observations as they are recorded, so behind the writers.
+            action_space: The environment's.
+            writers: What rewrites the client's observations, in their order.
+            num_frames: How many of the newest observations the net sees at once, joined along their last axis.
+            lookback: Least steps that a segment repeats of the one before it.
+            state_every: As in `StepLayout`.
+            seed: Seed of the drawing of actions; None makes one.
+            backend: What runs the net, see `ForwardPass`.
+
+        Raises:
+            UnsupportedModuleError: The module gives neither actions nor a distribution of them, actions of another shape than the
+                space's, or columns that are no tensors.
+        """
+        self._net, self._form = net, form
+        net.leave_choice()
+        self._space = observation_space
+        self._writers = tuple(writers)
+        self._earlier_frames = num_frames - 1
+        self._draws = KeyedDraws(seed)
+        self._recurrent = len(net.initial_state)
+        self.initial_state = list(net.initial_state)
+        recorded = leaves(observation_space, "observation")
+        if self._earlier_frames:
+            self.initial_state.append(np.zeros((self._earlier_frames, *recorded[0].shape), recorded[0].dtype))
+        zeros = [np.zeros((1, *leaf.shape), leaf.dtype) for leaf in recorded]
+        seen = self._net_inputs(zeros, [leaf[None] for leaf in self.initial_state])
+        self._pass = ForwardPass(net, seen, observation_space, backend)
+        self._is_categorical = not self._pass.chooses_actions and net.distribution_class is TorchCategorical
+        out, _ = self._pass.run(seen, [leaf[None] for leaf in net.initial_state])
+        by = DrawKeys(np.zeros(1, np.uint64), np.zeros(1, np.int64))
+        decisions = self._choose(out, by, np.empty(0, np.int64), np.empty((0, *form.shape), form.dtype))
+        if decisions.actions.shape[1:] != form.shape:
+            raise UnsupportedModuleError(
+                f"{type(net.module).__name__}: expected actions of shape {form.shape} for {action_space}, "
+                f"received {decisions.actions.shape[1:]}"
+            )
+        self._no_decisions = decisions.select(np.empty(0, np.int64))
+        self.layout = StepLayout(
+            observation_space,
+            action_space,
+            (form.shape, decisions.actions.dtype),
+            {name: (column.shape[1:], column.dtype) for name, column in decisions.outputs.items()},
+            net.state_structure,
+            state_every,
+            max(lookback, self._earlier_frames, 1),
+        )
+
+    @property
+    def weights_seq_no(self) -> int:
+        """Policy version served now."""
+        return self._net.weights_seq_no
+
+    def decide(self, rows: StepRows) -> Decided:
+        """Choose actions. If it raises, nothing has changed."""
+        observations = rows.observations
+        for writer in self._writers:
+            observations = writer.write(observations, rows)
+        asking, given = (~rows.ends).nonzero()[0], rows.given
+        own, state, by = observations, rows.state, rows.drawn_by
+        if len(asking) < len(rows):
+            if not asking.size:
+                empty = [leaf[asking] for leaf in state]
+                return Decided(
+                    observations, rows.rewards, self._no_decisions, rows.actions[:0], empty[: self._recurrent], empty, rows.infos
+                )
+            own, state, by = [leaf[asking] for leaf in observations], [leaf[asking] for leaf in state], by.select(asking)
+            given = np.searchsorted(asking, given)
+        decisions, executed, after = self._ask(own, state, by, given, rows.given_actions)
+        return Decided(observations, rows.rewards, decisions, executed, state[: self._recurrent], after, rows.infos)
+
+    decides_again = True
+
+    def decide_again(self, rows: StepRows) -> Decided:
+        """Choose the actions of pending steps anew, by the net alone: their observations are written already."""
+        observations, state = rows.observations, rows.state
+        decisions, executed, after = self._ask(observations, state, rows.drawn_by, rows.given, rows.given_actions)
+        return Decided(observations, rows.rewards, decisions, executed, state[: self._recurrent], after)
+
+    def commit(self, rows: StepRows, decided: Decided, kept: Mask) -> None:
+        """Let the writers keep what they learned of these rows."""
+        for writer in self._writers:
+            writer.commit(kept)
+
+    def override(self, slot: int, outputs: Mapping[str, Array], action: Array) -> tuple[Array, npt.NDArray[np.float32] | None]:
+        """Return an executed action in the net's form and its log-probability."""
+        own = self._form.from_environment(action)
+        inputs = outputs.get(Columns.ACTION_DIST_INPUTS)
+        if inputs is not None:
+            return own, self._log_probs(inputs, own).astype(np.float32, copy=False)
+        return own, np.full(1, np.nan, np.float32) if Columns.ACTION_LOGP in outputs else None  # nobody can tell: refused
+
+    def forget(self, slots: list[int]) -> None:
+        """Do nothing: what is known of an episode is in the episode table."""
+
+    def load_spare(self, state_dict: Mapping[str, Any]) -> None:
+        """Load weights, to be served from the next `swap` on. Called from another thread than everything else."""
+        self._net.load_spare(state_dict)
+
+    def swap(self, weights_seq_no: int) -> None:
+        """Serve the weights loaded last."""
+        self._net.swap(weights_seq_no)
+
+    def count_steps(self, steps_sampled_lifetime: int) -> None:
+        """Take the number of steps sampled by all env runners, on which exploration schedules depend."""
+        self._net.count_steps(steps_sampled_lifetime)
+
+    def take_metrics(self) -> dict[str, Any]:
+        """Return nothing: arrays log nothing."""
+        return {}
+
+    # The pass ------------------------------------------------------------------------------------------------------------------------
+
+    def _ask(
+        self, observations: list[Array], state: list[Array], by: DrawKeys, given: Array, given_actions: Array
+    ) -> tuple[Decisions, Array, list[Array]]:
+        """Run the net and choose; return the decisions, the actions as they are executed, and the state after them."""
+        out, after = self._pass.run(self._net_inputs(observations, state), state[: self._recurrent])
+        decisions = self._choose(out, by, given, given_actions)
+        executed = self._form.to_environment(decisions.actions)
+        if given.size:
+            executed[given] = given_actions
+        if self._earlier_frames:
+            after.append(np.concatenate((state[-1][:, 1:], observations[0][:, None]), axis=1))
+        return decisions, executed, after
+
+    def _net_inputs(self, observations: list[Array], state: list[Array]) -> list[Array]:
+        """Put the earlier frames before the newest ones."""
+        if not self._earlier_frames:
+            return observations
+        frames = state[-1]
+        return [np.concatenate([*(frames[:, index] for index in range(self._earlier_frames)), observations[0]], axis=-1)]
+
+    # Actions -------------------------------------------------------------------------------------------------------------------------
+
+    def _choose(self, out: dict[str, Array], by: DrawKeys, given: Array, given_actions: Array) -> Decisions:
+        outputs = {name: column for name, column in out.items() if name not in (Columns.ACTIONS, Columns.ACTION_LOGP, QF_PREDS)}
+        own = self._form.from_environment(given_actions) if given.size else None
+        log_probs: Array | None
+        if self._pass.chooses_actions:
+            actions, log_probs = self._own_choice(out, by, given, own)
+        elif self._is_categorical:
+            actions, log_probs = self._draw_categorical(out[Columns.ACTION_DIST_INPUTS], by, given, own)
+        else:
+            actions, log_probs = self._draw(out[Columns.ACTION_DIST_INPUTS], by, given, own)
+        if log_probs is not None:
+            log_probs = log_probs.astype(np.float32, copy=False)
+            outputs[Columns.ACTION_LOGP] = log_probs
+        return Decisions(actions, log_probs, outputs, self._net.weights_seq_no)
+
+    def _own_choice(self, out: dict[str, Array], by: DrawKeys, given: Array, own: Array | None) -> tuple[Array, Array | None]:
+        """Take the actions that the module gives, but for those that DQN leaves to chance."""
+        actions, log_probs = out[Columns.ACTIONS].copy(), out.get(Columns.ACTION_LOGP)
+        if self._net.leaves_choice:
+            actions = epsilon_greedy(out[QF_PREDS], self._net.epsilon, self._draws.uniforms(by.keys, by.steps, 2))
+        if own is not None:
+            actions[given] = own
+            if log_probs is not None:
+                log_probs = log_probs.copy()
+                inputs = out.get(Columns.ACTION_DIST_INPUTS)
+                log_probs[given] = self._log_probs(inputs[given], own) if inputs is not None else np.nan  # nobody can tell: refused
+        return actions, log_probs
+
+    def _draw_categorical(self, logits: Array, by: DrawKeys, given: Array, own: Array | None) -> tuple[Array, Array]:
+        """Draw in plain numpy: the sums of the chances serve the draw and the log-probability."""
+        shifted = logits - np.maximum.reduce(logits, axis=-1, keepdims=True)
+        sums = np.add.accumulate(np.exp(shifted), axis=-1, dtype=np.float64)
+        actions = passed(sums, self._draws.uniform(by.keys, by.steps)) if self._net.explore else logits.argmax(axis=-1)
+        if own is not None:
+            actions[given] = own
+        return actions, shifted[np.arange(len(actions)), actions] - np.log(sums[:, -1])
+
+    def _draw(self, inputs: Array, by: DrawKeys, given: Array, own: Array | None) -> tuple[Array, Array]:
+        distribution = self._net.distribution_class.from_logits(torch.from_numpy(inputs))
+        chosen = draw(distribution, self._draws, by) if self._net.explore else distribution.to_deterministic().sample()
+        if own is not None:
+            chosen[torch.from_numpy(given)] = torch.from_numpy(own).to(chosen.dtype)
+        return chosen.numpy(), distribution.logp(chosen).numpy()
+
+    def _log_probs(self, inputs: Array, own: Array) -> Array:
+        log_probs: Array = self._net.distribution_class.from_logits(torch.from_numpy(inputs)).logp(torch.from_numpy(own)).numpy()
+        return log_probs

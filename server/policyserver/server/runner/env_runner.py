@@ -1,0 +1,317 @@
+"""RLlib's env runner for environments that live elsewhere: it serves a policy instead of stepping an environment."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import gymnasium as gym
+import ray
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from ray.rllib.callbacks.utils import make_callback
+from ray.rllib.core import (
+    DEFAULT_MODULE_ID,
+)
+from ray.rllib.core.rl_module.torch import TorchRLModule
+from ray.rllib.env import INPUT_ENV_SINGLE_SPACES, INPUT_ENV_SPACES
+from ray.rllib.env.env_context import EnvContext
+from ray.rllib.env.env_runner import EnvRunner
+from ray.rllib.env.external_env import ExternalEnv
+from ray.rllib.env.single_agent_episode import SingleAgentEpisode
+from ray.rllib.utils import force_list
+
+from policyserver.server.config.ignored_settings import refuse_ignored_settings
+from policyserver.server.config.server_config import ServingConfig
+from policyserver.server.driver_link import follow_driver, leave_at_once
+from policyserver.server.episodes.core import EpisodeCore
+from policyserver.server.episodes.segments import EpisodeList, SegmentBlock, episodes_of
+from policyserver.server.external_env.episodes import ExternalEnvEpisodes
+from policyserver.server.external_env.thread import ExternalEnvThread, check_external_env
+from policyserver.server.grpc_front.listen_address import address_of
+from policyserver.server.log_setup import log_to
+from policyserver.server.policies.connectors.episode_callbacks import is_used
+from policyserver.server.policies.policy_choice import make_policy
+from policyserver.server.processor_share import leave_session, warn_if_ray_lowered
+from policyserver.server.runner.learner_demand import fragment_steps, learner_demand
+from policyserver.server.runner.metrics import log_samples, with_others
+from policyserver.server.runner.serving_loop import Front
+from policyserver.server.runner.state import RunnerState
+from policyserver.server.training_report import TrainingReport
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_SWITCH_INTERVAL_S = 0.001  # Python's 5 ms would let `sample()` hold up an action for that long
+
+
+class ExternalEnvRunner(EnvRunner, RunnerState):
+    """Serve the policy to external episodes and hand their steps to the learner.
+
+    Set with `config.env_runners(env_runner_cls=ExternalEnvRunner)`; what it needs beside RLlib's settings is the ServingConfig in
+    `env_config`. Remote instances serve (instance n of several on the configured port + n - 1); a local one serves only if there are no
+    remote ones, and evaluation instances never do. A serving instance answers from a thread of its own, so RLlib's calls and the clients'
+    don't wait for each other.
+
+    If the config's environment is an ExternalEnv, its `run()` is started on a thread and decides the address by
+    `PolicyServer(self, address, port).serve_forever()`; without an environment the address comes from the ServingConfig.
+
+    References: `ray.rllib.env.single_agent_env_runner.SingleAgentEnvRunner` for the contract.
+    """
+
+    def __init__(self, *, config: AlgorithmConfig, **kwargs: Any) -> None:
+        """Build the module and, in a serving instance, start to serve.
+
+        Args:
+            config: The algorithm's configuration.
+            **kwargs: What RLlib's EnvRunnerGroup passes: worker_index, num_workers, spaces, env_creator, ...
+
+        Raises:
+            OSError: The address can't be bound.
+            ValueError: The spaces are missing or not supported, or a setting is there that nobody would read.
+        """
+        EnvRunner.__init__(self, config=config, **kwargs)
+        RunnerState.__init__(self)
+        refuse_ignored_settings(self.config)  # by the local instance, too: RLlib tells its program of no other's refusal
+        self._index = int(self.worker_index or 0)
+        self._waits_for_fragment = False
+        self._drains = threading.Event()
+        self._stop_following: Callable[[], None] = lambda: None
+        self._env_thread: ExternalEnvThread | None = None
+        self._serving_config = ServingConfig.from_env_config(self.config.env_config)
+        self._callbacks = [make() for make in force_list(self.config.callbacks_class)]
+        serves = not self.config.in_evaluation and (self._index > 0 or self.config.num_env_runners == 0)
+        if serves and self._index > 0:
+            file = self._serving_config.log_file
+            log_to(self._serving_config.log_level, file if file is not None and file.parent.is_dir() else None)
+            if ray.is_initialized() and ray.get_runtime_context().get_actor_id() is not None:  # the process is ours alone
+                leave_session()  # before an environment starts processes
+        if serves:
+            self.env = self._make_external_env(kwargs.get("env_creator"))
+        observation_space, action_space = self._spaces = self._find_spaces(kwargs.get("spaces"))
+        self._env_to_module = self.config.build_env_to_module_connector(spaces=self.get_spaces())
+        self._module_to_env = self.config.build_module_to_env_connector(spaces=self.get_spaces())
+        self.module: TorchRLModule = self.config.get_rl_module_spec(spaces=self.get_spaces(), inference_only=True).build()
+        if serves:
+            self._serve(observation_space, action_space)
+
+    # Serving -------------------------------------------------------------------------------------------------------------------------
+
+    def _make_external_env(self, env_creator: Any) -> ExternalEnv | None:
+        if self.config.env is None:
+            return None
+        context = EnvContext(self.config.env_config, worker_index=self._index, num_workers=self.num_workers)
+        env = check_external_env(env_creator(context))
+        self._call_back("on_environment_created", env=env, env_context=context)
+        return env
+
+    def _find_spaces(self, spaces: dict[str, Any] | None) -> tuple[gym.Space[Any], gym.Space[Any]]:
+        if self.config.observation_space is not None and self.config.action_space is not None:
+            return self.config.observation_space, self.config.action_space
+        if self.env is not None:
+            return self.env.observation_space, self.env.action_space
+        if spaces and INPUT_ENV_SINGLE_SPACES in spaces:
+            observation_space, action_space = spaces[INPUT_ENV_SINGLE_SPACES]
+            return observation_space, action_space
+        raise ValueError("spaces: expected config.environment(observation_space=..., action_space=...), received neither these nor an env")
+
+    def _serve(self, observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> None:
+        config = self._serving_config
+        policy = self._policy = make_policy(
+            self.config,
+            self.module,
+            self._env_to_module,
+            self._module_to_env,
+            *self._spaces,
+            seed=self.config.seed,  # the same for all runners: an episode draws alike wherever it is
+            backend=config.inference.backend,
+            callbacks_objects=self._callbacks,
+            env_runner=self,
+        )
+
+        def make_core() -> EpisodeCore:
+            demand = learner_demand(self.config, self._index, config.hand_off.batches_ahead)
+            return EpisodeCore(policy, observation_space, action_space, config.episodes, config.hand_off, demand)
+
+        self._front = Front(make_core, observation_space, action_space, config)
+        self._front.endpoints = self._endpoints
+        self._front.client_numbers = (max(self._index - 1, 0), max(self.config.num_env_runners, 1))
+        self._front.start()
+        if self.env is not None:
+            self._answer_external_env(self.env, self._front)
+        if config.opens_itself:
+            self.open()
+        if self._index > 0:
+            self._prepare_process()
+        if config.driver_link is not None:
+            self._stop_following = follow_driver(config.driver_link, self.drain, leave_at_once, self._revive, self._front.counters)
+
+    def open(self) -> None:
+        """Listen on the configured address, or start the environment's `run()`, which decides it. A second call does nothing.
+
+        Raises:
+            OSError: The address can't be bound.
+        """
+        with self._state_lock:
+            if self._env_thread is not None:
+                self._env_thread.start()
+            elif self._front is not None and not self._front.addresses:
+                self._front.bind(self._address())
+
+    def _address(self, index: int | None = None) -> str:
+        """Return the address of the serving instance of a number of RLlib's, or of this one."""
+        return address_of(self._serving_config.listen.address, max((self._index if index is None else index) - 1, 0))
+
+    def _endpoints(self) -> list[str]:
+        """Return the addresses of all serving instances; only this one's if its port was chosen by the system or by an environment."""
+        assert self._front is not None
+        if self.env is not None or self._serving_config.listen.address.endswith(":0"):
+            return list(self._front.addresses)
+        return [self._address(index) for index in range(1, max(self.config.num_env_runners, 1) + 1)]
+
+    def _answer_external_env(self, env: ExternalEnv, front: Front) -> None:
+        def make_episodes() -> ExternalEnvEpisodes:
+            return ExternalEnvEpisodes(env, front.core, *self._spaces, self._serving_config.episodes.finished_remembered)
+
+        self._env_thread = ExternalEnvThread(env, front, make_episodes)
+
+    @property
+    def _env_failure(self) -> Exception | None:
+        """Why the environment will give no more steps, if that is so."""
+        return self._env_thread.failure if self._env_thread is not None else None
+
+    @staticmethod
+    def _prepare_process() -> None:
+        """Tune this process, which is ours alone, for short pauses."""
+        sys.setswitchinterval(_SWITCH_INTERVAL_S)
+        warn_if_ray_lowered()
+        gc.collect()
+        gc.freeze()
+
+    def _revive(self, state: dict[str, Any]) -> None:
+        """Take over from an instance that died: its weights, then its port."""
+        self.revive(state)
+        self.open()
+
+    def drain(self, is_final: bool = False) -> None:
+        """Refuse new episodes and let `sample` return at once.
+
+        Args:
+            is_final: Callers are told that nobody comes back.
+        """
+        self._drains.set()
+        if self._front is not None:
+            self._front.drain(is_final=is_final)
+
+    def report_training(self, report: TrainingReport) -> None:
+        """Take the newest training iteration, for clients that ask how learning goes."""
+        if self._front is not None:
+            self._front.report_training(report)
+
+    def addresses(self) -> list[str]:
+        """Return the addresses this instance serves on."""
+        return list(self._front.addresses) if self._front is not None else []
+
+    # RLlib's contract ----------------------------------------------------------------------------------------------------------------
+
+    def sample(
+        self,
+        *,
+        num_timesteps: int | None = None,
+        num_episodes: int | None = None,
+        explore: bool | None = None,
+        random_actions: bool = False,
+        force_reset: bool = False,
+    ) -> list[SingleAgentEpisode] | EpisodeList:
+        """Return the steps of RLlib's rollout fragment, as its own runner would give them: all of one policy version with PPO.
+
+        With `batch_mode="complete_episodes"` these are whole episodes.
+
+        Waits until there are enough, but no longer than `hand_off.sample_wait_s`, and then returns nothing: what is recorded goes into one
+        later `sample()`, so that episodes are not cut more often than by RLlib. While the server drains, it returns what there is.
+
+        Args:
+            num_timesteps: Steps to return instead.
+            num_episodes: Not supported: external episodes end when they end.
+            explore: Ignored: serving and sampling are apart, and `config.explore` decides.
+            random_actions: Ignored, likewise.
+            force_reset: Ignored: nobody can reset an external environment.
+
+        Raises:
+            ValueError: `num_episodes` was given.
+            RuntimeError: The environment's `run()` failed or returned, and all its steps were handed over.
+        """
+        if num_episodes is not None:
+            raise ValueError(f"num_episodes: expected None, for external episodes can't be started from here, received {num_episodes}")
+        if self._front is None:
+            return []
+        self.pull_weights()
+        blocks = self._wait_for_steps(num_timesteps or fragment_steps(self.config, self._index), self._front)
+        if not blocks and (failure := self._env_failure):
+            raise failure
+        self.num_env_steps_sampled_lifetime += sum(block.steps for block in blocks)
+        self._count_steps()
+        log_samples(self.metrics, self.config, blocks, self._front.core.statistics)
+        if self._index > 0 and not is_used("on_sample_end", self.config, self._callbacks):
+            return EpisodeList(blocks)
+        samples = episodes_of(blocks)
+        self._call_back("on_sample_end", samples=samples)
+        return samples
+
+    def _call_back(self, name: str, **arguments: Any) -> None:
+        """Call the user's callbacks that are not about episodes; those are the policy's to call."""
+        functions = getattr(self.config, f"callbacks_{name}")
+        arguments |= {"env_runner": self, "metrics_logger": self.metrics}
+        make_callback(name, callbacks_objects=self._callbacks, callbacks_functions=functions, kwargs=arguments)
+
+    def sample_get_state_and_metrics(self) -> Any:
+        """Sample, in algorithms that don't wait for their env runners (IMPALA, APPO); see RLlib's method.
+
+        RLlib counts each result as a whole fragment, however little is in it, and an update on nothing is an error that ends `train()`.
+        So unlike `sample` this waits until a fragment is there, asking for newer weights meanwhile; after `hand_off.max_segment_age_s`
+        any steps will do.
+        """
+        self._waits_for_fragment = self._env_runner_state_server is not None  # else nothing could tell it that all stop
+        return super().sample_get_state_and_metrics()
+
+    def _wait_for_steps(self, want: int, front: Front) -> list[SegmentBlock]:
+        hand_off = self._serving_config.hand_off
+        until_s = time.monotonic() + hand_off.max_segment_age_s
+        blocks = front.sample(want, hand_off.sample_wait_s, or_fewer=self._env_failure is not None)
+        while self._waits_for_fragment and not blocks:
+            over = self._drains.is_set() or self._env_failure or front.wait_stopped(0.0)
+            if over or self._weights_pull.group_stops(self._env_runner_state_server):
+                break
+            self.pull_weights()
+            blocks = front.sample(want, hand_off.sample_wait_s, or_fewer=time.monotonic() > until_s)
+        return blocks
+
+    def get_metrics(self) -> Any:
+        """Return what was sampled since the last call, in RLlib's form."""
+        others = self._where_it_serves(self._policy.take_metrics) if self._policy is not None else {}
+        return with_others(self.metrics.reduce(), others)
+
+    def get_spaces(self) -> dict[str, tuple[gym.Space[Any], gym.Space[Any]]]:
+        """Return the spaces under the names that RLlib's connectors and modules look for."""
+        observation_space, action_space = self._spaces
+        if self._env_to_module is not None:
+            observation_space = self._env_to_module.observation_space
+        return {INPUT_ENV_SPACES: self._spaces, INPUT_ENV_SINGLE_SPACES: self._spaces, DEFAULT_MODULE_ID: (observation_space, action_space)}
+
+    def assert_healthy(self) -> None:
+        """Check that construction went through."""
+        assert self.module is not None
+
+    def stop(self) -> None:
+        """Stop serving: for good, unless there is a daemon, which says itself whether one follows it."""
+        self._drains.set()
+        self._stop_following()
+        if self._front is not None:
+            self._front.stop(is_final=self._serving_config.driver_link is None)
+        elif self._env_runner_state_server is not None:
+            self._weights_pull.stop_group(self._env_runner_state_server)

@@ -1,0 +1,80 @@
+"""What an env runner tells RLlib about its samples, under the keys of RLlib's own runner."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from ray.rllib.core import DEFAULT_AGENT_ID, DEFAULT_MODULE_ID
+from ray.rllib.utils.metrics import (
+    EPISODE_DURATION_SEC_MEAN,
+    EPISODE_LEN_MAX,
+    EPISODE_LEN_MEAN,
+    EPISODE_LEN_MIN,
+    EPISODE_RETURN_MAX,
+    EPISODE_RETURN_MEAN,
+    EPISODE_RETURN_MIN,
+    NUM_AGENT_STEPS_SAMPLED,
+    NUM_AGENT_STEPS_SAMPLED_LIFETIME,
+    NUM_ENV_STEPS_SAMPLED,
+    NUM_ENV_STEPS_SAMPLED_LIFETIME,
+    NUM_EPISODES,
+    NUM_EPISODES_LIFETIME,
+    NUM_MODULE_STEPS_SAMPLED,
+    NUM_MODULE_STEPS_SAMPLED_LIFETIME,
+)
+from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
+
+from policyserver.server.episodes.core_statistics import CoreStatistics
+from policyserver.server.episodes.segments import SegmentBlock
+from policyserver.server.training_report import STEPS_DROPPED, VERSIONS_BEHIND
+
+ROWS_FAILED = "rows_failed"
+"""Env-runner metric (reduce "sum"): rows that the server could not answer by a mistake of its own, such as an RLModule that raises."""
+REWARDS_DROPPED = "rewards_dropped"
+"""Env-runner metric (reduce "sum"): rewards that an environment in the serving process logged before the first action of an episode."""
+
+
+def with_others(metrics: dict[str, Any], others: dict[str, Any]) -> dict[str, Any]:
+    """Return reduced metrics with those that others logged, connectors and callbacks; of two with the same key, the first is kept.
+
+    RLlib's `MetricsLogger.aggregate` would raise there: it takes nothing in under a key that was logged to directly.
+    """
+    joined = {**others, **metrics}
+    for key, value in metrics.items():
+        if isinstance(value, dict) and isinstance(others.get(key), dict):
+            joined[key] = with_others(value, others[key])
+    return joined
+
+
+def log_samples(metrics: MetricsLogger, config: Any, blocks: list[SegmentBlock], statistics: CoreStatistics) -> None:
+    """Log the steps of one `sample()` and the episodes that finished since the one before.
+
+    Source: `SingleAgentEnvRunner._increase_sampled_metrics` and `_log_episode_metrics`. Steps of episodes that are not trained on are
+    not counted, for these keys decide when RLlib has enough to learn from.
+    """
+    steps = sum(block.steps for block in blocks)
+    finished = [statistics.unreported.popleft() for _ in range(len(statistics.unreported))]
+    metrics.log_value(NUM_ENV_STEPS_SAMPLED, steps, reduce="sum")
+    metrics.log_value((NUM_AGENT_STEPS_SAMPLED, DEFAULT_AGENT_ID), steps, reduce="sum")
+    metrics.log_value((NUM_MODULE_STEPS_SAMPLED, DEFAULT_MODULE_ID), steps, reduce="sum")
+    metrics.log_value(NUM_EPISODES, len(finished), reduce="sum")
+    for name in (ROWS_FAILED, REWARDS_DROPPED, STEPS_DROPPED):
+        metrics.log_value(name, statistics.since_report(name), reduce="sum")
+    metrics.log_value(VERSIONS_BEHIND, sum(block.versions_behind for block in blocks), reduce="sum")
+    metrics.log_value(NUM_ENV_STEPS_SAMPLED_LIFETIME, steps, reduce="lifetime_sum", with_throughput=True)
+    metrics.log_value((NUM_AGENT_STEPS_SAMPLED_LIFETIME, DEFAULT_AGENT_ID), steps, reduce="lifetime_sum")
+    metrics.log_value((NUM_MODULE_STEPS_SAMPLED_LIFETIME, DEFAULT_MODULE_ID), steps, reduce="lifetime_sum")
+    metrics.log_value(NUM_EPISODES_LIFETIME, len(finished), reduce="lifetime_sum")
+    window = max(1, math.ceil(config.metrics_num_episodes_for_smoothing / (config.num_env_runners or 1)))
+    # More would only push each other out of the window.
+    for length, return_, duration_s in finished[-window:]:
+        metrics.log_value(EPISODE_LEN_MEAN, length, window=window)
+        metrics.log_value(EPISODE_RETURN_MEAN, return_, window=window)
+        metrics.log_value(EPISODE_DURATION_SEC_MEAN, duration_s, window=window)
+        metrics.log_value(("agent_episode_return_mean", DEFAULT_AGENT_ID), return_, window=window)
+        metrics.log_value(("module_episode_return_mean", DEFAULT_MODULE_ID), return_, window=window)
+        metrics.log_value(EPISODE_LEN_MIN, length, reduce="min", window=window)
+        metrics.log_value(EPISODE_RETURN_MIN, return_, reduce="min", window=window)
+        metrics.log_value(EPISODE_LEN_MAX, length, reduce="max", window=window)
+        metrics.log_value(EPISODE_RETURN_MAX, return_, reduce="max", window=window)

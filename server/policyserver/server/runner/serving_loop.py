@@ -1,0 +1,322 @@
+"""The thread that serves: one asyncio loop on which the gRPC server and the episode core live."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import dataclasses
+import importlib.metadata
+import logging
+import threading
+import time
+import uuid
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import Any, TypeVar
+
+import grpc
+import gymnasium as gym
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from policyserver.common.endpoints import parse_address
+from policyserver.common.errors import PolicyServerError
+from policyserver.server.config.server_config import ListenConfig, ServingConfig
+from policyserver.server.episodes.core import EpisodeCore
+from policyserver.server.episodes.ending import ending_error
+from policyserver.server.episodes.segments import SegmentBlock
+from policyserver.server.grpc_front.client_numbers import ClientNumbers
+from policyserver.server.grpc_front.listen_address import check_free
+from policyserver.server.grpc_front.listen_security import TokenInterceptor, check_listen, server_credentials, token
+from policyserver.server.grpc_front.messages import MessageLimits
+from policyserver.server.grpc_front.servicer import PolicyServicer, ServerFacts
+from policyserver.server.grpc_front.unary_episodes import UnaryEpisodes
+from policyserver.server.grpc_front.unreadable import UnreadableInterceptor
+from policyserver.server.training_report import TrainingReport
+from policyserver.v1 import policy_service_pb2 as pb
+from policyserver.v1 import policy_service_pb2_grpc as pb_grpc
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+SERVICE_NAME: str = pb.DESCRIPTOR.services_by_name["PolicyService"].full_name
+_TRIM_INTERVAL_S = 10.0
+_CALLS_AT_ONCE = 1000
+"""Unary calls and health watches that are answered at once, beside the streams; one more is refused with RESOURCE_EXHAUSTED."""
+_CHANNEL_OPTIONS = [
+    ("grpc.so_reuseport", 0),  # a second server on the port is an error, not a thief of half the calls
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 20_000),
+    ("grpc.max_metadata_size", 8 * 1024),
+]
+
+
+class Front:
+    """Run an episode core and its gRPC server on a thread of their own.
+
+    `start`, `bind` and `stop` are called from other threads and block; `stop` may be called at any time and more than once.
+    """
+
+    def __init__(
+        self,
+        make_core: Callable[[], EpisodeCore],
+        observation_space: gym.Space[Any],
+        action_space: gym.Space[Any],
+        config: ServingConfig,
+    ) -> None:
+        """Prepare to serve.
+
+        Args:
+            make_core: Called once, on the loop thread, which owns what it returns.
+            observation_space: What clients send.
+            action_space: What clients get.
+            config: Limits and timeouts.
+        """
+        self.boot_id = uuid.uuid4().hex
+        self.addresses: list[str] = []
+        self._make_core = make_core
+        self._config = config
+        self._spaces = observation_space, action_space
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, name="policy-server", daemon=True)
+        self._servers: list[grpc.aio.Server] = []
+        self._health: list[Any] = []
+        self._servicer: PolicyServicer | None = None
+        self._training: TrainingReport | None = None
+        self._started_s = time.monotonic()
+        self._is_final = False
+        self._stopped = threading.Event()
+        self._stop_lock = threading.Lock()
+        self._calls: set[concurrent.futures.Future[Any]] = set()
+        self.endpoints: Callable[[], list[str]] = lambda: self.addresses
+        self.client_numbers = (0, 1)
+        """The first number that a client gets here, and the step to the next: no two serving processes of a daemon give the same."""
+        self.at_stop: list[Callable[[PolicyServerError], None]] = []
+        """Called on the loop thread when the server stops, with what other front ends answer from then on."""
+
+    # From other threads --------------------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the thread and make the core."""
+        self._thread.start()
+        self._call(self._start())
+
+    def bind(self, address: str | None = None) -> str:
+        """Serve on an address (default: the configured one) and return it, with the port the system chose if it was 0.
+
+        Raises:
+            OSError: The address can't be bound, for example because another server has it.
+        """
+        return self._call(self._bind(address or self._config.listen.address))
+
+    def sample(self, want_steps: int, wait_s: float, *, or_fewer: bool = False) -> list[SegmentBlock]:
+        """Wait until `want_steps` steps are there, but no longer than `wait_s`, and take them; see `EpisodeCore.sample`."""
+        answer: concurrent.futures.Future[list[SegmentBlock]] = concurrent.futures.Future()
+        try:
+            self._loop.call_soon_threadsafe(partial(self.core.sample, want_steps, wait_s, answer.set_result, or_fewer=or_fewer))
+            return answer.result(timeout=wait_s + 30.0)
+        except RuntimeError:  # the loop is closed: nothing will come any more
+            return []
+
+    def call(self, function: Callable[[], T]) -> T:
+        """Call a function on the loop thread, between two batches, and return what it returns; here, once the loop has stopped."""
+        if threading.current_thread() is self._thread:  # a callback of the user's that asks its env runner for something
+            return function()
+        answer: concurrent.futures.Future[T] = concurrent.futures.Future()
+
+        def run() -> None:
+            if answer.set_running_or_notify_cancel():
+                try:
+                    answer.set_result(function())
+                except BaseException as error:
+                    answer.set_exception(error)
+
+        self._calls.add(answer)
+        try:
+            self._loop.call_soon_threadsafe(run)
+            return answer.result()
+        except concurrent.futures.CancelledError:
+            return function()
+        except RuntimeError:
+            if answer.done():  # it is the function's own
+                raise
+            return function()
+        finally:
+            self._calls.discard(answer)
+
+    def serve_weights(self, weights_seq_no: int) -> None:
+        """Serve the weights loaded last, from the next batch on; returns when that is so."""
+        self.call(lambda: self.core.serve_weights(weights_seq_no))
+
+    def report_training(self, report: TrainingReport) -> None:
+        """Take the newest training iteration for GetStats."""
+        self._training = report
+
+    def drain(self, *, is_final: bool = False) -> None:
+        """Say NOT_SERVING, refuse new episodes, answer `sample` at once.
+
+        Args:
+            is_final: Callers are told that nobody comes back, so that they stop waiting; else they wait for a successor.
+        """
+        self._is_final = self._is_final or is_final
+        self.post(self._drain)
+
+    def wait_stopped(self, timeout_s: float | None = None) -> bool:
+        """Block until the server has stopped; return whether it has."""
+        return self._stopped.wait(timeout_s)
+
+    def stop(self, grace_s: float = 2.0, *, is_final: bool = False) -> None:
+        """Stop serving: health first, then calls (those in flight get `grace_s`), then the thread. A second call does nothing.
+
+        Args:
+            grace_s: See above.
+            is_final: As in `drain`; what was said there stays said.
+        """
+        self._is_final = self._is_final or is_final
+        with self._stop_lock:
+            if self._thread.is_alive() and threading.current_thread() is not self._thread:
+                self._call(self._stop(grace_s))
+                self._loop.call_soon_threadsafe(self._loop.stop)
+                self._thread.join()
+        self._stopped.set()
+
+    # On the loop thread --------------------------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        try:
+            self._loop.run_forever()
+        finally:
+            self._loop.close()
+            for call in list(self._calls):
+                call.cancel()  # who made it goes on alone
+            self._stopped.set()
+
+    async def _start(self) -> None:
+        self.core = self._make_core()
+        self._trim()
+
+    async def _bind(self, address: str) -> str:
+        listen = dataclasses.replace(self._config.listen, address=address)
+        check_listen(listen)
+        target = parse_address(address)
+        options = [
+            *_CHANNEL_OPTIONS,
+            ("grpc.max_receive_message_length", listen.max_message_bytes),
+            ("grpc.max_send_message_length", listen.max_message_bytes),
+        ]
+        secret = token(listen)
+        interceptors: list[Any] = [UnreadableInterceptor(), *([TokenInterceptor(secret)] if secret is not None else [])]
+        server = grpc.aio.server(options=options, interceptors=interceptors, maximum_concurrent_rpcs=listen.max_clients + _CALLS_AT_ONCE)
+        servicer = self._servicer or self._make_servicer(listen)
+        self._servicer = servicer
+        pb_grpc.add_PolicyServiceServicer_to_server(servicer, server)
+        health_servicer = health.aio.HealthServicer()  # type: ignore[attr-defined]
+        health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
+        if listen.reflection:
+            reflection.enable_server_reflection((SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+        credentials = server_credentials(listen)
+        try:
+            port = server.add_secure_port(target, credentials) if credentials else server.add_insecure_port(target)
+        except RuntimeError as error:
+            check_free(address)  # says why, which gRPC only writes to its own log
+            raise OSError(f"listen.address: {address} could not be bound: {error}") from error
+        await server.start()
+        for name in ("", SERVICE_NAME):
+            await health_servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
+        self._servers.append(server)
+        self._health.append(health_servicer)
+        bound = address if target.startswith("unix:") else f"{target.rpartition(':')[0]}:{port}"
+        self.addresses.append(bound)
+        logger.info("serving %s on %s (boot %s)", SERVICE_NAME, bound, self.boot_id)
+        return bound
+
+    def _make_servicer(self, listen: ListenConfig) -> PolicyServicer:
+        facts = ServerFacts(
+            importlib.metadata.version("rllib-policy-server"),
+            self.boot_id,
+            *self._spaces,
+            listen.max_message_bytes,
+            listen.max_rows_per_message,
+            listen.max_clients,
+            listen.max_unanswered_bytes,
+            self._config.episodes.episode_idle_timeout_s,
+            self._config.run,
+            self._config.instance_id,
+            self._config.stop_timeout_s,
+        )
+        limits = MessageLimits.of(listen.max_rows_per_message, *self._spaces)
+        unary = UnaryEpisodes(self.core, limits, self._config.episodes.unary_idle_timeout_s)
+        return PolicyServicer(self.core, facts, unary, lambda: self.endpoints(), self._stats, ClientNumbers(*self.client_numbers))
+
+    def counters(self) -> dict[str, Any]:
+        """Return what GetStats answers, without the training, by field; None where that says unset. From any thread."""
+        response = self.call(self._stats)
+        fields = [field for field in response.DESCRIPTOR.fields if field.name != "training"]
+        return {
+            field.name: None if field.has_presence and not response.HasField(field.name) else getattr(response, field.name)
+            for field in fields
+        }
+
+    def _stats(self) -> pb.GetStatsResponse:
+        core = self.core.snapshot()
+        response = pb.GetStatsResponse(
+            boot_id=self.boot_id,
+            uptime_s=time.monotonic() - self._started_s,
+            **{name: getattr(core, name) for name in _COPIED},
+        )
+        for name in _OF_THE_STREAMS if self._servicer else ():
+            setattr(response, name, getattr(self._servicer, name))
+        if core.returns:
+            response.return_mean = sum(core.returns) / len(core.returns)
+        if (report := self._training) is not None:
+            fields = {name: getattr(report, name) for name in report.__slots__}
+            response.training.CopyFrom(pb.TrainingIteration(**{name: value for name, value in fields.items() if value is not None}))
+        return response
+
+    def _drain(self) -> None:
+        self.core.drain(is_final=self._is_final)
+        for servicer in self._health:
+            self._loop.create_task(servicer.enter_graceful_shutdown())
+
+    def _trim(self) -> None:
+        self.core.trim()
+        self._loop.call_later(_TRIM_INTERVAL_S, self._trim)
+
+    async def _stop(self, grace_s: float) -> None:
+        if hasattr(self, "core"):
+            self._drain()
+            error = ending_error(is_final=self._is_final)
+            self.core.fail_all(error)
+            for answer in self.at_stop:
+                answer(error)
+            if self._is_final and self._servicer is not None:
+                await self._servicer.end_streams(error)
+        await asyncio.gather(*(server.stop(grace_s) for server in self._servers))
+        tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._servers.clear()
+
+    # Between -------------------------------------------------------------------------------------------------------------------------
+
+    def _call(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+
+    def post(self, function: Callable[[], None]) -> None:
+        """Have a function called on the loop thread, unless that has ended."""
+        try:
+            self._loop.call_soon_threadsafe(function)
+        except RuntimeError:
+            logger.debug("the loop is closed; %s not called", function)
+
+
+_OF_THE_STREAMS = ("clients_connected", "clients_refused", "messages_withheld")
+_COPIED = sorted(
+    field.name for field in pb.GetStatsResponse.DESCRIPTOR.fields
+    if field.name not in {"boot_id", "uptime_s", "return_mean", "training", *_OF_THE_STREAMS}
+)  # fmt: skip

@@ -1,0 +1,143 @@
+"""The state of an env runner: weights, connector states and counters, on their ways in and out."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable, Collection
+from typing import Any, TypeVar
+
+import ray
+from ray.rllib.core import (
+    COMPONENT_ENV_TO_MODULE_CONNECTOR,
+    COMPONENT_MODULE_TO_ENV_CONNECTOR,
+    COMPONENT_RL_MODULE,
+    DEFAULT_MODULE_ID,
+)
+from ray.rllib.core.rl_module.torch import TorchRLModule
+from ray.rllib.utils.checkpoints import Checkpointable
+from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME, WEIGHTS_SEQ_NO
+
+from policyserver.server.policies.connectors.connector_states import adopt_state, export_state
+from policyserver.server.policies.policy import Policy
+from policyserver.server.runner.serving_loop import Front
+from policyserver.server.runner.weights_pull import WeightsPull
+
+T = TypeVar("T")
+
+
+class RunnerState(Checkpointable):
+    """What RLlib reads, sets and saves of an env runner. The half of ExternalEnvRunner that keeps the policy up to date.
+
+    Three ways bring weights: RLlib's calls of `set_state`, in their order; the daemon's link to an instance that was restarted
+    (`revive`), on a thread of its own; and what the runner pulls by itself (`pull_weights`), if the algorithm wants it so.
+    """
+
+    config: Any
+    module: TorchRLModule
+    num_env_steps_sampled_lifetime: int
+
+    def __init__(self) -> None:
+        self._weights_seq_no = 0
+        self._state_lock = threading.RLock()  # the daemon's link and RLlib may both bring a state, and both may open the port
+        self._env_runner_state_server: Any = None  # RLlib sets it
+        self._weights_pull = WeightsPull()
+        self._env_to_module: Any = None
+        self._module_to_env: Any = None
+        self._index = 0
+        self._front: Front | None = None
+        self._policy: Policy | None = None
+
+    def get_state(
+        self,
+        components: str | Collection[str] | None = None,
+        *,
+        not_components: str | Collection[str] | None = None,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """Return weights, connector states and counters."""
+        state: dict[str, Any] = {NUM_ENV_STEPS_SAMPLED_LIFETIME: self.num_env_steps_sampled_lifetime}
+        if self._check_component(COMPONENT_RL_MODULE, components, not_components):
+            if self._front is None:
+                self.pull_weights()  # RLlib gives this state to restarted instances, but doesn't keep this one up to date
+            state[COMPONENT_RL_MODULE] = self.module.get_state(
+                components=self._get_subcomponents(COMPONENT_RL_MODULE, components),
+                not_components=self._get_subcomponents(COMPONENT_RL_MODULE, not_components),
+                **kwargs,
+            )
+            state[WEIGHTS_SEQ_NO] = self._weights_seq_no
+        for name, connector in self._connectors.items():
+            if self._check_component(name, components, not_components):
+                state[name] = self._where_it_serves(functools.partial(export_state, connector))
+        return state
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Take weights, connector states and counters; the weights are served from the next batch on.
+
+        RLlib's own runner keeps its weights if their version is the higher one, and so goes on with them when an older checkpoint is
+        restored. But an instance's calls come in the order they were made, so what comes here is what the driver wants served: an older
+        version is never a late one. Late ones may come on the two other ways only.
+        """
+        with self._state_lock:
+            before = self._weights_seq_no
+            self._take_state(state)
+            if COMPONENT_RL_MODULE in state and self._env_runner_state_server is not None:
+                if self._front is None:  # in the driver: else the state server would go on giving out the weights from before
+                    self._weights_pull.replace(self._env_runner_state_server, state, self._weights_seq_no)
+                self._weights_pull.note_restored(before, self._weights_seq_no)
+
+    def get_ctor_args_and_kwargs(self) -> tuple[tuple[()], dict[str, Any]]:
+        """Return what makes another runner like this one."""
+        return (), {"config": self.config}
+
+    def get_checkpointable_components(self) -> list[tuple[str, Any]]:
+        """Return the parts that have state."""
+        return [(COMPONENT_RL_MODULE, self.module), *self._connectors.items()]
+
+    def revive(self, state: dict[str, Any]) -> None:
+        """Take the state of an instance that died, unless RLlib has brought a newer one by now."""
+        with self._state_lock:
+            if state[WEIGHTS_SEQ_NO] == 0 or state[WEIGHTS_SEQ_NO] > self._weights_seq_no:
+                self._take_state(state)
+
+    def pull_weights(self) -> None:
+        """Ask the state server of algorithms that don't push their weights (IMPALA, APPO)."""
+        server = self._env_runner_state_server
+        if server is not None and (newest := self._weights_pull.newest(server)) is not None:
+            with self._state_lock:
+                self._take_state(newest)
+
+    @property
+    def _connectors(self) -> dict[str, Any]:
+        return {COMPONENT_ENV_TO_MODULE_CONNECTOR: self._env_to_module, COMPONENT_MODULE_TO_ENV_CONNECTOR: self._module_to_env}
+
+    def _take_state(self, state: dict[str, Any]) -> None:
+        for name, connector in self._connectors.items():
+            if name in state:
+                # What comes to a remote instance is merged from what all of them exported; a lone one only gets restored states.
+                self._where_it_serves(functools.partial(adopt_state, connector, state[name], keep_news=self._index > 0))
+        if COMPONENT_RL_MODULE in state:
+            self._take_weights(state[COMPONENT_RL_MODULE], int(state.get(WEIGHTS_SEQ_NO, 0)))
+        if NUM_ENV_STEPS_SAMPLED_LIFETIME in state:
+            self.num_env_steps_sampled_lifetime = state[NUM_ENV_STEPS_SAMPLED_LIFETIME]
+            self._count_steps()
+
+    def _take_weights(self, weights: Any, seq_no: int) -> None:
+        """Take weights; a missing version or 0, as from a learner that has made no update, leaves the version as it is."""
+        if isinstance(weights, ray.ObjectRef):
+            weights = ray.get(weights)
+        if isinstance(weights, dict) and DEFAULT_MODULE_ID in weights:
+            weights = weights[DEFAULT_MODULE_ID]
+        self.module.set_state(weights)
+        self._weights_seq_no = seq_no or self._weights_seq_no
+        if self._front is not None and self._policy is not None:
+            self._policy.load_spare(self.module.state_dict())
+            self._front.serve_weights(self._weights_seq_no)
+
+    def _where_it_serves(self, function: Callable[[], T]) -> T:
+        """Call a function of something that the loop thread owns, on the loop thread."""
+        return self._front.call(function) if self._front is not None else function()
+
+    def _count_steps(self) -> None:
+        if self._policy is not None:
+            self._policy.count_steps(self.num_env_steps_sampled_lifetime)
