@@ -12,15 +12,17 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = {"policyserver": ROOT / "proto" / "policyserver"} | {
-    name: ROOT / name for name in ("client", "server", "pipelines", "monitoring")
+NAMESPACE = "policyserver"
+PACKAGES = {f"{NAMESPACE}.{name}": ROOT / name / NAMESPACE / name for name in ("client", "server", "pipelines", "monitoring")} | {
+    f"{NAMESPACE}.{name}": ROOT / "proto" / NAMESPACE / name for name in ("common", "v1")
 }
 
-# Package -> what it may import of ours. A dotted name allows that one module.
+# Package -> what it may import of ours. A name with two dots allows that one module.
 OURS = {
-    "policyserver": set[str](),
-    "client": {"policyserver"},
-    "monitoring": {
+    "policyserver.v1": set[str](),
+    "policyserver.common": {"policyserver.v1"},
+    "policyserver.client": {"policyserver.common", "policyserver.v1"},
+    "policyserver.monitoring": {
         "policyserver.common.command_line",
         "policyserver.common.endpoints",
         "policyserver.common.listening",
@@ -29,42 +31,40 @@ OURS = {
         "policyserver.common.certificates",
         "policyserver.common.umask",
     },
-    "server": {"policyserver", "monitoring"},
-    "pipelines": {"client", "policyserver", "monitoring"},
+    "policyserver.server": {"policyserver.common", "policyserver.v1", "policyserver.monitoring"},
+    "policyserver.pipelines": {"policyserver.client", "policyserver.common", "policyserver.monitoring"},
 }
 
 # Package -> what it may import of others at module level or anywhere else, the standard library apart.
-OTHERS = {
-    "policyserver": {"grpc", "numpy", "google.protobuf", "gymnasium"},
-    "client": {"grpc", "numpy", "google.protobuf", "gymnasium"},
-}
+_BASE = {"grpc", "numpy", "google.protobuf", "gymnasium"}
+OTHERS = {"policyserver.common": _BASE, "policyserver.v1": _BASE, "policyserver.client": _BASE}
 
+_OF_BOTH_PROCESSES = ("driver_link", "log_setup", "processor_share", "training_report")
 # Folder within the server -> what of the server it may import beside itself.
 SERVER_LAYERS = {
+    "policies.module": {"policies.policy"},
+    "policies.vectorized": {"policies.policy", "policies.module"},
     "policies": set[str](),
-    "episodes": {"policyserver.server.policies.policy", "policyserver.server.config.server_config"},
-    "fronts": {
-        "policyserver.server.episodes",
-        "policyserver.server.config.server_config",
-        "policyserver.server.external_env.policy_server",
-        "policyserver.server.training_report",
-    },
+    "config": {"policies.module.action_form", "policies.vectorized.scale_images", "runner.env_runner"},
+    "episodes": {"policies.policy", "config.server_config"},
+    "grpc_front": {"episodes", "config.server_config", "training_report"},
+    "external_env": {"episodes", "config.server_config", "runner.serving_loop"},
+    "runner": {"config", "episodes", "external_env", "grpc_front", "policies", *_OF_BOTH_PROCESSES},
+    "daemon": {"config", "grpc_front", "policies", "runner", *_OF_BOTH_PROCESSES},
 }
 
 # Module -> the only files that may import it.
 ONLY_IN = {
-    "ray": ["server/*"],
-    "torch": ["server/*"],
-    "river": ["pipelines/policyserver/pipelines/regressor.py"],
-    "influxdb_client": ["monitoring/influx*.py"],
+    "ray": ["policyserver/server/*"],
+    "torch": ["policyserver/server/*"],
+    "river": ["policyserver/pipelines/regressor.py"],
+    "influxdb_client": ["policyserver/monitoring/influx/*.py"],
     "policyserver.v1": [
-        "policyserver/*",
-        "client/transport*.py",
-        "server/policyserver/server/runner/serving_loop.py",
-        "server/policyserver/server/grpc_front/servicer.py",
-        "server/fronts/unary_*.py",
-        "server/fronts/wire*.py",
-        "server/policyserver/server/grpc_front/stream_answers.py",
+        "policyserver/common/*",
+        "policyserver/v1/*",
+        "policyserver/client/transport*.py",
+        "policyserver/server/runner/serving_loop.py",
+        "policyserver/server/grpc_front/*.py",
     ],
 }
 
@@ -77,7 +77,7 @@ def sources() -> list[tuple[str, Path]]:
     for name, folder in PACKAGES.items():
         for path in sorted(folder.rglob("*.py")):
             if not fnmatch(path.name, "*_pb2*.py"):
-                found.append((str(Path(name) / path.relative_to(folder)), path))
+                found.append((str(Path(*name.split(".")) / path.relative_to(folder)), path))
     return found
 
 
@@ -103,7 +103,7 @@ def test_a_package_imports_only_the_packages_below_it(package: str) -> None:
     wrong = [
         f"{name} imports {module}"
         for name, path in sources()
-        if name.startswith(f"{package}/")
+        if name.startswith(f"{package.replace('.', '/')}/")
         for module in imports(name, path)
         if any(within(module, ours) for ours in PACKAGES) and not any(within(module, ok) for ok in allowed)
     ]
@@ -112,13 +112,13 @@ def test_a_package_imports_only_the_packages_below_it(package: str) -> None:
 
 @pytest.mark.parametrize("layer", SERVER_LAYERS)
 def test_a_layer_of_the_server_imports_only_the_layers_below_it(layer: str) -> None:
-    allowed = SERVER_LAYERS[layer] | {f"server.{layer}"}
+    allowed = {f"policyserver.server.{module}" for module in SERVER_LAYERS[layer] | {layer}}
     wrong = [
         f"{name} imports {module}"
         for name, path in sources()
-        if name.startswith(f"server/{layer}/")
+        if name.startswith(f"policyserver/server/{layer.replace('.', '/')}/")
         for module in imports(name, path)
-        if within(module, "server") and not any(within(module, ok) for ok in allowed)
+        if within(module, "policyserver.server") and not any(within(module, ok) for ok in allowed)
     ]
     assert not wrong
 
@@ -129,7 +129,7 @@ def test_the_client_needs_only_the_base_dependencies(package: str) -> None:
     wrong = [
         f"{name} imports {module}"
         for name, path in sources()
-        if name.startswith(f"{package}/")
+        if name.startswith(f"{package.replace('.', '/')}/")
         for module in imports(name, path)
         if not any(within(module, ok) for ok in allowed)
     ]
@@ -149,7 +149,7 @@ def test_a_heavy_or_private_module_is_imported_only_where_it_belongs(module: str
 
 def test_no_channel_leaves_it_to_the_environment_whether_a_proxy_is_asked() -> None:
     """`policyserver.common.channels` opens them; who needs another kind of channel passes on what it says about proxies."""
-    allowed = PACKAGES["policyserver"] / "channels.py"
+    allowed = PACKAGES["policyserver.common"] / "channels.py"
     everywhere = [
         path for folder in (*PACKAGES.values(), ROOT / "deploy", ROOT / "examples", ROOT / "tests") for path in folder.rglob("*.py")
     ]
@@ -161,11 +161,14 @@ def test_no_channel_leaves_it_to_the_environment_whether_a_proxy_is_asked() -> N
         if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("insecure_channel", "secure_channel"))
         if not re.search(r"\bdirect_options\(|\bDIRECT\b", ast.unparse(node))
     ]
-    assert not wrong, "open it by policyserver.channels.open_channel"
+    assert not wrong, "open it by policyserver.common.channels.open_channel"
 
 
-def test_the_source_root_of_the_contract_is_not_a_package() -> None:
-    assert not (ROOT / "proto" / "__init__.py").exists(), "a package named proto would overwrite Google's proto-plus"
+@pytest.mark.parametrize("root", ["client", "server", "monitoring", "pipelines", "proto"])
+def test_a_source_root_and_its_part_of_the_namespace_are_no_packages(root: str) -> None:
+    """A package named proto would overwrite Google's proto-plus, and policyserver/__init__.py would hide the four other roots (PEP 420)."""
+    assert not (ROOT / root / "__init__.py").exists()
+    assert not (ROOT / root / NAMESPACE / "__init__.py").exists()
 
 
 def test_every_package_folder_is_a_package() -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from policyserver.common.settings import load
 from policyserver.server.config.server_config import ServerConfig
+from tests.documents import is_there
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -38,9 +39,9 @@ def test_the_architecture_says_once_where_to_change_what_and_names_files_that_ar
     text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8").partition("## Where to change what")[2].partition("\n## ")[0]
     wishes = re.findall(r"^\| ([a-z][^|]*) \|", text, re.MULTILINE)
     assert sorted(wishes) == sorted(set(wishes))
-    files = re.findall(r"`((?:client|server|pipelines|monitoring|proto|deploy|tests)/[\w/]+\.\w+)`", text)
+    files = re.findall(r"`((?:client|common|server|pipelines|monitoring|proto|deploy|tests)/[\w/]+\.\w+)`", text)
     assert len(files) > 30
-    assert [file for file in files if not (ROOT / file).exists()] == []
+    assert [file for file in files if not is_there(file)] == []
 
 
 def test_a_server_configuration_in_the_walk_through_is_one(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from policyserver.common.settings import load
 from policyserver.pipelines.config import PipelineConfig
 from policyserver.pipelines.summary import Summary
 from policyserver.server.config.server_config import ServerConfig
+from tests.documents import is_there
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -34,9 +35,11 @@ def test_the_readme_names_every_key_of_the_summary_and_no_other() -> None:
 @pytest.mark.parametrize("document", ["README.md", "ARCHITECTURE.md"])
 def test_every_file_of_ours_that_a_document_names_exists(document: str) -> None:
     text = (ROOT / document).read_text(encoding="utf-8")
-    named = set(re.findall(r"`((?:client|server|pipelines|monitoring|proto|examples|tests|docs)/[\w./-]+\.(?:py|proto|toml|md))`", text))
+    named = set(
+        re.findall(r"`((?:client|common|server|pipelines|monitoring|proto|examples|tests|docs)/[\w./-]+\.(?:py|proto|toml|md))`", text)
+    )
     assert named
-    assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
+    assert [name for name in sorted(named) if not is_there(name)] == []
 
 
 def test_the_learning_table_in_the_readme_is_that_of_the_last_run() -> None:

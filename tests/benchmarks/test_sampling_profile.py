@@ -10,7 +10,7 @@ from policyserver.server.runner.serving_loop import Front
 from tests.benchmarks.sampling_profile import LOOP, MISSING, profile_case, shares
 from tests.benchmarks.servers import Servers
 
-STEM = "Thread.run (threading.py:971);Front._run (server/policyserver/server/runner/serving_loop.py:167)"
+STEM = "Thread.run (threading.py:971);Front._run (server/runner/serving_loop.py:167)"
 CORE = "EpisodeCore._flush (/w/.venv/lib/python3.11/site-packages/server/core.py:204)"
 FOLDED = [
     f"{STEM};{CORE};dot (numpy/core.py:1) 60",

@@ -22,6 +22,7 @@ from tests.compatibility.cells import Cell
 logger = logging.getLogger("compatibility")
 
 ROOT = Path(__file__).parents[2]
+ROOTS = ("client", "server", "monitoring", "pipelines", "proto")
 CELL_TIMEOUT_S = 240.0
 """Longest time of a cell, that of RLlib alone included."""
 START_TIMEOUT_S = 120.0
@@ -85,7 +86,7 @@ class Worker:
             self._pointer.unlink()
 
     def _start(self) -> None:
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "proto")])}
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, [ROOT, *(ROOT / name for name in ROOTS)]))}
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 self._command,

@@ -28,6 +28,7 @@ from policyserver.common.settings import load
 from policyserver.monitoring.points import Points
 from policyserver.monitoring.store.store import EmbeddedStore
 from policyserver.pipelines.config import PipelineConfig
+from policyserver.pipelines.demo.setup import DEMO_SERVER
 from policyserver.server.config.server_config import ServerConfig
 from policyserver.server.grpc_front.listen_security import check_listen
 from policyserver.v1 import policy_service_pb2 as pb
@@ -149,7 +150,7 @@ def test_server_and_pipeline_meet_at_a_socket_in_a_volume_that_nobody_else_has()
 
 
 def test_the_policy_learns_with_the_settings_of_the_demo() -> None:
-    ours, demo = load(ServerConfig, DEPLOY / "server.toml"), load(ServerConfig, ROOT / "pipelines" / "demo_server.toml")
+    ours, demo = load(ServerConfig, DEPLOY / "server.toml"), load(ServerConfig, DEMO_SERVER)
     assert (ours.algorithm, ours.hand_off, ours.spaces) == (demo.algorithm, demo.hand_off, demo.spaces)
 
 

@@ -146,7 +146,9 @@ def test_a_server_without_clients_stops_at_once_and_keeps_port_and_folder_to_its
             assert time.monotonic() < deadline, runs
             with urllib.request.urlopen(f"http://{page}/snapshot", timeout=10.0) as answer:
                 runs = json.load(answer)["choices"]["runs"]
-        assert "INFO server.fronts.front: serving" in (run_folder / "server.log").read_text(), "the serving actor logs there, too"
+        assert "INFO policyserver.server.runner.serving_loop: serving" in (run_folder / "server.log").read_text(), (
+            "the serving actor logs there, too"
+        )
         with DaemonProcess(tmp_path / "other", address) as second:
             assert second.process.wait(30) == 1
             assert f"{address} is in use by another process" in second.text()

@@ -33,7 +33,7 @@ reach the bar counts with the steps it made. The bars and the seeds were fixed b
 
 ## What this server sets
 
-Where RLlib's defaults don't fit online learning (`server/policyserver/server/config/algorithm_defaults.py`). A key of the configuration
+Where RLlib's defaults don't fit online learning (`server/config/algorithm_defaults.py`). A key of the configuration
 file replaces its value.
 
 {defaults}

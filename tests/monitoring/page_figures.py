@@ -82,7 +82,7 @@ class Following:
 @contextlib.contextmanager
 def served(store: Path) -> Iterator[tuple[str, psutil.Process]]:
     """Run `policy-monitor serve` as a process of its own; its page's address and the process."""
-    command = [sys.executable, "-m", "monitoring", "serve", "--store", str(store), "--address", "127.0.0.1:0"]
+    command = [sys.executable, "-m", "policyserver.monitoring", "serve", "--store", str(store), "--address", "127.0.0.1:0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None

@@ -53,7 +53,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def export(store: Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:
-    command = [sys.executable, "-m", "monitoring", "export", "--store", str(store), *arguments]
+    command = [sys.executable, "-m", "policyserver.monitoring", "export", "--store", str(store), *arguments]
     return subprocess.run(command, capture_output=True, timeout=60, check=False)
 
 
@@ -162,7 +162,7 @@ def test_a_file_is_replaced_only_when_it_may_be_and_never_by_half(store: Path, t
     assert b"--force" in done.stderr
     assert output.read_bytes() == complete
     full = subprocess.run(
-        [sys.executable, "-m", "monitoring", "export", "--store", str(store), "--output", str(output), "--force"],
+        [sys.executable, "-m", "policyserver.monitoring", "export", "--store", str(store), "--output", str(output), "--force"],
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)),
         capture_output=True,
         timeout=60,
@@ -197,7 +197,7 @@ def test_a_wrong_argument_is_named_and_ends_with_2(store: Path, arguments: tuple
 
 
 def test_a_reader_that_has_had_enough_ends_it_quietly(store: Path) -> None:
-    command = [sys.executable, "-m", "monitoring", "export", "--store", str(store)]
+    command = [sys.executable, "-m", "policyserver.monitoring", "export", "--store", str(store)]
     exporting = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert exporting.stdout is not None
     assert exporting.stderr is not None

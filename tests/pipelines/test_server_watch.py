@@ -112,7 +112,7 @@ def test_each_serving_process_has_points_of_its_own() -> None:
 
 
 def test_a_server_that_is_away_is_one_line_and_its_return_another(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, "pipelines")
+    caplog.set_level(logging.INFO, "policyserver.pipelines")
     server = Server()
     watch = ServerWatch(server, Book(), TAGS)
     watch.start()

@@ -45,7 +45,7 @@ def episodes_of(front: FrontHarness, store: Path, **options: Any) -> set[tuple[s
 def test_two_pipelines_with_one_seed_play_episodes_of_their_own(
     front: FrontHarness, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, "pipelines")
+    caplog.set_level(logging.INFO, "policyserver.pipelines")
     first, second = (episodes_of(front, tmp_path / f"{name}.sqlite") for name in ("first", "second"))
     assert len(first) >= 4
     assert not {parameters for parameters, _ in first} & {parameters for parameters, _ in second}

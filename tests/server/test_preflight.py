@@ -164,7 +164,7 @@ def test_a_unix_socket_that_cannot_be_made(path: str, text: str, tmp_path: Path,
 def test_a_machine_whose_loopback_is_down(tmp_path: Path) -> None:
     if subprocess.run(["unshare", "-n", "true"], check=False).returncode:
         pytest.skip("this user may not make a network namespace")
-    command = ["unshare", "-n", sys.executable, "-m", "server", "serve", "--run_folder", str(tmp_path / "run")]
+    command = ["unshare", "-n", sys.executable, "-m", "policyserver.server", "serve", "--run_folder", str(tmp_path / "run")]
     server = subprocess.Popen(
         [*command, "--listen.address", f"unix:{tmp_path / 'socket'}"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )

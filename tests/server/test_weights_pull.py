@@ -113,7 +113,7 @@ def test_at_last_a_runner_whose_state_server_is_gone_serves_on_and_says_so_once(
         runner.sample()
         assert runner.get_state()[WEIGHTS_SEQ_NO] == 3
         ray.kill(server.handle)
-        with caplog.at_level(logging.WARNING, "server"):
+        with caplog.at_level(logging.WARNING, "policyserver.server"):
             for _ in range(3):
                 assert list(runner.sample_get_state_and_metrics()[1])
         assert len([record for record in caplog.records if "can't be pulled" in record.message]) == 1

@@ -18,7 +18,7 @@ _HEAD = f"""\
 # Metrics
 
 Everything that is recorded, in SQLite and in InfluxDB alike. Written by `make dashboards` from
-[`monitoring/policyserver/monitoring/schema.py`](../monitoring/schema.py).
+[`monitoring/schema.py`](../monitoring/policyserver/monitoring/schema.py).
 
 A measurement is a kind of point (in SQLite, a table). Timestamps are nanoseconds since 1970 (UTC), and no two points of a process have
 the same. Tags are what one groups by; one that a point does not set is `{TAG_UNSET}`. A field's type is the same in every point: a `float`

@@ -18,7 +18,7 @@ from policyserver.pipelines.demo.server_process import ServerDiedError
 from policyserver.pipelines.runtime.stop_signals import StoppedEarlyError, StopSignals
 from policyserver.pipelines.summary import LedgerError
 
-logger = logging.getLogger("pipelines")
+logger = logging.getLogger("policyserver.pipelines")
 
 _EXIT_INSECURE = 78
 """Exit status when steps would leave the machine in plain text; that of `policy-server` when others could reach it so."""

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 EXIT_FAILURE = 1
 EXIT_BAD_SETTINGS = 2
 
-logger = logging.getLogger("server")
+logger = logging.getLogger("policyserver.server")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
