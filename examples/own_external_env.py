@@ -15,8 +15,7 @@ from ray.rllib.algorithms.ppo import PPOConfig
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 from ray.rllib.env.external_env import ExternalEnv
 
-from policyserver.server.daemon.ray_start import RayProcess
-from policyserver.server.runner.env_runner import ExternalEnvRunner
+from policyserver.server import ExternalEnvRunner, RayProcess
 
 EPISODES_AT_A_TIME = 8
 

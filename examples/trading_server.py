@@ -18,9 +18,7 @@ from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 from ray.rllib.env.external_env import ExternalEnv
 from ray.tune.logger import pretty_print
 
-from policyserver.server.daemon.ray_start import RayProcess
-from policyserver.server.external_env.policy_server import PolicyServer
-from policyserver.server.runner.env_runner import ExternalEnvRunner
+from policyserver.server import ExternalEnvRunner, PolicyServer, RayProcess
 
 CHECKPOINTS = Path("checkpoints").absolute()
 POINTER = Path("last_checkpoint.out").absolute()

@@ -9,3 +9,33 @@ config/        the configuration, and RLlib's made from it
 At this level lies what both processes use. Imports policyserver.common, policyserver.v1 and policyserver.monitoring; ray and torch are
 imported only here.
 """
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from policyserver.server.config.server_config import ListenConfig, ServingConfig
+    from policyserver.server.daemon.ray_start import RayProcess
+    from policyserver.server.external_env.policy_server import PolicyServer
+    from policyserver.server.runner.env_runner import ExternalEnvRunner
+
+__all__ = ["ExternalEnvRunner", "ListenConfig", "PolicyServer", "RayProcess", "ServingConfig"]
+
+_MODULES = {
+    "ExternalEnvRunner": "runner.env_runner",
+    "ListenConfig": "config.server_config",
+    "PolicyServer": "external_env.policy_server",
+    "RayProcess": "daemon.ray_start",
+    "ServingConfig": "config.server_config",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public class when it is first asked for: ray and torch take seconds, and most modules here need neither."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+    globals()[name] = value
+    return value
