@@ -62,7 +62,7 @@ ONLY_IN = {
     "policyserver.v1": [
         "policyserver/common/*",
         "policyserver/v1/*",
-        "policyserver/client/transport*.py",
+        "policyserver/client/*.py",
         "policyserver/server/runner/serving_loop.py",
         "policyserver/server/grpc_front/*.py",
     ],

@@ -81,7 +81,7 @@ class Servicer(pb_grpc.PolicyServiceServicer):
         self.numbers = itertools.count()
         """Of the clients."""
         self.reward_error = 0.0
-        """What its ledger of rewards is wrong by."""
+        """What its episodes of rewards is wrong by."""
 
     async def Step(self, request_iterator: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:
         if self.token and ("authorization", f"Bearer {self.token}") not in (context.invocation_metadata() or ()):

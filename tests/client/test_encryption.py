@@ -106,7 +106,7 @@ def test_a_client_that_was_refused_for_its_encryption_is_let_in_by_a_successor_t
         server.stop()
         server._credentials = None
         server.start()
-        wait_until(lambda: client._router._given.is_open)
+        wait_until(lambda: client._balancer._given.is_open)
         assert client.get_action(client.start_episode(), np.zeros(10, np.float32)) == 0
 
 

@@ -16,7 +16,7 @@ from policyserver.client import (
     PolicyClient,
     ServerInternalError,
 )
-from policyserver.client.transport_messages import to_stats
+from policyserver.client.messages import to_stats
 from policyserver.common.flags import StepFlag
 from policyserver.v1 import policy_service_pb2 as pb
 from tests.client.reference_server import ACTION_SPACE, OBSERVATION_SPACE, ReferenceServer

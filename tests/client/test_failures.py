@@ -24,7 +24,7 @@ from policyserver.client import (
     SequenceError,
     ServerUnavailableError,
 )
-from policyserver.client.transport_link import Link
+from policyserver.client.stream import Stream
 from policyserver.common.errors import EpisodeFinishedError as ServedFinishedError
 from policyserver.v1 import policy_service_pb2 as pb
 from tests.client.conftest import FAST
@@ -73,7 +73,7 @@ def test_episodes_go_on_after_a_pause_of_the_same_server(server: ReferenceServer
     server.stop()
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(client.get_action, episode, ZEROS)
-        wait_until(lambda: client._router._given.trouble is not None)
+        wait_until(lambda: client._balancer._given.trouble is not None)
         server.start()
         assert waiting.result() == 7 % 3
     assert server.servicer.episodes[episode].rewards == [0.0, 3.0]
@@ -86,7 +86,7 @@ def test_a_restarted_server_loses_open_episodes_and_serves_new_ones_at_once(serv
     with ThreadPoolExecutor(2) as pool:
         waiting = pool.submit(client.get_action, waiting_one, ZEROS)
         first = pool.submit(client.get_action, fresh, ZEROS)
-        wait_until(lambda: len(client._router._given._queue) == 2)
+        wait_until(lambda: len(client._balancer._given._queue) == 2)
         server.start(Servicer())
         with pytest.raises(EpisodeLostError, match="Episode waiting was lost with the serving process that had it; start a new one"):
             waiting.result()
@@ -228,7 +228,7 @@ def test_a_client_that_begins_before_its_server_waits_for_it(server: ReferenceSe
     server.stop()
     with PolicyClient(server.address, config=FAST) as client, ThreadPoolExecutor(1) as pool:
         starting = pool.submit(client.start_episode)
-        wait_until(lambda: client._router._given.trouble is not None)
+        wait_until(lambda: client._balancer._given.trouble is not None)
         server.start()
         assert client.get_action(starting.result(), ZEROS) == 0
 
@@ -241,7 +241,7 @@ def test_a_successor_with_other_spaces_is_refused_to_everyone_who_waits(server: 
     other.observation_space = gym.spaces.Box(0, 1, (2,), np.float32)
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(client.get_action, episode, ZEROS)
-        wait_until(lambda: len(client._router._given._queue) == 1)
+        wait_until(lambda: len(client._balancer._given._queue) == 1)
         server.start(other)
         with pytest.raises(HandshakeError, match="observation_space"):
             waiting.result()
@@ -267,12 +267,12 @@ def test_an_answer_that_is_on_its_way_when_the_client_closes_is_no_malformed_mes
     class Replies(list[pb.StepResponse]):
         def cancel(self) -> None: ...
 
-    link = Link()
-    link.is_over = True
+    stream = Stream()
+    stream.is_over = True
     monkeypatch.setattr(
-        client._router._given, "_stub", SimpleNamespace(Step=lambda *_, **__: Replies([pb.StepResponse(batch=pb.StepReply())]))
+        client._balancer._given, "_stub", SimpleNamespace(Step=lambda *_, **__: Replies([pb.StepResponse(batch=pb.StepReply())]))
     )
-    assert "the server ended the stream" in str(client._router._given._converse(link))
+    assert "the server ended the stream" in str(client._balancer._given._converse(stream))
     assert not caplog.records
 
 

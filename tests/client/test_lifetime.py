@@ -49,9 +49,9 @@ def test_thirty_clients_that_are_dropped_leave_no_thread_and_a_warning_each(serv
 def test_a_client_that_is_dropped_while_it_cannot_connect_leaves_no_thread(server: ReferenceServer) -> None:
     client = PolicyClient(server.address, config=FAST)
     client.start_episode()
-    transport = client._router._given
+    connection = client._balancer._given
     server.stop()
-    wait_until(lambda: transport.trouble is not None)
+    wait_until(lambda: connection.trouble is not None)
     with pytest.warns(ResourceWarning, match="unclosed PolicyClient"):
         del client
     wait_until(lambda: not threads_of_clients())

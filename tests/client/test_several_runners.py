@@ -217,8 +217,8 @@ def test_while_all_are_away_nothing_is_given_up(service: Service, connect: Calla
     client.get_actions(ids, batch(4))
     for runner in service:
         runner.stop()
-    client_side = client._router._transports
-    wait_until(lambda: not any(transport.is_open for transport in client_side))
+    client_side = client._balancer._connections
+    wait_until(lambda: not any(connection.is_open for connection in client_side))
     with pytest.raises(ServerUnavailableError):
         client.get_action(ids[0], ZEROS, timeout_s=0.3)
     with pytest.raises(ServerUnavailableError):

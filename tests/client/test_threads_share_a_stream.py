@@ -58,7 +58,7 @@ def test_what_is_asked_while_two_messages_are_unanswered_goes_out_in_one(server:
         first.append(pool.submit(client.get_action, ids[1], ZEROS))
         wait_until(lambda: client.counters().messages_sent == 2)
         rest = [pool.submit(client.get_action, episode, ZEROS) for episode in ids[2:]]
-        wait_until(lambda: len(client._router._given._queue) == 10)
+        wait_until(lambda: len(client._balancer._given._queue) == 10)
         server.release()
         assert [future.result() for future in first + rest] == [0] * 12
     assert server.servicer.message_rows == [1, 1, 10]
@@ -86,7 +86,7 @@ def test_close_wakes_every_thread_that_waits_and_leaves_none_of_ours(server: Ref
     server.hold()
     with ThreadPoolExecutor(8) as pool:
         waiting = [pool.submit(client.get_action, episode, ZEROS) for episode in ids]
-        wait_until(lambda: client.counters().rows_sent + len(client._router._given._queue) == 8)
+        wait_until(lambda: client.counters().rows_sent + len(client._balancer._given._queue) == 8)
         client.close()
         for future in waiting:
             with pytest.raises(ClientClosedError, match="closed"):

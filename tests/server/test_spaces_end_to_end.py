@@ -20,9 +20,9 @@ from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
 from policyserver.client import BatchError, ClientConfig, HandshakeError, InvalidInputError, PolicyClient
 from policyserver.client.codec import SpaceCodec
+from policyserver.client.messages import agree, step_batch, to_reply
 from policyserver.client.rows import Episode
 from policyserver.client.rows import Rows as ClientRows
-from policyserver.client.transport_messages import agree, step_batch, to_reply
 from policyserver.common.errors import from_rpc_error
 from policyserver.common.flags import PROTOCOL_VERSION, StepFlag
 from policyserver.common.spaces import flatten, flatten_batch, from_proto, leaves, same, to_proto, unflatten_batch

@@ -160,7 +160,7 @@ def test_a_stream_that_broke_while_a_question_waited_asks_again(serve: FrontHarn
     with ThreadPoolExecutor(1) as pool:
         action = pool.submit(client.get_action, episode, observation(1))
         wait_until(lambda: waiting(serve) == 1)
-        client._router._given._link.call.cancel()
+        client._balancer._given._stream.call.cancel()
         wait_until(lambda: client.counters().connections == 2)
         learn(serve, 2)
         assert action.result(20.0) in range(3)

@@ -6,16 +6,16 @@ import threading
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
+from policyserver.client.messages import Reply
 from policyserver.client.rows import Rows
-from policyserver.client.transport_messages import Reply
 
 __all__ = ["Call", "Home", "Part"]
 
 
 class Home(Protocol):
-    """Where a call's thread is likely to ask next: the transport of its first part."""
+    """Where a call's thread is likely to ask next: the connection of its first part."""
 
-    in_line: int
+    callers_waking: int
     """Callers at home there that were answered and are about to go on."""
 
 
@@ -31,7 +31,7 @@ class Call:
         self.unanswered = 0
         """Parts that may still be answered."""
         self.waiter = waiter
-        """Held by the thread that waits; released once, by the turnstile, when each part is answered or will not be."""
+        """Held by the thread that waits; released once, by the wake-up queue, when each part is answered or will not be."""
         self.is_waiting = True
         """There is something to wait for, and somebody who does."""
 
@@ -40,7 +40,7 @@ class Call:
         parts = [Part(rows, self) for rows in pieces]
         self.parts = [*self.parts, *parts]
         if len(self.parts) == len(parts) > 0:
-            self.home = parts[0].rows.transport
+            self.home = parts[0].rows.connection
         self.unanswered += len(parts)
         return parts
 

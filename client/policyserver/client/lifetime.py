@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from policyserver.client.errors import ForkedClientError
 
 if TYPE_CHECKING:
+    from policyserver.client.balancing import Balancer
     from policyserver.client.policy_client import PolicyClient
-    from policyserver.client.router import Router
 
 __all__ = ["Lifetime"]
 
@@ -19,16 +19,16 @@ __all__ = ["Lifetime"]
 class Lifetime:
     """The life of one client, in the process that made it."""
 
-    def __init__(self, client: PolicyClient, router: Router, target: str) -> None:
+    def __init__(self, client: PolicyClient, balancer: Balancer, target: str) -> None:
         """Begin.
 
         Args:
             client: whose life it is.
-            router: the client's connections.
+            balancer: the client's connections.
             target: the address it was given, for the warning.
         """
         self.process = os.getpid()
-        self._dropped = weakref.finalize(client, _drop, router, target)
+        self._dropped = weakref.finalize(client, _drop, balancer, target)
         self._dropped.atexit = False  # the end of the process ends its connections
         _clients.add(client)
 
@@ -59,14 +59,14 @@ class Inherited:
         )
 
 
-def _drop(router: Router, target: str) -> None:
+def _drop(balancer: Balancer, target: str) -> None:
     """End the connections of a client that nobody has any more."""
-    if router.is_started:
-        router.abandon()
+    if balancer.is_started:
+        balancer.abandon()
         warnings.warn(f"unclosed PolicyClient of {target}: close() it, or use it in a `with` block", ResourceWarning, stacklevel=2)
 
 
-_PARTS = ("_ledger", "_router", "_exchange")
+_PARTS = ("_episodes", "_balancer", "_exchange")
 """What a client does everything with."""
 _clients: weakref.WeakSet[PolicyClient] = weakref.WeakSet()
 _left_behind: list[Any] = []

@@ -12,14 +12,14 @@ import gymnasium as gym
 import numpy as np
 
 from policyserver.client.arguments import count, encoded_info
+from policyserver.client.balancing import Balancer
 from policyserver.client.config import ClientConfig
+from policyserver.client.episodes import ClientEpisodes
 from policyserver.client.errors import BatchError
-from policyserver.client.exchange import Exchange
-from policyserver.client.ledger import Ledger
 from policyserver.client.lifetime import Lifetime
-from policyserver.client.reports import ClientCounters, ServerInfo, ServerStats, total_of
-from policyserver.client.router import Router
-from policyserver.client.transport_messages import Agreement
+from policyserver.client.messages import NegotiatedSession
+from policyserver.client.retries import Exchange
+from policyserver.client.statistics import ClientCounters, ServerInfo, ServerStats, total_of
 from policyserver.common.endpoints import parse_address
 from policyserver.common.errors import InvalidInputError, PolicyServerError
 from policyserver.common.flags import StepFlag
@@ -90,10 +90,10 @@ class PolicyClient:
         if inference_mode != "remote":
             raise ValueError(f"inference_mode: expected 'remote', received {inference_mode!r}")
         self._config = config or ClientConfig()
-        self._ledger = Ledger(self._config.closed_episodes_remembered)
-        self._router = Router(parse_address(address), self._config, observation_space, action_space, self._ledger.lose)
-        self._exchange = Exchange(self._ledger, self._router, self._config)
-        self._lifetime = Lifetime(self, self._router, address)
+        self._episodes = ClientEpisodes(self._config.closed_episodes_remembered)
+        self._balancer = Balancer(parse_address(address), self._config, observation_space, action_space, self._episodes.lose)
+        self._exchange = Exchange(self._episodes, self._balancer, self._config)
+        self._lifetime = Lifetime(self, self._balancer, address)
 
     def start_episode(self, episode_id: str | None = None, training_enabled: bool = True) -> str:
         """Begin an episode. Waits for the connection; the server hears of the episode with its first observation.
@@ -119,10 +119,10 @@ class PolicyClient:
             episodes: how many, or their ids.
             training_enabled: False serves the episodes but never trains on them.
         """
-        self._router.connect(self._config.connect_timeout_s)
+        self._balancer.connect(self._config.connect_timeout_s)
         ids = [uuid.uuid4().hex for _ in range(episodes)] if isinstance(episodes, int) else list(episodes)
-        with self._router.shared.lock:
-            self._ledger.start(ids, training_enabled)
+        with self._balancer.shared.lock:
+            self._episodes.start(ids, training_enabled)
         return ids
 
     def get_action(self, episode_id: str, observation: Any, *, timeout_s: float | None = None) -> Any:
@@ -143,10 +143,10 @@ class PolicyClient:
             ServerOverloadedError: the server refused the step until the time was over; nothing was changed.
             ClientClosedError: the client was closed.
         """
-        agreement = self._agreement()
-        observations = agreement.observation.encode(observation)
-        columns, row = self._exchange.step_one(agreement, episode_id, _WANTED, observations, (), self._timeout(timeout_s))
-        return agreement.action.decode(columns, row)
+        session = self._agreement()
+        observations = session.observation.encode(observation)
+        columns, row = self._exchange.step_one(session, episode_id, _WANTED, observations, (), self._timeout(timeout_s))
+        return session.action.decode(columns, row)
 
     def get_actions(self, episode_ids: Sequence[str], observations: Any, *, timeout_s: float | None = None) -> Any:
         """Ask for the actions of n different episodes at once.
@@ -164,10 +164,10 @@ class PolicyClient:
             InvalidInputError: the batch has another structure, shape or dtype, or an id comes twice; nothing was changed.
             ClientClosedError: the client was closed.
         """
-        agreement = self._agreement()
+        session = self._agreement()
         rows = count(episode_ids)
-        columns, bad = agreement.observation.encode_batch(observations, rows)
-        return self._step_batch(agreement, episode_ids, [_WANTED] * rows, columns, (), bad, timeout_s, wants_actions=True)
+        columns, bad = session.observation.encode_batch(observations, rows)
+        return self._step_batch(session, episode_ids, [_WANTED] * rows, columns, (), bad, timeout_s, wants_actions=True)
 
     def log_action(self, episode_id: str, observation: Any, action: Any, *, timeout_s: float | None = None) -> None:
         """Report an action that somebody else chose on an observation.
@@ -183,17 +183,17 @@ class PolicyClient:
         Raises:
             PolicyServerError: as in `get_action`.
         """
-        agreement = self._agreement()
-        observations, actions = agreement.observation.encode(observation), agreement.action.encode(action)
-        self._exchange.step_one(agreement, episode_id, _GIVEN, observations, actions, self._timeout(timeout_s))
+        session = self._agreement()
+        observations, actions = session.observation.encode(observation), session.action.encode(action)
+        self._exchange.step_one(session, episode_id, _GIVEN, observations, actions, self._timeout(timeout_s))
 
     def log_actions(self, episode_ids: Sequence[str], observations: Any, actions: Any, *, timeout_s: float | None = None) -> None:
         """Report the actions of n different episodes at once. Batches and errors as in `get_actions`; see `log_action`."""
-        agreement = self._agreement()
+        session = self._agreement()
         rows = count(episode_ids)
-        columns, bad = agreement.observation.encode_batch(observations, rows)
-        given, bad_given = agreement.action.encode_batch(actions, rows)
-        self._step_batch(agreement, episode_ids, [_GIVEN] * rows, columns, given, bad_given | bad, timeout_s)
+        columns, bad = session.observation.encode_batch(observations, rows)
+        given, bad_given = session.action.encode_batch(actions, rows)
+        self._step_batch(session, episode_ids, [_GIVEN] * rows, columns, given, bad_given | bad, timeout_s)
 
     def log_returns(self, episode_id: str, reward: SupportsFloat, info: Mapping[str, Any] | None = None) -> None:
         """Add to the reward of the episode's newest action. It travels with the next observation.
@@ -210,9 +210,9 @@ class PolicyClient:
             InvalidInputError: no finite number, too large a sum, or an info that JSON cannot hold; nothing was changed.
         """
         amount, text = to_reward(reward), self._encoded(info)
-        with self._router.shared.lock:
-            self._router.check()
-            self._ledger.add_reward(episode_id, amount, text)
+        with self._balancer.shared.lock:
+            self._balancer.check()
+            self._episodes.add_reward(episode_id, amount, text)
 
     def log_returns_batch(self, episode_ids: Sequence[str], rewards: Sequence[SupportsFloat] | np.ndarray[Any, Any]) -> None:
         """Add to the rewards of n episodes. See `log_returns`.
@@ -224,9 +224,9 @@ class PolicyClient:
         if len(rewards) != len(episode_ids):
             raise InvalidInputError(f"rewards: expected {len(episode_ids)}, received {len(rewards)}", reason="BAD_REWARD", field="rewards")
         amounts, errors = to_rewards(rewards)
-        with self._router.shared.lock:
-            self._router.check()
-            self._ledger.add_rewards(episode_ids, amounts, errors)
+        with self._balancer.shared.lock:
+            self._balancer.check()
+            self._episodes.add_rewards(episode_ids, amounts, errors)
         if errors:
             raise BatchError(len(episode_ids), None, errors)
 
@@ -242,10 +242,10 @@ class PolicyClient:
         Raises:
             PolicyServerError: as in `get_action`. An episode that has ended raises EpisodeFinishedError.
         """
-        agreement = self._agreement()
+        session = self._agreement()
         kind = _TRUNCATED if truncated else _TERMINATED
-        observations = agreement.observation.encode(observation)
-        self._exchange.step_one(agreement, episode_id, kind, observations, (), self._timeout(timeout_s))
+        observations = session.observation.encode(observation)
+        self._exchange.step_one(session, episode_id, kind, observations, (), self._timeout(timeout_s))
 
     def end_episodes(
         self,
@@ -263,15 +263,15 @@ class PolicyClient:
             truncated: one for all, or one for each.
             timeout_s: as in `get_action`.
         """
-        agreement = self._agreement()
+        session = self._agreement()
         rows = count(episode_ids)
         if np.shape(truncated) not in ((), (rows,)):
             raise InvalidInputError(
                 f"truncated: expected one bool or {rows}, received shape {list(np.shape(truncated))}", field="truncated"
             )
         kinds = np.where(np.broadcast_to(np.asarray(truncated, bool), rows), _TRUNCATED, _TERMINATED).tolist()
-        columns, bad = agreement.observation.encode_batch(observations, rows)
-        self._step_batch(agreement, episode_ids, kinds, columns, (), bad, timeout_s)
+        columns, bad = session.observation.encode_batch(observations, rows)
+        self._step_batch(session, episode_ids, kinds, columns, (), bad, timeout_s)
 
     def take_learner_wait_s(self) -> float:
         """Return how long the calling thread's calls waited for the learner since it asked last, seconds.
@@ -283,7 +283,7 @@ class PolicyClient:
     @property
     def weights_seq_no(self) -> int:
         """Policy version that computed the newest answer."""
-        return self._router.shared.weights_seq_no
+        return self._balancer.shared.weights_seq_no
 
     def connect(self) -> ServerInfo:
         """Wait for the connection, which a client otherwise makes at its first call, and return what the server said of itself then.
@@ -291,12 +291,12 @@ class PolicyClient:
         Raises:
             PolicyServerError: as in `start_episode`.
         """
-        return self._router.connect(self._config.connect_timeout_s).info
+        return self._balancer.connect(self._config.connect_timeout_s).info
 
     @property
     def client_number(self) -> int | None:
         """What the first handshake brought, from 0: no other client of the server has it. None before the first."""
-        return self._router.shared.client_number
+        return self._balancer.shared.client_number
 
     def server_info(self) -> ServerInfo:
         """Ask the server what it is. With several serving runners the one at the client's address answers, or another if that is away.
@@ -304,7 +304,7 @@ class PolicyClient:
         Raises:
             ServerUnavailableError: no answer within `connect_timeout_s`.
         """
-        return self._router.info()
+        return self._balancer.info()
 
     def stats(self) -> ServerStats:
         """Ask the server for its counters and its newest training iteration. Those of several serving runners are added up.
@@ -312,7 +312,7 @@ class PolicyClient:
         Raises:
             PolicyServerError: as in `start_episode`.
         """
-        return total_of(self._router.stats().values())
+        return total_of(self._balancer.stats().values())
 
     def stats_by_endpoint(self) -> dict[str, ServerStats]:
         """Ask each serving runner for its counters, by its address as this client reaches it. One that is away is left out.
@@ -320,20 +320,20 @@ class PolicyClient:
         Raises:
             PolicyServerError: as in `start_episode`.
         """
-        return self._router.stats()
+        return self._balancer.stats()
 
     def counters(self) -> ClientCounters:
         """Read what this client did so far, on all serving runners together."""
-        shared, ledger = self._router.shared, self._ledger
+        shared, episodes = self._balancer.shared, self._episodes
         with shared.lock:
             return ClientCounters(
-                episodes_open=len(ledger.open),
+                episodes_open=len(episodes.open),
                 messages_sent=shared.messages_sent,
                 rows_sent=shared.rows_sent,
                 rows_answered=shared.rows_answered,
                 connections=shared.connections,
-                episodes_lost=ledger.episodes_lost,
-                rewards_dropped=ledger.rewards_dropped,
+                episodes_lost=episodes.episodes_lost,
+                rewards_dropped=episodes.rewards_dropped,
             )
 
     def close(self) -> None:
@@ -342,7 +342,7 @@ class PolicyClient:
         Episodes that are still open end as truncated at their last step once the server's `episode_idle_timeout_s` is over.
         """
         self._lifetime.end(self)
-        self._router.close()
+        self._balancer.close()
 
     def __enter__(self) -> Self:
         return self
@@ -350,12 +350,12 @@ class PolicyClient:
     def __exit__(self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None) -> None:
         self.close()
 
-    def _agreement(self) -> Agreement:
-        return self._router.agreement or self._router.connect(self._config.connect_timeout_s)
+    def _agreement(self) -> NegotiatedSession:
+        return self._balancer.session or self._balancer.connect(self._config.connect_timeout_s)
 
     def _step_batch(
         self,
-        agreement: Agreement,
+        session: NegotiatedSession,
         ids: Sequence[str],
         kinds: Sequence[int],
         observations: tuple[bytes, ...],
@@ -366,15 +366,15 @@ class PolicyClient:
         wants_actions: bool = False,
     ) -> Any:
         """Do one step of each of n episodes, but for the rows that are `bad` already."""
-        outcome = self._exchange.step(agreement, ids, kinds, observations, actions, bad, self._timeout(timeout_s))
-        batch = agreement.action.decode_batch(outcome.columns) if wants_actions else None
+        outcome = self._exchange.step(session, ids, kinds, observations, actions, bad, self._timeout(timeout_s))
+        batch = session.action.decode_batch(outcome.columns) if wants_actions else None
         if outcome.errors:
             raise BatchError(len(ids), batch, outcome.errors)
         return batch
 
     def _encoded(self, info: Mapping[str, Any] | None) -> str:
-        agreement = self._agreement() if info else None
-        return encoded_info(info, agreement.max_bytes - agreement.row_bytes) if info and agreement else ""
+        session = self._agreement() if info else None
+        return encoded_info(info, session.max_bytes - session.row_bytes) if info and session else ""
 
     def _timeout(self, timeout_s: float | None) -> float:
         if timeout_s is None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from policyserver.client.transport import Transport
+    from policyserver.client.connection import Connection
 
 __all__ = ["MAX_EPISODE_ID_BYTES", "NO_INFO", "ROW_OVERHEAD_BYTES", "Episode", "Rows"]
 
@@ -24,12 +24,12 @@ ROW_OVERHEAD_BYTES = (8 + 4 + 1 + 8) + MAX_EPISODE_ID_BYTES + 2 * 16
 class Episode:
     """The client's side of one open episode. Guarded by the client's lock."""
 
-    __slots__ = ("busy", "frozen", "handle", "id", "info", "reward", "sequence", "training_enabled", "transport")
+    __slots__ = ("busy", "connection", "handle", "id", "in_flight", "info", "reward", "sequence", "training_enabled")
 
     def __init__(self, episode_id: str, training_enabled: bool) -> None:
         self.id = episode_id
         self.training_enabled = training_enabled
-        self.transport: Transport | None = None
+        self.connection: Connection | None = None
         """Leads to the runner that has it, for good from its first row on; None before."""
         self.handle = 0
         """The server's name for it; 0 until the first row is answered."""
@@ -39,7 +39,7 @@ class Episode:
         """Rewards logged that no row carries yet."""
         self.info = ""
         """The newest info that no row carries yet, as JSON."""
-        self.frozen: tuple[Rows, int] | None = None
+        self.in_flight: tuple[Rows, int] | None = None
         """The row of this number that went out without an answer, and its place in its columns."""
         self.busy = 0
         """The thread (threading.get_ident) that waits for an answer to this episode's row; 0 if none does."""
@@ -47,7 +47,7 @@ class Episode:
     @property
     def unanswered_reward(self) -> float:
         """The reward of the frozen row, which is logged again if the server refuses that; 0 if there is none."""
-        return self.frozen[0].rewards[self.frozen[1]] if self.frozen is not None else 0.0
+        return self.in_flight[0].rewards[self.in_flight[1]] if self.in_flight is not None else 0.0
 
 
 @dataclass(slots=True)  # never changed; not declared frozen, for that would triple the cost of making one
@@ -75,9 +75,9 @@ class Rows:
         return len(self.episodes)
 
     @property
-    def transport(self) -> Transport:
+    def connection(self) -> Connection:
         """Where to send them: where the first episode is, and all the others once the rows are divided by runner."""
-        return self.episodes[0].transport  # type: ignore[return-value]  # a row's episode has one
+        return self.episodes[0].connection  # type: ignore[return-value]  # a row's episode has one
 
     def select(self, rows: Sequence[int]) -> Rows:
         """Take some of the rows, in the order given."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 
 from policyserver.client.processor_core import ProcessorCore
-from policyserver.client.turnstile import Turnstile
+from policyserver.client.wake_up_queue import WakeUpQueue
 
 __all__ = ["Shared"]
 
@@ -17,10 +17,10 @@ class Shared:
         self.core = core
         """Where the threads run that wait for answers, and those that send and receive."""
         self.lock = threading.Lock()
-        """Guards this, the ledger, the router and all transports: so one call may have rows on several."""
+        """Guards this, the episodes, the balancer and all connections: so one call may have rows on several."""
         self.changed = threading.Condition(self.lock)
         """Told to all who wait for a connection or pause: one was opened, refused or closed."""
-        self.turnstile = Turnstile()
+        self.wake_up_queue = WakeUpQueue()
         """Those who were answered, in the order in which they go on."""
         self.is_abandoned = False
         """Nobody has the client any more: whoever reads this next ends its part. Set without the lock, and never unset."""

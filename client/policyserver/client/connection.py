@@ -2,11 +2,12 @@
 
 Three threads meet here. A *caller* queues its rows and sleeps on a lock of its own. The *sender* (gRPC's, which runs `_requests`) takes
 all that is queued into one message as soon as fewer than `messages_in_flight` are unanswered. It waits for callers who are about to go on,
-unless those who have asked are at least as many as they and those at the server, or have waited for `HOLD_S`: a lone caller waits for
-nobody, a crowd travels in two halves, one at the server while the other is here. The *reader* (ours, `_run`) lets the callers of each reply
-go on, through the client's turnstile; when the stream breaks it connects again and queues what was unanswered, unchanged and first.
+unless those who have asked are at least as many as they and those at the server, or have waited for `HOLD_BACK_MAX_S`: a lone caller
+waits for nobody, a crowd travels in two halves, one at the server while the other is here. The *reader* (ours, `_run`) lets the callers of
+each reply go on, through the client's wake-up queue; when the stream breaks it connects again and queues what was unanswered, unchanged and
+first.
 
-The client's lock (`shared.py`) guards everything here: the queue, the calls, the link, the episodes. It is held for microseconds
+The client's lock (`shared.py`) guards everything here: the queue, the calls, the stream, the episodes. It is held for microseconds
 and never across a wait, the making of a message, or I/O.
 """
 
@@ -25,15 +26,15 @@ from typing import Any, cast
 import gymnasium as gym
 
 from policyserver.client.calls import Call, Part
+from policyserver.client.channel import authorization, check_security, make_channel
 from policyserver.client.config import ClientConfig
+from policyserver.client.connection_errors import refusal_of, trouble_of
+from policyserver.client.messages import NegotiatedSession, agree, handshake, step_batch, to_reply
+from policyserver.client.queries import Queries
 from policyserver.client.rows import Rows
 from policyserver.client.shared import Shared
-from policyserver.client.transport_channel import authorization, check_security, make_channel
-from policyserver.client.transport_link import Link, Owner, Stub
-from policyserver.client.transport_messages import Agreement, agree, handshake, step_batch, to_reply
-from policyserver.client.transport_questions import Questions
-from policyserver.client.transport_trouble import refusal_of, trouble_of
-from policyserver.client.turnstile import HOLD_S, TURN_S
+from policyserver.client.stream import Owner, Stream, Stub
+from policyserver.client.wake_up_queue import HOLD_BACK_MAX_S, WAKE_UP_MAX_S
 from policyserver.common.errors import (
     ActionTimeoutError,
     ClientClosedError,
@@ -44,13 +45,13 @@ from policyserver.common.errors import (
 from policyserver.v1 import policy_service_pb2 as pb
 from policyserver.v1 import policy_service_pb2_grpc as pb_grpc
 
-__all__ = ["Transport"]
+__all__ = ["Connection"]
 
 _log = logging.getLogger(__name__)
 _JOIN_TIMEOUT_S = 5.0
 
 
-class Transport:
+class Connection:
     """The connection to one serving runner."""
 
     def __init__(
@@ -75,7 +76,7 @@ class Transport:
         """
         check_security(target, config)
         self.target = target
-        self.agreement: Agreement | None = None
+        self.session: NegotiatedSession | None = None
         """The newest handshake; None before the first."""
         self.trouble: PolicyServerError | None = None
         """Why there is no connection now; None if there is one, or none was tried."""
@@ -85,10 +86,10 @@ class Transport:
         """Attempts to connect that failed."""
         self.epoch = 0
         """Number of different serving processes seen."""
-        self.in_line = 0
-        """Callers that were answered here and are about to go on; the turnstile counts."""
+        self.callers_waking = 0
+        """Callers that were answered here and are about to go on; the wake-up queue counts."""
         self.episodes_open = 0
-        """Open episodes of this client that are there; the ledger counts."""
+        """Open episodes of this client that are there; `ClientEpisodes` counts."""
         self._config = config
         self._spaces = spaces
         self._shared = shared
@@ -99,12 +100,12 @@ class Transport:
         self._client_id = uuid.uuid4().hex
         self._channel = make_channel(target, config)
         self._stub = cast(Stub, pb_grpc.PolicyServiceStub(self._channel))
-        self.questions = Questions(self, shared.lock, self._stub, self._metadata, config.connect_timeout_s)
+        self.queries = Queries(self, shared.lock, self._stub, self._metadata, config.connect_timeout_s)
         """Asks how the server is, beside the stream."""
         self._sendable = threading.Condition(shared.lock)
-        """Told to the sender: something may be sent, or the link is over."""
+        """Told to the sender: something may be sent, or the stream is over."""
         self._queue: deque[Part] = deque()
-        self._link = Link()
+        self._stream = Stream()
         self.rooms = 0
         """How often the server said that there is room for what it refused because the learner is behind."""
         self._messages_taken = 0
@@ -118,7 +119,7 @@ class Transport:
     @property
     def is_open(self) -> bool:
         """Tell whether rows may go out."""
-        return self._link.is_open
+        return self._stream.is_open
 
     @property
     def is_started(self) -> bool:
@@ -133,8 +134,8 @@ class Transport:
 
     def send(self, call: Call, rows: Rows) -> None:
         """Queue rows whose answers a call waits for, in pieces that fit into a message. Under the lock."""
-        agreement = cast(Agreement, self.agreement)
-        for part in call.add(rows.split(agreement.max_rows, agreement.max_bytes, agreement.row_bytes)):
+        session = cast(NegotiatedSession, self.session)
+        for part in call.add(rows.split(session.max_rows, session.max_bytes, session.row_bytes)):
             self.send_one(part)
 
     def send_one(self, part: Part) -> None:
@@ -142,41 +143,43 @@ class Transport:
         if not self._queue:
             self._asked_s = time.monotonic()
         self._queue.append(part)
-        self.hurry()
+        self.wake_sender()
 
-    def hurry(self) -> None:
+    def wake_sender(self) -> None:
         """Wake the sender if there is something for it to do. Under the lock."""
-        link = self._link
-        if self._may_send(link) and not (self._looks_again and self._shared.turnstile.is_busy and len(self._queue) < self._others(link)):
+        stream = self._stream
+        if self._may_send(stream) and not (
+            self._looks_again and self._shared.wake_up_queue.is_busy and len(self._queue) < self._others(stream)
+        ):
             self._sendable.notify()
 
-    def forsake(self) -> None:
+    def reset_identity(self) -> None:
         """Give up what waits, and come back as another client, so that a server that was only away ends the episodes. Under the lock."""
         self._client_id = uuid.uuid4().hex
         self._give_up_all()
 
-    def cut(self) -> None:
+    def shut(self) -> None:
         """Let nothing in or out any more; whoever waits for an answer from here goes on without. Under the lock; `close` comes after it."""
         if not self._is_closed:
             self._is_closed = True
             self._give_up_all()
-            self._link.is_over = True
-            self._link.is_open = False
+            self._stream.is_over = True
+            self._stream.is_open = False
             self._sendable.notify_all()
             self._changed.notify_all()
 
     def abandon(self) -> None:
         """Wake the reader, for nobody has the client any more (`Shared.is_abandoned`). Takes no lock."""
-        if (call := self._link.call) is not None:
+        if (call := self._stream.call) is not None:
             call.cancel()
 
-    def withdraw(self, call: Call) -> None:
+    def cancel_queued(self, call: Call) -> None:
         """Forget the parts of a call that did not go out yet. Under the lock."""
         self._queue = deque(part for part in self._queue if part.call is not call)
 
     def timeout(self, timeout_s: float) -> PolicyServerError:
         """Make the error of a call whose time is over. Under the lock."""
-        if self._link.is_open:
+        if self._stream.is_open:
             return ActionTimeoutError(f"expected an answer from {self.target} within {timeout_s:g} s, received none; the episode goes on")
         return self.unavailable(timeout_s)
 
@@ -195,8 +198,8 @@ class Transport:
     def close(self) -> None:
         """End the stream, join the reader. Idempotent."""
         with self._lock:
-            self.cut()
-            call, reader = self._link.call, self._reader
+            self.shut()
+            call, reader = self._stream.call, self._reader
         if call is not None:
             call.cancel()
         if reader is not None:
@@ -207,25 +210,25 @@ class Transport:
         """Keep a stream open until the client is closed, or nobody has it any more: the reader's thread."""
         self._stay_connected()
         with self._lock:
-            self.cut()
+            self.shut()
         self._channel.close()
 
     def _stay_connected(self) -> None:
         pause = self._config.reconnect_backoff_initial_s
         self._shared.core.bind()  # and with it the threads that gRPC starts from here, the sender's among them
         while True:
-            link = Link()
+            stream = Stream()
             with self._lock:
                 if self._is_over():
                     return
-                self._link = link
-            trouble = self._converse(link)
+                self._stream = stream
+            trouble = self._converse(stream)
             with self._lock:
                 if self._is_over():
                     return
-                was_open = link.is_open
+                was_open = stream.is_open
                 self.failures += not was_open
-                self._hang_up(link, trouble)
+                self._hang_up(stream, trouble)
                 if was_open:
                     pause = self._config.reconnect_backoff_initial_s
                 elif self.refusal is None:
@@ -239,97 +242,97 @@ class Transport:
     def _is_over(self) -> bool:
         return self._is_closed or self._shared.is_abandoned
 
-    def _converse(self, link: Link) -> PolicyServerError:
+    def _converse(self, stream: Stream) -> PolicyServerError:
         """Shake hands and read replies for as long as the stream lasts. Returns why it ended."""
-        responses = self._stub.Step(self._requests(link), metadata=self._metadata)
+        responses = self._stub.Step(self._requests(stream), metadata=self._metadata)
         with self._lock:
-            link.call = responses
+            stream.call = responses
             if self._is_over():
                 responses.cancel()
         try:
             for response in responses:
-                if link.is_open:
-                    self._receive(link, response)
-                elif not link.is_over:  # else this answers somebody who was woken when the client was closed
-                    agreement = agree(response, *self._spaces, self._config)
-                    self._owner.admit(self, agreement)
-                    self._open(link, agreement)
+                if stream.is_open:
+                    self._receive(stream, response)
+                elif not stream.is_over:  # else this answers somebody who was woken when the client was closed
+                    session = agree(response, *self._spaces, self._config)
+                    self._owner.check_handshake(self, session)
+                    self._open(stream, session)
         except Exception as error:
-            return trouble_of(error, self.target, self._config.tls_ca_file, was_open=link.is_open)
+            return trouble_of(error, self.target, self._config.tls_ca_file, was_open=stream.is_open)
         finally:
             responses.cancel()
         return ServerUnavailableError("the server ended the stream")
 
-    def _requests(self, link: Link) -> Iterator[pb.StepRequest]:
+    def _requests(self, stream: Stream) -> Iterator[pb.StepRequest]:
         """Make the messages of a stream: the sender's thread."""
         yield handshake(self._client_id, *self._spaces, self._shared.client_number)
         while True:
             with self._lock:
-                self._wait_for_something_to_send(link)
-                if link.is_over:
+                self._wait_for_something_to_send(stream)
+                if stream.is_over:
                     return
-                message_id, rows, agreement = self._take(link)
-            yield step_batch(message_id, rows, agreement, waits=self._config.waits_for_learner)
+                message_id, rows, session = self._take(stream)
+            yield step_batch(message_id, rows, session, waits=self._config.waits_for_learner)
 
-    def _wait_for_something_to_send(self, link: Link) -> None:
+    def _wait_for_something_to_send(self, stream: Stream) -> None:
         """Sleep until there is a message's worth. A crowd is waited for while it moves; when it does not, it is set going."""
-        turnstile = self._shared.turnstile
-        while not link.is_over:
-            turnstile.open_if_late()
-            is_moving = turnstile.is_moving
-            if self._may_send(link) and not (is_moving and self._is_worth_waiting(link)):
+        wake_up_queue = self._shared.wake_up_queue
+        while not stream.is_over:
+            wake_up_queue.wake_all_if_late()
+            is_moving = wake_up_queue.is_moving
+            if self._may_send(stream) and not (is_moving and self._is_worth_waiting(stream)):
                 return
             self._looks_again = is_moving
-            self._sendable.wait(TURN_S if is_moving else None)
+            self._sendable.wait(WAKE_UP_MAX_S if is_moving else None)
             self._looks_again = False
 
-    def _may_send(self, link: Link) -> bool:
-        return bool(self._queue) and link.is_open and len(link.in_flight) < self._config.messages_in_flight
+    def _may_send(self, stream: Stream) -> bool:
+        return bool(self._queue) and stream.is_open and len(stream.in_flight) < self._config.messages_in_flight
 
-    def _is_worth_waiting(self, link: Link) -> bool:
+    def _is_worth_waiting(self, stream: Stream) -> bool:
         """Tell whether fewer have asked than are about to, and nobody has waited for long."""
-        return len(self._queue) < self._others(link) and time.monotonic() - self._asked_s < HOLD_S
+        return len(self._queue) < self._others(stream) and time.monotonic() - self._asked_s < HOLD_BACK_MAX_S
 
-    def _others(self, link: Link) -> int:
-        return self.in_line + sum(map(len, link.in_flight.values()))
+    def _others(self, stream: Stream) -> int:
+        return self.callers_waking + sum(map(len, stream.in_flight.values()))
 
-    def _take(self, link: Link) -> tuple[int, list[Rows], Agreement]:
+    def _take(self, stream: Stream) -> tuple[int, list[Rows], NegotiatedSession]:
         """Take from the queue what fits into one message."""
-        agreement = cast(Agreement, self.agreement)
+        session = cast(NegotiatedSession, self.session)
         parts: list[Part] = []
         rows = size = 0
         while self._queue:
             part = self._queue[0]
-            rows, size = rows + len(part.rows.episodes), size + part.rows.size_bytes(agreement.row_bytes)
-            if parts and (rows > agreement.max_rows or size > agreement.max_bytes):
+            rows, size = rows + len(part.rows.episodes), size + part.rows.size_bytes(session.row_bytes)
+            if parts and (rows > session.max_rows or size > session.max_bytes):
                 break
             parts.append(self._queue.popleft())
             self._shared.rows_sent += len(part.rows.episodes)
         self._messages_taken += 1
         self._shared.messages_sent += 1
-        link.in_flight[self._messages_taken] = parts
-        return self._messages_taken, [part.rows for part in parts], agreement
+        stream.in_flight[self._messages_taken] = parts
+        return self._messages_taken, [part.rows for part in parts], session
 
-    def _open(self, link: Link, agreement: Agreement) -> None:
+    def _open(self, stream: Stream, session: NegotiatedSession) -> None:
         """Let rows go out; if another process serves now, what waits for the old one has to be looked at first."""
         with self._lock:
             if self._is_closed:
                 return
-            before, self.agreement = self.agreement, agreement
-            self._spaces = agreement.info.observation_space, agreement.info.action_space
-            if before is None or before.info.boot_id != agreement.info.boot_id:
+            before, self.session = self.session, session
+            self._spaces = session.info.observation_space, session.info.action_space
+            if before is None or before.info.boot_id != session.info.boot_id:
                 self.epoch += 1
-                self._shared.weights_seq_no = agreement.info.weights_seq_no
+                self._shared.weights_seq_no = session.info.weights_seq_no
                 self._owner.on_reboot(self)
                 self._give_up_all()
             self.trouble = self.refusal = None
             self._shared.connections += 1
-            link.is_open = True
+            stream.is_open = True
             self._sendable.notify_all()
             self._changed.notify_all()
-        _log.info("%s: connected to boot %s, policy version %d", self.target, agreement.info.boot_id, agreement.info.weights_seq_no)
+        _log.info("%s: connected to boot %s, policy version %d", self.target, session.info.boot_id, session.info.weights_seq_no)
 
-    def _receive(self, link: Link, response: pb.StepResponse) -> None:
+    def _receive(self, stream: Stream, response: pb.StepResponse) -> None:
         """Hand the answers of one message to those who wait for them."""
         if response.HasField("room"):
             with self._lock:
@@ -338,13 +341,13 @@ class Transport:
             return
         message = response.batch
         with self._lock:
-            parts = link.in_flight.get(message.message_id)
+            parts = stream.in_flight.get(message.message_id)
         if parts is None:
             raise WireError(f"message_id: expected one that is unanswered, received {message.message_id}", field="message_id")
         rows = sum([len(part.rows.episodes) for part in parts])
-        reply = to_reply(message, rows, cast(Agreement, self.agreement))
+        reply = to_reply(message, rows, cast(NegotiatedSession, self.session))
         with self._lock:
-            if link.is_over:  # those who waited know already that the client was closed
+            if stream.is_over:  # those who waited know already that the client was closed
                 return
             self._shared.rows_answered += rows
             self._shared.weights_seq_no = reply.weights_seq_no or self._shared.weights_seq_no
@@ -353,19 +356,19 @@ class Transport:
                 part.reply, part.first, part.epoch, part.rooms = reply, first, self.epoch, self.rooms
                 first += len(part.rows.episodes)
                 self._settle(part)
-            del link.in_flight[message.message_id]
-            if len(self._shared.turnstile) and not self._looks_again:
+            del stream.in_flight[message.message_id]
+            if len(self._shared.wake_up_queue) and not self._looks_again:
                 self._sendable.notify()  # to look after those in line
             else:
-                self.hurry()
+                self.wake_sender()
 
-    def _hang_up(self, link: Link, trouble: PolicyServerError) -> None:
+    def _hang_up(self, stream: Stream, trouble: PolicyServerError) -> None:
         """Put what is unanswered and still awaited back to the front of the queue. Under the lock."""
-        unanswered = [part for parts in link.in_flight.values() for part in parts if part.call.is_waiting and part.reply is None]
+        unanswered = [part for parts in stream.in_flight.values() for part in parts if part.call.is_waiting and part.reply is None]
         self._queue.extendleft(reversed(unanswered))
-        link.in_flight.clear()
-        link.is_open = False
-        link.is_over = True
+        stream.in_flight.clear()
+        stream.is_open = False
+        stream.is_over = True
         self.trouble = trouble
         self.refusal = refusal_of(trouble, self.refusal)
         if self.refusal is not None:
@@ -375,11 +378,11 @@ class Transport:
 
     def _give_up_all(self) -> None:
         """Let nobody wait any longer for an answer from here. Under the lock."""
-        parts = [*self._queue, *(part for parts in self._link.in_flight.values() for part in parts)]
+        parts = [*self._queue, *(part for parts in self._stream.in_flight.values() for part in parts)]
         self._queue.clear()
         for part in parts:
             self._settle(part)
 
     def _settle(self, part: Part) -> None:
         if part.settle():
-            self._shared.turnstile.admit(part.call)
+            self._shared.wake_up_queue.enqueue(part.call)

@@ -4,7 +4,7 @@ Python runs one thread at a time. Callers that are woken all at once only queue 
 once for the lock, on whichever core has nothing to do, and looks every few milliseconds whether it may go on. So a caller is woken by the
 one before it, as soon as that one runs; what it does then, however long, holds nobody up. Where the lock or a core is long in coming, all
 that are in line are woken at once, as they would be without this: by the late one itself, by the next answer, or by a sender that looks
-after them (`Transport`).
+after them (`Connection`).
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from collections import deque
 
 from policyserver.client.calls import Call
 
-__all__ = ["HOLD_S", "TURN_S", "Turnstile"]
+__all__ = ["HOLD_BACK_MAX_S", "WAKE_UP_MAX_S", "WakeUpQueue"]
 
-TURN_S = 0.003
+WAKE_UP_MAX_S = 0.003
 """Time after which the others wait no longer for a woken caller that does not run yet, seconds: many times what it usually takes, and less
 than Python's switch interval, for which a thread that computes keeps it waiting."""
 
 
-HOLD_S = 0.02
+HOLD_BACK_MAX_S = 0.02
 """Longest time that rows wait for those in line to travel with, seconds: what half a crowd of some hundred threads takes to go on."""
 
 
-class Turnstile:
+class WakeUpQueue:
     """The line of one client's answered callers. Guarded by the client's lock."""
 
     def __init__(self) -> None:
@@ -49,18 +49,18 @@ class Turnstile:
         """Tell whether that caller will run at once."""
         return bool(self._woken) and not self._is_late(time.monotonic())
 
-    def admit(self, call: Call) -> None:
+    def enqueue(self, call: Call) -> None:
         """Let an answered caller go on: after those before it, unless they are long in going."""
         now_s = time.monotonic()
         if self._woken and self._is_late(now_s):
-            self.open()
+            self.wake_all()
         if self._woken:
             self._line.append(call)
-            call.home.in_line += 1
+            call.home.callers_waking += 1
         else:
             self._wake(call, now_s)
 
-    def pass_on(self, call: Call) -> bool:
+    def wake_next(self, call: Call) -> bool:
         """Give a caller's turn, if it has one, to the next. Called by its thread once that runs, or will not.
 
         Returns:
@@ -70,36 +70,36 @@ class Turnstile:
             return False
         now_s = time.monotonic()
         if self._is_late(now_s):
-            self.open()
+            self.wake_all()
         elif self._line and len(self._woken) == 1:
-            self._wake_next(now_s)
+            self._wake_first(now_s)
         self._moved_s = now_s
         self._woken.discard(call)  # last: an interrupt before it leaves the turn here, to be passed on when the call is given up
         return not self._woken
 
-    def open(self) -> None:
+    def wake_all(self) -> None:
         """Wake all that are in line, and wait no longer for those who had the turn."""
         self._woken.clear()
         while self._line:
-            self._wake_next(time.monotonic())
+            self._wake_first(time.monotonic())
 
-    def open_if_late(self) -> None:
+    def wake_all_if_late(self) -> None:
         """Do so if nobody has moved for long."""
         if self._woken and self._is_late(time.monotonic()):
-            self.open()
+            self.wake_all()
 
-    def leave(self, call: Call) -> None:
+    def remove(self, call: Call) -> None:
         """Forget an answered caller that no longer waits, unless it was woken: then it has a turn to pass on."""
         if call in self._line:
             self._line.remove(call)
-            call.home.in_line -= 1
+            call.home.callers_waking -= 1
 
     def _is_late(self, now_s: float) -> bool:
-        return now_s - self._moved_s > TURN_S
+        return now_s - self._moved_s > WAKE_UP_MAX_S
 
-    def _wake_next(self, now_s: float) -> None:
+    def _wake_first(self, now_s: float) -> None:
         call = self._line.popleft()
-        call.home.in_line -= 1
+        call.home.callers_waking -= 1
         self._wake(call, now_s)
 
     def _wake(self, call: Call, now_s: float) -> None:

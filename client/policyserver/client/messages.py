@@ -13,8 +13,8 @@ import numpy as np
 
 from policyserver.client.codec import SpaceCodec
 from policyserver.client.config import ClientConfig
-from policyserver.client.reports import ServerInfo, ServerStats, TrainingIteration
 from policyserver.client.rows import NO_INFO, ROW_OVERHEAD_BYTES, Rows
+from policyserver.client.statistics import ServerInfo, ServerStats, TrainingIteration
 from policyserver.common.errors import HandshakeError, PolicyServerError, WireError, from_row_error
 from policyserver.common.flags import PROTOCOL_VERSION, StepFlag
 from policyserver.common.spaces import Array, Leaf, argument_names, describe, from_proto, same, to_proto
@@ -22,7 +22,7 @@ from policyserver.common.tensors import column, dtype_to_proto, from_tensor
 from policyserver.v1 import policy_service_pb2 as pb
 from policyserver.v1 import tensor_pb2
 
-__all__ = ["Agreement", "Reply", "agree", "handshake", "step_batch", "to_info", "to_reply", "to_stats"]
+__all__ = ["NegotiatedSession", "Reply", "agree", "handshake", "step_batch", "to_info", "to_reply", "to_stats"]
 
 _START = int(StepFlag.START)
 _WITHOUT_WAIT = bytes(flags | int(StepFlag.NO_WAIT) for flags in range(256))
@@ -32,7 +32,7 @@ _UNKNOWN = b"\2"  # the google.rpc.Code of rows whose message was refused; the e
 
 
 @dataclass(frozen=True, slots=True)
-class Agreement:
+class NegotiatedSession:
     """What the handshake settled."""
 
     info: ServerInfo
@@ -89,7 +89,7 @@ def agree(
     observation_space: gym.Space[Any] | None,
     action_space: gym.Space[Any] | None,
     config: ClientConfig,
-) -> Agreement:
+) -> NegotiatedSession:
     """Decode the server's side of the handshake and check it against this one.
 
     Raises:
@@ -120,7 +120,7 @@ def agree(
         )
     max_rows = min(config.max_rows_per_message, info.max_rows_per_message or config.max_rows_per_message)
     arguments = argument_names(info.observation_space, info.action_space)
-    return Agreement(info, observation, action, max_rows, max_bytes, needed, arguments, response.handshake.client_number)
+    return NegotiatedSession(info, observation, action, max_rows, max_bytes, needed, arguments, response.handshake.client_number)
 
 
 def _check_identity(info: ServerInfo, config: ClientConfig) -> None:
@@ -139,7 +139,7 @@ def _check_identity(info: ServerInfo, config: ClientConfig) -> None:
         )
 
 
-def step_batch(message_id: int, parts: Sequence[Rows], agreement: Agreement, *, waits: bool = True) -> pb.StepRequest:
+def step_batch(message_id: int, parts: Sequence[Rows], session: NegotiatedSession, *, waits: bool = True) -> pb.StepRequest:
     """Put rows together into one message, in order; `waits` says whether their callers can wait for the learner."""
     flags = bytes(chain.from_iterable([part.flags for part in parts]))
     if not waits:
@@ -154,24 +154,24 @@ def step_batch(message_id: int, parts: Sequence[Rows], agreement: Agreement, *, 
             sequences=struct.pack(f"<{rows}I", *[number for part in parts for number in part.sequences]),
             flags=flags,
             rewards=struct.pack(f"<{rows}d", *[reward for part in parts for reward in part.rewards]),
-            observations=_tensors(agreement.observation.leaves, [part.observations for part in parts], rows),
-            actions=_tensors(agreement.action.leaves, given, sum(len(part) for part in parts if part.actions)) if given else (),
+            observations=_tensors(session.observation.leaves, [part.observations for part in parts], rows),
+            actions=_tensors(session.action.leaves, given, sum(len(part) for part in parts if part.actions)) if given else (),
             episode_ids=_ids_of_begun(parts) if begins else (),
             infos=_infos(parts),
         )
     )
 
 
-def to_reply(message: pb.StepReply, rows: int, agreement: Agreement) -> Reply:
+def to_reply(message: pb.StepReply, rows: int, session: NegotiatedSession) -> Reply:
     """Decode and check the answer to a message of so many rows.
 
     Raises:
         WireError: a column has the wrong length.
     """
-    action_leaves = agreement.action.leaves
+    action_leaves = session.action.leaves
     if message.HasField("refusal"):
-        errors = {row: _to_error(message.refusal, agreement) for row in range(rows)}
-        return Reply([0] * rows, _UNKNOWN * rows, agreement.action.zeros(rows), errors, weights_seq_no=0)
+        errors = {row: _to_error(message.refusal, session) for row in range(rows)}
+        return Reply([0] * rows, _UNKNOWN * rows, session.action.zeros(rows), errors, weights_seq_no=0)
     if len(message.handles) != 8 * rows or len(message.codes) != rows or len(message.weights_seq_nos) != 8 * rows:
         raise WireError(f"handles: expected {rows} rows, received {len(message.handles) / 8}", field="handles")
     actions = [from_tensor(tensor, f"actions[{index}]") for index, tensor in enumerate(message.actions)]
@@ -183,15 +183,15 @@ def to_reply(message: pb.StepReply, rows: int, agreement: Agreement) -> Reply:
         handles=column(message.handles, _UINT64).tolist(),
         codes=message.codes,
         actions=actions,
-        errors={error.row: _to_error(error, agreement) for error in message.errors},
+        errors={error.row: _to_error(error, session) for error in message.errors},
         weights_seq_no=int(column(message.weights_seq_nos, _UINT64).max(initial=0)),
     )
 
 
-def _to_error(error: pb.RowError, agreement: Agreement) -> PolicyServerError:
+def _to_error(error: pb.RowError, session: NegotiatedSession) -> PolicyServerError:
     """Decode why a row was refused, and name the argument to blame instead of the message's field."""
     decoded = from_row_error(error)
-    decoded.field = agreement.arguments.get(decoded.field, decoded.field)
+    decoded.field = session.arguments.get(decoded.field, decoded.field)
     return decoded
 
 

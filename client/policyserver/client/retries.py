@@ -8,19 +8,19 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, cast
 
+from policyserver.client.balancing import Balancer
 from policyserver.client.calls import Call, Part
 from policyserver.client.codec import SpaceCodec
 from policyserver.client.config import ClientConfig
-from policyserver.client.ledger import Ledger
-from policyserver.client.router import Router
+from policyserver.client.episodes import ClientEpisodes
+from policyserver.client.messages import NegotiatedSession, Reply
 from policyserver.client.rows import Rows
-from policyserver.client.transport_messages import Agreement, Reply
 from policyserver.common.errors import PolicyServerError, ServerInternalError
 from policyserver.common.flags import StepFlag
 from policyserver.common.spaces import Array
 
 if TYPE_CHECKING:
-    from policyserver.client.transport import Transport
+    from policyserver.client.connection import Connection
 
 __all__ = ["Exchange", "Outcome"]
 
@@ -62,15 +62,15 @@ class Outcome:
 class Exchange:
     """Brings rows to the server and the answers back, for any number of threads at once."""
 
-    def __init__(self, ledger: Ledger, router: Router, config: ClientConfig) -> None:
-        self._ledger = ledger
-        self._router = router
+    def __init__(self, episodes: ClientEpisodes, balancer: Balancer, config: ClientConfig) -> None:
+        self._episodes = episodes
+        self._balancer = balancer
         self._config = config
         self._threads = threading.local()
 
     def step(
         self,
-        agreement: Agreement,
+        session: NegotiatedSession,
         ids: Sequence[str],
         kinds: Sequence[int],
         observations: tuple[bytes, ...],
@@ -81,7 +81,7 @@ class Exchange:
         """Do the next step of n different episodes.
 
         Args:
-            agreement: what the columns were encoded for.
+            session: what the columns were encoded for.
             ids: the episodes.
             kinds: what each row is: bits of ACTION_GIVEN, TERMINATED and TRUNCATED.
             observations: one column of n rows per leaf.
@@ -98,22 +98,28 @@ class Exchange:
                 it is an error of that one's rows.
         """
         deadline = time.monotonic() + timeout_s
-        router, call = self._router, Call(self._waiter())
+        balancer, call = self._balancer, Call(self._waiter())
         try:
-            with router.shared.lock:
-                router.check()
-                rows, errors = self._ledger.freeze(ids, kinds, observations, actions, router.place, bad)
-                waiting = router.divide(rows)
+            with balancer.shared.lock:
+                balancer.check()
+                rows, errors = self._episodes.prepare(ids, kinds, observations, actions, balancer.place, bad)
+                waiting = balancer.divide(rows)
                 self._send(call, waiting)
             if waiting:
-                router.wait(call, timeout_s)
-            return self._finish(call, waiting, Outcome(agreement.action, len(ids), errors), deadline, timeout_s)
+                balancer.wait(call, timeout_s)
+            return self._finish(call, waiting, Outcome(session.action, len(ids), errors), deadline, timeout_s)
         except BaseException:
             self._abandon(call, ids)
             raise
 
     def step_one(
-        self, agreement: Agreement, episode_id: str, kind: int, observation: tuple[bytes, ...], action: tuple[bytes, ...], timeout_s: float
+        self,
+        session: NegotiatedSession,
+        episode_id: str,
+        kind: int,
+        observation: tuple[bytes, ...],
+        action: tuple[bytes, ...],
+        timeout_s: float,
     ) -> tuple[list[Array], int]:
         """Do the next step of one episode: `step` for the usual case, a single row that is applied at once.
 
@@ -124,23 +130,23 @@ class Exchange:
             PolicyServerError: as `step`, or the error of the row.
         """
         deadline = time.monotonic() + timeout_s
-        ledger, router = self._ledger, self._router
-        lock, call = router.shared.lock, Call(self._waiter())
+        episodes, balancer = self._episodes, self._balancer
+        lock, call = balancer.shared.lock, Call(self._waiter())
         try:
             with lock:
-                router.check()
-                rows = ledger.freeze_one(episode_id, kind, observation, action, router.place)
-                transport = rows.transport
-                part = call.add_one(rows, transport)
-                transport.send_one(part)
-            router.wait(call, timeout_s)
+                balancer.check()
+                rows = episodes.prepare_one(episode_id, kind, observation, action, balancer.place)
+                connection = rows.connection
+                part = call.add_one(rows, connection)
+                connection.send_one(part)
+            balancer.wait(call, timeout_s)
             with lock:
                 reply = part.reply
                 if reply is not None and reply.codes[part.first] == 0:
-                    router.pass_on(call)
-                    ledger.commit_one(rows, reply.handles[part.first], lost=part.epoch != transport.epoch)
+                    balancer.wake_next(call)
+                    episodes.commit_one(rows, reply.handles[part.first], lost=part.epoch != connection.epoch)
                     return reply.actions, part.first
-            outcome = self._finish(call, [rows], Outcome(agreement.action, 1, {}), deadline, timeout_s)
+            outcome = self._finish(call, [rows], Outcome(session.action, 1, {}), deadline, timeout_s)
         except BaseException:
             self._abandon(call, (episode_id,))
             raise
@@ -164,22 +170,22 @@ class Exchange:
             deadline: end of the time, on the clock of time.monotonic, seconds.
             timeout_s: that time, for the errors, seconds.
         """
-        router, lock = self._router, self._router.shared.lock
+        balancer, lock = self._balancer, self._balancer.shared.lock
         pause_s, learner_wait_s = self._config.overload_backoff_initial_s, self._config.learner_wait_timeout_s
         while waiting:
             with lock:
-                router.pass_on(call)
+                balancer.wake_next(call)
                 waiting, refusals, held = self._settle(call, outcome)
             if held:  # which is not part of the call's time
                 began = time.monotonic()
-                router.wait_for_room(held, min(_ASK_AGAIN_S, learner_wait_s))
+                balancer.wait_for_room(held, min(_ASK_AGAIN_S, learner_wait_s))
                 waited_s = time.monotonic() - began
                 deadline, learner_wait_s = deadline + waited_s, learner_wait_s - waited_s
                 self._threads.learner_wait_s = getattr(self._threads, "learner_wait_s", 0.0) + waited_s
                 if learner_wait_s <= 0:
                     waiting = [rows.with_flags(_NO_WAIT) for rows in waiting]
             elif refusals:
-                router.pause(min(pause_s, deadline - time.monotonic()))
+                balancer.pause(min(pause_s, deadline - time.monotonic()))
                 pause_s = min(2 * pause_s, self._config.overload_backoff_max_s)
             if waiting:
                 with lock:
@@ -189,7 +195,7 @@ class Exchange:
                 try:
                     with lock:
                         self._send(call, waiting)
-                    router.wait(call, deadline - time.monotonic())
+                    balancer.wait(call, deadline - time.monotonic())
                 except BaseException:
                     self._abandon(call, ())
                     raise
@@ -197,14 +203,14 @@ class Exchange:
 
     def _abandon(self, call: Call, ids: Iterable[str]) -> None:
         """Give up what an exception broke off, an interrupt above all, wherever it came. May be repeated."""
-        with self._router.shared.lock:
-            self._router.withdraw(call)
-            self._router.pass_on(call)
-            self._ledger.abandon(ids)
+        with self._balancer.shared.lock:
+            self._balancer.cancel(call)
+            self._balancer.wake_next(call)
+            self._episodes.abandon(ids)
 
     def _send(self, call: Call, waiting: Sequence[Rows]) -> None:
         for rows in waiting:
-            rows.transport.send(call, rows)
+            rows.connection.send(call, rows)
 
     def _waiter(self) -> threading.Lock:
         """Give each thread one lock to sleep on, held by it whenever it is awake; another one if an interrupt left that undone."""
@@ -218,7 +224,7 @@ class Exchange:
         waiter.acquire()
         return waiter
 
-    def _settle(self, call: Call, outcome: Outcome) -> tuple[list[Rows], dict[int, PolicyServerError], dict[Transport, int]]:
+    def _settle(self, call: Call, outcome: Outcome) -> tuple[list[Rows], dict[int, PolicyServerError], dict[Connection, int]]:
         """Book the answers.
 
         Returns:
@@ -227,17 +233,17 @@ class Exchange:
         """
         waiting: list[Rows] = []
         refusals: dict[int, PolicyServerError] = {}
-        held: dict[Transport, int] = {}
+        held: dict[Connection, int] = {}
         for part in call.parts:
             if part.reply is None:
                 waiting.append(part.rows)
                 continue
-            rows, lost = part.rows, part.epoch != part.rows.transport.epoch
+            rows, lost = part.rows, part.epoch != part.rows.connection.epoch
             end = part.first + len(rows)
             handles = part.reply.handles[part.first : end]
             codes = part.reply.codes[part.first : end]
             if not any(codes):
-                self._ledger.commit(rows, handles, lost=lost)
+                self._episodes.commit(rows, handles, lost=lost)
                 outcome.take(part, range(len(rows)))
                 continue
             answered = [row for row, code in enumerate(codes) if code == 0]
@@ -248,11 +254,11 @@ class Exchange:
                     refusals[rows.indices[row]] = error
                     later.append(row)
                     if error.reason == _LEARNER_BEHIND:
-                        held[rows.transport] = part.rooms
+                        held[rows.connection] = part.rooms
                 else:
-                    self._ledger.refuse(rows, row, error)
+                    self._episodes.refuse(rows, row, error)
                     outcome.errors[rows.indices[row]] = error
-            self._ledger.commit(rows.select(answered), [handles[row] for row in answered], lost=lost)
+            self._episodes.commit(rows.select(answered), [handles[row] for row in answered], lost=lost)
             outcome.take(part, answered)
             if later:
                 waiting.append(rows.select(later))
@@ -262,27 +268,27 @@ class Exchange:
         self, waiting: list[Rows], refusals: dict[int, PolicyServerError], outcome: Outcome, deadline: float, timeout_s: float
     ) -> list[Rows]:
         """Find the rows that are worth sending again; the others get their errors."""
-        self._router.check()
+        self._balancer.check()
         if time.monotonic() < deadline:
             return self._drop_refused(self._drop_lost(waiting, outcome), outcome)
         for rows in waiting:
-            self._ledger.abandon([episode.id for episode in rows.episodes])
+            self._episodes.abandon([episode.id for episode in rows.episodes])
             for row, index in enumerate(rows.indices):
                 refusal = refusals.get(index)
                 if refusal is not None and refusal.reason != _LEARNER_BEHIND:  # it changed nothing: the episode may do something else
-                    self._ledger.refuse(rows, row, refusal)
+                    self._episodes.refuse(rows, row, refusal)
                     outcome.errors[index] = refusal
                 else:  # it may have been applied: it stays frozen
-                    outcome.errors[index] = rows.transport.timeout(timeout_s)
+                    outcome.errors[index] = rows.connection.timeout(timeout_s)
         return []
 
     def _drop_lost(self, waiting: Sequence[Rows], outcome: Outcome) -> list[Rows]:
-        """Sort out the rows of episodes that the ledger has closed meanwhile."""
+        """Sort out the rows of episodes that have ended meanwhile."""
         left = []
         for rows in waiting:
-            lost = {row for row, episode in enumerate(rows.episodes) if not self._ledger.is_open(episode)}
+            lost = {row for row, episode in enumerate(rows.episodes) if not self._episodes.is_open(episode)}
             for row in lost:
-                outcome.errors[rows.indices[row]] = self._ledger.absent(rows.episodes[row].id)
+                outcome.errors[rows.indices[row]] = self._episodes.absent(rows.episodes[row].id)
             if lost:
                 rows = rows.select([row for row in range(len(rows)) if row not in lost])
             if len(rows):
@@ -293,10 +299,10 @@ class Exchange:
         """Sort out the rows for runners that this client cannot talk to any more. They may have been applied: they stay frozen."""
         left = []
         for rows in waiting:
-            refusal = rows.transport.refusal
+            refusal = rows.connection.refusal
             if refusal is None:
                 left.append(rows)
                 continue
-            self._ledger.abandon([episode.id for episode in rows.episodes])
+            self._episodes.abandon([episode.id for episode in rows.episodes])
             outcome.errors.update((index, copy.copy(refusal)) for index in rows.indices)
         return left

@@ -27,9 +27,9 @@ from policyserver.common.flags import StepFlag
 from policyserver.common.rewards import add_reward
 
 if TYPE_CHECKING:
-    from policyserver.client.transport import Transport
+    from policyserver.client.connection import Connection
 
-__all__ = ["Ledger"]
+__all__ = ["ClientEpisodes"]
 
 _log = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ class _Fate(Enum):
 _FATES = {fate.value[1]: fate for fate in _Fate if fate is not _Fate.LOST}
 
 
-class Ledger:
+class ClientEpisodes:
     """The episodes of one client, by id."""
 
     def __init__(self, closed_remembered: int) -> None:
@@ -113,7 +113,7 @@ class Ledger:
             InvalidInputError: a step cannot carry the sum; nothing was changed.
         """
         episode = self.get(episode_id)
-        if episode.sequence == 0 and episode.frozen is None:
+        if episode.sequence == 0 and episode.in_flight is None:
             self.rewards_dropped += 1
             level = logging.WARNING if self.rewards_dropped == 1 else logging.DEBUG
             _log.log(level, "episode %s: reward %g before the first action belongs to no action: dropped", episode_id, reward)
@@ -131,17 +131,17 @@ class Ledger:
             except PolicyServerError as error:
                 errors[index] = error
 
-    def freeze_one(
-        self, episode_id: str, kind: int, observation: tuple[bytes, ...], action: tuple[bytes, ...], place: Callable[[], Transport]
+    def prepare_one(
+        self, episode_id: str, kind: int, observation: tuple[bytes, ...], action: tuple[bytes, ...], place: Callable[[], Connection]
     ) -> Rows:
-        """Make the next row of an episode, or take again the one that is still unanswered. See `freeze`.
+        """Make the next row of an episode, or take again the one that is still unanswered. See `prepare`.
 
         Raises:
             PolicyServerError: the row cannot go out.
         """
         episode = self.open.get(episode_id)
-        if episode is None or episode.busy or episode.frozen is not None:
-            rows, errors = self.freeze([episode_id], [kind], observation, action, place, {})
+        if episode is None or episode.busy or episode.in_flight is not None:
+            rows, errors = self.prepare([episode_id], [kind], observation, action, place, {})
             if errors:
                 raise errors[0]
             return rows
@@ -151,16 +151,16 @@ class Ledger:
         rows = Rows(_FIRST, (episode,), (episode.sequence,), _FLAGS[kind], (episode.reward,), infos, observation, action)
         episode.reward, episode.info = 0.0, ""
         episode.busy = threading.get_ident()
-        episode.frozen = rows, 0
+        episode.in_flight = rows, 0
         return rows
 
-    def freeze(
+    def prepare(
         self,
         ids: Sequence[str],
         kinds: Sequence[int],
         observations: tuple[bytes, ...],
         actions: tuple[bytes, ...],
-        place: Callable[[], Transport],
+        place: Callable[[], Connection],
         bad: Mapping[int, PolicyServerError],
     ) -> tuple[Rows, dict[int, PolicyServerError]]:
         """Make the next row of each episode, or take again the one that is still unanswered.
@@ -186,9 +186,9 @@ class Ledger:
             if index in bad:
                 continue
             episode = self.open.get(episode_id)
-            if episode is None or episode.busy or episode.frozen is not None:
+            if episode is None or episode.busy or episode.in_flight is not None:
                 try:
-                    reward, info, kind = self._frozen(episode_id, kind, index, len(ids), observations, actions)
+                    reward, info, kind = self._in_flight_again(episode_id, kind, index, len(ids), observations, actions)
                 except PolicyServerError as error:
                     errors[index] = error
                     continue
@@ -210,7 +210,7 @@ class Ledger:
         for row, episode in enumerate(episodes):
             episode.busy = thread
             if not flags[row] & _OVERRIDE:
-                episode.frozen = rows, row
+                episode.in_flight = rows, row
         return rows, errors
 
     def commit(self, rows: Rows, handles: Sequence[int], *, lost: bool) -> None:
@@ -218,7 +218,7 @@ class Ledger:
         for episode, handle, flags in zip(rows.episodes, handles, rows.flags, strict=True):
             episode.handle = handle
             episode.sequence += 1
-            episode.frozen = None
+            episode.in_flight = None
             episode.busy = 0
             if flags & _END:
                 self._close(episode, _Fate.FINISHED)
@@ -230,7 +230,7 @@ class Ledger:
         episode = rows.episodes[0]
         episode.handle = handle
         episode.sequence += 1
-        episode.frozen = None
+        episode.in_flight = None
         episode.busy = 0
         if lost or rows.flags[0] & _END:
             self._close(episode, _Fate.FINISHED if rows.flags[0] & _END else _Fate.LOST)
@@ -243,7 +243,7 @@ class Ledger:
         if fate is not None:
             self._close(episode, fate)
         elif not rows.flags[row] & _OVERRIDE:  # the row that an override was to replace may have been applied: it stays frozen
-            episode.frozen = None
+            episode.in_flight = None
             episode.reward += rows.rewards[row]
             episode.info = episode.info or rows.infos[row]
 
@@ -255,9 +255,9 @@ class Ledger:
             if episode is not None and episode.busy == thread:
                 episode.busy = 0
 
-    def lose(self, transport: Transport, *, is_replaced: bool = True) -> None:
+    def lose(self, connection: Connection, *, is_replaced: bool = True) -> None:
         """Close the episodes of a runner that is gone. If it is replaced, those whose first row is unanswered begin with its successor."""
-        for episode in [episode for episode in self.open.values() if episode.transport is transport]:
+        for episode in [episode for episode in self.open.values() if episode.connection is connection]:
             if episode.sequence > 0 or not is_replaced:
                 self._close(episode, _Fate.LOST)
 
@@ -270,7 +270,7 @@ class Ledger:
         cls, reason, text = cast("tuple[type[EpisodeError], str, str]", self._closed.get(episode_id, _Fate.UNKNOWN).value)
         return cls(f"Episode {episode_id} {text}", reason=reason, field="episode_id")
 
-    def _frozen(
+    def _in_flight_again(
         self, episode_id: str, kind: int, row: int, total: int, observations: tuple[bytes, ...], actions: tuple[bytes, ...]
     ) -> tuple[float, str, int]:
         """Find reward, info and kind of an unanswered row that is asked for again, or that a given action is to replace."""
@@ -279,13 +279,13 @@ class Ledger:
             raise SequenceError(
                 f"Episode {episode_id}: another thread waits for its step {episode.sequence}; its calls must follow each other"
             )
-        assert episode.frozen is not None
-        rows, place = episode.frozen
-        frozen_kind = rows.flags[place] & _KIND
+        assert episode.in_flight is not None
+        rows, place = episode.in_flight
+        kind_in_flight = rows.flags[place] & _KIND
         same = select(rows.observations, [place], len(rows)) == select(observations, [row], total)
-        if same and kind == frozen_kind and select(rows.actions, [place], len(rows)) == select(actions, [row], total):
+        if same and kind == kind_in_flight and select(rows.actions, [place], len(rows)) == select(actions, [row], total):
             return rows.rewards[place], rows.infos[place], kind
-        if same and kind == _GIVEN and frozen_kind == 0:
+        if same and kind == _GIVEN and kind_in_flight == 0:
             return rows.rewards[place], rows.infos[place], _GIVEN | _OVERRIDE
         raise SequenceError(
             f"Episode {episode_id}: step {episode.sequence} is still unanswered: expected the same call with the same observation, or "
@@ -295,19 +295,19 @@ class Ledger:
     def _close(self, episode: Episode, fate: _Fate) -> None:
         if self.open.get(episode.id) is episode:
             del self.open[episode.id]
-            if episode.transport is not None:
-                episode.transport.episodes_open -= 1
+            if episode.connection is not None:
+                episode.connection.episodes_open -= 1
             self._closed[episode.id] = fate
             self.episodes_lost += fate is _Fate.LOST
             if len(self._closed) > self._closed_remembered:
                 self._closed.popitem(last=False)
 
 
-def _begin(episode: Episode, place: Callable[[], Transport]) -> int:
+def _begin(episode: Episode, place: Callable[[], Connection]) -> int:
     """Give an episode its runner, if it has none. Returns the flags of its first row."""
-    if episode.transport is None:
-        episode.transport = place()
-        episode.transport.episodes_open += 1
+    if episode.connection is None:
+        episode.connection = place()
+        episode.connection.episodes_open += 1
     return _START if episode.training_enabled else _START | _UNTRAINED
 
 

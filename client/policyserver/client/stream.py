@@ -1,4 +1,4 @@
-"""One stream to a serving runner, and those with whom a transport deals."""
+"""One stream to a serving runner, and those with whom a connection deals."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from policyserver.client.calls import Part
-from policyserver.client.transport_messages import Agreement
+from policyserver.client.messages import NegotiatedSession
 from policyserver.v1 import policy_service_pb2 as pb
 
 if TYPE_CHECKING:
-    from policyserver.client.transport import Transport
+    from policyserver.client.connection import Connection
 
-__all__ = ["Link", "Owner", "Stub"]
+__all__ = ["Owner", "Stream", "Stub"]
 
 
-class Link:
+class Stream:
     """One stream, from its handshake to its end."""
 
     __slots__ = ("call", "in_flight", "is_open", "is_over")
@@ -39,17 +39,17 @@ class Stub(Protocol):
 
 
 class Owner(Protocol):
-    """What a transport tells of, and asks: the client's router."""
+    """What a connection tells of, and asks: the client's balancer."""
 
-    def admit(self, transport: Transport, agreement: Agreement) -> None:
+    def check_handshake(self, connection: Connection, session: NegotiatedSession) -> None:
         """Look at a handshake before rows may go out. Not under the lock.
 
         Raises:
             HandshakeError: they may not.
         """
 
-    def on_reboot(self, transport: Transport) -> None:
+    def on_reboot(self, connection: Connection) -> None:
         """Another serving process has taken the place of the one before. Under the lock."""
 
-    def on_absence(self, transport: Transport) -> None:
+    def on_absence(self, connection: Connection) -> None:
         """An attempt to connect failed. Under the lock."""

@@ -22,22 +22,22 @@ import gymnasium as gym
 
 from policyserver.client.calls import Call
 from policyserver.client.config import ClientConfig
+from policyserver.client.connection import Connection
 from policyserver.client.endpoints import reachable
+from policyserver.client.messages import NegotiatedSession
 from policyserver.client.processor_core import ProcessorCore
-from policyserver.client.reports import ServerInfo, ServerStats
 from policyserver.client.rows import Rows
 from policyserver.client.shared import Shared
-from policyserver.client.transport import Transport
-from policyserver.client.transport_messages import Agreement
+from policyserver.client.statistics import ServerInfo, ServerStats
 from policyserver.common.errors import ClientClosedError, HandshakeError, PolicyServerError, ServerUnavailableError
 
-__all__ = ["Router"]
+__all__ = ["Balancer"]
 
 _log = logging.getLogger(__name__)
 _OTHERS_TIMEOUT_S = 2.0  # for the runners beside the first that is connected; a host may swallow packets without an answer
 
 
-class Router:
+class Balancer:
     """The connections of one client."""
 
     def __init__(
@@ -55,13 +55,13 @@ class Router:
             config: how to connect.
             observation_space: what the caller expects; None takes the server's.
             action_space: the same of the actions.
-            on_loss: `Ledger.lose`, called under the lock when a runner is gone with its episodes.
+            on_loss: `ClientEpisodes.lose`, called under the lock when a runner is gone with its episodes.
 
         Raises:
             ValueError: plaintext off the machine, or a file that cannot be read.
         """
         self.shared = Shared(ProcessorCore(config.callers_core))
-        self.agreement: Agreement | None = None
+        self.session: NegotiatedSession | None = None
         """The newest handshake with the address that was given; None before the first."""
         self._config = config
         self._on_loss = on_loss
@@ -71,10 +71,10 @@ class Router:
         self._missed: set[str] = set()
         """Runners that the log has as missing."""
         self._given = self._make(target, (observation_space, action_space))
-        self._transports: tuple[Transport, ...] = (self._given,)
+        self._connections: tuple[Connection, ...] = (self._given,)
         """In the order in which equals are chosen; the given one among them. Replaced, never changed."""
 
-    def connect(self, timeout_s: float) -> Agreement:
+    def connect(self, timeout_s: float) -> NegotiatedSession:
         """Wait for a connection to any runner, beginning with the given address at the first call.
 
         Raises:
@@ -89,18 +89,20 @@ class Router:
                 self._given.start()
             shared.changed.wait_for(lambda: self._is_closed or self._is_open() or self._refusal() is not None, timeout_s)
             self.check()
-            if not self._is_open() or self.agreement is None:
+            if not self._is_open() or self.session is None:
                 raise self._given.unavailable(timeout_s)
             if self._is_complete:
-                return self.agreement
+                return self.session
             self._wait_for_others(min(timeout_s, _OTHERS_TIMEOUT_S))
             self.check()
             self._is_complete = True
-            agreement, missing = self.agreement, [transport for transport in self._transports if self._is_news(transport)]
-            self._missed.update(transport.target for transport in missing)
-        for transport in missing:
-            _log.warning("%s: no new episodes go to this serving runner while it is not connected: %s", transport.target, transport.trouble)
-        return agreement
+            session, missing = self.session, [connection for connection in self._connections if self._is_news(connection)]
+            self._missed.update(connection.target for connection in missing)
+        for connection in missing:
+            _log.warning(
+                "%s: no new episodes go to this serving runner while it is not connected: %s", connection.target, connection.trouble
+            )
+        return session
 
     def check(self) -> None:
         """Raise what makes waiting pointless. Under the lock.
@@ -114,20 +116,20 @@ class Router:
         if self._given.refusal is not None and (refusal := self._refusal()) is not None:
             raise copy.copy(refusal)
 
-    def place(self) -> Transport:
+    def place(self) -> Connection:
         """Choose the runner of a new episode. Under the lock."""
-        if len(self._transports) == 1:
+        if len(self._connections) == 1:
             return self._given
-        known = [transport for transport in self._transports if transport.agreement is not None]
-        return min(known, key=lambda transport: (not transport.is_open, transport.episodes_open))
+        known = [connection for connection in self._connections if connection.session is not None]
+        return min(known, key=lambda connection: (not connection.is_open, connection.episodes_open))
 
     def divide(self, rows: Rows) -> list[Rows]:
         """Cut rows into those of each runner. Under the lock."""
-        if len(self._transports) == 1 or len(rows.episodes) <= 1:
+        if len(self._connections) == 1 or len(rows.episodes) <= 1:
             return [rows] if rows.episodes else []
-        found: dict[Transport | None, list[int]] = {}
+        found: dict[Connection | None, list[int]] = {}
         for row, episode in enumerate(rows.episodes):
-            found.setdefault(episode.transport, []).append(row)
+            found.setdefault(episode.connection, []).append(row)
         return [rows] if len(found) == 1 else [rows.select(picked) for picked in found.values()]
 
     def wait(self, call: Call, timeout_s: float) -> None:
@@ -142,22 +144,22 @@ class Router:
         self.shared.core.bind()
         if not call.waiter.acquire(timeout=min(max(0.0, timeout_s), threading.TIMEOUT_MAX)):
             with self.shared.lock:
-                self.withdraw(call)
+                self.cancel(call)
 
-    def pass_on(self, call: Call) -> None:
+    def wake_next(self, call: Call) -> None:
         """Let the next who was answered go on; after the last, what they ask goes out. By a thread that runs again, under the lock."""
-        if self.shared.turnstile.pass_on(call):
-            for transport in self._transports:
-                transport.hurry()
+        if self.shared.wake_up_queue.wake_next(call):
+            for connection in self._connections:
+                connection.wake_sender()
 
-    def withdraw(self, call: Call) -> None:
+    def cancel(self, call: Call) -> None:
         """Make a call that nobody waits for any more harmless. By the thread that did, under the lock."""
         if call.is_waiting:
             call.is_waiting = False
-            for transport in self._transports:
-                transport.withdraw(call)
+            for connection in self._connections:
+                connection.cancel_queued(call)
         else:
-            self.shared.turnstile.leave(call)
+            self.shared.wake_up_queue.remove(call)
             call.waiter.acquire(blocking=False)  # it may have been released in the last moment
 
     def pause(self, seconds: float) -> None:
@@ -165,7 +167,7 @@ class Router:
         with self.shared.lock:
             self.shared.changed.wait_for(lambda: self._is_closed, max(0.0, seconds))
 
-    def wait_for_room(self, held: Mapping[Transport, int], timeout_s: float) -> None:
+    def wait_for_room(self, held: Mapping[Connection, int], timeout_s: float) -> None:
         """Sleep until a runner that is held up by its learner says that there is room again, or its connection breaks.
 
         Args:
@@ -174,7 +176,7 @@ class Router:
         """
 
         def may_ask() -> bool:
-            return self._is_closed or any(transport.rooms > before or not transport.is_open for transport, before in held.items())
+            return self._is_closed or any(connection.rooms > before or not connection.is_open for connection, before in held.items())
 
         with self.shared.lock:
             self.shared.changed.wait_for(may_ask, max(0.0, timeout_s))
@@ -187,8 +189,8 @@ class Router:
         """
         with self.shared.lock:
             self.check()
-            open_ones = [transport for transport in self._transports if transport.is_open]
-        return (self._given if self._given in open_ones or not open_ones else open_ones[0]).questions.info()
+            open_ones = [connection for connection in self._connections if connection.is_open]
+        return (self._given if self._given in open_ones or not open_ones else open_ones[0]).queries.info()
 
     def stats(self) -> dict[str, ServerStats]:
         """Ask all runners that are connected how serving and learning go.
@@ -201,30 +203,30 @@ class Router:
         """
         self.connect(self._config.connect_timeout_s)
         with self.shared.lock:
-            asked = [transport for transport in self._transports if transport.is_open] or [self._given]
+            asked = [connection for connection in self._connections if connection.is_open] or [self._given]
         answers: dict[str, ServerStats] = {}
-        for transport in asked:
+        for connection in asked:
             try:
-                answers[transport.target] = transport.questions.stats()
+                answers[connection.target] = connection.queries.stats()
             except ServerUnavailableError:
-                if transport is asked[-1] and not answers:
+                if connection is asked[-1] and not answers:
                     raise
         return answers
 
-    def admit(self, transport: Transport, agreement: Agreement) -> None:
+    def check_handshake(self, connection: Connection, session: NegotiatedSession) -> None:
         """Look at a handshake: the given address says who belongs to the service, the others are held to it. A reader's thread.
 
         Raises:
             HandshakeError: the endpoint belongs to another service.
         """
-        if transport is self._given:
-            self._learn(agreement)
+        if connection is self._given:
+            self._learn(session)
         with self.shared.lock:
             if self.shared.client_number is None:
-                self.shared.client_number = agreement.client_number
-            expected, listed = (set(found.info.endpoints) for found in (self.agreement or agreement, agreement))
-            if transport.agreement is None or transport.agreement.info.boot_id != agreement.info.boot_id:
-                self._is_complete = len(self._transports) == 1  # where one process is new, the others may be, too
+                self.shared.client_number = session.client_number
+            expected, listed = (set(found.info.endpoints) for found in (self.session or session, session))
+            if connection.session is None or connection.session.info.boot_id != session.info.boot_id:
+                self._is_complete = len(self._connections) == 1  # where one process is new, the others may be, too
         if listed != expected:
             raise HandshakeError(
                 f"endpoints: expected a runner of the same service as {self._given.target}, which lists {sorted(expected)}, received one "
@@ -232,26 +234,26 @@ class Router:
                 field="endpoints",
             )
 
-    def on_reboot(self, transport: Transport) -> None:
+    def on_reboot(self, connection: Connection) -> None:
         """Close the episodes of a serving process that has a successor. Under the lock."""
-        self._on_loss(transport)
+        self._on_loss(connection)
 
-    def on_absence(self, transport: Transport) -> None:
+    def on_absence(self, connection: Connection) -> None:
         """Close the episodes of a runner that cannot be reached while others can: it died, and nobody need wait. Under the lock."""
-        if transport.episodes_open and self._is_open():
-            self._on_loss(transport, is_replaced=False)
-            transport.forsake()
+        if connection.episodes_open and self._is_open():
+            self._on_loss(connection, is_replaced=False)
+            connection.reset_identity()
 
     def close(self) -> None:
         """Wake all callers with ClientClosedError, end the streams, join the readers. Idempotent."""
         with self.shared.lock:
             self._is_closed = True
-            transports = self._transports
-            for transport in transports:
-                transport.cut()
-            self.shared.turnstile.open()
-        for transport in transports:
-            transport.close()
+            connections = self._connections
+            for connection in connections:
+                connection.shut()
+            self.shared.wake_up_queue.wake_all()
+        for connection in connections:
+            connection.close()
 
     @property
     def is_started(self) -> bool:
@@ -261,44 +263,44 @@ class Router:
     def abandon(self) -> None:
         """Have the readers end everything. Takes no lock, for it is called wherever the last reference to the client goes."""
         self.shared.is_abandoned = True
-        for transport in self._transports:
-            transport.abandon()
+        for connection in self._connections:
+            connection.abandon()
 
     def _is_open(self) -> bool:
-        return any(transport.is_open for transport in self._transports)
+        return any(connection.is_open for connection in self._connections)
 
     def _wait_for_others(self, timeout_s: float) -> None:
         """Give all runners the time to connect, that the episodes which begin now be spread; twice failed is not there. Under the lock."""
-        before = {transport: transport.failures for transport in self._transports}
+        before = {connection: connection.failures for connection in self._connections}
 
-        def is_settled(transport: Transport) -> bool:
-            return transport.is_open or transport.refusal is not None or transport.failures >= before.get(transport, 0) + 2
+        def is_settled(connection: Connection) -> bool:
+            return connection.is_open or connection.refusal is not None or connection.failures >= before.get(connection, 0) + 2
 
-        self.shared.changed.wait_for(lambda: self._is_closed or all(map(is_settled, self._transports)), timeout_s)
+        self.shared.changed.wait_for(lambda: self._is_closed or all(map(is_settled, self._connections)), timeout_s)
 
-    def _is_news(self, transport: Transport) -> bool:
-        return not transport.is_open and transport.target not in self._missed
+    def _is_news(self, connection: Connection) -> bool:
+        return not connection.is_open and connection.target not in self._missed
 
     def _refusal(self) -> PolicyServerError | None:
         """Return why the given address refused this client, if all refuse it."""
-        return self._given.refusal if all(transport.refusal for transport in self._transports) else None
+        return self._given.refusal if all(connection.refusal for connection in self._connections) else None
 
-    def _make(self, target: str, spaces: tuple[gym.Space[Any] | None, gym.Space[Any] | None]) -> Transport:
-        return Transport(target, self._config, spaces, self.shared, self)
+    def _make(self, target: str, spaces: tuple[gym.Space[Any] | None, gym.Space[Any] | None]) -> Connection:
+        return Connection(target, self._config, spaces, self.shared, self)
 
-    def _learn(self, agreement: Agreement) -> None:
+    def _learn(self, session: NegotiatedSession) -> None:
         """Take note of what the given address says, and connect to the runners that it lists if they are not the same as before."""
-        before, info = self.agreement, agreement.info
-        made: list[Transport] = []
+        before, info = self.session, session.info
+        made: list[Connection] = []
         targets: tuple[str, ...] | None = None
         if self._config.spread_episodes and (before is None or set(before.info.endpoints) != set(info.endpoints)):
             targets = self._targets(info.endpoints)
             made = self._make_all(targets, info)
         with self.shared.lock:
-            self.agreement = agreement
+            self.session = session
             gone = made if self._is_closed or targets is None else self._replace(targets, made)
-        for transport in gone:
-            transport.close()
+        for connection in gone:
+            connection.close()
 
     def _targets(self, listed: Sequence[str]) -> tuple[str, ...]:
         targets = reachable(self._given.target, listed)
@@ -308,9 +310,9 @@ class Router:
             )
         return targets or (self._given.target,)
 
-    def _make_all(self, targets: Sequence[str], info: ServerInfo) -> list[Transport]:
+    def _make_all(self, targets: Sequence[str], info: ServerInfo) -> list[Connection]:
         """Prepare the connections that are new."""
-        here = {transport.target for transport in self._transports}
+        here = {connection.target for connection in self._connections}
         made = []
         for target in targets:
             if target not in here:
@@ -320,13 +322,13 @@ class Router:
                     _log.warning("%s: no episodes go to this serving runner: %s", target, error)
         return made
 
-    def _replace(self, targets: Sequence[str], made: Sequence[Transport]) -> list[Transport]:
+    def _replace(self, targets: Sequence[str], made: Sequence[Connection]) -> list[Connection]:
         """Take up new connections, and return those that are to be closed, whose runners are no more. Under the lock."""
-        found = {transport.target: transport for transport in (*self._transports, *made)}
-        gone = [transport for transport in self._transports if transport.target not in targets]
-        self._transports = tuple(found[target] for target in targets if target in found)
-        for transport in made:
-            transport.start()
-        for transport in gone:
-            self._on_loss(transport, is_replaced=False)
+        found = {connection.target: connection for connection in (*self._connections, *made)}
+        gone = [connection for connection in self._connections if connection.target not in targets]
+        self._connections = tuple(found[target] for target in targets if target in found)
+        for connection in made:
+            connection.start()
+        for connection in gone:
+            self._on_loss(connection, is_replaced=False)
         return gone

@@ -8,34 +8,34 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from policyserver.client.reports import ServerInfo, ServerStats
-from policyserver.client.transport_link import Stub
-from policyserver.client.transport_messages import to_info, to_stats
+from policyserver.client.messages import to_info, to_stats
+from policyserver.client.statistics import ServerInfo, ServerStats
+from policyserver.client.stream import Stub
 from policyserver.common.errors import from_rpc_error
 from policyserver.v1 import policy_service_pb2 as pb
 
 if TYPE_CHECKING:
-    from policyserver.client.transport import Transport
+    from policyserver.client.connection import Connection
 
-__all__ = ["Questions"]
+__all__ = ["Queries"]
 
 
-class Questions:
+class Queries:
     """Unary calls of one connection, from any thread."""
 
     def __init__(
-        self, transport: Transport, lock: threading.Lock, stub: Stub, metadata: tuple[tuple[str, str], ...], timeout_s: float
+        self, connection: Connection, lock: threading.Lock, stub: Stub, metadata: tuple[tuple[str, str], ...], timeout_s: float
     ) -> None:
         """Prepare.
 
         Args:
-            transport: knows whether asking makes sense.
+            connection: knows whether asking makes sense.
             lock: the client's.
             stub: the service.
             metadata: of each call.
             timeout_s: longest time to wait for an answer, connecting included, seconds.
         """
-        self._transport = transport
+        self._connection = connection
         self._lock = lock
         self._stub = stub
         self._metadata = metadata
@@ -58,14 +58,14 @@ class Questions:
         return to_stats(self._ask(self._stub.GetStats, pb.GetStatsRequest()))
 
     def _ask(self, method: Callable[..., Any], request: Any) -> Any:
-        transport = self._transport
+        connection = self._connection
         with self._lock:
-            transport.check()
+            connection.check()
         try:
             return method(request, timeout=self._timeout_s, metadata=self._metadata, wait_for_ready=True)
         except (grpc.RpcError, ValueError) as error:
             with self._lock:
-                transport.check()
+                connection.check()
                 if isinstance(error, ValueError) or error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
-                    raise transport.unavailable(self._timeout_s) from error
+                    raise connection.unavailable(self._timeout_s) from error
             raise from_rpc_error(error) from error
