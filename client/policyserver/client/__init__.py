@@ -5,7 +5,7 @@ from __future__ import annotations
 from policyserver.client.config import ClientConfig
 from policyserver.client.errors import BatchError, EncryptionError, ForkedClientError, InsecureTargetError
 from policyserver.client.policy_client import PolicyClient
-from policyserver.client.statistics import ClientCounters, ServerInfo, ServerStats, TrainingIteration, total_of
+from policyserver.client.server_stats import ClientCounters, ServerInfo, ServerStats, TrainingIteration, total_of
 from policyserver.common.errors import (
     ActionTimeoutError,
     AuthenticationError,

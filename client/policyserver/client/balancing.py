@@ -28,7 +28,7 @@ from policyserver.client.messages import NegotiatedSession
 from policyserver.client.processor_core import ProcessorCore
 from policyserver.client.rows import Rows
 from policyserver.client.shared import Shared
-from policyserver.client.statistics import ServerInfo, ServerStats
+from policyserver.client.server_stats import ServerInfo, ServerStats
 from policyserver.common.errors import ClientClosedError, HandshakeError, PolicyServerError, ServerUnavailableError
 
 __all__ = ["Balancer"]

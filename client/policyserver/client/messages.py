@@ -14,7 +14,7 @@ import numpy as np
 from policyserver.client.codec import SpaceCodec
 from policyserver.client.config import ClientConfig
 from policyserver.client.rows import NO_INFO, ROW_OVERHEAD_BYTES, Rows
-from policyserver.client.statistics import ServerInfo, ServerStats, TrainingIteration
+from policyserver.client.server_stats import ServerInfo, ServerStats, TrainingIteration
 from policyserver.common.errors import HandshakeError, PolicyServerError, WireError, from_row_error
 from policyserver.common.flags import PROTOCOL_VERSION, StepFlag
 from policyserver.common.spaces import Array, Leaf, argument_names, describe, from_proto, same, to_proto

@@ -19,7 +19,7 @@ from policyserver.client.errors import BatchError
 from policyserver.client.lifetime import Lifetime
 from policyserver.client.messages import NegotiatedSession
 from policyserver.client.retries import Exchange
-from policyserver.client.statistics import ClientCounters, ServerInfo, ServerStats, total_of
+from policyserver.client.server_stats import ClientCounters, ServerInfo, ServerStats, total_of
 from policyserver.common.endpoints import parse_address
 from policyserver.common.errors import InvalidInputError, PolicyServerError
 from policyserver.common.flags import StepFlag

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from policyserver.client.messages import to_info, to_stats
-from policyserver.client.statistics import ServerInfo, ServerStats
+from policyserver.client.server_stats import ServerInfo, ServerStats
 from policyserver.client.stream import Stub
 from policyserver.common.errors import from_rpc_error
 from policyserver.v1 import policy_service_pb2 as pb
