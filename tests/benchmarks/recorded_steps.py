@@ -23,7 +23,7 @@ from policyserver.pipelines.regressor import NO_PREDICTION
 from policyserver.server.config.server_config import ServerConfig
 from policyserver.server.episodes.core import EpisodeCore
 from policyserver.server.episodes.demand import Demand
-from policyserver.server.episodes.rows import Replies, Rows
+from policyserver.server.episodes.received_rows import ReceivedRows, Replies
 from policyserver.server.episodes.segments import EpisodeList
 from policyserver.server.policies.policy_choice import make_policy
 
@@ -99,7 +99,7 @@ async def _play(config: ServerConfig, algorithm: AlgorithmConfig, module: Any, s
     markets = [Market(index) for index in range(EPISODES)]
 
     async def send(flag: StepFlag, handles: Any, number: int, rewards: list[float]) -> Replies:
-        rows = Rows(
+        rows = ReceivedRows(
             np.asarray(handles, np.uint64),
             np.full(EPISODES, number, np.uint32),
             np.full(EPISODES, int(flag), np.uint8),

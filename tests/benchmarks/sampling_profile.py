@@ -28,7 +28,7 @@ WINDOW_S = 10.0
 RATE_HZ = 250
 TOP = 15
 THREADS = 4
-LOOP = "Front._run "  # the frame that every stack of the loop's thread has
+LOOP = "ServingLoop._run "  # the frame that every stack of the loop's thread has
 WAITING = "EpollSelector.select "
 MISSING = "py-spy is not on the PATH: install it (`pip install py-spy`) and run `make bench ARGS=--profile`"
 _LOAD_STARTS_S = 1.0  # about what the load's process needs for its imports

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from policyserver.server.runner.serving_loop import Front
+from policyserver.server.runner.serving_loop import ServingLoop
 from tests.benchmarks.sampling_profile import LOOP, MISSING, profile_case, shares
 from tests.benchmarks.servers import Servers
 
-STEM = "Thread.run (threading.py:971);Front._run (server/runner/serving_loop.py:167)"
+STEM = "Thread.run (threading.py:971);ServingLoop._run (server/runner/serving_loop.py:167)"
 CORE = "EpisodeCore._flush (/w/.venv/lib/python3.11/site-packages/server/core.py:204)"
 FOLDED = [
     f"{STEM};{CORE};dot (numpy/core.py:1) 60",
@@ -32,7 +32,7 @@ def test_a_process_without_the_loop_has_no_shares() -> None:
 
 
 def test_the_loops_frame_is_a_function_that_there_is() -> None:
-    assert f"{Front._run.__qualname__} " == LOOP
+    assert f"{ServingLoop._run.__qualname__} " == LOOP
 
 
 def test_a_profiler_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

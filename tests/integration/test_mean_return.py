@@ -19,7 +19,7 @@ import pytest
 from policyserver.monitoring.influx.config import InfluxConfig
 from policyserver.monitoring.influx.sink import InfluxSink
 from policyserver.monitoring.page.feed import Feed
-from policyserver.monitoring.page.selection import Selection
+from policyserver.monitoring.page.selection import PageSelection
 from policyserver.monitoring.points import Points
 from policyserver.monitoring.sink import MultiSink, NullSink
 from policyserver.monitoring.store.reader import Ledger, StoreReader
@@ -85,7 +85,7 @@ def page_columns(store: Path) -> dict[str, list[Any]]:
     """Return the columns of the page's finished episodes."""
     reader = StoreReader(store)
     try:
-        columns: dict[str, list[Any]] = dict(Feed(reader, Selection(run=RUN)).news())["episodes"]["columns"]
+        columns: dict[str, list[Any]] = dict(Feed(reader, PageSelection(run=RUN)).news())["episodes"]["columns"]
         return columns
     finally:
         reader.close()

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from policyserver.monitoring.points import Points
-from policyserver.monitoring.store.export import Exporter, Selection
+from policyserver.monitoring.store.export import Exporter, ExportSelection
 from policyserver.monitoring.store.housekeeper import NEWEST_ROWS
 from policyserver.monitoring.store.retention import RetentionConfig
 from policyserver.monitoring.store.rollups import MINUTE_NS
@@ -221,10 +221,10 @@ def test_an_export_is_of_one_moment_whatever_is_written_meanwhile(tmp_path: Path
             return super().write(data)
 
     out = Output()
-    with Exporter.opened(path, Selection()) as exporter:
+    with Exporter.opened(path, ExportSelection()) as exporter:
         assert exporter.line_protocol(out) == 10
     assert out.getvalue().count(b"step,") == out.getvalue().count(b"\n") == 10
-    with Exporter.opened(path, Selection()) as exporter:
+    with Exporter.opened(path, ExportSelection()) as exporter:
         assert exporter.line_protocol(io.BytesIO()) == 11
     opened.close(10.0)
 

@@ -14,9 +14,9 @@ import pytest
 
 from policyserver.monitoring.newest_tenth import MOST_EPISODES, newest_count, newest_means
 from policyserver.monitoring.page.feed import Feed
-from policyserver.monitoring.page.selection import Selection as Chosen
+from policyserver.monitoring.page.selection import PageSelection
 from policyserver.monitoring.points import Points
-from policyserver.monitoring.store.export import Exporter, Selection
+from policyserver.monitoring.store.export import Exporter, ExportSelection
 from policyserver.monitoring.store.reader import StoreReader
 from policyserver.monitoring.store.store import EmbeddedStore
 
@@ -41,14 +41,14 @@ def test_its_cut_episodes_are_in_no_mean(older: Path) -> None:
     reader = StoreReader(older)
     assert (reader.newest_ids()["episode"], reader.newest_ids()["result"]) == (3, 0)
     assert reader.returns("r", 1)["mean"] == [1.5]
-    columns = dict(Feed(reader, Chosen()).news())["episodes"]["columns"]
+    columns = dict(Feed(reader, PageSelection()).news())["episodes"]["columns"]
     assert (columns["policy"], columns["profit"], columns["episodes"]) == ([2.0], [0.2], [2.0])
     reader.close()
 
 
 def test_its_export_says_which_were_cut(older: Path) -> None:
     out = io.StringIO()
-    with Exporter.opened(older, Selection(("episode", "result"))) as exporter:
+    with Exporter.opened(older, ExportSelection(("episode", "result"))) as exporter:
         assert exporter.csv("episode", out) == 3
         assert exporter.csv("result", io.StringIO()) == 0
     assert [row["cut"] for row in csv.DictReader(io.StringIO(out.getvalue()))] == ["0", "0", "1"]

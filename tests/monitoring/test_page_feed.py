@@ -14,7 +14,7 @@ import pytest
 from policyserver.monitoring.page.buckets import TIME, Buckets
 from policyserver.monitoring.page.feed import Feed
 from policyserver.monitoring.page.sections import SECTIONS
-from policyserver.monitoring.page.selection import Selection
+from policyserver.monitoring.page.selection import PageSelection
 from policyserver.monitoring.points import Points
 from policyserver.monitoring.schema import MEASUREMENTS
 from policyserver.monitoring.store import tables
@@ -33,7 +33,7 @@ class Viewer:
     """Puts the news of a feed together as the browser does."""
 
     def __init__(self, reader: StoreReader, **selection: Any) -> None:
-        self.feed = Feed(reader, Selection(**selection))
+        self.feed = Feed(reader, PageSelection(**selection))
         self.shown: dict[str, Any] = {}
 
     def look(self) -> set[str]:
@@ -215,7 +215,7 @@ def totals(path: Path) -> dict[str, dict[str, float]]:
     reader, found = StoreReader(path), {}
     for section in SECTIONS:
         if section.source.measurement in ("step", "train", "regressor"):
-            buckets = Buckets(section.source, Selection(), "r", 2 * 10**9, 0)
+            buckets = Buckets(section.source, PageSelection(), "r", 2 * 10**9, 0)
             buckets.read(reader, reader.newest_ids()[section.source.measurement])
             table = buckets.since(0)
             found[section.name] = {name: float(np.nansum(table.sum(name))) for name in section.source.sums}

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from policyserver.monitoring.page.feed import Feed
-from policyserver.monitoring.page.selection import Selection
+from policyserver.monitoring.page.selection import PageSelection
 from policyserver.monitoring.points import Points
 from policyserver.monitoring.schema import MEASUREMENTS
 from policyserver.monitoring.store import tables
@@ -53,7 +53,7 @@ def train(at_s: list[float], paths: list[str | None], worker: str) -> Points:
 def news(path: Path, **selection: Any) -> dict[str, Any]:
     reader = StoreReader(path)
     try:
-        return dict(Feed(reader, Selection(**selection)).news())
+        return dict(Feed(reader, PageSelection(**selection)).news())
     finally:
         reader.close()
 
@@ -77,7 +77,7 @@ def test_counters_add_up_over_serving_processes_and_gauges_over_those_that_are_t
 
 def test_what_is_read_bit_by_bit_adds_up_to_the_same(path: Path) -> None:
     reader = StoreReader(path)
-    feed, rows = Feed(reader, Selection(run="r")), []
+    feed, rows = Feed(reader, PageSelection(run="r")), []
     for begin_s, boot_id in ((0, "one"), (100, "two"), (200, "three")):
         write(path, server(begin_s, 51, boot_id, episodes_open=4))
         time.sleep(0.05)  # a section may be read again fifty times as long after as it took

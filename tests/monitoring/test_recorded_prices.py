@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from policyserver.monitoring.page.feed import Feed
-from policyserver.monitoring.page.selection import Selection
+from policyserver.monitoring.page.selection import PageSelection
 from policyserver.monitoring.page.server import PageServer
 from policyserver.monitoring.points import Points
 from policyserver.monitoring.recorded_prices import RecordedPrices, note
@@ -40,7 +40,7 @@ def test_a_span_of_whole_days_is_told_in_days_and_many_symbols_are_counted() -> 
 
 def choices(path: Path) -> dict[str, Any]:
     with closing(StoreReader(path)) as reader:
-        news: dict[str, Any] = dict(Feed(reader, Selection()).news())
+        news: dict[str, Any] = dict(Feed(reader, PageSelection()).news())
     shown: dict[str, Any] = news["choices"]
     return shown
 

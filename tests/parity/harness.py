@@ -27,12 +27,12 @@ from ray.rllib.utils.spaces.space_utils import unbatch
 
 from policyserver.common.flags import StepFlag
 from policyserver.server.config.server_config import HandOffConfig
-from policyserver.server.policies.connectors.connector_choice import ArrayPath, choose
+from policyserver.server.policies.connectors.connector_choice import VectorizedPath, choose
 from policyserver.server.policies.module.action_form import ActionForm
 from policyserver.server.policies.module.inference import PolicyNet
 from policyserver.server.policies.policy import Policy
-from policyserver.server.policies.vectorized import array_policy as array_policies
-from policyserver.server.policies.vectorized.array_policy import ArrayPolicy
+from policyserver.server.policies.vectorized import vectorized_policy as array_policies
+from policyserver.server.policies.vectorized.vectorized_policy import VectorizedPolicy
 from tests.parity.scripted_env import ScriptedEnv
 from tests.server.core_harness import CoreHarness, Row, spaces_of
 
@@ -167,13 +167,13 @@ def record(setting: Setting, *, calls: Sequence[int] = (300,)) -> Recording:
     return done
 
 
-def array_path(recording: Recording) -> tuple[ArrayPath, Any]:
+def array_path(recording: Recording) -> tuple[VectorizedPath, Any]:
     """Return what `connector_choice` finds for the setting, and the env-to-module pipeline it is for."""
     setting, config = recording.setting, recording.config
     spaces = spaces_of(setting.observation_space, setting.action_space)
     env_to_module = config.build_env_to_module_connector(spaces=spaces)
     path = choose(config, env_to_module, config.build_module_to_env_connector(spaces=spaces), form_of(recording))
-    assert isinstance(path, ArrayPath), path
+    assert isinstance(path, VectorizedPath), path
     return path, env_to_module
 
 
@@ -182,10 +182,10 @@ def form_of(recording: Recording) -> ActionForm:
     return ActionForm(recording.setting.action_space, normalize=config.normalize_actions, clip=config.clip_actions)
 
 
-def array_policy(recording: Recording, path: ArrayPath | None = None) -> ArrayPolicy:
+def array_policy(recording: Recording, path: VectorizedPath | None = None) -> VectorizedPolicy:
     """Make our policy with array code, on a copy of the module of RLlib's runner."""
     path = path or array_path(recording)[0]
-    return ArrayPolicy(
+    return VectorizedPolicy(
         PolicyNet(recording.runner.module, explore=True),
         form_of(recording),
         path.recorded_space,

@@ -11,7 +11,7 @@ import pytest
 from ray.rllib.connectors.env_to_module import MeanStdFilter
 from ray.rllib.utils.filter import RunningStat
 
-from policyserver.server.policies.vectorized.mean_std_writer import MeanStdWriter
+from policyserver.server.policies.vectorized.mean_std_filter import VectorizedMeanStdFilter
 from tests.parity.rows import OneRow, StockRows, pipeline_of, step_rows, written
 
 WIDE = 1e6
@@ -37,7 +37,7 @@ class Pair:
         self.stock = pipeline_of(space, self.stock_filter)
         self.own = pipeline_of(space, self.own_filter)
         self.rows = StockRows(self.stock, self.random, self.observe, untrained_share=untrained)
-        self.writer = MeanStdWriter(self.own_filter)
+        self.writer = VectorizedMeanStdFilter(self.own_filter)
 
     def observe(self) -> Any:
         if isinstance(self.space, gym.spaces.MultiBinary):
@@ -147,7 +147,7 @@ def test_statistics_hold_after_ten_million_rows_far_from_zero() -> None:
     space = gym.spaces.Box(-np.inf, np.inf, (1,), np.float32)
     filter_ = MeanStdFilter()
     pipeline_of(space, filter_)
-    writer, random = MeanStdWriter(filter_), np.random.default_rng(1)
+    writer, random = VectorizedMeanStdFilter(filter_), np.random.default_rng(1)
     rows = step_rows(space, [OneRow(np.zeros(1, np.float32), False)] * 50_000)
     total = squares = 0
     for _ in range(200):

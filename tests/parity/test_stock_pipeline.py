@@ -19,7 +19,7 @@ from ray.rllib.connectors.env_to_module import FlattenObservations, MeanStdFilte
 from ray.rllib.connectors.env_to_module.frame_stacking import FrameStackingEnvToModule
 from ray.rllib.connectors.learner.frame_stacking import FrameStackingLearner
 
-from policyserver.server.policies.connectors.connector_policy import StockPolicy
+from policyserver.server.policies.connectors.connector_policy import ConnectorPolicy
 from policyserver.server.policies.connectors.episode_callbacks import EpisodeCallbacks
 from policyserver.server.policies.module.inference import PolicyNet
 from tests.parity.comparison import check_parity
@@ -56,11 +56,11 @@ class OwnSetting(Setting):
         return config
 
 
-def stock_policy(recording: Recording, *, chunk_steps: int = 7, callbacks: EpisodeCallbacks | None = None) -> StockPolicy:
+def stock_policy(recording: Recording, *, chunk_steps: int = 7, callbacks: EpisodeCallbacks | None = None) -> ConnectorPolicy:
     """Make our policy with RLlib's pipelines, on a copy of the module of RLlib's runner."""
     setting, config = recording.setting, recording.config
     spaces = spaces_of(setting.observation_space, setting.action_space)
-    return StockPolicy(
+    return ConnectorPolicy(
         PolicyNet(recording.runner.module, explore=True),
         form_of(recording),
         config.build_env_to_module_connector(spaces=spaces),

@@ -6,7 +6,7 @@ import socket
 import pytest
 
 from policyserver.pipelines.demo.claimed_address import claimed_address
-from policyserver.server.grpc_front.listen_address import check_free, held
+from policyserver.server.grpc_front.listen_address import check_free, reserve_ports
 
 
 def port_of(address: str) -> int:
@@ -40,7 +40,7 @@ def test_a_port_that_somebody_has_is_not_claimed_even_if_he_does_not_listen_yet(
 def test_the_claim_is_not_in_the_way_of_the_server() -> None:
     with claimed_address() as address:
         check_free(address)
-        with held([address]), socket.socket() as server:
+        with reserve_ports([address]), socket.socket() as server:
             server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             server.bind(("127.0.0.1", port_of(address)))
             server.listen()

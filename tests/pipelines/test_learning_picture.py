@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import xml.etree.ElementTree as ElementTree
 
-from policyserver.pipelines.learning_picture import Curve, Panel, draw
+from policyserver.pipelines.learning_picture import Curve, VariantPanel, draw
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -10,7 +10,7 @@ SVG = "{http://www.w3.org/2000/svg}"
 def test_the_picture_is_svg_with_a_line_for_each_curve_inside_its_frame() -> None:
     rising = Curve("policy", ((0.0, -17.0), (200_000.0, 5.0), (400_000.0, 19.0)))
     flat = Curve("random", ((0.0, -16.0), (400_000.0, -16.5)))
-    panels = [Panel("first & best", (rising, flat)), Panel("second", (Curve("policy", ((0.0, -15.0), (400_000.0, 0.0))),))]
+    panels = [VariantPanel("first & best", (rising, flat)), VariantPanel("second", (Curve("policy", ((0.0, -15.0), (400_000.0, 0.0))),))]
     root = ElementTree.fromstring(draw(panels))
     width, height = float(root.attrib["width"]), float(root.attrib["height"])
     lines = root.findall(f"{SVG}polyline")
@@ -26,4 +26,4 @@ def test_the_picture_is_svg_with_a_line_for_each_curve_inside_its_frame() -> Non
 
 
 def test_curves_without_points_are_drawn_as_nothing() -> None:
-    assert "polyline" in draw([Panel("empty", (Curve("policy", ()),))])
+    assert "polyline" in draw([VariantPanel("empty", (Curve("policy", ()),))])

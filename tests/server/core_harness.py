@@ -25,13 +25,13 @@ from policyserver.common.spaces import flatten
 from policyserver.server.config.server_config import EpisodesConfig, HandOffConfig
 from policyserver.server.episodes.core import EpisodeCore
 from policyserver.server.episodes.demand import Demand
-from policyserver.server.episodes.episode_table import Owner
-from policyserver.server.episodes.rows import Replies, Rows
+from policyserver.server.episodes.episode_table import ClientSession
+from policyserver.server.episodes.received_rows import ReceivedRows, Replies
 from policyserver.server.episodes.segments import EpisodeList, SegmentBlock
 from policyserver.server.policies.module.action_form import ActionForm
 from policyserver.server.policies.module.inference import PolicyNet
 from policyserver.server.policies.policy import Policy
-from policyserver.server.policies.vectorized.array_policy import ArrayPolicy
+from policyserver.server.policies.vectorized.vectorized_policy import VectorizedPolicy
 
 torch.set_num_threads(1)  # as in a serving process; more of them wait for each other on a busy machine
 
@@ -88,9 +88,9 @@ def module_of_learner(model: str) -> Any:
     return module
 
 
-def policy_of(module: Any, *, action: str = "discrete", explore: bool = True, **options: Any) -> ArrayPolicy:
+def policy_of(module: Any, *, action: str = "discrete", explore: bool = True, **options: Any) -> VectorizedPolicy:
     options = {"state_every": int(module.model_config.get("max_seq_len", 20)), "seed": 3, **options}
-    return ArrayPolicy(PolicyNet(module, explore=explore), form_of(action), OBSERVATION, ACTIONS[action], **options)
+    return VectorizedPolicy(PolicyNet(module, explore=explore), form_of(action), OBSERVATION, ACTIONS[action], **options)
 
 
 def form_of(action: str) -> ActionForm:
@@ -121,11 +121,11 @@ def start(episode_id: str, observation_: Any = None, **rest: Any) -> Row:
     return Row(episode_id=episode_id, observation=observation_, **rest)
 
 
-def pack(rows: Sequence[Row], action_dtype: Any = np.int64, space: gym.Space[Any] = OBSERVATION, flags: int = 0) -> Rows:
+def pack(rows: Sequence[Row], action_dtype: Any = np.int64, space: gym.Space[Any] = OBSERVATION, flags: int = 0) -> ReceivedRows:
     given = [row.action for row in rows if row.flags & StepFlag.ACTION_GIVEN]
     values = [observation() if row.observation is None else row.observation for row in rows]
     observations = [[value] if isinstance(space, gym.spaces.Box) else flatten(space, value) for value in values]  # a Box's may be bad
-    return Rows(
+    return ReceivedRows(
         np.array([row.handle for row in rows], np.uint64),
         np.array([row.sequence for row in rows], np.uint32),
         np.array([row.flags | flags for row in rows], np.uint8),
@@ -191,19 +191,19 @@ class CoreHarness:
         self.loop.close()
         assert not self.failures, self.failures
 
-    def connect(self, client_id: str) -> Owner:
+    def connect(self, client_id: str) -> ClientSession:
         return self._on_loop(lambda: self.core.connect(client_id))
 
-    def disconnect(self, owner: Owner) -> None:
+    def disconnect(self, owner: ClientSession) -> None:
         self._on_loop(lambda: self.core.disconnect(owner))
 
-    def post(self, *rows: Row, owner: Owner | None = None) -> asyncio.Future[Replies]:
+    def post(self, *rows: Row, owner: ClientSession | None = None) -> asyncio.Future[Replies]:
         """Submit rows as one message, and let the loop turn until nothing more happens by itself."""
         done = self._on_loop(lambda: self.core.submit(self._packed(rows), owner or self.client))
         self.settle()
         return done
 
-    def send(self, *rows: Row, owner: Owner | None = None) -> list[Answer]:
+    def send(self, *rows: Row, owner: ClientSession | None = None) -> list[Answer]:
         """Submit rows as one message and return the answers."""
         return answers_of(self.loop.run_until_complete(self.post(*rows, owner=owner)))
 
@@ -212,19 +212,21 @@ class CoreHarness:
         futures = self._on_loop(lambda: [self.core.submit(self._packed(rows), self.client) for rows in messages])
         return [answers_of(self.loop.run_until_complete(future)) for future in futures]
 
-    def one(self, row: Row, owner: Owner | None = None) -> Answer:
+    def one(self, row: Row, owner: ClientSession | None = None) -> Answer:
         """Submit one row that must be applied."""
         (answer,) = self.send(row, owner=owner)
         assert answer.error is None, answer.error
         return answer
 
-    def refusal(self, row: Row, owner: Owner | None = None) -> PolicyServerError:
+    def refusal(self, row: Row, owner: ClientSession | None = None) -> PolicyServerError:
         """Submit one row that must be refused."""
         (answer,) = self.send(row, owner=owner)
         assert answer.error is not None, f"expected a refusal, got {answer}"
         return answer.error
 
-    def play(self, episode_id: str, steps: int, *, flags: int = 0, end: StepFlag = StepFlag.TERMINATED, owner: Owner | None = None) -> int:
+    def play(
+        self, episode_id: str, steps: int, *, flags: int = 0, end: StepFlag = StepFlag.TERMINATED, owner: ClientSession | None = None
+    ) -> int:
         """Play an episode with reward 1 in every step and return its handle."""
         handle = self.one(start(episode_id, observation(0, 0), flags=flags), owner).handle
         for number in range(1, steps):
@@ -255,7 +257,7 @@ class CoreHarness:
         for _ in range(6):
             self.loop.run_until_complete(asyncio.sleep(0))
 
-    def _packed(self, rows: Sequence[Row]) -> Rows:
+    def _packed(self, rows: Sequence[Row]) -> ReceivedRows:
         return pack(rows, self.action_space.dtype, self.observation_space, self._flags)
 
     def _on_loop(self, function: Callable[[], T]) -> T:

@@ -13,7 +13,7 @@ from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 
 from policyserver.server.policies.module.action_form import ActionForm
 from policyserver.server.policies.module.inference import PolicyNet
-from policyserver.server.policies.vectorized.array_policy import ArrayPolicy
+from policyserver.server.policies.vectorized.vectorized_policy import VectorizedPolicy
 from tests.server.core_harness import OBSERVATION, spaces_of
 
 CASES: dict[str, tuple[Any, gym.Space[Any]]] = {
@@ -25,11 +25,11 @@ CASES: dict[str, tuple[Any, gym.Space[Any]]] = {
 }
 
 
-def policy_of(name: str, backend: Any, seed: int = 3) -> ArrayPolicy:
+def policy_of(name: str, backend: Any, seed: int = 3) -> VectorizedPolicy:
     algorithm, action_space = CASES[name]
     torch.manual_seed(1)
     config = algorithm().environment(observation_space=OBSERVATION, action_space=action_space)
     config.rl_module(model_config=DefaultModelConfig(fcnet_hiddens=[16]))
     module = config.get_rl_module_spec(spaces=spaces_of(OBSERVATION, action_space), inference_only=True).build()
     form = ActionForm(action_space, normalize=True, clip=False)
-    return ArrayPolicy(PolicyNet(module, explore=True), form, OBSERVATION, action_space, seed=seed, backend=backend)
+    return VectorizedPolicy(PolicyNet(module, explore=True), form, OBSERVATION, action_space, seed=seed, backend=backend)

@@ -14,7 +14,7 @@ from policyserver.server.episodes.core import EpisodeCore
 from policyserver.server.episodes.core_statistics import CoreStatistics
 from policyserver.server.external_env.episodes import ExternalEnvEpisodes
 from policyserver.server.external_env.thread import ExternalEnvThread
-from policyserver.server.runner.serving_loop import Front
+from policyserver.server.runner.serving_loop import ServingLoop
 from tests.server.core_harness import ACTION, OBSERVATION, observation
 from tests.server.front_harness import FrontHarness, running_front
 
@@ -69,7 +69,7 @@ def serving_env(env: Any = None, **options: Any) -> Iterator[Served]:
     assert not env.is_alive()
 
 
-def serve_env(env: Any, front: Front, remembered: int = 100) -> ExternalEnvThread:
+def serve_env(env: Any, front: ServingLoop, remembered: int = 100) -> ExternalEnvThread:
     """Make the adapter of an environment, as the env runner does."""
     return ExternalEnvThread(env, front, lambda: ExternalEnvEpisodes(env, front.core, env.observation_space, env.action_space, remembered))
 

@@ -18,8 +18,8 @@ from policyserver.server.config.server_config import EpisodesConfig, HandOffConf
 from policyserver.server.episodes.core import EpisodeCore
 from policyserver.server.episodes.demand import Demand
 from policyserver.server.episodes.segments import SegmentBlock
-from policyserver.server.policies.vectorized.array_policy import ArrayPolicy
-from policyserver.server.runner.serving_loop import Front
+from policyserver.server.policies.vectorized.vectorized_policy import VectorizedPolicy
+from policyserver.server.runner.serving_loop import ServingLoop
 from policyserver.v1 import policy_service_pb2 as pb
 from policyserver.v1 import policy_service_pb2_grpc as pb_grpc
 from tests.ports import DIRECT
@@ -32,8 +32,8 @@ CLIENT = ClientConfig(action_timeout_s=20.0, connect_timeout_s=10.0, reconnect_b
 class FrontHarness:
     """A running front and what talks to it."""
 
-    front: Front
-    policy: ArrayPolicy
+    front: ServingLoop
+    policy: VectorizedPolicy
     address: str
     stack: ExitStack = field(default_factory=ExitStack)
 
@@ -62,7 +62,7 @@ class FrontHarness:
 
 @contextmanager
 def running_front(
-    policy: ArrayPolicy | None = None,
+    policy: VectorizedPolicy | None = None,
     *,
     observation_space: gym.Space[Any] = OBSERVATION,
     action_space: gym.Space[Any] = ACTION,
@@ -75,7 +75,7 @@ def running_front(
     listen = replace(listen or ListenConfig(), address="127.0.0.1:0")
     serving = ServingConfig(listen, episodes or EpisodesConfig(max_open=256), hand_off or HandOffConfig())
     served, spaces = policy or policy_of(module_of()), (observation_space, action_space)
-    front = Front(lambda: EpisodeCore(served, *spaces, serving.episodes, serving.hand_off, demand), *spaces, serving)
+    front = ServingLoop(lambda: EpisodeCore(served, *spaces, serving.episodes, serving.hand_off, demand), *spaces, serving)
     front.start()
     harness = FrontHarness(front, served, front.bind())
     try:

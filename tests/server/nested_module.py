@@ -16,7 +16,7 @@ from ray.rllib.core.rl_module.torch import TorchRLModule
 from policyserver.common.spaces import leaves
 from policyserver.server.policies.module.action_form import ActionForm
 from policyserver.server.policies.module.inference import PolicyNet
-from policyserver.server.policies.vectorized.array_policy import ArrayPolicy
+from policyserver.server.policies.vectorized.vectorized_policy import VectorizedPolicy
 
 
 def grid_gaussian(shape: tuple[int, ...]) -> type:
@@ -68,9 +68,9 @@ class NestedModule(TorchRLModule, ValueFunctionAPI):  # type: ignore[misc]
         return torch.cat([torch.ones(len(found[0]), 1), *numbers], dim=1)  # a space may have no numbers at all
 
 
-def nested_policy(observation_space: gym.Space[Any], action_space: gym.Space[Any], *, explore: bool = True) -> ArrayPolicy:
+def nested_policy(observation_space: gym.Space[Any], action_space: gym.Space[Any], *, explore: bool = True) -> VectorizedPolicy:
     """A policy of such a module that serves these spaces."""
     torch.manual_seed(0)
     module = NestedModule(observation_space=observation_space, action_space=action_space, model_config={})
     form = ActionForm(action_space, normalize=True, clip=False)
-    return ArrayPolicy(PolicyNet(module, explore=explore), form, observation_space, action_space, seed=0)
+    return VectorizedPolicy(PolicyNet(module, explore=explore), form, observation_space, action_space, seed=0)

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from policyserver.common.spaces import flatten, leaves
-from policyserver.server.policies.policy import Decided, DrawKeys, Policy, StepRows
+from policyserver.server.policies.policy import DrawKeys, Policy, StepResult, StepRows
 
 Array = npt.NDArray[Any]
 
@@ -61,7 +61,7 @@ class PolicyPlayer:
             drawn_by=DrawKeys(np.array([move.slot for move in moves], np.uint64), np.zeros(len(moves), np.int64)),
         )
 
-    def send(self, *moves: Move, kept: Sequence[bool] | None = None) -> Decided:
+    def send(self, *moves: Move, kept: Sequence[bool] | None = None) -> StepResult:
         """Have the policy decide the moves, and commit them."""
         rows = self.rows(moves)
         decided = self.policy.decide(rows)

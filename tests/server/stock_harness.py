@@ -11,10 +11,10 @@ from ray.rllib.algorithms.ppo import PPOConfig
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 
-from policyserver.server.policies.connectors.connector_policy import StockPolicy
+from policyserver.server.policies.connectors.connector_policy import ConnectorPolicy
 from policyserver.server.policies.module.action_form import ActionForm
 from policyserver.server.policies.module.inference import PolicyNet
-from policyserver.server.policies.policy import Decided
+from policyserver.server.policies.policy import StepResult
 from tests.server.core_harness import ACTIONS, OBSERVATION, Array, module_of, spaces_of
 from tests.server.policy_player import Move, PolicyPlayer
 
@@ -27,7 +27,7 @@ def stock_policy(
     explore: bool = True,
     space: gym.Space[Any] = OBSERVATION,
     **options: Any,
-) -> StockPolicy:
+) -> ConnectorPolicy:
     """A policy with connectors of the user's before RLlib's own."""
     config: Any = PPOConfig().env_runners(
         env_to_module_connector=lambda env, spaces, device: list(connectors), module_to_env_connector=lambda env, spaces: list(outward)
@@ -38,7 +38,7 @@ def stock_policy(
         module = module_for(inward.observation_space, action)
     form = ActionForm(ACTIONS[action], normalize=True, clip=False)
     net = PolicyNet(module, explore=explore)
-    return StockPolicy(net, form, inward, outward_pipeline, space, ACTIONS[action], **{"state_every": 5, **options})
+    return ConnectorPolicy(net, form, inward, outward_pipeline, space, ACTIONS[action], **{"state_every": 5, **options})
 
 
 def module_for(space: gym.Space[Any], action: str = "discrete") -> Any:
@@ -73,7 +73,7 @@ def random_moves(seed: int, passes: int, *, slots: int = 6, **options: Any) -> l
     return batches
 
 
-def assert_same(first: Decided, second: Decided, *, actions: bool = False) -> None:
+def assert_same(first: StepResult, second: StepResult, *, actions: bool = False) -> None:
     for ours, theirs in zip(first.observations, second.observations, strict=True):
         np.testing.assert_array_equal(ours, theirs)
     np.testing.assert_array_equal(first.rewards, second.rewards)
@@ -90,12 +90,12 @@ def assert_same(first: Decided, second: Decided, *, actions: bool = False) -> No
         np.testing.assert_array_equal(first.decisions.actions, second.decisions.actions)
 
 
-def assert_inputs(first: Decided, second: Decided) -> None:
+def assert_inputs(first: StepResult, second: StepResult) -> None:
     name = Columns.ACTION_DIST_INPUTS
     np.testing.assert_allclose(first.decisions.outputs[name], second.decisions.outputs[name], atol=1e-6)
 
 
-def log_probs_of(decided: Decided) -> Array:
+def log_probs_of(decided: StepResult) -> Array:
     assert decided.decisions.log_probs is not None
     return decided.decisions.log_probs
 

@@ -4,7 +4,7 @@ import numpy as np
 import psutil
 import pytest
 
-from policyserver.server.episodes.arena import Arena, FreeList
+from policyserver.server.episodes.lazy_array import FreeList, LazyArray
 
 
 def resident_mb() -> float:
@@ -13,7 +13,7 @@ def resident_mb() -> float:
 
 def test_an_arena_costs_what_is_written_and_gives_back_what_is_released() -> None:
     before = resident_mb()
-    arena = Arena(1_000_000, (256,), np.float32)
+    arena = LazyArray(1_000_000, (256,), np.float32)
     assert arena.array.shape == (1_000_000, 256)
     assert resident_mb() - before < 20
     arena.array[:100_000] = 1.0
@@ -24,7 +24,7 @@ def test_an_arena_costs_what_is_written_and_gives_back_what_is_released() -> Non
 
 
 def test_a_release_leaves_the_neighbours_alone() -> None:
-    arena = Arena(3000, (3,), np.float32)
+    arena = LazyArray(3000, (3,), np.float32)
     arena.array[:] = 7.0
     arena.release(1000, 1000)
     assert (arena.array[:1000] == 7.0).all()
@@ -34,7 +34,7 @@ def test_a_release_leaves_the_neighbours_alone() -> None:
 
 
 def test_an_arena_of_empty_rows_is_possible() -> None:
-    assert Arena(10, (0,), np.float32).array.shape == (10, 0)
+    assert LazyArray(10, (0,), np.float32).array.shape == (10, 0)
 
 
 def test_numbers_are_unique_while_in_use_and_run_out_at_the_capacity() -> None:
@@ -77,9 +77,9 @@ def test_a_free_list_never_hands_a_number_out_twice(seed: int) -> None:
 
 
 def test_a_reservation_far_beyond_the_memory_costs_nothing_until_it_is_written() -> None:
-    arena = Arena(100_000, (66, 84, 84, 3), np.float32)
+    arena = LazyArray(100_000, (66, 84, 84, 3), np.float32)
     assert arena.array.nbytes > 500e9
     arena.array[70_000, 65] = 1.0
     assert float(arena.array[70_000, 65].sum()) == 84 * 84 * 3
     with pytest.raises(MemoryError, match=r"lower episodes\.max_open"):
-        Arena(2**40, (2**10,), np.float64)
+        LazyArray(2**40, (2**10,), np.float64)

@@ -24,7 +24,7 @@ from ray.rllib.connectors.env_to_module import (
 from ray.rllib.connectors.env_to_module.frame_stacking import FrameStackingEnvToModule
 from ray.rllib.connectors.module_to_env import GetActions
 
-from policyserver.server.policies.connectors.connector_choice import ArrayPath, UnusableConnectorError, choose
+from policyserver.server.policies.connectors.connector_choice import UnusableConnectorError, VectorizedPath, choose
 from policyserver.server.policies.module.action_form import ActionForm
 from tests.server.core_harness import spaces_of
 
@@ -66,7 +66,7 @@ def choice(
     action_space: gym.Space[Any] = ACTION,
     outward: Make | None = None,
     change: Callable[[AlgorithmConfig], Any] = lambda config: None,
-) -> ArrayPath | str:
+) -> VectorizedPath | str:
     config = PPOConfig()
     if make is not None:
         config.env_runners(env_to_module_connector=lambda env, spaces, device: make())
@@ -101,7 +101,7 @@ def test_what_array_code_does(
     observation_space: gym.Space[Any], make: Make | None, writers: list[str], shape: tuple[int, ...] | None
 ) -> None:
     path = choice(observation_space, make)
-    assert isinstance(path, ArrayPath)
+    assert isinstance(path, VectorizedPath)
     assert [type(writer).__name__ for writer in path.writers] == writers
     assert path.num_frames == 1
     assert path.recorded_space == path.module_space
@@ -111,7 +111,7 @@ def test_what_array_code_does(
 @pytest.mark.parametrize("filtered", [False, True])
 def test_frames_are_recorded_one_by_one_and_seen_together(filtered: bool) -> None:
     path = choice(FRAME, lambda: [*([MeanStdFilter()] if filtered else []), FrameStackingEnvToModule(num_frames=4)])
-    assert isinstance(path, ArrayPath)
+    assert isinstance(path, VectorizedPath)
     assert path.num_frames == 4
     assert path.recorded_space.shape == (8, 8, 1)
     assert path.module_space.shape == (8, 8, 4)
@@ -164,7 +164,7 @@ def test_pipelines_without_the_defaults_are_rllibs_own_affair() -> None:
 )
 def test_callbacks_about_episodes_need_live_episodes(callbacks: dict[str, Any], named: str | None) -> None:
     found = choice(BOX, change=lambda config: config.callbacks(**callbacks))
-    assert isinstance(found, ArrayPath) if named is None else found == f"the callback {named}"
+    assert isinstance(found, VectorizedPath) if named is None else found == f"the callback {named}"
 
 
 @pytest.mark.parametrize(

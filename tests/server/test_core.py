@@ -10,7 +10,7 @@ import pytest
 
 from policyserver.common.flags import StepFlag
 from policyserver.server.config.server_config import EpisodesConfig
-from policyserver.server.episodes.rows import Rows
+from policyserver.server.episodes.received_rows import ReceivedRows
 from tests.server.core_harness import Answer, CoreHarness, Row, observation, start
 
 GIVEN, OVERRIDE = StepFlag.ACTION_GIVEN, StepFlag.OVERRIDE
@@ -290,7 +290,7 @@ def test_an_empty_message_is_answered(harness: CoreHarness) -> None:
     def empty(dtype: Any) -> Any:
         return np.zeros(0, dtype)
 
-    rows = Rows(empty(np.uint64), empty(np.uint32), empty(np.uint8), empty(np.float64), [np.zeros((0, 10), np.float32)], [])
+    rows = ReceivedRows(empty(np.uint64), empty(np.uint32), empty(np.uint8), empty(np.float64), [np.zeros((0, 10), np.float32)], [])
 
     async def submitted() -> Any:
         return await harness.core.submit(rows, harness.client)

@@ -2,14 +2,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from policyserver.server.episodes.episode_table import EpisodeTable, Owner
+from policyserver.server.episodes.episode_table import ClientSession, EpisodeTable
 
 
 def table_of(max_open: int = 4, remembered: int = 3) -> EpisodeTable:
     return EpisodeTable(max_open, remembered, [np.full(2, 0.5, np.float32)], ((), np.dtype(np.int64)))
 
 
-def play(table: EpisodeTable, owner: Owner, episode_id: str, *, idle: bool = False) -> int:
+def play(table: EpisodeTable, owner: ClientSession, episode_id: str, *, idle: bool = False) -> int:
     slot = table.open_episode(owner, episode_id, training=True, now_s=0.0)
     table.next_sequence[slot] = 3
     handle = table.handle(slot)

@@ -18,7 +18,7 @@ from ray.rllib.env.external_env import ExternalEnv, _ExternalEnvEpisode
 from policyserver.server.config.server_config import EpisodesConfig, HandOffConfig, ServingConfig
 from policyserver.server.episodes.core import EpisodeCore
 from policyserver.server.external_env.hooks import FinishedIds
-from policyserver.server.runner.serving_loop import Front
+from policyserver.server.runner.serving_loop import ServingLoop
 from tests.server.core_harness import ACTION, ACTIONS, OBSERVATION, arrived, module_of, observation, policy_of
 from tests.server.external_env_harness import Served, in_thread, play, serve_env, serving_env
 
@@ -156,7 +156,9 @@ def test_an_observation_given_at_the_end_may_change_afterwards(served: Served, e
 def test_actions_have_the_form_of_the_environments_space() -> None:
     space = ACTIONS["box"]
     policy = policy_of(module_of(action="box"), action="box")
-    front = Front(lambda: EpisodeCore(policy, OBSERVATION, space, EpisodesConfig(64), HandOffConfig()), OBSERVATION, space, ServingConfig())
+    front = ServingLoop(
+        lambda: EpisodeCore(policy, OBSERVATION, space, EpisodesConfig(64), HandOffConfig()), OBSERVATION, space, ServingConfig()
+    )
     front.start()
     env = ExternalEnv(space, OBSERVATION)
     serve_env(env, front)

@@ -13,7 +13,7 @@ import pytest
 from policyserver.client import EpisodeLostError, PolicyClient, PolicyServerError, ServerUnavailableError
 from policyserver.server.config.server_config import HandOffConfig, ListenConfig, ServingConfig
 from policyserver.server.runner.env_runner import ExternalEnvRunner
-from policyserver.server.runner.serving_loop import Front
+from policyserver.server.runner.serving_loop import ServingLoop
 from tests.server.core_harness import observation, ppo_config
 from tests.server.front_harness import CLIENT, FrontHarness, Unary, running_front
 from tests.services import wait_until
@@ -116,8 +116,8 @@ def test_before_another_server_of_a_service_manager_callers_wait_as_ever() -> No
     assert "" in {name for name, _ in said}, "the episode that began is the successor's"
 
 
-def successor_of(first: FrontHarness) -> Front:
-    front = Front(first.front._make_core, *first.front._spaces, ServingConfig(ListenConfig(first.address)))
+def successor_of(first: FrontHarness) -> ServingLoop:
+    front = ServingLoop(first.front._make_core, *first.front._spaces, ServingConfig(ListenConfig(first.address)))
     front.start()
     front.bind()
     return front

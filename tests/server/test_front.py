@@ -19,7 +19,7 @@ from policyserver.client import ClientConfig, PolicyClient
 from policyserver.common.errors import AuthenticationError, EpisodeFinishedError, PolicyServerError, ServerUnavailableError
 from policyserver.server.config.server_config import EpisodesConfig, HandOffConfig, ListenConfig, ServingConfig
 from policyserver.server.episodes.core import EpisodeCore
-from policyserver.server.runner.serving_loop import Front
+from policyserver.server.runner.serving_loop import ServingLoop
 from policyserver.server.training_report import TrainingReport
 from policyserver.v1 import policy_service_pb2 as pb
 from tests.server.core_harness import ACTION, OBSERVATION, module_of, observation, policy_of
@@ -28,11 +28,11 @@ from tests.server.front_harness import CLIENT, FrontHarness, running_front
 WaitUntil = Callable[[Callable[[], bool]], None]
 
 
-def front_of(listen: ListenConfig) -> Front:
+def front_of(listen: ListenConfig) -> ServingLoop:
     def core() -> EpisodeCore:
         return EpisodeCore(policy_of(module_of()), OBSERVATION, ACTION, EpisodesConfig(max_open=8), HandOffConfig())
 
-    return Front(core, OBSERVATION, ACTION, ServingConfig(listen))
+    return ServingLoop(core, OBSERVATION, ACTION, ServingConfig(listen))
 
 
 def test_it_listens_on_a_free_port_and_on_a_unix_socket_at_once(serve: FrontHarness, tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_a_core_that_cannot_be_made_is_an_error_where_it_was_asked_for() -> None
     def broken() -> EpisodeCore:
         raise ValueError("no such net")
 
-    front = Front(broken, OBSERVATION, ACTION, ServingConfig())
+    front = ServingLoop(broken, OBSERVATION, ACTION, ServingConfig())
     with pytest.raises(ValueError, match="no such net"):
         front.start()
     front.stop()

@@ -14,13 +14,13 @@ from ray.rllib.core.columns import Columns
 from policyserver.common.flags import StepFlag
 from policyserver.server.policies.module.action_form import ActionForm, UnsupportedSpaceError
 from policyserver.server.policies.policy import DrawKeys, StepRows
-from policyserver.server.policies.vectorized.array_policy import ArrayPolicy
+from policyserver.server.policies.vectorized.vectorized_policy import VectorizedPolicy
 from tests.server.core_harness import ACTION, ACTIONS, CoreHarness, Row, module_of, observation, policy_of, start
 
 NONE = np.empty(0, np.int64)
 
 
-def decide(policy: ArrayPolicy, observations: Any) -> Any:
+def decide(policy: VectorizedPolicy, observations: Any) -> Any:
     count = len(observations)
     none, yes = np.zeros(count, np.bool_), np.ones(count, np.bool_)
     state = [np.zeros((count, *leaf.shape), leaf.dtype) for leaf in policy.initial_state]

@@ -27,7 +27,7 @@ from policyserver.client import EpisodeDuplicateError, EpisodeFinishedError, Inv
 from policyserver.common.flags import StepFlag
 from policyserver.server.config.server_config import EpisodesConfig, HandOffConfig, ListenConfig, ServingConfig
 from policyserver.server.grpc_front import messages as wire
-from policyserver.server.policies.vectorized.array_policy import ArrayPolicy
+from policyserver.server.policies.vectorized.vectorized_policy import VectorizedPolicy
 from policyserver.server.runner.env_runner import ExternalEnvRunner
 from tests.server.core_harness import (
     ACTIONS,
@@ -59,7 +59,7 @@ def learned_module(action: str) -> Any:
     return module
 
 
-def learned_policy(action: str) -> ArrayPolicy:
+def learned_policy(action: str) -> VectorizedPolicy:
     return policy_of(learned_module(action), action=action)
 
 

@@ -9,7 +9,7 @@ import grpc
 import pytest
 
 from policyserver.common.settings import SettingsError
-from policyserver.server.grpc_front.listen_address import AddressInUseError, address_of, check_free, held
+from policyserver.server.grpc_front.listen_address import AddressInUseError, address_of, check_free, reserve_ports
 from tests.ports import is_handed_out, port_of_the_systems_choice
 
 
@@ -69,12 +69,12 @@ def port() -> int:
 
 
 def test_the_system_hands_out_no_port_that_is_held(port: int) -> None:
-    with held([f"127.0.0.1:{port}"]):
+    with reserve_ports([f"127.0.0.1:{port}"]):
         assert not is_handed_out(port)
 
 
 def test_a_grpc_server_listens_on_a_held_port_and_no_second_one(port: int) -> None:
-    with held([f"127.0.0.1:{port}"]), ThreadPoolExecutor(1) as pool:
+    with reserve_ports([f"127.0.0.1:{port}"]), ThreadPoolExecutor(1) as pool:
         for _ in range(2):  # the second in place of the first, as a serving actor is replaced
             server = grpc.server(pool, options=[("grpc.so_reuseport", 0)])
             assert server.add_insecure_port(f"127.0.0.1:{port}") == port
@@ -100,14 +100,14 @@ def test_a_name_is_held_at_all_its_addresses_that_are_this_machines(port: int, o
     is_here = can_bind(socket.AF_INET6, (other, 0, 0, 0))
     found = [(socket.AF_INET6, *stream, (other, port, 0, 0)), (socket.AF_INET, *stream, ("127.0.0.1", port))]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
-    with held([f"two-addresses:{port}"]):
+    with reserve_ports([f"two-addresses:{port}"]):
         assert not is_handed_out(port)
         assert [can_bind(family, where) for family, *_, where in found] == [False, False]
     assert [can_bind(family, where) for family, *_, where in found] == [is_here, True]
 
 
 def test_nothing_is_held_where_that_would_keep_the_server_out_too(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    keeping = held([f"127.0.0.1:{port}"])
+    keeping = reserve_ports([f"127.0.0.1:{port}"])
     with monkeypatch.context() as without:
         without.setattr(socket.socket, "setsockopt", lambda *_: None)  # a socket without SO_REUSEADDR is what BSD makes of one with it
         keeping.__enter__()
@@ -120,11 +120,11 @@ def test_nothing_is_held_where_that_would_keep_the_server_out_too(port: int, mon
 def test_nothing_stays_held_when_one_address_is_in_use(port: int) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         taken = f"127.0.0.1:{other.getsockname()[1]}"
-        with pytest.raises(AddressInUseError, match=taken), held([f"127.0.0.1:{port}", taken]):
+        with pytest.raises(AddressInUseError, match=taken), reserve_ports([f"127.0.0.1:{port}", taken]):
             pytest.fail("it went on")
     assert is_handed_out(port)
 
 
 def test_a_unix_socket_and_a_port_of_the_systems_choice_need_no_holding(tmp_path: Path) -> None:
-    with held([f"unix:{tmp_path / 'socket'}", "127.0.0.1:0"]):
+    with reserve_ports([f"unix:{tmp_path / 'socket'}", "127.0.0.1:0"]):
         assert not (tmp_path / "socket").exists()

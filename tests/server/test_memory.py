@@ -11,7 +11,7 @@ import pytest
 
 from policyserver.common.flags import StepFlag
 from policyserver.server.config.server_config import EpisodesConfig, HandOffConfig
-from policyserver.server.episodes.rows import Rows
+from policyserver.server.episodes.received_rows import ReceivedRows
 from tests.server.core_harness import CoreHarness, module_of, policy_of
 
 EPISODES = 4000
@@ -21,11 +21,11 @@ def resident_mb() -> float:
     return float(psutil.Process().memory_info().rss) / 1e6
 
 
-def columns(handles: Any, sequence: int, flag: StepFlag, ids: list[str]) -> Rows:
+def columns(handles: Any, sequence: int, flag: StepFlag, ids: list[str]) -> ReceivedRows:
     count = len(handles)
     observations = np.zeros((count, 10), np.float32)
     full = np.full(count, sequence, np.uint32), np.full(count, flag, np.uint8), np.full(count, 0.0)
-    return Rows(np.asarray(handles, np.uint64), *full, [observations], [], ids)
+    return ReceivedRows(np.asarray(handles, np.uint64), *full, [observations], [], ids)
 
 
 def test_twenty_thousand_episodes_give_their_memory_back(make_harness: Callable[..., CoreHarness]) -> None:
@@ -35,7 +35,7 @@ def test_twenty_thousand_episodes_give_their_memory_back(make_harness: Callable[
         hand_off=HandOffConfig(segment_steps=64, capacity_steps=4 * EPISODES),
     )
 
-    async def submit(rows: Rows) -> Any:
+    async def submit(rows: ReceivedRows) -> Any:
         replies = await harness.core.submit(rows, harness.client)
         assert not replies.refusals
         return replies.handles

@@ -10,7 +10,7 @@ import pytest
 from policyserver.common.flags import StepFlag
 from policyserver.server.config.server_config import EpisodesConfig, HandOffConfig
 from policyserver.server.episodes.demand import Demand
-from policyserver.server.episodes.hand_off import HandOff, Segment
+from policyserver.server.episodes.sample_queue import SampleQueue, Segment
 from policyserver.server.episodes.segments import SegmentBlock
 from tests.server.core_harness import CoreHarness, Row, observation, start
 
@@ -47,14 +47,14 @@ def test_a_dropped_middle_leaves_segments_that_are_whole_in_themselves(make_harn
 
 
 def test_segments_of_one_step_are_bounded_by_their_steps_and_by_their_number() -> None:
-    by_steps = HandOff(lambda: 3, max_segments=100)
+    by_steps = SampleQueue(lambda: 3, max_segments=100)
     freed = [by_steps.put(Segment(0, page, 1, 0, False, False, None)) for page in range(5)]
     assert freed == [[], [], [], [0], [1]]
     assert (by_steps.steps_waiting, by_steps.steps_dropped) == (3, 2)
     assert [segment.page for segment in by_steps.take(2, 1000)] == [2, 3]
     assert by_steps.steps_waiting == 1
     assert [segment.page for segment in by_steps.take(9, 1000)] == [4]
-    by_number = HandOff(lambda: 1000, max_segments=2)
+    by_number = SampleQueue(lambda: 1000, max_segments=2)
     assert [by_number.put(Segment(0, page, 1, 0, False, False, None)) for page in range(4)] == [[], [], [0], [1]]
 
 

@@ -21,21 +21,21 @@ from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from policyserver.client import BatchError, ClientConfig, HandshakeError, InvalidInputError, PolicyClient
 from policyserver.client.codec import SpaceCodec
 from policyserver.client.messages import agree, step_batch, to_reply
-from policyserver.client.rows import Episode
-from policyserver.client.rows import Rows as ClientRows
+from policyserver.client.rows import ClientEpisode
+from policyserver.client.rows import OutgoingRows as ClientRows
 from policyserver.common.errors import from_rpc_error
 from policyserver.common.flags import PROTOCOL_VERSION, StepFlag
 from policyserver.common.spaces import flatten, flatten_batch, from_proto, leaves, same, to_proto, unflatten_batch
 from policyserver.common.tensors import from_tensor, to_tensor
 from policyserver.server.config.server_config import HandOffConfig, ListenConfig, ServingConfig
 from policyserver.server.episodes.batch import malformed
+from policyserver.server.episodes.received_rows import Replies
 from policyserver.server.episodes.row_checks import leaf_checks
-from policyserver.server.episodes.rows import Replies
 from policyserver.server.grpc_front import messages as wire
-from policyserver.server.policies.connectors.connector_policy import StockPolicy
+from policyserver.server.policies.connectors.connector_policy import ConnectorPolicy
 from policyserver.server.policies.module.action_form import ActionForm
 from policyserver.server.policies.module.inference import PolicyNet, UnsupportedModuleError
-from policyserver.server.policies.vectorized.array_policy import ArrayPolicy
+from policyserver.server.policies.vectorized.vectorized_policy import VectorizedPolicy
 from policyserver.server.runner.env_runner import ExternalEnvRunner
 from policyserver.v1 import policy_service_pb2 as pb
 from tests.policyserver.space_strategies import ACTION_SPACES, PROPERTY, SPACES, samples
@@ -96,7 +96,7 @@ def test_rows_of_every_space_are_read_as_they_were_sent(observation_space: gym.S
     agreement = shake_hands(observation_space, action_space)
     observations = stack(observation_space, samples(observation_space, rows))
     actions = stack(action_space, samples(action_space, rows))
-    episodes = [Episode(f"{row}", True) for row in range(rows)]
+    episodes = [ClientEpisode(f"{row}", True) for row in range(rows)]
     flags = [int(StepFlag.START | StepFlag.ACTION_GIVEN)] * rows
     columns = agreement.observation.encode_batch(observations, rows)[0], agreement.action.encode_batch(actions, rows)[0]
     sent = ClientRows(range(rows), episodes, [0] * rows, flags, [0.0] * rows, [""] * rows, *columns)
@@ -240,7 +240,7 @@ class Unknown(ConnectorV2):  # type: ignore[misc]
         return batch
 
 
-@pytest.mark.parametrize(("connectors", "path"), [([], ArrayPolicy), ([Unknown], StockPolicy)], ids=["arrays", "stock"])
+@pytest.mark.parametrize(("connectors", "path"), [([], VectorizedPolicy), ([Unknown], ConnectorPolicy)], ids=["arrays", "stock"])
 def test_an_env_runner_serves_nested_spaces_and_its_algorithms_learner_learns_from_them(connectors: list[type], path: type) -> None:
     hand_off = HandOffConfig(segment_steps=4, sample_wait_s=5.0, batches_ahead=10.0)
     config = PPOConfig().environment(
@@ -286,4 +286,4 @@ def test_a_module_whose_actions_do_not_fit_the_space_is_refused_before_it_serves
     module = NestedModule(observation_space=PICTURE, action_space=spaces.Box(-1.0, 1.0, (3,)), model_config={})
     wider = spaces.Box(-1.0, 1.0, (2, 3))
     with pytest.raises(UnsupportedModuleError, match=r"NestedModule: expected actions of shape \(2, 3\) .*, received \(3,\)"):
-        ArrayPolicy(PolicyNet(module, explore=True), ActionForm(wider, normalize=True, clip=False), PICTURE, wider)
+        VectorizedPolicy(PolicyNet(module, explore=True), ActionForm(wider, normalize=True, clip=False), PICTURE, wider)

@@ -16,7 +16,7 @@ from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from policyserver.common.settings import SettingsError, load
 from policyserver.server.config.algorithm import algorithm_config
 from policyserver.server.config.server_config import ServerConfig
-from policyserver.server.policies.vectorized.scale_images import ScaleImages, ScaleWriter, scaled
+from policyserver.server.policies.vectorized.scale_images import ScaleImages, VectorizedScale, scaled
 
 VECTOR = {"type": "Box", "low": -1.0, "high": 1.0, "shape": [3]}
 IMAGE = {"type": "Box", "low": 0, "high": 255, "shape": [8, 8, 1], "dtype": "uint8"}
@@ -68,7 +68,7 @@ def test_images_are_scaled_alike_one_by_one_and_in_batches() -> None:
     connector = ScaleImages(space, gym.spaces.Discrete(2))
     episodes = [SingleAgentEpisode(observations=[image], observation_space=space) for image in images]
     connector(rl_module=None, batch={}, episodes=episodes)
-    (batch,) = ScaleWriter().write([images], cast(Any, None))
+    (batch,) = VectorizedScale().write([images], cast(Any, None))
     for episode, row in zip(episodes, batch, strict=True):
         np.testing.assert_array_equal(episode.get_observations(-1), row)
         assert connector.observation_space.contains(row)

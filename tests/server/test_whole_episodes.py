@@ -15,7 +15,7 @@ from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
 
 from policyserver.common.flags import StepFlag
 from policyserver.server.config.server_config import HandOffConfig
-from policyserver.server.episodes import whole_episodes
+from policyserver.server.episodes import whole_episodes_queue
 from tests.server.core_harness import NEVER_WAITS, CoreHarness, Row, arrived, learner_of, module_of_learner, observation, policy_of, start
 from tests.server.episode_player import play, reference_states
 
@@ -135,7 +135,7 @@ def test_episodes_are_dropped_whole_when_the_learner_is_behind_but_never_the_new
 def test_what_is_held_back_is_bounded_and_an_episode_that_lost_a_part_never_arrives(
     make: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(whole_episodes, "_MOST_HELD_STEPS", 8)
+    monkeypatch.setattr(whole_episodes_queue, "_MOST_HELD_STEPS", 8)
     harness = make(segment_steps=2)
     handles = {number: begin(harness, number, 5) for number in (1, 2, 3)}
     statistics = harness.core.snapshot()

@@ -26,9 +26,9 @@ from policyserver.client.connection import Connection
 from policyserver.client.endpoints import reachable
 from policyserver.client.messages import NegotiatedSession
 from policyserver.client.processor_core import ProcessorCore
-from policyserver.client.rows import Rows
-from policyserver.client.shared import Shared
+from policyserver.client.rows import OutgoingRows
 from policyserver.client.server_stats import ServerInfo, ServerStats
+from policyserver.client.shared import Shared
 from policyserver.common.errors import ClientClosedError, HandshakeError, PolicyServerError, ServerUnavailableError
 
 __all__ = ["Balancer"]
@@ -123,7 +123,7 @@ class Balancer:
         known = [connection for connection in self._connections if connection.session is not None]
         return min(known, key=lambda connection: (not connection.is_open, connection.episodes_open))
 
-    def divide(self, rows: Rows) -> list[Rows]:
+    def divide(self, rows: OutgoingRows) -> list[OutgoingRows]:
         """Cut rows into those of each runner. Under the lock."""
         if len(self._connections) == 1 or len(rows.episodes) <= 1:
             return [rows] if rows.episodes else []

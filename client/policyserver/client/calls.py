@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from policyserver.client.messages import Reply
-from policyserver.client.rows import Rows
+from policyserver.client.rows import OutgoingRows
 
-__all__ = ["Call", "Home", "Part"]
+__all__ = ["Call", "CallPart", "Home"]
 
 
 class Home(Protocol):
@@ -25,7 +25,7 @@ class Call:
     __slots__ = ("home", "is_waiting", "parts", "unanswered", "waiter")
 
     def __init__(self, waiter: threading.Lock) -> None:
-        self.parts: Sequence[Part] = ()
+        self.parts: Sequence[CallPart] = ()
         self.home: Home
         """Set with the first part."""
         self.unanswered = 0
@@ -35,30 +35,30 @@ class Call:
         self.is_waiting = True
         """There is something to wait for, and somebody who does."""
 
-    def add(self, pieces: Iterable[Rows]) -> list[Part]:
+    def add(self, pieces: Iterable[OutgoingRows]) -> list[CallPart]:
         """Wait for the answers to these, too; each fits into a message."""
-        parts = [Part(rows, self) for rows in pieces]
+        parts = [CallPart(rows, self) for rows in pieces]
         self.parts = [*self.parts, *parts]
         if len(self.parts) == len(parts) > 0:
             self.home = parts[0].rows.connection
         self.unanswered += len(parts)
         return parts
 
-    def add_one(self, rows: Rows, home: Home) -> Part:
+    def add_one(self, rows: OutgoingRows, home: Home) -> CallPart:
         """Wait for the answer to this alone; it fits into a message."""
-        part = Part(rows, self)
+        part = CallPart(rows, self)
         self.parts = (part,)
         self.home = home
         self.unanswered = 1
         return part
 
 
-class Part:
+class CallPart:
     """Rows of one call that travel in one message."""
 
     __slots__ = ("call", "epoch", "first", "reply", "rooms", "rows")
 
-    def __init__(self, rows: Rows, call: Call) -> None:
+    def __init__(self, rows: OutgoingRows, call: Call) -> None:
         self.rows = rows
         self.call = call
         self.reply: Reply | None = None

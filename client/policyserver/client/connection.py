@@ -25,15 +25,15 @@ from typing import Any, cast
 
 import gymnasium as gym
 
-from policyserver.client.calls import Call, Part
+from policyserver.client.calls import Call, CallPart
 from policyserver.client.channel import authorization, check_security, make_channel
 from policyserver.client.config import ClientConfig
 from policyserver.client.connection_errors import refusal_of, trouble_of
 from policyserver.client.messages import NegotiatedSession, agree, handshake, step_batch, to_reply
 from policyserver.client.queries import Queries
-from policyserver.client.rows import Rows
+from policyserver.client.rows import OutgoingRows
 from policyserver.client.shared import Shared
-from policyserver.client.stream import Owner, Stream, Stub
+from policyserver.client.stream import ConnectionListener, Stream, Stub
 from policyserver.client.wake_up_queue import HOLD_BACK_MAX_S, WAKE_UP_MAX_S
 from policyserver.common.errors import (
     ActionTimeoutError,
@@ -60,7 +60,7 @@ class Connection:
         config: ClientConfig,
         spaces: tuple[gym.Space[Any] | None, gym.Space[Any] | None],
         shared: Shared,
-        owner: Owner,
+        owner: ConnectionListener,
     ) -> None:
         """Prepare a connection; nothing is opened before `start`.
 
@@ -104,7 +104,7 @@ class Connection:
         """Asks how the server is, beside the stream."""
         self._sendable = threading.Condition(shared.lock)
         """Told to the sender: something may be sent, or the stream is over."""
-        self._queue: deque[Part] = deque()
+        self._queue: deque[CallPart] = deque()
         self._stream = Stream()
         self.rooms = 0
         """How often the server said that there is room for what it refused because the learner is behind."""
@@ -132,13 +132,13 @@ class Connection:
             self._reader = threading.Thread(target=self._run, name="policy-client-reader", daemon=True)
             self._reader.start()
 
-    def send(self, call: Call, rows: Rows) -> None:
+    def send(self, call: Call, rows: OutgoingRows) -> None:
         """Queue rows whose answers a call waits for, in pieces that fit into a message. Under the lock."""
         session = cast(NegotiatedSession, self.session)
         for part in call.add(rows.split(session.max_rows, session.max_bytes, session.row_bytes)):
             self.send_one(part)
 
-    def send_one(self, part: Part) -> None:
+    def send_one(self, part: CallPart) -> None:
         """Queue a part that fits into a message, as a single row does. Under the lock."""
         if not self._queue:
             self._asked_s = time.monotonic()
@@ -296,10 +296,10 @@ class Connection:
     def _others(self, stream: Stream) -> int:
         return self.callers_waking + sum(map(len, stream.in_flight.values()))
 
-    def _take(self, stream: Stream) -> tuple[int, list[Rows], NegotiatedSession]:
+    def _take(self, stream: Stream) -> tuple[int, list[OutgoingRows], NegotiatedSession]:
         """Take from the queue what fits into one message."""
         session = cast(NegotiatedSession, self.session)
-        parts: list[Part] = []
+        parts: list[CallPart] = []
         rows = size = 0
         while self._queue:
             part = self._queue[0]
@@ -383,6 +383,6 @@ class Connection:
         for part in parts:
             self._settle(part)
 
-    def _settle(self, part: Part) -> None:
+    def _settle(self, part: CallPart) -> None:
         if part.settle():
             self._shared.wake_up_queue.enqueue(part.call)

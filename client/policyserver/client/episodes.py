@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import Enum
 from typing import TYPE_CHECKING, cast
 
-from policyserver.client.rows import MAX_EPISODE_ID_BYTES, NO_INFO, Episode, Rows, select
+from policyserver.client.rows import MAX_EPISODE_ID_BYTES, NO_INFO, ClientEpisode, OutgoingRows, select
 from policyserver.common.errors import (
     EpisodeDuplicateError,
     EpisodeError,
@@ -66,7 +66,7 @@ class ClientEpisodes:
         Args:
             closed_remembered: number of closed episodes whose fate is kept, the newest.
         """
-        self.open: dict[str, Episode] = {}
+        self.open: dict[str, ClientEpisode] = {}
         self.episodes_lost = 0
         """Episodes that ended because the server restarted."""
         self.rewards_dropped = 0
@@ -82,19 +82,19 @@ class ClientEpisodes:
             EpisodeDuplicateError: an episode of that id is open.
             EpisodeFinishedError: an episode of that id has ended.
         """
-        new: dict[str, Episode] = {}
+        new: dict[str, ClientEpisode] = {}
         for episode_id in episode_ids:
             _check_id(episode_id)
             if episode_id in self.open or episode_id in new:
                 raise EpisodeDuplicateError(f"Episode {episode_id} is already started.", field="episode_id")
             if self._closed.get(episode_id) in (_Fate.FINISHED, _Fate.IDLE):  # the server remembers both
                 raise self.absent(episode_id)
-            new[episode_id] = Episode(episode_id, training_enabled)
+            new[episode_id] = ClientEpisode(episode_id, training_enabled)
         for episode_id in new:
             self._closed.pop(episode_id, None)
         self.open |= new
 
-    def get(self, episode_id: str) -> Episode:
+    def get(self, episode_id: str) -> ClientEpisode:
         """Look up an open episode.
 
         Raises:
@@ -133,7 +133,7 @@ class ClientEpisodes:
 
     def prepare_one(
         self, episode_id: str, kind: int, observation: tuple[bytes, ...], action: tuple[bytes, ...], place: Callable[[], Connection]
-    ) -> Rows:
+    ) -> OutgoingRows:
         """Make the next row of an episode, or take again the one that is still unanswered. See `prepare`.
 
         Raises:
@@ -148,7 +148,7 @@ class ClientEpisodes:
         if episode.sequence == 0:
             kind |= _begin(episode, place)
         infos = (episode.info,) if episode.info else NO_INFO
-        rows = Rows(_FIRST, (episode,), (episode.sequence,), _FLAGS[kind], (episode.reward,), infos, observation, action)
+        rows = OutgoingRows(_FIRST, (episode,), (episode.sequence,), _FLAGS[kind], (episode.reward,), infos, observation, action)
         episode.reward, episode.info = 0.0, ""
         episode.busy = threading.get_ident()
         episode.in_flight = rows, 0
@@ -162,7 +162,7 @@ class ClientEpisodes:
         actions: tuple[bytes, ...],
         place: Callable[[], Connection],
         bad: Mapping[int, PolicyServerError],
-    ) -> tuple[Rows, dict[int, PolicyServerError]]:
+    ) -> tuple[OutgoingRows, dict[int, PolicyServerError]]:
         """Make the next row of each episode, or take again the one that is still unanswered.
 
         Args:
@@ -177,7 +177,7 @@ class ClientEpisodes:
             The rows that can go out, their episodes now busy, and the errors of the others, by index into `ids`.
         """
         indices: list[int] = []
-        episodes: list[Episode] = []
+        episodes: list[ClientEpisode] = []
         flags: list[int] = []
         rewards: list[float] = []
         infos: list[str] = []
@@ -205,7 +205,7 @@ class ClientEpisodes:
             infos.append(info)
         if errors:
             observations, actions = select(observations, indices, len(ids)), select(actions, indices, len(ids))
-        rows = Rows(indices, episodes, [episode.sequence for episode in episodes], flags, rewards, infos, observations, actions)
+        rows = OutgoingRows(indices, episodes, [episode.sequence for episode in episodes], flags, rewards, infos, observations, actions)
         thread = threading.get_ident()
         for row, episode in enumerate(episodes):
             episode.busy = thread
@@ -213,7 +213,7 @@ class ClientEpisodes:
                 episode.in_flight = rows, row
         return rows, errors
 
-    def commit(self, rows: Rows, handles: Sequence[int], *, lost: bool) -> None:
+    def commit(self, rows: OutgoingRows, handles: Sequence[int], *, lost: bool) -> None:
         """Take note that the server applied rows; `lost` if it has gone since."""
         for episode, handle, flags in zip(rows.episodes, handles, rows.flags, strict=True):
             episode.handle = handle
@@ -225,7 +225,7 @@ class ClientEpisodes:
             elif lost:
                 self._close(episode, _Fate.LOST)
 
-    def commit_one(self, rows: Rows, handle: int, *, lost: bool) -> None:
+    def commit_one(self, rows: OutgoingRows, handle: int, *, lost: bool) -> None:
         """Take note that the server applied the only one of the rows; see `commit`."""
         episode = rows.episodes[0]
         episode.handle = handle
@@ -235,7 +235,7 @@ class ClientEpisodes:
         if lost or rows.flags[0] & _END:
             self._close(episode, _Fate.FINISHED if rows.flags[0] & _END else _Fate.LOST)
 
-    def refuse(self, rows: Rows, row: int, error: PolicyServerError) -> None:
+    def refuse(self, rows: OutgoingRows, row: int, error: PolicyServerError) -> None:
         """Take note that the server refused a row, which changed nothing there: its reward goes back to be sent with another."""
         episode = rows.episodes[row]
         episode.busy = 0
@@ -261,7 +261,7 @@ class ClientEpisodes:
             if episode.sequence > 0 or not is_replaced:
                 self._close(episode, _Fate.LOST)
 
-    def is_open(self, episode: Episode) -> bool:
+    def is_open(self, episode: ClientEpisode) -> bool:
         """Tell whether this very episode is still open."""
         return self.open.get(episode.id) is episode
 
@@ -292,7 +292,7 @@ class ClientEpisodes:
             f"log_action with that observation; received {'another call' if same else 'another observation'}"
         )
 
-    def _close(self, episode: Episode, fate: _Fate) -> None:
+    def _close(self, episode: ClientEpisode, fate: _Fate) -> None:
         if self.open.get(episode.id) is episode:
             del self.open[episode.id]
             if episode.connection is not None:
@@ -303,7 +303,7 @@ class ClientEpisodes:
                 self._closed.popitem(last=False)
 
 
-def _begin(episode: Episode, place: Callable[[], Connection]) -> int:
+def _begin(episode: ClientEpisode, place: Callable[[], Connection]) -> int:
     """Give an episode its runner, if it has none. Returns the flags of its first row."""
     if episode.connection is None:
         episode.connection = place()

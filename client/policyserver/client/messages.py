@@ -13,7 +13,7 @@ import numpy as np
 
 from policyserver.client.codec import SpaceCodec
 from policyserver.client.config import ClientConfig
-from policyserver.client.rows import NO_INFO, ROW_OVERHEAD_BYTES, Rows
+from policyserver.client.rows import NO_INFO, ROW_OVERHEAD_BYTES, OutgoingRows
 from policyserver.client.server_stats import ServerInfo, ServerStats, TrainingIteration
 from policyserver.common.errors import HandshakeError, PolicyServerError, WireError, from_row_error
 from policyserver.common.flags import PROTOCOL_VERSION, StepFlag
@@ -139,7 +139,7 @@ def _check_identity(info: ServerInfo, config: ClientConfig) -> None:
         )
 
 
-def step_batch(message_id: int, parts: Sequence[Rows], session: NegotiatedSession, *, waits: bool = True) -> pb.StepRequest:
+def step_batch(message_id: int, parts: Sequence[OutgoingRows], session: NegotiatedSession, *, waits: bool = True) -> pb.StepRequest:
     """Put rows together into one message, in order; `waits` says whether their callers can wait for the learner."""
     flags = bytes(chain.from_iterable([part.flags for part in parts]))
     if not waits:
@@ -230,11 +230,11 @@ def _tensors(leaves: Sequence[Leaf], parts: Sequence[tuple[bytes, ...]], rows: i
     ]
 
 
-def _ids_of_begun(parts: Sequence[Rows]) -> list[str]:
+def _ids_of_begun(parts: Sequence[OutgoingRows]) -> list[str]:
     return [episode.id for part in parts for episode, flag in zip(part.episodes, part.flags, strict=True) if flag & _START]
 
 
-def _infos(parts: Sequence[Rows]) -> list[pb.RowInfo]:
+def _infos(parts: Sequence[OutgoingRows]) -> list[pb.RowInfo]:
     found: list[pb.RowInfo] = []
     first = 0
     for part in parts:

@@ -9,12 +9,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, cast
 
 from policyserver.client.balancing import Balancer
-from policyserver.client.calls import Call, Part
+from policyserver.client.calls import Call, CallPart
 from policyserver.client.codec import SpaceCodec
 from policyserver.client.config import ClientConfig
 from policyserver.client.episodes import ClientEpisodes
 from policyserver.client.messages import NegotiatedSession, Reply
-from policyserver.client.rows import Rows
+from policyserver.client.rows import OutgoingRows
 from policyserver.common.errors import PolicyServerError, ServerInternalError
 from policyserver.common.flags import StepFlag
 from policyserver.common.spaces import Array
@@ -47,7 +47,7 @@ class Outcome:
             self._columns = self._codec.zeros(self._rows)
         return self._columns
 
-    def take(self, part: Part, answered: Sequence[int]) -> None:
+    def take(self, part: CallPart, answered: Sequence[int]) -> None:
         """Take the actions of the rows of a part that were applied."""
         reply = cast(Reply, part.reply)
         if len(answered) == self._rows:  # the whole call in one part: its order is the call's
@@ -160,7 +160,7 @@ class Exchange:
         self._threads.learner_wait_s = 0.0
         return waited_s
 
-    def _finish(self, call: Call, waiting: list[Rows], outcome: Outcome, deadline: float, timeout_s: float) -> Outcome:
+    def _finish(self, call: Call, waiting: list[OutgoingRows], outcome: Outcome, deadline: float, timeout_s: float) -> Outcome:
         """Settle the answers of a call that is over; send again what the server refused for the moment or never got.
 
         Args:
@@ -208,7 +208,7 @@ class Exchange:
             self._balancer.wake_next(call)
             self._episodes.abandon(ids)
 
-    def _send(self, call: Call, waiting: Sequence[Rows]) -> None:
+    def _send(self, call: Call, waiting: Sequence[OutgoingRows]) -> None:
         for rows in waiting:
             rows.connection.send(call, rows)
 
@@ -224,14 +224,14 @@ class Exchange:
         waiter.acquire()
         return waiter
 
-    def _settle(self, call: Call, outcome: Outcome) -> tuple[list[Rows], dict[int, PolicyServerError], dict[Connection, int]]:
+    def _settle(self, call: Call, outcome: Outcome) -> tuple[list[OutgoingRows], dict[int, PolicyServerError], dict[Connection, int]]:
         """Book the answers.
 
         Returns:
             The rows that still need one, why the server refused some of them for now, and the runners that are held up by their learner,
             with how often each had said that there is room.
         """
-        waiting: list[Rows] = []
+        waiting: list[OutgoingRows] = []
         refusals: dict[int, PolicyServerError] = {}
         held: dict[Connection, int] = {}
         for part in call.parts:
@@ -265,8 +265,8 @@ class Exchange:
         return waiting, refusals, held
 
     def _still_waiting(
-        self, waiting: list[Rows], refusals: dict[int, PolicyServerError], outcome: Outcome, deadline: float, timeout_s: float
-    ) -> list[Rows]:
+        self, waiting: list[OutgoingRows], refusals: dict[int, PolicyServerError], outcome: Outcome, deadline: float, timeout_s: float
+    ) -> list[OutgoingRows]:
         """Find the rows that are worth sending again; the others get their errors."""
         self._balancer.check()
         if time.monotonic() < deadline:
@@ -282,7 +282,7 @@ class Exchange:
                     outcome.errors[index] = rows.connection.timeout(timeout_s)
         return []
 
-    def _drop_lost(self, waiting: Sequence[Rows], outcome: Outcome) -> list[Rows]:
+    def _drop_lost(self, waiting: Sequence[OutgoingRows], outcome: Outcome) -> list[OutgoingRows]:
         """Sort out the rows of episodes that have ended meanwhile."""
         left = []
         for rows in waiting:
@@ -295,7 +295,7 @@ class Exchange:
                 left.append(rows)
         return left
 
-    def _drop_refused(self, waiting: Sequence[Rows], outcome: Outcome) -> list[Rows]:
+    def _drop_refused(self, waiting: Sequence[OutgoingRows], outcome: Outcome) -> list[OutgoingRows]:
         """Sort out the rows for runners that this client cannot talk to any more. They may have been applied: they stay frozen."""
         left = []
         for rows in waiting:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from policyserver.client.connection import Connection
 
-__all__ = ["MAX_EPISODE_ID_BYTES", "NO_INFO", "ROW_OVERHEAD_BYTES", "Episode", "Rows"]
+__all__ = ["MAX_EPISODE_ID_BYTES", "NO_INFO", "ROW_OVERHEAD_BYTES", "ClientEpisode", "OutgoingRows"]
 
 MAX_EPISODE_ID_BYTES = 256
 
@@ -21,7 +21,7 @@ ROW_OVERHEAD_BYTES = (8 + 4 + 1 + 8) + MAX_EPISODE_ID_BYTES + 2 * 16
 """Most that a row takes beside its observation, action and info, bytes: fixed columns, id, and what protobuf adds to id and info."""
 
 
-class Episode:
+class ClientEpisode:
     """The client's side of one open episode. Guarded by the client's lock."""
 
     __slots__ = ("busy", "connection", "handle", "id", "in_flight", "info", "reward", "sequence", "training_enabled")
@@ -39,7 +39,7 @@ class Episode:
         """Rewards logged that no row carries yet."""
         self.info = ""
         """The newest info that no row carries yet, as JSON."""
-        self.in_flight: tuple[Rows, int] | None = None
+        self.in_flight: tuple[OutgoingRows, int] | None = None
         """The row of this number that went out without an answer, and its place in its columns."""
         self.busy = 0
         """The thread (threading.get_ident) that waits for an answer to this episode's row; 0 if none does."""
@@ -51,12 +51,12 @@ class Episode:
 
 
 @dataclass(slots=True)  # never changed; not declared frozen, for that would triple the cost of making one
-class Rows:
+class OutgoingRows:
     """Steps of n different episodes as columns. Either all of them bring an action or none does."""
 
     indices: Sequence[int]
     """Where each row stands in its call."""
-    episodes: Sequence[Episode]
+    episodes: Sequence[ClientEpisode]
     """The episode of each row."""
     sequences: Sequence[int]
     """The number of each row in its episode."""
@@ -79,9 +79,9 @@ class Rows:
         """Where to send them: where the first episode is, and all the others once the rows are divided by runner."""
         return self.episodes[0].connection  # type: ignore[return-value]  # a row's episode has one
 
-    def select(self, rows: Sequence[int]) -> Rows:
+    def select(self, rows: Sequence[int]) -> OutgoingRows:
         """Take some of the rows, in the order given."""
-        return Rows(
+        return OutgoingRows(
             [self.indices[row] for row in rows],
             [self.episodes[row] for row in rows],
             [self.sequences[row] for row in rows],
@@ -92,7 +92,7 @@ class Rows:
             select(self.actions, rows, len(self)),
         )
 
-    def with_flags(self, flags: int) -> Rows:
+    def with_flags(self, flags: int) -> OutgoingRows:
         """Return the same rows with further bits of StepFlag."""
         return dataclasses.replace(self, flags=bytes(own | flags for own in self.flags))
 
@@ -101,7 +101,7 @@ class Rows:
         size = len(self.episodes) * row_bytes
         return size if self.infos is NO_INFO else size + sum(map(len, self.infos))
 
-    def split(self, max_rows: int, max_bytes: int, row_bytes: int) -> Iterator[Rows]:
+    def split(self, max_rows: int, max_bytes: int, row_bytes: int) -> Iterator[OutgoingRows]:
         """Cut into pieces that fit into a message each."""
         if len(self) == 1 or (len(self) <= max_rows and self.size_bytes(row_bytes) <= max_bytes):
             yield self

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
-from policyserver.client.calls import Part
+from policyserver.client.calls import CallPart
 from policyserver.client.messages import NegotiatedSession
 from policyserver.v1 import policy_service_pb2 as pb
 
 if TYPE_CHECKING:
     from policyserver.client.connection import Connection
 
-__all__ = ["Owner", "Stream", "Stub"]
+__all__ = ["ConnectionListener", "Stream", "Stub"]
 
 
 class Stream:
@@ -26,7 +26,7 @@ class Stream:
         """The handshake is done and rows may go out."""
         self.is_over = False
         """Nothing more is to be sent."""
-        self.in_flight: dict[int, list[Part]] = {}
+        self.in_flight: dict[int, list[CallPart]] = {}
         """The unanswered messages, by id, oldest first."""
 
 
@@ -38,7 +38,7 @@ class Stub(Protocol):
     GetStats: Callable[..., pb.GetStatsResponse]
 
 
-class Owner(Protocol):
+class ConnectionListener(Protocol):
     """What a connection tells of, and asks: the client's balancer."""
 
     def check_handshake(self, connection: Connection, session: NegotiatedSession) -> None:

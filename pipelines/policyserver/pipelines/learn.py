@@ -16,7 +16,7 @@ from policyserver.monitoring.store.reader import StoreReader
 from policyserver.pipelines.demo.demo import DemoResult, run_demo
 from policyserver.pipelines.demo.setup import DEFAULT_STEPS, STORE_FILE, DemoOptions
 from policyserver.pipelines.learning_page import made_by, pair, row, write_part
-from policyserver.pipelines.learning_picture import Curve, Panel, draw
+from policyserver.pipelines.learning_picture import Curve, VariantPanel, draw
 from policyserver.pipelines.learning_scale import Scale, scale_of, where_the_policy_stands, whether_the_forecast_helps
 from policyserver.pipelines.learning_settings import settings_of
 from policyserver.pipelines.runtime.stop_signals import StopSignals
@@ -71,12 +71,12 @@ def learn(folder: Path, steps: int | None, out: TextIO, stop: StopSignals) -> No
     out.write(f"wrote {folder / 'learning.md'} and {folder / 'learning.svg'}\n")
 
 
-def _panel(variant: Variant, results: dict[tuple[Variant, int], DemoResult]) -> Panel:
+def _panel(variant: Variant, results: dict[tuple[Variant, int], DemoResult]) -> VariantPanel:
     """Return the picture of one variant: a curve for each seed, and the baselines of the first."""
     curves = [curve(f"policy, seed {seed}", results[variant, seed], "mean") for seed in SEEDS]
     curves.append(curve("random", results[variant, SEEDS[0]], "random"))
     curves.append(curve("no trade", results[variant, SEEDS[0]], "no_trade"))
-    return Panel(variant.title, tuple(curves))
+    return VariantPanel(variant.title, tuple(curves))
 
 
 def curve(name: str, result: DemoResult, column: str) -> Curve:

@@ -17,7 +17,7 @@ from policyserver.pipelines.demo.demo import DemoResult, run_demo
 from policyserver.pipelines.demo.setup import DEMO_SERVER, RLLIB_SERVER, STORE_FILE, DemoOptions
 from policyserver.pipelines.learn import SEEDS, curve
 from policyserver.pipelines.learning_page import made_by, pair, row, write_part
-from policyserver.pipelines.learning_picture import Panel, draw
+from policyserver.pipelines.learning_picture import VariantPanel, draw
 from policyserver.pipelines.runtime.stop_signals import StopSignals
 from policyserver.pipelines.summary import standard_error
 
@@ -78,9 +78,9 @@ def _seeds(results: Results) -> list[int]:
     return sorted({seed for _, seed in results})
 
 
-def _panel(seed: int, results: Results) -> Panel:
+def _panel(seed: int, results: Results) -> VariantPanel:
     curves = [curve(learner.title, results[learner, seed], "mean") for learner in LEARNERS]
-    return Panel(f"seed {seed}", (*curves, curve("random", results[LEARNERS[0], seed], "random")))
+    return VariantPanel(f"seed {seed}", (*curves, curve("random", results[LEARNERS[0], seed], "random")))
 
 
 def _section(results: Results, steps: int | None) -> str:

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from policyserver.pipelines import line_chart
 from policyserver.pipelines.line_chart import Axis, Curve, linear_axis, ticks
 
-__all__ = ["Curve", "Panel", "draw"]
+__all__ = ["Curve", "VariantPanel", "draw"]
 
 
 @dataclass(frozen=True, slots=True)
-class Panel:
+class VariantPanel:
     """One variant."""
 
     title: str
@@ -21,7 +21,7 @@ class Panel:
     """Its lines: steps and mean return."""
 
 
-def draw(panels: Sequence[Panel]) -> str:
+def draw(panels: Sequence[VariantPanel]) -> str:
     """Return an SVG of the panels side by side."""
     points = [point for panel in panels for curve in panel.curves for point in curve.points] or [(1.0, 0.0)]
     x_max = max(x for x, _ in points)

@@ -17,7 +17,7 @@ from typing import Any, Literal, Union
 
 __all__ = [
     "NONE",
-    "Field",
+    "SettingField",
     "describe",
     "fields_of",
     "is_dataclass_type",
@@ -34,7 +34,7 @@ NONE = "none"
 
 
 @dataclasses.dataclass(frozen=True)
-class Field:
+class SettingField:
     """One declared field: its type, its default (MISSING if it has none) and the docstring under it."""
 
     name: str
@@ -45,7 +45,7 @@ class Field:
 
 
 @functools.cache
-def fields_of(cls: Any) -> dict[str, Field]:
+def fields_of(cls: Any) -> dict[str, SettingField]:
     """Return the fields of a dataclass that its constructor takes, by name."""
     hints = typing.get_type_hints(cls)
     helps = _docstrings(cls)
@@ -53,7 +53,7 @@ def fields_of(cls: Any) -> dict[str, Field]:
     for field in dataclasses.fields(cls):
         if field.init:
             default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
-            declared[field.name] = Field(field.name, hints[field.name], default, helps.get(field.name, ""), cls)
+            declared[field.name] = SettingField(field.name, hints[field.name], default, helps.get(field.name, ""), cls)
     return declared
 
 
@@ -74,7 +74,7 @@ def _docstrings(cls: type) -> dict[str, str]:
     return found
 
 
-def walk(cls: type, prefix: str) -> Iterator[tuple[str, Field]]:
+def walk(cls: type, prefix: str) -> Iterator[tuple[str, SettingField]]:
     """Yield the dotted key and the field of every leaf below a dataclass, in the order of declaration."""
     for field in fields_of(cls).values():
         key = join(prefix, field.name)

@@ -20,7 +20,7 @@ _TRIES, _PAUSE_S = 10, 0.11
 """The kernel takes one such niceness in a tenth of a second, of all users together but for privileged ones."""
 
 
-def give_way(niceness: int) -> None:
+def lower_priority(niceness: int) -> None:
     """Lower this process's priority, and that of its session if the session is its own, as it is of one that a service manager started.
 
     With `num_env_runners=0`, where serving is in the learner's process, it gives way, too.
@@ -44,7 +44,7 @@ def give_way(niceness: int) -> None:
     logger.warning("the learner does not give way to other sessions: the kernel was busy with those of others")
 
 
-def leave_session() -> None:
+def new_session() -> None:
     """Move this process into a session of its own, so that it keeps its share when the one that it was started in gives way.
 
     For a process that has no children yet: one in its process group would keep it there.

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from policyserver.monitoring.page.selection import Selection
+from policyserver.monitoring.page.selection import PageSelection
 from policyserver.monitoring.schema import MEASUREMENTS, Measurement
 from policyserver.monitoring.store.reader import StoreReader
 from policyserver.monitoring.store.rollups import MERGED, rollup
@@ -103,7 +103,7 @@ class _Cell:
 class Buckets:
     """The buckets of one source for one selection."""
 
-    def __init__(self, source: Source, selection: Selection, run: str, width_ns: int, begin_ns: int) -> None:
+    def __init__(self, source: Source, selection: PageSelection, run: str, width_ns: int, begin_ns: int) -> None:
         """Cover the time from `begin_ns` on; nothing is read yet."""
         self.measurement: Measurement = MEASUREMENTS[source.measurement]
         self._source = source

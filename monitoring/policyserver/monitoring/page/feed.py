@@ -15,7 +15,7 @@ from policyserver.monitoring.page.finished_episodes import FinishedEpisodes
 from policyserver.monitoring.page.marks import Checkpoints, Marks, gaps_s, thinned_s
 from policyserver.monitoring.page.running_episodes import RunningEpisodes
 from policyserver.monitoring.page.sections import SECTIONS, Columns
-from policyserver.monitoring.page.selection import Selection
+from policyserver.monitoring.page.selection import PageSelection
 from policyserver.monitoring.page.serving_totals import ServingTotals
 from policyserver.monitoring.schema import MEASUREMENTS
 from policyserver.monitoring.store.reader import StoreReader
@@ -61,7 +61,7 @@ class _Curves:
 class Feed:
     """Follows a selection of a store for one viewer."""
 
-    def __init__(self, reader: StoreReader, selection: Selection) -> None:
+    def __init__(self, reader: StoreReader, selection: PageSelection) -> None:
         """Follow the selected run, or else the one that is newest when the first point comes."""
         self._reader = reader
         self._selection = selection
@@ -116,7 +116,7 @@ class Feed:
 class _View:
     """One run as it was selected."""
 
-    def __init__(self, reader: StoreReader, selection: Selection, run: str, first_ns: int, last_ns: int) -> None:
+    def __init__(self, reader: StoreReader, selection: PageSelection, run: str, first_ns: int, last_ns: int) -> None:
         """Choose the width of the buckets; nothing is read yet."""
         self._reader = reader
         self._selection = selection

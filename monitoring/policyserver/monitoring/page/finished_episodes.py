@@ -6,7 +6,7 @@ import numpy as np
 
 from policyserver.monitoring.newest_tenth import newest_count, newest_means
 from policyserver.monitoring.page.quantiles import SHARES
-from policyserver.monitoring.page.selection import Selection
+from policyserver.monitoring.page.selection import PageSelection
 from policyserver.monitoring.schema import EPISODE
 from policyserver.monitoring.store.reader import StoreReader
 
@@ -30,7 +30,7 @@ class FinishedEpisodes:
 
     measurement = EPISODE
 
-    def __init__(self, selection: Selection, run: str, width_ns: int, begin_ns: int) -> None:
+    def __init__(self, selection: PageSelection, run: str, width_ns: int, begin_ns: int) -> None:
         """Cover the time from `begin_ns` on; nothing is read yet."""
         self._width_ns = width_ns
         tags = selection.tags(EPISODE)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from policyserver.monitoring.page.selection import Selection
+from policyserver.monitoring.page.selection import PageSelection
 from policyserver.monitoring.schema import TRAIN
 from policyserver.monitoring.store.reader import StoreReader
 
@@ -17,7 +17,7 @@ LEAST_GAP_S = 10.0
 class Checkpoints:
     """When the checkpoints of a selection were written: at the end of the iteration that names each first."""
 
-    def __init__(self, selection: Selection, run: str) -> None:
+    def __init__(self, selection: PageSelection, run: str) -> None:
         """Nothing is read yet."""
         tags = selection.tags(TRAIN)
         self._parameters = {"run": run, **tags}

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from policyserver.monitoring.page.quantiles import quantile_columns
-from policyserver.monitoring.page.selection import Selection
+from policyserver.monitoring.page.selection import PageSelection
 from policyserver.monitoring.schema import STEP
 from policyserver.monitoring.store.reader import StoreReader
 
@@ -24,7 +24,7 @@ class RunningEpisodes:
 
     measurement = STEP
 
-    def __init__(self, selection: Selection, run: str) -> None:
+    def __init__(self, selection: PageSelection, run: str) -> None:
         """Nothing is read yet."""
         tags = selection.tags(STEP)
         self._parameters = {"run": run, **tags}

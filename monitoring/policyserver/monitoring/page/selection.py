@@ -11,7 +11,7 @@ _KEYS = ("run", "symbol", "policy", "range")
 
 
 @dataclass(frozen=True, slots=True)
-class Selection:
+class PageSelection:
     """The choice; what is not set is not restricted."""
 
     run: str | None = None
@@ -24,7 +24,7 @@ class Selection:
     """Only this long before the run's newest point, seconds; unset: the whole run."""
 
     @classmethod
-    def from_query(cls, query: Mapping[str, str]) -> Selection:
+    def from_query(cls, query: Mapping[str, str]) -> PageSelection:
         """Read the parameters of an address; an empty one counts as unset.
 
         Raises:

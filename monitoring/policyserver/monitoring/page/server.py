@@ -24,7 +24,7 @@ from starlette.staticfiles import StaticFiles
 from policyserver.monitoring.page.connections import PageSocket, ViewerLimit
 from policyserver.monitoring.page.feed import Feed
 from policyserver.monitoring.page.listen import LOOPBACK_NAMES, PageListen
-from policyserver.monitoring.page.selection import Selection
+from policyserver.monitoring.page.selection import PageSelection
 from policyserver.monitoring.page.token_gate import TokenGate
 from policyserver.monitoring.store import rollups, tables
 from policyserver.monitoring.store.reader import StoreReader
@@ -128,11 +128,11 @@ def _application(reader: StoreReader, connections: PageSocket, token: str | None
         return Response((_STATIC / "index.html").read_bytes(), media_type="text/html; charset=utf-8", headers=_HEADERS)
 
     async def snapshot(request: Request) -> Response:
-        feed = Feed(reader, Selection.from_query(request.query_params))
+        feed = Feed(reader, PageSelection.from_query(request.query_params))
         return JSONResponse(await run_in_threadpool(lambda: dict(feed.news())), headers=_HEADERS)
 
     async def events(request: Request) -> Response:
-        feed = Feed(reader, Selection.from_query(request.query_params))
+        feed = Feed(reader, PageSelection.from_query(request.query_params))
         return StreamingResponse(_stream(feed, is_closing), media_type="text/event-stream", headers=_HEADERS)
 
     async def refuse(_: Request, error: Exception) -> Response:

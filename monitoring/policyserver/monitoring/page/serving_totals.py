@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from policyserver.monitoring.page.selection import Selection
+from policyserver.monitoring.page.selection import PageSelection
 from policyserver.monitoring.schema import SERVER
 from policyserver.monitoring.store.reader import StoreReader
 
@@ -37,7 +37,7 @@ class ServingTotals:
 
     measurement = SERVER
 
-    def __init__(self, selection: Selection, run: str) -> None:
+    def __init__(self, selection: PageSelection, run: str) -> None:
         """Nothing is read yet."""
         tags = selection.tags(SERVER)
         self._parameters = {"run": run, **tags}

@@ -38,7 +38,7 @@ class Output(Protocol):
 
 
 @dataclass(frozen=True)
-class Selection:
+class ExportSelection:
     """What is exported."""
 
     measurements: tuple[str, ...] = tuple(EXPORTED)
@@ -64,14 +64,14 @@ class Exporter:
     While it is open, the store's write-ahead log grows by what others write.
     """
 
-    def __init__(self, connection: sqlite3.Connection, selection: Selection) -> None:
+    def __init__(self, connection: sqlite3.Connection, selection: ExportSelection) -> None:
         """Read through a connection that is inside a transaction."""
         self._connection = connection
         self._selection = selection
 
     @classmethod
     @contextmanager
-    def opened(cls, store: Path, selection: Selection) -> Iterator[Exporter]:
+    def opened(cls, store: Path, selection: ExportSelection) -> Iterator[Exporter]:
         """Open a store's file.
 
         Raises:

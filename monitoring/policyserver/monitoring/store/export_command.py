@@ -14,7 +14,7 @@ from typing import BinaryIO, TextIO
 
 from policyserver.common.standard_streams import LastingStream
 from policyserver.monitoring.line_protocol import tag_suffix
-from policyserver.monitoring.store.export import EXPORTED, Exporter, Selection
+from policyserver.monitoring.store.export import EXPORTED, Exporter, ExportSelection
 from policyserver.monitoring.store.export_pieces import whole_folder
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -62,7 +62,7 @@ def export(options: argparse.Namespace, out: LastingStream) -> int:
     """Export what the arguments say; 0, or the reason on standard error and 1 if `out` can't be written, else 2."""
     output: Path | None = options.output
     try:
-        selection = Selection(tuple(options.measurement or EXPORTED), tuple(options.run), options.begin, options.end)
+        selection = ExportSelection(tuple(options.measurement or EXPORTED), tuple(options.run), options.begin, options.end)
         if options.format == "csv" and (options.piece_bytes is not None or options.tag):
             raise ValueError("format: expected lp, for --piece_bytes and --tag are of line protocol, received csv")
         if options.piece_bytes is not None and output is None:

@@ -37,9 +37,9 @@ from policyserver.server.daemon.ray_start import RayProcess, keep_results_in
 from policyserver.server.daemon.serving_watch import ServingWatch
 from policyserver.server.daemon.training_hooks import DrainingError, TrainingHooks
 from policyserver.server.driver_link import DriverLink
-from policyserver.server.grpc_front.listen_address import address_of, held
+from policyserver.server.grpc_front.listen_address import address_of, reserve_ports
 from policyserver.server.log_setup import adopt_ray_loggers
-from policyserver.server.processor_share import give_way
+from policyserver.server.processor_share import lower_priority
 from policyserver.server.training_report import Progress, TrainingReport, restored_report, training_report
 
 if TYPE_CHECKING:
@@ -175,7 +175,7 @@ class Daemon:
             addresses = [address_of(config.listen.address, number) for number in numbers]
             for address in addresses[:-1]:  # the first is claimed already
                 ending.enter_context(claimed(address))
-            ending.enter_context(held(addresses))  # Ray opens ports, too
+            ending.enter_context(reserve_ports(addresses))  # Ray opens ports, too
         ray_process.start(cpu_tickets(rllib_config), before_retry=self._leave_if_stopped)
         self._handle_signals()  # again: Ray's core, in C++, has put itself before them
         self._leave_if_stopped()
@@ -389,7 +389,7 @@ def _share_the_machine(config: ServerConfig) -> None:
     import torch
 
     torch.set_num_threads(config.learner.threads)
-    give_way(config.learner.niceness)
+    lower_priority(config.learner.niceness)
 
 
 def _of_serving(algorithm: Algorithm, call: Any, *, wait: bool = True) -> list[Any]:

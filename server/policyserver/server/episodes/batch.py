@@ -12,10 +12,10 @@ import numpy.typing as npt
 
 from policyserver.common.errors import InvalidInputError, PolicyServerError
 from policyserver.common.flags import StepFlag
-from policyserver.server.episodes.episode_table import Owner
-from policyserver.server.episodes.masks import count, every, where
+from policyserver.server.episodes.episode_table import ClientSession
+from policyserver.server.episodes.masks import all_true, count, flatnonzero
+from policyserver.server.episodes.received_rows import ReceivedRows, Replies
 from policyserver.server.episodes.row_checks import LeafCheck, content_hashes
-from policyserver.server.episodes.rows import Replies, Rows
 
 Array = npt.NDArray[Any]
 
@@ -28,8 +28,8 @@ _SAYS_NOTHING = np.uint8(StepFlag.OVERRIDE | StepFlag.NO_WAIT)  # of what the st
 class Submission:
     """The rows of one message on their way through the core."""
 
-    rows: Rows
-    owner: Owner
+    rows: ReceivedRows
+    owner: ClientSession
     replies: Replies
     done: Callable[[Replies], None]
     """Called with the replies when all rows are answered."""
@@ -101,7 +101,7 @@ class Batch:
         observations = [joined(submission.rows.observations[index] for submission in submissions) for index in range(leaf_count)]
         if everything_of_one:
             observations = [leaf.copy() for leaf in observations]  # a net may want to write there, and a message is read-only
-        given = where(flags & _GIVEN != 0)
+        given = flatnonzero(flags & _GIVEN != 0)
         given_actions: list[Array] = []
         if given.size:
             parts = []
@@ -149,7 +149,7 @@ class Batch:
         place = np.zeros(len(self), np.int64)
         place[self.given] = np.arange(1, len(self.given) + 1)
         places = place[applied]
-        given = where(places != 0)
+        given = flatnonzero(places != 0)
         return given, self.given_actions[0][places[given] - 1]
 
     def episode_id(self, index: int) -> str:
@@ -167,7 +167,7 @@ Picked = slice | Array
 
 def pick(mask: Array) -> Picked:
     """Return which rows a mask takes."""
-    return slice(None) if every(mask) else where(mask)
+    return slice(None) if all_true(mask) else flatnonzero(mask)
 
 
 def later_rows_of_the_same_episode(rows: Array, slots: Array, sequences: Array) -> Array:
@@ -175,14 +175,14 @@ def later_rows_of_the_same_episode(rows: Array, slots: Array, sequences: Array) 
     if rows.size < 2:
         return rows[:0]
     own = np.sort(slots[rows])
-    if every(own[1:] != own[:-1]):
+    if all_true(own[1:] != own[:-1]):
         return rows[:0]
     order = rows[np.lexsort((rows, sequences[rows], slots[rows]))]
     later: Array = order[1:][slots[order][1:] == slots[order][:-1]]
     return later
 
 
-def malformed(rows: Rows, observation_checks: list[LeafCheck], action_checks: list[LeafCheck]) -> PolicyServerError | None:
+def malformed(rows: ReceivedRows, observation_checks: list[LeafCheck], action_checks: list[LeafCheck]) -> PolicyServerError | None:
     """Say what is wrong with a message as a whole, if anything is: a column with the wrong length, shape or dtype."""
     if not (len(rows) or rows.observations or rows.actions or rows.episode_ids):
         return None

@@ -28,14 +28,14 @@ from policyserver.common.spaces import leaves
 from policyserver.server.episodes.batch import Batch, Picked, later_rows_of_the_same_episode, malformed, pick
 from policyserver.server.episodes.core_statistics import CoreStatistics
 from policyserver.server.episodes.episode_table import EpisodeTable
-from policyserver.server.episodes.masks import all_of, count, every, some, where
+from policyserver.server.episodes.masks import all_true, any_true, count, flatnonzero, ones
+from policyserver.server.episodes.received_rows import ReceivedRows, Replies
 from policyserver.server.episodes.row_checks import bad_flags, leaf_checks
-from policyserver.server.episodes.rows import Replies, Rows
 from policyserver.server.episodes.shares import Admission, EpisodeShares
 from policyserver.server.episodes.step_rows import step_rows
 from policyserver.server.episodes.trajectories import Trajectories
 from policyserver.server.episodes.withheld import WithheldQuestions
-from policyserver.server.policies.policy import Decided, Policy, StepRows
+from policyserver.server.policies.policy import Policy, StepResult, StepRows
 
 logger = logging.getLogger(__name__)
 
@@ -85,13 +85,13 @@ class BatchPass:
         self._observation_checks = leaf_checks(observation_space, "observation")
         self._action_checks = leaf_checks(action_space, "action")
         self._action_leaves = [(leaf.shape, leaf.dtype) for leaf in leaves(action_space, "action")]
-        self.starts_nothing: PolicyServerError | None = None  # why START rows are refused, if they are
+        self.drain_error: PolicyServerError | None = None  # why START rows are refused, if they are
 
     def empty_replies(self, count: int) -> Replies:
         """Make the replies to `count` rows, to be filled in."""
         return Replies.empty(count, self._action_leaves)
 
-    def malformed(self, rows: Rows) -> PolicyServerError | None:
+    def malformed(self, rows: ReceivedRows) -> PolicyServerError | None:
         """Say what is wrong with a message as a whole, if anything is."""
         return malformed(rows, self._observation_checks, self._action_checks)
 
@@ -99,7 +99,7 @@ class BatchPass:
         """Answer the rows of a batch in their submissions' replies; return those that must wait for the next pass."""
         self._asked_again = []
         starts = batch.flags & _START != 0
-        usable = all_of(len(batch))
+        usable = ones(len(batch))
         deferred: npt.NDArray[np.int64] = _NONE
 
         def refuse(errors: dict[int, Any]) -> None:
@@ -110,27 +110,27 @@ class BatchPass:
         refuse(bad_flags(batch.flags, batch.sequences, batch.rewards))
         bad_values = self._bad_values(batch)
         slots, known = self._table.slots_of(batch.handles, batch.owners)
-        if some(starts):
+        if any_true(starts):
             known &= ~starts
             refuse({index: error for index, error in bad_values.items() if starts[index] and usable[index]})  # these take no room
-            deferred = self._check_starts(batch, where(starts & usable), usable)
-        if not every(known):
-            for index in where(~known & ~starts & usable).tolist():
+            deferred = self._check_starts(batch, flatnonzero(starts & usable), usable)
+        if not all_true(known):
+            for index in flatnonzero(~known & ~starts & usable).tolist():
                 usable[index] = False
                 self._answer_unknown(batch, index)
-        later = later_rows_of_the_same_episode(where(known & usable), slots, batch.sequences)
+        later = later_rows_of_the_same_episode(flatnonzero(known & usable), slots, batch.sequences)
         if later.size:
             usable[later] = False
             deferred = np.concatenate((deferred, later))
         expected = self._table.next_sequence[slots]
-        if some(off := batch.sequences != expected):
-            for index in where(known & usable & off).tolist():
+        if any_true(off := batch.sequences != expected):
+            for index in flatnonzero(known & usable & off).tolist():
                 usable[index] = False
                 self._answer_out_of_order(batch, index, int(slots[index]), int(expected[index]))
         refuse({index: error for index, error in bad_values.items() if usable[index]})
         if self._asked_again:
             self._answer_withheld(batch)
-        applied = where(usable)
+        applied = flatnonzero(usable)
         if applied.size:
             self._decide_and_commit(batch, applied, slots, starts)
         return deferred
@@ -161,8 +161,8 @@ class BatchPass:
                     self._repeat_end(batch, index, finished.handle)
                     continue
                 error = finished.error()
-            elif self.starts_nothing:
-                error = self.starts_nothing
+            elif self.drain_error:
+                error = self.drain_error
             elif (owner.index, episode_id) in seen:
                 usable[index] = False
                 deferred.append(index)
@@ -194,14 +194,14 @@ class BatchPass:
         except Exception:
             self._decide_apart(batch, applied, slots, starts, failure or _Failure.logged(len(applied)))
             return
-        asks, kept = ~rows.ends, all_of(len(rows))
-        if not every(sound := decided.decisions.sound):
+        asks, kept = ~rows.ends, ones(len(rows))
+        if not all_true(sound := decided.decisions.sound):
             kept[asks] = sound
             self._refuse_unsound(batch, applied[~kept], decided.decisions.select(~sound).log_probs)
         waits, held = self._withheld.choose(rows, batch.flags[applied])
         # From here to the end nothing fails and nothing waits.
         now_s = time.monotonic()
-        for place in where(rows.is_new & kept).tolist():
+        for place in flatnonzero(rows.is_new & kept).tolist():
             index = int(applied[place])
             owner, name = batch.origin(index).owner, batch.episode_id(index)
             training, key = bool(rows.training[place]), int(rows.drawn_by.keys[place])
@@ -218,12 +218,12 @@ class BatchPass:
         for place, info in decided.infos.items():
             if kept[place] and rows.training[place]:
                 self._trajectories.add_info(int(rows.slots[place]), info)
-        everybody_asks = every(asks)
-        if everybody_asks or some(asks):
+        everybody_asks = all_true(asks)
+        if everybody_asks or any_true(asks):
             self._statistics.batches += 1
             self._record(batch, applied, rows, decided, pick(asks & kept), pick(kept[asks]), held)
         if not everybody_asks:
-            self._end(batch, applied, rows, decided, where(rows.ends), now_s)
+            self._end(batch, applied, rows, decided, flatnonzero(rows.ends), now_s)
 
     def _decide_apart(self, batch: Batch, applied: Array, slots: Array, starts: Array, failure: _Failure) -> None:
         """Decide halves of rows that can't be decided together, so that one row's trouble is no other's."""
@@ -263,31 +263,31 @@ class BatchPass:
         statistics.steps_untrained += count(completed & ~training)
 
     def _record(
-        self, batch: Batch, applied: Array, rows: StepRows, decided: Decided, places: Picked, sound: Picked, held: npt.NDArray[np.bool_]
+        self, batch: Batch, applied: Array, rows: StepRows, decided: StepResult, places: Picked, sound: Picked, held: npt.NDArray[np.bool_]
     ) -> None:
         """Note the decisions of the rows at `places`, which are the sound ones of those that asked; of those `held` nobody is told."""
         own, decisions, held = rows.slots[places], decided.decisions, held[places]
         if not isinstance(sound, slice):
             decisions = decisions.select(sound)
         state = [leaf[sound] for leaf in decided.state]
-        if some(held):
+        if any_true(held):
             self._withheld.keep_states(own[held], [leaf[places][held] for leaf in rows.state])
         self._table.note_decisions(own, decisions, decided.executed[sound], state)
         observations, rewards = [leaf[places] for leaf in decided.observations], decided.rewards[places]
         state_in, training = [leaf[sound] for leaf in decided.state_in], rows.training[places]
-        if every(training):
+        if all_true(training):
             self._trajectories.record(own, rewards, observations, decisions, state_in)
-        elif some(training):
+        elif any_true(training):
             observations, state_in = [leaf[training] for leaf in observations], [leaf[training] for leaf in state_in]
             self._trajectories.record(own[training], rewards[training], observations, decisions.select(training), state_in)
         indices = applied[places]
-        if some(held):
+        if any_true(held):
             self._keep_waiting(batch, indices[held], own[held])
             indices, own = indices[~held], own[~held]
         self._statistics.actions += len(own)
         self._reply(batch, indices, own)
 
-    def _end(self, batch: Batch, applied: Array, rows: StepRows, decided: Decided, places: Array, now_s: float) -> None:
+    def _end(self, batch: Batch, applied: Array, rows: StepRows, decided: StepResult, places: Array, now_s: float) -> None:
         table, own, training = self._table, rows.slots[places], rows.training[places]
         trained, learned = own[training], places[training]
         self._trajectories.finish(

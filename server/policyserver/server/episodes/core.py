@@ -26,15 +26,15 @@ from policyserver.server.episodes.batch_pass import BatchPass
 from policyserver.server.episodes.core_statistics import CoreStatistics
 from policyserver.server.episodes.demand import Demand
 from policyserver.server.episodes.ending import ending_error
-from policyserver.server.episodes.episode_table import EpisodeTable, Owner
+from policyserver.server.episodes.episode_table import ClientSession, EpisodeTable
 from policyserver.server.episodes.hand_over import HandOver
 from policyserver.server.episodes.memory import most_open, most_pages
+from policyserver.server.episodes.received_rows import ReceivedRows, Replies
 from policyserver.server.episodes.room import Room
-from policyserver.server.episodes.rows import Replies, Rows
 from policyserver.server.episodes.segments import SegmentBlock
 from policyserver.server.episodes.shares import EpisodeShares, PassShares
 from policyserver.server.episodes.trajectories import Trajectories
-from policyserver.server.episodes.whole_episodes import most_held_steps
+from policyserver.server.episodes.whole_episodes_queue import most_held_steps
 from policyserver.server.episodes.withheld import WithheldQuestions
 from policyserver.server.policies.policy import Policy, StepLayout
 
@@ -110,7 +110,7 @@ class EpisodeCore:
 
     # Front ends ----------------------------------------------------------------------------------------------------------------------
 
-    def connect(self, client_id: str, connection: str | None = None) -> Owner:
+    def connect(self, client_id: str, connection: str | None = None) -> ClientSession:
         """Note that a client opened a stream over a connection (unset: its own); its episodes of an earlier stream are its own again."""
         owner = self._table.owner(client_id, connection)
         owner.streams += 1
@@ -118,7 +118,7 @@ class EpisodeCore:
             timer.cancel()
         return owner
 
-    def disconnect(self, owner: Owner) -> None:
+    def disconnect(self, owner: ClientSession) -> None:
         """Note that a client's stream is gone; its episodes end after the idle timeout unless it returns."""
         owner.streams -= 1
         if owner.streams > 0:
@@ -131,13 +131,13 @@ class EpisodeCore:
             logger.info("client %s is gone with %d open episodes; they end in %g s", owner.client_id, len(owner.aliases), timeout_s)
         self._idle_timers[owner.index] = asyncio.get_running_loop().call_later(timeout_s, self._reap_owner, owner)
 
-    def submit(self, rows: Rows, owner: Owner) -> asyncio.Future[Replies]:
+    def submit(self, rows: ReceivedRows, owner: ClientSession) -> asyncio.Future[Replies]:
         """Take rows in; the future has their replies once all are answered. It never fails: errors are in the replies."""
         future: asyncio.Future[Replies] = asyncio.get_running_loop().create_future()
         self.take(rows, owner, lambda replies: None if future.done() else future.set_result(replies))
         return future
 
-    def take(self, rows: Rows, owner: Owner, done: Callable[[Replies], None]) -> None:
+    def take(self, rows: ReceivedRows, owner: ClientSession, done: Callable[[Replies], None]) -> None:
         """Take rows in and call `done`, which must not fail, with their replies once all are answered: a turn of the loop sooner."""
         error = self._pass.malformed(rows)
         count = len(rows) if error is None else 0
@@ -152,7 +152,7 @@ class EpisodeCore:
         self._pending.append(Submission(rows, owner, replies, done, np.arange(count)))
         self._schedule_flush()
 
-    def reap(self, owner: Owner, episode_ids: list[str]) -> None:
+    def reap(self, owner: ClientSession, episode_ids: list[str]) -> None:
         """End episodes of a client that is silent, as truncated at their last complete steps."""
         slots = np.array([owner.aliases[id_] for id_ in episode_ids if id_ in owner.aliases], np.int64)
         self._withheld.forget(slots)
@@ -166,12 +166,12 @@ class EpisodeCore:
     @property
     def is_draining(self) -> bool:
         """Whether new episodes are refused."""
-        return self.starts_nothing is not None
+        return self.drain_error is not None
 
     @property
-    def starts_nothing(self) -> PolicyServerError | None:
+    def drain_error(self) -> PolicyServerError | None:
         """Why new episodes are refused, if they are."""
-        return self._pass.starts_nothing
+        return self._pass.drain_error
 
     def finished_episode(self, client_id: str, episode_id: str) -> EpisodeFinishedError | None:
         """Return the error for whoever goes on with a finished episode, if it is remembered."""
@@ -197,7 +197,7 @@ class EpisodeCore:
 
     def drain(self, *, is_final: bool = False) -> None:
         """Refuse new episodes from now on, saying whether waiting makes sense, let no question wait, and answer `sample` at once."""
-        self._pass.starts_nothing = ending_error(is_final=is_final)
+        self._pass.drain_error = ending_error(is_final=is_final)
         self.room.lift()
         self._hand_over.drain()
 
@@ -273,7 +273,7 @@ class EpisodeCore:
         if self._pending:
             self._schedule_flush()
 
-    def _reap_owner(self, owner: Owner) -> None:
+    def _reap_owner(self, owner: ClientSession) -> None:
         del self._idle_timers[owner.index]
         count = len(owner.aliases)
         self.reap(owner, list(owner.aliases))

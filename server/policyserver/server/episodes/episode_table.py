@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from policyserver.common.errors import EpisodeFinishedError
-from policyserver.server.episodes.arena import Arena, FreeList
-from policyserver.server.episodes.masks import every
-from policyserver.server.policies.policy import Decisions
+from policyserver.server.episodes.lazy_array import FreeList, LazyArray
+from policyserver.server.episodes.masks import all_true
+from policyserver.server.policies.policy import ModuleOutputs
 
 Array = npt.NDArray[Any]
 
@@ -22,7 +22,7 @@ _SLOT_MASK = np.uint64(0xFFFF_FFFF)
 
 
 @dataclass(slots=True, eq=False)
-class Owner:
+class ClientSession:
     """A client, to whom episodes belong."""
 
     client_id: str
@@ -70,15 +70,15 @@ class EpisodeTable:
         self.max_open = max_open
         self._free = FreeList(max_open)
         self._remembered = remembered
-        self._arenas: list[Arena] = []
+        self._arenas: list[LazyArray] = []
 
         def column(dtype: Any, shape: tuple[int, ...] = ()) -> Array:
-            arena = Arena(max_open, shape, dtype)
+            arena = LazyArray(max_open, shape, dtype)
             self._arenas.append(arena)
             return arena.array
 
         # Not an arena to release: a generation must never repeat.
-        self._generation = Arena(max_open, (), np.uint32).array
+        self._generation = LazyArray(max_open, (), np.uint32).array
         self._owner = column(np.int32)
         self.next_sequence = column(np.int64)
         self.content = column(np.uint64)
@@ -96,8 +96,8 @@ class EpisodeTable:
         """Recurrent state after the newest step, leaf by leaf."""
         self._initial_state = state
         self._ids: dict[int, str] = {}
-        self._owners: dict[str, Owner] = {}
-        self._owners_by_index: dict[int, Owner] = {}
+        self._owners: dict[str, ClientSession] = {}
+        self._owners_by_index: dict[int, ClientSession] = {}
         self._owner_numbers = 0
         self._finished: OrderedDict[int, FinishedEpisode] = OrderedDict()
         self._finished_by_id: dict[tuple[str, str], FinishedEpisode] = {}
@@ -107,21 +107,21 @@ class EpisodeTable:
         """Episodes held now."""
         return self._free.used
 
-    def owners(self) -> Collection[Owner]:
+    def owners(self) -> Collection[ClientSession]:
         """Return the clients that have episodes or a stream."""
         return self._owners.values()
 
-    def owner(self, client_id: str, connection: str | None = None) -> Owner:
+    def owner(self, client_id: str, connection: str | None = None) -> ClientSession:
         """Return the client of a name, known or new, which is now at a connection (unset: one of its own)."""
         owner = self._owners.get(client_id)
         if owner is None:
             self._owner_numbers += 1
-            owner = self._owners[client_id] = Owner(client_id, self._owner_numbers, "")
+            owner = self._owners[client_id] = ClientSession(client_id, self._owner_numbers, "")
             self._owners_by_index[owner.index] = owner
         owner.connection = connection or client_id
         return owner
 
-    def forget_owner(self, owner: Owner) -> None:
+    def forget_owner(self, owner: ClientSession) -> None:
         """Forget a client that has no episodes and no stream."""
         self._owners.pop(owner.client_id, None)
         self._owners_by_index.pop(owner.index, None)
@@ -138,12 +138,12 @@ class EpisodeTable:
         """
         slots = (handles & _SLOT_MASK).astype(np.int64)
         inside = slots < self.max_open
-        if not every(inside):
+        if not all_true(inside):
             slots = np.where(inside, slots, 0)
         known = inside & (self._generation[slots] == (handles >> _GENERATION_SHIFT)) & (self._owner[slots] == owners)
-        return (slots if every(known) else np.where(known, slots, 0)), known
+        return (slots if all_true(known) else np.where(known, slots, 0)), known
 
-    def open_episode(self, owner: Owner, episode_id: str, *, training: bool, now_s: float, draw_key: int = 0) -> int:
+    def open_episode(self, owner: ClientSession, episode_id: str, *, training: bool, now_s: float, draw_key: int = 0) -> int:
         """Open an episode and return its slot. There must be room, and the id must be free."""
         slot = self._free.take()
         assert slot is not None, "open_episode needs room"
@@ -201,7 +201,7 @@ class EpisodeTable:
             gathered.append(leaf)
         return gathered
 
-    def note_decisions(self, slots: Array, decisions: Decisions, executed: Array, state: list[Array]) -> None:
+    def note_decisions(self, slots: Array, decisions: ModuleOutputs, executed: Array, state: list[Array]) -> None:
         """Keep the newest decisions of episodes.
 
         Args:

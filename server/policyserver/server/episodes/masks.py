@@ -18,21 +18,21 @@ def count(mask: npt.NDArray[Any]) -> int:
     return int(np.count_nonzero(mask))
 
 
-def every(mask: Mask) -> bool:
+def all_true(mask: Mask) -> bool:
     """Tell whether a mask takes all rows."""
     return count(mask) == mask.size
 
 
-def some(mask: Mask) -> bool:
+def any_true(mask: Mask) -> bool:
     """Tell whether a mask takes any row."""
     return count(mask) > 0
 
 
-def all_of(rows: int) -> Mask:
+def ones(rows: int) -> Mask:
     """Return the mask that takes all of so many rows."""
     return ~np.zeros(rows, np.bool_)
 
 
-def where(mask: Mask) -> npt.NDArray[np.int64]:
+def flatnonzero(mask: Mask) -> npt.NDArray[np.int64]:
     """Return the rows that a mask takes, ascending."""
     return mask.nonzero()[0]

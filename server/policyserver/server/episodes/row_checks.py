@@ -13,7 +13,7 @@ from policyserver.common.errors import InvalidInputError
 from policyserver.common.flags import StepFlag, describe_flags
 from policyserver.common.rewards import REWARD_MAX
 from policyserver.common.spaces import Leaf, leaves
-from policyserver.server.episodes.masks import every, some
+from policyserver.server.episodes.masks import all_true, any_true
 
 Array = npt.NDArray[Any]
 Mask = npt.NDArray[np.bool_]
@@ -95,7 +95,7 @@ def leaf_checks(space: gym.Space[Any], name: str) -> list[LeafCheck]:
 def bad_flags(flags: Array, sequences: Array, rewards: Array) -> dict[int, InvalidInputError]:
     """Find rows whose flags contradict each other, whose reward is no float32, or which start anywhere but at the beginning."""
     sound = np.abs(rewards) <= REWARD_MAX
-    if every(sound) and not some(flags & ~np.uint8(_TERMINATED | _NO_WAIT) != 0):
+    if all_true(sound) and not any_true(flags & ~np.uint8(_TERMINATED | _NO_WAIT) != 0):
         return {}  # nothing but plain steps and ends, as most batches are
     start, given, end = flags & _START != 0, flags & _GIVEN != 0, flags & _END
     contradictory = (end == _END) | (given & (end != 0)) | ((flags & _OVERRIDE != 0) & ~given) | (flags & ~np.uint8(_ALL) != 0)

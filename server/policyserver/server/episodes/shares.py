@@ -12,7 +12,7 @@ import time
 
 from policyserver.common.errors import PolicyServerError, ServerOverloadedError
 from policyserver.server.episodes.batch import Submission
-from policyserver.server.episodes.episode_table import EpisodeTable, Owner
+from policyserver.server.episodes.episode_table import ClientSession, EpisodeTable
 from policyserver.server.episodes.ids import id_error
 
 ROWS_OF_A_SHARED_PASS = 256
@@ -35,7 +35,7 @@ class EpisodeShares:
         """How many episodes more the server may hold."""
         return self._table.max_open - self._table.open
 
-    def room_of(self, owner: Owner) -> int:
+    def room_of(self, owner: ClientSession) -> int:
         """Return how many episodes more a client's connection may open."""
         room = self.room
         waiting = self._waiting_beside(owner.connection)
@@ -48,7 +48,7 @@ class EpisodeShares:
         share = max(self._table.max_open // len(takers), 1)
         return max(min(room, share - taken.get(owner.connection, 0)), 0)
 
-    def refusal(self, owner: Owner) -> ServerOverloadedError:
+    def refusal(self, owner: ClientSession) -> ServerOverloadedError:
         """Note that a connection found no room: until it does, or for half a minute, the others keep to their shares."""
         self.starts_refused += 1
         self._refused_s[owner.connection] = _now_s()
@@ -58,7 +58,7 @@ class EpisodeShares:
             text += ", and of one connection its share of them, while others wait for room"
         return ServerOverloadedError(f"{text}; end some first", reason="TOO_MANY_EPISODES")
 
-    def found_room(self, owner: Owner) -> None:
+    def found_room(self, owner: ClientSession) -> None:
         """Note that a connection waits no longer."""
         self._refused_s.pop(owner.connection, None)
 
@@ -78,7 +78,7 @@ class Admission:
         self._room: dict[str, int] = {}
         self._room_of_all = shares.room
 
-    def refusal(self, owner: Owner, episode_id: str) -> PolicyServerError | None:
+    def refusal(self, owner: ClientSession, episode_id: str) -> PolicyServerError | None:
         """Take room for an episode, or say that there is none, or that its id is too long."""
         if error := id_error("episode_ids", episode_id):
             return error
@@ -100,7 +100,7 @@ class PassShares:
         self._asked_s: dict[str, float] = {}
         """When connections asked last."""
 
-    def asks(self, owner: Owner) -> None:
+    def asks(self, owner: ClientSession) -> None:
         """Note that a connection asks."""
         self._asked_s[owner.connection] = time.monotonic()
 

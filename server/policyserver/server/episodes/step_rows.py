@@ -10,7 +10,7 @@ import numpy.typing as npt
 from policyserver.common.flags import StepFlag
 from policyserver.server.episodes.batch import Batch
 from policyserver.server.episodes.episode_table import EpisodeTable
-from policyserver.server.episodes.masks import some
+from policyserver.server.episodes.masks import any_true
 from policyserver.server.episodes.waiting_infos import WaitingInfos
 from policyserver.server.policies.policy import DrawKeys, StepRows
 
@@ -33,7 +33,7 @@ def step_rows(batch: Batch, applied: Array, slots: Array, starts: Array, table: 
     own, flags, is_new = slots[applied], batch.flags[applied], starts[applied]
     everything = len(applied) == len(batch)
     actions, training, keys = table.actions[own], table.training[own], table.draw_keys[own]
-    if some(is_new):
+    if any_true(is_new):
         actions[is_new] = 0
         keys[is_new] = [batch.draw_key(index) for index in applied[is_new].tolist()]
         training = np.where(is_new, flags & _DISABLED == 0, training)

@@ -13,13 +13,13 @@ from ray.rllib.core.columns import Columns
 from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
 
 from policyserver.common.spaces import leaves
-from policyserver.server.episodes.arena import Arena, FreeList
-from policyserver.server.episodes.hand_off import HandOff, Segment
-from policyserver.server.episodes.masks import every, some, where
+from policyserver.server.episodes.lazy_array import FreeList, LazyArray
+from policyserver.server.episodes.masks import all_true, any_true, flatnonzero
+from policyserver.server.episodes.sample_queue import SampleQueue, Segment
 from policyserver.server.episodes.segments import SegmentBlock
 from policyserver.server.episodes.waiting_infos import WaitingInfos
-from policyserver.server.episodes.whole_episodes import WholeEpisodesHandOff, most_held_steps
-from policyserver.server.policies.policy import Decisions, StepLayout
+from policyserver.server.episodes.whole_episodes_queue import WholeEpisodesQueue, most_held_steps
+from policyserver.server.policies.policy import ModuleOutputs, StepLayout
 
 Array = npt.NDArray[Any]
 Slots = npt.NDArray[np.int64]
@@ -70,10 +70,10 @@ class Trajectories:
             pages += 2 * (held_steps // segment_steps + 1)  # held back, and of one episode that is too long for the capacity
         rows = layout.lookback + self._full_steps
         self._free = FreeList(pages)
-        self._arenas: list[Arena] = []
+        self._arenas: list[LazyArray] = []
 
         def column(rows: int, shape: tuple[int, ...], dtype: Any) -> Array:
-            self._arenas.append(Arena(pages, (rows, *shape), dtype))
+            self._arenas.append(LazyArray(pages, (rows, *shape), dtype))
             return self._arenas[-1].array
 
         self._observations = [column(rows + 1, leaf.shape, leaf.dtype) for leaf in leaves(layout.observation_space, "observation")]
@@ -83,21 +83,21 @@ class Trajectories:
         self._outputs = {name: column(rows, *shape_and_dtype) for name, shape_and_dtype in layout.outputs.items()}
         state_rows = self._full_steps // layout.state_every + 1
         self._states = [column(state_rows, leaf.shape, leaf.dtype) for leaf in state_leaves]
-        self._pending_states = [Arena(slots, leaf.shape, leaf.dtype).array for leaf in state_leaves]  # before the pending step
+        self._pending_states = [LazyArray(slots, leaf.shape, leaf.dtype).array for leaf in state_leaves]  # before the pending step
         self.page_bytes = sum(arena.row_bytes for arena in self._arenas)
         """Size of a page, and so of a segment on its way to the learner."""
         # Per slot: the page being written (-1: none), the steps in it (the pending one included), the number of its first step, and when
         # it was begun.
-        self._page = Arena(slots, (), np.int64).array
+        self._page = LazyArray(slots, (), np.int64).array
         self._page[:] = -1
-        self._fill = Arena(slots, (), np.int64).array
-        self._started_s = Arena(slots, (), np.float64).array
-        self._t_started = Arena(slots, (), np.int64).array
+        self._fill = LazyArray(slots, (), np.int64).array
+        self._started_s = LazyArray(slots, (), np.float64).array
+        self._t_started = LazyArray(slots, (), np.int64).array
         self._infos: dict[int, dict[int, dict[str, Any]]] = {}
         self.waiting_infos = WaitingInfos(most_info_bytes)
-        self.hand_off = HandOff(capacity_steps, max_segments)
+        self.hand_off = SampleQueue(capacity_steps, max_segments)
         if whole_episodes:
-            self.hand_off = WholeEpisodesHandOff(capacity_steps, max_segments, held_steps)
+            self.hand_off = WholeEpisodesQueue(capacity_steps, max_segments, held_steps)
         self._steps_ready_in_pages = 0
         self.steps_handed_off = 0
         self.versions_behind = 0
@@ -117,7 +117,7 @@ class Trajectories:
         """Episodes that are being recorded."""
         return int(np.count_nonzero(self._page >= 0))
 
-    def record(self, slots: Slots, rewards: Array, observations: list[Array], decisions: Decisions, state_before: list[Array]) -> None:
+    def record(self, slots: Slots, rewards: Array, observations: list[Array], decisions: ModuleOutputs, state_before: list[Array]) -> None:
         """Complete the pending steps with their rewards and begin the next ones.
 
         Args:
@@ -132,7 +132,7 @@ class Trajectories:
         running = pages >= 0
         is_full = fill >= self._full_steps
         self._steps_ready_in_pages += self._ready(fill) - self._ready(fill - 1)
-        if every(running):
+        if all_true(running):
             self._rewards[pages, fill + self._rows_before] = rewards
         else:
             self._rewards[pages[running], fill[running] + self._rows_before] = rewards[running]
@@ -142,8 +142,8 @@ class Trajectories:
                 self._started_s[slot] = now_s
                 self._t_started[slot] = 0
             pages = self._page[slots]
-        if some(is_full):
-            full = where(is_full)
+        if any_true(is_full):
+            full = flatnonzero(is_full)
             self._turn_pages(slots[full], [leaf[full] for leaf in observations], [leaf[full] for leaf in state_before], now_s)
             pages, fill = self._page[slots], self._fill[slots]
         fill = fill + 1
@@ -156,7 +156,7 @@ class Trajectories:
         for name, column in self._outputs.items():
             column[at] = decisions.outputs[name]
         if self._states:
-            keep = where((fill - 1) % self._state_every == 0)
+            keep = flatnonzero((fill - 1) % self._state_every == 0)
             for arena, pending, leaf in zip(self._states, self._pending_states, state_before, strict=True):
                 arena[pages[keep], (fill[keep] - 1) // self._state_every] = leaf[keep]
                 pending[slots] = leaf
@@ -166,7 +166,7 @@ class Trajectories:
         at = self._pending(slots)
         return [column[at] for column in self._observations]
 
-    def replace_pending_decisions(self, slots: Slots, decisions: Decisions) -> None:
+    def replace_pending_decisions(self, slots: Slots, decisions: ModuleOutputs) -> None:
         """Record other decisions for the pending steps, which nobody was told of yet."""
         at = self._pending(slots)
         self._actions[at] = decisions.actions
@@ -294,7 +294,7 @@ class Trajectories:
         if not self._states:
             return
         fill = self._fill[slots]
-        keep = where(fill % self._state_every == 0)
+        keep = flatnonzero(fill % self._state_every == 0)
         for arena, leaf in zip(self._states, state_after, strict=True):
             arena[self._page[slots[keep]], fill[keep] // self._state_every] = leaf[keep]
 

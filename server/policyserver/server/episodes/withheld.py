@@ -11,10 +11,10 @@ import numpy.typing as npt
 
 from policyserver.common.errors import ServerOverloadedError
 from policyserver.common.flags import StepFlag
-from policyserver.server.episodes.arena import Arena
 from policyserver.server.episodes.core_statistics import CoreStatistics
 from policyserver.server.episodes.episode_table import EpisodeTable
-from policyserver.server.episodes.masks import count, every, some
+from policyserver.server.episodes.lazy_array import LazyArray
+from policyserver.server.episodes.masks import all_true, any_true, count
 from policyserver.server.episodes.room import Room
 from policyserver.server.episodes.trajectories import Trajectories
 from policyserver.server.policies.policy import DrawKeys, Policy, StepRows
@@ -41,10 +41,10 @@ class WithheldQuestions:
         self._trajectories = trajectories
         self._room = room
         self._statistics = statistics
-        self._is_withheld = Arena(table.max_open, (), np.bool_).array
-        self._since_s = Arena(table.max_open, (), np.float64).array
-        self._is_awaited = Arena(table.max_open, (), np.bool_).array
-        self._states_before = [Arena(table.max_open, leaf.shape, leaf.dtype).array for leaf in policy.initial_state]
+        self._is_withheld = LazyArray(table.max_open, (), np.bool_).array
+        self._since_s = LazyArray(table.max_open, (), np.float64).array
+        self._is_awaited = LazyArray(table.max_open, (), np.bool_).array
+        self._states_before = [LazyArray(table.max_open, leaf.shape, leaf.dtype).array for leaf in policy.initial_state]
         self.waiting = 0
         """Questions that wait now."""
         self.awaited = 0
@@ -63,8 +63,8 @@ class WithheldQuestions:
         """
         completes, unasked = rows.training & ~rows.is_new, flags & (_GIVEN | _NO_WAIT) != 0
         waits = rows.training & ~rows.ends & ~unasked
-        held = waits if some(waits) and not self._room.is_open_after(count(completes & ~unasked)) else np.zeros_like(waits)
-        if some(unasked):
+        held = waits if any_true(waits) and not self._room.is_open_after(count(completes & ~unasked)) else np.zeros_like(waits)
+        if any_true(unasked):
             self._room.note_unasked(count(completes & unasked))
         return waits, held
 
@@ -77,10 +77,10 @@ class WithheldQuestions:
             waits: Whose callers wait for room and got an answer, bool[n].
         """
         self.forget(slots)
-        if some(waits):
+        if any_true(waits):
             self._is_awaited[slots] = waits
             self.awaited += count(waits)
-        if some(withheld):
+        if any_true(withheld):
             own = slots[withheld]
             self._is_withheld[own] = True
             self._since_s[own] = time.monotonic()
@@ -97,7 +97,7 @@ class WithheldQuestions:
         if self.awaited:
             self.awaited -= count(self._is_awaited[slots])
             self._is_awaited[slots] = False
-        if self.waiting and some(withheld := self._is_withheld[slots]):
+        if self.waiting and any_true(withheld := self._is_withheld[slots]):
             own = slots[withheld]
             self._is_withheld[own] = False
             self.waiting -= len(own)
@@ -140,7 +140,7 @@ class WithheldQuestions:
         except Exception:
             logger.exception("%d questions that waited could not be decided anew; their first decisions stand", len(older))
             return
-        if every(decided.decisions.sound):
+        if all_true(decided.decisions.sound):
             self._trajectories.replace_pending_decisions(older, decided.decisions)
             self._table.note_decisions(older, decided.decisions, decided.executed, decided.state)
 

@@ -17,8 +17,8 @@ from policyserver.common.errors import EpisodeFinishedError, InvalidInputError, 
 from policyserver.common.flags import StepFlag
 from policyserver.common.spaces import Array, argument_names, flatten, flatten_batch, unflatten
 from policyserver.server.episodes.core import EpisodeCore
-from policyserver.server.episodes.rows import Replies, Rows
-from policyserver.server.external_env.hooks import Call, FinishedIds, Inbox, Line, OpenEpisodes
+from policyserver.server.episodes.received_rows import ReceivedRows, Replies
+from policyserver.server.external_env.hooks import CallQueue, EnvironmentCall, FinishedIds, Line, OpenEpisodes
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ class ExternalEnvEpisodes:
     """Answer the calls of one ExternalEnv. Owned by the loop thread, on which it must be made.
 
     RLlib drives such an environment through `to_base_env()` and `poll()`, which is never called here. All items that arrive in one turn of
-    the loop become one `Rows`; of one episode, only one item is on its way at a time.
+    the loop become one `ReceivedRows`; of one episode, only one item is on its way at a time.
     """
 
     def __init__(
@@ -59,11 +59,11 @@ class ExternalEnvEpisodes:
         self._arguments = argument_names(observation_space, action_space)
         self._loop = asyncio.get_running_loop()
         self._no_wait = 0 if getattr(env, "waits_for_learner", True) else int(StepFlag.NO_WAIT)
-        self._inbox = Inbox(self._loop, self._take)
+        self._inbox = CallQueue(self._loop, self._take)
         self._names = 0
-        self._unsettled: set[Call] = set()
+        self._unsettled: set[EnvironmentCall] = set()
         self._when_settled: Callable[[], None] | None = None
-        self._again: list[Call] = []
+        self._again: list[EnvironmentCall] = []
         self._open = OpenEpisodes(self._inbox)
         before = env._episodes
         for episode_id, episode in list(before.items()):
@@ -114,10 +114,10 @@ class ExternalEnvEpisodes:
                 ready.append(call)
         self._send(ready)
 
-    def _send(self, calls: list[Call]) -> None:
+    def _send(self, calls: list[EnvironmentCall]) -> None:
         """Send items of different episodes. Ends go by themselves: they are never withheld, as steps may be."""
-        ends: list[Call] = []
-        steps: list[Call] = []
+        ends: list[EnvironmentCall] = []
+        steps: list[EnvironmentCall] = []
         for call in calls:
             if call not in self._unsettled:  # the server stops
                 continue
@@ -131,7 +131,7 @@ class ExternalEnvEpisodes:
             if part:
                 self._submit(part)
 
-    def _submit(self, calls: list[Call]) -> None:
+    def _submit(self, calls: list[EnvironmentCall]) -> None:
         calls = self._without(calls, {index: call.error for index, call in enumerate(calls) if call.error is not None})
         observations, errors = columns_of(self._spaces[0], "observation", [call.observation for call in calls])
         calls = self._without(calls, errors)
@@ -145,7 +145,7 @@ class ExternalEnvEpisodes:
             return
         for index, call in enumerate(calls):
             self._number(call, observations, index)
-        rows = Rows(
+        rows = ReceivedRows(
             np.array([call.line.handle if call.sequence else 0 for call in calls], np.uint64),
             np.array([call.sequence for call in calls], np.uint32),
             np.array([call.flags | self._no_wait for call in calls], np.uint8),
@@ -158,17 +158,17 @@ class ExternalEnvEpisodes:
         )
         self._ask(calls, rows)
 
-    def _ask(self, calls: list[Call], rows: Rows) -> None:
+    def _ask(self, calls: list[EnvironmentCall], rows: ReceivedRows) -> None:
         self._core.submit(rows, self._owner).add_done_callback(partial(self._answered, calls, rows))
 
-    def _without(self, calls: list[Call], errors: Mapping[int, PolicyServerError]) -> list[Call]:
+    def _without(self, calls: list[EnvironmentCall], errors: Mapping[int, PolicyServerError]) -> list[EnvironmentCall]:
         """Refuse those that have errors and return the others."""
         self._core.statistics.rows_refused += len(errors)
         for index, error in errors.items():
             self._refuse(calls[index], error)
         return [call for index, call in enumerate(calls) if index not in errors] if errors else calls
 
-    def _number(self, call: Call, observations: list[Array], index: int) -> None:
+    def _number(self, call: EnvironmentCall, observations: list[Array], index: int) -> None:
         """Give an item, whose observation is row `index`, its place in its episode."""
         line = call.line
         flags = _TERMINATED if call.ends else _GIVEN if call.given is not None else 0
@@ -187,7 +187,7 @@ class ExternalEnvEpisodes:
             self._keep(call)
         call.sequence, call.flags, call.sent_reward = line.sequence, flags, line.reward + call.reward
 
-    def _keep(self, call: Call) -> None:
+    def _keep(self, call: EnvironmentCall) -> None:
         """Keep the reward and the info of an item that does not take them along for the episode's next one."""
         line, reward = call.line, call.reward
         call.reward = 0.0
@@ -201,7 +201,7 @@ class ExternalEnvEpisodes:
 
     # Replies to answers --------------------------------------------------------------------------------------------------------------
 
-    def _answered(self, calls: list[Call], rows: Rows, future: asyncio.Future[Replies]) -> None:
+    def _answered(self, calls: list[EnvironmentCall], rows: ReceivedRows, future: asyncio.Future[Replies]) -> None:
         replies = future.result()
         if replies.waiting:
             waiting = [row for row, refusal in replies.refusals.items() if refusal.reason == "LEARNER_BEHIND"]
@@ -233,7 +233,7 @@ class ExternalEnvEpisodes:
                 line.unheard = call
             self._go_on(line)
 
-    def _refuse(self, call: Call, error: PolicyServerError) -> None:
+    def _refuse(self, call: EnvironmentCall, error: PolicyServerError) -> None:
         """Take note that nothing of an item was applied: what it brought is for the episode's next one."""
         line = call.line
         if call.repeats is not None:
@@ -274,7 +274,7 @@ class ExternalEnvEpisodes:
         line.is_over = True
         self._open.pop(line.episode_id, None)
 
-    def _settle(self, call: Call, outcome: Any) -> None:
+    def _settle(self, call: EnvironmentCall, outcome: Any) -> None:
         self._unsettled.discard(call)
         call.settle(outcome)
         self._note_settled()
@@ -335,7 +335,7 @@ def _transposed(space: gym.Space[Any], values: Sequence[Any]) -> Any:
     return values
 
 
-def _says_again(call: Call, unheard: Call, observation: list[Array]) -> bool:
+def _says_again(call: EnvironmentCall, unheard: EnvironmentCall, observation: list[Array]) -> bool:
     """Tell whether an item repeats one whose answer nobody waited for, or replaces the action of that answer."""
     if not unheard.abandoned or call.ends or (call.given is None and unheard.given is not None):
         return False

@@ -30,7 +30,7 @@ class ExternalEnvTimeoutError(ActionTimeoutError, queue.Empty):
     """No answer within the time that RLlib's ExternalEnv waits. Also the `queue.Empty` that it raises itself."""
 
 
-class Call:
+class EnvironmentCall:
     """One item of an episode: what get_action, log_action or end_episode was called with, and the answer that is waited for.
 
     Made and read on the caller's thread, settled on the loop's.
@@ -62,7 +62,7 @@ class Call:
         self.sent_reward = 0.0
         self.said: list[Any] = []
         """The observation's leaves, of an applied call whose caller did not wait for the answer."""
-        self.repeats: Call | None = None
+        self.repeats: EnvironmentCall | None = None
         """Such a call, if this one says the same again."""
         self._outcome: Any = None
         self._is_settled = False
@@ -100,7 +100,7 @@ class Call:
         return self._outcome
 
 
-class EarlyCall(Call):
+class EarlyEnvironmentCall(EnvironmentCall):
     """An item that lay in RLlib's own queue when the adapter came; its caller waits at RLlib's own."""
 
     def __init__(self, line: Line, item: dict[str, Any], actions: queue.Queue[Any]) -> None:
@@ -136,7 +136,7 @@ class LoggedReward(float):
 class Line:
     """An episode's line to the core; stands in for both of its queues."""
 
-    def __init__(self, episode: Any, inbox: Inbox) -> None:
+    def __init__(self, episode: Any, inbox: CallQueue) -> None:
         self.episode_id: Hashable = episode.episode_id
         self.training = bool(episode.training_enabled)
         # Otherwise every item would write "training_enabled" into the info, and that is the caller's own dict.
@@ -159,9 +159,9 @@ class Line:
         """Whether an item of the episode is on its way through the core."""
         self.is_over = False
         """Whether the episode has ended."""
-        self.waiting: list[Call] = []
+        self.waiting: list[EnvironmentCall] = []
         """Items that came meanwhile: their callers did not wait for the answer."""
-        self.unheard: Call | None = None
+        self.unheard: EnvironmentCall | None = None
         """The newest item, if it was applied but its caller did not wait for the answer."""
 
     # What RLlib's episode calls on its data_queue.
@@ -172,7 +172,7 @@ class Line:
         Raises:
             ServerUnavailableError: The server has stopped.
         """
-        call = Call(self, item)
+        call = EnvironmentCall(self, item)
         self._episode.cur_reward = LoggedReward(0.0, self)  # RLlib has set it back
         if call.info:
             # RLlib keeps an info and repeats it with every later item; here it belongs to the step it was logged for.
@@ -200,20 +200,20 @@ class Line:
         return call.wait(timeout)
 
 
-class Inbox:
+class CallQueue:
     """Items on their way from the environment's threads to the loop. A crowd of them wakes the loop once."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, arrived: Callable[[], None]) -> None:
         self._loop = loop
         self._arrived = arrived
-        self._calls: deque[Call] = deque()
+        self._calls: deque[EnvironmentCall] = deque()
         self._is_awake = False
         self._closed: PolicyServerError | None = None
         self._threads = threading.local()
         self.infos_lost = 0
         """Infos that were not recorded because they can't travel to the learner."""
 
-    def put(self, call: Call) -> None:
+    def put(self, call: EnvironmentCall) -> None:
         """Hand an item to the loop, and remember it as the one this thread may wait for.
 
         Raises:
@@ -230,7 +230,7 @@ class Inbox:
                 pass
         self.check()  # closed just now: perhaps nobody looks into it again
 
-    def take(self) -> list[Call]:
+    def take(self) -> list[EnvironmentCall]:
         """Return what arrived, in the order it came. Called by the loop thread."""
         self._is_awake = False  # first, so that an item that comes now wakes the loop again
         calls = []
@@ -238,9 +238,9 @@ class Inbox:
             calls.append(self._calls.popleft())
         return calls
 
-    def call_of_this_thread(self) -> Call | None:
+    def call_of_this_thread(self) -> EnvironmentCall | None:
         """Return the item that the calling thread put last, once."""
-        call: Call | None = getattr(self._threads, "call", None)
+        call: EnvironmentCall | None = getattr(self._threads, "call", None)
         self._threads.call = None
         return call
 
@@ -275,7 +275,7 @@ class Inbox:
 class OpenEpisodes(dict[Hashable, Any]):
     """An ExternalEnv's open episodes; each that is added gets its line to the core."""
 
-    def __init__(self, inbox: Inbox) -> None:
+    def __init__(self, inbox: CallQueue) -> None:
         super().__init__()
         self._inbox = inbox
 
@@ -297,7 +297,7 @@ class OpenEpisodes(dict[Hashable, Any]):
             line = episode.data_queue
             line.early_actions = actions
             while not items.empty():
-                self._inbox.put(EarlyCall(line, items.get_nowait(), actions))
+                self._inbox.put(EarlyEnvironmentCall(line, items.get_nowait(), actions))
 
 
 class FinishedIds:

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 from ray.rllib.env.external_env import ExternalEnv
 
 if TYPE_CHECKING:
-    from policyserver.server.runner.serving_loop import Front
+    from policyserver.server.runner.serving_loop import ServingLoop
 
-_fronts: weakref.WeakKeyDictionary[ExternalEnv, Front] = weakref.WeakKeyDictionary()
+_fronts: weakref.WeakKeyDictionary[ExternalEnv, ServingLoop] = weakref.WeakKeyDictionary()
 
 
-def attach(env: ExternalEnv, front: Front) -> None:
+def attach(env: ExternalEnv, front: ServingLoop) -> None:
     """Tell an environment which front serves it; the env runner does this before it starts `run()`."""
     _fronts[env] = front
 

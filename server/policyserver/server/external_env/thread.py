@@ -12,7 +12,7 @@ from ray.rllib.env.external_multi_agent_env import ExternalMultiAgentEnv
 from policyserver.common.errors import ServerUnavailableError
 from policyserver.server.external_env.episodes import ExternalEnvEpisodes
 from policyserver.server.external_env.policy_server import attach
-from policyserver.server.runner.serving_loop import Front
+from policyserver.server.runner.serving_loop import ServingLoop
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ class ExternalEnvThread:
     The environment is a thread itself, which is started here as RLlib does, by `start()`.
     """
 
-    def __init__(self, env: ExternalEnv, front: Front, make_episodes: Callable[[], ExternalEnvEpisodes]) -> None:
+    def __init__(self, env: ExternalEnv, front: ServingLoop, make_episodes: Callable[[], ExternalEnvEpisodes]) -> None:
         """Prepare; nothing runs yet.
 
         Args:

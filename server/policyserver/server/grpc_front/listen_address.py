@@ -88,7 +88,7 @@ def _check_socket_path(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def held(addresses: Sequence[str]) -> Iterator[None]:
+def reserve_ports(addresses: Sequence[str]) -> Iterator[None]:
     """Keep the ports of addresses for this process's children for as long as the block runs.
 
     A start takes seconds, in which Ray opens dozens of ports that the system chooses: without this it may choose a configured one, and

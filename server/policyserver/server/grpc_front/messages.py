@@ -15,7 +15,7 @@ from policyserver.common.errors import WireError, to_row_error
 from policyserver.common.flags import StepFlag
 from policyserver.common.spaces import leaves
 from policyserver.common.tensors import column, from_tensor, to_tensor
-from policyserver.server.episodes.rows import Replies, Rows
+from policyserver.server.episodes.received_rows import ReceivedRows, Replies
 from policyserver.server.grpc_front.infos import check_infos
 from policyserver.v1 import policy_service_pb2 as pb
 from policyserver.v1 import tensor_pb2
@@ -46,7 +46,7 @@ def row_count(batch: pb.StepBatch) -> int:
     return len(batch.handles) // _U64.itemsize
 
 
-def decode_batch(batch: pb.StepBatch, limits: MessageLimits) -> Rows:
+def decode_batch(batch: pb.StepBatch, limits: MessageLimits) -> ReceivedRows:
     """Decode a message's columns as views of its bytes.
 
     Raises:
@@ -61,7 +61,7 @@ def decode_batch(batch: pb.StepBatch, limits: MessageLimits) -> Rows:
     _check_count("episode_ids", batch.episode_ids, count)
     _check_count("infos", batch.infos, count)
     info_bytes = check_infos(batch)
-    rows = Rows(
+    rows = ReceivedRows(
         handles,
         _column(batch.sequences, _U32, count, "sequences"),
         _column(batch.flags, _U8, count, "flags"),
@@ -130,9 +130,9 @@ def encode_refusal(message_id: int, error: BaseException) -> pb.StepResponse:
     return pb.StepResponse(batch=pb.StepReply(message_id=message_id, refusal=to_row_error(0, error)))
 
 
-def one_row(handle: int, sequence: int, flags: StepFlag, reward: float, observation: list[Any], action: list[Any]) -> Rows:
+def one_row(handle: int, sequence: int, flags: StepFlag, reward: float, observation: list[Any], action: list[Any]) -> ReceivedRows:
     """Make the rows of a unary call."""
-    return Rows(
+    return ReceivedRows(
         np.array([handle], _U64),
         np.array([sequence], _U32),
         np.array([flags], _U8),

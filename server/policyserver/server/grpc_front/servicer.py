@@ -19,7 +19,7 @@ from policyserver.common.errors import HandshakeError, PolicyServerError, Server
 from policyserver.common.flags import PROTOCOL_VERSION
 from policyserver.server.episodes.core import EpisodeCore
 from policyserver.server.episodes.ids import id_error
-from policyserver.server.episodes.rows import Replies
+from policyserver.server.episodes.received_rows import Replies
 from policyserver.server.episodes.shares import connection_of
 from policyserver.server.grpc_front import messages as wire
 from policyserver.server.grpc_front.client_numbers import ClientNumbers

@@ -14,7 +14,7 @@ from typing import Any
 import grpc
 
 from policyserver.common.errors import PolicyServerError, to_row_error
-from policyserver.server.episodes.rows import Replies
+from policyserver.server.episodes.received_rows import Replies
 from policyserver.server.grpc_front import messages as wire
 from policyserver.v1 import policy_service_pb2 as pb
 

@@ -26,9 +26,9 @@ from policyserver.common.flags import StepFlag
 from policyserver.common.rewards import add_reward, to_reward
 from policyserver.common.tensors import to_tensor
 from policyserver.server.episodes.core import EpisodeCore
-from policyserver.server.episodes.episode_table import Owner
+from policyserver.server.episodes.episode_table import ClientSession
 from policyserver.server.episodes.ids import id_error
-from policyserver.server.episodes.rows import Replies, Rows
+from policyserver.server.episodes.received_rows import ReceivedRows, Replies
 from policyserver.server.episodes.shares import connection_of
 from policyserver.server.grpc_front import messages as wire
 from policyserver.server.grpc_front.infos import check_info
@@ -42,7 +42,7 @@ _ENDED_REMEMBERED = 1024  # episodes whose end a caller who missed the answer ma
 
 @dataclass(slots=True)
 class _UnaryEpisode:
-    owner: Owner
+    owner: ClientSession
     training: bool
     used_s: float
     handle: int = 0
@@ -70,7 +70,7 @@ class UnaryEpisodes:
 
     async def start(self, request: pb.StartEpisodeRequest, peer: str) -> pb.StartEpisodeResponse:
         """Start an episode; the core hears of it with its first observation."""
-        if (refusal := self._core.starts_nothing) is not None:
+        if (refusal := self._core.drain_error) is not None:
             raise copy.copy(refusal)
         if error := id_error("client_id", request.client_id) or id_error("episode_id", request.episode_id):
             raise error
@@ -163,7 +163,7 @@ class UnaryEpisodes:
         episode.is_unheard = False
         return replies
 
-    def _book(self, episode: _UnaryEpisode, sequence: int, rows: Rows, replies: Replies) -> None:
+    def _book(self, episode: _UnaryEpisode, sequence: int, rows: ReceivedRows, replies: Replies) -> None:
         """Take note that a row was applied."""
         episode.handle = int(replies.handles[0])
         if sequence == episode.next_sequence:
@@ -173,7 +173,9 @@ class UnaryEpisodes:
             episode.sent_reward, episode.reward = rows.rewards[0], episode.reward - rows.rewards[0]
             episode.info = {}
 
-    def _rows(self, request: Any, episode: _UnaryEpisode, sequence: int, flags: StepFlag, action: Sequence[tensor_pb2.Tensor]) -> Rows:
+    def _rows(
+        self, request: Any, episode: _UnaryEpisode, sequence: int, flags: StepFlag, action: Sequence[tensor_pb2.Tensor]
+    ) -> ReceivedRows:
         """Make the row of a call.
 
         Raises:
@@ -205,7 +207,7 @@ class UnaryEpisodes:
         self._episodes.move_to_end((request.client_id, request.episode_id))
         return episode
 
-    def _count_announced(self, owner: Owner, change: int) -> None:
+    def _count_announced(self, owner: ClientSession, change: int) -> None:
         owner.announced += change
         self._announced += change
 

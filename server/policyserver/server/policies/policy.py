@@ -95,7 +95,7 @@ class StepRows:
 
 
 @dataclass(slots=True)
-class Decisions:
+class ModuleOutputs:
     """What was decided for the rows that asked, m of them, with everything the learner needs of it."""
 
     actions: Array
@@ -119,21 +119,23 @@ class Decisions:
             sound &= ~np.isnan(inputs).any(axis=tuple(range(1, inputs.ndim)))
         return sound
 
-    def select(self, rows: Array) -> Decisions:
+    def select(self, rows: Array) -> ModuleOutputs:
         """Return the decisions of some rows."""
         log_probs = self.log_probs[rows] if self.log_probs is not None else None
-        return Decisions(self.actions[rows], log_probs, {name: column[rows] for name, column in self.outputs.items()}, self.weights_seq_no)
+        return ModuleOutputs(
+            self.actions[rows], log_probs, {name: column[rows] for name, column in self.outputs.items()}, self.weights_seq_no
+        )
 
 
 @dataclass(slots=True)
-class Decided:
+class StepResult:
     """The answer of a policy to `StepRows`. Nothing has changed yet: that is what `commit` is for."""
 
     observations: list[Array]
     """The observations as they are recorded, one array per leaf of `StepLayout.observation_space`, of all n rows."""
     rewards: npt.NDArray[np.float64]
     """The rewards as they are recorded, of all n rows."""
-    decisions: Decisions
+    decisions: ModuleOutputs
     """Of the m rows that ask."""
     executed: Array
     """The actions as clients execute them, [m, *action shape]."""
@@ -158,16 +160,16 @@ class Policy(Protocol):
     def weights_seq_no(self) -> int:
         """Policy version served now."""
 
-    def decide(self, rows: StepRows) -> Decided:
+    def decide(self, rows: StepRows) -> StepResult:
         """Choose actions. If it raises, nothing has changed."""
 
     decides_again: bool
     """Whether it can decide a step anew of which nobody was told yet; else its first decision stands."""
 
-    def decide_again(self, rows: StepRows) -> Decided:
+    def decide_again(self, rows: StepRows) -> StepResult:
         """Choose the actions of pending steps anew: `rows.observations` are those that were recorded, `rows.state` the one before them."""
 
-    def commit(self, rows: StepRows, decided: Decided, kept: Mask) -> None:
+    def commit(self, rows: StepRows, decided: StepResult, kept: Mask) -> None:
         """Take over what `decide` prepared. By now `rows.slots` are final; rows that are not `kept`, bool[n], were refused."""
 
     def override(self, slot: int, outputs: Mapping[str, Array], action: Array) -> tuple[Array, npt.NDArray[np.float32] | None]:

@@ -15,13 +15,13 @@ from ray.rllib.core.rl_module.torch import TorchRLModule
 from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 
 from policyserver.server.policies.connectors.connector_choice import choose
-from policyserver.server.policies.connectors.connector_policy import StockPolicy
+from policyserver.server.policies.connectors.connector_policy import ConnectorPolicy
 from policyserver.server.policies.connectors.episode_callbacks import EpisodeCallbacks
 from policyserver.server.policies.module.action_form import ActionForm
 from policyserver.server.policies.module.forward_pass import Backend
 from policyserver.server.policies.module.inference import PolicyNet
 from policyserver.server.policies.policy import Policy
-from policyserver.server.policies.vectorized.array_policy import ArrayPolicy
+from policyserver.server.policies.vectorized.vectorized_policy import VectorizedPolicy
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ def make_policy(
     if isinstance(found, str):
         logger.warning("there is no array code for %s: all connectors run on live episodes, at RLlib's own speed", found)
         callbacks = EpisodeCallbacks(config, callbacks_objects, env_runner, getattr(env_runner, "env", None))
-        policy = StockPolicy(
+        policy = ConnectorPolicy(
             net,
             form,
             env_to_module,
@@ -85,7 +85,7 @@ def make_policy(
             metrics=MetricsLogger(stats_cls_lookup=config.stats_cls_lookup, root=False),
         )
     else:
-        policy = ArrayPolicy(
+        policy = VectorizedPolicy(
             net,
             form,
             found.recorded_space,

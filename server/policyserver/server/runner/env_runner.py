@@ -36,10 +36,10 @@ from policyserver.server.grpc_front.listen_address import address_of
 from policyserver.server.log_setup import log_to
 from policyserver.server.policies.connectors.episode_callbacks import is_used
 from policyserver.server.policies.policy_choice import make_policy
-from policyserver.server.processor_share import leave_session, warn_if_ray_lowered
+from policyserver.server.processor_share import new_session, warn_if_ray_lowered
 from policyserver.server.runner.learner_demand import fragment_steps, learner_demand
 from policyserver.server.runner.metrics import log_samples, with_others
-from policyserver.server.runner.serving_loop import Front
+from policyserver.server.runner.serving_loop import ServingLoop
 from policyserver.server.runner.state import RunnerState
 from policyserver.server.training_report import TrainingReport
 
@@ -90,7 +90,7 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
             file = self._serving_config.log_file
             log_to(self._serving_config.log_level, file if file is not None and file.parent.is_dir() else None)
             if ray.is_initialized() and ray.get_runtime_context().get_actor_id() is not None:  # the process is ours alone
-                leave_session()  # before an environment starts processes
+                new_session()  # before an environment starts processes
         if serves:
             self.env = self._make_external_env(kwargs.get("env_creator"))
         observation_space, action_space = self._spaces = self._find_spaces(kwargs.get("spaces"))
@@ -138,7 +138,7 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
             demand = learner_demand(self.config, self._index, config.hand_off.batches_ahead)
             return EpisodeCore(policy, observation_space, action_space, config.episodes, config.hand_off, demand)
 
-        self._front = Front(make_core, observation_space, action_space, config)
+        self._front = ServingLoop(make_core, observation_space, action_space, config)
         self._front.endpoints = self._endpoints
         self._front.client_numbers = (max(self._index - 1, 0), max(self.config.num_env_runners, 1))
         self._front.start()
@@ -174,7 +174,7 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
             return list(self._front.addresses)
         return [self._address(index) for index in range(1, max(self.config.num_env_runners, 1) + 1)]
 
-    def _answer_external_env(self, env: ExternalEnv, front: Front) -> None:
+    def _answer_external_env(self, env: ExternalEnv, front: ServingLoop) -> None:
         def make_episodes() -> ExternalEnvEpisodes:
             return ExternalEnvEpisodes(env, front.core, *self._spaces, self._serving_config.episodes.finished_remembered)
 
@@ -279,7 +279,7 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
         self._waits_for_fragment = self._env_runner_state_server is not None  # else nothing could tell it that all stop
         return super().sample_get_state_and_metrics()
 
-    def _wait_for_steps(self, want: int, front: Front) -> list[SegmentBlock]:
+    def _wait_for_steps(self, want: int, front: ServingLoop) -> list[SegmentBlock]:
         hand_off = self._serving_config.hand_off
         until_s = time.monotonic() + hand_off.max_segment_age_s
         blocks = front.sample(want, hand_off.sample_wait_s, or_fewer=self._env_failure is not None)

@@ -54,7 +54,7 @@ _CHANNEL_OPTIONS = [
 ]
 
 
-class Front:
+class ServingLoop:
     """Run an episode core and its gRPC server on a thread of their own.
 
     `start`, `bind` and `stop` are called from other threads and block; `stop` may be called at any time and more than once.

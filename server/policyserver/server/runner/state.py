@@ -20,7 +20,7 @@ from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME, WEIGHTS_SEQ_
 
 from policyserver.server.policies.connectors.connector_states import adopt_state, export_state
 from policyserver.server.policies.policy import Policy
-from policyserver.server.runner.serving_loop import Front
+from policyserver.server.runner.serving_loop import ServingLoop
 from policyserver.server.runner.weights_pull import WeightsPull
 
 T = TypeVar("T")
@@ -45,7 +45,7 @@ class RunnerState(Checkpointable):
         self._env_to_module: Any = None
         self._module_to_env: Any = None
         self._index = 0
-        self._front: Front | None = None
+        self._front: ServingLoop | None = None
         self._policy: Policy | None = None
 
     def get_state(

@@ -20,10 +20,10 @@ from ray.rllib.utils import force_list
 
 from policyserver.common.spaces import describe, leaves
 from policyserver.server.policies.module.action_form import ActionForm
-from policyserver.server.policies.vectorized.array_policy import ObservationWriter
-from policyserver.server.policies.vectorized.mean_std_writer import MeanStdWriter
-from policyserver.server.policies.vectorized.observation_writers import FlattenWriter, PreviousActionWriter
-from policyserver.server.policies.vectorized.scale_images import ScaleImages, ScaleWriter
+from policyserver.server.policies.vectorized.mean_std_filter import VectorizedMeanStdFilter
+from policyserver.server.policies.vectorized.observation_connectors import VectorizedFlatten, VectorizedPreviousAction
+from policyserver.server.policies.vectorized.scale_images import ScaleImages, VectorizedScale
+from policyserver.server.policies.vectorized.vectorized_policy import VectorizedConnector
 
 _INWARD_DEFAULTS: list[type] = [
     inward.AddObservationsFromEpisodesToBatch,
@@ -48,10 +48,10 @@ class UnusableConnectorError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class ArrayPath:
+class VectorizedPath:
     """Array code that does what the configured pipelines do."""
 
-    writers: tuple[ObservationWriter, ...]
+    writers: tuple[VectorizedConnector, ...]
     """What rewrites observations before they are recorded, in order."""
     num_frames: int
     """How many of the newest recorded observations the module sees at once."""
@@ -63,7 +63,7 @@ class ArrayPath:
 
 def choose(
     config: AlgorithmConfig, env_to_module: ConnectorPipelineV2, module_to_env: ConnectorPipelineV2, form: ActionForm
-) -> ArrayPath | str:
+) -> VectorizedPath | str:
     """Find array code for the configured pipelines, or say what has none.
 
     Connectors count by their exact classes: a subclass may do anything.
@@ -90,7 +90,7 @@ def choose(
     if [type(piece) for piece in module_to_env.connectors] != _OUTWARD_DEFAULTS:
         others = [type(piece).__name__ for piece in module_to_env.connectors if type(piece) not in _OUTWARD_DEFAULTS]
         return f"the connector {others[0]}" if others else "a module-to-env pipeline other than RLlib's default one"
-    writers: list[ObservationWriter] = []
+    writers: list[VectorizedConnector] = []
     num_frames, recorded_space = 1, env_to_module.observation_space
     for place, piece in enumerate(own):
         if type(piece) is FrameStacking and not piece._multi_agent and not piece._as_learner_connector and place == len(own) - 1:
@@ -102,7 +102,7 @@ def choose(
             writers.append(writer)
         else:
             return f"the connector {type(piece).__name__}"
-    return ArrayPath(tuple(writers), num_frames, recorded_space, env_to_module.observation_space)
+    return VectorizedPath(tuple(writers), num_frames, recorded_space, env_to_module.observation_space)
 
 
 def episode_callbacks(config: AlgorithmConfig) -> list[str]:
@@ -160,17 +160,17 @@ def _without_defaults(pipeline: ConnectorPipelineV2) -> tuple[list[ConnectorV2],
     return pieces, False
 
 
-def _writer(piece: ConnectorV2, form: ActionForm) -> ObservationWriter | None:
+def _writer(piece: ConnectorV2, form: ActionForm) -> VectorizedConnector | None:
     """Return the array version of a connector, if there is one."""
     if type(piece) is ScaleImages:
-        return ScaleWriter()
+        return VectorizedScale()
     if getattr(piece, "_multi_agent", True):
         return None
     if type(piece) is inward.MeanStdFilter:
-        return MeanStdWriter(piece)
+        return VectorizedMeanStdFilter(piece)
     if type(piece) is FlattenObservations and not piece._as_learner_connector:
-        return FlattenWriter(piece.input_observation_space, frozenset(piece._keys_to_remove))
+        return VectorizedFlatten(piece.input_observation_space, frozenset(piece._keys_to_remove))
     adds_one_step = type(piece) is inward.PrevActionsPrevRewards and piece.n_prev_actions == piece.n_prev_rewards == 1
     if adds_one_step and isinstance(piece.input_action_space, gym.spaces.Discrete):
-        return PreviousActionWriter(form, piece.input_action_space)
+        return VectorizedPreviousAction(form, piece.input_action_space)
     return None

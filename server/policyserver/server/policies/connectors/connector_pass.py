@@ -17,7 +17,7 @@ from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
 
 from policyserver.common.spaces import unflatten
-from policyserver.server.policies.connectors.connector_pipelines import ConnectorStates, StockPipelines
+from policyserver.server.policies.connectors.connector_pipelines import ConnectorPipelines, ConnectorStates
 from policyserver.server.policies.connectors.connector_records import ConnectorOutputError
 from policyserver.server.policies.connectors.episode_callbacks import CREATED, END, START, STEP, EpisodeCallbacks
 from policyserver.server.policies.connectors.live_episodes import EpisodeNumbers, LiveEpisode, Savepoint
@@ -54,7 +54,7 @@ class Step:
 
 
 @dataclass(slots=True)
-class StockPass:
+class PipelineOutputs:
     """What a pass did, which can be taken back."""
 
     steps: list[Step]
@@ -72,17 +72,17 @@ class StockPass:
 
     def undo_connectors(self) -> None:
         """Bring the connectors back to the states they had before."""
-        StockPipelines.restore(self._states)
+        ConnectorPipelines.restore(self._states)
 
 
-class StockPasses:
+class ConnectorPass:
     """Send rows through the pipelines."""
 
     def __init__(
         self,
         net: PolicyNet,
         form: ActionForm,
-        pipelines: StockPipelines,
+        pipelines: ConnectorPipelines,
         observation_space: gym.Space[Any],
         action_space: gym.Space[Any],
         *,
@@ -97,7 +97,7 @@ class StockPasses:
         self._lookback, self._chunk_steps = lookback, chunk_steps
         self._callbacks = callbacks
 
-    def run(self, rows: StepRows, live: Mapping[int, LiveEpisode], numbers: EpisodeNumbers, shared_data: dict[str, Any]) -> StockPass:
+    def run(self, rows: StepRows, live: Mapping[int, LiveEpisode], numbers: EpisodeNumbers, shared_data: dict[str, Any]) -> PipelineOutputs:
         """Add rows to their episodes and choose their actions. If it raises, nothing has changed.
 
         Args:
@@ -106,7 +106,7 @@ class StockPasses:
             numbers: Where new episodes get their numbers from; none is taken yet.
             shared_data: What connectors left for each other in the pass before.
         """
-        done = StockPass([], dict(shared_data), self._pipelines.states())
+        done = PipelineOutputs([], dict(shared_data), self._pipelines.states())
         try:
             candidates = numbers.candidates()
             for place in range(len(rows)):
@@ -126,7 +126,7 @@ class StockPasses:
             return Step(own, own.episode.cut(len_lookback_buffer=self._lookback), None)
         return Step(own, own.episode, Savepoint(own.episode))
 
-    def _send(self, rows: StepRows, done: StockPass) -> None:
+    def _send(self, rows: StepRows, done: PipelineOutputs) -> None:
         steps, episodes = done.steps, [step.episode for step in done.steps]
         columns = self._extend(rows, steps)
         batch = self._pipelines.to_module(self._net, episodes, done.shared_data, columns, rows.training)

@@ -27,7 +27,7 @@ class UncopyableConnectorError(TypeError):
     """A connector that can't be tried out on a copy."""
 
 
-class StockPipelines:
+class ConnectorPipelines:
     """Run env-to-module pipeline, net and module-to-env pipeline, one after the other."""
 
     def __init__(self, env_to_module: ConnectorPipelineV2, module_to_env: ConnectorPipelineV2, metrics: MetricsLogger) -> None:
@@ -48,7 +48,7 @@ class StockPipelines:
         """Whether the net gave actions itself when it was last asked."""
         self._filters = [piece for piece in pieces if isinstance(piece, MeanStdFilter)]
 
-    def trial(self) -> StockPipelines:
+    def trial(self) -> ConnectorPipelines:
         """Return a copy to try out, which leaves the state of the original alone.
 
         Raises:
@@ -61,7 +61,7 @@ class StockPipelines:
                 f"connectors: expected ones that copy.deepcopy can copy, for they are tried out before they serve; {error}; "
                 "define __deepcopy__ for what can't be copied"
             ) from error
-        return StockPipelines(env_to_module, module_to_env, MetricsLogger())
+        return ConnectorPipelines(env_to_module, module_to_env, MetricsLogger())
 
     def states(self) -> ConnectorStates:
         """Return the states of all connectors that have one, for `restore`."""

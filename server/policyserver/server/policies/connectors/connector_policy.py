@@ -17,21 +17,21 @@ from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
 from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 
 from policyserver.common.spaces import leaves
-from policyserver.server.policies.connectors.connector_pass import Step, StockPass, StockPasses, log_probs_of
-from policyserver.server.policies.connectors.connector_pipelines import StockPipelines
+from policyserver.server.policies.connectors.connector_pass import ConnectorPass, PipelineOutputs, Step, log_probs_of
+from policyserver.server.policies.connectors.connector_pipelines import ConnectorPipelines
 from policyserver.server.policies.connectors.connector_records import ConnectorOutputError, RecordedObservations, column_of
 from policyserver.server.policies.connectors.episode_callbacks import EpisodeCallbacks
 from policyserver.server.policies.connectors.live_episodes import EpisodeNumbers, LiveEpisode, PendingStep
 from policyserver.server.policies.module.action_form import ActionForm
 from policyserver.server.policies.module.inference import PolicyNet, UnsupportedModuleError
-from policyserver.server.policies.policy import Decided, Decisions, DrawKeys, Mask, StepLayout, StepRows
+from policyserver.server.policies.policy import DrawKeys, Mask, ModuleOutputs, StepLayout, StepResult, StepRows
 
 Array = npt.NDArray[Any]
 
 _NOT_RECORDED = (Columns.STATE_OUT, WEIGHTS_SEQ_NO)
 
 
-class StockPolicy:
+class ConnectorPolicy:
     """Run RLlib's connector pipelines, and the user's callbacks, on one `SingleAgentEpisode` per open episode.
 
     See the `Policy` protocol. A step whose question waited keeps its first decision, for connectors would see its observation twice. The
@@ -84,16 +84,16 @@ class StockPolicy:
         self._lookback = max(lookback, 1)
         self._keeps_chunks = callbacks is not None and callbacks.reads_chunks
         self._metrics = metrics if metrics is not None else MetricsLogger()
-        pipelines = StockPipelines(env_to_module, module_to_env, self._metrics)
+        pipelines = ConnectorPipelines(env_to_module, module_to_env, self._metrics)
         steps = {"lookback": self._lookback, "chunk_steps": max(chunk_steps, 1)}
-        self._passes = StockPasses(net, form, pipelines, observation_space, action_space, **steps, callbacks=callbacks or None)
+        self._passes = ConnectorPass(net, form, pipelines, observation_space, action_space, **steps, callbacks=callbacks or None)
         self._numbers = EpisodeNumbers()
         self._live: dict[int, LiveEpisode] = {}
         self._shared_data: dict[str, Any] = {}
-        self._uncommitted: StockPass | None = None
+        self._uncommitted: PipelineOutputs | None = None
         self.initial_state = list(net.initial_state)
         trial = pipelines.trial()
-        passes = StockPasses(net, form, trial, observation_space, action_space, **steps, callbacks=None)
+        passes = ConnectorPass(net, form, trial, observation_space, action_space, **steps, callbacks=None)
         self.layout = self._try_out(passes, trial.env_to_module, state_every)
         pipelines.one_by_one = net.is_stateful and net.explore and trial.net_chose
 
@@ -104,7 +104,7 @@ class StockPolicy:
 
     # The protocol --------------------------------------------------------------------------------------------------------------------
 
-    def decide(self, rows: StepRows) -> Decided:
+    def decide(self, rows: StepRows) -> StepResult:
         """Choose actions. If it raises, nothing has changed.
 
         Raises:
@@ -121,7 +121,7 @@ class StockPolicy:
 
     decides_again = False
 
-    def decide_again(self, rows: StepRows) -> Decided:
+    def decide_again(self, rows: StepRows) -> StepResult:
         """Refuse: see the class.
 
         Raises:
@@ -129,9 +129,9 @@ class StockPolicy:
         """
         raise NotImplementedError("a stock pipeline's first decision stands")
 
-    def commit(self, rows: StepRows, decided: Decided, kept: Mask) -> None:
+    def commit(self, rows: StepRows, decided: StepResult, kept: Mask) -> None:
         """Take over the steps of the rows that are kept, and take the others back."""
-        done: StockPass = decided.pending
+        done: PipelineOutputs = decided.pending
         self._uncommitted = None
         if not kept.any():
             done.undo()
@@ -194,7 +194,7 @@ class StockPolicy:
 
     # What was decided ----------------------------------------------------------------------------------------------------------------
 
-    def _decided(self, rows: StepRows, done: StockPass) -> Decided:
+    def _decided(self, rows: StepRows, done: PipelineOutputs) -> StepResult:
         self._take_given(rows, done.steps)
         asking = [step for step, ends in zip(done.steps, rows.ends.tolist(), strict=True) if not ends]
         layout = self.layout
@@ -210,10 +210,10 @@ class StockPolicy:
         actions = column_of(Columns.ACTIONS, [step.action for step in asking], layout.action)
         executed = np.stack([step.executed for step in asking]) if asking else rows.actions[:0]
         after = [tree.flatten(step.outputs[Columns.STATE_OUT]) for step in asking] if self.initial_state else []
-        return Decided(
+        return StepResult(
             observations=self._recorded.columns([step.episode.observations.data[-1] for step in done.steps]),
             rewards=np.array([_reward(step) for step in done.steps], np.float64),
-            decisions=Decisions(actions, outputs.get(Columns.ACTION_LOGP), outputs, self._net.weights_seq_no),
+            decisions=ModuleOutputs(actions, outputs.get(Columns.ACTION_LOGP), outputs, self._net.weights_seq_no),
             executed=executed,
             state_in=self._state_columns([step.state_in for step in asking]),
             state=self._state_columns(after),
@@ -254,7 +254,7 @@ class StockPolicy:
 
     # The layout ----------------------------------------------------------------------------------------------------------------------
 
-    def _try_out(self, passes: StockPasses, pipeline: ConnectorPipelineV2, state_every: int) -> StepLayout:
+    def _try_out(self, passes: ConnectorPass, pipeline: ConnectorPipelineV2, state_every: int) -> StepLayout:
         """Send an episode of one step through copies of the pipelines."""
         row = self._trial_row()
         first = passes.run(row, {}, self._numbers, {}).steps[0]

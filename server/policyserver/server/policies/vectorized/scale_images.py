@@ -41,7 +41,7 @@ class ScaleImages(SingleAgentObservationPreprocessor):
         return scaled(observation)
 
 
-class ScaleWriter:
+class VectorizedScale:
     """Do what `ScaleImages` does on whole batches."""
 
     def write(self, leaves: list[Array], rows: StepRows) -> list[Array]:

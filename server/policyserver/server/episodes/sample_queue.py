@@ -24,7 +24,7 @@ class Segment:
     infos: dict[int, dict[str, Any]] | None
 
 
-class HandOff:
+class SampleQueue:
     """Hold the segments that wait for the learner, within bounds.
 
     Overflow policy: when a new segment does not fit, the oldest are dropped and counted, for the newest are closest to the policy that

@@ -29,7 +29,7 @@ class _Seen:
     """A point near them."""
 
 
-class MeanStdWriter:
+class VectorizedMeanStdFilter:
     """Normalise observations by the mean and the standard deviation of all rows up to each, in the order of the rows.
 
     The statistics are those of RLlib's own connector, so that they are merged, sent round and saved as RLlib does it. Rows of episodes

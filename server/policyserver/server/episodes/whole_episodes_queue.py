@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from policyserver.common.spaces import leaves
-from policyserver.server.episodes.hand_off import HandOff, Segment
+from policyserver.server.episodes.sample_queue import SampleQueue, Segment
 from policyserver.server.policies.policy import StepLayout
 
 logger = logging.getLogger(__name__)
@@ -18,7 +18,7 @@ _MOST_HELD_STEPS = 1_000_000
 _MOST_HELD_BYTES = 2**30  # of observations
 
 
-class WholeEpisodesHandOff(HandOff):
+class WholeEpisodesQueue(SampleQueue):
     """Hand episodes over whole: all segments of one, in their order, or none.
 
     What is held back for open episodes is bounded, too. An episode for which there is no room is dropped whole and counted: that which

@@ -19,12 +19,12 @@ from policyserver.server.policies.module.action_form import ActionForm
 from policyserver.server.policies.module.forward_pass import Backend, ForwardPass
 from policyserver.server.policies.module.inference import PolicyNet, UnsupportedModuleError
 from policyserver.server.policies.module.keyed_draws import KeyedDraws
-from policyserver.server.policies.policy import Decided, Decisions, DrawKeys, Mask, StepLayout, StepRows
+from policyserver.server.policies.policy import DrawKeys, Mask, ModuleOutputs, StepLayout, StepResult, StepRows
 
 Array = npt.NDArray[Any]
 
 
-class ObservationWriter(Protocol):
+class VectorizedConnector(Protocol):
     """Rewrites observations before they are recorded, on whole batches."""
 
     def write(self, leaves: list[Array], rows: StepRows) -> list[Array]:
@@ -34,7 +34,7 @@ class ObservationWriter(Protocol):
         """Take over the state that the last `write` led to; rows that are not `kept` were refused."""
 
 
-class ArrayPolicy:
+class VectorizedPolicy:
     """Run a net between array versions of its connectors. See the `Policy` protocol."""
 
     def __init__(
@@ -44,7 +44,7 @@ class ArrayPolicy:
         observation_space: gym.Space[Any],
         action_space: gym.Space[Any],
         *,
-        writers: Sequence[ObservationWriter] = (),
+        writers: Sequence[VectorizedConnector] = (),
         num_frames: int = 1,
         lookback: int = 1,
         state_every: int = 20,
@@ -108,7 +108,7 @@ class ArrayPolicy:
         """Policy version served now."""
         return self._net.weights_seq_no
 
-    def decide(self, rows: StepRows) -> Decided:
+    def decide(self, rows: StepRows) -> StepResult:
         """Choose actions. If it raises, nothing has changed."""
         observations = rows.observations
         for writer in self._writers:
@@ -118,23 +118,23 @@ class ArrayPolicy:
         if len(asking) < len(rows):
             if not asking.size:
                 empty = [leaf[asking] for leaf in state]
-                return Decided(
+                return StepResult(
                     observations, rows.rewards, self._no_decisions, rows.actions[:0], empty[: self._recurrent], empty, rows.infos
                 )
             own, state, by = [leaf[asking] for leaf in observations], [leaf[asking] for leaf in state], by.select(asking)
             given = np.searchsorted(asking, given)
         decisions, executed, after = self._ask(own, state, by, given, rows.given_actions)
-        return Decided(observations, rows.rewards, decisions, executed, state[: self._recurrent], after, rows.infos)
+        return StepResult(observations, rows.rewards, decisions, executed, state[: self._recurrent], after, rows.infos)
 
     decides_again = True
 
-    def decide_again(self, rows: StepRows) -> Decided:
+    def decide_again(self, rows: StepRows) -> StepResult:
         """Choose the actions of pending steps anew, by the net alone: their observations are written already."""
         observations, state = rows.observations, rows.state
         decisions, executed, after = self._ask(observations, state, rows.drawn_by, rows.given, rows.given_actions)
-        return Decided(observations, rows.rewards, decisions, executed, state[: self._recurrent], after)
+        return StepResult(observations, rows.rewards, decisions, executed, state[: self._recurrent], after)
 
-    def commit(self, rows: StepRows, decided: Decided, kept: Mask) -> None:
+    def commit(self, rows: StepRows, decided: StepResult, kept: Mask) -> None:
         """Let the writers keep what they learned of these rows."""
         for writer in self._writers:
             writer.commit(kept)
@@ -170,7 +170,7 @@ class ArrayPolicy:
 
     def _ask(
         self, observations: list[Array], state: list[Array], by: DrawKeys, given: Array, given_actions: Array
-    ) -> tuple[Decisions, Array, list[Array]]:
+    ) -> tuple[ModuleOutputs, Array, list[Array]]:
         """Run the net and choose; return the decisions, the actions as they are executed, and the state after them."""
         out, after = self._pass.run(self._net_inputs(observations, state), state[: self._recurrent])
         decisions = self._choose(out, by, given, given_actions)
@@ -190,7 +190,7 @@ class ArrayPolicy:
 
     # Actions -------------------------------------------------------------------------------------------------------------------------
 
-    def _choose(self, out: dict[str, Array], by: DrawKeys, given: Array, given_actions: Array) -> Decisions:
+    def _choose(self, out: dict[str, Array], by: DrawKeys, given: Array, given_actions: Array) -> ModuleOutputs:
         outputs = {name: column for name, column in out.items() if name not in (Columns.ACTIONS, Columns.ACTION_LOGP, QF_PREDS)}
         own = self._form.from_environment(given_actions) if given.size else None
         log_probs: Array | None
@@ -203,7 +203,7 @@ class ArrayPolicy:
         if log_probs is not None:
             log_probs = log_probs.astype(np.float32, copy=False)
             outputs[Columns.ACTION_LOGP] = log_probs
-        return Decisions(actions, log_probs, outputs, self._net.weights_seq_no)
+        return ModuleOutputs(actions, log_probs, outputs, self._net.weights_seq_no)
 
     def _own_choice(self, out: dict[str, Array], by: DrawKeys, given: Array, own: Array | None) -> tuple[Array, Array | None]:
         """Take the actions that the module gives, but for those that DQN leaves to chance."""

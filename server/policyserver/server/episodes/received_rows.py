@@ -15,7 +15,7 @@ Array = npt.NDArray[Any]
 
 
 @dataclass(slots=True)
-class Rows:
+class ReceivedRows:
     """Steps of n rows, decoded but not yet checked against the spaces.
 
     Shapes: every column has leading axis n, except `actions`, whose leading axis is the number of rows with ACTION_GIVEN.
@@ -45,11 +45,11 @@ class Rows:
     def __len__(self) -> int:
         return len(self.handles)
 
-    def select_asking(self, rows: list[int]) -> Rows:
+    def select_asking(self, rows: list[int]) -> ReceivedRows:
         """Take some of the rows, none of which brings an action."""
         starts = np.cumsum(self.flags & int(StepFlag.START) != 0) - 1
         begun = [int(starts[row]) for row in rows if self.flags[row] & int(StepFlag.START)]
-        return Rows(
+        return ReceivedRows(
             self.handles[rows],
             self.sequences[rows],
             self.flags[rows],

@@ -16,7 +16,7 @@ from policyserver.server.policies.policy import Mask, StepRows
 Array = npt.NDArray[Any]
 
 
-class FlattenWriter:
+class VectorizedFlatten:
     """Join all parts of an observation in one row of float32 numbers, as RLlib's `FlattenObservations` does.
 
     Integers of a Discrete or a MultiDiscrete become one-hot vectors, everything else is laid out in its order.
@@ -50,7 +50,7 @@ class FlattenWriter:
         """Do nothing: there is no state."""
 
 
-class PreviousActionWriter:
+class VectorizedPreviousAction:
     """Add the action and the reward of the step before to an observation, as RLlib's `PrevActionsPrevRewards` does.
 
     Zeros stand for both in the first observation of an episode.

@@ -15,7 +15,7 @@ import numpy.typing as npt
 _NORESERVE = 0x4000 if sys.platform == "linux" and platform.machine() in ("x86_64", "aarch64") else 0
 
 
-class Arena:
+class LazyArray:
     """Own one zero-initialised array that costs memory only where it has been written.
 
     An array sized for the largest number of episodes a server may ever hold needs no growth logic, and an idle server pays for none of
