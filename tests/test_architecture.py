@@ -176,6 +176,13 @@ def test_every_package_folder_is_a_package() -> None:
         assert (path.parent / "__init__.py").is_file(), f"{name} lies in a folder without __init__.py"
 
 
+def test_no_class_name_has_two_meanings() -> None:
+    names = [
+        node.name for _, path in sources() for node in ast.parse(path.read_text(encoding="utf-8")).body if isinstance(node, ast.ClassDef)
+    ]
+    assert sorted(names) == sorted(set(names))
+
+
 def test_no_module_is_named_like_one_of_the_standard_library() -> None:
     assert not [name for name, path in sources() if path.stem in sys.stdlib_module_names]
 
