@@ -257,7 +257,7 @@ def test_a_writer_that_fails_for_good_ends_the_wait_and_says_why(
     path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     store = EmbeddedStore(path)
-    monkeypatch.setattr("monitoring.store.tables.rows_of", lambda points: 1 / 0)
+    monkeypatch.setattr("policyserver.monitoring.store.store.tables.rows_of", lambda points: 1 / 0)
     store.write(steps(np.ones(5)))
     begun = time.monotonic()
     assert not store.flush(30.0)

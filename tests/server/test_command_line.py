@@ -15,7 +15,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         "import atexit, sys\n"
         "heavy = lambda: [name for name in ('ray', 'torch') if name in sys.modules]\n"
         "atexit.register(lambda: sys.stderr.write(f'imported: {heavy()}'))\n"
-        "from server.__main__ import main\n"
+        "from policyserver.server.__main__ import main\n"
         "sys.exit(main())"
     )
     return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=60, check=False)

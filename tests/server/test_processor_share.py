@@ -14,14 +14,14 @@ pytestmark = pytest.mark.skipif(not AUTOGROUP.exists(), reason="needs a kernel t
 
 def said_by(script: str, *, own_session: bool) -> list[str]:
     """Run a script in a new process and return the words that it prints."""
-    imports = "import os\nfrom pathlib import Path\nfrom server.processor_share import give_way, leave_session\n"
+    imports = "import os\nfrom pathlib import Path\nfrom policyserver.server.processor_share import lower_priority, new_session\n"
     command = [sys.executable, "-c", imports + script]
     return subprocess.run(command, check=True, capture_output=True, text=True, start_new_session=own_session).stdout.split()
 
 
 def test_a_process_in_a_session_of_its_own_lowers_the_session() -> None:
     group, _, session_niceness, own = said_by(
-        "give_way(7)\nprint(Path('/proc/self/autogroup').read_text().strip(), os.nice(0))", own_session=True
+        "lower_priority(7)\nprint(Path('/proc/self/autogroup').read_text().strip(), os.nice(0))", own_session=True
     )
     assert (session_niceness, int(own)) == ("7", os.nice(0) + 7)
     assert group not in AUTOGROUP.read_text().split()
@@ -29,7 +29,7 @@ def test_a_process_in_a_session_of_its_own_lowers_the_session() -> None:
 
 def test_a_session_that_is_somebody_elses_keeps_its_priority() -> None:
     before = AUTOGROUP.read_text().split()
-    *found, own = said_by("give_way(7)\nprint(Path('/proc/self/autogroup').read_text().strip(), os.nice(0))", own_session=False)
+    *found, own = said_by("lower_priority(7)\nprint(Path('/proc/self/autogroup').read_text().strip(), os.nice(0))", own_session=False)
     assert found == before == AUTOGROUP.read_text().split()
     assert int(own) == os.nice(0) + 7
 
@@ -37,13 +37,13 @@ def test_a_session_that_is_somebody_elses_keeps_its_priority() -> None:
 @pytest.mark.parametrize("leads_a_group", [True, False])
 def test_a_process_leaves_the_session_that_gives_way(leads_a_group: bool) -> None:
     script = f"""
-give_way(9)
+lower_priority(9)
 child = os.fork()
 if child == 0:
     if {leads_a_group}:
         os.setpgid(0, 0)
-    leave_session()
-    leave_session()
+    new_session()
+    new_session()
     print(os.getsid(0) == os.getpid() == os.getpgrp(), Path('/proc/self/autogroup').read_text().split()[-1], flush=True)
     os._exit(0)
 os.waitpid(child, 0)
@@ -62,7 +62,7 @@ if child == 0:
     if held == 0:
         os.read(ready, 1)
         os._exit(0)
-    leave_session()
+    new_session()
     print(os.getpgrp() == os.getpid(), os.getsid(0) == os.getppid(), flush=True)
     os.write(write, b"x")
     os.waitpid(held, 0)
