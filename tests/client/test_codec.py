@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policyserver.client import InvalidInputError
-from policyserver.client.codec import SpaceCodec
+from policyserver.client.messages import SpaceCodec
 from policyserver.common.tensors import column
 from tests.policyserver.space_strategies import PROPERTY, SPACES, samples
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from policyserver.client import ServerStats, TrainingIteration, total_of
-from policyserver.client.endpoints import reachable
+from policyserver.client.balancing import reachable
 
 
 def zeros(kind: type[Any]) -> dict[str, Any]:

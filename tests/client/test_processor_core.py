@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from policyserver.client import ClientConfig, PolicyClient
-from policyserver.client.processor_core import ProcessorCore
+from policyserver.client.shared import ProcessorCore
 from tests.client.conftest import FAST
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="binds threads by sched_setaffinity(2)")

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from policyserver.client import ClientClosedError, PolicyClient
-from policyserver.client.calls import Call
-from policyserver.client.wake_up_queue import HOLD_BACK_MAX_S, WAKE_UP_MAX_S, WakeUpQueue
+from policyserver.client.wake_up_queue import HOLD_BACK_MAX_S, WAKE_UP_MAX_S, Call, WakeUpQueue
 from tests.client.reference_server import ReferenceServer
 from tests.client.test_threads_share_a_stream import wait_until
 

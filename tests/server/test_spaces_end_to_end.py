@@ -19,8 +19,7 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
 from policyserver.client import BatchError, ClientConfig, HandshakeError, InvalidInputError, PolicyClient
-from policyserver.client.codec import SpaceCodec
-from policyserver.client.messages import agree, step_batch, to_reply
+from policyserver.client.messages import SpaceCodec, agree, step_batch, to_reply
 from policyserver.client.rows import ClientEpisode
 from policyserver.client.rows import OutgoingRows as ClientRows
 from policyserver.common.errors import from_rpc_error

@@ -20,18 +20,17 @@ from typing import Any
 
 import gymnasium as gym
 
-from policyserver.client.calls import Call
 from policyserver.client.config import ClientConfig
 from policyserver.client.connection import Connection
-from policyserver.client.endpoints import reachable
 from policyserver.client.messages import NegotiatedSession
-from policyserver.client.processor_core import ProcessorCore
 from policyserver.client.rows import OutgoingRows
 from policyserver.client.server_stats import ServerInfo, ServerStats
-from policyserver.client.shared import Shared
+from policyserver.client.shared import ProcessorCore, Shared
+from policyserver.client.wake_up_queue import Call
+from policyserver.common.endpoints import parse_address
 from policyserver.common.errors import ClientClosedError, HandshakeError, PolicyServerError, ServerUnavailableError
 
-__all__ = ["Balancer"]
+__all__ = ["Balancer", "reachable"]
 
 _log = logging.getLogger(__name__)
 _OTHERS_TIMEOUT_S = 2.0  # for the runners beside the first that is connected; a host may swallow packets without an answer
@@ -332,3 +331,40 @@ class Balancer:
         for connection in gone:
             self._on_loss(connection, is_replaced=False)
         return gone
+
+
+_UNIX = "unix:"
+
+
+def reachable(given: str, listed: Sequence[str]) -> tuple[str, ...]:
+    """Find the targets of all serving runners as seen from here, in the listed order.
+
+    A server knows itself by what it listens on: 0.0.0.0, a name inside its container, a folder that is mounted elsewhere here. So if all
+    runners share one host (or folder), it is the one that this client was given. If the given port (or file name) is not among the listed
+    ones, there is a tunnel or a proxy in between, and the others' ports mean nothing here, or some other server.
+
+    Args:
+        given: the target that reaches one of them.
+        listed: what that one says of all.
+
+    Returns:
+        The targets; none if the others cannot be told.
+    """
+    try:
+        targets = dict.fromkeys(parse_address(address) for address in listed)
+    except ValueError:
+        return ()
+    alike = [target for target in targets if target.startswith(_UNIX) == given.startswith(_UNIX)]
+    place, name = _split(given)
+    names = [_split(target)[1] for target in alike]
+    if name in names and len({_split(target)[0] for target in alike}) == 1:
+        return tuple(place + other for other in names)
+    return tuple(alike) if given in alike else ()
+
+
+def _split(target: str) -> tuple[str, str]:
+    """Split into host and port, or folder and file name."""
+    separator = "/" if target.startswith(_UNIX) else ":"
+    scheme = _UNIX if target.startswith(_UNIX) else ""
+    folder, slash, name = target.removeprefix(scheme).rpartition(separator)
+    return scheme + folder + slash, name

@@ -25,16 +25,14 @@ from typing import Any, cast
 
 import gymnasium as gym
 
-from policyserver.client.calls import Call, CallPart
-from policyserver.client.channel import authorization, check_security, make_channel
+from policyserver.client.channel import Queries, authorization, check_security, make_channel
 from policyserver.client.config import ClientConfig
 from policyserver.client.connection_errors import refusal_of, trouble_of
 from policyserver.client.messages import NegotiatedSession, agree, handshake, step_batch, to_reply
-from policyserver.client.queries import Queries
 from policyserver.client.rows import OutgoingRows
 from policyserver.client.shared import Shared
 from policyserver.client.stream import ConnectionListener, Stream, Stub
-from policyserver.client.wake_up_queue import HOLD_BACK_MAX_S, WAKE_UP_MAX_S
+from policyserver.client.wake_up_queue import HOLD_BACK_MAX_S, WAKE_UP_MAX_S, Call, CallPart
 from policyserver.common.errors import (
     ActionTimeoutError,
     ClientClosedError,

@@ -1,7 +1,8 @@
-"""Frozen rows -> StepBatch, StepReply -> columns, and the server's reports -> dataclasses."""
+"""Values of a space <-> bytes, rows -> StepBatch, StepReply -> columns, and the server's reports -> dataclasses."""
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -11,18 +12,96 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from policyserver.client.codec import SpaceCodec
 from policyserver.client.config import ClientConfig
 from policyserver.client.rows import NO_INFO, ROW_OVERHEAD_BYTES, OutgoingRows
 from policyserver.client.server_stats import ServerInfo, ServerStats, TrainingIteration
-from policyserver.common.errors import HandshakeError, PolicyServerError, WireError, from_row_error
+from policyserver.common.errors import HandshakeError, InvalidInputError, PolicyServerError, WireError, from_row_error
 from policyserver.common.flags import PROTOCOL_VERSION, StepFlag
-from policyserver.common.spaces import Array, Leaf, argument_names, describe, from_proto, same, to_proto
+from policyserver.common.spaces import (
+    Array,
+    Leaf,
+    argument_names,
+    describe,
+    flatten,
+    flatten_rows,
+    from_proto,
+    leaves,
+    same,
+    to_proto,
+    unflatten,
+    unflatten_batch,
+)
 from policyserver.common.tensors import column, dtype_to_proto, from_tensor
 from policyserver.v1 import policy_service_pb2 as pb
 from policyserver.v1 import tensor_pb2
 
-__all__ = ["NegotiatedSession", "Reply", "agree", "handshake", "step_batch", "to_info", "to_reply", "to_stats"]
+__all__ = ["NegotiatedSession", "Reply", "SpaceCodec", "agree", "handshake", "step_batch", "to_info", "to_reply", "to_stats"]
+
+_SMALL_BYTES = 512
+"""Size up to which Python adds an observation up faster than numpy multiplies it with itself. That also gives up Python's lock meanwhile,
+however little there is to do, and so wakes a thread that waits for it in vain: with many callers it is the dearest part of a step."""
+
+
+class SpaceCodec:
+    """Turns values of one space into bytes and back. Immutable, so that any thread may use it."""
+
+    def __init__(self, space: gym.Space[Any], name: str) -> None:
+        """Prepare a space.
+
+        Args:
+            space: the space both sides agreed on.
+            name: "observation" or "action", for the errors.
+        """
+        self.space = space
+        self.leaves = tuple(leaves(space, name))
+        self.row_bytes = sum(leaf.dtype.itemsize * int(np.prod(leaf.shape)) for leaf in self.leaves)
+        self._name = name
+        self._wire_dtypes = tuple(leaf.dtype.newbyteorder("<") for leaf in self.leaves)
+        self._shape = space.shape
+        self._is_plain = isinstance(space, gym.spaces.Box) and self.leaves[0].dtype.kind == "f"
+        self._is_small = self.row_bytes <= _SMALL_BYTES
+        self._is_discrete = isinstance(space, gym.spaces.Discrete)
+
+    def encode(self, value: Any) -> tuple[bytes, ...]:
+        """Encode one value: the bytes of each leaf.
+
+        Raises:
+            InvalidInputError: wrong structure, shape or dtype, or not finite.
+        """
+        fits = self._is_plain and type(value) is np.ndarray and value.dtype == self._wire_dtypes[0] and value.shape == self._shape
+        if fits and math.isfinite(sum(value.ravel().tolist()) if self._is_small else np.vdot(value, value)):  # then all elements are
+            return (value.tobytes(),)
+        return self._bytes(flatten(self.space, value, self._name, self.leaves))
+
+    def encode_batch(self, values: Any, rows: int) -> tuple[tuple[bytes, ...], dict[int, InvalidInputError]]:
+        """Encode a batch of exactly `rows` values.
+
+        Returns:
+            The bytes of each leaf's column, and what is wrong with those rows that can't travel, such as one that is not finite.
+
+        Raises:
+            InvalidInputError: wrong structure, shape or dtype, or another number of rows.
+        """
+        arrays, errors = flatten_rows(self.space, values, self._name, rows, self.leaves)
+        return self._bytes(arrays), errors
+
+    def decode(self, columns: Sequence[Array], row: int = 0) -> Any:
+        """Decode one row of each leaf's column as one value that owns its memory."""
+        if self._is_discrete:
+            return columns[0][row]
+        return unflatten(self.space, [np.array(column[row]) for column in columns])
+
+    def decode_batch(self, columns: list[Array]) -> Any:
+        """Decode each leaf's column as a batch that owns its memory."""
+        return unflatten_batch(self.space, [column.copy() for column in columns])
+
+    def zeros(self, rows: int) -> list[Array]:
+        """Make columns of zeros."""
+        return [np.zeros((rows, *leaf.shape), leaf.dtype) for leaf in self.leaves]
+
+    def _bytes(self, arrays: list[Array]) -> tuple[bytes, ...]:
+        return tuple(array.astype(dtype, copy=False).tobytes() for array, dtype in zip(arrays, self._wire_dtypes, strict=True))
+
 
 _START = int(StepFlag.START)
 _WITHOUT_WAIT = bytes(flags | int(StepFlag.NO_WAIT) for flags in range(256))

@@ -11,7 +11,6 @@ from typing import Any, Self, SupportsFloat
 import gymnasium as gym
 import numpy as np
 
-from policyserver.client.arguments import count, encoded_info
 from policyserver.client.balancing import Balancer
 from policyserver.client.config import ClientConfig
 from policyserver.client.episodes import ClientEpisodes
@@ -19,6 +18,7 @@ from policyserver.client.errors import BatchError
 from policyserver.client.lifetime import Lifetime
 from policyserver.client.messages import NegotiatedSession
 from policyserver.client.retries import Exchange
+from policyserver.client.rows import count, encoded_info
 from policyserver.client.server_stats import ClientCounters, ServerInfo, ServerStats, total_of
 from policyserver.common.endpoints import parse_address
 from policyserver.common.errors import InvalidInputError, PolicyServerError

@@ -9,12 +9,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, cast
 
 from policyserver.client.balancing import Balancer
-from policyserver.client.calls import Call, CallPart
-from policyserver.client.codec import SpaceCodec
 from policyserver.client.config import ClientConfig
 from policyserver.client.episodes import ClientEpisodes
-from policyserver.client.messages import NegotiatedSession, Reply
+from policyserver.client.messages import NegotiatedSession, Reply, SpaceCodec
 from policyserver.client.rows import OutgoingRows
+from policyserver.client.wake_up_queue import Call, CallPart
 from policyserver.common.errors import PolicyServerError, ServerInternalError
 from policyserver.common.flags import StepFlag
 from policyserver.common.spaces import Array

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
-from policyserver.client.calls import CallPart
 from policyserver.client.messages import NegotiatedSession
+from policyserver.client.wake_up_queue import CallPart
 from policyserver.v1 import policy_service_pb2 as pb
 
 if TYPE_CHECKING:
