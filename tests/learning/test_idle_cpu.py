@@ -54,7 +54,7 @@ def check_idle(algorithm: str, folder: Path, seconds: float) -> None:
         shares = {"before the first client": least_share_used(family, seconds)}
         play(server.address, case.environment, Playing(case.copies, max_steps=400))
         with PolicyClient(server.address) as client:
-            while client.stats().steps_waiting:
+            while client.stats().episodes_open:
                 time.sleep(0.1)
         family = processes_of(server.process)
         shares["after the last"] = least_share_used(family, seconds)
