@@ -67,4 +67,4 @@ def check_idle(algorithm: str, folder: Path, seconds: float) -> None:
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("algorithm", ["PPO", "APPO", "IMPALA", "DQN", "SAC"])
 def test_a_server_of_any_algorithm_is_idle_without_clients_and_still_there(algorithm: str, tmp_path: Path) -> None:
-    check_idle(algorithm, tmp_path, 10.0)
+    check_idle(algorithm, tmp_path, 5.0)
