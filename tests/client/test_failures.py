@@ -289,7 +289,14 @@ def test_plaintext_off_the_machine_is_refused_before_anything_is_sent(tmp_path: 
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("action_timeout_s", 0.0), ("connect_timeout_s", float("inf")), ("messages_in_flight", 0), ("max_reply_bytes", 1.5)],
+    [
+        ("action_timeout_s", 0.0),
+        ("connect_timeout_s", float("inf")),
+        ("messages_in_flight", 0),
+        ("max_reply_bytes", 1.5),
+        ("waits_for_learner", 0.0),
+        ("spread_episodes", 1),
+    ],
 )
 def test_a_bad_setting_is_refused_by_name(field: str, value: float) -> None:
     with pytest.raises(ValueError, match=f"^{field}: expected .*, received {value}"):

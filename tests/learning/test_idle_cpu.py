@@ -54,7 +54,7 @@ def check_idle(algorithm: str, folder: Path, seconds: float) -> None:
         shares = {"before the first client": least_share_used(family, seconds)}
         play(server.address, case.environment, Playing(case.copies, max_steps=400))
         with PolicyClient(server.address) as client:
-            while client.stats().steps_waiting:
+            while client.stats().episodes_open:
                 time.sleep(0.1)
         family = processes_of(server.process)
         shares["after the last"] = least_share_used(family, seconds)
@@ -67,4 +67,4 @@ def check_idle(algorithm: str, folder: Path, seconds: float) -> None:
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("algorithm", ["PPO", "APPO", "IMPALA", "DQN", "SAC"])
 def test_a_server_of_any_algorithm_is_idle_without_clients_and_still_there(algorithm: str, tmp_path: Path) -> None:
-    check_idle(algorithm, tmp_path, 10.0)
+    check_idle(algorithm, tmp_path, 5.0)

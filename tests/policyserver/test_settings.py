@@ -227,6 +227,13 @@ def test_the_documented_default_file_reads_back_to_the_defaults(tmp_path: Path) 
     assert load(Root, write(tmp_path, text)) == Root()
 
 
+def test_a_setting_that_is_unset_by_default_stands_in_the_documented_file_as_a_comment(tmp_path: Path) -> None:
+    text = dump_toml(Root(), comments=True)
+    assert '# folder = "none"\n' in text
+    assert "folder" not in dump_toml(Root())
+    assert load(Root, write(tmp_path, text.replace('# folder = "none"', 'folder = "none"'))) == Root()
+
+
 def test_none_inside_a_free_table_cannot_be_written() -> None:
     with pytest.raises(ValueError, match=r"training\.model: expected a value that TOML can hold, received None"):
         dump_toml(Root(training={"model": None}))

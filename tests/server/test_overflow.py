@@ -67,6 +67,19 @@ def test_the_first_dropped_step_is_a_warning_that_says_what_to_do(make_harness: 
         assert word in said
 
 
+def test_what_is_dropped_while_the_server_stops_is_counted_and_no_reason_to_change_a_setting(
+    make_harness: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    harness = make_harness(hand_off=HandOffConfig(segment_steps=2, capacity_steps=4))
+    handle = harness.one(start("a", observation(0, 0))).handle
+    harness.core.drain()
+    with caplog.at_level(logging.WARNING):
+        for number in range(1, 10):
+            harness.one(Row(handle, number, reward=1.0, observation=observation(0, number)))
+    assert harness.core.snapshot().steps_dropped > 0
+    assert not caplog.records
+
+
 def test_a_sample_larger_than_the_hand_off_is_answered_when_that_is_full(make_harness: Make) -> None:
     harness = make_harness(hand_off=HandOffConfig(segment_steps=4, capacity_steps=8))
     got: list[SegmentBlock] = []

@@ -82,5 +82,9 @@ class ClientConfig:
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name}: expected an integer of at least 1, received {value!r}")
+        for name in ("waits_for_learner", "spread_episodes"):
+            value = getattr(self, name)
+            if not isinstance(value, bool):
+                raise ValueError(f"{name}: expected True or False, received {value!r}")
         if self.callers_core is not None and (not isinstance(self.callers_core, int) or self.callers_core < 0):
             raise ValueError(f"callers_core: expected the number of a processor core or None, received {self.callers_core!r}")

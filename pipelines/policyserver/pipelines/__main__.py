@@ -83,7 +83,7 @@ def _add_demo_arguments(parser: argparse.ArgumentParser) -> None:
     from policyserver.pipelines.demo.setup import DEFAULT_STEPS, DEMO_SERVER
 
     parser.add_argument("--seed", type=int, default=0, help="of prices, initial weights and sampled actions (default: 0)")
-    parser.add_argument("--process", choices=("ou", "gbm"), default="ou", help="law of the simulated prices (default: ou)")
+    parser.add_argument("--process", choices=("ou", "gbm"), help="law of the simulated prices (default: ou)")
     parser.add_argument("--prices", metavar="csv:FILE", action="append", default=[], help="trade the OHLCV bars of a file; may be repeated")
     parser.add_argument("--episodes", type=int, default=64, help="concurrent episodes (default: 64)")
     parser.add_argument(
@@ -124,9 +124,13 @@ def _demo(options: argparse.Namespace) -> int:
         if kind != "csv" or not file:
             raise SettingsError("--prices", "option", f"expected csv:FILE, received {text!r}")
         files.append(Path(file))
+    if files and options.process is not None:
+        raise SettingsError(
+            "--process", "option", f"expected none beside --prices, whose bars are not simulated, received {options.process!r}"
+        )
     chosen = DemoOptions(
         seed=options.seed,
-        process=options.process,
+        process=options.process or "ou",
         csv_files=tuple(files),
         episodes=options.episodes,
         steps=options.steps,

@@ -83,7 +83,9 @@ def source_of(config: PipelineConfig) -> PriceSource:
         raise SettingsError("regressor", "", str(error)) from error
     try:
         return make_source(config.prices, config.episodes_seed)
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise SettingsError("prices.csv_files", "", f"expected a readable file, received {error.filename}: {error.strerror}") from error
+    except ValueError as error:
         raise SettingsError("prices", "", str(error)) from error
 
 

@@ -288,24 +288,27 @@ _Row = tuple[str, Any, str]  # key, value, comment
 
 
 def _rows(value: Any) -> list[_Row]:
-    """List one table's entries; None is left out where it is the default anyway."""
+    """List one table's entries; None as it is where that is the default anyway."""
     if not dataclasses.is_dataclass(value):
         return [(str(name), item, "") for name, item in value.items()]
     rows: list[_Row] = []
     cls: Any = type(value)
     for name, field in fields_of(cls).items():
         item = getattr(value, name)
-        if item is None and field.default is None:
-            continue
-        rows.append((name, NONE if item is None else item, summary(type(item)) if dataclasses.is_dataclass(item) else field.help))
+        is_unset = item is None and field.default is None
+        rows.append(
+            (name, NONE if item is None and not is_unset else item, summary(type(item)) if dataclasses.is_dataclass(item) else field.help)
+        )
     return rows
 
 
-def _dump_table(rows: list[_Row], prefix: str, comments: bool) -> Iterator[str]:
-    """Write plain values first, then sub-tables, then arrays of tables, as TOML needs them."""
+def _dump_table(rows: list[_Row], prefix: str, comments: bool, *, is_declared: bool = True) -> Iterator[str]:
+    """Write plain values, then sub-tables, then arrays of tables, as TOML needs them; declared settings that are unset as comments."""
     later: list[tuple[str, Any, str]] = []
     for name, value, comment in rows:
-        if _is_table(value) or (isinstance(value, tuple | list) and value and all(map(_is_table, value))):
+        if value is None and is_declared:  # reads back as what it is without a line
+            yield from _comment(f"{comment}\n{_format_key(name)} = {_format(NONE)}", comments)
+        elif _is_table(value) or (isinstance(value, tuple | list) and value and all(map(_is_table, value))):
             later.append((join(prefix, _format_key(name)), value, comment))
         else:
             yield from _comment(comment, comments)
@@ -315,11 +318,11 @@ def _dump_table(rows: list[_Row], prefix: str, comments: bool) -> Iterator[str]:
             yield ""
             yield from _comment(comment, comments)
             yield f"[{header}]" if _is_table(value) else f"[[{header}]]"
-            yield from _dump_table(_rows(table), header, comments)
+            yield from _dump_table(_rows(table), header, comments, is_declared=dataclasses.is_dataclass(table))
 
 
 def _comment(text: str, comments: bool) -> Iterator[str]:
-    return (f"# {line}" for line in textwrap.wrap(text, 120)) if comments else iter(())
+    return (f"# {line}" for part in text.splitlines() for line in textwrap.wrap(part, 120)) if comments else iter(())
 
 
 def _is_table(value: Any) -> bool:

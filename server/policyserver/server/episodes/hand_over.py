@@ -94,7 +94,7 @@ class HandOver:
 
     def drain(self) -> None:
         """Answer requests at once from now on."""
-        self._is_draining = True
+        self._is_draining = self._trajectories.hand_off.is_draining = True
         self.look()
 
     def look(self, *, last_call: bool = False) -> None:

@@ -43,6 +43,8 @@ class SampleQueue:
         self._max_segments = max_segments
         self.steps_waiting = 0
         self.steps_dropped = 0
+        self.is_draining = False
+        """The server stops: nobody is held up, and what comes may be too late for the learner."""
 
     def put(self, segment: Segment) -> list[int]:
         """Add a segment; return the pages of those that were dropped for it."""
@@ -73,7 +75,7 @@ class SampleQueue:
         return self.steps_waiting > self._capacity_steps() or len(self._waiting) > self._max_segments
 
     def _count_dropped(self, steps: int) -> None:
-        if not self.steps_dropped:
+        if not self.steps_dropped and not self.is_draining:
             logger.warning(
                 "steps come faster than the learner takes them: of the %d that wait the oldest are dropped (counted as steps_dropped). Let "
                 "clients wait (ClientConfig.waits_for_learner), make updates cheaper, or raise hand_off.capacity_steps",
