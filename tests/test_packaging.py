@@ -61,8 +61,12 @@ def bare_python(wheel: Path, tmp_path_factory: pytest.TempPathFactory, missing_s
 def test_the_wheel_holds_the_packages_the_contract_and_nothing_else(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     top = {name.split("/")[0] for name in names if not name.split("/")[0].endswith(".dist-info")}
-    assert top == {"client", "server", "pipelines", "monitoring", "policyserver"}
-    assert {f"{package}/py.typed" for package in top} <= set(names)
+    assert top == {"policyserver"}, "one name to import"
+    assert "policyserver/__init__.py" not in names, "it would hide what another distribution adds to the namespace"
+    parts = ("client", "common", "monitoring", "pipelines", "server")
+    assert {f"policyserver/{part}/{file}" for part in parts for file in ("__init__.py", "py.typed")} <= set(names)
+    assert "policyserver/monitoring/page/static/index.html" in names
+    assert "policyserver/pipelines/demo/demo_server.toml" in names
     assert "policyserver/v1/policy_service.proto" in names
     assert "policyserver/v1/policy_service_pb2_grpc.py" in names
     assert not [name for name in names if "__pycache__" in name or name.endswith("_test.py")]
@@ -82,3 +86,12 @@ def test_a_bare_environment_runs_the_client_against_a_live_server(bare_python: P
     done = run(bare_python, "-I", "-c", ROUND_TRIP, cartpole_server, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "round trip done"
+
+
+def test_a_users_own_modules_are_not_in_the_way(bare_python: Path, tmp_path: Path) -> None:
+    """Whoever has a client.py beside his script, and a server.py, imports ours all the same."""
+    for name in ("client", "server", "monitoring", "pipelines", "proto", "common"):
+        (tmp_path / f"{name}.py").write_text("raise RuntimeError('this is the user's own')\n", encoding="utf-8")
+    (tmp_path / "script.py").write_text("from policyserver.client import PolicyClient\nprint(PolicyClient.__module__)\n", encoding="utf-8")
+    done = run(bare_python, "script.py", cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "policyserver.client.policy_client\n", "")

@@ -54,7 +54,7 @@ class Run:
         command = [
             sys.executable,
             "-m",
-            "monitoring",
+            "policyserver.monitoring",
             "export",
             "--store",
             str(self.store),
