@@ -16,7 +16,7 @@ from tests.compatibility.players import EPISODES_AT_ONCE
 _COUNTS = ("actions", "actions_logged", "episodes_terminated", "episodes_truncated", "steps_sampled")
 _UPDATES = 2
 _COLUMNS = ("observations", "model", "env runner", "connectors", *ACTIONS)
-_POLICIES = {"ArrayPolicy": "array code", "StockPolicy": "RLlib's"}
+_POLICIES = {"VectorizedPolicy": "array code", "ConnectorPolicy": "RLlib's"}
 _OUTCOMES = {"yes": "yes", "no": "**no**", "not in RLlib": "not in RLlib"}
 
 HEAD = """# Compatibility

@@ -24,7 +24,7 @@ EVIDENCE: dict[str, Any] = {
     "updates": 2,
     "versions": [0, 2],
     "losses": {"total_loss": 0.5},
-    "policy": "ArrayPolicy",
+    "policy": "VectorizedPolicy",
 }
 BROKEN_WORKER = """
 import sys
@@ -163,7 +163,7 @@ def test_cells_run_for_real(tmp_path: Path) -> None:
     lstm, connector, unsupported = (results[cell.name] for cell in cells)
     assert lstm["outcome"] == "yes", lstm
     assert connector["outcome"] == "yes", connector
-    assert connector["evidence"]["policy"] == "StockPolicy"
+    assert connector["evidence"]["policy"] == "ConnectorPolicy"
     assert unsupported["outcome"] == "not in RLlib", unsupported
     assert "SAC only supports" in unsupported["rllib"]
     assert cells_of(markdown(green() | results, RUN)) == listing()

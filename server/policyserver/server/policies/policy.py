@@ -1,8 +1,7 @@
 """The seam between the episode core, which knows episodes, and what decides their actions, which knows RLlib.
 
-Two policies stand behind it: `array_policy.ArrayPolicy`, which does what RLlib's default connectors (and the common ones) do on whole
-batches of arrays, and `stock_policy.StockPolicy`, which runs any connector pipeline of RLlib's on live episodes. Both are owned by the
-loop thread.
+Two policies stand behind it. `VectorizedPolicy` does what RLlib's default connectors, and the common ones, do on whole batches of arrays.
+`ConnectorPolicy` runs any connector pipeline of RLlib's on live episodes. Both are owned by the loop thread.
 """
 
 from __future__ import annotations

@@ -90,7 +90,7 @@ class ConnectorPass:
         chunk_steps: int,
         callbacks: EpisodeCallbacks | None,
     ) -> None:
-        """Take what the passes work with; see `StockPolicy` for the arguments."""
+        """Take what the passes work with; see `ConnectorPolicy` for the arguments."""
         self._net, self._form, self._pipelines = net, form, pipelines
         self._space, self._action_space = observation_space, action_space
         self._starts_at = np.asarray(getattr(action_space, "start", 0), np.int64)
