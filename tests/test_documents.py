@@ -57,3 +57,11 @@ def test_a_server_configuration_in_the_walk_through_is_one(tmp_path: Path) -> No
 @pytest.mark.parametrize("name", ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE"])
 def test_a_document_that_a_reader_looks_for_is_there(name: str) -> None:
     assert (ROOT / name).read_text(encoding="utf-8").strip()
+
+
+@pytest.mark.parametrize("document", ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "docs/glossary.md"])
+def test_a_file_that_is_named_without_its_folder_is_somewhere_in_the_tree(document: str) -> None:
+    named = set(re.findall(r"`(\w+\.py)`", (ROOT / document).read_text(encoding="utf-8")))
+    folders = ("client", "server", "monitoring", "pipelines", "proto", "deploy", "examples", "tests")
+    there = {path.name for folder in folders for path in (ROOT / folder).rglob("*.py")}
+    assert named - there == set()

@@ -57,7 +57,7 @@ def make_channel(target: str, config: ClientConfig) -> grpc.Channel:
         ("grpc.http2.max_pings_without_data", 0),
         ("grpc.max_send_message_length", -1),  # rows are split before they get here
         ("grpc.max_receive_message_length", config.max_reply_bytes),
-        ("grpc.enable_retries", 0),  # ours are the frozen rows
+        ("grpc.enable_retries", 0),  # ours are the rows in flight
         ("grpc.initial_reconnect_backoff_ms", round(1000 * config.reconnect_backoff_initial_s)),
         ("grpc.max_reconnect_backoff_ms", round(1000 * config.reconnect_backoff_max_s)),
         ("grpc.use_local_subchannel_pool", 1),  # clients of one process share nothing

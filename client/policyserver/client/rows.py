@@ -85,7 +85,7 @@ class ClientEpisode:
 
     @property
     def unanswered_reward(self) -> float:
-        """The reward of the frozen row, which is logged again if the server refuses that; 0 if there is none."""
+        """The reward of the row in flight, which is logged again if the server refuses that; 0 if there is none."""
         return self.in_flight[0].rewards[self.in_flight[1]] if self.in_flight is not None else 0.0
 
 

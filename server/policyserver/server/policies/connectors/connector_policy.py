@@ -127,7 +127,7 @@ class ConnectorPolicy:
         Raises:
             NotImplementedError: Always.
         """
-        raise NotImplementedError("a stock pipeline's first decision stands")
+        raise NotImplementedError("the first decision of RLlib's own pipelines stands")
 
     def commit(self, rows: StepRows, decided: StepResult, kept: Mask) -> None:
         """Take over the steps of the rows that are kept, and take the others back."""
