@@ -58,7 +58,7 @@ class Connection:
         config: ClientConfig,
         spaces: tuple[gym.Space[Any] | None, gym.Space[Any] | None],
         shared: Shared,
-        owner: ConnectionListener,
+        listener: ConnectionListener,
     ) -> None:
         """Prepare a connection; nothing is opened before `start`.
 
@@ -67,7 +67,7 @@ class Connection:
             config: how to connect.
             spaces: the observations and actions that the caller expects; None takes the server's.
             shared: the client's lock and counters.
-            owner: is told of what becomes of the connection.
+            listener: is told of what becomes of the connection.
 
         Raises:
             ValueError: plaintext off the machine, or a file that cannot be read.
@@ -93,7 +93,7 @@ class Connection:
         self._shared = shared
         self._lock = shared.lock
         self._changed = shared.changed
-        self._owner = owner
+        self._listener = listener
         self._metadata = authorization(config)
         self._client_id = uuid.uuid4().hex
         self._channel = make_channel(target, config)
@@ -230,7 +230,7 @@ class Connection:
                 if was_open:
                     pause = self._config.reconnect_backoff_initial_s
                 elif self.refusal is None:
-                    self._owner.on_absence(self)
+                    self._listener.on_absence(self)
             level = logging.INFO if pause == self._config.reconnect_backoff_initial_s else logging.DEBUG  # once each time that it breaks
             _log.log(level, "%s: no connection: %s; next attempt in %.2g s", self.target, trouble, pause)
             with self._lock:
@@ -253,7 +253,7 @@ class Connection:
                     self._receive(stream, response)
                 elif not stream.is_over:  # else this answers somebody who was woken when the client was closed
                     session = agree(response, *self._spaces, self._config)
-                    self._owner.check_handshake(self, session)
+                    self._listener.check_handshake(self, session)
                     self._open(stream, session)
         except Exception as error:
             return trouble_of(error, self.target, self._config.tls_ca_file, was_open=stream.is_open)
@@ -321,7 +321,7 @@ class Connection:
             if before is None or before.info.boot_id != session.info.boot_id:
                 self.epoch += 1
                 self._shared.weights_seq_no = session.info.weights_seq_no
-                self._owner.on_reboot(self)
+                self._listener.on_reboot(self)
                 self._give_up_all()
             self.trouble = self.refusal = None
             self._shared.connections += 1
