@@ -13,6 +13,7 @@ from ray.rllib.env.external_env import ExternalEnv
 from policyserver.server.episodes.core import EpisodeCore
 from policyserver.server.episodes.core_statistics import CoreStatistics
 from policyserver.server.external_env.episodes import ExternalEnvEpisodes
+from policyserver.server.external_env.rllib_methods import environments_to_serve, session_of
 from policyserver.server.external_env.thread import ExternalEnvThread
 from policyserver.server.runner.serving_loop import ServingLoop
 from tests.server.core_harness import ACTION, OBSERVATION, observation
@@ -49,6 +50,13 @@ class Served:
     def statistics(self) -> CoreStatistics:
         return self.harness.front.call(self.core.snapshot)
 
+    @property
+    def open_episodes(self) -> list[Any]:
+        """Ids of the environment's episodes whose end the core has not heard."""
+        session = session_of(self.env)
+        assert session is not None
+        return [episode.id for episode in session.open_episodes]
+
     def settle(self) -> None:
         """Wait until the loop has done what was asked of it before."""
         for _ in range(4):
@@ -56,9 +64,10 @@ class Served:
 
 
 @contextmanager
-def serving_env(env: Any = None, **options: Any) -> Iterator[Served]:
-    """Serve an environment (default: an idle one) until the end; its thread must end with the server."""
-    env = env if env is not None else Idle()
+def serving_env(make_env: Callable[[], Any] = Idle, **options: Any) -> Iterator[Served]:
+    """Make an environment and serve it until the end; its thread must end with the server."""
+    with environments_to_serve():
+        env = make_env()
     with running_front(**options) as harness:
         served = Served(env, serve_env(env, harness.front), harness)
         served.thread.start()
@@ -71,7 +80,9 @@ def serving_env(env: Any = None, **options: Any) -> Iterator[Served]:
 
 def serve_env(env: Any, front: ServingLoop, remembered: int = 100) -> ExternalEnvThread:
     """Make the adapter of an environment, as the env runner does."""
-    return ExternalEnvThread(env, front, lambda: ExternalEnvEpisodes(env, front.core, env.observation_space, env.action_space, remembered))
+    return ExternalEnvThread(
+        env, front, lambda session: ExternalEnvEpisodes(session, front.core, env.observation_space, env.action_space, remembered)
+    )
 
 
 def in_thread(function: Callable[..., Any], *args: Any) -> Callable[[], Any]:

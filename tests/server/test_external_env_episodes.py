@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
-import queue
 import threading
 import time
 from collections.abc import Callable
@@ -12,14 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from ray.rllib.env import external_env
-from ray.rllib.env.external_env import ExternalEnv, _ExternalEnvEpisode
+from ray.rllib.env.external_env import ExternalEnv
 
+from policyserver.common.errors import EpisodeFinishedError
 from policyserver.server.config.server_config import EpisodesConfig, HandOffConfig, ServingConfig
 from policyserver.server.episodes.core import EpisodeCore
-from policyserver.server.external_env.hooks import FinishedIds
 from policyserver.server.runner.serving_loop import ServingLoop
-from tests.server.core_harness import ACTION, ACTIONS, OBSERVATION, arrived, module_of, observation, policy_of
+from tests.server.core_harness import ACTIONS, OBSERVATION, arrived, module_of, observation, policy_of
 from tests.server.external_env_harness import Served, in_thread, play, serve_env, serving_env
 
 
@@ -69,17 +66,15 @@ def test_episodes_have_rllibs_ids_and_errors_and_leave_nothing_behind(served: Se
     env.end_episode(generated, observation())
     assert len(served.segments()) == 1, "an episode without a step is none for the learner"
     served.settle()
-    assert env._episodes == {}
+    assert served.open_episodes == []
     assert served.statistics().episodes_open == 0
-    assert {episode in env._finished for episode in (7, generated)} == {True}
 
 
 def test_the_ids_of_ended_episodes_are_remembered_within_bounds(env: Any) -> None:
     episodes = [play(env, 1) for _ in range(102)]
-    assert len(env._finished) == 100
-    assert (episodes[1] in env._finished, episodes[2] in env._finished) == (False, True)
-    assert 5 not in FinishedIds([5], 0)
-    assert list(FinishedIds(range(5), 3)._ids) == [2, 3, 4]
+    assert env.start_episode(episodes[1]) == episodes[1], "forgotten"
+    with pytest.raises(EpisodeFinishedError):
+        env.start_episode(episodes[2])
 
 
 def test_untrained_episodes_are_served_and_never_arrive(served: Served, env: Any) -> None:
@@ -214,47 +209,6 @@ def test_of_ten_thousand_open_episodes_no_step_and_no_end_is_lost(steps: int) ->
             assert segment.get_rewards().tolist() == [number] * steps
         assert len(numbers) == OPEN
         served.settle()
-        assert env._episodes == {}
+        assert served.open_episodes == []
         statistics = served.statistics()
         assert (statistics.episodes_open, statistics.episodes_finished, statistics.steps_dropped) == (0, OPEN, 0)
-
-
-def test_rllibs_private_names_that_the_adapter_replaces_are_there() -> None:
-    env: Any = ExternalEnv(ACTION, OBSERVATION)
-    assert type(env._episodes) is dict
-    assert type(env._finished) is set
-    assert issubclass(ExternalEnv, threading.Thread)
-    assert env.daemon
-    env.start_episode("a", training_enabled=False)
-    episode = env._episodes["a"]
-    assert isinstance(episode, _ExternalEnvEpisode)
-    assert (episode.episode_id, episode.training_enabled, episode.cur_reward, episode.cur_info) == ("a", False, 0.0, {})
-    assert episode.results_avail_condition is env._results_avail_condition
-    assert isinstance(episode.data_queue, queue.Queue)
-    assert isinstance(episode.action_queue, queue.Queue)
-
-    class Recorder:
-        def __init__(self) -> None:
-            self.calls: list[tuple[str, Any]] = []
-
-        def __getattr__(self, name: str) -> Any:
-            return lambda *args, **options: self.calls.append((name, options or args))
-
-    data, actions = Recorder(), Recorder()
-    episode.data_queue, episode.action_queue = data, actions
-    episode.training_enabled = True
-    env.get_action("a", "first")
-    env.log_returns("a", 1.0, {"i": 1})
-    env.log_action("a", "second", 5)
-    env.end_episode("a", "third")
-    common = {"truncated": False, "terminated": False}
-    expected = [
-        {"obs": "first", "reward": 0.0, "info": {}, **common},
-        {"obs": "second", "reward": 1.0, "info": {"i": 1}, "off_policy_action": 5, **common},
-        {"obs": "third", "reward": 0.0, "info": {"i": 1}, **common, "terminated": True},
-    ]
-    assert data.calls == [("put_nowait", (item,)) for item in expected]
-    assert actions.calls == [("get", {"timeout": 300.0}), ("get", {"timeout": 60.0})]
-    assert "a" in env._finished
-    assert "a" in env._episodes, "ending removes nothing: whoever drives the environment does"
-    assert "self._episodes[episode_id] = _ExternalEnvEpisode(" in inspect.getsource(external_env.ExternalEnv.start_episode)

@@ -15,7 +15,7 @@ from policyserver.common.errors import (
 )
 from policyserver.common.spaces import flatten
 from policyserver.server.config.server_config import EpisodesConfig
-from policyserver.server.external_env.episodes import columns_of, values_of
+from policyserver.server.external_env.columns import columns_of, values_of
 from tests.server.core_harness import observation
 from tests.server.external_env_harness import Served, in_thread, serving_env
 
@@ -143,7 +143,7 @@ def test_a_bad_end_truncates_the_episode_at_its_last_complete_step(
     assert f"the end of episode {episode} is refused: it ends as truncated" in caplog.text
     with pytest.raises(ValueError, match="already completed"):
         env.get_action(episode, observation())
-    assert env._episodes == {}
+    assert served.open_episodes == []
 
 
 def test_the_number_of_open_episodes_is_bounded_and_the_caller_hears_it() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import queue
 import threading
 import time
@@ -15,12 +14,10 @@ from ray.rllib.env.external_env import ExternalEnv
 from policyserver.client import PolicyClient
 from policyserver.common.errors import (
     ActionTimeoutError,
-    EpisodeFinishedError,
     ServerInternalError,
     ServerUnavailableError,
 )
 from policyserver.server.episodes.demand import Demand
-from policyserver.server.external_env import hooks as external_env_hooks
 from policyserver.server.external_env.policy_server import PolicyServer
 from tests.server.core_harness import ACTION, OBSERVATION, observation
 from tests.server.external_env_harness import Idle, Served, in_thread, play, serving_env
@@ -51,12 +48,11 @@ def stuck(served: Served, monkeypatch: pytest.MonkeyPatch) -> Stuck:
 
 
 def give_up(env: Any, episode_id: str, values: Any, action: Any = None) -> None:
-    """Ask for an action, as RLlib's episode does, but with less patience."""
-    episode = env._episodes[episode_id]
-    episode.new_observation, episode.new_action = values, action
-    episode._send()
+    """Ask for an action, or log one, with little patience."""
+    env.action_timeout_s = 0.05
     with pytest.raises(ActionTimeoutError, match=r"no action within 0\.05 s") as raised:
-        episode.action_queue.get(True, timeout=0.05)
+        env.get_action(episode_id, values) if action is None else env.log_action(episode_id, values, action)
+    del env.action_timeout_s
     assert isinstance(raised.value, queue.Empty), "what RLlib raises, for programs that expect it"
 
 
@@ -147,11 +143,11 @@ def test_an_end_that_the_server_could_not_take_is_not_lost(
 
 
 def test_callers_wait_for_the_learner_longer_than_for_an_answer_and_ends_pass(
-    wait_until: Callable[[Callable[[], bool]], None], monkeypatch: pytest.MonkeyPatch
+    wait_until: Callable[[Callable[[], bool]], None],
 ) -> None:
-    monkeypatch.setattr(external_env_hooks.Line, "get", functools.partialmethod(external_env_hooks.Line.get, timeout=0.05))
     with serving_env(demand=Demand(fragment_steps=2)) as served:
         env = served.env
+        env.action_timeout_s = 0.05
         ending = env.start_episode()
         env.get_action(ending, observation(0))
         play(env, 2)
@@ -160,22 +156,11 @@ def test_callers_wait_for_the_learner_longer_than_for_an_answer_and_ends_pass(
         answer = in_thread(env.get_action, waiting, observation(0))
         wait_until(lambda: served.statistics().questions_waiting == 1)
         env.end_episode(ending, observation(1))
-        wait_until(lambda: env._episodes.keys() == {waiting})
+        wait_until(lambda: served.open_episodes == [waiting])
         time.sleep(0.2)  # several times what a caller waits for an answer
         assert sum(len(segment) for segment in served.harness.batch(2)) >= 2
         served.harness.front.serve_weights(1)
         assert answer() in ACTION
-
-
-def test_a_call_after_the_end_of_a_forgotten_episode_is_refused(served: Served, env: Any) -> None:
-    env._finished._capacity = 0
-    episode_id = env.start_episode()
-    env.get_action(episode_id, observation(0))
-    episode = env._episodes[episode_id]
-    env.end_episode(episode_id, observation(1))
-    with pytest.raises(EpisodeFinishedError):
-        episode.wait_for_action(observation(2))
-    assert len(served.segments()) == 1
 
 
 def test_a_mistake_of_the_server_is_told_to_the_callers_and_counted(served: Served, env: Any, stuck: Stuck) -> None:
@@ -245,7 +230,7 @@ class Finite(ExternalEnv):  # type: ignore[misc]
 
 @pytest.mark.parametrize("error", [None, OSError("the plant is on fire"), SystemExit(3)], ids=str)
 def test_when_run_is_over_everything_said_before_is_handed_over_and_the_training_hears_it(error: BaseException | None) -> None:
-    with serving_env(Finite(error)) as served:
+    with serving_env(lambda: Finite(error)) as served:
         env = served.env
         env.join(10.0)
         env.helper.join(10.0)
@@ -262,24 +247,21 @@ def test_when_run_is_over_everything_said_before_is_handed_over_and_the_training
 
 
 class Eager(Idle):
-    """Has threads that play before anybody serves it."""
+    """Has threads that play before anybody serves it, and has ended an episode by then."""
 
     def __init__(self) -> None:
         super().__init__()
         self.answers = [in_thread(play, self, 3) for _ in range(8)]
-        self.ended = self.start_episode()
-        while sum(not episode.data_queue.empty() for episode in self._episodes.values()) < 8:
-            time.sleep(0.005)
-        self.end_episode(self.ended, observation())
+        self.end_episode(self.start_episode(), observation())
 
 
 def test_episodes_that_began_before_the_server_did_are_served(caplog: pytest.LogCaptureFixture) -> None:
-    with serving_env(Eager()) as served:
+    with serving_env(Eager) as served:
         for answer in served.env.answers:
             answer()
         assert sorted(len(segment) for segment in served.segments(24)) == [3] * 8
         served.settle()
-        assert served.env._episodes == {}
+        assert served.open_episodes == []
 
 
 class Both(Idle):
@@ -289,7 +271,7 @@ class Both(Idle):
 
 
 def test_an_environment_may_play_itself_and_serve_clients(wait_until: Callable[[Callable[[], bool]], None]) -> None:
-    with serving_env(Both()) as served:
+    with serving_env(Both) as served:
         wait_until(lambda: len(served.harness.front.addresses) == 2)
         served.env.own()
         with PolicyClient(served.harness.front.addresses[-1], config=CLIENT) as client:

@@ -13,6 +13,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, cast
 
 from policyserver.client.rows import MAX_EPISODE_ID_BYTES, NO_INFO, ClientEpisode, OutgoingRows, select
+from policyserver.common.episode_session import belongs_to_no_action
 from policyserver.common.errors import (
     EpisodeDuplicateError,
     EpisodeError,
@@ -24,7 +25,6 @@ from policyserver.common.errors import (
     SequenceError,
 )
 from policyserver.common.flags import StepFlag
-from policyserver.common.rewards import add_reward
 
 if TYPE_CHECKING:
     from policyserver.client.connection import Connection
@@ -33,12 +33,7 @@ __all__ = ["ClientEpisodes"]
 
 _log = logging.getLogger(__name__)
 
-_START = int(StepFlag.START)
-_UNTRAINED = int(StepFlag.TRAINING_DISABLED)
-_GIVEN = int(StepFlag.ACTION_GIVEN)
-_OVERRIDE = int(StepFlag.OVERRIDE)
-_END = int(StepFlag.END)
-_KIND = _GIVEN | _END  # the bits that tell one call from another
+_OVERRIDE, _END = int(StepFlag.OVERRIDE), int(StepFlag.END)
 
 # Columns of a single row that are the same each time, so that a step makes fewer objects:
 _FIRST = (0,)
@@ -113,13 +108,9 @@ class ClientEpisodes:
             InvalidInputError: a step cannot carry the sum; nothing was changed.
         """
         episode = self.get(episode_id)
-        if episode.sequence == 0 and episode.in_flight is None:
+        if not episode.log(reward, info):
             self.rewards_dropped += 1
-            level = logging.WARNING if self.rewards_dropped == 1 else logging.DEBUG
-            _log.log(level, "episode %s: reward %g before the first action belongs to no action: dropped", episode_id, reward)
-            return
-        episode.reward = add_reward(episode.reward, reward, episode.unanswered_reward)
-        episode.info = info or episode.info
+            _log.log(logging.WARNING if self.rewards_dropped == 1 else logging.DEBUG, belongs_to_no_action(episode_id, reward))
 
     def add_rewards(self, episode_ids: Sequence[str], rewards: Sequence[float], errors: dict[int, PolicyServerError]) -> None:
         """Add to the rewards of episodes, but for those that have errors, by index; new errors are added to them."""
@@ -145,11 +136,11 @@ class ClientEpisodes:
             if errors:
                 raise errors[0]
             return rows
-        if episode.sequence == 0:
-            kind |= _begin(episode, place)
-        infos = (episode.info,) if episode.info else NO_INFO
-        rows = OutgoingRows(_FIRST, (episode,), (episode.sequence,), _FLAGS[kind], (episode.reward,), infos, observation, action)
-        episode.reward, episode.info = 0.0, ""
+        if episode.connection is None:
+            _place(episode, place)
+        flags = _FLAGS[episode.take(kind)]
+        infos = (episode.sent_info,) if episode.sent_info else NO_INFO
+        rows = OutgoingRows(_FIRST, (episode,), (episode.sequence,), flags, (episode.sent_reward,), infos, observation, action)
         episode.busy = threading.get_ident()
         episode.in_flight = rows, 0
         return rows
@@ -188,21 +179,19 @@ class ClientEpisodes:
             episode = self.open.get(episode_id)
             if episode is None or episode.busy or episode.in_flight is not None:
                 try:
-                    reward, info, kind = self._in_flight_again(episode_id, kind, index, len(ids), observations, actions)
+                    episode, row_flags = self._in_flight_again(episode_id, kind, index, len(ids), observations, actions)
                 except PolicyServerError as error:
                     errors[index] = error
                     continue
-                episode = self.open[episode_id]
             else:
-                reward, info = episode.reward, episode.info
-                episode.reward, episode.info = 0.0, ""
-            if episode.sequence == 0:
-                kind |= _begin(episode, place)
+                row_flags = episode.take(kind)
+            if episode.connection is None:
+                _place(episode, place)
             indices.append(index)
             episodes.append(episode)
-            flags.append(kind)
-            rewards.append(reward)
-            infos.append(info)
+            flags.append(row_flags)
+            rewards.append(episode.sent_reward)
+            infos.append(episode.sent_info or "")
         if errors:
             observations, actions = select(observations, indices, len(ids)), select(actions, indices, len(ids))
         rows = OutgoingRows(indices, episodes, [episode.sequence for episode in episodes], flags, rewards, infos, observations, actions)
@@ -216,9 +205,7 @@ class ClientEpisodes:
     def commit(self, rows: OutgoingRows, handles: Sequence[int], *, lost: bool) -> None:
         """Take note that the server applied rows; `lost` if it has gone since."""
         for episode, handle, flags in zip(rows.episodes, handles, rows.flags, strict=True):
-            episode.handle = handle
-            episode.sequence += 1
-            episode.in_flight = None
+            episode.answered(handle)
             episode.busy = 0
             if flags & _END:
                 self._close(episode, _Fate.FINISHED)
@@ -228,27 +215,23 @@ class ClientEpisodes:
     def commit_one(self, rows: OutgoingRows, handle: int, *, lost: bool) -> None:
         """Take note that the server applied the only one of the rows; see `commit`."""
         episode = rows.episodes[0]
-        episode.handle = handle
-        episode.sequence += 1
-        episode.in_flight = None
+        episode.answered(handle)
         episode.busy = 0
         if lost or rows.flags[0] & _END:
             self._close(episode, _Fate.FINISHED if rows.flags[0] & _END else _Fate.LOST)
 
     def refuse(self, rows: OutgoingRows, row: int, error: PolicyServerError) -> None:
-        """Take note that the server refused a row, which changed nothing there: its reward goes back to be sent with another."""
+        """Take note that the server refused a row, which changed nothing there: what it carried goes with another."""
         episode = rows.episodes[row]
         episode.busy = 0
         fate = _FATES.get(error.reason)
         if fate is not None:
             self._close(episode, fate)
-        elif not rows.flags[row] & _OVERRIDE:  # the row that an override was to replace may have been applied: it stays frozen
-            episode.in_flight = None
-            episode.reward += rows.rewards[row]
-            episode.info = episode.info or rows.infos[row]
+        else:
+            episode.refused(rows.flags[row])
 
     def abandon(self, episode_ids: Iterable[str]) -> None:
-        """Take note that the calling thread no longer waits for the answers to these episodes' rows. They stay frozen."""
+        """Take note that the calling thread no longer waits for the answers to these episodes' rows. They stay in flight."""
         thread = threading.get_ident()
         for episode_id in episode_ids:
             episode = self.open.get(episode_id)
@@ -272,8 +255,8 @@ class ClientEpisodes:
 
     def _in_flight_again(
         self, episode_id: str, kind: int, row: int, total: int, observations: tuple[bytes, ...], actions: tuple[bytes, ...]
-    ) -> tuple[float, str, int]:
-        """Find reward, info and kind of an unanswered row that is asked for again, or that a given action is to replace."""
+    ) -> tuple[ClientEpisode, int]:
+        """Return the episode and the flags of its unanswered row, which is asked for again, or whose action a given one is to replace."""
         episode = self.get(episode_id)
         if episode.busy:
             raise SequenceError(
@@ -281,16 +264,15 @@ class ClientEpisodes:
             )
         assert episode.in_flight is not None
         rows, place = episode.in_flight
-        kind_in_flight = rows.flags[place] & _KIND
         same = select(rows.observations, [place], len(rows)) == select(observations, [row], total)
-        if same and kind == kind_in_flight and select(rows.actions, [place], len(rows)) == select(actions, [row], total):
-            return rows.rewards[place], rows.infos[place], kind
-        if same and kind == _GIVEN and kind_in_flight == 0:
-            return rows.rewards[place], rows.infos[place], _GIVEN | _OVERRIDE
-        raise SequenceError(
-            f"Episode {episode_id}: step {episode.sequence} is still unanswered: expected the same call with the same observation, or "
-            f"log_action with that observation; received {'another call' if same else 'another observation'}"
-        )
+        same_action = select(rows.actions, [place], len(rows)) == select(actions, [row], total)
+        flags = episode.retake(kind, same_observation=same, same_action=same_action)
+        if flags is None:
+            raise SequenceError(
+                f"Episode {episode_id}: step {episode.sequence} is still unanswered: expected the same call with the same observation, or "
+                f"log_action with that observation; received {'another call' if same else 'another observation'}"
+            )
+        return episode, flags
 
     def _close(self, episode: ClientEpisode, fate: _Fate) -> None:
         if self.open.get(episode.id) is episode:
@@ -303,12 +285,10 @@ class ClientEpisodes:
                 self._closed.popitem(last=False)
 
 
-def _begin(episode: ClientEpisode, place: Callable[[], Connection]) -> int:
-    """Give an episode its runner, if it has none. Returns the flags of its first row."""
-    if episode.connection is None:
-        episode.connection = place()
-        episode.connection.episodes_open += 1
-    return _START if episode.training_enabled else _START | _UNTRAINED
+def _place(episode: ClientEpisode, place: Callable[[], Connection]) -> None:
+    """Give an episode its runner."""
+    episode.connection = place()
+    episode.connection.episodes_open += 1
 
 
 def _check_id(episode_id: object) -> None:

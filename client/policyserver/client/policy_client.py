@@ -43,9 +43,9 @@ class PolicyClient:
     had the fewest when it began. A call with episodes on several asks all at once and waits for all. A runner that dies takes its own open
     episodes along; new ones go to the others until it is back.
 
-    A call that failed with ActionTimeoutError or ServerUnavailableError leaves its step frozen: ask again with the same observation and get
-    the same action, counted once, or report by `log_action` what was done instead. After any other error of an episode's call nothing was
-    changed. After EpisodeLostError (the serving runner died or was restarted) start a new episode.
+    A call that failed with ActionTimeoutError or ServerUnavailableError leaves its step unanswered: ask again with the same observation and
+    get the same action, counted once, or report by `log_action` what was done instead. After any other error of an episode's call nothing
+    was changed. After EpisodeLostError (the serving runner died or was restarted) start a new episode.
 
     A client belongs to the process that made it: after a fork each call in the child raises ForkedClientError. A client that is dropped
     without `close` ends its connections by itself, with a ResourceWarning.
@@ -139,7 +139,7 @@ class PolicyClient:
         Raises:
             EpisodeError: unknown, ended or lost episode, or a step out of order.
             InvalidInputError: the observation does not fit the space; nothing was changed.
-            ActionTimeoutError: no answer in time; ServerUnavailableError: no connection in time. The step is frozen.
+            ActionTimeoutError: no answer in time; ServerUnavailableError: no connection in time. The step is unanswered.
             ServerOverloadedError: the server refused the step until the time was over; nothing was changed.
             ClientClosedError: the client was closed.
         """

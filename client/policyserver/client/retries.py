@@ -1,4 +1,4 @@
-"""One call's rows: frozen, divided by runner, sent, awaited, sent again where a server was busy or was replaced, settled row by row."""
+"""One call's rows: prepared, divided by runner, sent, awaited, sent again where a server was busy or was replaced, settled row by row."""
 
 from __future__ import annotations
 
@@ -277,7 +277,7 @@ class Exchange:
                 if refusal is not None and refusal.reason != _LEARNER_BEHIND:  # it changed nothing: the episode may do something else
                     self._episodes.refuse(rows, row, refusal)
                     outcome.errors[index] = refusal
-                else:  # it may have been applied: it stays frozen
+                else:  # it may have been applied: it stays in flight
                     outcome.errors[index] = rows.connection.timeout(timeout_s)
         return []
 
@@ -295,7 +295,7 @@ class Exchange:
         return left
 
     def _drop_refused(self, waiting: Sequence[OutgoingRows], outcome: Outcome) -> list[OutgoingRows]:
-        """Sort out the rows for runners that this client cannot talk to any more. They may have been applied: they stay frozen."""
+        """Sort out the rows for runners that this client cannot talk to any more. They may have been applied: they stay in flight."""
         left = []
         for rows in waiting:
             refusal = rows.connection.refusal

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from policyserver.common.episode_session import EpisodeSession
 from policyserver.common.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -60,33 +61,21 @@ ROW_OVERHEAD_BYTES = (8 + 4 + 1 + 8) + MAX_EPISODE_ID_BYTES + 2 * 16
 """Most that a row takes beside its observation, action and info, bytes: fixed columns, id, and what protobuf adds to id and info."""
 
 
-class ClientEpisode:
-    """The client's side of one open episode. Guarded by the client's lock."""
+class ClientEpisode(EpisodeSession["tuple[OutgoingRows, int]"]):
+    """The client's side of one open episode. Guarded by the client's lock.
 
-    __slots__ = ("busy", "connection", "handle", "id", "in_flight", "info", "reward", "sequence", "training_enabled")
+    In flight is the row that went out without an answer: the columns, and its place in them. Infos are JSON.
+    """
+
+    __slots__ = ("busy", "connection", "id")
 
     def __init__(self, episode_id: str, training_enabled: bool) -> None:
+        super().__init__(training_enabled)
         self.id = episode_id
-        self.training_enabled = training_enabled
         self.connection: Connection | None = None
         """Leads to the runner that has it, for good from its first row on; None before."""
-        self.handle = 0
-        """The server's name for it; 0 until the first row is answered."""
-        self.sequence = 0
-        """Number of the next row, which is the number of rows answered."""
-        self.reward = 0.0
-        """Rewards logged that no row carries yet."""
-        self.info = ""
-        """The newest info that no row carries yet, as JSON."""
-        self.in_flight: tuple[OutgoingRows, int] | None = None
-        """The row of this number that went out without an answer, and its place in its columns."""
         self.busy = 0
         """The thread (threading.get_ident) that waits for an answer to this episode's row; 0 if none does."""
-
-    @property
-    def unanswered_reward(self) -> float:
-        """The reward of the row in flight, which is logged again if the server refuses that; 0 if there is none."""
-        return self.in_flight[0].rewards[self.in_flight[1]] if self.in_flight is not None else 0.0
 
 
 @dataclass(slots=True)  # never changed; not declared frozen, for that would triple the cost of making one
@@ -133,7 +122,7 @@ class OutgoingRows:
 
     def with_flags(self, flags: int) -> OutgoingRows:
         """Return the same rows with further bits of StepFlag."""
-        return dataclasses.replace(self, flags=bytes(own | flags for own in self.flags))
+        return dataclasses.replace(self, flags=bytes(before | flags for before in self.flags))
 
     def size_bytes(self, row_bytes: int) -> int:
         """Bound from above what the rows add to a message, of which each takes at most `row_bytes` beside its info."""

@@ -2,20 +2,9 @@
 
 from __future__ import annotations
 
-import weakref
-from typing import TYPE_CHECKING
-
 from ray.rllib.env.external_env import ExternalEnv
 
-if TYPE_CHECKING:
-    from policyserver.server.runner.serving_loop import ServingLoop
-
-_fronts: weakref.WeakKeyDictionary[ExternalEnv, ServingLoop] = weakref.WeakKeyDictionary()
-
-
-def attach(env: ExternalEnv, front: ServingLoop) -> None:
-    """Tell an environment which front serves it; the env runner does this before it starts `run()`."""
-    _fronts[env] = front
+from policyserver.server.external_env.rllib_methods import session_of
 
 
 class PolicyServer:
@@ -47,11 +36,11 @@ class PolicyServer:
             RuntimeError: Called outside an algorithm with `config.env_runners(env_runner_cls=ExternalEnvRunner)`.
             OSError: The address can't be bound.
         """
-        front = _fronts.get(self._env)
-        if front is None:
+        session = session_of(self._env)
+        if session is None or session.serving_loop is None:
             raise RuntimeError(
                 f"PolicyServer({type(self._env).__name__}): expected to be called from run() of an environment that an ExternalEnvRunner "
                 "made; set config.env_runners(env_runner_cls=ExternalEnvRunner)"
             )
-        front.bind(self._address)
-        front.wait_stopped()
+        session.serving_loop.bind(self._address)
+        session.serving_loop.wait_stopped()

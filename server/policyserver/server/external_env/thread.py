@@ -11,7 +11,8 @@ from ray.rllib.env.external_multi_agent_env import ExternalMultiAgentEnv
 
 from policyserver.common.errors import ServerUnavailableError
 from policyserver.server.external_env.episodes import ExternalEnvEpisodes
-from policyserver.server.external_env.policy_server import attach
+from policyserver.server.external_env.rllib_methods import make_session
+from policyserver.server.external_env.session import EnvironmentSession
 from policyserver.server.runner.serving_loop import ServingLoop
 
 logger = logging.getLogger(__name__)
@@ -36,22 +37,28 @@ class ExternalEnvThread:
     The environment is a thread itself, which is started here as RLlib does, by `start()`.
     """
 
-    def __init__(self, env: ExternalEnv, front: ServingLoop, make_episodes: Callable[[], ExternalEnvEpisodes]) -> None:
+    def __init__(
+        self, env: ExternalEnv, serving_loop: ServingLoop, make_episodes: Callable[[EnvironmentSession], ExternalEnvEpisodes]
+    ) -> None:
         """Prepare; nothing runs yet.
 
         Args:
             env: The environment.
-            front: Whose core answers.
-            make_episodes: Makes the adapter of this environment; called on the loop thread.
+            serving_loop: Whose core answers.
+            make_episodes: Makes what answers the environment's session; called on the loop thread.
+
+        Raises:
+            ValueError: The environment has begun episodes that nobody can serve.
         """
         self._env = env
-        self._front = front
+        self._serving_loop = serving_loop
         self.failure: Exception | None = None
         """Why there is nothing more to come, once `run()` is over while the training goes on."""
         self._is_started = False
-        attach(env, front)
-        self._episodes = front.call(make_episodes)
-        front.at_stop.append(self._episodes.stop)
+        session = make_session(env)
+        session.serving_loop = serving_loop
+        self._episodes = serving_loop.call(lambda: make_episodes(session))
+        serving_loop.at_stop.append(self._episodes.stop)
 
     def start(self) -> None:
         """Start `run()`. A second call does nothing."""
@@ -69,7 +76,7 @@ class ExternalEnvThread:
             run()
         except BaseException as error:
             cause = error
-        if self._episodes.is_closed or self._front.core.is_draining:
+        if self._episodes.is_closed or self._serving_loop.core.is_draining:
             expected = cause is None or isinstance(cause, ServerUnavailableError)
             logger.info("run() of %s is over, as the server is", name, exc_info=None if expected else cause)
             return
@@ -83,6 +90,6 @@ class ExternalEnvThread:
 
         def tell() -> None:
             self.failure = failure
-            self._front.drain()
+            self._serving_loop.drain()
 
-        self._front.post(lambda: self._episodes.finish(tell))
+        self._serving_loop.post(lambda: self._episodes.finish(tell))

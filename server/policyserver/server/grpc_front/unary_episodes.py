@@ -11,9 +11,9 @@ import logging
 import uuid
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
+from policyserver.common.episode_session import EpisodeSession
 from policyserver.common.errors import (
     EpisodeDuplicateError,
     EpisodeUnknownError,
@@ -23,12 +23,12 @@ from policyserver.common.errors import (
     WireError,
 )
 from policyserver.common.flags import StepFlag
-from policyserver.common.rewards import add_reward, to_reward
+from policyserver.common.rewards import to_reward
 from policyserver.common.tensors import to_tensor
 from policyserver.server.episodes.core import EpisodeCore
 from policyserver.server.episodes.episode_table import ClientSession
 from policyserver.server.episodes.ids import id_error
-from policyserver.server.episodes.received_rows import ReceivedRows, Replies
+from policyserver.server.episodes.received_rows import Array, ReceivedRows, Replies
 from policyserver.server.episodes.shares import connection_of
 from policyserver.server.grpc_front import messages as wire
 from policyserver.server.grpc_front.infos import check_info
@@ -37,22 +37,24 @@ from policyserver.v1 import tensor_pb2
 
 logger = logging.getLogger(__name__)
 
+_APPLIED_BEFORE = frozenset({"SEQUENCE_CONFLICT", "EPISODE_DUPLICATE"})  # refusals of a row whose number was applied, perhaps just now
 _ENDED_REMEMBERED = 1024  # episodes whose end a caller who missed the answer may repeat
 
 
-@dataclass(slots=True)
-class _UnaryEpisode:
-    owner: ClientSession
-    training: bool
-    used_s: float
-    handle: int = 0
-    next_sequence: int = 0
-    reward: float = 0.0
-    sent_reward: float = 0.0
-    """The reward that went with the newest observation, for a caller that repeats it."""
-    info: dict[str, Any] = field(default_factory=dict)
-    is_unheard: bool = False
-    """Whether the newest observation's answer still waits for the learner, or its caller waited for it no longer."""
+class _UnaryEpisode(EpisodeSession[bool]):
+    """What the server keeps for one unary caller. Only whether a row is in flight matters: the core knows its content."""
+
+    __slots__ = ("answered_reward", "calls", "has_ended", "session", "used_s")
+
+    def __init__(self, session: ClientSession, training_enabled: bool, now_s: float) -> None:
+        super().__init__(training_enabled)
+        self.session = session
+        self.used_s = now_s
+        self.calls = 0
+        """Calls of the row in flight that the core has not answered: a caller may repeat one before its answer is there."""
+        self.answered_reward = 0.0
+        """The reward of the newest row that was answered, for a caller that repeats it."""
+        self.has_ended = False
 
 
 class UnaryEpisodes:
@@ -77,19 +79,19 @@ class UnaryEpisodes:
         episode_id = request.episode_id or uuid.uuid4().hex
         key = request.client_id, episode_id
         known = self._episodes.get(key)
-        if known is not None and (known.next_sequence > 0 or known.training == request.training_disabled):
+        if known is not None and (known.sequence > 0 or known.training_enabled == request.training_disabled):
             raise EpisodeDuplicateError(f"Episode {episode_id} is already started")
         if known is None:
-            if finished := self._core.finished_episode(_owner_name(request.client_id), episode_id):
+            if finished := self._core.finished_episode(_session_name(request.client_id), episode_id):
                 raise finished
-            name = _owner_name(request.client_id)
-            owner = self._core.connect(name, connection_of(peer, name))
-            if self._core.shares.room_of(owner) <= self._announced:
-                self._core.disconnect(owner)
-                raise self._core.shares.refusal(owner)
+            name = _session_name(request.client_id)
+            session = self._core.connect(name, connection_of(peer, name))
+            if self._core.shares.room_of(session) <= self._announced:
+                self._core.disconnect(session)
+                raise self._core.shares.refusal(session)
             self._ended.pop(key, None)
-            self._episodes[key] = _UnaryEpisode(owner, not request.training_disabled, asyncio.get_running_loop().time())
-            self._count_announced(owner, 1)
+            self._episodes[key] = _UnaryEpisode(session, not request.training_disabled, asyncio.get_running_loop().time())
+            self._count_announced(session, 1)
             if self._timer is None:
                 self._watch_idle()
         return pb.StartEpisodeResponse(episode_id=episode_id)
@@ -112,14 +114,11 @@ class UnaryEpisodes:
         """Add to the reward of the newest action."""
         episode = self._episode(request)
         reward = to_reward(request.reward)
-        if episode.next_sequence == 0:
-            raise InvalidInputError(
-                "reward: expected one after the first action, received one before it", reason="BAD_REWARD", field="reward"
-            )
         check_info(request.info_json, "info_json")
         info = wire.decode_info(request.info_json, "info_json") if request.info_json else {}
-        episode.reward = add_reward(episode.reward, reward)
-        episode.info = (self._core.waiting_infos.keep(info) if info else None) or episode.info
+        if not episode.log(reward, self._core.waiting_infos.keep(info) if info else None):
+            text = "reward: expected one after the first action, received one before it"
+            raise InvalidInputError(text, reason="BAD_REWARD", field="reward")
         return pb.LogReturnsResponse()
 
     async def end(self, request: pb.EndEpisodeRequest) -> pb.EndEpisodeResponse:
@@ -127,28 +126,26 @@ class UnaryEpisodes:
         await self._step(request, StepFlag.TRUNCATED if request.truncated else StepFlag.TERMINATED, [])
         key = request.client_id, request.episode_id
         if episode := self._episodes.pop(key, None):
-            self._core.disconnect(episode.owner)
+            self._core.disconnect(episode.session)
+            episode.has_ended = True
             self._ended[key] = episode
-            episode.info = {}
             if len(self._ended) > _ENDED_REMEMBERED:
                 self._ended.popitem(last=False)
         return pb.EndEpisodeResponse()
 
-    async def _step(self, request: Any, flags: StepFlag, action: Sequence[tensor_pb2.Tensor]) -> Replies:
+    async def _step(self, request: Any, kind: StepFlag, action: Sequence[tensor_pb2.Tensor]) -> Replies:
         try:
             episode = self._ended.get((request.client_id, request.episode_id)) or self._episode(request)
-            answers_unheard = episode.is_unheard and not flags & StepFlag.END
-            sequence = request.sequence if request.HasField("sequence") else episode.next_sequence - answers_unheard
-            if sequence == episode.next_sequence - 1 and flags & StepFlag.ACTION_GIVEN and answers_unheard:
-                flags |= StepFlag.OVERRIDE
-            rows = self._rows(request, episode, sequence, flags, action)
+            observation = wire.decode_tensors(request.observation, self._limits.observation_leaves, "observation")
+            given = wire.decode_tensors(action, self._limits.action_leaves if kind & StepFlag.ACTION_GIVEN else 0, "action")
+            number = self._number(request, episode, kind)
         except (PolicyServerError, WireError):
             self._core.statistics.rows_refused += 1
             raise
-        replies = await self._core.submit(rows, episode.owner)
-        if replies.waiting:  # its step is recorded: whoever waits no longer for the action may repeat it, or say what was done instead
-            self._book(episode, sequence, rows, replies)
-            episode.is_unheard = True
+        rows = self._row(request.episode_id, episode, number, kind, observation, given)
+        replies = await self._submit(episode, rows)
+        if replies.waiting:  # its step is recorded: a caller that no longer waits may repeat it, or say what was done instead
+            self._settle(episode, number, int(replies.handles[0]), is_answered=False)
         while replies.waiting:
             room = asyncio.Event()
             self._core.room.when_open(room.set)
@@ -156,59 +153,80 @@ class UnaryEpisodes:
                 await room.wait()
             finally:
                 self._core.room.forget(room.set)
-            replies = await self._core.submit(rows, episode.owner)
+            replies = await self._submit(episode, rows)
         if error := replies.error_of(0):
-            raise _for_caller(error, request.episode_id, sequence)
-        self._book(episode, sequence, rows, replies)
-        episode.is_unheard = False
+            if number == episode.sequence and not episode.calls and error.reason not in _APPLIED_BEFORE:
+                episode.refused(int(rows.flags[0]))
+            raise _for_caller(error, request.episode_id, number)
+        self._settle(episode, number, int(replies.handles[0]), is_answered=True)
         return replies
 
-    def _book(self, episode: _UnaryEpisode, sequence: int, rows: ReceivedRows, replies: Replies) -> None:
-        """Take note that a row was applied."""
-        episode.handle = int(replies.handles[0])
-        if sequence == episode.next_sequence:
-            if sequence == 0:
-                self._count_announced(episode.owner, -1)
-            episode.next_sequence += 1
-            episode.sent_reward, episode.reward = rows.rewards[0], episode.reward - rows.rewards[0]
-            episode.info = {}
-
-    def _rows(
-        self, request: Any, episode: _UnaryEpisode, sequence: int, flags: StepFlag, action: Sequence[tensor_pb2.Tensor]
-    ) -> ReceivedRows:
-        """Make the row of a call.
+    def _number(self, request: Any, episode: _UnaryEpisode, kind: StepFlag) -> int:
+        """Return the number of a call's row: the caller's, or the next one.
 
         Raises:
-            SequenceError: It is not this number's turn.
-            WireError: A tensor is inconsistent, or there are too many.
+            SequenceError: it is not this number's turn.
         """
-        if (request.client_id, request.episode_id) in self._episodes and not 0 <= episode.next_sequence - sequence <= 1:
-            text = f"sequence: expected {episode.next_sequence}, the episode's next number, received {sequence}"
+        repeats = episode.in_flight and episode.is_recorded and not kind & StepFlag.END
+        number: int = request.sequence if request.HasField("sequence") else episode.sequence - bool(repeats)
+        if not episode.has_ended and not 0 <= episode.sequence - number <= 1:
+            text = f"sequence: expected {episode.sequence}, the episode's next number, received {number}"
             raise SequenceError(text, reason="SEQUENCE_GAP", field="sequence")
-        is_repeat = sequence == episode.next_sequence - 1
-        if sequence == 0:
-            flags |= StepFlag.START | (StepFlag.NONE if episode.training else StepFlag.TRAINING_DISABLED)
-        reward = episode.sent_reward if is_repeat else episode.reward
-        observation = wire.decode_tensors(request.observation, self._limits.observation_leaves, "observation")
-        given = wire.decode_tensors(action, self._limits.action_leaves if flags & StepFlag.ACTION_GIVEN else 0, "action")
-        rows = wire.one_row(0 if sequence == 0 else episode.handle, sequence, flags, reward, observation, given)
-        if sequence == 0:
-            rows.episode_ids.append(request.episode_id)
-        if episode.info and not is_repeat:
-            rows.infos[0] = episode.info
+        return number
+
+    @staticmethod
+    def _row(
+        episode_id: str, episode: _UnaryEpisode, number: int, kind: StepFlag, observation: list[Array], given: list[Array]
+    ) -> ReceivedRows:
+        """Make the row of a call: the next one, or the newest again, of which the core judges whether it is the same."""
+        flags: int | None = None
+        reward, info = episode.answered_reward, None
+        if episode.in_flight and number == episode.newest:
+            flags = episode.retake(int(kind), same_observation=True, same_action=kind == episode.sent_kind)
+            reward, info = episode.sent_reward, episode.sent_info
+        elif number == episode.sequence and not episode.has_ended:
+            flags = episode.take(int(kind), True)
+            reward, info = episode.sent_reward, episode.sent_info
+        if flags is None:
+            flags = int(kind) | (episode.start_flags if number == 0 else 0)
+        handle = episode.handle if number else 0
+        rows = wire.one_row(handle, number, StepFlag(flags), reward, observation, given)
+        if number == 0:
+            rows.episode_ids.append(episode_id)
+        if info:
+            rows.infos[0] = info
         return rows
+
+    async def _submit(self, episode: _UnaryEpisode, rows: ReceivedRows) -> Replies:
+        episode.calls += 1
+        try:
+            return await self._core.submit(rows, episode.session)
+        finally:
+            episode.calls -= 1
+
+    def _settle(self, episode: _UnaryEpisode, number: int, handle: int, *, is_answered: bool) -> None:
+        """Take note that the row of a number was applied."""
+        if number != episode.newest or not episode.in_flight:
+            return  # another call of the same row came first
+        if number == 0 and not episode.is_recorded:
+            self._count_announced(episode.session, -1)
+        if is_answered:
+            episode.answered(handle)
+            episode.answered_reward = episode.sent_reward
+        else:
+            episode.recorded(handle)
 
     def _episode(self, request: Any) -> _UnaryEpisode:
         episode = self._episodes.get((request.client_id, request.episode_id))
         if episode is None:
-            finished = self._core.finished_episode(_owner_name(request.client_id), request.episode_id)
+            finished = self._core.finished_episode(_session_name(request.client_id), request.episode_id)
             raise finished or EpisodeUnknownError(f"Episode {request.episode_id} not found.", field="episode_id")
         episode.used_s = asyncio.get_running_loop().time()
         self._episodes.move_to_end((request.client_id, request.episode_id))
         return episode
 
-    def _count_announced(self, owner: ClientSession, change: int) -> None:
-        owner.announced += change
+    def _count_announced(self, session: ClientSession, change: int) -> None:
+        session.announced += change
         self._announced += change
 
     def _watch_idle(self) -> None:
@@ -225,10 +243,10 @@ class UnaryEpisodes:
             self._reap(key[1], episode)
 
     def _reap(self, episode_id: str, episode: _UnaryEpisode) -> None:
-        if episode.next_sequence == 0:
-            self._count_announced(episode.owner, -1)
-        self._core.reap(episode.owner, [episode_id])
-        self._core.disconnect(episode.owner)
+        if episode.sequence == 0:
+            self._count_announced(episode.session, -1)
+        self._core.reap(episode.session, [episode_id])
+        self._core.disconnect(episode.session)
         logger.info("episode %s of a unary caller ended as truncated after %g s without a call", episode_id, self._idle_timeout_s)
 
 
@@ -244,5 +262,5 @@ def _for_caller(error: PolicyServerError, episode_id: str, sequence: int) -> Pol
     return error
 
 
-def _owner_name(client_id: str) -> str:
+def _session_name(client_id: str) -> str:
     return f"unary:{client_id}"

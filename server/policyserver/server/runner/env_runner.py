@@ -31,6 +31,8 @@ from policyserver.server.driver_link import follow_driver, leave_at_once
 from policyserver.server.episodes.core import EpisodeCore
 from policyserver.server.episodes.segments import EpisodeList, SegmentBlock, episodes_of
 from policyserver.server.external_env.episodes import ExternalEnvEpisodes
+from policyserver.server.external_env.rllib_methods import environments_to_serve
+from policyserver.server.external_env.session import EnvironmentSession
 from policyserver.server.external_env.thread import ExternalEnvThread, check_external_env
 from policyserver.server.grpc_front.listen_address import address_of
 from policyserver.server.log_setup import log_to
@@ -106,7 +108,8 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
         if self.config.env is None:
             return None
         context = EnvContext(self.config.env_config, worker_index=self._index, num_workers=self.num_workers)
-        env = check_external_env(env_creator(context))
+        with environments_to_serve():
+            env = check_external_env(env_creator(context))
         self._call_back("on_environment_created", env=env, env_context=context)
         return env
 
@@ -175,8 +178,8 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
         return [self._address(index) for index in range(1, max(self.config.num_env_runners, 1) + 1)]
 
     def _answer_external_env(self, env: ExternalEnv, front: ServingLoop) -> None:
-        def make_episodes() -> ExternalEnvEpisodes:
-            return ExternalEnvEpisodes(env, front.core, *self._spaces, self._serving_config.episodes.finished_remembered)
+        def make_episodes(session: EnvironmentSession) -> ExternalEnvEpisodes:
+            return ExternalEnvEpisodes(session, front.core, *self._spaces, self._serving_config.episodes.finished_remembered)
 
         self._env_thread = ExternalEnvThread(env, front, make_episodes)
 

@@ -1,0 +1,155 @@
+"""What an ExternalEnv's threads say to the policy server: its episodes, and its public methods as calls."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections import OrderedDict
+from collections.abc import Hashable
+from typing import TYPE_CHECKING, Any
+
+from policyserver.common.episode_session import EpisodeSession
+from policyserver.common.errors import EpisodeDuplicateError, EpisodeFinishedError, EpisodeUnknownError
+from policyserver.common.rewards import add_reward, to_reward
+from policyserver.server.external_env.calls import CallQueue, EnvironmentCall
+
+if TYPE_CHECKING:
+    from policyserver.server.runner.serving_loop import ServingLoop
+
+GET_ACTION_TIMEOUT_S, LOG_ACTION_TIMEOUT_S = 300.0, 60.0
+"""How long RLlib's ExternalEnv waits for an action, and until one that it took by itself is recorded, seconds."""
+
+
+class EnvironmentEpisode(EpisodeSession[EnvironmentCall]):
+    """An open episode of an ExternalEnv. In flight stays a call whose caller did not wait for its answer."""
+
+    __slots__ = ("calls", "has_ended", "id", "is_busy", "logged_info", "logged_reward", "name")
+
+    def __init__(self, episode_id: Hashable, training_enabled: bool) -> None:
+        super().__init__(training_enabled)
+        self.id = episode_id
+        self.logged_reward = 0.0
+        """Rewards logged since the episode's newest call. Its caller's, as the info: an episode's calls follow each other."""
+        self.logged_info: dict[str, Any] | None = None
+        # All else is the loop thread's.
+        self.name = ""
+        """The id that the core knows it by; empty until its first call is sent."""
+        self.is_busy = False
+        """Whether a call of the episode is on its way through the core."""
+        self.calls: list[EnvironmentCall] = []
+        """Calls that came meanwhile: the callers of those before did not wait for their answers."""
+        self.has_ended = False
+
+
+class EnvironmentSession:
+    """The public methods of an ExternalEnv that is served. Calls wait until the serving loop takes them. Any thread may call."""
+
+    def __init__(self, env: Any) -> None:
+        """Begin without episodes.
+
+        The environment may say by attributes how it is served. `action_timeout_s`: the longest wait for an answer, seconds (default:
+        RLlib's 300 for `get_action` and 60 for `log_action`). `waits_for_learner`: whether `get_action` waits, outside that time, while
+        the learner has to catch up (default: it does).
+        """
+        self._env = env
+        self.calls = CallQueue()
+        self.serving_loop: ServingLoop | None = None
+        """What serves it, from before `run()` starts."""
+        self.finished_remembered = 100_000
+        """Ids of ended episodes that are refused as such, the newest."""
+        self._lock = threading.Lock()
+        self._open: dict[Hashable, EnvironmentEpisode] = {}
+        self._finished: OrderedDict[Hashable, None] = OrderedDict()
+
+    @property
+    def waits_for_learner(self) -> bool:
+        """Whether the environment can wait while the learner catches up."""
+        return bool(getattr(self._env, "waits_for_learner", True))
+
+    @property
+    def open_episodes(self) -> list[EnvironmentEpisode]:
+        """The episodes that have begun and that the core has not heard the end of."""
+        with self._lock:
+            return list(self._open.values())
+
+    def start_episode(self, episode_id: Hashable | None, training_enabled: bool) -> Hashable:
+        """Start an episode.
+
+        Raises:
+            EpisodeDuplicateError: One of that id is open.
+            EpisodeFinishedError: One of that id has ended.
+            ServerUnavailableError: The server has stopped.
+        """
+        self.calls.check()
+        episode_id = uuid.uuid4().hex if episode_id is None else episode_id
+        with self._lock:
+            if episode_id in self._finished:
+                raise EpisodeFinishedError(f"Episode {episode_id} has already completed.", field="episode_id")
+            if episode_id in self._open:
+                raise EpisodeDuplicateError(f"Episode {episode_id} is already started", field="episode_id")
+            self._open[episode_id] = EnvironmentEpisode(episode_id, training_enabled)
+        return episode_id
+
+    def get_action(self, episode_id: Hashable, observation: Any) -> Any:
+        """Ask for an action; see EnvironmentCall.wait for the errors."""
+        call = self._put(episode_id, observation)
+        return call.wait(getattr(self._env, "action_timeout_s", GET_ACTION_TIMEOUT_S))
+
+    def log_action(self, episode_id: Hashable, observation: Any, action: Any) -> None:
+        """Record an action that was taken; see EnvironmentCall.wait for the errors."""
+        call = self._put(episode_id, observation, action)
+        call.wait(getattr(self._env, "action_timeout_s", LOG_ACTION_TIMEOUT_S))
+
+    def log_returns(self, episode_id: Hashable, reward: Any, info: Any) -> None:
+        """Add to the reward of the newest action.
+
+        Raises:
+            EpisodeError: The episode is not open.
+            InvalidInputError: The reward is no finite number, or a step can't carry the sum; nothing was changed.
+        """
+        with self._lock:
+            episode = self._get(episode_id)
+        comes_back = episode.reward + episode.reward_in_flight
+        episode.logged_reward = add_reward(episode.logged_reward, to_reward(reward), comes_back)
+        if info:
+            episode.logged_info = self.calls.copied(info)
+
+    def end_episode(self, episode_id: Hashable, observation: Any) -> None:
+        """End an episode, without waiting for the core to take note of it."""
+        self._put(episode_id, observation, ends=True)
+
+    def forget(self, episode: EnvironmentEpisode) -> None:
+        """Close an episode whose end the core has heard. Called by the loop thread."""
+        with self._lock:
+            self._open.pop(episode.id, None)
+
+    def _put(self, episode_id: Hashable, observation: Any, given: Any = None, *, ends: bool = False) -> EnvironmentCall:
+        """Hand the next call of an episode to the loop.
+
+        Raises:
+            EpisodeError: The episode is not open.
+            ServerUnavailableError: The server has stopped.
+        """
+        self.calls.check()
+        with self._lock:
+            episode = self._get(episode_id)
+            if ends:
+                self._finish(episode_id)
+        reward, episode.logged_reward = episode.logged_reward, 0.0
+        info, episode.logged_info = episode.logged_info, None
+        call = EnvironmentCall(episode, observation, given, ends=ends, reward=reward, info=info)
+        self.calls.put(call)
+        return call
+
+    def _get(self, episode_id: Hashable) -> EnvironmentEpisode:
+        if episode_id in self._finished:
+            raise EpisodeFinishedError(f"Episode {episode_id} has already completed.", field="episode_id")
+        episode = self._open.get(episode_id)
+        if episode is None:
+            raise EpisodeUnknownError(f"Episode {episode_id} not found.", field="episode_id")
+        return episode
+
+    def _finish(self, episode_id: Hashable) -> None:
+        self._finished[episode_id] = None
+        while len(self._finished) > self.finished_remembered:
+            self._finished.popitem(last=False)
