@@ -104,6 +104,19 @@ def test_a_restarted_server_loses_open_episodes_and_serves_new_ones_at_once(serv
     assert caught.value.actions.tolist() == [1, 0]
 
 
+def test_who_said_that_it_took_another_action_cannot_ask_any_more(server: ReferenceServer, client: PolicyClient) -> None:
+    episode = client.start_episode()
+    server.hold()
+    for call in (lambda: client.get_action(episode, ONES, timeout_s=0.05), lambda: client.log_action(episode, ONES, 2, timeout_s=0.05)):
+        with pytest.raises(ActionTimeoutError):
+            call()
+    with pytest.raises(SequenceError, match="received another call"):
+        client.get_action(episode, ONES)
+    server.release()
+    client.log_action(episode, ONES, 1)
+    client.end_episode(episode, ZEROS)
+
+
 def test_after_a_timeout_the_same_question_gets_the_same_action_once(server: ReferenceServer, client: PolicyClient) -> None:
     episode = client.start_episode()
     client.get_action(episode, ZEROS)
