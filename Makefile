@@ -24,7 +24,7 @@ QUIET := --quiet
 PARALLEL = --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: help demo test test-slow figures learn bench bench-quick bench-peers compatibility algorithms check format protos dashboards lock clean
+.PHONY: help demo test test-fast test-slow figures learn bench bench-quick bench-peers compatibility algorithms check format protos dashboards lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ learn: $(INSTALLED) ## train on the demo's problem for three seeds and on its co
 
 test: $(INSTALLED) ## run the tests
 	@REQUIRE_SERVICES=$(REQUIRE_SERVICES) $(BIN)/python -m pytest -m "not slow and not figures" $(PARALLEL) $(ARGS)
+
+test-fast: $(INSTALLED) ## run those tests that start no process of their own, in a minute
+	@$(BIN)/python -m pytest -m "not slow and not figures and not process" $(PARALLEL) $(ARGS)
 
 test-slow: $(INSTALLED) ## run the tests that take minutes
 	@REQUIRE_SERVICES=$(REQUIRE_SERVICES) $(BIN)/python -m pytest -m slow $(ARGS)

@@ -74,6 +74,31 @@ def _stack_without_source(context: int = 0) -> list[inspect.FrameInfo]:
 inspect.stack = _stack_without_source
 
 
+_processes: list[str] = []
+"""What the running test has started."""
+
+
+def _note_a_process(event: str, arguments: tuple[Any, ...]) -> None:
+    if event in ("subprocess.Popen", "os.fork", "os.posix_spawn"):
+        _processes.append(f"{event} {arguments[:1]}")
+
+
+sys.addaudithook(_note_a_process)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Begin to watch a test, its fixtures included."""
+    _processes.clear()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    """Hold tests to their marks: `make test-fast` runs those that start no process."""
+    marked = any(item.get_closest_marker(name) for name in ("process", "slow", "figures"))
+    assert marked or not _processes, f"mark it `process`, for it started {_processes[0]}"
+
+
 @pytest.fixture(scope="session")
 def missing_service() -> Callable[[str], NoReturn]:
     """Skip for want of a service, naming it; fail instead where REQUIRE_SERVICES is set, as CI does."""

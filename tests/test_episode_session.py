@@ -105,7 +105,11 @@ class Conversation(RuleBasedStateMachine):
         if fate == "lost before":
             return
         if fate == "refused" and may_refuse:
-            self.session.refused(row.flags)
+            dropped = self.session.refused(row.flags)
+            if dropped:
+                assert not self.server.applied, "only before the first action"
+                assert dropped == sum(self.logged)
+                self.logged.clear()
             return
         assert self.server.receive(row) == "applied"
         assert fate != "answered" or row.flags & OVERRIDE == 0 or self.server.applied[-1].action == row.action
@@ -159,6 +163,14 @@ def test_the_newest_info_of_a_step_travels_and_comes_back_unless_a_newer_one_was
     session.log(1.0, "third")
     session.refused(0)
     assert (session.reward, session.info, session.sequence, session.handle) == (4.0, "third", 1, 7)
+
+
+def test_rewards_that_followed_a_first_row_that_is_refused_belong_to_no_action() -> None:
+    session: EpisodeSession[int] = EpisodeSession(True)
+    session.take(ASK, 1)
+    session.log(2.0, "info")
+    assert session.refused(START) == 2.0
+    assert (session.take(ASK, 2), session.sent_reward, session.sent_info) == (START, 0.0, None)
 
 
 def test_a_sum_counts_what_may_come_back() -> None:

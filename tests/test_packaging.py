@@ -11,6 +11,8 @@ from typing import NoReturn
 
 import pytest
 
+pytestmark = pytest.mark.process
+
 ROOT = Path(__file__).parents[1]
 
 # Runs in an environment that has the wheel and its base dependencies alone.

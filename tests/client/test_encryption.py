@@ -19,6 +19,8 @@ from tests.client.reference_server import ReferenceServer
 from tests.client.test_threads_share_a_stream import wait_until
 from tests.proxies import NamedProxy
 
+pytestmark = pytest.mark.process
+
 
 @dataclass(frozen=True)
 class Authority:

@@ -22,6 +22,7 @@ from policyserver.client import (
     InsecureTargetError,
     PolicyClient,
     SequenceError,
+    ServerInternalError,
     ServerUnavailableError,
 )
 from policyserver.client.stream import Stream
@@ -86,7 +87,7 @@ def test_a_restarted_server_loses_open_episodes_and_serves_new_ones_at_once(serv
     with ThreadPoolExecutor(2) as pool:
         waiting = pool.submit(client.get_action, waiting_one, ZEROS)
         first = pool.submit(client.get_action, fresh, ZEROS)
-        wait_until(lambda: len(client._balancer._given._queue) == 2)
+        wait_until(lambda: client.counters().rows_waiting == 2)
         server.start(Servicer())
         with pytest.raises(EpisodeLostError, match="Episode waiting was lost with the serving process that had it; start a new one"):
             waiting.result()
@@ -102,6 +103,25 @@ def test_a_restarted_server_loses_open_episodes_and_serves_new_ones_at_once(serv
     with pytest.raises(BatchError, match="1 of 2 rows failed; the first is row 1: EpisodeLostError") as caught:
         client.get_actions(["unsent", "waiting"], np.zeros((2, 10)))
     assert caught.value.actions.tolist() == [1, 0]
+
+
+def test_rewards_after_a_first_step_that_is_refused_in_the_end_are_dropped_and_the_episode_goes_on(
+    server: ReferenceServer, client: PolicyClient
+) -> None:
+    episode = client.start_episode()
+    server.servicer.refuse = lambda *_: ServerInternalError("incident 9")
+    server.hold()
+    with pytest.raises(ActionTimeoutError):
+        client.get_action(episode, ONES, timeout_s=0.05)
+    client.log_returns(episode, 2.0, {"note": "for an action of its own"})
+    server.release()
+    with pytest.raises(ServerInternalError, match="incident 9"):
+        client.get_action(episode, ONES)
+    server.servicer.refuse = lambda *_: None
+    client.get_action(episode, ZEROS)
+    client.end_episode(episode, ZEROS)
+    assert server.servicer.episodes[episode].rewards == [0.0, 0.0]
+    assert client.counters().rewards_dropped == 1
 
 
 def test_who_said_that_it_took_another_action_cannot_ask_any_more(server: ReferenceServer, client: PolicyClient) -> None:
@@ -254,7 +274,7 @@ def test_a_successor_with_other_spaces_is_refused_to_everyone_who_waits(server: 
     other.observation_space = gym.spaces.Box(0, 1, (2,), np.float32)
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(client.get_action, episode, ZEROS)
-        wait_until(lambda: len(client._balancer._given._queue) == 1)
+        wait_until(lambda: client.counters().rows_waiting == 1)
         server.start(other)
         with pytest.raises(HandshakeError, match="observation_space"):
             waiting.result()

@@ -186,6 +186,7 @@ def forked(server: ReferenceServer, what: str, timeout_s: float) -> dict[str, An
     return dict(json.loads(done.stdout))
 
 
+@pytest.mark.process
 def test_each_call_of_a_client_that_was_forked_raises_at_once_and_names_both_processes(server: ReferenceServer) -> None:
     said = forked(server, "calls", 110.0)
     for report in said["reports"]:
@@ -196,6 +197,7 @@ def test_each_call_of_a_client_that_was_forked_raises_at_once_and_names_both_pro
         assert len(report["errors"]) == 15
 
 
+@pytest.mark.process
 def test_a_client_that_was_forked_is_closed_without_a_word_and_a_new_one_plays_on(server: ReferenceServer) -> None:
     try:
         said = forked(server, "close", 30.0)

@@ -79,6 +79,7 @@ def test_a_core_that_cannot_be_had_is_refused_at_once() -> None:
         ClientConfig(callers_core=-1)
 
 
+@pytest.mark.process
 def test_a_thread_that_one_client_bound_may_make_another_on_another_core(connect: Callable[..., PolicyClient]) -> None:
     first, *_, last = (*sorted(os.sched_getaffinity(0)),) * 2
 

@@ -58,7 +58,7 @@ def test_what_is_asked_while_two_messages_are_unanswered_goes_out_in_one(server:
         first.append(pool.submit(client.get_action, ids[1], ZEROS))
         wait_until(lambda: client.counters().messages_sent == 2)
         rest = [pool.submit(client.get_action, episode, ZEROS) for episode in ids[2:]]
-        wait_until(lambda: len(client._balancer._given._queue) == 10)
+        wait_until(lambda: client.counters().rows_waiting == 10)
         server.release()
         assert [future.result() for future in first + rest] == [0] * 12
     assert server.servicer.message_rows == [1, 1, 10]
@@ -86,7 +86,7 @@ def test_close_wakes_every_thread_that_waits_and_leaves_none_of_ours(server: Ref
     server.hold()
     with ThreadPoolExecutor(8) as pool:
         waiting = [pool.submit(client.get_action, episode, ZEROS) for episode in ids]
-        wait_until(lambda: client.counters().rows_sent + len(client._balancer._given._queue) == 8)
+        wait_until(lambda: client.counters().rows_sent + client.counters().rows_waiting == 8)
         client.close()
         for future in waiting:
             with pytest.raises(ClientClosedError, match="closed"):
@@ -108,6 +108,7 @@ def test_close_without_a_call_is_enough_and_a_client_may_never_be_used() -> None
         client.start_episode()
 
 
+@pytest.mark.process
 def test_a_program_that_forgets_to_close_ends_anyway(server: ReferenceServer) -> None:
     program = f"""
 import policyserver.client
@@ -118,6 +119,7 @@ print(c.get_action(c.start_episode(), [0] * 10))
     assert (done.returncode, done.stdout, done.stderr) == (0, "0\n", "")
 
 
+@pytest.mark.process
 def test_the_client_imports_neither_ray_nor_torch_nor_river() -> None:
     program = "import sys, policyserver.client; print(*sorted(sys.modules))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)

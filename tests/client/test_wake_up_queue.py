@@ -124,7 +124,7 @@ def together(server: ReferenceServer, client: PolicyClient, pool: ThreadPoolExec
     asked = []
     for number, episode in enumerate(ids, 1):
         asked.append(pool.submit(client.get_action, episode, ZEROS, timeout_s=60.0))
-        wait_until(lambda number=number: len(client._balancer._given._queue) == number)  # type: ignore[misc]
+        wait_until(lambda number=number: client.counters().rows_waiting == number)  # type: ignore[misc]
     server.release()
     for future in first:
         future.result(5.0)
@@ -203,7 +203,7 @@ def test_an_interrupt_anywhere_leaves_episode_and_thread_usable(
         with pytest.raises(KeyboardInterrupt):
             pool.submit(client.get_action, episode, ZEROS).result(5.0)
         monkeypatch.undo()
-        wait_until(lambda: not balancer._given._queue)
+        wait_until(lambda: client.counters().rows_waiting == 0)
         sent = client.counters().rows_sent
         again = pool.submit(client.get_action, episode, ZEROS)
         wait_until(lambda: client.counters().rows_sent == sent + 1)

@@ -17,7 +17,7 @@ from tests.ports import free_address
 
 WAIT_S = 60.0
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = [pytest.mark.timeout(180), pytest.mark.process]
 
 
 @pytest.fixture(autouse=True)

@@ -11,6 +11,8 @@ import pytest
 
 from tests.pipelines.shell_session import CTRL_C, CTRL_Z, FIRST_SCREEN, HIDDEN_CURSOR, OTHER_SCREEN, PROMPT, SHOWN_CURSOR, ShellSession
 
+pytestmark = pytest.mark.process
+
 PROGRAM = f"{sys.executable} -m tests.pipelines.terminal_program"
 
 

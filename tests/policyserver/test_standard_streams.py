@@ -16,6 +16,8 @@ import pytest
 from policyserver.monitoring.store.store import EmbeddedStore
 from tests.monitoring.filled_store import FilledRun, fill
 
+pytestmark = pytest.mark.process
+
 CHECK = ("policy-server", "check-config")
 LONG = (CHECK, ("policy-server", "serve", "--help"), ("policy-pipeline", "run", "--help"), ("policy-monitor", "export", "--store", "s"))
 

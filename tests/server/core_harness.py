@@ -192,14 +192,14 @@ class CoreHarness:
         assert not self.failures, self.failures
 
     def connect(self, client_id: str) -> ClientSession:
-        return self._on_loop(lambda: self.core.connect(client_id))
+        return self.on_loop(lambda: self.core.connect(client_id))
 
     def disconnect(self, owner: ClientSession) -> None:
-        self._on_loop(lambda: self.core.disconnect(owner))
+        self.on_loop(lambda: self.core.disconnect(owner))
 
     def post(self, *rows: Row, owner: ClientSession | None = None) -> asyncio.Future[Replies]:
         """Submit rows as one message, and let the loop turn until nothing more happens by itself."""
-        done = self._on_loop(lambda: self.core.submit(self._packed(rows), owner or self.client))
+        done = self.on_loop(lambda: self.core.submit(self._packed(rows), owner or self.client))
         self.settle()
         return done
 
@@ -209,7 +209,7 @@ class CoreHarness:
 
     def send_messages(self, *messages: Sequence[Row]) -> list[list[Answer]]:
         """Submit several messages in the same turn of the loop."""
-        futures = self._on_loop(lambda: [self.core.submit(self._packed(rows), self.client) for rows in messages])
+        futures = self.on_loop(lambda: [self.core.submit(self._packed(rows), self.client) for rows in messages])
         return [answers_of(self.loop.run_until_complete(future)) for future in futures]
 
     def one(self, row: Row, owner: ClientSession | None = None) -> Answer:
@@ -237,7 +237,7 @@ class CoreHarness:
     def blocks(self, *, wait_s: float = 0.0) -> list[SegmentBlock]:
         """Take everything that waits for the learner."""
         done: asyncio.Future[list[SegmentBlock]] = self.loop.create_future()
-        self._on_loop(lambda: self.core.sample(10**9, wait_s, done.set_result, or_fewer=True))
+        self.on_loop(lambda: self.core.sample(10**9, wait_s, done.set_result, or_fewer=True))
         return self.loop.run_until_complete(done)
 
     def segments(self) -> list[SingleAgentEpisode]:
@@ -260,7 +260,7 @@ class CoreHarness:
     def _packed(self, rows: Sequence[Row]) -> ReceivedRows:
         return pack(rows, self.action_space.dtype, self.observation_space, self._flags)
 
-    def _on_loop(self, function: Callable[[], T]) -> T:
+    def on_loop(self, function: Callable[[], T]) -> T:
         async def call() -> T:
             return function()
 

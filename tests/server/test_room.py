@@ -46,7 +46,7 @@ class Learner:
 
     def ask(self) -> None:
         self._asks = True
-        self.harness._on_loop(lambda: self.harness.core.sample(self.want_steps, 3600.0, self._take))
+        self.harness.on_loop(lambda: self.harness.core.sample(self.want_steps, 3600.0, self._take))
 
     def _take(self, blocks: list[SegmentBlock]) -> None:
         self._asks = False
@@ -59,7 +59,7 @@ class Learner:
     def learn(self) -> None:
         """Update: serve a new version, and ask for the next batch."""
         self.version += 1
-        self.harness._on_loop(lambda: self.harness.core.serve_weights(self.version))
+        self.harness.on_loop(lambda: self.harness.core.serve_weights(self.version))
         self.ask()
 
 
@@ -245,23 +245,23 @@ def test_who_waits_is_told_when_there_is_room(make_harness: Make, how: str, capl
     harness, (one, _, _) = closed(make_harness)
     harness.refusal(Row(one, 1, 0, 1.0))
     told: list[str] = []
-    harness._on_loop(lambda: harness.core.room.when_open(lambda: told.append("room")))
+    harness.on_loop(lambda: harness.core.room.when_open(lambda: told.append("room")))
     assert not told
     if how == "time":
         with caplog.at_level(logging.WARNING):
             harness.advance(51.0)
         assert "hand_off.room_wait_s" in caplog.text
     elif how == "drain":
-        harness._on_loop(harness.core.drain)
+        harness.on_loop(harness.core.drain)
     else:
         blocks: list[SegmentBlock] = []
-        harness._on_loop(lambda: harness.core.sample(4, 3600.0, blocks.extend))
+        harness.on_loop(lambda: harness.core.sample(4, 3600.0, blocks.extend))
         harness.advance(0.06)
         assert not told, "the learner has its batch and no new weights are served"
         if how == "weights":
-            harness._on_loop(lambda: harness.core.serve_weights(1))
+            harness.on_loop(lambda: harness.core.serve_weights(1))
         else:
-            harness._on_loop(lambda: harness.core.sample(4, 3600.0, blocks.extend))
+            harness.on_loop(lambda: harness.core.sample(4, 3600.0, blocks.extend))
     assert told == ["room"]
     harness.one(Row(one, 1, 0, 1.0))
 
@@ -297,11 +297,11 @@ def held_each_time(make_harness: Make, model: str, how: str, num_frames: int = 1
         elif how == "no wait":
             row.flags |= StepFlag.NO_WAIT
         else:
-            harness._on_loop(lambda: harness.core.room.when_open(lambda: None))
+            harness.on_loop(lambda: harness.core.room.when_open(lambda: None))
             harness.advance(11.0)  # nobody comes
         answer = harness.one(row)
         if how == "time":
-            harness._on_loop(lambda: harness.core.room.close(0))
+            harness.on_loop(lambda: harness.core.room.close(0))
         handle = answer.handle
         log_probs.append(answer.log_prob)
     return harness, log_probs
@@ -345,7 +345,7 @@ def test_steps_that_nobody_brings_are_waited_for_no_longer_than_a_sample(make_ha
     harness.one(start("idle"))
     got: list[list[SegmentBlock]] = []
     handle = harness.one(start("hurried", flags=StepFlag.NO_WAIT)).handle
-    harness._on_loop(lambda: harness.core.sample(4, 0.02, got.append))
+    harness.on_loop(lambda: harness.core.sample(4, 0.02, got.append))
     for step in range(1, 6):
         harness.one(Row(handle, step, StepFlag.NO_WAIT, 1.0))
     harness.advance(0.03)
@@ -356,7 +356,7 @@ def test_whole_episodes_that_end_together_are_all_handed_over(make_harness: Make
     demand = Demand(fragment_steps=200, whole_episodes=True)
     harness = make_harness(demand=demand, hand_off=HandOffConfig(room_wait_s=3600.0), episodes=EpisodesConfig(max_open=100))
     got: list[SegmentBlock] = []
-    harness._on_loop(lambda: harness.core.sample(200, 3600.0, got.extend))
+    harness.on_loop(lambda: harness.core.sample(200, 3600.0, got.extend))
     handles = [answer.handle for answer in harness.send(*(start(f"{number}") for number in range(100)))]
     for step in range(1, 151):
         flags = StepFlag.TERMINATED if step == 150 else StepFlag.NONE

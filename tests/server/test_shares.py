@@ -76,7 +76,7 @@ def test_who_waits_no_longer_holds_nobody_up(eight: CoreHarness) -> None:
 
 
 def test_a_share_is_a_connections_not_a_names(eight: CoreHarness) -> None:
-    one, two = (eight._on_loop(lambda name=name: eight.core.connect(name, "ipv4:127.0.0.1:4000")) for name in ("one", "two"))  # type: ignore[misc]
+    one, two = (eight.on_loop(lambda name=name: eight.core.connect(name, "ipv4:127.0.0.1:4000")) for name in ("one", "two"))  # type: ignore[misc]
     handles = [answer.handle for answer in eight.send(*[start(name) for name in "abcd"], owner=one)]
     eight.send(*[start(name) for name in "efgh"], owner=two)
     assert begin(eight, "small", "a") == []
@@ -110,9 +110,9 @@ def test_rows_of_a_flood_are_answered_a_few_at_a_time_while_a_neighbour_asks(har
     neighbour, large = harness.connect("neighbour"), harness.connect("large")
     packed = pack(flood())
     handle = harness.one(start("a"), neighbour).handle
-    flooded = harness._on_loop(lambda: harness.core.submit(packed, large))
+    flooded = harness.on_loop(lambda: harness.core.submit(packed, large))
     for number in range(1, 21):
-        harness.loop.run_until_complete(harness._on_loop(lambda number=number: harness.core.submit(pack([Row(handle, number)]), neighbour)))  # type: ignore[misc]
+        harness.loop.run_until_complete(harness.on_loop(lambda number=number: harness.core.submit(pack([Row(handle, number)]), neighbour)))  # type: ignore[misc]
     assert not flooded.done(), "the neighbour waited for all of them"
     replies = harness.loop.run_until_complete(flooded)
     assert sorted(replies.refusals) == list(range(ROWS))
@@ -131,7 +131,7 @@ def test_what_waits_for_its_turn_comes_in_its_order(harness: CoreHarness) -> Non
     handle = harness.one(start("a"), neighbour).handle
     steps = [Row(handle, number, reward=float(number)) for number in range(1, 4) for handle in handles]
     messages = [pack(steps[:500]), pack(steps[500:])]
-    futures = harness._on_loop(lambda: [harness.core.submit(rows, large) for rows in messages])
+    futures = harness.on_loop(lambda: [harness.core.submit(rows, large) for rows in messages])
     harness.one(Row(handle, 1), neighbour)
     for future in futures:
         assert not harness.loop.run_until_complete(future).refusals

@@ -107,7 +107,7 @@ def test_nothing_of_an_open_episode_is_handed_over_and_no_episode_is_split(make:
 
     def take(want_steps: int) -> list[int]:
         done = harness.loop.create_future()
-        harness._on_loop(lambda: harness.core.sample(want_steps, 0.0, done.set_result))
+        harness.on_loop(lambda: harness.core.sample(want_steps, 0.0, done.set_result))
         episodes = arrived(harness.loop.run_until_complete(done))
         assert all(episode.t_started == 0 and episode.is_done for episode in episodes)
         return [len(episode) for episode in episodes]

@@ -115,6 +115,11 @@ class Balancer:
         if self._given.refusal is not None and (refusal := self._refusal()) is not None:
             raise copy.copy(refusal)
 
+    @property
+    def rows_waiting(self) -> int:
+        """Steps that wait to be sent. Under the lock."""
+        return sum(connection.rows_waiting for connection in self._connections)
+
     def place(self) -> Connection:
         """Choose the runner of a new episode. Under the lock."""
         if len(self._connections) == 1:

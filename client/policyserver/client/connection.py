@@ -171,6 +171,11 @@ class Connection:
         if (call := self._stream.call) is not None:
             call.cancel()
 
+    @property
+    def rows_waiting(self) -> int:
+        """Rows that are not sent. Under the lock."""
+        return sum(len(part.rows) for part in self._queue)
+
     def cancel_queued(self, call: Call) -> None:
         """Forget the parts of a call that did not go out yet. Under the lock."""
         self._queue = deque(part for part in self._queue if part.call is not call)

@@ -109,8 +109,11 @@ class ClientEpisodes:
         """
         episode = self.get(episode_id)
         if not episode.log(reward, info):
-            self.rewards_dropped += 1
-            _log.log(logging.WARNING if self.rewards_dropped == 1 else logging.DEBUG, belongs_to_no_action(episode_id, reward))
+            self._drop(episode, reward)
+
+    def _drop(self, episode: ClientEpisode, reward: float) -> None:
+        self.rewards_dropped += 1
+        _log.log(logging.WARNING if self.rewards_dropped == 1 else logging.DEBUG, belongs_to_no_action(episode.id, reward))
 
     def add_rewards(self, episode_ids: Sequence[str], rewards: Sequence[float], errors: dict[int, PolicyServerError]) -> None:
         """Add to the rewards of episodes, but for those that have errors, by index; new errors are added to them."""
@@ -227,8 +230,8 @@ class ClientEpisodes:
         fate = _FATES.get(error.reason)
         if fate is not None:
             self._close(episode, fate)
-        else:
-            episode.refused(rows.flags[row])
+        elif dropped := episode.refused(rows.flags[row]):
+            self._drop(episode, dropped)
 
     def abandon(self, episode_ids: Iterable[str]) -> None:
         """Take note that the calling thread no longer waits for the answers to these episodes' rows. They stay in flight."""

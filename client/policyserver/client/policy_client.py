@@ -329,6 +329,7 @@ class PolicyClient:
             return ClientCounters(
                 episodes_open=len(episodes.open),
                 messages_sent=shared.messages_sent,
+                rows_waiting=self._balancer.rows_waiting,
                 rows_sent=shared.rows_sent,
                 rows_answered=shared.rows_answered,
                 connections=shared.connections,

@@ -152,8 +152,10 @@ class ClientCounters:
     """Episodes open now."""
     messages_sent: int
     """Messages with steps."""
+    rows_waiting: int
+    """Steps that wait to be sent: for a connection, or for a message that is about to leave."""
     rows_sent: int
-    """Steps in them, those sent again included."""
+    """Steps in the messages, those sent again included."""
     rows_answered: int
     """Steps answered, refusals included."""
     connections: int

@@ -147,17 +147,27 @@ class EpisodeSession(Generic[Row]):
             self.sequence += 1
         self.is_recorded = True
 
-    def refused(self, flags: int) -> None:
+    def refused(self, flags: int) -> float:
         """Take note that the server refused a row with these flags.
 
         A row that may have been applied before, or that an override was to replace, stays in flight.
+
+        Returns:
+            Rewards that belong to no action any more, because the first row was refused and had been followed by some: the owner counts
+            them. 0 otherwise.
         """
         if flags & _OVERRIDE:
             self.overrides -= 1
-        elif self.in_flight is not None and not self.is_recorded:
-            self.in_flight = None
-            self.reward += self.sent_reward
-            self.info = self.info or self.sent_info
+            return 0.0
+        if self.in_flight is None or self.is_recorded:
+            return 0.0
+        self.in_flight = None
+        if self.sequence == 0:
+            dropped, self.reward, self.info = self.reward, 0.0, None
+            return dropped
+        self.reward += self.sent_reward
+        self.info = self.info or self.sent_info
+        return 0.0
 
 
 def belongs_to_no_action(episode_id: object, reward: float) -> str:

@@ -182,9 +182,12 @@ class ExternalEnvEpisodes:
             call.error = error
             return
         if not is_logged:
-            level = logging.DEBUG if self._core.statistics.rewards_dropped else logging.WARNING
-            self._core.statistics.rewards_dropped += 1
-            logger.log(level, belongs_to_no_action(call.episode.id, reward))
+            self._drop(call.episode, reward)
+
+    def _drop(self, episode: EnvironmentEpisode, reward: float) -> None:
+        level = logging.DEBUG if self._core.statistics.rewards_dropped else logging.WARNING
+        self._core.statistics.rewards_dropped += 1
+        logger.log(level, belongs_to_no_action(episode.id, reward))
 
     def _take_row(self, call: EnvironmentCall, observations: list[Array], index: int) -> int:
         """Let a call, whose observation is row `index`, be its episode's next row, or the newest again. Return the row's flags."""
@@ -248,7 +251,8 @@ class ExternalEnvEpisodes:
         """Take note that nothing of a call was applied: what it brought is for the episode's next one."""
         episode = call.episode
         if call.flags is not None:
-            episode.refused(call.flags)
+            if dropped := episode.refused(call.flags):
+                self._drop(episode, dropped)
             call.flags = None
         if call.ends and not isinstance(error, InvalidInputError) and call.tries < _MOST_END_TRIES:
             call.tries += 1

@@ -156,7 +156,7 @@ class UnaryEpisodes:
             replies = await self._submit(episode, rows)
         if error := replies.error_of(0):
             if number == episode.sequence and not episode.calls and error.reason not in _APPLIED_BEFORE:
-                episode.refused(int(rows.flags[0]))
+                self._core.statistics.rewards_dropped += episode.refused(int(rows.flags[0])) != 0.0
             raise _for_caller(error, request.episode_id, number)
         self._settle(episode, number, int(replies.handles[0]), is_answered=True)
         return replies
