@@ -86,6 +86,19 @@ def _note_a_process(event: str, arguments: tuple[Any, ...]) -> None:
 sys.addaudithook(_note_a_process)
 
 
+_OF_PROCESSES = {"integration", "learning", "benchmarks"}
+"""Folders whose tests all talk to processes."""
+_FIXTURES_OF_PROCESSES = {"running_influx", "cartpole_serving"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what starts processes by its folder, or by a fixture that several tests share."""
+    for item in items:
+        fixtures = getattr(item, "fixturenames", ())
+        if not _OF_PROCESSES.isdisjoint(item.path.parts) or not _FIXTURES_OF_PROCESSES.isdisjoint(fixtures):
+            item.add_marker("process")
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup() -> None:
     """Begin to watch a test, its fixtures included."""

@@ -129,6 +129,7 @@ for name in sys.stdin:
 """
 
 
+@pytest.mark.process
 def test_a_cell_that_hangs_is_ended_and_the_next_one_runs_in_a_new_process(tmp_path: Path) -> None:
     cells = [cell("PPO-Box-vector_mlp"), cell("PPO-Box-vector_lstm")]
     results = run_cells(cells, tmp_path, 1, command=(sys.executable, "-c", HANGING), timeout_s=1.0)
@@ -138,6 +139,7 @@ def test_a_cell_that_hangs_is_ended_and_the_next_one_runs_in_a_new_process(tmp_p
     assert json.loads((tmp_path / "PPO-Box-vector_mlp.json").read_text()) == results["PPO-Box-vector_mlp"]
 
 
+@pytest.mark.process
 def test_a_worker_that_dies_says_so(tmp_path: Path) -> None:
     worker = Worker(
         tmp_path, 0, (sys.executable, "-c", "import os, time; print('{}', flush=True); input(); os.close(1); time.sleep(0.5); os._exit(3)")
@@ -147,6 +149,7 @@ def test_a_worker_that_dies_says_so(tmp_path: Path) -> None:
     worker.close()
 
 
+@pytest.mark.process
 def test_a_worker_that_does_not_start_ends_the_run(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match=r"no worker starts: the process ended with status 1; see .*worker-0.log"):
         run_cells(CELLS, tmp_path, 1, command=(sys.executable, "-c", "raise SystemExit(1)"))

@@ -22,6 +22,8 @@ from policyserver.server.daemon.ray_start import RayProcess
 from policyserver.server.runner.env_runner import ExternalEnvRunner
 from tests.compliance.external_envs import CartPoleLoop, CartPoles, client_looping
 
+pytestmark = pytest.mark.process
+
 BAR = 80.0
 ITERATION_STEPS = {"short": 300, "long": 1000}
 

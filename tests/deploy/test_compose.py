@@ -61,6 +61,7 @@ def variables(text: str) -> set[str]:
 # The file ----------------------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.process
 def test_the_secrets_that_compose_asks_for_are_those_of_the_example_and_none_has_a_value_there() -> None:
     example = dict(re.findall(r"^(\w+)=(.*)$", (DEPLOY / ".env.example").read_text(encoding="utf-8"), re.MULTILINE))
     assert variables(COMPOSE_TEXT) == set(example)

@@ -27,6 +27,8 @@ from tests.live_server import serving
 from tests.recorded_run import CountingDouble, record_run
 from tests.services import InfluxServer, MissingService, wait_until
 
+pytestmark = pytest.mark.process
+
 ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / FOLDER).glob("*.json"))
 DASHBOARDS = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in FILES}

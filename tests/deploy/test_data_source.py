@@ -15,6 +15,8 @@ from policyserver.monitoring.influx.sink import InfluxSink
 from policyserver.monitoring.points import Points
 from tests.services import InfluxServer, MissingService
 
+pytestmark = pytest.mark.process
+
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "monitoring.md").read_text(encoding="utf-8")
 SOURCE = (ROOT / "deploy" / "grafana" / "provisioning" / "datasources" / "influxdb.yaml").read_text(encoding="utf-8")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sqlite3
+import urllib.error
+import urllib.request
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -11,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from policyserver.monitoring.page.server import PageServer
 from policyserver.monitoring.store.reader import StoreReader
 from policyserver.monitoring.store.store import EmbeddedStore, StoreConfig
 from tests.monitoring.test_store import steps
@@ -57,16 +61,21 @@ def test_what_is_damaged_is_put_aside_with_a_warning_and_recording_goes_on(
     assert f"put aside as {aside}" in caplog.text
 
 
-def test_a_store_that_turns_out_to_be_damaged_while_it_is_written_is_put_aside_once_by_both_that_write(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    path = tmp_path / "store.sqlite"
+def record_and_damage(path: Path) -> None:
+    """Record 5,000 steps, and damage a page of theirs that is met when more are written."""
     first = EmbeddedStore(path)
     first.write(steps(np.ones(5000)))
     first.close(10.0)
     with closing(sqlite3.connect(path)) as plain:
         (root,) = plain.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'step'").fetchone()
     overwrite(path, (root - 1) * PAGE_BYTES, root * PAGE_BYTES)
+
+
+def test_a_store_that_turns_out_to_be_damaged_while_it_is_written_is_put_aside_once_by_both_that_write(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "store.sqlite"
+    record_and_damage(path)
     stores = [EmbeddedStore(path, StoreConfig(retry_interval_s=0.05)) for _ in range(2)]
     for number, store in enumerate(stores):
         store.write(steps(np.ones(10), {"run": "r1", "worker": f"w{number}"}))
@@ -85,3 +94,22 @@ def test_what_is_no_damage_is_not_put_aside(tmp_path: Path) -> None:
     with pytest.raises(sqlite3.OperationalError):
         EmbeddedStore(path)
     assert [file.name for file in tmp_path.iterdir() if "damaged" in file.name] == []
+
+
+def test_a_page_that_is_watched_goes_on_with_the_new_store(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "store.sqlite"
+    record_and_damage(path)
+    store, page = EmbeddedStore(path, StoreConfig(retry_interval_s=0.05)), PageServer()
+    page.start(path)
+    try:
+        with pytest.raises(urllib.error.HTTPError, match="503"):
+            urllib.request.urlopen(f"{page.address}/snapshot", timeout=10.0)
+        store.write(steps(np.full(7, 2.0)))
+        assert store.flush(20.0)
+        with urllib.request.urlopen(f"{page.address}/snapshot", timeout=10.0) as answer:
+            shown = json.load(answer)
+    finally:
+        page.close()
+        store.close(10.0)
+    assert (shown["choices"]["run"], len(shown["decisions"])) == ("r1", 7)
+    assert "Traceback" not in caplog.text

@@ -26,6 +26,8 @@ from policyserver.monitoring.store.rollups import MINUTE_NS
 from policyserver.monitoring.store.store import EmbeddedStore, StoreConfig
 from tests.services import InfluxServer, wait_until
 
+pytestmark = pytest.mark.process
+
 NOON_NS = int(datetime(2026, 11, 21, 12, tzinfo=UTC).timestamp()) * 10**9
 STEPS = 6000
 REWARDS = np.random.default_rng(3).normal(size=(2, STEPS))

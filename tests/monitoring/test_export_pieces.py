@@ -16,6 +16,8 @@ from policyserver.monitoring.points import Points
 from policyserver.monitoring.store.store import EmbeddedStore
 from tests.services import InfluxServer
 
+pytestmark = pytest.mark.process
+
 PAGE = (Path(__file__).parents[2] / "docs" / "monitoring.md").read_text(encoding="utf-8")
 STEPS = 120_000
 

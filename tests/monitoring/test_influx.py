@@ -23,6 +23,8 @@ from policyserver.monitoring.points import Points
 from policyserver.monitoring.schema import STEP
 from tests.services import InfluxServer, wait_until
 
+pytestmark = pytest.mark.process
+
 TAGS = {"run": "r1", "policy": "p", "process": "ou", "worker": "w1"}
 
 

@@ -18,6 +18,8 @@ from policyserver.monitoring.points import Points
 from tests.proxies import NamedProxy
 from tests.services import InfluxServer, MissingService, wait_until
 
+pytestmark = pytest.mark.process
+
 USER, PASSWORD = "recorder", "s3cret-word"
 ODD_PASSWORD = "s3cret: of & 100 %"
 

@@ -49,6 +49,7 @@ def test_requests_are_compressed_if_the_file_says_so(server: AnsweringServer, tm
     assert len(server.lines) == 3
 
 
+@pytest.mark.process
 def test_the_tags_of_the_file_are_on_every_point(influx: InfluxServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     influx.start()
     monkeypatch.setenv("DATA_CENTRE", "west, 100 %")

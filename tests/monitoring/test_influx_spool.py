@@ -100,6 +100,7 @@ def test_a_damaged_cursor_delivers_everything_again(tmp_path: Path, cursor: str)
     orphan.close()
 
 
+@pytest.mark.process
 def test_a_disk_that_takes_only_part_of_a_batch_takes_none_of_it(tmp_path: Path) -> None:
     program = """
 import resource, signal, sys

@@ -53,6 +53,7 @@ def test_a_value_of_another_type_is_refused(field: str, value: Any) -> None:
         encode(Points("step", {}, {field: [value]}))
 
 
+@pytest.mark.process
 def test_odd_values_come_back_exactly(influx: InfluxServer, tmp_path: Path) -> None:
     influx.start()
     texts = ["", "plain", 'quote"', "back\\slash", "end\\", "comma,equals= space", "é漢🎲", "%d %s", "tab\there", "{'a': [1]}"]

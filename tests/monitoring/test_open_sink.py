@@ -19,6 +19,7 @@ def no_influx(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("INFLUXDB_V2_URL", raising=False)
 
 
+@pytest.mark.process
 def test_points_go_to_the_store_and_to_the_influxdb_that_the_environment_names(
     influx: InfluxServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

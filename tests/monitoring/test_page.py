@@ -128,6 +128,7 @@ def test_a_store_that_is_still_empty_is_served_and_its_first_points_shown(tmp_pa
     store.close(5.0)
 
 
+@pytest.mark.process
 def test_the_command_serves_until_it_is_told_to_stop(page_store: EmbeddedStore) -> None:
     command = [sys.executable, "-m", "policyserver.monitoring", "serve", "--store", str(page_store.path), "--address", "127.0.0.1:0"]
     served = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
@@ -139,6 +140,7 @@ def test_the_command_serves_until_it_is_told_to_stop(page_store: EmbeddedStore) 
     served.stdout.close()
 
 
+@pytest.mark.process
 def test_the_command_names_what_is_wrong_and_exits_with_2(tmp_path: Path, page_store: EmbeddedStore) -> None:
     def run(*arguments: str) -> tuple[int, str]:
         done = subprocess.run(

@@ -12,6 +12,8 @@ from policyserver.monitoring.page.listen import PageListen
 from policyserver.monitoring.page.server import PageServer
 from tests.monitoring.page_harness import TOKEN, get
 
+pytestmark = pytest.mark.process
+
 
 def test_beyond_this_machine_the_page_wants_tls_and_the_token(open_page: PageServer, protected: PageListen) -> None:
     assert protected.tls_certificate_file is not None

@@ -40,6 +40,7 @@ def test_silent_and_slow_connections_and_strangers_keep_no_viewer_out(page: Page
         assert get(f"{page.address}/static/page.js")[0] == 200
 
 
+@pytest.mark.process
 def test_silence_in_the_handshake_of_tls_keeps_no_viewer_out_and_takes_no_descriptors(open_page: PageServer, protected: PageListen) -> None:
     port = int(open_page.address.rpartition(":")[2])
     trusting = ssl.create_default_context(cafile=str(protected.tls_certificate_file))

@@ -18,6 +18,8 @@ from tests.monitoring.filled_store import SYMBOLS, FilledRun, fill
 from tests.monitoring.page_harness import RUN, serve, step
 from tests.services import MissingService, wait_until
 
+pytestmark = pytest.mark.process
+
 CHARTS = 37
 
 PAINTED = """

@@ -20,6 +20,8 @@ from tests.browser import ARROW_LEFT, Browser
 from tests.monitoring.page_harness import RUN, serve
 from tests.services import wait_until
 
+pytestmark = pytest.mark.process
+
 DAY_NS = 86_400 * 10**9
 NEWEST_NS = time.time_ns() - 2 * DAY_NS
 

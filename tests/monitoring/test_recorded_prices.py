@@ -71,6 +71,7 @@ def test_a_store_that_an_older_version_wrote_is_shown_without_a_note(tmp_path: P
         assert [each.symbol for each in reader.recorded_prices("run-1")] == ["sp500"]
 
 
+@pytest.mark.process
 def test_a_browser_shows_the_note_above_the_figures(page: PageServer, page_store: EmbeddedStore, browser: Browser) -> None:
     browser.open(page.address)
     shown = "return getComputedStyle(document.getElementById('run-note')).display"

@@ -74,6 +74,7 @@ def test_a_reader_finds_every_point_exactly_once_while_they_are_merged(path: Pat
     connection.close()
 
 
+@pytest.mark.process
 def test_a_process_killed_while_it_merges_leaves_every_point_once(path: Path) -> None:
     program = """
 import sys
@@ -114,6 +115,7 @@ opened._writer.join()
     store.close(5.0)
 
 
+@pytest.mark.process
 def test_two_processes_write_old_and_new_points_to_one_file_and_none_is_lost(path: Path) -> None:
     program = """
 import sys

@@ -76,6 +76,7 @@ def test_writing_the_same_points_again_changes_nothing(path: Path) -> None:
     store.close(5.0)
 
 
+@pytest.mark.process
 def test_processes_write_to_one_file_side_by_side(path: Path) -> None:
     program = """
 import sys
@@ -269,6 +270,7 @@ def test_a_writer_that_fails_for_good_ends_the_wait_and_says_why(
     store.close(1.0)
 
 
+@pytest.mark.process
 def test_a_writer_killed_in_the_middle_leaves_a_store_of_whole_batches(path: Path) -> None:
     program = """
 import sys

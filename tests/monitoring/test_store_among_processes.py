@@ -15,6 +15,8 @@ from policyserver.monitoring.store.reader import StoreReader
 from policyserver.monitoring.store.store import EmbeddedStore
 from tests.monitoring.test_store import steps
 
+pytestmark = pytest.mark.process
+
 OPEN_AND_CLOSE = """
 import sys
 from pathlib import Path

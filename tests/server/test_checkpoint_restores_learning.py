@@ -17,6 +17,8 @@ from policyserver.server.daemon.checkpoints import CheckpointStore
 from policyserver.server.daemon.ray_start import RayProcess
 from policyserver.server.training_report import Progress, training_report
 
+pytestmark = pytest.mark.process
+
 CONFIG = load(
     ServerConfig,
     None,

@@ -9,6 +9,8 @@ import pytest
 from policyserver.common.settings import load
 from policyserver.server.config.server_config import ServerConfig
 
+pytestmark = pytest.mark.process
+
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     code = (

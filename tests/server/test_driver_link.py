@@ -209,6 +209,7 @@ def test_a_follower_without_a_daemon_follows_nothing(tmp_path: Path) -> None:
     assert not follower.gone.is_set()
 
 
+@pytest.mark.process
 def test_a_killed_daemon_is_noticed_and_gives_its_folder_back(tmp_path: Path) -> None:
     daemon = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert daemon.stdin is not None

@@ -197,6 +197,7 @@ def secured(tmp_path: Path, missing_service: Callable[[str], NoReturn]) -> Liste
     return ListenConfig(tls_certificate_file=certificate, tls_key_file=key, token_file=token)
 
 
+@pytest.mark.process
 def test_with_certificate_and_token_a_client_gets_in_and_without_it_does_not(secured: ListenConfig, tmp_path: Path) -> None:
     with running_front(listen=secured) as serve:
         good = replace(CLIENT, tls_ca_file=secured.tls_certificate_file, token_file=secured.token_file)

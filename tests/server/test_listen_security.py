@@ -18,6 +18,8 @@ from policyserver.server.config.server_config import ListenConfig
 from policyserver.server.grpc_front.listen_security import TokenInterceptor, check_listen, token
 from tests.ports import DIRECT
 
+pytestmark = pytest.mark.process
+
 TOKEN = "0123456789abcdef"
 
 

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.process
+
 LOG = """
 import logging, resource, signal, sys
 from pathlib import Path

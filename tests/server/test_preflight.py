@@ -78,6 +78,7 @@ def refused(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch)
     tempfile.tempdir = temporary
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("certificate", "key", "text"),
     [
@@ -160,6 +161,7 @@ def test_a_unix_socket_that_cannot_be_made(path: str, text: str, tmp_path: Path,
     refused(options, 2, "listen.address: expected ", text, commands=["serve"])
 
 
+@pytest.mark.process
 @pytest.mark.skipif(shutil.which("unshare") is None, reason="unshare makes a network without a loopback")
 def test_a_machine_whose_loopback_is_down(tmp_path: Path) -> None:
     if subprocess.run(["unshare", "-n", "true"], check=False).returncode:

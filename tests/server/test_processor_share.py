@@ -9,7 +9,7 @@ import pytest
 
 AUTOGROUP = Path("/proc/self/autogroup")
 
-pytestmark = pytest.mark.skipif(not AUTOGROUP.exists(), reason="needs a kernel that groups processes by session")
+pytestmark = [pytest.mark.skipif(not AUTOGROUP.exists(), reason="needs a kernel that groups processes by session"), pytest.mark.process]
 
 
 def said_by(script: str, *, own_session: bool) -> list[str]:

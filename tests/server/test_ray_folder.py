@@ -59,6 +59,7 @@ def test_a_copy_of_a_run_folder_does_not_cost_its_running_original_anything(run:
     assert not (run / "ray").is_symlink()
 
 
+@pytest.mark.process
 def test_what_a_killed_process_left_behind_is_removed(run: Path) -> None:
     killed = subprocess.run([sys.executable, "-c", MAKE_AND_BE_KILLED, str(run / "ray")], capture_output=True, text=True, timeout=60)
     left = Path(killed.stdout.strip())

@@ -15,6 +15,8 @@ import ray
 
 from policyserver.server.daemon.ray_start import RayProcess
 
+pytestmark = pytest.mark.process
+
 
 @contextlib.contextmanager
 def stop_handler() -> Iterator[Callable[..., None]]:

@@ -38,6 +38,7 @@ def learned_chance(algorithm: Any) -> float:
     return float(torch.softmax(logits, -1)[0, 0])
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("name", "num_env_runners"),
     [("PPO", 1), *(pytest.param(*case, marks=pytest.mark.slow) for case in [("PPO", 0), ("APPO", 1), ("IMPALA", 1)])],

@@ -352,6 +352,7 @@ def test_stop_may_come_twice_and_frees_the_port(make_runner: Make) -> None:
     assert again.addresses() == [address]
 
 
+@pytest.mark.process
 @pytest.mark.timeout(90)
 def test_in_a_ray_actor_weights_arrive_by_reference_and_episodes_as_a_list() -> None:
     process = RayProcess()

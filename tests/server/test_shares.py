@@ -141,6 +141,7 @@ def test_what_waits_for_its_turn_comes_in_its_order(harness: CoreHarness) -> Non
     assert len(segments) == 200
 
 
+@pytest.mark.process
 @pytest.mark.timeout(120)
 def test_a_client_that_floods_unknown_rows_leaves_its_neighbour_a_fair_part(serve: FrontHarness, short_turns: None) -> None:
     neighbour = serve.client()

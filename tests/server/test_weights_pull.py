@@ -46,6 +46,7 @@ def server(private_ray: None) -> Server:
     return Server()
 
 
+@pytest.mark.process
 def test_at_first_a_server_that_has_nothing_changes_nothing(server: Server) -> None:
     assert WeightsPull().newest(server.handle) is None
     assert not WeightsPull().group_stops(server.handle)

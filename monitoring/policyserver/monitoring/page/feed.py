@@ -70,6 +70,7 @@ class Feed:
         self._state: dict[str, Any] = {}
         self._state_due = 0.0
         self._view: _View | None = None
+        self._file = reader.files
 
     def news(self) -> Iterator[tuple[str, Any]]:
         """Read what changed since the last call, as (section, data).
@@ -77,6 +78,9 @@ class Feed:
         First comes `choices`: what is selected and what could be; then `state`: whether the run lives.
         """
         newest_ids = self._reader.newest_ids()
+        if self._reader.files != self._file:  # the store was damaged, and another is begun
+            self._file = self._reader.files
+            self._view = None
         if time.monotonic() >= self._choices_due or self._view is None:
             self._choices_due = time.monotonic() + _CHOICES_EVERY_S
             if (choices := self._read_choices()) != self._choices:

@@ -138,6 +138,9 @@ def _application(reader: StoreReader, connections: PageSocket, token: str | None
     async def refuse(_: Request, error: Exception) -> Response:
         return PlainTextResponse(f"{error}\n", 400)
 
+    async def unreadable(_: Request, error: Exception) -> Response:
+        return PlainTextResponse(f"the store can't be read now: {error}\n", 503)
+
     routes = [
         Route("/", index),
         Route("/snapshot", snapshot),
@@ -146,7 +149,9 @@ def _application(reader: StoreReader, connections: PageSocket, token: str | None
     ]
     guard = Middleware(TrustedHostMiddleware, allowed_hosts=LOOPBACK_NAMES) if token is None else Middleware(TokenGate, token=token)
     return Starlette(
-        routes=routes, middleware=[guard, Middleware(ViewerLimit, connections=connections)], exception_handlers={ValueError: refuse}
+        routes=routes,
+        middleware=[guard, Middleware(ViewerLimit, connections=connections)],
+        exception_handlers={ValueError: refuse, sqlite3.Error: unreadable},
     )
 
 

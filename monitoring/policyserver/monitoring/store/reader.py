@@ -6,6 +6,7 @@ short one. Where old points have been merged, the view `<measurement>_all` gives
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 import threading
 from collections.abc import Mapping
@@ -16,6 +17,9 @@ from typing import Any
 from policyserver.monitoring.recorded_prices import RecordedPrices
 from policyserver.monitoring.schema import MEASUREMENTS, PRICES
 from policyserver.monitoring.store import rollups, tables
+from policyserver.monitoring.store.damage import inode
+
+logger = logging.getLogger(__name__)
 
 _OUT_OF_ORDER_ROWS = 10_000
 """How much later than its successors in time a row may have been written, in rows: sinks that retry, processes side by side."""
@@ -36,7 +40,10 @@ Series = dict[str, list[Any]]
 
 
 class StoreReader:
-    """Reads a store's file, which other processes may be writing. Usable from several threads, one at a time."""
+    """Reads a store's file, which other processes may be writing. Usable from several threads, one at a time.
+
+    A store that its writer finds damaged is put aside, and another begun under its name: `newest_ids` notices it and goes on with that.
+    """
 
     def __init__(self, path: Path) -> None:
         """Open the file.
@@ -46,10 +53,11 @@ class StoreReader:
             ValueError: it is no database.
             sqlite3.Error: it cannot be read.
         """
-        self._connection = tables.connect(Path(path), read_only=True)
-        for measurement in rollups.MERGED:
-            rollups.create_view(self._connection, measurement)
-        _create_whole_episodes(self._connection)
+        self._path = Path(path)
+        self._inode = inode(self._path)
+        self._connection = _open(self._path)
+        self.files = 1
+        """How many files were read under this name. What was read of an earlier one says nothing about the newest."""
         self._lock = threading.Lock()
         self._tables = self._present_tables()
 
@@ -59,7 +67,8 @@ class StoreReader:
             self._connection.close()
 
     def newest_ids(self) -> dict[str, int]:
-        """Read the id of the newest row of each measurement, 0 where there is none."""
+        """Read the id of the newest row of each measurement, 0 where there is none; of the file that is there now."""
+        self._follow_file()
         if not MEASUREMENTS.keys() <= set(self._tables):  # an older version's store lacks the newer ones until this version writes to it
             self._tables = self._present_tables()
         newest = {name: f'(SELECT COALESCE(MAX(id), 0) FROM "{name}")' for name in self._tables}
@@ -212,6 +221,22 @@ class StoreReader:
             rows = self._connection.execute(statement, {"run": run, "first": first, "width": width}).fetchall()
         return {name: list(column) for name, column in zip(names, zip(*rows, strict=True), strict=True)}
 
+    def _follow_file(self) -> None:
+        """Read another file from now on if there is another; one that is not whole yet is looked at again later."""
+        found = inode(self._path)
+        if found in (0, self._inode):
+            return
+        try:
+            connection = _open(self._path)
+        except (OSError, ValueError, sqlite3.Error) as error:
+            logger.debug("%s is not whole yet", self._path, exc_info=error)
+            return
+        with self._lock:
+            self._connection.close()
+            self._connection, self._inode = connection, found
+            self.files += 1
+        self._tables = self._present_tables()
+
     def _present_tables(self) -> list[str]:
         with self._lock:
             return [name for name in (*MEASUREMENTS, *rollups.ROLLUPS) if tables.stored_columns(self._connection, name)]
@@ -220,6 +245,19 @@ class StoreReader:
         """Execute a query."""
         with self._lock:
             return self._connection.execute(statement, parameters).fetchall()
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    """Open a store with the views that its reader asks."""
+    connection = tables.connect(path, read_only=True)
+    try:
+        for measurement in rollups.MERGED:
+            rollups.create_view(connection, measurement)
+        _create_whole_episodes(connection)
+    except sqlite3.Error:
+        connection.close()
+        raise
+    return connection
 
 
 def _create_whole_episodes(connection: sqlite3.Connection) -> None:
