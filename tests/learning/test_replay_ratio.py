@@ -43,9 +43,7 @@ def updates_for_a_step(algorithm: Any, address: str, episodes: int, pause_s: flo
     return updates / (steps - warm_up), told / (sampled * config.rollout_fragment_length)
 
 
-@pytest.mark.parametrize(
-    ("episodes", "segment_steps"), [(50, 8), (3, 64), *(pytest.param(*case, marks=pytest.mark.slow) for case in [(3, 8), (50, 64)])]
-)
+@pytest.mark.parametrize(("episodes", "segment_steps"), [(50, 8), (3, 64)])
 def test_the_ratio_of_updates_to_steps_holds_whatever_a_segments_length(episodes: int, segment_steps: int) -> None:
     with live_algorithm("DQN", num_env_runners=0, segment_steps=segment_steps) as (algorithm, address):
         made, told = updates_for_a_step(algorithm, address, episodes, 0.0, 3000)
@@ -59,8 +57,14 @@ def test_the_ratio_of_updates_to_steps_holds_with_clients_slower_than_a_sample_w
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["DQN", "SAC"])
-def test_the_ratio_of_updates_to_steps_holds_over_ten_thousand_steps(name: str) -> None:
-    with live_algorithm(name, num_env_runners=0) as (algorithm, address):
-        made, told = updates_for_a_step(algorithm, address, 8, 0.0, 10_000)
+@pytest.mark.parametrize(
+    ("name", "episodes", "segment_steps", "pause_s"),
+    [("DQN", 8, None, 0.0), ("DQN", 50, 64, 0.0), ("DQN", 3, 8, 0.0), ("DQN", 8, None, 0.01), ("SAC", 8, None, 0.0)],
+)
+def test_the_ratio_of_updates_to_steps_holds_over_ten_thousand_steps(
+    name: str, episodes: int, segment_steps: int | None, pause_s: float
+) -> None:
+    options = {} if segment_steps is None else {"segment_steps": segment_steps}
+    with live_algorithm(name, num_env_runners=0, **options) as (algorithm, address):
+        made, told = updates_for_a_step(algorithm, address, episodes, pause_s, 10_000)
     assert made == pytest.approx(told, rel=0.02)
