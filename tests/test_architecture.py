@@ -53,6 +53,10 @@ SERVER_LAYERS = {
     "daemon": {"config", "grpc_front", "policies", "runner", *_OF_BOTH_PROCESSES},
 }
 
+# What measures the repository, and the only files of the tests that it may import: those that start other programs.
+BENCHMARKS = ROOT / "benchmarks"
+OF_THE_TESTS = {"tests.browser", "tests.live_server", "tests.ports", "tests.services"}
+
 # Module -> the only files that may import it.
 ONLY_IN = {
     "ray": ["policyserver/server/*"],
@@ -79,6 +83,11 @@ def sources() -> list[tuple[str, Path]]:
             if not fnmatch(path.name, "*_pb2*.py"):
                 found.append((str(Path(*name.split(".")) / path.relative_to(folder)), path))
     return found
+
+
+def tools() -> list[tuple[str, Path]]:
+    """Return every file of the benchmarks, likewise."""
+    return [(str(path.relative_to(ROOT)), path) for path in sorted(BENCHMARKS.rglob("*.py"))]
 
 
 def imports(name: str, path: Path) -> Iterator[str]:
@@ -123,6 +132,17 @@ def test_a_layer_of_the_server_imports_only_the_layers_below_it(layer: str) -> N
     assert not wrong
 
 
+def test_the_benchmarks_import_of_the_tests_what_starts_programs_and_nothing_imports_the_benchmarks() -> None:
+    wrong = [
+        f"{name} imports {module}"
+        for name, path in tools()
+        for module in imports(name, path)
+        if within(module, "tests") and not any(within(module, ok) for ok in OF_THE_TESTS)
+    ]
+    wrong += [f"{name} imports {module}" for name, path in sources() for module in imports(name, path) if within(module, "benchmarks")]
+    assert not wrong
+
+
 @pytest.mark.parametrize("package", OTHERS)
 def test_the_client_needs_only_the_base_dependencies(package: str) -> None:
     allowed = OTHERS[package] | set(PACKAGES) | sys.stdlib_module_names
@@ -151,7 +171,9 @@ def test_no_channel_leaves_it_to_the_environment_whether_a_proxy_is_asked() -> N
     """`policyserver.common.channels` opens them; who needs another kind of channel passes on what it says about proxies."""
     allowed = PACKAGES["policyserver.common"] / "channels.py"
     everywhere = [
-        path for folder in (*PACKAGES.values(), ROOT / "deploy", ROOT / "examples", ROOT / "tests") for path in folder.rglob("*.py")
+        path
+        for folder in (*PACKAGES.values(), BENCHMARKS, ROOT / "deploy", ROOT / "examples", ROOT / "tests")
+        for path in folder.rglob("*.py")
     ]
     wrong = [
         f"{path.relative_to(ROOT)}:{node.lineno}"
@@ -172,7 +194,7 @@ def test_a_source_root_and_its_part_of_the_namespace_are_no_packages(root: str) 
 
 
 def test_every_package_folder_is_a_package() -> None:
-    for name, path in sources():
+    for name, path in [*sources(), *tools()]:
         assert (path.parent / "__init__.py").is_file(), f"{name} lies in a folder without __init__.py"
 
 
@@ -188,7 +210,9 @@ def test_no_module_is_named_like_one_of_the_standard_library() -> None:
 
 
 def test_no_module_is_longer_than_a_reader_can_hold() -> None:
-    long = {name: lines for name, path in sources() if (lines := len(path.read_text(encoding="utf-8").splitlines())) > MAX_LINES}
+    long = {
+        name: lines for name, path in [*sources(), *tools()] if (lines := len(path.read_text(encoding="utf-8").splitlines())) > MAX_LINES
+    }
     assert not long, f"more than {MAX_LINES} lines"
 
 

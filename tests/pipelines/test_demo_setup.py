@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.market.learners import RLLIB_SERVER
 from policyserver.common.settings import SettingsError, load
-from policyserver.pipelines.demo.setup import DEMO_SERVER, RLLIB_SERVER, SERVER_FILE, DemoOptions, fresh_run, resumed_run
+from policyserver.pipelines.demo.setup import DEMO_SERVER, SERVER_FILE, DemoOptions, fresh_run, resumed_run
 from policyserver.server.config.server_config import ServerConfig
 
 ADDRESS = "127.0.0.1:9901"

@@ -32,7 +32,6 @@ def test_every_command_knows_its_version(command: str) -> None:
         ("policy-pipeline run --episodes.concurent 3", "--episodes.concurrent"),
         ("policy-pipeline demo --episode 3", "--episodes"),
         ("policy-pipeline demo --prices=csv:x --jsn y", "--json"),
-        ("policy-pipeline learn --fodler x", "--folder"),
         ("policy-monitor serve --store x --adress 127.0.0.1:1", "--address"),
         ("policy-monitor export --store x --measurment step", "--measurement"),
     ],
