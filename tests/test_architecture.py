@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Iterator
 from fnmatch import fnmatch
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -106,6 +107,23 @@ def within(module: str, allowed: str) -> bool:
     return module == allowed or module.startswith(f"{allowed}.")
 
 
+def circle(files: list[tuple[str, Path]]) -> list[str]:
+    """Return files of which each imports the one before it, imports for type checkers alone among them; nothing if there are none."""
+    modules = {".".join(Path(name).with_suffix("").parts).removesuffix(".__init__"): (name, path) for name, path in files}
+
+    def imported_by(module: str) -> set[str]:
+        """Of what a file imports the files: `a.b.Name` is in a/b.py."""
+        names = [name.split(".") for name in imports(*modules[module])]
+        found = (next((file for end in range(len(name), 0, -1) if (file := ".".join(name[:end])) in modules), module) for name in names)
+        return set(found) - {module}
+
+    try:
+        TopologicalSorter({module: imported_by(module) for module in modules}).prepare()
+    except CycleError as error:
+        return list(error.args[1])
+    return []
+
+
 @pytest.mark.parametrize("package", PACKAGES)
 def test_a_package_imports_only_the_packages_below_it(package: str) -> None:
     allowed = OURS[package] | {package}
@@ -141,6 +159,11 @@ def test_the_benchmarks_import_of_the_tests_what_starts_programs_and_nothing_imp
     ]
     wrong += [f"{name} imports {module}" for name, path in sources() for module in imports(name, path) if within(module, "benchmarks")]
     assert not wrong
+
+
+def test_no_files_import_each_other_in_a_circle() -> None:
+    """A reader of one file of a circle has to read all. Where two have to know each other, one declares a Protocol."""
+    assert circle([*sources(), *tools()]) == []
 
 
 @pytest.mark.parametrize("package", OTHERS)
@@ -214,6 +237,15 @@ def test_no_module_is_longer_than_a_reader_can_hold() -> None:
         name: lines for name, path in [*sources(), *tools()] if (lines := len(path.read_text(encoding="utf-8").splitlines())) > MAX_LINES
     }
     assert not long, f"more than {MAX_LINES} lines"
+
+
+def test_the_search_for_circles_sees_imports_for_type_checkers_and_names_out_of_files(tmp_path: Path) -> None:
+    files = [(name, tmp_path / Path(name).name) for name in ("a/one.py", "a/two.py", "a/three.py")]
+    for (_, path), text in zip(files, ["from a.two import Two\n", "from a import three\n", "import sys\n"], strict=True):
+        path.write_text(text, encoding="utf-8")
+    assert circle(files) == []
+    files[2][1].write_text("from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from a.one import One\n", encoding="utf-8")
+    assert set(circle(files)) == {"a.one", "a.two", "a.three"}
 
 
 def test_the_reader_of_imports_sees_absolute_relative_and_late_ones(tmp_path: Path) -> None:
