@@ -47,9 +47,9 @@ SERVER_LAYERS = {
     "policies.vectorized": {"policies.policy", "policies.module"},
     "policies": set[str](),
     "config": {"policies.module.action_form", "policies.vectorized.scale_images", "runner.env_runner"},
-    "episodes": {"policies.policy", "config.server_config"},
-    "grpc_front": {"episodes", "config.server_config", "training_report"},
-    "external_env": {"episodes", "config.server_config", "runner.serving_loop"},
+    "episodes": {"policies.policy", "config.serving_config"},
+    "grpc_front": {"episodes", "config.serving_config", "training_report"},
+    "external_env": {"episodes", "config.serving_config", "runner.serving_loop"},
     "runner": {"config", "episodes", "external_env", "grpc_front", "policies", *_OF_BOTH_PROCESSES},
     "daemon": {"config", "grpc_front", "policies", "runner", *_OF_BOTH_PROCESSES},
 }

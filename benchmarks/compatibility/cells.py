@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from policyserver.server.config.server_config import AlgorithmSection, HandOffConfig, ListenConfig, ServerConfig, SpacesConfig
+from policyserver.server.config.rllib_config import AlgorithmSection, SpacesConfig
+from policyserver.server.config.server_config import ServerConfig
+from policyserver.server.config.serving_config import HandOffConfig, ListenConfig
 from policyserver.server.config.standard_connectors import ConnectorsConfig
 
 TRAIN_BATCH_STEPS = 64

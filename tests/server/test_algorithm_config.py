@@ -10,7 +10,8 @@ from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
 
 from policyserver.common.settings import SettingsError, load
 from policyserver.server.config.algorithm import algorithm_config, check_action_space, cpu_tickets
-from policyserver.server.config.server_config import ServerConfig, ServingConfig
+from policyserver.server.config.server_config import ServerConfig
+from policyserver.server.config.serving_config import ServingConfig
 from policyserver.server.policies.policy_choice import _carried
 from policyserver.server.runner.env_runner import ExternalEnvRunner
 

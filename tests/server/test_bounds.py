@@ -17,7 +17,7 @@ import pytest
 from policyserver.common.errors import from_rpc_error
 from policyserver.common.flags import StepFlag
 from policyserver.common.tensors import to_tensor
-from policyserver.server.config.server_config import EpisodesConfig, HandOffConfig, ListenConfig
+from policyserver.server.config.serving_config import EpisodesConfig, HandOffConfig, ListenConfig
 from policyserver.v1 import policy_service_pb2 as pb
 from tests.ports import DIRECT
 from tests.server.core_harness import CoreHarness, Row, observation, start

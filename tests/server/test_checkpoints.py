@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from policyserver.server.config.server_config import SpacesConfig
+from policyserver.server.config.rllib_config import SpacesConfig
 from policyserver.server.config.standard_connectors import ConnectorsConfig
 from policyserver.server.daemon.checkpoints import Checkpoint, CheckpointError, CheckpointStore
 from policyserver.server.daemon.folder_lock import FolderInUseError

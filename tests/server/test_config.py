@@ -9,7 +9,8 @@ import pytest
 
 from policyserver.common.settings import SettingsError, dump_toml, load
 from policyserver.monitoring.page.listen import PageListen
-from policyserver.server.config.server_config import ListenConfig, ServerConfig, ServingConfig
+from policyserver.server.config.server_config import ServerConfig
+from policyserver.server.config.serving_config import ListenConfig, ServingConfig
 
 BOX = {"type": "Box", "low": -1.0, "high": 1.0, "shape": [2]}
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from policyserver.common.flags import StepFlag
-from policyserver.server.config.server_config import EpisodesConfig
+from policyserver.server.config.serving_config import EpisodesConfig
 from policyserver.server.episodes.received_rows import ReceivedRows
 from tests.server.core_harness import Answer, CoreHarness, Row, observation, start
 

@@ -12,7 +12,9 @@ from policyserver.common.listening import InsecureListenError
 from policyserver.common.settings import SettingsError
 from policyserver.monitoring.points import Points
 from policyserver.monitoring.sink import NullSink
-from policyserver.server.config.server_config import ListenConfig, MonitoringConfig, ServerConfig
+from policyserver.server.config.daemon_config import MonitoringConfig
+from policyserver.server.config.server_config import ServerConfig
+from policyserver.server.config.serving_config import ListenConfig
 from policyserver.server.daemon.daemon import Daemon
 from policyserver.server.daemon.preflight import influx_of
 from tests.services import InfluxServer

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from policyserver.server.config.server_config import EpisodesConfig
+from policyserver.server.config.serving_config import EpisodesConfig
 from policyserver.server.episodes.memory import episode_bytes
 from tests.server.core_harness import CoreHarness, module_of, policy_of
 

@@ -13,7 +13,7 @@ import pytest
 from ray.rllib.env.external_env import ExternalEnv
 
 from policyserver.common.errors import EpisodeFinishedError
-from policyserver.server.config.server_config import EpisodesConfig, HandOffConfig, ServingConfig
+from policyserver.server.config.serving_config import EpisodesConfig, HandOffConfig, ServingConfig
 from policyserver.server.episodes.core import EpisodeCore
 from policyserver.server.runner.serving_loop import ServingLoop
 from tests.server.core_harness import ACTIONS, OBSERVATION, arrived, module_of, observation, policy_of

@@ -14,7 +14,7 @@ from policyserver.common.errors import (
     ServerOverloadedError,
 )
 from policyserver.common.spaces import flatten
-from policyserver.server.config.server_config import EpisodesConfig
+from policyserver.server.config.serving_config import EpisodesConfig
 from policyserver.server.external_env.columns import columns_of, values_of
 from tests.server.core_harness import observation
 from tests.server.external_env_harness import Served, in_thread, serving_env

@@ -11,7 +11,7 @@ import grpc
 import pytest
 
 from policyserver.client import EpisodeLostError, PolicyClient, PolicyServerError, ServerUnavailableError
-from policyserver.server.config.server_config import HandOffConfig, ListenConfig, ServingConfig
+from policyserver.server.config.serving_config import HandOffConfig, ListenConfig, ServingConfig
 from policyserver.server.runner.env_runner import ExternalEnvRunner
 from policyserver.server.runner.serving_loop import ServingLoop
 from tests.server.core_harness import observation, ppo_config

@@ -17,7 +17,7 @@ import pytest
 
 from policyserver.client import ClientConfig, PolicyClient
 from policyserver.common.errors import AuthenticationError, EpisodeFinishedError, PolicyServerError, ServerUnavailableError
-from policyserver.server.config.server_config import EpisodesConfig, HandOffConfig, ListenConfig, ServingConfig
+from policyserver.server.config.serving_config import EpisodesConfig, HandOffConfig, ListenConfig, ServingConfig
 from policyserver.server.episodes.core import EpisodeCore
 from policyserver.server.runner.serving_loop import ServingLoop
 from policyserver.server.training_report import TrainingReport

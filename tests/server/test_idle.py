@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from policyserver.common.flags import StepFlag
-from policyserver.server.config.server_config import EpisodesConfig, HandOffConfig
+from policyserver.server.config.serving_config import EpisodesConfig, HandOffConfig
 from tests.server.core_harness import CoreHarness, Row, observation, pack, start
 
 Make = Callable[..., CoreHarness]

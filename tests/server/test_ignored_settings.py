@@ -13,7 +13,8 @@ from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
 from policyserver.common.settings import SettingsError, load
 from policyserver.server.config.algorithm import algorithm_config
-from policyserver.server.config.server_config import HandOffConfig, ListenConfig, ServerConfig, ServingConfig
+from policyserver.server.config.server_config import ServerConfig
+from policyserver.server.config.serving_config import HandOffConfig, ListenConfig, ServingConfig
 from policyserver.server.runner.env_runner import ExternalEnvRunner
 from tests.server.core_harness import ppo_config
 

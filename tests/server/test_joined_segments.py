@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from policyserver.common.flags import StepFlag
-from policyserver.server.config.server_config import HandOffConfig
+from policyserver.server.config.serving_config import HandOffConfig
 from policyserver.server.episodes.segments import SegmentBlock, episodes_of
 from tests.server.core_harness import CoreHarness, Row, module_of_learner, observation, policy_of, start
 from tests.server.episode_player import by_episode, play

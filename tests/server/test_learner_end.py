@@ -25,7 +25,7 @@ from ray.rllib.utils.spaces.space_utils import normalize_action, unsquash_action
 
 from policyserver.client import EpisodeDuplicateError, EpisodeFinishedError, InvalidInputError, PolicyClient
 from policyserver.common.flags import StepFlag
-from policyserver.server.config.server_config import EpisodesConfig, HandOffConfig, ListenConfig, ServingConfig
+from policyserver.server.config.serving_config import EpisodesConfig, HandOffConfig, ListenConfig, ServingConfig
 from policyserver.server.grpc_front import messages as wire
 from policyserver.server.policies.vectorized.vectorized_policy import VectorizedPolicy
 from policyserver.server.runner.env_runner import ExternalEnvRunner

@@ -14,7 +14,7 @@ import pytest
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from policyserver.common.listening import InsecureListenError
-from policyserver.server.config.server_config import ListenConfig
+from policyserver.server.config.serving_config import ListenConfig
 from policyserver.server.grpc_front.listen_security import TokenInterceptor, check_listen, token
 from tests.ports import DIRECT
 

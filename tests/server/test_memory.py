@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from policyserver.common.flags import StepFlag
-from policyserver.server.config.server_config import EpisodesConfig, HandOffConfig
+from policyserver.server.config.serving_config import EpisodesConfig, HandOffConfig
 from policyserver.server.episodes.received_rows import ReceivedRows
 from tests.server.core_harness import CoreHarness, module_of, policy_of
 

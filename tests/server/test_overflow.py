@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from policyserver.common.flags import StepFlag
-from policyserver.server.config.server_config import EpisodesConfig, HandOffConfig
+from policyserver.server.config.serving_config import EpisodesConfig, HandOffConfig
 from policyserver.server.episodes.demand import Demand
 from policyserver.server.episodes.sample_queue import SampleQueue, Segment
 from policyserver.server.episodes.segments import SegmentBlock

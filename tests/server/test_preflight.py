@@ -16,7 +16,8 @@ from typing import NoReturn
 import pytest
 
 from policyserver.server.__main__ import main
-from policyserver.server.config.server_config import ServerConfig, SpacesConfig
+from policyserver.server.config.rllib_config import SpacesConfig
+from policyserver.server.config.server_config import ServerConfig
 from policyserver.server.daemon.checkpoints import CheckpointStore
 from policyserver.server.daemon.ray_start import RayProcess
 from policyserver.server.training_report import Progress

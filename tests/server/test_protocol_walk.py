@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from policyserver.common.flags import StepFlag
-from policyserver.server.config.server_config import EpisodesConfig, HandOffConfig
+from policyserver.server.config.serving_config import EpisodesConfig, HandOffConfig
 from tests.server.core_harness import Answer, CoreHarness, Row, module_of, observation, policy_of, start
 from tests.server.episode_player import by_episode
 

@@ -13,7 +13,7 @@ import pytest
 
 from policyserver.common.errors import ServerUnavailableError
 from policyserver.common.flags import StepFlag
-from policyserver.server.config.server_config import EpisodesConfig, HandOffConfig
+from policyserver.server.config.serving_config import EpisodesConfig, HandOffConfig
 from policyserver.server.episodes import hand_over
 from policyserver.server.episodes.demand import Demand
 from policyserver.server.episodes.segments import SegmentBlock, episodes_of

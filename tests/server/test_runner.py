@@ -32,7 +32,7 @@ from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME, WEIGHTS_SEQ_
 from ray.rllib.utils.metrics.stats import EmaStats
 
 from policyserver.client import PolicyClient
-from policyserver.server.config.server_config import HandOffConfig, ListenConfig, ServingConfig
+from policyserver.server.config.serving_config import HandOffConfig, ListenConfig, ServingConfig
 from policyserver.server.daemon.ray_start import RayProcess
 from policyserver.server.external_env.policy_server import PolicyServer
 from policyserver.server.runner.env_runner import ExternalEnvRunner

@@ -17,7 +17,7 @@ from policyserver.common import spaces
 from policyserver.common.errors import EpisodeFinishedError, HandshakeError, InvalidInputError, ServerUnavailableError, from_rpc_error
 from policyserver.common.flags import PROTOCOL_VERSION
 from policyserver.common.tensors import to_tensor
-from policyserver.server.config.server_config import ListenConfig
+from policyserver.server.config.serving_config import ListenConfig
 from policyserver.server.grpc_front import messages as wire
 from policyserver.v1 import policy_service_pb2 as pb
 from policyserver.v1 import space_pb2

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from policyserver.common.flags import StepFlag
-from policyserver.server.config.server_config import EpisodesConfig
+from policyserver.server.config.serving_config import EpisodesConfig
 from tests.server.core_harness import CoreHarness, Row, observation, pack, start
 from tests.server.flood import ROWS
 from tests.server.front_harness import FrontHarness, Unary, running_front

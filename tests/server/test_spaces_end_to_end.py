@@ -26,7 +26,7 @@ from policyserver.common.errors import from_rpc_error
 from policyserver.common.flags import PROTOCOL_VERSION, StepFlag
 from policyserver.common.spaces import flatten, flatten_batch, from_proto, leaves, same, to_proto, unflatten_batch
 from policyserver.common.tensors import from_tensor, to_tensor
-from policyserver.server.config.server_config import HandOffConfig, ListenConfig, ServingConfig
+from policyserver.server.config.serving_config import HandOffConfig, ListenConfig, ServingConfig
 from policyserver.server.episodes.batch import malformed
 from policyserver.server.episodes.received_rows import Replies
 from policyserver.server.episodes.row_checks import leaf_checks

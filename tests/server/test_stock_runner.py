@@ -15,7 +15,7 @@ from ray.rllib.core import COMPONENT_ENV_TO_MODULE_CONNECTOR
 
 from policyserver.client import PolicyClient
 from policyserver.common.errors import ServerInternalError
-from policyserver.server.config.server_config import HandOffConfig, ListenConfig, ServingConfig
+from policyserver.server.config.serving_config import HandOffConfig, ListenConfig, ServingConfig
 from policyserver.server.runner.env_runner import ExternalEnvRunner
 from tests.server.core_harness import observation, ppo_config
 from tests.server.front_harness import CLIENT

@@ -15,7 +15,7 @@ from ray.rllib.core.columns import Columns
 from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
 
 from policyserver.common.flags import StepFlag
-from policyserver.server.config.server_config import HandOffConfig
+from policyserver.server.config.serving_config import HandOffConfig
 from tests.server.core_harness import CoreHarness, Row, learner_of, module_of, module_of_learner, observation, policy_of, start
 from tests.server.episode_player import by_episode, play, reference_states
 

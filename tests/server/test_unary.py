@@ -11,7 +11,7 @@ import pytest
 
 from policyserver.common.errors import from_rpc_error
 from policyserver.common.tensors import to_tensor
-from policyserver.server.config.server_config import EpisodesConfig
+from policyserver.server.config.serving_config import EpisodesConfig
 from policyserver.server.grpc_front import unary_episodes
 from policyserver.v1 import policy_service_pb2 as pb
 from policyserver.v1 import tensor_pb2

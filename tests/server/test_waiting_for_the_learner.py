@@ -14,7 +14,7 @@ import pytest
 
 from policyserver.client import PolicyClient
 from policyserver.common.tensors import to_tensor
-from policyserver.server.config.server_config import HandOffConfig
+from policyserver.server.config.serving_config import HandOffConfig
 from policyserver.server.episodes.demand import Demand
 from policyserver.v1 import policy_service_pb2 as pb
 from tests.server.core_harness import observation

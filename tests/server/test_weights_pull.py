@@ -12,7 +12,7 @@ from ray.rllib.core import COMPONENT_RL_MODULE
 from ray.rllib.env.env_runner_state_server import EnvRunnerStateServer
 from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
 
-from policyserver.server.config.server_config import HandOffConfig, ListenConfig, ServingConfig
+from policyserver.server.config.serving_config import HandOffConfig, ListenConfig, ServingConfig
 from policyserver.server.daemon.ray_start import RayProcess
 from policyserver.server.runner.env_runner import ExternalEnvRunner
 from policyserver.server.runner.weights_pull import WeightsPull

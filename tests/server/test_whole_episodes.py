@@ -14,7 +14,7 @@ from ray.rllib.core.columns import Columns
 from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
 
 from policyserver.common.flags import StepFlag
-from policyserver.server.config.server_config import HandOffConfig
+from policyserver.server.config.serving_config import HandOffConfig
 from policyserver.server.episodes import whole_episodes_queue
 from tests.server.core_harness import NEVER_WAITS, CoreHarness, Row, arrived, learner_of, module_of_learner, observation, policy_of, start
 from tests.server.episode_player import play, reference_states

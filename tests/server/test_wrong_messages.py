@@ -10,7 +10,7 @@ import pytest
 
 from policyserver.common.flags import PROTOCOL_VERSION, StepFlag
 from policyserver.common.tensors import to_tensor
-from policyserver.server.config.server_config import ListenConfig
+from policyserver.server.config.serving_config import ListenConfig
 from policyserver.v1 import policy_service_pb2 as pb
 from policyserver.v1 import tensor_pb2
 from tests.server.core_harness import observation
