@@ -64,6 +64,7 @@ ONLY_IN = {
     "torch": ["policyserver/server/*"],
     "river": ["policyserver/pipelines/regressor.py"],
     "influxdb_client": ["policyserver/monitoring/influx/*.py"],
+    "matplotlib": [],
     "policyserver.v1": [
         "policyserver/common/*",
         "policyserver/v1/*",
