@@ -14,7 +14,7 @@ from policyserver.server.config.serving_config import EpisodesConfig
 from tests.server.core_harness import CoreHarness, Row, observation, pack, start
 from tests.server.flood import ROWS
 from tests.server.front_harness import FrontHarness, Unary, running_front
-from tests.server.test_bounds import failure
+from tests.server.grpc_front.test_bounds import failure
 
 Make = Callable[..., CoreHarness]
 

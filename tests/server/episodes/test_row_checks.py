@@ -13,7 +13,7 @@ from policyserver.common.flags import StepFlag
 from policyserver.common.spaces import flatten, leaves, unflatten
 from policyserver.server.episodes.batch import malformed
 from policyserver.server.episodes.row_checks import LeafCheck, bad_flags, content_hashes, leaf_checks
-from tests.policyserver.space_strategies import LEAVES, PROPERTY, SPACES, samples
+from tests.common.space_strategies import LEAVES, PROPERTY, SPACES, samples
 from tests.server.core_harness import ACTION, OBSERVATION, Row, observation, pack, start
 
 

@@ -84,6 +84,6 @@ logging.basicConfig(format="%(levelname)s %(message)s", level="INFO", stream=sys
 os.nice({lowered})  # as Ray's core does in each of its workers
 ExternalEnvRunner._prepare_process()
 """
-    said = subprocess.run([sys.executable, "-c", script], cwd=Path(__file__).parents[2], check=True, capture_output=True, text=True).stdout
+    said = subprocess.run([sys.executable, "-c", script], cwd=Path(__file__).parents[3], check=True, capture_output=True, text=True).stdout
     warned = re.search(r"WARNING serving at niceness \d+, .* RAY_worker_niceness=0 .* ray.init\(\)", said)
     assert bool(warned) == bool(lowered), said

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from policyserver.common.errors import InvalidInputError, WireError
 from policyserver.common.spaces import describe, flatten, flatten_batch, from_proto, leaves, same, to_proto, unflatten, unflatten_batch
 from policyserver.v1 import space_pb2, tensor_pb2
-from tests.policyserver.space_strategies import PROPERTY, SPACES, samples
+from tests.common.space_strategies import PROPERTY, SPACES, samples
 
 
 @PROPERTY

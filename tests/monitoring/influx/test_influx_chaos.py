@@ -25,7 +25,7 @@ import sys, time
 from pathlib import Path
 from policyserver.monitoring.influx.sink import InfluxSink
 from policyserver.monitoring.influx.config import InfluxConfig
-from tests.monitoring.test_influx_chaos import batch
+from tests.monitoring.influx.test_influx_chaos import batch
 config = InfluxConfig(sys.argv[1], "rl", Path(sys.argv[2]), gather_s=0.02, retry_min_s=0.05, retry_max_s=0.2, segment_bytes=100_000)
 sink = InfluxSink(config)
 number = 0

@@ -13,7 +13,7 @@ import pytest
 from policyserver.monitoring.page.server import PageServer
 from policyserver.monitoring.store.reader import StoreReader
 from policyserver.monitoring.store.store import EmbeddedStore
-from tests.monitoring.test_store import steps
+from tests.monitoring.store.test_store import steps
 
 OPEN_AND_CLOSE = """
 import sys

@@ -13,8 +13,8 @@ from ray.rllib.connectors.env_to_module import FlattenObservations, PrevActionsP
 
 from policyserver.server.policies.module.action_form import ActionForm
 from policyserver.server.policies.vectorized.observation_connectors import VectorizedFlatten, VectorizedPreviousAction
+from tests.common.space_strategies import MULTI_BINARIES, boxes
 from tests.parity.rows import ACTION, OneRow, StockRows, pipeline_of, step_rows, written
-from tests.policyserver.space_strategies import MULTI_BINARIES, boxes
 
 spaces = gym.spaces
 

@@ -13,8 +13,8 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
 from policyserver.common.flags import StepFlag
 from policyserver.server.policies.policy import Policy
+from tests.server.connector_harness import stock_policy
 from tests.server.core_harness import ACTION, ACTIONS, OBSERVATION, CoreHarness, Row, observation, policy_of, ppo_config, spaces_of, start
-from tests.server.stock_harness import stock_policy
 
 EXCLUDED = 2
 GIVEN, OVERRIDE = StepFlag.ACTION_GIVEN, StepFlag.OVERRIDE

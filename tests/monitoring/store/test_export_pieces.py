@@ -16,7 +16,7 @@ from policyserver.monitoring.points import Points
 from policyserver.monitoring.store.store import EmbeddedStore
 from tests.services import InfluxServer
 
-PAGE = (Path(__file__).parents[2] / "docs" / "monitoring.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[3] / "docs" / "monitoring.md").read_text(encoding="utf-8")
 STEPS = 120_000
 
 
@@ -50,7 +50,7 @@ def test_the_documented_commands_bring_a_long_export_into_influxdb(influx: Influ
     commands = re.sub(r"\S*policy-monitor", f"{sys.executable} -m policyserver.monitoring", commands)
     commands = re.sub(r"--store \S+", f"--store {store}", commands)
     variables = {"INFLUXDB_V2_URL": influx.url, "INFLUXDB_V2_ORG": "o", "INFLUXDB_V2_BUCKET": influx.bucket, "INFLUXDB_V2_TOKEN": "u:p"}
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     environment = os.environ | variables | {"PYTHONPATH": f"{root}:{root / 'proto'}"}
     done = subprocess.run(
         ["bash", "-euc", commands], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, check=False

@@ -37,7 +37,7 @@ from policyserver.server.policies.module.inference import PolicyNet, Unsupported
 from policyserver.server.policies.vectorized.vectorized_policy import VectorizedPolicy
 from policyserver.server.runner.env_runner import ExternalEnvRunner
 from policyserver.v1 import policy_service_pb2 as pb
-from tests.policyserver.space_strategies import ACTION_SPACES, PROPERTY, SPACES, samples
+from tests.common.space_strategies import ACTION_SPACES, PROPERTY, SPACES, samples
 from tests.server.core_harness import spaces_of
 from tests.server.front_harness import CLIENT, FrontHarness, running_front
 from tests.server.nested_module import NestedModule, nested_policy

@@ -12,6 +12,7 @@ from ray.rllib.connectors.env_to_module import MeanStdFilter, PrevActionsPrevRew
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 
+from tests.server.connector_harness import assert_inputs, assert_same, log_probs_of, player_of, random_moves, stock_policy
 from tests.server.core_harness import (
     ACTIONS,
     MODELS,
@@ -24,7 +25,6 @@ from tests.server.core_harness import (
 )
 from tests.server.episode_player import by_episode, play
 from tests.server.policy_player import Move
-from tests.server.stock_harness import assert_inputs, assert_same, log_probs_of, player_of, random_moves, stock_policy
 from tests.server.user_connectors import (
     CenterOnEverythingSeen,
     CuriousReward,

@@ -13,7 +13,7 @@ import pytest
 
 from policyserver.monitoring.store.reader import StoreReader
 from policyserver.monitoring.store.store import EmbeddedStore, StoreConfig
-from tests.monitoring.test_store import steps
+from tests.monitoring.store.test_store import steps
 
 PAGE_BYTES = 4096
 

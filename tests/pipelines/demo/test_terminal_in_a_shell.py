@@ -16,7 +16,7 @@ PROGRAM = f"{sys.executable} -m tests.pipelines.terminal_program"
 
 @pytest.fixture
 def shell() -> Iterator[ShellSession]:
-    session = ShellSession(Path(__file__).parents[2])
+    session = ShellSession(Path(__file__).parents[3])
     yield session
     session.close()
 

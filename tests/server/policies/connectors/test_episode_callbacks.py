@@ -8,9 +8,9 @@ from ray.rllib.algorithms.ppo import PPOConfig
 from ray.rllib.callbacks.callbacks import RLlibCallback
 
 from policyserver.server.policies.connectors.episode_callbacks import EpisodeCallbacks
+from tests.server.connector_harness import player_of, state_of, stock_policy
 from tests.server.core_harness import observation
 from tests.server.policy_player import Move
-from tests.server.stock_harness import player_of, state_of, stock_policy
 
 
 class Calls(RLlibCallback):  # type: ignore[misc]

@@ -12,9 +12,9 @@ from ray.rllib.core.columns import Columns
 from policyserver.common.flags import StepFlag
 from policyserver.server.policies.connectors.connector_pipelines import UncopyableConnectorError
 from policyserver.server.policies.connectors.connector_records import ConnectorOutputError
+from tests.server.connector_harness import assert_same, player_of, random_moves, state_of, stock_policy
 from tests.server.core_harness import CoreHarness, Row, module_of, observation, start
 from tests.server.policy_player import Move
-from tests.server.stock_harness import assert_same, player_of, random_moves, state_of, stock_policy
 from tests.server.user_connectors import (
     CenterOnEverythingSeen,
     CuriousReward,

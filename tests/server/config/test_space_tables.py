@@ -13,7 +13,7 @@ from hypothesis import given
 from policyserver.common.settings import SettingsError, dump_toml, load
 from policyserver.server.config.server_config import ServerConfig
 from policyserver.server.config.space_tables import space_from_config
-from tests.policyserver.space_strategies import PROPERTY, SPACES
+from tests.common.space_strategies import PROPERTY, SPACES
 
 BOX = {"type": "Box", "low": -1.0, "high": 1.0, "shape": [2]}
 EVERYTHING = """
