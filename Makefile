@@ -33,7 +33,7 @@ demo: $(INSTALLED) ## run the policy server and 64 trading episodes against it (
 	@$(BIN)/policy-pipeline demo $(ARGS)
 
 learn: $(INSTALLED) ## train on the demo's problem for three seeds and on its controls; write docs/learning.md (ARGS=--learners: beside RLlib's defaults)
-	@$(BIN)/policy-pipeline learn $(ARGS)
+	@$(BIN)/python -m benchmarks.market.run $(ARGS)
 
 test: $(INSTALLED) ## run the tests
 	@REQUIRE_SERVICES=$(REQUIRE_SERVICES) $(BIN)/python -m pytest -m "not slow and not figures" $(PARALLEL) $(ARGS)
@@ -48,19 +48,19 @@ figures: $(INSTALLED) ## check the speeds of recording and of the page, on a mac
 	@REQUIRE_SERVICES=$(REQUIRE_SERVICES) $(BIN)/python -m pytest -m figures -rP $(ARGS)
 
 bench: $(INSTALLED) ## measure beside the peers (half an hour); print the table, write build/bench/*.json, docs/benchmarks.md and its plots
-	@$(BIN)/python -m tests.benchmarks.run $(ARGS)
+	@$(BIN)/python -m benchmarks.speed.run $(ARGS)
 
 bench-quick: $(INSTALLED) ## measure the core in a minute and print the table; the status tells whether every bar was met
-	@$(BIN)/python -m tests.benchmarks.run --quick $(ARGS)
+	@$(BIN)/python -m benchmarks.speed.run --quick $(ARGS)
 
 bench-peers: ## build the environment of RLlib's old PolicyServerInput, which `make bench` then measures too (Python 3.11)
-	@PYTHON="$(PYTHON)" TORCH_CPU_INDEX="$(TORCH_CPU_INDEX)" tests/benchmarks/peers/build.sh
+	@PYTHON="$(PYTHON)" TORCH_CPU_INDEX="$(TORCH_CPU_INDEX)" benchmarks/speed/peers/build.sh
 
 compatibility: $(INSTALLED) ## run each algorithm on each kind of space and model; write docs/compatibility.md
-	@$(BIN)/python -m tests.compatibility.run $(ARGS)
+	@$(BIN)/python -m benchmarks.compatibility.run $(ARGS)
 
 algorithms: $(INSTALLED) ## let each algorithm learn alone and over gRPC, on the same seeds; write docs/algorithms.md
-	@$(BIN)/python -m tests.learning.run $(ARGS)
+	@$(BIN)/python -m benchmarks.learning.run $(ARGS)
 
 check: $(INSTALLED) ## format, lint, strict types, stubs current, import rules
 	$(BIN)/ruff format --check .

@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Iterator
 from fnmatch import fnmatch
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -46,12 +47,16 @@ SERVER_LAYERS = {
     "policies.vectorized": {"policies.policy", "policies.module"},
     "policies": set[str](),
     "config": {"policies.module.action_form", "policies.vectorized.scale_images", "runner.env_runner"},
-    "episodes": {"policies.policy", "config.server_config"},
-    "grpc_front": {"episodes", "config.server_config", "training_report"},
-    "external_env": {"episodes", "config.server_config", "runner.serving_loop"},
+    "episodes": {"policies.policy", "config.serving_config"},
+    "grpc_front": {"episodes", "config.serving_config", "training_report"},
+    "external_env": {"episodes", "config.serving_config", "runner.serving_loop"},
     "runner": {"config", "episodes", "external_env", "grpc_front", "policies", *_OF_BOTH_PROCESSES},
     "daemon": {"config", "grpc_front", "policies", "runner", *_OF_BOTH_PROCESSES},
 }
+
+# What measures the repository, and the only files of the tests that it may import: those that start other programs.
+BENCHMARKS = ROOT / "benchmarks"
+OF_THE_TESTS = {"tests.browser", "tests.live_server", "tests.ports", "tests.services"}
 
 # Module -> the only files that may import it.
 ONLY_IN = {
@@ -59,6 +64,7 @@ ONLY_IN = {
     "torch": ["policyserver/server/*"],
     "river": ["policyserver/pipelines/regressor.py"],
     "influxdb_client": ["policyserver/monitoring/influx/*.py"],
+    "matplotlib": [],
     "policyserver.v1": [
         "policyserver/common/*",
         "policyserver/v1/*",
@@ -81,6 +87,11 @@ def sources() -> list[tuple[str, Path]]:
     return found
 
 
+def tools() -> list[tuple[str, Path]]:
+    """Return every file of the benchmarks, likewise."""
+    return [(str(path.relative_to(ROOT)), path) for path in sorted(BENCHMARKS.rglob("*.py"))]
+
+
 def imports(name: str, path: Path) -> Iterator[str]:
     """Yield every module that a file imports, relative ones resolved, at whatever depth the statement stands."""
     package = Path(name).parent.parts
@@ -95,6 +106,23 @@ def imports(name: str, path: Path) -> Iterator[str]:
 
 def within(module: str, allowed: str) -> bool:
     return module == allowed or module.startswith(f"{allowed}.")
+
+
+def circle(files: list[tuple[str, Path]]) -> list[str]:
+    """Return files of which each imports the one before it, imports for type checkers alone among them; nothing if there are none."""
+    modules = {".".join(Path(name).with_suffix("").parts).removesuffix(".__init__"): (name, path) for name, path in files}
+
+    def imported_by(module: str) -> set[str]:
+        """Of what a file imports the files: `a.b.Name` is in a/b.py."""
+        names = [name.split(".") for name in imports(*modules[module])]
+        found = (next((file for end in range(len(name), 0, -1) if (file := ".".join(name[:end])) in modules), module) for name in names)
+        return set(found) - {module}
+
+    try:
+        TopologicalSorter({module: imported_by(module) for module in modules}).prepare()
+    except CycleError as error:
+        return list(error.args[1])
+    return []
 
 
 @pytest.mark.parametrize("package", PACKAGES)
@@ -121,6 +149,22 @@ def test_a_layer_of_the_server_imports_only_the_layers_below_it(layer: str) -> N
         if within(module, "policyserver.server") and not any(within(module, ok) for ok in allowed)
     ]
     assert not wrong
+
+
+def test_the_benchmarks_import_of_the_tests_what_starts_programs_and_nothing_imports_the_benchmarks() -> None:
+    wrong = [
+        f"{name} imports {module}"
+        for name, path in tools()
+        for module in imports(name, path)
+        if within(module, "tests") and not any(within(module, ok) for ok in OF_THE_TESTS)
+    ]
+    wrong += [f"{name} imports {module}" for name, path in sources() for module in imports(name, path) if within(module, "benchmarks")]
+    assert not wrong
+
+
+def test_no_files_import_each_other_in_a_circle() -> None:
+    """A reader of one file of a circle has to read all. Where two have to know each other, one declares a Protocol."""
+    assert circle([*sources(), *tools()]) == []
 
 
 @pytest.mark.parametrize("package", OTHERS)
@@ -151,7 +195,9 @@ def test_no_channel_leaves_it_to_the_environment_whether_a_proxy_is_asked() -> N
     """`policyserver.common.channels` opens them; who needs another kind of channel passes on what it says about proxies."""
     allowed = PACKAGES["policyserver.common"] / "channels.py"
     everywhere = [
-        path for folder in (*PACKAGES.values(), ROOT / "deploy", ROOT / "examples", ROOT / "tests") for path in folder.rglob("*.py")
+        path
+        for folder in (*PACKAGES.values(), BENCHMARKS, ROOT / "deploy", ROOT / "examples", ROOT / "tests")
+        for path in folder.rglob("*.py")
     ]
     wrong = [
         f"{path.relative_to(ROOT)}:{node.lineno}"
@@ -172,7 +218,7 @@ def test_a_source_root_and_its_part_of_the_namespace_are_no_packages(root: str) 
 
 
 def test_every_package_folder_is_a_package() -> None:
-    for name, path in sources():
+    for name, path in [*sources(), *tools()]:
         assert (path.parent / "__init__.py").is_file(), f"{name} lies in a folder without __init__.py"
 
 
@@ -188,8 +234,19 @@ def test_no_module_is_named_like_one_of_the_standard_library() -> None:
 
 
 def test_no_module_is_longer_than_a_reader_can_hold() -> None:
-    long = {name: lines for name, path in sources() if (lines := len(path.read_text(encoding="utf-8").splitlines())) > MAX_LINES}
+    long = {
+        name: lines for name, path in [*sources(), *tools()] if (lines := len(path.read_text(encoding="utf-8").splitlines())) > MAX_LINES
+    }
     assert not long, f"more than {MAX_LINES} lines"
+
+
+def test_the_search_for_circles_sees_imports_for_type_checkers_and_names_out_of_files(tmp_path: Path) -> None:
+    files = [(name, tmp_path / Path(name).name) for name in ("a/one.py", "a/two.py", "a/three.py")]
+    for (_, path), text in zip(files, ["from a.two import Two\n", "from a import three\n", "import sys\n"], strict=True):
+        path.write_text(text, encoding="utf-8")
+    assert circle(files) == []
+    files[2][1].write_text("from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from a.one import One\n", encoding="utf-8")
+    assert set(circle(files)) == {"a.one", "a.two", "a.three"}
 
 
 def test_the_reader_of_imports_sees_absolute_relative_and_late_ones(tmp_path: Path) -> None:

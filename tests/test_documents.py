@@ -39,7 +39,7 @@ def test_the_architecture_says_once_where_to_change_what_and_names_files_that_ar
     text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8").partition("## Where to change what")[2].partition("\n## ")[0]
     wishes = re.findall(r"^\| ([a-z][^|]*) \|", text, re.MULTILINE)
     assert sorted(wishes) == sorted(set(wishes))
-    files = re.findall(r"`((?:client|common|server|pipelines|monitoring|proto|deploy|tests)/[\w/]+\.\w+)`", text)
+    files = re.findall(r"`((?:client|common|server|pipelines|monitoring|proto|deploy|tests|benchmarks)/[\w/]+\.\w+)`", text)
     assert len(files) > 30
     assert [file for file in files if not is_there(file)] == []
 
@@ -62,6 +62,6 @@ def test_a_document_that_a_reader_looks_for_is_there(name: str) -> None:
 @pytest.mark.parametrize("document", ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "docs/glossary.md"])
 def test_a_file_that_is_named_without_its_folder_is_somewhere_in_the_tree(document: str) -> None:
     named = set(re.findall(r"`(\w+\.py)`", (ROOT / document).read_text(encoding="utf-8")))
-    folders = ("client", "server", "monitoring", "pipelines", "proto", "deploy", "examples", "tests")
+    folders = ("client", "server", "monitoring", "pipelines", "proto", "benchmarks", "deploy", "examples", "tests")
     there = {path.name for folder in folders for path in (ROOT / folder).rglob("*.py")}
     assert named - there == set()

@@ -36,7 +36,9 @@ def test_the_readme_names_every_key_of_the_summary_and_no_other() -> None:
 def test_every_file_of_ours_that_a_document_names_exists(document: str) -> None:
     text = (ROOT / document).read_text(encoding="utf-8")
     named = set(
-        re.findall(r"`((?:client|common|server|pipelines|monitoring|proto|examples|tests|docs)/[\w./-]+\.(?:py|proto|toml|md))`", text)
+        re.findall(
+            r"`((?:client|common|server|pipelines|monitoring|proto|benchmarks|examples|tests|docs)/[\w./-]+\.(?:py|proto|toml|md))`", text
+        )
     )
     assert named
     assert [name for name in sorted(named) if not is_there(name)] == []

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from policyserver.client import InvalidInputError
 from policyserver.client.messages import SpaceCodec
 from policyserver.common.tensors import column
-from tests.policyserver.space_strategies import PROPERTY, SPACES, samples
+from tests.common.space_strategies import PROPERTY, SPACES, samples
 
 BOX = spaces.Box(-100, 100, (10,), np.float32)
 

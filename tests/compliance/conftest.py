@@ -8,7 +8,7 @@ import pytest
 from ray.rllib.algorithms.ppo import PPOConfig
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 
-from policyserver.server.config.server_config import HandOffConfig, ListenConfig, ServingConfig
+from policyserver.server.config.serving_config import HandOffConfig, ListenConfig, ServingConfig
 from policyserver.server.runner.env_runner import ExternalEnvRunner
 from tests.compliance.external_envs import ACTION, OBSERVATION, Loop, Looping, looping
 

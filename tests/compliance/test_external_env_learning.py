@@ -17,7 +17,7 @@ from ray.rllib.algorithms.ppo import PPOConfig
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 from ray.tune.registry import register_env
 
-from policyserver.server.config.server_config import ListenConfig, ServingConfig
+from policyserver.server.config.serving_config import ListenConfig, ServingConfig
 from policyserver.server.daemon.ray_start import RayProcess
 from policyserver.server.runner.env_runner import ExternalEnvRunner
 from tests.compliance.external_envs import CartPoleLoop, CartPoles, client_looping

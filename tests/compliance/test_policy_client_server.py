@@ -18,14 +18,14 @@ from typing import Any
 import psutil
 import pytest
 
+from benchmarks.learning import over_grpc
+from benchmarks.learning.cases import CARTPOLE, case_of
+from benchmarks.learning.over_grpc import player_command, processes_of
+from benchmarks.learning.player import play
+from benchmarks.learning.playing import Playing
 from policyserver.client import PolicyClient
 from policyserver.common.settings import dump_toml, load
 from policyserver.server.config.server_config import ServerConfig
-from tests.learning import over_grpc
-from tests.learning.cases import CARTPOLE, case_of
-from tests.learning.over_grpc import player_command, processes_of
-from tests.learning.player import play
-from tests.learning.playing import Playing
 from tests.live_server import Serving, serving
 
 TWO_ACTORS = {"num_env_runners": 2}

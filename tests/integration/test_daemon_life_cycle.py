@@ -15,7 +15,7 @@ from policyserver.client import PolicyClient, TrainingIteration
 from policyserver.common.errors import EpisodeLostError, PolicyServerError
 from policyserver.monitoring.store.reader import StoreReader
 from policyserver.server.config.algorithm_defaults import DEFAULTS_BY_ALGORITHM
-from policyserver.server.config.server_config import LearnerConfig
+from policyserver.server.config.daemon_config import LearnerConfig
 from tests.integration.daemon_process import DaemonProcess
 from tests.ports import free_address, is_handed_out, port_of_the_systems_choice
 from tests.services import wait_until

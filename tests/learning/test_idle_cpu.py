@@ -9,12 +9,12 @@ from pathlib import Path
 import psutil
 import pytest
 
+from benchmarks.learning.cases import case_of
+from benchmarks.learning.over_grpc import processes_of
+from benchmarks.learning.player import play
+from benchmarks.learning.playing import Playing
 from policyserver.client import PolicyClient
 from policyserver.common.settings import dump_toml
-from tests.learning.cases import case_of
-from tests.learning.over_grpc import processes_of
-from tests.learning.player import play
-from tests.learning.playing import Playing
 from tests.live_server import serving
 
 SHARE_MAX = 0.3

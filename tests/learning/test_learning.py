@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.learning import over_grpc
+from benchmarks.learning.cases import case_of
 from policyserver.monitoring.store.reader import StoreReader
-from tests.learning import over_grpc
-from tests.learning.cases import case_of
 
 SEED = 0
 """The first of those in docs/algorithms.md, where none is left out."""

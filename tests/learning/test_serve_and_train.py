@@ -1,6 +1,6 @@
 """Each algorithm serves, trains on what it served and serves what it learned, in short.
 
-PPO and APPO do the same in tests/server/test_restore_older.py; that they learn something is shown by the slow tests beside this one.
+PPO and APPO do the same in tests/server/daemon/test_restore_older.py; that they learn something is shown by the slow tests beside this one.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ import pytest
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
 from policyserver.client import PolicyClient
-from policyserver.server.config.server_config import HandOffConfig, ListenConfig, ServingConfig
+from policyserver.server.config.serving_config import HandOffConfig, ListenConfig, ServingConfig
 from policyserver.server.runner.env_runner import ExternalEnvRunner
 from tests.parity.comparison import check_batches, check_episodes, learner_batch, learner_of
 from tests.parity.harness import Recording, Replay, cases, number_in, number_of, record

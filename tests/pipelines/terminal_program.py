@@ -6,7 +6,7 @@ import sys
 
 from policyserver.pipelines.demo.terminal import TerminalView
 from policyserver.pipelines.runtime.stop_signals import StopSignals
-from tests.pipelines.test_terminal import Taker
+from tests.pipelines.demo.test_terminal import Taker
 
 
 def main() -> None:

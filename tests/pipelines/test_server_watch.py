@@ -10,7 +10,7 @@ from policyserver.common.errors import ServerUnavailableError
 from policyserver.monitoring.points import Points
 from policyserver.monitoring.sink import NullSink
 from policyserver.pipelines.server_watch import ServerWatch
-from tests.pipelines.test_terminal import STATS, TRAINING
+from tests.pipelines.demo.test_terminal import STATS, TRAINING
 
 WAIT_S = 10.0
 TAGS = {"run": "r", "policy": "p", "process": "ou", "worker": "w"}

@@ -22,7 +22,7 @@ from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from policyserver.common.errors import PolicyServerError
 from policyserver.common.flags import StepFlag
 from policyserver.common.spaces import flatten
-from policyserver.server.config.server_config import EpisodesConfig, HandOffConfig
+from policyserver.server.config.serving_config import EpisodesConfig, HandOffConfig
 from policyserver.server.episodes.core import EpisodeCore
 from policyserver.server.episodes.demand import Demand
 from policyserver.server.episodes.episode_table import ClientSession

@@ -14,7 +14,7 @@ import gymnasium as gym
 
 from policyserver.client import ClientConfig, PolicyClient
 from policyserver.common.tensors import from_tensor, to_tensor
-from policyserver.server.config.server_config import EpisodesConfig, HandOffConfig, ListenConfig, ServingConfig
+from policyserver.server.config.serving_config import EpisodesConfig, HandOffConfig, ListenConfig, ServingConfig
 from policyserver.server.episodes.core import EpisodeCore
 from policyserver.server.episodes.demand import Demand
 from policyserver.server.episodes.segments import SegmentBlock

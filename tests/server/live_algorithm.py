@@ -18,7 +18,8 @@ from policyserver.client import PolicyClient, PolicyServerError
 from policyserver.common.settings import load
 from policyserver.common.tensors import from_tensor, to_tensor
 from policyserver.server.config.algorithm import algorithm_config
-from policyserver.server.config.server_config import ListenConfig, ServerConfig, ServingConfig
+from policyserver.server.config.server_config import ServerConfig
+from policyserver.server.config.serving_config import ListenConfig, ServingConfig
 from policyserver.v1 import policy_service_pb2 as pb
 from policyserver.v1 import policy_service_pb2_grpc as pb_grpc
 from tests.ports import DIRECT

@@ -23,7 +23,7 @@ import gymnasium as gym
 from policyserver.client.config import ClientConfig
 from policyserver.client.connection import Connection
 from policyserver.client.messages import NegotiatedSession
-from policyserver.client.rows import OutgoingRows
+from policyserver.client.rows import Home, OutgoingRows
 from policyserver.client.server_stats import ServerInfo, ServerStats
 from policyserver.client.shared import ProcessorCore, Shared
 from policyserver.client.wake_up_queue import Call
@@ -131,7 +131,7 @@ class Balancer:
         """Cut rows into those of each runner. Under the lock."""
         if len(self._connections) == 1 or len(rows.episodes) <= 1:
             return [rows] if rows.episodes else []
-        found: dict[Connection | None, list[int]] = {}
+        found: dict[Home | None, list[int]] = {}
         for row, episode in enumerate(rows.episodes):
             found.setdefault(episode.connection, []).append(row)
         return [rows] if len(found) == 1 else [rows.select(picked) for picked in found.values()]

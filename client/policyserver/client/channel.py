@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import grpc
 
@@ -17,11 +17,8 @@ from policyserver.client.server_stats import ServerInfo, ServerStats
 from policyserver.client.stream import Stub
 from policyserver.common.channels import open_channel
 from policyserver.common.endpoints import is_local, strays
-from policyserver.common.errors import from_rpc_error
+from policyserver.common.errors import PolicyServerError, from_rpc_error
 from policyserver.v1 import policy_service_pb2 as pb
-
-if TYPE_CHECKING:
-    from policyserver.client.connection import Connection
 
 __all__ = ["Queries", "authorization", "check_security", "make_channel"]
 
@@ -86,11 +83,21 @@ def authorization(config: ClientConfig) -> tuple[tuple[str, str], ...]:
     return (("authorization", f"Bearer {token}"),)
 
 
+class Availability(Protocol):
+    """A connection, as far as one that asks beside its stream knows it. Under the client's lock."""
+
+    def check(self) -> None:
+        """Raise what makes asking pointless."""
+
+    def unavailable(self, timeout_s: float) -> PolicyServerError:
+        """Make the error of a wait for a connection that was in vain."""
+
+
 class Queries:
     """Unary calls of one connection, from any thread."""
 
     def __init__(
-        self, connection: Connection, lock: threading.Lock, stub: Stub, metadata: tuple[tuple[str, str], ...], timeout_s: float
+        self, connection: Availability, lock: threading.Lock, stub: Stub, metadata: tuple[tuple[str, str], ...], timeout_s: float
     ) -> None:
         """Prepare.
 

@@ -33,13 +33,7 @@ from policyserver.client.rows import OutgoingRows
 from policyserver.client.shared import Shared
 from policyserver.client.stream import ConnectionListener, Stream, Stub
 from policyserver.client.wake_up_queue import HOLD_BACK_MAX_S, WAKE_UP_MAX_S, Call, CallPart
-from policyserver.common.errors import (
-    ActionTimeoutError,
-    ClientClosedError,
-    PolicyServerError,
-    ServerUnavailableError,
-    WireError,
-)
+from policyserver.common.errors import ActionTimeoutError, ClientClosedError, PolicyServerError, ServerUnavailableError, WireError
 from policyserver.v1 import policy_service_pb2 as pb
 from policyserver.v1 import policy_service_pb2_grpc as pb_grpc
 
@@ -58,7 +52,7 @@ class Connection:
         config: ClientConfig,
         spaces: tuple[gym.Space[Any] | None, gym.Space[Any] | None],
         shared: Shared,
-        listener: ConnectionListener,
+        listener: ConnectionListener[Connection],
     ) -> None:
         """Prepare a connection; nothing is opened before `start`.
 
@@ -85,9 +79,9 @@ class Connection:
         self.epoch = 0
         """Number of different serving processes seen."""
         self.callers_waking = 0
-        """Callers that were answered here and are about to go on; the wake-up queue counts."""
+        """See `Home`; the wake-up queue counts."""
         self.episodes_open = 0
-        """Open episodes of this client that are there; `ClientEpisodes` counts."""
+        """See `Home`; `ClientEpisodes` counts."""
         self._config = config
         self._spaces = spaces
         self._shared = shared
@@ -114,6 +108,11 @@ class Connection:
         self._is_closed = False
         self._reader: threading.Thread | None = None
 
+    @staticmethod
+    def of(rows: OutgoingRows) -> Connection:
+        """Return where to send rows: where the first episode is, and all the others once they are divided by runner."""
+        return rows.episodes[0].connection  # type: ignore[return-value]  # a row's episode has one, and no other home
+
     @property
     def is_open(self) -> bool:
         """Tell whether rows may go out."""
@@ -133,7 +132,7 @@ class Connection:
     def send(self, call: Call, rows: OutgoingRows) -> None:
         """Queue rows whose answers a call waits for, in pieces that fit into a message. Under the lock."""
         session = cast(NegotiatedSession, self.session)
-        for part in call.add(rows.split(session.max_rows, session.max_bytes, session.row_bytes)):
+        for part in call.add(rows.split(session.max_rows, session.max_bytes, session.row_bytes), self):
             self.send_one(part)
 
     def send_one(self, part: CallPart) -> None:

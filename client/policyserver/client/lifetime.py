@@ -5,21 +5,26 @@ from __future__ import annotations
 import os
 import warnings
 import weakref
-from typing import TYPE_CHECKING, Any, NoReturn
+from collections.abc import Iterable
+from typing import NoReturn, Protocol
 
+from policyserver.client.balancing import Balancer
 from policyserver.client.errors import ForkedClientError
 
-if TYPE_CHECKING:
-    from policyserver.client.balancing import Balancer
-    from policyserver.client.policy_client import PolicyClient
+__all__ = ["Inherited", "Lifetime"]
 
-__all__ = ["Lifetime"]
+
+class TrackedClient(Protocol):
+    """A client, as far as its lifetime knows it."""
+
+    def _leave_behind(self) -> Iterable[object]:
+        """Put an `Inherited` in place of all parts, and return them: in another process than the client's."""
 
 
 class Lifetime:
     """The life of one client, in the process that made it."""
 
-    def __init__(self, client: PolicyClient, balancer: Balancer, target: str) -> None:
+    def __init__(self, client: TrackedClient, balancer: Balancer, target: str) -> None:
         """Begin.
 
         Args:
@@ -32,7 +37,7 @@ class Lifetime:
         self._dropped.atexit = False  # the end of the process ends its connections
         _clients.add(client)
 
-    def end(self, client: PolicyClient) -> None:
+    def end(self, client: TrackedClient) -> None:
         """Take note that the client was closed, or is that of another process."""
         self._dropped.detach()
         _clients.discard(client)
@@ -66,21 +71,15 @@ def _drop(balancer: Balancer, target: str) -> None:
         warnings.warn(f"unclosed PolicyClient of {target}: close() it, or use it in a `with` block", ResourceWarning, stacklevel=2)
 
 
-_PARTS = ("_episodes", "_balancer", "_exchange")
-"""What a client does everything with."""
-_clients: weakref.WeakSet[PolicyClient] = weakref.WeakSet()
-_left_behind: list[Any] = []
+_clients: weakref.WeakSet[TrackedClient] = weakref.WeakSet()
+_left_behind: list[object] = []
 """Parts of inherited clients. Taken apart in this process they would end connections that are not its own, or wait for threads it lacks."""
 
 
 def _disown_all() -> None:
     """Make every client useless in a child. Takes no lock: its holder may be a thread that the child lacks."""
     for client in tuple(_clients):
-        lifetime: Lifetime = client._lifetime
-        lifetime.end(client)
-        for part in _PARTS:
-            _left_behind.append(getattr(client, part))
-            setattr(client, part, Inherited(lifetime.process))
+        _left_behind.extend(client._leave_behind())
 
 
 os.register_at_fork(after_in_child=_disown_all)

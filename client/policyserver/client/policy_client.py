@@ -15,7 +15,7 @@ from policyserver.client.balancing import Balancer
 from policyserver.client.config import ClientConfig
 from policyserver.client.episodes import ClientEpisodes
 from policyserver.client.errors import BatchError
-from policyserver.client.lifetime import Lifetime
+from policyserver.client.lifetime import Inherited, Lifetime
 from policyserver.client.messages import NegotiatedSession
 from policyserver.client.retries import Exchange
 from policyserver.client.rows import count, encoded_info
@@ -350,6 +350,14 @@ class PolicyClient:
 
     def __exit__(self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None) -> None:
         self.close()
+
+    def _leave_behind(self) -> tuple[object, ...]:
+        """Become useless in a fork's child; return the parts, which are the parent's."""
+        self._lifetime.end(self)
+        parts = self._episodes, self._balancer, self._exchange
+        inherited: Any = Inherited(self._lifetime.process)
+        self._episodes = self._balancer = self._exchange = inherited
+        return parts
 
     def _agreement(self) -> NegotiatedSession:
         return self._balancer.session or self._balancer.connect(self._config.connect_timeout_s)

@@ -6,10 +6,11 @@ import copy
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 from policyserver.client.balancing import Balancer
 from policyserver.client.config import ClientConfig
+from policyserver.client.connection import Connection
 from policyserver.client.episodes import ClientEpisodes
 from policyserver.client.messages import NegotiatedSession, Reply, SpaceCodec
 from policyserver.client.rows import OutgoingRows
@@ -17,9 +18,6 @@ from policyserver.client.wake_up_queue import Call, CallPart
 from policyserver.common.errors import PolicyServerError, ServerInternalError
 from policyserver.common.flags import StepFlag
 from policyserver.common.spaces import Array
-
-if TYPE_CHECKING:
-    from policyserver.client.connection import Connection
 
 __all__ = ["Exchange", "Outcome"]
 
@@ -135,7 +133,7 @@ class Exchange:
             with lock:
                 balancer.check()
                 rows = episodes.prepare_one(episode_id, kind, observation, action, balancer.place)
-                connection = rows.connection
+                connection = Connection.of(rows)
                 part = call.add_one(rows, connection)
                 connection.send_one(part)
             balancer.wait(call, timeout_s)
@@ -209,7 +207,7 @@ class Exchange:
 
     def _send(self, call: Call, waiting: Sequence[OutgoingRows]) -> None:
         for rows in waiting:
-            rows.connection.send(call, rows)
+            Connection.of(rows).send(call, rows)
 
     def _waiter(self) -> threading.Lock:
         """Give each thread one lock to sleep on, held by it whenever it is awake; another one if an interrupt left that undone."""
@@ -237,7 +235,7 @@ class Exchange:
             if part.reply is None:
                 waiting.append(part.rows)
                 continue
-            rows, lost = part.rows, part.epoch != part.rows.connection.epoch
+            rows, lost = part.rows, part.epoch != Connection.of(part.rows).epoch
             end = part.first + len(rows)
             handles = part.reply.handles[part.first : end]
             codes = part.reply.codes[part.first : end]
@@ -253,7 +251,7 @@ class Exchange:
                     refusals[rows.indices[row]] = error
                     later.append(row)
                     if error.reason == _LEARNER_BEHIND:
-                        held[rows.connection] = part.rooms
+                        held[Connection.of(rows)] = part.rooms
                 else:
                     self._episodes.refuse(rows, row, error)
                     outcome.errors[rows.indices[row]] = error
@@ -278,7 +276,7 @@ class Exchange:
                     self._episodes.refuse(rows, row, refusal)
                     outcome.errors[index] = refusal
                 else:  # it may have been applied: it stays in flight
-                    outcome.errors[index] = rows.connection.timeout(timeout_s)
+                    outcome.errors[index] = Connection.of(rows).timeout(timeout_s)
         return []
 
     def _drop_lost(self, waiting: Sequence[OutgoingRows], outcome: Outcome) -> list[OutgoingRows]:
@@ -298,7 +296,7 @@ class Exchange:
         """Sort out the rows for runners that this client cannot talk to any more. They may have been applied: they stay in flight."""
         left = []
         for rows in waiting:
-            refusal = rows.connection.refusal
+            refusal = Connection.of(rows).refusal
             if refusal is None:
                 left.append(rows)
                 continue

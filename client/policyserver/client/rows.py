@@ -6,17 +6,24 @@ import dataclasses
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from policyserver.common.episode_session import EpisodeSession
 from policyserver.common.errors import InvalidInputError
 
-if TYPE_CHECKING:
-    from policyserver.client.connection import Connection
-
-__all__ = ["MAX_EPISODE_ID_BYTES", "NO_INFO", "ROW_OVERHEAD_BYTES", "ClientEpisode", "OutgoingRows", "count", "encoded_info", "plain"]
+__all__ = [
+    "MAX_EPISODE_ID_BYTES",
+    "NO_INFO",
+    "ROW_OVERHEAD_BYTES",
+    "ClientEpisode",
+    "Home",
+    "OutgoingRows",
+    "count",
+    "encoded_info",
+    "plain",
+]
 
 
 def count(episode_ids: Sequence[str]) -> int:
@@ -61,6 +68,15 @@ ROW_OVERHEAD_BYTES = (8 + 4 + 1 + 8) + MAX_EPISODE_ID_BYTES + 2 * 16
 """Most that a row takes beside its observation, action and info, bytes: fixed columns, id, and what protobuf adds to id and info."""
 
 
+class Home(Protocol):
+    """A connection, as far as episodes and the calls that go through it know it. Guarded by the client's lock."""
+
+    episodes_open: int
+    """Open episodes of this client that are there."""
+    callers_waking: int
+    """Callers that were answered there and are about to go on."""
+
+
 class ClientEpisode(EpisodeSession["tuple[OutgoingRows, int]"]):
     """The client's side of one open episode. Guarded by the client's lock.
 
@@ -72,7 +88,7 @@ class ClientEpisode(EpisodeSession["tuple[OutgoingRows, int]"]):
     def __init__(self, episode_id: str, training_enabled: bool) -> None:
         super().__init__(training_enabled)
         self.id = episode_id
-        self.connection: Connection | None = None
+        self.connection: Home | None = None
         """Leads to the runner that has it, for good from its first row on; None before."""
         self.busy = 0
         """The thread (threading.get_ident) that waits for an answer to this episode's row; 0 if none does."""
@@ -101,11 +117,6 @@ class OutgoingRows:
 
     def __len__(self) -> int:
         return len(self.episodes)
-
-    @property
-    def connection(self) -> Connection:
-        """Where to send them: where the first episode is, and all the others once the rows are divided by runner."""
-        return self.episodes[0].connection  # type: ignore[return-value]  # a row's episode has one
 
     def select(self, rows: Sequence[int]) -> OutgoingRows:
         """Take some of the rows, in the order given."""

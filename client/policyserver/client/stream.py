@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from policyserver.client.messages import NegotiatedSession
 from policyserver.client.wake_up_queue import CallPart
 from policyserver.v1 import policy_service_pb2 as pb
 
-if TYPE_CHECKING:
-    from policyserver.client.connection import Connection
-
 __all__ = ["ConnectionListener", "Stream", "Stub"]
+
+_Connection = TypeVar("_Connection", contravariant=True)
 
 
 class Stream:
@@ -38,18 +37,18 @@ class Stub(Protocol):
     GetStats: Callable[..., pb.GetStatsResponse]
 
 
-class ConnectionListener(Protocol):
+class ConnectionListener(Protocol[_Connection]):
     """What a connection tells of, and asks: the client's balancer."""
 
-    def check_handshake(self, connection: Connection, session: NegotiatedSession) -> None:
+    def check_handshake(self, connection: _Connection, session: NegotiatedSession) -> None:
         """Look at a handshake before rows may go out. Not under the lock.
 
         Raises:
             HandshakeError: they may not.
         """
 
-    def on_reboot(self, connection: Connection) -> None:
+    def on_reboot(self, connection: _Connection) -> None:
         """Another serving process has taken the place of the one before. Under the lock."""
 
-    def on_absence(self, connection: Connection) -> None:
+    def on_absence(self, connection: _Connection) -> None:
         """An attempt to connect failed. Under the lock."""

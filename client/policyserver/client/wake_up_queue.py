@@ -13,19 +13,11 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence
-from typing import Protocol
 
 from policyserver.client.messages import Reply
-from policyserver.client.rows import OutgoingRows
+from policyserver.client.rows import Home, OutgoingRows
 
-__all__ = ["HOLD_BACK_MAX_S", "WAKE_UP_MAX_S", "Call", "CallPart", "Home", "WakeUpQueue"]
-
-
-class Home(Protocol):
-    """Where a call's thread is likely to ask next: the connection of its first part."""
-
-    callers_waking: int
-    """Callers at home there that were answered and are about to go on."""
+__all__ = ["HOLD_BACK_MAX_S", "WAKE_UP_MAX_S", "Call", "CallPart", "WakeUpQueue"]
 
 
 class Call:
@@ -36,7 +28,7 @@ class Call:
     def __init__(self, waiter: threading.Lock) -> None:
         self.parts: Sequence[CallPart] = ()
         self.home: Home
-        """Set with the first part."""
+        """Where its first part goes, and its thread is likely to ask next."""
         self.unanswered = 0
         """Parts that may still be answered."""
         self.waiter = waiter
@@ -44,12 +36,12 @@ class Call:
         self.is_waiting = True
         """There is something to wait for, and somebody who does."""
 
-    def add(self, pieces: Iterable[OutgoingRows]) -> list[CallPart]:
+    def add(self, pieces: Iterable[OutgoingRows], home: Home) -> list[CallPart]:
         """Wait for the answers to these, too; each fits into a message."""
         parts = [CallPart(rows, self) for rows in pieces]
+        if not self.parts:
+            self.home = home
         self.parts = [*self.parts, *parts]
-        if len(self.parts) == len(parts) > 0:
-            self.home = parts[0].rows.connection
         self.unanswered += len(parts)
         return parts
 

@@ -1,4 +1,4 @@
-"""The command line: `policy-pipeline run | demo | learn`."""
+"""The command line: `policy-pipeline run | demo`."""
 
 from __future__ import annotations
 
@@ -16,15 +16,13 @@ from policyserver.common.umask import keep_others_from_writing
 from policyserver.pipelines.config import PipelineConfig
 from policyserver.pipelines.demo.server_process import ServerDiedError
 from policyserver.pipelines.runtime.stop_signals import StoppedEarlyError, StopSignals
+from policyserver.pipelines.runtime.thread_switching import switch_threads_often
 from policyserver.pipelines.summary import LedgerError
 
 logger = logging.getLogger("policyserver.pipelines")
 
 _EXIT_INSECURE = 78
 """Exit status when steps would leave the machine in plain text; that of `policy-server` when others could reach it so."""
-
-_SWITCH_INTERVAL_S = 0.001
-"""How long a thread of this process computes before another may; Python's default of 5 ms would be felt in the latency of actions."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run_command(arguments: Sequence[str] | None) -> int:
     options = _parser().parse_args(arguments)
     keep_others_from_writing()
-    sys.setswitchinterval(_SWITCH_INTERVAL_S)
+    switch_threads_often()
     try:
         status: int = options.command(options)
     except SettingsError as error:
@@ -70,12 +68,6 @@ def _parser() -> argparse.ArgumentParser:
     demo = commands.add_parser("demo", help="start a policy server and 64 trading episodes against it; show that it learns")
     _add_demo_arguments(demo)
     demo.set_defaults(command=_demo)
-
-    learn = commands.add_parser("learn", help="run the demo's problem for three seeds and its controls; write the table and the picture")
-    learn.add_argument("--learners", action="store_true", help="instead, compare the demo's learner with RLlib's default settings")
-    learn.add_argument("--steps", type=int, default=None, help="steps of each run (default: the demo's; 100,000 with --learners)")
-    learn.add_argument("--folder", type=Path, default=Path("docs"), help="where learning.md and its pictures go (default: docs)")
-    learn.set_defaults(command=_learn)
     return parser
 
 
@@ -142,16 +134,6 @@ def _demo(options: argparse.Namespace) -> int:
     _log_to_stderr(logging.WARNING)
     with StopSignals().installed() as stop:
         run_demo(chosen, sys.stdout, stop)
-    return 0
-
-
-def _learn(options: argparse.Namespace) -> int:
-    from policyserver.pipelines.learn import learn
-    from policyserver.pipelines.learners import compare_learners
-
-    _log_to_stderr(logging.WARNING)
-    with StopSignals().installed() as stop:
-        (compare_learners if options.learners else learn)(options.folder, options.steps, sys.stdout, stop)
     return 0
 
 

@@ -16,7 +16,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from policyserver.server.config.server_config import ListenConfig, ServingConfig
+    from policyserver.server.config.serving_config import ListenConfig, ServingConfig
     from policyserver.server.daemon.ray_start import RayProcess
     from policyserver.server.external_env.policy_server import PolicyServer
     from policyserver.server.runner.env_runner import ExternalEnvRunner
@@ -25,10 +25,10 @@ __all__ = ["ExternalEnvRunner", "ListenConfig", "PolicyServer", "RayProcess", "S
 
 _MODULES = {
     "ExternalEnvRunner": "runner.env_runner",
-    "ListenConfig": "config.server_config",
+    "ListenConfig": "config.serving_config",
     "PolicyServer": "external_env.policy_server",
     "RayProcess": "daemon.ray_start",
-    "ServingConfig": "config.server_config",
+    "ServingConfig": "config.serving_config",
 }
 
 

@@ -27,9 +27,6 @@ SERVER_FILE = "demo_server.toml"
 DEMO_SERVER = Path(__file__).with_name("demo_server.toml")
 """The server's settings that a demo has unless the user names others."""
 
-RLLIB_SERVER = Path(__file__).with_name("rllib_defaults_server.toml")
-"""RLlib's own default settings of PPO with an LSTM, on the demo's problem."""
-
 STORE_FILE = "store.sqlite"
 """The embedded store, in the run folder; the server records its training there too."""
 

@@ -16,7 +16,8 @@ import gymnasium as gym
 
 from policyserver.common.settings import SettingsError
 from policyserver.server.config.ignored_settings import refuse_ignored_settings
-from policyserver.server.config.server_config import ServerConfig, ServingConfig
+from policyserver.server.config.server_config import ServerConfig
+from policyserver.server.config.serving_config import ServingConfig
 from policyserver.server.config.standard_connectors import add_standard_connectors
 
 if TYPE_CHECKING:

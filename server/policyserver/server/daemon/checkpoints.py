@@ -24,7 +24,7 @@ from typing import Any
 
 import gymnasium as gym
 
-from policyserver.server.config.server_config import SpacesConfig
+from policyserver.server.config.rllib_config import SpacesConfig
 from policyserver.server.config.space_tables import space_from_config
 from policyserver.server.config.standard_connectors import ConnectorsConfig
 from policyserver.server.daemon.folder_lock import FolderLock

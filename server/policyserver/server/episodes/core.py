@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from policyserver.common.errors import EpisodeFinishedError, PolicyServerError, ServerInternalError
 from policyserver.common.spaces import leaves
-from policyserver.server.config.server_config import EpisodesConfig, HandOffConfig
+from policyserver.server.config.serving_config import EpisodesConfig, HandOffConfig
 from policyserver.server.episodes.batch import Batch, Submission
 from policyserver.server.episodes.batch_pass import BatchPass
 from policyserver.server.episodes.core_statistics import CoreStatistics

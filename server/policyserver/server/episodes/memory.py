@@ -11,7 +11,7 @@ import numpy.typing as npt
 import tree
 
 from policyserver.common.spaces import leaves
-from policyserver.server.config.server_config import EpisodesConfig
+from policyserver.server.config.serving_config import EpisodesConfig
 from policyserver.server.policies.policy import StepLayout
 
 logger = logging.getLogger(__name__)

@@ -1,4 +1,4 @@
-"""Calls of an ExternalEnv's threads on their way to the serving loop, and the answers that the threads wait for."""
+"""Episodes of an ExternalEnv, their calls on the way to the serving loop, and the answers that its threads wait for."""
 
 from __future__ import annotations
 
@@ -8,17 +8,15 @@ import logging
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Hashable
+from typing import Any
 
 import numpy as np
 from ray import cloudpickle
 
+from policyserver.common.episode_session import EpisodeSession
 from policyserver.common.errors import ActionTimeoutError, InvalidInputError, PolicyServerError
 from policyserver.common.spaces import Array
-
-if TYPE_CHECKING:
-    from policyserver.server.external_env.session import EnvironmentEpisode
 
 logger = logging.getLogger(__name__)
 
@@ -92,6 +90,27 @@ class EnvironmentCall:
         if isinstance(self._outcome, PolicyServerError):
             raise copy.copy(self._outcome)  # one error may be the answer to many callers, and each thread adds its traceback
         return self._outcome
+
+
+class EnvironmentEpisode(EpisodeSession[EnvironmentCall]):
+    """An open episode of an ExternalEnv. In flight stays a call whose caller did not wait for its answer."""
+
+    __slots__ = ("calls", "has_ended", "id", "is_busy", "logged_info", "logged_reward", "name")
+
+    def __init__(self, episode_id: Hashable, training_enabled: bool) -> None:
+        super().__init__(training_enabled)
+        self.id = episode_id
+        self.logged_reward = 0.0
+        """Rewards logged since the episode's newest call. Its caller's, as the info: an episode's calls follow each other."""
+        self.logged_info: dict[str, Any] | None = None
+        # All else is the loop thread's.
+        self.name = ""
+        """The id that the core knows it by; empty until its first call is sent."""
+        self.is_busy = False
+        """Whether a call of the episode is on its way through the core."""
+        self.calls: list[EnvironmentCall] = []
+        """Calls that came meanwhile: the callers of those before did not wait for their answers."""
+        self.has_ended = False
 
 
 class CallQueue:

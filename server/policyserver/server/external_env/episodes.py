@@ -18,9 +18,9 @@ from policyserver.common.flags import StepFlag
 from policyserver.common.spaces import Array, argument_names
 from policyserver.server.episodes.core import EpisodeCore
 from policyserver.server.episodes.received_rows import ReceivedRows, Replies
-from policyserver.server.external_env.calls import EnvironmentCall
+from policyserver.server.external_env.calls import EnvironmentCall, EnvironmentEpisode
 from policyserver.server.external_env.columns import columns_of, values_of
-from policyserver.server.external_env.session import EnvironmentEpisode, EnvironmentSession
+from policyserver.server.external_env.session import EnvironmentSession
 
 logger = logging.getLogger(__name__)
 

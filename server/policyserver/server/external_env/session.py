@@ -1,4 +1,4 @@
-"""What an ExternalEnv's threads say to the policy server: its episodes, and its public methods as calls."""
+"""What an ExternalEnv's threads say to the policy server: its public methods as calls."""
 
 from __future__ import annotations
 
@@ -8,37 +8,15 @@ from collections import OrderedDict
 from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any
 
-from policyserver.common.episode_session import EpisodeSession
 from policyserver.common.errors import EpisodeDuplicateError, EpisodeFinishedError, EpisodeUnknownError
 from policyserver.common.rewards import add_reward, to_reward
-from policyserver.server.external_env.calls import CallQueue, EnvironmentCall
+from policyserver.server.external_env.calls import CallQueue, EnvironmentCall, EnvironmentEpisode
 
 if TYPE_CHECKING:
     from policyserver.server.runner.serving_loop import ServingLoop
 
 GET_ACTION_TIMEOUT_S, LOG_ACTION_TIMEOUT_S = 300.0, 60.0
 """How long RLlib's ExternalEnv waits for an action, and until one that it took by itself is recorded, seconds."""
-
-
-class EnvironmentEpisode(EpisodeSession[EnvironmentCall]):
-    """An open episode of an ExternalEnv. In flight stays a call whose caller did not wait for its answer."""
-
-    __slots__ = ("calls", "has_ended", "id", "is_busy", "logged_info", "logged_reward", "name")
-
-    def __init__(self, episode_id: Hashable, training_enabled: bool) -> None:
-        super().__init__(training_enabled)
-        self.id = episode_id
-        self.logged_reward = 0.0
-        """Rewards logged since the episode's newest call. Its caller's, as the info: an episode's calls follow each other."""
-        self.logged_info: dict[str, Any] | None = None
-        # All else is the loop thread's.
-        self.name = ""
-        """The id that the core knows it by; empty until its first call is sent."""
-        self.is_busy = False
-        """Whether a call of the episode is on its way through the core."""
-        self.calls: list[EnvironmentCall] = []
-        """Calls that came meanwhile: the callers of those before did not wait for their answers."""
-        self.has_ended = False
 
 
 class EnvironmentSession:

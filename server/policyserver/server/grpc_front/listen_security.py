@@ -11,7 +11,7 @@ import grpc.aio
 
 from policyserver.common.certificates import check_certificate
 from policyserver.common.listening import check_protection, read_file, read_secret, read_token
-from policyserver.server.config.server_config import ListenConfig
+from policyserver.server.config.serving_config import ListenConfig
 
 EXIT_INSECURE = 78
 """Exit status of a refusal to listen in plaintext (EX_CONFIG of sysexits.h)."""

@@ -26,7 +26,7 @@ from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.utils import force_list
 
 from policyserver.server.config.ignored_settings import refuse_ignored_settings
-from policyserver.server.config.server_config import ServingConfig
+from policyserver.server.config.serving_config import ServingConfig
 from policyserver.server.driver_link import follow_driver, leave_at_once
 from policyserver.server.episodes.core import EpisodeCore
 from policyserver.server.episodes.segments import EpisodeList, SegmentBlock, episodes_of

@@ -21,7 +21,7 @@ from grpc_reflection.v1alpha import reflection
 
 from policyserver.common.endpoints import parse_address
 from policyserver.common.errors import PolicyServerError
-from policyserver.server.config.server_config import ListenConfig, ServingConfig
+from policyserver.server.config.serving_config import ListenConfig, ServingConfig
 from policyserver.server.episodes.core import EpisodeCore
 from policyserver.server.episodes.ending import ending_error
 from policyserver.server.episodes.segments import SegmentBlock

@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import dataclasses
+import io
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+from typing import Any, TextIO
+
+import pytest
+
+from benchmarks.market import variants
+from benchmarks.market.page import pair
+from benchmarks.market.reference_policies import mean_reversion_rule, optimum
+from policyserver.common.settings import dump_toml
+from policyserver.monitoring.points import Points
+from policyserver.monitoring.store.store import EmbeddedStore
+from policyserver.pipelines.account import AccountConfig
+from policyserver.pipelines.config import PipelineConfig
+from policyserver.pipelines.demo.demo import DemoResult
+from policyserver.pipelines.demo.setup import PIPELINE_FILE, SERVER_FILE, STORE_FILE, DemoOptions
+from policyserver.pipelines.prices import PricesConfig, make_source
+from policyserver.pipelines.runtime.stop_signals import StopSignals
+from policyserver.pipelines.summary import Summary, standard_error
+
+WHOLE, CUT = 20, 3
+"""Episodes of a run that ran their full length, and those that its end cut."""
+
+ZEROS: dict[str, Any] = {field.name: 0 for field in dataclasses.fields(Summary)}
+
+
+class Demos:
+    """Stands in for `run_demo`: notes what was to be run, and returns a summary of it."""
+
+    def __init__(self, folder: Path, interrupted_at: int | None = None) -> None:
+        self.asked: list[DemoOptions] = []
+        self._folder = folder
+        self._interrupted_at = interrupted_at
+
+    def __call__(self, options: DemoOptions, out: TextIO, stop: StopSignals) -> DemoResult:
+        self.asked.append(options)
+        folder = self._folder / str(len(self.asked))
+        folder.mkdir()
+        config = PipelineConfig(seed=options.seed, prices=PricesConfig(process=options.process))
+        (folder / PIPELINE_FILE).write_text(dump_toml(config))
+        (folder / SERVER_FILE).write_text('run_folder = "somewhere"\n[hand_off]\nbatches_ahead = 1\n')
+        store = EmbeddedStore(folder / STORE_FILE)
+        for number in range(WHOLE + CUT):
+            fields = {"episode": f"AAA-{number}", "return": 1.0, "no_trade_return": 0.0 if number < WHOLE else None}
+            store.write(Points.one("episode", {"run": folder.name, "symbol": "AAA"}, fields))
+        store.close(5.0)
+        told: dict[str, Any] = {"process": options.process, "seed": options.seed, "steps": options.steps, "nodes": ()}
+        told |= {
+            "return_mean": 12.5 + 0.25 * options.show_prediction * options.seed,
+            "return_stderr": 0.75,
+            "regressor_skill": -2.2e-06,
+            "regressor_skill_stderr": 1.2e-05,
+        }
+        return DemoResult(Summary(**(ZEROS | told)), folder, interrupted=len(self.asked) == self._interrupted_at)
+
+
+def played(process: Any, seed: int) -> tuple[str, str]:
+    """Return what the rule and the optimum earn on the two episodes that stand for a run."""
+    source = make_source(PricesConfig(process=process), seed)
+    episodes = [source.episode("AAA", number) for number in (WHOLE - 1, WHOLE - 2)]
+    both = (play(AccountConfig(), episodes).returns for play in (mean_reversion_rule, optimum))
+    rule, best = (pair(float(returns.mean()), standard_error(returns)) for returns in both)
+    return rule, best
+
+
+def test_three_seeds_of_each_variant_are_run_and_each_has_its_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    demos = Demos(tmp_path)
+    monkeypatch.setattr(variants, "run_demo", demos)
+    variants.run_variants(tmp_path / "docs", 5_000, io.StringIO(), StopSignals())
+    wanted = [("ou", True), ("ou", False), ("gbm", True)]
+    assert [(asked.process, asked.show_prediction, asked.seed) for asked in demos.asked] == [
+        (*v, seed) for v in wanted for seed in range(3)
+    ]
+    assert {asked.steps for asked in demos.asked} == {5_000}
+    text = (tmp_path / "docs" / "learning.md").read_text()
+    assert "hand_off.batches_ahead = 1" in text, "the page says what it ran with"
+    assert "somewhere" not in text
+    rows = [line.split(" | ") for line in text.splitlines() if " ± 0.75 " in line]
+    assert [(row[0].strip("| "), row[1]) for row in rows] == [
+        (title, str(seed)) for title in ("OU", "OU, forecast hidden", "GBM without drift") for seed in range(3)
+    ]
+    assert [row[5] for row in rows[:4]] == ["+12.50 ± 0.75", "+12.75 ± 0.75", "+13.00 ± 0.75", "+12.50 ± 0.75"]
+    scales = [played(asked.process, asked.seed) for asked in demos.asked]
+    assert [(row[6], row[7]) for row in rows] == scales, "of the newest tenth of the whole episodes"
+    assert "OU: over the seeds the policy earned +12.8, " in text
+    assert "The forecast is worth +0.25 ± 0.14 to the policy" in text
+    assert "the regressor does not earn its place here" in text
+    assert all("-2.2e-06 ± 1.2e-05" in row for row in rows), "two numbers too small for their digits can still be compared"
+    assert 'make learn ARGS="--steps 5000"' in text
+    ElementTree.fromstring((tmp_path / "docs" / "learning.svg").read_text())
+
+
+def test_an_interrupted_run_ends_the_rest_and_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    demos = Demos(tmp_path, interrupted_at=2)
+    monkeypatch.setattr(variants, "run_demo", demos)
+    out = io.StringIO()
+    variants.run_variants(tmp_path / "docs", None, out, StopSignals())
+    assert len(demos.asked) == 2
+    assert "interrupted: nothing is written" in out.getvalue()
+    assert not (tmp_path / "docs").exists()

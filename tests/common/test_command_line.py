@@ -1,0 +1,50 @@
+"""What our three commands say of their version and of options that they don't know."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.process
+
+VERSION = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+
+
+def run(*command: str) -> tuple[int, str, str]:
+    program = str(Path(sys.executable).with_name(command[0]))
+    ended = subprocess.run([program, *command[1:]], capture_output=True, text=True, timeout=60, check=False)
+    return ended.returncode, ended.stdout, ended.stderr
+
+
+@pytest.mark.parametrize("command", ["policy-server", "policy-pipeline", "policy-monitor"])
+def test_every_command_knows_its_version(command: str) -> None:
+    assert run(command, "--version") == (0, f"{command} {VERSION}\n", "")
+
+
+@pytest.mark.parametrize(
+    ("command", "meant"),
+    [
+        ("policy-server serve --learner.nicenes 3", "--learner.niceness"),
+        ("policy-server check-config --hand_off.segment_step=32", "--hand_off.segment_steps"),
+        ("policy-pipeline run --fee_fraction 0.1", "--account.fee_fraction"),
+        ("policy-pipeline run --episodes.concurent 3", "--episodes.concurrent"),
+        ("policy-pipeline demo --episode 3", "--episodes"),
+        ("policy-pipeline demo --prices=csv:x --jsn y", "--json"),
+        ("policy-monitor serve --store x --adress 127.0.0.1:1", "--address"),
+        ("policy-monitor export --store x --measurment step", "--measurement"),
+    ],
+)
+def test_a_mistyped_option_is_answered_with_the_one_that_was_probably_meant(command: str, meant: str) -> None:
+    status, said, error = run(*command.split())
+    assert (status, said) == (2, "")
+    assert f"did you mean {meant}" in error
+    assert error.count("\n") == 1, "one line"
+
+
+def test_an_option_like_no_other_and_a_word_too_many_are_refused_by_name() -> None:
+    assert run("policy-pipeline", "demo", "--xyzzy")[2].startswith("policy-pipeline demo: unknown option --xyzzy; see")
+    assert run("policy-pipeline", "demo", "fast")[2].startswith("policy-pipeline demo: unexpected argument 'fast'")

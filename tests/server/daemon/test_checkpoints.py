@@ -1,0 +1,220 @@
+from __future__ import annotations
+
+import itertools
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from policyserver.server.config.rllib_config import SpacesConfig
+from policyserver.server.config.standard_connectors import ConnectorsConfig
+from policyserver.server.daemon.checkpoints import Checkpoint, CheckpointError, CheckpointStore
+from policyserver.server.daemon.folder_lock import FolderInUseError
+from policyserver.server.training_report import Progress
+
+
+def open_store(folder: Path, keep: int = 3, spaces: SpacesConfig | None = None) -> CheckpointStore:
+    return CheckpointStore(folder, keep, spaces or SpacesConfig())
+
+
+def write(content: str) -> Callable[[Path], None]:
+    def into(folder: Path) -> None:
+        (folder / "learner").mkdir()
+        (folder / "learner" / "weights").write_text(content)
+        (folder / "metadata").write_text("about")
+
+    return into
+
+
+def save_and_close(folder: Path, *iterations: int, keep: int = 3) -> list[Checkpoint]:
+    store = open_store(folder, keep)
+    saved = [store.save(write(f"weights of {iteration}"), Progress(iteration=iteration)) for iteration in iterations]
+    store.close()
+    return saved
+
+
+def newest(folder: Path, spaces: SpacesConfig | None = None) -> Checkpoint | None:
+    store = open_store(folder, spaces=spaces)
+    try:
+        return store.newest_whole()
+    finally:
+        store.close()
+
+
+def test_an_empty_folder_has_no_checkpoint(tmp_path: Path) -> None:
+    assert newest(tmp_path / "new") is None
+
+
+def test_the_newest_checkpoint_is_found_with_its_counters(tmp_path: Path) -> None:
+    progress = Progress(iteration=2, steps_total=8000, learner_updates=2, weights_seq_no=2)
+    store = open_store(tmp_path)
+    store.save(write("old"), Progress(iteration=1))
+    saved = store.save(write("new"), progress)
+    assert store.newest_whole() == saved
+    assert saved.progress == progress
+    assert (saved.path / "learner" / "weights").read_text() == "new"
+    store.close()
+
+
+def test_only_the_newest_are_kept(tmp_path: Path) -> None:
+    saved = save_and_close(tmp_path, 1, 2, 3, 4, keep=2)
+    assert [checkpoint.path.exists() for checkpoint in saved] == [False, False, True, True]
+
+
+def test_a_run_that_begins_anew_in_a_folder_is_newer_than_what_lies_there(tmp_path: Path) -> None:
+    save_and_close(tmp_path, 50)
+    (restarted,) = save_and_close(tmp_path, 1)
+    assert newest(tmp_path) == restarted
+
+
+def flip_a_bit(path: Path) -> None:
+    content = bytearray((path / "learner" / "weights").read_bytes())
+    content[3] ^= 1
+    (path / "learner" / "weights").write_bytes(content)
+
+
+def tear(path: Path) -> None:
+    with (path / "learner" / "weights").open("r+b") as file:
+        file.truncate(2)
+
+
+def replace_by_folder(path: Path) -> None:
+    (path / "manifest.json").unlink()
+    (path / "manifest.json").mkdir()
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "a flipped bit": flip_a_bit,
+    "a torn file": tear,
+    "a missing file": lambda path: (path / "metadata").unlink(),
+    "a file too many": lambda path: (path / "learner" / "other").write_text("?"),
+    "no manifest": lambda path: (path / "manifest.json").unlink(),
+    "half a manifest": lambda path: (path / "manifest.json").write_text((path / "manifest.json").read_text()[:100]),
+    "a manifest of another format": lambda path: (path / "manifest.json").write_text(json.dumps({"format_version": 99})),
+    "a manifest that is no table": lambda path: (path / "manifest.json").write_text("[]"),
+    "a manifest without its sum": lambda path: (path / "manifest.json.sha256").unlink(),
+    "a folder in the manifest's place": replace_by_folder,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES.keys())
+def test_a_damaged_checkpoint_is_passed_over_with_a_warning(
+    damage: Callable[[Path], object], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    before, last = save_and_close(tmp_path, 1, 2)
+    damage(last.path)
+    with caplog.at_level(logging.WARNING):
+        assert newest(tmp_path) == before
+    assert f"passing over the damaged checkpoint {last.path}" in caplog.text
+
+
+def test_when_all_are_damaged_there_is_none(tmp_path: Path) -> None:
+    for checkpoint in save_and_close(tmp_path, 1, 2):
+        tear(checkpoint.path)
+    assert newest(tmp_path) is None
+
+
+def test_a_failure_while_writing_leaves_what_was_there(tmp_path: Path) -> None:
+    (before,) = save_and_close(tmp_path, 1)
+
+    def full_disk(folder: Path) -> None:
+        write("half")(folder)
+        raise OSError(28, "No space left on device")
+
+    store = open_store(tmp_path)
+    with pytest.raises(CheckpointError, match="No space left"):
+        store.save(full_disk, Progress(iteration=2))
+    assert store.newest_whole() == before
+    assert {path.name for path in tmp_path.iterdir()} == {before.path.name, "lock"}
+    store.close()
+
+
+def test_what_a_crash_left_half_written_is_removed_at_the_next_start(tmp_path: Path) -> None:
+    (before,) = save_and_close(tmp_path, 1)
+    (tmp_path / "tmp-00000002" / "learner").mkdir(parents=True)
+    assert newest(tmp_path) == before
+    assert not (tmp_path / "tmp-00000002").exists()
+
+
+def test_a_checkpoint_for_other_spaces_is_refused_with_both(tmp_path: Path) -> None:
+    save_and_close(tmp_path, 1)
+    with pytest.raises(CheckpointError, match=r"action space Discrete\(3\), but the configuration says Discrete\(2\)"):
+        newest(tmp_path, SpacesConfig(action={"type": "Discrete", "n": 2}))
+
+
+def test_a_checkpoint_made_with_other_connectors_is_refused(tmp_path: Path) -> None:
+    """The net would take raw observations for normalized ones without an error."""
+    store = CheckpointStore(tmp_path, 3, SpacesConfig(), ConnectorsConfig(mean_std_filter=True))
+    saved = store.save(write("weights"), Progress(iteration=1))
+    assert store.newest_whole() == saved
+    store.close()
+    with pytest.raises(CheckpointError, match=r"connectors.mean_std_filter = true, but the configuration says false"):
+        newest(tmp_path)
+
+
+def test_a_checkpoint_of_a_release_that_noted_neither_connectors_nor_a_sum_is_taken(tmp_path: Path) -> None:
+    (saved,) = save_and_close(tmp_path, 1)
+    manifest = json.loads((saved.path / "manifest.json").read_text())
+    del manifest["connectors"]
+    manifest["format_version"] = 1
+    (saved.path / "manifest.json").write_text(json.dumps(manifest))
+    (saved.path / "manifest.json.sha256").unlink(missing_ok=True)
+    assert newest(tmp_path) == saved
+
+
+def test_a_flipped_bit_anywhere_in_a_manifest_is_noticed(tmp_path: Path) -> None:
+    before, last = save_and_close(tmp_path, 1, 2)
+    for name in ("manifest.json", "manifest.json.sha256"):
+        file = last.path / name
+        if not file.exists():
+            continue
+        content = file.read_bytes()
+        believed, crashed = [], []
+        for position, bit in itertools.product(range(0, len(content), 7), range(8)):
+            flipped = bytearray(content)
+            flipped[position] ^= 1 << bit
+            file.write_bytes(flipped)
+            try:
+                if newest(tmp_path) != before:
+                    believed.append((position, bit))
+            except Exception as error:
+                crashed.append((position, bit, error))
+        file.write_bytes(content)
+        assert (believed, crashed) == ([], []), f"of the bits of {name}"
+    assert newest(tmp_path) == last
+
+
+def test_a_file_where_a_folder_of_ours_would_be_stops_nothing(tmp_path: Path) -> None:
+    (before,) = save_and_close(tmp_path, 1)
+    (tmp_path / "tmp-00000002").write_text("a file")
+    (tmp_path / "checkpoint-00000002").write_text("a file")
+    store = open_store(tmp_path)
+    assert store.newest_whole() == before
+    saved = store.save(write("new"), Progress(iteration=2))
+    assert store.newest_whole() == saved
+    assert saved.path.name == "checkpoint-00000003"
+    store.close()
+
+
+def test_spaces_written_differently_but_equal_are_the_same(tmp_path: Path) -> None:
+    (saved,) = save_and_close(tmp_path, 1)
+    same = {"type": "Box", "low": [-100] * 10, "high": 100, "shape": [10]}
+    assert newest(tmp_path, SpacesConfig(observation=same)) == saved
+
+
+def test_a_checkpoint_that_others_could_have_changed_is_refused(tmp_path: Path) -> None:
+    (saved,) = save_and_close(tmp_path, 1)
+    (saved.path / "metadata").chmod(0o666)
+    with pytest.raises(CheckpointError, match="only this user can write"):
+        newest(tmp_path)
+
+
+def test_two_daemons_cannot_share_a_folder(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    with pytest.raises(FolderInUseError, match="in use by another process"):
+        open_store(tmp_path)
+    store.close()
+    store.close()
+    open_store(tmp_path).close()

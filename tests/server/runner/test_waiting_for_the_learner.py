@@ -1,0 +1,170 @@
+"""A client and a real server whose learner has all the steps it wants: who can wait does, and who can't is answered at once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+
+from policyserver.client import PolicyClient
+from policyserver.common.tensors import to_tensor
+from policyserver.server.config.serving_config import HandOffConfig
+from policyserver.server.episodes.demand import Demand
+from policyserver.v1 import policy_service_pb2 as pb
+from tests.server.core_harness import observation
+from tests.server.front_harness import CLIENT, FrontHarness, Unary, running_front
+
+WaitUntil = Callable[[Callable[[], bool]], None]
+WANTED = 4
+
+
+@pytest.fixture
+def serve() -> Iterator[FrontHarness]:
+    """Serve where four steps make a batch, and nobody takes any but the test."""
+    with running_front(demand=Demand(fragment_steps=WANTED), hand_off=HandOffConfig(room_wait_s=3600.0)) as harness:
+        fill(harness)
+        yield harness
+
+
+def fill(serve: FrontHarness) -> None:
+    """Record a batch."""
+    with PolicyClient(serve.address, config=CLIENT) as client:
+        episode = client.start_episode()
+        for step in range(WANTED):
+            client.get_action(episode, observation(step))
+            client.log_returns(episode, 1.0)
+        client.end_episode(episode, observation(WANTED))
+
+
+def learn(serve: FrontHarness, version: int) -> int:
+    """Take a batch, as a learner does, and serve what it made of it."""
+    steps = sum(map(len, serve.batch(WANTED)))
+    serve.front.serve_weights(version)
+    return steps
+
+
+def waiting(serve: FrontHarness) -> int:
+    return int(serve.front.call(serve.front.core.snapshot).questions_waiting)
+
+
+def test_a_call_waits_longer_than_its_answer_may_take_and_gets_the_new_policys(serve: FrontHarness, wait_until: WaitUntil) -> None:
+    client = serve.client(replace(CLIENT, action_timeout_s=0.2))
+    episode = client.start_episode()
+    with ThreadPoolExecutor(1) as pool:
+        action: Future[Any] = pool.submit(client.get_action, episode, observation(1))
+        wait_until(lambda: waiting(serve) == 1)
+        time.sleep(0.5)  # more than the time that an answer has
+        assert not action.done()
+        assert client.stats().questions_waiting == 1
+        assert learn(serve, 7) == WANTED
+        assert action.result(10.0) in range(3)
+    assert client.weights_seq_no == 7
+    stats = client.stats()
+    assert (stats.questions_waiting, stats.questions_waited, stats.rows_refused) == (0, 1, 0)
+    assert stats.learner_wait_s > 0.4
+
+
+def test_who_can_not_wait_is_answered_at_once(serve: FrontHarness) -> None:
+    client = serve.client(replace(CLIENT, waits_for_learner=False, action_timeout_s=5.0))
+    episode = client.start_episode()
+    for step in range(3 * WANTED):
+        client.get_action(episode, observation(step))
+        client.log_returns(episode, 1.0)
+    client.end_episode(episode, observation(0))
+    assert client.stats().questions_waited == 0
+
+
+def test_the_wait_for_the_learner_has_an_end_of_its_own(serve: FrontHarness) -> None:
+    client = serve.client(replace(CLIENT, learner_wait_timeout_s=0.3))
+    episode = client.start_episode()
+    began = time.monotonic()
+    assert client.get_action(episode, observation(1)) in range(3)
+    assert time.monotonic() - began >= 0.3
+    assert client.stats().questions_waited == 1
+
+
+def test_ends_given_actions_and_untrained_episodes_do_not_wait(serve: FrontHarness) -> None:
+    client = serve.client(replace(CLIENT, action_timeout_s=5.0))
+    given, untrained = client.start_episode(), client.start_episode(training_enabled=False)
+    client.log_action(given, observation(0), 1)
+    client.log_returns(given, 1.0)
+    client.end_episode(given, observation(1))
+    assert client.get_action(untrained, observation(0)) in range(3)
+    client.end_episode(untrained, observation(1))
+    assert client.stats().questions_waited == 0
+
+
+def test_all_of_many_threads_go_on_when_there_is_room(serve: FrontHarness, wait_until: WaitUntil) -> None:
+    client, count = serve.client(), 40
+    episodes = client.start_episodes(count)
+    with ThreadPoolExecutor(count) as pool:
+        actions = [pool.submit(client.get_action, episode, observation(1)) for episode in episodes]
+        wait_until(lambda: waiting(serve) == count)
+        learn(serve, 1)
+        assert all(action.result(20.0) in range(3) for action in actions)
+
+
+def test_a_batch_waits_as_a_whole_and_comes_back_in_order(serve: FrontHarness, wait_until: WaitUntil) -> None:
+    client = serve.client()
+    ids = client.start_episodes(5)
+    with ThreadPoolExecutor(1) as pool:
+        actions = pool.submit(client.get_actions, ids, [observation(number) for number in range(5)])
+        wait_until(lambda: waiting(serve) == 5)
+        learn(serve, 1)
+        assert actions.result(20.0).shape == (5,)
+    client.end_episodes(ids, [observation(0)] * 5)
+
+
+def test_unary_callers_wait_too_unless_they_say_that_they_can_not(serve: FrontHarness, wait_until: WaitUntil) -> None:
+    caller = Unary(serve.stub())
+    patient, hurried = caller.start(), caller.start()
+    assert caller.get_action(hurried, observation(0), no_wait=True)[0] in range(3)
+    with ThreadPoolExecutor(1) as pool:
+        action = pool.submit(caller.get_action, patient, observation(0))
+        wait_until(lambda: waiting(serve) == 1)
+        assert not action.done()
+        learn(serve, 3)
+        assert action.result(20.0)[0] in range(3)
+    assert serve.stub().GetStats(pb.GetStatsRequest()).questions_waited == 1
+
+
+def test_a_unary_caller_whose_deadline_ends_the_wait_goes_on(serve: FrontHarness) -> None:
+    caller = Unary(serve.stub())
+    acting, asking, ending = caller.start(), caller.start(), caller.start()
+    for episode in (acting, asking, ending):
+        with pytest.raises(grpc.RpcError) as raised:
+            serve.stub().GetAction(pb.GetActionRequest(episode_id=episode, observation=[to_tensor(observation(1))]), timeout=0.3)
+        assert raised.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    caller.log_action(acting, observation(1), np.int64(2))
+    caller.log_returns(acting, 1.0)
+    caller.end(acting, observation(2))
+    caller.end(ending, observation(2))
+    learn(serve, 1)
+    action, _ = caller.get_action(asking, observation(1))
+    caller.log_returns(asking, 2.0)
+    caller.end(asking, observation(2))
+    segments = serve.segments(3, joined=False)
+    assert sorted(float(segment.get_rewards().sum()) for segment in segments) == [0.0, 1.0, 2.0]
+    assert {int(segment.get_actions()[0]) for segment in segments if segment.get_rewards().sum() > 0} == {2, action}
+
+
+def test_a_stream_that_broke_while_a_question_waited_asks_again(serve: FrontHarness, wait_until: WaitUntil) -> None:
+    client = serve.client()
+    episode = client.start_episode()
+    with ThreadPoolExecutor(1) as pool:
+        action = pool.submit(client.get_action, episode, observation(1))
+        wait_until(lambda: waiting(serve) == 1)
+        client._balancer._given._stream.call.cancel()
+        wait_until(lambda: client.counters().connections == 2)
+        learn(serve, 2)
+        assert action.result(20.0) in range(3)
+    client.log_returns(episode, 1.0)
+    client.end_episode(episode, observation(2))
+    (segment,) = serve.segments(1)
+    assert segment.get_rewards().tolist() == [1.0]
