@@ -36,7 +36,7 @@ OURS = {
 }
 
 # Package -> what it may import of others at module level or anywhere else, the standard library apart.
-_BASE = {"grpc", "numpy", "google.protobuf", "gymnasium"}
+_BASE = {"annotated_types", "grpc", "numpy", "google.protobuf", "gymnasium"}
 OTHERS = {"policyserver.common": _BASE, "policyserver.v1": _BASE, "policyserver.client": _BASE}
 
 _OF_BOTH_PROCESSES = ("driver_link", "log_setup", "processor_share", "training_report")

@@ -76,7 +76,13 @@ def test_the_base_dependencies_are_the_client_s_alone(wheel: Path) -> None:
     archive = zipfile.ZipFile(wheel)
     metadata = email.message_from_bytes(archive.read(next(name for name in archive.namelist() if name.endswith("METADATA"))))
     required = [line for line in metadata.get_all("Requires-Dist", []) if "extra ==" not in line]
-    assert sorted(line.split("<")[0].split(">")[0].split("=")[0] for line in required) == ["grpcio", "gymnasium", "numpy", "protobuf"]
+    assert sorted(line.split("<")[0].split(">")[0].split("=")[0] for line in required) == [
+        "annotated-types",
+        "grpcio",
+        "gymnasium",
+        "numpy",
+        "protobuf",
+    ]
     assert {"server", "pipelines", "influx", "all"} <= set(metadata.get_all("Provides-Extra", []))
 
 

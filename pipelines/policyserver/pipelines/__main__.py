@@ -128,17 +128,20 @@ def _demo(options: argparse.Namespace) -> int:
         raise SettingsError(
             "--process", "option", f"expected none beside --prices, whose bars are not simulated, received {options.process!r}"
         )
-    chosen = DemoOptions(
-        seed=options.seed,
-        process=options.process or "ou",
-        csv_files=tuple(files),
-        episodes=options.episodes,
-        steps=options.steps,
-        json=options.json,
-        resume=options.resume,
-        server=options.server,
-        runs=options.runs,
-    )
+    try:
+        chosen = DemoOptions(
+            seed=options.seed,
+            process=options.process or "ou",
+            csv_files=tuple(files),
+            episodes=options.episodes,
+            steps=options.steps,
+            json=options.json,
+            resume=options.resume,
+            server=options.server,
+            runs=options.runs,
+        )
+    except SettingsError as error:
+        raise SettingsError(f"--{error.key}", "option", error.problem) from error
     _log_to_stderr(logging.WARNING)
     with StopSignals().installed() as stop:
         run_demo(chosen, sys.stdout, stop)

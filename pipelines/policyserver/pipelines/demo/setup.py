@@ -6,9 +6,11 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from policyserver.common.settings import SettingsError, dump_toml, load
+from annotated_types import Ge
+
+from policyserver.common.settings import Config, SettingsError, dump_toml, load
 from policyserver.monitoring.store.reader import StoreReader
 from policyserver.pipelines.config import EpisodesSection, PipelineConfig, RecordingSection, ServerSection
 from policyserver.pipelines.demo.run_folder import new_run_folder, newest_run_folder
@@ -41,18 +43,18 @@ _EPISODES_END_S = 3.0
 
 
 @dataclass(frozen=True, slots=True)
-class DemoOptions:
+class DemoOptions(Config):
     """What a user may choose."""
 
-    seed: int = 0
+    seed: Annotated[int, Ge(0)] = 0
     """Of prices, initial weights and sampled actions."""
     process: Literal["ou", "gbm"] = "ou"
     """Law of the simulated prices."""
     csv_files: tuple[Path, ...] = ()
     """Files of bars to trade instead of simulated prices."""
-    episodes: int = 64
+    episodes: Annotated[int, Ge(1)] = 64
     """Concurrent episodes."""
-    steps: int = DEFAULT_STEPS
+    steps: Annotated[int, Ge(1)] = DEFAULT_STEPS
     """Steps after which the demo ends."""
     json: Path | None = None
     """File for the summary."""
@@ -65,17 +67,12 @@ class DemoOptions:
     runs: Path = Path("runs")
     """Folder of the run folders."""
 
-    def __post_init__(self) -> None:
-        for name in ("episodes", "steps"):
-            if getattr(self, name) < 1:
-                raise SettingsError(f"--{name}", "option", f"expected at least 1, received {getattr(self, name)}")
+    def _check(self) -> None:
         if self.resume and (self.seed, self.process, self.csv_files, self.episodes, self.server) != (0, "ou", (), 64, DEMO_SERVER):
-            own, options = "seed, process, prices, episodes and server settings", "--seed, --process, --prices, --episodes and --server"
-            raise SettingsError("--resume", "option", f"a resumed run keeps its own {own}: leave {options} out")
+            options = "--seed, --process, --prices, --episodes and --server"
+            raise ValueError(f"resume: a resumed run keeps its seed, prices, episodes and server settings: leave {options} out")
         if not self.server.is_file():
-            raise SettingsError("--server", "option", f"expected a TOML file with the server's settings, found none at {self.server}")
-        if self.seed < 0:
-            raise SettingsError("--seed", "option", f"expected at least 0, received {self.seed}")
+            raise ValueError(f"server: expected a TOML file with the server's settings, found none at {self.server}")
 
 
 def fresh_run(options: DemoOptions, address: str) -> tuple[Path, PipelineConfig]:
@@ -86,8 +83,8 @@ def fresh_run(options: DemoOptions, address: str) -> tuple[Path, PipelineConfig]
     """
     try:
         prices = PricesConfig(process="csv", csv_files=options.csv_files) if options.csv_files else PricesConfig(process=options.process)
-    except ValueError as error:
-        raise SettingsError("--prices", "option", str(error)) from error
+    except SettingsError as error:
+        raise SettingsError("--prices", "option", error.problem) from error
     config = PipelineConfig(
         seed=options.seed,
         worker_number=0,

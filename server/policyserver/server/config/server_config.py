@@ -6,15 +6,16 @@ Every value is checked here, before Ray, torch or a socket is touched. The defau
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import gymnasium as gym
+from annotated_types import Ge, Gt, Interval
 
 from policyserver.common.endpoints import is_local, parse_address
+from policyserver.common.settings import Config
 from policyserver.monitoring.page.listen import PageListen, check_page_address
 from policyserver.monitoring.store.retention import RetentionConfig
 from policyserver.server.config.algorithm_defaults import DEFAULTS_BY_ALGORITHM
@@ -23,23 +24,8 @@ from policyserver.server.config.standard_connectors import ConnectorsConfig
 from policyserver.server.policies.module.action_form import ActionForm, UnsupportedSpaceError
 
 
-def _at_least(name: str, value: float, least: float) -> None:
-    if not (math.isfinite(value) and value >= least):
-        raise ValueError(f"{name}: expected a number of at least {least}, got {value!r}")
-
-
-def _at_most(name: str, value: float, most: float) -> None:
-    if not value <= most:
-        raise ValueError(f"{name}: expected a number of at most {most}, got {value!r}")
-
-
-def _above(name: str, value: float, bound: float) -> None:
-    if not (math.isfinite(value) and value > bound):
-        raise ValueError(f"{name}: expected a number above {bound}, got {value!r}")
-
-
 @dataclass(frozen=True)
-class ListenConfig:
+class ListenConfig(Config):
     """Where the policy service listens and how it is protected."""
 
     address: str = "127.0.0.1:9900"
@@ -50,93 +36,74 @@ class ListenConfig:
     """PEM file with the certificate's private key."""
     token_file: Path | None = None
     """File with the secret that every client must send, readable by its owner alone. Must be given when the address is not local."""
-    max_message_bytes: int = 16 * 2**20
+    max_message_bytes: Annotated[int, Ge(1024)] = 16 * 2**20
     """Largest message that is read, bytes."""
-    max_rows_per_message: int = 16_384
+    max_rows_per_message: Annotated[int, Ge(1)] = 16_384
     """Largest number of rows of one StepBatch."""
-    max_clients: int = 1000
+    max_clients: Annotated[int, Ge(1)] = 1000
     """Streams at once; one more is refused with RESOURCE_EXHAUSTED."""
-    max_unanswered_bytes: int = 8 * 2**20
+    max_unanswered_bytes: Annotated[int, Ge(1)] = 8 * 2**20
     """Bytes held for one stream, of rows that wait for an answer and of answers that its client has not taken; it is read again once there
     are fewer."""
     reflection: bool = True
     """Whether gRPC server reflection is served, so that grpcurl works without the .proto files."""
 
-    def __post_init__(self) -> None:
+    def _check(self) -> None:
         parse_address(self.address)
-        _at_least("max_message_bytes", self.max_message_bytes, 1024)
-        _at_least("max_rows_per_message", self.max_rows_per_message, 1)
-        _at_least("max_clients", self.max_clients, 1)
-        _at_least("max_unanswered_bytes", self.max_unanswered_bytes, 1)
         if (self.tls_certificate_file is None) != (self.tls_key_file is None):
             raise ValueError(
                 "tls_key_file: expected together with tls_certificate_file or not at all, "
-                f"got {self.tls_key_file} and {self.tls_certificate_file}"
+                f"received {self.tls_key_file} and {self.tls_certificate_file}"
             )
 
 
 @dataclass(frozen=True)
-class EpisodesConfig:
+class EpisodesConfig(Config):
     """How many episodes are held, and for how long."""
 
-    max_open: int = 100_000
+    max_open: Annotated[int, Ge(1)] = 100_000
     """Episodes held at once; a start beyond it is refused with RESOURCE_EXHAUSTED."""
-    max_open_bytes: int = 8 * 2**30
+    max_open_bytes: Annotated[int, Ge(1)] = 8 * 2**30
     """Bytes that open episodes may take, and as many again the steps that wait for the learner: fewer than `max_open` are held where so
     many would take more, as with images."""
-    episode_idle_timeout_s: float = 60.0
+    episode_idle_timeout_s: Annotated[float, Gt(0)] = 60.0
     """Seconds after the loss of a client's stream until its episodes end as truncated. A connected client may wait for ever."""
-    unary_idle_timeout_s: float = 900.0
+    unary_idle_timeout_s: Annotated[float, Gt(0)] = 900.0
     """Seconds without a call until the episode of a unary caller, who has no stream, ends as truncated."""
-    finished_remembered: int = 100_000
+    finished_remembered: Annotated[int, Ge(0)] = 100_000
     """Finished episode ids remembered, so that a late call is answered "finished" rather than "unknown"."""
-    max_waiting_info_bytes: int = 64 * 2**20
+    max_waiting_info_bytes: Annotated[int, Ge(0)] = 64 * 2**20
     """Bytes of the infos of steps that wait for the learner; what comes beyond is left out of its step, and counted."""
-
-    def __post_init__(self) -> None:
-        _at_least("max_open", self.max_open, 1)
-        _at_least("max_open_bytes", self.max_open_bytes, 1)
-        _above("episode_idle_timeout_s", self.episode_idle_timeout_s, 0.0)
-        _above("unary_idle_timeout_s", self.unary_idle_timeout_s, 0.0)
-        _at_least("finished_remembered", self.finished_remembered, 0)
-        _at_least("max_waiting_info_bytes", self.max_waiting_info_bytes, 0)
 
 
 @dataclass(frozen=True)
-class HandOffConfig:
+class HandOffConfig(Config):
     """How completed steps reach the learner, and what happens to those it can't absorb."""
 
-    segment_steps: int = 64
+    segment_steps: Annotated[int, Ge(1)] = 64
     """Longest run of consecutive steps of one episode that is handed over, or dropped, as a whole. A recurrent net's is cut down to a
     multiple of `max_seq_len`, but to one at least; where updates are counted by steps, it is no more than the learner takes at a time."""
-    batches_ahead: float | None = None
+    batches_ahead: Annotated[float, Interval(ge=0, le=100)] | None = None
     """Batches that clients may play while the learner is busy with the one before, so that acting and learning overlap; each step is then
     so many policy versions older. Unset: 0 with PPO, whose batches come from one version as RLlib's own runner makes them, and 1 with the
     others."""
-    room_wait_s: float = 120.0
+    room_wait_s: Annotated[float, Gt(0)] = 120.0
     """Longest time that clients which can wait are told to wait for the learner. After it they go on, and the oldest steps are dropped."""
-    max_segment_age_s: float = 60.0
+    max_segment_age_s: Annotated[float, Ge(0)] = 60.0
     """With APPO and IMPALA: age at which steps are handed over though there are fewer than a fragment."""
-    capacity_steps: int | None = None
+    capacity_steps: Annotated[int, Ge(1)] | None = None
     """Steps that may wait for the learner; of more the oldest are dropped. Unset: a fragment (with PPO a train batch), those that may be
     played ahead, and a segment for each open episode."""
-    sample_wait_s: float = 2.0
+    sample_wait_s: Annotated[float, Gt(0)] = 2.0
     """Longest time one `sample()` of the env runner waits for steps; weights and health checks wait behind it."""
 
-    def __post_init__(self) -> None:
-        _at_least("segment_steps", self.segment_steps, 1)
-        if self.batches_ahead is not None:
-            _at_least("batches_ahead", self.batches_ahead, 0.0)
-            _at_most("batches_ahead", self.batches_ahead, 100.0)
-        _above("room_wait_s", self.room_wait_s, 0.0)
-        _at_least("max_segment_age_s", self.max_segment_age_s, 0.0)
-        if self.capacity_steps is not None:
-            _at_least("capacity_steps", self.capacity_steps, self.segment_steps)
-        _above("sample_wait_s", self.sample_wait_s, 0.0)
+    def _check(self) -> None:
+        if self.capacity_steps is not None and self.capacity_steps < self.segment_steps:
+            raise ValueError(f"capacity_steps: expected at least segment_steps, {self.segment_steps}, received {self.capacity_steps}")
 
 
 @dataclass(frozen=True)
-class InferenceConfig:
+class InferenceConfig(Config):
     """How the net is run for an action."""
 
     backend: Literal["auto", "numpy", "torch"] = "auto"
@@ -145,7 +112,7 @@ class InferenceConfig:
 
 
 @dataclass(frozen=True)
-class SpacesConfig:
+class SpacesConfig(Config):
     """What an observation and an action are, as tables that `space_from_config` reads."""
 
     observation: dict[str, Any] = field(
@@ -155,7 +122,7 @@ class SpacesConfig:
     action: dict[str, Any] = field(default_factory=lambda: {"type": "Discrete", "n": 3})
     """The action space, e.g. `{type = "Discrete", n = 3}`."""
 
-    def __post_init__(self) -> None:
+    def _check(self) -> None:
         space_from_config(self.observation, "observation")
         try:
             ActionForm(space_from_config(self.action, "action"), normalize=True, clip=False)
@@ -174,7 +141,7 @@ class SpacesConfig:
 
 
 @dataclass(frozen=True)
-class AlgorithmSection:
+class AlgorithmSection(Config):
     """The RLlib algorithm: each table is a method of its AlgorithmConfig, each key one of the method's arguments.
 
     A text "python:package.module.Name" stands for that Python object, for arguments that want a class or a function.
@@ -219,50 +186,38 @@ class AlgorithmSection:
 
 
 @dataclass(frozen=True)
-class CheckpointsConfig:
+class CheckpointsConfig(Config):
     """When the policy is saved, and how much of it is kept."""
 
     folder: Path | None = None
     """Where checkpoints lie. Unset: `checkpoints` in the run folder."""
-    keep: int = 3
+    keep: Annotated[int, Ge(1)] = 3
     """Newest checkpoints kept."""
-    every_iterations: int = 10
+    every_iterations: Annotated[int, Ge(0)] = 10
     """Training iterations from one checkpoint to the next; one more is written when the server stops. 0: only then."""
     restore: bool = True
     """Whether to go on from the newest whole checkpoint, if there is one."""
 
-    def __post_init__(self) -> None:
-        _at_least("keep", self.keep, 1)
-        _at_least("every_iterations", self.every_iterations, 0)
-
 
 @dataclass(frozen=True)
-class LearnerConfig:
+class LearnerConfig(Config):
     """The process that learns: its share of the machine, and what it does about errors and the end."""
 
-    threads: int = 1
+    threads: Annotated[int, Ge(1)] = 1
     """Threads of the learner's tensor operations."""
-    niceness: int = 5
+    niceness: Annotated[int, Interval(ge=0, le=19)] = 5
     """Niceness of the learning process, and of its session if that is its own; the serving actors run at 0, so that an update doesn't delay
     an action."""
-    max_failures: int = 3
+    max_failures: Annotated[int, Ge(1)] = 3
     """Training iterations that may fail in a row; then the server writes a checkpoint and exits with an error."""
-    retry_backoff_s: float = 1.0
+    retry_backoff_s: Annotated[float, Ge(0)] = 1.0
     """Seconds before a failed iteration is tried again, doubled with each failure in a row."""
-    drain_timeout_s: float = 15.0
+    drain_timeout_s: Annotated[float, Ge(0)] = 15.0
     """Seconds a stopping server gives the running iteration to finish before it saves and leaves."""
-
-    def __post_init__(self) -> None:
-        _at_least("threads", self.threads, 1)
-        if not 0 <= self.niceness <= 19:
-            raise ValueError(f"niceness: expected 0 to 19, got {self.niceness!r}")
-        _at_least("max_failures", self.max_failures, 1)
-        _at_least("retry_backoff_s", self.retry_backoff_s, 0.0)
-        _at_least("drain_timeout_s", self.drain_timeout_s, 0.0)
 
 
 @dataclass(frozen=True)
-class MonitoringConfig:
+class MonitoringConfig(Config):
     """What the server records about its own training."""
 
     store: Path | None = None
@@ -279,7 +234,7 @@ class MonitoringConfig:
     """HOST:PORT of the live page of the store, e.g. "127.0.0.1:9980". Unset: it is not served, so that no port is taken that nobody asked
     for, and two servers on one machine do not meet at one. Beyond loopback it has `listen`'s certificate and key, and wants its token."""
 
-    def __post_init__(self) -> None:
+    def _check(self) -> None:
         if self.page is None:
             return
         check_page_address("page", self.page)
@@ -288,14 +243,14 @@ class MonitoringConfig:
 
 
 @dataclass(frozen=True)
-class ServerConfig:
+class ServerConfig(Config):
     """Everything a policy server needs to know."""
 
     run_folder: Path = Path("runs/server")
     """Folder of this run: checkpoints, the embedded store and the log lie in it. Made if absent."""
     instance_id: str | None = None
     """What the server calls itself in each handshake, so that whoever started it knows it again. Unset: made anew at each start."""
-    seed: int = 0
+    seed: Annotated[int, Ge(0)] = 0
     """Seed of the initial weights and of the drawing of actions, which also depends on each episode's id and step."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """Least severity that is logged."""
@@ -323,9 +278,6 @@ class ServerConfig:
     """When the policy is saved."""
     monitoring: MonitoringConfig = field(default_factory=MonitoringConfig)
     """What is recorded."""
-
-    def __post_init__(self) -> None:
-        _at_least("seed", self.seed, 0)
 
     @property
     def run(self) -> str:
@@ -357,7 +309,7 @@ class ServerConfig:
 
 
 @dataclass(frozen=True)
-class ServingConfig:
+class ServingConfig(Config):
     """What a serving actor needs to know; travels to it inside RLlib's `env_config`."""
 
     listen: ListenConfig = field(default_factory=ListenConfig)
@@ -378,7 +330,7 @@ class ServingConfig:
     """Name of the run that the server records. Empty: none."""
     instance_id: str = ""
     """What the server calls itself in each handshake. Empty: nothing."""
-    stop_timeout_s: float = 0.0
+    stop_timeout_s: Annotated[float, Ge(0)] = 0.0
     """Longest time an orderly stop of the daemon takes, seconds. 0: not known."""
     log_file: Path | None = None
     """File that it logs to as well, if the file's folder is on its machine."""
@@ -388,7 +340,7 @@ class ServingConfig:
         """Read what `to_env_config` wrote; a missing entry gives the defaults."""
         served = env_config.get(_ENV_CONFIG_KEY, cls())
         if not isinstance(served, cls):
-            raise ValueError(f"env_config[{_ENV_CONFIG_KEY!r}]: expected a ServingConfig, got {served!r}")
+            raise ValueError(f"env_config[{_ENV_CONFIG_KEY!r}]: expected a ServingConfig, received {served!r}")
         return served
 
     def to_env_config(self) -> dict[str, Any]:
