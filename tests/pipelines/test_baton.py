@@ -11,9 +11,10 @@ import pytest
 from policyserver.monitoring.sink import NullSink
 from policyserver.pipelines.account import Account, AccountConfig
 from policyserver.pipelines.events import Episode, MarketEvent, OrderEvent
-from policyserver.pipelines.nodes import ExecutionNode
+from policyserver.pipelines.nodes.execution_node import ExecutionNode
 from policyserver.pipelines.prices import PricesConfig, make_source
-from policyserver.pipelines.runtime.node import InboxFullError, Node, NodeClosedError, NodeOptions
+from policyserver.pipelines.runtime.inbox import InboxFullError, NodeClosedError, NodeOptions
+from policyserver.pipelines.runtime.node import Node
 from policyserver.pipelines.runtime.node_group import NodeGroup
 from policyserver.pipelines.runtime.routes import Recorder, Routes
 

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import xml.etree.ElementTree as ElementTree
 
-from policyserver.pipelines.learning_picture import Curve, VariantPanel, draw
+from policyserver.pipelines.learning_picture import VariantPanel, draw
+from policyserver.pipelines.line_chart import Curve
 
 SVG = "{http://www.w3.org/2000/svg}"
 

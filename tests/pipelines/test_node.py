@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from policyserver.pipelines.runtime.node import InboxFullError, Node, NodeClosedError, NodeFailedError, NodeOptions, NodeState
+from policyserver.pipelines.runtime.inbox import InboxFullError, NodeClosedError, NodeFailedError, NodeOptions
+from policyserver.pipelines.runtime.node import Node, NodeState
 from policyserver.pipelines.runtime.node_group import NodeGroup
 
 WAIT_S = 10.0

@@ -14,10 +14,10 @@ from policyserver.pipelines.account import BUY, HOLD, Account
 from policyserver.pipelines.baselines import replay_episodes
 from policyserver.pipelines.config import EpisodesSection, NodesSection, PipelineConfig, PolicySection
 from policyserver.pipelines.features import FEATURES
-from policyserver.pipelines.nodes import PortfolioNode
+from policyserver.pipelines.nodes.portfolio_node import PortfolioNode
 from policyserver.pipelines.pipeline import Pipeline
 from policyserver.pipelines.prices import PricesConfig, make_source
-from policyserver.pipelines.runtime.node import NodeOptions
+from policyserver.pipelines.runtime.inbox import NodeOptions
 from policyserver.v1 import policy_service_pb2 as pb
 from tests.pipelines.pipeline_harness import Book, play
 from tests.pipelines.policy_double import PolicyDouble

@@ -23,8 +23,6 @@ from policyserver.v1 import policy_service_pb2 as pb
 if TYPE_CHECKING:
     from policyserver.client.connection import Connection
 
-__all__ = ["Queries", "authorization", "check_security", "make_channel"]
-
 
 def check_security(target: str, config: ClientConfig) -> None:
     """Refuse to send steps or tokens in plain text over a network.

@@ -10,8 +10,6 @@ from annotated_types import Ge, Gt
 
 from policyserver.common.settings import Config
 
-__all__ = ["ClientConfig"]
-
 
 @dataclass(frozen=True)
 class ClientConfig(Config):

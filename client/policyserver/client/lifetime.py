@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from policyserver.client.balancing import Balancer
     from policyserver.client.policy_client import PolicyClient
 
-__all__ = ["Lifetime"]
-
 
 class Lifetime:
     """The life of one client, in the process that made it."""

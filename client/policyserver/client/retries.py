@@ -21,8 +21,6 @@ from policyserver.common.spaces import Array
 if TYPE_CHECKING:
     from policyserver.client.connection import Connection
 
-__all__ = ["Exchange", "Outcome"]
-
 _LEARNER_BEHIND = "LEARNER_BEHIND"
 _TRY_LATER = frozenset({_LEARNER_BEHIND, "SHUTTING_DOWN"})
 _ASK_AGAIN_S = 10.0  # a server says when there is room; one that forgets to is asked again

@@ -16,8 +16,6 @@ from policyserver.common.errors import InvalidInputError
 if TYPE_CHECKING:
     from policyserver.client.connection import Connection
 
-__all__ = ["MAX_EPISODE_ID_BYTES", "NO_INFO", "ROW_OVERHEAD_BYTES", "ClientEpisode", "OutgoingRows", "count", "encoded_info", "plain"]
-
 
 def count(episode_ids: Sequence[str]) -> int:
     """Count ids.

@@ -12,8 +12,6 @@ from policyserver.v1 import policy_service_pb2 as pb
 if TYPE_CHECKING:
     from policyserver.client.connection import Connection
 
-__all__ = ["ConnectionListener", "Stream", "Stub"]
-
 
 class Stream:
     """One stream, from its handshake to its end."""

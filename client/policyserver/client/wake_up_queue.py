@@ -18,8 +18,6 @@ from typing import Protocol
 from policyserver.client.messages import Reply
 from policyserver.client.rows import OutgoingRows
 
-__all__ = ["HOLD_BACK_MAX_S", "WAKE_UP_MAX_S", "Call", "CallPart", "Home", "WakeUpQueue"]
-
 
 class Home(Protocol):
     """Where a call's thread is likely to ask next: the connection of its first part."""

@@ -15,7 +15,7 @@ from policyserver.pipelines.account import AccountConfig
 from policyserver.pipelines.fallback import Fallback
 from policyserver.pipelines.prices import PricesConfig
 from policyserver.pipelines.regressor import RegressorConfig
-from policyserver.pipelines.runtime.node import NodeOptions
+from policyserver.pipelines.runtime.inbox import NodeOptions
 
 UNNAMED_RUN = "pipeline"
 """Name of a run that neither the settings nor the server name."""

@@ -16,9 +16,10 @@ from policyserver.monitoring.store.reader import StoreReader
 from policyserver.pipelines.demo.demo import DemoResult, run_demo
 from policyserver.pipelines.demo.setup import DEFAULT_STEPS, STORE_FILE, DemoOptions
 from policyserver.pipelines.learning_page import made_by, pair, row, write_part
-from policyserver.pipelines.learning_picture import Curve, VariantPanel, draw
+from policyserver.pipelines.learning_picture import VariantPanel, draw
 from policyserver.pipelines.learning_scale import Scale, scale_of, where_the_policy_stands, whether_the_forecast_helps
 from policyserver.pipelines.learning_settings import settings_of
+from policyserver.pipelines.line_chart import Curve
 from policyserver.pipelines.runtime.stop_signals import StopSignals
 from policyserver.pipelines.summary import Summary
 

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from policyserver.pipelines import line_chart
 from policyserver.pipelines.line_chart import Axis, Curve, linear_axis, ticks
 
-__all__ = ["Curve", "VariantPanel", "draw"]
-
 
 @dataclass(frozen=True, slots=True)
 class VariantPanel:

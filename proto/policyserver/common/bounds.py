@@ -8,8 +8,6 @@ from typing import Annotated, Any
 
 from annotated_types import Ge, GroupedMetadata, Gt, Le, Lt
 
-__all__ = ["bare", "bounds_of", "bounds_text", "is_within"]
-
 _RULES = {Ge: (operator.ge, "at least"), Gt: (operator.gt, "more than"), Le: (operator.le, "at most"), Lt: (operator.lt, "less than")}
 
 

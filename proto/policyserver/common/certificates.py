@@ -9,8 +9,6 @@ from typing import NoReturn
 
 from policyserver.common.listening import InsecureListenError, read_file, read_secret
 
-__all__ = ["check_certificate"]
-
 _NOT_YET_VALID, _EXPIRED = 9, 10
 """X509_V_ERR_CERT_NOT_YET_VALID and X509_V_ERR_CERT_HAS_EXPIRED of x509_vfy.h."""
 _FAULTS = {"KEY_VALUES_MISMATCH": "which belongs to another one", "": "which holds none", "NO_START_LINE": "which holds none"}

@@ -10,8 +10,6 @@ from typing import Any, NoReturn
 
 from policyserver.common.settings_declaration import nearest
 
-__all__ = ["OptionParser"]
-
 _DISTRIBUTION = "rllib-policy-server"
 
 

@@ -9,8 +9,6 @@ from pathlib import Path
 
 from policyserver.common.endpoints import is_local, parse_address, strays
 
-__all__ = ["InsecureListenError", "check_protection", "read_file", "read_secret", "read_token"]
-
 
 class InsecureListenError(ValueError):
     """The configuration would let strangers in."""

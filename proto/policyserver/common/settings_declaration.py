@@ -17,20 +17,6 @@ from typing import Any, Literal, Union
 
 from policyserver.common.bounds import bare, bounds_of, bounds_text
 
-__all__ = [
-    "NONE",
-    "SettingField",
-    "describe",
-    "fields_of",
-    "is_dataclass_type",
-    "join",
-    "kind_of",
-    "nearest",
-    "repeated_dataclass",
-    "summary",
-    "walk",
-]
-
 NONE = "none"
 """Stands for None in files and options: TOML has no null."""
 

@@ -7,8 +7,6 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["differing", "shown"]
-
 
 def differing(settings: Any) -> dict[str, Any]:
     """Return the settings that differ from their class's defaults, by dotted key.

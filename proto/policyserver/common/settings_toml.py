@@ -12,8 +12,6 @@ from typing import Any
 
 from policyserver.common.settings_declaration import NONE, fields_of, join
 
-__all__ = ["dump_toml", "format_value"]
-
 _Row = tuple[str, Any, str]  # key, value, comment
 
 

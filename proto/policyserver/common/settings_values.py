@@ -12,8 +12,6 @@ from typing import Any, Literal, Union
 from policyserver.common.bounds import bare, bounds_of, bounds_text, is_within
 from policyserver.common.settings_declaration import NONE, SettingField, describe, fields_of, is_dataclass_type, join, kind_of
 
-__all__ = ["Config", "SettingsError", "UnknownKeyError", "build", "convert"]
-
 
 class SettingsError(ValueError):
     """A setting that cannot be used.

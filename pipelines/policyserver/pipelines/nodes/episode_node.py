@@ -19,7 +19,8 @@ from policyserver.pipelines.fallback import NO_ANSWER, FallbackReporter, row_err
 from policyserver.pipelines.price_records import PriceRecords
 from policyserver.pipelines.prices import PriceSource
 from policyserver.pipelines.run_state import RunState
-from policyserver.pipelines.runtime.node import Node, NodeOptions, Supervisor
+from policyserver.pipelines.runtime.inbox import NodeOptions
+from policyserver.pipelines.runtime.node import Node, Supervisor
 from policyserver.pipelines.runtime.routes import Recorder, Routes
 from policyserver.pipelines.serving import PolicyService
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from policyserver.monitoring.points import Points
 from policyserver.pipelines.account import Fill
 from policyserver.pipelines.events import FillEvent, MarketEvent, OrderEvent
-from policyserver.pipelines.runtime.inbox import push_together
-from policyserver.pipelines.runtime.node import Node, NodeOptions, Supervisor
+from policyserver.pipelines.runtime.inbox import NodeOptions, push_together
+from policyserver.pipelines.runtime.node import Node, Supervisor
 from policyserver.pipelines.runtime.routes import Recorder, Routes
 
 

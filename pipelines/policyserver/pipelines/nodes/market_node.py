@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from policyserver.pipelines.events import EndEvent, MarketEvent, OrderEvent
-from policyserver.pipelines.runtime.inbox import push_together
-from policyserver.pipelines.runtime.node import Node, NodeOptions, Supervisor
+from policyserver.pipelines.runtime.inbox import NodeOptions, push_together
+from policyserver.pipelines.runtime.node import Node, Supervisor
 from policyserver.pipelines.runtime.routes import Routes
 
 

@@ -10,9 +10,9 @@ import numpy as np
 from policyserver.common.errors import EpisodeError, PolicyServerError
 from policyserver.pipelines.events import ActionEvent, Decision, EndEvent, Episode, FallbackStep, SignalEvent
 from policyserver.pipelines.fallback import NO_ANSWER, Fallback, FallbackReporter, reported_action, row_errors
-from policyserver.pipelines.runtime.inbox import push_together
+from policyserver.pipelines.runtime.inbox import NodeOptions, push_together
 from policyserver.pipelines.runtime.latency import LatencyHistogram
-from policyserver.pipelines.runtime.node import Node, NodeOptions, Supervisor
+from policyserver.pipelines.runtime.node import Node, Supervisor
 from policyserver.pipelines.runtime.routes import Routes
 from policyserver.pipelines.serving import PolicyService
 

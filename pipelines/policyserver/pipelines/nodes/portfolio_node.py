@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from policyserver.pipelines.events import ActionEvent, OrderEvent
 from policyserver.pipelines.fallback import Fallback
-from policyserver.pipelines.runtime.node import Node, NodeOptions, Supervisor
+from policyserver.pipelines.runtime.inbox import NodeOptions
+from policyserver.pipelines.runtime.node import Node, Supervisor
 from policyserver.pipelines.runtime.routes import Routes
 
 

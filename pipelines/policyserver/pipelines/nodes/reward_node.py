@@ -5,7 +5,8 @@ from __future__ import annotations
 from policyserver.monitoring.points import Points
 from policyserver.pipelines.events import Decision, FillEvent, RewardEvent
 from policyserver.pipelines.run_state import ExactSum, RunState, ShownDecision
-from policyserver.pipelines.runtime.node import Node, NodeOptions, Supervisor
+from policyserver.pipelines.runtime.inbox import NodeOptions
+from policyserver.pipelines.runtime.node import Node, Supervisor
 from policyserver.pipelines.runtime.routes import Recorder, Routes
 from policyserver.pipelines.serving import PolicyService
 

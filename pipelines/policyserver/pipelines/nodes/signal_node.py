@@ -7,8 +7,8 @@ from policyserver.pipelines.events import EndEvent, Episode, RewardEvent, Signal
 from policyserver.pipelines.forecasters import Forecaster, forecaster_of
 from policyserver.pipelines.regressor import NO_PREDICTION, RegressorConfig
 from policyserver.pipelines.run_state import RunState
-from policyserver.pipelines.runtime.inbox import push_together
-from policyserver.pipelines.runtime.node import Node, NodeOptions, Supervisor
+from policyserver.pipelines.runtime.inbox import NodeOptions, push_together
+from policyserver.pipelines.runtime.node import Node, Supervisor
 from policyserver.pipelines.runtime.routes import Recorder, Routes
 
 _REPORT_FORECASTS = 1000

@@ -24,28 +24,11 @@ from typing import Any, Generic, Protocol
 from policyserver.pipelines.runtime.inbox import (
     EventT,
     Inbox,
-    InboxFullError,
     NodeClosedError,
     NodeError,
-    NodeFailedError,
     NodeOptions,
-    Overflow,
     push_together,
 )
-
-__all__ = [
-    "EventT",
-    "InboxFullError",
-    "Node",
-    "NodeClosedError",
-    "NodeError",
-    "NodeFailedError",
-    "NodeOptions",
-    "NodeState",
-    "NodeStatistics",
-    "Overflow",
-    "Supervisor",
-]
 
 logger = logging.getLogger(__name__)
 
