@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from policyserver.server.config.server_config import AlgorithmSection, HandOffConfig, ListenConfig, ServerConfig, SpacesConfig
+from policyserver.server.config.server_config import HandOffConfig, ListenConfig, RLlibConfig, ServerConfig, SpacesConfig
 from policyserver.server.config.standard_connectors import ConnectorsConfig
 
 TRAIN_BATCH_STEPS = 64
@@ -197,7 +197,7 @@ class Cell:
             hand_off=HandOffConfig(segment_steps=8, max_segment_age_s=5.0, sample_wait_s=0.5),
             spaces=SpacesConfig(observation=dict(row.space), action=ACTIONS[self.action]),
             connectors=row.connectors,
-            algorithm=AlgorithmSection(
+            algorithm=RLlibConfig(
                 name=self.algorithm,  # type: ignore[arg-type]
                 training=training,
                 rl_module=module,

@@ -12,12 +12,12 @@ import pytest
 from policyserver.common.errors import ActionTimeoutError, EpisodeLostError, PolicyServerError, ServerUnavailableError, from_row_error
 from policyserver.pipelines.account import BUY, HOLD, Account
 from policyserver.pipelines.baselines import replay_episodes
-from policyserver.pipelines.config import EpisodesSection, NodesSection, PipelineConfig, PolicySection
+from policyserver.pipelines.config import NodesConfig, PipelineConfig, PlayedEpisodesConfig, PolicyCallsConfig
 from policyserver.pipelines.features import FEATURES
 from policyserver.pipelines.nodes.portfolio_node import PortfolioNode
 from policyserver.pipelines.pipeline import Pipeline
 from policyserver.pipelines.prices import PricesConfig, make_source
-from policyserver.pipelines.runtime.inbox import NodeOptions
+from policyserver.pipelines.runtime.inbox import NodeConfig
 from policyserver.v1 import policy_service_pb2 as pb
 from tests.pipelines.pipeline_harness import Book, play
 from tests.pipelines.policy_double import PolicyDouble
@@ -30,16 +30,16 @@ def config(
     concurrent: int = 8,
     steps: int | None = 2_000,
     bars: int = 20,
-    nodes: NodesSection | None = None,
-    policy: PolicySection | None = None,
+    nodes: NodesConfig | None = None,
+    policy: PolicyCallsConfig | None = None,
     show_prediction: bool = True,
 ) -> PipelineConfig:
     return PipelineConfig(
         seed=3,
-        episodes=EpisodesSection(concurrent=concurrent, steps=steps, show_prediction=show_prediction),
+        episodes=PlayedEpisodesConfig(concurrent=concurrent, steps=steps, show_prediction=show_prediction),
         prices=PricesConfig(bars_per_episode=bars, warmup_bars=30),
-        nodes=nodes or NodesSection(),
-        policy=policy or PolicySection(),
+        nodes=nodes or NodesConfig(),
+        policy=policy or PolicyCallsConfig(),
         stop_timeout_s=10.0,
     )
 
@@ -141,7 +141,7 @@ def timeouts(first: int, last: int) -> Any:
 def test_a_late_action_is_replaced_by_the_fallback_and_reported_in_its_place(fallback: Any) -> None:
     service = PolicyDouble(lambda observations: np.full(len(observations), BUY))
     service.fail = timeouts(5, 7)
-    settings = config(concurrent=4, steps=80, bars=20, policy=PolicySection(fallback=fallback))
+    settings = config(concurrent=4, steps=80, bars=20, policy=PolicyCallsConfig(fallback=fallback))
     pipeline, _, book = play(settings, service)
     assert pipeline.fallbacks == pipeline.fallbacks_reported >= 12
     for name, heard in service.episodes.items():
@@ -251,7 +251,7 @@ def test_a_node_that_keeps_raising_ends_the_run_with_its_error(monkeypatch: pyte
         raise RuntimeError("fell over")
 
     monkeypatch.setattr(PortfolioNode, "_process", fall)
-    nodes = NodesSection(inbox=NodeOptions(max_restarts=1))
+    nodes = NodesConfig(inbox=NodeConfig(max_restarts=1))
     with (
         pytest.raises(RuntimeError, match="fell over") as caught,
         Pipeline(config(nodes=nodes), PolicyDouble(), Book()).running() as pipeline,
@@ -279,4 +279,4 @@ def test_the_forecast_can_be_hidden_from_the_policy_but_is_made_all_the_same() -
 
 def test_an_inbox_too_small_for_the_episodes_is_refused() -> None:
     with pytest.raises(ValueError, match=r"nodes\.inbox\.capacity"):
-        config(concurrent=8, nodes=NodesSection(inbox=NodeOptions(capacity=7)))
+        config(concurrent=8, nodes=NodesConfig(inbox=NodeConfig(capacity=7)))

@@ -150,7 +150,7 @@ def test_a_file_fills_the_whole_tree(tmp_path: Path) -> None:
         ("verbose = 1", "verbose", "expected bool, received 1 (an integer)"),
         ("limits = 3", "limits", "expected table, received 3"),
         ('overflow = "drop"', "overflow", "expected drop_oldest|block, received 'drop'"),
-        ("folder = 3", "folder", "expected path, received 3"),
+        ("folder = 3", "folder", "expected path or none, received 3"),
         ('hidden = [1, "2"]', "hidden[1]", "expected int, received '2'"),
         ("span = [1.0]", "span", "expected [float, float], received [1.0] (an array)"),
         ("[[nodes]]\nthreads = 1", "nodes[0].name", "expected a value, received none"),

@@ -116,7 +116,7 @@ def _run(options: argparse.Namespace) -> int:
 
 def _demo(options: argparse.Namespace) -> int:
     from policyserver.pipelines.demo.demo import run_demo
-    from policyserver.pipelines.demo.setup import DemoOptions
+    from policyserver.pipelines.demo.setup import DemoConfig
 
     files = []
     for text in options.prices:
@@ -129,7 +129,7 @@ def _demo(options: argparse.Namespace) -> int:
             "--process", "option", f"expected none beside --prices, whose bars are not simulated, received {options.process!r}"
         )
     try:
-        chosen = DemoOptions(
+        chosen = DemoConfig(
             seed=options.seed,
             process=options.process or "ou",
             csv_files=tuple(files),

@@ -10,19 +10,19 @@ import numpy as np
 from annotated_types import Ge, Gt
 
 from policyserver.common.settings import Config
-from policyserver.monitoring.store.retention import RetentionConfig
+from policyserver.monitoring.recording_config import RecordingConfig
 from policyserver.pipelines.account import AccountConfig
 from policyserver.pipelines.fallback import Fallback
 from policyserver.pipelines.prices import PricesConfig
 from policyserver.pipelines.regressor import RegressorConfig
-from policyserver.pipelines.runtime.inbox import NodeOptions
+from policyserver.pipelines.runtime.inbox import NodeConfig
 
 UNNAMED_RUN = "pipeline"
 """Name of a run that neither the settings nor the server name."""
 
 
 @dataclass(frozen=True, slots=True)
-class ServerSection(Config):
+class ServerConnectionConfig(Config):
     """Where the policy server is."""
 
     address: str = "127.0.0.1:9900"
@@ -38,7 +38,7 @@ class ServerSection(Config):
 
 
 @dataclass(frozen=True, slots=True)
-class EpisodesSection(Config):
+class PlayedEpisodesConfig(Config):
     """How many episodes are played, and for what."""
 
     concurrent: Annotated[int, Ge(1)] = 64
@@ -54,20 +54,20 @@ class EpisodesSection(Config):
 
 
 @dataclass(frozen=True, slots=True)
-class PolicySection(Config):
+class PolicyCallsConfig(Config):
     """When an action is too late, and what is done then."""
 
-    action_deadline_s: Annotated[float, Gt(0)] = 2.0
+    action_timeout_s: Annotated[float, Gt(0)] = 2.0
     """Longest wait for the actions of a batch, seconds."""
     waits_for_learner: bool = True
     """Whether bars wait while the learner has all the steps it wants, as those that are simulated or read from a file can; that wait is no
-    part of `action_deadline_s`. False: of what comes faster than it is learned from, the oldest steps are dropped."""
+    part of `action_timeout_s`. False: of what comes faster than it is learned from, the oldest steps are dropped."""
     fallback: Fallback = "hold"
     """Without an action in time: keep the position (hold), or close it at the next open (flatten)."""
 
 
 @dataclass(frozen=True, slots=True)
-class NodesSection(Config):
+class NodesConfig(Config):
     """Threads of each node, their inboxes and their restarts."""
 
     market_threads: Annotated[int, Ge(1)] = 1
@@ -82,27 +82,21 @@ class NodesSection(Config):
     """Threads that fill orders."""
     reward_threads: Annotated[int, Ge(1)] = 2
     """Threads that mark accounts and log rewards."""
-    inbox: NodeOptions = field(default_factory=NodeOptions)
+    inbox: NodeConfig = field(default_factory=NodeConfig)
     """Every node's inbox and restarts."""
 
 
 @dataclass(frozen=True, slots=True)
-class RecordingSection(Config):
+class PipelineRecordingConfig(RecordingConfig):
     """Where every step is recorded."""
 
+    store: Path | None = Path("runs/pipeline.sqlite")
+    """File of the embedded store; none: not recorded there."""
     run: str | None = None
     """Name of the run, a tag of every point; a server that records another run is refused. None: the server's, or "pipeline" if it has
     none."""
     policy: str = "default"
     """Name of the policy, a tag of every point."""
-    store: Path | None = Path("runs/pipeline.sqlite")
-    """File of the embedded store; none: not recorded there."""
-    retention: RetentionConfig = field(default_factory=RetentionConfig)
-    """How long the store keeps points, and in how much detail."""
-    influx: bool = True
-    """Whether points go to InfluxDB too, when the environment names one (INFLUXDB_V2_URL) or `influx_file` does."""
-    influx_file: Path | None = None
-    """influxdb-client's configuration file with section [influx2], and `bucket` in it. None: the environment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,9 +108,9 @@ class PipelineConfig(Config):
     worker_number: Annotated[int, Ge(0)] | None = None
     """Which of the pipelines with this seed it is: each number plays episodes of its own, and 0 those of the seed alone. None: the number
     that the server gives it, the first of its clients 0, and none twice."""
-    server: ServerSection = field(default_factory=ServerSection)
+    server: ServerConnectionConfig = field(default_factory=ServerConnectionConfig)
     """Where the policy server is."""
-    episodes: EpisodesSection = field(default_factory=EpisodesSection)
+    episodes: PlayedEpisodesConfig = field(default_factory=PlayedEpisodesConfig)
     """How many episodes are played."""
     prices: PricesConfig = field(default_factory=PricesConfig)
     """What is traded."""
@@ -124,11 +118,11 @@ class PipelineConfig(Config):
     """Money and costs."""
     regressor: RegressorConfig = field(default_factory=RegressorConfig)
     """What forecasts."""
-    policy: PolicySection = field(default_factory=PolicySection)
+    policy: PolicyCallsConfig = field(default_factory=PolicyCallsConfig)
     """Deadline and fallback."""
-    nodes: NodesSection = field(default_factory=NodesSection)
+    nodes: NodesConfig = field(default_factory=NodesConfig)
     """Threads and inboxes."""
-    recording: RecordingSection = field(default_factory=RecordingSection)
+    recording: PipelineRecordingConfig = field(default_factory=PipelineRecordingConfig)
     """Where points go."""
     stop_timeout_s: Annotated[float, Gt(0)] = 20.0
     """Longest time the episodes get to end when the process is asked to stop, seconds."""

@@ -14,7 +14,7 @@ import numpy as np
 
 from policyserver.monitoring.store.reader import StoreReader
 from policyserver.pipelines.demo.demo import DemoResult, run_demo
-from policyserver.pipelines.demo.setup import DEFAULT_STEPS, STORE_FILE, DemoOptions
+from policyserver.pipelines.demo.setup import DEFAULT_STEPS, STORE_FILE, DemoConfig
 from policyserver.pipelines.learning_page import made_by, pair, row, write_part
 from policyserver.pipelines.learning_picture import VariantPanel, draw
 from policyserver.pipelines.learning_scale import Scale, scale_of, where_the_policy_stands, whether_the_forecast_helps
@@ -60,7 +60,7 @@ def learn(folder: Path, steps: int | None, out: TextIO, stop: StopSignals) -> No
     for variant in VARIANTS:
         for seed in SEEDS:
             out.write(f"\n{variant.title}, seed {seed} ({len(results) + 1} of {len(VARIANTS) * len(SEEDS)})\n")
-            options = DemoOptions(seed=seed, process=variant.process, show_prediction=variant.show_prediction, steps=steps or DEFAULT_STEPS)
+            options = DemoConfig(seed=seed, process=variant.process, show_prediction=variant.show_prediction, steps=steps or DEFAULT_STEPS)
             result = run_demo(options, out, stop)
             if result.interrupted:
                 out.write("interrupted: nothing is written\n")

@@ -14,7 +14,7 @@ import numpy as np
 
 from policyserver.monitoring.store.reader import StoreReader
 from policyserver.pipelines.demo.demo import DemoResult, run_demo
-from policyserver.pipelines.demo.setup import DEMO_SERVER, RLLIB_SERVER, STORE_FILE, DemoOptions
+from policyserver.pipelines.demo.setup import DEMO_SERVER, RLLIB_SERVER, STORE_FILE, DemoConfig
 from policyserver.pipelines.learn import SEEDS, curve
 from policyserver.pipelines.learning_page import made_by, pair, row, write_part
 from policyserver.pipelines.learning_picture import VariantPanel, draw
@@ -63,7 +63,7 @@ def compare_learners(folder: Path, steps: int | None, out: TextIO, stop: StopSig
     for seed in SEEDS:
         for learner in LEARNERS:
             out.write(f"\n{learner.title}, seed {seed} ({len(results) + 1} of {len(LEARNERS) * len(SEEDS)})\n")
-            result = run_demo(DemoOptions(seed=seed, steps=steps or DEFAULT_STEPS, server=learner.server), out, stop)
+            result = run_demo(DemoConfig(seed=seed, steps=steps or DEFAULT_STEPS, server=learner.server), out, stop)
             if result.interrupted:
                 out.write(f"interrupted: {folder / 'learning.md'} has the seeds before {seed}\n")
                 return

@@ -55,7 +55,7 @@ def connect(config: PipelineConfig) -> PolicyClient:
     """
     server = config.server
     options = ClientConfig(
-        action_timeout_s=config.policy.action_deadline_s,
+        action_timeout_s=config.policy.action_timeout_s,
         waits_for_learner=config.policy.waits_for_learner,
         connect_timeout_s=server.connect_timeout_s,
         expected_run=config.recording.run,

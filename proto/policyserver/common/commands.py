@@ -10,8 +10,6 @@ import importlib.util
 import sys
 from typing import NoReturn
 
-import policyserver
-
 _PARTS = ("policyserver.client", "policyserver.monitoring", "policyserver.pipelines", "policyserver.server", "policyserver.v1")
 
 
@@ -41,9 +39,10 @@ def _what_is_missing() -> str:
     missing = ", ".join(part for part in _PARTS if not _is_found(part))
     if not missing:
         return ""
-    if policyserver.__file__:
-        return f"{policyserver.__file__} hides {missing}: delete this file, which an older version left behind"
-    found = ", ".join(policyserver.__path__)
+    namespace = importlib.import_module("policyserver")
+    if namespace.__file__:
+        return f"{namespace.__file__} hides {missing}: delete this file, which an older version left behind"
+    found = ", ".join(namespace.__path__)
     return f"expected {missing} to be installed, found only {found}: an older version is installed here; run `pip install` again"
 
 

@@ -129,7 +129,7 @@ def _build(cls: type[T], table: Mapping[str, Any], source_of: Callable[[str], st
     try:
         return typing.cast(T, build(cls, table, ""))
     except UnknownKeyError as error:
-        near = nearest(error.key, [key for key, _ in walk(cls)])
+        near = nearest(error.key, [key for key, _ in walk(cls) if not error.key.startswith(f"{key}.")])
         problem = f"unknown key; did you mean {' or '.join(map(repr, near))}?" if near else error.problem
         raise SettingsError(error.key, source_of(error.key), problem) from error
     except SettingsError as error:

@@ -31,7 +31,7 @@ def check_page_address(key: str, address: str) -> None:
 
 
 @dataclass(frozen=True)
-class PageListen(Config):
+class PageConfig(Config):
     """Where the page listens and how it is protected."""
 
     address: str = "127.0.0.1:0"

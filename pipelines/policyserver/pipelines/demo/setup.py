@@ -12,7 +12,7 @@ from annotated_types import Ge
 
 from policyserver.common.settings import Config, SettingsError, dump_toml, load
 from policyserver.monitoring.store.reader import StoreReader
-from policyserver.pipelines.config import EpisodesSection, PipelineConfig, RecordingSection, ServerSection
+from policyserver.pipelines.config import PipelineConfig, PipelineRecordingConfig, PlayedEpisodesConfig, ServerConnectionConfig
 from policyserver.pipelines.demo.run_folder import new_run_folder, newest_run_folder
 from policyserver.pipelines.prices import PricesConfig
 from policyserver.pipelines.run import source_of
@@ -43,7 +43,7 @@ _EPISODES_END_S = 3.0
 
 
 @dataclass(frozen=True, slots=True)
-class DemoOptions(Config):
+class DemoConfig(Config):
     """What a user may choose."""
 
     seed: Annotated[int, Ge(0)] = 0
@@ -75,7 +75,7 @@ class DemoOptions(Config):
             raise ValueError(f"server: expected a TOML file with the server's settings, found none at {self.server}")
 
 
-def fresh_run(options: DemoOptions, address: str) -> tuple[Path, PipelineConfig]:
+def fresh_run(options: DemoConfig, address: str) -> tuple[Path, PipelineConfig]:
     """Make a run folder and the settings of a new run in it, with a server on `address`.
 
     Raises:
@@ -88,8 +88,8 @@ def fresh_run(options: DemoOptions, address: str) -> tuple[Path, PipelineConfig]
     config = PipelineConfig(
         seed=options.seed,
         worker_number=0,
-        server=ServerSection(address=address, connect_timeout_s=_CONNECT_S),
-        episodes=EpisodesSection(
+        server=ServerConnectionConfig(address=address, connect_timeout_s=_CONNECT_S),
+        episodes=PlayedEpisodesConfig(
             concurrent=options.episodes,
             steps=options.steps,
             show_prediction=options.show_prediction,
@@ -99,11 +99,11 @@ def fresh_run(options: DemoOptions, address: str) -> tuple[Path, PipelineConfig]
     )
     source_of(config)  # prices that cannot be made are refused before there is a folder
     folder = new_run_folder(options.runs, options.seed)
-    recording = RecordingSection(run=folder.name, policy="PPO", store=folder / STORE_FILE)
+    recording = PipelineRecordingConfig(run=folder.name, policy="PPO", store=folder / STORE_FILE)
     return folder, _written(dataclasses.replace(config, recording=recording), folder, options.server.read_text(encoding="utf-8"))
 
 
-def resumed_run(options: DemoOptions, address: str) -> tuple[Path, PipelineConfig]:
+def resumed_run(options: DemoConfig, address: str) -> tuple[Path, PipelineConfig]:
     """Return the newest run folder and its settings, for as many further steps as the options say, with a server on `address`.
 
     Raises:

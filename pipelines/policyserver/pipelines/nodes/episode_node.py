@@ -13,13 +13,13 @@ from policyserver.common.errors import HandshakeError, PolicyServerError, Server
 from policyserver.monitoring.points import Points
 from policyserver.pipelines.account import Account, AccountConfig
 from policyserver.pipelines.baselines import ReplayResult, no_trade, random_actions
-from policyserver.pipelines.config import EpisodesSection
+from policyserver.pipelines.config import PlayedEpisodesConfig
 from policyserver.pipelines.events import EndEvent, Ending, Episode, OpenEvent, OrderEvent
 from policyserver.pipelines.fallback import NO_ANSWER, FallbackReporter, row_errors
 from policyserver.pipelines.price_records import PriceRecords
 from policyserver.pipelines.prices import PriceSource
 from policyserver.pipelines.run_state import RunState
-from policyserver.pipelines.runtime.inbox import NodeOptions
+from policyserver.pipelines.runtime.inbox import NodeConfig
 from policyserver.pipelines.runtime.node import Node, Supervisor
 from policyserver.pipelines.runtime.routes import Recorder, Routes
 from policyserver.pipelines.serving import PolicyService
@@ -41,7 +41,7 @@ class EpisodeNode(Node[EndEvent | OpenEvent]):
     def __init__(
         self,
         name: str,
-        options: NodeOptions,
+        options: NodeConfig,
         supervisor: Supervisor,
         routes: Routes,
         run: RunState,
@@ -49,7 +49,7 @@ class EpisodeNode(Node[EndEvent | OpenEvent]):
         policy: PolicyService,
         source: PriceSource,
         account: AccountConfig,
-        episodes: EpisodesSection,
+        episodes: PlayedEpisodesConfig,
         seed: int,
     ) -> None:
         """Make the node; see `Node`.

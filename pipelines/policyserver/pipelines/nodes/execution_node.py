@@ -5,7 +5,7 @@ from __future__ import annotations
 from policyserver.monitoring.points import Points
 from policyserver.pipelines.account import Fill
 from policyserver.pipelines.events import FillEvent, MarketEvent, OrderEvent
-from policyserver.pipelines.runtime.inbox import NodeOptions, push_together
+from policyserver.pipelines.runtime.inbox import NodeConfig, push_together
 from policyserver.pipelines.runtime.node import Node, Supervisor
 from policyserver.pipelines.runtime.routes import Recorder, Routes
 
@@ -13,7 +13,7 @@ from policyserver.pipelines.runtime.routes import Recorder, Routes
 class ExecutionNode(Node[MarketEvent | OrderEvent]):
     """The simulated broker: market orders, filled whole at the next open, with the account's fee and slippage."""
 
-    def __init__(self, name: str, options: NodeOptions, supervisor: Supervisor, routes: Routes, recorder: Recorder) -> None:
+    def __init__(self, name: str, options: NodeConfig, supervisor: Supervisor, routes: Routes, recorder: Recorder) -> None:
         """Make the node; see `Node`."""
         super().__init__(name, options, supervisor=supervisor)
         self._routes = routes

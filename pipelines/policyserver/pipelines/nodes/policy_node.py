@@ -10,7 +10,7 @@ import numpy as np
 from policyserver.common.errors import EpisodeError, PolicyServerError
 from policyserver.pipelines.events import ActionEvent, Decision, EndEvent, Episode, FallbackStep, SignalEvent
 from policyserver.pipelines.fallback import NO_ANSWER, Fallback, FallbackReporter, reported_action, row_errors
-from policyserver.pipelines.runtime.inbox import NodeOptions, push_together
+from policyserver.pipelines.runtime.inbox import NodeConfig, push_together
 from policyserver.pipelines.runtime.latency import LatencyHistogram
 from policyserver.pipelines.runtime.node import Node, Supervisor
 from policyserver.pipelines.runtime.routes import Routes
@@ -23,7 +23,7 @@ class PolicyNode(Node[SignalEvent]):
     """Gets an action for each signal, or takes the fallback when there is none in time."""
 
     def __init__(
-        self, name: str, options: NodeOptions, supervisor: Supervisor, routes: Routes, policy: PolicyService, fallback: Fallback
+        self, name: str, options: NodeConfig, supervisor: Supervisor, routes: Routes, policy: PolicyService, fallback: Fallback
     ) -> None:
         """Make the node; see `Node`. `policy` raises when an action takes longer than its deadline."""
         super().__init__(name, options, supervisor=supervisor)

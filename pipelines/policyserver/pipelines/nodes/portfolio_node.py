@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from policyserver.pipelines.events import ActionEvent, OrderEvent
 from policyserver.pipelines.fallback import Fallback
-from policyserver.pipelines.runtime.inbox import NodeOptions
+from policyserver.pipelines.runtime.inbox import NodeConfig
 from policyserver.pipelines.runtime.node import Node, Supervisor
 from policyserver.pipelines.runtime.routes import Routes
 
@@ -12,7 +12,7 @@ from policyserver.pipelines.runtime.routes import Routes
 class PortfolioNode(Node[ActionEvent]):
     """Sizes an order by the account: the difference between the position that the action asks for and the one there is."""
 
-    def __init__(self, name: str, options: NodeOptions, supervisor: Supervisor, routes: Routes, fallback: Fallback) -> None:
+    def __init__(self, name: str, options: NodeConfig, supervisor: Supervisor, routes: Routes, fallback: Fallback) -> None:
         """Make the node; see `Node`. `fallback` says what a fallback decision does to the position."""
         super().__init__(name, options, supervisor=supervisor)
         self._routes = routes

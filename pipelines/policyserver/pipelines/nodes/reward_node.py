@@ -5,7 +5,7 @@ from __future__ import annotations
 from policyserver.monitoring.points import Points
 from policyserver.pipelines.events import Decision, FillEvent, RewardEvent
 from policyserver.pipelines.run_state import ExactSum, RunState, ShownDecision
-from policyserver.pipelines.runtime.inbox import NodeOptions
+from policyserver.pipelines.runtime.inbox import NodeConfig
 from policyserver.pipelines.runtime.node import Node, Supervisor
 from policyserver.pipelines.runtime.routes import Recorder, Routes
 from policyserver.pipelines.serving import PolicyService
@@ -22,7 +22,7 @@ class RewardNode(Node[FillEvent]):
     def __init__(
         self,
         name: str,
-        options: NodeOptions,
+        options: NodeConfig,
         supervisor: Supervisor,
         routes: Routes,
         run: RunState,

@@ -7,7 +7,7 @@ from policyserver.pipelines.events import EndEvent, Episode, RewardEvent, Signal
 from policyserver.pipelines.forecasters import Forecaster, forecaster_of
 from policyserver.pipelines.regressor import NO_PREDICTION, RegressorConfig
 from policyserver.pipelines.run_state import RunState
-from policyserver.pipelines.runtime.inbox import NodeOptions, push_together
+from policyserver.pipelines.runtime.inbox import NodeConfig, push_together
 from policyserver.pipelines.runtime.node import Node, Supervisor
 from policyserver.pipelines.runtime.routes import Recorder, Routes
 
@@ -37,7 +37,7 @@ class SignalNode(Node[RewardEvent]):
     def __init__(
         self,
         name: str,
-        options: NodeOptions,
+        options: NodeConfig,
         supervisor: Supervisor,
         routes: Routes,
         run: RunState,

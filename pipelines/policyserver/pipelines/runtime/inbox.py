@@ -44,7 +44,7 @@ class NodeFailedError(NodeError):
 
 
 @dataclass(frozen=True, slots=True)
-class NodeOptions(Config):
+class NodeConfig(Config):
     """How a node's inbox and its restarts behave."""
 
     capacity: Annotated[int, Ge(1)] = 4096
@@ -60,7 +60,7 @@ class NodeOptions(Config):
 class Inbox(Generic[EventT]):
     """What waits for one node. Its lock guards the state and the counters of the node, too."""
 
-    def __init__(self, name: str, options: NodeOptions, *, wakes: bool) -> None:
+    def __init__(self, name: str, options: NodeConfig, *, wakes: bool) -> None:
         """Make an empty inbox.
 
         Args:

@@ -16,8 +16,8 @@ from annotated_types import Ge, Gt, Interval
 
 from policyserver.common.endpoints import is_local, parse_address
 from policyserver.common.settings import Config
-from policyserver.monitoring.page.listen import PageListen, check_page_address
-from policyserver.monitoring.store.retention import RetentionConfig
+from policyserver.monitoring.page.listen import PageConfig, check_page_address
+from policyserver.monitoring.recording_config import RecordingConfig
 from policyserver.server.config.algorithm_defaults import DEFAULTS_BY_ALGORITHM
 from policyserver.server.config.space_tables import space_from_config
 from policyserver.server.config.standard_connectors import ConnectorsConfig
@@ -99,7 +99,7 @@ class HandOffConfig(Config):
 
     def _check(self) -> None:
         if self.capacity_steps is not None and self.capacity_steps < self.segment_steps:
-            raise ValueError(f"capacity_steps: expected at least segment_steps, {self.segment_steps}, received {self.capacity_steps}")
+            raise ValueError(f"capacity_steps: expected at least {self.segment_steps}, segment_steps, received {self.capacity_steps}")
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ class SpacesConfig(Config):
 
 
 @dataclass(frozen=True)
-class AlgorithmSection(Config):
+class RLlibConfig(Config):
     """The RLlib algorithm: each table is a method of its AlgorithmConfig, each key one of the method's arguments.
 
     A text "python:package.module.Name" stands for that Python object, for arguments that want a class or a function.
@@ -217,19 +217,13 @@ class LearnerConfig(Config):
 
 
 @dataclass(frozen=True)
-class MonitoringConfig(Config):
-    """What the server records about its own training."""
+class ServerRecordingConfig(RecordingConfig):
+    """What the server records about its own training, and where."""
 
     store: Path | None = None
     """File of the embedded store. Unset: `store.sqlite` in the run folder."""
     enabled: bool = True
     """Whether training iterations are recorded at all."""
-    retention: RetentionConfig = field(default_factory=RetentionConfig)
-    """How long the store keeps points, and in how much detail; of several processes on one store, one sees to it."""
-    influx: bool = True
-    """Whether they go to InfluxDB too, when the environment names one (INFLUXDB_V2_URL) or `influx_file` does."""
-    influx_file: Path | None = None
-    """influxdb-client's configuration file with section [influx2], and `bucket` in it. Unset: the environment."""
     page: str | None = None
     """HOST:PORT of the live page of the store, e.g. "127.0.0.1:9980". Unset: it is not served, so that no port is taken that nobody asked
     for, and two servers on one machine do not meet at one. Beyond loopback it has `listen`'s certificate and key, and wants its token."""
@@ -239,7 +233,7 @@ class MonitoringConfig(Config):
             return
         check_page_address("page", self.page)
         if not self.enabled:
-            raise ValueError("page: expected monitoring.enabled = true with it, for the page shows what is recorded")
+            raise ValueError("page: expected recording.enabled = true with it, for the page shows what is recorded")
 
 
 @dataclass(frozen=True)
@@ -270,13 +264,13 @@ class ServerConfig(Config):
     """What an observation and an action are."""
     connectors: ConnectorsConfig = field(default_factory=ConnectorsConfig)
     """What happens to an observation before the net sees it."""
-    algorithm: AlgorithmSection = field(default_factory=AlgorithmSection)
+    algorithm: RLlibConfig = field(default_factory=RLlibConfig)
     """The RLlib algorithm and its settings."""
     learner: LearnerConfig = field(default_factory=LearnerConfig)
     """The process that learns."""
     checkpoints: CheckpointsConfig = field(default_factory=CheckpointsConfig)
     """When the policy is saved."""
-    monitoring: MonitoringConfig = field(default_factory=MonitoringConfig)
+    recording: ServerRecordingConfig = field(default_factory=ServerRecordingConfig)
     """What is recorded."""
 
     @property
@@ -290,12 +284,12 @@ class ServerConfig(Config):
         return self.checkpoints.folder or self.run_folder / "checkpoints"
 
     @property
-    def page_listen(self) -> PageListen | None:
+    def page_listen(self) -> PageConfig | None:
         """Where the live page is served; None if it is not."""
-        page, listen = self.monitoring.page, self.listen
+        page, listen = self.recording.page, self.listen
         if page is None or is_local(parse_address(page)):
-            return PageListen(page) if page is not None else None
-        return PageListen(page, listen.tls_certificate_file, listen.tls_key_file, listen.token_file)
+            return PageConfig(page) if page is not None else None
+        return PageConfig(page, listen.tls_certificate_file, listen.tls_key_file, listen.token_file)
 
     @property
     def log_file(self) -> Path:
@@ -305,7 +299,7 @@ class ServerConfig(Config):
     @property
     def store_file(self) -> Path:
         """File of the embedded store."""
-        return self.monitoring.store or self.run_folder / "store.sqlite"
+        return self.recording.store or self.run_folder / "store.sqlite"
 
 
 @dataclass(frozen=True)
