@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from policyserver.common.errors import ActionTimeoutError, EpisodeLostError, PolicyServerError, ServerUnavailableError, from_row_error
-from policyserver.pipelines.account import BUY, HOLD, Account
+from policyserver.monitoring.action import Action
+from policyserver.pipelines.account import Account
 from policyserver.pipelines.baselines import replay_episodes
 from policyserver.pipelines.config import NodesConfig, PipelineConfig, PlayedEpisodesConfig, PolicyCallsConfig
 from policyserver.pipelines.features import FEATURES
@@ -66,7 +67,7 @@ def test_an_episode_has_its_length_and_the_next_one_other_prices() -> None:
 
 
 def test_a_reward_is_the_gain_of_the_action_on_the_bar_before() -> None:
-    _, _, book = play(config(concurrent=1, steps=20, bars=20), PolicyDouble(lambda observations: np.full(len(observations), BUY)))
+    _, _, book = play(config(concurrent=1, steps=20, bars=20), PolicyDouble(lambda observations: np.full(len(observations), Action.BUY)))
     steps = book.rows["step"]
     (order,) = book.rows["order"]
     assert order["bar"] == 1, "an order of bar 0 is filled on bar 1"
@@ -79,7 +80,7 @@ def test_a_reward_is_the_gain_of_the_action_on_the_bar_before() -> None:
 
 
 def test_holding_without_a_position_is_worth_nothing_and_equals_no_trade() -> None:
-    pipeline, _, book = play(config(), PolicyDouble(lambda observations: np.full(len(observations), HOLD)))
+    pipeline, _, book = play(config(), PolicyDouble(lambda observations: np.full(len(observations), Action.HOLD)))
     assert pipeline.reward_sum == 0.0
     assert "order" not in book.rows
     results = pipeline.run.episodes.last(1.0)
@@ -139,7 +140,7 @@ def timeouts(first: int, last: int) -> Any:
 
 @pytest.mark.parametrize("fallback", ["hold", "flatten"])
 def test_a_late_action_is_replaced_by_the_fallback_and_reported_in_its_place(fallback: Any) -> None:
-    service = PolicyDouble(lambda observations: np.full(len(observations), BUY))
+    service = PolicyDouble(lambda observations: np.full(len(observations), Action.BUY))
     service.fail = timeouts(5, 7)
     settings = config(concurrent=4, steps=80, bars=20, policy=PolicyCallsConfig(fallback=fallback))
     pipeline, _, book = play(settings, service)
@@ -263,7 +264,7 @@ def test_a_node_that_keeps_raising_ends_the_run_with_its_error(monkeypatch: pyte
 def test_a_ruined_account_terminates_its_episode(monkeypatch: pytest.MonkeyPatch) -> None:
     ruined = property(lambda self: self.fills > 0)
     monkeypatch.setattr(Account, "ruined", ruined)
-    pipeline, service, _ = play(config(concurrent=2, steps=50), PolicyDouble(lambda observations: np.full(len(observations), BUY)))
+    pipeline, service, _ = play(config(concurrent=2, steps=50), PolicyDouble(lambda observations: np.full(len(observations), Action.BUY)))
     assert pipeline.run.endings["terminated"] >= 40
     assert {heard.ended for heard in service.episodes.values() if heard.actions} >= {"terminated"}
     assert all(len(heard.actions) <= 1 for heard in service.episodes.values())

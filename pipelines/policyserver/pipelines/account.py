@@ -19,9 +19,7 @@ from typing import Annotated
 from annotated_types import Interval
 
 from policyserver.common.settings import Config
-
-SELL, HOLD, BUY = 0, 1, 2
-"""The actions: target one unit short, keep the position, target one unit long."""
+from policyserver.monitoring.action import ACTIONS_TEXT, Action
 
 EQUITY_FLOOR = 1e-3
 """An equity below this fraction of the initial one counts as this fraction in the reward's logarithm."""
@@ -143,13 +141,13 @@ class Account:
         """Return the order that an action asks for at the last mark, None when there is nothing to trade.
 
         Raises:
-            ValueError: the action is not 0, 1 or 2.
+            ValueError: it is none of `Action`.
         """
-        if action == HOLD:
+        if action == Action.HOLD:
             return None
-        if action not in (SELL, BUY):
-            raise ValueError(f"action: expected 0 (sell), 1 (hold) or 2 (buy), received {action!r}")
-        return self.order_to(1 if action == BUY else -1)
+        if action not in (Action.SELL, Action.BUY):
+            raise ValueError(f"action: expected one of {ACTIONS_TEXT}, received {action!r}")
+        return self.order_to(1 if action == Action.BUY else -1)
 
     def order_to(self, target: int) -> Order | None:
         """Return the order that leads to `target` (-1, 0 or 1 units), None when the account is there already."""
