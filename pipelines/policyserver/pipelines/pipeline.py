@@ -208,10 +208,10 @@ class Pipeline:
         for event in events:
             if isinstance(event, OpenEvent):
                 ends.append(event)
-            elif node is self._episode_node and event.episode.over:
+            elif node is self._episode_node and event.episode.ended:
                 ends.append(OpenEvent(event.episode.slot))
             else:
-                event.episode.given_up = True
+                event.episode.abandoned = True
                 ends.append(EndEvent(event.episode, "abandoned"))
         try:
             self._routes.episode.push_many(ends)

@@ -35,7 +35,7 @@ RLLIB_SERVER = Path(__file__).with_name("rllib_defaults_server.toml")
 STORE_FILE = "store.sqlite"
 """The embedded store, in the run folder; the server records its training there too."""
 
-_AFTER_OWN = "\n\n"
+_AFTER_RUN_SETTINGS = "\n\n"
 """What parts a run's own settings of the server from the chosen ones, in the run folder's file."""
 
 _CONNECT_S = 2.0
@@ -121,15 +121,15 @@ def resumed_run(options: DemoConfig, address: str) -> tuple[Path, PipelineConfig
         server=dataclasses.replace(config.server, address=address),
         episodes=dataclasses.replace(config.episodes, steps=options.steps, first_round=-(-played // config.episodes.concurrent)),
     )
-    _, _, chosen = (folder / SERVER_FILE).read_text(encoding="utf-8").partition(_AFTER_OWN)
+    _, _, chosen = (folder / SERVER_FILE).read_text(encoding="utf-8").partition(_AFTER_RUN_SETTINGS)
     return folder, _written(config, folder, chosen)
 
 
 def _written(config: PipelineConfig, folder: Path, server: str) -> PipelineConfig:
     """Write the settings of the pipeline into the folder, and those of the server: this run's own, then the chosen ones."""
     (folder / PIPELINE_FILE).write_text(dump_toml(config), encoding="utf-8")
-    own = f"run_folder = {json.dumps(str(folder))}\nseed = {config.seed}\nlisten.address = {json.dumps(config.server.address)}"
-    (folder / SERVER_FILE).write_text(f"{own}{_AFTER_OWN}{server}", encoding="utf-8")
+    run_settings = f"run_folder = {json.dumps(str(folder))}\nseed = {config.seed}\nlisten.address = {json.dumps(config.server.address)}"
+    (folder / SERVER_FILE).write_text(f"{run_settings}{_AFTER_RUN_SETTINGS}{server}", encoding="utf-8")
     return config
 
 

@@ -82,7 +82,7 @@ class EpisodeNode(Node[EndEvent | OpenEvent]):
         """Tells the server of the last fallback actions of an episode."""
 
     def _process(self, batch: list[EndEvent | OpenEvent]) -> None:
-        ends = list({event.episode: event for event in batch if isinstance(event, EndEvent) and not event.episode.over}.values())
+        ends = list({event.episode: event for event in batch if isinstance(event, EndEvent) and not event.episode.ended}.values())
         slots = [event.episode.slot for event in ends] + [event.slot for event in batch if isinstance(event, OpenEvent)]
         if ends:
             self._end(ends)
@@ -96,7 +96,7 @@ class EpisodeNode(Node[EndEvent | OpenEvent]):
         endings: list[tuple[Episode, Ending]] = []
         for event in events:
             ending: Ending = "lost" if event.episode in lost else event.ending
-            event.episode.over = True
+            event.episode.ended = True
             endings.append((event.episode, ending))
             self._run_state.add_ending(ending)
         self._record(endings)

@@ -24,7 +24,7 @@ class ExecutionNode(Node[MarketEvent | OrderEvent]):
         bars: list[FillEvent] = []
         for event in batch:
             episode = event.episode
-            if episode.given_up:
+            if episode.abandoned:
                 continue
             if isinstance(event, OrderEvent):
                 episode.working_order = event.order

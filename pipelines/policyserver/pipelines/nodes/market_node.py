@@ -21,7 +21,7 @@ class MarketNode(Node[OrderEvent]):
         exhausted: list[EndEvent] = []
         for event in batch:
             episode = event.episode
-            if episode.given_up:
+            if episode.abandoned:
                 continue
             bar = episode.prices.next_bar()
             if bar is None:

@@ -41,7 +41,7 @@ class PolicyNode(Node[SignalEvent]):
         """Fallback actions taken."""
 
     def _process(self, batch: list[SignalEvent]) -> None:
-        signals = [event for event in batch if not event.episode.given_up]
+        signals = [event for event in batch if not event.episode.abandoned]
         errors = dict(self.reporter.report([event.episode for event in signals]))
         asking = [event for event in signals if event.episode not in errors]
         actions: dict[Episode, int] = {}

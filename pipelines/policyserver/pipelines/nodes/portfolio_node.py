@@ -22,7 +22,7 @@ class PortfolioNode(Node[ActionEvent]):
         orders: list[OrderEvent] = []
         for event in batch:
             episode, decision = event.episode, event.decision
-            if episode.given_up:
+            if episode.abandoned:
                 continue
             flatten = decision.fallback and self._flatten
             order = episode.account.order_to(0) if flatten else episode.account.order(decision.action)

@@ -39,12 +39,12 @@ class RewardNode(Node[FillEvent]):
         """All rewards that this node has logged with the server."""
 
     def _process(self, batch: list[FillEvent]) -> None:
-        cut = self._run_state.stopping.is_set()
+        truncated = self._run_state.stopping.is_set()
         events: list[RewardEvent] = []
         rows: list[_Row] = []
         for event in batch:
             episode = event.episode
-            if episode.given_up:
+            if episode.abandoned:
                 continue
             reward = episode.account.mark(event.bar.close)
             decision = episode.decision
@@ -54,7 +54,7 @@ class RewardNode(Node[FillEvent]):
                 rows.append((event, decision, reward))
                 if episode.unreported:
                     episode.unreported[-1].reward = reward  # the server hears of it after the action
-            episode.cut = cut
+            episode.truncated = truncated
             events.append(RewardEvent(episode, event.bar, reward))
         if rows:
             self._log(rows)

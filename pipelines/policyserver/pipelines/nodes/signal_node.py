@@ -73,7 +73,7 @@ class SignalNode(Node[RewardEvent]):
         stopping = self._run_state.stopping.is_set
         for event in batch:
             episode = event.episode
-            if episode.given_up:
+            if episode.abandoned:
                 continue
             features, bar = episode.features, event.bar
             features.update(bar)
@@ -91,7 +91,7 @@ class SignalNode(Node[RewardEvent]):
             episode.observation = observation = features.observation(shown, episode.account, left)
             if episode.account.ruined:
                 ends.append(EndEvent(episode, "terminated"))
-            elif episode.cut or stopping() or bar.index >= episode.prices.n_steps:
+            elif episode.truncated or stopping() or bar.index >= episode.prices.n_steps:
                 ends.append(EndEvent(episode, "truncated"))
             else:
                 signals.append(SignalEvent(episode, bar, prediction, observation))

@@ -121,10 +121,10 @@ class ConnectorPass:
         if rows.is_new[place]:
             episode = SingleAgentEpisode(observation_space=self._space, action_space=self._action_space)
             return Step(LiveEpisode(episode, next(candidates)), episode, None)
-        own = live[int(rows.slots[place])]
-        if len(own.episode) >= self._chunk_steps:
-            return Step(own, own.episode.cut(len_lookback_buffer=self._lookback), None)
-        return Step(own, own.episode, Savepoint(own.episode))
+        known = live[int(rows.slots[place])]
+        if len(known.episode) >= self._chunk_steps:
+            return Step(known, known.episode.cut(len_lookback_buffer=self._lookback), None)
+        return Step(known, known.episode, Savepoint(known.episode))
 
     def _send(self, rows: StepRows, done: PipelineOutputs) -> None:
         steps, episodes = done.steps, [step.episode for step in done.steps]
