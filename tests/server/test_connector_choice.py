@@ -79,7 +79,7 @@ def choice(
 
 
 @pytest.mark.parametrize(
-    ("observation_space", "make", "writers", "shape"),
+    ("observation_space", "make", "connectors", "shape"),
     [
         (BOX, None, [], (3,)),
         (NESTED, None, [], None),
