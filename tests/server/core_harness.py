@@ -221,7 +221,7 @@ class CoreHarness:
     def refusal(self, row: Row, session: ClientSession | None = None) -> PolicyServerError:
         """Submit one row that must be refused."""
         (answer,) = self.send(row, session=session)
-        assert answer.error is not None, f"expected a refusal, got {answer}"
+        assert answer.error is not None, f"expected a refusal, received {answer}"
         return answer.error
 
     def play(

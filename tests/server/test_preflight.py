@@ -127,7 +127,7 @@ def test_folders_that_cannot_be_written(setting: str, tmp_path: Path, refused: R
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
 def test_a_run_folder_on_a_file_system_that_takes_none(refused: Refused) -> None:
     options = ["--run_folder", "/proc/policy-server", "--listen.address", "127.0.0.1:0"]
-    refused(options, 2, "run_folder: expected a folder that this user can write, got /proc/policy-server", commands=["serve"])
+    refused(options, 2, "run_folder: expected a folder that this user can write, received /proc/policy-server", commands=["serve"])
 
 
 def test_a_checkpoint_of_another_configuration(tmp_path: Path, refused: Refused) -> None:
@@ -142,7 +142,7 @@ def test_a_checkpoint_of_another_configuration(tmp_path: Path, refused: Refused)
 def test_a_store_that_is_none_and_cannot_be_put_aside(tmp_path: Path, refused: Refused) -> None:
     (tmp_path / "store.sqlite").mkdir()
     options = ["--run_folder", str(tmp_path), "--listen.address", "127.0.0.1:0"]
-    text = f"recording.store: expected a file that SQLite can write to, got {tmp_path}/store.sqlite"
+    text = f"recording.store: expected a file that SQLite can write to, received {tmp_path}/store.sqlite"
     refused(options, 2, text, commands=["serve"])
 
 

@@ -65,7 +65,9 @@ def add_standard_connectors(
         pieces.append("mean_std")
     if config.num_frames > 1:
         if not (box is not None and image and box.shape[-1] == 1):
-            raise ValueError(f"num_frames: expected 1 unless observations are images of shape (height, width, 1), got {observation_space}")
+            raise ValueError(
+                f"num_frames: expected 1 unless observations are images of shape (height, width, 1), received {observation_space}"
+            )
         built.training(learner_connector=functools.partial(_learner_connectors, config.num_frames))
     if pieces or config.num_frames > 1:
         built.env_runners(env_to_module_connector=functools.partial(_env_to_module_connectors, tuple(pieces), config.num_frames))
@@ -76,7 +78,7 @@ def _check_flattenable(space: gym.Space[Any]) -> None:
     for leaf in leaves(space, "observation"):
         if isinstance(leaf.space, gym.spaces.Discrete | gym.spaces.MultiDiscrete) and np.any(leaf.space.start):
             raise ValueError(
-                f"flatten: expected discrete spaces that count from 0, got {leaf.space} at {leaf.path}; shift the numbers in the client, "
+                f"flatten: expected discrete spaces that count from 0, received {leaf.space} at {leaf.path}; shift them in the client, "
                 'or take flatten = "never" and an RLModule of your own'
             )
 

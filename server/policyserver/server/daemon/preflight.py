@@ -117,7 +117,7 @@ def prepare_store(config: ServerConfig) -> None:
     try:
         store.prepare(config.store_file)
     except (sqlite3.Error, OSError) as error:
-        text = f"expected a file that SQLite can write to, got {config.store_file}: {error}"
+        text = f"expected a file that SQLite can write to, received {config.store_file}: {error}"
         if getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             raise OSError(0, f"recording.store: {text}") from error
         raise SettingsError("recording.store", "", text) from error
@@ -133,9 +133,7 @@ def check_loopback() -> None:
         with socket.create_server(("127.0.0.1", 0)) as listener:
             socket.create_connection(listener.getsockname(), _LOOPBACK_TIMEOUT_S).close()
     except OSError as error:
-        text = (
-            f"expected the loopback interface to be up, for Ray's processes talk over 127.0.0.1, got: {error}; `ip link set lo up` does it"
-        )
+        text = f"expected the loopback interface to be up, for Ray's processes talk over it, received: {error}; `ip link set lo up` does it"
         raise OSError(error.errno or 0, text) from error
 
 
@@ -162,4 +160,4 @@ def _check_folder(folder: Path, setting: str) -> None:
 
 
 def _unusable(folder: Path, setting: str, reason: str | None) -> SettingsError:
-    return SettingsError(setting, "", f"expected a folder that this user can write, got {folder}: {reason}")
+    return SettingsError(setting, "", f"expected a folder that this user can write, received {folder}: {reason}")
