@@ -25,8 +25,9 @@ def run(*command: str | Path, cwd: Path) -> str:
 
 
 @pytest.fixture
-def wheel_python(tmp_path: Path) -> Path:
+def wheel_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The interpreter of an environment with the wheel, and with the dependencies of this one but not its editable install."""
+    monkeypatch.delenv("PYTHONPATH", raising=False)
     pip = (sys.executable, "-m", "pip")
     run(*pip, "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", tmp_path, ROOT, cwd=tmp_path)
     (wheel,) = tmp_path.glob("*.whl")
