@@ -9,7 +9,7 @@ from pathlib import Path
 from policyserver.client import ServerStats
 from policyserver.monitoring.points import Points
 from policyserver.monitoring.sink import Sink
-from policyserver.pipelines.config import EpisodesSection, PipelineConfig, RecordingSection
+from policyserver.pipelines.config import PipelineConfig, PipelineRecordingConfig, PlayedEpisodesConfig
 from policyserver.pipelines.pipeline import Pipeline
 from policyserver.pipelines.server_watch import ServerWatch
 from policyserver.server.training_report import VERSIONS_BEHIND, Progress, training_report
@@ -60,8 +60,8 @@ class CountingDouble(PolicyDouble):
 
 def record_run(sink: Sink, run: str, steps: int) -> tuple[Pipeline, CountingDouble]:
     """Run a pipeline of `steps` steps to its end, while training iterations are recorded too; return it and its service."""
-    recording = RecordingSection(run=run, policy="PPO", store=None)
-    config = PipelineConfig(episodes=EpisodesSection(steps=steps), recording=recording)
+    recording = PipelineRecordingConfig(run=run, policy="PPO", store=None)
+    config = PipelineConfig(episodes=PlayedEpisodesConfig(steps=steps), recording=recording)
     service = CountingDouble()
     pipeline = Pipeline(config, service, sink)
     with pipeline.running(), _watched(service, pipeline, sink):

@@ -78,8 +78,50 @@ def test_the_base_dependencies_are_the_client_s_alone(wheel: Path) -> None:
     archive = zipfile.ZipFile(wheel)
     metadata = email.message_from_bytes(archive.read(next(name for name in archive.namelist() if name.endswith("METADATA"))))
     required = [line for line in metadata.get_all("Requires-Dist", []) if "extra ==" not in line]
-    assert sorted(line.split("<")[0].split(">")[0].split("=")[0] for line in required) == ["grpcio", "gymnasium", "numpy", "protobuf"]
+    assert sorted(line.split("<")[0].split(">")[0].split("=")[0] for line in required) == [
+        "annotated-types",
+        "grpcio",
+        "gymnasium",
+        "numpy",
+        "protobuf",
+    ]
     assert {"server", "pipelines", "influx", "all"} <= set(metadata.get_all("Provides-Extra", []))
+
+
+RUN_MONITOR = """
+import sys
+sys.path[:0] = sys.argv[1:]
+from policyserver.common.commands import policy_monitor
+sys.argv = ["policy-monitor", "--help"]
+policy_monitor()
+"""
+
+
+def run_monitor(*roots: Path) -> subprocess.CompletedProcess[str]:
+    """Run a command where only these source roots are on the path, as an editable install of another version leaves it."""
+    return run(sys.executable, "-I", "-S", "-c", RUN_MONITOR, *roots)
+
+
+def test_an_editable_install_of_a_version_with_other_folders_is_refused_in_one_line() -> None:
+    done = run_monitor(ROOT / "client", ROOT / "proto", ROOT / "a folder that is gone")
+    assert done.returncode == 1
+    assert done.stderr == (
+        "policy-monitor: expected policyserver.monitoring, policyserver.pipelines, policyserver.server to be installed, found only "
+        f"{ROOT}/client/policyserver, {ROOT}/proto/policyserver: an older version is installed here; run `pip install` again\n"
+    )
+
+
+def test_a_file_left_behind_that_hides_the_other_roots_is_named_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "policyserver").mkdir()
+    for part in ("common", "v1"):
+        (tmp_path / "policyserver" / part).symlink_to(ROOT / "proto" / "policyserver" / part)
+    (tmp_path / "policyserver" / "__init__.py").touch()
+    done = run_monitor(tmp_path, *(ROOT / root for root in ("client", "server", "monitoring", "pipelines")))
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"policy-monitor: {tmp_path}/policyserver/__init__.py hides policyserver.client, policyserver.monitoring, policyserver.pipelines, "
+        "policyserver.server: delete this file, which an older version left behind\n"
+    )
 
 
 @pytest.mark.timeout(300)

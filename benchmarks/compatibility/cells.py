@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from policyserver.server.config.rllib_config import AlgorithmSection, SpacesConfig
+from policyserver.server.config.rllib_config import RLlibConfig, SpacesConfig
 from policyserver.server.config.server_config import ServerConfig
 from policyserver.server.config.serving_config import HandOffConfig, ListenConfig
 from policyserver.server.config.standard_connectors import ConnectorsConfig
@@ -199,7 +199,7 @@ class Cell:
             hand_off=HandOffConfig(segment_steps=8, max_segment_age_s=5.0, sample_wait_s=0.5),
             spaces=SpacesConfig(observation=dict(row.space), action=ACTIONS[self.action]),
             connectors=row.connectors,
-            algorithm=AlgorithmSection(
+            algorithm=RLlibConfig(
                 name=self.algorithm,  # type: ignore[arg-type]
                 training=training,
                 rl_module=module,

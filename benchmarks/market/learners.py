@@ -18,7 +18,7 @@ from benchmarks.market.picture import learning_curve, picture
 from benchmarks.market.variants import SEEDS
 from policyserver.monitoring.store.reader import StoreReader
 from policyserver.pipelines.demo.demo import DemoResult, run_demo
-from policyserver.pipelines.demo.setup import DEMO_SERVER, STORE_FILE, DemoOptions
+from policyserver.pipelines.demo.setup import DEMO_SERVER, STORE_FILE, DemoConfig
 from policyserver.pipelines.runtime.stop_signals import StopSignals
 from policyserver.pipelines.summary import standard_error
 
@@ -67,7 +67,7 @@ def compare_learners(folder: Path, steps: int | None, out: TextIO, stop: StopSig
     for seed in SEEDS:
         for learner in LEARNERS:
             out.write(f"\n{learner.title}, seed {seed} ({len(results) + 1} of {len(LEARNERS) * len(SEEDS)})\n")
-            result = run_demo(DemoOptions(seed=seed, steps=steps or DEFAULT_STEPS, server=learner.server), out, stop)
+            result = run_demo(DemoConfig(seed=seed, steps=steps or DEFAULT_STEPS, server=learner.server), out, stop)
             if result.interrupted:
                 out.write(f"interrupted: {folder / 'learning.md'} has the seeds before {seed}\n")
                 return

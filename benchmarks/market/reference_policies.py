@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from policyserver.pipelines.account import BUY, HOLD, SELL, AccountConfig
+from policyserver.monitoring.action import Action
+from policyserver.pipelines.account import AccountConfig
 from policyserver.pipelines.bars import FloatArray, IntArray
 from policyserver.pipelines.baselines import ReplayResult, no_trade, replay_episodes
 from policyserver.pipelines.features import FeatureState
@@ -20,7 +21,7 @@ _LEVELS = 121
 """Points of the grid of deviations; a bar's shock is some four of its steps, which integrates a normal density to nine digits."""
 _STATIONARY_DEVIATIONS = 5.0
 """Where the grid ends, in standard deviations of the stationary law."""
-_ACTION_OF = {-1: SELL, 0: HOLD, 1: BUY}
+_ACTION_OF = {-1: Action.SELL, 0: Action.HOLD, 1: Action.BUY}
 
 
 def mean_reversion_rule(config: AccountConfig, episodes: Sequence[EpisodePrices]) -> ReplayResult:
@@ -53,12 +54,12 @@ def _is_fair(prices: EpisodePrices) -> bool:
 
 
 def _rule_actions(prices: EpisodePrices) -> IntArray:
-    state, actions = FeatureState(), np.full(prices.n_steps, HOLD)
+    state, actions = FeatureState(), np.full(prices.n_steps, Action.HOLD)
     for bar in prices.bars.rows(1 - prices.warmup_bars):
         state.update(bar)
         if 0 <= bar.index < prices.n_steps:
             above = state.regressor_features()["distance_slow"]
-            actions[bar.index] = SELL if above > state.volatility else BUY if above < -state.volatility else HOLD
+            actions[bar.index] = Action.SELL if above > state.volatility else Action.BUY if above < -state.volatility else Action.HOLD
     return actions
 
 
@@ -71,7 +72,7 @@ def _optimal_actions(config: AccountConfig, prices: EpisodePrices) -> IntArray:
     actions, position = np.empty(prices.n_steps, np.int64), 0
     for step, level in enumerate(nearest):
         target = int(plan[step, level, position + 1])
-        actions[step] = HOLD if target == position else _ACTION_OF[target]
+        actions[step] = Action.HOLD if target == position else _ACTION_OF[target]
         position = target
     return actions
 

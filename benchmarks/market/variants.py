@@ -16,7 +16,7 @@ from benchmarks.market.picture import learning_curve, picture
 from benchmarks.market.scale import Scale, scale_of, where_the_policy_stands, whether_the_forecast_helps
 from benchmarks.market.settings_part import settings_of
 from policyserver.pipelines.demo.demo import DemoResult, run_demo
-from policyserver.pipelines.demo.setup import DEFAULT_STEPS, DemoOptions
+from policyserver.pipelines.demo.setup import DEFAULT_STEPS, DemoConfig
 from policyserver.pipelines.runtime.stop_signals import StopSignals
 from policyserver.pipelines.summary import Summary
 
@@ -56,7 +56,7 @@ def run_variants(folder: Path, steps: int | None, out: TextIO, stop: StopSignals
     for variant in VARIANTS:
         for seed in SEEDS:
             out.write(f"\n{variant.title}, seed {seed} ({len(results) + 1} of {len(VARIANTS) * len(SEEDS)})\n")
-            options = DemoOptions(seed=seed, process=variant.process, show_prediction=variant.show_prediction, steps=steps or DEFAULT_STEPS)
+            options = DemoConfig(seed=seed, process=variant.process, show_prediction=variant.show_prediction, steps=steps or DEFAULT_STEPS)
             result = run_demo(options, out, stop)
             if result.interrupted:
                 out.write("interrupted: nothing is written\n")

@@ -332,5 +332,5 @@ def test_plaintext_off_the_machine_is_refused_before_anything_is_sent(tmp_path: 
     ],
 )
 def test_a_bad_setting_is_refused_by_name(field: str, value: float) -> None:
-    with pytest.raises(ValueError, match=f"^{field}: expected .*, received {value}"):
+    with pytest.raises(ValueError, match=f"^argument of ClientConfig: {field}: expected .*, received {value}"):
         ClientConfig(**{field: value})  # type: ignore[arg-type]

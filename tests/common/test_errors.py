@@ -26,7 +26,7 @@ class FailedCall(grpc.RpcError):
         return self._metadata
 
 
-ALL = [getattr(errors, name) for name in errors.__all__ if name.endswith("Error")]
+ALL = [value for name, value in vars(errors).items() if name.endswith("Error") and value.__module__ == errors.__name__]
 REASONS = [value for value in pb.Reason.values() if value != pb.REASON_UNSPECIFIED]
 
 

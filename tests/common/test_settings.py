@@ -4,35 +4,49 @@ import argparse
 import pickle
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pytest
+from annotated_types import Ge, Interval, Le
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policyserver.common.settings import SettingsError, add_arguments, dump_toml, from_arguments, known_keys, load
+from policyserver.common.settings import (
+    Config,
+    DeclaredSetting,
+    SettingsError,
+    add_arguments,
+    declared_settings,
+    dump_toml,
+    from_arguments,
+    from_table,
+    known_keys,
+    load,
+)
 
 
 @dataclass(frozen=True)
-class Limits:
+class Limits(Config):
     """Limits of the episodes."""
 
-    max_open: int = 20_000
+    max_open: Annotated[int, Ge(1)] = 20_000
     """Episodes open at once;
     100% of a start beyond it is refused."""
 
-    idle_timeout_s: float = 60.0
+    idle_timeout_s: Annotated[float, Interval(gt=0, lt=1e6)] = 60.0
     """Seconds."""
 
-    def __post_init__(self) -> None:
-        if self.max_open < 1:
-            raise ValueError(f"max_open: expected at least 1, received {self.max_open}")
+    warn_after_s: Annotated[float, Le(60)] | None = None
+
+    def _check(self) -> None:
         if self.idle_timeout_s > self.max_open:
             raise ValueError("the two limits contradict each other")
+        if self.warn_after_s is not None and self.warn_after_s > self.idle_timeout_s:
+            raise ValueError(f"warn_after_s: expected at most idle_timeout_s, {self.idle_timeout_s}, received {self.warn_after_s}")
 
 
 @dataclass(frozen=True)
-class Node:
+class Node(Config):
     """One node."""
 
     name: str
@@ -40,14 +54,15 @@ class Node:
 
 
 @dataclass(frozen=True)
-class Database:
+class Database(Config):
     """A database."""
 
     url: str = ""
+    password: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
-class Root:
+class Root(Config):
     """All of it."""
 
     limits: Limits = field(default_factory=Limits)
@@ -135,13 +150,20 @@ def test_a_file_fills_the_whole_tree(tmp_path: Path) -> None:
         ("verbose = 1", "verbose", "expected bool, received 1 (an integer)"),
         ("limits = 3", "limits", "expected table, received 3"),
         ('overflow = "drop"', "overflow", "expected drop_oldest|block, received 'drop'"),
-        ("folder = 3", "folder", "expected path, received 3"),
+        ("folder = 3", "folder", "expected path or none, received 3"),
         ('hidden = [1, "2"]', "hidden[1]", "expected int, received '2'"),
         ("span = [1.0]", "span", "expected [float, float], received [1.0] (an array)"),
         ("[[nodes]]\nthreads = 1", "nodes[0].name", "expected a value, received none"),
         ('[weights]\na = "x"', "weights.a", "expected float"),
         ("[limits]\nmax_open = 0", "limits.max_open", "expected at least 1, received 0"),
         ("[limits]\nmax_open = 1", "limits", "the two limits contradict each other"),
+        ("[limits]\nidle_timeout_s = 0", "limits.idle_timeout_s", "expected more than 0 and less than 1e+06, received 0"),
+        ("[limits]\nidle_timeout_s = nan", "limits.idle_timeout_s", "expected a finite number, received nan"),
+        ("[limits]\nwarn_after_s = 61", "limits.warn_after_s", "expected at most 60 or none, received 61"),
+        ("[limits]\nwarn_after_s = 'x'", "limits.warn_after_s", "expected float or none, received 'x' (a string)"),
+        ("[limits]\nidle_timeout_s = 1\nwarn_after_s = 2", "limits.warn_after_s", "expected at most idle_timeout_s, 1.0, received 2"),
+        ("[limts]\nmax_open = 1", "limts", "did you mean 'limits'?"),
+        ("[[nodes]]\nname = 'a'\nthread = 1", "nodes[0].thread", "unknown key; known here: nodes[0].name, nodes[0].threads"),
     ],
 )
 def test_a_wrong_entry_names_file_key_expected_and_received(tmp_path: Path, text: str, key: str, says: str) -> None:
@@ -212,18 +234,52 @@ def test_help_shows_the_docstring_and_the_default() -> None:
     parser = argparse.ArgumentParser()
     add_arguments(parser, Root)
     text = " ".join(parser.format_help().split())
-    assert "Episodes open at once; 100% of a start beyond it is refused. (default: 20000)" in text
+    assert "Episodes open at once; 100% of a start beyond it is refused. (at least 1; default: 20000)" in text
     assert "[limits]: Limits of the episodes." in text
     assert "--nodes" not in text
 
 
+def test_python_arguments_are_converted_and_checked_as_a_file_is() -> None:
+    made = Root(limits=Limits(idle_timeout_s=3), folder="~/runs", hidden=[1, 2], nodes=[{"name": "a"}])  # type: ignore[arg-type]
+    assert made == Root(limits=Limits(idle_timeout_s=3.0), folder=Path("~/runs").expanduser(), hidden=(1, 2), nodes=(Node("a"),))
+    with pytest.raises(SettingsError, match=r"^argument of Limits: max_open: expected at least 1, received 0$"):
+        Limits(max_open=0)
+    with pytest.raises(SettingsError, match=r"^argument of Limits: the two limits contradict each other$"):
+        Limits(max_open=1)
+    with pytest.raises(SettingsError, match=r"^argument of Root: hidden\[1\]: expected int, received 'x' \(a string\)$"):
+        Root(hidden=(1, "x"))  # type: ignore[arg-type]
+
+
+def test_a_table_read_elsewhere_is_checked_and_its_source_named() -> None:
+    assert from_table(Limits, {"max_open": 70}, "the environment") == Limits(70)
+    with pytest.raises(SettingsError, match=r"^the environment: max_open: expected at least 1, received 0$"):
+        from_table(Limits, {"max_open": 0}, "the environment")
+
+
+def test_a_secret_is_in_no_message() -> None:
+    with pytest.raises(SettingsError, match=r"^option: database\.password: expected str\|none, received a value that is not shown here$"):
+        load(Root, None, {"database.password": 12345})
+
+
+def test_what_is_declared_can_be_listed_for_a_reference() -> None:
+    declared = {setting.key: setting for setting in declared_settings(Root)}
+    assert list(declared)[:5] == ["limits", "limits.max_open", "limits.idle_timeout_s", "limits.warn_after_s", "overflow"]
+    assert declared["limits"] == DeclaredSetting("limits", "table", "", "", "Limits of the episodes.")
+    docs = "Episodes open at once; 100% of a start beyond it is refused."
+    assert declared["limits.max_open"] == DeclaredSetting("limits.max_open", "int", "20000", "at least 1", docs)
+    assert declared["limits.warn_after_s"] == DeclaredSetting("limits.warn_after_s", "float|none", "none", "at most 60", "")
+    assert declared["overflow"].type == "drop_oldest|block"
+    assert (declared["token"].default, declared["folder"].default, declared["hidden"].default) == ('"none set"', "none", "[64, 64]")
+    assert declared_settings(Node)[0] == DeclaredSetting("name", "str", "", "", "")
+
+
 def test_known_keys_are_the_leaves() -> None:
-    assert known_keys(Root)[:3] == ["limits.max_open", "limits.idle_timeout_s", "overflow"]
+    assert known_keys(Root)[:4] == ["limits.max_open", "limits.idle_timeout_s", "limits.warn_after_s", "overflow"]
 
 
 def test_the_documented_default_file_reads_back_to_the_defaults(tmp_path: Path) -> None:
     text = dump_toml(Root(), comments=True)
-    assert "# Episodes open at once; 100% of a start beyond it is refused.\nmax_open = 20000" in text
+    assert "# Episodes open at once; 100% of a start beyond it is refused. (at least 1)\nmax_open = 20000" in text
     assert load(Root, write(tmp_path, text)) == Root()
 
 

@@ -46,7 +46,7 @@ def test_every_program_closes_what_it_will_make_to_others(main: Callable[[list[s
 def test_a_run_folder_and_what_lies_in_it_is_for_its_owner_to_write(tmp_path: Path) -> None:
     run_folder = tmp_path / "runs" / "one"
     (tmp_path / "store.sqlite").mkdir()  # which ends the start when the run's files are there, and before Ray
-    options = ["--run_folder", str(run_folder), "--monitoring.store", str(tmp_path / "store.sqlite"), "--listen.address", "127.0.0.1:0"]
+    options = ["--run_folder", str(run_folder), "--recording.store", str(tmp_path / "store.sqlite"), "--listen.address", "127.0.0.1:0"]
     assert server.main(["serve", *options]) == 2
     made = [run_folder.parent, run_folder, *run_folder.rglob("*")]
     assert {"server.log", "server.toml", "lock", "checkpoints"} <= {path.name for path in made}

@@ -204,7 +204,7 @@ def test_of_an_untrained_and_a_trained_episode_exactly_the_trained_one_is_learne
             np.testing.assert_allclose(episode.get_rewards(), [0.0, 1.3, 0.0, 1.3], rtol=1e-6)
             assert episode.get_actions().tolist()[1:] == [0, 1, 0]
             assert episode.get_observations()[:, 0].tolist() == [0.0, 0.25, 0.5, 0.75, 1.0]
-            statistics = runner._front.call(runner._front.core.snapshot)
+            statistics = runner._serving_loop.call(runner._serving_loop.core.snapshot)
             assert (statistics.steps_waiting, statistics.steps_completed, statistics.steps_untrained) == (0, 7, 3)
             metrics = runner.get_metrics()
             assert metrics["num_env_steps_sampled"].peek() == 4

@@ -17,7 +17,7 @@ from policyserver.client import ServerStats
 from policyserver.monitoring.influx.config import InfluxConfig
 from policyserver.monitoring.influx.sink import InfluxSink
 from policyserver.monitoring.schema import TAGS, measurement
-from policyserver.pipelines.config import EpisodesSection, PipelineConfig, RecordingSection, ServerSection
+from policyserver.pipelines.config import PipelineConfig, PipelineRecordingConfig, PlayedEpisodesConfig, ServerConnectionConfig
 from policyserver.pipelines.run import run_pipeline
 from policyserver.pipelines.runtime.stop_signals import StopSignals
 from policyserver.pipelines.server_watch import ServerWatch
@@ -236,9 +236,9 @@ def test_a_pipeline_and_its_policy_server_fill_every_panel(influx: InfluxServer,
     monkeypatch.setenv("INFLUXDB_V2_TOKEN", "not-for-logs")
     with serving(SMALL_SERVER, tmp_path) as server:
         config = PipelineConfig(
-            server=ServerSection(address=server.address),
-            episodes=EpisodesSection(steps=STEPS),
-            recording=RecordingSection(run="run", policy="PPO", store=tmp_path / "run" / "store.sqlite"),
+            server=ServerConnectionConfig(address=server.address),
+            episodes=PlayedEpisodesConfig(steps=STEPS),
+            recording=PipelineRecordingConfig(run="run", policy="PPO", store=tmp_path / "run" / "store.sqlite"),
         )
         assert run_pipeline(config, StopSignals()).run.steps >= STEPS
     chosen = {"run": "run", "policy": "PPO"}

@@ -20,12 +20,12 @@ from tests.live_server import wait_until_serving
 class DaemonProcess:
     """One process, killed at the end of the `with` block if the test did not end it."""
 
-    def __init__(self, run_folder: Path, address: str, *options: str) -> None:
+    def __init__(self, run_folder: Path, address: str, *options: str, python: str | Path = sys.executable) -> None:
         self.address = address
         self.instance_id = uuid.uuid4().hex
         self.output = run_folder.with_name(f"{run_folder.name}-{time.monotonic_ns()}.out")
         command = [
-            str(Path(sys.executable).with_name("policy-server")),
+            str(Path(python).with_name("policy-server")),
             "serve",
             "--run_folder",
             str(run_folder),

@@ -138,7 +138,7 @@ def test_a_server_without_clients_stops_at_once_and_keeps_port_and_folder_to_its
     run_folder, address, page = tmp_path / "run", free_address(), free_address()
     run_folder.mkdir()
     (run_folder / "store.sqlite").write_bytes(b"what a failing disk made of it" * 1000)
-    with DaemonProcess(run_folder, address, "--monitoring.page", page) as daemon:
+    with DaemonProcess(run_folder, address, "--recording.page", page) as daemon:
         daemon.wait_ready()
         assert "it was put aside as" in daemon.text(), "what was recorded there can't be read, and serving goes on"
         deadline, runs = time.monotonic() + 10.0, list[str]()

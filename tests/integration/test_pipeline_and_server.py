@@ -17,7 +17,7 @@ from policyserver.client import ClientConfig, PolicyClient
 from policyserver.monitoring.sink import NullSink
 from policyserver.monitoring.store.reader import StoreReader
 from policyserver.pipelines.bars import Bars
-from policyserver.pipelines.config import EpisodesSection, PipelineConfig, RecordingSection, ServerSection
+from policyserver.pipelines.config import PipelineConfig, PipelineRecordingConfig, PlayedEpisodesConfig, ServerConnectionConfig
 from policyserver.pipelines.pipeline import Pipeline
 from policyserver.pipelines.prices import EpisodePrices, PricesConfig, PriceSource, make_source
 from policyserver.pipelines.run import run_pipeline
@@ -73,7 +73,7 @@ def test_the_episodes_of_a_killed_pipeline_end_by_themselves(address: str, tmp_p
 
 
 def test_two_calls_are_in_flight_at_once_through_one_client(address: str) -> None:
-    config = PipelineConfig(episodes=EpisodesSection(concurrent=8, steps=400))
+    config = PipelineConfig(episodes=PlayedEpisodesConfig(concurrent=8, steps=400))
     inside, most = set(), 0
     lock = threading.Lock()
     with PolicyClient(address) as policy:
@@ -119,9 +119,9 @@ def test_a_pipeline_of_the_servers_run_is_let_in(address: str, tmp_path: Path) -
 def test_a_pipeline_that_finds_no_server_waits_for_one(tmp_path: Path) -> None:
     stop = StopSignals()
     config = PipelineConfig(
-        server=ServerSection(address=f"unix:{tmp_path / 'nobody.sock'}", connect_timeout_s=0.2),
-        episodes=EpisodesSection(concurrent=4, steps=40),
-        recording=RecordingSection(store=None),
+        server=ServerConnectionConfig(address=f"unix:{tmp_path / 'nobody.sock'}", connect_timeout_s=0.2),
+        episodes=PlayedEpisodesConfig(concurrent=4, steps=40),
+        recording=PipelineRecordingConfig(store=None),
     )
     threading.Timer(1.0, stop.put, ["enough"]).start()
     with pytest.raises(StoppedEarlyError, match="enough: stopped before there was a policy server at unix:"):
@@ -132,9 +132,9 @@ def test_a_pipeline_that_leaves_nothing_to_the_server_waits_with_its_episodes(tm
     stop = StopSignals()
     config = PipelineConfig(
         worker_number=1,
-        server=ServerSection(address=f"unix:{tmp_path / 'nobody.sock'}", connect_timeout_s=0.2),
-        episodes=EpisodesSection(concurrent=4, steps=40),
-        recording=RecordingSection(run="mine", store=None),
+        server=ServerConnectionConfig(address=f"unix:{tmp_path / 'nobody.sock'}", connect_timeout_s=0.2),
+        episodes=PlayedEpisodesConfig(concurrent=4, steps=40),
+        recording=PipelineRecordingConfig(run="mine", store=None),
         stop_timeout_s=5.0,
     )
     threading.Timer(1.0, stop.put, ["enough"]).start()
@@ -166,7 +166,7 @@ def play_one_episode(folder: Path, last_good: int | None) -> tuple[list[Any], li
     """Play one episode against a fresh server of a fixed seed; return its observations and actions."""
     folder.mkdir()
     config = PipelineConfig(
-        seed=11, episodes=EpisodesSection(concurrent=1, steps=60, training_enabled=False), prices=PricesConfig(bars_per_episode=60)
+        seed=11, episodes=PlayedEpisodesConfig(concurrent=1, steps=60, training_enabled=False), prices=PricesConfig(bars_per_episode=60)
     )
     source = make_source(config.prices, config.seed)
     seen: list[Any] = []

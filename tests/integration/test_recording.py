@@ -14,7 +14,7 @@ from policyserver.monitoring.sink import MultiSink
 from policyserver.monitoring.store.reader import StoreReader
 from policyserver.monitoring.store.retention import RetentionConfig
 from policyserver.monitoring.store.store import EmbeddedStore
-from policyserver.pipelines.config import PipelineConfig, RecordingSection
+from policyserver.pipelines.config import PipelineConfig, PipelineRecordingConfig
 from policyserver.pipelines.recording import open_recording
 from tests.recorded_run import record_run
 from tests.services import InfluxServer
@@ -28,7 +28,7 @@ def test_twenty_thousand_steps_of_a_run_arrive_once_each_with_every_documented_f
 ) -> None:
     monkeypatch.setenv("INFLUXDB_V2_URL", running_influx.url)
     monkeypatch.setenv("INFLUXDB_V2_BUCKET", "rl")
-    sink = open_recording(RecordingSection(run="whole", store=tmp_path / "store.sqlite"))
+    sink = open_recording(PipelineRecordingConfig(run="whole", store=tmp_path / "store.sqlite"))
     try:
         pipeline, service = record_run(sink, "whole", STEPS)
         assert sink.flush(WAIT_S)

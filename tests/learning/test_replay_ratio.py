@@ -64,7 +64,7 @@ def test_the_ratio_of_updates_to_steps_holds_with_clients_slower_than_a_sample_w
 def test_the_ratio_of_updates_to_steps_holds_over_ten_thousand_steps(
     name: str, episodes: int, segment_steps: int | None, pause_s: float
 ) -> None:
-    options = {} if segment_steps is None else {"segment_steps": segment_steps}
+    options: dict[str, Any] = {} if segment_steps is None else {"segment_steps": segment_steps}
     with live_algorithm(name, num_env_runners=0, **options) as (algorithm, address):
         made, told = updates_for_a_step(algorithm, address, episodes, pause_s, 10_000)
     assert made == pytest.approx(told, rel=0.02)

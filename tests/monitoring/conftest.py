@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from policyserver.monitoring.page.listen import PageListen
+from policyserver.monitoring.page.listen import PageConfig
 from policyserver.monitoring.page.server import PageServer
 from policyserver.monitoring.store.store import EmbeddedStore, StoreConfig
 from tests.browser import Browser
@@ -53,7 +53,7 @@ def browser(tmp_path: Path, missing_service: MissingService) -> Iterator[Browser
 
 
 @pytest.fixture
-def protected(tmp_path: Path, missing_service: MissingService) -> PageListen:
+def protected(tmp_path: Path, missing_service: MissingService) -> PageConfig:
     """All interfaces, with a certificate for 127.0.0.1 and a token."""
     if shutil.which("openssl") is None:
         missing_service("the command openssl, which makes a certificate, is not installed")
@@ -63,11 +63,11 @@ def protected(tmp_path: Path, missing_service: MissingService) -> PageListen:
     subprocess.run([*command.split(), names, "-keyout", str(key), "-out", str(certificate)], check=True, capture_output=True)
     token_file.touch(0o600)
     token_file.write_text(f"{TOKEN}\n")
-    return PageListen("0.0.0.0:0", certificate, key, token_file)
+    return PageConfig("0.0.0.0:0", certificate, key, token_file)
 
 
 @pytest.fixture
-def open_page(protected: PageListen, page_store: EmbeddedStore) -> Iterator[PageServer]:
+def open_page(protected: PageConfig, page_store: EmbeddedStore) -> Iterator[PageServer]:
     page = PageServer(protected)
     page.start(page_store.path)
     yield page

@@ -8,7 +8,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from policyserver.monitoring.page.listen import PageListen
+from policyserver.monitoring.page.listen import PageConfig
 from policyserver.monitoring.page.server import PageServer
 from policyserver.monitoring.points import Points
 
@@ -28,7 +28,7 @@ def get(url: str, headers: dict[str, str] | None = None, tls: ssl.SSLContext | N
 
 def serve(store: Path, address: str = "127.0.0.1:0") -> PageServer:
     """Serve a store's page."""
-    page = PageServer(PageListen(address))
+    page = PageServer(PageConfig(address))
     page.start(store)
     return page
 

@@ -190,7 +190,7 @@ def array_policy(recording: Recording, path: VectorizedPath | None = None) -> Ve
         form_of(recording),
         path.recorded_space,
         recording.setting.action_space,
-        writers=path.writers,
+        connectors=path.connectors,
         num_frames=path.num_frames,
         lookback=recording.config.episode_lookback_horizon,
         state_every=state_every(recording),

@@ -37,7 +37,7 @@ class Pair:
         self.stock = pipeline_of(space, self.stock_filter)
         self.own = pipeline_of(space, self.own_filter)
         self.rows = StockRows(self.stock, self.random, self.observe, untrained_share=untrained)
-        self.writer = VectorizedMeanStdFilter(self.own_filter)
+        self.connector = VectorizedMeanStdFilter(self.own_filter)
 
     def observe(self) -> Any:
         if isinstance(self.space, gym.spaces.MultiBinary):
@@ -48,7 +48,7 @@ class Pair:
 
     def check(self, rows: list[OneRow]) -> None:
         """Have our filter write and learn rows that RLlib's has written; compare."""
-        (ours,) = self.writer.write(step_rows(self.space, rows).observations, step_rows(self.space, rows))
+        (ours,) = self.connector.write(step_rows(self.space, rows).observations, step_rows(self.space, rows))
         theirs = written(rows)
         assert ours.dtype == theirs.dtype
         if ours.dtype.kind == "f":
@@ -56,7 +56,7 @@ class Pair:
         else:  # a number next to an integer may be cut off to either side of it
             assert np.abs(ours.astype(int) - theirs).max() <= 1
             assert (ours == theirs).mean() > 0.99
-        self.writer.commit(np.ones(len(rows), np.bool_))
+        self.connector.commit(np.ones(len(rows), np.bool_))
 
     def check_statistics(self) -> None:
         stock, own = self.stock_filter._filters[None], self.own_filter._filters[None]
@@ -130,16 +130,16 @@ def test_write_learns_nothing_and_only_kept_rows_are_learned() -> None:
     for _ in range(3):
         rows = pair.rows.batch(6)
         before = pair.own.get_state()
-        pair.writer.write(step_rows(pair.space, rows).observations, step_rows(pair.space, rows))
-        pair.writer.write(step_rows(pair.space, rows).observations, step_rows(pair.space, rows))
+        pair.connector.write(step_rows(pair.space, rows).observations, step_rows(pair.space, rows))
+        pair.connector.write(step_rows(pair.space, rows).observations, step_rows(pair.space, rows))
         assert pair.own.get_state() == before
-        pair.writer.commit(~refused)
+        pair.connector.commit(~refused)
         reference.get_state()
         for row, is_refused in zip(rows, refused, strict=True):
             if not is_refused:
                 without._filters[None](row.observation)
     check_same(pair.own_filter._filters[None].running_stats, without._filters[None].running_stats)
-    pair.writer.commit(~refused)
+    pair.connector.commit(~refused)
     assert pair.own_filter._filters[None].running_stats.num_pushes == 12
 
 
@@ -147,13 +147,13 @@ def test_statistics_hold_after_ten_million_rows_far_from_zero() -> None:
     space = gym.spaces.Box(-np.inf, np.inf, (1,), np.float32)
     filter_ = MeanStdFilter()
     pipeline_of(space, filter_)
-    writer, random = VectorizedMeanStdFilter(filter_), np.random.default_rng(1)
+    connector, random = VectorizedMeanStdFilter(filter_), np.random.default_rng(1)
     rows = step_rows(space, [OneRow(np.zeros(1, np.float32), False)] * 50_000)
     total = squares = 0
     for _ in range(200):
         steps = random.integers(-2048, 2049, (50_000, 1))
-        writer.write([(1e4 + steps / 1024).astype(np.float32)], rows)
-        writer.commit(np.ones(50_000, np.bool_))
+        connector.write([(1e4 + steps / 1024).astype(np.float32)], rows)
+        connector.commit(np.ones(50_000, np.bool_))
         total += int(steps.sum())
         squares += int(np.square(steps).sum())
     statistic = filter_._filters[None].running_stats
@@ -173,8 +173,8 @@ def test_a_row_takes_a_small_part_of_the_stock_filters_time() -> None:
     for _ in range(5):
         began = time.perf_counter()
         for _ in range(4):
-            pair.writer.write(rows.observations, rows)
-            pair.writer.commit(everyone)
+            pair.connector.write(rows.observations, rows)
+            pair.connector.commit(everyone)
         own_s = min(own_s, (time.perf_counter() - began) / 4)
         began = time.perf_counter()
         for row in stock:

@@ -53,9 +53,9 @@ def rows_of(pipeline: Any, seed: int, batches: int = 2) -> list[list[OneRow]]:
 @given(NESTED, st.integers(0, 1000))
 def test_any_observation_is_flattened_as_by_rllib(space: gym.Space[Any], seed: int) -> None:
     pipeline = pipeline_of(space, FlattenObservations())
-    writer = VectorizedFlatten(space)
+    connector = VectorizedFlatten(space)
     for rows in rows_of(pipeline, seed):
-        (ours,) = writer.write(step_rows(space, rows).observations, step_rows(space, rows))
+        (ours,) = connector.write(step_rows(space, rows).observations, step_rows(space, rows))
         theirs = written(rows)
         assert ours.dtype == theirs.dtype
         np.testing.assert_array_equal(ours, theirs)
@@ -72,9 +72,9 @@ def test_removed_keys_are_left_out() -> None:
     )
     removed = ["b", "nothing"]
     pipeline = pipeline_of(space, FlattenObservations(space, ACTION, keys_to_remove=removed))
-    writer = VectorizedFlatten(space, frozenset(removed))
+    connector = VectorizedFlatten(space, frozenset(removed))
     for rows in rows_of(pipeline, 1):
-        (ours,) = writer.write(step_rows(space, rows).observations, step_rows(space, rows))
+        (ours,) = connector.write(step_rows(space, rows).observations, step_rows(space, rows))
         np.testing.assert_array_equal(ours, written(rows))
         assert ours.shape[1] == 5
 
@@ -84,12 +84,12 @@ def test_removed_keys_are_left_out() -> None:
 def test_the_step_before_is_added_as_by_rllib(space: gym.Space[Any], seed: int) -> None:
     pipeline = pipeline_of(space, PrevActionsPrevRewards(), FlattenObservations())
     before = pipeline.connectors[0].observation_space
-    writers = [VectorizedPreviousAction(ActionForm(ACTION, normalize=True, clip=False), ACTION), VectorizedFlatten(before)]
+    connectors = [VectorizedPreviousAction(ActionForm(ACTION, normalize=True, clip=False), ACTION), VectorizedFlatten(before)]
     for rows in rows_of(pipeline, seed):
         columns = step_rows(space, rows)
         observations = columns.observations
-        for writer in writers:
-            observations = writer.write(observations, columns)  # type: ignore[attr-defined]
+        for connector in connectors:
+            observations = connector.write(observations, columns)  # type: ignore[attr-defined]
         np.testing.assert_array_equal(observations[0], written(rows))
         assert observations[0].dtype == np.float32
 
@@ -99,7 +99,7 @@ def test_actions_that_count_from_elsewhere_are_counted_from_0(start: int) -> Non
     space = spaces.Box(-1, 1, (1,))
     action: spaces.Discrete[np.int64] = spaces.Discrete(3, start=start)
     rows = [OneRow(np.zeros(1, np.float32), False, action=start + 2, reward=1.5), OneRow(np.zeros(1, np.float32), True)]
-    writer = VectorizedPreviousAction(ActionForm(action, normalize=True, clip=False), action)
-    _, actions, rewards = writer.write([np.zeros((2, 1), np.float32)], step_rows(space, rows))
+    connector = VectorizedPreviousAction(ActionForm(action, normalize=True, clip=False), action)
+    _, actions, rewards = connector.write([np.zeros((2, 1), np.float32)], step_rows(space, rows))
     assert actions.tolist() == [[0, 0, 1], [0, 0, 0]]
     assert rewards.tolist() == [[1.5], [0]]

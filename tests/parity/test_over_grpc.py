@@ -58,8 +58,8 @@ def test_a_client_gets_rllibs_episodes_to_the_learner(name: str) -> None:
     runner = runner_like(recording)
     try:
         play(recording, runner.addresses()[0])
-        assert runner._front is not None
-        steps = int(runner._front.counters()["steps_waiting"])
+        assert runner._serving_loop is not None
+        steps = int(runner._serving_loop.counters()["steps_waiting"])
         episodes: list[SingleAgentEpisode] = pickle.loads(pickle.dumps(runner.sample(num_timesteps=steps)))
     finally:
         runner.stop()

@@ -8,7 +8,7 @@ import numpy as np
 
 from policyserver.pipelines.account import AccountConfig
 from policyserver.pipelines.bars import FloatArray
-from policyserver.pipelines.config import EpisodesSection, PipelineConfig
+from policyserver.pipelines.config import PipelineConfig, PlayedEpisodesConfig
 from policyserver.pipelines.prices import PricesConfig
 from policyserver.pipelines.regressor import RegressorConfig
 
@@ -40,7 +40,7 @@ def file_config(*files: Path, concurrent: int, steps: int, bars: int, warmup: in
     """A pipeline on files, without costs."""
     return PipelineConfig(
         seed=3,
-        episodes=EpisodesSection(concurrent=concurrent, steps=steps),
+        episodes=PlayedEpisodesConfig(concurrent=concurrent, steps=steps),
         prices=PricesConfig(process="csv", csv_files=files, bars_per_episode=bars, warmup_bars=warmup),
         account=AccountConfig(fee_fraction=0.0, slippage_fraction=0.0),
         regressor=regressor,

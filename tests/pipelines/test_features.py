@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policyserver.pipelines.account import BUY, Account, AccountConfig
+from policyserver.monitoring.action import Action
+from policyserver.pipelines.account import Account, AccountConfig
 from policyserver.pipelines.bars import Bar
 from policyserver.pipelines.features import FEATURES, REGRESSOR_FEATURES, FeatureState
 from policyserver.pipelines.prices import PricesConfig, make_source
@@ -90,7 +91,7 @@ def test_the_portfolio_is_seen() -> None:
     for index in range(20):
         state.update(bar(index, 100.0 + (index % 2)))
     account = Account(AccountConfig(fee_fraction=0.0, slippage_fraction=0.0), 101.0)
-    order = account.order(BUY)
+    order = account.order(Action.BUY)
     assert order is not None
     account.fill(order, 101.0)
     account.mark(101.0 * 1.02)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from policyserver.pipelines.account import BUY, SELL
+from policyserver.monitoring.action import Action
 from policyserver.pipelines.config import PipelineConfig
 from policyserver.pipelines.features import FEATURES
 from policyserver.pipelines.prices import make_source
@@ -71,7 +71,7 @@ def test_the_forecast_as_of_a_bar_is_the_same_in_every_episode(tmp_path: Path) -
 
 def test_who_follows_a_tree_earns_nothing_on_a_fair_game(tmp_path: Path) -> None:
     file = write_bars(tmp_path / "GAME.csv", fair_game(5_000, seed=5))
-    follow = PolicyDouble(lambda observations: np.where(observations[:, PREDICTION] > 0, BUY, SELL))
+    follow = PolicyDouble(lambda observations: np.where(observations[:, PREDICTION] > 0, Action.BUY, Action.SELL))
     settings = file_config(file, concurrent=32, steps=60_000, bars=100, warmup=50, regressor=TREE)
     pipeline, _, book = play(settings, follow)
     forecasts = pipeline.run.forecasts.last(1.0)

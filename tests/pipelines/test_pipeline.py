@@ -10,14 +10,15 @@ import numpy as np
 import pytest
 
 from policyserver.common.errors import ActionTimeoutError, EpisodeLostError, PolicyServerError, ServerUnavailableError, from_row_error
-from policyserver.pipelines.account import BUY, HOLD, Account
+from policyserver.monitoring.action import Action
+from policyserver.pipelines.account import Account
 from policyserver.pipelines.baselines import replay_episodes
-from policyserver.pipelines.config import EpisodesSection, NodesSection, PipelineConfig, PolicySection
+from policyserver.pipelines.config import NodesConfig, PipelineConfig, PlayedEpisodesConfig, PolicyCallsConfig
 from policyserver.pipelines.features import FEATURES
-from policyserver.pipelines.nodes import PortfolioNode
+from policyserver.pipelines.nodes.portfolio_node import PortfolioNode
 from policyserver.pipelines.pipeline import Pipeline
 from policyserver.pipelines.prices import PricesConfig, make_source
-from policyserver.pipelines.runtime.node import NodeOptions
+from policyserver.pipelines.runtime.inbox import NodeConfig
 from policyserver.v1 import policy_service_pb2 as pb
 from tests.pipelines.pipeline_harness import Book, play
 from tests.pipelines.policy_double import PolicyDouble
@@ -30,16 +31,16 @@ def config(
     concurrent: int = 8,
     steps: int | None = 2_000,
     bars: int = 20,
-    nodes: NodesSection | None = None,
-    policy: PolicySection | None = None,
+    nodes: NodesConfig | None = None,
+    policy: PolicyCallsConfig | None = None,
     show_prediction: bool = True,
 ) -> PipelineConfig:
     return PipelineConfig(
         seed=3,
-        episodes=EpisodesSection(concurrent=concurrent, steps=steps, show_prediction=show_prediction),
+        episodes=PlayedEpisodesConfig(concurrent=concurrent, steps=steps, show_prediction=show_prediction),
         prices=PricesConfig(bars_per_episode=bars, warmup_bars=30),
-        nodes=nodes or NodesSection(),
-        policy=policy or PolicySection(),
+        nodes=nodes or NodesConfig(),
+        policy=policy or PolicyCallsConfig(),
         stop_timeout_s=10.0,
     )
 
@@ -66,7 +67,7 @@ def test_an_episode_has_its_length_and_the_next_one_other_prices() -> None:
 
 
 def test_a_reward_is_the_gain_of_the_action_on_the_bar_before() -> None:
-    _, _, book = play(config(concurrent=1, steps=20, bars=20), PolicyDouble(lambda observations: np.full(len(observations), BUY)))
+    _, _, book = play(config(concurrent=1, steps=20, bars=20), PolicyDouble(lambda observations: np.full(len(observations), Action.BUY)))
     steps = book.rows["step"]
     (order,) = book.rows["order"]
     assert order["bar"] == 1, "an order of bar 0 is filled on bar 1"
@@ -79,7 +80,7 @@ def test_a_reward_is_the_gain_of_the_action_on_the_bar_before() -> None:
 
 
 def test_holding_without_a_position_is_worth_nothing_and_equals_no_trade() -> None:
-    pipeline, _, book = play(config(), PolicyDouble(lambda observations: np.full(len(observations), HOLD)))
+    pipeline, _, book = play(config(), PolicyDouble(lambda observations: np.full(len(observations), Action.HOLD)))
     assert pipeline.reward_sum == 0.0
     assert "order" not in book.rows
     results = pipeline.run.episodes.last(1.0)
@@ -139,9 +140,9 @@ def timeouts(first: int, last: int) -> Any:
 
 @pytest.mark.parametrize("fallback", ["hold", "flatten"])
 def test_a_late_action_is_replaced_by_the_fallback_and_reported_in_its_place(fallback: Any) -> None:
-    service = PolicyDouble(lambda observations: np.full(len(observations), BUY))
+    service = PolicyDouble(lambda observations: np.full(len(observations), Action.BUY))
     service.fail = timeouts(5, 7)
-    settings = config(concurrent=4, steps=80, bars=20, policy=PolicySection(fallback=fallback))
+    settings = config(concurrent=4, steps=80, bars=20, policy=PolicyCallsConfig(fallback=fallback))
     pipeline, _, book = play(settings, service)
     assert pipeline.fallbacks == pipeline.fallbacks_reported >= 12
     for name, heard in service.episodes.items():
@@ -251,7 +252,7 @@ def test_a_node_that_keeps_raising_ends_the_run_with_its_error(monkeypatch: pyte
         raise RuntimeError("fell over")
 
     monkeypatch.setattr(PortfolioNode, "_process", fall)
-    nodes = NodesSection(inbox=NodeOptions(max_restarts=1))
+    nodes = NodesConfig(inbox=NodeConfig(max_restarts=1))
     with (
         pytest.raises(RuntimeError, match="fell over") as caught,
         Pipeline(config(nodes=nodes), PolicyDouble(), Book()).running() as pipeline,
@@ -263,7 +264,7 @@ def test_a_node_that_keeps_raising_ends_the_run_with_its_error(monkeypatch: pyte
 def test_a_ruined_account_terminates_its_episode(monkeypatch: pytest.MonkeyPatch) -> None:
     ruined = property(lambda self: self.fills > 0)
     monkeypatch.setattr(Account, "ruined", ruined)
-    pipeline, service, _ = play(config(concurrent=2, steps=50), PolicyDouble(lambda observations: np.full(len(observations), BUY)))
+    pipeline, service, _ = play(config(concurrent=2, steps=50), PolicyDouble(lambda observations: np.full(len(observations), Action.BUY)))
     assert pipeline.run.endings["terminated"] >= 40
     assert {heard.ended for heard in service.episodes.values() if heard.actions} >= {"terminated"}
     assert all(len(heard.actions) <= 1 for heard in service.episodes.values())
@@ -279,4 +280,4 @@ def test_the_forecast_can_be_hidden_from_the_policy_but_is_made_all_the_same() -
 
 def test_an_inbox_too_small_for_the_episodes_is_refused() -> None:
     with pytest.raises(ValueError, match=r"nodes\.inbox\.capacity"):
-        config(concurrent=8, nodes=NodesSection(inbox=NodeOptions(capacity=7)))
+        config(concurrent=8, nodes=NodesConfig(inbox=NodeConfig(capacity=7)))

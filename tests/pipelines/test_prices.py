@@ -75,25 +75,28 @@ def test_each_purpose_has_its_own_random_numbers() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"warmup_bars": 0}, r"^warmup_bars: expected at least 1, received 0"),
-        ({"bars_per_episode": 0}, r"^bars_per_episode"),
-        ({"steps_per_bar": 0}, r"^steps_per_bar"),
-        ({"bar_interval_s": 0.0}, r"^bar_interval_s"),
-        ({"process": "heston"}, r'^process: expected "ou", "gbm" or "csv", received \'heston\''),
-        ({"process": "csv"}, r"^csv_files: expected at least one file"),
-        ({"symbols": ()}, r"^symbols"),
+        ({"warmup_bars": 0}, r"^argument of PricesConfig: warmup_bars: expected at least 1, received 0"),
+        ({"bars_per_episode": 0}, r"^argument of PricesConfig: bars_per_episode"),
+        ({"steps_per_bar": 0}, r"^argument of PricesConfig: steps_per_bar"),
+        ({"bar_interval_s": 0.0}, r"^argument of PricesConfig: bar_interval_s"),
+        ({"process": "heston"}, r"^argument of PricesConfig: process: expected ou\|gbm\|csv, received 'heston'"),
+        ({"process": "csv"}, r"^argument of PricesConfig: csv_files: expected at least one file"),
+        ({"symbols": ()}, r"^argument of PricesConfig: symbols"),
         (
             {"bar_interval_s": 1e300},
-            r"^bar_interval_s: expected a positive number, and 400 bars within 6e\+09 s, received 1e\+300",
+            r"^argument of PricesConfig: bar_interval_s: expected 400 bars within 6e\+09 s, received 1e\+300",
         ),
-        ({"bar_interval_s": math.nan}, r"^bar_interval_s"),
-        ({"process": "gbm", "gbm": GbmConfig(volatility=Prior.fixed(1.0))}, r"^gbm\.volatility: expected prices from 1e-100"),
+        ({"bar_interval_s": math.nan}, r"^argument of PricesConfig: bar_interval_s"),
+        (
+            {"process": "gbm", "gbm": GbmConfig(volatility=Prior.fixed(1.0))},
+            r"^argument of PricesConfig: gbm\.volatility: expected prices from 1e-100",
+        ),
         (
             {"process": "gbm", "gbm": GbmConfig(price_drift=Prior(-9.0, 0.0))},
-            r"^gbm\.price_drift: .* 400 bars, received up to 9 per bar",
+            r"^argument of PricesConfig: gbm\.price_drift: .* 400 bars, received up to 9 per bar",
         ),
-        ({"ou": OuConfig(reversion=Prior.fixed(1e-12))}, r"^ou\.volatility: .* with a reversion of 1e-12"),
-        ({"symbols": ("A", "A")}, r"^symbols"),
+        ({"ou": OuConfig(reversion=Prior.fixed(1e-12))}, r"^argument of PricesConfig: ou\.volatility: .* with a reversion of 1e-12"),
+        ({"symbols": ("A", "A")}, r"^argument of PricesConfig: symbols"),
     ],
 )
 def test_a_configuration_that_makes_no_sense_is_refused_by_field(arguments: dict[str, object], message: str) -> None:

@@ -32,11 +32,11 @@ def test_a_fixed_prior_has_one_value() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((2.0, 1.0), r"^high: expected at least low=2\.0, received 1\.0"),
-        ((0.0, 1.0, "log_uniform"), r"^low: expected a positive number for log_uniform, received 0\.0"),
-        ((math.nan, 1.0), "expected finite"),
-        ((0.0, math.inf), "expected finite"),
-        ((0.0, 1.0, "normal"), "^distribution: "),
+        ((2.0, 1.0), r"^argument of Prior: high: expected at least low=2\.0, received 1\.0"),
+        ((0.0, 1.0, "log_uniform"), r"^argument of Prior: low: expected a positive number for log_uniform, received 0\.0"),
+        ((math.nan, 1.0), "low: expected a finite number, received nan"),
+        ((0.0, math.inf), "high: expected a finite number, received inf"),
+        ((0.0, 1.0, "normal"), "distribution: expected uniform.log_uniform"),
     ],
 )
 def test_impossible_priors_are_refused_by_field(arguments: tuple[float, float], message: str) -> None:

@@ -111,9 +111,9 @@ def test_neither_features_nor_prediction_are_changed() -> None:
         ({"model": "no.such.module"}, r"RegressorConfig\.model"),
         ({"model": "river.linear_model.LogisticRegression"}, "expected a River regressor, received"),
         ({"arguments": {"colour": 1}}, r"RegressorConfig\.arguments: .* refused \{'colour': 1\}"),
-        ({"learning_rate": 0.0}, r"^learning_rate: "),
-        ({"learning_rate_power": 2.0}, r"^learning_rate_power: "),
-        ({"memory_steps": 0}, r"^memory_steps: "),
+        ({"learning_rate": 0.0}, r"^argument of RegressorConfig: learning_rate: "),
+        ({"learning_rate_power": 2.0}, r"^argument of RegressorConfig: learning_rate_power: "),
+        ({"memory_steps": 0}, r"^argument of RegressorConfig: memory_steps: "),
     ],
 )
 def test_a_model_that_cannot_be_built_is_refused_by_field(config: dict[str, object], message: str) -> None:

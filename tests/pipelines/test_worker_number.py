@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from policyserver.monitoring.store.reader import StoreReader
-from policyserver.pipelines.config import EpisodesSection, PipelineConfig, RecordingSection, ServerSection
+from policyserver.pipelines.config import PipelineConfig, PipelineRecordingConfig, PlayedEpisodesConfig, ServerConnectionConfig
 from policyserver.pipelines.prices import PricesConfig
 from policyserver.pipelines.run import run_pipeline
 from policyserver.pipelines.runtime.stop_signals import StopSignals
@@ -29,10 +29,10 @@ def episodes_of(front: FrontHarness, store: Path, **options: Any) -> set[tuple[s
     """Run a pipeline of four episodes; return what was drawn for them, and the seed that is recorded with it."""
     config = PipelineConfig(
         seed=4,
-        server=ServerSection(address=front.address),
-        episodes=EpisodesSection(concurrent=4, steps=20),
+        server=ServerConnectionConfig(address=front.address),
+        episodes=PlayedEpisodesConfig(concurrent=4, steps=20),
         prices=PricesConfig(bars_per_episode=5, warmup_bars=5),
-        recording=RecordingSection(store=store),
+        recording=PipelineRecordingConfig(store=store),
         **options,
     )
     run_pipeline(config, StopSignals())

@@ -106,4 +106,4 @@ def state_of(policy: Any) -> Any:
         slot: ({**live.episode.get_state(), "_last_step_time": 0, "_start_time": 0}, live.index, live.pending, len(live.chunks))
         for slot, live in policy._live.items()
     }
-    return copy.deepcopy((episodes, [(type(piece).__name__, state) for piece, state in policy._passes._pipelines.states()]))
+    return copy.deepcopy((episodes, [(type(piece).__name__, piece.get_state()) for piece in policy._passes._pipelines._stateful]))

@@ -194,44 +194,44 @@ class CoreHarness:
     def connect(self, client_id: str) -> ClientSession:
         return self.on_loop(lambda: self.core.connect(client_id))
 
-    def disconnect(self, owner: ClientSession) -> None:
-        self.on_loop(lambda: self.core.disconnect(owner))
+    def disconnect(self, session: ClientSession) -> None:
+        self.on_loop(lambda: self.core.disconnect(session))
 
-    def post(self, *rows: Row, owner: ClientSession | None = None) -> asyncio.Future[Replies]:
+    def post(self, *rows: Row, session: ClientSession | None = None) -> asyncio.Future[Replies]:
         """Submit rows as one message, and let the loop turn until nothing more happens by itself."""
-        done = self.on_loop(lambda: self.core.submit(self._packed(rows), owner or self.client))
+        done = self.on_loop(lambda: self.core.submit(self._packed(rows), session or self.client))
         self.settle()
         return done
 
-    def send(self, *rows: Row, owner: ClientSession | None = None) -> list[Answer]:
+    def send(self, *rows: Row, session: ClientSession | None = None) -> list[Answer]:
         """Submit rows as one message and return the answers."""
-        return answers_of(self.loop.run_until_complete(self.post(*rows, owner=owner)))
+        return answers_of(self.loop.run_until_complete(self.post(*rows, session=session)))
 
     def send_messages(self, *messages: Sequence[Row]) -> list[list[Answer]]:
         """Submit several messages in the same turn of the loop."""
         futures = self.on_loop(lambda: [self.core.submit(self._packed(rows), self.client) for rows in messages])
         return [answers_of(self.loop.run_until_complete(future)) for future in futures]
 
-    def one(self, row: Row, owner: ClientSession | None = None) -> Answer:
+    def one(self, row: Row, session: ClientSession | None = None) -> Answer:
         """Submit one row that must be applied."""
-        (answer,) = self.send(row, owner=owner)
+        (answer,) = self.send(row, session=session)
         assert answer.error is None, answer.error
         return answer
 
-    def refusal(self, row: Row, owner: ClientSession | None = None) -> PolicyServerError:
+    def refusal(self, row: Row, session: ClientSession | None = None) -> PolicyServerError:
         """Submit one row that must be refused."""
-        (answer,) = self.send(row, owner=owner)
-        assert answer.error is not None, f"expected a refusal, got {answer}"
+        (answer,) = self.send(row, session=session)
+        assert answer.error is not None, f"expected a refusal, received {answer}"
         return answer.error
 
     def play(
-        self, episode_id: str, steps: int, *, flags: int = 0, end: StepFlag = StepFlag.TERMINATED, owner: ClientSession | None = None
+        self, episode_id: str, steps: int, *, flags: int = 0, end: StepFlag = StepFlag.TERMINATED, session: ClientSession | None = None
     ) -> int:
         """Play an episode with reward 1 in every step and return its handle."""
-        handle = self.one(start(episode_id, observation(0, 0), flags=flags), owner).handle
+        handle = self.one(start(episode_id, observation(0, 0), flags=flags), session).handle
         for number in range(1, steps):
-            self.one(Row(handle, number, reward=1.0, observation=observation(0, number)), owner)
-        self.one(Row(handle, steps, end, 1.0, observation(0, steps)), owner)
+            self.one(Row(handle, number, reward=1.0, observation=observation(0, number)), session)
+        self.one(Row(handle, steps, end, 1.0, observation(0, steps)), session)
         return handle
 
     def blocks(self, *, wait_s: float = 0.0) -> list[SegmentBlock]:

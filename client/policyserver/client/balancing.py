@@ -30,8 +30,6 @@ from policyserver.client.wake_up_queue import Call
 from policyserver.common.endpoints import parse_address
 from policyserver.common.errors import ClientClosedError, HandshakeError, PolicyServerError, ServerUnavailableError
 
-__all__ = ["Balancer", "reachable"]
-
 _log = logging.getLogger(__name__)
 _OTHERS_TIMEOUT_S = 2.0  # for the runners beside the first that is connected; a host may swallow packets without an answer
 

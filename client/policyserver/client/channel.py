@@ -20,8 +20,6 @@ from policyserver.common.endpoints import is_local, strays
 from policyserver.common.errors import PolicyServerError, from_rpc_error
 from policyserver.v1 import policy_service_pb2 as pb
 
-__all__ = ["Queries", "authorization", "check_security", "make_channel"]
-
 
 def check_security(target: str, config: ClientConfig) -> None:
     """Refuse to send steps or tokens in plain text over a network.

@@ -37,8 +37,6 @@ from policyserver.common.errors import ActionTimeoutError, ClientClosedError, Po
 from policyserver.v1 import policy_service_pb2 as pb
 from policyserver.v1 import policy_service_pb2_grpc as pb_grpc
 
-__all__ = ["Connection"]
-
 _log = logging.getLogger(__name__)
 _JOIN_TIMEOUT_S = 5.0
 

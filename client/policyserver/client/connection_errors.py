@@ -25,8 +25,6 @@ from policyserver.common.errors import (
     from_rpc_error,
 )
 
-__all__ = ["REFUSALS", "certificates_context", "encryption_trouble", "refusal_of", "trouble_of"]
-
 _TIMEOUT_S = 2.0
 _UNIX = "unix:"
 _ANOTHER_HOST = (62, 64)  # X509_V_ERR_HOSTNAME_MISMATCH and _IP_ADDRESS_MISMATCH of OpenSSL

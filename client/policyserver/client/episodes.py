@@ -29,8 +29,6 @@ from policyserver.common.flags import StepFlag
 if TYPE_CHECKING:
     from policyserver.client.connection import Connection
 
-__all__ = ["ClientEpisodes"]
-
 _log = logging.getLogger(__name__)
 
 _OVERRIDE, _END = int(StepFlag.OVERRIDE), int(StepFlag.END)

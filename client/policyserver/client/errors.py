@@ -12,8 +12,6 @@ from typing import Any
 
 from policyserver.common.errors import ClientClosedError, PolicyServerError, ServerUnavailableError
 
-__all__ = ["BatchError", "EncryptionError", "ForkedClientError", "InsecureTargetError"]
-
 
 class InsecureTargetError(ValueError):
     """Steps or tokens would travel over a network in plain text. Nothing was sent."""

@@ -35,8 +35,6 @@ from policyserver.common.tensors import column, dtype_to_proto, from_tensor
 from policyserver.v1 import policy_service_pb2 as pb
 from policyserver.v1 import tensor_pb2
 
-__all__ = ["NegotiatedSession", "Reply", "SpaceCodec", "agree", "handshake", "step_batch", "to_info", "to_reply", "to_stats"]
-
 _SMALL_BYTES = 512
 """Size up to which Python adds an observation up faster than numpy multiplies it with itself. That also gives up Python's lock meanwhile,
 however little there is to do, and so wakes a thread that waits for it in vain: with many callers it is the dearest part of a step."""

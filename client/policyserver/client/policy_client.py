@@ -25,8 +25,6 @@ from policyserver.common.errors import InvalidInputError, PolicyServerError
 from policyserver.common.flags import StepFlag
 from policyserver.common.rewards import to_reward, to_rewards
 
-__all__ = ["PolicyClient"]
-
 _WANTED = int(StepFlag.NONE)
 _GIVEN = int(StepFlag.ACTION_GIVEN)
 _TERMINATED = int(StepFlag.TERMINATED)

@@ -19,8 +19,6 @@ from policyserver.common.errors import PolicyServerError, ServerInternalError
 from policyserver.common.flags import StepFlag
 from policyserver.common.spaces import Array
 
-__all__ = ["Exchange", "Outcome"]
-
 _LEARNER_BEHIND = "LEARNER_BEHIND"
 _TRY_LATER = frozenset({_LEARNER_BEHIND, "SHUTTING_DOWN"})
 _ASK_AGAIN_S = 10.0  # a server says when there is room; one that forgets to is asked again

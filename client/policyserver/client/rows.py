@@ -13,18 +13,6 @@ import numpy as np
 from policyserver.common.episode_session import EpisodeSession
 from policyserver.common.errors import InvalidInputError
 
-__all__ = [
-    "MAX_EPISODE_ID_BYTES",
-    "NO_INFO",
-    "ROW_OVERHEAD_BYTES",
-    "ClientEpisode",
-    "Home",
-    "OutgoingRows",
-    "count",
-    "encoded_info",
-    "plain",
-]
-
 
 def count(episode_ids: Sequence[str]) -> int:
     """Count ids.

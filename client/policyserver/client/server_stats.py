@@ -8,8 +8,6 @@ from typing import Any
 
 import gymnasium as gym
 
-__all__ = ["ClientCounters", "ServerInfo", "ServerStats", "TrainingIteration", "total_of"]
-
 
 @dataclass(frozen=True, slots=True)
 class ServerInfo:

@@ -9,8 +9,6 @@ import threading
 
 from policyserver.client.wake_up_queue import WakeUpQueue
 
-__all__ = ["ProcessorCore", "Shared"]
-
 _log = logging.getLogger(__name__)
 
 

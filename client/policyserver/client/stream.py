@@ -9,8 +9,6 @@ from policyserver.client.messages import NegotiatedSession
 from policyserver.client.wake_up_queue import CallPart
 from policyserver.v1 import policy_service_pb2 as pb
 
-__all__ = ["ConnectionListener", "Stream", "Stub"]
-
 _Connection = TypeVar("_Connection", contravariant=True)
 
 

@@ -17,8 +17,6 @@ from collections.abc import Iterable, Sequence
 from policyserver.client.messages import Reply
 from policyserver.client.rows import Home, OutgoingRows
 
-__all__ = ["HOLD_BACK_MAX_S", "WAKE_UP_MAX_S", "Call", "CallPart", "WakeUpQueue"]
-
 
 class Call:
     """What one thread waits for: the answers to its parts. Guarded by the client's lock."""

@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from policyserver.common.command_line import OptionParser
-from policyserver.common.settings import reason_of
+from policyserver.common.settings import known_keys, load, reason_of
 from policyserver.common.standard_streams import LastingStream, lasting_streams
 from policyserver.common.umask import keep_others_from_writing
-from policyserver.monitoring.page.listen import PageListen
+from policyserver.monitoring.page.listen import PageConfig
 from policyserver.monitoring.store import export_command
 
 
@@ -57,7 +57,7 @@ def _serve(options: argparse.Namespace) -> int:
         signal.signal(number, lambda *_: stop.set())
     with contextlib.ExitStack() as ending:
         try:
-            listen = PageListen(options.address, options.tls_certificate_file, options.tls_key_file, options.token_file)
+            listen = load(PageConfig, None, {name: getattr(options, name) for name in known_keys(PageConfig)})
             page = PageServer(listen, key="--address", prefix="--")
             ending.callback(page.close)
             page.start(options.store)

@@ -112,8 +112,8 @@ def _encode_one(points: Points, more_tags: str) -> bytes:
     """Encode a single point of ordinary values, several times faster than columns of one value each."""
     key = points.measurement + more_tags
     for tag in points.schema.tags:
-        own = points.tag_columns.get(tag)
-        key += f",{tag}={_escaped(str(points.tags.get(tag, '') if own is None else own[0]))}"
+        tag_values = points.tag_columns.get(tag)
+        key += f",{tag}={_escaped(str(points.tags.get(tag, '') if tag_values is None else tag_values[0]))}"
     types = points.schema.types
     fields = []
     for name, column in points.columns.items():

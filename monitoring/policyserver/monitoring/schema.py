@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
 
+from policyserver.monitoring.action import ACTIONS_TEXT
+
 TAGS = {
     "run": "run folder's name, one per demo or training run",
     "policy": "name of the policy that acts",
@@ -89,7 +91,7 @@ STEP = Measurement(
         _float("price", "currency", "close of that bar"),
         _float("prediction", "log-return", "regressor's forecast of the next bar's log-return"),
         _float("prediction_std", "log-return", "regressor's uncertainty of that forecast, one standard deviation"),
-        _integer("action", "", "0 sell, 1 hold, 2 buy"),
+        _integer("action", "", ACTIONS_TEXT),
         _float("position", "units", "units held after the action's fill; negative when short"),
         _float("equity", "currency", "account's value at the close of the bar after the action"),
         _float("reward", "reward", "reward of the action"),

@@ -19,6 +19,6 @@ def serving_point(tags: Mapping[str, str], counters: Mapping[str, Any]) -> Point
         tags: Run and policy; others are left out, for a server that two tell of is still one.
         counters: By their names in the schema, `boot_id` among them.
     """
-    own = {tag: tags[tag] for tag in ("run", "policy") if tag in tags}
+    run_tags = {tag: tags[tag] for tag in ("run", "policy") if tag in tags}
     fields = {name: counters[name] for name in SERVER.types if counters.get(name) is not None}
-    return Points.one(SERVER.name, own | {"worker": f"serving-{counters['boot_id'][:_ID_CHARACTERS]}"}, fields)
+    return Points.one(SERVER.name, run_tags | {"worker": f"serving-{counters['boot_id'][:_ID_CHARACTERS]}"}, fields)

@@ -108,7 +108,7 @@ def _run(options: argparse.Namespace) -> int:
 
 def _demo(options: argparse.Namespace) -> int:
     from policyserver.pipelines.demo.demo import run_demo
-    from policyserver.pipelines.demo.setup import DemoOptions
+    from policyserver.pipelines.demo.setup import DemoConfig
 
     files = []
     for text in options.prices:
@@ -120,17 +120,20 @@ def _demo(options: argparse.Namespace) -> int:
         raise SettingsError(
             "--process", "option", f"expected none beside --prices, whose bars are not simulated, received {options.process!r}"
         )
-    chosen = DemoOptions(
-        seed=options.seed,
-        process=options.process or "ou",
-        csv_files=tuple(files),
-        episodes=options.episodes,
-        steps=options.steps,
-        json=options.json,
-        resume=options.resume,
-        server=options.server,
-        runs=options.runs,
-    )
+    try:
+        chosen = DemoConfig(
+            seed=options.seed,
+            process=options.process or "ou",
+            csv_files=tuple(files),
+            episodes=options.episodes,
+            steps=options.steps,
+            json=options.json,
+            resume=options.resume,
+            server=options.server,
+            runs=options.runs,
+        )
+    except SettingsError as error:
+        raise SettingsError(f"--{error.key}", "option", error.problem) from error
     _log_to_stderr(logging.WARNING)
     with StopSignals().installed() as stop:
         run_demo(chosen, sys.stdout, stop)

@@ -14,41 +14,33 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
-SELL, HOLD, BUY = 0, 1, 2
-"""The actions: target one unit short, keep the position, target one unit long."""
+from annotated_types import Interval
+
+from policyserver.common.settings import Config
+from policyserver.monitoring.action import ACTIONS_TEXT, Action
 
 EQUITY_FLOOR = 1e-3
 """An equity below this fraction of the initial one counts as this fraction in the reward's logarithm."""
 
-_LARGEST = {"initial_equity": 1e15, "unit_fraction": 1e3, "reward_scale": 1e6}
-"""Bounds of the settings: their products with prices stay far from what a float can hold."""
-
 
 @dataclass(frozen=True, slots=True)
-class AccountConfig:
-    """Money and costs of an episode."""
+class AccountConfig(Config):
+    """Money and costs of an episode. Its bounds keep all products with prices far from what a float can hold."""
 
-    initial_equity: float = 10_000.0
+    initial_equity: Annotated[float, Interval(gt=0, le=1e15)] = 10_000.0
     """Cash at the start."""
-    unit_fraction: float = 1.0
+    unit_fraction: Annotated[float, Interval(gt=0, le=1e3)] = 1.0
     """Notional of one unit as a fraction of the equity when it is ordered."""
-    fee_fraction: float = 0.001
+    fee_fraction: Annotated[float, Interval(ge=0, lt=1)] = 0.001
     """Fee as a fraction of the traded notional."""
-    slippage_fraction: float = 0.0001
+    slippage_fraction: Annotated[float, Interval(ge=0, lt=1)] = 0.0001
     """Distance of the fill price from the bar's open, against the trader, as a fraction of the open."""
-    ruin_fraction: float = 0.1
+    ruin_fraction: Annotated[float, Interval(ge=0, lt=1)] = 0.1
     """The account is ruined, and the episode over, when equity is at most this fraction of the initial equity."""
-    reward_scale: float = 100.0
+    reward_scale: Annotated[float, Interval(gt=0, le=1e6)] = 100.0
     """Reward per unit of log-equity gained: 100 makes a reward of 1 a gain of about one per cent."""
-
-    def __post_init__(self) -> None:
-        for name, largest in _LARGEST.items():
-            if not 0 < getattr(self, name) <= largest:
-                raise ValueError(f"{name}: expected a positive number up to {largest:g}, received {getattr(self, name)}")
-        for name in ("fee_fraction", "slippage_fraction", "ruin_fraction"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name}: expected a fraction from 0 to below 1, received {getattr(self, name)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,13 +141,13 @@ class Account:
         """Return the order that an action asks for at the last mark, None when there is nothing to trade.
 
         Raises:
-            ValueError: the action is not 0, 1 or 2.
+            ValueError: it is none of `Action`.
         """
-        if action == HOLD:
+        if action == Action.HOLD:
             return None
-        if action not in (SELL, BUY):
-            raise ValueError(f"action: expected 0 (sell), 1 (hold) or 2 (buy), received {action!r}")
-        return self.order_to(1 if action == BUY else -1)
+        if action not in (Action.SELL, Action.BUY):
+            raise ValueError(f"action: expected one of {ACTIONS_TEXT}, received {action!r}")
+        return self.order_to(1 if action == Action.BUY else -1)
 
     def order_to(self, target: int) -> Order | None:
         """Return the order that leads to `target` (-1, 0 or 1 units), None when the account is there already."""

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from policyserver.pipelines.account import BUY, EQUITY_FLOOR, HOLD, AccountConfig
+from policyserver.monitoring.action import Action
+from policyserver.pipelines.account import EQUITY_FLOOR, AccountConfig
 from policyserver.pipelines.bars import FloatArray, IntArray
 from policyserver.pipelines.prices import EpisodePrices, episode_rng
 
@@ -27,13 +28,13 @@ class ReplayResult:
 
 def no_trade(config: AccountConfig, episodes: Sequence[EpisodePrices]) -> ReplayResult:
     """Return what holding cash earns; see `replay_episodes`."""
-    return replay_episodes(config, episodes, [np.full(prices.n_steps, HOLD) for prices in episodes])
+    return replay_episodes(config, episodes, [np.full(prices.n_steps, Action.HOLD) for prices in episodes])
 
 
 def random_actions(config: AccountConfig, episodes: Sequence[EpisodePrices], seed: int) -> ReplayResult:
     """Return what uniformly random actions earn, a function of the seed and the episodes alone; see `replay_episodes`."""
     actions = [
-        episode_rng(seed, prices.symbol, prices.episode_index, purpose="random actions").integers(3, size=prices.n_steps)
+        episode_rng(seed, prices.symbol, prices.episode_index, purpose="random actions").integers(len(Action), size=prices.n_steps)
         for prices in episodes
     ]
     return replay_episodes(config, episodes, actions)
@@ -70,7 +71,7 @@ def replay(config: AccountConfig, opens: FloatArray, closes: FloatArray, actions
     floor = EQUITY_FLOOR * config.initial_equity
     for step in range(n_steps):
         action = actions[:, step]
-        wanted = np.where(alive & (action != HOLD), np.where(action == BUY, 1, -1), target)
+        wanted = np.where(alive & (action != Action.HOLD), np.where(action == Action.BUY, 1, -1), target)
         units = wanted * config.unit_fraction * equity / closes[:, step]
         quantity = np.where(wanted != target, units - position, 0.0)
         target = wanted

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+from annotated_types import Ge, Gt
 
-from policyserver.monitoring.store.retention import RetentionConfig
+from policyserver.common.settings import Config
+from policyserver.monitoring.recording_config import RecordingConfig
 from policyserver.pipelines.account import AccountConfig
 from policyserver.pipelines.fallback import Fallback
 from policyserver.pipelines.prices import PricesConfig
 from policyserver.pipelines.regressor import RegressorConfig
-from policyserver.pipelines.runtime.node import NodeOptions
+from policyserver.pipelines.runtime.inbox import NodeConfig
 
 UNNAMED_RUN = "pipeline"
 """Name of a run that neither the settings nor the server name."""
 
 
 @dataclass(frozen=True, slots=True)
-class ServerSection:
+class ServerConnectionConfig(Config):
     """Where the policy server is."""
 
     address: str = "127.0.0.1:9900"
@@ -31,108 +33,84 @@ class ServerSection:
     """File with the token that the server wants; needed off this machine."""
     instance_id: str | None = None
     """What the server calls itself; another one at the address is refused. None: any server will do."""
-    connect_timeout_s: float = 5.0
+    connect_timeout_s: Annotated[float, Gt(0)] = 5.0
     """Longest wait for a connection when episodes begin, seconds; the pipeline then tries again."""
-
-    def __post_init__(self) -> None:
-        _positive("connect_timeout_s", self.connect_timeout_s)
 
 
 @dataclass(frozen=True, slots=True)
-class EpisodesSection:
+class PlayedEpisodesConfig(Config):
     """How many episodes are played, and for what."""
 
-    concurrent: int = 64
+    concurrent: Annotated[int, Ge(1)] = 64
     """Episodes that are played at the same time; the n-th of all episodes trades symbol n modulo the number of symbols."""
-    steps: int | None = None
+    steps: Annotated[int, Ge(1)] | None = None
     """Steps after which the run ends; none: only when it is asked to."""
     training_enabled: bool = True
     """Whether the server may learn from the episodes."""
     show_prediction: bool = True
     """Whether observations have the regressor's forecast in them, or zeros in its place."""
-    first_round: int = 0
+    first_round: Annotated[int, Ge(0)] = 0
     """Episodes that an earlier run played in each slot; this run goes on with the prices after them."""
-
-    def __post_init__(self) -> None:
-        _at_least("concurrent", self.concurrent, 1)
-        _at_least("first_round", self.first_round, 0)
-        if self.steps is not None:
-            _at_least("steps", self.steps, 1)
 
 
 @dataclass(frozen=True, slots=True)
-class PolicySection:
+class PolicyCallsConfig(Config):
     """When an action is too late, and what is done then."""
 
-    action_deadline_s: float = 2.0
+    action_timeout_s: Annotated[float, Gt(0)] = 2.0
     """Longest wait for the actions of a batch, seconds."""
     waits_for_learner: bool = True
     """Whether bars wait while the learner has all the steps it wants, as those that are simulated or read from a file can; that wait is no
-    part of `action_deadline_s`. False: of what comes faster than it is learned from, the oldest steps are dropped."""
+    part of `action_timeout_s`. False: of what comes faster than it is learned from, the oldest steps are dropped."""
     fallback: Fallback = "hold"
     """Without an action in time: keep the position (hold), or close it at the next open (flatten)."""
 
-    def __post_init__(self) -> None:
-        _positive("action_deadline_s", self.action_deadline_s)
-        if self.fallback not in ("hold", "flatten"):
-            raise ValueError(f'fallback: expected "hold" or "flatten", received {self.fallback!r}')
-
 
 @dataclass(frozen=True, slots=True)
-class NodesSection:
+class NodesConfig(Config):
     """Threads of each node, their inboxes and their restarts."""
 
-    market_threads: int = 1
+    market_threads: Annotated[int, Ge(1)] = 1
     """Threads that drip bars; episodes are shared among them."""
-    signal_threads: int = 2
+    signal_threads: Annotated[int, Ge(1)] = 2
     """Threads that forecast; symbols are shared among them."""
-    policy_threads: int = 2
+    policy_threads: Annotated[int, Ge(1)] = 2
     """Threads that ask for actions, and so the number of calls in flight."""
-    portfolio_threads: int = 1
+    portfolio_threads: Annotated[int, Ge(1)] = 1
     """Threads that size orders."""
-    execution_threads: int = 1
+    execution_threads: Annotated[int, Ge(1)] = 1
     """Threads that fill orders."""
-    reward_threads: int = 2
+    reward_threads: Annotated[int, Ge(1)] = 2
     """Threads that mark accounts and log rewards."""
-    inbox: NodeOptions = field(default_factory=NodeOptions)
+    inbox: NodeConfig = field(default_factory=NodeConfig)
     """Every node's inbox and restarts."""
-
-    def __post_init__(self) -> None:
-        for name in ("market", "signal", "policy", "portfolio", "execution", "reward"):
-            _at_least(f"{name}_threads", getattr(self, f"{name}_threads"), 1)
 
 
 @dataclass(frozen=True, slots=True)
-class RecordingSection:
+class PipelineRecordingConfig(RecordingConfig):
     """Where every step is recorded."""
 
+    store: Path | None = Path("runs/pipeline.sqlite")
+    """File of the embedded store; none: not recorded there."""
     run: str | None = None
     """Name of the run, a tag of every point; a server that records another run is refused. None: the server's, or "pipeline" if it has
     none."""
     policy: str = "default"
     """Name of the policy, a tag of every point."""
-    store: Path | None = Path("runs/pipeline.sqlite")
-    """File of the embedded store; none: not recorded there."""
-    retention: RetentionConfig = field(default_factory=RetentionConfig)
-    """How long the store keeps points, and in how much detail."""
-    influx: bool = True
-    """Whether points go to InfluxDB too, when the environment names one (INFLUXDB_V2_URL) or `influx_file` does."""
-    influx_file: Path | None = None
-    """influxdb-client's configuration file with section [influx2], and `bucket` in it. None: the environment."""
 
 
 @dataclass(frozen=True, slots=True)
-class PipelineConfig:
+class PipelineConfig(Config):
     """A pipeline process."""
 
-    seed: int = 0
+    seed: Annotated[int, Ge(0)] = 0
     """Seed of the prices and of the random baseline."""
-    worker_number: int | None = None
+    worker_number: Annotated[int, Ge(0)] | None = None
     """Which of the pipelines with this seed it is: each number plays episodes of its own, and 0 those of the seed alone. None: the number
     that the server gives it, the first of its clients 0, and none twice."""
-    server: ServerSection = field(default_factory=ServerSection)
+    server: ServerConnectionConfig = field(default_factory=ServerConnectionConfig)
     """Where the policy server is."""
-    episodes: EpisodesSection = field(default_factory=EpisodesSection)
+    episodes: PlayedEpisodesConfig = field(default_factory=PlayedEpisodesConfig)
     """How many episodes are played."""
     prices: PricesConfig = field(default_factory=PricesConfig)
     """What is traded."""
@@ -140,20 +118,16 @@ class PipelineConfig:
     """Money and costs."""
     regressor: RegressorConfig = field(default_factory=RegressorConfig)
     """What forecasts."""
-    policy: PolicySection = field(default_factory=PolicySection)
+    policy: PolicyCallsConfig = field(default_factory=PolicyCallsConfig)
     """Deadline and fallback."""
-    nodes: NodesSection = field(default_factory=NodesSection)
+    nodes: NodesConfig = field(default_factory=NodesConfig)
     """Threads and inboxes."""
-    recording: RecordingSection = field(default_factory=RecordingSection)
+    recording: PipelineRecordingConfig = field(default_factory=PipelineRecordingConfig)
     """Where points go."""
-    stop_timeout_s: float = 20.0
+    stop_timeout_s: Annotated[float, Gt(0)] = 20.0
     """Longest time the episodes get to end when the process is asked to stop, seconds."""
 
-    def __post_init__(self) -> None:
-        _at_least("seed", self.seed, 0)
-        if self.worker_number is not None:
-            _at_least("worker_number", self.worker_number, 0)
-        _positive("stop_timeout_s", self.stop_timeout_s)
+    def _check(self) -> None:
         if self.nodes.inbox.capacity < self.episodes.concurrent:
             raise ValueError(
                 f"nodes.inbox.capacity: expected room for all {self.episodes.concurrent} concurrent episodes, "
@@ -167,13 +141,3 @@ class PipelineConfig:
             return self.seed
         mixed = np.random.SeedSequence(self.seed, spawn_key=(self.worker_number,)).generate_state(1, np.uint64)
         return int(mixed[0]) >> 1  # a signed 64-bit integer in every store
-
-
-def _at_least(name: str, value: int, least: int) -> None:
-    if value < least:
-        raise ValueError(f"{name}: expected at least {least}, received {value}")
-
-
-def _positive(name: str, value: float) -> None:
-    if not (math.isfinite(value) and value > 0):
-        raise ValueError(f"{name}: expected a positive number, received {value}")

@@ -67,14 +67,13 @@ class Episode:
     """State of one episode: prices, features, account, and what is pending between two bars."""
 
     __slots__ = (
+        "abandoned",
         "account",
-        "cut",
         "decision",
+        "ended",
         "features",
-        "given_up",
         "id",
         "observation",
-        "over",
         "prediction",
         "prices",
         "regressor_features",
@@ -82,6 +81,7 @@ class Episode:
         "slot",
         "started",
         "steps",
+        "truncated",
         "unreported",
         "working_order",
     )
@@ -118,11 +118,11 @@ class Episode:
         """Rewards so far."""
         self.return_sum = 0.0
         """Sum of the rewards so far."""
-        self.cut = False
+        self.truncated = False
         """Whether the run is ending and the episode with it, at the bar it has reached."""
-        self.given_up = False
+        self.abandoned = False
         """Whether a failed node held it: events that still carry it are void."""
-        self.over = False
+        self.ended = False
         """Whether it has been ended and recorded."""
 
     @property

@@ -14,7 +14,8 @@ import numpy as np
 
 from policyserver.client import BatchError
 from policyserver.common.errors import ActionTimeoutError, PolicyServerError, ServerOverloadedError, ServerUnavailableError
-from policyserver.pipelines.account import BUY, HOLD, SELL, Account
+from policyserver.monitoring.action import Action
+from policyserver.pipelines.account import Account
 from policyserver.pipelines.events import Episode
 from policyserver.pipelines.run_state import ExactSum
 from policyserver.pipelines.serving import PolicyService
@@ -29,8 +30,8 @@ NO_ANSWER = (ActionTimeoutError, ServerUnavailableError, ServerOverloadedError)
 def reported_action(fallback: Fallback, account: Account) -> int:
     """Return the action that a fallback is reported as: hold, or the direction in which flattening trades."""
     if fallback == "hold" or account.position == 0.0:
-        return HOLD
-    return SELL if account.position > 0 else BUY
+        return Action.HOLD
+    return Action.SELL if account.position > 0 else Action.BUY
 
 
 def row_errors(error: PolicyServerError, count: int) -> dict[int, PolicyServerError]:

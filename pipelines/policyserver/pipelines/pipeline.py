@@ -14,11 +14,18 @@ from typing import Any
 from policyserver.monitoring.sink import Sink
 from policyserver.pipelines.config import UNNAMED_RUN, PipelineConfig
 from policyserver.pipelines.events import EndEvent, Episode, Event, OpenEvent
-from policyserver.pipelines.nodes import EpisodeNode, ExecutionNode, MarketNode, PolicyNode, PortfolioNode, RewardNode, SignalNode
+from policyserver.pipelines.nodes.episode_node import EpisodeNode
+from policyserver.pipelines.nodes.execution_node import ExecutionNode
+from policyserver.pipelines.nodes.market_node import MarketNode
+from policyserver.pipelines.nodes.policy_node import PolicyNode
+from policyserver.pipelines.nodes.portfolio_node import PortfolioNode
+from policyserver.pipelines.nodes.reward_node import RewardNode
+from policyserver.pipelines.nodes.signal_node import SignalNode
 from policyserver.pipelines.prices import PriceSource, make_source
 from policyserver.pipelines.run_state import RunState
+from policyserver.pipelines.runtime.inbox import NodeError
 from policyserver.pipelines.runtime.latency import LatencyHistogram
-from policyserver.pipelines.runtime.node import Node, NodeError, NodeStatistics
+from policyserver.pipelines.runtime.node import Node, NodeStatistics
 from policyserver.pipelines.runtime.node_group import NodeGroup
 from policyserver.pipelines.runtime.node_watch import NodeWatch
 from policyserver.pipelines.runtime.routes import Recorder, Routes
@@ -201,10 +208,10 @@ class Pipeline:
         for event in events:
             if isinstance(event, OpenEvent):
                 ends.append(event)
-            elif node is self._episode_node and event.episode.over:
+            elif node is self._episode_node and event.episode.ended:
                 ends.append(OpenEvent(event.episode.slot))
             else:
-                event.episode.given_up = True
+                event.episode.abandoned = True
                 ends.append(EndEvent(event.episode, "abandoned"))
         try:
             self._routes.episode.push_many(ends)

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Annotated, Protocol
 
 import numpy as np
+from annotated_types import Gt, Interval
 
+from policyserver.common.settings import Config
 from policyserver.pipelines.bars import Bars, FloatArray
 from policyserver.pipelines.priors import Prior
 
@@ -19,6 +21,8 @@ _EXPONENT_LIMIT = 30.0
 
 LOWEST_PRICE, HIGHEST_PRICE = 1e-15, 1e15
 """Bounds of every price that is given, in a file or as a level: an account's arithmetic stays far from what a float can hold."""
+
+_PriceLevel = Annotated[Prior, Interval(ge=LOWEST_PRICE, le=HIGHEST_PRICE)]
 
 _FURTHEST_LOG_PRICE = 230.0
 """Bound of a simulated log-price: e**230 is 1e100."""
@@ -45,21 +49,17 @@ class PriceProcess(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class GbmConfig:
+class GbmConfig(Config):
     """Geometric Brownian motion: log-returns are independent and normal."""
 
-    start_price: Prior = field(default_factory=lambda: Prior(50.0, 200.0, "log_uniform"))
+    start_price: _PriceLevel = field(default_factory=lambda: Prior(50.0, 200.0, "log_uniform"))
     """Price before the first warm-up bar."""
     price_drift: Prior = field(default_factory=lambda: Prior.fixed(0.0))
     """mu per bar, E[S(t+1) | S(t)] = S(t) exp(mu): 0 is a fair game, with a log drift of -volatility**2 / 2."""
-    volatility: Prior = field(default_factory=lambda: Prior(0.008, 0.0125, "log_uniform"))
+    volatility: Annotated[Prior, Gt(0)] = field(default_factory=lambda: Prior(0.008, 0.0125, "log_uniform"))
     """Standard deviation of the log-return per bar."""
 
     name = "gbm"
-
-    def __post_init__(self) -> None:
-        _require_price("start_price", self.start_price)
-        _require_positive("volatility", self.volatility)
 
     def check(self, n_bars: int) -> None:
         """Refuse drift and volatility whose paths could leave what a price can be."""
@@ -88,24 +88,17 @@ class GbmConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class OuConfig:
+class OuConfig(Config):
     """Ornstein-Uhlenbeck log-price, started from its stationary law: returns are a little predictable."""
 
-    mean_price: Prior = field(default_factory=lambda: Prior(50.0, 200.0, "log_uniform"))
+    mean_price: _PriceLevel = field(default_factory=lambda: Prior(50.0, 200.0, "log_uniform"))
     """exp of the level m that the log-price reverts to."""
-    reversion: Prior = field(default_factory=lambda: Prior(0.04, 0.0625, "log_uniform"))
+    reversion: Annotated[Prior, Interval(gt=0, le=_EXPONENT_LIMIT)] = field(default_factory=lambda: Prior(0.04, 0.0625, "log_uniform"))
     """theta per bar: half of a distance from the level is gone after ln(2) / theta bars."""
-    volatility: Prior = field(default_factory=lambda: Prior(0.008, 0.0125, "log_uniform"))
+    volatility: Annotated[Prior, Gt(0)] = field(default_factory=lambda: Prior(0.008, 0.0125, "log_uniform"))
     """s: standard deviation of the log-price's shocks per bar; the stationary variance is s**2 / (2 theta)."""
 
     name = "ou"
-
-    def __post_init__(self) -> None:
-        _require_price("mean_price", self.mean_price)
-        _require_positive("reversion", self.reversion)
-        if self.reversion.high > _EXPONENT_LIMIT:
-            raise ValueError(f"reversion: expected at most {_EXPONENT_LIMIT:g} per bar, received high={self.reversion.high:g}")
-        _require_positive("volatility", self.volatility)
 
     def check(self, n_bars: int) -> None:
         """Refuse a volatility whose paths could leave what a price can be."""
@@ -183,15 +176,3 @@ def bars_from_path(rng: np.random.Generator, log_path: FloatArray, steps_per_bar
 def _furthest(price: Prior) -> float:
     """Return the largest distance of the log-price from 0."""
     return max(abs(math.log(price.low)), abs(math.log(price.high)))
-
-
-def _require_price(name: str, prior: Prior) -> None:
-    if not LOWEST_PRICE <= prior.low <= prior.high <= HIGHEST_PRICE:
-        raise ValueError(
-            f"{name}: expected prices from {LOWEST_PRICE:g} to {HIGHEST_PRICE:g}, received low={prior.low:g}, high={prior.high:g}"
-        )
-
-
-def _require_positive(name: str, prior: Prior) -> None:
-    if prior.low <= 0:
-        raise ValueError(f"{name}: expected positive values only, received low={prior.low}")

@@ -15,10 +15,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Annotated, Literal, Protocol
 
 import numpy as np
+from annotated_types import Ge, Gt
 
+from policyserver.common.settings import Config
 from policyserver.pipelines.bars import Bar, Bars, History
 from policyserver.pipelines.csv_bars import read_csv_bars
 from policyserver.pipelines.price_processes import GbmConfig, OuConfig, PriceProcess, bars_from_path
@@ -102,20 +104,20 @@ class PriceSource(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class PricesConfig:
+class PricesConfig(Config):
     """Which prices an episode is played on."""
 
     process: Literal["ou", "gbm", "csv"] = "ou"
     """`ou` and `gbm` are simulated, `csv` is read from `csv_files`."""
     symbols: tuple[str, ...] = ("AAA", "BBB", "CCC", "DDD")
     """Symbols of simulated prices; with `csv` the symbols are the files' names, without .csv, .txt, .tsv or .dat, and .gz at their end."""
-    bars_per_episode: int = 200
+    bars_per_episode: Annotated[int, Ge(1)] = 200
     """Bars after the warm-up: the number of actions in an episode."""
-    warmup_bars: int = 200
+    warmup_bars: Annotated[int, Ge(1)] = 200
     """Bars seen before and at the first action, at least 1."""
-    steps_per_bar: int = 4
+    steps_per_bar: Annotated[int, Ge(1)] = 4
     """Sub-steps a simulated bar is made of."""
-    bar_interval_s: float = 60.0
+    bar_interval_s: Annotated[float, Gt(0)] = 60.0
     """Length of a simulated bar in seconds."""
     ou: OuConfig = field(default_factory=OuConfig)
     """Priors of the Ornstein-Uhlenbeck process."""
@@ -124,18 +126,10 @@ class PricesConfig:
     csv_files: tuple[Path, ...] = ()
     """Files of OHLCV bars, plain or .gz: one symbol each, and no two of one name."""
 
-    def __post_init__(self) -> None:
-        for name in ("bars_per_episode", "warmup_bars", "steps_per_bar"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: expected at least 1, received {getattr(self, name)}")
+    def _check(self) -> None:
         n_bars = self.warmup_bars + self.bars_per_episode
-        if not 0 < self.bar_interval_s * n_bars <= _LONGEST_EPISODE_S:
-            raise ValueError(
-                f"bar_interval_s: expected a positive number, and {n_bars} bars within {_LONGEST_EPISODE_S:g} s, "
-                f"received {self.bar_interval_s}"
-            )
-        if self.process not in ("ou", "gbm", "csv"):
-            raise ValueError(f'process: expected "ou", "gbm" or "csv", received {self.process!r}')
+        if self.bar_interval_s * n_bars > _LONGEST_EPISODE_S:
+            raise ValueError(f"bar_interval_s: expected {n_bars} bars within {_LONGEST_EPISODE_S:g} s, received {self.bar_interval_s}")
         if self.process == "csv" and not self.csv_files:
             raise ValueError("csv_files: expected at least one file with process csv, received none")
         if self.process != "csv" and (not self.symbols or len(set(self.symbols)) != len(self.symbols)):

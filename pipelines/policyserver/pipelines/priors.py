@@ -8,9 +8,11 @@ from typing import Literal
 
 import numpy as np
 
+from policyserver.common.settings import Config
+
 
 @dataclass(frozen=True, slots=True)
-class Prior:
+class Prior(Config):
     """A parameter between `low` and `high`; equal bounds fix it.
 
     In TOML: `reversion = { low = 0.03, high = 0.08, distribution = "log_uniform" }`.
@@ -23,15 +25,23 @@ class Prior:
     distribution: Literal["uniform", "log_uniform"] = "uniform"
     """`uniform`: every value alike; `log_uniform`: every ratio alike (needs positive bounds)."""
 
-    def __post_init__(self) -> None:
-        if not (math.isfinite(self.low) and math.isfinite(self.high)):
-            raise ValueError(f"low: expected finite low and high, received low={self.low}, high={self.high}")
+    def _check(self) -> None:
         if self.low > self.high:
             raise ValueError(f"high: expected at least low={self.low}, received {self.high}")
-        if self.distribution not in ("uniform", "log_uniform"):
-            raise ValueError(f'distribution: expected "uniform" or "log_uniform", received {self.distribution!r}')
         if self.distribution == "log_uniform" and self.low <= 0:
             raise ValueError(f"low: expected a positive number for log_uniform, received {self.low}")
+
+    def __ge__(self, bound: float) -> bool:
+        """Tell whether every value is at least `bound`: what the declared bounds of a prior mean."""
+        return self.low >= bound
+
+    def __gt__(self, bound: float) -> bool:
+        """Tell whether every value is more than `bound`."""
+        return self.low > bound
+
+    def __le__(self, bound: float) -> bool:
+        """Tell whether every value is at most `bound`."""
+        return self.high <= bound
 
     @classmethod
     def fixed(cls, value: float) -> Prior:

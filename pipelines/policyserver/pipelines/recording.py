@@ -6,13 +6,13 @@ from pathlib import Path
 
 from policyserver.monitoring.recording import influx_beside, open_sink
 from policyserver.monitoring.sink import Sink
-from policyserver.pipelines.config import RecordingSection
+from policyserver.pipelines.config import PipelineRecordingConfig
 
 _WITHOUT_STORE = Path("runs/pipeline.sqlite")
 """Where the store would be, for the spool that lies beside it."""
 
 
-def open_recording(recording: RecordingSection) -> Sink:
+def open_recording(recording: PipelineRecordingConfig) -> Sink:
     """Return the sink that the settings and the environment describe.
 
     Raises:

@@ -16,11 +16,14 @@ import importlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
+from annotated_types import Ge, Gt, Interval
 from river import base, compose, optim, preprocessing
+
+from policyserver.common.settings import Config
 
 DEFAULT_MODEL = "river.linear_model.LinearRegression"
 """Linear regression by stochastic gradient descent."""
@@ -54,7 +57,7 @@ NO_PREDICTION = Prediction(0.0, 0.0)
 
 
 @dataclass(frozen=True, slots=True)
-class RegressorConfig:
+class RegressorConfig(Config):
     """Which River model predicts, and how it learns."""
 
     model: str = DEFAULT_MODEL
@@ -63,20 +66,12 @@ class RegressorConfig:
     """Keyword arguments of the regressor."""
     scale_features: bool = True
     """Whether a StandardScaler stands before the regressor."""
-    learning_rate: float = 0.2
+    learning_rate: Annotated[float, Gt(0)] = 0.2
     """Of the default LinearRegression: step t moves by learning_rate / t ** learning_rate_power."""
-    learning_rate_power: float = 0.75
+    learning_rate_power: Annotated[float, Interval(ge=0, le=1)] = 0.75
     """Of the default LinearRegression: 0 keeps its speed for ever and follows changes, 0.5 to 1 converges and adds no noise of its own."""
-    memory_steps: int = 20_000
+    memory_steps: Annotated[int, Ge(1)] = 20_000
     """Steps that the running mean squares of error, forecast and log-return remember."""
-
-    def __post_init__(self) -> None:
-        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
-            raise ValueError(f"learning_rate: expected a positive number, received {self.learning_rate}")
-        if not 0 <= self.learning_rate_power <= 1:
-            raise ValueError(f"learning_rate_power: expected 0 to 1, received {self.learning_rate_power}")
-        if self.memory_steps < 1:
-            raise ValueError(f"memory_steps: expected at least 1, received {self.memory_steps}")
 
 
 class ReturnRegressor:

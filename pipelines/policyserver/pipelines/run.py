@@ -20,6 +20,7 @@ from policyserver.client import (
     ServerInfo,
 )
 from policyserver.common.settings import SettingsError
+from policyserver.monitoring.action import Action
 from policyserver.monitoring.sink import Sink
 from policyserver.pipelines.config import UNNAMED_RUN, PipelineConfig
 from policyserver.pipelines.features import FEATURES, OBSERVATION_LIMIT, REGRESSOR_FEATURES
@@ -42,8 +43,8 @@ _RETRY_S = 1.0
 OBSERVATION_SPACE = gym.spaces.Box(-OBSERVATION_LIMIT, OBSERVATION_LIMIT, (len(FEATURES),), np.float32)
 """What the pipelines send; a server for another space is refused when the client connects."""
 
-ACTION_SPACE: gym.Space[np.int64] = gym.spaces.Discrete(3)
-"""What they expect: sell, hold, buy."""
+ACTION_SPACE: gym.Space[np.int64] = gym.spaces.Discrete(len(Action))
+"""What they expect: the number of an `Action`."""
 
 
 def connect(config: PipelineConfig) -> PolicyClient:
@@ -55,7 +56,7 @@ def connect(config: PipelineConfig) -> PolicyClient:
     """
     server = config.server
     options = ClientConfig(
-        action_timeout_s=config.policy.action_deadline_s,
+        action_timeout_s=config.policy.action_timeout_s,
         waits_for_learner=config.policy.waits_for_learner,
         connect_timeout_s=server.connect_timeout_s,
         expected_run=config.recording.run,

@@ -9,8 +9,6 @@ from typing import NoReturn
 
 from policyserver.common.listening import InsecureListenError, read_file, read_secret
 
-__all__ = ["check_certificate"]
-
 _NOT_YET_VALID, _EXPIRED = 9, 10
 """X509_V_ERR_CERT_NOT_YET_VALID and X509_V_ERR_CERT_HAS_EXPIRED of x509_vfy.h."""
 _FAULTS = {"KEY_VALUES_MISMATCH": "which belongs to another one", "": "which holds none", "NO_START_LINE": "which holds none"}
@@ -40,7 +38,7 @@ def check_certificate(certificate_file: Path, key_file: Path, prefix: str = "") 
         client.load_verify_locations(cadata=chain)
     except (ssl.SSLError, ValueError) as error:
         raise InsecureListenError(
-            f"{certificate_key}: expected a certificate chain (PEM), got {certificate_file}, which holds none"
+            f"{certificate_key}: expected a certificate chain (PEM), received {certificate_file}, which holds none"
         ) from error
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
@@ -49,18 +47,18 @@ def check_certificate(certificate_file: Path, key_file: Path, prefix: str = "") 
         reason = str(getattr(error, "reason", None) or "")
         fault = _FAULTS.get(reason) or f"which OpenSSL refuses: {reason.replace('_', ' ').lower() or error}"
         raise InsecureListenError(
-            f"{key_key}: expected the private key (PEM) of the certificate in {certificate_file}, got {key_file}, {fault}"
+            f"{key_key}: expected the private key (PEM) of the certificate in {certificate_file}, received {key_file}, {fault}"
         ) from error
     try:
         _shake_hands(server, client)
     except ssl.SSLCertVerificationError as error:
         if error.verify_code in (_NOT_YET_VALID, _EXPIRED):
-            text = f"{certificate_key}: expected a certificate that is valid now, got {certificate_file}: {error.verify_message}"
+            text = f"{certificate_key}: expected a certificate that is valid now, received {certificate_file}: {error.verify_message}"
             raise InsecureListenError(text) from error
 
 
 def _refuse_passphrase(key_file: Path, key_key: str) -> NoReturn:
-    raise InsecureListenError(f"{key_key}: expected a key without a passphrase, got {key_file}, which has one")
+    raise InsecureListenError(f"{key_key}: expected a key without a passphrase, received {key_file}, which has one")
 
 
 def _shake_hands(server_context: ssl.SSLContext, client_context: ssl.SSLContext) -> None:

@@ -8,8 +8,6 @@ import grpc
 
 from policyserver.common.endpoints import is_local
 
-__all__ = ["direct_options", "open_channel"]
-
 
 def direct_options(target: str) -> list[tuple[str, int | str]]:
     """Return the channel options that keep a local target's bytes on this machine; none for any other target.

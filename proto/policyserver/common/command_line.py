@@ -10,8 +10,6 @@ from typing import Any, NoReturn
 
 from policyserver.common.settings_declaration import nearest
 
-__all__ = ["OptionParser"]
-
 _DISTRIBUTION = "rllib-policy-server"
 
 
@@ -21,8 +19,8 @@ class OptionParser(argparse.ArgumentParser):
     def __init__(self, **options: Any) -> None:
         """Take what `ArgumentParser` takes. An option that is cut short is unknown: it would mean another once there are more options."""
         super().__init__(allow_abbrev=False, **options)
-        said = f"{self.prog.split()[0]} {_version()}"
-        self.add_argument("--version", action="version", version=said, help="show the version and exit")
+        version = f"{self.prog.split()[0]} {_version()}"
+        self.add_argument("--version", action="version", version=version, help="show the version and exit")
 
     def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
         """Parse, and refuse what is not known here, where it can be told what is."""

@@ -8,8 +8,6 @@ import socket
 import sys
 from urllib.parse import urlsplit
 
-__all__ = ["LONGEST_SOCKET_PATH_BYTES", "is_local", "parse_address", "strays"]
-
 LONGEST_SOCKET_PATH_BYTES = 107 if sys.platform == "linux" else 103
 """Longest path of a unix socket: what the system's sockaddr_un holds."""
 

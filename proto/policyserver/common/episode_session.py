@@ -17,8 +17,6 @@ from typing import Any, Generic, TypeVar
 from policyserver.common.flags import StepFlag
 from policyserver.common.rewards import add_reward
 
-__all__ = ["EpisodeSession", "belongs_to_no_action"]
-
 Row = TypeVar("Row")
 
 _START, _UNTRAINED = int(StepFlag.START), int(StepFlag.TRAINING_DISABLED)

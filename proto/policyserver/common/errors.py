@@ -30,31 +30,6 @@ import grpc
 
 from policyserver.v1 import policy_service_pb2 as pb
 
-__all__ = [
-    "ActionTimeoutError",
-    "AuthenticationError",
-    "ClientClosedError",
-    "EpisodeDuplicateError",
-    "EpisodeError",
-    "EpisodeFinishedError",
-    "EpisodeLostError",
-    "EpisodeUnknownError",
-    "HandshakeError",
-    "InvalidInputError",
-    "PolicyServerError",
-    "SequenceError",
-    "ServerEndedError",
-    "ServerInternalError",
-    "ServerOverloadedError",
-    "ServerUnavailableError",
-    "WireError",
-    "from_row_error",
-    "from_rpc_error",
-    "reason_and_code_of",
-    "to_metadata",
-    "to_row_error",
-]
-
 
 class PolicyServerError(Exception):
     """Base of all errors of the client and of the service.

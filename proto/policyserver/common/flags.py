@@ -6,8 +6,6 @@ from enum import IntFlag
 
 from policyserver.v1 import policy_service_pb2 as pb
 
-__all__ = ["PROTOCOL_VERSION", "StepFlag", "describe_flags"]
-
 PROTOCOL_VERSION = 1
 
 

@@ -9,8 +9,6 @@ from pathlib import Path
 
 from policyserver.common.endpoints import is_local, parse_address, strays
 
-__all__ = ["InsecureListenError", "check_protection", "read_file", "read_secret", "read_token"]
-
 
 class InsecureListenError(ValueError):
     """The configuration would let strangers in."""
@@ -59,7 +57,7 @@ def read_secret(path: Path, key: str) -> bytes:
     content = read_file(path, key)
     mode = stat.S_IMODE(os.stat(path).st_mode)
     if mode & (stat.S_IRWXG | stat.S_IRWXO):
-        raise InsecureListenError(f"{key}: expected a file that its owner alone can read (mode 600), got mode {mode:o} on {path}")
+        raise InsecureListenError(f"{key}: expected a file that its owner alone can read (mode 600), received mode {mode:o} on {path}")
     return content
 
 
@@ -72,4 +70,4 @@ def read_file(path: Path, key: str) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise InsecureListenError(f"{key}: expected a readable file, got {path}: {error.strerror}") from error
+        raise InsecureListenError(f"{key}: expected a readable file, received {path}: {error.strerror}") from error

@@ -10,8 +10,6 @@ import numpy as np
 
 from policyserver.common.errors import InvalidInputError, PolicyServerError
 
-__all__ = ["REWARD_MAX", "add_reward", "to_reward", "to_rewards"]
-
 REWARD_MAX = float(np.finfo(np.float32).max)
 """The largest magnitude of a step's reward: it travels as float64, but learners get it as float32."""
 

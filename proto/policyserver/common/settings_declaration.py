@@ -15,19 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, Union
 
-__all__ = [
-    "NONE",
-    "SettingField",
-    "describe",
-    "fields_of",
-    "is_dataclass_type",
-    "join",
-    "kind_of",
-    "nearest",
-    "repeated_dataclass",
-    "summary",
-    "walk",
-]
+from policyserver.common.bounds import bare, bounds_of, bounds_text
 
 NONE = "none"
 """Stands for None in files and options: TOML has no null."""
@@ -35,28 +23,51 @@ NONE = "none"
 
 @dataclasses.dataclass(frozen=True)
 class SettingField:
-    """One declared field: its type, its default (MISSING if it has none) and the docstring under it."""
+    """One declared field: its type with its bounds, and its default (MISSING if it has none)."""
 
     name: str
     hint: Any
     default: Any
-    help: str
     owner: type
+    is_secret: bool
+    """Whether its value is left out of every text, as `repr=False` says."""
+
+    @property
+    def is_required(self) -> bool:
+        """Whether a value must be given."""
+        return self.default is dataclasses.MISSING
+
+    @property
+    def section(self) -> Any:
+        """X where the field is a table of its own, X or X | None with a dataclass X, else None."""
+        arms = _arms(self.hint)
+        return bare(arms[0]) if len(arms) == 1 and is_dataclass_type(bare(arms[0])) else None
+
+    @property
+    def bounds(self) -> str:
+        """The bounds in words; empty without."""
+        arms = _arms(self.hint)
+        return bounds_text(bounds_of(arms[0])) if len(arms) == 1 else ""
+
+    @property
+    def doc(self) -> str:
+        """The docstring under the field, or else the first line of its table's."""
+        return _docstrings(self.owner).get(self.name, "") or (summary(self.section) if self.section is not None else "")
 
 
 @functools.cache
 def fields_of(cls: Any) -> dict[str, SettingField]:
     """Return the fields of a dataclass that its constructor takes, by name."""
-    hints = typing.get_type_hints(cls)
-    helps = _docstrings(cls)
+    hints = typing.get_type_hints(cls, include_extras=True)
     declared = {}
     for field in dataclasses.fields(cls):
         if field.init:
             default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
-            declared[field.name] = SettingField(field.name, hints[field.name], default, helps.get(field.name, ""), cls)
+            declared[field.name] = SettingField(field.name, hints[field.name], default, cls, not field.repr)
     return declared
 
 
+@functools.cache
 def _docstrings(cls: type) -> dict[str, str]:
     """Read the string under each annotated name of the class and of its bases; nothing where the source is not at hand."""
     found: dict[str, str] = {}
@@ -74,21 +85,25 @@ def _docstrings(cls: type) -> dict[str, str]:
     return found
 
 
-def walk(cls: type, prefix: str) -> Iterator[tuple[str, SettingField]]:
-    """Yield the dotted key and the field of every leaf below a dataclass, in the order of declaration."""
-    for field in fields_of(cls).values():
+def walk(cls: type, prefix: str = "", defaults: Any = None) -> Iterator[tuple[str, SettingField]]:
+    """Yield the dotted key and the field of every table and every setting below a dataclass, in the order of declaration.
+
+    Args:
+        cls: The dataclass.
+        prefix: Its own dotted key.
+        defaults: The instance that is its default; None: the defaults of its fields.
+    """
+    for declared in fields_of(cls).values():
+        field = declared if defaults is None else dataclasses.replace(declared, default=getattr(defaults, declared.name))
         key = join(prefix, field.name)
-        inner = _section_of(field.hint)
-        if inner is not None:
-            yield from walk(inner, key)
-        else:
-            yield key, field
+        yield key, field
+        if field.section is not None:
+            yield from walk(field.section, key, None if field.is_required else field.default)
 
 
-def _section_of(hint: Any) -> Any:
-    """Return X where the field is a section, X or X | None with a dataclass X, else None."""
-    candidates = [arm for arm in typing.get_args(hint) if arm is not types.NoneType] if _is_union(hint) else [hint]
-    return candidates[0] if len(candidates) == 1 and is_dataclass_type(candidates[0]) else None
+def _arms(hint: Any) -> list[Any]:
+    """Return the types of a union but None, or the one type."""
+    return [arm for arm in typing.get_args(hint) if arm is not types.NoneType] if _is_union(hint) else [hint]
 
 
 def _is_union(hint: Any) -> bool:
@@ -113,7 +128,7 @@ def summary(cls: type) -> str:
 
 def join(prefix: str, name: str) -> str:
     """Return the dotted key of a name below a section."""
-    return f"{prefix}.{name}" if prefix else name
+    return ".".join(part for part in (prefix, name) if part)
 
 
 def nearest(key: str, known: Sequence[str]) -> list[str]:
@@ -125,12 +140,13 @@ def nearest(key: str, known: Sequence[str]) -> list[str]:
 
 def kind_of(value: Any) -> str:
     """Name a received value's type in TOML's words, in brackets."""
-    names = {str: "a string", bool: "a boolean", int: "an integer", float: "a float", list: "an array", dict: "a table"}
+    names = {str: "a string", bool: "a boolean", int: "an integer", float: "a float", list: "an array", tuple: "an array", dict: "a table"}
     return f" ({names.get(type(value), type(value).__name__)})"
 
 
 def describe(hint: Any) -> str:
-    """Name a type in the words of an error message or of a help text."""
+    """Name a type in the words of an error message or of a help text, without its bounds."""
+    hint = bare(hint)
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if _is_union(hint):
         return "|".join(NONE if arm is types.NoneType else describe(arm) for arm in arguments)

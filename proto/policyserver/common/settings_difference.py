@@ -7,8 +7,6 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["differing", "shown"]
-
 
 def differing(settings: Any) -> dict[str, Any]:
     """Return the settings that differ from their class's defaults, by dotted key.
@@ -27,8 +25,8 @@ def shown(settings: Mapping[str, Any]) -> str:
 def _differing(value: Any, default: Any, key: str) -> list[tuple[str, Any]]:
     if dataclasses.is_dataclass(value) and type(value) is type(default):
         parts = [(field.name, getattr(value, field.name), getattr(default, field.name)) for field in dataclasses.fields(value)]
-        return [pair for name, own, other in parts for pair in _differing(own, other, f"{key}.{name}" if key else name)]
+        return [pair for name, item, other in parts for pair in _differing(item, other, f"{key}.{name}" if key else name)]
     if isinstance(value, Mapping) and value != default:
         others = default if isinstance(default, Mapping) else {}
-        return [pair for name, own in value.items() for pair in _differing(own, others.get(name), f"{key}.{name}")]
+        return [pair for name, item in value.items() for pair in _differing(item, others.get(name), f"{key}.{name}")]
     return [(key, value)] if value != default else []

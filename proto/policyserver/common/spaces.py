@@ -19,22 +19,6 @@ from policyserver.common.errors import InvalidInputError, WireError
 from policyserver.common.tensors import count_elements, dtype_from_proto, dtype_to_proto, from_tensor, to_tensor
 from policyserver.v1 import space_pb2, tensor_pb2
 
-__all__ = [
-    "Array",
-    "Leaf",
-    "argument_names",
-    "describe",
-    "flatten",
-    "flatten_batch",
-    "flatten_rows",
-    "from_proto",
-    "leaves",
-    "same",
-    "to_proto",
-    "unflatten",
-    "unflatten_batch",
-]
-
 Array = np.ndarray[Any, Any]
 
 # What one side reads of the other's spaces is bounded, for a few bytes can describe arrays that no memory holds.

@@ -10,8 +10,6 @@ import sys
 from collections.abc import Iterator
 from typing import Any, TextIO, cast
 
-__all__ = ["LastingStream", "lasting_streams"]
-
 _SPELLED = {"±": "+-"} | dict(zip("▁▂▃▄▅▆▇█", "12345678", strict=True))
 """What stands for the characters of our tables where an encoding lacks them. Others become escapes, as TOML and JSON have them."""
 

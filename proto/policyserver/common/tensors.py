@@ -16,8 +16,6 @@ import numpy as np
 from policyserver.common.errors import WireError
 from policyserver.v1 import tensor_pb2
 
-__all__ = ["column", "count_elements", "dtype_from_proto", "dtype_to_proto", "from_tensor", "to_tensor"]
-
 _DTYPES: tuple[tuple[str, int], ...] = (
     ("float32", tensor_pb2.DATA_TYPE_FLOAT32),
     ("float64", tensor_pb2.DATA_TYPE_FLOAT64),

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 
-__all__ = ["keep_others_from_writing"]
-
 _WRITABLE_FOR_OTHERS = 0o022
 
 

@@ -67,11 +67,11 @@ def warn_if_ray_lowered() -> None:
 
     Compared with the process that Ray started it from: a whole service that somebody runs at a higher niceness is meant so.
     """
-    own = os.getpriority(os.PRIO_PROCESS, 0)
-    lowered = own - os.getpriority(os.PRIO_PROCESS, os.getppid())
+    niceness = os.getpriority(os.PRIO_PROCESS, 0)
+    lowered = niceness - os.getpriority(os.PRIO_PROCESS, os.getppid())
     if lowered > 0:
         logger.warning(
             "serving at niceness %d, behind whatever else this machine does: on a busy one actions come late; set the environment variable "
             "RAY_worker_niceness=0 where Ray is started, before ray.init() or `ray start`",
-            own,
+            niceness,
         )

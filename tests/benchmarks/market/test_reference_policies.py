@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from benchmarks.market.reference_policies import mean_reversion_rule, optimum, plan_of
-from policyserver.pipelines.account import BUY, HOLD, SELL, AccountConfig
+from policyserver.monitoring.action import Action
+from policyserver.pipelines.account import AccountConfig
 from policyserver.pipelines.bars import Bars
 from policyserver.pipelines.baselines import no_trade, replay_episodes
 from policyserver.pipelines.price_processes import GbmConfig
@@ -36,7 +37,7 @@ def test_the_rule_is_short_above_the_running_mean_by_a_volatility_long_below_it_
     around = [100.0, 101.0] * 10
     prices = prices_of([*around, 104.0, 100.6, 97.0, 100.4, 100.0], warmup_bars=21)
     result = mean_reversion_rule(AccountConfig(), [prices])
-    by_hand = replay_episodes(AccountConfig(), [prices], [np.array([SELL, HOLD, BUY, HOLD])])
+    by_hand = replay_episodes(AccountConfig(), [prices], [np.array([Action.SELL, Action.HOLD, Action.BUY, Action.HOLD])])
     assert result.returns == by_hand.returns
     assert result.returns[0] > 5.0
 
@@ -62,7 +63,12 @@ def test_the_optimum_earns_more_than_decisions_that_are_fixed_beforehand() -> No
     episodes = [source.episode("AAA", number) for number in range(4_000)]
     config = dataclasses.replace(AccountConfig(), fee_fraction=0.0005)
     best = optimum(config, episodes).returns
-    for rule in ((SELL, HOLD, HOLD), (BUY, HOLD, HOLD), (HOLD, HOLD, HOLD), (SELL, BUY, SELL)):
+    for rule in (
+        (Action.SELL, Action.HOLD, Action.HOLD),
+        (Action.BUY, Action.HOLD, Action.HOLD),
+        (Action.HOLD, Action.HOLD, Action.HOLD),
+        (Action.SELL, Action.BUY, Action.SELL),
+    ):
         fixed = replay_episodes(config, episodes, [np.array(rule)] * len(episodes)).returns
         difference = best - fixed
         assert difference.mean() > 3.0 * difference.std() / math.sqrt(len(difference))

@@ -17,7 +17,7 @@ from policyserver.monitoring.store.store import EmbeddedStore
 from policyserver.pipelines.account import AccountConfig
 from policyserver.pipelines.config import PipelineConfig
 from policyserver.pipelines.demo.demo import DemoResult
-from policyserver.pipelines.demo.setup import PIPELINE_FILE, SERVER_FILE, STORE_FILE, DemoOptions
+from policyserver.pipelines.demo.setup import PIPELINE_FILE, SERVER_FILE, STORE_FILE, DemoConfig
 from policyserver.pipelines.prices import PricesConfig, make_source
 from policyserver.pipelines.runtime.stop_signals import StopSignals
 from policyserver.pipelines.summary import Summary, standard_error
@@ -32,11 +32,11 @@ class Demos:
     """Stands in for `run_demo`: notes what was to be run, and returns a summary of it."""
 
     def __init__(self, folder: Path, interrupted_at: int | None = None) -> None:
-        self.asked: list[DemoOptions] = []
+        self.asked: list[DemoConfig] = []
         self._folder = folder
         self._interrupted_at = interrupted_at
 
-    def __call__(self, options: DemoOptions, out: TextIO, stop: StopSignals) -> DemoResult:
+    def __call__(self, options: DemoConfig, out: TextIO, stop: StopSignals) -> DemoResult:
         self.asked.append(options)
         folder = self._folder / str(len(self.asked))
         folder.mkdir()

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from policyserver.monitoring.page.listen import PageListen
+from policyserver.monitoring.page.listen import PageConfig
 from policyserver.monitoring.page.server import PageServer
 from policyserver.monitoring.store.store import EmbeddedStore, StoreConfig
 from tests.monitoring.filled_store import SYMBOLS, FilledRun, fill
@@ -87,8 +87,8 @@ def test_a_name_that_is_not_the_loopbacks_is_refused(page: PageServer) -> None:
 
 
 def test_a_port_in_use_is_an_error_that_names_the_setting(page: PageServer) -> None:
-    with pytest.raises(OSError, match=r"monitoring.page: 127.0.0.1:\d+ can't be had: Address already in use; stop the process"):
-        PageServer(PageListen(page.address.removeprefix("http://")), key="monitoring.page")
+    with pytest.raises(OSError, match=r"recording.page: 127.0.0.1:\d+ can't be had: Address already in use; stop the process"):
+        PageServer(PageConfig(page.address.removeprefix("http://")), key="recording.page")
 
 
 def test_a_store_of_an_older_version_is_shown(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import psutil
 import pytest
 
-from policyserver.monitoring.page.listen import PageListen
+from policyserver.monitoring.page.listen import PageConfig
 from policyserver.monitoring.page.server import PageServer
 from tests.monitoring.page_harness import TOKEN, get
 from tests.services import wait_until
@@ -41,7 +41,7 @@ def test_silent_and_slow_connections_and_strangers_keep_no_viewer_out(page: Page
 
 
 @pytest.mark.process
-def test_silence_in_the_handshake_of_tls_keeps_no_viewer_out_and_takes_no_descriptors(open_page: PageServer, protected: PageListen) -> None:
+def test_silence_in_the_handshake_of_tls_keeps_no_viewer_out_and_takes_no_descriptors(open_page: PageServer, protected: PageConfig) -> None:
     port = int(open_page.address.rpartition(":")[2])
     trusting = ssl.create_default_context(cafile=str(protected.tls_certificate_file))
     before = psutil.Process().num_fds()

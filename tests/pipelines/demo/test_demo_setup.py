@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.market.learners import RLLIB_SERVER
 from policyserver.common.settings import SettingsError, load
-from policyserver.pipelines.demo.setup import DEMO_SERVER, SERVER_FILE, DemoOptions, fresh_run, resumed_run
+from policyserver.pipelines.demo.setup import DEMO_SERVER, SERVER_FILE, DemoConfig, fresh_run, resumed_run
 from policyserver.server.config.server_config import ServerConfig
 
 ADDRESS = "127.0.0.1:9901"
@@ -15,7 +15,7 @@ ADDRESS = "127.0.0.1:9901"
 
 @pytest.mark.parametrize("server", [DEMO_SERVER, RLLIB_SERVER])
 def test_the_chosen_settings_go_into_the_run_folder_with_the_runs_own(server: Path, tmp_path: Path) -> None:
-    folder, _ = fresh_run(DemoOptions(seed=3, server=server, runs=tmp_path), ADDRESS)
+    folder, _ = fresh_run(DemoConfig(seed=3, server=server, runs=tmp_path), ADDRESS)
     written = load(ServerConfig, folder / SERVER_FILE)
     assert (written.seed, written.run_folder, written.listen.address) == (3, folder, ADDRESS)
     assert written.algorithm == load(ServerConfig, server).algorithm
@@ -24,11 +24,11 @@ def test_the_chosen_settings_go_into_the_run_folder_with_the_runs_own(server: Pa
 def test_a_resumed_run_keeps_the_settings_it_began_with_and_gets_another_address(tmp_path: Path) -> None:
     chosen = tmp_path / "chosen.toml"
     chosen.write_text("# chosen\n\n[algorithm.training]\n\nlr = 0.125\n", encoding="utf-8")
-    folder, _ = fresh_run(DemoOptions(server=chosen, runs=tmp_path / "runs"), ADDRESS)
+    folder, _ = fresh_run(DemoConfig(server=chosen, runs=tmp_path / "runs"), ADDRESS)
     first = (folder / SERVER_FILE).read_text(encoding="utf-8")
     chosen.unlink()
     for address in ("127.0.0.1:9902", "127.0.0.1:9903"):
-        again, config = resumed_run(DemoOptions(resume=True, runs=tmp_path / "runs"), address)
+        again, config = resumed_run(DemoConfig(resume=True, runs=tmp_path / "runs"), address)
         assert (again, config.server.address) == (folder, address)
         text = (folder / SERVER_FILE).read_text(encoding="utf-8")
         assert text.partition("\n\n")[2] == first.partition("\n\n")[2] == "# chosen\n\n[algorithm.training]\n\nlr = 0.125\n"
@@ -41,4 +41,4 @@ def test_a_resumed_run_keeps_the_settings_it_began_with_and_gets_another_address
 )
 def test_server_settings_that_cannot_be_are_refused(options: dict[str, object], said: str) -> None:
     with pytest.raises(SettingsError, match=said):
-        DemoOptions(**options)  # type: ignore[arg-type]
+        DemoConfig(**options)  # type: ignore[arg-type]

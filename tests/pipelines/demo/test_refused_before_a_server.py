@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from policyserver.common.settings import SettingsError, dump_toml
-from policyserver.pipelines.config import EpisodesSection, PipelineConfig, RecordingSection, ServerSection
-from policyserver.pipelines.demo.setup import PIPELINE_FILE, DemoOptions, fresh_run, resumed_run
+from policyserver.pipelines.config import PipelineConfig, PipelineRecordingConfig, PlayedEpisodesConfig, ServerConnectionConfig
+from policyserver.pipelines.demo.setup import PIPELINE_FILE, DemoConfig, fresh_run, resumed_run
 from policyserver.pipelines.regressor import RegressorConfig
 from policyserver.pipelines.run import run_pipeline
 from policyserver.pipelines.runtime.stop_signals import StopSignals
@@ -32,10 +32,10 @@ ADDRESS = "127.0.0.1:9901"
 def test_a_regressor_that_cannot_be_used_is_a_wrong_setting(regressor: RegressorConfig, message: str, tmp_path: Path) -> None:
     stop = StopSignals()
     config = PipelineConfig(
-        server=ServerSection(address=f"unix:{tmp_path / 'nobody.sock'}", connect_timeout_s=0.2),
-        episodes=EpisodesSection(concurrent=4),
+        server=ServerConnectionConfig(address=f"unix:{tmp_path / 'nobody.sock'}", connect_timeout_s=0.2),
+        episodes=PlayedEpisodesConfig(concurrent=4),
         regressor=regressor,
-        recording=RecordingSection(store=None),
+        recording=PipelineRecordingConfig(store=None),
         stop_timeout_s=2.0,
     )
     timer = threading.Timer(3.0, stop.put, ["enough"])
@@ -50,8 +50,8 @@ def test_a_regressor_that_cannot_be_used_is_a_wrong_setting(regressor: Regressor
 
 def test_a_resumed_run_whose_regressor_or_prices_are_gone_is_refused(tmp_path: Path) -> None:
     file = write_bars(tmp_path / "AAA.csv", fair_game(500, seed=1))
-    folder, config = fresh_run(DemoOptions(csv_files=(file,), runs=tmp_path / "runs"), ADDRESS)
-    again = DemoOptions(resume=True, runs=tmp_path / "runs")
+    folder, config = fresh_run(DemoConfig(csv_files=(file,), runs=tmp_path / "runs"), ADDRESS)
+    again = DemoConfig(resume=True, runs=tmp_path / "runs")
     assert resumed_run(again, ADDRESS)[0] == folder
     settings = (folder / PIPELINE_FILE).read_text(encoding="utf-8")
     model = 'model = "river.linear_model.LinearRegression"'

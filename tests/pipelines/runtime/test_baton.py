@@ -11,20 +11,21 @@ import pytest
 from policyserver.monitoring.sink import NullSink
 from policyserver.pipelines.account import Account, AccountConfig
 from policyserver.pipelines.events import Episode, MarketEvent, OrderEvent
-from policyserver.pipelines.nodes import ExecutionNode
+from policyserver.pipelines.nodes.execution_node import ExecutionNode
 from policyserver.pipelines.prices import PricesConfig, make_source
-from policyserver.pipelines.runtime.node import InboxFullError, Node, NodeClosedError, NodeOptions
+from policyserver.pipelines.runtime.inbox import InboxFullError, NodeClosedError, NodeConfig
+from policyserver.pipelines.runtime.node import Node
 from policyserver.pipelines.runtime.node_group import NodeGroup
 from policyserver.pipelines.runtime.routes import Recorder, Routes
 
 WAIT_S = 10.0
-SMALL = NodeOptions(capacity=2, overflow="fail")
+SMALL = NodeConfig(capacity=2, overflow="fail")
 
 
 class Handled(Node[Any]):
     """Notes what it handled."""
 
-    def __init__(self, name: str, options: NodeOptions) -> None:
+    def __init__(self, name: str, options: NodeConfig) -> None:
         super().__init__(name, options)
         self.events: list[Any] = []
 
@@ -45,7 +46,7 @@ class Notes:
         self.dropped.extend(events)
 
 
-def two(options: NodeOptions) -> tuple[NodeGroup[int], Handled, Handled]:
+def two(options: NodeConfig) -> tuple[NodeGroup[int], Handled, Handled]:
     """Make a group whose first replica gets the even events and whose second the odd ones; nothing runs."""
     first, second = Handled("first", options), Handled("second", options)
     return NodeGroup("both", [first, second], lambda event: event), first, second
@@ -61,7 +62,7 @@ def test_a_group_with_one_full_replica_takes_nothing_at_all() -> None:
 
 
 def test_a_group_with_one_stopped_replica_takes_nothing_at_all() -> None:
-    group, first, second = two(NodeOptions())
+    group, first, second = two(NodeConfig())
     second.request_stop()
     with pytest.raises(NodeClosedError, match="node second"):
         group.push_many([0, 1])
@@ -69,7 +70,7 @@ def test_a_group_with_one_stopped_replica_takes_nothing_at_all() -> None:
 
 
 def test_nothing_goes_while_one_replica_is_waited_for_and_everything_once_it_has_room() -> None:
-    group, first, second = two(NodeOptions(capacity=2, push_timeout_s=WAIT_S))
+    group, first, second = two(NodeConfig(capacity=2, push_timeout_s=WAIT_S))
     group.push_many([1, 3])
     pushing = threading.Thread(target=group.push_many, args=([0, 5],))
     pushing.start()
@@ -83,7 +84,7 @@ def test_nothing_goes_while_one_replica_is_waited_for_and_everything_once_it_has
 
 
 def test_what_drop_oldest_drops_in_one_replica_is_dropped_only_when_the_others_take_theirs() -> None:
-    notes, first, second = Notes(), Handled("first", SMALL), Handled("second", NodeOptions(capacity=2, overflow="drop_oldest"))
+    notes, first, second = Notes(), Handled("first", SMALL), Handled("second", NodeConfig(capacity=2, overflow="drop_oldest"))
     second.supervisor = notes
     group = NodeGroup("both", [first, second], lambda event: event)
     group.push_many([0, 2, 1, 3])
@@ -98,10 +99,10 @@ def test_a_node_that_cannot_pass_on_all_of_its_batch_passes_on_none_of_it() -> N
     source = make_source(PricesConfig(bars_per_episode=5, warmup_bars=2), seed=1)
     episodes = [Episode(slot, f"AAA-{slot}", source.episode("AAA", slot), Account(AccountConfig(), 100.0)) for slot in range(2)]
     routes = Routes()
-    market, reward = Handled("market", NodeOptions()), Handled("reward", SMALL)
+    market, reward = Handled("market", NodeConfig()), Handled("reward", SMALL)
     routes.market, routes.reward = NodeGroup("market", [market], lambda event: 0), NodeGroup("reward", [reward], lambda event: 0)
     reward.push_many(["earlier", "events"])
-    node = ExecutionNode("execution", NodeOptions(), Notes(), routes, Recorder(NullSink(), {}))
+    node = ExecutionNode("execution", NodeConfig(), Notes(), routes, Recorder(NullSink(), {}))
     bar = episodes[1].prices.next_bar()
     assert bar is not None
     with pytest.raises(InboxFullError):

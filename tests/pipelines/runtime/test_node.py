@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from policyserver.pipelines.runtime.node import InboxFullError, Node, NodeClosedError, NodeFailedError, NodeOptions, NodeState
+from policyserver.pipelines.runtime.inbox import InboxFullError, NodeClosedError, NodeConfig, NodeFailedError
+from policyserver.pipelines.runtime.node import Node, NodeState
 from policyserver.pipelines.runtime.node_group import NodeGroup
 
 WAIT_S = 10.0
@@ -155,7 +156,7 @@ def test_events_that_wait_while_a_node_fails_are_handled_after_its_restart() -> 
 
 def test_a_node_that_fails_too_often_stays_down_and_hands_over_everything_it_had() -> None:
     notes = Notes()
-    node = Collector(on_batch=raise_on(0), supervisor=notes, options=NodeOptions(max_restarts=1))
+    node = Collector(on_batch=raise_on(0), supervisor=notes, options=NodeConfig(max_restarts=1))
     hold(node, 0)
     node.gate.set()
     with pytest.raises(RuntimeError):
@@ -181,7 +182,7 @@ def test_even_system_exit_in_a_hook_is_a_failure_that_somebody_hears_of() -> Non
     def leave(batch: list[int]) -> None:
         raise SystemExit("gone")
 
-    node = Collector(on_batch=leave, supervisor=notes, options=NodeOptions(max_restarts=0))
+    node = Collector(on_batch=leave, supervisor=notes, options=NodeConfig(max_restarts=0))
     node.start()
     node.push(1)
     assert node.join(WAIT_S)
@@ -189,7 +190,7 @@ def test_even_system_exit_in_a_hook_is_a_failure_that_somebody_hears_of() -> Non
 
 
 def test_block_waits_for_room_and_then_gives_up() -> None:
-    node = Collector(options=NodeOptions(capacity=2, push_timeout_s=0.05))
+    node = Collector(options=NodeConfig(capacity=2, push_timeout_s=0.05))
     hold(node)
     node.push_many([1, 2])
     with pytest.raises(InboxFullError, match="2 of 2 events waiting"):
@@ -201,7 +202,7 @@ def test_block_waits_for_room_and_then_gives_up() -> None:
 
 
 def test_block_goes_on_as_soon_as_there_is_room() -> None:
-    node = Collector(options=NodeOptions(capacity=2, push_timeout_s=WAIT_S))
+    node = Collector(options=NodeConfig(capacity=2, push_timeout_s=WAIT_S))
     hold(node)
     node.push_many([1, 2])
     pusher = threading.Thread(target=node.push, args=(3,))
@@ -214,7 +215,7 @@ def test_block_goes_on_as_soon_as_there_is_room() -> None:
 
 def test_drop_oldest_hands_the_dropped_events_to_the_supervisor() -> None:
     notes = Notes()
-    node = Collector(options=NodeOptions(capacity=3, overflow="drop_oldest"), supervisor=notes)
+    node = Collector(options=NodeConfig(capacity=3, overflow="drop_oldest"), supervisor=notes)
     hold(node)
     node.push_many([1, 2, 3])
     node.push_many([4, 5])
@@ -225,7 +226,7 @@ def test_drop_oldest_hands_the_dropped_events_to_the_supervisor() -> None:
 
 
 def test_fail_refuses_at_once_and_takes_none_of_the_events() -> None:
-    node = Collector(options=NodeOptions(capacity=3, overflow="fail"))
+    node = Collector(options=NodeConfig(capacity=3, overflow="fail"))
     hold(node)
     node.push_many([1, 2])
     with pytest.raises(InboxFullError, match="no room for 2 more"):
@@ -263,4 +264,4 @@ def test_a_group_keeps_equal_keys_on_one_replica_in_order() -> None:
 )
 def test_options_name_the_wrong_field(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
-        NodeOptions(**wrong)
+        NodeConfig(**wrong)

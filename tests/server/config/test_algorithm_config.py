@@ -94,7 +94,7 @@ def test_the_serving_configuration_travels_beside_the_users_env_config() -> None
         ("algorithm.rl_module.model_config", 3, "expected a table"),
         ("algorithm.learners.learner_class", "python:nowhere.Learner", "expected an importable object"),
         ("algorithm.training.lr", "fast", "expected a number, such as RLlib's"),
-        ("algorithm.training.gamma", "x", "expected a number, such as RLlib's 0.99, got 'x'"),
+        ("algorithm.training.gamma", "x", "expected a number, such as RLlib's 0.99, received 'x'"),
         ("algorithm.training.train_batch_size", 1000, "expected train_batch_size_per_learner instead"),
         ("algorithm.training.model", {"fcnet_hiddens": [8]}, r"expected the table \[algorithm.rl_module.model_config\] instead"),
         ("algorithm.training.minibatch_size", 5000, "RLlib refuses"),
@@ -110,8 +110,8 @@ def test_what_rllib_does_not_know_is_refused_by_its_key(key: str, value: Any, pr
 @pytest.mark.parametrize(
     ("name", "action", "expected"),
     [
-        ("DQN", {"type": "Box", "low": -1.0, "high": 1.0, "shape": [1]}, "expected a Discrete, which is what DQN takes, got Box"),
-        ("DQN", {"type": "MultiDiscrete", "nvec": [2, 3]}, "got MultiDiscrete"),
+        ("DQN", {"type": "Box", "low": -1.0, "high": 1.0, "shape": [1]}, "expected a Discrete, which is what DQN takes, received Box"),
+        ("DQN", {"type": "MultiDiscrete", "nvec": [2, 3]}, "received MultiDiscrete"),
         ("SAC", {"type": "MultiDiscrete", "nvec": [2, 3]}, "expected a Box or a Discrete"),
         ("SAC", {"type": "Discrete", "n": 3}, ""),
         ("PPO", {"type": "MultiDiscrete", "nvec": [2, 3]}, ""),

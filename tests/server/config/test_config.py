@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from policyserver.common.settings import SettingsError, dump_toml, load
-from policyserver.monitoring.page.listen import PageListen
+from policyserver.monitoring.page.listen import PageConfig
 from policyserver.server.config.server_config import ServerConfig
 from policyserver.server.config.serving_config import ListenConfig, ServingConfig
 
@@ -39,16 +39,16 @@ def test_a_configuration_written_out_reads_back_as_the_same(tmp_path: Path) -> N
         ("listen.address", "localhost", "host:port"),
         ("listen.tls_key_file", "key.pem", "together with tls_certificate_file"),
         ("listen.max_message_bytes", 10, "at least 1024"),
-        ("episodes.episode_idle_timeout_s", 0.0, "above 0"),
+        ("episodes.episode_idle_timeout_s", 0.0, "more than 0"),
         ("hand_off.batches_ahead", -0.5, "at least 0"),
         ("hand_off.capacity_steps", 1, "at least 64"),
-        ("learner.niceness", -1, "0 to 19"),
+        ("learner.niceness", -1, "at least 0 and at most 19"),
         ("checkpoints.keep", 0, "at least 1"),
         ("algorithm.name", "A3C", "PPO"),
         ("algorithm.trainin", {}, "unknown key"),
         ("seed", -1, "at least 0"),
-        ("monitoring.page", "9980", "HOST:PORT such as"),
-        ("monitoring.page", "unix:/run/page.sock", "HOST:PORT such as"),
+        ("recording.page", "9980", "HOST:PORT such as"),
+        ("recording.page", "unix:/run/page.sock", "HOST:PORT such as"),
     ],
 )
 def test_a_wrong_setting_is_refused_by_its_name(key: str, value: Any, problem: str) -> None:
@@ -60,12 +60,12 @@ def test_a_wrong_setting_is_refused_by_its_name(key: str, value: Any, problem: s
 def test_the_page_is_served_where_it_is_told_to_and_by_default_nowhere() -> None:
     assert load(ServerConfig).page_listen is None
     files = {f"listen.{name}": name for name in ("tls_certificate_file", "tls_key_file", "token_file")}
-    local = load(ServerConfig, None, {"monitoring.page": "127.0.0.1:9980", **files}).page_listen
-    assert local == PageListen("127.0.0.1:9980"), "on this machine it is open, whatever protects the policy service"
-    public = load(ServerConfig, None, {"monitoring.page": "0.0.0.0:9980", **files}).page_listen
-    assert public == PageListen("0.0.0.0:9980", Path("tls_certificate_file"), Path("tls_key_file"), Path("token_file"))
-    with pytest.raises(SettingsError, match=r"monitoring.page: expected monitoring.enabled"):
-        load(ServerConfig, None, {"monitoring.page": "127.0.0.1:9980", "monitoring.enabled": False})
+    local = load(ServerConfig, None, {"recording.page": "127.0.0.1:9980", **files}).page_listen
+    assert local == PageConfig("127.0.0.1:9980"), "on this machine it is open, whatever protects the policy service"
+    public = load(ServerConfig, None, {"recording.page": "0.0.0.0:9980", **files}).page_listen
+    assert public == PageConfig("0.0.0.0:9980", Path("tls_certificate_file"), Path("tls_key_file"), Path("token_file"))
+    with pytest.raises(SettingsError, match=r"recording.page: expected recording.enabled"):
+        load(ServerConfig, None, {"recording.page": "127.0.0.1:9980", "recording.enabled": False})
 
 
 def test_a_key_of_the_file_replaces_one_default_of_the_algorithm_and_leaves_the_others() -> None:

@@ -90,7 +90,10 @@ def test_stacked_frames_widen_the_nets_space_and_reach_the_learner() -> None:
     [
         ({"connectors__num_frames": 4}, "images of shape"),
         ({"connectors__num_frames": 0}, "at least 1"),
-        ({"spaces__observation": {"type": "Dict", "spaces": {"y": {"type": "Discrete", "n": 3, "start": 5}}}}, "count from 0, got .*'y'"),
+        (
+            {"spaces__observation": {"type": "Dict", "spaces": {"y": {"type": "Discrete", "n": 3, "start": 5}}}},
+            "count from 0, received .*'y'",
+        ),
         ({"connectors__num_frames": 2, "connectors__mean_std_filter": True}, "expected 1 together with"),
         ({"algorithm__rl_module": {"module_class": "python:pathlib.Path"}}, "expected an RLModule"),
     ],

@@ -12,7 +12,7 @@ from policyserver.common.listening import InsecureListenError
 from policyserver.common.settings import SettingsError
 from policyserver.monitoring.points import Points
 from policyserver.monitoring.sink import NullSink
-from policyserver.server.config.daemon_config import MonitoringConfig
+from policyserver.server.config.daemon_config import ServerRecordingConfig
 from policyserver.server.config.server_config import ServerConfig
 from policyserver.server.config.serving_config import ListenConfig
 from policyserver.server.daemon.daemon import Daemon
@@ -49,21 +49,21 @@ def test_iterations_go_to_the_store_and_to_influxdb_and_the_token_nowhere(
 
 
 def test_it_can_be_switched_off(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for monitoring in (MonitoringConfig(influx=False), MonitoringConfig(enabled=False)):
-        assert influx_of(ServerConfig(run_folder=tmp_path, monitoring=monitoring)) is None
-    off = Daemon(ServerConfig(run_folder=tmp_path, monitoring=MonitoringConfig(enabled=False)))
+    for recording in (ServerRecordingConfig(influx=False), ServerRecordingConfig(enabled=False)):
+        assert influx_of(ServerConfig(run_folder=tmp_path, recording=recording)) is None
+    off = Daemon(ServerConfig(run_folder=tmp_path, recording=ServerRecordingConfig(enabled=False)))
     assert isinstance(off._open_sink(None), NullSink)
 
 
 def test_a_page_that_strangers_could_see_or_whose_port_is_taken_is_refused_before_anything_starts(tmp_path: Path) -> None:
     def config(address: str) -> ServerConfig:
-        return ServerConfig(run_folder=tmp_path / "run", listen=ListenConfig("127.0.0.1:0"), monitoring=MonitoringConfig(page=address))
+        return ServerConfig(run_folder=tmp_path / "run", listen=ListenConfig("127.0.0.1:0"), recording=ServerRecordingConfig(page=address))
 
-    with pytest.raises(InsecureListenError, match=r"monitoring.page: 0.0.0.0:9980 .* so listen.tls_certificate_file and .* must be given"):
+    with pytest.raises(InsecureListenError, match=r"recording.page: 0.0.0.0:9980 .* so listen.tls_certificate_file and .* must be given"):
         Daemon(config("0.0.0.0:9980")).run()
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
-        with pytest.raises(OSError, match=rf"monitoring.page: {address} can't be had: Address already in use"):
+        with pytest.raises(OSError, match=rf"recording.page: {address} can't be had: Address already in use"):
             Daemon(config(address)).run()
     assert not (tmp_path / "run").exists()
 
@@ -71,7 +71,7 @@ def test_a_page_that_strangers_could_see_or_whose_port_is_taken_is_refused_befor
 def test_a_wrong_environment_is_refused_before_anything_starts(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
     environment.delenv("INFLUXDB_V2_BUCKET")
     config = ServerConfig(run_folder=tmp_path / "run", listen=ListenConfig("127.0.0.1:0"))
-    with pytest.raises(SettingsError, match="monitoring: INFLUXDB_V2_BUCKET: expected the bucket") as refused:
+    with pytest.raises(SettingsError, match="recording: INFLUXDB_V2_BUCKET: expected the bucket") as refused:
         Daemon(config).run()
     assert TOKEN not in str(refused.value)
     assert not (tmp_path / "run").exists()

@@ -101,7 +101,7 @@ def test_an_open_address_and_a_page_without_the_certificate_and_the_token_that_i
     missing = "listen.tls_certificate_file and listen.tls_key_file and listen.token_file must be given"
     refused([*folder, "--listen.address", "0.0.0.0:9900"], 78, "listen.address", missing)
     local = ["--listen.address", "127.0.0.1:0"]
-    refused([*folder, *local, "--monitoring.page", "0.0.0.0:9980"], 78, "monitoring.page", missing)
+    refused([*folder, *local, "--recording.page", "0.0.0.0:9980"], 78, "recording.page", missing)
     refused([*folder, *local, "--listen.token_file", str(tmp_path / "none")], 78, "listen.token_file: expected a readable file")
     assert not (tmp_path / "run").exists()
 
@@ -117,10 +117,10 @@ def test_an_observation_space_that_rllib_has_no_net_for(tmp_path: Path, refused:
     refused(options, 2, "spaces: RLlib makes no net for the observation space Box(0.0, 1.0, (5, 7, 3)")
 
 
-@pytest.mark.parametrize("setting", ["run_folder", "checkpoints.folder", "monitoring.store"])
+@pytest.mark.parametrize("setting", ["run_folder", "checkpoints.folder", "recording.store"])
 def test_folders_that_cannot_be_written(setting: str, tmp_path: Path, refused: Refused) -> None:
     (tmp_path / "file").write_text("a file where a folder is expected")
-    below = "file/below/store.sqlite" if setting == "monitoring.store" else "file/below"
+    below = "file/below/store.sqlite" if setting == "recording.store" else "file/below"
     others = [] if setting == "run_folder" else ["--run_folder", str(tmp_path / "run")]
     refused([*others, f"--{setting}", str(tmp_path / below)], 2, f"{setting}: expected a folder that this user can write", "is no folder")
     assert (tmp_path / "file").is_file()
@@ -129,7 +129,7 @@ def test_folders_that_cannot_be_written(setting: str, tmp_path: Path, refused: R
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
 def test_a_run_folder_on_a_file_system_that_takes_none(refused: Refused) -> None:
     options = ["--run_folder", "/proc/policy-server", "--listen.address", "127.0.0.1:0"]
-    refused(options, 2, "run_folder: expected a folder that this user can write, got /proc/policy-server", commands=["serve"])
+    refused(options, 2, "run_folder: expected a folder that this user can write, received /proc/policy-server", commands=["serve"])
 
 
 def test_a_checkpoint_of_another_configuration(tmp_path: Path, refused: Refused) -> None:
@@ -144,7 +144,7 @@ def test_a_checkpoint_of_another_configuration(tmp_path: Path, refused: Refused)
 def test_a_store_that_is_none_and_cannot_be_put_aside(tmp_path: Path, refused: Refused) -> None:
     (tmp_path / "store.sqlite").mkdir()
     options = ["--run_folder", str(tmp_path), "--listen.address", "127.0.0.1:0"]
-    text = f"monitoring.store: expected a file that SQLite can write to, got {tmp_path}/store.sqlite"
+    text = f"recording.store: expected a file that SQLite can write to, received {tmp_path}/store.sqlite"
     refused(options, 2, text, commands=["serve"])
 
 

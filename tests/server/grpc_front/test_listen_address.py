@@ -50,7 +50,7 @@ def test_the_addresses_of_several_follow_from_one(address: str, number: int, exp
 
 
 def test_ports_that_there_are_not_are_refused() -> None:
-    expected = r"listen\.address: expected a port of at most 65533, .* got 127\.0\.0\.1:65534; choose a lower one, or fewer"
+    expected = r"listen\.address: expected a port of at most 65533, .* received 127\.0\.0\.1:65534; choose a lower one, or fewer"
     with pytest.raises(SettingsError, match=expected):
         address_of("127.0.0.1:65534", 2)
 

@@ -6,9 +6,12 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 from urllib.parse import unquote, urlsplit
 
+from annotated_types import Ge, Gt
+
+from policyserver.common.settings import Config, from_table
 from policyserver.monitoring.influx import settings_file as influx_settings
 from policyserver.monitoring.line_protocol import tag_suffix
 
@@ -17,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class InfluxConfig:
+class InfluxConfig(Config):
     """Where InfluxDB is, and how its sink behaves."""
 
     url: str
@@ -30,7 +33,7 @@ class InfluxConfig:
     """Organisation; only InfluxDB 2 has any."""
     token: str = field(default="", repr=False)
     """Token; for InfluxDB 1.8 "user:password"."""
-    request_timeout_s: float = 5.0
+    request_timeout_s: Annotated[float, Gt(0)] = 5.0
     """Longest time a request may take, seconds."""
     verify_tls: bool = True
     """Whether the server's certificate is checked."""
@@ -48,32 +51,32 @@ class InfluxConfig:
     """Compress requests; pays only over a slow network."""
     proxy: str | None = field(default=None, repr=False)
     """HTTP proxy on the way to the server, http://host:port or http://user:password@host:port. Unset: none."""
-    connection_pool_maxsize: int | None = None
+    connection_pool_maxsize: Annotated[int, Ge(1)] | None = None
     """Connections that the client keeps open; a sink needs one. Unset: influxdb-client's choice."""
     profilers: tuple[str, ...] = ()
     """Flux profilers of the client, for queries of one's own."""
-    tags: Mapping[str, str] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
     """Tags that every point has besides its own, which they must not be."""
-    max_spool_bytes: int = 1 << 30
+    max_spool_bytes: Annotated[int, Ge(1)] = 1 << 30
     """Bytes one process's spool may hold undelivered; further points are dropped and counted."""
-    max_dead_letter_bytes: int = 1 << 28
+    max_dead_letter_bytes: Annotated[int, Ge(1)] = 1 << 28
     """Size from which the dead-letter file takes no more lines, bytes; further refused points are counted alone."""
-    segment_bytes: int = 1 << 26
+    segment_bytes: Annotated[int, Ge(1)] = 1 << 26
     """Size from which a new file of the spool is begun, bytes."""
-    request_bytes: int = 1 << 20
+    request_bytes: Annotated[int, Ge(1)] = 1 << 20
     """Size of one request, bytes of line protocol."""
-    gather_s: float = 0.25
+    gather_s: Annotated[float, Gt(0)] = 0.25
     """Time in which points gather before they are sent together, seconds."""
-    retry_min_s: float = 0.25
+    retry_min_s: Annotated[float, Gt(0)] = 0.25
     """First pause after a failure, seconds; each further one is twice as long."""
-    retry_max_s: float = 15.0
+    retry_max_s: Annotated[float, Gt(0)] = 15.0
     """Longest pause, seconds."""
-    adopt_interval_s: float = 30.0
+    adopt_interval_s: Annotated[float, Gt(0)] = 30.0
     """Time between looks for spools whose processes died, seconds."""
-    exit_timeout_s: float = 5.0
+    exit_timeout_s: Annotated[float, Gt(0)] = 5.0
     """Time for delivery when the interpreter exits without `close`, seconds."""
 
-    def __post_init__(self) -> None:
+    def _check(self) -> None:
         if urlsplit(self.url).scheme not in ("http", "https") or not urlsplit(self.url).hostname:
             raise ValueError(f"url: expected http://host:port or https://host:port, received {self.url.rpartition('@')[2]!r}")
         if "@" in urlsplit(self.url).netloc:
@@ -82,17 +85,9 @@ class InfluxConfig:
             raise ValueError("token: expected printable characters without spaces around them, received others; it is not shown here")
         if self.proxy is not None and (urlsplit(self.proxy).scheme not in ("http", "https") or not urlsplit(self.proxy).hostname):
             raise ValueError(f"proxy: expected http://host:port, received {self.proxy.rpartition('@')[2]!r}")
-        if self.connection_pool_maxsize is not None and self.connection_pool_maxsize < 1:
-            raise ValueError(f"connection_pool_maxsize: expected 1 connection or more, received {self.connection_pool_maxsize}")
         tag_suffix(self.tags)
         if not self.bucket:
             raise ValueError("bucket: expected a bucket's name, received ''")
-        for name in ("max_spool_bytes", "max_dead_letter_bytes", "segment_bytes", "request_bytes"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: expected 1 byte or more, received {getattr(self, name)}")
-        for name in ("request_timeout_s", "gather_s", "retry_min_s", "retry_max_s", "adopt_interval_s", "exit_timeout_s"):
-            if not getattr(self, name) > 0.0:
-                raise ValueError(f"{name}: expected more than 0 seconds, received {getattr(self, name)}")
 
     @classmethod
     def from_environment(cls, spool_folder: Path, environment: Mapping[str, str] = os.environ) -> InfluxConfig | None:
@@ -102,7 +97,7 @@ class InfluxConfig:
             ValueError: a variable is missing or wrong.
         """
         fields = influx_settings.from_environment(environment)
-        return None if fields is None else cls(spool_folder=spool_folder, **fields)
+        return None if fields is None else from_table(cls, {"spool_folder": spool_folder, **fields}, "the environment")
 
     @classmethod
     def from_file(cls, path: Path, spool_folder: Path) -> InfluxConfig:
@@ -111,7 +106,7 @@ class InfluxConfig:
         Raises:
             ValueError: the file cannot be read; a key in it is missing or unknown, or has a wrong value.
         """
-        return cls(spool_folder=spool_folder, **influx_settings.from_file(path))
+        return from_table(cls, {"spool_folder": spool_folder, **influx_settings.from_file(path)}, str(path))
 
     @classmethod
     def for_client(cls, client: InfluxDBClient, bucket: str, spool_folder: Path) -> InfluxConfig:

@@ -84,13 +84,13 @@ class WriteRequests:
     def _not_stored(self, status: int, reason: str | None, headers: Any, body: bytes | str | None) -> Answer:
         """Judge an answer other than that all is stored."""
         of_html = "html" in ((headers or {}).get("Content-Type") or "")
-        said = self._without_secrets(f"{status} {reason or ''} {_text(body, of_html)}".strip())
+        explanation = self._without_secrets(f"{status} {reason or ''} {_text(body, of_html)}".strip())
         # A 400 in HTML is a proxy's, which never asked the database: it lacks a client's certificate, or is spoken to without TLS.
         if status in _REFUSED and not (status == 400 and of_html):
-            return Answer(Verdict.REFUSED, str(status), said)
+            return Answer(Verdict.REFUSED, str(status), explanation)
         if 200 <= status < 300:
-            said = f"expected the answer 204, received {said}; is this InfluxDB's own address?"
-        return Answer(Verdict.UNKNOWN, _AWAY if status >= 500 else str(status), said)
+            explanation = f"expected the answer 204, received {explanation}; is this InfluxDB's own address?"
+        return Answer(Verdict.UNKNOWN, _AWAY if status >= 500 else str(status), explanation)
 
     def _without_secrets(self, text: str) -> str:
         """Replace what must not be shown, which a server may have repeated."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from policyserver.common.certificates import check_certificate
 from policyserver.common.endpoints import parse_address
 from policyserver.common.listening import check_protection, read_token
+from policyserver.common.settings import Config
 
 LOOPBACK_NAMES = ["127.0.0.1", "localhost", "[::1]"]
 """Names by which a page on the loopback may be called: else a foreign page, whose name was made to resolve to 127.0.0.1, could read it."""
@@ -30,7 +31,7 @@ def check_page_address(key: str, address: str) -> None:
 
 
 @dataclass(frozen=True)
-class PageListen:
+class PageConfig(Config):
     """Where the page listens and how it is protected."""
 
     address: str = "127.0.0.1:0"
@@ -43,7 +44,7 @@ class PageListen:
     """File with the secret that viewers give as their password, readable by its owner alone. Must be given when the address is not
     loopback."""
 
-    def __post_init__(self) -> None:
+    def _check(self) -> None:
         check_page_address("address", self.address)
 
     def token(self, key: str = "address", prefix: str = "") -> str | None:

@@ -23,7 +23,7 @@ from starlette.staticfiles import StaticFiles
 
 from policyserver.monitoring.page.connections import PageSocket, ViewerLimit
 from policyserver.monitoring.page.feed import Feed
-from policyserver.monitoring.page.listen import LOOPBACK_NAMES, PageListen
+from policyserver.monitoring.page.listen import LOOPBACK_NAMES, PageConfig
 from policyserver.monitoring.page.selection import PageSelection
 from policyserver.monitoring.page.token_gate import TokenGate
 from policyserver.monitoring.store import rollups, tables
@@ -51,7 +51,7 @@ _HEADERS = {
 class PageServer:
     """Serves the page of one store from a thread of its own."""
 
-    def __init__(self, listen: PageListen | None = None, *, key: str = "address", prefix: str = "") -> None:
+    def __init__(self, listen: PageConfig | None = None, *, key: str = "address", prefix: str = "") -> None:
         """Take the address; whoever connects waits until `start`.
 
         Args:
@@ -63,7 +63,7 @@ class PageServer:
             InsecureListenError: the page could be seen by strangers.
             OSError: the address can't be taken, in most cases because another process has it.
         """
-        self._listen = listen or PageListen()
+        self._listen = listen or PageConfig()
         self._token = self._listen.token(key, prefix)
         self._socket = PageSocket(self._listen.bind(key))
         host, port = self._socket.getsockname()[:2]

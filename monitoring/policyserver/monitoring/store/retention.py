@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
+
+from annotated_types import Ge, Gt
+
+from policyserver.common.settings import Config
 
 
 @dataclass(frozen=True)
-class RetentionConfig:
+class RetentionConfig(Config):
     """How long points stay as they were written.
 
     Older steps, orders, training iterations and reports of the regressor are merged, minute by minute, into one row of counts, sums and
@@ -16,21 +21,11 @@ class RetentionConfig:
     `raw_s` and `raw_points` are none.
     """
 
-    raw_s: float | None = 86_400.0
+    raw_s: Annotated[float, Gt(0)] | None = 86_400.0
     """Age from which points are merged, seconds. None: age does not matter."""
-    raw_points: int | None = 2_000_000
+    raw_points: Annotated[int, Ge(1)] | None = 2_000_000
     """Newest points of each measurement that may stay unmerged, whatever their age. None: any number."""
-    keep_s: float | None = None
+    keep_s: Annotated[float, Gt(0)] | None = None
     """Age from which points of every kind are deleted, merged ones too, seconds. None: never."""
-    interval_s: float = 10.0
+    interval_s: Annotated[float, Gt(0)] = 10.0
     """Time between looks for points that have grown old, seconds."""
-
-    def __post_init__(self) -> None:
-        for name in ("raw_s", "keep_s"):
-            value = getattr(self, name)
-            if value is not None and not value > 0.0:
-                raise ValueError(f"{name}: expected more than 0 seconds, or none for never, received {value}")
-        if self.raw_points is not None and self.raw_points < 1:
-            raise ValueError(f"raw_points: expected 1 point or more, or none for any number, received {self.raw_points}")
-        if not self.interval_s > 0.0:
-            raise ValueError(f"interval_s: expected more than 0 seconds, received {self.interval_s}")

@@ -14,8 +14,11 @@ import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from annotated_types import Ge
+
+from policyserver.common.settings import Config
 from policyserver.monitoring.points import Points
 from policyserver.monitoring.schema import MEASUREMENTS
 from policyserver.monitoring.sink import SinkStatistics
@@ -32,29 +35,21 @@ _LOG_BYTES = 1 << 24
 
 
 @dataclass(frozen=True)
-class StoreConfig:
+class StoreConfig(Config):
     """How the store's queue behaves."""
 
-    commit_interval_s: float = 0.25
+    commit_interval_s: Annotated[float, Ge(0)] = 0.25
     """Time in which points gather before they are committed together, seconds."""
-    commit_points: int = 8192
+    commit_points: Annotated[int, Ge(1)] = 8192
     """Points that are committed at once, without waiting for the interval."""
-    capacity_points: int = 262_144
+    capacity_points: Annotated[int, Ge(1)] = 262_144
     """Points the queue holds."""
-    block_timeout_s: float = 0.1
+    block_timeout_s: Annotated[float, Ge(0)] = 0.1
     """Overflow policy: `write` into a full queue waits this long for room, seconds, then drops its batch and counts it."""
-    retry_interval_s: float = 1.0
+    retry_interval_s: Annotated[float, Ge(0)] = 1.0
     """Time between attempts to write while the file cannot be written (locked, disk full), seconds."""
     retention: RetentionConfig = field(default_factory=RetentionConfig)
     """How long points stay, and in how much detail."""
-
-    def __post_init__(self) -> None:
-        for name in ("commit_interval_s", "block_timeout_s", "retry_interval_s"):
-            if not getattr(self, name) >= 0.0:
-                raise ValueError(f"{name}: expected 0 seconds or more, received {getattr(self, name)}")
-        for name in ("commit_points", "capacity_points"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: expected 1 point or more, received {getattr(self, name)}")
 
 
 class EmbeddedStore:

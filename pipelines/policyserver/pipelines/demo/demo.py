@@ -13,7 +13,7 @@ from policyserver.monitoring.store.reader import Ledger, StoreReader
 from policyserver.pipelines.config import PipelineConfig
 from policyserver.pipelines.demo.claimed_address import claimed_address
 from policyserver.pipelines.demo.server_process import ServerProcess
-from policyserver.pipelines.demo.setup import SERVER_FILE, STORE_FILE, DemoOptions, fresh_run, resumed_run
+from policyserver.pipelines.demo.setup import SERVER_FILE, STORE_FILE, DemoConfig, fresh_run, resumed_run
 from policyserver.pipelines.demo.terminal import TerminalView
 from policyserver.pipelines.pipeline import Pipeline
 from policyserver.pipelines.run import ENDED, closing_sink, connect, wait_for_end
@@ -38,7 +38,7 @@ class DemoResult:
     """Whether it was stopped before it had its steps."""
 
 
-def run_demo(options: DemoOptions, out: TextIO, stop: StopSignals) -> DemoResult:
+def run_demo(options: DemoConfig, out: TextIO, stop: StopSignals) -> DemoResult:
     """Run the demo to its end and write the summary.
 
     Args:

@@ -60,8 +60,8 @@ class ServerProcess:
         """What the server calls itself, every time that it is started."""
         self.stop_timeout_s = _UNTOLD_STOP_S
         """Longest time that a stop may take, as the server says once it serves, seconds."""
-        own = ["--until_input_ends", "--instance_id", self.instance_id]
-        self._command = [sys.executable, "-m", "policyserver.server", "serve", *own, "--config", str(config_file)]
+        identity = ["--until_input_ends", "--instance_id", self.instance_id]
+        self._command = [sys.executable, "-m", "policyserver.server", "serve", *identity, "--config", str(config_file)]
         self._max_restarts = max_restarts
         self._lock = threading.Lock()  # guards what follows
         self._process: subprocess.Popen[bytes] | None = None

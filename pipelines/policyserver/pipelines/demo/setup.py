@@ -6,11 +6,13 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from policyserver.common.settings import SettingsError, dump_toml, load
+from annotated_types import Ge
+
+from policyserver.common.settings import Config, SettingsError, dump_toml, load
 from policyserver.monitoring.store.reader import StoreReader
-from policyserver.pipelines.config import EpisodesSection, PipelineConfig, RecordingSection, ServerSection
+from policyserver.pipelines.config import PipelineConfig, PipelineRecordingConfig, PlayedEpisodesConfig, ServerConnectionConfig
 from policyserver.pipelines.demo.run_folder import new_run_folder, newest_run_folder
 from policyserver.pipelines.prices import PricesConfig
 from policyserver.pipelines.run import source_of
@@ -30,7 +32,7 @@ DEMO_SERVER = Path(__file__).with_name("demo_server.toml")
 STORE_FILE = "store.sqlite"
 """The embedded store, in the run folder; the server records its training there too."""
 
-_AFTER_OWN = "\n\n"
+_AFTER_RUN_SETTINGS = "\n\n"
 """What parts a run's own settings of the server from the chosen ones, in the run folder's file."""
 
 _CONNECT_S = 2.0
@@ -38,18 +40,18 @@ _EPISODES_END_S = 3.0
 
 
 @dataclass(frozen=True, slots=True)
-class DemoOptions:
+class DemoConfig(Config):
     """What a user may choose."""
 
-    seed: int = 0
+    seed: Annotated[int, Ge(0)] = 0
     """Of prices, initial weights and sampled actions."""
     process: Literal["ou", "gbm"] = "ou"
     """Law of the simulated prices."""
     csv_files: tuple[Path, ...] = ()
     """Files of bars to trade instead of simulated prices."""
-    episodes: int = 64
+    episodes: Annotated[int, Ge(1)] = 64
     """Concurrent episodes."""
-    steps: int = DEFAULT_STEPS
+    steps: Annotated[int, Ge(1)] = DEFAULT_STEPS
     """Steps after which the demo ends."""
     json: Path | None = None
     """File for the summary."""
@@ -62,20 +64,15 @@ class DemoOptions:
     runs: Path = Path("runs")
     """Folder of the run folders."""
 
-    def __post_init__(self) -> None:
-        for name in ("episodes", "steps"):
-            if getattr(self, name) < 1:
-                raise SettingsError(f"--{name}", "option", f"expected at least 1, received {getattr(self, name)}")
+    def _check(self) -> None:
         if self.resume and (self.seed, self.process, self.csv_files, self.episodes, self.server) != (0, "ou", (), 64, DEMO_SERVER):
-            own, options = "seed, process, prices, episodes and server settings", "--seed, --process, --prices, --episodes and --server"
-            raise SettingsError("--resume", "option", f"a resumed run keeps its own {own}: leave {options} out")
+            options = "--seed, --process, --prices, --episodes and --server"
+            raise ValueError(f"resume: a resumed run keeps its seed, prices, episodes and server settings: leave {options} out")
         if not self.server.is_file():
-            raise SettingsError("--server", "option", f"expected a TOML file with the server's settings, found none at {self.server}")
-        if self.seed < 0:
-            raise SettingsError("--seed", "option", f"expected at least 0, received {self.seed}")
+            raise ValueError(f"server: expected a TOML file with the server's settings, found none at {self.server}")
 
 
-def fresh_run(options: DemoOptions, address: str) -> tuple[Path, PipelineConfig]:
+def fresh_run(options: DemoConfig, address: str) -> tuple[Path, PipelineConfig]:
     """Make a run folder and the settings of a new run in it, with a server on `address`.
 
     Raises:
@@ -83,13 +80,13 @@ def fresh_run(options: DemoOptions, address: str) -> tuple[Path, PipelineConfig]
     """
     try:
         prices = PricesConfig(process="csv", csv_files=options.csv_files) if options.csv_files else PricesConfig(process=options.process)
-    except ValueError as error:
-        raise SettingsError("--prices", "option", str(error)) from error
+    except SettingsError as error:
+        raise SettingsError("--prices", "option", error.problem) from error
     config = PipelineConfig(
         seed=options.seed,
         worker_number=0,
-        server=ServerSection(address=address, connect_timeout_s=_CONNECT_S),
-        episodes=EpisodesSection(
+        server=ServerConnectionConfig(address=address, connect_timeout_s=_CONNECT_S),
+        episodes=PlayedEpisodesConfig(
             concurrent=options.episodes,
             steps=options.steps,
             show_prediction=options.show_prediction,
@@ -99,11 +96,11 @@ def fresh_run(options: DemoOptions, address: str) -> tuple[Path, PipelineConfig]
     )
     source_of(config)  # prices that cannot be made are refused before there is a folder
     folder = new_run_folder(options.runs, options.seed)
-    recording = RecordingSection(run=folder.name, policy="PPO", store=folder / STORE_FILE)
+    recording = PipelineRecordingConfig(run=folder.name, policy="PPO", store=folder / STORE_FILE)
     return folder, _written(dataclasses.replace(config, recording=recording), folder, options.server.read_text(encoding="utf-8"))
 
 
-def resumed_run(options: DemoOptions, address: str) -> tuple[Path, PipelineConfig]:
+def resumed_run(options: DemoConfig, address: str) -> tuple[Path, PipelineConfig]:
     """Return the newest run folder and its settings, for as many further steps as the options say, with a server on `address`.
 
     Raises:
@@ -121,15 +118,15 @@ def resumed_run(options: DemoOptions, address: str) -> tuple[Path, PipelineConfi
         server=dataclasses.replace(config.server, address=address),
         episodes=dataclasses.replace(config.episodes, steps=options.steps, first_round=-(-played // config.episodes.concurrent)),
     )
-    _, _, chosen = (folder / SERVER_FILE).read_text(encoding="utf-8").partition(_AFTER_OWN)
+    _, _, chosen = (folder / SERVER_FILE).read_text(encoding="utf-8").partition(_AFTER_RUN_SETTINGS)
     return folder, _written(config, folder, chosen)
 
 
 def _written(config: PipelineConfig, folder: Path, server: str) -> PipelineConfig:
     """Write the settings of the pipeline into the folder, and those of the server: this run's own, then the chosen ones."""
     (folder / PIPELINE_FILE).write_text(dump_toml(config), encoding="utf-8")
-    own = f"run_folder = {json.dumps(str(folder))}\nseed = {config.seed}\nlisten.address = {json.dumps(config.server.address)}"
-    (folder / SERVER_FILE).write_text(f"{own}{_AFTER_OWN}{server}", encoding="utf-8")
+    run_settings = f"run_folder = {json.dumps(str(folder))}\nseed = {config.seed}\nlisten.address = {json.dumps(config.server.address)}"
+    (folder / SERVER_FILE).write_text(f"{run_settings}{_AFTER_RUN_SETTINGS}{server}", encoding="utf-8")
     return config
 
 

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, TextIO
 
+from policyserver.monitoring.action import Action
 from policyserver.pipelines.runtime.node import Node
 from policyserver.pipelines.snapshot import Snapshot, SnapshotTaker
 
@@ -21,7 +22,6 @@ REDRAW_S = 0.4
 PLAIN_S = 5.0
 """Seconds from one plain line to the next."""
 
-_ACTIONS = ("sell", "hold", "buy")
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _HIDE_CURSOR, _SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"
 _OTHER_SCREEN, _FIRST_SCREEN = "\x1b[?1049h", "\x1b[?1049l"
@@ -176,7 +176,7 @@ def _decisions(snapshot: Snapshot) -> list[str]:
     ]
     for shown in snapshot.decisions:
         decision = shown.decision
-        action = _ACTIONS[decision.action] + (" (own)" if decision.fallback else "")
+        action = Action(decision.action).label + (" (own)" if decision.fallback else "")
         lines.append(
             f"{decision.node:<10}{shown.episode:<12}{shown.symbol:<8}{decision.bar:>5}{decision.price:>10.2f}"
             f"{100 * decision.prediction.mean:>10.3f} %  {action:<10}{shown.position:>+9.2f}{shown.reward:>+9.3f}"

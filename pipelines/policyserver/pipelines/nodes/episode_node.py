@@ -13,13 +13,14 @@ from policyserver.common.errors import HandshakeError, PolicyServerError, Server
 from policyserver.monitoring.points import Points
 from policyserver.pipelines.account import Account, AccountConfig
 from policyserver.pipelines.baselines import ReplayResult, no_trade, random_actions
-from policyserver.pipelines.config import EpisodesSection
+from policyserver.pipelines.config import PlayedEpisodesConfig
 from policyserver.pipelines.events import EndEvent, Ending, Episode, OpenEvent, OrderEvent
 from policyserver.pipelines.fallback import NO_ANSWER, FallbackReporter, row_errors
 from policyserver.pipelines.price_records import PriceRecords
 from policyserver.pipelines.prices import PriceSource
 from policyserver.pipelines.run_state import RunState
-from policyserver.pipelines.runtime.node import Node, NodeOptions, Supervisor
+from policyserver.pipelines.runtime.inbox import NodeConfig
+from policyserver.pipelines.runtime.node import Node, Supervisor
 from policyserver.pipelines.runtime.routes import Recorder, Routes
 from policyserver.pipelines.serving import PolicyService
 
@@ -40,7 +41,7 @@ class EpisodeNode(Node[EndEvent | OpenEvent]):
     def __init__(
         self,
         name: str,
-        options: NodeOptions,
+        options: NodeConfig,
         supervisor: Supervisor,
         routes: Routes,
         run: RunState,
@@ -48,7 +49,7 @@ class EpisodeNode(Node[EndEvent | OpenEvent]):
         policy: PolicyService,
         source: PriceSource,
         account: AccountConfig,
-        episodes: EpisodesSection,
+        episodes: PlayedEpisodesConfig,
         seed: int,
     ) -> None:
         """Make the node; see `Node`.
@@ -81,7 +82,7 @@ class EpisodeNode(Node[EndEvent | OpenEvent]):
         """Tells the server of the last fallback actions of an episode."""
 
     def _process(self, batch: list[EndEvent | OpenEvent]) -> None:
-        ends = list({event.episode: event for event in batch if isinstance(event, EndEvent) and not event.episode.over}.values())
+        ends = list({event.episode: event for event in batch if isinstance(event, EndEvent) and not event.episode.ended}.values())
         slots = [event.episode.slot for event in ends] + [event.slot for event in batch if isinstance(event, OpenEvent)]
         if ends:
             self._end(ends)
@@ -95,7 +96,7 @@ class EpisodeNode(Node[EndEvent | OpenEvent]):
         endings: list[tuple[Episode, Ending]] = []
         for event in events:
             ending: Ending = "lost" if event.episode in lost else event.ending
-            event.episode.over = True
+            event.episode.ended = True
             endings.append((event.episode, ending))
             self._run_state.add_ending(ending)
         self._record(endings)

@@ -5,15 +5,15 @@ from __future__ import annotations
 from policyserver.monitoring.points import Points
 from policyserver.pipelines.account import Fill
 from policyserver.pipelines.events import FillEvent, MarketEvent, OrderEvent
-from policyserver.pipelines.runtime.inbox import push_together
-from policyserver.pipelines.runtime.node import Node, NodeOptions, Supervisor
+from policyserver.pipelines.runtime.inbox import NodeConfig, push_together
+from policyserver.pipelines.runtime.node import Node, Supervisor
 from policyserver.pipelines.runtime.routes import Recorder, Routes
 
 
 class ExecutionNode(Node[MarketEvent | OrderEvent]):
     """The simulated broker: market orders, filled whole at the next open, with the account's fee and slippage."""
 
-    def __init__(self, name: str, options: NodeOptions, supervisor: Supervisor, routes: Routes, recorder: Recorder) -> None:
+    def __init__(self, name: str, options: NodeConfig, supervisor: Supervisor, routes: Routes, recorder: Recorder) -> None:
         """Make the node; see `Node`."""
         super().__init__(name, options, supervisor=supervisor)
         self._routes = routes
@@ -24,7 +24,7 @@ class ExecutionNode(Node[MarketEvent | OrderEvent]):
         bars: list[FillEvent] = []
         for event in batch:
             episode = event.episode
-            if episode.given_up:
+            if episode.abandoned:
                 continue
             if isinstance(event, OrderEvent):
                 episode.working_order = event.order

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from policyserver.pipelines.events import EndEvent, MarketEvent, OrderEvent
-from policyserver.pipelines.runtime.inbox import push_together
-from policyserver.pipelines.runtime.node import Node, NodeOptions, Supervisor
+from policyserver.pipelines.runtime.inbox import NodeConfig, push_together
+from policyserver.pipelines.runtime.node import Node, Supervisor
 from policyserver.pipelines.runtime.routes import Routes
 
 
 class MarketNode(Node[OrderEvent]):
     """Takes the next bar of each episode. Nothing downstream holds a later one."""
 
-    def __init__(self, name: str, options: NodeOptions, supervisor: Supervisor, routes: Routes) -> None:
+    def __init__(self, name: str, options: NodeConfig, supervisor: Supervisor, routes: Routes) -> None:
         """Make the node; see `Node`."""
         super().__init__(name, options, supervisor=supervisor)
         self._routes = routes
@@ -21,7 +21,7 @@ class MarketNode(Node[OrderEvent]):
         exhausted: list[EndEvent] = []
         for event in batch:
             episode = event.episode
-            if episode.given_up:
+            if episode.abandoned:
                 continue
             bar = episode.prices.next_bar()
             if bar is None:

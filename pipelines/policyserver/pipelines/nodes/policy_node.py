@@ -10,9 +10,9 @@ import numpy as np
 from policyserver.common.errors import EpisodeError, PolicyServerError
 from policyserver.pipelines.events import ActionEvent, Decision, EndEvent, Episode, FallbackStep, SignalEvent
 from policyserver.pipelines.fallback import NO_ANSWER, Fallback, FallbackReporter, reported_action, row_errors
-from policyserver.pipelines.runtime.inbox import push_together
+from policyserver.pipelines.runtime.inbox import NodeConfig, push_together
 from policyserver.pipelines.runtime.latency import LatencyHistogram
-from policyserver.pipelines.runtime.node import Node, NodeOptions, Supervisor
+from policyserver.pipelines.runtime.node import Node, Supervisor
 from policyserver.pipelines.runtime.routes import Routes
 from policyserver.pipelines.serving import PolicyService
 
@@ -23,7 +23,7 @@ class PolicyNode(Node[SignalEvent]):
     """Gets an action for each signal, or takes the fallback when there is none in time."""
 
     def __init__(
-        self, name: str, options: NodeOptions, supervisor: Supervisor, routes: Routes, policy: PolicyService, fallback: Fallback
+        self, name: str, options: NodeConfig, supervisor: Supervisor, routes: Routes, policy: PolicyService, fallback: Fallback
     ) -> None:
         """Make the node; see `Node`. `policy` raises when an action takes longer than its deadline."""
         super().__init__(name, options, supervisor=supervisor)
@@ -41,7 +41,7 @@ class PolicyNode(Node[SignalEvent]):
         """Fallback actions taken."""
 
     def _process(self, batch: list[SignalEvent]) -> None:
-        signals = [event for event in batch if not event.episode.given_up]
+        signals = [event for event in batch if not event.episode.abandoned]
         errors = dict(self.reporter.report([event.episode for event in signals]))
         asking = [event for event in signals if event.episode not in errors]
         actions: dict[Episode, int] = {}

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from policyserver.pipelines.events import ActionEvent, OrderEvent
 from policyserver.pipelines.fallback import Fallback
-from policyserver.pipelines.runtime.node import Node, NodeOptions, Supervisor
+from policyserver.pipelines.runtime.inbox import NodeConfig
+from policyserver.pipelines.runtime.node import Node, Supervisor
 from policyserver.pipelines.runtime.routes import Routes
 
 
 class PortfolioNode(Node[ActionEvent]):
     """Sizes an order by the account: the difference between the position that the action asks for and the one there is."""
 
-    def __init__(self, name: str, options: NodeOptions, supervisor: Supervisor, routes: Routes, fallback: Fallback) -> None:
+    def __init__(self, name: str, options: NodeConfig, supervisor: Supervisor, routes: Routes, fallback: Fallback) -> None:
         """Make the node; see `Node`. `fallback` says what a fallback decision does to the position."""
         super().__init__(name, options, supervisor=supervisor)
         self._routes = routes
@@ -21,7 +22,7 @@ class PortfolioNode(Node[ActionEvent]):
         orders: list[OrderEvent] = []
         for event in batch:
             episode, decision = event.episode, event.decision
-            if episode.given_up:
+            if episode.abandoned:
                 continue
             flatten = decision.fallback and self._flatten
             order = episode.account.order_to(0) if flatten else episode.account.order(decision.action)

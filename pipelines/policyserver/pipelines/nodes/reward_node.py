@@ -5,7 +5,8 @@ from __future__ import annotations
 from policyserver.monitoring.points import Points
 from policyserver.pipelines.events import Decision, FillEvent, RewardEvent
 from policyserver.pipelines.run_state import ExactSum, RunState, ShownDecision
-from policyserver.pipelines.runtime.node import Node, NodeOptions, Supervisor
+from policyserver.pipelines.runtime.inbox import NodeConfig
+from policyserver.pipelines.runtime.node import Node, Supervisor
 from policyserver.pipelines.runtime.routes import Recorder, Routes
 from policyserver.pipelines.serving import PolicyService
 
@@ -21,7 +22,7 @@ class RewardNode(Node[FillEvent]):
     def __init__(
         self,
         name: str,
-        options: NodeOptions,
+        options: NodeConfig,
         supervisor: Supervisor,
         routes: Routes,
         run: RunState,
@@ -38,12 +39,12 @@ class RewardNode(Node[FillEvent]):
         """All rewards that this node has logged with the server."""
 
     def _process(self, batch: list[FillEvent]) -> None:
-        cut = self._run_state.stopping.is_set()
+        truncated = self._run_state.stopping.is_set()
         events: list[RewardEvent] = []
         rows: list[_Row] = []
         for event in batch:
             episode = event.episode
-            if episode.given_up:
+            if episode.abandoned:
                 continue
             reward = episode.account.mark(event.bar.close)
             decision = episode.decision
@@ -53,7 +54,7 @@ class RewardNode(Node[FillEvent]):
                 rows.append((event, decision, reward))
                 if episode.unreported:
                     episode.unreported[-1].reward = reward  # the server hears of it after the action
-            episode.cut = cut
+            episode.truncated = truncated
             events.append(RewardEvent(episode, event.bar, reward))
         if rows:
             self._log(rows)

@@ -7,8 +7,8 @@ from policyserver.pipelines.events import EndEvent, Episode, RewardEvent, Signal
 from policyserver.pipelines.forecasters import Forecaster, forecaster_of
 from policyserver.pipelines.regressor import NO_PREDICTION, RegressorConfig
 from policyserver.pipelines.run_state import RunState
-from policyserver.pipelines.runtime.inbox import push_together
-from policyserver.pipelines.runtime.node import Node, NodeOptions, Supervisor
+from policyserver.pipelines.runtime.inbox import NodeConfig, push_together
+from policyserver.pipelines.runtime.node import Node, Supervisor
 from policyserver.pipelines.runtime.routes import Recorder, Routes
 
 _REPORT_FORECASTS = 1000
@@ -37,7 +37,7 @@ class SignalNode(Node[RewardEvent]):
     def __init__(
         self,
         name: str,
-        options: NodeOptions,
+        options: NodeConfig,
         supervisor: Supervisor,
         routes: Routes,
         run: RunState,
@@ -73,7 +73,7 @@ class SignalNode(Node[RewardEvent]):
         stopping = self._run_state.stopping.is_set
         for event in batch:
             episode = event.episode
-            if episode.given_up:
+            if episode.abandoned:
                 continue
             features, bar = episode.features, event.bar
             features.update(bar)
@@ -91,7 +91,7 @@ class SignalNode(Node[RewardEvent]):
             episode.observation = observation = features.observation(shown, episode.account, left)
             if episode.account.ruined:
                 ends.append(EndEvent(episode, "terminated"))
-            elif episode.cut or stopping() or bar.index >= episode.prices.n_steps:
+            elif episode.truncated or stopping() or bar.index >= episode.prices.n_steps:
                 ends.append(EndEvent(episode, "truncated"))
             else:
                 signals.append(SignalEvent(episode, bar, prediction, observation))

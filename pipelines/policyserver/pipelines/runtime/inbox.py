@@ -12,7 +12,11 @@ import time
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, Generic, Literal, Protocol, TypeVar, get_args
+from typing import Annotated, Any, Generic, Literal, Protocol, TypeVar
+
+from annotated_types import Ge, Gt
+
+from policyserver.common.settings import Config
 
 EventT = TypeVar("EventT")
 
@@ -40,33 +44,23 @@ class NodeFailedError(NodeError):
 
 
 @dataclass(frozen=True, slots=True)
-class NodeOptions:
+class NodeConfig(Config):
     """How a node's inbox and its restarts behave."""
 
-    capacity: int = 4096
+    capacity: Annotated[int, Ge(1)] = 4096
     """Most events an inbox holds."""
     overflow: Overflow = "block"
     """What happens when it is full: wait for room (block), drop_oldest, or fail."""
-    push_timeout_s: float = 30.0
+    push_timeout_s: Annotated[float, Gt(0)] = 30.0
     """Longest wait for room under `block`, seconds."""
-    max_restarts: int = 3
+    max_restarts: Annotated[int, Ge(0)] = 3
     """How often a failed node is started again before it stays down."""
-
-    def __post_init__(self) -> None:
-        if self.capacity < 1:
-            raise ValueError(f"capacity: expected at least 1, received {self.capacity}")
-        if self.overflow not in get_args(Overflow):
-            raise ValueError(f"overflow: expected one of {', '.join(get_args(Overflow))}, received {self.overflow!r}")
-        if self.push_timeout_s <= 0:
-            raise ValueError(f"push_timeout_s: expected more than 0, received {self.push_timeout_s}")
-        if self.max_restarts < 0:
-            raise ValueError(f"max_restarts: expected at least 0, received {self.max_restarts}")
 
 
 class Inbox(Generic[EventT]):
     """What waits for one node. Its lock guards the state and the counters of the node, too."""
 
-    def __init__(self, name: str, options: NodeOptions, *, wakes: bool) -> None:
+    def __init__(self, name: str, options: NodeConfig, *, wakes: bool) -> None:
         """Make an empty inbox.
 
         Args:

@@ -24,28 +24,11 @@ from typing import Any, Generic, Protocol
 from policyserver.pipelines.runtime.inbox import (
     EventT,
     Inbox,
-    InboxFullError,
     NodeClosedError,
+    NodeConfig,
     NodeError,
-    NodeFailedError,
-    NodeOptions,
-    Overflow,
     push_together,
 )
-
-__all__ = [
-    "EventT",
-    "InboxFullError",
-    "Node",
-    "NodeClosedError",
-    "NodeError",
-    "NodeFailedError",
-    "NodeOptions",
-    "NodeState",
-    "NodeStatistics",
-    "Overflow",
-    "Supervisor",
-]
 
 logger = logging.getLogger(__name__)
 
@@ -111,7 +94,7 @@ class Node(Generic[EventT]):
     """
 
     def __init__(
-        self, name: str, options: NodeOptions | None = None, *, interval_s: float | None = None, supervisor: Supervisor | None = None
+        self, name: str, options: NodeConfig | None = None, *, interval_s: float | None = None, supervisor: Supervisor | None = None
     ) -> None:
         """Make a node that has not started.
 
@@ -125,7 +108,7 @@ class Node(Generic[EventT]):
         if interval_s is not None and interval_s <= 0:
             raise ValueError(f"interval_s: expected more than 0, received {interval_s}")
         self.name = name
-        self.options = options or NodeOptions()
+        self.options = options or NodeConfig()
         self.interval_s = interval_s
         self.supervisor = supervisor
         self.inbox: Inbox[EventT] = Inbox(name, self.options, wakes=interval_s is None)

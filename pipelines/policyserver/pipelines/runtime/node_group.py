@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Generic
 
-from policyserver.pipelines.runtime.inbox import Share, push_together
-from policyserver.pipelines.runtime.node import EventT, Node, NodeStatistics
+from policyserver.pipelines.runtime.inbox import EventT, Share, push_together
+from policyserver.pipelines.runtime.node import Node, NodeStatistics
 
 
 class NodeGroup(Generic[EventT]):

@@ -107,7 +107,7 @@ def check_action_space(config: ServerConfig) -> None:
     kinds = {"DQN": (gym.spaces.Discrete,), "SAC": (gym.spaces.Box, gym.spaces.Discrete)}.get(name)
     if kinds is not None and not isinstance(space, kinds):
         expected = " or a ".join(kind.__name__ for kind in kinds)
-        raise SettingsError("spaces.action", "", f"expected a {expected}, which is what {name} takes, got {space}; PPO takes any")
+        raise SettingsError("spaces.action", "", f"expected a {expected}, which is what {name} takes, received {space}; PPO takes any")
 
 
 def check_net(built: AlgorithmConfig) -> None:
@@ -204,7 +204,7 @@ _OLD_STACK = {
 def _check_number(name: str, value: Any, default: Any) -> None:
     """Refuse a text where RLlib's own default is a number: RLlib takes it, and fails over it in training, without its name."""
     if isinstance(value, str) and not value.startswith(_OBJECT_PREFIX) and type(default) in (int, float):
-        raise SettingsError(name, "", f"expected a number, such as RLlib's {default!r}, got {value!r}")
+        raise SettingsError(name, "", f"expected a number, such as RLlib's {default!r}, received {value!r}")
 
 
 def _keywords(cls: type, method_name: str) -> set[str]:
@@ -229,7 +229,7 @@ def _model_config(table: Any, name: str) -> Any:
     from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 
     if not isinstance(table, dict):
-        raise SettingsError(name, "", f"expected a table, got {table!r}")
+        raise SettingsError(name, "", f"expected a table, received {table!r}")
     known = {entry.name for entry in dataclasses.fields(DefaultModelConfig)}
     for key in table:
         if key not in known:
@@ -246,7 +246,7 @@ def _own_module(table: dict[str, Any]) -> Any:
     name = "algorithm.rl_module.module_class"
     module_class = _resolve(table["module_class"], name)
     if not (isinstance(module_class, type) and issubclass(module_class, RLModule)):
-        raise SettingsError(name, "", f'expected an RLModule, as "python:package.module.Class", got {table["module_class"]!r}')
+        raise SettingsError(name, "", f'expected an RLModule, as "python:package.module.Class", received {table["module_class"]!r}')
     model_config = _resolve(table.get("model_config", {}), "algorithm.rl_module.model_config")
     return RLModuleSpec(module_class=module_class, model_config=dict(model_config))
 
@@ -264,4 +264,4 @@ def _resolve(value: Any, name: str) -> Any:
         return getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
         where = "; install the package, or put its folder on PYTHONPATH" if isinstance(error, ModuleNotFoundError) else ""
-        raise SettingsError(name, "", f"expected an importable object, got {value!r} ({error}){where}") from error
+        raise SettingsError(name, "", f"expected an importable object, received {value!r} ({error}){where}") from error

@@ -7,13 +7,14 @@ from typing import Any, Literal
 
 import gymnasium as gym
 
+from policyserver.common.settings import Config
 from policyserver.server.config.algorithm_defaults import DEFAULTS_BY_ALGORITHM
 from policyserver.server.config.space_tables import space_from_config
 from policyserver.server.policies.module.action_form import ActionForm, UnsupportedSpaceError
 
 
 @dataclass(frozen=True)
-class SpacesConfig:
+class SpacesConfig(Config):
     """What an observation and an action are, as tables that `space_from_config` reads."""
 
     observation: dict[str, Any] = field(
@@ -23,7 +24,7 @@ class SpacesConfig:
     action: dict[str, Any] = field(default_factory=lambda: {"type": "Discrete", "n": 3})
     """The action space, e.g. `{type = "Discrete", n = 3}`."""
 
-    def __post_init__(self) -> None:
+    def _check(self) -> None:
         space_from_config(self.observation, "observation")
         try:
             ActionForm(space_from_config(self.action, "action"), normalize=True, clip=False)
@@ -42,7 +43,7 @@ class SpacesConfig:
 
 
 @dataclass(frozen=True)
-class AlgorithmSection:
+class RLlibConfig(Config):
     """The RLlib algorithm: each table is a method of its AlgorithmConfig, each key one of the method's arguments.
 
     A text "python:package.module.Name" stands for that Python object, for arguments that want a class or a function.

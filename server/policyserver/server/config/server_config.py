@@ -8,26 +8,28 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+from annotated_types import Ge
 
 from policyserver.common.endpoints import is_local, parse_address
-from policyserver.monitoring.page.listen import PageListen
-from policyserver.server.config.bounds import at_least
-from policyserver.server.config.daemon_config import CheckpointsConfig, LearnerConfig, MonitoringConfig
-from policyserver.server.config.rllib_config import AlgorithmSection, SpacesConfig
+from policyserver.common.settings import Config
+from policyserver.monitoring.page.listen import PageConfig
+from policyserver.server.config.daemon_config import CheckpointsConfig, LearnerConfig, ServerRecordingConfig
+from policyserver.server.config.rllib_config import RLlibConfig, SpacesConfig
 from policyserver.server.config.serving_config import EpisodesConfig, HandOffConfig, InferenceConfig, ListenConfig
 from policyserver.server.config.standard_connectors import ConnectorsConfig
 
 
 @dataclass(frozen=True)
-class ServerConfig:
+class ServerConfig(Config):
     """Everything a policy server needs to know."""
 
     run_folder: Path = Path("runs/server")
     """Folder of this run: checkpoints, the embedded store and the log lie in it. Made if absent."""
     instance_id: str | None = None
     """What the server calls itself in each handshake, so that whoever started it knows it again. Unset: made anew at each start."""
-    seed: int = 0
+    seed: Annotated[int, Ge(0)] = 0
     """Seed of the initial weights and of the drawing of actions, which also depends on each episode's id and step."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """Least severity that is logged."""
@@ -47,17 +49,14 @@ class ServerConfig:
     """What an observation and an action are."""
     connectors: ConnectorsConfig = field(default_factory=ConnectorsConfig)
     """What happens to an observation before the net sees it."""
-    algorithm: AlgorithmSection = field(default_factory=AlgorithmSection)
+    algorithm: RLlibConfig = field(default_factory=RLlibConfig)
     """The RLlib algorithm and its settings."""
     learner: LearnerConfig = field(default_factory=LearnerConfig)
     """The process that learns."""
     checkpoints: CheckpointsConfig = field(default_factory=CheckpointsConfig)
     """When the policy is saved."""
-    monitoring: MonitoringConfig = field(default_factory=MonitoringConfig)
+    recording: ServerRecordingConfig = field(default_factory=ServerRecordingConfig)
     """What is recorded."""
-
-    def __post_init__(self) -> None:
-        at_least("seed", self.seed, 0)
 
     @property
     def run(self) -> str:
@@ -70,12 +69,12 @@ class ServerConfig:
         return self.checkpoints.folder or self.run_folder / "checkpoints"
 
     @property
-    def page_listen(self) -> PageListen | None:
+    def page_listen(self) -> PageConfig | None:
         """Where the live page is served; None if it is not."""
-        page, listen = self.monitoring.page, self.listen
+        page, listen = self.recording.page, self.listen
         if page is None or is_local(parse_address(page)):
-            return PageListen(page) if page is not None else None
-        return PageListen(page, listen.tls_certificate_file, listen.tls_key_file, listen.token_file)
+            return PageConfig(page) if page is not None else None
+        return PageConfig(page, listen.tls_certificate_file, listen.tls_key_file, listen.token_file)
 
     @property
     def log_file(self) -> Path:
@@ -85,4 +84,4 @@ class ServerConfig:
     @property
     def store_file(self) -> Path:
         """File of the embedded store."""
-        return self.monitoring.store or self.run_folder / "store.sqlite"
+        return self.recording.store or self.run_folder / "store.sqlite"

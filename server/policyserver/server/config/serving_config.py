@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Gt, Interval
 
 from policyserver.common.endpoints import parse_address
-from policyserver.server.config.bounds import above, at_least, at_most
+from policyserver.common.settings import Config
 
 
 @dataclass(frozen=True)
-class ListenConfig:
+class ListenConfig(Config):
     """Where the policy service listens and how it is protected."""
 
     address: str = "127.0.0.1:9900"
@@ -23,93 +25,74 @@ class ListenConfig:
     """PEM file with the certificate's private key."""
     token_file: Path | None = None
     """File with the secret that every client must send, readable by its owner alone. Must be given when the address is not local."""
-    max_message_bytes: int = 16 * 2**20
+    max_message_bytes: Annotated[int, Ge(1024)] = 16 * 2**20
     """Largest message that is read, bytes."""
-    max_rows_per_message: int = 16_384
+    max_rows_per_message: Annotated[int, Ge(1)] = 16_384
     """Largest number of rows of one StepBatch."""
-    max_clients: int = 1000
+    max_clients: Annotated[int, Ge(1)] = 1000
     """Streams at once; one more is refused with RESOURCE_EXHAUSTED."""
-    max_unanswered_bytes: int = 8 * 2**20
+    max_unanswered_bytes: Annotated[int, Ge(1)] = 8 * 2**20
     """Bytes held for one stream, of rows that wait for an answer and of answers that its client has not taken; it is read again once there
     are fewer."""
     reflection: bool = True
     """Whether gRPC server reflection is served, so that grpcurl works without the .proto files."""
 
-    def __post_init__(self) -> None:
+    def _check(self) -> None:
         parse_address(self.address)
-        at_least("max_message_bytes", self.max_message_bytes, 1024)
-        at_least("max_rows_per_message", self.max_rows_per_message, 1)
-        at_least("max_clients", self.max_clients, 1)
-        at_least("max_unanswered_bytes", self.max_unanswered_bytes, 1)
         if (self.tls_certificate_file is None) != (self.tls_key_file is None):
             raise ValueError(
                 "tls_key_file: expected together with tls_certificate_file or not at all, "
-                f"got {self.tls_key_file} and {self.tls_certificate_file}"
+                f"received {self.tls_key_file} and {self.tls_certificate_file}"
             )
 
 
 @dataclass(frozen=True)
-class EpisodesConfig:
+class EpisodesConfig(Config):
     """How many episodes are held, and for how long."""
 
-    max_open: int = 100_000
+    max_open: Annotated[int, Ge(1)] = 100_000
     """Episodes held at once; a start beyond it is refused with RESOURCE_EXHAUSTED."""
-    max_open_bytes: int = 8 * 2**30
+    max_open_bytes: Annotated[int, Ge(1)] = 8 * 2**30
     """Bytes that open episodes may take, and as many again the steps that wait for the learner: fewer than `max_open` are held where so
     many would take more, as with images."""
-    episode_idle_timeout_s: float = 60.0
+    episode_idle_timeout_s: Annotated[float, Gt(0)] = 60.0
     """Seconds after the loss of a client's stream until its episodes end as truncated. A connected client may wait for ever."""
-    unary_idle_timeout_s: float = 900.0
+    unary_idle_timeout_s: Annotated[float, Gt(0)] = 900.0
     """Seconds without a call until the episode of a unary caller, who has no stream, ends as truncated."""
-    finished_remembered: int = 100_000
+    finished_remembered: Annotated[int, Ge(0)] = 100_000
     """Finished episode ids remembered, so that a late call is answered "finished" rather than "unknown"."""
-    max_waiting_info_bytes: int = 64 * 2**20
+    max_waiting_info_bytes: Annotated[int, Ge(0)] = 64 * 2**20
     """Bytes of the infos of steps that wait for the learner; what comes beyond is left out of its step, and counted."""
-
-    def __post_init__(self) -> None:
-        at_least("max_open", self.max_open, 1)
-        at_least("max_open_bytes", self.max_open_bytes, 1)
-        above("episode_idle_timeout_s", self.episode_idle_timeout_s, 0.0)
-        above("unary_idle_timeout_s", self.unary_idle_timeout_s, 0.0)
-        at_least("finished_remembered", self.finished_remembered, 0)
-        at_least("max_waiting_info_bytes", self.max_waiting_info_bytes, 0)
 
 
 @dataclass(frozen=True)
-class HandOffConfig:
+class HandOffConfig(Config):
     """How completed steps reach the learner, and what happens to those it can't absorb."""
 
-    segment_steps: int = 64
+    segment_steps: Annotated[int, Ge(1)] = 64
     """Longest run of consecutive steps of one episode that is handed over, or dropped, as a whole. A recurrent net's is cut down to a
     multiple of `max_seq_len`, but to one at least; where updates are counted by steps, it is no more than the learner takes at a time."""
-    batches_ahead: float | None = None
+    batches_ahead: Annotated[float, Interval(ge=0, le=100)] | None = None
     """Batches that clients may play while the learner is busy with the one before, so that acting and learning overlap; each step is then
     so many policy versions older. Unset: 0 with PPO, whose batches come from one version as RLlib's own runner makes them, and 1 with the
     others."""
-    room_wait_s: float = 120.0
+    room_wait_s: Annotated[float, Gt(0)] = 120.0
     """Longest time that clients which can wait are told to wait for the learner. After it they go on, and the oldest steps are dropped."""
-    max_segment_age_s: float = 60.0
+    max_segment_age_s: Annotated[float, Ge(0)] = 60.0
     """With APPO and IMPALA: age at which steps are handed over though there are fewer than a fragment."""
-    capacity_steps: int | None = None
+    capacity_steps: Annotated[int, Ge(1)] | None = None
     """Steps that may wait for the learner; of more the oldest are dropped. Unset: a fragment (with PPO a train batch), those that may be
     played ahead, and a segment for each open episode."""
-    sample_wait_s: float = 2.0
+    sample_wait_s: Annotated[float, Gt(0)] = 2.0
     """Longest time one `sample()` of the env runner waits for steps; weights and health checks wait behind it."""
 
-    def __post_init__(self) -> None:
-        at_least("segment_steps", self.segment_steps, 1)
-        if self.batches_ahead is not None:
-            at_least("batches_ahead", self.batches_ahead, 0.0)
-            at_most("batches_ahead", self.batches_ahead, 100.0)
-        above("room_wait_s", self.room_wait_s, 0.0)
-        at_least("max_segment_age_s", self.max_segment_age_s, 0.0)
-        if self.capacity_steps is not None:
-            at_least("capacity_steps", self.capacity_steps, self.segment_steps)
-        above("sample_wait_s", self.sample_wait_s, 0.0)
+    def _check(self) -> None:
+        if self.capacity_steps is not None and self.capacity_steps < self.segment_steps:
+            raise ValueError(f"capacity_steps: expected at least {self.segment_steps}, segment_steps, received {self.capacity_steps}")
 
 
 @dataclass(frozen=True)
-class InferenceConfig:
+class InferenceConfig(Config):
     """How the net is run for an action."""
 
     backend: Literal["auto", "numpy", "torch"] = "auto"
@@ -118,7 +101,7 @@ class InferenceConfig:
 
 
 @dataclass(frozen=True)
-class ServingConfig:
+class ServingConfig(Config):
     """What a serving actor needs to know; travels to it inside RLlib's `env_config`."""
 
     listen: ListenConfig = field(default_factory=ListenConfig)
@@ -139,7 +122,7 @@ class ServingConfig:
     """Name of the run that the server records. Empty: none."""
     instance_id: str = ""
     """What the server calls itself in each handshake. Empty: nothing."""
-    stop_timeout_s: float = 0.0
+    stop_timeout_s: Annotated[float, Ge(0)] = 0.0
     """Longest time an orderly stop of the daemon takes, seconds. 0: not known."""
     log_file: Path | None = None
     """File that it logs to as well, if the file's folder is on its machine."""
@@ -149,7 +132,7 @@ class ServingConfig:
         """Read what `to_env_config` wrote; a missing entry gives the defaults."""
         served = env_config.get(_ENV_CONFIG_KEY, cls())
         if not isinstance(served, cls):
-            raise ValueError(f"env_config[{_ENV_CONFIG_KEY!r}]: expected a ServingConfig, got {served!r}")
+            raise ValueError(f"env_config[{_ENV_CONFIG_KEY!r}]: expected a ServingConfig, received {served!r}")
         return served
 
     def to_env_config(self) -> dict[str, Any]:

@@ -35,10 +35,10 @@ def space_from_config(table: Mapping[str, Any], where: str) -> gym.Space[Any]:
         ValueError: If a key is missing, unknown or has a wrong value, or if the space does not travel.
     """
     if not isinstance(table, Mapping):
-        raise ValueError(f"{where}: expected a table with a `type`, got {table!r}")
+        raise ValueError(f"{where}: expected a table with a `type`, received {table!r}")
     kind = table.get("type")
     if kind not in _KEYS:
-        raise ValueError(f"{where}.type: expected one of {', '.join(_KEYS)}, got {kind!r}")
+        raise ValueError(f"{where}.type: expected one of {', '.join(_KEYS)}, received {kind!r}")
     required, optional = _KEYS[kind]
     given = set(table) - {"type"}
     if missing := sorted(required - given):
@@ -52,7 +52,7 @@ def space_from_config(table: Mapping[str, Any], where: str) -> gym.Space[Any]:
     except (TypeError, ValueError, AssertionError, OverflowError) as error:
         if str(error).startswith(where):
             raise ValueError(str(error)) from error
-        raise ValueError(f"{where}: expected a valid {kind}, got {dict(table)!r} ({error})") from error
+        raise ValueError(f"{where}: expected a valid {kind}, received {dict(table)!r} ({error})") from error
 
 
 def _space(kind: str, table: Mapping[str, Any], where: str) -> gym.Space[Any]:
@@ -73,17 +73,17 @@ def _space(kind: str, table: Mapping[str, Any], where: str) -> gym.Space[Any]:
     children = table["spaces"]
     if kind == "Dict":
         if not isinstance(children, Mapping):
-            raise ValueError(f"{where}.spaces: expected a table of tables, got {children!r}")
+            raise ValueError(f"{where}.spaces: expected a table of tables, received {children!r}")
         parts = {key: space_from_config(child, f"{where}.spaces.{key}") for key, child in children.items()}
         return gym.spaces.Dict(_some(parts, where))
     if not isinstance(children, Sequence) or isinstance(children, str):
-        raise ValueError(f"{where}.spaces: expected a list of tables, got {children!r}")
+        raise ValueError(f"{where}.spaces: expected a list of tables, received {children!r}")
     return gym.spaces.Tuple(_some([space_from_config(child, f"{where}.spaces[{index}]") for index, child in enumerate(children)], where))
 
 
 def _some(parts: Any, where: str) -> Any:
     if not parts:
-        raise ValueError(f"{where}.spaces: expected one space at least, got none")
+        raise ValueError(f"{where}.spaces: expected one space at least, received none")
     return parts
 
 
@@ -93,7 +93,7 @@ def _integer_dtype(table: Mapping[str, Any]) -> Any:
 
 def _shape(value: Any, where: str) -> tuple[int, ...]:
     if isinstance(value, str) or not isinstance(value, Sequence) or not all(type(size) is int and size >= 0 for size in value):
-        raise ValueError(f"{where}: expected a list of whole numbers, the length of each axis, got {value!r}")
+        raise ValueError(f"{where}: expected a list of whole numbers, the length of each axis, received {value!r}")
     return tuple(value)
 
 
@@ -101,18 +101,18 @@ def _bound(value: Any, dtype: np.dtype[Any], where: str) -> Array:
     """Read one number or nested lists of them as an array of a dtype that has room for all of them; an int dtype's inf is its limit."""
     numbers = np.asarray(value)
     if numbers.dtype.kind not in "iufb" or np.isnan(numbers).any():
-        raise ValueError(f"{where}: expected a number, or lists of numbers, got {value!r}")
+        raise ValueError(f"{where}: expected a number, or lists of numbers, received {value!r}")
     if dtype.kind == "f":
         with np.errstate(over="ignore"):
             bound: Array = numbers.astype(dtype)
         if (np.isinf(bound) & np.isfinite(numbers)).any():
-            raise ValueError(f"{where}: expected numbers that {dtype} can hold, got {value!r}; inf is written inf")
+            raise ValueError(f"{where}: expected numbers that {dtype} can hold, received {value!r}; inf is written inf")
         return bound
     lowest, highest = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
     endless = np.isinf(numbers) & (dtype.kind == "i")
     whole = np.where(endless, 0, numbers)
     if not ((whole >= lowest) & (whole <= highest) & (whole == np.trunc(whole))).all():
-        raise ValueError(f"{where}: expected whole numbers from {lowest} to {highest}, which {dtype} can hold, got {value!r}")
+        raise ValueError(f"{where}: expected whole numbers from {lowest} to {highest}, which {dtype} can hold, received {value!r}")
     bound = whole.astype(dtype)
     bound[endless] = np.where(numbers > 0, highest, lowest)[endless]
     return bound

@@ -5,11 +5,13 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import gymnasium as gym
 import numpy as np
+from annotated_types import Ge
 
+from policyserver.common.settings import Config
 from policyserver.common.spaces import leaves
 
 if TYPE_CHECKING:
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class ConnectorsConfig:
+class ConnectorsConfig(Config):
     """What happens to an observation before the net sees it; other connectors are given by `algorithm.env_runners`."""
 
     flatten: Literal["auto", "always", "never"] = "auto"
@@ -27,12 +29,10 @@ class ConnectorsConfig:
     """Whether images of bytes are made numbers from -1 to 1, which RLlib's default nets need. `auto`: if the module is not your own."""
     mean_std_filter: bool = False
     """Whether observations are normalized by their running mean and standard deviation, and clipped to 10 of them."""
-    num_frames: int = 1
+    num_frames: Annotated[int, Ge(1)] = 1
     """How many of the newest observations the net sees at once; more than 1 is for images of one channel, shape (height, width, 1)."""
 
-    def __post_init__(self) -> None:
-        if self.num_frames < 1:
-            raise ValueError(f"num_frames: expected at least 1, got {self.num_frames!r}")
+    def _check(self) -> None:
         if self.num_frames > 1 and (self.flatten == "always" or self.mean_std_filter):
             raise ValueError("num_frames: expected 1 together with flatten or mean_std_filter, for frames are stacked as they come")
 
@@ -65,7 +65,9 @@ def add_standard_connectors(
         pieces.append("mean_std")
     if config.num_frames > 1:
         if not (box is not None and image and box.shape[-1] == 1):
-            raise ValueError(f"num_frames: expected 1 unless observations are images of shape (height, width, 1), got {observation_space}")
+            raise ValueError(
+                f"num_frames: expected 1 unless observations are images of shape (height, width, 1), received {observation_space}"
+            )
         built.training(learner_connector=functools.partial(_learner_connectors, config.num_frames))
     if pieces or config.num_frames > 1:
         built.env_runners(env_to_module_connector=functools.partial(_env_to_module_connectors, tuple(pieces), config.num_frames))
@@ -76,7 +78,7 @@ def _check_flattenable(space: gym.Space[Any]) -> None:
     for leaf in leaves(space, "observation"):
         if isinstance(leaf.space, gym.spaces.Discrete | gym.spaces.MultiDiscrete) and np.any(leaf.space.start):
             raise ValueError(
-                f"flatten: expected discrete spaces that count from 0, got {leaf.space} at {leaf.path}; shift the numbers in the client, "
+                f"flatten: expected discrete spaces that count from 0, received {leaf.space} at {leaf.path}; shift them in the client, "
                 'or take flatten = "never" and an RLModule of your own'
             )
 

@@ -173,9 +173,9 @@ class CheckpointStore:
     def _refuse_other_connectors(self, path: Path, manifest: _Manifest) -> None:
         """A net that learned from normalized observations would take raw ones without an error, and act at random."""
         for name, ours in self._connectors.items():
-            if (said := manifest.connectors.get(name, ours)) != ours:  # older manifests don't say
+            if (theirs := manifest.connectors.get(name, ours)) != ours:  # older manifests don't say
                 raise CheckpointError(
-                    f"{path}: made with connectors.{name} = {json.dumps(said)}, but the configuration says {json.dumps(ours)}; "
+                    f"{path}: made with connectors.{name} = {json.dumps(theirs)}, but the configuration says {json.dumps(ours)}; "
                     f"choose another run_folder, or restore the old connectors.{name}"
                 )
 

@@ -129,7 +129,7 @@ class Daemon:
                 if page is not None:
                     page.start(config.store_file)
                     logger.info("live page at %s", page.address)
-            if config.monitoring.enabled:
+            if config.recording.enabled:
                 ending.callback(ServingWatch(self._link, sink, self._tags).close)
             self._train_until_stopped(algorithm, store, sink)
             if self._progress != (self._saved.progress if self._saved else Progress()):
@@ -235,8 +235,8 @@ class Daemon:
             self._link.offer(algorithm.env_runner.get_state())
 
     def _open_sink(self, influx: InfluxConfig | None) -> Sink:
-        monitoring = self._config.monitoring
-        return open_sink(self._config.store_file if monitoring.enabled else None, influx, monitoring.retention)
+        recording = self._config.recording
+        return open_sink(self._config.store_file if recording.enabled else None, influx, recording.retention)
 
     def _take_page_address(self, ending: contextlib.ExitStack) -> PageServer | None:
         """Take the live page's address before Ray starts, so that a wrong one, or one in use, is refused at once."""
@@ -245,7 +245,7 @@ class Daemon:
             return None
         from policyserver.monitoring.page.server import PageServer  # with starlette and uvicorn, which a server without a page does without
 
-        page = PageServer(listen, key="monitoring.page", prefix="listen.")
+        page = PageServer(listen, key="recording.page", prefix="listen.")
         ending.callback(page.close)
         return page
 
@@ -361,7 +361,7 @@ def _naming_store(config: ServerConfig) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        raise DaemonError(f"monitoring.store: {config.store_file} can't be used any more: {error}") from error
+        raise DaemonError(f"recording.store: {config.store_file} can't be used any more: {error}") from error
 
 
 @contextlib.contextmanager

@@ -37,7 +37,7 @@ def check(config: ServerConfig) -> InfluxConfig | None:
     check_action_space(config)
     check_listen(config.listen)
     if (page := config.page_listen) is not None:
-        page.token("monitoring.page", "listen.")
+        page.token("recording.page", "listen.")
     for setting, folder in _folders(config).items():
         _check_folder(folder, setting)
     return influx_of(config)
@@ -62,11 +62,11 @@ def influx_of(config: ServerConfig) -> InfluxConfig | None:
     Raises:
         SettingsError: What says so is incomplete or wrong.
     """
-    monitoring = config.monitoring
+    recording = config.recording
     try:
-        return influx_beside(config.store_file, monitoring.influx_file) if monitoring.enabled and monitoring.influx else None
+        return influx_beside(config.store_file, recording.influx_file) if recording.enabled and recording.influx else None
     except ValueError as error:
-        raise SettingsError("monitoring", "", str(error)) from error
+        raise SettingsError("recording", "", str(error)) from error
 
 
 def make_folder(folder: Path, setting: str) -> None:
@@ -112,15 +112,15 @@ def prepare_store(config: ServerConfig) -> None:
         SettingsError: The file can't be used.
         OSError: Another process keeps it locked.
     """
-    if not config.monitoring.enabled:
+    if not config.recording.enabled:
         return
     try:
         store.prepare(config.store_file)
     except (sqlite3.Error, OSError) as error:
-        text = f"expected a file that SQLite can write to, got {config.store_file}: {error}"
+        text = f"expected a file that SQLite can write to, received {config.store_file}: {error}"
         if getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-            raise OSError(0, f"monitoring.store: {text}") from error
-        raise SettingsError("monitoring.store", "", text) from error
+            raise OSError(0, f"recording.store: {text}") from error
+        raise SettingsError("recording.store", "", text) from error
 
 
 def check_loopback() -> None:
@@ -133,9 +133,7 @@ def check_loopback() -> None:
         with socket.create_server(("127.0.0.1", 0)) as listener:
             socket.create_connection(listener.getsockname(), _LOOPBACK_TIMEOUT_S).close()
     except OSError as error:
-        text = (
-            f"expected the loopback interface to be up, for Ray's processes talk over 127.0.0.1, got: {error}; `ip link set lo up` does it"
-        )
+        text = f"expected the loopback interface to be up, for Ray's processes talk over it, received: {error}; `ip link set lo up` does it"
         raise OSError(error.errno or 0, text) from error
 
 
@@ -144,8 +142,8 @@ def _folders(config: ServerConfig) -> dict[str, Path]:
     folders = {"run_folder": config.run_folder}
     if config.checkpoints.folder is not None:
         folders["checkpoints.folder"] = config.checkpoints.folder
-    if config.monitoring.enabled and config.monitoring.store is not None:
-        folders["monitoring.store"] = config.monitoring.store.parent
+    if config.recording.enabled and config.recording.store is not None:
+        folders["recording.store"] = config.recording.store.parent
     return folders
 
 
@@ -162,4 +160,4 @@ def _check_folder(folder: Path, setting: str) -> None:
 
 
 def _unusable(folder: Path, setting: str, reason: str | None) -> SettingsError:
-    return SettingsError(setting, "", f"expected a folder that this user can write, got {folder}: {reason}")
+    return SettingsError(setting, "", f"expected a folder that this user can write, received {folder}: {reason}")

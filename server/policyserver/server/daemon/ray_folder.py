@@ -89,7 +89,7 @@ def _short_temporary_folder() -> Path:
     raise SettingsError(
         "TMPDIR",
         "",
-        f"expected a folder that can be written and whose path has at most {_MAX_BYTES} bytes, for Ray's sockets lie below it, got "
+        f"expected a folder that can be written and whose path has at most {_MAX_BYTES} bytes, for Ray's sockets lie below it, received "
         f"{tempfile.gettempdir()}, and found neither XDG_RUNTIME_DIR, /tmp nor /var/tmp instead",
     )
 

@@ -33,17 +33,17 @@ class ServingWatch:
         self._sink = sink
         self._tags = dict(tags)
         self._trouble = Trouble(logger, "how serving goes")
-        self._over = threading.Event()
+        self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="serving-watch", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
         """End the thread. A second call does nothing."""
-        self._over.set()
+        self._closing.set()
         self._thread.join(_JOIN_TIMEOUT_S)
 
     def _run(self) -> None:
-        while not self._over.wait(INTERVAL_S):
+        while not self._closing.wait(INTERVAL_S):
             try:
                 for counters in self._link.ask(INTERVAL_S):
                     self._sink.write(serving_point(self._tags, counters))

@@ -29,7 +29,7 @@ class Submission:
     """The rows of one message on their way through the core."""
 
     rows: ReceivedRows
-    owner: ClientSession
+    session: ClientSession
     replies: Replies
     done: Callable[[Replies], None]
     """Called with the replies when all rows are answered."""
@@ -73,7 +73,7 @@ class Batch:
     flags: Array
     rewards: Array
     observations: list[Array]
-    owners: Array
+    session_indices: Array
     """Numbers of the clients that sent the rows."""
     given: Array
     """Rows with a given action, indices."""
@@ -112,10 +112,10 @@ class Batch:
             given_actions = [np.concatenate(leaf) for leaf in zip(*parts, strict=True)]
         if everything_of_one:
             submission_of, row = np.zeros(sizes[0], np.int64), todos[0]
-            owners = submission_of + submissions[0].owner.index
+            session_indices = submission_of + submissions[0].session.index
         else:
             submission_of, row = np.repeat(np.arange(len(submissions)), sizes), np.concatenate(todos)
-            owners = np.repeat([submission.owner.index for submission in submissions], sizes)
+            session_indices = np.repeat([submission.session.index for submission in submissions], sizes)
         return cls(
             submissions,
             submission_of,
@@ -125,7 +125,7 @@ class Batch:
             flags,
             rewards,
             observations,
-            owners,
+            session_indices,
             given,
             given_actions,
             content_hashes(observations, flags & ~_SAYS_NOTHING, rewards, given, given_actions),
@@ -174,8 +174,8 @@ def later_rows_of_the_same_episode(rows: Array, slots: Array, sequences: Array) 
     """Return the rows that must wait because the batch has an earlier one of their episode."""
     if rows.size < 2:
         return rows[:0]
-    own = np.sort(slots[rows])
-    if all_true(own[1:] != own[:-1]):
+    in_order = np.sort(slots[rows])
+    if all_true(in_order[1:] != in_order[:-1]):
         return rows[:0]
     order = rows[np.lexsort((rows, sequences[rows], slots[rows]))]
     later: Array = order[1:][slots[order][1:] == slots[order][:-1]]

@@ -109,7 +109,7 @@ class BatchPass:
 
         refuse(bad_flags(batch.flags, batch.sequences, batch.rewards))
         bad_values = self._bad_values(batch)
-        slots, known = self._table.slots_of(batch.handles, batch.owners)
+        slots, known = self._table.slots_of(batch.handles, batch.session_indices)
         if any_true(starts):
             known &= ~starts
             refuse({index: error for index, error in bad_values.items() if starts[index] and usable[index]})  # these take no room
@@ -141,9 +141,9 @@ class BatchPass:
         seen: set[tuple[int, str]] = set()
         admission = Admission(self._shares)
         for index in rows.tolist():
-            owner, episode_id = batch.origin(index).owner, batch.episode_id(index)
-            slot = owner.aliases.get(episode_id)
-            finished = self._table.finished_by_id(owner.client_id, episode_id)
+            session, episode_id = batch.origin(index).session, batch.episode_id(index)
+            slot = session.aliases.get(episode_id)
+            finished = self._table.finished_by_id(session.client_id, episode_id)
             error: PolicyServerError | None = None
             if slot is not None:
                 if self._table.next_sequence[slot] == 1 and batch.flags[index] & _OVERRIDE:
@@ -163,17 +163,17 @@ class BatchPass:
                 error = finished.error()
             elif self.drain_error:
                 error = self.drain_error
-            elif (owner.index, episode_id) in seen:
+            elif (session.index, episode_id) in seen:
                 usable[index] = False
                 deferred.append(index)
                 continue
             else:
-                error = admission.refusal(owner, episode_id)
+                error = admission.refusal(session, episode_id)
             if error is not None:
                 batch.refuse(index, error)
                 usable[index] = False
                 continue
-            seen.add((owner.index, episode_id))
+            seen.add((session.index, episode_id))
         return np.array(deferred, np.int64)
 
     def _bad_values(self, batch: Batch) -> dict[int, InvalidInputError]:
@@ -203,18 +203,18 @@ class BatchPass:
         now_s = time.monotonic()
         for place in flatnonzero(rows.is_new & kept).tolist():
             index = int(applied[place])
-            owner, name = batch.origin(index).owner, batch.episode_id(index)
+            session, name = batch.origin(index).session, batch.episode_id(index)
             training, key = bool(rows.training[place]), int(rows.drawn_by.keys[place])
-            rows.slots[place] = slots[index] = self._table.open_episode(owner, name, training=training, now_s=now_s, draw_key=key)
+            rows.slots[place] = slots[index] = self._table.open_episode(session, name, training=training, now_s=now_s, draw_key=key)
             self._statistics.episodes_started += 1
         self._policy.commit(rows, decided, kept)
         places = pick(kept)
-        own = rows.slots[places]
-        self._table.returns[own] += decided.rewards[places]  # as RLlib counts them, after connectors that change rewards
-        self._table.content[own] = batch.content[applied[places]]
-        self._table.next_sequence[own] += 1
-        self._count_steps(own, rows.rewards[places], rows.training[places])
-        self._withheld.note(own, held[places], (waits & ~held)[places])
+        kept_slots = rows.slots[places]
+        self._table.returns[kept_slots] += decided.rewards[places]  # as RLlib counts them, after connectors that change rewards
+        self._table.content[kept_slots] = batch.content[applied[places]]
+        self._table.next_sequence[kept_slots] += 1
+        self._count_steps(kept_slots, rows.rewards[places], rows.training[places])
+        self._withheld.note(kept_slots, held[places], (waits & ~held)[places])
         for place, info in decided.infos.items():
             if kept[place] and rows.training[place]:
                 self._trajectories.add_info(int(rows.slots[place]), info)
@@ -255,8 +255,8 @@ class BatchPass:
         for index in failed.tolist():
             batch.refuse(index, error)
 
-    def _count_steps(self, own: Array, rewards: Array, training: Array) -> None:
-        completed = self._table.next_sequence[own] > 1
+    def _count_steps(self, slots: Array, rewards: Array, training: Array) -> None:
+        completed = self._table.next_sequence[slots] > 1
         statistics = self._statistics
         statistics.reward_sum += float(rewards.sum())
         statistics.steps_completed += count(completed)
@@ -266,30 +266,30 @@ class BatchPass:
         self, batch: Batch, applied: Array, rows: StepRows, decided: StepResult, places: Picked, sound: Picked, held: npt.NDArray[np.bool_]
     ) -> None:
         """Note the decisions of the rows at `places`, which are the sound ones of those that asked; of those `held` nobody is told."""
-        own, decisions, held = rows.slots[places], decided.decisions, held[places]
+        slots, decisions, held = rows.slots[places], decided.decisions, held[places]
         if not isinstance(sound, slice):
             decisions = decisions.select(sound)
         state = [leaf[sound] for leaf in decided.state]
         if any_true(held):
-            self._withheld.keep_states(own[held], [leaf[places][held] for leaf in rows.state])
-        self._table.note_decisions(own, decisions, decided.executed[sound], state)
+            self._withheld.keep_states(slots[held], [leaf[places][held] for leaf in rows.state])
+        self._table.note_decisions(slots, decisions, decided.executed[sound], state)
         observations, rewards = [leaf[places] for leaf in decided.observations], decided.rewards[places]
         state_in, training = [leaf[sound] for leaf in decided.state_in], rows.training[places]
         if all_true(training):
-            self._trajectories.record(own, rewards, observations, decisions, state_in)
+            self._trajectories.record(slots, rewards, observations, decisions, state_in)
         elif any_true(training):
             observations, state_in = [leaf[training] for leaf in observations], [leaf[training] for leaf in state_in]
-            self._trajectories.record(own[training], rewards[training], observations, decisions.select(training), state_in)
+            self._trajectories.record(slots[training], rewards[training], observations, decisions.select(training), state_in)
         indices = applied[places]
         if any_true(held):
-            self._keep_waiting(batch, indices[held], own[held])
-            indices, own = indices[~held], own[~held]
-        self._statistics.actions += len(own)
-        self._reply(batch, indices, own)
+            self._keep_waiting(batch, indices[held], slots[held])
+            indices, slots = indices[~held], slots[~held]
+        self._statistics.actions += len(slots)
+        self._reply(batch, indices, slots)
 
     def _end(self, batch: Batch, applied: Array, rows: StepRows, decided: StepResult, places: Array, now_s: float) -> None:
-        table, own, training = self._table, rows.slots[places], rows.training[places]
-        trained, learned = own[training], places[training]
+        table, slots, training = self._table, rows.slots[places], rows.training[places]
+        trained, learned = slots[training], places[training]
         self._trajectories.finish(
             trained,
             decided.rewards[learned],
@@ -297,9 +297,9 @@ class BatchPass:
             rows.terminated[learned],
             [column[trained] for column in table.state[: len(decided.state_in)]],
         )
-        handles = table.handles(own)
+        handles = table.handles(slots)
         for number, index in enumerate(applied[places].tolist()):
-            slot = int(own[number])
+            slot = int(slots[number])
             if training[number]:
                 steps = int(table.next_sequence[slot]) - 1
                 self._statistics.episode_finished(steps, float(table.returns[slot]), now_s - float(table.started_s[slot]))
@@ -309,11 +309,11 @@ class BatchPass:
 
     # Answers -------------------------------------------------------------------------------------------------------------------------
 
-    def _reply(self, batch: Batch, indices: Array, own: Array) -> None:
-        """Fill the replies of rows from the newest steps of their episodes, whose slots are `own`."""
+    def _reply(self, batch: Batch, indices: Array, slots: Array) -> None:
+        """Fill the replies of rows from the newest steps of their episodes, which are in `slots`."""
         table = self._table
-        handles, actions = table.handles(own), table.actions[own]
-        log_probs, seq_nos = table.log_probs[own], table.weights_seq_nos[own]
+        handles, actions = table.handles(slots), table.actions[slots]
+        log_probs, seq_nos = table.log_probs[slots], table.weights_seq_nos[slots]
         origins, rows = batch.submission[indices], batch.row[indices]
         for number, submission in enumerate(batch.submissions):
             part = slice(None) if len(batch.submissions) == 1 else origins == number
@@ -325,8 +325,8 @@ class BatchPass:
 
     def _answer_unknown(self, batch: Batch, index: int) -> None:
         handle = int(batch.handles[index])
-        owner = batch.origin(index).owner
-        finished = self._table.finished(handle, owner.client_id)
+        session = batch.origin(index).session
+        finished = self._table.finished(handle, session.client_id)
         if finished is None:
             batch.refuse(index, EpisodeUnknownError(f"Episode with handle {handle} not found.", field="handles"))
         elif batch.sequences[index] == finished.sequence and int(batch.content[index]) == finished.content:
@@ -354,24 +354,24 @@ class BatchPass:
         if self._action_checks[0].bad_rows(action).size:
             batch.refuse(index, self._action_checks[0].value_error(action[0]))
             return
-        own = np.array([slot])
+        slots = np.array([slot])
         training = bool(self._table.training[slot])
-        recorded, log_prob = self._policy.override(slot, self._trajectories.pending_outputs(own) if training else {}, action)
+        recorded, log_prob = self._policy.override(slot, self._trajectories.pending_outputs(slots) if training else {}, action)
         if log_prob is not None and not np.isfinite(log_prob).all():
             self._refuse_unsound(batch, np.array([index]), log_prob)  # a learner would fail over it
             return
-        self._withheld.forget(own)
-        self._table.actions[own] = action
+        self._withheld.forget(slots)
+        self._table.actions[slots] = action
         if training:
-            self._trajectories.replace_pending_actions(own, recorded, log_prob)
+            self._trajectories.replace_pending_actions(slots, recorded, log_prob)
         if log_prob is not None:
-            self._table.log_probs[own] = log_prob
+            self._table.log_probs[slots] = log_prob
         self._statistics.actions_overridden += 1
         self._repeat(batch, index, slot, count=False)
 
-    def _keep_waiting(self, batch: Batch, indices: Array, own: Array) -> None:
+    def _keep_waiting(self, batch: Batch, indices: Array, slots: Array) -> None:
         """Tell callers to send the same rows again when there is room."""
-        for index, handle in zip(indices.tolist(), self._table.handles(own).tolist(), strict=True):
+        for index, handle in zip(indices.tolist(), self._table.handles(slots).tolist(), strict=True):
             batch.refuse(index, self._withheld.refusal())
             replies = batch.origin(index).replies
             replies.handles[batch.row[index]] = handle

@@ -112,32 +112,32 @@ class EpisodeCore:
 
     def connect(self, client_id: str, connection: str | None = None) -> ClientSession:
         """Note that a client opened a stream over a connection (unset: its own); its episodes of an earlier stream are its own again."""
-        owner = self._table.owner(client_id, connection)
-        owner.streams += 1
-        if timer := self._idle_timers.pop(owner.index, None):
+        session = self._table.session(client_id, connection)
+        session.streams += 1
+        if timer := self._idle_timers.pop(session.index, None):
             timer.cancel()
-        return owner
+        return session
 
-    def disconnect(self, owner: ClientSession) -> None:
+    def disconnect(self, session: ClientSession) -> None:
         """Note that a client's stream is gone; its episodes end after the idle timeout unless it returns."""
-        owner.streams -= 1
-        if owner.streams > 0:
+        session.streams -= 1
+        if session.streams > 0:
             return
         timeout_s = self._config.episode_idle_timeout_s
-        if not owner.aliases and not any(submission.owner is owner for submission in self._pending):
-            self._table.forget_owner(owner)
+        if not session.aliases and not any(submission.session is session for submission in self._pending):
+            self._table.forget_session(session)
             return
-        if owner.aliases:
-            logger.info("client %s is gone with %d open episodes; they end in %g s", owner.client_id, len(owner.aliases), timeout_s)
-        self._idle_timers[owner.index] = asyncio.get_running_loop().call_later(timeout_s, self._reap_owner, owner)
+        if session.aliases:
+            logger.info("client %s is gone with %d open episodes; they end in %g s", session.client_id, len(session.aliases), timeout_s)
+        self._idle_timers[session.index] = asyncio.get_running_loop().call_later(timeout_s, self._reap_session, session)
 
-    def submit(self, rows: ReceivedRows, owner: ClientSession) -> asyncio.Future[Replies]:
+    def submit(self, rows: ReceivedRows, session: ClientSession) -> asyncio.Future[Replies]:
         """Take rows in; the future has their replies once all are answered. It never fails: errors are in the replies."""
         future: asyncio.Future[Replies] = asyncio.get_running_loop().create_future()
-        self.take(rows, owner, lambda replies: None if future.done() else future.set_result(replies))
+        self.take(rows, session, lambda replies: None if future.done() else future.set_result(replies))
         return future
 
-    def take(self, rows: ReceivedRows, owner: ClientSession, done: Callable[[Replies], None]) -> None:
+    def take(self, rows: ReceivedRows, session: ClientSession, done: Callable[[Replies], None]) -> None:
         """Take rows in and call `done`, which must not fail, with their replies once all are answered: a turn of the loop sooner."""
         error = self._pass.malformed(rows)
         count = len(rows) if error is None else 0
@@ -148,13 +148,13 @@ class EpisodeCore:
         if count == 0:
             done(replies)
             return
-        self._pass_shares.asks(owner)
-        self._pending.append(Submission(rows, owner, replies, done, np.arange(count)))
+        self._pass_shares.asks(session)
+        self._pending.append(Submission(rows, session, replies, done, np.arange(count)))
         self._schedule_flush()
 
-    def reap(self, owner: ClientSession, episode_ids: list[str]) -> None:
+    def reap(self, session: ClientSession, episode_ids: list[str]) -> None:
         """End episodes of a client that is silent, as truncated at their last complete steps."""
-        slots = np.array([owner.aliases[id_] for id_ in episode_ids if id_ in owner.aliases], np.int64)
+        slots = np.array([session.aliases[id_] for id_ in episode_ids if id_ in session.aliases], np.int64)
         self._withheld.forget(slots)
         self._trajectories.abandon(slots[self._table.training[slots]])
         self._policy.forget(slots.tolist())
@@ -273,13 +273,13 @@ class EpisodeCore:
         if self._pending:
             self._schedule_flush()
 
-    def _reap_owner(self, owner: ClientSession) -> None:
-        del self._idle_timers[owner.index]
-        count = len(owner.aliases)
-        self.reap(owner, list(owner.aliases))
-        self._table.forget_owner(owner)
+    def _reap_session(self, session: ClientSession) -> None:
+        del self._idle_timers[session.index]
+        count = len(session.aliases)
+        self.reap(session, list(session.aliases))
+        self._table.forget_session(session)
         if count:
-            logger.info("client %s did not come back; its %d episodes ended as truncated", owner.client_id, count)
+            logger.info("client %s did not come back; its %d episodes ended as truncated", session.client_id, count)
 
     def _capacity(self) -> int:
         """Return how many steps may wait for the learner: those it asks for, and a segment of each episode that was open since it came."""

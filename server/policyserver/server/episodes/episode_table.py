@@ -79,7 +79,7 @@ class EpisodeTable:
 
         # Not an arena to release: a generation must never repeat.
         self._generation = LazyArray(max_open, (), np.uint32).array
-        self._owner = column(np.int32)
+        self._session_index = column(np.int32)
         self.next_sequence = column(np.int64)
         self.content = column(np.uint64)
         """Hash of the newest row."""
@@ -96,9 +96,9 @@ class EpisodeTable:
         """Recurrent state after the newest step, leaf by leaf."""
         self._initial_state = state
         self._ids: dict[int, str] = {}
-        self._owners: dict[str, ClientSession] = {}
-        self._owners_by_index: dict[int, ClientSession] = {}
-        self._owner_numbers = 0
+        self._sessions: dict[str, ClientSession] = {}
+        self._sessions_by_index: dict[int, ClientSession] = {}
+        self._session_numbers = 0
         self._finished: OrderedDict[int, FinishedEpisode] = OrderedDict()
         self._finished_by_id: dict[tuple[str, str], FinishedEpisode] = {}
 
@@ -107,31 +107,31 @@ class EpisodeTable:
         """Episodes held now."""
         return self._free.used
 
-    def owners(self) -> Collection[ClientSession]:
+    def sessions(self) -> Collection[ClientSession]:
         """Return the clients that have episodes or a stream."""
-        return self._owners.values()
+        return self._sessions.values()
 
-    def owner(self, client_id: str, connection: str | None = None) -> ClientSession:
+    def session(self, client_id: str, connection: str | None = None) -> ClientSession:
         """Return the client of a name, known or new, which is now at a connection (unset: one of its own)."""
-        owner = self._owners.get(client_id)
-        if owner is None:
-            self._owner_numbers += 1
-            owner = self._owners[client_id] = ClientSession(client_id, self._owner_numbers, "")
-            self._owners_by_index[owner.index] = owner
-        owner.connection = connection or client_id
-        return owner
+        session = self._sessions.get(client_id)
+        if session is None:
+            self._session_numbers += 1
+            session = self._sessions[client_id] = ClientSession(client_id, self._session_numbers, "")
+            self._sessions_by_index[session.index] = session
+        session.connection = connection or client_id
+        return session
 
-    def forget_owner(self, owner: ClientSession) -> None:
+    def forget_session(self, session: ClientSession) -> None:
         """Forget a client that has no episodes and no stream."""
-        self._owners.pop(owner.client_id, None)
-        self._owners_by_index.pop(owner.index, None)
+        self._sessions.pop(session.client_id, None)
+        self._sessions_by_index.pop(session.index, None)
 
-    def slots_of(self, handles: Array, owners: Array) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+    def slots_of(self, handles: Array, session_indices: Array) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
         """Look handles up.
 
         Args:
             handles: uint64[n].
-            owners: Number of the client that sent each, int[n].
+            session_indices: Number of the client that sent each, int[n].
 
         Returns:
             The slots, and whether each is an open episode of that client (where not, the slot is 0).
@@ -140,36 +140,36 @@ class EpisodeTable:
         inside = slots < self.max_open
         if not all_true(inside):
             slots = np.where(inside, slots, 0)
-        known = inside & (self._generation[slots] == (handles >> _GENERATION_SHIFT)) & (self._owner[slots] == owners)
+        known = inside & (self._generation[slots] == (handles >> _GENERATION_SHIFT)) & (self._session_index[slots] == session_indices)
         return (slots if all_true(known) else np.where(known, slots, 0)), known
 
-    def open_episode(self, owner: ClientSession, episode_id: str, *, training: bool, now_s: float, draw_key: int = 0) -> int:
+    def open_episode(self, session: ClientSession, episode_id: str, *, training: bool, now_s: float, draw_key: int = 0) -> int:
         """Open an episode and return its slot. There must be room, and the id must be free."""
         slot = self._free.take()
         assert slot is not None, "open_episode needs room"
         self._generation[slot] += 1
-        self._owner[slot] = owner.index
+        self._session_index[slot] = session.index
         self.next_sequence[slot] = 0
         self.training[slot] = training
         self.draw_keys[slot] = draw_key
         self.returns[slot] = 0.0
         self.started_s[slot] = now_s
         self._ids[slot] = episode_id
-        owner.aliases[episode_id] = slot
-        self._finished_by_id.pop((owner.client_id, episode_id), None)
+        session.aliases[episode_id] = slot
+        self._finished_by_id.pop((session.client_id, episode_id), None)
         return slot
 
     def close_episode(self, slot: int, *, idle: bool) -> None:
         """Close an episode and remember how it ended."""
         episode_id = self._ids.pop(slot)
-        owner = self._owners_by_index[int(self._owner[slot])]
-        del owner.aliases[episode_id]
+        session = self._sessions_by_index[int(self._session_index[slot])]
+        del session.aliases[episode_id]
         handle = self.handle(slot)
-        self._owner[slot] = 0
+        self._session_index[slot] = 0
         self._free.give(slot)
         if self._remembered:
-            last = FinishedEpisode(owner.client_id, episode_id, handle, int(self.next_sequence[slot]) - 1, int(self.content[slot]), idle)
-            self._finished[handle] = self._finished_by_id[owner.client_id, episode_id] = last
+            last = FinishedEpisode(session.client_id, episode_id, handle, int(self.next_sequence[slot]) - 1, int(self.content[slot]), idle)
+            self._finished[handle] = self._finished_by_id[session.client_id, episode_id] = last
             while len(self._finished) > self._remembered:
                 _, oldest = self._finished.popitem(last=False)
                 if self._finished_by_id.get((oldest.client_id, oldest.episode_id)) is oldest:

@@ -30,9 +30,9 @@ def step_rows(batch: Batch, applied: Array, slots: Array, starts: Array, table: 
         table: Knows the episodes.
         waiting_infos: Says for which infos there is room.
     """
-    own, flags, is_new = slots[applied], batch.flags[applied], starts[applied]
+    applied_slots, flags, is_new = slots[applied], batch.flags[applied], starts[applied]
     everything = len(applied) == len(batch)
-    actions, training, keys = table.actions[own], table.training[own], table.draw_keys[own]
+    actions, training, keys = table.actions[applied_slots], table.training[applied_slots], table.draw_keys[applied_slots]
     if any_true(is_new):
         actions[is_new] = 0
         keys[is_new] = [batch.draw_key(index) for index in applied[is_new].tolist()]
@@ -43,7 +43,7 @@ def step_rows(batch: Batch, applied: Array, slots: Array, starts: Array, table: 
         infos = {place: kept for place, info in found if info is not None and (kept := waiting_infos.keep(info)) is not None}
     given, given_actions = batch.given_among(applied)
     return StepRows(
-        slots=own,
+        slots=applied_slots,
         is_new=is_new,
         ends=flags & _END != 0,
         terminated=flags & _TERMINATED != 0,
@@ -52,7 +52,7 @@ def step_rows(batch: Batch, applied: Array, slots: Array, starts: Array, table: 
         observations=batch.observations if everything else [leaf[applied] for leaf in batch.observations],
         infos=infos,
         actions=actions,
-        state=table.states(own, is_new),
+        state=table.states(applied_slots, is_new),
         given=given,
         given_actions=given_actions,
         drawn_by=DrawKeys(keys, batch.sequences[applied]),

@@ -250,8 +250,8 @@ class Trajectories:
         rows = self._lookback + int(lengths.max())
         seq_nos = self._seq_nos[pages, :rows]
         numbers = np.arange(rows)[None, :] - self._rows_before
-        own = (numbers >= 1) & (numbers <= lengths[:, None])
-        versions_behind = int((weights_seq_no - seq_nos)[own].sum())
+        is_step = (numbers >= 1) & (numbers <= lengths[:, None])
+        versions_behind = int((weights_seq_no - seq_nos)[is_step].sum())
         block = SegmentBlock(
             layout=self._layout,
             slots=np.array([segment.slot for segment in segments], np.int64),

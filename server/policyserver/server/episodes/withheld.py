@@ -81,11 +81,11 @@ class WithheldQuestions:
             self._is_awaited[slots] = waits
             self.awaited += count(waits)
         if any_true(withheld):
-            own = slots[withheld]
-            self._is_withheld[own] = True
-            self._since_s[own] = time.monotonic()
-            self.waiting += len(own)
-            self._statistics.questions_waited += len(own)
+            withheld_slots = slots[withheld]
+            self._is_withheld[withheld_slots] = True
+            self._since_s[withheld_slots] = time.monotonic()
+            self.waiting += len(withheld_slots)
+            self._statistics.questions_waited += len(withheld_slots)
 
     def keep_states(self, slots: Slots, before: list[Array]) -> None:
         """Keep the states that questions which wait were decided from, leaf by leaf, [n, ...], for they may be decided anew."""
@@ -98,10 +98,10 @@ class WithheldQuestions:
             self.awaited -= count(self._is_awaited[slots])
             self._is_awaited[slots] = False
         if self.waiting and any_true(withheld := self._is_withheld[slots]):
-            own = slots[withheld]
-            self._is_withheld[own] = False
-            self.waiting -= len(own)
-            self._statistics.learner_wait_s += float((time.monotonic() - self._since_s[own]).sum())
+            withheld_slots = slots[withheld]
+            self._is_withheld[withheld_slots] = False
+            self.waiting -= len(withheld_slots)
+            self._statistics.learner_wait_s += float((time.monotonic() - self._since_s[withheld_slots]).sum())
 
     def is_withheld(self, slot: int) -> bool:
         """Tell whether the newest question of an episode waits."""

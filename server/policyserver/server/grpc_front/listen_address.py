@@ -42,8 +42,8 @@ def address_of(address: str, number: int) -> str:
         raise SettingsError(
             "listen.address",
             "",
-            f"expected a port of at most {_LAST_PORT - number}, for each serving actor takes the next one, got {address}; choose a lower "
-            "one, or fewer actors (algorithm.env_runners.num_env_runners)",
+            f"expected a port of at most {_LAST_PORT - number}, for each serving actor takes the next one, received {address}; choose a "
+            "lower one, or fewer actors (algorithm.env_runners.num_env_runners)",
         )
     return f"{host}:{int(port) + number}" if int(port) else target
 
@@ -82,7 +82,7 @@ def _check_socket_path(path: Path) -> None:
     folder = path.parent
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
         what = "can't be written" if folder.is_dir() else "is no folder"
-        raise SettingsError(key, "", f"expected a unix socket in a folder that can be written, got {path}: {folder} {what}")
+        raise SettingsError(key, "", f"expected a unix socket in a folder that can be written, received {path}: {folder} {what}")
     if path.exists() and not path.is_socket():
         raise SettingsError(key, "", f"expected a unix socket or nothing at {path}, found another kind of file")
 

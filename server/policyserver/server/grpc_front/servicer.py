@@ -135,7 +135,7 @@ class PolicyServicer(pb_grpc.PolicyServiceServicer):
             return
         await self._agree(first, context)
         client_id = first.handshake.client_id
-        owner = self._core.connect(f"stream:{client_id}", connection_of(context.peer(), client_id))
+        session = self._core.connect(f"stream:{client_id}", connection_of(context.peer(), client_id))
         self.clients_connected += 1
         answers = StreamAnswers(context, self._facts.max_unanswered_bytes)
         writer = asyncio.create_task(answers.write())
@@ -169,7 +169,7 @@ class PolicyServicer(pb_grpc.PolicyServiceServicer):
                     self._core.statistics.rows_refused += wire.row_count(batch)
                     answers.refuse(wire.encode_refusal(batch.message_id, error))
                     continue
-                self._core.take(rows, owner, partial(answer, answers.expect(batch.message_id, rows.size_bytes)))
+                self._core.take(rows, session, partial(answer, answers.expect(batch.message_id, rows.size_bytes)))
                 for _ in range(_TURNS_BEFORE_READING):
                     await asyncio.sleep(0)
         except asyncio.CancelledError:
@@ -184,7 +184,7 @@ class PolicyServicer(pb_grpc.PolicyServiceServicer):
         finally:
             self.clients_connected -= 1
             self._core.room.forget(say_room)
-            self._core.disconnect(owner)
+            self._core.disconnect(session)
             writer.cancel()
             await asyncio.gather(writer, return_exceptions=True)
 

@@ -90,7 +90,7 @@ def make_policy(
             form,
             found.recorded_space,
             action_space,
-            writers=found.writers,
+            connectors=found.connectors,
             num_frames=found.num_frames,
             lookback=lookback,
             state_every=state_every,

@@ -141,18 +141,18 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
             demand = learner_demand(self.config, self._index, config.hand_off.batches_ahead)
             return EpisodeCore(policy, observation_space, action_space, config.episodes, config.hand_off, demand)
 
-        self._front = ServingLoop(make_core, observation_space, action_space, config)
-        self._front.endpoints = self._endpoints
-        self._front.client_numbers = (max(self._index - 1, 0), max(self.config.num_env_runners, 1))
-        self._front.start()
+        self._serving_loop = ServingLoop(make_core, observation_space, action_space, config)
+        self._serving_loop.endpoints = self._endpoints
+        self._serving_loop.client_numbers = (max(self._index - 1, 0), max(self.config.num_env_runners, 1))
+        self._serving_loop.start()
         if self.env is not None:
-            self._answer_external_env(self.env, self._front)
+            self._answer_external_env(self.env, self._serving_loop)
         if config.opens_itself:
             self.open()
         if self._index > 0:
             self._prepare_process()
         if config.driver_link is not None:
-            self._stop_following = follow_driver(config.driver_link, self.drain, leave_at_once, self._revive, self._front.counters)
+            self._stop_following = follow_driver(config.driver_link, self.drain, leave_at_once, self._revive, self._serving_loop.counters)
 
     def open(self) -> None:
         """Listen on the configured address, or start the environment's `run()`, which decides it. A second call does nothing.
@@ -163,8 +163,8 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
         with self._state_lock:
             if self._env_thread is not None:
                 self._env_thread.start()
-            elif self._front is not None and not self._front.addresses:
-                self._front.bind(self._address())
+            elif self._serving_loop is not None and not self._serving_loop.addresses:
+                self._serving_loop.bind(self._address())
 
     def _address(self, index: int | None = None) -> str:
         """Return the address of the serving instance of a number of RLlib's, or of this one."""
@@ -172,16 +172,16 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
 
     def _endpoints(self) -> list[str]:
         """Return the addresses of all serving instances; only this one's if its port was chosen by the system or by an environment."""
-        assert self._front is not None
+        assert self._serving_loop is not None
         if self.env is not None or self._serving_config.listen.address.endswith(":0"):
-            return list(self._front.addresses)
+            return list(self._serving_loop.addresses)
         return [self._address(index) for index in range(1, max(self.config.num_env_runners, 1) + 1)]
 
-    def _answer_external_env(self, env: ExternalEnv, front: ServingLoop) -> None:
+    def _answer_external_env(self, env: ExternalEnv, serving_loop: ServingLoop) -> None:
         def make_episodes(session: EnvironmentSession) -> ExternalEnvEpisodes:
-            return ExternalEnvEpisodes(session, front.core, *self._spaces, self._serving_config.episodes.finished_remembered)
+            return ExternalEnvEpisodes(session, serving_loop.core, *self._spaces, self._serving_config.episodes.finished_remembered)
 
-        self._env_thread = ExternalEnvThread(env, front, make_episodes)
+        self._env_thread = ExternalEnvThread(env, serving_loop, make_episodes)
 
     @property
     def _env_failure(self) -> Exception | None:
@@ -208,17 +208,17 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
             is_final: Callers are told that nobody comes back.
         """
         self._drains.set()
-        if self._front is not None:
-            self._front.drain(is_final=is_final)
+        if self._serving_loop is not None:
+            self._serving_loop.drain(is_final=is_final)
 
     def report_training(self, report: TrainingReport) -> None:
         """Take the newest training iteration, for clients that ask how learning goes."""
-        if self._front is not None:
-            self._front.report_training(report)
+        if self._serving_loop is not None:
+            self._serving_loop.report_training(report)
 
     def addresses(self) -> list[str]:
         """Return the addresses this instance serves on."""
-        return list(self._front.addresses) if self._front is not None else []
+        return list(self._serving_loop.addresses) if self._serving_loop is not None else []
 
     # RLlib's contract ----------------------------------------------------------------------------------------------------------------
 
@@ -251,15 +251,15 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
         """
         if num_episodes is not None:
             raise ValueError(f"num_episodes: expected None, for external episodes can't be started from here, received {num_episodes}")
-        if self._front is None:
+        if self._serving_loop is None:
             return []
         self.pull_weights()
-        blocks = self._wait_for_steps(num_timesteps or fragment_steps(self.config, self._index), self._front)
+        blocks = self._wait_for_steps(num_timesteps or fragment_steps(self.config, self._index), self._serving_loop)
         if not blocks and (failure := self._env_failure):
             raise failure
         self.num_env_steps_sampled_lifetime += sum(block.steps for block in blocks)
         self._count_steps()
-        log_samples(self.metrics, self.config, blocks, self._front.core.statistics)
+        log_samples(self.metrics, self.config, blocks, self._serving_loop.core.statistics)
         if self._index > 0 and not is_used("on_sample_end", self.config, self._callbacks):
             return EpisodeList(blocks)
         samples = episodes_of(blocks)
@@ -282,16 +282,16 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
         self._waits_for_fragment = self._env_runner_state_server is not None  # else nothing could tell it that all stop
         return super().sample_get_state_and_metrics()
 
-    def _wait_for_steps(self, want: int, front: ServingLoop) -> list[SegmentBlock]:
+    def _wait_for_steps(self, want: int, serving_loop: ServingLoop) -> list[SegmentBlock]:
         hand_off = self._serving_config.hand_off
         until_s = time.monotonic() + hand_off.max_segment_age_s
-        blocks = front.sample(want, hand_off.sample_wait_s, or_fewer=self._env_failure is not None)
+        blocks = serving_loop.sample(want, hand_off.sample_wait_s, or_fewer=self._env_failure is not None)
         while self._waits_for_fragment and not blocks:
-            over = self._drains.is_set() or self._env_failure or front.wait_stopped(0.0)
-            if over or self._weights_pull.group_stops(self._env_runner_state_server):
+            has_ended = self._drains.is_set() or self._env_failure or serving_loop.wait_stopped(0.0)
+            if has_ended or self._weights_pull.group_stops(self._env_runner_state_server):
                 break
             self.pull_weights()
-            blocks = front.sample(want, hand_off.sample_wait_s, or_fewer=time.monotonic() > until_s)
+            blocks = serving_loop.sample(want, hand_off.sample_wait_s, or_fewer=time.monotonic() > until_s)
         return blocks
 
     def get_metrics(self) -> Any:
@@ -314,7 +314,7 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
         """Stop serving: for good, unless there is a daemon, which says itself whether one follows it."""
         self._drains.set()
         self._stop_following()
-        if self._front is not None:
-            self._front.stop(is_final=self._serving_config.driver_link is None)
+        if self._serving_loop is not None:
+            self._serving_loop.stop(is_final=self._serving_config.driver_link is None)
         elif self._env_runner_state_server is not None:
             self._weights_pull.stop_group(self._env_runner_state_server)

@@ -45,7 +45,7 @@ class RunnerState(Checkpointable):
         self._env_to_module: Any = None
         self._module_to_env: Any = None
         self._index = 0
-        self._front: ServingLoop | None = None
+        self._serving_loop: ServingLoop | None = None
         self._policy: Policy | None = None
 
     def get_state(
@@ -58,7 +58,7 @@ class RunnerState(Checkpointable):
         """Return weights, connector states and counters."""
         state: dict[str, Any] = {NUM_ENV_STEPS_SAMPLED_LIFETIME: self.num_env_steps_sampled_lifetime}
         if self._check_component(COMPONENT_RL_MODULE, components, not_components):
-            if self._front is None:
+            if self._serving_loop is None:
                 self.pull_weights()  # RLlib gives this state to restarted instances, but doesn't keep this one up to date
             state[COMPONENT_RL_MODULE] = self.module.get_state(
                 components=self._get_subcomponents(COMPONENT_RL_MODULE, components),
@@ -82,7 +82,7 @@ class RunnerState(Checkpointable):
             before = self._weights_seq_no
             self._take_state(state)
             if COMPONENT_RL_MODULE in state and self._env_runner_state_server is not None:
-                if self._front is None:  # in the driver: else the state server would go on giving out the weights from before
+                if self._serving_loop is None:  # in the driver: else the state server would go on giving out the weights from before
                     self._weights_pull.replace(self._env_runner_state_server, state, self._weights_seq_no)
                 self._weights_pull.note_restored(before, self._weights_seq_no)
 
@@ -115,7 +115,7 @@ class RunnerState(Checkpointable):
         for name, connector in self._connectors.items():
             if name in state:
                 # What comes to a remote instance is merged from what all of them exported; a lone one only gets restored states.
-                self._where_it_serves(functools.partial(adopt_state, connector, state[name], keep_news=self._index > 0))
+                self._where_it_serves(functools.partial(adopt_state, connector, state[name], keep_delta=self._index > 0))
         if COMPONENT_RL_MODULE in state:
             self._take_weights(state[COMPONENT_RL_MODULE], int(state.get(WEIGHTS_SEQ_NO, 0)))
         if NUM_ENV_STEPS_SAMPLED_LIFETIME in state:
@@ -130,13 +130,13 @@ class RunnerState(Checkpointable):
             weights = weights[DEFAULT_MODULE_ID]
         self.module.set_state(weights)
         self._weights_seq_no = seq_no or self._weights_seq_no
-        if self._front is not None and self._policy is not None:
+        if self._serving_loop is not None and self._policy is not None:
             self._policy.load_spare(self.module.state_dict())
-            self._front.serve_weights(self._weights_seq_no)
+            self._serving_loop.serve_weights(self._weights_seq_no)
 
     def _where_it_serves(self, function: Callable[[], T]) -> T:
         """Call a function of something that the loop thread owns, on the loop thread."""
-        return self._front.call(function) if self._front is not None else function()
+        return self._serving_loop.call(function) if self._serving_loop is not None else function()
 
     def _count_steps(self) -> None:
         if self._policy is not None:

@@ -79,7 +79,7 @@ def choice(
 
 
 @pytest.mark.parametrize(
-    ("observation_space", "make", "writers", "shape"),
+    ("observation_space", "make", "connectors", "shape"),
     [
         (BOX, None, [], (3,)),
         (NESTED, None, [], None),
@@ -98,11 +98,11 @@ def choice(
     ],
 )
 def test_what_array_code_does(
-    observation_space: gym.Space[Any], make: Make | None, writers: list[str], shape: tuple[int, ...] | None
+    observation_space: gym.Space[Any], make: Make | None, connectors: list[str], shape: tuple[int, ...] | None
 ) -> None:
     path = choice(observation_space, make)
     assert isinstance(path, VectorizedPath)
-    assert [type(writer).__name__ for writer in path.writers] == writers
+    assert [type(connector).__name__ for connector in path.connectors] == connectors
     assert path.num_frames == 1
     assert path.recorded_space == path.module_space
     assert path.module_space.shape == shape
@@ -115,7 +115,7 @@ def test_frames_are_recorded_one_by_one_and_seen_together(filtered: bool) -> Non
     assert path.num_frames == 4
     assert path.recorded_space.shape == (8, 8, 1)
     assert path.module_space.shape == (8, 8, 4)
-    assert len(path.writers) == filtered
+    assert len(path.connectors) == filtered
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,7 @@ def test_round_after_round_everybody_knows_all_rows(space: str, flattens: bool) 
             runner.see(0 if round_ == 2 and number == 1 else 30 + 10 * number, center=100.0 + 50 * round_ * number)
         merged = merge(local, [export_state(runner.pipeline) for runner in remote])
         for runner in remote:
-            adopt_state(runner.pipeline, merged, keep_news=True)
+            adopt_state(runner.pipeline, merged, keep_delta=True)
         for runner in (local, *remote):
             check_all_seen(runner.statistic, *remote)
 
@@ -101,7 +101,7 @@ def test_rows_that_come_while_states_travel_are_kept_and_counted_once() -> None:
             runner.see(7, center=-300.0)
         merged = merge(local, states)
         for runner in remote:
-            adopt_state(runner.pipeline, merged, keep_news=True)
+            adopt_state(runner.pipeline, merged, keep_delta=True)
             assert runner.statistic.num_pushes == local.statistic.num_pushes + 7
     merge(local, [export_state(runner.pipeline) for runner in remote])
     check_all_seen(local.statistic, *remote)
@@ -123,7 +123,7 @@ def test_a_restored_state_is_taken_as_it_is() -> None:
     saved.see(40)
     state = pickle.loads(pickle.dumps(export_state(saved.pipeline)))
     runner.see(25, center=-1.0)
-    adopt_state(runner.pipeline, state, keep_news=False)
+    adopt_state(runner.pipeline, state, keep_delta=False)
     check_all_seen(runner.statistic, saved)
     runner.see(3)
     saved.seen += runner.seen[25:]
@@ -152,5 +152,5 @@ def test_other_connectors_states_pass_unchanged() -> None:
         input_observation_space=SPACES["matrix"], input_action_space=gym.spaces.Discrete(2), connectors=[Counter()]
     )
     assert export_state(pipeline) == {"Counter": {"count": 3}}
-    adopt_state(pipeline, {"Counter": {"count": 8}}, keep_news=True)
+    adopt_state(pipeline, {"Counter": {"count": 8}}, keep_delta=True)
     assert export_state(pipeline) == {"Counter": {"count": 8}}

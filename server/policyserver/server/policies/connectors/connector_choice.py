@@ -51,7 +51,7 @@ class UnusableConnectorError(ValueError):
 class VectorizedPath:
     """Array code that does what the configured pipelines do."""
 
-    writers: tuple[VectorizedConnector, ...]
+    connectors: tuple[VectorizedConnector, ...]
     """What rewrites observations before they are recorded, in order."""
     num_frames: int
     """How many of the newest recorded observations the module sees at once."""
@@ -81,8 +81,8 @@ def choose(
     Raises:
         UnusableConnectorError: A connector fails on the configured spaces, in RLlib too.
     """
-    own, is_whole = _without_defaults(env_to_module)
-    check(own)
+    added, is_whole = _without_defaults(env_to_module)
+    check(added)
     if callbacks := episode_callbacks(config):
         return f"the callback {callbacks[0]}"
     if not is_whole:
@@ -90,19 +90,19 @@ def choose(
     if [type(piece) for piece in module_to_env.connectors] != _OUTWARD_DEFAULTS:
         others = [type(piece).__name__ for piece in module_to_env.connectors if type(piece) not in _OUTWARD_DEFAULTS]
         return f"the connector {others[0]}" if others else "a module-to-env pipeline other than RLlib's default one"
-    writers: list[VectorizedConnector] = []
+    connectors: list[VectorizedConnector] = []
     num_frames, recorded_space = 1, env_to_module.observation_space
-    for place, piece in enumerate(own):
-        if type(piece) is FrameStacking and not piece._multi_agent and not piece._as_learner_connector and place == len(own) - 1:
+    for place, piece in enumerate(added):
+        if type(piece) is FrameStacking and not piece._multi_agent and not piece._as_learner_connector and place == len(added) - 1:
             num_frames, recorded_space = piece.num_frames, piece.input_observation_space
-        elif type(piece) is inward.PrevActionsPrevRewards and FlattenObservations not in map(type, own[place + 1 :]):
+        elif type(piece) is inward.PrevActionsPrevRewards and FlattenObservations not in map(type, added[place + 1 :]):
             # RLlib writes the action with an axis more than its space says, which only flattening takes away.
             return f"the connector {type(piece).__name__} without FlattenObservations behind it"
-        elif (writer := _writer(piece, form)) is not None:
-            writers.append(writer)
+        elif (connector := _vectorized(piece, form)) is not None:
+            connectors.append(connector)
         else:
             return f"the connector {type(piece).__name__}"
-    return VectorizedPath(tuple(writers), num_frames, recorded_space, env_to_module.observation_space)
+    return VectorizedPath(tuple(connectors), num_frames, recorded_space, env_to_module.observation_space)
 
 
 def episode_callbacks(config: AlgorithmConfig) -> list[str]:
@@ -160,7 +160,7 @@ def _without_defaults(pipeline: ConnectorPipelineV2) -> tuple[list[ConnectorV2],
     return pieces, False
 
 
-def _writer(piece: ConnectorV2, form: ActionForm) -> VectorizedConnector | None:
+def _vectorized(piece: ConnectorV2, form: ActionForm) -> VectorizedConnector | None:
     """Return the array version of a connector, if there is one."""
     if type(piece) is ScaleImages:
         return VectorizedScale()

@@ -17,7 +17,7 @@ from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
 
 from policyserver.common.spaces import unflatten
-from policyserver.server.policies.connectors.connector_pipelines import ConnectorPipelines, ConnectorStates
+from policyserver.server.policies.connectors.connector_pipelines import ConnectorPipelines, RestoreState
 from policyserver.server.policies.connectors.connector_records import ConnectorOutputError
 from policyserver.server.policies.connectors.episode_callbacks import CREATED, END, START, STEP, EpisodeCallbacks
 from policyserver.server.policies.connectors.live_episodes import EpisodeNumbers, LiveEpisode, Savepoint
@@ -61,18 +61,16 @@ class PipelineOutputs:
     """In the order of the rows."""
     shared_data: dict[str, Any]
     """What connectors leave for each other."""
-    _states: ConnectorStates
+    restore_connectors: list[RestoreState]
+    """Bring the connectors back to the states they had before."""
 
     def undo(self) -> None:
         """Take the rows back out of their episodes and bring the connectors back to the states they had before."""
         for step in self.steps:
             if step.savepoint is not None:
                 step.savepoint.restore()
-        self.undo_connectors()
-
-    def undo_connectors(self) -> None:
-        """Bring the connectors back to the states they had before."""
-        ConnectorPipelines.restore(self._states)
+        for restore in self.restore_connectors:
+            restore()
 
 
 class ConnectorPass:
@@ -106,7 +104,7 @@ class ConnectorPass:
             numbers: Where new episodes get their numbers from; none is taken yet.
             shared_data: What connectors left for each other in the pass before.
         """
-        done = PipelineOutputs([], dict(shared_data), self._pipelines.states())
+        done = PipelineOutputs([], dict(shared_data), self._pipelines.savepoint())
         try:
             candidates = numbers.candidates()
             for place in range(len(rows)):
@@ -121,10 +119,10 @@ class ConnectorPass:
         if rows.is_new[place]:
             episode = SingleAgentEpisode(observation_space=self._space, action_space=self._action_space)
             return Step(LiveEpisode(episode, next(candidates)), episode, None)
-        own = live[int(rows.slots[place])]
-        if len(own.episode) >= self._chunk_steps:
-            return Step(own, own.episode.cut(len_lookback_buffer=self._lookback), None)
-        return Step(own, own.episode, Savepoint(own.episode))
+        known = live[int(rows.slots[place])]
+        if len(known.episode) >= self._chunk_steps:
+            return Step(known, known.episode.cut(len_lookback_buffer=self._lookback), None)
+        return Step(known, known.episode, Savepoint(known.episode))
 
     def _send(self, rows: StepRows, done: PipelineOutputs) -> None:
         steps, episodes = done.steps, [step.episode for step in done.steps]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,13 +15,15 @@ from ray.rllib.connectors.connector_v2 import ConnectorV2
 from ray.rllib.connectors.env_to_module.mean_std_filter import MeanStdFilter
 from ray.rllib.core.columns import Columns
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
+from ray.rllib.utils.filter import RunningStat
 from ray.rllib.utils.metrics import ENV_TO_MODULE_CONNECTOR, MODULE_TO_ENV_CONNECTOR
 from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 
 from policyserver.server.policies.module.inference import PolicyNet
 from policyserver.server.policies.policy import Mask
 
-ConnectorStates = list[tuple[ConnectorV2, Any]]
+RestoreState = Callable[[], None]
+"""Brings a connector back to the state it had when this was made. To be called once."""
 
 
 class UncopyableConnectorError(TypeError):
@@ -63,15 +66,9 @@ class ConnectorPipelines:
             ) from error
         return ConnectorPipelines(env_to_module, module_to_env, MetricsLogger())
 
-    def states(self) -> ConnectorStates:
-        """Return the states of all connectors that have one, for `restore`."""
-        return [(piece, copy.deepcopy(piece.get_state())) for piece in self._stateful]
-
-    @staticmethod
-    def restore(states: ConnectorStates) -> None:
-        """Bring connectors back to earlier states."""
-        for piece, state in states:
-            piece.set_state(state)
+    def savepoint(self) -> list[RestoreState]:
+        """Return what brings each connector that has a state back to what it is now."""
+        return [_filter_savepoint(piece) if type(piece) is MeanStdFilter else _savepoint(piece) for piece in self._stateful]
 
     def to_module(
         self, net: PolicyNet, episodes: list[SingleAgentEpisode], shared_data: dict[str, Any], columns: dict[str, Any], training: Mask
@@ -125,7 +122,7 @@ class ConnectorPipelines:
         if not self._filters or training.all():
             yield
             return
-        filters = [(piece, piece._filters) for piece in self._filters]  # RLlib makes them when a state is asked for, as `states` does
+        filters = [(piece, piece._filters) for piece in self._filters]  # which `savepoint` has made, where RLlib had not yet
         for piece, by_agent in filters:
             piece._filters = {agent: _Selective(filter_, training) for agent, filter_ in by_agent.items()}
         try:
@@ -156,6 +153,23 @@ class _Selective:
 
     def __call__(self, observation: Any, update: bool = True) -> Any:
         return self._filter(observation, update=next(self._training) and update)
+
+
+def _savepoint(piece: ConnectorV2) -> RestoreState:
+    return partial(piece.set_state, copy.deepcopy(piece.get_state()))
+
+
+def _filter_savepoint(piece: MeanStdFilter) -> RestoreState:
+    """Copy the arrays of RLlib's filter: its state is text, compressed, and takes longer to write than the filter takes for a row."""
+    if piece._filters is None:
+        piece._init_new_filters()
+    before = [(filter_, tree.map_structure(RunningStat.copy, filter_.running_stats)) for filter_ in piece._filters.values()]
+
+    def restore() -> None:
+        for filter_, statistics in before:
+            filter_.running_stats = statistics
+
+    return restore
 
 
 def _pieces(pipeline: ConnectorPipelineV2) -> Iterator[ConnectorV2]:

@@ -161,14 +161,14 @@ class ConnectorPolicy:
         """Note that a client executed another action in the pending step of an episode."""
         pending = self._live[slot].pending
         assert pending is not None
-        own = self._own_form(action)
-        log_prob = log_probs_of(self._net, [pending.outputs], own)
+        module_action = self._module_form(action)
+        log_prob = log_probs_of(self._net, [pending.outputs], module_action)
         if log_prob is not None and not np.isfinite(log_prob).all():
-            return own, log_prob  # which is refused
-        pending.action = own[0]
+            return module_action, log_prob  # which is refused
+        pending.action = module_action[0]
         if log_prob is not None:
             pending.outputs[Columns.ACTION_LOGP] = log_prob[0]
-        return own, log_prob
+        return module_action, log_prob
 
     def forget(self, slots: list[int]) -> None:
         """Drop episodes that were reaped. No callback hears of them, as with episodes that RLlib's runner resets."""
@@ -225,15 +225,15 @@ class ConnectorPolicy:
         """Put the actions that clients chose themselves in the place of those that the net chose."""
         if not rows.given.size:
             return
-        own = self._own_form(rows.given_actions)
+        module_actions = self._module_form(rows.given_actions)
         given = [steps[place] for place in rows.given.tolist()]
-        log_probs = log_probs_of(self._net, [step.outputs for step in given], own)
+        log_probs = log_probs_of(self._net, [step.outputs for step in given], module_actions)
         for number, step in enumerate(given):
-            step.action, step.executed = own[number].copy(), rows.given_actions[number]
+            step.action, step.executed = module_actions[number].copy(), rows.given_actions[number]
             if log_probs is not None:
                 step.outputs[Columns.ACTION_LOGP] = log_probs[number]
 
-    def _own_form(self, actions: Array) -> Array:
+    def _module_form(self, actions: Array) -> Array:
         return self._form.from_environment(actions).astype(self.layout.action[1], copy=False)
 
     def _state_columns(self, states: list[list[Array]]) -> list[Array]:

@@ -23,7 +23,7 @@ from ray.rllib.connectors.env_to_module.mean_std_filter import MeanStdFilter
 from ray.rllib.utils.filter import MeanStdFilter as Filter
 from ray.rllib.utils.filter import RunningStat
 
-from policyserver.server.policies.vectorized.running_statistics import RowStatistics, add, clear_news, news
+from policyserver.server.policies.vectorized.running_statistics import RowStatistics, add, clear_delta, delta_of
 
 
 class ComparableShape(np.ndarray[Any, Any]):
@@ -47,29 +47,29 @@ def export_state(pipeline: ConnectorPipelineV2) -> dict[str, Any]:
             filter_.shape = np.asarray(filter_.shape).view(ComparableShape)
     statistics = _statistics(pipeline)
     for statistic in statistics:
-        new = news(statistic)
+        new = delta_of(statistic)
         statistic.mean_delta_array, statistic.sum_sq_diff_delta_array = new.mean, new.squares
     try:
         return {**{type(piece).__name__: {} for piece in pipeline.connectors}, **pipeline.get_state()}
     finally:
         for statistic in statistics:
-            clear_news(statistic)
+            clear_delta(statistic)
 
 
-def adopt_state(pipeline: ConnectorPipelineV2, state: dict[str, Any], *, keep_news: bool) -> None:
+def adopt_state(pipeline: ConnectorPipelineV2, state: dict[str, Any], *, keep_delta: bool) -> None:
     """Take a pipeline's state over.
 
     Args:
         pipeline: An env runner's pipeline. Nobody else may use it meanwhile.
         state: The new state.
-        keep_news: Whether to add the rows that filters saw since `export_state`: right for a merged state, wrong for a restored one.
+        keep_delta: Whether to add the rows that filters saw since `export_state`: right for a merged state, wrong for a restored one.
     """
-    unheard: list[RowStatistics] = [news(statistic) for statistic in _statistics(pipeline)] if keep_news else []
+    unacknowledged: list[RowStatistics] = [delta_of(statistic) for statistic in _statistics(pipeline)] if keep_delta else []
     pipeline.set_state(state)
     statistics = _statistics(pipeline)
     for statistic in statistics:
-        clear_news(statistic)
-    for statistic, rows in zip(statistics, unheard, strict=False):
+        clear_delta(statistic)
+    for statistic, rows in zip(statistics, unacknowledged, strict=False):
         add(statistic, rows)
 
 

@@ -56,7 +56,7 @@ class ActionForm:
             self.shape, self.dtype = space.shape, np.dtype("int64")
             self._start = np.asarray(space.start, np.int64)
         else:
-            raise UnsupportedSpaceError(f"action space: expected a Box of floats, a Discrete or a flat MultiDiscrete, got {space}")
+            raise UnsupportedSpaceError(f"action space: expected a Box of floats, a Discrete or a flat MultiDiscrete, received {space}")
 
     def to_environment(self, actions: Array) -> Array:
         """Return the actions a client executes, of the space's dtype, from those of the net, [n, ...] both."""

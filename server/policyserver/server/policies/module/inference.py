@@ -75,8 +75,8 @@ class PolicyNet:
 
     def leave_choice(self) -> None:
         """Give the Q-values from now on, if that is all that the module's own choice depends on beside chance."""
-        own = getattr(type(self.module), "_forward_exploration", None)
-        self.leaves_choice = self.explore and own is DefaultDQNTorchRLModule._forward_exploration
+        exploration = getattr(type(self.module), "_forward_exploration", None)
+        self.leaves_choice = self.explore and exploration is DefaultDQNTorchRLModule._forward_exploration
 
     @property
     def epsilon(self) -> float:

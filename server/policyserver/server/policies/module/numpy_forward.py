@@ -100,8 +100,8 @@ class NumpyForward:
         self._recurrent: list[tuple[list[Layer], _Lstm]] = []
         self._encoder: list[Layer] = []
         if type(encoder) is TorchActorCriticEncoder:
-            own = encoder.encoder if encoder.config.shared else encoder.actor_encoder
-            self._encoder = _dense_layers(_exactly(own, TorchMLPEncoder).net.mlp)
+            actor_encoder = encoder.encoder if encoder.config.shared else encoder.actor_encoder
+            self._encoder = _dense_layers(_exactly(actor_encoder, TorchMLPEncoder).net.mlp)
         elif type(encoder) is TorchStatefulActorCriticEncoder:
             # Apart, the critic's state is carried along, too: its learner begins with it.
             parts = [encoder.encoder] if encoder.config.shared else [encoder.actor_encoder, encoder.critic_encoder]

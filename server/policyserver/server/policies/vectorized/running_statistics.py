@@ -55,7 +55,7 @@ def add(statistic: RunningStat, rows: RowStatistics) -> None:
     statistic.sum_sq_diff_delta_array = np.asarray(statistic.sum_sq_diff_delta_array + squares)
 
 
-def news(statistic: RunningStat) -> RowStatistics:
+def delta_of(statistic: RunningStat) -> RowStatistics:
     """Return what a statistic has seen since its deltas were cleared: `add` of it to what there was then gives what there is now."""
     count = statistic.num_pushes_delta
     if not count:
@@ -67,7 +67,7 @@ def news(statistic: RunningStat) -> RowStatistics:
     return RowStatistics(count, np.asarray(mean), np.asarray(np.maximum(squares, 0.0)))
 
 
-def clear_news(statistic: RunningStat) -> None:
+def clear_delta(statistic: RunningStat) -> None:
     """Begin a new count of what a statistic sees."""
     statistic.num_pushes_delta = 0
     statistic.mean_delta_array = np.zeros_like(statistic.mean_array)

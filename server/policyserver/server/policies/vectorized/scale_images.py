@@ -33,7 +33,7 @@ class ScaleImages(SingleAgentObservationPreprocessor):
             ValueError: The observations are not a Box of uint8.
         """
         if not (isinstance(input_observation_space, gym.spaces.Box) and input_observation_space.dtype == np.uint8):
-            raise ValueError(f"ScaleImages: expected a Box of uint8 observations, got {input_observation_space}")
+            raise ValueError(f"ScaleImages: expected a Box of uint8 observations, received {input_observation_space}")
         return gym.spaces.Box(-1.0, 1.0, input_observation_space.shape, np.float32)
 
     def preprocess(self, observation: Array, episode: SingleAgentEpisode) -> Array:

@@ -44,7 +44,7 @@ class VectorizedPolicy:
         observation_space: gym.Space[Any],
         action_space: gym.Space[Any],
         *,
-        writers: Sequence[VectorizedConnector] = (),
+        connectors: Sequence[VectorizedConnector] = (),
         num_frames: int = 1,
         lookback: int = 1,
         state_every: int = 20,
@@ -56,9 +56,9 @@ class VectorizedPolicy:
         Args:
             net: The net.
             form: The two forms of its actions.
-            observation_space: Observations as they are recorded, so behind the writers.
+            observation_space: Observations as they are recorded, so behind the connectors.
             action_space: The environment's.
-            writers: What rewrites the client's observations, in their order.
+            connectors: What rewrites the client's observations, in their order.
             num_frames: How many of the newest observations the net sees at once, joined along their last axis.
             lookback: Least steps that a segment repeats of the one before it.
             state_every: As in `StepLayout`.
@@ -72,7 +72,7 @@ class VectorizedPolicy:
         self._net, self._form = net, form
         net.leave_choice()
         self._space = observation_space
-        self._writers = tuple(writers)
+        self._connectors = tuple(connectors)
         self._earlier_frames = num_frames - 1
         self._draws = KeyedDraws(seed)
         self._recurrent = len(net.initial_state)
@@ -111,19 +111,19 @@ class VectorizedPolicy:
     def decide(self, rows: StepRows) -> StepResult:
         """Choose actions. If it raises, nothing has changed."""
         observations = rows.observations
-        for writer in self._writers:
-            observations = writer.write(observations, rows)
+        for connector in self._connectors:
+            observations = connector.write(observations, rows)
         asking, given = (~rows.ends).nonzero()[0], rows.given
-        own, state, by = observations, rows.state, rows.drawn_by
+        asked, state, by = observations, rows.state, rows.drawn_by
         if len(asking) < len(rows):
             if not asking.size:
                 empty = [leaf[asking] for leaf in state]
                 return StepResult(
                     observations, rows.rewards, self._no_decisions, rows.actions[:0], empty[: self._recurrent], empty, rows.infos
                 )
-            own, state, by = [leaf[asking] for leaf in observations], [leaf[asking] for leaf in state], by.select(asking)
+            asked, state, by = [leaf[asking] for leaf in observations], [leaf[asking] for leaf in state], by.select(asking)
             given = np.searchsorted(asking, given)
-        decisions, executed, after = self._ask(own, state, by, given, rows.given_actions)
+        decisions, executed, after = self._ask(asked, state, by, given, rows.given_actions)
         return StepResult(observations, rows.rewards, decisions, executed, state[: self._recurrent], after, rows.infos)
 
     decides_again = True
@@ -135,17 +135,17 @@ class VectorizedPolicy:
         return StepResult(observations, rows.rewards, decisions, executed, state[: self._recurrent], after)
 
     def commit(self, rows: StepRows, decided: StepResult, kept: Mask) -> None:
-        """Let the writers keep what they learned of these rows."""
-        for writer in self._writers:
-            writer.commit(kept)
+        """Let the connectors keep what they learned of these rows."""
+        for connector in self._connectors:
+            connector.commit(kept)
 
     def override(self, slot: int, outputs: Mapping[str, Array], action: Array) -> tuple[Array, npt.NDArray[np.float32] | None]:
         """Return an executed action in the net's form and its log-probability."""
-        own = self._form.from_environment(action)
+        module_action = self._form.from_environment(action)
         inputs = outputs.get(Columns.ACTION_DIST_INPUTS)
         if inputs is not None:
-            return own, self._log_probs(inputs, own).astype(np.float32, copy=False)
-        return own, np.full(1, np.nan, np.float32) if Columns.ACTION_LOGP in outputs else None  # nobody can tell: refused
+            return module_action, self._log_probs(inputs, module_action).astype(np.float32, copy=False)
+        return module_action, np.full(1, np.nan, np.float32) if Columns.ACTION_LOGP in outputs else None  # nobody can tell: refused
 
     def forget(self, slots: list[int]) -> None:
         """Do nothing: what is known of an episode is in the episode table."""
@@ -192,48 +192,50 @@ class VectorizedPolicy:
 
     def _choose(self, out: dict[str, Array], by: DrawKeys, given: Array, given_actions: Array) -> ModuleOutputs:
         outputs = {name: column for name, column in out.items() if name not in (Columns.ACTIONS, Columns.ACTION_LOGP, QF_PREDS)}
-        own = self._form.from_environment(given_actions) if given.size else None
+        module_actions = self._form.from_environment(given_actions) if given.size else None
         log_probs: Array | None
         if self._pass.chooses_actions:
-            actions, log_probs = self._own_choice(out, by, given, own)
+            actions, log_probs = self._module_choice(out, by, given, module_actions)
         elif self._is_categorical:
-            actions, log_probs = self._draw_categorical(out[Columns.ACTION_DIST_INPUTS], by, given, own)
+            actions, log_probs = self._draw_categorical(out[Columns.ACTION_DIST_INPUTS], by, given, module_actions)
         else:
-            actions, log_probs = self._draw(out[Columns.ACTION_DIST_INPUTS], by, given, own)
+            actions, log_probs = self._draw(out[Columns.ACTION_DIST_INPUTS], by, given, module_actions)
         if log_probs is not None:
             log_probs = log_probs.astype(np.float32, copy=False)
             outputs[Columns.ACTION_LOGP] = log_probs
         return ModuleOutputs(actions, log_probs, outputs, self._net.weights_seq_no)
 
-    def _own_choice(self, out: dict[str, Array], by: DrawKeys, given: Array, own: Array | None) -> tuple[Array, Array | None]:
+    def _module_choice(self, out: dict[str, Array], by: DrawKeys, given: Array, module_actions: Array | None) -> tuple[Array, Array | None]:
         """Take the actions that the module gives, but for those that DQN leaves to chance."""
         actions, log_probs = out[Columns.ACTIONS].copy(), out.get(Columns.ACTION_LOGP)
         if self._net.leaves_choice:
             actions = epsilon_greedy(out[QF_PREDS], self._net.epsilon, self._draws.uniforms(by.keys, by.steps, 2))
-        if own is not None:
-            actions[given] = own
+        if module_actions is not None:
+            actions[given] = module_actions
             if log_probs is not None:
                 log_probs = log_probs.copy()
                 inputs = out.get(Columns.ACTION_DIST_INPUTS)
-                log_probs[given] = self._log_probs(inputs[given], own) if inputs is not None else np.nan  # nobody can tell: refused
+                log_probs[given] = (
+                    self._log_probs(inputs[given], module_actions) if inputs is not None else np.nan
+                )  # nobody can tell: refused
         return actions, log_probs
 
-    def _draw_categorical(self, logits: Array, by: DrawKeys, given: Array, own: Array | None) -> tuple[Array, Array]:
+    def _draw_categorical(self, logits: Array, by: DrawKeys, given: Array, module_actions: Array | None) -> tuple[Array, Array]:
         """Draw in plain numpy: the sums of the chances serve the draw and the log-probability."""
         shifted = logits - np.maximum.reduce(logits, axis=-1, keepdims=True)
         sums = np.add.accumulate(np.exp(shifted), axis=-1, dtype=np.float64)
         actions = passed(sums, self._draws.uniform(by.keys, by.steps)) if self._net.explore else logits.argmax(axis=-1)
-        if own is not None:
-            actions[given] = own
+        if module_actions is not None:
+            actions[given] = module_actions
         return actions, shifted[np.arange(len(actions)), actions] - np.log(sums[:, -1])
 
-    def _draw(self, inputs: Array, by: DrawKeys, given: Array, own: Array | None) -> tuple[Array, Array]:
+    def _draw(self, inputs: Array, by: DrawKeys, given: Array, module_actions: Array | None) -> tuple[Array, Array]:
         distribution = self._net.distribution_class.from_logits(torch.from_numpy(inputs))
         chosen = draw(distribution, self._draws, by) if self._net.explore else distribution.to_deterministic().sample()
-        if own is not None:
-            chosen[torch.from_numpy(given)] = torch.from_numpy(own).to(chosen.dtype)
+        if module_actions is not None:
+            chosen[torch.from_numpy(given)] = torch.from_numpy(module_actions).to(chosen.dtype)
         return chosen.numpy(), distribution.logp(chosen).numpy()
 
-    def _log_probs(self, inputs: Array, own: Array) -> Array:
-        log_probs: Array = self._net.distribution_class.from_logits(torch.from_numpy(inputs)).logp(torch.from_numpy(own)).numpy()
+    def _log_probs(self, inputs: Array, module_actions: Array) -> Array:
+        log_probs: Array = self._net.distribution_class.from_logits(torch.from_numpy(inputs)).logp(torch.from_numpy(module_actions)).numpy()
         return log_probs

@@ -1,0 +1,51 @@
+"""The three commands. Each looks first whether all of `policyserver` is found, which lies in five folders.
+
+What is found is an old installation's, or hidden by a file of one, where sources were replaced without installing them again.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from typing import NoReturn
+
+_PARTS = ("policyserver.client", "policyserver.monitoring", "policyserver.pipelines", "policyserver.server", "policyserver.v1")
+
+
+def policy_server() -> NoReturn:
+    """Run `policy-server`."""
+    _run("policy-server", "policyserver.server.__main__", "program")
+
+
+def policy_pipeline() -> NoReturn:
+    """Run `policy-pipeline`."""
+    _run("policy-pipeline", "policyserver.pipelines.__main__", "main")
+
+
+def policy_monitor() -> NoReturn:
+    """Run `policy-monitor`."""
+    _run("policy-monitor", "policyserver.monitoring.__main__", "main")
+
+
+def _run(command: str, module: str, function: str) -> NoReturn:
+    if problem := _what_is_missing():
+        sys.exit(f"{command}: {problem}")
+    sys.exit(getattr(importlib.import_module(module), function)())
+
+
+def _what_is_missing() -> str:
+    """Say which parts of `policyserver` are not found, why, and what to do; nothing where all are."""
+    missing = ", ".join(part for part in _PARTS if not _is_found(part))
+    if not missing:
+        return ""
+    namespace = importlib.import_module("policyserver")
+    if namespace.__file__:
+        return f"{namespace.__file__} hides {missing}: delete this file, which an older version left behind"
+    found = ", ".join(namespace.__path__)
+    return f"expected {missing} to be installed, found only {found}: an older version is installed here; run `pip install` again"
+
+
+def _is_found(part: str) -> bool:
+    spec = importlib.util.find_spec(part)
+    return spec is not None and spec.origin is not None
