@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from policyserver.common.settings import dump_toml
 from policyserver.monitoring.influx.config import InfluxConfig
-from policyserver.monitoring.points import Points
 from policyserver.monitoring.recording import open_sink
+from policyserver.monitoring.serving_points import training_point
 from policyserver.monitoring.sink import Sink
 from policyserver.monitoring.sink_report import sink_points
 from policyserver.server.config.algorithm import algorithm_config, check_net, cpu_tickets
@@ -305,7 +305,7 @@ class Daemon:
     def _publish(self, report: TrainingReport, algorithm: Algorithm, sink: Sink) -> None:
         logger.info("%s", report)
         _of_serving(algorithm, lambda runner: runner.report_training(report), wait=False)
-        sink.write(Points.one("train", self._tags, report.recorded))
+        sink.write(training_point(self._tags, report))
         if (counters := sink_points(sink, self._tags)) is not None:
             sink.write(counters)
 

@@ -1,0 +1,128 @@
+'''A figure of training or serving is declared once: a field of a dataclass with its unit and kind, and with its meaning below it.
+
+    rows_refused: Annotated[int, counter("rows")] = 0
+    \"""Rows refused with an error.\"""
+
+What is recorded, docs/metrics.md, charts of its own and the sum of several serving processes are made of the declaration; the wire, which
+says the same to clients in other languages, is held to it by a test.
+'''
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import types
+import typing
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import Any
+
+from policyserver.common.settings_declaration import fields_of
+
+__all__ = ["Figure", "Kind", "amount", "counter", "figures", "gauge", "known", "mean", "merged", "newest", "text"]
+
+
+class Kind(StrEnum):
+    """How a figure changes, and what several processes have together."""
+
+    COUNTER = "counter"
+    """Grows from 0. Together: the sum."""
+    GAUGE = "gauge"
+    """What there is now. Together: the sum."""
+    AMOUNT = "amount"
+    """What one iteration took or did. Together: the sum."""
+    NEWEST = "newest"
+    """Grows, and is the same for all. Together: the largest."""
+    MEAN = "mean"
+    """Mean of many values. Together: the mean of those that are known, weighted."""
+    TEXT = "text"
+    """A name. Together: all, joined by "+"."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Figure:
+    """What a field's annotation declares; the name, the type and the meaning are the field's own."""
+
+    kind: Kind
+    unit: str = ""
+    """Unit of the value; "" for ratios and names."""
+    unset: str = ""
+    """Where there is no value; "" when there always is one."""
+    chart: str = ""
+    """Title of the chart that draws the figure alone, on the page and in Grafana; "" when none does."""
+    weight: str = ""
+    """Figure by which the means of several processes are weighted; "" when they weigh the same."""
+    name: str = ""
+    value_type: type = float
+    meaning: str = ""
+    default: Any = None
+
+
+def counter(unit: str, *, chart: str = "") -> Figure:
+    """Declare what only grows, from 0 on."""
+    return Figure(Kind.COUNTER, unit, chart=chart)
+
+
+def gauge(unit: str, *, chart: str = "") -> Figure:
+    """Declare what there is now."""
+    return Figure(Kind.GAUGE, unit, chart=chart)
+
+
+def amount(unit: str, *, chart: str = "") -> Figure:
+    """Declare what one iteration took or did."""
+    return Figure(Kind.AMOUNT, unit, chart=chart)
+
+
+def newest(unit: str, *, chart: str = "") -> Figure:
+    """Declare what grows and is the same for all processes, such as a version."""
+    return Figure(Kind.NEWEST, unit, chart=chart)
+
+
+def mean(unit: str = "", *, unset: str = "", chart: str = "", weight: str = "") -> Figure:
+    """Declare a mean."""
+    return Figure(Kind.MEAN, unit, unset, chart, weight)
+
+
+def text() -> Figure:
+    """Declare a name."""
+    return Figure(Kind.TEXT)
+
+
+@functools.cache
+def figures(cls: Any) -> dict[str, Figure]:
+    """Return the figures that a dataclass declares, by name, in the order of declaration."""
+    declared = {}
+    for name, hint in typing.get_type_hints(cls, include_extras=True).items():
+        for figure in getattr(hint, "__metadata__", ()):
+            if isinstance(figure, Figure):
+                field = fields_of(cls)[name]
+                (kind,) = {*(typing.get_args(field.hint) or [field.hint])} - {types.NoneType}
+                declared[name] = dataclasses.replace(figure, name=name, value_type=kind, meaning=field.help, default=field.default)
+    return declared
+
+
+def known(statistics: Any) -> dict[str, Any]:
+    """Return the figures of an instance that have a value, by name."""
+    values = {name: getattr(statistics, name) for name in figures(type(statistics))}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def merged(statistics: Sequence[Any]) -> dict[str, Any]:
+    """Return what several processes have together of each figure."""
+    return {name: _together(figure, statistics) for name, figure in figures(type(statistics[0])).items()}
+
+
+def _together(figure: Figure, statistics: Sequence[Any]) -> Any:
+    values = [getattr(one, figure.name) for one in statistics]
+    match figure.kind:
+        case Kind.TEXT:
+            return "+".join(values)
+        case Kind.NEWEST:
+            return max(values)
+        case Kind.MEAN:
+            weights = [getattr(one, figure.weight) if figure.weight else 1 for one in statistics]
+            pairs = [(value, weight) for value, weight in zip(values, weights, strict=True) if value is not None]
+            total = sum(weight for _, weight in pairs)
+            return sum(value * weight for value, weight in pairs) / total if total else figure.default
+        case _:
+            return sum(values)
