@@ -52,40 +52,19 @@ class Figure:
     """Title of the chart that draws the figure alone, on the page and in Grafana; "" when none does."""
     weight: str = ""
     """Figure by which the means of several processes are weighted; "" when they weigh the same."""
+
     name: str = ""
     value_type: type = float
     meaning: str = ""
     default: Any = None
 
 
-def counter(unit: str, *, chart: str = "") -> Figure:
-    """Declare what only grows, from 0 on."""
-    return Figure(Kind.COUNTER, unit, chart=chart)
-
-
-def gauge(unit: str, *, chart: str = "") -> Figure:
-    """Declare what there is now."""
-    return Figure(Kind.GAUGE, unit, chart=chart)
-
-
-def amount(unit: str, *, chart: str = "") -> Figure:
-    """Declare what one iteration took or did."""
-    return Figure(Kind.AMOUNT, unit, chart=chart)
-
-
-def newest(unit: str, *, chart: str = "") -> Figure:
-    """Declare what grows and is the same for all processes, such as a version."""
-    return Figure(Kind.NEWEST, unit, chart=chart)
-
-
-def mean(unit: str = "", *, unset: str = "", chart: str = "", weight: str = "") -> Figure:
-    """Declare a mean."""
-    return Figure(Kind.MEAN, unit, unset, chart, weight)
-
-
-def text() -> Figure:
-    """Declare a name."""
-    return Figure(Kind.TEXT)
+counter = functools.partial(Figure, Kind.COUNTER)
+gauge = functools.partial(Figure, Kind.GAUGE)
+amount = functools.partial(Figure, Kind.AMOUNT)
+newest = functools.partial(Figure, Kind.NEWEST)
+mean = functools.partial(Figure, Kind.MEAN)
+text = functools.partial(Figure, Kind.TEXT)
 
 
 @functools.cache

@@ -63,7 +63,7 @@ class ServerStats:
     """Time since the serving process began."""
     clients_connected: Annotated[int, gauge("clients")] = 0
     """Clients with an open stream."""
-    episodes_open: Annotated[int, gauge("episodes")] = 0
+    episodes_open: Annotated[int, gauge("episodes", chart="Open episodes")] = 0
     """Episodes the server holds now."""
     episodes_started: Annotated[int, counter("episodes")] = 0
     """Episodes begun."""
