@@ -21,7 +21,7 @@ TAGS = {
     "symbol": "traded symbol",
     "worker": "operating-system process that the point is about: of `server` the serving process, of the others the one that wrote it",
     "node": "node of a pipeline: market, execution, reward, signal, policy, portfolio, episode",
-    "sink": "where points go: EmbeddedStore, InfluxSink",
+    "sink": "where points go: a class of `Sink`, such as EmbeddedStore",
 }
 """Every tag and its meaning."""
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from policyserver.monitoring.store.retention import RetentionConfig
+from policyserver.monitoring.recording import SinkSettings
 from policyserver.pipelines.account import AccountConfig
 from policyserver.pipelines.fallback import Fallback
 from policyserver.pipelines.prices import PricesConfig
@@ -103,7 +103,7 @@ class NodesSection:
 
 
 @dataclass(frozen=True, slots=True)
-class RecordingSection:
+class RecordingSection(SinkSettings):
     """Where every step is recorded."""
 
     run: str | None = None
@@ -113,12 +113,6 @@ class RecordingSection:
     """Name of the policy, a tag of every point."""
     store: Path | None = Path("runs/pipeline.sqlite")
     """File of the embedded store; none: not recorded there."""
-    retention: RetentionConfig = field(default_factory=RetentionConfig)
-    """How long the store keeps points, and in how much detail."""
-    influx: bool = True
-    """Whether points go to InfluxDB too, when the environment names one (INFLUXDB_V2_URL) or `influx_file` does."""
-    influx_file: Path | None = None
-    """influxdb-client's configuration file with section [influx2], and `bucket` in it. None: the environment."""
 
 
 @dataclass(frozen=True, slots=True)

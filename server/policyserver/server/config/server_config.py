@@ -16,7 +16,7 @@ import gymnasium as gym
 
 from policyserver.common.endpoints import is_local, parse_address
 from policyserver.monitoring.page.listen import PageListen, check_page_address
-from policyserver.monitoring.store.retention import RetentionConfig
+from policyserver.monitoring.recording import SinkSettings
 from policyserver.server.config.algorithm_defaults import DEFAULTS_BY_ALGORITHM
 from policyserver.server.config.space_tables import space_from_config
 from policyserver.server.config.standard_connectors import ConnectorsConfig
@@ -262,19 +262,13 @@ class LearnerConfig:
 
 
 @dataclass(frozen=True)
-class MonitoringConfig:
+class MonitoringConfig(SinkSettings):
     """What the server records about its own training."""
 
     store: Path | None = None
     """File of the embedded store. Unset: `store.sqlite` in the run folder."""
     enabled: bool = True
     """Whether training iterations are recorded at all."""
-    retention: RetentionConfig = field(default_factory=RetentionConfig)
-    """How long the store keeps points, and in how much detail; of several processes on one store, one sees to it."""
-    influx: bool = True
-    """Whether they go to InfluxDB too, when the environment names one (INFLUXDB_V2_URL) or `influx_file` does."""
-    influx_file: Path | None = None
-    """influxdb-client's configuration file with section [influx2], and `bucket` in it. Unset: the environment."""
     page: str | None = None
     """HOST:PORT of the live page of the store, e.g. "127.0.0.1:9980". Unset: it is not served, so that no port is taken that nobody asked
     for, and two servers on one machine do not meet at one. Beyond loopback it has `listen`'s certificate and key, and wants its token."""

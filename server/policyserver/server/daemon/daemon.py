@@ -14,8 +14,6 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from policyserver.common.settings import dump_toml
-from policyserver.monitoring.influx.config import InfluxConfig
-from policyserver.monitoring.recording import open_sink
 from policyserver.monitoring.serving_points import training_point
 from policyserver.monitoring.sink import Sink
 from policyserver.monitoring.sink_report import sink_points
@@ -96,7 +94,7 @@ class Daemon:
             DaemonError: If the serving actor doesn't start or come back, or training fails again and again.
         """
         config = self._config
-        influx = check(config)
+        open_sink = check(config)
         check_loopback()
         with contextlib.ExitStack() as ending:
             ending.enter_context(claimed(config.listen.address))
@@ -124,7 +122,7 @@ class Daemon:
                 return
             self._is_ready = True
             with _naming_store(config):
-                sink = self._open_sink(influx)
+                sink = open_sink()
                 ending.callback(sink.close, _SINK_CLOSE_S)
                 if page is not None:
                     page.start(config.store_file)
@@ -233,10 +231,6 @@ class Daemon:
         """Keep the newest weights at hand for a serving actor that is restarted while the learner is busy."""
         if self._link is not None and algorithm.config.num_env_runners and algorithm.env_runner is not None:
             self._link.offer(algorithm.env_runner.get_state())
-
-    def _open_sink(self, influx: InfluxConfig | None) -> Sink:
-        monitoring = self._config.monitoring
-        return open_sink(self._config.store_file if monitoring.enabled else None, influx, monitoring.retention)
 
     def _take_page_address(self, ending: contextlib.ExitStack) -> PageServer | None:
         """Take the live page's address before Ray starts, so that a wrong one, or one in use, is refused at once."""
