@@ -100,8 +100,8 @@ def test_the_view_has_the_totals_and_a_dozen_decisions() -> None:
         "no trade +0.00",
         "random -17.50",
         "skill +0.0213",
-        "KL 0.0110",
-        "entropy 0.900",
+        "KL divergence 0.011",
+        "entropy 0.9, learning rate 0.0005",
         "checkpoint-00000001",
     ):
         assert part in text

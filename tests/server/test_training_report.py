@@ -101,7 +101,7 @@ def test_the_log_block_has_every_number_that_a_reader_needs() -> None:
         "policy version 5",
         "return 12.5",
         "loss 0.5",
-        "KL 0.01",
+        "KL divergence 0.01",
         "entropy 1.1",
         "learning rate 0.0005",
         "steps 200",

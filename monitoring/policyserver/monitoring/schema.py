@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
 
-from policyserver.common.figures import figures
+from policyserver.common.figures import figures, phrase
 from policyserver.common.server_stats import ServerStats, TrainingIteration
 
 TAGS = {
@@ -88,14 +88,8 @@ _TYPES = {float: FieldType.FLOAT, int: FieldType.INTEGER, str: FieldType.STRING}
 def _declared(statistics: type) -> tuple[Field, ...]:
     """Return a field for each figure that a dataclass declares."""
     return tuple(
-        Field(each.name, _TYPES[each.value_type], each.unit, _phrase(each.meaning), each.unset) for each in figures(statistics).values()
+        Field(each.name, _TYPES[each.value_type], each.unit, phrase(each.meaning), each.unset) for each in figures(statistics).values()
     )
-
-
-def _phrase(sentence: str) -> str:
-    """Return a sentence as it stands in a table."""
-    first = sentence[:1] if sentence[:2].isupper() else sentence[:1].lower()
-    return first + sentence[1:].removesuffix(".")
 
 
 STEP = Measurement(

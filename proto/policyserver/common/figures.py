@@ -19,7 +19,7 @@ from typing import Any
 
 from policyserver.common.settings_declaration import fields_of
 
-__all__ = ["Figure", "Kind", "amount", "counter", "figures", "gauge", "known", "mean", "merged", "newest", "text"]
+__all__ = ["Figure", "Kind", "amount", "charted", "counter", "figures", "gauge", "known", "mean", "merged", "newest", "phrase", "text"]
 
 
 class Kind(StrEnum):
@@ -67,9 +67,13 @@ mean = functools.partial(Figure, Kind.MEAN)
 text = functools.partial(Figure, Kind.TEXT)
 
 
-@functools.cache
 def figures(cls: Any) -> dict[str, Figure]:
     """Return the figures that a dataclass declares, by name, in the order of declaration."""
+    return _figures(cls)
+
+
+@functools.cache
+def _figures(cls: Any) -> dict[str, Figure]:
     declared = {}
     for name, hint in typing.get_type_hints(cls, include_extras=True).items():
         for figure in getattr(hint, "__metadata__", ()):
@@ -78,6 +82,17 @@ def figures(cls: Any) -> dict[str, Figure]:
                 (kind,) = {*(typing.get_args(field.hint) or [field.hint])} - {types.NoneType}
                 declared[name] = dataclasses.replace(figure, name=name, value_type=kind, meaning=field.help, default=field.default)
     return declared
+
+
+def phrase(sentence: str) -> str:
+    """Return a title, or a sentence, as it stands within a line."""
+    first = sentence[:1] if sentence[:2].isupper() else sentence[:1].lower()
+    return first + sentence[1:].removesuffix(".")
+
+
+def charted(statistics: Any) -> dict[str, Any]:
+    """Return the values of the figures that have a chart of their own, by its title."""
+    return {phrase(figure.chart): getattr(statistics, name) for name, figure in figures(type(statistics)).items() if figure.chart}
 
 
 def known(statistics: Any) -> dict[str, Any]:

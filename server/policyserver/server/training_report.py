@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from policyserver.common.figures import charted
 from policyserver.common.server_stats import TrainingIteration
 
 VERSIONS_BEHIND = "policy_versions_behind_sum"
@@ -49,8 +50,7 @@ class TrainingReport(TrainingIteration):
         """Lay the report out as the block that the daemon logs, four lines."""
         return (
             f"iteration {self.iteration}   policy version {self.weights_seq_no}   return {_number(self.return_mean)}\n"
-            f"  loss {_number(self.loss)}   KL {_number(self.kl)}   entropy {_number(self.entropy)}   "
-            f"learning rate {_number(self.learning_rate)}   staleness {self.staleness_mean:.2f}\n"
+            f"  {'   '.join(f'{name} {_number(value)}' for name, value in charted(self).items())}   staleness {self.staleness_mean:.2f}\n"
             f"  steps {self.steps:,}   total {self.steps_total:,}   dropped {self.steps_dropped:,}   "
             f"seconds {self.seconds:.2f}   learning {self.learn_seconds:.2f}\n"
             f"  checkpoint {self.checkpoint_path or 'none yet'}"
