@@ -1,11 +1,10 @@
-'''A figure of training or serving is declared once: a field of a dataclass with its unit and kind, and with its meaning below it.
+"""A figure of training or serving is declared once: a field of a dataclass with its kind and unit, and its meaning as a docstring below.
 
     rows_refused: Annotated[int, counter("rows")] = 0
-    \"""Rows refused with an error.\"""
 
 What is recorded, docs/metrics.md, charts of its own and the sum of several serving processes are made of the declaration; the wire, which
 says the same to clients in other languages, is held to it by a test.
-'''
+"""
 
 from __future__ import annotations
 
