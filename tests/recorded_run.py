@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from policyserver.client import ServerStats
-from policyserver.monitoring.points import Points
+from policyserver.monitoring.serving_points import training_point
 from policyserver.monitoring.sink import Sink
 from policyserver.pipelines.config import PipelineConfig, PipelineRecordingConfig, PlayedEpisodesConfig
 from policyserver.pipelines.pipeline import Pipeline
@@ -37,24 +37,13 @@ class CountingDouble(PolicyDouble):
                 episodes_open=len(self.open_episodes()),
                 episodes_started=len(heard),
                 episodes_finished=len(finished),
-                episodes_reaped=0,
                 actions=sum(len(each.actions) for each in heard),
-                rows_repeated=0,
-                rows_refused=0,
                 batches=sum(call == "get" for call, _ in self.calls),
                 reward_sum=sum(rewards),
                 steps_completed=len(rewards),
                 steps_handed_off=len(rewards),
-                steps_dropped=0,
-                steps_untrained=0,
-                steps_waiting=0,
                 weights_seq_no=self.weights_seq_no,
-                staleness_mean=0.0,
                 return_mean=sum(finished) / len(finished) if finished else None,
-                training=None,
-                questions_waiting=0,
-                questions_waited=0,
-                learner_wait_s=0.0,
             )
 
 
@@ -98,5 +87,5 @@ def _record_iteration(sink: Sink, run: str, before: Progress) -> Progress:
     }
     report = training_report(result, before, seconds=_ITERATION_S, learn_seconds=0.1, checkpoint=Path("runs/checkpoint-1"))
     assert report is not None
-    sink.write(Points.one("train", {"run": run, "policy": "PPO", "worker": "server-1"}, report.recorded))
+    sink.write(training_point({"run": run, "policy": "PPO", "worker": "server-1"}, report))
     return report.progress

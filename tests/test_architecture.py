@@ -27,8 +27,10 @@ OURS = {
     "policyserver.monitoring": {
         "policyserver.common.command_line",
         "policyserver.common.endpoints",
+        "policyserver.common.figures",
         "policyserver.common.listening",
         "policyserver.common.settings",
+        "policyserver.common.server_stats",
         "policyserver.common.standard_streams",
         "policyserver.common.certificates",
         "policyserver.common.umask",

@@ -10,89 +10,36 @@ from dataclasses import dataclass
 from typing import Any
 
 from policyserver.monitoring import schema
+from policyserver.monitoring.panels import PANELS
+from policyserver.monitoring.panels.panel import ChartPanel, Levels
+from policyserver.monitoring.panels.series import Series
 
 COLUMNS = 24
 """Width of Grafana's grid."""
+_CHART_ROWS, _FIGURE_ROWS = 8, 4
+"""Heights of panels in the grid."""
 
 _DATASOURCE = {"type": "influxdb", "uid": "${datasource}"}
 _SCHEMA_VERSION = 39
 """Of Grafana 11; a newer one migrates it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Query:
-    """One query of a panel: a value over time, a series for each group."""
+def influxql(series: Series, filters: Sequence[str], *, whole_range: bool = False) -> str:
+    """Word a query, for points that match the dashboard's variables as far as the measurement has such tags.
 
-    measurement: str
-    """Measurement of `policyserver.monitoring.schema`."""
-    select: str
-    """What is computed of each interval, e.g. 'mean("reward")'."""
-    name: str = ""
-    """Name of the series beside the groups' own; "" when the panel's title says it."""
-    by: tuple[str, ...] = ("run",)
-    """Tags that tell the series apart."""
-    where: str = ""
-    """Which points, besides those of the chosen runs, policies and symbols."""
-
-    def influxql(self, filters: Sequence[str], *, whole_range: bool = False) -> str:
-        """Word the query, for points that match the dashboard's variables as far as the measurement has such tags.
-
-        Args:
-            filters: the dashboard's variables that choose tags.
-            whole_range: one value for the whole time range instead of one for each interval.
-        """
-        tags = schema.measurement(self.measurement).tags
-        conditions = [f'"{tag}" =~ /^${tag}$/' for tag in filters if tag in tags]
-        conditions += [self.where] if self.where else []
-        groups = [f'"{tag}"' for tag in self.by]
-        groups = groups if whole_range else ["time($__interval)", *groups]
-        fill = "" if whole_range else " fill(none)"
-        where = " AND ".join([*conditions, "$timeFilter"])
-        return f'SELECT {self.select} FROM "{self.measurement}" WHERE {where} GROUP BY {", ".join(groups)}{fill}'
-
-    @property
-    def alias(self) -> str:
-        """Name of each series, as Grafana's templates have it."""
-        return " ".join([*(f"$tag_{tag}" for tag in self.by), self.name]).strip()
-
-
-Levels = tuple[tuple[float | None, str], ...]
-"""Colours of a figure: from which value on each holds, None for the lowest."""
-
-PLAIN: Levels = ((None, "text"),)
-"""Of a figure that is neither good nor bad."""
-NONE_IS_GOOD: Levels = ((None, "green"), (1.0, "orange"))
-"""Of a count that should be 0."""
-ANY_IS_BAD: Levels = ((None, "green"), (1.0, "red"))
-"""Of a count of errors."""
-
-
-@dataclass(frozen=True, slots=True)
-class Panel:
-    """One chart, or one row of figures."""
-
-    title: str
-    """What it shows."""
-    description: str
-    """What a reader should know to read it."""
-    queries: tuple[Query, ...]
-    """Its series."""
-    unit: str = "short"
-    """Grafana's name of the unit."""
-    width: int = 12
-    """Columns of the grid."""
-    levels: Levels | None = None
-    """Colours of a panel that shows one figure for each series; None: it shows a chart."""
-
-    @property
-    def stat(self) -> bool:
-        """Whether it shows one figure for each series instead of a chart."""
-        return self.levels is not None
-
-    @property
-    def height(self) -> int:
-        """Rows of the grid."""
-        return 4 if self.stat else 8
+    Args:
+        series: What is asked for: a value over time, a curve for each group.
+        filters: The dashboard's variables that choose tags.
+        whole_range: One value for the whole time range instead of one for each interval.
+    """
+    tags = schema.measurement(series.measurement).tags
+    conditions = [f'"{tag}" =~ /^${tag}$/' for tag in filters if tag in tags]
+    conditions += [series.where] if series.where else []
+    groups = [f'"{tag}"' for tag in series.tags]
+    groups = groups if whole_range else ["time($__interval)", *groups]
+    fill = "" if whole_range else " fill(none)"
+    where = " AND ".join([*conditions, "$timeFilter"])
+    return f'SELECT {series.select} FROM "{series.measurement}" WHERE {where} GROUP BY {", ".join(groups)}{fill}'
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +54,6 @@ class Dashboard:
     """Tags that the reader may choose by."""
     source: str
     """Measurement that is asked for the values of these tags."""
-    panels: tuple[Panel, ...]
-    """Panels, in reading order; they fill the grid row by row."""
 
     def classic(self) -> dict[str, Any]:
         """Return Grafana's classic model."""
@@ -132,12 +77,13 @@ class Dashboard:
         """Number the panels and lay them out from left to right, row by row."""
         made: list[dict[str, Any]] = []
         x = y = row_height = 0
-        for number, panel in enumerate(self.panels, start=1):
+        for number, panel in enumerate((each for each in PANELS if each.dashboard == self.name), start=1):
+            height = _CHART_ROWS if panel.levels is None else _FIGURE_ROWS
             if x + panel.width > COLUMNS:
                 x, y, row_height = 0, y + row_height, 0
-            place = {"x": x, "y": y, "w": panel.width, "h": panel.height}
+            place = {"x": x, "y": y, "w": panel.width, "h": height}
             made.append(_panel(panel, number, place, self.filters))
-            x, row_height = x + panel.width, max(row_height, panel.height)
+            x, row_height = x + panel.width, max(row_height, height)
         return made
 
 
@@ -172,30 +118,40 @@ def _tag_variable(tag: str, measurement: str) -> dict[str, Any]:
     }
 
 
-def _panel(panel: Panel, number: int, place: dict[str, int], filters: Sequence[str]) -> dict[str, Any]:
+def _panel(panel: ChartPanel, number: int, place: dict[str, int], filters: Sequence[str]) -> dict[str, Any]:
     """Return a panel at its place."""
+    is_figure = panel.levels is not None
+    asked = [each for each in panel.series if each.select]
     targets = [
         {
             "refId": chr(ord("A") + index),
             "datasource": _DATASOURCE,
             "rawQuery": True,
-            "query": query.influxql(filters, whole_range=panel.stat),
+            "query": influxql(each, filters, whole_range=is_figure),
             "resultFormat": "time_series",
-            "alias": query.alias,
+            "alias": _alias(each, alone=len(asked) == 1),
         }
-        for index, query in enumerate(panel.queries)
+        for index, each in enumerate(asked)
     ]
     return {
         "id": number,
-        "type": "stat" if panel.stat else "timeseries",
+        "type": "stat" if is_figure else "timeseries",
         "title": panel.title,
         "description": panel.description,
         "datasource": _DATASOURCE,
         "gridPos": place,
         "targets": targets,
-        "fieldConfig": {"defaults": {"unit": panel.unit} | (_LINES if panel.levels is None else _coloured(panel.levels)), "overrides": []},
-        "options": _STAT if panel.stat else _CHART,
+        "fieldConfig": {
+            "defaults": {"unit": panel.unit.value[1]} | (_LINES if panel.levels is None else _coloured(panel.levels)),
+            "overrides": [],
+        },
+        "options": _STAT if is_figure else _CHART,
     }
+
+
+def _alias(series: Series, *, alone: bool) -> str:
+    """Name each curve, as Grafana's templates have it; the only one of a panel needs no name beside the panel's."""
+    return " ".join([*(f"$tag_{tag}" for tag in series.tags), "" if alone else series.label]).strip()
 
 
 def _coloured(levels: Levels) -> dict[str, Any]:

@@ -1,20 +1,14 @@
 from __future__ import annotations
 
-from dataclasses import fields, replace
-from typing import Any
+from dataclasses import replace
 
 import pytest
 
-from policyserver.client import ServerStats, TrainingIteration, total_of
+from policyserver.client import ServerStats, TrainingIteration
 from policyserver.client.balancing import reachable
 
-
-def zeros(kind: type[Any]) -> dict[str, Any]:
-    return dict.fromkeys((field.name for field in fields(kind)), 0)
-
-
-STATS = ServerStats(**{**zeros(ServerStats), "return_mean": None, "training": None})
-TRAINING = TrainingIteration(**{**zeros(TrainingIteration), "iteration": 3})
+STATS = ServerStats()
+TRAINING = TrainingIteration(iteration=3)
 
 
 @pytest.mark.parametrize(
@@ -47,12 +41,12 @@ def test_the_statistics_of_runners_add_up() -> None:
         training=TRAINING,
     )  # fmt: skip
     newest = replace(TRAINING, iteration=4)
-    assert total_of([one]) is one
-    both = total_of([one, other])
+    assert ServerStats.merge([one]) is one
+    both = ServerStats.merge([one, other])
     assert (both.boot_id, both.uptime_s, both.weights_seq_no) == ("a+b", 9.0, 5)
     assert (both.actions, both.reward_sum, both.steps_handed_off) == (20, 3.0, 40)
     assert (both.staleness_mean, both.return_mean, both.training) == (1.5, 4.0, TRAINING)
-    assert total_of([replace(other, training=newest), other]).training == newest
-    assert total_of([replace(one, steps_handed_off=0)] * 2).staleness_mean == 0.0
+    assert ServerStats.merge([replace(other, training=newest), other]).training == newest
+    assert ServerStats.merge([replace(one, steps_handed_off=0)] * 2).staleness_mean == 0.0
     with pytest.raises(ValueError, match="received none"):
-        total_of([])
+        ServerStats.merge([])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import re
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ import pytest
 from deploy.grafana.classic import COLUMNS
 from deploy.grafana.make_dashboards import FOLDER, rendered
 from policyserver.client import ServerStats
+from policyserver.common.figures import known
 from policyserver.monitoring.influx.config import InfluxConfig
 from policyserver.monitoring.influx.sink import InfluxSink
 from policyserver.monitoring.schema import TAGS, measurement
@@ -200,7 +200,7 @@ class Counted:
         return {"127.0.0.1:1": CountingDouble().stats()}
 
     def ask(self, timeout_s: float) -> list[dict[str, Any]]:
-        return [dataclasses.asdict(stats) for stats in self.stats_by_endpoint().values()]
+        return [known(stats) for stats in self.stats_by_endpoint().values()]
 
 
 def test_a_server_that_its_daemon_and_a_pipeline_tell_of_is_shown_once(influx: InfluxServer, tmp_path: Path) -> None:

@@ -5,12 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from policyserver.monitoring.influx.config import InfluxConfig
 from policyserver.monitoring.points import Points
-from policyserver.monitoring.recording import influx_beside, open_sink
+from policyserver.monitoring.recording import RecordingConfig, prepared
 from policyserver.monitoring.sink import NullSink
 from policyserver.monitoring.store.reader import StoreReader
-from policyserver.monitoring.store.retention import RetentionConfig
 from tests.services import InfluxServer
 
 
@@ -27,7 +25,7 @@ def test_points_go_to_the_store_and_to_the_influxdb_that_the_environment_names(
     monkeypatch.setenv("INFLUXDB_V2_URL", influx.url)
     monkeypatch.setenv("INFLUXDB_V2_BUCKET", influx.bucket)
     store = tmp_path / "run" / "store.sqlite"
-    sink = open_sink(store, influx_beside(store), RetentionConfig())
+    sink = prepared(RecordingConfig(), store, store.parent)()
     sink.write(Points.one("train", {"run": "r"}, {"iteration": 7, "loss": 0.5}))
     assert sink.flush(30.0)
     sink.close(10.0)
@@ -40,9 +38,8 @@ def test_points_go_to_the_store_and_to_the_influxdb_that_the_environment_names(
 
 def test_without_an_address_there_is_no_influxdb(tmp_path: Path) -> None:
     store = tmp_path / "store.sqlite"
-    assert influx_beside(store) is None
-    assert isinstance(open_sink(None, None, RetentionConfig()), NullSink)
-    sink = open_sink(store, None, RetentionConfig())
+    assert isinstance(prepared(RecordingConfig(), None, tmp_path)(), NullSink)
+    sink = prepared(RecordingConfig(), store, tmp_path)()
     sink.close(5.0)
     assert [path.name for path in tmp_path.glob("*spool*")] == []
 
@@ -50,7 +47,7 @@ def test_without_an_address_there_is_no_influxdb(tmp_path: Path) -> None:
 def test_an_influxdb_without_its_client_is_refused_with_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("INFLUXDB_V2_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("INFLUXDB_V2_BUCKET", "b")
-    assert isinstance(influx_beside(tmp_path / "store.sqlite"), InfluxConfig)
+    prepared(RecordingConfig(), None, tmp_path)
     monkeypatch.setitem(sys.modules, "influxdb_client", None)
     with pytest.raises(ValueError, match=r"INFLUXDB_V2_URL: expected influxdb-client to be installed.*install the extra `influx`"):
-        influx_beside(tmp_path / "store.sqlite")
+        prepared(RecordingConfig(), None, tmp_path)

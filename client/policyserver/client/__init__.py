@@ -5,7 +5,7 @@ from __future__ import annotations
 from policyserver.client.config import ClientConfig
 from policyserver.client.errors import BatchError, EncryptionError, ForkedClientError, InsecureTargetError
 from policyserver.client.policy_client import PolicyClient
-from policyserver.client.server_stats import ClientCounters, ServerInfo, ServerStats, TrainingIteration, total_of
+from policyserver.client.server_info import ClientCounters, ServerInfo
 from policyserver.common.errors import (
     ActionTimeoutError,
     AuthenticationError,
@@ -24,6 +24,7 @@ from policyserver.common.errors import (
     ServerOverloadedError,
     ServerUnavailableError,
 )
+from policyserver.common.server_stats import ServerStats, TrainingIteration
 
 __all__ = [
     "ActionTimeoutError",
@@ -52,5 +53,4 @@ __all__ = [
     "ServerStats",
     "ServerUnavailableError",
     "TrainingIteration",
-    "total_of",
 ]

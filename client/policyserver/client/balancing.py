@@ -24,11 +24,12 @@ from policyserver.client.config import ClientConfig
 from policyserver.client.connection import Connection
 from policyserver.client.messages import NegotiatedSession
 from policyserver.client.rows import Home, OutgoingRows
-from policyserver.client.server_stats import ServerInfo, ServerStats
+from policyserver.client.server_info import ServerInfo
 from policyserver.client.shared import ProcessorCore, Shared
 from policyserver.client.wake_up_queue import Call
 from policyserver.common.endpoints import parse_address
 from policyserver.common.errors import ClientClosedError, HandshakeError, PolicyServerError, ServerUnavailableError
+from policyserver.common.server_stats import ServerStats
 
 _log = logging.getLogger(__name__)
 _OTHERS_TIMEOUT_S = 2.0  # for the runners beside the first that is connected; a host may swallow packets without an answer

@@ -13,11 +13,12 @@ from policyserver.client.config import ClientConfig
 from policyserver.client.connection_errors import certificates_context
 from policyserver.client.errors import InsecureTargetError
 from policyserver.client.messages import to_info, to_stats
-from policyserver.client.server_stats import ServerInfo, ServerStats
+from policyserver.client.server_info import ServerInfo
 from policyserver.client.stream import Stub
 from policyserver.common.channels import open_channel
 from policyserver.common.endpoints import is_local, strays
 from policyserver.common.errors import PolicyServerError, from_rpc_error
+from policyserver.common.server_stats import ServerStats
 from policyserver.v1 import policy_service_pb2 as pb
 
 

@@ -14,9 +14,11 @@ import numpy as np
 
 from policyserver.client.config import ClientConfig
 from policyserver.client.rows import NO_INFO, ROW_OVERHEAD_BYTES, OutgoingRows
-from policyserver.client.server_stats import ServerInfo, ServerStats, TrainingIteration
+from policyserver.client.server_info import ServerInfo
 from policyserver.common.errors import HandshakeError, InvalidInputError, PolicyServerError, WireError, from_row_error
+from policyserver.common.figures import figures
 from policyserver.common.flags import PROTOCOL_VERSION, StepFlag
+from policyserver.common.server_stats import ServerStats, TrainingIteration
 from policyserver.common.spaces import (
     Array,
     Leaf,
@@ -287,16 +289,14 @@ def to_info(message: pb.GetServerInfoResponse) -> ServerInfo:
 
 def to_stats(message: pb.GetStatsResponse) -> ServerStats:
     """Decode the server's counters."""
-    plain = {field.name: getattr(message, field.name) for field in fields(ServerStats)}
-    plain["return_mean"] = message.return_mean if message.HasField("return_mean") else None
-    plain["training"] = _to_iteration(message.training) if message.HasField("training") else None
-    return ServerStats(**plain)
+    training = TrainingIteration(**_figures(message.training, TrainingIteration)) if message.HasField("training") else None
+    return ServerStats(**_figures(message, ServerStats), training=training)
 
 
-def _to_iteration(message: pb.TrainingIteration) -> TrainingIteration:
-    plain = {field.name: getattr(message, field.name) for field in fields(TrainingIteration)}
-    plain |= {name: None for name in ("return_mean", "loss", "kl", "entropy", "learning_rate") if not message.HasField(name)}
-    return TrainingIteration(**plain)
+def _figures(message: pb.GetStatsResponse | pb.TrainingIteration, cls: type[Any]) -> dict[str, Any]:
+    """Read the declared figures of a message; those that it leaves unset are left out."""
+    declared = message.DESCRIPTOR.fields_by_name
+    return {name: getattr(message, name) for name in figures(cls) if not declared[name].has_presence or message.HasField(name)}
 
 
 def _tensors(leaves: Sequence[Leaf], parts: Sequence[tuple[bytes, ...]], rows: int) -> list[tensor_pb2.Tensor]:

@@ -19,11 +19,12 @@ from policyserver.client.lifetime import Inherited, Lifetime
 from policyserver.client.messages import NegotiatedSession
 from policyserver.client.retries import Exchange
 from policyserver.client.rows import count, encoded_info
-from policyserver.client.server_stats import ClientCounters, ServerInfo, ServerStats, total_of
+from policyserver.client.server_info import ClientCounters, ServerInfo
 from policyserver.common.endpoints import parse_address
 from policyserver.common.errors import InvalidInputError, PolicyServerError
 from policyserver.common.flags import StepFlag
 from policyserver.common.rewards import to_reward, to_rewards
+from policyserver.common.server_stats import ServerStats
 
 _WANTED = int(StepFlag.NONE)
 _GIVEN = int(StepFlag.ACTION_GIVEN)
@@ -310,7 +311,7 @@ class PolicyClient:
         Raises:
             PolicyServerError: as in `start_episode`.
         """
-        return total_of(self._balancer.stats().values())
+        return ServerStats.merge(self._balancer.stats().values())
 
     def stats_by_endpoint(self) -> dict[str, ServerStats]:
         """Ask each serving runner for its counters, by its address as this client reaches it. One that is away is left out.

@@ -1,46 +1,75 @@
-"""Opens the sinks that a process records to: the embedded store, InfluxDB, both, or none."""
+"""Where a process records to: the embedded store, InfluxDB, both, or nowhere. Another sink is a setting and a row of `_SINKS` here."""
 
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from policyserver.common.settings import Config
 from policyserver.monitoring.influx.config import InfluxConfig
 from policyserver.monitoring.sink import MultiSink, NullSink, Sink
 from policyserver.monitoring.store.retention import RetentionConfig
 from policyserver.monitoring.store.store import EmbeddedStore, StoreConfig
 
+OpenSink = Callable[[], Sink]
 
-def influx_beside(store: Path, file: Path | None = None) -> InfluxConfig | None:
-    """Read which InfluxDB the environment names; None without one. Points for it wait on disk in a folder beside `store`.
 
-    A configuration file of influxdb-client takes the environment's place.
+@dataclass(frozen=True)
+class RecordingConfig(Config):
+    """Where points go."""
 
-    Processes that record into the same store share that folder, so each delivers what another left behind.
+    store: Path | None = None
+    """File of the embedded store."""
+    retention: RetentionConfig = field(default_factory=RetentionConfig)
+    """How long the store keeps points, and in how much detail; of several processes on one store, one sees to it."""
+    influx: bool = True
+    """Whether points go to InfluxDB too, when the environment names one (INFLUXDB_V2_URL) or `influx_file` does."""
+    influx_file: Path | None = None
+    """influxdb-client's configuration file with section [influx2], and `bucket` in it. Unset: the environment."""
+
+
+def prepared(config: RecordingConfig, store: Path | None, folder: Path) -> OpenSink:
+    """Check what the sinks need; return what opens them all as one, the store first.
+
+    Args:
+        config: What is wanted.
+        store: File of the embedded store; None: there is none.
+        folder: For the files of other sinks; processes that share it each deliver what another left behind.
+
+    Returns:
+        What opens the sink. It raises OSError or sqlite3.Error where a folder or the store can't be made.
 
     Raises:
-        ValueError: a variable is missing or wrong, or influxdb-client is not installed.
+        ValueError: A setting or a variable of the environment is missing or wrong, or a client that a sink needs is not installed.
     """
-    spool_folder = store.with_name("influx-spool")
-    config = InfluxConfig.from_file(file, spool_folder) if file else InfluxConfig.from_environment(spool_folder)
-    if config is not None and importlib.util.find_spec("influxdb_client") is None:
+    opens = [open_one for prepare in _SINKS if (open_one := prepare(config, store, folder)) is not None]
+    return lambda: MultiSink([open_one() for open_one in opens]) if opens else NullSink()
+
+
+def _store(config: RecordingConfig, store: Path | None, folder: Path) -> OpenSink | None:
+    return None if store is None else lambda: EmbeddedStore(store, StoreConfig(retention=config.retention))
+
+
+def _influx(config: RecordingConfig, store: Path | None, folder: Path) -> OpenSink | None:
+    """Points for InfluxDB wait on disk. A configuration file of influxdb-client takes the environment's place."""
+    if not config.influx:
+        return None
+    spool, file = folder / "influx-spool", config.influx_file
+    influx = InfluxConfig.from_file(file, spool) if file else InfluxConfig.from_environment(spool)
+    if influx is None:
+        return None
+    if importlib.util.find_spec("influxdb_client") is None:
         named = file or "INFLUXDB_V2_URL"
         raise ValueError(f"{named}: expected influxdb-client to be installed, as it is set; install the extra `influx`, or unset it")
-    return config
 
-
-def open_sink(store: Path | None, influx: InfluxConfig | None, retention: RetentionConfig) -> Sink:
-    """Open a sink into the store and InfluxDB, as far as they are given; the store comes first.
-
-    Raises:
-        OSError: the spool folder can't be made.
-        sqlite3.Error: the store can't be opened.
-    """
-    sinks: list[Sink] = []
-    if store is not None:
-        sinks.append(EmbeddedStore(store, StoreConfig(retention=retention)))
-    if influx is not None:
+    def open_influx() -> Sink:
         from policyserver.monitoring.influx.sink import InfluxSink  # the only user of the optional influxdb-client
 
-        sinks.append(InfluxSink(influx))
-    return MultiSink(sinks) if sinks else NullSink()
+        return InfluxSink(influx)
+
+    return open_influx
+
+
+_SINKS = (_store, _influx)

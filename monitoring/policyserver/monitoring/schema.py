@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
 
+from policyserver.common.figures import figures, phrase
+from policyserver.common.server_stats import ServerStats, TrainingIteration
 from policyserver.monitoring.action import ACTIONS_TEXT
 
 TAGS = {
@@ -20,7 +22,7 @@ TAGS = {
     "symbol": "traded symbol",
     "worker": "operating-system process that the point is about: of `server` the serving process, of the others the one that wrote it",
     "node": "node of a pipeline: market, execution, reward, signal, policy, portfolio, episode",
-    "sink": "where points go: EmbeddedStore, InfluxSink",
+    "sink": "where points go: a class of `Sink`, such as EmbeddedStore",
 }
 """Every tag and its meaning."""
 
@@ -79,6 +81,16 @@ def _boolean(name: str, meaning: str) -> Field:
 
 def _string(name: str, meaning: str) -> Field:
     return Field(name, FieldType.STRING, "", meaning)
+
+
+_TYPES = {float: FieldType.FLOAT, int: FieldType.INTEGER, str: FieldType.STRING}
+
+
+def _declared(statistics: type) -> tuple[Field, ...]:
+    """Return a field for each figure that a dataclass declares."""
+    return tuple(
+        Field(each.name, _TYPES[each.value_type], each.unit, phrase(each.meaning), each.unset) for each in figures(statistics).values()
+    )
 
 
 STEP = Measurement(
@@ -180,76 +192,15 @@ REGRESSOR = Measurement(
     ),
 )
 
-_NO_SUCH_FIGURE = "where the algorithm has none, or made no update in the iteration"
-
 TRAIN = Measurement(
-    "train",
-    "one iteration of training; the policy server writes it",
-    ("run", "policy", "worker"),
-    (
-        _integer("iteration", "iterations", "number of the iteration, from 1, counted on through restarts"),
-        _integer("weights_seq_no", "policy versions", "policy version after the iteration"),
-        _float(
-            "return_mean",
-            "reward",
-            "RLlib's mean return of the newest episodes that ended, cut ones among them",
-            "where none ended during the iteration",
-        ),
-        _float("loss", "", "learner's total loss", _NO_SUCH_FIGURE),
-        _float("kl", "nats", "mean Kullback-Leibler divergence between the acting and the new policy", _NO_SUCH_FIGURE),
-        _float("entropy", "nats", "mean entropy of the policy", _NO_SUCH_FIGURE),
-        _integer("steps", "steps", "steps trained on in this iteration"),
-        _integer("steps_total", "steps", "steps trained on since the run began"),
-        _float("seconds", "s", "length of the iteration, waiting for steps included"),
-        _float("learn_seconds", "s", "length of the learner's update alone"),
-        _integer("learner_updates", "updates", "updates of the weights since the run began"),
-        _string("checkpoint_path", "folder of the newest checkpoint on the daemon's machine"),
-        _float("staleness_mean", "policy versions", "mean of (version trained from - version that acted) over the iteration's steps"),
-        _float(
-            "learning_rate",
-            "",
-            "mean learning rate over the iteration's updates, the policy's where each part of the net has its own",
-            _NO_SUCH_FIGURE,
-        ),
-        _integer("steps_dropped", "steps", "steps that the hand-off dropped since the iteration before"),
-    ),
+    "train", "one iteration of training; the policy server writes it", ("run", "policy", "worker"), _declared(TrainingIteration)
 )
 
 SERVER = Measurement(
     "server",
     "a serving process's counters (GetStats); pipelines ask for them once a second, and the daemon, and both write them down as its own",
     ("run", "policy", "worker"),
-    (
-        _string("boot_id", "serving process the counters belong to, whoever wrote them down; they begin at 0 with each"),
-        _float("uptime_s", "s", "time since the serving process began"),
-        _integer("clients_connected", "clients", "clients with an open stream"),
-        _integer("episodes_open", "episodes", "episodes the server holds now"),
-        _integer("episodes_started", "episodes", "episodes begun"),
-        _integer("episodes_finished", "episodes", "episodes ended by their clients"),
-        _integer("episodes_reaped", "episodes", "episodes the server ended because their client was gone"),
-        _integer("actions", "actions", "actions computed"),
-        _integer("rows_repeated", "rows", "rows answered from the cache, applied before"),
-        _integer("rows_refused", "rows", "rows refused with an error"),
-        _integer("batches", "forward passes", "forward passes of the net"),
-        _float("reward_sum", "reward", "sum of all rewards received, each counted once"),
-        _integer("steps_completed", "steps", "steps completed"),
-        _integer("steps_handed_off", "steps", "steps handed to the learner"),
-        _integer("steps_dropped", "steps", "steps the overflow policy of the hand-off dropped"),
-        _integer("steps_untrained", "steps", "steps of episodes with training switched off"),
-        _integer("steps_waiting", "steps", "steps that wait for the learner now"),
-        _integer("questions_waiting", "questions", "questions for an action that wait for the learner now"),
-        _integer("questions_waited", "questions", "questions that had to wait for the learner, until new weights were served"),
-        _float("learner_wait_s", "s", "how long these waited, all together"),
-        _integer("weights_seq_no", "policy versions", "policy version now being served"),
-        _float("staleness_mean", "policy versions", "mean of (version at hand-off - version that acted) over all steps handed off"),
-        _float(
-            "return_mean", "reward", "mean return of the newest episodes that finished, cut ones among them", "where none has finished yet"
-        ),
-        _integer("starts_refused", "episodes", "episodes that could not begin, for want of room"),
-        _integer("infos_dropped", "infos", "infos left out of their steps, for want of room"),
-        _integer("clients_refused", "streams", "streams that were not taken, for want of room"),
-        _integer("messages_withheld", "times", "times that a stream was not read, for its client had not taken what was answered before"),
-    ),
+    _declared(ServerStats),
 )
 
 _POLICY_ONLY = "of other nodes than policy"

@@ -10,7 +10,7 @@ import numpy as np
 from annotated_types import Ge, Gt
 
 from policyserver.common.settings import Config
-from policyserver.monitoring.recording_config import RecordingConfig
+from policyserver.monitoring.recording import RecordingConfig
 from policyserver.pipelines.account import AccountConfig
 from policyserver.pipelines.fallback import Fallback
 from policyserver.pipelines.prices import PricesConfig

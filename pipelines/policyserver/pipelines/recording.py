@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from policyserver.monitoring.recording import influx_beside, open_sink
+from policyserver.monitoring.recording import prepared
 from policyserver.monitoring.sink import Sink
 from policyserver.pipelines.config import PipelineRecordingConfig
 
@@ -20,5 +20,4 @@ def open_recording(recording: PipelineRecordingConfig) -> Sink:
         OSError: The folder of points that wait for InfluxDB can't be made.
         sqlite3.Error: The store can't be opened.
     """
-    influx = influx_beside(recording.store or _WITHOUT_STORE, recording.influx_file) if recording.influx else None
-    return open_sink(recording.store, influx, recording.retention)
+    return prepared(recording, recording.store, (recording.store or _WITHOUT_STORE).parent)()

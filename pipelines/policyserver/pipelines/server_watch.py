@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from policyserver.client import ServerStats, TrainingIteration, total_of
+from policyserver.client import ServerStats, TrainingIteration
 from policyserver.common.errors import PolicyServerError
+from policyserver.common.figures import known
 from policyserver.monitoring.serving_points import serving_point
 from policyserver.monitoring.sink import Sink
 from policyserver.monitoring.trouble import Trouble
@@ -74,12 +74,12 @@ class ServerWatch(Node[Any]):
         self.answered = True
         self._absence.is_over("it answers again")
         self._boots.update((stats.boot_id, stats) for stats in each)
-        stats = self.latest = total_of(each)
+        stats = self.latest = ServerStats.merge(each)
         self._note_iteration(stats.training)
         self._answers += 1
         if self._answers % _ANSWERS_PER_POINT == 1:
             for one in each:
-                self._sink.write(serving_point(self._tags, dataclasses.asdict(one)))
+                self._sink.write(serving_point(self._tags, known(one)))
 
     def _note_iteration(self, training: TrainingIteration | None) -> None:
         """Add a training iteration that was not seen before to the mean staleness."""

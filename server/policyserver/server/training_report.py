@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from policyserver.common.figures import charted
+from policyserver.common.server_stats import TrainingIteration
 
 VERSIONS_BEHIND = "policy_versions_behind_sum"
 """Env-runner metric (reduce "sum"): over the steps of this `sample()`, policy version served at hand-off minus version that acted."""
@@ -34,45 +36,10 @@ class Progress:
     """Policy version."""
 
 
-@dataclass(frozen=True, slots=True)
-class TrainingReport:
-    """One iteration of training. The fields are those of the wire's `TrainingIteration`, None where that says unset."""
+class TrainingReport(TrainingIteration):
+    """One iteration of training, as the daemon logs it."""
 
-    iteration: int
-    """Number of the iteration, from 1, counted on through restarts."""
-    weights_seq_no: int
-    """Policy version after the iteration."""
-    return_mean: float | None
-    """Mean return of the episodes that ended during the iteration. None when none did."""
-    loss: float | None
-    """The learner's total loss, mean over its modules. None when the algorithm has none, like the next two."""
-    kl: float | None
-    """Mean Kullback-Leibler divergence between the acting and the new policy, nats."""
-    entropy: float | None
-    """Mean entropy of the policy, nats."""
-    steps: int
-    """Environment steps the learner trained on, in this iteration."""
-    steps_total: int
-    """Environment steps the learner trained on since the run began."""
-    seconds: float
-    """Length of the iteration, waiting for steps included, seconds."""
-    learn_seconds: float
-    """Length of the learner's update alone, seconds."""
-    learner_updates: int
-    """Updates of the weights since the run began."""
-    checkpoint_path: str
-    """Folder of the newest checkpoint. Empty before the first."""
-    staleness_mean: float
-    """Mean over the iteration's steps of (version trained from - version that acted), policy versions."""
-    learning_rate: float | None
-    """Mean learning rate over the iteration's updates and the modules; the policy's where a module's parts have each their own."""
-    steps_dropped: int = 0
-    """Steps that the hand-off dropped since the iteration before, because clients that can't wait were faster than the learner."""
-
-    @property
-    def recorded(self) -> dict[str, Any]:
-        """Fields of the point that is recorded of the iteration: those that are known."""
-        return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
+    __slots__ = ()
 
     @property
     def progress(self) -> Progress:
@@ -83,8 +50,7 @@ class TrainingReport:
         """Lay the report out as the block that the daemon logs, four lines."""
         return (
             f"iteration {self.iteration}   policy version {self.weights_seq_no}   return {_number(self.return_mean)}\n"
-            f"  loss {_number(self.loss)}   KL {_number(self.kl)}   entropy {_number(self.entropy)}   "
-            f"learning rate {_number(self.learning_rate)}   staleness {self.staleness_mean:.2f}\n"
+            f"  {'   '.join(f'{name} {_number(value)}' for name, value in charted(self).items())}   staleness {self.staleness_mean:.2f}\n"
             f"  steps {self.steps:,}   total {self.steps_total:,}   dropped {self.steps_dropped:,}   "
             f"seconds {self.seconds:.2f}   learning {self.learn_seconds:.2f}\n"
             f"  checkpoint {self.checkpoint_path or 'none yet'}"
@@ -138,18 +104,9 @@ def restored_report(progress: Progress, checkpoint: Path) -> TrainingReport:
     return TrainingReport(
         iteration=progress.iteration,
         weights_seq_no=progress.weights_seq_no,
-        return_mean=None,
-        loss=None,
-        kl=None,
-        entropy=None,
-        steps=0,
         steps_total=progress.steps_total,
-        seconds=0.0,
-        learn_seconds=0.0,
         learner_updates=progress.learner_updates,
         checkpoint_path=str(checkpoint),
-        staleness_mean=0.0,
-        learning_rate=None,
     )
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from policyserver.monitoring.page.server import PageServer
+from policyserver.monitoring.panels import PANELS
 from policyserver.monitoring.points import Points
 from policyserver.monitoring.store.store import EmbeddedStore
 from tests.browser import ARROW_LEFT, ESCAPE, TAB, Browser
@@ -20,7 +21,7 @@ from tests.services import MissingService, wait_until
 
 pytestmark = pytest.mark.process
 
-CHARTS = 37
+CHARTS = sum(bool(panel.group) for panel in PANELS)
 
 PAINTED = """
     const bytes = (canvas) => canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;

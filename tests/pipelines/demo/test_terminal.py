@@ -21,24 +21,15 @@ STATS = ServerStats(
     episodes_open=64,
     episodes_started=70,
     episodes_finished=6,
-    episodes_reaped=0,
     actions=30_000,
-    rows_repeated=0,
-    rows_refused=0,
     batches=1_000,
     reward_sum=-12.0,
     steps_completed=30_000,
     steps_handed_off=28_000,
-    steps_dropped=0,
-    steps_untrained=0,
     steps_waiting=123,
     weights_seq_no=7,
     staleness_mean=1.0,
-    return_mean=None,
     training=TRAINING,
-    questions_waiting=0,
-    questions_waited=0,
-    learner_wait_s=0.0,
 )
 
 
@@ -109,8 +100,8 @@ def test_the_view_has_the_totals_and_a_dozen_decisions() -> None:
         "no trade +0.00",
         "random -17.50",
         "skill +0.0213",
-        "KL 0.0110",
-        "entropy 0.900",
+        "KL divergence 0.011",
+        "entropy 0.9, learning rate 0.0005",
         "checkpoint-00000001",
     ):
         assert part in text

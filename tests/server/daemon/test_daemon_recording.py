@@ -11,12 +11,13 @@ import pytest
 from policyserver.common.listening import InsecureListenError
 from policyserver.common.settings import SettingsError
 from policyserver.monitoring.points import Points
-from policyserver.monitoring.sink import NullSink
+from policyserver.monitoring.sink import MultiSink, NullSink
+from policyserver.monitoring.store.store import EmbeddedStore
 from policyserver.server.config.daemon_config import ServerRecordingConfig
 from policyserver.server.config.server_config import ServerConfig
 from policyserver.server.config.serving_config import ListenConfig
 from policyserver.server.daemon.daemon import Daemon
-from policyserver.server.daemon.preflight import influx_of
+from policyserver.server.daemon.preflight import sinks_of
 from tests.services import InfluxServer
 
 TOKEN = "not-for-logs"
@@ -37,7 +38,7 @@ def test_iterations_go_to_the_store_and_to_influxdb_and_the_token_nowhere(
     caplog.set_level(logging.DEBUG)
     environment.setenv("INFLUXDB_V2_URL", running_influx.url)
     config = ServerConfig(run_folder=tmp_path / "run")
-    sink = Daemon(config)._open_sink(influx_of(config))
+    sink = sinks_of(config)()
     sink.write(Points.one("train", {"run": "run", "policy": "PPO"}, {"iteration": 3, "loss": 0.25}))
     assert sink.flush(30.0)
     sink.close(10.0)
@@ -49,10 +50,11 @@ def test_iterations_go_to_the_store_and_to_influxdb_and_the_token_nowhere(
 
 
 def test_it_can_be_switched_off(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for recording in (ServerRecordingConfig(influx=False), ServerRecordingConfig(enabled=False)):
-        assert influx_of(ServerConfig(run_folder=tmp_path, recording=recording)) is None
-    off = Daemon(ServerConfig(run_folder=tmp_path, recording=ServerRecordingConfig(enabled=False)))
-    assert isinstance(off._open_sink(None), NullSink)
+    sink = sinks_of(ServerConfig(run_folder=tmp_path, recording=ServerRecordingConfig(influx=False)))()
+    assert isinstance(sink, MultiSink)
+    assert [type(each) for each in sink.sinks] == [EmbeddedStore]
+    sink.close(5.0)
+    assert isinstance(sinks_of(ServerConfig(run_folder=tmp_path, recording=ServerRecordingConfig(enabled=False)))(), NullSink)
 
 
 def test_a_page_that_strangers_could_see_or_whose_port_is_taken_is_refused_before_anything_starts(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from starlette.staticfiles import StaticFiles
 from policyserver.monitoring.page.connections import PageSocket, ViewerLimit
 from policyserver.monitoring.page.feed import Feed
 from policyserver.monitoring.page.listen import LOOPBACK_NAMES, PageConfig
+from policyserver.monitoring.page.sections import module
 from policyserver.monitoring.page.selection import PageSelection
 from policyserver.monitoring.page.token_gate import TokenGate
 from policyserver.monitoring.store import rollups, tables
@@ -127,6 +128,9 @@ def _application(reader: StoreReader, connections: PageSocket, token: str | None
     async def index(request: Request) -> Response:
         return Response((_STATIC / "index.html").read_bytes(), media_type="text/html; charset=utf-8", headers=_HEADERS)
 
+    async def panels(request: Request) -> Response:
+        return Response(module(), media_type="text/javascript; charset=utf-8", headers=_HEADERS)
+
     async def snapshot(request: Request) -> Response:
         feed = Feed(reader, PageSelection.from_query(request.query_params))
         return JSONResponse(await run_in_threadpool(lambda: dict(feed.news())), headers=_HEADERS)
@@ -145,6 +149,7 @@ def _application(reader: StoreReader, connections: PageSocket, token: str | None
         Route("/", index),
         Route("/snapshot", snapshot),
         Route("/events", events),
+        Route("/static/panels.js", panels),
         Mount("/static", StaticFiles(directory=_STATIC)),
     ]
     guard = Middleware(TrustedHostMiddleware, allowed_hosts=LOOPBACK_NAMES) if token is None else Middleware(TokenGate, token=token)

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, TextIO
 
+from policyserver.common.figures import charted
 from policyserver.monitoring.action import Action
 from policyserver.pipelines.runtime.node import Node
 from policyserver.pipelines.snapshot import Snapshot, SnapshotTaker
@@ -162,10 +163,11 @@ def _training(snapshot: Snapshot) -> list[str]:
     training = snapshot.server.training if snapshot.server else None
     if training is None:
         return ["iteration   none yet"]
+    figures = ", ".join(f"{name} {number(value, '.4g')}" for name, value in charted(training).items())
     return [
         f"iteration   {training.iteration}: version {training.weights_seq_no}, return {number(training.return_mean, '+.2f')}, "
-        f"loss {number(training.loss, '.3f')}, KL {number(training.kl, '.4f')}, entropy {number(training.entropy, '.3f')}, "
         f"{training.steps:,} steps, {training.seconds:.1f} s",
+        f"            {figures}",
         f"checkpoint  {training.checkpoint_path or 'none yet'}",
     ]
 

@@ -10,7 +10,7 @@ from annotated_types import Ge, Interval
 
 from policyserver.common.settings import Config
 from policyserver.monitoring.page.listen import check_page_address
-from policyserver.monitoring.recording_config import RecordingConfig
+from policyserver.monitoring.recording import RecordingConfig
 
 
 @dataclass(frozen=True)

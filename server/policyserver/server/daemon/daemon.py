@@ -14,9 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from policyserver.common.settings import dump_toml
-from policyserver.monitoring.influx.config import InfluxConfig
-from policyserver.monitoring.points import Points
-from policyserver.monitoring.recording import open_sink
+from policyserver.monitoring.serving_points import training_point
 from policyserver.monitoring.sink import Sink
 from policyserver.monitoring.sink_report import sink_points
 from policyserver.server.config.algorithm import algorithm_config, check_net, cpu_tickets
@@ -96,7 +94,7 @@ class Daemon:
             DaemonError: If the serving actor doesn't start or come back, or training fails again and again.
         """
         config = self._config
-        influx = check(config)
+        open_sink = check(config)
         check_loopback()
         with contextlib.ExitStack() as ending:
             ending.enter_context(claimed(config.listen.address))
@@ -124,7 +122,7 @@ class Daemon:
                 return
             self._is_ready = True
             with _naming_store(config):
-                sink = self._open_sink(influx)
+                sink = open_sink()
                 ending.callback(sink.close, _SINK_CLOSE_S)
                 if page is not None:
                     page.start(config.store_file)
@@ -234,10 +232,6 @@ class Daemon:
         if self._link is not None and algorithm.config.num_env_runners and algorithm.env_runner is not None:
             self._link.offer(algorithm.env_runner.get_state())
 
-    def _open_sink(self, influx: InfluxConfig | None) -> Sink:
-        recording = self._config.recording
-        return open_sink(self._config.store_file if recording.enabled else None, influx, recording.retention)
-
     def _take_page_address(self, ending: contextlib.ExitStack) -> PageServer | None:
         """Take the live page's address before Ray starts, so that a wrong one, or one in use, is refused at once."""
         listen = self._config.page_listen
@@ -305,7 +299,7 @@ class Daemon:
     def _publish(self, report: TrainingReport, algorithm: Algorithm, sink: Sink) -> None:
         logger.info("%s", report)
         _of_serving(algorithm, lambda runner: runner.report_training(report), wait=False)
-        sink.write(Points.one("train", self._tags, report.recorded))
+        sink.write(training_point(self._tags, report))
         if (counters := sink_points(sink, self._tags)) is not None:
             sink.write(counters)
 

@@ -11,8 +11,8 @@ import stat
 from pathlib import Path
 
 from policyserver.common.settings import SettingsError
-from policyserver.monitoring.influx.config import InfluxConfig
-from policyserver.monitoring.recording import influx_beside
+from policyserver.monitoring.recording import OpenSink, prepared
+from policyserver.monitoring.sink import NullSink
 from policyserver.monitoring.store import store
 from policyserver.server.config.algorithm import algorithm_config, check_action_space, check_net
 from policyserver.server.config.server_config import ServerConfig
@@ -24,11 +24,11 @@ logger = logging.getLogger(__name__)
 _LOOPBACK_TIMEOUT_S = 2.0
 
 
-def check(config: ServerConfig) -> InfluxConfig | None:
+def check(config: ServerConfig) -> OpenSink:
     """Refuse what can be refused without RLlib and without a trace on disk.
 
     Returns:
-        Where InfluxDB is; None if points don't go there.
+        What opens the sinks of what is recorded.
 
     Raises:
         InsecureListenError: Strangers could get in, or a certificate, a key or a token can't be used.
@@ -40,7 +40,7 @@ def check(config: ServerConfig) -> InfluxConfig | None:
         page.token("recording.page", "listen.")
     for setting, folder in _folders(config).items():
         _check_folder(folder, setting)
-    return influx_of(config)
+    return sinks_of(config)
 
 
 def check_all(config: ServerConfig) -> None:
@@ -56,15 +56,15 @@ def check_all(config: ServerConfig) -> None:
     check_net(algorithm_config(config))
 
 
-def influx_of(config: ServerConfig) -> InfluxConfig | None:
-    """Read where InfluxDB is; None if points don't go there.
+def sinks_of(config: ServerConfig) -> OpenSink:
+    """Return what opens the sinks of what is recorded.
 
     Raises:
         SettingsError: What says so is incomplete or wrong.
     """
     recording = config.recording
     try:
-        return influx_beside(config.store_file, recording.influx_file) if recording.enabled and recording.influx else None
+        return prepared(recording, config.store_file, config.store_file.parent) if recording.enabled else NullSink
     except ValueError as error:
         raise SettingsError("recording", "", str(error)) from error
 

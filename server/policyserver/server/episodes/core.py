@@ -219,6 +219,7 @@ class EpisodeCore:
         statistics.steps_waiting = trajectories.steps_ready
         statistics.questions_waiting = self._withheld.waiting
         statistics.staleness_mean = trajectories.versions_behind / max(trajectories.steps_handed_off, 1)
+        statistics.return_mean = sum(statistics.returns) / len(statistics.returns) if statistics.returns else None
         statistics.weights_seq_no = self._policy.weights_seq_no
         return statistics
 

@@ -12,7 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from policyserver.common.errors import WireError, to_row_error
+from policyserver.common.figures import known
 from policyserver.common.flags import StepFlag
+from policyserver.common.server_stats import ServerStats
 from policyserver.common.spaces import leaves
 from policyserver.common.tensors import column, from_tensor, to_tensor
 from policyserver.server.episodes.received_rows import ReceivedRows, Replies
@@ -128,6 +130,12 @@ def encode_replies(message_id: int, replies: Replies, errors: list[pb.RowError] 
 def encode_refusal(message_id: int, error: BaseException) -> pb.StepResponse:
     """Encode the refusal of a message as a whole: one error, however many rows it claims to have."""
     return pb.StepResponse(batch=pb.StepReply(message_id=message_id, refusal=to_row_error(0, error)))
+
+
+def encode_stats(stats: ServerStats) -> pb.GetStatsResponse:
+    """Encode how serving and learning go."""
+    training = None if stats.training is None else pb.TrainingIteration(**known(stats.training))
+    return pb.GetStatsResponse(**known(stats), training=training)
 
 
 def one_row(handle: int, sequence: int, flags: StepFlag, reward: float, observation: list[Any], action: list[Any]) -> ReceivedRows:

@@ -17,6 +17,7 @@ import gymnasium as gym
 from policyserver.common import spaces
 from policyserver.common.errors import HandshakeError, PolicyServerError, ServerOverloadedError, WireError, reason_and_code_of, to_metadata
 from policyserver.common.flags import PROTOCOL_VERSION
+from policyserver.common.server_stats import ServerStats
 from policyserver.server.episodes.core import EpisodeCore
 from policyserver.server.episodes.ids import id_error
 from policyserver.server.episodes.received_rows import Replies
@@ -68,7 +69,7 @@ class PolicyServicer(pb_grpc.PolicyServiceServicer):
         facts: ServerFacts,
         unary: UnaryEpisodes,
         endpoints: Callable[[], list[str]],
-        stats: Callable[[], Any],
+        stats: Callable[[], ServerStats],
         numbers: ClientNumbers,
     ) -> None:
         """Serve a core.
@@ -78,7 +79,7 @@ class PolicyServicer(pb_grpc.PolicyServiceServicer):
             facts: What the handshake says.
             unary: Holds the episodes of unary callers.
             endpoints: Returns the addresses of all serving processes.
-            stats: Returns a GetStatsResponse.
+            stats: Returns how serving and learning go.
             numbers: Gives each client one of its own.
         """
         self._core = core
@@ -92,11 +93,6 @@ class PolicyServicer(pb_grpc.PolicyServiceServicer):
         self._streams: set[asyncio.Task[Any]] = set()
         self._ending: PolicyServerError | None = None
         """What each stream ends with, once it is to."""
-        self.clients_connected = 0
-        self.clients_refused = 0
-        """Streams that were not taken, for there are as many as there may be."""
-        self.messages_withheld = 0
-        """Times that a stream was not read, for its client had not taken what was answered before."""
 
     async def end_streams(self, error: PolicyServerError) -> None:
         """End all streams with an error, once what is answered was written."""
@@ -111,7 +107,7 @@ class PolicyServicer(pb_grpc.PolicyServiceServicer):
     async def Step(self, request_iterator: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:
         """Answer the steps of one client until its stream ends."""
         if len(self._streams) >= self._facts.max_clients:
-            self.clients_refused += 1
+            self._core.statistics.clients_refused += 1
             text = f"expected at most {self._facts.max_clients} clients at once (listen.max_clients); try again later"
             await _abort(context, ServerOverloadedError(text))
         stream = cast("asyncio.Task[Any]", asyncio.current_task())
@@ -136,7 +132,7 @@ class PolicyServicer(pb_grpc.PolicyServiceServicer):
         await self._agree(first, context)
         client_id = first.handshake.client_id
         session = self._core.connect(f"stream:{client_id}", connection_of(context.peer(), client_id))
-        self.clients_connected += 1
+        self._core.statistics.clients_connected += 1
         answers = StreamAnswers(context, self._facts.max_unanswered_bytes)
         writer = asyncio.create_task(answers.write())
         writer.add_done_callback(_ending(stream, context))
@@ -153,7 +149,7 @@ class PolicyServicer(pb_grpc.PolicyServiceServicer):
             await context.write(pb.StepResponse(handshake=self._welcome(first.handshake)))
             while True:
                 if answers.is_full:
-                    self.messages_withheld += 1
+                    self._core.statistics.messages_withheld += 1
                     await answers.room()
                 request = await readable(context)
                 if request is _EOF or writer.done():
@@ -182,7 +178,7 @@ class PolicyServicer(pb_grpc.PolicyServiceServicer):
                 await context.abort(grpc.StatusCode.UNAVAILABLE, "an answer could not be written; connect again and repeat the rows")
             raise
         finally:
-            self.clients_connected -= 1
+            self._core.statistics.clients_connected -= 1
             self._core.room.forget(say_room)
             self._core.disconnect(session)
             writer.cancel()
@@ -234,7 +230,7 @@ class PolicyServicer(pb_grpc.PolicyServiceServicer):
 
     async def GetStats(self, request: pb.GetStatsRequest, context: Any) -> pb.GetStatsResponse:
         """Say how serving and learning go."""
-        return self._stats()  # type: ignore[no-any-return]
+        return wire.encode_stats(self._stats())
 
     def _info(self, turn: int = 0) -> pb.GetServerInfoResponse:
         """Say what this server is. Each turn lists another endpoint first: where a client begins that knows no better."""

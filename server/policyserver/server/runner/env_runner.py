@@ -25,6 +25,7 @@ from ray.rllib.env.external_env import ExternalEnv
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.utils import force_list
 
+from policyserver.common.server_stats import TrainingIteration
 from policyserver.server.config.ignored_settings import refuse_ignored_settings
 from policyserver.server.config.serving_config import ServingConfig
 from policyserver.server.driver_link import follow_driver, leave_at_once
@@ -43,7 +44,6 @@ from policyserver.server.runner.learner_demand import fragment_steps, learner_de
 from policyserver.server.runner.metrics import log_samples, with_others
 from policyserver.server.runner.serving_loop import ServingLoop
 from policyserver.server.runner.state import RunnerState
-from policyserver.server.training_report import TrainingReport
 
 logger = logging.getLogger(__name__)
 
@@ -211,7 +211,7 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
         if self._serving_loop is not None:
             self._serving_loop.drain(is_final=is_final)
 
-    def report_training(self, report: TrainingReport) -> None:
+    def report_training(self, report: TrainingIteration) -> None:
         """Take the newest training iteration, for clients that ask how learning goes."""
         if self._serving_loop is not None:
             self._serving_loop.report_training(report)

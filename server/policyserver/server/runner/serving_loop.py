@@ -21,6 +21,8 @@ from grpc_reflection.v1alpha import reflection
 
 from policyserver.common.endpoints import parse_address
 from policyserver.common.errors import PolicyServerError
+from policyserver.common.figures import known
+from policyserver.common.server_stats import ServerStats, TrainingIteration
 from policyserver.server.config.serving_config import ListenConfig, ServingConfig
 from policyserver.server.episodes.core import EpisodeCore
 from policyserver.server.episodes.ending import ending_error
@@ -32,7 +34,6 @@ from policyserver.server.grpc_front.messages import MessageLimits
 from policyserver.server.grpc_front.servicer import PolicyServicer, ServerFacts
 from policyserver.server.grpc_front.unary_episodes import UnaryEpisodes
 from policyserver.server.grpc_front.unreadable import UnreadableInterceptor
-from policyserver.server.training_report import TrainingReport
 from policyserver.v1 import policy_service_pb2 as pb
 from policyserver.v1 import policy_service_pb2_grpc as pb_grpc
 
@@ -85,7 +86,7 @@ class ServingLoop:
         self._servers: list[grpc.aio.Server] = []
         self._health: list[Any] = []
         self._servicer: PolicyServicer | None = None
-        self._training: TrainingReport | None = None
+        self._training: TrainingIteration | None = None
         self._started_s = time.monotonic()
         self._is_final = False
         self._stopped = threading.Event()
@@ -151,7 +152,7 @@ class ServingLoop:
         """Serve the weights loaded last, from the next batch on; returns when that is so."""
         self.call(lambda: self.core.serve_weights(weights_seq_no))
 
-    def report_training(self, report: TrainingReport) -> None:
+    def report_training(self, report: TrainingIteration) -> None:
         """Take the newest training iteration for GetStats."""
         self._training = report
 
@@ -253,29 +254,13 @@ class ServingLoop:
         return PolicyServicer(self.core, facts, unary, lambda: self.endpoints(), self._stats, ClientNumbers(*self.client_numbers))
 
     def counters(self) -> dict[str, Any]:
-        """Return what GetStats answers, without the training, by field; None where that says unset. From any thread."""
-        response = self.call(self._stats)
-        fields = [field for field in response.DESCRIPTOR.fields if field.name != "training"]
-        return {
-            field.name: None if field.has_presence and not response.HasField(field.name) else getattr(response, field.name)
-            for field in fields
-        }
+        """Return the figures that GetStats answers and that are known, without the training. From any thread."""
+        return self.call(lambda: known(self._stats()))
 
-    def _stats(self) -> pb.GetStatsResponse:
-        core = self.core.snapshot()
-        response = pb.GetStatsResponse(
-            boot_id=self.boot_id,
-            uptime_s=time.monotonic() - self._started_s,
-            **{name: getattr(core, name) for name in _COPIED},
-        )
-        for name in _OF_THE_STREAMS if self._servicer else ():
-            setattr(response, name, getattr(self._servicer, name))
-        if core.returns:
-            response.return_mean = sum(core.returns) / len(core.returns)
-        if (report := self._training) is not None:
-            fields = {name: getattr(report, name) for name in report.__slots__}
-            response.training.CopyFrom(pb.TrainingIteration(**{name: value for name, value in fields.items() if value is not None}))
-        return response
+    def _stats(self) -> ServerStats:
+        stats = self.core.snapshot()
+        stats.boot_id, stats.uptime_s, stats.training = self.boot_id, time.monotonic() - self._started_s, self._training
+        return stats
 
     def _drain(self) -> None:
         self.core.drain(is_final=self._is_final)
@@ -313,10 +298,3 @@ class ServingLoop:
             self._loop.call_soon_threadsafe(function)
         except RuntimeError:
             logger.debug("the loop is closed; %s not called", function)
-
-
-_OF_THE_STREAMS = ("clients_connected", "clients_refused", "messages_withheld")
-_COPIED = sorted(
-    field.name for field in pb.GetStatsResponse.DESCRIPTOR.fields
-    if field.name not in {"boot_id", "uptime_s", "return_mean", "training", *_OF_THE_STREAMS}
-)  # fmt: skip

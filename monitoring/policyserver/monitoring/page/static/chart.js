@@ -1,7 +1,7 @@
 // One chart: it is given columns by name, and draws itself when they, its width or the colours change and it can be seen.
 
 import { alone, breaks, newest } from "./columns.js";
-import { axisTimes, moment, short } from "./format.js";
+import { axisTimes, formats, moment } from "./format.js";
 import { drawMarks } from "./marks.js";
 
 const LIGHT_FILL = "2b"; // of 255, after a colour's six digits
@@ -13,11 +13,9 @@ function color(name) {
 }
 
 export class Chart {
-  // See panels.js for the description.
+  // A description is of page/sections.py: id, title, format, series, bands, and where it is so axis, tall and stack.
   constructor(description, parent) {
-    this.format = short;
-    Object.assign(this, description);
-    this.bands ||= [];
+    Object.assign(this, description, { format: formats[description.format] });
     this.byTime = this.axis !== "bar";
     this.columns = null;
     this.data = null;

@@ -42,3 +42,6 @@ export function clock(seconds, step) {
   const second = step < 60 ? "2-digit" : undefined;
   return time.toLocaleTimeString(undefined, { hour: "2-digit", minute: "2-digit", second, hourCycle: "h23" });
 }
+
+// By the names that panels give them.
+export const formats = { short, percent, duration };

@@ -31,7 +31,7 @@ export const tell = {
     tile("Mean return, newest tenth", mean("policy"), `reward; random ${mean("random")}, no-trade ${mean("no_trade")}`);
   },
   pipeline(columns) {
-    tile("Action latency, half", duration(newest(columns.latency_p50)), `99 %: ${duration(newest(columns.latency_p99))}`);
+    tile("Action latency, half", duration(newest(columns.latency_p50_s)), `99 %: ${duration(newest(columns.latency_p99_s))}`);
   },
   server([row]) {
     if (!row) return;

@@ -1,0 +1,62 @@
+"""What the server is, and what the client counts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium as gym
+
+
+@dataclass(frozen=True, slots=True)
+class ServerInfo:
+    """What a client needs to know before its first step."""
+
+    protocol_version: int
+    """Version of the protocol the server speaks."""
+    server_version: str
+    """Version of the server program."""
+    boot_id: str
+    """Made new at every start of the serving process."""
+    observation_space: gym.Space[Any]
+    """What the server expects as an observation."""
+    action_space: gym.Space[Any]
+    """What the server gives as an action."""
+    endpoints: tuple[str, ...]
+    """Addresses of all serving processes of the daemon."""
+    max_message_bytes: int
+    """Largest message the server reads, bytes."""
+    max_rows_per_message: int
+    """Largest number of steps in one message."""
+    episode_idle_timeout_s: float
+    """Seconds after the loss of a client's stream until its episodes end as truncated."""
+    weights_seq_no: int
+    """Policy version being served."""
+    run: str
+    """Name of the server's run, the tag `run` of what it records; empty: it has none."""
+    instance_id: str
+    """What the server calls itself, the same in all its serving processes; empty: nothing."""
+    stop_timeout_s: float
+    """Longest time an orderly stop of the server takes, seconds; 0: not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClientCounters:
+    """What one client did since it was made."""
+
+    episodes_open: int
+    """Episodes open now."""
+    messages_sent: int
+    """Messages with steps."""
+    rows_waiting: int
+    """Steps that wait to be sent: for a connection, or for a message that is about to leave."""
+    rows_sent: int
+    """Steps in the messages, those sent again included."""
+    rows_answered: int
+    """Steps answered, refusals included."""
+    connections: int
+    """Handshakes made: 1 for each serving runner plus the number of reconnects."""
+    episodes_lost: int
+    """Episodes that ended because their serving runner died or was restarted."""
+    rewards_dropped: int
+    """Rewards logged before the first action of their episode, which belong to no action."""

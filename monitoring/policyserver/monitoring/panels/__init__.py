@@ -1,0 +1,10 @@
+"""Every panel of the page and of Grafana's dashboards, each declared once, in the order in which they are shown.
+
+Imports the declared figures, and of the page what reads them.
+"""
+
+from __future__ import annotations
+
+from policyserver.monitoring.panels import learner, pipelines, rewards, serving
+
+PANELS = (*rewards.PANELS, *learner.PANELS, *serving.PANELS, *pipelines.PANELS)

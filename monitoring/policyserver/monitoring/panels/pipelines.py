@@ -1,0 +1,170 @@
+"""Panels of the pipelines: their nodes, what they did on the market, the regressor, and what was recorded of it all."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+
+from policyserver.monitoring.page.buckets import ratio as divided
+from policyserver.monitoring.panels.panel import ANY_IS_BAD, NONE_IS_GOOD, ChartPanel, Unit, figure
+from policyserver.monitoring.panels.series import Series, asked, largest, level, made_of, mean, rate, ratio, rise, total
+
+_NODES = {
+    "market": "gray",
+    "execution": "orange",
+    "reward": "green",
+    "signal": "violet",
+    "policy": "blue",
+    "portfolio": "teal",
+    "episode": "red",
+}
+"""The nodes of a pipeline, in the order of its circle, and their colours."""
+
+_ACTIONS = {"sell": "red", "hold": "gray", "buy": "green"}
+"""The actions in the order of their numbers, and their colours."""
+
+_COUNTS = [total("step", name, f"action = {number}") for number, name in enumerate(_ACTIONS)]
+_SQUARES, _SQUARES_ZERO = (
+    total("regressor", name, f"{mse} * forecasts") for name, mse in (("squares", "mse"), ("squares_zero", "mse_zero"))
+)
+_FORECASTS = total("regressor", "forecasts")
+
+
+def _waiting(node: str, color: str) -> Series:
+    """Draw the queues of one node."""
+    return level(
+        "node",
+        "waiting",
+        color,
+        node,
+        column=f"waiting_{node}",
+        values=lambda table: table.level("waiting", [group for group in table.groups if group[0] == node]),
+        select="",
+    )
+
+
+def _of_a_step(name: str, color: str) -> Series:
+    """Draw the mean over all steps."""
+    return ratio(name, color, total("step", name), total("step", "steps", "1"))
+
+
+def _root_mean_square(column: str, color: str, label: str, squares: Series, **style: object) -> Series:
+    """Draw the root of squares over the forecasts of a bucket."""
+    reads = made_of(lambda summed, forecasts: np.sqrt(divided(summed, forecasts)), squares, _FORECASTS)
+    return Series(measurement="regressor", column=column, color=color, label=label, style=style, **reads)
+
+
+_figure = partial(figure, dashboard="pipelines")
+_chart = partial(ChartPanel, dashboard="pipelines")
+
+PANELS = (
+    _figure("Steps", asked("step", 'count("reward")', by=("run",)), "In the time range."),
+    _figure(
+        "Fallback actions",
+        asked("node", 'last("fallbacks")', by=("run", "worker")),
+        "Taken without the server, since the pipeline began.",
+        levels=NONE_IS_GOOD,
+    ),
+    _figure("Failures", asked("node", 'last("failures")'), "Of each node, since the pipeline began.", width=12, levels=ANY_IS_BAD),
+    _chart("Events handled per second", [rate("node", "processed")], "By each node.", unit=Unit.PER_S),
+    ChartPanel(
+        "Waiting events",
+        [*(_waiting(node, color) for node, color in _NODES.items()), asked("node", 'max("waiting")')],
+        "In the inboxes of each node.",
+        id="nodes",
+        dashboard="pipelines",
+        group="pipeline",
+    ),
+    ChartPanel(
+        "Nodes",
+        [rise("node", "failures", "red", "failures"), rise("node", "restarts", "orange", "restarts")],
+        id="failures",
+        group="pipeline",
+    ),
+    ChartPanel(
+        "Events and actions",
+        [rise("node", "overflowed", "red", "met a full inbox"), rise("node", "fallbacks", "orange", "fallback actions")],
+        id="overflow",
+        group="pipeline",
+    ),
+    _chart(
+        "Overflows and restarts",
+        [largest("node", name, label=name) for name in ("overflowed", "restarts")],
+        "Events that met a full inbox, and restarts after a failure, since the pipeline began.",
+    ),
+    ChartPanel(
+        "",
+        [ratio(count.column, _ACTIONS[count.column], count, *_COUNTS, label=count.column) for count in _COUNTS],
+        id="histogram",
+        unit=Unit.SHARE,
+        look={"stack": True},
+        group="steps",
+    ),
+    ChartPanel("Fallback actions", [_of_a_step("fallback", "orange")], id="fallback", unit=Unit.SHARE, group="steps"),
+    ChartPanel("Fee of a step, currency", [_of_a_step("fee", "violet")], id="fee", group="steps"),
+    ChartPanel("Slippage of a step, currency", [_of_a_step("slippage", "violet")], id="slippage", group="steps"),
+    _chart(
+        "Actions",
+        [asked("step", 'count("action")', name, by=("run",), where=f'"action" = {number}') for number, name in enumerate(_ACTIONS)],
+        "Taken in each interval.",
+    ),
+    _chart("Equity", [mean("step", "equity")], "Mean over the open episodes."),
+    _chart("Position", [mean("step", "position")], "Mean over the open episodes, in units."),
+    _chart("Orders", [asked("order", 'count("quantity")')], "Filled in each interval."),
+    _chart(
+        "Fees and slippage",
+        [asked("order", 'sum("fee")', "fees", by=("run",)), asked("order", 'sum("slippage")', "slippage", by=("run",))],
+        "Paid in each interval.",
+    ),
+    ChartPanel(
+        "Regressor's skill",
+        [mean("regressor", "skill", "blue", **made_of(lambda error, zero: 1.0 - divided(error, zero), _SQUARES, _SQUARES_ZERO))],
+        "1 - MSE / MSE of forecasting zero; above 0 is better than that.",
+        id="skill",
+        dashboard="pipelines",
+        group="regressor",
+    ),
+    _chart(
+        "Regressor's error",
+        [mean("regressor", "mse", label="forecast"), mean("regressor", "mse_zero", label="zero")],
+        "Mean squared error of its forecasts, and of forecasting zero.",
+    ),
+    ChartPanel(
+        "Root mean square, log-return",
+        [
+            _root_mean_square("error", "orange", "error", _SQUARES),
+            _root_mean_square("moves", "gray", "returns", _SQUARES_ZERO, dash=[6, 4]),
+        ],
+        id="drift",
+        group="regressor",
+    ),
+    ChartPanel("Observations skipped", [rise("regressor", "skipped", "red")], id="skipped", group="regressor"),
+    _chart(
+        "Points recorded per second",
+        [rate("sink", name, label=name) for name in ("accepted", "stored")],
+        "Taken by each sink, and stored in its database.",
+        unit=Unit.PER_S,
+    ),
+    ChartPanel("Points per second", [rate("sink", "accepted", "blue")], id="recorded", group="sink"),
+    ChartPanel(
+        "Points on their way",
+        [level("sink", "backlog", "violet")],
+        "Taken by each sink and not yet in its database; they wait on disk while it is away.",
+        id="backlog",
+        dashboard="pipelines",
+        group="sink",
+    ),
+    ChartPanel(
+        "Points",
+        [rise("sink", "dropped", "red", "dropped"), rise("sink", "dead_lettered", "orange", "dead letters")],
+        id="lost",
+        group="sink",
+    ),
+    _chart(
+        "Points that were not stored",
+        [largest("sink", "dropped", label="dropped"), largest("sink", "dead_lettered", label="dead letters")],
+        "Dropped: refused, because too many were on their way. Dead letters: put aside, because the database can never take them. "
+        "Both since the pipeline or the server began.",
+    ),
+)
