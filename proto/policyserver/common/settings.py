@@ -49,7 +49,7 @@ from policyserver.common.settings_declaration import (
     walk,
 )
 
-__all__ = ["SettingsError", "add_arguments", "dump_toml", "from_arguments", "known_keys", "load", "reason_of"]
+__all__ = ["SettingsError", "add_arguments", "dump_toml", "from_arguments", "known_keys", "load", "option_text", "reason_of"]
 
 T = TypeVar("T")
 
@@ -109,7 +109,7 @@ def add_arguments(parser: argparse.ArgumentParser, cls: type) -> None:
         section = key.rpartition(".")[0]
         if section not in groups:
             groups[section] = parser.add_argument_group(f"[{section}]" if section else "settings", summary(field.owner))
-        default = "" if field.default is dataclasses.MISSING else f" (default: {_option_text(field.default)})"
+        default = "" if field.default is dataclasses.MISSING else f" (default: {option_text(field.default)})"
         groups[section].add_argument(
             f"--{key}",
             dest=key,
@@ -277,7 +277,8 @@ def _option_value(hint: Any, text: str) -> Any:
         raise
 
 
-def _option_text(value: Any) -> str:
+def option_text(value: Any) -> str:
+    """Write a value as an option takes it."""
     return NONE if value is None else str(value) if isinstance(value, str | Path) else _format(value)
 
 
