@@ -10,7 +10,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # for docs.site, which is no
 
 project = "rllib-policy-server"
 author = "The rllib-policy-server authors"
-copyright = "2026, The rllib-policy-server authors. Apache-2.0"  # noqa: A001 - Sphinx's name
+copyright = "2026, The rllib-policy-server authors. Apache-2.0"
 release = importlib.metadata.version(project)
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "docs.site.extension"]
