@@ -24,6 +24,7 @@ html_copy_source = False
 templates_path: list[str] = []
 
 myst_enable_extensions = ["colon_fence", "deflist"]
+smartquotes = False  # two dashes before an option stay two dashes
 myst_heading_anchors = 3  # so that `page.md#heading` is a link that is checked
 
 default_role = "code"  # docstrings quote names with single backticks, as Markdown does
