@@ -10,6 +10,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/**/*.md")])
 """What users read. Each of their blocks is run by a test, or says why it is not."""
+WRITTEN_FROM_RUNS = {ROOT / "docs" / name for name in ("algorithms.md", "benchmarks.md", "compatibility.md", "learning.md")}
+"""Pages of measurements, written by the programs that took them: what they show has run, and is nothing to type."""
 
 OUTPUT = "text"
 """The language of a block that shows what a program printed."""
