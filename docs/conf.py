@@ -14,7 +14,7 @@ copyright = "2026, The rllib-policy-server authors. Apache-2.0"
 release = importlib.metadata.version(project)
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "docs.site.extension"]
-exclude_patterns = ["site", "**/findings.md"]
+exclude_patterns = ["site"]
 nitpicky = True
 nitpick_ignore_regex = [("py:.*", r".*")]  # the types of signatures: NumPy, Gymnasium and RLlib are no part of this site
 

@@ -33,7 +33,7 @@ def _part(program: str, name: str, meaning: str, parser: argparse.ArgumentParser
         yield f": {(action.help or '').replace('%%', '%')}{'' if not action.required else ' Required.'}"
         yield ""
     if keys:
-        yield "and an option `--KEY VALUE` for each key of its configuration file."
+        yield "Each key of the configuration file is an option, too: `--KEY VALUE`."
         yield ""
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from policyserver.common.settings import option_text
-from policyserver.common.settings_declaration import SettingField, describe, repeated_dataclass, summary, walk
+from policyserver.common.settings_declaration import SettingField, describe, summary, walk
 
 
 def markdown(path: str) -> str:
@@ -21,7 +21,7 @@ def markdown(path: str) -> str:
 def _lines(root: type) -> Iterator[str]:
     for section, entries in itertools.groupby(walk(root, ""), key=lambda entry: entry[0].rpartition(".")[0]):
         fields = list(entries)
-        yield f"## `[{section}]`" if section else "## At the top"
+        yield f"## `[{section}]`" if section else "## Top level"
         yield ""
         yield summary(fields[0][1].owner)
         yield ""
@@ -35,10 +35,6 @@ def _entry(key: str, field: SettingField) -> Iterator[str]:
     yield ""
     yield f"  {field.help}"
     yield ""
-    inner = repeated_dataclass(field.hint)
-    if inner:
-        for below, sub in walk(inner, f"{key}[]"):
-            yield from _entry(below, sub)
 
 
 def _default(field: SettingField) -> str:
