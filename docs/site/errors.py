@@ -48,9 +48,9 @@ def reasons_markdown(_: str) -> str:
 def _reasons() -> list[tuple[str, PolicyServerError]]:
     """Return each reason with the error that a client makes of it."""
     found = []
-    for number in pb.Reason.values():
-        reason = pb.Reason.Name(number).removeprefix("REASON_")
+    for name in pb.Reason.keys():  # noqa: SIM118 - no dictionary
+        reason = name.removeprefix("REASON_")
         if reason != "UNSPECIFIED":
-            decoded = type(from_row_error(pb.RowError(reason=number)))
+            decoded = type(from_row_error(pb.RowError(reason=name)))
             found.append((reason, decoded("", reason=reason)))
     return found

@@ -36,7 +36,7 @@ class Generated(SphinxDirective):
         parent = nodes.section()
         parent.document = self.state.document
         self.state.nested_parse(StringList(text.splitlines(), source=f"<{self.name}>"), 0, parent, match_titles=True)
-        return parent.children
+        return list(parent.children)
 
 
 def as_sphinx_reads_it(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
