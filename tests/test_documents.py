@@ -44,7 +44,7 @@ def test_the_architecture_says_once_where_to_change_what_and_names_files_that_ar
     text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8").partition("## Where to change what")[2].partition("\n## ")[0]
     wishes = re.findall(r"^\| ([a-z][^|]*) \|", text, re.MULTILINE)
     assert sorted(wishes) == sorted(set(wishes))
-    files = re.findall(r"`((?:client|common|server|pipelines|monitoring|proto|deploy|tests)/[\w/]+\.\w+)`", text)
+    files = re.findall(r"`((?:client|common|server|pipelines|monitoring|proto|deploy|tests|benchmarks)/[\w/]+\.\w+)`", text)
     assert len(files) > 30
     assert [file for file in files if not is_there(file)] == []
 
@@ -92,7 +92,9 @@ def test_the_reference_of_the_summary_names_every_key_and_no_other() -> None:
 def test_every_file_of_ours_that_a_document_names_exists(document: str) -> None:
     text = (ROOT / document).read_text(encoding="utf-8")
     named = set(
-        re.findall(r"`((?:client|common|server|pipelines|monitoring|proto|examples|tests|docs)/[\w./-]+\.(?:py|proto|toml|md))`", text)
+        re.findall(
+            r"`((?:client|common|server|pipelines|monitoring|proto|benchmarks|examples|tests|docs)/[\w./-]+\.(?:py|proto|toml|md))`", text
+        )
     )
     assert named
     assert [name for name in sorted(named) if not is_there(name)] == []
@@ -110,6 +112,6 @@ def test_a_document_that_a_reader_looks_for_is_there(name: str) -> None:
 @pytest.mark.parametrize("document", ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "docs/glossary.md"])
 def test_a_file_that_is_named_without_its_folder_is_somewhere_in_the_tree(document: str) -> None:
     named = set(re.findall(r"`(\w+\.py)`", (ROOT / document).read_text(encoding="utf-8")))
-    folders = ("client", "server", "monitoring", "pipelines", "proto", "deploy", "examples", "tests")
+    folders = ("client", "server", "monitoring", "pipelines", "proto", "benchmarks", "deploy", "examples", "tests")
     there = {path.name for folder in folders for path in (ROOT / folder).rglob("*.py")}
     assert named - there == set()

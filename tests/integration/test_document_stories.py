@@ -25,7 +25,7 @@ def run_blocks(page: Path) -> list[Block]:
 
 def parameters() -> list[object]:
     """Return the pages with blocks to run; those that start programs that serve, and so Ray, are slow."""
-    found = []
+    found: list[object] = []
     for page in sorted(set(PAGES) - WRITTEN_FROM_RUNS):
         texts = [block.text for block in run_blocks(page)]
         starts = any(command in text for text in texts for command in ("policy-server serve", "python examples/own_external_env"))
