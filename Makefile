@@ -24,7 +24,7 @@ QUIET := --quiet
 PARALLEL = --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: help demo test test-fast test-slow figures learn bench bench-quick bench-peers compatibility algorithms check format protos dashboards lock clean
+.PHONY: help demo test test-fast test-slow figures learn bench bench-quick bench-peers compatibility algorithms check format protos dashboards docs lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -78,6 +78,10 @@ protos: $(INSTALLED) ## regenerate the stubs after a change of a .proto file
 dashboards: $(INSTALLED) ## regenerate Grafana's dashboards and docs/metrics.md after a change of a panel, of a figure or of monitoring/schema.py
 	$(BIN)/python -m policyserver.monitoring.metrics_page
 	$(BIN)/python -m deploy.grafana.make_dashboards
+
+docs: $(INSTALLED) ## build the site from docs/ and from the code into build/site; needs no network, and a warning is an error
+	@$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --builder html docs build/site $(ARGS)
+	@echo "build/site/index.html"
 
 lock: $(INSTALLED) ## install the newest versions that pyproject.toml allows and pin them in requirements.txt
 	$(PIP) install --upgrade "pip>=25.1"

@@ -1,15 +1,20 @@
+"""What documents say is true: their links and names lead somewhere, and each of their blocks is run by a test or says why it is not."""
+
 from __future__ import annotations
 
+import collections
+import configparser
+import dataclasses
 import re
+import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
 
-from policyserver.common.settings import load
-from policyserver.server.config.server_config import ServerConfig
-from tests.documents import is_there
+from policyserver.pipelines.summary import Summary
+from tests.documents import OUTPUT, PAGES, ROOT, Block, blocks, commands, is_there
 
-ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 
 
@@ -44,14 +49,59 @@ def test_the_architecture_says_once_where_to_change_what_and_names_files_that_ar
     assert [file for file in files if not is_there(file)] == []
 
 
-def test_a_server_configuration_in_the_walk_through_is_one(tmp_path: Path) -> None:
-    text = (ROOT / "docs" / "monitoring.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
-    assert len(blocks) == 2
-    for number, block in enumerate(blocks):
-        file = tmp_path / f"{number}.toml"
-        file.write_text(block, encoding="utf-8")
-        assert load(ServerConfig, file, {}).page_listen is not None
+NOT_RUN = {
+    "README.md": 1,  # pip install
+    "docs/guides/daemon.md": 1,  # a unit of systemd
+    "docs/guides/monitoring.md": 1,  # docker compose
+    "docs/guides/own_net.md": 1,  # modules of the reader's
+    "docs/tutorial.md": 2,  # make, which installs; docker run
+}
+"""Blocks that no test runs, by page. Every other one is run by tests/integration/test_document_stories.py."""
+
+
+def test_the_blocks_that_no_test_runs_are_those_that_say_why() -> None:
+    counted = collections.Counter(str(page.relative_to(ROOT)) for page in PAGES for block in blocks(page) if block.not_run)
+    assert dict(counted) == NOT_RUN
+
+
+@pytest.mark.parametrize("block", [block for page in PAGES for block in blocks(page)], ids=lambda block: block.name)
+def test_a_block_is_of_a_known_language_and_parses(block: Block) -> None:
+    match block.language:
+        case "toml":
+            tomllib.loads(block.text)
+        case "python":
+            compile(block.text, block.name, "exec")
+        case "ini":
+            configparser.ConfigParser(strict=False).read_string(block.text)
+            assert block.not_run
+        case "console":
+            assert commands(block.text)
+            checked = subprocess.run(["bash", "-n", "-c", "\n".join(commands(block.text))], capture_output=True, text=True, check=False)
+            assert checked.returncode == 0, checked.stderr
+        case _:
+            assert block.language == OUTPUT, f"{block.name}: {block.language or 'no language'}"
+
+
+def test_the_reference_of_the_summary_names_every_key_and_no_other() -> None:
+    text = (ROOT / "docs" / "reference" / "summary.md").read_text(encoding="utf-8")
+    named = [key for first in re.findall(r"^\| (`[^|]*) \|", text, re.MULTILINE) for key in re.findall(r"`(\w+)`", first)]
+    assert named == [field.name for field in dataclasses.fields(Summary)]
+
+
+@pytest.mark.parametrize("document", ["README.md", "ARCHITECTURE.md"])
+def test_every_file_of_ours_that_a_document_names_exists(document: str) -> None:
+    text = (ROOT / document).read_text(encoding="utf-8")
+    named = set(
+        re.findall(
+            r"`((?:client|common|server|pipelines|monitoring|proto|benchmarks|examples|tests|docs)/[\w./-]+\.(?:py|proto|toml|md))`", text
+        )
+    )
+    assert named
+    assert [name for name in sorted(named) if not is_there(name)] == []
+
+
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 180
 
 
 @pytest.mark.parametrize("name", ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE"])

@@ -1,4 +1,4 @@
-"""Grafana's data source, as docs/monitoring.md says to provision it: its database exists, and its dashboards find what was recorded."""
+"""Grafana's data source, provisioned as docs/guides/monitoring.md says: its database exists, its dashboards find what was recorded."""
 
 from __future__ import annotations
 

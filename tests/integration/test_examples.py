@@ -1,4 +1,4 @@
-"""The programs in examples/ and those in the README, run as they stand."""
+"""The programs in examples/, run as they stand."""
 
 from __future__ import annotations
 
@@ -8,24 +8,15 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import grpc
 import pytest
-from google.protobuf import json_format
 
 from policyserver.client import PolicyClient
-from policyserver.common.tensors import from_tensor
-from policyserver.v1 import policy_service_pb2 as pb
-from policyserver.v1 import policy_service_pb2_grpc as pb_grpc
 from tests.live_server import Serving, serving
-from tests.ports import DIRECT
 from tests.services import wait_until
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-USUAL_ADDRESS = "127.0.0.1:9900"
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -52,33 +43,6 @@ def test_the_cartpole_client_plays_and_the_server_learns_from_it(server: Serving
     assert stats.episodes_finished == 200
     assert stats.episodes_open == 0
     assert stats.reward_sum == stats.steps_completed, "CartPole gives 1 for each step"
-
-
-def test_the_client_in_the_readme_runs_as_it_stands(server: Serving) -> None:
-    (program,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert USUAL_ADDRESS in program
-    command = [sys.executable, "-c", program.replace(USUAL_ADDRESS, server.address)]
-    with PolicyClient(server.address) as client:
-        before = client.stats().episodes_finished
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-        assert done.returncode == 0, done.stderr
-        assert client.stats().episodes_finished - before == 20
-
-
-def test_the_unary_calls_in_the_readme_are_answered(server: Serving) -> None:
-    calls = re.findall(
-        rf"grpcurl -plaintext -d '(.*)' {re.escape(USUAL_ADDRESS)} policyserver\.v1\.PolicyService/(\w+)$", README, re.MULTILINE
-    )
-    assert [method for _, method in calls] == ["StartEpisode", "GetAction", "LogReturns", "EndEpisode", "GetStats"]
-    answers = {}
-    with grpc.insecure_channel(server.address, DIRECT) as channel:
-        stub: Any = pb_grpc.PolicyServiceStub(channel)
-        for body, method in calls:
-            request = json_format.Parse(body, getattr(pb, f"{method}Request")())
-            answers[method] = getattr(stub, method)(request, timeout=10.0)
-    assert answers["StartEpisode"].episode_id == "one"
-    assert int(from_tensor(answers["GetAction"].action[0], "action[0]")) in (0, 1)
-    assert answers["GetStats"].episodes_open == 0
 
 
 @pytest.mark.slow

@@ -14,19 +14,19 @@ from policyserver.common.errors import ClientClosedError, PolicyServerError, Ser
 
 
 class InsecureTargetError(ValueError):
-    """Steps or tokens would travel over a network in plain text. Nothing was sent."""
+    """Steps or tokens would travel over a network in plain text. Nothing was sent: give `tls_ca_file` and `token_file`."""
 
 
 class EncryptionError(ServerUnavailableError):
-    """One end speaks TLS and the other plaintext, or the server's certificate is not one that this client trusts."""
+    """One end speaks TLS and the other plaintext, or this client does not trust the server's certificate. Correct `tls_ca_file`."""
 
 
 class ForkedClientError(ClientClosedError):
-    """The client belongs to the process that this one was forked from."""
+    """The client belongs to the process that this one was forked from. Make a new client in this process."""
 
 
 class BatchError(PolicyServerError):
-    """Some rows of a batched call failed; all the others were done.
+    """Some rows of a batched call failed; all the others were done. Treat each of `errors` as the error of a single call.
 
     Attributes:
         actions: the batch of actions, zeros in the rows that failed. None where the call returns no actions.

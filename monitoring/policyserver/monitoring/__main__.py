@@ -30,6 +30,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run_command(arguments: Sequence[str] | None, out: LastingStream) -> int:
+    options = make_parser().parse_args(arguments)
+    keep_others_from_writing()
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    return export_command.export(options, out) if options.command == "export" else _serve(options)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command, from which its reference is made, too."""
     parser = OptionParser(prog="policy-monitor", description="Looks at what a run recorded.")
     commands = parser.add_subparsers(dest="command", required=True)
     serve = commands.add_parser("serve", help="serve the live page of a store until interrupted")
@@ -42,10 +50,7 @@ def _run_command(arguments: Sequence[str] | None, out: LastingStream) -> int:
     ):
         serve.add_argument(f"--{name}", type=Path, metavar="FILE", help=what)
     export_command.add_arguments(commands.add_parser("export", help="write points of a store as line protocol or CSV"))
-    options = parser.parse_args(arguments)
-    keep_others_from_writing()
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    return export_command.export(options, out) if options.command == "export" else _serve(options)
+    return parser
 
 
 def _serve(options: argparse.Namespace) -> int:

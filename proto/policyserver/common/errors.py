@@ -66,13 +66,13 @@ class EpisodeError(PolicyServerError, ValueError):
 
 
 class EpisodeUnknownError(EpisodeError):
-    """Nobody started an episode of this id here."""
+    """The server does not know the episode: it was never started here, or it was forgotten long ago. Start a new episode."""
 
     default_reason = "EPISODE_UNKNOWN"
 
 
 class EpisodeFinishedError(EpisodeError):
-    """The episode has ended."""
+    """The episode has ended, by its client or because nothing was heard of it for too long. Start a new episode."""
 
     default_reason = "EPISODE_FINISHED"
 
@@ -82,19 +82,22 @@ class EpisodeLostError(EpisodeError):
 
 
 class EpisodeDuplicateError(EpisodeError):
-    """An episode of this id is open already."""
+    """An episode of this id is open already. End that one, or choose another id."""
 
     default_reason = "EPISODE_DUPLICATE"
 
 
 class SequenceError(EpisodeError):
-    """A step out of order, or one number with two contents."""
+    """A step out of order, or one number with two contents.
+
+    The calls of one episode must follow each other. End the episode, and keep its calls in one thread.
+    """
 
     default_reason = "SEQUENCE_GAP"
 
 
 class InvalidInputError(PolicyServerError, ValueError):
-    """A value of the wrong shape, dtype or range. Nothing was changed."""
+    """A value of the wrong shape, dtype or range. Nothing was changed: correct the value that `field` names, and call again."""
 
     default_code = grpc.StatusCode.INVALID_ARGUMENT
     default_reason = "BAD_MESSAGE"
@@ -107,7 +110,7 @@ class ActionTimeoutError(PolicyServerError, TimeoutError):
 
 
 class ServerUnavailableError(PolicyServerError, ConnectionError):
-    """The server cannot be reached, or is shutting down."""
+    """The server cannot be reached, or is shutting down. Call again: the client reconnects by itself."""
 
     default_code = grpc.StatusCode.UNAVAILABLE
 
@@ -125,27 +128,27 @@ class ServerOverloadedError(PolicyServerError):
 
 
 class HandshakeError(PolicyServerError):
-    """Client and server differ in protocol version or spaces."""
+    """Client and server differ in protocol version or spaces. Install one version at both ends, or correct the spaces that differ."""
 
     default_code = grpc.StatusCode.FAILED_PRECONDITION
     default_reason = "HANDSHAKE_MISMATCH"
 
 
 class AuthenticationError(PolicyServerError):
-    """The server wants a token and got none, or a wrong one."""
+    """The server expects a token and received none, or a wrong one. Give the client the server's token by `token_file`."""
 
     default_code = grpc.StatusCode.UNAUTHENTICATED
 
 
 class ServerInternalError(PolicyServerError):
-    """A mistake of the server, whose log has the details under the incident id in the message."""
+    """A mistake of the server. Its log has the details under the incident id in the message: please report it with them."""
 
     default_code = grpc.StatusCode.INTERNAL
     default_reason = "INTERNAL"
 
 
 class ClientClosedError(PolicyServerError, RuntimeError):
-    """The client was closed, before the call or while it waited."""
+    """The client was closed, before the call or while it waited. Make a new client, or close this one later."""
 
 
 class WireError(ValueError):

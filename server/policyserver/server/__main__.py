@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run_command(arguments: Sequence[str] | None, out: LastingStream) -> int:
-    parsed = _parser().parse_args(arguments)
+    parsed = make_parser().parse_args(arguments)
     keep_others_from_writing()
     try:
         config = load(ServerConfig, parsed.config, from_arguments(ServerConfig, parsed))
@@ -111,7 +111,8 @@ def _status_of(action: Callable[[], None]) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command, from which its reference is made, too."""
     parser = OptionParser(prog="policy-server", description="Serve a policy over gRPC that learns from external episodes.")
     commands = parser.add_subparsers(dest="command", required=True)
     for name, text in (
