@@ -91,7 +91,7 @@ class ServerStats:
     """Steps of episodes with training switched off, which are never handed off."""
     steps_waiting: Annotated[int, gauge("steps")] = 0
     """Steps that wait for the learner now."""
-    questions_waiting: Annotated[int, gauge("questions")] = 0
+    questions_waiting: Annotated[int, gauge("questions", chart="Questions that wait for the learner")] = 0
     """Questions for an action that wait for the learner now."""
     questions_waited: Annotated[int, counter("questions")] = 0
     """Questions for an action that had to wait for the learner, until new weights were served."""

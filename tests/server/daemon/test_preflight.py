@@ -196,3 +196,20 @@ def test_an_address_is_claimed_before_anybody_listens_there(kind: str, tmp_path:
             pass
     with claimed(address):
         pass
+
+
+@pytest.mark.parametrize(
+    ("options", "key", "expected"),
+    [
+        (["--algorithm.learners", "{num_gpus_per_learner = 1000}"], "algorithm.learners.num_gpus_per_learner", "the GPUs of this machine"),
+        (["--algorithm.training", "{lr = -1}"], "algorithm.training.lr", "at least 0, received -1"),
+        (["--algorithm.training", "{lr = [[0, 0.1], [10, -1]]}"], "algorithm.training.lr", "at least 0, received [[0, 0.1], [10, -1]]"),
+        (["--algorithm.training", "{num_epochs = 0}"], "algorithm.training.num_epochs", "at least 1, received 0"),
+        (["--algorithm.training", "{train_batch_size_per_learner = 0}"], "algorithm.training.train_batch_size_per_learner", "at least 1"),
+        (["--algorithm.env_runners", "{num_env_runners = -2}"], "algorithm.env_runners.num_env_runners", "at least 0, received -2"),
+    ],
+)
+def test_numbers_that_rllib_takes_and_fails_over_later_are_refused(
+    refused: Refused, tmp_path: Path, options: list[str], key: str, expected: str
+) -> None:
+    refused(["--run_folder", str(tmp_path / "run"), *options], 2, f"policy-server: {key}: expected", expected)

@@ -149,7 +149,7 @@ def _totals(snapshot: Snapshot) -> list[str]:
         f"{snapshot.fallbacks} fallbacks",
         f"learner     {training.learner_updates if training else 0} updates, weights_seq_no {stats.weights_seq_no if stats else 0}, "
         f"{training.steps_total if training else 0:,} steps trained, {snapshot.steps_dropped:,} dropped, "
-        f"{stats.steps_waiting if stats else 0:,} waiting",
+        f"{stats.steps_waiting if stats else 0:,} waiting, {stats.questions_waiting if stats else 0:,} questions wait",
         f"return      {number(snapshot.return_mean, '+.2f')}   no trade {number(snapshot.no_trade_mean, '+.2f')}   "
         f"random {number(snapshot.random_mean, '+.2f')}   (same prices and fees)",
         f"over time   {sparkline(snapshot.return_curve)}  {number(min_of(snapshot.return_curve), '+.1f')} to "

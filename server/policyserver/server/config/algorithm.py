@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import gymnasium as gym
 
 from policyserver.common.settings import SettingsError
+from policyserver.server.config.algorithm_bounds import check_number
 from policyserver.server.config.ignored_settings import refuse_ignored_settings
 from policyserver.server.config.server_config import ServerConfig
 from policyserver.server.config.serving_config import ServingConfig
@@ -110,6 +111,24 @@ def check_action_space(config: ServerConfig) -> None:
         raise SettingsError("spaces.action", "", f"expected a {expected}, which is what {name} takes, received {space}; PPO takes any")
 
 
+def check_devices(built: AlgorithmConfig) -> None:
+    """Refuse GPUs that this machine has not, which RLlib would miss once its learner is built.
+
+    Raises:
+        SettingsError: There are fewer.
+    """
+    import torch
+
+    wanted, there = math.ceil(built.num_gpus_per_learner) * max(built.num_learners, 1), torch.cuda.device_count()
+    if wanted > there:
+        raise SettingsError(
+            "algorithm.learners.num_gpus_per_learner",
+            "",
+            f"expected at most the GPUs of this machine, {there} that PyTorch {torch.__version__} can use, received "
+            f"{built.num_gpus_per_learner:g} for each of {max(built.num_learners, 1)} learners",
+        )
+
+
 def check_net(built: AlgorithmConfig) -> None:
     """Refuse spaces and settings for which RLlib has no net or no connectors, which it would say once its actors run.
 
@@ -182,7 +201,8 @@ def _apply(built: AlgorithmConfig, method_name: str, table: dict[str, Any]) -> N
         if key not in known:
             raise SettingsError(name, "", f"unknown argument of {type(built).__name__}.{method_name}; known: {', '.join(sorted(known))}")
         if method_name == "training":
-            _check_number(name, value, getattr(built, key, None))
+            _refuse_text(name, value, getattr(built, key, None))
+        check_number(method_name, key, value)
         arguments[key] = _model_config(value, name) if key == "model_config" else _resolve(value, name)
     if isinstance(n_step := arguments.get("n_step"), list):
         arguments["n_step"] = tuple(n_step)  # a range to RLlib, which takes no list for one; TOML has no tuples
@@ -201,7 +221,7 @@ _OLD_STACK = {
 """Arguments of the old API stack that RLlib's methods still take, and what stands in their place."""
 
 
-def _check_number(name: str, value: Any, default: Any) -> None:
+def _refuse_text(name: str, value: Any, default: Any) -> None:
     """Refuse a text where RLlib's own default is a number: RLlib takes it, and fails over it in training, without its name."""
     if isinstance(value, str) and not value.startswith(_OBJECT_PREFIX) and type(default) in (int, float):
         raise SettingsError(name, "", f"expected a number, such as RLlib's {default!r}, received {value!r}")

@@ -17,7 +17,7 @@ from policyserver.common.settings import dump_toml
 from policyserver.monitoring.serving_points import training_point
 from policyserver.monitoring.sink import Sink
 from policyserver.monitoring.sink_report import sink_points
-from policyserver.server.config.algorithm import algorithm_config, check_net, cpu_tickets
+from policyserver.server.config.algorithm import algorithm_config, check_devices, check_net, cpu_tickets
 from policyserver.server.config.server_config import ServerConfig
 from policyserver.server.daemon.address_claim import claimed
 from policyserver.server.daemon.checkpoints import Checkpoint, CheckpointError, CheckpointStore
@@ -166,6 +166,7 @@ class Daemon:
         rllib_config = algorithm_config(
             config, driver_link=link, log_file=config.log_file.absolute(), stop_timeout_s=_longest_stop_s(config)
         )
+        check_devices(rllib_config)
         check_net(rllib_config)
         self._leave_if_stopped()
         if rllib_config.env is None:

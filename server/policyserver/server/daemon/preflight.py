@@ -14,7 +14,7 @@ from policyserver.common.settings import SettingsError
 from policyserver.monitoring.recording import OpenSink, prepared
 from policyserver.monitoring.sink import NullSink
 from policyserver.monitoring.store import store
-from policyserver.server.config.algorithm import algorithm_config, check_action_space, check_net
+from policyserver.server.config.algorithm import algorithm_config, check_action_space, check_devices, check_net
 from policyserver.server.config.server_config import ServerConfig
 from policyserver.server.daemon.checkpoints import Checkpoint, CheckpointError, CheckpointStore
 from policyserver.server.grpc_front.listen_security import check_listen
@@ -53,7 +53,9 @@ def check_all(config: ServerConfig) -> None:
     check(config)
     if config.checkpoints_folder.is_dir():
         newest_checkpoint(config, checkpoint_store(config, claim=False))
-    check_net(algorithm_config(config))
+    built = algorithm_config(config)
+    check_devices(built)
+    check_net(built)
 
 
 def sinks_of(config: ServerConfig) -> OpenSink:
