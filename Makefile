@@ -2,7 +2,7 @@
 #   PYTHON=python3.12    the interpreter that .venv is made with (3.11 or newer)
 #   TORCH=cpu            take PyTorch's CPU build, which is far smaller than the default one on Linux
 #   ARGS="..."           passed on to the program that the target runs
-#   WORKERS=2            processes that `make test` divides the test files among; 0 runs them one after the other
+#   WORKERS=2            processes that the test files are divided among; 0 runs them one after the other
 #   REQUIRE_SERVICES=1   a test that lacks InfluxDB or a browser fails instead of being skipped
 
 SHELL := /bin/bash
@@ -41,8 +41,9 @@ test: $(INSTALLED) ## run the tests
 test-fast: $(INSTALLED) ## run those tests that start no process of their own, in a minute
 	@$(BIN)/python -m pytest -m "not slow and not figures and not process" $(PARALLEL) $(ARGS)
 
-test-slow: $(INSTALLED) ## run the tests that take minutes
-	@REQUIRE_SERVICES=$(REQUIRE_SERVICES) $(BIN)/python -m pytest -m slow $(ARGS)
+test-slow: $(INSTALLED) ## run the tests that take minutes, those that hold times after the others and one by one
+	@REQUIRE_SERVICES=$(REQUIRE_SERVICES) $(BIN)/python -m pytest -m "slow and not alone" $(PARALLEL) $(ARGS) || [ $$? -eq 5 ]  # ARGS may name none of these
+	@REQUIRE_SERVICES=$(REQUIRE_SERVICES) $(BIN)/python -m pytest -m "slow and alone" $(ARGS) || [ $$? -eq 5 ]
 
 figures: $(INSTALLED) ## check the speeds of recording and of the page, on a machine with nothing else to do
 	@REQUIRE_SERVICES=$(REQUIRE_SERVICES) $(BIN)/python -m pytest -m figures -rP $(ARGS)

@@ -20,6 +20,8 @@ from tests.integration.daemon_process import DaemonProcess
 from tests.ports import free_address, is_handed_out, port_of_the_systems_choice
 from tests.services import wait_until
 
+pytestmark = pytest.mark.alone
+
 SMALL = (
     "--algorithm.training",
     "{train_batch_size_per_learner = 200, minibatch_size = 100}",

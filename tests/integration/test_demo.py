@@ -61,7 +61,7 @@ SUMMARY_KEYS = frozenset(
     ]
 )
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = [pytest.mark.timeout(400), pytest.mark.alone]
 
 
 @dataclass

@@ -23,7 +23,7 @@ ZEROS = np.zeros(4, np.float32)
 READY_S = 200.0
 """Ray takes ten seconds to start, and many times that beside other work."""
 
-pytestmark = pytest.mark.timeout(READY_S + 120.0)
+pytestmark = [pytest.mark.timeout(READY_S + 120.0), pytest.mark.alone]
 
 
 class Caller:

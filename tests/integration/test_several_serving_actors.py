@@ -18,6 +18,8 @@ from tests.integration.daemon_process import DaemonProcess
 from tests.integration.episodes_player import STEPS, Episodes
 from tests.ports import free_ports
 
+pytestmark = pytest.mark.alone
+
 TWO_ACTORS = (
     "--algorithm.env_runners",
     "{num_env_runners = 2}",

@@ -17,6 +17,8 @@ from policyserver.client import PolicyClient
 from policyserver.common.settings import dump_toml
 from tests.live_server import serving
 
+pytestmark = pytest.mark.alone
+
 SHARE_MAX = 0.3
 """Of one core, all processes together: Ray's own six take 0.1 by themselves on a slow machine, a thread that spins takes 1."""
 WINDOWS = 4

@@ -17,6 +17,8 @@ from policyserver.monitoring.influx.sink import InfluxSink
 from policyserver.monitoring.points import Points
 from tests.services import InfluxServer, wait_until
 
+pytestmark = pytest.mark.alone
+
 BATCH = 100
 BAD_OF_EACH = 1000
 
