@@ -33,7 +33,7 @@ OURS = {
         "policyserver.common.server_stats",
         "policyserver.common.standard_streams",
         "policyserver.common.certificates",
-        "policyserver.common.umask",
+        "policyserver.common.file_permissions",
     },
     "policyserver.server": {"policyserver.common", "policyserver.v1", "policyserver.monitoring"},
     "policyserver.pipelines": {"policyserver.client", "policyserver.common", "policyserver.monitoring"},

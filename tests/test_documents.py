@@ -45,7 +45,7 @@ def test_the_architecture_says_once_where_to_change_what_and_names_files_that_ar
     wishes = re.findall(r"^\| ([a-z][^|]*) \|", text, re.MULTILINE)
     assert sorted(wishes) == sorted(set(wishes))
     files = re.findall(r"`((?:client|common|server|pipelines|monitoring|proto|deploy|tests|benchmarks)/[\w/]+\.\w+)`", text)
-    assert len(files) > 30
+    assert len(files) > 20
     assert [file for file in files if not is_there(file)] == []
 
 
@@ -64,6 +64,7 @@ def test_the_blocks_that_no_test_runs_are_those_that_say_why() -> None:
     assert dict(counted) == NOT_RUN
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("block", [block for page in PAGES for block in blocks(page)], ids=lambda block: block.name)
 def test_a_block_is_of_a_known_language_and_parses(block: Block) -> None:
     match block.language:

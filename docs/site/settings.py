@@ -1,4 +1,4 @@
-"""The reference of a configuration file: each key with its type, default, bounds and meaning, as the dataclasses declare them."""
+"""The reference of a configuration file: each key with its type, bounds, default and meaning, as the dataclasses declare them."""
 
 from __future__ import annotations
 
@@ -13,14 +13,28 @@ def markdown(path: str) -> str:
     module, _, name = path.rpartition(".")
     tables: dict[str, list[str]] = {"": []}
     for setting in declared_settings(getattr(importlib.import_module(module), name)):
-        if setting.type == "table":
-            tables[setting.key] = [f"{'###' if '.' in setting.key else '##'} `[{setting.key}]`", "", setting.doc, ""]
+        if _is_section(setting):
+            tables[setting.key] = [
+                f"{'###' if '.' in setting.key else '##'} `[{setting.key}]`",
+                "",
+                setting.doc,
+                *_sentence(setting.bounds),
+                "",
+            ]
         else:
             tables[setting.key.rpartition(".")[0]] += _entry(setting)
     return "\n".join(line for lines in tables.values() for line in lines)
 
 
+def _is_section(setting: DeclaredSetting) -> bool:
+    """Tell a table whose keys are declared from one that takes any."""
+    return setting.type == "table" and not setting.default
+
+
+def _sentence(bounds: str) -> list[str]:
+    return [f"Its values are {bounds}."] if bounds else []
+
+
 def _entry(setting: DeclaredSetting) -> Iterator[str]:
     default = f"default `{setting.default}`" if setting.default else "must be given"
-    bounds = f", {setting.bounds}" if setting.bounds else ""
-    yield from (f"`{setting.key}`", f": {setting.type}{bounds}; {default}.", "", *(f"  {line}" for line in setting.doc.splitlines()), "")
+    yield from (f"`{setting.key}`", f": {'; '.join(filter(None, [setting.type, setting.bounds, default]))}.", "", f"  {setting.doc}", "")

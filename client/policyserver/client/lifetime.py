@@ -11,8 +11,6 @@ from typing import NoReturn, Protocol
 from policyserver.client.balancing import Balancer
 from policyserver.client.errors import ForkedClientError
 
-__all__ = ["Inherited", "Lifetime"]
-
 
 class TrackedClient(Protocol):
     """A client, as far as its lifetime knows it."""

@@ -15,9 +15,9 @@ from policyserver.client.balancing import Balancer
 from policyserver.client.config import ClientConfig
 from policyserver.client.episodes import ClientEpisodes
 from policyserver.client.errors import BatchError
+from policyserver.client.exchange import Exchange
 from policyserver.client.lifetime import Inherited, Lifetime
 from policyserver.client.messages import NegotiatedSession
-from policyserver.client.retries import Exchange
 from policyserver.client.rows import count, encoded_info
 from policyserver.client.server_info import ClientCounters, ServerInfo
 from policyserver.common.endpoints import parse_address

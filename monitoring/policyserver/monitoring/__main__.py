@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from policyserver.common.command_line import OptionParser
+from policyserver.common.file_permissions import keep_others_from_writing
 from policyserver.common.settings import known_keys, load, reason_of
 from policyserver.common.standard_streams import LastingStream, lasting_streams
-from policyserver.common.umask import keep_others_from_writing
 from policyserver.monitoring.page.listen import PageConfig
 from policyserver.monitoring.store import export_command
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from policyserver.client import AuthenticationError, HandshakeError, InsecureTargetError
 from policyserver.common.command_line import OptionParser
+from policyserver.common.file_permissions import keep_others_from_writing
 from policyserver.common.settings import SettingsError, add_arguments, from_arguments, load
 from policyserver.common.standard_streams import lasting_streams
-from policyserver.common.umask import keep_others_from_writing
 from policyserver.pipelines.config import PipelineConfig
 from policyserver.pipelines.demo.server_process import ServerDiedError
 from policyserver.pipelines.runtime.stop_signals import StoppedEarlyError, StopSignals

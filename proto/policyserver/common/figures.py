@@ -19,8 +19,6 @@ from typing import Any
 from policyserver.common.bounds import bare
 from policyserver.common.settings_declaration import fields_of
 
-__all__ = ["Figure", "Kind", "amount", "charted", "counter", "figures", "gauge", "known", "mean", "merged", "newest", "phrase", "text"]
-
 
 class Kind(StrEnum):
     """How a figure changes, and what several processes have together."""

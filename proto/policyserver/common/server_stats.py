@@ -8,8 +8,6 @@ from typing import Annotated, TypeVar
 
 from policyserver.common.figures import amount, counter, gauge, mean, merged, newest, text
 
-__all__ = ["ServerStats", "TrainingIteration"]
-
 S = TypeVar("S", bound="ServerStats")
 _NO_SUCH_FIGURE = "where the algorithm has none, or made no update in the iteration"
 

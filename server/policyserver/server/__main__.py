@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from policyserver.common.command_line import OptionParser
+from policyserver.common.file_permissions import keep_others_from_writing
 from policyserver.common.listening import InsecureListenError
 from policyserver.common.settings import SettingsError, add_arguments, dump_toml, from_arguments, load, reason_of
 from policyserver.common.standard_streams import LastingStream, lasting_streams
-from policyserver.common.umask import keep_others_from_writing
 from policyserver.server.config.server_config import ServerConfig
 from policyserver.server.log_setup import log_to
 

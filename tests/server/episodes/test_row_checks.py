@@ -12,7 +12,7 @@ from hypothesis.extra.numpy import arrays
 from policyserver.common.flags import StepFlag
 from policyserver.common.spaces import flatten, leaves, unflatten
 from policyserver.server.episodes.batch import malformed
-from policyserver.server.episodes.row_checks import LeafCheck, bad_flags, content_hashes, leaf_checks
+from policyserver.server.episodes.row_checks import LeafCheck, bad_headers, content_hashes, leaf_checks
 from tests.common.space_strategies import LEAVES, PROPERTY, SPACES, samples
 from tests.server.core_harness import ACTION, OBSERVATION, Row, observation, pack, start
 
@@ -128,7 +128,7 @@ def test_messages_that_do_not_fit_together_are_refused_as_a_whole() -> None:
 
 def test_every_combination_of_flags_is_allowed_or_refused_as_the_protocol_says() -> None:
     flags = np.arange(256, dtype=np.uint8)
-    refused = bad_flags(flags, np.zeros(256, np.int64), np.zeros(256))
+    refused = bad_headers(flags, np.zeros(256, np.int64), np.zeros(256))
     for value in range(256):
         flag = StepFlag(value & 127)
         allowed = (

@@ -30,7 +30,7 @@ from policyserver.server.episodes.core_statistics import CoreStatistics
 from policyserver.server.episodes.episode_table import EpisodeTable
 from policyserver.server.episodes.masks import all_true, any_true, count, flatnonzero, ones
 from policyserver.server.episodes.received_rows import ReceivedRows, Replies
-from policyserver.server.episodes.row_checks import bad_flags, leaf_checks
+from policyserver.server.episodes.row_checks import bad_headers, leaf_checks
 from policyserver.server.episodes.shares import Admission, EpisodeShares
 from policyserver.server.episodes.step_rows import step_rows
 from policyserver.server.episodes.trajectories import Trajectories
@@ -107,7 +107,7 @@ class BatchPass:
                 batch.refuse(index, error)
                 usable[index] = False
 
-        refuse(bad_flags(batch.flags, batch.sequences, batch.rewards))
+        refuse(bad_headers(batch.flags, batch.sequences, batch.rewards))
         bad_values = self._bad_values(batch)
         slots, known = self._table.slots_of(batch.handles, batch.session_indices)
         if any_true(starts):

@@ -92,7 +92,7 @@ def leaf_checks(space: gym.Space[Any], name: str) -> list[LeafCheck]:
     return [LeafCheck(leaf, f"BAD_{name.upper()}", f"{name}s[{index}]") for index, leaf in enumerate(leaves(space, name))]
 
 
-def bad_flags(flags: Array, sequences: Array, rewards: Array) -> dict[int, InvalidInputError]:
+def bad_headers(flags: Array, sequences: Array, rewards: Array) -> dict[int, InvalidInputError]:
     """Find rows whose flags contradict each other, whose reward is no float32, or which start anywhere but at the beginning."""
     sound = np.abs(rewards) <= REWARD_MAX
     if all_true(sound) and not any_true(flags & ~np.uint8(_TERMINATED | _NO_WAIT) != 0):
