@@ -75,7 +75,7 @@ def test_a_core_that_was_taken_away_since_is_no_reason_to_fail(
 def test_a_core_that_cannot_be_had_is_refused_at_once() -> None:
     with pytest.raises(ValueError, match=r"callers_core: expected a core that this process may use, received 9999: \[Errno"):
         PolicyClient("127.0.0.1:9900", config=ClientConfig(callers_core=9999))
-    with pytest.raises(ValueError, match="callers_core: expected the number of a processor core or None, received -1"):
+    with pytest.raises(ValueError, match="callers_core: expected at least 0 or none, received -1"):
         ClientConfig(callers_core=-1)
 
 
