@@ -154,7 +154,7 @@ class Connection:
         self._give_up_all()
 
     def shut(self) -> None:
-        """Let nothing in or out any more; whoever waits for an answer from here goes on without. Under the lock; `close` comes after it."""
+        """Let nothing in or out any more; waiting callers go on without an answer. Under the lock; `close` comes after it."""
         if not self._is_closed:
             self._is_closed = True
             self._give_up_all()
@@ -333,7 +333,7 @@ class Connection:
         _log.info("%s: connected to boot %s, policy version %d", self.target, session.info.boot_id, session.info.weights_seq_no)
 
     def _receive(self, stream: Stream, response: pb.StepResponse) -> None:
-        """Hand the answers of one message to those who wait for them."""
+        """Hand the answers of one message to the callers that wait for them."""
         if response.HasField("room"):
             with self._lock:
                 self.rooms += 1
@@ -347,7 +347,7 @@ class Connection:
         rows = sum([len(part.rows.episodes) for part in parts])
         reply = to_reply(message, rows, cast(NegotiatedSession, self.session))
         with self._lock:
-            if stream.is_over:  # those who waited know already that the client was closed
+            if stream.is_over:  # the callers know already that the client was closed
                 return
             self._shared.rows_answered += rows
             self._shared.weights_seq_no = reply.weights_seq_no or self._shared.weights_seq_no

@@ -240,7 +240,7 @@ class ClientEpisodes:
                 episode.busy = 0
 
     def lose(self, connection: Connection, *, is_replaced: bool = True) -> None:
-        """Close the episodes of a runner that is gone. If it is replaced, those whose first row is unanswered begin with its successor."""
+        """Close the episodes of a runner that is gone. If it is replaced, those with an unanswered first row begin with its successor."""
         for episode in [episode for episode in self.open.values() if episode.connection is connection]:
             if episode.sequence > 0 or not is_replaced:
                 self._close(episode, _Fate.LOST)

@@ -66,7 +66,7 @@ class Shared:
         self.wake_up_queue = WakeUpQueue()
         """Those who were answered, in the order in which they go on."""
         self.is_abandoned = False
-        """Nobody has the client any more: whoever reads this next ends its part. Set without the lock, and never unset."""
+        """No reference to the client is left: each thread that reads this ends its part. Set without the lock, and never unset."""
         self.weights_seq_no = 0
         """Policy version of the newest answer."""
         self.client_number: int | None = None

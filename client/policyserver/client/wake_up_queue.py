@@ -140,7 +140,7 @@ class WakeUpQueue:
         return not self._woken
 
     def wake_all(self) -> None:
-        """Wake all that are in line, and wait no longer for those who had the turn."""
+        """Wake all that are in line, and wait no longer for the callers that had the turn."""
         self._woken.clear()
         while self._line:
             self._wake_first(time.monotonic())

@@ -52,7 +52,7 @@ def _run_command(arguments: Sequence[str] | None, out: LastingStream) -> int:
 
 
 def _stop_when_input_ends(daemon: Daemon) -> None:
-    """Let the end of standard input be the server's end for good: whoever holds its other end is done with it, or gone."""
+    """Let the end of standard input be the server's end for good: the process at its other end is done with the server, or gone."""
     with contextlib.suppress(OSError):
         while os.read(sys.stdin.fileno(), 4096):
             pass

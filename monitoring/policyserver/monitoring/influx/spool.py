@@ -1,7 +1,7 @@
 """The queue in front of InfluxDB: line protocol on disk, in a folder that belongs to one process.
 
 A folder holds segments (`00000001.lp`, ...), a cursor (the segment and byte up to which everything is delivered) and a lock. The lock is
-held for as long as the process lives; a folder whose lock is free is an orphan, and whoever takes its lock adopts it. What `append` took
+held for as long as the process lives; a folder whose lock is free is an orphan, and the process that takes it adopts it. What `append` took
 survives the death of the process, but not of the machine: nothing is synchronised to disk.
 """
 

@@ -14,7 +14,7 @@ MAX_VIEWERS = 64
 """Requests of viewers that are answered at a time; one more is answered with 503."""
 
 MAX_UNSERVED = 64
-"""Connections on which no viewer is being answered. One more shuts the oldest: whoever waits silently, in the handshake of TLS even, can't
+"""Connections on which no viewer is being answered. One more shuts the oldest: a peer that waits silently, even in the TLS handshake, can't
 keep viewers out."""
 
 _Address = tuple[str, int]

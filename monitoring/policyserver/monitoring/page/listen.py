@@ -1,4 +1,4 @@
-"""Where the page listens, and who may see it: everybody on this machine; beyond it, over TLS, those who have the token."""
+"""Where the page listens, and who may see it: every user of this machine; beyond it, over TLS, holders of the token."""
 
 from __future__ import annotations
 

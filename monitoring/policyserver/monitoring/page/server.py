@@ -53,7 +53,7 @@ class PageServer:
     """Serves the page of one store from a thread of its own."""
 
     def __init__(self, listen: PageConfig | None = None, *, key: str = "address", prefix: str = "") -> None:
-        """Take the address; whoever connects waits until `start`.
+        """Take the address; connections wait until `start`.
 
         Args:
             listen: Where, and how protected; default: any free port of the loopback.

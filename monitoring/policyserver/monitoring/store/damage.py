@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _BESIDE = ("-wal", "-shm", "")
-"""Ends of the names of a store's files, the store itself last: whoever opens it meanwhile finds it without a log, not a log without it."""
+"""Ends of the names of a store's files, the store itself last: who opens it meanwhile finds it without a log, not a log without it."""
 
 
 def is_damage(error: sqlite3.Error) -> bool:

@@ -22,7 +22,7 @@ def refuse_ignored_settings(config: AlgorithmConfig) -> None:
     """
     for name in _OBSOLETE:
         if value := getattr(config, name, None):
-            raise ValueError(f"{name}: expected none, for whoever plays an episode ends it, received {value!r}")
+            raise ValueError(f"{name}: expected none, because the client that plays an episode ends it, received {value!r}")
     if config.input_ not in _NO_INPUT:
         raise ValueError(
             "offline_data(input_=...): expected none, for RLlib's new API stack makes no PolicyServerInput and nobody would listen, "

@@ -174,7 +174,7 @@ class EpisodeCore:
         return self._pass.drain_error
 
     def finished_episode(self, client_id: str, episode_id: str) -> EpisodeFinishedError | None:
-        """Return the error for whoever goes on with a finished episode, if it is remembered."""
+        """Return the error for a call that goes on with a finished episode, if it is remembered."""
         finished = self._table.finished_by_id(client_id, episode_id)
         return finished.error() if finished is not None else None
 

@@ -6,7 +6,7 @@ from policyserver.common.errors import ServerEndedError, ServerUnavailableError
 
 
 def ending_error(*, is_final: bool) -> ServerUnavailableError:
-    """Make the error of those who can't be served any more.
+    """Make the error for clients that can't be served any more.
 
     Args:
         is_final: Nobody comes back by itself, so that waiting is in vain; else a successor is expected.

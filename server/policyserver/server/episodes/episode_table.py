@@ -53,7 +53,7 @@ class FinishedEpisode:
     """Whether the server ended it because its client was gone."""
 
     def error(self) -> EpisodeFinishedError:
-        """Make the error for whoever goes on with the episode."""
+        """Make the error for a call that goes on with the episode."""
         if self.idle:
             message = f"Episode {self.episode_id} was ended by the server: its client was gone for too long. Start a new episode."
             return EpisodeFinishedError(message, reason="EPISODE_IDLE")

@@ -2,7 +2,7 @@
 
 A lone connection may take all. A share binds under contention only, and by connection, so that a client that takes all leaves room to its
 neighbours as its episodes end, and one that floods the server with rows delays them by a short pass each time. This is fairness among
-clients that mean well, not security: whoever opens more connections gets more shares.
+clients that mean well, not security: a client that opens more connections gets more shares.
 """
 
 from __future__ import annotations

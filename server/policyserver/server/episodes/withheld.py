@@ -126,7 +126,7 @@ class WithheldQuestions:
         They are decided anew if newer weights are served; if the net gives nothing sound, the first decision stands.
 
         Args:
-            slots: Their episodes, each once; those whose questions wait no more are left alone.
+            slots: Their episodes, each once; episodes whose questions no longer wait are left alone.
         """
         slots = slots[self._is_withheld[slots]]
         self.forget(slots)

@@ -48,7 +48,7 @@ def add(statistic: RunningStat, rows: RowStatistics) -> None:
     squares = rows.squares + np.square(offset) * (before * (rows.count / after))
     statistic.num_pushes = after
     statistic.num_pushes_delta += rows.count
-    # New arrays instead of changed ones: whoever holds the old ones keeps what it has read.
+    # New arrays instead of changed ones: a reader that holds the old ones keeps what it has read.
     statistic.mean_array = np.asarray(statistic.mean_array + step)
     statistic.mean_delta_array = np.asarray(statistic.mean_delta_array + step)
     statistic.sum_sq_diff_array = np.asarray(statistic.sum_sq_diff_array + squares)
