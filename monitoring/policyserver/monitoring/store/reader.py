@@ -125,7 +125,7 @@ class StoreReader:
     def serving(self, run: str, buckets: int = 240) -> Series:
         """Read the server over time: `actions_per_s, episodes_open, steps_waiting, steps_dropped, staleness`.
 
-        Rates are differences of counters of one serving process, whichever process wrote them, so a restarted server shows no jump; those of
+        Rates are differences of counters of one serving process, whoever wrote them, so a restarted server shows no jump; those of
         several add up.
         """
         return self._thinned(

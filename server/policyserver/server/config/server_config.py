@@ -28,7 +28,7 @@ class ServerConfig(Config):
     run_folder: Path = Path("runs/server")
     """Folder of this run: checkpoints, the embedded store and the log lie in it. Made if absent."""
     instance_id: str | None = None
-    """What the server calls itself in each handshake, so that the program that started it can tell it from others. Unset: made anew at each start."""
+    """What the server calls itself in each handshake, so that the starting program recognizes it. Unset: made anew at each start."""
     seed: Annotated[int, Ge(0)] = 0
     """Seed of the initial weights and of the drawing of actions, which also depends on each episode's id and step."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"

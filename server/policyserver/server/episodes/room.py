@@ -16,7 +16,7 @@ class Room:
 
     It opens for `Demand.fragment_steps` when new weights are served and whenever the learner asks, and closes when as many steps are ready.
     Nobody takes a part of it in advance, so nothing is left unused by a client that sleeps: a step counts when it is recorded. Between a
-    hand-over and the next opening there is room for `Demand.batches_ahead` fragments. Steps of clients that never wait are no part of it, or a
+    hand-over and the next opening there is room for `Demand.batches_ahead` fragments. Clients that never wait have no part in it, or a
     client in real time would leave the others none.
 
     A learner that does not come for `wait_s` while questions wait is taken for absent: then they wait no longer, until it asks again.
