@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from policyserver.monitoring.action import Action
 from policyserver.monitoring.page.buckets import Source, Table
 from policyserver.monitoring.panels import PANELS
 from policyserver.monitoring.panels.groups import GROUPS
@@ -56,8 +57,9 @@ SECTIONS = tuple(
 
 
 def module() -> str:
-    """Return static/panels.js, which tells the page's scripts what to draw."""
-    return f"export const panels = {json.dumps([_worded(group) for group in GROUPS])};\n"
+    """Return static/panels.js, which tells the page's scripts what to draw, and what the actions are called."""
+    groups, actions = [_worded(group) for group in GROUPS], [action.label for action in Action]
+    return f"export const panels = {json.dumps(groups)};\nexport const actions = {json.dumps(actions)};\n"
 
 
 def _worded(group: Group) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from functools import partial
 
 import numpy as np
 
+from policyserver.monitoring.action import Action
 from policyserver.monitoring.page.buckets import ratio as divided
 from policyserver.monitoring.panels.panel import ANY_IS_BAD, NONE_IS_GOOD, ChartPanel, Unit, figure
 from policyserver.monitoring.panels.series import Series, asked, largest, level, made_of, mean, rate, ratio, rise, total
@@ -21,10 +22,10 @@ _NODES = {
 }
 """The nodes of a pipeline, in the order of its circle, and their colours."""
 
-_ACTIONS = {"sell": "red", "hold": "gray", "buy": "green"}
+_ACTIONS = {Action.SELL: "red", Action.HOLD: "gray", Action.BUY: "green"}
 """The actions in the order of their numbers, and their colours."""
 
-_COUNTS = [total("step", name, f"action = {number}") for number, name in enumerate(_ACTIONS)]
+_COUNTS = {action: total("step", action.label, f"action = {action:d}") for action in _ACTIONS}
 _SQUARES, _SQUARES_ZERO = (
     total("regressor", name, f"{mse} * forecasts") for name, mse in (("squares", "mse"), ("squares_zero", "mse_zero"))
 )
@@ -95,7 +96,7 @@ PANELS = (
     ),
     ChartPanel(
         "",
-        [ratio(count.column, _ACTIONS[count.column], count, *_COUNTS, label=count.column) for count in _COUNTS],
+        [ratio(action.label, color, _COUNTS[action], *_COUNTS.values(), label=action.label) for action, color in _ACTIONS.items()],
         id="histogram",
         unit=Unit.SHARE,
         look={"stack": True},
@@ -106,7 +107,7 @@ PANELS = (
     ChartPanel("Slippage of a step, currency", [_of_a_step("slippage", "violet")], id="slippage", group="steps"),
     _chart(
         "Actions",
-        [asked("step", 'count("action")', name, by=("run",), where=f'"action" = {number}') for number, name in enumerate(_ACTIONS)],
+        [asked("step", 'count("action")', action.label, by=("run",), where=f'"action" = {action:d}') for action in _ACTIONS],
         "Taken in each interval.",
     ),
     _chart("Equity", [mean("step", "equity")], "Mean over the open episodes."),

@@ -1,8 +1,8 @@
 // The table of the newest decisions.
 
 import { short, stamp, whole } from "./format.js";
+import { actions } from "./panels.js";
 
-const ACTIONS = ["sell", "hold", "buy"];
 const body = document.getElementById("decisions");
 let newest = 0;
 
@@ -27,7 +27,7 @@ export function forgetDecisions() {
 }
 
 function cells(row) {
-  const action = ACTIONS[row.action] ?? "–";
+  const action = actions[row.action] ?? "–";
   const outcome = row.reward > 0 ? "gain" : row.reward < 0 ? "loss" : "";
   return [
     [stamp(row.time_ns / 1e9), ""],
