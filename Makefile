@@ -2,7 +2,7 @@
 #   PYTHON=python3.12    the interpreter that .venv is made with (3.11 or newer)
 #   TORCH=cpu            take PyTorch's CPU build, which is far smaller than the default one on Linux
 #   ARGS="..."           passed on to the program that the target runs
-#   WORKERS=2            processes that the test files are divided among; 0 runs them one after the other
+#   WORKERS=3            processes that the test files are divided among; 0 runs them one after the other
 #   REQUIRE_SERVICES=1   a test that lacks InfluxDB or a browser fails instead of being skipped
 
 SHELL := /bin/bash
@@ -13,7 +13,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 TORCH ?= default
 REQUIRE_SERVICES ?=
-WORKERS ?= 2
+WORKERS ?= 3
 ARGS ?=
 
 BIN := .venv/bin
@@ -22,6 +22,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --require-virtualenv
 QUIET := --quiet
 # In the order of the tree, for the last files have many short tests, which leave no worker without work for long.
 PARALLEL = --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
+# Each of these has Ray or a server beside it.
+PARALLEL_SLOW = --numprocesses $(if $(filter 0,$(WORKERS)),0,2) --dist loadfile --no-loadscope-reorder
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 
 .PHONY: help demo test test-fast test-slow figures learn bench bench-quick bench-peers compatibility algorithms check format protos dashboards docs lock clean
@@ -42,7 +44,7 @@ test-fast: $(INSTALLED) ## run those tests that start no process of their own, i
 	@$(BIN)/python -m pytest -m "not slow and not figures and not process" $(PARALLEL) $(ARGS)
 
 test-slow: $(INSTALLED) ## run the tests that take minutes, those that hold times after the others and one by one
-	@REQUIRE_SERVICES=$(REQUIRE_SERVICES) $(BIN)/python -m pytest -m "slow and not alone" $(PARALLEL) $(ARGS) || [ $$? -eq 5 ]  # ARGS may name none of these
+	@REQUIRE_SERVICES=$(REQUIRE_SERVICES) $(BIN)/python -m pytest -m "slow and not alone" $(PARALLEL_SLOW) $(ARGS) || [ $$? -eq 5 ]  # ARGS may name none of these
 	@REQUIRE_SERVICES=$(REQUIRE_SERVICES) $(BIN)/python -m pytest -m "slow and alone" $(ARGS) || [ $$? -eq 5 ]
 
 figures: $(INSTALLED) ## check the speeds of recording and of the page, on a machine with nothing else to do

@@ -1,6 +1,6 @@
 """RLlib's own learning cases for external environments: CartPole, from the environment's process or from a client's.
 
-The long form of each learns to a mean return of 80 as RLlib's cases ask; the short form, with the same parts, makes a few updates.
+Each learns to a mean return of 80, as RLlib's cases ask.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from policyserver.server.daemon.ray_start import RayProcess
 from policyserver.server.runner.env_runner import ExternalEnvRunner
 from tests.compliance.external_envs import CartPoleLoop, CartPoles, client_looping
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.slow]
 
 BAR = 80.0
-ITERATION_STEPS = {"short": 300, "long": 1000}
+ITERATION_STEPS = 1000
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -110,31 +110,22 @@ class Learning:
 
 @pytest.mark.timeout(600)
 @pytest.mark.filterwarnings("ignore")  # RLlib's own
-@pytest.mark.parametrize(
-    ("form", "case", "front_end"),
-    [
-        *(pytest.param("long", case, front_end, marks=pytest.mark.slow) for case in CASES for front_end in ("in process", "over gRPC")),
-        ("short", "5: off-policy", "over gRPC"),
-        ("short", "7: five, two of which act in turn", "in process"),
-    ],
-)
-def test_it_learns(case: str, front_end: str, form: str) -> None:
+@pytest.mark.parametrize("front_end", ["in process", "over gRPC"])
+@pytest.mark.parametrize("case", CASES)
+def test_it_learns(case: str, front_end: str) -> None:
     make, env_config, iterations = CASES[case]
     with ExitStack() as stack:
-        learning = Learning(make(ITERATION_STEPS[form]), env_config, front_end, stack)
+        learning = Learning(make(ITERATION_STEPS), env_config, front_end, stack)
         iteration, best = 0, 0.0
         steps = 0
-        while iteration < (iterations if form == "long" else 2) and best < BAR:
+        while iteration < iterations and best < BAR:
             result = learning.train()
             iteration += 1
             sampled = result["env_runners"]
             steps += int(sampled["num_env_steps_sampled"])
             best = max(best, float(sampled["episode_return_mean"]))
         learning.check_alive()
-        assert steps >= iteration * ITERATION_STEPS[form]
+        assert steps >= iteration * ITERATION_STEPS
         assert sampled["rows_failed"] == 0
-        if form == "long":
-            assert best >= BAR, f"the best mean return of {iteration} iterations is {best:.1f}"
-        else:
-            assert learning.of_actor(lambda runner: runner._weights_seq_no) >= 1, "the actor serves what was learned"
-            assert best > 8.0, "CartPole's worst is 8"
+        assert learning.of_actor(lambda runner: runner._weights_seq_no) >= 1, "the actor serves what was learned"
+        assert best >= BAR, f"the best mean return of {iteration} iterations is {best:.1f}"

@@ -18,7 +18,7 @@ from tests.services import InfluxServer, MissingService
 pytestmark = pytest.mark.process
 
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs" / "monitoring.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "guides" / "monitoring.md").read_text(encoding="utf-8")
 SOURCE = (ROOT / "deploy" / "grafana" / "provisioning" / "datasources" / "influxdb.yaml").read_text(encoding="utf-8")
 
 

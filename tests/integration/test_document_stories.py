@@ -28,7 +28,7 @@ def parameters() -> list[object]:
     found: list[object] = []
     for page in sorted(set(PAGES) - WRITTEN_FROM_RUNS):
         texts = [block.text for block in run_blocks(page)]
-        starts = any(command in text for text in texts for command in ("policy-server serve", "python examples/own_external_env"))
+        starts = any(command in text for text in texts for command in ("policy-server serve", "python examples/"))
         if texts:
             found.append(pytest.param(page, id=str(page.relative_to(ROOT)), marks=[pytest.mark.slow] if starts else []))
     return found

@@ -1,4 +1,4 @@
-"""The live page's figures, those in docs/guides/monitoring.md; `python -m tests.monitoring.page_figures` prints them."""
+"""The live page's figures, those in docs/guides/monitoring.md; `python -m tests.monitoring.page.test_page_figures` prints them."""
 
 from __future__ import annotations
 

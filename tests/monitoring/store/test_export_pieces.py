@@ -18,7 +18,7 @@ from tests.services import InfluxServer
 
 pytestmark = pytest.mark.process
 
-PAGE = (Path(__file__).parents[3] / "docs" / "monitoring.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[3] / "docs" / "guides" / "monitoring.md").read_text(encoding="utf-8")
 STEPS = 120_000
 
 

@@ -38,11 +38,8 @@ def learned_chance(algorithm: Any) -> float:
     return float(torch.softmax(logits, -1)[0, 0])
 
 
-@pytest.mark.process
-@pytest.mark.parametrize(
-    ("name", "num_env_runners"),
-    [("PPO", 1), *(pytest.param(*case, marks=pytest.mark.slow) for case in [("PPO", 0), ("APPO", 1), ("IMPALA", 1)])],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "num_env_runners"), [("PPO", 1), ("PPO", 0), ("APPO", 1), ("IMPALA", 1)])
 def test_an_older_checkpoint_acts_at_once_and_learning_goes_on_from_it(
     name: str, num_env_runners: int, tmp_path: Path, wait_until: Wait
 ) -> None:
