@@ -32,10 +32,9 @@ def influx(tmp_path: Path, missing_service: MissingService) -> Iterator[InfluxSe
 
 def documented_environment() -> dict[str, str]:
     """Return the variables that the page gives for InfluxDB 1.8: those of recording, and Grafana's own of the table."""
-    (exports,) = re.findall(r"^\$ export (.*INFLUXDB_V2_BUCKET=\w+/\w+)$", PAGE, re.MULTILINE)
-    environment = dict(re.findall(r"(\w+)=(\S+)", exports))
-    row = re.search(rf"\| InfluxDB 1\.8, bucket `{environment['INFLUXDB_V2_BUCKET']}` \| `(\w+)` \|", PAGE)
-    return environment | ({"INFLUXDB_DATABASE": row[1]} if row else {})
+    (exports,) = re.findall(r"^\$ export (.*INFLUXDB_V2_BUCKET=\w+)$", PAGE, re.MULTILINE)
+    ((bucket, database),) = re.findall(r"\| InfluxDB 1\.8, bucket `(\w+/\w+)` \| `(\w+)` \|", PAGE)
+    return dict(re.findall(r"(\w+)=(\S+)", exports)) | {"INFLUXDB_V2_BUCKET": bucket, "INFLUXDB_DATABASE": database}
 
 
 def provisioned(environment: dict[str, str]) -> dict[str, Any]:

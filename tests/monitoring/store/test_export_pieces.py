@@ -47,7 +47,7 @@ def export(store: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
 
 def test_the_documented_commands_bring_a_long_export_into_influxdb(influx: InfluxServer, store: Path, tmp_path: Path) -> None:
     influx.start()
-    (block,) = re.findall(r"```console\n(\$ \S*policy-monitor export .*?)```", PAGE, re.DOTALL)
+    (block,) = re.findall(r"```console\n(\$ \S*policy-monitor export [^`]*--piece_bytes [^`]*)```", PAGE)
     commands = re.sub(r"^[$>] ?", "", block, flags=re.MULTILINE)
     commands = re.sub(r"\S*policy-monitor", f"{sys.executable} -m policyserver.monitoring", commands)
     commands = re.sub(r"--store \S+", f"--store {store}", commands)
