@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shutil
@@ -14,8 +15,11 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
+import torch
 
+from policyserver.common.settings import SettingsError, load
 from policyserver.server.__main__ import main
+from policyserver.server.config.algorithm import algorithm_config, check_devices
 from policyserver.server.config.rllib_config import SpacesConfig
 from policyserver.server.config.server_config import ServerConfig
 from policyserver.server.daemon.checkpoints import CheckpointStore
@@ -213,3 +217,12 @@ def test_numbers_that_rllib_takes_and_fails_over_later_are_refused(
     refused: Refused, tmp_path: Path, options: list[str], key: str, expected: str
 ) -> None:
     refused(["--run_folder", str(tmp_path / "run"), *options], 2, f"policy-server: {key}: expected", expected)
+
+
+@pytest.mark.parametrize(("learners", "gpus", "fits"), [(0, 1, True), (2, 0.5, True), (2, 0.6, False), (2, 1, False)])
+def test_learners_may_share_a_gpu(monkeypatch: pytest.MonkeyPatch, learners: int, gpus: float, fits: bool) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    wanted = {"num_learners": learners, "num_gpus_per_learner": gpus}
+    built = algorithm_config(load(ServerConfig, None, {"algorithm.learners": wanted}))
+    with contextlib.nullcontext() if fits else pytest.raises(SettingsError, match="num_gpus_per_learner: expected at most"):
+        check_devices(built)

@@ -119,8 +119,8 @@ def check_devices(built: AlgorithmConfig) -> None:
     """
     import torch
 
-    wanted, there = math.ceil(built.num_gpus_per_learner) * max(built.num_learners, 1), torch.cuda.device_count()
-    if wanted > there:
+    wanted, there = built.num_gpus_per_learner * max(built.num_learners, 1), torch.cuda.device_count()
+    if wanted > there:  # learners that want a part of one share it
         raise SettingsError(
             "algorithm.learners.num_gpus_per_learner",
             "",
