@@ -89,7 +89,7 @@ sys.addaudithook(_note_a_process)
 
 _OF_PROCESSES = {"integration", "learning", "benchmarks"}
 """Folders whose tests all talk to processes."""
-_FIXTURES_OF_PROCESSES = {"running_influx", "cartpole_serving", "site"}
+_FIXTURES_OF_PROCESSES = {"running_influx", "cartpole_serving", "private_ray", "site", "started"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
