@@ -40,7 +40,7 @@ learn: $(INSTALLED) ## train on the demo's problem for three seeds and on its co
 test: $(INSTALLED) ## run the tests
 	@REQUIRE_SERVICES=$(REQUIRE_SERVICES) $(BIN)/python -m pytest -m "not slow and not figures" $(PARALLEL) $(ARGS)
 
-test-fast: $(INSTALLED) ## run those tests that start no process of their own, in a minute
+test-fast: $(INSTALLED) ## run those tests that start no process of their own
 	@$(BIN)/python -m pytest -m "not slow and not figures and not process" $(PARALLEL) $(ARGS)
 
 test-slow: $(INSTALLED) ## run the tests that take minutes, those that hold times after the others and one by one
