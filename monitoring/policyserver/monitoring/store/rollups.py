@@ -1,8 +1,7 @@
-"""Points merged by the minute: their tables, how points get into them, and how both are read as one.
+"""Points merged by the minute: their tables, and how points get into them.
 
 A row stands for the points of one series (one value of every tag) in one minute and has, of each field that is a number or a truth value,
-count, sum, minimum and maximum. Two such rows merge into one without loss, so a minute may be merged in as many pieces as one likes, and a
-point is itself such a row, of one point.
+count, sum, minimum and maximum. Two such rows merge into one without loss, so a minute may be merged in as many pieces as one likes.
 """
 
 from __future__ import annotations
@@ -66,23 +65,6 @@ def merge_statement(measurement: Measurement) -> str:
         f'FROM "{measurement.name}" WHERE run = :run AND time_ns < :before_ns AND id <= :last_id GROUP BY 1, {_quoted(declared.tags)} '
         f"ON CONFLICT ({_quoted(_key(declared))}) DO UPDATE SET {', '.join(updates)}"
     )
-
-
-def create_view(connection: sqlite3.Connection, measurement: Measurement) -> None:
-    """Make the view `<measurement>_all` of this connection: points as rows of one point each, and what was merged of others."""
-    declared = rollup(measurement)
-    parts = {name: tables.stored_columns(connection, name) for name in (measurement.name, declared.name)}
-    shown = ("time_ns", *declared.tags, *declared.types)
-    single = {"points": "1"}
-    for name in _merged_fields(measurement):
-        stored = f'"{name}"' if name in parts[measurement.name] else "NULL"
-        single |= {f"{name}_count": f"{stored} IS NOT NULL", f"{name}_sum": f"COALESCE({stored}, 0.0)"}
-        single |= {f"{name}_min": stored, f"{name}_max": stored}
-    selects = [", ".join(f'{single.get(name, _quote(name))} AS "{name}"' for name in shown)]
-    if parts[declared.name]:  # a store that an older version wrote has none
-        selects.append(", ".join(_quote(name) if name in parts[declared.name] else "NULL" for name in shown))
-    union = " UNION ALL ".join(f'SELECT {select} FROM main."{table}"' for select, table in zip(selects, parts, strict=False))
-    connection.execute(f'CREATE TEMP VIEW "{measurement.name}_all" AS {union}')
 
 
 def _merged_fields(measurement: Measurement) -> list[str]:
