@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import logging
 import sqlite3
@@ -27,8 +26,8 @@ from policyserver.monitoring.page.listen import LOOPBACK_NAMES, PageConfig
 from policyserver.monitoring.page.sections import module
 from policyserver.monitoring.page.selection import PageSelection
 from policyserver.monitoring.page.token_gate import TokenGate
-from policyserver.monitoring.store import rollups, tables
 from policyserver.monitoring.store.reader import StoreReader
+from policyserver.monitoring.store.write_access import bring_up_to_date
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +81,7 @@ class PageServer:
             FileNotFoundError: there is no such store.
             sqlite3.Error: it is none.
         """
-        _bring_up_to_date(store)
+        bring_up_to_date(store)
         self._reader = StoreReader(store)
         certificate, key = self._listen.tls_certificate_file, self._listen.tls_key_file
         config = uvicorn.Config(
@@ -110,16 +109,6 @@ class PageServer:
         self._socket.close()
         if self._reader is not None:
             self._reader.close()
-
-
-def _bring_up_to_date(store: Path) -> None:
-    """Give a store that an older version recorded the tables and columns that it lacks; a file that can't be written stays as it is."""
-    tables.connect(store, read_only=True).close()  # which refuses one that is not there, instead of making it
-    with contextlib.closing(tables.connect(store)) as connection, contextlib.suppress(sqlite3.OperationalError):
-        connection.execute("BEGIN IMMEDIATE")
-        tables.create(connection)
-        rollups.create(connection)
-        connection.execute("COMMIT")
 
 
 def _application(reader: StoreReader, connections: PageSocket, token: str | None, is_closing: Callable[[], bool]) -> Starlette:

@@ -6,9 +6,7 @@ a process that dies in the middle leaves nothing half done, and nobody who wants
 
 from __future__ import annotations
 
-import fcntl
 import logging
-import os
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -19,6 +17,7 @@ from policyserver.monitoring.schema import MEASUREMENTS, NODE, RESULT, SERVER, S
 from policyserver.monitoring.store import rollups, tables
 from policyserver.monitoring.store.retention import RetentionConfig
 from policyserver.monitoring.store.rollups import MINUTE_NS
+from policyserver.monitoring.store.write_access import HousekeeperLock
 
 logger = logging.getLogger(__name__)
 
@@ -42,9 +41,9 @@ class Housekeeper:
     def __init__(self, connection: sqlite3.Connection, path: Path, config: RetentionConfig) -> None:
         """Do nothing yet; the file's tables must be there."""
         self._connection = connection
-        self._lock_path = path.with_name(f"{path.name}-housekeeper")
+        self._path = path
+        self._lock = HousekeeperLock(path)
         self._config = config
-        self._lock_fd = -1
         self._work: Iterator[None] | None = None
         self._begins_at = time.monotonic()
         self._thinned_ns: dict[tuple[str, str], int] = {}
@@ -60,7 +59,7 @@ class Housekeeper:
         if self.wait_s > 0.0:
             return
         try:
-            if self._work is None and self._lock():
+            if self._work is None and self._lock.take():
                 self._work = self._whole_pass()
             if self._work is not None:
                 for _ in range(bits):
@@ -72,7 +71,7 @@ class Housekeeper:
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
             if str(error) != self._last_error:
-                logger.warning("%s cannot be kept small, trying again every %g s: %s", self._lock_path, self._config.interval_s, error)
+                logger.warning("%s can't be kept small, trying again every %g s: %s", self._path, self._config.interval_s, error)
             self._last_error = str(error)
         self._work = None
         self._begins_at = time.monotonic() + self._config.interval_s
@@ -81,22 +80,7 @@ class Housekeeper:
         """Let another process do it. Closing again does nothing."""
         self._work = None
         self._begins_at = float("inf")
-        if self._lock_fd >= 0:
-            os.close(self._lock_fd)
-            self._lock_fd = -1
-
-    def _lock(self) -> bool:
-        """Try to be the one who does it; the lock is given back by `close` or by the death of the process."""
-        if self._lock_fd >= 0:
-            return True
-        fd = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(fd)
-            return False
-        self._lock_fd = fd
-        return True
+        self._lock.release()
 
     def _whole_pass(self) -> Iterator[None]:
         """Do all that is to be done now, a bit from one `next` to the following."""

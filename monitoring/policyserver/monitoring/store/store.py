@@ -22,16 +22,14 @@ from policyserver.common.settings import Config
 from policyserver.monitoring.points import Points
 from policyserver.monitoring.schema import MEASUREMENTS
 from policyserver.monitoring.sink import SinkStatistics
-from policyserver.monitoring.store import rollups, tables
-from policyserver.monitoring.store.damage import inode, is_damage, put_aside
+from policyserver.monitoring.store import tables
+from policyserver.monitoring.store.damage import is_damage, put_aside
 from policyserver.monitoring.store.housekeeper import BIT_ROWS, Housekeeper
 from policyserver.monitoring.store.retention import RetentionConfig
+from policyserver.monitoring.store.write_access import open_to_write
 from policyserver.monitoring.trouble import Trouble
 
 logger = logging.getLogger(__name__)
-
-_LOG_BYTES = 1 << 24
-"""Size that the write-ahead log is cut to once a reader or a burst has let it grow."""
 
 
 @dataclass(frozen=True)
@@ -56,15 +54,10 @@ class EmbeddedStore:
     """Sink into an SQLite file."""
 
     def __init__(self, path: Path, config: StoreConfig | None = None) -> None:
-        """Open the file, or make it and its folder, and start the writer.
-
-        Raises:
-            OSError: its folder cannot be made, or a damaged file not be put aside.
-            sqlite3.Error: the file cannot be opened or is no store.
-        """
+        """Open the file with `open_to_write`, whose errors it raises, and start the writer."""
         self.path = Path(path)
         self._config = config or StoreConfig()
-        self._connection, self._inode = _open_whole(self.path)
+        self._connection, self._inode = open_to_write(self.path)
         self._housekeeper = Housekeeper(self._connection, self.path, self._config.retention)
         self._changed = threading.Condition()
         self._queue: list[Points] = []
@@ -213,7 +206,7 @@ class EmbeddedStore:
         """Put the damaged file aside and go on with a new one; where that fails, the next attempt to write comes here again."""
         try:
             put_aside(self.path, self._inode, error)
-            connection, self._inode = _open_whole(self.path)
+            connection, self._inode = open_to_write(self.path)
         except (OSError, sqlite3.Error) as failure:
             logger.debug("%s can't be put aside", self.path, exc_info=failure)
             return
@@ -234,48 +227,3 @@ class EmbeddedStore:
             if self._closing_by is None:
                 self._changed.wait_for(lambda: self._closing_by is not None, self._config.retry_interval_s)
             return True
-
-
-def prepare(path: Path) -> None:
-    """Make a store's file and its folder, or bring it up to date, so that what an `EmbeddedStore` would raise is raised now.
-
-    Raises:
-        OSError: its folder cannot be made, or a damaged file not be put aside.
-        sqlite3.Error: the file cannot be opened or is no store.
-    """
-    _open_whole(path)[0].close()
-
-
-def _open_whole(path: Path) -> tuple[sqlite3.Connection, int]:
-    """Open a store for writing, a new one if what is there is damaged; with the file's inode."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    found = inode(path)
-    try:
-        return _open(path), inode(path)
-    except sqlite3.Error as error:
-        if not is_damage(error):
-            raise
-        put_aside(path, found, error)
-    return _open(path), inode(path)
-
-
-def _open(path: Path) -> sqlite3.Connection:
-    """Open a store's file for writing, and make what it lacks."""
-    connection = tables.connect(path)
-    try:
-        _bring_up_to_date(connection)
-    except sqlite3.Error:
-        connection.close()
-        raise
-    return connection
-
-
-def _bring_up_to_date(connection: sqlite3.Connection) -> None:
-    connection.execute("PRAGMA auto_vacuum=INCREMENTAL")  # before anything is in the file, for afterwards it has no effect
-    connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute("PRAGMA synchronous=NORMAL")
-    connection.execute(f"PRAGMA journal_size_limit={_LOG_BYTES}")
-    connection.execute("BEGIN IMMEDIATE")
-    tables.create(connection)
-    rollups.create(connection)
-    connection.execute("COMMIT")
