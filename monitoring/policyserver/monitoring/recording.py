@@ -9,7 +9,7 @@ from pathlib import Path
 
 from policyserver.common.settings import Config
 from policyserver.monitoring.influx.config import InfluxConfig
-from policyserver.monitoring.sink import MultiSink, NullSink, Sink
+from policyserver.monitoring.sink import MultiSink, Sink
 from policyserver.monitoring.store.retention import RetentionConfig
 from policyserver.monitoring.store.store import EmbeddedStore, StoreConfig
 
@@ -45,7 +45,7 @@ def prepared(config: RecordingConfig, store: Path | None, folder: Path) -> OpenS
         ValueError: A setting or a variable of the environment is missing or wrong, or a client that a sink needs is not installed.
     """
     opens = [open_one for prepare in _SINKS if (open_one := prepare(config, store, folder)) is not None]
-    return lambda: MultiSink([open_one() for open_one in opens]) if opens else NullSink()
+    return lambda: MultiSink([open_one() for open_one in opens])
 
 
 def _store(config: RecordingConfig, store: Path | None, folder: Path) -> OpenSink | None:

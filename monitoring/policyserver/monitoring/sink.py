@@ -1,4 +1,4 @@
-"""Where points go: the sink interface, and sinks that are made of others or of nothing."""
+"""Where points go: the sink interface, and the sink that is made of others."""
 
 from __future__ import annotations
 
@@ -44,31 +44,11 @@ class Sink(Protocol):
         """Read the counters."""
 
 
-class NullSink:
-    """Forgets everything."""
-
-    def write(self, points: Points) -> None:
-        """Do nothing."""
-
-    def flush(self, timeout_s: float) -> bool:
-        """Return True: nothing waits."""
-        return True
-
-    def close(self, timeout_s: float) -> None:
-        """Do nothing."""
-
-    def statistics(self) -> SinkStatistics:
-        """Return zeros."""
-        return SinkStatistics()
-
-
 class MultiSink:
-    """Writes to several sinks. The first is the one whose counters are reported; the others' are theirs to ask."""
+    """Writes to several sinks, or with none to nowhere. It reports the counters of the first; the others' are theirs to ask."""
 
-    def __init__(self, sinks: Sequence[Sink]) -> None:
-        """Raises ValueError when there is no sink."""
-        if not sinks:
-            raise ValueError("sinks: expected at least one sink, received none; use NullSink to record nothing")
+    def __init__(self, sinks: Sequence[Sink] = ()) -> None:
+        """Write to each of these."""
         self.sinks = tuple(sinks)
 
     def write(self, points: Points) -> None:
@@ -89,5 +69,5 @@ class MultiSink:
             sink.close(max(0.0, deadline - time.monotonic()))
 
     def statistics(self) -> SinkStatistics:
-        """Read the counters of the first sink."""
-        return self.sinks[0].statistics()
+        """Read the counters of the first sink; zeros without any."""
+        return self.sinks[0].statistics() if self.sinks else SinkStatistics()

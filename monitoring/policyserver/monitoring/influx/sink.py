@@ -11,7 +11,6 @@ import atexit
 import logging
 import math
 import os
-import threading
 import time
 import weakref
 from pathlib import Path
@@ -19,13 +18,12 @@ from pathlib import Path
 from influxdb_client import InfluxDBClient
 from urllib3.util import make_headers
 
+from policyserver.monitoring.background_sink import BackgroundSink
 from policyserver.monitoring.influx.config import InfluxConfig
 from policyserver.monitoring.influx.request import Answer, Verdict, WriteRequests
 from policyserver.monitoring.influx.spool import Chunk, Position, Spool
 from policyserver.monitoring.line_protocol import encode, tag_suffix
 from policyserver.monitoring.points import Points
-from policyserver.monitoring.sink import SinkStatistics
-from policyserver.monitoring.trouble import Trouble
 
 logger = logging.getLogger(__name__)
 
@@ -34,8 +32,10 @@ class _Stopped(Exception):
     """The sink closes and its time is up."""
 
 
-class InfluxSink:
+class InfluxSink(BackgroundSink):
     """Sink into InfluxDB 1.8 or newer, or anything that takes its v2 writes. After a fork, parent and child each have their own spool."""
+
+    _FAILED = "delivery failed for good, what is in the spool stays there"
 
     def __init__(self, config: InfluxConfig, client: InfluxDBClient | None = None) -> None:
         """Make the spool, adopt those of dead processes, and start delivering; the database need not be there.
@@ -59,22 +59,14 @@ class InfluxSink:
 
     def _start(self) -> None:
         """Begin with an empty spool and counters at 0."""
-        self._changed = threading.Condition()
-        self._accepted = self._stored = self._dropped = self._dead_lettered = 0
-        self._last_error = ""
-        self._flush_upto = 0
+        self._reset(logger, f"InfluxDB at {self.config.location}", "influx-shipper")
         self._wake_at_bytes = math.inf
         self._dead_letters_lost = False
-        self._ended = False
-        self._closing_by: float | None = None
         self._spool = Spool.create(self.config.spool_folder, self.config.segment_bytes)
         self._orphan: Spool | None = None
         self._client = self._own_client or _client(self.config)
         self._requests = WriteRequests(self._client, self.config)
-        subject = f"InfluxDB at {self.config.location}"
-        self._absence, self._overflow = Trouble(logger, subject), Trouble(logger, subject)
-        self._shipper = threading.Thread(target=self._run, name="influx-shipper", daemon=True)
-        self._shipper.start()
+        self._thread.start()
 
     def write(self, points: Points) -> None:
         """Put a batch into the spool. Overflow policy: what does not fit into `max_spool_bytes` is dropped and counted."""
@@ -89,53 +81,22 @@ class InfluxSink:
             return
         count = data.count(b"\n")
         with self._changed:
-            error_text = self._append(data)
-            if error_text:
-                self._dropped += count
-                self._last_error = f"points dropped: {error_text}"
-                self._overflow.occurred(error_text, self._last_error)
-            else:
-                if self._overflow.lasts and 2 * self._spool.backlog_bytes <= self.config.max_spool_bytes:  # not with every bit of room
-                    self._overflow.is_over(f"points are taken again, {self._dropped:,} were dropped since the start")
-                self._accepted += count
-                if (
-                    self._spool.backlog_bytes >= self._wake_at_bytes
-                ):  # once: the shipper must not wake for each write while it works or waits
-                    self._wake_at_bytes = math.inf
-                    self._changed.notify_all()
-
-    def flush(self, timeout_s: float) -> bool:
-        """Wait until everything taken so far is delivered; False if it was not within `timeout_s`."""
-        with self._changed:
-            upto = self._flush_upto = self._accepted
-            self._changed.notify_all()
-            self._changed.wait_for(lambda: self._ended or self._stored + self._dead_lettered >= upto, timeout_s)
-            return self._stored + self._dead_lettered >= upto
+            if why_not := self._append(data):
+                self._drop(count, why_not)
+                return
+            self._accept(count, is_half_empty=2 * self._spool.backlog_bytes <= self.config.max_spool_bytes)
+            if self._spool.backlog_bytes >= self._wake_at_bytes:  # once: no write may wake the shipper while it works or waits
+                self._wake_at_bytes = math.inf
+                self._changed.notify_all()
 
     def close(self, timeout_s: float) -> None:
         """Deliver for at most `timeout_s` (a request under way may take `request_timeout_s` more), then stop.
 
         What is left stays in the spool, and the next sink with the same `spool_folder` delivers it. Closing again does nothing.
         """
-        with self._changed:
-            if self._closing_by is None:
-                self._closing_by = time.monotonic() + timeout_s
-            self._changed.notify_all()
-        self._shipper.join()
+        super().close(timeout_s)
         atexit.unregister(self.close)
         _sinks.discard(self)
-
-    def statistics(self) -> SinkStatistics:
-        """Read the counters; what was adopted from dead processes counts as accepted."""
-        with self._changed:
-            return SinkStatistics(
-                accepted=self._accepted,
-                stored=self._stored,
-                backlog=self._accepted - self._stored - self._dead_lettered,
-                dropped=self._dropped,
-                dead_lettered=self._dead_lettered,
-                last_error=self._last_error,
-            )
 
     def _restart_in_child(self) -> None:
         """Leave the parent's spools to the parent and begin anew."""
@@ -158,8 +119,8 @@ class InfluxSink:
             return f"the spool cannot be written: {error}"
         return ""
 
-    def _run(self) -> None:
-        """Deliver until the sink is closed and the spool is empty or time is up."""
+    def _work(self) -> None:
+        """Deliver until the sink is closed and the spool is empty or time is up; what is adopted from dead processes is accepted anew."""
         adopt_at = 0.0
         try:
             while True:
@@ -172,18 +133,11 @@ class InfluxSink:
                     break
         except _Stopped:
             logger.warning("InfluxDB at %s: closed with %d points left in the spool", self.config.location, self.statistics().backlog)
-        except Exception as error:  # no failure may leave writers and flushers waiting for a thread that is gone
-            logger.exception("InfluxDB at %s: delivery failed for good, what is in the spool stays there", self.config.location)
-            with self._changed:
-                self._last_error = f"delivery failed for good: {error}"
-        finally:
-            if self._own_client is None:
-                self._client.close()
-            with self._changed:
-                self._closing_by = self._closing_by or time.monotonic()
-                self._ended = True
-                self._spool.close()
-                self._changed.notify_all()
+
+    def _give_back(self) -> None:
+        if self._own_client is None:
+            self._client.close()
+        self._spool.close()
 
     def _wait_for_lines(self, until: float) -> bool:
         """Wait for lines in the spool and let more gather; False if there are none at the time `until`, or when the sink closes."""
@@ -198,7 +152,7 @@ class InfluxSink:
 
     def _is_urgent(self) -> bool:
         """Whether lines need not gather any longer."""
-        flushing = self._flush_upto > self._stored + self._dead_lettered
+        flushing = self._flush_upto > self._done
         return flushing or self._closing_by is not None or self._spool.backlog_bytes >= self.config.request_bytes
 
     def _deliver_orphans(self) -> None:
@@ -265,8 +219,7 @@ class InfluxSink:
             self._back_off(answer, delay_s)
             delay_s = min(2.0 * delay_s, self.config.retry_max_s)
         with self._changed:
-            waited = self._accepted - self._stored - self._dead_lettered
-            self._absence.is_over(f"it takes points again, {waited:,} had waited")
+            self._absence.is_over(f"it takes points again, {self._accepted - self._done:,} had waited")
         return answer.text
 
     def _back_off(self, answer: Answer, delay_s: float) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,15 +18,14 @@ from typing import Annotated, Any
 from annotated_types import Ge
 
 from policyserver.common.settings import Config
+from policyserver.monitoring.background_sink import BackgroundSink
 from policyserver.monitoring.points import Points
 from policyserver.monitoring.schema import MEASUREMENTS
-from policyserver.monitoring.sink import SinkStatistics
 from policyserver.monitoring.store import tables
 from policyserver.monitoring.store.damage import is_damage, put_aside
 from policyserver.monitoring.store.housekeeper import BIT_ROWS, Housekeeper
 from policyserver.monitoring.store.retention import RetentionConfig
 from policyserver.monitoring.store.write_access import open_to_write
-from policyserver.monitoring.trouble import Trouble
 
 logger = logging.getLogger(__name__)
 
@@ -50,8 +48,10 @@ class StoreConfig(Config):
     """How long points stay, and in how much detail."""
 
 
-class EmbeddedStore:
+class EmbeddedStore(BackgroundSink):
     """Sink into an SQLite file."""
+
+    _FAILED = "the writer failed, points are lost from now on"
 
     def __init__(self, path: Path, config: StoreConfig | None = None) -> None:
         """Open the file with `open_to_write`, whose errors it raises, and start the writer."""
@@ -59,17 +59,10 @@ class EmbeddedStore:
         self._config = config or StoreConfig()
         self._connection, self._inode = open_to_write(self.path)
         self._housekeeper = Housekeeper(self._connection, self.path, self._config.retention)
-        self._changed = threading.Condition()
         self._queue: list[Points] = []
         self._queued = 0
-        self._accepted = self._stored = self._dropped = self._dead_lettered = 0
-        self._last_error = ""
-        self._absence, self._overflow = Trouble(logger, str(self.path)), Trouble(logger, str(self.path))
-        self._flush_upto = 0
-        self._ended = False
-        self._closing_by: float | None = None
-        self._writer = threading.Thread(target=self._run, name="store-writer", daemon=True)
-        self._writer.start()
+        self._reset(logger, str(self.path), "store-writer")
+        self._thread.start()
 
     def write(self, points: Points) -> None:
         """Queue a batch; waits at most `block_timeout_s`, and only when the queue is full."""
@@ -78,77 +71,30 @@ class EmbeddedStore:
             if not self._has_room(count):
                 self._changed.wait_for(lambda: self._has_room(count), self._config.block_timeout_s)
             if self._closing_by is not None or not self._has_room(count):
-                self._drop(count)
+                is_closed = self._closing_by is not None
+                self._drop(count, "the store is closed" if is_closed else "capacity_points is reached, the writer is behind")
                 return
-            if self._overflow.lasts and 2 * self._queued <= self._config.capacity_points:  # not with every bit of room
-                self._overflow.is_over(f"points are taken again, {self._dropped:,} were dropped since the start")
+            self._accept(count, is_half_empty=2 * self._queued <= self._config.capacity_points)
             self._queue.append(points)
-            self._accepted += count
             before, self._queued = self._queued, self._queued + count
             if before == 0 or before < self._config.commit_points <= self._queued:
                 self._changed.notify_all()
-
-    def flush(self, timeout_s: float) -> bool:
-        """Wait until everything taken so far is committed; False if it was not within `timeout_s`."""
-        with self._changed:
-            upto = self._flush_upto = self._accepted
-            self._changed.notify_all()
-            self._changed.wait_for(lambda: self._ended or self._done() >= upto, timeout_s)
-            return self._done() >= upto
-
-    def close(self, timeout_s: float) -> None:
-        """Commit what was taken, for at most `timeout_s`, and close the file. Closing again does nothing."""
-        with self._changed:
-            if self._closing_by is None:
-                self._closing_by = time.monotonic() + timeout_s
-            self._changed.notify_all()
-        self._writer.join()
-
-    def statistics(self) -> SinkStatistics:
-        """Read the counters."""
-        with self._changed:
-            return SinkStatistics(
-                accepted=self._accepted,
-                stored=self._stored,
-                backlog=self._accepted - self._done(),
-                dropped=self._dropped,
-                dead_lettered=self._dead_lettered,
-                last_error=self._last_error,
-            )
 
     def _has_room(self, count: int) -> bool:
         """Whether a batch fits; one larger than the whole queue fits into an empty one."""
         return self._closing_by is not None or self._queued == 0 or self._queued + count <= self._config.capacity_points
 
-    def _drop(self, count: int) -> None:
-        """Count a refused batch, and log the first of a row of them."""
-        why = "the store is closed" if self._closing_by is not None else "capacity_points is reached, the writer is behind"
-        self._last_error = f"points dropped: {why}"
-        self._overflow.occurred(why, self._last_error)
-        self._dropped += count
-
-    def _done(self) -> int:
-        return self._stored + self._dead_lettered
-
-    def _run(self) -> None:
+    def _work(self) -> None:
         """Commit what gathers until the store is closed and the queue is empty, and keep the file small meanwhile."""
-        try:
-            while (batch := self._take()) is not None:
-                if batch:
-                    self._commit(batch)
-                if self._closing_by is None:  # more than comes, or the file would grow
-                    self._housekeeper.work(bits=1 + 2 * sum(map(len, batch)) // BIT_ROWS)
-        except Exception as error:  # no failure may leave writers and flushers waiting for a thread that is gone
-            logger.exception("the writer of %s failed, points are lost from now on", self.path)
-            with self._changed:
-                self._last_error = f"the writer failed: {error}"
-        finally:
-            self._housekeeper.close()
-            self._connection.close()
-            with self._changed:
-                self._closing_by = self._closing_by or time.monotonic()
-                self._ended = True
-                self._changed.notify_all()
+        while (batch := self._take()) is not None:
+            if batch:
+                self._commit(batch)
+            if self._closing_by is None:  # more than comes, or the file would grow
+                self._housekeeper.work(bits=1 + 2 * sum(map(len, batch)) // BIT_ROWS)
+
+    def _give_back(self) -> None:
+        self._housekeeper.close()
+        self._connection.close()
 
     def _take(self) -> list[Points] | None:
         """Wait for points and let more gather; empty when there is housekeeping to do, None when the store is closed and drained."""
@@ -158,7 +104,7 @@ class EmbeddedStore:
             if not self._queue:
                 return None
             self._changed.wait_for(
-                lambda: self._closing_by is not None or self._flush_upto > self._done() or self._queued >= self._config.commit_points,
+                lambda: self._closing_by is not None or self._flush_upto > self._done or self._queued >= self._config.commit_points,
                 self._config.commit_interval_s,
             )
             batch, self._queue = self._queue, []
@@ -180,7 +126,7 @@ class EmbeddedStore:
         stored = sum(map(len, rows.values())) if failure is None else 0
         with self._changed:
             if failure is None:
-                self._absence.is_over(f"it is written again, {self._accepted - self._done():,} points had waited")
+                self._absence.is_over(f"it is written again, {self._accepted - self._done:,} points had waited")
             self._stored += stored
             self._dead_lettered += refused
             self._last_error = error or self._last_error

@@ -14,9 +14,8 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from policyserver.common.settings import dump_toml
-from policyserver.monitoring.serving_points import training_point
+from policyserver.monitoring.reports import training_point, write_counters
 from policyserver.monitoring.sink import Sink
-from policyserver.monitoring.sink_report import sink_points
 from policyserver.server.config.algorithm import algorithm_config, check_devices, check_net, cpu_tickets
 from policyserver.server.config.server_config import ServerConfig
 from policyserver.server.daemon.address_claim import claimed
@@ -301,8 +300,7 @@ class Daemon:
         logger.info("%s", report)
         _of_serving(algorithm, lambda runner: runner.report_training(report), wait=False)
         sink.write(training_point(self._tags, report))
-        if (counters := sink_points(sink, self._tags)) is not None:
-            sink.write(counters)
+        write_counters(sink, self._tags)
 
     def _save(self, algorithm: Algorithm, checkpoints: CheckpointFolder) -> None:
         self._saved = checkpoints.save(lambda folder: algorithm.save_to_path(str(folder)), self._progress)

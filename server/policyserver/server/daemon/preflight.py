@@ -12,7 +12,7 @@ from pathlib import Path
 
 from policyserver.common.settings import SettingsError
 from policyserver.monitoring.recording import OpenSink, prepared
-from policyserver.monitoring.sink import NullSink
+from policyserver.monitoring.sink import MultiSink
 from policyserver.monitoring.store.write_access import open_to_write
 from policyserver.server.config.algorithm import algorithm_config, check_action_space, check_devices, check_net
 from policyserver.server.config.server_config import ServerConfig
@@ -66,7 +66,7 @@ def sinks_of(config: ServerConfig) -> OpenSink:
     """
     recording = config.recording
     try:
-        return prepared(recording, config.store_file, config.store_file.parent) if recording.enabled else NullSink
+        return prepared(recording, config.store_file, config.store_file.parent) if recording.enabled else MultiSink
     except ValueError as error:
         raise SettingsError("recording", "", str(error)) from error
 

@@ -1,4 +1,4 @@
-"""How serving and training go as points. Whether pipeline or daemon asked for counters, the point is the serving process's own."""
+"""How serving, training and recording go, as points."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ from typing import Any
 from policyserver.common.figures import known
 from policyserver.common.server_stats import TrainingIteration
 from policyserver.monitoring.points import Points
-from policyserver.monitoring.schema import SERVER, TRAIN
+from policyserver.monitoring.schema import SERVER, SINK, TRAIN
+from policyserver.monitoring.sink import MultiSink, Sink
 
 _ID_CHARACTERS = 8
 """Characters of the boot id that tell serving processes apart; the log has them all."""
 
 
 def serving_point(tags: Mapping[str, str], counters: Mapping[str, Any]) -> Points:
-    """Make a point of counters.
+    """Make a point of a serving process's counters. It is the process's own, whether the daemon or a pipeline asked for them.
 
     Args:
-        tags: Run and policy; others are left out, for a server that two tell of is still one.
+        tags: Run and policy are taken; the others would be those of the process that asked.
         counters: The known figures of a `ServerStats`, `boot_id` among them.
     """
     run_tags = {tag: tags[tag] for tag in ("run", "policy") if tag in tags}
@@ -28,3 +29,11 @@ def serving_point(tags: Mapping[str, str], counters: Mapping[str, Any]) -> Point
 def training_point(tags: Mapping[str, str], iteration: TrainingIteration) -> Points:
     """Make a point of an iteration of training."""
     return Points.one(TRAIN.name, tags, known(iteration))
+
+
+def write_counters(sink: Sink, tags: Mapping[str, str]) -> None:
+    """Write the counters of each sink that stores something where all points go: into these sinks."""
+    if sinks := sink.sinks if isinstance(sink, MultiSink) else (sink,):
+        statistics = [each.statistics() for each in sinks]
+        columns = {name: [getattr(counters, name) for counters in statistics] for name in SINK.types}
+        sink.write(Points(SINK.name, tags, columns, tag_columns={"sink": [type(each).__name__ for each in sinks]}))
