@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -77,4 +78,5 @@ def _chart(panel: ChartPanel, group: Group) -> dict[str, Any]:
     curves = drawn(panel, group)
     labels = [each.label if len(curves) > 1 else "" for each in curves]  # the only curve needs no name beside the chart's
     series = [{"name": each.column, "color": each.color, "label": label, **each.style} for each, label in zip(curves, labels, strict=True)]
-    return {"id": panel.id, "title": panel.title, "format": panel.unit.value[0], "series": series, "bands": panel.bands, **panel.look}
+    name = re.sub("[^a-z]+", "-", (panel.title or group.name).partition(",")[0].lower())
+    return {"id": name, "title": panel.title, "format": panel.unit.value[0], "series": series, "bands": panel.bands, **panel.look}

@@ -46,8 +46,6 @@ class ChartPanel:
     """Grafana's dashboard that has it; "": none."""
     group: str = ""
     """Group of the page that has it; "": none."""
-    id: str = ""
-    """Name of its element on the page."""
     unit: Unit = Unit.PLAIN
     levels: Levels | None = None
     """Colours of a panel that shows one figure for each series, in Grafana; None: it shows a chart."""
@@ -91,7 +89,7 @@ def charts_of(statistics: type, measurement: str, colors: Sequence[str], place: 
     declared = [each for each in figures(statistics).values() if each.chart]
     for each, color in zip(declared, itertools.cycle(colors), strict=False):
         series = _SERIES[each.kind](measurement, each.name, color)
-        yield ChartPanel(_title(each), [series], each.meaning, place, place, each.name.replace("_", "-"), _unit(each))
+        yield ChartPanel(_title(each), [series], each.meaning, place, place, _unit(each))
 
 
 _SERIES = {Kind.MEAN: mean, Kind.AMOUNT: mean, Kind.GAUGE: level, Kind.NEWEST: largest, Kind.COUNTER: rate}

@@ -52,36 +52,30 @@ class Series:
         return self.by or _BY.get(self.measurement, ("run",))
 
 
-def mean(measurement: str, name: str, color: str = "", label: str = "", **more: Any) -> Series:
-    """Show the mean of a field over all points."""
-    return _read(Table.mean, measurement, name, color, label, {"select": f'mean("{name}")', "sums": means(name), **more})
+def _of_a_field(
+    read: Callable[[Table, str], np.ndarray], select: str, reads: Callable[[str], dict[str, Any]], column: str = "{}"
+) -> Callable[..., Series]:
+    """Return what declares a series of a field; `more` takes the place of what is derived from the field's name."""
+
+    def declare(measurement: str, name: str, color: str = "", label: str = "", **more: Any) -> Series:
+        derived = {"column": column.format(name), "select": select.format(name), "values": lambda table: read(table, name), **reads(name)}
+        return Series(measurement=measurement, color=color, label=label, **(derived | more))
+
+    return declare
 
 
-def level(measurement: str, name: str, color: str = "", label: str = "", **more: Any) -> Series:
-    """Show what processes have side by side of a gauge."""
-    return _read(Table.level, measurement, name, color, label, {"select": f'max("{name}")', "sums": means(name), **more})
-
-
-def largest(measurement: str, name: str, color: str = "", label: str = "", **more: Any) -> Series:
-    """Show the largest value of a field."""
-    return _read(Table.largest, measurement, name, color, label, {"select": f'max("{name}")', "maxima": {name: name}, **more})
-
-
-def rate(measurement: str, name: str, color: str = "", label: str = "", **more: Any) -> Series:
-    """Show how fast a counter rises, per second; where it begins anew, with another process, Grafana leaves the rate out."""
-    more = {"column": f"{name}_per_s", "select": f'non_negative_derivative(max("{name}"), 1s)', **more}
-    return _read(Table.rate, measurement, name, color, label, {"maxima": counters(name), **more})
-
-
-def rise(measurement: str, name: str, color: str = "", label: str = "", **more: Any) -> Series:
-    """Show how far a counter rose."""
-    more = {"select": f'non_negative_difference(max("{name}"))', **more}
-    return _read(Table.rise, measurement, name, color, label, {"maxima": counters(name), **more})
-
-
-def total(measurement: str, name: str, expression: str = "") -> Series:
-    """Show the sum of a field, or of an SQL expression that is given a name, over all points."""
-    return _read(Table.sum, measurement, name, "", "", {"select": f'sum("{name}")', "sums": {name: expression or name}})
+mean = _of_a_field(Table.mean, 'mean("{}")', lambda name: {"sums": means(name)})
+"""Show the mean of a field over all points."""
+level = _of_a_field(Table.level, 'max("{}")', lambda name: {"sums": means(name)})
+"""Show what processes have side by side of a gauge."""
+largest = _of_a_field(Table.largest, 'max("{}")', lambda name: {"maxima": {name: name}})
+"""Show the largest value of a field."""
+rate = _of_a_field(Table.rate, 'non_negative_derivative(max("{}"), 1s)', lambda name: {"maxima": counters(name)}, "{}_per_s")
+"""Show how fast a counter rises, per second. Where it begins anew, with another process, Grafana leaves the rate out."""
+rise = _of_a_field(Table.rise, 'non_negative_difference(max("{}"))', lambda name: {"maxima": counters(name)})
+"""Show how far a counter rose."""
+total = _of_a_field(Table.sum, 'sum("{}")', lambda name: {"sums": {name: name}})
+"""Show the sum of a field over all points; `sums` may give the name an SQL expression instead."""
 
 
 def ratio(column: str, color: str, above: Series, *below: Series, **more: Any) -> Series:
@@ -110,8 +104,3 @@ def drawn(column: str, color: str, label: str = "", **style: Any) -> Series:
 def asked(measurement: str, select: str, label: str = "", **more: Any) -> Series:
     """Ask for something that Grafana alone shows."""
     return Series(measurement=measurement, select=select, label=label, **more)
-
-
-def _read(values: Callable[[Table, str], np.ndarray], measurement: str, name: str, color: str, label: str, more: dict[str, Any]) -> Series:
-    more = {"column": name, "values": lambda table: values(table, name), **more}
-    return Series(measurement=measurement, color=color, label=label, **more)
