@@ -6,7 +6,7 @@ costs what came since the last one, whatever the length of the run. When there a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -83,21 +83,17 @@ def _summed(source: Source, selects: list[str]) -> str:
     return f"SELECT time_ns / :width, {', '.join(read)} FROM ({' UNION ALL '.join(selects)}) GROUP BY {groups} ORDER BY 1"
 
 
+@dataclass(slots=True)
 class _Cell:
-    """One group within one bucket."""
+    """One group within one bucket: its sums and maxima, and its maxima when the bucket began; NaN where there is no value."""
 
-    __slots__ = ("before", "maxima", "sums")
+    sums: np.ndarray
+    maxima: np.ndarray
+    before: np.ndarray
 
-    def __init__(self, sums: list[float], maxima: list[float | None], before: list[float | None]) -> None:
-        self.sums = sums
-        self.maxima = maxima
-        self.before = before
-        """Maxima of the group when the bucket began."""
-
-    def add(self, sums: list[float], maxima: list[float | None]) -> None:
+    def add(self, sums: np.ndarray, maxima: np.ndarray) -> None:
         """Add later rows."""
-        self.sums = [one + other for one, other in zip(self.sums, sums, strict=True)]
-        self.maxima = [_larger(one, other) for one, other in zip(self.maxima, maxima, strict=True)]
+        self.sums, self.maxima = self.sums + sums, np.fmax(self.maxima, maxima)
 
 
 class Buckets:
@@ -109,7 +105,7 @@ class Buckets:
         self._source = source
         self._width_ns = width_ns
         # A whole run's counters began at 0. When they began is not known, nor where they stood before a part of the run.
-        self._beginning = [0.0 if selection.range_s is None and name != TIME else None for name in source.maxima]
+        self._beginning = np.array([0.0 if selection.range_s is None and name != TIME else np.nan for name in source.maxima])
         self._cells: dict[int, dict[Group, _Cell]] = {}
         self._newest: dict[Group, _Cell] = {}
         tags = selection.tags(self.measurement)
@@ -129,18 +125,16 @@ class Buckets:
         self._after = upto
         groups, sums = len(self._source.by) + 1, len(self._source.by) + 1 + len(self._source.sums)
         for row in rows:
-            self._add(row[0], row[1:groups], list(row[groups:sums]), list(row[sums:]))
+            self._add(row[0], row[1:groups], np.array(row[groups:sums], float), np.array(row[sums:], float))
         return rows[0][0] if rows else None
 
-    def _add(self, bucket: int, group: Group, sums: list[float], maxima: list[float | None]) -> None:
+    def _add(self, bucket: int, group: Group, sums: np.ndarray, maxima: np.ndarray) -> None:
         cells = self._cells.setdefault(bucket, {})
         if (cell := cells.get(group)) is not None:
             cell.add(sums, maxima)
             return
-        if (previous := self._newest.get(group)) is None:
-            before = self._beginning
-        else:
-            before = [_larger(was, now) for was, now in zip(previous.before, previous.maxima, strict=True)]
+        previous = self._newest.get(group)
+        before = self._beginning if previous is None else np.fmax(previous.before, previous.maxima)
         cells[group] = self._newest[group] = _Cell(sums, maxima, before)
 
     def coarsen(self) -> None:
@@ -156,8 +150,7 @@ class Buckets:
 
     def forget(self, before: int) -> None:
         """Drop the buckets before one."""
-        for bucket in [bucket for bucket in self._cells if bucket < before]:
-            del self._cells[bucket]
+        self._cells = {bucket: cells for bucket, cells in self._cells.items() if bucket >= before}
 
     @property
     def newest(self) -> int | None:
@@ -180,79 +173,64 @@ class Table:
 
     def __init__(self, source: Source, rows: list[dict[Group, _Cell]], buckets: np.ndarray, width_ns: int) -> None:
         """Cut n buckets out of `Buckets`."""
-        self._sums = {name: column for column, name in enumerate(source.sums)}
-        self._maxima = {name: column for column, name in enumerate(source.maxima)}
-        self._rows = rows
-        self._begins_ns: list[int] = (buckets * width_ns).tolist()
-        self._width_ns = width_ns
         self.groups = sorted({group for row in rows for group in row})
         """The groups that have rows in these buckets."""
         self.time_s: np.ndarray = (buckets + 0.5) * width_ns * 1e-9
         """Middle of each bucket, seconds since 1970."""
+        self._begins_ns, self._width_ns = buckets * width_ns, width_ns
+        places = {group: place for place, group in enumerate(self.groups)}
+        sums, maxima, before = (
+            np.full((len(names), len(rows), len(places)), np.nan) for names in (source.sums, source.maxima, source.maxima)
+        )
+        for number, row in enumerate(rows):
+            for group, cell in row.items():
+                place = slice(None), number, places[group]
+                sums[place], maxima[place], before[place] = cell.sums, cell.maxima, cell.before
+        self._sums = dict(zip(source.sums, sums, strict=True))
+        self._maxima = dict(zip(source.maxima, maxima, strict=True))
+        self._before = dict(zip(source.maxima, before, strict=True))
+        self._rises = dict(zip(source.maxima, np.maximum(0.0, maxima - before), strict=True))
 
     def sum(self, name: str) -> np.ndarray:
         """Return a sum over all groups."""
-        return self._added(lambda group: self._sum(name, group), self.groups)
+        return _added(self._sums[name])
 
     def mean(self, name: str) -> np.ndarray:
         """Return the mean of a field, of which `means` made the sums, over all rows."""
         return ratio(self.sum(name), self.sum(f"{name}_count"))
 
-    def level(self, name: str, groups: list[Group] | None = None) -> np.ndarray:
+    def level(self, name: str, groups: Sequence[Group] | None = None) -> np.ndarray:
         """Return what groups have side by side of a field of `means`: the sum of each one's mean."""
-        return self._added(
-            lambda group: ratio(self._sum(name, group), self._sum(f"{name}_count", group)), self.groups if groups is None else groups
-        )
+        chosen = [groups is None or group in groups for group in self.groups]
+        return _added(ratio(self._sums[name], self._sums[f"{name}_count"])[:, chosen])
 
     def largest(self, name: str) -> np.ndarray:
         """Return the largest of a maximum over all groups."""
-        column = self._maxima[name]
-        return np.array([_largest(cell.maxima[column] for cell in row.values()) for row in self._rows], float)
+        largest: np.ndarray = np.fmax.reduce(self._maxima[name], axis=1, initial=np.nan)
+        return largest
 
     def rise(self, counter: str) -> np.ndarray:
         """Return how far a counter of `maxima` rose within each bucket, all groups together."""
-        return self._added(lambda group: self._rise(counter, group), self.groups)
+        return _added(self._rises[counter])
 
     def rate(self, counter: str) -> np.ndarray:
         """Return how fast a counter rose, per second, all groups together; the source's maxima are of `counters`.
 
-        NaN where too little of a bucket is known: what two points say that were written in one moment is no rate.
+        Groups side by side add up, and groups after one another share the time. NaN where too little of a bucket is known: what two points
+        say that were written in one moment is no rate.
         """
-        column, time = self._maxima[counter], self._maxima[TIME]
-        rates = [self._rate(column, time, row.values(), begin) for row, begin in zip(self._rows, self._begins_ns, strict=True)]
-        return np.array(rates, float)
+        spans = np.stack([self._before[TIME], self._maxima[TIME], self._rises[counter]], axis=-1)
+        known = ~np.isnan(spans).any(axis=-1)
+        buckets = zip(spans, known, self._begins_ns.tolist(), strict=True)
+        return np.array([self._rate(of_bucket[there].tolist(), begin) for of_bucket, there, begin in buckets], float)
 
-    def _rate(self, column: int, time: int, cells: Iterable[_Cell], begin_ns: int) -> float:
-        """Return how fast a counter rose in a bucket: groups side by side add up, and groups after one another share the time."""
-        spans: list[tuple[int, int, float]] = []
-        for cell in cells:
-            since, until, low, high = cell.before[time], cell.maxima[time], cell.before[column], cell.maxima[column]
-            if since is not None and until is not None and low is not None and high is not None:
-                spans.append((int(since), int(until), max(0.0, high - low)))
+    def _rate(self, spans: list[tuple[float, float, float]], begin_ns: int) -> float:
+        """Return the rate in one bucket, of (begin, end, rise) of each group."""
         covered = _covered([(max(since, begin_ns), until) for since, until, _ in spans])
-        longest = max((until - since for since, until, _ in spans), default=0)
+        longest = max((until - since for since, until, _ in spans), default=0.0)
         if max(covered, longest) < _LEAST_SHARE * self._width_ns:
             return np.nan
         return sum(rise * 1e9 / max(until - since, covered) for since, until, rise in spans)
-
-    def _sum(self, name: str, group: Group) -> np.ndarray:
-        column = self._sums[name]
-        return np.array([row[group].sums[column] if group in row else np.nan for row in self._rows], float)
-
-    def _rise(self, name: str, group: Group) -> np.ndarray:
-        """Return how far a maximum rose since the group's row before the bucket."""
-        column = self._maxima[name]
-        cells = (row.get(group) for row in self._rows)
-        ends = [(cell.before[column], cell.maxima[column]) if cell is not None else (None, None) for cell in cells]
-        return np.array([np.nan if before is None or after is None else max(0.0, after - before) for before, after in ends], float)
-
-    def _added(self, column: Callable[[Group], np.ndarray], groups: list[Group]) -> np.ndarray:
-        """Add the columns of groups up; NaN only where none has a value."""
-        if len(groups) == 1:
-            return column(groups[0])
-        columns = np.array([column(group) for group in groups]).reshape(len(groups), len(self._rows))
-        known = ~np.isnan(columns)
-        return np.where(known.any(axis=0), np.where(known, columns, 0.0).sum(axis=0), np.nan)
 
 
 def means(*fields: str) -> dict[str, str]:
@@ -267,22 +245,20 @@ def counters(*fields: str) -> dict[str, str]:
 
 def ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
     """Divide, NaN where the divisor is not above 0."""
-    quotient: np.ndarray = np.divide(above, below, out=np.full(len(above), np.nan), where=below > 0)
+    quotient: np.ndarray = np.divide(above, below, out=np.full(np.shape(above), np.nan), where=below > 0)
     return quotient
 
 
-def _covered(spans: list[tuple[int, int]]) -> int:
+def _added(values: np.ndarray) -> np.ndarray:
+    """Add up the groups of each bucket; NaN only where none has a value."""
+    added: np.ndarray = np.where(np.isnan(values).all(axis=1), np.nan, np.nansum(values, axis=1))
+    return added
+
+
+def _covered(spans: list[tuple[float, float]]) -> float:
     """Return the length of time that spans, which may overlap, cover."""
-    total, end = 0, 0
+    total, end = 0.0, 0.0
     for since, until in sorted(spans):
-        total += max(0, until - max(since, end))
+        total += max(0.0, until - max(since, end))
         end = max(end, until)
     return total
-
-
-def _larger(one: float | None, other: float | None) -> float | None:
-    return other if one is None else one if other is None else max(one, other)
-
-
-def _largest(values: Iterable[float | None]) -> float:
-    return max((value for value in values if value is not None), default=np.nan)

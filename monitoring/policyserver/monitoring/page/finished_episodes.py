@@ -76,8 +76,7 @@ class FinishedEpisodes:
 
     def forget(self, before: int) -> None:
         """Drop the buckets before one."""
-        for bucket in [bucket for bucket in self._buckets if bucket < before]:
-            del self._buckets[bucket]
+        self._buckets = {bucket: episodes for bucket, episodes in self._buckets.items() if bucket >= before}
 
     @property
     def newest(self) -> int | None:
