@@ -6,7 +6,7 @@ costs what came since the last one, whatever the length of the run. When there a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,12 +22,15 @@ _LEAST_SHARE = 0.4
 """Share of a bucket that must be known for a rate. A bucket holds two points of what is recorded once a second; one may come late."""
 _IS_SET = " IS NOT NULL"
 Group = tuple[str, ...]
+Columns = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
 class Source:
-    """What is read of a measurement."""
+    """What a section of the page reads of a measurement, and the columns that it makes of it."""
 
+    name: str
+    """Name of the section."""
     measurement: str
     """Name of the measurement."""
     sums: Mapping[str, str] = field(default_factory=dict)
@@ -39,6 +42,8 @@ class Source:
     merged: Mapping[str, str] = field(default_factory=dict)
     """What stands for a sum, by name, where old points were merged by the minute. Not needed for fields, and their and the points' number;
     what else is not given is not known of that time."""
+    columns: Mapping[str, Callable[[Table], np.ndarray]] = field(default_factory=dict)
+    """What makes each column of buckets."""
 
 
 def _statements(source: Source, tags: Iterable[str]) -> tuple[str, str]:
@@ -101,6 +106,7 @@ class Buckets:
 
     def __init__(self, source: Source, selection: PageSelection, run: str, width_ns: int, begin_ns: int) -> None:
         """Cover the time from `begin_ns` on; nothing is read yet."""
+        self.name = source.name
         self.measurement: Measurement = MEASUREMENTS[source.measurement]
         self._source = source
         self._width_ns = width_ns
@@ -162,8 +168,13 @@ class Buckets:
         """Numbers of the buckets that there are, in order."""
         return sorted(self._cells)
 
+    def columns(self, first: int) -> Columns:
+        """Return the section's columns from a bucket on, with the time of each bucket."""
+        table = self.since(first)
+        return {"time_s": table.time_s} | {name: make(table) for name, make in self._source.columns.items()}
+
     def since(self, first: int) -> Table:
-        """Return the buckets from one on, as columns."""
+        """Return the buckets from one on."""
         buckets = sorted(bucket for bucket in self._cells if bucket >= first)
         return Table(self._source, [self._cells[bucket] for bucket in buckets], np.array(buckets, np.int64), self._width_ns)
 

@@ -5,16 +5,15 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from policyserver.monitoring import recorded_prices
-from policyserver.monitoring.page.buckets import Buckets
+from policyserver.monitoring.page.buckets import Buckets, Columns
 from policyserver.monitoring.page.finished_episodes import FinishedEpisodes
 from policyserver.monitoring.page.marks import Checkpoints, Marks, gaps_s, thinned_s
 from policyserver.monitoring.page.running_episodes import RunningEpisodes
-from policyserver.monitoring.page.sections import SECTIONS, Columns
+from policyserver.monitoring.page.sections import SOURCES
 from policyserver.monitoring.page.selection import PageSelection
 from policyserver.monitoring.page.serving_totals import ServingTotals
 from policyserver.monitoring.schema import MEASUREMENTS
@@ -41,21 +40,12 @@ _STATE_EVERY_S = 1.0
 LIVE_S = 10.0
 """Age of a run's newest point up to which it lives: its processes record once a second."""
 
-_NEWEST_ROWS = {"decisions": "step", "train": "train"}
-"""Sections that are the newest rows of a measurement."""
+_Curves = Buckets | FinishedEpisodes
+_Read = Callable[[dict[str, int], bool], Any]
+"""Reads a section up to the newest ids, the first time or again; None when nothing changed."""
 
 _STEADY = ("serving", "pipeline")
 """Sections that are recorded once a second by processes that are there."""
-
-
-@dataclass(frozen=True)
-class _Curves:
-    """One section that is made of buckets."""
-
-    name: str
-    buckets: Buckets | FinishedEpisodes
-    columns: Callable[[int], Columns]
-    """Returns its columns from a bucket on."""
 
 
 class Feed:
@@ -131,11 +121,8 @@ class _View:
         self._length_ns = selection.range_s * 10**9 if selection.range_s else None
         self._first_bucket = begin_ns // self._width_ns
         self._newest_bucket = last_ns // self._width_ns
-        finished = FinishedEpisodes(selection, run, self._width_ns, begin_ns)
-        self._curves = [_Curves("episodes", finished, finished.columns)]
-        for section in SECTIONS:
-            buckets = Buckets(section.source, selection, run, self._width_ns, begin_ns)
-            self._curves.append(_Curves(section.name, buckets, _columns_of(buckets, section.columns)))
+        cover = selection, run, self._width_ns, begin_ns
+        self._curves: list[_Curves] = [FinishedEpisodes(*cover), *(Buckets(source, *cover) for source in SOURCES)]
         self._running = RunningEpisodes(selection, run)
         self._serving = ServingTotals(selection, run)
         self._checkpoints = Checkpoints(selection, run)
@@ -143,39 +130,28 @@ class _View:
         self._marks_due = 0.0
         self._seen: dict[str, object] = {}
         self._due: dict[str, float] = {}
+        self._sections: dict[str, tuple[tuple[str, ...], _Read]] = {
+            "decisions": (("step",), lambda *_: self._newest_rows("step", DECISIONS)),
+            "train": (("train",), lambda *_: self._newest_rows("train", 1)),
+            "server": (("server",), self._read_server),
+            "checkpoints": (("train",), self._read_checkpoints),
+            "running": (("step", "episode"), self._read_running),
+        } | {curves.name: ((curves.measurement.name,), partial(self._read_curves, curves)) for curves in self._curves}
 
     def news(self, newest_ids: dict[str, int]) -> Iterator[tuple[str, Any]]:
-        """Read and word what changed."""
-        for name, measurement in _NEWEST_ROWS.items():
-            if self._is_due(name, newest_ids[measurement]):
-                with self._timed(name, newest_ids[measurement]):
-                    rows = self._newest_rows(measurement)
-                yield name, rows
-        if self._is_due("server", newest_ids["server"]):
-            with self._timed("server", newest_ids["server"]):
-                self._serving.read(self._reader, newest_ids["server"])
-                row = self._serving.row(self._reader)
-            yield "server", [row] if row else []
-        if self._is_due("checkpoints", newest_ids["train"]):
-            with self._timed("checkpoints", newest_ids["train"]):
-                self._checkpoints.read(self._reader, newest_ids["train"])
-        state = newest_ids["step"], newest_ids["episode"]
-        if self._is_due("running", state):
-            fresh = "running" not in self._seen
-            with self._timed("running", state):
-                changed = self._running.read(self._reader, newest_ids)
-                columns = _listed(self._running.columns()) if changed or fresh else None
-            if columns is not None:
-                yield "running", {"columns": columns}
-        for curves in self._curves:
-            upto = newest_ids[curves.buckets.measurement.name]
-            fresh = curves.name not in self._seen
-            if self._is_due(curves.name, upto):
-                with self._timed(curves.name, upto):
-                    first = curves.buckets.read(self._reader, upto)
-                    data = self._worded(curves, None if fresh else first) if fresh or first is not None else None
-                if data is not None:
-                    yield curves.name, data
+        """Read and word what changed: of each section whose measurements have new rows, unless it is too soon to read it again."""
+        for name, (measurements, read) in self._sections.items():
+            state = [newest_ids[measurement] for measurement in measurements]
+            if self._seen.get(name) == state or time.monotonic() < self._due.get(name, 0.0):
+                continue
+            is_first = name not in self._seen
+            self._seen[name] = state
+            begun = time.thread_time()
+            data = read(newest_ids, is_first)
+            pause_s = 0.0 if is_first else (time.thread_time() - begun) / _MAX_READING_SHARE
+            self._due[name] = time.monotonic() + pause_s
+            if data is not None:
+                yield name, data
         yield from self._keep_the_number_of_buckets()
         if time.monotonic() >= self._marks_due:
             self._marks_due = time.monotonic() + _STATE_EVERY_S
@@ -183,13 +159,34 @@ class _View:
                 self._marks = marks
                 yield "marks", marks
 
+    def _newest_rows(self, measurement: str, limit: int) -> list[dict[str, Any]]:
+        return self._reader.newest(measurement, self._run, limit, tags=self._selection.tags(MEASUREMENTS[measurement]))
+
+    def _read_server(self, newest_ids: dict[str, int], _: bool) -> list[dict[str, Any]]:
+        self._serving.read(self._reader, newest_ids["server"])
+        row = self._serving.row(self._reader)
+        return [row] if row else []
+
+    def _read_checkpoints(self, newest_ids: dict[str, int], _: bool) -> None:
+        self._checkpoints.read(self._reader, newest_ids["train"])
+
+    def _read_running(self, newest_ids: dict[str, int], is_first: bool) -> dict[str, Any] | None:
+        changed = self._running.read(self._reader, newest_ids)
+        return {"columns": _listed(self._running.columns())} if changed or is_first else None
+
+    def _read_curves(self, curves: _Curves, newest_ids: dict[str, int], is_first: bool) -> dict[str, Any] | None:
+        changed_from = curves.read(self._reader, newest_ids[curves.measurement.name])
+        if is_first:
+            return self._worded(curves, None)
+        return self._worded(curves, changed_from) if changed_from is not None else None
+
     def _read_marks(self) -> Marks:
         """Return what is to be marked on the time axes."""
         begin_ns = self._first_bucket * self._width_ns
         gaps = {
-            curves.name: gaps_s(curves.buckets.numbers, self._width_ns * 1e-9)
+            curves.name: gaps_s(curves.numbers, self._width_ns * 1e-9)
             for curves in self._curves
-            if curves.name in _STEADY and isinstance(curves.buckets, Buckets)
+            if curves.name in _STEADY and isinstance(curves, Buckets)
         }
         restarts, checkpoints = self._serving.restarts_ns(), self._checkpoints.written_ns
         return {
@@ -198,13 +195,9 @@ class _View:
             "gaps": gaps,
         }
 
-    def _newest_rows(self, measurement: str) -> list[dict[str, Any]]:
-        limit = DECISIONS if measurement == "step" else 1
-        return self._reader.newest(measurement, self._run, limit, tags=self._selection.tags(MEASUREMENTS[measurement]))
-
     def _worded(self, curves: _Curves, since: int | None) -> dict[str, Any]:
         """Word a section from a bucket on, or whole."""
-        newest = curves.buckets.newest
+        newest = curves.newest
         self._newest_bucket = max(self._newest_bucket, newest if newest is not None else 0)
         columns = curves.columns(self._first_bucket if since is None else since)
         begin = self._first_bucket * self._width_ns * 1e-9
@@ -215,38 +208,14 @@ class _View:
         if self._length_ns is not None:
             self._first_bucket = max(self._first_bucket, self._newest_bucket - self._length_ns // self._width_ns)
             for curves in self._curves:
-                curves.buckets.forget(self._first_bucket)
+                curves.forget(self._first_bucket)
         elif self._newest_bucket - self._first_bucket >= 2 * _BUCKETS:
             self._width_ns *= 2
             self._first_bucket //= 2
             self._newest_bucket //= 2
             for curves in self._curves:
-                curves.buckets.coarsen()
+                curves.coarsen()
                 yield curves.name, self._worded(curves, None)
-
-    def _is_due(self, section: str, state: object) -> bool:
-        """Whether the store has news for a section, and enough time has passed since it was read."""
-        return self._seen.get(section) != state and time.monotonic() >= self._due.get(section, 0.0)
-
-    @contextmanager
-    def _timed(self, section: str, state: object) -> Iterator[None]:
-        """Note what is read in the block, and by the time that it takes the processor when it may be read again."""
-        first = section not in self._seen
-        self._seen[section] = state
-        begun = time.thread_time()
-        yield
-        pause = 0.0 if first else (time.thread_time() - begun) / _MAX_READING_SHARE
-        self._due[section] = time.monotonic() + pause
-
-
-def _columns_of(buckets: Buckets, columns: Callable[[Any], Columns]) -> Callable[[int], Columns]:
-    """Return what makes the columns of a section from a bucket on."""
-
-    def since(first: int) -> Columns:
-        table = buckets.since(first)
-        return {"time_s": table.time_s} | columns(table)
-
-    return since
 
 
 def _width_ns(length_ns: int) -> int:

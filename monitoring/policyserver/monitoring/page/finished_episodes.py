@@ -28,7 +28,7 @@ _TIME, _FIRST = 0, 1
 class FinishedEpisodes:
     """The whole episodes of a selection, in buckets of the time at which they ended."""
 
-    measurement = EPISODE
+    name, measurement = "episodes", EPISODE
 
     def __init__(self, selection: PageSelection, run: str, width_ns: int, begin_ns: int) -> None:
         """Cover the time from `begin_ns` on; nothing is read yet."""

@@ -4,30 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from policyserver.monitoring.action import Action
-from policyserver.monitoring.page.buckets import Source, Table
+from policyserver.monitoring.page.buckets import Source
 from policyserver.monitoring.panels import PANELS
 from policyserver.monitoring.panels.groups import GROUPS
 from policyserver.monitoring.panels.panel import ChartPanel, Group
 from policyserver.monitoring.panels.series import Series
-
-Columns = dict[str, np.ndarray]
-
-
-@dataclass(frozen=True)
-class Section:
-    """One part of the page's data, made from one measurement."""
-
-    name: str
-    source: Source
-    columns: Callable[[Table], Columns]
-    """Makes its columns of buckets."""
 
 
 def _panels(group: Group) -> list[ChartPanel]:
@@ -39,22 +23,24 @@ def drawn(panel: ChartPanel, group: Group) -> list[Series]:
     return [each for each in panel.series if each.column and each.measurement == group.measurement]
 
 
-def _section(group: Group) -> Section:
-    """Return the section that makes a group's columns."""
+def _source(group: Group) -> Source:
+    """Return what a group's panels read, and the columns that they draw."""
     series = [each for panel in _panels(group) for each in drawn(panel, group)]
-    sums = {name: expression for each in series for name, expression in each.sums.items()}
-    maxima = {name: expression for each in series for name, expression in each.maxima.items()}
+    return Source(
+        group.name,
+        group.measurement,
+        {name: expression for each in series for name, expression in each.sums.items()},
+        {name: expression for each in series for name, expression in each.maxima.items()},
+        group.by,
+        group.merged,
+        {each.column: each.values for each in series if each.values is not None},
+    )
 
-    def columns(table: Table) -> Columns:
-        return {each.column: each.values(table) for each in series if each.values is not None}
 
-    return Section(group.name, Source(group.measurement, sums, maxima, group.by, group.merged), columns)
-
-
-SECTIONS = tuple(
-    _section(group) for group in sorted(GROUPS, key=lambda group: group.measurement == "step") if group.measurement
+SOURCES = tuple(
+    _source(group) for group in sorted(GROUPS, key=lambda group: group.measurement == "step") if group.measurement
 )  # steps come last, for they have by far the most rows
-"""Every section that is made of buckets."""
+"""What every section reads that is made of buckets."""
 
 
 def module() -> str:
