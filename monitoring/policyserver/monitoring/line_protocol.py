@@ -6,20 +6,17 @@ without any set field has no line.
 
 from __future__ import annotations
 
-import operator
 import re
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
-from policyserver.monitoring.points import Points
+from policyserver.monitoring.points import CONVERT, Points, encodable
 from policyserver.monitoring.schema import MEASUREMENTS, TAG_UNSET, TAGS, FieldType
 from policyserver.monitoring.store.rollups import ROLLUPS
 
 _TAG_ESCAPES = str.maketrans({",": "\\,", "=": "\\=", " ": "\\ ", "\n": "\\ ", "\r": "\\ ", "\\": "/"})
 _STRING_ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": " ", "\r": " "})
-
-
 _STRING_SPECIAL = re.compile(r'[\\"\n\r]')
 
 
@@ -31,49 +28,18 @@ def _truth(value: bool) -> str:
     return "true" if value else "false"
 
 
-_FORMATS: dict[FieldType, tuple[str, Callable[[Any], str] | None]] = {
-    FieldType.FLOAT: ("%r", None),
-    FieldType.INTEGER: ("%di", None),
-    FieldType.BOOLEAN: ("%s", _truth),
-    FieldType.STRING: ("%s", _quoted),
-}
-"""How a field's value is written: a template, and what turns the value into the template's argument."""
-
-
-def _float(value: Any) -> str:
-    """Write a float; "" for NaN and infinity, which no database stores."""
-    number = float(value)
-    return repr(number) if number - number == 0.0 else ""
-
-
-def _integer(value: Any) -> str:
-    number = operator.index(value)
-    if not -(2**63) <= number < 2**63:
-        raise ValueError(f"{value!r} is no whole number of 64 bits")
-    return f"{number}i"
-
-
-def _text(value: Any) -> str:
-    return _quoted(_encodable(str(value)))
-
-
 _WRITE: dict[FieldType, Callable[[Any], str]] = {
-    FieldType.FLOAT: _float,
-    FieldType.INTEGER: _integer,
+    FieldType.FLOAT: float.__repr__,
+    FieldType.INTEGER: "{:d}i".format,
     FieldType.BOOLEAN: _truth,
-    FieldType.STRING: _text,
+    FieldType.STRING: _quoted,
 }
-"""How one set value is written; TypeError and ValueError for one that is not ordinary."""
-
-
-def _encodable(text: str) -> str:
-    """Replace what UTF-8 cannot express."""
-    return text if text.isascii() else text.encode("utf-8", "replace").decode()
+"""How a value is written, once it is one of its field's type."""
 
 
 @lru_cache(maxsize=4096)  # tags are few-valued
 def _escaped(tag_value: str) -> str:
-    return (_encodable(tag_value) or TAG_UNSET).translate(_TAG_ESCAPES)
+    return (encodable(tag_value) or TAG_UNSET).translate(_TAG_ESCAPES)
 
 
 def tag_suffix(tags: Mapping[str, str]) -> str:
@@ -114,12 +80,11 @@ def _encode_one(points: Points, more_tags: str) -> bytes:
     for tag in points.schema.tags:
         tag_values = points.tag_columns.get(tag)
         key += f",{tag}={_escaped(str(points.tags.get(tag, '') if tag_values is None else tag_values[0]))}"
-    types = points.schema.types
     fields = []
     for name, column in points.columns.items():
-        value = column[0]
-        if value is not None and (text := _WRITE[types[name]](value)):
-            fields.append(f"{name}={text}")
+        kind = points.schema.types[name]
+        if column[0] is not None and (value := CONVERT[kind](column[0])) is not None:
+            fields.append(f"{name}={_WRITE[kind](value)}")
     return f"{key} {','.join(fields)} {points.times_ns[0]}\n".encode() if fields else b""
 
 
@@ -129,13 +94,13 @@ def _encode_columns(points: Points, more_tags: str) -> bytes:
     always: list[str] = []
     sometimes: list[list[str]] = []
     for name in points.columns:
-        template, convert = _FORMATS[points.schema.types[name]]
+        write = _WRITE[points.schema.types[name]]
         values = points.field_values(name)
         if None in values:
-            sometimes.append([_optional(f"{name}={template}", convert, value) for value in values])
+            sometimes.append(["" if value is None else f",{name}={write(value)}" for value in values])
         else:
-            always.append(f"{name}={template}")
-            arguments.append([convert(value) for value in values] if convert else values)
+            always.append(f"{name}=%s")
+            arguments.append([*map(write, values)])
     times = points.times_ns.tolist()
     if not always:
         return _encode_sparse(key, arguments, sometimes, times)
@@ -155,13 +120,6 @@ def _series_key(points: Points, more_tags: str) -> tuple[str, list[list[Any]]]:
             key += f",{tag}=%s"
             arguments.append([value.translate(_TAG_ESCAPES) for value in values])
     return key, arguments
-
-
-def _optional(template: str, convert: Callable[[Any], str] | None, value: Any) -> str:
-    """Write a field with its leading comma, or nothing where it is unset."""
-    if value is None:
-        return ""
-    return "," + template % (convert(value) if convert else value)
 
 
 def _encode_sparse(key: str, arguments: list[list[Any]], sometimes: list[list[str]], times: list[int]) -> bytes:

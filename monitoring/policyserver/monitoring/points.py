@@ -74,8 +74,8 @@ class Points:
         """Values of a tag: one for the whole batch, or a list of n."""
         column = self.tag_columns.get(tag)
         if column is None:
-            return _string(self.tags.get(tag, "")) or TAG_UNSET
-        return [_string(value) or TAG_UNSET for value in column]
+            return encodable(self.tags.get(tag, "")) or TAG_UNSET
+        return [encodable(value) or TAG_UNSET for value in column]
 
     def field_values(self, name: str) -> list[Any]:
         """Values of a field as n Python objects of its declared type, None where it is unset.
@@ -90,7 +90,7 @@ class Points:
             try:
                 return _whole_column(values, kind)
             except TypeError:  # None among them, or values that need a closer look
-                return [None if value is None else _CONVERT[kind](value) for value in values]
+                return [None if value is None else CONVERT[kind](value) for value in values]
         except (TypeError, ValueError, OverflowError) as error:
             raise ValueError(f"{self.measurement}.{name}: expected {kind.value} values, received {column!r:.200} ({error})") from error
 
@@ -116,18 +116,19 @@ def _integer(value: Any) -> int:
     return number
 
 
-def _string(value: Any) -> str:
-    """Convert to text that UTF-8 can express."""
+def encodable(value: Any) -> str:
+    """Return as text what UTF-8 can express of a value."""
     text = str(value)
     return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
-_CONVERT: Mapping[FieldType, Callable[[Any], Any]] = {
+CONVERT: Mapping[FieldType, Callable[[Any], Any]] = {
     FieldType.FLOAT: _float,
     FieldType.INTEGER: _integer,
     FieldType.BOOLEAN: bool,
-    FieldType.STRING: _string,
+    FieldType.STRING: encodable,
 }
+"""How one set value becomes one of its field's type; TypeError and ValueError where it can't."""
 
 
 def _whole_column(values: Sequence[Any], kind: FieldType) -> list[Any]:
