@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import cached_property
+from functools import cached_property, partial
 
 from policyserver.common.figures import figures, phrase
 from policyserver.common.server_stats import ServerStats, TrainingIteration
@@ -43,8 +43,8 @@ class FieldType(StrEnum):
 class Field:
     """One field of a measurement."""
 
-    name: str
     type: FieldType
+    name: str
     unit: str
     """Unit of the value; "" for ids, names and truth values."""
     meaning: str
@@ -67,29 +67,14 @@ class Measurement:
         return {field.name: field.type for field in self.fields}
 
 
-def _float(name: str, unit: str, meaning: str, unset: str = "") -> Field:
-    return Field(name, FieldType.FLOAT, unit, meaning, unset)
-
-
-def _integer(name: str, unit: str, meaning: str, unset: str = "") -> Field:
-    return Field(name, FieldType.INTEGER, unit, meaning, unset)
-
-
-def _boolean(name: str, meaning: str) -> Field:
-    return Field(name, FieldType.BOOLEAN, "", meaning)
-
-
-def _string(name: str, meaning: str) -> Field:
-    return Field(name, FieldType.STRING, "", meaning)
-
-
+_float, _integer, _boolean, _string = (partial(Field, kind) for kind in FieldType)
 _TYPES = {float: FieldType.FLOAT, int: FieldType.INTEGER, str: FieldType.STRING}
 
 
 def _declared(statistics: type) -> tuple[Field, ...]:
     """Return a field for each figure that a dataclass declares."""
     return tuple(
-        Field(each.name, _TYPES[each.value_type], each.unit, phrase(each.meaning), each.unset) for each in figures(statistics).values()
+        Field(_TYPES[each.value_type], each.name, each.unit, phrase(each.meaning), each.unset) for each in figures(statistics).values()
     )
 
 
@@ -98,7 +83,7 @@ STEP = Measurement(
     "one step of one episode, written when its reward is known",
     ("run", "policy", "process", "symbol", "worker"),
     (
-        _string("episode", "episode's id"),
+        _string("episode", "", "episode's id"),
         _integer("bar", "bars", "number of the bar the action was taken on, from 0 in each episode"),
         _float("price", "currency", "close of that bar"),
         _float("prediction", "log-return", "regressor's forecast of the next bar's log-return"),
@@ -109,7 +94,7 @@ STEP = Measurement(
         _float("reward", "reward", "reward of the action"),
         _float("fee", "currency", "fee paid for the action's fill"),
         _float("slippage", "currency", "cost of the fill's distance from the open"),
-        _boolean("fallback", "the action is the configured fallback, not the policy's"),
+        _boolean("fallback", "", "the action is the configured fallback, not the policy's"),
         _integer("weights_seq_no", "policy versions", "policy version that chose the action"),
     ),
 )
@@ -121,7 +106,7 @@ EPISODE = Measurement(
     "one finished episode",
     ("run", "policy", "process", "symbol", "worker"),
     (
-        _string("episode", "episode's id"),
+        _string("episode", "", "episode's id"),
         _float("return", "reward", "sum of the episode's rewards"),
         _integer("length", "steps", "steps of the episode"),
         _float("no_trade_return", "reward", "return of holding nothing, on the same prices and fees", _CUT),
@@ -130,10 +115,10 @@ EPISODE = Measurement(
         _float("costs", "fraction of initial equity", "fees and slippage paid"),
         _float("turnover", "multiples of initial equity", "notional of all fills"),
         _float("drawdown", "fraction of the highest equity", "largest fall of the equity below its highest value before"),
-        _string("ended", "how it ended: terminated, truncated, lost, abandoned"),
-        _boolean("cut", "it ended before its prices did: with the run, its server or a failed node; means leave such episodes out"),
+        _string("ended", "", "how it ended: terminated, truncated, lost, abandoned"),
+        _boolean("cut", "", "it ended before its prices did: with the run, its server or a failed node; means leave such episodes out"),
         _integer("seed", "", "seed of the episode's prices"),
-        _string("parameters", "parameters of the price process drawn for the episode, a JSON object"),
+        _string("parameters", "", "parameters of the price process drawn for the episode, a JSON object"),
     ),
 )
 
@@ -142,8 +127,8 @@ PRICES = Measurement(
     "the prices of one symbol, written when its first episode of a run begins",
     ("run", "policy", "process", "symbol", "worker"),
     (
-        _boolean("recorded", "its episodes are windows of recorded bars, and overlap; else each has simulated prices of its own"),
-        _boolean("trained_on", "the policy learns from the run's episodes, and so from the bars that their returns are of"),
+        _boolean("recorded", "", "its episodes are windows of recorded bars, and overlap; else each has simulated prices of its own"),
+        _boolean("trained_on", "", "the policy learns from the run's episodes, and so from the bars that their returns are of"),
         _integer("bars", "bars", "bars that are recorded; of simulated prices those of an episode, like the times"),
         _float("first_bar_s", "s since 1970", "time of the first bar"),
         _float("last_bar_s", "s since 1970", "time of the last bar"),
@@ -169,7 +154,7 @@ ORDER = Measurement(
     "one order and its fill",
     ("run", "policy", "process", "symbol", "worker"),
     (
-        _string("episode", "episode's id"),
+        _string("episode", "", "episode's id"),
         _integer("bar", "bars", "number of the bar the order was filled on"),
         _float("quantity", "units", "units traded; negative when sold"),
         _float("reference_price", "currency", "open of the bar the order was filled on"),

@@ -21,15 +21,15 @@ MERGED = (STEP, ORDER, REGRESSOR, TRAIN)
 @cache
 def rollup(measurement: Measurement) -> Measurement:
     """Declare the merged points of a measurement, as a measurement of its own."""
-    fields = [Field("points", FieldType.INTEGER, "points", "points that were merged")]
+    fields = [Field(FieldType.INTEGER, "points", "points", "points that were merged")]
     for field in measurement.fields:
         if field.type is not FieldType.STRING:
             extreme = FieldType.INTEGER if field.type is FieldType.BOOLEAN else field.type
             fields += [
-                Field(f"{field.name}_count", FieldType.INTEGER, "points", f"points in which it was set: {field.meaning}"),
-                Field(f"{field.name}_sum", FieldType.FLOAT, field.unit, f"sum of: {field.meaning}"),
-                Field(f"{field.name}_min", extreme, field.unit, f"smallest of: {field.meaning}"),
-                Field(f"{field.name}_max", extreme, field.unit, f"largest of: {field.meaning}"),
+                Field(FieldType.INTEGER, f"{field.name}_count", "points", f"points in which it was set: {field.meaning}"),
+                Field(FieldType.FLOAT, f"{field.name}_sum", field.unit, f"sum of: {field.meaning}"),
+                Field(extreme, f"{field.name}_min", field.unit, f"smallest of: {field.meaning}"),
+                Field(extreme, f"{field.name}_max", field.unit, f"largest of: {field.meaning}"),
             ]
     return Measurement(f"{measurement.name}_1m", f"points of one minute merged: {measurement.meaning}", measurement.tags, tuple(fields))
 
