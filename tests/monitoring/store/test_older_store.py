@@ -47,11 +47,11 @@ def test_its_cut_episodes_are_in_no_mean(older: Path) -> None:
 
 
 def test_its_export_says_which_were_cut(older: Path) -> None:
-    out = io.StringIO()
+    out = io.BytesIO()
     with Exporter.opened(older, ExportSelection(("episode", "result"))) as exporter:
         assert exporter.csv("episode", out) == 3
-        assert exporter.csv("result", io.StringIO()) == 0
-    assert [row["cut"] for row in csv.DictReader(io.StringIO(out.getvalue()))] == ["0", "0", "1"]
+        assert exporter.csv("result", io.BytesIO()) == 0
+    assert [row["cut"] for row in csv.DictReader(io.StringIO(out.getvalue().decode()))] == ["0", "0", "1"]
 
 
 @pytest.mark.parametrize(

@@ -6,12 +6,13 @@ Points that were merged are tables of their own (`step_1m`, ...): they have othe
 from __future__ import annotations
 
 import csv
+import io
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 
@@ -101,18 +102,21 @@ class Exporter:
                 lines += data.count(b"\n")
         return lines
 
-    def csv(self, measurement: str, out: TextIO) -> int:
-        """Write one measurement with a line of column names; the number of points.
+    def csv(self, measurement: str, out: BinaryIO) -> int:
+        """Write one measurement in UTF-8 with a line of column names; the number of points.
 
         Unset fields are empty, and truth values 0 or 1. `time_ns` is in nanoseconds since 1970 (UTC).
         """
-        declared = EXPORTED[measurement]
-        writer = csv.writer(out, lineterminator="\n")
-        writer.writerow(_column_names(declared))
-        points = 0
-        for columns in self._parts(declared):
-            writer.writerows(zip(*columns.values(), strict=True))
-            points += len(columns["time_ns"])
+        declared, points = EXPORTED[measurement], 0
+        text = io.TextIOWrapper(out, encoding="utf-8", newline="")
+        try:
+            writer = csv.writer(text, lineterminator="\n")
+            writer.writerow(_column_names(declared))
+            for columns in self._parts(declared):
+                writer.writerows(zip(*columns.values(), strict=True))
+                points += len(columns["time_ns"])
+        finally:
+            text.detach()
         return points
 
     def _parts(self, declared: Measurement) -> Iterator[dict[str, tuple[Any, ...]]]:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import io
 import sqlite3
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
-from typing import BinaryIO, TextIO
+from typing import BinaryIO
 
 from policyserver.common.standard_streams import LastingStream
 from policyserver.monitoring.line_protocol import tag_suffix
@@ -74,92 +73,46 @@ def export(options: argparse.Namespace, out: LastingStream) -> int:
             raise ValueError(f"output: expected another file than the store, received {output}")
         with Exporter.opened(options.store, selection) as exporter:
             if options.piece_bytes is not None and output is not None:
-                _export_pieces(exporter, output, options.piece_bytes, more_tags, force=options.force)
+                with whole_folder(output, options.piece_bytes, force=options.force) as pieces:
+                    points = exporter.line_protocol(pieces, more_tags)
+                sys.stderr.write(f"{output}: {points:,} points in {pieces.count} files\n")
             elif options.format == "lp":
-                _export_lines(exporter, output, more_tags, out, force=options.force)
-            elif len(selection.measurements) == 1:
-                _export_csv(exporter, {selection.measurements[0]: output}, out, force=options.force)
+                _write_whole({output: lambda file: exporter.line_protocol(file, more_tags)}, out, force=options.force)
+            elif output is None or len(selection.measurements) == 1:
+                _write_whole({output: partial(exporter.csv, selection.measurements[0])}, out, force=options.force)
             else:
-                assert output is not None
                 output.mkdir(parents=True, exist_ok=True)
-                _export_csv(exporter, {name: output / f"{name}.csv" for name in selection.measurements}, out, force=options.force)
+                files = {output / f"{name}.csv": partial(exporter.csv, name) for name in selection.measurements}
+                _write_whole(files, out, force=options.force)
     except (OSError, ValueError, sqlite3.Error) as error:
         sys.stderr.write(f"policy-monitor: {error}\n")
         return 2
     return 1 if out.reason else 0
 
 
-def _export_pieces(exporter: Exporter, output: Path, piece_bytes: int, more_tags: str, *, force: bool) -> None:
-    """Write line protocol to files of a bounded size."""
-    with whole_folder(output, piece_bytes, force=force) as pieces:
-        count = exporter.line_protocol(pieces, more_tags)
-    sys.stderr.write(f"{output}: {count:,} points in {pieces.count} files\n")
-
-
-def _export_lines(exporter: Exporter, output: Path | None, more_tags: str, out: LastingStream, *, force: bool) -> None:
-    """Write line protocol to a file or to standard output."""
-    if output is None:
-        with _bytes(out) as file:
-            exporter.line_protocol(file, more_tags)
-        return
-    _refuse_to_replace([output], force=force)
-    with _whole(output) as file:
-        count = exporter.line_protocol(file, more_tags)
-    sys.stderr.write(f"{output}: {count:,} points\n")
-
-
-def _export_csv(exporter: Exporter, outputs: dict[str, Path | None], out: LastingStream, *, force: bool) -> None:
-    """Write each measurement to its file, or to standard output."""
-    _refuse_to_replace([path for path in outputs.values() if path is not None], force=force)
-    for measurement, path in outputs.items():
-        if path is None:
-            with _bytes(out) as binary, _text(binary) as file:
-                exporter.csv(measurement, file)
-            continue
-        with _whole(path) as binary, _text(binary) as file:
-            count = exporter.csv(measurement, file)
-        sys.stderr.write(f"{path}: {count:,} points\n")
-
-
-def _refuse_to_replace(paths: list[Path], *, force: bool) -> None:
-    for path in paths:
-        if path.is_dir():
+def _write_whole(outputs: Mapping[Path | None, Callable[[BinaryIO], int]], out: LastingStream, *, force: bool) -> None:
+    """Write files, which take their names when they are complete, or standard output as far as it takes the points."""
+    for path in outputs:
+        if path is not None and path.is_dir():
             raise ValueError(f"output: expected a file, received the folder {path}")
-        if path.exists() and not force:
+        if path is not None and path.exists() and not force:
             raise ValueError(f"output: expected a file that is not there yet, received {path}; --force replaces it")
-
-
-@contextmanager
-def _whole(path: Path) -> Iterator[BinaryIO]:
-    """Open a file that takes its name when it is complete."""
-    part = path.with_name(f"{path.name}.part")
-    try:
-        with part.open("wb") as file:
-            yield file
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-@contextmanager
-def _bytes(out: LastingStream) -> Iterator[BinaryIO]:
-    """Open standard output for bytes, and leave the block where they can't be written."""
-    file: BinaryIO = out.buffer
-    try:
-        yield file
-        file.flush()
-    except OSError as error:
-        out.give_up(error)
-
-
-@contextmanager
-def _text(binary: BinaryIO) -> Iterator[TextIO]:
-    """Write text to a binary file, which stays open."""
-    text = io.TextIOWrapper(binary, encoding="utf-8", newline="")
-    try:
-        yield text
-    finally:
-        text.detach()
+    for path, write in outputs.items():
+        if path is None:
+            try:
+                write(out.buffer)
+                out.buffer.flush()
+            except OSError as error:
+                out.give_up(error)
+            continue
+        part = path.with_name(f"{path.name}.part")
+        try:
+            with part.open("wb") as file:
+                points = write(file)
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+        sys.stderr.write(f"{path}: {points:,} points\n")
 
 
 def _tag(text: str) -> tuple[str, str]:
