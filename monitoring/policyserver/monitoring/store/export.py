@@ -8,11 +8,11 @@ from __future__ import annotations
 import csv
 import io
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -29,13 +29,6 @@ _PART_ROWS = 4096
 
 _DERIVED = {("episode", "cut"): "no_trade_return IS NULL"}
 """What stands for a field where a point of an older version lacks it, by measurement and field."""
-
-
-class Output(Protocol):
-    """What bytes can be written to."""
-
-    def write(self, data: bytes, /) -> object:
-        """Write all of them."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +82,7 @@ class Exporter:
         finally:
             connection.close()
 
-    def line_protocol(self, out: Output, more_tags: str = "") -> int:
+    def line_protocol(self, write: Callable[[bytes], object], more_tags: str = "") -> int:
         """Write everything selected as lines with nanosecond timestamps, with further tags of `tag_suffix`; the number of lines.
 
         They may be written to InfluxDB any number of times: series and time make a point what it is.
@@ -98,7 +91,7 @@ class Exporter:
         for name in self._selection.measurements:
             for columns in self._parts(EXPORTED[name]):
                 data = encode(_points(EXPORTED[name], columns), more_tags)
-                out.write(data)
+                write(data)
                 lines += data.count(b"\n")
         return lines
 

@@ -74,10 +74,10 @@ def export(options: argparse.Namespace, out: LastingStream) -> int:
         with Exporter.opened(options.store, selection) as exporter:
             if options.piece_bytes is not None and output is not None:
                 with whole_folder(output, options.piece_bytes, force=options.force) as pieces:
-                    points = exporter.line_protocol(pieces, more_tags)
+                    points = exporter.line_protocol(pieces.write, more_tags)
                 sys.stderr.write(f"{output}: {points:,} points in {pieces.count} files\n")
             elif options.format == "lp":
-                _write_whole({output: lambda file: exporter.line_protocol(file, more_tags)}, out, force=options.force)
+                _write_whole({output: lambda file: exporter.line_protocol(file.write, more_tags)}, out, force=options.force)
             elif output is None or len(selection.measurements) == 1:
                 _write_whole({output: partial(exporter.csv, selection.measurements[0])}, out, force=options.force)
             else:

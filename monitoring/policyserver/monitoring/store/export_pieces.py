@@ -27,18 +27,11 @@ class Pieces:
 
     def write(self, data: bytes) -> int:
         """Write whole lines; the number of bytes."""
-        start = 0
-        while start < len(data):
-            end = len(data) if len(data) - start <= self._left else data.rfind(b"\n", start, start + self._left) + 1
-            if end <= start:  # not even one line fits into what is left
-                self._begin_file()
-                if data.rfind(b"\n", start, start + self._left) < 0 and len(data) - start > self._left:
-                    self._left = data.index(b"\n", start) + 1 - start
-                continue
-            assert self._file is not None
-            self._file.write(data[start:end])
-            self._left -= end - start
-            start = end
+        for line in data.splitlines(keepends=True):
+            if self._file is None or len(line) > self._left:
+                self._file = self._next_file()
+            self._file.write(line)
+            self._left -= len(line)
         return len(data)
 
     def close(self) -> None:
@@ -47,11 +40,11 @@ class Pieces:
             self._file.close()
             self._file = None
 
-    def _begin_file(self) -> None:
+    def _next_file(self) -> BinaryIO:
         self.close()
         self.count += 1
-        self._file = (self._folder / _NAME.format(self.count)).open("wb")
         self._left = self._piece_bytes
+        return (self._folder / _NAME.format(self.count)).open("wb")
 
 
 @contextmanager
