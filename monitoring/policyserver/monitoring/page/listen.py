@@ -34,7 +34,7 @@ def check_page_address(key: str, address: str) -> None:
 class PageConfig(Config):
     """Where the page listens and how it is protected."""
 
-    address: str = "127.0.0.1:0"
+    address: str = "127.0.0.1:9980"
     """HOST:PORT; port 0 lets the system choose."""
     tls_certificate_file: Path | None = None
     """PEM file with the page's certificate chain. Must be given when the address is not loopback."""

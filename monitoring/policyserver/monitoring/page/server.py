@@ -63,7 +63,7 @@ class PageServer:
             InsecureListenError: the page could be seen by strangers.
             OSError: the address can't be taken, in most cases because another process has it.
         """
-        self._listen = listen or PageConfig()
+        self._listen = listen or PageConfig("127.0.0.1:0")
         self._token = self._listen.token(key, prefix)
         self._socket = PageSocket(self._listen.bind(key))
         host, port = self._socket.getsockname()[:2]
