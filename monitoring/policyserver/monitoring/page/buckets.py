@@ -6,13 +6,12 @@ costs what came since the last one, whatever the length of the run. When there a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
-from policyserver.monitoring.page.selection import PageSelection
+from policyserver.monitoring.page.selection import NewRows, PageSelection
 from policyserver.monitoring.schema import MEASUREMENTS, Measurement
 from policyserver.monitoring.store.reader import StoreReader
 from policyserver.monitoring.store.rollups import MERGED, rollup
@@ -46,19 +45,17 @@ class Source:
     """What makes each column of buckets."""
 
 
-def _statements(source: Source, tags: Iterable[str]) -> tuple[str, str]:
-    """Word the reading of a source: the first, with what was merged of old points, and the later ones, of new rows alone.
-
-    Parameters: `run`, `begin`, `width`, `after`, `upto` and the tags.
-    """
+def _statements(source: Source, new: NewRows) -> tuple[str, str]:
+    """Word the reading of a source: the first, with what was merged of old points, and the later ones, of new rows alone."""
     measurement = MEASUREMENTS[source.measurement]
-    where = f"run = :run AND time_ns >= :begin{''.join(f' AND {tag} = :{tag}' for tag in tags)}"
     # New rows in the order of their ids, which is very nearly that of time: faster than through the index, also for a part of the run.
-    fresh = f'SELECT {_named(source, source.sums, source.maxima)} FROM "{measurement.name}" WHERE id > :after AND id <= :upto AND +{where}'
+    where = f"{new.condition} AND time_ns >= :begin"
+    fresh = f'SELECT {_named(source, source.sums, source.maxima)} FROM "{measurement.name}" WHERE {where}'
     if measurement not in MERGED:
         return _summed(source, [fresh]), _summed(source, [fresh])
     sums = {name: _merged_sum(source, name) for name in source.sums}
     maxima = {name: each if each == TIME else f"{each}_max" for name, each in source.maxima.items()}
+    where = f"run = :run AND time_ns >= :begin{new.tags}"
     merged = f'SELECT {_named(source, sums, maxima)} FROM "{rollup(measurement).name}" WHERE {where}'
     return _summed(source, [merged, fresh]), _summed(source, [fresh])  # in one statement, for rows may be moved from one to the other
 
@@ -114,21 +111,16 @@ class Buckets:
         self._beginning = np.array([0.0 if selection.range_s is None and name != TIME else np.nan for name in source.maxima])
         self._cells: dict[int, dict[Group, _Cell]] = {}
         self._newest: dict[Group, _Cell] = {}
-        tags = selection.tags(self.measurement)
-        self._parameters: dict[str, Any] = {"run": run, "begin": begin_ns, **tags}
-        self._first_statement, self._statement = _statements(source, tags)
-        self._after: int | None = None
+        self._new = NewRows(selection, run, self.measurement, begin=begin_ns)
+        self._first_statement, self._statement = _statements(source, self._new)
 
     def read(self, reader: StoreReader, upto: int) -> int | None:
         """Take in the rows that are new, up to an id; the first bucket that changed, None if there is none."""
-        if self._after is None:
-            after = reader.id_before(self.measurement.name, self._parameters["run"], self._parameters["begin"])
+        statement, after = self._statement, 0
+        if self._new.after is None:
             statement = self._first_statement
-        else:
-            after = self._after if self._after <= upto else 0  # a table that was emptied begins anew with its ids
-            statement = self._statement
-        rows = reader.select(statement, self._parameters | {"width": self._width_ns, "after": after, "upto": upto})
-        self._after = upto
+            after = reader.id_before(self.measurement.name, self._new.parameters["run"], self._new.parameters["begin"])
+        rows = reader.select(statement, self._new.upto(upto, after) | {"width": self._width_ns})
         groups, sums = len(self._source.by) + 1, len(self._source.by) + 1 + len(self._source.sums)
         for row in rows:
             self._add(row[0], row[1:groups], np.array(row[groups:sums], float), np.array(row[sums:], float))

@@ -6,7 +6,7 @@ import numpy as np
 
 from policyserver.monitoring.newest_tenth import newest_count, newest_means
 from policyserver.monitoring.page.quantiles import SHARES
-from policyserver.monitoring.page.selection import PageSelection
+from policyserver.monitoring.page.selection import NewRows, PageSelection
 from policyserver.monitoring.schema import EPISODE
 from policyserver.monitoring.store.reader import StoreReader
 
@@ -33,21 +33,17 @@ class FinishedEpisodes:
     def __init__(self, selection: PageSelection, run: str, width_ns: int, begin_ns: int) -> None:
         """Cover the time from `begin_ns` on; nothing is read yet."""
         self._width_ns = width_ns
-        tags = selection.tags(EPISODE)
-        self._parameters = {"run": run, "begin": begin_ns, **tags}
+        self._new = NewRows(selection, run, EPISODE, begin=begin_ns)
         named = ", ".join(f'"{name}"' for name in _MEANS.values())
         self._statement = (
             f"SELECT time_ns / :width, time_ns - :begin, {named} FROM whole_episode "
-            f"WHERE id > :after AND id <= :upto AND +run = :run AND time_ns >= :begin "
-            f"{''.join(f'AND {tag} = :{tag} ' for tag in tags)}ORDER BY time_ns"
+            f"WHERE {self._new.condition} AND time_ns >= :begin ORDER BY time_ns"
         )
-        self._after = 0
         self._buckets: dict[int, np.ndarray] = {}
 
     def read(self, reader: StoreReader, upto: int) -> int | None:
         """Take in the rows that are new, up to an id; the first bucket that changed, None if there is none."""
-        rows = reader.select(self._statement, self._parameters | {"width": self._width_ns, "after": self._after, "upto": upto})
-        self._after = upto
+        rows = reader.select(self._statement, self._new.upto(upto) | {"width": self._width_ns})
         if not rows:
             return None
         buckets = np.array([row[0] for row in rows], np.int64)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from policyserver.monitoring.page.selection import PageSelection
+from policyserver.monitoring.page.selection import NewRows, PageSelection
 from policyserver.monitoring.schema import TRAIN
 from policyserver.monitoring.store.reader import StoreReader
 
@@ -19,19 +19,17 @@ class Checkpoints:
 
     def __init__(self, selection: PageSelection, run: str) -> None:
         """Nothing is read yet."""
-        tags = selection.tags(TRAIN)
-        self._parameters = {"run": run, **tags}
-        new = f"FROM train WHERE id > :after AND id <= :upto AND +run = :run {''.join(f'AND {tag} = :{tag} ' for tag in tags)}"
-        self._statement = f"SELECT worker, checkpoint_path, MIN(time_ns), MAX(time_ns) {new} GROUP BY worker, checkpoint_path ORDER BY 3"
-        self._after = 0
+        self._new = NewRows(selection, run, TRAIN)
+        self._statement = (
+            "SELECT worker, checkpoint_path, MIN(time_ns), MAX(time_ns) "
+            f"FROM train WHERE {self._new.condition} GROUP BY worker, checkpoint_path ORDER BY 3"
+        )
         self._lives: dict[str, tuple[int, int]] = {}
         self._written_ns: dict[str, int] = {}
 
     def read(self, reader: StoreReader, upto: int) -> None:
         """Take in the rows that are new, up to an id."""
-        bounds = {"after": self._after if self._after <= upto else 0, "upto": upto}
-        self._after = upto
-        for worker, path, first_ns, last_ns in reader.select(self._statement, self._parameters | bounds):
+        for worker, path, first_ns, last_ns in reader.select(self._statement, self._new.upto(upto)):
             began = worker not in self._lives
             if path is not None and path not in self._written_ns:
                 self._written_ns[path] = self._end_before(first_ns) if began else first_ns

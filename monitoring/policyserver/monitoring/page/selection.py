@@ -1,9 +1,10 @@
-"""What a viewer chose to see: a run, a symbol, a policy, a range of time."""
+"""What a viewer chose to see, a run, a symbol, a policy, a range of time, and which rows of it are new."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from policyserver.monitoring.schema import Measurement
 
@@ -39,3 +40,23 @@ class PageSelection:
         """Return the tags that the rows of a measurement must have, the run apart."""
         wanted = {"symbol": self.symbol, "policy": self.policy}
         return {tag: value for tag, value in wanted.items() if value is not None and tag in measurement.tags}
+
+
+class NewRows:
+    """The rows of a run that a selection takes and that are new since the last look; a condition in SQL, and its parameters."""
+
+    def __init__(self, selection: PageSelection, run: str, measurement: Measurement, **parameters: Any) -> None:
+        """Begin with the first row; the statement may have more `parameters`."""
+        tags = selection.tags(measurement)
+        self.tags = "".join(f" AND +{tag} = :{tag}" for tag in tags)
+        """What restricts the rows besides their run."""
+        self.condition = f"id > :after AND id <= :upto AND +run = :run{self.tags}"
+        self.parameters: dict[str, Any] = {"run": run, **tags, **parameters}
+        self.after: int | None = None
+        """Id that was looked up to last; None before the first look."""
+
+    def upto(self, newest_id: int, after: int = 0) -> dict[str, Any]:
+        """Look up to an id, the first time from the one in `after`; the parameters. A table that was emptied begins anew with its ids."""
+        after = after if self.after is None else self.after
+        self.after = newest_id
+        return self.parameters | {"after": after if after <= newest_id else 0, "upto": newest_id}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from policyserver.monitoring.page.selection import PageSelection
+from policyserver.monitoring.page.selection import NewRows, PageSelection
 from policyserver.monitoring.schema import SERVER
 from policyserver.monitoring.store.reader import StoreReader
 
@@ -39,31 +39,27 @@ class ServingTotals:
 
     def __init__(self, selection: PageSelection, run: str) -> None:
         """Nothing is read yet."""
-        tags = selection.tags(SERVER)
-        self._parameters = {"run": run, **tags}
-        fresh = f"run = :run {''.join(f'AND +{tag} = :{tag} ' for tag in tags)}"
-        new = f"FROM server WHERE id > :after AND id <= :upto AND +{fresh} GROUP BY boot_id"
+        self._new = NewRows(selection, run, SERVER)
+        new = f"FROM server WHERE {self._new.condition} GROUP BY boot_id"
         counters = ", ".join(f"COALESCE(MAX({name}), 0)" for name in _COUNTERS)
         self._counters_statement = f"SELECT boot_id, MIN(time_ns), MAX(time_ns), {counters} {new}"
         shown = ("weights_seq_no", "staleness_mean", *_GAUGES)
         self._newest_statement = f"SELECT boot_id, MAX(id), {', '.join(shown)} {new}"  # the others are of the row with that id
         self._rates_statement = (
             "SELECT boot_id, MAX(time_ns) - MIN(time_ns), MAX(actions) - MIN(actions), MAX(batches) - MIN(batches) "
-            f"FROM server WHERE {fresh} AND time_ns >= :since GROUP BY boot_id"
+            f"FROM server WHERE run = :run AND time_ns >= :since{self._new.tags} GROUP BY boot_id"
         )
         self._shown = shown
-        self._after = 0
         self._processes: dict[str | None, _Process] = {}
 
     def read(self, reader: StoreReader, upto: int) -> None:
         """Take in the rows that are new, up to an id."""
-        bounds = {"after": self._after if self._after <= upto else 0, "upto": upto}  # an emptied table begins anew with its ids
-        self._after = upto
-        for boot_id, first_ns, last_ns, *counters in reader.select(self._counters_statement, self._parameters | bounds):
+        parameters = self._new.upto(upto)
+        for boot_id, first_ns, last_ns, *counters in reader.select(self._counters_statement, parameters):
             process = self._processes.setdefault(boot_id, _Process(first_ns, last_ns, counters, {}))
             process.first_ns, process.last_ns = min(process.first_ns, first_ns), max(process.last_ns, last_ns)
             process.counters = [max(pair) for pair in zip(process.counters, counters, strict=True)]
-        for boot_id, _, *newest in reader.select(self._newest_statement, self._parameters | bounds):
+        for boot_id, _, *newest in reader.select(self._newest_statement, parameters):
             self._processes[boot_id].newest = dict(zip(self._shown, newest, strict=True))
 
     def row(self, reader: StoreReader) -> dict[str, Any] | None:
@@ -76,7 +72,7 @@ class ServingTotals:
         columns = zip(*(process.counters for process in self._processes.values()), strict=True)
         totals = dict(zip(_COUNTERS, map(sum, columns), strict=True))
         gauges = {name: sum(process.newest[name] or 0 for process in alive.values()) for name in _GAUGES}
-        rates = reader.select(self._rates_statement, self._parameters | {"since": newest_ns - _RATE_NS})
+        rates = reader.select(self._rates_statement, self._new.parameters | {"since": newest_ns - _RATE_NS})
         known = [row[1:] for row in rates if row[0] in alive and row[1] >= _LEAST_RATE_NS and None not in row]
         per_s = sum(actions * 1e9 / passed_ns for passed_ns, actions, _ in known) if known else None
         batches = sum(row[2] for row in known)
