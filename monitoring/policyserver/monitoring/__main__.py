@@ -1,4 +1,4 @@
-"""`policy-monitor`: looks at what a run recorded."""
+"""`policy-monitor`: shows and exports what a run recorded."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from policyserver.monitoring.store import export_command
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; 0 after a signal, 1 when standard output took not all of an export, 2 when a setting is wrong."""
+    """Run the command line; return 0 after a signal, 1 if standard output took only a part of an export, 2 for a wrong setting."""
     with lasting_streams("policy-monitor") as out:
         try:
             return _run_command(arguments, out)
@@ -37,8 +37,8 @@ def _run_command(arguments: Sequence[str] | None, out: LastingStream) -> int:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Return the parser of the command, from which its reference is made, too."""
-    parser = OptionParser(prog="policy-monitor", description="Looks at what a run recorded.")
+    """Return the command's parser, which its reference is generated from, too."""
+    parser = OptionParser(prog="policy-monitor", description="Shows and exports what a run recorded.")
     commands = parser.add_subparsers(dest="command", required=True)
     serve = commands.add_parser("serve", help="serve the live page of a store until interrupted")
     serve.add_argument("--store", type=Path, required=True, metavar="FILE", help="the run's store.sqlite")
@@ -49,7 +49,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 def _serve(options: argparse.Namespace) -> int:
     """Serve until SIGINT or SIGTERM."""
-    from policyserver.monitoring.page.server import PageServer  # needs starlette and uvicorn, which export does without
+    from policyserver.monitoring.page.server import PageServer  # with starlette and uvicorn, which an export does without
 
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):

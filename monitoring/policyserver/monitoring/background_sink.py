@@ -1,4 +1,4 @@
-"""What sinks have in common that queue points for a thread of their own: counters, waiting for them, and how the thread ends."""
+"""What sinks with a thread of their own have in common: the counters, waiting for them, and how the thread ends."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from policyserver.monitoring.trouble import Trouble
 
 
 class BackgroundSink(ABC):
-    """A sink whose thread stores what `write` took. `_changed` guards its state, and is notified of each change."""
+    """A sink whose thread stores what `write` took. `_changed` guards its state and is notified of changes."""
 
     _FAILED: ClassVar[str]
-    """What an error means that ends the thread."""
+    """What the log says of an error that ends the thread."""
 
     def _reset(self, logger: logging.Logger, subject: str, thread_name: str) -> None:
-        """Set the counters to 0 and make the thread, without starting it; log lines begin with `subject`."""
+        """Set the counters to 0 and make the thread, but don't start it; log lines begin with `subject`."""
         self._changed = threading.Condition()
         self._accepted = self._stored = self._dropped = self._dead_lettered = 0
         self._last_error = ""
@@ -58,7 +58,7 @@ class BackgroundSink(ABC):
         return self._stored + self._dead_lettered
 
     def _accept(self, count: int, *, is_half_empty: bool) -> None:
-        """Count points that are queued; with the queue half empty, an overflow is over."""
+        """Count points that are queued. An overflow is over once half of the queue is empty."""
         if self._overflow.lasts and is_half_empty:  # not with every bit of room
             self._overflow.is_over(f"points are taken again, {self._dropped:,} were dropped since the start")
         self._accepted += count

@@ -1,7 +1,7 @@
-"""Points as InfluxDB line protocol, encoded column by column.
+"""Points as InfluxDB line protocol, a line for each, encoded column by column.
 
-One line a point. What the protocol cannot express is replaced: a line break in a text by a space, a backslash in a tag by a slash. A point
-without any set field has no line.
+What the protocol can't express is replaced: a line break in a text by a space, a backslash in a tag by a slash. A point without a set field
+has no line.
 """
 
 from __future__ import annotations
@@ -43,33 +43,29 @@ def _escaped(tag_value: str) -> str:
 
 
 def tag_suffix(tags: Mapping[str, str]) -> str:
-    """Word tags that every line is to have besides those of its measurement, for `encode`.
+    """Encode further tags of every line, for `encode`.
 
     Raises:
-        ValueError: one has no name or value, or the name of a tag or field that is recorded.
+        ValueError: A tag lacks a name or a value, or has the name of a recorded tag or field.
     """
     for name, value in tags.items():
         if not name or not value or name == "time" or name.startswith("_"):
-            raise ValueError(f"tags: expected names that do not begin with _ and are not `time`, and values, received {name!r} = {value!r}")
+            raise ValueError(f"tags: expected values, and names other than `time` that don't begin with _, received {name!r} = {value!r}")
         if name in TAGS or any(name in each.types for each in (MEASUREMENTS | ROLLUPS).values()):
-            raise ValueError(f"tags: expected names of no tag or field that is recorded (docs/metrics.md), received {name!r}")
+            raise ValueError(f"tags: expected names that no recorded tag or field has (docs/metrics.md), received {name!r}")
     return "".join(f",{name.translate(_TAG_ESCAPES)}={_escaped(value)}" for name, value in tags.items())
 
 
 def encode(points: Points, more_tags: str = "") -> bytes:
-    """Encode a batch, each line ended by a line break.
-
-    Args:
-        points: The batch.
-        more_tags: Further tags of every line, made by `tag_suffix`.
+    """Encode a batch, each line ended by a line break, with further tags of `tag_suffix`.
 
     Raises:
-        ValueError: a value cannot be one of its field's declared type.
+        ValueError: A value can't be one of its field's declared type.
     """
     if len(points) == 1:
         try:
             return _encode_one(points, more_tags)
-        except (TypeError, ValueError, OverflowError):  # a value that needs a closer look, or an error that names it
+        except (TypeError, ValueError, OverflowError):  # the columns take a closer look, and their error names the value
             pass
     return _encode_columns(points, more_tags)
 
@@ -109,7 +105,7 @@ def _encode_columns(points: Points, more_tags: str) -> bytes:
 
 
 def _series_key(points: Points, more_tags: str) -> tuple[str, list[list[Any]]]:
-    """Write the template of measurement and tags, and the columns it takes."""
+    """Return the template of measurement and tags, and the columns that it takes."""
     arguments: list[list[Any]] = []
     key = points.measurement + more_tags.replace("%", "%%")
     for tag in points.schema.tags:
@@ -123,7 +119,7 @@ def _series_key(points: Points, more_tags: str) -> tuple[str, list[list[Any]]]:
 
 
 def _encode_sparse(key: str, arguments: list[list[Any]], sometimes: list[list[str]], times: list[int]) -> bytes:
-    """Encode a batch in which no field is set in every point."""
+    """Encode a batch in which every field is unset in some point."""
     lines = []
     tags = zip(*arguments, strict=True) if arguments else [()] * len(times)
     for values, fields, time_ns in zip(tags, zip(*sometimes, strict=True), times, strict=True):

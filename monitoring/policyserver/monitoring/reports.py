@@ -12,7 +12,7 @@ from policyserver.monitoring.schema import SERVER, SINK, TRAIN
 from policyserver.monitoring.sink import MultiSink, Sink
 
 _ID_CHARACTERS = 8
-"""Characters of the boot id that tell serving processes apart; the log has them all."""
+"""Characters of the boot id that tell serving processes apart; the log has the whole id."""
 
 
 def serving_point(tags: Mapping[str, str], counters: Mapping[str, Any]) -> Points:
