@@ -1,8 +1,8 @@
 """What is recorded: every measurement with its tags and fields, each field with its type, unit and meaning.
 
-Tags are what one groups by, and few-valued; ids and numbers are fields. A tag that a point does not set is recorded as "none", because some
-databases fix a measurement's tags with its first point. A field's type never changes: a FLOAT is a float even where its value is whole.
-An unset field (None, or NaN in a float field) is not stored.
+Readers group by tags, which have few values; ids and numbers are fields. A tag that a point doesn't set is recorded as "none", because some
+databases fix a measurement's tags with its first point. A field's type never changes: a FLOAT is a float even if its value is whole. An
+unset field (None, or NaN in a float field) isn't stored.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ TAGS = {
     "policy": "name of the policy that acts",
     "process": "what makes the prices: ou, gbm, csv, ...",
     "symbol": "traded symbol",
-    "worker": "operating-system process that the point is about: of `server` the serving process, of the others the one that wrote it",
+    "worker": "operating-system process that the point is about: the serving process in `server`, else the process that wrote the point",
     "node": "node of a pipeline: market, execution, reward, signal, policy, portfolio, episode",
     "sink": "where points go: a class of `Sink`, such as EmbeddedStore",
 }
@@ -49,7 +49,7 @@ class Field:
     """Unit of the value; "" for ids, names and truth values."""
     meaning: str
     unset: str = ""
-    """Where a point lacks the field; "" when every point has it."""
+    """Which points lack the field; "" if every point has it."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ _TYPES = {float: FieldType.FLOAT, int: FieldType.INTEGER, str: FieldType.STRING}
 
 
 def _declared(statistics: type) -> tuple[Field, ...]:
-    """Return a field for each figure that a dataclass declares."""
+    """Return the fields of the figures that a dataclass declares."""
     return tuple(
         Field(_TYPES[each.value_type], each.name, each.unit, phrase(each.meaning), each.unset) for each in figures(statistics).values()
     )
@@ -183,7 +183,7 @@ TRAIN = Measurement(
 
 SERVER = Measurement(
     "server",
-    "a serving process's counters (GetStats); pipelines ask for them once a second, and the daemon, and both write them down as its own",
+    "counters of a serving process (GetStats); pipelines and the daemon ask for them once a second, and record them as the process's own",
     ("run", "policy", "worker"),
     _declared(ServerStats),
 )
@@ -216,8 +216,8 @@ SINK = Measurement(
     (
         _integer("accepted", "points", "points that the sink took"),
         _integer("stored", "points", "points that reached the database"),
-        _integer("backlog", "points", "points that are on their way now"),
-        _integer("dropped", "points", "points refused, because too many were on their way"),
+        _integer("backlog", "points", "points that are accepted and not stored yet"),
+        _integer("dropped", "points", "points refused, because too many were waiting"),
         _integer("dead_lettered", "points", "points put aside, because the database can never take them"),
     ),
 )
@@ -229,11 +229,7 @@ MEASUREMENTS = {
 
 
 def measurement(name: str) -> Measurement:
-    """Look up a measurement.
-
-    Raises:
-        ValueError: there is none of that name.
-    """
+    """Look up a measurement; ValueError if there is none of that name."""
     try:
         return MEASUREMENTS[name]
     except KeyError:

@@ -1,8 +1,8 @@
-"""InfluxDB sink: the disk spool is the queue, and one thread delivers it with influxdb-client.
+"""InfluxDB sink: a spool on disk is the queue, and one thread delivers it with influxdb-client.
 
-`write` returns when the lines are in the spool: from then on the process may die without losing them. The database takes a point again
+`write` returns when the lines are in the spool; from then on the process may die without losing them. The database takes a point twice
 without harm (same series and time), so a delivery in doubt is repeated. A batch that the database refuses as wrong (400, 413, 422) is
-halved down to the bad lines, which go to the dead-letter file; whatever else is not 204, its word for "stored", is tried again for ever.
+halved down to the bad lines, which go to the dead-letter file. After any other answer than 204 ("stored") it is sent again, for ever.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class _Stopped(Exception):
 
 
 class InfluxSink(BackgroundSink):
-    """Sink into InfluxDB 1.8 or newer, or anything that takes its v2 writes. After a fork, parent and child each have their own spool."""
+    """Sink into InfluxDB 1.8 or newer, or anything that takes its v2 writes. After a fork, parent and child have a spool each."""
 
     _FAILED = "delivery failed for good, what is in the spool stays there"
 
@@ -41,13 +41,12 @@ class InfluxSink(BackgroundSink):
         """Make the spool, adopt those of dead processes, and start delivering; the database need not be there.
 
         Args:
-            config: settings; `InfluxConfig.from_environment`, `from_file` and `for_client` make them.
-            client: a client of your own, which then decides about address, token, timeout, TLS and compression in place of `config`. It
-                stays yours: it is not closed here, and has to stay open until the sink is closed. In a forked child its connections, which
-                belong to the parent, are forgotten.
+            config: Settings; `InfluxConfig.from_environment`, `from_file` and `for_client` make them.
+            client: Your own client; its address, token, timeout, TLS and compression replace those in `config`. Close it after the sink.
+                A forked child forgets its connections, which belong to the parent.
 
         Raises:
-            OSError: the spool folder cannot be made.
+            OSError: The spool folder can't be made.
         """
         self.config = config
         self._own_client = client
@@ -69,11 +68,11 @@ class InfluxSink(BackgroundSink):
         self._thread.start()
 
     def write(self, points: Points) -> None:
-        """Put a batch into the spool. Overflow policy: what does not fit into `max_spool_bytes` is dropped and counted."""
+        """Put a batch into the spool. Overflow policy: what doesn't fit into `max_spool_bytes` is dropped and counted."""
         try:
             data = encode(points, self._tag_suffix)
         except ValueError as error:
-            logger.error("points put aside, they cannot be encoded: %s", error)
+            logger.error("points put aside, they can't be encoded: %s", error)
             with self._changed:
                 self._accepted += len(points)
                 self._dead_lettered += len(points)
@@ -85,21 +84,21 @@ class InfluxSink(BackgroundSink):
                 self._drop(count, why_not)
                 return
             self._accept(count, is_half_empty=2 * self._spool.backlog_bytes <= self.config.max_spool_bytes)
-            if self._spool.backlog_bytes >= self._wake_at_bytes:  # once: no write may wake the shipper while it works or waits
+            if self._spool.backlog_bytes >= self._wake_at_bytes:  # once, so that no write wakes the thread while it works or waits
                 self._wake_at_bytes = math.inf
                 self._changed.notify_all()
 
     def close(self, timeout_s: float) -> None:
         """Deliver for at most `timeout_s` (a request under way may take `request_timeout_s` more), then stop.
 
-        What is left stays in the spool, and the next sink with the same `spool_folder` delivers it. Closing again does nothing.
+        The rest stays in the spool, and the next sink with the same `spool_folder` delivers it. Closing again does nothing.
         """
         super().close(timeout_s)
         atexit.unregister(self.close)
         _sinks.discard(self)
 
     def _restart_in_child(self) -> None:
-        """Leave the parent's spools to the parent and begin anew."""
+        """Leave the spools to the parent and begin anew."""
         for spool in (self._spool, self._orphan):
             if spool is not None:
                 spool.abandon()
@@ -108,7 +107,7 @@ class InfluxSink(BackgroundSink):
         self._start()
 
     def _append(self, data: bytes) -> str:
-        """Append to the spool; why not, if it was not possible."""
+        """Append to the spool; return why that isn't possible, or ""."""
         if self._closing_by is not None:
             return "the sink is closed"
         if self._spool.backlog_bytes + len(data) > self.config.max_spool_bytes:
@@ -116,11 +115,11 @@ class InfluxSink(BackgroundSink):
         try:
             self._spool.append(data)
         except OSError as error:
-            return f"the spool cannot be written: {error}"
+            return f"the spool can't be written: {error}"
         return ""
 
     def _work(self) -> None:
-        """Deliver until the sink is closed and the spool is empty or time is up; what is adopted from dead processes is accepted anew."""
+        """Deliver until the sink is closed, and the spool is empty or time is up. Points of adopted spools count as accepted."""
         adopt_at = 0.0
         try:
             while True:
@@ -140,7 +139,7 @@ class InfluxSink(BackgroundSink):
         self._spool.close()
 
     def _wait_for_lines(self, until: float) -> bool:
-        """Wait for lines in the spool and let more gather; False if there are none at the time `until`, or when the sink closes."""
+        """Wait for lines in the spool and let more gather; False if none came until the time `until` or until the sink closes."""
         with self._changed:
             self._wake_at_bytes = 1
             self._changed.wait_for(lambda: self._spool.backlog_bytes or self._closing_by is not None, max(0.0, until - time.monotonic()))
@@ -151,12 +150,12 @@ class InfluxSink(BackgroundSink):
             return self._spool.backlog_bytes > 0
 
     def _is_urgent(self) -> bool:
-        """Whether lines need not gather any longer."""
+        """Whether lines should be sent now."""
         flushing = self._flush_upto > self._done
         return flushing or self._closing_by is not None or self._spool.backlog_bytes >= self.config.request_bytes
 
     def _deliver_orphans(self) -> None:
-        """Take over the spools of processes that died, and deliver them."""
+        """Adopt the spools of processes that died, and deliver them."""
         for spool in Spool.adopt(self.config.spool_folder, self.config.segment_bytes):
             self._orphan = spool
             try:
@@ -178,7 +177,7 @@ class InfluxSink(BackgroundSink):
         return chunk is not None
 
     def _ship(self, spool: Spool, chunk: Chunk) -> None:
-        """Deliver a chunk from its first line to its last, moving the cursor as it goes."""
+        """Deliver a chunk from its first line to its last, and move the cursor along."""
         pending = [chunk.lines]
         offset = chunk.start.offset
         refusals: list[str] = []
@@ -209,11 +208,7 @@ class InfluxSink(BackgroundSink):
             self._changed.notify_all()
 
     def _deliver(self, data: bytes) -> str:
-        """Send lines until the database answers for them: "" when it took them, or why it refuses them.
-
-        Raises:
-            _Stopped: the sink closes and its time is up.
-        """
+        """Send lines until the database takes or refuses them; return why it refuses them, or "". Raises _Stopped when time is up."""
         delay_s = self.config.retry_min_s
         while (answer := self._requests.send(data)).verdict is Verdict.UNKNOWN:
             self._back_off(answer, delay_s)
@@ -223,7 +218,7 @@ class InfluxSink(BackgroundSink):
         return answer.text
 
     def _back_off(self, answer: Answer, delay_s: float) -> None:
-        """Note a failure and wait before the next attempt."""
+        """Note a failure, and wait before the next attempt."""
         with self._changed:
             self._last_error = f"trying again until it takes the points, which wait on disk: {answer.text}"
             self._absence.occurred(answer.kind, self._last_error)
@@ -236,9 +231,9 @@ class InfluxSink(BackgroundSink):
             self._changed.wait(min(delay_s, left_s))
 
     def _bury(self, line: bytes, refusal: str) -> None:
-        """Append a line to the dead-letter file, under a comment that says why.
+        """Append a line to the dead-letter file, below a comment that says why.
 
-        Overflow policy: once the file has reached `max_dead_letter_bytes`, or where it can't be written, the line is counted and not kept.
+        Overflow policy: if the file has reached `max_dead_letter_bytes` or can't be written, the line is counted and not kept.
         """
         why_not = "is full"
         try:
