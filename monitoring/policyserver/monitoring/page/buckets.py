@@ -1,7 +1,7 @@
-"""Sums and maxima of a measurement over time, kept up with a growing store by reading each row once.
+"""Sums and maxima of a measurement over time, which follow a growing store and read each row once.
 
-Time is cut into buckets at multiples of their width. SQL adds up the rows that are new, and what it found is added to the buckets: a look
-costs what came since the last one, whatever the length of the run. When there are too many buckets, each two become one.
+Time is cut into buckets at multiples of their width. SQL adds up the new rows, and its sums are added to the buckets: a look costs what came
+since the last one, at any length of the run. When there are too many buckets, each two become one.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from policyserver.monitoring.store.rollups import MERGED, rollup
 
 TIME = "time_ns"
 _LEAST_SHARE = 0.4
-"""Share of a bucket that must be known for a rate. A bucket holds two points of what is recorded once a second; one may come late."""
+"""Share of a bucket that must be known for a rate. A bucket holds two points of what is recorded once a second; one may be late."""
 _IS_SET = " IS NOT NULL"
 Group = tuple[str, ...]
 Columns = dict[str, np.ndarray]
@@ -33,20 +33,20 @@ class Source:
     measurement: str
     """Name of the measurement."""
     sums: Mapping[str, str] = field(default_factory=dict)
-    """SQL expressions that are added up within a bucket, by name."""
+    """SQL expressions of which a bucket keeps the sum, by name."""
     maxima: Mapping[str, str] = field(default_factory=dict)
-    """SQL expressions of which a bucket keeps the largest value, by name; `rise` tells how far one rose."""
+    """SQL expressions of which a bucket keeps the largest value, by name; `rise` tells how far it rose."""
     by: tuple[str, ...] = ()
-    """Columns that tell apart what counts for itself, such as the processes whose counters these are."""
+    """Columns that tell apart groups with counters of their own, such as processes."""
     merged: Mapping[str, str] = field(default_factory=dict)
-    """What stands for a sum, by name, where old points were merged by the minute. Not needed for fields, and their and the points' number;
-    what else is not given is not known of that time."""
+    """SQL expressions of merged points for sums, by name. Sums of fields, and numbers of fields or points, need none; other sums without one
+    are unknown where points are merged."""
     columns: Mapping[str, Callable[[Table], np.ndarray]] = field(default_factory=dict)
-    """What makes each column of buckets."""
+    """Makes each column of buckets, by name."""
 
 
 def _statements(source: Source, new: NewRows) -> tuple[str, str]:
-    """Word the reading of a source: the first, with what was merged of old points, and the later ones, of new rows alone."""
+    """Return two queries: the first reads merged points, too, the later ones new rows alone."""
     measurement = MEASUREMENTS[source.measurement]
     # New rows in the order of their ids, which is very nearly that of time: faster than through the index, also for a part of the run.
     where = f"{new.condition} AND time_ns >= :begin"
@@ -57,18 +57,18 @@ def _statements(source: Source, new: NewRows) -> tuple[str, str]:
     maxima = {name: each if each == TIME else f"{each}_max" for name, each in source.maxima.items()}
     where = f"run = :run AND time_ns >= :begin{new.tags}"
     merged = f'SELECT {_named(source, sums, maxima)} FROM "{rollup(measurement).name}" WHERE {where}'
-    return _summed(source, [merged, fresh]), _summed(source, [fresh])  # in one statement, for rows may be moved from one to the other
+    return _summed(source, [merged, fresh]), _summed(source, [fresh])  # in one statement, for rows move from one table to the other
 
 
 def _named(source: Source, sums: Mapping[str, str], maxima: Mapping[str, str]) -> str:
-    """Name what is read of a row."""
+    """List what is read of a row, with names."""
     values = [f"{expression} AS s{number}" for number, expression in enumerate(sums.values())]
     values += [f"{expression} AS m{number}" for number, expression in enumerate(maxima.values())]
     return ", ".join(["time_ns", *source.by, *values])
 
 
 def _merged_sum(source: Source, name: str) -> str:
-    """Return what stands for a sum in a row of merged points."""
+    """Return the expression of a sum in a row of merged points."""
     expression = source.sums[name]
     if expression in MEASUREMENTS[source.measurement].types:
         return f"{expression}_sum"
@@ -78,7 +78,7 @@ def _merged_sum(source: Source, name: str) -> str:
 
 
 def _summed(source: Source, selects: list[str]) -> str:
-    """Word the summing up, within each bucket, of rows that come from some places."""
+    """Return the query that sums up the rows of some queries within each bucket."""
     read = [*source.by, *(f"TOTAL(s{number})" for number in range(len(source.sums)))]
     read += [f"MAX(m{number})" for number in range(len(source.maxima))]
     groups = ", ".join(str(number) for number in range(1, len(source.by) + 2))
@@ -102,12 +102,12 @@ class Buckets:
     """The buckets of one source for one selection."""
 
     def __init__(self, source: Source, selection: PageSelection, run: str, width_ns: int, begin_ns: int) -> None:
-        """Cover the time from `begin_ns` on; nothing is read yet."""
+        """Cover the time from `begin_ns` on, without reading."""
         self.name = source.name
         self.measurement: Measurement = MEASUREMENTS[source.measurement]
         self._source = source
         self._width_ns = width_ns
-        # A whole run's counters began at 0. When they began is not known, nor where they stood before a part of the run.
+        # A whole run's counters began at 0, at an unknown time. Before a part of a run their values are unknown, too.
         self._beginning = np.array([0.0 if selection.range_s is None and name != TIME else np.nan for name in source.maxima])
         self._cells: dict[int, dict[Group, _Cell]] = {}
         self._newest: dict[Group, _Cell] = {}
@@ -115,7 +115,7 @@ class Buckets:
         self._first_statement, self._statement = _statements(source, self._new)
 
     def read(self, reader: StoreReader, upto: int) -> int | None:
-        """Take in the rows that are new, up to an id; the first bucket that changed, None if there is none."""
+        """Add the new rows up to an id; return the first bucket that changed, None if none did."""
         statement, after = self._statement, 0
         if self._new.after is None:
             statement = self._first_statement
@@ -152,12 +152,12 @@ class Buckets:
 
     @property
     def newest(self) -> int | None:
-        """Number of the newest bucket; None without any."""
+        """Number of the newest bucket; None without buckets."""
         return max(self._cells, default=None)
 
     @property
     def numbers(self) -> list[int]:
-        """Numbers of the buckets that there are, in order."""
+        """Numbers of the buckets, in order."""
         return sorted(self._cells)
 
     def columns(self, first: int) -> Columns:
@@ -172,7 +172,7 @@ class Buckets:
 
 
 class Table:
-    """Some buckets as columns: n values each, one for a bucket, NaN where there is none."""
+    """Some buckets as columns of n values, one for each bucket; NaN where there is no value."""
 
     def __init__(self, source: Source, rows: list[dict[Group, _Cell]], buckets: np.ndarray, width_ns: int) -> None:
         """Cut n buckets out of `Buckets`."""
@@ -219,8 +219,8 @@ class Table:
     def rate(self, counter: str) -> np.ndarray:
         """Return how fast a counter rose, per second, all groups together; the source's maxima are of `counters`.
 
-        Groups side by side add up, and groups after one another share the time. NaN where too little of a bucket is known: what two points
-        say that were written in one moment is no rate.
+        Groups side by side add up, and groups after one another share the time. NaN where too little of a bucket is known: two points of one
+        moment make no rate.
         """
         spans = np.stack([self._before[TIME], self._maxima[TIME], self._rises[counter]], axis=-1)
         known = ~np.isnan(spans).any(axis=-1)
@@ -247,13 +247,13 @@ def counters(*fields: str) -> dict[str, str]:
 
 
 def ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
-    """Divide, NaN where the divisor is not above 0."""
+    """Divide; NaN where the divisor isn't above 0."""
     quotient: np.ndarray = np.divide(above, below, out=np.full(np.shape(above), np.nan), where=below > 0)
     return quotient
 
 
 def _added(values: np.ndarray) -> np.ndarray:
-    """Add up the groups of each bucket; NaN only where none has a value."""
+    """Add up the groups of each bucket; NaN only where no group has a value."""
     added: np.ndarray = np.where(np.isnan(values).all(axis=1), np.nan, np.nansum(values, axis=1))
     return added
 

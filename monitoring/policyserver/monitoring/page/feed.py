@@ -1,4 +1,4 @@
-"""What the page shows of a store: sections, of which only what is new is read, and only what changed is sent."""
+"""What the page shows of a store: sections. Only new rows are read, and only what changed is sent."""
 
 from __future__ import annotations
 
@@ -23,36 +23,36 @@ DECISIONS = 12
 """Newest decisions shown."""
 
 _BUCKETS = 240
-"""Buckets that a range of time is cut into, at least; the whole run has up to twice as many."""
+"""Least number of buckets of a range of time; the whole run has up to twice as many."""
 
 _LEAST_WIDTH_S = 2
-"""Narrowest bucket, seconds: counters are recorded once a second, and each bucket should hold one at least."""
+"""Narrowest bucket, seconds: counters are recorded once a second, and each bucket should hold at least one."""
 
 _CHOICES_EVERY_S = 5.0
 """Time from one look for new runs, symbols and policies to the next."""
 
 _MAX_READING_SHARE = 0.02
-"""Largest share of a core spent on one section after its first reading: the more it costs, the rarer it is read."""
+"""Largest share of a core for one section after its first reading: the more it costs, the rarer it is read."""
 
 _STATE_EVERY_S = 1.0
-"""Time from one look to the next whether the run lives, and what is to be marked."""
+"""Time from one look at the run's state and marks to the next."""
 
 LIVE_S = 10.0
-"""Age of a run's newest point up to which it lives: its processes record once a second."""
+"""Greatest age of the newest point of a run that is live: its processes record once a second."""
 
 _Curves = Buckets | FinishedEpisodes
 _Read = Callable[[dict[str, int], bool], Any]
-"""Reads a section up to the newest ids, the first time or again; None when nothing changed."""
+"""Reads a section up to the newest ids, the first time (True) or again; None if nothing changed."""
 
 _STEADY = ("serving", "pipeline")
-"""Sections that are recorded once a second by processes that are there."""
+"""Sections that running processes record once a second."""
 
 
 class Feed:
     """Follows a selection of a store for one viewer."""
 
     def __init__(self, reader: StoreReader, selection: PageSelection) -> None:
-        """Follow the selected run, or else the one that is newest when the first point comes."""
+        """Follow the selected run, or the newest one when the first point comes."""
         self._reader = reader
         self._selection = selection
         self._choices: dict[str, Any] = {}
@@ -65,10 +65,10 @@ class Feed:
     def news(self) -> Iterator[tuple[str, Any]]:
         """Read what changed since the last call, as (section, data).
 
-        First comes `choices`: what is selected and what could be; then `state`: whether the run lives.
+        `choices` comes first: what is selected, and what could be. Then comes `state`: whether the run is live.
         """
         newest_ids = self._reader.newest_ids()
-        if self._reader.files != self._file:  # the store was damaged, and another is begun
+        if self._reader.files != self._file:  # a new store took the place of a damaged one
             self._file = self._reader.files
             self._view = None
         if time.monotonic() >= self._choices_due or self._view is None:
@@ -90,7 +90,7 @@ class Feed:
         yield from self._view.news(newest_ids)
 
     def _read_state(self) -> dict[str, Any]:
-        """Return the run's `state`, and when its newest point is from: `empty` without any run, `unknown` for a run that is not there."""
+        """Return the `state` of the run and the time of its newest point: `empty` without a run, `unknown` if the run isn't there."""
         run = self._choices["run"]
         times_ns = self._reader.time_range_ns(run) if run is not None else None
         if times_ns is None:
@@ -108,10 +108,10 @@ class Feed:
 
 
 class _View:
-    """One run as it was selected."""
+    """The selected part of one run."""
 
     def __init__(self, reader: StoreReader, selection: PageSelection, run: str, first_ns: int, last_ns: int) -> None:
-        """Choose the width of the buckets; nothing is read yet."""
+        """Choose the width of the buckets, without reading."""
         self._reader = reader
         self._selection = selection
         self._run = run
@@ -139,7 +139,7 @@ class _View:
         } | {curves.name: ((curves.measurement.name,), partial(self._read_curves, curves)) for curves in self._curves}
 
     def news(self, newest_ids: dict[str, int]) -> Iterator[tuple[str, Any]]:
-        """Read and word what changed: of each section whose measurements have new rows, unless it is too soon to read it again."""
+        """Read what changed: each section whose measurements have new rows, unless it is too soon to read it again."""
         for name, (measurements, read) in self._sections.items():
             state = [newest_ids[measurement] for measurement in measurements]
             if self._seen.get(name) == state or time.monotonic() < self._due.get(name, 0.0):
@@ -181,7 +181,7 @@ class _View:
         return self._worded(curves, changed_from) if changed_from is not None else None
 
     def _read_marks(self) -> Marks:
-        """Return what is to be marked on the time axes."""
+        """Return the marks of the time axes."""
         begin_ns = self._first_bucket * self._width_ns
         gaps = {
             curves.name: gaps_s(curves.numbers, self._width_ns * 1e-9)
@@ -196,7 +196,7 @@ class _View:
         }
 
     def _worded(self, curves: _Curves, since: int | None) -> dict[str, Any]:
-        """Word a section from a bucket on, or whole."""
+        """Return the data of a section from a bucket on, or of all."""
         newest = curves.newest
         self._newest_bucket = max(self._newest_bucket, newest if newest is not None else 0)
         columns = curves.columns(self._first_bucket if since is None else since)
@@ -204,7 +204,7 @@ class _View:
         return {"from_s": None if since is None else since * self._width_ns * 1e-9, "begin_s": begin, "columns": _listed(columns)}
 
     def _keep_the_number_of_buckets(self) -> Iterator[tuple[str, Any]]:
-        """Let the range move on with the run; for the whole run, let buckets grow with it, and word every section anew."""
+        """Move the range along with the run, or for a whole run widen the buckets and send every section anew."""
         if self._length_ns is not None:
             self._first_bucket = max(self._first_bucket, self._newest_bucket - self._length_ns // self._width_ns)
             for curves in self._curves:
@@ -219,7 +219,7 @@ class _View:
 
 
 def _width_ns(length_ns: int) -> int:
-    """Return the width of the buckets for a length of time: the narrowest, doubled as often as needed."""
+    """Return the width of the buckets for a length of time: the narrowest, doubled as often as necessary."""
     width_ns = _LEAST_WIDTH_S * 10**9
     while length_ns >= width_ns * 2 * _BUCKETS:
         width_ns *= 2
@@ -227,7 +227,7 @@ def _width_ns(length_ns: int) -> int:
 
 
 def _listed(columns: Columns) -> dict[str, list[float | None]]:
-    """Turn columns into what JSON can say: six digits, and null for NaN; times keep all their digits."""
+    """Turn columns into lists for JSON: six digits, and null for NaN; times keep all digits."""
     return {name: column.tolist() if name == "time_s" else [_short(value) for value in column.tolist()] for name, column in columns.items()}
 
 

@@ -1,4 +1,4 @@
-"""Whole episodes over time: quantiles of their returns, and means over the newest tenth of them; the baselines on the same prices."""
+"""Whole episodes over time: quantiles of their returns, and means over the newest tenth, beside the baselines on the same prices."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _MEANS = {
     "turnover": "turnover",
     "drawdown": "drawdown",
 }
-"""The field that each mean is of."""
+"""The field of each mean."""
 
 _TIME, _FIRST = 0, 1
-"""Columns of what is held of an episode: its end, nanoseconds since the beginning, then the fields of `_MEANS`, the return first."""
+"""Columns of an episode: its end, nanoseconds since the beginning, then the fields of `_MEANS`, the return first."""
 
 
 class FinishedEpisodes:
@@ -31,7 +31,7 @@ class FinishedEpisodes:
     name, measurement = "episodes", EPISODE
 
     def __init__(self, selection: PageSelection, run: str, width_ns: int, begin_ns: int) -> None:
-        """Cover the time from `begin_ns` on; nothing is read yet."""
+        """Cover the time from `begin_ns` on, without reading."""
         self._width_ns = width_ns
         self._new = NewRows(selection, run, EPISODE, begin=begin_ns)
         named = ", ".join(f'"{name}"' for name in _MEANS.values())
@@ -42,7 +42,7 @@ class FinishedEpisodes:
         self._buckets: dict[int, np.ndarray] = {}
 
     def read(self, reader: StoreReader, upto: int) -> int | None:
-        """Take in the rows that are new, up to an id; the first bucket that changed, None if there is none."""
+        """Add the new rows up to an id; return the first bucket that changed, None if none did."""
         rows = reader.select(self._statement, self._new.upto(upto) | {"width": self._width_ns})
         if not rows:
             return None
@@ -54,7 +54,7 @@ class FinishedEpisodes:
         return int(buckets[0])
 
     def _add(self, bucket: int, episodes: np.ndarray) -> None:
-        """Add episodes to a bucket, in the order of their ends: two pipelines may write them down in another."""
+        """Add episodes to a bucket, in the order of their ends: two pipelines may record them in another order."""
         held = self._buckets.get(bucket)
         if held is not None:
             out_of_order = held[-1, _TIME] > episodes[0, _TIME]
@@ -76,14 +76,14 @@ class FinishedEpisodes:
 
     @property
     def newest(self) -> int | None:
-        """Number of the newest bucket; None without any."""
+        """Number of the newest bucket; None without buckets."""
         return max(self._buckets, default=None)
 
     def columns(self, first: int) -> dict[str, np.ndarray]:
         """Return the buckets from one on.
 
-        `episodes` is the number that ended in a bucket, and `return_p05, return_p50, return_p95` are of these. The other columns are means
-        over the newest tenth of all that had ended by the end of the bucket.
+        `episodes` counts those that ended in a bucket, and `return_p05, return_p50, return_p95` are their quantiles. The other columns are
+        means over the newest tenth of all that had ended by the end of the bucket.
         """
         every = sorted(self._buckets)
         buckets = [bucket for bucket in every if bucket >= first]
@@ -98,7 +98,7 @@ class FinishedEpisodes:
         return columns | dict(zip(_MEANS, self._means(every, len(buckets)).T, strict=True))
 
     def _means(self, buckets: list[int], count: int) -> np.ndarray:
-        """Return the means at the end of each of the last `count` buckets. Only the rows that they are of are looked at."""
+        """Return the means at the end of each of the last `count` buckets. Reads only the episodes that they are over."""
         totals = np.cumsum([len(self._buckets[bucket]) for bucket in buckets], dtype=np.int64)
         ends = totals[len(buckets) - count :]
         oldest = int(ends[0]) - newest_count(int(ends[0])) if count else 0

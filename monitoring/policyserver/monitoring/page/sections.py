@@ -1,4 +1,4 @@
-"""The page's curves over time: what each section reads of its measurement, and the columns that its charts draw."""
+"""The page's curves over time: what each section reads, and what its charts draw."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def drawn(panel: ChartPanel, group: Group) -> list[Series]:
 
 
 def _source(group: Group) -> Source:
-    """Return what a group's panels read, and the columns that they draw."""
+    """Return what a group's panels read, and their columns."""
     series = [each for panel in _panels(group) for each in drawn(panel, group)]
     return Source(
         group.name,
@@ -40,11 +40,11 @@ def _source(group: Group) -> Source:
 SOURCES = tuple(
     _source(group) for group in sorted(GROUPS, key=lambda group: group.measurement == "step") if group.measurement
 )  # steps come last, for they have by far the most rows
-"""What every section reads that is made of buckets."""
+"""The source of every section that is made of buckets."""
 
 
 def module() -> str:
-    """Return static/panels.js, which tells the page's scripts what to draw, and what the actions are called."""
+    """Return static/panels.js, which tells the page's scripts what to draw, and the names of the actions."""
     groups, actions = [_worded(group) for group in GROUPS], [action.label for action in Action]
     return f"export const panels = {json.dumps(groups)};\nexport const actions = {json.dumps(actions)};\n"
 

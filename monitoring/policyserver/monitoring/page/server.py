@@ -32,11 +32,11 @@ from policyserver.monitoring.store.write_access import bring_up_to_date
 logger = logging.getLogger(__name__)
 
 LOOK_INTERVAL_S = 0.1
-"""Time between looks for new points, for each viewer. SQLite tells nobody that another process wrote, so this is asked; a look is cheap.
-A store commits four times a second, so this shows every commit soon after it was made."""
+"""Time between looks for new points, for each viewer: SQLite doesn't notify of another process's writes. A look is cheap, and a store
+commits four times a second, so every commit is shown soon."""
 
 _KEEPALIVE_LOOKS = 100
-"""Looks without news after which a comment is sent, so that a viewer who is gone is noticed."""
+"""Looks without news after which a comment is sent, to notice that a viewer is gone."""
 
 _STATIC = Path(__file__).parent / "static"
 
@@ -55,13 +55,13 @@ class PageServer:
         """Take the address; connections wait until `start`.
 
         Args:
-            listen: Where, and how protected; default: any free port of the loopback.
-            key: The address's setting, for errors.
-            prefix: What the names of the other settings of `listen` begin with, for errors.
+            listen: Where, and what protects it. Default: any free port of the loopback.
+            key: As in `PageConfig.token`, like `prefix`.
+            prefix: See there.
 
         Raises:
-            InsecureListenError: the page could be seen by strangers.
-            OSError: the address can't be taken, in most cases because another process has it.
+            InsecureListenError: Strangers could see the page.
+            OSError: The address can't be taken, in most cases because another process has it.
         """
         self._listen = listen or PageConfig("127.0.0.1:0")
         self._token = self._listen.token(key, prefix)
@@ -78,8 +78,9 @@ class PageServer:
         """Serve the page of a store.
 
         Raises:
-            FileNotFoundError: there is no such store.
-            sqlite3.Error: it is none.
+            FileNotFoundError: There is no such file.
+            ValueError: It is no database.
+            sqlite3.Error: It is no store.
         """
         bring_up_to_date(store)
         self._reader = StoreReader(store)
@@ -150,7 +151,7 @@ def _application(reader: StoreReader, connections: PageSocket, token: str | None
 
 
 async def _stream(feed: Feed, is_closing: Callable[[], bool]) -> AsyncIterator[str]:
-    """Word the feed's news as server-sent events, each as soon as it is read, until the viewer leaves or the server closes."""
+    """Send the feed's news as events, each as soon as it is read, until the viewer leaves or the server closes."""
     quiet_looks = 0
     while not is_closing():
         quiet_looks += 1
@@ -159,7 +160,7 @@ async def _stream(feed: Feed, is_closing: Callable[[], bool]) -> AsyncIterator[s
                 yield event
                 quiet_looks = 0
         except sqlite3.Error as error:
-            logger.error("the page cannot read the store: %s", error)
+            logger.error("the page can't read the store: %s", error)
             return
         if quiet_looks == _KEEPALIVE_LOOKS:
             quiet_looks = 0

@@ -13,7 +13,7 @@ from policyserver.monitoring.panels.series import Series, largest, level, mean, 
 
 
 class Unit(Enum):
-    """Unit of a panel's values: the page's format (static/format.js) and Grafana's name."""
+    """Unit of a panel's values: the page's format (static/format.js), and Grafana's name."""
 
     PLAIN = "short", "short"
     PER_S = "short", "cps"
@@ -22,33 +22,33 @@ class Unit(Enum):
 
 
 Levels = tuple[tuple[float | None, str], ...]
-"""Colours of a figure: from which value on each holds, None for the lowest."""
+"""Colours of a figure, each with the value from which on it holds; None for the lowest."""
 
 PLAIN: Levels = ((None, "text"),)
-"""Of a figure that is neither good nor bad."""
+"""For a figure that is neither good nor bad."""
 NONE_IS_GOOD: Levels = ((None, "green"), (1.0, "orange"))
-"""Of a count that should be 0."""
+"""For a count that should be 0."""
 ANY_IS_BAD: Levels = ((None, "green"), (1.0, "red"))
-"""Of a count of errors."""
+"""For a count of errors."""
 
 
 @dataclass(frozen=True, slots=True)
 class ChartPanel:
-    """One chart, or in Grafana one row of figures."""
+    """A chart, or in Grafana a row of figures."""
 
     title: str
-    """What it shows, with the unit where there is one; "" where the page's group says it."""
+    """What it shows, with the unit if it has one; "" if the title of the page's group says it."""
     series: Sequence[Series]
-    """Its curves. The page draws those of its group's measurement, Grafana those with a `select`."""
+    """Curves. The page draws those of its group's measurement, Grafana those with a `select`."""
     description: str = ""
-    """What a reader of Grafana should know to read it."""
+    """Help for Grafana's readers."""
     dashboard: str = ""
-    """Grafana's dashboard that has it; "": none."""
+    """Dashboard of Grafana that has it; "": no dashboard."""
     group: str = ""
-    """Group of the page that has it; "": none."""
+    """Group of the page that has it; "": not on the page."""
     unit: Unit = Unit.PLAIN
     levels: Levels | None = None
-    """Colours of a panel that shows one figure for each series, in Grafana; None: it shows a chart."""
+    """Colours of a panel of Grafana that shows a figure for each series; None: it is a chart."""
     width: int = 12
     """Columns of Grafana's grid, of 24."""
     look: Mapping[str, Any] = field(default_factory=dict)
@@ -59,33 +59,33 @@ class ChartPanel:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Charts that stand together on the page."""
+    """Charts that belong together on the page."""
 
     name: str
     title: str
     note: str = ""
-    """What a reader should know."""
+    """Help for the page's readers."""
     gaps_of: str = ""
-    """Section whose absence breaks the lines: `pipeline` what pipelines record, `serving` what serving processes do."""
+    """Section whose gaps break the lines: `pipeline`, which pipelines record, or `serving`, of the serving processes."""
     data: str = ""
-    """Section that makes the columns itself; "": they are made of `measurement`, and the section is named like the group."""
+    """Section that makes the columns itself; "": they are made of `measurement`, and the section has the group's name."""
     measurement: str = ""
-    """What the group's series read."""
+    """Measurement that the series read."""
     by: tuple[str, ...] = ()
-    """Columns that tell apart what counts for itself, as in `buckets.Source`."""
+    """As in `buckets.Source`."""
     merged: Mapping[str, str] = field(default_factory=dict)
-    """What stands for a sum where old points were merged by the minute, as in `buckets.Source`."""
+    """As in `buckets.Source`."""
     wide: bool = False
-    """Whether it takes the page's whole width."""
+    """Whether it is as wide as the page."""
 
 
 def figure(title: str, series: Series, description: str, *, levels: Levels = PLAIN, width: int = 6, **more: Any) -> ChartPanel:
-    """Return a panel of Grafana's that shows one figure for each series."""
+    """Return a panel of Grafana that shows one figure for each series."""
     return ChartPanel(title, [series], description, levels=levels, width=width, **more)
 
 
 def charts_of(statistics: type, measurement: str, colors: Sequence[str], place: str) -> Iterator[ChartPanel]:
-    """Yield a chart for each figure that is declared to have one of its own, in the group and on the dashboard of that name."""
+    """Yield the charts of the figures that are declared to have one, in the group and on the dashboard named `place`."""
     declared = [each for each in figures(statistics).values() if each.chart]
     for each, color in zip(declared, itertools.cycle(colors), strict=False):
         series = _SERIES[each.kind](measurement, each.name, color)

@@ -1,4 +1,4 @@
-"""Panels of the pipelines: their nodes, what they did on the market, the regressor, and what was recorded of it all."""
+"""Panels of the pipelines: their nodes, their actions on the market, the regressor, the recording."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _NODES = {
     "portfolio": "teal",
     "episode": "red",
 }
-"""The nodes of a pipeline, in the order of its circle, and their colours."""
+"""The nodes of a pipeline in the order of its circle, with their colours."""
 
 _ACTIONS = {Action.SELL: "red", Action.HOLD: "gray", Action.BUY: "green"}
-"""The actions in the order of their numbers, and their colours."""
+"""The actions in the order of their numbers, with their colours."""
 
 _COUNTS = {action: total("step", action.label, sums={action.label: f"action = {action:d}"}) for action in _ACTIONS}
 _SQUARES = total("regressor", "squares", sums={"squares": "mse * forecasts"})

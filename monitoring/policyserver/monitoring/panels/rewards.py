@@ -8,17 +8,17 @@ from policyserver.monitoring.panels.panel import ChartPanel, Unit, figure
 from policyserver.monitoring.panels.series import Series, asked, drawn, mean
 
 _WHOLE = '("cut" = false OR "no_trade_return" <= 0 OR "no_trade_return" > 0)'
-"""Episodes that were not cut. Points of versions before there was the field have a baseline instead."""
+"""Condition of whole episodes: they were not cut, or in points of versions without that field have a baseline."""
 _NEWEST = "Over the newest tenth of a pipeline's whole episodes, of all symbols; those that its end cut are left out."
 
 
 def _result(field: str, label: str = "") -> Series:
-    """Ask for a mean over the newest tenth of a pipeline's whole episodes, which it recorded."""
+    """Ask for a recorded mean over the newest tenth of a pipeline's whole episodes."""
     return asked("result", f'last("{field}")', label)
 
 
 def _episodes(select: str, label: str = "", by: tuple[str, ...] = ("run",)) -> Series:
-    """Ask for something of the whole episodes that ended in an interval."""
+    """Ask about the whole episodes that ended in an interval."""
     return asked("episode", select, label, by=by, where=_WHOLE)
 
 

@@ -1,4 +1,4 @@
-"""The words in which a panel's curves are declared: what each reads, for the page and for Grafana alike."""
+"""Declarations of a panel's curves: what each reads, for the page and for Grafana."""
 
 from __future__ import annotations
 
@@ -16,31 +16,30 @@ _BY = {
     **dict.fromkeys(("step", "order", "regressor"), ("run", "symbol")),
     **{measurement: ("run", "worker", measurement) for measurement in ("node", "sink")},
 }
-"""Tags that tell Grafana's series apart, by the measurement; of the others the run alone does."""
+"""Tags that tell Grafana's series apart, by measurement; in others the run alone does."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Series:
-    """One curve of a chart, or one figure."""
+    """A curve of a chart, or a figure."""
 
     measurement: str = ""
-    """Measurement that it is read from; "" where a section of the page makes its columns itself."""
+    """Measurement that it is read from; "" if a section of the page makes its columns itself."""
     column: str = ""
-    """Column of the page's data; "" when the page does not draw it."""
+    """Column of the page's data; "" if the page doesn't draw it."""
     sums: Mapping[str, str] = field(default_factory=dict)
-    """What the page adds up for it, as in `buckets.Source`."""
+    """As in `buckets.Source`, like `maxima`."""
     maxima: Mapping[str, str] = field(default_factory=dict)
-    """What the page keeps the largest of for it, as in `buckets.Source`."""
     values: Callable[[Table], np.ndarray] | None = None
-    """Makes the column; None where the section makes it itself."""
+    """Makes the column; None if the section makes it itself."""
     select: str = ""
-    """InfluxQL of an interval, such as 'mean("reward")'; "" when Grafana does not show it."""
+    """InfluxQL of an interval, such as 'mean("reward")'; "" if Grafana doesn't show it."""
     by: tuple[str, ...] = ()
-    """Tags that tell Grafana's series apart; empty: the usual ones of the measurement."""
+    """Tags that tell Grafana's series apart; empty: those of the measurement in `_BY`."""
     where: str = ""
-    """Which points Grafana takes, besides those of the chosen runs, policies and symbols."""
+    """Further condition for Grafana's points, besides the chosen runs, policies and symbols."""
     label: str = ""
-    """Name of the curve where there are several."""
+    """Name of the curve among several."""
     color: str = ""
     """Colour on the page, a variable of page.css."""
     style: Mapping[str, Any] = field(default_factory=dict)
@@ -86,7 +85,7 @@ def ratio(column: str, color: str, above: Series, *below: Series, **more: Any) -
 
 
 def made_of(make: Callable[..., np.ndarray], *parts: Series) -> dict[str, Any]:
-    """Return the arguments of a series that the page makes of the values of others."""
+    """Return the arguments of a series that the page makes of others' values."""
 
     def values(table: Table) -> np.ndarray:
         return make(*(part.values(table) for part in parts if part.values is not None))
@@ -102,5 +101,5 @@ def drawn(column: str, color: str, label: str = "", **style: Any) -> Series:
 
 
 def asked(measurement: str, select: str, label: str = "", **more: Any) -> Series:
-    """Ask for something that Grafana alone shows."""
+    """Ask for what only Grafana shows."""
     return Series(measurement=measurement, select=select, label=label, **more)

@@ -1,4 +1,4 @@
-"""`policy-monitor export`: its arguments, and the files it writes whole or not at all."""
+"""`policy-monitor export`: its arguments, and the files that it writes whole or not at all."""
 
 from __future__ import annotations
 
@@ -22,17 +22,12 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument("--store", type=Path, required=True, metavar="FILE", help="the run's store.sqlite")
-    parser.add_argument(
-        "--format",
-        choices=("lp", "csv"),
-        default="lp",
-        help="InfluxDB's line protocol in nanoseconds (default), or CSV",
-    )
+    parser.add_argument("--format", choices=("lp", "csv"), default="lp", help="InfluxDB's line protocol (default), or CSV")
     parser.add_argument(
         "--measurement",
         action="append",
         choices=tuple(EXPORTED),
-        help="only this one; may be given several times. Those that end in _1m are points merged by the minute",
+        help="only this one; may be given several times. A name in _1m is of points merged by the minute",
     )
     parser.add_argument("--run", action="append", default=[], metavar="NAME", help="only this run; may be given several times")
     parser.add_argument("--from", dest="begin", type=_time_ns, default=0, metavar="TIME", help="first time, as 2026-11-21T08:00:00 (UTC)")
@@ -58,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def export(options: argparse.Namespace, out: LastingStream) -> int:
-    """Export what the arguments say; 0, or the reason on standard error and 1 if `out` can't be written, else 2."""
+    """Export what the arguments say; return 0, or after an error 2, or 1 if `out` takes no more."""
     output: Path | None = options.output
     try:
         selection = ExportSelection(tuple(options.measurement or EXPORTED), tuple(options.run), options.begin, options.end)
@@ -91,7 +86,7 @@ def export(options: argparse.Namespace, out: LastingStream) -> int:
 
 
 def _write_whole(outputs: Mapping[Path | None, Callable[[BinaryIO], int]], out: LastingStream, *, force: bool) -> None:
-    """Write files, which take their names when they are complete, or standard output as far as it takes the points."""
+    """Write files, which take their names when they are complete, or to standard output as much as it takes."""
     for path in outputs:
         if path is not None and path.is_dir():
             raise ValueError(f"output: expected a file, received the folder {path}")
@@ -124,7 +119,7 @@ def _tag(text: str) -> tuple[str, str]:
 
 
 def _time_ns(text: str) -> int:
-    """Read a time, UTC unless it names its offset."""
+    """Read a time, in UTC unless it names its offset."""
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:

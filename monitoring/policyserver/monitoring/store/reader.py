@@ -32,24 +32,24 @@ class Ledger:
 
 
 class StoreReader:
-    """Reads a store's file, which other processes may be writing. Usable from several threads, one at a time.
+    """Reads a store's file, which other processes may be writing. Several threads may use it, one at a time.
 
-    A store that its writer finds damaged is put aside, and another begun under its name: `newest_ids` notices it and goes on with that.
+    If a writer replaces a damaged store, `newest_ids` notices it and goes on with the new one.
     """
 
     def __init__(self, path: Path) -> None:
         """Open the file.
 
         Raises:
-            FileNotFoundError: there is no such file.
-            ValueError: it is no database.
-            sqlite3.Error: it cannot be read.
+            FileNotFoundError: There is no such file.
+            ValueError: It is no database.
+            sqlite3.Error: It can't be read.
         """
         self._path = Path(path)
         self._inode = inode(self._path)
         self._connection = _open(self._path)
         self.files = 1
-        """How many files were read under this name. What was read of an earlier one says nothing about the newest."""
+        """How many files were read under this name. What an earlier one held says nothing about the newest."""
         self._lock = threading.Lock()
         self._tables = self._present_tables()
 
@@ -59,9 +59,9 @@ class StoreReader:
             self._connection.close()
 
     def newest_ids(self) -> dict[str, int]:
-        """Read the id of the newest row of each measurement, 0 where there is none; of the file that is there now."""
+        """Read the id of the newest row of each measurement, 0 without rows, from the file that is there now."""
         self._follow_file()
-        if not MEASUREMENTS.keys() <= set(self._tables):  # an older version's store lacks the newer ones until this version writes to it
+        if not MEASUREMENTS.keys() <= set(self._tables):  # an older version's store lacks new ones until this version writes to it
             self._tables = self._present_tables()
         newest = {name: f'(SELECT COALESCE(MAX(id), 0) FROM "{name}")' for name in self._tables}
         parts = ", ".join(newest.get(name, "0") for name in MEASUREMENTS)
@@ -78,7 +78,7 @@ class StoreReader:
         return sorted(newest, key=lambda run: newest[run], reverse=True)
 
     def ledger(self, run: str) -> Ledger:
-        """Count the steps recorded of a run, and sum their rewards. Reads every step not merged yet: for summaries, not for the page."""
+        """Count the recorded steps of a run, and sum their rewards. Reads every step that isn't merged: for summaries, not for the page."""
         parts = ["SELECT COUNT(*) AS steps, TOTAL(reward) AS rewards FROM step WHERE run = :run"]
         if "step_1m" in self._tables:  # a store that an older version wrote lacks it
             parts.append("SELECT SUM(points), TOTAL(reward_sum) FROM step_1m WHERE run = :run")
@@ -86,14 +86,14 @@ class StoreReader:
         return Ledger(steps, reward_sum)
 
     def select(self, statement: str, parameters: Mapping[str, Any] | Sequence[Any] = ()) -> list[Any]:
-        """Execute a query; the rows as tuples."""
+        """Execute a query; return the rows as tuples."""
         with self._lock:
             return self._connection.execute(statement, parameters).fetchall()
 
     def time_range_ns(self, run: str) -> tuple[int, int] | None:
-        """Read the times of a run's first and newest point, nanoseconds since 1970 (UTC); None where it has none."""
+        """Read the times of a run's first and newest point, nanoseconds since 1970 (UTC); None without points."""
         ends = [
-            # each by itself, for then it is found by the index
+            # each alone, for then SQLite uses the index
             self.select(f'SELECT {end}(time_ns) FROM "{name}" WHERE run = ?', (run,))[0][0]
             for name in self._tables
             for end in ("MIN", "MAX")
@@ -102,7 +102,7 @@ class StoreReader:
         return (min(known), max(known)) if known else None
 
     def episode_tags(self, run: str) -> dict[str, list[str]]:
-        """List the values that the tags `symbol` and `policy` have in a run: of its episodes, and of its newest steps."""
+        """List the values of the tags `symbol` and `policy` in a run's episodes and newest steps."""
         values: dict[str, list[str]] = {}
         for tag in ("symbol", "policy"):
             newest = f'SELECT "{tag}" FROM step WHERE id > (SELECT MAX(id) FROM step) - {_OUT_OF_ORDER_ROWS} AND +run = :run'
@@ -111,7 +111,7 @@ class StoreReader:
         return values
 
     def recorded_prices(self, run: str) -> list[RecordedPrices]:
-        """Read which recorded bars a run is played on, by symbol; none where prices are simulated."""
+        """Read on which recorded bars a run is played, by symbol; empty for simulated prices."""
         if PRICES.name not in self._tables:
             return []
         columns = "symbol, MAX(trained_on), MAX(bars), MIN(first_bar_s), MAX(last_bar_s)"
@@ -119,7 +119,7 @@ class StoreReader:
         return [RecordedPrices(symbol, bool(trained_on), *span) for symbol, trained_on, *span in rows]
 
     def id_before(self, measurement: str, run: str, time_ns: int) -> int:
-        """Read an id below those of all rows of a run from a time on. Rows come nearly in the order of their times, so it is close."""
+        """Read an id below all rows of a run from a time on. Rows come nearly in the order of their times, so it is close."""
         first = f'SELECT id FROM "{measurement}" WHERE run = ? AND time_ns >= ? ORDER BY time_ns LIMIT 1'
         ((found,),) = self.select(f'SELECT COALESCE(({first}), (SELECT MAX(id) FROM "{measurement}"), 0)', (run, time_ns))
         return max(0, int(found) - _OUT_OF_ORDER_ROWS)
@@ -127,13 +127,7 @@ class StoreReader:
     def newest(
         self, measurement: str, run: str, limit: int = 12, after_id: int = 0, tags: Mapping[str, str] | None = None
     ) -> list[dict[str, Any]]:
-        """Read the newest rows of a run that have `tags`, newest first, at most `limit` and only those with an `id` above `after_id`.
-
-        Raises:
-            ValueError: unknown measurement.
-        """
-        if measurement not in MEASUREMENTS:
-            raise ValueError(f"measurement: expected one of {', '.join(MEASUREMENTS)}, received {measurement!r}")
+        """Read the newest rows of a run that have `tags`, newest first, at most `limit`, and with an `id` above `after_id`."""
         only = "".join(f'AND "{tag}" = ? ' for tag in tags or {})
         statement = f'SELECT * FROM "{measurement}" WHERE id > ? AND +run = ? {only}ORDER BY id DESC LIMIT ?'
         with self._lock:
@@ -142,7 +136,7 @@ class StoreReader:
             return [dict(zip(names, row, strict=True)) for row in cursor]
 
     def _follow_file(self) -> None:
-        """Read another file from now on if there is another; one that is not whole yet is looked at again later."""
+        """Read from now on the file that has taken the place of this one, if there is one and it is whole."""
         found = inode(self._path)
         if found in (0, self._inode):
             return
@@ -163,7 +157,7 @@ class StoreReader:
 
 
 def _open(path: Path) -> sqlite3.Connection:
-    """Open a store with a view `whole_episode`: the episodes that were not cut; of an older version, those with baselines."""
+    """Open a store with a view `whole_episode` of the episodes that were not cut; in an older version those have baselines."""
     connection = tables.connect(path, read_only=True)
     try:
         cut = "cut" if "cut" in tables.stored_columns(connection, "episode") else "NULL"

@@ -1,7 +1,7 @@
 """Points merged by the minute: their tables, and how points get into them.
 
-A row stands for the points of one series (one value of every tag) in one minute and has, of each field that is a number or a truth value,
-count, sum, minimum and maximum. Two such rows merge into one without loss, so a minute may be merged in as many pieces as one likes.
+A row stands for the points of one series (one value of every tag) in one minute. It has the count, sum, minimum and maximum of each field
+that is a number or a truth value. Two such rows merge into one without loss, so a minute may be merged in any number of pieces.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ ROLLUPS = {rollup(measurement).name: rollup(measurement) for measurement in MERG
 
 
 def create(connection: sqlite3.Connection) -> None:
-    """Make the tables that are missing, and the columns that an older version of the schema did not have."""
+    """Make the tables that are missing, and the columns that an older version did not make."""
     for declared in ROLLUPS.values():
         columns = tables.columns(declared)
         for name in declared.types:
@@ -50,11 +50,11 @@ def create(connection: sqlite3.Connection) -> None:
 
 @cache
 def merge_statement(measurement: Measurement) -> str:
-    """Word the merging of a run's points before a time, up to a row; parameters `run`, `before_ns` and `last_id`."""
+    """Return the statement that merges a run's points before a time, up to a row; parameters `run`, `before_ns` and `last_id`."""
     declared = rollup(measurement)
     values = [f"time_ns / {MINUTE_NS} * {MINUTE_NS}", *map(_quote, declared.tags), "COUNT(*)"]
     updates = ["points = points + excluded.points"]
-    for name in _merged_fields(measurement):
+    for name in (name for name, kind in measurement.types.items() if kind is not FieldType.STRING):
         values += [f'{function}("{name}")' for function in ("COUNT", "TOTAL", "MIN", "MAX")]
         updates += [f'"{name}_{sum_}" = "{name}_{sum_}" + excluded."{name}_{sum_}"' for sum_ in ("count", "sum")]
         for extreme in ("min", "max"):
@@ -67,12 +67,8 @@ def merge_statement(measurement: Measurement) -> str:
     )
 
 
-def _merged_fields(measurement: Measurement) -> list[str]:
-    return [field.name for field in measurement.fields if field.type is not FieldType.STRING]
-
-
 def _key(declared: Measurement) -> tuple[str, ...]:
-    """Order the key so that a run's rows lie together in time."""
+    """Return the primary key, in an order that keeps a run's rows together in time."""
     return ("run", "time_ns", *(tag for tag in declared.tags if tag != "run"))
 
 

@@ -1,9 +1,8 @@
 """The embedded store: points in an SQLite file (WAL), written in batches by one background thread.
 
-Several processes may write and read the same file. A commit survives the death of the process at once, and the loss of power from the next
-checkpoint of the log on (`synchronous=NORMAL`). A file that turns out to be damaged is put aside, and a new one begun. The queue lives in
-memory: what a process has not committed dies with it, at most `commit_interval_s` of points. The store must be opened in the process that
-writes to it: its thread does not survive a fork.
+A commit survives the death of the process at once, and the loss of power from the next checkpoint of the log on (`synchronous=NORMAL`). A
+file that turns out to be damaged is put aside, and a new one begun. The queue lives in memory: what a process has not committed dies with
+it, at most `commit_interval_s` of points. Open the store in the process that writes to it, for its thread doesn't survive a fork.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ class StoreConfig(Config):
     """How the store's queue behaves."""
 
     commit_interval_s: Annotated[float, Ge(0)] = 0.25
-    """Time in which points gather before they are committed together, seconds."""
+    """Time for which points gather before they are committed together, seconds."""
     commit_points: Annotated[int, Ge(1)] = 8192
     """Points that are committed at once, without waiting for the interval."""
     capacity_points: Annotated[int, Ge(1)] = 262_144
@@ -43,7 +42,7 @@ class StoreConfig(Config):
     block_timeout_s: Annotated[float, Ge(0)] = 0.1
     """Overflow policy: `write` into a full queue waits this long for room, seconds, then drops its batch and counts it."""
     retry_interval_s: Annotated[float, Ge(0)] = 1.0
-    """Time between attempts to write while the file cannot be written (locked, disk full), seconds."""
+    """Time between attempts to write while the file can't be written (locked, disk full), seconds."""
     retention: RetentionConfig = field(default_factory=RetentionConfig)
     """How long points stay, and in how much detail."""
 
@@ -54,7 +53,7 @@ class EmbeddedStore(BackgroundSink):
     _FAILED = "the writer failed, points are lost from now on"
 
     def __init__(self, path: Path, config: StoreConfig | None = None) -> None:
-        """Open the file with `open_to_write`, whose errors it raises, and start the writer."""
+        """Open the file with `open_to_write`, whose errors pass, and start the thread."""
         self.path = Path(path)
         self._config = config or StoreConfig()
         self._connection, self._inode = open_to_write(self.path)
@@ -81,7 +80,7 @@ class EmbeddedStore(BackgroundSink):
                 self._changed.notify_all()
 
     def _has_room(self, count: int) -> bool:
-        """Whether a batch fits; one larger than the whole queue fits into an empty one."""
+        """Whether a batch fits, or won't be taken anyway; a batch larger than the queue fits into an empty one."""
         return self._closing_by is not None or self._queued == 0 or self._queued + count <= self._config.capacity_points
 
     def _work(self) -> None:
@@ -89,7 +88,7 @@ class EmbeddedStore(BackgroundSink):
         while (batch := self._take()) is not None:
             if batch:
                 self._commit(batch)
-            if self._closing_by is None:  # more than comes, or the file would grow
+            if self._closing_by is None:  # more than came, or the file would grow
                 self._housekeeper.work(bits=1 + 2 * sum(map(len, batch)) // BIT_ROWS)
 
     def _give_back(self) -> None:
@@ -97,7 +96,7 @@ class EmbeddedStore(BackgroundSink):
         self._connection.close()
 
     def _take(self) -> list[Points] | None:
-        """Wait for points and let more gather; empty when there is housekeeping to do, None when the store is closed and drained."""
+        """Wait for points and let more gather; [] when there is housekeeping to do, None when the store is closed and the queue empty."""
         with self._changed:
             if not self._changed.wait_for(lambda: self._queue or self._closing_by is not None, self._housekeeper.wait_s):
                 return []
@@ -111,7 +110,7 @@ class EmbeddedStore(BackgroundSink):
             return batch
 
     def _commit(self, batch: list[Points]) -> None:
-        """Write a batch in one transaction, however often that must be tried."""
+        """Write a batch in one transaction, in as many attempts as it takes."""
         rows: dict[str, list[tuple[Any, ...]]] = {}
         refused, error = 0, ""
         for points in batch:
@@ -119,7 +118,7 @@ class EmbeddedStore(BackgroundSink):
                 rows.setdefault(points.measurement, []).extend(tables.rows_of(points))
             except ValueError as wrong:
                 refused, error = refused + len(points), str(wrong)
-                logger.error("points put aside, the store cannot take them: %s", wrong)
+                logger.error("points put aside, the store can't take them: %s", wrong)
         failure = self._insert(rows)
         while failure is not None and self._wait_to_retry(failure):
             failure = self._insert(rows)
@@ -134,7 +133,7 @@ class EmbeddedStore(BackgroundSink):
             self._changed.notify_all()
 
     def _insert(self, rows: dict[str, list[tuple[Any, ...]]]) -> sqlite3.Error | None:
-        """Try the transaction once; the error if it failed."""
+        """Try the transaction once; return the error if it failed."""
         try:
             self._connection.execute("BEGIN IMMEDIATE")
             for name, of_one_measurement in rows.items():
@@ -149,7 +148,7 @@ class EmbeddedStore(BackgroundSink):
         return None
 
     def _begin_anew(self, error: sqlite3.Error) -> None:
-        """Put the damaged file aside and go on with a new one; where that fails, the next attempt to write comes here again."""
+        """Put the damaged file aside and go on with a new one; if that fails, the next attempt to write comes here again."""
         try:
             put_aside(self.path, self._inode, error)
             connection, self._inode = open_to_write(self.path)
@@ -162,8 +161,8 @@ class EmbeddedStore(BackgroundSink):
         self._housekeeper = Housekeeper(connection, self.path, self._config.retention)
 
     def _wait_to_retry(self, error: sqlite3.Error) -> bool:
-        """Note why the file cannot be written and wait; False when the store closes and its time is up."""
-        text = f"cannot write {self.path.name}: {error}"
+        """Note why the file can't be written, and wait; False when the store closes and time is up."""
+        text = f"can't write {self.path.name}: {error}"
         with self._changed:
             self._absence.occurred(str(error), f"{text}; trying again every {self._config.retry_interval_s:g} s, points wait meanwhile")
             self._last_error = text
