@@ -46,9 +46,10 @@ class Points:
         self.tags = tags
         self.columns = columns
         self.tag_columns = tag_columns or {}
-        _check_known("field", columns, self.schema.types, self.measurement)
-        _check_known("tag", tags, self.schema.tags, self.measurement)
-        _check_known("tag", self.tag_columns, self.schema.tags, self.measurement)
+        for kind, names, known in (("field", columns, self.schema.types), ("tag", {**tags, **self.tag_columns}, self.schema.tags)):
+            for name in names:
+                if name not in known:
+                    raise ValueError(f"{self.measurement}: expected {kind}s among {', '.join(known)}, received {kind} {name!r}")
         if not columns:
             raise ValueError(f"columns: expected at least one field of {self.measurement}, received none")
         count = len(next(iter(columns.values())))
@@ -93,13 +94,6 @@ class Points:
                 return [None if value is None else CONVERT[kind](value) for value in values]
         except (TypeError, ValueError, OverflowError) as error:
             raise ValueError(f"{self.measurement}.{name}: expected {kind.value} values, received {column!r:.200} ({error})") from error
-
-
-def _check_known(kind: str, names: Mapping[str, Any], known: Mapping[str, Any] | tuple[str, ...], measurement_name: str) -> None:
-    """Refuse names that the measurement does not declare."""
-    for name in names:
-        if name not in known:
-            raise ValueError(f"{measurement_name}: expected {kind}s among {', '.join(known)}, received {kind} {name!r}")
 
 
 def _float(value: Any) -> float | None:

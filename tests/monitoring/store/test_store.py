@@ -172,7 +172,7 @@ def test_a_store_of_an_older_schema_gains_the_new_columns(path: Path) -> None:
 def test_a_missing_store_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="embedded store"):
         StoreReader(tmp_path / "nothing.sqlite")
-    with pytest.raises(FileNotFoundError, match=r"is a folder; such a file is store.sqlite in a run's"):
+    with pytest.raises(FileNotFoundError, match="found a folder at"):
         StoreReader(tmp_path)
     (tmp_path / "README.md").write_text("# no database")
     with pytest.raises(ValueError, match=r"README.md is no SQLite database"):

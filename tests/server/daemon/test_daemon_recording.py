@@ -67,7 +67,7 @@ def test_a_page_that_strangers_could_see_or_whose_port_is_taken_is_refused_befor
         Daemon(config("0.0.0.0:9980")).run()
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
-        with pytest.raises(OSError, match=rf"recording.page: {address} can't be had: Address already in use"):
+        with pytest.raises(OSError, match=rf"recording.page: {address} can't be taken: Address already in use"):
             Daemon(config(address)).run()
     assert not (tmp_path / "run").exists()
 

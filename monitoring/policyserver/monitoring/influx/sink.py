@@ -13,7 +13,6 @@ import math
 import os
 import time
 import weakref
-from pathlib import Path
 
 from influxdb_client import InfluxDBClient
 from urllib3.util import make_headers
@@ -259,9 +258,9 @@ def _client(config: InfluxConfig) -> InfluxDBClient:
         timeout=int(config.request_timeout_s * 1000.0),
         enable_gzip=config.gzip,
         verify_ssl=config.verify_tls,
-        ssl_ca_cert=_path(config.ca_file),
-        cert_file=_path(config.client_certificate_file),
-        cert_key_file=_path(config.client_key_file),
+        ssl_ca_cert=config.ca_file,
+        cert_file=config.client_certificate_file,
+        cert_key_file=config.client_key_file,
         cert_key_password=config.client_key_password,
         auth_basic=config.basic_authentication,
         connection_pool_maxsize=config.connection_pool_maxsize,
@@ -269,10 +268,6 @@ def _client(config: InfluxConfig) -> InfluxDBClient:
         proxy=proxy,
         proxy_headers=make_headers(proxy_basic_auth=proxy_credentials) if proxy_credentials else None,
     )
-
-
-def _path(path: Path | None) -> str | None:
-    return str(path) if path is not None else None
 
 
 _sinks: weakref.WeakSet[InfluxSink] = weakref.WeakSet()

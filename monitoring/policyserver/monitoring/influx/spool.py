@@ -7,7 +7,6 @@ took survives the death of the process, but not of the machine: nothing is synch
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import shutil
@@ -16,6 +15,8 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from policyserver.common.file_lock import FileLock
 
 logger = logging.getLogger(__name__)
 
@@ -49,10 +50,10 @@ class Chunk:
 class Spool:
     """The queue in one folder. One thread may `append` while another reads; `advance` and `append` must not overlap."""
 
-    def __init__(self, folder: Path, lock_fd: int, segment_bytes: int) -> None:
+    def __init__(self, folder: Path, lock: FileLock, segment_bytes: int) -> None:
         """Take a folder whose lock this process holds; use `create` and `adopt`."""
         self.folder = folder
-        self._lock_fd = lock_fd
+        self._lock = lock
         self._segment_bytes = segment_bytes
         numbers = sorted(int(path.stem) for path in folder.glob("*.lp"))
         newest = numbers[-1] if numbers else 1
@@ -70,17 +71,15 @@ class Spool:
         while True:
             folder = root / f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
             folder.mkdir(parents=True)
-            lock_fd = _try_lock(folder)
-            if lock_fd is not None:  # else a process that looks for orphans took the folder before this one locked it
-                return cls(folder, lock_fd, segment_bytes)
+            if (lock := _locked(folder)) is not None:  # else a process that looks for orphans took the folder before this one locked it
+                return cls(folder, lock, segment_bytes)
 
     @classmethod
     def adopt(cls, root: Path, segment_bytes: int) -> Iterator[Spool]:
         """Adopt the folders under `root` whose processes are dead."""
         for folder in sorted(path for path in root.iterdir() if path.is_dir()):
-            lock_fd = _try_lock(folder)
-            if lock_fd is not None:
-                yield cls(folder, lock_fd, segment_bytes)
+            if (lock := _locked(folder)) is not None:
+                yield cls(folder, lock, segment_bytes)
 
     def append(self, data: bytes) -> None:
         """Add whole lines, all or none.
@@ -131,18 +130,18 @@ class Spool:
 
     def close(self) -> None:
         """Release the folder, and remove it if everything in it is delivered. Closing again does nothing."""
-        if self._lock_fd < 0:
-            return
-        if self.read(1) is None:
-            shutil.rmtree(self.folder, ignore_errors=True)
-        self.abandon()
+        if self._write_fd >= 0:
+            if self.read(1) is None:
+                shutil.rmtree(self.folder, ignore_errors=True)
+            self.abandon()
 
     def abandon(self) -> None:
         """Close the files and leave the folder as it is. After a fork, the parent still holds the lock."""
-        for fd in (self._read_fd, self._write_fd, self._lock_fd):
+        for fd in (self._read_fd, self._write_fd):
             if fd >= 0:
                 os.close(fd)
-        self._read_fd = self._write_fd = self._lock_fd = -1
+        self._read_fd = self._write_fd = -1
+        self._lock.release()
 
     def _path(self, segment: int) -> Path:
         return self.folder / _SEGMENT.format(segment)
@@ -211,16 +210,10 @@ class Spool:
             logger.warning("spool %s: the cursor can't be written: %s", self.folder.name, error)
 
 
-def _try_lock(folder: Path) -> int | None:
+def _locked(folder: Path) -> FileLock | None:
     """Lock a folder; None if another process holds it or has just removed it."""
+    lock = FileLock(folder / _LOCK)
     try:
-        fd = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        return lock if lock.take() else None
     except FileNotFoundError:
         return None
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.stat(folder / _LOCK)
-    except (BlockingIOError, FileNotFoundError):
-        os.close(fd)
-        return None
-    return fd

@@ -1,7 +1,7 @@
 """Sums and maxima of a measurement over time, which follow a growing store and read each row once.
 
-Time is cut into buckets at multiples of their width. SQL adds up the new rows, and its sums are added to the buckets: a look costs what came
-since the last one, at any length of the run. When there are too many buckets, each two become one.
+Time is cut into buckets at multiples of their width. SQL adds up the new rows, and its sums are added to the buckets, so a look costs what
+came since the last one, at any length of the run. When there are too many buckets, each two become one.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Source:
     by: tuple[str, ...] = ()
     """Columns that tell apart groups with counters of their own, such as processes."""
     merged: Mapping[str, str] = field(default_factory=dict)
-    """SQL expressions of merged points for sums, by name. Sums of fields, and numbers of fields or points, need none; other sums without one
+    """SQL expressions of merged points for sums, by name. Sums of fields, and numbers of fields or points, need none; others that have none
     are unknown where points are merged."""
     columns: Mapping[str, Callable[[Table], np.ndarray]] = field(default_factory=dict)
     """Makes each column of buckets, by name."""
@@ -219,8 +219,8 @@ class Table:
     def rate(self, counter: str) -> np.ndarray:
         """Return how fast a counter rose, per second, all groups together; the source's maxima are of `counters`.
 
-        Groups side by side add up, and groups after one another share the time. NaN where too little of a bucket is known: two points of one
-        moment make no rate.
+        Groups side by side add up, and groups after one another share the time. NaN where too little of a bucket is known: two points of
+        one moment make no rate.
         """
         spans = np.stack([self._before[TIME], self._maxima[TIME], self._rises[counter]], axis=-1)
         known = ~np.isnan(spans).any(axis=-1)

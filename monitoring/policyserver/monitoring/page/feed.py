@@ -134,7 +134,7 @@ class _View:
             "decisions": (("step",), lambda *_: self._newest_rows("step", DECISIONS)),
             "train": (("train",), lambda *_: self._newest_rows("train", 1)),
             "server": (("server",), self._read_server),
-            "checkpoints": (("train",), self._read_checkpoints),
+            "checkpoints": (("train",), lambda newest_ids, _: self._checkpoints.read(self._reader, newest_ids["train"])),
             "running": (("step", "episode"), self._read_running),
         } | {curves.name: ((curves.measurement.name,), partial(self._read_curves, curves)) for curves in self._curves}
 
@@ -166,9 +166,6 @@ class _View:
         self._serving.read(self._reader, newest_ids["server"])
         row = self._serving.row(self._reader)
         return [row] if row else []
-
-    def _read_checkpoints(self, newest_ids: dict[str, int], _: bool) -> None:
-        self._checkpoints.read(self._reader, newest_ids["train"])
 
     def _read_running(self, newest_ids: dict[str, int], is_first: bool) -> dict[str, Any] | None:
         changed = self._running.read(self._reader, newest_ids)

@@ -129,12 +129,6 @@ def _application(reader: StoreReader, connections: PageSocket, token: str | None
         feed = Feed(reader, PageSelection.from_query(request.query_params))
         return StreamingResponse(_stream(feed, is_closing), media_type="text/event-stream", headers=_HEADERS)
 
-    async def refuse(_: Request, error: Exception) -> Response:
-        return PlainTextResponse(f"{error}\n", 400)
-
-    async def unreadable(_: Request, error: Exception) -> Response:
-        return PlainTextResponse(f"the store can't be read now: {error}\n", 503)
-
     routes = [
         Route("/", index),
         Route("/snapshot", snapshot),
@@ -146,7 +140,10 @@ def _application(reader: StoreReader, connections: PageSocket, token: str | None
     return Starlette(
         routes=routes,
         middleware=[guard, Middleware(ViewerLimit, connections=connections)],
-        exception_handlers={ValueError: refuse, sqlite3.Error: unreadable},
+        exception_handlers={
+            ValueError: lambda _, error: PlainTextResponse(f"{error}\n", 400),
+            sqlite3.Error: lambda _, error: PlainTextResponse(f"the store can't be read now: {error}\n", 503),
+        },
     )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from policyserver.common.figures import Figure, Kind, figures
+from policyserver.common.figures import Kind, figures
 from policyserver.monitoring.panels.series import Series, largest, level, mean, rate
 
 
@@ -88,17 +88,9 @@ def charts_of(statistics: type, measurement: str, colors: Sequence[str], place: 
     """Yield the charts of the figures that are declared to have one, in the group and on the dashboard named `place`."""
     declared = [each for each in figures(statistics).values() if each.chart]
     for each, color in zip(declared, itertools.cycle(colors), strict=False):
-        series = _SERIES[each.kind](measurement, each.name, color)
-        yield ChartPanel(_title(each), [series], each.meaning, place, place, _unit(each))
+        title = f"{each.chart}, {each.unit}" if each.kind is Kind.MEAN and each.unit else each.chart
+        unit = Unit.PER_S if each.kind is Kind.COUNTER else Unit.SECONDS if each.unit == "s" else Unit.PLAIN
+        yield ChartPanel(title, [_SERIES[each.kind](measurement, each.name, color)], each.meaning, place, place, unit)
 
 
 _SERIES = {Kind.MEAN: mean, Kind.AMOUNT: mean, Kind.GAUGE: level, Kind.NEWEST: largest, Kind.COUNTER: rate}
-
-
-def _unit(declared: Figure) -> Unit:
-    return Unit.PER_S if declared.kind is Kind.COUNTER else Unit.SECONDS if declared.unit == "s" else Unit.PLAIN
-
-
-def _title(declared: Figure) -> str:
-    """Return the title, with the unit of a mean."""
-    return f"{declared.chart}, {declared.unit}" if declared.kind is Kind.MEAN and declared.unit else declared.chart

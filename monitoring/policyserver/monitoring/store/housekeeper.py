@@ -158,16 +158,12 @@ class Housekeeper:
         """Find the time from which points stay as they are; a whole minute, so that no minute is split."""
         raw_s, raw_points = self._config.raw_s, self._config.raw_points
         by_age = time.time_ns() - int(raw_s * 1e9) if raw_s is not None else 0
-        by_number = self._time_of_row_ns(table, self._newest_id(table) - raw_points) if raw_points is not None else 0
-        return max(by_age, by_number) // MINUTE_NS * MINUTE_NS
+        last_id = self._newest_id(table) - raw_points if raw_points is not None else 0
+        row = self._connection.execute(f'SELECT time_ns FROM "{table}" WHERE id <= ? ORDER BY id DESC LIMIT 1', (last_id,)).fetchone()
+        return max(by_age, row[0] if row else 0) // MINUTE_NS * MINUTE_NS
 
     def _newest_id(self, table: str) -> int:
         return int(self._connection.execute(f'SELECT COALESCE(MAX(id), 0) FROM "{table}"').fetchone()[0])
-
-    def _time_of_row_ns(self, table: str, row_id: int) -> int:
-        """Read the time of the newest row up to an id; 0 if there is none."""
-        row = self._connection.execute(f'SELECT time_ns FROM "{table}" WHERE id <= ? ORDER BY id DESC LIMIT 1', (row_id,)).fetchone()
-        return int(row[0]) if row else 0
 
     def _free_pages(self) -> int:
         return int(self._connection.execute("PRAGMA freelist_count").fetchone()[0])

@@ -30,12 +30,11 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
         ValueError: `read_only` and the file is no database.
         sqlite3.Error: The file can't be opened.
     """
-    if read_only and path.is_dir():
-        raise FileNotFoundError(
-            f"store: expected the file of an embedded store, {path} is a folder; such a file is store.sqlite in a run's"
-        )
     if read_only and not path.is_file():
-        raise FileNotFoundError(f"store: expected the file of an embedded store, found nothing at {path}; a run makes it when it starts")
+        found = "a folder" if path.is_dir() else "nothing"
+        raise FileNotFoundError(
+            f"store: expected the file of an embedded store, the store.sqlite that a run makes, found {found} at {path}"
+        )
     mode = "ro" if read_only else "rwc"
     uri = f"{path.absolute().as_uri()}?mode={mode}"
     connection = sqlite3.connect(uri, uri=True, timeout=5.0, isolation_level=None, check_same_thread=False)

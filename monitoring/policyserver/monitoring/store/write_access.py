@@ -8,11 +8,10 @@ with an `sqlite3.OperationalError`, and `EmbeddedStore` tries again. Of these pr
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import os
 import sqlite3
 from pathlib import Path
 
+from policyserver.common.file_lock import FileLock
 from policyserver.monitoring.store import rollups, tables
 from policyserver.monitoring.store.damage import inode, is_damage, put_aside
 
@@ -50,36 +49,12 @@ def bring_up_to_date(path: Path) -> None:
         _create(connection)
 
 
-class HousekeeperLock:
-    """The right to merge and delete a store's points. One process has it, until it ends."""
+class HousekeeperLock(FileLock):
+    """The right to merge and delete a store's points, which one process has."""
 
     def __init__(self, store: Path) -> None:
         """Don't take it yet."""
-        self._path = store.with_name(f"{store.name}-housekeeper")
-        self._fd = -1
-
-    def take(self) -> bool:
-        """Take it, if no other process has it; whether this one has it now.
-
-        Raises:
-            OSError: The lock's file can't be made.
-        """
-        if self._fd >= 0:
-            return True
-        fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(fd)
-            return False
-        self._fd = fd
-        return True
-
-    def release(self) -> None:
-        """Let another process take it. A second call does nothing."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        super().__init__(store.with_name(f"{store.name}-housekeeper"))
 
 
 def _open(path: Path) -> sqlite3.Connection:
