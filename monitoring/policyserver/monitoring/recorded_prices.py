@@ -27,8 +27,8 @@ class RecordedPrices:
 
 def span_of(prices: Sequence[RecordedPrices]) -> tuple[str, str]:
     """Return the times (UTC) of the first and the last of all bars, to the minute unless both begin a day."""
-    ends = [datetime.fromtimestamp(min(each.first_bar_s for each in prices), UTC)]
-    ends.append(datetime.fromtimestamp(max(each.last_bar_s for each in prices), UTC))
+    begin_s, end_s = min(each.first_bar_s for each in prices), max(each.last_bar_s for each in prices)
+    ends = [datetime.fromtimestamp(time_s, UTC) for time_s in (begin_s, end_s)]
     form = "%Y-%m-%d" if all(end.hour == end.minute == 0 for end in ends) else "%Y-%m-%d %H:%M"
     first, last = (end.strftime(form) for end in ends)
     return first, last

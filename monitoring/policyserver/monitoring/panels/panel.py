@@ -65,8 +65,8 @@ class Group:
     title: str
     note: str = ""
     """Help for the page's readers."""
-    gaps_of: str = ""
-    """Section whose gaps break the lines: `pipeline`, which pipelines record, or `serving`, of the serving processes."""
+    gaps_of: str = "pipeline"
+    """Section whose gaps break the lines: `pipeline`, which pipelines record, `serving`, of the serving processes, or "": none."""
     data: str = ""
     """Section that makes the columns itself; "": they are made of `measurement`, and the section has the group's name."""
     measurement: str = ""

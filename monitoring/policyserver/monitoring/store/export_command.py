@@ -21,35 +21,21 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("--store", type=Path, required=True, metavar="FILE", help="the run's store.sqlite")
-    parser.add_argument("--format", choices=("lp", "csv"), default="lp", help="InfluxDB's line protocol (default), or CSV")
-    parser.add_argument(
-        "--measurement",
-        action="append",
-        choices=tuple(EXPORTED),
-        help="only this one; may be given several times. A name in _1m is of points merged by the minute",
-    )
-    parser.add_argument("--run", action="append", default=[], metavar="NAME", help="only this run; may be given several times")
-    parser.add_argument("--from", dest="begin", type=_time_ns, default=0, metavar="TIME", help="first time, as 2026-11-21T08:00:00 (UTC)")
-    parser.add_argument("--to", dest="end", type=_time_ns, default=2**63 - 1, metavar="TIME", help="time before which points are")
-    parser.add_argument(
-        "--output", type=Path, metavar="PATH", help="file; for CSV of several measurements, or pieces, a folder. Default: standard output"
-    )
-    parser.add_argument(
-        "--piece_bytes",
-        type=int,
-        metavar="N",
-        help="line protocol in files of at most so many bytes; 8000000 fit into any InfluxDB's request",
-    )
-    parser.add_argument(
-        "--tag",
-        action="append",
-        type=_tag,
-        default=[],
-        metavar="NAME=VALUE",
-        help="a further tag of every line, as INFLUXDB_V2_TAG_NAME is; may be given several times",
-    )
-    parser.add_argument("--force", action="store_true", help="replace what is there")
+    option = parser.add_argument
+    option("--store", type=Path, required=True, metavar="FILE", help="the run's store.sqlite")
+    option("--format", choices=("lp", "csv"), default="lp", help="InfluxDB's line protocol (default), or CSV")
+    what = "only this one; may be given several times. A name in _1m is of points merged by the minute"
+    option("--measurement", action="append", choices=tuple(EXPORTED), help=what)
+    option("--run", action="append", default=[], metavar="NAME", help="only this run; may be given several times")
+    option("--from", dest="begin", type=_time_ns, default=0, metavar="TIME", help="first time, as 2026-11-21T08:00:00 (UTC)")
+    option("--to", dest="end", type=_time_ns, default=2**63 - 1, metavar="TIME", help="time before which points are")
+    where = "file; for CSV of several measurements, or pieces, a folder. Default: standard output"
+    option("--output", type=Path, metavar="PATH", help=where)
+    size = "line protocol in files of at most so many bytes; 8000000 fit into any InfluxDB's request"
+    option("--piece_bytes", type=int, metavar="N", help=size)
+    tag = "a further tag of every line, as INFLUXDB_V2_TAG_NAME is; may be given several times"
+    option("--tag", action="append", type=_tag, default=[], metavar="NAME=VALUE", help=tag)
+    option("--force", action="store_true", help="replace what is there")
 
 
 def export(options: argparse.Namespace, out: LastingStream) -> int:
