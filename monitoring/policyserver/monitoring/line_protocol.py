@@ -24,14 +24,10 @@ def _quoted(value: str) -> str:
     return f'"{value.translate(_STRING_ESCAPES)}"' if _STRING_SPECIAL.search(value) else f'"{value}"'
 
 
-def _truth(value: bool) -> str:
-    return "true" if value else "false"
-
-
 _WRITE: dict[FieldType, Callable[[Any], str]] = {
     FieldType.FLOAT: float.__repr__,
     FieldType.INTEGER: "{:d}i".format,
-    FieldType.BOOLEAN: _truth,
+    FieldType.BOOLEAN: {True: "true", False: "false"}.__getitem__,
     FieldType.STRING: _quoted,
 }
 """How a value is written, once it is one of its field's type."""

@@ -48,10 +48,10 @@ def from_environment(environment: Mapping[str, str]) -> dict[str, Any] | None:
     given = {name.removeprefix(PREFIX): value.strip("\r\n") for name, value in environment.items() if name.startswith(PREFIX)}
     tags = {name.removeprefix(_TAG).lower(): value for name, value in given.items() if name.startswith(_TAG)}
     values = {name: value for name, value in given.items() if value and not name.startswith(_TAG)}
-    if values and "URL" not in values:
-        found = ", ".join(PREFIX + name for name in sorted(values))
-        logger.warning("InfluxDB is left out: %sURL is not set, though %s is", PREFIX, found)
     if "URL" not in values:
+        if values:
+            found = ", ".join(PREFIX + name for name in sorted(values))
+            logger.warning("InfluxDB is left out: %sURL is not set, though %s is", PREFIX, found)
         return None
     for name in sorted(values.keys() - _FIELDS.keys()):  # perhaps another program's, which is no reason to refuse the rest
         logger.warning("%s%s is ignored, because there is no such variable; %s", PREFIX, name, _hint(name, PREFIX))

@@ -84,7 +84,6 @@ class PageServer:
         """
         bring_up_to_date(store)
         self._reader = StoreReader(store)
-        certificate, key = self._listen.tls_certificate_file, self._listen.tls_key_file
         config = uvicorn.Config(
             _application(self._reader, self._socket, self._token, lambda: self._server is None or self._server.should_exit),
             log_config=None,
@@ -94,8 +93,8 @@ class PageServer:
             ws="none",
             server_header=False,
             timeout_graceful_shutdown=2,
-            ssl_certfile=certificate,
-            ssl_keyfile=key,
+            ssl_certfile=self._listen.tls_certificate_file,
+            ssl_keyfile=self._listen.tls_key_file,
         )
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._socket]}, name="page", daemon=True)

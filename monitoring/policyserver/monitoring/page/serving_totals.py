@@ -11,6 +11,8 @@ from policyserver.monitoring.store.reader import StoreReader
 
 _COUNTERS = ("steps_completed", "steps_dropped", "episodes_finished", "rows_refused")
 _GAUGES = ("episodes_open", "steps_waiting", "clients_connected")
+_OF_THE_LAST = ("weights_seq_no", "staleness_mean")
+"""Figures that are those of the process with the newest point."""
 
 ALIVE_NS = 5 * 10**9
 """Greatest time between the last point of a serving process and the run's newest one while the process counts as present."""
@@ -41,13 +43,13 @@ class ServingTotals:
         new = f"FROM server WHERE {self._new.condition} GROUP BY boot_id"
         counters = ", ".join(f"COALESCE(MAX({name}), 0)" for name in _COUNTERS)
         self._counters_statement = f"SELECT boot_id, MIN(time_ns), MAX(time_ns), {counters} {new}"
-        shown = ("weights_seq_no", "staleness_mean", *_GAUGES)
-        self._newest_statement = f"SELECT boot_id, MAX(id), {', '.join(shown)} {new}"  # the other columns come from the row with that id
+        self._newest_statement = (
+            f"SELECT boot_id, MAX(id), {', '.join((*_GAUGES, *_OF_THE_LAST))} {new}"  # the other columns come from the row with that id
+        )
         self._rates_statement = (
             "SELECT boot_id, MAX(time_ns) - MIN(time_ns), MAX(actions) - MIN(actions), MAX(batches) - MIN(batches) "
             f"FROM server WHERE run = :run AND time_ns >= :since{self._new.tags} GROUP BY boot_id"
         )
-        self._shown = shown
         self._processes: dict[str | None, _Process] = {}
 
     def read(self, reader: StoreReader, upto: int) -> None:
@@ -58,7 +60,7 @@ class ServingTotals:
             process.first_ns, process.last_ns = min(process.first_ns, first_ns), max(process.last_ns, last_ns)
             process.counters = [max(pair) for pair in zip(process.counters, counters, strict=True)]
         for boot_id, _, *newest in reader.select(self._newest_statement, parameters):
-            self._processes[boot_id].newest = dict(zip(self._shown, newest, strict=True))
+            self._processes[boot_id].newest = dict(zip((*_GAUGES, *_OF_THE_LAST), newest, strict=True))
 
     def row(self, reader: StoreReader) -> dict[str, Any] | None:
         """Return counters of all processes, gauges and rates of the newest ten seconds of those present; None without a process."""
@@ -77,8 +79,7 @@ class ServingTotals:
         return {
             **totals,
             **gauges,
-            "weights_seq_no": last.newest["weights_seq_no"],
-            "staleness_mean": last.newest["staleness_mean"],
+            **{name: last.newest[name] for name in _OF_THE_LAST},
             "actions_per_s": per_s,
             "batch_size": sum(row[1] for row in known) / batches if batches else None,
         }
