@@ -39,20 +39,20 @@ class PageSelection:
 
 
 class NewRows:
-    """The rows of a run that a selection takes and that are new since the last look; a condition in SQL, and its parameters."""
+    """The rows of a run that a selection takes and that are new since the last look, as a condition in SQL and its parameters."""
 
     def __init__(self, selection: PageSelection, run: str, measurement: Measurement, **parameters: Any) -> None:
-        """Begin with the first row; the statement may have more `parameters`."""
+        """Begin with the first row; a statement may have further `parameters`."""
         tags = selection.tags(measurement)
         self.tags = "".join(f" AND +{tag} = :{tag}" for tag in tags)
-        """What restricts the rows besides their run."""
+        """Part of the condition that is about tags."""
         self.condition = f"id > :after AND id <= :upto AND +run = :run{self.tags}"
         self.parameters: dict[str, Any] = {"run": run, **tags, **parameters}
         self.after: int | None = None
-        """Id that was looked up to last; None before the first look."""
+        """Id up to which the last look went; None before the first look."""
 
     def upto(self, newest_id: int, after: int = 0) -> dict[str, Any]:
-        """Look up to an id, the first time from the one in `after`; the parameters. A table that was emptied begins anew with its ids."""
+        """Return the parameters of a look up to an id, the first one from the id `after` on. In an emptied table ids begin anew."""
         after = after if self.after is None else self.after
         self.after = newest_id
         return self.parameters | {"after": after if after <= newest_id else 0, "upto": newest_id}

@@ -63,7 +63,9 @@ def export(options: argparse.Namespace, out: LastingStream) -> int:
                 _write_whole({output: partial(exporter.csv, selection.measurements[0])}, out, force=options.force)
             else:
                 output.mkdir(parents=True, exist_ok=True)
-                files = {output / f"{name}.csv": partial(exporter.csv, name) for name in selection.measurements}
+                files: dict[Path | None, Callable[[BinaryIO], int]] = {
+                    output / f"{name}.csv": partial(exporter.csv, name) for name in selection.measurements
+                }
                 _write_whole(files, out, force=options.force)
     except (OSError, ValueError, sqlite3.Error) as error:
         sys.stderr.write(f"policy-monitor: {error}\n")

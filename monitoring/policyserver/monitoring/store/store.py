@@ -69,8 +69,8 @@ class EmbeddedStore(BackgroundSink):
         with self._changed:
             if not self._has_room(count):
                 self._changed.wait_for(lambda: self._has_room(count), self._config.block_timeout_s)
-            if self._closing_by is not None or not self._has_room(count):
-                is_closed = self._closing_by is not None
+            is_closed = self._closing_by is not None
+            if is_closed or not self._has_room(count):
                 self._drop(count, "the store is closed" if is_closed else "capacity_points is reached, the writer is behind")
                 return
             self._accept(count, is_half_empty=2 * self._queued <= self._config.capacity_points)

@@ -2,7 +2,8 @@
 
 Any process may record into a store, several into one. SQLite's lock lets one at a time commit; one that waits for more than 5 s is refused
 with an `sqlite3.OperationalError`, and `EmbeddedStore` tries again. Of these processes one does the housekeeping, the holder of a
-`HousekeeperLock`. A damaged file is put aside under a lock of its folder. Pages, exports and health checks only read.
+`HousekeeperLock`. A damaged file is put aside under a lock of its folder. Exports and health checks only read; so does a page, once it has
+brought up to date a store that an older version recorded.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def open_to_write(path: Path) -> tuple[sqlite3.Connection, int]:
 
 
 def bring_up_to_date(path: Path) -> None:
-    """Make what a store lacks that an older version recorded. One that can't be written stays as it is.
+    """Make what a store of an older version lacks. A file that can't be written stays as it is.
 
     Raises:
         FileNotFoundError: There is no such file.
