@@ -179,18 +179,11 @@ class _View:
 
     def _read_marks(self) -> Marks:
         """Return the marks of the time axes."""
+        times_ns = {"restarts": self._serving.restarts_ns(), "checkpoints": self._checkpoints.written_ns}
         begin_ns = self._first_bucket * self._width_ns
-        gaps = {
-            curves.name: gaps_s(curves.numbers, self._width_ns * 1e-9)
-            for curves in self._curves
-            if curves.name in _STEADY and isinstance(curves, Buckets)
-        }
-        restarts, checkpoints = self._serving.restarts_ns(), self._checkpoints.written_ns
-        return {
-            "restarts": thinned_s(restarts, begin_ns, self._width_ns),
-            "checkpoints": thinned_s(checkpoints, begin_ns, self._width_ns),
-            "gaps": gaps,
-        }
+        thinned: Marks = {name: thinned_s(times, begin_ns, self._width_ns) for name, times in times_ns.items()}
+        steady = (curves for curves in self._curves if isinstance(curves, Buckets) and curves.name in _STEADY)
+        return thinned | {"gaps": {curves.name: gaps_s(curves.numbers, self._width_ns * 1e-9) for curves in steady}}
 
     def _worded(self, curves: _Curves, since: int | None) -> dict[str, Any]:
         """Return the data of a section from a bucket on, or of all."""
