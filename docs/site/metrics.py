@@ -2,7 +2,7 @@
 
     python -m docs.site.metrics
 
-Run it from the repository's root, after every change of the schema; a test holds the page to it.
+Run it in the repository's root after every change of the schema; a test compares the page.
 """
 
 from __future__ import annotations
