@@ -121,9 +121,9 @@ class Buckets:
             statement = self._first_statement
             after = reader.id_before(self.measurement.name, self._new.parameters["run"], self._new.parameters["begin"])
         rows = reader.select(statement, self._new.upto(upto, after) | {"width": self._width_ns})
-        groups, sums = len(self._source.by) + 1, len(self._source.by) + 1 + len(self._source.sums)
-        for row in rows:
-            self._add(row[0], row[1:groups], np.array(row[groups:sums], float), np.array(row[sums:], float))
+        groups, sums = len(self._source.by) + 1, len(self._source.sums)
+        for row, values in zip(rows, np.array([row[groups:] for row in rows], float), strict=True):
+            self._add(row[0], row[1:groups], values[:sums], values[sums:])
         return rows[0][0] if rows else None
 
     def _add(self, bucket: int, group: Group, sums: np.ndarray, maxima: np.ndarray) -> None:
