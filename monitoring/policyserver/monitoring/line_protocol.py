@@ -24,13 +24,13 @@ def _quoted(value: str) -> str:
     return f'"{value.translate(_STRING_ESCAPES)}"' if _STRING_SPECIAL.search(value) else f'"{value}"'
 
 
-_WRITE: dict[FieldType, Callable[[Any], str]] = {
-    FieldType.FLOAT: float.__repr__,
-    FieldType.INTEGER: "{:d}i".format,
-    FieldType.BOOLEAN: {True: "true", False: "false"}.__getitem__,
-    FieldType.STRING: _quoted,
+_FORMATS: dict[FieldType, tuple[str, Callable[[Any], str] | None]] = {
+    FieldType.FLOAT: ("%r", None),
+    FieldType.INTEGER: ("%di", None),
+    FieldType.BOOLEAN: ("%s", {True: "true", False: "false"}.__getitem__),
+    FieldType.STRING: ("%s", _quoted),
 }
-"""How a value is written, once it is one of its field's type."""
+"""How a value of a field's type is written: a template, and what makes the template's argument of the value."""
 
 
 @lru_cache(maxsize=4096)  # tags are few-valued
@@ -72,11 +72,12 @@ def _encode_one(points: Points, more_tags: str) -> bytes:
     for tag in points.schema.tags:
         tag_values = points.tag_columns.get(tag)
         key += f",{tag}={_escaped(str(points.tags.get(tag, '') if tag_values is None else tag_values[0]))}"
-    fields = []
+    types, fields = points.schema.types, []
     for name, column in points.columns.items():
-        kind = points.schema.types[name]
+        kind = types[name]
         if column[0] is not None and (value := CONVERT[kind](column[0])) is not None:
-            fields.append(f"{name}={_WRITE[kind](value)}")
+            template, convert = _FORMATS[kind]
+            fields.append(f"{name}={convert(value) if convert else template % value}")
     return f"{key} {','.join(fields)} {points.times_ns[0]}\n".encode() if fields else b""
 
 
@@ -86,13 +87,15 @@ def _encode_columns(points: Points, more_tags: str) -> bytes:
     always: list[str] = []
     sometimes: list[list[str]] = []
     for name in points.columns:
-        write = _WRITE[points.schema.types[name]]
+        template, convert = _FORMATS[points.schema.types[name]]
         values = points.field_values(name)
+        if convert:
+            values = [None if value is None else convert(value) for value in values]
         if None in values:
-            sometimes.append(["" if value is None else f",{name}={write(value)}" for value in values])
+            sometimes.append(["" if value is None else f",{name}={template % value}" for value in values])
         else:
-            always.append(f"{name}=%s")
-            arguments.append([*map(write, values)])
+            always.append(f"{name}={template}")
+            arguments.append(values)
     times = points.times_ns.tolist()
     if not always:
         return _encode_sparse(key, arguments, sometimes, times)
