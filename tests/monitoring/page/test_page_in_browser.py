@@ -181,7 +181,7 @@ def test_it_can_be_used_with_the_keyboard_alone(page: PageServer, browser: Brows
     for _ in range(7):
         browser.press(TAB)
         visited.append(browser.script(focused))
-    assert visited == ["run", "symbol", "policy", "range", "theme", "returns", "reward"]
+    assert visited == ["run", "symbol", "policy", "range", "theme", "returns", "reward-so-far-by-bar"]
     assert browser.script("return getComputedStyle(document.activeElement).outlineStyle") == "solid"
     shown = "return document.querySelector('#reward-so-far-by-bar b').textContent"
     newest = browser.script(shown)
