@@ -33,6 +33,7 @@ OURS = {
         "policyserver.common.server_stats",
         "policyserver.common.standard_streams",
         "policyserver.common.certificates",
+        "policyserver.common.file_lock",
         "policyserver.common.file_permissions",
     },
     "policyserver.server": {"policyserver.common", "policyserver.v1", "policyserver.monitoring"},

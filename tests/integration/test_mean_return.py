@@ -21,7 +21,7 @@ from policyserver.monitoring.influx.sink import InfluxSink
 from policyserver.monitoring.page.feed import Feed
 from policyserver.monitoring.page.selection import PageSelection
 from policyserver.monitoring.points import Points
-from policyserver.monitoring.sink import MultiSink, NullSink
+from policyserver.monitoring.sink import MultiSink
 from policyserver.monitoring.store.reader import Ledger, StoreReader
 from policyserver.monitoring.store.store import EmbeddedStore
 from policyserver.pipelines.pipeline import Pipeline
@@ -77,7 +77,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, missing_service: MissingServic
     pipeline, _ = record_run(sink, RUN, STEPS)
     assert sink.flush(60.0)
     sink.close(10.0)
-    yield Run(pipeline, ServerWatch(CountingDouble(), NullSink(), pipeline.tags), store, influx)
+    yield Run(pipeline, ServerWatch(CountingDouble(), MultiSink(), pipeline.tags), store, influx)
     influx.kill()
 
 

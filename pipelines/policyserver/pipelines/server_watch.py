@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from policyserver.client import ServerStats, TrainingIteration
 from policyserver.common.errors import PolicyServerError
 from policyserver.common.figures import known
-from policyserver.monitoring.serving_points import serving_point
+from policyserver.monitoring.reports import serving_point
 from policyserver.monitoring.sink import Sink
 from policyserver.monitoring.trouble import Trouble
 from policyserver.pipelines.runtime.node import Node

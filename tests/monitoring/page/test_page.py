@@ -87,7 +87,7 @@ def test_a_name_that_is_not_the_loopbacks_is_refused(page: PageServer) -> None:
 
 
 def test_a_port_in_use_is_an_error_that_names_the_setting(page: PageServer) -> None:
-    with pytest.raises(OSError, match=r"recording.page: 127.0.0.1:\d+ can't be had: Address already in use; stop the process"):
+    with pytest.raises(OSError, match=r"recording.page: 127.0.0.1:\d+ can't be taken: Address already in use; stop the process"):
         PageServer(PageConfig(page.address.removeprefix("http://")), key="recording.page")
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from policyserver.monitoring.page.buckets import TIME, Buckets
 from policyserver.monitoring.page.feed import Feed
-from policyserver.monitoring.page.sections import SECTIONS
+from policyserver.monitoring.page.sections import SOURCES
 from policyserver.monitoring.page.selection import PageSelection
 from policyserver.monitoring.points import Points
 from policyserver.monitoring.schema import MEASUREMENTS
@@ -213,12 +213,12 @@ def test_points_that_were_merged_by_the_minute_count_as_before(path: Path) -> No
 def totals(path: Path) -> dict[str, dict[str, float]]:
     """Return every sum and the largest maximum of the sections whose old points are merged, over the whole run."""
     reader, found = StoreReader(path), {}
-    for section in SECTIONS:
-        if section.source.measurement in ("step", "train", "regressor"):
-            buckets = Buckets(section.source, PageSelection(), "r", 2 * 10**9, 0)
-            buckets.read(reader, reader.newest_ids()[section.source.measurement])
+    for source in SOURCES:
+        if source.measurement in ("step", "train", "regressor"):
+            buckets = Buckets(source, PageSelection(), "r", 2 * 10**9, 0)
+            buckets.read(reader, reader.newest_ids()[source.measurement])
             table = buckets.since(0)
-            found[section.name] = {name: float(np.nansum(table.sum(name))) for name in section.source.sums}
-            found[section.name] |= {name: float(np.nanmax(table.largest(name))) for name in section.source.maxima if name != TIME}
+            found[source.name] = {name: float(np.nansum(table.sum(name))) for name in source.sums}
+            found[source.name] |= {name: float(np.nanmax(table.largest(name))) for name in source.maxima if name != TIME}
     reader.close()
     return found

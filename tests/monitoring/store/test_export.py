@@ -224,10 +224,10 @@ def test_an_export_is_of_one_moment_whatever_is_written_meanwhile(tmp_path: Path
 
     out = Output()
     with Exporter.opened(path, ExportSelection()) as exporter:
-        assert exporter.line_protocol(out) == 10
+        assert exporter.line_protocol(out.write) == 10
     assert out.getvalue().count(b"step,") == out.getvalue().count(b"\n") == 10
     with Exporter.opened(path, ExportSelection()) as exporter:
-        assert exporter.line_protocol(io.BytesIO()) == 11
+        assert exporter.line_protocol(io.BytesIO().write) == 11
     opened.close(10.0)
 
 

@@ -96,7 +96,7 @@ def test_a_line_longer_than_a_piece_has_a_piece_of_its_own(store: Path, tmp_path
         (["--piece_bytes", "5", "--output", "held"], "--force replaces it"),
         (["--piece_bytes", "5", "--output", "held", "--force"], "which holds something else"),
         (["--piece_bytes", "5", "--output", "new", "--format", "csv"], "format: expected lp"),
-        (["--tag", "run=a"], "tags: expected names of no tag or field that is recorded"),
+        (["--tag", "run=a"], "tags: expected names that no recorded tag or field has"),
         (["--tag", "host"], "expected NAME=VALUE"),
     ],
 )

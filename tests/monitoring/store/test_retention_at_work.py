@@ -86,7 +86,7 @@ housekeeper.BIT_ROWS = store.BIT_ROWS = 50
 opened = store.EmbeddedStore(Path(sys.argv[1]), store.StoreConfig(retention=RetentionConfig(raw_s=3600.0, interval_s=0.01)))
 sys.stdout.write("open\\n")
 sys.stdout.flush()
-opened._writer.join()
+opened._thread.join()
 """
     steps = Steps(30_000, minutes=20)
     store = EmbeddedStore(path, StoreConfig(retention=RetentionConfig(raw_s=None, raw_points=None)))

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from policyserver.monitoring.sink import NullSink
+from policyserver.monitoring.sink import MultiSink
 from policyserver.pipelines.account import Account, AccountConfig
 from policyserver.pipelines.events import Episode, MarketEvent, OrderEvent
 from policyserver.pipelines.nodes.execution_node import ExecutionNode
@@ -102,7 +102,7 @@ def test_a_node_that_cannot_pass_on_all_of_its_batch_passes_on_none_of_it() -> N
     market, reward = Handled("market", NodeConfig()), Handled("reward", SMALL)
     routes.market, routes.reward = NodeGroup("market", [market], lambda event: 0), NodeGroup("reward", [reward], lambda event: 0)
     reward.push_many(["earlier", "events"])
-    node = ExecutionNode("execution", NodeConfig(), Notes(), routes, Recorder(NullSink(), {}))
+    node = ExecutionNode("execution", NodeConfig(), Notes(), routes, Recorder(MultiSink(), {}))
     bar = episodes[1].prices.next_bar()
     assert bar is not None
     with pytest.raises(InboxFullError):

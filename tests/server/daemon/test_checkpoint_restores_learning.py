@@ -13,7 +13,7 @@ from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 from policyserver.common.settings import load
 from policyserver.server.config.algorithm import algorithm_config
 from policyserver.server.config.server_config import ServerConfig
-from policyserver.server.daemon.checkpoints import CheckpointStore
+from policyserver.server.daemon.checkpoints import CheckpointFolder
 from policyserver.server.daemon.ray_start import RayProcess
 from policyserver.server.training_report import Progress, training_report
 
@@ -65,12 +65,12 @@ def test_a_fresh_algorithm_goes_on_from_a_checkpoint_with_the_same_weights_optim
         assert report.steps >= 256
         progress = report.progress
     assert progress.weights_seq_no == progress.iteration == 3
-    store = CheckpointStore(tmp_path, keep=3, spaces=CONFIG.spaces)
-    store.save(lambda folder: trained.save_to_path(str(folder)), progress)
+    checkpoints = CheckpointFolder(tmp_path, keep=3, spaces=CONFIG.spaces)
+    checkpoints.save(lambda folder: trained.save_to_path(str(folder)), progress)
     expected = trained.learner_group.get_state()["learner"]
     trained.stop()
 
-    found = store.newest_whole()
+    found = checkpoints.newest_whole()
     assert found is not None
     assert found.progress == progress
     fresh = build()
@@ -95,4 +95,4 @@ def test_a_fresh_algorithm_goes_on_from_a_checkpoint_with_the_same_weights_optim
     assert (report.iteration, report.weights_seq_no, report.learner_updates) == (4, 4, 4)
     assert report.steps_total > progress.steps_total
     fresh.stop()
-    store.close()
+    checkpoints.close()

@@ -12,11 +12,11 @@ from pathlib import Path
 
 from policyserver.common.settings import SettingsError
 from policyserver.monitoring.recording import OpenSink, prepared
-from policyserver.monitoring.sink import NullSink
-from policyserver.monitoring.store import store
+from policyserver.monitoring.sink import MultiSink
+from policyserver.monitoring.store.write_access import open_to_write
 from policyserver.server.config.algorithm import algorithm_config, check_action_space, check_devices, check_net
 from policyserver.server.config.server_config import ServerConfig
-from policyserver.server.daemon.checkpoints import Checkpoint, CheckpointError, CheckpointStore
+from policyserver.server.daemon.checkpoints import Checkpoint, CheckpointError, CheckpointFolder
 from policyserver.server.grpc_front.listen_security import check_listen
 
 logger = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ def check_all(config: ServerConfig) -> None:
     """
     check(config)
     if config.checkpoints_folder.is_dir():
-        newest_checkpoint(config, checkpoint_store(config, claim=False))
+        newest_checkpoint(config, checkpoint_folder(config, claim=False))
     built = algorithm_config(config)
     check_devices(built)
     check_net(built)
@@ -66,7 +66,7 @@ def sinks_of(config: ServerConfig) -> OpenSink:
     """
     recording = config.recording
     try:
-        return prepared(recording, config.store_file, config.store_file.parent) if recording.enabled else NullSink
+        return prepared(recording, config.store_file, config.store_file.parent) if recording.enabled else MultiSink
     except ValueError as error:
         raise SettingsError("recording", "", str(error)) from error
 
@@ -90,12 +90,12 @@ def tell_of_open_folder(folder: Path) -> None:
         logger.warning("run_folder: others than its owner can write %s: `chmod go-w` keeps them out", folder)
 
 
-def checkpoint_store(config: ServerConfig, *, claim: bool = True) -> CheckpointStore:
-    """Open the checkpoints of a configuration; see CheckpointStore."""
-    return CheckpointStore(config.checkpoints_folder, config.checkpoints.keep, config.spaces, config.connectors, claim=claim)
+def checkpoint_folder(config: ServerConfig, *, claim: bool = True) -> CheckpointFolder:
+    """Open the checkpoints of a configuration; see CheckpointFolder."""
+    return CheckpointFolder(config.checkpoints_folder, config.checkpoints.keep, config.spaces, config.connectors, claim=claim)
 
 
-def newest_checkpoint(config: ServerConfig, checkpoints: CheckpointStore) -> Checkpoint | None:
+def newest_checkpoint(config: ServerConfig, checkpoints: CheckpointFolder) -> Checkpoint | None:
     """Find the checkpoint that a start goes on from; None for fresh weights.
 
     Raises:
@@ -117,7 +117,7 @@ def prepare_store(config: ServerConfig) -> None:
     if not config.recording.enabled:
         return
     try:
-        store.prepare(config.store_file)
+        open_to_write(config.store_file)[0].close()
     except (sqlite3.Error, OSError) as error:
         text = f"expected a file that SQLite can write to, received {config.store_file}: {error}"
         if getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):

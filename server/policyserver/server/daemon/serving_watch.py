@@ -6,7 +6,7 @@ import logging
 import threading
 from collections.abc import Mapping
 
-from policyserver.monitoring.serving_points import serving_point
+from policyserver.monitoring.reports import serving_point
 from policyserver.monitoring.sink import Sink
 from policyserver.monitoring.trouble import Trouble
 from policyserver.server.driver_link import DriverLink
