@@ -7,11 +7,8 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-import numpy.typing as npt
 
-from policyserver.common.spaces import leaves
-
-Array = npt.NDArray[Any]
+from policyserver.common.spaces import Array, leaves
 
 _KEYS = {
     "Box": ({"low", "high", "shape"}, {"dtype"}),

@@ -5,19 +5,17 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from policyserver.common.errors import InvalidInputError, PolicyServerError
 from policyserver.common.flags import StepFlag
+from policyserver.common.spaces import Array
 from policyserver.server.episodes.episode_table import ClientSession
 from policyserver.server.episodes.masks import all_true, count, flatnonzero
 from policyserver.server.episodes.received_rows import ReceivedRows, Replies
 from policyserver.server.episodes.row_checks import LeafCheck, content_hashes
-
-Array = npt.NDArray[Any]
 
 _NONE = np.empty(0, np.int64)
 _START, _GIVEN = int(StepFlag.START), int(StepFlag.ACTION_GIVEN)

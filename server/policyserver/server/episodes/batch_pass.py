@@ -24,7 +24,7 @@ from policyserver.common.errors import (
     ServerInternalError,
 )
 from policyserver.common.flags import StepFlag
-from policyserver.common.spaces import leaves
+from policyserver.common.spaces import Array, leaves
 from policyserver.server.episodes.batch import Batch, Picked, later_rows_of_the_same_episode, malformed, pick
 from policyserver.server.episodes.core_statistics import CoreStatistics
 from policyserver.server.episodes.episode_table import EpisodeTable
@@ -39,7 +39,6 @@ from policyserver.server.policies.policy import Policy, StepResult, StepRows
 
 logger = logging.getLogger(__name__)
 
-Array = npt.NDArray[Any]
 
 _START, _OVERRIDE = int(StepFlag.START), int(StepFlag.OVERRIDE)
 _NONE = np.empty(0, np.int64)

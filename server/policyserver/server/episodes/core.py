@@ -40,8 +40,6 @@ from policyserver.server.policies.policy import Policy, StepLayout
 
 logger = logging.getLogger(__name__)
 
-Array = npt.NDArray[Any]
-
 
 class EpisodeCore:
     """Hold the open episodes and answer their rows."""

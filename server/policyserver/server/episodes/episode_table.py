@@ -11,11 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from policyserver.common.errors import EpisodeFinishedError
+from policyserver.common.spaces import Array
 from policyserver.server.episodes.lazy_array import FreeList, LazyArray
 from policyserver.server.episodes.masks import all_true
 from policyserver.server.policies.policy import ModuleOutputs
-
-Array = npt.NDArray[Any]
 
 _GENERATION_SHIFT = np.uint64(32)
 _SLOT_MASK = np.uint64(0xFFFF_FFFF)

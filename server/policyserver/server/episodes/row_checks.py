@@ -12,11 +12,8 @@ import numpy.typing as npt
 from policyserver.common.errors import InvalidInputError
 from policyserver.common.flags import StepFlag, describe_flags
 from policyserver.common.rewards import REWARD_MAX
-from policyserver.common.spaces import Leaf, leaves
-from policyserver.server.episodes.masks import all_true, any_true
-
-Array = npt.NDArray[Any]
-Mask = npt.NDArray[np.bool_]
+from policyserver.common.spaces import Array, Leaf, leaves
+from policyserver.server.episodes.masks import Mask, all_true, any_true
 
 _NONE = np.empty(0, np.int64)
 _WIDE_BYTES = 256  # from here on Python's own hash of a row is the faster one

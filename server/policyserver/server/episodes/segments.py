@@ -22,10 +22,8 @@ from ray.rllib.core.columns import Columns
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.env.utils.infinite_lookback_buffer import InfiniteLookbackBuffer
 
-from policyserver.common.spaces import unflatten_batch
+from policyserver.common.spaces import Array, unflatten_batch
 from policyserver.server.policies.policy import StepLayout
-
-Array = npt.NDArray[Any]
 
 
 @dataclass(slots=True)

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-import numpy.typing as npt
 
 from policyserver.common.flags import StepFlag
+from policyserver.common.spaces import Array
 from policyserver.server.episodes.batch import Batch
 from policyserver.server.episodes.episode_table import EpisodeTable
 from policyserver.server.episodes.masks import any_true
 from policyserver.server.episodes.waiting_infos import WaitingInfos
 from policyserver.server.policies.policy import DrawKeys, StepRows
-
-Array = npt.NDArray[Any]
 
 _TERMINATED, _END, _DISABLED = int(StepFlag.TERMINATED), int(StepFlag.END), int(StepFlag.TRAINING_DISABLED)
 

@@ -12,7 +12,7 @@ import tree
 from ray.rllib.core.columns import Columns
 from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
 
-from policyserver.common.spaces import leaves
+from policyserver.common.spaces import Array, leaves
 from policyserver.server.episodes.lazy_array import FreeList, LazyArray
 from policyserver.server.episodes.masks import all_true, any_true, flatnonzero
 from policyserver.server.episodes.sample_queue import SampleQueue, Segment
@@ -21,7 +21,6 @@ from policyserver.server.episodes.waiting_infos import WaitingInfos
 from policyserver.server.episodes.whole_episodes_queue import WholeEpisodesQueue, most_held_steps
 from policyserver.server.policies.policy import ModuleOutputs, StepLayout
 
-Array = npt.NDArray[Any]
 Slots = npt.NDArray[np.int64]
 
 

@@ -4,26 +4,24 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from policyserver.common.errors import ServerOverloadedError
 from policyserver.common.flags import StepFlag
+from policyserver.common.spaces import Array
 from policyserver.server.episodes.core_statistics import CoreStatistics
 from policyserver.server.episodes.episode_table import EpisodeTable
 from policyserver.server.episodes.lazy_array import LazyArray
-from policyserver.server.episodes.masks import all_true, any_true, count
+from policyserver.server.episodes.masks import Mask, all_true, any_true, count
 from policyserver.server.episodes.room import Room
 from policyserver.server.episodes.trajectories import Trajectories
 from policyserver.server.policies.policy import DrawKeys, Policy, StepRows
 
 logger = logging.getLogger(__name__)
 
-Array = npt.NDArray[Any]
 Slots = npt.NDArray[np.int64]
-Mask = npt.NDArray[np.bool_]
 
 _GIVEN, _NO_WAIT = int(StepFlag.ACTION_GIVEN), int(StepFlag.NO_WAIT)
 

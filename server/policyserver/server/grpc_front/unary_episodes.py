@@ -24,11 +24,12 @@ from policyserver.common.errors import (
 )
 from policyserver.common.flags import StepFlag
 from policyserver.common.rewards import to_reward
+from policyserver.common.spaces import Array
 from policyserver.common.tensors import to_tensor
 from policyserver.server.episodes.core import EpisodeCore
 from policyserver.server.episodes.episode_table import ClientSession
 from policyserver.server.episodes.ids import id_error
-from policyserver.server.episodes.received_rows import Array, ReceivedRows, Replies
+from policyserver.server.episodes.received_rows import ReceivedRows, Replies
 from policyserver.server.episodes.shares import connection_of
 from policyserver.server.grpc_front import messages as wire
 from policyserver.server.grpc_front.infos import check_info

@@ -23,9 +23,7 @@ from policyserver.server.policies.connectors.episode_callbacks import CREATED, E
 from policyserver.server.policies.connectors.live_episodes import EpisodeNumbers, LiveEpisode, Savepoint
 from policyserver.server.policies.module.action_form import ActionForm
 from policyserver.server.policies.module.inference import PolicyNet, UnsupportedModuleError
-from policyserver.server.policies.policy import StepRows
-
-Array = npt.NDArray[Any]
+from policyserver.server.policies.policy import Array, StepRows
 
 
 @dataclass(slots=True)

@@ -24,9 +24,7 @@ from policyserver.server.policies.connectors.episode_callbacks import EpisodeCal
 from policyserver.server.policies.connectors.live_episodes import EpisodeNumbers, LiveEpisode, PendingStep
 from policyserver.server.policies.module.action_form import ActionForm
 from policyserver.server.policies.module.inference import PolicyNet, UnsupportedModuleError
-from policyserver.server.policies.policy import DrawKeys, Mask, ModuleOutputs, StepLayout, StepResult, StepRows
-
-Array = npt.NDArray[Any]
+from policyserver.server.policies.policy import Array, DrawKeys, Mask, ModuleOutputs, StepLayout, StepResult, StepRows
 
 _NOT_RECORDED = (Columns.STATE_OUT, WEIGHTS_SEQ_NO)
 

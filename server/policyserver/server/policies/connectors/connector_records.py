@@ -7,12 +7,9 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-import numpy.typing as npt
 
 from policyserver.common.spaces import leaves
-from policyserver.server.policies.policy import LeafShape
-
-Array = npt.NDArray[Any]
+from policyserver.server.policies.policy import Array, LeafShape
 
 
 class ConnectorOutputError(ValueError):

@@ -7,10 +7,7 @@ import operator
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy.typing as npt
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
-
-Array = npt.NDArray[Any]
 
 
 @dataclass(slots=True)

@@ -17,9 +17,7 @@ from ray.rllib.core.distribution.torch.torch_distribution import (
 )
 
 from policyserver.server.policies.module.keyed_draws import KeyedDraws
-from policyserver.server.policies.policy import DrawKeys
-
-Array = npt.NDArray[Any]
+from policyserver.server.policies.policy import Array, DrawKeys
 
 
 def passed(sums: Array, uniform: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:

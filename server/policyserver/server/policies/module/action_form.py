@@ -6,9 +6,8 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-import numpy.typing as npt
 
-Array = npt.NDArray[Any]
+from policyserver.common.spaces import Array
 
 
 class UnsupportedSpaceError(ValueError):

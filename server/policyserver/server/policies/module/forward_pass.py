@@ -9,17 +9,15 @@ from typing import Any, Literal
 
 import gymnasium as gym
 import numpy as np
-import numpy.typing as npt
 import torch
 import tree
 from ray.rllib.core.columns import Columns
 
-from policyserver.common.spaces import unflatten_batch
+from policyserver.common.spaces import Array, unflatten_batch
 from policyserver.server.policies.module.inference import PolicyNet, UnsupportedModuleError
 
 logger = logging.getLogger(__name__)
 
-Array = npt.NDArray[Any]
 Backend = Literal["auto", "numpy", "torch"]
 
 _MEASURED_ROWS = (1, 16, 64, 256)

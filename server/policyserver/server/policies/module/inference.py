@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 import tree
 from ray.rllib.algorithms.dqn.default_dqn_rl_module import QF_PREDS
@@ -15,9 +14,8 @@ from ray.rllib.algorithms.dqn.torch.default_dqn_torch_rl_module import DefaultDQ
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.torch import TorchRLModule
 
+from policyserver.common.spaces import Array
 from policyserver.server.policies.module.numpy_forward import NumpyForward
-
-Array = npt.NDArray[Any]
 
 
 class UnsupportedModuleError(ValueError):

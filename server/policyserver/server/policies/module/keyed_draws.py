@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import secrets
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-
-Array = npt.NDArray[Any]
 
 _MASK = 2**64 - 1
 _STEP, _LANE, _FIRST, _SECOND = 0x9E37_79B9_7F4A_7C15, 0xD1B5_4A32_D192_ED03, 0xBF58_476D_1CE4_E5B9, 0x94D0_49BB_1331_11EB

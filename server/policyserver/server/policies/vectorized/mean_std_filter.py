@@ -11,10 +11,8 @@ from ray.rllib.connectors.env_to_module.mean_std_filter import MeanStdFilter
 from ray.rllib.utils.filter import MeanStdFilter as Filter
 from ray.rllib.utils.numpy import SMALL_NUMBER
 
-from policyserver.server.policies.policy import Mask, StepRows
+from policyserver.server.policies.policy import Array, Mask, StepRows
 from policyserver.server.policies.vectorized.running_statistics import Floats, RowStatistics, add
-
-Array = npt.NDArray[Any]
 
 
 @dataclass(slots=True)

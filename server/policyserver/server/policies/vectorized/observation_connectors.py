@@ -7,13 +7,10 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-import numpy.typing as npt
 
 from policyserver.common.spaces import leaves as leaves_of
 from policyserver.server.policies.module.action_form import ActionForm
-from policyserver.server.policies.policy import Mask, StepRows
-
-Array = npt.NDArray[Any]
+from policyserver.server.policies.policy import Array, Mask, StepRows
 
 
 class VectorizedFlatten:

@@ -6,13 +6,10 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-import numpy.typing as npt
 from ray.rllib.connectors.env_to_module.observation_preprocessor import SingleAgentObservationPreprocessor
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
-from policyserver.server.policies.policy import Mask, StepRows
-
-Array = npt.NDArray[Any]
+from policyserver.server.policies.policy import Array, Mask, StepRows
 
 _HALF_RANGE = np.float32(128.0)
 

@@ -19,9 +19,7 @@ from policyserver.server.policies.module.action_form import ActionForm
 from policyserver.server.policies.module.forward_pass import Backend, ForwardPass
 from policyserver.server.policies.module.inference import PolicyNet, UnsupportedModuleError
 from policyserver.server.policies.module.keyed_draws import KeyedDraws
-from policyserver.server.policies.policy import DrawKeys, Mask, ModuleOutputs, StepLayout, StepResult, StepRows
-
-Array = npt.NDArray[Any]
+from policyserver.server.policies.policy import Array, DrawKeys, Mask, ModuleOutputs, StepLayout, StepResult, StepRows
 
 
 class VectorizedConnector(Protocol):
