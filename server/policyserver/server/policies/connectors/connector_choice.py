@@ -21,9 +21,8 @@ from ray.rllib.utils import force_list
 from policyserver.common.spaces import describe, leaves
 from policyserver.server.policies.module.action_form import ActionForm
 from policyserver.server.policies.vectorized.mean_std_filter import VectorizedMeanStdFilter
-from policyserver.server.policies.vectorized.observation_connectors import VectorizedFlatten, VectorizedPreviousAction
+from policyserver.server.policies.vectorized.observation_connectors import VectorizedConnector, VectorizedFlatten, VectorizedPreviousAction
 from policyserver.server.policies.vectorized.scale_images import ScaleImages, VectorizedScale
-from policyserver.server.policies.vectorized.vectorized_policy import VectorizedConnector
 
 _INWARD_DEFAULTS: list[type] = [
     inward.AddObservationsFromEpisodesToBatch,

@@ -9,8 +9,6 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-import numpy.typing as npt
-import torch
 import tree
 from ray.rllib.core.columns import Columns
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
@@ -133,7 +131,7 @@ class ConnectorPass:
         if rows.ends.all():
             return
         # The net gets the rows that end their episodes too: connectors may have put anything into the batch, which can't be taken apart.
-        state_in = [leaf.numpy() for leaf in tree.flatten(batch[Columns.STATE_IN])] if self._net.is_stateful else []
+        state_in = [leaf.numpy() for leaf in tree.flatten(batch[Columns.STATE_IN])] if self._net.initial_state else []
         self._read(steps, self._pipelines.to_environment(self._net, batch, episodes, done.shared_data))
         for place, step in enumerate(steps):
             step.state_in = [leaf[place] for leaf in state_in]
@@ -211,22 +209,10 @@ class ConnectorPass:
         return executed.astype(self._action_space.dtype)
 
 
-def log_probs_of(net: PolicyNet, outputs: list[dict[str, Any]], actions: Array) -> npt.NDArray[np.float32] | None:
-    """Return the log-probabilities of actions in steps where perhaps others were drawn.
-
-    Args:
-        net: The net that drew.
-        outputs: What it gave, for each of n steps.
-        actions: The actions in its form, [n, ...].
-
-    Returns:
-        float32[n], nats; NaN if the net does not say how its actions are distributed, None if it gives no log-probabilities at all.
-    """
-    if Columns.ACTION_DIST_INPUTS in outputs[0]:
-        inputs = torch.from_numpy(np.stack([row[Columns.ACTION_DIST_INPUTS] for row in outputs]))
-        log_probs: Array = net.distribution_class.from_logits(inputs).logp(torch.from_numpy(actions)).numpy()
-        return log_probs.astype(np.float32)
-    return np.full(len(outputs), np.nan, np.float32) if Columns.ACTION_LOGP in outputs[0] else None
+def log_probs_of(net: PolicyNet, outputs: list[dict[str, Any]], actions: Array) -> Array | None:
+    """Return the log-probabilities of actions, [n, ...], in n steps with these outputs; see `PolicyNet.log_probs_of`."""
+    names = {Columns.ACTION_DIST_INPUTS, Columns.ACTION_LOGP} & outputs[0].keys()
+    return net.log_probs_of(actions, {name: np.stack([row[name] for row in outputs]) for name in names})
 
 
 def _own(value: Any) -> Any:

@@ -23,13 +23,13 @@ from policyserver.server.policies.connectors.connector_records import ConnectorO
 from policyserver.server.policies.connectors.episode_callbacks import EpisodeCallbacks
 from policyserver.server.policies.connectors.live_episodes import EpisodeNumbers, LiveEpisode, PendingStep
 from policyserver.server.policies.module.action_form import ActionForm
-from policyserver.server.policies.module.inference import PolicyNet, UnsupportedModuleError
+from policyserver.server.policies.module.inference import NetPolicy, PolicyNet, UnsupportedModuleError
 from policyserver.server.policies.policy import Array, DrawKeys, Mask, ModuleOutputs, StepLayout, StepResult, StepRows
 
 _NOT_RECORDED = (Columns.STATE_OUT, WEIGHTS_SEQ_NO)
 
 
-class ConnectorPolicy:
+class ConnectorPolicy(NetPolicy):
     """Run RLlib's connector pipelines, and the user's callbacks, on one `SingleAgentEpisode` per open episode.
 
     See the `Policy` protocol. A step whose question waited keeps its first decision, for connectors would see its observation twice. The
@@ -77,7 +77,8 @@ class ConnectorPolicy:
             UncopyableConnectorError: A connector can't be copied.
             UnsupportedModuleError: The module gives no actions, or columns that can't be recorded.
         """
-        self._net, self._form = net, form
+        super().__init__(net)
+        self._form = form
         self._space, self._action_space = observation_space, action_space
         self._lookback = max(lookback, 1)
         self._keeps_chunks = callbacks is not None and callbacks.reads_chunks
@@ -93,12 +94,7 @@ class ConnectorPolicy:
         trial = pipelines.trial()
         passes = ConnectorPass(net, form, trial, observation_space, action_space, **steps, callbacks=None)
         self.layout = self._try_out(passes, trial.env_to_module, state_every)
-        pipelines.one_by_one = net.is_stateful and net.explore and trial.net_chose
-
-    @property
-    def weights_seq_no(self) -> int:
-        """Policy version served now."""
-        return self._net.weights_seq_no
+        pipelines.one_by_one = bool(net.initial_state) and net.explore and trial.net_chose
 
     # The protocol --------------------------------------------------------------------------------------------------------------------
 
@@ -120,11 +116,7 @@ class ConnectorPolicy:
     decides_again = False
 
     def decide_again(self, rows: StepRows) -> StepResult:
-        """Refuse: see the class.
-
-        Raises:
-            NotImplementedError: Always.
-        """
+        """Raise a NotImplementedError: see the class."""
         raise NotImplementedError("the first decision of RLlib's own pipelines stands")
 
     def commit(self, rows: StepRows, decided: StepResult, kept: Mask) -> None:
@@ -172,18 +164,6 @@ class ConnectorPolicy:
         """Drop episodes that were reaped. No callback hears of them, as with episodes that RLlib's runner resets."""
         for slot in slots:
             self._drop(slot)
-
-    def load_spare(self, state_dict: Mapping[str, Any]) -> None:
-        """Load weights, to be served from the next `swap` on. Called from another thread than everything else."""
-        self._net.load_spare(state_dict)
-
-    def swap(self, weights_seq_no: int) -> None:
-        """Serve the weights loaded last."""
-        self._net.swap(weights_seq_no)
-
-    def count_steps(self, steps_sampled_lifetime: int) -> None:
-        """Take the number of steps sampled by all env runners, on which exploration schedules depend."""
-        self._net.count_steps(steps_sampled_lifetime)
 
     def take_metrics(self) -> dict[str, Any]:
         """Return what connectors and callbacks logged since the last call, as RLlib's `MetricsLogger.reduce` gives it."""
