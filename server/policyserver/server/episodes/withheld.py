@@ -143,19 +143,6 @@ class WithheldQuestions:
             self._table.note_decisions(older, decided.decisions, decided.executed, decided.state)
 
     def _rows(self, slots: Slots) -> StepRows:
-        table, no, none = self._table, np.zeros(len(slots), np.bool_), np.empty(0, np.int64)
-        return StepRows(
-            slots=slots,
-            is_new=no,
-            ends=no,
-            terminated=no,
-            training=~no,
-            rewards=np.zeros(len(slots)),
-            observations=self._trajectories.pending_observations(slots),
-            infos={},
-            actions=table.actions[slots],
-            state=[column[slots] for column in self._states_before],
-            given=none,
-            given_actions=table.actions[none],
-            drawn_by=DrawKeys(table.draw_keys[slots], table.next_sequence[slots] - 1),
-        )
+        table, by = self._table, DrawKeys(self._table.draw_keys[slots], self._table.next_sequence[slots] - 1)
+        before = [column[slots] for column in self._states_before]
+        return StepRows.asking(slots, self._trajectories.pending_observations(slots), table.actions[slots], before, by)

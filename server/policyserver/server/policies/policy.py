@@ -92,6 +92,12 @@ class StepRows:
     def __len__(self) -> int:
         return len(self.slots)
 
+    @classmethod
+    def asking(cls, slots: Array, observations: list[Array], actions: Array, state: list[Array], drawn_by: DrawKeys) -> StepRows:
+        """Make rows of episodes that go on and are trained on, without rewards and given actions."""
+        no, none = np.zeros(len(slots), np.bool_), np.empty(0, np.int64)
+        return cls(slots, no, no, no, ~no, np.zeros(len(slots)), observations, {}, actions, state, none, actions[:0], drawn_by)
+
 
 @dataclass(slots=True)
 class ModuleOutputs:

@@ -131,7 +131,6 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
             self._env_to_module,
             self._module_to_env,
             *self._spaces,
-            seed=self.config.seed,  # the same for all runners: an episode draws alike wherever it is
             backend=config.inference.backend,
             callbacks_objects=self._callbacks,
             env_runner=self,

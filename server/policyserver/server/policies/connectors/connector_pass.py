@@ -79,7 +79,6 @@ class ConnectorPass:
         pipelines: ConnectorPipelines,
         observation_space: gym.Space[Any],
         action_space: gym.Space[Any],
-        *,
         lookback: int,
         chunk_steps: int,
         callbacks: EpisodeCallbacks | None,
@@ -97,7 +96,7 @@ class ConnectorPass:
         Args:
             rows: The rows.
             live: Open episodes by slot.
-            numbers: Where new episodes get their numbers from; none is taken yet.
+            numbers: Numbers for new episodes; none is taken yet.
             shared_data: What connectors left for each other in the pass before.
         """
         done = PipelineOutputs([], dict(shared_data), self._pipelines.savepoint())
@@ -145,16 +144,14 @@ class ConnectorPass:
             observation = unflatten(self._space, [leaf[place].copy() for leaf in rows.observations])
             info = copy.copy(rows.infos.get(place, {}))
             episode, pending = step.episode, step.live.pending
-            ends = {"terminated": bool(rows.terminated[place]), "truncated": bool(truncated[place])}
             if pending is None:
                 self._call(CREATED, step)
                 episode.add_env_reset(observation, info)
-                episode.is_terminated, episode.is_truncated = ends["terminated"], ends["truncated"]
                 actions.append(np.zeros(self._form.shape, self._form.dtype))
             else:
-                reward = rows.rewards[place]
-                episode.add_env_step(observation, pending.action, reward, info, **ends, extra_model_outputs=pending.outputs)
+                episode.add_env_step(observation, pending.action, rows.rewards[place], info, extra_model_outputs=pending.outputs)
                 actions.append(pending.action)
+            episode.is_terminated, episode.is_truncated = bool(rows.terminated[place]), bool(truncated[place])
             observations.append(observation)
             infos.append(info)
         return {
@@ -197,7 +194,6 @@ class ConnectorPass:
                 step.outputs[Columns.ACTION_LOGP] = log_prob
 
     def _executed(self, action: Any) -> Array:
-        """Return an action as the client executes it."""
         executed = np.asarray(action)
         if executed.shape != self._form.shape:
             raise ConnectorOutputError(

@@ -61,7 +61,7 @@ class ConnectorPolicy(NetPolicy):
 
         Args:
             net: The net.
-            form: The two forms of its actions, for those that clients choose themselves.
+            form: The two forms of its actions.
             env_to_module: RLlib's pipeline; from now on only the loop thread may touch it.
             module_to_env: Likewise.
             observation_space: Observations as clients send them.
@@ -84,15 +84,16 @@ class ConnectorPolicy(NetPolicy):
         self._keeps_chunks = callbacks is not None and callbacks.reads_chunks
         self._metrics = metrics if metrics is not None else MetricsLogger()
         pipelines = ConnectorPipelines(env_to_module, module_to_env, self._metrics)
-        steps = {"lookback": self._lookback, "chunk_steps": max(chunk_steps, 1)}
-        self._passes = ConnectorPass(net, form, pipelines, observation_space, action_space, **steps, callbacks=callbacks or None)
+        self._passes = ConnectorPass(
+            net, form, pipelines, observation_space, action_space, self._lookback, max(chunk_steps, 1), callbacks or None
+        )
         self._numbers = EpisodeNumbers()
         self._live: dict[int, LiveEpisode] = {}
         self._shared_data: dict[str, Any] = {}
         self._uncommitted: PipelineOutputs | None = None
         self.initial_state = list(net.initial_state)
         trial = pipelines.trial()
-        passes = ConnectorPass(net, form, trial, observation_space, action_space, **steps, callbacks=None)
+        passes = ConnectorPass(net, form, trial, observation_space, action_space, self._lookback, 1, None)
         self.layout = self._try_out(passes, trial.env_to_module, state_every)
         pipelines.one_by_one = bool(net.initial_state) and net.explore and trial.net_chose
 
@@ -235,10 +236,10 @@ class ConnectorPolicy(NetPolicy):
     def _try_out(self, passes: ConnectorPass, pipeline: ConnectorPipelineV2, state_every: int) -> StepLayout:
         """Send an episode of one step through copies of the pipelines."""
         row = self._trial_row()
-        first = passes.run(row, {}, self._numbers, {}).steps[0]
+        first = passes.run(replace(row, is_new=~row.is_new), {}, self._numbers, {}).steps[0]
         written = [first.episode.observations.data[-1]]
         first.live.pending = PendingStep(first.action, first.outputs)
-        second = passes.run(replace(row, is_new=~row.is_new), {0: first.live}, self._numbers, {}).steps[0]
+        second = passes.run(row, {0: first.live}, self._numbers, {}).steps[0]
         written.append(second.episode.observations.data[-1])
         self._recorded = RecordedObservations.like(written, (first.episode.observation_space, self._space, pipeline.observation_space))
         module = type(self._net.module).__name__
@@ -269,23 +270,9 @@ class ConnectorPolicy(NetPolicy):
             if isinstance(space, gym.spaces.Box) and leaf.dtype.kind == "f":
                 value = np.clip(np.clip(value, -1, 1), space.low, space.high)  # nothing that overflows
             observations.append(value[None])
-        no, none = np.zeros(1, np.bool_), np.empty(0, np.int64)
-        actions = np.zeros((1, *self._form.shape), self._form.dtype)
-        return StepRows(
-            slots=np.zeros(1, np.int64),
-            is_new=~no,
-            ends=no,
-            terminated=no,
-            training=~no,
-            rewards=np.zeros(1),
-            observations=observations,
-            infos={},
-            actions=actions,
-            state=[leaf[None] for leaf in self.initial_state],
-            given=none,
-            given_actions=actions[:0],
-            drawn_by=DrawKeys(np.zeros(1, np.uint64), np.zeros(1, np.int64)),
-        )
+        actions, state = np.zeros((1, *self._form.shape), self._form.dtype), [leaf[None] for leaf in self.initial_state]
+        by = DrawKeys(np.zeros(1, np.uint64), np.zeros(1, np.int64))
+        return StepRows.asking(np.zeros(1, np.int64), observations, actions, state, by)
 
 
 def _reward(step: Step) -> float:
