@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import dataclasses
-import importlib.metadata
 import logging
 import threading
 import time
@@ -23,16 +22,14 @@ from policyserver.common.endpoints import parse_address
 from policyserver.common.errors import PolicyServerError
 from policyserver.common.figures import known
 from policyserver.common.server_stats import ServerStats, TrainingIteration
-from policyserver.server.config.serving_config import ListenConfig, ServingConfig
+from policyserver.server.config.serving_config import ServingConfig
 from policyserver.server.episodes.core import EpisodeCore
 from policyserver.server.episodes.ending import ending_error
 from policyserver.server.episodes.segments import SegmentBlock
 from policyserver.server.grpc_front.client_numbers import ClientNumbers
 from policyserver.server.grpc_front.listen_address import check_free
 from policyserver.server.grpc_front.listen_security import TokenInterceptor, check_listen, server_credentials, token
-from policyserver.server.grpc_front.messages import MessageLimits
-from policyserver.server.grpc_front.servicer import PolicyServicer, ServerFacts
-from policyserver.server.grpc_front.unary_episodes import UnaryEpisodes
+from policyserver.server.grpc_front.servicer import PolicyServicer
 from policyserver.server.grpc_front.unreadable import UnreadableInterceptor
 from policyserver.v1 import policy_service_pb2 as pb
 from policyserver.v1 import policy_service_pb2_grpc as pb_grpc
@@ -212,9 +209,12 @@ class ServingLoop:
         secret = token(listen)
         interceptors: list[Any] = [UnreadableInterceptor(), *([TokenInterceptor(secret)] if secret is not None else [])]
         server = grpc.aio.server(options=options, interceptors=interceptors, maximum_concurrent_rpcs=listen.max_clients + _CALLS_AT_ONCE)
-        servicer = self._servicer or self._make_servicer(listen)
-        self._servicer = servicer
-        pb_grpc.add_PolicyServiceServicer_to_server(servicer, server)
+        if self._servicer is None:
+            numbers = ClientNumbers(*self.client_numbers)
+            self._servicer = PolicyServicer(
+                self.core, self.boot_id, self._spaces, self._config, lambda: self.endpoints(), self._stats, numbers
+            )
+        pb_grpc.add_PolicyServiceServicer_to_server(self._servicer, server)
         health_servicer = health.aio.HealthServicer()  # type: ignore[attr-defined]
         health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
         if listen.reflection:
@@ -234,24 +234,6 @@ class ServingLoop:
         self.addresses.append(bound)
         logger.info("serving %s on %s (boot %s)", SERVICE_NAME, bound, self.boot_id)
         return bound
-
-    def _make_servicer(self, listen: ListenConfig) -> PolicyServicer:
-        facts = ServerFacts(
-            importlib.metadata.version("rllib-policy-server"),
-            self.boot_id,
-            *self._spaces,
-            listen.max_message_bytes,
-            listen.max_rows_per_message,
-            listen.max_clients,
-            listen.max_unanswered_bytes,
-            self._config.episodes.episode_idle_timeout_s,
-            self._config.run,
-            self._config.instance_id,
-            self._config.stop_timeout_s,
-        )
-        limits = MessageLimits.of(listen.max_rows_per_message, *self._spaces)
-        unary = UnaryEpisodes(self.core, limits, self._config.episodes.unary_idle_timeout_s)
-        return PolicyServicer(self.core, facts, unary, lambda: self.endpoints(), self._stats, ClientNumbers(*self.client_numbers))
 
     def counters(self) -> dict[str, Any]:
         """Return the figures that GetStats answers and that are known, without the training. From any thread."""
