@@ -12,7 +12,6 @@ from ray.rllib.env.external_env import ExternalEnv
 
 from policyserver.server.episodes.core import EpisodeCore
 from policyserver.server.episodes.core_statistics import CoreStatistics
-from policyserver.server.external_env.episodes import ExternalEnvEpisodes
 from policyserver.server.external_env.rllib_methods import environments_to_serve, session_of
 from policyserver.server.external_env.thread import ExternalEnvThread
 from policyserver.server.runner.serving_loop import ServingLoop
@@ -80,9 +79,7 @@ def serving_env(make_env: Callable[[], Any] = Idle, **options: Any) -> Iterator[
 
 def serve_env(env: Any, front: ServingLoop, remembered: int = 100) -> ExternalEnvThread:
     """Make the adapter of an environment, as the env runner does."""
-    return ExternalEnvThread(
-        env, front, lambda session: ExternalEnvEpisodes(session, front.core, env.observation_space, env.action_space, remembered)
-    )
+    return ExternalEnvThread(env, front, env.observation_space, env.action_space, finished_remembered=remembered)
 
 
 def in_thread(function: Callable[..., Any], *args: Any) -> Callable[[], Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 import copy
 import logging
 import queue
@@ -121,18 +121,16 @@ class CallQueue:
 
     def __init__(self) -> None:
         """Begin without a loop: calls wait until there is one."""
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._arrived: Callable[[], None] = _nothing
+        self._wake_loop: Callable[[], object] | None = None
         self._calls: deque[EnvironmentCall] = deque()
         self._is_awake = False
         self._closed: PolicyServerError | None = None
         self.infos_lost = 0
         """Infos that were not recorded because they can't travel to the learner."""
 
-    def serve(self, loop: asyncio.AbstractEventLoop, arrived: Callable[[], None]) -> None:
-        """Call `arrived` on a loop whenever calls have come, those that wait already included."""
-        self._arrived = arrived
-        self._loop = loop
+    def serve(self, wake_loop: Callable[[], object]) -> None:
+        """Call a function whenever calls have come, those that wait already included; from any thread."""
+        self._wake_loop = wake_loop
         self._wake()
 
     def put(self, call: EnvironmentCall) -> None:
@@ -170,7 +168,7 @@ class CallQueue:
             raise copy.copy(self._closed)
 
     def copied(self, info: Any) -> dict[str, Any] | None:
-        """Copy an info as it is now, for its owner may change it and the learner gets it by pickle. None if it can't travel."""
+        """Copy an info as it is now, for its owner may change it and the learner gets it by pickle; None if it can't travel."""
         try:
             if all(isinstance(value, _PLAIN) for value in info.values()):
                 return dict(info)
@@ -183,13 +181,7 @@ class CallQueue:
             return None
 
     def _wake(self) -> None:
-        if self._loop is None:
-            return
-        self._is_awake = True
-        try:
-            self._loop.call_soon_threadsafe(self._arrived)
-        except RuntimeError:  # the loop is closed, and so is the queue
-            pass
-
-
-def _nothing() -> None: ...
+        if self._wake_loop is not None:
+            self._is_awake = True
+            with contextlib.suppress(RuntimeError):  # the loop is closed, and so is the queue
+                self._wake_loop()

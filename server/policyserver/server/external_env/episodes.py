@@ -37,12 +37,7 @@ class ExternalEnvEpisodes:
     """
 
     def __init__(
-        self,
-        session: EnvironmentSession,
-        core: EpisodeCore,
-        observation_space: gym.Space[Any],
-        action_space: gym.Space[Any],
-        finished_remembered: int,
+        self, session: EnvironmentSession, core: EpisodeCore, observation_space: gym.Space[Any], action_space: gym.Space[Any]
     ) -> None:
         """Take the calls of an environment, those that wait already included.
 
@@ -51,7 +46,6 @@ class ExternalEnvEpisodes:
             core: What answers.
             observation_space: What its observations are.
             action_space: What its actions are.
-            finished_remembered: Ids of ended episodes that are refused as such, the newest.
         """
         self._session = session
         self._core = core
@@ -64,8 +58,7 @@ class ExternalEnvEpisodes:
         self._unsettled: set[EnvironmentCall] = set()
         self._when_settled: Callable[[], None] | None = None
         self._again: list[EnvironmentCall] = []
-        session.finished_remembered = finished_remembered
-        session.calls.serve(self._loop, self._take)
+        session.calls.serve(partial(self._loop.call_soon_threadsafe, self._take))
 
     @property
     def is_closed(self) -> bool:
@@ -100,23 +93,25 @@ class ExternalEnvEpisodes:
 
     def _take(self) -> None:
         """Send what arrived."""
-        ready = []
-        for call in self._session.calls.take():
-            self._unsettled.add(call)
-            episode = call.episode
-            if episode.has_ended:
-                self._settle(call, EpisodeFinishedError(f"Episode {episode.id} has already completed."))
-            elif episode.is_busy:
-                episode.calls.append(call)
-            else:
-                episode.is_busy = True
-                ready.append(call)
-        self._send(ready)
+        arrived = self._session.calls.take()
+        self._unsettled.update(arrived)
+        self._send([call for call in arrived if self._is_next(call)])
+
+    def _is_next(self, call: EnvironmentCall) -> bool:
+        """Tell whether a call is its episode's next one. If not, it waits until the episode is no longer busy, or comes too late."""
+        episode = call.episode
+        if episode.has_ended:
+            self._settle(call, EpisodeFinishedError(f"Episode {episode.id} has already completed."))
+        elif episode.is_busy:
+            episode.calls.append(call)
+        else:
+            episode.is_busy = True
+            return True
+        return False
 
     def _send(self, calls: list[EnvironmentCall]) -> None:
         """Send calls of different episodes. Ends go by themselves: they are never withheld, as steps may be."""
-        ends: list[EnvironmentCall] = []
-        steps: list[EnvironmentCall] = []
+        ends, steps = list[EnvironmentCall](), list[EnvironmentCall]()
         for call in calls:
             if call not in self._unsettled:  # the server stops
                 continue
@@ -276,12 +271,7 @@ class ExternalEnvEpisodes:
         episode.is_busy = False
         calls, episode.calls = episode.calls, []
         for call in calls:
-            if episode.has_ended:
-                self._settle(call, EpisodeFinishedError(f"Episode {episode.id} has already completed."))
-            elif episode.is_busy:
-                episode.calls.append(call)
-            else:
-                episode.is_busy = True
+            if self._is_next(call):
                 self._loop.call_soon(self._send, [call])
 
     def _close(self, episode: EnvironmentEpisode) -> None:

@@ -43,20 +43,20 @@ def make_session(env: ExternalEnv) -> EnvironmentSession:
     Raises:
         ValueError: It has begun episodes by RLlib's own code.
     """
-    if session_of(env) is None:
+    session = session_of(env)
+    if session is None:
         if hasattr(env, _ATTRIBUTE):
             raise ValueError(
                 f"environment: expected one that is made when the env runner asks for it, received {type(env).__name__} that has begun "
                 "episodes already; make it in the function that is registered"
             )
-        setattr(env, _ATTRIBUTE, EnvironmentSession(env))
-    session = session_of(env)
-    assert session is not None
+        session = EnvironmentSession(env)
+        setattr(env, _ATTRIBUTE, session)
     return session
 
 
-def _replace(name: str, served: Callable[..., Any]) -> None:
-    rllibs = getattr(ExternalEnv, name)
+def _replace(served: Callable[..., Any]) -> None:
+    rllibs = getattr(ExternalEnv, served.__name__)
 
     @functools.wraps(rllibs)
     def method(self: ExternalEnv, *args: Any, **options: Any) -> Any:
@@ -66,15 +66,7 @@ def _replace(name: str, served: Callable[..., Any]) -> None:
         self.__dict__.setdefault(_ATTRIBUTE, None)  # RLlib's from now on
         return rllibs(self, *args, **options)
 
-    setattr(ExternalEnv, name, method)
-
-
-def _start_episode(session: EnvironmentSession, episode_id: Any = None, training_enabled: bool = True) -> Any:
-    return session.start_episode(episode_id, training_enabled)
-
-
-def _log_returns(session: EnvironmentSession, episode_id: Any, reward: Any, info: Any = None) -> None:
-    session.log_returns(episode_id, reward, info)
+    setattr(ExternalEnv, served.__name__, method)
 
 
 def _replace_init() -> None:
@@ -90,8 +82,6 @@ def _replace_init() -> None:
 
 
 _replace_init()
-_replace("start_episode", _start_episode)
-_replace("get_action", EnvironmentSession.get_action)
-_replace("log_action", EnvironmentSession.log_action)
-_replace("log_returns", _log_returns)
-_replace("end_episode", EnvironmentSession.end_episode)
+_session = EnvironmentSession
+for _method in (_session.start_episode, _session.get_action, _session.log_action, _session.log_returns, _session.end_episode):
+    _replace(_method)

@@ -6,13 +6,13 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+import gymnasium as gym
 from ray.rllib.env.external_env import ExternalEnv
 from ray.rllib.env.external_multi_agent_env import ExternalMultiAgentEnv
 
 from policyserver.common.errors import ServerUnavailableError
 from policyserver.server.external_env.episodes import ExternalEnvEpisodes
 from policyserver.server.external_env.rllib_methods import make_session
-from policyserver.server.external_env.session import EnvironmentSession
 from policyserver.server.runner.serving_loop import ServingLoop
 
 logger = logging.getLogger(__name__)
@@ -37,15 +37,14 @@ class ExternalEnvThread:
     The environment is a thread itself, which is started here as RLlib does, by `start()`.
     """
 
-    def __init__(
-        self, env: ExternalEnv, serving_loop: ServingLoop, make_episodes: Callable[[EnvironmentSession], ExternalEnvEpisodes]
-    ) -> None:
+    def __init__(self, env: ExternalEnv, serving_loop: ServingLoop, *spaces: gym.Space[Any], finished_remembered: int) -> None:
         """Prepare; nothing runs yet.
 
         Args:
             env: The environment.
             serving_loop: Whose core answers.
-            make_episodes: Makes what answers the environment's session; called on the loop thread.
+            *spaces: Of its observations and actions.
+            finished_remembered: Ids of ended episodes that are refused as such, the newest.
 
         Raises:
             ValueError: The environment has begun episodes that nobody can serve.
@@ -56,8 +55,8 @@ class ExternalEnvThread:
         """Why there is nothing more to come, once `run()` is over while the training goes on."""
         self._is_started = False
         session = make_session(env)
-        session.serving_loop = serving_loop
-        self._episodes = serving_loop.call(lambda: make_episodes(session))
+        session.serving_loop, session.finished_remembered = serving_loop, finished_remembered
+        self._episodes = serving_loop.call(lambda: ExternalEnvEpisodes(session, serving_loop.core, *spaces))
         serving_loop.at_stop.append(self._episodes.stop)
 
     def start(self) -> None:

@@ -31,9 +31,7 @@ from policyserver.server.config.serving_config import ServingConfig
 from policyserver.server.driver_link import follow_driver, leave_at_once
 from policyserver.server.episodes.core import EpisodeCore
 from policyserver.server.episodes.segments import EpisodeList, SegmentBlock, episodes_of
-from policyserver.server.external_env.episodes import ExternalEnvEpisodes
 from policyserver.server.external_env.rllib_methods import environments_to_serve
-from policyserver.server.external_env.session import EnvironmentSession
 from policyserver.server.external_env.thread import ExternalEnvThread, check_external_env
 from policyserver.server.grpc_front.listen_address import address_of
 from policyserver.server.log_setup import log_to
@@ -145,7 +143,8 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
         self._serving_loop.client_numbers = (max(self._index - 1, 0), max(self.config.num_env_runners, 1))
         self._serving_loop.start()
         if self.env is not None:
-            self._answer_external_env(self.env, self._serving_loop)
+            remembered = config.episodes.finished_remembered
+            self._env_thread = ExternalEnvThread(self.env, self._serving_loop, *self._spaces, finished_remembered=remembered)
         if config.opens_itself:
             self.open()
         if self._index > 0:
@@ -175,12 +174,6 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
         if self.env is not None or self._serving_config.listen.address.endswith(":0"):
             return list(self._serving_loop.addresses)
         return [self._address(index) for index in range(1, max(self.config.num_env_runners, 1) + 1)]
-
-    def _answer_external_env(self, env: ExternalEnv, serving_loop: ServingLoop) -> None:
-        def make_episodes(session: EnvironmentSession) -> ExternalEnvEpisodes:
-            return ExternalEnvEpisodes(session, serving_loop.core, *self._spaces, self._serving_config.episodes.finished_remembered)
-
-        self._env_thread = ExternalEnvThread(env, serving_loop, make_episodes)
 
     @property
     def _env_failure(self) -> Exception | None:
