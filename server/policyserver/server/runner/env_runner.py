@@ -8,15 +8,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import gymnasium as gym
 import ray
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.callbacks.utils import make_callback
-from ray.rllib.core import (
-    DEFAULT_MODULE_ID,
-)
+from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.rl_module.torch import TorchRLModule
 from ray.rllib.env import INPUT_ENV_SINGLE_SPACES, INPUT_ENV_SPACES
 from ray.rllib.env.env_context import EnvContext
@@ -45,8 +43,6 @@ from policyserver.server.runner.state import RunnerState
 
 logger = logging.getLogger(__name__)
 
-T = TypeVar("T")
-
 _SWITCH_INTERVAL_S = 0.001  # Python's 5 ms would let `sample()` hold up an action for that long
 
 
@@ -73,7 +69,7 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
 
         Raises:
             OSError: The address can't be bound.
-            ValueError: The spaces are missing or not supported, or a setting is there that nobody would read.
+            ValueError: The spaces are missing or not supported, or a setting is there that nothing reads.
         """
         EnvRunner.__init__(self, config=config, **kwargs)
         RunnerState.__init__(self)
@@ -93,12 +89,12 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
                 new_session()  # before an environment starts processes
         if serves:
             self.env = self._make_external_env(kwargs.get("env_creator"))
-        observation_space, action_space = self._spaces = self._find_spaces(kwargs.get("spaces"))
+        self._spaces = self._find_spaces(kwargs.get("spaces"))
         self._env_to_module = self.config.build_env_to_module_connector(spaces=self.get_spaces())
         self._module_to_env = self.config.build_module_to_env_connector(spaces=self.get_spaces())
         self.module: TorchRLModule = self.config.get_rl_module_spec(spaces=self.get_spaces(), inference_only=True).build()
         if serves:
-            self._serve(observation_space, action_space)
+            self._serve()
 
     # Serving -------------------------------------------------------------------------------------------------------------------------
 
@@ -121,7 +117,7 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
             return observation_space, action_space
         raise ValueError("spaces: expected config.environment(observation_space=..., action_space=...), received neither these nor an env")
 
-    def _serve(self, observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> None:
+    def _serve(self) -> None:
         config = self._serving_config
         policy = self._policy = make_policy(
             self.config,
@@ -136,21 +132,21 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
 
         def make_core() -> EpisodeCore:
             demand = learner_demand(self.config, self._index, config.hand_off.batches_ahead)
-            return EpisodeCore(policy, observation_space, action_space, config.episodes, config.hand_off, demand)
+            return EpisodeCore(policy, *self._spaces, config.episodes, config.hand_off, demand)
 
-        self._serving_loop = ServingLoop(make_core, observation_space, action_space, config)
-        self._serving_loop.endpoints = self._endpoints
-        self._serving_loop.client_numbers = (max(self._index - 1, 0), max(self.config.num_env_runners, 1))
-        self._serving_loop.start()
+        loop = self._serving_loop = ServingLoop(make_core, *self._spaces, config)
+        loop.endpoints = self._endpoints
+        loop.client_numbers = (max(self._index - 1, 0), max(self.config.num_env_runners, 1))
+        loop.start()
         if self.env is not None:
             remembered = config.episodes.finished_remembered
-            self._env_thread = ExternalEnvThread(self.env, self._serving_loop, *self._spaces, finished_remembered=remembered)
+            self._env_thread = ExternalEnvThread(self.env, loop, *self._spaces, finished_remembered=remembered)
         if config.opens_itself:
             self.open()
         if self._index > 0:
             self._prepare_process()
         if config.driver_link is not None:
-            self._stop_following = follow_driver(config.driver_link, self.drain, leave_at_once, self._revive, self._serving_loop.counters)
+            self._stop_following = follow_driver(config.driver_link, self.drain, leave_at_once, self._revive, loop.counters)
 
     def open(self) -> None:
         """Listen on the configured address, or start the environment's `run()`, which decides it. A second call does nothing.
@@ -197,7 +193,7 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
         """Refuse new episodes and let `sample` return at once.
 
         Args:
-            is_final: Callers are told that nobody comes back.
+            is_final: Callers are told that the server does not come back.
         """
         self._drains.set()
         if self._serving_loop is not None:
@@ -232,10 +228,10 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
 
         Args:
             num_timesteps: Steps to return instead.
-            num_episodes: Not supported: external episodes end when they end.
+            num_episodes: Not supported: external episodes end by themselves.
             explore: Ignored: serving and sampling are apart, and `config.explore` decides.
-            random_actions: Ignored, likewise.
-            force_reset: Ignored: nobody can reset an external environment.
+            random_actions: Likewise.
+            force_reset: Ignored: an external environment can't be reset from here.
 
         Raises:
             ValueError: `num_episodes` was given.
@@ -249,8 +245,7 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
         blocks = self._wait_for_steps(num_timesteps or fragment_steps(self.config, self._index), self._serving_loop)
         if not blocks and (failure := self._env_failure):
             raise failure
-        self.num_env_steps_sampled_lifetime += sum(block.steps for block in blocks)
-        self._count_steps()
+        self._count_steps(self.num_env_steps_sampled_lifetime + sum(block.steps for block in blocks))
         log_samples(self.metrics, self.config, blocks, self._serving_loop.core.statistics)
         if self._index > 0 and not is_used("on_sample_end", self.config, self._callbacks):
             return EpisodeList(blocks)

@@ -70,7 +70,7 @@ class ServingLoop:
         Args:
             make_core: Called once, on the loop thread, which owns what it returns.
             observation_space: What clients send.
-            action_space: What clients get.
+            action_space: What they get.
             config: Limits and timeouts.
         """
         self.boot_id = uuid.uuid4().hex
@@ -157,7 +157,7 @@ class ServingLoop:
         """Say NOT_SERVING, refuse new episodes, answer `sample` at once.
 
         Args:
-            is_final: Callers are told that nobody comes back, so that they stop waiting; else they wait for a successor.
+            is_final: Callers are told that the server does not come back, so that they stop waiting; else they wait for a successor.
         """
         self._is_final = self._is_final or is_final
         self.post(self._drain)

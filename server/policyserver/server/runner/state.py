@@ -8,12 +8,7 @@ from collections.abc import Callable, Collection
 from typing import Any, TypeVar
 
 import ray
-from ray.rllib.core import (
-    COMPONENT_ENV_TO_MODULE_CONNECTOR,
-    COMPONENT_MODULE_TO_ENV_CONNECTOR,
-    COMPONENT_RL_MODULE,
-    DEFAULT_MODULE_ID,
-)
+from ray.rllib.core import COMPONENT_ENV_TO_MODULE_CONNECTOR, COMPONENT_MODULE_TO_ENV_CONNECTOR, COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
 from ray.rllib.core.rl_module.torch import TorchRLModule
 from ray.rllib.utils.checkpoints import Checkpointable
 from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME, WEIGHTS_SEQ_NO
@@ -119,8 +114,7 @@ class RunnerState(Checkpointable):
         if COMPONENT_RL_MODULE in state:
             self._take_weights(state[COMPONENT_RL_MODULE], int(state.get(WEIGHTS_SEQ_NO, 0)))
         if NUM_ENV_STEPS_SAMPLED_LIFETIME in state:
-            self.num_env_steps_sampled_lifetime = state[NUM_ENV_STEPS_SAMPLED_LIFETIME]
-            self._count_steps()
+            self._count_steps(state[NUM_ENV_STEPS_SAMPLED_LIFETIME])
 
     def _take_weights(self, weights: Any, seq_no: int) -> None:
         """Take weights; a missing version or 0, as from a learner that has made no update, leaves the version as it is."""
@@ -138,6 +132,7 @@ class RunnerState(Checkpointable):
         """Call a function of something that the loop thread owns, on the loop thread."""
         return self._serving_loop.call(function) if self._serving_loop is not None else function()
 
-    def _count_steps(self) -> None:
+    def _count_steps(self, lifetime_steps: int) -> None:
+        self.num_env_steps_sampled_lifetime = lifetime_steps
         if self._policy is not None:
-            self._policy.count_steps(self.num_env_steps_sampled_lifetime)
+            self._policy.count_steps(lifetime_steps)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import time
+import timeit
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -125,12 +125,7 @@ class ForwardPass:
 
 def _fastest_s(function: Callable[[], Any]) -> float:
     """Time a function, as it is when nothing else gets in between."""
-    seconds = []
-    for _ in range(_MEASURED_TIMES):
-        begun = time.perf_counter()
-        function()
-        seconds.append(time.perf_counter() - begun)
-    return min(seconds)
+    return min(timeit.repeat(function, number=1, repeat=_MEASURED_TIMES))
 
 
 def _tensor(array: Array) -> torch.Tensor:

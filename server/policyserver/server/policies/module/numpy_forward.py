@@ -8,12 +8,7 @@ from typing import Any
 import numpy as np
 from ray.rllib.algorithms.ppo.torch.default_ppo_torch_rl_module import DefaultPPOTorchRLModule
 from ray.rllib.core.models.torch.base import TorchModel
-from ray.rllib.core.models.torch.encoder import (
-    TorchActorCriticEncoder,
-    TorchLSTMEncoder,
-    TorchMLPEncoder,
-    TorchStatefulActorCriticEncoder,
-)
+from ray.rllib.core.models.torch.encoder import TorchActorCriticEncoder, TorchLSTMEncoder, TorchMLPEncoder, TorchStatefulActorCriticEncoder
 from ray.rllib.core.models.torch.heads import TorchMLPHead
 from torch import nn
 
