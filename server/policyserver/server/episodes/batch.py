@@ -12,13 +12,16 @@ import numpy.typing as npt
 from policyserver.common.errors import InvalidInputError, PolicyServerError
 from policyserver.common.flags import StepFlag
 from policyserver.common.spaces import Array
-from policyserver.server.episodes.episode_table import ClientSession
-from policyserver.server.episodes.masks import all_true, count, flatnonzero
+from policyserver.server.episodes.episode_table import ClientSession, EpisodeTable
+from policyserver.server.episodes.masks import all_true, any_true, count, flatnonzero
 from policyserver.server.episodes.received_rows import ReceivedRows, Replies
 from policyserver.server.episodes.row_checks import LeafCheck, content_hashes
+from policyserver.server.episodes.waiting_infos import WaitingInfos
+from policyserver.server.policies.policy import DrawKeys, StepRows
 
 _NONE = np.empty(0, np.int64)
 _START, _GIVEN = int(StepFlag.START), int(StepFlag.ACTION_GIVEN)
+_TERMINATED, _END, _DISABLED = int(StepFlag.TERMINATED), int(StepFlag.END), int(StepFlag.TRAINING_DISABLED)
 _SAYS_NOTHING = np.uint8(StepFlag.OVERRIDE | StepFlag.NO_WAIT)  # of what the step was, so that a repeat may differ in it
 
 
@@ -199,3 +202,42 @@ def malformed(rows: ReceivedRows, observation_checks: list[LeafCheck], action_ch
         text = f"episode_ids: expected one for each of {starts} START rows, received {len(rows.episode_ids)}"
         return InvalidInputError(text, field="episode_ids")
     return None
+
+
+def step_rows(batch: Batch, applied: Array, slots: Array, starts: Array, table: EpisodeTable, waiting_infos: WaitingInfos) -> StepRows:
+    """Gather what a policy needs to know of rows.
+
+    Args:
+        batch: The rows.
+        applied: Those that are to be decided, indices.
+        slots: The episode of each row of the batch.
+        starts: Whether each row of the batch begins its episode.
+        table: Knows the episodes.
+        waiting_infos: Says for which infos there is room.
+    """
+    applied_slots, flags, is_new = slots[applied], batch.flags[applied], starts[applied]
+    actions, training, keys = table.actions[applied_slots], table.training[applied_slots], table.draw_keys[applied_slots]
+    if any_true(is_new):
+        actions[is_new] = 0
+        keys[is_new] = [batch.draw_key(index) for index in applied[is_new].tolist()]
+        training = np.where(is_new, flags & _DISABLED == 0, training)
+    infos = {}
+    if any(submission.rows.infos for submission in batch.submissions):
+        found = ((place, batch.origin(index).rows.infos.get(int(batch.row[index]))) for place, index in enumerate(applied.tolist()))
+        infos = {place: kept for place, info in found if info is not None and (kept := waiting_infos.keep(info)) is not None}
+    given, given_actions = batch.given_among(applied)
+    return StepRows(
+        slots=applied_slots,
+        is_new=is_new,
+        ends=flags & _END != 0,
+        terminated=flags & _TERMINATED != 0,
+        training=training,
+        rewards=batch.rewards[applied],
+        observations=batch.observations if len(applied) == len(batch) else [leaf[applied] for leaf in batch.observations],
+        infos=infos,
+        actions=actions,
+        state=table.states(applied_slots, is_new),
+        given=given,
+        given_actions=given_actions,
+        drawn_by=DrawKeys(keys, batch.sequences[applied]),
+    )

@@ -25,14 +25,13 @@ from policyserver.common.errors import (
 )
 from policyserver.common.flags import StepFlag
 from policyserver.common.spaces import Array, leaves
-from policyserver.server.episodes.batch import Batch, Picked, later_rows_of_the_same_episode, malformed, pick
+from policyserver.server.episodes.batch import Batch, Picked, later_rows_of_the_same_episode, malformed, pick, step_rows
 from policyserver.server.episodes.core_statistics import CoreStatistics
 from policyserver.server.episodes.episode_table import EpisodeTable
 from policyserver.server.episodes.masks import all_true, any_true, count, flatnonzero, ones
 from policyserver.server.episodes.received_rows import ReceivedRows, Replies
 from policyserver.server.episodes.row_checks import bad_headers, leaf_checks
 from policyserver.server.episodes.shares import Admission, EpisodeShares
-from policyserver.server.episodes.step_rows import step_rows
 from policyserver.server.episodes.trajectories import Trajectories
 from policyserver.server.episodes.withheld import WithheldQuestions
 from policyserver.server.policies.policy import Policy, StepResult, StepRows

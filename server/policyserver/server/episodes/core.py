@@ -18,14 +18,19 @@ import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 
-from policyserver.common.errors import EpisodeFinishedError, PolicyServerError, ServerInternalError
+from policyserver.common.errors import (
+    EpisodeFinishedError,
+    PolicyServerError,
+    ServerEndedError,
+    ServerInternalError,
+    ServerUnavailableError,
+)
 from policyserver.common.spaces import leaves
 from policyserver.server.config.serving_config import EpisodesConfig, HandOffConfig
 from policyserver.server.episodes.batch import Batch, Submission
 from policyserver.server.episodes.batch_pass import BatchPass
 from policyserver.server.episodes.core_statistics import CoreStatistics
 from policyserver.server.episodes.demand import Demand
-from policyserver.server.episodes.ending import ending_error
 from policyserver.server.episodes.episode_table import ClientSession, EpisodeTable
 from policyserver.server.episodes.hand_over import HandOver
 from policyserver.server.episodes.memory import most_open, most_pages
@@ -298,3 +303,14 @@ def _segment_steps(wanted: int, layout: StepLayout, demand: Demand) -> int:
         wanted = min(wanted, demand.fragment_steps)
     steps = max(wanted, layout.carried + 1)
     return steps if layout.initial_state is None else max(steps // layout.state_every, 1) * layout.state_every
+
+
+def ending_error(*, is_final: bool) -> ServerUnavailableError:
+    """Make the error for clients that can't be served any more.
+
+    Args:
+        is_final: The server does not come back by itself, so waiting is in vain; else a successor is expected.
+    """
+    if is_final:
+        return ServerEndedError("the server is shutting down for good: nobody comes back until somebody starts one here again")
+    return ServerUnavailableError("the server is shutting down and starts no new episodes", reason="SHUTTING_DOWN")

@@ -15,6 +15,8 @@ from policyserver.common.rewards import REWARD_MAX
 from policyserver.common.spaces import Array, Leaf, leaves
 from policyserver.server.episodes.masks import Mask, all_true, any_true
 
+MOST_ID_BYTES = 256
+"""Bytes of an episode's or a client's id in UTF-8: the server keeps ids, of finished episodes too."""
 _NONE = np.empty(0, np.int64)
 _WIDE_BYTES = 256  # from here on Python's own hash of a row is the faster one
 _FACTORS = np.random.default_rng(0).integers(0, 2**63, _WIDE_BYTES // 4, np.uint64) * np.uint64(2) + np.uint64(1)
@@ -170,3 +172,13 @@ def _limits(dtype: np.dtype[Any]) -> tuple[Any, Any]:
         return False, True
     limits = np.finfo(dtype) if dtype.kind == "f" else np.iinfo(dtype)
     return limits.min, limits.max
+
+
+def id_error(field: str, name: str) -> InvalidInputError | None:
+    """Say that an id is too long, if it is."""
+    if len(name) <= MOST_ID_BYTES // 4:  # no character takes more than four bytes
+        return None
+    size = len(name) if name.isascii() else len(name.encode())
+    if size <= MOST_ID_BYTES:
+        return None
+    return InvalidInputError(f"{field}: expected at most {MOST_ID_BYTES} bytes of UTF-8, received {size}; choose a shorter id", field=field)

@@ -13,7 +13,7 @@ import time
 from policyserver.common.errors import PolicyServerError, ServerOverloadedError
 from policyserver.server.episodes.batch import Submission
 from policyserver.server.episodes.episode_table import ClientSession, EpisodeTable
-from policyserver.server.episodes.ids import id_error
+from policyserver.server.episodes.row_checks import id_error
 
 ROWS_OF_A_SHARED_PASS = 256
 """Rows that one pass takes while several connections ask: enough that the net works at full speed, and over in a few milliseconds."""

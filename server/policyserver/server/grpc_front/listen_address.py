@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 import socket
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,8 @@ from policyserver.common.settings import SettingsError
 UNIX = "unix:"
 """Begins the address of a unix socket."""
 _LAST_PORT = 65_535
+_CLAIM_PREFIX = "\0policy-server:"
+"""Begins names in Linux's abstract namespace of unix sockets, which a network namespace has of its own as it has its ports."""
 _NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 """Errors of an address that a name stands for and this machine lacks: `localhost` has one of IPv6 on machines without it, too."""
 
@@ -107,6 +111,38 @@ def reserve_ports(addresses: Sequence[str]) -> Iterator[None]:
             if not target.startswith(UNIX) and not target.endswith(":0"):
                 _keep(target, address, kept)
         yield
+
+
+@contextlib.contextmanager
+def claimed(address: str) -> Iterator[None]:
+    """Keep other servers from starting on an address for as long as the block runs; the kernel ends the claim of a dead process.
+
+    A serving actor listens seconds after its daemon started, and until then its port looks free to the next daemon. On systems other
+    than Linux only a server that listens is found.
+
+    Raises:
+        AddressInUseError: Somebody listens there, or another server has claimed it.
+        SettingsError: It is a unix socket that can't be made.
+        OSError: It can't be bound for another reason.
+    """
+    check_free(address)
+    with contextlib.ExitStack() as claims:
+        for name in _names(parse_address(address)) if sys.platform == "linux" else ():
+            claim = claims.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+            try:
+                claim.bind(_CLAIM_PREFIX + name)
+            except OSError as error:
+                raise in_use(address) from error
+        yield
+
+
+def _names(target: str) -> list[str]:
+    """Name what the address stands for; a port that the system chooses needs no claim."""
+    if target.startswith(UNIX):
+        path = Path(target.removeprefix(UNIX))
+        folder = os.stat(path.parent)
+        return [hashlib.sha256(f"{folder.st_dev}:{folder.st_ino}/{path.name}".encode()).hexdigest()]  # for a name may be too long
+    return [] if target.endswith(":0") else [f"{where[0]}:{where[1]}" for _, where in resolved(target)]
 
 
 def _keep(target: str, address: str, kept: contextlib.ExitStack) -> None:

@@ -20,8 +20,8 @@ from policyserver.common.flags import PROTOCOL_VERSION
 from policyserver.common.server_stats import ServerStats
 from policyserver.server.config.serving_config import ServingConfig
 from policyserver.server.episodes.core import EpisodeCore
-from policyserver.server.episodes.ids import id_error
 from policyserver.server.episodes.received_rows import Replies
+from policyserver.server.episodes.row_checks import id_error
 from policyserver.server.episodes.shares import connection_of
 from policyserver.server.grpc_front import messages as wire
 from policyserver.server.grpc_front.client_numbers import ClientNumbers

@@ -28,11 +28,10 @@ from policyserver.common.spaces import Array
 from policyserver.common.tensors import to_tensor
 from policyserver.server.episodes.core import EpisodeCore
 from policyserver.server.episodes.episode_table import ClientSession
-from policyserver.server.episodes.ids import id_error
 from policyserver.server.episodes.received_rows import ReceivedRows, Replies
+from policyserver.server.episodes.row_checks import id_error
 from policyserver.server.episodes.shares import connection_of
 from policyserver.server.grpc_front import messages as wire
-from policyserver.server.grpc_front.infos import check_info
 from policyserver.v1 import policy_service_pb2 as pb
 from policyserver.v1 import tensor_pb2
 
@@ -115,7 +114,7 @@ class UnaryEpisodes:
         """Add to the reward of the newest action."""
         episode = self._episode(request)
         reward = to_reward(request.reward)
-        check_info(request.info_json, "info_json")
+        wire.check_info(request.info_json, "info_json")
         info = wire.decode_info(request.info_json, "info_json") if request.info_json else {}
         if not episode.log(reward, self._core.waiting_infos.keep(info) if info else None):
             text = "reward: expected one after the first action, received one before it"

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import gymnasium as gym
@@ -36,7 +37,7 @@ from policyserver.server.log_setup import log_to
 from policyserver.server.policies.connectors.episode_callbacks import is_used
 from policyserver.server.policies.policy_choice import make_policy
 from policyserver.server.processor_share import new_session, warn_if_ray_lowered
-from policyserver.server.runner.learner_demand import fragment_steps, learner_demand
+from policyserver.server.runner.learner_demand import learner_demand
 from policyserver.server.runner.metrics import log_samples, with_others
 from policyserver.server.runner.serving_loop import ServingLoop
 from policyserver.server.runner.state import RunnerState
@@ -130,10 +131,8 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
             env_runner=self,
         )
 
-        def make_core() -> EpisodeCore:
-            demand = learner_demand(self.config, self._index, config.hand_off.batches_ahead)
-            return EpisodeCore(policy, *self._spaces, config.episodes, config.hand_off, demand)
-
+        demand = self._demand = learner_demand(self.config, self._index, config.hand_off.batches_ahead)
+        make_core = partial(EpisodeCore, policy, *self._spaces, config.episodes, config.hand_off, demand)
         loop = self._serving_loop = ServingLoop(make_core, *self._spaces, config)
         loop.endpoints = self._endpoints
         loop.client_numbers = (max(self._index - 1, 0), max(self.config.num_env_runners, 1))
@@ -242,7 +241,7 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
         if self._serving_loop is None:
             return []
         self.pull_weights()
-        blocks = self._wait_for_steps(num_timesteps or fragment_steps(self.config, self._index), self._serving_loop)
+        blocks = self._wait_for_steps(num_timesteps or self._demand.fragment_steps, self._serving_loop)
         if not blocks and (failure := self._env_failure):
             raise failure
         self._count_steps(self.num_env_steps_sampled_lifetime + sum(block.steps for block in blocks))

@@ -23,8 +23,7 @@ from policyserver.common.errors import PolicyServerError
 from policyserver.common.figures import known
 from policyserver.common.server_stats import ServerStats, TrainingIteration
 from policyserver.server.config.serving_config import ServingConfig
-from policyserver.server.episodes.core import EpisodeCore
-from policyserver.server.episodes.ending import ending_error
+from policyserver.server.episodes.core import EpisodeCore, ending_error
 from policyserver.server.episodes.segments import SegmentBlock
 from policyserver.server.grpc_front.client_numbers import ClientNumbers
 from policyserver.server.grpc_front.listen_address import check_free
