@@ -143,6 +143,11 @@ class Batch:
         """Answer one row with an error."""
         self.origin(index).replies.refusals[int(self.row[index])] = error
 
+    def refuse_all(self, indices: Array, error: PolicyServerError) -> None:
+        """Answer several rows with one error."""
+        for index in indices.tolist():
+            self.refuse(index, error)
+
     def given_among(self, applied: Array) -> tuple[npt.NDArray[np.int64], Array]:
         """Return which of some rows bring their own action, as places among them, and these actions."""
         if not self.given.size:

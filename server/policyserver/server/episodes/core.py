@@ -254,8 +254,7 @@ class EpisodeCore:
             error = ServerInternalError(f"the server failed to answer; incident {incident} in its log")
             self.statistics.rows_failed += len(batch)
             deferred = np.empty(0, np.int64)
-            for index in range(len(batch)):
-                batch.refuse(index, error)
+            batch.refuse_all(np.arange(len(batch)), error)
         self._answer(batch, deferred)
         self._most_open = max(self._most_open, self._table.open)
         self._hand_over.note_rows()
