@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from policyserver.common.errors import EpisodeFinishedError
 from policyserver.common.spaces import Array
-from policyserver.server.episodes.lazy_array import FreeList, LazyArray
+from policyserver.server.episodes.lazy_array import LazyArray, LazyTable
 from policyserver.server.episodes.masks import all_true
 from policyserver.server.policies.policy import ModuleOutputs
 
@@ -67,16 +67,10 @@ class EpisodeTable:
 
     def __init__(self, max_open: int, remembered: int, state: list[Array], action: tuple[tuple[int, ...], np.dtype[Any]]) -> None:
         self.max_open = max_open
-        self._free = FreeList(max_open)
         self._remembered = remembered
-        self._arenas: list[LazyArray] = []
-
-        def column(dtype: Any, shape: tuple[int, ...] = ()) -> Array:
-            arena = LazyArray(max_open, shape, dtype)
-            self._arenas.append(arena)
-            return arena.array
-
-        # Not an arena to release: a generation must never repeat.
+        self._slots = LazyTable(max_open)
+        column = self._slots.column
+        # Not a column of these, which forget: a generation must never repeat.
         self._generation = LazyArray(max_open, (), np.uint32).array
         self._session_index = column(np.int32)
         self.next_sequence = column(np.int64)
@@ -104,7 +98,7 @@ class EpisodeTable:
     @property
     def open(self) -> int:
         """Episodes held now."""
-        return self._free.used
+        return self._slots.used
 
     def sessions(self) -> Collection[ClientSession]:
         """Return the clients that have episodes or a stream."""
@@ -144,7 +138,7 @@ class EpisodeTable:
 
     def open_episode(self, session: ClientSession, episode_id: str, *, training: bool, now_s: float, draw_key: int = 0) -> int:
         """Open an episode and return its slot. There must be room, and the id must be free."""
-        slot = self._free.take()
+        slot = self._slots.take()
         assert slot is not None, "open_episode needs room"
         self._generation[slot] += 1
         self._session_index[slot] = session.index
@@ -165,7 +159,7 @@ class EpisodeTable:
         del session.aliases[episode_id]
         handle = self.handle(slot)
         self._session_index[slot] = 0
-        self._free.give(slot)
+        self._slots.give(slot)
         if self._remembered:
             last = FinishedEpisode(session.client_id, episode_id, handle, int(self.next_sequence[slot]) - 1, int(self.content[slot]), idle)
             self._finished[handle] = self._finished_by_id[session.client_id, episode_id] = last
@@ -217,7 +211,4 @@ class EpisodeTable:
 
     def trim(self) -> None:
         """Give the memory of slots that are no longer used back to the operating system."""
-        first, count = self._free.trim()
-        if count:
-            for arena in self._arenas:
-                arena.release(first, count)
+        self._slots.trim()

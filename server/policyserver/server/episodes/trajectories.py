@@ -13,7 +13,7 @@ from ray.rllib.core.columns import Columns
 from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
 
 from policyserver.common.spaces import Array, leaves
-from policyserver.server.episodes.lazy_array import FreeList, LazyArray
+from policyserver.server.episodes.lazy_array import LazyArray, LazyTable
 from policyserver.server.episodes.masks import all_true, any_true, flatnonzero
 from policyserver.server.episodes.sample_queue import SampleQueue, Segment
 from policyserver.server.episodes.segments import SegmentBlock
@@ -68,12 +68,10 @@ class Trajectories:
             held_steps = most_held_steps(layout)
             pages += 2 * (held_steps // segment_steps + 1)  # held back, and of one episode that is too long for the capacity
         rows = layout.lookback + self._full_steps
-        self._free = FreeList(pages)
-        self._arenas: list[LazyArray] = []
+        self._pages = LazyTable(pages)
 
         def column(rows: int, shape: tuple[int, ...], dtype: Any) -> Array:
-            self._arenas.append(LazyArray(pages, (rows, *shape), dtype))
-            return self._arenas[-1].array
+            return self._pages.column(dtype, (rows, *shape))
 
         self._observations = [column(rows + 1, leaf.shape, leaf.dtype) for leaf in leaves(layout.observation_space, "observation")]
         self._actions = column(rows, *layout.action)
@@ -83,7 +81,7 @@ class Trajectories:
         state_rows = self._full_steps // layout.state_every + 1
         self._states = [column(state_rows, leaf.shape, leaf.dtype) for leaf in state_leaves]
         self._pending_states = [LazyArray(slots, leaf.shape, leaf.dtype).array for leaf in state_leaves]  # before the pending step
-        self.page_bytes = sum(arena.row_bytes for arena in self._arenas)
+        self.page_bytes = self._pages.row_bytes
         """Size of a page, and so of a segment on its way to the learner."""
         # Per slot: the page being written (-1: none), the steps in it (the pending one included), the number of its first step, and when
         # it was begun.
@@ -104,7 +102,7 @@ class Trajectories:
     @property
     def pages_used(self) -> int:
         """Pages that hold steps now."""
-        return self._free.used
+        return self._pages.used
 
     @property
     def steps_ready(self) -> int:
@@ -150,10 +148,7 @@ class Trajectories:
         at = pages, fill + self._rows_before
         for column, leaf in zip(self._observations, observations, strict=True):
             column[at] = leaf
-        self._actions[at] = decisions.actions
-        self._seq_nos[at] = decisions.weights_seq_no
-        for name, column in self._outputs.items():
-            column[at] = decisions.outputs[name]
+        self._write(at, decisions)
         if self._states:
             keep = flatnonzero((fill - 1) % self._state_every == 0)
             for arena, pending, leaf in zip(self._states, self._pending_states, state_before, strict=True):
@@ -166,8 +161,10 @@ class Trajectories:
         return [column[at] for column in self._observations]
 
     def replace_pending_decisions(self, slots: Slots, decisions: ModuleOutputs) -> None:
-        """Record other decisions for the pending steps, which nobody was told of yet."""
-        at = self._pending(slots)
+        """Record other decisions for the pending steps, whose callers have no answer yet."""
+        self._write(self._pending(slots), decisions)
+
+    def _write(self, at: tuple[Array, Array], decisions: ModuleOutputs) -> None:
         self._actions[at] = decisions.actions
         self._seq_nos[at] = decisions.weights_seq_no
         for name, column in self._outputs.items():
@@ -274,15 +271,12 @@ class Trajectories:
         self.versions_behind += versions_behind
         self.steps_handed_off += block.steps
         for page in pages.tolist():
-            self._free.give(page)
+            self._pages.give(page)
         return block
 
     def trim(self) -> None:
         """Give the memory of pages that are no longer used back to the operating system."""
-        first, count = self._free.trim()
-        if count:
-            for arena in self._arenas:
-                arena.release(first, count)
+        self._pages.trim()
 
     def _pending(self, slots: Slots) -> tuple[Array, Array]:
         """Return where the pending steps lie, as an index of the columns."""
@@ -349,19 +343,19 @@ class Trajectories:
         infos = self._infos.pop(slot, None)
         segment = Segment(slot, int(self._page[slot]), steps, int(self._t_started[slot]), terminated, truncated, infos)
         for page in self.hand_off.put(segment):
-            self._free.give(page)
+            self._pages.give(page)
         self._page[slot] = -1
 
     def _forget(self, slot: int) -> None:
         if self._page[slot] >= 0:
-            self._free.give(int(self._page[slot]))
+            self._pages.give(int(self._page[slot]))
             self._page[slot] = -1
         self._fill[slot] = 0
         self._infos.pop(slot, None)
         for page in self.hand_off.leave(slot):
-            self._free.give(page)
+            self._pages.give(page)
 
     def _new_page(self) -> int:
-        page = self._free.take()
+        page = self._pages.take()
         assert page is not None, "the pool has a page for every slot and every waiting segment"
         return page
