@@ -98,15 +98,11 @@ def _status_of(action: Callable[[], None]) -> int:
 
     try:
         action()
-    except SettingsError as error:
-        return _fail(error, EXIT_BAD_SETTINGS)
-    except InsecureListenError as error:
-        return _fail(error, EXIT_INSECURE)
-    except (OSError, FolderInUseError, CheckpointError, DaemonError) as error:
-        logger.debug("the cause", exc_info=True)
-        return _fail(error, EXIT_FAILURE)
+    except (SettingsError, InsecureListenError) as error:
+        return _fail(error, EXIT_BAD_SETTINGS if isinstance(error, SettingsError) else EXIT_INSECURE)
     except Exception as error:
-        logger.exception("an error that is not foreseen")  # which belongs in the run's log
+        foreseen = isinstance(error, OSError | FolderInUseError | CheckpointError | DaemonError)
+        logger.log(logging.DEBUG if foreseen else logging.ERROR, "the cause" if foreseen else "an unforeseen error", exc_info=True)
         return _fail(error, EXIT_FAILURE)
     return 0
 

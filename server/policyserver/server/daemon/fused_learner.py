@@ -6,6 +6,7 @@ default LSTM net that is a third of an update on a CPU. What is learned is the s
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -22,12 +23,8 @@ class FusedAdam(TorchLearner):
     def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
         """Register the optimizer that RLlib's learner has, in its fused form."""
         parameters = self.get_parameters(self.module[module_id])
-        self.register_optimizer(
-            module_id=module_id,
-            optimizer=torch.optim.Adam(parameters, fused=True),
-            params=parameters,
-            lr_or_lr_schedule=config.lr,
-        )
+        adam = torch.optim.Adam(parameters, fused=True)
+        self.register_optimizer(module_id=module_id, optimizer=adam, params=parameters, lr_or_lr_schedule=config.lr)
 
     def apply_gradients(self, gradients_dict: dict[Any, torch.Tensor | None]) -> None:
         """Move the weights. Gradients with a NaN or an infinity in them are left to RLlib, which logs and mends them."""
@@ -42,9 +39,8 @@ class FusedAdam(TorchLearner):
             return
         for parameter, gradient in gradients_dict.items():  # RLlib's learner for torch has the parameters themselves as keys
             parameter.grad = gradient
-        for module_id in self.module.keys():  # noqa: SIM118 - it is no dict
-            for _, optimizer in self.get_optimizers_for_module(module_id):
-                optimizer.step()
+        for optimizer in self._optimizers():
+            optimizer.step()
 
     def _step_as_rllib(self) -> None:
         """Leave the fused form for good.
@@ -52,10 +48,13 @@ class FusedAdam(TorchLearner):
         Of an infinite gradient RLlib makes the largest number there is. The moment of its square is infinite, and stops that weight; but
         the fused form makes NaN of it on a GPU.
         """
+        for optimizer in self._optimizers():
+            for group in optimizer.param_groups:
+                group["fused"] = None
+
+    def _optimizers(self) -> Iterator[Any]:
         for module_id in self.module.keys():  # noqa: SIM118 - it is no dict
-            for _, optimizer in self.get_optimizers_for_module(module_id):
-                for group in optimizer.param_groups:
-                    group["fused"] = None
+            yield from (optimizer for _, optimizer in self.get_optimizers_for_module(module_id))
 
 
 def _is_finite(gradients: list[torch.Tensor]) -> bool:

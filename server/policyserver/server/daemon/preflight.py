@@ -14,7 +14,7 @@ from policyserver.common.settings import SettingsError
 from policyserver.monitoring.recording import OpenSink, prepared
 from policyserver.monitoring.sink import NullSink
 from policyserver.monitoring.store import store
-from policyserver.server.config.algorithm import algorithm_config, check_action_space, check_devices, check_net
+from policyserver.server.config.algorithm import algorithm_config, check_action_space, check_devices, check_net, naming_setting
 from policyserver.server.config.server_config import ServerConfig
 from policyserver.server.daemon.checkpoints import Checkpoint, CheckpointError, CheckpointStore
 from policyserver.server.grpc_front.listen_security import check_listen
@@ -64,11 +64,8 @@ def sinks_of(config: ServerConfig) -> OpenSink:
     Raises:
         SettingsError: What says so is incomplete or wrong.
     """
-    recording = config.recording
-    try:
-        return prepared(recording, config.store_file, config.store_file.parent) if recording.enabled else NullSink
-    except ValueError as error:
-        raise SettingsError("recording", "", str(error)) from error
+    with naming_setting("recording", ValueError):
+        return prepared(config.recording, config.store_file, config.store_file.parent) if config.recording.enabled else NullSink
 
 
 def make_folder(folder: Path, setting: str) -> None:
@@ -101,10 +98,8 @@ def newest_checkpoint(config: ServerConfig, checkpoints: CheckpointStore) -> Che
     Raises:
         SettingsError: It is another configuration's, or others could have changed it.
     """
-    try:
+    with naming_setting("checkpoints", CheckpointError):
         return checkpoints.newest_whole() if config.checkpoints.restore else None
-    except CheckpointError as error:
-        raise SettingsError("checkpoints", "", str(error)) from error
 
 
 def prepare_store(config: ServerConfig) -> None:

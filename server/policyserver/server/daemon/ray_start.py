@@ -104,13 +104,9 @@ def _keeping_sigterm() -> Iterator[None]:
     """Keep Ray from replacing a handler of SIGTERM: its own raises SystemExit wherever the start is just then, which may swallow it."""
     from ray._private import utils
 
-    set_handler = utils.set_sigterm_handler
-    if callable(signal.getsignal(signal.SIGTERM)):
-        utils.set_sigterm_handler = lambda _: None
-    try:
+    has_handler = callable(signal.getsignal(signal.SIGTERM))
+    with _replaced(utils, set_sigterm_handler=(lambda _: None) if has_handler else utils.set_sigterm_handler):
         yield
-    finally:
-        utils.set_sigterm_handler = set_handler
 
 
 @contextlib.contextmanager
@@ -131,19 +127,21 @@ def _few_processes() -> Iterator[list[Any]]:
     def without_dashboard(node: Any, **_: Any) -> None:
         node._webui_url = ""
 
-    replaced = {
-        "start_head_processes": start_head_processes,
-        "start_monitor": lambda _: None,
-        "start_api_server": without_dashboard,
-    }
-    kept = {name: getattr(Node, name) for name in replaced}
-    for name, replacement in replaced.items():
-        setattr(Node, name, replacement)
-    try:
+    with _replaced(Node, start_head_processes=start_head_processes, start_monitor=lambda _: None, start_api_server=without_dashboard):
         yield nodes
+
+
+@contextlib.contextmanager
+def _replaced(owner: Any, **replacements: Any) -> Iterator[None]:
+    """Put functions of Ray's aside for as long as the block runs."""
+    kept = {name: getattr(owner, name) for name in replacements}
+    for name, replacement in replacements.items():
+        setattr(owner, name, replacement)
+    try:
+        yield
     finally:
-        for name, method in kept.items():
-            setattr(Node, name, method)
+        for name, function in kept.items():
+            setattr(owner, name, function)
 
 
 def keep_results_in(folder: Path) -> None:

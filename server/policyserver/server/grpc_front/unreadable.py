@@ -30,21 +30,20 @@ class UnreadableInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-ar
         handler = await continuation(details)
         if handler is None or handler.request_deserializer is None:
             return handler
-        read = _carefully(handler.request_deserializer)
-        if handler.stream_stream is not None:
-            answer = handler.stream_stream
+        read, write = _carefully(handler.request_deserializer), handler.response_serializer
+        if (answer := handler.stream_stream) is not None:
             # One that is no generator reads by `readable`.
             checked = _checked_stream(answer) if inspect.isasyncgenfunction(answer) else answer
-            return grpc.stream_stream_rpc_method_handler(checked, read, handler.response_serializer)
+            return grpc.stream_stream_rpc_method_handler(checked, read, write)
         if handler.unary_stream is not None:
-            return grpc.unary_stream_rpc_method_handler(_checked(handler.unary_stream), read, handler.response_serializer)
+            return grpc.unary_stream_rpc_method_handler(_checked(handler.unary_stream), read, write)
         if handler.unary_unary is not None:
-            return grpc.unary_unary_rpc_method_handler(_checked(handler.unary_unary), read, handler.response_serializer)
+            return grpc.unary_unary_rpc_method_handler(_checked(handler.unary_unary), read, write)
         return handler
 
 
 async def readable(context: grpc.aio.ServicerContext[Any, Any]) -> Any:
-    """Read the next request of a stream, or end the call if it can't be read: nobody knows which question it was."""
+    """Read the next request of a stream, or end the call if it can't be read, for then its rows are unknown."""
     request = await context.read()
     if isinstance(request, Unreadable):
         await _refuse(context)
