@@ -55,8 +55,7 @@ class DriverLink:
     def drain(self, *, is_final: bool = False) -> None:
         """Tell all actors, those that connect later too, to finish what they have and start nothing new.
 
-        Args:
-            is_final: The server does not come back by itself; the actors tell their callers so.
+        If it `is_final`, the server does not come back by itself, which the actors tell their callers.
         """
         with self._lock:
             self._farewell = pickle.dumps((_DRAIN, is_final))

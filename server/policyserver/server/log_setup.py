@@ -74,11 +74,7 @@ def _say(text: str) -> None:
 
 
 def log_to(level: str, file: Path | None = None) -> None:
-    """Log from `level` on to standard error and, if given, to a file.
-
-    Args:
-        level: Name of the least severity.
-        file: Appended to, also by other processes at the same time.
+    """Log from a severity on to standard error and, if given, to a file, to which other processes may append at the same time.
 
     Raises:
         OSError: The file can't be opened.

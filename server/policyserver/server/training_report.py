@@ -60,11 +60,11 @@ class TrainingReport(TrainingIteration):
 def training_report(
     result: Mapping[str, Any], before: Progress, *, seconds: float, learn_seconds: float, checkpoint: Path | None
 ) -> TrainingReport | None:
-    """Read RLlib's result dict.
+    """Read what `Algorithm.train()` returned.
 
     Args:
-        result: What `Algorithm.train()` returned.
-        before: How far the run had come before that iteration.
+        result: RLlib's result dict.
+        before: How far the run had come before.
         seconds: Length of the iteration.
         learn_seconds: Length of the learner's update.
         checkpoint: The newest checkpoint.

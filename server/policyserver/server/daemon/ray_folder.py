@@ -27,10 +27,7 @@ class RayFolder:
     """A new folder for one private Ray, and a symbolic link to it where people look for it."""
 
     def __init__(self, pointer: Path | None = None) -> None:
-        """Make it, closed to other users; what the link points to is removed if it is one of these whose owner is dead.
-
-        Args:
-            pointer: Where to keep the link.
+        """Make it, closed to other users, and the link; what the link points to is removed if it is one of these whose owner is dead.
 
         Raises:
             SettingsError: No folder for temporary files has a path short enough, or something that is no link is in the link's place.

@@ -22,12 +22,7 @@ class TrainingHooks:
     """
 
     def __init__(self, algorithm: Algorithm, stopping: threading.Event) -> None:
-        """Hook into an algorithm.
-
-        Args:
-            algorithm: Whose `train()` is meant.
-            stopping: Set when the server stops.
-        """
+        """Hook into an algorithm; `stopping` is set when the server stops."""
         self._stopping = stopping
         self._learn_seconds = 0.0
         group = algorithm.env_runner_group

@@ -210,16 +210,7 @@ def malformed(rows: ReceivedRows, observation_checks: list[LeafCheck], action_ch
 
 
 def step_rows(batch: Batch, applied: Array, slots: Array, starts: Array, table: EpisodeTable, waiting_infos: WaitingInfos) -> StepRows:
-    """Gather what a policy needs to know of rows.
-
-    Args:
-        batch: The rows.
-        applied: Those that are to be decided, indices.
-        slots: The episode of each row of the batch.
-        starts: Whether each row of the batch begins its episode.
-        table: Knows the episodes.
-        waiting_infos: Says for which infos there is room.
-    """
+    """Gather what a policy needs to know of the rows `applied`, indices; `slots` and `starts` are those of all rows of the batch."""
     applied_slots, flags, is_new = slots[applied], batch.flags[applied], starts[applied]
     actions, training, keys = table.actions[applied_slots], table.training[applied_slots], table.draw_keys[applied_slots]
     if any_true(is_new):

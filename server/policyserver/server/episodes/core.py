@@ -58,16 +58,7 @@ class EpisodeCore:
         hand_off: HandOffConfig,
         demand: Demand | None = None,
     ) -> None:
-        """Begin without episodes.
-
-        Args:
-            policy: What decides actions.
-            observation_space: What clients send.
-            action_space: What they get.
-            episodes: How many episodes are held, and for how long.
-            hand_off: How steps reach the learner.
-            demand: What the learner wants; the default's if unset.
-        """
+        """Begin without episodes; without a `demand` the learner wants what `Demand` says by default."""
         self._policy = policy
         self._config = episodes
         demand = demand or Demand()
@@ -305,11 +296,7 @@ def _segment_steps(wanted: int, layout: StepLayout, demand: Demand) -> int:
 
 
 def ending_error(*, is_final: bool) -> ServerUnavailableError:
-    """Make the error for clients that can't be served any more.
-
-    Args:
-        is_final: The server does not come back by itself, so waiting is in vain; else a successor is expected.
-    """
+    """Make the error for clients that can't be served any more: if it `is_final`, waiting is in vain, else a successor is expected."""
     if is_final:
         return ServerEndedError("the server is shutting down for good: nobody comes back until somebody starts one here again")
     return ServerUnavailableError("the server is shutting down and starts no new episodes", reason="SHUTTING_DOWN")

@@ -73,11 +73,9 @@ class HandOver:
     def ask(self, want_steps: int, wait_s: float, done: Callable[[Blocks], None], *, or_fewer: bool = False) -> None:
         """Call `done` with `want_steps` steps as soon as there are as many; after `wait_s` with none, and while the server drains with all.
 
-        Args:
-            want_steps: How many.
-            wait_s: Longest time until `done` is called, seconds.
-            done: Called once, on the loop thread.
-            or_fewer: After `wait_s` take what there is: full pages, ended episodes, and pages older than `max_segment_age_s`.
+        With `or_fewer` it takes what there is after `wait_s`: full pages, ended episodes, and pages older than `max_segment_age_s`. `done`
+        is
+        called once, on the loop thread.
         """
         if self._most_steps is not None:
             want_steps = min(want_steps, self._most_steps)

@@ -24,12 +24,7 @@ class LazyArray:
     """
 
     def __init__(self, rows: int, shape: Sequence[int], dtype: npt.DTypeLike) -> None:
-        """Reserve address space for `rows` rows.
-
-        Args:
-            rows: Length of the leading axis.
-            shape: Shape of one row.
-            dtype: Element type.
+        """Reserve address space for `rows` rows of a shape and a dtype.
 
         Raises:
             MemoryError: The system does not reserve that much address space.

@@ -23,13 +23,7 @@ class Room:
     """
 
     def __init__(self, demand: Demand, ready: Callable[[], int], wait_s: float) -> None:
-        """Begin open.
-
-        Args:
-            demand: What the learner wants.
-            ready: Returns how many steps could be handed over now.
-            wait_s: Longest time that questions wait, seconds.
-        """
+        """Begin open. `ready` returns how many steps could be handed over now; questions wait for `wait_s` at most."""
         self._demand = demand
         self._ready = ready
         self._wait_s = wait_s

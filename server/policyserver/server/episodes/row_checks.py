@@ -31,13 +31,7 @@ class LeafCheck:
     """Check arrays of one leaf of a space."""
 
     def __init__(self, leaf: Leaf, reason: str, field: str) -> None:
-        """Prepare the check.
-
-        Args:
-            leaf: The leaf.
-            reason: The protocol's word for what it finds.
-            field: The message's name of the column.
-        """
+        """Prepare the check; `reason` is the protocol's word for what it finds, `field` the message's name of the column."""
         self._leaf = leaf
         self._reason = reason
         self._field = field
@@ -119,17 +113,14 @@ def bad_headers(flags: Array, sequences: Array, rewards: Array) -> dict[int, Inv
 
 
 def content_hashes(observations: list[Array], flags: Array, rewards: Array, given: Array, given_actions: list[Array]) -> Array:
-    """Hash what each row says, so that a repeated number can be told from a changed one.
+    """Hash what each row says, uint64[n], so that a repeated number can be told from a changed one.
 
     Args:
-        observations: One array per leaf, leading axis n.
+        observations: One array per leaf, [n, ...].
         flags: uint8[n].
         rewards: float64[n].
         given: Rows with a given action, indices.
         given_actions: Their actions, one array per leaf.
-
-    Returns:
-        uint64[n].
     """
     hashes = _row_hashes([rewards, flags, *observations])
     if given.size:

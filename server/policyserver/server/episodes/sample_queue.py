@@ -34,9 +34,7 @@ class SampleQueue:
     def __init__(self, capacity_steps: Callable[[], int], max_segments: int) -> None:
         """Begin empty.
 
-        Args:
-            capacity_steps: Returns how many steps may wait now.
-            max_segments: Segments that may wait, however short: as many pages as there are for them.
+        So many steps may wait as `capacity_steps` returns, and so many segments, however short, as there are pages for them.
         """
         self._waiting: deque[Segment] = deque()
         self._capacity_steps = capacity_steps

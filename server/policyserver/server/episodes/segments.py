@@ -92,11 +92,7 @@ class _Run:
 def episodes_of(blocks: list[SegmentBlock], id_prefix: str | None = None) -> list[SingleAgentEpisode]:
     """Build one RLlib episode of each run of segments that follow each other, in the order in which the runs begin.
 
-    The arrays of an episode of one segment are views of the block's.
-
-    Args:
-        blocks: What one `sample()` took, in its order.
-        id_prefix: What the episodes' ids begin with; a fresh one if unset.
+    The arrays of an episode of one segment are views of the block's. Ids begin with `id_prefix`, or with a fresh one.
     """
     runs: list[_Run] = []
     newest: dict[int, _Run] = {}

@@ -233,10 +233,7 @@ class Trajectories:
     def collect(self, max_segments: int, steps: int, weights_seq_no: int) -> SegmentBlock | None:
         """Copy the oldest waiting segments out and free their pages; None if nothing waits.
 
-        Args:
-            max_segments: Most segments to copy.
-            steps: Enough steps: no segment more is copied once there are as many.
-            weights_seq_no: Policy version served now.
+        At most so many segments are copied, and none more once they have so many steps. `weights_seq_no` is the policy version served now.
         """
         segments = self.hand_off.take(max_segments, steps)
         if not segments:
@@ -311,11 +308,7 @@ class Trajectories:
     def _go_on_in_new_pages(self, slots: Slots, steps: Array, kept: int, now_s: float) -> None:
         """Have the first steps of pages wait for the learner, and go on in new pages that begin with the look-back and the others.
 
-        Args:
-            slots: The episodes.
-            steps: How many steps of each page are complete and handed over, int64[n].
-            kept: How many steps come after these, the pending one included where there is one.
-            now_s: The time.
+        Of each page so many `steps`, int64[n], are complete and handed over, and `kept` come after these, a pending one included.
         """
         old = self._page[slots]
         new = np.array([self._new_page() for _ in range(len(slots))], np.int64)

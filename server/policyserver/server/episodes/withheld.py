@@ -49,11 +49,7 @@ class WithheldQuestions:
         """Answers that were given to callers who wait for room, and whose steps have not come back yet."""
 
     def choose(self, rows: StepRows, flags: Array) -> tuple[Mask, Mask]:
-        """Say whose answers are kept.
-
-        Args:
-            rows: What is decided, n rows.
-            flags: Their bits of StepFlag, uint8[n].
+        """Say whose answers are kept, of n rows with their bits of StepFlag, uint8[n].
 
         Returns:
             Which rows ask for an action to be trained on and can wait for it, and which of them have to, because there is no room once
@@ -67,12 +63,9 @@ class WithheldQuestions:
         return waits, held
 
     def note(self, slots: Slots, withheld: Mask, waits: Mask) -> None:
-        """Take note of applied rows.
+        """Take note of applied rows of n episodes.
 
-        Args:
-            slots: Their episodes, int64[n].
-            withheld: Whose answers are kept, bool[n].
-            waits: Whose callers wait for room and got an answer, bool[n].
+        The answers of those `withheld`, bool[n], are kept; those that `waits`, bool[n], got one though they wait for room.
         """
         self.forget(slots)
         if any_true(waits):
@@ -119,12 +112,9 @@ class WithheldQuestions:
         )
 
     def decide(self, slots: Slots) -> None:
-        """Answer questions that waited.
+        """Answer questions of episodes that waited, each once; episodes whose questions no longer wait are left alone.
 
         They are decided anew if newer weights are served; if the net gives nothing sound, the first decision stands.
-
-        Args:
-            slots: Their episodes, each once; episodes whose questions no longer wait are left alone.
         """
         slots = slots[self._is_withheld[slots]]
         self.forget(slots)

@@ -39,14 +39,7 @@ class ExternalEnvEpisodes:
     def __init__(
         self, session: EnvironmentSession, core: EpisodeCore, observation_space: gym.Space[Any], action_space: gym.Space[Any]
     ) -> None:
-        """Take the calls of an environment, those that wait already included.
-
-        Args:
-            session: What the environment's threads say, whose `run()` need not run yet.
-            core: What answers.
-            observation_space: What its observations are.
-            action_space: What its actions are.
-        """
+        """Take the calls of an environment, whose `run()` need not run yet; those that wait already included."""
         self._session = session
         self._core = core
         self._client = core.connect(f"external-env:{uuid.uuid4().hex}")

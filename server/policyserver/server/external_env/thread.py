@@ -40,14 +40,8 @@ class ExternalEnvThread:
     def __init__(self, env: ExternalEnv, serving_loop: ServingLoop, *spaces: gym.Space[Any], finished_remembered: int) -> None:
         """Prepare; nothing runs yet.
 
-        Args:
-            env: The environment.
-            serving_loop: Whose core answers.
-            *spaces: Of its observations and actions.
-            finished_remembered: Ids of ended episodes that are refused as such, the newest.
-
         Raises:
-            ValueError: The environment has begun episodes that nobody can serve.
+            ValueError: The environment has begun episodes by RLlib's own code.
         """
         self._env = env
         self._serving_loop = serving_loop

@@ -57,17 +57,7 @@ class PolicyServicer(pb_grpc.PolicyServiceServicer):
         stats: Callable[[], ServerStats],
         numbers: ClientNumbers,
     ) -> None:
-        """Serve a core.
-
-        Args:
-            core: Answers the rows.
-            boot_id: Tells this serving process from those before it.
-            both_spaces: Of observations and of actions.
-            config: Limits, and what the handshake says.
-            endpoints: Returns the addresses of all serving processes.
-            stats: Returns how serving and learning go.
-            numbers: Gives each client one of its own.
-        """
+        """Serve a core. `endpoints` returns the addresses of all serving processes, `stats` how serving and learning go."""
         self._core = core
         self._boot_id = boot_id
         self._spaces = dict(zip(("observation_space", "action_space"), both_spaces, strict=True))

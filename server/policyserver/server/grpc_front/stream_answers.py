@@ -27,12 +27,7 @@ class StreamAnswers:
     """Write answers in the order in which they are ready. Owned by the loop thread."""
 
     def __init__(self, context: grpc.aio.ServicerContext[Any, Any], most_bytes: int) -> None:
-        """Prepare; nothing is written before `write`.
-
-        Args:
-            context: Of the stream.
-            most_bytes: Held for the stream, from where on it has no room.
-        """
+        """Prepare; nothing is written before `write`. The stream has no room while `most_bytes` are held for it."""
         self._context = context
         self._most_bytes = most_bytes
         self._messages = 0

@@ -41,11 +41,11 @@ def make_policy(
     callbacks_objects: Sequence[RLlibCallback],
     env_runner: Any,
 ) -> Policy:
-    """Make the policy that a serving env runner answers with.
+    """Make the policy that a serving env runner answers with. The module is copied.
 
     Args:
         config: The algorithm's configuration.
-        module: The RLModule; it is copied.
+        module: The RLModule.
         env_to_module: The connector pipeline before it.
         module_to_env: The connector pipeline behind it.
         observation_space: What clients send.

@@ -189,11 +189,7 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
         self.open()
 
     def drain(self, is_final: bool = False) -> None:
-        """Refuse new episodes and let `sample` return at once.
-
-        Args:
-            is_final: Callers are told that the server does not come back.
-        """
+        """Refuse new episodes and let `sample` return at once; if it `is_final`, tell callers that the server does not come back."""
         self._drains.set()
         if self._serving_loop is not None:
             self._serving_loop.drain(is_final=is_final)

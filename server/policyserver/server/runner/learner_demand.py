@@ -11,13 +11,7 @@ if TYPE_CHECKING:
 
 
 def learner_demand(config: AlgorithmConfig, worker_index: int, batches_ahead: float | None) -> Demand:
-    """Say what one env runner is asked for.
-
-    Args:
-        config: The algorithm's configuration.
-        worker_index: RLlib's number of the env runner.
-        batches_ahead: What the user set, `HandOffConfig.batches_ahead`.
-    """
+    """Say what the env runner of a number of RLlib's is asked for; `batches_ahead` is the user's, of `HandOffConfig`."""
     from ray.rllib.algorithms.impala import IMPALAConfig
 
     # From the newest policy, but with a replay buffer, and where runners work on by themselves.

@@ -64,14 +64,7 @@ class ServingLoop:
         action_space: gym.Space[Any],
         config: ServingConfig,
     ) -> None:
-        """Prepare to serve.
-
-        Args:
-            make_core: Called once, on the loop thread, which owns what it returns.
-            observation_space: What clients send.
-            action_space: What they get.
-            config: Limits and timeouts.
-        """
+        """Prepare to serve. `make_core` is called once, on the loop thread, which owns what it returns."""
         self.boot_id = uuid.uuid4().hex
         self.addresses: list[str] = []
         self._make_core = make_core
@@ -155,8 +148,7 @@ class ServingLoop:
     def drain(self, *, is_final: bool = False) -> None:
         """Say NOT_SERVING, refuse new episodes, answer `sample` at once.
 
-        Args:
-            is_final: Callers are told that the server does not come back, so that they stop waiting; else they wait for a successor.
+        If it `is_final`, callers are told that the server does not come back, so that they stop waiting; else they wait for a successor.
         """
         self._is_final = self._is_final or is_final
         self.post(self._drain)
@@ -168,9 +160,7 @@ class ServingLoop:
     def stop(self, grace_s: float = 2.0, *, is_final: bool = False) -> None:
         """Stop serving: health first, then calls (those in flight get `grace_s`), then the thread. A second call does nothing.
 
-        Args:
-            grace_s: See above.
-            is_final: As in `drain`; what was said there stays said.
+        `is_final` is that of `drain`; what was said there stays said.
         """
         self._is_final = self._is_final or is_final
         with self._stop_lock:

@@ -93,11 +93,7 @@ class ConnectorPass:
     def run(self, rows: StepRows, live: Mapping[int, LiveEpisode], numbers: EpisodeNumbers, shared_data: dict[str, Any]) -> PipelineOutputs:
         """Add rows to their episodes and choose their actions. If it raises, nothing has changed.
 
-        Args:
-            rows: The rows.
-            live: Open episodes by slot.
-            numbers: Numbers for new episodes; none is taken yet.
-            shared_data: What connectors left for each other in the pass before.
+        `live` has the open episodes by slot. No number is taken for a new episode yet. `shared_data` is what the pass before left.
         """
         done = PipelineOutputs([], dict(shared_data), self._pipelines.savepoint())
         try:

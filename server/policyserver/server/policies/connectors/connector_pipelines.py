@@ -70,14 +70,14 @@ class ConnectorPipelines:
     def to_module(
         self, net: PolicyNet, episodes: list[SingleAgentEpisode], shared_data: dict[str, Any], columns: dict[str, Any], training: Mask
     ) -> dict[str, Any]:
-        """Turn the newest observations of episodes into the net's batch.
+        """Turn the newest observations of n episodes into the net's batch.
 
         Args:
             net: The net.
-            episodes: n of them.
+            episodes: The episodes.
             shared_data: What connectors leave for each other, from call to call.
             columns: What came from the environment, by column name, a list of n items each.
-            training: Which of the episodes are trained on, bool[n]. RLlib's filters don't learn from the others.
+            training: Which episodes are trained on, bool[n]. RLlib's filters don't learn from the others.
         """
         arguments = self._arguments(net, episodes, shared_data, ENV_TO_MODULE_CONNECTOR)
         with self._filters_learn_from(training):

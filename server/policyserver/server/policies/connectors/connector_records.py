@@ -76,12 +76,7 @@ class RecordedObservations:
 
 
 def column_of(name: str, items: Sequence[Any], leaf_shape: LeafShape) -> Array:
-    """Put the items of a column together, [n, ...].
-
-    Args:
-        name: The column.
-        items: One array or number for each of n steps.
-        leaf_shape: Shape and dtype of one.
+    """Put the items of a column together, one array or number for each of n steps, [n, ...].
 
     Raises:
         ConnectorOutputError: An item has another shape, or a dtype that would not fit.

@@ -39,8 +39,7 @@ class ComparableShape(np.ndarray[Any, Any]):
 def export_state(pipeline: ConnectorPipelineV2) -> dict[str, Any]:
     """Return the state of a pipeline, to be merged; what its filters see from now on is new for the next one.
 
-    Args:
-        pipeline: An env runner's pipeline. Nobody else may use it meanwhile.
+    Meanwhile no other thread may use the pipeline.
     """
     for filter_ in _filters(pipeline):
         if np.size(filter_.shape) != 1:
@@ -57,12 +56,9 @@ def export_state(pipeline: ConnectorPipelineV2) -> dict[str, Any]:
 
 
 def adopt_state(pipeline: ConnectorPipelineV2, state: dict[str, Any], *, keep_delta: bool) -> None:
-    """Take a pipeline's state over.
+    """Take over a pipeline's state. Meanwhile no other thread may use the pipeline.
 
-    Args:
-        pipeline: An env runner's pipeline. Nobody else may use it meanwhile.
-        state: The new state.
-        keep_delta: Whether to add the rows that filters saw since `export_state`: right for a merged state, wrong for a restored one.
+    `keep_delta` adds the rows that filters saw since `export_state`: right for a merged state, wrong for a restored one.
     """
     unacknowledged: list[RowStatistics] = [delta_of(statistic) for statistic in _statistics(pipeline)] if keep_delta else []
     pipeline.set_state(state)

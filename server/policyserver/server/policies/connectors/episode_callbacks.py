@@ -18,10 +18,7 @@ EPISODE_CALLBACKS = CREATED, START, STEP, END = "on_episode_created", "on_episod
 def is_used(name: str, config: AlgorithmConfig, callbacks: Sequence[Any]) -> bool:
     """Tell whether a callback, such as "on_episode_step", does anything.
 
-    Args:
-        name: Which.
-        config: The algorithm's configuration.
-        callbacks: The items of `config.callbacks_class`, or their instances. A factory may make any callback, so it counts.
+    `callbacks` are the items of `config.callbacks_class`, or their instances. A factory may make any callback, so it counts.
     """
     classes = (item if isinstance(item, type) else type(item) for item in callbacks)
     return bool(force_list(getattr(config, f"callbacks_{name}"))) or any(
@@ -35,11 +32,8 @@ class EpisodeCallbacks:
     def __init__(self, config: AlgorithmConfig, objects: Sequence[RLlibCallback], env_runner: Any, env: Any = None) -> None:
         """Find out which callbacks there are.
 
-        Args:
-            config: The algorithm's configuration.
-            objects: The instances of `config.callbacks_class`, which the env runner shares with its other callbacks.
-            env_runner: What callbacks get as `env_runner`. They run on another thread than its methods.
-            env: What they get as `env`, with RLlib a gymnasium environment.
+        The env runner shares `objects`, the instances of `config.callbacks_class`, with its other callbacks. Callbacks get the env runner,
+        and the gymnasium environment if there is one, but run on another thread than its methods.
         """
         self._objects, self._env_runner, self._env = list(objects), env_runner, env
         self._functions = {
@@ -64,16 +58,7 @@ class EpisodeCallbacks:
         metrics: MetricsLogger,
         chunks: Sequence[SingleAgentEpisode] = (),
     ) -> None:
-        """Call one callback.
-
-        Args:
-            name: Which, such as "on_episode_step".
-            episode: The episode's newest chunk.
-            index: Its `env_index`.
-            rl_module: The module that serves.
-            metrics: What the callback may log to.
-            chunks: The chunks before the newest one, for `on_episode_end`.
-        """
+        """Call one callback about an episode's newest chunk; `on_episode_end` gets the chunks before it, too."""
         if name not in self._functions:
             return
         arguments = {"episode": episode, "env_runner": self._env_runner, "metrics_logger": metrics, "env": self._env}

@@ -35,7 +35,7 @@ class ForwardPass:
             net: The net.
             zeros: One row of observations as the net sees them, one array per leaf, [1, ...].
             space: Their structure.
-            backend: The way. `auto` measures; nets that are not written out in numpy always run in torch.
+            backend: `auto` measures; nets that are not written out in numpy always run in torch.
 
         Raises:
             UnsupportedModuleError: The module gives neither actions nor a distribution of them, or columns that are no tensors.

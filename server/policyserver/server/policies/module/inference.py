@@ -31,12 +31,7 @@ class PolicyNet:
     """
 
     def __init__(self, module: TorchRLModule, *, explore: bool) -> None:
-        """Copy the module.
-
-        Args:
-            module: The RLModule; it is left alone.
-            explore: Whether the module's exploration pass is run, or its inference pass.
-        """
+        """Copy the module, to run its exploration pass or its inference pass."""
         self.module, self._spare = (copy.deepcopy(module).eval() for _ in range(2))
         self.written_out, self._spare_written_out = NumpyForward.of(self.module), NumpyForward.of(self._spare)
         self.explore = explore

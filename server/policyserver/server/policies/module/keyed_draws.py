@@ -28,14 +28,11 @@ class KeyedDraws:
         self._u64_offset = np.uint64(self._offset)
 
     def uniform(self, keys: npt.NDArray[np.uint64], steps: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-        """Draw one number for each row, evenly from (0, 1).
+        """Draw one number for each row, evenly from (0, 1), float64[n].
 
         Args:
             keys: Of the episodes, uint64[n].
             steps: Numbers of the steps, int64[n], at least 0.
-
-        Returns:
-            float64[n].
         """
         if len(keys) <= _FEW:
             counters = [key + step * _STEP + self._offset for key, step in zip(keys.tolist(), steps.tolist(), strict=True)]
