@@ -44,17 +44,8 @@ class Submission:
         """Return the places of rows with ACTION_GIVEN among the given actions."""
         return (np.cumsum(self.rows.flags & _GIVEN != 0) - 1)[rows]
 
-    def episode_id(self, row: int) -> str:
-        """Return the id that a START row gives its episode."""
-        return self.rows.episode_ids[self._start_number(row)]
-
-    def draw_key(self, row: int) -> int:
-        """Return what the actions of the episode are drawn by that a START row begins: 64 bits of a hash."""
-        names = self.rows.draw_ids or self.rows.episode_ids
-        name = names[self._start_number(row)].encode(errors="surrogatepass")
-        return int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "little")
-
-    def _start_number(self, row: int) -> int:
+    def start_number(self, row: int) -> int:
+        """Return the place of a START row among the START rows."""
         if self._start_position is None:  # counted once: a message may start thousands
             self._start_position = np.cumsum(self.rows.flags & _START != 0) - 1
         return int(self._start_position[row])
@@ -160,11 +151,15 @@ class Batch:
 
     def episode_id(self, index: int) -> str:
         """Return the id that a START row gives its episode."""
-        return self.origin(index).episode_id(int(self.row[index]))
+        submission = self.origin(index)
+        return submission.rows.episode_ids[submission.start_number(int(self.row[index]))]
 
     def draw_key(self, index: int) -> int:
-        """Return what the actions of the episode are drawn by that a START row begins."""
-        return self.origin(index).draw_key(int(self.row[index]))
+        """Return what the actions of the episode are drawn by that a START row begins: 64 bits of a hash."""
+        submission = self.origin(index)
+        names = submission.rows.draw_ids or submission.rows.episode_ids
+        name = names[submission.start_number(int(self.row[index]))].encode(errors="surrogatepass")
+        return int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "little")
 
 
 Picked = slice | Array

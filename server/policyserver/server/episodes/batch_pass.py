@@ -85,13 +85,12 @@ class BatchPass:
         self._action_leaves = [(leaf.shape, leaf.dtype) for leaf in leaves(action_space, "action")]
         self.drain_error: PolicyServerError | None = None  # why START rows are refused, if they are
 
-    def empty_replies(self, count: int) -> Replies:
-        """Make the replies to `count` rows, to be filled in."""
-        return Replies.empty(count, self._action_leaves)
-
-    def malformed(self, rows: ReceivedRows) -> PolicyServerError | None:
-        """Say what is wrong with a message as a whole, if anything is."""
-        return malformed(rows, self._observation_checks, self._action_checks)
+    def replies_to(self, rows: ReceivedRows) -> Replies:
+        """Make the replies to a message, to be filled in; if it is wrong as a whole, they are its refusal and have no columns."""
+        error = malformed(rows, self._observation_checks, self._action_checks)
+        replies = Replies.empty(len(rows) if error is None else 0, self._action_leaves)
+        replies.refusal = error
+        return replies
 
     def apply(self, batch: Batch) -> npt.NDArray[np.int64]:
         """Answer the rows of a batch in their submissions' replies; return those that must wait for the next pass."""

@@ -133,13 +133,10 @@ class EpisodeCore:
 
     def take(self, rows: ReceivedRows, session: ClientSession, done: Callable[[Replies], None]) -> None:
         """Take rows in and call `done`, which must not fail, with their replies once all are answered: a turn of the loop sooner."""
-        error = self._pass.malformed(rows)
-        count = len(rows) if error is None else 0
-        replies = self._pass.empty_replies(count)
-        if error is not None:
-            replies.refusal = error
+        replies = self._pass.replies_to(rows)
+        if replies.refusal is not None:
             self.statistics.rows_refused += len(rows)
-        if count == 0:
+        if not (count := len(replies.handles)):
             done(replies)
             return
         self._pass_shares.asks(session)
@@ -156,11 +153,6 @@ class EpisodeCore:
             self._table.close_episode(slot, idle=True)
         self.statistics.episodes_reaped += len(slots)
         self._hand_over.look()
-
-    @property
-    def is_draining(self) -> bool:
-        """Whether new episodes are refused."""
-        return self.drain_error is not None
 
     @property
     def drain_error(self) -> PolicyServerError | None:

@@ -41,9 +41,13 @@ class Room:
 
     def is_open_after(self, steps: int) -> bool:
         """Tell whether there is room left once so many more steps are recorded."""
+        if self._is_lifted or self._is_forced:
+            return True
         if self._demand.whole_episodes or not self._demand.on_policy:
             steps = 0  # they may not be ready yet: episodes that go on, steps that are carried on
-        return self._is_lifted or self._is_forced or self._recorded() + steps < self._limit_steps
+        ready = self._ready()
+        self._unasked_steps = min(self._unasked_steps, ready)  # what was handed over or dropped is gone
+        return ready - self._unasked_steps + steps < self._limit_steps
 
     def note_unasked(self, steps: int) -> None:
         """Take note of steps that were recorded whether there was room or not."""
@@ -95,12 +99,6 @@ class Room:
         told, self._told = self._told, {}
         for tell in told:
             tell()
-
-    def _recorded(self) -> int:
-        """Return how many steps are ready, but for those of who never waits."""
-        ready = self._ready()
-        self._unasked_steps = min(self._unasked_steps, ready)  # what was handed over or dropped is gone
-        return ready - self._unasked_steps
 
     @property
     def _steps_at_once(self) -> int:

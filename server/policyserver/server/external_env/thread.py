@@ -69,7 +69,7 @@ class ExternalEnvThread:
             run()
         except BaseException as error:
             cause = error
-        if self._episodes.is_closed or self._serving_loop.core.is_draining:
+        if self._episodes.is_closed or self._serving_loop.core.drain_error is not None:
             expected = cause is None or isinstance(cause, ServerUnavailableError)
             logger.info("run() of %s is over, as the server is", name, exc_info=None if expected else cause)
             return

@@ -82,9 +82,9 @@ class UnaryEpisodes:
         if known is not None and (known.sequence > 0 or known.training_enabled == request.training_disabled):
             raise EpisodeDuplicateError(f"Episode {episode_id} is already started")
         if known is None:
-            if finished := self._core.finished_episode(_session_name(request.client_id), episode_id):
-                raise finished
             name = _session_name(request.client_id)
+            if finished := self._core.finished_episode(name, episode_id):
+                raise finished
             session = self._core.connect(name, connection_of(peer, name))
             if self._core.shares.room_of(session) <= self._announced:
                 self._core.disconnect(session)

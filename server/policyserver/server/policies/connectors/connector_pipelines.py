@@ -37,7 +37,7 @@ class ConnectorPipelines:
         """Take over what RLlib builds; only the thread that calls the pipelines may touch them from now on."""
         self.env_to_module, self.module_to_env = env_to_module, module_to_env
         self.metrics = metrics
-        pieces = [*_pieces(env_to_module), *_pieces(module_to_env)]
+        pieces = [*pieces_of(env_to_module), *pieces_of(module_to_env)]
         self._stateful = [piece for piece in pieces if type(piece).get_state is not ConnectorV2.get_state]
         self.one_by_one = False
         """Whether the net is asked for one row at a time: RLlib's recurrent DQN module mixes up the rows of a batch when it explores."""
@@ -147,10 +147,10 @@ def _filter_savepoint(piece: MeanStdFilter) -> RestoreState:
     return restore
 
 
-def _pieces(pipeline: ConnectorPipelineV2) -> Iterator[ConnectorV2]:
+def pieces_of(pipeline: ConnectorPipelineV2) -> Iterator[ConnectorV2]:
     """List the connectors of a pipeline, those of pipelines in it too."""
     for piece in pipeline.connectors:
         if isinstance(piece, ConnectorPipelineV2):
-            yield from _pieces(piece)
+            yield from pieces_of(piece)
         else:
             yield piece

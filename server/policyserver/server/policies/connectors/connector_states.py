@@ -23,6 +23,7 @@ from ray.rllib.connectors.env_to_module.mean_std_filter import MeanStdFilter
 from ray.rllib.utils.filter import MeanStdFilter as Filter
 from ray.rllib.utils.filter import RunningStat
 
+from policyserver.server.policies.connectors.connector_pipelines import pieces_of
 from policyserver.server.policies.vectorized.running_statistics import RowStatistics, add, clear_delta, delta_of
 
 
@@ -70,10 +71,8 @@ def adopt_state(pipeline: ConnectorPipelineV2, state: dict[str, Any], *, keep_de
 
 
 def _filters(pipeline: ConnectorPipelineV2) -> Iterator[Filter]:
-    for piece in pipeline.connectors:
-        if isinstance(piece, ConnectorPipelineV2):
-            yield from _filters(piece)
-        elif isinstance(piece, MeanStdFilter) and piece._filters is not None:
+    for piece in pieces_of(pipeline):
+        if isinstance(piece, MeanStdFilter) and piece._filters is not None:
             yield from piece._filters.values()
 
 
