@@ -47,7 +47,9 @@ class LogFile(logging.Handler):
         except OSError as error:
             self._lost += 1
             if self._lost == 1:
-                _say(f"{self._path}: lines are lost: {error.strerror}")
+                with contextlib.suppress(OSError, ValueError, AttributeError):  # standard error may be closed, or there is none
+                    sys.stderr.write(f"{self._path}: lines are lost: {error.strerror}\n")
+                    sys.stderr.flush()
 
     def _write(self, line: str) -> None:
         """Append a line; what is left of one that was cut is ended first."""
@@ -64,13 +66,6 @@ class LogFile(logging.Handler):
             os.close(self._file)
             self._file = -1
         super().close()
-
-
-def _say(text: str) -> None:
-    """Write to standard error, if there is one that takes it."""
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        sys.stderr.write(f"{text}\n")
-        sys.stderr.flush()
 
 
 def log_to(level: str, file: Path | None = None) -> None:

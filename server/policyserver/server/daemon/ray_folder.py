@@ -8,7 +8,6 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 from policyserver.common.endpoints import LONGEST_SOCKET_PATH_BYTES
@@ -80,7 +79,9 @@ def _abandoned(folder: Path) -> FolderLock | None:
 
 def _short_temporary_folder() -> Path:
     """Choose where the folder lies: where temporary files do, unless no socket below it would have a path short enough."""
-    for folder in _candidates():
+    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
+    usual = Path(tempfile.gettempdir()).absolute()
+    for folder in (usual, *([Path(runtime)] if os.path.isabs(runtime) else []), Path("/tmp"), Path("/var/tmp")):
         if len(os.fsencode(folder)) <= _MAX_BYTES and folder.is_dir() and os.access(folder, os.W_OK | os.X_OK):
             return folder
     raise SettingsError(
@@ -89,11 +90,3 @@ def _short_temporary_folder() -> Path:
         f"expected a folder that can be written and whose path has at most {_MAX_BYTES} bytes, for Ray's sockets lie below it, received "
         f"{tempfile.gettempdir()}, and found neither XDG_RUNTIME_DIR, /tmp nor /var/tmp instead",
     )
-
-
-def _candidates() -> Iterator[Path]:
-    yield Path(tempfile.gettempdir()).absolute()
-    if (runtime := os.environ.get("XDG_RUNTIME_DIR", "")) and os.path.isabs(runtime):
-        yield Path(runtime)
-    yield Path("/tmp")
-    yield Path("/var/tmp")

@@ -13,7 +13,6 @@ import numpy.typing as npt
 
 from policyserver.common.errors import WireError, to_row_error
 from policyserver.common.figures import known
-from policyserver.common.flags import StepFlag
 from policyserver.common.server_stats import ServerStats
 from policyserver.common.spaces import leaves
 from policyserver.common.tensors import column, from_tensor, to_tensor
@@ -165,18 +164,6 @@ def encode_stats(stats: ServerStats) -> pb.GetStatsResponse:
     """Encode how serving and learning go."""
     training = None if stats.training is None else pb.TrainingIteration(**known(stats.training))
     return pb.GetStatsResponse(**known(stats), training=training)
-
-
-def one_row(handle: int, sequence: int, flags: StepFlag, reward: float, observation: list[Any], action: list[Any]) -> ReceivedRows:
-    """Make the rows of a unary call."""
-    return ReceivedRows(
-        np.array([handle], _U64),
-        np.array([sequence], _U32),
-        np.array([flags], _U8),
-        np.array([reward], _F64),
-        [leaf[None] for leaf in observation],
-        [leaf[None] for leaf in action],
-    )
 
 
 def _column(data: bytes, dtype: np.dtype[Any], count: int, field: str) -> npt.NDArray[Any]:

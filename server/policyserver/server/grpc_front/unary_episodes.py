@@ -13,6 +13,8 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from policyserver.common.episode_session import EpisodeSession
 from policyserver.common.errors import (
     EpisodeDuplicateError,
@@ -189,13 +191,16 @@ class UnaryEpisodes:
             reward, info = episode.sent_reward, episode.sent_info
         if flags is None:
             flags = int(kind) | (episode.start_flags if number == 0 else 0)
-        handle = episode.handle if number else 0
-        rows = wire.one_row(handle, number, StepFlag(flags), reward, observation, given)
-        if number == 0:
-            rows.episode_ids.append(episode_id)
-        if info:
-            rows.infos[0] = info
-        return rows
+        return ReceivedRows(
+            np.array([episode.handle if number else 0], np.uint64),
+            np.array([number], np.uint32),
+            np.array([flags], np.uint8),
+            np.array([reward], np.float64),
+            [leaf[None] for leaf in observation],
+            [leaf[None] for leaf in given],
+            [] if number else [episode_id],
+            {0: info} if info else {},
+        )
 
     async def _submit(self, episode: _UnaryEpisode, rows: ReceivedRows) -> Replies:
         episode.calls += 1

@@ -71,8 +71,9 @@ def choose(
     Raises:
         UnusableConnectorError: A connector fails on the configured spaces, in RLlib too.
     """
-    added, is_whole = _without_defaults(env_to_module)
-    check(added)
+    added, defaults = env_to_module.connectors[: -len(_INWARD_DEFAULTS)], env_to_module.connectors[-len(_INWARD_DEFAULTS) :]
+    is_whole = [type(piece) for piece in defaults] == _INWARD_DEFAULTS
+    check(added if is_whole else env_to_module.connectors)
     for name in EPISODE_CALLBACKS:
         if is_used(name, config, force_list(config.callbacks_class)):
             return f"the callback {name}"
@@ -129,15 +130,6 @@ def _counts_within_its_size(space: gym.Space[Any]) -> bool:
     sizes = np.asarray(space.n if isinstance(space, gym.spaces.Discrete) else space.nvec, np.int64)
     starts = np.asarray(space.start, np.int64)
     return bool(((-sizes <= starts) & (starts <= 0)).all())
-
-
-def _without_defaults(pipeline: ConnectorPipelineV2) -> tuple[list[ConnectorV2], bool]:
-    """Return a pipeline's own connectors, and whether RLlib's default ones follow them."""
-    pieces = list(pipeline.connectors)
-    count = len(pieces) - len(_INWARD_DEFAULTS)
-    if count >= 0 and [type(piece) for piece in pieces[count:]] == _INWARD_DEFAULTS:
-        return pieces[:count], True
-    return pieces, False
 
 
 def _vectorized(piece: ConnectorV2, form: ActionForm) -> VectorizedConnector | None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import numpy.typing as npt
 from ray.rllib.connectors.env_to_module.mean_std_filter import MeanStdFilter
@@ -13,18 +11,6 @@ from ray.rllib.utils.numpy import SMALL_NUMBER
 from policyserver.server.policies.policy import Array, Mask, StepRows
 from policyserver.server.policies.vectorized.observation_connectors import VectorizedConnector
 from policyserver.server.policies.vectorized.running_statistics import Floats, RowStatistics, add
-
-
-@dataclass(slots=True)
-class _Seen:
-    """Rows that the last `write` would have the statistics learn."""
-
-    updates: Mask
-    """Which rows of the batch they are, bool[n]."""
-    deviations: Floats
-    """All n rows, as deviations from the center."""
-    center: Floats
-    """A point near them."""
 
 
 class VectorizedMeanStdFilter(VectorizedConnector):
@@ -40,7 +26,8 @@ class VectorizedMeanStdFilter(VectorizedConnector):
         Only the thread that calls `write` and `commit` may touch it from now on.
         """
         self._connector = connector
-        self._seen: _Seen | None = None
+        self._seen: tuple[Mask, Floats, Floats] | None = None
+        """What the last `write` would have the statistics learn: which rows, bool[n], all n as deviations from a center, and the center."""
 
     def write(self, leaves: list[Array], rows: StepRows) -> list[Array]:
         """Return the normalised observations; change nothing yet."""
@@ -60,16 +47,19 @@ class VectorizedMeanStdFilter(VectorizedConnector):
         remainders = deviations - means
         if count == 0 and first > 0:  # nothing has been seen before these rows, and they are not learned from
             remainders[:first] = values[:first]
-        self._seen = _Seen(updates, deviations, center)
+        self._seen = updates, deviations, center
         return [_normalised(filter_, values, remainders, deviances)]
 
     def commit(self, kept: Mask) -> None:
         """Let the statistics learn the rows of the last `write`; those that are not `kept` were refused."""
         seen, self._seen = self._seen, None
-        if seen is None or not (chosen := seen.updates & kept).any():
+        if seen is None:
+            return
+        updates, deviations, center = seen
+        if not (chosen := updates & kept).any():
             return
         filter_ = _filter_of(self._connector)
-        added = RowStatistics.of(seen.deviations if chosen.all() else seen.deviations[chosen], seen.center)
+        added = RowStatistics.of(deviations if chosen.all() else deviations[chosen], center)
         for statistic in (filter_.running_stats, filter_.buffer):
             add(statistic, added)
 
