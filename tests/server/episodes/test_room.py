@@ -407,7 +407,7 @@ def test_whole_episodes_are_waited_for_with_the_room_open(make_harness: Make) ->
 
 def test_a_client_that_sleeps_holds_up_nobody(make_harness: Make) -> None:
     harness = make_harness(demand=ON_POLICY, hand_off=HandOffConfig(room_wait_s=3600.0))
-    harness.send(*(start(f"sleeper-{number}") for number in range(50)), session=harness.connect("sleeper"))
+    harness.send(*(start(f"sleeper-{number}") for number in range(50)), client=harness.connect("sleeper"))
     learner, players = Learner(harness), Players(harness, 4, 2, 4)
     learner.ask()
     for version in range(2):

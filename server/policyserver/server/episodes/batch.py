@@ -12,7 +12,7 @@ import numpy.typing as npt
 from policyserver.common.errors import InvalidInputError, PolicyServerError
 from policyserver.common.flags import StepFlag
 from policyserver.common.spaces import Array
-from policyserver.server.episodes.episode_table import ClientSession, EpisodeTable
+from policyserver.server.episodes.episode_table import EpisodeTable, ServedClient
 from policyserver.server.episodes.masks import all_true, any_true, count, flatnonzero
 from policyserver.server.episodes.received_rows import ReceivedRows, Replies
 from policyserver.server.episodes.row_checks import LeafCheck, content_hashes
@@ -30,7 +30,7 @@ class Submission:
     """The rows of one message on their way through the core."""
 
     rows: ReceivedRows
-    session: ClientSession
+    client: ServedClient
     replies: Replies
     done: Callable[[Replies], None]
     """Called with the replies when all rows are answered."""
@@ -65,7 +65,7 @@ class Batch:
     flags: Array
     rewards: Array
     observations: list[Array]
-    session_indices: Array
+    client_indices: Array
     """Numbers of the clients that sent the rows."""
     given: Array
     """Rows with a given action, indices."""
@@ -104,10 +104,10 @@ class Batch:
             given_actions = [np.concatenate(leaf) for leaf in zip(*parts, strict=True)]
         if everything_of_one:
             submission_of, row = np.zeros(sizes[0], np.int64), todos[0]
-            session_indices = submission_of + submissions[0].session.index
+            client_indices = submission_of + submissions[0].client.index
         else:
             submission_of, row = np.repeat(np.arange(len(submissions)), sizes), np.concatenate(todos)
-            session_indices = np.repeat([submission.session.index for submission in submissions], sizes)
+            client_indices = np.repeat([submission.client.index for submission in submissions], sizes)
         return cls(
             submissions,
             submission_of,
@@ -117,7 +117,7 @@ class Batch:
             flags,
             rewards,
             observations,
-            session_indices,
+            client_indices,
             given,
             given_actions,
             content_hashes(observations, flags & ~_SAYS_NOTHING, rewards, given, given_actions),

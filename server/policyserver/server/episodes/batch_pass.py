@@ -106,7 +106,7 @@ class BatchPass:
 
         refuse(bad_headers(batch.flags, batch.sequences, batch.rewards))
         bad_values = self._bad_values(batch)
-        slots, known = self._table.slots_of(batch.handles, batch.session_indices)
+        slots, known = self._table.slots_of(batch.handles, batch.client_indices)
         if any_true(starts):
             known &= ~starts
             refuse({index: error for index, error in bad_values.items() if starts[index] and usable[index]})  # these take no room
@@ -142,9 +142,9 @@ class BatchPass:
         admission = Admission(self._shares)
         for index in rows.tolist():
             usable[index] = False
-            session, episode_id = batch.origin(index).session, batch.episode_id(index)
-            finished = self._table.finished_by_id(session.client_id, episode_id)
-            if (slot := session.aliases.get(episode_id)) is not None:
+            client, episode_id = batch.origin(index).client, batch.episode_id(index)
+            finished = self._table.finished_by_id(client.client_id, episode_id)
+            if (slot := client.aliases.get(episode_id)) is not None:
                 is_newest = self._table.next_sequence[slot] == 1
                 if is_newest and batch.flags[index] & _OVERRIDE:
                     self._override(batch, index, slot)
@@ -156,13 +156,13 @@ class BatchPass:
                 self._answer_finished(batch, index, finished)
             elif self.drain_error:
                 batch.refuse(index, self.drain_error)
-            elif (session.index, episode_id) in seen:
+            elif (client.index, episode_id) in seen:
                 deferred.append(index)
-            elif error := admission.refusal(session, episode_id):
+            elif error := admission.refusal(client, episode_id):
                 batch.refuse(index, error)
             else:
                 usable[index] = True
-                seen.add((session.index, episode_id))
+                seen.add((client.index, episode_id))
         return np.array(deferred, np.int64)
 
     def _bad_values(self, batch: Batch) -> dict[int, InvalidInputError]:
@@ -192,9 +192,9 @@ class BatchPass:
         now_s = time.monotonic()
         for place in flatnonzero(rows.is_new & kept).tolist():
             index = int(applied[place])
-            session, name = batch.origin(index).session, batch.episode_id(index)
+            client, name = batch.origin(index).client, batch.episode_id(index)
             training, key = bool(rows.training[place]), int(rows.drawn_by.keys[place])
-            rows.slots[place] = slots[index] = self._table.open_episode(session, name, training=training, now_s=now_s, draw_key=key)
+            rows.slots[place] = slots[index] = self._table.open_episode(client, name, training=training, now_s=now_s, draw_key=key)
             self._statistics.episodes_started += 1
         self._policy.commit(rows, decided, kept)
         places = pick(kept)
@@ -307,8 +307,8 @@ class BatchPass:
 
     def _answer_unknown(self, batch: Batch, index: int) -> None:
         handle = int(batch.handles[index])
-        session = batch.origin(index).session
-        finished = self._table.finished(handle, session.client_id)
+        client = batch.origin(index).client
+        finished = self._table.finished(handle, client.client_id)
         if finished is None:
             batch.refuse(index, EpisodeUnknownError(f"Episode with handle {handle} not found.", field="handles"))
         else:

@@ -31,7 +31,7 @@ from policyserver.server.episodes.batch import Batch, Submission
 from policyserver.server.episodes.batch_pass import BatchPass
 from policyserver.server.episodes.core_statistics import CoreStatistics
 from policyserver.server.episodes.demand import Demand
-from policyserver.server.episodes.episode_table import ClientSession, EpisodeTable
+from policyserver.server.episodes.episode_table import EpisodeTable, ServedClient
 from policyserver.server.episodes.hand_over import HandOver
 from policyserver.server.episodes.memory import most_open, most_pages
 from policyserver.server.episodes.received_rows import ReceivedRows, Replies
@@ -104,34 +104,34 @@ class EpisodeCore:
 
     # Front ends ----------------------------------------------------------------------------------------------------------------------
 
-    def connect(self, client_id: str, connection: str | None = None) -> ClientSession:
+    def connect(self, client_id: str, connection: str | None = None) -> ServedClient:
         """Note that a client opened a stream over a connection (unset: its own); its episodes of an earlier stream are its own again."""
-        session = self._table.session(client_id, connection)
-        session.streams += 1
-        if timer := self._idle_timers.pop(session.index, None):
+        client = self._table.client(client_id, connection)
+        client.streams += 1
+        if timer := self._idle_timers.pop(client.index, None):
             timer.cancel()
-        return session
+        return client
 
-    def disconnect(self, session: ClientSession) -> None:
+    def disconnect(self, client: ServedClient) -> None:
         """Note that a client's stream is gone; its episodes end after the idle timeout unless it returns."""
-        session.streams -= 1
-        if session.streams > 0:
+        client.streams -= 1
+        if client.streams > 0:
             return
         timeout_s = self._config.episode_idle_timeout_s
-        if not session.aliases and not any(submission.session is session for submission in self._pending):
-            self._table.forget_session(session)
+        if not client.aliases and not any(submission.client is client for submission in self._pending):
+            self._table.forget_client(client)
             return
-        if session.aliases:
-            logger.info("client %s is gone with %d open episodes; they end in %g s", session.client_id, len(session.aliases), timeout_s)
-        self._idle_timers[session.index] = asyncio.get_running_loop().call_later(timeout_s, self._reap_session, session)
+        if client.aliases:
+            logger.info("client %s is gone with %d open episodes; they end in %g s", client.client_id, len(client.aliases), timeout_s)
+        self._idle_timers[client.index] = asyncio.get_running_loop().call_later(timeout_s, self._reap_client, client)
 
-    def submit(self, rows: ReceivedRows, session: ClientSession) -> asyncio.Future[Replies]:
+    def submit(self, rows: ReceivedRows, client: ServedClient) -> asyncio.Future[Replies]:
         """Take rows in; the future has their replies once all are answered. It never fails: errors are in the replies."""
         future: asyncio.Future[Replies] = asyncio.get_running_loop().create_future()
-        self.take(rows, session, lambda replies: None if future.done() else future.set_result(replies))
+        self.take(rows, client, lambda replies: None if future.done() else future.set_result(replies))
         return future
 
-    def take(self, rows: ReceivedRows, session: ClientSession, done: Callable[[Replies], None]) -> None:
+    def take(self, rows: ReceivedRows, client: ServedClient, done: Callable[[Replies], None]) -> None:
         """Take rows in and call `done`, which must not fail, with their replies once all are answered: a turn of the loop sooner."""
         replies = self._pass.replies_to(rows)
         if replies.refusal is not None:
@@ -139,13 +139,13 @@ class EpisodeCore:
         if not (count := len(replies.handles)):
             done(replies)
             return
-        self._pass_shares.asks(session)
-        self._pending.append(Submission(rows, session, replies, done, np.arange(count)))
+        self._pass_shares.asks(client)
+        self._pending.append(Submission(rows, client, replies, done, np.arange(count)))
         self._schedule_flush()
 
-    def reap(self, session: ClientSession, episode_ids: list[str]) -> None:
+    def reap(self, client: ServedClient, episode_ids: list[str]) -> None:
         """End episodes of a client that is silent, as truncated at their last complete steps."""
-        slots = np.array([session.aliases[id_] for id_ in episode_ids if id_ in session.aliases], np.int64)
+        slots = np.array([client.aliases[id_] for id_ in episode_ids if id_ in client.aliases], np.int64)
         self._withheld.forget(slots)
         self._trajectories.abandon(slots[self._table.training[slots]])
         self._policy.forget(slots.tolist())
@@ -259,13 +259,13 @@ class EpisodeCore:
         if self._pending:
             self._schedule_flush()
 
-    def _reap_session(self, session: ClientSession) -> None:
-        del self._idle_timers[session.index]
-        count = len(session.aliases)
-        self.reap(session, list(session.aliases))
-        self._table.forget_session(session)
+    def _reap_client(self, client: ServedClient) -> None:
+        del self._idle_timers[client.index]
+        count = len(client.aliases)
+        self.reap(client, list(client.aliases))
+        self._table.forget_client(client)
         if count:
-            logger.info("client %s did not come back; its %d episodes ended as truncated", session.client_id, count)
+            logger.info("client %s did not come back; its %d episodes ended as truncated", client.client_id, count)
 
     def _capacity(self) -> int:
         """Return how many steps may wait for the learner: those it asks for, and a segment of each episode that was open since it came."""

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from ray import cloudpickle
 
-from policyserver.common.episode_session import EpisodeSession
+from policyserver.common.caller_episode import CallerEpisode
 from policyserver.common.errors import ActionTimeoutError, InvalidInputError, PolicyServerError
 from policyserver.common.spaces import Array
 
@@ -92,7 +92,7 @@ class EnvironmentCall:
         return self._outcome
 
 
-class EnvironmentEpisode(EpisodeSession[EnvironmentCall]):
+class EnvironmentEpisode(CallerEpisode[EnvironmentCall]):
     """An open episode of an ExternalEnv. In flight stays a call whose caller did not wait for its answer."""
 
     __slots__ = ("calls", "has_ended", "id", "is_busy", "logged_info", "logged_reward", "name")

@@ -12,7 +12,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from policyserver.common.episode_session import belongs_to_no_action
+from policyserver.common.caller_episode import belongs_to_no_action
 from policyserver.common.errors import EpisodeFinishedError, InvalidInputError, PolicyServerError, ServerUnavailableError
 from policyserver.common.flags import StepFlag
 from policyserver.common.spaces import Array, argument_names
@@ -20,7 +20,7 @@ from policyserver.server.episodes.core import EpisodeCore
 from policyserver.server.episodes.received_rows import ReceivedRows, Replies
 from policyserver.server.external_env.calls import EnvironmentCall, EnvironmentEpisode
 from policyserver.server.external_env.columns import columns_of, values_of
-from policyserver.server.external_env.session import EnvironmentSession
+from policyserver.server.external_env.served_environment import ServedEnvironment
 
 logger = logging.getLogger(__name__)
 
@@ -37,44 +37,44 @@ class ExternalEnvEpisodes:
     """
 
     def __init__(
-        self, session: EnvironmentSession, core: EpisodeCore, observation_space: gym.Space[Any], action_space: gym.Space[Any]
+        self, environment: ServedEnvironment, core: EpisodeCore, observation_space: gym.Space[Any], action_space: gym.Space[Any]
     ) -> None:
         """Take the calls of an environment, whose `run()` need not run yet; those that wait already included."""
-        self._session = session
+        self._environment = environment
         self._core = core
         self._client = core.connect(f"external-env:{uuid.uuid4().hex}")
         self._spaces = observation_space, action_space
         self._arguments = argument_names(observation_space, action_space)
         self._loop = asyncio.get_running_loop()
-        self._no_wait = 0 if session.waits_for_learner else int(StepFlag.NO_WAIT)
+        self._no_wait = 0 if environment.waits_for_learner else int(StepFlag.NO_WAIT)
         self._names = 0
         self._unsettled: set[EnvironmentCall] = set()
         self._when_settled: Callable[[], None] | None = None
         self._again: list[EnvironmentCall] = []
-        session.calls.serve(partial(self._loop.call_soon_threadsafe, self._take))
+        environment.calls.serve(partial(self._loop.call_soon_threadsafe, self._take))
 
     @property
     def is_closed(self) -> bool:
         """Whether calls are refused, because the server has stopped or `run()` is over. Any thread may ask."""
-        return self._session.calls.is_closed
+        return self._environment.calls.is_closed
 
     def stop(self, error: PolicyServerError) -> None:
         """Answer everybody who waits, and every later call, with an error."""
-        self._session.calls.close(error)
+        self._environment.calls.close(error)
         self._when_settled = None
-        for call in (*self._unsettled, *self._session.calls.take()):
+        for call in (*self._unsettled, *self._environment.calls.take()):
             call.settle(error)
         self._unsettled.clear()
 
     def finish(self, done: Callable[[], None]) -> None:
         """Refuse calls from now on; once those before are answered, end what is open as truncated and call `done`."""
-        self._session.calls.close(ServerUnavailableError("run() of the environment is over: nobody serves its episodes any more"))
+        self._environment.calls.close(ServerUnavailableError("run() of the environment is over: nobody serves its episodes any more"))
         self._take()
         self._when_settled = partial(self._end_all, done)
         self._note_settled()
 
     def _end_all(self, done: Callable[[], None]) -> None:
-        episodes = self._session.open_episodes
+        episodes = self._environment.open_episodes
         if episodes:
             logger.warning("run() of the environment is over: its %d open episodes end as truncated", len(episodes))
         self._core.reap(self._client, [episode.name for episode in episodes])
@@ -86,7 +86,7 @@ class ExternalEnvEpisodes:
 
     def _take(self) -> None:
         """Send what arrived."""
-        arrived = self._session.calls.take()
+        arrived = self._environment.calls.take()
         self._unsettled.update(arrived)
         self._send([call for call in arrived if self._is_next(call)])
 
@@ -269,7 +269,7 @@ class ExternalEnvEpisodes:
 
     def _close(self, episode: EnvironmentEpisode) -> None:
         episode.has_ended = True
-        self._session.forget(episode)
+        self._environment.forget(episode)
 
     def _settle(self, call: EnvironmentCall, outcome: Any) -> None:
         self._unsettled.discard(call)

@@ -12,7 +12,7 @@ from ray.rllib.env.external_multi_agent_env import ExternalMultiAgentEnv
 
 from policyserver.common.errors import ServerUnavailableError
 from policyserver.server.external_env.episodes import ExternalEnvEpisodes
-from policyserver.server.external_env.rllib_methods import make_session
+from policyserver.server.external_env.rllib_methods import make_served
 from policyserver.server.runner.serving_loop import ServingLoop
 
 logger = logging.getLogger(__name__)
@@ -48,9 +48,9 @@ class ExternalEnvThread:
         self.failure: Exception | None = None
         """Why there is nothing more to come, once `run()` is over while the training goes on."""
         self._is_started = False
-        session = make_session(env)
-        session.serving_loop, session.finished_remembered = serving_loop, finished_remembered
-        self._episodes = serving_loop.call(lambda: ExternalEnvEpisodes(session, serving_loop.core, *spaces))
+        environment = make_served(env)
+        environment.serving_loop, environment.finished_remembered = serving_loop, finished_remembered
+        self._episodes = serving_loop.call(lambda: ExternalEnvEpisodes(environment, serving_loop.core, *spaces))
         serving_loop.at_stop.append(self._episodes.stop)
 
     def start(self) -> None:

@@ -112,7 +112,7 @@ class PolicyServicer(pb_grpc.PolicyServiceServicer):
         except PolicyServerError as error:
             await _abort(context, error)
         client_id = first.handshake.client_id
-        session = self._core.connect(f"stream:{client_id}", connection_of(context.peer(), client_id))
+        client = self._core.connect(f"stream:{client_id}", connection_of(context.peer(), client_id))
         self._core.statistics.clients_connected += 1
         answers = StreamAnswers(context, self._config.listen.max_unanswered_bytes)
         writer = asyncio.create_task(answers.write())
@@ -148,7 +148,7 @@ class PolicyServicer(pb_grpc.PolicyServiceServicer):
                     self._core.statistics.rows_refused += wire.row_count(batch)
                     answers.refuse(wire.encode_refusal(batch.message_id, error))
                     continue
-                self._core.take(rows, session, partial(answer, answers.expect(batch.message_id, rows.size_bytes)))
+                self._core.take(rows, client, partial(answer, answers.expect(batch.message_id, rows.size_bytes)))
                 for _ in range(_TURNS_BEFORE_READING):
                     await asyncio.sleep(0)
         except asyncio.CancelledError:
@@ -163,7 +163,7 @@ class PolicyServicer(pb_grpc.PolicyServiceServicer):
         finally:
             self._core.statistics.clients_connected -= 1
             self._core.room.forget(say_room)
-            self._core.disconnect(session)
+            self._core.disconnect(client)
             writer.cancel()
             await asyncio.gather(writer, return_exceptions=True)
 

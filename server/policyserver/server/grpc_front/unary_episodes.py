@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from policyserver.common.episode_session import EpisodeSession
+from policyserver.common.caller_episode import CallerEpisode
 from policyserver.common.errors import (
     EpisodeDuplicateError,
     EpisodeUnknownError,
@@ -29,7 +29,7 @@ from policyserver.common.rewards import to_reward
 from policyserver.common.spaces import Array
 from policyserver.common.tensors import to_tensor
 from policyserver.server.episodes.core import EpisodeCore
-from policyserver.server.episodes.episode_table import ClientSession
+from policyserver.server.episodes.episode_table import ServedClient
 from policyserver.server.episodes.received_rows import ReceivedRows, Replies
 from policyserver.server.episodes.row_checks import id_error
 from policyserver.server.episodes.shares import connection_of
@@ -43,14 +43,14 @@ _APPLIED_BEFORE = frozenset({"SEQUENCE_CONFLICT", "EPISODE_DUPLICATE"})  # refus
 _ENDED_REMEMBERED = 1024  # episodes whose end a caller who missed the answer may repeat
 
 
-class _UnaryEpisode(EpisodeSession[bool]):
+class _UnaryEpisode(CallerEpisode[bool]):
     """What the server keeps for one unary caller. Only whether a row is in flight matters: the core knows its content."""
 
-    __slots__ = ("answered_reward", "calls", "has_ended", "session", "used_s")
+    __slots__ = ("answered_reward", "calls", "client", "has_ended", "used_s")
 
-    def __init__(self, session: ClientSession, training_enabled: bool, now_s: float) -> None:
+    def __init__(self, client: ServedClient, training_enabled: bool, now_s: float) -> None:
         super().__init__(training_enabled)
-        self.session = session
+        self.client = client
         self.used_s = now_s
         self.calls = 0
         """Calls of the row in flight that the core has not answered: a caller may repeat one before its answer is there."""
@@ -84,16 +84,16 @@ class UnaryEpisodes:
         if known is not None and (known.sequence > 0 or known.training_enabled == request.training_disabled):
             raise EpisodeDuplicateError(f"Episode {episode_id} is already started")
         if known is None:
-            name = _session_name(request.client_id)
+            name = _client_name(request.client_id)
             if finished := self._core.finished_episode(name, episode_id):
                 raise finished
-            session = self._core.connect(name, connection_of(peer, name))
-            if self._core.shares.room_of(session) <= self._announced:
-                self._core.disconnect(session)
-                raise self._core.shares.refusal(session)
+            client = self._core.connect(name, connection_of(peer, name))
+            if self._core.shares.room_of(client) <= self._announced:
+                self._core.disconnect(client)
+                raise self._core.shares.refusal(client)
             self._ended.pop(key, None)
-            self._episodes[key] = _UnaryEpisode(session, not request.training_disabled, asyncio.get_running_loop().time())
-            self._count_announced(session, 1)
+            self._episodes[key] = _UnaryEpisode(client, not request.training_disabled, asyncio.get_running_loop().time())
+            self._count_announced(client, 1)
             if self._timer is None:
                 self._watch_idle()
         return pb.StartEpisodeResponse(episode_id=episode_id)
@@ -128,7 +128,7 @@ class UnaryEpisodes:
         await self._step(request, StepFlag.TRUNCATED if request.truncated else StepFlag.TERMINATED, [])
         key = request.client_id, request.episode_id
         if episode := self._episodes.pop(key, None):
-            self._core.disconnect(episode.session)
+            self._core.disconnect(episode.client)
             episode.has_ended = True
             self._ended[key] = episode
             if len(self._ended) > _ENDED_REMEMBERED:
@@ -205,7 +205,7 @@ class UnaryEpisodes:
     async def _submit(self, episode: _UnaryEpisode, rows: ReceivedRows) -> Replies:
         episode.calls += 1
         try:
-            return await self._core.submit(rows, episode.session)
+            return await self._core.submit(rows, episode.client)
         finally:
             episode.calls -= 1
 
@@ -214,7 +214,7 @@ class UnaryEpisodes:
         if number != episode.newest or not episode.in_flight:
             return  # another call of the same row came first
         if number == 0 and not episode.is_recorded:
-            self._count_announced(episode.session, -1)
+            self._count_announced(episode.client, -1)
         if is_answered:
             episode.answered(handle)
             episode.answered_reward = episode.sent_reward
@@ -224,14 +224,14 @@ class UnaryEpisodes:
     def _episode(self, request: Any) -> _UnaryEpisode:
         episode = self._episodes.get((request.client_id, request.episode_id))
         if episode is None:
-            finished = self._core.finished_episode(_session_name(request.client_id), request.episode_id)
+            finished = self._core.finished_episode(_client_name(request.client_id), request.episode_id)
             raise finished or EpisodeUnknownError(f"Episode {request.episode_id} not found.", field="episode_id")
         episode.used_s = asyncio.get_running_loop().time()
         self._episodes.move_to_end((request.client_id, request.episode_id))
         return episode
 
-    def _count_announced(self, session: ClientSession, change: int) -> None:
-        session.announced += change
+    def _count_announced(self, client: ServedClient, change: int) -> None:
+        client.announced += change
         self._announced += change
 
     def _watch_idle(self) -> None:
@@ -249,9 +249,9 @@ class UnaryEpisodes:
 
     def _reap(self, episode_id: str, episode: _UnaryEpisode) -> None:
         if episode.sequence == 0:
-            self._count_announced(episode.session, -1)
-        self._core.reap(episode.session, [episode_id])
-        self._core.disconnect(episode.session)
+            self._count_announced(episode.client, -1)
+        self._core.reap(episode.client, [episode_id])
+        self._core.disconnect(episode.client)
         logger.info("episode %s of a unary caller ended as truncated after %g s without a call", episode_id, self._idle_timeout_s)
 
 
@@ -267,5 +267,5 @@ def _for_caller(error: PolicyServerError, episode_id: str, sequence: int) -> Pol
     return error
 
 
-def _session_name(client_id: str) -> str:
+def _client_name(client_id: str) -> str:
     return f"unary:{client_id}"

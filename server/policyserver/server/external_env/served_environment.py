@@ -19,7 +19,7 @@ GET_ACTION_TIMEOUT_S, LOG_ACTION_TIMEOUT_S = 300.0, 60.0
 """How long RLlib's ExternalEnv waits for an action, and until one that it took by itself is recorded, seconds."""
 
 
-class EnvironmentSession:
+class ServedEnvironment:
     """The public methods of an ExternalEnv that is served. Calls wait until the serving loop takes them. Any thread may call."""
 
     def __init__(self, env: Any) -> None:
