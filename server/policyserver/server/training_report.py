@@ -14,7 +14,7 @@ from policyserver.common.server_stats import TrainingIteration
 VERSIONS_BEHIND = "policy_versions_behind_sum"
 """Env-runner metric (reduce "sum"): over the steps of this `sample()`, policy version served at hand-off minus version that acted."""
 STEPS_DROPPED = "steps_dropped"
-"""Env-runner metric (reduce "sum"): steps that the hand-off dropped since the `sample()` before."""
+"""Env-runner metric (reduce "sum"): steps that the sample queue dropped since the `sample()` before."""
 
 _LEARNING_RATE = "_learning_rate"
 """End of the name under which RLlib reports the learning rate of each optimizer, after the optimizer's own."""

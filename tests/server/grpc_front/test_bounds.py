@@ -174,7 +174,7 @@ def test_infos_beyond_the_bound_are_left_out_and_counted_and_their_steps_are_not
     harness.one(Row(handle, 12, reward=1.0, info=note))
     harness.one(Row(handle, 13, StepFlag.TERMINATED, 1.0, info=note))
     (segment,) = harness.segments()
-    assert [bool(info) for info in segment.get_infos()] == [False] * 4 + [True] * 2, "what was handed over makes room"
+    assert [bool(info) for info in segment.get_infos()] == [False] * 4 + [True] * 2, "what was handed off makes room"
     gc.collect()
     assert (harness.core.snapshot().infos_dropped, harness.core.waiting_infos.held_bytes) == (4, 0)
 

@@ -70,7 +70,7 @@ class HandOffConfig(Config):
     """How completed steps reach the learner, and what happens to those it can't absorb."""
 
     segment_steps: Annotated[int, Ge(1)] = 64
-    """Longest run of consecutive steps of one episode that is handed over, or dropped, as a whole. A recurrent net's is cut down to a
+    """Longest run of consecutive steps of one episode that is handed off, or dropped, as a whole. A recurrent net's is cut down to a
     multiple of `max_seq_len`, but to one at least; where updates are counted by steps, it is no more than the learner takes at a time."""
     batches_ahead: Annotated[float, Interval(ge=0, le=100)] | None = None
     """Batches that clients may play while the learner is busy with the one before, so that acting and learning overlap; each step is then
@@ -79,7 +79,7 @@ class HandOffConfig(Config):
     room_wait_s: Annotated[float, Gt(0)] = 120.0
     """Longest time that clients which can wait are told to wait for the learner. After it they go on, and the oldest steps are dropped."""
     max_segment_age_s: Annotated[float, Ge(0)] = 60.0
-    """With APPO and IMPALA: age at which steps are handed over though there are fewer than a fragment."""
+    """With APPO and IMPALA: age at which steps are handed off though there are fewer than a fragment."""
     capacity_steps: Annotated[int, Ge(1)] | None = None
     """Steps that may wait for the learner; of more the oldest are dropped. Unset: a fragment (with PPO a train batch), those that may be
     played ahead, and a segment for each open episode."""

@@ -20,7 +20,7 @@ from policyserver.server.daemon.ray_folder import RayFolder
 logger = logging.getLogger(__name__)
 
 _OBJECT_STORE_BYTES = 512 * 2**20
-"""Room for segments and weights on their way between two processes; a full hand-off of 32,768 steps takes a tenth."""
+"""Room for segments and weights on their way between two processes; a full sample queue of 32,768 steps takes a tenth."""
 
 _ATTEMPTS = 3
 """Ray gives a node 30 s to come up, and does not look whether its processes still live; where one did not, the next one may."""

@@ -32,10 +32,10 @@ from policyserver.server.episodes.batch_pass import BatchPass
 from policyserver.server.episodes.core_statistics import CoreStatistics
 from policyserver.server.episodes.demand import Demand
 from policyserver.server.episodes.episode_table import EpisodeTable, ServedClient
-from policyserver.server.episodes.hand_over import HandOver
 from policyserver.server.episodes.memory import most_open, most_pages
 from policyserver.server.episodes.received_rows import ReceivedRows, Replies
 from policyserver.server.episodes.room import Room
+from policyserver.server.episodes.sample_requests import SampleRequests
 from policyserver.server.episodes.segments import SegmentBlock
 from policyserver.server.episodes.shares import EpisodeShares, PassShares
 from policyserver.server.episodes.trajectories import Trajectories
@@ -69,7 +69,7 @@ class EpisodeCore:
         self._capacity_steps = most_steps = None
         if hand_off.capacity_steps:
             self._capacity_steps = max(hand_off.capacity_steps, segment_steps)
-            # Segments are dropped whole, so a full hand-off may lack almost one of its capacity.
+            # Segments are dropped whole, so a full queue may lack almost one of its capacity.
             most_steps = self._capacity_steps - segment_steps - policy.layout.carried + 1
             fragment_steps = min(demand.fragment_steps, most_steps)
             demand = replace(demand, fragment_steps=fragment_steps, batches_ahead=min(demand.batches_ahead, most_steps / fragment_steps))
@@ -97,7 +97,9 @@ class EpisodeCore:
         self._pass_shares = PassShares()
         self.room = Room(demand, lambda: self._trajectories.steps_ready, hand_off.room_wait_s)
         self._withheld = WithheldQuestions(policy, self._table, self._trajectories, self.room, self.statistics)
-        self._hand_over = HandOver(policy, self._trajectories, self.room, self._withheld, demand, hand_off.max_segment_age_s, most_steps)
+        self._requests = SampleRequests(
+            policy, self._trajectories, self.room, self._withheld, demand, hand_off.max_segment_age_s, most_steps
+        )
         self._pass = BatchPass(
             policy, self._table, self._trajectories, self._withheld, self.statistics, observation_space, action_space, self.shares
         )
@@ -152,7 +154,7 @@ class EpisodeCore:
         for slot in slots.tolist():
             self._table.close_episode(slot, idle=True)
         self.statistics.episodes_reaped += len(slots)
-        self._hand_over.look()
+        self._requests.look()
 
     @property
     def drain_error(self) -> PolicyServerError | None:
@@ -167,14 +169,14 @@ class EpisodeCore:
     # The env runner, through call_soon_threadsafe -------------------------------------------------------------------------------------
 
     def sample(self, want_steps: int, wait_s: float, done: Callable[[list[SegmentBlock]], None], *, or_fewer: bool = False) -> None:
-        """Call `done` with `want_steps` steps as soon as there are as many; see `HandOver.ask`."""
+        """Call `done` with `want_steps` steps as soon as there are as many; see `SampleRequests.ask`."""
 
         def answer(blocks: list[SegmentBlock]) -> None:
             self.snapshot()  # the counters that go with these steps
             self._most_open = self._table.open
             done(blocks)
 
-        self._hand_over.ask(want_steps, wait_s, answer, or_fewer=or_fewer)
+        self._requests.ask(want_steps, wait_s, answer, or_fewer=or_fewer)
 
     def serve_weights(self, weights_seq_no: int) -> None:
         """Swap to the weights loaded last, and make room for the steps that the learner wants of them."""
@@ -185,7 +187,7 @@ class EpisodeCore:
         """Refuse new episodes from now on, saying whether waiting makes sense, let no question wait, and answer `sample` at once."""
         self._pass.drain_error = ending_error(is_final=is_final)
         self.room.lift()
-        self._hand_over.drain()
+        self._requests.drain()
 
     def fail_all(self, error: PolicyServerError) -> None:
         """Answer everything that waits with an error; for the end of the process."""
@@ -201,7 +203,7 @@ class EpisodeCore:
         statistics.infos_dropped = trajectories.waiting_infos.dropped
         statistics.starts_refused = self.shares.starts_refused
         statistics.steps_handed_off = trajectories.steps_handed_off
-        statistics.steps_dropped = trajectories.hand_off.steps_dropped
+        statistics.steps_dropped = trajectories.queue.steps_dropped
         statistics.steps_waiting = trajectories.steps_ready
         statistics.questions_waiting = self._withheld.waiting
         statistics.staleness_mean = trajectories.versions_behind / max(trajectories.steps_handed_off, 1)
@@ -240,7 +242,7 @@ class EpisodeCore:
             batch.refuse_all(np.arange(len(batch)), error)
         self._answer(batch, deferred)
         self._most_open = max(self._most_open, self._table.open)
-        self._hand_over.note_rows()
+        self._requests.note_rows()
 
     def _answer(self, batch: Batch, deferred: npt.NDArray[np.int64]) -> None:
         """Resolve the submissions that are complete and keep the others for the next pass."""
@@ -277,7 +279,7 @@ class EpisodeCore:
 def _segment_steps(wanted: int, layout: StepLayout, demand: Demand) -> int:
     """Return how long a segment is at most.
 
-    A page has room for what it hands over and what it carries on. A recurrent net's segments end where a sequence does, so that the states
+    A page has room for what it hands off and what it carries on. A recurrent net's segments end where a sequence does, so that the states
     that are kept fit together when they are joined, and no sequence is padded for it. Where updates are counted by steps, one segment is no
     more than the learner asks for.
     """

@@ -16,14 +16,14 @@ class Room:
 
     It opens for `Demand.fragment_steps` when new weights are served and whenever the learner asks, and closes when as many steps are ready.
     Nobody takes a part of it in advance, so nothing is left unused by a client that sleeps: a step counts when it is recorded. Between a
-    hand-over and the next opening there is room for `Demand.batches_ahead` fragments. Clients that never wait have no part in it, or a
+    hand-off and the next opening there is room for `Demand.batches_ahead` fragments. Clients that never wait have no part in it, or a
     client in real time would leave the others none.
 
     A learner that does not come for `wait_s` while questions wait is taken for absent: then they wait no longer, until it asks again.
     """
 
     def __init__(self, demand: Demand, ready: Callable[[], int], wait_s: float) -> None:
-        """Begin open. `ready` returns how many steps could be handed over now; questions wait for `wait_s` at most."""
+        """Begin open. `ready` returns how many steps could be handed off now; questions wait for `wait_s` at most."""
         self._demand = demand
         self._ready = ready
         self._wait_s = wait_s
@@ -46,7 +46,7 @@ class Room:
         if self._demand.whole_episodes or not self._demand.on_policy:
             steps = 0  # they may not be ready yet: episodes that go on, steps that are carried on
         ready = self._ready()
-        self._unasked_steps = min(self._unasked_steps, ready)  # what was handed over or dropped is gone
+        self._unasked_steps = min(self._unasked_steps, ready)  # what was handed off or dropped is gone
         return ready - self._unasked_steps + steps < self._limit_steps
 
     def note_unasked(self, steps: int) -> None:
@@ -60,14 +60,14 @@ class Room:
         self.tell()
 
     def close(self, steps: int) -> None:
-        """Close at a hand-over of so many steps: the learner has what it wanted, and clients may play so far ahead as is allowed.
+        """Close at a hand-off of so many steps: the learner has what it wanted, and clients may play so far ahead as is allowed.
 
         Where clients in real time made a part of it, the others still have what is left of their room.
         """
         self._is_forced = False
         self._limit_steps, limit_steps = int(self._demand.batches_ahead * self._demand.fragment_steps), self._limit_steps
         if self._unasked_steps and (ready := self._ready()):
-            unasked_steps = round(min(self._unasked_steps, ready) * min(steps / ready, 1.0))  # of those handed over, so far as one can tell
+            unasked_steps = round(min(self._unasked_steps, ready) * min(steps / ready, 1.0))  # of those handed off, so far as one can tell
             self._unasked_steps -= unasked_steps
             self._limit_steps = max(self._limit_steps, limit_steps - (steps - unasked_steps))
 

@@ -1,4 +1,4 @@
-"""The steps of open episodes, in pages taken from a pool on demand and handed over when they are full or the episode ends."""
+"""The steps of open episodes, in pages taken from a pool on demand and handed off when they are full or the episode ends."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ class Trajectories:
             segment_steps: Steps of a full page.
             capacity_steps: Returns how many steps may wait for the learner now.
             max_segments: Segments that may wait for it.
-            whole_episodes: Whether episodes are handed over when they have ended.
-            most_info_bytes: Bytes that infos may take until they are handed over.
+            whole_episodes: Whether episodes are handed off when they have ended.
+            most_info_bytes: Bytes that infos may take until they are handed off.
         """
         self._layout = layout
         self._state_every = layout.state_every
@@ -60,7 +60,7 @@ class Trajectories:
         self._full_steps = segment_steps + layout.carried
         self._lookback = layout.lookback
         self._least_ready = 2 * layout.carried + 1 if layout.carried else 1
-        """Complete steps of an open page from which on it can be handed over in part: enough for the piece, and for what is carried on."""
+        """Complete steps of an open page from which on it can be handed off in part: enough for the piece, and for what is carried on."""
         self._rows_before = layout.lookback - 1  # a page's step number 1 lies in row `lookback`
         state_leaves = [np.asarray(leaf) for leaf in tree.flatten(layout.initial_state)] if layout.initial_state is not None else []
         pages = 2 * slots + max_segments + 1  # while an episode's page is turned, it has two
@@ -92,9 +92,9 @@ class Trajectories:
         self._t_started = LazyArray(slots, (), np.int64).array
         self._infos: dict[int, dict[int, dict[str, Any]]] = {}
         self.waiting_infos = WaitingInfos(most_info_bytes)
-        self.hand_off = SampleQueue(capacity_steps, max_segments)
+        self.queue = SampleQueue(capacity_steps, max_segments)
         if whole_episodes:
-            self.hand_off = WholeEpisodesQueue(capacity_steps, max_segments, held_steps)
+            self.queue = WholeEpisodesQueue(capacity_steps, max_segments, held_steps)
         self._steps_ready_in_pages = 0
         self.steps_handed_off = 0
         self.versions_behind = 0
@@ -106,8 +106,8 @@ class Trajectories:
 
     @property
     def steps_ready(self) -> int:
-        """Steps that could be handed over now, those in open pages included."""
-        return self.hand_off.steps_waiting + self._steps_ready_in_pages
+        """Steps that could be handed off now, those in open pages included."""
+        return self.queue.steps_waiting + self._steps_ready_in_pages
 
     @property
     def pages_open(self) -> int:
@@ -220,7 +220,7 @@ class Trajectories:
         return slots[np.argsort(self._started_s[slots], kind="stable")]
 
     def ready_in_pages(self, slots: Slots) -> npt.NDArray[np.int64]:
-        """Return how many steps of each open page could be handed over, int64[n]."""
+        """Return how many steps of each open page could be handed off, int64[n]."""
         return self._fill[slots] - 1 - self._carried
 
     def close_pages(self, slots: Slots) -> None:
@@ -235,7 +235,7 @@ class Trajectories:
 
         At most so many segments are copied, and none more once they have so many steps. `weights_seq_no` is the policy version served now.
         """
-        segments = self.hand_off.take(max_segments, steps)
+        segments = self.queue.take(max_segments, steps)
         if not segments:
             return None
         pages = np.array([segment.page for segment in segments])
@@ -289,7 +289,7 @@ class Trajectories:
             arena[self._page[slots[keep]], fill[keep] // self._state_every] = leaf[keep]
 
     def _ready(self, complete: Array) -> int:
-        """Count the steps that could be handed over of pages with so many complete steps each."""
+        """Count the steps that could be handed off of pages with so many complete steps each."""
         if self._whole_episodes:
             return 0
         if not self._carried:
@@ -308,7 +308,7 @@ class Trajectories:
     def _go_on_in_new_pages(self, slots: Slots, steps: Array, kept: int, now_s: float) -> None:
         """Have the first steps of pages wait for the learner, and go on in new pages that begin with the look-back and the others.
 
-        Of each page so many `steps`, int64[n], are complete and handed over, and `kept` come after these, a pending one included.
+        Of each page so many `steps`, int64[n], are complete and handed off, and `kept` come after these, a pending one included.
         """
         old = self._page[slots]
         new = np.array([self._new_page() for _ in range(len(slots))], np.int64)
@@ -335,7 +335,7 @@ class Trajectories:
     def _close(self, slot: int, steps: int, *, terminated: bool, truncated: bool) -> None:
         infos = self._infos.pop(slot, None)
         segment = Segment(slot, int(self._page[slot]), steps, int(self._t_started[slot]), terminated, truncated, infos)
-        for page in self.hand_off.put(segment):
+        for page in self.queue.put(segment):
             self._pages.give(page)
         self._page[slot] = -1
 
@@ -345,7 +345,7 @@ class Trajectories:
             self._page[slot] = -1
         self._fill[slot] = 0
         self._infos.pop(slot, None)
-        for page in self.hand_off.leave(slot):
+        for page in self.queue.leave(slot):
             self._pages.give(page)
 
     def _new_page(self) -> int:

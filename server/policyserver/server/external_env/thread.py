@@ -78,7 +78,7 @@ class ExternalEnvThread:
             failure = RuntimeError(f"run() of {name} failed")
         else:
             logger.error("run() of %s returned while the training goes on", name)
-            failure = RuntimeError(f"run() of {name} returned, so no more episodes will come; the steps of those before were handed over")
+            failure = RuntimeError(f"run() of {name} returned, so no more episodes will come; the steps of those before were handed off")
         failure.__cause__ = cause
 
         def tell() -> None:

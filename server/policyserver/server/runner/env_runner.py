@@ -230,7 +230,7 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
 
         Raises:
             ValueError: `num_episodes` was given.
-            RuntimeError: The environment's `run()` failed or returned, and all its steps were handed over.
+            RuntimeError: The environment's `run()` failed or returned, and all its steps were handed off.
         """
         if num_episodes is not None:
             raise ValueError(f"num_episodes: expected None, for external episodes can't be started from here, received {num_episodes}")

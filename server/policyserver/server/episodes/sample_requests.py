@@ -37,7 +37,7 @@ class _Request:
     """When there were enough steps, but some that had been asked for were still to come."""
 
 
-class HandOver:
+class SampleRequests:
     """Answer the learner's requests for steps. Owned by the loop thread.
 
     On-policy, one request gets everything that is recorded, open pages included, once there are as many steps as it wants and those
@@ -92,7 +92,7 @@ class HandOver:
 
     def drain(self) -> None:
         """Answer requests at once from now on."""
-        self._is_draining = self._trajectories.hand_off.is_draining = True
+        self._is_draining = self._trajectories.queue.is_draining = True
         self.look()
 
     def look(self, *, last_call: bool = False) -> None:
@@ -109,7 +109,7 @@ class HandOver:
         if self._takes_everything(want, ready):
             self._answer(request, ready, self._trajectories.open_pages())
         else:
-            self._answer(request, want, self._oldest_pages(want - self._trajectories.hand_off.steps_waiting))
+            self._answer(request, want, self._oldest_pages(want - self._trajectories.queue.steps_waiting))
 
     def _takes_everything(self, want: int, ready: int) -> bool:
         """Tell whether nothing is to be left for the next batch: more than a step for each open episode only comes from who can't wait."""
@@ -144,7 +144,7 @@ class HandOver:
             request.done([])
             return
         old = self._trajectories.open_pages(time.monotonic() - self._max_segment_age_s)
-        waiting = self._trajectories.hand_off.steps_waiting + int(self._trajectories.ready_in_pages(old).sum())
+        waiting = self._trajectories.queue.steps_waiting + int(self._trajectories.ready_in_pages(old).sum())
         self._answer(request, min(request.want_steps, waiting), old)
 
     def _oldest_pages(self, missing_steps: int) -> npt.NDArray[np.int64]:
@@ -154,7 +154,7 @@ class HandOver:
         return slots[:enough]
 
     def _answer(self, request: _Request, steps: int, pages: npt.NDArray[np.int64]) -> None:
-        """Hand over so many steps, once the open pages of these episodes are closed."""
+        """Hand off so many steps, once the open pages of these episodes are closed."""
         self._request = None
         request.timer.cancel()
         self._room.close(steps)
