@@ -47,7 +47,7 @@ class LogFile(logging.Handler):
         except OSError as error:
             self._lost += 1
             if self._lost == 1:
-                with contextlib.suppress(OSError, ValueError, AttributeError):  # standard error may be closed, or there is none
+                with contextlib.suppress(OSError, ValueError, AttributeError):  # standard error may be closed or absent
                     sys.stderr.write(f"{self._path}: lines are lost: {error.strerror}\n")
                     sys.stderr.flush()
 

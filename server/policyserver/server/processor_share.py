@@ -63,9 +63,9 @@ def new_session() -> None:
 
 
 def warn_if_ray_lowered() -> None:
-    """Say so where Ray runs this worker process behind others, as it does unless it is told not to: its actions come late then.
+    """Warn if Ray runs this worker process behind others, as it does by default: its actions come late then.
 
-    Compared with the process that Ray started it from: a whole service that somebody runs at a higher niceness is meant so.
+    Compared with the process that Ray started it from: a service may run at a higher niceness as a whole, by intention.
     """
     niceness = os.getpriority(os.PRIO_PROCESS, 0)
     lowered = niceness - os.getpriority(os.PRIO_PROCESS, os.getppid())

@@ -155,7 +155,7 @@ def check_net(built: AlgorithmConfig) -> None:
 
 
 def cpu_tickets(config: AlgorithmConfig) -> int:
-    """Count the logical CPUs that Ray needs so that no actor of this algorithm waits for ever for one."""
+    """Count the logical CPUs that Ray needs to start all actors of this algorithm."""
     learners = config.num_learners * (config.num_cpus_per_learner if isinstance(config.num_cpus_per_learner, int | float) else 1)
     runners = (config.num_env_runners + (config.evaluation_num_env_runners or 0)) * config.num_cpus_per_env_runner
     aggregators = config.num_learners * (config.num_aggregator_actors_per_learner or 0)

@@ -25,7 +25,7 @@ def refuse_ignored_settings(config: AlgorithmConfig) -> None:
             raise ValueError(f"{name}: expected none, because the client that plays an episode ends it, received {value!r}")
     if config.input_ not in _NO_INPUT:
         raise ValueError(
-            "offline_data(input_=...): expected none, for RLlib's new API stack makes no PolicyServerInput and nobody would listen, "
+            "offline_data(input_=...): expected none, for RLlib's new API stack makes no PolicyServerInput, so nothing would listen, "
             f"received {config.input_!r}; leave it out, and say where to serve by {_SERVING}"
         )
     if config.output is not None:

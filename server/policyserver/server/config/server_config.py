@@ -34,9 +34,9 @@ class ServerConfig(Config):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """Least severity that is logged."""
     stop_is_final: bool = False
-    """Whether callers are told, when a signal stops the server, that nobody comes back, so that they hear at once instead of waiting for
-    a successor. A service manager stops by the same signal what it starts again, so it is not said unless this is set. The end of standard
-    input, with --until_input_ends, is always final."""
+    """Whether callers are told, when a signal stops the server, that it does not come back, so that they stop waiting for a successor. A
+    service manager stops by the same signal what it starts again, so this is off by default. The end of standard input, with
+    --until_input_ends, is always final."""
     listen: ListenConfig = field(default_factory=ListenConfig)
     """Where the policy service listens and how it is protected."""
     episodes: EpisodesConfig = field(default_factory=EpisodesConfig)

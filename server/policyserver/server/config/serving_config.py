@@ -56,7 +56,7 @@ class EpisodesConfig(Config):
     """Bytes that open episodes may take, and as many again the steps that wait for the learner: fewer than `max_open` are held where so
     many would take more, as with images."""
     episode_idle_timeout_s: Annotated[float, Gt(0)] = 60.0
-    """Seconds after the loss of a client's stream until its episodes end as truncated. A connected client may wait for ever."""
+    """Seconds after the loss of a client's stream until its episodes end as truncated. A connected client may wait as long as it likes."""
     unary_idle_timeout_s: Annotated[float, Gt(0)] = 900.0
     """Seconds without a call until the episode of a unary caller, who has no stream, ends as truncated."""
     finished_remembered: Annotated[int, Ge(0)] = 100_000

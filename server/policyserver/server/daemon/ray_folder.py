@@ -66,7 +66,7 @@ def _clear(pointer: Path) -> None:
 
 
 def _abandoned(folder: Path) -> FolderLock | None:
-    """Claim a folder that a dead process of this user made by this class; None if it is none."""
+    """Claim a folder that a dead process of this user made by this class; None if it is not such a folder."""
     try:
         status = folder.lstat()
         is_ours = stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid() and not status.st_mode & (stat.S_IRWXG | stat.S_IRWXO)

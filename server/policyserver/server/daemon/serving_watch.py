@@ -1,4 +1,4 @@
-"""Writes down how serving goes, once a second: who serves clients of his own sees that on the page as users of the pipelines do."""
+"""Records how serving goes, once a second, so that the page shows it whatever the clients are."""
 
 from __future__ import annotations
 

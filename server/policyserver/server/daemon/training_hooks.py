@@ -18,7 +18,7 @@ class DrainingError(Exception):
 class TrainingHooks:
     """Makes `train()` leave between two calls of `sample()` once the server stops, and measures the learner's updates.
 
-    Without the first, `train()` waits for a full batch for ever when no client is there. An update that has begun is never interrupted.
+    Without the first, `train()` would wait endlessly for a full batch when no client is there. An update is never interrupted.
     """
 
     def __init__(self, algorithm: Algorithm, stopping: threading.Event) -> None:

@@ -210,11 +210,11 @@ class BatchPass:
         for place, info in decided.infos.items():
             if kept[place] and rows.training[place]:
                 self._trajectories.add_info(int(rows.slots[place]), info)
-        everybody_asks = all_true(asks)
-        if everybody_asks or any_true(asks):
+        all_ask = all_true(asks)
+        if all_ask or any_true(asks):
             self._statistics.batches += 1
             self._record(batch, applied, rows, decided, pick(asks & kept), pick(kept[asks]), held)
-        if not everybody_asks:
+        if not all_ask:
             self._end(batch, applied, rows, decided, flatnonzero(rows.ends), now_s)
 
     def _decide_apart(self, batch: Batch, applied: Array, slots: Array, starts: Array, failure: _Failure) -> None:
@@ -247,7 +247,7 @@ class BatchPass:
     def _record(
         self, batch: Batch, applied: Array, rows: StepRows, decided: StepResult, places: Picked, sound: Picked, held: npt.NDArray[np.bool_]
     ) -> None:
-        """Note the decisions of the rows at `places`, which are the sound ones of those that asked; of those `held` nobody is told."""
+        """Note the decisions of the rows at `places`, the sound ones of those that asked; the answers of those `held` are kept."""
         slots, decisions, held = rows.slots[places], decided.decisions, held[places]
         if not isinstance(sound, slice):
             decisions = decisions.select(sound)

@@ -1,7 +1,7 @@
 """The episode core: takes rows from its front ends, answers them in batches, hands their steps to the learner.
 
 It lives on one loop thread, which owns every episode, so nothing on the path of a step takes a lock. Rows that arrive in the same turn of
-the loop share one forward pass: a lone caller waits for nobody, and a crowd is batched by the time the last batch took.
+the loop share one forward pass: a lone caller waits for no other, and a crowd is batched by the time that the last batch took.
 """
 
 from __future__ import annotations
@@ -292,5 +292,5 @@ def _segment_steps(wanted: int, layout: StepLayout, demand: Demand) -> int:
 def ending_error(*, is_final: bool) -> ServerUnavailableError:
     """Make the error for clients that can't be served any more: if it `is_final`, waiting is in vain, else a successor is expected."""
     if is_final:
-        return ServerEndedError("the server is shutting down for good: nobody comes back until somebody starts one here again")
+        return ServerEndedError("the server is shutting down for good: it does not come back by itself")
     return ServerUnavailableError("the server is shutting down and starts no new episodes", reason="SHUTTING_DOWN")

@@ -15,7 +15,7 @@ class Room:
     """Open while the learner wants steps, closed once those are recorded. Owned by the loop thread.
 
     It opens for `Demand.fragment_steps` when new weights are served and whenever the learner asks, and closes when as many steps are ready.
-    Nobody takes a part of it in advance, so nothing is left unused by a client that sleeps: a step counts when it is recorded. Between a
+    No client takes a part of it in advance, so a client that sleeps leaves nothing unused: a step counts when it is recorded. Between a
     hand-off and the next opening there is room for `Demand.batches_ahead` fragments. Clients that never wait have no part in it, or a
     client in real time would leave the others none.
 

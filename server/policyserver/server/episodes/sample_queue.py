@@ -42,7 +42,7 @@ class SampleQueue:
         self.steps_waiting = 0
         self.steps_dropped = 0
         self.is_draining = False
-        """The server stops: nobody is held up, and what comes may be too late for the learner."""
+        """The server stops: no client is held up, and what comes may be too late for the learner."""
 
     def put(self, segment: Segment) -> list[int]:
         """Add a segment; return the pages of those that were dropped for it."""

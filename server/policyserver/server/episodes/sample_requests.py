@@ -1,4 +1,4 @@
-"""How recorded steps reach the learner: who asks gets them as soon as there are enough, copied out in small turns of the loop."""
+"""How recorded steps reach the learner: it asks for them, and gets them once there are enough, copied out in small turns of the loop."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from policyserver.server.episodes.trajectories import Trajectories
 from policyserver.server.episodes.withheld import WithheldQuestions
 from policyserver.server.policies.policy import Policy
 
-# Copied out in one turn of the loop, so that actions never wait for longer than that:
+# What one turn of the loop copies out at most, so that actions never wait longer than that.
 _SEGMENTS_PER_TURN = 128
 _BYTES_PER_TURN = 8 * 2**20
-# So long the last steps of a batch are waited for: until no row has come for a while, but not for ever.
+# The last steps of a batch are waited for until no row has come for a while, but not longer than a second.
 _QUIET_S = 0.05
 _LAST_STEPS_WAIT_S = 1.0
 
@@ -55,7 +55,7 @@ class SampleRequests:
         max_segment_age_s: float,
         most_steps: int | None,
     ) -> None:
-        """Begin without a request; `most_steps` is what there may be at once, if that is bounded, so that nobody waits for more."""
+        """Begin without a request; `most_steps` is what there may be at once, if that is bounded: no request waits for more."""
         self._policy = policy
         self._trajectories = trajectories
         self._room = room
@@ -112,7 +112,10 @@ class SampleRequests:
             self._answer(request, want, self._oldest_pages(want - self._trajectories.queue.steps_waiting))
 
     def _takes_everything(self, want: int, ready: int) -> bool:
-        """Tell whether nothing is to be left for the next batch: more than a step for each open episode only comes from who can't wait."""
+        """Tell whether nothing is left for the next batch.
+
+        More than one step too many for each open episode can only come from clients that can't wait; these steps are left.
+        """
         demand = self._demand
         return demand.on_policy and (demand.whole_episodes or ready <= want + self._trajectories.pages_open)
 

@@ -153,7 +153,7 @@ def _episode(parts: list[tuple[SegmentBlock, int]], id_: str) -> SingleAgentEpis
 
 
 def _state_after(block: SegmentBlock, index: int, rows: range, leaf: int) -> Array:
-    """Return the state after each of a segment's steps, zeros where none was kept: nobody reads these."""
+    """Return the state after each of a segment's steps, zeros where none was kept, which is where no learner reads it."""
     states, every = block.states[leaf], block.layout.state_every
     before_first = block.layout.lookback - 1  # the state before step 1 is that after the look-back
     after = np.zeros((rows.stop, *states.shape[2:]), states.dtype)

@@ -1,8 +1,8 @@
-"""Who may take how much when connections want more than there is: open episodes, and rows of one pass.
+"""What each connection may take when several want more than there is: open episodes, and rows of one pass.
 
 A lone connection may take all. A share binds under contention only, and by connection, so that a client that takes all leaves room to its
 neighbours as its episodes end, and one that floods the server with rows delays them by a short pass each time. This is fairness among
-clients that mean well, not security: a client that opens more connections gets more shares.
+well-meaning clients, not security: a client that opens more connections gets more shares.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ class PassShares:
 
 
 def _shares(wanted: dict[str, int], total: int) -> dict[str, int]:
-    """Divide a total: nobody gets more than wanted, what one leaves goes to the others, and everybody gets one at least."""
+    """Divide a total: each gets one at least and no more than it wants; what one leaves goes to the others."""
     shares = {}
     for number, (name, count) in enumerate(sorted(wanted.items(), key=lambda item: item[1])):
         shares[name] = max(min(count, total // (len(wanted) - number)), 1)

@@ -73,7 +73,7 @@ class EnvironmentCall:
         """Return the action.
 
         Raises:
-            ExternalEnvTimeoutError: No answer in time; a late one is for nobody, and never for the next call.
+            ExternalEnvTimeoutError: No answer in time; a late one is dropped, and never answers the next call.
             PolicyServerError: The call was refused, or the server stopped.
         """
         is_answered = self._answered.acquire(timeout=timeout_s)
@@ -143,7 +143,7 @@ class CallQueue:
         self._calls.append(call)
         if not self._is_awake:
             self._wake()
-        self.check()  # closed just now: perhaps nobody looks into it again
+        self.check()  # closed just now: the loop may not look into it again
 
     def take(self) -> list[EnvironmentCall]:
         """Return what arrived, in the order it came. Called by the loop thread."""

@@ -25,7 +25,7 @@ from policyserver.server.external_env.served_environment import ServedEnvironmen
 logger = logging.getLogger(__name__)
 
 _START, _GIVEN, _TERMINATED = int(StepFlag.START), int(StepFlag.ACTION_GIVEN), int(StepFlag.TERMINATED)
-# An end that the server could not take now is sent again, for nobody waits for it who could do that.
+# The server sends an end that it could not take again, for no caller waits for it.
 _END_RETRY_S = 0.1
 _MOST_END_TRIES = 600
 
@@ -59,7 +59,7 @@ class ExternalEnvEpisodes:
         return self._environment.calls.is_closed
 
     def stop(self, error: PolicyServerError) -> None:
-        """Answer everybody who waits, and every later call, with an error."""
+        """Answer all waiting calls, and every later one, with an error."""
         self._environment.calls.close(error)
         self._when_settled = None
         for call in (*self._unsettled, *self._environment.calls.take()):
@@ -68,7 +68,7 @@ class ExternalEnvEpisodes:
 
     def finish(self, done: Callable[[], None]) -> None:
         """Refuse calls from now on; once those before are answered, end what is open as truncated and call `done`."""
-        self._environment.calls.close(ServerUnavailableError("run() of the environment is over: nobody serves its episodes any more"))
+        self._environment.calls.close(ServerUnavailableError("run() of the environment is over: its episodes are served no more"))
         self._take()
         self._when_settled = partial(self._end_all, done)
         self._note_settled()
@@ -108,7 +108,7 @@ class ExternalEnvEpisodes:
         for call in calls:
             if call not in self._unsettled:  # the server stops
                 continue
-            if call.ends and call.episode.sequence == 0:  # without a step it is no episode for anybody
+            if call.ends and call.episode.sequence == 0:  # an episode without a step counts for nothing
                 self._close(call.episode)
                 self._settle(call, None)
                 self._go_on(call.episode)
@@ -191,7 +191,7 @@ class ExternalEnvEpisodes:
 
     @staticmethod
     def _repeat(call: EnvironmentCall, kind: int, observations: list[Array], index: int) -> int | None:
-        """Return the flags of a row that repeats the newest, whose answer nobody waited for, or replaces its action; None if it doesn't."""
+        """Return the flags of a row that repeats the newest, abandoned one or replaces its action; None if it does neither."""
         episode, before = call.episode, call.episode.in_flight
         if before is None or not before.is_abandoned:
             return None

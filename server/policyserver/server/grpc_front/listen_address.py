@@ -25,7 +25,7 @@ _NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
 
 class AddressInUseError(OSError):
-    """Somebody else listens on the address."""
+    """Another process listens on the address."""
 
 
 def address_of(address: str, number: int) -> str:
@@ -61,7 +61,7 @@ def _numbered_socket(target: str, number: int) -> str:
 
 
 def check_free(address: str) -> None:
-    """Refuse an address on which somebody listens already.
+    """Refuse an address on which another process listens already.
 
     Raises:
         AddressInUseError: Names the address.
@@ -101,7 +101,7 @@ def reserve_ports(addresses: Sequence[str]) -> Iterator[None]:
     Unix sockets and ports that the system chooses need no keeping.
 
     Raises:
-        AddressInUseError: Names the first address on which somebody listens.
+        AddressInUseError: Names the first address on which another process listens.
         OSError: If an address can't be bound for another reason.
     """
     with contextlib.ExitStack() as kept:
@@ -121,7 +121,7 @@ def claimed(address: str) -> Iterator[None]:
     than Linux only a server that listens is found.
 
     Raises:
-        AddressInUseError: Somebody listens there, or another server has claimed it.
+        AddressInUseError: Another process listens there, or another server has claimed it.
         SettingsError: It is a unix socket that can't be made.
         OSError: It can't be bound for another reason.
     """
@@ -184,7 +184,7 @@ def resolved(target: str) -> list[tuple[socket.AddressFamily, tuple[Any, ...]]]:
 
 
 def in_use(address: str) -> AddressInUseError:
-    """Make the error of an address that somebody else has."""
+    """Make the error of an address that another process has."""
     return AddressInUseError(
         errno.EADDRINUSE, f"listen.address: {address} is in use by another process; stop that one or choose another address"
     )

@@ -235,7 +235,7 @@ class PolicyServicer(pb_grpc.PolicyServiceServicer):
         return await _answered(context, self._unary.get_action(request))
 
     async def LogAction(self, request: pb.LogActionRequest, context: Any) -> pb.LogActionResponse:
-        """Record an action that somebody else chose."""
+        """Record an action that the caller chose."""
         return await _answered(context, self._unary.log_action(request))
 
     async def LogReturns(self, request: pb.LogReturnsRequest, context: Any) -> pb.LogReturnsResponse:

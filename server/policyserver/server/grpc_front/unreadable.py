@@ -85,5 +85,5 @@ def _checked_stream(answer: Callable[[Any, Any], AsyncIterator[Any]]) -> Callabl
 
 
 async def _refuse(context: grpc.aio.ServicerContext[Any, Any]) -> NoReturn:
-    error = WireError("expected a message as the .proto of this service describes it, received bytes that are none")
+    error = WireError("expected a message as the .proto of this service describes it, received other bytes")
     await context.abort(reason_and_code_of(error)[1], str(error), to_metadata(error))

@@ -169,7 +169,7 @@ class Policy(Protocol):
         """Choose actions. If it raises, nothing has changed."""
 
     decides_again: bool
-    """Whether it can decide a step anew of which nobody was told yet; else its first decision stands."""
+    """Whether it can decide a step anew that its caller has no answer to yet; else its first decision stands."""
 
     def decide_again(self, rows: StepRows) -> StepResult:
         """Choose the actions of pending steps anew: `rows.observations` are those that were recorded, `rows.state` the one before them."""

@@ -179,7 +179,7 @@ class ServingLoop:
         finally:
             self._loop.close()
             for call in list(self._calls):
-                call.cancel()  # who made it goes on alone
+                call.cancel()  # its caller goes on alone
             self._stopped.set()
 
     async def _start(self) -> None:

@@ -77,7 +77,7 @@ class RunnerState(Checkpointable):
             before = self._weights_seq_no
             self._take_state(state)
             if COMPONENT_RL_MODULE in state and self._env_runner_state_server is not None:
-                if self._serving_loop is None:  # in the driver: else the state server would go on giving out the weights from before
+                if self._serving_loop is None:  # in the driver; the state server would go on giving out the earlier weights
                     self._weights_pull.replace(self._env_runner_state_server, state, self._weights_seq_no)
                 self._weights_pull.note_restored(before, self._weights_seq_no)
 

@@ -64,7 +64,7 @@ class WeightsPull:
         server.push.remote({WEIGHTS_SEQ_NO: _GROUP_STOPS})
 
     def group_stops(self, server: Any) -> bool:
-        """Tell whether all env runners are to stop, or nobody is there any more who could tell."""
+        """Tell whether all env runners are to stop, or the state server is gone."""
         try:
             return bool(ray.get(server.get_version.remote()) == _GROUP_STOPS)
         except RayError:
