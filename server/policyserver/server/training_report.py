@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -101,13 +101,7 @@ def training_report(
 
 def restored_report(progress: Progress, checkpoint: Path) -> TrainingReport:
     """Report what a restored checkpoint stands for, until the first iteration after it has one of its own."""
-    return TrainingReport(
-        iteration=progress.iteration,
-        weights_seq_no=progress.weights_seq_no,
-        steps_total=progress.steps_total,
-        learner_updates=progress.learner_updates,
-        checkpoint_path=str(checkpoint),
-    )
+    return TrainingReport(**asdict(progress), checkpoint_path=str(checkpoint))
 
 
 def _mean(modules: Mapping[str, Mapping[str, Any]], key: str) -> float | None:

@@ -114,9 +114,8 @@ class VectorizedPolicy(NetPolicy):
 
     def decide_again(self, rows: StepRows) -> StepResult:
         """Choose the actions of pending steps anew, by the net alone: their observations are written already."""
-        observations, state = rows.observations, rows.state
-        decisions, executed, after = self._ask(observations, state, rows.drawn_by, rows.given, rows.given_actions)
-        return StepResult(observations, rows.rewards, decisions, executed, state[: self._recurrent], after)
+        decisions, executed, after = self._ask(rows.observations, rows.state, rows.drawn_by, rows.given, rows.given_actions)
+        return StepResult(rows.observations, rows.rewards, decisions, executed, rows.state[: self._recurrent], after)
 
     def commit(self, rows: StepRows, decided: StepResult, kept: Mask) -> None:
         """Let the connectors keep what they learned of these rows."""
