@@ -1,4 +1,4 @@
-"""Turns a ServerConfig into RLlib's AlgorithmConfig, with every key checked."""
+"""Make RLlib's AlgorithmConfig from a ServerConfig, and check every key."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def naming_setting(setting: str, *errors: type[Exception], says: str = "") -> It
 
 
 def check_action_space(config: ServerConfig) -> None:
-    """Refuse an action space that RLlib's algorithm has no net for, which RLlib itself says late or not at all.
+    """Refuse an action space for which the algorithm has no net; RLlib says so late or not at all.
 
     Raises:
         SettingsError: It has none.
@@ -115,7 +115,7 @@ def check_action_space(config: ServerConfig) -> None:
 
 
 def check_devices(built: AlgorithmConfig) -> None:
-    """Refuse GPUs that this machine has not, which RLlib would miss once its learner is built.
+    """Refuse GPUs that this machine does not have; RLlib would miss them once its learner is built.
 
     Raises:
         SettingsError: There are fewer.
@@ -133,7 +133,7 @@ def check_devices(built: AlgorithmConfig) -> None:
 
 
 def check_net(built: AlgorithmConfig) -> None:
-    """Refuse spaces and settings for which RLlib has no net or no connectors, which it would say once its actors run.
+    """Refuse spaces and settings for which RLlib has no net or no connectors; it would say so once its actors run.
 
     Raises:
         SettingsError: It has none.
@@ -190,7 +190,7 @@ def _apply(built: AlgorithmConfig, method_name: str, table: dict[str, Any]) -> N
     for key, value in table.items():
         name = f"algorithm.{method_name}.{key}"
         if key in _OLD_STACK:
-            raise SettingsError(name, "", f"RLlib's new API stack takes no notice of it; expected {_OLD_STACK[key]} instead")
+            raise SettingsError(name, "", f"RLlib's new API stack ignores it; expected {_OLD_STACK[key]} instead")
         if key not in known:
             raise SettingsError(name, "", f"unknown argument of {type(built).__name__}.{method_name}; known: {', '.join(sorted(known))}")
         if method_name == "training":
@@ -213,13 +213,13 @@ _OLD_STACK = {
 
 
 def _refuse_text(name: str, value: Any, default: Any) -> None:
-    """Refuse a text where RLlib's own default is a number: RLlib takes it, and fails over it in training, without its name."""
+    """Refuse a text where RLlib's own default is a number: RLlib takes it, and fails in training without naming it."""
     if isinstance(value, str) and not value.startswith(_OBJECT_PREFIX) and type(default) in (int, float):
         raise SettingsError(name, "", f"expected a number, such as RLlib's {default!r}, received {value!r}")
 
 
 def _keywords(cls: type, method_name: str) -> set[str]:
-    """Collect a method's keywords up the class tree (a subclass takes its own and passes `**kwargs` on), deprecated ones left out."""
+    """Collect a method's keywords up the class tree (a subclass passes `**kwargs` on), without deprecated ones."""
     names: set[str] = set()
     for owner in cls.__mro__:
         method: Callable[..., Any] | None = owner.__dict__.get(method_name)

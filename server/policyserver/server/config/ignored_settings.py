@@ -1,4 +1,4 @@
-"""Settings of RLlib that nothing here would take notice of: refused, with what stands in their place."""
+"""Settings of RLlib that have no effect here: each is refused with the name of its replacement."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SERVING = 'environment(env_config=ServingConfig(ListenConfig("HOST:PORT")).to_e
 
 
 def refuse_ignored_settings(config: AlgorithmConfig) -> None:
-    """Refuse what RLlib once had and now ignores, and what only an environment or another env runner would read.
+    """Refuse settings that RLlib ignores by now, and those that only an environment or another env runner would read.
 
     Raises:
         ValueError: Such a setting is set; the text names it.

@@ -70,7 +70,7 @@ def add_standard_connectors(
 
 
 def _check_flattenable(space: gym.Space[Any]) -> None:
-    """Refuse what RLlib's FlattenObservations fails on: it takes integers for places in a one-hot vector."""
+    """Refuse what RLlib's FlattenObservations fails on: it uses integers as places in a one-hot vector."""
     for leaf in leaves(space, "observation"):
         if isinstance(leaf.space, gym.spaces.Discrete | gym.spaces.MultiDiscrete) and np.any(leaf.space.start):
             raise ValueError(

@@ -1,4 +1,4 @@
-"""What can be refused before anything starts: `policy-server serve` asks this first, and `policy-server check-config` asks nothing else."""
+"""The checks before anything starts: `policy-server serve` makes them first, and `policy-server check-config` makes them alone."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def make_folder(folder: Path, setting: str) -> None:
 
 
 def tell_of_open_folder(folder: Path) -> None:
-    """Log a warning where others can write the run folder: they could put files of their own in the place of its files."""
+    """Log a warning where other users can write the run folder: they could replace its files."""
     if folder.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         logger.warning("run_folder: others than its owner can write %s: `chmod go-w` keeps them out", folder)
 
@@ -121,7 +121,7 @@ def prepare_store(config: ServerConfig) -> None:
 
 
 def check_loopback() -> None:
-    """Refuse to start where processes of this machine can't talk over 127.0.0.1, as Ray's do.
+    """Refuse to start where processes of this machine can't talk over 127.0.0.1; Ray's do.
 
     Raises:
         OSError: They can't.
@@ -147,7 +147,7 @@ def _folders(config: ServerConfig) -> dict[str, Path]:
 def _check_folder(folder: Path, setting: str) -> None:
     """Refuse a folder that can't be written, or made, without making it."""
     found = folder.absolute()
-    with contextlib.suppress(PermissionError):  # which is said of the folder that may not be entered
+    with contextlib.suppress(PermissionError):  # the error names the folder that may not be entered
         while not os.path.lexists(found):
             found = found.parent
     if not found.is_dir():

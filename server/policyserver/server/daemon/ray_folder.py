@@ -1,4 +1,4 @@
-"""The folder of a private Ray: a short path, for the sockets in it, and one owner, after whose death alone it may be removed."""
+"""The folder of a private Ray: its path is short, for the sockets in it, and it may be removed only once its owner is dead."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _MAX_BYTES = LONGEST_SOCKET_PATH_BYTES - len(_LONGEST_BELOW)
 
 
 class RayFolder:
-    """A new folder for one private Ray, and a symbolic link to it where people look for it."""
+    """A new folder for one private Ray, and a symbolic link to it in the run folder."""
 
     def __init__(self, pointer: Path | None = None) -> None:
         """Make it, closed to other users, and the link; what the link points to is removed if it is one of these whose owner is dead.
@@ -57,11 +57,11 @@ def _clear(pointer: Path) -> None:
         return
     folder = Path(os.path.realpath(pointer))
     if (owner := _abandoned(folder)) is not None:
-        logger.info("removing %s, which a server left behind that was killed", folder)
+        logger.info("removing %s, which a killed server left behind", folder)
         shutil.rmtree(folder, ignore_errors=True)
         owner.release()
     elif folder.exists():
-        logger.warning("%s is left as it is: it is no folder of a server's Ray, or its owner still runs", folder)
+        logger.warning("%s stays: it is no folder of a server's Ray, or its owner still runs", folder)
     pointer.unlink()
 
 
@@ -78,7 +78,7 @@ def _abandoned(folder: Path) -> FolderLock | None:
 
 
 def _short_temporary_folder() -> Path:
-    """Choose where the folder lies: where temporary files do, unless no socket below it would have a path short enough."""
+    """Choose where the folder lies: among the temporary files, unless the paths of sockets would be too long there."""
     runtime = os.environ.get("XDG_RUNTIME_DIR", "")
     usual = Path(tempfile.gettempdir()).absolute()
     for folder in (usual, *([Path(runtime)] if os.path.isabs(runtime) else []), Path("/tmp"), Path("/var/tmp")):

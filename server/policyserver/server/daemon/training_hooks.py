@@ -1,4 +1,4 @@
-"""Steps into RLlib's training loop at the two places for which it has no callback."""
+"""Hooks into RLlib's training loop at the two places for which it has no callback."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class TrainingHooks:
 
 
 def _samples(func: Any) -> bool:
-    """Tell RLlib's sampling calls from those that synchronise weights and states."""
+    """Tell RLlib's sampling calls from those that synchronize weights and states."""
     if isinstance(func, str):
         return func.startswith("sample")
     return getattr(func, "__module__", "") == "ray.rllib.execution.rollout_ops"

@@ -1,4 +1,4 @@
-"""How many episodes may be open, by what each takes."""
+"""How many episodes may be open, by the memory that each takes."""
 
 from __future__ import annotations
 

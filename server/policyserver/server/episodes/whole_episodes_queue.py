@@ -21,8 +21,8 @@ _MOST_HELD_BYTES = 2**30  # of observations
 class WholeEpisodesQueue(SampleQueue):
     """Hand off whole episodes: all segments of one, in their order, or none.
 
-    What is held back for open episodes is bounded, too. An episode for which there is no room is dropped whole and counted: that which
-    waits for its end longest, for the longer an episode, the more room it needs.
+    What is held back for open episodes is bounded, too: if there is no room, the episode that has waited longest for its end is dropped
+    whole and counted, for the longer an episode, the more room it needs.
     """
 
     def __init__(self, capacity_steps: Callable[[], int], max_segments: int, most_held_steps: int) -> None:

@@ -1,4 +1,4 @@
-"""What an ExternalEnv's threads say to the policy server: its public methods as calls."""
+"""An ExternalEnv that is served: its public methods become calls to the serving loop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The addresses that a server listens on: how many follow from one, whether they are free, and how they stay so until they are used."""
+"""The addresses that a server listens on: those of several actors, whether they are free, and how they stay so until they are used."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LAST_PORT = 65_535
 _CLAIM_PREFIX = "\0policy-server:"
 """Begins names in Linux's abstract namespace of unix sockets, which a network namespace has of its own as it has its ports."""
 _NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
-"""Errors of an address that a name stands for and this machine lacks: `localhost` has one of IPv6 on machines without it, too."""
+"""Errors of an address that a name has and this machine lacks, such as the IPv6 address of `localhost` on a machine without IPv6."""
 
 
 class AddressInUseError(OSError):

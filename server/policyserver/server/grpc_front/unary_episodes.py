@@ -1,7 +1,4 @@
-"""Episodes of callers without a stream: the server keeps what a stream's client keeps for itself.
-
-That is the next sequence number, and the reward and info that ride along with the next observation.
-"""
+"""Episodes of callers without a stream: the server keeps what a stream's client keeps for itself, a `CallerEpisode`."""
 
 from __future__ import annotations
 
@@ -256,7 +253,7 @@ class UnaryEpisodes:
 
 
 def _for_caller(error: PolicyServerError, episode_id: str, sequence: int) -> PolicyServerError:
-    """Say an error of the core's in the words of the caller's request, which knows no handles, and one step instead of columns."""
+    """Translate an error of the core's to the caller's request, which has no handles, and one step instead of columns."""
     if isinstance(error, EpisodeDuplicateError):
         text = f"sequence: number {sequence} was applied before with another content; repeat the same call, or send the next number"
         return SequenceError(text, reason="SEQUENCE_CONFLICT", field="sequence")

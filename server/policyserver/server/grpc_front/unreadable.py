@@ -1,4 +1,4 @@
-"""Answers to bytes that are no message of any service here: gRPC itself would say UNKNOWN, and log a traceback for each."""
+"""Answers to bytes that are no message of any service here; gRPC itself would say UNKNOWN and log a traceback for each."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ logger = logging.getLogger(__name__)
 
 
 class Unreadable:
-    """Takes the place of a request that could not be read."""
+    """Stands for a request that could not be read."""
 
 
 class UnreadableInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
-    """Answers INVALID_ARGUMENT to unreadable requests of all services. It must be the first, so that it sees what the others put in."""
+    """Answers INVALID_ARGUMENT to unreadable requests of all services. It must be the first, so that it sees the handlers of the others."""
 
     async def intercept_service(
         self,

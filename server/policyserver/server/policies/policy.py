@@ -87,7 +87,7 @@ class StepRows:
     given_actions: Array
     """These actions, as the client executed them."""
     drawn_by: DrawKeys
-    """By what the other actions are drawn."""
+    """What the other actions are drawn by."""
 
     def __len__(self) -> int:
         return len(self.slots)

@@ -1,4 +1,4 @@
-"""What an algorithm of RLlib's wants of its env runners, in the words of the episode core."""
+"""What an algorithm of RLlib's wants of its env runners, in the episode core's terms."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ if TYPE_CHECKING:
 
 
 def learner_demand(config: AlgorithmConfig, worker_index: int, batches_ahead: float | None) -> Demand:
-    """Say what the env runner of a number of RLlib's is asked for; `batches_ahead` is the user's, of `HandOffConfig`."""
+    """Return what RLlib asks of an env runner; `batches_ahead` is the user's setting in `HandOffConfig`."""
     from ray.rllib.algorithms.impala import IMPALAConfig
 
-    # From the newest policy, but with a replay buffer, and where runners work on by themselves.
+    # Not with a replay buffer, and not where env runners go on without waiting for the learner.
     on_policy = not isinstance(config, IMPALAConfig) and getattr(config, "replay_buffer_config", None) is None
     return Demand(
         fragment_steps=int(config.get_rollout_fragment_length(worker_index) * config.num_envs_per_env_runner),

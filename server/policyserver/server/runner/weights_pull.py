@@ -47,7 +47,7 @@ class WeightsPull:
                 weights = ray.get(weights)
         except RayError as error:
             if not self._is_away:
-                logger.warning("weights can't be pulled, serving goes on with those that are there: %s", error)
+                logger.warning("weights can't be pulled, serving goes on with the present ones: %s", error)
             self._is_away = True
             return None
         self._taken, self._is_away = mark, False
@@ -76,7 +76,7 @@ class WeightsPull:
         self._late.clear()
 
     def _comes_late(self, version: int) -> bool:
-        """Tell the learner's states from before a restore from those after it, which count on from the restored version."""
+        """Tell a state from before a restore from those after it, which count on from the restored version."""
         if self._late_from and version >= self._late_from:
             self._late.add(version)
             if len(self._late) <= _LATE_STATES:
