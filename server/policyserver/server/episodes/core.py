@@ -1,4 +1,4 @@
-"""The episode core: takes rows from its front ends, answers them in batches, hands their steps to the learner.
+"""The episode core: it takes rows from its front ends, answers them in batches, and hands their steps to the learner.
 
 It lives on one loop thread, which owns every episode, so nothing on the path of a step takes a lock. Rows that arrive in the same turn of
 the loop share one forward pass: a lone caller waits for no other, and a crowd is batched by the time that the last batch took.
@@ -107,7 +107,7 @@ class EpisodeCore:
     # Front ends ----------------------------------------------------------------------------------------------------------------------
 
     def connect(self, client_id: str, connection: str | None = None) -> ServedClient:
-        """Note that a client opened a stream over a connection (unset: its own); its episodes of an earlier stream are its own again."""
+        """Note that a client opened a stream over a connection (unset: its own). It keeps its episodes of an earlier stream."""
         client = self._table.client(client_id, connection)
         client.streams += 1
         if timer := self._idle_timers.pop(client.index, None):
@@ -128,13 +128,13 @@ class EpisodeCore:
         self._idle_timers[client.index] = asyncio.get_running_loop().call_later(timeout_s, self._reap_client, client)
 
     def submit(self, rows: ReceivedRows, client: ServedClient) -> asyncio.Future[Replies]:
-        """Take rows in; the future has their replies once all are answered. It never fails: errors are in the replies."""
+        """Take rows; the future has their replies once all are answered. It never fails: errors are in the replies."""
         future: asyncio.Future[Replies] = asyncio.get_running_loop().create_future()
         self.take(rows, client, lambda replies: None if future.done() else future.set_result(replies))
         return future
 
     def take(self, rows: ReceivedRows, client: ServedClient, done: Callable[[Replies], None]) -> None:
-        """Take rows in and call `done`, which must not fail, with their replies once all are answered: a turn of the loop sooner."""
+        """Take rows and call `done`, which must not fail, with their replies once all are answered: a turn of the loop before `submit`."""
         replies = self._pass.replies_to(rows)
         if replies.refusal is not None:
             self.statistics.rows_refused += len(rows)
@@ -184,7 +184,7 @@ class EpisodeCore:
         self.room.open()
 
     def drain(self, *, is_final: bool = False) -> None:
-        """Refuse new episodes from now on, saying whether waiting makes sense, let no question wait, and answer `sample` at once."""
+        """Refuse new episodes from now on, let no question wait, and answer `sample` at once; `is_final` tells clients not to wait."""
         self._pass.drain_error = ending_error(is_final=is_final)
         self.room.lift()
         self._requests.drain()
@@ -270,7 +270,7 @@ class EpisodeCore:
             logger.info("client %s did not come back; its %d episodes ended as truncated", client.client_id, count)
 
     def _capacity(self) -> int:
-        """Return how many steps may wait for the learner: those it asks for, and a segment of each episode that was open since it came."""
+        """Return how many steps may wait: those that the learner asks for, and a segment of each episode open since it came last."""
         if self._capacity_steps is not None:
             return self._capacity_steps
         return self._base_capacity_steps + self._segment_steps * max(self._most_open, self._table.open)

@@ -29,9 +29,9 @@ class ServedClient:
     index: int
     """Its number in the table."""
     connection: str
-    """Over which its newest stream or call came; a share of the server is a connection's."""
+    """What its newest stream or call came over. Each connection has a share of the server."""
     streams: int = 0
-    """Streams it has open, more than one only for the moment of a reconnect; of a unary caller, episodes."""
+    """Its open streams, more than one only during a reconnect; of a unary caller, its episodes."""
     announced: int = 0
     """Episodes that a unary caller has started and whose first observation has not come."""
     aliases: dict[str, int] = field(default_factory=dict)
@@ -77,7 +77,7 @@ class EpisodeTable:
         self.content = column(np.uint64)
         """Hash of the newest row."""
         self.draw_keys = column(np.uint64)
-        """By what the actions are drawn."""
+        """What the actions are drawn by."""
         self.training = column(np.bool_)
         self.actions = column(action[1], action[0])
         """The newest action, in the client's form."""
@@ -105,7 +105,7 @@ class EpisodeTable:
         return self._clients.values()
 
     def client(self, client_id: str, connection: str | None = None) -> ServedClient:
-        """Return the client of a name, known or new, which is now at a connection (unset: one of its own)."""
+        """Return the client of a name, known or new, which now has this connection (unset: one of its own)."""
         client = self._clients.get(client_id)
         if client is None:
             self._client_numbers += 1

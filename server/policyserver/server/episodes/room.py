@@ -1,4 +1,4 @@
-"""Whether there is room for more steps: what makes a question wait, so that no answer ever does."""
+"""Whether there is room for more steps: questions wait for it, so that no answer ever does."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Room:
     hand-off and the next opening there is room for `Demand.batches_ahead` fragments. Clients that never wait have no part in it, or a
     client in real time would leave the others none.
 
-    A learner that does not come for `wait_s` while questions wait is taken for absent: then they wait no longer, until it asks again.
+    If the learner does not ask for `wait_s` while questions wait, they wait no longer until it asks again.
     """
 
     def __init__(self, demand: Demand, ready: Callable[[], int], wait_s: float) -> None:
@@ -50,7 +50,7 @@ class Room:
         return ready - self._unasked_steps + steps < self._limit_steps
 
     def note_unasked(self, steps: int) -> None:
-        """Take note of steps that were recorded whether there was room or not."""
+        """Note steps that were recorded whether there was room or not."""
         self._unasked_steps += steps
 
     def open(self, steps: int | None = None) -> None:
@@ -77,7 +77,7 @@ class Room:
         self.tell()
 
     def when_open(self, tell: Callable[[], None]) -> None:
-        """Have a function called once, as soon as there is room; now, if there is."""
+        """Call a function once, as soon as there is room."""
         if self.is_open:
             tell()
             return
@@ -86,7 +86,7 @@ class Room:
             self._timer = asyncio.get_running_loop().call_later(self._wait_s, self._force)
 
     def forget(self, tell: Callable[[], None]) -> None:
-        """Don't call a function any more."""
+        """Take back what `when_open` was told."""
         self._told.pop(tell, None)
 
     def tell(self) -> None:
@@ -106,8 +106,8 @@ class Room:
 
     def _force(self) -> None:
         logger.warning(
-            "the learner has asked for no steps for %g s (hand_off.room_wait_s): clients wait for it no longer, and of what they send the "
-            "oldest steps are dropped where they are too many",
+            "the learner has asked for no steps for %g s (hand_off.room_wait_s): clients wait for it no longer, and the oldest steps are "
+            "dropped where they send too many",
             self._wait_s,
         )
         self._timer = None

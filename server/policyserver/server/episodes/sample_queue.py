@@ -57,7 +57,7 @@ class SampleQueue:
         return freed
 
     def leave(self, slot: int) -> list[int]:
-        """Take note that the episode in a slot is over, whether or not its last segment said so; return pages that were dropped for it."""
+        """Note that the episode in a slot is over, whether or not its last segment said so; return pages that were dropped for it."""
         return []
 
     def take(self, max_segments: int, steps: int) -> list[Segment]:

@@ -42,7 +42,7 @@ class SampleRequests:
 
     On-policy, one request gets everything that is recorded, open pages included, once there are as many steps as it wants and those
     that clients are making have come: one batch, one policy version, each open episode cut once. Else it gets as many steps as it wants;
-    what a segment has too many is reckoned against the next request.
+    surplus steps of a segment count for the next request.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class SampleRequests:
         self.look()
 
     def note_rows(self) -> None:
-        """Take note that rows were applied."""
+        """Note that rows were applied."""
         self._newest_rows_s = asyncio.get_running_loop().time()
         if self._request is not None:
             self.look()
@@ -96,7 +96,7 @@ class SampleRequests:
         self.look()
 
     def look(self, *, last_call: bool = False) -> None:
-        """Answer the request if there are steps enough; at its `last_call` steps that are still to come are not waited for."""
+        """Answer the request if there are steps enough; its `last_call` does not wait for steps that are still to come."""
         request, ready = self._request, self._trajectories.steps_ready
         if request is None:
             return
@@ -120,7 +120,7 @@ class SampleRequests:
         return demand.on_policy and (demand.whole_episodes or ready <= want + self._trajectories.pages_open)
 
     def _last_steps_are_to_come(self, request: _Request) -> bool:
-        """Tell whether steps of this batch are being made now, and see to it that they are not waited for in vain."""
+        """Tell whether clients are making steps of this batch now, and look again when the wait for them is over."""
         if not self._demand.on_policy or self._demand.batches_ahead > 0 or not self._withheld.awaited:
             return False
         now_s = asyncio.get_running_loop().time()

@@ -1,7 +1,7 @@
 """What each connection may take when several want more than there is: open episodes, and rows of one pass.
 
-A lone connection may take all. A share binds under contention only, and by connection, so that a client that takes all leaves room to its
-neighbours as its episodes end, and one that floods the server with rows delays them by a short pass each time. This is fairness among
+A lone connection may take all. Shares bind only under contention, and by connection: a client that has taken all leaves room to its
+neighbours as its episodes end, and one that floods the server with rows delays them by one short pass each time. This is fairness among
 well-meaning clients, not security: a client that opens more connections gets more shares.
 """
 
@@ -16,7 +16,7 @@ from policyserver.server.episodes.episode_table import EpisodeTable, ServedClien
 from policyserver.server.episodes.row_checks import id_error
 
 ROWS_OF_A_SHARED_PASS = 256
-"""Rows that one pass takes while several connections ask: enough that the net works at full speed, and over in a few milliseconds."""
+"""Rows of a pass while several connections ask: the net works at full speed, and the pass takes a few milliseconds."""
 _ASKS_S = 5.0  # after its newest rows a connection still counts as one that asks
 _WANTS_S = 30.0  # after its newest refusal a connection still counts as one that waits for room
 
@@ -71,7 +71,7 @@ class EpisodeShares:
 
 
 class Admission:
-    """Lets the episodes of one batch in."""
+    """Admits the episodes of one batch."""
 
     def __init__(self, shares: EpisodeShares) -> None:
         self._shares = shares

@@ -48,7 +48,7 @@ class WholeEpisodesQueue(SampleQueue):
         return self._make_room()
 
     def leave(self, slot: int) -> list[int]:
-        """Take note that the episode in a slot ended with the segment before, if there was one."""
+        """Note that the episode in a slot ended with the segment before, if there was one."""
         self._dropped.discard(slot)
         segments = self._release(slot)
         if not segments:

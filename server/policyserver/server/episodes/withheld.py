@@ -1,4 +1,4 @@
-"""Questions that wait for the learner: what they reported is recorded, their actions are decided when there is room."""
+"""Questions that wait for the learner: their steps are recorded, their actions are decided when there is room."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _GIVEN, _NO_WAIT = int(StepFlag.ACTION_GIVEN), int(StepFlag.NO_WAIT)
 
 
 class WithheldQuestions:
-    """Know which episodes' newest questions wait, and which answers are out whose steps are still to come. Owned by the loop thread.
+    """Track which episodes' newest questions wait, and which answers are out whose steps are still to come. Owned by the loop thread.
 
     A question that finds no room is applied like any other, so that the step it completes is recorded; only its answer is kept, and the
     caller is told to send the same row again. Repeated when there is room, it is answered with an action of the weights served then.
@@ -79,12 +79,12 @@ class WithheldQuestions:
             self._statistics.questions_waited += len(withheld_slots)
 
     def keep_states(self, slots: Slots, before: list[Array]) -> None:
-        """Keep the states that questions which wait were decided from, leaf by leaf, [n, ...], for they may be decided anew."""
+        """Keep the states from which waiting questions were decided, leaf by leaf, [n, ...], for they may be decided anew."""
         for column, leaf in zip(self._states_before, before, strict=True):
             column[slots] = leaf
 
     def forget(self, slots: Slots) -> None:
-        """Take note that episodes go on, or are over."""
+        """Note that episodes go on, or are over."""
         if self.awaited:
             self.awaited -= count(self._is_awaited[slots])
             self._is_awaited[slots] = False
@@ -104,7 +104,7 @@ class WithheldQuestions:
 
     @staticmethod
     def refusal() -> ServerOverloadedError:
-        """Make what a caller is told whose question waits."""
+        """Make the error for a caller whose question waits."""
         return ServerOverloadedError(
             "the learner has the steps it wants: this row's step is recorded, its action is not decided yet. Send the same row again when "
             "the stream says room, or with the flag NO_WAIT",

@@ -42,7 +42,7 @@ class EnvironmentCall:
         """Rewards that were logged since the episode's call before."""
         self.info = info
         self.error: PolicyServerError | None = None
-        """What is wrong with it, known before it is sent."""
+        """What is wrong with it, if that is known before it is sent."""
         if ends:
             try:
                 self.observation = copy.deepcopy(observation)  # the caller goes on at once and may overwrite it
@@ -77,7 +77,7 @@ class EnvironmentCall:
             PolicyServerError: The call was refused, or the server stopped.
         """
         is_answered = self._answered.acquire(timeout=timeout_s)
-        while not is_answered and self.waits_for_learner:  # which is outside that time; the room's own bound ends it
+        while not is_answered and self.waits_for_learner:  # which does not count; the room's own bound ends it
             is_answered = self._answered.acquire(timeout=timeout_s)
         if not is_answered:
             self.is_abandoned = True
@@ -101,7 +101,7 @@ class EnvironmentEpisode(CallerEpisode[EnvironmentCall]):
         super().__init__(training_enabled)
         self.id = episode_id
         self.logged_reward = 0.0
-        """Rewards logged since the episode's newest call. Its caller's, as the info: an episode's calls follow each other."""
+        """Rewards logged since the newest call. Only the caller touches these and the info: an episode's calls follow each other."""
         self.logged_info: dict[str, Any] | None = None
         # All else is the loop thread's.
         self.name = ""

@@ -236,7 +236,7 @@ class ExternalEnvEpisodes:
         self._go_on(episode)
 
     def _refuse(self, call: EnvironmentCall, error: PolicyServerError) -> None:
-        """Take note that nothing of a call was applied: what it brought is for the episode's next one."""
+        """Note that nothing of a call was applied: what it brought is for the episode's next call."""
         episode = call.episode
         if call.flags is not None:
             if dropped := episode.refused(call.flags):

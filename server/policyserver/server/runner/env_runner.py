@@ -74,7 +74,7 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
         """
         EnvRunner.__init__(self, config=config, **kwargs)
         RunnerState.__init__(self)
-        refuse_ignored_settings(self.config)  # by the local instance, too: RLlib tells its program of no other's refusal
+        refuse_ignored_settings(self.config)  # in the local instance, too: RLlib tells its program only of this one's refusal
         self._index = int(self.worker_index or 0)
         self._waits_for_fragment = False
         self._drains = threading.Event()
@@ -130,7 +130,6 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
             callbacks_objects=self._callbacks,
             env_runner=self,
         )
-
         demand = self._demand = learner_demand(self.config, self._index, config.hand_off.batches_ahead)
         make_core = partial(EpisodeCore, policy, *self._spaces, config.episodes, config.hand_off, demand)
         loop = self._serving_loop = ServingLoop(make_core, *self._spaces, config)
@@ -160,7 +159,7 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
                 self._serving_loop.bind(self._address())
 
     def _address(self, index: int | None = None) -> str:
-        """Return the address of the serving instance of a number of RLlib's, or of this one."""
+        """Return the address of the serving instance with this index of RLlib's, or of this one."""
         return address_of(self._serving_config.listen.address, max((self._index if index is None else index) - 1, 0))
 
     def _endpoints(self) -> list[str]:
@@ -172,7 +171,7 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
 
     @property
     def _env_failure(self) -> Exception | None:
-        """Why the environment will give no more steps, if that is so."""
+        """Why the environment gives no more steps, if it does not."""
         return self._env_thread.failure if self._env_thread is not None else None
 
     @staticmethod

@@ -225,7 +225,7 @@ class ServingLoop:
         return bound
 
     def counters(self) -> dict[str, Any]:
-        """Return the figures that GetStats answers and that are known, without the training. From any thread."""
+        """Return the known figures that GetStats answers, without the training. From any thread."""
         return self.call(lambda: known(self._stats()))
 
     def _stats(self) -> ServerStats:
@@ -264,7 +264,7 @@ class ServingLoop:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
 
     def post(self, function: Callable[[], None]) -> None:
-        """Have a function called on the loop thread, unless that has ended."""
+        """Call a function on the loop thread, unless that has ended."""
         try:
             self._loop.call_soon_threadsafe(function)
         except RuntimeError:

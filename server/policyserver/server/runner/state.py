@@ -117,7 +117,7 @@ class RunnerState(Checkpointable):
             self._count_steps(state[NUM_ENV_STEPS_SAMPLED_LIFETIME])
 
     def _take_weights(self, weights: Any, seq_no: int) -> None:
-        """Take weights; a missing version or 0, as from a learner that has made no update, leaves the version as it is."""
+        """Take weights; without a version, or with 0 from a learner before its first update, the version stays."""
         if isinstance(weights, ray.ObjectRef):
             weights = ray.get(weights)
         if isinstance(weights, dict) and DEFAULT_MODULE_ID in weights:

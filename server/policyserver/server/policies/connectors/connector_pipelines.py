@@ -125,7 +125,7 @@ def _row(batch: dict[str, Any], place: int) -> dict[str, Any]:
 
 
 class _Selective:
-    """Call a filter of RLlib's, which is called once for each episode, and have it learn from some of them only."""
+    """A filter of RLlib's, called once for each episode, that learns from some of them only."""
 
     def __init__(self, filter_: Callable[..., Any], training: Mask) -> None:
         self._filter, self._training = filter_, iter(training.tolist())

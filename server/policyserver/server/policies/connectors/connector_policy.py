@@ -35,7 +35,7 @@ class ConnectorPolicy(NetPolicy):
     See the `Policy` protocol. A step whose question waited keeps its first decision, for connectors would see its observation twice. The
     rows of a pass go through the pipelines in one call, as the sub-environments of RLlib's own runner do, also those that end their
     episodes; what the net says about these is dropped. RLlib's `MeanStdFilter` does not learn from episodes that are not trained on; other
-    connectors with statistics do, for RLlib has no word for it.
+    connectors with statistics do, for RLlib has no way to tell them.
 
     If `decide` raises, or its rows are all refused, the states of all connectors are brought back by their own `set_state`; if only some
     rows are refused, connectors keep what they learned from these. Recorded are the newest observation, reward and info of an episode as

@@ -1,7 +1,7 @@
-"""The states of connectors on their way between env runners: each row that a filter saw is counted once, whichever runner saw it.
+"""The states of connectors on their way between env runners: each row that a filter saw counts once, whichever runner saw it.
 
 RLlib asks its env runners for their connectors' states, merges them in the driver's, and sends the result round. As of Ray 2.60 that
-goes wrong in four ways, which are put right here, at the two ends that are ours:
+fails in four ways, which this module corrects at our two ends:
 
 - a state names only those connectors that have one, but is merged by their places in the pipeline, so that a filter behind a stateless
   connector is never merged;

@@ -1,4 +1,4 @@
-"""Images of bytes as numbers around 0, for nets whose convolutions take nothing else."""
+"""Images of bytes as numbers around 0, for nets whose convolutions can't take bytes."""
 
 from __future__ import annotations
 
