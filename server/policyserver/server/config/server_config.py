@@ -38,25 +38,16 @@ class ServerConfig(Config):
     service manager stops by the same signal what it starts again, so this is off by default. The end of standard input, with
     --until_input_ends, is always final."""
     listen: ListenConfig = field(default_factory=ListenConfig)
-    """Where the policy service listens and how it is protected."""
     episodes: EpisodesConfig = field(default_factory=EpisodesConfig)
-    """How many episodes are held, and for how long."""
     hand_off: HandOffConfig = field(default_factory=HandOffConfig)
-    """How completed steps reach the learner."""
     inference: InferenceConfig = field(default_factory=InferenceConfig)
-    """How the net is run for an action."""
     spaces: SpacesConfig = field(default_factory=SpacesConfig)
     """What an observation and an action are."""
     connectors: ConnectorsConfig = field(default_factory=ConnectorsConfig)
-    """What happens to an observation before the net sees it."""
     algorithm: RLlibConfig = field(default_factory=RLlibConfig)
-    """The RLlib algorithm and its settings."""
     learner: LearnerConfig = field(default_factory=LearnerConfig)
-    """The process that learns."""
     checkpoints: CheckpointsConfig = field(default_factory=CheckpointsConfig)
-    """When the policy is saved."""
     recording: ServerRecordingConfig = field(default_factory=ServerRecordingConfig)
-    """What is recorded."""
 
     @property
     def run(self) -> str:

@@ -105,13 +105,9 @@ class ServingConfig(Config):
     """What a serving actor needs to know; travels to it inside RLlib's `env_config`."""
 
     listen: ListenConfig = field(default_factory=ListenConfig)
-    """Where the policy service listens and how it is protected."""
     episodes: EpisodesConfig = field(default_factory=EpisodesConfig)
-    """How many episodes are held, and for how long."""
     hand_off: HandOffConfig = field(default_factory=HandOffConfig)
-    """How completed steps reach the learner."""
     inference: InferenceConfig = field(default_factory=InferenceConfig)
-    """How the net is run for an action."""
     driver_link: Path | None = None
     """The daemon's unix socket, see `policyserver.server.driver_link`. Unset: there is no daemon."""
     opens_itself: bool = True
