@@ -89,7 +89,7 @@ def test_the_step_before_is_added_as_by_rllib(space: gym.Space[Any], seed: int) 
         columns = step_rows(space, rows)
         observations = columns.observations
         for connector in connectors:
-            observations = connector.write(observations, columns)  # type: ignore[attr-defined]
+            observations = connector.write(observations, columns)
         np.testing.assert_array_equal(observations[0], written(rows))
         assert observations[0].dtype == np.float32
 

@@ -25,7 +25,7 @@ from policyserver.common.spaces import flatten
 from policyserver.server.config.serving_config import EpisodesConfig, HandOffConfig
 from policyserver.server.episodes.core import EpisodeCore
 from policyserver.server.episodes.demand import Demand
-from policyserver.server.episodes.episode_table import ClientSession
+from policyserver.server.episodes.episode_table import ServedClient
 from policyserver.server.episodes.received_rows import ReceivedRows, Replies
 from policyserver.server.episodes.segments import EpisodeList, SegmentBlock
 from policyserver.server.policies.module.action_form import ActionForm
@@ -191,47 +191,47 @@ class CoreHarness:
         self.loop.close()
         assert not self.failures, self.failures
 
-    def connect(self, client_id: str) -> ClientSession:
+    def connect(self, client_id: str) -> ServedClient:
         return self.on_loop(lambda: self.core.connect(client_id))
 
-    def disconnect(self, session: ClientSession) -> None:
-        self.on_loop(lambda: self.core.disconnect(session))
+    def disconnect(self, client: ServedClient) -> None:
+        self.on_loop(lambda: self.core.disconnect(client))
 
-    def post(self, *rows: Row, session: ClientSession | None = None) -> asyncio.Future[Replies]:
+    def post(self, *rows: Row, client: ServedClient | None = None) -> asyncio.Future[Replies]:
         """Submit rows as one message, and let the loop turn until nothing more happens by itself."""
-        done = self.on_loop(lambda: self.core.submit(self._packed(rows), session or self.client))
+        done = self.on_loop(lambda: self.core.submit(self._packed(rows), client or self.client))
         self.settle()
         return done
 
-    def send(self, *rows: Row, session: ClientSession | None = None) -> list[Answer]:
+    def send(self, *rows: Row, client: ServedClient | None = None) -> list[Answer]:
         """Submit rows as one message and return the answers."""
-        return answers_of(self.loop.run_until_complete(self.post(*rows, session=session)))
+        return answers_of(self.loop.run_until_complete(self.post(*rows, client=client)))
 
     def send_messages(self, *messages: Sequence[Row]) -> list[list[Answer]]:
         """Submit several messages in the same turn of the loop."""
         futures = self.on_loop(lambda: [self.core.submit(self._packed(rows), self.client) for rows in messages])
         return [answers_of(self.loop.run_until_complete(future)) for future in futures]
 
-    def one(self, row: Row, session: ClientSession | None = None) -> Answer:
+    def one(self, row: Row, client: ServedClient | None = None) -> Answer:
         """Submit one row that must be applied."""
-        (answer,) = self.send(row, session=session)
+        (answer,) = self.send(row, client=client)
         assert answer.error is None, answer.error
         return answer
 
-    def refusal(self, row: Row, session: ClientSession | None = None) -> PolicyServerError:
+    def refusal(self, row: Row, client: ServedClient | None = None) -> PolicyServerError:
         """Submit one row that must be refused."""
-        (answer,) = self.send(row, session=session)
+        (answer,) = self.send(row, client=client)
         assert answer.error is not None, f"expected a refusal, received {answer}"
         return answer.error
 
     def play(
-        self, episode_id: str, steps: int, *, flags: int = 0, end: StepFlag = StepFlag.TERMINATED, session: ClientSession | None = None
+        self, episode_id: str, steps: int, *, flags: int = 0, end: StepFlag = StepFlag.TERMINATED, client: ServedClient | None = None
     ) -> int:
         """Play an episode with reward 1 in every step and return its handle."""
-        handle = self.one(start(episode_id, observation(0, 0), flags=flags), session).handle
+        handle = self.one(start(episode_id, observation(0, 0), flags=flags), client).handle
         for number in range(1, steps):
-            self.one(Row(handle, number, reward=1.0, observation=observation(0, number)), session)
-        self.one(Row(handle, steps, end, 1.0, observation(0, steps)), session)
+            self.one(Row(handle, number, reward=1.0, observation=observation(0, number)), client)
+        self.one(Row(handle, steps, end, 1.0, observation(0, steps)), client)
         return handle
 
     def blocks(self, *, wait_s: float = 0.0) -> list[SegmentBlock]:

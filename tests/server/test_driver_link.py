@@ -184,7 +184,7 @@ def test_a_daemon_that_dies_in_the_middle_of_a_message_is_gone(tmp_path: Path) -
         listener.listen()
         stop = follow_driver(tmp_path / "link", lambda *_: None, gone.set, states.append, dict)
         connection, _ = listener.accept()
-        connection.sendall(struct.pack("<cQ", b"s", 1000) + b"cut")
+        connection.sendall(struct.pack("!i", 1000) + b"cut")
         connection.close()
         assert gone.wait(5)
     stop()

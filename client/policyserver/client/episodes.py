@@ -13,7 +13,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, cast
 
 from policyserver.client.rows import MAX_EPISODE_ID_BYTES, NO_INFO, ClientEpisode, OutgoingRows, select
-from policyserver.common.episode_session import belongs_to_no_action
+from policyserver.common.caller_episode import belongs_to_no_action
 from policyserver.common.errors import (
     EpisodeDuplicateError,
     EpisodeError,

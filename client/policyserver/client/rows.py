@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from policyserver.common.episode_session import EpisodeSession
+from policyserver.common.caller_episode import CallerEpisode
 from policyserver.common.errors import InvalidInputError
 
 
@@ -65,7 +65,7 @@ class Home(Protocol):
     """Callers that were answered there and are about to go on."""
 
 
-class ClientEpisode(EpisodeSession["tuple[OutgoingRows, int]"]):
+class ClientEpisode(CallerEpisode["tuple[OutgoingRows, int]"]):
     """The client's side of one open episode. Guarded by the client's lock.
 
     In flight is the row that went out without an answer: the columns, and its place in them. Infos are JSON.

@@ -71,6 +71,28 @@ def argument_names(observation_space: gym.Space[Any], action_space: gym.Space[An
     return {f"{name}[{index}]": leaf.path for name, parts in columns for index, leaf in enumerate(parts)}
 
 
+def parts(space: gym.Space[Any], value: Any, name: str) -> Iterator[Any]:
+    """Walk a value beside its space, and yield what stands at each leaf.
+
+    Raises:
+        InvalidInputError: wrong structure.
+    """
+    if isinstance(space, spaces.Dict):
+        if not isinstance(value, Mapping) or set(value) != set(space.spaces):
+            received = f"keys {sorted(map(str, value))}" if isinstance(value, Mapping) else type(value).__name__
+            raise InvalidInputError(f"{name}: expected a mapping with the keys {sorted(space.spaces)}, received {received}", field=name)
+        for key in sorted(space.spaces):
+            yield from parts(space.spaces[key], value[key], f"{name}[{key!r}]")
+    elif isinstance(space, spaces.Tuple):
+        if not isinstance(value, tuple | list) or len(value) != len(space.spaces):
+            received = f"{len(value)} of them" if isinstance(value, tuple | list) else type(value).__name__
+            raise InvalidInputError(f"{name}: expected a tuple of {len(space.spaces)} parts, received {received}", field=name)
+        for index, part in enumerate(space.spaces):
+            yield from parts(part, value[index], f"{name}[{index}]")
+    else:
+        yield value
+
+
 def flatten(space: gym.Space[Any], value: Any, name: str = "observation", known: Sequence[Leaf] | None = None) -> list[Array]:
     """Turn one value into one array per leaf, of the leaf's own shape and dtype, casting where nothing but precision is lost.
 
@@ -83,8 +105,8 @@ def flatten(space: gym.Space[Any], value: Any, name: str = "observation", known:
     Raises:
         InvalidInputError: wrong structure, shape or dtype, or not finite. Bounds are left to the server.
     """
-    parts = zip(known or leaves(space, name), _parts(space, value, name), strict=True)
-    return [_converted(leaf, _shaped(leaf, part, leaf.shape)) for leaf, part in parts]
+    pairs = zip(known or leaves(space, name), parts(space, value, name), strict=True)
+    return [_converted(leaf, _shaped(leaf, part, leaf.shape)) for leaf, part in pairs]
 
 
 def flatten_batch(
@@ -122,7 +144,7 @@ def flatten_rows(
     """
     arrays: list[Array] = []
     errors: dict[int, InvalidInputError] = {}
-    for leaf, part in zip(known or leaves(space, name), _parts(space, values, name), strict=True):
+    for leaf, part in zip(known or leaves(space, name), parts(space, values, name), strict=True):
         if rows is None:
             rows = next(iter(_as_array(leaf, part).shape), 0)
         array = _shaped(leaf, part, (rows, *leaf.shape))
@@ -182,24 +204,6 @@ def from_proto(message: space_pb2.Space, field: str = "space") -> gym.Space[Any]
         if isinstance(error, WireError):
             raise
         raise WireError(f"{field}: expected a valid gymnasium space, received {type(error).__name__}: {error}", field=field) from error
-
-
-def _parts(space: gym.Space[Any], value: Any, name: str) -> Iterator[Any]:
-    """Walk a value beside its space, leaf by leaf."""
-    if isinstance(space, spaces.Dict):
-        if not isinstance(value, Mapping) or set(value) != set(space.spaces):
-            received = f"keys {sorted(map(str, value))}" if isinstance(value, Mapping) else type(value).__name__
-            raise InvalidInputError(f"{name}: expected a mapping with the keys {sorted(space.spaces)}, received {received}", field=name)
-        for key in sorted(space.spaces):
-            yield from _parts(space.spaces[key], value[key], f"{name}[{key!r}]")
-    elif isinstance(space, spaces.Tuple):
-        if not isinstance(value, tuple | list) or len(value) != len(space.spaces):
-            received = f"{len(value)} of them" if isinstance(value, tuple | list) else type(value).__name__
-            raise InvalidInputError(f"{name}: expected a tuple of {len(space.spaces)} parts, received {received}", field=name)
-        for index, part in enumerate(space.spaces):
-            yield from _parts(part, value[index], f"{name}[{index}]")
-    else:
-        yield value
 
 
 def _as_array(leaf: Leaf, value: Any) -> Array:

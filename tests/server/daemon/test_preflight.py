@@ -187,8 +187,7 @@ def test_a_machine_whose_loopback_is_down(tmp_path: Path) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have no names for a claim")
 @pytest.mark.parametrize("kind", ["port", "unix"])
 def test_an_address_is_claimed_before_anybody_listens_there(kind: str, tmp_path: Path) -> None:
-    from policyserver.server.daemon.address_claim import claimed
-    from policyserver.server.grpc_front.listen_address import AddressInUseError
+    from policyserver.server.grpc_front.listen_address import AddressInUseError, claimed
 
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]

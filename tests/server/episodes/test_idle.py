@@ -124,4 +124,4 @@ def test_clients_that_come_and_go_leave_no_trace_but_the_remembered_ids(harness:
         harness.disconnect(client)
     harness.advance(60.0)
     table = harness.core._table
-    assert (table.open, len(table._sessions), len(table._sessions_by_index), len(harness.core._idle_timers)) == (0, 1, 1, 0)
+    assert (table.open, len(table._clients), len(table._clients_by_index), len(harness.core._idle_timers)) == (0, 1, 1, 0)

@@ -56,7 +56,7 @@ def test_twenty_thousand_episodes_give_their_memory_back(make_harness: Callable[
     trajectories, table = harness.core._trajectories, harness.core._table
     assert harness.core.snapshot().episodes_finished == 5 * EPISODES
     assert (trajectories.pages_used, table.open, len(harness.client.aliases), len(table._ids)) == (0, 0, 0, 0)
-    assert (trajectories._free.touched, table._free.touched) == (0, 0)
+    assert (trajectories._pages.touched, table._slots.touched) == (0, 0)
     assert (len(table._finished), len(table._finished_by_id)) == (1000, 1000)
     assert held - before > 15, "the episodes did take memory"
     assert resident_mb() - before < 10, "and gave it back"

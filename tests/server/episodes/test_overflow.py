@@ -80,7 +80,7 @@ def test_what_is_dropped_while_the_server_stops_is_counted_and_no_reason_to_chan
     assert not caplog.records
 
 
-def test_a_sample_larger_than_the_hand_off_is_answered_when_that_is_full(make_harness: Make) -> None:
+def test_a_sample_larger_than_the_queue_is_answered_when_that_is_full(make_harness: Make) -> None:
     harness = make_harness(hand_off=HandOffConfig(segment_steps=4, capacity_steps=8))
     got: list[SegmentBlock] = []
     harness.loop.call_soon(harness.core.sample, 1_000_000, 3600.0, got.extend)
@@ -95,11 +95,11 @@ def test_a_burst_of_thousands_of_episodes_in_lock_step_drops_nothing(make_harnes
     harness = make_harness(demand=Demand(fragment_steps=4000), episodes=EpisodesConfig(max_open=count))
     replies = harness.send(*(start(f"{number}", flags=NO_WAIT) for number in range(count)))
     handles = [reply.handle for reply in replies]
-    handed_over = 0
+    handed_off = 0
     for step in range(1, steps + 1):
         flags = StepFlag.TERMINATED if step == steps else NO_WAIT
         harness.send(*(Row(handle, step, flags, 1.0) for handle in handles))
         if step % 64 == 0:
-            handed_over += sum(len(segment) for segment in harness.segments())
+            handed_off += sum(len(segment) for segment in harness.segments())
     assert harness.core.snapshot().steps_dropped == 0
-    assert handed_over + sum(len(segment) for segment in harness.segments()) == count * steps
+    assert handed_off + sum(len(segment) for segment in harness.segments()) == count * steps

@@ -14,7 +14,7 @@ import pytest
 from policyserver.common.errors import ServerUnavailableError
 from policyserver.common.flags import StepFlag
 from policyserver.server.config.serving_config import EpisodesConfig, HandOffConfig
-from policyserver.server.episodes import hand_over
+from policyserver.server.episodes import sample_requests
 from policyserver.server.episodes.demand import Demand
 from policyserver.server.episodes.segments import SegmentBlock, episodes_of
 from tests.server.core_harness import (
@@ -112,8 +112,8 @@ class Players:
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """However slow this machine is, the last steps of a batch are waited for."""
-    monkeypatch.setattr(hand_over, "_QUIET_S", 3600.0)
-    monkeypatch.setattr(hand_over, "_LAST_STEPS_WAIT_S", 3600.0)
+    monkeypatch.setattr(sample_requests, "_QUIET_S", 3600.0)
+    monkeypatch.setattr(sample_requests, "_LAST_STEPS_WAIT_S", 3600.0)
 
 
 @pytest.mark.parametrize("model", ["mlp", "lstm_shared"])
@@ -352,7 +352,7 @@ def test_steps_that_nobody_brings_are_waited_for_no_longer_than_a_sample(make_ha
     assert [sum(block.steps for block in blocks) for blocks in got] == [5]
 
 
-def test_whole_episodes_that_end_together_are_all_handed_over(make_harness: Make) -> None:
+def test_whole_episodes_that_end_together_are_all_handed_off(make_harness: Make) -> None:
     demand = Demand(fragment_steps=200, whole_episodes=True)
     harness = make_harness(demand=demand, hand_off=HandOffConfig(room_wait_s=3600.0), episodes=EpisodesConfig(max_open=100))
     got: list[SegmentBlock] = []
@@ -407,7 +407,7 @@ def test_whole_episodes_are_waited_for_with_the_room_open(make_harness: Make) ->
 
 def test_a_client_that_sleeps_holds_up_nobody(make_harness: Make) -> None:
     harness = make_harness(demand=ON_POLICY, hand_off=HandOffConfig(room_wait_s=3600.0))
-    harness.send(*(start(f"sleeper-{number}") for number in range(50)), session=harness.connect("sleeper"))
+    harness.send(*(start(f"sleeper-{number}") for number in range(50)), client=harness.connect("sleeper"))
     learner, players = Learner(harness), Players(harness, 4, 2, 4)
     learner.ask()
     for version in range(2):
@@ -463,8 +463,8 @@ def test_at_the_end_of_the_process_questions_that_wait_are_answered(make_harness
 
 @pytest.mark.parametrize("segment_steps", [1, 7, 64])
 @pytest.mark.parametrize("carried", [0, 2])
-def test_hand_overs_are_as_long_as_asked_for_on_the_average(make_harness: Make, segment_steps: int, carried: int) -> None:
-    """An algorithm with a replay buffer makes a fixed number of updates for each hand-over, whatever is in it."""
+def test_hand_offs_are_as_long_as_asked_for_on_the_average(make_harness: Make, segment_steps: int, carried: int) -> None:
+    """An algorithm with a replay buffer makes a fixed number of updates for each hand-off, whatever is in it."""
     policy = policy_of(module_of(), state_every=1)
     policy.layout = replace(policy.layout, carried=carried)
     demand = Demand(fragment_steps=32, on_policy=False, batches_ahead=1.0)

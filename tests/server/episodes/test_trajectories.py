@@ -129,7 +129,7 @@ def test_a_ppo_learner_learns_from_the_segments(make_harness: Make, model: str) 
     assert any(not torch.equal(old, new) for old, new in zip(before, after, strict=True))
 
 
-def test_a_page_older_than_its_limit_is_handed_over_though_it_is_not_full(make_harness: Make) -> None:
+def test_a_page_older_than_its_limit_is_handed_off_though_it_is_not_full(make_harness: Make) -> None:
     harness = make_harness(hand_off=HandOffConfig(segment_steps=64, max_segment_age_s=1e-9))
     handle = harness.one(start("a", observation(0))).handle
     assert harness.segments() == [], "no step is complete"

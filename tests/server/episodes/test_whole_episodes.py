@@ -97,7 +97,7 @@ def test_infos_are_where_they_were_said(make: Make) -> None:
     assert episode.get_infos() == [{}, *({"step": step} for step in range(1, 6)), {}]
 
 
-def test_nothing_of_an_open_episode_is_handed_over_and_no_episode_is_split(make: Make) -> None:
+def test_nothing_of_an_open_episode_is_handed_off_and_no_episode_is_split(make: Make) -> None:
     harness = make(segment_steps=2)
     open_ = begin(harness, 0, 9)
     assert harness.segments() == []

@@ -91,7 +91,7 @@ def test_a_long_id_of_a_client_is_refused_by_every_way_in(serve: FrontHarness) -
     for caller, episode_id in ((Unary(serve.stub(), "x" * 300), "a"), (Unary(serve.stub()), "x" * 300)):
         code, text = failure(caller.start, episode_id)
         assert (code, "expected at most 256 bytes" in text) == ("INVALID_ARGUMENT", True), text
-    assert not serve.front.core._table._sessions
+    assert not serve.front.core._table._clients
 
 
 def test_clients_without_episodes_are_forgotten_as_they_leave(serve: FrontHarness) -> None:
@@ -99,7 +99,7 @@ def test_clients_without_episodes_are_forgotten_as_they_leave(serve: FrontHarnes
     for number in range(50):
         responses = stub.Step(iter([handshake(f"{number}")]))
         assert len(list(responses)) == 1
-    assert len(serve.front.core._table._sessions) <= 1, "each is kept for a minute"
+    assert len(serve.front.core._table._clients) <= 1, "each is kept for a minute"
     assert len(serve.front.core._idle_timers) <= 1
 
 
@@ -174,7 +174,7 @@ def test_infos_beyond_the_bound_are_left_out_and_counted_and_their_steps_are_not
     harness.one(Row(handle, 12, reward=1.0, info=note))
     harness.one(Row(handle, 13, StepFlag.TERMINATED, 1.0, info=note))
     (segment,) = harness.segments()
-    assert [bool(info) for info in segment.get_infos()] == [False] * 4 + [True] * 2, "what was handed over makes room"
+    assert [bool(info) for info in segment.get_infos()] == [False] * 4 + [True] * 2, "what was handed off makes room"
     gc.collect()
     assert (harness.core.snapshot().infos_dropped, harness.core.waiting_infos.held_bytes) == (4, 0)
 
@@ -285,7 +285,7 @@ def test_what_is_remembered_of_a_finished_episode_is_little(make_harness: Callab
     table = harness.core._table
     before_mb = resident_mb()
     for number in range(20_000):
-        session = table.session(f"{number:0256d}")
-        table.close_episode(table.open_episode(session, f"{number:0256d}", training=True, now_s=0.0), idle=False)
-        table.forget_session(session)
+        client = table.client(f"{number:0256d}")
+        table.close_episode(table.open_episode(client, f"{number:0256d}", training=True, now_s=0.0), idle=False)
+        table.forget_client(client)
     assert (resident_mb() - before_mb) * 1e6 / 20_000 < 1_300

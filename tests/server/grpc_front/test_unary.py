@@ -144,7 +144,7 @@ def test_callers_that_come_and_go_leave_nothing_behind(serve: FrontHarness, monk
     assert servicer is not None
     assert (len(servicer._unary._ended), len(servicer._unary._episodes)) == (10, 0)
     table = serve.front.core._table
-    assert not table._sessions, "who has no episode is forgotten at once"
+    assert not table._clients, "who has no episode is forgotten at once"
 
 
 def test_training_disabled_is_kept_for_the_whole_episode(serve: FrontHarness, caller: Unary) -> None:

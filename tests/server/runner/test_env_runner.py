@@ -348,7 +348,7 @@ def test_stop_may_come_twice_and_frees_the_port(make_runner: Make) -> None:
     config = ServingConfig(ListenConfig(address))
     again = make_runner(0, num_env_runners=2)
     again._serving_config = config
-    again._serve(OBSERVATION, ACTION)
+    again._serve()
     assert again.addresses() == [address]
 
 

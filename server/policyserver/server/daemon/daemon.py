@@ -18,7 +18,6 @@ from policyserver.monitoring.reports import training_point, write_counters
 from policyserver.monitoring.sink import Sink
 from policyserver.server.config.algorithm import algorithm_config, check_devices, check_net, cpu_tickets
 from policyserver.server.config.server_config import ServerConfig
-from policyserver.server.daemon.address_claim import claimed
 from policyserver.server.daemon.checkpoints import Checkpoint, CheckpointError, CheckpointFolder
 from policyserver.server.daemon.folder_lock import FolderLock
 from policyserver.server.daemon.preflight import (
@@ -34,7 +33,7 @@ from policyserver.server.daemon.ray_start import RayProcess, keep_results_in
 from policyserver.server.daemon.serving_watch import ServingWatch
 from policyserver.server.daemon.training_hooks import DrainingError, TrainingHooks
 from policyserver.server.driver_link import DriverLink
-from policyserver.server.grpc_front.listen_address import address_of, reserve_ports
+from policyserver.server.grpc_front.listen_address import address_of, claimed, reserve_ports
 from policyserver.server.log_setup import adopt_ray_loggers
 from policyserver.server.processor_share import lower_priority
 from policyserver.server.training_report import Progress, TrainingReport, restored_report, training_report

@@ -23,7 +23,7 @@ _START, _UNTRAINED = int(StepFlag.START), int(StepFlag.TRAINING_DISABLED)
 _GIVEN, _OVERRIDE, _END = int(StepFlag.ACTION_GIVEN), int(StepFlag.OVERRIDE), int(StepFlag.END)
 
 
-class EpisodeSession(Generic[Row]):
+class CallerEpisode(Generic[Row]):
     """The state of one open episode between its caller and the server. Its owner says who may touch it, and when."""
 
     __slots__ = (
