@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 from dataclasses import dataclass
@@ -133,8 +134,5 @@ def _written(config: PipelineConfig, folder: Path, server: str) -> PipelineConfi
 def _episodes_recorded(folder: Path) -> int:
     if not (folder / STORE_FILE).exists():
         return 0
-    reader = StoreReader(folder / STORE_FILE)
-    try:
+    with contextlib.closing(StoreReader(folder / STORE_FILE)) as reader:
         return reader.newest_ids()["episode"]
-    finally:
-        reader.close()
