@@ -29,7 +29,6 @@ from policyserver.client.shared import ProcessorCore, Shared
 from policyserver.client.wake_up_queue import Call
 from policyserver.common.endpoints import parse_address
 from policyserver.common.errors import ClientClosedError, HandshakeError, PolicyServerError, ServerUnavailableError
-from policyserver.common.server_stats import ServerStats
 
 _log = logging.getLogger(__name__)
 _OTHERS_TIMEOUT_S = 2.0  # for the runners beside the first that is connected; a host may swallow packets without an answer
@@ -48,12 +47,7 @@ class Balancer:
     ) -> None:
         """Prepare the connection to the address that was given; nothing is opened before the first `connect`.
 
-        Args:
-            target: a gRPC target.
-            config: how to connect.
-            observation_space: what the caller expects; None takes the server's.
-            action_space: the same of the actions.
-            on_loss: `ClientEpisodes.lose`, called under the lock when a runner is gone with its episodes.
+        `on_loss` is `ClientEpisodes.lose`, called under the lock when a runner is gone with its episodes.
 
         Raises:
             ValueError: plaintext off the machine, or a file that cannot be read.
@@ -184,22 +178,15 @@ class Balancer:
         with self.shared.lock:
             self.shared.changed.wait_for(may_ask, max(0.0, timeout_s))
 
-    def info(self) -> ServerInfo:
-        """Ask what the server is: the given address, or another runner while only that one is there.
-
-        Raises:
-            ServerUnavailableError: no answer within the connect timeout.
-        """
+    def ask(self, method: str, request: Any) -> Any:
+        """Make a unary call to the given address, or to another runner while only that one is there. Raises as `Connection.ask`."""
         with self.shared.lock:
             self.check()
             open_ones = [connection for connection in self._connections if connection.is_open]
-        return (self._given if self._given in open_ones or not open_ones else open_ones[0]).queries.info()
+        return (self._given if self._given in open_ones or not open_ones else open_ones[0]).ask(method, request)
 
-    def stats(self) -> dict[str, ServerStats]:
-        """Ask all runners that are connected how serving and learning go.
-
-        Returns:
-            The answers, by target.
+    def ask_all(self, method: str, request: Any) -> dict[str, Any]:
+        """Make a unary call to all runners that are connected. Returns the answers, by target.
 
         Raises:
             PolicyServerError: as `connect`, or none of them answered.
@@ -207,10 +194,10 @@ class Balancer:
         self.connect(self._config.connect_timeout_s)
         with self.shared.lock:
             asked = [connection for connection in self._connections if connection.is_open] or [self._given]
-        answers: dict[str, ServerStats] = {}
+        answers: dict[str, Any] = {}
         for connection in asked:
             try:
-                answers[connection.target] = connection.queries.stats()
+                answers[connection.target] = connection.ask(method, request)
             except ServerUnavailableError:
                 if connection is asked[-1] and not answers:
                     raise
@@ -258,16 +245,12 @@ class Balancer:
         for connection in connections:
             connection.close()
 
-    @property
-    def is_started(self) -> bool:
-        """Tell whether there are threads and connections."""
-        return self._given.is_started
-
-    def abandon(self) -> None:
-        """Have the readers end everything. Takes no lock, for it is called wherever the last reference to the client goes."""
+    def abandon(self) -> bool:
+        """Have the readers end everything; return whether there were any. Takes no lock: the last reference to a client may go anywhere."""
         self.shared.is_abandoned = True
         for connection in self._connections:
             connection.abandon()
+        return self._given.is_started
 
     def _is_open(self) -> bool:
         return any(connection.is_open for connection in self._connections)

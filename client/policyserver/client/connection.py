@@ -23,17 +23,25 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any, cast
 
+import grpc
 import gymnasium as gym
 
-from policyserver.client.channel import Queries, authorization, check_security, make_channel
+from policyserver.client.channel import authorization, check_security, make_channel
 from policyserver.client.config import ClientConfig
 from policyserver.client.connection_errors import refusal_of, trouble_of
 from policyserver.client.messages import NegotiatedSession, agree, handshake, step_batch, to_reply
 from policyserver.client.rows import OutgoingRows
 from policyserver.client.shared import Shared
-from policyserver.client.stream import ConnectionListener, Stream, Stub
+from policyserver.client.stream import ConnectionListener, Stream
 from policyserver.client.wake_up_queue import HOLD_BACK_MAX_S, WAKE_UP_MAX_S, Call, CallPart
-from policyserver.common.errors import ActionTimeoutError, ClientClosedError, PolicyServerError, ServerUnavailableError, WireError
+from policyserver.common.errors import (
+    ActionTimeoutError,
+    ClientClosedError,
+    PolicyServerError,
+    ServerUnavailableError,
+    WireError,
+    from_rpc_error,
+)
 from policyserver.v1 import policy_service_pb2 as pb
 from policyserver.v1 import policy_service_pb2_grpc as pb_grpc
 
@@ -52,14 +60,7 @@ class Connection:
         shared: Shared,
         listener: ConnectionListener[Connection],
     ) -> None:
-        """Prepare a connection; nothing is opened before `start`.
-
-        Args:
-            target: a gRPC target.
-            config: how to connect.
-            spaces: the observations and actions that the caller expects; None takes the server's.
-            shared: the client's lock and counters.
-            listener: is told of what becomes of the connection.
+        """Prepare a connection; nothing is opened before `start`. The caller expects `spaces` of observations and actions, if any.
 
         Raises:
             ValueError: plaintext off the machine, or a file that cannot be read.
@@ -76,10 +77,8 @@ class Connection:
         """Attempts to connect that failed."""
         self.epoch = 0
         """Number of different serving processes seen."""
-        self.callers_waking = 0
-        """See `Home`; the wake-up queue counts."""
-        self.episodes_open = 0
-        """See `Home`; `ClientEpisodes` counts."""
+        self.callers_waking = self.episodes_open = 0
+        """See `Home`; the wake-up queue and `ClientEpisodes` count."""
         self._config = config
         self._spaces = spaces
         self._shared = shared
@@ -89,9 +88,7 @@ class Connection:
         self._metadata = authorization(config)
         self._client_id = uuid.uuid4().hex
         self._channel = make_channel(target, config)
-        self._stub = cast(Stub, pb_grpc.PolicyServiceStub(self._channel))
-        self.queries = Queries(self, shared.lock, self._stub, self._metadata, config.connect_timeout_s)
-        """Asks how the server is, beside the stream."""
+        self._stub: Any = pb_grpc.PolicyServiceStub(self._channel)
         self._sendable = threading.Condition(shared.lock)
         """Told to the sender: something may be sent, or the stream is over."""
         self._queue: deque[CallPart] = deque()
@@ -194,6 +191,20 @@ class Connection:
             raise ClientClosedError("the client was closed; make a new one")
         if self.refusal is not None:
             raise copy.copy(self.refusal)
+
+    def ask(self, method: str, request: Any) -> Any:
+        """Make a unary call beside the stream. Not under the lock. Raises a PolicyServerError if there is no answer in time."""
+        timeout_s = self._config.connect_timeout_s
+        with self._lock:
+            self.check()
+        try:
+            return getattr(self._stub, method)(request, timeout=timeout_s, metadata=self._metadata, wait_for_ready=True)
+        except (grpc.RpcError, ValueError) as error:  # a ValueError says that the channel was closed meanwhile
+            with self._lock:
+                self.check()
+                if isinstance(error, ValueError) or error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+                    raise self.unavailable(timeout_s) from error
+            raise from_rpc_error(error) from error
 
     def close(self) -> None:
         """End the stream, join the reader. Idempotent."""

@@ -64,8 +64,7 @@ class Inherited:
 
 def _drop(balancer: Balancer, target: str) -> None:
     """End the connections of a client that nobody has any more."""
-    if balancer.is_started:
-        balancer.abandon()
+    if balancer.abandon():
         warnings.warn(f"unclosed PolicyClient of {target}: close() it, or use it in a `with` block", ResourceWarning, stacklevel=2)
 
 

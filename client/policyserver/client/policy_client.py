@@ -17,7 +17,7 @@ from policyserver.client.episodes import ClientEpisodes
 from policyserver.client.errors import BatchError
 from policyserver.client.exchange import Exchange
 from policyserver.client.lifetime import Inherited, Lifetime
-from policyserver.client.messages import NegotiatedSession
+from policyserver.client.messages import NegotiatedSession, to_info, to_stats
 from policyserver.client.rows import count, encoded_info
 from policyserver.client.server_info import ClientCounters, ServerInfo
 from policyserver.common.endpoints import parse_address
@@ -25,6 +25,7 @@ from policyserver.common.errors import InvalidInputError, PolicyServerError
 from policyserver.common.flags import StepFlag
 from policyserver.common.rewards import to_reward, to_rewards
 from policyserver.common.server_stats import ServerStats
+from policyserver.v1 import policy_service_pb2 as pb
 
 _WANTED = int(StepFlag.NONE)
 _GIVEN = int(StepFlag.ACTION_GIVEN)
@@ -303,7 +304,7 @@ class PolicyClient:
         Raises:
             ServerUnavailableError: no answer within `connect_timeout_s`.
         """
-        return self._balancer.info()
+        return to_info(self._balancer.ask("GetServerInfo", pb.GetServerInfoRequest()))
 
     def stats(self) -> ServerStats:
         """Ask the server for its counters and its newest training iteration. Those of several serving runners are added up.
@@ -311,7 +312,7 @@ class PolicyClient:
         Raises:
             PolicyServerError: as in `start_episode`.
         """
-        return ServerStats.merge(self._balancer.stats().values())
+        return ServerStats.merge(self.stats_by_endpoint().values())
 
     def stats_by_endpoint(self) -> dict[str, ServerStats]:
         """Ask each serving runner for its counters, by its address as this client reaches it. One that is away is left out.
@@ -319,7 +320,7 @@ class PolicyClient:
         Raises:
             PolicyServerError: as in `start_episode`.
         """
-        return self._balancer.stats()
+        return {target: to_stats(answer) for target, answer in self._balancer.ask_all("GetStats", pb.GetStatsRequest()).items()}
 
     def counters(self) -> ClientCounters:
         """Read what this client did so far, on all serving runners together."""
