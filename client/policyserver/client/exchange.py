@@ -5,15 +5,16 @@ from __future__ import annotations
 import copy
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from typing import cast
+from collections.abc import Iterable, Sequence
+from typing import Any, cast
 
 from policyserver.client.balancing import Balancer
 from policyserver.client.config import ClientConfig
 from policyserver.client.connection import Connection
 from policyserver.client.episodes import ClientEpisodes
+from policyserver.client.errors import BatchError
 from policyserver.client.messages import NegotiatedSession, Reply, SpaceCodec
-from policyserver.client.rows import OutgoingRows
+from policyserver.client.rows import OutgoingRows, Steps
 from policyserver.client.wake_up_queue import Call, CallPart
 from policyserver.common.errors import PolicyServerError, ServerInternalError
 from policyserver.common.flags import StepFlag
@@ -42,6 +43,11 @@ class Outcome:
             self._columns = self._codec.zeros(self._rows)
         return self._columns
 
+    def check(self, actions: Any = None) -> None:
+        """Raise a BatchError if rows failed; it has the `actions` of the others."""
+        if self.errors:
+            raise BatchError(self._rows, actions, self.errors)
+
     def take(self, part: CallPart, answered: Sequence[int]) -> None:
         """Take the actions of the rows of a part that were applied."""
         reply = cast(Reply, part.reply)
@@ -63,25 +69,12 @@ class Exchange:
         self._config = config
         self._threads = threading.local()
 
-    def step(
-        self,
-        session: NegotiatedSession,
-        ids: Sequence[str],
-        kinds: Sequence[int],
-        observations: tuple[bytes, ...],
-        actions: tuple[bytes, ...],
-        bad: Mapping[int, PolicyServerError],
-        timeout_s: float,
-    ) -> Outcome:
+    def step(self, session: NegotiatedSession, steps: Steps, timeout_s: float) -> Outcome:
         """Do the next step of n different episodes.
 
         Args:
             session: what the columns were encoded for.
-            ids: the episodes.
-            kinds: what each row is: bits of ACTION_GIVEN, TERMINATED and TRUNCATED.
-            observations: one column of n rows per leaf.
-            actions: the same, or nothing.
-            bad: errors of the rows that stay here.
+            steps: one of each episode.
             timeout_s: longest time to wait, seconds.
 
         Returns:
@@ -97,14 +90,14 @@ class Exchange:
         try:
             with balancer.shared.lock:
                 balancer.check()
-                rows, errors = self._episodes.prepare(ids, kinds, observations, actions, balancer.place, bad)
+                rows, errors = self._episodes.prepare(steps, balancer.place)
                 waiting = balancer.divide(rows)
                 self._send(call, waiting)
             if waiting:
                 balancer.wait(call, timeout_s)
-            return self._finish(call, waiting, Outcome(session.action, len(ids), errors), deadline, timeout_s)
+            return self._finish(call, waiting, Outcome(session.action, len(steps.ids), errors), deadline, timeout_s)
         except BaseException:
-            self._abandon(call, ids)
+            self._abandon(call, steps.ids)
             raise
 
     def step_one(

@@ -18,10 +18,10 @@ from policyserver.client.errors import BatchError
 from policyserver.client.exchange import Exchange
 from policyserver.client.lifetime import Inherited, Lifetime
 from policyserver.client.messages import NegotiatedSession, to_info, to_stats
-from policyserver.client.rows import count, encoded_info
+from policyserver.client.rows import Steps, count, encoded_info
 from policyserver.client.server_info import ClientCounters, ServerInfo
 from policyserver.common.endpoints import parse_address
-from policyserver.common.errors import InvalidInputError, PolicyServerError
+from policyserver.common.errors import InvalidInputError
 from policyserver.common.flags import StepFlag
 from policyserver.common.rewards import to_reward, to_rewards
 from policyserver.common.server_stats import ServerStats
@@ -167,7 +167,10 @@ class PolicyClient:
         session = self._agreement()
         rows = count(episode_ids)
         columns, bad = session.observation.encode_batch(observations, rows)
-        return self._step_batch(session, episode_ids, [_WANTED] * rows, columns, (), bad, timeout_s, wants_actions=True)
+        outcome = self._exchange.step(session, Steps(episode_ids, [_WANTED] * rows, columns, errors=bad), self._timeout(timeout_s))
+        actions = session.action.decode_batch(outcome.columns)
+        outcome.check(actions)
+        return actions
 
     def log_action(self, episode_id: str, observation: Any, action: Any, *, timeout_s: float | None = None) -> None:
         """Report an action that somebody else chose on an observation.
@@ -193,7 +196,8 @@ class PolicyClient:
         rows = count(episode_ids)
         columns, bad = session.observation.encode_batch(observations, rows)
         given, bad_given = session.action.encode_batch(actions, rows)
-        self._step_batch(session, episode_ids, [_GIVEN] * rows, columns, given, bad_given | bad, timeout_s)
+        steps = Steps(episode_ids, [_GIVEN] * rows, columns, given, bad_given | bad)
+        self._exchange.step(session, steps, self._timeout(timeout_s)).check()
 
     def log_returns(self, episode_id: str, reward: SupportsFloat, info: Mapping[str, Any] | None = None) -> None:
         """Add to the reward of the episode's newest action. It travels with the next observation.
@@ -271,7 +275,7 @@ class PolicyClient:
             )
         kinds = np.where(np.broadcast_to(np.asarray(truncated, bool), rows), _TRUNCATED, _TERMINATED).tolist()
         columns, bad = session.observation.encode_batch(observations, rows)
-        self._step_batch(session, episode_ids, kinds, columns, (), bad, timeout_s)
+        self._exchange.step(session, Steps(episode_ids, kinds, columns, errors=bad), self._timeout(timeout_s)).check()
 
     def take_learner_wait_s(self) -> float:
         """Return how long the calling thread's calls waited for the learner since it asked last, seconds.
@@ -361,25 +365,6 @@ class PolicyClient:
 
     def _agreement(self) -> NegotiatedSession:
         return self._balancer.session or self._balancer.connect(self._config.connect_timeout_s)
-
-    def _step_batch(
-        self,
-        session: NegotiatedSession,
-        ids: Sequence[str],
-        kinds: Sequence[int],
-        observations: tuple[bytes, ...],
-        actions: tuple[bytes, ...],
-        bad: Mapping[int, PolicyServerError],
-        timeout_s: float | None,
-        *,
-        wants_actions: bool = False,
-    ) -> Any:
-        """Do one step of each of n episodes, but for the rows that are `bad` already."""
-        outcome = self._exchange.step(session, ids, kinds, observations, actions, bad, self._timeout(timeout_s))
-        batch = session.action.decode_batch(outcome.columns) if wants_actions else None
-        if outcome.errors:
-            raise BatchError(len(ids), batch, outcome.errors)
-        return batch
 
     def _encoded(self, info: Mapping[str, Any] | None) -> str:
         session = self._agreement() if info else None

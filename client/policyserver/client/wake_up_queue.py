@@ -13,26 +13,25 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 
 from policyserver.client.messages import Reply
 from policyserver.client.rows import Home, OutgoingRows
 
 
+@dataclass(slots=True, eq=False)
 class Call:
     """What one thread waits for: the answers to its parts. Guarded by the client's lock."""
 
-    __slots__ = ("home", "is_waiting", "parts", "unanswered", "waiter")
-
-    def __init__(self, waiter: threading.Lock) -> None:
-        self.parts: Sequence[CallPart] = ()
-        self.home: Home
-        """Where its first part goes, and its thread is likely to ask next."""
-        self.unanswered = 0
-        """Parts that may still be answered."""
-        self.waiter = waiter
-        """Held by the thread that waits; released once, by the wake-up queue, when each part is answered or will not be."""
-        self.is_waiting = True
-        """There is something to wait for, and somebody who does."""
+    waiter: threading.Lock
+    """Held by the thread that waits; released once, by the wake-up queue, when each part is answered or will not be."""
+    parts: Sequence[CallPart] = ()
+    home: Home = field(init=False)
+    """Where its first part goes, and its thread is likely to ask next."""
+    unanswered: int = 0
+    """Parts that may still be answered."""
+    is_waiting: bool = True
+    """A thread waits, and there is something to wait for."""
 
     def add(self, pieces: Iterable[OutgoingRows], home: Home) -> list[CallPart]:
         """Wait for the answers to these, too; each fits into a message."""
@@ -52,21 +51,19 @@ class Call:
         return part
 
 
+@dataclass(slots=True, eq=False)
 class CallPart:
     """Rows of one call that travel in one message."""
 
-    __slots__ = ("call", "epoch", "first", "reply", "rooms", "rows")
-
-    def __init__(self, rows: OutgoingRows, call: Call) -> None:
-        self.rows = rows
-        self.call = call
-        self.reply: Reply | None = None
-        self.first = 0
-        """Place of its first row in the reply."""
-        self.epoch = 0
-        """Of the server that answered."""
-        self.rooms = 0
-        """How often that had said before the answer that there is room."""
+    rows: OutgoingRows
+    call: Call
+    reply: Reply | None = None
+    first: int = 0
+    """Place of its first row in the reply."""
+    epoch: int = 0
+    """Of the server that answered."""
+    rooms: int = 0
+    """How often that had said before the answer that there is room."""
 
     def settle(self) -> bool:
         """Take note that it is answered, or will not be. Returns whether it was the last that somebody waits for."""
