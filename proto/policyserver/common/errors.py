@@ -24,7 +24,7 @@ client. A row's error has its reason and field in the message; a call's has them
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import grpc
 
@@ -50,13 +50,6 @@ class PolicyServerError(Exception):
         self.reason = reason or self.default_reason
         self.code = code or _CODE_OF_REASON.get(self.reason, self.default_code)
         self.field = field
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (type(self), self.message, self.code, self.reason, self.field)
-
-
-def _rebuild(cls: type[PolicyServerError], message: str, code: grpc.StatusCode | None, reason: str, field: str) -> PolicyServerError:
-    return cls(message, code=code, reason=reason, field=field)
 
 
 class EpisodeError(PolicyServerError, ValueError):
@@ -158,13 +151,6 @@ class WireError(ValueError):
         super().__init__(message)
         self.field = field
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild_wire_error, (str(self), self.field)
-
-
-def _rebuild_wire_error(message: str, field: str) -> WireError:
-    return WireError(message, field=field)
-
 
 _Code = grpc.StatusCode
 _REASONS: tuple[tuple[str, grpc.StatusCode, type[PolicyServerError]], ...] = (
@@ -244,11 +230,9 @@ def to_metadata(error: BaseException) -> tuple[tuple[str, str], ...]:
 
 def from_rpc_error(error: grpc.RpcError) -> PolicyServerError:
     """Decode a failed call."""
-    code = error.code() if callable(getattr(error, "code", None)) else None
-    details = error.details() if callable(getattr(error, "details", None)) else None
-    read_metadata = getattr(error, "trailing_metadata", None)
-    metadata = dict(read_metadata() or ()) if callable(read_metadata) else {}
-    return _make(code or _Code.UNKNOWN, str(metadata.get(_REASON_KEY, "")), str(metadata.get(_FIELD_KEY, "")), details or str(error))
+    code, details, metadata = (getattr(error, name, lambda: None)() for name in ("code", "details", "trailing_metadata"))
+    told = dict(metadata or ())
+    return _make(code or _Code.UNKNOWN, str(told.get(_REASON_KEY, "")), str(told.get(_FIELD_KEY, "")), details or str(error))
 
 
 def _make(code: grpc.StatusCode, reason: str, field: str, message: str) -> PolicyServerError:
