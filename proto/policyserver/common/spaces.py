@@ -65,6 +65,19 @@ def leaves(space: gym.Space[Any], name: str = "observation") -> list[Leaf]:
     return [Leaf(name, dtype, tuple(space.shape or ()), space)]
 
 
+def bounds(space: gym.Space[Any]) -> tuple[Array, Array]:
+    """Return the least and the greatest value of each element of a space that is a leaf."""
+    match space:
+        case spaces.Box():
+            return space.low, space.high
+        case spaces.Discrete():
+            return np.asarray(int(space.start)), np.asarray(int(space.start) + int(space.n) - 1)
+        case spaces.MultiDiscrete():
+            start = space.start.astype(np.int64)
+            return start, start + space.nvec.astype(np.int64) - 1
+    return np.asarray(0), np.asarray(1)
+
+
 def argument_names(observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> dict[str, str]:
     """Say what callers know the columns of a message as: "observations[0]" is their "observation", or a part of it."""
     columns = ("observations", leaves(observation_space, "observation")), ("actions", leaves(action_space, "action"))
