@@ -42,14 +42,14 @@ def make_channel(target: str, config: ClientConfig) -> grpc.Channel:
         ("grpc.http2.max_pings_without_data", 0),
         ("grpc.max_send_message_length", -1),  # rows are split before they get here
         ("grpc.max_receive_message_length", config.max_reply_bytes),
-        ("grpc.enable_retries", 0),  # ours are the rows in flight
+        ("grpc.enable_retries", 0),  # the client repeats rows itself
         ("grpc.initial_reconnect_backoff_ms", round(1000 * config.reconnect_backoff_initial_s)),
         ("grpc.max_reconnect_backoff_ms", round(1000 * config.reconnect_backoff_max_s)),
         ("grpc.use_local_subchannel_pool", 1),  # clients of one process share nothing
     ]
     if config.tls_ca_file is None:
         return open_channel(target, options)
-    certificates_context(config.tls_ca_file)  # a file without a certificate is refused here; gRPC would try for ever
+    certificates_context(config.tls_ca_file)  # refuses a file without a certificate, with which gRPC would try endlessly
     return open_channel(target, options, grpc.ssl_channel_credentials(Path(config.tls_ca_file).read_bytes()))
 
 

@@ -1,11 +1,10 @@
 """One stream to one serving runner, shared by all threads of a client.
 
-Three threads meet here. A *caller* queues its rows and sleeps on a lock of its own. The *sender* (gRPC's, which runs `_requests`) takes
-all that is queued into one message as soon as fewer than `messages_in_flight` are unanswered. It waits for callers who are about to go on,
-unless those who have asked are at least as many as they and those at the server, or have waited for `HOLD_BACK_MAX_S`: a lone caller
-waits for nobody, a crowd travels in two halves, one at the server while the other is here. The *reader* (ours, `_run`) lets the callers of
-each reply go on, through the client's wake-up queue; when the stream breaks it connects again and queues what was unanswered, unchanged and
-first.
+Three threads meet here. A *caller* queues its rows and sleeps on a lock of its own. The *sender* (gRPC's, which runs `_requests`) puts all
+queued rows into one message as soon as fewer than `messages_in_flight` messages are unanswered. It also waits for callers that are about to
+go on, until as many callers have asked as are about to go on or at the server, for `HOLD_BACK_MAX_S` at most: a lone caller never waits,
+and a crowd travels in two halves, one at the server while the other is here. The *reader* (ours, `_run`) lets the callers of each reply go
+on, through the client's wake-up queue; when the stream breaks, it connects again and queues the unanswered rows first, unchanged.
 
 The client's lock (`shared.py`) guards everything here: the queue, the calls, the stream, the episodes. It is held for microseconds
 and never across a wait, the making of a message, or I/O.
@@ -97,9 +96,9 @@ class Connection:
         """How often the server said that there is room for what it refused because the learner is behind."""
         self._messages_taken = 0
         self._asked_s = 0.0
-        """When somebody asked first of those in the queue."""
+        """When the oldest rows in the queue were put there."""
         self._looks_again = False
-        """The sender wakes by itself before long."""
+        """The sender wakes up by itself soon."""
         self._is_closed = False
         self._reader: threading.Thread | None = None
 
@@ -151,7 +150,7 @@ class Connection:
         self._give_up_all()
 
     def shut(self) -> None:
-        """Let nothing in or out any more; waiting callers go on without an answer. Under the lock; `close` comes after it."""
+        """Stop sending and receiving; waiting callers go on without an answer. Under the lock; `close` comes after it."""
         if not self._is_closed:
             self._is_closed = True
             self._give_up_all()
@@ -161,7 +160,7 @@ class Connection:
             self._changed.notify_all()
 
     def abandon(self) -> None:
-        """Wake the reader, for nobody has the client any more (`Shared.is_abandoned`). Takes no lock."""
+        """Wake the reader, because no reference to the client is left (`Shared.is_abandoned`). Takes no lock."""
         if (call := self._stream.call) is not None:
             call.cancel()
 
@@ -171,7 +170,7 @@ class Connection:
         return sum(len(part.rows) for part in self._queue)
 
     def cancel_queued(self, call: Call) -> None:
-        """Forget the parts of a call that did not go out yet. Under the lock."""
+        """Drop the parts of a call that were not sent yet. Under the lock."""
         self._queue = deque(part for part in self._queue if part.call is not call)
 
     def timeout(self, timeout_s: float) -> PolicyServerError:
@@ -181,7 +180,7 @@ class Connection:
         return self.unavailable(timeout_s)
 
     def unavailable(self, timeout_s: float) -> ServerUnavailableError:
-        """Make the error of a wait for a connection that was in vain. Under the lock."""
+        """Make the error of a wait for a connection that did not come. Under the lock."""
         reason = f"; the last attempt: {self.trouble}" if self.trouble else ""
         return ServerUnavailableError(f"expected a connection to {self.target} within {timeout_s:g} s, received none{reason}")
 
@@ -218,7 +217,7 @@ class Connection:
         self._channel.close()
 
     def _run(self) -> None:
-        """Keep a stream open until the client is closed, or nobody has it any more: the reader's thread."""
+        """Keep a stream open until the client is closed or abandoned: the reader's thread."""
         self._stay_connected()
         with self._lock:
             self.shut()
@@ -264,7 +263,7 @@ class Connection:
             for response in responses:
                 if stream.is_open:
                     self._receive(stream, response)
-                elif not stream.is_over:  # else this answers somebody who was woken when the client was closed
+                elif not stream.is_over:  # else the handshake came after the client was closed
                     session = agree(response, *self._spaces, self._config)
                     self._listener.check_handshake(self, session)
                     self._open(stream, session)
@@ -286,7 +285,7 @@ class Connection:
             yield step_batch(message_id, rows, session, waits=self._config.waits_for_learner)
 
     def _wait_for_something_to_send(self, stream: Stream) -> None:
-        """Sleep until there is a message's worth. A crowd is waited for while it moves; when it does not, it is set going."""
+        """Sleep until there is a message's worth: wait for a crowd while it moves, and wake all of it when it does not."""
         wake_up_queue = self._shared.wake_up_queue
         while not stream.is_over:
             wake_up_queue.wake_all_if_late()
@@ -301,7 +300,7 @@ class Connection:
         return bool(self._queue) and stream.is_open and len(stream.in_flight) < self._config.messages_in_flight
 
     def _is_worth_waiting(self, stream: Stream) -> bool:
-        """Tell whether fewer have asked than are about to, and nobody has waited for long."""
+        """Tell whether fewer callers have asked than are about to, and none has waited for long."""
         return len(self._queue) < self._others(stream) and time.monotonic() - self._asked_s < HOLD_BACK_MAX_S
 
     def _others(self, stream: Stream) -> int:
@@ -325,7 +324,7 @@ class Connection:
         return self._messages_taken, [part.rows for part in parts], session
 
     def _open(self, stream: Stream, session: NegotiatedSession) -> None:
-        """Let rows go out; if another process serves now, what waits for the old one has to be looked at first."""
+        """Let rows go out; if another process serves now, callers that wait for the old one look at their rows first."""
         with self._lock:
             if self._is_closed:
                 return
@@ -369,12 +368,12 @@ class Connection:
                 self._settle(part)
             del stream.in_flight[message.message_id]
             if len(self._shared.wake_up_queue) and not self._looks_again:
-                self._sendable.notify()  # to look after those in line
+                self._sendable.notify()  # so that it looks after the line
             else:
                 self.wake_sender()
 
     def _hang_up(self, stream: Stream, trouble: PolicyServerError) -> None:
-        """Put what is unanswered and still awaited back to the front of the queue. Under the lock."""
+        """Put the unanswered rows that callers still wait for back to the front of the queue. Under the lock."""
         unanswered = [part for parts in stream.in_flight.values() for part in parts if part.call.is_waiting and part.reply is None]
         self._queue.extendleft(reversed(unanswered))
         stream.in_flight.clear()
@@ -388,7 +387,7 @@ class Connection:
         self._changed.notify_all()
 
     def _give_up_all(self) -> None:
-        """Let nobody wait any longer for an answer from here. Under the lock."""
+        """Let all callers that wait for an answer from here go on without one. Under the lock."""
         parts = [*self._queue, *(part for parts in self._stream.in_flight.values() for part in parts)]
         self._queue.clear()
         for part in parts:

@@ -22,12 +22,12 @@ from policyserver.common.spaces import Array
 
 _LEARNER_BEHIND = "LEARNER_BEHIND"
 _TRY_LATER = frozenset({_LEARNER_BEHIND, "SHUTTING_DOWN"})
-_ASK_AGAIN_S = 10.0  # a server says when there is room; one that forgets to is asked again
+_ASK_AGAIN_S = 10.0  # a server says when there is room; after this time it is asked again anyway
 _NO_WAIT = int(StepFlag.NO_WAIT)
 
 
 class Outcome:
-    """What came of a call's rows."""
+    """The actions and errors of a call's rows."""
 
     def __init__(self, codec: SpaceCodec, rows: int, errors: dict[int, PolicyServerError]) -> None:
         self.errors = errors
@@ -190,7 +190,7 @@ class Exchange:
         return outcome
 
     def _abandon(self, call: Call, ids: Iterable[str]) -> None:
-        """Give up what an exception broke off, an interrupt above all, wherever it came. May be repeated."""
+        """Give up a call that an exception ended, wherever it came, such as an interrupt. May be repeated."""
         with self._balancer.shared.lock:
             self._balancer.cancel(call)
             self._balancer.wake_next(call)
@@ -201,7 +201,7 @@ class Exchange:
             Connection.of(rows).send(call, rows)
 
     def _waiter(self) -> threading.Lock:
-        """Give each thread one lock to sleep on, held by it whenever it is awake; another one if an interrupt left that undone."""
+        """Return the lock that the calling thread sleeps on and holds while it is awake; a new one if an interrupt left it released."""
         try:
             waiter = cast(threading.Lock, self._threads.waiter)
             if waiter.locked():

@@ -40,8 +40,8 @@ from policyserver.v1 import tensor_pb2
 T = TypeVar("T")
 
 _SMALL_BYTES = 512
-"""Size up to which Python adds an observation up faster than numpy multiplies it with itself. That also gives up Python's lock meanwhile,
-however little there is to do, and so wakes a thread that waits for it in vain: with many callers it is the dearest part of a step."""
+"""Size up to which Python adds an observation up faster than numpy multiplies it with itself. NumPy also releases Python's lock, even for
+so little work, which wakes a thread that waits for the lock: with many callers that is the most expensive part of a step."""
 
 
 class SpaceCodec:

@@ -34,18 +34,18 @@ _TRUNCATED = int(StepFlag.TRUNCATED)
 
 
 class PolicyClient:
-    """Asks a policy server for actions and reports what came of them.
+    """Asks a policy server for actions and reports the rewards.
 
     Any number of threads may use one client; they share one connection, and what they ask at the same time travels together. The calls of
     one episode must follow each other. The client connects at its first call, and again by itself whenever the connection breaks.
 
     If the server has several serving runners, the client connects to all of them and spreads its episodes: each stays on the runner that
-    had the fewest when it began. A call with episodes on several asks all at once and waits for all. A runner that dies takes its own open
-    episodes along; new ones go to the others until it is back.
+    had the fewest when it began. A call with episodes on several runners asks all at once and waits for all. When a runner dies, its open
+    episodes are lost; new ones go to the others until it is back.
 
     A call that failed with ActionTimeoutError or ServerUnavailableError leaves its step unanswered: ask again with the same observation and
-    get the same action, counted once, or report by `log_action` what was done instead. After any other error of an episode's call nothing
-    was changed. After EpisodeLostError (the serving runner died or was restarted) start a new episode.
+    get the same action, counted once, or report by `log_action` what was done instead. Any other error of an episode's call means that
+    nothing was changed. After EpisodeLostError (the serving runner died or was restarted) start a new episode.
 
     A client belongs to the process that made it: after a fork each call in the child raises ForkedClientError. A client that is dropped
     without `close` ends its connections by itself, with a ResourceWarning.
@@ -74,8 +74,8 @@ class PolicyClient:
         Args:
             address: "http://host:port", "host:port" or "unix:path" of the server; of several serving runners any one.
             inference_mode: "remote": the server computes the actions. RLlib's default, "local", does not exist yet.
-            update_interval: taken for RLlib's signature; only local inference would use it.
-            session: taken for RLlib's signature; there is no HTTP session.
+            update_interval: part of RLlib's signature; only local inference would use it.
+            session: part of RLlib's signature; there is no HTTP session.
             config: timeouts, limits, encryption; None takes the defaults.
             observation_space: refuse servers with another one; None takes the server's.
             action_space: the same for actions.
@@ -96,10 +96,10 @@ class PolicyClient:
         self._lifetime = Lifetime(self, self._balancer, address)
 
     def start_episode(self, episode_id: str | None = None, training_enabled: bool = True) -> str:
-        """Begin an episode. Waits for the connection; the server hears of the episode with its first observation.
+        """Begin an episode. Waits for the connection; the first observation tells the server of the episode.
 
         Args:
-            episode_id: a name that no open or ended episode of this client has, by which its actions are drawn; None makes a random one.
+            episode_id: a name that no open or ended episode of this client has; its actions are drawn by it. None makes a random one.
             training_enabled: False serves the episode but never trains on it.
 
         Returns:
@@ -173,7 +173,7 @@ class PolicyClient:
         return actions
 
     def log_action(self, episode_id: str, observation: Any, action: Any, *, timeout_s: float | None = None) -> None:
-        """Report an action that somebody else chose on an observation.
+        """Report an action that the policy did not choose.
 
         After a `get_action` that found no answer in time, with the same observation, it replaces what the policy would have done.
 
@@ -278,9 +278,9 @@ class PolicyClient:
         self._exchange.step(session, Steps(episode_ids, kinds, columns, errors=bad), self._timeout(timeout_s)).check()
 
     def take_learner_wait_s(self) -> float:
-        """Return how long the calling thread's calls waited for the learner since it asked last, seconds.
+        """Return how long calls of the calling thread waited for the learner since it last asked, seconds.
 
-        Such a wait comes before the action is decided and is no part of `action_timeout_s`; see `ClientConfig.waits_for_learner`.
+        Such a wait comes before the action is decided and is not part of `action_timeout_s`; see `ClientConfig.waits_for_learner`.
         """
         return self._exchange.take_learner_wait_s()
 
@@ -290,7 +290,7 @@ class PolicyClient:
         return self._balancer.shared.weights_seq_no
 
     def connect(self) -> ServerInfo:
-        """Wait for the connection, which a client otherwise makes at its first call, and return what the server said of itself then.
+        """Wait for the connection, which a client otherwise makes at its first call, and return what the server then said of itself.
 
         Raises:
             PolicyServerError: as in `start_episode`.
@@ -299,11 +299,11 @@ class PolicyClient:
 
     @property
     def client_number(self) -> int | None:
-        """What the first handshake brought, from 0: no other client of the server has it. None before the first."""
+        """A number, from 0, that no other client of the server has. None before the first handshake."""
         return self._balancer.shared.client_number
 
     def server_info(self) -> ServerInfo:
-        """Ask the server what it is. With several serving runners the one at the client's address answers, or another if that is away.
+        """Ask the server what it is. Of several serving runners the one at the client's address answers, or another if it is away.
 
         Raises:
             ServerUnavailableError: no answer within `connect_timeout_s`.
@@ -342,9 +342,9 @@ class PolicyClient:
             )
 
     def close(self) -> None:
-        """End all connections; threads that wait get ClientClosedError. Idempotent.
+        """End all connections; waiting threads get ClientClosedError. Idempotent.
 
-        Episodes that are still open end as truncated at their last step once the server's `episode_idle_timeout_s` is over.
+        Episodes that are still open end as truncated at their last step, the server's `episode_idle_timeout_s` later.
         """
         self._lifetime.end(self)
         self._balancer.close()

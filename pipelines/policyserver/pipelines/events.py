@@ -6,8 +6,8 @@
        +---ORDER (held, or none: next bar)--- Execution,         +--EndEvent--> Episode: ends it, begins the next one
                                               Episode
 
-The `Episode` in an event is a baton: whichever node holds the event owns the episode, and nobody else touches it. So no episode needs a
-lock, however many threads there are.
+The node that holds an event owns the `Episode` in it, and no other node touches it. So no episode needs a lock, however many threads there
+are.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ class RewardEvent:
     episode: Episode
     bar: Bar
     reward: float
-    """Reward of the action on the bar before; 0 at the first bar, where there is none."""
+    """Reward of the action on the bar before; 0 at the first bar, which has none."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,7 +56,7 @@ def connect(config: PipelineConfig) -> PolicyClient:
 
     Raises:
         InsecureTargetError: The server is off this machine, and certificate or token are missing.
-        SettingsError: The address is none, or a file cannot be read.
+        SettingsError: The address is malformed, or a file cannot be read.
     """
     server = config.server
     options = ClientConfig(
@@ -149,11 +149,11 @@ def closing_sink(config: PipelineConfig) -> Iterator[Sink]:
 
 
 ENDED = "ended"
-"""The reason to stop when the pipeline has done what it was to do, or has failed."""
+"""The reason to stop when the pipeline has ended, or has failed."""
 
 
 def wait_for_end(pipeline: Pipeline, stop: StopSignals) -> str:
-    """Wait until the pipeline has ended or somebody wants it to; return the reason. Raises as `StopSignals.wait` does."""
+    """Wait until the pipeline has ended or is to stop; return the reason. Raises as `StopSignals.wait` does."""
     pipeline.run.when_ended(lambda: stop.put(ENDED))
     return stop.wait()
 

@@ -26,7 +26,7 @@ DECISIONS_KEPT = 12
 
 @dataclass(frozen=True, slots=True)
 class ShownDecision:
-    """A decision and what came of it, for the eyes of a user."""
+    """A decision and its reward, to be shown to the user."""
 
     decision: Decision
     """What was decided, on what."""

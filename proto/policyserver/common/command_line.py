@@ -34,7 +34,7 @@ class OptionParser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
 
     def _unknown(self, left: list[str]) -> str:
-        """Word what is wrong with arguments that nobody took."""
+        """Say what is wrong with arguments that are left over."""
         option = next((argument.partition("=")[0] for argument in left if argument.startswith("--")), None)
         if option is None:
             return f"unexpected argument {left[0]!r}"

@@ -1,6 +1,6 @@
-"""The three commands. Each looks first whether all of `policyserver` is found, which lies in five folders.
+"""The three commands. Each checks first that all five folders of `policyserver` are installed.
 
-What is found is an old installation's, or hidden by a file of one, where sources were replaced without installing them again.
+One is missing if sources were replaced without installing them again: an old installation, or a file of one, then hides it.
 """
 
 from __future__ import annotations

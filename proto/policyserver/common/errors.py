@@ -10,7 +10,7 @@
       InvalidInputError (ValueError)     wrong shape, dtype or value; nothing was changed
       ActionTimeoutError (TimeoutError)  no answer in time; the episode goes on
       ServerUnavailableError (ConnectionError)
-        ServerEndedError                 it has ended for good: nobody comes back by itself
+        ServerEndedError                 it has ended for good: no successor comes by itself
       ServerOverloadedError              too many episodes, or the learner is behind: try again later
       HandshakeError                     protocol version or spaces differ
       AuthenticationError                no token, or a wrong one
@@ -81,10 +81,7 @@ class EpisodeDuplicateError(EpisodeError):
 
 
 class SequenceError(EpisodeError):
-    """A step out of order, or one number with two contents.
-
-    The calls of one episode must follow each other. End the episode, and keep its calls in one thread.
-    """
+    """A step out of order, or one number with two contents. End the episode, and keep the calls of each episode in one thread."""
 
     default_reason = "SEQUENCE_GAP"
 
@@ -109,7 +106,7 @@ class ServerUnavailableError(PolicyServerError, ConnectionError):
 
 
 class ServerEndedError(ServerUnavailableError):
-    """The server has ended for good: nobody takes its place by itself. A client goes on by itself once somebody serves there again."""
+    """The server has ended for good: no successor comes by itself. Once a server is there again, a client goes on by itself."""
 
     default_reason = "SERVER_ENDED"
 

@@ -52,7 +52,7 @@ class TrainingIteration:
 class ServerStats:
     """Counters since the start of the serving process, and the newest training iteration.
 
-    The serving process counts in one of these; what a client is given is a copy that nobody changes.
+    The serving process counts in one of these; a client gets a copy that does not change.
     """
 
     boot_id: Annotated[str, text()] = ""

@@ -59,7 +59,7 @@ class TerminalView(Node[Any]):
             with self._screen:
                 self._give_back()
                 signal.signal(signal.SIGTSTP, signal.SIG_DFL)
-                signal.raise_signal(signal.SIGTSTP)  # returns when somebody lets the process go on
+                signal.raise_signal(signal.SIGTSTP)  # returns when the process is continued
                 signal.signal(signal.SIGTSTP, suspend)
 
         signal.signal(signal.SIGTSTP, suspend)
@@ -183,7 +183,7 @@ def _decisions(snapshot: Snapshot) -> list[str]:
 
 
 def sparkline(values: tuple[float, ...]) -> str:
-    """Return values as a row of blocks from the lowest to the highest; NaN as a blank."""
+    """Draw values as a row of blocks from the lowest to the highest; NaN as a blank."""
     low, high = extremes(values)
     span = high - low or 1.0
     heights = [math.nan if math.isnan(value) else (value - low) / span * len(_BLOCKS) for value in values]

@@ -20,13 +20,14 @@ from policyserver.pipelines.price_records import PriceRecords
 logger = logging.getLogger(__name__)
 
 _END_TIMEOUT_S = 5.0
-"""Longest wait for the end of episodes: longer than an action's, for nobody waits behind it, and one given up stays open at the server."""
+"""Longest wait for the end of episodes: longer than an action's, because nothing waits behind it, and an episode that is given up stays
+open at the server."""
 _RETRY_S = 1.0
 """Seconds from one attempt to begin episodes to the next, while the server refuses."""
 
 
 class EpisodeNode(PipelineNode[EndEvent | OpenEvent]):
-    """Everything about an episode that is not about one of its steps.
+    """Begins, ends and records episodes.
 
     It has a thread of its own because it may wait for a server that is away, while episodes in fallback mode go on elsewhere.
     """
@@ -153,7 +154,7 @@ class EpisodeNode(PipelineNode[EndEvent | OpenEvent]):
                 if waited:
                     logger.warning("%s: the server is there, %d episodes begin", self.name, len(episode_ids))
                 return True
-            except (HandshakeError, ServerEndedError) as error:  # it will never be the right server, or none at all
+            except (HandshakeError, ServerEndedError) as error:  # waiting does not help
                 self._run_state.fail(error)
                 return False
             except NO_ANSWER as error:

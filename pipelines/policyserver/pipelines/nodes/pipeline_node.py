@@ -1,4 +1,4 @@
-"""What all nodes of a pipeline have in common: its settings, where events and points go, and whom they ask."""
+"""What all nodes of a pipeline share: its settings, where events and points go, the policy and the prices."""
 
 from __future__ import annotations
 

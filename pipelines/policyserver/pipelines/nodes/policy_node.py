@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 
 class PolicyNode(PipelineNode[SignalEvent]):
-    """Gets an action for each signal, or takes the fallback when there is none in time."""
+    """Gets an action for each signal, or takes the fallback if none comes in time."""
 
     def __init__(self, name: str, wiring: Wiring) -> None:
         """Make the node; see `Node`."""
@@ -61,7 +61,7 @@ class PolicyNode(PipelineNode[SignalEvent]):
             partial = getattr(error, "actions", None)
             return [0] * len(signals) if partial is None else partial.tolist(), errors
         finally:
-            waited_s = self._policy.take_learner_wait_s()  # before the server was asked, so it is no part of its answer
+            waited_s = self._policy.take_learner_wait_s()  # comes before the question, so it is not part of the latency
             self.latency.add(max(0.0, time.perf_counter() - began - waited_s), len(signals))
             self.learner_wait_s += waited_s
 

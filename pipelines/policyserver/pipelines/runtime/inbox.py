@@ -1,7 +1,7 @@
 """The inboxes of nodes: bounded, and filled several at a time, all of them or none.
 
 A node that fails gives up the episodes it has in hand. So when it passes a batch on, to several nodes or to several replicas of one, either
-all of the batch goes or none of it: otherwise an episode could be given up here while somebody works on it there.
+all of the batch goes or none of it: otherwise a node could give up an episode on which another one works.
 """
 
 from __future__ import annotations
