@@ -1,4 +1,4 @@
-"""All episodes of a client: which are open, what each one's next row is, and what is known of those that are closed.
+"""All episodes of a client: the open ones, the next row of each, and why the others are closed.
 
 Nothing here waits or locks: the caller holds the client's lock.
 """

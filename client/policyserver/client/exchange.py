@@ -1,4 +1,4 @@
-"""One call's rows: prepared, divided by runner, sent, awaited, sent again where a server was busy or was replaced, settled row by row."""
+"""The rows of one call: prepared, divided by runner, sent, awaited, sent again if a server was busy or replaced, settled row by row."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ class Exchange:
         return waited_s
 
     def _finish(self, call: Call, waiting: list[OutgoingRows], outcome: Outcome, deadline: float, timeout_s: float) -> Outcome:
-        """Settle the answers of a call that is over; send again what the server refused for the moment or never got.
+        """Settle the answers of a finished call; send again what the server refused for the moment or did not get.
 
         Args:
             call: what was sent and waited for.
@@ -213,10 +213,10 @@ class Exchange:
         return waiter
 
     def _settle(self, call: Call, outcome: Outcome) -> tuple[list[OutgoingRows], dict[int, PolicyServerError], dict[Connection, int]]:
-        """Book the answers.
+        """Settle the answers of a call.
 
         Returns:
-            The rows that still need one, why the server refused some of them for now, and the runners that are held up by their learner,
+            The rows that still need an answer, why the server refused some of them for now, and the runners that wait for their learner,
             with how often each had said that there is room.
         """
         waiting: list[OutgoingRows] = []

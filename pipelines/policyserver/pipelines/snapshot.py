@@ -1,4 +1,4 @@
-"""What a user sees of a running pipeline, at one moment."""
+"""The figures of a running pipeline at one moment, for the user."""
 
 from __future__ import annotations
 

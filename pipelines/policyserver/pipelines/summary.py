@@ -1,4 +1,4 @@
-"""The summary of a run: what was done, how fast, what was earned, and whether the books agree."""
+"""The summary of a run: what was done, how fast, what was earned, and whether the ledgers agree."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Summary:
     seed: int
     process: str
     in_sample: bool
-    """Whether the policy learnt from the bars that its returns are of: episodes are windows of recorded bars."""
+    """Whether the policy learnt from the bars on which its returns were earned: episodes are windows of recorded bars."""
     first_bar: str | None
     """Time of the first recorded bar, UTC; None where prices are simulated."""
     last_bar: str | None
