@@ -65,9 +65,13 @@ mean = functools.partial(Figure, Kind.MEAN)
 text = functools.partial(Figure, Kind.TEXT)
 
 
-@functools.cache
 def figures(cls: Any) -> dict[str, Figure]:
     """Return the figures that a dataclass declares, by name, in the order of declaration."""
+    return _figures(cls)
+
+
+@functools.cache
+def _figures(cls: Any) -> dict[str, Figure]:
     declared = {}
     for name, hint in typing.get_type_hints(cls, include_extras=True).items():
         for figure in getattr(hint, "__metadata__", ()):
