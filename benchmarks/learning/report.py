@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmarks.learning.cases import ALONE, CASES, OVER_GRPC, SIDES, Case
 from benchmarks.learning.ratio import Ratio, geometric_mean, ratio_of
-from policyserver.common.settings_difference import shown
+from benchmarks.settings_difference import shown
 from policyserver.server.config.algorithm_defaults import DEFAULTS_BY_ALGORITHM
 
 HEAD = """# Algorithms

@@ -6,13 +6,13 @@
        +---ORDER (held, or none: next bar)--- Execution,         +--EndEvent--> Episode: ends it, begins the next one
                                               Episode
 
-The `Episode` in an event is a baton: whichever node holds the event owns the episode, and nobody else touches it. So no episode needs a
-lock, however many threads there are.
+The node that holds an event owns the `Episode` in it, and no other node touches it. So no episode needs a lock, however many threads there
+are.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -63,67 +63,41 @@ class FallbackStep:
     """Its reward, once known."""
 
 
+@dataclass(slots=True, eq=False)
 class Episode:
     """State of one episode: prices, features, account, and what is pending between two bars."""
 
-    __slots__ = (
-        "abandoned",
-        "account",
-        "decision",
-        "ended",
-        "features",
-        "id",
-        "observation",
-        "prediction",
-        "prices",
-        "regressor_features",
-        "return_sum",
-        "slot",
-        "started",
-        "steps",
-        "truncated",
-        "unreported",
-        "working_order",
-    )
-
-    def __init__(self, slot: int, id: str, prices: EpisodePrices, account: Account) -> None:
-        """Begin before the first bar.
-
-        Args:
-            slot: place among the concurrent episodes; decides which replica of a node serves the episode.
-            id: name of the episode, unique in the run.
-            prices: its bars.
-            account: flat.
-        """
-        self.slot = slot
-        self.id = id
-        self.prices = prices
-        self.account = account
-        self.features = FeatureState()
-        self.prediction = NO_PREDICTION
-        """Forecast made at the last bar."""
-        self.regressor_features: dict[str, float] | None = None
-        """What it was made from; the next bar brings its label."""
-        self.observation: Observation | None = None
-        """Observation at the last bar."""
-        self.decision: Decision | None = None
-        """Newest decision; its reward comes with the next bar."""
-        self.working_order: Order | None = None
-        """Order that waits for the next bar's open."""
-        self.unreported: list[FallbackStep] = []
-        """Fallback steps that the server has not heard of, oldest first; see `policyserver.pipelines.fallback`."""
-        self.started = False
-        """Whether the server has seen the first observation."""
-        self.steps = 0
-        """Rewards so far."""
-        self.return_sum = 0.0
-        """Sum of the rewards so far."""
-        self.truncated = False
-        """Whether the run is ending and the episode with it, at the bar it has reached."""
-        self.abandoned = False
-        """Whether a failed node held it: events that still carry it are void."""
-        self.ended = False
-        """Whether it has been ended and recorded."""
+    slot: int
+    """Place among the concurrent episodes; decides which replica of a node serves the episode."""
+    id: str
+    """Name of the episode, unique in the run."""
+    prices: EpisodePrices
+    account: Account
+    features: FeatureState = field(default_factory=FeatureState)
+    prediction: Prediction = NO_PREDICTION
+    """Forecast made at the last bar."""
+    regressor_features: dict[str, float] | None = None
+    """What it was made from; the next bar brings its label."""
+    observation: Observation | None = None
+    """Observation at the last bar."""
+    decision: Decision | None = None
+    """Newest decision; its reward comes with the next bar."""
+    working_order: Order | None = None
+    """Order that waits for the next bar's open."""
+    unreported: list[FallbackStep] = field(default_factory=list)
+    """Fallback steps that the server has not heard of, oldest first; see `policyserver.pipelines.fallback`."""
+    started: bool = False
+    """Whether the server has seen the first observation."""
+    steps: int = 0
+    """Rewards so far."""
+    return_sum: float = 0.0
+    """Sum of the rewards so far."""
+    truncated: bool = False
+    """Whether the run is ending and the episode with it, at the bar it has reached."""
+    abandoned: bool = False
+    """Whether a failed node held it: events that still carry it are void."""
+    ended: bool = False
+    """Whether it has been ended and recorded."""
 
     @property
     def symbol(self) -> str:
@@ -156,7 +130,7 @@ class RewardEvent:
     episode: Episode
     bar: Bar
     reward: float
-    """Reward of the action on the bar before; 0 at the first bar, where there is none."""
+    """Reward of the action on the bar before; 0 at the first bar, which has none."""
 
 
 @dataclass(frozen=True, slots=True)

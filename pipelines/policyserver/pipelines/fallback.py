@@ -1,8 +1,8 @@
-"""What is done when no action comes in time, and how the server hears of it later.
+"""The fallback action when no action comes in time, and its report to the server.
 
-A fallback step is kept with its episode, together with its reward, until the server can be told: first that the action was taken, by
-`log_action`, then what it was worth, by `log_returns`. Only then may the episode ask for an action again. So the server learns from what
-was really done, in the right order, and no reward is counted that it does not get.
+A fallback step is kept with its episode, together with its reward, until the server can be told: first of the action, by `log_action`, then
+of its reward, by `log_returns`. Only then may the episode ask for an action again. So the server learns from what was really done, in the
+right order, and no reward is counted that the server does not get.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def row_errors(error: PolicyServerError, count: int) -> dict[int, PolicyServerEr
 
 
 class FallbackReporter:
-    """Tells the server what was done without it. Belongs to one thread."""
+    """Reports fallback steps to the server. Belongs to one thread."""
 
     def __init__(self, policy: PolicyService) -> None:
         """Report through `policy`."""

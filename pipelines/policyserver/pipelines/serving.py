@@ -1,4 +1,4 @@
-"""What the nodes need of a policy client. `client.PolicyClient` is one; a live feed or a test may bring another."""
+"""What the nodes need of a policy client, such as `client.PolicyClient`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class PolicyService(Protocol):
 
     @property
     def weights_seq_no(self) -> int:
-        """Newest policy version heard of."""
+        """Policy version of the newest answer."""
 
     def start_episodes(self, episodes: Sequence[str], training_enabled: bool) -> list[str]:
         """Start episodes of given ids."""
@@ -25,10 +25,10 @@ class PolicyService(Protocol):
         """Ask for actions, observations float32 (n, 10); returns integers (n,)."""
 
     def take_learner_wait_s(self) -> float:
-        """Return how long the calling thread's calls waited for the learner since it asked last, seconds."""
+        """Return how long calls of the calling thread waited for the learner since it last asked, seconds."""
 
     def log_actions(self, episode_ids: Sequence[str], observations: Observation, actions: npt.NDArray[np.int64]) -> None:
-        """Report actions that somebody else chose."""
+        """Report actions that the policy did not choose."""
 
     def log_returns_batch(self, episode_ids: Sequence[str], rewards: Sequence[float]) -> None:
         """Add rewards to the newest actions."""

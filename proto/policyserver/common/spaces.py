@@ -21,7 +21,7 @@ from policyserver.v1 import space_pb2, tensor_pb2
 
 Array = np.ndarray[Any, Any]
 
-# What one side reads of the other's spaces is bounded, for a few bytes can describe arrays that no memory holds.
+# The spaces that one side reads of the other are bounded, because a few bytes can describe arrays that no memory holds.
 _MAX_DEPTH = 16
 _MAX_LEAVES = 4096
 _MAX_ELEMENTS = 2**24
@@ -65,6 +65,19 @@ def leaves(space: gym.Space[Any], name: str = "observation") -> list[Leaf]:
     return [Leaf(name, dtype, tuple(space.shape or ()), space)]
 
 
+def bounds(space: gym.Space[Any]) -> tuple[Array, Array]:
+    """Return the least and the greatest value of each element of a space that is a leaf."""
+    match space:
+        case spaces.Box():
+            return space.low, space.high
+        case spaces.Discrete():
+            return np.asarray(int(space.start)), np.asarray(int(space.start) + int(space.n) - 1)
+        case spaces.MultiDiscrete():
+            start = space.start.astype(np.int64)
+            return start, start + space.nvec.astype(np.int64) - 1
+    return np.asarray(0), np.asarray(1)
+
+
 def argument_names(observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> dict[str, str]:
     """Say what callers know the columns of a message as: "observations[0]" is their "observation", or a part of it."""
     columns = ("observations", leaves(observation_space, "observation")), ("actions", leaves(action_space, "action"))
@@ -100,7 +113,7 @@ def flatten(space: gym.Space[Any], value: Any, name: str = "observation", known:
         space: the value's space.
         value: the value.
         name: what it is, for the error.
-        known: `leaves(space, name)`, from a caller who has them.
+        known: `leaves(space, name)`, if the caller has them.
 
     Raises:
         InvalidInputError: wrong structure, shape or dtype, or not finite. Bounds are left to the server.
@@ -119,7 +132,7 @@ def flatten_batch(
         values: the batch: the structure of one value, with a leading axis in each leaf.
         name: what the values are, for the error.
         rows: the length of the leading axis; None takes the first leaf's.
-        known: `leaves(space, name)`, from a caller who has them.
+        known: `leaves(space, name)`, if the caller has them.
 
     Raises:
         InvalidInputError: as `flatten`, or the leading axis differs from leaf to leaf or from `rows`.
@@ -133,7 +146,7 @@ def flatten_batch(
 def flatten_rows(
     space: gym.Space[Any], values: Any, name: str, rows: int | None = None, known: Sequence[Leaf] | None = None
 ) -> tuple[list[Array], dict[int, InvalidInputError]]:
-    """Turn a batch into one array per leaf, as `flatten_batch` does, but let bad rows be no trouble of the others.
+    """Turn a batch into one array per leaf, as `flatten_batch` does, but return the errors of bad rows.
 
     Returns:
         The arrays, with zeros in the bad rows, and what is wrong with those, by row: numbers that are not finite, or integers out of
@@ -176,7 +189,7 @@ def same(first: gym.Space[Any], second: gym.Space[Any]) -> bool:
 
 
 def describe(space: gym.Space[Any]) -> str:
-    """Write a space out for people, on one line of bounded length."""
+    """Describe a space on one line of bounded length."""
     text = " ".join(str(space).split())
     return text if len(text) <= 400 else f"{text[:397]}..."
 

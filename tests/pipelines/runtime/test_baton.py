@@ -10,13 +10,17 @@ import pytest
 
 from policyserver.monitoring.sink import MultiSink
 from policyserver.pipelines.account import Account, AccountConfig
+from policyserver.pipelines.config import PipelineConfig
 from policyserver.pipelines.events import Episode, MarketEvent, OrderEvent
 from policyserver.pipelines.nodes.execution_node import ExecutionNode
+from policyserver.pipelines.nodes.pipeline_node import Wiring
 from policyserver.pipelines.prices import PricesConfig, make_source
+from policyserver.pipelines.run_state import RunState
 from policyserver.pipelines.runtime.inbox import InboxFullError, NodeClosedError, NodeConfig
 from policyserver.pipelines.runtime.node import Node
 from policyserver.pipelines.runtime.node_group import NodeGroup
 from policyserver.pipelines.runtime.routes import Recorder, Routes
+from tests.pipelines.policy_double import PolicyDouble
 
 WAIT_S = 10.0
 SMALL = NodeConfig(capacity=2, overflow="fail")
@@ -102,7 +106,8 @@ def test_a_node_that_cannot_pass_on_all_of_its_batch_passes_on_none_of_it() -> N
     market, reward = Handled("market", NodeConfig()), Handled("reward", SMALL)
     routes.market, routes.reward = NodeGroup("market", [market], lambda event: 0), NodeGroup("reward", [reward], lambda event: 0)
     reward.push_many(["earlier", "events"])
-    node = ExecutionNode("execution", NodeConfig(), Notes(), routes, Recorder(MultiSink(), {}))
+    config = PipelineConfig()
+    node = ExecutionNode("execution", Wiring(config, Notes(), routes, RunState(2, None), Recorder(MultiSink(), {}), PolicyDouble(), source))
     bar = episodes[1].prices.next_bar()
     assert bar is not None
     with pytest.raises(InboxFullError):

@@ -10,75 +10,37 @@ from typing import Any
 import numpy as np
 
 from policyserver.common.errors import HandshakeError, PolicyServerError, ServerEndedError
-from policyserver.monitoring.points import Points
-from policyserver.pipelines.account import Account, AccountConfig
+from policyserver.pipelines.account import Account
 from policyserver.pipelines.baselines import ReplayResult, no_trade, random_actions
-from policyserver.pipelines.config import PlayedEpisodesConfig
 from policyserver.pipelines.events import EndEvent, Ending, Episode, OpenEvent, OrderEvent
 from policyserver.pipelines.fallback import NO_ANSWER, FallbackReporter, row_errors
+from policyserver.pipelines.nodes.pipeline_node import PipelineNode, Wiring
 from policyserver.pipelines.price_records import PriceRecords
-from policyserver.pipelines.prices import PriceSource
-from policyserver.pipelines.run_state import RunState
-from policyserver.pipelines.runtime.inbox import NodeConfig
-from policyserver.pipelines.runtime.node import Node, Supervisor
-from policyserver.pipelines.runtime.routes import Recorder, Routes
-from policyserver.pipelines.serving import PolicyService
 
 logger = logging.getLogger(__name__)
 
 _END_TIMEOUT_S = 5.0
-"""Longest wait for the end of episodes: longer than an action's, for nobody waits behind it, and one given up stays open at the server."""
+"""Longest wait for the end of episodes: longer than an action's, because nothing waits behind it, and an episode that is given up stays
+open at the server."""
 _RETRY_S = 1.0
 """Seconds from one attempt to begin episodes to the next, while the server refuses."""
 
 
-class EpisodeNode(Node[EndEvent | OpenEvent]):
-    """Everything about an episode that is not about one of its steps.
+class EpisodeNode(PipelineNode[EndEvent | OpenEvent]):
+    """Begins, ends and records episodes.
 
     It has a thread of its own because it may wait for a server that is away, while episodes in fallback mode go on elsewhere.
     """
 
-    def __init__(
-        self,
-        name: str,
-        options: NodeConfig,
-        supervisor: Supervisor,
-        routes: Routes,
-        run: RunState,
-        recorder: Recorder,
-        policy: PolicyService,
-        source: PriceSource,
-        account: AccountConfig,
-        episodes: PlayedEpisodesConfig,
-        seed: int,
-    ) -> None:
-        """Make the node; see `Node`.
-
-        Args:
-            name: Name of the node and its thread.
-            options: Inbox and restarts.
-            supervisor: Told of failures.
-            routes: Where events go.
-            run: Shared state.
-            recorder: Where points go.
-            policy: The client.
-            source: Where prices come from.
-            account: Money and costs of every episode.
-            episodes: How many there are at a time, and what for.
-            seed: Of the random baseline.
-        """
-        super().__init__(name, options, supervisor=supervisor)
-        self._routes = routes
-        self._run_state = run
-        self._recorder = recorder
-        self._policy = policy
-        self._source = source
-        self._account = account
-        self._seed = seed
-        self._episodes = episodes
-        self._price_records = PriceRecords(run, recorder, trained_on=episodes.training_enabled)
-        self._rounds = [episodes.first_round] * episodes.concurrent
-        self.reporter = FallbackReporter(policy)
+    def __init__(self, name: str, wiring: Wiring) -> None:
+        """Make the node; see `Node`."""
+        super().__init__(name, wiring)
+        self._account = wiring.config.account
+        self._seed = wiring.config.episodes_seed
+        self._episodes = wiring.config.episodes
+        self._price_records = PriceRecords(wiring.run, wiring.recorder, trained_on=self._episodes.training_enabled)
+        self._rounds = [self._episodes.first_round] * self._episodes.concurrent
+        self.reporter = FallbackReporter(wiring.policy)
         """Tells the server of the last fallback actions of an episode."""
 
     def _process(self, batch: list[EndEvent | OpenEvent]) -> None:
@@ -155,8 +117,7 @@ class EpisodeNode(Node[EndEvent | OpenEvent]):
         }
         if nothing is not None and random is not None:
             columns |= {"no_trade_return": nothing.returns.tolist(), "random_return": random.returns.tolist()}
-        symbols = [episode.symbol for episode in episodes]
-        self._recorder.sink.write(Points("episode", self._recorder.tags, columns, tag_columns={"symbol": symbols}))
+        self._recorder.write("episode", columns, symbol=[episode.symbol for episode in episodes])
 
     # Beginnings ----------------------------------------------------------------------------------------------------------------------
 
@@ -193,7 +154,7 @@ class EpisodeNode(Node[EndEvent | OpenEvent]):
                 if waited:
                     logger.warning("%s: the server is there, %d episodes begin", self.name, len(episode_ids))
                 return True
-            except (HandshakeError, ServerEndedError) as error:  # it will never be the right server, or none at all
+            except (HandshakeError, ServerEndedError) as error:  # waiting does not help
                 self._run_state.fail(error)
                 return False
             except NO_ANSWER as error:

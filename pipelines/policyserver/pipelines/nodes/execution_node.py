@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-from policyserver.monitoring.points import Points
 from policyserver.pipelines.account import Fill
 from policyserver.pipelines.events import FillEvent, MarketEvent, OrderEvent
-from policyserver.pipelines.runtime.inbox import NodeConfig, push_together
-from policyserver.pipelines.runtime.node import Node, Supervisor
-from policyserver.pipelines.runtime.routes import Recorder, Routes
+from policyserver.pipelines.nodes.pipeline_node import PipelineNode
+from policyserver.pipelines.runtime.inbox import push_together
 
 
-class ExecutionNode(Node[MarketEvent | OrderEvent]):
+class ExecutionNode(PipelineNode[MarketEvent | OrderEvent]):
     """The simulated broker: market orders, filled whole at the next open, with the account's fee and slippage."""
-
-    def __init__(self, name: str, options: NodeConfig, supervisor: Supervisor, routes: Routes, recorder: Recorder) -> None:
-        """Make the node; see `Node`."""
-        super().__init__(name, options, supervisor=supervisor)
-        self._routes = routes
-        self._recorder = recorder
 
     def _process(self, batch: list[MarketEvent | OrderEvent]) -> None:
         held: list[OrderEvent] = []
@@ -43,9 +35,8 @@ class ExecutionNode(Node[MarketEvent | OrderEvent]):
         filled = [(event.episode, event.bar, event.fill) for event in events if event.fill is not None]
         if not filled:
             return
-        points = Points(
+        self._recorder.write(
             "order",
-            self._recorder.tags,
             {
                 "episode": [episode.id for episode, _, _ in filled],
                 "bar": [bar.index for _, bar, _ in filled],
@@ -55,6 +46,5 @@ class ExecutionNode(Node[MarketEvent | OrderEvent]):
                 "fee": [fill.fee for _, _, fill in filled],
                 "slippage": [fill.slippage for _, _, fill in filled],
             },
-            tag_columns={"symbol": [episode.symbol for episode, _, _ in filled]},
+            symbol=[episode.symbol for episode, _, _ in filled],
         )
-        self._recorder.sink.write(points)

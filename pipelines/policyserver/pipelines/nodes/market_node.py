@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 from policyserver.pipelines.events import EndEvent, MarketEvent, OrderEvent
-from policyserver.pipelines.runtime.inbox import NodeConfig, push_together
-from policyserver.pipelines.runtime.node import Node, Supervisor
-from policyserver.pipelines.runtime.routes import Routes
+from policyserver.pipelines.nodes.pipeline_node import PipelineNode
+from policyserver.pipelines.runtime.inbox import push_together
 
 
-class MarketNode(Node[OrderEvent]):
+class MarketNode(PipelineNode[OrderEvent]):
     """Takes the next bar of each episode. Nothing downstream holds a later one."""
-
-    def __init__(self, name: str, options: NodeConfig, supervisor: Supervisor, routes: Routes) -> None:
-        """Make the node; see `Node`."""
-        super().__init__(name, options, supervisor=supervisor)
-        self._routes = routes
 
     def _process(self, batch: list[OrderEvent]) -> None:
         bars: list[MarketEvent] = []

@@ -9,29 +9,23 @@ import numpy as np
 
 from policyserver.common.errors import EpisodeError, PolicyServerError
 from policyserver.pipelines.events import ActionEvent, Decision, EndEvent, Episode, FallbackStep, SignalEvent
-from policyserver.pipelines.fallback import NO_ANSWER, Fallback, FallbackReporter, reported_action, row_errors
-from policyserver.pipelines.runtime.inbox import NodeConfig, push_together
+from policyserver.pipelines.fallback import NO_ANSWER, FallbackReporter, reported_action, row_errors
+from policyserver.pipelines.nodes.pipeline_node import PipelineNode, Wiring
+from policyserver.pipelines.runtime.inbox import push_together
 from policyserver.pipelines.runtime.latency import LatencyHistogram
-from policyserver.pipelines.runtime.node import Node, Supervisor
-from policyserver.pipelines.runtime.routes import Routes
-from policyserver.pipelines.serving import PolicyService
 
 logger = logging.getLogger(__name__)
 
 
-class PolicyNode(Node[SignalEvent]):
-    """Gets an action for each signal, or takes the fallback when there is none in time."""
+class PolicyNode(PipelineNode[SignalEvent]):
+    """Gets an action for each signal, or takes the fallback if none comes in time."""
 
-    def __init__(
-        self, name: str, options: NodeConfig, supervisor: Supervisor, routes: Routes, policy: PolicyService, fallback: Fallback
-    ) -> None:
-        """Make the node; see `Node`. `policy` raises when an action takes longer than its deadline."""
-        super().__init__(name, options, supervisor=supervisor)
-        self._routes = routes
-        self._policy = policy
-        self._fallback: Fallback = fallback
+    def __init__(self, name: str, wiring: Wiring) -> None:
+        """Make the node; see `Node`."""
+        super().__init__(name, wiring)
+        self._fallback = wiring.config.policy.fallback
         self._in_fallback = False
-        self.reporter = FallbackReporter(policy)
+        self.reporter = FallbackReporter(wiring.policy)
         """Tells the server of fallback actions."""
         self.latency = LatencyHistogram()
         """Durations of the calls, each counted once for every action it asked for; waits for the learner apart."""
@@ -67,7 +61,7 @@ class PolicyNode(Node[SignalEvent]):
             partial = getattr(error, "actions", None)
             return [0] * len(signals) if partial is None else partial.tolist(), errors
         finally:
-            waited_s = self._policy.take_learner_wait_s()  # before the server was asked, so it is no part of its answer
+            waited_s = self._policy.take_learner_wait_s()  # comes before the question, so it is not part of the latency
             self.latency.add(max(0.0, time.perf_counter() - began - waited_s), len(signals))
             self.learner_wait_s += waited_s
 

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from policyserver.monitoring.points import Points
 from policyserver.pipelines.events import Decision, FillEvent, RewardEvent
-from policyserver.pipelines.run_state import ExactSum, RunState, ShownDecision
-from policyserver.pipelines.runtime.inbox import NodeConfig
-from policyserver.pipelines.runtime.node import Node, Supervisor
-from policyserver.pipelines.runtime.routes import Recorder, Routes
-from policyserver.pipelines.serving import PolicyService
+from policyserver.pipelines.nodes.pipeline_node import PipelineNode, Wiring
+from policyserver.pipelines.run_state import ExactSum, ShownDecision
 
 _Row = tuple[FillEvent, Decision, float]
 
@@ -16,25 +12,12 @@ _SHOWN_PER_BATCH = 3
 """Decisions of a batch that are shown, so that those of several threads are seen together."""
 
 
-class RewardNode(Node[FillEvent]):
+class RewardNode(PipelineNode[FillEvent]):
     """Computes each action's reward one bar after it."""
 
-    def __init__(
-        self,
-        name: str,
-        options: NodeConfig,
-        supervisor: Supervisor,
-        routes: Routes,
-        run: RunState,
-        recorder: Recorder,
-        policy: PolicyService,
-    ) -> None:
+    def __init__(self, name: str, wiring: Wiring) -> None:
         """Make the node; see `Node`."""
-        super().__init__(name, options, supervisor=supervisor)
-        self._routes = routes
-        self._run_state = run
-        self._recorder = recorder
-        self._policy = policy
+        super().__init__(name, wiring)
         self.ledger = ExactSum()
         """All rewards that this node has logged with the server."""
 
@@ -75,9 +58,8 @@ class RewardNode(Node[FillEvent]):
 
     def _record(self, rows: list[_Row]) -> None:
         """Write the steps of a batch."""
-        points = Points(
+        self._recorder.write(
             "step",
-            self._recorder.tags,
             {
                 "episode": [event.episode.id for event, _, _ in rows],
                 "bar": [decision.bar for _, decision, _ in rows],
@@ -93,6 +75,5 @@ class RewardNode(Node[FillEvent]):
                 "fallback": [decision.fallback for _, decision, _ in rows],
                 "weights_seq_no": [decision.weights_seq_no for _, decision, _ in rows],
             },
-            tag_columns={"symbol": [event.episode.symbol for event, _, _ in rows]},
+            symbol=[event.episode.symbol for event, _, _ in rows],
         )
-        self._recorder.sink.write(points)

@@ -2,68 +2,35 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from policyserver.monitoring.points import Points
 from policyserver.pipelines.events import EndEvent, Episode, RewardEvent, SignalEvent
 from policyserver.pipelines.forecasters import Forecaster, forecaster_of
-from policyserver.pipelines.regressor import NO_PREDICTION, RegressorConfig
-from policyserver.pipelines.run_state import RunState
-from policyserver.pipelines.runtime.inbox import NodeConfig, push_together
-from policyserver.pipelines.runtime.node import Node, Supervisor
-from policyserver.pipelines.runtime.routes import Recorder, Routes
+from policyserver.pipelines.nodes.pipeline_node import PipelineNode, Wiring
+from policyserver.pipelines.regressor import NO_PREDICTION
+from policyserver.pipelines.runtime.inbox import push_together
 
 _REPORT_FORECASTS = 1000
 """Forecasts of one symbol from one `regressor` point to the next."""
 
 
+@dataclass(slots=True)
 class _Model:
     """The forecaster of one symbol, and the skill of its forecasts since the last report."""
 
-    __slots__ = ("forecaster", "forecasts", "squared_errors", "squared_returns")
-
-    def __init__(self, forecaster: Forecaster) -> None:
-        self.forecaster = forecaster
-        self.forget()
-
-    def forget(self) -> None:
-        """Begin a new report."""
-        self.forecasts = 0
-        self.squared_errors = 0.0
-        self.squared_returns = 0.0
+    forecaster: Forecaster
+    forecasts: int = 0
+    squared_errors: float = 0.0
+    squared_returns: float = 0.0
 
 
-class SignalNode(Node[RewardEvent]):
+class SignalNode(PipelineNode[RewardEvent]):
     """Owns the regressors of its symbols: no other thread touches them, and all episodes of a symbol share one; see `forecasters`."""
 
-    def __init__(
-        self,
-        name: str,
-        options: NodeConfig,
-        supervisor: Supervisor,
-        routes: Routes,
-        run: RunState,
-        recorder: Recorder,
-        config: RegressorConfig,
-        *,
-        show_prediction: bool,
-    ) -> None:
-        """Make the node; see `Node`.
-
-        Args:
-            name: Name of the node and its thread.
-            options: Inbox and restarts.
-            supervisor: Told of failures.
-            routes: Where events go.
-            run: Shared state.
-            recorder: Where points go.
-            config: Of the regressors.
-            show_prediction: Whether observations have the forecast in them, or zeros in its place.
-        """
-        super().__init__(name, options, supervisor=supervisor)
-        self._routes = routes
-        self._run_state = run
-        self._recorder = recorder
-        self._config = config
-        self._show_prediction = show_prediction
+    def __init__(self, name: str, wiring: Wiring) -> None:
+        """Make the node; see `Node`."""
+        super().__init__(name, wiring)
         self._models: dict[str, _Model] = {}
 
     def _process(self, batch: list[RewardEvent]) -> None:
@@ -87,7 +54,7 @@ class SignalNode(Node[RewardEvent]):
                     self._report(episode.symbol, model)
             episode.prediction = prediction = model.forecaster.forecast(episode, bar)
             left = 1.0 - bar.index / episode.prices.n_steps
-            shown = prediction if self._show_prediction else NO_PREDICTION
+            shown = prediction if self._config.episodes.show_prediction else NO_PREDICTION
             episode.observation = observation = features.observation(shown, episode.account, left)
             if episode.account.ruined:
                 ends.append(EndEvent(episode, "terminated"))
@@ -102,7 +69,7 @@ class SignalNode(Node[RewardEvent]):
         """Return the model of an episode's symbol; it lives as long as the node, through restarts too."""
         model = self._models.get(episode.symbol)
         if model is None:
-            forecaster = forecaster_of(episode, self._config, self._run_state.stopping.is_set)
+            forecaster = forecaster_of(episode, self._config.regressor, self._run_state.stopping.is_set)
             model = self._models[episode.symbol] = _Model(forecaster)
         return model
 
@@ -117,7 +84,7 @@ class SignalNode(Node[RewardEvent]):
         return squared_error, squared_return
 
     def _report(self, symbol: str, model: _Model) -> None:
-        """Write the skill of a symbol's newest forecasts."""
+        """Write the skill of a symbol's newest forecasts, and begin a new report."""
         mse, mse_zero = model.squared_errors / model.forecasts, model.squared_returns / model.forecasts
         fields = {
             "forecasts": model.forecasts,
@@ -127,4 +94,4 @@ class SignalNode(Node[RewardEvent]):
             "skipped": model.forecaster.skipped,
         }
         self._recorder.sink.write(Points.one("regressor", {**self._recorder.tags, "symbol": symbol}, fields))
-        model.forget()
+        self._models[symbol] = _Model(model.forecaster)

@@ -41,7 +41,7 @@ class NodeWatch(Node[Any]):
         columns["waiting"] = [group.waiting for group in self._groups]
         for name, value in self._actions().items():
             columns[name] = [value if group.replicas[0] in self._policies else None for group in self._groups]
-        self._recorder.sink.write(Points("node", self._recorder.tags, columns, tag_columns={"node": [node.name for node in nodes]}))
+        self._recorder.write("node", columns, node=[node.name for node in nodes])
         write_counters(self._recorder.sink, self._recorder.tags)
         self._record_results()
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from policyserver.common.errors import InvalidInputError
 from policyserver.common.flags import StepFlag, describe_flags
 from policyserver.common.rewards import REWARD_MAX
-from policyserver.common.spaces import Array, Leaf, leaves
+from policyserver.common.spaces import Array, Leaf, bounds, leaves
 from policyserver.server.episodes.masks import Mask, all_true, any_true
 
 MOST_ID_BYTES = 256
@@ -35,7 +35,7 @@ class LeafCheck:
         self._leaf = leaf
         self._reason = reason
         self._field = field
-        low, high = self._said = _bounds(leaf.space)
+        low, high = self._said = bounds(leaf.space)
         # What is compared: bounds of the leaf's own dtype, as one number where they are the same everywhere. Between the largest finite
         # floats there is no infinity, and nothing compares to NaN.
         lowest, highest = _limits(leaf.dtype)
@@ -142,19 +142,6 @@ def _row_hashes(columns: list[Array]) -> Array:
     words = np.concatenate(parts, axis=1).view(np.uint32)
     hashes: Array = words @ _FACTORS[: words.shape[1]]
     return hashes
-
-
-def _bounds(space: gym.Space[Any]) -> tuple[Array, Array]:
-    """Return the least and the greatest value of each element of a leaf."""
-    match space:
-        case gym.spaces.Box():
-            return space.low, space.high
-        case gym.spaces.Discrete():
-            return np.asarray(int(space.start)), np.asarray(int(space.start) + int(space.n) - 1)
-        case gym.spaces.MultiDiscrete():
-            start = space.start.astype(np.int64)
-            return start, start + space.nvec.astype(np.int64) - 1
-    return np.asarray(0), np.asarray(1)
 
 
 def _limits(dtype: np.dtype[Any]) -> tuple[Any, Any]:
