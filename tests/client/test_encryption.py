@@ -15,6 +15,7 @@ import pytest
 
 from policyserver.client import PolicyClient, ServerUnavailableError
 from tests.client.conftest import FAST
+from tests.client.inner_parts import connection_of
 from tests.client.reference_server import ReferenceServer
 from tests.client.test_threads_share_a_stream import wait_until
 from tests.proxies import NamedProxy
@@ -108,7 +109,7 @@ def test_a_client_that_was_refused_for_its_encryption_is_let_in_by_a_successor_t
         server.stop()
         server._credentials = None
         server.start()
-        wait_until(lambda: client._balancer._given.is_open)
+        wait_until(lambda: connection_of(client).is_open)
         assert client.get_action(client.start_episode(), np.zeros(10, np.float32)) == 0
 
 

@@ -18,6 +18,7 @@ import pytest
 
 from policyserver.client import ClientClosedError, PolicyClient
 from tests.client.conftest import FAST
+from tests.client.inner_parts import connection_of
 from tests.client.reference_server import ReferenceServer
 from tests.client.test_threads_share_a_stream import wait_until
 
@@ -49,7 +50,7 @@ def test_thirty_clients_that_are_dropped_leave_no_thread_and_a_warning_each(serv
 def test_a_client_that_is_dropped_while_it_cannot_connect_leaves_no_thread(server: ReferenceServer) -> None:
     client = PolicyClient(server.address, config=FAST)
     client.start_episode()
-    connection = client._balancer._given
+    connection = connection_of(client)
     server.stop()
     wait_until(lambda: connection.trouble is not None)
     with pytest.warns(ResourceWarning, match="unclosed PolicyClient"):

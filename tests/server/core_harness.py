@@ -25,9 +25,10 @@ from policyserver.common.spaces import flatten
 from policyserver.server.config.serving_config import EpisodesConfig, HandOffConfig
 from policyserver.server.episodes.core import EpisodeCore
 from policyserver.server.episodes.demand import Demand
-from policyserver.server.episodes.episode_table import ClientSession
+from policyserver.server.episodes.episode_table import ClientSession, EpisodeTable
 from policyserver.server.episodes.received_rows import ReceivedRows, Replies
 from policyserver.server.episodes.segments import EpisodeList, SegmentBlock
+from policyserver.server.episodes.trajectories import Trajectories
 from policyserver.server.policies.module.action_form import ActionForm
 from policyserver.server.policies.module.inference import PolicyNet
 from policyserver.server.policies.policy import Policy
@@ -75,6 +76,12 @@ ACTIONS: dict[str, gym.Space[Any]] = {
 def learner_of(model: str) -> Any:
     """A PPO learner; it lives as long as the tests, for building one takes a second."""
     return ppo_config(model).build_learner(spaces=spaces_of(OBSERVATION, ACTION))
+
+
+def learner_batch(learner: Any, episodes: list[SingleAgentEpisode]) -> dict[str, Any]:
+    """Run a learner's own connector pipeline; it changes the episodes."""
+    batch = learner._learner_connector(rl_module=learner.module, batch={}, episodes=episodes, shared_data={}, metrics=learner.metrics)
+    return dict(batch[DEFAULT_MODULE_ID])
 
 
 def module_of(model: str = "mlp", *, action: str = "discrete") -> Any:
@@ -157,6 +164,19 @@ class Answer:
     error: PolicyServerError | None
 
 
+def table_of(core: EpisodeCore) -> EpisodeTable:
+    return core._table
+
+
+def trajectories_of(core: EpisodeCore) -> Trajectories:
+    return core._trajectories
+
+
+def timers_of(core: EpisodeCore) -> int:
+    """Return how many clients without a stream a timer runs for."""
+    return len(core._idle_timers)
+
+
 class CoreHarness:
     """Submits rows to an episode core and collects what it hands off."""
 
@@ -186,6 +206,11 @@ class CoreHarness:
         )
         self._flags = int(StepFlag.NO_WAIT) if demand is None else 0
         self.client = self.connect("client")
+
+    @property
+    def pages_used(self) -> int:
+        """Pages that hold recorded steps."""
+        return trajectories_of(self.core).pages_used
 
     def close(self) -> None:
         self.loop.close()

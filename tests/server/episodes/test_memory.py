@@ -12,7 +12,7 @@ import pytest
 from policyserver.common.flags import StepFlag
 from policyserver.server.config.serving_config import EpisodesConfig, HandOffConfig
 from policyserver.server.episodes.received_rows import ReceivedRows
-from tests.server.core_harness import CoreHarness, module_of, policy_of
+from tests.server.core_harness import CoreHarness, module_of, policy_of, table_of, trajectories_of
 
 EPISODES = 4000
 
@@ -53,7 +53,7 @@ def test_twenty_thousand_episodes_give_their_memory_back(make_harness: Callable[
     wave(0)
     before = resident_mb()
     held = max(wave(number) for number in range(1, 5))
-    trajectories, table = harness.core._trajectories, harness.core._table
+    trajectories, table = trajectories_of(harness.core), table_of(harness.core)
     assert harness.core.snapshot().episodes_finished == 5 * EPISODES
     assert (trajectories.pages_used, table.open, len(harness.client.aliases), len(table._ids)) == (0, 0, 0, 0)
     assert (trajectories._free.touched, table._free.touched) == (0, 0)
@@ -67,5 +67,5 @@ def test_open_episodes_take_pages_on_demand(make_harness: Callable[..., CoreHarn
     harness = make_harness(policy_of(module_of("lstm_shared")), episodes=EpisodesConfig(max_open=100_000))
     assert resident_mb() - before < 40
     harness.play("a", 3)
-    assert harness.core._trajectories.pages_used == 1
+    assert harness.pages_used == 1
     assert resident_mb() - before == pytest.approx(0, abs=40)

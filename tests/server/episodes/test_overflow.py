@@ -27,12 +27,12 @@ def test_the_oldest_segments_are_dropped_whole_and_counted(make_harness: Make) -
         harness.one(Row(handle, 3, StepFlag.TERMINATED, 1.0))
     statistics = harness.core.snapshot()
     assert (statistics.steps_completed, statistics.steps_waiting, statistics.steps_dropped) == (18, 9, 9)
-    assert harness.core._trajectories.pages_used == 3
+    assert harness.pages_used == 3
     segments = harness.segments()
     assert [int(segment.get_observations(0)[0]) for segment in segments] == [3, 4, 5], "oldest first, and the newest kept"
     statistics = harness.core.snapshot()
     assert statistics.steps_completed == statistics.steps_handed_off + statistics.steps_dropped
-    assert harness.core._trajectories.pages_used == 0
+    assert harness.pages_used == 0
 
 
 def test_a_dropped_middle_leaves_segments_that_are_whole_in_themselves(make_harness: Make) -> None:

@@ -21,6 +21,7 @@ from tests.server.core_harness import (
     Answer,
     CoreHarness,
     Row,
+    learner_batch,
     learner_of,
     module_of,
     module_of_learner,
@@ -163,10 +164,7 @@ def test_what_the_learner_gets_of_a_recurrent_net_has_the_states_it_was_played_w
         harness.settle()
         for episode in episodes_of(learner.batches[version]):
             states = episode.get_extra_model_outputs("state_out")
-            rebuilt = learner_of(model)
-            batch = rebuilt._learner_connector(
-                rl_module=rebuilt.module, batch={}, episodes=[episode], shared_data={}, metrics=rebuilt.metrics
-            )["default_policy"]
+            batch = learner_batch(learner_of(model), [episode])
             first = int(episode.t_started)
             number = int(episode.get_observations(0)[0])
             if first:
