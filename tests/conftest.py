@@ -16,6 +16,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 import pytest
+from hypothesis import settings
 from xdist.scheduler import LoadFileScheduling
 
 from tests.live_server import Serving, serving
@@ -25,6 +26,11 @@ from tests.shared_ray import SharedRay
 # What tests talk to is on this machine. Python's urllib and a browser ask a proxy even for that, unless they are told.
 for _name in ("no_proxy", "NO_PROXY"):
     os.environ[_name] = ",".join(filter(None, (os.environ.get(_name), "127.0.0.1,localhost,::1")))
+
+settings.register_profile("few", max_examples=25, deadline=None, derandomize=True)
+settings.register_profile("many", parent=settings.get_profile("few"), max_examples=200)
+if settings.get_current_profile_name() != "many":  # which `make test-slow` names
+    settings.load_profile("few")
 
 TESTS = Path(__file__).parent
 CARTPOLE = """
@@ -128,6 +134,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         fixtures = getattr(item, "fixturenames", ())
         if not _OF_PROCESSES.isdisjoint(item.path.parts) or not _FIXTURES_OF_PROCESSES.isdisjoint(fixtures):
             item.add_marker("process")
+
+
+def pytest_collection_finish() -> None:
+    """Leave what was imported, Ray and torch above all, out of later collections of garbage: each would take half a second."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(tryfirst=True)

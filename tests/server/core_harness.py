@@ -144,6 +144,13 @@ def pack(rows: Sequence[Row], action_dtype: Any = np.int64, space: gym.Space[Any
     )
 
 
+def columns(handles: Any, sequence: int, flags: StepFlag, ids: Sequence[str] = ()) -> ReceivedRows:
+    """Make the rows of many episodes that do the same at once, far faster than `pack` would."""
+    count = len(handles)
+    full = np.full(count, sequence, np.uint32), np.full(count, flags, np.uint8), np.full(count, 0.0)
+    return ReceivedRows(np.asarray(handles, np.uint64), *full, [np.zeros((count, 10), np.float32)], [], list(ids))
+
+
 class SkippingLoop(asyncio.SelectorEventLoop):
     """A loop whose clock can be moved on, so that a test of a timeout takes no time."""
 
@@ -236,6 +243,16 @@ class CoreHarness:
         """Submit several messages in the same turn of the loop."""
         futures = self.on_loop(lambda: [self.core.submit(self._packed(rows), self.client) for rows in messages])
         return [answers_of(self.loop.run_until_complete(future)) for future in futures]
+
+    def submit(self, rows: ReceivedRows) -> Array:
+        """Submit rows that must all be applied; return their handles."""
+
+        async def submitted() -> Replies:
+            return await self.core.submit(rows, self.client)
+
+        replies = self.loop.run_until_complete(submitted())
+        assert not replies.refusals
+        return replies.handles
 
     def one(self, row: Row, session: ClientSession | None = None) -> Answer:
         """Submit one row that must be applied."""

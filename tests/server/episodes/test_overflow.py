@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 
 from policyserver.common.flags import StepFlag
@@ -12,7 +13,7 @@ from policyserver.server.config.serving_config import EpisodesConfig, HandOffCon
 from policyserver.server.episodes.demand import Demand
 from policyserver.server.episodes.sample_queue import SampleQueue, Segment
 from policyserver.server.episodes.segments import SegmentBlock
-from tests.server.core_harness import CoreHarness, Row, observation, start
+from tests.server.core_harness import CoreHarness, Row, columns, observation, start
 
 Make = Callable[..., CoreHarness]
 NO_WAIT = StepFlag.NO_WAIT
@@ -93,12 +94,10 @@ def test_a_burst_of_thousands_of_episodes_in_lock_step_drops_nothing(make_harnes
     """All pages fill in one pass, and all episodes end in another: with an unset capacity there is room for both."""
     count, steps = 3000, 130
     harness = make_harness(demand=Demand(fragment_steps=4000), episodes=EpisodesConfig(max_open=count))
-    replies = harness.send(*(start(f"{number}", flags=NO_WAIT) for number in range(count)))
-    handles = [reply.handle for reply in replies]
+    handles = harness.submit(columns(np.zeros(count), 0, StepFlag.START | NO_WAIT, [f"{number}" for number in range(count)]))
     handed_over = 0
     for step in range(1, steps + 1):
-        flags = StepFlag.TERMINATED if step == steps else NO_WAIT
-        harness.send(*(Row(handle, step, flags, 1.0) for handle in handles))
+        harness.submit(columns(handles, step, StepFlag.TERMINATED if step == steps else NO_WAIT))
         if step % 64 == 0:
             handed_over += sum(len(segment) for segment in harness.segments())
     assert harness.core.snapshot().steps_dropped == 0
