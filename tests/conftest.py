@@ -142,10 +142,27 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+_QUICK_CPU_S = 4.0
+"""Processor time that a test without a mark may take, in its call alone: several times what any does on a machine with nothing else to do."""
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup() -> None:
     """Begin to watch a test, its fixtures included."""
     _processes.clear()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """Hold tests to their marks: `make test-fast` runs those that are quick, too."""
+    began_s = time.process_time()
+    yield
+    used_s = time.process_time() - began_s
+    assert used_s < _QUICK_CPU_S or _is_marked(item, "long"), f"mark it `long`, for it computed for {used_s:.1f} s"
+
+
+def _is_marked(item: pytest.Item, *names: str) -> bool:
+    return any(item.get_closest_marker(name) for name in (*names, "process", "slow", "figures"))
 
 
 _ray = SharedRay()
@@ -162,8 +179,7 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
     """Stop Ray after the last test that shares it. Hold tests to their marks: `make test-fast` runs those that start no process."""
     if "private_ray" not in getattr(nextitem, "fixturenames", ()):
         _ray.stop()
-    marked = any(item.get_closest_marker(name) for name in ("process", "slow", "figures"))
-    assert marked or not _processes, f"mark it `process`, for it started {_processes[0]}"
+    assert _is_marked(item) or not _processes, f"mark it `process`, for it started {_processes[0]}"
 
 
 @pytest.fixture(scope="session")
