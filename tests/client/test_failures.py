@@ -253,7 +253,7 @@ def test_an_unreachable_server_is_named_within_the_connect_timeout() -> None:
         began = time.monotonic()
         with pytest.raises(ServerUnavailableError, match=r"expected a connection to 127.0.0.1:1 within 0.3 s, .* the last attempt"):
             client.start_episode()
-        assert time.monotonic() - began < 2.0
+        assert time.monotonic() - began < 4.0
         with pytest.raises(ServerUnavailableError, match=r"127.0.0.1:1"):
             client.stats()
 
@@ -288,7 +288,7 @@ def test_a_missing_token_is_told_at_once_and_the_right_one_is_let_in(
     began = time.monotonic()
     with pytest.raises(AuthenticationError, match="authorization"):
         connect().start_episode()
-    assert time.monotonic() - began < 2.0
+    assert time.monotonic() - began < 4.0
     token = tmp_path / "token"
     token.write_text("s3cret\n")
     client = connect(replace(FAST, token_file=token))

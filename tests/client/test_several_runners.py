@@ -372,8 +372,8 @@ def test_close_wakes_a_call_that_waits_for_several_runners_and_leaves_no_thread(
         wait_until(lambda: client.counters().rows_sent == 4)
         client.close()
         with pytest.raises(Exception, match="closed"):
-            waiting.result(timeout=5)
+            waiting.result(timeout=20.0)
     client.close()
     for thread in set(threading.enumerate()) - before:
-        thread.join(2.0)
+        thread.join(10.0)
         assert not thread.is_alive(), thread.name

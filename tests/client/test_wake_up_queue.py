@@ -128,7 +128,7 @@ def together(server: ReferenceServer, client: PolicyClient, pool: ThreadPoolExec
         wait_until(lambda number=number: client.counters().rows_waiting == number)  # type: ignore[misc]
     server.release()
     for future in first:
-        future.result(5.0)
+        future.result(20.0)
     return asked
 
 
@@ -151,8 +151,8 @@ def test_a_caller_that_is_interrupted_holds_up_nobody(
     with ThreadPoolExecutor(18) as pool:
         asked = together(server, client, pool, ids)
         with pytest.raises(KeyboardInterrupt):
-            asked[0].result(5.0)
-        assert [future.result(5.0) for future in asked[1:]] == [0] * 15
+            asked[0].result(20.0)
+        assert [future.result(20.0) for future in asked[1:]] == [0] * 15
     monkeypatch.undo()
     assert server.servicer.message_rows == [1, 1, 16]
     assert client.get_action(ids[0], ZEROS) == 0  # its step was frozen: the same question, the same answer
@@ -175,11 +175,11 @@ def test_a_caller_that_is_woken_and_never_runs_holds_up_nobody(
     with ThreadPoolExecutor(6) as pool:
         asked = together(server, client, pool, ids)
         try:
-            assert [future.result(5.0) for future in asked[1:]] == [0] * 3
+            assert [future.result(20.0) for future in asked[1:]] == [0] * 3
             assert not asked[0].done()
         finally:
             stuck.set()
-        assert asked[0].result(5.0) == 0
+        assert asked[0].result(20.0) == 0
 
 
 @pytest.mark.parametrize("at", ["prepare_one", "send_one", "wait"])
@@ -201,16 +201,16 @@ def test_an_interrupt_anywhere_leaves_episode_and_thread_usable(
     with ThreadPoolExecutor(1) as pool:
         monkeypatch.setattr(owner, at, interrupted)
         with pytest.raises(KeyboardInterrupt):
-            pool.submit(client.get_action, episode, ZEROS).result(5.0)
+            pool.submit(client.get_action, episode, ZEROS).result(20.0)
         monkeypatch.undo()
         wait_until(lambda: client.counters().rows_waiting == 0)
         sent = client.counters().rows_sent
         again = pool.submit(client.get_action, episode, ZEROS)
         wait_until(lambda: client.counters().rows_sent == sent + 1)
         server.release()
-        assert again.result(5.0) == 7 % 3
+        assert again.result(20.0) == 7 % 3
         assert client.counters().rows_sent == sent + 1
-        assert pool.submit(client.get_action, episode, ZEROS).result(5.0) == 14 % 3
+        assert pool.submit(client.get_action, episode, ZEROS).result(20.0) == 14 % 3
     client.end_episode(episode, ZEROS)
     assert len(server.servicer.episodes[episode].observations) == 4
 
@@ -259,7 +259,7 @@ def test_half_a_crowd_waits_for_nobody_and_fewer_for_the_rest(
         )  # their answers are there; the five, whom no thread is behind, never pass a turn on
         with shared.lock:
             shared.wake_up_queue.wake_all()
-        assert [future.result(5.0) for future in asked] == [7 % 3] * 4
+        assert [future.result(20.0) for future in asked] == [7 % 3] * 4
 
 
 def test_rows_are_not_held_for_long(server: ReferenceServer, client: PolicyClient, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -270,7 +270,7 @@ def test_rows_are_not_held_for_long(server: ReferenceServer, client: PolicyClien
     connection_of(client).callers_waking = 100
     began = time.monotonic()
     assert client.get_action(episode, ZEROS) == 7 % 3
-    assert HOLD_BACK_MAX_S < time.monotonic() - began < 5.0
+    assert HOLD_BACK_MAX_S < time.monotonic() - began < 8.0
 
 
 def test_close_wakes_those_in_line_too(server: ReferenceServer, client: PolicyClient, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -290,6 +290,6 @@ def test_close_wakes_those_in_line_too(server: ReferenceServer, client: PolicyCl
         began = time.monotonic()
         client.close()
         assert waiting.result() == 0
-        assert time.monotonic() - began < 5.0
+        assert time.monotonic() - began < 8.0
     with pytest.raises(ClientClosedError):
         client.get_action(ids[1], ZEROS)

@@ -97,12 +97,12 @@ def test_who_connects_gets_the_newest_state_whatever_its_size(tmp_path: Path) ->
     link = DriverLink(tmp_path / "link")
     link.offer({"weights": np.zeros(3)})
     before = Follower(link.path)
-    assert before.states.get(timeout=5)["weights"].tolist() == [0, 0, 0]  # from here on it is one that was there
+    assert before.states.get(timeout=20.0)["weights"].tolist() == [0, 0, 0]  # from here on it is one that was there
     newest = np.arange(3_000_000, dtype=np.float32)
     link.offer({"weights": newest, "weights_seq_no": 7})
     link.drain()
     after = Follower(link.path)
-    state = after.states.get(timeout=5)
+    state = after.states.get(timeout=20.0)
     assert state["weights_seq_no"] == 7
     np.testing.assert_array_equal(state["weights"], newest)
     assert after.draining.wait(5)

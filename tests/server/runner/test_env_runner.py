@@ -97,7 +97,7 @@ def values(metrics: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def test_without_a_client_sample_returns_nothing_in_time(runner: ExternalEnvRunner) -> None:
     began = time.monotonic()
     assert list(runner.sample()) == []  # type: ignore[arg-type]
-    assert 0.15 < time.monotonic() - began < 3.0
+    assert 0.15 < time.monotonic() - began < 8.0
     assert values(runner.get_metrics())["num_env_steps_sampled"].peek() == 0
 
 
