@@ -139,7 +139,7 @@ class Finished:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     folder = tmp_path_factory.mktemp("demo")
     summary, runs = folder / "summary.json", folder / "runs"
-    arguments = ("--episodes", "32", "--steps", "24000", "--seed", "5", "--json", str(summary), "--runs", str(runs))
+    arguments = ("--episodes", "32", "--steps", "12000", "--seed", "5", "--json", str(summary), "--runs", str(runs))
     with running_demo(*arguments) as demo:
         finish(demo, START_S + 60.0)
         return Finished(json.loads(summary.read_text()), "\n".join(demo.lines), runs)
@@ -156,7 +156,7 @@ def test_the_summary_has_every_key_and_the_books_agree(finished: Finished) -> No
     summary = finished.summary
     assert set(summary) >= SUMMARY_KEYS
     assert (summary["seed"], summary["process"]) == (5, "ou")
-    assert summary["steps"] >= 24_000
+    assert summary["steps"] >= 12_000
     assert summary["steps_per_s"] == pytest.approx(summary["steps"] / summary["seconds"])
     assert summary["learner_updates"] >= 1
     assert summary["weights_seq_no"] >= 1
