@@ -143,7 +143,7 @@ def pytest_collection_finish() -> None:
 
 
 _QUICK_CPU_S = 4.0
-"""Processor time that a test without a mark may take, in its call alone: several times what any does on a machine with nothing else to do."""
+"""Processor time that the call of a test without a mark may take: several times what any takes on a machine with nothing else to do."""
 
 
 @pytest.hookimpl(tryfirst=True)

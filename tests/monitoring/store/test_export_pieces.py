@@ -14,9 +14,8 @@ import pytest
 
 from policyserver.monitoring.points import Points
 from policyserver.monitoring.store.store import EmbeddedStore
+from tests.commands import run_here
 from tests.services import InfluxServer
-
-pytestmark = pytest.mark.process
 
 PAGE = (Path(__file__).parents[3] / "docs" / "guides" / "monitoring.md").read_text(encoding="utf-8")
 STEPS = 120_000
@@ -41,10 +40,10 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def export(store: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "policyserver.monitoring", "export", "--store", str(store), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return run_here("policy-monitor", "export", "--store", str(store), *map(str, arguments))
 
 
+@pytest.mark.process
 def test_the_documented_commands_bring_a_long_export_into_influxdb(influx: InfluxServer, store: Path, tmp_path: Path) -> None:
     influx.start()
     (block,) = re.findall(r"```console\n(\$ \S*policy-monitor export [^`]*--piece_bytes [^`]*)```", PAGE)
