@@ -9,6 +9,8 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
+# Images of containers set it. Each process of the tests, and each that a test starts, would compile what it imports again.
+unexport PYTHONDONTWRITEBYTECODE
 
 PYTHON ?= python3
 TORCH ?= default
@@ -25,6 +27,8 @@ QUIET := --quiet
 PARALLEL = --numprocesses $(WORKERS) --no-loadscope-reorder
 # Each of these has Ray or a server beside it.
 PARALLEL_SLOW = --numprocesses $(if $(filter 0,$(WORKERS)),0,2) --no-loadscope-reorder
+# Folders of which no test is quick: their imports would take seconds.
+OF_PROCESSES := benchmarks integration learning
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 
 .PHONY: help demo test test-fast test-slow figures learn bench bench-quick bench-peers compatibility algorithms check format protos dashboards docs lock clean
@@ -42,7 +46,7 @@ test: $(INSTALLED) ## run the tests
 	@REQUIRE_SERVICES=$(REQUIRE_SERVICES) $(BIN)/python -m pytest -m "not slow and not figures" $(PARALLEL) $(ARGS)
 
 test-fast: $(INSTALLED) ## run those tests that are quick and start no process of their own: a minute
-	@$(BIN)/python -m pytest -m "not slow and not figures and not process and not long" $(PARALLEL) $(ARGS)
+	@$(BIN)/python -m pytest -m "not slow and not figures and not process and not long" $(PARALLEL) $(OF_PROCESSES:%=--ignore tests/%) $(ARGS)
 
 test-slow: $(INSTALLED) ## run the tests that take minutes, and many more examples of properties; those that hold times alone, after the others
 	@$(BIN)/python -m pytest -m "hypothesis and not slow" --hypothesis-profile many $(PARALLEL_SLOW) $(ARGS) || [ $$? -eq 5 ]

@@ -36,6 +36,7 @@ from tests.monitoring.old_points import (
 from tests.services import wait_until
 
 
+@pytest.mark.long
 def test_a_reader_finds_every_point_exactly_once_while_they_are_merged(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(housekeeper, "BIT_ROWS", 50)
     steps = Steps(20_000, minutes=30)
@@ -147,6 +148,7 @@ def test_only_one_housekeeper_of_a_file_is_active_and_another_follows_it(path: P
         connection.close()
 
 
+@pytest.mark.long
 def test_writing_goes_on_while_much_is_merged(path: Path) -> None:
     write_unmerged(path, Steps(60_000, minutes=10))
     store = EmbeddedStore(path, StoreConfig(retention=OFTEN))
