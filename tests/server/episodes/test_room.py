@@ -338,15 +338,16 @@ def test_a_message_that_repeats_a_waiting_question_several_times_is_counted_once
     assert harness.refusal(other).reason == "LEARNER_BEHIND", "it still waits"
 
 
-def test_steps_that_nobody_brings_are_waited_for_no_longer_than_a_sample(make_harness: Make) -> None:
+def test_steps_that_nobody_brings_are_waited_for_no_longer_than_a_sample(make_harness: Make, patient: None) -> None:
     harness = make_harness(demand=Demand(fragment_steps=4), hand_off=HandOffConfig(room_wait_s=3600.0))
     harness.one(start("idle"))
     got: list[list[SegmentBlock]] = []
     handle = harness.one(start("hurried", flags=StepFlag.NO_WAIT)).handle
-    harness.on_loop(lambda: harness.core.sample(4, 0.02, got.append))
+    harness.on_loop(lambda: harness.core.sample(4, 30.0, got.append))
     for step in range(1, 6):
         harness.one(Row(handle, step, StepFlag.NO_WAIT, 1.0))
-    harness.advance(0.03)
+    assert got == []
+    harness.advance(31.0)
     assert [sum(block.steps for block in blocks) for blocks in got] == [5]
 
 
@@ -422,7 +423,7 @@ def test_a_client_in_real_time_leaves_room_for_those_who_wait(make_harness: Make
     learner, players = Learner(harness), Players(harness, 4, 2, 4)
     sequence = 0
     learner.ask()
-    for version in range(4):
+    for version in range(2):
         for _ in range(3 * WANTED):  # more than the learner takes, before the others have a turn
             sequence += 1
             harness.one(Row(hurried, sequence, StepFlag.NO_WAIT, 1.0))
@@ -440,7 +441,7 @@ def test_one_thread_with_more_episodes_than_the_learner_wants_steps_goes_on(make
     )
     learner, players = Learner(harness, 32), Players(harness, 64, 4, 1, longest=200)
     learner.ask()
-    for version in range(20):
+    for version in range(8):
         players.play(200)
         harness.advance(0.06)
         harness.settle()
@@ -468,7 +469,7 @@ def test_hand_overs_are_as_long_as_asked_for_on_the_average(make_harness: Make, 
     demand = Demand(fragment_steps=32, on_policy=False, batches_ahead=1.0)
     harness = make_harness(policy, demand=demand, hand_off=HandOffConfig(segment_steps=segment_steps, room_wait_s=3600.0))
     learner, players = Learner(harness, 32), Players(harness, 16, 5, 16, longest=100)
-    while sum(block.steps for blocks in learner.batches for block in blocks) < 10_000:
+    while sum(block.steps for blocks in learner.batches for block in blocks) < 5_000:
         if learner.is_busy:
             learner.learn()
         players.play(1)

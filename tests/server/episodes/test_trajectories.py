@@ -30,7 +30,7 @@ from tests.server.core_harness import (
 from tests.server.episode_player import by_episode, play, reference_states
 
 Make = Callable[..., CoreHarness]
-SEGMENT_STEPS = [1, 5, 7, 20, 64]
+SEGMENT_STEPS = [1, 7, 64, *(pytest.param(steps, marks=pytest.mark.slow) for steps in (5, 20))]
 MAX_SEQ_LEN = 5
 
 
