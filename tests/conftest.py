@@ -142,7 +142,7 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
-_QUICK_CPU_S = 4.0
+_QUICK_CPU_S = 5.0
 """Processor time that the call of a test without a mark may take: several times what any takes on a machine with nothing else to do."""
 
 

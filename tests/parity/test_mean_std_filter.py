@@ -148,6 +148,7 @@ def test_write_learns_nothing_and_only_kept_rows_are_learned() -> None:
     assert statistics_of(pair.own_filter).running_stats.num_pushes == 12
 
 
+@pytest.mark.long
 def test_statistics_hold_after_ten_million_rows_far_from_zero() -> None:
     space = gym.spaces.Box(-np.inf, np.inf, (1,), np.float32)
     filter_ = MeanStdFilter()

@@ -19,6 +19,8 @@ from tests.pipelines.pipeline_harness import Book, play
 from tests.pipelines.policy_double import PolicyDouble
 from tests.pipelines.recorded_prices import TREE, fair_game, file_config, write_bars
 
+pytestmark = pytest.mark.long
+
 PREDICTION = list(FEATURES).index("prediction")
 
 

@@ -90,6 +90,7 @@ def test_a_sample_larger_than_the_hand_off_is_answered_when_that_is_full(make_ha
     assert [int(block.lengths.sum()) for block in got] == [5]
 
 
+@pytest.mark.long
 def test_a_burst_of_thousands_of_episodes_in_lock_step_drops_nothing(make_harness: Make) -> None:
     """All pages fill in one pass, and all episodes end in another: with an unset capacity there is room for both."""
     count, steps = 3000, 130

@@ -120,6 +120,7 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("model", ["mlp", "lstm_shared"])
 @pytest.mark.parametrize("at_once", [1, 5, 16])
 @pytest.mark.parametrize("segment_steps", [4, 64])
+@pytest.mark.long
 def test_a_batch_has_the_wanted_steps_one_version_and_one_cut_for_each_open_episode(
     make_harness: Make, model: str, at_once: int, segment_steps: int, patient: None
 ) -> None:
@@ -417,6 +418,7 @@ def test_a_client_that_sleeps_holds_up_nobody(make_harness: Make) -> None:
         learner.learn()
 
 
+@pytest.mark.long
 def test_a_client_in_real_time_leaves_room_for_those_who_wait(make_harness: Make) -> None:
     harness = make_harness(demand=ON_POLICY, hand_off=HandOffConfig(room_wait_s=3600.0))
     hurried = harness.one(start("hurried", flags=StepFlag.NO_WAIT)).handle
@@ -434,6 +436,7 @@ def test_a_client_in_real_time_leaves_room_for_those_who_wait(make_harness: Make
         learner.learn()
 
 
+@pytest.mark.long
 def test_one_thread_with_more_episodes_than_the_learner_wants_steps_goes_on(make_harness: Make) -> None:
     """Its open pages hold the steps that are missing, and it plays one episode after the other."""
     harness = make_harness(
@@ -462,6 +465,7 @@ def test_at_the_end_of_the_process_questions_that_wait_are_answered(make_harness
 
 @pytest.mark.parametrize("segment_steps", [1, 7, 64])
 @pytest.mark.parametrize("carried", [0, 2])
+@pytest.mark.long
 def test_hand_overs_are_as_long_as_asked_for_on_the_average(make_harness: Make, segment_steps: int, carried: int) -> None:
     """An algorithm with a replay buffer makes a fixed number of updates for each hand-over, whatever is in it."""
     policy = policy_of(module_of(), state_every=1)

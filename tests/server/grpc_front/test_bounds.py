@@ -233,6 +233,7 @@ def test_infos_of_a_message_that_would_fill_the_memory_are_refused_before_they_a
 
 
 @pytest.mark.timeout(120)
+@pytest.mark.long
 def test_a_client_that_does_not_read_its_refusals_is_not_read_any_more_and_slows_nobody_else(serve: FrontHarness) -> None:
     stub = serve.stub()
 

@@ -136,6 +136,7 @@ def learned(serve: FrontHarness, count: int) -> list[SingleAgentEpisode]:
 
 @settings(phases=[Phase.generate])  # a smaller example would take minutes to find
 @given(SPACES, ACTION_SPACES, st.integers(0, 1000))
+@pytest.mark.long
 def test_what_a_client_says_arrives_bit_for_bit_at_the_learner_and_actions_are_members_of_their_space(
     observation_space: gym.Space[Any], action_space: gym.Space[Any], seed: int
 ) -> None:
