@@ -108,7 +108,7 @@ def _shared_by(file: str) -> str:
     return next((shared for word, shared in _SHARED.items() if word in text), "")
 
 
-class _Scheduling(LoadFileScheduling):
+class _Scheduling(LoadFileScheduling):  # type: ignore[misc]  # whose sources are not followed
     """Give each process whole files, and all files that share something to one."""
 
     def _split_scope(self, nodeid: str) -> str:
