@@ -135,7 +135,7 @@ class Conversation(RuleBasedStateMachine):
         assert all(row.reward == 0.0 for row in applied[:1]), "no action came before the first row"
 
 
-Conversation.TestCase.settings = settings(max_examples=200, stateful_step_count=30, deadline=None)
+Conversation.TestCase.settings = settings(max_examples=4 * settings().max_examples, stateful_step_count=30)
 TestConversation = Conversation.TestCase
 
 

@@ -37,11 +37,11 @@ def test_episodes_are_windows_of_the_files_chosen_by_the_seed() -> None:
     config = PricesConfig(process="csv", csv_files=files, warmup_bars=30, bars_per_episode=50)
     source, again, other = make_source(config, 1), make_source(config, 1), make_source(config, 2)
     assert source.symbols == ("sp500", "nasdaq")
-    starts = set()
+    starts, closes = set(), read_csv_bars(files[1]).close
     for index in range(20):
         prices = source.episode("nasdaq", index)
         first = int(prices.parameters["first_row"])
-        np.testing.assert_array_equal(prices.bars.close, read_csv_bars(files[1]).close[first : first + 80])
+        np.testing.assert_array_equal(prices.bars.close, closes[first : first + 80])
         np.testing.assert_array_equal(prices.bars.close, again.episode("nasdaq", index).bars.close)
         assert (prices.process, prices.n_steps) == ("csv", 50)
         starts.add(first)

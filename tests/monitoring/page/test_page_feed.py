@@ -85,6 +85,7 @@ def server(seconds: range, boot_id: str, worker: str = "w", dropped: int = 0) ->
 
 @pytest.mark.parametrize("range_s", [None, 300])
 @pytest.mark.usefixtures("unhurried")
+@pytest.mark.long
 def test_a_viewer_who_was_there_all_along_sees_what_one_sees_who_comes_now(path: Path, range_s: int | None) -> None:
     run, reader = FilledRun("r", STEPS_PER_S), StoreReader(path)
     early = Viewer(reader, range_s=range_s)
@@ -124,6 +125,7 @@ def test_a_look_sends_only_what_changed(path: Path) -> None:
     reader.close()
 
 
+@pytest.mark.long
 def test_columns_are_what_a_plain_query_says(path: Path) -> None:
     fill(path, FilledRun("r", STEPS_PER_S), steps=64 * 400, end_ns=BEGIN_NS)
     reader = StoreReader(path)
@@ -193,6 +195,7 @@ def test_running_episodes_are_those_that_began_here_and_have_not_ended(path: Pat
     reader.close()
 
 
+@pytest.mark.long
 def test_points_that_were_merged_by_the_minute_count_as_before(path: Path) -> None:
     fill(path, FilledRun("r", steps_per_s=4.0), steps=64 * 150, end_ns=BEGIN_NS)
     before = totals(path)

@@ -88,20 +88,20 @@ def test_new_points_are_shown_as_they_come_and_after_the_server_was_restarted(pa
     browser.open(page.address)
     wait_drawn(browser)
     page_store.write(step(770, action=0, reward=-0.25))
-    row = wait_until(lambda: "episode-77" in browser.script(newest) and browser.script(newest), "the next decision", 5.0)
+    row = wait_until(lambda: "episode-77" in browser.script(newest) and browser.script(newest), "the next decision", 20.0)
     assert "sell" in row
     assert "-0.2500" in row
     drawn = drawn_points(browser, "returns")
     times_ns = time.time_ns() + np.arange(20) * 10**9
     page_store.write(Points("episode", RUN, {"return": np.full(20, 5.0), "no_trade_return": np.zeros(20)}, times_ns))
-    wait_until(lambda: drawn_points(browser, "returns") > drawn + 5, "the chart to grow", 5.0)
+    wait_until(lambda: drawn_points(browser, "returns") > drawn + 5, "the chart to grow", 20.0)
 
     page.close()
     wait_until(lambda: browser.script("return document.querySelector('.lost') != null"), "the page to notice that the server is gone")
     page_store.write(step(990))
     page = serve(page_store.path, page.address.removeprefix("http://"))
     wait_until(lambda: "episode-99" in browser.script(newest), "the page to go on", 15.0)
-    wait_until(lambda: browser.script("return document.querySelector('.live') != null"), "the page to say that the run lives", 5.0)
+    wait_until(lambda: browser.script("return document.querySelector('.live') != null"), "the page to say that the run lives", 20.0)
     page.close()
 
 
@@ -187,10 +187,10 @@ def test_it_can_be_used_with_the_keyboard_alone(page: PageServer, browser: Brows
     newest = browser.script(shown)
     for _ in range(30):
         browser.press(ARROW_LEFT)
-    wait_until(lambda: browser.script(shown) != newest, "the cursor to have moved to an earlier bar", 5.0)
+    wait_until(lambda: browser.script(shown) != newest, "the cursor to have moved to an earlier bar", 20.0)
     browser.press(ESCAPE)
-    wait_until(lambda: browser.script(shown) == newest, "the newest value again", 5.0)
+    wait_until(lambda: browser.script(shown) == newest, "the newest value again", 20.0)
 
     browser.script("document.getElementById('symbol').focus()")
     browser.press("B")
-    wait_until(lambda: "symbol=BBB" in browser.script("return location.search"), "the symbol to be chosen by its letter", 5.0)
+    wait_until(lambda: "symbol=BBB" in browser.script("return location.search"), "the symbol to be chosen by its letter", 20.0)

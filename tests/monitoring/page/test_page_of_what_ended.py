@@ -104,7 +104,7 @@ def test_a_run_that_ended_keeps_its_figures_and_is_not_called_live(path: Path, s
     assert ":" not in browser.script(time_shown)
     browser.script("document.getElementById('returns').focus()")
     browser.press(ARROW_LEFT)
-    wait_until(lambda: ":" in browser.script(time_shown) and date.strip() in browser.script(time_shown), "the cursor's time", 5.0)
+    wait_until(lambda: ":" in browser.script(time_shown) and date.strip() in browser.script(time_shown), "the cursor's time", 20.0)
     assert "reward" in browser.script("return document.querySelector('#returns').closest('section').innerText"), "the unit"
 
 

@@ -25,18 +25,15 @@ from tests.monitoring.old_points import (
     RECENT,
     TAGS,
     Steps,
+    assert_merged,
     ledger,
     old_steps,
     query,
     recent,
     stored_merged,
+    write_unmerged,
 )
 from tests.services import wait_until
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "run" / "store.sqlite"
 
 
 def test_the_merged_points_are_what_numpy_makes_of_the_raw_ones(path: Path) -> None:
@@ -46,15 +43,13 @@ def test_the_merged_points_are_what_numpy_makes_of_the_raw_ones(path: Path) -> N
     store.write(recent())
     assert store.flush(20.0)
     wait_until(lambda: not old_steps(path), "the old steps to be merged")
-    expected, found = steps.merged(), stored_merged(path)
-    assert found.keys() == expected.keys()
-    for key, values in expected.items():
-        assert found[key] == pytest.approx(values, rel=1e-12, abs=1e-9), key
+    assert_merged(path, steps)
     assert ledger(path).steps == 30_000 + RECENT
     assert math.isclose(ledger(path).reward_sum, math.fsum(steps.rewards), abs_tol=1e-8)
     store.close(5.0)
 
 
+@pytest.mark.long
 def test_a_month_of_steps_stays_in_a_small_file(path: Path) -> None:
     store = EmbeddedStore(path, StoreConfig(retention=OFTEN))
     largest, total = 0, 0
@@ -72,12 +67,9 @@ def test_a_month_of_steps_stays_in_a_small_file(path: Path) -> None:
     assert largest < 10_000_000, "a day's steps and what was merged; 240,000 raw ones take 30 MB"
 
 
+@pytest.mark.long
 def test_space_is_given_back_to_the_disk(path: Path) -> None:
-    store = EmbeddedStore(path, StoreConfig(retention=RetentionConfig(raw_s=None, raw_points=None)))
-    Steps(120_000, minutes=5).write(store, batch=20_000)
-    store.write(recent())
-    assert store.flush(60.0)
-    store.close(20.0)
+    write_unmerged(path, Steps(120_000, minutes=5))
     before = path.stat().st_size
     store = EmbeddedStore(path, StoreConfig(retention=OFTEN))
     wait_until(lambda: path.stat().st_size < before / 2, "the file to shrink")

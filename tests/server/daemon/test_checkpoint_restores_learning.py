@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +13,9 @@ from policyserver.common.settings import load
 from policyserver.server.config.algorithm import algorithm_config
 from policyserver.server.config.server_config import ServerConfig
 from policyserver.server.daemon.checkpoints import CheckpointFolder
-from policyserver.server.daemon.ray_start import RayProcess
 from policyserver.server.training_report import Progress, training_report
 
-pytestmark = pytest.mark.process
+pytestmark = pytest.mark.usefixtures("private_ray")
 
 CONFIG = load(
     ServerConfig,
@@ -29,14 +27,6 @@ CONFIG = load(
         "algorithm.rl_module": {"model_config": {"fcnet_hiddens": [16], "use_lstm": True, "lstm_cell_size": 8, "max_seq_len": 10}},
     },
 )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def private_ray() -> Iterator[None]:
-    process = RayProcess()
-    process.start(num_cpus=2)
-    yield
-    process.stop()
 
 
 def build() -> Any:
