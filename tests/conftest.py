@@ -154,7 +154,7 @@ def pytest_runtest_setup() -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
-    """Hold tests to their marks in `make test-fast`, which runs what is quick; elsewhere other settings or other processes may make it long."""
+    """Hold tests to their marks in `make test-fast`, which runs what is quick; elsewhere other settings may make a test long."""
     began_s = time.process_time()
     yield
     used_s = time.process_time() - began_s
