@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections import Counter
 from contextlib import closing
 from pathlib import Path
@@ -54,6 +55,15 @@ def test_the_summary_says_that_results_on_files_are_in_sample_and_names_the_span
     assert recorded.keys() == {200, 500}
     assert recorded[500]["last_bar_s"] == FIRST_BAR_S + 60 * 499
     assert all(row["recorded"] and row["trained_on"] for row in recorded.values())
+
+
+def test_a_figure_that_is_not_known_is_a_dash_and_a_name_with_nan_in_it_stays_whole(tmp_path: Path) -> None:
+    unknown = {"return_mean": math.nan, "return_stderr": math.nan, "regressor_skill": -math.nan}
+    summary = dataclasses.replace(summary_of(play(two_files(tmp_path))[0]), prices_note="In-sample (binance, finance)", **unknown)
+    table = summary.table()
+    assert "In-sample (binance, finance)" in table
+    assert "return            - ± -   (last tenth of the episodes)" in table
+    assert "regressor skill   - ± " in table
 
 
 def test_a_run_that_does_not_train_is_not_called_in_sample(tmp_path: Path) -> None:

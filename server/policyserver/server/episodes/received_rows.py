@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -87,8 +88,9 @@ class Replies:
     """Why all rows were refused together, as a message that is wrong as a whole; there are no columns then."""
 
     def error_of(self, row: int) -> PolicyServerError | None:
-        """Return why a row was refused; None if it was applied."""
-        return self.refusal or self.refusals.get(row)
+        """Return why a row was refused, as an error of the row's own, since several rows may share a reason; None if it was applied."""
+        error = self.refusal or self.refusals.get(row)
+        return None if error is None else copy.copy(error)
 
     @property
     def size_bytes(self) -> int:
