@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from policyserver.monitoring.page.buckets import TIME, Buckets
+from policyserver.monitoring.page.buckets import Buckets
 from policyserver.monitoring.page.feed import Feed
 from policyserver.monitoring.page.sections import SOURCES
 from policyserver.monitoring.page.selection import PageSelection
+from policyserver.monitoring.panels.table import TIME
 from policyserver.monitoring.points import Points
 from policyserver.monitoring.schema import MEASUREMENTS
 from policyserver.monitoring.store import tables

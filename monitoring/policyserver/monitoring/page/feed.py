@@ -9,13 +9,14 @@ from functools import partial
 from typing import Any
 
 from policyserver.monitoring import recorded_prices
-from policyserver.monitoring.page.buckets import Buckets, Columns
+from policyserver.monitoring.page.buckets import Buckets
 from policyserver.monitoring.page.finished_episodes import FinishedEpisodes
 from policyserver.monitoring.page.marks import Checkpoints, Marks, gaps_s, thinned_s
 from policyserver.monitoring.page.running_episodes import RunningEpisodes
 from policyserver.monitoring.page.sections import SOURCES
 from policyserver.monitoring.page.selection import PageSelection
 from policyserver.monitoring.page.serving_totals import ServingTotals
+from policyserver.monitoring.panels.table import Columns
 from policyserver.monitoring.schema import MEASUREMENTS
 from policyserver.monitoring.store.reader import StoreReader
 
