@@ -1,3 +1,5 @@
+"""The wheel holds packages and contract alone, its client runs on the base dependencies, and a broken install is told in one line."""
+
 from __future__ import annotations
 
 import email

@@ -1,3 +1,5 @@
+"""Equity is cash plus position, costs only take from it, rewards add up to its log growth, and no policy profits on a fair game."""
+
 from __future__ import annotations
 
 import math

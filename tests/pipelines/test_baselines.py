@@ -1,3 +1,5 @@
+"""A replay of actions equals the account step by step; no trade earns nothing, and random actions depend on seed and episode alone."""
+
 from __future__ import annotations
 
 import numpy as np

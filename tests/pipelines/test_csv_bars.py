@@ -1,3 +1,5 @@
+"""Bars are read whole from CSV files, plain or gzipped; episodes are windows that the seed chooses, and a malformed line is named."""
+
 from __future__ import annotations
 
 import gzip

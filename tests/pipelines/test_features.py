@@ -1,3 +1,5 @@
+"""Ten features have the values that they are described by: finite, of unit scale, free of the currency and of later bars."""
+
 from __future__ import annotations
 
 import importlib.util

@@ -1,3 +1,5 @@
+"""Forecasts on recorded bars are those of one regressor that reads them in order, and each bar counts once for the skill."""
+
 from __future__ import annotations
 
 from itertools import count

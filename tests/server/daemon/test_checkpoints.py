@@ -1,3 +1,5 @@
+"""The newest whole checkpoint is found; a damaged one is passed over, one for other spaces or connectors, or open to others, refused."""
+
 from __future__ import annotations
 
 import itertools

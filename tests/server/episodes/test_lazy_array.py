@@ -1,3 +1,5 @@
+"""An arena costs the memory that is written and gives back what is released; a free list hands out no number twice."""
+
 from __future__ import annotations
 
 import numpy as np

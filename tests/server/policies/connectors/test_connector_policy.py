@@ -1,3 +1,5 @@
+"""A policy with connectors gives what array code gives, records what they write, and shows them episodes as RLlib would."""
+
 from __future__ import annotations
 
 from collections.abc import Callable

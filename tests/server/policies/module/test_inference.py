@@ -1,3 +1,5 @@
+"""Actions are drawn by the policy's probabilities, new weights serve from their swap on, and a row without a sound answer is refused."""
+
 from __future__ import annotations
 
 import logging
