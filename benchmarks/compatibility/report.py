@@ -29,7 +29,7 @@ played {episodes_at_once} episodes at a time on random observations: ended and t
 among the policy's. At least {updates} updates were made of these steps, their weights arrived at the client, all losses and weights
 were finite, and every action lay in its space. Spaces and nets are small: this says what works together, not how well it learns.
 `not in RLlib`: that failed, and so did RLlib's own env runner on a Gymnasium environment with the same settings; a note says why.
-`no`: it failed here alone, or for a reason that nobody has looked into.
+`no`: it failed here alone, or for a reason that we have not looked into.
 
 Flattened: `[connectors] flatten = "auto"`. The user's RLModule is one from scratch with PPO, APPO and IMPALA; DQN and SAC ask so much of
 theirs that it is RLlib's with an encoder of the user's.

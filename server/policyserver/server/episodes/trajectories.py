@@ -119,7 +119,7 @@ class Trajectories:
 
         Args:
             slots: The episodes, int64[n].
-            rewards: Rewards of the pending steps, float64[n]; ignored where there is none.
+            rewards: Rewards of the pending steps, float64[n]; ignored for an episode without a pending step.
             observations: What the pending actions led to and the next ones answer, leaf by leaf, [n, ...].
             decisions: The next actions.
             state_before: The recurrent state that `decisions` started from, leaf by leaf, [n, ...].
