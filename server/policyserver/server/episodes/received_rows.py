@@ -1,4 +1,4 @@
-"""What passes between a front end and the episode core: steps of many episodes as columns, and the answers to them."""
+"""What passes between a way in and the episode core: steps of many episodes as columns, and the answers to them."""
 
 from __future__ import annotations
 
