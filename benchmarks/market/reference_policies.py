@@ -1,4 +1,4 @@
-"""What the return of a policy is to be held against: a rule of one line, and the best that somebody who knows the parameters can do.
+"""What the return of a policy is to be held against: a rule of one line, and the optimum, which knows the parameters.
 
 Both are played on the bars of given episodes, with the account's arithmetic and costs, many episodes at once.
 """
@@ -34,7 +34,7 @@ def mean_reversion_rule(config: AccountConfig, episodes: Sequence[EpisodePrices]
 
 
 def optimum(config: AccountConfig, episodes: Sequence[EpisodePrices]) -> ReplayResult:
-    """Return what the best decisions earn of somebody who knows the law of an episode's prices and its parameters.
+    """Return what the best decisions earn if the law of an episode's prices and its parameters are known.
 
     Of Ornstein-Uhlenbeck prices they are found by dynamic programming over (deviation from the mean, position, bars left); in a fair game
     nothing beats holding cash. See `replay_episodes` for what is returned.

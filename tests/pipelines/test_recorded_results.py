@@ -88,7 +88,7 @@ def test_the_page_says_that_results_on_files_are_in_sample_and_names_the_span(tm
         assert pipeline.wait(WAIT_S)
     store.close(5.0)
     with closing(StoreReader(store.path)) as reader:
-        shown = json.dumps(list(Feed(reader, PageSelection()).news()))
+        shown = json.dumps(list(Feed(reader, PageSelection()).changes()))
     assert "In-sample: the policy learns from the bars that its returns are of (AAA, BBB, 2020-01-01 00:00 to 2020-01-01 08:19" in shown
 
 

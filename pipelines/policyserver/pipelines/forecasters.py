@@ -86,7 +86,7 @@ class HistoryForecaster:
             symbol: for the log.
             history: the bars.
             config: of the regressor.
-            stopping: whether the run is ending, so that nobody needs the forecasts any more.
+            stopping: whether the run is ending, so that no node needs the forecasts any more.
         """
         self._symbol = symbol
         self._history = history

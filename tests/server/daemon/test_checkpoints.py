@@ -1,4 +1,4 @@
-"""The newest whole checkpoint is found; damaged ones are passed over; one for other spaces, connectors or nets, or open to others, is refused."""
+"""The newest whole checkpoint is found, a damaged one passed over; one of other spaces, connectors, nets, or open to others is refused."""
 
 from __future__ import annotations
 

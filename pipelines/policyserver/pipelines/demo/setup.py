@@ -70,7 +70,7 @@ class DemoConfig(Config):
             options = "--seed, --process, --prices, --episodes and --server"
             raise ValueError(f"resume: a resumed run keeps its seed, prices, episodes and server settings: leave {options} out")
         if not self.server.is_file():
-            raise ValueError(f"server: expected a TOML file with the server's settings, found none at {self.server}")
+            raise ValueError(f"server: expected a TOML file with the server's settings, received none at {self.server}")
 
 
 def fresh_run(options: DemoConfig, address: str) -> tuple[Path, PipelineConfig]:

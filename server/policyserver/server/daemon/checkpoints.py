@@ -226,7 +226,7 @@ def _verified_manifest(path: Path) -> _Manifest:
     for name, expected in manifest["files"].items():
         size = present[name].stat().st_size
         if size != expected["bytes"]:
-            raise ValueError(f"{name}: expected {expected['bytes']} bytes, found {size}")
+            raise ValueError(f"{name}: expected {expected['bytes']} bytes, received {size}")
         if _sha256(present[name]) != expected["sha256"]:
             raise ValueError(f"{name}: its SHA-256 is not that of the manifest")
     spaces = {entry.name: space_from_config(manifest["spaces"][entry.name], entry.name) for entry in fields(SpacesConfig)}

@@ -1,4 +1,4 @@
-"""What passes between a front end and the episode core: steps of many episodes as columns, and the answers to them."""
+"""What passes between a way in and the episode core: steps of many episodes as columns, and the answers to them."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class Replies:
     handles: npt.NDArray[np.uint64]
     """The episodes' handles."""
     actions: list[Array]
-    """One array per leaf of the action space, leading axis n, in the client's form; zeros where there is none."""
+    """One array per leaf of the action space, leading axis n, in the client's form; zeros for a row without an action."""
     log_probs: npt.NDArray[np.float32]
     """Log-probability of the recorded actions, nats."""
     weights_seq_nos: npt.NDArray[np.uint64]
