@@ -58,8 +58,10 @@ def test_the_summary_says_that_results_on_files_are_in_sample_and_names_the_span
 
 
 def test_a_figure_that_is_not_known_is_a_dash_and_a_name_with_nan_in_it_stays_whole(tmp_path: Path) -> None:
-    unknown = {"return_mean": math.nan, "return_stderr": math.nan, "regressor_skill": -math.nan}
-    summary = dataclasses.replace(summary_of(play(two_files(tmp_path))[0]), prices_note="In-sample (binance, finance)", **unknown)
+    known = summary_of(play(two_files(tmp_path))[0])
+    summary = dataclasses.replace(
+        known, prices_note="In-sample (binance, finance)", return_mean=math.nan, return_stderr=math.nan, regressor_skill=-math.nan
+    )
     table = summary.table()
     assert "In-sample (binance, finance)" in table
     assert "return            - ± -   (last tenth of the episodes)" in table
