@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -180,6 +181,13 @@ def test_a_checkpoint_of_another_net_is_refused_by_the_setting_that_differs(othe
     changed = "\n".join([*(line for line in made.splitlines() if not line.startswith(key)), other])
     with closing(checkpoint_folder(config(changed))) as second, pytest.raises(CheckpointError, match=rf"model_config\.{key} = .*says"):
         second.newest_whole()
+
+
+@pytest.mark.parametrize(("name", "key", "other"), [("DQN", "dueling", False), ("DQN", "num_atoms", 51), ("SAC", "twin_q", False)])
+def test_what_training_says_of_the_net_belongs_to_the_net(name: Any, key: str, other: object) -> None:
+    plain, changed = RLlibConfig(name=name), RLlibConfig(name=name, training={key: other})
+    before, after = net_settings(ServerConfig(algorithm=plain)), net_settings(ServerConfig(algorithm=changed))
+    assert {name for name in after if after[name] != before[name]} == {f"algorithm.training.{key}"}
 
 
 def test_a_net_that_says_what_is_the_default_is_the_same_net() -> None:
