@@ -35,6 +35,7 @@ from policyserver.pipelines.demo.setup import DEMO_SERVER
 from policyserver.server.config.algorithm import algorithm_config
 from policyserver.server.config.server_config import ServerConfig
 from policyserver.server.daemon.ray_start import RayProcess
+from policyserver.server.runner.env_runner import ExternalEnvRunner
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def configuration(learner: Learner, device: str = CPU) -> tuple[ServerConfig, Al
     if device == GPU:
         taken["learners"] = {**config.algorithm.learners, "num_gpus_per_learner": 1}
     config = replace(config, algorithm=replace(config.algorithm, **taken))
-    return config, algorithm_config(config)
+    return config, algorithm_config(config, ExternalEnvRunner)
 
 
 class Updates:

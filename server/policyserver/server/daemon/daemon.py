@@ -160,9 +160,11 @@ class Daemon:
         import ray.rllib  # noqa: F401  # it has loggers to adopt before it says the first word
 
         adopt_ray_loggers()
+        from policyserver.server.runner.env_runner import ExternalEnvRunner
+
         link = self._link.path if self._link else None
         rllib_config = algorithm_config(
-            config, driver_link=link, log_file=config.log_file.absolute(), stop_timeout_s=_longest_stop_s(config)
+            config, ExternalEnvRunner, driver_link=link, log_file=config.log_file.absolute(), stop_timeout_s=_longest_stop_s(config)
         )
         check_devices(rllib_config)
         check_net(rllib_config)
