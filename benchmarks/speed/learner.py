@@ -27,9 +27,9 @@ import torch
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
 from benchmarks.market.learners import RLLIB_SERVER
-from benchmarks.speed.case import Figures
 from benchmarks.speed.peers.table import CPU, GPU
 from benchmarks.speed.recorded_steps import recorded_steps, spaces_of
+from benchmarks.windows import Figures
 from policyserver.common.settings import load
 from policyserver.pipelines.demo.setup import DEMO_SERVER
 from policyserver.server.config.algorithm import algorithm_config
