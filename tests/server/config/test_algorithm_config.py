@@ -14,7 +14,7 @@ from policyserver.common.settings import SettingsError, load
 from policyserver.server.config.algorithm import algorithm_config, check_action_space, cpu_tickets
 from policyserver.server.config.server_config import ServerConfig
 from policyserver.server.config.serving_config import ServingConfig
-from policyserver.server.policies.policy_choice import _carried
+from policyserver.server.policies.connectors.policy_choice import _carried
 from policyserver.server.runner.env_runner import ExternalEnvRunner
 
 

@@ -35,7 +35,7 @@ from policyserver.server.external_env.thread import ExternalEnvThread, check_ext
 from policyserver.server.grpc_front.listen_address import address_of
 from policyserver.server.log_setup import log_to
 from policyserver.server.policies.connectors.episode_callbacks import is_used
-from policyserver.server.policies.policy_choice import make_policy
+from policyserver.server.policies.connectors.policy_choice import make_policy
 from policyserver.server.processor_share import new_session, warn_if_ray_lowered
 from policyserver.server.runner.learner_demand import learner_demand
 from policyserver.server.runner.metrics import log_samples, with_others
