@@ -15,7 +15,7 @@ from policyserver.common.settings import load
 from policyserver.server.config.algorithm import algorithm_config
 from policyserver.server.config.server_config import ServerConfig
 from policyserver.server.daemon.checkpoints import CheckpointFolder
-from policyserver.server.training_report import Progress, training_report
+from policyserver.server.processes.training_report import Progress, training_report
 
 pytestmark = pytest.mark.usefixtures("private_ray")
 

@@ -24,8 +24,8 @@ from policyserver.server.config.rllib_config import SpacesConfig
 from policyserver.server.config.server_config import ServerConfig
 from policyserver.server.daemon.checkpoints import CheckpointFolder
 from policyserver.server.daemon.ray_start import RayProcess
+from policyserver.server.processes.training_report import Progress
 from policyserver.server.runner.env_runner import ExternalEnvRunner
-from policyserver.server.training_report import Progress
 
 TOKEN = "0123456789abcdef"
 

@@ -19,8 +19,8 @@ from policyserver.client import ClientConfig, PolicyClient
 from policyserver.common.errors import AuthenticationError, EpisodeFinishedError, PolicyServerError, ServerUnavailableError
 from policyserver.server.config.serving_config import EpisodesConfig, HandOffConfig, ListenConfig, ServingConfig
 from policyserver.server.episodes.core import EpisodeCore
+from policyserver.server.processes.training_report import TrainingReport
 from policyserver.server.runner.serving_loop import ServingLoop
-from policyserver.server.training_report import TrainingReport
 from policyserver.v1 import policy_service_pb2 as pb
 from tests.server.core_harness import ACTION, OBSERVATION, module_of, observation, policy_of
 from tests.server.front_harness import CLIENT, FrontHarness, running_front

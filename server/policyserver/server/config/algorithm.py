@@ -46,7 +46,7 @@ def algorithm_config(
     Args:
         config: The server's configuration.
         env_runner_class: What samples: ExternalEnvRunner, which serves; another to train without serving.
-        driver_link: The daemon's unix socket, see `policyserver.server.driver_link`.
+        driver_link: The daemon's unix socket, see `policyserver.server.processes.driver_link`.
         log_file: Where the serving actors log, besides the daemon's output.
         stop_timeout_s: Longest time an orderly stop takes, of which clients are told.
 

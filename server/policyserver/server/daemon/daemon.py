@@ -32,11 +32,11 @@ from policyserver.server.daemon.preflight import (
 from policyserver.server.daemon.ray_start import RayProcess, keep_results_in
 from policyserver.server.daemon.serving_watch import ServingWatch
 from policyserver.server.daemon.training_hooks import DrainingError, TrainingHooks
-from policyserver.server.driver_link import DriverLink
 from policyserver.server.grpc_front.listen_address import address_of, claimed, reserve_ports
-from policyserver.server.log_setup import adopt_ray_loggers
-from policyserver.server.processor_share import lower_priority
-from policyserver.server.training_report import Progress, TrainingReport, restored_report, training_report
+from policyserver.server.processes.driver_link import DriverLink
+from policyserver.server.processes.log_setup import adopt_ray_loggers
+from policyserver.server.processes.processor_share import lower_priority
+from policyserver.server.processes.training_report import Progress, TrainingReport, restored_report, training_report
 
 if TYPE_CHECKING:
     from ray.rllib.algorithms.algorithm import Algorithm
