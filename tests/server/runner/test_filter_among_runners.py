@@ -16,7 +16,7 @@ from policyserver.common.settings import load
 from policyserver.server.config.algorithm import algorithm_config
 from policyserver.server.config.server_config import ServerConfig
 from policyserver.server.runner.env_runner import ExternalEnvRunner
-from tests.server.front_harness import CLIENT
+from tests.server.serving_loop_harness import CLIENT
 
 Array = npt.NDArray[Any]
 
