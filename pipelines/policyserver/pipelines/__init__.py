@@ -1,4 +1,4 @@
 """The trading application: prices, nodes, portfolio, rewards.
 
-Imports `policyserver.client`, `policyserver.common` and `policyserver.monitoring`; of the server nothing.
+Imports `client`, `common`, `monitoring`, `monitoring.store.reader`, `pipelines.demo`, `pipelines.nodes` and `pipelines.runtime`.
 """

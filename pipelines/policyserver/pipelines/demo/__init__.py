@@ -1,4 +1,6 @@
 """The demo: a server of its own, a terminal view, a page, and the pipeline between them.
 
-Imports all of `pipelines/`, the client, `policyserver.common` and `policyserver.monitoring`; it starts the server as a process.
+It starts the server as a process, so it imports nothing of it.
+
+Imports `client`, `common`, `monitoring`, `monitoring.page.server`, `monitoring.store.reader`, `pipelines` and `pipelines.runtime`.
 """
