@@ -156,6 +156,7 @@ def test_a_configuration_that_makes_no_sense_is_refused_by_field(field: str) -> 
         AccountConfig(**{field: -0.5})
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("trend", ["random", "follow", "fade"])
 def test_nobody_profits_on_gbm_but_for_what_the_costs_take(trend: str) -> None:
     """Mean simple profit plus mean costs is 0 on a fair game, whatever the policy does with the past."""

@@ -115,6 +115,7 @@ def test_nothing_of_a_bar_but_its_close_and_nothing_of_a_later_bar_is_seen() -> 
     assert honest.observation(NO_PREDICTION, account, 0.5).tobytes() == seen
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("process", ["ou", "gbm", "csv"])
 def test_features_have_about_unit_scale_on_simulated_and_on_real_prices(process: Literal["ou", "gbm", "csv"]) -> None:
     spec = importlib.util.find_spec("arch.data.sp500")
