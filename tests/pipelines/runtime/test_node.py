@@ -127,10 +127,11 @@ def test_a_node_that_is_stuck_is_reported_by_stop() -> None:
 def test_a_failed_batch_goes_to_the_supervisor_and_the_node_goes_on() -> None:
     notes = Notes()
     node = Collector(on_batch=raise_on(7), supervisor=notes)
-    node.start()
     node.push_many([6, 7, 8])
+    waiting = node.flush()
+    node.start()
     with pytest.raises(RuntimeError, match="cannot digest 7"):
-        node.flush().result(WAIT_S)
+        waiting.result(WAIT_S)
     node.push_many([9])
     node.flush().result(WAIT_S)
     assert node.stop()
@@ -156,9 +157,10 @@ def test_a_node_that_fails_too_often_stays_down_and_hands_over_everything_it_had
     notes = Notes()
     node = Collector(on_batch=raise_on(0), supervisor=notes, options=NodeConfig(max_restarts=1))
     hold(node, 0)
+    waiting = node.flush()
     node.gate.set()
     with pytest.raises(RuntimeError):
-        node.flush().result(WAIT_S)
+        waiting.result(WAIT_S)
     node.gate.clear()
     node.entered.clear()
     node.push_many([0])
