@@ -7,6 +7,7 @@ import functools
 import gc
 import inspect
 import os
+import signal
 import sys
 import threading
 import time
@@ -26,6 +27,11 @@ from tests.shared_ray import SharedRay
 # What tests talk to is on this machine. Python's urllib and a browser ask a proxy even for that, unless they are told.
 for _name in ("no_proxy", "NO_PROXY"):
     os.environ[_name] = ",".join(filter(None, (os.environ.get(_name), "127.0.0.1,localhost,::1")))
+
+# Tests press Ctrl-C on programs that they start, which inherit whether it is ignored. A shell without job control has it ignored by what
+# it starts in the background.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("few", max_examples=25, deadline=None, derandomize=True)
 settings.register_profile("many", parent=settings.get_profile("few"), max_examples=200)
