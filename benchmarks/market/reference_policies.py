@@ -12,7 +12,7 @@ import numpy as np
 
 from policyserver.monitoring.action import Action
 from policyserver.pipelines.account import AccountConfig
-from policyserver.pipelines.bars import FloatArray, IntArray
+from policyserver.pipelines.market.bars import FloatArray, IntArray
 from policyserver.pipelines.baselines import ReplayResult, no_trade, replay_episodes
 from policyserver.pipelines.features import FeatureState
 from policyserver.pipelines.prices import EpisodePrices

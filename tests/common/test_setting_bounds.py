@@ -19,7 +19,7 @@ from policyserver.common.settings import Config, SettingsError, add_arguments, f
 from policyserver.common.settings_declaration import SettingField, walk
 from policyserver.common.settings_toml import format_value
 from policyserver.common.settings_values import convert
-from policyserver.pipelines.priors import Prior
+from policyserver.pipelines.market.priors import Prior
 
 ROOT = Path(__file__).parents[2]
 

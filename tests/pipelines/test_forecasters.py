@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from policyserver.pipelines.account import Account, AccountConfig
-from policyserver.pipelines.bars import Bars, FloatArray, History
+from policyserver.pipelines.market.bars import Bars, FloatArray, History
 from policyserver.pipelines.events import Episode
 from policyserver.pipelines.features import FeatureState
 from policyserver.pipelines.forecasters import HistoryForecaster

@@ -7,10 +7,10 @@ from typing import Literal
 import numpy as np
 import pytest
 
-from policyserver.pipelines.bars import Bars
+from policyserver.pipelines.market.bars import Bars
 from policyserver.pipelines.price_processes import GbmConfig, OuConfig
 from policyserver.pipelines.prices import EpisodePrices, PricesConfig, episode_rng, make_source
-from policyserver.pipelines.priors import Prior
+from policyserver.pipelines.market.priors import Prior
 
 
 def columns(prices: EpisodePrices) -> bytes:

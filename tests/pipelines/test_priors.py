@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from policyserver.pipelines.priors import Prior
+from policyserver.pipelines.market.priors import Prior
 
 
 @given(bounds=st.tuples(st.floats(1e-9, 1e9), st.floats(1e-9, 1e9)).map(sorted), seed=st.integers(0, 2**32), logs=st.booleans())

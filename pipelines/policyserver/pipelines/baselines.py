@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from policyserver.monitoring.action import Action
 from policyserver.pipelines.account import EQUITY_FLOOR, AccountConfig
-from policyserver.pipelines.bars import FloatArray, IntArray
+from policyserver.pipelines.market.bars import FloatArray, IntArray
 from policyserver.pipelines.prices import EpisodePrices, episode_rng
 
 

@@ -12,7 +12,7 @@ from typing import TextIO
 
 import numpy as np
 
-from policyserver.pipelines.bars import Bars
+from policyserver.pipelines.market.bars import Bars
 from policyserver.pipelines.csv_times import times_ns
 from policyserver.pipelines.price_processes import HIGHEST_PRICE, LOWEST_PRICE
 

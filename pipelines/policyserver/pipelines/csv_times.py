@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import numpy as np
 
-from policyserver.pipelines.bars import IntArray
+from policyserver.pipelines.market.bars import IntArray
 
 _EARLIEST_EPOCH_S = 1e8
 """Smallest number taken for seconds since 1970 (1973-03-03): below are days since 1900 and dates written without separators."""

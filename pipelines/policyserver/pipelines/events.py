@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from policyserver.pipelines.account import Account, Fill, Order
-from policyserver.pipelines.bars import Bar
+from policyserver.pipelines.market.bars import Bar
 from policyserver.pipelines.features import FeatureState
 from policyserver.pipelines.prices import EpisodePrices
 from policyserver.pipelines.regressor import NO_PREDICTION, Prediction

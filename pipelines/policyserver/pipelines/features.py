@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from policyserver.pipelines.account import Account
-from policyserver.pipelines.bars import Bar
+from policyserver.pipelines.market.bars import Bar
 from policyserver.pipelines.regressor import Prediction
 
 FEATURES: dict[str, str] = {

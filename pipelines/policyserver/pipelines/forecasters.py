@@ -16,7 +16,7 @@ from typing import Protocol
 
 import numpy as np
 
-from policyserver.pipelines.bars import Bar, Bars, History
+from policyserver.pipelines.market.bars import Bar, Bars, History
 from policyserver.pipelines.events import Episode
 from policyserver.pipelines.features import FeatureState
 from policyserver.pipelines.regressor import NO_PREDICTION, Prediction, RegressorConfig, ReturnRegressor

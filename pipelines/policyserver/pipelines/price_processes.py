@@ -13,8 +13,8 @@ import numpy as np
 from annotated_types import Gt, Interval
 
 from policyserver.common.settings import Config
-from policyserver.pipelines.bars import Bars, FloatArray
-from policyserver.pipelines.priors import Prior
+from policyserver.pipelines.market.bars import Bars, FloatArray
+from policyserver.pipelines.market.priors import Prior
 
 _EXPONENT_LIMIT = 30.0
 """Largest -log of the decay handled in one cumulative sum: e**30 is far from losing digits or overflowing."""

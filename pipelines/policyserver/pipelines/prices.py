@@ -21,7 +21,7 @@ import numpy as np
 from annotated_types import Ge, Gt
 
 from policyserver.common.settings import Config
-from policyserver.pipelines.bars import Bar, Bars, History
+from policyserver.pipelines.market.bars import Bar, Bars, History
 from policyserver.pipelines.csv_bars import read_csv_bars
 from policyserver.pipelines.price_processes import GbmConfig, OuConfig, PriceProcess, bars_from_path
 

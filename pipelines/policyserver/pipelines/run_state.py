@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from policyserver.monitoring.newest_tenth import MOST_EPISODES, SHARE, newest_count
 from policyserver.monitoring.recorded_prices import RecordedPrices
-from policyserver.pipelines.bars import FloatArray
+from policyserver.pipelines.market.bars import FloatArray
 from policyserver.pipelines.events import Decision, Ending
 from policyserver.pipelines.tail import Tail
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from policyserver.monitoring.recorded_prices import note, span_of
 from policyserver.monitoring.store.reader import Ledger
-from policyserver.pipelines.bars import FloatArray
+from policyserver.pipelines.market.bars import FloatArray
 from policyserver.pipelines.pipeline import Pipeline
 from policyserver.pipelines.regressor import skill
 from policyserver.pipelines.runtime.node import NodeStatistics

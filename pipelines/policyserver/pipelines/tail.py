@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from policyserver.pipelines.bars import FloatArray
+from policyserver.pipelines.market.bars import FloatArray
 
 
 class Tail:

@@ -41,6 +41,7 @@ __all__ = [
     "DeclaredSetting",
     "SettingsError",
     "add_arguments",
+    "build",
     "declared_settings",
     "dump_toml",
     "from_arguments",
