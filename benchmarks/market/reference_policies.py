@@ -12,9 +12,9 @@ import numpy as np
 
 from policyserver.monitoring.action import Action
 from policyserver.pipelines.account import AccountConfig
-from policyserver.pipelines.market.bars import FloatArray, IntArray
 from policyserver.pipelines.baselines import ReplayResult, no_trade, replay_episodes
 from policyserver.pipelines.features import FeatureState
+from policyserver.pipelines.market.bars import FloatArray, IntArray
 from policyserver.pipelines.prices import EpisodePrices
 
 _LEVELS = 121

@@ -12,10 +12,10 @@ from benchmarks.market.reference_policies import mean_reversion_rule, optimum
 from policyserver.common.settings import load
 from policyserver.monitoring.newest_tenth import newest_count
 from policyserver.monitoring.store.reader import StoreReader
-from policyserver.pipelines.market.bars import FloatArray
 from policyserver.pipelines.config import PipelineConfig
 from policyserver.pipelines.demo.demo import DemoResult
 from policyserver.pipelines.demo.setup import PIPELINE_FILE, STORE_FILE
+from policyserver.pipelines.market.bars import FloatArray
 from policyserver.pipelines.prices import EpisodePrices
 from policyserver.pipelines.run import source_of
 from policyserver.pipelines.run_state import EPISODES_KEPT

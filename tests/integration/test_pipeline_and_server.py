@@ -16,8 +16,8 @@ import pytest
 from policyserver.client import ClientConfig, PolicyClient
 from policyserver.monitoring.sink import NullSink
 from policyserver.monitoring.store.reader import StoreReader
-from policyserver.pipelines.market.bars import Bars
 from policyserver.pipelines.config import PipelineConfig, PipelineRecordingConfig, PlayedEpisodesConfig, ServerConnectionConfig
+from policyserver.pipelines.market.bars import Bars
 from policyserver.pipelines.pipeline import Pipeline
 from policyserver.pipelines.prices import EpisodePrices, PricesConfig, PriceSource, make_source
 from policyserver.pipelines.run import run_pipeline

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from policyserver.pipelines.account import AccountConfig
-from policyserver.pipelines.market.bars import FloatArray
 from policyserver.pipelines.config import PipelineConfig, PlayedEpisodesConfig
+from policyserver.pipelines.market.bars import FloatArray
 from policyserver.pipelines.prices import PricesConfig
 from policyserver.pipelines.regressor import RegressorConfig
 

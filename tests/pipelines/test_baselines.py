@@ -5,9 +5,9 @@ import pytest
 
 from policyserver.pipelines.account import Account, AccountConfig
 from policyserver.pipelines.baselines import no_trade, random_actions, replay_episodes
+from policyserver.pipelines.market.priors import Prior
 from policyserver.pipelines.price_processes import GbmConfig
 from policyserver.pipelines.prices import EpisodePrices, PricesConfig, make_source
-from policyserver.pipelines.market.priors import Prior
 
 
 def episodes(n: int, volatility: float = 0.01, seed: int = 3) -> list[EpisodePrices]:

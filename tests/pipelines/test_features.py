@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from policyserver.monitoring.action import Action
 from policyserver.pipelines.account import Account, AccountConfig
-from policyserver.pipelines.market.bars import Bar
 from policyserver.pipelines.features import FEATURES, REGRESSOR_FEATURES, FeatureState
+from policyserver.pipelines.market.bars import Bar
 from policyserver.pipelines.prices import PricesConfig, make_source
 from policyserver.pipelines.regressor import NO_PREDICTION, Prediction
 

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from policyserver.pipelines.account import Account, AccountConfig
-from policyserver.pipelines.market.bars import Bars, FloatArray, History
 from policyserver.pipelines.events import Episode
 from policyserver.pipelines.features import FeatureState
 from policyserver.pipelines.forecasters import HistoryForecaster
+from policyserver.pipelines.market.bars import Bars, FloatArray, History
 from policyserver.pipelines.prices import EpisodePrices
 from policyserver.pipelines.regressor import NO_PREDICTION, Prediction, RegressorConfig, ReturnRegressor
 from tests.pipelines.recorded_prices import fair_game

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from policyserver.pipelines.market.bars import FloatArray
-from policyserver.pipelines.price_processes import GbmConfig, OuConfig, PriceProcess, autoregressive_path, bars_from_path
 from policyserver.pipelines.market.priors import Prior
+from policyserver.pipelines.price_processes import GbmConfig, OuConfig, PriceProcess, autoregressive_path, bars_from_path
 
 Z = 4.0
 """Bound of every statistical check in standard errors; seeds are fixed, so a check that passes goes on passing."""

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from policyserver.pipelines.market.bars import Bars
+from policyserver.pipelines.market.priors import Prior
 from policyserver.pipelines.price_processes import GbmConfig, OuConfig
 from policyserver.pipelines.prices import EpisodePrices, PricesConfig, episode_rng, make_source
-from policyserver.pipelines.market.priors import Prior
 
 
 def columns(prices: EpisodePrices) -> bytes:

@@ -12,8 +12,8 @@ from typing import TextIO
 
 import numpy as np
 
-from policyserver.pipelines.market.bars import Bars
 from policyserver.pipelines.csv_times import times_ns
+from policyserver.pipelines.market.bars import Bars
 from policyserver.pipelines.price_processes import HIGHEST_PRICE, LOWEST_PRICE
 
 TIME_COLUMNS = ("date", "time", "datetime", "timestamp")

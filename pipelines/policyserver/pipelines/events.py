@@ -19,8 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from policyserver.pipelines.account import Account, Fill, Order
-from policyserver.pipelines.market.bars import Bar
 from policyserver.pipelines.features import FeatureState
+from policyserver.pipelines.market.bars import Bar
 from policyserver.pipelines.prices import EpisodePrices
 from policyserver.pipelines.regressor import NO_PREDICTION, Prediction
 

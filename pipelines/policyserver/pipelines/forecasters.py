@@ -16,9 +16,9 @@ from typing import Protocol
 
 import numpy as np
 
-from policyserver.pipelines.market.bars import Bar, Bars, History
 from policyserver.pipelines.events import Episode
 from policyserver.pipelines.features import FeatureState
+from policyserver.pipelines.market.bars import Bar, Bars, History
 from policyserver.pipelines.regressor import NO_PREDICTION, Prediction, RegressorConfig, ReturnRegressor
 
 logger = logging.getLogger(__name__)

@@ -21,8 +21,8 @@ import numpy as np
 from annotated_types import Ge, Gt
 
 from policyserver.common.settings import Config
-from policyserver.pipelines.market.bars import Bar, Bars, History
 from policyserver.pipelines.csv_bars import read_csv_bars
+from policyserver.pipelines.market.bars import Bar, Bars, History
 from policyserver.pipelines.price_processes import GbmConfig, OuConfig, PriceProcess, bars_from_path
 
 START_TIME_NS = 1_577_836_800_000_000_000

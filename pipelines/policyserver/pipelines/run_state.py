@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from policyserver.monitoring.newest_tenth import MOST_EPISODES, SHARE, newest_count
 from policyserver.monitoring.recorded_prices import RecordedPrices
-from policyserver.pipelines.market.bars import FloatArray
 from policyserver.pipelines.events import Decision, Ending
+from policyserver.pipelines.market.bars import FloatArray
 from policyserver.pipelines.tail import Tail
 
 EPISODE_COLUMNS = ("return", "no_trade", "random", "profit", "costs", "random_profit", "random_costs")

@@ -9,11 +9,11 @@ import pytest
 from benchmarks.market.reference_policies import mean_reversion_rule, optimum, plan_of
 from policyserver.monitoring.action import Action
 from policyserver.pipelines.account import AccountConfig
-from policyserver.pipelines.market.bars import Bars
 from policyserver.pipelines.baselines import no_trade, replay_episodes
+from policyserver.pipelines.market.bars import Bars
+from policyserver.pipelines.market.priors import Prior
 from policyserver.pipelines.price_processes import GbmConfig
 from policyserver.pipelines.prices import EpisodePrices, PricesConfig, make_source
-from policyserver.pipelines.market.priors import Prior
 
 PARAMETERS = {"mean_price": 100.0, "reversion": 0.05, "volatility": 0.01}
 FREE = AccountConfig(fee_fraction=0.0, slippage_fraction=0.0)
