@@ -76,3 +76,21 @@ class History:
     """All bars there are, in the order of time."""
     window_bars: int
     """Length of an episode, warm-up included."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BarRows:
+    """One bar each of m rows, which trade K symbols: what a market sends on as soon as it has closed."""
+
+    time_ns: IntArray
+    """Ends of the intervals, int64 nanoseconds since the Unix epoch, (m,)."""
+    open: FloatArray
+    """First prices, float64 (m, K)."""
+    high: FloatArray
+    """Highest prices, float64 (m, K)."""
+    low: FloatArray
+    """Lowest prices, float64 (m, K)."""
+    close: FloatArray
+    """Last prices, float64 (m, K)."""
+    volume: FloatArray
+    """Units traded, float64 (m, K)."""

@@ -1,0 +1,178 @@
+"""A block of episodes as arrays: what happens from one bar to the next, for all of them at once, without threads, clocks and sockets.
+
+    block.begin(rows, warm_up)                # new episodes, at the close of the bar of their first action
+    observations = block.observe(rows)
+    block.act(rows, actions)                  # at the close of bar t
+    fills = block.fill(rows, bar)             # bar t + 1: opens, moves, closes
+    marked = block.mark(rows)                 # at its close: what the actions of bar t were worth, and whether the episode is over
+    observations = block.observe(rows)
+
+Rows are at bars of their own. A row whose episode is over is begun anew; nothing else waits for it. The same calls give the same bits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from policyserver.pipelines.market.accounts import Accounts
+from policyserver.pipelines.market.bars import BarRows, FloatArray, IntArray
+from policyserver.pipelines.market.execution.broker import SimulatedBroker
+from policyserver.pipelines.market.history import FIELDS, History
+from policyserver.pipelines.market.instruments import Instruments
+from policyserver.pipelines.market.orders import GOOD_TILL_CANCELLED, Fills, Kind, OrderRequests
+from policyserver.pipelines.market.rows import ALL, Rows
+from policyserver.pipelines.market.rules import Rules
+from policyserver.pipelines.market.schemes.actions.action_scheme import Actions
+from policyserver.pipelines.market.schemes.scheme import Scheme, Shape, View
+from policyserver.pipelines.market.statistics import Statistics
+
+GOES_ON, DATA_END = 0, -1
+"""Ends of `Marked.end`: none yet; the last bar of the data. A number above 0 is the place, from 1, of an end of the rules."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Marked:
+    """What the close of a bar brought m rows."""
+
+    rewards: FloatArray
+    """What the actions of the bar before were worth, float64 (m,)."""
+    terms: FloatArray
+    """The terms that they are the sum of, float64 (m, terms)."""
+    ends: IntArray
+    """Why the episode is over, int64 (m,): `GOES_ON`, `DATA_END`, or the place of an end of the rules."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class WarmUp:
+    """What new rows begin with: bars up to the one at whose close the first action is taken."""
+
+    bars: FloatArray
+    """Open, high, low, close and volume, float64 (m, w, K, 5)."""
+    time_ns: IntArray
+    """End of the last of them, int64 nanoseconds since the Unix epoch, (m,)."""
+    n_steps: IntArray
+    """Actions in the whole episode, int64 (m,)."""
+
+
+class EpisodeBlock:
+    """The state of n episodes. One owner at a time: not thread-safe."""
+
+    def __init__(self, n_rows: int, symbols: tuple[str, ...], rules: Rules) -> None:
+        """Hold no episode yet; every row is to be begun before it is used."""
+        self.rules = rules
+        """What the episodes are about."""
+        self.shape = shape = Shape(n_rows, symbols)
+        """Rows and symbols."""
+        k = shape.n_symbols
+        accounts = Accounts(n_rows, k)
+        bar = BarRows(np.zeros(n_rows, dtype=np.int64), *(np.ones((n_rows, k)) for _ in FIELDS))
+        self.view = View(
+            shape,
+            bar,
+            np.zeros(n_rows, dtype=np.int64),
+            np.ones(n_rows, dtype=np.int64),
+            accounts,
+            Statistics(n_rows, k, rules.statistics()),
+            History(n_rows, k, rules.history_bars()),
+            np.zeros((n_rows, k, 3)),
+        )
+        """What the rules' parts see."""
+        self.broker = SimulatedBroker(accounts, Instruments([rules.instrument] * k), rules.account)
+        """Who executes the orders."""
+        self._all_rows = np.arange(n_rows)
+        self._action_state = rules.actions.new_state(shape)
+        self._observers = [(part, part.new_state(shape)) for part in rules.observers]
+        self._rewards = [(part, part.new_state(shape)) for part in rules.rewards]
+        self._ends = [(part, part.new_state(shape)) for part in rules.ends]
+        self._parts: list[tuple[Any, Any]] = [(rules.actions, self._action_state), *self._observers, *self._rewards, *self._ends]
+        self._updating = [(part, state) for part, state in self._parts if type(part).update is not Scheme.update]
+        self._sizes = [int(np.prod(part.space(symbols).shape)) for part in rules.observers]
+        self._low, self._high = rules.bounds(symbols)
+
+    def begin(self, rows: IntArray, warm_up: WarmUp) -> None:
+        """Begin new episodes in rows, at the close of the last of their warm-up bars."""
+        view = self.view
+        last = warm_up.bars[:, -1]
+        _set(view.bar, rows, BarRows(warm_up.time_ns, *(last[..., column] for column in range(len(FIELDS)))))
+        view.clock[rows] = 0
+        view.n_steps[rows] = warm_up.n_steps
+        view.accounts.begin(rows, self.rules.account.initial_equity, last[..., FIELDS.index("close")])
+        view.statistics.begin(rows, warm_up.bars[..., FIELDS.index("close")])
+        view.history.begin(rows, warm_up.bars)
+        view.forecast[rows] = 0.0
+        self.broker.begin(rows)
+        for part, state in self._parts:
+            part.begin(state, view, rows)
+
+    def fill(self, rows: Rows, bar: BarRows, present: npt.NDArray[np.bool_] | None = None) -> Fills:
+        """Play the next bar of some rows: orders fill, shorts are paid for, statistics go on. Returns the fills."""
+        view = self.view
+        self.broker.fill(rows, bar, present)
+        _set(view.bar, rows, bar)
+        view.clock[rows] += 1
+        view.statistics.update(rows, view.accounts.price[rows])
+        view.history.update(rows, bar)
+        return self.broker.take_fills()
+
+    def mark(self, rows: Rows) -> Marked:
+        """Value the positions at the close of the bar that was filled; return what that was worth and whose episode is over."""
+        view = self.view
+        accounts = view.accounts
+        accounts.value(rows)
+        terms = np.stack([part.compute(state, view, rows) for part, state in self._rewards], axis=1)
+        rewards = terms[:, 0] if terms.shape[1] == 1 else terms.sum(axis=1)
+        accounts.settle(rows)
+        self.broker.call_margins(rows)
+        for part, state in self._updating:
+            part.update(state, view, rows)
+        ends = np.where(view.clock[rows] >= view.n_steps[rows], DATA_END, GOES_ON)
+        for place, (end, state) in enumerate(reversed(self._ends)):
+            ends[end.reached(state, view, rows)] = len(self._ends) - place
+        return Marked(rewards, terms, ends)
+
+    def observe(self, rows: Rows = ALL) -> npt.NDArray[np.float32]:
+        """Return the observations at the last bar's close, float32 (m, size), within the bounds of the observers' spaces."""
+        blocks = [part.observe(state, self.view, rows) for part, state in self._observers]
+        values = np.concatenate([block.reshape(len(block), -1) for block in blocks], axis=1)
+        np.clip(values, self._low, self._high, out=values)
+        return values.astype(np.float32)
+
+    def act(self, rows: IntArray, actions: Actions) -> None:
+        """Submit the orders that actions ask for, at the close of the last bar."""
+        scheme, state, view = self.rules.actions, self._action_state, self.view
+        cancels = scheme.cancels(state, view, rows, actions)
+        if cancels.any():
+            self.broker.cancel_all(rows[cancels])
+        for requests in scheme.orders(state, view, rows, actions):
+            if len(requests.rows):
+                self.broker.submit(requests)
+
+    def close_positions(self, rows: IntArray) -> None:
+        """Cancel the orders of rows, and submit market orders that close their positions, whatever their actions say."""
+        self.broker.cancel_all(rows)
+        position = self.view.accounts.position
+        for symbol in range(self.shape.n_symbols):
+            open_rows = rows[position[rows, symbol] != 0]
+            count = len(open_rows)
+            if count:
+                kinds, prices = np.full(count, int(Kind.MARKET)), np.zeros(count)
+                symbols, good_for = np.full(count, symbol), np.full(count, GOOD_TILL_CANCELLED)
+                self.broker.submit(OrderRequests(open_rows, symbols, kinds, -position[open_rows, symbol], prices, good_for))
+        self.rules.actions.begin(self._action_state, self.view, rows)
+
+    def keeping(self, rows: IntArray) -> Actions:
+        """Return the actions that change nothing; see `ActionScheme`."""
+        return self.rules.actions.keeping(self._action_state, self.view, rows)
+
+    def closing(self, rows: IntArray) -> Actions:
+        """Return the actions nearest to closing all positions; see `ActionScheme`."""
+        return self.rules.actions.closing(self._action_state, self.view, rows)
+
+
+def _set(bars: BarRows, rows: Rows, new: BarRows) -> None:
+    for name in BarRows.__slots__:
+        getattr(bars, name)[rows] = getattr(new, name)

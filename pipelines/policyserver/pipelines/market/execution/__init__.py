@@ -1,0 +1,1 @@
+"""The simulated broker: orders against bars, with costs, margin and calls. Imports accounts, instruments and orders."""

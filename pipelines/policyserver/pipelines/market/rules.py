@@ -1,0 +1,96 @@
+"""The rules of an episode: what an action means, what is observed, what a step is worth, when it is over, and on which terms it trades."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+from gymnasium.spaces import Box
+
+from policyserver.common.settings import Config
+from policyserver.pipelines.market.bars import FloatArray
+from policyserver.pipelines.market.execution.broker import AccountConfig
+from policyserver.pipelines.market.instruments import InstrumentConfig
+from policyserver.pipelines.market.registry import Choice
+from policyserver.pipelines.market.schemes.actions import ACTIONS, ActionScheme
+from policyserver.pipelines.market.schemes.ends import ENDS, End
+from policyserver.pipelines.market.schemes.observers import OBSERVERS, Observer
+from policyserver.pipelines.market.schemes.rewards import REWARDS, RewardTerm
+from policyserver.pipelines.market.schemes.scheme import Scheme
+from policyserver.pipelines.market.statistics import Statistic
+
+
+@dataclass(frozen=True, slots=True)
+class RulesConfig(Config):
+    """The rules of an episode. A part is chosen by its name, or by a table of its name and what is set of it."""
+
+    actions: Choice = "sell_hold_buy"
+    """What an action means."""
+    observers: tuple[Choice, ...] = ("returns", "distances", "volatility", "forecast", "position", "unrealised_profit", "time_left")
+    """What the policy sees, in the order in which it stands in the observation."""
+    rewards: tuple[Choice, ...] = ("log_equity",)
+    """The terms whose sum a step is worth."""
+    ends: tuple[Choice, ...] = ("ruin",)
+    """What ends an episode before its data do; of several that are reached at one bar, the first is the reason."""
+    account: AccountConfig = field(default_factory=AccountConfig)
+    """Money, leverage and margin."""
+    instrument: InstrumentConfig = field(default_factory=InstrumentConfig)
+    """Grid, costs and limits of every symbol."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """The parts that a `RulesConfig` chooses."""
+
+    actions: ActionScheme
+    observers: tuple[Observer, ...]
+    rewards: tuple[RewardTerm, ...]
+    ends: tuple[End, ...]
+    account: AccountConfig
+    instrument: InstrumentConfig
+
+    @classmethod
+    def of(cls, config: RulesConfig, key: str = "rules") -> Rules:
+        """Make the parts.
+
+        Raises:
+            SettingsError: A name is unknown, or a field of a part is; the key begins with `key`.
+        """
+        return cls(
+            ACTIONS.make(config.actions, f"{key}.actions"),
+            tuple(OBSERVERS.make(choice, f"{key}.observers[{i}]") for i, choice in enumerate(config.observers)),
+            tuple(REWARDS.make(choice, f"{key}.rewards[{i}]") for i, choice in enumerate(config.rewards)),
+            tuple(ENDS.make(choice, f"{key}.ends[{i}]") for i, choice in enumerate(config.ends)),
+            config.account,
+            config.instrument,
+        )
+
+    @property
+    def parts(self) -> Iterable[Scheme]:
+        """All parts."""
+        return (self.actions, *self.observers, *self.rewards, *self.ends)
+
+    def warmup_bars(self) -> int:
+        """Return the bars, that of the first action among them, which the parts must have seen."""
+        return max(part.warmup_bars() for part in self.parts)
+
+    def history_bars(self) -> int:
+        """Return the bars that the parts look back at."""
+        return max(part.history_bars() for part in self.parts)
+
+    def statistics(self) -> frozenset[Statistic]:
+        """Return the statistics that the parts read."""
+        return frozenset(statistic for part in self.parts for statistic in part.statistics())
+
+    def observation_space(self, symbols: tuple[str, ...]) -> Box:
+        """Return the space of a whole observation, one-dimensional."""
+        low, high = self.bounds(symbols)
+        return Box(low.astype(np.float32), high.astype(np.float32), dtype=np.float32)
+
+    def bounds(self, symbols: tuple[str, ...]) -> tuple[FloatArray, FloatArray]:
+        """Return the bounds of a whole observation, float64 (size,) each."""
+        spaces = [observer.space(symbols) for observer in self.observers]
+        low = np.concatenate([space.low.ravel().astype(np.float64) for space in spaces])
+        high = np.concatenate([space.high.ravel().astype(np.float64) for space in spaces])
+        return low, high

@@ -1,0 +1,90 @@
+"""What an action scheme is: the space of the actions, and the orders that an action asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import numpy.typing as npt
+
+from policyserver.pipelines.market.bars import FloatArray, IntArray
+from policyserver.pipelines.market.orders import GOOD_TILL_CANCELLED, Kind, OrderRequests
+from policyserver.pipelines.market.schemes.scheme import Scheme, Shape, View
+
+Actions = npt.NDArray[Any]
+"""Actions of m rows, with the space's shape and dtype after the first axis."""
+
+
+class ActionScheme(Scheme):
+    """The meaning of an action. What a row aims at is in the scheme's state; what it holds is in its account."""
+
+    __slots__ = ()
+
+    def space(self, symbols: tuple[str, ...]) -> gym.Space[Any]:
+        """Return the space of an action."""
+        raise NotImplementedError
+
+    def orders(self, state: Any, view: View, rows: IntArray, actions: Actions) -> Sequence[OrderRequests]:
+        """Return the orders that actions ask for at the bar's close, in the order in which they are submitted.
+
+        Args:
+            state: The scheme's.
+            view: The block.
+            rows: The rows that act, int64 (m,).
+            actions: Their actions.
+        """
+        raise NotImplementedError
+
+    def cancels(self, state: Any, view: View, rows: IntArray, actions: Actions) -> npt.NDArray[np.bool_]:
+        """Return whose live orders are cancelled before the new ones are submitted, bool (m,); by default nobody's."""
+        return np.zeros(len(rows), dtype=np.bool_)
+
+    def keeping(self, state: Any, view: View, rows: IntArray) -> Actions:
+        """Return the actions that change nothing: what a row does without an answer of the policy, and what that is reported as."""
+        raise NotImplementedError
+
+    def closing(self, state: Any, view: View, rows: IntArray) -> Actions:
+        """Return the actions nearest to closing all positions: what that is reported as."""
+        raise NotImplementedError
+
+
+def market_orders(rows: IntArray, symbol: int, quantity: FloatArray) -> OrderRequests:
+    """Return market orders of one symbol for the rows whose quantity is not 0."""
+    wanted = quantity != 0
+    return market_orders_of(rows[wanted], np.full(int(wanted.sum()), symbol), quantity[wanted])
+
+
+def market_orders_of(rows: IntArray, symbol: IntArray, quantity: FloatArray) -> OrderRequests:
+    """Return market orders, good until they are filled."""
+    count = len(rows)
+    return OrderRequests(
+        rows, symbol, np.full(count, int(Kind.MARKET)), quantity, np.zeros(count), np.full(count, GOOD_TILL_CANCELLED)
+    )
+
+
+def rebalance(view: View, rows: IntArray, targets: FloatArray) -> list[OrderRequests]:
+    """Return market orders that lead from the positions to targets, those that free money first.
+
+    Args:
+        view: The block.
+        rows: The rows, int64 (m,).
+        targets: Units wanted of each symbol, float64 (m, K).
+    """
+    quantity = targets - view.accounts.position[rows]
+    if quantity.shape[1] == 1:
+        return [market_orders(rows, 0, quantity[:, 0])]
+    smaller = np.abs(targets) < np.abs(view.accounts.position[rows])
+    order = np.argsort(~smaller, axis=1, kind="stable")
+    each = np.arange(len(rows))
+    requests = []
+    for place in range(quantity.shape[1]):
+        symbol = order[:, place]
+        wanted = quantity[each, symbol]
+        some = wanted != 0
+        requests.append(market_orders_of(rows[some], symbol[some], wanted[some]))
+    return requests
+
+
+__all__ = ["ActionScheme", "Actions", "Shape", "View", "market_orders", "market_orders_of", "rebalance"]
