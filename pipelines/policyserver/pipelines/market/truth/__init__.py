@@ -1,0 +1,1 @@
+"""What tells whether a result is true: measures of episodes and their bands."""
