@@ -65,7 +65,7 @@ OF_THE_TESTS = {"tests.browser", "tests.live_server", "tests.ports", "tests.serv
 ONLY_IN = {
     "ray": ["policyserver/server/*"],
     "torch": ["policyserver/server/*"],
-    "river": ["policyserver/pipelines/regressor.py"],
+    "river": ["policyserver/pipelines/forecast/regressor.py"],
     "influxdb_client": ["policyserver/monitoring/influx/*.py"],
     "matplotlib": [],
     "policyserver.v1": [

@@ -19,7 +19,7 @@ from policyserver.common.flags import StepFlag
 from policyserver.pipelines.account import Account, AccountConfig
 from policyserver.pipelines.features import FeatureState
 from policyserver.pipelines.prices import PricesConfig, make_source
-from policyserver.pipelines.regressor import NO_PREDICTION
+from policyserver.pipelines.forecast.regressor import NO_PREDICTION
 from policyserver.server.config.server_config import ServerConfig
 from policyserver.server.episodes.core import EpisodeCore
 from policyserver.server.episodes.demand import Demand

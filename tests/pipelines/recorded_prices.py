@@ -10,7 +10,7 @@ from policyserver.pipelines.account import AccountConfig
 from policyserver.pipelines.config import PipelineConfig, PlayedEpisodesConfig
 from policyserver.pipelines.market.bars import FloatArray
 from policyserver.pipelines.prices import PricesConfig
-from policyserver.pipelines.regressor import RegressorConfig
+from policyserver.pipelines.forecast.regressor import RegressorConfig
 
 FIRST_BAR_S = 1_577_836_800
 """2020-01-01T00:00:00Z."""

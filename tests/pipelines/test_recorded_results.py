@@ -17,7 +17,7 @@ from policyserver.monitoring.store.reader import Ledger, StoreReader
 from policyserver.monitoring.store.store import EmbeddedStore
 from policyserver.pipelines.config import PipelineConfig
 from policyserver.pipelines.pipeline import Pipeline
-from policyserver.pipelines.regressor import RegressorConfig
+from policyserver.pipelines.forecast.regressor import RegressorConfig
 from policyserver.pipelines.server_watch import ServerWatch
 from policyserver.pipelines.summary import Summary, summarise
 from tests.pipelines.pipeline_harness import WAIT_S, play

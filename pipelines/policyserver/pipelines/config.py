@@ -13,8 +13,8 @@ from policyserver.common.settings import Config
 from policyserver.monitoring.recording import RecordingConfig
 from policyserver.pipelines.account import AccountConfig
 from policyserver.pipelines.fallback import Fallback
+from policyserver.pipelines.forecast.regressor import RegressorConfig
 from policyserver.pipelines.prices import PricesConfig
-from policyserver.pipelines.regressor import RegressorConfig
 from policyserver.pipelines.runtime.inbox import NodeConfig
 
 UNNAMED_RUN = "pipeline"

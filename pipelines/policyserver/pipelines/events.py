@@ -20,9 +20,9 @@ import numpy.typing as npt
 
 from policyserver.pipelines.account import Account, Fill, Order
 from policyserver.pipelines.features import FeatureState
+from policyserver.pipelines.forecast.regressor import NO_PREDICTION, Prediction
 from policyserver.pipelines.market.bars import Bar
 from policyserver.pipelines.prices import EpisodePrices
-from policyserver.pipelines.regressor import NO_PREDICTION, Prediction
 
 Observation = npt.NDArray[np.float32]
 

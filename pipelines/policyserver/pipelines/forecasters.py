@@ -18,8 +18,8 @@ import numpy as np
 
 from policyserver.pipelines.events import Episode
 from policyserver.pipelines.features import FeatureState
+from policyserver.pipelines.forecast.regressor import NO_PREDICTION, Prediction, RegressorConfig, ReturnRegressor
 from policyserver.pipelines.market.bars import Bar, Bars, History
-from policyserver.pipelines.regressor import NO_PREDICTION, Prediction, RegressorConfig, ReturnRegressor
 
 logger = logging.getLogger(__name__)
 

@@ -24,10 +24,10 @@ from policyserver.monitoring.action import Action
 from policyserver.monitoring.sink import Sink
 from policyserver.pipelines.config import UNNAMED_RUN, PipelineConfig
 from policyserver.pipelines.features import FEATURES, OBSERVATION_LIMIT, REGRESSOR_FEATURES
+from policyserver.pipelines.forecast.regressor import try_out
 from policyserver.pipelines.pipeline import Pipeline
 from policyserver.pipelines.prices import PriceSource, make_source
 from policyserver.pipelines.recording import open_recording
-from policyserver.pipelines.regressor import try_out
 from policyserver.pipelines.runtime.stop_signals import StoppedEarlyError, StopSignals
 from policyserver.pipelines.server_watch import ServerWatch
 

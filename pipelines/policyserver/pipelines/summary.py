@@ -13,9 +13,9 @@ import numpy as np
 
 from policyserver.monitoring.recorded_prices import note, span_of
 from policyserver.monitoring.store.reader import Ledger
+from policyserver.pipelines.forecast.regressor import skill
 from policyserver.pipelines.market.bars import FloatArray
 from policyserver.pipelines.pipeline import Pipeline
-from policyserver.pipelines.regressor import skill
 from policyserver.pipelines.runtime.node import NodeStatistics
 from policyserver.pipelines.server_watch import ServerWatch
 from policyserver.pipelines.tail import mean

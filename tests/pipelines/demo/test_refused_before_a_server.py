@@ -10,7 +10,7 @@ import pytest
 from policyserver.common.settings import SettingsError, dump_toml
 from policyserver.pipelines.config import PipelineConfig, PipelineRecordingConfig, PlayedEpisodesConfig, ServerConnectionConfig
 from policyserver.pipelines.demo.setup import PIPELINE_FILE, DemoConfig, fresh_run, resumed_run
-from policyserver.pipelines.regressor import RegressorConfig
+from policyserver.pipelines.forecast.regressor import RegressorConfig
 from policyserver.pipelines.run import run_pipeline
 from policyserver.pipelines.runtime.stop_signals import StopSignals
 from tests.pipelines.recorded_prices import fair_game, write_bars

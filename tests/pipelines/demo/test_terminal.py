@@ -9,7 +9,7 @@ import pytest
 from policyserver.client import ServerStats, TrainingIteration
 from policyserver.pipelines.demo.terminal import TerminalView, clock, plain_line, render, sparkline
 from policyserver.pipelines.events import Decision
-from policyserver.pipelines.regressor import Prediction
+from policyserver.pipelines.forecast.regressor import Prediction
 from policyserver.pipelines.run_state import ShownDecision
 from policyserver.pipelines.snapshot import Snapshot, SnapshotTaker
 

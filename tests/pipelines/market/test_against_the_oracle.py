@@ -31,9 +31,7 @@ class Market:
 
     def oracles(self, prices: np.ndarray) -> list[Account]:
         leverage = math.inf if self.account.max_leverage is None else self.account.max_leverage
-        rules = Rules(
-            self.account.initial_equity, leverage, self.account.maintenance_fraction, self.account.max_live_orders
-        )
+        rules = Rules(self.account.initial_equity, leverage, self.account.maintenance_fraction, self.account.max_live_orders)
         names = [field for field in Instrument.__slots__ if field != "volume_fraction"]
         instruments = [
             Instrument(
@@ -68,7 +66,9 @@ def random_market(rng: np.random.Generator) -> Market:
         )
         for _ in range(k)
     ]
-    return Market(AccountConfig(max_leverage=leverage, maintenance_fraction=maintenance, max_live_orders=int(rng.integers(k, k + 5))), instruments)
+    return Market(
+        AccountConfig(max_leverage=leverage, maintenance_fraction=maintenance, max_live_orders=int(rng.integers(k, k + 5))), instruments
+    )
 
 
 def random_bar(rng: np.random.Generator, close: np.ndarray, ticks: np.ndarray) -> BarRows:
@@ -97,7 +97,7 @@ def play(seed: int, steps: int) -> int:
     ticks = np.array([config.tick for config in market.instruments])
     accounts = Accounts(ROWS, k)
     accounts.begin(ALL, market.account.initial_equity, prices)
-    broker = SimulatedBroker(accounts, Instruments(market.instruments), market.account)
+    broker = SimulatedBroker(accounts, Instruments(ROWS, market.instruments), market.account)
     oracles = market.oracles(prices)
     for _ in range(steps):
         present = rng.random((ROWS, k)) < 0.9
@@ -197,7 +197,10 @@ def said(requests: OrderRequests, place: int) -> tuple[int, oracle_orders.Kind, 
 def states(broker: SimulatedBroker, oracles: list[Account]) -> None:
     """What was told of orders without a fill is where they are with the oracle."""
     events = broker.take_events()
-    last = {(row, number): (state, reason) for row, number, state, reason in zip(*(getattr(events, n).tolist() for n in events.__slots__), strict=True)}
+    last = {
+        (row, number): (state, reason)
+        for row, number, state, reason in zip(*(getattr(events, n).tolist() for n in events.__slots__), strict=True)
+    }
     for (row, number), (state, reason) in last.items():
         if state != State.ACCEPTED:
             order = oracles[row].orders[number]

@@ -81,7 +81,7 @@ class EpisodeBlock:
             np.zeros((n_rows, k, 3)),
         )
         """What the rules' parts see."""
-        self.broker = SimulatedBroker(accounts, Instruments([rules.instrument] * k), rules.account)
+        self.broker = SimulatedBroker(accounts, Instruments(n_rows, [rules.instrument] * k), rules.account)
         """Who executes the orders."""
         self._all_rows = np.arange(n_rows)
         self._action_state = rules.actions.new_state(shape)
@@ -91,6 +91,8 @@ class EpisodeBlock:
         self._parts: list[tuple[Any, Any]] = [(rules.actions, self._action_state), *self._observers, *self._rewards, *self._ends]
         self._updating = [(part, state) for part, state in self._parts if type(part).update is not Scheme.update]
         self._sizes = [int(np.prod(part.space(symbols).shape)) for part in rules.observers]
+        # By `Marked.ends`: the last place is DATA_END, the first GOES_ON.
+        self._terminates = np.array([False, *(part.terminates for part in rules.ends), False])
         self._low, self._high = rules.bounds(symbols)
 
     def begin(self, rows: IntArray, warm_up: WarmUp) -> None:
@@ -133,6 +135,10 @@ class EpisodeBlock:
         for place, (end, state) in enumerate(reversed(self._ends)):
             ends[end.reached(state, view, rows)] = len(self._ends) - place
         return Marked(rewards, terms, ends)
+
+    def terminates(self, ends: IntArray) -> npt.NDArray[np.bool_]:
+        """Return which of some ends terminate an episode rather than truncate it, bool (m,)."""
+        return self._terminates[ends]
 
     def observe(self, rows: Rows = ALL) -> npt.NDArray[np.float32]:
         """Return the observations at the last bar's close, float32 (m, size), within the bounds of the observers' spaces."""

@@ -12,6 +12,7 @@ from annotated_types import Ge, Interval
 
 from policyserver.common.settings import Config
 from policyserver.pipelines.market.bars import FloatArray
+from policyserver.pipelines.market.rows import ALL, Rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,29 +44,54 @@ class InstrumentConfig(Config):
 
 
 class Instruments:
-    """The fields of K instruments as arrays, float64 (K,) each."""
+    """What each of n rows trades: the fields of K instruments as arrays, float64 (n, K) each."""
 
-    def __init__(self, configs: Sequence[InstrumentConfig]) -> None:
-        """Take the instruments in the order of their symbols."""
+    def __init__(self, n_rows: int, configs: Sequence[InstrumentConfig]) -> None:
+        """Let all rows trade the same K instruments, until they are given others."""
+        shape = (n_rows, len(configs))
+        for name in _COLUMNS:
+            setattr(self, name, np.empty(shape))
+        self.short_allowed = np.empty(shape, dtype=np.bool_)
+        """Bool (n, K)."""
+        self.set(ALL, configs)
 
-        def column(name: str) -> FloatArray:
-            return np.array([getattr(config, name) for config in configs], dtype=np.float64)
+    tick: FloatArray
+    lot: FloatArray
+    fee_fixed: FloatArray
+    fee_per_unit: FloatArray
+    fee_fraction: FloatArray
+    fee_minimum: FloatArray
+    cost_fraction: FloatArray
+    """Distance of a fill price from the reference price, as a fraction of that."""
+    volume_fraction: FloatArray
+    """Infinity where volume is not looked at."""
+    borrow_fraction: FloatArray
 
-        self.tick, self.lot = column("tick"), column("lot")
-        self.fee_fixed, self.fee_per_unit = column("fee_fixed"), column("fee_per_unit")
-        self.fee_fraction, self.fee_minimum = column("fee_fraction"), column("fee_minimum")
-        self.cost_fraction = column("spread_fraction") / 2 + column("slippage_fraction")
-        """Distance of a fill price from the reference price, as a fraction of that."""
-        self.volume_fraction = np.array([math.inf if c.volume_fraction is None else c.volume_fraction for c in configs])
-        """Infinity where volume is not looked at."""
-        self.borrow_fraction = column("borrow_fraction")
-        self.short_allowed = np.array([config.short_allowed for config in configs])
+    def set(self, rows: Rows, configs: Sequence[InstrumentConfig]) -> None:
+        """Let some rows trade these K instruments."""
+        for name in ("tick", "lot", "fee_fixed", "fee_per_unit", "fee_fraction", "fee_minimum", "borrow_fraction", "short_allowed"):
+            getattr(self, name)[rows] = [getattr(config, name) for config in configs]
+        self.cost_fraction[rows] = [config.spread_fraction / 2 + config.slippage_fraction for config in configs]
+        self.volume_fraction[rows] = [math.inf if config.volume_fraction is None else config.volume_fraction for config in configs]
         self.has_ticks, self.has_lots = bool(self.tick.any()), bool(self.lot.any())
         self.looks_at_volume = bool(np.isfinite(self.volume_fraction).any())
         self.costs_to_borrow = bool(self.borrow_fraction.any())
+        self.bans_shorts = not self.short_allowed.all()
         self.has_order_fees = bool((self.fee_fixed + self.fee_per_unit + self.fee_minimum).any())
         """Whether a fee depends on more than the notional."""
 
+
+_COLUMNS = (
+    "tick",
+    "lot",
+    "fee_fixed",
+    "fee_per_unit",
+    "fee_fraction",
+    "fee_minimum",
+    "cost_fraction",
+    "volume_fraction",
+    "borrow_fraction",
+)
 
 _GRID = 1e-12
 """A value this near to a whole number of steps, relative to that number, is on the grid."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from policyserver.monitoring.points import Points
 from policyserver.pipelines.events import EndEvent, Episode, RewardEvent, SignalEvent
+from policyserver.pipelines.forecast.regressor import NO_PREDICTION, RegressorConfig
 from policyserver.pipelines.forecasters import Forecaster, forecaster_of
-from policyserver.pipelines.regressor import NO_PREDICTION, RegressorConfig
 from policyserver.pipelines.run_state import RunState
 from policyserver.pipelines.runtime.inbox import NodeConfig, push_together
 from policyserver.pipelines.runtime.node import Node, Supervisor

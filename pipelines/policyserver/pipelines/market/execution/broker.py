@@ -166,7 +166,7 @@ class SimulatedBroker:
         finite = np.isfinite(requests.quantity)
         quantity = np.where(finite, np.abs(requests.quantity), 0.0)
         if self._instruments.has_lots:
-            quantity = rounded(quantity, self._instruments.lot[symbol], False)
+            quantity = rounded(quantity, self._instruments.lot[rows, symbol], False)
         price = self._order_price(requests, side)
         reason = np.where(quantity > 0, 0, int(Reason.QUANTITY))
         has_price = (requests.kind == Kind.LIMIT) | (requests.kind == Kind.STOP)
@@ -174,7 +174,7 @@ class SimulatedBroker:
         _first(reason, self._accounts.called[rows], Reason.MARGIN_CALL)
         live = self.table.count[rows] - (0 if replaced is None else 1)
         _first(reason, live >= self.table.n_slots, Reason.TOO_MANY)
-        if self._leverage < math.inf or not self._instruments.short_allowed.all():
+        if self._leverage < math.inf or self._instruments.bans_shorts:
             self._check_projection(reason, rows, symbol, side, quantity, replaced)
         numbers = self._accounts.orders[rows].copy()
         self._accounts.orders[rows] += 1
@@ -198,7 +198,7 @@ class SimulatedBroker:
         if self._instruments.has_ticks:
             up = (side > 0) == (requests.kind == Kind.STOP)
             safe = np.where(np.isfinite(price) & (price > 0), price, 0.0)
-            price = rounded(safe, self._instruments.tick[requests.symbol], up)
+            price = rounded(safe, self._instruments.tick[requests.rows, requests.symbol], up)
         return price
 
     def _check_projection(
@@ -217,7 +217,7 @@ class SimulatedBroker:
         before = position[each, symbol].copy()
         position[each, symbol] += side * quantity
         after = position[each, symbol]
-        short = ~self._instruments.short_allowed[symbol] & (side < 0) & (after < -_DUST * quantity)
+        short = ~self._instruments.short_allowed[rows, symbol] & (side < 0) & (after < -_DUST * quantity)
         _first(reason, short, Reason.SHORT)
         if self._leverage < math.inf:
             gross = (np.abs(position) * accounts.price[rows]).sum(axis=1)
@@ -295,7 +295,7 @@ class SimulatedBroker:
     def _pay_for_shorts(self, rows: Rows, bar: BarRows, present: npt.NDArray[np.bool_] | None) -> None:
         accounts = self._accounts
         position = accounts.position[rows]
-        cost = np.where(position < 0, self._instruments.borrow_fraction * np.abs(position) * bar.close, 0.0)
+        cost = np.where(position < 0, self._instruments.borrow_fraction[rows] * np.abs(position) * bar.close, 0.0)
         if present is not None:
             cost = np.where(present, cost, 0.0)
         total = cost.sum(axis=1)

@@ -47,7 +47,7 @@ class Filling:
         self._table = table
         self._log = log
         self._leverage = leverage
-        self._can_be_cut = leverage < math.inf or not instruments.short_allowed.all()
+        self._has_margin = leverage < math.inf
         self._used = np.zeros(accounts.position.shape)
 
     def begin_bar(self, rows: IntArray, bar: BarRows) -> None:
@@ -70,9 +70,9 @@ class Filling:
         orders[:, MATCHED] = 1.0
         orders[:, TRIGGERED] = orders[:, KIND] == Kind.STOP
         self._accounts.price[rows, symbol] = reference
-        price = self._price(places, orders, symbol, reference)
+        price = self._price(places, rows, orders, symbol, reference)
         quantity = self._within_volume(places, rows, orders, symbol)
-        if self._can_be_cut:
+        if self._has_margin or self._instruments.bans_shorts:
             quantity, reason = self._within_account(rows, orders, symbol, quantity, reference, price)
         else:
             reason = None
@@ -80,12 +80,12 @@ class Filling:
         if reason is not None and reason.any():
             self._cut(rows, slot, reason)
 
-    def _price(self, places: IntArray, orders: FloatArray, symbol: IntArray, reference: FloatArray) -> FloatArray:
+    def _price(self, places: IntArray, rows: IntArray, orders: FloatArray, symbol: IntArray, reference: FloatArray) -> FloatArray:
         """Return the prices paid or received: costs included, on the grid, no limit filled worse than it is."""
         side = orders[:, SIDE]
-        price = reference + side * (reference * self._instruments.cost_fraction[symbol])
+        price = reference + side * (reference * self._instruments.cost_fraction[rows, symbol])
         if self._instruments.has_ticks:
-            price = rounded(price, self._instruments.tick[symbol], side > 0)
+            price = rounded(price, self._instruments.tick[rows, symbol], side > 0)
         limit = orders[:, KIND] == Kind.LIMIT
         if limit.any():
             bar, bound = self._bar, orders[:, PRICE]
@@ -99,17 +99,17 @@ class Filling:
         left = orders[:, LEFT].copy()
         if not self._instruments.looks_at_volume:
             return left
-        fraction = self._instruments.volume_fraction[symbol]
+        fraction = self._instruments.volume_fraction[rows, symbol]
         finite = np.isfinite(fraction)
         cap = np.where(finite, np.where(finite, fraction, 0.0) * self._bar.volume[places, symbol], math.inf)
         rest = cap - self._used[rows, symbol]
         rest = np.where(finite & (rest <= _DUST * np.where(finite, cap, 0.0)), 0.0, rest)
         fits = np.where(left <= rest, left, 0.0)
         part = np.where(left <= rest, 0.0, rest)
-        return np.where(left <= rest, fits, self._to_lots(part, symbol))
+        return np.where(left <= rest, fits, self._to_lots(part, rows, symbol))
 
-    def _to_lots(self, quantity: FloatArray, symbol: IntArray) -> FloatArray:
-        return rounded(quantity, self._instruments.lot[symbol], False) if self._instruments.has_lots else quantity
+    def _to_lots(self, quantity: FloatArray, rows: IntArray, symbol: IntArray) -> FloatArray:
+        return rounded(quantity, self._instruments.lot[rows, symbol], False) if self._instruments.has_lots else quantity
 
     def _within_account(
         self, rows: IntArray, orders: FloatArray, symbol: IntArray, quantity: FloatArray, reference: FloatArray, price: FloatArray
@@ -124,13 +124,13 @@ class Filling:
             fit = self._fit(rows, orders, symbol, closing, reference, price)
             reason[:] = int(Reason.MARGIN)
             fit = np.where(opening > 0, fit, opening)
-        banned = ~self._instruments.short_allowed[symbol] & (side < 0)
+        banned = ~self._instruments.short_allowed[rows, symbol] & (side < 0)
         fit = np.where(banned, 0.0, fit)
         reason[banned] = int(Reason.SHORT)
         fine = np.where(banned, opening <= _DUST * quantity, opening <= fit * (1 + _FIT))
         fine |= orders[:, FORCED] > 0
         fit = np.where(fit <= _LEAST * opening, 0.0, fit)
-        cut = self._to_lots(np.where(fine, 0.0, closing + fit), symbol)
+        cut = self._to_lots(np.where(fine, 0.0, closing + fit), rows, symbol)
         reason[fine] = 0
         return np.where(fine, quantity, cut), reason
 
@@ -149,10 +149,10 @@ class Filling:
         held = np.abs(accounts.position[rows, symbol])
         exposure = values.sum(axis=1) + np.where(closing == 0, held, 0.0) * reference
         distance = np.abs(price - reference)
-        per_unit, fraction = instruments.fee_per_unit[symbol], instruments.fee_fraction[symbol]
-        least = instruments.fee_minimum[symbol] - orders[:, FEE_PAID]
+        per_unit, fraction = instruments.fee_per_unit[rows, symbol], instruments.fee_fraction[rows, symbol]
+        least = instruments.fee_minimum[rows, symbol] - orders[:, FEE_PAID]
         otherwise = (
-            instruments.fee_fixed[symbol]
+            instruments.fee_fixed[rows, symbol]
             + per_unit * (orders[:, FILLED] + closing)
             + fraction * (orders[:, NOTIONAL] + closing * price)
             - orders[:, FEE_PAID]
@@ -184,10 +184,10 @@ class Filling:
                 return
         orders[:, FILLED] += quantity
         orders[:, NOTIONAL] += quantity * price
-        due = instruments.fee_fraction[symbol] * orders[:, NOTIONAL]
+        due = instruments.fee_fraction[rows, symbol] * orders[:, NOTIONAL]
         if instruments.has_order_fees:
-            due = instruments.fee_fixed[symbol] + instruments.fee_per_unit[symbol] * orders[:, FILLED] + due
-            due = np.maximum(instruments.fee_minimum[symbol], due)
+            due = instruments.fee_fixed[rows, symbol] + instruments.fee_per_unit[rows, symbol] * orders[:, FILLED] + due
+            due = np.maximum(instruments.fee_minimum[rows, symbol], due)
         fee = due - orders[:, FEE_PAID]
         orders[:, FEE_PAID] = due
         left = orders[:, LEFT] - quantity

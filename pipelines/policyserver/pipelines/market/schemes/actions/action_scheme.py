@@ -59,9 +59,7 @@ def market_orders(rows: IntArray, symbol: int, quantity: FloatArray) -> OrderReq
 def market_orders_of(rows: IntArray, symbol: IntArray, quantity: FloatArray) -> OrderRequests:
     """Return market orders, good until they are filled."""
     count = len(rows)
-    return OrderRequests(
-        rows, symbol, np.full(count, int(Kind.MARKET)), quantity, np.zeros(count), np.full(count, GOOD_TILL_CANCELLED)
-    )
+    return OrderRequests(rows, symbol, np.full(count, int(Kind.MARKET)), quantity, np.zeros(count), np.full(count, GOOD_TILL_CANCELLED))
 
 
 def rebalance(view: View, rows: IntArray, targets: FloatArray) -> list[OrderRequests]:

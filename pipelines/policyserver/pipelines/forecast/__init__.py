@@ -1,0 +1,1 @@
+"""Forecasts of log-returns by River models: the only place that imports River. Imports the market's arrays."""

@@ -1,0 +1,37 @@
+"""Where episodes come from: simulated paths, windows of recorded bars, or a user's own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from policyserver.pipelines.market.feed import EpisodeBars
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Episode:
+    """One episode to be played."""
+
+    symbols: tuple[str, ...]
+    """What it trades, K names."""
+    number: int
+    """Its number among all episodes."""
+    bars: EpisodeBars
+    """What it is played on."""
+
+    @property
+    def id(self) -> str:
+        """Its name: the symbols and the number."""
+        return f"{'+'.join(self.symbols)}-{self.number}"
+
+
+class EpisodeSource(Protocol):
+    """Anything that has episodes. Thread-safe: the same number has the same episode, whoever asks for it and when."""
+
+    @property
+    def slots(self) -> tuple[str, ...]:
+        """What the K symbols of an episode are called where no symbol is meant: their own names, or "price" for one of many."""
+
+    def episodes(self, numbers: Sequence[int]) -> list[Episode]:
+        """Return fresh episodes by their numbers, from 0."""

@@ -1,0 +1,128 @@
+"""The market as a gymnasium VectorEnv: for those who train without a server, and as the floor that the server is measured against.
+
+    env = TradingVectorEnv(source, Rules.of(RulesConfig()), num_envs=64)
+    observations, _ = env.reset(seed=0)
+    observations, rewards, terminated, truncated, infos = env.step(actions)
+
+A row whose episode is over begins its next one at the following step, whose action it ignores (Gymnasium's NEXT_STEP).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import gymnasium as gym
+import numpy as np
+import numpy.typing as npt
+from gymnasium.vector import AutoresetMode
+from gymnasium.vector.utils import batch_space
+
+from policyserver.pipelines.market.bars import IntArray
+from policyserver.pipelines.market.block import GOES_ON, EpisodeBlock, WarmUp
+from policyserver.pipelines.market.episode_source import Episode, EpisodeSource
+from policyserver.pipelines.market.feed import Feed
+from policyserver.pipelines.market.rules import Rules
+from policyserver.pipelines.market.schemes.actions.action_scheme import Actions
+
+
+class Forecaster(Protocol):
+    """What forecasts the rows of a block into its view; see `policyserver.pipelines.forecast`."""
+
+    def begin(self, rows: IntArray) -> None:
+        """New episodes begin in rows."""
+
+    def learn(self, rows: IntArray) -> object:
+        """Learn the last log-return of each row that was forecast."""
+
+    def predict(self, rows: IntArray) -> None:
+        """Forecast the next log-return of each row."""
+
+
+class TradingVectorEnv(gym.vector.VectorEnv[npt.NDArray[np.float32], Any, npt.NDArray[Any]]):
+    """Trading episodes, n at a time, in one process and without threads."""
+
+    def __init__(self, source: EpisodeSource, rules: Rules, num_envs: int) -> None:
+        """Play the episodes of `source` by `rules`, `num_envs` at a time."""
+        self.num_envs = num_envs
+        self.block = EpisodeBlock(num_envs, source.slots, rules)
+        """The state of the episodes."""
+        self.forecaster: Forecaster | None = None
+        """What forecasts; None: forecasts are 0."""
+        self._source = source
+        self._feed = Feed(num_envs, len(source.slots))
+        self._rows = np.arange(num_envs)
+        self._over = np.ones(num_envs, dtype=np.bool_)
+        self._next_number = 0
+        self.single_observation_space = rules.observation_space(source.slots)
+        self.single_action_space = rules.actions.space(source.slots)
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+        self.metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP}
+
+    def reset(
+        self, *, seed: int | list[int] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[npt.NDArray[np.float32], dict[str, Any]]:
+        """Begin the next episode in each row.
+
+        Args:
+            seed: Not used: an episode is a function of its number and of the source's own seed.
+            options: `first_number`: number of the first of the new episodes.
+        """
+        self._next_number = int((options or {}).get("first_number", self._next_number))
+        self._begin(self._rows)
+        self._predict(self._rows)
+        return self.block.observe(), {}
+
+    def step(
+        self, actions: Actions
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float64], npt.NDArray[np.bool_], npt.NDArray[np.bool_], dict[str, Any]]:
+        """Play a bar of each row that goes on, and begin an episode in each that is over.
+
+        Returns:
+            Observations float32 (n, size), rewards float64 (n,), terminated and truncated bool (n,), and infos: `terms`, float64 (n, terms).
+        """
+        block, going, over = self.block, self._rows[~self._over], self._rows[self._over]
+        rewards, terms = np.zeros(self.num_envs), np.zeros((self.num_envs, len(block.rules.rewards)))
+        ends = np.full(self.num_envs, GOES_ON)
+        if len(going):
+            block.act(going, np.asarray(actions)[going])
+            block.fill(going, self._feed.next(going))
+            marked = block.mark(going)
+            rewards[going], terms[going], ends[going] = marked.rewards, marked.terms, marked.ends
+            if self.forecaster is not None:
+                self.forecaster.learn(going)
+        if len(over):
+            self._begin(over)
+        self._predict(self._rows)
+        self._over = ends != GOES_ON
+        terminated = block.terminates(ends)
+        return block.observe(), rewards, terminated, self._over & ~terminated, {"terms": terms}
+
+    def _predict(self, rows: IntArray) -> None:
+        if self.forecaster is not None:
+            self.forecaster.predict(rows)
+
+    def _begin(self, rows: IntArray) -> None:
+        """Begin the next episodes in rows."""
+        numbers = range(self._next_number, self._next_number + len(rows))
+        self._next_number += len(rows)
+        begin_episodes(self.block, self._feed, rows, self._source.episodes(numbers))
+        if self.forecaster is not None:
+            self.forecaster.begin(rows)
+        self._over[rows] = False
+
+
+def begin_episodes(block: EpisodeBlock, feed: Feed, rows: IntArray, episodes: list[Episode]) -> None:
+    """Begin an episode in each row of a block and of its feed; those of one length of warm-up together."""
+    by_warm_up: dict[int, list[int]] = {}
+    for place, episode in enumerate(episodes):
+        by_warm_up.setdefault(episode.bars.warmup_bars, []).append(place)
+        feed.begin(int(rows[place]), episode.bars)
+    for count, places in by_warm_up.items():
+        bars = [episodes[place].bars for place in places]
+        warm_up = WarmUp(
+            np.stack([episode.bars[:count] for episode in bars]),
+            np.array([episode.time_ns[count - 1] for episode in bars]),
+            np.array([episode.n_steps for episode in bars]),
+        )
+        block.begin(rows[places], warm_up)
