@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from policyserver.pipelines.account import AccountConfig
 from policyserver.pipelines.config import PipelineConfig, PlayedEpisodesConfig
 from policyserver.pipelines.market.bars import FloatArray
+from policyserver.pipelines.market.instruments import InstrumentConfig
+from policyserver.pipelines.market.rules import RulesConfig
 from policyserver.pipelines.prices import PricesConfig
 from policyserver.pipelines.forecast.regressor import RegressorConfig
 
@@ -42,7 +43,7 @@ def file_config(*files: Path, concurrent: int, steps: int, bars: int, warmup: in
         seed=3,
         episodes=PlayedEpisodesConfig(concurrent=concurrent, steps=steps),
         prices=PricesConfig(process="csv", csv_files=files, bars_per_episode=bars, warmup_bars=warmup),
-        account=AccountConfig(fee_fraction=0.0, slippage_fraction=0.0),
+        rules=RulesConfig(instrument=InstrumentConfig(fee_fraction=0.0, slippage_fraction=0.0)),
         regressor=regressor,
         stop_timeout_s=10.0,
     )

@@ -12,22 +12,21 @@ import pytest
 
 from policyserver.monitoring.action import Action
 from policyserver.pipelines.config import PipelineConfig
-from policyserver.pipelines.features import FEATURES
+from policyserver.pipelines.market.rules import Rules, RulesConfig
 from policyserver.pipelines.prices import make_source
 from policyserver.pipelines.forecast.regressor import RegressorConfig, skill
 from tests.pipelines.pipeline_harness import Book, play
 from tests.pipelines.policy_double import PolicyDouble
 from tests.pipelines.recorded_prices import TREE, fair_game, file_config, write_bars
 
-PREDICTION = list(FEATURES).index("prediction")
+PREDICTION = Rules.of(RulesConfig()).names(("price",)).index("prediction")
 
 
 def rows_of_steps(settings: PipelineConfig, book: Book) -> list[tuple[int, dict[str, Any]]]:
     """The recorded steps, each with the row of the file that its bar is; two episodes of one row are two steps."""
     source, first_rows = make_source(settings.prices, settings.seed), {}
     for episode in {row["episode"] for row in book.rows["step"]}:
-        symbol, number = episode.split("-")
-        first_rows[episode] = int(source.episode(symbol, int(number)).parameters["first_row"])
+        first_rows[episode] = source.episodes([int(episode.rpartition("-")[2])])[0].first_row
     before = settings.prices.warmup_bars - 1
     return [(first_rows[row["episode"]] + before + row["bar"], row) for row in book.rows["step"]]
 

@@ -11,9 +11,10 @@ from annotated_types import Ge, Gt
 
 from policyserver.common.settings import Config
 from policyserver.monitoring.recording import RecordingConfig
-from policyserver.pipelines.account import AccountConfig
 from policyserver.pipelines.fallback import Fallback
 from policyserver.pipelines.forecast.regressor import RegressorConfig
+from policyserver.pipelines.market.rules import RulesConfig
+from policyserver.pipelines.played_block import shares_of
 from policyserver.pipelines.prices import PricesConfig
 from policyserver.pipelines.runtime.inbox import NodeConfig
 
@@ -47,8 +48,6 @@ class PlayedEpisodesConfig(Config):
     """Steps after which the run ends; none: only when it is asked to."""
     training_enabled: bool = True
     """Whether the server may learn from the episodes."""
-    show_prediction: bool = True
-    """Whether observations have the regressor's forecast in them, or zeros in its place."""
     first_round: Annotated[int, Ge(0)] = 0
     """Episodes that an earlier run played in each slot; this run goes on with the prices after them."""
 
@@ -71,9 +70,9 @@ class NodesConfig(Config):
     """Threads of each node, their inboxes and their restarts."""
 
     market_threads: Annotated[int, Ge(1)] = 1
-    """Threads that drip bars; episodes are shared among them."""
+    """Threads that drip bars; blocks of episodes are shared among them."""
     signal_threads: Annotated[int, Ge(1)] = 2
-    """Threads that forecast; symbols are shared among them."""
+    """Threads that forecast; blocks are shared among them, as among all threads."""
     policy_threads: Annotated[int, Ge(1)] = 2
     """Threads that ask for actions, and so the number of calls in flight."""
     portfolio_threads: Annotated[int, Ge(1)] = 1
@@ -114,8 +113,8 @@ class PipelineConfig(Config):
     """How many episodes are played."""
     prices: PricesConfig = field(default_factory=PricesConfig)
     """What is traded."""
-    account: AccountConfig = field(default_factory=AccountConfig)
-    """Money and costs."""
+    rules: RulesConfig = field(default_factory=RulesConfig)
+    """Actions, observations, rewards, ends, money and costs."""
     regressor: RegressorConfig = field(default_factory=RegressorConfig)
     """What forecasts."""
     policy: PolicyCallsConfig = field(default_factory=PolicyCallsConfig)
@@ -128,11 +127,9 @@ class PipelineConfig(Config):
     """Longest time the episodes get to end when the process is asked to stop, seconds."""
 
     def _check(self) -> None:
-        if self.nodes.inbox.capacity < self.episodes.concurrent:
-            raise ValueError(
-                f"nodes.inbox.capacity: expected room for all {self.episodes.concurrent} concurrent episodes, "
-                f"received {self.nodes.inbox.capacity}"
-            )
+        blocks = len(shares_of(self.episodes.concurrent))
+        if self.nodes.inbox.capacity < blocks:
+            raise ValueError(f"nodes.inbox.capacity: expected room for all {blocks} blocks of episodes, received {self.nodes.inbox.capacity}")
 
     @property
     def episodes_seed(self) -> int:

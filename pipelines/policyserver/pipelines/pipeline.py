@@ -12,15 +12,21 @@ from contextlib import contextmanager
 from typing import Any
 
 from policyserver.monitoring.sink import Sink
+from policyserver.pipelines.baselines import Baselines
 from policyserver.pipelines.config import UNNAMED_RUN, PipelineConfig
-from policyserver.pipelines.events import EndEvent, Episode, Event, OpenEvent
+from policyserver.pipelines.events import EndEvent, Event, OpenEvent
+from policyserver.pipelines.forecast.block_forecaster import STATISTICS, BlockForecaster, Forecaster
+from policyserver.pipelines.forecast.tracks import TrackForecaster, Tracks
+from policyserver.pipelines.market.block import EpisodeBlock
+from policyserver.pipelines.market.rules import Rules
 from policyserver.pipelines.nodes.episode_node import EpisodeNode
 from policyserver.pipelines.nodes.execution_node import ExecutionNode
 from policyserver.pipelines.nodes.market_node import MarketNode
 from policyserver.pipelines.nodes.policy_node import PolicyNode
 from policyserver.pipelines.nodes.portfolio_node import PortfolioNode
 from policyserver.pipelines.nodes.reward_node import RewardNode
-from policyserver.pipelines.nodes.signal_node import SignalNode
+from policyserver.pipelines.nodes.signal_node import SignalNode, ended_episodes
+from policyserver.pipelines.played_block import PlayedBlock, shares_of
 from policyserver.pipelines.prices import PriceSource, make_source
 from policyserver.pipelines.run_state import RunState
 from policyserver.pipelines.runtime.inbox import NodeError
@@ -60,7 +66,6 @@ class Pipeline:
         nodes = config.nodes
         source = source or make_source(config.prices, config.episodes_seed)
         self.symbols = source.symbols
-        place = {symbol: number for number, symbol in enumerate(source.symbols)}
         self.tags = {
             "run": config.recording.run or UNNAMED_RUN,
             "policy": config.recording.policy,
@@ -68,27 +73,25 @@ class Pipeline:
             "worker": f"{socket.gethostname()}-{os.getpid()}",
         }
         recorder = Recorder(sink, self.tags)
+        self._rules = Rules.of(config.rules)
+        self._source = source
         self.run = RunState(config.episodes.concurrent, config.episodes.steps)
+        self._tracks = Tracks(config.regressor, self.run.stopping.is_set)
+        self._blocks = self._make_blocks()
         self._routes = routes = Routes()
         base = (nodes.inbox, self, routes)
-        routes.market = _group("market", nodes.market_threads, lambda name: MarketNode(name, *base))
+        episodes, run = config.episodes, self.run
+        routes.market = _group("market", nodes.market_threads, lambda name: MarketNode(name, *base, run, recorder, source, episodes))
         routes.execution = _group("execution", nodes.execution_threads, lambda name: ExecutionNode(name, *base, recorder))
-        self._rewards = [RewardNode(name, *base, self.run, recorder, policy) for name in _names("reward", nodes.reward_threads)]
-        routes.reward = NodeGroup("reward", self._rewards, _slot)
-        routes.signal = NodeGroup(
-            "signal",
-            [
-                SignalNode(name, *base, self.run, recorder, config.regressor, show_prediction=config.episodes.show_prediction)
-                for name in _names("signal", nodes.signal_threads)
-            ],
-            lambda event: place[event.episode.symbol],
-        )
-        self._policies = [PolicyNode(name, *base, policy, config.policy.fallback) for name in _names("policy", nodes.policy_threads)]
-        routes.policy = NodeGroup("policy", self._policies, _slot)
-        routes.portfolio = _group("portfolio", nodes.portfolio_threads, lambda name: PortfolioNode(name, *base, config.policy.fallback))
-        self._episode_node = EpisodeNode(
-            "episode", *base, self.run, recorder, policy, source, config.account, config.episodes, config.episodes_seed
-        )
+        self._rewards = [RewardNode(name, *base, run, recorder, policy) for name in _names("reward", nodes.reward_threads)]
+        routes.reward = NodeGroup("reward", self._rewards, _block_number)
+        routes.signal = _group("signal", nodes.signal_threads, lambda name: SignalNode(name, *base, run, recorder))
+        fallback = config.policy.fallback
+        self._policies = [PolicyNode(name, *base, run, policy, fallback, episodes) for name in _names("policy", nodes.policy_threads)]
+        routes.policy = NodeGroup("policy", self._policies, _block_number)
+        routes.portfolio = _group("portfolio", nodes.portfolio_threads, lambda name: PortfolioNode(name, *base))
+        baselines = Baselines(self._rules, source.slots, config.episodes_seed)
+        self._episode_node = EpisodeNode("episode", nodes.inbox, self, run, recorder, policy, baselines, config.episodes_seed)
         self._reporters = [*(node.reporter for node in self._policies), self._episode_node.reporter]
         routes.episode = NodeGroup("episode", [self._episode_node], lambda event: 0)
         self._groups: tuple[NodeGroup[Any], ...] = (
@@ -114,7 +117,7 @@ class Pipeline:
         for group in self._groups:
             group.start()
         self._watch.start()
-        self._routes.episode.push_many([OpenEvent(slot) for slot in range(self.config.episodes.concurrent)])
+        self._routes.market.push_many([OpenEvent(played) for played in self._blocks])
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Wait for the end of the run: enough steps, or a failure. Returns whether it has come."""
@@ -203,25 +206,58 @@ class Pipeline:
         self._give_up(node, events)
 
     def _give_up(self, node: Node[Any], events: Sequence[Event]) -> None:
-        """End the episodes of events that will never be handled."""
-        ends: list[EndEvent | OpenEvent] = []
+        """End the episodes of events that will never be handled, and let other blocks play in their slots."""
         for event in events:
-            if isinstance(event, OpenEvent):
-                ends.append(event)
-            elif node is self._episode_node and event.episode.ended:
-                ends.append(OpenEvent(event.episode.slot))
-            else:
-                event.episode.abandoned = True
-                ends.append(EndEvent(event.episode, "abandoned"))
-        try:
-            self._routes.episode.push_many(ends)
-        except NodeError as error:
-            self.run.fail(error)
+            try:
+                if isinstance(event, EndEvent):
+                    self._forget(event)
+                else:
+                    self._replace(event.played)
+            except NodeError as error:
+                self.run.fail(error)
+
+    def _forget(self, event: EndEvent) -> None:
+        """Count the episodes of an end that failed; the server ends them by itself."""
+        self.run.add_ending("abandoned", len(event.ended))
+        if event.retired_rows:
+            self.run.give_back_slots(event.retired_rows)
+
+    def _replace(self, played: PlayedBlock) -> None:
+        """Abandon a block, and open another one in its place: what a failure has left of its arrays is not to be relied on."""
+        if played.abandoned:
+            return
+        played.abandoned = True
+        ended = ended_episodes(played, played.playing, "abandoned", "abandoned")
+        new = self._block(played.number, played.first_slot, played.block.shape.n_rows)
+        new.rounds[:] = played.rounds
+        self._blocks[played.number] = new
+        self._routes.episode.push_many([EndEvent(tuple(ended))])
+        self._routes.market.push_many([OpenEvent(new)])
+
+    # Blocks --------------------------------------------------------------------------------------------------------------------------
+
+    def _make_blocks(self) -> list[PlayedBlock]:
+        """Share the concurrent episodes among blocks of nearly one size."""
+        blocks: list[PlayedBlock] = []
+        first_slot = 0
+        for n_rows in shares_of(self.config.episodes.concurrent):
+            blocks.append(self._block(len(blocks), first_slot, n_rows))
+            first_slot += n_rows
+        return blocks
+
+    def _block(self, number: int, first_slot: int, n_rows: int) -> PlayedBlock:
+        """Make a block whose rows are vacant."""
+        config = self.config
+        block = EpisodeBlock(n_rows, self._source.slots, self._rules, STATISTICS)
+        recorded = self._source.is_recorded
+        forecaster: Forecaster
+        forecaster = TrackForecaster(block.view, self._tracks) if recorded else BlockForecaster(block.view, config.regressor)
+        return PlayedBlock(number, first_slot, block, forecaster, config.episodes.first_round)
 
 
-def _slot(event: Any) -> int:
-    episode: Episode = event.episode
-    return episode.slot
+def _block_number(event: Any) -> int:
+    played: PlayedBlock = event.played
+    return played.number
 
 
 def _names(name: str, threads: int) -> list[str]:
@@ -230,5 +266,5 @@ def _names(name: str, threads: int) -> list[str]:
 
 
 def _group(name: str, threads: int, make: Any) -> NodeGroup[Any]:
-    """Make the replicas of a node, episodes shared by slot."""
-    return NodeGroup(name, [make(replica) for replica in _names(name, threads)], _slot)
+    """Make the replicas of a node, which share the blocks."""
+    return NodeGroup(name, [make(replica) for replica in _names(name, threads)], _block_number)

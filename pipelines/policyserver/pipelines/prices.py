@@ -1,18 +1,16 @@
 """Price sources: where an episode's bars come from. The same interface serves simulated and recorded prices.
 
     source = make_source(PricesConfig(process="ou"), seed=1)
-    prices = source.episode("AAA", episode_index=0)
-    while (bar := prices.next_bar()) is not None:
-        ...
+    episodes = source.episodes(range(64))
 
-An episode is a function of (seed, symbol, episode index) alone: threads and their order change nothing.
+An episode is a function of (seed, symbol, number) alone: threads and their order change nothing.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal, Protocol
@@ -22,7 +20,9 @@ from annotated_types import Ge, Gt
 
 from policyserver.common.settings import Config
 from policyserver.pipelines.csv_bars import read_csv_bars
-from policyserver.pipelines.market.bars import Bar, Bars, History
+from policyserver.pipelines.market.bars import FloatArray, History
+from policyserver.pipelines.market.episode_source import Episode, EpisodeSource
+from policyserver.pipelines.market.feed import EpisodeBars
 from policyserver.pipelines.price_processes import GbmConfig, OuConfig, PriceProcess, bars_from_path
 
 START_TIME_NS = 1_577_836_800_000_000_000
@@ -32,64 +32,8 @@ _LONGEST_EPISODE_S = 6e9
 """190 years: times are counted in nanoseconds up to the year 2262."""
 
 
-class EpisodePrices:
-    """The bars of one episode, dripped in one by one.
-
-    The warm-up bars come first, with indices up to 0; the first action is taken at the close of bar 0, and an action taken at bar t is
-    filled at bar t + 1. Not thread-safe: an episode has one owner at a time.
-    """
-
-    __slots__ = ("_rows", "bars", "episode_index", "first_row", "history", "parameters", "process", "symbol", "warmup_bars")
-
-    def __init__(
-        self,
-        symbol: str,
-        episode_index: int,
-        process: str,
-        parameters: Mapping[str, float],
-        bars: Bars,
-        warmup_bars: int,
-        history: History | None = None,
-        first_row: int = 0,
-    ) -> None:
-        """Hold the bars of an episode.
-
-        Args:
-            symbol: what is traded.
-            episode_index: number of the episode among the symbol's episodes.
-            process: name of the price process, or "csv".
-            parameters: what was drawn for this episode, to be recorded.
-            bars: warm-up bars and traded bars.
-            warmup_bars: number of bars up to the first action, at least 1.
-            history: what `bars` are a window of, one object for all episodes of the symbol; None: bars that no other episode has.
-            first_row: where in the history the window begins.
-        """
-        self.symbol = symbol
-        self.episode_index = episode_index
-        self.process = process
-        self.parameters = dict(parameters)
-        self.bars = bars
-        self.warmup_bars = warmup_bars
-        self.history = history
-        self.first_row = first_row
-        self._rows = bars.rows(1 - warmup_bars)
-
-    @property
-    def n_steps(self) -> int:
-        """Number of actions in the episode: one for each bar after the warm-up."""
-        return len(self.bars) - self.warmup_bars
-
-    def row(self, bar: Bar) -> int:
-        """Return where in the history a bar of this episode is."""
-        return self.first_row + self.warmup_bars - 1 + bar.index
-
-    def next_bar(self) -> Bar | None:
-        """Return the next bar, None after the last."""
-        return next(self._rows, None)
-
-
-class PriceSource(Protocol):
-    """Anything that has bars for episodes of named symbols. Thread-safe.
+class PriceSource(EpisodeSource, Protocol):
+    """A source whose symbols are known. Thread-safe.
 
     Episodes of which one may have bars that lie in another's future name the `History` that they are windows of: what learns from one
     episode and forecasts in another then keeps to the history's own time.
@@ -97,10 +41,11 @@ class PriceSource(Protocol):
 
     @property
     def symbols(self) -> tuple[str, ...]:
-        """The symbols there are."""
+        """All symbols that there are; episode n trades number n modulo their count."""
 
-    def episode(self, symbol: str, episode_index: int) -> EpisodePrices:
-        """Return fresh prices: always the same for the same symbol and index."""
+    @property
+    def is_recorded(self) -> bool:
+        """Whether episodes are windows of histories."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,8 +114,14 @@ def episode_rng(seed: int, symbol: str, episode_index: int, purpose: str = "pric
     return np.random.default_rng(np.random.SeedSequence(entropy=seed, spawn_key=(key, episode_index)))
 
 
+SLOTS = ("price",)
+"""What the one symbol of an episode is called in observations: which one it is differs from episode to episode."""
+
+
 class SimulatedSource:
     """Bars simulated from a process, each episode with its own parameters and path."""
+
+    is_recorded = False
 
     def __init__(self, process: PriceProcess, config: PricesConfig, seed: int) -> None:
         """Simulate `process` in episodes of the size that `config` names."""
@@ -183,19 +134,30 @@ class SimulatedSource:
         """The configured symbols."""
         return self._config.symbols
 
-    def episode(self, symbol: str, episode_index: int) -> EpisodePrices:
-        """Draw the parameters and simulate the whole path at once."""
+    @property
+    def slots(self) -> tuple[str, ...]:
+        """See `EpisodeSource`."""
+        return SLOTS
+
+    def episodes(self, numbers: Sequence[int]) -> list[Episode]:
+        """Draw the parameters and simulate the whole paths at once."""
+        return [self._episode(number) for number in numbers]
+
+    def _episode(self, number: int) -> Episode:
         config = self._config
-        rng = episode_rng(self._seed, symbol, episode_index)
+        symbol = self.symbols[number % len(self.symbols)]
+        rng = episode_rng(self._seed, symbol, number)
         parameters = self._process.draw_parameters(rng)
         n_bars = config.warmup_bars + config.bars_per_episode
         path = self._process.log_path(rng, parameters, n_bars * config.steps_per_bar, config.steps_per_bar)
         bars = bars_from_path(rng, path, config.steps_per_bar, START_TIME_NS, int(config.bar_interval_s * 1e9))
-        return EpisodePrices(symbol, episode_index, self._process.name, parameters, bars, config.warmup_bars)
+        return Episode((symbol,), number, EpisodeBars(bars.time_ns, bars.columns(), config.warmup_bars, parameters))
 
 
 class CsvSource:
     """Windows of recorded bars, their starts drawn by the seed."""
+
+    is_recorded = True
 
     def __init__(self, config: PricesConfig, seed: int) -> None:
         """Read every file at once.
@@ -206,22 +168,38 @@ class CsvSource:
         self._config = config
         self._seed = seed
         self._histories: dict[str, History] = {}
+        self._columns: dict[str, FloatArray] = {}
         needed = config.warmup_bars + config.bars_per_episode
         for path in config.csv_files:
             bars = read_csv_bars(path)
             if len(bars) < needed:
                 raise ValueError(f"{path}: expected at least warmup_bars + bars_per_episode = {needed} bars, found {len(bars)}")
             self._histories[symbol_of(path)] = History(bars, needed)
+            self._columns[symbol_of(path)] = bars.columns()
 
     @property
     def symbols(self) -> tuple[str, ...]:
         """The symbols that the files are named after."""
         return tuple(self._histories)
 
-    def episode(self, symbol: str, episode_index: int) -> EpisodePrices:
-        """Cut the episode's window."""
+    @property
+    def slots(self) -> tuple[str, ...]:
+        """See `EpisodeSource`."""
+        return SLOTS
+
+    def episodes(self, numbers: Sequence[int]) -> list[Episode]:
+        """Cut the episodes' windows."""
+        return [self._episode(number) for number in numbers]
+
+    def _episode(self, number: int) -> Episode:
+        symbol = self.symbols[number % len(self.symbols)]
         history = self._histories[symbol]
-        start = int(episode_rng(self._seed, symbol, episode_index).integers(len(history.bars) - history.window_bars + 1))
-        window = history.bars.slice(start, start + history.window_bars)
-        parameters = {"first_row": float(start)}
-        return EpisodePrices(symbol, episode_index, "csv", parameters, window, self._config.warmup_bars, history, start)
+        start = int(episode_rng(self._seed, symbol, number).integers(len(history.bars) - history.window_bars + 1))
+        stop = start + history.window_bars
+        window = EpisodeBars(
+            history.bars.time_ns[start:stop],
+            self._columns[symbol][start:stop],
+            self._config.warmup_bars,
+            {"first_row": float(start)},
+        )
+        return Episode((symbol,), number, window, {symbol: history}, start)

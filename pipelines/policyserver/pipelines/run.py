@@ -7,9 +7,6 @@ import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-import gymnasium as gym
-import numpy as np
-
 from policyserver.client import (
     AuthenticationError,
     ClientConfig,
@@ -20,13 +17,13 @@ from policyserver.client import (
     ServerInfo,
 )
 from policyserver.common.settings import SettingsError
-from policyserver.monitoring.action import Action
 from policyserver.monitoring.sink import Sink
 from policyserver.pipelines.config import UNNAMED_RUN, PipelineConfig
-from policyserver.pipelines.features import FEATURES, OBSERVATION_LIMIT, REGRESSOR_FEATURES
+from policyserver.pipelines.forecast.block_forecaster import INPUTS
 from policyserver.pipelines.forecast.regressor import try_out
+from policyserver.pipelines.market.rules import Rules
 from policyserver.pipelines.pipeline import Pipeline
-from policyserver.pipelines.prices import PriceSource, make_source
+from policyserver.pipelines.prices import SLOTS, PriceSource, make_source
 from policyserver.pipelines.recording import open_recording
 from policyserver.pipelines.runtime.stop_signals import StoppedEarlyError, StopSignals
 from policyserver.pipelines.server_watch import ServerWatch
@@ -39,12 +36,6 @@ SINK_CLOSE_S = 5.0
 
 _RETRY_S = 1.0
 """Seconds from one attempt to reach the server to the next."""
-
-OBSERVATION_SPACE = gym.spaces.Box(-OBSERVATION_LIMIT, OBSERVATION_LIMIT, (len(FEATURES),), np.float32)
-"""What the pipelines send; a server for another space is refused when the client connects."""
-
-ACTION_SPACE: gym.Space[np.int64] = gym.spaces.Discrete(len(Action))
-"""What they expect: the number of an `Action`."""
 
 
 def connect(config: PipelineConfig) -> PolicyClient:
@@ -64,8 +55,10 @@ def connect(config: PipelineConfig) -> PolicyClient:
         tls_ca_file=server.tls_ca_file,
         token_file=server.token_file,
     )
+    rules = Rules.of(config.rules)
+    observations, actions = rules.observation_space(SLOTS), rules.actions.space(SLOTS)
     try:
-        return PolicyClient(server.address, config=options, observation_space=OBSERVATION_SPACE, action_space=ACTION_SPACE)
+        return PolicyClient(server.address, config=options, observation_space=observations, action_space=actions)
     except InsecureTargetError:
         raise
     except ValueError as error:
@@ -76,10 +69,15 @@ def source_of(config: PipelineConfig) -> PriceSource:
     """Return the configured prices, once it is known that there is something to forecast them with.
 
     Raises:
-        SettingsError: A file of bars cannot be read, or is not one; or the regressor cannot be built, or cannot learn.
+        SettingsError: A file of bars cannot be read, or is not one; the regressor cannot be built, or cannot learn; or the warm-up is too
+            short for what is observed.
     """
+    needed = Rules.of(config.rules).warmup_bars()
+    if config.prices.warmup_bars < needed:
+        problem = f"expected at least the {needed} bars that the rules look back at, received {config.prices.warmup_bars}"
+        raise SettingsError("prices.warmup_bars", "", problem)
     try:
-        try_out(config.regressor, REGRESSOR_FEATURES)
+        try_out(config.regressor, INPUTS)
     except ValueError as error:
         raise SettingsError("regressor", "", str(error)) from error
     try:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from policyserver.monitoring.newest_tenth import MOST_EPISODES, SHARE, newest_count
 from policyserver.monitoring.recorded_prices import RecordedPrices
-from policyserver.pipelines.events import Decision, Ending
+from policyserver.pipelines.events import Ending
 from policyserver.pipelines.market.bars import FloatArray
 from policyserver.pipelines.tail import Tail
 
@@ -28,14 +28,26 @@ DECISIONS_KEPT = 12
 class ShownDecision:
     """A decision and what came of it, for the eyes of a user."""
 
-    decision: Decision
-    """What was decided, on what."""
+    bar: int
+    """Index of the bar at whose close it was taken."""
+    price: float
+    """Close of that bar, of the first symbol."""
+    prediction: float
+    """Expected log-return of the next bar, of the first symbol."""
+    action: int
+    """What was done; of a fallback what it is reported as."""
+    fallback: bool
+    """Whether it is the configured fallback instead of the policy's action."""
+    weights_seq_no: int
+    """Policy version that acted, or the newest known one."""
+    node: str
+    """Name of the node thread that took it."""
     episode: str
     """Id of the episode."""
     symbol: str
     """What is traded."""
     position: float
-    """Value of the position after the fill, as a signed fraction of the equity."""
+    """Value of the position after the fill, as a signed fraction of the equity, of the first symbol."""
     reward: float
     """Reward of the action."""
 

@@ -14,6 +14,8 @@ from policyserver.common.settings import Config, SettingsError, dump_toml, load
 from policyserver.monitoring.store.reader import StoreReader
 from policyserver.pipelines.config import PipelineConfig, PipelineRecordingConfig, PlayedEpisodesConfig, ServerConnectionConfig
 from policyserver.pipelines.demo.run_folder import new_run_folder, newest_run_folder
+from policyserver.pipelines.market.registry import Choice
+from policyserver.pipelines.market.rules import RulesConfig
 from policyserver.pipelines.prices import PricesConfig
 from policyserver.pipelines.run import source_of
 
@@ -89,15 +91,21 @@ def fresh_run(options: DemoConfig, address: str) -> tuple[Path, PipelineConfig]:
         episodes=PlayedEpisodesConfig(
             concurrent=options.episodes,
             steps=options.steps,
-            show_prediction=options.show_prediction,
         ),
         prices=prices,
+        rules=RulesConfig() if options.show_prediction else RulesConfig(observers=_without_forecast()),
         stop_timeout_s=_EPISODES_END_S,
     )
     source_of(config)  # prices that cannot be made are refused before there is a folder
     folder = new_run_folder(options.runs, options.seed)
     recording = PipelineRecordingConfig(run=folder.name, policy="PPO", store=folder / STORE_FILE)
     return folder, _written(dataclasses.replace(config, recording=recording), folder, options.server.read_text(encoding="utf-8"))
+
+
+def _without_forecast() -> tuple[Choice, ...]:
+    """Return the default observers with zeros in the place of the forecast."""
+    hidden: Choice = {"name": "forecast", "shown": False}
+    return tuple(hidden if choice == "forecast" else choice for choice in RulesConfig().observers)
 
 
 def resumed_run(options: DemoConfig, address: str) -> tuple[Path, PipelineConfig]:

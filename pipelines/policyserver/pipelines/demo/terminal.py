@@ -177,11 +177,10 @@ def _decisions(snapshot: Snapshot) -> list[str]:
         f"{'node':<10}{'episode':<12}{'symbol':<8}{'bar':>5}{'price':>10}{'prediction':>12}  {'action':<10}{'position':>9}{'reward':>9}"
     ]
     for shown in snapshot.decisions:
-        decision = shown.decision
-        action = Action(decision.action).label + (" (own)" if decision.fallback else "")
+        action = Action(shown.action).label + (" (own)" if shown.fallback else "")
         lines.append(
-            f"{decision.node:<10}{shown.episode:<12}{shown.symbol:<8}{decision.bar:>5}{decision.price:>10.2f}"
-            f"{100 * decision.prediction.mean:>10.3f} %  {action:<10}{shown.position:>+9.2f}{shown.reward:>+9.3f}"
+            f"{shown.node:<10}{shown.episode:<12}{shown.symbol:<8}{shown.bar:>5}{shown.price:>10.2f}"
+            f"{100 * shown.prediction:>10.3f} %  {action:<10}{shown.position:>+9.2f}{shown.reward:>+9.3f}"
         )
     return lines
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +11,7 @@ import numpy.typing as npt
 from policyserver.pipelines.forecast.regressor import RegressorConfig
 from policyserver.pipelines.forecast.return_model import MEAN, ReturnModel
 from policyserver.pipelines.market.bars import FloatArray, IntArray
+from policyserver.pipelines.market.episode_source import Episode
 from policyserver.pipelines.market.schemes.scheme import View
 from policyserver.pipelines.market.statistics import ExponentialMean, MeanSinceStart, Statistic
 
@@ -24,6 +26,27 @@ STATISTICS: frozenset[Statistic] = frozenset({_FAST, _SLOW})
 
 INPUTS = ("distance_slow", "distance_fast", "return_1")
 """What the model predicts the next log-return from, in units of log-price."""
+
+
+class Forecaster(Protocol):
+    """Forecasts the rows of a block into its view. One owner at a time: the block's."""
+
+    @property
+    def skipped(self) -> int:
+        """Labels not learnt because they or a feature were not finite."""
+
+    def begin(self, rows: IntArray, episodes: Sequence[Episode]) -> None:
+        """New episodes begin in rows."""
+
+    def learn(self, rows: IntArray) -> tuple[FloatArray, FloatArray]:
+        """Learn the last log-return of each row that was forecast.
+
+        Returns:
+            The squared errors of those forecasts that count for the skill, and of the zero forecast in their place, float64 (f,) each.
+        """
+
+    def predict(self, rows: IntArray) -> None:
+        """Forecast the next log-return of each row, into the view."""
 
 
 class BlockForecaster:
@@ -52,7 +75,7 @@ class BlockForecaster:
         """Labels learnt."""
         return sum(model.learned for model in self._models)
 
-    def begin(self, rows: IntArray) -> None:
+    def begin(self, rows: IntArray, episodes: Sequence[Episode]) -> None:
         """Forget what rows were forecast from: new episodes begin in them."""
         for row in rows.tolist():
             self._inputs[row * self._n_symbols : (row + 1) * self._n_symbols] = [None] * self._n_symbols

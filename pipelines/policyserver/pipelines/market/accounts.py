@@ -56,8 +56,9 @@ class Accounts:
         """Fills so far, int64 (n,)."""
         self.orders = np.zeros(n_rows, dtype=np.int64)
         """Orders submitted so far, refused ones too, int64 (n,)."""
-        self.before = np.zeros((4, n_rows))
-        """Turnover, realised profit, fees and orders as of the mark before, float64 (4, n)."""
+        self._marked = np.zeros((5, n_rows))
+        self.last_bar = np.zeros((5, n_rows))
+        """What `in_bar` was at the last mark, float64 (5, n)."""
 
     def begin(self, rows: Rows, initial_equity: float, prices: FloatArray) -> None:
         """Open accounts without positions, at prices of float64 (m, K)."""
@@ -68,7 +69,7 @@ class Accounts:
         self.fills[rows] = self.orders[rows] = 0
         self.called[rows] = False
         self.position[rows] = self.average_price[rows] = 0.0
-        self.before[:, rows] = 0.0
+        self._marked[:, rows] = 0.0
         self.price[rows] = prices
 
     # What is known -------------------------------------------------------------------------------------------------------------------
@@ -95,9 +96,10 @@ class Accounts:
         return total
 
     def in_bar(self, rows: Rows) -> FloatArray:
-        """Return turnover, realised profit less fees, fees, and orders since the mark before, float64 (4, m)."""
-        turnover, realised, fees, orders = self._now(rows) - self.before[:, rows]
-        return np.array([turnover, realised - fees, fees, orders])
+        """Return turnover, realised profit less fees, fees, slippage, and orders since the mark before, float64 (5, m)."""
+        since = self._now(rows) - self._marked[:, rows]
+        since[1] -= since[2]
+        return since
 
     # What happens --------------------------------------------------------------------------------------------------------------------
 
@@ -155,7 +157,8 @@ class Accounts:
         highest = np.maximum(self.highest_equity[rows], equity)
         self.highest_equity[rows] = highest
         self.drawdown[rows] = np.maximum(self.drawdown[rows], 1.0 - equity / highest)
-        self.before[:, rows] = self._now(rows)
+        self.last_bar[:, rows] = self.in_bar(rows)
+        self._marked[:, rows] = self._now(rows)
 
     def _now(self, rows: Rows) -> FloatArray:
-        return np.array([self.turnover[rows], self.realised[rows], self.fees[rows], self.orders[rows]])
+        return np.array([self.turnover[rows], self.realised[rows], self.fees[rows], self.slippage[rows], self.orders[rows]])

@@ -1,8 +1,7 @@
-"""Bars: the price of one symbol over one interval, one by one (`Bar`) or as columns (`Bars`)."""
+"""Bars: the price of one symbol over one interval, as columns."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,26 +9,6 @@ import numpy.typing as npt
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True, slots=True)
-class Bar:
-    """One bar: `low <= min(open, close) <= max(open, close) <= high`."""
-
-    index: int
-    """Position in the episode: 0 is the bar at whose close the first action is taken; warm-up bars before it are negative."""
-    time_ns: int
-    """End of the interval, nanoseconds since the Unix epoch."""
-    open: float
-    """First price of the interval."""
-    high: float
-    """Highest price of the interval."""
-    low: float
-    """Lowest price of the interval."""
-    close: float
-    """Last price of the interval, the one an account is marked at."""
-    volume: float
-    """Units traded in the interval."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,15 +36,13 @@ class Bars:
     def __len__(self) -> int:
         return len(self.close)
 
+    def columns(self) -> FloatArray:
+        """Return open, high, low, close and volume as one array of a single symbol, float64 (n, 1, 5)."""
+        return np.stack([self.open, self.high, self.low, self.close, self.volume], axis=1)[:, None, :]
+
     def slice(self, start: int, stop: int) -> Bars:
         """Return the bars `start` (inclusive) to `stop` (exclusive) as views."""
         return Bars(*(getattr(self, name)[start:stop] for name in self.__slots__))
-
-    def rows(self, first_index: int) -> Iterator[Bar]:
-        """Yield the bars one by one, the first of them numbered `first_index`."""
-        columns = (getattr(self, name).tolist() for name in self.__slots__)
-        for index, values in enumerate(zip(*columns, strict=True), start=first_index):
-            yield Bar(index, *values)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

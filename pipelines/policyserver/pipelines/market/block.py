@@ -28,7 +28,7 @@ from policyserver.pipelines.market.rows import ALL, Rows
 from policyserver.pipelines.market.rules import Rules
 from policyserver.pipelines.market.schemes.actions.action_scheme import Actions
 from policyserver.pipelines.market.schemes.scheme import Scheme, Shape, View
-from policyserver.pipelines.market.statistics import Statistics
+from policyserver.pipelines.market.statistics import Statistic, Statistics
 
 GOES_ON, DATA_END = 0, -1
 """Ends of `Marked.end`: none yet; the last bar of the data. A number above 0 is the place, from 1, of an end of the rules."""
@@ -61,8 +61,15 @@ class WarmUp:
 class EpisodeBlock:
     """The state of n episodes. One owner at a time: not thread-safe."""
 
-    def __init__(self, n_rows: int, symbols: tuple[str, ...], rules: Rules) -> None:
-        """Hold no episode yet; every row is to be begun before it is used."""
+    def __init__(self, n_rows: int, symbols: tuple[str, ...], rules: Rules, statistics: frozenset[Statistic] = frozenset()) -> None:
+        """Hold no episode yet; every row is to be begun before it is used.
+
+        Args:
+            n_rows: Episodes.
+            symbols: What each of them trades.
+            rules: What they are about.
+            statistics: What others than the parts of the rules read from the view.
+        """
         self.rules = rules
         """What the episodes are about."""
         self.shape = shape = Shape(n_rows, symbols)
@@ -76,7 +83,7 @@ class EpisodeBlock:
             np.zeros(n_rows, dtype=np.int64),
             np.ones(n_rows, dtype=np.int64),
             accounts,
-            Statistics(n_rows, k, rules.statistics()),
+            Statistics(n_rows, k, rules.statistics() | statistics),
             History(n_rows, k, rules.history_bars()),
             np.zeros((n_rows, k, 3)),
         )
@@ -94,6 +101,8 @@ class EpisodeBlock:
         # By `Marked.ends`: the last place is DATA_END, the first GOES_ON.
         self._terminates = np.array([False, *(part.terminates for part in rules.ends), False])
         self._low, self._high = rules.bounds(symbols)
+        self.observation_size = len(self._low)
+        """Numbers in an observation."""
 
     def begin(self, rows: IntArray, warm_up: WarmUp) -> None:
         """Begin new episodes in rows, at the close of the last of their warm-up bars."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
+from policyserver.pipelines.market.bars import History
 from policyserver.pipelines.market.feed import EpisodeBars
 
 
@@ -19,6 +20,10 @@ class Episode:
     """Its number among all episodes."""
     bars: EpisodeBars
     """What it is played on."""
+    histories: Mapping[str, History] = field(default_factory=dict)
+    """By symbol, the recorded bars that it is a window of, one object for all its episodes; none where prices are simulated."""
+    first_row: int = 0
+    """Where in the histories the window begins."""
 
     @property
     def id(self) -> str:

@@ -67,6 +67,11 @@ class Rules:
         )
 
     @property
+    def end_names(self) -> tuple[str, ...]:
+        """What the ends are called, in their order."""
+        return tuple(type(end).__name__ for end in self.ends)
+
+    @property
     def parts(self) -> Iterable[Scheme]:
         """All parts."""
         return (self.actions, *self.observers, *self.rewards, *self.ends)
@@ -82,6 +87,10 @@ class Rules:
     def statistics(self) -> frozenset[Statistic]:
         """Return the statistics that the parts read."""
         return frozenset(statistic for part in self.parts for statistic in part.statistics())
+
+    def names(self, symbols: tuple[str, ...]) -> tuple[str, ...]:
+        """Return what each number of an observation is called, in their order."""
+        return tuple(name for observer in self.observers for name in observer.names(symbols))
 
     def observation_space(self, symbols: tuple[str, ...]) -> Box:
         """Return the space of a whole observation, one-dimensional."""

@@ -9,6 +9,7 @@ A row whose episode is over begins its next one at the following step, whose act
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import gymnasium as gym
@@ -28,7 +29,7 @@ from policyserver.pipelines.market.schemes.actions.action_scheme import Actions
 class Forecaster(Protocol):
     """What forecasts the rows of a block into its view; see `policyserver.pipelines.forecast`."""
 
-    def begin(self, rows: IntArray) -> None:
+    def begin(self, rows: IntArray, episodes: Sequence[Episode]) -> None:
         """New episodes begin in rows."""
 
     def learn(self, rows: IntArray) -> object:
@@ -106,9 +107,10 @@ class TradingVectorEnv(gym.vector.VectorEnv[npt.NDArray[np.float32], Any, npt.ND
         """Begin the next episodes in rows."""
         numbers = range(self._next_number, self._next_number + len(rows))
         self._next_number += len(rows)
-        begin_episodes(self.block, self._feed, rows, self._source.episodes(numbers))
+        episodes = self._source.episodes(numbers)
+        begin_episodes(self.block, self._feed, rows, episodes)
         if self.forecaster is not None:
-            self.forecaster.begin(rows)
+            self.forecaster.begin(rows, episodes)
         self._over[rows] = False
 
 

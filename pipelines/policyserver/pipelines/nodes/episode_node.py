@@ -1,4 +1,4 @@
-"""Ends episodes with the server, compares them with the baselines, and begins the next ones in their slots."""
+"""Ends episodes with the server, compares them with the baselines, and records what came of them."""
 
 from __future__ import annotations
 
@@ -9,33 +9,27 @@ from typing import Any
 
 import numpy as np
 
-from policyserver.common.errors import HandshakeError, PolicyServerError, ServerEndedError
+from policyserver.common.errors import PolicyServerError
 from policyserver.monitoring.points import Points
-from policyserver.pipelines.account import Account, AccountConfig
-from policyserver.pipelines.baselines import ReplayResult, no_trade, random_actions
-from policyserver.pipelines.config import PlayedEpisodesConfig
-from policyserver.pipelines.events import EndEvent, Ending, Episode, OpenEvent, OrderEvent
-from policyserver.pipelines.fallback import NO_ANSWER, FallbackReporter, row_errors
-from policyserver.pipelines.price_records import PriceRecords
-from policyserver.pipelines.prices import PriceSource
+from policyserver.pipelines.baselines import Baselines
+from policyserver.pipelines.events import Ended, EndEvent
+from policyserver.pipelines.fallback import FallbackReporter, row_errors
 from policyserver.pipelines.run_state import RunState
 from policyserver.pipelines.runtime.inbox import NodeConfig
 from policyserver.pipelines.runtime.node import Node, Supervisor
-from policyserver.pipelines.runtime.routes import Recorder, Routes
+from policyserver.pipelines.runtime.routes import Recorder
 from policyserver.pipelines.serving import PolicyService
 
 logger = logging.getLogger(__name__)
 
 _END_TIMEOUT_S = 5.0
-"""Longest wait for the end of episodes: longer than an action's, for nobody waits behind it, and one given up stays open at the server."""
-_RETRY_S = 1.0
-"""Seconds from one attempt to begin episodes to the next, while the server refuses."""
+"""Longest wait for the end of episodes: longer than an action's, because no row waits behind it, and one given up stays open at the server."""
 
 
-class EpisodeNode(Node[EndEvent | OpenEvent]):
-    """Everything about an episode that is not about one of its steps.
+class EpisodeNode(Node[EndEvent]):
+    """Everything about an episode that comes after its last bar.
 
-    It has a thread of its own because it may wait for a server that is away, while episodes in fallback mode go on elsewhere.
+    It has a thread of its own because it may wait for a server that is away, while the rows that the episodes were in go on.
     """
 
     def __init__(
@@ -43,13 +37,10 @@ class EpisodeNode(Node[EndEvent | OpenEvent]):
         name: str,
         options: NodeConfig,
         supervisor: Supervisor,
-        routes: Routes,
         run: RunState,
         recorder: Recorder,
         policy: PolicyService,
-        source: PriceSource,
-        account: AccountConfig,
-        episodes: PlayedEpisodesConfig,
+        baselines: Baselines,
         seed: int,
     ) -> None:
         """Make the node; see `Node`.
@@ -58,153 +49,77 @@ class EpisodeNode(Node[EndEvent | OpenEvent]):
             name: Name of the node and its thread.
             options: Inbox and restarts.
             supervisor: Told of failures.
-            routes: Where events go.
             run: Shared state.
             recorder: Where points go.
             policy: The client.
-            source: Where prices come from.
-            account: Money and costs of every episode.
-            episodes: How many there are at a time, and what for.
-            seed: Of the random baseline.
+            baselines: What episodes are compared with.
+            seed: Of the prices and the random baseline.
         """
         super().__init__(name, options, supervisor=supervisor)
-        self._routes = routes
         self._run_state = run
         self._recorder = recorder
         self._policy = policy
-        self._source = source
-        self._account = account
+        self._baselines = baselines
         self._seed = seed
-        self._episodes = episodes
-        self._price_records = PriceRecords(run, recorder, trained_on=episodes.training_enabled)
-        self._rounds = [episodes.first_round] * episodes.concurrent
         self.reporter = FallbackReporter(policy)
         """Tells the server of the last fallback actions of an episode."""
 
-    def _process(self, batch: list[EndEvent | OpenEvent]) -> None:
-        ends = list({event.episode: event for event in batch if isinstance(event, EndEvent) and not event.episode.ended}.values())
-        slots = [event.episode.slot for event in ends] + [event.slot for event in batch if isinstance(event, OpenEvent)]
-        if ends:
-            self._end(ends)
-        self._begin(slots)
+    def _process(self, batch: list[EndEvent]) -> None:
+        ended = [episode for event in batch for episode in event.ended]
+        if ended:
+            lost = self._tell_server(ended)
+            for episode in ended:
+                self._run_state.add_ending("lost" if episode.id in lost else episode.ending)
+            self._record(ended, lost)
+        if retired := sum(event.retired_rows for event in batch):
+            self._run_state.give_back_slots(retired)
 
-    # Ends ----------------------------------------------------------------------------------------------------------------------------
-
-    def _end(self, events: Sequence[EndEvent]) -> None:
-        """End episodes with the server and record them."""
-        lost = self._tell_server([event for event in events if event.ending != "lost" and event.episode.started])
-        endings: list[tuple[Episode, Ending]] = []
-        for event in events:
-            ending: Ending = "lost" if event.episode in lost else event.ending
-            event.episode.ended = True
-            endings.append((event.episode, ending))
-            self._run_state.add_ending(ending)
-        self._record(endings)
-
-    def _tell_server(self, events: Sequence[EndEvent]) -> dict[Episode, PolicyServerError]:
+    def _tell_server(self, ended: Sequence[Ended]) -> dict[str, PolicyServerError]:
         """End episodes that the server knows; return those that it no longer does."""
-        lost = self.reporter.report([event.episode for event in events])
-        rest = [event for event in events if event.episode not in lost]
+        told = [episode for episode in ended if episode.ending != "lost" and (episode.is_started or episode.unreported)]
+        lost = self.reporter.report({episode.id: episode.unreported for episode in told})
+        rest = [episode for episode in told if episode.id not in lost]
         if rest:
-            ids = [event.episode.id for event in rest]
-            observations = np.array([event.episode.observation for event in rest])
-            truncated = np.array([event.ending != "terminated" for event in rest])
+            observations = np.stack([episode.observation for episode in rest])
+            truncated = np.array([episode.ending != "terminated" for episode in rest])
             try:
-                self._policy.end_episodes(ids, observations, truncated, timeout_s=_END_TIMEOUT_S)
+                self._policy.end_episodes([episode.id for episode in rest], observations, truncated, timeout_s=_END_TIMEOUT_S)
             except PolicyServerError as error:
-                lost |= {rest[row].episode: row_error for row, row_error in row_errors(error, len(rest)).items()}
+                lost |= {rest[row].id: row_error for row, row_error in row_errors(error, len(rest)).items()}
         if lost:
             logger.warning("%s: %d episodes could not be ended (%s)", self.name, len(lost), next(iter(lost.values())))
         return lost
 
-    def _record(self, endings: Sequence[tuple[Episode, Ending]]) -> None:
+    def _record(self, ended: Sequence[Ended], lost: dict[str, PolicyServerError]) -> None:
         """Write the points of ended episodes; those that ran their full length, or into ruin, count for the statistics of the run."""
-        whole = [(e, ending) for e, ending in endings if ending == "terminated" or (ending == "truncated" and e.steps == e.prices.n_steps)]
-        nothing = random = None
+        whole = [e for e in ended if e.id not in lost and (e.ending == "terminated" or e.reason not in ("stopped", "lost", "abandoned"))]
+        partly = [episode for episode in ended if episode not in whole]
         if whole:
-            prices = [episode.prices for episode, _ in whole]
-            nothing, random = no_trade(self._account, prices), random_actions(self._account, prices, self._seed)
+            nothing, random = self._baselines.of([episode.episode for episode in whole])
             self._run_state.episodes.extend(
                 [
-                    (e.return_sum, nothing.returns[i], random.returns[i], *_profit_and_costs(e), random.profits[i], random.costs[i])
-                    for i, (e, _) in enumerate(whole)
+                    (e.return_sum, nothing.returns[i], random.returns[i], e.profit, e.costs, random.profits[i], random.costs[i])
+                    for i, e in enumerate(whole)
                 ]
             )
-        partly = [(e, ending) for e, ending in endings if (e, ending) not in whole]
-        self._write(whole, nothing, random)
-        self._write(partly, None, None)
+            self._write(whole, lost, {"no_trade_return": nothing.returns, "random_return": random.returns})
+        if partly:
+            self._write(partly, lost, {})
 
-    def _write(self, endings: Sequence[tuple[Episode, Ending]], nothing: ReplayResult | None, random: ReplayResult | None) -> None:
+    def _write(self, ended: Sequence[Ended], lost: dict[str, PolicyServerError], baselines: dict[str, Any]) -> None:
         """Write one point for each episode."""
-        if not endings:
-            return
-        episodes = [episode for episode, _ in endings]
-        money = [_profit_and_costs(episode) for episode in episodes]
         columns: dict[str, Sequence[Any]] = {
-            "episode": [episode.id for episode in episodes],
-            "return": [episode.return_sum for episode in episodes],
-            "length": [episode.steps for episode in episodes],
-            "profit": [profit for profit, _ in money],
-            "costs": [costs for _, costs in money],
-            "turnover": [episode.account.turnover / self._account.initial_equity for episode in episodes],
-            "drawdown": [episode.account.drawdown for episode in episodes],
-            "ended": [ending for _, ending in endings],
-            "cut": [nothing is None] * len(episodes),
-            "seed": [self._seed] * len(episodes),
-            "parameters": [json.dumps(episode.prices.parameters) for episode in episodes],
+            "episode": [episode.id for episode in ended],
+            "return": [episode.return_sum for episode in ended],
+            "length": [episode.steps for episode in ended],
+            "profit": [episode.profit for episode in ended],
+            "costs": [episode.costs for episode in ended],
+            "turnover": [episode.turnover for episode in ended],
+            "drawdown": [episode.drawdown for episode in ended],
+            "ended": ["lost" if episode.id in lost else episode.ending for episode in ended],
+            "cut": [not baselines] * len(ended),
+            "seed": [self._seed] * len(ended),
+            "parameters": [json.dumps(dict(episode.episode.bars.parameters)) for episode in ended],
         }
-        if nothing is not None and random is not None:
-            columns |= {"no_trade_return": nothing.returns.tolist(), "random_return": random.returns.tolist()}
-        symbols = [episode.symbol for episode in episodes]
-        self._recorder.sink.write(Points("episode", self._recorder.tags, columns, tag_columns={"symbol": symbols}))
-
-    # Beginnings ----------------------------------------------------------------------------------------------------------------------
-
-    def _begin(self, slots: Sequence[int]) -> None:
-        """Begin the next episode of each slot, or give the slots back when the run is ending."""
-        if not slots:
-            return
-        episodes = [] if self._run_state.stopping.is_set() else [self._next(slot) for slot in slots]
-        if episodes and self._start_with_server([episode.id for episode in episodes]):
-            self._routes.market.push_many([OrderEvent(episode, None) for episode in episodes])
-        else:
-            self._run_state.give_back_slots(len(slots))
-
-    def _next(self, slot: int) -> Episode:
-        """Make a slot's next episode: symbol and prices are a function of its number, and every symbol has its turn."""
-        symbols = self._source.symbols
-        number = self._rounds[slot] * self._episodes.concurrent + slot
-        symbol = symbols[number % len(symbols)]
-        self._rounds[slot] += 1
-        prices = self._source.episode(symbol, number)
-        self._price_records.note(prices)
-        episode = Episode(slot, f"{symbol}-{number}", prices, Account(self._account, float(prices.bars.open[0])))
-        for _ in range(prices.warmup_bars - 1):
-            if (bar := prices.next_bar()) is not None:
-                episode.features.update(bar)
-        return episode
-
-    def _start_with_server(self, episode_ids: Sequence[str]) -> bool:
-        """Start episodes as soon as there is a server; return False when the run ended before there was one."""
-        waited = False
-        while not self._run_state.stopping.is_set():
-            try:
-                self._policy.start_episodes(episode_ids, self._episodes.training_enabled)
-                if waited:
-                    logger.warning("%s: the server is there, %d episodes begin", self.name, len(episode_ids))
-                return True
-            except (HandshakeError, ServerEndedError) as error:  # it will never be the right server, or none at all
-                self._run_state.fail(error)
-                return False
-            except NO_ANSWER as error:
-                if not waited:
-                    logger.warning("%s: %d episodes wait for the server (%s)", self.name, len(episode_ids), error)
-                waited = True
-                self._run_state.stopping.wait(_RETRY_S)
-        return False
-
-
-def _profit_and_costs(episode: Episode) -> tuple[float, float]:
-    """Return an episode's simple profit and its costs, fractions of the initial equity."""
-    account = episode.account
-    return account.profit, account.costs / account.config.initial_equity
+        points = Points("episode", self._recorder.tags, columns | baselines, tag_columns={"symbol": [e.symbol for e in ended]})
+        self._recorder.sink.write(points)

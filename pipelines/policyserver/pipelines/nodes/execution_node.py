@@ -1,17 +1,18 @@
-"""Holds each order until its episode's next bar, and fills it at that bar's open."""
+"""Plays the bars: the simulated broker fills what was ordered."""
 
 from __future__ import annotations
 
 from policyserver.monitoring.points import Points
-from policyserver.pipelines.account import Fill
-from policyserver.pipelines.events import FillEvent, MarketEvent, OrderEvent
-from policyserver.pipelines.runtime.inbox import NodeConfig, push_together
+from policyserver.pipelines.events import FillEvent, MarketEvent
+from policyserver.pipelines.market.orders import Fills
+from policyserver.pipelines.played_block import PlayedBlock
+from policyserver.pipelines.runtime.inbox import NodeConfig
 from policyserver.pipelines.runtime.node import Node, Supervisor
 from policyserver.pipelines.runtime.routes import Recorder, Routes
 
 
-class ExecutionNode(Node[MarketEvent | OrderEvent]):
-    """The simulated broker: market orders, filled whole at the next open, with the account's fee and slippage."""
+class ExecutionNode(Node[MarketEvent]):
+    """Orders against bars; see `policyserver.pipelines.market.execution`."""
 
     def __init__(self, name: str, options: NodeConfig, supervisor: Supervisor, routes: Routes, recorder: Recorder) -> None:
         """Make the node; see `Node`."""
@@ -19,42 +20,34 @@ class ExecutionNode(Node[MarketEvent | OrderEvent]):
         self._routes = routes
         self._recorder = recorder
 
-    def _process(self, batch: list[MarketEvent | OrderEvent]) -> None:
-        held: list[OrderEvent] = []
-        bars: list[FillEvent] = []
+    def _process(self, batch: list[MarketEvent]) -> None:
+        events = []
         for event in batch:
-            episode = event.episode
-            if episode.abandoned:
+            played = event.played
+            if played.abandoned:
                 continue
-            if isinstance(event, OrderEvent):
-                episode.working_order = event.order
-                held.append(event)
-                continue
-            fill: Fill | None = None
-            if episode.working_order is not None:
-                fill = episode.account.fill(episode.working_order, event.bar.open)
-                episode.working_order = None
-            bars.append(FillEvent(episode, event.bar, fill))
-        self._record(bars)
-        push_together([*self._routes.market.shares(held), *self._routes.reward.shares(bars)])
+            fills = played.block.fill(event.rows, event.bar) if event.bar is not None else None
+            if fills is not None and len(fills.rows):
+                self._record(played, fills)
+            events.append(FillEvent(played, event.rows, fills))
+        self._routes.reward.push_many(events)
 
-    def _record(self, events: list[FillEvent]) -> None:
-        """Write the fills of a batch."""
-        filled = [(event.episode, event.bar, event.fill) for event in events if event.fill is not None]
-        if not filled:
-            return
+    def _record(self, played: PlayedBlock, fills: Fills) -> None:
+        """Write the fills of a bar."""
+        slippage = abs(fills.quantity) * abs(fills.price - fills.reference_price)
+        names = [episode.symbols for row in fills.rows.tolist() if (episode := played.episodes[row]) is not None]
         points = Points(
             "order",
             self._recorder.tags,
             {
-                "episode": [episode.id for episode, _, _ in filled],
-                "bar": [bar.index for _, bar, _ in filled],
-                "quantity": [fill.quantity for _, _, fill in filled],
-                "reference_price": [bar.open for _, bar, _ in filled],
-                "fill_price": [fill.price for _, _, fill in filled],
-                "fee": [fill.fee for _, _, fill in filled],
-                "slippage": [fill.slippage for _, _, fill in filled],
+                "episode": played.ids_of(fills.rows),
+                "bar": played.block.view.clock[fills.rows],
+                "quantity": fills.quantity,
+                "reference_price": fills.reference_price,
+                "fill_price": fills.price,
+                "fee": fills.fee,
+                "slippage": slippage,
             },
-            tag_columns={"symbol": [episode.symbol for episode, _, _ in filled]},
+            tag_columns={"symbol": [symbols[place] for symbols, place in zip(names, fills.symbol.tolist(), strict=True)]},
         )
         self._recorder.sink.write(points)

@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 from policyserver.pipelines.events import ActionEvent, OrderEvent
-from policyserver.pipelines.fallback import Fallback
 from policyserver.pipelines.runtime.inbox import NodeConfig
 from policyserver.pipelines.runtime.node import Node, Supervisor
 from policyserver.pipelines.runtime.routes import Routes
 
 
 class PortfolioNode(Node[ActionEvent]):
-    """Sizes an order by the account: the difference between the position that the action asks for and the one there is."""
+    """Submits what the action scheme makes of the actions, or closes the positions of rows that had no action in time."""
 
-    def __init__(self, name: str, options: NodeConfig, supervisor: Supervisor, routes: Routes, fallback: Fallback) -> None:
-        """Make the node; see `Node`. `fallback` says what a fallback decision does to the position."""
+    def __init__(self, name: str, options: NodeConfig, supervisor: Supervisor, routes: Routes) -> None:
+        """Make the node; see `Node`."""
         super().__init__(name, options, supervisor=supervisor)
         self._routes = routes
-        self._flatten = fallback == "flatten"
 
     def _process(self, batch: list[ActionEvent]) -> None:
         orders: list[OrderEvent] = []
         for event in batch:
-            episode, decision = event.episode, event.decision
-            if episode.abandoned:
+            block, flattens = event.played.block, event.flattens
+            if event.played.abandoned:
                 continue
-            flatten = decision.fallback and self._flatten
-            order = episode.account.order_to(0) if flatten else episode.account.order(decision.action)
-            orders.append(OrderEvent(episode, order))
-        self._routes.execution.push_many(orders)
+            if flattens.any():
+                block.act(event.rows[~flattens], event.actions[~flattens])
+                block.close_positions(event.rows[flattens])
+            elif len(event.rows):
+                block.act(event.rows, event.actions)
+            orders.append(OrderEvent(event.played))
+        self._routes.market.push_many(orders)

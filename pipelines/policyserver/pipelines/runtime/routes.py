@@ -13,13 +13,13 @@ from policyserver.pipelines.runtime.node_group import NodeGroup
 class Routes:
     """The groups of nodes by what they do. The pipeline fills it in before it starts any of them."""
 
-    market: NodeGroup[OrderEvent]
-    execution: NodeGroup[MarketEvent | OrderEvent]
+    market: NodeGroup[OrderEvent | OpenEvent]
+    execution: NodeGroup[MarketEvent]
     reward: NodeGroup[FillEvent]
     signal: NodeGroup[RewardEvent]
     policy: NodeGroup[SignalEvent]
     portfolio: NodeGroup[ActionEvent]
-    episode: NodeGroup[EndEvent | OpenEvent]
+    episode: NodeGroup[EndEvent]
 
 
 @dataclass(frozen=True, slots=True)

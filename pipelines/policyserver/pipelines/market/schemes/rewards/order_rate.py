@@ -45,7 +45,7 @@ class OrderRatePenalty(RewardTerm):
     def compute(self, state: IntArray, view: View, rows: Rows) -> FloatArray:
         """See `RewardTerm`."""
         orders = np.roll(state[rows], -1, axis=1)
-        orders[:, -1] = view.accounts.in_bar(rows)[3]
+        orders[:, -1] = view.accounts.in_bar(rows)[4]
         state[rows] = orders
         weights = 2.0 * np.arange(1, self.bars + 1) / (self.bars + 1)
         excess = np.maximum(orders @ weights - self.orders, 0.0)

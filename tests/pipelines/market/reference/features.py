@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from policyserver.pipelines.account import Account
-from policyserver.pipelines.forecast.regressor import Prediction
-from policyserver.pipelines.market.bars import Bar
+from policyserver.pipelines.bars import Bar
+from policyserver.pipelines.regressor import Prediction
 
 FEATURES: dict[str, str] = {
     "return_1": "last log-return over the volatility",
