@@ -18,8 +18,8 @@ from ray.rllib.env import INPUT_ENV_SINGLE_SPACES, INPUT_ENV_SPACES
 from policyserver.common.flags import StepFlag
 from policyserver.pipelines.account import Account, AccountConfig
 from policyserver.pipelines.features import FeatureState
-from policyserver.pipelines.prices import PricesConfig, make_source
 from policyserver.pipelines.forecast.regressor import NO_PREDICTION
+from policyserver.pipelines.prices import PricesConfig, make_source
 from policyserver.server.config.server_config import ServerConfig
 from policyserver.server.episodes.core import EpisodeCore
 from policyserver.server.episodes.demand import Demand

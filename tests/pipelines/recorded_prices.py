@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from policyserver.pipelines.config import PipelineConfig, PlayedEpisodesConfig
+from policyserver.pipelines.forecast.regressor import RegressorConfig
 from policyserver.pipelines.market.bars import FloatArray
 from policyserver.pipelines.market.instruments import InstrumentConfig
 from policyserver.pipelines.market.rules import RulesConfig
 from policyserver.pipelines.prices import PricesConfig
-from policyserver.pipelines.forecast.regressor import RegressorConfig
 
 FIRST_BAR_S = 1_577_836_800
 """2020-01-01T00:00:00Z."""

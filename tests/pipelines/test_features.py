@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from policyserver.monitoring.action import Action
 from policyserver.pipelines.account import Account, AccountConfig
 from policyserver.pipelines.features import FEATURES, REGRESSOR_FEATURES, FeatureState
+from policyserver.pipelines.forecast.regressor import NO_PREDICTION, Prediction
 from policyserver.pipelines.market.bars import Bar
 from policyserver.pipelines.prices import PricesConfig, make_source
-from policyserver.pipelines.forecast.regressor import NO_PREDICTION, Prediction
 
 NAMES = list(FEATURES)
 

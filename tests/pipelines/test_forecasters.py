@@ -9,10 +9,10 @@ import pytest
 from policyserver.pipelines.account import Account, AccountConfig
 from policyserver.pipelines.events import Episode
 from policyserver.pipelines.features import FeatureState
+from policyserver.pipelines.forecast.regressor import NO_PREDICTION, Prediction, RegressorConfig, ReturnRegressor
 from policyserver.pipelines.forecasters import HistoryForecaster
 from policyserver.pipelines.market.bars import Bars, FloatArray, History
 from policyserver.pipelines.prices import EpisodePrices
-from policyserver.pipelines.forecast.regressor import NO_PREDICTION, Prediction, RegressorConfig, ReturnRegressor
 from tests.pipelines.recorded_prices import fair_game
 
 WINDOW, WARMUP = 60, 20

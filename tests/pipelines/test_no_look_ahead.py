@@ -12,9 +12,9 @@ import pytest
 
 from policyserver.monitoring.action import Action
 from policyserver.pipelines.config import PipelineConfig
+from policyserver.pipelines.forecast.regressor import RegressorConfig, skill
 from policyserver.pipelines.market.rules import Rules, RulesConfig
 from policyserver.pipelines.prices import make_source
-from policyserver.pipelines.forecast.regressor import RegressorConfig, skill
 from tests.pipelines.pipeline_harness import Book, play
 from tests.pipelines.policy_double import PolicyDouble
 from tests.pipelines.recorded_prices import TREE, fair_game, file_config, write_bars

@@ -16,8 +16,8 @@ from policyserver.monitoring.page.selection import PageSelection
 from policyserver.monitoring.store.reader import Ledger, StoreReader
 from policyserver.monitoring.store.store import EmbeddedStore
 from policyserver.pipelines.config import PipelineConfig
-from policyserver.pipelines.pipeline import Pipeline
 from policyserver.pipelines.forecast.regressor import RegressorConfig
+from policyserver.pipelines.pipeline import Pipeline
 from policyserver.pipelines.server_watch import ServerWatch
 from policyserver.pipelines.summary import Summary, summarise
 from tests.pipelines.pipeline_harness import WAIT_S, play

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from policyserver.pipelines.features import FeatureState
-from policyserver.pipelines.prices import PricesConfig, make_source
 from policyserver.pipelines.forecast.regressor import NO_PREDICTION, Prediction, RegressorConfig, ReturnRegressor, skill
+from policyserver.pipelines.prices import PricesConfig, make_source
 
 
 def learn_from_noise(regressor: ReturnRegressor, n: int, slope: float, seed: int = 1) -> tuple[list[float], list[float]]:

@@ -129,7 +129,9 @@ class PipelineConfig(Config):
     def _check(self) -> None:
         blocks = len(shares_of(self.episodes.concurrent))
         if self.nodes.inbox.capacity < blocks:
-            raise ValueError(f"nodes.inbox.capacity: expected room for all {blocks} blocks of episodes, received {self.nodes.inbox.capacity}")
+            raise ValueError(
+                f"nodes.inbox.capacity: expected room for all {blocks} blocks of episodes, received {self.nodes.inbox.capacity}"
+            )
 
     @property
     def episodes_seed(self) -> int:

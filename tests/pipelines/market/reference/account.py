@@ -1,14 +1,4 @@
-"""The account of one episode: cash, position, orders, fills, costs, reward.
-
-    account = Account(AccountConfig(), price=bar.close)
-    order = account.order(action)             # at the close of bar t
-    if order is not None:
-        account.fill(order, next_bar.open)    # at the open of bar t + 1
-    reward = account.mark(next_bar.close)     # at the close of bar t + 1: the reward of the action of bar t
-
-Equity is always cash + position * price; fees and slippage only take from it. A long or short position is opened at `unit_fraction` of the
-equity and keeps its number of units until the target changes.
-"""
+"""The scalar account that the demo had before blocks: the reference that a block's books are held against."""
 
 from __future__ import annotations
 

@@ -11,9 +11,8 @@ from collections import deque
 import numpy as np
 import numpy.typing as npt
 
-from policyserver.pipelines.account import Account
-from policyserver.pipelines.bars import Bar
-from policyserver.pipelines.regressor import Prediction
+from policyserver.pipelines.forecast.regressor import Prediction
+from tests.pipelines.market.reference.account import Account
 
 FEATURES: dict[str, str] = {
     "return_1": "last log-return over the volatility",
@@ -69,9 +68,9 @@ class FeatureState:
         """Root mean square log-return per bar, exponentially weighted."""
         return max(math.sqrt(self._variance), _SMALLEST_VOLATILITY)
 
-    def update(self, bar: Bar) -> None:
+    def update(self, close: float) -> None:
         """Take in a bar that has closed."""
-        log_price = math.log(bar.close)
+        log_price = math.log(close)
         self._count += 1
         if self._count == 1:
             self._fast_mean = log_price
