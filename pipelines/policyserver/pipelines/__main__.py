@@ -1,4 +1,4 @@
-"""The command line: `policy-pipeline run | demo`."""
+"""The command line: `policy-pipeline run | demo | processes | schemes`."""
 
 from __future__ import annotations
 
@@ -69,6 +69,11 @@ def make_parser() -> argparse.ArgumentParser:
     demo = commands.add_parser("demo", help="start a policy server and 64 trading episodes against it; show that it learns")
     _add_demo_arguments(demo)
     demo.set_defaults(command=_demo)
+
+    listed = commands.add_parser("processes", help="list the price processes, with what can be set of them")
+    listed.set_defaults(command=_list_processes)
+    listed = commands.add_parser("schemes", help="list the action schemes, observers, reward terms and ends, with what can be set of them")
+    listed.set_defaults(command=_list_schemes)
     return parser
 
 
@@ -138,6 +143,20 @@ def _demo(options: argparse.Namespace) -> int:
     _log_to_stderr(logging.WARNING)
     with StopSignals().installed() as stop:
         run_demo(chosen, sys.stdout, stop)
+    return 0
+
+
+def _list_processes(options: argparse.Namespace) -> int:
+    from policyserver.pipelines.listing import processes
+
+    sys.stdout.write(processes())
+    return 0
+
+
+def _list_schemes(options: argparse.Namespace) -> int:
+    from policyserver.pipelines.listing import schemes
+
+    sys.stdout.write(schemes())
     return 0
 
 

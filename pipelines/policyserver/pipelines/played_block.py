@@ -162,3 +162,9 @@ class Decision:
         """Policy version that acted, or the newest known one."""
         self.node = ""
         """Name of the node thread that took it."""
+
+    def take_actions(self, rows: IntArray, actions: npt.NDArray[Any]) -> None:
+        """Keep the actions of rows, (m, ...)."""
+        if self.action.shape[1:] != actions.shape[1:] or self.action.dtype != actions.dtype:
+            self.action = np.zeros((len(self.action), *actions.shape[1:]), dtype=actions.dtype)
+        self.action[rows] = actions

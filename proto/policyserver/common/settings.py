@@ -44,6 +44,7 @@ __all__ = [
     "build",
     "declared_settings",
     "dump_toml",
+    "format_value",
     "from_arguments",
     "from_table",
     "known_keys",

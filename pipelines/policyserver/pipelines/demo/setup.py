@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-import json
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 from annotated_types import Ge
 
-from policyserver.common.settings import Config, SettingsError, dump_toml, load
+from policyserver.common.settings import Config, SettingsError, dump_toml, format_value, load
 from policyserver.monitoring.store.reader import StoreReader
 from policyserver.pipelines.config import PipelineConfig, PipelineRecordingConfig, PlayedEpisodesConfig, ServerConnectionConfig
 from policyserver.pipelines.demo.run_folder import new_run_folder, newest_run_folder
 from policyserver.pipelines.market.registry import Choice
-from policyserver.pipelines.market.rules import RulesConfig
-from policyserver.pipelines.prices import PricesConfig
+from policyserver.pipelines.market.rules import Rules, RulesConfig
+from policyserver.pipelines.market.space_tables import space_table
+from policyserver.pipelines.prices import SLOTS, PricesConfig
 from policyserver.pipelines.run import source_of
 
 DEFAULT_STEPS = 300_000
@@ -62,7 +63,7 @@ class DemoConfig(Config):
     show_prediction: bool = True
     """Whether the policy sees the regressor's forecast."""
     server: Path = DEMO_SERVER
-    """The server's settings, a TOML file without run_folder, seed and listen.address."""
+    """The server's settings, a TOML file without run_folder, seed, listen.address and spaces."""
     runs: Path = Path("runs")
     """Folder of the run folders."""
 
@@ -72,6 +73,11 @@ class DemoConfig(Config):
             raise ValueError(f"resume: a resumed run keeps its seed, prices, episodes and server settings: leave {options} out")
         if not self.server.is_file():
             raise ValueError(f"server: expected a TOML file with the server's settings, found none at {self.server}")
+        try:
+            if "spaces" in tomllib.loads(self.server.read_text(encoding="utf-8")):
+                raise ValueError(f"server: expected settings without [spaces], which follow from the rules, received {self.server}")
+        except tomllib.TOMLDecodeError as error:
+            raise ValueError(f"server: expected TOML, received {self.server}: {error}") from error
 
 
 def fresh_run(options: DemoConfig, address: str) -> tuple[Path, PipelineConfig]:
@@ -133,7 +139,15 @@ def resumed_run(options: DemoConfig, address: str) -> tuple[Path, PipelineConfig
 def _written(config: PipelineConfig, folder: Path, server: str) -> PipelineConfig:
     """Write the settings of the pipeline into the folder, and those of the server: this run's own, then the chosen ones."""
     (folder / PIPELINE_FILE).write_text(dump_toml(config), encoding="utf-8")
-    run_settings = f"run_folder = {json.dumps(str(folder))}\nseed = {config.seed}\nlisten.address = {json.dumps(config.server.address)}"
+    rules = Rules.of(config.rules)
+    own = {
+        "run_folder": str(folder),
+        "seed": config.seed,
+        "listen.address": config.server.address,
+        "spaces.observation": space_table(rules.observation_space(SLOTS)),
+        "spaces.action": space_table(rules.actions.space(SLOTS)),
+    }
+    run_settings = "\n".join(f"{key} = {format_value(value)}" for key, value in own.items())
     (folder / SERVER_FILE).write_text(f"{run_settings}{_AFTER_RUN_SETTINGS}{server}", encoding="utf-8")
     return config
 

@@ -156,7 +156,7 @@ class PolicyNode(Node[SignalEvent]):
             place = {row: i for i, row in enumerate(rows.tolist())}
             gone = np.array([row for row, error in errors.items() if isinstance(error, EpisodeError)], dtype=np.int64)
             fallbacks = [row for row, error in errors.items() if isinstance(error, NO_ANSWER)]
-            for row, error in errors.items():
+            for error in errors.values():
                 if not isinstance(error, (EpisodeError, *NO_ANSWER)):
                     raise error
             if len(gone):
@@ -203,7 +203,7 @@ class PolicyNode(Node[SignalEvent]):
         decision.bar[rows] = view.clock[rows]
         decision.price[rows] = view.accounts.price[rows, 0]
         decision.prediction[rows] = view.forecast[rows, 0]
-        decision.action[rows] = actions if actions.ndim == 1 else 0
+        decision.take_actions(rows, actions)
         decision.fallback[rows] = fallback
         decision.weights_seq_no[rows] = self._policy.weights_seq_no
         decision.node = self.name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from policyserver.monitoring.points import Points
 from policyserver.pipelines.events import FillEvent, RewardEvent
@@ -74,26 +75,23 @@ class RewardNode(Node[FillEvent]):
         """Write the steps of a bar, and show some."""
         decision, accounts = played.decision, played.block.view.accounts
         fees, slippage = accounts.last_bar[2:4, rows]
-        points = Points(
-            "step",
-            self._recorder.tags,
-            {
-                "episode": played.ids_of(rows),
-                "bar": decision.bar[rows],
-                "price": decision.price[rows],
-                "prediction": decision.prediction[rows, 0],
-                "prediction_std": decision.prediction[rows, 1],
-                "action": decision.action[rows],
-                "position": accounts.position[rows, 0],
-                "equity": accounts.equity[rows],
-                "reward": rewards,
-                "fee": fees,
-                "slippage": slippage,
-                "fallback": decision.fallback[rows],
-                "weights_seq_no": decision.weights_seq_no[rows],
-            },
-            tag_columns={"symbol": played.symbols_of(rows)},
-        )
+        columns: dict[str, Any] = {
+            "episode": played.ids_of(rows),
+            "bar": decision.bar[rows],
+            "equity": accounts.equity[rows],
+            "reward": rewards,
+            "fee": fees,
+            "slippage": slippage,
+            "fallback": decision.fallback[rows],
+            "weights_seq_no": decision.weights_seq_no[rows],
+        }
+        if played.block.shape.n_symbols == 1:  # of several symbols there is no one price; their fills are recorded as orders
+            columns["price"] = decision.price[rows]
+            columns["prediction"], columns["prediction_std"] = decision.prediction[rows, 0], decision.prediction[rows, 1]
+            columns["position"] = accounts.position[rows, 0]
+        if decision.action.dtype.kind == "i":
+            columns["action"] = decision.action[rows]
+        points = Points("step", self._recorder.tags, columns, tag_columns={"symbol": played.symbols_of(rows)})
         self._recorder.sink.write(points)
         exposure = accounts.exposure(rows[:_SHOWN_PER_BATCH])
         self._run_state.decisions.extend(
