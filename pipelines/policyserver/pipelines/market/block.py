@@ -90,7 +90,8 @@ class EpisodeBlock:
         """What the rules' parts see."""
         self.broker = SimulatedBroker(accounts, Instruments(n_rows, [rules.instrument] * k), rules.account)
         """Who executes the orders."""
-        self._all_rows = np.arange(n_rows)
+        self.order_events = self.broker.take_events()
+        """What became of orders without a fill, from the fill before to the last."""
         self._action_state = rules.actions.new_state(shape)
         self._observers = [(part, part.new_state(shape)) for part in rules.observers]
         self._rewards = [(part, part.new_state(shape)) for part in rules.rewards]
@@ -127,6 +128,7 @@ class EpisodeBlock:
         view.clock[rows] += 1
         view.statistics.update(rows, view.accounts.price[rows])
         view.history.update(rows, bar)
+        self.order_events = self.broker.take_events()
         return self.broker.take_fills()
 
     def mark(self, rows: Rows) -> Marked:

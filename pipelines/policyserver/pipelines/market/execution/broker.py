@@ -31,6 +31,7 @@ from policyserver.pipelines.market.execution.order_table import (
     LEFT,
     LIVE,
     MATCHED,
+    N_COLUMNS,
     NUMBER,
     PRICE,
     QUANTITY,
@@ -94,6 +95,8 @@ class SimulatedBroker:
         self._all_rows = np.arange(n_rows)
         self.table = OrderTable(n_rows, config.max_live_orders)
         """The live orders."""
+        self._only_at_open = True
+        """Whether all live orders fill at the open of their next bar, if they fill: there is nothing to look for in the rest of the bar."""
         self._log = EventLog()
         self._filling = Filling(accounts, instruments, self.table, self._log, self._leverage)
 
@@ -169,8 +172,8 @@ class SimulatedBroker:
             quantity = rounded(quantity, self._instruments.lot[rows, symbol], False)
         price = self._order_price(requests, side)
         reason = np.where(quantity > 0, 0, int(Reason.QUANTITY))
-        has_price = (requests.kind == Kind.LIMIT) | (requests.kind == Kind.STOP)
-        _first(reason, has_price & ~(np.isfinite(price) & (price > 0)), Reason.PRICE)
+        if (has_price := (requests.kind == Kind.LIMIT) | (requests.kind == Kind.STOP)).any():
+            _first(reason, has_price & ~(np.isfinite(price) & (price > 0)), Reason.PRICE)
         _first(reason, self._accounts.called[rows], Reason.MARGIN_CALL)
         live = self.table.count[rows] - (0 if replaced is None else 1)
         _first(reason, live >= self.table.n_slots, Reason.TOO_MANY)
@@ -182,14 +185,24 @@ class SimulatedBroker:
         self._log.add(rows[~accepted], numbers[~accepted], State.REJECTED, reason[~accepted])
         if replaced is not None:
             self._end(rows[accepted], replaced[accepted], State.CANCELLED, Reason.REPLACED)
-        one_bar = (requests.kind == Kind.ON_OPEN) | (requests.kind == Kind.ON_CLOSE)
-        good_for = np.where(one_bar, 1, requests.good_for)
-        columns = (numbers, symbol, requests.kind, side, quantity, price, quantity, 0, 0, 0, good_for, 0, 0, 1, 0)
-        self._take(rows[accepted], np.stack(np.broadcast_arrays(*columns), axis=1)[accepted].astype(np.float64))
+        if not accepted.all():
+            rows, symbol, numbers, side = rows[accepted], symbol[accepted], numbers[accepted], side[accepted]
+            quantity, price = quantity[accepted], price[accepted]
+        kind, good_for = requests.kind[accepted], requests.good_for[accepted]
+        orders = np.zeros((len(rows), N_COLUMNS))
+        orders[:, NUMBER], orders[:, SYMBOL], orders[:, KIND], orders[:, SIDE] = numbers, symbol, kind, side
+        orders[:, QUANTITY] = orders[:, LEFT] = quantity
+        orders[:, PRICE] = price
+        orders[:, BARS_LEFT] = np.where((kind == Kind.ON_OPEN) | (kind == Kind.ON_CLOSE), 1, good_for)
+        orders[:, LIVE] = 1.0
+        self._take(rows, orders)
         return accepted
 
     def _take(self, rows: IntArray, orders: FloatArray) -> None:
         self.table.append(rows, orders)
+        kinds = orders[:, KIND]
+        if self._only_at_open and not ((kinds == Kind.MARKET) | (kinds == Kind.ON_OPEN)).all():
+            self._only_at_open = False
         self._log.add(rows, orders[:, NUMBER], State.ACCEPTED)
 
     def _order_price(self, requests: OrderRequests, side: FloatArray) -> FloatArray:
@@ -252,16 +265,35 @@ class SimulatedBroker:
         numbers = self._all_rows[rows]
         accounts.price[rows] = bar.open if present is None else np.where(present, bar.open, accounts.price[rows])
         if self.table.count[rows].any():
-            self._play_orders(numbers, bar, present)
+            if present is None and self._only_at_open:
+                self._play_market_orders(numbers, bar)
+            else:
+                self._play_orders(numbers, bar, present)
         accounts.price[rows] = bar.close if present is None else np.where(present, bar.close, accounts.price[rows])
         if self._instruments.costs_to_borrow:
             self._pay_for_shorts(rows, bar, present)
+
+    def _play_market_orders(self, numbers: IntArray, bar: BarRows) -> None:
+        """Fill live orders at the open, where there are none of other kinds."""
+        table = self.table
+        self._filling.begin_bar(numbers, bar)
+        for slot in range(table.longest):
+            orders = table.orders[numbers, slot]
+            places = np.flatnonzero(orders[:, LIVE])
+            if len(places):
+                symbol = orders[places, SYMBOL].astype(np.int64)
+                self._filling.fill(places, numbers[places], slot, bar.open[places, symbol])
+        if table.orders[numbers, : table.longest, LIVE].any():
+            self._age(numbers, None)
+        else:
+            table.count[numbers] = 0
+            self._only_at_open = self._only_at_open or not table.count.any()
 
     def _play_orders(self, numbers: IntArray, bar: BarRows, present: npt.NDArray[np.bool_] | None) -> None:
         """Match, fill and age the live orders of rows through one bar."""
         table, n_slots = self.table, self.table.longest
         self._filling.begin_bar(numbers, bar)
-        table.orders[numbers, :, MATCHED] = 0.0
+        table.orders[numbers, :n_slots, MATCHED] = 0.0
         for phase in PHASES:
             matched, reference = matches(table.orders[numbers, :n_slots], bar, present, phase)
             for slot in range(n_slots):
@@ -275,7 +307,7 @@ class SimulatedBroker:
 
     def _age(self, numbers: IntArray, present: npt.NDArray[np.bool_] | None) -> None:
         """Let orders that have seen their bars expire, and forget those that are over."""
-        orders = self.table.orders[numbers]
+        orders = self.table.orders[numbers, : self.table.longest]
         live = orders[:, :, LIVE] > 0
         if present is not None:
             seen = present[np.arange(len(numbers))[:, None], orders[:, :, SYMBOL].astype(np.int64)]
@@ -287,7 +319,7 @@ class SimulatedBroker:
             places, slots = np.nonzero(over)
             self._log.add(numbers[places], orders[places, slots, NUMBER], State.EXPIRED)
             orders[places, slots, LIVE] = 0.0
-        self.table.orders[numbers] = orders
+        self.table.orders[numbers, : self.table.longest] = orders
         dead = orders[:, :, LIVE].sum(axis=1) < self.table.count[numbers]
         if dead.any():
             self.table.drop_dead(numbers[dead])
@@ -327,7 +359,7 @@ class SimulatedBroker:
         for symbol in np.flatnonzero(accounts.position[row]).tolist():
             quantity = abs(float(accounts.position[row, symbol]))
             side = -float(np.sign(accounts.position[row, symbol]))
-            order = np.zeros((1, self.table.orders.shape[2]))
+            order = np.zeros((1, N_COLUMNS))
             for column, value in (
                 (NUMBER, accounts.orders[row]),
                 (SYMBOL, symbol),

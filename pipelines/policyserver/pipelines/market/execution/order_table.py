@@ -10,7 +10,8 @@ from policyserver.pipelines.market.rows import Rows
 NUMBER, SYMBOL, KIND, SIDE, QUANTITY, PRICE, LEFT, FILLED, NOTIONAL, FEE_PAID, BARS_LEFT, TRIGGERED, FORCED, LIVE, MATCHED = range(15)
 """Columns of an order, float64: SIDE is 1 or -1; TRIGGERED, FORCED, LIVE and MATCHED are 0 or 1."""
 
-_COLUMNS = 15
+N_COLUMNS = 15
+"""Columns of an order."""
 
 
 class OrderTable:
@@ -20,7 +21,7 @@ class OrderTable:
         """Hold no order; `n_slots` live orders are room for a row."""
         self.n_slots = n_slots
         """Live orders that a row may have."""
-        self.orders: FloatArray = np.zeros((n_rows, n_slots, _COLUMNS))
+        self.orders: FloatArray = np.zeros((n_rows, n_slots, N_COLUMNS))
         """Orders, float64 (n, slots, 15)."""
         self.count: IntArray = np.zeros(n_rows, dtype=np.int64)
         """Orders of each row, which are in its first slots, int64 (n,)."""
