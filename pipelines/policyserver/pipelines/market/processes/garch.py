@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from annotated_types import Gt, Interval
@@ -15,7 +15,7 @@ from policyserver.pipelines.market.priors import Prior
 from policyserver.pipelines.market.processes.draws import Draws
 from policyserver.pipelines.market.processes.path_bars import LogPaths
 from policyserver.pipelines.market.processes.price_range import SIGMAS, check_reach, drifting_reach, largest
-from policyserver.pipelines.market.processes.process import DriftingProcess, log_prices
+from policyserver.pipelines.market.processes.process import DriftingProcess, log_prices, recursion
 
 _RAREST_T = 1e-12
 """Probability per bar of the tail of the t law that is cut off, so that its paths have a bound."""
@@ -94,10 +94,12 @@ def _variances(parameters: Mapping[str, FloatArray], squares: FloatArray) -> Flo
     """Return the variance of each bar, float64 (n, n_bars), from the squares of its innovations."""
     long_run, alpha, beta = parameters["volatility"] ** 2, parameters["alpha"], parameters["beta"]
     omega = long_run * (1.0 - alpha - beta)
-    factors = np.ascontiguousarray((alpha[:, None] * squares + beta[:, None]).T)
-    variances = np.empty_like(factors)
-    variance = long_run
-    for factor, row in zip(factors, variances, strict=True):
-        row[:] = variance
+    return recursion(_fed_back, (long_run, omega), alpha[:, None] * squares + beta[:, None])
+
+
+def _fed_back(variance: Any, omega: Any, factors: Any) -> list[Any]:
+    path = []
+    for factor in factors:
+        path.append(variance)
         variance = omega + factor * variance
-    return np.ascontiguousarray(variances.T)
+    return path

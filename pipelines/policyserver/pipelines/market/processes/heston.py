@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 from annotated_types import Ge, Gt, Interval
@@ -15,7 +15,7 @@ from policyserver.pipelines.market.priors import Prior
 from policyserver.pipelines.market.processes.draws import Draws
 from policyserver.pipelines.market.processes.path_bars import LogPaths
 from policyserver.pipelines.market.processes.price_range import RAREST, check_reach, drifting_reach, largest
-from policyserver.pipelines.market.processes.process import DriftingProcess, log_prices
+from policyserver.pipelines.market.processes.process import DriftingProcess, log_prices, recursion
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +75,14 @@ def _variances(parameters: Mapping[str, FloatArray], noise: FloatArray, dt: floa
     long_run, reversion = parameters["volatility"] ** 2, parameters["reversion"]
     reverted = -np.expm1(-reversion * dt)
     spread = parameters["variance_spread"] * np.sqrt(long_run * -np.expm1(-2.0 * reversion * dt))
-    shocks = np.ascontiguousarray((noise * spread[:, None]).T)
-    variances = np.empty_like(shocks)
-    variance = parameters["start_volatility"] ** 2
-    for shock, positive in zip(shocks, variances, strict=True):
-        np.maximum(variance, 0.0, out=positive)
-        variance = variance + reverted * (long_run - positive) + np.sqrt(positive) * shock
-    return np.ascontiguousarray(variances.T)
+    return recursion(_truncated, (parameters["start_volatility"] ** 2, long_run, reverted), noise * spread[:, None])
+
+
+def _truncated(variance: Any, long_run: Any, reverted: Any, shocks: Any) -> list[Any]:
+    root = math.sqrt if isinstance(variance, float) else np.sqrt
+    path = []
+    for shock in shocks:
+        positive = variance * (variance > 0.0)
+        path.append(positive)
+        variance = variance + reverted * (long_run - positive) + root(positive) * shock
+    return path

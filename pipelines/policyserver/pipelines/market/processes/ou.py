@@ -70,8 +70,7 @@ def autoregressive_paths(starts: FloatArray, rates: FloatArray, noise: FloatArra
         rows = np.flatnonzero(blocks == block)
         for first in range(0, n_steps, block):
             shocks = noise[rows, first : first + block]
-            weights = np.exp(-rates[rows, None] * np.arange(1, shocks.shape[1] + 1))
-            paths[rows, first + 1 : first + 1 + shocks.shape[1]] = weights * (
-                paths[rows, first, None] + np.cumsum(shocks / weights, axis=1)
-            )
+            last = first + shocks.shape[1]
+            weights = np.exp(-rates[rows, None] * np.arange(1, last - first + 1))
+            paths[rows, first + 1 : last + 1] = weights * (paths[rows, first, None] + np.cumsum(shocks / weights, axis=1))
     return paths

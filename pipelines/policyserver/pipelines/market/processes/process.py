@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, cast
 
@@ -15,6 +15,8 @@ from policyserver.pipelines.market.priors import Prior
 from policyserver.pipelines.market.processes.draws import Draws, by_row
 from policyserver.pipelines.market.processes.path_bars import LogPaths, RowBars, bars_from_paths
 from policyserver.pipelines.market.processes.price_range import PriceLevel
+
+_FEW_ROWS = 20
 
 
 class PriceProcess(Config):
@@ -85,6 +87,21 @@ def log_prices(start_price: FloatArray, log_returns: FloatArray) -> FloatArray:
     np.cumsum(log_returns, axis=1, out=path[:, 1:])
     path += by_row(math.log, start_price)[:, np.newaxis]
     return path
+
+
+def recursion(step_through: Callable[..., Sequence[Any]], starts: Sequence[FloatArray], series: FloatArray) -> FloatArray:
+    """Return a path of each row that no closed form has, float64 (n, n_steps).
+
+    Args:
+        step_through: Takes a row's starts as floats and its series as a list, or those of all rows at once as arrays (n,) and a sequence
+            of arrays (n,); it returns the path's values. A few rows are faster one by one: numpy calls cost more than their numbers.
+        starts: float64 (n,) each.
+        series: float64 (n, n_steps).
+    """
+    if len(series) < _FEW_ROWS:
+        columns = (column.tolist() for column in starts)
+        return np.array([step_through(*values, row) for *values, row in zip(*columns, series.tolist(), strict=True)])
+    return np.stack(step_through(*starts, np.ascontiguousarray(series.T)), axis=1)
 
 
 def draw_bars(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Annotated
 
 import numpy as np
@@ -101,13 +100,14 @@ class MarkovRegimes(PathProcess):
 
     def states(self, uniform: FloatArray) -> IntArray:
         """Return the regime of each bar, int64 (n, n_bars), from as many uniform numbers."""
-        transitions = np.array(self.transitions)
-        states = np.empty(uniform.shape[::-1], dtype=np.int64)
-        states[0] = np.searchsorted(np.cumsum(self.stationary())[:-1], uniform[:, 0], side="right")
-        bounds = np.cumsum(transitions, axis=1)[:, :-1]
-        for bar, (before, after) in enumerate(pairwise(states), start=1):
-            np.sum(uniform[:, bar, None] >= bounds[before], axis=1, out=after)
-        return np.ascontiguousarray(states.T)
+        bounds = np.cumsum(np.array(self.transitions), axis=1)[:, :-1]
+        firsts = np.searchsorted(np.cumsum(self.stationary())[:-1], uniform[:, 0], side="right")
+        # Where each regime would lead, for all bars at once: what is left for Python is to follow.
+        leads = np.zeros((len(uniform), uniform.shape[1] - 1, len(bounds)), dtype=np.int64)
+        for bound in bounds.T:
+            leads += uniform[:, 1:, None] >= bound
+        rows = leads.reshape(len(uniform), -1).tolist()
+        return np.array([_followed(first, row, len(bounds)) for first, row in zip(firsts.tolist(), rows, strict=True)])
 
     def stationary(self) -> FloatArray:
         """Return the share of bars that each regime has in the long run, float64 (n_regimes,)."""
@@ -115,3 +115,10 @@ class MarkovRegimes(PathProcess):
         balance = np.vstack((np.array(self.transitions).T - np.eye(n), np.ones(n)))
         shares: FloatArray = np.linalg.lstsq(balance, np.append(np.zeros(n), 1.0))[0]
         return shares
+
+
+def _followed(first: int, leads: list[int], n_regimes: int) -> list[int]:
+    states = [first]
+    for bar in range(0, len(leads), n_regimes):
+        states.append(leads[bar + states[-1]])
+    return states
