@@ -28,6 +28,7 @@ ROOT = Path(__file__).parents[2]
 REQUIRED = {
     "InfluxConfig": {"url": "http://localhost:8086", "bucket": "b", "spool_folder": "spool"},
     "Correlated": {"correlation": ((1.0, 0.5), (0.5, 1.0))},
+    "MixturePart": {"process": "gbm"},
 }
 """What has to be given besides the setting that is wrong."""
 

