@@ -120,6 +120,10 @@ def test_what_makes_no_process_is_refused(choice: Any, message: str) -> None:
             r"regimes\[1\]\.volatility: expected at most 0\.\d*, .* received 2",
         ),
         (
+            {"name": "regimes", "regimes": [{"price_drift": prior(0.5)}, {"volatility": prior(0.6)}]},
+            r"regimes\[0\]\.price_drift: expected at most 0\.\d*, .* received 0\.5",
+        ),
+        (
             {"name": "correlated", "correlation": [[1.0, 0.5], [0.5, 1.0]], "process": {"name": "gbm", "volatility": prior(2.0)}},
             r"process\.volatility: expected at most",
         ),

@@ -66,15 +66,13 @@ class MarkovRegimes(PathProcess):
 
     def check(self, n_bars: int) -> None:
         """Refuse drifts and volatilities whose paths could leave what a price can be."""
-        for number, regime in enumerate(self.regimes):
+        wild, volatility = max(((f"regimes[{i}].volatility", each.volatility.high) for i, each in enumerate(self.regimes)), key=_size)
+        steep, drift = max(((f"regimes[{i}].price_drift", largest(each.price_drift)) for i, each in enumerate(self.regimes)), key=_size)
 
-            def reach(price_drift: float, volatility: float) -> float:
-                return drifting_reach(self.start_price, n_bars, price_drift, volatility**2)
+        def reach(**values: float) -> float:
+            return drifting_reach(self.start_price, n_bars, values[steep], values[wild] ** 2)
 
-            try:
-                check_reach(n_bars, reach, volatility=regime.volatility.high, price_drift=largest(regime.price_drift))
-            except ValueError as error:
-                raise ValueError(f"regimes[{number}].{error}") from error
+        check_reach(n_bars, reach, **{wild: volatility, steep: drift})
 
     def draw_parameters(self, rng: np.random.Generator) -> dict[str, float]:
         """Draw start_price, and volatility and price_drift of each regime, numbered from 0."""
@@ -115,6 +113,10 @@ class MarkovRegimes(PathProcess):
         balance = np.vstack((np.array(self.transitions).T - np.eye(n), np.ones(n)))
         shares: FloatArray = np.linalg.lstsq(balance, np.append(np.zeros(n), 1.0))[0]
         return shares
+
+
+def _size(setting: tuple[str, float]) -> float:
+    return abs(setting[1])
 
 
 def _followed(first: int, leads: list[int], n_regimes: int) -> list[int]:
