@@ -43,6 +43,10 @@ class Prior(Config):
         """Tell whether every value is at most `bound`."""
         return self.high <= bound
 
+    def __lt__(self, bound: float) -> bool:
+        """Tell whether every value is less than `bound`."""
+        return self.high < bound
+
     @classmethod
     def fixed(cls, value: float) -> Prior:
         """Return the prior whose only value is `value`."""
