@@ -16,6 +16,7 @@ from policyserver.pipelines.market.block import GOES_ON, EpisodeBlock
 from policyserver.pipelines.market.episode_source import Episode
 from policyserver.pipelines.market.feed import Feed
 from policyserver.pipelines.market.rules import Rules
+from policyserver.pipelines.market.statistics import Statistic
 from policyserver.pipelines.market.vector_env import begin_episodes
 
 Choose = Callable[[EpisodeBlock, IntArray, int], npt.NDArray[Any]]
@@ -70,10 +71,12 @@ def random_actions(space: gym.Space[Any], rng: np.random.Generator, count: int) 
     raise ValueError(f"actions: expected a Discrete, MultiDiscrete or Box space, received {space}")
 
 
-def play(rules: Rules, slots: tuple[str, ...], episodes: Sequence[Episode], choose: Choose) -> Results:
-    """Play episodes from their first action to their end; forecasts are 0."""
+def play(
+    rules: Rules, slots: tuple[str, ...], episodes: Sequence[Episode], choose: Choose, statistics: frozenset[Statistic] = frozenset()
+) -> Results:
+    """Play episodes from their first action to their end; forecasts are 0. `statistics` are those that `choose` reads."""
     count = len(episodes)
-    block, feed = EpisodeBlock(count, slots, rules), Feed(count, len(slots))
+    block, feed = EpisodeBlock(count, slots, rules, statistics), Feed(count, len(slots))
     begin_episodes(block, feed, np.arange(count), list(episodes))
     returns, going, step = np.zeros(count), np.arange(count), 0
     while len(going):
