@@ -67,7 +67,11 @@ class Feed:
         return more
 
     def next(self, rows: IntArray) -> BarRows:
-        """Return the next bar of each row, all of which have one."""
+        """Return the next bar of each row.
+
+        Raises:
+            ValueError: A row has none.
+        """
         following = self._next[rows]
         for row in rows[following >= self._chunk_end[rows]].tolist():
             self._copy_chunk(row)
@@ -78,9 +82,9 @@ class Feed:
 
     def _copy_chunk(self, row: int) -> None:
         """Copy the bars from the next one on."""
-        episode = self._episodes[row]
-        assert episode is not None
-        first = int(self._next[row])
+        episode, first = self._episodes[row], int(self._next[row])
+        if episode is None or first >= len(episode.time_ns):
+            raise ValueError(f"row {row}: expected a next bar, received none: its episode is over, or has not begun")
         bars = episode.bars[first : first + _CHUNK_BARS]
         self._bars[row, : len(bars)] = bars
         self._times[row, : len(bars)] = episode.time_ns[first : first + _CHUNK_BARS]
