@@ -50,6 +50,19 @@ class ActionScheme(Scheme):
         raise NotImplementedError
 
 
+def numbers_of(actions: Actions, count: int) -> IntArray:
+    """Return actions of Discrete(count), or of several, as int64.
+
+    Raises:
+        ValueError: One is none of them.
+    """
+    numbers = actions.astype(np.int64)
+    wrong = numbers.view(np.uint64) >= count  # a negative number is far above
+    if wrong.any():
+        raise ValueError(f"actions: expected numbers from 0 to {count - 1}, received {numbers[wrong][0]}")
+    return numbers
+
+
 def market_orders(rows: IntArray, symbol: int, quantity: FloatArray) -> OrderRequests:
     """Return market orders of one symbol for the rows whose quantity is not 0."""
     wanted = quantity != 0
@@ -85,4 +98,4 @@ def rebalance(view: View, rows: IntArray, targets: FloatArray) -> list[OrderRequ
     return requests
 
 
-__all__ = ["ActionScheme", "Actions", "Shape", "View", "market_orders", "market_orders_of", "rebalance"]
+__all__ = ["ActionScheme", "Actions", "Shape", "View", "market_orders", "market_orders_of", "numbers_of", "rebalance"]

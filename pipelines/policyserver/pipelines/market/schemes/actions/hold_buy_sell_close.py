@@ -13,7 +13,7 @@ from annotated_types import Interval
 
 from policyserver.pipelines.market.bars import IntArray
 from policyserver.pipelines.market.orders import OrderRequests
-from policyserver.pipelines.market.schemes.actions.action_scheme import Actions, ActionScheme, View, market_orders
+from policyserver.pipelines.market.schemes.actions.action_scheme import Actions, ActionScheme, View, market_orders, numbers_of
 
 
 class Move(IntEnum):
@@ -38,7 +38,7 @@ class HoldBuySellClose(ActionScheme):
 
     def orders(self, state: Any, view: View, rows: IntArray, actions: Actions) -> Sequence[OrderRequests]:
         """See `ActionScheme`. Positions that are closed come first."""
-        moves = actions.reshape(len(rows), -1)
+        moves = numbers_of(actions, len(Move)).reshape(len(rows), -1)
         accounts = view.accounts
         position = accounts.position[rows]
         unit = self.unit_fraction * accounts.equity[rows][:, None] / accounts.price[rows]

@@ -14,7 +14,7 @@ from policyserver.monitoring.action import Action
 from policyserver.pipelines.market.bars import IntArray
 from policyserver.pipelines.market.orders import OrderRequests
 from policyserver.pipelines.market.rows import Rows
-from policyserver.pipelines.market.schemes.actions.action_scheme import Actions, ActionScheme, Shape, View, market_orders
+from policyserver.pipelines.market.schemes.actions.action_scheme import Actions, ActionScheme, Shape, View, market_orders, numbers_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class SellHoldBuy(ActionScheme):
 
     def orders(self, state: IntArray, view: View, rows: IntArray, actions: Actions) -> Sequence[OrderRequests]:
         """See `ActionScheme`."""
-        wanted = actions.astype(np.int64) - int(Action.HOLD)
+        wanted = numbers_of(actions, len(Action)) - int(Action.HOLD)
         changes = (wanted != 0) & (wanted != state[rows])
         rows, wanted = rows[changes], wanted[changes]
         state[rows] = wanted

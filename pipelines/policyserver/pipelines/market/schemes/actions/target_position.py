@@ -13,7 +13,7 @@ from annotated_types import Interval
 from policyserver.pipelines.market.bars import IntArray
 from policyserver.pipelines.market.orders import OrderRequests
 from policyserver.pipelines.market.rows import Rows
-from policyserver.pipelines.market.schemes.actions.action_scheme import Actions, ActionScheme, Shape, View, market_orders
+from policyserver.pipelines.market.schemes.actions.action_scheme import Actions, ActionScheme, Shape, View, market_orders, numbers_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class TargetPosition(ActionScheme):
 
     def orders(self, state: IntArray, view: View, rows: IntArray, actions: Actions) -> Sequence[OrderRequests]:
         """See `ActionScheme`."""
-        wanted = actions.astype(np.int64) - self.steps
+        wanted = numbers_of(actions, 2 * self.steps + 1) - self.steps
         changes = wanted != state[rows]
         rows, wanted = rows[changes], wanted[changes]
         state[rows] = wanted
