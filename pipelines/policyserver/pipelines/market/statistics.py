@@ -66,7 +66,8 @@ class ExponentialMean(Statistic):
 
     def begin(self, value: FloatArray, rows: Rows, log_closes: FloatArray) -> None:
         """See `Statistic`."""
-        value[rows] = np.tensordot(log_closes, _weights(log_closes.shape[1], self.bars), axes=(1, 0))
+        first = log_closes[:, 0]
+        value[rows] = first + np.tensordot(log_closes - first[:, None], _weights(log_closes.shape[1], self.bars), axes=(1, 0))
 
     def update(self, value: FloatArray, rows: Rows, prices: LogPrices) -> None:
         """See `Statistic`."""
@@ -80,7 +81,8 @@ class MeanSinceStart(Statistic):
 
     def begin(self, value: FloatArray, rows: Rows, log_closes: FloatArray) -> None:
         """See `Statistic`."""
-        value[rows] = log_closes.mean(axis=1)
+        first = log_closes[:, 0]
+        value[rows] = first + (log_closes - first[:, None]).mean(axis=1)
 
     def update(self, value: FloatArray, rows: Rows, prices: LogPrices) -> None:
         """See `Statistic`."""
