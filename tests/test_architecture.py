@@ -57,6 +57,30 @@ SERVER_LAYERS = {
     "daemon": {"config", "grpc_front", "policies", "runner", *_OF_BOTH_PROCESSES},
 }
 
+# The market core is arrays alone: what it may import beside itself, of ours and of others; and what of the standard library it may not,
+# since the same input has to give the same bits.
+MARKET = "policyserver/pipelines/market/"
+OF_THE_MARKET = {
+    "policyserver.pipelines.market",
+    "policyserver.common.settings",
+    "policyserver.monitoring.action",
+    "annotated_types",
+    "gymnasium",
+    "numpy",
+}
+NOT_IN_THE_MARKET = {
+    "asyncio",
+    "concurrent",
+    "multiprocessing",
+    "queue",
+    "random",
+    "selectors",
+    "socket",
+    "subprocess",
+    "threading",
+    "time",
+}
+
 # What measures the repository, and the only files of the tests that it may import: those that start other programs.
 BENCHMARKS = ROOT / "benchmarks"
 OF_THE_TESTS = {"tests.browser", "tests.live_server", "tests.ports", "tests.services"}
@@ -65,7 +89,7 @@ OF_THE_TESTS = {"tests.browser", "tests.live_server", "tests.ports", "tests.serv
 ONLY_IN = {
     "ray": ["policyserver/server/*"],
     "torch": ["policyserver/server/*"],
-    "river": ["policyserver/pipelines/forecast/regressor.py"],
+    "river": ["policyserver/pipelines/forecast/*.py"],
     "influxdb_client": ["policyserver/monitoring/influx/*.py"],
     "matplotlib": [],
     "policyserver.v1": [
@@ -153,6 +177,18 @@ def test_a_layer_of_the_server_imports_only_the_layers_below_it(layer: str) -> N
         if name.startswith(f"policyserver/server/{layer.replace('.', '/')}/")
         for module in imports(name, path)
         if within(module, "policyserver.server") and not any(within(module, ok) for ok in allowed)
+    ]
+    assert not wrong
+
+
+def test_the_market_core_imports_arrays_and_settings_alone() -> None:
+    allowed = OF_THE_MARKET | (set(sys.stdlib_module_names) - NOT_IN_THE_MARKET)
+    wrong = [
+        f"{name} imports {module}"
+        for name, path in sources()
+        if name.startswith(MARKET)
+        for module in imports(name, path)
+        if not any(within(module, ok) for ok in allowed)
     ]
     assert not wrong
 

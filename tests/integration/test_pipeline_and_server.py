@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import signal
 import subprocess
 import sys
@@ -17,9 +18,9 @@ from policyserver.client import ClientConfig, PolicyClient
 from policyserver.monitoring.sink import NullSink
 from policyserver.monitoring.store.reader import StoreReader
 from policyserver.pipelines.config import PipelineConfig, PipelineRecordingConfig, PlayedEpisodesConfig, ServerConnectionConfig
-from policyserver.pipelines.market.bars import Bars
+from policyserver.pipelines.market.episode_source import Episode
 from policyserver.pipelines.pipeline import Pipeline
-from policyserver.pipelines.prices import EpisodePrices, PricesConfig, PriceSource, make_source
+from policyserver.pipelines.prices import PricesConfig, PriceSource, make_source
 from policyserver.pipelines.run import run_pipeline
 from policyserver.pipelines.runtime.stop_signals import StoppedEarlyError, StopSignals
 from tests.live_server import serving
@@ -142,24 +143,24 @@ def test_a_pipeline_that_leaves_nothing_to_the_server_waits_with_its_episodes(tm
 
 
 class Garbled:
-    """Prices whose bars after one index are replaced by others that fit nothing."""
+    """Prices whose bars after one action are replaced by others that fit nothing."""
+
+    is_recorded = False
 
     def __init__(self, source: PriceSource, last_good: int) -> None:
         self._source = source
         self._last_good = last_good
+        self.symbols = source.symbols
+        self.slots = source.slots
 
-    @property
-    def symbols(self) -> tuple[str, ...]:
-        return self._source.symbols
+    def episodes(self, numbers: Sequence[int]) -> list[Episode]:
+        return [self._garbled(episode) for episode in self._source.episodes(numbers)]
 
-    def episode(self, symbol: str, episode_index: int) -> EpisodePrices:
-        prices = self._source.episode(symbol, episode_index)
-        first_bad = prices.warmup_bars + self._last_good
-        rng = np.random.default_rng(99)
-        columns = [getattr(prices.bars, name).copy() for name in Bars.__slots__]
-        for column in columns[1:]:
-            column[first_bad:] = np.exp(rng.normal(0.0, 2.0, len(column) - first_bad))
-        return EpisodePrices(symbol, episode_index, prices.process, prices.parameters, Bars(*columns), prices.warmup_bars)
+    def _garbled(self, episode: Episode) -> Episode:
+        bars = episode.bars.bars.copy()
+        bad = bars[episode.bars.warmup_bars + self._last_good :]
+        bad[:] = np.exp(np.random.default_rng(99).normal(0.0, 2.0, bad.shape))
+        return dataclasses.replace(episode, bars=dataclasses.replace(episode.bars, bars=bars))
 
 
 def play_one_episode(folder: Path, last_good: int | None) -> tuple[list[Any], list[int]]:

@@ -37,23 +37,26 @@ def test_episodes_are_windows_of_the_files_chosen_by_the_seed() -> None:
     config = PricesConfig(process="csv", csv_files=files, warmup_bars=30, bars_per_episode=50)
     source, again, other = make_source(config, 1), make_source(config, 1), make_source(config, 2)
     assert source.symbols == ("sp500", "nasdaq")
-    starts = set()
-    for index in range(20):
-        prices = source.episode("nasdaq", index)
-        first = int(prices.parameters["first_row"])
-        np.testing.assert_array_equal(prices.bars.close, read_csv_bars(files[1]).close[first : first + 80])
-        np.testing.assert_array_equal(prices.bars.close, again.episode("nasdaq", index).bars.close)
-        assert (prices.process, prices.n_steps) == ("csv", 50)
-        starts.add(first)
-    assert len(starts) > 15
-    assert starts != {int(other.episode("nasdaq", index).parameters["first_row"]) for index in range(20)}
+    numbers = range(1, 41, 2)
+    starts = []
+    for played, repeated in zip(source.episodes(numbers), again.episodes(numbers), strict=True):
+        assert played.symbols == ("nasdaq",)
+        first = int(played.bars.parameters["first_row"])
+        np.testing.assert_array_equal(played.bars.bars, read_csv_bars(files[1]).slice(first, first + 80).columns())
+        np.testing.assert_array_equal(played.bars.bars, repeated.bars.bars)
+        assert (played.first_row, played.bars.n_steps) == (first, 50)
+        history = played.histories["nasdaq"]
+        assert (len(history.bars), history.window_bars) == (len(read_csv_bars(files[1])), 80)
+        starts.append(first)
+    assert len(set(starts)) > 15
+    assert starts != [other_episode.first_row for other_episode in other.episodes(numbers)]
 
 
 def test_a_file_of_exactly_one_episode_has_one_window(tmp_path: Path) -> None:
     path = tmp_path / "tiny.csv"
     path.write_text("\n".join([HEADER, *GOOD]))
     source = make_source(PricesConfig(process="csv", csv_files=(path,), warmup_bars=1, bars_per_episode=1), 5)
-    assert {source.episode("tiny", index).parameters["first_row"] for index in range(10)} == {0.0}
+    assert {played.first_row for played in source.episodes(range(10))} == {0}
 
 
 def test_columns_are_found_by_name_in_any_order_and_case_and_others_are_ignored() -> None:
@@ -128,4 +131,4 @@ def test_a_dot_in_a_symbol_belongs_to_it(tmp_path: Path) -> None:
     paths = tuple(tmp_path / name for name in names)
     source = make_source(PricesConfig(process="csv", csv_files=paths, warmup_bars=1, bars_per_episode=1), 1)
     assert source.symbols == ("BRK.A", "BRK.B", "spy.us", "RDS.A", "bars", "BF.B")
-    assert source.episode("BRK.B", 0).symbol == "BRK.B"
+    assert [played.symbols for played in source.episodes([1, 7])] == [("BRK.B",), ("BRK.B",)]

@@ -8,34 +8,40 @@ import numpy as np
 import pytest
 
 from policyserver.pipelines.market.bars import Bars
+from policyserver.pipelines.market.episode_source import Episode
 from policyserver.pipelines.market.priors import Prior
 from policyserver.pipelines.price_processes import GbmConfig, OuConfig
-from policyserver.pipelines.prices import EpisodePrices, PricesConfig, episode_rng, make_source
+from policyserver.pipelines.prices import PricesConfig, PriceSource, episode_rng, make_source
 
 
-def columns(prices: EpisodePrices) -> bytes:
-    return b"".join(getattr(prices.bars, name).tobytes() for name in Bars.__slots__)
+def episode(source: PriceSource, number: int = 0) -> Episode:
+    return source.episodes([number])[0]
+
+
+def columns(played: Episode) -> bytes:
+    return played.bars.time_ns.tobytes() + played.bars.bars.tobytes()
 
 
 @pytest.mark.parametrize("process", ["ou", "gbm"])
-def test_an_episode_depends_on_seed_symbol_and_index_only_whatever_the_threads(process: Literal["ou", "gbm"]) -> None:
+def test_an_episode_depends_on_seed_and_number_only_whatever_the_threads(process: Literal["ou", "gbm"]) -> None:
     config = PricesConfig(process=process, bars_per_episode=20, warmup_bars=5)
-    jobs = [(symbol, index) for index in range(25) for symbol in config.symbols]
-    source = make_source(config, seed=7)
-    alone = {job: source.episode(*job) for job in jobs}
+    numbers = list(range(100))
+    alone = [episode(make_source(config, seed=7), number) for number in numbers]
     shared = make_source(config, seed=7)
     with ThreadPoolExecutor(8) as pool:
-        together = dict(zip(jobs[::-1], pool.map(lambda job: shared.episode(*job), jobs[::-1]), strict=True))
-    for job in jobs:
-        assert columns(alone[job]) == columns(together[job])
-        assert alone[job].parameters == together[job].parameters
-    assert len({columns(prices) for prices in alone.values()}) == len(jobs)
-    assert columns(make_source(config, seed=8).episode("AAA", 0)) != columns(alone["AAA", 0])
+        slices = pool.map(lambda first: shared.episodes(numbers[first::8]), range(8))
+    together = {each.number: each for part in slices for each in part}
+    for number, expected in enumerate(alone):
+        assert columns(expected) == columns(together[number])
+        assert expected.bars.parameters == together[number].bars.parameters
+        assert expected.symbols == together[number].symbols == (config.symbols[number % 4],)
+    assert len({columns(each) for each in alone}) == len(numbers)
+    assert columns(episode(make_source(config, seed=8))) != columns(alone[0])
 
 
 def test_the_parameters_of_an_episode_are_drawn_from_the_priors_and_recorded() -> None:
     source = make_source(PricesConfig(bars_per_episode=1, warmup_bars=1), seed=1)
-    drawn = [source.episode("AAA", index).parameters for index in range(300)]
+    drawn = [each.bars.parameters for each in source.episodes(range(300))]
     assert set(drawn[0]) == {"mean_price", "reversion", "volatility"}
     reversions = np.array([parameters["reversion"] for parameters in drawn])
     assert reversions.min() >= 0.04
@@ -45,27 +51,15 @@ def test_the_parameters_of_an_episode_are_drawn_from_the_priors_and_recorded() -
 
 
 def test_fixing_one_parameter_leaves_the_noise_of_the_path_as_it_was() -> None:
-    free = make_source(PricesConfig(process="gbm"), seed=3).episode("AAA", 0)
+    free = episode(make_source(PricesConfig(process="gbm"), seed=3)).bars
     fixed_config = PricesConfig(process="gbm", gbm=GbmConfig(start_price=Prior.fixed(1.0)))
-    fixed = make_source(fixed_config, seed=3).episode("AAA", 0)
-    np.testing.assert_allclose(fixed.bars.close, free.bars.close / free.parameters["start_price"], rtol=1e-12)
-
-
-def test_bars_are_dripped_in_order_and_the_first_action_is_taken_at_bar_zero() -> None:
-    prices = make_source(PricesConfig(bars_per_episode=3, warmup_bars=2), seed=1).episode("BBB", 4)
-    dripped = []
-    while (bar := prices.next_bar()) is not None:
-        dripped.append(bar)
-    assert [bar.index for bar in dripped] == [-1, 0, 1, 2, 3]
-    assert [bar.close for bar in dripped] == prices.bars.close.tolist()
-    assert prices.n_steps == 3
-    assert prices.next_bar() is None
-    assert (prices.symbol, prices.episode_index, prices.process) == ("BBB", 4, "ou")
+    fixed = episode(make_source(fixed_config, seed=3)).bars
+    np.testing.assert_allclose(fixed.bars[..., :4], free.bars[..., :4] / free.parameters["start_price"], rtol=1e-12)
 
 
 def test_bar_times_are_one_interval_apart() -> None:
-    prices = make_source(PricesConfig(bar_interval_s=3600.0, bars_per_episode=4, warmup_bars=1), seed=1).episode("AAA", 0)
-    assert set(np.diff(prices.bars.time_ns)) == {3600 * 10**9}
+    source = make_source(PricesConfig(bar_interval_s=3600.0, bars_per_episode=4, warmup_bars=1), seed=1)
+    assert set(np.diff(episode(source).bars.time_ns)) == {3600 * 10**9}
 
 
 def test_each_purpose_has_its_own_random_numbers() -> None:

@@ -14,10 +14,10 @@ from benchmarks.market.reference_policies import mean_reversion_rule, optimum
 from policyserver.common.settings import dump_toml
 from policyserver.monitoring.points import Points
 from policyserver.monitoring.store.store import EmbeddedStore
-from policyserver.pipelines.account import AccountConfig
 from policyserver.pipelines.config import PipelineConfig
 from policyserver.pipelines.demo.demo import DemoResult
 from policyserver.pipelines.demo.setup import PIPELINE_FILE, SERVER_FILE, STORE_FILE, DemoConfig
+from policyserver.pipelines.market.rules import Rules, RulesConfig
 from policyserver.pipelines.prices import PricesConfig, make_source
 from policyserver.pipelines.runtime.stop_signals import StopSignals
 from policyserver.pipelines.summary import Summary, standard_error
@@ -61,8 +61,8 @@ class Demos:
 def played(process: Any, seed: int) -> tuple[str, str]:
     """Return what the rule and the optimum earn on the two episodes that stand for a run."""
     source = make_source(PricesConfig(process=process), seed)
-    episodes = [source.episode("AAA", number) for number in (WHOLE - 1, WHOLE - 2)]
-    both = (play(AccountConfig(), episodes).returns for play in (mean_reversion_rule, optimum))
+    episodes = source.episodes([WHOLE - 1, WHOLE - 2])
+    both = (play(Rules.of(RulesConfig()), episodes).returns for play in (mean_reversion_rule, optimum))
     rule, best = (pair(float(returns.mean()), standard_error(returns)) for returns in both)
     return rule, best
 

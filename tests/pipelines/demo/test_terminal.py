@@ -8,8 +8,6 @@ import pytest
 
 from policyserver.client import ServerStats, TrainingIteration
 from policyserver.pipelines.demo.terminal import TerminalView, clock, plain_line, render, sparkline
-from policyserver.pipelines.events import Decision
-from policyserver.pipelines.forecast.regressor import Prediction
 from policyserver.pipelines.run_state import ShownDecision
 from policyserver.pipelines.snapshot import Snapshot, SnapshotTaker
 
@@ -34,8 +32,7 @@ STATS = ServerStats(
 
 
 def decision(bar: int) -> ShownDecision:
-    taken = Decision(bar, 101.25, Prediction(0.001, 0.01), bar % 3, bar == 1, 7, f"policy-{1 + bar % 2}")
-    return ShownDecision(taken, f"AAA-{bar}", "AAA", 1.0, -0.5)
+    return ShownDecision(bar, 101.25, 0.001, bar % 3, bar == 1, 7, f"policy-{1 + bar % 2}", f"AAA-{bar}", "AAA", 1.0, -0.5)
 
 
 SNAPSHOT = Snapshot(

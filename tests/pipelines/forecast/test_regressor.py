@@ -6,8 +6,12 @@ from typing import Literal
 import numpy as np
 import pytest
 
-from policyserver.pipelines.features import FeatureState
+from policyserver.pipelines.forecast.block_forecaster import STATISTICS, BlockForecaster
 from policyserver.pipelines.forecast.regressor import NO_PREDICTION, Prediction, RegressorConfig, ReturnRegressor, skill
+from policyserver.pipelines.market.block import EpisodeBlock
+from policyserver.pipelines.market.feed import Feed
+from policyserver.pipelines.market.rules import Rules, RulesConfig
+from policyserver.pipelines.market.vector_env import begin_episodes
 from policyserver.pipelines.prices import PricesConfig, make_source
 
 
@@ -139,31 +143,24 @@ def test_the_standard_error_of_the_skill_is_its_spread_over_repetitions() -> Non
     assert errors.mean() == pytest.approx(values.std(), rel=0.15)
 
 
-def last_tenth_skill(process: Literal["ou", "gbm"], n_episodes: int) -> tuple[float, float]:
-    """Skill over the last tenth of the steps, one default model per symbol, episodes of a symbol side by side."""
+def last_tenth_skill(process: Literal["ou", "gbm"], n_episodes: int, n_rows: int = 64) -> tuple[float, float]:
+    """Skill over the last tenth of the steps, one default model for a block of episodes side by side."""
     config = PricesConfig(process=process, steps_per_bar=1)
-    source = make_source(config, seed=5)
-    models = {symbol: ReturnRegressor(RegressorConfig()) for symbol in source.symbols}
-    errors, returns = [], []
-    for first in range(0, n_episodes, 16):
-        episodes = [(symbol, source.episode(symbol, first + index), FeatureState()) for symbol in source.symbols for index in range(4)]
-        pending: list[tuple[dict[str, float], Prediction] | None] = [None] * len(episodes)
-        for bar_index in range(1 - config.warmup_bars, config.bars_per_episode + 1):
-            for slot, (symbol, prices, state) in enumerate(episodes):
-                bar = prices.next_bar()
-                assert bar is not None
-                state.update(bar)
-                if bar_index < 0:
-                    continue
-                made = pending[slot]
-                if made is not None:
-                    models[symbol].learn(*made, state.last_return)
-                    errors.append((state.last_return - made[1].mean) ** 2)
-                    returns.append(state.last_return**2)
-                features = state.regressor_features()
-                pending[slot] = (features, models[symbol].predict(features))
+    source, rows = make_source(config, seed=5), np.arange(n_rows)
+    block, feed = EpisodeBlock(n_rows, source.slots, Rules.of(RulesConfig()), STATISTICS), Feed(n_rows, 1)
+    forecaster = BlockForecaster(block.view, RegressorConfig())
+    judged = []
+    for first in range(0, n_episodes, n_rows):
+        episodes = source.episodes(range(first, first + n_rows))
+        begin_episodes(block, feed, rows, episodes)
+        forecaster.begin(rows, episodes)
+        for _ in range(config.bars_per_episode):
+            forecaster.predict(rows)
+            block.fill(rows, feed.next(rows))
+            judged.append(forecaster.learn(rows))
+    errors, returns = (np.concatenate(column) for column in zip(*judged, strict=True))
     tenth = len(errors) // 10
-    return skill(np.array(errors[-tenth:]), np.array(returns[-tenth:]))
+    return skill(errors[-tenth:], returns[-tenth:])
 
 
 def test_the_default_model_has_skill_on_ornstein_uhlenbeck_prices() -> None:

@@ -1,3 +1,5 @@
+"""The forecasts of recorded bars: one pass through a file in its own time, which all episodes on it read."""
+
 from __future__ import annotations
 
 from itertools import count
@@ -6,13 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from policyserver.pipelines.account import Account, AccountConfig
-from policyserver.pipelines.events import Episode
-from policyserver.pipelines.features import FeatureState
+from policyserver.pipelines.forecast.block_forecaster import STATISTICS
 from policyserver.pipelines.forecast.regressor import NO_PREDICTION, Prediction, RegressorConfig, ReturnRegressor
-from policyserver.pipelines.forecasters import HistoryForecaster
+from policyserver.pipelines.forecast.track_features import TrackFeatures
+from policyserver.pipelines.forecast.tracks import Track, TrackForecaster, Tracks
 from policyserver.pipelines.market.bars import Bars, FloatArray, History
-from policyserver.pipelines.prices import EpisodePrices
+from policyserver.pipelines.market.episode_source import Episode
+from policyserver.pipelines.market.feed import EpisodeBars
+from tests.pipelines.market.price_paths import begun
 from tests.pipelines.recorded_prices import fair_game
 
 WINDOW, WARMUP = 60, 20
@@ -24,73 +27,100 @@ def history(closes: FloatArray) -> History:
 
 def episode(recorded: History, first_row: int) -> Episode:
     bars = recorded.bars.slice(first_row, first_row + WINDOW)
-    prices = EpisodePrices("A", first_row, "csv", {}, bars, WARMUP, recorded, first_row)
-    return Episode(0, f"A-{first_row}", prices, Account(AccountConfig(), 1.0))
+    window = EpisodeBars(bars.time_ns, bars.columns(), WARMUP, {"first_row": float(first_row)})
+    return Episode(("A",), first_row, window, {"A": recorded}, first_row)
 
 
 def never() -> bool:
     return False
 
 
+def values(prediction: Prediction) -> tuple[float, float, float]:
+    return prediction.mean, prediction.std, prediction.raw
+
+
+def play(recorded: History, first_rows: list[int], tracks: Tracks) -> tuple[FloatArray, list[int]]:
+    """Play windows side by side; return the forecasts of each at each of its bars, (bars, windows, 3), and how many counted a bar."""
+    episodes = [episode(recorded, row) for row in first_rows]
+    block, feed = begun(episodes, statistics=STATISTICS)
+    forecaster = TrackForecaster(block.view, tracks)
+    rows = np.arange(len(episodes))
+    forecaster.begin(rows, episodes)
+    forecaster.predict(rows)
+    forecasts, counted = [block.view.forecast[:, 0].copy()], []
+    for _ in range(WINDOW - WARMUP):
+        block.fill(rows, feed.next(rows))
+        errors, returns = forecaster.learn(rows)
+        assert len(errors) == len(returns)
+        counted.append(len(errors))
+        forecaster.predict(rows)
+        forecasts.append(block.view.forecast[:, 0].copy())
+    return np.array(forecasts), counted
+
+
 def test_the_forecasts_are_those_of_one_regressor_that_goes_through_the_bars_in_order() -> None:
     recorded = history(fair_game(3_000, seed=3))
-    forecaster = HistoryForecaster("A", recorded, RegressorConfig(), never)
-    regressor, features = ReturnRegressor(RegressorConfig()), FeatureState(WINDOW)
+    regressor, features = ReturnRegressor(RegressorConfig()), TrackFeatures(WINDOW)
     expected: list[tuple[Prediction, dict[str, float] | None]] = []
-    for bar in recorded.bars.rows(0):
+    for number, close in enumerate(recorded.bars.close.tolist()):
         before = expected[-1] if expected else None
-        features.update(bar)
+        features.update(close)
         if before is not None and before[1] is not None:
             regressor.learn(before[1], before[0], features.last_return)
-        inputs = features.regressor_features() if bar.index else None
+        inputs = features.inputs() if number else None
         expected.append((NO_PREDICTION if inputs is None else regressor.predict(inputs), inputs))
-    for first_row in (2_940, 0, 1_000, 1_030, 0):  # the last one first
-        played = episode(recorded, first_row)
-        for bar in played.prices.bars.rows(1 - WARMUP):
-            if bar.index >= 0:
-                assert forecaster.forecast(played, bar) == expected[first_row + WARMUP - 1 + bar.index][0]
-    assert forecaster.skipped == 0
+    tracks = Tracks(RegressorConfig(), never)
+    for first_rows in ([2_940], [0, 1_000], [1_030, 0, 2_000]):  # the last one first
+        forecasts, _ = play(recorded, first_rows, tracks)
+        for place, first_row in enumerate(first_rows):
+            for bar in range(WINDOW - WARMUP + 1):
+                assert tuple(forecasts[bar, place]) == values(expected[first_row + WARMUP - 1 + bar][0])
+    assert tracks.skipped == 0
 
 
 def test_the_slow_mean_of_the_features_is_of_as_many_bars_as_an_episode_has() -> None:
     closes = fair_game(500, seed=3)
-    state = FeatureState(WINDOW)
-    for number, bar in enumerate(history(closes).bars.rows(0)):
-        state.update(bar)
+    features = TrackFeatures(WINDOW)
+    for number, close in enumerate(closes.tolist()):
+        features.update(close)
         newest = np.log(closes[max(0, number + 1 - WINDOW) : number + 1])
-        assert state.regressor_features()["distance_slow"] == pytest.approx(newest[-1] - newest.mean(), abs=1e-12)
+        assert features.inputs()["distance_slow"] == pytest.approx(newest[-1] - newest.mean(), abs=1e-12)
 
 
 def test_a_forecast_counts_once_for_the_skill_however_many_windows_have_its_bar() -> None:
     recorded = history(fair_game(200, seed=3))
-    forecaster = HistoryForecaster("A", recorded, RegressorConfig(), never)
-    counted = []
-    for first_row in (0, 10, 10, 140):
-        played = episode(recorded, first_row)
-        for bar in played.prices.bars.rows(1 - WARMUP):
-            if bar.index > 0:
-                counted.append(forecaster.settle(played, bar))
-            if bar.index >= 0:
-                forecaster.forecast(played, bar)
-    assert sum(counted) == 40 + 10 + 0 + 40
+    tracks = Tracks(RegressorConfig(), never)
+    counted = [sum(play(recorded, first_rows, tracks)[1]) for first_rows in ([0], [10], [10], [140, 140])]
+    assert counted == [40, 10, 0, 40]
+
+
+def test_the_errors_that_count_are_those_of_the_forecasts() -> None:
+    closes = fair_game(200, seed=3)
+    recorded, tracks = history(closes), Tracks(RegressorConfig(), never)
+    forecasts, _ = play(recorded, [50], tracks)
+    block, feed = begun([episode(recorded, 50)], statistics=STATISTICS)
+    forecaster, rows = TrackForecaster(block.view, Tracks(RegressorConfig(), never)), np.arange(1)
+    forecaster.begin(rows, [episode(recorded, 50)])
+    returns = np.diff(np.log(closes[50 + WARMUP - 1 : 50 + WINDOW]))
+    for bar, log_return in enumerate(returns.tolist()):
+        forecaster.predict(rows)
+        block.fill(rows, feed.next(rows))
+        error, zero = forecaster.learn(rows)
+        assert error == pytest.approx([(log_return - forecasts[bar, 0, 0]) ** 2])
+        assert zero == pytest.approx([log_return**2])
 
 
 def test_a_run_that_is_ending_waits_for_no_long_file() -> None:
-    recorded = history(fair_game(50_000, seed=3))
     looks = count(1)
-    forecaster = HistoryForecaster("A", recorded, RegressorConfig(), lambda: next(looks) > 3)
-    played = episode(recorded, 49_000)
-    (bar,) = played.prices.bars.slice(0, 1).rows(0)
-    assert forecaster.forecast(played, bar) == NO_PREDICTION
+    track = Track("A", history(fair_game(50_000, seed=3)), RegressorConfig(), lambda: next(looks) > 3)
+    assert tuple(track.forecast(49_000)) == values(NO_PREDICTION)
     assert next(looks) == 5, "three blocks were learnt"
 
 
 def test_a_model_that_failed_in_the_middle_has_no_bars_ahead_of_its_forecasts_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
     recorded = history(fair_game(2_000, seed=3))
-    played = episode(recorded, 1_500)
-    (bar,) = played.prices.bars.slice(0, 1).rows(0)
-    undisturbed = HistoryForecaster("A", recorded, RegressorConfig(), never).forecast(played, bar)
-    forecaster = HistoryForecaster("A", recorded, RegressorConfig(), never)
+    undisturbed = Track("A", recorded, RegressorConfig(), never).forecast(1_500)
+    track = Track("A", recorded, RegressorConfig(), never)
     learn, calls = ReturnRegressor.learn, count(1)
 
     def stumble(self: ReturnRegressor, *learnt: Any) -> None:
@@ -100,5 +130,5 @@ def test_a_model_that_failed_in_the_middle_has_no_bars_ahead_of_its_forecasts_af
 
     monkeypatch.setattr(ReturnRegressor, "learn", stumble)
     with pytest.raises(RuntimeError, match="stumbled"):
-        forecaster.forecast(played, bar)
-    assert forecaster.forecast(played, bar) == undisturbed
+        track.forecast(1_500)
+    np.testing.assert_array_equal(track.forecast(1_500), undisturbed)

@@ -15,17 +15,18 @@ from policyserver.pipelines.market.statistics import Statistic
 from policyserver.pipelines.market.vector_env import begin_episodes
 
 SLOTS = ("price",)
+SYMBOLS = ("AAA", "BBB", "CCC")
 
 
 def episode_of(
     closes: Sequence[float] | FloatArray, warmup_bars: int, *, number: int = 0, parameters: Mapping[str, float] | None = None
 ) -> Episode:
-    """An episode of one symbol with given closes, each bar opening at the close before it; bars of a minute."""
-    close = np.asarray(closes, dtype=np.float64)
+    """An episode of given closes, (t,) of one symbol or (t, K), each bar opening at the close before it; bars of a minute."""
+    close = np.asarray(closes, dtype=np.float64).reshape(len(closes), -1)
     opens = np.concatenate((close[:1], close[:-1]))
-    columns = np.stack([opens, np.maximum(opens, close), np.minimum(opens, close), close, np.ones(len(close))], axis=1)
+    columns = np.stack([opens, np.maximum(opens, close), np.minimum(opens, close), close, np.ones(close.shape)], axis=2)
     times = 60_000_000_000 * np.arange(1, len(close) + 1)
-    return Episode(("AAA",), number, EpisodeBars(times, columns[:, None, :], warmup_bars, parameters or {}))
+    return Episode(SYMBOLS[: close.shape[1]], number, EpisodeBars(times, columns, warmup_bars, parameters or {}))
 
 
 def begun(

@@ -4,8 +4,8 @@
     forecasts = model.predict(inputs)              # at the close of bar t
     model.learn(inputs, forecasts, log_returns)    # at the close of bar t + 1
 
-Rows are learnt in their order, and all rows of a bar are learnt before any of the next is forecast. So the same rows in the same blocks give
-the same forecasts, whatever threads do. What a forecast is worth is as `ReturnRegressor` says.
+Rows are learnt in their order, and all rows of a bar are learnt before any of the next is forecast. So the same rows in the same blocks
+give the same forecasts, whatever threads do. What a forecast is worth is as `ReturnRegressor` says.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Forecasts of recorded bars: one pass through each history in its own time, which all episodes on it read.
 
-Windows of one history overlap, so a model that learnt in the order in which they are played would know the bars that it forecasts. Here a
-history is learnt in its own order, once, and an episode reads the forecast that was made as of its bar: a function of the history up to that
+Windows of one history overlap, so a model that learnt in the order in which they are played would know the bars that it forecasts. Here
+a history is learnt in its own order, once, and an episode reads the forecast that was made as of its bar: a function of the history up to that
 bar alone, which neither episodes, their order, nor a resume change.
 """
 
@@ -79,7 +79,7 @@ class Track:
         """Go on until the forecast as of `row` is known, or the run is ending.
 
         Raises:
-            Exception: What the model raises. The walk begins anew then, because what was learnt of a block would lie ahead of its forecasts.
+            Exception: What the model raises. The walk begins anew then: what was learnt of a block would lie ahead of its forecasts.
         """
         begun, before = time.monotonic(), self._known
         while self._known <= row and not self._stopping():

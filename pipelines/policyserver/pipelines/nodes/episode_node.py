@@ -23,7 +23,7 @@ from policyserver.pipelines.serving import PolicyService
 logger = logging.getLogger(__name__)
 
 _END_TIMEOUT_S = 5.0
-"""Longest wait for the end of episodes: longer than an action's, because no row waits behind it, and one given up stays open at the server."""
+"""Longest wait for the end of episodes: longer than an action's, for no row waits behind it, and one given up stays open at the server."""
 
 
 class EpisodeNode(Node[EndEvent]):

@@ -1,7 +1,7 @@
 """The usual indicators, each a function of the last bars alone.
 
-A window is float64 (m, bars + 1, K, 5): open, high, low, close and volume, the oldest bar first. Each function returns float64 (m, K), about
--1 to 1 or in per cent of the price, and 0 where a window has no range, no volume or no move.
+A window is float64 (m, bars + 1, K, 5): open, high, low, close and volume, the oldest bar first. Each function returns float64 (m, K),
+about -1 to 1 or in per cent of the price, and 0 where a window has no range, no volume or no move.
 """
 
 from __future__ import annotations
