@@ -1,8 +1,8 @@
 """Forecasts of recorded bars: one pass through each history in its own time, which all episodes on it read.
 
-Windows of one history overlap, so a model that learnt in the order in which they are played would know the bars that it forecasts. Here
-a history is learnt in its own order, once, and an episode reads the forecast that was made as of its bar: a function of the history up to that
-bar alone, which neither episodes, their order, nor a resume change.
+Windows of one history overlap, so a model that learnt in the order in which they are played would know the bars that it forecasts. Here a
+history is learnt in its own order, once, and an episode reads the forecast that was made as of its bar: a function of the history up to
+that bar alone, which neither episodes, their order, nor a resume change.
 """
 
 from __future__ import annotations

@@ -80,7 +80,7 @@ class TradingVectorEnv(gym.vector.VectorEnv[npt.NDArray[np.float32], Any, npt.ND
         """Play a bar of each row that goes on, and begin an episode in each that is over.
 
         Returns:
-            Observations float32 (n, size), rewards float64 (n,), terminated and truncated bool (n,), infos with `terms`, float64 (n, terms).
+            Observations float32 (n, size), rewards float64 (n,), terminated and truncated bool (n,), and the `terms`, float64 (n, terms).
         """
         block, going, over = self.block, self._rows[~self._over], self._rows[self._over]
         rewards, terms = np.zeros(self.num_envs), np.zeros((self.num_envs, len(block.rules.rewards)))
