@@ -103,8 +103,18 @@ ONLY_IN = {
 
 MAX_LINES = 400
 
-# What others are to import from: these hand on names that other modules define.
-PUBLIC = {"policyserver/client/__init__.py", "policyserver/server/__init__.py", "policyserver/common/settings.py"}
+# What others are to import from, a user's own part of the market too: these hand on names that other modules define.
+PUBLIC = {
+    "policyserver/client/__init__.py",
+    "policyserver/server/__init__.py",
+    "policyserver/common/settings.py",
+    f"{MARKET}processes/__init__.py",
+    *(f"{MARKET}schemes/{kind}s/__init__.py" for kind in ("action", "end", "observer", "reward")),
+    f"{MARKET}schemes/actions/action_scheme.py",
+    f"{MARKET}schemes/ends/end.py",
+    f"{MARKET}schemes/observers/observer.py",
+    f"{MARKET}schemes/rewards/reward_term.py",
+}
 
 
 def sources() -> list[tuple[str, Path]]:

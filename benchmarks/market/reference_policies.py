@@ -20,10 +20,10 @@ from policyserver.pipelines.market.block import EpisodeBlock
 from policyserver.pipelines.market.episode_source import Episode
 from policyserver.pipelines.market.history import FIELDS
 from policyserver.pipelines.market.rules import Rules
+from policyserver.pipelines.market.running_statistics import MeanSinceStart, Volatility
 from policyserver.pipelines.market.schemes.actions.sell_hold_buy import SellHoldBuy
 from policyserver.pipelines.market.schemes.ends.equity_ends import Ruin
 from policyserver.pipelines.market.schemes.rewards.log_equity import LogEquity
-from policyserver.pipelines.market.statistics import MeanSinceStart, Volatility
 from policyserver.pipelines.prices import SLOTS
 
 _LEVELS = 121

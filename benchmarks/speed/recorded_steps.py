@@ -17,7 +17,7 @@ from ray.rllib.env import INPUT_ENV_SINGLE_SPACES, INPUT_ENV_SPACES
 
 from policyserver.common.flags import StepFlag
 from policyserver.pipelines.market.block import EpisodeBlock
-from policyserver.pipelines.market.feed import Feed
+from policyserver.pipelines.market.feed import BarFeed
 from policyserver.pipelines.market.rules import Rules, RulesConfig
 from policyserver.pipelines.market.vector_env import begin_episodes
 from policyserver.pipelines.prices import PricesConfig, make_source
@@ -38,7 +38,7 @@ class Markets:
         source = make_source(PricesConfig(), seed=0)
         self._rows = np.arange(EPISODES)
         self._block = EpisodeBlock(EPISODES, source.slots, Rules.of(RulesConfig()))
-        self._feed = Feed(EPISODES, len(source.slots))
+        self._feed = BarFeed(EPISODES, len(source.slots))
         begin_episodes(self._block, self._feed, self._rows, source.episodes(range(EPISODES)))
 
     def observations(self) -> npt.NDArray[np.float32]:

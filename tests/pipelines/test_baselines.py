@@ -8,7 +8,7 @@ import pytest
 
 from policyserver.pipelines.baselines import Baselines, actions_rng, play, random_actions
 from policyserver.pipelines.market.episode_source import Episode
-from policyserver.pipelines.market.feed import Feed
+from policyserver.pipelines.market.feed import BarFeed
 from policyserver.pipelines.market.instruments import InstrumentConfig
 from policyserver.pipelines.market.priors import Prior
 from policyserver.pipelines.market.rules import Rules, RulesConfig
@@ -63,7 +63,7 @@ def test_no_trade_earns_exactly_nothing() -> None:
 
 def test_random_actions_pay_fees_and_are_a_function_of_seed_and_episode() -> None:
     first, played_on = episodes(8), episodes(8)
-    feed = Feed(8, 1)
+    feed = BarFeed(8, 1)
     for row, episode in enumerate(played_on):
         feed.begin(row, episode.bars)
     feed.next(np.arange(8))

@@ -11,13 +11,13 @@ from scipy import stats
 
 from policyserver.pipelines.market.bars import FloatArray
 from policyserver.pipelines.market.priors import Prior
-from policyserver.pipelines.price_processes import GbmConfig, OuConfig, PriceProcess, autoregressive_path, bars_from_path
+from policyserver.pipelines.price_processes import GbmConfig, LogPathProcess, OuConfig, autoregressive_path, bars_from_path
 
 Z = 4.0
 """Bound of every statistical check in standard errors; seeds are fixed, so a check that passes goes on passing."""
 
 
-def log_paths(process: PriceProcess, n_episodes: int, n_bars: int, steps_per_bar: int = 1, seed: int = 1) -> FloatArray:
+def log_paths(process: LogPathProcess, n_episodes: int, n_bars: int, steps_per_bar: int = 1, seed: int = 1) -> FloatArray:
     """Log-prices at the bars' closes, (n_episodes, n_bars + 1)."""
     rng = np.random.default_rng(seed)
     return np.array(
@@ -119,7 +119,7 @@ def test_bars_of_any_process_hold_together(
     process: str, volatility: float, reversion: float, n_bars: int, steps_per_bar: int, seed: int
 ) -> None:
     rng = np.random.default_rng(seed)
-    law: PriceProcess = gbm(volatility) if process == "gbm" else ou(reversion, volatility)
+    law: LogPathProcess = gbm(volatility) if process == "gbm" else ou(reversion, volatility)
     path = law.log_path(rng, law.draw_parameters(rng), n_bars * steps_per_bar, steps_per_bar)
     bars = bars_from_path(rng, path, steps_per_bar, start_time_ns=10, interval_ns=5)
     assert len(bars) == n_bars
@@ -156,7 +156,7 @@ def test_a_process_with_a_prior_that_reaches_zero_is_refused_by_name() -> None:
         (lambda: GbmConfig(start_price=Prior.fixed(1e-300)), r"start_price: expected at least 1e-15 and at most 1e\+15"),
     ],
 )
-def test_a_parameter_whose_paths_no_float_can_hold_is_refused_by_name(make: Callable[[], PriceProcess], message: str) -> None:
+def test_a_parameter_whose_paths_no_float_can_hold_is_refused_by_name(make: Callable[[], LogPathProcess], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
 

@@ -14,9 +14,9 @@ import numpy.typing as npt
 from policyserver.pipelines.market.bars import FloatArray, IntArray
 from policyserver.pipelines.market.block import GOES_ON, EpisodeBlock
 from policyserver.pipelines.market.episode_source import Episode
-from policyserver.pipelines.market.feed import Feed
+from policyserver.pipelines.market.feed import BarFeed
 from policyserver.pipelines.market.rules import Rules
-from policyserver.pipelines.market.statistics import Statistic
+from policyserver.pipelines.market.running_statistics import Statistic
 from policyserver.pipelines.market.vector_env import begin_episodes
 
 Choose = Callable[[EpisodeBlock, IntArray, int], npt.NDArray[Any]]
@@ -76,7 +76,7 @@ def play(
 ) -> Results:
     """Play episodes from their first action to their end; forecasts are 0. `statistics` are those that `choose` reads."""
     count = len(episodes)
-    block, feed = EpisodeBlock(count, slots, rules, statistics), Feed(count, len(slots))
+    block, feed = EpisodeBlock(count, slots, rules, statistics), BarFeed(count, len(slots))
     begin_episodes(block, feed, np.arange(count), list(episodes))
     returns, going, step = np.zeros(count), np.arange(count), 0
     while len(going):

@@ -15,9 +15,10 @@ from policyserver.monitoring.sink import Sink
 from policyserver.pipelines.baselines import Baselines
 from policyserver.pipelines.config import UNNAMED_RUN, PipelineConfig
 from policyserver.pipelines.events import EndEvent, Event, OpenEvent
-from policyserver.pipelines.forecast.block_forecaster import STATISTICS, BlockForecaster, Forecaster
+from policyserver.pipelines.forecast.block_forecaster import STATISTICS, BlockForecaster
 from policyserver.pipelines.forecast.tracks import TrackForecaster, Tracks
 from policyserver.pipelines.market.block import EpisodeBlock
+from policyserver.pipelines.market.forecaster import Forecaster
 from policyserver.pipelines.market.rules import Rules
 from policyserver.pipelines.nodes.episode_node import EpisodeNode
 from policyserver.pipelines.nodes.execution_node import ExecutionNode

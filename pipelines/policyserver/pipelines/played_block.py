@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from policyserver.pipelines.forecast.block_forecaster import Forecaster
 from policyserver.pipelines.market.bars import IntArray
 from policyserver.pipelines.market.block import EpisodeBlock
 from policyserver.pipelines.market.episode_source import Episode, EpisodeSource
-from policyserver.pipelines.market.feed import Feed
+from policyserver.pipelines.market.feed import BarFeed
+from policyserver.pipelines.market.forecaster import Forecaster
 from policyserver.pipelines.market.vector_env import begin_episodes
 
 _ROWS_OF_A_BLOCK = 32
@@ -66,7 +66,7 @@ class PlayedBlock:
         self.first_slot = first_slot
         self.block = block
         self.forecaster = forecaster
-        self.feed = Feed(n_rows, block.shape.n_symbols)
+        self.feed = BarFeed(n_rows, block.shape.n_symbols)
         self.rounds = np.full(n_rows, first_round, dtype=np.int64)
         """Number of the next episode of each row among those of its slot."""
         self.episodes: list[Episode | None] = [None] * n_rows

@@ -31,7 +31,7 @@ _SIGMAS = 9.0
 """Standard deviations within which every path stays: a normal number beyond them is drawn once in 1e18 times."""
 
 
-class PriceProcess(Protocol):
+class LogPathProcess(Protocol):
     """A law of log-prices whose parameters are drawn anew for each episode."""
 
     @property

@@ -23,7 +23,7 @@ from policyserver.pipelines.csv_bars import read_csv_bars
 from policyserver.pipelines.market.bars import FloatArray, History
 from policyserver.pipelines.market.episode_source import Episode, EpisodeSource
 from policyserver.pipelines.market.feed import EpisodeBars
-from policyserver.pipelines.price_processes import GbmConfig, OuConfig, PriceProcess, bars_from_path
+from policyserver.pipelines.price_processes import GbmConfig, LogPathProcess, OuConfig, bars_from_path
 
 START_TIME_NS = 1_577_836_800_000_000_000
 """Start of every simulated path: 2020-01-01T00:00:00Z."""
@@ -123,7 +123,7 @@ class SimulatedSource:
 
     is_recorded = False
 
-    def __init__(self, process: PriceProcess, config: PricesConfig, seed: int) -> None:
+    def __init__(self, process: LogPathProcess, config: PricesConfig, seed: int) -> None:
         """Simulate `process` in episodes of the size that `config` names."""
         self._process = process
         self._config = config

@@ -9,14 +9,14 @@ import pytest
 from policyserver.pipelines.forecast.block_forecaster import STATISTICS, BlockForecaster
 from policyserver.pipelines.forecast.regressor import NO_PREDICTION, Prediction, RegressorConfig, ReturnRegressor, skill
 from policyserver.pipelines.market.block import EpisodeBlock
-from policyserver.pipelines.market.feed import Feed
+from policyserver.pipelines.market.feed import BarFeed
 from policyserver.pipelines.market.rules import Rules, RulesConfig
 from policyserver.pipelines.market.vector_env import begin_episodes
 from policyserver.pipelines.prices import PricesConfig, make_source
 
 
 def learn_from_noise(regressor: ReturnRegressor, n: int, slope: float, seed: int = 1) -> tuple[list[float], list[float]]:
-    """Feed labels slope * x + noise; return the squared errors and squared labels, forecasts made before learning."""
+    """BarFeed labels slope * x + noise; return the squared errors and squared labels, forecasts made before learning."""
     rng = np.random.default_rng(seed)
     errors, labels = [], []
     for x, noise in 0.01 * rng.standard_normal((n, 2)):
@@ -147,7 +147,7 @@ def last_tenth_skill(process: Literal["ou", "gbm"], n_episodes: int, n_rows: int
     """Skill over the last tenth of the steps, one default model for a block of episodes side by side."""
     config = PricesConfig(process=process, steps_per_bar=1)
     source, rows = make_source(config, seed=5), np.arange(n_rows)
-    block, feed = EpisodeBlock(n_rows, source.slots, Rules.of(RulesConfig()), STATISTICS), Feed(n_rows, 1)
+    block, feed = EpisodeBlock(n_rows, source.slots, Rules.of(RulesConfig()), STATISTICS), BarFeed(n_rows, 1)
     forecaster = BlockForecaster(block.view, RegressorConfig())
     judged = []
     for first in range(0, n_episodes, n_rows):

@@ -9,9 +9,9 @@ import numpy as np
 from policyserver.pipelines.market.bars import BarRows, FloatArray
 from policyserver.pipelines.market.block import EpisodeBlock
 from policyserver.pipelines.market.episode_source import Episode
-from policyserver.pipelines.market.feed import EpisodeBars, Feed
+from policyserver.pipelines.market.feed import BarFeed, EpisodeBars
 from policyserver.pipelines.market.rules import Rules, RulesConfig
-from policyserver.pipelines.market.statistics import Statistic
+from policyserver.pipelines.market.running_statistics import Statistic
 from policyserver.pipelines.market.vector_env import begin_episodes
 
 SLOTS = ("price",)
@@ -31,11 +31,11 @@ def episode_of(
 
 def begun(
     episodes: Sequence[Episode], rules: Rules | None = None, statistics: frozenset[Statistic] = frozenset()
-) -> tuple[EpisodeBlock, Feed]:
+) -> tuple[EpisodeBlock, BarFeed]:
     """A block whose rows are at the first action of these episodes, and the feed of their next bars."""
     n_rows, n_symbols = len(episodes), len(episodes[0].symbols)
     slots = SLOTS if n_symbols == 1 else episodes[0].symbols
-    block, feed = EpisodeBlock(n_rows, slots, rules or Rules.of(RulesConfig()), statistics), Feed(n_rows, n_symbols)
+    block, feed = EpisodeBlock(n_rows, slots, rules or Rules.of(RulesConfig()), statistics), BarFeed(n_rows, n_symbols)
     begin_episodes(block, feed, np.arange(n_rows), list(episodes))
     return block, feed
 

@@ -12,13 +12,13 @@ from policyserver.pipelines.market.accounts import Accounts
 from policyserver.pipelines.market.bars import BarRows
 from policyserver.pipelines.market.execution.broker import AccountConfig, SimulatedBroker
 from policyserver.pipelines.market.instruments import InstrumentConfig, Instruments
-from policyserver.pipelines.market.orders import GOOD_TILL_CANCELLED, Kind, OrderRequests, Reason, State
+from policyserver.pipelines.market.orders import GOOD_TILL_CANCELLED, OrderKind, OrderRequests, Reason, State
 from policyserver.pipelines.market.rows import ALL
 from tests.pipelines.market.oracle import orders as oracle_orders
 from tests.pipelines.market.oracle.account import Account
 from tests.pipelines.market.oracle.terms import Bar, Instrument, Rules
 
-KINDS = {kind: oracle_orders.Kind[kind.name] for kind in Kind}
+KINDS = {kind: oracle_orders.Kind[kind.name] for kind in OrderKind}
 ROWS = 64
 
 
@@ -186,14 +186,14 @@ def random_requests(rng: np.random.Generator, rows: np.ndarray, accounts: Accoun
     asked = price * np.exp(rng.normal(0, 0.02, m))
     asked[rng.random(m) < 0.02] = rng.choice([math.nan, -1.0, 0.0])
     good_for = np.where(rng.random(m) < 0.5, GOOD_TILL_CANCELLED, rng.integers(1, 5, m))
-    return OrderRequests(rows, symbol, rng.integers(len(Kind), size=m), quantity, asked, good_for)
+    return OrderRequests(rows, symbol, rng.integers(len(OrderKind), size=m), quantity, asked, good_for)
 
 
 def said(requests: OrderRequests, place: int) -> tuple[int, oracle_orders.Kind, float, float, int | None]:
     good_for = int(requests.good_for[place])
     return (
         int(requests.symbol[place]),
-        KINDS[Kind(int(requests.kind[place]))],
+        KINDS[OrderKind(int(requests.kind[place]))],
         float(requests.quantity[place]),
         float(requests.price[place]),
         None if good_for == GOOD_TILL_CANCELLED else good_for,

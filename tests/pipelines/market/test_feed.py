@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from policyserver.pipelines.market.bars import BarRows, FloatArray
-from policyserver.pipelines.market.feed import EpisodeBars, Feed
+from policyserver.pipelines.market.feed import BarFeed, EpisodeBars
 from policyserver.pipelines.prices import PricesConfig, make_source
 
 LENGTHS = (3, 400, 700)
@@ -25,7 +25,7 @@ def columns(bar: BarRows) -> FloatArray:
 
 def test_every_bar_after_the_warm_up_comes_once_and_in_order_whatever_other_rows_do() -> None:
     episodes = [episode(seed, length) for seed, length in enumerate(LENGTHS)]
-    feed, rng = Feed(3, 2), np.random.default_rng(0)
+    feed, rng = BarFeed(3, 2), np.random.default_rng(0)
     for row, each in enumerate(episodes):
         feed.begin(row, each)
     dripped: list[list[FloatArray]] = [[], [], []]
@@ -42,7 +42,7 @@ def test_every_bar_after_the_warm_up_comes_once_and_in_order_whatever_other_rows
 
 
 def test_a_row_that_begins_anew_has_the_new_bars() -> None:
-    feed, first, second = Feed(1, 2), episode(1, 300), episode(2, 5, warmup_bars=4)
+    feed, first, second = BarFeed(1, 2), episode(1, 300), episode(2, 5, warmup_bars=4)
     feed.begin(0, first)
     for _ in range(260):
         feed.next(np.arange(1))
@@ -51,7 +51,7 @@ def test_a_row_that_begins_anew_has_the_new_bars() -> None:
 
 
 def test_a_bar_is_a_copy_that_leads_to_no_other() -> None:
-    feed, each = Feed(1, 2), episode(1, 300)
+    feed, each = BarFeed(1, 2), episode(1, 300)
     feed.begin(0, each)
     for _ in range(2):
         bar = feed.next(np.arange(1))
@@ -65,7 +65,7 @@ def test_a_bar_is_a_copy_that_leads_to_no_other() -> None:
 
 @pytest.mark.parametrize("begun", [False, True])
 def test_there_is_no_bar_after_the_last_and_none_before_an_episode_begins(begun: bool) -> None:
-    feed = Feed(2, 2)
+    feed = BarFeed(2, 2)
     if begun:
         feed.begin(1, episode(1, 300))
         for _ in range(300):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -12,8 +12,8 @@ from policyserver.pipelines.forecast.regressor import RegressorConfig
 from policyserver.pipelines.forecast.return_model import MEAN, ReturnModel
 from policyserver.pipelines.market.bars import FloatArray, IntArray
 from policyserver.pipelines.market.episode_source import Episode
+from policyserver.pipelines.market.running_statistics import ExponentialMean, MeanSinceStart, Statistic
 from policyserver.pipelines.market.schemes.scheme import View
-from policyserver.pipelines.market.statistics import ExponentialMean, MeanSinceStart, Statistic
 
 Sharing = Literal["block", "episode"]
 """Who teaches one model: all episodes of a block, or each its own."""
@@ -26,27 +26,6 @@ STATISTICS: frozenset[Statistic] = frozenset({_FAST, _SLOW})
 
 INPUTS = ("distance_slow", "distance_fast", "return_1")
 """What the model predicts the next log-return from, in units of log-price."""
-
-
-class Forecaster(Protocol):
-    """Forecasts the rows of a block into its view. One owner at a time: the block's."""
-
-    @property
-    def skipped(self) -> int:
-        """Labels not learnt because they or a feature were not finite."""
-
-    def begin(self, rows: IntArray, episodes: Sequence[Episode]) -> None:
-        """New episodes begin in rows."""
-
-    def learn(self, rows: IntArray) -> tuple[FloatArray, FloatArray]:
-        """Learn the last log-return of each row that was forecast.
-
-        Returns:
-            The squared errors of those forecasts that count for the skill, and of the zero forecast in their place, float64 (f,) each.
-        """
-
-    def predict(self, rows: IntArray) -> None:
-        """Forecast the next log-return of each row, into the view."""
 
 
 class BlockForecaster:

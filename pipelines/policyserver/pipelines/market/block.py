@@ -21,14 +21,14 @@ import numpy.typing as npt
 from policyserver.pipelines.market.accounts import Accounts
 from policyserver.pipelines.market.bars import BarRows, FloatArray, IntArray
 from policyserver.pipelines.market.execution.broker import SimulatedBroker
-from policyserver.pipelines.market.history import FIELDS, History
+from policyserver.pipelines.market.history import FIELDS, BarWindows
 from policyserver.pipelines.market.instruments import Instruments
-from policyserver.pipelines.market.orders import GOOD_TILL_CANCELLED, Fills, Kind, OrderRequests
+from policyserver.pipelines.market.orders import GOOD_TILL_CANCELLED, Fills, OrderKind, OrderRequests
 from policyserver.pipelines.market.rows import ALL, Rows
 from policyserver.pipelines.market.rules import Rules
+from policyserver.pipelines.market.running_statistics import Statistic, Statistics
 from policyserver.pipelines.market.schemes.actions.action_scheme import Actions
 from policyserver.pipelines.market.schemes.scheme import Scheme, Shape, View
-from policyserver.pipelines.market.statistics import Statistic, Statistics
 
 GOES_ON, DATA_END = 0, -1
 """Ends of `Marked.end`: none yet; the last bar of the data. A number above 0 is the place, from 1, of an end of the rules."""
@@ -84,7 +84,7 @@ class EpisodeBlock:
             np.ones(n_rows, dtype=np.int64),
             accounts,
             Statistics(n_rows, k, rules.statistics() | statistics),
-            History(n_rows, k, rules.history_bars()),
+            BarWindows(n_rows, k, rules.history_bars()),
             np.zeros((n_rows, k, 3)),
         )
         """What the rules' parts see."""
@@ -176,7 +176,7 @@ class EpisodeBlock:
             open_rows = rows[position[rows, symbol] != 0]
             count = len(open_rows)
             if count:
-                kinds, prices = np.full(count, int(Kind.MARKET)), np.zeros(count)
+                kinds, prices = np.full(count, int(OrderKind.MARKET)), np.zeros(count)
                 symbols, good_for = np.full(count, symbol), np.full(count, GOOD_TILL_CANCELLED)
                 self.broker.submit(OrderRequests(open_rows, symbols, kinds, -position[open_rows, symbol], prices, good_for))
         self.rules.actions.begin(self._action_state, self.view, rows)

@@ -41,7 +41,7 @@ class EpisodeBars:
         return len(self.time_ns) - self.warmup_bars
 
 
-class Feed:
+class BarFeed:
     """The bars of n rows, of which each is at a bar of its own. One owner at a time: not thread-safe."""
 
     def __init__(self, n_rows: int, n_symbols: int) -> None:

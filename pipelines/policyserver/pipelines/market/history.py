@@ -11,7 +11,7 @@ FIELDS = ("open", "high", "low", "close", "volume")
 """What is kept of a bar, in this order."""
 
 
-class History:
+class BarWindows:
     """The last `length` bars of n rows and K symbols. Each bar is written twice, `length` places apart, so that a window is one piece."""
 
     def __init__(self, n_rows: int, n_symbols: int, length: int) -> None:

@@ -16,7 +16,7 @@ from enum import IntEnum
 from policyserver.pipelines.market.bars import FloatArray, IntArray
 
 
-class Kind(IntEnum):
+class OrderKind(IntEnum):
     """When an order fills."""
 
     MARKET = 0
@@ -75,7 +75,7 @@ class OrderRequests:
     symbol: IntArray
     """Numbers of the symbols, int64 (m,)."""
     kind: IntArray
-    """`Kind`s, int64 (m,)."""
+    """`OrderKind`s, int64 (m,)."""
     quantity: FloatArray
     """Units to buy (positive) or to sell (negative), float64 (m,)."""
     price: FloatArray

@@ -13,12 +13,12 @@ from policyserver.pipelines.market.bars import FloatArray
 from policyserver.pipelines.market.execution.broker import AccountConfig
 from policyserver.pipelines.market.instruments import InstrumentConfig
 from policyserver.pipelines.market.registry import Choice
+from policyserver.pipelines.market.running_statistics import Statistic
 from policyserver.pipelines.market.schemes.actions import ACTIONS, ActionScheme
 from policyserver.pipelines.market.schemes.ends import ENDS, End
 from policyserver.pipelines.market.schemes.observers import OBSERVERS, Observer
 from policyserver.pipelines.market.schemes.rewards import REWARDS, RewardTerm
 from policyserver.pipelines.market.schemes.scheme import Scheme
-from policyserver.pipelines.market.statistics import Statistic
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,7 @@ A row whose episode is over begins its next one at the following step, whose act
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -21,22 +20,10 @@ from gymnasium.vector.utils import batch_space
 from policyserver.pipelines.market.bars import IntArray
 from policyserver.pipelines.market.block import GOES_ON, EpisodeBlock, WarmUp
 from policyserver.pipelines.market.episode_source import Episode, EpisodeSource
-from policyserver.pipelines.market.feed import Feed
+from policyserver.pipelines.market.feed import BarFeed
+from policyserver.pipelines.market.forecaster import Forecaster
 from policyserver.pipelines.market.rules import Rules
 from policyserver.pipelines.market.schemes.actions.action_scheme import Actions
-
-
-class Forecaster(Protocol):
-    """What forecasts the rows of a block into its view; see `policyserver.pipelines.forecast`."""
-
-    def begin(self, rows: IntArray, episodes: Sequence[Episode]) -> None:
-        """New episodes begin in rows."""
-
-    def learn(self, rows: IntArray) -> object:
-        """Learn the last log-return of each row that was forecast."""
-
-    def predict(self, rows: IntArray) -> None:
-        """Forecast the next log-return of each row."""
 
 
 class TradingVectorEnv(gym.vector.VectorEnv[npt.NDArray[np.float32], Any, npt.NDArray[Any]]):
@@ -50,7 +37,7 @@ class TradingVectorEnv(gym.vector.VectorEnv[npt.NDArray[np.float32], Any, npt.ND
         self.forecaster: Forecaster | None = None
         """What forecasts; None: forecasts are 0."""
         self._source = source
-        self._feed = Feed(num_envs, len(source.slots))
+        self._feed = BarFeed(num_envs, len(source.slots))
         self._rows = np.arange(num_envs)
         self._over = np.ones(num_envs, dtype=np.bool_)
         self._next_number = 0
@@ -114,7 +101,7 @@ class TradingVectorEnv(gym.vector.VectorEnv[npt.NDArray[np.float32], Any, npt.ND
         self._over[rows] = False
 
 
-def begin_episodes(block: EpisodeBlock, feed: Feed, rows: IntArray, episodes: list[Episode]) -> None:
+def begin_episodes(block: EpisodeBlock, feed: BarFeed, rows: IntArray, episodes: list[Episode]) -> None:
     """Begin an episode in each row of a block and of its feed; those of one length of warm-up together."""
     by_warm_up: dict[int, list[int]] = {}
     for place, episode in enumerate(episodes):

@@ -20,9 +20,9 @@ from policyserver.pipelines.market.episode_source import Episode
 from policyserver.pipelines.market.instruments import InstrumentConfig
 from policyserver.pipelines.market.registry import Choice
 from policyserver.pipelines.market.rules import Rules, RulesConfig
+from policyserver.pipelines.market.running_statistics import Volatility
 from policyserver.pipelines.market.schemes.observers import OBSERVERS
 from policyserver.pipelines.market.schemes.observers.indicator import INDICATORS, Indicator
-from policyserver.pipelines.market.statistics import Volatility
 from policyserver.pipelines.prices import PricesConfig, make_source
 from tests.pipelines.market.price_paths import SLOTS, SYMBOLS, begun, episode_of
 

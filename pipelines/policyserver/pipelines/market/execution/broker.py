@@ -40,7 +40,7 @@ from policyserver.pipelines.market.execution.order_table import (
     OrderTable,
 )
 from policyserver.pipelines.market.instruments import Instruments, rounded
-from policyserver.pipelines.market.orders import GOOD_TILL_CANCELLED, Fills, Kind, OrderEvents, OrderRequests, Reason, State
+from policyserver.pipelines.market.orders import GOOD_TILL_CANCELLED, Fills, OrderKind, OrderEvents, OrderRequests, Reason, State
 from policyserver.pipelines.market.rows import Rows
 
 _DUST = 1e-12
@@ -172,7 +172,7 @@ class SimulatedBroker:
             quantity = rounded(quantity, self._instruments.lot[rows, symbol], False)
         price = self._order_price(requests, side)
         reason = np.where(quantity > 0, 0, int(Reason.QUANTITY))
-        if (has_price := (requests.kind == Kind.LIMIT) | (requests.kind == Kind.STOP)).any():
+        if (has_price := (requests.kind == OrderKind.LIMIT) | (requests.kind == OrderKind.STOP)).any():
             _first(reason, has_price & ~(np.isfinite(price) & (price > 0)), Reason.PRICE)
         _first(reason, self._accounts.called[rows], Reason.MARGIN_CALL)
         live = self.table.count[rows] - (0 if replaced is None else 1)
@@ -193,7 +193,7 @@ class SimulatedBroker:
         orders[:, NUMBER], orders[:, SYMBOL], orders[:, KIND], orders[:, SIDE] = numbers, symbol, kind, side
         orders[:, QUANTITY] = orders[:, LEFT] = quantity
         orders[:, PRICE] = price
-        orders[:, BARS_LEFT] = np.where((kind == Kind.ON_OPEN) | (kind == Kind.ON_CLOSE), 1, good_for)
+        orders[:, BARS_LEFT] = np.where((kind == OrderKind.ON_OPEN) | (kind == OrderKind.ON_CLOSE), 1, good_for)
         orders[:, LIVE] = 1.0
         self._take(rows, orders)
         return accepted
@@ -201,7 +201,7 @@ class SimulatedBroker:
     def _take(self, rows: IntArray, orders: FloatArray) -> None:
         self.table.append(rows, orders)
         kinds = orders[:, KIND]
-        if self._only_at_open and not ((kinds == Kind.MARKET) | (kinds == Kind.ON_OPEN)).all():
+        if self._only_at_open and not ((kinds == OrderKind.MARKET) | (kinds == OrderKind.ON_OPEN)).all():
             self._only_at_open = False
         self._log.add(rows, orders[:, NUMBER], State.ACCEPTED)
 
@@ -209,7 +209,7 @@ class SimulatedBroker:
         """Return limits rounded so that none is worse than asked for, and stops so that they are reached later; 0 for other kinds."""
         price = requests.price
         if self._instruments.has_ticks:
-            up = (side > 0) == (requests.kind == Kind.STOP)
+            up = (side > 0) == (requests.kind == OrderKind.STOP)
             safe = np.where(np.isfinite(price) & (price > 0), price, 0.0)
             price = rounded(safe, self._instruments.tick[requests.rows, requests.symbol], up)
         return price
@@ -363,7 +363,7 @@ class SimulatedBroker:
             for column, value in (
                 (NUMBER, accounts.orders[row]),
                 (SYMBOL, symbol),
-                (KIND, Kind.MARKET),
+                (KIND, OrderKind.MARKET),
                 (SIDE, side),
                 (QUANTITY, quantity),
                 (PRICE, 0.0),

@@ -27,7 +27,7 @@ from policyserver.pipelines.market.execution.order_table import (
     OrderTable,
 )
 from policyserver.pipelines.market.instruments import Instruments, rounded
-from policyserver.pipelines.market.orders import Fills, Kind, Reason, State
+from policyserver.pipelines.market.orders import Fills, OrderKind, Reason, State
 
 _DUST = 1e-12
 """What is left of a quantity counts as nothing when it is at most this fraction of the whole."""
@@ -68,7 +68,7 @@ class Filling:
         orders = self._table.orders[rows, slot]
         symbol = orders[:, SYMBOL].astype(np.int64)
         orders[:, MATCHED] = 1.0
-        orders[:, TRIGGERED] = orders[:, KIND] == Kind.STOP
+        orders[:, TRIGGERED] = orders[:, KIND] == OrderKind.STOP
         self._accounts.price[rows, symbol] = reference
         price = self._price(places, rows, orders, symbol, reference)
         quantity = self._within_volume(places, rows, orders, symbol)
@@ -86,7 +86,7 @@ class Filling:
         price = reference + side * (reference * self._instruments.cost_fraction[rows, symbol])
         if self._instruments.has_ticks:
             price = rounded(price, self._instruments.tick[rows, symbol], side > 0)
-        limit = orders[:, KIND] == Kind.LIMIT
+        limit = orders[:, KIND] == OrderKind.LIMIT
         if limit.any():
             bar, bound = self._bar, orders[:, PRICE]
             highest = np.minimum(np.minimum(bound, bar.high[places, symbol]), price)

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from policyserver.pipelines.market.bars import BarRows, FloatArray
 from policyserver.pipelines.market.execution.order_table import KIND, LIVE, MATCHED, PRICE, SIDE, SYMBOL, TRIGGERED
-from policyserver.pipelines.market.orders import Kind
+from policyserver.pipelines.market.orders import OrderKind
 
 Phase = Literal["open", "within", "close"]
 
@@ -38,13 +38,13 @@ def matches(
         waits &= present[each, symbol]
     kind = orders[:, :, KIND]
     if phase == "close":
-        return waits & (kind == Kind.ON_CLOSE), bar.close[each, symbol]
+        return waits & (kind == OrderKind.ON_CLOSE), bar.close[each, symbol]
     price, buys = orders[:, :, PRICE], orders[:, :, SIDE] > 0
-    limit, stop = kind == Kind.LIMIT, (kind == Kind.STOP) & (orders[:, :, TRIGGERED] == 0)
+    limit, stop = kind == OrderKind.LIMIT, (kind == OrderKind.STOP) & (orders[:, :, TRIGGERED] == 0)
     low, high = (bar.open, bar.open) if phase == "open" else (bar.low, bar.high)
     low, high = low[each, symbol], high[each, symbol]
     reached = np.where(buys == limit, low <= price, high >= price) & (limit | stop)
     if phase == "within":
         return waits & reached, price
-    at_open = (kind == Kind.MARKET) | (kind == Kind.ON_OPEN) | ((kind == Kind.STOP) & ~stop)
+    at_open = (kind == OrderKind.MARKET) | (kind == OrderKind.ON_OPEN) | ((kind == OrderKind.STOP) & ~stop)
     return waits & (reached | at_open), bar.open[each, symbol]

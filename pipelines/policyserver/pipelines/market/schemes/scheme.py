@@ -12,9 +12,9 @@ from typing import Any
 from policyserver.common.settings import Config
 from policyserver.pipelines.market.accounts import Accounts
 from policyserver.pipelines.market.bars import BarRows, FloatArray, IntArray
-from policyserver.pipelines.market.history import History
+from policyserver.pipelines.market.history import BarWindows
 from policyserver.pipelines.market.rows import Rows
-from policyserver.pipelines.market.statistics import Statistic, Statistics
+from policyserver.pipelines.market.running_statistics import Statistic, Statistics
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class View:
     """Cash and positions."""
     statistics: Statistics
     """The running statistics that the parts asked for."""
-    history: History
+    history: BarWindows
     """The newest bars, as many as the parts asked for."""
     forecast: FloatArray
     """Mean, standard deviation of its error, and what the model itself said, of each symbol's next log-return, float64 (n, K, 3)."""

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from policyserver.pipelines.market.bars import FloatArray, IntArray
-from policyserver.pipelines.market.orders import GOOD_TILL_CANCELLED, Kind, OrderRequests
+from policyserver.pipelines.market.orders import GOOD_TILL_CANCELLED, OrderKind, OrderRequests
 from policyserver.pipelines.market.schemes.scheme import Scheme, Shape, View
 
 Actions = npt.NDArray[Any]
@@ -72,7 +72,9 @@ def market_orders(rows: IntArray, symbol: int, quantity: FloatArray) -> OrderReq
 def market_orders_of(rows: IntArray, symbol: IntArray, quantity: FloatArray) -> OrderRequests:
     """Return market orders, good until they are filled."""
     count = len(rows)
-    return OrderRequests(rows, symbol, np.full(count, int(Kind.MARKET)), quantity, np.zeros(count), np.full(count, GOOD_TILL_CANCELLED))
+    return OrderRequests(
+        rows, symbol, np.full(count, int(OrderKind.MARKET)), quantity, np.zeros(count), np.full(count, GOOD_TILL_CANCELLED)
+    )
 
 
 def rebalance(view: View, rows: IntArray, targets: FloatArray) -> list[OrderRequests]:

@@ -12,9 +12,9 @@ import numpy.typing as npt
 from annotated_types import Ge, Interval
 
 from policyserver.pipelines.market.bars import FloatArray, IntArray
-from policyserver.pipelines.market.orders import GOOD_TILL_CANCELLED, Kind, OrderRequests
+from policyserver.pipelines.market.orders import GOOD_TILL_CANCELLED, OrderKind, OrderRequests
+from policyserver.pipelines.market.running_statistics import Statistic, Volatility
 from policyserver.pipelines.market.schemes.actions.action_scheme import Actions, ActionScheme, View
-from policyserver.pipelines.market.statistics import Statistic, Volatility
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +60,8 @@ class LimitOffsets(ActionScheme):
         limit = price * np.exp(-np.sign(quantity) * better * reach)
         behind = price * np.exp(-np.sign(position) * (stop + 1.0) / 2.0 * reach)
         return [
-            _orders(rows, Kind.LIMIT, quantity, limit, self.good_for, far & (quantity != 0)),
-            _orders(rows, Kind.STOP, -position, behind, GOOD_TILL_CANCELLED, (position != 0) & (stop > -1.0)),
+            _orders(rows, OrderKind.LIMIT, quantity, limit, self.good_for, far & (quantity != 0)),
+            _orders(rows, OrderKind.STOP, -position, behind, GOOD_TILL_CANCELLED, (position != 0) & (stop > -1.0)),
         ]
 
     def keeping(self, state: Any, view: View, rows: IntArray) -> Actions:
@@ -75,7 +75,7 @@ class LimitOffsets(ActionScheme):
 
 
 def _orders(
-    rows: IntArray, kind: Kind, quantity: FloatArray, price: FloatArray, good_for: int, wanted: npt.NDArray[np.bool_]
+    rows: IntArray, kind: OrderKind, quantity: FloatArray, price: FloatArray, good_for: int, wanted: npt.NDArray[np.bool_]
 ) -> OrderRequests:
     count = int(wanted.sum())
     return OrderRequests(

@@ -15,7 +15,7 @@ OBSERVERS = Registry(
         "distances": f"{_HERE}.distances.Distances",
         "volatility": f"{_HERE}.volatility.LogVolatility",
         "forecast": f"{_HERE}.forecast.Forecast",
-        "position": f"{_HERE}.position.Position",
+        "position": f"{_HERE}.position.PositionShare",
         "unrealised_profit": f"{_HERE}.position.UnrealisedProfit",
         "time_left": f"{_HERE}.time_left.TimeLeft",
         "window": f"{_HERE}.window.Window",

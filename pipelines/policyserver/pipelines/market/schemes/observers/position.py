@@ -10,12 +10,12 @@ from annotated_types import Ge
 
 from policyserver.pipelines.market.bars import FloatArray
 from policyserver.pipelines.market.rows import Rows
+from policyserver.pipelines.market.running_statistics import Statistic, Volatility
 from policyserver.pipelines.market.schemes.observers.observer import Observer, View, of_each
-from policyserver.pipelines.market.statistics import Statistic, Volatility
 
 
 @dataclass(frozen=True, slots=True)
-class Position(Observer):
+class PositionShare(Observer):
     """`position`: value of the position over the equity: -1 short with all of it, 0 none, 1 long with all of it."""
 
     def names(self, symbols: tuple[str, ...]) -> tuple[str, ...]:

@@ -10,8 +10,8 @@ from annotated_types import Ge
 
 from policyserver.pipelines.market.bars import FloatArray
 from policyserver.pipelines.market.rows import Rows
+from policyserver.pipelines.market.running_statistics import Statistic, Volatility
 from policyserver.pipelines.market.schemes.observers.observer import Observer, View, by_symbol, of_each
-from policyserver.pipelines.market.statistics import Statistic, Volatility
 
 _CLOSE = 3
 

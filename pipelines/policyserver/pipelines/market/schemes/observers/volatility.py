@@ -10,8 +10,8 @@ from annotated_types import Ge, Gt
 
 from policyserver.pipelines.market.bars import FloatArray
 from policyserver.pipelines.market.rows import Rows
+from policyserver.pipelines.market.running_statistics import Statistic, Volatility
 from policyserver.pipelines.market.schemes.observers.observer import Observer, View, of_each
-from policyserver.pipelines.market.statistics import Statistic, Volatility
 
 
 @dataclass(frozen=True, slots=True)
