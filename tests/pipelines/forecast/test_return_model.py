@@ -51,7 +51,7 @@ def test_the_books_are_those_of_the_scalar_regressor(model: str, memory_steps: i
     assert many.learned > 400
 
 
-class Counting(base.Regressor):
+class Counting(base.Regressor):  # type: ignore[misc]  # the sources of river are not followed
     """Says the mean of what it has learnt, and notes all its calls."""
 
     calls: list[tuple[Any, ...]]

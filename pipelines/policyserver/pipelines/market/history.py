@@ -42,4 +42,5 @@ class BarWindows:
     def window(self, rows: Rows, count: int) -> FloatArray:
         """Return the newest `count` bars, oldest first, float64 (m, count, K, 5) in the order of FIELDS; `count` is at most `length`."""
         places = self._next[rows][:, None] + np.arange(self.length - count, self.length)
-        return self._bars[self._all_rows[rows][:, None], places]
+        window: FloatArray = self._bars[self._all_rows[rows][:, None], places]
+        return window
