@@ -40,7 +40,7 @@ from policyserver.pipelines.market.execution.order_table import (
     OrderTable,
 )
 from policyserver.pipelines.market.instruments import Instruments, rounded
-from policyserver.pipelines.market.orders import GOOD_TILL_CANCELLED, Fills, OrderKind, OrderEvents, OrderRequests, Reason, State
+from policyserver.pipelines.market.orders import GOOD_TILL_CANCELLED, Fills, OrderEvents, OrderKind, OrderRequests, Reason, State
 from policyserver.pipelines.market.rows import Rows
 
 _DUST = 1e-12

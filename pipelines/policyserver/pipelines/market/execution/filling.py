@@ -161,7 +161,8 @@ class Filling:
         with_other = (leverage * (equity - closing * distance - otherwise) - exposure) / (
             reference + leverage * distance + leverage * (per_unit + fraction * price)
         )
-        return np.maximum(0.0, np.minimum(with_least, with_other))
+        allowed: FloatArray = np.maximum(0.0, np.minimum(with_least, with_other))
+        return allowed
 
     def _book(
         self,
