@@ -284,6 +284,16 @@ def test_the_forecast_can_be_hidden_from_the_policy_but_is_made_all_the_same() -
     assert any(row["prediction"] for row in book.rows["step"])
 
 
+def test_the_skill_of_the_forecasts_is_recorded_of_each_thousand_that_a_block_made() -> None:
+    pipeline, _, book = play(config(concurrent=64, steps=8_000))
+    rows = book.rows["regressor"]
+    assert 6 <= len(rows) <= 8
+    assert all(1_000 <= row["forecasts"] < 1_000 + 32 for row in rows)
+    assert sum(row["forecasts"] for row in rows) <= pipeline.run.forecasts.count <= pipeline.run.steps
+    assert all(row["skill"] == pytest.approx(1.0 - row["mse"] / row["mse_zero"]) for row in rows)
+    assert {row["skipped"] for row in rows} == {0}
+
+
 def test_an_inbox_too_small_for_the_blocks_is_refused() -> None:
     with pytest.raises(ValueError, match=r"nodes\.inbox\.capacity"):
         config(concurrent=256, nodes=NodesConfig(inbox=NodeConfig(capacity=3)))

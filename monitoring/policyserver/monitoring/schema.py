@@ -181,8 +181,8 @@ ORDER = Measurement(
 
 REGRESSOR = Measurement(
     "regressor",
-    "skill of the return regressor over its newest forecasts",
-    ("run", "policy", "process", "symbol", "worker"),
+    "skill of the return regressors over their newest forecasts, of all symbols",
+    ("run", "policy", "process", "worker"),
     (
         _integer("forecasts", "forecasts", "forecasts compared with what came, in this window"),
         _float("mse", "log-return squared", "mean squared error of the forecasts"),

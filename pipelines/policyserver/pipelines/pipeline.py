@@ -78,6 +78,7 @@ class Pipeline:
         self._source = source
         self.run = RunState(config.episodes.concurrent, config.episodes.steps)
         self._tracks = Tracks(config.regressor, self.run.stopping.is_set)
+        self._forecasters: list[BlockForecaster] = []
         self._blocks = self._make_blocks()
         self._routes = routes = Routes()
         base = (nodes.inbox, self, routes)
@@ -86,7 +87,7 @@ class Pipeline:
         routes.execution = _group("execution", nodes.execution_threads, lambda name: ExecutionNode(name, *base, recorder))
         self._rewards = [RewardNode(name, *base, run, recorder, policy) for name in _names("reward", nodes.reward_threads)]
         routes.reward = NodeGroup("reward", self._rewards, _block_number)
-        routes.signal = _group("signal", nodes.signal_threads, lambda name: SignalNode(name, *base, run, recorder))
+        routes.signal = _group("signal", nodes.signal_threads, lambda name: SignalNode(name, *base, run, recorder, self._skipped))
         fallback = config.policy.fallback
         self._policies = [PolicyNode(name, *base, run, policy, fallback, episodes) for name in _names("policy", nodes.policy_threads)]
         routes.policy = NodeGroup("policy", self._policies, _block_number)
@@ -250,10 +251,17 @@ class Pipeline:
         """Make a block whose rows are vacant."""
         config = self.config
         block = EpisodeBlock(n_rows, self._source.slots, self._rules, STATISTICS)
-        recorded = self._source.is_recorded
         forecaster: Forecaster
-        forecaster = TrackForecaster(block.view, self._tracks) if recorded else BlockForecaster(block.view, config.regressor)
+        if self._source.is_recorded:
+            forecaster = TrackForecaster(block.view, self._tracks)
+        else:
+            forecaster = BlockForecaster(block.view, config.regressor)
+            self._forecasters.append(forecaster)
         return PlayedBlock(number, first_slot, block, forecaster, config.episodes.first_round)
+
+    def _skipped(self) -> int:
+        """Return how many labels were not learnt, those of blocks that were given up among them."""
+        return self._tracks.skipped + sum(forecaster.skipped for forecaster in self._forecasters)
 
 
 def _block_number(event: Any) -> int:

@@ -43,7 +43,7 @@ GROUPS = (
         "Skill above 0 is better than forecasting zero. When returns grow or shrink, the market has drifted.",
         gaps_of="pipeline",
         measurement="regressor",
-        by=("symbol", "worker"),
+        by=("worker",),
         merged={
             name: f"{field}_sum * forecasts_sum / forecasts_count" for name, field in (("squares", "mse"), ("squares_zero", "mse_zero"))
         },

@@ -13,7 +13,7 @@ from policyserver.monitoring.page.buckets import ratio as divided
 
 _BY = {
     **dict.fromkeys(("server", "result"), ("run", "worker")),
-    **dict.fromkeys(("step", "order", "regressor"), ("run", "symbol")),
+    **dict.fromkeys(("step", "order"), ("run", "symbol")),
     **{measurement: ("run", "worker", measurement) for measurement in ("node", "sink")},
 }
 """Tags that tell Grafana's series apart, by the measurement; of the others the run alone does."""

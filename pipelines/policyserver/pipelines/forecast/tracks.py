@@ -145,11 +145,6 @@ class TrackForecaster:
         self._first_action = np.zeros(n_rows, dtype=np.int64)
         self._forecast = np.zeros(n_rows, dtype=np.bool_)
 
-    @property
-    def skipped(self) -> int:
-        """See `Forecaster`."""
-        return self._tracks.skipped
-
     def begin(self, rows: IntArray, episodes: Sequence[Episode]) -> None:
         """See `Forecaster`."""
         for row, episode in zip(rows.tolist(), episodes, strict=True):

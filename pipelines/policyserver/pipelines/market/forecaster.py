@@ -12,10 +12,6 @@ from policyserver.pipelines.market.episode_source import Episode
 class Forecaster(Protocol):
     """Forecasts the rows of a block into its view. One owner at a time: the block's."""
 
-    @property
-    def skipped(self) -> int:
-        """Labels not learnt because they or a feature were not finite."""
-
     def begin(self, rows: IntArray, episodes: Sequence[Episode]) -> None:
         """New episodes begin in rows."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from policyserver.monitoring.points import Points
@@ -21,12 +23,22 @@ _REPORT_FORECASTS = 1000
 class SignalNode(Node[RewardEvent]):
     """Works the forecasters of its blocks: each belongs to its block, and no other thread touches it."""
 
-    def __init__(self, name: str, options: NodeConfig, supervisor: Supervisor, routes: Routes, run: RunState, recorder: Recorder) -> None:
-        """Make the node; see `Node`."""
+    def __init__(
+        self,
+        name: str,
+        options: NodeConfig,
+        supervisor: Supervisor,
+        routes: Routes,
+        run: RunState,
+        recorder: Recorder,
+        skipped: Callable[[], int],
+    ) -> None:
+        """Make the node; see `Node`. `skipped` counts the labels of the run that were not learnt, because they were not finite."""
         super().__init__(name, options, supervisor=supervisor)
         self._routes = routes
         self._run_state = run
         self._recorder = recorder
+        self._skipped = skipped
         self._skills: dict[int, _Skill] = {}
 
     def _process(self, batch: list[RewardEvent]) -> None:
@@ -78,9 +90,7 @@ class SignalNode(Node[RewardEvent]):
         skill = self._skills.setdefault(played.number, _Skill())
         skill.add(squared_errors, squared_returns)
         if skill.forecasts >= _REPORT_FORECASTS:
-            fields = skill.fields() | {"skipped": played.forecaster.skipped}
-            symbol = "+".join(sorted(set(played.symbols)))
-            self._recorder.sink.write(Points.one("regressor", {**self._recorder.tags, "symbol": symbol}, fields))
+            self._recorder.sink.write(Points.one("regressor", self._recorder.tags, skill.fields() | {"skipped": self._skipped()}))
             self._skills[played.number] = _Skill()
 
 
