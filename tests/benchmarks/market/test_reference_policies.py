@@ -60,7 +60,7 @@ def test_with_costs_it_waits_for_a_larger_deviation_where_less_time_is_left() ->
 
 
 def test_the_optimum_earns_more_than_decisions_that_are_fixed_beforehand() -> None:
-    source = make_source(PricesConfig(bars_per_episode=3, warmup_bars=1), seed=2)
+    source = make_source(PricesConfig(bars_per_episode=3, warmup_bars=6), seed=2)
     episodes = source.episodes(range(4_000))
     rules = rules_with(0.0005, 0.0001)
     best = optimum(rules, episodes).returns

@@ -92,6 +92,7 @@ class EpisodeBlock:
         """Who executes the orders."""
         self.order_events = self.broker.take_events()
         """What became of orders without a fill, from the fill before to the last."""
+        self._warmup_bars = rules.warmup_bars()
         self._action_state = rules.actions.new_state(shape)
         self._observers = [(part, part.new_state(shape)) for part in rules.observers]
         self._rewards = [(part, part.new_state(shape)) for part in rules.rewards]
@@ -106,8 +107,14 @@ class EpisodeBlock:
         """Numbers in an observation."""
 
     def begin(self, rows: IntArray, warm_up: WarmUp) -> None:
-        """Begin new episodes in rows, at the close of the last of their warm-up bars."""
-        view = self.view
+        """Begin new episodes in rows, at the close of the last of their warm-up bars.
+
+        Raises:
+            ValueError: The rules look back at more bars than there are.
+        """
+        view, count = self.view, warm_up.bars.shape[1]
+        if count < self._warmup_bars:
+            raise ValueError(f"warm-up: expected at least the {self._warmup_bars} bars that the rules look back at, received {count}")
         last = warm_up.bars[:, -1]
         _set(view.bar, rows, BarRows(warm_up.time_ns, *(last[..., column] for column in range(len(FIELDS)))))
         view.clock[rows] = 0

@@ -213,6 +213,13 @@ def test_observations_have_about_unit_scale_on_simulated_and_on_real_prices(proc
         assert 0.1 < scale[name] < 3, f"{name}: {scale[name]}"
 
 
+def test_fewer_warm_up_bars_than_the_rules_look_back_at_are_refused() -> None:
+    assert (FEWEST[DEFAULT], FEWEST[EVERYTHING]) == (6, 32)
+    for count in (1, 5):
+        with pytest.raises(ValueError, match=f"warm-up: expected at least the 6 bars that the rules look back at, received {count}"):
+            begun([episode_of([100.0] * 10, warmup_bars=count)])
+
+
 def test_rows_see_their_own_bars_alone() -> None:
     episodes = make_source(PricesConfig(), seed=1).episodes(range(6))
     together, feed = begun(episodes, EVERYTHING)
