@@ -88,7 +88,7 @@ def test_every_symbol_has_its_turn_where_there_are_more_of_them_than_concurrent_
     default = PipelineConfig()
     settings = dataclasses.replace(
         default,
-        prices=dataclasses.replace(default.prices, symbols=symbols, bars_per_episode=5, warmup_bars=5),
+        prices=dataclasses.replace(default.prices, symbols=symbols, bars_per_episode=5, warmup_bars=8),
         episodes=dataclasses.replace(default.episodes, concurrent=concurrent, steps=300),
     )
     service = PolicyDouble()

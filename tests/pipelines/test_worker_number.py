@@ -31,7 +31,7 @@ def episodes_of(front: FrontHarness, store: Path, **options: Any) -> set[tuple[s
         seed=4,
         server=ServerConnectionConfig(address=front.address),
         episodes=PlayedEpisodesConfig(concurrent=4, steps=20),
-        prices=PricesConfig(bars_per_episode=5, warmup_bars=5),
+        prices=PricesConfig(bars_per_episode=5, warmup_bars=8),
         recording=PipelineRecordingConfig(store=store),
         **options,
     )
