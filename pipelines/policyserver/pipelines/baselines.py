@@ -63,7 +63,9 @@ def actions_rng(seed: int, episode: Episode) -> np.random.Generator:
 def random_actions(space: gym.Space[Any], rng: np.random.Generator, count: int) -> npt.NDArray[Any]:
     """Return uniformly random actions of a space, (count, ...)."""
     if isinstance(space, gym.spaces.Discrete):
-        return rng.integers(space.n, size=count) + space.start
+        first: Any = space.start
+        choices: Any = space.n
+        return rng.integers(first, first + choices, size=count)
     if isinstance(space, gym.spaces.MultiDiscrete):
         return rng.integers(space.nvec, size=(count, len(space.nvec)))
     if isinstance(space, gym.spaces.Box):

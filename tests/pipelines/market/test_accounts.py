@@ -213,7 +213,7 @@ def follow(block: EpisodeBlock, rows: np.ndarray, step: int) -> np.ndarray:
 
 
 def fade(block: EpisodeBlock, rows: np.ndarray, step: int) -> np.ndarray:
-    return int(Action.BUY) - follow(block, rows, step)
+    return np.where(follow(block, rows, step) == Action.BUY, Action.SELL, Action.BUY)
 
 
 def at_random(block: EpisodeBlock, rows: np.ndarray, step: int) -> np.ndarray:

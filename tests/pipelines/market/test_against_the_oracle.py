@@ -47,7 +47,7 @@ def random_market(rng: np.random.Generator) -> Market:
     def some(*values: float) -> float:
         return float(rng.choice(values))
 
-    leverage = rng.choice([None, 1.0, 2.0, 5.0])
+    leverage = rng.choice(np.array([None, 1.0, 2.0, 5.0]))
     maintenance = 0.0 if leverage is None else some(0.0, 0.5) / leverage
     k = int(rng.integers(1, 4))
     instruments = [
@@ -60,7 +60,7 @@ def random_market(rng: np.random.Generator) -> Market:
             fee_minimum=some(0.0, 2.0),
             spread_fraction=some(0.0, 0.001),
             slippage_fraction=some(0.0, 0.0005),
-            volume_fraction=rng.choice([None, 0.1, 0.5]),
+            volume_fraction=rng.choice(np.array([None, 0.1, 0.5])),
             borrow_fraction=some(0.0, 0.001),
             short_allowed=bool(rng.random() < 0.7),
         )
@@ -99,7 +99,7 @@ def play(seed: int, steps: int) -> int:
     rng = np.random.default_rng(seed)
     market = random_market(rng)
     k = len(market.instruments)
-    prices = np.round(np.exp(rng.uniform(2, 5, (ROWS, k))), 2)
+    prices = np.exp(rng.uniform(2, 5, (ROWS, k))).round(2)
     ticks = np.array([config.tick for config in market.instruments])
     accounts = Accounts(ROWS, k)
     accounts.begin(ALL, market.account.initial_equity, prices)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from policyserver.pipelines.forecast.regressor import Prediction
 from policyserver.pipelines.market.bars import FloatArray
 from policyserver.pipelines.market.block import DATA_END, GOES_ON, EpisodeBlock
 from policyserver.pipelines.market.feed import BarFeed
@@ -14,7 +15,7 @@ from policyserver.pipelines.market.vector_env import begin_episodes
 from policyserver.pipelines.price_processes import GbmConfig
 from policyserver.pipelines.prices import PricesConfig, make_source
 from tests.pipelines.market.reference.account import Account, AccountConfig
-from tests.pipelines.market.reference.features import FeatureState, Prediction
+from tests.pipelines.market.reference.features import FeatureState
 
 STEPS = 60
 

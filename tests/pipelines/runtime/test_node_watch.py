@@ -11,7 +11,7 @@ COUNTERS = ("threads", "processed", "queue_max", "overflowed", "failures", "rest
 
 def test_the_last_points_are_the_counters_at_the_end_and_only_the_policy_has_latencies() -> None:
     service = PolicyDouble()
-    service.fail = timeouts(5, 7)
+    service.fail = timeouts(5, 7, n_episodes=4)
     pipeline, _, book = play(config(concurrent=4, steps=400), service)
     nodes = pipeline.statistics()
     rows = book.rows["node"]

@@ -59,7 +59,8 @@ class Track:
         if row >= self._known:
             with self._lock:
                 self._walk(row)
-        return self._forecasts[row]
+        forecast: FloatArray = self._forecasts[row]
+        return forecast
 
     def counts(self, row: int) -> bool:
         """Tell whether the forecast as of a row counts for the skill: when it is first played, for in every other window it is the same."""

@@ -239,4 +239,4 @@ def test_an_unknown_observer_or_field_is_refused_by_its_key() -> None:
         ({"name": "window", "bars": 0}, r"rules\.observers\[0\]\.bars"),
     ):
         with pytest.raises(ValueError, match=message):
-            Rules.of(RulesConfig(observers=(choice,)))  # type: ignore[arg-type]
+            Rules.of(RulesConfig(observers=(choice,)))

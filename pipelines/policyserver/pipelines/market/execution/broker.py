@@ -181,7 +181,7 @@ class SimulatedBroker:
             self._check_projection(reason, rows, symbol, side, quantity, replaced)
         numbers = self._accounts.orders[rows].copy()
         self._accounts.orders[rows] += 1
-        accepted = reason == 0
+        accepted: npt.NDArray[np.bool_] = reason == 0
         self._log.add(rows[~accepted], numbers[~accepted], State.REJECTED, reason[~accepted])
         if replaced is not None:
             self._end(rows[accepted], replaced[accepted], State.CANCELLED, Reason.REPLACED)
@@ -203,7 +203,7 @@ class SimulatedBroker:
         kinds = orders[:, KIND]
         if self._only_at_open and not ((kinds == OrderKind.MARKET) | (kinds == OrderKind.ON_OPEN)).all():
             self._only_at_open = False
-        self._log.add(rows, orders[:, NUMBER], State.ACCEPTED)
+        self._log.add(rows, orders[:, NUMBER].astype(np.int64), State.ACCEPTED)
 
     def _order_price(self, requests: OrderRequests, side: FloatArray) -> FloatArray:
         """Return limits rounded so that none is worse than asked for, and stops so that they are reached later; 0 for other kinds."""

@@ -33,7 +33,7 @@ class EventLog:
         if len(rows):
             count = len(rows)
             reasons = reason if isinstance(reason, np.ndarray) else np.full(count, int(reason))
-            self._events.append(OrderEvents(rows, numbers.astype(np.int64), np.full(count, int(state)), reasons))
+            self._events.append(OrderEvents(rows, numbers, np.full(count, int(state)), reasons))
 
     def take_fills(self) -> Fills:
         """Return the fills and forget them."""

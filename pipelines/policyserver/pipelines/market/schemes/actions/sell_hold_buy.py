@@ -27,7 +27,7 @@ class SellHoldBuy(ActionScheme):
     unit_fraction: Annotated[float, Interval(gt=0, le=1e3)] = 1.0
     """Notional of one unit as a fraction of the equity when it is ordered."""
 
-    def space(self, symbols: tuple[str, ...]) -> Discrete:
+    def space(self, symbols: tuple[str, ...]) -> Discrete[np.int64]:
         """See `ActionScheme`."""
         return Discrete(len(Action))
 
@@ -55,4 +55,5 @@ class SellHoldBuy(ActionScheme):
 
     def closing(self, state: IntArray, view: View, rows: IntArray) -> Actions:
         """See `ActionScheme`. The action that trades in the direction in which a position is closed."""
-        return int(Action.HOLD) - np.sign(view.accounts.position[rows, 0]).astype(np.int64)
+        direction: IntArray = np.sign(view.accounts.position[rows, 0]).astype(np.int64)
+        return int(Action.HOLD) - direction

@@ -28,7 +28,7 @@ class TargetPosition(ActionScheme):
     unit_fraction: Annotated[float, Interval(gt=0, le=1e3)] = 1.0
     """Notional of the furthest step as a fraction of the equity when it is ordered."""
 
-    def space(self, symbols: tuple[str, ...]) -> gym.spaces.Discrete:
+    def space(self, symbols: tuple[str, ...]) -> gym.spaces.Discrete[np.int64]:
         """See `ActionScheme`."""
         return gym.spaces.Discrete(2 * self.steps + 1)
 

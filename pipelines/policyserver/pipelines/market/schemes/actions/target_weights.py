@@ -87,5 +87,5 @@ class SimplexWeights(ActionScheme):
 
     def _scores(self, weights: FloatArray) -> Actions:
         logs = np.log(np.maximum(weights, np.exp(-2.0 * self.sharpness)))
-        scores = (logs - logs.max(axis=1, keepdims=True)) / self.sharpness + 1.0
+        scores: FloatArray = (logs - logs.max(axis=1, keepdims=True)) / self.sharpness + 1.0
         return np.clip(scores, -1.0, 1.0).astype(np.float32)

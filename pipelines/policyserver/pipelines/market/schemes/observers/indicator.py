@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from annotated_types import Interval
 
-from policyserver.pipelines.market.bars import FloatArray
+from policyserver.pipelines.market.bars import FloatArray, IntArray
 from policyserver.pipelines.market.rows import Rows
 from policyserver.pipelines.market.schemes.observers.observer import Observer, View, of_each
 
@@ -34,7 +34,8 @@ def momentum(window: FloatArray) -> FloatArray:
 
 def mean_distance(window: FloatArray) -> FloatArray:
     """Log of the close over the simple mean of the window's closes, per cent."""
-    return _PER_CENT * np.log(window[:, -1, :, _CLOSE] / window[:, 1:, :, _CLOSE].mean(axis=1))
+    mean: FloatArray = window[:, 1:, :, _CLOSE].mean(axis=1)
+    return _PER_CENT * np.log(window[:, -1, :, _CLOSE] / mean)
 
 
 def macd(window: FloatArray) -> FloatArray:
@@ -52,7 +53,8 @@ def bollinger(window: FloatArray) -> FloatArray:
 
 def true_range(window: FloatArray) -> FloatArray:
     """Mean true range (Wilder) over the close, per cent."""
-    return _PER_CENT * _true_ranges(window).mean(axis=1) / window[:, -1, :, _CLOSE]
+    mean: FloatArray = _true_ranges(window).mean(axis=1)
+    return _PER_CENT * mean / window[:, -1, :, _CLOSE]
 
 
 def stochastic(window: FloatArray) -> FloatArray:
@@ -98,7 +100,7 @@ def direction(window: FloatArray) -> FloatArray:
 def aroon(window: FloatArray) -> FloatArray:
     """How much later the window's highest high came than its lowest low, over its bars."""
     bars = window[:, 1:]
-    since = bars[..., _HIGH].argmax(axis=1) - bars[..., _LOW].argmin(axis=1)
+    since: IntArray = bars[..., _HIGH].argmax(axis=1) - bars[..., _LOW].argmin(axis=1)
     return since / max(1, bars.shape[1] - 1)
 
 
@@ -113,7 +115,8 @@ def vwap_distance(window: FloatArray) -> FloatArray:
 def range_volatility(window: FloatArray) -> FloatArray:
     """Volatility of a bar by its range (Parkinson 1980), per cent."""
     squares = np.square(np.log(window[:, 1:, :, _HIGH] / window[:, 1:, :, _LOW]))
-    return _PER_CENT * np.sqrt(squares.mean(axis=1) / (4.0 * np.log(2.0)))
+    variance: FloatArray = squares.mean(axis=1) / (4.0 * np.log(2.0))
+    return _PER_CENT * np.sqrt(variance)
 
 
 INDICATORS: dict[str, Callable[[FloatArray], FloatArray]] = {
@@ -184,7 +187,8 @@ def _ratio(value: FloatArray, to: FloatArray) -> FloatArray:
 
 
 def _typical(window: FloatArray) -> FloatArray:
-    return window[..., _HIGH : _CLOSE + 1].mean(axis=-1)
+    typical: FloatArray = window[..., _HIGH : _CLOSE + 1].mean(axis=-1)
+    return typical
 
 
 def _true_ranges(window: FloatArray) -> FloatArray:

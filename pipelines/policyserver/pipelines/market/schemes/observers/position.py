@@ -50,4 +50,5 @@ class UnrealisedProfit(Observer):
         solvent = (equity > 0) & (entry > 0)
         gained = np.log(np.where(solvent, equity, 1.0)) - np.log(np.where(solvent, entry, 1.0))
         volatility = view.statistics[Volatility(self.volatility_bars)][rows].mean(axis=1)
-        return (gained / (volatility * self.bars**0.5))[:, None]
+        profit: FloatArray = gained / (volatility * self.bars**0.5)
+        return profit[:, None]

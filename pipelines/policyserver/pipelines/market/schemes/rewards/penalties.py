@@ -38,4 +38,5 @@ class TurnoverPenalty(RewardTerm):
         """See `RewardTerm`."""
         traded = view.accounts.in_bar(rows)[0]
         equity = view.accounts.marked_equity[rows]
-        return -self.scale * np.divide(traded, equity, out=np.zeros_like(traded), where=equity > 0)
+        turned: FloatArray = np.divide(traded, equity, out=np.zeros_like(traded), where=equity > 0)
+        return -self.scale * turned

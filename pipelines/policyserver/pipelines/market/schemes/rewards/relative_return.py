@@ -22,5 +22,5 @@ class RelativeReturn(RewardTerm):
 
     def compute(self, state: None, view: View, rows: Rows) -> FloatArray:
         """See `RewardTerm`."""
-        market = view.statistics.prices.last_return[rows].mean(axis=1)
+        market: FloatArray = view.statistics.prices.last_return[rows].mean(axis=1)
         return self.scale * (log_equity_gained(view, rows) - market)
