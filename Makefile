@@ -9,6 +9,8 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
+# Images of containers set it. Each process of the tests, and each that a test starts, would compile what it imports again.
+unexport PYTHONDONTWRITEBYTECODE
 
 PYTHON ?= python3
 TORCH ?= default
@@ -20,10 +22,13 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check --require-virtualenv
 QUIET := --quiet
-# In the order of the tree, for the last files have many short tests, which leave no worker without work for long.
-PARALLEL = --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
+# tests/conftest.py says which files go to the same process. In the order of the tree, for the last files have many short tests, which leave
+# no process without work for long.
+PARALLEL = --numprocesses $(WORKERS) --no-loadscope-reorder
 # Each of these has Ray or a server beside it.
-PARALLEL_SLOW = --numprocesses $(if $(filter 0,$(WORKERS)),0,2) --dist loadfile --no-loadscope-reorder
+PARALLEL_SLOW = --numprocesses $(if $(filter 0,$(WORKERS)),0,2) --no-loadscope-reorder
+# Folders of which no test is quick: their imports would take seconds.
+OF_PROCESSES := benchmarks integration learning
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 
 .PHONY: help demo test test-fast test-slow figures learn bench bench-quick bench-peers compatibility algorithms check format protos dashboards docs lock clean
@@ -40,10 +45,11 @@ learn: $(INSTALLED) ## train on the demo's problem for three seeds and on its co
 test: $(INSTALLED) ## run the tests
 	@REQUIRE_SERVICES=$(REQUIRE_SERVICES) $(BIN)/python -m pytest -m "not slow and not figures" $(PARALLEL) $(ARGS)
 
-test-fast: $(INSTALLED) ## run those tests that start no process of their own
-	@$(BIN)/python -m pytest -m "not slow and not figures and not process" $(PARALLEL) $(ARGS)
+test-fast: $(INSTALLED) ## run those tests that are quick and start no process of their own: a minute
+	@$(BIN)/python -m pytest -m "not slow and not figures and not process and not long" $(PARALLEL) $(OF_PROCESSES:%=--ignore tests/%) $(ARGS)
 
-test-slow: $(INSTALLED) ## run the tests that take minutes, those that hold times after the others and one by one
+test-slow: $(INSTALLED) ## run the tests that take minutes, and many more examples of properties; those that hold times alone, after the others
+	@$(BIN)/python -m pytest -m "hypothesis and not slow" --hypothesis-profile many $(PARALLEL_SLOW) $(ARGS) || [ $$? -eq 5 ]
 	@REQUIRE_SERVICES=$(REQUIRE_SERVICES) $(BIN)/python -m pytest -m "slow and not alone" $(PARALLEL_SLOW) $(ARGS) || [ $$? -eq 5 ]  # ARGS may name none of these
 	@REQUIRE_SERVICES=$(REQUIRE_SERVICES) $(BIN)/python -m pytest -m "slow and alone" $(ARGS) || [ $$? -eq 5 ]
 
@@ -79,7 +85,7 @@ protos: $(INSTALLED) ## regenerate the stubs after a change of a .proto file
 	$(BIN)/python -m grpc_tools.protoc -I proto --python_out=proto --pyi_out=proto --grpc_python_out=proto proto/policyserver/v1/*.proto
 
 dashboards: $(INSTALLED) ## regenerate Grafana's dashboards and docs/metrics.md after a change of a panel, of a figure or of monitoring/schema.py
-	$(BIN)/python -m policyserver.monitoring.metrics_page
+	$(BIN)/python -m docs.site.metrics
 	$(BIN)/python -m deploy.grafana.make_dashboards
 
 docs: $(INSTALLED) ## build the site from docs/ and from the code into build/site; needs no network, and a warning is an error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import inspect
 import os
@@ -15,13 +16,21 @@ from types import FrameType
 from typing import Any, NoReturn
 
 import pytest
+from hypothesis import settings
+from xdist.scheduler import LoadFileScheduling
 
 from tests.live_server import Serving, serving
 from tests.services import InfluxServer
+from tests.shared_ray import SharedRay
 
 # What tests talk to is on this machine. Python's urllib and a browser ask a proxy even for that, unless they are told.
 for _name in ("no_proxy", "NO_PROXY"):
     os.environ[_name] = ",".join(filter(None, (os.environ.get(_name), "127.0.0.1,localhost,::1")))
+
+settings.register_profile("few", max_examples=25, deadline=None, derandomize=True)
+settings.register_profile("many", parent=settings.get_profile("few"), max_examples=200)
+if settings.get_current_profile_name() != "many":  # which `make test-slow` names
+    settings.load_profile("few")
 
 TESTS = Path(__file__).parent
 CARTPOLE = """
@@ -87,17 +96,54 @@ def _note_a_process(event: str, arguments: tuple[Any, ...]) -> None:
 sys.addaudithook(_note_a_process)
 
 
+_SHARED = {"private_ray": "Ray", "cartpole_serv": "the server for CartPole"}
+"""What takes long to start, by a word of the files that use it: one process of pytest-xdist runs all of these, one after another."""
+_ORDER = [*_SHARED.values(), ""]
+
+
+@functools.cache
+def _shared_by(file: str) -> str:
+    """Return what a test file shares with others; nothing for most."""
+    text = (TESTS.parent / file).read_text(encoding="utf-8")
+    return next((shared for word, shared in _SHARED.items() if word in text), "")
+
+
+class _Scheduling(LoadFileScheduling):  # type: ignore[misc]  # whose sources are not followed
+    """Give each process whole files, and all files that share something to one."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file: str = super()._split_scope(nodeid)
+        return _shared_by(file) or file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _Scheduling:
+    """Divide the tests among processes."""
+    return _Scheduling(config, log)
+
+
 _OF_PROCESSES = {"integration", "learning", "benchmarks"}
 """Folders whose tests all talk to processes."""
 _FIXTURES_OF_PROCESSES = {"running_influx", "cartpole_serving", "private_ray", "site", "started"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what starts processes by its folder, or by a fixture that several tests share."""
+    """Mark what starts processes by its folder, or by a fixture that several tests share; put first what shares something."""
+    items.sort(key=lambda item: _ORDER.index(_shared_by(item.nodeid.split("::")[0])))
     for item in items:
         fixtures = getattr(item, "fixturenames", ())
         if not _OF_PROCESSES.isdisjoint(item.path.parts) or not _FIXTURES_OF_PROCESSES.isdisjoint(fixtures):
             item.add_marker("process")
+
+
+def pytest_collection_finish() -> None:
+    """Leave what was imported, Ray and torch above all, out of later collections of garbage: each would take half a second."""
+    gc.collect()
+    gc.freeze()
+
+
+_QUICK_CPU_S = 5.0
+"""Processor time that the call of a test without a mark may take: several times what any takes on a machine with nothing else to do."""
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -106,11 +152,34 @@ def pytest_runtest_setup() -> None:
     _processes.clear()
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """Hold tests to their marks: `make test-fast` runs those that are quick, too."""
+    began_s = time.process_time()
+    yield
+    used_s = time.process_time() - began_s
+    assert used_s < _QUICK_CPU_S or _is_marked(item, "long"), f"mark it `long`, for it computed for {used_s:.1f} s"
+
+
+def _is_marked(item: pytest.Item, *names: str) -> bool:
+    return any(item.get_closest_marker(name) for name in (*names, "process", "slow", "figures"))
+
+
+_ray = SharedRay()
+
+
+@pytest.fixture(scope="module")
+def private_ray() -> None:
+    """A Ray in this process, shared with the files around that use it."""
+    _ray.start()
+
+
 @pytest.hookimpl(trylast=True)
-def pytest_runtest_teardown(item: pytest.Item) -> None:
-    """Hold tests to their marks: `make test-fast` runs those that start no process."""
-    marked = any(item.get_closest_marker(name) for name in ("process", "slow", "figures"))
-    assert marked or not _processes, f"mark it `process`, for it started {_processes[0]}"
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Stop Ray after the last test that shares it. Hold tests to their marks: `make test-fast` runs those that start no process."""
+    if "private_ray" not in getattr(nextitem, "fixturenames", ()):
+        _ray.stop()
+    assert _is_marked(item) or not _processes, f"mark it `process`, for it started {_processes[0]}"
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from policyserver.client import ServerStats
-from policyserver.monitoring.serving_points import training_point
+from policyserver.monitoring.reports import training_point
 from policyserver.monitoring.sink import Sink
 from policyserver.pipelines.config import PipelineConfig, PipelineRecordingConfig, PlayedEpisodesConfig
 from policyserver.pipelines.pipeline import Pipeline

@@ -193,7 +193,7 @@ class Cell:
             module = {"module_class": f"{_OWN}.{settings.module_class}", "model_config": {}}
         env_runners: dict[str, Any] = {"num_env_runners": int(row.in_actor), "rollout_fragment_length": settings.fragment_steps}
         if row.own_connector:
-            env_runners["env_to_module_connector"] = f"{_OWN}.add_time"
+            env_runners["env_to_module_connector"] = "python:examples.own_net.add_time"
         return ServerConfig(
             listen=ListenConfig("127.0.0.1:0"),
             hand_off=HandOffConfig(segment_steps=8, max_segment_age_s=5.0, sample_wait_s=0.5),

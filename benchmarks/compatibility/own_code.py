@@ -1,4 +1,4 @@
-"""What a user brings: RLModules and a connector of one's own, small, but whole."""
+"""RLModules of a user's own, small, but whole. His connector is the one of examples/own_net.py."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from ray.rllib.algorithms.dqn.dqn_catalog import DQNCatalog
 from ray.rllib.algorithms.dqn.torch.default_dqn_torch_rl_module import DefaultDQNTorchRLModule
 from ray.rllib.algorithms.sac.sac_catalog import SACCatalog
 from ray.rllib.algorithms.sac.torch.default_sac_torch_rl_module import DefaultSACTorchRLModule
-from ray.rllib.connectors.env_to_module.observation_preprocessor import SingleAgentObservationPreprocessor
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.distribution.torch.torch_distribution import TorchCategorical, TorchDiagGaussian, TorchMultiCategorical
 from ray.rllib.core.learner.utils import make_target_network
@@ -123,19 +122,3 @@ class SoftActorCritic(DefaultSACTorchRLModule):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **{**options, "catalog_class": SoftCatalog})
-
-
-class AddTime(SingleAgentObservationPreprocessor):
-    """Add the time in the episode to a vector: what a connector needs the live episode for."""
-
-    def recompute_output_observation_space(self, input_observation_space: Any, input_action_space: Any) -> gym.Space[Any]:
-        low, high = input_observation_space.low, input_observation_space.high
-        return gym.spaces.Box(np.append(low, 0.0), np.append(high, np.inf), dtype=input_observation_space.dtype.type)
-
-    def preprocess(self, observation: Any, episode: Any) -> Any:
-        return np.append(observation, episode.t / 10).astype(observation.dtype)
-
-
-def add_time(env: Any, spaces: Any, device: Any) -> AddTime:
-    """Make the connector, as `AlgorithmConfig.env_runners(env_to_module_connector=...)` wants it."""
-    return AddTime()

@@ -11,7 +11,7 @@ from typing import Any
 
 from benchmarks.compatibility.cells import ACTIONS, ALGORITHMS, CELLS, ROWS, Cell, Row
 from benchmarks.compatibility.players import EPISODES_AT_ONCE
-from policyserver.common.settings_difference import differing, shown
+from benchmarks.settings_difference import differing, shown
 
 _COUNTS = ("actions", "actions_logged", "episodes_terminated", "episodes_truncated", "steps_sampled")
 _UPDATES = 2

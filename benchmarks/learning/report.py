@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmarks.learning.cases import ALONE, CASES, OVER_GRPC, SIDES, Case
 from benchmarks.learning.ratio import Ratio, geometric_mean, ratio_of
-from policyserver.common.settings_difference import shown
+from benchmarks.settings_difference import shown
 from policyserver.server.config.algorithm_defaults import DEFAULTS_BY_ALGORITHM
 
 HEAD = """# Algorithms
@@ -37,12 +37,12 @@ Where RLlib's defaults don't fit online learning (`server/config/algorithm_defau
 file replaces its value.
 
 {defaults}
-- **APPO, IMPALA** don't wait for their env runners. Their actors pull the newest weights before each hand-off, and hand over whole
+- **APPO, IMPALA** don't wait for their env runners. Their actors pull the newest weights before each hand-off, and hand off whole
   fragments (`rollout_fragment_length` steps), for RLlib counts a hand-off as a fragment however little is in it. RLlib's own
   `timeout_s_sampler_manager` of 0 would take a core, with and without clients.
 - **APPO** has RLlib's plain queue in place of its circular buffer, which looks for a batch 10,000 times a second while there is none;
   `num_epochs = 2` makes up for the second use of a batch.
-- **DQN, SAC** get {fragment} steps with each hand-over, on the average whatever the length of a segment, and then make the updates that
+- **DQN, SAC** get {fragment} steps with each hand-off, on the average whatever the length of a segment, and then make the updates that
   belong to them, however slow the clients are. `training_intensity` is steps replayed for one sampled, but RLlib reckons with one env
   runner more than there is: with one serving actor twice as much is replayed, so {dqn_intensity:g} means one update of 32 for every
   fourth step, and {sac_intensity:g} one of 256 for every step. With a learner that can't keep up clients wait, or lower it.

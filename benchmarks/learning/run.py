@@ -25,7 +25,7 @@ from benchmarks.learning import over_grpc
 from benchmarks.learning.cases import ALONE, CASES, SIDES, Case, case_of
 from benchmarks.learning.report import markdown, missed
 from benchmarks.machine import machine
-from policyserver.common.settings_difference import differing
+from benchmarks.settings_difference import differing
 from policyserver.server.daemon.ray_start import RayProcess
 
 logger = logging.getLogger("learning")

@@ -14,11 +14,10 @@ import numpy as np
 
 from benchmarks.charts import Curve
 from benchmarks.market.page import made_by, pair, row, write_part
-from benchmarks.market.picture import learning_curve, picture
+from benchmarks.market.picture import learning_curve, picture, returns
 from benchmarks.market.variants import SEEDS
-from policyserver.monitoring.store.reader import StoreReader
 from policyserver.pipelines.demo.demo import DemoResult, run_demo
-from policyserver.pipelines.demo.setup import DEMO_SERVER, STORE_FILE, DemoConfig
+from policyserver.pipelines.demo.setup import DEMO_SERVER, DemoConfig
 from policyserver.pipelines.runtime.stop_signals import StopSignals
 from policyserver.pipelines.summary import standard_error
 
@@ -131,12 +130,7 @@ def _cells(learner: Learner, seed: int, result: DemoResult) -> list[str]:
 
 def _whole_run(result: DemoResult) -> float:
     """Return the mean return of all whole episodes: the area under the learning curve."""
-    reader = StoreReader(result.folder / STORE_FILE)
-    try:
-        series = reader.returns(result.folder.name, 1)
-    finally:
-        reader.close()
-    return float(np.average(series["mean"], weights=series["episodes"])) if sum(series["episodes"]) else math.nan
+    return next((float(row["mean"]) for row in returns(result, 1)), math.nan)
 
 
 def _differences(results: Results) -> list[str]:

@@ -17,8 +17,8 @@ from benchmarks.folders import DOCS
 from benchmarks.market.learners import compare_learners
 from benchmarks.market.variants import run_variants
 from policyserver.common.settings import SettingsError
+from policyserver.pipelines.config import SWITCH_INTERVAL_S
 from policyserver.pipelines.runtime.stop_signals import StoppedEarlyError, StopSignals
-from policyserver.pipelines.runtime.thread_switching import switch_threads_often
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--folder", type=Path, default=DOCS, help="where learning.md and its pictures go (default: docs)")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    switch_threads_often()  # as in `policy-pipeline demo`
+    sys.setswitchinterval(SWITCH_INTERVAL_S)  # as in `policy-pipeline demo`
     try:
         with StopSignals().installed() as stop:
             (compare_learners if options.learners else run_variants)(options.folder, options.steps, sys.stdout, stop)

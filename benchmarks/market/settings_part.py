@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from benchmarks.settings_difference import differing, shown
 from policyserver.common.settings import load
-from policyserver.common.settings_difference import differing, shown
 from policyserver.pipelines.config import PipelineConfig
 from policyserver.pipelines.demo.setup import PIPELINE_FILE, SERVER_FILE
 

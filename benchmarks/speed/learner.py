@@ -1,6 +1,6 @@
 """How many steps a second a learner consumes: updates of RLlib's learner on steps of the demo's problem, with nothing else in the process.
 
-The steps are those that this server hands over, recorded once with the learner's own net; each update gets them as they come out of the
+The steps are those that this server hands off, recorded once with the learner's own net; each update gets them as they come out of the
 hand-off and begins with the same weights, so that all updates are alike. One thread computes, or a GPU and the thread that feeds it. What
 is timed is RLlib's `Learner.update`, its connectors included, until the device has done all of it.
 

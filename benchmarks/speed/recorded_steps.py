@@ -78,7 +78,6 @@ async def _play(config: ServerConfig, algorithm: AlgorithmConfig, module: Any, s
         algorithm.build_env_to_module_connector(spaces=spaces),
         algorithm.build_module_to_env_connector(spaces=spaces),
         *spaces[DEFAULT_MODULE_ID],
-        seed=config.seed,
         backend="torch",
         callbacks_objects=(),
         env_runner=None,

@@ -1,6 +1,6 @@
-"""Dashboards in Grafana's classic JSON model, which every Grafana can be provisioned with; newer ones convert it when they load it.
+"""Dashboards in Grafana's classic JSON model, which every Grafana can load; newer ones convert it.
 
-Queries are InfluxQL, the one language that InfluxDB 1, 2 and 3 share, and use only functions that all three have.
+Queries are in InfluxQL, the language that InfluxDB 1, 2 and 3 share, with functions that all three have.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ _SCHEMA_VERSION = 39
 
 
 def influxql(series: Series, filters: Sequence[str], *, whole_range: bool = False) -> str:
-    """Word a query, for points that match the dashboard's variables as far as the measurement has such tags.
+    """Return a query for points that match the dashboard's variables, as far as the measurement has such tags.
 
     Args:
-        series: What is asked for: a value over time, a curve for each group.
-        filters: The dashboard's variables that choose tags.
-        whole_range: One value for the whole time range instead of one for each interval.
+        series: What is asked for: a curve for each group.
+        filters: The dashboard's variables, which are tags.
+        whole_range: Ask for one value in the whole time range, not for one in each interval.
     """
     tags = schema.measurement(series.measurement).tags
     conditions = [f'"{tag}" =~ /^${tag}$/' for tag in filters if tag in tags]
@@ -44,16 +44,16 @@ def influxql(series: Series, filters: Sequence[str], *, whole_range: bool = Fals
 
 @dataclass(frozen=True, slots=True)
 class Dashboard:
-    """One dashboard, named `policy-NAME` for as long as it exists: links and bookmarks hold on to its uid."""
+    """One dashboard, whose uid `policy-NAME` never changes: links and bookmarks hold it."""
 
     name: str
-    """Short name, in the file's name and in the uid."""
+    """Short name, of the file and in the uid."""
     title: str
-    """What the reader sees."""
+    """Title for the reader."""
     filters: tuple[str, ...]
-    """Tags that the reader may choose by."""
+    """Tags that the reader may choose."""
     source: str
-    """Measurement that is asked for the values of these tags."""
+    """Measurement that has the values of these tags."""
 
     def classic(self) -> dict[str, Any]:
         """Return Grafana's classic model."""
@@ -150,12 +150,12 @@ def _panel(panel: ChartPanel, number: int, place: dict[str, int], filters: Seque
 
 
 def _alias(series: Series, *, alone: bool) -> str:
-    """Name each curve, as Grafana's templates have it; the only one of a panel needs no name beside the panel's."""
+    """Name each curve with Grafana's template; the only curve of a panel needs no name besides the panel's."""
     return " ".join([*(f"$tag_{tag}" for tag in series.tags), "" if alone else series.label]).strip()
 
 
 def _coloured(levels: Levels) -> dict[str, Any]:
-    """Return the colours of a figure. Grafana's own would be red from 80 on, whatever is counted."""
+    """Return the colours of a figure. Grafana's defaults would be red from 80 on."""
     steps = [{"color": color, "value": value} for value, color in levels]
     return {"color": {"mode": "thresholds"}, "thresholds": {"mode": "absolute", "steps": steps}}
 
@@ -174,7 +174,7 @@ _STAT = {
 
 
 def _link_to_the_others() -> dict[str, Any]:
-    """Return links to the other dashboards that keep the reader's choices and time range."""
+    """Return links to the other dashboards, which keep the reader's choices and time range."""
     return {
         "type": "dashboards",
         "title": "Dashboards",

@@ -1,8 +1,8 @@
-"""Writes the dashboards in deploy/grafana/dashboards, of the panels that `policyserver.monitoring.panels` declares.
+"""Writes the dashboards in deploy/grafana/dashboards from the panels that `policyserver.monitoring.panels` declares.
 
     python -m deploy.grafana.make_dashboards
 
-Run it from the repository's root, after every change of a panel; tests hold the files to it and execute every query.
+Run it in the repository's root after every change of a panel; tests compare the files and execute every query.
 """
 
 from __future__ import annotations

@@ -5,36 +5,26 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterator
 
-from policyserver.common.settings import DeclaredSetting, declared_settings
+from policyserver.common.settings_declaration import NONE, SettingField, describe, walk
+from policyserver.common.settings_toml import format_value
 
 
 def markdown(path: str) -> str:
     """Return the Markdown for a root class, named as `package.module.Class`: the keys outside of tables first, then table by table."""
     module, _, name = path.rpartition(".")
     tables: dict[str, list[str]] = {"": []}
-    for setting in declared_settings(getattr(importlib.import_module(module), name)):
-        if _is_section(setting):
-            tables[setting.key] = [
-                f"{'###' if '.' in setting.key else '##'} `[{setting.key}]`",
-                "",
-                setting.doc,
-                *_sentence(setting.bounds),
-                "",
-            ]
+    for key, field in walk(getattr(importlib.import_module(module), name)):
+        if field.section is not None:
+            tables[key] = [f"{'###' if '.' in key else '##'} `[{key}]`", "", field.doc, *_sentence(field.bounds), ""]
         else:
-            tables[setting.key.rpartition(".")[0]] += _entry(setting)
+            tables[key.rpartition(".")[0]] += _entry(key, field)
     return "\n".join(line for lines in tables.values() for line in lines)
-
-
-def _is_section(setting: DeclaredSetting) -> bool:
-    """Tell a table whose keys are declared from one that takes any."""
-    return setting.type == "table" and not setting.default
 
 
 def _sentence(bounds: str) -> list[str]:
     return [f"Its values are {bounds}."] if bounds else []
 
 
-def _entry(setting: DeclaredSetting) -> Iterator[str]:
-    default = f"default `{setting.default}`" if setting.default else "must be given"
-    yield from (f"`{setting.key}`", f": {'; '.join(filter(None, [setting.type, setting.bounds, default]))}.", "", f"  {setting.doc}", "")
+def _entry(key: str, field: SettingField) -> Iterator[str]:
+    default = "must be given" if field.is_required else f"default `{NONE if field.default is None else format_value(field.default)}`"
+    yield from (f"`{key}`", f": {'; '.join(filter(None, [describe(field.hint), field.bounds, default]))}.", "", f"  {field.doc}", "")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from policyserver.client import InvalidInputError
 from policyserver.client.messages import SpaceCodec
 from policyserver.common.tensors import column
-from tests.common.space_strategies import PROPERTY, SPACES, samples
+from tests.common.space_strategies import SPACES, samples
 
 BOX = spaces.Box(-100, 100, (10,), np.float32)
 
@@ -21,7 +21,6 @@ def columns_of(codec: SpaceCodec, encoded: tuple[bytes, ...], rows: int) -> list
     return [column(data, leaf.dtype).reshape(rows, *leaf.shape) for data, leaf in zip(encoded, codec.leaves, strict=True)]
 
 
-@PROPERTY
 @given(SPACES, st.integers(1, 4))
 def test_values_and_batches_of_every_space_come_back(space: gym.Space[Any], rows: int) -> None:
     codec = SpaceCodec(space, "observation")

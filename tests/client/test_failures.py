@@ -29,6 +29,7 @@ from policyserver.client.stream import Stream
 from policyserver.common.errors import EpisodeFinishedError as ServedFinishedError
 from policyserver.v1 import policy_service_pb2 as pb
 from tests.client.conftest import FAST
+from tests.client.inner_parts import connection_of
 from tests.client.reference_server import ReferenceServer, Servicer
 from tests.client.test_threads_share_a_stream import wait_until
 
@@ -74,7 +75,7 @@ def test_episodes_go_on_after_a_pause_of_the_same_server(server: ReferenceServer
     server.stop()
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(client.get_action, episode, ZEROS)
-        wait_until(lambda: client._balancer._given.trouble is not None)
+        wait_until(lambda: connection_of(client).trouble is not None)
         server.start()
         assert waiting.result() == 7 % 3
     assert server.servicer.episodes[episode].rewards == [0.0, 3.0]
@@ -252,7 +253,7 @@ def test_an_unreachable_server_is_named_within_the_connect_timeout() -> None:
         began = time.monotonic()
         with pytest.raises(ServerUnavailableError, match=r"expected a connection to 127.0.0.1:1 within 0.3 s, .* the last attempt"):
             client.start_episode()
-        assert time.monotonic() - began < 2.0
+        assert time.monotonic() - began < 4.0
         with pytest.raises(ServerUnavailableError, match=r"127.0.0.1:1"):
             client.stats()
 
@@ -261,7 +262,7 @@ def test_a_client_that_begins_before_its_server_waits_for_it(server: ReferenceSe
     server.stop()
     with PolicyClient(server.address, config=FAST) as client, ThreadPoolExecutor(1) as pool:
         starting = pool.submit(client.start_episode)
-        wait_until(lambda: client._balancer._given.trouble is not None)
+        wait_until(lambda: connection_of(client).trouble is not None)
         server.start()
         assert client.get_action(starting.result(), ZEROS) == 0
 
@@ -287,7 +288,7 @@ def test_a_missing_token_is_told_at_once_and_the_right_one_is_let_in(
     began = time.monotonic()
     with pytest.raises(AuthenticationError, match="authorization"):
         connect().start_episode()
-    assert time.monotonic() - began < 2.0
+    assert time.monotonic() - began < 4.0
     token = tmp_path / "token"
     token.write_text("s3cret\n")
     client = connect(replace(FAST, token_file=token))
@@ -302,10 +303,9 @@ def test_an_answer_that_is_on_its_way_when_the_client_closes_is_no_malformed_mes
 
     stream = Stream()
     stream.is_over = True
-    monkeypatch.setattr(
-        client._balancer._given, "_stub", SimpleNamespace(Step=lambda *_, **__: Replies([pb.StepResponse(batch=pb.StepReply())]))
-    )
-    assert "the server ended the stream" in str(client._balancer._given._converse(stream))
+    connection = connection_of(client)
+    monkeypatch.setattr(connection, "_stub", SimpleNamespace(Step=lambda *_, **__: Replies([pb.StepResponse(batch=pb.StepReply())])))
+    assert "the server ended the stream" in str(connection._converse(stream))
     assert not caplog.records
 
 

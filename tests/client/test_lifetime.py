@@ -18,6 +18,7 @@ import pytest
 
 from policyserver.client import ClientClosedError, PolicyClient
 from tests.client.conftest import FAST
+from tests.client.inner_parts import connection_of
 from tests.client.reference_server import ReferenceServer
 from tests.client.test_threads_share_a_stream import wait_until
 
@@ -49,7 +50,7 @@ def test_thirty_clients_that_are_dropped_leave_no_thread_and_a_warning_each(serv
 def test_a_client_that_is_dropped_while_it_cannot_connect_leaves_no_thread(server: ReferenceServer) -> None:
     client = PolicyClient(server.address, config=FAST)
     client.start_episode()
-    connection = client._balancer._given
+    connection = connection_of(client)
     server.stop()
     wait_until(lambda: connection.trouble is not None)
     with pytest.warns(ResourceWarning, match="unclosed PolicyClient"):
@@ -98,7 +99,7 @@ import numpy as np
 from policyserver.client import ClientConfig, PolicyClient
 
 zeros = np.zeros(10, np.float32)
-client = PolicyClient(sys.argv[1], config=ClientConfig(action_timeout_s=1.0, connect_timeout_s=1.0))
+client = PolicyClient(sys.argv[1], config=ClientConfig(action_timeout_s=5.0, connect_timeout_s=5.0))
 ids = client.start_episodes(["one", "two"])
 client.get_action("one", zeros)
 stop = threading.Event()
@@ -128,7 +129,7 @@ CALLS = {
 }
 
 def heard(call):
-    said = ["nothing came back within 1.5 s"]
+    said = ["nothing came back within 7 s"]
 
     def make():
         try:
@@ -140,7 +141,7 @@ def heard(call):
     began = time.monotonic()
     calling = threading.Thread(target=make, daemon=True)
     calling.start()
-    calling.join(1.5)
+    calling.join(7.0)
     return said[0], time.monotonic() - began
 
 def child(end):
@@ -193,7 +194,7 @@ def test_each_call_of_a_client_that_was_forked_raises_at_once_and_names_both_pro
         for name, (text, seconds) in report["errors"].items():
             assert f"belongs to process {said['process']}, and this is process {report['process']}, forked from it" in text, name
             assert ClientClosedError.__name__ in text
-            assert seconds < 0.5, name
+            assert seconds < 3.0, name
         assert len(report["errors"]) == 15
 
 
@@ -205,6 +206,6 @@ def test_a_client_that_was_forked_is_closed_without_a_word_and_a_new_one_plays_o
         pytest.fail("close() of the forked client did not return")
     for report in said["reports"]:
         text, seconds = report["closed"]
-        assert (text, seconds < 1.0, report["own"]) == ("nothing was raised", True, 0)
+        assert (text, seconds < 3.0, report["own"]) == ("nothing was raised", True, 0)
     assert said["again"] == 7 % 3
     assert len(server.servicer.clients) == 4

@@ -13,6 +13,7 @@ import pytest
 
 from policyserver.client import ActionTimeoutError, AuthenticationError, BatchError, EpisodeLostError, PolicyClient, ServerUnavailableError
 from tests.client.conftest import FAST
+from tests.client.inner_parts import connections_of
 from tests.client.reference_server import ReferenceServer, Servicer
 from tests.client.test_threads_share_a_stream import wait_until
 
@@ -217,8 +218,7 @@ def test_while_all_are_away_nothing_is_given_up(service: Service, connect: Calla
     client.get_actions(ids, batch(4))
     for runner in service:
         runner.stop()
-    client_side = client._balancer._connections
-    wait_until(lambda: not any(connection.is_open for connection in client_side))
+    wait_until(lambda: not any(connection.is_open for connection in connections_of(client)))
     with pytest.raises(ServerUnavailableError):
         client.get_action(ids[0], ZEROS, timeout_s=0.3)
     with pytest.raises(ServerUnavailableError):
@@ -372,8 +372,8 @@ def test_close_wakes_a_call_that_waits_for_several_runners_and_leaves_no_thread(
         wait_until(lambda: client.counters().rows_sent == 4)
         client.close()
         with pytest.raises(Exception, match="closed"):
-            waiting.result(timeout=5)
+            waiting.result(timeout=20.0)
     client.close()
     for thread in set(threading.enumerate()) - before:
-        thread.join(2.0)
+        thread.join(10.0)
         assert not thread.is_alive(), thread.name

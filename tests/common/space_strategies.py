@@ -7,11 +7,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
-from hypothesis import settings
 from hypothesis import strategies as st
-
-PROPERTY = settings(max_examples=100, deadline=None, derandomize=True)
-"""The same examples in every run, however busy the machine."""
 
 SHAPES = st.lists(st.integers(1, 3), max_size=3).map(tuple)
 ANY_SHAPES = st.lists(st.integers(0, 3), max_size=4).map(tuple)

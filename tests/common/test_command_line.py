@@ -9,20 +9,17 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.process
+from tests.commands import run_here
 
 VERSION = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
 
 
-def run(*command: str) -> tuple[int, str, str]:
-    program = str(Path(sys.executable).with_name(command[0]))
-    ended = subprocess.run([program, *command[1:]], capture_output=True, text=True, timeout=60, check=False)
-    return ended.returncode, ended.stdout, ended.stderr
-
-
+@pytest.mark.process
 @pytest.mark.parametrize("command", ["policy-server", "policy-pipeline", "policy-monitor"])
 def test_every_command_knows_its_version(command: str) -> None:
-    assert run(command, "--version") == (0, f"{command} {VERSION}\n", "")
+    program = str(Path(sys.executable).with_name(command))
+    ended = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=60, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, f"{command} {VERSION}\n", "")
 
 
 @pytest.mark.parametrize(
@@ -39,12 +36,12 @@ def test_every_command_knows_its_version(command: str) -> None:
     ],
 )
 def test_a_mistyped_option_is_answered_with_the_one_that_was_probably_meant(command: str, meant: str) -> None:
-    status, said, error = run(*command.split())
-    assert (status, said) == (2, "")
-    assert f"did you mean {meant}" in error
-    assert error.count("\n") == 1, "one line"
+    ended = run_here(*command.split())
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert f"did you mean {meant}" in ended.stderr
+    assert ended.stderr.count("\n") == 1, "one line"
 
 
 def test_an_option_like_no_other_and_a_word_too_many_are_refused_by_name() -> None:
-    assert run("policy-pipeline", "demo", "--xyzzy")[2].startswith("policy-pipeline demo: unknown option --xyzzy; see")
-    assert run("policy-pipeline", "demo", "fast")[2].startswith("policy-pipeline demo: unexpected argument 'fast'")
+    assert run_here("policy-pipeline", "demo", "--xyzzy").stderr.startswith("policy-pipeline demo: unknown option --xyzzy; see")
+    assert run_here("policy-pipeline", "demo", "fast").stderr.startswith("policy-pipeline demo: unexpected argument 'fast'")

@@ -13,16 +13,15 @@ from hypothesis import strategies as st
 
 from policyserver.common.settings import (
     Config,
-    DeclaredSetting,
     SettingsError,
     add_arguments,
-    declared_settings,
     dump_toml,
     from_arguments,
     from_table,
     known_keys,
     load,
 )
+from policyserver.common.settings_declaration import describe, walk
 
 
 @dataclass(frozen=True)
@@ -262,15 +261,15 @@ def test_a_secret_is_in_no_message() -> None:
 
 
 def test_what_is_declared_can_be_listed_for_a_reference() -> None:
-    declared = {setting.key: setting for setting in declared_settings(Root)}
+    declared = dict(walk(Root))
     assert list(declared)[:5] == ["limits", "limits.max_open", "limits.idle_timeout_s", "limits.warn_after_s", "overflow"]
-    assert declared["limits"] == DeclaredSetting("limits", "table", "", "", "Limits of the episodes.")
-    docs = "Episodes open at once; 100% of a start beyond it is refused."
-    assert declared["limits.max_open"] == DeclaredSetting("limits.max_open", "int", "20000", "at least 1", docs)
-    assert declared["limits.warn_after_s"] == DeclaredSetting("limits.warn_after_s", "float|none", "none", "at most 60", "")
-    assert declared["overflow"].type == "drop_oldest|block"
-    assert (declared["token"].default, declared["folder"].default, declared["hidden"].default) == ('"none set"', "none", "[64, 64]")
-    assert declared_settings(Node)[0] == DeclaredSetting("name", "str", "", "", "")
+    assert (declared["limits"].section, declared["limits"].doc) == (Limits, "Limits of the episodes.")
+    max_open, warn_after_s = declared["limits.max_open"], declared["limits.warn_after_s"]
+    assert (describe(max_open.hint), max_open.default, max_open.bounds) == ("int", 20_000, "at least 1")
+    assert max_open.doc == "Episodes open at once; 100% of a start beyond it is refused."
+    assert (describe(warn_after_s.hint), warn_after_s.default, warn_after_s.bounds) == ("float|none", None, "at most 60")
+    assert describe(declared["overflow"].hint) == "drop_oldest|block"
+    assert dict(walk(Node))["name"].is_required
 
 
 def test_known_keys_are_the_leaves() -> None:

@@ -14,10 +14,9 @@ from hypothesis import strategies as st
 from policyserver.common.errors import InvalidInputError, WireError
 from policyserver.common.spaces import describe, flatten, flatten_batch, from_proto, leaves, same, to_proto, unflatten, unflatten_batch
 from policyserver.v1 import space_pb2, tensor_pb2
-from tests.common.space_strategies import PROPERTY, SPACES, samples
+from tests.common.space_strategies import SPACES, samples
 
 
-@PROPERTY
 @given(SPACES)
 def test_a_space_comes_back_equal(space: gym.Space[Any]) -> None:
     decoded = from_proto(space_pb2.Space.FromString(to_proto(space).SerializeToString()))
@@ -26,7 +25,6 @@ def test_a_space_comes_back_equal(space: gym.Space[Any]) -> None:
     assert describe(decoded) == describe(space)
 
 
-@PROPERTY
 @given(SPACES, st.integers(0, 1000))
 def test_a_value_comes_back_as_a_member_of_its_space(space: gym.Space[Any], seed: int) -> None:
     (value,) = samples(space, 1, seed)
@@ -37,7 +35,6 @@ def test_a_value_comes_back_as_a_member_of_its_space(space: gym.Space[Any], seed
     assert [array.tobytes() for array in flatten(space, rebuilt, known=leaves(space))] == [array.tobytes() for array in arrays]
 
 
-@PROPERTY
 @given(SPACES, st.integers(1, 5))
 def test_a_batch_is_its_values_stacked(space: gym.Space[Any], rows: int) -> None:
     stacked = [np.stack(column) for column in zip(*(flatten(space, value) for value in samples(space, rows)), strict=True)]

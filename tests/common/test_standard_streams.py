@@ -62,8 +62,13 @@ def test_output_without_room_is_one_line_and_status_1_where_the_output_was_wante
 
 
 def test_closed_streams_and_full_ones_for_errors_change_no_status(folder: Path) -> None:
-    check = f"{Path(sys.executable).with_name('policy-server')} check-config"
-    for redirected, status in ((f"{check} >&-", 0), (f"{check} --sed 1 2>&-", 2), (f"{check} --sed 1 2>/dev/full", 2), (f"{check} <&-", 0)):
+    serve = f"{Path(sys.executable).with_name('policy-server')} serve"
+    for redirected, status in (
+        (f"{serve} --help >&-", 0),
+        (f"{serve} --sed 1 2>&-", 2),
+        (f"{serve} --sed 1 2>/dev/full", 2),
+        (f"{serve} --help <&-", 0),
+    ):
         ended = subprocess.run(["bash", "-c", redirected], cwd=folder, capture_output=True, timeout=60, check=False)
         assert (ended.returncode, ended.stderr) == (status, b""), redirected
 

@@ -53,7 +53,7 @@ def test_truncated_episodes_are_sampled_to_the_step_if_segments_divide_fragment_
 
 
 def test_otherwise_a_sample_has_less_than_a_segment_too_much(played: MakeRunner) -> None:
-    """RLlib cuts at the step; here a segment is handed over whole, for only then can any of them be dropped."""
+    """RLlib cuts at the step; here a segment is handed off whole, for only then can any of them be dropped."""
     with played(fixed_length, rollout_fragment_length=40, hand_off={"segment_steps": 16}) as runner:
         for _ in range(5):
             assert 40 <= steps_of(runner.sample()) < 40 + 16

@@ -6,7 +6,6 @@ Each learns to a mean return of 80, as RLlib's cases ask.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
 
@@ -18,22 +17,13 @@ from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 from ray.tune.registry import register_env
 
 from policyserver.server.config.serving_config import ListenConfig, ServingConfig
-from policyserver.server.daemon.ray_start import RayProcess
 from policyserver.server.runner.env_runner import ExternalEnvRunner
 from tests.compliance.external_envs import CartPoleLoop, CartPoles, client_looping
 
-pytestmark = [pytest.mark.process, pytest.mark.slow]
+pytestmark = [pytest.mark.usefixtures("private_ray"), pytest.mark.slow]
 
 BAR = 80.0
 ITERATION_STEPS = 1000
-
-
-@pytest.fixture(scope="module", autouse=True)
-def private_ray() -> Iterator[None]:
-    process = RayProcess()
-    process.start(num_cpus=2)
-    yield
-    process.stop()
 
 
 def ppo(steps: int) -> AlgorithmConfig:

@@ -139,7 +139,7 @@ class Finished:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     folder = tmp_path_factory.mktemp("demo")
     summary, runs = folder / "summary.json", folder / "runs"
-    arguments = ("--episodes", "32", "--steps", "24000", "--seed", "5", "--json", str(summary), "--runs", str(runs))
+    arguments = ("--episodes", "32", "--steps", "12000", "--seed", "5", "--json", str(summary), "--runs", str(runs))
     with running_demo(*arguments) as demo:
         finish(demo, START_S + 60.0)
         return Finished(json.loads(summary.read_text()), "\n".join(demo.lines), runs)
@@ -156,7 +156,7 @@ def test_the_summary_has_every_key_and_the_books_agree(finished: Finished) -> No
     summary = finished.summary
     assert set(summary) >= SUMMARY_KEYS
     assert (summary["seed"], summary["process"]) == (5, "ou")
-    assert summary["steps"] >= 24_000
+    assert summary["steps"] >= 12_000
     assert summary["steps_per_s"] == pytest.approx(summary["steps"] / summary["seconds"])
     assert summary["learner_updates"] >= 1
     assert summary["weights_seq_no"] >= 1
@@ -287,36 +287,3 @@ def test_ctrl_z_gives_a_demos_terminal_back_and_fg_goes_on_with_it(tmp_path: Pat
         shell.wait_for(rf"reward ledgers[\s\S]*{PROMPT}", at, STOP_S + 5.0)
         at = shell.type("echo status=$?\n")
         shell.wait_for("status=0", at)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "word"),
-    [
-        (["demo", "--prices", "parquet:x"], "parquet:x"),
-        (["demo", "--prices", "csv:no_such.csv"], "no_such.csv"),
-        (["demo", "--prices", "csv:no_such.csv", "--process", "ou"], "--process: expected none beside --prices"),
-        (["demo", "--prices", "csv:a/no_such.csv", "--prices", "csv:b/no_such.csv"], "no_such"),
-        (["demo", "--resume", "--runs", "nowhere"], "nowhere"),
-        (["demo", "--resume", "--seed", "3"], "--seed"),
-        (["demo", "--episodes", "0"], "episodes"),
-        (["run", "--episodes.concurent", "3"], "concurent"),
-    ],
-    ids=["prices", "file", "process beside a file", "files of one name", "resume", "resume with another seed", "episodes", "run"],
-)
-def test_wrong_arguments_are_refused_by_name_before_anything_starts(arguments: list[str], word: str, tmp_path: Path) -> None:
-    command = [str(Path(sys.executable).with_name("policy-pipeline")), *arguments]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=tmp_path)
-    assert result.returncode == 2
-    assert word in result.stderr
-    assert "Traceback" not in result.stderr
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_config_file_with_a_wrong_key_is_exit_2_and_names_the_key(tmp_path: Path) -> None:
-    file = tmp_path / "pipeline.toml"
-    file.write_text("[episodes]\nconcurent = 8\n")
-    command = [str(Path(sys.executable).with_name("policy-pipeline")), "run", "--config", str(file)]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=tmp_path)
-    assert result.returncode == 2
-    assert "episodes.concurent" in result.stderr
-    assert "episodes.concurrent" in result.stderr

@@ -18,7 +18,7 @@ from tests.services import wait_until
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,6 @@ def test_the_cartpole_client_plays_and_the_server_learns_from_it(server: Serving
     assert stats.reward_sum == stats.steps_completed, "CartPole gives 1 for each step"
 
 
-@pytest.mark.slow
 def test_a_net_and_a_connector_of_ones_own_serve_and_learn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(EXAMPLES))
     config = (EXAMPLES / "own_net.toml").read_text(encoding="utf-8")
@@ -58,7 +57,6 @@ def test_a_net_and_a_connector_of_ones_own_serve_and_learn(tmp_path: Path, monke
             wait_until(lambda: client.stats().weights_seq_no >= 1, "an update on the steps that were played", 60.0)
 
 
-@pytest.mark.slow
 def test_an_external_env_that_asks_for_its_own_actions_learns(tmp_path: Path) -> None:
     command = [sys.executable, str(EXAMPLES / "own_external_env.py"), "10"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=150, check=False, cwd=tmp_path)

@@ -6,8 +6,6 @@ import csv
 import io
 import json
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,13 +19,14 @@ from policyserver.monitoring.influx.sink import InfluxSink
 from policyserver.monitoring.page.feed import Feed
 from policyserver.monitoring.page.selection import PageSelection
 from policyserver.monitoring.points import Points
-from policyserver.monitoring.sink import MultiSink, NullSink
+from policyserver.monitoring.sink import MultiSink
 from policyserver.monitoring.store.reader import Ledger, StoreReader
 from policyserver.monitoring.store.store import EmbeddedStore
 from policyserver.pipelines.pipeline import Pipeline
 from policyserver.pipelines.server_watch import ServerWatch
 from policyserver.pipelines.snapshot import SnapshotTaker
 from policyserver.pipelines.summary import Summary, summarise
+from tests.commands import run_here
 from tests.recorded_run import CountingDouble, record_run
 from tests.services import InfluxServer, MissingService
 
@@ -51,19 +50,7 @@ class Run:
 
     def exported(self, measurement: str = "episode") -> list[dict[str, str]]:
         """Return the episodes, or other points, as `policy-monitor export` writes them."""
-        command = [
-            sys.executable,
-            "-m",
-            "policyserver.monitoring",
-            "export",
-            "--store",
-            str(self.store),
-            "--format",
-            "csv",
-            "--measurement",
-            measurement,
-        ]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+        done = run_here("policy-monitor", "export", "--store", str(self.store), "--format", "csv", "--measurement", measurement)
         return list(csv.DictReader(io.StringIO(done.stdout)))
 
 
@@ -77,7 +64,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, missing_service: MissingServic
     pipeline, _ = record_run(sink, RUN, STEPS)
     assert sink.flush(60.0)
     sink.close(10.0)
-    yield Run(pipeline, ServerWatch(CountingDouble(), NullSink(), pipeline.tags), store, influx)
+    yield Run(pipeline, ServerWatch(CountingDouble(), MultiSink(), pipeline.tags), store, influx)
     influx.kill()
 
 

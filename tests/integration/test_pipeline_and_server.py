@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from policyserver.client import ClientConfig, PolicyClient
-from policyserver.monitoring.sink import NullSink
+from policyserver.monitoring.sink import MultiSink
 from policyserver.monitoring.store.reader import StoreReader
 from policyserver.pipelines.config import PipelineConfig, PipelineRecordingConfig, PlayedEpisodesConfig, ServerConnectionConfig
 from policyserver.pipelines.market.episode_source import Episode
@@ -92,7 +92,7 @@ def test_two_calls_are_in_flight_at_once_through_one_client(address: str) -> Non
                     inside.discard(threading.current_thread().name)
 
         policy.get_actions = watched  # type: ignore[method-assign, assignment]
-        with Pipeline(config, policy, NullSink()).running() as pipeline:
+        with Pipeline(config, policy, MultiSink()).running() as pipeline:
             assert pipeline.wait(WAIT_S)
     assert most == 2
 
@@ -182,7 +182,9 @@ def play_one_episode(folder: Path, last_good: int | None) -> tuple[list[Any], li
             return actions
 
         policy.get_actions = noted  # type: ignore[method-assign, assignment]
-        with Pipeline(config, policy, NullSink(), source=source if last_good is None else Garbled(source, last_good)).running() as pipeline:
+        with Pipeline(
+            config, policy, MultiSink(), source=source if last_good is None else Garbled(source, last_good)
+        ).running() as pipeline:
             assert pipeline.wait(WAIT_S)
     return seen, done
 

@@ -15,7 +15,7 @@ from policyserver.monitoring.store.reader import StoreReader
 from policyserver.monitoring.store.retention import RetentionConfig
 from policyserver.monitoring.store.store import EmbeddedStore
 from policyserver.pipelines.config import PipelineConfig, PipelineRecordingConfig
-from policyserver.pipelines.recording import open_recording
+from policyserver.pipelines.run import closing_sink
 from tests.recorded_run import record_run
 from tests.services import InfluxServer
 
@@ -28,12 +28,10 @@ def test_twenty_thousand_steps_of_a_run_arrive_once_each_with_every_documented_f
 ) -> None:
     monkeypatch.setenv("INFLUXDB_V2_URL", running_influx.url)
     monkeypatch.setenv("INFLUXDB_V2_BUCKET", "rl")
-    sink = open_recording(PipelineRecordingConfig(run="whole", store=tmp_path / "store.sqlite"))
-    try:
+    recording = PipelineRecordingConfig(run="whole", store=tmp_path / "store.sqlite")
+    with closing_sink(PipelineConfig(recording=recording)) as sink:
         pipeline, service = record_run(sink, "whole", STEPS)
         assert sink.flush(WAIT_S)
-    finally:
-        sink.close(WAIT_S)
     told = [reward for heard in service.episodes.values() for reward in heard.rewards]
     assert pipeline.run.steps == len(told) >= STEPS
     assert pipeline.reward_sum == pytest.approx(math.fsum(told), abs=1e-6)
@@ -71,12 +69,11 @@ def test_a_configuration_file_names_the_influxdb_and_how_long_the_store_keeps_po
         f'[recording]\nstore = "{tmp_path}/store.sqlite"\ninflux_file = "{influx_file}"\n'
         '[recording.retention]\nraw_s = 60.0\nraw_points = "none"\n'
     )
-    recording = load(PipelineConfig, config_file).recording
-    assert recording.retention == RetentionConfig(raw_s=60.0, raw_points=None)
-    sink = open_recording(recording)
-    assert isinstance(sink, MultiSink)
-    store, influx = sink.sinks
-    assert isinstance(store, EmbeddedStore)
-    assert isinstance(influx, InfluxSink)
-    assert influx.config.bucket == "rl"
-    sink.close(0.2)
+    config = load(PipelineConfig, config_file)
+    assert config.recording.retention == RetentionConfig(raw_s=60.0, raw_points=None)
+    with closing_sink(config) as sink:
+        assert isinstance(sink, MultiSink)
+        store, influx = sink.sinks
+        assert isinstance(store, EmbeddedStore)
+        assert isinstance(influx, InfluxSink)
+        assert influx.config.bucket == "rl"

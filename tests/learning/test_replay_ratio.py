@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from ray.rllib.algorithms.dqn.dqn import calculate_rr_weights
 
-from policyserver.server.daemon.ray_start import RayProcess
 from tests.server.live_algorithm import Crowd, live_algorithm
 
-pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(300)]  # RLlib's own warnings
-
-
-@pytest.fixture(scope="module", autouse=True)
-def private_ray() -> Iterator[None]:
-    process = RayProcess()
-    process.start(num_cpus=4)
-    yield
-    process.stop()
+pytestmark = [
+    pytest.mark.usefixtures("private_ray"),
+    pytest.mark.filterwarnings("ignore"),
+    pytest.mark.timeout(300),
+]  # RLlib's own warnings
 
 
 def updates_for_a_step(algorithm: Any, address: str, episodes: int, pause_s: float, least_steps: int) -> tuple[float, float]:

@@ -5,22 +5,15 @@ PPO and APPO do the same in tests/server/daemon/test_restore_older.py; that they
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
-from policyserver.server.daemon.ray_start import RayProcess
 from tests.server.live_algorithm import Crowd, learner_version, live_algorithm, train_until
 
-pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(180)]  # RLlib's own warnings
-
-
-@pytest.fixture(scope="module", autouse=True)
-def private_ray() -> Iterator[None]:
-    process = RayProcess()
-    process.start(num_cpus=4)
-    yield
-    process.stop()
+pytestmark = [
+    pytest.mark.usefixtures("private_ray"),
+    pytest.mark.filterwarnings("ignore"),
+    pytest.mark.timeout(180),
+]  # RLlib's own warnings
 
 
 @pytest.mark.parametrize(("name", "num_env_runners"), [pytest.param("IMPALA", 1, marks=pytest.mark.slow), ("DQN", 0), ("SAC", 0)])

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from policyserver.monitoring.points import Points
 from policyserver.monitoring.store.housekeeper import NEWEST_ROWS
 from policyserver.monitoring.store.reader import Ledger, StoreReader
 from policyserver.monitoring.store.retention import RetentionConfig
 from policyserver.monitoring.store.rollups import MINUTE_NS
-from policyserver.monitoring.store.store import EmbeddedStore
+from policyserver.monitoring.store.store import EmbeddedStore, StoreConfig
 
 TAGS = {"run": "r1", "policy": "p", "process": "ou", "worker": "w1"}
 SYMBOLS = ("AAA", "BBB", "CCC")
@@ -95,6 +96,23 @@ def old_steps(path: Path) -> int:
 
 def has_grown(values: list[Ledger], length: int) -> bool:
     return len(values) > length
+
+
+def assert_merged(path: Path, steps: Steps) -> None:
+    """Check that the merged points are what numpy makes of the raw ones."""
+    expected, found = steps.merged(), stored_merged(path)
+    assert found.keys() == expected.keys()
+    for key, values in expected.items():
+        assert found[key] == pytest.approx(values, rel=1e-12, abs=1e-9), key
+
+
+def write_unmerged(path: Path, steps: Steps) -> None:
+    """Make a store of steps that nothing has merged yet."""
+    store = EmbeddedStore(path, StoreConfig(retention=RetentionConfig(raw_s=None, raw_points=None)))
+    steps.write(store, batch=20_000)
+    store.write(recent())
+    assert store.flush(60.0)
+    store.close(20.0)
 
 
 def recent() -> Points:

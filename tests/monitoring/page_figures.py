@@ -32,7 +32,7 @@ _TOGETHER = 8
 """Steps that are recorded together."""
 
 _FIRST_PAINT = "return performance.getEntriesByName('first-contentful-paint')[0]?.startTime"
-_VISIBLE_DRAWN = "return document.querySelector('#returns canvas') && +document.getElementById('histogram').dataset.points > 0"
+_VISIBLE_DRAWN = "return document.querySelector('#returns canvas') && +document.getElementById('steps').dataset.points > 0"
 _COUNT_UPDATES = """
     window.updates = 0;
     new MutationObserver(() => window.updates++).observe(document.getElementById("decisions"), {childList: true});

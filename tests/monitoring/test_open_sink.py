@@ -7,7 +7,7 @@ import pytest
 
 from policyserver.monitoring.points import Points
 from policyserver.monitoring.recording import RecordingConfig, prepared
-from policyserver.monitoring.sink import NullSink
+from policyserver.monitoring.sink import MultiSink
 from policyserver.monitoring.store.reader import StoreReader
 from tests.services import InfluxServer
 
@@ -38,7 +38,9 @@ def test_points_go_to_the_store_and_to_the_influxdb_that_the_environment_names(
 
 def test_without_an_address_there_is_no_influxdb(tmp_path: Path) -> None:
     store = tmp_path / "store.sqlite"
-    assert isinstance(prepared(RecordingConfig(), None, tmp_path)(), NullSink)
+    nowhere = prepared(RecordingConfig(), None, tmp_path)()
+    assert isinstance(nowhere, MultiSink)
+    assert not nowhere.sinks
     sink = prepared(RecordingConfig(), store, tmp_path)()
     sink.close(5.0)
     assert [path.name for path in tmp_path.glob("*spool*")] == []

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 import tree
-from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.columns import Columns
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
 from tests.parity.harness import Recording, Replay
+from tests.server import core_harness
 
 
 def check_inputs(recording: Recording, done: Replay, tolerance: float) -> None:
@@ -73,10 +73,7 @@ def learner_batch(learner: Any, episodes: Sequence[SingleAgentEpisode]) -> dict[
     """Return the batch that a learner computes its loss of."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        batch = learner._learner_connector(
-            rl_module=learner.module, batch={}, episodes=copy.deepcopy(list(episodes)), shared_data={}, metrics=learner.metrics
-        )
-    return dict(batch[DEFAULT_MODULE_ID])
+        return core_harness.learner_batch(learner, copy.deepcopy(list(episodes)))
 
 
 def check_parity(recording: Recording, done: Replay, *, tolerance: float = 1e-6, segment_steps: int = 64) -> None:

@@ -11,6 +11,8 @@ import pytest
 from tests.parity.comparison import check_parity
 from tests.parity.harness import Setting, array_policy, cases, record, replay
 
+pytestmark = pytest.mark.long
+
 spaces = gym.spaces
 
 LOPSIDED = spaces.Box(np.array([-0.5, 0.0, -3.0], np.float32), np.array([0.5, 10.0, 1.0], np.float32))

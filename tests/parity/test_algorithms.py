@@ -16,6 +16,8 @@ from ray.rllib.utils.replay_buffers.episode_replay_buffer import EpisodeReplayBu
 from tests.parity.comparison import check_batches, check_episodes, check_inputs, check_parity, learner_batch, learner_of
 from tests.parity.harness import Recording, Setting, array_policy, cases, record, replay
 
+pytestmark = pytest.mark.long
+
 spaces = gym.spaces
 
 NESTED = spaces.Dict({"b": spaces.Box(-1.0, 1.0, (3,)), "a": spaces.Discrete(3)})

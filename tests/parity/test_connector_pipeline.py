@@ -36,6 +36,8 @@ from tests.server.user_connectors import (
     ShiftInTheBatch,
 )
 
+pytestmark = pytest.mark.long
+
 LONGER = gym.spaces.Box(np.array([-2.0, 0.0], np.float32), np.array([2.0, 10.0], np.float32))
 
 

@@ -25,6 +25,11 @@ SPACES: dict[str, gym.Space[Any]] = {
 }
 
 
+def statistics_of(filter_: MeanStdFilter) -> Any:
+    """Return what RLlib's filter of a single agent keeps: `running_stats`, and `buffer` of what is not shared yet."""
+    return filter_._filters[None]
+
+
 class Pair:
     """RLlib's filter and ours, on the same rows."""
 
@@ -59,7 +64,7 @@ class Pair:
         self.connector.commit(np.ones(len(rows), np.bool_))
 
     def check_statistics(self) -> None:
-        stock, own = self.stock_filter._filters[None], self.own_filter._filters[None]
+        stock, own = statistics_of(self.stock_filter), statistics_of(self.own_filter)
         check_same(own.running_stats, stock.running_stats)
         check_same(own.buffer, stock.buffer)
 
@@ -100,7 +105,7 @@ def test_every_setting_of_the_filter_counts(options: dict[str, Any]) -> None:
         pair.check(rows)
     if options.get("update_stats", True):
         pair.check_statistics()
-    assert pair.own_filter._filters[None].running_stats.num_pushes == pair.stock_filter._filters[None].running_stats.num_pushes
+    assert statistics_of(pair.own_filter).running_stats.num_pushes == statistics_of(pair.stock_filter).running_stats.num_pushes
 
 
 def test_it_goes_on_from_any_state() -> None:
@@ -137,12 +142,13 @@ def test_write_learns_nothing_and_only_kept_rows_are_learned() -> None:
         reference.get_state()
         for row, is_refused in zip(rows, refused, strict=True):
             if not is_refused:
-                without._filters[None](row.observation)
-    check_same(pair.own_filter._filters[None].running_stats, without._filters[None].running_stats)
+                statistics_of(without)(row.observation)
+    check_same(statistics_of(pair.own_filter).running_stats, statistics_of(without).running_stats)
     pair.connector.commit(~refused)
-    assert pair.own_filter._filters[None].running_stats.num_pushes == 12
+    assert statistics_of(pair.own_filter).running_stats.num_pushes == 12
 
 
+@pytest.mark.long
 def test_statistics_hold_after_ten_million_rows_far_from_zero() -> None:
     space = gym.spaces.Box(-np.inf, np.inf, (1,), np.float32)
     filter_ = MeanStdFilter()
@@ -156,7 +162,7 @@ def test_statistics_hold_after_ten_million_rows_far_from_zero() -> None:
         connector.commit(np.ones(50_000, np.bool_))
         total += int(steps.sum())
         squares += int(np.square(steps).sum())
-    statistic = filter_._filters[None].running_stats
+    statistic = statistics_of(filter_).running_stats
     mean = total / 1e7
     assert statistic.num_pushes == 10_000_000
     np.testing.assert_allclose(statistic.mean, 1e4 + mean / 1024, rtol=1e-13)
@@ -169,7 +175,7 @@ def test_a_row_takes_a_small_part_of_the_stock_filters_time() -> None:
     rows = step_rows(pair.space, stock)
     everyone = np.ones(256, np.bool_)
     own_s = stock_s = np.inf
-    filter_ = pair.stock_filter._filters[None]
+    filter_ = statistics_of(pair.stock_filter)
     for _ in range(5):
         began = time.perf_counter()
         for _ in range(4):

@@ -7,7 +7,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from ray.rllib.connectors.env_to_module import FlattenObservations, PrevActionsPrevRewards
 
@@ -18,7 +18,6 @@ from tests.parity.rows import ACTION, OneRow, StockRows, pipeline_of, step_rows,
 
 spaces = gym.spaces
 
-PROPERTY = settings(max_examples=25, deadline=None, derandomize=True)
 SHAPES = st.lists(st.integers(1, 3), max_size=3).map(tuple)
 DTYPES = (np.float32, np.float64, np.int8, np.int64, np.uint8)
 
@@ -49,7 +48,6 @@ def rows_of(pipeline: Any, seed: int, batches: int = 2) -> list[list[OneRow]]:
     return list(StockRows(pipeline, np.random.default_rng(seed), space.sample).batches(batches, 7))
 
 
-@PROPERTY
 @given(NESTED, st.integers(0, 1000))
 def test_any_observation_is_flattened_as_by_rllib(space: gym.Space[Any], seed: int) -> None:
     pipeline = pipeline_of(space, FlattenObservations())
@@ -79,7 +77,6 @@ def test_removed_keys_are_left_out() -> None:
         assert ours.shape[1] == 5
 
 
-@PROPERTY
 @given(NESTED, st.integers(0, 1000))
 def test_the_step_before_is_added_as_by_rllib(space: gym.Space[Any], seed: int) -> None:
     pipeline = pipeline_of(space, PrevActionsPrevRewards(), FlattenObservations())
@@ -89,7 +86,7 @@ def test_the_step_before_is_added_as_by_rllib(space: gym.Space[Any], seed: int) 
         columns = step_rows(space, rows)
         observations = columns.observations
         for connector in connectors:
-            observations = connector.write(observations, columns)  # type: ignore[attr-defined]
+            observations = connector.write(observations, columns)
         np.testing.assert_array_equal(observations[0], written(rows))
         assert observations[0].dtype == np.float32
 

@@ -15,6 +15,8 @@ from tests.parity.comparison import check_batches, check_episode, check_parity, 
 from tests.parity.harness import Setting, array_policy, cases, number_of, record, replay
 from tests.parity.modules import ByteImageModule, DictModule
 
+pytestmark = pytest.mark.long
+
 spaces = gym.spaces
 
 LSTM = {"fcnet_hiddens": [16], "use_lstm": True, "lstm_cell_size": 8, "max_seq_len": 5}

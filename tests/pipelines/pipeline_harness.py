@@ -6,7 +6,7 @@ import threading
 from typing import Any
 
 from policyserver.monitoring.points import Points
-from policyserver.monitoring.sink import NullSink
+from policyserver.monitoring.sink import MultiSink
 from policyserver.pipelines.config import PipelineConfig
 from policyserver.pipelines.pipeline import Pipeline
 from tests.pipelines.policy_double import PolicyDouble
@@ -14,10 +14,11 @@ from tests.pipelines.policy_double import PolicyDouble
 WAIT_S = 120.0
 
 
-class Book(NullSink):
+class Book(MultiSink):
     """Keeps all points as rows by measurement."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.lock = threading.Lock()
         self.rows: dict[str, list[dict[str, Any]]] = {}
 

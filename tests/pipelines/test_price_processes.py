@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -106,7 +106,6 @@ def test_autoregressive_path_is_the_recursion(rate: float, start: float, noise: 
     np.testing.assert_allclose(autoregressive_path(start, rate, np.array(noise)), expected, rtol=1e-9, atol=1e-9)
 
 
-@settings(max_examples=50, deadline=None)
 @given(
     process=st.sampled_from(["gbm", "ou"]),
     volatility=st.floats(1e-5, 0.3),

@@ -8,7 +8,7 @@ import pytest
 from policyserver.client import ServerStats
 from policyserver.common.errors import ServerUnavailableError
 from policyserver.monitoring.points import Points
-from policyserver.monitoring.sink import NullSink
+from policyserver.monitoring.sink import MultiSink
 from policyserver.pipelines.server_watch import ServerWatch
 from tests.pipelines.demo.test_terminal import STATS, TRAINING
 
@@ -29,8 +29,9 @@ class Server:
         return {"first": self.answer} | ({} if self.second is None else {"second": self.second})
 
 
-class Book(NullSink):
+class Book(MultiSink):
     def __init__(self) -> None:
+        super().__init__()
         self.points: list[Points] = []
 
     def write(self, points: Points) -> None:

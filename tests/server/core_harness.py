@@ -25,9 +25,10 @@ from policyserver.common.spaces import flatten
 from policyserver.server.config.serving_config import EpisodesConfig, HandOffConfig
 from policyserver.server.episodes.core import EpisodeCore
 from policyserver.server.episodes.demand import Demand
-from policyserver.server.episodes.episode_table import ClientSession
+from policyserver.server.episodes.episode_table import EpisodeTable, ServedClient
 from policyserver.server.episodes.received_rows import ReceivedRows, Replies
 from policyserver.server.episodes.segments import EpisodeList, SegmentBlock
+from policyserver.server.episodes.trajectories import Trajectories
 from policyserver.server.policies.module.action_form import ActionForm
 from policyserver.server.policies.module.inference import PolicyNet
 from policyserver.server.policies.policy import Policy
@@ -75,6 +76,12 @@ ACTIONS: dict[str, gym.Space[Any]] = {
 def learner_of(model: str) -> Any:
     """A PPO learner; it lives as long as the tests, for building one takes a second."""
     return ppo_config(model).build_learner(spaces=spaces_of(OBSERVATION, ACTION))
+
+
+def learner_batch(learner: Any, episodes: list[SingleAgentEpisode]) -> dict[str, Any]:
+    """Run a learner's own connector pipeline; it changes the episodes."""
+    batch = learner._learner_connector(rl_module=learner.module, batch={}, episodes=episodes, shared_data={}, metrics=learner.metrics)
+    return dict(batch[DEFAULT_MODULE_ID])
 
 
 def module_of(model: str = "mlp", *, action: str = "discrete") -> Any:
@@ -137,6 +144,13 @@ def pack(rows: Sequence[Row], action_dtype: Any = np.int64, space: gym.Space[Any
     )
 
 
+def columns(handles: Any, sequence: int, flags: StepFlag, ids: Sequence[str] = ()) -> ReceivedRows:
+    """Make the rows of many episodes that do the same at once, far faster than `pack` would."""
+    count = len(handles)
+    full = np.full(count, sequence, np.uint32), np.full(count, flags, np.uint8), np.full(count, 0.0)
+    return ReceivedRows(np.asarray(handles, np.uint64), *full, [np.zeros((count, 10), np.float32)], [], list(ids))
+
+
 class SkippingLoop(asyncio.SelectorEventLoop):
     """A loop whose clock can be moved on, so that a test of a timeout takes no time."""
 
@@ -155,6 +169,19 @@ class Answer:
     log_prob: float
     weights_seq_no: int
     error: PolicyServerError | None
+
+
+def table_of(core: EpisodeCore) -> EpisodeTable:
+    return core._table
+
+
+def trajectories_of(core: EpisodeCore) -> Trajectories:
+    return core._trajectories
+
+
+def timers_of(core: EpisodeCore) -> int:
+    """Return how many clients without a stream a timer runs for."""
+    return len(core._idle_timers)
 
 
 class CoreHarness:
@@ -187,51 +214,66 @@ class CoreHarness:
         self._flags = int(StepFlag.NO_WAIT) if demand is None else 0
         self.client = self.connect("client")
 
+    @property
+    def pages_used(self) -> int:
+        """Pages that hold recorded steps."""
+        return trajectories_of(self.core).pages_used
+
     def close(self) -> None:
         self.loop.close()
         assert not self.failures, self.failures
 
-    def connect(self, client_id: str) -> ClientSession:
+    def connect(self, client_id: str) -> ServedClient:
         return self.on_loop(lambda: self.core.connect(client_id))
 
-    def disconnect(self, session: ClientSession) -> None:
-        self.on_loop(lambda: self.core.disconnect(session))
+    def disconnect(self, client: ServedClient) -> None:
+        self.on_loop(lambda: self.core.disconnect(client))
 
-    def post(self, *rows: Row, session: ClientSession | None = None) -> asyncio.Future[Replies]:
+    def post(self, *rows: Row, client: ServedClient | None = None) -> asyncio.Future[Replies]:
         """Submit rows as one message, and let the loop turn until nothing more happens by itself."""
-        done = self.on_loop(lambda: self.core.submit(self._packed(rows), session or self.client))
+        done = self.on_loop(lambda: self.core.submit(self._packed(rows), client or self.client))
         self.settle()
         return done
 
-    def send(self, *rows: Row, session: ClientSession | None = None) -> list[Answer]:
+    def send(self, *rows: Row, client: ServedClient | None = None) -> list[Answer]:
         """Submit rows as one message and return the answers."""
-        return answers_of(self.loop.run_until_complete(self.post(*rows, session=session)))
+        return answers_of(self.loop.run_until_complete(self.post(*rows, client=client)))
 
     def send_messages(self, *messages: Sequence[Row]) -> list[list[Answer]]:
         """Submit several messages in the same turn of the loop."""
         futures = self.on_loop(lambda: [self.core.submit(self._packed(rows), self.client) for rows in messages])
         return [answers_of(self.loop.run_until_complete(future)) for future in futures]
 
-    def one(self, row: Row, session: ClientSession | None = None) -> Answer:
+    def submit(self, rows: ReceivedRows) -> Array:
+        """Submit rows that must all be applied; return their handles."""
+
+        async def submitted() -> Replies:
+            return await self.core.submit(rows, self.client)
+
+        replies = self.loop.run_until_complete(submitted())
+        assert not replies.refusals
+        return replies.handles
+
+    def one(self, row: Row, client: ServedClient | None = None) -> Answer:
         """Submit one row that must be applied."""
-        (answer,) = self.send(row, session=session)
+        (answer,) = self.send(row, client=client)
         assert answer.error is None, answer.error
         return answer
 
-    def refusal(self, row: Row, session: ClientSession | None = None) -> PolicyServerError:
+    def refusal(self, row: Row, client: ServedClient | None = None) -> PolicyServerError:
         """Submit one row that must be refused."""
-        (answer,) = self.send(row, session=session)
+        (answer,) = self.send(row, client=client)
         assert answer.error is not None, f"expected a refusal, received {answer}"
         return answer.error
 
     def play(
-        self, episode_id: str, steps: int, *, flags: int = 0, end: StepFlag = StepFlag.TERMINATED, session: ClientSession | None = None
+        self, episode_id: str, steps: int, *, flags: int = 0, end: StepFlag = StepFlag.TERMINATED, client: ServedClient | None = None
     ) -> int:
         """Play an episode with reward 1 in every step and return its handle."""
-        handle = self.one(start(episode_id, observation(0, 0), flags=flags), session).handle
+        handle = self.one(start(episode_id, observation(0, 0), flags=flags), client).handle
         for number in range(1, steps):
-            self.one(Row(handle, number, reward=1.0, observation=observation(0, number)), session)
-        self.one(Row(handle, steps, end, 1.0, observation(0, steps)), session)
+            self.one(Row(handle, number, reward=1.0, observation=observation(0, number)), client)
+        self.one(Row(handle, steps, end, 1.0, observation(0, steps)), client)
         return handle
 
     def blocks(self, *, wait_s: float = 0.0) -> list[SegmentBlock]:

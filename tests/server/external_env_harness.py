@@ -12,8 +12,7 @@ from ray.rllib.env.external_env import ExternalEnv
 
 from policyserver.server.episodes.core import EpisodeCore
 from policyserver.server.episodes.core_statistics import CoreStatistics
-from policyserver.server.external_env.episodes import ExternalEnvEpisodes
-from policyserver.server.external_env.rllib_methods import environments_to_serve, session_of
+from policyserver.server.external_env.rllib_methods import environments_to_serve, served_environment
 from policyserver.server.external_env.thread import ExternalEnvThread
 from policyserver.server.runner.serving_loop import ServingLoop
 from tests.server.core_harness import ACTION, OBSERVATION, observation
@@ -53,9 +52,9 @@ class Served:
     @property
     def open_episodes(self) -> list[Any]:
         """Ids of the environment's episodes whose end the core has not heard."""
-        session = session_of(self.env)
-        assert session is not None
-        return [episode.id for episode in session.open_episodes]
+        environment = served_environment(self.env)
+        assert environment is not None
+        return [episode.id for episode in environment.open_episodes]
 
     def settle(self) -> None:
         """Wait until the loop has done what was asked of it before."""
@@ -80,9 +79,7 @@ def serving_env(make_env: Callable[[], Any] = Idle, **options: Any) -> Iterator[
 
 def serve_env(env: Any, front: ServingLoop, remembered: int = 100) -> ExternalEnvThread:
     """Make the adapter of an environment, as the env runner does."""
-    return ExternalEnvThread(
-        env, front, lambda session: ExternalEnvEpisodes(session, front.core, env.observation_space, env.action_space, remembered)
-    )
+    return ExternalEnvThread(env, front, env.observation_space, env.action_space, finished_remembered=remembered)
 
 
 def in_thread(function: Callable[..., Any], *args: Any) -> Callable[[], Any]:

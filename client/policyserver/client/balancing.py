@@ -1,13 +1,13 @@
 """Several serving runners as one service: a stream to each, and which of them gets the next episode.
 
-In the handshake the runner at the address that was given names those beside it, and the client connects to all of them. An episode goes to
-the runner on which this client has the fewest open ones, of those that are there, and stays with it: only that process has its state. Of
-equals it goes to the one that is listed first, and a server gives each client that comes another list to begin with; so a thousand clients
-with one episode each are spread as well as one client with a thousand, and nothing is left to chance.
+In the handshake the runner at the given address lists the other runners, and the client connects to all of them. A new episode goes to the
+connected runner that has the fewest open ones of this client, and stays there: only that process has its state. Of equal runners the one
+listed first gets it, and the server begins the list for each client with another runner. So a thousand clients with one episode each are
+spread as evenly as one client with a thousand, and nothing is left to chance.
 
-A runner that cannot be reached gets no episodes, and is tried again for as long as the client lives. If it breaks off and cannot be reached
-while others can, its episodes are lost at once: a call with episodes on several runners need not wait for the successor of one. Should it
-have been away only, it ends them as those of a client that is gone.
+A runner that cannot be reached gets no episodes; the client tries again for as long as it lives. If a connection breaks and its runner
+cannot be reached while others can, its episodes are lost at once: a call with episodes on several runners need not wait for the successor
+of one. If the runner was only away, it ends them as those of a client that is gone.
 """
 
 from __future__ import annotations
@@ -29,7 +29,6 @@ from policyserver.client.shared import ProcessorCore, Shared
 from policyserver.client.wake_up_queue import Call
 from policyserver.common.endpoints import parse_address
 from policyserver.common.errors import ClientClosedError, HandshakeError, PolicyServerError, ServerUnavailableError
-from policyserver.common.server_stats import ServerStats
 
 _log = logging.getLogger(__name__)
 _OTHERS_TIMEOUT_S = 2.0  # for the runners beside the first that is connected; a host may swallow packets without an answer
@@ -48,12 +47,7 @@ class Balancer:
     ) -> None:
         """Prepare the connection to the address that was given; nothing is opened before the first `connect`.
 
-        Args:
-            target: a gRPC target.
-            config: how to connect.
-            observation_space: what the caller expects; None takes the server's.
-            action_space: the same of the actions.
-            on_loss: `ClientEpisodes.lose`, called under the lock when a runner is gone with its episodes.
+        `on_loss` is `ClientEpisodes.lose`, called under the lock when a runner is gone with its episodes.
 
         Raises:
             ValueError: plaintext off the machine, or a file that cannot be read.
@@ -65,9 +59,9 @@ class Balancer:
         self._on_loss = on_loss
         self._is_closed = False
         self._is_complete = True
-        """Nobody needs to wait for a runner that is about to connect."""
+        """No caller needs to wait for a runner that is about to connect."""
         self._missed: set[str] = set()
-        """Runners that the log has as missing."""
+        """Runners that the log says are missing."""
         self._given = self._make(target, (observation_space, action_space))
         self._connections: tuple[Connection, ...] = (self._given,)
         """In the order in which equals are chosen; the given one among them. Replaced, never changed."""
@@ -138,10 +132,10 @@ class Balancer:
     def wait(self, call: Call, timeout_s: float) -> None:
         """Sleep until all parts are answered, or something happened that the caller must look at, or the time is over.
 
-        Afterwards the calling thread holds the waiter again, and parts without an answer are not sent any more.
+        Afterwards the calling thread holds the waiter again, and parts without an answer are no longer sent.
 
         Args:
-            call: what was sent. If this is interrupted, it is to be withdrawn.
+            call: what was sent. After an interrupt it must be cancelled.
             timeout_s: longest time, seconds.
         """
         self.shared.core.bind()
@@ -150,13 +144,13 @@ class Balancer:
                 self.cancel(call)
 
     def wake_next(self, call: Call) -> None:
-        """Let the next who was answered go on; after the last, what they ask goes out. By a thread that runs again, under the lock."""
+        """Let the next answered caller go on; after the last one, send what they ask. By a thread that runs again, under the lock."""
         if self.shared.wake_up_queue.wake_next(call):
             for connection in self._connections:
                 connection.wake_sender()
 
     def cancel(self, call: Call) -> None:
-        """Make a call that nobody waits for any more harmless. By the thread that did, under the lock."""
+        """Withdraw a call. By the thread that waited for it, under the lock."""
         if call.is_waiting:
             call.is_waiting = False
             for connection in self._connections:
@@ -171,7 +165,7 @@ class Balancer:
             self.shared.changed.wait_for(lambda: self._is_closed, max(0.0, seconds))
 
     def wait_for_room(self, held: Mapping[Connection, int], timeout_s: float) -> None:
-        """Sleep until a runner that is held up by its learner says that there is room again, or its connection breaks.
+        """Sleep until a runner that waits for its learner says that there is room again, or its connection breaks.
 
         Args:
             held: the runners, and how often each had said so before it refused rows.
@@ -184,22 +178,15 @@ class Balancer:
         with self.shared.lock:
             self.shared.changed.wait_for(may_ask, max(0.0, timeout_s))
 
-    def info(self) -> ServerInfo:
-        """Ask what the server is: the given address, or another runner while only that one is there.
-
-        Raises:
-            ServerUnavailableError: no answer within the connect timeout.
-        """
+    def ask(self, method: str, request: Any) -> Any:
+        """Make a unary call to the given address, or to another runner while only that one is there. Raises as `Connection.ask`."""
         with self.shared.lock:
             self.check()
             open_ones = [connection for connection in self._connections if connection.is_open]
-        return (self._given if self._given in open_ones or not open_ones else open_ones[0]).queries.info()
+        return (self._given if self._given in open_ones or not open_ones else open_ones[0]).ask(method, request)
 
-    def stats(self) -> dict[str, ServerStats]:
-        """Ask all runners that are connected how serving and learning go.
-
-        Returns:
-            The answers, by target.
+    def ask_all(self, method: str, request: Any) -> dict[str, Any]:
+        """Make a unary call to all runners that are connected. Returns the answers, by target.
 
         Raises:
             PolicyServerError: as `connect`, or none of them answered.
@@ -207,17 +194,17 @@ class Balancer:
         self.connect(self._config.connect_timeout_s)
         with self.shared.lock:
             asked = [connection for connection in self._connections if connection.is_open] or [self._given]
-        answers: dict[str, ServerStats] = {}
+        answers: dict[str, Any] = {}
         for connection in asked:
             try:
-                answers[connection.target] = connection.queries.stats()
+                answers[connection.target] = connection.ask(method, request)
             except ServerUnavailableError:
                 if connection is asked[-1] and not answers:
                     raise
         return answers
 
     def check_handshake(self, connection: Connection, session: NegotiatedSession) -> None:
-        """Look at a handshake: the given address says who belongs to the service, the others are held to it. A reader's thread.
+        """Check a handshake: the given address lists the runners of the service, and the others must list the same. A reader's thread.
 
         Raises:
             HandshakeError: the endpoint belongs to another service.
@@ -242,7 +229,7 @@ class Balancer:
         self._on_loss(connection)
 
     def on_absence(self, connection: Connection) -> None:
-        """Close the episodes of a runner that cannot be reached while others can: it died, and nobody need wait. Under the lock."""
+        """Close the episodes of a runner that cannot be reached while others can: it died, so waiting is pointless. Under the lock."""
         if connection.episodes_open and self._is_open():
             self._on_loss(connection, is_replaced=False)
             connection.reset_identity()
@@ -258,22 +245,18 @@ class Balancer:
         for connection in connections:
             connection.close()
 
-    @property
-    def is_started(self) -> bool:
-        """Tell whether there are threads and connections."""
-        return self._given.is_started
-
-    def abandon(self) -> None:
-        """Have the readers end everything. Takes no lock, for it is called wherever the last reference to the client goes."""
+    def abandon(self) -> bool:
+        """Let the readers end everything; return whether there were any. Takes no lock: the last reference to a client may go anywhere."""
         self.shared.is_abandoned = True
         for connection in self._connections:
             connection.abandon()
+        return self._given.is_started
 
     def _is_open(self) -> bool:
         return any(connection.is_open for connection in self._connections)
 
     def _wait_for_others(self, timeout_s: float) -> None:
-        """Give all runners the time to connect, that the episodes which begin now be spread; twice failed is not there. Under the lock."""
+        """Let all runners connect, so that new episodes are spread; one that fails twice counts as away. Under the lock."""
         before = {connection: connection.failures for connection in self._connections}
 
         def is_settled(connection: Connection) -> bool:
@@ -309,7 +292,7 @@ class Balancer:
         targets = reachable(self._given.target, listed)
         if not targets and len(listed) > 1:
             _log.warning(
-                "%s: all episodes go through this address, for it is not among the server's: %s", self._given.target, ", ".join(listed)
+                "%s: all episodes go through this address, because the server does not list it: %s", self._given.target, ", ".join(listed)
             )
         return targets or (self._given.target,)
 
@@ -343,9 +326,9 @@ _UNIX = "unix:"
 def reachable(given: str, listed: Sequence[str]) -> tuple[str, ...]:
     """Find the targets of all serving runners as seen from here, in the listed order.
 
-    A server knows itself by what it listens on: 0.0.0.0, a name inside its container, a folder that is mounted elsewhere here. So if all
-    runners share one host (or folder), it is the one that this client was given. If the given port (or file name) is not among the listed
-    ones, there is a tunnel or a proxy in between, and the others' ports mean nothing here, or some other server.
+    A server knows only what it listens on: 0.0.0.0, a name inside its container, a folder that is mounted elsewhere here. So if all runners
+    share one host (or folder), it is the one that this client was given. If the given port (or file name) is not among the listed ones,
+    there is a tunnel or a proxy in between, and the listed ports mean nothing here, or belong to another server.
 
     Args:
         given: the target that reaches one of them.

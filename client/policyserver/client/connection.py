@@ -1,11 +1,10 @@
 """One stream to one serving runner, shared by all threads of a client.
 
-Three threads meet here. A *caller* queues its rows and sleeps on a lock of its own. The *sender* (gRPC's, which runs `_requests`) takes
-all that is queued into one message as soon as fewer than `messages_in_flight` are unanswered. It waits for callers who are about to go on,
-unless those who have asked are at least as many as they and those at the server, or have waited for `HOLD_BACK_MAX_S`: a lone caller
-waits for nobody, a crowd travels in two halves, one at the server while the other is here. The *reader* (ours, `_run`) lets the callers of
-each reply go on, through the client's wake-up queue; when the stream breaks it connects again and queues what was unanswered, unchanged and
-first.
+Three threads meet here. A *caller* queues its rows and sleeps on a lock of its own. The *sender* (gRPC's, which runs `_requests`) puts all
+queued rows into one message as soon as fewer than `messages_in_flight` messages are unanswered. It also waits for callers that are about to
+go on, until as many callers have asked as are about to go on or at the server, for `HOLD_BACK_MAX_S` at most: a lone caller never waits,
+and a crowd travels in two halves, one at the server while the other is here. The *reader* (ours, `_run`) lets the callers of each reply go
+on, through the client's wake-up queue; when the stream breaks, it connects again and queues the unanswered rows first, unchanged.
 
 The client's lock (`shared.py`) guards everything here: the queue, the calls, the stream, the episodes. It is held for microseconds
 and never across a wait, the making of a message, or I/O.
@@ -23,17 +22,25 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any, cast
 
+import grpc
 import gymnasium as gym
 
-from policyserver.client.channel import Queries, authorization, check_security, make_channel
+from policyserver.client.channel import authorization, check_security, make_channel
 from policyserver.client.config import ClientConfig
 from policyserver.client.connection_errors import refusal_of, trouble_of
 from policyserver.client.messages import NegotiatedSession, agree, handshake, step_batch, to_reply
 from policyserver.client.rows import OutgoingRows
 from policyserver.client.shared import Shared
-from policyserver.client.stream import ConnectionListener, Stream, Stub
+from policyserver.client.stream import ConnectionListener, Stream
 from policyserver.client.wake_up_queue import HOLD_BACK_MAX_S, WAKE_UP_MAX_S, Call, CallPart
-from policyserver.common.errors import ActionTimeoutError, ClientClosedError, PolicyServerError, ServerUnavailableError, WireError
+from policyserver.common.errors import (
+    ActionTimeoutError,
+    ClientClosedError,
+    PolicyServerError,
+    ServerUnavailableError,
+    WireError,
+    from_rpc_error,
+)
 from policyserver.v1 import policy_service_pb2 as pb
 from policyserver.v1 import policy_service_pb2_grpc as pb_grpc
 
@@ -52,14 +59,7 @@ class Connection:
         shared: Shared,
         listener: ConnectionListener[Connection],
     ) -> None:
-        """Prepare a connection; nothing is opened before `start`.
-
-        Args:
-            target: a gRPC target.
-            config: how to connect.
-            spaces: the observations and actions that the caller expects; None takes the server's.
-            shared: the client's lock and counters.
-            listener: is told of what becomes of the connection.
+        """Prepare a connection; nothing is opened before `start`. The caller expects `spaces` of observations and actions, if any.
 
         Raises:
             ValueError: plaintext off the machine, or a file that cannot be read.
@@ -76,10 +76,8 @@ class Connection:
         """Attempts to connect that failed."""
         self.epoch = 0
         """Number of different serving processes seen."""
-        self.callers_waking = 0
-        """See `Home`; the wake-up queue counts."""
-        self.episodes_open = 0
-        """See `Home`; `ClientEpisodes` counts."""
+        self.callers_waking = self.episodes_open = 0
+        """See `Home`; the wake-up queue and `ClientEpisodes` count."""
         self._config = config
         self._spaces = spaces
         self._shared = shared
@@ -89,9 +87,7 @@ class Connection:
         self._metadata = authorization(config)
         self._client_id = uuid.uuid4().hex
         self._channel = make_channel(target, config)
-        self._stub = cast(Stub, pb_grpc.PolicyServiceStub(self._channel))
-        self.queries = Queries(self, shared.lock, self._stub, self._metadata, config.connect_timeout_s)
-        """Asks how the server is, beside the stream."""
+        self._stub: Any = pb_grpc.PolicyServiceStub(self._channel)
         self._sendable = threading.Condition(shared.lock)
         """Told to the sender: something may be sent, or the stream is over."""
         self._queue: deque[CallPart] = deque()
@@ -100,9 +96,9 @@ class Connection:
         """How often the server said that there is room for what it refused because the learner is behind."""
         self._messages_taken = 0
         self._asked_s = 0.0
-        """When somebody asked first of those in the queue."""
+        """When the oldest rows in the queue were put there."""
         self._looks_again = False
-        """The sender wakes by itself before long."""
+        """The sender wakes up by itself soon."""
         self._is_closed = False
         self._reader: threading.Thread | None = None
 
@@ -154,7 +150,7 @@ class Connection:
         self._give_up_all()
 
     def shut(self) -> None:
-        """Let nothing in or out any more; waiting callers go on without an answer. Under the lock; `close` comes after it."""
+        """Stop sending and receiving; waiting callers go on without an answer. Under the lock; `close` comes after it."""
         if not self._is_closed:
             self._is_closed = True
             self._give_up_all()
@@ -164,7 +160,7 @@ class Connection:
             self._changed.notify_all()
 
     def abandon(self) -> None:
-        """Wake the reader, for nobody has the client any more (`Shared.is_abandoned`). Takes no lock."""
+        """Wake the reader, because no reference to the client is left (`Shared.is_abandoned`). Takes no lock."""
         if (call := self._stream.call) is not None:
             call.cancel()
 
@@ -174,7 +170,7 @@ class Connection:
         return sum(len(part.rows) for part in self._queue)
 
     def cancel_queued(self, call: Call) -> None:
-        """Forget the parts of a call that did not go out yet. Under the lock."""
+        """Drop the parts of a call that were not sent yet. Under the lock."""
         self._queue = deque(part for part in self._queue if part.call is not call)
 
     def timeout(self, timeout_s: float) -> PolicyServerError:
@@ -184,7 +180,7 @@ class Connection:
         return self.unavailable(timeout_s)
 
     def unavailable(self, timeout_s: float) -> ServerUnavailableError:
-        """Make the error of a wait for a connection that was in vain. Under the lock."""
+        """Make the error of a wait for a connection that did not come. Under the lock."""
         reason = f"; the last attempt: {self.trouble}" if self.trouble else ""
         return ServerUnavailableError(f"expected a connection to {self.target} within {timeout_s:g} s, received none{reason}")
 
@@ -194,6 +190,20 @@ class Connection:
             raise ClientClosedError("the client was closed; make a new one")
         if self.refusal is not None:
             raise copy.copy(self.refusal)
+
+    def ask(self, method: str, request: Any) -> Any:
+        """Make a unary call beside the stream. Not under the lock. Raises a PolicyServerError if there is no answer in time."""
+        timeout_s = self._config.connect_timeout_s
+        with self._lock:
+            self.check()
+        try:
+            return getattr(self._stub, method)(request, timeout=timeout_s, metadata=self._metadata, wait_for_ready=True)
+        except (grpc.RpcError, ValueError) as error:  # a ValueError says that the channel was closed meanwhile
+            with self._lock:
+                self.check()
+                if isinstance(error, ValueError) or error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+                    raise self.unavailable(timeout_s) from error
+            raise from_rpc_error(error) from error
 
     def close(self) -> None:
         """End the stream, join the reader. Idempotent."""
@@ -207,7 +217,7 @@ class Connection:
         self._channel.close()
 
     def _run(self) -> None:
-        """Keep a stream open until the client is closed, or nobody has it any more: the reader's thread."""
+        """Keep a stream open until the client is closed or abandoned: the reader's thread."""
         self._stay_connected()
         with self._lock:
             self.shut()
@@ -253,7 +263,7 @@ class Connection:
             for response in responses:
                 if stream.is_open:
                     self._receive(stream, response)
-                elif not stream.is_over:  # else this answers somebody who was woken when the client was closed
+                elif not stream.is_over:  # else the handshake came after the client was closed
                     session = agree(response, *self._spaces, self._config)
                     self._listener.check_handshake(self, session)
                     self._open(stream, session)
@@ -275,7 +285,7 @@ class Connection:
             yield step_batch(message_id, rows, session, waits=self._config.waits_for_learner)
 
     def _wait_for_something_to_send(self, stream: Stream) -> None:
-        """Sleep until there is a message's worth. A crowd is waited for while it moves; when it does not, it is set going."""
+        """Sleep until there is a message's worth: wait for a crowd while it moves, and wake all of it when it does not."""
         wake_up_queue = self._shared.wake_up_queue
         while not stream.is_over:
             wake_up_queue.wake_all_if_late()
@@ -290,7 +300,7 @@ class Connection:
         return bool(self._queue) and stream.is_open and len(stream.in_flight) < self._config.messages_in_flight
 
     def _is_worth_waiting(self, stream: Stream) -> bool:
-        """Tell whether fewer have asked than are about to, and nobody has waited for long."""
+        """Tell whether fewer callers have asked than are about to, and none has waited for long."""
         return len(self._queue) < self._others(stream) and time.monotonic() - self._asked_s < HOLD_BACK_MAX_S
 
     def _others(self, stream: Stream) -> int:
@@ -314,7 +324,7 @@ class Connection:
         return self._messages_taken, [part.rows for part in parts], session
 
     def _open(self, stream: Stream, session: NegotiatedSession) -> None:
-        """Let rows go out; if another process serves now, what waits for the old one has to be looked at first."""
+        """Let rows go out; if another process serves now, callers that wait for the old one look at their rows first."""
         with self._lock:
             if self._is_closed:
                 return
@@ -358,12 +368,12 @@ class Connection:
                 self._settle(part)
             del stream.in_flight[message.message_id]
             if len(self._shared.wake_up_queue) and not self._looks_again:
-                self._sendable.notify()  # to look after those in line
+                self._sendable.notify()  # so that it looks after the line
             else:
                 self.wake_sender()
 
     def _hang_up(self, stream: Stream, trouble: PolicyServerError) -> None:
-        """Put what is unanswered and still awaited back to the front of the queue. Under the lock."""
+        """Put the unanswered rows that callers still wait for back to the front of the queue. Under the lock."""
         unanswered = [part for parts in stream.in_flight.values() for part in parts if part.call.is_waiting and part.reply is None]
         self._queue.extendleft(reversed(unanswered))
         stream.in_flight.clear()
@@ -377,7 +387,7 @@ class Connection:
         self._changed.notify_all()
 
     def _give_up_all(self) -> None:
-        """Let nobody wait any longer for an answer from here. Under the lock."""
+        """Let all callers that wait for an answer from here go on without one. Under the lock."""
         parts = [*self._queue, *(part for parts in self._stream.in_flight.values() for part in parts)]
         self._queue.clear()
         for part in parts:

@@ -1,7 +1,7 @@
-"""What became of a stream that ended -> the error that its callers get, and whether waiting helps.
+"""Why a stream ended -> the error that its callers get, and whether waiting helps.
 
-gRPC says "Socket closed" of a TLS port that is spoken to in plaintext, and of the other mismatches what its library of ciphers says. So
-after a failed attempt the port is asked: a TLS handshake shows what speaks there, and no step or token goes over it.
+gRPC reports a TLS port that receives plaintext as "Socket closed", and other mismatches in the words of its TLS library. So after a failed
+attempt the client tries a TLS handshake, which shows what the port speaks, and carries no step or token.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def encryption_trouble(target: str, ca_file: Path | str | None) -> EncryptionErr
         ca_file: the client's `tls_ca_file`.
 
     Returns:
-        What is wrong and what to do, in one line; None if encryption is not to blame, or nobody answers.
+        What is wrong and what to do, in one line; None if encryption is not to blame, or nothing answers.
     """
     try:
         wrong = _of_plaintext(target) if ca_file is None else _of_tls(target, ca_file)
@@ -99,10 +99,10 @@ def _of_tls(target: str, ca_file: Path | str) -> str:
 
 
 def _names(target: str, context: ssl.SSLContext) -> str:
-    """Return whom a certificate that is trusted is for."""
+    """Return the names that a trusted certificate is for."""
     context.check_hostname = False
     certificate: Any = _shake_hands(target, context)
-    return ", ".join(f"{kind} {name}" for kind, name in certificate.get("subjectAltName", ())) or "nobody"
+    return ", ".join(f"{kind} {name}" for kind, name in certificate.get("subjectAltName", ())) or "no name"
 
 
 def _shake_hands(target: str, context: ssl.SSLContext) -> Any:

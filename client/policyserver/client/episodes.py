@@ -1,4 +1,4 @@
-"""All episodes of a client: which are open, what each one's next row is, and what is known of those that are closed.
+"""All episodes of a client: the open ones, the next row of each, and why the others are closed.
 
 Nothing here waits or locks: the caller holds the client's lock.
 """
@@ -8,12 +8,12 @@ from __future__ import annotations
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from enum import Enum
 from typing import TYPE_CHECKING, cast
 
-from policyserver.client.rows import MAX_EPISODE_ID_BYTES, NO_INFO, ClientEpisode, OutgoingRows, select
-from policyserver.common.episode_session import belongs_to_no_action
+from policyserver.client.rows import MAX_EPISODE_ID_BYTES, NO_INFO, ClientEpisode, OutgoingRows, Steps, select
+from policyserver.common.caller_episode import belongs_to_no_action
 from policyserver.common.errors import (
     EpisodeDuplicateError,
     EpisodeError,
@@ -133,7 +133,7 @@ class ClientEpisodes:
         """
         episode = self.open.get(episode_id)
         if episode is None or episode.busy or episode.in_flight is not None:
-            rows, errors = self.prepare([episode_id], [kind], observation, action, place, {})
+            rows, errors = self.prepare(Steps([episode_id], [kind], observation, action), place)
             if errors:
                 raise errors[0]
             return rows
@@ -146,41 +146,30 @@ class ClientEpisodes:
         episode.in_flight = rows, 0
         return rows
 
-    def prepare(
-        self,
-        ids: Sequence[str],
-        kinds: Sequence[int],
-        observations: tuple[bytes, ...],
-        actions: tuple[bytes, ...],
-        place: Callable[[], Connection],
-        bad: Mapping[int, PolicyServerError],
-    ) -> tuple[OutgoingRows, dict[int, PolicyServerError]]:
+    def prepare(self, steps: Steps, place: Callable[[], Connection]) -> tuple[OutgoingRows, dict[int, PolicyServerError]]:
         """Make the next row of each episode, or take again the one that is still unanswered.
 
         Args:
-            ids: n different episodes.
-            kinds: what each row is: bits of ACTION_GIVEN, TERMINATED and TRUNCATED.
-            observations: one column of n rows per leaf.
-            actions: the same, or nothing.
+            steps: of n episodes.
             place: says where an episode goes that begins.
-            bad: errors of rows that cannot go out, by index.
 
         Returns:
-            The rows that can go out, their episodes now busy, and the errors of the others, by index into `ids`.
+            The rows that can go out, their episodes now busy, and the errors of the others, by index.
         """
+        total, observations, actions = len(steps.ids), steps.observations, steps.actions
         indices: list[int] = []
         episodes: list[ClientEpisode] = []
         flags: list[int] = []
         rewards: list[float] = []
         infos: list[str] = []
-        errors = dict(bad)
-        for index, (episode_id, kind) in enumerate(zip(ids, kinds, strict=True)):
-            if index in bad:
+        errors = dict(steps.errors)
+        for index, (episode_id, kind) in enumerate(zip(steps.ids, steps.kinds, strict=True)):
+            if index in errors:
                 continue
             episode = self.open.get(episode_id)
             if episode is None or episode.busy or episode.in_flight is not None:
                 try:
-                    episode, row_flags = self._in_flight_again(episode_id, kind, index, len(ids), observations, actions)
+                    episode, row_flags = self._in_flight_again(steps, index)
                 except PolicyServerError as error:
                     errors[index] = error
                     continue
@@ -194,7 +183,7 @@ class ClientEpisodes:
             rewards.append(episode.sent_reward)
             infos.append(episode.sent_info or "")
         if errors:
-            observations, actions = select(observations, indices, len(ids)), select(actions, indices, len(ids))
+            observations, actions = select(observations, indices, total), select(actions, indices, total)
         rows = OutgoingRows(indices, episodes, [episode.sequence for episode in episodes], flags, rewards, infos, observations, actions)
         thread = threading.get_ident()
         for row, episode in enumerate(episodes):
@@ -254,23 +243,21 @@ class ClientEpisodes:
         cls, reason, text = cast("tuple[type[EpisodeError], str, str]", self._closed.get(episode_id, _Fate.UNKNOWN).value)
         return cls(f"Episode {episode_id} {text}", reason=reason, field="episode_id")
 
-    def _in_flight_again(
-        self, episode_id: str, kind: int, row: int, total: int, observations: tuple[bytes, ...], actions: tuple[bytes, ...]
-    ) -> tuple[ClientEpisode, int]:
+    def _in_flight_again(self, steps: Steps, index: int) -> tuple[ClientEpisode, int]:
         """Return the episode and the flags of its unanswered row, which is asked for again, or whose action a given one is to replace."""
-        episode = self.get(episode_id)
+        episode, total = self.get(steps.ids[index]), len(steps.ids)
         if episode.busy:
             raise SequenceError(
-                f"Episode {episode_id}: another thread waits for its step {episode.sequence}; its calls must follow each other"
+                f"Episode {episode.id}: another thread waits for its step {episode.sequence}; its calls must follow each other"
             )
         assert episode.in_flight is not None
         rows, place = episode.in_flight
-        same = select(rows.observations, [place], len(rows)) == select(observations, [row], total)
-        same_action = select(rows.actions, [place], len(rows)) == select(actions, [row], total)
-        flags = episode.retake(kind, same_observation=same, same_action=same_action)
+        same = select(rows.observations, [place], len(rows)) == select(steps.observations, [index], total)
+        same_action = select(rows.actions, [place], len(rows)) == select(steps.actions, [index], total)
+        flags = episode.retake(steps.kinds[index], same_observation=same, same_action=same_action)
         if flags is None:
             raise SequenceError(
-                f"Episode {episode_id}: step {episode.sequence} is still unanswered: expected the same call with the same observation, or "
+                f"Episode {episode.id}: step {episode.sequence} is still unanswered: expected the same call with the same observation, or "
                 f"log_action with that observation; received {'another call' if same else 'another observation'}"
             )
         return episode, flags

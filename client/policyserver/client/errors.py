@@ -1,10 +1,4 @@
-"""The errors that only a client has. All others are shared with the server and live in `policyserver.common.errors`.
-
-BatchError (PolicyServerError)             some rows of a batched call failed
-EncryptionError (ServerUnavailableError)   one end speaks TLS and the other plaintext, or the certificate is not trusted
-ForkedClientError (ClientClosedError)      the client belongs to the process that this one was forked from
-InsecureTargetError (ValueError)           plaintext would leave the machine
-"""
+"""The errors that only a client has. The others are in `policyserver.common.errors`."""
 
 from __future__ import annotations
 

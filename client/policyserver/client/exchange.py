@@ -1,19 +1,20 @@
-"""One call's rows: prepared, divided by runner, sent, awaited, sent again where a server was busy or was replaced, settled row by row."""
+"""The rows of one call: prepared, divided by runner, sent, awaited, sent again if a server was busy or replaced, settled row by row."""
 
 from __future__ import annotations
 
 import copy
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from typing import cast
+from collections.abc import Iterable, Sequence
+from typing import Any, cast
 
 from policyserver.client.balancing import Balancer
 from policyserver.client.config import ClientConfig
 from policyserver.client.connection import Connection
 from policyserver.client.episodes import ClientEpisodes
+from policyserver.client.errors import BatchError
 from policyserver.client.messages import NegotiatedSession, Reply, SpaceCodec
-from policyserver.client.rows import OutgoingRows
+from policyserver.client.rows import OutgoingRows, Steps
 from policyserver.client.wake_up_queue import Call, CallPart
 from policyserver.common.errors import PolicyServerError, ServerInternalError
 from policyserver.common.flags import StepFlag
@@ -21,12 +22,12 @@ from policyserver.common.spaces import Array
 
 _LEARNER_BEHIND = "LEARNER_BEHIND"
 _TRY_LATER = frozenset({_LEARNER_BEHIND, "SHUTTING_DOWN"})
-_ASK_AGAIN_S = 10.0  # a server says when there is room; one that forgets to is asked again
+_ASK_AGAIN_S = 10.0  # a server says when there is room; after this time it is asked again anyway
 _NO_WAIT = int(StepFlag.NO_WAIT)
 
 
 class Outcome:
-    """What came of a call's rows."""
+    """The actions and errors of a call's rows."""
 
     def __init__(self, codec: SpaceCodec, rows: int, errors: dict[int, PolicyServerError]) -> None:
         self.errors = errors
@@ -41,6 +42,11 @@ class Outcome:
         if self._columns is None:
             self._columns = self._codec.zeros(self._rows)
         return self._columns
+
+    def check(self, actions: Any = None) -> None:
+        """Raise a BatchError if rows failed; it has the `actions` of the others."""
+        if self.errors:
+            raise BatchError(self._rows, actions, self.errors)
 
     def take(self, part: CallPart, answered: Sequence[int]) -> None:
         """Take the actions of the rows of a part that were applied."""
@@ -63,25 +69,12 @@ class Exchange:
         self._config = config
         self._threads = threading.local()
 
-    def step(
-        self,
-        session: NegotiatedSession,
-        ids: Sequence[str],
-        kinds: Sequence[int],
-        observations: tuple[bytes, ...],
-        actions: tuple[bytes, ...],
-        bad: Mapping[int, PolicyServerError],
-        timeout_s: float,
-    ) -> Outcome:
+    def step(self, session: NegotiatedSession, steps: Steps, timeout_s: float) -> Outcome:
         """Do the next step of n different episodes.
 
         Args:
             session: what the columns were encoded for.
-            ids: the episodes.
-            kinds: what each row is: bits of ACTION_GIVEN, TERMINATED and TRUNCATED.
-            observations: one column of n rows per leaf.
-            actions: the same, or nothing.
-            bad: errors of the rows that stay here.
+            steps: one of each episode.
             timeout_s: longest time to wait, seconds.
 
         Returns:
@@ -97,14 +90,14 @@ class Exchange:
         try:
             with balancer.shared.lock:
                 balancer.check()
-                rows, errors = self._episodes.prepare(ids, kinds, observations, actions, balancer.place, bad)
+                rows, errors = self._episodes.prepare(steps, balancer.place)
                 waiting = balancer.divide(rows)
                 self._send(call, waiting)
             if waiting:
                 balancer.wait(call, timeout_s)
-            return self._finish(call, waiting, Outcome(session.action, len(ids), errors), deadline, timeout_s)
+            return self._finish(call, waiting, Outcome(session.action, len(steps.ids), errors), deadline, timeout_s)
         except BaseException:
-            self._abandon(call, ids)
+            self._abandon(call, steps.ids)
             raise
 
     def step_one(
@@ -156,7 +149,7 @@ class Exchange:
         return waited_s
 
     def _finish(self, call: Call, waiting: list[OutgoingRows], outcome: Outcome, deadline: float, timeout_s: float) -> Outcome:
-        """Settle the answers of a call that is over; send again what the server refused for the moment or never got.
+        """Settle the answers of a finished call; send again what the server refused for the moment or did not get.
 
         Args:
             call: what was sent and waited for.
@@ -197,7 +190,7 @@ class Exchange:
         return outcome
 
     def _abandon(self, call: Call, ids: Iterable[str]) -> None:
-        """Give up what an exception broke off, an interrupt above all, wherever it came. May be repeated."""
+        """Give up a call that an exception ended, wherever it came, such as an interrupt. May be repeated."""
         with self._balancer.shared.lock:
             self._balancer.cancel(call)
             self._balancer.wake_next(call)
@@ -208,7 +201,7 @@ class Exchange:
             Connection.of(rows).send(call, rows)
 
     def _waiter(self) -> threading.Lock:
-        """Give each thread one lock to sleep on, held by it whenever it is awake; another one if an interrupt left that undone."""
+        """Return the lock that the calling thread sleeps on and holds while it is awake; a new one if an interrupt left it released."""
         try:
             waiter = cast(threading.Lock, self._threads.waiter)
             if waiter.locked():
@@ -220,10 +213,10 @@ class Exchange:
         return waiter
 
     def _settle(self, call: Call, outcome: Outcome) -> tuple[list[OutgoingRows], dict[int, PolicyServerError], dict[Connection, int]]:
-        """Book the answers.
+        """Settle the answers of a call.
 
         Returns:
-            The rows that still need one, why the server refused some of them for now, and the runners that are held up by their learner,
+            The rows that still need an answer, why the server refused some of them for now, and the runners that wait for their learner,
             with how often each had said that there is room.
         """
         waiting: list[OutgoingRows] = []

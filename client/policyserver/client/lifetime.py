@@ -1,4 +1,4 @@
-"""What becomes of clients that are dropped without `close()`, or that a fork brought into another process."""
+"""Clients that are dropped without `close()`, or that a fork copied into another process."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from policyserver.client.errors import ForkedClientError
 
 
 class TrackedClient(Protocol):
-    """A client, as far as its lifetime knows it."""
+    """What a lifetime knows of its client."""
 
     def _leave_behind(self) -> Iterable[object]:
         """Put an `Inherited` in place of all parts, and return them: in another process than the client's."""
@@ -23,13 +23,7 @@ class Lifetime:
     """The life of one client, in the process that made it."""
 
     def __init__(self, client: TrackedClient, balancer: Balancer, target: str) -> None:
-        """Begin.
-
-        Args:
-            client: whose life it is.
-            balancer: the client's connections.
-            target: the address it was given, for the warning.
-        """
+        """Watch a client with its connections; `target` is its address, for the warning."""
         self.process = os.getpid()
         self._dropped = weakref.finalize(client, _drop, balancer, target)
         self._dropped.atexit = False  # the end of the process ends its connections
@@ -42,36 +36,31 @@ class Lifetime:
 
 
 class Inherited:
-    """Stands in place of all parts of a client that a fork brought here: its threads and its connection stayed behind."""
+    """Stands in place of all parts of a client that a fork copied here: its threads and its connection stayed behind."""
 
     def __init__(self, process: int) -> None:
-        """Take note of whose the client is.
-
-        Args:
-            process: number of the process that made it.
-        """
+        """Stand in for a client of `process`."""
         self._process = process
 
     def close(self) -> None:
-        """Do nothing: what there is to close is the other process's."""
+        """Do nothing: the connections belong to the other process."""
 
     def __getattr__(self, name: str) -> NoReturn:
         raise ForkedClientError(
-            f"this client belongs to process {self._process}, and this is process {os.getpid()}, forked from it: expected a client of its "
-            "own in each process; make a new PolicyClient here"
+            f"this client belongs to process {self._process}, and this is process {os.getpid()}, forked from it: expected a client made "
+            "in this process; make a new PolicyClient here"
         )
 
 
 def _drop(balancer: Balancer, target: str) -> None:
-    """End the connections of a client that nobody has any more."""
-    if balancer.is_started:
-        balancer.abandon()
+    """End the connections of a client to which no reference is left."""
+    if balancer.abandon():
         warnings.warn(f"unclosed PolicyClient of {target}: close() it, or use it in a `with` block", ResourceWarning, stacklevel=2)
 
 
 _clients: weakref.WeakSet[TrackedClient] = weakref.WeakSet()
 _left_behind: list[object] = []
-"""Parts of inherited clients. Taken apart in this process they would end connections that are not its own, or wait for threads it lacks."""
+"""Parts of inherited clients, kept for ever: their destructors would end the other process's connections, or wait for missing threads."""
 
 
 def _disown_all() -> None:

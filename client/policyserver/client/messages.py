@@ -7,7 +7,7 @@ import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import chain
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import gymnasium as gym
 import numpy as np
@@ -37,9 +37,11 @@ from policyserver.common.tensors import column, dtype_to_proto, from_tensor
 from policyserver.v1 import policy_service_pb2 as pb
 from policyserver.v1 import tensor_pb2
 
+T = TypeVar("T")
+
 _SMALL_BYTES = 512
-"""Size up to which Python adds an observation up faster than numpy multiplies it with itself. That also gives up Python's lock meanwhile,
-however little there is to do, and so wakes a thread that waits for it in vain: with many callers it is the dearest part of a step."""
+"""Size up to which Python adds an observation up faster than numpy multiplies it with itself. NumPy also releases Python's lock, even for
+so little work, which wakes a thread that waits for the lock: with many callers that is the most expensive part of a step."""
 
 
 class SpaceCodec:
@@ -280,11 +282,14 @@ def to_info(message: pb.GetServerInfoResponse) -> ServerInfo:
     Raises:
         WireError: malformed spaces.
     """
-    plain = {field.name: getattr(message, field.name) for field in fields(ServerInfo)}
-    plain["observation_space"] = from_proto(message.observation_space, "observation_space")
-    plain["action_space"] = from_proto(message.action_space, "action_space")
-    plain["endpoints"] = tuple(message.endpoints)
-    return ServerInfo(**plain)
+    decoded = {name: from_proto(getattr(message, name), name) for name in ("observation_space", "action_space")}
+    return to_dataclass(ServerInfo, message, **decoded, endpoints=tuple(message.endpoints))
+
+
+def to_dataclass(cls: type[T], message: Any, **decoded: Any) -> T:
+    """Decode a message into a dataclass with the same fields, of which some are `decoded` already."""
+    names = [field.name for field in fields(cast(Any, cls)) if field.name not in decoded]
+    return cls(**{name: getattr(message, name) for name in names}, **decoded)
 
 
 def to_stats(message: pb.GetStatsResponse) -> ServerStats:

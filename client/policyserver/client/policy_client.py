@@ -17,14 +17,15 @@ from policyserver.client.episodes import ClientEpisodes
 from policyserver.client.errors import BatchError
 from policyserver.client.exchange import Exchange
 from policyserver.client.lifetime import Inherited, Lifetime
-from policyserver.client.messages import NegotiatedSession
-from policyserver.client.rows import count, encoded_info
+from policyserver.client.messages import NegotiatedSession, to_info, to_stats
+from policyserver.client.rows import Steps, count, encoded_info
 from policyserver.client.server_info import ClientCounters, ServerInfo
 from policyserver.common.endpoints import parse_address
-from policyserver.common.errors import InvalidInputError, PolicyServerError
+from policyserver.common.errors import InvalidInputError
 from policyserver.common.flags import StepFlag
 from policyserver.common.rewards import to_reward, to_rewards
 from policyserver.common.server_stats import ServerStats
+from policyserver.v1 import policy_service_pb2 as pb
 
 _WANTED = int(StepFlag.NONE)
 _GIVEN = int(StepFlag.ACTION_GIVEN)
@@ -33,18 +34,18 @@ _TRUNCATED = int(StepFlag.TRUNCATED)
 
 
 class PolicyClient:
-    """Asks a policy server for actions and reports what came of them.
+    """Asks a policy server for actions and reports the rewards.
 
     Any number of threads may use one client; they share one connection, and what they ask at the same time travels together. The calls of
     one episode must follow each other. The client connects at its first call, and again by itself whenever the connection breaks.
 
     If the server has several serving runners, the client connects to all of them and spreads its episodes: each stays on the runner that
-    had the fewest when it began. A call with episodes on several asks all at once and waits for all. A runner that dies takes its own open
-    episodes along; new ones go to the others until it is back.
+    had the fewest when it began. A call with episodes on several runners asks all at once and waits for all. When a runner dies, its open
+    episodes are lost; new ones go to the others until it is back.
 
     A call that failed with ActionTimeoutError or ServerUnavailableError leaves its step unanswered: ask again with the same observation and
-    get the same action, counted once, or report by `log_action` what was done instead. After any other error of an episode's call nothing
-    was changed. After EpisodeLostError (the serving runner died or was restarted) start a new episode.
+    get the same action, counted once, or report by `log_action` what was done instead. Any other error of an episode's call means that
+    nothing was changed. After EpisodeLostError (the serving runner died or was restarted) start a new episode.
 
     A client belongs to the process that made it: after a fork each call in the child raises ForkedClientError. A client that is dropped
     without `close` ends its connections by itself, with a ResourceWarning.
@@ -73,8 +74,8 @@ class PolicyClient:
         Args:
             address: "http://host:port", "host:port" or "unix:path" of the server; of several serving runners any one.
             inference_mode: "remote": the server computes the actions. RLlib's default, "local", does not exist yet.
-            update_interval: taken for RLlib's signature; only local inference would use it.
-            session: taken for RLlib's signature; there is no HTTP session.
+            update_interval: part of RLlib's signature; only local inference would use it.
+            session: part of RLlib's signature; there is no HTTP session.
             config: timeouts, limits, encryption; None takes the defaults.
             observation_space: refuse servers with another one; None takes the server's.
             action_space: the same for actions.
@@ -95,10 +96,10 @@ class PolicyClient:
         self._lifetime = Lifetime(self, self._balancer, address)
 
     def start_episode(self, episode_id: str | None = None, training_enabled: bool = True) -> str:
-        """Begin an episode. Waits for the connection; the server hears of the episode with its first observation.
+        """Begin an episode. Waits for the connection; the first observation tells the server of the episode.
 
         Args:
-            episode_id: a name that no open or ended episode of this client has, by which its actions are drawn; None makes a random one.
+            episode_id: a name that no open or ended episode of this client has; its actions are drawn by it. None makes a random one.
             training_enabled: False serves the episode but never trains on it.
 
         Returns:
@@ -166,10 +167,13 @@ class PolicyClient:
         session = self._agreement()
         rows = count(episode_ids)
         columns, bad = session.observation.encode_batch(observations, rows)
-        return self._step_batch(session, episode_ids, [_WANTED] * rows, columns, (), bad, timeout_s, wants_actions=True)
+        outcome = self._exchange.step(session, Steps(episode_ids, [_WANTED] * rows, columns, errors=bad), self._timeout(timeout_s))
+        actions = session.action.decode_batch(outcome.columns)
+        outcome.check(actions)
+        return actions
 
     def log_action(self, episode_id: str, observation: Any, action: Any, *, timeout_s: float | None = None) -> None:
-        """Report an action that somebody else chose on an observation.
+        """Report an action that the policy did not choose.
 
         After a `get_action` that found no answer in time, with the same observation, it replaces what the policy would have done.
 
@@ -192,7 +196,8 @@ class PolicyClient:
         rows = count(episode_ids)
         columns, bad = session.observation.encode_batch(observations, rows)
         given, bad_given = session.action.encode_batch(actions, rows)
-        self._step_batch(session, episode_ids, [_GIVEN] * rows, columns, given, bad_given | bad, timeout_s)
+        steps = Steps(episode_ids, [_GIVEN] * rows, columns, given, bad_given | bad)
+        self._exchange.step(session, steps, self._timeout(timeout_s)).check()
 
     def log_returns(self, episode_id: str, reward: SupportsFloat, info: Mapping[str, Any] | None = None) -> None:
         """Add to the reward of the episode's newest action. It travels with the next observation.
@@ -270,12 +275,12 @@ class PolicyClient:
             )
         kinds = np.where(np.broadcast_to(np.asarray(truncated, bool), rows), _TRUNCATED, _TERMINATED).tolist()
         columns, bad = session.observation.encode_batch(observations, rows)
-        self._step_batch(session, episode_ids, kinds, columns, (), bad, timeout_s)
+        self._exchange.step(session, Steps(episode_ids, kinds, columns, errors=bad), self._timeout(timeout_s)).check()
 
     def take_learner_wait_s(self) -> float:
-        """Return how long the calling thread's calls waited for the learner since it asked last, seconds.
+        """Return how long calls of the calling thread waited for the learner since it last asked, seconds.
 
-        Such a wait comes before the action is decided and is no part of `action_timeout_s`; see `ClientConfig.waits_for_learner`.
+        Such a wait comes before the action is decided and is not part of `action_timeout_s`; see `ClientConfig.waits_for_learner`.
         """
         return self._exchange.take_learner_wait_s()
 
@@ -285,7 +290,7 @@ class PolicyClient:
         return self._balancer.shared.weights_seq_no
 
     def connect(self) -> ServerInfo:
-        """Wait for the connection, which a client otherwise makes at its first call, and return what the server said of itself then.
+        """Wait for the connection, which a client otherwise makes at its first call, and return what the server then said of itself.
 
         Raises:
             PolicyServerError: as in `start_episode`.
@@ -294,16 +299,16 @@ class PolicyClient:
 
     @property
     def client_number(self) -> int | None:
-        """What the first handshake brought, from 0: no other client of the server has it. None before the first."""
+        """A number, from 0, that no other client of the server has. None before the first handshake."""
         return self._balancer.shared.client_number
 
     def server_info(self) -> ServerInfo:
-        """Ask the server what it is. With several serving runners the one at the client's address answers, or another if that is away.
+        """Ask the server what it is. Of several serving runners the one at the client's address answers, or another if it is away.
 
         Raises:
             ServerUnavailableError: no answer within `connect_timeout_s`.
         """
-        return self._balancer.info()
+        return to_info(self._balancer.ask("GetServerInfo", pb.GetServerInfoRequest()))
 
     def stats(self) -> ServerStats:
         """Ask the server for its counters and its newest training iteration. Those of several serving runners are added up.
@@ -311,7 +316,7 @@ class PolicyClient:
         Raises:
             PolicyServerError: as in `start_episode`.
         """
-        return ServerStats.merge(self._balancer.stats().values())
+        return ServerStats.merge(self.stats_by_endpoint().values())
 
     def stats_by_endpoint(self) -> dict[str, ServerStats]:
         """Ask each serving runner for its counters, by its address as this client reaches it. One that is away is left out.
@@ -319,7 +324,7 @@ class PolicyClient:
         Raises:
             PolicyServerError: as in `start_episode`.
         """
-        return self._balancer.stats()
+        return {target: to_stats(answer) for target, answer in self._balancer.ask_all("GetStats", pb.GetStatsRequest()).items()}
 
     def counters(self) -> ClientCounters:
         """Read what this client did so far, on all serving runners together."""
@@ -337,9 +342,9 @@ class PolicyClient:
             )
 
     def close(self) -> None:
-        """End all connections; threads that wait get ClientClosedError. Idempotent.
+        """End all connections; waiting threads get ClientClosedError. Idempotent.
 
-        Episodes that are still open end as truncated at their last step once the server's `episode_idle_timeout_s` is over.
+        Episodes that are still open end as truncated at their last step, the server's `episode_idle_timeout_s` later.
         """
         self._lifetime.end(self)
         self._balancer.close()
@@ -360,25 +365,6 @@ class PolicyClient:
 
     def _agreement(self) -> NegotiatedSession:
         return self._balancer.session or self._balancer.connect(self._config.connect_timeout_s)
-
-    def _step_batch(
-        self,
-        session: NegotiatedSession,
-        ids: Sequence[str],
-        kinds: Sequence[int],
-        observations: tuple[bytes, ...],
-        actions: tuple[bytes, ...],
-        bad: Mapping[int, PolicyServerError],
-        timeout_s: float | None,
-        *,
-        wants_actions: bool = False,
-    ) -> Any:
-        """Do one step of each of n episodes, but for the rows that are `bad` already."""
-        outcome = self._exchange.step(session, ids, kinds, observations, actions, bad, self._timeout(timeout_s))
-        batch = session.action.decode_batch(outcome.columns) if wants_actions else None
-        if outcome.errors:
-            raise BatchError(len(ids), batch, outcome.errors)
-        return batch
 
     def _encoded(self, info: Mapping[str, Any] | None) -> str:
         session = self._agreement() if info else None

@@ -6,12 +6,13 @@ import dataclasses
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from types import MappingProxyType
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from policyserver.common.episode_session import EpisodeSession
-from policyserver.common.errors import InvalidInputError
+from policyserver.common.caller_episode import CallerEpisode
+from policyserver.common.errors import InvalidInputError, PolicyServerError
 
 
 def count(episode_ids: Sequence[str]) -> int:
@@ -65,7 +66,7 @@ class Home(Protocol):
     """Callers that were answered there and are about to go on."""
 
 
-class ClientEpisode(EpisodeSession["tuple[OutgoingRows, int]"]):
+class ClientEpisode(CallerEpisode["tuple[OutgoingRows, int]"]):
     """The client's side of one open episode. Guarded by the client's lock.
 
     In flight is the row that went out without an answer: the columns, and its place in them. Infos are JSON.
@@ -80,6 +81,20 @@ class ClientEpisode(EpisodeSession["tuple[OutgoingRows, int]"]):
         """Leads to the runner that has it, for good from its first row on; None before."""
         self.busy = 0
         """The thread (threading.get_ident) that waits for an answer to this episode's row; 0 if none does."""
+
+
+class Steps(NamedTuple):
+    """The next steps of n different episodes, as their caller gives them."""
+
+    ids: Sequence[str]
+    kinds: Sequence[int]
+    """Bits of ACTION_GIVEN, TERMINATED and TRUNCATED."""
+    observations: tuple[bytes, ...]
+    """One column of n values per leaf of the observation space."""
+    actions: tuple[bytes, ...] = ()
+    """The same of the action space, or nothing."""
+    errors: Mapping[int, PolicyServerError] = MappingProxyType({})
+    """Why steps can't go out, by index."""
 
 
 @dataclass(slots=True)  # never changed; not declared frozen, for that would triple the cost of making one

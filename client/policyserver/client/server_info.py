@@ -1,4 +1,4 @@
-"""What the server is, and what the client counts."""
+"""What a server says of itself, and what a client counts."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class ServerInfo:
     run: str
     """Name of the server's run, the tag `run` of what it records; empty: it has none."""
     instance_id: str
-    """What the server calls itself, the same in all its serving processes; empty: nothing."""
+    """Name that the server gives itself, the same in all its serving processes; empty: none."""
     stop_timeout_s: float
     """Longest time an orderly stop of the server takes, seconds; 0: not known."""
 
@@ -49,7 +49,7 @@ class ClientCounters:
     messages_sent: int
     """Messages with steps."""
     rows_waiting: int
-    """Steps that wait to be sent: for a connection, or for a message that is about to leave."""
+    """Steps that wait to be sent: for a connection, or for the next message."""
     rows_sent: int
     """Steps in the messages, those sent again included."""
     rows_answered: int

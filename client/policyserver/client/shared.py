@@ -13,10 +13,10 @@ _log = logging.getLogger(__name__)
 
 
 class ProcessorCore:
-    """The core that a client's threads share, if they do.
+    """The core that a client's threads share, if one is configured.
 
-    Python runs one thread at a time. A thread that is woken while another core has nothing to do moves there, for a wake-up that takes
-    several times as long and a cold cache; on the core of the one that woke it, it goes on at once.
+    Python runs one thread at a time. A thread that is woken while another core is idle moves there, where it wakes up several times slower
+    and finds a cold cache; on the core of the thread that woke it, it goes on at once.
     """
 
     def __init__(self, core: int | None) -> None:
@@ -62,9 +62,9 @@ class Shared:
         self.lock = threading.Lock()
         """Guards this, the episodes, the balancer and all connections: so one call may have rows on several."""
         self.changed = threading.Condition(self.lock)
-        """Told to all who wait for a connection or pause: one was opened, refused or closed."""
+        """Wakes the threads that wait for a connection or pause: one was opened, refused or closed."""
         self.wake_up_queue = WakeUpQueue()
-        """Those who were answered, in the order in which they go on."""
+        """The answered callers, in the order in which they go on."""
         self.is_abandoned = False
         """No reference to the client is left: each thread that reads this ends its part. Set without the lock, and never unset."""
         self.weights_seq_no = 0

@@ -1,10 +1,9 @@
-"""Lets callers that were answered go on one after another.
+"""Lets answered callers go on one after another.
 
-Python runs one thread at a time. Callers that are woken all at once only queue for its lock: each is woken twice, once for its answer and
-once for the lock, on whichever core has nothing to do, and looks every few milliseconds whether it may go on. So a caller is woken by the
-one before it, as soon as that one runs; what it does then, however long, holds nobody up. Where the lock or a core is long in coming, all
-that are in line are woken at once, as they would be without this: by the late one itself, by the next answer, or by a sender that looks
-after them (`Connection`).
+Python runs one thread at a time. Callers that are all woken at once only queue for its lock: each is woken twice, once for its answer and
+once for the lock, on whichever core is idle, and checks every few milliseconds whether it may go on. So each caller wakes the next as soon
+as it runs; what it does afterwards delays no other. If the lock or a core is slow to come, all callers in line are woken at once, as they
+would be without this queue: by the late caller itself, by the next answer, or by the sender (`Connection`).
 """
 
 from __future__ import annotations
@@ -13,26 +12,25 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 
 from policyserver.client.messages import Reply
 from policyserver.client.rows import Home, OutgoingRows
 
 
+@dataclass(slots=True, eq=False)
 class Call:
     """What one thread waits for: the answers to its parts. Guarded by the client's lock."""
 
-    __slots__ = ("home", "is_waiting", "parts", "unanswered", "waiter")
-
-    def __init__(self, waiter: threading.Lock) -> None:
-        self.parts: Sequence[CallPart] = ()
-        self.home: Home
-        """Where its first part goes, and its thread is likely to ask next."""
-        self.unanswered = 0
-        """Parts that may still be answered."""
-        self.waiter = waiter
-        """Held by the thread that waits; released once, by the wake-up queue, when each part is answered or will not be."""
-        self.is_waiting = True
-        """There is something to wait for, and somebody who does."""
+    waiter: threading.Lock
+    """Held by the thread that waits; released once, by the wake-up queue, when each part is answered or will not be."""
+    parts: Sequence[CallPart] = ()
+    home: Home = field(init=False)
+    """Where its first part goes, and its thread is likely to ask next."""
+    unanswered: int = 0
+    """Parts that may still be answered."""
+    is_waiting: bool = True
+    """A thread waits, and there is something to wait for."""
 
     def add(self, pieces: Iterable[OutgoingRows], home: Home) -> list[CallPart]:
         """Wait for the answers to these, too; each fits into a message."""
@@ -52,24 +50,22 @@ class Call:
         return part
 
 
+@dataclass(slots=True, eq=False)
 class CallPart:
     """Rows of one call that travel in one message."""
 
-    __slots__ = ("call", "epoch", "first", "reply", "rooms", "rows")
-
-    def __init__(self, rows: OutgoingRows, call: Call) -> None:
-        self.rows = rows
-        self.call = call
-        self.reply: Reply | None = None
-        self.first = 0
-        """Place of its first row in the reply."""
-        self.epoch = 0
-        """Of the server that answered."""
-        self.rooms = 0
-        """How often that had said before the answer that there is room."""
+    rows: OutgoingRows
+    call: Call
+    reply: Reply | None = None
+    first: int = 0
+    """Place of its first row in the reply."""
+    epoch: int = 0
+    """Of the server that answered."""
+    rooms: int = 0
+    """How often that had said before the answer that there is room."""
 
     def settle(self) -> bool:
-        """Take note that it is answered, or will not be. Returns whether it was the last that somebody waits for."""
+        """Take note that it is answered, or will not be. Returns whether it was the last part that its caller waits for."""
         call = self.call
         call.unanswered -= 1
         if call.unanswered == 0 and call.is_waiting:
@@ -79,12 +75,12 @@ class CallPart:
 
 
 WAKE_UP_MAX_S = 0.003
-"""Time after which the others wait no longer for a woken caller that does not run yet, seconds: many times what it usually takes, and less
-than Python's switch interval, for which a thread that computes keeps it waiting."""
+"""Time after which the others no longer wait for a woken caller that does not run yet, seconds: many times what it usually takes, but less
+than Python's switch interval, for which a computing thread keeps it waiting."""
 
 
 HOLD_BACK_MAX_S = 0.02
-"""Longest time that rows wait for those in line to travel with, seconds: what half a crowd of some hundred threads takes to go on."""
+"""Longest time that rows wait to travel with those of the callers in line, seconds: what half of some hundred threads take to go on."""
 
 
 class WakeUpQueue:
@@ -93,9 +89,9 @@ class WakeUpQueue:
     def __init__(self) -> None:
         self._line: deque[Call] = deque()
         self._woken: set[Call] = set()
-        """Those who have the turn: one, as a rule."""
+        """The callers that have the turn: one, as a rule."""
         self._moved_s = 0.0
-        """When somebody last got the turn or passed it on."""
+        """When the turn was last given or passed on."""
 
     def __len__(self) -> int:
         """Return how many are in line."""
@@ -112,7 +108,7 @@ class WakeUpQueue:
         return bool(self._woken) and not self._is_late(time.monotonic())
 
     def enqueue(self, call: Call) -> None:
-        """Let an answered caller go on: after those before it, unless they are long in going."""
+        """Let an answered caller go on: after those before it, unless they are late."""
         now_s = time.monotonic()
         if self._woken and self._is_late(now_s):
             self.wake_all()
@@ -146,7 +142,7 @@ class WakeUpQueue:
             self._wake_first(time.monotonic())
 
     def wake_all_if_late(self) -> None:
-        """Do so if nobody has moved for long."""
+        """Wake all that are in line if the turn was not passed on for too long."""
         if self._woken and self._is_late(time.monotonic()):
             self.wake_all()
 

@@ -1,1 +1,1 @@
-"""What is recorded and how it is looked at: points, sinks, the live page. Of ours it imports only modules of `policyserver`."""
+"""Points, the sinks that record them, and what shows them. Of the product it imports only `policyserver.common`."""

@@ -1,4 +1,4 @@
-"""`policy-monitor`: looks at what a run recorded."""
+"""`policy-monitor`: shows and exports what a run recorded."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from pathlib import Path
 
 from policyserver.common.command_line import OptionParser
 from policyserver.common.file_permissions import keep_others_from_writing
-from policyserver.common.settings import known_keys, load, reason_of
+from policyserver.common.settings import add_arguments, from_arguments, load, reason_of
 from policyserver.common.standard_streams import LastingStream, lasting_streams
 from policyserver.monitoring.page.listen import PageConfig
 from policyserver.monitoring.store import export_command
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; 0 after a signal, 1 when standard output took not all of an export, 2 when a setting is wrong."""
+    """Run the command line; return 0 after a signal, 1 if standard output took only a part of an export, 2 for a wrong setting."""
     with lasting_streams("policy-monitor") as out:
         try:
             return _run_command(arguments, out)
@@ -37,32 +37,26 @@ def _run_command(arguments: Sequence[str] | None, out: LastingStream) -> int:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Return the parser of the command, from which its reference is made, too."""
-    parser = OptionParser(prog="policy-monitor", description="Looks at what a run recorded.")
+    """Return the command's parser, which its reference is generated from, too."""
+    parser = OptionParser(prog="policy-monitor", description="Shows and exports what a run recorded.")
     commands = parser.add_subparsers(dest="command", required=True)
     serve = commands.add_parser("serve", help="serve the live page of a store until interrupted")
     serve.add_argument("--store", type=Path, required=True, metavar="FILE", help="the run's store.sqlite")
-    serve.add_argument("--address", default="127.0.0.1:9980", metavar="HOST:PORT", help="where; default 127.0.0.1:9980")
-    for name, what in (
-        ("tls_certificate_file", "certificate chain (PEM); needed, like the next two, on every address but loopback"),
-        ("tls_key_file", "the certificate's private key (PEM)"),
-        ("token_file", "the secret that viewers give as their password; readable by its owner alone, like the key"),
-    ):
-        serve.add_argument(f"--{name}", type=Path, metavar="FILE", help=what)
+    add_arguments(serve, PageConfig)
     export_command.add_arguments(commands.add_parser("export", help="write points of a store as line protocol or CSV"))
     return parser
 
 
 def _serve(options: argparse.Namespace) -> int:
     """Serve until SIGINT or SIGTERM."""
-    from policyserver.monitoring.page.server import PageServer  # needs starlette and uvicorn, which export does without
+    from policyserver.monitoring.page.server import PageServer  # with starlette and uvicorn, which an export does without
 
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     with contextlib.ExitStack() as ending:
         try:
-            listen = load(PageConfig, None, {name: getattr(options, name) for name in known_keys(PageConfig)})
+            listen = load(PageConfig, None, from_arguments(PageConfig, options))
             page = PageServer(listen, key="--address", prefix="--")
             ending.callback(page.close)
             page.start(options.store)

@@ -1,4 +1,4 @@
-"""What a trading policy may decide, by the number that is sent, learned from and recorded."""
+"""The decisions of a trading policy, by the number that is sent, learned from and recorded."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class Action(IntEnum):
 
     @property
     def label(self) -> str:
-        """Its name in tables, pages and queries."""
+        """Name in tables, pages and queries."""
         return self.name.lower()
 
 
 ACTIONS_TEXT = ", ".join(f"{action:d} {action.label}" for action in Action)
-"""All of them in words, for descriptions and errors."""
+"""All actions in words, for descriptions and errors."""

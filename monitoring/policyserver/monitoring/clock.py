@@ -1,7 +1,4 @@
-"""Timestamps that strictly increase within the process.
-
-A point is identified by its series and its timestamp, so two points of one series in the same nanosecond would overwrite each other.
-"""
+"""Timestamps that strictly increase within the process: of two points of one series in the same nanosecond, one would replace the other."""
 
 from __future__ import annotations
 
@@ -16,9 +13,9 @@ _last_ns = 0
 
 
 def stamp(count: int) -> np.ndarray:
-    """Allot `count` timestamps, int64 nanoseconds since 1970 (UTC), each larger than every one this process was given before.
+    """Allot `count` timestamps, int64 nanoseconds since 1970 (UTC), each larger than all that this process allotted before.
 
-    They start at the wall clock's time, or right after the newest one allotted if the clock has not passed it (or was set back).
+    They start at the time of the wall clock, or right after the newest timestamp if the clock is behind it.
 
     Raises:
         ValueError: `count` is negative.

@@ -1,25 +1,22 @@
-"""Points as InfluxDB line protocol, encoded column by column.
+"""Points as InfluxDB line protocol, a line for each, encoded column by column.
 
-One line a point. What the protocol cannot express is replaced: a line break in a text by a space, a backslash in a tag by a slash. A point
-without any set field has no line.
+What the protocol can't express is replaced: a line break in a text by a space, a backslash in a tag by a slash. A point without a set field
+has no line.
 """
 
 from __future__ import annotations
 
-import operator
 import re
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
-from policyserver.monitoring.points import Points
+from policyserver.monitoring.points import CONVERT, Points, encodable
 from policyserver.monitoring.schema import MEASUREMENTS, TAG_UNSET, TAGS, FieldType
 from policyserver.monitoring.store.rollups import ROLLUPS
 
 _TAG_ESCAPES = str.maketrans({",": "\\,", "=": "\\=", " ": "\\ ", "\n": "\\ ", "\r": "\\ ", "\\": "/"})
 _STRING_ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": " ", "\r": " "})
-
-
 _STRING_SPECIAL = re.compile(r'[\\"\n\r]')
 
 
@@ -27,83 +24,44 @@ def _quoted(value: str) -> str:
     return f'"{value.translate(_STRING_ESCAPES)}"' if _STRING_SPECIAL.search(value) else f'"{value}"'
 
 
-def _truth(value: bool) -> str:
-    return "true" if value else "false"
-
-
 _FORMATS: dict[FieldType, tuple[str, Callable[[Any], str] | None]] = {
     FieldType.FLOAT: ("%r", None),
     FieldType.INTEGER: ("%di", None),
-    FieldType.BOOLEAN: ("%s", _truth),
+    FieldType.BOOLEAN: ("%s", {True: "true", False: "false"}.__getitem__),
     FieldType.STRING: ("%s", _quoted),
 }
-"""How a field's value is written: a template, and what turns the value into the template's argument."""
-
-
-def _float(value: Any) -> str:
-    """Write a float; "" for NaN and infinity, which no database stores."""
-    number = float(value)
-    return repr(number) if number - number == 0.0 else ""
-
-
-def _integer(value: Any) -> str:
-    number = operator.index(value)
-    if not -(2**63) <= number < 2**63:
-        raise ValueError(f"{value!r} is no whole number of 64 bits")
-    return f"{number}i"
-
-
-def _text(value: Any) -> str:
-    return _quoted(_encodable(str(value)))
-
-
-_WRITE: dict[FieldType, Callable[[Any], str]] = {
-    FieldType.FLOAT: _float,
-    FieldType.INTEGER: _integer,
-    FieldType.BOOLEAN: _truth,
-    FieldType.STRING: _text,
-}
-"""How one set value is written; TypeError and ValueError for one that is not ordinary."""
-
-
-def _encodable(text: str) -> str:
-    """Replace what UTF-8 cannot express."""
-    return text if text.isascii() else text.encode("utf-8", "replace").decode()
+"""How a value of a field's type is written: a template, and what makes the template's argument of the value."""
 
 
 @lru_cache(maxsize=4096)  # tags are few-valued
 def _escaped(tag_value: str) -> str:
-    return (_encodable(tag_value) or TAG_UNSET).translate(_TAG_ESCAPES)
+    return (encodable(tag_value) or TAG_UNSET).translate(_TAG_ESCAPES)
 
 
 def tag_suffix(tags: Mapping[str, str]) -> str:
-    """Word tags that every line is to have besides those of its measurement, for `encode`.
+    """Encode further tags of every line, for `encode`.
 
     Raises:
-        ValueError: one has no name or value, or the name of a tag or field that is recorded.
+        ValueError: A tag lacks a name or a value, or has the name of a recorded tag or field.
     """
     for name, value in tags.items():
         if not name or not value or name == "time" or name.startswith("_"):
-            raise ValueError(f"tags: expected names that do not begin with _ and are not `time`, and values, received {name!r} = {value!r}")
+            raise ValueError(f"tags: expected values, and names other than `time` that don't begin with _, received {name!r} = {value!r}")
         if name in TAGS or any(name in each.types for each in (MEASUREMENTS | ROLLUPS).values()):
-            raise ValueError(f"tags: expected names of no tag or field that is recorded (docs/metrics.md), received {name!r}")
+            raise ValueError(f"tags: expected names that no recorded tag or field has (docs/metrics.md), received {name!r}")
     return "".join(f",{name.translate(_TAG_ESCAPES)}={_escaped(value)}" for name, value in tags.items())
 
 
 def encode(points: Points, more_tags: str = "") -> bytes:
-    """Encode a batch, each line ended by a line break.
-
-    Args:
-        points: The batch.
-        more_tags: Further tags of every line, made by `tag_suffix`.
+    """Encode a batch, each line ended by a line break, with further tags of `tag_suffix`.
 
     Raises:
-        ValueError: a value cannot be one of its field's declared type.
+        ValueError: A value can't be one of its field's declared type.
     """
     if len(points) == 1:
         try:
             return _encode_one(points, more_tags)
-        except (TypeError, ValueError, OverflowError):  # a value that needs a closer look, or an error that names it
+        except (TypeError, ValueError, OverflowError):  # the columns take a closer look, and their error names the value
             pass
     return _encode_columns(points, more_tags)
 
@@ -114,12 +72,12 @@ def _encode_one(points: Points, more_tags: str) -> bytes:
     for tag in points.schema.tags:
         tag_values = points.tag_columns.get(tag)
         key += f",{tag}={_escaped(str(points.tags.get(tag, '') if tag_values is None else tag_values[0]))}"
-    types = points.schema.types
-    fields = []
+    types, fields = points.schema.types, []
     for name, column in points.columns.items():
-        value = column[0]
-        if value is not None and (text := _WRITE[types[name]](value)):
-            fields.append(f"{name}={text}")
+        kind = types[name]
+        if column[0] is not None and (value := CONVERT[kind](column[0])) is not None:
+            template, convert = _FORMATS[kind]
+            fields.append(f"{name}={convert(value) if convert else template % value}")
     return f"{key} {','.join(fields)} {points.times_ns[0]}\n".encode() if fields else b""
 
 
@@ -131,11 +89,13 @@ def _encode_columns(points: Points, more_tags: str) -> bytes:
     for name in points.columns:
         template, convert = _FORMATS[points.schema.types[name]]
         values = points.field_values(name)
+        if convert:
+            values = [None if value is None else convert(value) for value in values]
         if None in values:
-            sometimes.append([_optional(f"{name}={template}", convert, value) for value in values])
+            sometimes.append(["" if value is None else f",{name}={template % value}" for value in values])
         else:
             always.append(f"{name}={template}")
-            arguments.append([convert(value) for value in values] if convert else values)
+            arguments.append(values)
     times = points.times_ns.tolist()
     if not always:
         return _encode_sparse(key, arguments, sometimes, times)
@@ -144,7 +104,7 @@ def _encode_columns(points: Points, more_tags: str) -> bytes:
 
 
 def _series_key(points: Points, more_tags: str) -> tuple[str, list[list[Any]]]:
-    """Write the template of measurement and tags, and the columns it takes."""
+    """Return the template of measurement and tags, and the columns that it takes."""
     arguments: list[list[Any]] = []
     key = points.measurement + more_tags.replace("%", "%%")
     for tag in points.schema.tags:
@@ -157,15 +117,8 @@ def _series_key(points: Points, more_tags: str) -> tuple[str, list[list[Any]]]:
     return key, arguments
 
 
-def _optional(template: str, convert: Callable[[Any], str] | None, value: Any) -> str:
-    """Write a field with its leading comma, or nothing where it is unset."""
-    if value is None:
-        return ""
-    return "," + template % (convert(value) if convert else value)
-
-
 def _encode_sparse(key: str, arguments: list[list[Any]], sometimes: list[list[str]], times: list[int]) -> bytes:
-    """Encode a batch in which no field is set in every point."""
+    """Encode a batch in which every field is unset in some point."""
     lines = []
     tags = zip(*arguments, strict=True) if arguments else [()] * len(times)
     for values, fields, time_ns in zip(tags, zip(*sometimes, strict=True), times, strict=True):

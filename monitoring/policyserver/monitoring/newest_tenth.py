@@ -1,7 +1,7 @@
-"""The one definition of a mean over a run's episodes, such as its mean return: of whole episodes, over the newest tenth of them.
+"""What a mean over a run's episodes is, such as its mean return: the mean over the newest tenth of the whole episodes.
 
-An episode is cut where it ends before its prices do: at the end of the run, with its server, with a failed node. Its figures are those of
-fewer steps, so it is in no mean. Terminal, summary, page and recorded points all take the mean from here.
+An episode is cut if it ends before its prices do: with the run, with its server, with a failed node. It has fewer steps, so no mean counts
+it. Terminal, summary, page and recorded points all take their means from here.
 """
 
 from __future__ import annotations
@@ -10,27 +10,27 @@ import numpy as np
 import numpy.typing as npt
 
 SHARE = 0.1
-"""Share of the whole episodes that a mean is of."""
+"""Share of the whole episodes that a mean is over."""
 
 MOST_EPISODES = 65_536
-"""Most episodes that a mean is of."""
+"""Most episodes that a mean is over."""
 
 
 def newest_count(count: int) -> int:
-    """Return how many of `count` whole episodes a mean is of: the newest tenth, one at least if there is any."""
+    """Return how many of `count` whole episodes a mean is over: a tenth, at least one if there is any."""
     return min(max(round(SHARE * count), min(count, 1)), MOST_EPISODES)
 
 
 def newest_means(values: npt.NDArray[np.float64], counts: npt.NDArray[np.int64], first: int = 0) -> npt.NDArray[np.float64]:
-    """Return the means as they were after so many episodes.
+    """Return the means as they were after some numbers of episodes.
 
     Args:
-        values: Figures (n, k) of whole episodes in the order of their ends, from number `first` on; NaN where one is not known.
-        counts: Numbers (m,) of all episodes until then, at most first + n.
-        first: Number of the first row's episode, from 0; those before it are in no mean.
+        values: Figures (n, k) of whole episodes in the order of their ends, from number `first` on; NaN where one is unknown.
+        counts: Numbers (m,) of episodes until then, at most first + n.
+        first: Number of the first row's episode, from 0; no mean counts earlier ones.
 
     Returns:
-        Means (m, k) over the newest tenth of so many episodes; NaN where none of them has the figure.
+        Means (m, k) over the newest tenth of each number of episodes; NaN where no episode has the figure.
     """
     known = ~np.isnan(values)
     zero = np.zeros((1, values.shape[1]))

@@ -17,7 +17,7 @@ Column = np.ndarray | Sequence[Any]
 class Points:
     """A batch of n points of one measurement.
 
-    Sinks convert the columns later and on their own threads: leave arrays and lists alone once they are handed in.
+    Sinks convert the columns later, on their own threads: don't change arrays and lists that were handed in.
     """
 
     __slots__ = ("columns", "schema", "tag_columns", "tags", "times_ns")
@@ -33,22 +33,23 @@ class Points:
         """Put columns together.
 
         Args:
-            measurement: name of a measurement in `policyserver.monitoring.schema`, or a declaration.
-            tags: tags that are the same for the whole batch.
-            columns: one column of n values for each field; None, and NaN in a float field, means unset.
+            measurement: Name of a measurement in `policyserver.monitoring.schema`, or a declaration.
+            tags: Tags that all points share.
+            columns: n values of each field; None, and NaN in a float field, means unset.
             times_ns: n timestamps, int64 nanoseconds since 1970 (UTC). Default: allotted now, strictly increasing.
-            tag_columns: tags that differ from point to point, n values each.
+            tag_columns: n values of each tag that differs from point to point.
 
         Raises:
-            ValueError: unknown measurement, tag or field; no field; columns of different lengths.
+            ValueError: The measurement, a tag or a field is unknown; there is no field; columns differ in length.
         """
         self.schema = schema.measurement(measurement) if isinstance(measurement, str) else measurement
         self.tags = tags
         self.columns = columns
         self.tag_columns = tag_columns or {}
-        _check_known("field", columns, self.schema.types, self.measurement)
-        _check_known("tag", tags, self.schema.tags, self.measurement)
-        _check_known("tag", self.tag_columns, self.schema.tags, self.measurement)
+        for kind, names, known in (("field", columns, self.schema.types), ("tag", {**tags, **self.tag_columns}, self.schema.tags)):
+            for name in names:
+                if name not in known:
+                    raise ValueError(f"{self.measurement}: expected {kind}s among {', '.join(known)}, received {kind} {name!r}")
         if not columns:
             raise ValueError(f"columns: expected at least one field of {self.measurement}, received none")
         count = len(next(iter(columns.values())))
@@ -71,17 +72,17 @@ class Points:
         return self.schema.name
 
     def tag_values(self, tag: str) -> str | list[str]:
-        """Values of a tag: one for the whole batch, or a list of n."""
+        """Return a tag's value for the whole batch, or its n values."""
         column = self.tag_columns.get(tag)
         if column is None:
-            return _string(self.tags.get(tag, "")) or TAG_UNSET
-        return [_string(value) or TAG_UNSET for value in column]
+            return encodable(self.tags.get(tag, "")) or TAG_UNSET
+        return [encodable(value) or TAG_UNSET for value in column]
 
     def field_values(self, name: str) -> list[Any]:
-        """Values of a field as n Python objects of its declared type, None where it is unset.
+        """Return n values of a field as Python objects of its declared type, None where it is unset.
 
         Raises:
-            ValueError: a value cannot be one of the declared type.
+            ValueError: A value can't be one of that type.
         """
         column = self.columns[name]
         kind = self.schema.types[name]
@@ -90,20 +91,13 @@ class Points:
             try:
                 return _whole_column(values, kind)
             except TypeError:  # None among them, or values that need a closer look
-                return [None if value is None else _CONVERT[kind](value) for value in values]
+                return [None if value is None else CONVERT[kind](value) for value in values]
         except (TypeError, ValueError, OverflowError) as error:
             raise ValueError(f"{self.measurement}.{name}: expected {kind.value} values, received {column!r:.200} ({error})") from error
 
 
-def _check_known(kind: str, names: Mapping[str, Any], known: Mapping[str, Any] | tuple[str, ...], measurement_name: str) -> None:
-    """Refuse names that the measurement does not declare."""
-    for name in names:
-        if name not in known:
-            raise ValueError(f"{measurement_name}: expected {kind}s among {', '.join(known)}, received {kind} {name!r}")
-
-
 def _float(value: Any) -> float | None:
-    """Convert to a float; NaN and infinity, which no database stores, become None."""
+    """Convert to a float, or to None what no database stores: NaN and infinity."""
     number = float(value)
     return number if number - number == 0.0 else None
 
@@ -112,30 +106,27 @@ def _integer(value: Any) -> int:
     """Convert a whole number."""
     number = int(value)
     if number != value or not -(2**63) <= number < 2**63:
-        raise ValueError(f"{value!r} is no whole number of 64 bits")
+        raise ValueError(f"{value!r} is not a whole number of 64 bits")
     return number
 
 
-def _string(value: Any) -> str:
+def encodable(value: Any) -> str:
     """Convert to text that UTF-8 can express."""
     text = str(value)
     return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
-_CONVERT: Mapping[FieldType, Callable[[Any], Any]] = {
+CONVERT: Mapping[FieldType, Callable[[Any], Any]] = {
     FieldType.FLOAT: _float,
     FieldType.INTEGER: _integer,
     FieldType.BOOLEAN: bool,
-    FieldType.STRING: _string,
+    FieldType.STRING: encodable,
 }
+"""How a set value becomes one of its field's type; TypeError or ValueError if it can't."""
 
 
 def _whole_column(values: Sequence[Any], kind: FieldType) -> list[Any]:
-    """Convert a column of ordinary values without looking at each in Python.
-
-    Raises:
-        TypeError: some value is not ordinary.
-    """
+    """Convert a column of ordinary values without looking at each in Python; TypeError if one isn't ordinary."""
     if kind is FieldType.FLOAT:
         floats = [*map(float, values)]
         total = sum(floats)

@@ -1,4 +1,4 @@
-"""What is said of a run on recorded prices: on which bars it is played, and that its results are of the bars it learns from."""
+"""What a reader should know of a run on recorded prices: its bars, and whether its results are of bars that it learns from."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ class RecordedPrices:
 
 
 def span_of(prices: Sequence[RecordedPrices]) -> tuple[str, str]:
-    """Return the times (UTC) of the first and the last of all bars, by the minute unless both begin a day."""
-    ends = [datetime.fromtimestamp(min(each.first_bar_s for each in prices), UTC)]
-    ends.append(datetime.fromtimestamp(max(each.last_bar_s for each in prices), UTC))
+    """Return the times (UTC) of the first and the last of all bars, to the minute unless both begin a day."""
+    begin_s, end_s = min(each.first_bar_s for each in prices), max(each.last_bar_s for each in prices)
+    ends = [datetime.fromtimestamp(time_s, UTC) for time_s in (begin_s, end_s)]
     form = "%Y-%m-%d" if all(end.hour == end.minute == 0 for end in ends) else "%Y-%m-%d %H:%M"
     first, last = (end.strftime(form) for end in ends)
     return first, last
 
 
 def note(prices: Sequence[RecordedPrices]) -> str:
-    """Return what a reader of the run's results has to know; empty for simulated prices."""
+    """Return what a reader of the results should know; empty for simulated prices."""
     if not prices:
         return ""
     first, last = span_of(prices)

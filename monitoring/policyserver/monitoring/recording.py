@@ -1,4 +1,4 @@
-"""Where a process records to: the embedded store, InfluxDB, both, or nowhere. Another sink is a setting and a row of `_SINKS` here."""
+"""Where a process records to: the embedded store, InfluxDB, both, or nowhere. A further sink is a setting and a row of `_SINKS`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from policyserver.common.settings import Config
 from policyserver.monitoring.influx.config import InfluxConfig
-from policyserver.monitoring.sink import MultiSink, NullSink, Sink
+from policyserver.monitoring.sink import MultiSink, Sink
 from policyserver.monitoring.store.retention import RetentionConfig
 from policyserver.monitoring.store.store import EmbeddedStore, StoreConfig
 
@@ -33,19 +33,18 @@ class RecordingConfig(Config):
 def prepared(config: RecordingConfig, store: Path | None, folder: Path) -> OpenSink:
     """Check what the sinks need; return what opens them all as one, the store first.
 
+    What opens them raises OSError or sqlite3.Error if a folder or the store can't be made.
+
     Args:
         config: What is wanted.
-        store: File of the embedded store; None: there is none.
-        folder: For the files of other sinks; processes that share it each deliver what another left behind.
-
-    Returns:
-        What opens the sink. It raises OSError or sqlite3.Error where a folder or the store can't be made.
+        store: File of the embedded store; None for no store.
+        folder: For the files of other sinks. Processes that share it deliver what others left behind.
 
     Raises:
-        ValueError: A setting or a variable of the environment is missing or wrong, or a client that a sink needs is not installed.
+        ValueError: A setting or a variable of the environment is missing or wrong, or a client that a sink needs isn't installed.
     """
     opens = [open_one for prepare in _SINKS if (open_one := prepare(config, store, folder)) is not None]
-    return lambda: MultiSink([open_one() for open_one in opens]) if opens else NullSink()
+    return lambda: MultiSink([open_one() for open_one in opens])
 
 
 def _store(config: RecordingConfig, store: Path | None, folder: Path) -> OpenSink | None:
@@ -53,7 +52,7 @@ def _store(config: RecordingConfig, store: Path | None, folder: Path) -> OpenSin
 
 
 def _influx(config: RecordingConfig, store: Path | None, folder: Path) -> OpenSink | None:
-    """Points for InfluxDB wait on disk. A configuration file of influxdb-client takes the environment's place."""
+    """Prepare InfluxDB's sink, whose points wait on disk. A configuration file of influxdb-client takes the environment's place."""
     if not config.influx:
         return None
     spool, file = folder / "influx-spool", config.influx_file

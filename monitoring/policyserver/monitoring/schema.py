@@ -1,15 +1,15 @@
 """What is recorded: every measurement with its tags and fields, each field with its type, unit and meaning.
 
-Tags are what one groups by, and few-valued; ids and numbers are fields. A tag that a point does not set is recorded as "none", because some
-databases fix a measurement's tags with its first point. A field's type never changes: a FLOAT is a float even where its value is whole.
-An unset field (None, or NaN in a float field) is not stored.
+Readers group by tags, which have few values; ids and numbers are fields. A tag that a point doesn't set is recorded as "none", because some
+databases fix a measurement's tags with its first point. A field's type never changes: a FLOAT is a float even if its value is whole. An
+unset field (None, or NaN in a float field) isn't stored.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import cached_property
+from functools import cached_property, partial
 
 from policyserver.common.figures import figures, phrase
 from policyserver.common.server_stats import ServerStats, TrainingIteration
@@ -20,7 +20,7 @@ TAGS = {
     "policy": "name of the policy that acts",
     "process": "what makes the prices: ou, gbm, csv, ...",
     "symbol": "traded symbol",
-    "worker": "operating-system process that the point is about: of `server` the serving process, of the others the one that wrote it",
+    "worker": "operating-system process that the point is about: the serving process in `server`, else the process that wrote the point",
     "node": "node of a pipeline: market, execution, reward, signal, policy, portfolio, episode",
     "sink": "where points go: a class of `Sink`, such as EmbeddedStore",
 }
@@ -43,13 +43,13 @@ class FieldType(StrEnum):
 class Field:
     """One field of a measurement."""
 
-    name: str
     type: FieldType
+    name: str
     unit: str
     """Unit of the value; "" for ids, names and truth values."""
     meaning: str
     unset: str = ""
-    """Where a point lacks the field; "" when every point has it."""
+    """Which points lack the field; "" if every point has it."""
 
 
 @dataclass(frozen=True)
@@ -67,29 +67,14 @@ class Measurement:
         return {field.name: field.type for field in self.fields}
 
 
-def _float(name: str, unit: str, meaning: str, unset: str = "") -> Field:
-    return Field(name, FieldType.FLOAT, unit, meaning, unset)
-
-
-def _integer(name: str, unit: str, meaning: str, unset: str = "") -> Field:
-    return Field(name, FieldType.INTEGER, unit, meaning, unset)
-
-
-def _boolean(name: str, meaning: str) -> Field:
-    return Field(name, FieldType.BOOLEAN, "", meaning)
-
-
-def _string(name: str, meaning: str) -> Field:
-    return Field(name, FieldType.STRING, "", meaning)
-
-
+_float, _integer, _boolean, _string = (partial(Field, kind) for kind in FieldType)
 _TYPES = {float: FieldType.FLOAT, int: FieldType.INTEGER, str: FieldType.STRING}
 
 
 def _declared(statistics: type) -> tuple[Field, ...]:
-    """Return a field for each figure that a dataclass declares."""
+    """Return the fields of the figures that a dataclass declares."""
     return tuple(
-        Field(each.name, _TYPES[each.value_type], each.unit, phrase(each.meaning), each.unset) for each in figures(statistics).values()
+        Field(_TYPES[each.value_type], each.name, each.unit, phrase(each.meaning), each.unset) for each in figures(statistics).values()
     )
 
 
@@ -98,7 +83,7 @@ STEP = Measurement(
     "one step of one episode, written when its reward is known",
     ("run", "policy", "process", "symbol", "worker"),
     (
-        _string("episode", "episode's id"),
+        _string("episode", "", "episode's id"),
         _integer("bar", "bars", "number of the bar the action was taken on, from 0 in each episode"),
         _float("price", "currency", "close of that bar"),
         _float("prediction", "log-return", "regressor's forecast of the next bar's log-return"),
@@ -109,7 +94,7 @@ STEP = Measurement(
         _float("reward", "reward", "reward of the action"),
         _float("fee", "currency", "fee paid for the action's fill"),
         _float("slippage", "currency", "cost of the fill's distance from the open"),
-        _boolean("fallback", "the action is the configured fallback, not the policy's"),
+        _boolean("fallback", "", "the action is the configured fallback, not the policy's"),
         _integer("weights_seq_no", "policy versions", "policy version that chose the action"),
     ),
 )
@@ -121,7 +106,7 @@ EPISODE = Measurement(
     "one finished episode",
     ("run", "policy", "process", "symbol", "worker"),
     (
-        _string("episode", "episode's id"),
+        _string("episode", "", "episode's id"),
         _float("return", "reward", "sum of the episode's rewards"),
         _integer("length", "steps", "steps of the episode"),
         _float("no_trade_return", "reward", "return of holding nothing, on the same prices and fees", _CUT),
@@ -130,10 +115,10 @@ EPISODE = Measurement(
         _float("costs", "fraction of initial equity", "fees and slippage paid"),
         _float("turnover", "multiples of initial equity", "notional of all fills"),
         _float("drawdown", "fraction of the highest equity", "largest fall of the equity below its highest value before"),
-        _string("ended", "how it ended: terminated, truncated, lost, abandoned"),
-        _boolean("cut", "it ended before its prices did: with the run, its server or a failed node; means leave such episodes out"),
+        _string("ended", "", "how it ended: terminated, truncated, lost, abandoned"),
+        _boolean("cut", "", "it ended before its prices did: with the run, its server or a failed node; means leave such episodes out"),
         _integer("seed", "", "seed of the episode's prices"),
-        _string("parameters", "parameters of the price process drawn for the episode, a JSON object"),
+        _string("parameters", "", "parameters of the price process drawn for the episode, a JSON object"),
     ),
 )
 
@@ -142,8 +127,8 @@ PRICES = Measurement(
     "the prices of one symbol, written when its first episode of a run begins",
     ("run", "policy", "process", "symbol", "worker"),
     (
-        _boolean("recorded", "its episodes are windows of recorded bars, and overlap; else each has simulated prices of its own"),
-        _boolean("trained_on", "the policy learns from the run's episodes, and so from the bars that their returns are of"),
+        _boolean("recorded", "", "its episodes are windows of recorded bars, and overlap; else each has simulated prices of its own"),
+        _boolean("trained_on", "", "the policy learns from the run's episodes, and so from the bars that their returns are of"),
         _integer("bars", "bars", "bars that are recorded; of simulated prices those of an episode, like the times"),
         _float("first_bar_s", "s since 1970", "time of the first bar"),
         _float("last_bar_s", "s since 1970", "time of the last bar"),
@@ -169,7 +154,7 @@ ORDER = Measurement(
     "one order and its fill",
     ("run", "policy", "process", "symbol", "worker"),
     (
-        _string("episode", "episode's id"),
+        _string("episode", "", "episode's id"),
         _integer("bar", "bars", "number of the bar the order was filled on"),
         _float("quantity", "units", "units traded; negative when sold"),
         _float("reference_price", "currency", "open of the bar the order was filled on"),
@@ -198,7 +183,7 @@ TRAIN = Measurement(
 
 SERVER = Measurement(
     "server",
-    "a serving process's counters (GetStats); pipelines ask for them once a second, and the daemon, and both write them down as its own",
+    "counters of a serving process (GetStats); pipelines and the daemon ask for them once a second, and record them as the process's own",
     ("run", "policy", "worker"),
     _declared(ServerStats),
 )
@@ -231,8 +216,8 @@ SINK = Measurement(
     (
         _integer("accepted", "points", "points that the sink took"),
         _integer("stored", "points", "points that reached the database"),
-        _integer("backlog", "points", "points that are on their way now"),
-        _integer("dropped", "points", "points refused, because too many were on their way"),
+        _integer("backlog", "points", "points that are accepted and not stored yet"),
+        _integer("dropped", "points", "points refused, because too many were waiting"),
         _integer("dead_lettered", "points", "points put aside, because the database can never take them"),
     ),
 )
@@ -244,11 +229,7 @@ MEASUREMENTS = {
 
 
 def measurement(name: str) -> Measurement:
-    """Look up a measurement.
-
-    Raises:
-        ValueError: there is none of that name.
-    """
+    """Look up a measurement; ValueError if there is none of that name."""
     try:
         return MEASUREMENTS[name]
     except KeyError:

@@ -1,4 +1,4 @@
-"""Where points go: the sink interface, and sinks that are made of others or of nothing."""
+"""Where points go: the interface of a sink, and the sink that is made of others."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from policyserver.monitoring.points import Points
 
 @dataclass(frozen=True, slots=True)
 class SinkStatistics:
-    """Counters of a sink, in points. accepted = stored + backlog + dead_lettered, and what was dropped was never accepted."""
+    """Counters of a sink, in points: accepted = stored + backlog + dead_lettered. Dropped points were never accepted."""
 
     accepted: int = 0
     """Points that `write` took."""
     stored: int = 0
     """Points that reached the database."""
     backlog: int = 0
-    """Points accepted and still on their way."""
+    """Points that are accepted and not stored yet."""
     dropped: int = 0
-    """Points refused by the overflow policy, because too many were on their way."""
+    """Points that the overflow policy refused, because too many were waiting."""
     dead_lettered: int = 0
-    """Points that the database can never take, put aside."""
+    """Points that the database can never take, and that were put aside."""
     last_error: str = ""
-    """Newest trouble, or "" when there was none."""
+    """Newest trouble; "" if there was no trouble."""
 
 
 class Sink(Protocol):
-    """Takes points at any rate, from any thread, whatever state the database is in."""
+    """Takes points at any rate, from any thread, in whatever state the database is."""
 
     def write(self, points: Points) -> None:
         """Take a batch; never waits for the database, never raises because of it."""
@@ -38,37 +38,17 @@ class Sink(Protocol):
         """Wait until everything taken so far is stored; False if it was not within `timeout_s`."""
 
     def close(self, timeout_s: float) -> None:
-        """Store what was taken, for at most `timeout_s`, and give everything back. Closing again does nothing."""
+        """Store what was taken, for at most `timeout_s`, and release everything. Closing again does nothing."""
 
     def statistics(self) -> SinkStatistics:
         """Read the counters."""
 
 
-class NullSink:
-    """Forgets everything."""
-
-    def write(self, points: Points) -> None:
-        """Do nothing."""
-
-    def flush(self, timeout_s: float) -> bool:
-        """Return True: nothing waits."""
-        return True
-
-    def close(self, timeout_s: float) -> None:
-        """Do nothing."""
-
-    def statistics(self) -> SinkStatistics:
-        """Return zeros."""
-        return SinkStatistics()
-
-
 class MultiSink:
-    """Writes to several sinks. The first is the one whose counters are reported; the others' are theirs to ask."""
+    """Writes to several sinks, or with no sinks to nowhere. Its counters are those of the first; ask the others for theirs."""
 
-    def __init__(self, sinks: Sequence[Sink]) -> None:
-        """Raises ValueError when there is no sink."""
-        if not sinks:
-            raise ValueError("sinks: expected at least one sink, received none; use NullSink to record nothing")
+    def __init__(self, sinks: Sequence[Sink] = ()) -> None:
+        """Write to each of these."""
         self.sinks = tuple(sinks)
 
     def write(self, points: Points) -> None:
@@ -89,5 +69,5 @@ class MultiSink:
             sink.close(max(0.0, deadline - time.monotonic()))
 
     def statistics(self) -> SinkStatistics:
-        """Read the counters of the first sink."""
-        return self.sinks[0].statistics()
+        """Read the counters of the first sink; zeros without a sink."""
+        return self.sinks[0].statistics() if self.sinks else SinkStatistics()

@@ -1,4 +1,4 @@
-"""How a trouble that lasts is logged: one line when it begins, one for each other kind that it takes, one when it is over."""
+"""How a lasting trouble is logged: one line when it begins, one for each further kind of it, one when it is over."""
 
 from __future__ import annotations
 
@@ -6,31 +6,21 @@ import logging
 import time
 
 _MOST_KINDS = 8
-"""Kinds of one trouble that are logged; further ones are not, so that no other side decides how much is logged."""
+"""Kinds of one trouble that are logged. Further kinds are not, so that no peer decides how much is logged."""
 
 
 class Trouble:
-    """One thing that may be in trouble, such as a database. Not thread-safe."""
+    """Logs the trouble of one thing, such as a database. Not thread-safe."""
 
     def __init__(self, logger: logging.Logger, subject: str) -> None:
-        """Be without trouble.
-
-        Args:
-            logger: Where the lines go.
-            subject: What each line begins with.
-        """
+        """Begin without trouble; each line will begin with `subject`."""
         self._logger = logger
         self._subject = subject
         self._kinds: set[str] = set()
         self._since = 0.0
 
     def occurred(self, kind: str, text: str) -> None:
-        """Log a trouble whose kind is new since there was none.
-
-        Args:
-            kind: What tells it from another; texts may hold numbers that change each time.
-            text: What is wrong, and what becomes of it meanwhile.
-        """
+        """Log a trouble, unless its kind was logged since the trouble began; texts may hold numbers that change each time."""
         if not self._kinds:
             self._since = time.monotonic()
         if kind in self._kinds or len(self._kinds) >= _MOST_KINDS:
@@ -39,7 +29,7 @@ class Trouble:
         self._logger.warning("%s: %s", self._subject, text)
 
     def is_over(self, text: str) -> None:
-        """Log the end of the trouble and how long it took; nothing if there was none."""
+        """Log the end of the trouble, if there was any, and how long it took."""
         if self._kinds:
             self._kinds.clear()
             self._logger.warning("%s: %s, after %.1f s of trouble", self._subject, text, time.monotonic() - self._since)

@@ -13,16 +13,23 @@ from policyserver.common.command_line import OptionParser
 from policyserver.common.file_permissions import keep_others_from_writing
 from policyserver.common.settings import SettingsError, add_arguments, from_arguments, load
 from policyserver.common.standard_streams import lasting_streams
-from policyserver.pipelines.config import PipelineConfig
+from policyserver.pipelines.config import SWITCH_INTERVAL_S, PipelineConfig
 from policyserver.pipelines.demo.server_process import ServerDiedError
 from policyserver.pipelines.runtime.stop_signals import StoppedEarlyError, StopSignals
-from policyserver.pipelines.runtime.thread_switching import switch_threads_often
 from policyserver.pipelines.summary import LedgerError
 
 logger = logging.getLogger("policyserver.pipelines")
 
-_EXIT_INSECURE = 78
-"""Exit status when steps would leave the machine in plain text; that of `policy-server` when others could reach it so."""
+_EXIT_STATUSES: dict[type[Exception], int] = {
+    SettingsError: 2,
+    InsecureTargetError: 78,  # as of a `policy-server` that others could reach in plain text
+    StoppedEarlyError: 0,
+    ServerDiedError: 1,
+    LedgerError: 1,
+    HandshakeError: 1,
+    AuthenticationError: 1,
+}
+"""Errors that say enough in one line. Of any other the log gets the traceback."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -34,26 +41,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run_command(arguments: Sequence[str] | None) -> int:
     options = make_parser().parse_args(arguments)
     keep_others_from_writing()
-    switch_threads_often()
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     try:
-        status: int = options.command(options)
-    except SettingsError as error:
-        sys.stderr.write(f"policy-pipeline: {error}\n")
-        return 2
-    except InsecureTargetError as error:
-        sys.stderr.write(f"policy-pipeline: {error}\n")
-        return _EXIT_INSECURE
-    except StoppedEarlyError as error:
-        sys.stderr.write(f"policy-pipeline: {error}\n")
-        return 0
-    except (ServerDiedError, LedgerError, HandshakeError, AuthenticationError) as error:
-        sys.stderr.write(f"policy-pipeline: {error}\n")
-        return 1
+        options.command(options)
     except Exception as error:
-        logger.exception("the run failed")
+        status = next((status for kind, status in _EXIT_STATUSES.items() if isinstance(error, kind)), None)
+        if status is None:
+            logger.exception("the run failed")
         sys.stderr.write(f"policy-pipeline: {error}\n")
-        return 1
-    return status
+        return 1 if status is None else status
+    return 0
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -81,8 +78,17 @@ def _add_demo_arguments(parser: argparse.ArgumentParser) -> None:
     from policyserver.pipelines.demo.setup import DEFAULT_STEPS, DEMO_SERVER
 
     parser.add_argument("--seed", type=int, default=0, help="of prices, initial weights and sampled actions (default: 0)")
-    parser.add_argument("--process", choices=("ou", "gbm"), help="law of the simulated prices (default: ou)")
-    parser.add_argument("--prices", metavar="csv:FILE", action="append", default=[], help="trade the OHLCV bars of a file; may be repeated")
+    laws = ("ou", "gbm")
+    parser.add_argument("--process", choices=laws, default=argparse.SUPPRESS, help="law of the simulated prices (default: ou)")
+    parser.add_argument(
+        "--prices",
+        dest="csv_files",
+        type=_csv_file,
+        metavar="csv:FILE",
+        action="append",
+        default=[],
+        help="trade the OHLCV bars of a file; may be repeated",
+    )
     parser.add_argument("--episodes", type=int, default=64, help="concurrent episodes (default: 64)")
     parser.add_argument(
         "--steps",
@@ -102,48 +108,37 @@ def _add_demo_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs"), metavar="FOLDER", help="folder of the run folders (default: runs)")
 
 
-def _run(options: argparse.Namespace) -> int:
+def _csv_file(text: str) -> Path:
+    kind, _, file = text.partition(":")
+    if kind != "csv" or not file:
+        raise argparse.ArgumentTypeError(f"expected csv:FILE, received {text!r}")
+    return Path(file)
+
+
+def _run(options: argparse.Namespace) -> None:
     from policyserver.pipelines.run import run_pipeline
 
     config = load(PipelineConfig, options.config, from_arguments(PipelineConfig, options))
     _log_to_stderr(logging.INFO)
     with StopSignals().installed() as stop:
         run_pipeline(config, stop)
-    return 0
 
 
-def _demo(options: argparse.Namespace) -> int:
+def _demo(options: argparse.Namespace) -> None:
     from policyserver.pipelines.demo.demo import run_demo
     from policyserver.pipelines.demo.setup import DemoConfig
 
-    files = []
-    for text in options.prices:
-        kind, _, file = text.partition(":")
-        if kind != "csv" or not file:
-            raise SettingsError("--prices", "option", f"expected csv:FILE, received {text!r}")
-        files.append(Path(file))
-    if files and options.process is not None:
+    if options.csv_files and "process" in options:
         raise SettingsError(
             "--process", "option", f"expected none beside --prices, whose bars are not simulated, received {options.process!r}"
         )
     try:
-        chosen = DemoConfig(
-            seed=options.seed,
-            process=options.process or "ou",
-            csv_files=tuple(files),
-            episodes=options.episodes,
-            steps=options.steps,
-            json=options.json,
-            resume=options.resume,
-            server=options.server,
-            runs=options.runs,
-        )
+        chosen = load(DemoConfig, overrides=from_arguments(DemoConfig, options))
     except SettingsError as error:
         raise SettingsError(f"--{error.key}", "option", error.problem) from error
     _log_to_stderr(logging.WARNING)
     with StopSignals().installed() as stop:
         run_demo(chosen, sys.stdout, stop)
-    return 0
 
 
 def _list_processes(options: argparse.Namespace) -> int:

@@ -21,6 +21,9 @@ from policyserver.pipelines.runtime.inbox import NodeConfig
 UNNAMED_RUN = "pipeline"
 """Name of a run that neither the settings nor the server name."""
 
+SWITCH_INTERVAL_S = 0.001
+"""How long a thread computes before another may, seconds: Python's default of 5 ms would be felt in the latency of actions."""
+
 
 @dataclass(frozen=True, slots=True)
 class ServerConnectionConfig(Config):
@@ -59,8 +62,8 @@ class PolicyCallsConfig(Config):
     action_timeout_s: Annotated[float, Gt(0)] = 2.0
     """Longest wait for the actions of a batch, seconds."""
     waits_for_learner: bool = True
-    """Whether bars wait while the learner has all the steps it wants, as those that are simulated or read from a file can; that wait is no
-    part of `action_timeout_s`. False: of what comes faster than it is learned from, the oldest steps are dropped."""
+    """Whether bars wait while the learner has all the steps it wants, as simulated or recorded bars can; that wait is not part of
+    `action_timeout_s`. False: if steps come faster than the learner takes them, the oldest are dropped."""
     fallback: Fallback = "hold"
     """Without an action in time: keep the position (hold), or close it at the next open (flatten)."""
 
@@ -105,8 +108,8 @@ class PipelineConfig(Config):
     seed: Annotated[int, Ge(0)] = 0
     """Seed of the prices and of the random baseline."""
     worker_number: Annotated[int, Ge(0)] | None = None
-    """Which of the pipelines with this seed it is: each number plays episodes of its own, and 0 those of the seed alone. None: the number
-    that the server gives it, the first of its clients 0, and none twice."""
+    """Number of this pipeline among those with the same seed: each number plays its own episodes, and 0 plays those of the seed alone.
+    None: the number that the server gives it; its first client gets 0, and no number comes twice."""
     server: ServerConnectionConfig = field(default_factory=ServerConnectionConfig)
     """Where the policy server is."""
     episodes: PlayedEpisodesConfig = field(default_factory=PlayedEpisodesConfig)

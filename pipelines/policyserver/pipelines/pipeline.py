@@ -7,9 +7,9 @@ import math
 import os
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from policyserver.monitoring.sink import Sink
 from policyserver.pipelines.baselines import Baselines
@@ -22,6 +22,7 @@ from policyserver.pipelines.market.forecaster import Forecaster
 from policyserver.pipelines.market.rules import Rules
 from policyserver.pipelines.nodes.episode_node import EpisodeNode
 from policyserver.pipelines.nodes.execution_node import ExecutionNode
+from policyserver.pipelines.nodes.pipeline_node import Wiring
 from policyserver.pipelines.nodes.market_node import MarketNode
 from policyserver.pipelines.nodes.policy_node import PolicyNode
 from policyserver.pipelines.nodes.portfolio_node import PortfolioNode
@@ -39,6 +40,8 @@ from policyserver.pipelines.runtime.routes import Recorder, Routes
 from policyserver.pipelines.serving import PolicyService
 
 logger = logging.getLogger(__name__)
+
+NodeT = TypeVar("NodeT", bound=Node[Any])
 
 
 class Pipeline:
@@ -81,30 +84,21 @@ class Pipeline:
         self._forecasters: list[BlockForecaster] = []
         self._blocks = self._make_blocks()
         self._routes = routes = Routes()
-        base = (nodes.inbox, self, routes)
-        episodes, run = config.episodes, self.run
-        routes.market = _group("market", nodes.market_threads, lambda name: MarketNode(name, *base, run, recorder, source, episodes))
-        routes.execution = _group("execution", nodes.execution_threads, lambda name: ExecutionNode(name, *base, recorder))
-        self._rewards = [RewardNode(name, *base, run, recorder, policy) for name in _names("reward", nodes.reward_threads)]
-        routes.reward = NodeGroup("reward", self._rewards, _block_number)
-        routes.signal = _group("signal", nodes.signal_threads, lambda name: SignalNode(name, *base, run, recorder, self._skipped))
-        fallback = config.policy.fallback
-        self._policies = [PolicyNode(name, *base, run, policy, fallback, episodes) for name in _names("policy", nodes.policy_threads)]
-        routes.policy = NodeGroup("policy", self._policies, _block_number)
-        routes.portfolio = _group("portfolio", nodes.portfolio_threads, lambda name: PortfolioNode(name, *base))
-        baselines = Baselines(self._rules, source.slots, config.episodes_seed)
-        self._episode_node = EpisodeNode("episode", nodes.inbox, self, run, recorder, policy, baselines, config.episodes_seed)
+        wiring = Wiring(config, self, routes, self.run, recorder, policy, source)
+        self._rewards = _replicas(RewardNode, "reward", nodes.reward_threads, wiring)
+        self._policies = _replicas(PolicyNode, "policy", nodes.policy_threads, wiring)
+        self._episode_node = EpisodeNode("episode", wiring, Baselines(self._rules, source.slots, config.episodes_seed))
         self._reporters = [*(node.reporter for node in self._policies), self._episode_node.reporter]
+        signals = _replicas(lambda name, wiring: SignalNode(name, wiring, self._skipped), "signal", nodes.signal_threads, wiring)
+        routes.market = NodeGroup("market", _replicas(MarketNode, "market", nodes.market_threads, wiring), _block_number)
+        routes.execution = NodeGroup("execution", _replicas(ExecutionNode, "execution", nodes.execution_threads, wiring), _block_number)
+        routes.reward = NodeGroup("reward", self._rewards, _block_number)
+        routes.signal = NodeGroup("signal", signals, _block_number)
+        routes.policy = NodeGroup("policy", self._policies, _block_number)
+        routes.portfolio = NodeGroup("portfolio", _replicas(PortfolioNode, "portfolio", nodes.portfolio_threads, wiring), _block_number)
         routes.episode = NodeGroup("episode", [self._episode_node], lambda event: 0)
-        self._groups: tuple[NodeGroup[Any], ...] = (
-            routes.market,
-            routes.execution,
-            routes.reward,
-            routes.signal,
-            routes.policy,
-            routes.portfolio,
-            routes.episode,
-        )
+        circle = (routes.market, routes.execution, routes.reward, routes.signal, routes.policy, routes.portfolio)
+        self._groups: tuple[NodeGroup[Any], ...] = (*circle, routes.episode)
         self._watch = NodeWatch(self._groups, self._policies, self.run, recorder)
         self._started_at: float | None = None
         self._stopped_at: float | None = None
@@ -269,11 +263,7 @@ def _block_number(event: Any) -> int:
     return played.number
 
 
-def _names(name: str, threads: int) -> list[str]:
-    """Return the names of a node's threads."""
-    return [name] if threads == 1 else [f"{name}-{index}" for index in range(1, threads + 1)]
-
-
-def _group(name: str, threads: int, make: Any) -> NodeGroup[Any]:
-    """Make the replicas of a node, which share the blocks."""
-    return NodeGroup(name, [make(replica) for replica in _names(name, threads)], _block_number)
+def _replicas(make: Callable[[str, Wiring], NodeT], name: str, threads: int, wiring: Wiring) -> list[NodeT]:
+    """Make as many nodes as there are to be threads."""
+    names = [name] if threads == 1 else [f"{name}-{index}" for index in range(1, threads + 1)]
+    return [make(replica, wiring) for replica in names]

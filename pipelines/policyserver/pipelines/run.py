@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 from policyserver.client import (
     AuthenticationError,
@@ -17,6 +19,7 @@ from policyserver.client import (
     ServerInfo,
 )
 from policyserver.common.settings import SettingsError
+from policyserver.monitoring.recording import prepared
 from policyserver.monitoring.sink import Sink
 from policyserver.pipelines.config import UNNAMED_RUN, PipelineConfig
 from policyserver.pipelines.forecast.block_forecaster import INPUTS
@@ -24,7 +27,6 @@ from policyserver.pipelines.forecast.regressor import try_out
 from policyserver.pipelines.market.rules import Rules
 from policyserver.pipelines.pipeline import Pipeline
 from policyserver.pipelines.prices import SLOTS, PriceSource, make_source
-from policyserver.pipelines.recording import open_recording
 from policyserver.pipelines.runtime.stop_signals import StoppedEarlyError, StopSignals
 from policyserver.pipelines.server_watch import ServerWatch
 
@@ -33,17 +35,18 @@ logger = logging.getLogger(__name__)
 SINK_CLOSE_S = 5.0
 """Longest time the sinks get for what is still on its way, seconds; what InfluxDB has not taken waits on disk for the next run."""
 
-
 _RETRY_S = 1.0
 """Seconds from one attempt to reach the server to the next."""
 
+_WITHOUT_STORE = Path("runs/pipeline.sqlite")
+"""Where the store would be, for the spool that lies beside it."""
 
 def connect(config: PipelineConfig) -> PolicyClient:
     """Return a client of the configured server; it connects with its first call.
 
     Raises:
         InsecureTargetError: The server is off this machine, and certificate or token are missing.
-        SettingsError: The address is none, or a file cannot be read.
+        SettingsError: The address is malformed, or a file cannot be read.
     """
     server = config.server
     options = ClientConfig(
@@ -117,7 +120,8 @@ def _first_answer(config: PipelineConfig, policy: PolicyClient, stop: StopSignal
             if not waits:
                 logger.warning("waiting for the policy server at %s (%s)", config.server.address, error)
             waits = True
-        if (reason := stop.come_within(_RETRY_S)) is not None:
+        with contextlib.suppress(TimeoutError):
+            reason = stop.wait(_RETRY_S)
             raise StoppedEarlyError(f"{reason}: stopped before there was a policy server at {config.server.address}")
 
 
@@ -126,10 +130,13 @@ def closing_sink(config: PipelineConfig) -> Iterator[Sink]:
     """Open the configured sinks, and store what they took when the block is left.
 
     Raises:
-        SettingsError: The environment describes an InfluxDB incompletely, or influxdb-client is not installed.
+        SettingsError: The environment or the file describes an InfluxDB incompletely, or influxdb-client is not installed.
+        OSError: The folder of points that wait for InfluxDB can't be made.
+        sqlite3.Error: The store can't be opened.
     """
+    recording = config.recording
     try:
-        sink = open_recording(config.recording)
+        sink = prepared(recording, recording.store, (recording.store or _WITHOUT_STORE).parent)()
     except ValueError as error:
         raise SettingsError("recording", "", str(error)) from error
     try:
@@ -139,11 +146,11 @@ def closing_sink(config: PipelineConfig) -> Iterator[Sink]:
 
 
 ENDED = "ended"
-"""The reason to stop when the pipeline has done what it was to do, or has failed."""
+"""The reason to stop when the pipeline has ended, or has failed."""
 
 
 def wait_for_end(pipeline: Pipeline, stop: StopSignals) -> str:
-    """Wait until the pipeline has ended or somebody wants it to; return the reason. Raises as `StopSignals.wait` does."""
+    """Wait until the pipeline has ended or is to stop; return the reason. Raises as `StopSignals.wait` does."""
     pipeline.run.when_ended(lambda: stop.put(ENDED))
     return stop.wait()
 

@@ -26,7 +26,7 @@ DECISIONS_KEPT = 12
 
 @dataclass(frozen=True, slots=True)
 class ShownDecision:
-    """A decision and what came of it, for the eyes of a user."""
+    """A decision and its reward, to be shown to the user."""
 
     bar: int
     """Index of the bar at whose close it was taken."""
@@ -90,7 +90,7 @@ class RunState:
         self.stopping = threading.Event()
         """Set when episodes are to end at the bar they have reached."""
         self.ended = threading.Event()
-        """Set when there is nothing left to wait for: every slot is given back, or the run has failed."""
+        """Set when every slot is given back, or the run has failed."""
         self.failure: BaseException | None = None
         """Why the run failed, if it did."""
         self.episodes = Tail(EPISODE_COLUMNS, EPISODES_KEPT)
@@ -115,11 +115,11 @@ class RunState:
         return self._steps
 
     def newest_forecasts(self) -> dict[str, FloatArray]:
-        """Return the forecasts that the skill is of, as columns: the last tenth; on recorded bars, each of which counts once, all."""
+        """Return the forecasts that count for the skill, as columns: the last tenth, or all on recorded bars, which each count once."""
         return self.forecasts.last(1.0 if self.recorded_prices else SHARE)
 
     def newest_tenth(self) -> dict[str, FloatArray]:
-        """Return the results that every mean of the run is of: those of the newest tenth of the whole episodes."""
+        """Return the results behind every mean of the run: those of the newest tenth of the whole episodes."""
         return self.episodes.newest(newest_count(self.episodes.count))
 
     def add_steps(self, count: int) -> None:

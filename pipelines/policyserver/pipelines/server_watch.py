@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from policyserver.client import ServerStats, TrainingIteration
 from policyserver.common.errors import PolicyServerError
 from policyserver.common.figures import known
-from policyserver.monitoring.serving_points import serving_point
+from policyserver.monitoring.reports import serving_point
 from policyserver.monitoring.sink import Sink
 from policyserver.monitoring.trouble import Trouble
 from policyserver.pipelines.runtime.node import Node
@@ -23,14 +23,14 @@ _ANSWERS_PER_POINT = 4
 
 
 class StatsService(Protocol):
-    """What can be asked for statistics; `client.PolicyClient` can."""
+    """Answers questions for statistics, such as `client.PolicyClient`."""
 
     def stats_by_endpoint(self) -> Mapping[str, ServerStats]:
         """Ask each serving runner for its counters."""
 
 
 class ServerWatch(Node[Any]):
-    """Keeps the newest statistics of all serving runners together, those of one that died meanwhile included in the sums."""
+    """Keeps the newest statistics of all serving runners together; the sums include runners that died."""
 
     def __init__(self, service: StatsService, sink: Sink, tags: Mapping[str, str]) -> None:
         """Watch `service`; points go to `sink` with the run and policy of `tags`."""

@@ -1,4 +1,4 @@
-"""What a user sees of a running pipeline, at one moment."""
+"""The figures of a running pipeline at one moment, for the user."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ class Snapshot:
     """Regressor's skill over the last tenth of the steps; on recorded bars over all that were played."""
     decisions: tuple[ShownDecision, ...]
     """Newest decisions, oldest first."""
-    server: ServerStats | None
-    """Newest statistics of the server."""
+    server: ServerStats
+    """Newest statistics of the server; all 0 before the first."""
     steps_dropped: int
     """Steps that the learner never saw because it was behind."""
 
@@ -78,7 +78,6 @@ class SnapshotTaker:
         results = run.newest_tenth()
         forecasts = run.newest_forecasts()
         latency = pipeline.latency
-        stats = self._watch.latest
         return Snapshot(
             seconds=pipeline.seconds,
             episodes_open=pipeline.config.episodes.concurrent,
@@ -96,7 +95,7 @@ class SnapshotTaker:
             return_curve=_curve(run.episodes),
             skill=skill(forecasts["squared_error"], forecasts["squared_return"])[0],
             decisions=tuple(run.decisions),
-            server=stats,
+            server=self._watch.latest or ServerStats(),
             steps_dropped=self._watch.steps_dropped,
         )
 

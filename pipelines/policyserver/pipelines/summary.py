@@ -1,4 +1,4 @@
-"""The summary of a run: what was done, how fast, what was earned, and whether the books agree."""
+"""The summary of a run: what was done, how fast, what was earned, and whether the ledgers agree."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from policyserver.client import ServerStats, TrainingIteration
 from policyserver.monitoring.recorded_prices import note, span_of
 from policyserver.monitoring.store.reader import Ledger
 from policyserver.pipelines.forecast.regressor import skill
@@ -35,7 +36,7 @@ class Summary:
     seed: int
     process: str
     in_sample: bool
-    """Whether the policy learnt from the bars that its returns are of: episodes are windows of recorded bars."""
+    """Whether the policy learnt from the bars on which its returns were earned: episodes are windows of recorded bars."""
     first_bar: str | None
     """Time of the first recorded bar, UTC; None where prices are simulated."""
     last_bar: str | None
@@ -145,13 +146,8 @@ class Summary:
             *self._what_was_lost(),
             ("nodes", "threads  processed  queue max  overflowed  failures  restarts"),
         ]
-        rows += [
-            (
-                f"  {n.name}",
-                f"{n.threads:>7}  {n.processed:>9,}  {n.queue_max:>9}  {n.overflowed:>10}  {n.failures:>8}  {n.restarts:>8}",
-            )
-            for n in self.nodes
-        ]
+        figures = "{0.threads:>7}  {0.processed:>9,}  {0.queue_max:>9}  {0.overflowed:>10}  {0.failures:>8}  {0.restarts:>8}"
+        rows += [(f"  {node.name}", figures.format(node)) for node in self.nodes]
         return "".join(f"{name:<18}{text}\n" for name, text in rows).replace("+nan", "-").replace("nan", "-")
 
     def unexplained_difference(self) -> str:
@@ -184,8 +180,8 @@ def summarise(pipeline: Pipeline, watch: ServerWatch, recorded: Ledger, *, episo
         episodes_leaked: Episodes the server still held then.
         server_restarts: How often it was started again.
     """
-    run, latency, stats = pipeline.run, pipeline.latency, watch.latest
-    training = stats.training if stats else None
+    run, latency, stats = pipeline.run, pipeline.latency, watch.latest or ServerStats()
+    training = stats.training or TrainingIteration()
     results = run.newest_tenth()
     forecasts = run.newest_forecasts()
     first_bar, last_bar = span_of(run.recorded_prices) if run.recorded_prices else (None, None)
@@ -210,26 +206,18 @@ def summarise(pipeline: Pipeline, watch: ServerWatch, recorded: Ledger, *, episo
         fallback_actions=pipeline.fallbacks,
         fallback_actions_reported=pipeline.fallbacks_reported,
         server_restarts=server_restarts,
-        weights_seq_no=stats.weights_seq_no if stats else 0,
-        learner_updates=training.learner_updates if training else 0,
-        steps_trained=training.steps_total if training else 0,
+        weights_seq_no=stats.weights_seq_no,
+        learner_updates=training.learner_updates,
+        steps_trained=training.steps_total,
         steps_dropped=watch.steps_dropped,
         staleness_mean=math.nan if watch.staleness_mean is None else watch.staleness_mean,
         points_recorded=recorded.steps,
         reward_sum_client=pipeline.reward_sum,
         reward_sum_server=watch.reward_sum,
         reward_sum_recorded=recorded.reward_sum,
-        return_mean=mean(results["return"]),
-        return_stderr=standard_error(results["return"]),
-        no_trade_mean=mean(results["no_trade"]),
-        no_trade_stderr=standard_error(results["no_trade"]),
-        random_mean=mean(results["random"]),
-        random_stderr=standard_error(results["random"]),
-        profit_mean=mean(results["profit"]),
-        costs_mean=mean(results["costs"]),
+        **{f"{name}_mean": mean(column) for name, column in results.items()},
+        **{f"{name}_stderr": standard_error(results[name]) for name in ("return", "no_trade", "random")},
         profit_plus_costs_stderr=standard_error(results["profit"] + results["costs"]),
-        random_profit_mean=mean(results["random_profit"]),
-        random_costs_mean=mean(results["random_costs"]),
         random_profit_plus_costs_stderr=standard_error(results["random_profit"] + results["random_costs"]),
         regressor_skill=skill_mean,
         regressor_skill_stderr=skill_stderr,

@@ -1,4 +1,4 @@
-"""Whether a certificate and its key will do for a server, found out before it listens."""
+"""The check of a server's certificate and key, before it listens."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def _refuse_passphrase(key_file: Path, key_key: str) -> NoReturn:
 
 
 def _shake_hands(server_context: ssl.SSLContext, client_context: ssl.SSLContext) -> None:
-    """Let a client shake hands with a server in memory, which is how `ssl` compares a certificate with the clock.
+    """Let a client shake hands with a server in memory: only a handshake makes `ssl` compare a certificate with the clock.
 
     Raises:
         ssl.SSLCertVerificationError: The client refuses the certificate.

@@ -1,4 +1,4 @@
-"""Channels to a policy server: what stays on this machine asks no proxy, whatever the environment says."""
+"""Channels to a policy server. Traffic on this machine uses no proxy, whatever the environment says."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from policyserver.common.endpoints import is_local
 def direct_options(target: str) -> list[tuple[str, int | str]]:
     """Return the channel options that keep a local target's bytes on this machine; none for any other target.
 
-    gRPC asks the proxy of `http_proxy` even for 127.0.0.1, unless `no_proxy` names it, and the one of GRPC_ADDRESS_HTTP_PROXY for the
+    gRPC uses the proxy of `http_proxy` even for 127.0.0.1, unless `no_proxy` names it, and the proxy of GRPC_ADDRESS_HTTP_PROXY for the
     addresses that are listed beside it.
     """
     return [("grpc.enable_http_proxy", 0), ("grpc.address_http_proxy_enabled_addresses", "")] if is_local(target) else []

@@ -1,4 +1,4 @@
-"""How our commands read their arguments: options in full, one line for a mistake with what was probably meant, `--version` everywhere."""
+"""The argument parser of the commands: options in full, one line for a mistake with a suggestion, and `--version`."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ class OptionParser(argparse.ArgumentParser):
     """A parser for a command or, by `add_subparsers`, one of its parts."""
 
     def __init__(self, **options: Any) -> None:
-        """Take what `ArgumentParser` takes. An option that is cut short is unknown: it would mean another once there are more options."""
+        """Take what `ArgumentParser` takes. Abbreviated options are unknown: a later option could change what they mean."""
         super().__init__(allow_abbrev=False, **options)
         version = f"{self.prog.split()[0]} {_version()}"
         self.add_argument("--version", action="version", version=version, help="show the version and exit")
 
     def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
-        """Parse, and refuse what is not known here, where it can be told what is."""
+        """Parse, and refuse unknown arguments here, where the known ones can be suggested."""
         parsed, left = super().parse_known_args(args, namespace)
         if left:
             self.error(self._unknown(left))
@@ -34,7 +34,7 @@ class OptionParser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
 
     def _unknown(self, left: list[str]) -> str:
-        """Word what is wrong with arguments that nobody took."""
+        """Say what is wrong with arguments that are left over."""
         option = next((argument.partition("=")[0] for argument in left if argument.startswith("--")), None)
         if option is None:
             return f"unexpected argument {left[0]!r}"

@@ -1,10 +1,11 @@
-"""The three commands. Each looks first whether all of `policyserver` is found, which lies in five folders.
+"""The three commands. Each checks first that all five folders of `policyserver` are installed.
 
-What is found is an old installation's, or hidden by a file of one, where sources were replaced without installing them again.
+One is missing if sources were replaced without installing them again: an old installation, or a file of one, then hides it.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
 import sys
@@ -13,25 +14,15 @@ from typing import NoReturn
 _PARTS = ("policyserver.client", "policyserver.monitoring", "policyserver.pipelines", "policyserver.server", "policyserver.v1")
 
 
-def policy_server() -> NoReturn:
-    """Run `policy-server`."""
-    _run("policy-server", "policyserver.server.__main__", "program")
-
-
-def policy_pipeline() -> NoReturn:
-    """Run `policy-pipeline`."""
-    _run("policy-pipeline", "policyserver.pipelines.__main__", "main")
-
-
-def policy_monitor() -> NoReturn:
-    """Run `policy-monitor`."""
-    _run("policy-monitor", "policyserver.monitoring.__main__", "main")
-
-
 def _run(command: str, module: str, function: str) -> NoReturn:
     if problem := _what_is_missing():
         sys.exit(f"{command}: {problem}")
     sys.exit(getattr(importlib.import_module(module), function)())
+
+
+policy_server = functools.partial(_run, "policy-server", "policyserver.server.__main__", "program")
+policy_pipeline = functools.partial(_run, "policy-pipeline", "policyserver.pipelines.__main__", "main")
+policy_monitor = functools.partial(_run, "policy-monitor", "policyserver.monitoring.__main__", "main")
 
 
 def _what_is_missing() -> str:

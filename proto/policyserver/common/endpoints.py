@@ -1,4 +1,4 @@
-"""Addresses as people write them <-> targets as gRPC wants them, and which of them never leave the machine."""
+"""Addresses as users write them -> targets as gRPC wants them, and which of them never leave the machine."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LONGEST_SOCKET_PATH_BYTES = 107 if sys.platform == "linux" else 103
 def parse_address(address: str) -> str:
     """Turn "http://host:port", "host:port", "[::1]:port" or "unix:path" into a gRPC target.
 
-    The scheme says nothing about encryption; the TLS settings do. It is taken because RLlib's PolicyClient wants it.
+    The scheme says nothing about encryption; the TLS settings do. It is accepted because RLlib's PolicyClient wants it.
 
     Raises:
         ValueError: no host, no port from 0 to 65535, another scheme, a path after the port, or one too long for a unix socket.
@@ -47,12 +47,12 @@ def is_local(target: str) -> bool:
 
 
 def strays(target: str) -> str:
-    """Return the address beyond this machine that a target's "localhost" stands for, as a hosts file may have it; "" as a rule."""
+    """Return the address off this machine that the hosts file gives the "localhost" of a target; "" as a rule."""
     if target.rpartition(":")[0] != "localhost":
         return ""
     try:
         found = socket.getaddrinfo("localhost", None, type=socket.SOCK_STREAM)
-    except OSError:  # there is no such name, and so no address
+    except OSError:  # the name is unknown, so it has no address
         return ""
     hosts = (str(where[0]) for *_, where in found)
     return next((host for host in hosts if not _is_loopback(host)), "")

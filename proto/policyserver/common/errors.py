@@ -10,7 +10,7 @@
       InvalidInputError (ValueError)     wrong shape, dtype or value; nothing was changed
       ActionTimeoutError (TimeoutError)  no answer in time; the episode goes on
       ServerUnavailableError (ConnectionError)
-        ServerEndedError                 it has ended for good: nobody comes back by itself
+        ServerEndedError                 it has ended for good: no successor comes by itself
       ServerOverloadedError              too many episodes, or the learner is behind: try again later
       HandshakeError                     protocol version or spaces differ
       AuthenticationError                no token, or a wrong one
@@ -24,7 +24,7 @@ client. A row's error has its reason and field in the message; a call's has them
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import grpc
 
@@ -50,13 +50,6 @@ class PolicyServerError(Exception):
         self.reason = reason or self.default_reason
         self.code = code or _CODE_OF_REASON.get(self.reason, self.default_code)
         self.field = field
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (type(self), self.message, self.code, self.reason, self.field)
-
-
-def _rebuild(cls: type[PolicyServerError], message: str, code: grpc.StatusCode | None, reason: str, field: str) -> PolicyServerError:
-    return cls(message, code=code, reason=reason, field=field)
 
 
 class EpisodeError(PolicyServerError, ValueError):
@@ -88,10 +81,7 @@ class EpisodeDuplicateError(EpisodeError):
 
 
 class SequenceError(EpisodeError):
-    """A step out of order, or one number with two contents.
-
-    The calls of one episode must follow each other. End the episode, and keep its calls in one thread.
-    """
+    """A step out of order, or one number with two contents. End the episode, and keep the calls of each episode in one thread."""
 
     default_reason = "SEQUENCE_GAP"
 
@@ -116,7 +106,7 @@ class ServerUnavailableError(PolicyServerError, ConnectionError):
 
 
 class ServerEndedError(ServerUnavailableError):
-    """The server has ended for good: nobody takes its place by itself. A client goes on by itself once somebody serves there again."""
+    """The server has ended for good: no successor comes by itself. Once a server is there again, a client goes on by itself."""
 
     default_reason = "SERVER_ENDED"
 
@@ -157,13 +147,6 @@ class WireError(ValueError):
     def __init__(self, message: str, *, field: str = "") -> None:
         super().__init__(message)
         self.field = field
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild_wire_error, (str(self), self.field)
-
-
-def _rebuild_wire_error(message: str, field: str) -> WireError:
-    return WireError(message, field=field)
 
 
 _Code = grpc.StatusCode
@@ -244,11 +227,9 @@ def to_metadata(error: BaseException) -> tuple[tuple[str, str], ...]:
 
 def from_rpc_error(error: grpc.RpcError) -> PolicyServerError:
     """Decode a failed call."""
-    code = error.code() if callable(getattr(error, "code", None)) else None
-    details = error.details() if callable(getattr(error, "details", None)) else None
-    read_metadata = getattr(error, "trailing_metadata", None)
-    metadata = dict(read_metadata() or ()) if callable(read_metadata) else {}
-    return _make(code or _Code.UNKNOWN, str(metadata.get(_REASON_KEY, "")), str(metadata.get(_FIELD_KEY, "")), details or str(error))
+    code, details, metadata = (getattr(error, name, lambda: None)() for name in ("code", "details", "trailing_metadata"))
+    told = dict(metadata or ())
+    return _make(code or _Code.UNKNOWN, str(told.get(_REASON_KEY, "")), str(told.get(_FIELD_KEY, "")), details or str(error))
 
 
 def _make(code: grpc.StatusCode, reason: str, field: str, message: str) -> PolicyServerError:

@@ -1,4 +1,4 @@
-"""Who may write the files that a program of ours makes."""
+"""Who may write the files that the commands make."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _WRITABLE_FOR_OTHERS = 0o022
 
 
 def keep_others_from_writing() -> None:
-    """Let nobody else write a file or folder that this process, or a child, makes from now on, whatever umask it was started with.
+    """Keep other users from writing the files and folders that this process and its children make, whatever umask it was started with.
 
     For programs, at their start: a run's folder holds code (checkpoints are pickles), settings and links that are followed.
     """

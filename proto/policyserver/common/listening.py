@@ -1,4 +1,4 @@
-"""Who may talk to a server of ours: plaintext on this machine alone, everywhere else TLS and a token."""
+"""Who may talk to a server: in plaintext this machine alone, everyone else by TLS and with a token."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from policyserver.common.endpoints import is_local, parse_address, strays
 
 
 class InsecureListenError(ValueError):
-    """The configuration would let strangers in."""
+    """The configuration would let anyone on the network in."""
 
 
 def check_protection(key: str, address: str, files: Mapping[str, Path | None], local: str = "a loopback address or unix:PATH") -> None:
@@ -25,7 +25,7 @@ def check_protection(key: str, address: str, files: Mapping[str, Path | None], l
 
     Raises:
         InsecureListenError: Names the settings that are missing.
-        ValueError: If the address is none.
+        ValueError: If it is not an address.
     """
     missing = [name for name, file in files.items() if file is None]
     target = parse_address(address)

@@ -1,4 +1,4 @@
-"""What counts as a reward, and how much of it one step can carry. The same on both ends, wherever rewards are logged."""
+"""What counts as a reward, and how much of it one step can carry: the same on both ends."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def to_reward(value: Any) -> float:
     """Turn a number of any kind into a reward.
 
     Raises:
-        InvalidInputError: no real number, or not finite.
+        InvalidInputError: not a real number, or not finite.
     """
     amount = float(value) if isinstance(value, float) else _to_float(value)
     if not math.isfinite(amount):
@@ -49,7 +49,7 @@ def add_reward(logged: float, reward: float, unanswered: float = 0.0) -> float:
     Args:
         logged: their sum.
         reward: the new one, finite.
-        unanswered: the reward of a row that is on its way, which comes back and adds to the sum if the row is refused.
+        unanswered: the reward of a row on its way, which adds to the sum again if the row is refused.
 
     Raises:
         InvalidInputError: a step cannot carry the sum.
@@ -62,7 +62,7 @@ def add_reward(logged: float, reward: float, unanswered: float = 0.0) -> float:
 
 
 def _to_float(value: Any) -> float:
-    """Convert what says of itself that it is a real number: float() alone would read texts, too."""
+    """Convert a value that declares itself a real number; float() alone would also read texts."""
     if isinstance(value, np.ndarray) and value.size == 1:
         value = value.item()
     if isinstance(value, str | bytes | np.ndarray) or not (hasattr(value, "__float__") or hasattr(value, "__index__")):

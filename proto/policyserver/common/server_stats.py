@@ -52,7 +52,7 @@ class TrainingIteration:
 class ServerStats:
     """Counters since the start of the serving process, and the newest training iteration.
 
-    The serving process counts in one of these; what a client is given is a copy that nobody changes.
+    The serving process counts in one of these; a client gets a copy that does not change.
     """
 
     boot_id: Annotated[str, text()] = ""
@@ -94,7 +94,7 @@ class ServerStats:
     questions_waited: Annotated[int, counter("questions")] = 0
     """Questions for an action that had to wait for the learner, until new weights were served."""
     learner_wait_s: Annotated[float, counter("s")] = 0.0
-    """How long these waited, all together."""
+    """Total time that these waited."""
     weights_seq_no: Annotated[int, newest("policy versions")] = 0
     """Policy version now being served."""
     staleness_mean: Annotated[float, mean("policy versions", weight="steps_handed_off")] = 0.0
@@ -102,13 +102,13 @@ class ServerStats:
     return_mean: Annotated[float | None, mean("reward", unset="where none has finished yet")] = None
     """Mean return of the newest episodes that finished (up to 256), cut ones among them."""
     starts_refused: Annotated[int, counter("episodes")] = 0
-    """Episodes that could not begin, for the server holds as many as it may, or their connection its share."""
+    """Episodes that could not begin, because the server or the share of their connection was full."""
     infos_dropped: Annotated[int, counter("infos")] = 0
-    """Infos left out of their steps, for those that wait for the learner take as many bytes as they may."""
+    """Infos left out of their steps, because the infos that wait for the learner took all the bytes they may."""
     clients_refused: Annotated[int, counter("streams")] = 0
-    """Streams that were not taken, for there are as many as there may be."""
+    """Streams that were refused, because as many were open as may be."""
     messages_withheld: Annotated[int, counter("times")] = 0
-    """Times that a stream was not read for a while, for its client had not taken what was answered before."""
+    """Times that a stream was not read for a while, because its client had not taken earlier answers."""
     training: TrainingIteration | None = None
     """The newest training iteration; None before the first."""
 

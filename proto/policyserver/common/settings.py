@@ -11,7 +11,7 @@ a docstring under each field:
         '''Episodes open at once; a start beyond it is refused.'''
 
 A program nests them in one root class. From that declaration alone follow the file (`load`), the options with their help
-(`add_arguments`, `from_arguments`), the documented default file (`dump_toml`) and the reference (`declared_settings`). Every mistake is a
+(`add_arguments`, `from_arguments`), the documented default file (`dump_toml`) and the reference of the site. Every mistake is a
 `SettingsError` that names where the value came from, the dotted key, what was expected and what was received.
 
 Types a field may have: str, int, float (finite), bool, Path, Literal, X | None, tuple[X, ...], tuple[X, Y], dict[str, X], Any, another
@@ -27,7 +27,6 @@ import tomllib
 import types
 import typing
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
 
@@ -38,11 +37,9 @@ from policyserver.common.settings_values import Config, SettingsError, UnknownKe
 
 __all__ = [
     "Config",
-    "DeclaredSetting",
     "SettingsError",
     "add_arguments",
     "build",
-    "declared_settings",
     "dump_toml",
     "format_value",
     "from_arguments",
@@ -53,36 +50,6 @@ __all__ = [
 ]
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class DeclaredSetting:
-    """What is declared of one setting or of one table of settings."""
-
-    key: str
-    """The dotted key."""
-    type: str
-    """Its type in words; "table" for a table, whose own settings follow."""
-    default: str
-    """The default as TOML has it; "none" where it is unset, empty for a table and where a value must be given."""
-    bounds: str
-    """The bounds in words; empty without."""
-    doc: str
-    """The docstring under the field."""
-
-
-def declared_settings(cls: type) -> list[DeclaredSetting]:
-    """Return every table and every setting of a settings class, in the order of declaration."""
-    return [
-        DeclaredSetting(
-            key,
-            describe(field.hint if field.section is None else field.section),
-            "" if field.is_required or field.section is not None else NONE if field.default is None else format_value(field.default),
-            field.bounds,
-            field.doc,
-        )
-        for key, field in walk(cls)
-    ]
 
 
 def known_keys(cls: type) -> list[str]:

@@ -132,7 +132,7 @@ def join(prefix: str, name: str) -> str:
 
 
 def nearest(key: str, known: Sequence[str]) -> list[str]:
-    """Return up to three known dotted keys that are spelt much like one that is not, or else end as it does."""
+    """Return up to three known dotted keys that are spelt like an unknown one, or else end as it does."""
     return (
         difflib.get_close_matches(key, known, n=3) or [other for other in known if other.rpartition(".")[2] == key.rpartition(".")[2]][:3]
     )

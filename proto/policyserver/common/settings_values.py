@@ -1,4 +1,4 @@
-"""Values of settings: converted to the type that their field declares, and held to its bounds, wherever they come from."""
+"""Values of settings, from wherever: converted to the type that their field declares, and checked against its bounds."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class UnknownKeyError(SettingsError):
 
 
 class Config:
-    """Base of every settings dataclass: converts and checks on construction what a file or an option would have set.
+    """Base of every settings dataclass: converts and checks its fields on construction, as for a file or an option.
 
     A check of several fields goes into `_check`.
     """
@@ -50,7 +50,7 @@ class Config:
         """Convert each field and check it.
 
         Raises:
-            SettingsError: A value is of the wrong type or out of its bounds, or contradicts another.
+            SettingsError: A value has the wrong type, is out of its bounds, or contradicts another.
         """
         cls: Any = type(self)
         fields = fields_of(cls)

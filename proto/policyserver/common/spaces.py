@@ -21,7 +21,7 @@ from policyserver.v1 import space_pb2, tensor_pb2
 
 Array = np.ndarray[Any, Any]
 
-# What one side reads of the other's spaces is bounded, for a few bytes can describe arrays that no memory holds.
+# The spaces that one side reads of the other are bounded, because a few bytes can describe arrays that no memory holds.
 _MAX_DEPTH = 16
 _MAX_LEAVES = 4096
 _MAX_ELEMENTS = 2**24
@@ -65,10 +65,45 @@ def leaves(space: gym.Space[Any], name: str = "observation") -> list[Leaf]:
     return [Leaf(name, dtype, tuple(space.shape or ()), space)]
 
 
+def bounds(space: gym.Space[Any]) -> tuple[Array, Array]:
+    """Return the least and the greatest value of each element of a space that is a leaf."""
+    match space:
+        case spaces.Box():
+            return space.low, space.high
+        case spaces.Discrete():
+            return np.asarray(int(space.start)), np.asarray(int(space.start) + int(space.n) - 1)
+        case spaces.MultiDiscrete():
+            start = space.start.astype(np.int64)
+            return start, start + space.nvec.astype(np.int64) - 1
+    return np.asarray(0), np.asarray(1)
+
+
 def argument_names(observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> dict[str, str]:
     """Say what callers know the columns of a message as: "observations[0]" is their "observation", or a part of it."""
     columns = ("observations", leaves(observation_space, "observation")), ("actions", leaves(action_space, "action"))
     return {f"{name}[{index}]": leaf.path for name, parts in columns for index, leaf in enumerate(parts)}
+
+
+def parts(space: gym.Space[Any], value: Any, name: str) -> Iterator[Any]:
+    """Walk a value beside its space, and yield what stands at each leaf.
+
+    Raises:
+        InvalidInputError: wrong structure.
+    """
+    if isinstance(space, spaces.Dict):
+        if not isinstance(value, Mapping) or set(value) != set(space.spaces):
+            received = f"keys {sorted(map(str, value))}" if isinstance(value, Mapping) else type(value).__name__
+            raise InvalidInputError(f"{name}: expected a mapping with the keys {sorted(space.spaces)}, received {received}", field=name)
+        for key in sorted(space.spaces):
+            yield from parts(space.spaces[key], value[key], f"{name}[{key!r}]")
+    elif isinstance(space, spaces.Tuple):
+        if not isinstance(value, tuple | list) or len(value) != len(space.spaces):
+            received = f"{len(value)} of them" if isinstance(value, tuple | list) else type(value).__name__
+            raise InvalidInputError(f"{name}: expected a tuple of {len(space.spaces)} parts, received {received}", field=name)
+        for index, part in enumerate(space.spaces):
+            yield from parts(part, value[index], f"{name}[{index}]")
+    else:
+        yield value
 
 
 def flatten(space: gym.Space[Any], value: Any, name: str = "observation", known: Sequence[Leaf] | None = None) -> list[Array]:
@@ -78,13 +113,13 @@ def flatten(space: gym.Space[Any], value: Any, name: str = "observation", known:
         space: the value's space.
         value: the value.
         name: what it is, for the error.
-        known: `leaves(space, name)`, from a caller who has them.
+        known: `leaves(space, name)`, if the caller has them.
 
     Raises:
         InvalidInputError: wrong structure, shape or dtype, or not finite. Bounds are left to the server.
     """
-    parts = zip(known or leaves(space, name), _parts(space, value, name), strict=True)
-    return [_converted(leaf, _shaped(leaf, part, leaf.shape)) for leaf, part in parts]
+    pairs = zip(known or leaves(space, name), parts(space, value, name), strict=True)
+    return [_converted(leaf, _shaped(leaf, part, leaf.shape)) for leaf, part in pairs]
 
 
 def flatten_batch(
@@ -97,7 +132,7 @@ def flatten_batch(
         values: the batch: the structure of one value, with a leading axis in each leaf.
         name: what the values are, for the error.
         rows: the length of the leading axis; None takes the first leaf's.
-        known: `leaves(space, name)`, from a caller who has them.
+        known: `leaves(space, name)`, if the caller has them.
 
     Raises:
         InvalidInputError: as `flatten`, or the leading axis differs from leaf to leaf or from `rows`.
@@ -111,7 +146,7 @@ def flatten_batch(
 def flatten_rows(
     space: gym.Space[Any], values: Any, name: str, rows: int | None = None, known: Sequence[Leaf] | None = None
 ) -> tuple[list[Array], dict[int, InvalidInputError]]:
-    """Turn a batch into one array per leaf, as `flatten_batch` does, but let bad rows be no trouble of the others.
+    """Turn a batch into one array per leaf, as `flatten_batch` does, but return the errors of bad rows.
 
     Returns:
         The arrays, with zeros in the bad rows, and what is wrong with those, by row: numbers that are not finite, or integers out of
@@ -122,7 +157,7 @@ def flatten_rows(
     """
     arrays: list[Array] = []
     errors: dict[int, InvalidInputError] = {}
-    for leaf, part in zip(known or leaves(space, name), _parts(space, values, name), strict=True):
+    for leaf, part in zip(known or leaves(space, name), parts(space, values, name), strict=True):
         if rows is None:
             rows = next(iter(_as_array(leaf, part).shape), 0)
         array = _shaped(leaf, part, (rows, *leaf.shape))
@@ -154,7 +189,7 @@ def same(first: gym.Space[Any], second: gym.Space[Any]) -> bool:
 
 
 def describe(space: gym.Space[Any]) -> str:
-    """Write a space out for people, on one line of bounded length."""
+    """Describe a space on one line of bounded length."""
     text = " ".join(str(space).split())
     return text if len(text) <= 400 else f"{text[:397]}..."
 
@@ -182,24 +217,6 @@ def from_proto(message: space_pb2.Space, field: str = "space") -> gym.Space[Any]
         if isinstance(error, WireError):
             raise
         raise WireError(f"{field}: expected a valid gymnasium space, received {type(error).__name__}: {error}", field=field) from error
-
-
-def _parts(space: gym.Space[Any], value: Any, name: str) -> Iterator[Any]:
-    """Walk a value beside its space, leaf by leaf."""
-    if isinstance(space, spaces.Dict):
-        if not isinstance(value, Mapping) or set(value) != set(space.spaces):
-            received = f"keys {sorted(map(str, value))}" if isinstance(value, Mapping) else type(value).__name__
-            raise InvalidInputError(f"{name}: expected a mapping with the keys {sorted(space.spaces)}, received {received}", field=name)
-        for key in sorted(space.spaces):
-            yield from _parts(space.spaces[key], value[key], f"{name}[{key!r}]")
-    elif isinstance(space, spaces.Tuple):
-        if not isinstance(value, tuple | list) or len(value) != len(space.spaces):
-            received = f"{len(value)} of them" if isinstance(value, tuple | list) else type(value).__name__
-            raise InvalidInputError(f"{name}: expected a tuple of {len(space.spaces)} parts, received {received}", field=name)
-        for index, part in enumerate(space.spaces):
-            yield from _parts(part, value[index], f"{name}[{index}]")
-    else:
-        yield value
 
 
 def _as_array(leaf: Leaf, value: Any) -> Array:

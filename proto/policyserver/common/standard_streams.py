@@ -1,4 +1,4 @@
-"""Standard output and error as our commands use them: a reader who leaves, a full disk or a poor alphabet fails no command."""
+"""Standard output and error of the commands: a closed pipe, a full disk or an encoding that lacks a character fails no command."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from typing import Any, TextIO, cast
 
 _SPELLED = {"±": "+-"} | dict(zip("▁▂▃▄▅▆▇█", "12345678", strict=True))
-"""What stands for the characters of our tables where an encoding lacks them. Others become escapes, as TOML and JSON have them."""
+"""What stands for characters of the tables that an encoding lacks. Others become escapes, as in TOML and JSON."""
 
 
 class LastingStream:
-    """A text stream that drops what can't be written, and knows why. Whatever else is asked of it, the stream below answers."""
+    """A text stream that drops what can't be written, and knows why. Everything else is passed to the stream below."""
 
     def __init__(self, stream: TextIO | None) -> None:
         """Write to `stream`; None, as Python has it where the descriptor was closed, takes nothing."""
@@ -46,7 +46,7 @@ class LastingStream:
 
     @property
     def reason(self) -> str:
-        """What to tell the user; empty while all is well, and when the reader has had enough."""
+        """What to tell the user; empty while all is well, and if the reader closed the pipe."""
         return "" if self.error is None or isinstance(self.error, BrokenPipeError) else self.error.strerror or str(self.error)
 
     @contextlib.contextmanager
@@ -62,10 +62,9 @@ class LastingStream:
 
 @contextlib.contextmanager
 def lasting_streams(program: str) -> Iterator[LastingStream]:
-    """Let standard output and error be lasting ones while a command runs; yields standard output.
+    """Let standard output and error be lasting ones while the command `program` runs; yields standard output.
 
-    Args:
-        program: Says on standard error, when the block is left, why output was lost, unless its reader just left.
+    When the block is left, standard error says why output was lost, unless the reader closed the pipe.
     """
     _fill_descriptors()
     before = sys.stdout, sys.stderr
@@ -85,7 +84,7 @@ def lasting_streams(program: str) -> Iterator[LastingStream]:
 
 
 def _fill_descriptors() -> None:
-    """Open what is missing of the descriptors 0, 1, 2: else the next file that is opened, a database say, would be standard output."""
+    """Open the missing ones of the descriptors 0, 1, 2: else the next file that is opened, such as a database, would be standard output."""
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
         continue
     os.close(descriptor)

@@ -39,9 +39,7 @@ def dtype_to_proto(dtype: np.dtype[Any]) -> int:
     Raises:
         TypeError: the dtype does not travel.
     """
-    code = _TO_PROTO.get(dtype)
-    if code is None:
-        code = _TO_PROTO.get(np.dtype(dtype).newbyteorder("="))
+    code = _TO_PROTO.get(dtype) or _TO_PROTO.get(np.dtype(dtype).newbyteorder("="))
     if code is None:
         raise TypeError(f"dtype: expected one of {_NAMES}, received {dtype}; cast the array or change the space")
     return code

@@ -118,7 +118,7 @@ class PolicyServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def LogAction(self, request, context):
-        """Sends an observation and the action that was taken on it by someone else (off-policy).
+        """Sends an observation and an action that the policy did not choose (off-policy).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

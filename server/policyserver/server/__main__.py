@@ -52,7 +52,7 @@ def _run_command(arguments: Sequence[str] | None, out: LastingStream) -> int:
 
 
 def _stop_when_input_ends(daemon: Daemon) -> None:
-    """Let the end of standard input be the server's end for good: the process at its other end is done with the server, or gone."""
+    """Stop the server for good when standard input ends: the process at the other end is done with the server, or gone."""
     with contextlib.suppress(OSError):
         while os.read(sys.stdin.fileno(), 4096):
             pass
@@ -90,7 +90,7 @@ def serve(config: ServerConfig, *, until_input_ends: bool = False) -> int:
 
 
 def _status_of(action: Callable[[], None]) -> int:
-    """Do something; where it is refused or fails, say why in one line."""
+    """Run an action and return its exit status; if it is refused or fails, say why in one line."""
     from policyserver.server.daemon.checkpoints import CheckpointError
     from policyserver.server.daemon.daemon import DaemonError
     from policyserver.server.daemon.folder_lock import FolderInUseError
@@ -98,15 +98,11 @@ def _status_of(action: Callable[[], None]) -> int:
 
     try:
         action()
-    except SettingsError as error:
-        return _fail(error, EXIT_BAD_SETTINGS)
-    except InsecureListenError as error:
-        return _fail(error, EXIT_INSECURE)
-    except (OSError, FolderInUseError, CheckpointError, DaemonError) as error:
-        logger.debug("the cause", exc_info=True)
-        return _fail(error, EXIT_FAILURE)
+    except (SettingsError, InsecureListenError) as error:
+        return _fail(error, EXIT_BAD_SETTINGS if isinstance(error, SettingsError) else EXIT_INSECURE)
     except Exception as error:
-        logger.exception("an error that is not foreseen")  # which belongs in the run's log
+        foreseen = isinstance(error, OSError | FolderInUseError | CheckpointError | DaemonError)
+        logger.log(logging.DEBUG if foreseen else logging.ERROR, "the cause" if foreseen else "an unforeseen error", exc_info=True)
         return _fail(error, EXIT_FAILURE)
     return 0
 
@@ -133,7 +129,7 @@ def _fail(error: Exception, status: int) -> int:
 
 
 def program() -> NoReturn:
-    """Run the command line as this process, and end it at once: Python would take seconds to take torch and Ray apart."""
+    """Run the command line as this process, and end it at once: Python would need seconds to tear torch and Ray down."""
     try:
         status = main()
     except SystemExit as error:  # argparse's

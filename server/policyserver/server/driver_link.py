@@ -4,12 +4,12 @@ Four things must reach a serving actor at once, although its only Ray thread may
 with an update:
 - that the daemon is draining, and whether that is its end for good;
 - that the daemon is gone: an actor whose daemon was killed would hold the port for some seconds more, and the successor could not have it;
-- the newest weights, when the actor was restarted: RLlib brings them after the update only, and until then nobody is served;
+- the newest weights, when the actor was restarted: RLlib brings them after the update only, and until then the actor serves no client;
 - the question how serving goes, which is the one that is answered.
 
-The link is a unix socket in a folder that only this user can enter. The daemon listens; each actor connects and a thread of it blocks in
-`recv`. A message, either way, is one byte for its kind, eight for the length of what follows, and that. The end of the stream means that
-the daemon's process ended, for the kernel closes its sockets however it died.
+The link is a unix socket in a folder that only this user can enter. The daemon listens; each actor connects, and a thread of the actor
+waits for messages: a pickled pair of a kind and a content each. The end of the stream means that the daemon's process ended, for the
+kernel closes its sockets however it died.
 """
 
 from __future__ import annotations
@@ -23,17 +23,15 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
 logger = logging.getLogger(__name__)
 
-_HEADER = struct.Struct("<cQ")
-_DRAIN, _END = _HEADER.pack(b"d", 0), _HEADER.pack(b"e", 0)
-_ASK = b"a"
-_ANSWER = b"c"
-_SEND_TIMEOUT_S = 5.0
+_DRAIN, _STATE, _ASK = "drain", "state", "ask"
+_TIMEOUT_S = 5.0  # of a message that is on its way
 
 
 class DriverLink:
@@ -43,13 +41,11 @@ class DriverLink:
         """Listen on a unix socket; its folder should be closed to other users."""
         self.path = path
         self._lock = threading.RLock()  # a signal may drain in the middle of an `offer` of the same thread
-        self._farewell = b""
-        """What says that the daemon is draining, once it is."""
         self._state = b""
-        self._connections: list[socket.socket] = []
+        self._farewell = b""
+        """The message that the daemon is draining, once it is."""
+        self._connections: list[Connection] = []
         self._questions = 0
-        self._unread: dict[socket.socket, bytearray] = {}
-        """What came from each actor and makes no whole message yet; of the thread that asks."""
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._listener.bind(str(path))
         self._listener.listen()
@@ -59,19 +55,18 @@ class DriverLink:
     def drain(self, *, is_final: bool = False) -> None:
         """Tell all actors, those that connect later too, to finish what they have and start nothing new.
 
-        Args:
-            is_final: Nobody comes back by itself, which they are to tell their callers.
+        If it `is_final`, the server does not come back by itself, which the actors tell their callers.
         """
         with self._lock:
-            self._farewell = _END if is_final else _DRAIN
+            self._farewell = pickle.dumps((_DRAIN, is_final))
             for connection in self._connections:
                 _send(connection, self._farewell)
 
     def offer(self, state: dict[str, Any]) -> None:
         """Keep an env runner's state, weights included, for actors that connect from now on."""
-        content = pickle.dumps(state, pickle.HIGHEST_PROTOCOL)
+        message = pickle.dumps((_STATE, state), pickle.HIGHEST_PROTOCOL)
         with self._lock:
-            self._state = _HEADER.pack(b"s", len(content)) + content
+            self._state = message
 
     def ask(self, timeout_s: float) -> list[Any]:
         """Ask all actors how serving goes. From one thread.
@@ -81,53 +76,35 @@ class DriverLink:
         """
         with self._lock:
             self._questions += 1
-            question = pickle.dumps(self._questions)
-            asked = [connection for connection in self._connections if _send(connection, _HEADER.pack(_ASK, len(question)) + question)]
-        self._unread = {connection: self._unread.get(connection, bytearray()) for connection in asked}
-        answers: dict[socket.socket, Any] = {}
+            question = pickle.dumps((_ASK, self._questions))
+            asked = [connection for connection in self._connections if _send(connection, question)]
+        answers: dict[Connection, Any] = {}
         deadline = time.monotonic() + timeout_s
         while missing := [connection for connection in asked if connection not in answers]:
             try:
-                readable, _, _ = select.select(missing, [], [], max(0.0, deadline - time.monotonic()))
+                readable = wait(missing, max(0.0, deadline - time.monotonic()))
             except (OSError, ValueError):  # the link was closed meanwhile
                 return []
             if not readable:
                 break
             for connection in readable:
-                if not self._read(connection):
+                assert isinstance(connection, Connection)
+                try:
+                    number, answer = pickle.loads(connection.recv_bytes())
+                except (OSError, EOFError):  # the actor died
                     asked.remove(connection)
                     self._forget(connection)
-                for number, answer in self._answers(connection):
-                    if number == self._questions:  # else it comes too late
-                        answers[connection] = answer
+                    continue
+                if number == self._questions:  # else it comes too late
+                    answers[connection] = answer
         return [answers[connection] for connection in asked if connection in answers]
 
-    def _forget(self, connection: socket.socket) -> None:
+    def _forget(self, connection: Connection) -> None:
         """Give the descriptor of an actor that died back."""
         with self._lock:
             if connection in self._connections:
                 self._connections.remove(connection)
         connection.close()
-
-    def _read(self, connection: socket.socket) -> bool:
-        """Receive what an actor sent; False if it is gone."""
-        try:
-            part = connection.recv(2**16)
-        except OSError:
-            return False
-        self._unread[connection] += part
-        return bool(part)
-
-    def _answers(self, connection: socket.socket) -> Iterator[Any]:
-        """Take the whole messages out of what was received."""
-        unread = self._unread[connection]
-        while len(unread) >= _HEADER.size:
-            _, length = _HEADER.unpack_from(unread)
-            end = _HEADER.size + length
-            if len(unread) < end:
-                return
-            yield pickle.loads(bytes(unread[_HEADER.size : end]))
-            del unread[:end]
 
     def close(self) -> None:
         """Cut the link: to the actors this is the daemon's end. A second call does nothing."""
@@ -142,35 +119,37 @@ class DriverLink:
         self.path.unlink(missing_ok=True)
 
     def _accept(self) -> None:
+        limit = struct.pack("ll", int(_TIMEOUT_S), 0)
         while True:
             try:
-                connection, _ = self._listener.accept()
+                accepted, _ = self._listener.accept()
             except OSError:
                 return
-            connection.settimeout(_SEND_TIMEOUT_S)
+            accepted.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+            accepted.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+            connection = Connection(accepted.detach())
             with self._lock:
                 for other in [other for other in self._connections if _is_gone(other)]:  # as a rule that of the actor before this one
                     self._forget(other)
                 self._connections.append(connection)
-                _send(connection, self._state + self._farewell)
+                for message in filter(None, (self._state, self._farewell)):
+                    _send(connection, message)
 
 
-def _send(connection: socket.socket, message: bytes) -> bool:
-    """Send a message; False if the actor died, for then there is nobody to tell."""
+def _send(connection: Connection, message: bytes) -> bool:
+    """Send a message; False if the actor died."""
     try:
-        connection.sendall(message)
+        connection.send_bytes(message)
     except OSError:
         return False
     return True
 
 
-def _is_gone(connection: socket.socket) -> bool:
+def _is_gone(connection: Connection) -> bool:
     """Tell whether the actor at the other end died."""
-    try:
-        is_readable = bool(select.select([connection], [], [], 0.0)[0])
-        return is_readable and not connection.recv(1, socket.MSG_PEEK)
-    except (OSError, ValueError):
-        return True
+    hung_up = select.poll()
+    hung_up.register(connection, 0)
+    return bool(hung_up.poll(0))
 
 
 def follow_driver(
@@ -180,41 +159,45 @@ def follow_driver(
     on_state: Callable[[dict[str, Any]], None],
     on_question: Callable[[], Any],
 ) -> Callable[[], None]:
-    """Connect an actor to its daemon.
+    """Connect an actor to its daemon. All functions are called from the link's own thread.
 
     Args:
         path: The daemon's socket. If there is none (the daemon runs on another machine), nothing is followed: Ray itself ends an actor
             whose driver is gone, some seconds later.
-        on_drain: Called from the link's own thread when the daemon starts to drain, with whether that is final.
-        on_driver_gone: Called from the link's own thread when the daemon's process has ended, however it did.
-        on_state: Called from the link's own thread with the newest state, if the daemon has offered one.
-        on_question: Called from the link's own thread when the daemon asks how serving goes. What it returns is pickled.
+        on_drain: Called when the daemon starts to drain, with whether that is final.
+        on_driver_gone: Called when the daemon's process has ended, however it did.
+        on_state: Called with the newest state, if the daemon has offered one.
+        on_question: Called when the daemon asks how serving goes. What it returns is pickled.
 
     Returns:
         A function that ends the following; idempotent.
     """
-    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    line = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        connection.connect(str(path))
+        line.connect(str(path))
     except OSError as error:
-        connection.close()
+        line.close()
         logger.debug("no daemon to follow at %s: %s", path, error)
         return lambda: None
     stopped = threading.Event()
+    connection = Connection(os.dup(line.fileno()))
+
+    def obey(kind: str, content: Any) -> None:
+        if kind == _DRAIN:
+            on_drain(content)
+        elif kind == _STATE:
+            on_state(content)
+        else:
+            connection.send_bytes(pickle.dumps((content, on_question())))
 
     def follow() -> None:
-        while (message := _next_message(connection)) is not None:
-            kind, content = message
-            try:
-                if kind in (b"d", b"e"):
-                    on_drain(kind == b"e")
-                elif kind == _ASK:
-                    answer = pickle.dumps((pickle.loads(content), on_question()))
-                    connection.sendall(_HEADER.pack(_ANSWER, len(answer)) + answer)
-                else:
-                    on_state(pickle.loads(content))
-            except Exception:  # e.g. the port is still taken; what fails here is no reason to think that the daemon is gone
-                logger.exception("what the daemon sent could not be followed; RLlib brings weights and the order to listen again")
+        with contextlib.suppress(OSError, EOFError), connection:
+            while True:
+                message = connection.recv_bytes()
+                try:
+                    obey(*pickle.loads(message))
+                except Exception:  # e.g. the port is still taken; what fails here is no reason to think that the daemon is gone
+                    logger.exception("what the daemon sent could not be followed; RLlib brings weights and the order to listen again")
         if not stopped.is_set():
             on_driver_gone()
 
@@ -224,34 +207,12 @@ def follow_driver(
     def stop() -> None:
         stopped.set()
         with contextlib.suppress(OSError):
-            connection.shutdown(socket.SHUT_RDWR)
+            line.shutdown(socket.SHUT_RDWR)
         if threading.current_thread() is not thread:
             thread.join()
-        connection.close()
+        line.close()
 
     return stop
-
-
-def _next_message(connection: socket.socket) -> tuple[bytes, bytes] | None:
-    """Receive the kind and content of one message; None when the stream has ended, be it in the middle of one."""
-    with contextlib.suppress(OSError):
-        if header := _receive(connection, _HEADER.size):
-            kind, length = _HEADER.unpack(header)
-            content = _receive(connection, length)
-            if len(content) == length:
-                return kind, content
-    return None
-
-
-def _receive(connection: socket.socket, length: int) -> bytes:
-    """Receive exactly `length` bytes, or nothing at the end of the stream."""
-    content = bytearray()
-    while len(content) < length:
-        part = connection.recv(min(length - len(content), 2**20))
-        if not part:
-            return b""
-        content += part
-    return bytes(content)
 
 
 def leave_at_once() -> None:

@@ -16,8 +16,8 @@ _CHATTER = ("ray.rllib.algorithms.algorithm_config", "ray._common.deprecation")
 class LogFile(logging.Handler):
     """Appends each record to a file by one write, so that several processes can share it.
 
-    A line that can't be written, as on a full disk, is counted and not tried again: the first of a row is said on standard error, and the
-    number of them in the file, as soon as that takes lines again.
+    A line that can't be written, as on a full disk, is counted and not tried again. Standard error tells the first of several, and the
+    file their number, as soon as it takes lines again.
     """
 
     def __init__(self, path: Path) -> None:
@@ -47,10 +47,12 @@ class LogFile(logging.Handler):
         except OSError as error:
             self._lost += 1
             if self._lost == 1:
-                _say(f"{self._path}: lines are lost: {error.strerror}")
+                with contextlib.suppress(OSError, ValueError, AttributeError):  # standard error may be closed or absent
+                    sys.stderr.write(f"{self._path}: lines are lost: {error.strerror}\n")
+                    sys.stderr.flush()
 
     def _write(self, line: str) -> None:
-        """Append a line; what is left of one that was cut is ended first."""
+        """Append a line; end a line that was cut first."""
         begin = "\n" if self._is_within_line else ""
         data = f"{begin}{line}\n".encode(errors="backslashreplace")
         written = os.write(self._file, data)
@@ -66,19 +68,8 @@ class LogFile(logging.Handler):
         super().close()
 
 
-def _say(text: str) -> None:
-    """Write to standard error, if there is one that takes it."""
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        sys.stderr.write(f"{text}\n")
-        sys.stderr.flush()
-
-
 def log_to(level: str, file: Path | None = None) -> None:
-    """Log from `level` on to standard error and, if given, to a file.
-
-    Args:
-        level: Name of the least severity.
-        file: Appended to, also by other processes at the same time.
+    """Log from a severity on to standard error and, if given, to a file, to which other processes may append at the same time.
 
     Raises:
         OSError: The file can't be opened.
@@ -93,7 +84,7 @@ def log_to(level: str, file: Path | None = None) -> None:
 
 
 def adopt_ray_loggers() -> None:
-    """Let Ray's messages go where all others go; at its import, Ray gives its loggers a handler and a format of their own."""
+    """Let Ray's messages go where all others go: at its import, Ray gives its loggers a handler and a format of their own."""
     for name in ("ray", "ray.rllib", "ray.data", "ray.train", "ray.tune", "ray.serve"):
         logging.getLogger(name).handlers.clear()
         logging.getLogger(name).propagate = True

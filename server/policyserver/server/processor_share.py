@@ -1,4 +1,4 @@
-"""Lets the learner give way on kernels that share the processors out among sessions first (sched(7), "The autogroup feature").
+"""Lets the learner give way on kernels that divide the processors among sessions first (sched(7), "The autogroup feature").
 
 There a niceness counts only among the processes of one session. Clients in another session would wait for the learner as for an equal, and
 longer than that: the share of a session whose threads crowd one core becomes tiny on the other one, where a thread that is answered then
@@ -41,7 +41,7 @@ def lower_priority(niceness: int) -> None:
         except (OSError, ValueError, IndexError) as error:
             logger.debug("the session keeps its priority: %s", error)
             return
-    logger.warning("the learner does not give way to other sessions: the kernel was busy with those of others")
+    logger.warning("the learner does not give way to other sessions: the kernel took no niceness from it in time")
 
 
 def new_session() -> None:
@@ -63,9 +63,9 @@ def new_session() -> None:
 
 
 def warn_if_ray_lowered() -> None:
-    """Say so where Ray runs this worker process behind others, as it does unless it is told not to: its actions come late then.
+    """Warn if Ray runs this worker process behind others, as it does by default: its actions come late then.
 
-    Compared with the process that Ray started it from: a whole service that somebody runs at a higher niceness is meant so.
+    Compared with the process that Ray started it from: a service may run at a higher niceness as a whole, by intention.
     """
     niceness = os.getpriority(os.PRIO_PROCESS, 0)
     lowered = niceness - os.getpriority(os.PRIO_PROCESS, os.getppid())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from policyserver.common.server_stats import TrainingIteration
 VERSIONS_BEHIND = "policy_versions_behind_sum"
 """Env-runner metric (reduce "sum"): over the steps of this `sample()`, policy version served at hand-off minus version that acted."""
 STEPS_DROPPED = "steps_dropped"
-"""Env-runner metric (reduce "sum"): steps that the hand-off dropped since the `sample()` before."""
+"""Env-runner metric (reduce "sum"): steps that the sample queue dropped since the `sample()` before."""
 
 _LEARNING_RATE = "_learning_rate"
 """End of the name under which RLlib reports the learning rate of each optimizer, after the optimizer's own."""
@@ -60,11 +60,11 @@ class TrainingReport(TrainingIteration):
 def training_report(
     result: Mapping[str, Any], before: Progress, *, seconds: float, learn_seconds: float, checkpoint: Path | None
 ) -> TrainingReport | None:
-    """Read RLlib's result dict.
+    """Read what `Algorithm.train()` returned.
 
     Args:
-        result: What `Algorithm.train()` returned.
-        before: How far the run had come before that iteration.
+        result: RLlib's result dict.
+        before: How far the run had come before.
         seconds: Length of the iteration.
         learn_seconds: Length of the learner's update.
         checkpoint: The newest checkpoint.
@@ -101,13 +101,7 @@ def training_report(
 
 def restored_report(progress: Progress, checkpoint: Path) -> TrainingReport:
     """Report what a restored checkpoint stands for, until the first iteration after it has one of its own."""
-    return TrainingReport(
-        iteration=progress.iteration,
-        weights_seq_no=progress.weights_seq_no,
-        steps_total=progress.steps_total,
-        learner_updates=progress.learner_updates,
-        checkpoint_path=str(checkpoint),
-    )
+    return TrainingReport(**asdict(progress), checkpoint_path=str(checkpoint))
 
 
 def _mean(modules: Mapping[str, Mapping[str, Any]], key: str) -> float | None:

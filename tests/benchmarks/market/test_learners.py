@@ -1,10 +1,9 @@
 from __future__ import annotations
 
-import dataclasses
 import io
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import pytest
 
@@ -13,36 +12,23 @@ from benchmarks.market.learners import RLLIB_SERVER
 from benchmarks.market.page import write_part
 from benchmarks.market.variants import TITLE as FIRST_TITLE
 from policyserver.monitoring.store.store import EmbeddedStore
-from policyserver.pipelines.demo.demo import DemoResult
 from policyserver.pipelines.demo.setup import DEMO_SERVER, STORE_FILE, DemoConfig
 from policyserver.pipelines.runtime.stop_signals import StopSignals
-from policyserver.pipelines.summary import Summary
+from tests.benchmarks.market.demos import Demos
 
-ZEROS: dict[str, Any] = {field.name: 0 for field in dataclasses.fields(Summary)}
 LAST_TENTH = {(DEMO_SERVER, 0): 6.0, (RLLIB_SERVER, 0): 5.0, (DEMO_SERVER, 1): 7.0, (RLLIB_SERVER, 1): 4.0}
 
 
-class Demos:
-    """Stands in for `run_demo`: notes what was to be run, and returns a summary of it."""
-
-    def __init__(self, folder: Path, interrupted_at: int | None = None) -> None:
-        self.asked: list[DemoConfig] = []
-        self._folder = folder
-        self._interrupted_at = interrupted_at
-
-    def __call__(self, options: DemoConfig, out: TextIO, stop: StopSignals) -> DemoResult:
-        self.asked.append(options)
-        folder = self._folder / str(len(self.asked))
-        folder.mkdir()
-        EmbeddedStore(folder / STORE_FILE).close(5.0)
-        told: dict[str, Any] = {"seed": options.seed, "steps": options.steps, "nodes": ()}
-        told["seconds"] = 20.0 if options.server == DEMO_SERVER else 500.0
-        told["return_mean"] = LAST_TENTH.get((options.server, options.seed), 6.5)
-        return DemoResult(Summary(**(ZEROS | told)), folder, interrupted=len(self.asked) == self._interrupted_at)
+def leave(options: DemoConfig, folder: Path) -> dict[str, Any]:
+    EmbeddedStore(folder / STORE_FILE).close(5.0)
+    return {
+        "seconds": 20.0 if options.server == DEMO_SERVER else 500.0,
+        "return_mean": LAST_TENTH.get((options.server, options.seed), 6.5),
+    }
 
 
 def compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, interrupted_at: int | None = None) -> tuple[Demos, str, str]:
-    demos, out = Demos(tmp_path, interrupted_at), io.StringIO()
+    demos, out = Demos(tmp_path, leave, interrupted_at), io.StringIO()
     monkeypatch.setattr(learners, "run_demo", demos)
     learners.compare_learners(tmp_path / "docs", 5_000, out, StopSignals())
     return demos, (tmp_path / "docs" / "learning.md").read_text(encoding="utf-8"), out.getvalue()

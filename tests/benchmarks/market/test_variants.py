@@ -1,10 +1,9 @@
 from __future__ import annotations
 
-import dataclasses
 import io
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import pytest
 
@@ -15,47 +14,32 @@ from policyserver.common.settings import dump_toml
 from policyserver.monitoring.points import Points
 from policyserver.monitoring.store.store import EmbeddedStore
 from policyserver.pipelines.config import PipelineConfig
-from policyserver.pipelines.demo.demo import DemoResult
 from policyserver.pipelines.demo.setup import PIPELINE_FILE, SERVER_FILE, STORE_FILE, DemoConfig
 from policyserver.pipelines.market.rules import Rules, RulesConfig
 from policyserver.pipelines.prices import PricesConfig, make_source
 from policyserver.pipelines.runtime.stop_signals import StopSignals
-from policyserver.pipelines.summary import Summary, standard_error
+from policyserver.pipelines.summary import standard_error
+from tests.benchmarks.market.demos import Demos
 
 WHOLE, CUT = 20, 3
 """Episodes of a run that ran their full length, and those that its end cut."""
 
-ZEROS: dict[str, Any] = {field.name: 0 for field in dataclasses.fields(Summary)}
 
-
-class Demos:
-    """Stands in for `run_demo`: notes what was to be run, and returns a summary of it."""
-
-    def __init__(self, folder: Path, interrupted_at: int | None = None) -> None:
-        self.asked: list[DemoConfig] = []
-        self._folder = folder
-        self._interrupted_at = interrupted_at
-
-    def __call__(self, options: DemoConfig, out: TextIO, stop: StopSignals) -> DemoResult:
-        self.asked.append(options)
-        folder = self._folder / str(len(self.asked))
-        folder.mkdir()
-        config = PipelineConfig(seed=options.seed, prices=PricesConfig(process=options.process))
-        (folder / PIPELINE_FILE).write_text(dump_toml(config))
-        (folder / SERVER_FILE).write_text('run_folder = "somewhere"\n[hand_off]\nbatches_ahead = 1\n')
-        store = EmbeddedStore(folder / STORE_FILE)
-        for number in range(WHOLE + CUT):
-            fields = {"episode": f"AAA-{number}", "return": 1.0, "no_trade_return": 0.0 if number < WHOLE else None}
-            store.write(Points.one("episode", {"run": folder.name, "symbol": "AAA"}, fields))
-        store.close(5.0)
-        told: dict[str, Any] = {"process": options.process, "seed": options.seed, "steps": options.steps, "nodes": ()}
-        told |= {
-            "return_mean": 12.5 + 0.25 * options.show_prediction * options.seed,
-            "return_stderr": 0.75,
-            "regressor_skill": -2.2e-06,
-            "regressor_skill_stderr": 1.2e-05,
-        }
-        return DemoResult(Summary(**(ZEROS | told)), folder, interrupted=len(self.asked) == self._interrupted_at)
+def leave(options: DemoConfig, folder: Path) -> dict[str, Any]:
+    config = PipelineConfig(seed=options.seed, prices=PricesConfig(process=options.process))
+    (folder / PIPELINE_FILE).write_text(dump_toml(config))
+    (folder / SERVER_FILE).write_text('run_folder = "somewhere"\n[hand_off]\nbatches_ahead = 1\n')
+    store = EmbeddedStore(folder / STORE_FILE)
+    for number in range(WHOLE + CUT):
+        fields = {"episode": f"AAA-{number}", "return": 1.0, "no_trade_return": 0.0 if number < WHOLE else None}
+        store.write(Points.one("episode", {"run": folder.name, "symbol": "AAA"}, fields))
+    store.close(5.0)
+    return {
+        "return_mean": 12.5 + 0.25 * options.show_prediction * options.seed,
+        "return_stderr": 0.75,
+        "regressor_skill": -2.2e-06,
+        "regressor_skill_stderr": 1.2e-05,
+    }
 
 
 def played(process: Any, seed: int) -> tuple[str, str]:
@@ -68,7 +52,7 @@ def played(process: Any, seed: int) -> tuple[str, str]:
 
 
 def test_three_seeds_of_each_variant_are_run_and_each_has_its_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    demos = Demos(tmp_path)
+    demos = Demos(tmp_path, leave)
     monkeypatch.setattr(variants, "run_demo", demos)
     variants.run_variants(tmp_path / "docs", 5_000, io.StringIO(), StopSignals())
     wanted = [("ou", True), ("ou", False), ("gbm", True)]
@@ -95,7 +79,7 @@ def test_three_seeds_of_each_variant_are_run_and_each_has_its_row(tmp_path: Path
 
 
 def test_an_interrupted_run_ends_the_rest_and_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    demos = Demos(tmp_path, interrupted_at=2)
+    demos = Demos(tmp_path, leave, interrupted_at=2)
     monkeypatch.setattr(variants, "run_demo", demos)
     out = io.StringIO()
     variants.run_variants(tmp_path / "docs", None, out, StopSignals())

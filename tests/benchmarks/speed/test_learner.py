@@ -54,7 +54,7 @@ def updates() -> Updates:
 def test_the_steps_are_those_of_the_demos_problem(updates: Updates) -> None:
     episodes = pickle.loads(updates.steps)
     assert sum(map(len, episodes)) == pytest.approx(640, abs=64)
-    assert all(episode.t_started == 0 for episode in episodes), "the oldest are handed over first"
+    assert all(episode.t_started == 0 for episode in episodes), "the oldest are handed off first"
     for episode in episodes:
         matching = 0
         observations, rewards = replayed(episode.get_actions())

@@ -74,8 +74,8 @@ def test_the_tags_of_the_environment_are_on_every_point(server: AnsweringServer,
         ("verify_ssl=flase\n", "VERIFY_SSL: expected true or false, received 'flase'"),
         ("connection_pool_maxsize=inf\n", "CONNECTION_POOL_MAXSIZE: expected a whole number of connections, received 'inf'"),
         ("proxy=user:s3cret@proxy:80\n", "proxy: expected http://host:port, received 'proxy:80'"),
-        ("[tags]\nrun=mine\n", "tags: expected names of no tag or field that is recorded .* received 'run'"),
-        ("[tags]\nreward=mine\n", "tags: expected names of no tag or field that is recorded .* received 'reward'"),
+        ("[tags]\nrun=mine\n", "tags: expected names that no recorded tag or field has .* received 'run'"),
+        ("[tags]\nreward=mine\n", "tags: expected names that no recorded tag or field has .* received 'reward'"),
         ("[tags]\nsite=${env.NOBODY_SET_THIS}\n", r"\[tags\] site: expected the variable NOBODY_SET_THIS to be set"),
         ("token=abc\nS3CRET42==\n", "a key that is no word: unknown key"),
     ],
@@ -90,5 +90,5 @@ def test_a_variable_that_nothing_is_known_of_is_named(tmp_path: Path, caplog: py
     caplog.set_level(logging.WARNING)
     variables = {"INFLUXDB_V2_URL": "http://127.0.0.1:9", "INFLUXDB_V2_BUCKET": "b", "INFLUXDB_V2_TOKN": "s3cret"}
     assert InfluxConfig.from_environment(tmp_path, variables) is not None
-    assert "INFLUXDB_V2_TOKN is ignored, for nothing is known by that name; did you mean INFLUXDB_V2_TOKEN?" in caplog.text
+    assert "INFLUXDB_V2_TOKN is ignored, because there is no such variable; did you mean INFLUXDB_V2_TOKEN?" in caplog.text
     assert "s3cret" not in caplog.text

@@ -21,6 +21,7 @@ import pytest
 from policyserver.monitoring.page.listen import PageConfig
 from policyserver.monitoring.page.server import PageServer
 from policyserver.monitoring.store.store import EmbeddedStore, StoreConfig
+from tests.commands import run_here
 from tests.monitoring.filled_store import SYMBOLS, FilledRun, fill
 from tests.monitoring.page_harness import get, serve, step
 
@@ -87,7 +88,7 @@ def test_a_name_that_is_not_the_loopbacks_is_refused(page: PageServer) -> None:
 
 
 def test_a_port_in_use_is_an_error_that_names_the_setting(page: PageServer) -> None:
-    with pytest.raises(OSError, match=r"recording.page: 127.0.0.1:\d+ can't be had: Address already in use; stop the process"):
+    with pytest.raises(OSError, match=r"recording.page: 127.0.0.1:\d+ can't be taken: Address already in use; stop the process"):
         PageServer(PageConfig(page.address.removeprefix("http://")), key="recording.page")
 
 
@@ -122,7 +123,7 @@ def test_a_store_that_is_still_empty_is_served_and_its_first_points_shown(tmp_pa
         assert json.loads(next(line for line in lines if line.startswith(b"data: ["))[6:])[0]["bar"] == 7
         begun = time.monotonic()
         page.close()
-        assert time.monotonic() - begun < 3.0, "a viewer does not hold up the end"
+        assert time.monotonic() - begun < 8.0, "a viewer does not hold up the end"
     page.close()
     assert not [thread for thread in threading.enumerate() if thread.name == "page"]
     store.close(5.0)
@@ -140,12 +141,9 @@ def test_the_command_serves_until_it_is_told_to_stop(page_store: EmbeddedStore) 
     served.stdout.close()
 
 
-@pytest.mark.process
 def test_the_command_names_what_is_wrong_and_exits_with_2(tmp_path: Path, page_store: EmbeddedStore) -> None:
     def run(*arguments: str) -> tuple[int, str]:
-        done = subprocess.run(
-            [sys.executable, "-m", "policyserver.monitoring", "serve", *arguments], capture_output=True, text=True, timeout=30, check=False
-        )
+        done = run_here("policy-monitor", "serve", *arguments)
         return done.returncode, done.stderr
 
     code, said = run("--store", str(tmp_path / "nothing"))

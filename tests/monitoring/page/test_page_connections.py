@@ -50,6 +50,7 @@ def test_silence_in_the_handshake_of_tls_keeps_no_viewer_out_and_takes_no_descri
         wait_until(lambda: psutil.Process().num_fds() - before - len(silent) < VIEWERS + 10, "the oldest to be shut")
 
 
+@pytest.mark.long
 def test_a_viewer_too_many_is_told_so_until_one_leaves(page: PageServer) -> None:
     with contextlib.ExitStack() as viewers:
         streams = [urllib.request.urlopen(f"{page.address}/events", timeout=30.0) for _ in range(VIEWERS)]

@@ -13,7 +13,7 @@ import pytest
 
 from policyserver.monitoring.page.buckets import TIME, Buckets
 from policyserver.monitoring.page.feed import Feed
-from policyserver.monitoring.page.sections import SECTIONS
+from policyserver.monitoring.page.sections import SOURCES
 from policyserver.monitoring.page.selection import PageSelection
 from policyserver.monitoring.points import Points
 from policyserver.monitoring.schema import MEASUREMENTS
@@ -85,6 +85,7 @@ def server(seconds: range, boot_id: str, worker: str = "w", dropped: int = 0) ->
 
 @pytest.mark.parametrize("range_s", [None, 300])
 @pytest.mark.usefixtures("unhurried")
+@pytest.mark.long
 def test_a_viewer_who_was_there_all_along_sees_what_one_sees_who_comes_now(path: Path, range_s: int | None) -> None:
     run, reader = FilledRun("r", STEPS_PER_S), StoreReader(path)
     early = Viewer(reader, range_s=range_s)
@@ -124,6 +125,7 @@ def test_a_look_sends_only_what_changed(path: Path) -> None:
     reader.close()
 
 
+@pytest.mark.long
 def test_columns_are_what_a_plain_query_says(path: Path) -> None:
     fill(path, FilledRun("r", STEPS_PER_S), steps=64 * 400, end_ns=BEGIN_NS)
     reader = StoreReader(path)
@@ -193,6 +195,7 @@ def test_running_episodes_are_those_that_began_here_and_have_not_ended(path: Pat
     reader.close()
 
 
+@pytest.mark.long
 def test_points_that_were_merged_by_the_minute_count_as_before(path: Path) -> None:
     fill(path, FilledRun("r", steps_per_s=4.0), steps=64 * 150, end_ns=BEGIN_NS)
     before = totals(path)
@@ -213,12 +216,12 @@ def test_points_that_were_merged_by_the_minute_count_as_before(path: Path) -> No
 def totals(path: Path) -> dict[str, dict[str, float]]:
     """Return every sum and the largest maximum of the sections whose old points are merged, over the whole run."""
     reader, found = StoreReader(path), {}
-    for section in SECTIONS:
-        if section.source.measurement in ("step", "train", "regressor"):
-            buckets = Buckets(section.source, PageSelection(), "r", 2 * 10**9, 0)
-            buckets.read(reader, reader.newest_ids()[section.source.measurement])
+    for source in SOURCES:
+        if source.measurement in ("step", "train", "regressor"):
+            buckets = Buckets(source, PageSelection(), "r", 2 * 10**9, 0)
+            buckets.read(reader, reader.newest_ids()[source.measurement])
             table = buckets.since(0)
-            found[section.name] = {name: float(np.nansum(table.sum(name))) for name in section.source.sums}
-            found[section.name] |= {name: float(np.nanmax(table.largest(name))) for name in section.source.maxima if name != TIME}
+            found[source.name] = {name: float(np.nansum(table.sum(name))) for name in source.sums}
+            found[source.name] |= {name: float(np.nanmax(table.largest(name))) for name in source.maxima if name != TIME}
     reader.close()
     return found

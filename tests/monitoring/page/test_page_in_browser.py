@@ -43,7 +43,7 @@ def choose(browser: Browser, select: str, value: str) -> None:
 
 def wait_drawn(browser: Browser) -> None:
     wait_until(lambda: browser.script("return document.querySelectorAll('#decisions tr').length == 12"), "twelve decisions")
-    wait_until(lambda: drawn_points(browser, "histogram") > 0, "the last section")
+    wait_until(lambda: drawn_points(browser, "steps") > 0, "the last section")
 
 
 def test_every_panel_is_drawn_without_an_error(page: PageServer, browser: Browser) -> None:
@@ -88,20 +88,20 @@ def test_new_points_are_shown_as_they_come_and_after_the_server_was_restarted(pa
     browser.open(page.address)
     wait_drawn(browser)
     page_store.write(step(770, action=0, reward=-0.25))
-    row = wait_until(lambda: "episode-77" in browser.script(newest) and browser.script(newest), "the next decision", 5.0)
+    row = wait_until(lambda: "episode-77" in browser.script(newest) and browser.script(newest), "the next decision", 20.0)
     assert "sell" in row
     assert "-0.2500" in row
     drawn = drawn_points(browser, "returns")
     times_ns = time.time_ns() + np.arange(20) * 10**9
     page_store.write(Points("episode", RUN, {"return": np.full(20, 5.0), "no_trade_return": np.zeros(20)}, times_ns))
-    wait_until(lambda: drawn_points(browser, "returns") > drawn + 5, "the chart to grow", 5.0)
+    wait_until(lambda: drawn_points(browser, "returns") > drawn + 5, "the chart to grow", 20.0)
 
     page.close()
     wait_until(lambda: browser.script("return document.querySelector('.lost') != null"), "the page to notice that the server is gone")
     page_store.write(step(990))
     page = serve(page_store.path, page.address.removeprefix("http://"))
     wait_until(lambda: "episode-99" in browser.script(newest), "the page to go on", 15.0)
-    wait_until(lambda: browser.script("return document.querySelector('.live') != null"), "the page to say that the run lives", 5.0)
+    wait_until(lambda: browser.script("return document.querySelector('.live') != null"), "the page to say that the run lives", 20.0)
     page.close()
 
 
@@ -110,10 +110,10 @@ def test_filters_and_the_range_change_what_is_drawn_and_the_address(page_store: 
     page = serve(page_store.path)
     browser.open(page.address)
     wait_drawn(browser)
-    whole = drawn_points(browser, "histogram")
+    whole = drawn_points(browser, "steps")
     symbols = "return [...new Set([...document.querySelectorAll('#decisions tr td:nth-child(3)')].map((cell) => cell.innerText))].sort()"
     assert browser.script(symbols) == list(SYMBOLS)
-    reached = "return document.querySelector('#reached b').textContent"
+    reached = "return document.querySelector('#episodes-that-reached-the-bar b').textContent"
     wait_until(lambda: browser.script(reached) == "64", "the running episodes")
 
     choose(browser, "symbol", "CCC")
@@ -125,14 +125,14 @@ def test_filters_and_the_range_change_what_is_drawn_and_the_address(page_store: 
 
     choose(browser, "policy", "nobody's")
     browser.open(f"{page.address}/?range=20")
-    wait_until(lambda: 0 < drawn_points(browser, "histogram") < whole / 2, "the range to be shorter")
+    wait_until(lambda: 0 < drawn_points(browser, "steps") < whole / 2, "the range to be shorter")
     assert browser.script("return document.getElementById('range').value") == "20"
     choose(browser, "range", "")
-    wait_until(lambda: drawn_points(browser, "histogram") == whole, "the whole run")
+    wait_until(lambda: drawn_points(browser, "steps") == whole, "the whole run")
 
     choose(browser, "run", "run-0")
     wait_until(lambda: browser.script("return document.title").startswith("run-0"), "the other run")
-    wait_until(lambda: 0 < drawn_points(browser, "histogram") < whole / 2, "its steps")
+    wait_until(lambda: 0 < drawn_points(browser, "steps") < whole / 2, "its steps")
     assert browser.script("return location.search") == "?run=run-0"
     assert browser.errors() == []
     page.close()
@@ -148,7 +148,7 @@ def test_it_is_dark_or_light_as_the_system_is_or_as_the_reader_chose(
     def pixel() -> Any:
         """Return the colour in the middle of the histogram, which is transparent before it is drawn."""
         return browser.script("""
-            const canvas = document.querySelector("#histogram canvas");
+            const canvas = document.querySelector("#steps canvas");
             if (!canvas) return [0, 0, 0, 0];
             const {width, height} = canvas;
             return [...canvas.getContext("2d").getImageData(width / 2, height / 2, 1, 1).data];
@@ -181,16 +181,16 @@ def test_it_can_be_used_with_the_keyboard_alone(page: PageServer, browser: Brows
     for _ in range(7):
         browser.press(TAB)
         visited.append(browser.script(focused))
-    assert visited == ["run", "symbol", "policy", "range", "theme", "returns", "reward"]
+    assert visited == ["run", "symbol", "policy", "range", "theme", "returns", "reward-so-far-by-bar"]
     assert browser.script("return getComputedStyle(document.activeElement).outlineStyle") == "solid"
-    shown = "return document.querySelector('#reward b').textContent"
+    shown = "return document.querySelector('#reward-so-far-by-bar b').textContent"
     newest = browser.script(shown)
     for _ in range(30):
         browser.press(ARROW_LEFT)
-    wait_until(lambda: browser.script(shown) != newest, "the cursor to have moved to an earlier bar", 5.0)
+    wait_until(lambda: browser.script(shown) != newest, "the cursor to have moved to an earlier bar", 20.0)
     browser.press(ESCAPE)
-    wait_until(lambda: browser.script(shown) == newest, "the newest value again", 5.0)
+    wait_until(lambda: browser.script(shown) == newest, "the newest value again", 20.0)
 
     browser.script("document.getElementById('symbol').focus()")
     browser.press("B")
-    wait_until(lambda: "symbol=BBB" in browser.script("return location.search"), "the symbol to be chosen by its letter", 5.0)
+    wait_until(lambda: "symbol=BBB" in browser.script("return location.search"), "the symbol to be chosen by its letter", 20.0)

@@ -27,7 +27,7 @@ NEWEST_NS = time.time_ns() - 2 * DAY_NS
 
 CONNECTION = "const element = document.getElementById('connection'); return [element.className, element.innerText]"
 COLOURED = """
-    const [canvas] = document.querySelectorAll("#actions canvas");
+    const [canvas] = document.querySelectorAll("#actions-per-second canvas");
     if (!canvas) return [];
     const {width, height} = canvas;
     const bytes = canvas.getContext("2d").getImageData(0, 0, width, height).data;
@@ -104,14 +104,14 @@ def test_a_run_that_ended_keeps_its_figures_and_is_not_called_live(path: Path, s
     assert ":" not in browser.script(time_shown)
     browser.script("document.getElementById('returns').focus()")
     browser.press(ARROW_LEFT)
-    wait_until(lambda: ":" in browser.script(time_shown) and date.strip() in browser.script(time_shown), "the cursor's time", 5.0)
+    wait_until(lambda: ":" in browser.script(time_shown) and date.strip() in browser.script(time_shown), "the cursor's time", 20.0)
     assert "reward" in browser.script("return document.querySelector('#returns').closest('section').innerText"), "the unit"
 
 
 def test_a_downtime_is_a_gap_and_the_restart_is_marked(path: Path, shown: PageServer, browser: Browser) -> None:
     write(path, served(300, NEWEST_NS - 1000 * 10**9, "one"), served(300, NEWEST_NS - 300 * 10**9, "two"))
     browser.open(shown.address)
-    browser.script("document.getElementById('actions').scrollIntoView()")
+    browser.script("document.getElementById('actions-per-second').scrollIntoView()")
     wait_until(lambda: any(browser.script(COLOURED)), "the curve")
     coloured = browser.script(COLOURED)
     begin, end = coloured.index(True), len(coloured) - coloured[::-1].index(True)

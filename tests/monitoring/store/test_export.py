@@ -24,9 +24,8 @@ from policyserver.monitoring.store.housekeeper import NEWEST_ROWS
 from policyserver.monitoring.store.retention import RetentionConfig
 from policyserver.monitoring.store.rollups import MINUTE_NS
 from policyserver.monitoring.store.store import EmbeddedStore, StoreConfig
+from tests.commands import run_here
 from tests.services import InfluxServer, wait_until
-
-pytestmark = pytest.mark.process
 
 NOON_NS = int(datetime(2026, 11, 21, 12, tzinfo=UTC).timestamp()) * 10**9
 STEPS = 6000
@@ -54,24 +53,25 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def export(store: Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:
-    command = [sys.executable, "-m", "policyserver.monitoring", "export", "--store", str(store), *arguments]
-    return subprocess.run(command, capture_output=True, timeout=60, check=False)
+def export(store: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return run_here("policy-monitor", "export", "--store", str(store), *arguments)
 
 
 def exported(store: Path, *arguments: str) -> str:
     done = export(store, *arguments)
     assert done.returncode == 0, done.stderr
-    return done.stdout.decode()
+    return done.stdout
 
 
-def import_into(influx: InfluxServer, lines: bytes) -> None:
+def import_into(influx: InfluxServer, text: str) -> None:
+    lines = text.encode()
     url = f"{influx.url}/api/v2/write?org=-&bucket={influx.bucket}&precision=ns"
     for part in (lines[: lines.index(b"\n", len(lines) // 2) + 1], lines[lines.index(b"\n", len(lines) // 2) + 1 :]):
         with urllib.request.urlopen(urllib.request.Request(url, data=part, method="POST"), timeout=30.0) as response:
             assert response.status == 204
 
 
+@pytest.mark.process
 def test_line_protocol_replayed_twice_is_in_influxdb_once(influx: InfluxServer, store: Path) -> None:
     influx.start()
     lines = export(store).stdout
@@ -89,6 +89,7 @@ def test_line_protocol_replayed_twice_is_in_influxdb_once(influx: InfluxServer, 
     assert (first["time"], first["episode"], first["fallback"], first["policy"]) == (NOON_NS, "é🎲", True, "none")
 
 
+@pytest.mark.process
 def test_merged_points_come_out_under_a_name_of_their_own(influx: InfluxServer, tmp_path: Path) -> None:
     path = tmp_path / "store.sqlite"
     opened = EmbeddedStore(path, StoreConfig(retention=RetentionConfig(raw_s=3600.0, interval_s=0.02)))
@@ -150,10 +151,11 @@ def test_only_what_is_selected_comes_out(store: Path, arguments: tuple[str, ...]
 def test_a_store_is_not_replaced_by_what_is_exported_from_it(store: Path) -> None:
     refused = export(store, "--output", str(store), "--force")
     assert refused.returncode == 2, "it would be gone for good, and for whoever writes to it"
-    assert b"output: expected another file than the store" in refused.stderr
+    assert "output: expected another file than the store" in refused.stderr
     assert exported(store)
 
 
+@pytest.mark.process
 def test_a_file_is_replaced_only_when_it_may_be_and_never_by_half(store: Path, tmp_path: Path) -> None:
     output = tmp_path / "steps.lp"
     exported(store, "--output", str(output), "--run", "one")
@@ -161,7 +163,7 @@ def test_a_file_is_replaced_only_when_it_may_be_and_never_by_half(store: Path, t
     assert complete.count(b"\n") == STEPS + 2
     done = export(store, "--output", str(output))
     assert done.returncode == 2
-    assert b"--force" in done.stderr
+    assert "--force" in done.stderr
     assert output.read_bytes() == complete
     full = subprocess.run(
         [sys.executable, "-m", "policyserver.monitoring", "export", "--store", str(store), "--output", str(output), "--force"],
@@ -194,10 +196,11 @@ def test_a_file_is_replaced_only_when_it_may_be_and_never_by_half(store: Path, t
 def test_a_wrong_argument_is_named_and_ends_with_2(store: Path, arguments: tuple[str, ...], said: str) -> None:
     done = export(store, *arguments)
     assert done.returncode == 2
-    assert said in done.stderr.decode()
-    assert done.stdout == b""
+    assert said in done.stderr
+    assert done.stdout == ""
 
 
+@pytest.mark.process
 def test_a_reader_that_has_had_enough_ends_it_quietly(store: Path) -> None:
     command = [sys.executable, "-m", "policyserver.monitoring", "export", "--store", str(store)]
     exporting = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -224,10 +227,10 @@ def test_an_export_is_of_one_moment_whatever_is_written_meanwhile(tmp_path: Path
 
     out = Output()
     with Exporter.opened(path, ExportSelection()) as exporter:
-        assert exporter.line_protocol(out) == 10
+        assert exporter.line_protocol(out.write) == 10
     assert out.getvalue().count(b"step,") == out.getvalue().count(b"\n") == 10
     with Exporter.opened(path, ExportSelection()) as exporter:
-        assert exporter.line_protocol(io.BytesIO()) == 11
+        assert exporter.line_protocol(io.BytesIO().write) == 11
     opened.close(10.0)
 
 

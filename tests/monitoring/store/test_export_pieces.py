@@ -14,9 +14,8 @@ import pytest
 
 from policyserver.monitoring.points import Points
 from policyserver.monitoring.store.store import EmbeddedStore
+from tests.commands import run_here
 from tests.services import InfluxServer
-
-pytestmark = pytest.mark.process
 
 PAGE = (Path(__file__).parents[3] / "docs" / "guides" / "monitoring.md").read_text(encoding="utf-8")
 STEPS = 120_000
@@ -41,10 +40,10 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def export(store: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "policyserver.monitoring", "export", "--store", str(store), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return run_here("policy-monitor", "export", "--store", str(store), *map(str, arguments))
 
 
+@pytest.mark.process
 def test_the_documented_commands_bring_a_long_export_into_influxdb(influx: InfluxServer, store: Path, tmp_path: Path) -> None:
     influx.start()
     (block,) = re.findall(r"```console\n(\$ \S*policy-monitor export [^`]*--piece_bytes [^`]*)```", PAGE)
@@ -61,6 +60,7 @@ def test_the_documented_commands_bring_a_long_export_into_influxdb(influx: Influ
     assert influx.query("SELECT COUNT(reward) FROM step") == [{"time": 0, "count": STEPS}]
 
 
+@pytest.mark.long
 def test_pieces_are_whole_lines_and_together_what_one_file_has(store: Path, tmp_path: Path) -> None:
     folder = tmp_path / "pieces"
     done = export(store, "--output", folder, "--piece_bytes", 1_000_000, "--tag", "host=a b")
@@ -96,7 +96,7 @@ def test_a_line_longer_than_a_piece_has_a_piece_of_its_own(store: Path, tmp_path
         (["--piece_bytes", "5", "--output", "held"], "--force replaces it"),
         (["--piece_bytes", "5", "--output", "held", "--force"], "which holds something else"),
         (["--piece_bytes", "5", "--output", "new", "--format", "csv"], "format: expected lp"),
-        (["--tag", "run=a"], "tags: expected names of no tag or field that is recorded"),
+        (["--tag", "run=a"], "tags: expected names that no recorded tag or field has"),
         (["--tag", "host"], "expected NAME=VALUE"),
     ],
 )
@@ -111,6 +111,7 @@ def test_what_cannot_be_is_refused_and_nothing_is_touched(store: Path, tmp_path:
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.long
 def test_a_folder_of_pieces_is_replaced_when_asked(store: Path, tmp_path: Path) -> None:
     folder = tmp_path / "pieces"
     assert export(store, "--output", folder, "--piece_bytes", 1_000_000).returncode == 0

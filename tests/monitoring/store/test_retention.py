@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from policyserver.monitoring.page.feed import Feed
+from policyserver.monitoring.page.selection import PageSelection
 from policyserver.monitoring.points import Points
 from policyserver.monitoring.store import housekeeper
 from policyserver.monitoring.store.reader import Ledger, StoreReader
@@ -23,18 +25,15 @@ from tests.monitoring.old_points import (
     RECENT,
     TAGS,
     Steps,
+    assert_merged,
     ledger,
     old_steps,
     query,
     recent,
     stored_merged,
+    write_unmerged,
 )
 from tests.services import wait_until
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "run" / "store.sqlite"
 
 
 def test_the_merged_points_are_what_numpy_makes_of_the_raw_ones(path: Path) -> None:
@@ -44,15 +43,13 @@ def test_the_merged_points_are_what_numpy_makes_of_the_raw_ones(path: Path) -> N
     store.write(recent())
     assert store.flush(20.0)
     wait_until(lambda: not old_steps(path), "the old steps to be merged")
-    expected, found = steps.merged(), stored_merged(path)
-    assert found.keys() == expected.keys()
-    for key, values in expected.items():
-        assert found[key] == pytest.approx(values, rel=1e-12, abs=1e-9), key
+    assert_merged(path, steps)
     assert ledger(path).steps == 30_000 + RECENT
     assert math.isclose(ledger(path).reward_sum, math.fsum(steps.rewards), abs_tol=1e-8)
     store.close(5.0)
 
 
+@pytest.mark.long
 def test_a_month_of_steps_stays_in_a_small_file(path: Path) -> None:
     store = EmbeddedStore(path, StoreConfig(retention=OFTEN))
     largest, total = 0, 0
@@ -70,12 +67,9 @@ def test_a_month_of_steps_stays_in_a_small_file(path: Path) -> None:
     assert largest < 10_000_000, "a day's steps and what was merged; 240,000 raw ones take 30 MB"
 
 
+@pytest.mark.long
 def test_space_is_given_back_to_the_disk(path: Path) -> None:
-    store = EmbeddedStore(path, StoreConfig(retention=RetentionConfig(raw_s=None, raw_points=None)))
-    Steps(120_000, minutes=5).write(store, batch=20_000)
-    store.write(recent())
-    assert store.flush(60.0)
-    store.close(20.0)
+    write_unmerged(path, Steps(120_000, minutes=5))
     before = path.stat().st_size
     store = EmbeddedStore(path, StoreConfig(retention=OFTEN))
     wait_until(lambda: path.stat().st_size < before / 2, "the file to shrink")
@@ -106,6 +100,15 @@ def test_late_points_join_their_minute(path: Path) -> None:
     store.close(5.0)
 
 
+def shown(path: Path) -> dict[str, Any]:
+    """Read what the page is told of the run with the old points."""
+    reader = StoreReader(path)
+    try:
+        return dict(Feed(reader, PageSelection(run="r1")).news())
+    finally:
+        reader.close()
+
+
 def test_of_the_servers_counters_the_last_of_each_minute_stays_and_the_rates_with_them(path: Path) -> None:
     count = 3000
     times_ns = MONTH_AGO_NS + np.arange(count) * 10**9
@@ -120,11 +123,9 @@ def test_of_the_servers_counters_the_last_of_each_minute_stays_and_the_rates_wit
     assert store.flush(20.0)
     wait_until(lambda: query(path, "SELECT COUNT(*) FROM server WHERE run = 'r1'")[0][0] == 50, "one row of each minute to be left")
     assert {row[0] // 10**9 % 60 for row in query(path, "SELECT time_ns FROM server WHERE run = 'r1'")} == {59}
-    reader = StoreReader(path)
-    series = reader.serving("r1", buckets=50)
-    assert set(series["actions_per_s"]) == {None, 10.0, 20.0}
-    assert sum(series["steps_dropped"]) == 7
-    reader.close()
+    columns = shown(path)["serving"]["columns"]
+    assert {rate for rate in columns["actions_per_s"] if rate is not None} == {10.0, 20.0}
+    assert sum(rise for rise in columns["steps_dropped"] if rise is not None) == 7
     store.close(5.0)
 
 
@@ -153,13 +154,13 @@ def test_the_learners_curves_are_those_of_every_iteration(path: Path) -> None:
     store.write(Points("train", {"run": "r1", "worker": "w"}, columns, times_ns))
     assert store.flush(20.0)
     wait_until(lambda: query(path, "SELECT COUNT(*) FROM train")[0][0] < 1100, "old iterations to be merged")
-    reader = StoreReader(path)
-    series = reader.learner("r1", buckets=1)
-    assert series["loss"] == [pytest.approx(losses.mean())]
-    assert series["weights_seq_no"] == [count - 1]
-    assert series["kl"] == [None]
-    assert reader.newest("train", "r1", limit=1)[0]["weights_seq_no"] == count - 1
-    reader.close()
+    columns = shown(path)["learner"]["columns"]
+    merged = count - query(path, "SELECT COUNT(*) FROM train")[0][0]  # each to the beginning of its minute
+    told_ns = np.where(np.arange(count) < merged, times_ns // MINUTE_NS * MINUTE_NS, times_ns)
+    buckets = told_ns // round(np.diff(columns["time_s"]).min() * 1e9)
+    assert columns["loss"] == pytest.approx([losses[buckets == bucket].mean() for bucket in np.unique(buckets)], abs=1e-5)
+    assert columns["weights_seq_no"][-1] == count - 1
+    assert set(columns["kl"]) == {None}
     store.close(5.0)
 
 

@@ -25,29 +25,22 @@ from tests.monitoring.old_points import (
     RECENT,
     TAGS,
     Steps,
+    assert_merged,
     has_grown,
     ledger,
     old_steps,
     query,
     recent,
-    stored_merged,
+    write_unmerged,
 )
 from tests.services import wait_until
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "run" / "store.sqlite"
-
-
+@pytest.mark.long
 def test_a_reader_finds_every_point_exactly_once_while_they_are_merged(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(housekeeper, "BIT_ROWS", 50)
     steps = Steps(20_000, minutes=30)
-    store = EmbeddedStore(path, StoreConfig(retention=RetentionConfig(raw_s=None, raw_points=None)))
-    steps.write(store, batch=20_000)
-    store.write(recent())
-    assert store.flush(20.0)
-    store.close(5.0)
+    write_unmerged(path, steps)
     seen: list[Ledger] = []
     done = threading.Event()
 
@@ -86,14 +79,10 @@ housekeeper.BIT_ROWS = store.BIT_ROWS = 50
 opened = store.EmbeddedStore(Path(sys.argv[1]), store.StoreConfig(retention=RetentionConfig(raw_s=3600.0, interval_s=0.01)))
 sys.stdout.write("open\\n")
 sys.stdout.flush()
-opened._writer.join()
+opened._thread.join()
 """
     steps = Steps(30_000, minutes=20)
-    store = EmbeddedStore(path, StoreConfig(retention=RetentionConfig(raw_s=None, raw_points=None)))
-    steps.write(store, batch=30_000)
-    store.write(recent())
-    assert store.flush(20.0)
-    store.close(5.0)
+    write_unmerged(path, steps)
     left = [old_steps(path)]
     for attempt in range(5):
         merging = subprocess.Popen([sys.executable, "-c", program, str(path)], stdout=subprocess.PIPE)
@@ -108,10 +97,7 @@ opened._writer.join()
         assert ledger(path).steps == 30_000 + RECENT
     store = EmbeddedStore(path, StoreConfig(retention=OFTEN))
     wait_until(lambda: not old_steps(path), "the rest to be merged")
-    expected, found = steps.merged(), stored_merged(path)
-    assert found.keys() == expected.keys()
-    for key, values in expected.items():
-        assert found[key] == pytest.approx(values, rel=1e-12, abs=1e-9), key
+    assert_merged(path, steps)
     store.close(5.0)
 
 
@@ -146,12 +132,7 @@ store.close(20.0)
 
 
 def test_only_one_housekeeper_of_a_file_is_active_and_another_follows_it(path: Path) -> None:
-    retention = RetentionConfig(raw_s=None, raw_points=None)
-    store = EmbeddedStore(path, StoreConfig(retention=retention))
-    Steps(5000, minutes=2).write(store)
-    store.write(recent())
-    assert store.flush(20.0)
-    store.close(5.0)
+    write_unmerged(path, Steps(5000, minutes=2))
     connections = [tables.connect(path) for _ in range(2)]
     first, second = (Housekeeper(connection, path, RetentionConfig(raw_s=3600.0, interval_s=1e-6)) for connection in connections)
     first.work(1)
@@ -167,12 +148,9 @@ def test_only_one_housekeeper_of_a_file_is_active_and_another_follows_it(path: P
         connection.close()
 
 
+@pytest.mark.long
 def test_writing_goes_on_while_much_is_merged(path: Path) -> None:
-    store = EmbeddedStore(path, StoreConfig(retention=RetentionConfig(raw_s=None, raw_points=None)))
-    Steps(60_000, minutes=10).write(store, batch=20_000)
-    store.write(recent())
-    assert store.flush(30.0)
-    store.close(20.0)
+    write_unmerged(path, Steps(60_000, minutes=10))
     store = EmbeddedStore(path, StoreConfig(retention=OFTEN))
     took: list[float] = []
     done = threading.Event()

@@ -66,7 +66,7 @@ NOTHING_YET = replace(
     return_curve=(),
     skill=math.nan,
     decisions=(),
-    server=None,
+    server=ServerStats(),
 )
 
 

@@ -163,12 +163,14 @@ def last_tenth_skill(process: Literal["ou", "gbm"], n_episodes: int, n_rows: int
     return skill(errors[-tenth:], returns[-tenth:])
 
 
+@pytest.mark.long
 def test_the_default_model_has_skill_on_ornstein_uhlenbeck_prices() -> None:
     value, error = last_tenth_skill("ou", 640)
     assert value > 0.01
     assert value < 0.025 + 2 * error, "more than there is to know: something looks ahead"
 
 
+@pytest.mark.long
 def test_the_default_model_has_no_skill_on_geometric_brownian_motion() -> None:
     value, error = last_tenth_skill("gbm", 640)
     assert abs(value) < 2 * error

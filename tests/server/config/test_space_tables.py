@@ -13,7 +13,7 @@ from hypothesis import given
 from policyserver.common.settings import SettingsError, dump_toml, load
 from policyserver.server.config.server_config import ServerConfig
 from policyserver.server.config.space_tables import space_from_config
-from tests.common.space_strategies import PROPERTY, SPACES
+from tests.common.space_strategies import SPACES
 
 BOX = {"type": "Box", "low": -1.0, "high": 1.0, "shape": [2]}
 EVERYTHING = """
@@ -103,7 +103,6 @@ def table_of(space: gym.Space[Any]) -> dict[str, Any]:
     raise AssertionError(space)
 
 
-@PROPERTY
 @given(SPACES)
 def test_any_space_comes_back_from_its_table(space: gym.Space[Any]) -> None:
     assert space_from_config(table_of(space), "observation") == space

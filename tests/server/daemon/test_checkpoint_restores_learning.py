@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +12,10 @@ from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 from policyserver.common.settings import load
 from policyserver.server.config.algorithm import algorithm_config
 from policyserver.server.config.server_config import ServerConfig
-from policyserver.server.daemon.checkpoints import CheckpointStore
-from policyserver.server.daemon.ray_start import RayProcess
+from policyserver.server.daemon.checkpoints import CheckpointFolder
 from policyserver.server.training_report import Progress, training_report
 
-pytestmark = pytest.mark.process
+pytestmark = pytest.mark.usefixtures("private_ray")
 
 CONFIG = load(
     ServerConfig,
@@ -29,14 +27,6 @@ CONFIG = load(
         "algorithm.rl_module": {"model_config": {"fcnet_hiddens": [16], "use_lstm": True, "lstm_cell_size": 8, "max_seq_len": 10}},
     },
 )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def private_ray() -> Iterator[None]:
-    process = RayProcess()
-    process.start(num_cpus=2)
-    yield
-    process.stop()
 
 
 def build() -> Any:
@@ -65,12 +55,12 @@ def test_a_fresh_algorithm_goes_on_from_a_checkpoint_with_the_same_weights_optim
         assert report.steps >= 256
         progress = report.progress
     assert progress.weights_seq_no == progress.iteration == 3
-    store = CheckpointStore(tmp_path, keep=3, spaces=CONFIG.spaces)
-    store.save(lambda folder: trained.save_to_path(str(folder)), progress)
+    checkpoints = CheckpointFolder(tmp_path, keep=3, spaces=CONFIG.spaces)
+    checkpoints.save(lambda folder: trained.save_to_path(str(folder)), progress)
     expected = trained.learner_group.get_state()["learner"]
     trained.stop()
 
-    found = store.newest_whole()
+    found = checkpoints.newest_whole()
     assert found is not None
     assert found.progress == progress
     fresh = build()
@@ -95,4 +85,4 @@ def test_a_fresh_algorithm_goes_on_from_a_checkpoint_with_the_same_weights_optim
     assert (report.iteration, report.weights_seq_no, report.learner_updates) == (4, 4, 4)
     assert report.steps_total > progress.steps_total
     fresh.stop()
-    store.close()
+    checkpoints.close()

@@ -11,7 +11,7 @@ import pytest
 from policyserver.common.listening import InsecureListenError
 from policyserver.common.settings import SettingsError
 from policyserver.monitoring.points import Points
-from policyserver.monitoring.sink import MultiSink, NullSink
+from policyserver.monitoring.sink import MultiSink
 from policyserver.monitoring.store.store import EmbeddedStore
 from policyserver.server.config.daemon_config import ServerRecordingConfig
 from policyserver.server.config.server_config import ServerConfig
@@ -54,7 +54,9 @@ def test_it_can_be_switched_off(environment: pytest.MonkeyPatch, tmp_path: Path)
     assert isinstance(sink, MultiSink)
     assert [type(each) for each in sink.sinks] == [EmbeddedStore]
     sink.close(5.0)
-    assert isinstance(sinks_of(ServerConfig(run_folder=tmp_path, recording=ServerRecordingConfig(enabled=False)))(), NullSink)
+    nowhere = sinks_of(ServerConfig(run_folder=tmp_path, recording=ServerRecordingConfig(enabled=False)))()
+    assert isinstance(nowhere, MultiSink)
+    assert not nowhere.sinks
 
 
 def test_a_page_that_strangers_could_see_or_whose_port_is_taken_is_refused_before_anything_starts(tmp_path: Path) -> None:
@@ -65,7 +67,7 @@ def test_a_page_that_strangers_could_see_or_whose_port_is_taken_is_refused_befor
         Daemon(config("0.0.0.0:9980")).run()
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
-        with pytest.raises(OSError, match=rf"recording.page: {address} can't be had: Address already in use"):
+        with pytest.raises(OSError, match=rf"recording.page: {address} can't be taken: Address already in use"):
             Daemon(config(address)).run()
     assert not (tmp_path / "run").exists()
 

@@ -22,7 +22,7 @@ from policyserver.server.__main__ import main
 from policyserver.server.config.algorithm import algorithm_config, check_devices
 from policyserver.server.config.rllib_config import SpacesConfig
 from policyserver.server.config.server_config import ServerConfig
-from policyserver.server.daemon.checkpoints import CheckpointStore
+from policyserver.server.daemon.checkpoints import CheckpointFolder
 from policyserver.server.daemon.ray_start import RayProcess
 from policyserver.server.training_report import Progress
 
@@ -138,7 +138,7 @@ def test_a_run_folder_on_a_file_system_that_takes_none(refused: Refused) -> None
 
 def test_a_checkpoint_of_another_configuration(tmp_path: Path, refused: Refused) -> None:
     spaces = SpacesConfig(action={"type": "Discrete", "n": 2})
-    checkpoints = CheckpointStore(ServerConfig(run_folder=tmp_path).checkpoints_folder, 3, spaces)
+    checkpoints = CheckpointFolder(ServerConfig(run_folder=tmp_path).checkpoints_folder, 3, spaces)
     checkpoints.save(lambda folder: (folder / "weights").write_text("x"), Progress(iteration=1))
     checkpoints.close()
     options = ["--run_folder", str(tmp_path), "--listen.address", "127.0.0.1:0"]
@@ -187,8 +187,7 @@ def test_a_machine_whose_loopback_is_down(tmp_path: Path) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have no names for a claim")
 @pytest.mark.parametrize("kind", ["port", "unix"])
 def test_an_address_is_claimed_before_anybody_listens_there(kind: str, tmp_path: Path) -> None:
-    from policyserver.server.daemon.address_claim import claimed
-    from policyserver.server.grpc_front.listen_address import AddressInUseError
+    from policyserver.server.grpc_front.listen_address import AddressInUseError, claimed
 
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +14,15 @@ import pytest
 import torch
 
 from policyserver.client import PolicyClient
-from policyserver.server.daemon.ray_start import RayProcess
 from tests.server.live_algorithm import OBSERVATION, Crowd, asking, learner_version, live_algorithm, train_until
 
 Wait = Callable[..., None]
 
-pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(180)]  # RLlib's own warnings
-
-
-@pytest.fixture(scope="module", autouse=True)
-def private_ray() -> Iterator[None]:
-    process = RayProcess()
-    process.start(num_cpus=4)
-    yield
-    process.stop()
+pytestmark = [
+    pytest.mark.usefixtures("private_ray"),
+    pytest.mark.filterwarnings("ignore"),
+    pytest.mark.timeout(180),
+]  # RLlib's own warnings
 
 
 def learned_chance(algorithm: Any) -> float:

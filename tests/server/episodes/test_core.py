@@ -160,8 +160,8 @@ def test_an_override_of_an_older_number_or_out_of_the_space_is_refused(harness: 
 def test_unknown_foreign_and_stale_handles_are_told_apart_from_finished_ones(harness: CoreHarness) -> None:
     stranger = harness.connect("stranger")
     handle = harness.one(start("a")).handle
-    for unknown, session in ((0, None), (handle + 1, None), (handle + (1 << 32), None), (2**63, None), (handle, stranger)):
-        error = harness.refusal(Row(unknown, 1), session)
+    for unknown, client in ((0, None), (handle + 1, None), (handle + (1 << 32), None), (2**63, None), (handle, stranger)):
+        error = harness.refusal(Row(unknown, 1), client)
         assert (error.reason, error.field) == ("EPISODE_UNKNOWN", "handles")
     harness.one(Row(handle, 1, StepFlag.TERMINATED))
     assert harness.refusal(Row(handle, 2)).reason == "EPISODE_FINISHED"

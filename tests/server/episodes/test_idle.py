@@ -8,7 +8,7 @@ import pytest
 
 from policyserver.common.flags import StepFlag
 from policyserver.server.config.serving_config import EpisodesConfig, HandOffConfig
-from tests.server.core_harness import CoreHarness, Row, observation, pack, start
+from tests.server.core_harness import CoreHarness, Row, observation, pack, start, table_of, timers_of
 
 Make = Callable[..., CoreHarness]
 MINUTE = EpisodesConfig(max_open=64, episode_idle_timeout_s=60.0)
@@ -41,7 +41,7 @@ def test_an_episode_ends_truncated_at_its_last_complete_step(harness: CoreHarnes
     assert segments[-1].is_truncated or (steps - 1) % 4 == 0
     assert [reward for segment in segments for reward in segment.get_rewards()] == list(range(1, steps))
     assert segments[-1].get_observations(-1)[0] == steps - 1
-    assert harness.core._trajectories.pages_used == 0
+    assert harness.pages_used == 0
     returned = harness.connect("client")
     error = harness.refusal(Row(handle, steps), returned)
     assert (error.reason, "Start a new episode" in error.message) == ("EPISODE_IDLE", True)
@@ -52,7 +52,7 @@ def test_an_episode_without_a_complete_step_leaves_nothing(harness: CoreHarness)
     harness.disconnect(harness.client)
     harness.advance(60.0)
     assert harness.segments() == []
-    assert harness.core._trajectories.pages_used == 0
+    assert harness.pages_used == 0
 
 
 def test_a_client_that_returns_in_time_keeps_its_episodes(harness: CoreHarness) -> None:
@@ -123,5 +123,5 @@ def test_clients_that_come_and_go_leave_no_trace_but_the_remembered_ids(harness:
         harness.one(start("a"), client)
         harness.disconnect(client)
     harness.advance(60.0)
-    table = harness.core._table
-    assert (table.open, len(table._sessions), len(table._sessions_by_index), len(harness.core._idle_timers)) == (0, 1, 1, 0)
+    table = table_of(harness.core)
+    assert (table.open, len(table.clients()), timers_of(harness.core)) == (0, 1, 0)

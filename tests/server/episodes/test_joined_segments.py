@@ -84,14 +84,14 @@ def test_a_sample_that_wants_more_than_may_wait_is_answered_with_what_surely_can
 
 @pytest.mark.parametrize("model", ["mlp", "lstm_shared"])
 def test_a_recurrent_net_is_given_a_new_beginning_where_its_sequences_would_not_fit(make_harness: Make, model: str) -> None:
-    """Segments that are handed over for their age end anywhere; a learner cuts its sequences from the beginning of what it gets."""
+    """Segments that are handed off for their age end anywhere; a learner cuts its sequences from the beginning of what it gets."""
     hand_off = HandOffConfig(segment_steps=20, max_segment_age_s=1e-9)
     harness = make_harness(policy_of(module_of_learner(model)), hand_off=hand_off)
     played, segments = play(harness, np.random.default_rng(0), episodes=10, longest=60, joined=True)
     parts_of = by_episode(segments)
     assert sum(map(len, segments)) == sum(episode.length for episode in played)
     misfits = sum(len(part) % MAX_SEQ_LEN > 0 for parts in parts_of.values() for part in parts[:-1])
-    assert misfits > 0, "some segments were handed over for their age"
+    assert misfits > 0, "some segments were handed off for their age"
     handle = harness.one(start("a", observation(0, 0))).handle
     blocks = []
     for first in (1, 4, 7):

@@ -4,7 +4,7 @@ import numpy as np
 import psutil
 import pytest
 
-from policyserver.server.episodes.lazy_array import FreeList, LazyArray
+from policyserver.server.episodes.lazy_array import LazyArray, LazyTable
 
 
 def resident_mb() -> float:
@@ -38,7 +38,7 @@ def test_an_arena_of_empty_rows_is_possible() -> None:
 
 
 def test_numbers_are_unique_while_in_use_and_run_out_at_the_capacity() -> None:
-    free = FreeList(5)
+    free = LazyTable(5)
     assert [free.take() for _ in range(7)] == [0, 1, 2, 3, 4, None, None]
     assert (free.used, free.touched) == (5, 5)
     free.give(3)
@@ -46,7 +46,7 @@ def test_numbers_are_unique_while_in_use_and_run_out_at_the_capacity() -> None:
 
 
 def test_trim_forgets_the_unused_upper_end_only() -> None:
-    free = FreeList(10)
+    free = LazyTable(10)
     for _ in range(8):
         free.take()
     for number in (7, 2, 5, 6):
@@ -59,7 +59,7 @@ def test_trim_forgets_the_unused_upper_end_only() -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_a_free_list_never_hands_a_number_out_twice(seed: int) -> None:
-    random, free, used = np.random.default_rng(seed), FreeList(50), set[int]()
+    random, free, used = np.random.default_rng(seed), LazyTable(50), set[int]()
     for _ in range(2000):
         if used and random.random() < 0.5:
             number = int(random.choice(list(used)))

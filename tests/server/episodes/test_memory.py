@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import psutil
@@ -11,21 +10,13 @@ import pytest
 
 from policyserver.common.flags import StepFlag
 from policyserver.server.config.serving_config import EpisodesConfig, HandOffConfig
-from policyserver.server.episodes.received_rows import ReceivedRows
-from tests.server.core_harness import CoreHarness, module_of, policy_of
+from tests.server.core_harness import CoreHarness, columns, module_of, policy_of, table_of, trajectories_of
 
 EPISODES = 4000
 
 
 def resident_mb() -> float:
     return float(psutil.Process().memory_info().rss) / 1e6
-
-
-def columns(handles: Any, sequence: int, flag: StepFlag, ids: list[str]) -> ReceivedRows:
-    count = len(handles)
-    observations = np.zeros((count, 10), np.float32)
-    full = np.full(count, sequence, np.uint32), np.full(count, flag, np.uint8), np.full(count, 0.0)
-    return ReceivedRows(np.asarray(handles, np.uint64), *full, [observations], [], ids)
 
 
 def test_twenty_thousand_episodes_give_their_memory_back(make_harness: Callable[..., CoreHarness]) -> None:
@@ -35,17 +26,12 @@ def test_twenty_thousand_episodes_give_their_memory_back(make_harness: Callable[
         hand_off=HandOffConfig(segment_steps=64, capacity_steps=4 * EPISODES),
     )
 
-    async def submit(rows: ReceivedRows) -> Any:
-        replies = await harness.core.submit(rows, harness.client)
-        assert not replies.refusals
-        return replies.handles
-
     def wave(number: int) -> float:
-        run = harness.loop.run_until_complete
-        handles = run(submit(columns(np.zeros(EPISODES), 0, StepFlag.START, [f"{number}-{index}" for index in range(EPISODES)])))
-        run(submit(columns(handles, 1, StepFlag.NONE, [])))
+        ids = [f"{number}-{index}" for index in range(EPISODES)]
+        handles = harness.submit(columns(np.zeros(EPISODES), 0, StepFlag.START, ids))
+        harness.submit(columns(handles, 1, StepFlag.NONE))
         held = resident_mb()
-        run(submit(columns(handles, 2, StepFlag.TERMINATED, [])))
+        harness.submit(columns(handles, 2, StepFlag.TERMINATED))
         assert sum(block.steps for block in harness.blocks()) == 2 * EPISODES
         harness.core.trim()
         return held
@@ -53,10 +39,10 @@ def test_twenty_thousand_episodes_give_their_memory_back(make_harness: Callable[
     wave(0)
     before = resident_mb()
     held = max(wave(number) for number in range(1, 5))
-    trajectories, table = harness.core._trajectories, harness.core._table
+    trajectories, table = trajectories_of(harness.core), table_of(harness.core)
     assert harness.core.snapshot().episodes_finished == 5 * EPISODES
     assert (trajectories.pages_used, table.open, len(harness.client.aliases), len(table._ids)) == (0, 0, 0, 0)
-    assert (trajectories._free.touched, table._free.touched) == (0, 0)
+    assert (trajectories._pages.touched, table._slots.touched) == (0, 0)
     assert (len(table._finished), len(table._finished_by_id)) == (1000, 1000)
     assert held - before > 15, "the episodes did take memory"
     assert resident_mb() - before < 10, "and gave it back"
@@ -67,5 +53,5 @@ def test_open_episodes_take_pages_on_demand(make_harness: Callable[..., CoreHarn
     harness = make_harness(policy_of(module_of("lstm_shared")), episodes=EpisodesConfig(max_open=100_000))
     assert resident_mb() - before < 40
     harness.play("a", 3)
-    assert harness.core._trajectories.pages_used == 1
+    assert harness.pages_used == 1
     assert resident_mb() - before == pytest.approx(0, abs=40)

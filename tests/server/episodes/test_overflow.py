@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 
 from policyserver.common.flags import StepFlag
@@ -12,7 +13,7 @@ from policyserver.server.config.serving_config import EpisodesConfig, HandOffCon
 from policyserver.server.episodes.demand import Demand
 from policyserver.server.episodes.sample_queue import SampleQueue, Segment
 from policyserver.server.episodes.segments import SegmentBlock
-from tests.server.core_harness import CoreHarness, Row, observation, start
+from tests.server.core_harness import CoreHarness, Row, columns, observation, start
 
 Make = Callable[..., CoreHarness]
 NO_WAIT = StepFlag.NO_WAIT
@@ -27,12 +28,12 @@ def test_the_oldest_segments_are_dropped_whole_and_counted(make_harness: Make) -
         harness.one(Row(handle, 3, StepFlag.TERMINATED, 1.0))
     statistics = harness.core.snapshot()
     assert (statistics.steps_completed, statistics.steps_waiting, statistics.steps_dropped) == (18, 9, 9)
-    assert harness.core._trajectories.pages_used == 3
+    assert harness.pages_used == 3
     segments = harness.segments()
     assert [int(segment.get_observations(0)[0]) for segment in segments] == [3, 4, 5], "oldest first, and the newest kept"
     statistics = harness.core.snapshot()
     assert statistics.steps_completed == statistics.steps_handed_off + statistics.steps_dropped
-    assert harness.core._trajectories.pages_used == 0
+    assert harness.pages_used == 0
 
 
 def test_a_dropped_middle_leaves_segments_that_are_whole_in_themselves(make_harness: Make) -> None:
@@ -80,7 +81,7 @@ def test_what_is_dropped_while_the_server_stops_is_counted_and_no_reason_to_chan
     assert not caplog.records
 
 
-def test_a_sample_larger_than_the_hand_off_is_answered_when_that_is_full(make_harness: Make) -> None:
+def test_a_sample_larger_than_the_queue_is_answered_when_that_is_full(make_harness: Make) -> None:
     harness = make_harness(hand_off=HandOffConfig(segment_steps=4, capacity_steps=8))
     got: list[SegmentBlock] = []
     harness.loop.call_soon(harness.core.sample, 1_000_000, 3600.0, got.extend)
@@ -89,17 +90,16 @@ def test_a_sample_larger_than_the_hand_off_is_answered_when_that_is_full(make_ha
     assert [int(block.lengths.sum()) for block in got] == [5]
 
 
+@pytest.mark.long
 def test_a_burst_of_thousands_of_episodes_in_lock_step_drops_nothing(make_harness: Make) -> None:
     """All pages fill in one pass, and all episodes end in another: with an unset capacity there is room for both."""
     count, steps = 3000, 130
     harness = make_harness(demand=Demand(fragment_steps=4000), episodes=EpisodesConfig(max_open=count))
-    replies = harness.send(*(start(f"{number}", flags=NO_WAIT) for number in range(count)))
-    handles = [reply.handle for reply in replies]
-    handed_over = 0
+    handles = harness.submit(columns(np.zeros(count), 0, StepFlag.START | NO_WAIT, [f"{number}" for number in range(count)]))
+    handed_off = 0
     for step in range(1, steps + 1):
-        flags = StepFlag.TERMINATED if step == steps else NO_WAIT
-        harness.send(*(Row(handle, step, flags, 1.0) for handle in handles))
+        harness.submit(columns(handles, step, StepFlag.TERMINATED if step == steps else NO_WAIT))
         if step % 64 == 0:
-            handed_over += sum(len(segment) for segment in harness.segments())
+            handed_off += sum(len(segment) for segment in harness.segments())
     assert harness.core.snapshot().steps_dropped == 0
-    assert handed_over + sum(len(segment) for segment in harness.segments()) == count * steps
+    assert handed_off + sum(len(segment) for segment in harness.segments()) == count * steps

@@ -154,10 +154,6 @@ class Walk(RuleBasedStateMachine):
         self.harness.close()
 
 
-@pytest.fixture
-def quiet_hypothesis() -> settings:
-    return settings(max_examples=60, stateful_step_count=40, deadline=None, derandomize=True, database=None)
-
-
-def test_whatever_clients_send_in_whatever_order_the_server_does_what_the_model_says(quiet_hypothesis: settings) -> None:
-    run_state_machine_as_test(Walk, settings=quiet_hypothesis)
+@pytest.mark.hypothesis
+def test_whatever_clients_send_in_whatever_order_the_server_does_what_the_model_says() -> None:
+    run_state_machine_as_test(Walk, settings=settings(stateful_step_count=40))

@@ -81,6 +81,7 @@ def check_draws(buffer: Any, everyone: list[Played], n_step: int, draws: int = 2
 
 @pytest.mark.parametrize("buffer_class", BUFFERS)
 @pytest.mark.parametrize("n_step", [1, 3])
+@pytest.mark.long
 def test_interleaved_episodes_are_held_step_for_step_and_drawn_as_they_were(make_harness: Make, buffer_class: Any, n_step: int) -> None:
     harness = replaying(make_harness, n_step)
     everyone, segments = play(harness, np.random.default_rng(2), episodes=30, longest=40, given_share=0.1)
@@ -106,6 +107,7 @@ def test_the_end_of_an_episode_is_drawn_however_short_its_last_piece_would_be(ma
 
 
 @pytest.mark.parametrize("buffer_class", BUFFERS)
+@pytest.mark.long
 def test_steps_that_were_dropped_reaped_or_evicted_leave_no_broken_rest(make_harness: Make, buffer_class: Any) -> None:
     harness = replaying(make_harness, n_step=3, capacity_steps=64)
     random = np.random.default_rng(3)
@@ -135,7 +137,7 @@ def test_an_episode_whose_client_is_gone_can_be_drawn_up_to_its_last_complete_st
     buffer.sample(num_items=100, n_step=3, gamma=GAMMA, sample_episodes=True)
 
 
-def test_pages_handed_over_for_their_age_are_long_enough_to_draw_from(make_harness: Make) -> None:
+def test_pages_handed_off_for_their_age_are_long_enough_to_draw_from(make_harness: Make) -> None:
     """From a buffer of nothing but shorter segments RLlib's `sample` never returns."""
     harness = replaying(make_harness, n_step=3, max_segment_age_s=0.0)
     handle = harness.one(start("a", observation(0, 0))).handle

@@ -5,7 +5,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -13,7 +13,7 @@ from policyserver.common.flags import StepFlag
 from policyserver.common.spaces import flatten, leaves, unflatten
 from policyserver.server.episodes.batch import malformed
 from policyserver.server.episodes.row_checks import LeafCheck, bad_headers, content_hashes, leaf_checks
-from tests.common.space_strategies import LEAVES, PROPERTY, SPACES, samples
+from tests.common.space_strategies import LEAVES, SPACES, samples
 from tests.server.core_harness import ACTION, OBSERVATION, Row, observation, pack, start
 
 
@@ -45,7 +45,6 @@ def test_rows_outside_the_space_are_found_and_no_others(space: gym.Space[Any], g
         assert "received" in error.message
 
 
-@PROPERTY
 @given(LEAVES, st.integers(0, 1000))
 def test_exactly_the_members_of_a_space_that_are_finite_pass(space: gym.Space[Any], seed: int) -> None:
     (leaf,) = leaves(space)
@@ -154,7 +153,6 @@ def test_equal_rows_hash_equally_wherever_they_stand_in_a_batch() -> None:
     assert hashes_of(*others, row)[-1] == hashes_of(row, *others)[0] == alone
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
 @given(arrays(np.float32, 10, elements=st.floats(-100, 100, width=32)), st.integers(0, 9), st.integers(0, 31))
 def test_a_single_changed_bit_changes_the_hash(values: Any, element: int, bit: int) -> None:
     changed = values.copy()
@@ -180,7 +178,6 @@ def one_hash(*leaves_: Any) -> int:
     return int(content_hashes([np.stack([leaf]) for leaf in leaves_], *zeros, np.empty(0, np.int64), [])[0])
 
 
-@PROPERTY
 @given(SPACES, st.integers(0, 1000), st.data())
 def test_a_changed_byte_of_any_leaf_of_any_space_changes_the_hash(space: gym.Space[Any], seed: int, data: st.DataObject) -> None:
     values = flatten(space, samples(space, 1, seed)[0])

@@ -16,11 +16,21 @@ from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
 
 from policyserver.common.flags import StepFlag
 from policyserver.server.config.serving_config import HandOffConfig
-from tests.server.core_harness import CoreHarness, Row, learner_of, module_of, module_of_learner, observation, policy_of, start
+from tests.server.core_harness import (
+    CoreHarness,
+    Row,
+    learner_batch,
+    learner_of,
+    module_of,
+    module_of_learner,
+    observation,
+    policy_of,
+    start,
+)
 from tests.server.episode_player import by_episode, play, reference_states
 
 Make = Callable[..., CoreHarness]
-SEGMENT_STEPS = [1, 5, 7, 20, 64]
+SEGMENT_STEPS = [1, 7, 64, *(pytest.param(steps, marks=pytest.mark.slow) for steps in (5, 20))]
 MAX_SEQ_LEN = 5
 
 
@@ -74,6 +84,7 @@ def test_the_segments_of_an_episode_are_what_the_client_said(make_harness: Make,
 @pytest.mark.parametrize("joined", [False, True])
 @pytest.mark.parametrize("segment_steps", SEGMENT_STEPS)
 @pytest.mark.parametrize("model", ["lstm_shared", "lstm_apart"])
+@pytest.mark.long
 def test_the_learner_starts_each_sequence_from_the_state_that_acted(
     make_harness: Make, model: str, segment_steps: int, joined: bool
 ) -> None:
@@ -90,7 +101,7 @@ def test_the_learner_starts_each_sequence_from_the_state_that_acted(
         expected = states[number][begin + MAX_SEQ_LEN : begin + len(segment) + 1 : MAX_SEQ_LEN]
         for index, state in enumerate(expected):
             tree.map_structure(lambda leaf, other, index=index: _assert_close(leaf[index], other), kept, state)
-    batch = _learner_batch(model, segments)
+    batch = learner_batch(learner_of(model), segments)
     first_observations = batch[Columns.OBS][:, 0]
     assert len(first_observations) == sum(-(-(len(segment)) // MAX_SEQ_LEN) for segment in segments)
     for index, values in enumerate(first_observations.numpy()):
@@ -105,7 +116,7 @@ def test_a_ppo_learner_recomputes_the_log_probs_that_were_stored(make_harness: M
     played, segments = play(harness, np.random.default_rng(segment_steps), episodes=8, longest=50, given_share=0.2)
     steps = sum(len(segment) for segment in segments)
     assert steps == sum(episode.length for episode in played)
-    batch = _learner_batch(model, segments)
+    batch = learner_batch(learner_of(model), segments)
     module = learner_of(model).module[DEFAULT_MODULE_ID].unwrapped()
     with torch.no_grad():
         out = module.forward_train(batch)
@@ -129,7 +140,7 @@ def test_a_ppo_learner_learns_from_the_segments(make_harness: Make, model: str) 
     assert any(not torch.equal(old, new) for old, new in zip(before, after, strict=True))
 
 
-def test_a_page_older_than_its_limit_is_handed_over_though_it_is_not_full(make_harness: Make) -> None:
+def test_a_page_older_than_its_limit_is_handed_off_though_it_is_not_full(make_harness: Make) -> None:
     harness = make_harness(hand_off=HandOffConfig(segment_steps=64, max_segment_age_s=1e-9))
     handle = harness.one(start("a", observation(0))).handle
     assert harness.segments() == [], "no step is complete"
@@ -140,13 +151,6 @@ def test_a_page_older_than_its_limit_is_handed_over_though_it_is_not_full(make_h
     (second,) = harness.segments()
     assert (first.get_rewards().tolist(), second.get_rewards().tolist()) == ([1.0, 2.0], [3.0])
     assert (int(second.t_started), second.is_terminated) == (2, True)
-
-
-def _learner_batch(model: str, segments: list[Any]) -> dict[str, Any]:
-    """Run a PPO learner's own connector pipeline; it changes the segments."""
-    learner = learner_of(model)
-    batch = learner._learner_connector(rl_module=learner.module, batch={}, episodes=segments, shared_data={}, metrics=learner.metrics)
-    return dict(batch[DEFAULT_MODULE_ID])
 
 
 def _assert_close(left: Any, right: Any) -> None:

@@ -9,14 +9,24 @@ from typing import Any
 import numpy as np
 import pytest
 import tree
-from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.columns import Columns
 from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
 
 from policyserver.common.flags import StepFlag
 from policyserver.server.config.serving_config import HandOffConfig
 from policyserver.server.episodes import whole_episodes_queue
-from tests.server.core_harness import NEVER_WAITS, CoreHarness, Row, arrived, learner_of, module_of_learner, observation, policy_of, start
+from tests.server.core_harness import (
+    NEVER_WAITS,
+    CoreHarness,
+    Row,
+    arrived,
+    learner_batch,
+    learner_of,
+    module_of_learner,
+    observation,
+    policy_of,
+    start,
+)
 from tests.server.episode_player import play, reference_states
 
 Make = Callable[..., CoreHarness]
@@ -49,6 +59,7 @@ def numbers(segments: list[Any]) -> list[int]:
 
 @pytest.mark.parametrize("segment_steps", [1, 7, 64])
 @pytest.mark.parametrize("model", ["mlp", "lstm_shared", "lstm_apart"])
+@pytest.mark.long
 def test_every_episode_arrives_as_one_as_it_was_said(make: Make, model: str, segment_steps: int) -> None:
     module = module_of_learner(model)
     harness = make(policy_of(module), segment_steps=segment_steps, max_segment_age_s=1e-9)
@@ -79,9 +90,7 @@ def test_every_episode_arrives_as_one_as_it_was_said(make: Make, model: str, seg
 
 def assert_learner_starts_from_the_states_that_acted(model: str, module: Any, played: Any, episodes: Any) -> None:
     states = {said.number: reference_states(module, said) for said in played}
-    learner = learner_of(model)
-    arguments = {"rl_module": learner.module, "batch": {}, "shared_data": {}, "metrics": learner.metrics}
-    batch = learner._learner_connector(episodes=episodes, **arguments)[DEFAULT_MODULE_ID]
+    batch = learner_batch(learner_of(model), episodes)
     first_observations = batch[Columns.OBS][:, 0].numpy()
     assert len(first_observations) == sum(-(-(said.length + 1) // MAX_SEQ_LEN) for said in played), "RLlib adds a step to each"
     for index, values in enumerate(first_observations):
@@ -97,7 +106,7 @@ def test_infos_are_where_they_were_said(make: Make) -> None:
     assert episode.get_infos() == [{}, *({"step": step} for step in range(1, 6)), {}]
 
 
-def test_nothing_of_an_open_episode_is_handed_over_and_no_episode_is_split(make: Make) -> None:
+def test_nothing_of_an_open_episode_is_handed_off_and_no_episode_is_split(make: Make) -> None:
     harness = make(segment_steps=2)
     open_ = begin(harness, 0, 9)
     assert harness.segments() == []
@@ -116,7 +125,7 @@ def test_nothing_of_an_open_episode_is_handed_over_and_no_episode_is_split(make:
     assert take(6) == [5, 7, 1], "what has ended belongs to this batch"
     end(harness, open_, 0, 10)
     assert take(1) == [10]
-    assert harness.core._trajectories.pages_used == 0
+    assert harness.pages_used == 0
 
 
 def test_episodes_are_dropped_whole_when_the_learner_is_behind_but_never_the_newest(make: Make) -> None:
@@ -129,7 +138,7 @@ def test_episodes_are_dropped_whole_when_the_learner_is_behind_but_never_the_new
     statistics = harness.core.snapshot()
     assert (statistics.steps_waiting, statistics.steps_dropped) == (20, 9), "longer than all that may wait"
     assert [len(episode) for episode in harness.segments()] == [20]
-    assert harness.core._trajectories.pages_used == 0
+    assert harness.pages_used == 0
 
 
 def test_what_is_held_back_is_bounded_and_an_episode_that_lost_a_part_never_arrives(
@@ -146,7 +155,7 @@ def test_what_is_held_back_is_bounded_and_an_episode_that_lost_a_part_never_arri
     statistics = harness.core.snapshot()
     assert (statistics.steps_completed, statistics.steps_dropped, statistics.steps_handed_off) == (18, 6, 12)
     assert "open episodes have more than 8 steps; the oldest are dropped whole" in caplog.text
-    assert harness.core._trajectories.pages_used == 0
+    assert harness.pages_used == 0
     end(harness, begin(harness, 4, 5), 4, 6)
     assert numbers(harness.segments()) == [4], "the slot of a dropped episode is as good as any"
 
@@ -161,4 +170,4 @@ def test_a_client_that_is_gone_leaves_its_episodes_whole_up_to_the_last_complete
     assert len(episode) == steps
     assert episode.get_observations()[:, 1].tolist() == list(range(steps + 1))
     assert (episode.is_terminated, episode.is_truncated) == (False, True)
-    assert harness.core._trajectories.pages_used == 0
+    assert harness.pages_used == 0

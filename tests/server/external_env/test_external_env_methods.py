@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from ray.rllib.env.external_env import ExternalEnv
 
-from policyserver.server.external_env.rllib_methods import session_of
+from policyserver.server.external_env.rllib_methods import served_environment
 from tests.server.core_harness import ACTION, observation
 from tests.server.external_env_harness import Idle, in_thread, play, serve_env, serving_env
 from tests.server.front_harness import running_front
@@ -90,7 +90,7 @@ def test_bound_methods_saved_and_episodes_begun_while_it_is_made_are_served() ->
 
 def test_an_environment_that_was_made_before_anybody_asked_for_it_is_served() -> None:
     env = Idle()
-    assert session_of(env) is None
+    assert served_environment(env) is None
     with running_front() as harness:
         thread = serve_env(env, harness.front)
         thread.start()
@@ -134,6 +134,6 @@ def test_an_environment_that_nobody_serves_keeps_rllibs_own_methods() -> None:
         ("end_episode", ["episode_id", "observation"]),
     ],
 )
-def test_rllibs_methods_have_the_parameters_that_a_session_takes(name: str, parameters: list[str]) -> None:
+def test_rllibs_methods_have_the_parameters_that_a_served_environment_takes(name: str, parameters: list[str]) -> None:
     rllibs = inspect.signature(inspect.unwrap(getattr(ExternalEnv, name)))
     assert list(rllibs.parameters) == ["self", *parameters]

@@ -229,7 +229,7 @@ class Finite(ExternalEnv):  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("error", [None, OSError("the plant is on fire"), SystemExit(3)], ids=str)
-def test_when_run_is_over_everything_said_before_is_handed_over_and_the_training_hears_it(error: BaseException | None) -> None:
+def test_when_run_is_over_everything_said_before_is_handed_off_and_the_training_hears_it(error: BaseException | None) -> None:
     with serving_env(lambda: Finite(error)) as served:
         env = served.env
         env.join(10.0)

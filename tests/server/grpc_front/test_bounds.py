@@ -20,7 +20,7 @@ from policyserver.common.tensors import to_tensor
 from policyserver.server.config.serving_config import EpisodesConfig, HandOffConfig, ListenConfig
 from policyserver.v1 import policy_service_pb2 as pb
 from tests.ports import DIRECT
-from tests.server.core_harness import CoreHarness, Row, observation, start
+from tests.server.core_harness import CoreHarness, Row, observation, start, table_of, timers_of
 from tests.server.flood import ROWS, handshake, unknown_rows
 from tests.server.front_harness import FrontHarness, Unary, running_front
 
@@ -81,7 +81,8 @@ def test_a_long_id_of_an_episode_is_refused_alone_and_not_kept(harness: CoreHarn
     assert "at most 256 bytes" in long.error.message
     assert good.error is None
     harness.one(Row(good.handle, 1, StepFlag.TERMINATED))
-    assert [finished.episode_id for finished in harness.core._table._finished.values()] == ["y" * 256]
+    remembered = [table_of(harness.core).finished_by_id("client", name) is not None for name in (episode_id, "y" * 256)]
+    assert remembered == [False, True]
 
 
 def test_a_long_id_of_a_client_is_refused_by_every_way_in(serve: FrontHarness) -> None:
@@ -91,7 +92,7 @@ def test_a_long_id_of_a_client_is_refused_by_every_way_in(serve: FrontHarness) -
     for caller, episode_id in ((Unary(serve.stub(), "x" * 300), "a"), (Unary(serve.stub()), "x" * 300)):
         code, text = failure(caller.start, episode_id)
         assert (code, "expected at most 256 bytes" in text) == ("INVALID_ARGUMENT", True), text
-    assert not serve.front.core._table._sessions
+    assert not table_of(serve.front.core).clients()
 
 
 def test_clients_without_episodes_are_forgotten_as_they_leave(serve: FrontHarness) -> None:
@@ -99,8 +100,8 @@ def test_clients_without_episodes_are_forgotten_as_they_leave(serve: FrontHarnes
     for number in range(50):
         responses = stub.Step(iter([handshake(f"{number}")]))
         assert len(list(responses)) == 1
-    assert len(serve.front.core._table._sessions) <= 1, "each is kept for a minute"
-    assert len(serve.front.core._idle_timers) <= 1
+    assert len(table_of(serve.front.core).clients()) <= 1, "each is kept for a minute"
+    assert timers_of(serve.front.core) <= 1
 
 
 # Episodes of plain calls --------------------------------------------------------------------------------------------------------------
@@ -174,7 +175,7 @@ def test_infos_beyond_the_bound_are_left_out_and_counted_and_their_steps_are_not
     harness.one(Row(handle, 12, reward=1.0, info=note))
     harness.one(Row(handle, 13, StepFlag.TERMINATED, 1.0, info=note))
     (segment,) = harness.segments()
-    assert [bool(info) for info in segment.get_infos()] == [False] * 4 + [True] * 2, "what was handed over makes room"
+    assert [bool(info) for info in segment.get_infos()] == [False] * 4 + [True] * 2, "what was handed off makes room"
     gc.collect()
     assert (harness.core.snapshot().infos_dropped, harness.core.waiting_infos.held_bytes) == (4, 0)
 
@@ -232,6 +233,7 @@ def test_infos_of_a_message_that_would_fill_the_memory_are_refused_before_they_a
 
 
 @pytest.mark.timeout(120)
+@pytest.mark.long
 def test_a_client_that_does_not_read_its_refusals_is_not_read_any_more_and_slows_nobody_else(serve: FrontHarness) -> None:
     stub = serve.stub()
 
@@ -282,10 +284,10 @@ def test_there_is_room_for_so_many_clients_and_no_more() -> None:
 
 def test_what_is_remembered_of_a_finished_episode_is_little(make_harness: Callable[..., CoreHarness]) -> None:
     harness = make_harness(episodes=EpisodesConfig(max_open=8, finished_remembered=20_000))
-    table = harness.core._table
+    table = table_of(harness.core)
     before_mb = resident_mb()
     for number in range(20_000):
-        session = table.session(f"{number:0256d}")
-        table.close_episode(table.open_episode(session, f"{number:0256d}", training=True, now_s=0.0), idle=False)
-        table.forget_session(session)
+        client = table.client(f"{number:0256d}")
+        table.close_episode(table.open_episode(client, f"{number:0256d}", training=True, now_s=0.0), idle=False)
+        table.forget_client(client)
     assert (resident_mb() - before_mb) * 1e6 / 20_000 < 1_300

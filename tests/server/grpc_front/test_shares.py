@@ -26,7 +26,7 @@ def eight(make_harness: Make) -> CoreHarness:
 
 def begin(harness: CoreHarness, client: str, *names: str) -> list[int]:
     """Start episodes in one message; return the handles of those that began."""
-    answers = harness.send(*[start(name) for name in names], session=harness.connect(client))
+    answers = harness.send(*[start(name) for name in names], client=harness.connect(client))
     assert {answer.error.reason for answer in answers if answer.error} <= {"TOO_MANY_EPISODES"}
     return [answer.handle for answer in answers if answer.error is None]
 
@@ -62,7 +62,7 @@ def test_what_a_connection_that_took_all_gives_back_goes_to_the_one_that_waits(e
     end(eight, "large", *taken[3:6])
     assert len(begin(eight, "large", *"lm")) == 1, "it has its share"
     assert len(begin(eight, "small", *"cdefg")) == 2, "and the other no more than its own"
-    eight.send(Row(small[0], 1, StepFlag.TERMINATED), session=eight.connect("small"))
+    eight.send(Row(small[0], 1, StepFlag.TERMINATED), client=eight.connect("small"))
     assert eight.core.snapshot().starts_refused == 8
 
 
@@ -77,11 +77,11 @@ def test_who_waits_no_longer_holds_nobody_up(eight: CoreHarness) -> None:
 
 def test_a_share_is_a_connections_not_a_names(eight: CoreHarness) -> None:
     one, two = (eight.on_loop(lambda name=name: eight.core.connect(name, "ipv4:127.0.0.1:4000")) for name in ("one", "two"))  # type: ignore[misc]
-    handles = [answer.handle for answer in eight.send(*[start(name) for name in "abcd"], session=one)]
-    eight.send(*[start(name) for name in "efgh"], session=two)
+    handles = [answer.handle for answer in eight.send(*[start(name) for name in "abcd"], client=one)]
+    eight.send(*[start(name) for name in "efgh"], client=two)
     assert begin(eight, "small", "a") == []
     eight.one(Row(handles[0], 1, StepFlag.TERMINATED), one)
-    (refused,) = eight.send(start("i"), session=two)
+    (refused,) = eight.send(start("i"), client=two)
     assert refused.error is not None
     assert "of one connection its share" in refused.error.message
     assert len(begin(eight, "small", "a")) == 1
@@ -127,7 +127,7 @@ def test_a_lone_connection_has_all_its_rows_in_one_pass(harness: CoreHarness) ->
 
 def test_what_waits_for_its_turn_comes_in_its_order(harness: CoreHarness) -> None:
     neighbour, large = harness.connect("neighbour"), harness.connect("large")
-    handles = [answer.handle for answer in harness.send(*[start(f"{number}") for number in range(200)], session=large)]
+    handles = [answer.handle for answer in harness.send(*[start(f"{number}") for number in range(200)], client=large)]
     handle = harness.one(start("a"), neighbour).handle
     steps = [Row(handle, number, reward=float(number)) for number in range(1, 4) for handle in handles]
     messages = [pack(steps[:500]), pack(steps[500:])]
@@ -135,7 +135,7 @@ def test_what_waits_for_its_turn_comes_in_its_order(harness: CoreHarness) -> Non
     harness.one(Row(handle, 1), neighbour)
     for future in futures:
         assert not harness.loop.run_until_complete(future).refusals
-    harness.send(*[Row(handle, 4, StepFlag.TERMINATED) for handle in handles], session=large)
+    harness.send(*[Row(handle, 4, StepFlag.TERMINATED) for handle in handles], client=large)
     segments = [segment for segment in harness.segments() if len(segment) == 4]
     assert {tuple(segment.get_rewards()) for segment in segments} == {(1.0, 2.0, 3.0, 0.0)}
     assert len(segments) == 200

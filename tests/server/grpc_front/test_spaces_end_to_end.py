@@ -37,7 +37,7 @@ from policyserver.server.policies.module.inference import PolicyNet, Unsupported
 from policyserver.server.policies.vectorized.vectorized_policy import VectorizedPolicy
 from policyserver.server.runner.env_runner import ExternalEnvRunner
 from policyserver.v1 import policy_service_pb2 as pb
-from tests.common.space_strategies import ACTION_SPACES, PROPERTY, SPACES, samples
+from tests.common.space_strategies import ACTION_SPACES, SPACES, samples
 from tests.server.core_harness import spaces_of
 from tests.server.front_harness import CLIENT, FrontHarness, running_front
 from tests.server.nested_module import NestedModule, nested_policy
@@ -89,7 +89,6 @@ def shake_hands(observation_space: gym.Space[Any], action_space: gym.Space[Any])
     )
 
 
-@PROPERTY
 @given(SPACES, ACTION_SPACES, st.integers(1, 4))
 def test_rows_of_every_space_are_read_as_they_were_sent(observation_space: gym.Space[Any], action_space: gym.Space[Any], rows: int) -> None:
     agreement = shake_hands(observation_space, action_space)
@@ -110,7 +109,6 @@ def test_rows_of_every_space_are_read_as_they_were_sent(observation_space: gym.S
     assert bits(action_space, unflatten_batch(action_space, received.actions)) == bits(action_space, actions)
 
 
-@PROPERTY
 @given(ACTION_SPACES, st.integers(1, 4))
 def test_answers_of_every_space_are_read_as_members_of_it(action_space: gym.Space[Any], rows: int) -> None:
     agreement = shake_hands(spaces.Discrete(2), action_space)
@@ -136,8 +134,9 @@ def learned(serve: FrontHarness, count: int) -> list[SingleAgentEpisode]:
     return found
 
 
-@settings(PROPERTY, max_examples=60, phases=[Phase.generate])  # a smaller example would take minutes to find
+@settings(phases=[Phase.generate])  # a smaller example would take minutes to find
 @given(SPACES, ACTION_SPACES, st.integers(0, 1000))
+@pytest.mark.long
 def test_what_a_client_says_arrives_bit_for_bit_at_the_learner_and_actions_are_members_of_their_space(
     observation_space: gym.Space[Any], action_space: gym.Space[Any], seed: int
 ) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import numpy as np
@@ -15,7 +15,7 @@ from policyserver.server.config.serving_config import EpisodesConfig
 from policyserver.server.grpc_front import unary_episodes
 from policyserver.v1 import policy_service_pb2 as pb
 from policyserver.v1 import tensor_pb2
-from tests.server.core_harness import observation
+from tests.server.core_harness import observation, table_of
 from tests.server.front_harness import FrontHarness, Unary, running_front
 
 WaitUntil = Callable[[Callable[[], bool]], None]
@@ -140,11 +140,9 @@ def test_callers_that_come_and_go_leave_nothing_behind(serve: FrontHarness, monk
         caller = Unary(stub, f"{number}")
         caller.start("a")
         caller.end("a", observation(), sequence=0)
-    servicer = serve.front._servicer
-    assert servicer is not None
-    assert (len(servicer._unary._ended), len(servicer._unary._episodes)) == (10, 0)
-    table = serve.front.core._table
-    assert not table._sessions, "who has no episode is forgotten at once"
+    unary = cast(Any, serve.front)._servicer._unary
+    assert (len(unary._ended), len(unary._episodes)) == (10, 0)
+    assert not table_of(serve.front.core).clients(), "who has no episode is forgotten at once"
 
 
 def test_training_disabled_is_kept_for_the_whole_episode(serve: FrontHarness, caller: Unary) -> None:

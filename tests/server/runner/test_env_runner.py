@@ -33,7 +33,6 @@ from ray.rllib.utils.metrics.stats import EmaStats
 
 from policyserver.client import PolicyClient
 from policyserver.server.config.serving_config import HandOffConfig, ListenConfig, ServingConfig
-from policyserver.server.daemon.ray_start import RayProcess
 from policyserver.server.external_env.policy_server import PolicyServer
 from policyserver.server.runner.env_runner import ExternalEnvRunner
 from tests.server.core_harness import ACTION, OBSERVATION, observation, ppo_config
@@ -98,7 +97,7 @@ def values(metrics: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def test_without_a_client_sample_returns_nothing_in_time(runner: ExternalEnvRunner) -> None:
     began = time.monotonic()
     assert list(runner.sample()) == []  # type: ignore[arg-type]
-    assert 0.15 < time.monotonic() - began < 3.0
+    assert 0.15 < time.monotonic() - began < 8.0
     assert values(runner.get_metrics())["num_env_steps_sampled"].peek() == 0
 
 
@@ -348,37 +347,32 @@ def test_stop_may_come_twice_and_frees_the_port(make_runner: Make) -> None:
     config = ServingConfig(ListenConfig(address))
     again = make_runner(0, num_env_runners=2)
     again._serving_config = config
-    again._serve(OBSERVATION, ACTION)
+    again._serve()
     assert again.addresses() == [address]
 
 
-@pytest.mark.process
+@pytest.mark.usefixtures("private_ray")
 @pytest.mark.timeout(90)
 def test_in_a_ray_actor_weights_arrive_by_reference_and_episodes_as_a_list() -> None:
-    process = RayProcess()
-    process.start(num_cpus=2)
-    try:
-        config = ppo_config().copy(copy_frozen=False)
-        serving = ServingConfig(ListenConfig("127.0.0.1:0"), hand_off=HandOffConfig(sample_wait_s=5.0))
-        config.environment(env_config=serving.to_env_config()).env_runners(num_env_runners=1)
-        actor = ray.remote(num_cpus=1)(ExternalEnvRunner).remote(config=config, worker_index=1, num_workers=1)
-        (address,) = ray.get(actor.addresses.remote())
-        state = ray.get(actor.get_state.remote(components=[COMPONENT_RL_MODULE]))
-        weights = {name: np.zeros_like(value) for name, value in state[COMPONENT_RL_MODULE].items()}
-        ray.get(actor.set_state.remote({COMPONENT_RL_MODULE: ray.put(weights), WEIGHTS_SEQ_NO: 3}))
-        with PolicyClient(address, config=CLIENT) as client:
-            episode = client.start_episode()
-            client.get_action(episode, observation())
-            client.log_returns(episode, 2.0)
-            client.end_episode(episode, observation(1))
-            assert client.weights_seq_no == 3
-        episodes = ray.get(actor.sample.remote(num_timesteps=1))
-        assert type(episodes) is list
-        (segment,) = episodes
-        assert isinstance(segment, SingleAgentEpisode)
-        assert segment.get_rewards().tolist() == [2.0]
-        assert segment.get_extra_model_outputs("action_logp")[0] == pytest.approx(-np.log(3.0)), "zero weights: all actions alike"
-        ray.get(actor.stop.remote())
-    finally:
-        process.stop()
+    config = ppo_config().copy(copy_frozen=False)
+    serving = ServingConfig(ListenConfig("127.0.0.1:0"), hand_off=HandOffConfig(sample_wait_s=5.0))
+    config.environment(env_config=serving.to_env_config()).env_runners(num_env_runners=1)
+    actor = ray.remote(num_cpus=1)(ExternalEnvRunner).remote(config=config, worker_index=1, num_workers=1)
+    (address,) = ray.get(actor.addresses.remote())
+    state = ray.get(actor.get_state.remote(components=[COMPONENT_RL_MODULE]))
+    weights = {name: np.zeros_like(value) for name, value in state[COMPONENT_RL_MODULE].items()}
+    ray.get(actor.set_state.remote({COMPONENT_RL_MODULE: ray.put(weights), WEIGHTS_SEQ_NO: 3}))
+    with PolicyClient(address, config=CLIENT) as client:
+        episode = client.start_episode()
+        client.get_action(episode, observation())
+        client.log_returns(episode, 2.0)
+        client.end_episode(episode, observation(1))
+        assert client.weights_seq_no == 3
+    episodes = ray.get(actor.sample.remote(num_timesteps=1))
+    assert type(episodes) is list
+    (segment,) = episodes
+    assert isinstance(segment, SingleAgentEpisode)
+    assert segment.get_rewards().tolist() == [2.0]
+    assert segment.get_extra_model_outputs("action_logp")[0] == pytest.approx(-np.log(3.0)), "zero weights: all actions alike"
+    ray.get(actor.stop.remote())
     assert sys.getswitchinterval() == pytest.approx(0.005), "the actor's process was tuned, not this one"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +13,13 @@ import pytest
 
 from policyserver.client import PolicyClient
 from policyserver.common.settings import load
-from policyserver.server.config.algorithm import algorithm_config, cpu_tickets
+from policyserver.server.config.algorithm import algorithm_config
 from policyserver.server.config.server_config import ServerConfig
-from policyserver.server.daemon.ray_start import RayProcess
 from tests.server.front_harness import CLIENT
 
 Array = npt.NDArray[Any]
+
+pytestmark = pytest.mark.usefixtures("private_ray")
 
 STEPS = 64
 CONFIG = load(
@@ -36,14 +36,6 @@ CONFIG = load(
         "algorithm.rl_module": {"model_config": {"fcnet_hiddens": [16]}},
     },
 )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def private_ray() -> Iterator[None]:
-    process = RayProcess()
-    process.start(num_cpus=cpu_tickets(algorithm_config(CONFIG)))
-    yield
-    process.stop()
 
 
 def build() -> Any:

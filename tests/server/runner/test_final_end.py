@@ -131,7 +131,7 @@ def test_while_it_drains_a_beginning_is_refused_with_what_comes_and_open_episode
         client.get_action(episode, observation())
         caller.get_action(unary, observation())
         serve.front.drain(is_final=is_final)
-        wait_until(lambda: serve.front.core.is_draining, "the draining")
+        wait_until(lambda: serve.front.core.drain_error is not None, "the draining")
         with pytest.raises(grpc.RpcError) as refused:
             caller.start()
         assert refused.value.code() is grpc.StatusCode.UNAVAILABLE

@@ -34,6 +34,7 @@ from tests.server.core_harness import (
     OBSERVATION,
     CoreHarness,
     Row,
+    learner_batch,
     module_of,
     observation,
     policy_of,
@@ -65,9 +66,7 @@ def learned_policy(action: str) -> VectorizedPolicy:
 
 def train_batch(action: str, segments: list[SingleAgentEpisode]) -> dict[str, Any]:
     """Run the learner's pipeline; return its tensors without the rows that it adds and masks."""
-    learner = learner_of(action)
-    arguments = {"rl_module": learner.module, "batch": {}, "shared_data": {}, "metrics": learner.metrics}
-    batch = learner._learner_connector(episodes=copy.deepcopy(segments), **arguments)[DEFAULT_MODULE_ID]
+    batch = learner_batch(learner_of(action), copy.deepcopy(segments))
     real = batch[Columns.LOSS_MASK]
     return {name: column[real] for name, column in batch.items() if isinstance(column, torch.Tensor)}
 

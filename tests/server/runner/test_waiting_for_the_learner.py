@@ -17,6 +17,7 @@ from policyserver.common.tensors import to_tensor
 from policyserver.server.config.serving_config import HandOffConfig
 from policyserver.server.episodes.demand import Demand
 from policyserver.v1 import policy_service_pb2 as pb
+from tests.client.inner_parts import connection_of
 from tests.server.core_harness import observation
 from tests.server.front_harness import CLIENT, FrontHarness, Unary, running_front
 
@@ -160,7 +161,7 @@ def test_a_stream_that_broke_while_a_question_waited_asks_again(serve: FrontHarn
     with ThreadPoolExecutor(1) as pool:
         action = pool.submit(client.get_action, episode, observation(1))
         wait_until(lambda: waiting(serve) == 1)
-        client._balancer._given._stream.call.cancel()
+        connection_of(client)._stream.call.cancel()
         wait_until(lambda: client.counters().connections == 2)
         learn(serve, 2)
         assert action.result(20.0) in range(3)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -13,21 +12,12 @@ from ray.rllib.env.env_runner_state_server import EnvRunnerStateServer
 from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
 
 from policyserver.server.config.serving_config import HandOffConfig, ListenConfig, ServingConfig
-from policyserver.server.daemon.ray_start import RayProcess
 from policyserver.server.runner.env_runner import ExternalEnvRunner
 from policyserver.server.runner.weights_pull import WeightsPull
 from tests.server.core_harness import ppo_config
 from tests.services import wait_until
 
-pytestmark = pytest.mark.timeout(120)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def private_ray() -> Iterator[None]:
-    process = RayProcess()
-    process.start(num_cpus=2)
-    yield
-    process.stop()
+pytestmark = [pytest.mark.usefixtures("private_ray"), pytest.mark.timeout(120)]
 
 
 class Server:

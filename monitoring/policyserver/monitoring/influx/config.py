@@ -1,4 +1,4 @@
-"""Where InfluxDB is, and how its sink behaves. Needs no influxdb-client, so that it can be asked whether there is to be one."""
+"""Where InfluxDB is, and how its sink behaves. Imports no influxdb-client, which need not be installed where there is no such sink."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class InfluxConfig(Config):
     bucket: str
     """Bucket to write to; for InfluxDB 1.8 "database/retention-policy", for 3 the database."""
     spool_folder: Path
-    """Folder of the spools and of the dead-letter file; processes that share it adopt each other's spools."""
+    """Folder of the spools and of the dead-letter file. Processes that share it adopt the spools of those that died."""
     org: str = "-"
-    """Organisation; only InfluxDB 2 has any."""
+    """Organisation; only InfluxDB 2 has organisations."""
     token: str = field(default="", repr=False)
     """Token; for InfluxDB 1.8 "user:password"."""
     request_timeout_s: Annotated[float, Gt(0)] = 5.0
@@ -40,39 +40,39 @@ class InfluxConfig(Config):
     ca_file: Path | None = None
     """Certificates to check it against, PEM. Unset: the system's."""
     client_certificate_file: Path | None = None
-    """Certificate that this side shows to a server that asks for one, PEM."""
+    """Certificate of this client, for a server that asks for one, PEM."""
     client_key_file: Path | None = None
-    """Its key, PEM. Unset: it is in the certificate's file."""
+    """Key of that certificate, PEM. Unset: it is in the certificate's file."""
     client_key_password: str | None = field(default=None, repr=False)
-    """What the key is encrypted with. Unset: it is not."""
+    """Password of the key. Unset: the key isn't encrypted."""
     basic_authentication: bool = False
     """Send a token "user:password" as HTTP basic authentication."""
     gzip: bool = False
-    """Compress requests; pays only over a slow network."""
+    """Compress requests; that pays only on a slow network."""
     proxy: str | None = field(default=None, repr=False)
-    """HTTP proxy on the way to the server, http://host:port or http://user:password@host:port. Unset: none."""
+    """HTTP proxy, http://host:port or http://user:password@host:port. Unset: no proxy."""
     connection_pool_maxsize: Annotated[int, Ge(1)] | None = None
     """Connections that the client keeps open; a sink needs one. Unset: influxdb-client's choice."""
     profilers: tuple[str, ...] = ()
-    """Flux profilers of the client, for queries of one's own."""
+    """Flux profilers of the client, for your own queries."""
     tags: dict[str, str] = field(default_factory=dict)
-    """Tags that every point has besides its own, which they must not be."""
+    """Further tags of every point, other than its own."""
     max_spool_bytes: Annotated[int, Ge(1)] = 1 << 30
-    """Bytes one process's spool may hold undelivered; further points are dropped and counted."""
+    """Undelivered bytes that a process's spool holds; further points are dropped and counted."""
     max_dead_letter_bytes: Annotated[int, Ge(1)] = 1 << 28
-    """Size from which the dead-letter file takes no more lines, bytes; further refused points are counted alone."""
+    """Size from which the dead-letter file takes no more lines, bytes; further refused points are only counted."""
     segment_bytes: Annotated[int, Ge(1)] = 1 << 26
-    """Size from which a new file of the spool is begun, bytes."""
+    """Size from which the spool begins a new file, bytes."""
     request_bytes: Annotated[int, Ge(1)] = 1 << 20
     """Size of one request, bytes of line protocol."""
     gather_s: Annotated[float, Gt(0)] = 0.25
-    """Time in which points gather before they are sent together, seconds."""
+    """Time for which points gather before they are sent together, seconds."""
     retry_min_s: Annotated[float, Gt(0)] = 0.25
     """First pause after a failure, seconds; each further one is twice as long."""
     retry_max_s: Annotated[float, Gt(0)] = 15.0
     """Longest pause, seconds."""
     adopt_interval_s: Annotated[float, Gt(0)] = 30.0
-    """Time between looks for spools whose processes died, seconds."""
+    """Time between looks for spools of processes that died, seconds."""
     exit_timeout_s: Annotated[float, Gt(0)] = 5.0
     """Time for delivery when the interpreter exits without `close`, seconds."""
 
@@ -94,7 +94,7 @@ class InfluxConfig(Config):
         """Read influxdb-client's variables (`INFLUXDB_V2_URL`, `_ORG`, `_TOKEN`, ...) and `INFLUXDB_V2_BUCKET`; None without a URL.
 
         Raises:
-            ValueError: a variable is missing or wrong.
+            ValueError: A variable is missing or wrong.
         """
         fields = influx_settings.from_environment(environment)
         return None if fields is None else from_table(cls, {"spool_folder": spool_folder, **fields}, "the environment")
@@ -104,22 +104,22 @@ class InfluxConfig(Config):
         """Read influxdb-client's configuration file: `[influx2]` with `url`, `org`, `token`, `timeout`, ... and our `bucket`, and `[tags]`.
 
         Raises:
-            ValueError: the file cannot be read; a key in it is missing or unknown, or has a wrong value.
+            ValueError: The file can't be read, or a key in it is missing, unknown or wrong.
         """
         return from_table(cls, {"spool_folder": spool_folder, **influx_settings.from_file(path)}, str(path))
 
     @classmethod
     def for_client(cls, client: InfluxDBClient, bucket: str, spool_folder: Path) -> InfluxConfig:
-        """Make the settings that go with a client of your own; `dataclasses.replace` changes the others.
+        """Make the settings that go with your own client; `dataclasses.replace` changes the others.
 
         Raises:
-            ValueError: the client's address or the bucket cannot be used.
+            ValueError: The client's address or the bucket can't be used.
         """
         return cls(url=client.url, bucket=bucket, spool_folder=spool_folder, org=client.org or "-")
 
     @property
     def proxy_parts(self) -> tuple[str | None, str]:
-        """The proxy's address without credentials, and these as "user:password"; None and "" without."""
+        """The proxy's address without credentials, and the credentials as "user:password"; None and "" without a proxy."""
         if self.proxy is None:
             return None, ""
         credentials, _, place = urlsplit(self.proxy).netloc.rpartition("@")
@@ -133,5 +133,5 @@ class InfluxConfig(Config):
 
     @property
     def dead_letter_file(self) -> Path:
-        """File of the lines that the database refused, each under a comment that says why."""
+        """File of the lines that the database refused, each below a comment that says why."""
         return self.spool_folder / "dead.lp"

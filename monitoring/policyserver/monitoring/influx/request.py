@@ -1,7 +1,7 @@
 """One write request to InfluxDB, and what its answer means for the lines that it carried.
 
-Only 204 says that all lines are stored: InfluxDB 1.8, 2 and 3 and VictoriaMetrics give no other answer then. Another success is of
-somebody else, such as a login page, or of a server that kept a part.
+Only 204 says that all lines are stored: InfluxDB 1.8, 2 and 3 and VictoriaMetrics then give no other answer. Another success comes from
+something else, such as a login page, or from a server that kept a part.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from policyserver.monitoring.influx.config import InfluxConfig
 _STORED = 204
 
 _AWAY = "away"
-"""Kind of whatever says no more than that the database can't be asked now."""
+"""Kind of every trouble that only says that the database can't be reached now."""
 
 _REFUSED = frozenset({400, 413, 422})
 """Answers that blame the lines themselves."""
@@ -38,9 +38,9 @@ class Verdict(Enum):
 
     STORED = "stored"
     REFUSED = "refused"
-    """The lines themselves are to blame, one of them at least."""
+    """At least one of the lines is wrong."""
     UNKNOWN = "unknown"
-    """They are to be sent again."""
+    """Send them again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +50,9 @@ class Answer:
     verdict: Verdict
     """What became of the lines."""
     kind: str = ""
-    """Tells troubles apart that want different remedies: a status, or the name of an exception."""
+    """Tells troubles apart that have different remedies: a status, or the name of an exception."""
     text: str = ""
-    """What is wrong, one line without secrets; "" when nothing is."""
+    """What is wrong, one line without secrets; "" if nothing is."""
 
 
 class WriteRequests:
@@ -66,7 +66,7 @@ class WriteRequests:
         self._secrets = _secrets(client)
 
     def send(self, data: bytes) -> Answer:
-        """Send lines and judge the answer; never raises."""
+        """Send lines and judge the answer. Never raises."""
         bucket, org = self._config.bucket, self._config.org
         try:
             _, status, headers = self._service.post_write_with_http_info(
@@ -74,7 +74,7 @@ class WriteRequests:
             )
         except ApiException as error:
             return self._not_stored(error.status, error.reason, error.headers, error.body)
-        except Exception as error:  # whatever the network, TLS or the client library makes of a database that is away
+        except Exception as error:  # all that the network, TLS and the client library raise when the database is away
             return Answer(Verdict.UNKNOWN, _kind(error), self._without_secrets(_said(error)))
         if status == _STORED:
             return Answer(Verdict.STORED)
@@ -82,10 +82,10 @@ class WriteRequests:
         return self._not_stored(status, response.reason, headers, response.data)
 
     def _not_stored(self, status: int, reason: str | None, headers: Any, body: bytes | str | None) -> Answer:
-        """Judge an answer other than that all is stored."""
+        """Judge an answer that doesn't say that all is stored."""
         of_html = "html" in ((headers or {}).get("Content-Type") or "")
         explanation = self._without_secrets(f"{status} {reason or ''} {_text(body, of_html)}".strip())
-        # A 400 in HTML is a proxy's, which never asked the database: it lacks a client's certificate, or is spoken to without TLS.
+        # A 400 in HTML comes from a proxy that never asked the database: it expects a client's certificate, or TLS.
         if status in _REFUSED and not (status == 400 and of_html):
             return Answer(Verdict.REFUSED, str(status), explanation)
         if 200 <= status < 300:
@@ -93,7 +93,7 @@ class WriteRequests:
         return Answer(Verdict.UNKNOWN, _AWAY if status >= 500 else str(status), explanation)
 
     def _without_secrets(self, text: str) -> str:
-        """Replace what must not be shown, which a server may have repeated."""
+        """Replace secrets, which a server may have repeated."""
         for secret in self._secrets:
             text = text.replace(secret, "***")
         return text
@@ -105,13 +105,13 @@ def _kind(error: Exception) -> str:
 
 
 def _said(error: Exception) -> str:
-    """Word an exception. Only the network's own are quoted: others quote headers, and so the token."""
+    """Describe an exception. Quote only the network's: the text of others may quote headers, and so the token."""
     name = type(error).__name__
     return f"{name}: {_one_line(str(error))}" if isinstance(error, OSError | HTTPError) else f"{name}, whose text may hold a secret"
 
 
 def _text(body: bytes | str | None, of_html: bool) -> str:
-    """Return what a server said in one short line: of a page in HTML its title."""
+    """Return a server's text in one short line; the title of a page in HTML."""
     text = body.decode(errors="replace") if isinstance(body, bytes) else body or ""
     if not (of_html or text.lstrip().startswith("<")):
         return _one_line(text)
@@ -124,7 +124,7 @@ def _one_line(text: str) -> str:
 
 
 def _secrets(client: InfluxDBClient) -> list[str]:
-    """List what a client knows and nobody else should, the longest first."""
+    """List the client's secrets, the longest first."""
     token, conf = client.token or "", client.conf
     headers = [client.auth_header_value or "", *(conf.proxy_headers or {}).values()]
     known = {token, token.partition(":")[2], conf.password, conf.cert_key_password, *(each.partition(" ")[2] for each in headers)}

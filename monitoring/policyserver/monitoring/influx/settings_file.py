@@ -1,4 +1,4 @@
-"""Reads influxdb-client's settings, from its variables or its configuration file. Each is obeyed or refused, none ignored in silence."""
+"""Reads influxdb-client's settings, from its variables or its configuration file. Each is obeyed, refused, or ignored with a warning."""
 
 from __future__ import annotations
 
@@ -40,40 +40,32 @@ _FIELDS = {
     "PROXY": "proxy",
     "ENABLE_GZIP": "gzip",
 }
-"""The field of `InfluxConfig` that each setting becomes. All but BUCKET are influxdb-client's."""
+"""The field of `InfluxConfig` that each setting becomes. All settings but BUCKET are influxdb-client's."""
 
 
 def from_environment(environment: Mapping[str, str]) -> dict[str, Any] | None:
-    """Read the variables into fields of `InfluxConfig`; None without an address.
-
-    Raises:
-        ValueError: a variable is missing or wrong.
-    """
+    """Read the variables into fields of `InfluxConfig`; None without an address, ValueError if one is missing or wrong."""
     given = {name.removeprefix(PREFIX): value.strip("\r\n") for name, value in environment.items() if name.startswith(PREFIX)}
     tags = {name.removeprefix(_TAG).lower(): value for name, value in given.items() if name.startswith(_TAG)}
     values = {name: value for name, value in given.items() if value and not name.startswith(_TAG)}
-    if values and "URL" not in values:
-        found = ", ".join(PREFIX + name for name in sorted(values))
-        logger.warning("InfluxDB is left out: %sURL is not set, though %s is", PREFIX, found)
     if "URL" not in values:
+        if values:
+            found = ", ".join(PREFIX + name for name in sorted(values))
+            logger.warning("InfluxDB is left out: %sURL is not set, though %s is", PREFIX, found)
         return None
-    for name in sorted(values.keys() - _FIELDS.keys()):  # another program's, perhaps: no reason to refuse the rest
-        logger.warning("%s%s is ignored, for nothing is known by that name; %s", PREFIX, name, _hint(name, PREFIX))
+    for name in sorted(values.keys() - _FIELDS.keys()):  # perhaps another program's, which is no reason to refuse the rest
+        logger.warning("%s%s is ignored, because there is no such variable; %s", PREFIX, name, _hint(name, PREFIX))
     return _fields({name: value for name, value in values.items() if name in _FIELDS}, PREFIX) | {"tags": tags}
 
 
 def from_file(path: Path) -> dict[str, Any]:
-    """Read section [influx2] and the tags of [tags] into fields of `InfluxConfig`.
-
-    Raises:
-        ValueError: the file cannot be read; a key in it is missing or unknown, or has a wrong value.
-    """
+    """Read section [influx2] and the tags of [tags] into fields of `InfluxConfig`; see `InfluxConfig.from_file`."""
     parser = configparser.ConfigParser(interpolation=None)
     try:
         parser.read_string(path.read_text(encoding="utf-8"), str(path))
         section = parser[_SECTION]
     except (OSError, UnicodeDecodeError, configparser.Error) as error:
-        # The parser's message quotes the line at fault, which may be the token's.
+        # The parser's message quotes the wrong line, which may be the token's.
         reason = error.strerror if isinstance(error, OSError) else "it is no INI file in UTF-8"
         raise ValueError(f"{path}: expected a configuration file of influxdb-client: {reason}") from None
     except KeyError:
@@ -88,7 +80,7 @@ def from_file(path: Path) -> dict[str, Any]:
 
 
 def _fields(values: Mapping[str, str], source: str) -> dict[str, Any]:
-    """Turn texts under influxdb-client's names into fields; `source` is what an error puts before a name."""
+    """Turn texts under influxdb-client's names into fields; an error puts `source` before a name."""
     for name, meaning in (("URL", "the address of the server"), ("BUCKET", "the bucket to write to")):
         if name not in values:
             raise ValueError(f"{source}{name}: expected {meaning}; it is not set")
@@ -96,7 +88,7 @@ def _fields(values: Mapping[str, str], source: str) -> dict[str, Any]:
 
 
 def _converted(name: str, text: str, source: str) -> Any:
-    """Turn the text of one setting into the value of its field."""
+    """Convert the text of one setting to the value of its field."""
     match name:
         case "TIMEOUT":
             return _number(float, text, f"{source}{name}: expected milliseconds") / 1000.0
@@ -122,7 +114,7 @@ def _number(kind: Callable[[str], T], text: str, expected: str) -> T:
 
 
 def _tag_value(text: str, source: str) -> str:
-    """Return the value of a tag, which may be a variable's: `${env.NAME}`, as influxdb-client has it."""
+    """Return the value of a tag, or of the variable that it names as influxdb-client's files do: `${env.NAME}`."""
     text = text.strip("\"'")
     variable = re.fullmatch(r"\$\{env\.(.+)\}", text)
     if variable is None:
@@ -133,12 +125,12 @@ def _tag_value(text: str, source: str) -> str:
 
 
 def _shown(name: str) -> str:
-    """Return the name of an unknown key, unless it looks like the end of a token that broke into two lines."""
+    """Return the name of an unknown key, unless it looks like the end of a token that a line break split."""
     return name.lower() if re.fullmatch(r"[A-Z_]{1,32}", name) else "a key that is no word"
 
 
 def _hint(name: str, prefix: str) -> str:
-    """Return what may have been meant."""
+    """Return what the user may have meant."""
     near = difflib.get_close_matches(name, _FIELDS, n=1)
     shown = [f"{prefix}{each}" if prefix else each.lower() for each in near or _FIELDS]
     return f"did you mean {shown[0]}?" if near else f"known are {', '.join(shown)}"

@@ -1,8 +1,8 @@
-"""InfluxDB sink: the disk spool is the queue, and one thread delivers it with influxdb-client.
+"""InfluxDB sink: a spool on disk is the queue, and one thread delivers it with influxdb-client.
 
-`write` returns when the lines are in the spool: from then on the process may die without losing them. The database takes a point again
+`write` returns when the lines are in the spool; from then on the process may die without losing them. The database takes a point twice
 without harm (same series and time), so a delivery in doubt is repeated. A batch that the database refuses as wrong (400, 413, 422) is
-halved down to the bad lines, which go to the dead-letter file; whatever else is not 204, its word for "stored", is tried again for ever.
+halved down to the bad lines, which go to the dead-letter file. After any other answer than 204 ("stored") it is sent again, for ever.
 """
 
 from __future__ import annotations
@@ -11,21 +11,18 @@ import atexit
 import logging
 import math
 import os
-import threading
 import time
 import weakref
-from pathlib import Path
 
 from influxdb_client import InfluxDBClient
 from urllib3.util import make_headers
 
+from policyserver.monitoring.background_sink import BackgroundSink
 from policyserver.monitoring.influx.config import InfluxConfig
 from policyserver.monitoring.influx.request import Answer, Verdict, WriteRequests
 from policyserver.monitoring.influx.spool import Chunk, Position, Spool
 from policyserver.monitoring.line_protocol import encode, tag_suffix
 from policyserver.monitoring.points import Points
-from policyserver.monitoring.sink import SinkStatistics
-from policyserver.monitoring.trouble import Trouble
 
 logger = logging.getLogger(__name__)
 
@@ -34,20 +31,21 @@ class _Stopped(Exception):
     """The sink closes and its time is up."""
 
 
-class InfluxSink:
-    """Sink into InfluxDB 1.8 or newer, or anything that takes its v2 writes. After a fork, parent and child each have their own spool."""
+class InfluxSink(BackgroundSink):
+    """Sink into InfluxDB 1.8 or newer, or anything that takes its v2 writes. After a fork, parent and child have a spool each."""
+
+    _FAILED = "delivery failed for good, what is in the spool stays there"
 
     def __init__(self, config: InfluxConfig, client: InfluxDBClient | None = None) -> None:
         """Make the spool, adopt those of dead processes, and start delivering; the database need not be there.
 
         Args:
-            config: settings; `InfluxConfig.from_environment`, `from_file` and `for_client` make them.
-            client: a client of your own, which then decides about address, token, timeout, TLS and compression in place of `config`. It
-                stays yours: it is not closed here, and has to stay open until the sink is closed. In a forked child its connections, which
-                belong to the parent, are forgotten.
+            config: Settings; `InfluxConfig.from_environment`, `from_file` and `for_client` make them.
+            client: Your own client; its address, token, timeout, TLS and compression replace those in `config`. Close it after the sink.
+                A forked child forgets its connections, which belong to the parent.
 
         Raises:
-            OSError: the spool folder cannot be made.
+            OSError: The spool folder can't be made.
         """
         self.config = config
         self._own_client = client
@@ -59,29 +57,21 @@ class InfluxSink:
 
     def _start(self) -> None:
         """Begin with an empty spool and counters at 0."""
-        self._changed = threading.Condition()
-        self._accepted = self._stored = self._dropped = self._dead_lettered = 0
-        self._last_error = ""
-        self._flush_upto = 0
+        self._reset(logger, f"InfluxDB at {self.config.location}", "influx-shipper")
         self._wake_at_bytes = math.inf
         self._dead_letters_lost = False
-        self._ended = False
-        self._closing_by: float | None = None
         self._spool = Spool.create(self.config.spool_folder, self.config.segment_bytes)
         self._orphan: Spool | None = None
         self._client = self._own_client or _client(self.config)
         self._requests = WriteRequests(self._client, self.config)
-        subject = f"InfluxDB at {self.config.location}"
-        self._absence, self._overflow = Trouble(logger, subject), Trouble(logger, subject)
-        self._shipper = threading.Thread(target=self._run, name="influx-shipper", daemon=True)
-        self._shipper.start()
+        self._thread.start()
 
     def write(self, points: Points) -> None:
-        """Put a batch into the spool. Overflow policy: what does not fit into `max_spool_bytes` is dropped and counted."""
+        """Put a batch into the spool. Overflow policy: what doesn't fit into `max_spool_bytes` is dropped and counted."""
         try:
             data = encode(points, self._tag_suffix)
         except ValueError as error:
-            logger.error("points put aside, they cannot be encoded: %s", error)
+            logger.error("points put aside, they can't be encoded: %s", error)
             with self._changed:
                 self._accepted += len(points)
                 self._dead_lettered += len(points)
@@ -89,56 +79,25 @@ class InfluxSink:
             return
         count = data.count(b"\n")
         with self._changed:
-            error_text = self._append(data)
-            if error_text:
-                self._dropped += count
-                self._last_error = f"points dropped: {error_text}"
-                self._overflow.occurred(error_text, self._last_error)
-            else:
-                if self._overflow.lasts and 2 * self._spool.backlog_bytes <= self.config.max_spool_bytes:  # not with every bit of room
-                    self._overflow.is_over(f"points are taken again, {self._dropped:,} were dropped since the start")
-                self._accepted += count
-                if (
-                    self._spool.backlog_bytes >= self._wake_at_bytes
-                ):  # once: the shipper must not wake for each write while it works or waits
-                    self._wake_at_bytes = math.inf
-                    self._changed.notify_all()
-
-    def flush(self, timeout_s: float) -> bool:
-        """Wait until everything taken so far is delivered; False if it was not within `timeout_s`."""
-        with self._changed:
-            upto = self._flush_upto = self._accepted
-            self._changed.notify_all()
-            self._changed.wait_for(lambda: self._ended or self._stored + self._dead_lettered >= upto, timeout_s)
-            return self._stored + self._dead_lettered >= upto
+            if why_not := self._append(data):
+                self._drop(count, why_not)
+                return
+            self._accept(count, is_half_empty=2 * self._spool.backlog_bytes <= self.config.max_spool_bytes)
+            if self._spool.backlog_bytes >= self._wake_at_bytes:  # once, so that no write wakes the thread while it works or waits
+                self._wake_at_bytes = math.inf
+                self._changed.notify_all()
 
     def close(self, timeout_s: float) -> None:
         """Deliver for at most `timeout_s` (a request under way may take `request_timeout_s` more), then stop.
 
-        What is left stays in the spool, and the next sink with the same `spool_folder` delivers it. Closing again does nothing.
+        The rest stays in the spool, and the next sink with the same `spool_folder` delivers it. Closing again does nothing.
         """
-        with self._changed:
-            if self._closing_by is None:
-                self._closing_by = time.monotonic() + timeout_s
-            self._changed.notify_all()
-        self._shipper.join()
+        super().close(timeout_s)
         atexit.unregister(self.close)
         _sinks.discard(self)
 
-    def statistics(self) -> SinkStatistics:
-        """Read the counters; what was adopted from dead processes counts as accepted."""
-        with self._changed:
-            return SinkStatistics(
-                accepted=self._accepted,
-                stored=self._stored,
-                backlog=self._accepted - self._stored - self._dead_lettered,
-                dropped=self._dropped,
-                dead_lettered=self._dead_lettered,
-                last_error=self._last_error,
-            )
-
     def _restart_in_child(self) -> None:
-        """Leave the parent's spools to the parent and begin anew."""
+        """Leave the spools to the parent and begin anew."""
         for spool in (self._spool, self._orphan):
             if spool is not None:
                 spool.abandon()
@@ -147,7 +106,7 @@ class InfluxSink:
         self._start()
 
     def _append(self, data: bytes) -> str:
-        """Append to the spool; why not, if it was not possible."""
+        """Append to the spool; return why that isn't possible, or ""."""
         if self._closing_by is not None:
             return "the sink is closed"
         if self._spool.backlog_bytes + len(data) > self.config.max_spool_bytes:
@@ -155,11 +114,11 @@ class InfluxSink:
         try:
             self._spool.append(data)
         except OSError as error:
-            return f"the spool cannot be written: {error}"
+            return f"the spool can't be written: {error}"
         return ""
 
-    def _run(self) -> None:
-        """Deliver until the sink is closed and the spool is empty or time is up."""
+    def _work(self) -> None:
+        """Deliver until the sink is closed, and the spool is empty or time is up. Points of adopted spools count as accepted."""
         adopt_at = 0.0
         try:
             while True:
@@ -172,21 +131,14 @@ class InfluxSink:
                     break
         except _Stopped:
             logger.warning("InfluxDB at %s: closed with %d points left in the spool", self.config.location, self.statistics().backlog)
-        except Exception as error:  # no failure may leave writers and flushers waiting for a thread that is gone
-            logger.exception("InfluxDB at %s: delivery failed for good, what is in the spool stays there", self.config.location)
-            with self._changed:
-                self._last_error = f"delivery failed for good: {error}"
-        finally:
-            if self._own_client is None:
-                self._client.close()
-            with self._changed:
-                self._closing_by = self._closing_by or time.monotonic()
-                self._ended = True
-                self._spool.close()
-                self._changed.notify_all()
+
+    def _give_back(self) -> None:
+        if self._own_client is None:
+            self._client.close()
+        self._spool.close()
 
     def _wait_for_lines(self, until: float) -> bool:
-        """Wait for lines in the spool and let more gather; False if there are none at the time `until`, or when the sink closes."""
+        """Wait for lines in the spool and let more gather; False if none came until the time `until` or until the sink closes."""
         with self._changed:
             self._wake_at_bytes = 1
             self._changed.wait_for(lambda: self._spool.backlog_bytes or self._closing_by is not None, max(0.0, until - time.monotonic()))
@@ -197,12 +149,12 @@ class InfluxSink:
             return self._spool.backlog_bytes > 0
 
     def _is_urgent(self) -> bool:
-        """Whether lines need not gather any longer."""
-        flushing = self._flush_upto > self._stored + self._dead_lettered
+        """Whether lines should be sent now."""
+        flushing = self._flush_upto > self._done
         return flushing or self._closing_by is not None or self._spool.backlog_bytes >= self.config.request_bytes
 
     def _deliver_orphans(self) -> None:
-        """Take over the spools of processes that died, and deliver them."""
+        """Adopt the spools of processes that died, and deliver them."""
         for spool in Spool.adopt(self.config.spool_folder, self.config.segment_bytes):
             self._orphan = spool
             try:
@@ -224,7 +176,7 @@ class InfluxSink:
         return chunk is not None
 
     def _ship(self, spool: Spool, chunk: Chunk) -> None:
-        """Deliver a chunk from its first line to its last, moving the cursor as it goes."""
+        """Deliver a chunk from its first line to its last, and move the cursor along."""
         pending = [chunk.lines]
         offset = chunk.start.offset
         refusals: list[str] = []
@@ -255,22 +207,17 @@ class InfluxSink:
             self._changed.notify_all()
 
     def _deliver(self, data: bytes) -> str:
-        """Send lines until the database answers for them: "" when it took them, or why it refuses them.
-
-        Raises:
-            _Stopped: the sink closes and its time is up.
-        """
+        """Send lines until the database takes or refuses them; return why it refuses them, or "". Raises _Stopped when time is up."""
         delay_s = self.config.retry_min_s
         while (answer := self._requests.send(data)).verdict is Verdict.UNKNOWN:
             self._back_off(answer, delay_s)
             delay_s = min(2.0 * delay_s, self.config.retry_max_s)
         with self._changed:
-            waited = self._accepted - self._stored - self._dead_lettered
-            self._absence.is_over(f"it takes points again, {waited:,} had waited")
+            self._absence.is_over(f"it takes points again, {self._accepted - self._done:,} had waited")
         return answer.text
 
     def _back_off(self, answer: Answer, delay_s: float) -> None:
-        """Note a failure and wait before the next attempt."""
+        """Note a failure, and wait before the next attempt."""
         with self._changed:
             self._last_error = f"trying again until it takes the points, which wait on disk: {answer.text}"
             self._absence.occurred(answer.kind, self._last_error)
@@ -283,9 +230,9 @@ class InfluxSink:
             self._changed.wait(min(delay_s, left_s))
 
     def _bury(self, line: bytes, refusal: str) -> None:
-        """Append a line to the dead-letter file, under a comment that says why.
+        """Append a line to the dead-letter file, below a comment that says why.
 
-        Overflow policy: once the file has reached `max_dead_letter_bytes`, or where it can't be written, the line is counted and not kept.
+        Overflow policy: if the file has reached `max_dead_letter_bytes` or can't be written, the line is counted and not kept.
         """
         why_not = "is full"
         try:
@@ -311,9 +258,9 @@ def _client(config: InfluxConfig) -> InfluxDBClient:
         timeout=int(config.request_timeout_s * 1000.0),
         enable_gzip=config.gzip,
         verify_ssl=config.verify_tls,
-        ssl_ca_cert=_path(config.ca_file),
-        cert_file=_path(config.client_certificate_file),
-        cert_key_file=_path(config.client_key_file),
+        ssl_ca_cert=config.ca_file,
+        cert_file=config.client_certificate_file,
+        cert_key_file=config.client_key_file,
         cert_key_password=config.client_key_password,
         auth_basic=config.basic_authentication,
         connection_pool_maxsize=config.connection_pool_maxsize,
@@ -321,10 +268,6 @@ def _client(config: InfluxConfig) -> InfluxDBClient:
         proxy=proxy,
         proxy_headers=make_headers(proxy_basic_auth=proxy_credentials) if proxy_credentials else None,
     )
-
-
-def _path(path: Path | None) -> str | None:
-    return str(path) if path is not None else None
 
 
 _sinks: weakref.WeakSet[InfluxSink] = weakref.WeakSet()

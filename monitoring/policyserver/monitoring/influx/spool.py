@@ -1,13 +1,12 @@
 """The queue in front of InfluxDB: line protocol on disk, in a folder that belongs to one process.
 
-A folder holds segments (`00000001.lp`, ...), a cursor (the segment and byte up to which everything is delivered) and a lock. The lock is
-held for as long as the process lives; a folder whose lock is free is an orphan, and the process that takes it adopts it. What `append` took
-survives the death of the process, but not of the machine: nothing is synchronised to disk.
+A folder holds segments (`00000001.lp`, ...), a cursor (the segment and byte up to which everything is delivered) and a lock. The process
+holds the lock as long as it lives; a folder whose lock is free is an orphan, which the process that takes the lock adopts. What `append`
+took survives the death of the process, but not of the machine: nothing is synchronised to disk.
 """
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import shutil
@@ -16,6 +15,8 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from policyserver.common.file_lock import FileLock
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +27,7 @@ _CURSOR = "cursor"
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """A place in the queue: a segment's number and a byte in it."""
+    """A place in the queue: a segment's number, and a byte in the segment."""
 
     segment: int
     offset: int
@@ -34,7 +35,7 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Whole lines read from the queue, and where each side of them is."""
+    """Whole lines read from the queue, and where they begin and end."""
 
     data: bytes
     start: Position
@@ -47,12 +48,12 @@ class Chunk:
 
 
 class Spool:
-    """One folder's queue. One thread at a time may `append` while another reads; `advance` and `append` must not overlap."""
+    """The queue in one folder. One thread may `append` while another reads; `advance` and `append` must not overlap."""
 
-    def __init__(self, folder: Path, lock_fd: int, segment_bytes: int) -> None:
-        """Take over a folder whose lock is held; use `create` and `adopt`."""
+    def __init__(self, folder: Path, lock: FileLock, segment_bytes: int) -> None:
+        """Take a folder whose lock this process holds; use `create` and `adopt`."""
         self.folder = folder
-        self._lock_fd = lock_fd
+        self._lock = lock
         self._segment_bytes = segment_bytes
         numbers = sorted(int(path.stem) for path in folder.glob("*.lp"))
         newest = numbers[-1] if numbers else 1
@@ -70,23 +71,21 @@ class Spool:
         while True:
             folder = root / f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
             folder.mkdir(parents=True)
-            lock_fd = _try_lock(folder)
-            if lock_fd is not None:  # else another process, looking for orphans, took the folder before it was locked
-                return cls(folder, lock_fd, segment_bytes)
+            if (lock := _locked(folder)) is not None:  # else a process that looks for orphans took the folder before this one locked it
+                return cls(folder, lock, segment_bytes)
 
     @classmethod
     def adopt(cls, root: Path, segment_bytes: int) -> Iterator[Spool]:
-        """Take over the folders under `root` whose processes are dead."""
+        """Adopt the folders under `root` whose processes are dead."""
         for folder in sorted(path for path in root.iterdir() if path.is_dir()):
-            lock_fd = _try_lock(folder)
-            if lock_fd is not None:
-                yield cls(folder, lock_fd, segment_bytes)
+            if (lock := _locked(folder)) is not None:
+                yield cls(folder, lock, segment_bytes)
 
     def append(self, data: bytes) -> None:
         """Add whole lines, all or none.
 
         Raises:
-            OSError: the disk does not take them.
+            OSError: The disk doesn't take them.
         """
         if self._end.offset >= self._segment_bytes:
             self._begin_segment()
@@ -101,7 +100,7 @@ class Spool:
         self.backlog_bytes += written
 
     def read(self, max_bytes: int) -> Chunk | None:
-        """Read the next undelivered lines, at most `max_bytes` of them unless the first alone is longer; None when there are none."""
+        """Read the next undelivered lines, at most `max_bytes` unless the first line is longer; None if there are none."""
         while True:
             start, appended = self._position, self._end
             if self._read_fd < 0:
@@ -120,7 +119,7 @@ class Spool:
         self._set_position(position)
 
     def undelivered_lines(self) -> int:
-        """Count the lines that wait. Reads them all."""
+        """Count the undelivered lines. Reads them all."""
         count = 0
         for number in range(self._position.segment, self._end.segment + 1):
             with self._path(number).open("rb") as file:
@@ -130,19 +129,19 @@ class Spool:
         return count
 
     def close(self) -> None:
-        """Give the folder back, and remove it if everything in it is delivered. Closing again does nothing."""
-        if self._lock_fd < 0:
-            return
-        if self.read(1) is None:
-            shutil.rmtree(self.folder, ignore_errors=True)
-        self.abandon()
+        """Release the folder, and remove it if everything in it is delivered. Closing again does nothing."""
+        if self._write_fd >= 0:
+            if self.read(1) is None:
+                shutil.rmtree(self.folder, ignore_errors=True)
+            self.abandon()
 
     def abandon(self) -> None:
-        """Close the files and leave the folder as it is; after a fork, the parent still holds its lock."""
-        for fd in (self._read_fd, self._write_fd, self._lock_fd):
+        """Close the files and leave the folder as it is. After a fork, the parent still holds the lock."""
+        for fd in (self._read_fd, self._write_fd):
             if fd >= 0:
                 os.close(fd)
-        self._read_fd = self._write_fd = self._lock_fd = -1
+        self._read_fd = self._write_fd = -1
+        self._lock.release()
 
     def _path(self, segment: int) -> Path:
         return self.folder / _SEGMENT.format(segment)
@@ -151,7 +150,7 @@ class Spool:
         return os.open(self._path(segment), os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     def _read_lines(self, offset: int, end: int, max_bytes: int) -> bytes:
-        """Read whole lines between two places of the segment being read: as many as `max_bytes` hold, or the first if that is longer."""
+        """Read whole lines between two places of the current segment: as many as `max_bytes` hold, or the first if that is longer."""
         while data := os.pread(self._read_fd, min(max_bytes, end - offset), offset):
             whole = data.rfind(b"\n") + 1
             if whole or offset + len(data) >= end:
@@ -160,7 +159,7 @@ class Spool:
         return b""
 
     def _cut_torn_line(self) -> int:
-        """Cut the end of the newest segment that is no whole line, whose `append` never returned; the size left."""
+        """Cut off the end of the newest segment if it is no whole line, because `append` never returned; return the size left."""
         size = os.fstat(self._write_fd).st_size
         block = 1 << 16
         end = size
@@ -191,7 +190,7 @@ class Spool:
         delivered.unlink()
 
     def _read_cursor(self, first_segment: int) -> Position:
-        """Read where delivery stands; the beginning if the cursor is missing or damaged, for delivering again is harmless."""
+        """Read where delivery stands: at the beginning if the cursor is missing or damaged, because delivering twice is harmless."""
         beginning = Position(first_segment, 0)
         try:
             segment, offset = map(int, (self.folder / _CURSOR).read_text().split())
@@ -201,26 +200,20 @@ class Spool:
         return Position(segment, offset) if 0 <= offset <= size and segment >= first_segment else beginning
 
     def _set_position(self, position: Position) -> None:
-        """Move the cursor, at once and whole. If the disk is full the file stays behind, and an heir delivers some lines again."""
+        """Move the cursor, as a whole. If the disk is full the file stays behind, and an adopter delivers some lines again."""
         self._position = position
         temporary = self.folder / f"{_CURSOR}.new"
         try:
             temporary.write_text(f"{position.segment} {position.offset}\n")
             temporary.replace(self.folder / _CURSOR)
         except OSError as error:
-            logger.warning("spool %s: the cursor cannot be written: %s", self.folder.name, error)
+            logger.warning("spool %s: the cursor can't be written: %s", self.folder.name, error)
 
 
-def _try_lock(folder: Path) -> int | None:
+def _locked(folder: Path) -> FileLock | None:
     """Lock a folder; None if another process holds it or has just removed it."""
+    lock = FileLock(folder / _LOCK)
     try:
-        fd = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        return lock if lock.take() else None
     except FileNotFoundError:
         return None
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.stat(folder / _LOCK)
-    except (BlockingIOError, FileNotFoundError):
-        os.close(fd)
-        return None
-    return fd

@@ -1,72 +1,74 @@
-"""Sums and maxima of a measurement over time, kept up with a growing store by reading each row once.
+"""Sums and maxima of a measurement over time, which follow a growing store and read each row once.
 
-Time is cut into buckets at multiples of their width. SQL adds up the rows that are new, and what it found is added to the buckets: a look
-costs what came since the last one, whatever the length of the run. When there are too many buckets, each two become one.
+Time is cut into buckets at multiples of their width. SQL adds up the new rows, and its sums are added to the buckets, so a look costs what
+came since the last one, at any length of the run. When there are too many buckets, each two become one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
-from policyserver.monitoring.page.selection import PageSelection
+from policyserver.monitoring.page.selection import NewRows, PageSelection
 from policyserver.monitoring.schema import MEASUREMENTS, Measurement
 from policyserver.monitoring.store.reader import StoreReader
 from policyserver.monitoring.store.rollups import MERGED, rollup
 
 TIME = "time_ns"
 _LEAST_SHARE = 0.4
-"""Share of a bucket that must be known for a rate. A bucket holds two points of what is recorded once a second; one may come late."""
+"""Share of a bucket that must be known for a rate. A bucket holds two points of what is recorded once a second; one may be late."""
 _IS_SET = " IS NOT NULL"
 Group = tuple[str, ...]
+Columns = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
 class Source:
-    """What is read of a measurement."""
+    """What a section of the page reads of a measurement, and the columns that it makes of it."""
 
+    name: str
+    """Name of the section."""
     measurement: str
     """Name of the measurement."""
     sums: Mapping[str, str] = field(default_factory=dict)
-    """SQL expressions that are added up within a bucket, by name."""
+    """SQL expressions of which a bucket keeps the sum, by name."""
     maxima: Mapping[str, str] = field(default_factory=dict)
-    """SQL expressions of which a bucket keeps the largest value, by name; `rise` tells how far one rose."""
+    """SQL expressions of which a bucket keeps the largest value, by name; `rise` tells how far it rose."""
     by: tuple[str, ...] = ()
-    """Columns that tell apart what counts for itself, such as the processes whose counters these are."""
+    """Columns that tell apart groups with counters of their own, such as processes."""
     merged: Mapping[str, str] = field(default_factory=dict)
-    """What stands for a sum, by name, where old points were merged by the minute. Not needed for fields, and their and the points' number;
-    what else is not given is not known of that time."""
+    """SQL expressions of merged points for sums, by name. Sums of fields, and numbers of fields or points, need none; others that have none
+    are unknown where points are merged."""
+    columns: Mapping[str, Callable[[Table], np.ndarray]] = field(default_factory=dict)
+    """Makes each column of buckets, by name."""
 
 
-def _statements(source: Source, tags: Iterable[str]) -> tuple[str, str]:
-    """Word the reading of a source: the first, with what was merged of old points, and the later ones, of new rows alone.
-
-    Parameters: `run`, `begin`, `width`, `after`, `upto` and the tags.
-    """
+def _statements(source: Source, new: NewRows) -> tuple[str, str]:
+    """Return two queries: the first reads merged points, too, the later ones new rows alone."""
     measurement = MEASUREMENTS[source.measurement]
-    where = f"run = :run AND time_ns >= :begin{''.join(f' AND {tag} = :{tag}' for tag in tags)}"
     # New rows in the order of their ids, which is very nearly that of time: faster than through the index, also for a part of the run.
-    fresh = f'SELECT {_named(source, source.sums, source.maxima)} FROM "{measurement.name}" WHERE id > :after AND id <= :upto AND +{where}'
+    where = f"{new.condition} AND time_ns >= :begin"
+    fresh = f'SELECT {_named(source, source.sums, source.maxima)} FROM "{measurement.name}" WHERE {where}'
     if measurement not in MERGED:
         return _summed(source, [fresh]), _summed(source, [fresh])
     sums = {name: _merged_sum(source, name) for name in source.sums}
     maxima = {name: each if each == TIME else f"{each}_max" for name, each in source.maxima.items()}
+    where = f"run = :run AND time_ns >= :begin{new.tags}"
     merged = f'SELECT {_named(source, sums, maxima)} FROM "{rollup(measurement).name}" WHERE {where}'
-    return _summed(source, [merged, fresh]), _summed(source, [fresh])  # in one statement, for rows may be moved from one to the other
+    return _summed(source, [merged, fresh]), _summed(source, [fresh])  # in one statement, for rows move from one table to the other
 
 
 def _named(source: Source, sums: Mapping[str, str], maxima: Mapping[str, str]) -> str:
-    """Name what is read of a row."""
+    """List what is read of a row, with names."""
     values = [f"{expression} AS s{number}" for number, expression in enumerate(sums.values())]
     values += [f"{expression} AS m{number}" for number, expression in enumerate(maxima.values())]
     return ", ".join(["time_ns", *source.by, *values])
 
 
 def _merged_sum(source: Source, name: str) -> str:
-    """Return what stands for a sum in a row of merged points."""
+    """Return the expression of a sum in a row of merged points."""
     expression = source.sums[name]
     if expression in MEASUREMENTS[source.measurement].types:
         return f"{expression}_sum"
@@ -76,71 +78,61 @@ def _merged_sum(source: Source, name: str) -> str:
 
 
 def _summed(source: Source, selects: list[str]) -> str:
-    """Word the summing up, within each bucket, of rows that come from some places."""
+    """Return the query that sums up the rows of some queries within each bucket."""
     read = [*source.by, *(f"TOTAL(s{number})" for number in range(len(source.sums)))]
     read += [f"MAX(m{number})" for number in range(len(source.maxima))]
     groups = ", ".join(str(number) for number in range(1, len(source.by) + 2))
     return f"SELECT time_ns / :width, {', '.join(read)} FROM ({' UNION ALL '.join(selects)}) GROUP BY {groups} ORDER BY 1"
 
 
+@dataclass(slots=True)
 class _Cell:
-    """One group within one bucket."""
+    """One group within one bucket: its sums and maxima, and its maxima when the bucket began; NaN where there is no value."""
 
-    __slots__ = ("before", "maxima", "sums")
+    sums: np.ndarray
+    maxima: np.ndarray
+    before: np.ndarray
 
-    def __init__(self, sums: list[float], maxima: list[float | None], before: list[float | None]) -> None:
-        self.sums = sums
-        self.maxima = maxima
-        self.before = before
-        """Maxima of the group when the bucket began."""
-
-    def add(self, sums: list[float], maxima: list[float | None]) -> None:
+    def add(self, sums: np.ndarray, maxima: np.ndarray) -> None:
         """Add later rows."""
-        self.sums = [one + other for one, other in zip(self.sums, sums, strict=True)]
-        self.maxima = [_larger(one, other) for one, other in zip(self.maxima, maxima, strict=True)]
+        self.sums, self.maxima = self.sums + sums, np.fmax(self.maxima, maxima)
 
 
 class Buckets:
     """The buckets of one source for one selection."""
 
     def __init__(self, source: Source, selection: PageSelection, run: str, width_ns: int, begin_ns: int) -> None:
-        """Cover the time from `begin_ns` on; nothing is read yet."""
+        """Cover the time from `begin_ns` on, without reading."""
+        self.name = source.name
         self.measurement: Measurement = MEASUREMENTS[source.measurement]
         self._source = source
         self._width_ns = width_ns
-        # A whole run's counters began at 0. When they began is not known, nor where they stood before a part of the run.
-        self._beginning = [0.0 if selection.range_s is None and name != TIME else None for name in source.maxima]
+        # A whole run's counters began at 0, at an unknown time. Before a part of a run their values are unknown, too.
+        self._beginning = np.array([0.0 if selection.range_s is None and name != TIME else np.nan for name in source.maxima])
         self._cells: dict[int, dict[Group, _Cell]] = {}
         self._newest: dict[Group, _Cell] = {}
-        tags = selection.tags(self.measurement)
-        self._parameters: dict[str, Any] = {"run": run, "begin": begin_ns, **tags}
-        self._first_statement, self._statement = _statements(source, tags)
-        self._after: int | None = None
+        self._new = NewRows(selection, run, self.measurement, begin=begin_ns)
+        self._first_statement, self._statement = _statements(source, self._new)
 
     def read(self, reader: StoreReader, upto: int) -> int | None:
-        """Take in the rows that are new, up to an id; the first bucket that changed, None if there is none."""
-        if self._after is None:
-            after = reader.id_before(self.measurement.name, self._parameters["run"], self._parameters["begin"])
+        """Add the new rows up to an id; return the first bucket that changed, None if none did."""
+        statement, after = self._statement, 0
+        if self._new.after is None:
             statement = self._first_statement
-        else:
-            after = self._after if self._after <= upto else 0  # a table that was emptied begins anew with its ids
-            statement = self._statement
-        rows = reader.select(statement, self._parameters | {"width": self._width_ns, "after": after, "upto": upto})
-        self._after = upto
-        groups, sums = len(self._source.by) + 1, len(self._source.by) + 1 + len(self._source.sums)
-        for row in rows:
-            self._add(row[0], row[1:groups], list(row[groups:sums]), list(row[sums:]))
+            after = reader.id_before(self.measurement.name, self._new.parameters["run"], self._new.parameters["begin"])
+        rows = reader.select(statement, self._new.upto(upto, after) | {"width": self._width_ns})
+        groups, sums = len(self._source.by) + 1, len(self._source.sums)
+        for row, values in zip(rows, np.array([row[groups:] for row in rows], float), strict=True):
+            self._add(row[0], row[1:groups], values[:sums], values[sums:])
         return rows[0][0] if rows else None
 
-    def _add(self, bucket: int, group: Group, sums: list[float], maxima: list[float | None]) -> None:
+    def _add(self, bucket: int, group: Group, sums: np.ndarray, maxima: np.ndarray) -> None:
         cells = self._cells.setdefault(bucket, {})
         if (cell := cells.get(group)) is not None:
             cell.add(sums, maxima)
             return
-        if (previous := self._newest.get(group)) is None:
-            before = self._beginning
-        else:
-            before = [_larger(was, now) for was, now in zip(previous.before, previous.maxima, strict=True)]
+        previous = self._newest.get(group)
+        before = self._beginning if previous is None else np.fmax(previous.before, previous.maxima)
         cells[group] = self._newest[group] = _Cell(sums, maxima, before)
 
     def coarsen(self) -> None:
@@ -156,103 +148,92 @@ class Buckets:
 
     def forget(self, before: int) -> None:
         """Drop the buckets before one."""
-        for bucket in [bucket for bucket in self._cells if bucket < before]:
-            del self._cells[bucket]
+        self._cells = {bucket: cells for bucket, cells in self._cells.items() if bucket >= before}
 
     @property
     def newest(self) -> int | None:
-        """Number of the newest bucket; None without any."""
+        """Number of the newest bucket; None without buckets."""
         return max(self._cells, default=None)
 
     @property
     def numbers(self) -> list[int]:
-        """Numbers of the buckets that there are, in order."""
+        """Numbers of the buckets, in order."""
         return sorted(self._cells)
 
+    def columns(self, first: int) -> Columns:
+        """Return the section's columns from a bucket on, with the time of each bucket."""
+        table = self.since(first)
+        return {"time_s": table.time_s} | {name: make(table) for name, make in self._source.columns.items()}
+
     def since(self, first: int) -> Table:
-        """Return the buckets from one on, as columns."""
+        """Return the buckets from one on."""
         buckets = sorted(bucket for bucket in self._cells if bucket >= first)
         return Table(self._source, [self._cells[bucket] for bucket in buckets], np.array(buckets, np.int64), self._width_ns)
 
 
 class Table:
-    """Some buckets as columns: n values each, one for a bucket, NaN where there is none."""
+    """Some buckets as columns of n values, one for each bucket; NaN where there is no value."""
 
     def __init__(self, source: Source, rows: list[dict[Group, _Cell]], buckets: np.ndarray, width_ns: int) -> None:
         """Cut n buckets out of `Buckets`."""
-        self._sums = {name: column for column, name in enumerate(source.sums)}
-        self._maxima = {name: column for column, name in enumerate(source.maxima)}
-        self._rows = rows
-        self._begins_ns: list[int] = (buckets * width_ns).tolist()
-        self._width_ns = width_ns
         self.groups = sorted({group for row in rows for group in row})
         """The groups that have rows in these buckets."""
         self.time_s: np.ndarray = (buckets + 0.5) * width_ns * 1e-9
         """Middle of each bucket, seconds since 1970."""
+        self._begins_ns, self._width_ns = buckets * width_ns, width_ns
+        places = {group: place for place, group in enumerate(self.groups)}
+        sums, maxima, before = (
+            np.full((len(names), len(rows), len(places)), np.nan) for names in (source.sums, source.maxima, source.maxima)
+        )
+        for number, row in enumerate(rows):
+            for group, cell in row.items():
+                place = slice(None), number, places[group]
+                sums[place], maxima[place], before[place] = cell.sums, cell.maxima, cell.before
+        self._sums = dict(zip(source.sums, sums, strict=True))
+        self._maxima = dict(zip(source.maxima, maxima, strict=True))
+        self._before = dict(zip(source.maxima, before, strict=True))
+        self._rises = dict(zip(source.maxima, np.maximum(0.0, maxima - before), strict=True))
 
     def sum(self, name: str) -> np.ndarray:
         """Return a sum over all groups."""
-        return self._added(lambda group: self._sum(name, group), self.groups)
+        return _added(self._sums[name])
 
     def mean(self, name: str) -> np.ndarray:
         """Return the mean of a field, of which `means` made the sums, over all rows."""
         return ratio(self.sum(name), self.sum(f"{name}_count"))
 
-    def level(self, name: str, groups: list[Group] | None = None) -> np.ndarray:
+    def level(self, name: str, groups: Sequence[Group] | None = None) -> np.ndarray:
         """Return what groups have side by side of a field of `means`: the sum of each one's mean."""
-        return self._added(
-            lambda group: ratio(self._sum(name, group), self._sum(f"{name}_count", group)), self.groups if groups is None else groups
-        )
+        chosen = [groups is None or group in groups for group in self.groups]
+        return _added(ratio(self._sums[name], self._sums[f"{name}_count"])[:, chosen])
 
     def largest(self, name: str) -> np.ndarray:
         """Return the largest of a maximum over all groups."""
-        column = self._maxima[name]
-        return np.array([_largest(cell.maxima[column] for cell in row.values()) for row in self._rows], float)
+        largest: np.ndarray = np.fmax.reduce(self._maxima[name], axis=1, initial=np.nan)
+        return largest
 
     def rise(self, counter: str) -> np.ndarray:
         """Return how far a counter of `maxima` rose within each bucket, all groups together."""
-        return self._added(lambda group: self._rise(counter, group), self.groups)
+        return _added(self._rises[counter])
 
     def rate(self, counter: str) -> np.ndarray:
         """Return how fast a counter rose, per second, all groups together; the source's maxima are of `counters`.
 
-        NaN where too little of a bucket is known: what two points say that were written in one moment is no rate.
+        Groups side by side add up, and groups after one another share the time. NaN where too little of a bucket is known: two points of
+        one moment make no rate.
         """
-        column, time = self._maxima[counter], self._maxima[TIME]
-        rates = [self._rate(column, time, row.values(), begin) for row, begin in zip(self._rows, self._begins_ns, strict=True)]
-        return np.array(rates, float)
+        spans = np.stack([self._before[TIME], self._maxima[TIME], self._rises[counter]], axis=-1)
+        known = ~np.isnan(spans).any(axis=-1)
+        buckets = zip(spans, known, self._begins_ns.tolist(), strict=True)
+        return np.array([self._rate(of_bucket[there].tolist(), begin) for of_bucket, there, begin in buckets], float)
 
-    def _rate(self, column: int, time: int, cells: Iterable[_Cell], begin_ns: int) -> float:
-        """Return how fast a counter rose in a bucket: groups side by side add up, and groups after one another share the time."""
-        spans: list[tuple[int, int, float]] = []
-        for cell in cells:
-            since, until, low, high = cell.before[time], cell.maxima[time], cell.before[column], cell.maxima[column]
-            if since is not None and until is not None and low is not None and high is not None:
-                spans.append((int(since), int(until), max(0.0, high - low)))
+    def _rate(self, spans: list[tuple[float, float, float]], begin_ns: int) -> float:
+        """Return the rate in one bucket, of (begin, end, rise) of each group."""
         covered = _covered([(max(since, begin_ns), until) for since, until, _ in spans])
-        longest = max((until - since for since, until, _ in spans), default=0)
+        longest = max((until - since for since, until, _ in spans), default=0.0)
         if max(covered, longest) < _LEAST_SHARE * self._width_ns:
             return np.nan
         return sum(rise * 1e9 / max(until - since, covered) for since, until, rise in spans)
-
-    def _sum(self, name: str, group: Group) -> np.ndarray:
-        column = self._sums[name]
-        return np.array([row[group].sums[column] if group in row else np.nan for row in self._rows], float)
-
-    def _rise(self, name: str, group: Group) -> np.ndarray:
-        """Return how far a maximum rose since the group's row before the bucket."""
-        column = self._maxima[name]
-        cells = (row.get(group) for row in self._rows)
-        ends = [(cell.before[column], cell.maxima[column]) if cell is not None else (None, None) for cell in cells]
-        return np.array([np.nan if before is None or after is None else max(0.0, after - before) for before, after in ends], float)
-
-    def _added(self, column: Callable[[Group], np.ndarray], groups: list[Group]) -> np.ndarray:
-        """Add the columns of groups up; NaN only where none has a value."""
-        if len(groups) == 1:
-            return column(groups[0])
-        columns = np.array([column(group) for group in groups]).reshape(len(groups), len(self._rows))
-        known = ~np.isnan(columns)
-        return np.where(known.any(axis=0), np.where(known, columns, 0.0).sum(axis=0), np.nan)
 
 
 def means(*fields: str) -> dict[str, str]:
@@ -266,23 +247,21 @@ def counters(*fields: str) -> dict[str, str]:
 
 
 def ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
-    """Divide, NaN where the divisor is not above 0."""
-    quotient: np.ndarray = np.divide(above, below, out=np.full(len(above), np.nan), where=below > 0)
+    """Divide; NaN where the divisor isn't above 0."""
+    quotient: np.ndarray = np.divide(above, below, out=np.full(np.shape(above), np.nan), where=below > 0)
     return quotient
 
 
-def _covered(spans: list[tuple[int, int]]) -> int:
+def _added(values: np.ndarray) -> np.ndarray:
+    """Add up the groups of each bucket; NaN only where no group has a value."""
+    added: np.ndarray = np.where(np.isnan(values).all(axis=1), np.nan, np.nansum(values, axis=1))
+    return added
+
+
+def _covered(spans: list[tuple[float, float]]) -> float:
     """Return the length of time that spans, which may overlap, cover."""
-    total, end = 0, 0
+    total, end = 0.0, 0.0
     for since, until in sorted(spans):
-        total += max(0, until - max(since, end))
+        total += max(0.0, until - max(since, end))
         end = max(end, until)
     return total
-
-
-def _larger(one: float | None, other: float | None) -> float | None:
-    return other if one is None else one if other is None else max(one, other)
-
-
-def _largest(values: Iterable[float | None]) -> float:
-    return max((value for value in values if value is not None), default=np.nan)

@@ -1,4 +1,4 @@
-"""Who holds the page's connections: viewers, up to a number; on the others, who has asked nothing or may not see the page, come and go."""
+"""Bounds on the page's connections: some for viewers, and some for peers that have asked nothing or may not see the page."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 MAX_VIEWERS = 64
-"""Requests of viewers that are answered at a time; one more is answered with 503."""
+"""Requests of viewers that are answered at a time; a further one is answered with 503."""
 
 MAX_UNSERVED = 64
-"""Connections on which no viewer is being answered. One more shuts the oldest: a peer that waits silently, even in the TLS handshake, can't
-keep viewers out."""
+"""Connections on which no viewer is being answered. A further one shuts the oldest, so that a peer that waits silently, even in the TLS
+handshake, can't keep viewers out."""
 
 _Address = tuple[str, int]
 
@@ -30,7 +30,7 @@ class PageSocket(socket.socket):
         self._served: dict[_Address, socket.socket] = {}
 
     def accept(self) -> tuple[socket.socket, Any]:
-        """Accept a connection, in the place of the oldest unserved one where there are too many."""
+        """Accept a connection, and shut the oldest unserved one if there are too many."""
         connection, address = super().accept()
         self._unserved = {key: held for key, held in self._unserved.items() if held.fileno() >= 0}
         while len(self._unserved) >= MAX_UNSERVED:
@@ -58,7 +58,7 @@ class PageSocket(socket.socket):
 
 
 class ViewerLimit:
-    """Answers viewers, up to their number; stands behind whatever keeps strangers out."""
+    """Answers a bounded number of viewers; stands behind what keeps strangers out."""
 
     def __init__(self, app: ASGIApp, connections: PageSocket) -> None:
         """Limit an application."""
@@ -66,7 +66,7 @@ class ViewerLimit:
         self._connections = connections
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer, or say that there are too many."""
+        """Answer, with 503 if there are too many viewers."""
         if self._connections.viewers >= MAX_VIEWERS:
             await PlainTextResponse(f"{MAX_VIEWERS} viewers are here already: try again later\n", 503)(scope, receive, send)
             return

@@ -1,20 +1,19 @@
-"""What the page shows of a store: sections, of which only what is new is read, and only what changed is sent."""
+"""What the page shows of a store: sections. Only new rows are read, and only what changed is sent."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from policyserver.monitoring import recorded_prices
-from policyserver.monitoring.page.buckets import Buckets
+from policyserver.monitoring.page.buckets import Buckets, Columns
 from policyserver.monitoring.page.finished_episodes import FinishedEpisodes
 from policyserver.monitoring.page.marks import Checkpoints, Marks, gaps_s, thinned_s
 from policyserver.monitoring.page.running_episodes import RunningEpisodes
-from policyserver.monitoring.page.sections import SECTIONS, Columns
+from policyserver.monitoring.page.sections import SOURCES
 from policyserver.monitoring.page.selection import PageSelection
 from policyserver.monitoring.page.serving_totals import ServingTotals
 from policyserver.monitoring.schema import MEASUREMENTS
@@ -24,45 +23,36 @@ DECISIONS = 12
 """Newest decisions shown."""
 
 _BUCKETS = 240
-"""Buckets that a range of time is cut into, at least; the whole run has up to twice as many."""
+"""Least number of buckets of a range of time; the whole run has up to twice as many."""
 
 _LEAST_WIDTH_S = 2
-"""Narrowest bucket, seconds: counters are recorded once a second, and each bucket should hold one at least."""
+"""Narrowest bucket, seconds: counters are recorded once a second, and each bucket should hold at least one."""
 
 _CHOICES_EVERY_S = 5.0
 """Time from one look for new runs, symbols and policies to the next."""
 
 _MAX_READING_SHARE = 0.02
-"""Largest share of a core spent on one section after its first reading: the more it costs, the rarer it is read."""
+"""Largest share of a core for one section after its first reading: the more it costs, the rarer it is read."""
 
 _STATE_EVERY_S = 1.0
-"""Time from one look to the next whether the run lives, and what is to be marked."""
+"""Time from one look at the run's state and marks to the next."""
 
 LIVE_S = 10.0
-"""Age of a run's newest point up to which it lives: its processes record once a second."""
+"""Greatest age of the newest point of a run that is live: its processes record once a second."""
 
-_NEWEST_ROWS = {"decisions": "step", "train": "train"}
-"""Sections that are the newest rows of a measurement."""
+_Curves = Buckets | FinishedEpisodes
+_Read = Callable[[dict[str, int], bool], Any]
+"""Reads a section up to the newest ids, the first time (True) or again; None if nothing changed."""
 
 _STEADY = ("serving", "pipeline")
-"""Sections that are recorded once a second by processes that are there."""
-
-
-@dataclass(frozen=True)
-class _Curves:
-    """One section that is made of buckets."""
-
-    name: str
-    buckets: Buckets | FinishedEpisodes
-    columns: Callable[[int], Columns]
-    """Returns its columns from a bucket on."""
+"""Sections that running processes record once a second."""
 
 
 class Feed:
     """Follows a selection of a store for one viewer."""
 
     def __init__(self, reader: StoreReader, selection: PageSelection) -> None:
-        """Follow the selected run, or else the one that is newest when the first point comes."""
+        """Follow the selected run, or the newest one when the first point comes."""
         self._reader = reader
         self._selection = selection
         self._choices: dict[str, Any] = {}
@@ -75,10 +65,10 @@ class Feed:
     def news(self) -> Iterator[tuple[str, Any]]:
         """Read what changed since the last call, as (section, data).
 
-        First comes `choices`: what is selected and what could be; then `state`: whether the run lives.
+        `choices` comes first: what is selected, and what could be. Then comes `state`: whether the run is live.
         """
         newest_ids = self._reader.newest_ids()
-        if self._reader.files != self._file:  # the store was damaged, and another is begun
+        if self._reader.files != self._file:  # a new store took the place of a damaged one
             self._file = self._reader.files
             self._view = None
         if time.monotonic() >= self._choices_due or self._view is None:
@@ -100,7 +90,7 @@ class Feed:
         yield from self._view.news(newest_ids)
 
     def _read_state(self) -> dict[str, Any]:
-        """Return the run's `state`, and when its newest point is from: `empty` without any run, `unknown` for a run that is not there."""
+        """Return the `state` of the run and the time of its newest point: `empty` without a run, `unknown` if the run isn't there."""
         run = self._choices["run"]
         times_ns = self._reader.time_range_ns(run) if run is not None else None
         if times_ns is None:
@@ -118,10 +108,10 @@ class Feed:
 
 
 class _View:
-    """One run as it was selected."""
+    """The selected part of one run."""
 
     def __init__(self, reader: StoreReader, selection: PageSelection, run: str, first_ns: int, last_ns: int) -> None:
-        """Choose the width of the buckets; nothing is read yet."""
+        """Choose the width of the buckets, without reading."""
         self._reader = reader
         self._selection = selection
         self._run = run
@@ -131,11 +121,8 @@ class _View:
         self._length_ns = selection.range_s * 10**9 if selection.range_s else None
         self._first_bucket = begin_ns // self._width_ns
         self._newest_bucket = last_ns // self._width_ns
-        finished = FinishedEpisodes(selection, run, self._width_ns, begin_ns)
-        self._curves = [_Curves("episodes", finished, finished.columns)]
-        for section in SECTIONS:
-            buckets = Buckets(section.source, selection, run, self._width_ns, begin_ns)
-            self._curves.append(_Curves(section.name, buckets, _columns_of(buckets, section.columns)))
+        cover = selection, run, self._width_ns, begin_ns
+        self._curves: list[_Curves] = [FinishedEpisodes(*cover), *(Buckets(source, *cover) for source in SOURCES)]
         self._running = RunningEpisodes(selection, run)
         self._serving = ServingTotals(selection, run)
         self._checkpoints = Checkpoints(selection, run)
@@ -143,39 +130,28 @@ class _View:
         self._marks_due = 0.0
         self._seen: dict[str, object] = {}
         self._due: dict[str, float] = {}
+        self._sections: dict[str, tuple[tuple[str, ...], _Read]] = {
+            "decisions": (("step",), lambda *_: self._newest_rows("step", DECISIONS)),
+            "train": (("train",), lambda *_: self._newest_rows("train", 1)),
+            "server": (("server",), self._read_server),
+            "checkpoints": (("train",), lambda newest_ids, _: self._checkpoints.read(self._reader, newest_ids["train"])),
+            "running": (("step", "episode"), self._read_running),
+        } | {curves.name: ((curves.measurement.name,), partial(self._read_curves, curves)) for curves in self._curves}
 
     def news(self, newest_ids: dict[str, int]) -> Iterator[tuple[str, Any]]:
-        """Read and word what changed."""
-        for name, measurement in _NEWEST_ROWS.items():
-            if self._is_due(name, newest_ids[measurement]):
-                with self._timed(name, newest_ids[measurement]):
-                    rows = self._newest_rows(measurement)
-                yield name, rows
-        if self._is_due("server", newest_ids["server"]):
-            with self._timed("server", newest_ids["server"]):
-                self._serving.read(self._reader, newest_ids["server"])
-                row = self._serving.row(self._reader)
-            yield "server", [row] if row else []
-        if self._is_due("checkpoints", newest_ids["train"]):
-            with self._timed("checkpoints", newest_ids["train"]):
-                self._checkpoints.read(self._reader, newest_ids["train"])
-        state = newest_ids["step"], newest_ids["episode"]
-        if self._is_due("running", state):
-            fresh = "running" not in self._seen
-            with self._timed("running", state):
-                changed = self._running.read(self._reader, newest_ids)
-                columns = _listed(self._running.columns()) if changed or fresh else None
-            if columns is not None:
-                yield "running", {"columns": columns}
-        for curves in self._curves:
-            upto = newest_ids[curves.buckets.measurement.name]
-            fresh = curves.name not in self._seen
-            if self._is_due(curves.name, upto):
-                with self._timed(curves.name, upto):
-                    first = curves.buckets.read(self._reader, upto)
-                    data = self._worded(curves, None if fresh else first) if fresh or first is not None else None
-                if data is not None:
-                    yield curves.name, data
+        """Read what changed: each section whose measurements have new rows, unless it is too soon to read it again."""
+        for name, (measurements, read) in self._sections.items():
+            state = [newest_ids[measurement] for measurement in measurements]
+            if self._seen.get(name) == state or time.monotonic() < self._due.get(name, 0.0):
+                continue
+            is_first = name not in self._seen
+            self._seen[name] = state
+            begun = time.thread_time()
+            data = read(newest_ids, is_first)
+            pause_s = 0.0 if is_first else (time.thread_time() - begun) / _MAX_READING_SHARE
+            self._due[name] = time.monotonic() + pause_s
+            if data is not None:
+                yield name, data
         yield from self._keep_the_number_of_buckets()
         if time.monotonic() >= self._marks_due:
             self._marks_due = time.monotonic() + _STATE_EVERY_S
@@ -183,74 +159,57 @@ class _View:
                 self._marks = marks
                 yield "marks", marks
 
-    def _read_marks(self) -> Marks:
-        """Return what is to be marked on the time axes."""
-        begin_ns = self._first_bucket * self._width_ns
-        gaps = {
-            curves.name: gaps_s(curves.buckets.numbers, self._width_ns * 1e-9)
-            for curves in self._curves
-            if curves.name in _STEADY and isinstance(curves.buckets, Buckets)
-        }
-        restarts, checkpoints = self._serving.restarts_ns(), self._checkpoints.written_ns
-        return {
-            "restarts": thinned_s(restarts, begin_ns, self._width_ns),
-            "checkpoints": thinned_s(checkpoints, begin_ns, self._width_ns),
-            "gaps": gaps,
-        }
-
-    def _newest_rows(self, measurement: str) -> list[dict[str, Any]]:
-        limit = DECISIONS if measurement == "step" else 1
+    def _newest_rows(self, measurement: str, limit: int) -> list[dict[str, Any]]:
         return self._reader.newest(measurement, self._run, limit, tags=self._selection.tags(MEASUREMENTS[measurement]))
 
+    def _read_server(self, newest_ids: dict[str, int], _: bool) -> list[dict[str, Any]]:
+        self._serving.read(self._reader, newest_ids["server"])
+        row = self._serving.row(self._reader)
+        return [row] if row else []
+
+    def _read_running(self, newest_ids: dict[str, int], is_first: bool) -> dict[str, Any] | None:
+        changed = self._running.read(self._reader, newest_ids)
+        return {"columns": _listed(self._running.columns())} if changed or is_first else None
+
+    def _read_curves(self, curves: _Curves, newest_ids: dict[str, int], is_first: bool) -> dict[str, Any] | None:
+        changed_from = curves.read(self._reader, newest_ids[curves.measurement.name])
+        if is_first:
+            return self._worded(curves, None)
+        return self._worded(curves, changed_from) if changed_from is not None else None
+
+    def _read_marks(self) -> Marks:
+        """Return the marks of the time axes."""
+        times_ns = {"restarts": self._serving.restarts_ns(), "checkpoints": self._checkpoints.written_ns}
+        begin_ns = self._first_bucket * self._width_ns
+        thinned: Marks = {name: thinned_s(times, begin_ns, self._width_ns) for name, times in times_ns.items()}
+        steady = (curves for curves in self._curves if isinstance(curves, Buckets) and curves.name in _STEADY)
+        return thinned | {"gaps": {curves.name: gaps_s(curves.numbers, self._width_ns * 1e-9) for curves in steady}}
+
     def _worded(self, curves: _Curves, since: int | None) -> dict[str, Any]:
-        """Word a section from a bucket on, or whole."""
-        newest = curves.buckets.newest
+        """Return the data of a section from a bucket on, or of all."""
+        newest = curves.newest
         self._newest_bucket = max(self._newest_bucket, newest if newest is not None else 0)
         columns = curves.columns(self._first_bucket if since is None else since)
         begin = self._first_bucket * self._width_ns * 1e-9
         return {"from_s": None if since is None else since * self._width_ns * 1e-9, "begin_s": begin, "columns": _listed(columns)}
 
     def _keep_the_number_of_buckets(self) -> Iterator[tuple[str, Any]]:
-        """Let the range move on with the run; for the whole run, let buckets grow with it, and word every section anew."""
+        """Move the range along with the run, or for a whole run widen the buckets and send every section anew."""
         if self._length_ns is not None:
             self._first_bucket = max(self._first_bucket, self._newest_bucket - self._length_ns // self._width_ns)
             for curves in self._curves:
-                curves.buckets.forget(self._first_bucket)
+                curves.forget(self._first_bucket)
         elif self._newest_bucket - self._first_bucket >= 2 * _BUCKETS:
             self._width_ns *= 2
             self._first_bucket //= 2
             self._newest_bucket //= 2
             for curves in self._curves:
-                curves.buckets.coarsen()
+                curves.coarsen()
                 yield curves.name, self._worded(curves, None)
-
-    def _is_due(self, section: str, state: object) -> bool:
-        """Whether the store has news for a section, and enough time has passed since it was read."""
-        return self._seen.get(section) != state and time.monotonic() >= self._due.get(section, 0.0)
-
-    @contextmanager
-    def _timed(self, section: str, state: object) -> Iterator[None]:
-        """Note what is read in the block, and by the time that it takes the processor when it may be read again."""
-        first = section not in self._seen
-        self._seen[section] = state
-        begun = time.thread_time()
-        yield
-        pause = 0.0 if first else (time.thread_time() - begun) / _MAX_READING_SHARE
-        self._due[section] = time.monotonic() + pause
-
-
-def _columns_of(buckets: Buckets, columns: Callable[[Any], Columns]) -> Callable[[int], Columns]:
-    """Return what makes the columns of a section from a bucket on."""
-
-    def since(first: int) -> Columns:
-        table = buckets.since(first)
-        return {"time_s": table.time_s} | columns(table)
-
-    return since
 
 
 def _width_ns(length_ns: int) -> int:
-    """Return the width of the buckets for a length of time: the narrowest, doubled as often as needed."""
+    """Return the width of the buckets for a length of time: the narrowest, doubled as often as necessary."""
     width_ns = _LEAST_WIDTH_S * 10**9
     while length_ns >= width_ns * 2 * _BUCKETS:
         width_ns *= 2
@@ -258,7 +217,7 @@ def _width_ns(length_ns: int) -> int:
 
 
 def _listed(columns: Columns) -> dict[str, list[float | None]]:
-    """Turn columns into what JSON can say: six digits, and null for NaN; times keep all their digits."""
+    """Turn columns into lists for JSON: six digits, and null for NaN; times keep all digits."""
     return {name: column.tolist() if name == "time_s" else [_short(value) for value in column.tolist()] for name, column in columns.items()}
 
 

@@ -1,4 +1,4 @@
-"""Whole episodes over time: quantiles of their returns, and means over the newest tenth of them; the baselines on the same prices."""
+"""Whole episodes over time: quantiles of their returns, and means over the newest tenth, beside the baselines on the same prices."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from policyserver.monitoring.newest_tenth import newest_count, newest_means
 from policyserver.monitoring.page.quantiles import SHARES
-from policyserver.monitoring.page.selection import PageSelection
+from policyserver.monitoring.page.selection import NewRows, PageSelection
 from policyserver.monitoring.schema import EPISODE
 from policyserver.monitoring.store.reader import StoreReader
 
@@ -19,35 +19,31 @@ _MEANS = {
     "turnover": "turnover",
     "drawdown": "drawdown",
 }
-"""The field that each mean is of."""
+"""The field of each mean."""
 
 _TIME, _FIRST = 0, 1
-"""Columns of what is held of an episode: its end, nanoseconds since the beginning, then the fields of `_MEANS`, the return first."""
+"""Columns of an episode: its end, nanoseconds since the beginning, then the fields of `_MEANS`, the return first."""
 
 
 class FinishedEpisodes:
     """The whole episodes of a selection, in buckets of the time at which they ended."""
 
-    measurement = EPISODE
+    name, measurement = "episodes", EPISODE
 
     def __init__(self, selection: PageSelection, run: str, width_ns: int, begin_ns: int) -> None:
-        """Cover the time from `begin_ns` on; nothing is read yet."""
+        """Cover the time from `begin_ns` on, without reading."""
         self._width_ns = width_ns
-        tags = selection.tags(EPISODE)
-        self._parameters = {"run": run, "begin": begin_ns, **tags}
+        self._new = NewRows(selection, run, EPISODE, begin=begin_ns)
         named = ", ".join(f'"{name}"' for name in _MEANS.values())
         self._statement = (
             f"SELECT time_ns / :width, time_ns - :begin, {named} FROM whole_episode "
-            f"WHERE id > :after AND id <= :upto AND +run = :run AND time_ns >= :begin "
-            f"{''.join(f'AND {tag} = :{tag} ' for tag in tags)}ORDER BY time_ns"
+            f"WHERE {self._new.condition} AND time_ns >= :begin ORDER BY time_ns"
         )
-        self._after = 0
         self._buckets: dict[int, np.ndarray] = {}
 
     def read(self, reader: StoreReader, upto: int) -> int | None:
-        """Take in the rows that are new, up to an id; the first bucket that changed, None if there is none."""
-        rows = reader.select(self._statement, self._parameters | {"width": self._width_ns, "after": self._after, "upto": upto})
-        self._after = upto
+        """Add the new rows up to an id; return the first bucket that changed, None if none did."""
+        rows = reader.select(self._statement, self._new.upto(upto) | {"width": self._width_ns})
         if not rows:
             return None
         buckets = np.array([row[0] for row in rows], np.int64)
@@ -58,7 +54,7 @@ class FinishedEpisodes:
         return int(buckets[0])
 
     def _add(self, bucket: int, episodes: np.ndarray) -> None:
-        """Add episodes to a bucket, in the order of their ends: two pipelines may write them down in another."""
+        """Add episodes to a bucket, in the order of their ends: two pipelines may record them in another order."""
         held = self._buckets.get(bucket)
         if held is not None:
             out_of_order = held[-1, _TIME] > episodes[0, _TIME]
@@ -76,19 +72,18 @@ class FinishedEpisodes:
 
     def forget(self, before: int) -> None:
         """Drop the buckets before one."""
-        for bucket in [bucket for bucket in self._buckets if bucket < before]:
-            del self._buckets[bucket]
+        self._buckets = {bucket: episodes for bucket, episodes in self._buckets.items() if bucket >= before}
 
     @property
     def newest(self) -> int | None:
-        """Number of the newest bucket; None without any."""
+        """Number of the newest bucket; None without buckets."""
         return max(self._buckets, default=None)
 
     def columns(self, first: int) -> dict[str, np.ndarray]:
         """Return the buckets from one on.
 
-        `episodes` is the number that ended in a bucket, and `return_p05, return_p50, return_p95` are of these. The other columns are means
-        over the newest tenth of all that had ended by the end of the bucket.
+        `episodes` counts those that ended in a bucket, and `return_p05, return_p50, return_p95` are their quantiles. The other columns are
+        means over the newest tenth of all that had ended by the end of the bucket.
         """
         every = sorted(self._buckets)
         buckets = [bucket for bucket in every if bucket >= first]
@@ -103,7 +98,7 @@ class FinishedEpisodes:
         return columns | dict(zip(_MEANS, self._means(every, len(buckets)).T, strict=True))
 
     def _means(self, buckets: list[int], count: int) -> np.ndarray:
-        """Return the means at the end of each of the last `count` buckets. Only the rows that they are of are looked at."""
+        """Return the means at the end of each of the last `count` buckets. Reads only the episodes that they are over."""
         totals = np.cumsum([len(self._buckets[bucket]) for bucket in buckets], dtype=np.int64)
         ends = totals[len(buckets) - count :]
         oldest = int(ends[0]) - newest_count(int(ends[0])) if count else 0

@@ -1,4 +1,4 @@
-"""Where the page listens, and who may see it: every user of this machine; beyond it, over TLS, holders of the token."""
+"""Where the page listens, and who may see it: every user of this machine, and from elsewhere, over TLS, users with the token."""
 
 from __future__ import annotations
 
@@ -13,15 +13,11 @@ from policyserver.common.listening import check_protection, read_token
 from policyserver.common.settings import Config
 
 LOOPBACK_NAMES = ["127.0.0.1", "localhost", "[::1]"]
-"""Names by which a page on the loopback may be called: else a foreign page, whose name was made to resolve to 127.0.0.1, could read it."""
+"""Hosts that a request to a loopback address may name: else a foreign page whose name resolves to 127.0.0.1 could read this one."""
 
 
 def check_page_address(key: str, address: str) -> None:
-    """Refuse what is no HOST:PORT.
-
-    Raises:
-        ValueError: names `key`.
-    """
+    """Refuse what is no HOST:PORT with a ValueError that names `key`."""
     try:
         target = parse_address(address)
     except ValueError:
@@ -32,27 +28,26 @@ def check_page_address(key: str, address: str) -> None:
 
 @dataclass(frozen=True)
 class PageConfig(Config):
-    """Where the page listens and how it is protected."""
+    """Where the page listens, and what protects it."""
 
-    address: str = "127.0.0.1:0"
+    address: str = "127.0.0.1:9980"
     """HOST:PORT; port 0 lets the system choose."""
     tls_certificate_file: Path | None = None
-    """PEM file with the page's certificate chain. Must be given when the address is not loopback."""
+    """PEM file with the page's certificate chain. Required unless the address is loopback."""
     tls_key_file: Path | None = None
     """PEM file with the certificate's private key."""
     token_file: Path | None = None
-    """File with the secret that viewers give as their password, readable by its owner alone. Must be given when the address is not
-    loopback."""
+    """File with the secret that viewers give as their password, readable by its owner alone. Required unless the address is loopback."""
 
     def _check(self) -> None:
         check_page_address("address", self.address)
 
     def token(self, key: str = "address", prefix: str = "") -> str | None:
-        """Check that strangers are kept out, and read the token, None without one.
+        """Check that strangers are kept out, and read the token; None without a token.
 
         Args:
-            key: The address's setting, for errors.
-            prefix: What the names of the other settings begin with, for errors.
+            key: Name of the address's setting in errors.
+            prefix: What the names of the other settings begin with in errors.
 
         Raises:
             InsecureListenError: TLS or the token is missing beyond the loopback, or certificate, key or token can't be used.
@@ -64,16 +59,12 @@ class PageConfig(Config):
         return read_token(self.token_file, f"{prefix}token_file") if self.token_file is not None else None
 
     def bind(self, key: str = "address") -> socket.socket:
-        """Take the address.
-
-        Raises:
-            OSError: it can't be taken, in most cases because another process has it; names `key`.
-        """
+        """Take the address; OSError that names `key` if it can't be taken, in most cases because another process has it."""
         host, _, port = parse_address(self.address).rpartition(":")
         host = host.strip("[]")
         try:
             return socket.create_server((host, int(port)), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
         except OSError as error:
             reason = os.strerror(error.errno) if error.errno is not None and error.errno > 0 else error.strerror
-            text = f"{key}: {self.address} can't be had: {reason}; stop the process that has it or choose another address"
+            text = f"{key}: {self.address} can't be taken: {reason}; stop the process that has it or choose another address"
             raise OSError(error.errno, text) from error

@@ -1,4 +1,4 @@
-"""What is marked on the page's time axes: restarts, checkpoints, and times at which nobody was there to record."""
+"""What is marked on the page's time axes: restarts, checkpoints, and gaps, in which no process recorded."""
 
 from __future__ import annotations
 
@@ -6,32 +6,30 @@ from typing import Any
 
 import numpy as np
 
-from policyserver.monitoring.page.selection import PageSelection
+from policyserver.monitoring.page.selection import NewRows, PageSelection
 from policyserver.monitoring.schema import TRAIN
 from policyserver.monitoring.store.reader import StoreReader
 
 LEAST_GAP_S = 10.0
-"""Time without a point, beyond a bucket, from which what is recorded once a second was not recorded."""
+"""Time without a point, in addition to a bucket, that makes a gap in what is recorded once a second."""
 
 
 class Checkpoints:
-    """When the checkpoints of a selection were written: at the end of the iteration that names each first."""
+    """When the checkpoints of a selection were written: at the end of the iteration that first names each."""
 
     def __init__(self, selection: PageSelection, run: str) -> None:
-        """Nothing is read yet."""
-        tags = selection.tags(TRAIN)
-        self._parameters = {"run": run, **tags}
-        new = f"FROM train WHERE id > :after AND id <= :upto AND +run = :run {''.join(f'AND {tag} = :{tag} ' for tag in tags)}"
-        self._statement = f"SELECT worker, checkpoint_path, MIN(time_ns), MAX(time_ns) {new} GROUP BY worker, checkpoint_path ORDER BY 3"
-        self._after = 0
+        """Begin without reading."""
+        self._new = NewRows(selection, run, TRAIN)
+        self._statement = (
+            "SELECT worker, checkpoint_path, MIN(time_ns), MAX(time_ns) "
+            f"FROM train WHERE {self._new.condition} GROUP BY worker, checkpoint_path ORDER BY 3"
+        )
         self._lives: dict[str, tuple[int, int]] = {}
         self._written_ns: dict[str, int] = {}
 
     def read(self, reader: StoreReader, upto: int) -> None:
-        """Take in the rows that are new, up to an id."""
-        bounds = {"after": self._after if self._after <= upto else 0, "upto": upto}
-        self._after = upto
-        for worker, path, first_ns, last_ns in reader.select(self._statement, self._parameters | bounds):
+        """Add the new rows up to an id."""
+        for worker, path, first_ns, last_ns in reader.select(self._statement, self._new.upto(upto)):
             began = worker not in self._lives
             if path is not None and path not in self._written_ns:
                 self._written_ns[path] = self._end_before(first_ns) if began else first_ns
@@ -39,7 +37,7 @@ class Checkpoints:
             self._lives[worker] = min(begin_ns, first_ns), max(end_ns, last_ns)
 
     def _end_before(self, time_ns: int) -> int:
-        """Return when the process before had its last iteration: what the first iteration of another goes on from, that one wrote."""
+        """Return the time of the last iteration of the process before, which wrote what the first iteration of another goes on from."""
         return max((end_ns for _, end_ns in self._lives.values() if end_ns < time_ns), default=time_ns)
 
     @property
@@ -49,12 +47,7 @@ class Checkpoints:
 
 
 def gaps_s(buckets: list[int], width_s: float) -> list[list[float]]:
-    """Return the times without buckets of something that is recorded once a second, as [last time before, first time after].
-
-    Args:
-        buckets: numbers of the buckets that there are, in order.
-        width_s: width of a bucket.
-    """
+    """Return the gaps between ordered `buckets` of what is recorded once a second, as [last time before, first time after]."""
     missing = np.flatnonzero(np.diff(buckets) * width_s > width_s + LEAST_GAP_S)
     return [[(buckets[index] + 0.5) * width_s, (buckets[index + 1] + 0.5) * width_s] for index in missing.tolist()]
 
@@ -66,4 +59,4 @@ def thinned_s(times_ns: list[int], begin_ns: int, width_ns: int) -> list[float]:
 
 
 Marks = dict[str, Any]
-"""`restarts` and `checkpoints`: times; `gaps`: of each section that is recorded once a second."""
+"""Times of `restarts` and `checkpoints`, and the `gaps` of each section that is recorded once a second."""

@@ -1,32 +1,17 @@
-"""The page's curves over time: what each section reads of its measurement, and the columns that its charts draw."""
+"""The page's curves over time: what each section reads, and what its charts draw."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+import re
 from typing import Any
 
-import numpy as np
-
 from policyserver.monitoring.action import Action
-from policyserver.monitoring.page.buckets import Source, Table
+from policyserver.monitoring.page.buckets import Source
 from policyserver.monitoring.panels import PANELS
 from policyserver.monitoring.panels.groups import GROUPS
 from policyserver.monitoring.panels.panel import ChartPanel, Group
 from policyserver.monitoring.panels.series import Series
-
-Columns = dict[str, np.ndarray]
-
-
-@dataclass(frozen=True)
-class Section:
-    """One part of the page's data, made from one measurement."""
-
-    name: str
-    source: Source
-    columns: Callable[[Table], Columns]
-    """Makes its columns of buckets."""
 
 
 def _panels(group: Group) -> list[ChartPanel]:
@@ -38,26 +23,28 @@ def drawn(panel: ChartPanel, group: Group) -> list[Series]:
     return [each for each in panel.series if each.column and each.measurement == group.measurement]
 
 
-def _section(group: Group) -> Section:
-    """Return the section that makes a group's columns."""
+def _source(group: Group) -> Source:
+    """Return what a group's panels read, and their columns."""
     series = [each for panel in _panels(group) for each in drawn(panel, group)]
-    sums = {name: expression for each in series for name, expression in each.sums.items()}
-    maxima = {name: expression for each in series for name, expression in each.maxima.items()}
+    return Source(
+        group.name,
+        group.measurement,
+        {name: expression for each in series for name, expression in each.sums.items()},
+        {name: expression for each in series for name, expression in each.maxima.items()},
+        group.by,
+        group.merged,
+        {each.column: each.values for each in series if each.values is not None},
+    )
 
-    def columns(table: Table) -> Columns:
-        return {each.column: each.values(table) for each in series if each.values is not None}
 
-    return Section(group.name, Source(group.measurement, sums, maxima, group.by, group.merged), columns)
-
-
-SECTIONS = tuple(
-    _section(group) for group in sorted(GROUPS, key=lambda group: group.measurement == "step") if group.measurement
+SOURCES = tuple(
+    _source(group) for group in sorted(GROUPS, key=lambda group: group.measurement == "step") if group.measurement
 )  # steps come last, for they have by far the most rows
-"""Every section that is made of buckets."""
+"""The source of every section that is made of buckets."""
 
 
 def module() -> str:
-    """Return static/panels.js, which tells the page's scripts what to draw, and what the actions are called."""
+    """Return static/panels.js, which tells the page's scripts what to draw, and the names of the actions."""
     groups, actions = [_worded(group) for group in GROUPS], [action.label for action in Action]
     return f"export const panels = {json.dumps(groups)};\nexport const actions = {json.dumps(actions)};\n"
 
@@ -77,4 +64,5 @@ def _chart(panel: ChartPanel, group: Group) -> dict[str, Any]:
     curves = drawn(panel, group)
     labels = [each.label if len(curves) > 1 else "" for each in curves]  # the only curve needs no name beside the chart's
     series = [{"name": each.column, "color": each.color, "label": label, **each.style} for each, label in zip(curves, labels, strict=True)]
-    return {"id": panel.id, "title": panel.title, "format": panel.unit.value[0], "series": series, "bands": panel.bands, **panel.look}
+    name = re.sub("[^a-z]+", "-", (panel.title or group.name).partition(",")[0].lower())
+    return {"id": name, "title": panel.title, "format": panel.unit.value[0], "series": series, "bands": panel.bands, **panel.look}

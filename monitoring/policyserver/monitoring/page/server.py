@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import logging
 import sqlite3
@@ -27,17 +26,17 @@ from policyserver.monitoring.page.listen import LOOPBACK_NAMES, PageConfig
 from policyserver.monitoring.page.sections import module
 from policyserver.monitoring.page.selection import PageSelection
 from policyserver.monitoring.page.token_gate import TokenGate
-from policyserver.monitoring.store import rollups, tables
 from policyserver.monitoring.store.reader import StoreReader
+from policyserver.monitoring.store.write_access import bring_up_to_date
 
 logger = logging.getLogger(__name__)
 
 LOOK_INTERVAL_S = 0.1
-"""Time between looks for new points, for each viewer. SQLite tells nobody that another process wrote, so this is asked; a look is cheap.
-A store commits four times a second, so this shows every commit soon after it was made."""
+"""Time between looks for new points, for each viewer: SQLite doesn't notify of another process's writes. A look is cheap, and a store
+commits four times a second, so every commit is shown soon."""
 
 _KEEPALIVE_LOOKS = 100
-"""Looks without news after which a comment is sent, so that a viewer who is gone is noticed."""
+"""Looks without news after which a comment is sent, to notice that a viewer is gone."""
 
 _STATIC = Path(__file__).parent / "static"
 
@@ -56,15 +55,15 @@ class PageServer:
         """Take the address; connections wait until `start`.
 
         Args:
-            listen: Where, and how protected; default: any free port of the loopback.
-            key: The address's setting, for errors.
-            prefix: What the names of the other settings of `listen` begin with, for errors.
+            listen: Where, and what protects it. Default: any free port of the loopback.
+            key: As in `PageConfig.token`, like `prefix`.
+            prefix: See there.
 
         Raises:
-            InsecureListenError: the page could be seen by strangers.
-            OSError: the address can't be taken, in most cases because another process has it.
+            InsecureListenError: Strangers could see the page.
+            OSError: The address can't be taken, in most cases because another process has it.
         """
-        self._listen = listen or PageConfig()
+        self._listen = listen or PageConfig("127.0.0.1:0")
         self._token = self._listen.token(key, prefix)
         self._socket = PageSocket(self._listen.bind(key))
         host, port = self._socket.getsockname()[:2]
@@ -79,12 +78,12 @@ class PageServer:
         """Serve the page of a store.
 
         Raises:
-            FileNotFoundError: there is no such store.
-            sqlite3.Error: it is none.
+            FileNotFoundError: There is no such file.
+            ValueError: It is no database.
+            sqlite3.Error: It is no store.
         """
-        _bring_up_to_date(store)
+        bring_up_to_date(store)
         self._reader = StoreReader(store)
-        certificate, key = self._listen.tls_certificate_file, self._listen.tls_key_file
         config = uvicorn.Config(
             _application(self._reader, self._socket, self._token, lambda: self._server is None or self._server.should_exit),
             log_config=None,
@@ -94,8 +93,8 @@ class PageServer:
             ws="none",
             server_header=False,
             timeout_graceful_shutdown=2,
-            ssl_certfile=certificate,
-            ssl_keyfile=key,
+            ssl_certfile=self._listen.tls_certificate_file,
+            ssl_keyfile=self._listen.tls_key_file,
         )
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._socket]}, name="page", daemon=True)
@@ -110,16 +109,6 @@ class PageServer:
         self._socket.close()
         if self._reader is not None:
             self._reader.close()
-
-
-def _bring_up_to_date(store: Path) -> None:
-    """Give a store that an older version recorded the tables and columns that it lacks; a file that can't be written stays as it is."""
-    tables.connect(store, read_only=True).close()  # which refuses one that is not there, instead of making it
-    with contextlib.closing(tables.connect(store)) as connection, contextlib.suppress(sqlite3.OperationalError):
-        connection.execute("BEGIN IMMEDIATE")
-        tables.create(connection)
-        rollups.create(connection)
-        connection.execute("COMMIT")
 
 
 def _application(reader: StoreReader, connections: PageSocket, token: str | None, is_closing: Callable[[], bool]) -> Starlette:
@@ -139,12 +128,6 @@ def _application(reader: StoreReader, connections: PageSocket, token: str | None
         feed = Feed(reader, PageSelection.from_query(request.query_params))
         return StreamingResponse(_stream(feed, is_closing), media_type="text/event-stream", headers=_HEADERS)
 
-    async def refuse(_: Request, error: Exception) -> Response:
-        return PlainTextResponse(f"{error}\n", 400)
-
-    async def unreadable(_: Request, error: Exception) -> Response:
-        return PlainTextResponse(f"the store can't be read now: {error}\n", 503)
-
     routes = [
         Route("/", index),
         Route("/snapshot", snapshot),
@@ -156,12 +139,15 @@ def _application(reader: StoreReader, connections: PageSocket, token: str | None
     return Starlette(
         routes=routes,
         middleware=[guard, Middleware(ViewerLimit, connections=connections)],
-        exception_handlers={ValueError: refuse, sqlite3.Error: unreadable},
+        exception_handlers={
+            ValueError: lambda _, error: PlainTextResponse(f"{error}\n", 400),
+            sqlite3.Error: lambda _, error: PlainTextResponse(f"the store can't be read now: {error}\n", 503),
+        },
     )
 
 
 async def _stream(feed: Feed, is_closing: Callable[[], bool]) -> AsyncIterator[str]:
-    """Word the feed's news as server-sent events, each as soon as it is read, until the viewer leaves or the server closes."""
+    """Send the feed's news as events, each as soon as it is read, until the viewer leaves or the server closes."""
     quiet_looks = 0
     while not is_closing():
         quiet_looks += 1
@@ -170,7 +156,7 @@ async def _stream(feed: Feed, is_closing: Callable[[], bool]) -> AsyncIterator[s
                 yield event
                 quiet_looks = 0
         except sqlite3.Error as error:
-            logger.error("the page cannot read the store: %s", error)
+            logger.error("the page can't read the store: %s", error)
             return
         if quiet_looks == _KEEPALIVE_LOOKS:
             quiet_looks = 0

@@ -1,30 +1,32 @@
-"""What the serving processes of a run did, all of them together, and when each of them was there."""
+"""What all serving processes of a run did together, and when each of them was there."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
-from policyserver.monitoring.page.selection import PageSelection
+from policyserver.monitoring.page.selection import NewRows, PageSelection
 from policyserver.monitoring.schema import SERVER
 from policyserver.monitoring.store.reader import StoreReader
 
 _COUNTERS = ("steps_completed", "steps_dropped", "episodes_finished", "rows_refused")
 _GAUGES = ("episodes_open", "steps_waiting", "clients_connected")
+_OF_THE_LAST = ("weights_seq_no", "staleness_mean")
+"""Figures that are those of the process with the newest point."""
 
 ALIVE_NS = 5 * 10**9
-"""How long before a run's newest point a serving process may have been heard of last and still counts as being there."""
+"""Greatest time between the last point of a serving process and the run's newest one while the process counts as present."""
 
 _RATE_NS = 10 * 10**9
-"""Length of the time over which rates are taken."""
+"""Time over which rates are taken."""
 
 _LEAST_RATE_NS = 10**9
-"""Least length of it: two processes write counters down, which they ask for at about the same time."""
+"""Least time over which rates are taken: daemon and pipeline may record the same counters at about the same time."""
 
 
 @dataclass
 class _Process:
-    """A serving process, as far as it is known."""
+    """What is known of a serving process."""
 
     first_ns: int
     last_ns: int
@@ -35,39 +37,33 @@ class _Process:
 class ServingTotals:
     """The serving processes of a selection, each row read once."""
 
-    measurement = SERVER
-
     def __init__(self, selection: PageSelection, run: str) -> None:
-        """Nothing is read yet."""
-        tags = selection.tags(SERVER)
-        self._parameters = {"run": run, **tags}
-        fresh = f"run = :run {''.join(f'AND +{tag} = :{tag} ' for tag in tags)}"
-        new = f"FROM server WHERE id > :after AND id <= :upto AND +{fresh} GROUP BY boot_id"
+        """Begin without reading."""
+        self._new = NewRows(selection, run, SERVER)
+        new = f"FROM server WHERE {self._new.condition} GROUP BY boot_id"
         counters = ", ".join(f"COALESCE(MAX({name}), 0)" for name in _COUNTERS)
         self._counters_statement = f"SELECT boot_id, MIN(time_ns), MAX(time_ns), {counters} {new}"
-        shown = ("weights_seq_no", "staleness_mean", *_GAUGES)
-        self._newest_statement = f"SELECT boot_id, MAX(id), {', '.join(shown)} {new}"  # the others are of the row with that id
+        self._newest_statement = (
+            f"SELECT boot_id, MAX(id), {', '.join((*_GAUGES, *_OF_THE_LAST))} {new}"  # the other columns come from the row with that id
+        )
         self._rates_statement = (
             "SELECT boot_id, MAX(time_ns) - MIN(time_ns), MAX(actions) - MIN(actions), MAX(batches) - MIN(batches) "
-            f"FROM server WHERE {fresh} AND time_ns >= :since GROUP BY boot_id"
+            f"FROM server WHERE run = :run AND time_ns >= :since{self._new.tags} GROUP BY boot_id"
         )
-        self._shown = shown
-        self._after = 0
         self._processes: dict[str | None, _Process] = {}
 
     def read(self, reader: StoreReader, upto: int) -> None:
-        """Take in the rows that are new, up to an id."""
-        bounds = {"after": self._after if self._after <= upto else 0, "upto": upto}  # an emptied table begins anew with its ids
-        self._after = upto
-        for boot_id, first_ns, last_ns, *counters in reader.select(self._counters_statement, self._parameters | bounds):
+        """Add the new rows up to an id."""
+        parameters = self._new.upto(upto)
+        for boot_id, first_ns, last_ns, *counters in reader.select(self._counters_statement, parameters):
             process = self._processes.setdefault(boot_id, _Process(first_ns, last_ns, counters, {}))
             process.first_ns, process.last_ns = min(process.first_ns, first_ns), max(process.last_ns, last_ns)
             process.counters = [max(pair) for pair in zip(process.counters, counters, strict=True)]
-        for boot_id, _, *newest in reader.select(self._newest_statement, self._parameters | bounds):
-            self._processes[boot_id].newest = dict(zip(self._shown, newest, strict=True))
+        for boot_id, _, *newest in reader.select(self._newest_statement, parameters):
+            self._processes[boot_id].newest = dict(zip((*_GAUGES, *_OF_THE_LAST), newest, strict=True))
 
     def row(self, reader: StoreReader) -> dict[str, Any] | None:
-        """Return counters over all processes, gauges over those that are there, and rates of the newest ten seconds; None without any."""
+        """Return counters of all processes, gauges and rates of the newest ten seconds of those present; None without a process."""
         if not self._processes:
             return None
         newest_ns = max(process.last_ns for process in self._processes.values())
@@ -76,21 +72,20 @@ class ServingTotals:
         columns = zip(*(process.counters for process in self._processes.values()), strict=True)
         totals = dict(zip(_COUNTERS, map(sum, columns), strict=True))
         gauges = {name: sum(process.newest[name] or 0 for process in alive.values()) for name in _GAUGES}
-        rates = reader.select(self._rates_statement, self._parameters | {"since": newest_ns - _RATE_NS})
+        rates = reader.select(self._rates_statement, self._new.parameters | {"since": newest_ns - _RATE_NS})
         known = [row[1:] for row in rates if row[0] in alive and row[1] >= _LEAST_RATE_NS and None not in row]
         per_s = sum(actions * 1e9 / passed_ns for passed_ns, actions, _ in known) if known else None
         batches = sum(row[2] for row in known)
         return {
             **totals,
             **gauges,
-            "weights_seq_no": last.newest["weights_seq_no"],
-            "staleness_mean": last.newest["staleness_mean"],
+            **{name: last.newest[name] for name in _OF_THE_LAST},
             "actions_per_s": per_s,
             "batch_size": sum(row[1] for row in known) / batches if batches else None,
         }
 
     def restarts_ns(self) -> list[int]:
-        """Return when serving processes began after another one had ended, in order."""
+        """Return the times at which a process began after another had ended, in order."""
         ends = [process.last_ns for process in self._processes.values()]
         earliest = min(ends, default=0)
         return sorted(process.first_ns for process in self._processes.values() if earliest < process.first_ns)

@@ -1,4 +1,4 @@
-"""Lets only those see the page who have its token."""
+"""Lets only viewers with the token see the page."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 
 class TokenGate:
-    """Lets requests through that bring the token: as the password of Basic authentication, any user, or as a bearer token."""
+    """Passes requests that bring the token: as the password of Basic authentication, with any user name, or as a bearer token."""
 
     def __init__(self, app: ASGIApp, token: str) -> None:
         """Guard an application."""
@@ -29,7 +29,7 @@ class TokenGate:
 
 
 def _given(authorization: str) -> bytes:
-    """Return the secret that a header brings, empty without one."""
+    """Return the secret in a header, empty without one."""
     scheme, _, value = authorization.partition(" ")
     if scheme.lower() == "bearer":
         return value.strip().encode()

@@ -10,7 +10,6 @@ GROUPS = (
         "Return of finished episodes, in units of reward",
         "Of whole episodes. The band holds 5 to 95 of 100; means are over the newest tenth; no-trade and random act on the same prices and "
         "fees. Dashed line: a serving process began anew. Tick below: a checkpoint.",
-        gaps_of="pipeline",
         data="episodes",
         wide=True,
     ),
@@ -18,17 +17,17 @@ GROUPS = (
         "running",
         "Running episodes",
         "At each bar: half of the episodes that are being played, and the bounds of 5 and 95 of 100 of them.",
+        gaps_of="",
         data="running",
     ),
-    Group("steps", "Actions", "Shares of all actions.", gaps_of="pipeline", measurement="step"),
+    Group("steps", "Actions", "Shares of all actions.", measurement="step"),
     Group(
         "money",
         "Money of finished episodes",
         "Means over the newest tenth of the whole episodes, in shares of the initial equity.",
-        gaps_of="pipeline",
         data="episodes",
     ),
-    Group("pipeline", "Pipeline", gaps_of="pipeline", measurement="node", by=("node", "worker")),
+    Group("pipeline", "Pipeline", measurement="node", by=("node", "worker")),
     Group("learner", "Learner", gaps_of="serving", measurement="train"),
     Group(
         "serving",
@@ -41,7 +40,6 @@ GROUPS = (
         "regressor",
         "Regressor",
         "Skill above 0 is better than forecasting zero. When returns grow or shrink, the market has drifted.",
-        gaps_of="pipeline",
         measurement="regressor",
         by=("worker",),
         merged={

@@ -32,13 +32,11 @@ PANELS = (
         "Policy version",
         [largest("train", "weights_seq_no", "blue", "learner"), largest("server", "weights_seq_no", label="serving")],
         "Of the learner, and of the serving process.",
-        id="version",
     ),
     _both(
         "Staleness, policy versions",
         [mean("train", "staleness_mean", "orange", "trained on"), mean("server", "staleness_mean", label="handed off")],
         "From acting to training, and to the hand-off since the serving process began; means over steps.",
-        id="staleness",
     ),
     _both(
         "Steps trained per second",
@@ -47,10 +45,9 @@ PANELS = (
             rate("train", "steps_total", column=""),
         ],
         "Of the learner.",
-        id="trained",
         unit=Unit.PER_S,
     ),
-    ChartPanel("An iteration's update takes", [mean("train", "learn_seconds", "violet")], id="update", unit=Unit.SECONDS, group="learner"),
+    ChartPanel("An iteration's update takes", [mean("train", "learn_seconds", "violet")], unit=Unit.SECONDS, group="learner"),
     _chart(
         "Length of an iteration",
         [mean("train", "seconds", label="whole"), mean("train", "learn_seconds", label="update")],

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from policyserver.common.figures import Figure, Kind, figures
+from policyserver.common.figures import Kind, figures
 from policyserver.monitoring.panels.series import Series, largest, level, mean, rate
 
 
 class Unit(Enum):
-    """Unit of a panel's values: the page's format (static/format.js) and Grafana's name."""
+    """Unit of a panel's values: the page's format (static/format.js), and Grafana's name."""
 
     PLAIN = "short", "short"
     PER_S = "short", "cps"
@@ -22,35 +22,33 @@ class Unit(Enum):
 
 
 Levels = tuple[tuple[float | None, str], ...]
-"""Colours of a figure: from which value on each holds, None for the lowest."""
+"""Colours of a figure, each with the value from which on it holds; None for the lowest."""
 
 PLAIN: Levels = ((None, "text"),)
-"""Of a figure that is neither good nor bad."""
+"""For a figure that is neither good nor bad."""
 NONE_IS_GOOD: Levels = ((None, "green"), (1.0, "orange"))
-"""Of a count that should be 0."""
+"""For a count that should be 0."""
 ANY_IS_BAD: Levels = ((None, "green"), (1.0, "red"))
-"""Of a count of errors."""
+"""For a count of errors."""
 
 
 @dataclass(frozen=True, slots=True)
 class ChartPanel:
-    """One chart, or in Grafana one row of figures."""
+    """A chart, or in Grafana a row of figures."""
 
     title: str
-    """What it shows, with the unit where there is one; "" where the page's group says it."""
+    """What it shows, with the unit if it has one; "" if the title of the page's group says it."""
     series: Sequence[Series]
-    """Its curves. The page draws those of its group's measurement, Grafana those with a `select`."""
+    """Curves. The page draws those of its group's measurement, Grafana those with a `select`."""
     description: str = ""
-    """What a reader of Grafana should know to read it."""
+    """Help for Grafana's readers."""
     dashboard: str = ""
-    """Grafana's dashboard that has it; "": none."""
+    """Dashboard of Grafana that has it; "": no dashboard."""
     group: str = ""
-    """Group of the page that has it; "": none."""
-    id: str = ""
-    """Name of its element on the page."""
+    """Group of the page that has it; "": not on the page."""
     unit: Unit = Unit.PLAIN
     levels: Levels | None = None
-    """Colours of a panel that shows one figure for each series, in Grafana; None: it shows a chart."""
+    """Colours of a panel of Grafana that shows a figure for each series; None: it is a chart."""
     width: int = 12
     """Columns of Grafana's grid, of 24."""
     look: Mapping[str, Any] = field(default_factory=dict)
@@ -61,46 +59,38 @@ class ChartPanel:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Charts that stand together on the page."""
+    """Charts that belong together on the page."""
 
     name: str
     title: str
     note: str = ""
-    """What a reader should know."""
-    gaps_of: str = ""
-    """Section whose absence breaks the lines: `pipeline` what pipelines record, `serving` what serving processes do."""
+    """Help for the page's readers."""
+    gaps_of: str = "pipeline"
+    """Section whose gaps break the lines: `pipeline`, which pipelines record, `serving`, of the serving processes, or "": none."""
     data: str = ""
-    """Section that makes the columns itself; "": they are made of `measurement`, and the section is named like the group."""
+    """Section that makes the columns itself; "": they are made of `measurement`, and the section has the group's name."""
     measurement: str = ""
-    """What the group's series read."""
+    """Measurement that the series read."""
     by: tuple[str, ...] = ()
-    """Columns that tell apart what counts for itself, as in `buckets.Source`."""
+    """As in `buckets.Source`."""
     merged: Mapping[str, str] = field(default_factory=dict)
-    """What stands for a sum where old points were merged by the minute, as in `buckets.Source`."""
+    """As in `buckets.Source`."""
     wide: bool = False
-    """Whether it takes the page's whole width."""
+    """Whether it is as wide as the page."""
 
 
 def figure(title: str, series: Series, description: str, *, levels: Levels = PLAIN, width: int = 6, **more: Any) -> ChartPanel:
-    """Return a panel of Grafana's that shows one figure for each series."""
+    """Return a panel of Grafana that shows one figure for each series."""
     return ChartPanel(title, [series], description, levels=levels, width=width, **more)
 
 
 def charts_of(statistics: type, measurement: str, colors: Sequence[str], place: str) -> Iterator[ChartPanel]:
-    """Yield a chart for each figure that is declared to have one of its own, in the group and on the dashboard of that name."""
+    """Yield the charts of the figures that are declared to have one, in the group and on the dashboard named `place`."""
     declared = [each for each in figures(statistics).values() if each.chart]
     for each, color in zip(declared, itertools.cycle(colors), strict=False):
-        series = _SERIES[each.kind](measurement, each.name, color)
-        yield ChartPanel(_title(each), [series], each.meaning, place, place, each.name.replace("_", "-"), _unit(each))
+        title = f"{each.chart}, {each.unit}" if each.kind is Kind.MEAN and each.unit else each.chart
+        unit = Unit.PER_S if each.kind is Kind.COUNTER else Unit.SECONDS if each.unit == "s" else Unit.PLAIN
+        yield ChartPanel(title, [_SERIES[each.kind](measurement, each.name, color)], each.meaning, place, place, unit)
 
 
 _SERIES = {Kind.MEAN: mean, Kind.AMOUNT: mean, Kind.GAUGE: level, Kind.NEWEST: largest, Kind.COUNTER: rate}
-
-
-def _unit(declared: Figure) -> Unit:
-    return Unit.PER_S if declared.kind is Kind.COUNTER else Unit.SECONDS if declared.unit == "s" else Unit.PLAIN
-
-
-def _title(declared: Figure) -> str:
-    """Return the title, with the unit of a mean."""
-    return f"{declared.chart}, {declared.unit}" if declared.kind is Kind.MEAN and declared.unit else declared.chart

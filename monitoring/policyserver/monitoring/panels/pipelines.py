@@ -1,4 +1,4 @@
-"""Panels of the pipelines: their nodes, what they did on the market, the regressor, and what was recorded of it all."""
+"""Panels of the pipelines: their nodes, their actions on the market, the regressor, the recording."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from functools import partial
 import numpy as np
 
 from policyserver.monitoring.action import Action
+from policyserver.monitoring.page.buckets import Table
 from policyserver.monitoring.page.buckets import ratio as divided
 from policyserver.monitoring.panels.panel import ANY_IS_BAD, NONE_IS_GOOD, ChartPanel, Unit, figure
 from policyserver.monitoring.panels.series import Series, asked, largest, level, made_of, mean, rate, ratio, rise, total
@@ -20,37 +21,32 @@ _NODES = {
     "portfolio": "teal",
     "episode": "red",
 }
-"""The nodes of a pipeline, in the order of its circle, and their colours."""
+"""The nodes of a pipeline in the order of its circle, with their colours."""
 
 _ACTIONS = {Action.SELL: "red", Action.HOLD: "gray", Action.BUY: "green"}
-"""The actions in the order of their numbers, and their colours."""
+"""The actions in the order of their numbers, with their colours."""
 
-_COUNTS = {action: total("step", action.label, f"action = {action:d}") for action in _ACTIONS}
-_SQUARES, _SQUARES_ZERO = (
-    total("regressor", name, f"{mse} * forecasts") for name, mse in (("squares", "mse"), ("squares_zero", "mse_zero"))
-)
+_COUNTS = {action: total("step", action.label, sums={action.label: f"action = {action:d}"}) for action in _ACTIONS}
+_SQUARES = total("regressor", "squares", sums={"squares": "mse * forecasts"})
+_SQUARES_ZERO = total("regressor", "squares_zero", sums={"squares_zero": "mse_zero * forecasts"})
 _FORECASTS = total("regressor", "forecasts")
 
 
 def _waiting(node: str, color: str) -> Series:
     """Draw the queues of one node."""
-    return level(
-        "node",
-        "waiting",
-        color,
-        node,
-        column=f"waiting_{node}",
-        values=lambda table: table.level("waiting", [group for group in table.groups if group[0] == node]),
-        select="",
-    )
+
+    def values(table: Table) -> np.ndarray:
+        return table.level("waiting", [group for group in table.groups if group[0] == node])
+
+    return level("node", "waiting", color, node, column=f"waiting_{node}", values=values, select="")
 
 
 def _of_a_step(name: str, color: str) -> Series:
     """Draw the mean over all steps."""
-    return ratio(name, color, total("step", name), total("step", "steps", "1"))
+    return ratio(name, color, total("step", name), total("step", "steps", sums={"steps": "1"}))
 
 
-def _root_mean_square(column: str, color: str, label: str, squares: Series, **style: object) -> Series:
+def _rms(column: str, color: str, label: str, squares: Series, **style: object) -> Series:
     """Draw the root of squares over the forecasts of a bucket."""
     reads = made_of(lambda summed, forecasts: np.sqrt(divided(summed, forecasts)), squares, _FORECASTS)
     return Series(measurement="regressor", column=column, color=color, label=label, style=style, **reads)
@@ -58,6 +54,7 @@ def _root_mean_square(column: str, color: str, label: str, squares: Series, **st
 
 _figure = partial(figure, dashboard="pipelines")
 _chart = partial(ChartPanel, dashboard="pipelines")
+_node, _step, _regressor, _sink = (partial(ChartPanel, group=name) for name in ("pipeline", "steps", "regressor", "sink"))
 
 PANELS = (
     _figure("Steps", asked("step", 'count("reward")', by=("run",)), "In the time range."),
@@ -69,42 +66,31 @@ PANELS = (
     ),
     _figure("Failures", asked("node", 'last("failures")'), "Of each node, since the pipeline began.", width=12, levels=ANY_IS_BAD),
     _chart("Events handled per second", [rate("node", "processed")], "By each node.", unit=Unit.PER_S),
-    ChartPanel(
+    _node(
         "Waiting events",
         [*(_waiting(node, color) for node, color in _NODES.items()), asked("node", 'max("waiting")')],
         "In the inboxes of each node.",
-        id="nodes",
-        dashboard="pipelines",
-        group="pipeline",
+        "pipelines",
     ),
-    ChartPanel(
-        "Nodes",
-        [rise("node", "failures", "red", "failures"), rise("node", "restarts", "orange", "restarts")],
-        id="failures",
-        group="pipeline",
-    ),
-    ChartPanel(
+    _node("Nodes", [rise("node", "failures", "red", "failures"), rise("node", "restarts", "orange", "restarts")]),
+    _node(
         "Events and actions",
         [rise("node", "overflowed", "red", "met a full inbox"), rise("node", "fallbacks", "orange", "fallback actions")],
-        id="overflow",
-        group="pipeline",
     ),
     _chart(
         "Overflows and restarts",
         [largest("node", name, label=name) for name in ("overflowed", "restarts")],
         "Events that met a full inbox, and restarts after a failure, since the pipeline began.",
     ),
-    ChartPanel(
+    _step(
         "",
         [ratio(action.label, color, _COUNTS[action], *_COUNTS.values(), label=action.label) for action, color in _ACTIONS.items()],
-        id="histogram",
         unit=Unit.SHARE,
         look={"stack": True},
-        group="steps",
     ),
-    ChartPanel("Fallback actions", [_of_a_step("fallback", "orange")], id="fallback", unit=Unit.SHARE, group="steps"),
-    ChartPanel("Fee of a step, currency", [_of_a_step("fee", "violet")], id="fee", group="steps"),
-    ChartPanel("Slippage of a step, currency", [_of_a_step("slippage", "violet")], id="slippage", group="steps"),
+    _step("Fallback actions", [_of_a_step("fallback", "orange")], unit=Unit.SHARE),
+    _step("Fee of a step, currency", [_of_a_step("fee", "violet")]),
+    _step("Slippage of a step, currency", [_of_a_step("slippage", "violet")]),
     _chart(
         "Actions",
         [asked("step", 'count("action")', action.label, by=("run",), where=f'"action" = {action:d}') for action in _ACTIONS],
@@ -118,50 +104,36 @@ PANELS = (
         [asked("order", 'sum("fee")', "fees", by=("run",)), asked("order", 'sum("slippage")', "slippage", by=("run",))],
         "Paid in each interval.",
     ),
-    ChartPanel(
+    _regressor(
         "Regressor's skill",
         [mean("regressor", "skill", "blue", **made_of(lambda error, zero: 1.0 - divided(error, zero), _SQUARES, _SQUARES_ZERO))],
         "1 - MSE / MSE of forecasting zero; above 0 is better than that.",
-        id="skill",
-        dashboard="pipelines",
-        group="regressor",
+        "pipelines",
     ),
     _chart(
         "Regressor's error",
         [mean("regressor", "mse", label="forecast"), mean("regressor", "mse_zero", label="zero")],
         "Mean squared error of its forecasts, and of forecasting zero.",
     ),
-    ChartPanel(
+    _regressor(
         "Root mean square, log-return",
-        [
-            _root_mean_square("error", "orange", "error", _SQUARES),
-            _root_mean_square("moves", "gray", "returns", _SQUARES_ZERO, dash=[6, 4]),
-        ],
-        id="drift",
-        group="regressor",
+        [_rms("error", "orange", "error", _SQUARES), _rms("moves", "gray", "returns", _SQUARES_ZERO, dash=[6, 4])],
     ),
-    ChartPanel("Observations skipped", [rise("regressor", "skipped", "red")], id="skipped", group="regressor"),
+    _regressor("Observations skipped", [rise("regressor", "skipped", "red")]),
     _chart(
         "Points recorded per second",
         [rate("sink", name, label=name) for name in ("accepted", "stored")],
         "Taken by each sink, and stored in its database.",
         unit=Unit.PER_S,
     ),
-    ChartPanel("Points per second", [rate("sink", "accepted", "blue")], id="recorded", group="sink"),
-    ChartPanel(
+    _sink("Points per second", [rate("sink", "accepted", "blue")]),
+    _sink(
         "Points on their way",
         [level("sink", "backlog", "violet")],
         "Taken by each sink and not yet in its database; they wait on disk while it is away.",
-        id="backlog",
-        dashboard="pipelines",
-        group="sink",
+        "pipelines",
     ),
-    ChartPanel(
-        "Points",
-        [rise("sink", "dropped", "red", "dropped"), rise("sink", "dead_lettered", "orange", "dead letters")],
-        id="lost",
-        group="sink",
-    ),
+    _sink("Points", [rise("sink", "dropped", "red", "dropped"), rise("sink", "dead_lettered", "orange", "dead letters")]),
     _chart(
         "Points that were not stored",
         [largest("sink", "dropped", label="dropped"), largest("sink", "dead_lettered", label="dead letters")],

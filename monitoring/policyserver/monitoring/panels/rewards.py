@@ -8,17 +8,17 @@ from policyserver.monitoring.panels.panel import ChartPanel, Unit, figure
 from policyserver.monitoring.panels.series import Series, asked, drawn, mean
 
 _WHOLE = '("cut" = false OR "no_trade_return" <= 0 OR "no_trade_return" > 0)'
-"""Episodes that were not cut. Points of versions before there was the field have a baseline instead."""
+"""Condition of whole episodes: they were not cut, or in points of versions without that field have a baseline."""
 _NEWEST = "Over the newest tenth of a pipeline's whole episodes, of all symbols; those that its end cut are left out."
 
 
 def _result(field: str, label: str = "") -> Series:
-    """Ask for a mean over the newest tenth of a pipeline's whole episodes, which it recorded."""
+    """Ask for a recorded mean over the newest tenth of a pipeline's whole episodes."""
     return asked("result", f'last("{field}")', label)
 
 
 def _episodes(select: str, label: str = "", by: tuple[str, ...] = ("run",)) -> Series:
-    """Ask for something of the whole episodes that ended in an interval."""
+    """Ask about the whole episodes that ended in an interval."""
     return asked("episode", select, label, by=by, where=_WHOLE)
 
 
@@ -27,11 +27,12 @@ def _quantiles(name: str, title: str, color: str, unit: Unit = Unit.PLAIN) -> Ch
     bounds = {"width": 0.75, "alpha": 0.6}
     high, low = f"{name}_p95", f"{name}_p05"
     series = [drawn(high, color, "95 %", **bounds), drawn(f"{name}_p50", color, "half", width=2), drawn(low, color, "5 %", **bounds)]
-    return ChartPanel(title, series, group="running", id=name, unit=unit, look={"axis": "bar"}, bands=[(high, low, color)])
+    return ChartPanel(title, series, group="running", unit=unit, look={"axis": "bar"}, bands=[(high, low, color)])
 
 
 _figure = partial(figure, dashboard="rewards")
 _chart = partial(ChartPanel, dashboard="rewards")
+_money = partial(ChartPanel, group="money")
 
 PANELS = (
     _figure("Mean return", _result("return_mean"), _NEWEST),
@@ -48,7 +49,6 @@ PANELS = (
             drawn("random", "orange", "random"),
             drawn("no_trade", "gray", "no-trade", dash=[6, 4]),
         ],
-        id="returns",
         look={"tall": True},
         bands=[("return_p95", "return_p05", "blue")],
         group="returns",
@@ -70,16 +70,16 @@ PANELS = (
     _quantiles("reward", "Reward so far by bar, in units of reward", "blue"),
     _quantiles("equity", "Equity, currency", "green"),
     _quantiles("drawdown", "Drawdown", "red", Unit.SHARE),
-    ChartPanel("Episodes that reached the bar", [drawn("episodes", "gray")], id="reached", look={"axis": "bar"}, group="running"),
+    ChartPanel("Episodes that reached the bar", [drawn("episodes", "gray")], look={"axis": "bar"}, group="running"),
     _chart(
         "Profit and costs",
         [_result("profit_mean", "profit"), _result("costs_mean", "costs")],
         f"{_NEWEST} Shares of the initial equity. Costs are fees and slippage; the profit is what is left after them.",
         unit=Unit.SHARE,
     ),
-    ChartPanel("Profit", [drawn("profit", "green")], id="profit", unit=Unit.SHARE, group="money"),
-    ChartPanel("Fees and slippage", [drawn("costs", "violet")], id="costs", unit=Unit.SHARE, group="money"),
-    ChartPanel("Turnover, initial equities", [drawn("turnover", "blue")], id="turnover", group="money"),
-    ChartPanel("Largest drawdown", [drawn("drawdown", "red")], id="max-drawdown", unit=Unit.SHARE, group="money"),
+    _money("Profit", [drawn("profit", "green")], unit=Unit.SHARE),
+    _money("Fees and slippage", [drawn("costs", "violet")], unit=Unit.SHARE),
+    _money("Turnover, initial equities", [drawn("turnover", "blue")]),
+    _money("Largest drawdown", [drawn("drawdown", "red")], unit=Unit.SHARE),
     _chart("Length of an episode", [_episodes('mean("length")')], "Mean of the whole episodes that ended in each interval, in steps."),
 )

@@ -1,4 +1,4 @@
-"""The words in which a panel's curves are declared: what each reads, for the page and for Grafana alike."""
+"""Declarations of a panel's curves: what each reads, for the page and for Grafana."""
 
 from __future__ import annotations
 
@@ -16,31 +16,30 @@ _BY = {
     **dict.fromkeys(("step", "order"), ("run", "symbol")),
     **{measurement: ("run", "worker", measurement) for measurement in ("node", "sink")},
 }
-"""Tags that tell Grafana's series apart, by the measurement; of the others the run alone does."""
+"""Tags that tell Grafana's series apart, by measurement; in others the run alone does."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Series:
-    """One curve of a chart, or one figure."""
+    """A curve of a chart, or a figure."""
 
     measurement: str = ""
-    """Measurement that it is read from; "" where a section of the page makes its columns itself."""
+    """Measurement that it is read from; "" if a section of the page makes its columns itself."""
     column: str = ""
-    """Column of the page's data; "" when the page does not draw it."""
+    """Column of the page's data; "" if the page doesn't draw it."""
     sums: Mapping[str, str] = field(default_factory=dict)
-    """What the page adds up for it, as in `buckets.Source`."""
+    """As in `buckets.Source`, like `maxima`."""
     maxima: Mapping[str, str] = field(default_factory=dict)
-    """What the page keeps the largest of for it, as in `buckets.Source`."""
     values: Callable[[Table], np.ndarray] | None = None
-    """Makes the column; None where the section makes it itself."""
+    """Makes the column; None if the section makes it itself."""
     select: str = ""
-    """InfluxQL of an interval, such as 'mean("reward")'; "" when Grafana does not show it."""
+    """InfluxQL of an interval, such as 'mean("reward")'; "" if Grafana doesn't show it."""
     by: tuple[str, ...] = ()
-    """Tags that tell Grafana's series apart; empty: the usual ones of the measurement."""
+    """Tags that tell Grafana's series apart; empty: those of the measurement in `_BY`."""
     where: str = ""
-    """Which points Grafana takes, besides those of the chosen runs, policies and symbols."""
+    """Further condition for Grafana's points, besides the chosen runs, policies and symbols."""
     label: str = ""
-    """Name of the curve where there are several."""
+    """Name of the curve among several."""
     color: str = ""
     """Colour on the page, a variable of page.css."""
     style: Mapping[str, Any] = field(default_factory=dict)
@@ -52,36 +51,30 @@ class Series:
         return self.by or _BY.get(self.measurement, ("run",))
 
 
-def mean(measurement: str, name: str, color: str = "", label: str = "", **more: Any) -> Series:
-    """Show the mean of a field over all points."""
-    return _read(Table.mean, measurement, name, color, label, {"select": f'mean("{name}")', "sums": means(name), **more})
+def _of_a_field(
+    read: Callable[[Table, str], np.ndarray], select: str, reads: Callable[[str], dict[str, Any]], column: str = "{}"
+) -> Callable[..., Series]:
+    """Return what declares a series of a field; `more` takes the place of what is derived from the field's name."""
+
+    def declare(measurement: str, name: str, color: str = "", label: str = "", **more: Any) -> Series:
+        derived = {"column": column.format(name), "select": select.format(name), "values": lambda table: read(table, name), **reads(name)}
+        return Series(measurement=measurement, color=color, label=label, **(derived | more))
+
+    return declare
 
 
-def level(measurement: str, name: str, color: str = "", label: str = "", **more: Any) -> Series:
-    """Show what processes have side by side of a gauge."""
-    return _read(Table.level, measurement, name, color, label, {"select": f'max("{name}")', "sums": means(name), **more})
-
-
-def largest(measurement: str, name: str, color: str = "", label: str = "", **more: Any) -> Series:
-    """Show the largest value of a field."""
-    return _read(Table.largest, measurement, name, color, label, {"select": f'max("{name}")', "maxima": {name: name}, **more})
-
-
-def rate(measurement: str, name: str, color: str = "", label: str = "", **more: Any) -> Series:
-    """Show how fast a counter rises, per second; where it begins anew, with another process, Grafana leaves the rate out."""
-    more = {"column": f"{name}_per_s", "select": f'non_negative_derivative(max("{name}"), 1s)', **more}
-    return _read(Table.rate, measurement, name, color, label, {"maxima": counters(name), **more})
-
-
-def rise(measurement: str, name: str, color: str = "", label: str = "", **more: Any) -> Series:
-    """Show how far a counter rose."""
-    more = {"select": f'non_negative_difference(max("{name}"))', **more}
-    return _read(Table.rise, measurement, name, color, label, {"maxima": counters(name), **more})
-
-
-def total(measurement: str, name: str, expression: str = "") -> Series:
-    """Show the sum of a field, or of an SQL expression that is given a name, over all points."""
-    return _read(Table.sum, measurement, name, "", "", {"select": f'sum("{name}")', "sums": {name: expression or name}})
+mean = _of_a_field(Table.mean, 'mean("{}")', lambda name: {"sums": means(name)})
+"""Show the mean of a field over all points."""
+level = _of_a_field(Table.level, 'max("{}")', lambda name: {"sums": means(name)})
+"""Show what processes have side by side of a gauge."""
+largest = _of_a_field(Table.largest, 'max("{}")', lambda name: {"maxima": {name: name}})
+"""Show the largest value of a field."""
+rate = _of_a_field(Table.rate, 'non_negative_derivative(max("{}"), 1s)', lambda name: {"maxima": counters(name)}, "{}_per_s")
+"""Show how fast a counter rises, per second. Where it begins anew, with another process, Grafana leaves the rate out."""
+rise = _of_a_field(Table.rise, 'non_negative_difference(max("{}"))', lambda name: {"maxima": counters(name)})
+"""Show how far a counter rose."""
+total = _of_a_field(Table.sum, 'sum("{}")', lambda name: {"sums": {name: name}})
+"""Show the sum of a field over all points; `sums` may give the name an SQL expression instead."""
 
 
 def ratio(column: str, color: str, above: Series, *below: Series, **more: Any) -> Series:
@@ -92,7 +85,7 @@ def ratio(column: str, color: str, above: Series, *below: Series, **more: Any) -
 
 
 def made_of(make: Callable[..., np.ndarray], *parts: Series) -> dict[str, Any]:
-    """Return the arguments of a series that the page makes of the values of others."""
+    """Return the arguments of a series that the page makes of others' values."""
 
     def values(table: Table) -> np.ndarray:
         return make(*(part.values(table) for part in parts if part.values is not None))
@@ -108,10 +101,5 @@ def drawn(column: str, color: str, label: str = "", **style: Any) -> Series:
 
 
 def asked(measurement: str, select: str, label: str = "", **more: Any) -> Series:
-    """Ask for something that Grafana alone shows."""
+    """Ask for what only Grafana shows."""
     return Series(measurement=measurement, select=select, label=label, **more)
-
-
-def _read(values: Callable[[Table, str], np.ndarray], measurement: str, name: str, color: str, label: str, more: dict[str, Any]) -> Series:
-    more = {"column": name, "values": lambda table: values(table, name), **more}
-    return Series(measurement=measurement, color=color, label=label, **more)

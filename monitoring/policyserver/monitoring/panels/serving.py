@@ -12,6 +12,7 @@ _OF_A_PIPELINE = {"by": ("run", "worker"), "where": "\"node\" = 'policy'"}
 
 _figure = partial(figure, dashboard="serving")
 _chart = partial(ChartPanel, dashboard="serving")
+_page = partial(ChartPanel, group="serving")
 _both = partial(ChartPanel, dashboard="serving", group="serving")
 
 PANELS = (
@@ -19,7 +20,7 @@ PANELS = (
     _figure("Open episodes now", asked("server", 'last("episodes_open")'), "Held by the server."),
     _figure("Clients", asked("server", 'last("clients_connected")'), "With an open stream."),
     _figure("Uptime", asked("server", 'last("uptime_s")'), "Of the serving process.", unit=Unit.SECONDS),
-    _both("Actions per second", [rate("server", "actions", "blue")], "Computed by the server.", id="actions", unit=Unit.PER_S),
+    _both("Actions per second", [rate("server", "actions", "blue")], "Computed by the server.", unit=Unit.PER_S),
     ChartPanel(
         "Latency of an action",
         [
@@ -27,26 +28,15 @@ PANELS = (
             largest("node", "latency_p99_s", "orange", "99 % at most", **_OF_A_PIPELINE),
         ],
         "Around the pipeline's call, the way there and back included.",
-        id="latency",
         unit=Unit.SECONDS,
         dashboard="serving",
         group="pipeline",
     ),
     _both(
-        "Batch size",
-        [ratio("batch_size", "green", rise("server", "actions"), rise("server", "batches"))],
-        "Actions of one forward pass.",
-        id="batch",
+        "Batch size", [ratio("batch_size", "green", rise("server", "actions"), rise("server", "batches"))], "Actions of one forward pass."
     ),
     *charts_of(ServerStats, "server", ("green", "teal", "blue", "violet"), "serving"),
-    ChartPanel(
-        "Steps that wait for the learner",
-        [level("server", "steps_waiting", "violet")],
-        "At the server.",
-        id="queue",
-        dashboard="learner",
-        group="serving",
-    ),
+    _page("Steps that wait for the learner", [level("server", "steps_waiting", "violet")], "At the server.", "learner"),
     ChartPanel(
         "Steps dropped per second",
         [rate("server", "steps_dropped")],
@@ -54,13 +44,8 @@ PANELS = (
         unit=Unit.PER_S,
         dashboard="learner",
     ),
-    ChartPanel(
-        "Lost",
-        [rise("server", "steps_dropped", "red", "steps dropped"), rise("server", "rows_refused", "orange", "rows refused")],
-        id="dropped",
-        group="serving",
-    ),
-    ChartPanel("Staleness at hand-off, policy versions", [mean("server", "staleness_mean", "orange")], id="behind", group="serving"),
+    _page("Lost", [rise("server", "steps_dropped", "red", "steps dropped"), rise("server", "rows_refused", "orange", "rows refused")]),
+    _page("Staleness at hand-off, policy versions", [mean("server", "staleness_mean", "orange")]),
     _chart(
         "Episodes per second",
         [rate("server", f"episodes_{name}", label=name) for name in ("started", "finished", "reaped")],

@@ -1,4 +1,1 @@
-"""The embedded store: one SQLite file, its writer, its readers, housekeeping, exports.
-
-Imports the schema, the points and policyserver.common.
-"""
+"""The embedded store: one SQLite file, its writer, readers, housekeeping and exports. Imports the schema, the points, the sinks' base."""

@@ -1,4 +1,4 @@
-"""What becomes of a store's file that is damaged: it is put aside under another name, so that a new one can take its place."""
+"""What becomes of a damaged store: it is renamed, so that a new one can take its place."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ logger = logging.getLogger(__name__)
 
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _BESIDE = ("-wal", "-shm", "")
-"""Ends of the names of a store's files, the store itself last: who opens it meanwhile finds it without a log, not a log without it."""
+"""Ends of the names of a store's files, the store itself last, so that a process that opens it meanwhile finds no log without a store."""
 
 
 def is_damage(error: sqlite3.Error) -> bool:
-    """Whether an error says that the file holds no database, or a broken one."""
+    """Whether an error says that the file holds a broken database, or none."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGED
 
 
 def inode(path: Path) -> int:
-    """Return what tells a file from a later one of the same name; 0 if there is none."""
+    """Return what tells a file from a later one of the same name; 0 if there is no file."""
     try:
         return path.stat().st_ino
     except FileNotFoundError:
@@ -32,17 +32,12 @@ def inode(path: Path) -> int:
 
 
 def put_aside(path: Path, damaged_inode: int, error: sqlite3.Error) -> None:
-    """Rename a damaged store, with a warning, unless another process has done so already.
+    """Rename a damaged store, with a warning, unless another process has done so: then the file has another inode than `damaged_inode`.
 
-    Under its new name SQLite still opens it, so what is whole in it can be recovered with `sqlite3 FILE .recover`.
-
-    Args:
-        path: The store's file.
-        damaged_inode: Of the file that was found to be damaged.
-        error: What SQLite said.
+    SQLite opens it under its new name, too: `sqlite3 FILE .recover` recovers what is whole.
 
     Raises:
-        OSError: it can't be renamed.
+        OSError: The file can't be renamed.
     """
     with _alone_in(path.parent):
         if inode(path) != damaged_inode:
@@ -57,7 +52,7 @@ def put_aside(path: Path, damaged_inode: int, error: sqlite3.Error) -> None:
 
 @contextmanager
 def _alone_in(folder: Path) -> Iterator[None]:
-    """Keep other processes of ours from renaming stores in a folder meanwhile."""
+    """Keep other processes from renaming stores in a folder meanwhile."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)

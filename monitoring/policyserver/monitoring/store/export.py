@@ -1,17 +1,18 @@
 """Writes what an embedded store holds as line protocol or CSV, a part at a time.
 
-Points that were merged are tables of their own (`step_1m`, ...): they have other fields, and a point of theirs is not one that was written.
+Merged points are tables of their own (`step_1m`, ...), for they have other fields, and were not written as such.
 """
 
 from __future__ import annotations
 
 import csv
+import io
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -27,14 +28,7 @@ EXPORTED = MEASUREMENTS | ROLLUPS
 _PART_ROWS = 4096
 
 _DERIVED = {("episode", "cut"): "no_trade_return IS NULL"}
-"""What stands for a field where a point of an older version lacks it, by measurement and field."""
-
-
-class Output(Protocol):
-    """What bytes can be written to."""
-
-    def write(self, data: bytes, /) -> object:
-        """Write all of them."""
+"""The value of a field that points of an older version lack, by measurement and field."""
 
 
 @dataclass(frozen=True)
@@ -42,13 +36,13 @@ class ExportSelection:
     """What is exported."""
 
     measurements: tuple[str, ...] = tuple(EXPORTED)
-    """Names of measurements, or of those of merged points, such as `step_1m`."""
+    """Names of measurements, merged ones such as `step_1m` among them."""
     runs: tuple[str, ...] = ()
-    """Names of runs; none: all."""
+    """Names of runs; empty: all runs."""
     from_ns: int = 0
     """Time of the first point, nanoseconds since 1970 (UTC)."""
     before_ns: int = 2**63 - 1
-    """Time that every point is before, nanoseconds since 1970 (UTC)."""
+    """Time before which all points are, nanoseconds since 1970 (UTC)."""
 
     def __post_init__(self) -> None:
         for name in self.measurements:
@@ -59,13 +53,10 @@ class ExportSelection:
 
 
 class Exporter:
-    """One state of a store, whatever is written to it meanwhile; use `opened`.
-
-    While it is open, the store's write-ahead log grows by what others write.
-    """
+    """One state of a store, whatever others write meanwhile; while it is open, their writes stay in the store's write-ahead log."""
 
     def __init__(self, connection: sqlite3.Connection, selection: ExportSelection) -> None:
-        """Read through a connection that is inside a transaction."""
+        """Read with a connection that is inside a transaction; use `opened`."""
         self._connection = connection
         self._selection = selection
 
@@ -75,9 +66,9 @@ class Exporter:
         """Open a store's file.
 
         Raises:
-            FileNotFoundError: there is no such file.
-            ValueError: it has no point of a run that is selected.
-            sqlite3.Error: it is no store.
+            FileNotFoundError: There is no such file.
+            ValueError: A selected run is not in it.
+            sqlite3.Error: It is no store.
         """
         connection = tables.connect(store, read_only=True)
         try:
@@ -88,35 +79,41 @@ class Exporter:
         finally:
             connection.close()
 
-    def line_protocol(self, out: Output, more_tags: str = "") -> int:
-        """Write everything selected as lines with nanosecond timestamps, with further tags of `tag_suffix`; the number of lines.
+    def line_protocol(self, write: Callable[[bytes], object], more_tags: str = "") -> int:
+        """Write all that is selected as lines with further tags of `tag_suffix`; return their number.
 
-        They may be written to InfluxDB any number of times: series and time make a point what it is.
+        InfluxDB may take them any number of times, for series and time identify a point.
         """
         lines = 0
         for name in self._selection.measurements:
             for columns in self._parts(EXPORTED[name]):
-                data = encode(_points(EXPORTED[name], columns), more_tags)
-                out.write(data)
+                times_ns = np.array(columns["time_ns"], dtype=np.int64)
+                tags = {tag: ["" if value is None else value for value in columns[tag]] for tag in EXPORTED[name].tags}
+                fields = {field: columns[field] for field in EXPORTED[name].types}
+                data = encode(Points(EXPORTED[name], {}, fields, times_ns, tags), more_tags)
+                write(data)
                 lines += data.count(b"\n")
         return lines
 
-    def csv(self, measurement: str, out: TextIO) -> int:
-        """Write one measurement with a line of column names; the number of points.
+    def csv(self, measurement: str, out: BinaryIO) -> int:
+        """Write one measurement in UTF-8 below a line of column names; return the number of points.
 
-        Unset fields are empty, and truth values 0 or 1. `time_ns` is in nanoseconds since 1970 (UTC).
+        Unset fields are empty, truth values 0 or 1. `time_ns` is in nanoseconds since 1970 (UTC).
         """
-        declared = EXPORTED[measurement]
-        writer = csv.writer(out, lineterminator="\n")
-        writer.writerow(_column_names(declared))
-        points = 0
-        for columns in self._parts(declared):
-            writer.writerows(zip(*columns.values(), strict=True))
-            points += len(columns["time_ns"])
+        declared, points = EXPORTED[measurement], 0
+        text = io.TextIOWrapper(out, encoding="utf-8", newline="")
+        try:
+            writer = csv.writer(text, lineterminator="\n")
+            writer.writerow(_column_names(declared))
+            for columns in self._parts(declared):
+                writer.writerows(zip(*columns.values(), strict=True))
+                points += len(columns["time_ns"])
+        finally:
+            text.detach()
         return points
 
     def _parts(self, declared: Measurement) -> Iterator[dict[str, tuple[Any, ...]]]:
-        """Read the points selected of one measurement, run after run in order of time, as columns of some thousand each."""
+        """Read the selected points of one measurement, run after run in order of time, as columns of some thousand points."""
         stored = tables.stored_columns(self._connection, declared.name)
         names = _column_names(declared)
         shown = ", ".join(_shown(declared.name, name, stored) for name in names)
@@ -127,13 +124,13 @@ class Exporter:
                 yield dict(zip(names, zip(*rows, strict=True), strict=True))
 
     def _runs_of(self, table: str) -> list[str]:
-        """List the runs selected that have points in a table."""
-        if not tables.stored_columns(self._connection, table):  # of a version that did not have it
+        """List the selected runs that have points in a table."""
+        if not tables.stored_columns(self._connection, table):  # an older version did not make it
             return []
         return [run for run in tables.runs(self._connection, table) if not self._selection.runs or run in self._selection.runs]
 
     def _check_runs(self) -> None:
-        """Refuse a run that is not in the store, which is more likely a misspelt one."""
+        """Refuse a run that isn't in the store; its name was probably misspelt."""
         missing = set(self._selection.runs) - {run for name in EXPORTED for run in self._runs_of(name)}
         if missing:
             present = sorted({run for name in MEASUREMENTS for run in tables.runs(self._connection, name)})
@@ -141,7 +138,7 @@ class Exporter:
 
 
 def _shown(measurement: str, name: str, stored: set[str]) -> str:
-    """Word the reading of a column."""
+    """Return the SQL expression of a column."""
     column = f'"{name}"' if name in stored else "NULL"
     derived = _DERIVED.get((measurement, name))
     return f"COALESCE({column}, {derived})" if derived else column
@@ -149,14 +146,3 @@ def _shown(measurement: str, name: str, stored: set[str]) -> str:
 
 def _column_names(declared: Measurement) -> tuple[str, ...]:
     return ("time_ns", *declared.tags, *declared.types)
-
-
-def _points(declared: Measurement, columns: dict[str, tuple[Any, ...]]) -> Points:
-    """Make points of a part's columns."""
-    return Points(
-        declared,
-        {},
-        {name: columns[name] for name in declared.types},
-        np.array(columns["time_ns"], dtype=np.int64),
-        {tag: ["" if value is None else value for value in columns[tag]] for tag in declared.tags},
-    )

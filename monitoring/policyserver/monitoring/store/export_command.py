@@ -1,16 +1,15 @@
-"""`policy-monitor export`: its arguments, and the files it writes whole or not at all."""
+"""`policy-monitor export`: its arguments, and the files that it writes whole or not at all."""
 
 from __future__ import annotations
 
 import argparse
-import io
 import sqlite3
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
-from typing import BinaryIO, TextIO
+from typing import BinaryIO
 
 from policyserver.common.standard_streams import LastingStream
 from policyserver.monitoring.line_protocol import tag_suffix
@@ -22,44 +21,25 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("--store", type=Path, required=True, metavar="FILE", help="the run's store.sqlite")
-    parser.add_argument(
-        "--format",
-        choices=("lp", "csv"),
-        default="lp",
-        help="InfluxDB's line protocol in nanoseconds (default), or CSV",
-    )
-    parser.add_argument(
-        "--measurement",
-        action="append",
-        choices=tuple(EXPORTED),
-        help="only this one; may be given several times. Those that end in _1m are points merged by the minute",
-    )
-    parser.add_argument("--run", action="append", default=[], metavar="NAME", help="only this run; may be given several times")
-    parser.add_argument("--from", dest="begin", type=_time_ns, default=0, metavar="TIME", help="first time, as 2026-11-21T08:00:00 (UTC)")
-    parser.add_argument("--to", dest="end", type=_time_ns, default=2**63 - 1, metavar="TIME", help="time before which points are")
-    parser.add_argument(
-        "--output", type=Path, metavar="PATH", help="file; for CSV of several measurements, or pieces, a folder. Default: standard output"
-    )
-    parser.add_argument(
-        "--piece_bytes",
-        type=int,
-        metavar="N",
-        help="line protocol in files of at most so many bytes; 8000000 fit into any InfluxDB's request",
-    )
-    parser.add_argument(
-        "--tag",
-        action="append",
-        type=_tag,
-        default=[],
-        metavar="NAME=VALUE",
-        help="a further tag of every line, as INFLUXDB_V2_TAG_NAME is; may be given several times",
-    )
-    parser.add_argument("--force", action="store_true", help="replace what is there")
+    option = parser.add_argument
+    option("--store", type=Path, required=True, metavar="FILE", help="the run's store.sqlite")
+    option("--format", choices=("lp", "csv"), default="lp", help="InfluxDB's line protocol (default), or CSV")
+    what = "only this one; may be given several times. A name in _1m is of points merged by the minute"
+    option("--measurement", action="append", choices=tuple(EXPORTED), help=what)
+    option("--run", action="append", default=[], metavar="NAME", help="only this run; may be given several times")
+    option("--from", dest="begin", type=_time_ns, default=0, metavar="TIME", help="first time, as 2026-11-21T08:00:00 (UTC)")
+    option("--to", dest="end", type=_time_ns, default=2**63 - 1, metavar="TIME", help="time before which points are")
+    where = "file; for CSV of several measurements, or pieces, a folder. Default: standard output"
+    option("--output", type=Path, metavar="PATH", help=where)
+    size = "line protocol in files of at most so many bytes; 8000000 fit into any InfluxDB's request"
+    option("--piece_bytes", type=int, metavar="N", help=size)
+    tag = "a further tag of every line, as INFLUXDB_V2_TAG_NAME is; may be given several times"
+    option("--tag", action="append", type=_tag, default=[], metavar="NAME=VALUE", help=tag)
+    option("--force", action="store_true", help="replace what is there")
 
 
 def export(options: argparse.Namespace, out: LastingStream) -> int:
-    """Export what the arguments say; 0, or the reason on standard error and 1 if `out` can't be written, else 2."""
+    """Export what the arguments say; return 0, or after an error 2, or 1 if `out` takes no more."""
     output: Path | None = options.output
     try:
         selection = ExportSelection(tuple(options.measurement or EXPORTED), tuple(options.run), options.begin, options.end)
@@ -74,92 +54,48 @@ def export(options: argparse.Namespace, out: LastingStream) -> int:
             raise ValueError(f"output: expected another file than the store, received {output}")
         with Exporter.opened(options.store, selection) as exporter:
             if options.piece_bytes is not None and output is not None:
-                _export_pieces(exporter, output, options.piece_bytes, more_tags, force=options.force)
+                with whole_folder(output, options.piece_bytes, force=options.force) as pieces:
+                    points = exporter.line_protocol(pieces.write, more_tags)
+                sys.stderr.write(f"{output}: {points:,} points in {pieces.count} files\n")
             elif options.format == "lp":
-                _export_lines(exporter, output, more_tags, out, force=options.force)
-            elif len(selection.measurements) == 1:
-                _export_csv(exporter, {selection.measurements[0]: output}, out, force=options.force)
+                _write_whole({output: lambda file: exporter.line_protocol(file.write, more_tags)}, out, force=options.force)
+            elif output is None or len(selection.measurements) == 1:
+                _write_whole({output: partial(exporter.csv, selection.measurements[0])}, out, force=options.force)
             else:
-                assert output is not None
                 output.mkdir(parents=True, exist_ok=True)
-                _export_csv(exporter, {name: output / f"{name}.csv" for name in selection.measurements}, out, force=options.force)
+                files: dict[Path | None, Callable[[BinaryIO], int]] = {
+                    output / f"{name}.csv": partial(exporter.csv, name) for name in selection.measurements
+                }
+                _write_whole(files, out, force=options.force)
     except (OSError, ValueError, sqlite3.Error) as error:
         sys.stderr.write(f"policy-monitor: {error}\n")
         return 2
     return 1 if out.reason else 0
 
 
-def _export_pieces(exporter: Exporter, output: Path, piece_bytes: int, more_tags: str, *, force: bool) -> None:
-    """Write line protocol to files of a bounded size."""
-    with whole_folder(output, piece_bytes, force=force) as pieces:
-        count = exporter.line_protocol(pieces, more_tags)
-    sys.stderr.write(f"{output}: {count:,} points in {pieces.count} files\n")
-
-
-def _export_lines(exporter: Exporter, output: Path | None, more_tags: str, out: LastingStream, *, force: bool) -> None:
-    """Write line protocol to a file or to standard output."""
-    if output is None:
-        with _bytes(out) as file:
-            exporter.line_protocol(file, more_tags)
-        return
-    _refuse_to_replace([output], force=force)
-    with _whole(output) as file:
-        count = exporter.line_protocol(file, more_tags)
-    sys.stderr.write(f"{output}: {count:,} points\n")
-
-
-def _export_csv(exporter: Exporter, outputs: dict[str, Path | None], out: LastingStream, *, force: bool) -> None:
-    """Write each measurement to its file, or to standard output."""
-    _refuse_to_replace([path for path in outputs.values() if path is not None], force=force)
-    for measurement, path in outputs.items():
-        if path is None:
-            with _bytes(out) as binary, _text(binary) as file:
-                exporter.csv(measurement, file)
-            continue
-        with _whole(path) as binary, _text(binary) as file:
-            count = exporter.csv(measurement, file)
-        sys.stderr.write(f"{path}: {count:,} points\n")
-
-
-def _refuse_to_replace(paths: list[Path], *, force: bool) -> None:
-    for path in paths:
-        if path.is_dir():
+def _write_whole(outputs: Mapping[Path | None, Callable[[BinaryIO], int]], out: LastingStream, *, force: bool) -> None:
+    """Write files, which take their names when they are complete, or to standard output as much as it takes."""
+    for path in outputs:
+        if path is not None and path.is_dir():
             raise ValueError(f"output: expected a file, received the folder {path}")
-        if path.exists() and not force:
+        if path is not None and path.exists() and not force:
             raise ValueError(f"output: expected a file that is not there yet, received {path}; --force replaces it")
-
-
-@contextmanager
-def _whole(path: Path) -> Iterator[BinaryIO]:
-    """Open a file that takes its name when it is complete."""
-    part = path.with_name(f"{path.name}.part")
-    try:
-        with part.open("wb") as file:
-            yield file
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-@contextmanager
-def _bytes(out: LastingStream) -> Iterator[BinaryIO]:
-    """Open standard output for bytes, and leave the block where they can't be written."""
-    file: BinaryIO = out.buffer
-    try:
-        yield file
-        file.flush()
-    except OSError as error:
-        out.give_up(error)
-
-
-@contextmanager
-def _text(binary: BinaryIO) -> Iterator[TextIO]:
-    """Write text to a binary file, which stays open."""
-    text = io.TextIOWrapper(binary, encoding="utf-8", newline="")
-    try:
-        yield text
-    finally:
-        text.detach()
+    for path, write in outputs.items():
+        if path is None:
+            try:
+                write(out.buffer)
+                out.buffer.flush()
+            except OSError as error:
+                out.give_up(error)
+            continue
+        part = path.with_name(f"{path.name}.part")
+        try:
+            with part.open("wb") as file:
+                points = write(file)
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+        sys.stderr.write(f"{path}: {points:,} points\n")
 
 
 def _tag(text: str) -> tuple[str, str]:
@@ -171,7 +107,7 @@ def _tag(text: str) -> tuple[str, str]:
 
 
 def _time_ns(text: str) -> int:
-    """Read a time, UTC unless it names its offset."""
+    """Read a time, in UTC unless it names its offset."""
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Line protocol in files of a bounded size, for databases and proxies that bound the size of a request."""
+"""Line protocol in files of bounded size, for databases and proxies that bound the size of a request."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _PIECE = re.compile(r"\d{4,}\.lp")
 
 
 class Pieces:
-    """Whole lines in files `0001.lp`, `0002.lp`, ... of a folder. Only a line longer than the bound makes a file that is longer."""
+    """Whole lines in files `0001.lp`, `0002.lp`, ... of a folder. Only a line above the bound makes a file above it."""
 
     def __init__(self, folder: Path, piece_bytes: int) -> None:
-        """Begin without a file; use `whole_folder` to make the folder."""
+        """Begin without a file; `whole_folder` makes the folder."""
         self._folder = folder
         self._piece_bytes = piece_bytes
         self._file: BinaryIO | None = None
@@ -26,32 +26,25 @@ class Pieces:
         """Files so far."""
 
     def write(self, data: bytes) -> int:
-        """Write whole lines; the number of bytes."""
-        start = 0
-        while start < len(data):
-            end = len(data) if len(data) - start <= self._left else data.rfind(b"\n", start, start + self._left) + 1
-            if end <= start:  # not even one line fits into what is left
-                self._begin_file()
-                if data.rfind(b"\n", start, start + self._left) < 0 and len(data) - start > self._left:
-                    self._left = data.index(b"\n", start) + 1 - start
-                continue
-            assert self._file is not None
-            self._file.write(data[start:end])
-            self._left -= end - start
-            start = end
+        """Write whole lines; return the number of bytes."""
+        for line in data.splitlines(keepends=True):
+            if self._file is None or len(line) > self._left:
+                self._file = self._next_file()
+            self._file.write(line)
+            self._left -= len(line)
         return len(data)
 
     def close(self) -> None:
-        """Close the file that is being written. Closing again does nothing."""
+        """Close the current file. Closing again does nothing."""
         if self._file is not None:
             self._file.close()
             self._file = None
 
-    def _begin_file(self) -> None:
+    def _next_file(self) -> BinaryIO:
         self.close()
         self.count += 1
-        self._file = (self._folder / _NAME.format(self.count)).open("wb")
         self._left = self._piece_bytes
+        return (self._folder / _NAME.format(self.count)).open("wb")
 
 
 @contextmanager
@@ -59,15 +52,15 @@ def whole_folder(output: Path, piece_bytes: int, *, force: bool) -> Iterator[Pie
     """Write pieces into a folder that takes its name when all are complete.
 
     Raises:
-        ValueError: the bound is below 1; something is there that is no folder of pieces, or one that must not be replaced.
-        OSError: a file cannot be written.
+        ValueError: The bound is below 1, or `output` is there and no folder of pieces, or must not be replaced.
+        OSError: A file can't be written.
     """
     if piece_bytes < 1:
         raise ValueError(f"piece_bytes: expected 1 byte or more, received {piece_bytes}")
     if output.exists() and not force:
         raise ValueError(f"output: expected a folder that is not there yet, received {output}; --force replaces it")
     if output.exists() and not (output.is_dir() and all(_PIECE.fullmatch(path.name) for path in output.iterdir())):
-        raise ValueError(f"output: expected a folder of pieces, which --force may replace, received {output}, which holds something else")
+        raise ValueError(f"output: expected a folder of pieces, which --force replaces, received {output}, which holds something else")
     part = output.with_name(f"{output.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)

@@ -1,14 +1,12 @@
-"""Keeps an embedded store small: merges, thins and deletes what has grown old, and gives the space back.
+"""Keeps an embedded store small: merges, thins and deletes old points, and gives the space back.
 
-All of it is done in bits, each a transaction of its own of a few milliseconds: a reader sees a point either as it was written or merged,
-a process that dies in the middle leaves nothing half done, and nobody who wants to write waits longer than for one bit.
+It works in bits, each a transaction of a few milliseconds: a reader sees a point either as it was written or merged, a process that dies
+leaves nothing half done, and a writer waits for one bit at most.
 """
 
 from __future__ import annotations
 
-import fcntl
 import logging
-import os
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -19,17 +17,18 @@ from policyserver.monitoring.schema import MEASUREMENTS, NODE, RESULT, SERVER, S
 from policyserver.monitoring.store import rollups, tables
 from policyserver.monitoring.store.retention import RetentionConfig
 from policyserver.monitoring.store.rollups import MINUTE_NS
+from policyserver.monitoring.store.write_access import HousekeeperLock
 
 logger = logging.getLogger(__name__)
 
 BIT_ROWS = 2048
-"""Rows that one bit takes at most."""
+"""Most rows of one bit."""
 
 NEWEST_ROWS = 1000
-"""Newest rows of each measurement that stay unmerged at any age, so that the newest decisions can always be shown."""
+"""Newest rows of each measurement that stay unmerged at any age, so that a page can always show the newest decisions."""
 
 _COUNTERS = (SERVER, NODE, SINK, RESULT)
-"""Measurements that say how something stands, of which the last point of each minute stays."""
+"""Measurements of counters, of which the last point of each minute stays."""
 
 _BIT_PAGES = 256
 _SPARE_PAGES = 1024
@@ -37,14 +36,14 @@ _SPARE_PAGES = 1024
 
 
 class Housekeeper:
-    """Does the work on the connection of the store's writer. Of several on one file, only the first is active, until its process ends."""
+    """Works on the connection of the store's writer. Of several on one file only the holder of the lock is active."""
 
     def __init__(self, connection: sqlite3.Connection, path: Path, config: RetentionConfig) -> None:
         """Do nothing yet; the file's tables must be there."""
         self._connection = connection
-        self._lock_path = path.with_name(f"{path.name}-housekeeper")
+        self._path = path
+        self._lock = HousekeeperLock(path)
         self._config = config
-        self._lock_fd = -1
         self._work: Iterator[None] | None = None
         self._begins_at = time.monotonic()
         self._thinned_ns: dict[tuple[str, str], int] = {}
@@ -52,15 +51,15 @@ class Housekeeper:
 
     @property
     def wait_s(self) -> float:
-        """Time until there may be something to do, seconds."""
+        """Time until there may be work, seconds."""
         return 0.0 if self._work is not None else max(0.0, self._begins_at - time.monotonic())
 
     def work(self, bits: int) -> None:
-        """Do so many bits of what is to be done now, if anything is."""
+        """Do some bits of the present work, if there is any."""
         if self.wait_s > 0.0:
             return
         try:
-            if self._work is None and self._lock():
+            if self._work is None and self._lock.take():
                 self._work = self._whole_pass()
             if self._work is not None:
                 for _ in range(bits):
@@ -72,34 +71,19 @@ class Housekeeper:
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
             if str(error) != self._last_error:
-                logger.warning("%s cannot be kept small, trying again every %g s: %s", self._lock_path, self._config.interval_s, error)
+                logger.warning("%s can't be kept small, trying again every %g s: %s", self._path, self._config.interval_s, error)
             self._last_error = str(error)
         self._work = None
         self._begins_at = time.monotonic() + self._config.interval_s
 
     def close(self) -> None:
-        """Let another process do it. Closing again does nothing."""
+        """Leave the work to another process. Closing again does nothing."""
         self._work = None
         self._begins_at = float("inf")
-        if self._lock_fd >= 0:
-            os.close(self._lock_fd)
-            self._lock_fd = -1
-
-    def _lock(self) -> bool:
-        """Try to be the one who does it; the lock is given back by `close` or by the death of the process."""
-        if self._lock_fd >= 0:
-            return True
-        fd = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(fd)
-            return False
-        self._lock_fd = fd
-        return True
+        self._lock.release()
 
     def _whole_pass(self) -> Iterator[None]:
-        """Do all that is to be done now, a bit from one `next` to the following."""
+        """Do all present work, one bit at each `next`."""
         if self._config.keep_s is not None:
             before_ns = time.time_ns() - int(self._config.keep_s * 1e9)
             for name in (*MEASUREMENTS, *rollups.ROLLUPS):
@@ -113,7 +97,7 @@ class Housekeeper:
         yield from self._give_back()
 
     def _take_away(self, table: str, before_ns: int, merge_into: Measurement | None = None) -> Iterator[None]:
-        """Delete each run's rows before a time; merged first if they are to be, and then not the newest."""
+        """Delete each run's rows before a time. Rows to merge are merged first, and the newest of them stay."""
         condition = "run = :run AND time_ns < :before_ns"
         last_id = 0
         if merge_into is not None:
@@ -132,7 +116,7 @@ class Housekeeper:
                 yield
 
     def _thin(self, measurement: Measurement, before_ns: int) -> Iterator[None]:
-        """Delete of each run's counters all but the last of each minute, of each process, node or sink whose they are."""
+        """Delete each run's counters but the last of each minute, for each process, node and sink."""
         table = measurement.name
         whose = ", ".join([*(tag for tag in measurement.tags if tag != "run"), *(["boot_id"] if measurement is SERVER else [])])
         statement = (
@@ -153,7 +137,7 @@ class Housekeeper:
                 yield
 
     def _bit_end_ns(self, table: str, condition: str, rows: dict[str, Any]) -> int:
-        """Find the time before which one bit's part of the rows under a condition lies."""
+        """Find the time before which the rows of one bit lie, of those that meet a condition."""
         statement = f'SELECT time_ns FROM "{table}" WHERE {condition} ORDER BY time_ns LIMIT 1 OFFSET {BIT_ROWS - 1}'
         last = self._connection.execute(statement, rows).fetchone()
         return int(rows["before_ns"] if last is None else last[0] + 1)
@@ -164,26 +148,22 @@ class Housekeeper:
         while free > _SPARE_PAGES:
             self._connection.executescript(f"PRAGMA incremental_vacuum({_BIT_PAGES})")  # `execute` would stop after the first page
             before, free = free, self._free_pages()
-            if free >= before:  # a file of an older version, which keeps its pages and uses them again
+            if free >= before:  # an older version made the file: it keeps its pages and uses them again
                 return
-            if free <= _SPARE_PAGES:  # the file itself becomes shorter when the log is copied into it
+            if free <= _SPARE_PAGES:  # the file becomes shorter when the log is copied into it
                 self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
             yield
 
     def _raw_before_ns(self, table: str) -> int:
-        """Find the time from which points stay as they are: a whole minute, so that no minute is in pieces."""
+        """Find the time from which points stay as they are; a whole minute, so that no minute is split."""
         raw_s, raw_points = self._config.raw_s, self._config.raw_points
         by_age = time.time_ns() - int(raw_s * 1e9) if raw_s is not None else 0
-        by_number = self._time_of_row_ns(table, self._newest_id(table) - raw_points) if raw_points is not None else 0
-        return max(by_age, by_number) // MINUTE_NS * MINUTE_NS
+        last_id = self._newest_id(table) - raw_points if raw_points is not None else 0
+        row = self._connection.execute(f'SELECT time_ns FROM "{table}" WHERE id <= ? ORDER BY id DESC LIMIT 1', (last_id,)).fetchone()
+        return max(by_age, row[0] if row else 0) // MINUTE_NS * MINUTE_NS
 
     def _newest_id(self, table: str) -> int:
         return int(self._connection.execute(f'SELECT COALESCE(MAX(id), 0) FROM "{table}"').fetchone()[0])
-
-    def _time_of_row_ns(self, table: str, row_id: int) -> int:
-        """Read the time of the newest row with at most that id; 0 if there is none."""
-        row = self._connection.execute(f'SELECT time_ns FROM "{table}" WHERE id <= ? ORDER BY id DESC LIMIT 1', (row_id,)).fetchone()
-        return int(row[0]) if row else 0
 
     def _free_pages(self) -> int:
         return int(self._connection.execute("PRAGMA freelist_count").fetchone()[0])

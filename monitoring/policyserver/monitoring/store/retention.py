@@ -1,4 +1,4 @@
-"""How long the embedded store keeps what it was given, and in how much detail."""
+"""How long the embedded store keeps points, and in how much detail."""
 
 from __future__ import annotations
 
@@ -14,18 +14,17 @@ from policyserver.common.settings import Config
 class RetentionConfig(Config):
     """How long points stay as they were written.
 
-    Older steps, orders, training iterations and reports of the regressor are merged, minute by minute, into one row of counts, sums and
-    extremes for each series, so that sums over a run stay exact; of the counters of server, nodes and sinks, the last of each minute stay.
-    Episodes are kept.
-    It is on by default, because raw steps fill a disk within days and no page or ledger needs them; where each old step matters,
-    `raw_s` and `raw_points` are none.
+    Older steps, orders, training iterations and reports of the regressor are merged by the minute into one row of counts, sums and
+    extremes for each series, so that sums over a run stay exact. Of the counters of server, nodes and sinks, the last of each minute stay.
+    Episodes are kept. Merging is on by default, because raw steps fill a disk within days and no page or ledger needs them. To keep each
+    step, set `raw_s` and `raw_points` to none.
     """
 
     raw_s: Annotated[float, Gt(0)] | None = 86_400.0
-    """Age from which points are merged, seconds. None: age does not matter."""
+    """Age from which points are merged, seconds. None: at any age they stay."""
     raw_points: Annotated[int, Ge(1)] | None = 2_000_000
-    """Newest points of each measurement that may stay unmerged, whatever their age. None: any number."""
+    """Newest points of each measurement that may stay unmerged, at any age. None: any number."""
     keep_s: Annotated[float, Gt(0)] | None = None
-    """Age from which points of every kind are deleted, merged ones too, seconds. None: never."""
+    """Age from which all points are deleted, merged ones too, seconds. None: never."""
     interval_s: Annotated[float, Gt(0)] = 10.0
-    """Time between looks for points that have grown old, seconds."""
+    """Time between looks for old points, seconds."""

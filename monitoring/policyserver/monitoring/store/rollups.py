@@ -1,8 +1,7 @@
-"""Points merged by the minute: their tables, how points get into them, and how both are read as one.
+"""Points merged by the minute: their tables, and how points get into them.
 
-A row stands for the points of one series (one value of every tag) in one minute and has, of each field that is a number or a truth value,
-count, sum, minimum and maximum. Two such rows merge into one without loss, so a minute may be merged in as many pieces as one likes, and a
-point is itself such a row, of one point.
+A row stands for the points of one series (one value of every tag) in one minute. It has the count, sum, minimum and maximum of each field
+that is a number or a truth value. Two such rows merge into one without loss, so a minute may be merged in any number of pieces.
 """
 
 from __future__ import annotations
@@ -22,15 +21,15 @@ MERGED = (STEP, ORDER, REGRESSOR, TRAIN)
 @cache
 def rollup(measurement: Measurement) -> Measurement:
     """Declare the merged points of a measurement, as a measurement of its own."""
-    fields = [Field("points", FieldType.INTEGER, "points", "points that were merged")]
+    fields = [Field(FieldType.INTEGER, "points", "points", "points that were merged")]
     for field in measurement.fields:
         if field.type is not FieldType.STRING:
             extreme = FieldType.INTEGER if field.type is FieldType.BOOLEAN else field.type
             fields += [
-                Field(f"{field.name}_count", FieldType.INTEGER, "points", f"points in which it was set: {field.meaning}"),
-                Field(f"{field.name}_sum", FieldType.FLOAT, field.unit, f"sum of: {field.meaning}"),
-                Field(f"{field.name}_min", extreme, field.unit, f"smallest of: {field.meaning}"),
-                Field(f"{field.name}_max", extreme, field.unit, f"largest of: {field.meaning}"),
+                Field(FieldType.INTEGER, f"{field.name}_count", "points", f"points in which it was set: {field.meaning}"),
+                Field(FieldType.FLOAT, f"{field.name}_sum", field.unit, f"sum of: {field.meaning}"),
+                Field(extreme, f"{field.name}_min", field.unit, f"smallest of: {field.meaning}"),
+                Field(extreme, f"{field.name}_max", field.unit, f"largest of: {field.meaning}"),
             ]
     return Measurement(f"{measurement.name}_1m", f"points of one minute merged: {measurement.meaning}", measurement.tags, tuple(fields))
 
@@ -40,7 +39,7 @@ ROLLUPS = {rollup(measurement).name: rollup(measurement) for measurement in MERG
 
 
 def create(connection: sqlite3.Connection) -> None:
-    """Make the tables that are missing, and the columns that an older version of the schema did not have."""
+    """Make the tables that are missing, and the columns that an older version did not make."""
     for declared in ROLLUPS.values():
         columns = tables.columns(declared)
         for name in declared.types:
@@ -51,11 +50,11 @@ def create(connection: sqlite3.Connection) -> None:
 
 @cache
 def merge_statement(measurement: Measurement) -> str:
-    """Word the merging of a run's points before a time, up to a row; parameters `run`, `before_ns` and `last_id`."""
+    """Return the statement that merges a run's points before a time, up to a row; parameters `run`, `before_ns` and `last_id`."""
     declared = rollup(measurement)
     values = [f"time_ns / {MINUTE_NS} * {MINUTE_NS}", *map(_quote, declared.tags), "COUNT(*)"]
     updates = ["points = points + excluded.points"]
-    for name in _merged_fields(measurement):
+    for name in (name for name, kind in measurement.types.items() if kind is not FieldType.STRING):
         values += [f'{function}("{name}")' for function in ("COUNT", "TOTAL", "MIN", "MAX")]
         updates += [f'"{name}_{sum_}" = "{name}_{sum_}" + excluded."{name}_{sum_}"' for sum_ in ("count", "sum")]
         for extreme in ("min", "max"):
@@ -68,29 +67,8 @@ def merge_statement(measurement: Measurement) -> str:
     )
 
 
-def create_view(connection: sqlite3.Connection, measurement: Measurement) -> None:
-    """Make the view `<measurement>_all` of this connection: points as rows of one point each, and what was merged of others."""
-    declared = rollup(measurement)
-    parts = {name: tables.stored_columns(connection, name) for name in (measurement.name, declared.name)}
-    shown = ("time_ns", *declared.tags, *declared.types)
-    single = {"points": "1"}
-    for name in _merged_fields(measurement):
-        stored = f'"{name}"' if name in parts[measurement.name] else "NULL"
-        single |= {f"{name}_count": f"{stored} IS NOT NULL", f"{name}_sum": f"COALESCE({stored}, 0.0)"}
-        single |= {f"{name}_min": stored, f"{name}_max": stored}
-    selects = [", ".join(f'{single.get(name, _quote(name))} AS "{name}"' for name in shown)]
-    if parts[declared.name]:  # a store that an older version wrote has none
-        selects.append(", ".join(_quote(name) if name in parts[declared.name] else "NULL" for name in shown))
-    union = " UNION ALL ".join(f'SELECT {select} FROM main."{table}"' for select, table in zip(selects, parts, strict=False))
-    connection.execute(f'CREATE TEMP VIEW "{measurement.name}_all" AS {union}')
-
-
-def _merged_fields(measurement: Measurement) -> list[str]:
-    return [field.name for field in measurement.fields if field.type is not FieldType.STRING]
-
-
 def _key(declared: Measurement) -> tuple[str, ...]:
-    """Order the key so that a run's rows lie together in time."""
+    """Return the primary key, in an order that keeps a run's rows together in time."""
     return ("run", "time_ns", *(tag for tag in declared.tags if tag != "run"))
 
 

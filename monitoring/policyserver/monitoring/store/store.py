@@ -1,16 +1,14 @@
 """The embedded store: points in an SQLite file (WAL), written in batches by one background thread.
 
-Several processes may write and read the same file. A commit survives the death of the process at once, and the loss of power from the next
-checkpoint of the log on (`synchronous=NORMAL`). A file that turns out to be damaged is put aside, and a new one begun. The queue lives in
-memory: what a process has not committed dies with it, at most `commit_interval_s` of points. The store must be opened in the process that
-writes to it: its thread does not survive a fork.
+A commit survives the death of the process at once, and the loss of power from the next checkpoint of the log on (`synchronous=NORMAL`). A
+file that turns out to be damaged is put aside, and a new one begun. The queue lives in memory: what a process has not committed dies with
+it, at most `commit_interval_s` of points. Open the store in the process that writes to it, for its thread doesn't survive a fork.
 """
 
 from __future__ import annotations
 
 import logging
 import sqlite3
-import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,19 +17,16 @@ from typing import Annotated, Any
 from annotated_types import Ge
 
 from policyserver.common.settings import Config
+from policyserver.monitoring.background_sink import BackgroundSink
 from policyserver.monitoring.points import Points
 from policyserver.monitoring.schema import MEASUREMENTS
-from policyserver.monitoring.sink import SinkStatistics
-from policyserver.monitoring.store import rollups, tables
-from policyserver.monitoring.store.damage import inode, is_damage, put_aside
+from policyserver.monitoring.store import tables
+from policyserver.monitoring.store.damage import is_damage, put_aside
 from policyserver.monitoring.store.housekeeper import BIT_ROWS, Housekeeper
 from policyserver.monitoring.store.retention import RetentionConfig
-from policyserver.monitoring.trouble import Trouble
+from policyserver.monitoring.store.write_access import open_to_write
 
 logger = logging.getLogger(__name__)
-
-_LOG_BYTES = 1 << 24
-"""Size that the write-ahead log is cut to once a reader or a burst has let it grow."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +34,7 @@ class StoreConfig(Config):
     """How the store's queue behaves."""
 
     commit_interval_s: Annotated[float, Ge(0)] = 0.25
-    """Time in which points gather before they are committed together, seconds."""
+    """Time for which points gather before they are committed together, seconds."""
     commit_points: Annotated[int, Ge(1)] = 8192
     """Points that are committed at once, without waiting for the interval."""
     capacity_points: Annotated[int, Ge(1)] = 262_144
@@ -47,36 +42,26 @@ class StoreConfig(Config):
     block_timeout_s: Annotated[float, Ge(0)] = 0.1
     """Overflow policy: `write` into a full queue waits this long for room, seconds, then drops its batch and counts it."""
     retry_interval_s: Annotated[float, Ge(0)] = 1.0
-    """Time between attempts to write while the file cannot be written (locked, disk full), seconds."""
+    """Time between attempts to write while the file can't be written (locked, disk full), seconds."""
     retention: RetentionConfig = field(default_factory=RetentionConfig)
     """How long points stay, and in how much detail."""
 
 
-class EmbeddedStore:
+class EmbeddedStore(BackgroundSink):
     """Sink into an SQLite file."""
 
-    def __init__(self, path: Path, config: StoreConfig | None = None) -> None:
-        """Open the file, or make it and its folder, and start the writer.
+    _FAILED = "the writer failed, points are lost from now on"
 
-        Raises:
-            OSError: its folder cannot be made, or a damaged file not be put aside.
-            sqlite3.Error: the file cannot be opened or is no store.
-        """
+    def __init__(self, path: Path, config: StoreConfig | None = None) -> None:
+        """Open the file with `open_to_write`, whose errors pass, and start the thread."""
         self.path = Path(path)
         self._config = config or StoreConfig()
-        self._connection, self._inode = _open_whole(self.path)
+        self._connection, self._inode = open_to_write(self.path)
         self._housekeeper = Housekeeper(self._connection, self.path, self._config.retention)
-        self._changed = threading.Condition()
         self._queue: list[Points] = []
         self._queued = 0
-        self._accepted = self._stored = self._dropped = self._dead_lettered = 0
-        self._last_error = ""
-        self._absence, self._overflow = Trouble(logger, str(self.path)), Trouble(logger, str(self.path))
-        self._flush_upto = 0
-        self._ended = False
-        self._closing_by: float | None = None
-        self._writer = threading.Thread(target=self._run, name="store-writer", daemon=True)
-        self._writer.start()
+        self._reset(logger, str(self.path), "store-writer")
+        self._thread.start()
 
     def write(self, points: Points) -> None:
         """Queue a batch; waits at most `block_timeout_s`, and only when the queue is full."""
@@ -84,95 +69,48 @@ class EmbeddedStore:
         with self._changed:
             if not self._has_room(count):
                 self._changed.wait_for(lambda: self._has_room(count), self._config.block_timeout_s)
-            if self._closing_by is not None or not self._has_room(count):
-                self._drop(count)
+            is_closed = self._closing_by is not None
+            if is_closed or not self._has_room(count):
+                self._drop(count, "the store is closed" if is_closed else "capacity_points is reached, the writer is behind")
                 return
-            if self._overflow.lasts and 2 * self._queued <= self._config.capacity_points:  # not with every bit of room
-                self._overflow.is_over(f"points are taken again, {self._dropped:,} were dropped since the start")
+            self._accept(count, is_half_empty=2 * self._queued <= self._config.capacity_points)
             self._queue.append(points)
-            self._accepted += count
             before, self._queued = self._queued, self._queued + count
             if before == 0 or before < self._config.commit_points <= self._queued:
                 self._changed.notify_all()
 
-    def flush(self, timeout_s: float) -> bool:
-        """Wait until everything taken so far is committed; False if it was not within `timeout_s`."""
-        with self._changed:
-            upto = self._flush_upto = self._accepted
-            self._changed.notify_all()
-            self._changed.wait_for(lambda: self._ended or self._done() >= upto, timeout_s)
-            return self._done() >= upto
-
-    def close(self, timeout_s: float) -> None:
-        """Commit what was taken, for at most `timeout_s`, and close the file. Closing again does nothing."""
-        with self._changed:
-            if self._closing_by is None:
-                self._closing_by = time.monotonic() + timeout_s
-            self._changed.notify_all()
-        self._writer.join()
-
-    def statistics(self) -> SinkStatistics:
-        """Read the counters."""
-        with self._changed:
-            return SinkStatistics(
-                accepted=self._accepted,
-                stored=self._stored,
-                backlog=self._accepted - self._done(),
-                dropped=self._dropped,
-                dead_lettered=self._dead_lettered,
-                last_error=self._last_error,
-            )
-
     def _has_room(self, count: int) -> bool:
-        """Whether a batch fits; one larger than the whole queue fits into an empty one."""
+        """Whether a batch fits, or won't be taken anyway; a batch larger than the queue fits into an empty one."""
         return self._closing_by is not None or self._queued == 0 or self._queued + count <= self._config.capacity_points
 
-    def _drop(self, count: int) -> None:
-        """Count a refused batch, and log the first of a row of them."""
-        why = "the store is closed" if self._closing_by is not None else "capacity_points is reached, the writer is behind"
-        self._last_error = f"points dropped: {why}"
-        self._overflow.occurred(why, self._last_error)
-        self._dropped += count
-
-    def _done(self) -> int:
-        return self._stored + self._dead_lettered
-
-    def _run(self) -> None:
+    def _work(self) -> None:
         """Commit what gathers until the store is closed and the queue is empty, and keep the file small meanwhile."""
-        try:
-            while (batch := self._take()) is not None:
-                if batch:
-                    self._commit(batch)
-                if self._closing_by is None:  # more than comes, or the file would grow
-                    self._housekeeper.work(bits=1 + 2 * sum(map(len, batch)) // BIT_ROWS)
-        except Exception as error:  # no failure may leave writers and flushers waiting for a thread that is gone
-            logger.exception("the writer of %s failed, points are lost from now on", self.path)
-            with self._changed:
-                self._last_error = f"the writer failed: {error}"
-        finally:
-            self._housekeeper.close()
-            self._connection.close()
-            with self._changed:
-                self._closing_by = self._closing_by or time.monotonic()
-                self._ended = True
-                self._changed.notify_all()
+        while (batch := self._take()) is not None:
+            if batch:
+                self._commit(batch)
+            if self._closing_by is None:  # more than came, or the file would grow
+                self._housekeeper.work(bits=1 + 2 * sum(map(len, batch)) // BIT_ROWS)
+
+    def _give_back(self) -> None:
+        self._housekeeper.close()
+        self._connection.close()
 
     def _take(self) -> list[Points] | None:
-        """Wait for points and let more gather; empty when there is housekeeping to do, None when the store is closed and drained."""
+        """Wait for points and let more gather; [] when there is housekeeping to do, None when the store is closed and the queue empty."""
         with self._changed:
             if not self._changed.wait_for(lambda: self._queue or self._closing_by is not None, self._housekeeper.wait_s):
                 return []
             if not self._queue:
                 return None
             self._changed.wait_for(
-                lambda: self._closing_by is not None or self._flush_upto > self._done() or self._queued >= self._config.commit_points,
+                lambda: self._closing_by is not None or self._flush_upto > self._done or self._queued >= self._config.commit_points,
                 self._config.commit_interval_s,
             )
             batch, self._queue = self._queue, []
             return batch
 
     def _commit(self, batch: list[Points]) -> None:
-        """Write a batch in one transaction, however often that must be tried."""
+        """Write a batch in one transaction, in as many attempts as it takes."""
         rows: dict[str, list[tuple[Any, ...]]] = {}
         refused, error = 0, ""
         for points in batch:
@@ -180,14 +118,14 @@ class EmbeddedStore:
                 rows.setdefault(points.measurement, []).extend(tables.rows_of(points))
             except ValueError as wrong:
                 refused, error = refused + len(points), str(wrong)
-                logger.error("points put aside, the store cannot take them: %s", wrong)
+                logger.error("points put aside, the store can't take them: %s", wrong)
         failure = self._insert(rows)
         while failure is not None and self._wait_to_retry(failure):
             failure = self._insert(rows)
         stored = sum(map(len, rows.values())) if failure is None else 0
         with self._changed:
             if failure is None:
-                self._absence.is_over(f"it is written again, {self._accepted - self._done():,} points had waited")
+                self._absence.is_over(f"it is written again, {self._accepted - self._done:,} points had waited")
             self._stored += stored
             self._dead_lettered += refused
             self._last_error = error or self._last_error
@@ -195,7 +133,7 @@ class EmbeddedStore:
             self._changed.notify_all()
 
     def _insert(self, rows: dict[str, list[tuple[Any, ...]]]) -> sqlite3.Error | None:
-        """Try the transaction once; the error if it failed."""
+        """Try the transaction once; return the error if it failed."""
         try:
             self._connection.execute("BEGIN IMMEDIATE")
             for name, of_one_measurement in rows.items():
@@ -210,10 +148,10 @@ class EmbeddedStore:
         return None
 
     def _begin_anew(self, error: sqlite3.Error) -> None:
-        """Put the damaged file aside and go on with a new one; where that fails, the next attempt to write comes here again."""
+        """Put the damaged file aside and go on with a new one; if that fails, the next attempt to write comes here again."""
         try:
             put_aside(self.path, self._inode, error)
-            connection, self._inode = _open_whole(self.path)
+            connection, self._inode = open_to_write(self.path)
         except (OSError, sqlite3.Error) as failure:
             logger.debug("%s can't be put aside", self.path, exc_info=failure)
             return
@@ -223,8 +161,8 @@ class EmbeddedStore:
         self._housekeeper = Housekeeper(connection, self.path, self._config.retention)
 
     def _wait_to_retry(self, error: sqlite3.Error) -> bool:
-        """Note why the file cannot be written and wait; False when the store closes and its time is up."""
-        text = f"cannot write {self.path.name}: {error}"
+        """Note why the file can't be written, and wait; False when the store closes and time is up."""
+        text = f"can't write {self.path.name}: {error}"
         with self._changed:
             self._absence.occurred(str(error), f"{text}; trying again every {self._config.retry_interval_s:g} s, points wait meanwhile")
             self._last_error = text
@@ -234,48 +172,3 @@ class EmbeddedStore:
             if self._closing_by is None:
                 self._changed.wait_for(lambda: self._closing_by is not None, self._config.retry_interval_s)
             return True
-
-
-def prepare(path: Path) -> None:
-    """Make a store's file and its folder, or bring it up to date, so that what an `EmbeddedStore` would raise is raised now.
-
-    Raises:
-        OSError: its folder cannot be made, or a damaged file not be put aside.
-        sqlite3.Error: the file cannot be opened or is no store.
-    """
-    _open_whole(path)[0].close()
-
-
-def _open_whole(path: Path) -> tuple[sqlite3.Connection, int]:
-    """Open a store for writing, a new one if what is there is damaged; with the file's inode."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    found = inode(path)
-    try:
-        return _open(path), inode(path)
-    except sqlite3.Error as error:
-        if not is_damage(error):
-            raise
-        put_aside(path, found, error)
-    return _open(path), inode(path)
-
-
-def _open(path: Path) -> sqlite3.Connection:
-    """Open a store's file for writing, and make what it lacks."""
-    connection = tables.connect(path)
-    try:
-        _bring_up_to_date(connection)
-    except sqlite3.Error:
-        connection.close()
-        raise
-    return connection
-
-
-def _bring_up_to_date(connection: sqlite3.Connection) -> None:
-    connection.execute("PRAGMA auto_vacuum=INCREMENTAL")  # before anything is in the file, for afterwards it has no effect
-    connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute("PRAGMA synchronous=NORMAL")
-    connection.execute(f"PRAGMA journal_size_limit={_LOG_BYTES}")
-    connection.execute("BEGIN IMMEDIATE")
-    tables.create(connection)
-    rollups.create(connection)
-    connection.execute("COMMIT")

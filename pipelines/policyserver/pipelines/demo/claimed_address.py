@@ -1,4 +1,4 @@
-"""An address of this machine that is kept for a server while that starts, which takes seconds."""
+"""An address of this machine, reserved for a server that takes seconds to start."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from collections.abc import Iterator
 
 _USUAL_PORT = 9900
 _PORTS_TRIED = 100
-"""How many from the usual one on: further up are those that the system hands out, to Ray among others, before the server listens."""
+"""How many from the usual one on: the system hands out higher ones, to Ray among others, before the server listens."""
 _HOST = "127.0.0.1"
 
 
 @contextlib.contextmanager
 def claimed_address() -> Iterator[str]:
-    """Keep the usual address of a policy server, or the next that nobody has, as long as the block runs.
+    """Reserve the usual address of a policy server, or the next free one, as long as the block runs.
 
-    The claim is a UDP socket of the port's number: two programs cannot have it, it ends with its program, and it is not in the way of the
-    server, which listens by TCP.
+    The claim is a UDP socket of the port's number: two programs cannot have it, it ends with its program, and it does not block the server,
+    which listens by TCP.
 
     Raises:
         OSError: No port of this machine is free.
@@ -35,7 +35,7 @@ def claimed_address() -> Iterator[str]:
 
 
 def _free_port(port: int) -> int:
-    """Return the port if nobody has it, not even bound without listening, as a server has that is starting; of 0 one that is free."""
+    """Return the port if it is free, not even bound by a server that is starting; for 0 return a free one."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.bind((_HOST, port))
         return int(probe.getsockname()[1])

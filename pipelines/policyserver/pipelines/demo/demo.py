@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TextIO
@@ -110,8 +110,5 @@ def _play(config: PipelineConfig, sink: Sink, out: TextIO, page: str, stop: Stop
 
 def _recorded(folder: Path) -> Ledger:
     """Return what the store has of the run."""
-    reader = StoreReader(folder / STORE_FILE)
-    try:
+    with closing(StoreReader(folder / STORE_FILE)) as reader:
         return reader.ledger(folder.name)
-    finally:
-        reader.close()

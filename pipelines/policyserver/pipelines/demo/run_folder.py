@@ -26,7 +26,7 @@ def newest_run_folder(root: Path) -> Path:
     """Return the newest run folder.
 
     Raises:
-        FileNotFoundError: There is none.
+        FileNotFoundError: None was found.
     """
     folders = [path for path in root.glob("*") if path.is_dir() and _NAME.fullmatch(path.name)]
     if not folders:

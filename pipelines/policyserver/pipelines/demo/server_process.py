@@ -1,4 +1,4 @@
-"""A policy server started by command, as its own process, and kept alive for as long as the demo runs."""
+"""A policy server in a process of its own, kept alive as long as the demo runs."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _HEALTH_WATCH = "/grpc.health.v1.Health/Watch"
 _SERVING = b"\x08\x01"
 """grpc.health.v1.HealthCheckResponse with status SERVING, as bytes."""
 _ANSWER_S = 10.0
-"""Longest wait for what a server that serves says of itself."""
+"""Longest wait for the handshake of a server that says SERVING."""
 _RETRY_S = 0.5
 _UNTOLD_STOP_S = 45.0
-"""Longest stop of a server that has not said how long it takes: it is still starting. By default a server says less."""
+"""Longest stop of a server that is still starting, and so has not said how long it takes. By default a server says less."""
 
 
 class ServerDiedError(RuntimeError):
@@ -37,10 +37,10 @@ class ServerDiedError(RuntimeError):
 class ServerProcess:
     """`policy-server serve --config FILE`. A server that dies is started again with the same file, so with the same address and run folder.
 
-    Ctrl-C in the terminal does not reach it: it is stopped by `stop`, after the episodes have ended. It also stops when this process is
-    gone, however that ended, because its standard input ends with it.
+    Ctrl-C in the terminal does not reach it: `stop` ends it after the episodes have ended. It also stops when this process is gone, however
+    that ended, because its standard input ends with it.
 
-    The process is given an id of its own, which a server says in each handshake. So another server on the address is not taken for it.
+    The process gets an id, which it says in each handshake. So no other server on the address is taken for it.
     """
 
     def __init__(self, config_file: Path, address: str, log_file: Path, *, max_restarts: int = 3) -> None:
@@ -95,7 +95,7 @@ class ServerProcess:
         if process is None:
             return None
         if process.stdin is not None:
-            process.stdin.close()  # what it takes for its end: a signal would promise its callers a successor
+            process.stdin.close()  # which ends it for good: a signal would promise its callers a successor
         try:
             process.wait(self.stop_timeout_s)
         except subprocess.TimeoutExpired:

@@ -1,7 +1,8 @@
-"""What a demo runs with: the user's choices, turned into a run folder with the settings of pipeline and server in it."""
+"""The set-up of a demo: the user's choices become a run folder with the settings of the pipeline and the server."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import tomllib
 from dataclasses import dataclass
@@ -30,13 +31,13 @@ SERVER_FILE = "demo_server.toml"
 """The server's settings, in the run folder."""
 
 DEMO_SERVER = Path(__file__).with_name("demo_server.toml")
-"""The server's settings that a demo has unless the user names others."""
+"""The server's settings of a demo, unless the user names others."""
 
 STORE_FILE = "store.sqlite"
 """The embedded store, in the run folder; the server records its training there too."""
 
 _AFTER_RUN_SETTINGS = "\n\n"
-"""What parts a run's own settings of the server from the chosen ones, in the run folder's file."""
+"""Separates this run's own settings of the server from the chosen ones, in the run folder's file."""
 
 _CONNECT_S = 2.0
 _EPISODES_END_S = 3.0
@@ -155,8 +156,5 @@ def _written(config: PipelineConfig, folder: Path, server: str) -> PipelineConfi
 def _episodes_recorded(folder: Path) -> int:
     if not (folder / STORE_FILE).exists():
         return 0
-    reader = StoreReader(folder / STORE_FILE)
-    try:
+    with contextlib.closing(StoreReader(folder / STORE_FILE)) as reader:
         return reader.newest_ids()["episode"]
-    finally:
-        reader.close()

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, TextIO
 
+from policyserver.client import TrainingIteration
 from policyserver.common.figures import charted
 from policyserver.monitoring.action import Action
 from policyserver.pipelines.runtime.node import Node
@@ -58,7 +59,7 @@ class TerminalView(Node[Any]):
             with self._screen:
                 self._give_back()
                 signal.signal(signal.SIGTSTP, signal.SIG_DFL)
-                signal.raise_signal(signal.SIGTSTP)  # returns when somebody lets the process go on
+                signal.raise_signal(signal.SIGTSTP)  # returns when the process is continued
                 signal.signal(signal.SIGTSTP, suspend)
 
         signal.signal(signal.SIGTSTP, suspend)
@@ -107,17 +108,16 @@ class TerminalView(Node[Any]):
 
 def plain_line(snapshot: Snapshot) -> str:
     """Return the totals in one line."""
-    stats = snapshot.server
-    training = stats.training if stats else None
+    training = snapshot.server.training or TrainingIteration()
     parts = [
         f"{snapshot.seconds:5.0f} s",
         f"{snapshot.steps:,} steps",
         f"{number(snapshot.steps_per_s, ',.0f')}/s",
         f"{snapshot.episodes_finished} episodes",
         f"p50 {number(snapshot.latency_p50_ms, '.1f')} ms p99 {number(snapshot.latency_p99_ms, '.1f')} ms",
-        f"updates {training.learner_updates if training else 0}",
-        f"weights {stats.weights_seq_no if stats else 0}",
-        f"trained {training.steps_total if training else 0:,} dropped {snapshot.steps_dropped:,}",
+        f"updates {training.learner_updates}",
+        f"weights {snapshot.server.weights_seq_no}",
+        f"trained {training.steps_total:,} dropped {snapshot.steps_dropped:,}",
         f"return {number(snapshot.return_mean, '+.2f')} (no trade {number(snapshot.no_trade_mean, '+.2f')}, "
         f"random {number(snapshot.random_mean, '+.2f')})",
         f"skill {number(snapshot.skill, '+.4f')}",
@@ -130,37 +130,33 @@ def plain_line(snapshot: Snapshot) -> str:
 def render(snapshot: Snapshot, headline: str, width: int) -> list[str]:
     """Return the lines of the view, none longer than `width` characters (escape codes apart)."""
     totals = [*_totals(snapshot), *_training(snapshot)]
-    decisions = _decisions(snapshot)
-    lines = [(_BOLD, headline), ("", "")]
-    lines += [("", line) for line in totals]
-    lines += [("", ""), (_DIM, decisions[0])]
-    lines += [("", line) for line in decisions[1:]]
+    columns, *decisions = _decisions(snapshot)
+    lines = [(_BOLD, headline), *(("", line) for line in ("", *totals, "")), (_DIM, columns), *(("", line) for line in decisions)]
     return [f"{style}{line[:width]}{_PLAIN if style else ''}" for style, line in lines]
 
 
 def _totals(snapshot: Snapshot) -> list[str]:
     stats = snapshot.server
-    training = stats.training if stats else None
+    training = stats.training or TrainingIteration()
+    lowest, highest = extremes(snapshot.return_curve)
     wanted = f" of {snapshot.steps_wanted:,}" if snapshot.steps_wanted else ""
     return [
         f"episodes    {snapshot.episodes_open} at a time, {snapshot.episodes_finished:,} finished, {snapshot.lost} lost",
         f"steps       {snapshot.steps:,}{wanted}, {number(snapshot.steps_per_s, ',.0f')}/s, {clock(snapshot.seconds)}",
         f"actions     p50 {number(snapshot.latency_p50_ms, '.1f')} ms, p99 {number(snapshot.latency_p99_ms, '.1f')} ms, "
         f"{snapshot.fallbacks} fallbacks",
-        f"learner     {training.learner_updates if training else 0} updates, weights_seq_no {stats.weights_seq_no if stats else 0}, "
-        f"{training.steps_total if training else 0:,} steps trained, {snapshot.steps_dropped:,} dropped, "
-        f"{stats.steps_waiting if stats else 0:,} waiting, {stats.questions_waiting if stats else 0:,} questions wait",
+        f"learner     {training.learner_updates} updates, weights_seq_no {stats.weights_seq_no}, {training.steps_total:,} steps trained, "
+        f"{snapshot.steps_dropped:,} dropped, {stats.steps_waiting:,} waiting, {stats.questions_waiting:,} questions wait",
         f"return      {number(snapshot.return_mean, '+.2f')}   no trade {number(snapshot.no_trade_mean, '+.2f')}   "
         f"random {number(snapshot.random_mean, '+.2f')}   (same prices and fees)",
-        f"over time   {sparkline(snapshot.return_curve)}  {number(min_of(snapshot.return_curve), '+.1f')} to "
-        f"{number(max_of(snapshot.return_curve), '+.1f')}",
+        f"over time   {sparkline(snapshot.return_curve)}  {number(lowest, '+.1f')} to {number(highest, '+.1f')}",
         f"regressor   skill {number(snapshot.skill, '+.4f')}",
     ]
 
 
 def _training(snapshot: Snapshot) -> list[str]:
     """Return the block of the newest training iteration."""
-    training = snapshot.server.training if snapshot.server else None
+    training = snapshot.server.training
     if training is None:
         return ["iteration   none yet"]
     figures = ", ".join(f"{name} {number(value, '.4g')}" for name, value in charted(training).items())
@@ -186,26 +182,17 @@ def _decisions(snapshot: Snapshot) -> list[str]:
 
 
 def sparkline(values: tuple[float, ...]) -> str:
-    """Return values as a row of blocks from the lowest to the highest; NaN as a blank."""
-    low, high = min_of(values), max_of(values)
-    span = high - low
-    blocks = []
-    for value in values:
-        if math.isnan(value):
-            blocks.append(" ")
-        else:
-            blocks.append(_BLOCKS[min(int((value - low) / span * len(_BLOCKS)), len(_BLOCKS) - 1)] if span > 0 else _BLOCKS[0])
-    return "".join(blocks)
+    """Draw values as a row of blocks from the lowest to the highest; NaN as a blank."""
+    low, high = extremes(values)
+    span = high - low or 1.0
+    heights = [math.nan if math.isnan(value) else (value - low) / span * len(_BLOCKS) for value in values]
+    return "".join(" " if math.isnan(height) else _BLOCKS[min(int(height), len(_BLOCKS) - 1)] for height in heights)
 
 
-def min_of(values: tuple[float, ...]) -> float:
-    """Return the smallest value that is not NaN, or NaN."""
-    return min((value for value in values if not math.isnan(value)), default=math.nan)
-
-
-def max_of(values: tuple[float, ...]) -> float:
-    """Return the largest value that is not NaN, or NaN."""
-    return max((value for value in values if not math.isnan(value)), default=math.nan)
+def extremes(values: tuple[float, ...]) -> tuple[float, float]:
+    """Return the smallest and the largest value that is not NaN, or NaN."""
+    known = [value for value in values if not math.isnan(value)]
+    return (min(known), max(known)) if known else (math.nan, math.nan)
 
 
 def number(value: float | None, form: str) -> str:

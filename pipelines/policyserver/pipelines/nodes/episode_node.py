@@ -10,15 +10,10 @@ from typing import Any
 import numpy as np
 
 from policyserver.common.errors import PolicyServerError
-from policyserver.monitoring.points import Points
+from policyserver.pipelines.nodes.pipeline_node import PipelineNode, Wiring
 from policyserver.pipelines.baselines import Baselines
 from policyserver.pipelines.events import Ended, EndEvent
 from policyserver.pipelines.fallback import FallbackReporter, row_errors
-from policyserver.pipelines.run_state import RunState
-from policyserver.pipelines.runtime.inbox import NodeConfig
-from policyserver.pipelines.runtime.node import Node, Supervisor
-from policyserver.pipelines.runtime.routes import Recorder
-from policyserver.pipelines.serving import PolicyService
 
 logger = logging.getLogger(__name__)
 
@@ -26,42 +21,18 @@ _END_TIMEOUT_S = 5.0
 """Longest wait for the end of episodes: longer than an action's, for no row waits behind it, and one given up stays open at the server."""
 
 
-class EpisodeNode(Node[EndEvent]):
+class EpisodeNode(PipelineNode[EndEvent]):
     """Everything about an episode that comes after its last bar.
 
     It has a thread of its own because it may wait for a server that is away, while the rows that the episodes were in go on.
     """
 
-    def __init__(
-        self,
-        name: str,
-        options: NodeConfig,
-        supervisor: Supervisor,
-        run: RunState,
-        recorder: Recorder,
-        policy: PolicyService,
-        baselines: Baselines,
-        seed: int,
-    ) -> None:
-        """Make the node; see `Node`.
-
-        Args:
-            name: Name of the node and its thread.
-            options: Inbox and restarts.
-            supervisor: Told of failures.
-            run: Shared state.
-            recorder: Where points go.
-            policy: The client.
-            baselines: What episodes are compared with.
-            seed: Of the prices and the random baseline.
-        """
-        super().__init__(name, options, supervisor=supervisor)
-        self._run_state = run
-        self._recorder = recorder
-        self._policy = policy
+    def __init__(self, name: str, wiring: Wiring, baselines: Baselines) -> None:
+        """Make the node; see `Node`. Episodes are compared with `baselines`."""
+        super().__init__(name, wiring)
         self._baselines = baselines
-        self._seed = seed
-        self.reporter = FallbackReporter(policy)
+        self._seed = wiring.config.episodes_seed
+        self.reporter = FallbackReporter(wiring.policy)
         """Tells the server of the last fallback actions of an episode."""
 
     def _process(self, batch: list[EndEvent]) -> None:
@@ -121,5 +92,4 @@ class EpisodeNode(Node[EndEvent]):
             "seed": [self._seed] * len(ended),
             "parameters": [json.dumps(dict(episode.episode.bars.parameters)) for episode in ended],
         }
-        points = Points("episode", self._recorder.tags, columns | baselines, tag_columns={"symbol": [e.symbol for e in ended]})
-        self._recorder.sink.write(points)
+        self._recorder.write("episode", columns | baselines, symbol=[episode.symbol for episode in ended])

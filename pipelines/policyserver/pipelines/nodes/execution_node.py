@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-from policyserver.monitoring.points import Points
+from policyserver.pipelines.nodes.pipeline_node import PipelineNode
 from policyserver.pipelines.events import FillEvent, MarketEvent
 from policyserver.pipelines.market.orders import Fills
 from policyserver.pipelines.played_block import PlayedBlock
-from policyserver.pipelines.runtime.inbox import NodeConfig
-from policyserver.pipelines.runtime.node import Node, Supervisor
-from policyserver.pipelines.runtime.routes import Recorder, Routes
 
 
-class ExecutionNode(Node[MarketEvent]):
+class ExecutionNode(PipelineNode[MarketEvent]):
     """Orders against bars; see `policyserver.pipelines.market.execution`."""
-
-    def __init__(self, name: str, options: NodeConfig, supervisor: Supervisor, routes: Routes, recorder: Recorder) -> None:
-        """Make the node; see `Node`."""
-        super().__init__(name, options, supervisor=supervisor)
-        self._routes = routes
-        self._recorder = recorder
 
     def _process(self, batch: list[MarketEvent]) -> None:
         events = []
@@ -36,9 +27,8 @@ class ExecutionNode(Node[MarketEvent]):
         """Write the fills of a bar."""
         slippage = abs(fills.quantity) * abs(fills.price - fills.reference_price)
         names = [episode.symbols for row in fills.rows.tolist() if (episode := played.episodes[row]) is not None]
-        points = Points(
+        self._recorder.write(
             "order",
-            self._recorder.tags,
             {
                 "episode": played.ids_of(fills.rows),
                 "bar": played.block.view.clock[fills.rows],
@@ -48,6 +38,5 @@ class ExecutionNode(Node[MarketEvent]):
                 "fee": fills.fee,
                 "slippage": slippage,
             },
-            tag_columns={"symbol": [symbols[place] for symbols, place in zip(names, fills.symbol.tolist(), strict=True)]},
+            symbol=[symbols[place] for symbols, place in zip(names, fills.symbol.tolist(), strict=True)],
         )
-        self._recorder.sink.write(points)

@@ -10,18 +10,15 @@ import numpy as np
 import numpy.typing as npt
 
 from policyserver.common.errors import EpisodeError, HandshakeError, PolicyServerError, ServerEndedError
+from policyserver.pipelines.nodes.pipeline_node import PipelineNode, Wiring
 from policyserver.pipelines.config import PlayedEpisodesConfig
 from policyserver.pipelines.events import ActionEvent, EndEvent, SignalEvent
 from policyserver.pipelines.fallback import NO_ANSWER, Fallback, FallbackReporter, row_errors
 from policyserver.pipelines.market.bars import IntArray
 from policyserver.pipelines.nodes.signal_node import ended_episodes
 from policyserver.pipelines.played_block import FallbackStep, PlayedBlock
-from policyserver.pipelines.run_state import RunState
 from policyserver.pipelines.runtime.inbox import NodeConfig, push_together
 from policyserver.pipelines.runtime.latency import LatencyHistogram
-from policyserver.pipelines.runtime.node import Node, Supervisor
-from policyserver.pipelines.runtime.routes import Routes
-from policyserver.pipelines.serving import PolicyService
 
 logger = logging.getLogger(__name__)
 
@@ -32,30 +29,17 @@ Errors = dict[int, PolicyServerError]
 """Errors by row of the block."""
 
 
-class PolicyNode(Node[SignalEvent]):
+class PolicyNode(PipelineNode[SignalEvent]):
     """Gets an action for each row, or takes the fallback when there is none in time."""
 
-    def __init__(
-        self,
-        name: str,
-        options: NodeConfig,
-        supervisor: Supervisor,
-        routes: Routes,
-        run: RunState,
-        policy: PolicyService,
-        fallback: Fallback,
-        episodes: PlayedEpisodesConfig,
-    ) -> None:
-        """Make the node; see `Node`. `policy` raises when an action takes longer than its deadline."""
-        super().__init__(name, options, supervisor=supervisor)
-        self._routes = routes
-        self._run_state = run
-        self._policy = policy
-        self._fallback: Fallback = fallback
-        self._training_enabled = episodes.training_enabled
+    def __init__(self, name: str, wiring: Wiring) -> None:
+        """Make the node; see `Node`. The policy raises when an action takes longer than its deadline."""
+        super().__init__(name, wiring)
+        self._fallback: Fallback = wiring.config.policy.fallback
+        self._training_enabled = wiring.config.episodes.training_enabled
         self._in_fallback = False
         self._waits_for_server = False
-        self.reporter = FallbackReporter(policy)
+        self.reporter = FallbackReporter(wiring.policy)
         """Tells the server of fallback actions."""
         self.latency = LatencyHistogram()
         """Durations of the calls, each counted once for every action it asked for; waits for the learner apart."""

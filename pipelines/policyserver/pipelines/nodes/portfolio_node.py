@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
+from policyserver.pipelines.nodes.pipeline_node import PipelineNode
 from policyserver.pipelines.events import ActionEvent, OrderEvent
-from policyserver.pipelines.runtime.inbox import NodeConfig
-from policyserver.pipelines.runtime.node import Node, Supervisor
-from policyserver.pipelines.runtime.routes import Routes
 
 
-class PortfolioNode(Node[ActionEvent]):
+class PortfolioNode(PipelineNode[ActionEvent]):
     """Submits what the action scheme makes of the actions, or closes the positions of rows that had no action in time."""
-
-    def __init__(self, name: str, options: NodeConfig, supervisor: Supervisor, routes: Routes) -> None:
-        """Make the node; see `Node`."""
-        super().__init__(name, options, supervisor=supervisor)
-        self._routes = routes
 
     def _process(self, batch: list[ActionEvent]) -> None:
         orders: list[OrderEvent] = []

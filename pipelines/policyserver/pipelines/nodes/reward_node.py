@@ -5,40 +5,23 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from policyserver.monitoring.points import Points
+from policyserver.pipelines.nodes.pipeline_node import PipelineNode, Wiring
 from policyserver.pipelines.events import FillEvent, RewardEvent
 from policyserver.pipelines.market.bars import FloatArray, IntArray
 from policyserver.pipelines.market.orders import Fills
 from policyserver.pipelines.played_block import PlayedBlock
 from policyserver.pipelines.run_state import ExactSum, RunState, ShownDecision
-from policyserver.pipelines.runtime.inbox import NodeConfig
-from policyserver.pipelines.runtime.node import Node, Supervisor
-from policyserver.pipelines.runtime.routes import Recorder, Routes
-from policyserver.pipelines.serving import PolicyService
 
 _SHOWN_PER_BATCH = 3
 """Decisions of a batch that are shown, so that those of several threads are seen together."""
 
 
-class RewardNode(Node[FillEvent]):
+class RewardNode(PipelineNode[FillEvent]):
     """Computes each action's reward one bar after it."""
 
-    def __init__(
-        self,
-        name: str,
-        options: NodeConfig,
-        supervisor: Supervisor,
-        routes: Routes,
-        run: RunState,
-        recorder: Recorder,
-        policy: PolicyService,
-    ) -> None:
+    def __init__(self, name: str, wiring: Wiring) -> None:
         """Make the node; see `Node`."""
-        super().__init__(name, options, supervisor=supervisor)
-        self._routes = routes
-        self._run_state = run
-        self._recorder = recorder
-        self._policy = policy
+        super().__init__(name, wiring)
         self.ledger = ExactSum()
         """All rewards that this node has logged with the server."""
 
@@ -91,8 +74,7 @@ class RewardNode(Node[FillEvent]):
             columns["position"] = accounts.position[rows, 0]
         if decision.action.dtype.kind == "i":
             columns["action"] = decision.action[rows]
-        points = Points("step", self._recorder.tags, columns, tag_columns={"symbol": played.symbols_of(rows)})
-        self._recorder.sink.write(points)
+        self._recorder.write("step", columns, symbol=played.symbols_of(rows))
         exposure = accounts.exposure(rows[:_SHOWN_PER_BATCH])
         self._run_state.decisions.extend(
             ShownDecision(

@@ -7,37 +7,23 @@ from collections.abc import Callable
 import numpy as np
 
 from policyserver.monitoring.points import Points
+from policyserver.pipelines.nodes.pipeline_node import PipelineNode, Wiring
 from policyserver.pipelines.events import Ended, EndEvent, Ending, RewardEvent, SignalEvent
 from policyserver.pipelines.market.bars import FloatArray, IntArray
 from policyserver.pipelines.market.block import DATA_END, GOES_ON
 from policyserver.pipelines.played_block import PlayedBlock
-from policyserver.pipelines.run_state import RunState
 from policyserver.pipelines.runtime.inbox import NodeConfig, push_together
-from policyserver.pipelines.runtime.node import Node, Supervisor
-from policyserver.pipelines.runtime.routes import Recorder, Routes
 
 _REPORT_FORECASTS = 1000
 """Forecasts of one block from one `regressor` point to the next."""
 
 
-class SignalNode(Node[RewardEvent]):
+class SignalNode(PipelineNode[RewardEvent]):
     """Works the forecasters of its blocks: each belongs to its block, and no other thread touches it."""
 
-    def __init__(
-        self,
-        name: str,
-        options: NodeConfig,
-        supervisor: Supervisor,
-        routes: Routes,
-        run: RunState,
-        recorder: Recorder,
-        skipped: Callable[[], int],
-    ) -> None:
+    def __init__(self, name: str, wiring: Wiring, skipped: Callable[[], int]) -> None:
         """Make the node; see `Node`. `skipped` counts the labels of the run that were not learnt, because they were not finite."""
-        super().__init__(name, options, supervisor=supervisor)
-        self._routes = routes
-        self._run_state = run
-        self._recorder = recorder
+        super().__init__(name, wiring)
         self._skipped = skipped
         self._skills: dict[int, _Skill] = {}
 

@@ -1,7 +1,7 @@
 """The inboxes of nodes: bounded, and filled several at a time, all of them or none.
 
 A node that fails gives up the episodes it has in hand. So when it passes a batch on, to several nodes or to several replicas of one, either
-all of the batch goes or none of it: otherwise an episode could be given up here while somebody works on it there.
+all of the batch goes or none of it: otherwise a node could give up an episode on which another one works.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Annotated, Any, Generic, Literal, Protocol, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from annotated_types import Ge, Gt
 
@@ -58,16 +58,10 @@ class NodeConfig(Config):
 
 
 class Inbox(Generic[EventT]):
-    """What waits for one node. Its lock guards the state and the counters of the node, too."""
+    """What waits for one node. Its lock guards the counters of the node, too."""
 
-    def __init__(self, name: str, options: NodeConfig, *, wakes: bool) -> None:
-        """Make an empty inbox.
-
-        Args:
-            name: Name of the node.
-            options: Capacity and overflow.
-            wakes: Whether events wake the node; else it looks by itself.
-        """
+    def __init__(self, name: str, options: NodeConfig, *, on_drop: Callable[[Sequence[EventT]], None]) -> None:
+        """Make the empty inbox of the node `name`; `on_drop` takes the events that are dropped for newer ones, without the lock."""
         self.lock = threading.Lock()
         self.ready = threading.Condition(self.lock)
         self.closing = False
@@ -75,9 +69,9 @@ class Inbox(Generic[EventT]):
         self.queue_max = self.overflowed = 0
         self.rank = next(_ranks)
         """Locks of several inboxes are taken in this order."""
+        self.on_drop = on_drop
         self._name = name
         self._options = options
-        self._wakes = wakes
         self._events: list[EventT] = []
         self._room = threading.Condition(self.lock)
         self._pushers_waiting = 0
@@ -108,8 +102,8 @@ class Inbox(Generic[EventT]):
 
     def has_room(self, count: int) -> bool:
         """Tell whether so many events could be put, if need be by dropping others. Under the lock."""
-        fits = len(self._events) + count <= self._options.capacity
-        return fits or (self._options.overflow == "drop_oldest" and count <= self._options.capacity)
+        kept = 0 if self._options.overflow == "drop_oldest" else len(self._events)
+        return kept + count <= self._options.capacity
 
     def put(self, events: Sequence[EventT]) -> Sequence[EventT]:
         """Take events for which there is room; return what was dropped for them. Under the lock."""
@@ -121,7 +115,7 @@ class Inbox(Generic[EventT]):
         was_empty = not self._events
         self._events.extend(events)
         self.queue_max = max(self.queue_max, len(self._events))
-        if was_empty and self._wakes:
+        if was_empty:
             self.ready.notify()
         return dropped
 
@@ -153,47 +147,36 @@ class Inbox(Generic[EventT]):
             raise InboxFullError(f"{full} within {options.push_timeout_s} s")
 
 
-class Receiver(Protocol):
-    """What has an inbox: a node."""
-
-    @property
-    def inbox(self) -> Inbox[Any]:
-        """Where its events wait."""
-
-    def give_up(self, events: Sequence[Any]) -> None:
-        """Say that its inbox has dropped events."""
-
-
-Share = tuple[Receiver, Sequence[Any]]
-"""A node, and the events that are for it."""
+Share = tuple[Inbox[Any], Sequence[Any]]
+"""The inbox of a node, and the events that are for it."""
 
 
 def push_together(shares: Iterable[Share]) -> None:
-    """Put events into the inboxes of several nodes, each of which comes once: all of them or none.
+    """Put events into several inboxes, each of which comes once: all of them or none.
 
     Raises:
         InboxFullError: An overflow policy had no room for them.
         NodeClosedError: A node was asked to stop.
         NodeFailedError: A node failed for good.
     """
-    shares = sorted((share for share in shares if share[1]), key=lambda share: share[0].inbox.rank)
+    shares = sorted((share for share in shares if share[1]), key=lambda share: share[0].rank)
     deadline: float | None = None
     while True:
         with ExitStack() as locks:
             full = _first_without_room(shares, locks)
             if full is None:
-                dropped = [(receiver, receiver.inbox.put(events)) for receiver, events in shares]
+                dropped = [(inbox, inbox.put(events)) for inbox, events in shares]
                 break
-        deadline = full[0].inbox.wait_for_room(len(full[1]), deadline)
-    for receiver, events in dropped:
+        deadline = full[0].wait_for_room(len(full[1]), deadline)
+    for inbox, events in dropped:
         if events:
-            receiver.give_up(events)
+            inbox.on_drop(events)
 
 
 def _first_without_room(shares: Sequence[Share], locks: ExitStack) -> Share | None:
     """Lock the inboxes and return a share for which there is no room, None if all could be put. Raises as `push_together` does."""
-    for receiver, _ in shares:
-        locks.enter_context(receiver.inbox.lock)
-    for receiver, _ in shares:
-        receiver.inbox.check_open()
-    return next((share for share in shares if not share[0].inbox.has_room(len(share[1]))), None)
+    for inbox, _ in shares:
+        locks.enter_context(inbox.lock)
+    for inbox, _ in shares:
+        inbox.check_open()
+    return next((share for share in shares if not share[0].has_room(len(share[1]))), None)

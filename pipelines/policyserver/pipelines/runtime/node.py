@@ -1,61 +1,29 @@
 """The node runtime: a named thread with a bounded inbox that handles what it finds there as a batch.
 
-    new --start--> starting ------> running --request_stop--> stopping --> stopped
-                      |  ^            |                                      ^
-                    fails+-restart-+  fails                                  |
-                      |            |  |                                      |
-                      +----------> failed --no restarts left-----------------+
+    start() -> handles batches -> request_stop() -> handles what is left -> _stop() -> ended
+                 |         ^                                                  ^
+               raises -> restarts, at most max_restarts times; then ----------+
 
-A node that raises hands the batch it had to its supervisor and starts again, at most `max_restarts` times; after that it stays down,
-its inbox refuses events with `NodeFailedError`, and the supervisor knows the error. Nothing is lost without being named.
+A node that raises hands the batch that it had to its supervisor. Once it stays down, its inbox refuses events with `NodeFailedError`, and
+the supervisor knows the error. Nothing is lost without being named.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from enum import Enum
 from typing import Any, Generic, Protocol
 
-from policyserver.pipelines.runtime.inbox import (
-    EventT,
-    Inbox,
-    NodeClosedError,
-    NodeConfig,
-    NodeError,
-    push_together,
-)
+from policyserver.pipelines.runtime.inbox import EventT, Inbox, NodeClosedError, NodeConfig, push_together
 
 logger = logging.getLogger(__name__)
 
 
-class NodeState(Enum):
-    """Where a node is in its life."""
-
-    NEW = "new"
-    STARTING = "starting"
-    RUNNING = "running"
-    STOPPING = "stopping"
-    FAILED = "failed"
-    STOPPED = "stopped"
-
-
-_NEXT_STATES: dict[NodeState, frozenset[NodeState]] = {
-    NodeState.NEW: frozenset({NodeState.STARTING, NodeState.STOPPED}),
-    NodeState.STARTING: frozenset({NodeState.RUNNING, NodeState.FAILED}),
-    NodeState.RUNNING: frozenset({NodeState.STOPPING, NodeState.FAILED}),
-    NodeState.STOPPING: frozenset({NodeState.STOPPED}),
-    NodeState.FAILED: frozenset({NodeState.STARTING, NodeState.STOPPED}),
-    NodeState.STOPPED: frozenset(),
-}
-
-
 class Supervisor(Protocol):
-    """Who is told when a node fails or its inbox drops events."""
+    """Is told when a node fails or its inbox drops events."""
 
     def node_failed(self, node: Node[Any], error: BaseException, in_hand: Sequence[Any], *, restarts: bool) -> None:
         """Take the events the node had in hand; none of them was passed on. Called on the node's thread."""
@@ -87,10 +55,10 @@ class NodeStatistics:
 class Node(Generic[EventT]):
     """A daemon thread that drains a bounded inbox and handles what it found as one batch.
 
-    Subclasses fill in `_start`, `_process` and `_stop`; the public methods are final. `_process` passes events on with the `push_many`
-    of another node *after* it has handled the whole batch, so that a failure finds every event of the batch still in its hand.
+    Subclasses fill in `_process` and `_stop`; the public methods are final. `_process` passes events on *after* it has handled the whole
+    batch, so that a failure finds every event of the batch still in its hand.
 
-    One lock guards the inbox, the state and the counters. It is never held while a hook runs.
+    One lock guards the inbox and the counters. It is never held while a hook runs.
     """
 
     def __init__(
@@ -105,27 +73,21 @@ class Node(Generic[EventT]):
                 meanwhile, if need be with an empty batch. Seconds.
             supervisor: Told of failures and dropped events.
         """
-        if interval_s is not None and interval_s <= 0:
-            raise ValueError(f"interval_s: expected more than 0, received {interval_s}")
         self.name = name
         self.options = options or NodeConfig()
         self.interval_s = interval_s
         self.supervisor = supervisor
-        self.inbox: Inbox[EventT] = Inbox(name, self.options, wakes=interval_s is None)
+        self.inbox: Inbox[EventT] = Inbox(name, self.options, on_drop=self._tell_of_dropped)
         """What waits; others fill it by `push_many` or `policyserver.pipelines.runtime.inbox.push_together`."""
         self._lock = self.inbox.lock
         self._ready = self.inbox.ready
         self._flushes: list[Future[None]] = []
         self._flushing: list[Future[None]] = []
         self._in_hand: Sequence[EventT] = ()
-        self._state = NodeState.NEW
         self._processed = self._failures = self._restarts = 0
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     # Hooks ---------------------------------------------------------------------------------------------------------------------------
-
-    def _start(self) -> None:
-        """Prepare, on the node's thread. Called again after a failure."""
 
     def _process(self, batch: list[EventT]) -> None:
         """Handle the events found in the inbox, oldest first. Must not keep the list."""
@@ -136,25 +98,16 @@ class Node(Generic[EventT]):
 
     # Life cycle ----------------------------------------------------------------------------------------------------------------------
 
-    @property
-    def state(self) -> NodeState:
-        """Where the node is in its life."""
-        return self._state
-
     def start(self) -> None:
-        """Start the thread. Starting a started node does nothing."""
+        """Start the thread. Does nothing if the node was started or stopped before."""
         with self._lock:
-            if self._state is not NodeState.NEW:
-                return
-            self._enter(NodeState.STARTING)
-        self._thread.start()
+            if self._thread.ident is None and not self.inbox.closing:
+                self._thread.start()
 
     def request_stop(self) -> None:
         """Refuse further events; the node handles those it has, then stops. Does not wait; may be called any number of times."""
         with self._lock:
             self.inbox.close()
-            if self._state is NodeState.NEW:
-                self._enter(NodeState.STOPPED)
 
     def join(self, timeout_s: float) -> bool:
         """Wait for the thread to end. Returns whether it has."""
@@ -169,10 +122,6 @@ class Node(Generic[EventT]):
 
     # Inbox ---------------------------------------------------------------------------------------------------------------------------
 
-    def push(self, event: EventT) -> None:
-        """Put one event into the inbox; see `push_many`."""
-        self.push_many((event,))
-
     def push_many(self, events: Sequence[EventT]) -> None:
         """Put events into the inbox, all of them or none.
 
@@ -181,12 +130,7 @@ class Node(Generic[EventT]):
             NodeClosedError: The node was asked to stop.
             NodeFailedError: The node failed for good.
         """
-        push_together([(self, events)])
-
-    def give_up(self, events: Sequence[EventT]) -> None:
-        """Tell the supervisor that the inbox has dropped events."""
-        if self.supervisor is not None:
-            self.supervisor.events_dropped(self, events)
+        push_together([(self.inbox, events)])
 
     def flush(self) -> Future[None]:
         """Return a future that is done when everything pushed before has been handled, or carries the error that prevented it."""
@@ -215,19 +159,14 @@ class Node(Generic[EventT]):
 
     # Inside --------------------------------------------------------------------------------------------------------------------------
 
-    def _enter(self, state: NodeState) -> None:
-        """Change the state; the lock is held (or the thread has not begun)."""
-        if state not in _NEXT_STATES[self._state]:
-            raise NodeError(f"node {self.name}: no way from {self._state.value} to {state.value}")
-        self._state = state
+    def _tell_of_dropped(self, events: Sequence[EventT]) -> None:
+        if self.supervisor is not None:
+            self.supervisor.events_dropped(self, events)
 
     def _run(self) -> None:
         try:
             while True:
                 try:
-                    self._start()
-                    with self._lock:
-                        self._enter(NodeState.RUNNING)
                     self._loop()
                     return
                 except BaseException as error:  # whatever a hook raised, even SystemExit: it goes to the supervisor
@@ -243,15 +182,12 @@ class Node(Generic[EventT]):
                 self._stop()
             except Exception:
                 logger.exception("node %s: its _stop hook failed", self.name)
-            with self._lock:
-                self._enter(NodeState.STOPPED)
 
     def _loop(self) -> None:
         """Drain and handle until the stop is requested and the inbox is empty."""
-        due = time.monotonic() + (self.interval_s or 0.0)
         while True:
             with self._lock:
-                self._wait_for_work(due)
+                self._wait_for_work()
                 batch = self.inbox.take()
                 self._flushing = flushes = self._flushes
                 self._flushes = []
@@ -264,31 +200,22 @@ class Node(Generic[EventT]):
                 self._flushing = []
                 self._processed += len(batch)
                 ended = closing and not self.inbox
-                if ended:
-                    self._enter(NodeState.STOPPING)
             for future in flushes:
                 future.set_result(None)
             if ended:
                 return
-            due = time.monotonic() + (self.interval_s or 0.0)
 
-    def _wait_for_work(self, due: float) -> None:
-        """Wait, with the lock held, for events, a flush, the stop, or the end of the interval."""
-        while not (self.inbox.closing or self._flushes):
-            if self.interval_s is None:
-                if self.inbox:
-                    return
-                self._ready.wait()
-            else:
-                left = due - time.monotonic()
-                if left <= 0:
-                    return
-                self._ready.wait(left)
+    def _wait_for_work(self) -> None:
+        """Wait, with the lock held, for events or the end of the interval, for a flush, or for the stop."""
+
+        def has_work() -> bool:
+            return self.inbox.closing or bool(self._flushes) or (self.interval_s is None and bool(self.inbox))
+
+        self._ready.wait_for(has_work, self.interval_s)
 
     def _recover(self, error: BaseException) -> bool:
         """Count and report a failure; return whether the node starts again."""
         with self._lock:
-            self._enter(NodeState.FAILED)
             self._failures += 1
             in_hand, self._in_hand = self._in_hand, ()
             flushes, self._flushing, self._flushes = self._flushing + self._flushes, [], []
@@ -305,7 +232,4 @@ class Node(Generic[EventT]):
             future.set_exception(error)
         if self.supervisor is not None:
             self.supervisor.node_failed(self, error, in_hand, restarts=again)
-        if again:
-            with self._lock:
-                self._enter(NodeState.STARTING)
         return again

@@ -26,15 +26,16 @@ class NodeGroup(Generic[EventT]):
         push_together(self.shares(events))
 
     def shares(self, events: Sequence[EventT]) -> list[Share]:
-        """Return each replica with the events that are for it, to be pushed together with others."""
-        count = len(self.replicas)
+        """Return each replica's inbox with the events that are for it, to be pushed together with others."""
+        inboxes = [replica.inbox for replica in self.replicas]
+        count = len(inboxes)
         if count == 1:
-            return [(self.replicas[0], events)]
+            return [(inboxes[0], events)]
         shares: list[list[EventT]] = [[] for _ in range(count)]
         key = self._key
         for event in events:
             shares[key(event) % count].append(event)
-        return list(zip(self.replicas, shares, strict=True))
+        return list(zip(inboxes, shares, strict=True))
 
     def start(self) -> None:
         """Start all replicas."""
@@ -57,12 +58,5 @@ class NodeGroup(Generic[EventT]):
     def statistics(self) -> NodeStatistics:
         """Return the counters of all replicas together (`queue_max`: of the fullest)."""
         parts = [replica.statistics() for replica in self.replicas]
-        return NodeStatistics(
-            name=self.name,
-            threads=len(parts),
-            processed=sum(p.processed for p in parts),
-            queue_max=max(p.queue_max for p in parts),
-            overflowed=sum(p.overflowed for p in parts),
-            failures=sum(p.failures for p in parts),
-            restarts=sum(p.restarts for p in parts),
-        )
+        sums = {name: sum(getattr(part, name) for part in parts) for name in ("threads", "processed", "overflowed", "failures", "restarts")}
+        return NodeStatistics(self.name, queue_max=max(part.queue_max for part in parts), **sums)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from policyserver.monitoring.points import Points
-from policyserver.monitoring.sink_report import sink_points
+from policyserver.monitoring.reports import write_counters
 from policyserver.pipelines.nodes.policy_node import PolicyNode
 from policyserver.pipelines.run_state import RunState
 from policyserver.pipelines.runtime.latency import LatencyHistogram
@@ -41,9 +41,8 @@ class NodeWatch(Node[Any]):
         columns["waiting"] = [group.waiting for group in self._groups]
         for name, value in self._actions().items():
             columns[name] = [value if group.replicas[0] in self._policies else None for group in self._groups]
-        self._recorder.sink.write(Points("node", self._recorder.tags, columns, tag_columns={"node": [node.name for node in nodes]}))
-        if (counters := sink_points(self._recorder.sink, self._recorder.tags)) is not None:
-            self._recorder.sink.write(counters)
+        self._recorder.write("node", columns, node=[node.name for node in nodes])
+        write_counters(self._recorder.sink, self._recorder.tags)
         self._record_results()
 
     def _record_results(self) -> None:

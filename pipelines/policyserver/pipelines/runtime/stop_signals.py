@@ -1,4 +1,4 @@
-"""Waiting for SIGINT, SIGTERM, SIGHUP, or something else to say that it is over."""
+"""Waiting for SIGINT, SIGTERM, SIGHUP or another reason to stop."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from types import FrameType
 
 
 class StoppedEarlyError(Exception):
-    """Somebody wanted it to stop before it had really begun."""
+    """A reason to stop came before the run had begun."""
 
 
 class StopSignals:
@@ -21,27 +21,20 @@ class StopSignals:
         self._reasons: queue.SimpleQueue[str | Exception] = queue.SimpleQueue()
 
     def put(self, reason: str | Exception) -> None:
-        """Say that it is over, and why; an exception is raised again where it is waited for."""
+        """Say why to stop; `wait` raises an exception that was put in."""
         self._reasons.put(reason)
 
-    def wait(self) -> str:
-        """Return the first reason to stop, when there is one: the name of a signal, or what was put in.
+    def wait(self, timeout_s: float | None = None) -> str:
+        """Return the first reason to stop: the name of a signal, or what was put in.
 
         Raises:
+            TimeoutError: There was none within `timeout_s`.
             Exception: What was put in, if it is one.
         """
-        return self._raised(self._reasons.get())
-
-    def come_within(self, timeout_s: float) -> str | None:
-        """Return the first reason to stop, as `wait` does, or None when there is none in time."""
         try:
             reason = self._reasons.get(timeout=timeout_s)
         except queue.Empty:
-            return None
-        return self._raised(reason)
-
-    @staticmethod
-    def _raised(reason: str | Exception) -> str:
+            raise TimeoutError from None
         if isinstance(reason, Exception):
             raise reason
         return reason

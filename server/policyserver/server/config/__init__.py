@@ -1,4 +1,4 @@
-"""The configuration of a server, its defaults, and the AlgorithmConfig of RLlib's that is made from it.
+"""The configuration of a server, its defaults, and RLlib's AlgorithmConfig made from it.
 
-Imports policyserver.common and policyserver.monitoring; of the server, where RLlib's configuration is made, the classes it names.
+Imports policyserver.common, policyserver.monitoring, and of the server the classes that RLlib's configuration names.
 """

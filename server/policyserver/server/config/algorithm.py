@@ -1,14 +1,15 @@
-"""Turns a ServerConfig into RLlib's AlgorithmConfig, with every key checked."""
+"""Make RLlib's AlgorithmConfig from a ServerConfig, and check every key."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib
 import inspect
 import logging
 import math
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,30 +77,32 @@ def algorithm_config(
     )
     own_module = _own_module(config.algorithm.rl_module)
     if own_module is not None:
-        tables["rl_module"] = {**tables["rl_module"], "rl_module_spec": own_module}
-        del tables["rl_module"]["module_class"]
-        tables["rl_module"].pop("model_config", None)
-    try:
+        others = {key: value for key, value in tables["rl_module"].items() if key not in ("module_class", "model_config")}
+        tables["rl_module"] = {**others, "rl_module_spec": own_module}
+    with naming_setting("connectors", ValueError):
         add_standard_connectors(built, config.connectors, config.spaces.observation_space, own_module=own_module is not None)
-    except ValueError as error:
-        raise SettingsError("connectors", "", str(error)) from error
     environment = tables.setdefault("environment", {})
     environment["env_config"] = {**environment.get("env_config", {}), **serving.to_env_config()}
     for method, table in tables.items():
         _apply(built, method, table)
-    try:
+    with naming_setting("algorithm.environment", ValueError):
         refuse_ignored_settings(built)
-    except ValueError as error:
-        raise SettingsError("algorithm.environment", "", str(error)) from error
-    try:
+    with naming_setting("algorithm", TypeError, ValueError, says="RLlib refuses the configuration: "):
         built.validate()
-    except (TypeError, ValueError) as error:
-        raise SettingsError("algorithm", "", f"RLlib refuses the configuration: {error}") from error
     return built
 
 
+@contextlib.contextmanager
+def naming_setting(setting: str, *errors: type[Exception], says: str = "") -> Iterator[None]:
+    """Raise the errors of a block as a SettingsError that names the setting at fault."""
+    try:
+        yield
+    except errors as error:
+        raise SettingsError(setting, "", f"{says}{error}") from error
+
+
 def check_action_space(config: ServerConfig) -> None:
-    """Refuse an action space that RLlib's algorithm has no net for, which RLlib itself says late or not at all.
+    """Refuse an action space for which the algorithm has no net; RLlib says so late or not at all.
 
     Raises:
         SettingsError: It has none.
@@ -112,7 +115,7 @@ def check_action_space(config: ServerConfig) -> None:
 
 
 def check_devices(built: AlgorithmConfig) -> None:
-    """Refuse GPUs that this machine has not, which RLlib would miss once its learner is built.
+    """Refuse GPUs that this machine does not have; RLlib would miss them once its learner is built.
 
     Raises:
         SettingsError: There are fewer.
@@ -130,7 +133,7 @@ def check_devices(built: AlgorithmConfig) -> None:
 
 
 def check_net(built: AlgorithmConfig) -> None:
-    """Refuse spaces and settings for which RLlib has no net or no connectors, which it would say once its actors run.
+    """Refuse spaces and settings for which RLlib has no net or no connectors; it would say so once its actors run.
 
     Raises:
         SettingsError: It has none.
@@ -144,21 +147,15 @@ def check_net(built: AlgorithmConfig) -> None:
     both = (built.observation_space, built.action_space)
     spaces = {INPUT_ENV_SPACES: both, INPUT_ENV_SINGLE_SPACES: both}
     copied = built.copy(copy_frozen=False)
-    try:
-        with torch.random.fork_rng(devices=[]):
-            connector = copied.build_env_to_module_connector(spaces=spaces)
-            of_module = (connector.observation_space, built.action_space)
-            copied.get_rl_module_spec(spaces=spaces | {DEFAULT_MODULE_ID: of_module}, inference_only=True).build()
-    except Exception as error:  # whatever RLlib raises where it finds no encoder
-        raise SettingsError(
-            "spaces",
-            "",
-            f"RLlib makes no net for the observation space {both[0]} and the action space {both[1]} with these settings: {error}",
-        ) from error
+    text = f"RLlib makes no net for the observation space {both[0]} and the action space {both[1]} with these settings: "
+    with naming_setting("spaces", Exception, says=text), torch.random.fork_rng(devices=[]):  # whatever RLlib raises without an encoder
+        connector = copied.build_env_to_module_connector(spaces=spaces)
+        of_module = (connector.observation_space, built.action_space)
+        copied.get_rl_module_spec(spaces=spaces | {DEFAULT_MODULE_ID: of_module}, inference_only=True).build()
 
 
 def cpu_tickets(config: AlgorithmConfig) -> int:
-    """Count the logical CPUs that Ray needs so that no actor of this algorithm waits for ever for one."""
+    """Count the logical CPUs that Ray needs to start all actors of this algorithm."""
     learners = config.num_learners * (config.num_cpus_per_learner if isinstance(config.num_cpus_per_learner, int | float) else 1)
     runners = (config.num_env_runners + (config.evaluation_num_env_runners or 0)) * config.num_cpus_per_env_runner
     aggregators = config.num_learners * (config.num_aggregator_actors_per_learner or 0)
@@ -168,11 +165,7 @@ def cpu_tickets(config: AlgorithmConfig) -> int:
 def _apply_serving_defaults(built: AlgorithmConfig, config: ServerConfig, env_runner_class: type) -> None:
     """Set what online learning from external episodes needs and RLlib's defaults don't give."""
     built.environment(observation_space=config.spaces.observation_space, action_space=config.spaces.action_space)
-    built.env_runners(
-        env_runner_cls=env_runner_class,
-        num_env_runners=1,
-        sample_timeout_s=max(60.0, 4.0 * config.hand_off.sample_wait_s),
-    )
+    built.env_runners(env_runner_cls=env_runner_class, num_env_runners=1, sample_timeout_s=max(60.0, 4.0 * config.hand_off.sample_wait_s))
     built.learners(num_learners=0)  # in the daemon's process
     built.fault_tolerance(
         restart_failed_env_runners=True,
@@ -197,7 +190,7 @@ def _apply(built: AlgorithmConfig, method_name: str, table: dict[str, Any]) -> N
     for key, value in table.items():
         name = f"algorithm.{method_name}.{key}"
         if key in _OLD_STACK:
-            raise SettingsError(name, "", f"RLlib's new API stack takes no notice of it; expected {_OLD_STACK[key]} instead")
+            raise SettingsError(name, "", f"RLlib's new API stack ignores it; expected {_OLD_STACK[key]} instead")
         if key not in known:
             raise SettingsError(name, "", f"unknown argument of {type(built).__name__}.{method_name}; known: {', '.join(sorted(known))}")
         if method_name == "training":
@@ -206,10 +199,8 @@ def _apply(built: AlgorithmConfig, method_name: str, table: dict[str, Any]) -> N
         arguments[key] = _model_config(value, name) if key == "model_config" else _resolve(value, name)
     if isinstance(n_step := arguments.get("n_step"), list):
         arguments["n_step"] = tuple(n_step)  # a range to RLlib, which takes no list for one; TOML has no tuples
-    try:
+    with naming_setting(f"algorithm.{method_name}", TypeError, ValueError, says="RLlib refuses it: "):
         method(**arguments)
-    except (TypeError, ValueError) as error:
-        raise SettingsError(f"algorithm.{method_name}", "", f"RLlib refuses it: {error}") from error
 
 
 _OLD_STACK = {
@@ -222,13 +213,13 @@ _OLD_STACK = {
 
 
 def _refuse_text(name: str, value: Any, default: Any) -> None:
-    """Refuse a text where RLlib's own default is a number: RLlib takes it, and fails over it in training, without its name."""
+    """Refuse a text where RLlib's own default is a number: RLlib takes it, and fails in training without naming it."""
     if isinstance(value, str) and not value.startswith(_OBJECT_PREFIX) and type(default) in (int, float):
         raise SettingsError(name, "", f"expected a number, such as RLlib's {default!r}, received {value!r}")
 
 
 def _keywords(cls: type, method_name: str) -> set[str]:
-    """Collect a method's keywords up the class tree (a subclass takes its own and passes `**kwargs` on), deprecated ones left out."""
+    """Collect a method's keywords up the class tree (a subclass passes `**kwargs` on), without deprecated ones."""
     names: set[str] = set()
     for owner in cls.__mro__:
         method: Callable[..., Any] | None = owner.__dict__.get(method_name)

@@ -1,4 +1,4 @@
-"""Bounds of those numbers of RLlib's that RLlib itself takes as they are, to fail over them once its learner is built or trains."""
+"""Bounds of numbers that RLlib does not check: it would fail once its learner is built or trains."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _BOUNDS = {
 
 
 def check_number(table: str, key: str, value: Any) -> None:
-    """Refuse a number that its algorithm can't work with; each value of a schedule, such as `[[0, 1e-3], [100000, 1e-4]]`.
+    """Refuse a number that an algorithm can't work with, also in a schedule such as `[[0, 1e-3], [100000, 1e-4]]`.
 
     Raises:
         SettingsError: It is out of its bounds.

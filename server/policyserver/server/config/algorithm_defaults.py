@@ -1,4 +1,4 @@
-"""What this server sets where RLlib's own defaults don't fit online learning from external episodes, by algorithm.
+"""Defaults by algorithm, where RLlib's own don't fit online learning from external episodes.
 
 The keys are tables of the configuration's `[algorithm]` section; a key of the file replaces its value here.
 """
@@ -39,8 +39,8 @@ def _replaying(updates_per_step: float, batch_steps: int, capacity_steps: int) -
     """Return the tables of an algorithm that learns from a replay buffer.
 
     RLlib's default is one update after every single step, each with a call of `sample()`; here a fragment of steps is followed by as
-    many updates as belong to it. `training_intensity` is steps replayed for one sampled, but RLlib reckons with one env runner more than
-    there is: with one serving actor twice as much is replayed.
+    many updates as belong to it. `training_intensity` is the number of steps replayed for one sampled, but RLlib counts one env runner
+    too many: with one serving actor it replays twice as much.
     """
     return {
         "training": {

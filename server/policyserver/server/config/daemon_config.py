@@ -53,8 +53,8 @@ class ServerRecordingConfig(RecordingConfig):
     enabled: bool = True
     """Whether training iterations are recorded at all."""
     page: str | None = None
-    """HOST:PORT of the live page of the store, e.g. "127.0.0.1:9980". Unset: it is not served, so that no port is taken that nobody asked
-    for, and two servers on one machine do not meet at one. Beyond loopback it has `listen`'s certificate and key, and wants its token."""
+    """HOST:PORT of the live page of the store, e.g. "127.0.0.1:9980". Unset: it is not served, so that the server takes no port unasked,
+    and two servers on one machine do not meet at one. Beyond loopback it has `listen`'s certificate and key, and wants its token."""
 
     def _check(self) -> None:
         if self.page is None:

@@ -1,4 +1,4 @@
-"""Settings of RLlib that nothing here would take notice of: refused, with what stands in their place."""
+"""Settings of RLlib that have no effect here: each is refused with the name of its replacement."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SERVING = 'environment(env_config=ServingConfig(ListenConfig("HOST:PORT")).to_e
 
 
 def refuse_ignored_settings(config: AlgorithmConfig) -> None:
-    """Refuse what RLlib once had and now ignores, and what only an environment or another env runner would read.
+    """Refuse settings that RLlib ignores by now, and those that only an environment or another env runner would read.
 
     Raises:
         ValueError: Such a setting is set; the text names it.
@@ -25,7 +25,7 @@ def refuse_ignored_settings(config: AlgorithmConfig) -> None:
             raise ValueError(f"{name}: expected none, because the client that plays an episode ends it, received {value!r}")
     if config.input_ not in _NO_INPUT:
         raise ValueError(
-            "offline_data(input_=...): expected none, for RLlib's new API stack makes no PolicyServerInput and nobody would listen, "
+            "offline_data(input_=...): expected none, for RLlib's new API stack makes no PolicyServerInput, so nothing would listen, "
             f"received {config.input_!r}; leave it out, and say where to serve by {_SERVING}"
         )
     if config.output is not None:

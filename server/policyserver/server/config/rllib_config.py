@@ -81,7 +81,7 @@ class RLlibConfig(Config):
 
     @property
     def methods(self) -> dict[str, dict[str, Any]]:
-        """The tables that have keys, this server's defaults for the algorithm included, by the name of their AlgorithmConfig method."""
+        """The tables with keys by their AlgorithmConfig method, including this server's defaults for the algorithm."""
         defaults = DEFAULTS_BY_ALGORITHM.get(self.name, {})
         tables = {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name != "name"}
         return {name: {**defaults.get(name, {}), **table} for name, table in tables.items() if table or name in defaults}

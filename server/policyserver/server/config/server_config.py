@@ -34,29 +34,20 @@ class ServerConfig(Config):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """Least severity that is logged."""
     stop_is_final: bool = False
-    """Whether callers are told, when a signal stops the server, that nobody comes back, so that they hear at once instead of waiting for
-    a successor. A service manager stops by the same signal what it starts again, so it is not said unless this is set. The end of standard
-    input, with --until_input_ends, is always final."""
+    """Whether callers are told, when a signal stops the server, that it does not come back, so that they stop waiting for a successor. A
+    service manager stops by the same signal what it starts again, so this is off by default. The end of standard input, with
+    --until_input_ends, is always final."""
     listen: ListenConfig = field(default_factory=ListenConfig)
-    """Where the policy service listens and how it is protected."""
     episodes: EpisodesConfig = field(default_factory=EpisodesConfig)
-    """How many episodes are held, and for how long."""
     hand_off: HandOffConfig = field(default_factory=HandOffConfig)
-    """How completed steps reach the learner."""
     inference: InferenceConfig = field(default_factory=InferenceConfig)
-    """How the net is run for an action."""
     spaces: SpacesConfig = field(default_factory=SpacesConfig)
     """What an observation and an action are."""
     connectors: ConnectorsConfig = field(default_factory=ConnectorsConfig)
-    """What happens to an observation before the net sees it."""
     algorithm: RLlibConfig = field(default_factory=RLlibConfig)
-    """The RLlib algorithm and its settings."""
     learner: LearnerConfig = field(default_factory=LearnerConfig)
-    """The process that learns."""
     checkpoints: CheckpointsConfig = field(default_factory=CheckpointsConfig)
-    """When the policy is saved."""
     recording: ServerRecordingConfig = field(default_factory=ServerRecordingConfig)
-    """What is recorded."""
 
     @property
     def run(self) -> str:

@@ -56,7 +56,7 @@ class EpisodesConfig(Config):
     """Bytes that open episodes may take, and as many again the steps that wait for the learner: fewer than `max_open` are held where so
     many would take more, as with images."""
     episode_idle_timeout_s: Annotated[float, Gt(0)] = 60.0
-    """Seconds after the loss of a client's stream until its episodes end as truncated. A connected client may wait for ever."""
+    """Seconds after the loss of a client's stream until its episodes end as truncated. A connected client may wait as long as it likes."""
     unary_idle_timeout_s: Annotated[float, Gt(0)] = 900.0
     """Seconds without a call until the episode of a unary caller, who has no stream, ends as truncated."""
     finished_remembered: Annotated[int, Ge(0)] = 100_000
@@ -70,7 +70,7 @@ class HandOffConfig(Config):
     """How completed steps reach the learner, and what happens to those it can't absorb."""
 
     segment_steps: Annotated[int, Ge(1)] = 64
-    """Longest run of consecutive steps of one episode that is handed over, or dropped, as a whole. A recurrent net's is cut down to a
+    """Longest run of consecutive steps of one episode that is handed off, or dropped, as a whole. A recurrent net's is cut down to a
     multiple of `max_seq_len`, but to one at least; where updates are counted by steps, it is no more than the learner takes at a time."""
     batches_ahead: Annotated[float, Interval(ge=0, le=100)] | None = None
     """Batches that clients may play while the learner is busy with the one before, so that acting and learning overlap; each step is then
@@ -79,7 +79,7 @@ class HandOffConfig(Config):
     room_wait_s: Annotated[float, Gt(0)] = 120.0
     """Longest time that clients which can wait are told to wait for the learner. After it they go on, and the oldest steps are dropped."""
     max_segment_age_s: Annotated[float, Ge(0)] = 60.0
-    """With APPO and IMPALA: age at which steps are handed over though there are fewer than a fragment."""
+    """With APPO and IMPALA: age at which steps are handed off though there are fewer than a fragment."""
     capacity_steps: Annotated[int, Ge(1)] | None = None
     """Steps that may wait for the learner; of more the oldest are dropped. Unset: a fragment (with PPO a train batch), those that may be
     played ahead, and a segment for each open episode."""
@@ -105,13 +105,9 @@ class ServingConfig(Config):
     """What a serving actor needs to know; travels to it inside RLlib's `env_config`."""
 
     listen: ListenConfig = field(default_factory=ListenConfig)
-    """Where the policy service listens and how it is protected."""
     episodes: EpisodesConfig = field(default_factory=EpisodesConfig)
-    """How many episodes are held, and for how long."""
     hand_off: HandOffConfig = field(default_factory=HandOffConfig)
-    """How completed steps reach the learner."""
     inference: InferenceConfig = field(default_factory=InferenceConfig)
-    """How the net is run for an action."""
     driver_link: Path | None = None
     """The daemon's unix socket, see `policyserver.server.driver_link`. Unset: there is no daemon."""
     opens_itself: bool = True

@@ -7,11 +7,8 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-import numpy.typing as npt
 
-from policyserver.common.spaces import leaves
-
-Array = npt.NDArray[Any]
+from policyserver.common.spaces import Array, leaves
 
 _KEYS = {
     "Box": ({"low", "high", "shape"}, {"dtype"}),
@@ -98,7 +95,7 @@ def _shape(value: Any, where: str) -> tuple[int, ...]:
 
 
 def _bound(value: Any, dtype: np.dtype[Any], where: str) -> Array:
-    """Read one number or nested lists of them as an array of a dtype that has room for all of them; an int dtype's inf is its limit."""
+    """Read a number, or nested lists of them, as an array of a dtype that can hold them all; inf stands for the limit of an int dtype."""
     numbers = np.asarray(value)
     if numbers.dtype.kind not in "iufb" or np.isnan(numbers).any():
         raise ValueError(f"{where}: expected a number, or lists of numbers, received {value!r}")

@@ -42,11 +42,7 @@ def add_standard_connectors(
 ) -> None:
     """Set the connectors in an AlgorithmConfig, if the configuration asks for any.
 
-    Args:
-        built: What is changed.
-        config: What is asked for.
-        observation_space: What clients send.
-        own_module: Whether the RLModule is the user's, which takes any space; then `auto` leaves observations alone.
+    With `own_module` the RLModule is the user's, which takes any space: then `auto` leaves observations alone.
 
     Raises:
         ValueError: Observations of this space can't be flattened, or their frames not stacked.
@@ -74,7 +70,7 @@ def add_standard_connectors(
 
 
 def _check_flattenable(space: gym.Space[Any]) -> None:
-    """Refuse what RLlib's FlattenObservations fails on: it takes integers for places in a one-hot vector."""
+    """Refuse what RLlib's FlattenObservations fails on: it uses integers as places in a one-hot vector."""
     for leaf in leaves(space, "observation"):
         if isinstance(leaf.space, gym.spaces.Discrete | gym.spaces.MultiDiscrete) and np.any(leaf.space.start):
             raise ValueError(

@@ -42,7 +42,7 @@ _WITHOUT_SUM = 1
 
 
 class CheckpointError(RuntimeError):
-    """A checkpoint that can't be used, or a store that can't be written."""
+    """A checkpoint that can't be used, or can't be written."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,8 @@ class Checkpoint:
     """How far the run had come."""
 
 
-class CheckpointStore:
-    """The checkpoints of one run, claimed for this process until `close()`."""
+class CheckpointFolder:
+    """The checkpoints of one run. Only the process that has claimed the folder writes there, until `close()`."""
 
     def __init__(
         self, folder: Path, keep: int, spaces: SpacesConfig, connectors: ConnectorsConfig | None = None, *, claim: bool = True
@@ -68,7 +68,7 @@ class CheckpointStore:
             keep: Newest checkpoints kept.
             spaces: What they are for; one for other spaces is refused.
             connectors: What happens to an observation before the net sees it; likewise.
-            claim: Whether to do so at all; without, the folder must be there, may be another process's, and is only read.
+            claim: False: the folder must be there, may be another process's, and is only read.
 
         Raises:
             FolderInUseError: If another process has claimed the folder.

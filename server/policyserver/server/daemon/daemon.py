@@ -14,18 +14,16 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from policyserver.common.settings import dump_toml
-from policyserver.monitoring.serving_points import training_point
+from policyserver.monitoring.reports import training_point, write_counters
 from policyserver.monitoring.sink import Sink
-from policyserver.monitoring.sink_report import sink_points
 from policyserver.server.config.algorithm import algorithm_config, check_devices, check_net, cpu_tickets
 from policyserver.server.config.server_config import ServerConfig
-from policyserver.server.daemon.address_claim import claimed
-from policyserver.server.daemon.checkpoints import Checkpoint, CheckpointError, CheckpointStore
+from policyserver.server.daemon.checkpoints import Checkpoint, CheckpointError, CheckpointFolder
 from policyserver.server.daemon.folder_lock import FolderLock
 from policyserver.server.daemon.preflight import (
     check,
     check_loopback,
-    checkpoint_store,
+    checkpoint_folder,
     make_folder,
     newest_checkpoint,
     prepare_store,
@@ -35,7 +33,7 @@ from policyserver.server.daemon.ray_start import RayProcess, keep_results_in
 from policyserver.server.daemon.serving_watch import ServingWatch
 from policyserver.server.daemon.training_hooks import DrainingError, TrainingHooks
 from policyserver.server.driver_link import DriverLink
-from policyserver.server.grpc_front.listen_address import address_of, reserve_ports
+from policyserver.server.grpc_front.listen_address import address_of, claimed, reserve_ports
 from policyserver.server.log_setup import adopt_ray_loggers
 from policyserver.server.processor_share import lower_priority
 from policyserver.server.training_report import Progress, TrainingReport, restored_report, training_report
@@ -105,14 +103,14 @@ class Daemon:
             tell_of_open_folder(config.run_folder)
             ending.callback(FolderLock(config.run_folder).release)
             (config.run_folder / "server.toml").write_text(dump_toml(config))
-            store = checkpoint_store(config)
-            ending.callback(store.close)
+            checkpoints = checkpoint_folder(config)
+            ending.callback(checkpoints.close)
             ray_process = RayProcess(config.run_folder / "ray")
             ending.callback(self._end_in_time, ray_process.stop, "Ray is left to end with this process")
             self._link = DriverLink(ray_process.folder / "driver.sock")
             ending.callback(self._link.close)
             try:
-                algorithm = self._start(ray_process, store, ending)
+                algorithm = self._start(ray_process, checkpoints, ending)
             except (Exception, _DrainTimeoutError) as error:  # whatever ends a start that is being broken off
                 if not self._stopping.is_set():
                     raise
@@ -129,9 +127,9 @@ class Daemon:
                     logger.info("live page at %s", page.address)
             if config.recording.enabled:
                 ending.callback(ServingWatch(self._link, sink, self._tags).close)
-            self._train_until_stopped(algorithm, store, sink)
+            self._train_until_stopped(algorithm, checkpoints, sink)
             if self._progress != (self._saved.progress if self._saved else Progress()):
-                self._save(algorithm, store)
+                self._save(algorithm, checkpoints)
 
     def stop(self) -> None:
         """Begin to drain: no new episodes, then a checkpoint and the end. From any thread; a second call does nothing."""
@@ -153,10 +151,10 @@ class Daemon:
 
     # --- start ------------------------------------------------------------------------------------------------------------------------
 
-    def _start(self, ray_process: RayProcess, store: CheckpointStore, ending: contextlib.ExitStack) -> Algorithm:
+    def _start(self, ray_process: RayProcess, checkpoints: CheckpointFolder, ending: contextlib.ExitStack) -> Algorithm:
         begun = time.monotonic()
         config = self._config
-        found = newest_checkpoint(config, store)
+        found = newest_checkpoint(config, checkpoints)
         prepare_store(config)
         self._leave_if_stopped()
         import ray.rllib  # noqa: F401  # it has loggers to adopt before it says the first word
@@ -246,7 +244,7 @@ class Daemon:
 
     # --- training ---------------------------------------------------------------------------------------------------------------------
 
-    def _train_until_stopped(self, algorithm: Algorithm, store: CheckpointStore, sink: Sink) -> None:
+    def _train_until_stopped(self, algorithm: Algorithm, checkpoints: CheckpointFolder, sink: Sink) -> None:
         hooks = TrainingHooks(algorithm, self._stopping)
         learner = self._config.learner
         failures = 0
@@ -264,12 +262,12 @@ class Daemon:
                 failures += 1
                 logger.exception("iteration %d failed, %d in a row; serving goes on", self._progress.iteration + 1, failures)
                 if failures >= learner.max_failures:
-                    self._try_to_save(algorithm, store)
+                    self._try_to_save(algorithm, checkpoints)
                     raise DaemonError(f"{failures} training iterations failed in a row, the last with {error!r}") from error
                 self._stopping.wait(learner.retry_backoff_s * 2 ** (failures - 1))
                 continue
             if report is not None:
-                self._finish(report, algorithm, store, sink)
+                self._finish(report, algorithm, checkpoints, sink)
             elif time.monotonic() - begun < _IDLE_PAUSE_S:
                 self._stopping.wait(_IDLE_PAUSE_S)
             if algorithm.env_runner_group.num_healthy_remote_workers() or not algorithm.config.num_env_runners:
@@ -289,11 +287,11 @@ class Daemon:
             checkpoint=self._saved.path if self._saved else None,
         )
 
-    def _finish(self, report: TrainingReport, algorithm: Algorithm, store: CheckpointStore, sink: Sink) -> None:
+    def _finish(self, report: TrainingReport, algorithm: Algorithm, checkpoints: CheckpointFolder, sink: Sink) -> None:
         self._progress = report.progress
         self._offer_state(algorithm)
         every = self._config.checkpoints.every_iterations
-        if every and report.iteration % every == 0 and self._try_to_save(algorithm, store) and self._saved:
+        if every and report.iteration % every == 0 and self._try_to_save(algorithm, checkpoints) and self._saved:
             report = dataclasses.replace(report, checkpoint_path=str(self._saved.path))
         self._publish(report, algorithm, sink)
 
@@ -301,17 +299,16 @@ class Daemon:
         logger.info("%s", report)
         _of_serving(algorithm, lambda runner: runner.report_training(report), wait=False)
         sink.write(training_point(self._tags, report))
-        if (counters := sink_points(sink, self._tags)) is not None:
-            sink.write(counters)
+        write_counters(sink, self._tags)
 
-    def _save(self, algorithm: Algorithm, store: CheckpointStore) -> None:
-        self._saved = store.save(lambda folder: algorithm.save_to_path(str(folder)), self._progress)
+    def _save(self, algorithm: Algorithm, checkpoints: CheckpointFolder) -> None:
+        self._saved = checkpoints.save(lambda folder: algorithm.save_to_path(str(folder)), self._progress)
         logger.info("saved %s", self._saved.path)
 
-    def _try_to_save(self, algorithm: Algorithm, store: CheckpointStore) -> bool:
+    def _try_to_save(self, algorithm: Algorithm, checkpoints: CheckpointFolder) -> bool:
         """Save, or say why not: a full disk is no reason to stop serving."""
         try:
-            self._save(algorithm, store)
+            self._save(algorithm, checkpoints)
         except CheckpointError as error:
             logger.error("no checkpoint was written: %s", error)
             return False

@@ -6,6 +6,7 @@ default LSTM net that is a third of an update on a CPU. What is learned is the s
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -13,24 +14,20 @@ from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
 from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 
 _NEED_RLLIBS_STEP = ("_torch_grad_scaler_class", "_torch_lr_scheduler_classes")
-"""Arguments of `AlgorithmConfig.experimental` that RLlib sees to where it moves the weights."""
+"""Arguments of `AlgorithmConfig.experimental` that take effect in RLlib's own step."""
 
 
 class FusedAdam(TorchLearner):
-    """What a learner of RLlib's with one Adam for each module inherits first."""
+    """The first base class of a learner of RLlib's that has one Adam for each module."""
 
     def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
         """Register the optimizer that RLlib's learner has, in its fused form."""
         parameters = self.get_parameters(self.module[module_id])
-        self.register_optimizer(
-            module_id=module_id,
-            optimizer=torch.optim.Adam(parameters, fused=True),
-            params=parameters,
-            lr_or_lr_schedule=config.lr,
-        )
+        adam = torch.optim.Adam(parameters, fused=True)
+        self.register_optimizer(module_id=module_id, optimizer=adam, params=parameters, lr_or_lr_schedule=config.lr)
 
     def apply_gradients(self, gradients_dict: dict[Any, torch.Tensor | None]) -> None:
-        """Move the weights. Gradients with a NaN or an infinity in them are left to RLlib, which logs and mends them."""
+        """Move the weights. RLlib itself takes gradients with a NaN or an infinity, which it logs and mends."""
         gradients = [gradient for gradient in gradients_dict.values() if gradient is not None]
         if not gradients:
             return
@@ -42,20 +39,22 @@ class FusedAdam(TorchLearner):
             return
         for parameter, gradient in gradients_dict.items():  # RLlib's learner for torch has the parameters themselves as keys
             parameter.grad = gradient
-        for module_id in self.module.keys():  # noqa: SIM118 - it is no dict
-            for _, optimizer in self.get_optimizers_for_module(module_id):
-                optimizer.step()
+        for optimizer in self._optimizers():
+            optimizer.step()
 
     def _step_as_rllib(self) -> None:
         """Leave the fused form for good.
 
-        Of an infinite gradient RLlib makes the largest number there is. The moment of its square is infinite, and stops that weight; but
-        the fused form makes NaN of it on a GPU.
+        RLlib replaces an infinite gradient by the largest number. The moment of its square is infinite and stops that weight, but the
+        fused form turns it into NaN on a GPU.
         """
+        for optimizer in self._optimizers():
+            for group in optimizer.param_groups:
+                group["fused"] = None
+
+    def _optimizers(self) -> Iterator[Any]:
         for module_id in self.module.keys():  # noqa: SIM118 - it is no dict
-            for _, optimizer in self.get_optimizers_for_module(module_id):
-                for group in optimizer.param_groups:
-                    group["fused"] = None
+            yield from (optimizer for _, optimizer in self.get_optimizers_for_module(module_id))
 
 
 def _is_finite(gradients: list[torch.Tensor]) -> bool:
@@ -63,4 +62,4 @@ def _is_finite(gradients: list[torch.Tensor]) -> bool:
 
 
 class FusedPPOLearner(FusedAdam, PPOTorchLearner):
-    """PPO's."""
+    """The PPO learner with a fused Adam."""

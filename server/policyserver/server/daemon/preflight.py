@@ -1,4 +1,4 @@
-"""What can be refused before anything starts: `policy-server serve` asks this first, and `policy-server check-config` asks nothing else."""
+"""The checks before anything starts: `policy-server serve` makes them first, and `policy-server check-config` makes them alone."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from pathlib import Path
 
 from policyserver.common.settings import SettingsError
 from policyserver.monitoring.recording import OpenSink, prepared
-from policyserver.monitoring.sink import NullSink
-from policyserver.monitoring.store import store
-from policyserver.server.config.algorithm import algorithm_config, check_action_space, check_devices, check_net
+from policyserver.monitoring.sink import MultiSink
+from policyserver.monitoring.store.write_access import open_to_write
+from policyserver.server.config.algorithm import algorithm_config, check_action_space, check_devices, check_net, naming_setting
 from policyserver.server.config.server_config import ServerConfig
-from policyserver.server.daemon.checkpoints import Checkpoint, CheckpointError, CheckpointStore
+from policyserver.server.daemon.checkpoints import Checkpoint, CheckpointError, CheckpointFolder
 from policyserver.server.grpc_front.listen_security import check_listen
 
 logger = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ def check_all(config: ServerConfig) -> None:
     """
     check(config)
     if config.checkpoints_folder.is_dir():
-        newest_checkpoint(config, checkpoint_store(config, claim=False))
+        newest_checkpoint(config, checkpoint_folder(config, claim=False))
     built = algorithm_config(config)
     check_devices(built)
     check_net(built)
@@ -64,11 +64,8 @@ def sinks_of(config: ServerConfig) -> OpenSink:
     Raises:
         SettingsError: What says so is incomplete or wrong.
     """
-    recording = config.recording
-    try:
-        return prepared(recording, config.store_file, config.store_file.parent) if recording.enabled else NullSink
-    except ValueError as error:
-        raise SettingsError("recording", "", str(error)) from error
+    with naming_setting("recording", ValueError):
+        return prepared(config.recording, config.store_file, config.store_file.parent) if config.recording.enabled else MultiSink
 
 
 def make_folder(folder: Path, setting: str) -> None:
@@ -85,26 +82,24 @@ def make_folder(folder: Path, setting: str) -> None:
 
 
 def tell_of_open_folder(folder: Path) -> None:
-    """Log a warning where others can write the run folder: they could put files of their own in the place of its files."""
+    """Log a warning where other users can write the run folder: they could replace its files."""
     if folder.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         logger.warning("run_folder: others than its owner can write %s: `chmod go-w` keeps them out", folder)
 
 
-def checkpoint_store(config: ServerConfig, *, claim: bool = True) -> CheckpointStore:
-    """Open the checkpoints of a configuration; see CheckpointStore."""
-    return CheckpointStore(config.checkpoints_folder, config.checkpoints.keep, config.spaces, config.connectors, claim=claim)
+def checkpoint_folder(config: ServerConfig, *, claim: bool = True) -> CheckpointFolder:
+    """Open the checkpoints of a configuration; see CheckpointFolder."""
+    return CheckpointFolder(config.checkpoints_folder, config.checkpoints.keep, config.spaces, config.connectors, claim=claim)
 
 
-def newest_checkpoint(config: ServerConfig, checkpoints: CheckpointStore) -> Checkpoint | None:
+def newest_checkpoint(config: ServerConfig, checkpoints: CheckpointFolder) -> Checkpoint | None:
     """Find the checkpoint that a start goes on from; None for fresh weights.
 
     Raises:
         SettingsError: It is another configuration's, or others could have changed it.
     """
-    try:
+    with naming_setting("checkpoints", CheckpointError):
         return checkpoints.newest_whole() if config.checkpoints.restore else None
-    except CheckpointError as error:
-        raise SettingsError("checkpoints", "", str(error)) from error
 
 
 def prepare_store(config: ServerConfig) -> None:
@@ -117,7 +112,7 @@ def prepare_store(config: ServerConfig) -> None:
     if not config.recording.enabled:
         return
     try:
-        store.prepare(config.store_file)
+        open_to_write(config.store_file)[0].close()
     except (sqlite3.Error, OSError) as error:
         text = f"expected a file that SQLite can write to, received {config.store_file}: {error}"
         if getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
@@ -126,7 +121,7 @@ def prepare_store(config: ServerConfig) -> None:
 
 
 def check_loopback() -> None:
-    """Refuse to start where processes of this machine can't talk over 127.0.0.1, as Ray's do.
+    """Refuse to start where processes of this machine can't talk over 127.0.0.1; Ray's do.
 
     Raises:
         OSError: They can't.
@@ -152,7 +147,7 @@ def _folders(config: ServerConfig) -> dict[str, Path]:
 def _check_folder(folder: Path, setting: str) -> None:
     """Refuse a folder that can't be written, or made, without making it."""
     found = folder.absolute()
-    with contextlib.suppress(PermissionError):  # which is said of the folder that may not be entered
+    with contextlib.suppress(PermissionError):  # the error names the folder that may not be entered
         while not os.path.lexists(found):
             found = found.parent
     if not found.is_dir():

@@ -1,4 +1,4 @@
-"""The folder of a private Ray: a short path, for the sockets in it, and one owner, after whose death alone it may be removed."""
+"""The folder of a private Ray: its path is short, for the sockets in it, and it may be removed only once its owner is dead."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 from policyserver.common.endpoints import LONGEST_SOCKET_PATH_BYTES
@@ -24,13 +23,10 @@ _MAX_BYTES = LONGEST_SOCKET_PATH_BYTES - len(_LONGEST_BELOW)
 
 
 class RayFolder:
-    """A new folder for one private Ray, and a symbolic link to it where people look for it."""
+    """A new folder for one private Ray, and a symbolic link to it in the run folder."""
 
     def __init__(self, pointer: Path | None = None) -> None:
-        """Make it, closed to other users; what the link points to is removed if it is one of these whose owner is dead.
-
-        Args:
-            pointer: Where to keep the link.
+        """Make it, closed to other users, and the link; what the link points to is removed if it is one of these whose owner is dead.
 
         Raises:
             SettingsError: No folder for temporary files has a path short enough, or something that is no link is in the link's place.
@@ -61,16 +57,16 @@ def _clear(pointer: Path) -> None:
         return
     folder = Path(os.path.realpath(pointer))
     if (owner := _abandoned(folder)) is not None:
-        logger.info("removing %s, which a server left behind that was killed", folder)
+        logger.info("removing %s, which a killed server left behind", folder)
         shutil.rmtree(folder, ignore_errors=True)
         owner.release()
     elif folder.exists():
-        logger.warning("%s is left as it is: it is no folder of a server's Ray, or its owner still runs", folder)
+        logger.warning("%s stays: it is no folder of a server's Ray, or its owner still runs", folder)
     pointer.unlink()
 
 
 def _abandoned(folder: Path) -> FolderLock | None:
-    """Claim a folder that a dead process of this user made by this class; None if it is none."""
+    """Claim a folder that a dead process of this user made by this class; None if it is not such a folder."""
     try:
         status = folder.lstat()
         is_ours = stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid() and not status.st_mode & (stat.S_IRWXG | stat.S_IRWXO)
@@ -82,8 +78,10 @@ def _abandoned(folder: Path) -> FolderLock | None:
 
 
 def _short_temporary_folder() -> Path:
-    """Choose where the folder lies: where temporary files do, unless no socket below it would have a path short enough."""
-    for folder in _candidates():
+    """Choose where the folder lies: among the temporary files, unless the paths of sockets would be too long there."""
+    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
+    usual = Path(tempfile.gettempdir()).absolute()
+    for folder in (usual, *([Path(runtime)] if os.path.isabs(runtime) else []), Path("/tmp"), Path("/var/tmp")):
         if len(os.fsencode(folder)) <= _MAX_BYTES and folder.is_dir() and os.access(folder, os.W_OK | os.X_OK):
             return folder
     raise SettingsError(
@@ -92,11 +90,3 @@ def _short_temporary_folder() -> Path:
         f"expected a folder that can be written and whose path has at most {_MAX_BYTES} bytes, for Ray's sockets lie below it, received "
         f"{tempfile.gettempdir()}, and found neither XDG_RUNTIME_DIR, /tmp nor /var/tmp instead",
     )
-
-
-def _candidates() -> Iterator[Path]:
-    yield Path(tempfile.gettempdir()).absolute()
-    if (runtime := os.environ.get("XDG_RUNTIME_DIR", "")) and os.path.isabs(runtime):
-        yield Path(runtime)
-    yield Path("/tmp")
-    yield Path("/var/tmp")

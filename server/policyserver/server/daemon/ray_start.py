@@ -20,10 +20,10 @@ from policyserver.server.daemon.ray_folder import RayFolder
 logger = logging.getLogger(__name__)
 
 _OBJECT_STORE_BYTES = 512 * 2**20
-"""Room for segments and weights on their way between two processes; a full hand-off of 32,768 steps takes a tenth."""
+"""Room for segments and weights on their way between two processes; a full sample queue of 32,768 steps takes a tenth."""
 
 _ATTEMPTS = 3
-"""Ray gives a node 30 s to come up, and does not look whether its processes still live; where one did not, the next one may."""
+"""Ray gives a node 30 s to come up and does not check that its processes still live; where one try fails, the next may not."""
 
 _GRPC_EXPERIMENTS = "-event_engine_listener,-event_engine_client"
 """gRPC's older poller, for the serving processes: it has a thread less between a socket and the loop, and so takes a tenth less processor
@@ -49,14 +49,14 @@ class RayProcess:
         os.environ.update(_environment(self.folder))
 
     def start(self, num_cpus: int, before_retry: Callable[[], None] = lambda: None) -> None:
-        """Start it. A handler of SIGTERM that was set before stays; without one, Ray sets its own.
+        """Start Ray. A handler of SIGTERM that was set before stays; without one, Ray sets its own.
 
         Args:
             num_cpus: Logical CPUs, enough for one per actor and one for the driver; these are tickets, not cores.
             before_retry: Called before another try; may raise to give up.
 
         Raises:
-            Exception: Ray's own, where none of a few tries came up.
+            Exception: Ray's own, if none of a few tries succeeded.
         """
         _read_environment_again()
         import ray
@@ -72,11 +72,11 @@ class RayProcess:
                         configure_logging=False,
                         log_to_driver=True,
                         _node_ip_address="127.0.0.1",
-                        _temp_dir=str(self.folder / "ray"),  # Ray opens it to everybody; the one above stays closed
+                        _temp_dir=str(self.folder / "ray"),  # Ray opens it to all users; the one above stays closed
                     )
                     break
                 except BaseException as error:
-                    ray.shutdown()  # does not know of a node that was not up yet, whose processes ray.init leaves running
+                    ray.shutdown()  # misses a node that was not up yet, whose processes ray.init leaves running
                     for node in nodes:
                         node.kill_all_processes(check_alive=False, allow_graceful=False, wait=True)
                     if not isinstance(error, Exception) or not nodes or attempt == _ATTEMPTS:  # without a node another try is in vain
@@ -101,16 +101,12 @@ class RayProcess:
 
 @contextlib.contextmanager
 def _keeping_sigterm() -> Iterator[None]:
-    """Keep Ray from replacing a handler of SIGTERM: its own raises SystemExit wherever the start is just then, which may swallow it."""
+    """Keep Ray from replacing a handler of SIGTERM: its own raises SystemExit wherever the start is, which may swallow it."""
     from ray._private import utils
 
-    set_handler = utils.set_sigterm_handler
-    if callable(signal.getsignal(signal.SIGTERM)):
-        utils.set_sigterm_handler = lambda _: None
-    try:
+    has_handler = callable(signal.getsignal(signal.SIGTERM))
+    with _replaced(utils, set_sigterm_handler=(lambda _: None) if has_handler else utils.set_sigterm_handler):
         yield
-    finally:
-        utils.set_sigterm_handler = set_handler
 
 
 @contextlib.contextmanager
@@ -131,30 +127,32 @@ def _few_processes() -> Iterator[list[Any]]:
     def without_dashboard(node: Any, **_: Any) -> None:
         node._webui_url = ""
 
-    replaced = {
-        "start_head_processes": start_head_processes,
-        "start_monitor": lambda _: None,
-        "start_api_server": without_dashboard,
-    }
-    kept = {name: getattr(Node, name) for name in replaced}
-    for name, replacement in replaced.items():
-        setattr(Node, name, replacement)
-    try:
+    with _replaced(Node, start_head_processes=start_head_processes, start_monitor=lambda _: None, start_api_server=without_dashboard):
         yield nodes
+
+
+@contextlib.contextmanager
+def _replaced(owner: Any, **replacements: Any) -> Iterator[None]:
+    """Replace functions of Ray's for as long as the block runs."""
+    kept = {name: getattr(owner, name) for name in replacements}
+    for name, replacement in replacements.items():
+        setattr(owner, name, replacement)
+    try:
+        yield
     finally:
-        for name, method in kept.items():
-            setattr(Node, name, method)
+        for name, function in kept.items():
+            setattr(owner, name, function)
 
 
 def keep_results_in(folder: Path) -> None:
-    """Have RLlib make the folder of its own logs here instead of in the user's home, where each start would leave one behind."""
+    """Have RLlib keep its own logs here, not in the user's home, where each start would leave a folder."""
     from ray.tune.trainable import trainable
 
     trainable.DEFAULT_STORAGE_PATH = str(folder / "results")
 
 
 def _read_environment_again() -> None:
-    """Make Ray see its environment, which it otherwise reads once, when it is imported."""
+    """Make Ray read its environment again, which it otherwise reads once, at its import."""
     from ray._private import ray_constants
     from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 

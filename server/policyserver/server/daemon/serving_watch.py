@@ -1,4 +1,4 @@
-"""Writes down how serving goes, once a second: who serves clients of his own sees that on the page as users of the pipelines do."""
+"""Records how serving goes, once a second, so that the page shows it whatever the clients are."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 import threading
 from collections.abc import Mapping
 
-from policyserver.monitoring.serving_points import serving_point
+from policyserver.monitoring.reports import serving_point
 from policyserver.monitoring.sink import Sink
 from policyserver.monitoring.trouble import Trouble
 from policyserver.server.driver_link import DriverLink
@@ -22,13 +22,7 @@ class ServingWatch:
     """Asks the serving actors for their counters on a thread of its own, until it is closed."""
 
     def __init__(self, link: DriverLink, sink: Sink, tags: Mapping[str, str]) -> None:
-        """Begin.
-
-        Args:
-            link: The line to the actors; asked by nobody else.
-            sink: Where the points go, one for each actor.
-            tags: Their run and policy.
-        """
+        """Begin. The link is asked by this thread alone; each actor has a point of its own, with the `tags` of the run and its policy."""
         self._link = link
         self._sink = sink
         self._tags = dict(tags)

@@ -1,4 +1,4 @@
-"""Steps into RLlib's training loop at the two places for which it has no callback."""
+"""Hooks into RLlib's training loop at the two places for which it has no callback."""
 
 from __future__ import annotations
 
@@ -18,16 +18,11 @@ class DrainingError(Exception):
 class TrainingHooks:
     """Makes `train()` leave between two calls of `sample()` once the server stops, and measures the learner's updates.
 
-    Without the first, `train()` waits for a full batch for ever when no client is there. An update that has begun is never interrupted.
+    Without the first, `train()` would wait endlessly for a full batch when no client is there. An update is never interrupted.
     """
 
     def __init__(self, algorithm: Algorithm, stopping: threading.Event) -> None:
-        """Hook into an algorithm.
-
-        Args:
-            algorithm: Whose `train()` is meant.
-            stopping: Set when the server stops.
-        """
+        """Hook into an algorithm; `stopping` is set when the server stops."""
         self._stopping = stopping
         self._learn_seconds = 0.0
         group = algorithm.env_runner_group
@@ -62,7 +57,7 @@ class TrainingHooks:
 
 
 def _samples(func: Any) -> bool:
-    """Tell RLlib's sampling calls from those that synchronise weights and states."""
+    """Tell RLlib's sampling calls from those that synchronize weights and states."""
     if isinstance(func, str):
         return func.startswith("sample")
     return getattr(func, "__module__", "") == "ray.rllib.execution.rollout_ops"

@@ -5,22 +5,23 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from policyserver.common.errors import InvalidInputError, PolicyServerError
 from policyserver.common.flags import StepFlag
-from policyserver.server.episodes.episode_table import ClientSession
-from policyserver.server.episodes.masks import all_true, count, flatnonzero
+from policyserver.common.spaces import Array
+from policyserver.server.episodes.episode_table import EpisodeTable, ServedClient
+from policyserver.server.episodes.masks import all_true, any_true, count, flatnonzero
 from policyserver.server.episodes.received_rows import ReceivedRows, Replies
 from policyserver.server.episodes.row_checks import LeafCheck, content_hashes
-
-Array = npt.NDArray[Any]
+from policyserver.server.episodes.waiting_infos import WaitingInfos
+from policyserver.server.policies.policy import DrawKeys, StepRows
 
 _NONE = np.empty(0, np.int64)
 _START, _GIVEN = int(StepFlag.START), int(StepFlag.ACTION_GIVEN)
+_TERMINATED, _END, _DISABLED = int(StepFlag.TERMINATED), int(StepFlag.END), int(StepFlag.TRAINING_DISABLED)
 _SAYS_NOTHING = np.uint8(StepFlag.OVERRIDE | StepFlag.NO_WAIT)  # of what the step was, so that a repeat may differ in it
 
 
@@ -29,7 +30,7 @@ class Submission:
     """The rows of one message on their way through the core."""
 
     rows: ReceivedRows
-    session: ClientSession
+    client: ServedClient
     replies: Replies
     done: Callable[[Replies], None]
     """Called with the replies when all rows are answered."""
@@ -43,17 +44,8 @@ class Submission:
         """Return the places of rows with ACTION_GIVEN among the given actions."""
         return (np.cumsum(self.rows.flags & _GIVEN != 0) - 1)[rows]
 
-    def episode_id(self, row: int) -> str:
-        """Return the id that a START row gives its episode."""
-        return self.rows.episode_ids[self._start_number(row)]
-
-    def draw_key(self, row: int) -> int:
-        """Return what the actions of the episode are drawn by that a START row begins: 64 bits of a hash."""
-        names = self.rows.draw_ids or self.rows.episode_ids
-        name = names[self._start_number(row)].encode(errors="surrogatepass")
-        return int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "little")
-
-    def _start_number(self, row: int) -> int:
+    def start_number(self, row: int) -> int:
+        """Return the place of a START row among the START rows."""
         if self._start_position is None:  # counted once: a message may start thousands
             self._start_position = np.cumsum(self.rows.flags & _START != 0) - 1
         return int(self._start_position[row])
@@ -73,7 +65,7 @@ class Batch:
     flags: Array
     rewards: Array
     observations: list[Array]
-    session_indices: Array
+    client_indices: Array
     """Numbers of the clients that sent the rows."""
     given: Array
     """Rows with a given action, indices."""
@@ -112,10 +104,10 @@ class Batch:
             given_actions = [np.concatenate(leaf) for leaf in zip(*parts, strict=True)]
         if everything_of_one:
             submission_of, row = np.zeros(sizes[0], np.int64), todos[0]
-            session_indices = submission_of + submissions[0].session.index
+            client_indices = submission_of + submissions[0].client.index
         else:
             submission_of, row = np.repeat(np.arange(len(submissions)), sizes), np.concatenate(todos)
-            session_indices = np.repeat([submission.session.index for submission in submissions], sizes)
+            client_indices = np.repeat([submission.client.index for submission in submissions], sizes)
         return cls(
             submissions,
             submission_of,
@@ -125,7 +117,7 @@ class Batch:
             flags,
             rewards,
             observations,
-            session_indices,
+            client_indices,
             given,
             given_actions,
             content_hashes(observations, flags & ~_SAYS_NOTHING, rewards, given, given_actions),
@@ -142,6 +134,11 @@ class Batch:
         """Answer one row with an error."""
         self.origin(index).replies.refusals[int(self.row[index])] = error
 
+    def refuse_all(self, indices: Array, error: PolicyServerError) -> None:
+        """Answer several rows with one error."""
+        for index in indices.tolist():
+            self.refuse(index, error)
+
     def given_among(self, applied: Array) -> tuple[npt.NDArray[np.int64], Array]:
         """Return which of some rows bring their own action, as places among them, and these actions."""
         if not self.given.size:
@@ -154,11 +151,15 @@ class Batch:
 
     def episode_id(self, index: int) -> str:
         """Return the id that a START row gives its episode."""
-        return self.origin(index).episode_id(int(self.row[index]))
+        submission = self.origin(index)
+        return submission.rows.episode_ids[submission.start_number(int(self.row[index]))]
 
     def draw_key(self, index: int) -> int:
-        """Return what the actions of the episode are drawn by that a START row begins."""
-        return self.origin(index).draw_key(int(self.row[index]))
+        """Return what the actions of the episode are drawn by that a START row begins: 64 bits of a hash."""
+        submission = self.origin(index)
+        names = submission.rows.draw_ids or submission.rows.episode_ids
+        name = names[submission.start_number(int(self.row[index]))].encode(errors="surrogatepass")
+        return int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "little")
 
 
 Picked = slice | Array
@@ -201,3 +202,33 @@ def malformed(rows: ReceivedRows, observation_checks: list[LeafCheck], action_ch
         text = f"episode_ids: expected one for each of {starts} START rows, received {len(rows.episode_ids)}"
         return InvalidInputError(text, field="episode_ids")
     return None
+
+
+def step_rows(batch: Batch, applied: Array, slots: Array, starts: Array, table: EpisodeTable, waiting_infos: WaitingInfos) -> StepRows:
+    """Gather what a policy needs to know of the rows `applied`, indices; `slots` and `starts` are those of all rows of the batch."""
+    applied_slots, flags, is_new = slots[applied], batch.flags[applied], starts[applied]
+    actions, training, keys = table.actions[applied_slots], table.training[applied_slots], table.draw_keys[applied_slots]
+    if any_true(is_new):
+        actions[is_new] = 0
+        keys[is_new] = [batch.draw_key(index) for index in applied[is_new].tolist()]
+        training = np.where(is_new, flags & _DISABLED == 0, training)
+    infos = {}
+    if any(submission.rows.infos for submission in batch.submissions):
+        found = ((place, batch.origin(index).rows.infos.get(int(batch.row[index]))) for place, index in enumerate(applied.tolist()))
+        infos = {place: kept for place, info in found if info is not None and (kept := waiting_infos.keep(info)) is not None}
+    given, given_actions = batch.given_among(applied)
+    return StepRows(
+        slots=applied_slots,
+        is_new=is_new,
+        ends=flags & _END != 0,
+        terminated=flags & _TERMINATED != 0,
+        training=training,
+        rewards=batch.rewards[applied],
+        observations=batch.observations if len(applied) == len(batch) else [leaf[applied] for leaf in batch.observations],
+        infos=infos,
+        actions=actions,
+        state=table.states(applied_slots, is_new),
+        given=given,
+        given_actions=given_actions,
+        drawn_by=DrawKeys(keys, batch.sequences[applied]),
+    )

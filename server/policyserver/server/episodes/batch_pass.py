@@ -24,22 +24,20 @@ from policyserver.common.errors import (
     ServerInternalError,
 )
 from policyserver.common.flags import StepFlag
-from policyserver.common.spaces import leaves
-from policyserver.server.episodes.batch import Batch, Picked, later_rows_of_the_same_episode, malformed, pick
+from policyserver.common.spaces import Array, leaves
+from policyserver.server.episodes.batch import Batch, Picked, later_rows_of_the_same_episode, malformed, pick, step_rows
 from policyserver.server.episodes.core_statistics import CoreStatistics
-from policyserver.server.episodes.episode_table import EpisodeTable
+from policyserver.server.episodes.episode_table import EpisodeTable, FinishedEpisode
 from policyserver.server.episodes.masks import all_true, any_true, count, flatnonzero, ones
 from policyserver.server.episodes.received_rows import ReceivedRows, Replies
 from policyserver.server.episodes.row_checks import bad_headers, leaf_checks
 from policyserver.server.episodes.shares import Admission, EpisodeShares
-from policyserver.server.episodes.step_rows import step_rows
 from policyserver.server.episodes.trajectories import Trajectories
 from policyserver.server.episodes.withheld import WithheldQuestions
 from policyserver.server.policies.policy import Policy, StepResult, StepRows
 
 logger = logging.getLogger(__name__)
 
-Array = npt.NDArray[Any]
 
 _START, _OVERRIDE = int(StepFlag.START), int(StepFlag.OVERRIDE)
 _NONE = np.empty(0, np.int64)
@@ -87,13 +85,12 @@ class BatchPass:
         self._action_leaves = [(leaf.shape, leaf.dtype) for leaf in leaves(action_space, "action")]
         self.drain_error: PolicyServerError | None = None  # why START rows are refused, if they are
 
-    def empty_replies(self, count: int) -> Replies:
-        """Make the replies to `count` rows, to be filled in."""
-        return Replies.empty(count, self._action_leaves)
-
-    def malformed(self, rows: ReceivedRows) -> PolicyServerError | None:
-        """Say what is wrong with a message as a whole, if anything is."""
-        return malformed(rows, self._observation_checks, self._action_checks)
+    def replies_to(self, rows: ReceivedRows) -> Replies:
+        """Make the replies to a message, to be filled in; if it is wrong as a whole, they are its refusal and have no columns."""
+        error = malformed(rows, self._observation_checks, self._action_checks)
+        replies = Replies.empty(len(rows) if error is None else 0, self._action_leaves)
+        replies.refusal = error
+        return replies
 
     def apply(self, batch: Batch) -> npt.NDArray[np.int64]:
         """Answer the rows of a batch in their submissions' replies; return those that must wait for the next pass."""
@@ -109,7 +106,7 @@ class BatchPass:
 
         refuse(bad_headers(batch.flags, batch.sequences, batch.rewards))
         bad_values = self._bad_values(batch)
-        slots, known = self._table.slots_of(batch.handles, batch.session_indices)
+        slots, known = self._table.slots_of(batch.handles, batch.client_indices)
         if any_true(starts):
             known &= ~starts
             refuse({index: error for index, error in bad_values.items() if starts[index] and usable[index]})  # these take no room
@@ -128,8 +125,11 @@ class BatchPass:
                 usable[index] = False
                 self._answer_out_of_order(batch, index, int(slots[index]), int(expected[index]))
         refuse({index: error for index, error in bad_values.items() if usable[index]})
-        if self._asked_again:
-            self._answer_withheld(batch)
+        if self._asked_again:  # questions that waited and were repeated in this batch
+            again, slots_again = np.array(self._asked_again, np.int64).T
+            self._withheld.decide(np.unique(slots_again))  # a message may repeat one several times
+            self._statistics.actions += len(again)
+            self._reply(batch, again, slots_again)
         applied = flatnonzero(usable)
         if applied.size:
             self._decide_and_commit(batch, applied, slots, starts)
@@ -141,39 +141,28 @@ class BatchPass:
         seen: set[tuple[int, str]] = set()
         admission = Admission(self._shares)
         for index in rows.tolist():
-            session, episode_id = batch.origin(index).session, batch.episode_id(index)
-            slot = session.aliases.get(episode_id)
-            finished = self._table.finished_by_id(session.client_id, episode_id)
-            error: PolicyServerError | None = None
-            if slot is not None:
-                if self._table.next_sequence[slot] == 1 and batch.flags[index] & _OVERRIDE:
-                    usable[index] = False
+            usable[index] = False
+            client, episode_id = batch.origin(index).client, batch.episode_id(index)
+            finished = self._table.finished_by_id(client.client_id, episode_id)
+            if (slot := client.aliases.get(episode_id)) is not None:
+                is_newest = self._table.next_sequence[slot] == 1
+                if is_newest and batch.flags[index] & _OVERRIDE:
                     self._override(batch, index, slot)
-                    continue
-                if self._table.next_sequence[slot] == 1 and self._table.content[slot] == batch.content[index]:
-                    usable[index] = False
+                elif is_newest and self._table.content[slot] == batch.content[index]:
                     self._repeat(batch, index, slot)
-                    continue
-                error = EpisodeDuplicateError(f"Episode {episode_id} is already started")
+                else:
+                    batch.refuse(index, EpisodeDuplicateError(f"Episode {episode_id} is already started"))
             elif finished is not None:
-                if finished.sequence == 0 and finished.content == int(batch.content[index]):
-                    usable[index] = False
-                    self._repeat_end(batch, index, finished.handle)
-                    continue
-                error = finished.error()
+                self._answer_finished(batch, index, finished)
             elif self.drain_error:
-                error = self.drain_error
-            elif (session.index, episode_id) in seen:
-                usable[index] = False
+                batch.refuse(index, self.drain_error)
+            elif (client.index, episode_id) in seen:
                 deferred.append(index)
-                continue
-            else:
-                error = admission.refusal(session, episode_id)
-            if error is not None:
+            elif error := admission.refusal(client, episode_id):
                 batch.refuse(index, error)
-                usable[index] = False
-                continue
-            seen.add((session.index, episode_id))
+            else:
+                usable[index] = True
+                seen.add((client.index, episode_id))
         return np.array(deferred, np.int64)
 
     def _bad_values(self, batch: Batch) -> dict[int, InvalidInputError]:
@@ -203,9 +192,9 @@ class BatchPass:
         now_s = time.monotonic()
         for place in flatnonzero(rows.is_new & kept).tolist():
             index = int(applied[place])
-            session, name = batch.origin(index).session, batch.episode_id(index)
+            client, name = batch.origin(index).client, batch.episode_id(index)
             training, key = bool(rows.training[place]), int(rows.drawn_by.keys[place])
-            rows.slots[place] = slots[index] = self._table.open_episode(session, name, training=training, now_s=now_s, draw_key=key)
+            rows.slots[place] = slots[index] = self._table.open_episode(client, name, training=training, now_s=now_s, draw_key=key)
             self._statistics.episodes_started += 1
         self._policy.commit(rows, decided, kept)
         places = pick(kept)
@@ -213,16 +202,19 @@ class BatchPass:
         self._table.returns[kept_slots] += decided.rewards[places]  # as RLlib counts them, after connectors that change rewards
         self._table.content[kept_slots] = batch.content[applied[places]]
         self._table.next_sequence[kept_slots] += 1
-        self._count_steps(kept_slots, rows.rewards[places], rows.training[places])
+        completed = self._table.next_sequence[kept_slots] > 1
+        self._statistics.reward_sum += float(rows.rewards[places].sum())
+        self._statistics.steps_completed += count(completed)
+        self._statistics.steps_untrained += count(completed & ~rows.training[places])
         self._withheld.note(kept_slots, held[places], (waits & ~held)[places])
         for place, info in decided.infos.items():
             if kept[place] and rows.training[place]:
                 self._trajectories.add_info(int(rows.slots[place]), info)
-        everybody_asks = all_true(asks)
-        if everybody_asks or any_true(asks):
+        all_ask = all_true(asks)
+        if all_ask or any_true(asks):
             self._statistics.batches += 1
             self._record(batch, applied, rows, decided, pick(asks & kept), pick(kept[asks]), held)
-        if not everybody_asks:
+        if not all_ask:
             self._end(batch, applied, rows, decided, flatnonzero(rows.ends), now_s)
 
     def _decide_apart(self, batch: Batch, applied: Array, slots: Array, starts: Array, failure: _Failure) -> None:
@@ -234,9 +226,7 @@ class BatchPass:
             self._decide_and_commit(batch, applied[middle:], slots, starts, failure)
             return
         self._statistics.rows_failed += len(applied)
-        error = ServerInternalError(f"the server failed to answer; incident {failure.incident} in its log")
-        for index in applied.tolist():
-            batch.refuse(index, error)
+        batch.refuse_all(applied, ServerInternalError(f"the server failed to answer; incident {failure.incident} in its log"))
 
     def _refuse_unsound(self, batch: Batch, refused: Array, log_probs: Array | None) -> None:
         """Refuse the rows whose distributions are not numbers, or exclude the action that was given; the others go on."""
@@ -251,21 +241,13 @@ class BatchPass:
         self._statistics.rows_failed += len(failed)
         incident = secrets.token_hex(4)
         logger.error("incident %s: policy version %d gives %d rows no finite log-probability", incident, version, len(failed))
-        error = ServerInternalError(f"policy version {version} gives this step no finite log-probability; incident {incident} in its log")
-        for index in failed.tolist():
-            batch.refuse(index, error)
-
-    def _count_steps(self, slots: Array, rewards: Array, training: Array) -> None:
-        completed = self._table.next_sequence[slots] > 1
-        statistics = self._statistics
-        statistics.reward_sum += float(rewards.sum())
-        statistics.steps_completed += count(completed)
-        statistics.steps_untrained += count(completed & ~training)
+        text = f"policy version {version} gives this step no finite log-probability; incident {incident} in its log"
+        batch.refuse_all(failed, ServerInternalError(text))
 
     def _record(
         self, batch: Batch, applied: Array, rows: StepRows, decided: StepResult, places: Picked, sound: Picked, held: npt.NDArray[np.bool_]
     ) -> None:
-        """Note the decisions of the rows at `places`, which are the sound ones of those that asked; of those `held` nobody is told."""
+        """Note the decisions of the rows at `places`, the sound ones of those that asked; the answers of those `held` are kept."""
         slots, decisions, held = rows.slots[places], decided.decisions, held[places]
         if not isinstance(sound, slice):
             decisions = decisions.select(sound)
@@ -325,12 +307,18 @@ class BatchPass:
 
     def _answer_unknown(self, batch: Batch, index: int) -> None:
         handle = int(batch.handles[index])
-        session = batch.origin(index).session
-        finished = self._table.finished(handle, session.client_id)
+        client = batch.origin(index).client
+        finished = self._table.finished(handle, client.client_id)
         if finished is None:
             batch.refuse(index, EpisodeUnknownError(f"Episode with handle {handle} not found.", field="handles"))
-        elif batch.sequences[index] == finished.sequence and int(batch.content[index]) == finished.content:
-            self._repeat_end(batch, index, handle)
+        else:
+            self._answer_finished(batch, index, finished)
+
+    def _answer_finished(self, batch: Batch, index: int, finished: FinishedEpisode) -> None:
+        """Repeat the answer to an episode's last row, and refuse any other row."""
+        if batch.sequences[index] == finished.sequence and int(batch.content[index]) == finished.content:
+            self._statistics.rows_repeated += 1
+            batch.origin(index).replies.handles[batch.row[index]] = finished.handle
         else:
             batch.refuse(index, finished.error())
 
@@ -377,13 +365,6 @@ class BatchPass:
             replies.handles[batch.row[index]] = handle
             replies.waiting += 1
 
-    def _answer_withheld(self, batch: Batch) -> None:
-        """Answer the questions that waited and were repeated in this batch."""
-        asked = np.array(self._asked_again, np.int64)
-        self._withheld.decide(np.unique(asked[:, 1]))  # a message may repeat one several times
-        self._statistics.actions += len(asked)
-        self._reply(batch, asked[:, 0], asked[:, 1])
-
     def _repeat(self, batch: Batch, index: int, slot: int, *, count: bool = True) -> None:
         if self._withheld.is_withheld(slot):
             if self._withheld.may_answer(int(batch.flags[index])):
@@ -393,7 +374,3 @@ class BatchPass:
             return
         self._statistics.rows_repeated += count
         self._reply(batch, np.array([index]), np.array([slot]))
-
-    def _repeat_end(self, batch: Batch, index: int, handle: int) -> None:
-        self._statistics.rows_repeated += 1
-        batch.origin(index).replies.handles[batch.row[index]] = handle

@@ -1,7 +1,7 @@
-"""The episode core: takes rows from its front ends, answers them in batches, hands their steps to the learner.
+"""The episode core: it takes rows from its front ends, answers them in batches, and hands their steps to the learner.
 
 It lives on one loop thread, which owns every episode, so nothing on the path of a step takes a lock. Rows that arrive in the same turn of
-the loop share one forward pass: a lone caller waits for nobody, and a crowd is batched by the time the last batch took.
+the loop share one forward pass: a lone caller waits for no other, and a crowd is batched by the time that the last batch took.
 """
 
 from __future__ import annotations
@@ -18,19 +18,24 @@ import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 
-from policyserver.common.errors import EpisodeFinishedError, PolicyServerError, ServerInternalError
+from policyserver.common.errors import (
+    EpisodeFinishedError,
+    PolicyServerError,
+    ServerEndedError,
+    ServerInternalError,
+    ServerUnavailableError,
+)
 from policyserver.common.spaces import leaves
 from policyserver.server.config.serving_config import EpisodesConfig, HandOffConfig
 from policyserver.server.episodes.batch import Batch, Submission
 from policyserver.server.episodes.batch_pass import BatchPass
 from policyserver.server.episodes.core_statistics import CoreStatistics
 from policyserver.server.episodes.demand import Demand
-from policyserver.server.episodes.ending import ending_error
-from policyserver.server.episodes.episode_table import ClientSession, EpisodeTable
-from policyserver.server.episodes.hand_over import HandOver
+from policyserver.server.episodes.episode_table import EpisodeTable, ServedClient
 from policyserver.server.episodes.memory import most_open, most_pages
 from policyserver.server.episodes.received_rows import ReceivedRows, Replies
 from policyserver.server.episodes.room import Room
+from policyserver.server.episodes.sample_requests import SampleRequests
 from policyserver.server.episodes.segments import SegmentBlock
 from policyserver.server.episodes.shares import EpisodeShares, PassShares
 from policyserver.server.episodes.trajectories import Trajectories
@@ -39,8 +44,6 @@ from policyserver.server.episodes.withheld import WithheldQuestions
 from policyserver.server.policies.policy import Policy, StepLayout
 
 logger = logging.getLogger(__name__)
-
-Array = npt.NDArray[Any]
 
 
 class EpisodeCore:
@@ -55,16 +58,7 @@ class EpisodeCore:
         hand_off: HandOffConfig,
         demand: Demand | None = None,
     ) -> None:
-        """Begin without episodes.
-
-        Args:
-            policy: What decides actions.
-            observation_space: What clients send.
-            action_space: What they get.
-            episodes: How many episodes are held, and for how long.
-            hand_off: How steps reach the learner.
-            demand: What the learner wants; the default's if unset.
-        """
+        """Begin without episodes; without a `demand` the learner wants what `Demand` says by default."""
         self._policy = policy
         self._config = episodes
         demand = demand or Demand()
@@ -75,7 +69,7 @@ class EpisodeCore:
         self._capacity_steps = most_steps = None
         if hand_off.capacity_steps:
             self._capacity_steps = max(hand_off.capacity_steps, segment_steps)
-            # Segments are dropped whole, so a full hand-off may lack almost one of its capacity.
+            # Segments are dropped whole, so a full queue may lack almost one of its capacity.
             most_steps = self._capacity_steps - segment_steps - policy.layout.carried + 1
             fragment_steps = min(demand.fragment_steps, most_steps)
             demand = replace(demand, fragment_steps=fragment_steps, batches_ahead=min(demand.batches_ahead, most_steps / fragment_steps))
@@ -103,70 +97,64 @@ class EpisodeCore:
         self._pass_shares = PassShares()
         self.room = Room(demand, lambda: self._trajectories.steps_ready, hand_off.room_wait_s)
         self._withheld = WithheldQuestions(policy, self._table, self._trajectories, self.room, self.statistics)
-        self._hand_over = HandOver(policy, self._trajectories, self.room, self._withheld, demand, hand_off.max_segment_age_s, most_steps)
+        self._requests = SampleRequests(
+            policy, self._trajectories, self.room, self._withheld, demand, hand_off.max_segment_age_s, most_steps
+        )
         self._pass = BatchPass(
             policy, self._table, self._trajectories, self._withheld, self.statistics, observation_space, action_space, self.shares
         )
 
     # Front ends ----------------------------------------------------------------------------------------------------------------------
 
-    def connect(self, client_id: str, connection: str | None = None) -> ClientSession:
-        """Note that a client opened a stream over a connection (unset: its own); its episodes of an earlier stream are its own again."""
-        session = self._table.session(client_id, connection)
-        session.streams += 1
-        if timer := self._idle_timers.pop(session.index, None):
+    def connect(self, client_id: str, connection: str | None = None) -> ServedClient:
+        """Note that a client opened a stream over a connection (unset: its own). It keeps its episodes of an earlier stream."""
+        client = self._table.client(client_id, connection)
+        client.streams += 1
+        if timer := self._idle_timers.pop(client.index, None):
             timer.cancel()
-        return session
+        return client
 
-    def disconnect(self, session: ClientSession) -> None:
+    def disconnect(self, client: ServedClient) -> None:
         """Note that a client's stream is gone; its episodes end after the idle timeout unless it returns."""
-        session.streams -= 1
-        if session.streams > 0:
+        client.streams -= 1
+        if client.streams > 0:
             return
         timeout_s = self._config.episode_idle_timeout_s
-        if not session.aliases and not any(submission.session is session for submission in self._pending):
-            self._table.forget_session(session)
+        if not client.aliases and not any(submission.client is client for submission in self._pending):
+            self._table.forget_client(client)
             return
-        if session.aliases:
-            logger.info("client %s is gone with %d open episodes; they end in %g s", session.client_id, len(session.aliases), timeout_s)
-        self._idle_timers[session.index] = asyncio.get_running_loop().call_later(timeout_s, self._reap_session, session)
+        if client.aliases:
+            logger.info("client %s is gone with %d open episodes; they end in %g s", client.client_id, len(client.aliases), timeout_s)
+        self._idle_timers[client.index] = asyncio.get_running_loop().call_later(timeout_s, self._reap_client, client)
 
-    def submit(self, rows: ReceivedRows, session: ClientSession) -> asyncio.Future[Replies]:
-        """Take rows in; the future has their replies once all are answered. It never fails: errors are in the replies."""
+    def submit(self, rows: ReceivedRows, client: ServedClient) -> asyncio.Future[Replies]:
+        """Take rows; the future has their replies once all are answered. It never fails: errors are in the replies."""
         future: asyncio.Future[Replies] = asyncio.get_running_loop().create_future()
-        self.take(rows, session, lambda replies: None if future.done() else future.set_result(replies))
+        self.take(rows, client, lambda replies: None if future.done() else future.set_result(replies))
         return future
 
-    def take(self, rows: ReceivedRows, session: ClientSession, done: Callable[[Replies], None]) -> None:
-        """Take rows in and call `done`, which must not fail, with their replies once all are answered: a turn of the loop sooner."""
-        error = self._pass.malformed(rows)
-        count = len(rows) if error is None else 0
-        replies = self._pass.empty_replies(count)
-        if error is not None:
-            replies.refusal = error
+    def take(self, rows: ReceivedRows, client: ServedClient, done: Callable[[Replies], None]) -> None:
+        """Take rows and call `done`, which must not fail, with their replies once all are answered: a turn of the loop before `submit`."""
+        replies = self._pass.replies_to(rows)
+        if replies.refusal is not None:
             self.statistics.rows_refused += len(rows)
-        if count == 0:
+        if not (count := len(replies.handles)):
             done(replies)
             return
-        self._pass_shares.asks(session)
-        self._pending.append(Submission(rows, session, replies, done, np.arange(count)))
+        self._pass_shares.asks(client)
+        self._pending.append(Submission(rows, client, replies, done, np.arange(count)))
         self._schedule_flush()
 
-    def reap(self, session: ClientSession, episode_ids: list[str]) -> None:
+    def reap(self, client: ServedClient, episode_ids: list[str]) -> None:
         """End episodes of a client that is silent, as truncated at their last complete steps."""
-        slots = np.array([session.aliases[id_] for id_ in episode_ids if id_ in session.aliases], np.int64)
+        slots = np.array([client.aliases[id_] for id_ in episode_ids if id_ in client.aliases], np.int64)
         self._withheld.forget(slots)
         self._trajectories.abandon(slots[self._table.training[slots]])
         self._policy.forget(slots.tolist())
         for slot in slots.tolist():
             self._table.close_episode(slot, idle=True)
         self.statistics.episodes_reaped += len(slots)
-        self._hand_over.look()
-
-    @property
-    def is_draining(self) -> bool:
-        """Whether new episodes are refused."""
-        return self.drain_error is not None
+        self._requests.look()
 
     @property
     def drain_error(self) -> PolicyServerError | None:
@@ -181,14 +169,14 @@ class EpisodeCore:
     # The env runner, through call_soon_threadsafe -------------------------------------------------------------------------------------
 
     def sample(self, want_steps: int, wait_s: float, done: Callable[[list[SegmentBlock]], None], *, or_fewer: bool = False) -> None:
-        """Call `done` with `want_steps` steps as soon as there are as many; see `HandOver.ask`."""
+        """Call `done` with `want_steps` steps as soon as there are as many; see `SampleRequests.ask`."""
 
         def answer(blocks: list[SegmentBlock]) -> None:
             self.snapshot()  # the counters that go with these steps
             self._most_open = self._table.open
             done(blocks)
 
-        self._hand_over.ask(want_steps, wait_s, answer, or_fewer=or_fewer)
+        self._requests.ask(want_steps, wait_s, answer, or_fewer=or_fewer)
 
     def serve_weights(self, weights_seq_no: int) -> None:
         """Swap to the weights loaded last, and make room for the steps that the learner wants of them."""
@@ -196,10 +184,10 @@ class EpisodeCore:
         self.room.open()
 
     def drain(self, *, is_final: bool = False) -> None:
-        """Refuse new episodes from now on, saying whether waiting makes sense, let no question wait, and answer `sample` at once."""
+        """Refuse new episodes from now on, let no question wait, and answer `sample` at once; `is_final` tells clients not to wait."""
         self._pass.drain_error = ending_error(is_final=is_final)
         self.room.lift()
-        self._hand_over.drain()
+        self._requests.drain()
 
     def fail_all(self, error: PolicyServerError) -> None:
         """Answer everything that waits with an error; for the end of the process."""
@@ -215,7 +203,7 @@ class EpisodeCore:
         statistics.infos_dropped = trajectories.waiting_infos.dropped
         statistics.starts_refused = self.shares.starts_refused
         statistics.steps_handed_off = trajectories.steps_handed_off
-        statistics.steps_dropped = trajectories.hand_off.steps_dropped
+        statistics.steps_dropped = trajectories.queue.steps_dropped
         statistics.steps_waiting = trajectories.steps_ready
         statistics.questions_waiting = self._withheld.waiting
         statistics.staleness_mean = trajectories.versions_behind / max(trajectories.steps_handed_off, 1)
@@ -251,11 +239,10 @@ class EpisodeCore:
             error = ServerInternalError(f"the server failed to answer; incident {incident} in its log")
             self.statistics.rows_failed += len(batch)
             deferred = np.empty(0, np.int64)
-            for index in range(len(batch)):
-                batch.refuse(index, error)
+            batch.refuse_all(np.arange(len(batch)), error)
         self._answer(batch, deferred)
         self._most_open = max(self._most_open, self._table.open)
-        self._hand_over.note_rows()
+        self._requests.note_rows()
 
     def _answer(self, batch: Batch, deferred: npt.NDArray[np.int64]) -> None:
         """Resolve the submissions that are complete and keep the others for the next pass."""
@@ -274,16 +261,16 @@ class EpisodeCore:
         if self._pending:
             self._schedule_flush()
 
-    def _reap_session(self, session: ClientSession) -> None:
-        del self._idle_timers[session.index]
-        count = len(session.aliases)
-        self.reap(session, list(session.aliases))
-        self._table.forget_session(session)
+    def _reap_client(self, client: ServedClient) -> None:
+        del self._idle_timers[client.index]
+        count = len(client.aliases)
+        self.reap(client, list(client.aliases))
+        self._table.forget_client(client)
         if count:
-            logger.info("client %s did not come back; its %d episodes ended as truncated", session.client_id, count)
+            logger.info("client %s did not come back; its %d episodes ended as truncated", client.client_id, count)
 
     def _capacity(self) -> int:
-        """Return how many steps may wait for the learner: those it asks for, and a segment of each episode that was open since it came."""
+        """Return how many steps may wait: those that the learner asks for, and a segment of each episode open since it came last."""
         if self._capacity_steps is not None:
             return self._capacity_steps
         return self._base_capacity_steps + self._segment_steps * max(self._most_open, self._table.open)
@@ -292,7 +279,7 @@ class EpisodeCore:
 def _segment_steps(wanted: int, layout: StepLayout, demand: Demand) -> int:
     """Return how long a segment is at most.
 
-    A page has room for what it hands over and what it carries on. A recurrent net's segments end where a sequence does, so that the states
+    A page has room for what it hands off and what it carries on. A recurrent net's segments end where a sequence does, so that the states
     that are kept fit together when they are joined, and no sequence is padded for it. Where updates are counted by steps, one segment is no
     more than the learner asks for.
     """
@@ -300,3 +287,10 @@ def _segment_steps(wanted: int, layout: StepLayout, demand: Demand) -> int:
         wanted = min(wanted, demand.fragment_steps)
     steps = max(wanted, layout.carried + 1)
     return steps if layout.initial_state is None else max(steps // layout.state_every, 1) * layout.state_every
+
+
+def ending_error(*, is_final: bool) -> ServerUnavailableError:
+    """Make the error for clients that can't be served any more: if it `is_final`, waiting is in vain, else a successor is expected."""
+    if is_final:
+        return ServerEndedError("the server is shutting down for good: it does not come back by itself")
+    return ServerUnavailableError("the server is shutting down and starts no new episodes", reason="SHUTTING_DOWN")

@@ -12,10 +12,10 @@ class Demand:
     fragment_steps: int = 4000
     """Steps of one `sample()`: RLlib's rollout fragment, with PPO and one serving actor a train batch."""
     on_policy: bool = True
-    """Whether each batch is to come from one policy version, all of it: then everything that is recorded is handed over at once, the steps
-    that are being made are waited for, and nothing is left for the next batch. Else the steps of all hand-overs together are as many as
-    were asked for, because updates are counted by them."""
+    """Whether each batch is to come from one policy version, all of it: then everything that is recorded is handed off at once,
+    after a wait for the steps that clients are making, and nothing is left for the next batch. Else all hand-offs together have as many
+    steps as were asked for, because updates are counted by them."""
     whole_episodes: bool = False
-    """Whether episodes are handed over when they have ended, RLlib's `batch_mode="complete_episodes"`."""
+    """Whether episodes are handed off when they have ended, RLlib's `batch_mode="complete_episodes"`."""
     batches_ahead: float = 0.0
     """Fragments that clients may play while the learner is busy with the one before."""

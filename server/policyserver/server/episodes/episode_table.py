@@ -11,18 +11,17 @@ import numpy as np
 import numpy.typing as npt
 
 from policyserver.common.errors import EpisodeFinishedError
-from policyserver.server.episodes.lazy_array import FreeList, LazyArray
+from policyserver.common.spaces import Array
+from policyserver.server.episodes.lazy_array import LazyArray, LazyTable
 from policyserver.server.episodes.masks import all_true
 from policyserver.server.policies.policy import ModuleOutputs
-
-Array = npt.NDArray[Any]
 
 _GENERATION_SHIFT = np.uint64(32)
 _SLOT_MASK = np.uint64(0xFFFF_FFFF)
 
 
 @dataclass(slots=True, eq=False)
-class ClientSession:
+class ServedClient:
     """A client, to whom episodes belong."""
 
     client_id: str
@@ -30,9 +29,9 @@ class ClientSession:
     index: int
     """Its number in the table."""
     connection: str
-    """Over which its newest stream or call came; a share of the server is a connection's."""
+    """What its newest stream or call came over. Each connection has a share of the server."""
     streams: int = 0
-    """Streams it has open, more than one only for the moment of a reconnect; of a unary caller, episodes."""
+    """Its open streams, more than one only during a reconnect; of a unary caller, its episodes."""
     announced: int = 0
     """Episodes that a unary caller has started and whose first observation has not come."""
     aliases: dict[str, int] = field(default_factory=dict)
@@ -68,23 +67,17 @@ class EpisodeTable:
 
     def __init__(self, max_open: int, remembered: int, state: list[Array], action: tuple[tuple[int, ...], np.dtype[Any]]) -> None:
         self.max_open = max_open
-        self._free = FreeList(max_open)
         self._remembered = remembered
-        self._arenas: list[LazyArray] = []
-
-        def column(dtype: Any, shape: tuple[int, ...] = ()) -> Array:
-            arena = LazyArray(max_open, shape, dtype)
-            self._arenas.append(arena)
-            return arena.array
-
-        # Not an arena to release: a generation must never repeat.
+        self._slots = LazyTable(max_open)
+        column = self._slots.column
+        # Not a column of these, which forget: a generation must never repeat.
         self._generation = LazyArray(max_open, (), np.uint32).array
-        self._session_index = column(np.int32)
+        self._client_index = column(np.int32)
         self.next_sequence = column(np.int64)
         self.content = column(np.uint64)
         """Hash of the newest row."""
         self.draw_keys = column(np.uint64)
-        """By what the actions are drawn."""
+        """What the actions are drawn by."""
         self.training = column(np.bool_)
         self.actions = column(action[1], action[0])
         """The newest action, in the client's form."""
@@ -96,42 +89,42 @@ class EpisodeTable:
         """Recurrent state after the newest step, leaf by leaf."""
         self._initial_state = state
         self._ids: dict[int, str] = {}
-        self._sessions: dict[str, ClientSession] = {}
-        self._sessions_by_index: dict[int, ClientSession] = {}
-        self._session_numbers = 0
+        self._clients: dict[str, ServedClient] = {}
+        self._clients_by_index: dict[int, ServedClient] = {}
+        self._client_numbers = 0
         self._finished: OrderedDict[int, FinishedEpisode] = OrderedDict()
         self._finished_by_id: dict[tuple[str, str], FinishedEpisode] = {}
 
     @property
     def open(self) -> int:
         """Episodes held now."""
-        return self._free.used
+        return self._slots.used
 
-    def sessions(self) -> Collection[ClientSession]:
+    def clients(self) -> Collection[ServedClient]:
         """Return the clients that have episodes or a stream."""
-        return self._sessions.values()
+        return self._clients.values()
 
-    def session(self, client_id: str, connection: str | None = None) -> ClientSession:
-        """Return the client of a name, known or new, which is now at a connection (unset: one of its own)."""
-        session = self._sessions.get(client_id)
-        if session is None:
-            self._session_numbers += 1
-            session = self._sessions[client_id] = ClientSession(client_id, self._session_numbers, "")
-            self._sessions_by_index[session.index] = session
-        session.connection = connection or client_id
-        return session
+    def client(self, client_id: str, connection: str | None = None) -> ServedClient:
+        """Return the client of a name, known or new, which now has this connection (unset: one of its own)."""
+        client = self._clients.get(client_id)
+        if client is None:
+            self._client_numbers += 1
+            client = self._clients[client_id] = ServedClient(client_id, self._client_numbers, "")
+            self._clients_by_index[client.index] = client
+        client.connection = connection or client_id
+        return client
 
-    def forget_session(self, session: ClientSession) -> None:
+    def forget_client(self, client: ServedClient) -> None:
         """Forget a client that has no episodes and no stream."""
-        self._sessions.pop(session.client_id, None)
-        self._sessions_by_index.pop(session.index, None)
+        self._clients.pop(client.client_id, None)
+        self._clients_by_index.pop(client.index, None)
 
-    def slots_of(self, handles: Array, session_indices: Array) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+    def slots_of(self, handles: Array, client_indices: Array) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
         """Look handles up.
 
         Args:
             handles: uint64[n].
-            session_indices: Number of the client that sent each, int[n].
+            client_indices: Number of the client that sent each, int[n].
 
         Returns:
             The slots, and whether each is an open episode of that client (where not, the slot is 0).
@@ -140,36 +133,36 @@ class EpisodeTable:
         inside = slots < self.max_open
         if not all_true(inside):
             slots = np.where(inside, slots, 0)
-        known = inside & (self._generation[slots] == (handles >> _GENERATION_SHIFT)) & (self._session_index[slots] == session_indices)
+        known = inside & (self._generation[slots] == (handles >> _GENERATION_SHIFT)) & (self._client_index[slots] == client_indices)
         return (slots if all_true(known) else np.where(known, slots, 0)), known
 
-    def open_episode(self, session: ClientSession, episode_id: str, *, training: bool, now_s: float, draw_key: int = 0) -> int:
+    def open_episode(self, client: ServedClient, episode_id: str, *, training: bool, now_s: float, draw_key: int = 0) -> int:
         """Open an episode and return its slot. There must be room, and the id must be free."""
-        slot = self._free.take()
+        slot = self._slots.take()
         assert slot is not None, "open_episode needs room"
         self._generation[slot] += 1
-        self._session_index[slot] = session.index
+        self._client_index[slot] = client.index
         self.next_sequence[slot] = 0
         self.training[slot] = training
         self.draw_keys[slot] = draw_key
         self.returns[slot] = 0.0
         self.started_s[slot] = now_s
         self._ids[slot] = episode_id
-        session.aliases[episode_id] = slot
-        self._finished_by_id.pop((session.client_id, episode_id), None)
+        client.aliases[episode_id] = slot
+        self._finished_by_id.pop((client.client_id, episode_id), None)
         return slot
 
     def close_episode(self, slot: int, *, idle: bool) -> None:
         """Close an episode and remember how it ended."""
         episode_id = self._ids.pop(slot)
-        session = self._sessions_by_index[int(self._session_index[slot])]
-        del session.aliases[episode_id]
+        client = self._clients_by_index[int(self._client_index[slot])]
+        del client.aliases[episode_id]
         handle = self.handle(slot)
-        self._session_index[slot] = 0
-        self._free.give(slot)
+        self._client_index[slot] = 0
+        self._slots.give(slot)
         if self._remembered:
-            last = FinishedEpisode(session.client_id, episode_id, handle, int(self.next_sequence[slot]) - 1, int(self.content[slot]), idle)
-            self._finished[handle] = self._finished_by_id[session.client_id, episode_id] = last
+            last = FinishedEpisode(client.client_id, episode_id, handle, int(self.next_sequence[slot]) - 1, int(self.content[slot]), idle)
+            self._finished[handle] = self._finished_by_id[client.client_id, episode_id] = last
             while len(self._finished) > self._remembered:
                 _, oldest = self._finished.popitem(last=False)
                 if self._finished_by_id.get((oldest.client_id, oldest.episode_id)) is oldest:
@@ -218,7 +211,4 @@ class EpisodeTable:
 
     def trim(self) -> None:
         """Give the memory of slots that are no longer used back to the operating system."""
-        first, count = self._free.trim()
-        if count:
-            for arena in self._arenas:
-                arena.release(first, count)
+        self._slots.trim()

@@ -6,10 +6,11 @@ import mmap
 import platform
 import sys
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from policyserver.common.spaces import Array
 
 # Python 3.11's mmap module has no name for it. Without it Linux refuses to reserve more than the machine has.
 _NORESERVE = 0x4000 if sys.platform == "linux" and platform.machine() in ("x86_64", "aarch64") else 0
@@ -23,12 +24,7 @@ class LazyArray:
     """
 
     def __init__(self, rows: int, shape: Sequence[int], dtype: npt.DTypeLike) -> None:
-        """Reserve address space for `rows` rows.
-
-        Args:
-            rows: Length of the leading axis.
-            shape: Shape of one row.
-            dtype: Element type.
+        """Reserve address space for `rows` rows of a shape and a dtype.
 
         Raises:
             MemoryError: The system does not reserve that much address space.
@@ -44,7 +40,7 @@ class LazyArray:
                 "lower episodes.max_open or hand_off.segment_steps, or allow overcommit (vm.overcommit_memory)"
             ) from error
         count = rows * self.row_bytes // element.itemsize
-        self.array: npt.NDArray[Any] = np.frombuffer(self._memory, element, count).reshape(rows, *shape)
+        self.array: Array = np.frombuffer(self._memory, element, count).reshape(rows, *shape)
 
     def release(self, first_row: int, rows: int) -> None:
         """Give the memory of `rows` rows from `first_row` on back to the operating system, as far as whole memory pages go."""
@@ -54,26 +50,37 @@ class LazyArray:
             self._memory.madvise(mmap.MADV_DONTNEED, start, end - start)
 
 
-class FreeList:
-    """Hand out the numbers 0 .. capacity - 1, lowest first, and take them back.
+class LazyTable:
+    """Give out the row numbers 0 .. capacity - 1, lowest first, take them back, and own columns with a row for each.
 
     Numbers never used before come from a counter, so that a large capacity costs nothing, and returned ones are used first, so that the
-    touched part of the arenas they index stays small.
+    touched part of the columns stays small.
     """
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
+        self._columns: list[LazyArray] = []
         self._returned: list[int] = []
         self._fresh = 0
 
+    def column(self, dtype: npt.DTypeLike, shape: Sequence[int] = ()) -> Array:
+        """Add a column, [capacity, *shape]; `trim` gives its memory back."""
+        self._columns.append(LazyArray(self.capacity, shape, dtype))
+        return self._columns[-1].array
+
+    @property
+    def row_bytes(self) -> int:
+        """Size of a row of all columns."""
+        return sum(column.row_bytes for column in self._columns)
+
     @property
     def used(self) -> int:
-        """Numbers handed out and not returned."""
+        """Numbers that were given out and not returned."""
         return self._fresh - len(self._returned)
 
     @property
     def touched(self) -> int:
-        """Numbers below this one were handed out since the last `trim`."""
+        """Numbers below this one were given out since the last `trim`."""
         return self._fresh
 
     def take(self) -> int | None:
@@ -90,7 +97,7 @@ class FreeList:
         self._returned.append(number)
 
     def trim(self) -> tuple[int, int]:
-        """Forget the unused numbers at the upper end; return them as (first, count) so that their memory can be released."""
+        """Give the memory of the unused rows at the upper end back to the operating system; return them as (first, count)."""
         before = self._fresh
         self._returned.sort(reverse=True)
         kept = 0
@@ -100,4 +107,7 @@ class FreeList:
             self._fresh -= 1
             kept += 1
         del self._returned[:kept]
+        if kept:
+            for column in self._columns:
+                column.release(self._fresh, before - self._fresh)
         return self._fresh, before - self._fresh

@@ -1,4 +1,4 @@
-"""Questions about masks, bool[n], that a pass asks some thirty times.
+"""Functions of masks, bool[n], which a pass calls some thirty times.
 
 numpy's own `all`, `any` and `flatnonzero` go through Python and a reduction, which for a few rows costs three to five times the counting.
 """

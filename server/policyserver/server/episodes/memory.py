@@ -1,4 +1,4 @@
-"""How many episodes may be open, by what each takes."""
+"""How many episodes may be open, by the memory that each takes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from policyserver.server.policies.policy import StepLayout
 logger = logging.getLogger(__name__)
 
 _ROW_BYTES = 4 + 8  # a step's reward and policy version
-_SLOT_BYTES = 128  # an episode's numbers: session, sequence, return, times, the place of its page
+_SLOT_BYTES = 128  # an episode's numbers: client, sequence, return, times, the place of its page
 
 
 def episode_bytes(layout: StepLayout, segment_steps: int) -> int:

@@ -10,8 +10,7 @@ import numpy.typing as npt
 
 from policyserver.common.errors import PolicyServerError
 from policyserver.common.flags import StepFlag
-
-Array = npt.NDArray[Any]
+from policyserver.common.spaces import Array
 
 
 @dataclass(slots=True)

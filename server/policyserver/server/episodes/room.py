@@ -1,4 +1,4 @@
-"""Whether there is room for more steps: what makes a question wait, so that no answer ever does."""
+"""Whether there is room for more steps: questions wait for it, so that no answer ever does."""
 
 from __future__ import annotations
 
@@ -15,21 +15,15 @@ class Room:
     """Open while the learner wants steps, closed once those are recorded. Owned by the loop thread.
 
     It opens for `Demand.fragment_steps` when new weights are served and whenever the learner asks, and closes when as many steps are ready.
-    Nobody takes a part of it in advance, so nothing is left unused by a client that sleeps: a step counts when it is recorded. Between a
-    hand-over and the next opening there is room for `Demand.batches_ahead` fragments. Clients that never wait have no part in it, or a
+    No client takes a part of it in advance, so a client that sleeps leaves nothing unused: a step counts when it is recorded. Between a
+    hand-off and the next opening there is room for `Demand.batches_ahead` fragments. Clients that never wait have no part in it, or a
     client in real time would leave the others none.
 
-    A learner that does not come for `wait_s` while questions wait is taken for absent: then they wait no longer, until it asks again.
+    If the learner does not ask for `wait_s` while questions wait, they wait no longer until it asks again.
     """
 
     def __init__(self, demand: Demand, ready: Callable[[], int], wait_s: float) -> None:
-        """Begin open.
-
-        Args:
-            demand: What the learner wants.
-            ready: Returns how many steps could be handed over now.
-            wait_s: Longest time that questions wait, seconds.
-        """
+        """Begin open. `ready` returns how many steps could be handed off now; questions wait for `wait_s` at most."""
         self._demand = demand
         self._ready = ready
         self._wait_s = wait_s
@@ -47,12 +41,16 @@ class Room:
 
     def is_open_after(self, steps: int) -> bool:
         """Tell whether there is room left once so many more steps are recorded."""
+        if self._is_lifted or self._is_forced:
+            return True
         if self._demand.whole_episodes or not self._demand.on_policy:
             steps = 0  # they may not be ready yet: episodes that go on, steps that are carried on
-        return self._is_lifted or self._is_forced or self._recorded() + steps < self._limit_steps
+        ready = self._ready()
+        self._unasked_steps = min(self._unasked_steps, ready)  # what was handed off or dropped is gone
+        return ready - self._unasked_steps + steps < self._limit_steps
 
     def note_unasked(self, steps: int) -> None:
-        """Take note of steps that were recorded whether there was room or not."""
+        """Note steps that were recorded whether there was room or not."""
         self._unasked_steps += steps
 
     def open(self, steps: int | None = None) -> None:
@@ -62,14 +60,14 @@ class Room:
         self.tell()
 
     def close(self, steps: int) -> None:
-        """Close at a hand-over of so many steps: the learner has what it wanted, and clients may play so far ahead as is allowed.
+        """Close at a hand-off of so many steps: the learner has what it wanted, and clients may play so far ahead as is allowed.
 
         Where clients in real time made a part of it, the others still have what is left of their room.
         """
         self._is_forced = False
         self._limit_steps, limit_steps = int(self._demand.batches_ahead * self._demand.fragment_steps), self._limit_steps
         if self._unasked_steps and (ready := self._ready()):
-            unasked_steps = round(min(self._unasked_steps, ready) * min(steps / ready, 1.0))  # of those handed over, so far as one can tell
+            unasked_steps = round(min(self._unasked_steps, ready) * min(steps / ready, 1.0))  # of those handed off, so far as one can tell
             self._unasked_steps -= unasked_steps
             self._limit_steps = max(self._limit_steps, limit_steps - (steps - unasked_steps))
 
@@ -79,7 +77,7 @@ class Room:
         self.tell()
 
     def when_open(self, tell: Callable[[], None]) -> None:
-        """Have a function called once, as soon as there is room; now, if there is."""
+        """Call a function once, as soon as there is room."""
         if self.is_open:
             tell()
             return
@@ -88,7 +86,7 @@ class Room:
             self._timer = asyncio.get_running_loop().call_later(self._wait_s, self._force)
 
     def forget(self, tell: Callable[[], None]) -> None:
-        """Don't call a function any more."""
+        """Take back what `when_open` was told."""
         self._told.pop(tell, None)
 
     def tell(self) -> None:
@@ -102,20 +100,14 @@ class Room:
         for tell in told:
             tell()
 
-    def _recorded(self) -> int:
-        """Return how many steps are ready, but for those of who never waits."""
-        ready = self._ready()
-        self._unasked_steps = min(self._unasked_steps, ready)  # what was handed over or dropped is gone
-        return ready - self._unasked_steps
-
     @property
     def _steps_at_once(self) -> int:
         return int(max(1.0, self._demand.batches_ahead) * self._demand.fragment_steps)
 
     def _force(self) -> None:
         logger.warning(
-            "the learner has asked for no steps for %g s (hand_off.room_wait_s): clients wait for it no longer, and of what they send the "
-            "oldest steps are dropped where they are too many",
+            "the learner has asked for no steps for %g s (hand_off.room_wait_s): clients wait for it no longer, and the oldest steps are "
+            "dropped where they send too many",
             self._wait_s,
         )
         self._timer = None

@@ -12,12 +12,11 @@ import numpy.typing as npt
 from policyserver.common.errors import InvalidInputError
 from policyserver.common.flags import StepFlag, describe_flags
 from policyserver.common.rewards import REWARD_MAX
-from policyserver.common.spaces import Leaf, leaves
-from policyserver.server.episodes.masks import all_true, any_true
+from policyserver.common.spaces import Array, Leaf, bounds, leaves
+from policyserver.server.episodes.masks import Mask, all_true, any_true
 
-Array = npt.NDArray[Any]
-Mask = npt.NDArray[np.bool_]
-
+MOST_ID_BYTES = 256
+"""Bytes of an episode's or a client's id in UTF-8: the server keeps ids, of finished episodes too."""
 _NONE = np.empty(0, np.int64)
 _WIDE_BYTES = 256  # from here on Python's own hash of a row is the faster one
 _FACTORS = np.random.default_rng(0).integers(0, 2**63, _WIDE_BYTES // 4, np.uint64) * np.uint64(2) + np.uint64(1)
@@ -32,17 +31,11 @@ class LeafCheck:
     """Check arrays of one leaf of a space."""
 
     def __init__(self, leaf: Leaf, reason: str, field: str) -> None:
-        """Prepare the check.
-
-        Args:
-            leaf: The leaf.
-            reason: The protocol's word for what it finds.
-            field: The message's name of the column.
-        """
+        """Prepare the check; `reason` is the protocol's word for what it finds, `field` the message's name of the column."""
         self._leaf = leaf
         self._reason = reason
         self._field = field
-        low, high = self._said = _bounds(leaf.space)
+        low, high = self._said = bounds(leaf.space)
         # What is compared: bounds of the leaf's own dtype, as one number where they are the same everywhere. Between the largest finite
         # floats there is no infinity, and nothing compares to NaN.
         lowest, highest = _limits(leaf.dtype)
@@ -120,17 +113,14 @@ def bad_headers(flags: Array, sequences: Array, rewards: Array) -> dict[int, Inv
 
 
 def content_hashes(observations: list[Array], flags: Array, rewards: Array, given: Array, given_actions: list[Array]) -> Array:
-    """Hash what each row says, so that a repeated number can be told from a changed one.
+    """Hash what each row says, uint64[n], so that a repeated number can be told from a changed one.
 
     Args:
-        observations: One array per leaf, leading axis n.
+        observations: One array per leaf, [n, ...].
         flags: uint8[n].
         rewards: float64[n].
         given: Rows with a given action, indices.
         given_actions: Their actions, one array per leaf.
-
-    Returns:
-        uint64[n].
     """
     hashes = _row_hashes([rewards, flags, *observations])
     if given.size:
@@ -154,22 +144,19 @@ def _row_hashes(columns: list[Array]) -> Array:
     return hashes
 
 
-def _bounds(space: gym.Space[Any]) -> tuple[Array, Array]:
-    """Return the least and the greatest value of each element of a leaf."""
-    match space:
-        case gym.spaces.Box():
-            return space.low, space.high
-        case gym.spaces.Discrete():
-            return np.asarray(int(space.start)), np.asarray(int(space.start) + int(space.n) - 1)
-        case gym.spaces.MultiDiscrete():
-            start = space.start.astype(np.int64)
-            return start, start + space.nvec.astype(np.int64) - 1
-    return np.asarray(0), np.asarray(1)
-
-
 def _limits(dtype: np.dtype[Any]) -> tuple[Any, Any]:
     """Return the least and the greatest finite number of a dtype."""
     if dtype.kind == "b":
         return False, True
     limits = np.finfo(dtype) if dtype.kind == "f" else np.iinfo(dtype)
     return limits.min, limits.max
+
+
+def id_error(field: str, name: str) -> InvalidInputError | None:
+    """Say that an id is too long, if it is."""
+    if len(name) <= MOST_ID_BYTES // 4:  # no character takes more than four bytes
+        return None
+    size = len(name) if name.isascii() else len(name.encode())
+    if size <= MOST_ID_BYTES:
+        return None
+    return InvalidInputError(f"{field}: expected at most {MOST_ID_BYTES} bytes of UTF-8, received {size}; choose a shorter id", field=field)

@@ -34,9 +34,7 @@ class SampleQueue:
     def __init__(self, capacity_steps: Callable[[], int], max_segments: int) -> None:
         """Begin empty.
 
-        Args:
-            capacity_steps: Returns how many steps may wait now.
-            max_segments: Segments that may wait, however short: as many pages as there are for them.
+        So many steps may wait as `capacity_steps` returns, and so many segments, however short, as there are pages for them.
         """
         self._waiting: deque[Segment] = deque()
         self._capacity_steps = capacity_steps
@@ -44,7 +42,7 @@ class SampleQueue:
         self.steps_waiting = 0
         self.steps_dropped = 0
         self.is_draining = False
-        """The server stops: nobody is held up, and what comes may be too late for the learner."""
+        """The server stops: no client is held up, and what comes may be too late for the learner."""
 
     def put(self, segment: Segment) -> list[int]:
         """Add a segment; return the pages of those that were dropped for it."""
@@ -59,7 +57,7 @@ class SampleQueue:
         return freed
 
     def leave(self, slot: int) -> list[int]:
-        """Take note that the episode in a slot is over, whether or not its last segment said so; return pages that were dropped for it."""
+        """Note that the episode in a slot is over, whether or not its last segment said so; return pages that were dropped for it."""
         return []
 
     def take(self, max_segments: int, steps: int) -> list[Segment]:

@@ -22,10 +22,8 @@ from ray.rllib.core.columns import Columns
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.env.utils.infinite_lookback_buffer import InfiniteLookbackBuffer
 
-from policyserver.common.spaces import unflatten_batch
+from policyserver.common.spaces import Array, unflatten_batch
 from policyserver.server.policies.policy import StepLayout
-
-Array = npt.NDArray[Any]
 
 
 @dataclass(slots=True)
@@ -94,11 +92,7 @@ class _Run:
 def episodes_of(blocks: list[SegmentBlock], id_prefix: str | None = None) -> list[SingleAgentEpisode]:
     """Build one RLlib episode of each run of segments that follow each other, in the order in which the runs begin.
 
-    The arrays of an episode of one segment are views of the block's.
-
-    Args:
-        blocks: What one `sample()` took, in its order.
-        id_prefix: What the episodes' ids begin with; a fresh one if unset.
+    The arrays of an episode of one segment are views of the block's. Ids begin with `id_prefix`, or with a fresh one.
     """
     runs: list[_Run] = []
     newest: dict[int, _Run] = {}
@@ -159,7 +153,7 @@ def _episode(parts: list[tuple[SegmentBlock, int]], id_: str) -> SingleAgentEpis
 
 
 def _state_after(block: SegmentBlock, index: int, rows: range, leaf: int) -> Array:
-    """Return the state after each of a segment's steps, zeros where none was kept: nobody reads these."""
+    """Return the state after each of a segment's steps, zeros where none was kept, which is where no learner reads it."""
     states, every = block.states[leaf], block.layout.state_every
     before_first = block.layout.lookback - 1  # the state before step 1 is that after the look-back
     after = np.zeros((rows.stop, *states.shape[2:]), states.dtype)

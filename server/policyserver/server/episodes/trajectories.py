@@ -1,4 +1,4 @@
-"""The steps of open episodes, in pages taken from a pool on demand and handed over when they are full or the episode ends."""
+"""The steps of open episodes, in pages taken from a pool on demand and handed off when they are full or the episode ends."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import tree
 from ray.rllib.core.columns import Columns
 from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
 
-from policyserver.common.spaces import leaves
-from policyserver.server.episodes.lazy_array import FreeList, LazyArray
+from policyserver.common.spaces import Array, leaves
+from policyserver.server.episodes.lazy_array import LazyArray, LazyTable
 from policyserver.server.episodes.masks import all_true, any_true, flatnonzero
 from policyserver.server.episodes.sample_queue import SampleQueue, Segment
 from policyserver.server.episodes.segments import SegmentBlock
@@ -21,7 +21,6 @@ from policyserver.server.episodes.waiting_infos import WaitingInfos
 from policyserver.server.episodes.whole_episodes_queue import WholeEpisodesQueue, most_held_steps
 from policyserver.server.policies.policy import ModuleOutputs, StepLayout
 
-Array = npt.NDArray[Any]
 Slots = npt.NDArray[np.int64]
 
 
@@ -51,8 +50,8 @@ class Trajectories:
             segment_steps: Steps of a full page.
             capacity_steps: Returns how many steps may wait for the learner now.
             max_segments: Segments that may wait for it.
-            whole_episodes: Whether episodes are handed over when they have ended.
-            most_info_bytes: Bytes that infos may take until they are handed over.
+            whole_episodes: Whether episodes are handed off when they have ended.
+            most_info_bytes: Bytes that infos may take until they are handed off.
         """
         self._layout = layout
         self._state_every = layout.state_every
@@ -61,7 +60,7 @@ class Trajectories:
         self._full_steps = segment_steps + layout.carried
         self._lookback = layout.lookback
         self._least_ready = 2 * layout.carried + 1 if layout.carried else 1
-        """Complete steps of an open page from which on it can be handed over in part: enough for the piece, and for what is carried on."""
+        """Complete steps of an open page from which on it can be handed off in part: enough for the piece, and for what is carried on."""
         self._rows_before = layout.lookback - 1  # a page's step number 1 lies in row `lookback`
         state_leaves = [np.asarray(leaf) for leaf in tree.flatten(layout.initial_state)] if layout.initial_state is not None else []
         pages = 2 * slots + max_segments + 1  # while an episode's page is turned, it has two
@@ -69,12 +68,10 @@ class Trajectories:
             held_steps = most_held_steps(layout)
             pages += 2 * (held_steps // segment_steps + 1)  # held back, and of one episode that is too long for the capacity
         rows = layout.lookback + self._full_steps
-        self._free = FreeList(pages)
-        self._arenas: list[LazyArray] = []
+        self._pages = LazyTable(pages)
 
         def column(rows: int, shape: tuple[int, ...], dtype: Any) -> Array:
-            self._arenas.append(LazyArray(pages, (rows, *shape), dtype))
-            return self._arenas[-1].array
+            return self._pages.column(dtype, (rows, *shape))
 
         self._observations = [column(rows + 1, leaf.shape, leaf.dtype) for leaf in leaves(layout.observation_space, "observation")]
         self._actions = column(rows, *layout.action)
@@ -84,7 +81,7 @@ class Trajectories:
         state_rows = self._full_steps // layout.state_every + 1
         self._states = [column(state_rows, leaf.shape, leaf.dtype) for leaf in state_leaves]
         self._pending_states = [LazyArray(slots, leaf.shape, leaf.dtype).array for leaf in state_leaves]  # before the pending step
-        self.page_bytes = sum(arena.row_bytes for arena in self._arenas)
+        self.page_bytes = self._pages.row_bytes
         """Size of a page, and so of a segment on its way to the learner."""
         # Per slot: the page being written (-1: none), the steps in it (the pending one included), the number of its first step, and when
         # it was begun.
@@ -95,9 +92,9 @@ class Trajectories:
         self._t_started = LazyArray(slots, (), np.int64).array
         self._infos: dict[int, dict[int, dict[str, Any]]] = {}
         self.waiting_infos = WaitingInfos(most_info_bytes)
-        self.hand_off = SampleQueue(capacity_steps, max_segments)
+        self.queue = SampleQueue(capacity_steps, max_segments)
         if whole_episodes:
-            self.hand_off = WholeEpisodesQueue(capacity_steps, max_segments, held_steps)
+            self.queue = WholeEpisodesQueue(capacity_steps, max_segments, held_steps)
         self._steps_ready_in_pages = 0
         self.steps_handed_off = 0
         self.versions_behind = 0
@@ -105,12 +102,12 @@ class Trajectories:
     @property
     def pages_used(self) -> int:
         """Pages that hold steps now."""
-        return self._free.used
+        return self._pages.used
 
     @property
     def steps_ready(self) -> int:
-        """Steps that could be handed over now, those in open pages included."""
-        return self.hand_off.steps_waiting + self._steps_ready_in_pages
+        """Steps that could be handed off now, those in open pages included."""
+        return self.queue.steps_waiting + self._steps_ready_in_pages
 
     @property
     def pages_open(self) -> int:
@@ -151,10 +148,7 @@ class Trajectories:
         at = pages, fill + self._rows_before
         for column, leaf in zip(self._observations, observations, strict=True):
             column[at] = leaf
-        self._actions[at] = decisions.actions
-        self._seq_nos[at] = decisions.weights_seq_no
-        for name, column in self._outputs.items():
-            column[at] = decisions.outputs[name]
+        self._write(at, decisions)
         if self._states:
             keep = flatnonzero((fill - 1) % self._state_every == 0)
             for arena, pending, leaf in zip(self._states, self._pending_states, state_before, strict=True):
@@ -167,8 +161,10 @@ class Trajectories:
         return [column[at] for column in self._observations]
 
     def replace_pending_decisions(self, slots: Slots, decisions: ModuleOutputs) -> None:
-        """Record other decisions for the pending steps, which nobody was told of yet."""
-        at = self._pending(slots)
+        """Record other decisions for the pending steps, whose callers have no answer yet."""
+        self._write(self._pending(slots), decisions)
+
+    def _write(self, at: tuple[Array, Array], decisions: ModuleOutputs) -> None:
         self._actions[at] = decisions.actions
         self._seq_nos[at] = decisions.weights_seq_no
         for name, column in self._outputs.items():
@@ -224,7 +220,7 @@ class Trajectories:
         return slots[np.argsort(self._started_s[slots], kind="stable")]
 
     def ready_in_pages(self, slots: Slots) -> npt.NDArray[np.int64]:
-        """Return how many steps of each open page could be handed over, int64[n]."""
+        """Return how many steps of each open page could be handed off, int64[n]."""
         return self._fill[slots] - 1 - self._carried
 
     def close_pages(self, slots: Slots) -> None:
@@ -237,12 +233,9 @@ class Trajectories:
     def collect(self, max_segments: int, steps: int, weights_seq_no: int) -> SegmentBlock | None:
         """Copy the oldest waiting segments out and free their pages; None if nothing waits.
 
-        Args:
-            max_segments: Most segments to copy.
-            steps: Enough steps: no segment more is copied once there are as many.
-            weights_seq_no: Policy version served now.
+        At most so many segments are copied, and none more once they have so many steps. `weights_seq_no` is the policy version served now.
         """
-        segments = self.hand_off.take(max_segments, steps)
+        segments = self.queue.take(max_segments, steps)
         if not segments:
             return None
         pages = np.array([segment.page for segment in segments])
@@ -275,15 +268,12 @@ class Trajectories:
         self.versions_behind += versions_behind
         self.steps_handed_off += block.steps
         for page in pages.tolist():
-            self._free.give(page)
+            self._pages.give(page)
         return block
 
     def trim(self) -> None:
         """Give the memory of pages that are no longer used back to the operating system."""
-        first, count = self._free.trim()
-        if count:
-            for arena in self._arenas:
-                arena.release(first, count)
+        self._pages.trim()
 
     def _pending(self, slots: Slots) -> tuple[Array, Array]:
         """Return where the pending steps lie, as an index of the columns."""
@@ -299,7 +289,7 @@ class Trajectories:
             arena[self._page[slots[keep]], fill[keep] // self._state_every] = leaf[keep]
 
     def _ready(self, complete: Array) -> int:
-        """Count the steps that could be handed over of pages with so many complete steps each."""
+        """Count the steps that could be handed off of pages with so many complete steps each."""
         if self._whole_episodes:
             return 0
         if not self._carried:
@@ -318,11 +308,7 @@ class Trajectories:
     def _go_on_in_new_pages(self, slots: Slots, steps: Array, kept: int, now_s: float) -> None:
         """Have the first steps of pages wait for the learner, and go on in new pages that begin with the look-back and the others.
 
-        Args:
-            slots: The episodes.
-            steps: How many steps of each page are complete and handed over, int64[n].
-            kept: How many steps come after these, the pending one included where there is one.
-            now_s: The time.
+        Of each page so many `steps`, int64[n], are complete and handed off, and `kept` come after these, a pending one included.
         """
         old = self._page[slots]
         new = np.array([self._new_page() for _ in range(len(slots))], np.int64)
@@ -349,20 +335,20 @@ class Trajectories:
     def _close(self, slot: int, steps: int, *, terminated: bool, truncated: bool) -> None:
         infos = self._infos.pop(slot, None)
         segment = Segment(slot, int(self._page[slot]), steps, int(self._t_started[slot]), terminated, truncated, infos)
-        for page in self.hand_off.put(segment):
-            self._free.give(page)
+        for page in self.queue.put(segment):
+            self._pages.give(page)
         self._page[slot] = -1
 
     def _forget(self, slot: int) -> None:
         if self._page[slot] >= 0:
-            self._free.give(int(self._page[slot]))
+            self._pages.give(int(self._page[slot]))
             self._page[slot] = -1
         self._fill[slot] = 0
         self._infos.pop(slot, None)
-        for page in self.hand_off.leave(slot):
-            self._free.give(page)
+        for page in self.queue.leave(slot):
+            self._pages.give(page)
 
     def _new_page(self) -> int:
-        page = self._free.take()
+        page = self._pages.take()
         assert page is not None, "the pool has a page for every slot and every waiting segment"
         return page

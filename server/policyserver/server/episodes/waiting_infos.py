@@ -10,7 +10,7 @@ logger = logging.getLogger(__name__)
 
 
 class WaitingInfo(dict[str, Any]):
-    """An info that is counted for as long as anybody holds it, be it in a live episode, an open page or the hand-off."""
+    """An info that is counted for as long as a live episode, an open page or the sample queue holds it."""
 
     __slots__ = ("_infos", "_size")
 

@@ -1,4 +1,4 @@
-"""The hand-off of RLlib's `batch_mode="complete_episodes"`: segments are held back until their episode has ended."""
+"""The sample queue for RLlib's `batch_mode="complete_episodes"`: segments are held back until their episode has ended."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _MOST_HELD_BYTES = 2**30  # of observations
 
 
 class WholeEpisodesQueue(SampleQueue):
-    """Hand episodes over whole: all segments of one, in their order, or none.
+    """Hand off whole episodes: all segments of one, in their order, or none.
 
-    What is held back for open episodes is bounded, too. An episode for which there is no room is dropped whole and counted: that which
-    waits for its end longest, for the longer an episode, the more room it needs.
+    What is held back for open episodes is bounded, too: if there is no room, the episode that has waited longest for its end is dropped
+    whole and counted, for the longer an episode, the more room it needs.
     """
 
     def __init__(self, capacity_steps: Callable[[], int], max_segments: int, most_held_steps: int) -> None:
@@ -42,19 +42,19 @@ class WholeEpisodesQueue(SampleQueue):
                 self._dropped.discard(slot)
             return [segment.page]
         if is_last:
-            return self._hand_over([*self._release(slot), segment])
+            return self._put_episode([*self._release(slot), segment])
         self._held.setdefault(slot, []).append(segment)
         self._held_steps += segment.steps
         return self._make_room()
 
     def leave(self, slot: int) -> list[int]:
-        """Take note that the episode in a slot ended with the segment before, if there was one."""
+        """Note that the episode in a slot ended with the segment before, if there was one."""
         self._dropped.discard(slot)
         segments = self._release(slot)
         if not segments:
             return []
         segments[-1] = replace(segments[-1], truncated=True)
-        return self._hand_over(segments)
+        return self._put_episode(segments)
 
     def take(self, max_segments: int, steps: int) -> list[Segment]:
         """Remove and return the oldest episodes, until they have `steps` steps together or `max_segments` segments."""
@@ -79,7 +79,7 @@ class WholeEpisodesQueue(SampleQueue):
         self._held_steps -= sum(segment.steps for segment in segments)
         return segments
 
-    def _hand_over(self, segments: list[Segment]) -> list[int]:
+    def _put_episode(self, segments: list[Segment]) -> list[int]:
         self._waiting += segments
         self._episodes_waiting += 1
         self.steps_waiting += sum(segment.steps for segment in segments)

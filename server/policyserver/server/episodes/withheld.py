@@ -1,35 +1,33 @@
-"""Questions that wait for the learner: what they reported is recorded, their actions are decided when there is room."""
+"""Questions that wait for the learner: their steps are recorded, their actions are decided when there is room."""
 
 from __future__ import annotations
 
 import logging
 import time
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from policyserver.common.errors import ServerOverloadedError
 from policyserver.common.flags import StepFlag
+from policyserver.common.spaces import Array
 from policyserver.server.episodes.core_statistics import CoreStatistics
 from policyserver.server.episodes.episode_table import EpisodeTable
 from policyserver.server.episodes.lazy_array import LazyArray
-from policyserver.server.episodes.masks import all_true, any_true, count
+from policyserver.server.episodes.masks import Mask, all_true, any_true, count
 from policyserver.server.episodes.room import Room
 from policyserver.server.episodes.trajectories import Trajectories
 from policyserver.server.policies.policy import DrawKeys, Policy, StepRows
 
 logger = logging.getLogger(__name__)
 
-Array = npt.NDArray[Any]
 Slots = npt.NDArray[np.int64]
-Mask = npt.NDArray[np.bool_]
 
 _GIVEN, _NO_WAIT = int(StepFlag.ACTION_GIVEN), int(StepFlag.NO_WAIT)
 
 
 class WithheldQuestions:
-    """Know which episodes' newest questions wait, and which answers are out whose steps are still to come. Owned by the loop thread.
+    """Track which episodes' newest questions wait, and which answers are out whose steps are still to come. Owned by the loop thread.
 
     A question that finds no room is applied like any other, so that the step it completes is recorded; only its answer is kept, and the
     caller is told to send the same row again. Repeated when there is room, it is answered with an action of the weights served then.
@@ -51,11 +49,7 @@ class WithheldQuestions:
         """Answers that were given to callers who wait for room, and whose steps have not come back yet."""
 
     def choose(self, rows: StepRows, flags: Array) -> tuple[Mask, Mask]:
-        """Say whose answers are kept.
-
-        Args:
-            rows: What is decided, n rows.
-            flags: Their bits of StepFlag, uint8[n].
+        """Say whose answers are kept, of n rows with their bits of StepFlag, uint8[n].
 
         Returns:
             Which rows ask for an action to be trained on and can wait for it, and which of them have to, because there is no room once
@@ -69,12 +63,9 @@ class WithheldQuestions:
         return waits, held
 
     def note(self, slots: Slots, withheld: Mask, waits: Mask) -> None:
-        """Take note of applied rows.
+        """Take note of applied rows of n episodes.
 
-        Args:
-            slots: Their episodes, int64[n].
-            withheld: Whose answers are kept, bool[n].
-            waits: Whose callers wait for room and got an answer, bool[n].
+        The answers of those `withheld`, bool[n], are kept; those that `waits`, bool[n], got one though they wait for room.
         """
         self.forget(slots)
         if any_true(waits):
@@ -88,12 +79,12 @@ class WithheldQuestions:
             self._statistics.questions_waited += len(withheld_slots)
 
     def keep_states(self, slots: Slots, before: list[Array]) -> None:
-        """Keep the states that questions which wait were decided from, leaf by leaf, [n, ...], for they may be decided anew."""
+        """Keep the states from which waiting questions were decided, leaf by leaf, [n, ...], for they may be decided anew."""
         for column, leaf in zip(self._states_before, before, strict=True):
             column[slots] = leaf
 
     def forget(self, slots: Slots) -> None:
-        """Take note that episodes go on, or are over."""
+        """Note that episodes go on, or are over."""
         if self.awaited:
             self.awaited -= count(self._is_awaited[slots])
             self._is_awaited[slots] = False
@@ -113,7 +104,7 @@ class WithheldQuestions:
 
     @staticmethod
     def refusal() -> ServerOverloadedError:
-        """Make what a caller is told whose question waits."""
+        """Make the error for a caller whose question waits."""
         return ServerOverloadedError(
             "the learner has the steps it wants: this row's step is recorded, its action is not decided yet. Send the same row again when "
             "the stream says room, or with the flag NO_WAIT",
@@ -121,12 +112,9 @@ class WithheldQuestions:
         )
 
     def decide(self, slots: Slots) -> None:
-        """Answer questions that waited.
+        """Answer questions of episodes that waited, each once; episodes whose questions no longer wait are left alone.
 
         They are decided anew if newer weights are served; if the net gives nothing sound, the first decision stands.
-
-        Args:
-            slots: Their episodes, each once; episodes whose questions no longer wait are left alone.
         """
         slots = slots[self._is_withheld[slots]]
         self.forget(slots)
@@ -145,19 +133,6 @@ class WithheldQuestions:
             self._table.note_decisions(older, decided.decisions, decided.executed, decided.state)
 
     def _rows(self, slots: Slots) -> StepRows:
-        table, no, none = self._table, np.zeros(len(slots), np.bool_), np.empty(0, np.int64)
-        return StepRows(
-            slots=slots,
-            is_new=no,
-            ends=no,
-            terminated=no,
-            training=~no,
-            rewards=np.zeros(len(slots)),
-            observations=self._trajectories.pending_observations(slots),
-            infos={},
-            actions=table.actions[slots],
-            state=[column[slots] for column in self._states_before],
-            given=none,
-            given_actions=table.actions[none],
-            drawn_by=DrawKeys(table.draw_keys[slots], table.next_sequence[slots] - 1),
-        )
+        table, by = self._table, DrawKeys(self._table.draw_keys[slots], self._table.next_sequence[slots] - 1)
+        before = [column[slots] for column in self._states_before]
+        return StepRows.asking(slots, self._trajectories.pending_observations(slots), table.actions[slots], before, by)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 import copy
 import logging
 import queue
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from ray import cloudpickle
 
-from policyserver.common.episode_session import EpisodeSession
+from policyserver.common.caller_episode import CallerEpisode
 from policyserver.common.errors import ActionTimeoutError, InvalidInputError, PolicyServerError
 from policyserver.common.spaces import Array
 
@@ -42,7 +42,7 @@ class EnvironmentCall:
         """Rewards that were logged since the episode's call before."""
         self.info = info
         self.error: PolicyServerError | None = None
-        """What is wrong with it, known before it is sent."""
+        """What is wrong with it, if that is known before it is sent."""
         if ends:
             try:
                 self.observation = copy.deepcopy(observation)  # the caller goes on at once and may overwrite it
@@ -73,11 +73,11 @@ class EnvironmentCall:
         """Return the action.
 
         Raises:
-            ExternalEnvTimeoutError: No answer in time; a late one is for nobody, and never for the next call.
+            ExternalEnvTimeoutError: No answer in time; a late one is dropped, and never answers the next call.
             PolicyServerError: The call was refused, or the server stopped.
         """
         is_answered = self._answered.acquire(timeout=timeout_s)
-        while not is_answered and self.waits_for_learner:  # which is outside that time; the room's own bound ends it
+        while not is_answered and self.waits_for_learner:  # which does not count; the room's own bound ends it
             is_answered = self._answered.acquire(timeout=timeout_s)
         if not is_answered:
             self.is_abandoned = True
@@ -92,7 +92,7 @@ class EnvironmentCall:
         return self._outcome
 
 
-class EnvironmentEpisode(EpisodeSession[EnvironmentCall]):
+class EnvironmentEpisode(CallerEpisode[EnvironmentCall]):
     """An open episode of an ExternalEnv. In flight stays a call whose caller did not wait for its answer."""
 
     __slots__ = ("calls", "has_ended", "id", "is_busy", "logged_info", "logged_reward", "name")
@@ -101,7 +101,7 @@ class EnvironmentEpisode(EpisodeSession[EnvironmentCall]):
         super().__init__(training_enabled)
         self.id = episode_id
         self.logged_reward = 0.0
-        """Rewards logged since the episode's newest call. Its caller's, as the info: an episode's calls follow each other."""
+        """Rewards logged since the newest call. Only the caller touches these and the info: an episode's calls follow each other."""
         self.logged_info: dict[str, Any] | None = None
         # All else is the loop thread's.
         self.name = ""
@@ -121,18 +121,16 @@ class CallQueue:
 
     def __init__(self) -> None:
         """Begin without a loop: calls wait until there is one."""
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._arrived: Callable[[], None] = _nothing
+        self._wake_loop: Callable[[], object] | None = None
         self._calls: deque[EnvironmentCall] = deque()
         self._is_awake = False
         self._closed: PolicyServerError | None = None
         self.infos_lost = 0
         """Infos that were not recorded because they can't travel to the learner."""
 
-    def serve(self, loop: asyncio.AbstractEventLoop, arrived: Callable[[], None]) -> None:
-        """Call `arrived` on a loop whenever calls have come, those that wait already included."""
-        self._arrived = arrived
-        self._loop = loop
+    def serve(self, wake_loop: Callable[[], object]) -> None:
+        """Call a function whenever calls have come, those that wait already included; from any thread."""
+        self._wake_loop = wake_loop
         self._wake()
 
     def put(self, call: EnvironmentCall) -> None:
@@ -145,7 +143,7 @@ class CallQueue:
         self._calls.append(call)
         if not self._is_awake:
             self._wake()
-        self.check()  # closed just now: perhaps nobody looks into it again
+        self.check()  # closed just now: the loop may not look into it again
 
     def take(self) -> list[EnvironmentCall]:
         """Return what arrived, in the order it came. Called by the loop thread."""
@@ -170,7 +168,7 @@ class CallQueue:
             raise copy.copy(self._closed)
 
     def copied(self, info: Any) -> dict[str, Any] | None:
-        """Copy an info as it is now, for its owner may change it and the learner gets it by pickle. None if it can't travel."""
+        """Copy an info as it is now, for its owner may change it and the learner gets it by pickle; None if it can't travel."""
         try:
             if all(isinstance(value, _PLAIN) for value in info.values()):
                 return dict(info)
@@ -183,13 +181,7 @@ class CallQueue:
             return None
 
     def _wake(self) -> None:
-        if self._loop is None:
-            return
-        self._is_awake = True
-        try:
-            self._loop.call_soon_threadsafe(self._arrived)
-        except RuntimeError:  # the loop is closed, and so is the queue
-            pass
-
-
-def _nothing() -> None: ...
+        if self._wake_loop is not None:
+            self._is_awake = True
+            with contextlib.suppress(RuntimeError):  # the loop is closed, and so is the queue
+                self._wake_loop()

@@ -12,7 +12,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from policyserver.common.episode_session import belongs_to_no_action
+from policyserver.common.caller_episode import belongs_to_no_action
 from policyserver.common.errors import EpisodeFinishedError, InvalidInputError, PolicyServerError, ServerUnavailableError
 from policyserver.common.flags import StepFlag
 from policyserver.common.spaces import Array, argument_names
@@ -20,12 +20,12 @@ from policyserver.server.episodes.core import EpisodeCore
 from policyserver.server.episodes.received_rows import ReceivedRows, Replies
 from policyserver.server.external_env.calls import EnvironmentCall, EnvironmentEpisode
 from policyserver.server.external_env.columns import columns_of, values_of
-from policyserver.server.external_env.session import EnvironmentSession
+from policyserver.server.external_env.served_environment import ServedEnvironment
 
 logger = logging.getLogger(__name__)
 
 _START, _GIVEN, _TERMINATED = int(StepFlag.START), int(StepFlag.ACTION_GIVEN), int(StepFlag.TERMINATED)
-# An end that the server could not take now is sent again, for nobody waits for it who could do that.
+# The server sends an end that it could not take again, for no caller waits for it.
 _END_RETRY_S = 0.1
 _MOST_END_TRIES = 600
 
@@ -37,58 +37,44 @@ class ExternalEnvEpisodes:
     """
 
     def __init__(
-        self,
-        session: EnvironmentSession,
-        core: EpisodeCore,
-        observation_space: gym.Space[Any],
-        action_space: gym.Space[Any],
-        finished_remembered: int,
+        self, environment: ServedEnvironment, core: EpisodeCore, observation_space: gym.Space[Any], action_space: gym.Space[Any]
     ) -> None:
-        """Take the calls of an environment, those that wait already included.
-
-        Args:
-            session: What the environment's threads say, whose `run()` need not run yet.
-            core: What answers.
-            observation_space: What its observations are.
-            action_space: What its actions are.
-            finished_remembered: Ids of ended episodes that are refused as such, the newest.
-        """
-        self._session = session
+        """Take the calls of an environment, whose `run()` need not run yet; those that wait already included."""
+        self._environment = environment
         self._core = core
         self._client = core.connect(f"external-env:{uuid.uuid4().hex}")
         self._spaces = observation_space, action_space
         self._arguments = argument_names(observation_space, action_space)
         self._loop = asyncio.get_running_loop()
-        self._no_wait = 0 if session.waits_for_learner else int(StepFlag.NO_WAIT)
+        self._no_wait = 0 if environment.waits_for_learner else int(StepFlag.NO_WAIT)
         self._names = 0
         self._unsettled: set[EnvironmentCall] = set()
         self._when_settled: Callable[[], None] | None = None
         self._again: list[EnvironmentCall] = []
-        session.finished_remembered = finished_remembered
-        session.calls.serve(self._loop, self._take)
+        environment.calls.serve(partial(self._loop.call_soon_threadsafe, self._take))
 
     @property
     def is_closed(self) -> bool:
         """Whether calls are refused, because the server has stopped or `run()` is over. Any thread may ask."""
-        return self._session.calls.is_closed
+        return self._environment.calls.is_closed
 
     def stop(self, error: PolicyServerError) -> None:
-        """Answer everybody who waits, and every later call, with an error."""
-        self._session.calls.close(error)
+        """Answer all waiting calls, and every later one, with an error."""
+        self._environment.calls.close(error)
         self._when_settled = None
-        for call in (*self._unsettled, *self._session.calls.take()):
+        for call in (*self._unsettled, *self._environment.calls.take()):
             call.settle(error)
         self._unsettled.clear()
 
     def finish(self, done: Callable[[], None]) -> None:
         """Refuse calls from now on; once those before are answered, end what is open as truncated and call `done`."""
-        self._session.calls.close(ServerUnavailableError("run() of the environment is over: nobody serves its episodes any more"))
+        self._environment.calls.close(ServerUnavailableError("run() of the environment is over: its episodes are served no more"))
         self._take()
         self._when_settled = partial(self._end_all, done)
         self._note_settled()
 
     def _end_all(self, done: Callable[[], None]) -> None:
-        episodes = self._session.open_episodes
+        episodes = self._environment.open_episodes
         if episodes:
             logger.warning("run() of the environment is over: its %d open episodes end as truncated", len(episodes))
         self._core.reap(self._client, [episode.name for episode in episodes])
@@ -100,27 +86,29 @@ class ExternalEnvEpisodes:
 
     def _take(self) -> None:
         """Send what arrived."""
-        ready = []
-        for call in self._session.calls.take():
-            self._unsettled.add(call)
-            episode = call.episode
-            if episode.has_ended:
-                self._settle(call, EpisodeFinishedError(f"Episode {episode.id} has already completed."))
-            elif episode.is_busy:
-                episode.calls.append(call)
-            else:
-                episode.is_busy = True
-                ready.append(call)
-        self._send(ready)
+        arrived = self._environment.calls.take()
+        self._unsettled.update(arrived)
+        self._send([call for call in arrived if self._is_next(call)])
+
+    def _is_next(self, call: EnvironmentCall) -> bool:
+        """Tell whether a call is its episode's next one. If not, it waits until the episode is no longer busy, or comes too late."""
+        episode = call.episode
+        if episode.has_ended:
+            self._settle(call, EpisodeFinishedError(f"Episode {episode.id} has already completed."))
+        elif episode.is_busy:
+            episode.calls.append(call)
+        else:
+            episode.is_busy = True
+            return True
+        return False
 
     def _send(self, calls: list[EnvironmentCall]) -> None:
         """Send calls of different episodes. Ends go by themselves: they are never withheld, as steps may be."""
-        ends: list[EnvironmentCall] = []
-        steps: list[EnvironmentCall] = []
+        ends, steps = list[EnvironmentCall](), list[EnvironmentCall]()
         for call in calls:
             if call not in self._unsettled:  # the server stops
                 continue
-            if call.ends and call.episode.sequence == 0:  # without a step it is no episode for anybody
+            if call.ends and call.episode.sequence == 0:  # an episode without a step counts for nothing
                 self._close(call.episode)
                 self._settle(call, None)
                 self._go_on(call.episode)
@@ -203,7 +191,7 @@ class ExternalEnvEpisodes:
 
     @staticmethod
     def _repeat(call: EnvironmentCall, kind: int, observations: list[Array], index: int) -> int | None:
-        """Return the flags of a row that repeats the newest, whose answer nobody waited for, or replaces its action; None if it doesn't."""
+        """Return the flags of a row that repeats the newest, abandoned one or replaces its action; None if it does neither."""
         episode, before = call.episode, call.episode.in_flight
         if before is None or not before.is_abandoned:
             return None
@@ -248,7 +236,7 @@ class ExternalEnvEpisodes:
         self._go_on(episode)
 
     def _refuse(self, call: EnvironmentCall, error: PolicyServerError) -> None:
-        """Take note that nothing of a call was applied: what it brought is for the episode's next one."""
+        """Note that nothing of a call was applied: what it brought is for the episode's next call."""
         episode = call.episode
         if call.flags is not None:
             if dropped := episode.refused(call.flags):
@@ -276,17 +264,12 @@ class ExternalEnvEpisodes:
         episode.is_busy = False
         calls, episode.calls = episode.calls, []
         for call in calls:
-            if episode.has_ended:
-                self._settle(call, EpisodeFinishedError(f"Episode {episode.id} has already completed."))
-            elif episode.is_busy:
-                episode.calls.append(call)
-            else:
-                episode.is_busy = True
+            if self._is_next(call):
                 self._loop.call_soon(self._send, [call])
 
     def _close(self, episode: EnvironmentEpisode) -> None:
         episode.has_ended = True
-        self._session.forget(episode)
+        self._environment.forget(episode)
 
     def _settle(self, call: EnvironmentCall, outcome: Any) -> None:
         self._unsettled.discard(call)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ray.rllib.env.external_env import ExternalEnv
 
-from policyserver.server.external_env.rllib_methods import session_of
+from policyserver.server.external_env.rllib_methods import served_environment
 
 
 class PolicyServer:
@@ -36,11 +36,11 @@ class PolicyServer:
             RuntimeError: Called outside an algorithm with `config.env_runners(env_runner_cls=ExternalEnvRunner)`.
             OSError: The address can't be bound.
         """
-        session = session_of(self._env)
-        if session is None or session.serving_loop is None:
+        environment = served_environment(self._env)
+        if environment is None or environment.serving_loop is None:
             raise RuntimeError(
                 f"PolicyServer({type(self._env).__name__}): expected to be called from run() of an environment that an ExternalEnvRunner "
                 "made; set config.env_runners(env_runner_cls=ExternalEnvRunner)"
             )
-        session.serving_loop.bind(self._address)
-        session.serving_loop.wait_stopped()
+        environment.serving_loop.bind(self._address)
+        environment.serving_loop.wait_stopped()

@@ -1,4 +1,4 @@
-"""The public methods of RLlib's ExternalEnv: they ask the session of an environment that is served, and RLlib's own code for any other.
+"""The public methods of RLlib's ExternalEnv: those of a `ServedEnvironment` where there is one, else RLlib's own code.
 
 RLlib's `to_base_env()` and `poll()`, which lose ends of episodes under load, are never called. The methods are replaced in the class
 itself, once, when this module is imported: overrides that call `super()`, calls of `ExternalEnv.get_action(env, ...)` and bound methods
@@ -15,15 +15,15 @@ from typing import Any
 
 from ray.rllib.env.external_env import ExternalEnv
 
-from policyserver.server.external_env.session import EnvironmentSession
+from policyserver.server.external_env.served_environment import ServedEnvironment
 
-_ATTRIBUTE = "_policyserver_session"
+_ATTRIBUTE = "_policyserver_served"
 _is_making = ContextVar("is_making", default=False)
 
 
 @contextmanager
 def environments_to_serve() -> Iterator[None]:
-    """Give the ExternalEnvs that are made in this context sessions, so that their threads may begin before they are served."""
+    """Prepare the ExternalEnvs that are made in this context to be served, so that their threads may begin before they are."""
     token = _is_making.set(True)
     try:
         yield
@@ -31,50 +31,42 @@ def environments_to_serve() -> Iterator[None]:
         _is_making.reset(token)
 
 
-def session_of(env: ExternalEnv) -> EnvironmentSession | None:
-    """Return the session of an environment; None if it has none."""
-    session: EnvironmentSession | None = getattr(env, _ATTRIBUTE, None)
-    return session
+def served_environment(env: ExternalEnv) -> ServedEnvironment | None:
+    """Return what an environment is served by; None if it is not served."""
+    environment: ServedEnvironment | None = getattr(env, _ATTRIBUTE, None)
+    return environment
 
 
-def make_session(env: ExternalEnv) -> EnvironmentSession:
-    """Return the session of an environment; give it one if it has none.
+def make_served(env: ExternalEnv) -> ServedEnvironment:
+    """Return what an environment is served by, and make it first if need be.
 
     Raises:
         ValueError: It has begun episodes by RLlib's own code.
     """
-    if session_of(env) is None:
+    environment = served_environment(env)
+    if environment is None:
         if hasattr(env, _ATTRIBUTE):
             raise ValueError(
                 f"environment: expected one that is made when the env runner asks for it, received {type(env).__name__} that has begun "
                 "episodes already; make it in the function that is registered"
             )
-        setattr(env, _ATTRIBUTE, EnvironmentSession(env))
-    session = session_of(env)
-    assert session is not None
-    return session
+        environment = ServedEnvironment(env)
+        setattr(env, _ATTRIBUTE, environment)
+    return environment
 
 
-def _replace(name: str, served: Callable[..., Any]) -> None:
-    rllibs = getattr(ExternalEnv, name)
+def _replace(ours: Callable[..., Any]) -> None:
+    rllibs = getattr(ExternalEnv, ours.__name__)
 
     @functools.wraps(rllibs)
     def method(self: ExternalEnv, *args: Any, **options: Any) -> Any:
-        session = session_of(self)
-        if session is not None:
-            return served(session, *args, **options)
+        environment = served_environment(self)
+        if environment is not None:
+            return ours(environment, *args, **options)
         self.__dict__.setdefault(_ATTRIBUTE, None)  # RLlib's from now on
         return rllibs(self, *args, **options)
 
-    setattr(ExternalEnv, name, method)
-
-
-def _start_episode(session: EnvironmentSession, episode_id: Any = None, training_enabled: bool = True) -> Any:
-    return session.start_episode(episode_id, training_enabled)
-
-
-def _log_returns(session: EnvironmentSession, episode_id: Any, reward: Any, info: Any = None) -> None:
-    session.log_returns(episode_id, reward, info)
+    setattr(ExternalEnv, ours.__name__, method)
 
 
 def _replace_init() -> None:
@@ -84,14 +76,11 @@ def _replace_init() -> None:
     def init(self: ExternalEnv, *args: Any, **options: Any) -> None:
         rllibs(self, *args, **options)
         if _is_making.get():
-            make_session(self)
+            make_served(self)
 
     ExternalEnv.__init__ = init
 
 
 _replace_init()
-_replace("start_episode", _start_episode)
-_replace("get_action", EnvironmentSession.get_action)
-_replace("log_action", EnvironmentSession.log_action)
-_replace("log_returns", _log_returns)
-_replace("end_episode", EnvironmentSession.end_episode)
+for _name in ("start_episode", "get_action", "log_action", "log_returns", "end_episode"):
+    _replace(getattr(ServedEnvironment, _name))

@@ -6,13 +6,13 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+import gymnasium as gym
 from ray.rllib.env.external_env import ExternalEnv
 from ray.rllib.env.external_multi_agent_env import ExternalMultiAgentEnv
 
 from policyserver.common.errors import ServerUnavailableError
 from policyserver.server.external_env.episodes import ExternalEnvEpisodes
-from policyserver.server.external_env.rllib_methods import make_session
-from policyserver.server.external_env.session import EnvironmentSession
+from policyserver.server.external_env.rllib_methods import make_served
 from policyserver.server.runner.serving_loop import ServingLoop
 
 logger = logging.getLogger(__name__)
@@ -37,27 +37,20 @@ class ExternalEnvThread:
     The environment is a thread itself, which is started here as RLlib does, by `start()`.
     """
 
-    def __init__(
-        self, env: ExternalEnv, serving_loop: ServingLoop, make_episodes: Callable[[EnvironmentSession], ExternalEnvEpisodes]
-    ) -> None:
+    def __init__(self, env: ExternalEnv, serving_loop: ServingLoop, *spaces: gym.Space[Any], finished_remembered: int) -> None:
         """Prepare; nothing runs yet.
 
-        Args:
-            env: The environment.
-            serving_loop: Whose core answers.
-            make_episodes: Makes what answers the environment's session; called on the loop thread.
-
         Raises:
-            ValueError: The environment has begun episodes that nobody can serve.
+            ValueError: The environment has begun episodes by RLlib's own code.
         """
         self._env = env
         self._serving_loop = serving_loop
         self.failure: Exception | None = None
         """Why there is nothing more to come, once `run()` is over while the training goes on."""
         self._is_started = False
-        session = make_session(env)
-        session.serving_loop = serving_loop
-        self._episodes = serving_loop.call(lambda: make_episodes(session))
+        environment = make_served(env)
+        environment.serving_loop, environment.finished_remembered = serving_loop, finished_remembered
+        self._episodes = serving_loop.call(lambda: ExternalEnvEpisodes(environment, serving_loop.core, *spaces))
         serving_loop.at_stop.append(self._episodes.stop)
 
     def start(self) -> None:
@@ -76,7 +69,7 @@ class ExternalEnvThread:
             run()
         except BaseException as error:
             cause = error
-        if self._episodes.is_closed or self._serving_loop.core.is_draining:
+        if self._episodes.is_closed or self._serving_loop.core.drain_error is not None:
             expected = cause is None or isinstance(cause, ServerUnavailableError)
             logger.info("run() of %s is over, as the server is", name, exc_info=None if expected else cause)
             return
@@ -85,7 +78,7 @@ class ExternalEnvThread:
             failure = RuntimeError(f"run() of {name} failed")
         else:
             logger.error("run() of %s returned while the training goes on", name)
-            failure = RuntimeError(f"run() of {name} returned, so no more episodes will come; the steps of those before were handed over")
+            failure = RuntimeError(f"run() of {name} returned, so no more episodes will come; the steps of those before were handed off")
         failure.__cause__ = cause
 
         def tell() -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 _LARGEST_CLAIM = 2**53
-"""Above it a claim is answered but not remembered: nobody counts that far, and the numbers have an end."""
+"""A larger claim is answered but not remembered, so that the numbers do not run out."""
 
 
 class ClientNumbers:
-    """Counts clients: each gets a number that nobody had here, in steps that keep it apart from those of the serving processes beside."""
+    """Counts clients: each gets a new number, in steps that keep it apart from the numbers of the serving processes beside this one."""
 
     def __init__(self, first: int, step: int) -> None:
         """Begin with `first`; the serving processes beside this one begin with others below `step`."""
@@ -18,7 +18,7 @@ class ClientNumbers:
         """Return a client's number.
 
         Args:
-            claimed: What the client has from an earlier handshake, maybe with this process's predecessor; None: nothing.
+            claimed: What the client has from an earlier handshake, perhaps with this process's predecessor, if it has one.
         """
         if claimed is None:
             number, self._next = self._next, self._next + self._step

@@ -1,11 +1,13 @@
-"""The addresses that a server listens on: how many follow from one, whether they are free, and how they stay so until they are used."""
+"""The addresses that a server listens on: those of several actors, whether they are free, and how they stay so until they are used."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 import socket
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,12 +18,14 @@ from policyserver.common.settings import SettingsError
 UNIX = "unix:"
 """Begins the address of a unix socket."""
 _LAST_PORT = 65_535
+_CLAIM_PREFIX = "\0policy-server:"
+"""Begins names in Linux's abstract namespace of unix sockets, which a network namespace has of its own as it has its ports."""
 _NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
-"""Errors of an address that a name stands for and this machine lacks: `localhost` has one of IPv6 on machines without it, too."""
+"""Errors of an address that a name has and this machine lacks, such as the IPv6 address of `localhost` on a machine without IPv6."""
 
 
 class AddressInUseError(OSError):
-    """Somebody else listens on the address."""
+    """Another process listens on the address."""
 
 
 def address_of(address: str, number: int) -> str:
@@ -57,7 +61,7 @@ def _numbered_socket(target: str, number: int) -> str:
 
 
 def check_free(address: str) -> None:
-    """Refuse an address on which somebody listens already.
+    """Refuse an address on which another process listens already.
 
     Raises:
         AddressInUseError: Names the address.
@@ -97,7 +101,7 @@ def reserve_ports(addresses: Sequence[str]) -> Iterator[None]:
     Unix sockets and ports that the system chooses need no keeping.
 
     Raises:
-        AddressInUseError: Names the first address on which somebody listens.
+        AddressInUseError: Names the first address on which another process listens.
         OSError: If an address can't be bound for another reason.
     """
     with contextlib.ExitStack() as kept:
@@ -107,6 +111,38 @@ def reserve_ports(addresses: Sequence[str]) -> Iterator[None]:
             if not target.startswith(UNIX) and not target.endswith(":0"):
                 _keep(target, address, kept)
         yield
+
+
+@contextlib.contextmanager
+def claimed(address: str) -> Iterator[None]:
+    """Keep other servers from starting on an address for as long as the block runs; the kernel ends the claim of a dead process.
+
+    A serving actor listens seconds after its daemon started, and until then its port looks free to the next daemon. On systems other
+    than Linux only a server that listens is found.
+
+    Raises:
+        AddressInUseError: Another process listens there, or another server has claimed it.
+        SettingsError: It is a unix socket that can't be made.
+        OSError: It can't be bound for another reason.
+    """
+    check_free(address)
+    with contextlib.ExitStack() as claims:
+        for name in _names(parse_address(address)) if sys.platform == "linux" else ():
+            claim = claims.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+            try:
+                claim.bind(_CLAIM_PREFIX + name)
+            except OSError as error:
+                raise in_use(address) from error
+        yield
+
+
+def _names(target: str) -> list[str]:
+    """Name what the address stands for; a port that the system chooses needs no claim."""
+    if target.startswith(UNIX):
+        path = Path(target.removeprefix(UNIX))
+        folder = os.stat(path.parent)
+        return [hashlib.sha256(f"{folder.st_dev}:{folder.st_ino}/{path.name}".encode()).hexdigest()]  # for a name may be too long
+    return [] if target.endswith(":0") else [f"{where[0]}:{where[1]}" for _, where in resolved(target)]
 
 
 def _keep(target: str, address: str, kept: contextlib.ExitStack) -> None:
@@ -148,7 +184,7 @@ def resolved(target: str) -> list[tuple[socket.AddressFamily, tuple[Any, ...]]]:
 
 
 def in_use(address: str) -> AddressInUseError:
-    """Make the error of an address that somebody else has."""
+    """Make the error of an address that another process has."""
     return AddressInUseError(
         errno.EADDRINUSE, f"listen.address: {address} is in use by another process; stop that one or choose another address"
     )

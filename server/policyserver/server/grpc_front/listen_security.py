@@ -1,4 +1,4 @@
-"""Who may talk to the server: plaintext on this machine alone, everywhere else TLS and a token."""
+"""Who may talk to the server: on this machine clients in plaintext, from elsewhere only those with TLS and the token."""
 
 from __future__ import annotations
 

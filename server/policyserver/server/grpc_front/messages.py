@@ -13,15 +13,17 @@ import numpy.typing as npt
 
 from policyserver.common.errors import WireError, to_row_error
 from policyserver.common.figures import known
-from policyserver.common.flags import StepFlag
 from policyserver.common.server_stats import ServerStats
 from policyserver.common.spaces import leaves
 from policyserver.common.tensors import column, from_tensor, to_tensor
 from policyserver.server.episodes.received_rows import ReceivedRows, Replies
-from policyserver.server.grpc_front.infos import check_infos
 from policyserver.v1 import policy_service_pb2 as pb
 from policyserver.v1 import tensor_pb2
 
+MOST_INFO_BYTES = 256 * 2**10
+"""Bytes of one step's info, as JSON in UTF-8."""
+_MOST_OF_A_MESSAGE_BYTES = 64 * 2**20  # of all infos of a message, decoded
+_VALUE_BYTES = 100  # about what a value takes beside its text: "[[],[],[]]" decodes to twenty times its length
 _LITTLE_U64, _LITTLE_F32 = np.dtype("<u8"), np.dtype("<f4")
 _U8, _U32, _U64, _F64 = (np.dtype(name) for name in ("u1", "u4", "u8", "f8"))
 
@@ -62,7 +64,7 @@ def decode_batch(batch: pb.StepBatch, limits: MessageLimits) -> ReceivedRows:
     handles = _column(batch.handles, _U64, count, "handles")
     _check_count("episode_ids", batch.episode_ids, count)
     _check_count("infos", batch.infos, count)
-    info_bytes = check_infos(batch)
+    info_bytes = _check_infos(batch)
     rows = ReceivedRows(
         handles,
         _column(batch.sequences, _U32, count, "sequences"),
@@ -105,6 +107,32 @@ def decode_info(text: str, field: str) -> dict[str, Any]:
     return info
 
 
+def check_info(text: str, field: str) -> int:
+    """Return about how many bytes an info takes when it is decoded.
+
+    Raises:
+        WireError: It is too long.
+    """
+    if len(text) > MOST_INFO_BYTES // 4 and (size := len(text.encode())) > MOST_INFO_BYTES:
+        raise WireError(f"{field}: expected a JSON object of at most {MOST_INFO_BYTES} bytes, received {size}", field=field)
+    return len(text) + _VALUE_BYTES * (1 + text.count(",") + text.count("[") + text.count("{"))
+
+
+def _check_infos(batch: pb.StepBatch) -> int:
+    """Return about how many bytes the infos of a message take when they are decoded.
+
+    Raises:
+        WireError: One is too long, or all together.
+    """
+    if not batch.infos:
+        return 0
+    total = sum([check_info(info.json, f"infos[{index}].json") for index, info in enumerate(batch.infos)])
+    if total > _MOST_OF_A_MESSAGE_BYTES:
+        text = f"infos: expected at most about {_MOST_OF_A_MESSAGE_BYTES} bytes of one message when they are decoded, received {total}"
+        raise WireError(f"{text}; send fewer rows in a message", field="infos")
+    return total
+
+
 def encode_replies(message_id: int, replies: Replies, errors: list[pb.RowError] | None = None) -> pb.StepResponse:
     """Encode the replies to one message; its refusals too, unless they are already."""
     if replies.refusal is not None:
@@ -136,18 +164,6 @@ def encode_stats(stats: ServerStats) -> pb.GetStatsResponse:
     """Encode how serving and learning go."""
     training = None if stats.training is None else pb.TrainingIteration(**known(stats.training))
     return pb.GetStatsResponse(**known(stats), training=training)
-
-
-def one_row(handle: int, sequence: int, flags: StepFlag, reward: float, observation: list[Any], action: list[Any]) -> ReceivedRows:
-    """Make the rows of a unary call."""
-    return ReceivedRows(
-        np.array([handle], _U64),
-        np.array([sequence], _U32),
-        np.array([flags], _U8),
-        np.array([reward], _F64),
-        [leaf[None] for leaf in observation],
-        [leaf[None] for leaf in action],
-    )
 
 
 def _column(data: bytes, dtype: np.dtype[Any], count: int, field: str) -> npt.NDArray[Any]:

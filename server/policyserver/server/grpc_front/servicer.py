@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.metadata
 import itertools
 import logging
 import secrets
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, NoReturn, TypeVar, cast
 
@@ -18,9 +18,10 @@ from policyserver.common import spaces
 from policyserver.common.errors import HandshakeError, PolicyServerError, ServerOverloadedError, WireError, reason_and_code_of, to_metadata
 from policyserver.common.flags import PROTOCOL_VERSION
 from policyserver.common.server_stats import ServerStats
+from policyserver.server.config.serving_config import ServingConfig
 from policyserver.server.episodes.core import EpisodeCore
-from policyserver.server.episodes.ids import id_error
 from policyserver.server.episodes.received_rows import Replies
+from policyserver.server.episodes.row_checks import id_error
 from policyserver.server.episodes.shares import connection_of
 from policyserver.server.grpc_front import messages as wire
 from policyserver.server.grpc_front.client_numbers import ClientNumbers
@@ -37,27 +38,10 @@ _EOF: Any = grpc.aio.EOF  # type: ignore[attr-defined]
 _TURNS_BEFORE_READING = 2
 """Turns of the loop that reading lets go first: in one the rows are decided, in the next their answer leaves, and the client has it sooner
 than the server has the next message, which then is the larger for it."""
+_VERSION = importlib.metadata.version("rllib-policy-server")
 _ROOM = pb.StepResponse(room=pb.Room())
 _HANDSHAKE_TIMEOUT_S = 20.0
 _LAST_ANSWERS_S = 0.5  # for those that a stream still has to write when it is ended
-
-
-@dataclass(frozen=True, slots=True)
-class ServerFacts:
-    """What does not change while the serving process lives."""
-
-    server_version: str
-    boot_id: str
-    observation_space: gym.Space[Any]
-    action_space: gym.Space[Any]
-    max_message_bytes: int
-    max_rows_per_message: int
-    max_clients: int
-    max_unanswered_bytes: int
-    episode_idle_timeout_s: float
-    run: str
-    instance_id: str
-    stop_timeout_s: float
 
 
 class PolicyServicer(pb_grpc.PolicyServiceServicer):
@@ -66,28 +50,22 @@ class PolicyServicer(pb_grpc.PolicyServiceServicer):
     def __init__(
         self,
         core: EpisodeCore,
-        facts: ServerFacts,
-        unary: UnaryEpisodes,
+        boot_id: str,
+        both_spaces: tuple[gym.Space[Any], gym.Space[Any]],
+        config: ServingConfig,
         endpoints: Callable[[], list[str]],
         stats: Callable[[], ServerStats],
         numbers: ClientNumbers,
     ) -> None:
-        """Serve a core.
-
-        Args:
-            core: Answers the rows.
-            facts: What the handshake says.
-            unary: Holds the episodes of unary callers.
-            endpoints: Returns the addresses of all serving processes.
-            stats: Returns how serving and learning go.
-            numbers: Gives each client one of its own.
-        """
+        """Serve a core. `endpoints` returns the addresses of all serving processes, `stats` how serving and learning go."""
         self._core = core
-        self._facts = facts
-        self._unary = unary
+        self._boot_id = boot_id
+        self._spaces = dict(zip(("observation_space", "action_space"), both_spaces, strict=True))
+        self._config = config
         self._endpoints = endpoints
         self._stats = stats
-        self._limits = wire.MessageLimits.of(facts.max_rows_per_message, facts.observation_space, facts.action_space)
+        self._limits = wire.MessageLimits.of(config.listen.max_rows_per_message, *both_spaces)
+        self._unary = UnaryEpisodes(core, self._limits, config.episodes.unary_idle_timeout_s)
         self._numbers = numbers
         self._turns = itertools.count()
         self._streams: set[asyncio.Task[Any]] = set()
@@ -106,9 +84,9 @@ class PolicyServicer(pb_grpc.PolicyServiceServicer):
 
     async def Step(self, request_iterator: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:
         """Answer the steps of one client until its stream ends."""
-        if len(self._streams) >= self._facts.max_clients:
+        if len(self._streams) >= (most := self._config.listen.max_clients):
             self._core.statistics.clients_refused += 1
-            text = f"expected at most {self._facts.max_clients} clients at once (listen.max_clients); try again later"
+            text = f"expected at most {most} clients at once (listen.max_clients); try again later"
             await _abort(context, ServerOverloadedError(text))
         stream = cast("asyncio.Task[Any]", asyncio.current_task())
         self._streams.add(stream)
@@ -129,11 +107,14 @@ class PolicyServicer(pb_grpc.PolicyServiceServicer):
             await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, f"expected a Handshake within {_HANDSHAKE_TIMEOUT_S:g} s")
         if first is _EOF:
             return
-        await self._agree(first, context)
+        try:
+            self._check_handshake(first)
+        except PolicyServerError as error:
+            await _abort(context, error)
         client_id = first.handshake.client_id
-        session = self._core.connect(f"stream:{client_id}", connection_of(context.peer(), client_id))
+        client = self._core.connect(f"stream:{client_id}", connection_of(context.peer(), client_id))
         self._core.statistics.clients_connected += 1
-        answers = StreamAnswers(context, self._facts.max_unanswered_bytes)
+        answers = StreamAnswers(context, self._config.listen.max_unanswered_bytes)
         writer = asyncio.create_task(answers.write())
         writer.add_done_callback(_ending(stream, context))
 
@@ -146,7 +127,9 @@ class PolicyServicer(pb_grpc.PolicyServiceServicer):
                 self._core.room.when_open(say_room)
 
         try:
-            await context.write(pb.StepResponse(handshake=self._welcome(first.handshake)))
+            claimed = first.handshake.client_number if first.handshake.HasField("client_number") else None
+            welcome = pb.HandshakeReply(info=self._info(next(self._turns)), client_number=self._numbers.number(claimed))
+            await context.write(pb.StepResponse(handshake=welcome))
             while True:
                 if answers.is_full:
                     self._core.statistics.messages_withheld += 1
@@ -165,7 +148,7 @@ class PolicyServicer(pb_grpc.PolicyServiceServicer):
                     self._core.statistics.rows_refused += wire.row_count(batch)
                     answers.refuse(wire.encode_refusal(batch.message_id, error))
                     continue
-                self._core.take(rows, session, partial(answer, answers.expect(batch.message_id, rows.size_bytes)))
+                self._core.take(rows, client, partial(answer, answers.expect(batch.message_id, rows.size_bytes)))
                 for _ in range(_TURNS_BEFORE_READING):
                     await asyncio.sleep(0)
         except asyncio.CancelledError:
@@ -180,15 +163,9 @@ class PolicyServicer(pb_grpc.PolicyServiceServicer):
         finally:
             self._core.statistics.clients_connected -= 1
             self._core.room.forget(say_room)
-            self._core.disconnect(session)
+            self._core.disconnect(client)
             writer.cancel()
             await asyncio.gather(writer, return_exceptions=True)
-
-    async def _agree(self, first: pb.StepRequest, context: grpc.aio.ServicerContext[Any, Any]) -> None:
-        try:
-            self._check_handshake(first)
-        except PolicyServerError as error:
-            await _abort(context, error)
 
     def _check_handshake(self, first: pb.StepRequest) -> None:
         if not first.HasField("handshake"):
@@ -204,23 +181,18 @@ class PolicyServicer(pb_grpc.PolicyServiceServicer):
             raise HandshakeError("client_id: expected a name, received none", field="client_id")
         if too_long := id_error("client_id", handshake.client_id):
             raise HandshakeError(str(too_long), field="client_id")
-        for name in ("observation_space", "action_space"):
+        for name, ours in self._spaces.items():
             if not handshake.HasField(name):
                 continue
             try:
                 theirs = spaces.from_proto(getattr(handshake, name), name)
             except WireError as error:
                 raise HandshakeError(str(error), field=name) from error
-            ours = getattr(self._facts, name)
             if not spaces.same(ours, theirs):
                 raise HandshakeError(
                     f"{name.replace('_', ' ')}s differ: the server has {spaces.describe(ours)}, the client {spaces.describe(theirs)}",
                     field=name,
                 )
-
-    def _welcome(self, handshake: pb.Handshake) -> pb.HandshakeReply:
-        claimed = handshake.client_number if handshake.HasField("client_number") else None
-        return pb.HandshakeReply(info=self._info(next(self._turns)), client_number=self._numbers.number(claimed))
 
     # Facts ---------------------------------------------------------------------------------------------------------------------------
 
@@ -234,22 +206,22 @@ class PolicyServicer(pb_grpc.PolicyServiceServicer):
 
     def _info(self, turn: int = 0) -> pb.GetServerInfoResponse:
         """Say what this server is. Each turn lists another endpoint first: where a client begins that knows no better."""
-        facts, endpoints = self._facts, self._endpoints()
+        config, endpoints = self._config, self._endpoints()
         first = turn % max(len(endpoints), 1)
         return pb.GetServerInfoResponse(
             protocol_version=PROTOCOL_VERSION,
-            server_version=facts.server_version,
-            boot_id=facts.boot_id,
-            observation_space=spaces.to_proto(facts.observation_space),
-            action_space=spaces.to_proto(facts.action_space),
+            server_version=_VERSION,
+            boot_id=self._boot_id,
+            observation_space=spaces.to_proto(self._spaces["observation_space"]),
+            action_space=spaces.to_proto(self._spaces["action_space"]),
             endpoints=endpoints[first:] + endpoints[:first],
-            max_message_bytes=facts.max_message_bytes,
-            max_rows_per_message=facts.max_rows_per_message,
-            episode_idle_timeout_s=facts.episode_idle_timeout_s,
+            max_message_bytes=config.listen.max_message_bytes,
+            max_rows_per_message=config.listen.max_rows_per_message,
+            episode_idle_timeout_s=config.episodes.episode_idle_timeout_s,
             weights_seq_no=self._core.snapshot().weights_seq_no,
-            run=facts.run,
-            instance_id=facts.instance_id,
-            stop_timeout_s=facts.stop_timeout_s,
+            run=config.run,
+            instance_id=config.instance_id,
+            stop_timeout_s=config.stop_timeout_s,
         )
 
     # Unary calls ---------------------------------------------------------------------------------------------------------------------
@@ -263,7 +235,7 @@ class PolicyServicer(pb_grpc.PolicyServiceServicer):
         return await _answered(context, self._unary.get_action(request))
 
     async def LogAction(self, request: pb.LogActionRequest, context: Any) -> pb.LogActionResponse:
-        """Record an action that somebody else chose."""
+        """Record an action that the caller chose."""
         return await _answered(context, self._unary.log_action(request))
 
     async def LogReturns(self, request: pb.LogReturnsRequest, context: Any) -> pb.LogReturnsResponse:
@@ -275,15 +247,14 @@ class PolicyServicer(pb_grpc.PolicyServiceServicer):
         return await _answered(context, self._unary.end(request))
 
 
-def _ending(reader: asyncio.Task[Any] | None, context: grpc.aio.ServicerContext[Any, Any]) -> Callable[[asyncio.Task[None]], None]:
+def _ending(reader: asyncio.Task[Any], context: grpc.aio.ServicerContext[Any, Any]) -> Callable[[asyncio.Task[None]], None]:
     """Make what ends a stream whose answers can't be written any more: its client connects again and repeats what was unanswered."""
 
     def end(writer: asyncio.Task[None]) -> None:
         if writer.cancelled() or (error := writer.exception()) is None or context.done():
             return  # the stream is over already, or the client is gone
         logger.error("a stream ends, for its answers could not be written", exc_info=error)
-        if reader is not None:
-            reader.cancel()
+        reader.cancel()
 
     return end
 
@@ -301,5 +272,4 @@ async def _answered(context: grpc.aio.ServicerContext[Any, Any], call: Awaitable
 
 
 async def _abort(context: grpc.aio.ServicerContext[Any, Any], error: BaseException) -> NoReturn:
-    _, code = reason_and_code_of(error)
-    await context.abort(code, str(error), to_metadata(error))
+    await context.abort(reason_and_code_of(error)[1], str(error), to_metadata(error))

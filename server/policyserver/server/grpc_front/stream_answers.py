@@ -1,7 +1,7 @@
 """The answers of one stream on their way to its client, and how much the server holds for it meanwhile.
 
-A client that sends faster than it is answered, or does not take its answers, is not read any more until there is room: it slows itself
-alone. What the server holds for a stream are the rows that wait for an answer and the answers that wait to be taken.
+The stream of a client that sends faster than it is answered, or does not take its answers, is not read until there is room: such a client
+slows only itself. The server holds for a stream the rows that wait for an answer and the answers that wait to be taken.
 """
 
 from __future__ import annotations
@@ -27,12 +27,7 @@ class StreamAnswers:
     """Write answers in the order in which they are ready. Owned by the loop thread."""
 
     def __init__(self, context: grpc.aio.ServicerContext[Any, Any], most_bytes: int) -> None:
-        """Prepare; nothing is written before `write`.
-
-        Args:
-            context: Of the stream.
-            most_bytes: Held for the stream, from where on it has no room.
-        """
+        """Prepare; nothing is written before `write`. The stream has no room while `most_bytes` are held for it."""
         self._context = context
         self._most_bytes = most_bytes
         self._messages = 0

@@ -1,7 +1,4 @@
-"""Episodes of callers without a stream: the server keeps what a stream's client keeps for itself.
-
-That is the next sequence number, and the reward and info that ride along with the next observation.
-"""
+"""Episodes of callers without a stream: the server keeps what a stream's client keeps for itself, a `CallerEpisode`."""
 
 from __future__ import annotations
 
@@ -13,7 +10,9 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
-from policyserver.common.episode_session import EpisodeSession
+import numpy as np
+
+from policyserver.common.caller_episode import CallerEpisode
 from policyserver.common.errors import (
     EpisodeDuplicateError,
     EpisodeUnknownError,
@@ -24,14 +23,14 @@ from policyserver.common.errors import (
 )
 from policyserver.common.flags import StepFlag
 from policyserver.common.rewards import to_reward
+from policyserver.common.spaces import Array
 from policyserver.common.tensors import to_tensor
 from policyserver.server.episodes.core import EpisodeCore
-from policyserver.server.episodes.episode_table import ClientSession
-from policyserver.server.episodes.ids import id_error
-from policyserver.server.episodes.received_rows import Array, ReceivedRows, Replies
+from policyserver.server.episodes.episode_table import ServedClient
+from policyserver.server.episodes.received_rows import ReceivedRows, Replies
+from policyserver.server.episodes.row_checks import id_error
 from policyserver.server.episodes.shares import connection_of
 from policyserver.server.grpc_front import messages as wire
-from policyserver.server.grpc_front.infos import check_info
 from policyserver.v1 import policy_service_pb2 as pb
 from policyserver.v1 import tensor_pb2
 
@@ -41,14 +40,14 @@ _APPLIED_BEFORE = frozenset({"SEQUENCE_CONFLICT", "EPISODE_DUPLICATE"})  # refus
 _ENDED_REMEMBERED = 1024  # episodes whose end a caller who missed the answer may repeat
 
 
-class _UnaryEpisode(EpisodeSession[bool]):
+class _UnaryEpisode(CallerEpisode[bool]):
     """What the server keeps for one unary caller. Only whether a row is in flight matters: the core knows its content."""
 
-    __slots__ = ("answered_reward", "calls", "has_ended", "session", "used_s")
+    __slots__ = ("answered_reward", "calls", "client", "has_ended", "used_s")
 
-    def __init__(self, session: ClientSession, training_enabled: bool, now_s: float) -> None:
+    def __init__(self, client: ServedClient, training_enabled: bool, now_s: float) -> None:
         super().__init__(training_enabled)
-        self.session = session
+        self.client = client
         self.used_s = now_s
         self.calls = 0
         """Calls of the row in flight that the core has not answered: a caller may repeat one before its answer is there."""
@@ -82,16 +81,16 @@ class UnaryEpisodes:
         if known is not None and (known.sequence > 0 or known.training_enabled == request.training_disabled):
             raise EpisodeDuplicateError(f"Episode {episode_id} is already started")
         if known is None:
-            if finished := self._core.finished_episode(_session_name(request.client_id), episode_id):
+            name = _client_name(request.client_id)
+            if finished := self._core.finished_episode(name, episode_id):
                 raise finished
-            name = _session_name(request.client_id)
-            session = self._core.connect(name, connection_of(peer, name))
-            if self._core.shares.room_of(session) <= self._announced:
-                self._core.disconnect(session)
-                raise self._core.shares.refusal(session)
+            client = self._core.connect(name, connection_of(peer, name))
+            if self._core.shares.room_of(client) <= self._announced:
+                self._core.disconnect(client)
+                raise self._core.shares.refusal(client)
             self._ended.pop(key, None)
-            self._episodes[key] = _UnaryEpisode(session, not request.training_disabled, asyncio.get_running_loop().time())
-            self._count_announced(session, 1)
+            self._episodes[key] = _UnaryEpisode(client, not request.training_disabled, asyncio.get_running_loop().time())
+            self._count_announced(client, 1)
             if self._timer is None:
                 self._watch_idle()
         return pb.StartEpisodeResponse(episode_id=episode_id)
@@ -114,7 +113,7 @@ class UnaryEpisodes:
         """Add to the reward of the newest action."""
         episode = self._episode(request)
         reward = to_reward(request.reward)
-        check_info(request.info_json, "info_json")
+        wire.check_info(request.info_json, "info_json")
         info = wire.decode_info(request.info_json, "info_json") if request.info_json else {}
         if not episode.log(reward, self._core.waiting_infos.keep(info) if info else None):
             text = "reward: expected one after the first action, received one before it"
@@ -126,7 +125,7 @@ class UnaryEpisodes:
         await self._step(request, StepFlag.TRUNCATED if request.truncated else StepFlag.TERMINATED, [])
         key = request.client_id, request.episode_id
         if episode := self._episodes.pop(key, None):
-            self._core.disconnect(episode.session)
+            self._core.disconnect(episode.client)
             episode.has_ended = True
             self._ended[key] = episode
             if len(self._ended) > _ENDED_REMEMBERED:
@@ -189,18 +188,21 @@ class UnaryEpisodes:
             reward, info = episode.sent_reward, episode.sent_info
         if flags is None:
             flags = int(kind) | (episode.start_flags if number == 0 else 0)
-        handle = episode.handle if number else 0
-        rows = wire.one_row(handle, number, StepFlag(flags), reward, observation, given)
-        if number == 0:
-            rows.episode_ids.append(episode_id)
-        if info:
-            rows.infos[0] = info
-        return rows
+        return ReceivedRows(
+            np.array([episode.handle if number else 0], np.uint64),
+            np.array([number], np.uint32),
+            np.array([flags], np.uint8),
+            np.array([reward], np.float64),
+            [leaf[None] for leaf in observation],
+            [leaf[None] for leaf in given],
+            [] if number else [episode_id],
+            {0: info} if info else {},
+        )
 
     async def _submit(self, episode: _UnaryEpisode, rows: ReceivedRows) -> Replies:
         episode.calls += 1
         try:
-            return await self._core.submit(rows, episode.session)
+            return await self._core.submit(rows, episode.client)
         finally:
             episode.calls -= 1
 
@@ -209,7 +211,7 @@ class UnaryEpisodes:
         if number != episode.newest or not episode.in_flight:
             return  # another call of the same row came first
         if number == 0 and not episode.is_recorded:
-            self._count_announced(episode.session, -1)
+            self._count_announced(episode.client, -1)
         if is_answered:
             episode.answered(handle)
             episode.answered_reward = episode.sent_reward
@@ -219,14 +221,14 @@ class UnaryEpisodes:
     def _episode(self, request: Any) -> _UnaryEpisode:
         episode = self._episodes.get((request.client_id, request.episode_id))
         if episode is None:
-            finished = self._core.finished_episode(_session_name(request.client_id), request.episode_id)
+            finished = self._core.finished_episode(_client_name(request.client_id), request.episode_id)
             raise finished or EpisodeUnknownError(f"Episode {request.episode_id} not found.", field="episode_id")
         episode.used_s = asyncio.get_running_loop().time()
         self._episodes.move_to_end((request.client_id, request.episode_id))
         return episode
 
-    def _count_announced(self, session: ClientSession, change: int) -> None:
-        session.announced += change
+    def _count_announced(self, client: ServedClient, change: int) -> None:
+        client.announced += change
         self._announced += change
 
     def _watch_idle(self) -> None:
@@ -244,14 +246,14 @@ class UnaryEpisodes:
 
     def _reap(self, episode_id: str, episode: _UnaryEpisode) -> None:
         if episode.sequence == 0:
-            self._count_announced(episode.session, -1)
-        self._core.reap(episode.session, [episode_id])
-        self._core.disconnect(episode.session)
+            self._count_announced(episode.client, -1)
+        self._core.reap(episode.client, [episode_id])
+        self._core.disconnect(episode.client)
         logger.info("episode %s of a unary caller ended as truncated after %g s without a call", episode_id, self._idle_timeout_s)
 
 
 def _for_caller(error: PolicyServerError, episode_id: str, sequence: int) -> PolicyServerError:
-    """Say an error of the core's in the words of the caller's request, which knows no handles, and one step instead of columns."""
+    """Translate an error of the core's to the caller's request, which has no handles, and one step instead of columns."""
     if isinstance(error, EpisodeDuplicateError):
         text = f"sequence: number {sequence} was applied before with another content; repeat the same call, or send the next number"
         return SequenceError(text, reason="SEQUENCE_CONFLICT", field="sequence")
@@ -262,5 +264,5 @@ def _for_caller(error: PolicyServerError, episode_id: str, sequence: int) -> Pol
     return error
 
 
-def _session_name(client_id: str) -> str:
+def _client_name(client_id: str) -> str:
     return f"unary:{client_id}"

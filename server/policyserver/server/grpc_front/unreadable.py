@@ -1,4 +1,4 @@
-"""Answers to bytes that are no message of any service here: gRPC itself would say UNKNOWN, and log a traceback for each."""
+"""Answers to bytes that are no message of any service here; gRPC itself would say UNKNOWN and log a traceback for each."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ logger = logging.getLogger(__name__)
 
 
 class Unreadable:
-    """Takes the place of a request that could not be read."""
+    """Stands for a request that could not be read."""
 
 
 class UnreadableInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
-    """Answers INVALID_ARGUMENT to unreadable requests of all services. It must be the first, so that it sees what the others put in."""
+    """Answers INVALID_ARGUMENT to unreadable requests of all services. It must be the first, so that it sees the handlers of the others."""
 
     async def intercept_service(
         self,
@@ -30,21 +30,20 @@ class UnreadableInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-ar
         handler = await continuation(details)
         if handler is None or handler.request_deserializer is None:
             return handler
-        read = _carefully(handler.request_deserializer)
-        if handler.stream_stream is not None:
-            answer = handler.stream_stream
+        read, write = _carefully(handler.request_deserializer), handler.response_serializer
+        if (answer := handler.stream_stream) is not None:
             # One that is no generator reads by `readable`.
             checked = _checked_stream(answer) if inspect.isasyncgenfunction(answer) else answer
-            return grpc.stream_stream_rpc_method_handler(checked, read, handler.response_serializer)
+            return grpc.stream_stream_rpc_method_handler(checked, read, write)
         if handler.unary_stream is not None:
-            return grpc.unary_stream_rpc_method_handler(_checked(handler.unary_stream), read, handler.response_serializer)
+            return grpc.unary_stream_rpc_method_handler(_checked(handler.unary_stream), read, write)
         if handler.unary_unary is not None:
-            return grpc.unary_unary_rpc_method_handler(_checked(handler.unary_unary), read, handler.response_serializer)
+            return grpc.unary_unary_rpc_method_handler(_checked(handler.unary_unary), read, write)
         return handler
 
 
 async def readable(context: grpc.aio.ServicerContext[Any, Any]) -> Any:
-    """Read the next request of a stream, or end the call if it can't be read: nobody knows which question it was."""
+    """Read the next request of a stream, or end the call if it can't be read, for then its rows are unknown."""
     request = await context.read()
     if isinstance(request, Unreadable):
         await _refuse(context)
@@ -86,5 +85,5 @@ def _checked_stream(answer: Callable[[Any, Any], AsyncIterator[Any]]) -> Callabl
 
 
 async def _refuse(context: grpc.aio.ServicerContext[Any, Any]) -> NoReturn:
-    error = WireError("expected a message as the .proto of this service describes it, received bytes that are none")
+    error = WireError("expected a message as the .proto of this service describes it, received other bytes")
     await context.abort(reason_and_code_of(error)[1], str(error), to_metadata(error))

@@ -87,10 +87,16 @@ class StepRows:
     given_actions: Array
     """These actions, as the client executed them."""
     drawn_by: DrawKeys
-    """By what the other actions are drawn."""
+    """What the other actions are drawn by."""
 
     def __len__(self) -> int:
         return len(self.slots)
+
+    @classmethod
+    def asking(cls, slots: Array, observations: list[Array], actions: Array, state: list[Array], drawn_by: DrawKeys) -> StepRows:
+        """Make rows of episodes that go on and are trained on, without rewards and given actions."""
+        no, none = np.zeros(len(slots), np.bool_), np.empty(0, np.int64)
+        return cls(slots, no, no, no, ~no, np.zeros(len(slots)), observations, {}, actions, state, none, actions[:0], drawn_by)
 
 
 @dataclass(slots=True)
@@ -163,7 +169,7 @@ class Policy(Protocol):
         """Choose actions. If it raises, nothing has changed."""
 
     decides_again: bool
-    """Whether it can decide a step anew of which nobody was told yet; else its first decision stands."""
+    """Whether it can decide a step anew that its caller has no answer to yet; else its first decision stands."""
 
     def decide_again(self, rows: StepRows) -> StepResult:
         """Choose the actions of pending steps anew: `rows.observations` are those that were recorded, `rows.state` the one before them."""

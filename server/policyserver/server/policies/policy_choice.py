@@ -37,22 +37,20 @@ def make_policy(
     observation_space: gym.Space[Any],
     action_space: gym.Space[Any],
     *,
-    seed: int | None,
     backend: Backend,
     callbacks_objects: Sequence[RLlibCallback],
     env_runner: Any,
 ) -> Policy:
-    """Make the policy that a serving env runner answers with.
+    """Make the policy that a serving env runner answers with. The module is copied.
 
     Args:
         config: The algorithm's configuration.
-        module: The RLModule; it is copied.
+        module: The RLModule.
         env_to_module: The connector pipeline before it.
         module_to_env: The connector pipeline behind it.
         observation_space: What clients send.
-        action_space: What clients get.
-        seed: Seed of the drawing of actions.
-        backend: What runs the net, if it stands between array code.
+        action_space: What they get.
+        backend: What runs the net, if its connectors are array code.
         callbacks_objects: The instances of `config.callbacks_class`.
         env_runner: What the user's callbacks get as their `env_runner`.
 
@@ -94,7 +92,7 @@ def make_policy(
             num_frames=found.num_frames,
             lookback=lookback,
             state_every=state_every,
-            seed=seed,
+            seed=config.seed,  # the same for all runners: an episode draws alike wherever it is
             backend=backend,
         )
     policy.layout = dataclasses.replace(policy.layout, carried=_carried(config))

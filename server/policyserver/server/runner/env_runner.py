@@ -8,15 +8,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any
 
 import gymnasium as gym
 import ray
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.callbacks.utils import make_callback
-from ray.rllib.core import (
-    DEFAULT_MODULE_ID,
-)
+from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.rl_module.torch import TorchRLModule
 from ray.rllib.env import INPUT_ENV_SINGLE_SPACES, INPUT_ENV_SPACES
 from ray.rllib.env.env_context import EnvContext
@@ -31,23 +30,19 @@ from policyserver.server.config.serving_config import ServingConfig
 from policyserver.server.driver_link import follow_driver, leave_at_once
 from policyserver.server.episodes.core import EpisodeCore
 from policyserver.server.episodes.segments import EpisodeList, SegmentBlock, episodes_of
-from policyserver.server.external_env.episodes import ExternalEnvEpisodes
 from policyserver.server.external_env.rllib_methods import environments_to_serve
-from policyserver.server.external_env.session import EnvironmentSession
 from policyserver.server.external_env.thread import ExternalEnvThread, check_external_env
 from policyserver.server.grpc_front.listen_address import address_of
 from policyserver.server.log_setup import log_to
 from policyserver.server.policies.connectors.episode_callbacks import is_used
 from policyserver.server.policies.policy_choice import make_policy
 from policyserver.server.processor_share import new_session, warn_if_ray_lowered
-from policyserver.server.runner.learner_demand import fragment_steps, learner_demand
+from policyserver.server.runner.learner_demand import learner_demand
 from policyserver.server.runner.metrics import log_samples, with_others
 from policyserver.server.runner.serving_loop import ServingLoop
 from policyserver.server.runner.state import RunnerState
 
 logger = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 _SWITCH_INTERVAL_S = 0.001  # Python's 5 ms would let `sample()` hold up an action for that long
 
@@ -75,11 +70,11 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
 
         Raises:
             OSError: The address can't be bound.
-            ValueError: The spaces are missing or not supported, or a setting is there that nobody would read.
+            ValueError: The spaces are missing or not supported, or a setting is there that nothing reads.
         """
         EnvRunner.__init__(self, config=config, **kwargs)
         RunnerState.__init__(self)
-        refuse_ignored_settings(self.config)  # by the local instance, too: RLlib tells its program of no other's refusal
+        refuse_ignored_settings(self.config)  # in the local instance, too: RLlib tells its program only of this one's refusal
         self._index = int(self.worker_index or 0)
         self._waits_for_fragment = False
         self._drains = threading.Event()
@@ -95,12 +90,12 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
                 new_session()  # before an environment starts processes
         if serves:
             self.env = self._make_external_env(kwargs.get("env_creator"))
-        observation_space, action_space = self._spaces = self._find_spaces(kwargs.get("spaces"))
+        self._spaces = self._find_spaces(kwargs.get("spaces"))
         self._env_to_module = self.config.build_env_to_module_connector(spaces=self.get_spaces())
         self._module_to_env = self.config.build_module_to_env_connector(spaces=self.get_spaces())
         self.module: TorchRLModule = self.config.get_rl_module_spec(spaces=self.get_spaces(), inference_only=True).build()
         if serves:
-            self._serve(observation_space, action_space)
+            self._serve()
 
     # Serving -------------------------------------------------------------------------------------------------------------------------
 
@@ -123,7 +118,7 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
             return observation_space, action_space
         raise ValueError("spaces: expected config.environment(observation_space=..., action_space=...), received neither these nor an env")
 
-    def _serve(self, observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> None:
+    def _serve(self) -> None:
         config = self._serving_config
         policy = self._policy = make_policy(
             self.config,
@@ -131,28 +126,25 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
             self._env_to_module,
             self._module_to_env,
             *self._spaces,
-            seed=self.config.seed,  # the same for all runners: an episode draws alike wherever it is
             backend=config.inference.backend,
             callbacks_objects=self._callbacks,
             env_runner=self,
         )
-
-        def make_core() -> EpisodeCore:
-            demand = learner_demand(self.config, self._index, config.hand_off.batches_ahead)
-            return EpisodeCore(policy, observation_space, action_space, config.episodes, config.hand_off, demand)
-
-        self._serving_loop = ServingLoop(make_core, observation_space, action_space, config)
-        self._serving_loop.endpoints = self._endpoints
-        self._serving_loop.client_numbers = (max(self._index - 1, 0), max(self.config.num_env_runners, 1))
-        self._serving_loop.start()
+        demand = self._demand = learner_demand(self.config, self._index, config.hand_off.batches_ahead)
+        make_core = partial(EpisodeCore, policy, *self._spaces, config.episodes, config.hand_off, demand)
+        loop = self._serving_loop = ServingLoop(make_core, *self._spaces, config)
+        loop.endpoints = self._endpoints
+        loop.client_numbers = (max(self._index - 1, 0), max(self.config.num_env_runners, 1))
+        loop.start()
         if self.env is not None:
-            self._answer_external_env(self.env, self._serving_loop)
+            remembered = config.episodes.finished_remembered
+            self._env_thread = ExternalEnvThread(self.env, loop, *self._spaces, finished_remembered=remembered)
         if config.opens_itself:
             self.open()
         if self._index > 0:
             self._prepare_process()
         if config.driver_link is not None:
-            self._stop_following = follow_driver(config.driver_link, self.drain, leave_at_once, self._revive, self._serving_loop.counters)
+            self._stop_following = follow_driver(config.driver_link, self.drain, leave_at_once, self._revive, loop.counters)
 
     def open(self) -> None:
         """Listen on the configured address, or start the environment's `run()`, which decides it. A second call does nothing.
@@ -167,7 +159,7 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
                 self._serving_loop.bind(self._address())
 
     def _address(self, index: int | None = None) -> str:
-        """Return the address of the serving instance of a number of RLlib's, or of this one."""
+        """Return the address of the serving instance with this index of RLlib's, or of this one."""
         return address_of(self._serving_config.listen.address, max((self._index if index is None else index) - 1, 0))
 
     def _endpoints(self) -> list[str]:
@@ -177,15 +169,9 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
             return list(self._serving_loop.addresses)
         return [self._address(index) for index in range(1, max(self.config.num_env_runners, 1) + 1)]
 
-    def _answer_external_env(self, env: ExternalEnv, serving_loop: ServingLoop) -> None:
-        def make_episodes(session: EnvironmentSession) -> ExternalEnvEpisodes:
-            return ExternalEnvEpisodes(session, serving_loop.core, *self._spaces, self._serving_config.episodes.finished_remembered)
-
-        self._env_thread = ExternalEnvThread(env, serving_loop, make_episodes)
-
     @property
     def _env_failure(self) -> Exception | None:
-        """Why the environment will give no more steps, if that is so."""
+        """Why the environment gives no more steps, if it does not."""
         return self._env_thread.failure if self._env_thread is not None else None
 
     @staticmethod
@@ -202,11 +188,7 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
         self.open()
 
     def drain(self, is_final: bool = False) -> None:
-        """Refuse new episodes and let `sample` return at once.
-
-        Args:
-            is_final: Callers are told that nobody comes back.
-        """
+        """Refuse new episodes and let `sample` return at once; if it `is_final`, tell callers that the server does not come back."""
         self._drains.set()
         if self._serving_loop is not None:
             self._serving_loop.drain(is_final=is_final)
@@ -240,25 +222,24 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
 
         Args:
             num_timesteps: Steps to return instead.
-            num_episodes: Not supported: external episodes end when they end.
+            num_episodes: Not supported: external episodes end by themselves.
             explore: Ignored: serving and sampling are apart, and `config.explore` decides.
-            random_actions: Ignored, likewise.
-            force_reset: Ignored: nobody can reset an external environment.
+            random_actions: Likewise.
+            force_reset: Ignored: an external environment can't be reset from here.
 
         Raises:
             ValueError: `num_episodes` was given.
-            RuntimeError: The environment's `run()` failed or returned, and all its steps were handed over.
+            RuntimeError: The environment's `run()` failed or returned, and all its steps were handed off.
         """
         if num_episodes is not None:
             raise ValueError(f"num_episodes: expected None, for external episodes can't be started from here, received {num_episodes}")
         if self._serving_loop is None:
             return []
         self.pull_weights()
-        blocks = self._wait_for_steps(num_timesteps or fragment_steps(self.config, self._index), self._serving_loop)
+        blocks = self._wait_for_steps(num_timesteps or self._demand.fragment_steps, self._serving_loop)
         if not blocks and (failure := self._env_failure):
             raise failure
-        self.num_env_steps_sampled_lifetime += sum(block.steps for block in blocks)
-        self._count_steps()
+        self._count_steps(self.num_env_steps_sampled_lifetime + sum(block.steps for block in blocks))
         log_samples(self.metrics, self.config, blocks, self._serving_loop.core.statistics)
         if self._index > 0 and not is_used("on_sample_end", self.config, self._callbacks):
             return EpisodeList(blocks)

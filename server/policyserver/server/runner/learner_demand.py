@@ -1,4 +1,4 @@
-"""What an algorithm of RLlib's wants of its env runners, in the words of the episode core."""
+"""What an algorithm of RLlib's wants of its env runners, in the episode core's terms."""
 
 from __future__ import annotations
 
@@ -11,29 +11,14 @@ if TYPE_CHECKING:
 
 
 def learner_demand(config: AlgorithmConfig, worker_index: int, batches_ahead: float | None) -> Demand:
-    """Say what one env runner is asked for.
+    """Return what RLlib asks of an env runner; `batches_ahead` is the user's setting in `HandOffConfig`."""
+    from ray.rllib.algorithms.impala import IMPALAConfig
 
-    Args:
-        config: The algorithm's configuration.
-        worker_index: RLlib's number of the env runner.
-        batches_ahead: What the user set, `HandOffConfig.batches_ahead`.
-    """
-    on_policy = is_on_policy(config)
+    # Not with a replay buffer, and not where env runners go on without waiting for the learner.
+    on_policy = not isinstance(config, IMPALAConfig) and getattr(config, "replay_buffer_config", None) is None
     return Demand(
-        fragment_steps=fragment_steps(config, worker_index),
+        fragment_steps=int(config.get_rollout_fragment_length(worker_index) * config.num_envs_per_env_runner),
         on_policy=on_policy,
         whole_episodes=config.batch_mode == "complete_episodes",
         batches_ahead=(0.0 if on_policy else 1.0) if batches_ahead is None else batches_ahead,
     )
-
-
-def fragment_steps(config: AlgorithmConfig, worker_index: int) -> int:
-    """Return how many steps RLlib expects of one `sample()`; with PPO and one serving instance a train batch."""
-    return int(config.get_rollout_fragment_length(worker_index) * config.num_envs_per_env_runner)
-
-
-def is_on_policy(config: AlgorithmConfig) -> bool:
-    """Tell whether each batch is to come from the newest policy: not with a replay buffer, and not where runners work on by themselves."""
-    from ray.rllib.algorithms.impala import IMPALAConfig
-
-    return not isinstance(config, IMPALAConfig) and getattr(config, "replay_buffer_config", None) is None

@@ -6,28 +6,15 @@ import math
 from typing import Any
 
 from ray.rllib.core import DEFAULT_AGENT_ID, DEFAULT_MODULE_ID
-from ray.rllib.utils.metrics import (
-    EPISODE_DURATION_SEC_MEAN,
-    EPISODE_LEN_MAX,
-    EPISODE_LEN_MEAN,
-    EPISODE_LEN_MIN,
-    EPISODE_RETURN_MAX,
-    EPISODE_RETURN_MEAN,
-    EPISODE_RETURN_MIN,
-    NUM_AGENT_STEPS_SAMPLED,
-    NUM_AGENT_STEPS_SAMPLED_LIFETIME,
-    NUM_ENV_STEPS_SAMPLED,
-    NUM_ENV_STEPS_SAMPLED_LIFETIME,
-    NUM_EPISODES,
-    NUM_EPISODES_LIFETIME,
-    NUM_MODULE_STEPS_SAMPLED,
-    NUM_MODULE_STEPS_SAMPLED_LIFETIME,
-)
+from ray.rllib.utils import metrics as keys
 from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 
 from policyserver.server.episodes.core_statistics import CoreStatistics
 from policyserver.server.episodes.segments import SegmentBlock
 from policyserver.server.training_report import STEPS_DROPPED, VERSIONS_BEHIND
+
+_RETURNS_BY_ID = (("agent_episode_return_mean", DEFAULT_AGENT_ID), ("module_episode_return_mean", DEFAULT_MODULE_ID))
+_EXTREMES = (("min", keys.EPISODE_LEN_MIN, keys.EPISODE_RETURN_MIN), ("max", keys.EPISODE_LEN_MAX, keys.EPISODE_RETURN_MAX))
 
 ROWS_FAILED = "rows_failed"
 """Env-runner metric (reduce "sum"): rows that the server could not answer by a mistake of its own, such as an RLModule that raises."""
@@ -55,26 +42,27 @@ def log_samples(metrics: MetricsLogger, config: Any, blocks: list[SegmentBlock],
     """
     steps = sum(block.steps for block in blocks)
     finished = [statistics.unreported.popleft() for _ in range(len(statistics.unreported))]
-    metrics.log_value(NUM_ENV_STEPS_SAMPLED, steps, reduce="sum")
-    metrics.log_value((NUM_AGENT_STEPS_SAMPLED, DEFAULT_AGENT_ID), steps, reduce="sum")
-    metrics.log_value((NUM_MODULE_STEPS_SAMPLED, DEFAULT_MODULE_ID), steps, reduce="sum")
-    metrics.log_value(NUM_EPISODES, len(finished), reduce="sum")
-    for name in (ROWS_FAILED, REWARDS_DROPPED, STEPS_DROPPED):
-        metrics.log_value(name, statistics.since_report(name), reduce="sum")
-    metrics.log_value(VERSIONS_BEHIND, sum(block.versions_behind for block in blocks), reduce="sum")
-    metrics.log_value(NUM_ENV_STEPS_SAMPLED_LIFETIME, steps, reduce="lifetime_sum", with_throughput=True)
-    metrics.log_value((NUM_AGENT_STEPS_SAMPLED_LIFETIME, DEFAULT_AGENT_ID), steps, reduce="lifetime_sum")
-    metrics.log_value((NUM_MODULE_STEPS_SAMPLED_LIFETIME, DEFAULT_MODULE_ID), steps, reduce="lifetime_sum")
-    metrics.log_value(NUM_EPISODES_LIFETIME, len(finished), reduce="lifetime_sum")
+    sums = {
+        keys.NUM_ENV_STEPS_SAMPLED: steps,
+        (keys.NUM_AGENT_STEPS_SAMPLED, DEFAULT_AGENT_ID): steps,
+        (keys.NUM_MODULE_STEPS_SAMPLED, DEFAULT_MODULE_ID): steps,
+        keys.NUM_EPISODES: len(finished),
+        **{name: statistics.since_report(name) for name in (ROWS_FAILED, REWARDS_DROPPED, STEPS_DROPPED)},
+        VERSIONS_BEHIND: sum(block.versions_behind for block in blocks),
+    }
+    for key, value in sums.items():
+        metrics.log_value(key, value, reduce="sum")
+    metrics.log_value(keys.NUM_ENV_STEPS_SAMPLED_LIFETIME, steps, reduce="lifetime_sum", with_throughput=True)
+    metrics.log_value((keys.NUM_AGENT_STEPS_SAMPLED_LIFETIME, DEFAULT_AGENT_ID), steps, reduce="lifetime_sum")
+    metrics.log_value((keys.NUM_MODULE_STEPS_SAMPLED_LIFETIME, DEFAULT_MODULE_ID), steps, reduce="lifetime_sum")
+    metrics.log_value(keys.NUM_EPISODES_LIFETIME, len(finished), reduce="lifetime_sum")
     window = max(1, math.ceil(config.metrics_num_episodes_for_smoothing / (config.num_env_runners or 1)))
     # More would only push each other out of the window.
     for length, return_, duration_s in finished[-window:]:
-        metrics.log_value(EPISODE_LEN_MEAN, length, window=window)
-        metrics.log_value(EPISODE_RETURN_MEAN, return_, window=window)
-        metrics.log_value(EPISODE_DURATION_SEC_MEAN, duration_s, window=window)
-        metrics.log_value(("agent_episode_return_mean", DEFAULT_AGENT_ID), return_, window=window)
-        metrics.log_value(("module_episode_return_mean", DEFAULT_MODULE_ID), return_, window=window)
-        metrics.log_value(EPISODE_LEN_MIN, length, reduce="min", window=window)
-        metrics.log_value(EPISODE_RETURN_MIN, return_, reduce="min", window=window)
-        metrics.log_value(EPISODE_LEN_MAX, length, reduce="max", window=window)
-        metrics.log_value(EPISODE_RETURN_MAX, return_, reduce="max", window=window)
+        metrics.log_value(keys.EPISODE_DURATION_SEC_MEAN, duration_s, window=window)
+        metrics.log_value(keys.EPISODE_LEN_MEAN, length, window=window)
+        for key in (keys.EPISODE_RETURN_MEAN, *_RETURNS_BY_ID):
+            metrics.log_value(key, return_, window=window)
+        for reduce, of_length, of_return in _EXTREMES:
+            metrics.log_value(of_length, length, reduce=reduce, window=window)
+            metrics.log_value(of_return, return_, reduce=reduce, window=window)

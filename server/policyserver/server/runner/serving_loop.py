@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import dataclasses
-import importlib.metadata
 import logging
 import threading
 import time
@@ -23,16 +22,13 @@ from policyserver.common.endpoints import parse_address
 from policyserver.common.errors import PolicyServerError
 from policyserver.common.figures import known
 from policyserver.common.server_stats import ServerStats, TrainingIteration
-from policyserver.server.config.serving_config import ListenConfig, ServingConfig
-from policyserver.server.episodes.core import EpisodeCore
-from policyserver.server.episodes.ending import ending_error
+from policyserver.server.config.serving_config import ServingConfig
+from policyserver.server.episodes.core import EpisodeCore, ending_error
 from policyserver.server.episodes.segments import SegmentBlock
 from policyserver.server.grpc_front.client_numbers import ClientNumbers
 from policyserver.server.grpc_front.listen_address import check_free
 from policyserver.server.grpc_front.listen_security import TokenInterceptor, check_listen, server_credentials, token
-from policyserver.server.grpc_front.messages import MessageLimits
-from policyserver.server.grpc_front.servicer import PolicyServicer, ServerFacts
-from policyserver.server.grpc_front.unary_episodes import UnaryEpisodes
+from policyserver.server.grpc_front.servicer import PolicyServicer
 from policyserver.server.grpc_front.unreadable import UnreadableInterceptor
 from policyserver.v1 import policy_service_pb2 as pb
 from policyserver.v1 import policy_service_pb2_grpc as pb_grpc
@@ -68,14 +64,7 @@ class ServingLoop:
         action_space: gym.Space[Any],
         config: ServingConfig,
     ) -> None:
-        """Prepare to serve.
-
-        Args:
-            make_core: Called once, on the loop thread, which owns what it returns.
-            observation_space: What clients send.
-            action_space: What clients get.
-            config: Limits and timeouts.
-        """
+        """Prepare to serve. `make_core` is called once, on the loop thread, which owns what it returns."""
         self.boot_id = uuid.uuid4().hex
         self.addresses: list[str] = []
         self._make_core = make_core
@@ -159,8 +148,7 @@ class ServingLoop:
     def drain(self, *, is_final: bool = False) -> None:
         """Say NOT_SERVING, refuse new episodes, answer `sample` at once.
 
-        Args:
-            is_final: Callers are told that nobody comes back, so that they stop waiting; else they wait for a successor.
+        If it `is_final`, callers are told that the server does not come back, so that they stop waiting; else they wait for a successor.
         """
         self._is_final = self._is_final or is_final
         self.post(self._drain)
@@ -172,9 +160,7 @@ class ServingLoop:
     def stop(self, grace_s: float = 2.0, *, is_final: bool = False) -> None:
         """Stop serving: health first, then calls (those in flight get `grace_s`), then the thread. A second call does nothing.
 
-        Args:
-            grace_s: See above.
-            is_final: As in `drain`; what was said there stays said.
+        `is_final` is that of `drain`; what was said there stays said.
         """
         self._is_final = self._is_final or is_final
         with self._stop_lock:
@@ -193,7 +179,7 @@ class ServingLoop:
         finally:
             self._loop.close()
             for call in list(self._calls):
-                call.cancel()  # who made it goes on alone
+                call.cancel()  # its caller goes on alone
             self._stopped.set()
 
     async def _start(self) -> None:
@@ -212,9 +198,12 @@ class ServingLoop:
         secret = token(listen)
         interceptors: list[Any] = [UnreadableInterceptor(), *([TokenInterceptor(secret)] if secret is not None else [])]
         server = grpc.aio.server(options=options, interceptors=interceptors, maximum_concurrent_rpcs=listen.max_clients + _CALLS_AT_ONCE)
-        servicer = self._servicer or self._make_servicer(listen)
-        self._servicer = servicer
-        pb_grpc.add_PolicyServiceServicer_to_server(servicer, server)
+        if self._servicer is None:
+            numbers = ClientNumbers(*self.client_numbers)
+            self._servicer = PolicyServicer(
+                self.core, self.boot_id, self._spaces, self._config, lambda: self.endpoints(), self._stats, numbers
+            )
+        pb_grpc.add_PolicyServiceServicer_to_server(self._servicer, server)
         health_servicer = health.aio.HealthServicer()  # type: ignore[attr-defined]
         health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
         if listen.reflection:
@@ -235,26 +224,8 @@ class ServingLoop:
         logger.info("serving %s on %s (boot %s)", SERVICE_NAME, bound, self.boot_id)
         return bound
 
-    def _make_servicer(self, listen: ListenConfig) -> PolicyServicer:
-        facts = ServerFacts(
-            importlib.metadata.version("rllib-policy-server"),
-            self.boot_id,
-            *self._spaces,
-            listen.max_message_bytes,
-            listen.max_rows_per_message,
-            listen.max_clients,
-            listen.max_unanswered_bytes,
-            self._config.episodes.episode_idle_timeout_s,
-            self._config.run,
-            self._config.instance_id,
-            self._config.stop_timeout_s,
-        )
-        limits = MessageLimits.of(listen.max_rows_per_message, *self._spaces)
-        unary = UnaryEpisodes(self.core, limits, self._config.episodes.unary_idle_timeout_s)
-        return PolicyServicer(self.core, facts, unary, lambda: self.endpoints(), self._stats, ClientNumbers(*self.client_numbers))
-
     def counters(self) -> dict[str, Any]:
-        """Return the figures that GetStats answers and that are known, without the training. From any thread."""
+        """Return the known figures that GetStats answers, without the training. From any thread."""
         return self.call(lambda: known(self._stats()))
 
     def _stats(self) -> ServerStats:
@@ -293,7 +264,7 @@ class ServingLoop:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
 
     def post(self, function: Callable[[], None]) -> None:
-        """Have a function called on the loop thread, unless that has ended."""
+        """Call a function on the loop thread, unless that has ended."""
         try:
             self._loop.call_soon_threadsafe(function)
         except RuntimeError:

@@ -8,12 +8,7 @@ from collections.abc import Callable, Collection
 from typing import Any, TypeVar
 
 import ray
-from ray.rllib.core import (
-    COMPONENT_ENV_TO_MODULE_CONNECTOR,
-    COMPONENT_MODULE_TO_ENV_CONNECTOR,
-    COMPONENT_RL_MODULE,
-    DEFAULT_MODULE_ID,
-)
+from ray.rllib.core import COMPONENT_ENV_TO_MODULE_CONNECTOR, COMPONENT_MODULE_TO_ENV_CONNECTOR, COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
 from ray.rllib.core.rl_module.torch import TorchRLModule
 from ray.rllib.utils.checkpoints import Checkpointable
 from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME, WEIGHTS_SEQ_NO
@@ -82,7 +77,7 @@ class RunnerState(Checkpointable):
             before = self._weights_seq_no
             self._take_state(state)
             if COMPONENT_RL_MODULE in state and self._env_runner_state_server is not None:
-                if self._serving_loop is None:  # in the driver: else the state server would go on giving out the weights from before
+                if self._serving_loop is None:  # in the driver; the state server would go on giving out the earlier weights
                     self._weights_pull.replace(self._env_runner_state_server, state, self._weights_seq_no)
                 self._weights_pull.note_restored(before, self._weights_seq_no)
 
@@ -119,11 +114,10 @@ class RunnerState(Checkpointable):
         if COMPONENT_RL_MODULE in state:
             self._take_weights(state[COMPONENT_RL_MODULE], int(state.get(WEIGHTS_SEQ_NO, 0)))
         if NUM_ENV_STEPS_SAMPLED_LIFETIME in state:
-            self.num_env_steps_sampled_lifetime = state[NUM_ENV_STEPS_SAMPLED_LIFETIME]
-            self._count_steps()
+            self._count_steps(state[NUM_ENV_STEPS_SAMPLED_LIFETIME])
 
     def _take_weights(self, weights: Any, seq_no: int) -> None:
-        """Take weights; a missing version or 0, as from a learner that has made no update, leaves the version as it is."""
+        """Take weights; without a version, or with 0 from a learner before its first update, the version stays."""
         if isinstance(weights, ray.ObjectRef):
             weights = ray.get(weights)
         if isinstance(weights, dict) and DEFAULT_MODULE_ID in weights:
@@ -138,6 +132,7 @@ class RunnerState(Checkpointable):
         """Call a function of something that the loop thread owns, on the loop thread."""
         return self._serving_loop.call(function) if self._serving_loop is not None else function()
 
-    def _count_steps(self) -> None:
+    def _count_steps(self, lifetime_steps: int) -> None:
+        self.num_env_steps_sampled_lifetime = lifetime_steps
         if self._policy is not None:
-            self._policy.count_steps(self.num_env_steps_sampled_lifetime)
+            self._policy.count_steps(lifetime_steps)

@@ -47,7 +47,7 @@ class WeightsPull:
                 weights = ray.get(weights)
         except RayError as error:
             if not self._is_away:
-                logger.warning("weights can't be pulled, serving goes on with those that are there: %s", error)
+                logger.warning("weights can't be pulled, serving goes on with the present ones: %s", error)
             self._is_away = True
             return None
         self._taken, self._is_away = mark, False
@@ -64,7 +64,7 @@ class WeightsPull:
         server.push.remote({WEIGHTS_SEQ_NO: _GROUP_STOPS})
 
     def group_stops(self, server: Any) -> bool:
-        """Tell whether all env runners are to stop, or nobody is there any more who could tell."""
+        """Tell whether all env runners are to stop, or the state server is gone."""
         try:
             return bool(ray.get(server.get_version.remote()) == _GROUP_STOPS)
         except RayError:
@@ -76,7 +76,7 @@ class WeightsPull:
         self._late.clear()
 
     def _comes_late(self, version: int) -> bool:
-        """Tell the learner's states from before a restore from those after it, which count on from the restored version."""
+        """Tell a state from before a restore from those after it, which count on from the restored version."""
         if self._late_from and version >= self._late_from:
             self._late.add(version)
             if len(self._late) <= _LATE_STATES:

@@ -104,8 +104,7 @@ def test_what_array_code_does(
     assert isinstance(path, VectorizedPath)
     assert [type(connector).__name__ for connector in path.connectors] == connectors
     assert path.num_frames == 1
-    assert path.recorded_space == path.module_space
-    assert path.module_space.shape == shape
+    assert path.recorded_space.shape == shape
 
 
 @pytest.mark.parametrize("filtered", [False, True])
@@ -114,7 +113,6 @@ def test_frames_are_recorded_one_by_one_and_seen_together(filtered: bool) -> Non
     assert isinstance(path, VectorizedPath)
     assert path.num_frames == 4
     assert path.recorded_space.shape == (8, 8, 1)
-    assert path.module_space.shape == (8, 8, 4)
     assert len(path.connectors) == filtered
 
 

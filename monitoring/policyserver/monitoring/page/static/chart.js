@@ -1,4 +1,4 @@
-// One chart: it is given columns by name, and draws itself when they, its width or the colours change and it can be seen.
+// One chart. While it can be seen, it draws itself when its columns, its width or the colours change.
 
 import { alone, breaks, newest } from "./columns.js";
 import { axisTimes, formats, moment } from "./format.js";
@@ -13,7 +13,7 @@ function color(name) {
 }
 
 export class Chart {
-  // A description is of page/sections.py: id, title, format, series, bands, and where it is so axis, tall and stack.
+  // A description comes from page/sections.py: id, title, format, series, bands, and optionally axis, tall and stack.
   constructor(description, parent) {
     Object.assign(this, description, { format: formats[description.format] });
     this.byTime = this.axis !== "bar";
@@ -66,7 +66,7 @@ export class Chart {
     if (this.visible) requestDraw();
   }
 
-  // Takes what is marked on the time axis: restarts, checkpoints, and the gaps in which no line is drawn.
+  // Takes the marks of the time axis: restarts, checkpoints, and the gaps in which no line is drawn.
   mark(marks) {
     if (!this.byTime) return;
     this.marks = marks;
@@ -74,7 +74,7 @@ export class Chart {
     if (this.visible && this.stale) requestDraw();
   }
 
-  // Takes everything away.
+  // Removes everything.
   clear() {
     this.plot?.destroy();
     this.plot = this.columns = this.data = null;
@@ -97,7 +97,7 @@ export class Chart {
     this.label();
   }
 
-  // Writes the values under the cursor and where it is, or the newest values.
+  // Shows the values at the cursor and its place, or the newest values.
   label() {
     const at = this.plot?.cursor.idx;
     this.values.forEach((value, index) => {
@@ -136,7 +136,7 @@ export class Chart {
           width: series.width || 1.5,
           alpha: series.alpha || 1,
           dash: series.dash,
-          gaps: (plot, index) => this.broken[index].map((ends) => ends.map((end) => pixel(plot, end))), // a value that lacks is no gap
+          gaps: (plot, index) => this.broken[index].map((ends) => ends.map((end) => pixel(plot, end))), // a missing value is no gap
           points: { show: true, size: 5, fill: color(series.color), filter: (_, index) => this.alone[index] },
         })),
       ],
@@ -147,7 +147,7 @@ export class Chart {
     this.plot = new uPlot(options, this.data, this.canvas);
   }
 
-  // All that is shown, whatever part of it this chart has; a single point would have no length.
+  // The range that all charts show; a single point would have no length.
   timeRange() {
     const begin = Math.min(this.span.begin, this.data[0][0]);
     return [begin, Math.max(this.span.end, this.data[0].at(-1), begin + LEAST_SPAN_S)];
@@ -175,7 +175,7 @@ function around(value) {
   return value === 0 ? [0, 1] : [value - Math.abs(value) / 10, value + Math.abs(value) / 10];
 }
 
-// Each column on top of those before it.
+// Each column on top of the ones before.
 function stacked(columns) {
   let below = columns[0].map(() => 0);
   return columns.map((column) => {

@@ -1,6 +1,6 @@
 // The columns of a section as the server sends them: whole at first, later from some time on.
 
-// Puts what changed to what was there, and drops what is older than the range that is shown.
+// Adds what changed to what was there, and drops what is older than the range.
 export function merged(held, { from_s: from, begin_s: begin, columns }) {
   if (from == null || held == null) return { ...columns };
   const first = begin == null ? 0 : held.time_s.findIndex((time) => time >= begin);
@@ -9,7 +9,7 @@ export function merged(held, { from_s: from, begin_s: begin, columns }) {
   return Object.fromEntries(Object.entries(columns).map(([name, values]) => [name, held[name].slice(...kept).concat(values)]));
 }
 
-// Where a curve is broken, as [index before, index after]: the gaps between whose ends it has no value.
+// Where a curve is broken, as [index before, index after]: the gaps in which it has no value.
 export function breaks(times, values, gaps) {
   const found = [];
   for (const [begin, end] of gaps) {
@@ -29,7 +29,7 @@ export function alone(values, broken) {
   return there.filter((at, place) => (place === 0 || cut.has(there[place - 1])) && (place === there.length - 1 || cut.has(at)));
 }
 
-// The newest value that is there.
+// The newest value, if there is any.
 export function newest(values) {
   return values.findLast((value) => value != null) ?? null;
 }

@@ -8,7 +8,7 @@ let newest = 0;
 
 export function showDecisions(rows) {
   const before = newest;
-  const someStayed = rows.some((row) => row.id <= before); // when all are new, at each look, there is nothing to point out
+  const someStayed = rows.some((row) => row.id <= before); // when all rows are new, none stands out
   newest = rows[0]?.id ?? 0;
   body.replaceChildren(...rows.map((row) => {
     const line = document.createElement("tr");

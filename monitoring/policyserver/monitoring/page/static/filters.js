@@ -1,10 +1,10 @@
-// The choice of what is shown. It is kept in the page's address, so that a view can be bookmarked and sent.
+// The reader's choice. The page's address holds it, so that a view can be bookmarked and sent.
 
 const RANGES = [["", "the whole run"], ["300", "last 5 minutes"], ["900", "last 15 minutes"], ["3600", "last hour"], ["21600", "last 6 hours"], ["86400", "last day"], ["604800", "last week"]];
 const KEYS = ["run", "symbol", "policy", "range"];
 const selects = Object.fromEntries(KEYS.map((key) => [key, document.getElementById(key)]));
 
-// The address's parameters that say what is shown, "" if all are left to the server.
+// The address's parameters of the choice, "" if the server chooses.
 export function query() {
   const given = new URLSearchParams(location.search);
   const chosen = new URLSearchParams(KEYS.filter((key) => given.get(key)).map((key) => [key, given.get(key)]));
@@ -14,7 +14,7 @@ export function query() {
 function fill(key, options, chosen) {
   const known = options.some(([value]) => value === chosen) ? options : [...options, [chosen, chosen]];
   const select = selects[key];
-  if (document.activeElement === select && select.options.length === known.length) return; // not under the reader's hands
+  if (document.activeElement === select && select.options.length === known.length) return; // not while the reader uses it
   select.replaceChildren(...known.map(([value, text]) => new Option(text, value, false, value === chosen)));
 }
 
@@ -26,7 +26,7 @@ export function showChoices({ run, runs, symbols, policies }) {
   fill("policy", [["", "all"], ...named(policies)], given.get("policy") ?? "");
 }
 
-// Calls back when the reader chooses something else, or goes back to what was chosen before.
+// Calls back when the reader changes the choice or goes back to an earlier one.
 export function onChoice(follow) {
   for (const [key, select] of Object.entries(selects)) {
     select.addEventListener("change", () => {

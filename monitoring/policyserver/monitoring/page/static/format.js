@@ -21,10 +21,10 @@ export function moment(seconds) {
   return new Date(seconds * 1000).toLocaleString(undefined, { month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
 }
 
-// The time of day, with its date where that is another than today's.
+// The time of day, with the date if it isn't today's.
 export const stamp = (seconds) => (clock(seconds, 86400) === clock(Date.now() / 1000, 86400) ? clock(seconds, 1) : moment(seconds));
 
-// The words under an axis's ticks. Where it steps by less than a day, the first tick and the first one of each day have the date, too.
+// The texts of an axis's ticks. With steps of less than a day, the first tick and the first one of each day have the date, too.
 export function axisTimes(ticks, step) {
   let before = "";
   return ticks.map((tick) => {
@@ -43,5 +43,5 @@ export function clock(seconds, step) {
   return time.toLocaleTimeString(undefined, { hour: "2-digit", minute: "2-digit", second, hourCycle: "h23" });
 }
 
-// By the names that panels give them.
+// By their names in panels.
 export const formats = { short, percent, duration };

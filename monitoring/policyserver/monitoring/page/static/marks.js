@@ -1,4 +1,4 @@
-// What is marked on a time axis: a dashed line where a serving process began anew, a tick at the foot where a checkpoint was written.
+// The marks of a time axis: a dashed line where a serving process began anew, a tick at the bottom where a checkpoint was written.
 
 const TICK = 7;
 

@@ -1,4 +1,4 @@
-// Puts the page together and follows the server's events: each names a section of the page and carries what changed of it.
+// Builds the page and follows the server's events: each names a section of the page and carries its changes.
 
 import { Chart } from "./chart.js";
 import { merged } from "./columns.js";
@@ -44,7 +44,7 @@ function take(name, data) {
   }
 }
 
-// Where lines are broken: in charts of what a pipeline records, while none recorded; in the others, while no serving process was there.
+// Breaks the lines: of what pipelines record, where no pipeline recorded; of the others, where there was no serving process.
 function mark({ restarts, checkpoints, gaps }) {
   for (const { gapsOf, charts } of drawn) for (const chart of charts) chart.mark({ restarts, checkpoints, gaps: gaps[gapsOf] ?? [] });
 }

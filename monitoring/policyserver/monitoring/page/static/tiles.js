@@ -24,7 +24,7 @@ export function clearTiles() {
   for (const name of TILES) tile(name);
 }
 
-// What each section says in the tiles.
+// Shows a section's figures in the tiles.
 export const tell = {
   episodes(columns) {
     const mean = (name) => short(newest(columns[name]));

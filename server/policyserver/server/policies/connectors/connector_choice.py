@@ -9,7 +9,6 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
-from ray.rllib.callbacks.callbacks import RLlibCallback
 from ray.rllib.connectors import env_to_module as inward
 from ray.rllib.connectors import module_to_env as outward
 from ray.rllib.connectors.common.flatten_observations import FlattenObservations
@@ -19,11 +18,11 @@ from ray.rllib.connectors.connector_v2 import ConnectorV2
 from ray.rllib.utils import force_list
 
 from policyserver.common.spaces import describe, leaves
+from policyserver.server.policies.connectors.episode_callbacks import EPISODE_CALLBACKS, is_used
 from policyserver.server.policies.module.action_form import ActionForm
 from policyserver.server.policies.vectorized.mean_std_filter import VectorizedMeanStdFilter
-from policyserver.server.policies.vectorized.observation_connectors import VectorizedFlatten, VectorizedPreviousAction
+from policyserver.server.policies.vectorized.observation_connectors import VectorizedConnector, VectorizedFlatten, VectorizedPreviousAction
 from policyserver.server.policies.vectorized.scale_images import ScaleImages, VectorizedScale
-from policyserver.server.policies.vectorized.vectorized_policy import VectorizedConnector
 
 _INWARD_DEFAULTS: list[type] = [
     inward.AddObservationsFromEpisodesToBatch,
@@ -40,7 +39,6 @@ _OUTWARD_DEFAULTS: list[type] = [
     outward.NormalizeAndClipActions,
     outward.ListifyDataForVectorEnv,
 ]
-_EPISODE_CALLBACKS = ("on_episode_created", "on_episode_start", "on_episode_step", "on_episode_end")
 
 
 class UnusableConnectorError(ValueError):
@@ -57,8 +55,6 @@ class VectorizedPath:
     """How many of the newest recorded observations the module sees at once."""
     recorded_space: gym.Space[Any]
     """Space of the observations that are recorded."""
-    module_space: gym.Space[Any]
-    """Space of the observations that the module sees."""
 
 
 def choose(
@@ -68,23 +64,19 @@ def choose(
 
     Connectors count by their exact classes: a subclass may do anything.
 
-    Args:
-        config: The algorithm's configuration.
-        env_to_module: What RLlib builds by `config.build_env_to_module_connector`.
-        module_to_env: What RLlib builds by `config.build_module_to_env_connector`.
-        form: The two forms of the actions.
-
     Returns:
-        The array code; or what there is none for, such as "the connector MyNoise", and which therefore runs through RLlib's own
-        pipelines on live episodes, at their speed.
+        The array code; or what has none, such as "the connector MyNoise", and therefore runs through RLlib's own pipelines on live
+        episodes, at their speed.
 
     Raises:
         UnusableConnectorError: A connector fails on the configured spaces, in RLlib too.
     """
-    added, is_whole = _without_defaults(env_to_module)
-    check(added)
-    if callbacks := episode_callbacks(config):
-        return f"the callback {callbacks[0]}"
+    added, defaults = env_to_module.connectors[: -len(_INWARD_DEFAULTS)], env_to_module.connectors[-len(_INWARD_DEFAULTS) :]
+    is_whole = [type(piece) for piece in defaults] == _INWARD_DEFAULTS
+    check(added if is_whole else env_to_module.connectors)
+    for name in EPISODE_CALLBACKS:
+        if is_used(name, config, force_list(config.callbacks_class)):
+            return f"the callback {name}"
     if not is_whole:
         return "an env-to-module pipeline without RLlib's default connectors"
     if [type(piece) for piece in module_to_env.connectors] != _OUTWARD_DEFAULTS:
@@ -102,18 +94,7 @@ def choose(
             connectors.append(connector)
         else:
             return f"the connector {type(piece).__name__}"
-    return VectorizedPath(tuple(connectors), num_frames, recorded_space, env_to_module.observation_space)
-
-
-def episode_callbacks(config: AlgorithmConfig) -> list[str]:
-    """Name the configured callbacks that RLlib calls with live episodes, which array code doesn't have."""
-    classes = force_list(config.callbacks_class)
-    return [
-        name
-        for name in _EPISODE_CALLBACKS
-        if getattr(config, f"callbacks_{name}") is not None
-        or any(getattr(item, name, None) is not getattr(RLlibCallback, name) for item in classes)  # a factory has none, and may make any
-    ]
+    return VectorizedPath(tuple(connectors), num_frames, recorded_space)
 
 
 def check(connectors: Sequence[ConnectorV2]) -> None:
@@ -149,15 +130,6 @@ def _counts_within_its_size(space: gym.Space[Any]) -> bool:
     sizes = np.asarray(space.n if isinstance(space, gym.spaces.Discrete) else space.nvec, np.int64)
     starts = np.asarray(space.start, np.int64)
     return bool(((-sizes <= starts) & (starts <= 0)).all())
-
-
-def _without_defaults(pipeline: ConnectorPipelineV2) -> tuple[list[ConnectorV2], bool]:
-    """Return a pipeline's own connectors, and whether RLlib's default ones follow them."""
-    pieces = list(pipeline.connectors)
-    count = len(pieces) - len(_INWARD_DEFAULTS)
-    if count >= 0 and [type(piece) for piece in pieces[count:]] == _INWARD_DEFAULTS:
-        return pieces[:count], True
-    return pieces, False
 
 
 def _vectorized(piece: ConnectorV2, form: ActionForm) -> VectorizedConnector | None:

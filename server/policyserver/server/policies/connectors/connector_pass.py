@@ -9,8 +9,6 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-import numpy.typing as npt
-import torch
 import tree
 from ray.rllib.core.columns import Columns
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
@@ -23,9 +21,7 @@ from policyserver.server.policies.connectors.episode_callbacks import CREATED, E
 from policyserver.server.policies.connectors.live_episodes import EpisodeNumbers, LiveEpisode, Savepoint
 from policyserver.server.policies.module.action_form import ActionForm
 from policyserver.server.policies.module.inference import PolicyNet, UnsupportedModuleError
-from policyserver.server.policies.policy import StepRows
-
-Array = npt.NDArray[Any]
+from policyserver.server.policies.policy import Array, StepRows
 
 
 @dataclass(slots=True)
@@ -83,7 +79,6 @@ class ConnectorPass:
         pipelines: ConnectorPipelines,
         observation_space: gym.Space[Any],
         action_space: gym.Space[Any],
-        *,
         lookback: int,
         chunk_steps: int,
         callbacks: EpisodeCallbacks | None,
@@ -98,11 +93,7 @@ class ConnectorPass:
     def run(self, rows: StepRows, live: Mapping[int, LiveEpisode], numbers: EpisodeNumbers, shared_data: dict[str, Any]) -> PipelineOutputs:
         """Add rows to their episodes and choose their actions. If it raises, nothing has changed.
 
-        Args:
-            rows: The rows.
-            live: Open episodes by slot.
-            numbers: Where new episodes get their numbers from; none is taken yet.
-            shared_data: What connectors left for each other in the pass before.
+        `live` has the open episodes by slot. No number is taken for a new episode yet. `shared_data` is what the pass before left.
         """
         done = PipelineOutputs([], dict(shared_data), self._pipelines.savepoint())
         try:
@@ -135,7 +126,7 @@ class ConnectorPass:
         if rows.ends.all():
             return
         # The net gets the rows that end their episodes too: connectors may have put anything into the batch, which can't be taken apart.
-        state_in = [leaf.numpy() for leaf in tree.flatten(batch[Columns.STATE_IN])] if self._net.is_stateful else []
+        state_in = [leaf.numpy() for leaf in tree.flatten(batch[Columns.STATE_IN])] if self._net.initial_state else []
         self._read(steps, self._pipelines.to_environment(self._net, batch, episodes, done.shared_data))
         for place, step in enumerate(steps):
             step.state_in = [leaf[place] for leaf in state_in]
@@ -149,16 +140,14 @@ class ConnectorPass:
             observation = unflatten(self._space, [leaf[place].copy() for leaf in rows.observations])
             info = copy.copy(rows.infos.get(place, {}))
             episode, pending = step.episode, step.live.pending
-            ends = {"terminated": bool(rows.terminated[place]), "truncated": bool(truncated[place])}
             if pending is None:
                 self._call(CREATED, step)
                 episode.add_env_reset(observation, info)
-                episode.is_terminated, episode.is_truncated = ends["terminated"], ends["truncated"]
                 actions.append(np.zeros(self._form.shape, self._form.dtype))
             else:
-                reward = rows.rewards[place]
-                episode.add_env_step(observation, pending.action, reward, info, **ends, extra_model_outputs=pending.outputs)
+                episode.add_env_step(observation, pending.action, rows.rewards[place], info, extra_model_outputs=pending.outputs)
                 actions.append(pending.action)
+            episode.is_terminated, episode.is_truncated = bool(rows.terminated[place]), bool(truncated[place])
             observations.append(observation)
             infos.append(info)
         return {
@@ -201,7 +190,6 @@ class ConnectorPass:
                 step.outputs[Columns.ACTION_LOGP] = log_prob
 
     def _executed(self, action: Any) -> Array:
-        """Return an action as the client executes it."""
         executed = np.asarray(action)
         if executed.shape != self._form.shape:
             raise ConnectorOutputError(
@@ -213,22 +201,10 @@ class ConnectorPass:
         return executed.astype(self._action_space.dtype)
 
 
-def log_probs_of(net: PolicyNet, outputs: list[dict[str, Any]], actions: Array) -> npt.NDArray[np.float32] | None:
-    """Return the log-probabilities of actions in steps where perhaps others were drawn.
-
-    Args:
-        net: The net that drew.
-        outputs: What it gave, for each of n steps.
-        actions: The actions in its form, [n, ...].
-
-    Returns:
-        float32[n], nats; NaN if the net does not say how its actions are distributed, None if it gives no log-probabilities at all.
-    """
-    if Columns.ACTION_DIST_INPUTS in outputs[0]:
-        inputs = torch.from_numpy(np.stack([row[Columns.ACTION_DIST_INPUTS] for row in outputs]))
-        log_probs: Array = net.distribution_class.from_logits(inputs).logp(torch.from_numpy(actions)).numpy()
-        return log_probs.astype(np.float32)
-    return np.full(len(outputs), np.nan, np.float32) if Columns.ACTION_LOGP in outputs[0] else None
+def log_probs_of(net: PolicyNet, outputs: list[dict[str, Any]], actions: Array) -> Array | None:
+    """Return the log-probabilities of actions, [n, ...], in n steps with these outputs; see `PolicyNet.log_probs_of`."""
+    names = {Columns.ACTION_DIST_INPUTS, Columns.ACTION_LOGP} & outputs[0].keys()
+    return net.log_probs_of(actions, {name: np.stack([row[name] for row in outputs]) for name in names})
 
 
 def _own(value: Any) -> Any:

@@ -34,16 +34,10 @@ class ConnectorPipelines:
     """Run env-to-module pipeline, net and module-to-env pipeline, one after the other."""
 
     def __init__(self, env_to_module: ConnectorPipelineV2, module_to_env: ConnectorPipelineV2, metrics: MetricsLogger) -> None:
-        """Take the pipelines over; only the thread that calls them may touch them from now on.
-
-        Args:
-            env_to_module: What RLlib builds by `config.build_env_to_module_connector`.
-            module_to_env: What RLlib builds by `config.build_module_to_env_connector`.
-            metrics: What connectors log to, and how long each of them takes.
-        """
+        """Take over what RLlib builds; only the thread that calls the pipelines may touch them from now on."""
         self.env_to_module, self.module_to_env = env_to_module, module_to_env
         self.metrics = metrics
-        pieces = [*_pieces(env_to_module), *_pieces(module_to_env)]
+        pieces = [*pieces_of(env_to_module), *pieces_of(module_to_env)]
         self._stateful = [piece for piece in pieces if type(piece).get_state is not ConnectorV2.get_state]
         self.one_by_one = False
         """Whether the net is asked for one row at a time: RLlib's recurrent DQN module mixes up the rows of a batch when it explores."""
@@ -68,32 +62,26 @@ class ConnectorPipelines:
 
     def savepoint(self) -> list[RestoreState]:
         """Return what brings each connector that has a state back to what it is now."""
-        return [_filter_savepoint(piece) if type(piece) is MeanStdFilter else _savepoint(piece) for piece in self._stateful]
+        return [
+            _filter_savepoint(piece) if type(piece) is MeanStdFilter else partial(piece.set_state, copy.deepcopy(piece.get_state()))
+            for piece in self._stateful
+        ]
 
     def to_module(
         self, net: PolicyNet, episodes: list[SingleAgentEpisode], shared_data: dict[str, Any], columns: dict[str, Any], training: Mask
     ) -> dict[str, Any]:
-        """Turn the newest observations of episodes into the net's batch.
+        """Turn the newest observations of n episodes into the net's batch.
 
         Args:
-            net: The net that will be asked.
-            episodes: The episodes, n of them.
+            net: The net.
+            episodes: The episodes.
             shared_data: What connectors leave for each other, from call to call.
             columns: What came from the environment, by column name, a list of n items each.
-            training: Which of the episodes are trained on, bool[n]. RLlib's filters don't learn from the others.
+            training: Which episodes are trained on, bool[n]. RLlib's filters don't learn from the others.
         """
+        arguments = self._arguments(net, episodes, shared_data, ENV_TO_MODULE_CONNECTOR)
         with self._filters_learn_from(training):
-            batch: dict[str, Any] = self.env_to_module(
-                episodes=episodes,
-                batch={},
-                explore=net.explore,
-                rl_module=net.module,
-                shared_data=shared_data,
-                metrics=self.metrics,
-                metrics_prefix_key=(ENV_TO_MODULE_CONNECTOR,),
-                **columns,
-            )
-        return batch
+            return dict(self.env_to_module(batch={}, **arguments, **columns))
 
     def to_environment(
         self, net: PolicyNet, batch: dict[str, Any], episodes: list[SingleAgentEpisode], shared_data: dict[str, Any]
@@ -102,20 +90,16 @@ class ConnectorPipelines:
         # Connectors get the net's tensors, which outside of this mode could not be written to.
         with torch.inference_mode():
             if self.one_by_one and len(episodes) > 1:
-                out = _joined([net.forward(_row(batch, place)) for place in range(len(episodes))])
+                rows = [net.forward(_row(batch, place)) for place in range(len(episodes))]
+                out = tree.map_structure(lambda *parts: torch.cat(parts), *rows)
             else:
                 out = net.forward(batch)
             self.net_chose = Columns.ACTIONS in out
-            columns: dict[str, Any] = self.module_to_env(
-                rl_module=net.module,
-                batch=out,
-                episodes=episodes,
-                explore=net.explore,
-                shared_data=shared_data,
-                metrics=self.metrics,
-                metrics_prefix_key=(MODULE_TO_ENV_CONNECTOR,),
-            )
-        return columns
+            return dict(self.module_to_env(batch=out, **self._arguments(net, episodes, shared_data, MODULE_TO_ENV_CONNECTOR)))
+
+    def _arguments(self, net: PolicyNet, episodes: list[SingleAgentEpisode], shared_data: dict[str, Any], name: str) -> dict[str, Any]:
+        of_net = {"rl_module": net.module, "explore": net.explore, "metrics": self.metrics, "metrics_prefix_key": (name,)}
+        return {**of_net, "episodes": episodes, "shared_data": shared_data}
 
     @contextmanager
     def _filters_learn_from(self, training: Mask) -> Iterator[None]:
@@ -140,23 +124,14 @@ def _row(batch: dict[str, Any], place: int) -> dict[str, Any]:
     }
 
 
-def _joined(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    batch: dict[str, Any] = tree.map_structure(lambda *parts: torch.cat(parts), *rows)
-    return batch
-
-
 class _Selective:
-    """Call a filter of RLlib's, which is called once for each episode, and have it learn from some of them only."""
+    """A filter of RLlib's, called once for each episode, that learns from some of them only."""
 
     def __init__(self, filter_: Callable[..., Any], training: Mask) -> None:
         self._filter, self._training = filter_, iter(training.tolist())
 
     def __call__(self, observation: Any, update: bool = True) -> Any:
         return self._filter(observation, update=next(self._training) and update)
-
-
-def _savepoint(piece: ConnectorV2) -> RestoreState:
-    return partial(piece.set_state, copy.deepcopy(piece.get_state()))
 
 
 def _filter_savepoint(piece: MeanStdFilter) -> RestoreState:
@@ -172,10 +147,10 @@ def _filter_savepoint(piece: MeanStdFilter) -> RestoreState:
     return restore
 
 
-def _pieces(pipeline: ConnectorPipelineV2) -> Iterator[ConnectorV2]:
+def pieces_of(pipeline: ConnectorPipelineV2) -> Iterator[ConnectorV2]:
     """List the connectors of a pipeline, those of pipelines in it too."""
     for piece in pipeline.connectors:
         if isinstance(piece, ConnectorPipelineV2):
-            yield from _pieces(piece)
+            yield from pieces_of(piece)
         else:
             yield piece

@@ -23,21 +23,19 @@ from policyserver.server.policies.connectors.connector_records import ConnectorO
 from policyserver.server.policies.connectors.episode_callbacks import EpisodeCallbacks
 from policyserver.server.policies.connectors.live_episodes import EpisodeNumbers, LiveEpisode, PendingStep
 from policyserver.server.policies.module.action_form import ActionForm
-from policyserver.server.policies.module.inference import PolicyNet, UnsupportedModuleError
-from policyserver.server.policies.policy import DrawKeys, Mask, ModuleOutputs, StepLayout, StepResult, StepRows
-
-Array = npt.NDArray[Any]
+from policyserver.server.policies.module.inference import NetPolicy, PolicyNet, UnsupportedModuleError
+from policyserver.server.policies.policy import Array, DrawKeys, Mask, ModuleOutputs, StepLayout, StepResult, StepRows
 
 _NOT_RECORDED = (Columns.STATE_OUT, WEIGHTS_SEQ_NO)
 
 
-class ConnectorPolicy:
+class ConnectorPolicy(NetPolicy):
     """Run RLlib's connector pipelines, and the user's callbacks, on one `SingleAgentEpisode` per open episode.
 
     See the `Policy` protocol. A step whose question waited keeps its first decision, for connectors would see its observation twice. The
     rows of a pass go through the pipelines in one call, as the sub-environments of RLlib's own runner do, also those that end their
     episodes; what the net says about these is dropped. RLlib's `MeanStdFilter` does not learn from episodes that are not trained on; other
-    connectors with statistics do, for RLlib has no word for it.
+    connectors with statistics do, for RLlib has no way to tell them.
 
     If `decide` raises, or its rows are all refused, the states of all connectors are brought back by their own `set_state`; if only some
     rows are refused, connectors keep what they learned from these. Recorded are the newest observation, reward and info of an episode as
@@ -63,7 +61,7 @@ class ConnectorPolicy:
 
         Args:
             net: The net.
-            form: The two forms of its actions, for those that clients choose themselves.
+            form: The two forms of its actions.
             env_to_module: RLlib's pipeline; from now on only the loop thread may touch it.
             module_to_env: Likewise.
             observation_space: Observations as clients send them.
@@ -79,28 +77,25 @@ class ConnectorPolicy:
             UncopyableConnectorError: A connector can't be copied.
             UnsupportedModuleError: The module gives no actions, or columns that can't be recorded.
         """
-        self._net, self._form = net, form
+        super().__init__(net)
+        self._form = form
         self._space, self._action_space = observation_space, action_space
         self._lookback = max(lookback, 1)
         self._keeps_chunks = callbacks is not None and callbacks.reads_chunks
         self._metrics = metrics if metrics is not None else MetricsLogger()
         pipelines = ConnectorPipelines(env_to_module, module_to_env, self._metrics)
-        steps = {"lookback": self._lookback, "chunk_steps": max(chunk_steps, 1)}
-        self._passes = ConnectorPass(net, form, pipelines, observation_space, action_space, **steps, callbacks=callbacks or None)
+        self._passes = ConnectorPass(
+            net, form, pipelines, observation_space, action_space, self._lookback, max(chunk_steps, 1), callbacks or None
+        )
         self._numbers = EpisodeNumbers()
         self._live: dict[int, LiveEpisode] = {}
         self._shared_data: dict[str, Any] = {}
         self._uncommitted: PipelineOutputs | None = None
         self.initial_state = list(net.initial_state)
         trial = pipelines.trial()
-        passes = ConnectorPass(net, form, trial, observation_space, action_space, **steps, callbacks=None)
+        passes = ConnectorPass(net, form, trial, observation_space, action_space, self._lookback, 1, None)
         self.layout = self._try_out(passes, trial.env_to_module, state_every)
-        pipelines.one_by_one = net.is_stateful and net.explore and trial.net_chose
-
-    @property
-    def weights_seq_no(self) -> int:
-        """Policy version served now."""
-        return self._net.weights_seq_no
+        pipelines.one_by_one = bool(net.initial_state) and net.explore and trial.net_chose
 
     # The protocol --------------------------------------------------------------------------------------------------------------------
 
@@ -122,11 +117,7 @@ class ConnectorPolicy:
     decides_again = False
 
     def decide_again(self, rows: StepRows) -> StepResult:
-        """Refuse: see the class.
-
-        Raises:
-            NotImplementedError: Always.
-        """
+        """Raise a NotImplementedError: see the class."""
         raise NotImplementedError("the first decision of RLlib's own pipelines stands")
 
     def commit(self, rows: StepRows, decided: StepResult, kept: Mask) -> None:
@@ -174,18 +165,6 @@ class ConnectorPolicy:
         """Drop episodes that were reaped. No callback hears of them, as with episodes that RLlib's runner resets."""
         for slot in slots:
             self._drop(slot)
-
-    def load_spare(self, state_dict: Mapping[str, Any]) -> None:
-        """Load weights, to be served from the next `swap` on. Called from another thread than everything else."""
-        self._net.load_spare(state_dict)
-
-    def swap(self, weights_seq_no: int) -> None:
-        """Serve the weights loaded last."""
-        self._net.swap(weights_seq_no)
-
-    def count_steps(self, steps_sampled_lifetime: int) -> None:
-        """Take the number of steps sampled by all env runners, on which exploration schedules depend."""
-        self._net.count_steps(steps_sampled_lifetime)
 
     def take_metrics(self) -> dict[str, Any]:
         """Return what connectors and callbacks logged since the last call, as RLlib's `MetricsLogger.reduce` gives it."""
@@ -257,10 +236,10 @@ class ConnectorPolicy:
     def _try_out(self, passes: ConnectorPass, pipeline: ConnectorPipelineV2, state_every: int) -> StepLayout:
         """Send an episode of one step through copies of the pipelines."""
         row = self._trial_row()
-        first = passes.run(row, {}, self._numbers, {}).steps[0]
+        first = passes.run(replace(row, is_new=~row.is_new), {}, self._numbers, {}).steps[0]
         written = [first.episode.observations.data[-1]]
         first.live.pending = PendingStep(first.action, first.outputs)
-        second = passes.run(replace(row, is_new=~row.is_new), {0: first.live}, self._numbers, {}).steps[0]
+        second = passes.run(row, {0: first.live}, self._numbers, {}).steps[0]
         written.append(second.episode.observations.data[-1])
         self._recorded = RecordedObservations.like(written, (first.episode.observation_space, self._space, pipeline.observation_space))
         module = type(self._net.module).__name__
@@ -291,23 +270,9 @@ class ConnectorPolicy:
             if isinstance(space, gym.spaces.Box) and leaf.dtype.kind == "f":
                 value = np.clip(np.clip(value, -1, 1), space.low, space.high)  # nothing that overflows
             observations.append(value[None])
-        no, none = np.zeros(1, np.bool_), np.empty(0, np.int64)
-        actions = np.zeros((1, *self._form.shape), self._form.dtype)
-        return StepRows(
-            slots=np.zeros(1, np.int64),
-            is_new=~no,
-            ends=no,
-            terminated=no,
-            training=~no,
-            rewards=np.zeros(1),
-            observations=observations,
-            infos={},
-            actions=actions,
-            state=[leaf[None] for leaf in self.initial_state],
-            given=none,
-            given_actions=actions[:0],
-            drawn_by=DrawKeys(np.zeros(1, np.uint64), np.zeros(1, np.int64)),
-        )
+        actions, state = np.zeros((1, *self._form.shape), self._form.dtype), [leaf[None] for leaf in self.initial_state]
+        by = DrawKeys(np.zeros(1, np.uint64), np.zeros(1, np.int64))
+        return StepRows.asking(np.zeros(1, np.int64), observations, actions, state, by)
 
 
 def _reward(step: Step) -> float:

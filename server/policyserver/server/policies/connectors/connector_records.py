@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
-import numpy.typing as npt
 
-from policyserver.common.spaces import leaves
-from policyserver.server.policies.policy import LeafShape
-
-Array = npt.NDArray[Any]
+from policyserver.common.errors import InvalidInputError
+from policyserver.common.spaces import leaves, parts
+from policyserver.server.policies.policy import Array, LeafShape
 
 
 class ConnectorOutputError(ValueError):
@@ -60,8 +58,8 @@ class RecordedObservations:
         Raises:
             ConnectorOutputError: Its structure or the shape of a leaf is another, or the dtype of a leaf does not fit.
         """
-        parts = _parts(self.space, observation, "observation")
-        return [_checked(leaf.path, part, (leaf.shape, leaf.dtype)) for leaf, part in zip(self._leaves, parts, strict=True)]
+        pairs = zip(self._leaves, self._parts(observation), strict=True)
+        return [_checked(leaf.path, part, (leaf.shape, leaf.dtype)) for leaf, part in pairs]
 
     def columns(self, observations: list[Any]) -> list[Array]:
         """Put the leaves of n observations together, [n, ...] each.
@@ -69,22 +67,27 @@ class RecordedObservations:
         Raises:
             ConnectorOutputError: One of them is of another structure, shape or dtype, or has a number that is not finite.
         """
-        parts = zip(*(_parts(self.space, observation, "observation") for observation in observations), strict=True)
-        columns = [column_of(leaf.path, items, (leaf.shape, leaf.dtype)) for leaf, items in zip(self._leaves, parts, strict=True)]
+        pairs = zip(self._leaves, zip(*map(self._parts, observations), strict=True), strict=True)
+        columns = [column_of(leaf.path, items, (leaf.shape, leaf.dtype)) for leaf, items in pairs]
         for leaf, column in zip(self._leaves, columns, strict=True):
             if leaf.dtype.kind == "f" and not np.isfinite(column).all():
                 wrong = column[~np.isfinite(column)][0]
                 raise ConnectorOutputError(f"{leaf.path}: expected finite numbers from the env-to-module connectors, received {wrong}")
         return columns
 
+    def _parts(self, observation: Any) -> list[Any]:
+        try:
+            found = list(parts(self.space, observation, "observation"))
+        except InvalidInputError as error:
+            raise ConnectorOutputError(str(error)) from error
+        for leaf, part in zip(self._leaves, found, strict=True):
+            if isinstance(part, Mapping | tuple | list):
+                raise ConnectorOutputError(f"{leaf.path}: expected an array, received a {type(part).__name__}")
+        return found
+
 
 def column_of(name: str, items: Sequence[Any], leaf_shape: LeafShape) -> Array:
-    """Put the items of a column together, [n, ...].
-
-    Args:
-        name: The column.
-        items: One array or number for each of n steps.
-        leaf_shape: Shape and dtype of one.
+    """Put the items of a column together, one array or number for each of n steps, [n, ...].
 
     Raises:
         ConnectorOutputError: An item has another shape, or a dtype that would not fit.
@@ -114,24 +117,6 @@ def _checked(name: str, item: Any, leaf_shape: LeafShape) -> Array:
     return array.astype(dtype, copy=False)
 
 
-def _parts(space: gym.Space[Any], value: Any, path: str) -> Iterator[Any]:
-    """Walk a value beside its space, leaf by leaf, in the order of `leaves`."""
-    if isinstance(space, gym.spaces.Dict):
-        if not isinstance(value, Mapping) or set(value) != set(space.spaces):
-            raise ConnectorOutputError(f"{path}: expected a mapping with the keys {sorted(space.spaces)}, received {_kind(value)}")
-        for key in sorted(space.spaces):
-            yield from _parts(space.spaces[key], value[key], f"{path}[{key!r}]")
-    elif isinstance(space, gym.spaces.Tuple):
-        if not isinstance(value, tuple | list) or len(value) != len(space.spaces):
-            raise ConnectorOutputError(f"{path}: expected a tuple of {len(space.spaces)} parts, received {_kind(value)}")
-        for index, part in enumerate(space.spaces):
-            yield from _parts(part, value[index], f"{path}[{index}]")
-    elif isinstance(value, Mapping | tuple | list):
-        raise ConnectorOutputError(f"{path}: expected an array, received {_kind(value)}")
-    else:
-        yield value
-
-
 def _space_like(example: Any, path: str) -> gym.Space[Any]:
     if isinstance(example, Mapping):
         return gym.spaces.Dict({key: _space_like(part, f"{path}[{key!r}]") for key, part in example.items()})
@@ -143,12 +128,4 @@ def _space_like(example: Any, path: str) -> gym.Space[Any]:
     if array.dtype.kind in "iu":
         limits = np.iinfo(array.dtype)
         return gym.spaces.Box(limits.min, limits.max, array.shape, array.dtype.type)
-    raise ConnectorOutputError(f"{path}: expected numbers from the env-to-module connectors, received {_kind(example)}")
-
-
-def _kind(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return f"a mapping with the keys {sorted(map(str, value))}"
-    if isinstance(value, tuple | list):
-        return f"a {type(value).__name__} of {len(value)} parts"
-    return f"{type(value).__name__} of {np.asarray(value).dtype}"
+    raise ConnectorOutputError(f"{path}: expected numbers from the env-to-module connectors, received {type(example).__name__}")

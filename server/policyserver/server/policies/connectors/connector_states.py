@@ -1,7 +1,7 @@
-"""The states of connectors on their way between env runners: each row that a filter saw is counted once, whichever runner saw it.
+"""The states of connectors on their way between env runners: each row that a filter saw counts once, whichever runner saw it.
 
 RLlib asks its env runners for their connectors' states, merges them in the driver's, and sends the result round. As of Ray 2.60 that
-goes wrong in four ways, which are put right here, at the two ends that are ours:
+fails in four ways, which this module corrects at our two ends:
 
 - a state names only those connectors that have one, but is merged by their places in the pipeline, so that a filter behind a stateless
   connector is never merged;
@@ -23,6 +23,7 @@ from ray.rllib.connectors.env_to_module.mean_std_filter import MeanStdFilter
 from ray.rllib.utils.filter import MeanStdFilter as Filter
 from ray.rllib.utils.filter import RunningStat
 
+from policyserver.server.policies.connectors.connector_pipelines import pieces_of
 from policyserver.server.policies.vectorized.running_statistics import RowStatistics, add, clear_delta, delta_of
 
 
@@ -39,8 +40,7 @@ class ComparableShape(np.ndarray[Any, Any]):
 def export_state(pipeline: ConnectorPipelineV2) -> dict[str, Any]:
     """Return the state of a pipeline, to be merged; what its filters see from now on is new for the next one.
 
-    Args:
-        pipeline: An env runner's pipeline. Nobody else may use it meanwhile.
+    Meanwhile no other thread may use the pipeline.
     """
     for filter_ in _filters(pipeline):
         if np.size(filter_.shape) != 1:
@@ -57,12 +57,9 @@ def export_state(pipeline: ConnectorPipelineV2) -> dict[str, Any]:
 
 
 def adopt_state(pipeline: ConnectorPipelineV2, state: dict[str, Any], *, keep_delta: bool) -> None:
-    """Take a pipeline's state over.
+    """Take over a pipeline's state. Meanwhile no other thread may use the pipeline.
 
-    Args:
-        pipeline: An env runner's pipeline. Nobody else may use it meanwhile.
-        state: The new state.
-        keep_delta: Whether to add the rows that filters saw since `export_state`: right for a merged state, wrong for a restored one.
+    `keep_delta` adds the rows that filters saw since `export_state`: right for a merged state, wrong for a restored one.
     """
     unacknowledged: list[RowStatistics] = [delta_of(statistic) for statistic in _statistics(pipeline)] if keep_delta else []
     pipeline.set_state(state)
@@ -74,10 +71,8 @@ def adopt_state(pipeline: ConnectorPipelineV2, state: dict[str, Any], *, keep_de
 
 
 def _filters(pipeline: ConnectorPipelineV2) -> Iterator[Filter]:
-    for piece in pipeline.connectors:
-        if isinstance(piece, ConnectorPipelineV2):
-            yield from _filters(piece)
-        elif isinstance(piece, MeanStdFilter) and piece._filters is not None:
+    for piece in pieces_of(pipeline):
+        if isinstance(piece, MeanStdFilter) and piece._filters is not None:
             yield from piece._filters.values()
 
 

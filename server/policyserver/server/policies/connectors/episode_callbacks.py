@@ -12,13 +12,18 @@ from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.utils import force_list
 from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 
-CREATED, START, STEP, END = "on_episode_created", "on_episode_start", "on_episode_step", "on_episode_end"
+EPISODE_CALLBACKS = CREATED, START, STEP, END = "on_episode_created", "on_episode_start", "on_episode_step", "on_episode_end"
 
 
-def is_used(name: str, config: AlgorithmConfig, objects: Sequence[RLlibCallback]) -> bool:
-    """Whether a callback, such as "on_episode_step", does anything."""
-    functions = force_list(getattr(config, f"callbacks_{name}"))
-    return bool(functions) or any(getattr(type(item), name) is not getattr(RLlibCallback, name) for item in objects)
+def is_used(name: str, config: AlgorithmConfig, callbacks: Sequence[Any]) -> bool:
+    """Tell whether a callback, such as "on_episode_step", does anything.
+
+    `callbacks` are the items of `config.callbacks_class`, or their instances. A factory may make any callback, so it counts.
+    """
+    classes = (item if isinstance(item, type) else type(item) for item in callbacks)
+    return bool(force_list(getattr(config, f"callbacks_{name}"))) or any(
+        getattr(cls, name, None) is not getattr(RLlibCallback, name) for cls in classes
+    )
 
 
 class EpisodeCallbacks:
@@ -27,24 +32,22 @@ class EpisodeCallbacks:
     def __init__(self, config: AlgorithmConfig, objects: Sequence[RLlibCallback], env_runner: Any, env: Any = None) -> None:
         """Find out which callbacks there are.
 
-        Args:
-            config: The algorithm's configuration.
-            objects: The instances of `config.callbacks_class`, which the env runner shares with its other callbacks.
-            env_runner: What callbacks get as `env_runner`. They run on another thread than its methods.
-            env: What they get as `env`, with RLlib a gymnasium environment.
+        The env runner shares `objects`, the instances of `config.callbacks_class`, with its other callbacks. Callbacks get the env runner,
+        and the gymnasium environment if there is one, but run on another thread than its methods.
         """
         self._objects, self._env_runner, self._env = list(objects), env_runner, env
-        self._functions = {name: force_list(getattr(config, f"callbacks_{name}")) for name in (CREATED, START, STEP, END)}
-        self._used = {name for name in self._functions if is_used(name, config, self._objects)}
+        self._functions = {
+            name: force_list(getattr(config, f"callbacks_{name}")) for name in EPISODE_CALLBACKS if is_used(name, config, objects)
+        }
 
     def __bool__(self) -> bool:
         """Whether there is any callback about episodes."""
-        return bool(self._used)
+        return bool(self._functions)
 
     @property
     def reads_chunks(self) -> bool:
         """Whether a callback gets the chunks of an episode that ended."""
-        return END in self._used
+        return END in self._functions
 
     def call(
         self,
@@ -55,26 +58,9 @@ class EpisodeCallbacks:
         metrics: MetricsLogger,
         chunks: Sequence[SingleAgentEpisode] = (),
     ) -> None:
-        """Call one callback.
-
-        Args:
-            name: Which, such as "on_episode_step".
-            episode: The episode's newest chunk.
-            index: What the callback gets as `env_index`.
-            rl_module: The module that serves.
-            metrics: What the callback may log to.
-            chunks: The chunks of the episode before the newest one; for `on_episode_end`.
-        """
-        if name not in self._used:
+        """Call one callback about an episode's newest chunk; `on_episode_end` gets the chunks before it, too."""
+        if name not in self._functions:
             return
-        arguments: dict[str, Any] = {
-            "episode": episode,
-            "env_runner": self._env_runner,
-            "metrics_logger": metrics,
-            "env": self._env,
-            "rl_module": rl_module,
-            "env_index": index,
-        }
-        if name == END:
-            arguments["prev_episode_chunks"] = list(chunks)
+        arguments = {"episode": episode, "env_runner": self._env_runner, "metrics_logger": metrics, "env": self._env}
+        arguments |= {"rl_module": rl_module, "env_index": index} | ({"prev_episode_chunks": list(chunks)} if name == END else {})
         make_callback(name, callbacks_objects=self._objects, callbacks_functions=self._functions[name], kwargs=arguments)

@@ -7,10 +7,7 @@ import operator
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy.typing as npt
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
-
-Array = npt.NDArray[Any]
 
 
 @dataclass(slots=True)
@@ -62,16 +59,13 @@ class Savepoint:
     def restore(self) -> None:
         """Bring the episode back to how it was."""
         episode = self._episode
-        _set(episode, _EPISODE_VALUES, self._values)
+        for name, value in zip(_EPISODE_VALUES, self._values, strict=True):
+            setattr(episode, name, value)
         episode.extra_model_outputs, episode._custom_data = self._outputs, self._custom_data
         for buffer, length, values in self._buffers:
-            _set(buffer, _BUFFER_VALUES, values)
+            for name, value in zip(_BUFFER_VALUES, values, strict=True):
+                setattr(buffer, name, value)
             del buffer.data[length:]
-
-
-def _set(target: Any, names: tuple[str, ...], values: tuple[Any, ...]) -> None:
-    for name, value in zip(names, values, strict=True):
-        setattr(target, name, value)
 
 
 class EpisodeNumbers:

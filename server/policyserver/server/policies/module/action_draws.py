@@ -17,9 +17,7 @@ from ray.rllib.core.distribution.torch.torch_distribution import (
 )
 
 from policyserver.server.policies.module.keyed_draws import KeyedDraws
-from policyserver.server.policies.policy import DrawKeys
-
-Array = npt.NDArray[Any]
+from policyserver.server.policies.policy import Array, DrawKeys
 
 
 def passed(sums: Array, uniform: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
@@ -61,18 +59,10 @@ def epsilon_greedy(q_values: Array, epsilon: float, uniforms: npt.NDArray[np.flo
 
 
 def draw(distribution: Any, draws: KeyedDraws, by: DrawKeys) -> torch.Tensor:
-    """Draw an action for each row of one of RLlib's distributions.
+    """Draw an action for each row of one of RLlib's distributions, [n, ...] in the RLModule's form.
 
-    RLlib's own kinds are drawn by keys. A kind that somebody else wrote draws by itself, from torch's generator: it is not known what its
-    draws are made of.
-
-    Args:
-        distribution: Of n rows.
-        draws: The numbers.
-        by: What to draw by, n rows.
-
-    Returns:
-        [n, ...] in the RLModule's form.
+    RLlib's own kinds are drawn by keys. A kind that a user wrote draws by itself, from torch's generator: what its draws are made of is not
+    known.
     """
     if (parts := _categoricals(distribution)) is not None:
         uniforms = draws.uniforms(by.keys, by.steps, len(parts))
@@ -91,7 +81,7 @@ def draw(distribution: Any, draws: KeyedDraws, by: DrawKeys) -> torch.Tensor:
 
 
 def _categoricals(distribution: Any) -> Sequence[TorchCategorical] | None:
-    """Return what a distribution of RLlib's draws numbers from; None if it draws otherwise, or somebody else has changed how."""
+    """Return what a distribution of RLlib's draws numbers from; None if it draws otherwise, or a subclass has changed how."""
     sample = type(distribution).sample
     if isinstance(distribution, TorchMultiCategorical) and sample is TorchMultiCategorical.sample:
         parts: list[TorchCategorical] = distribution._cats

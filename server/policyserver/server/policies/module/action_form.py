@@ -6,9 +6,8 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-import numpy.typing as npt
 
-Array = npt.NDArray[Any]
+from policyserver.common.spaces import Array
 
 
 class UnsupportedSpaceError(ValueError):
@@ -25,12 +24,7 @@ class ActionForm:
     """
 
     def __init__(self, space: gym.Space[Any], *, normalize: bool, clip: bool) -> None:
-        """Prepare the translation.
-
-        Args:
-            space: The environment's action space.
-            normalize: RLlib's `normalize_actions`.
-            clip: RLlib's `clip_actions`, which counts where nothing is normalized.
+        """Prepare for RLlib's `normalize_actions` and `clip_actions`; `clip` counts where nothing is normalized.
 
         Raises:
             UnsupportedSpaceError: The space is no Box of floats, Discrete or MultiDiscrete.

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import logging
-import time
+import timeit
 from collections.abc import Callable
 from typing import Any, Literal
 
 import gymnasium as gym
 import numpy as np
-import numpy.typing as npt
 import torch
 import tree
 from ray.rllib.core.columns import Columns
 
-from policyserver.common.spaces import unflatten_batch
+from policyserver.common.spaces import Array, unflatten_batch
 from policyserver.server.policies.module.inference import PolicyNet, UnsupportedModuleError
 
 logger = logging.getLogger(__name__)
 
-Array = npt.NDArray[Any]
 Backend = Literal["auto", "numpy", "torch"]
 
 _MEASURED_ROWS = (1, 16, 64, 256)
@@ -37,7 +35,7 @@ class ForwardPass:
             net: The net.
             zeros: One row of observations as the net sees them, one array per leaf, [1, ...].
             space: Their structure.
-            backend: The way. `auto` measures; nets that are not written out in numpy always run in torch.
+            backend: `auto` measures; nets that are not written out in numpy always run in torch.
 
         Raises:
             UnsupportedModuleError: The module gives neither actions nor a distribution of them, or columns that are no tensors.
@@ -127,12 +125,7 @@ class ForwardPass:
 
 def _fastest_s(function: Callable[[], Any]) -> float:
     """Time a function, as it is when nothing else gets in between."""
-    seconds = []
-    for _ in range(_MEASURED_TIMES):
-        begun = time.perf_counter()
-        function()
-        seconds.append(time.perf_counter() - begun)
-    return min(seconds)
+    return min(timeit.repeat(function, number=1, repeat=_MEASURED_TIMES))
 
 
 def _tensor(array: Array) -> torch.Tensor:

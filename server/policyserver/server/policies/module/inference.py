@@ -15,9 +15,8 @@ from ray.rllib.algorithms.dqn.torch.default_dqn_torch_rl_module import DefaultDQ
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.torch import TorchRLModule
 
+from policyserver.common.spaces import Array
 from policyserver.server.policies.module.numpy_forward import NumpyForward
-
-Array = npt.NDArray[Any]
 
 
 class UnsupportedModuleError(ValueError):
@@ -32,12 +31,7 @@ class PolicyNet:
     """
 
     def __init__(self, module: TorchRLModule, *, explore: bool) -> None:
-        """Copy the module.
-
-        Args:
-            module: The RLModule; it is left alone.
-            explore: Whether the module's exploration pass is run, or its inference pass.
-        """
+        """Copy the module, to run its exploration pass or its inference pass."""
         self.module, self._spare = (copy.deepcopy(module).eval() for _ in range(2))
         self.written_out, self._spare_written_out = NumpyForward.of(self.module), NumpyForward.of(self._spare)
         self.explore = explore
@@ -45,33 +39,38 @@ class PolicyNet:
         self.leaves_choice = False
         """Whether the pass gives the Q-values of a module that explores by chance (DQN's), for its caller to choose by."""
         self.weights_seq_no = 0
-        self.is_stateful = bool(module.is_stateful())
         self.state_structure: Any = None
-        if self.is_stateful:
-            self.state_structure = tree.map_structure(lambda leaf: np.asarray(leaf, np.float32), dict(module.get_initial_state()))
         """The recurrent state at the beginning of an episode, a tree of float32 arrays; None for a stateless net."""
-        self.initial_state: list[Array] = tree.flatten(self.state_structure) if self.is_stateful else []
+        if module.is_stateful():
+            self.state_structure = tree.map_structure(lambda leaf: np.asarray(leaf, np.float32), dict(module.get_initial_state()))
+        self.initial_state: list[Array] = tree.flatten(self.state_structure) if self.state_structure is not None else []
         self._steps_sampled_lifetime = 0
 
     def forward(self, columns: dict[str, Any]) -> dict[str, Any]:
-        """Run the pass on a batch.
-
-        Args:
-            columns: Tensors, or trees of them, by RLlib's column name.
-
-        Returns:
-            What the module gives, likewise.
-        """
-        out: dict[str, Any]
+        """Run the pass on a batch: tensors, or trees of them, by RLlib's column name, in and out."""
         # The public methods would walk the whole module for each batch, to put it into the mode that it is in already.
         with torch.inference_mode():
             if self.leaves_choice:
-                out = _q_values(self.module, columns)
-            elif self.explore:
-                out = self.module._forward_exploration(columns, t=self._steps_sampled_lifetime)
-            else:
-                out = self.module._forward_inference(columns)
-        return out
+                return _q_values(self.module, columns)
+            if self.explore:
+                return dict(self.module._forward_exploration(columns, t=self._steps_sampled_lifetime))
+            return dict(self.module._forward_inference(columns))
+
+    def log_probs_of(self, actions: Array, outputs: Mapping[str, Array]) -> npt.NDArray[np.float32] | None:
+        """Return the log-probabilities of actions in steps where perhaps others were drawn.
+
+        Args:
+            actions: In the module's form, [n, ...].
+            outputs: What the module gave for these steps, [n, ...] by column name.
+
+        Returns:
+            float32[n], nats; NaN if the module does not say how its actions are distributed, so that the core refuses them; None if it
+            gives no log-probabilities at all.
+        """
+        if (inputs := outputs.get(Columns.ACTION_DIST_INPUTS)) is not None:
+            distribution = self.distribution_class.from_logits(torch.from_numpy(inputs))
+            return np.asarray(distribution.logp(torch.from_numpy(actions)).numpy(), np.float32)
+        return np.full(len(actions), np.nan, np.float32) if Columns.ACTION_LOGP in outputs else None
 
     def leave_choice(self) -> None:
         """Give the Q-values from now on, if that is all that the module's own choice depends on beside chance."""
@@ -105,5 +104,29 @@ class PolicyNet:
 def _q_values(module: Any, columns: dict[str, Any]) -> dict[str, Any]:
     """Run the part of DQN's pass that is not chance."""
     found = module.compute_q_values(columns)
-    out = {Columns.ACTIONS: found[QF_PREDS].argmax(dim=-1), QF_PREDS: found[QF_PREDS]}
-    return out | {name: found[name] for name in (Columns.STATE_OUT,) if name in found}
+    kept = {name: found[name] for name in (QF_PREDS, Columns.STATE_OUT) if name in found}
+    return {Columns.ACTIONS: found[QF_PREDS].argmax(dim=-1), **kept}
+
+
+class NetPolicy:
+    """The part of a `Policy` that is its net's alone."""
+
+    def __init__(self, net: PolicyNet) -> None:
+        self._net = net
+
+    @property
+    def weights_seq_no(self) -> int:
+        """Policy version served now."""
+        return self._net.weights_seq_no
+
+    def load_spare(self, state_dict: Mapping[str, Any]) -> None:
+        """Load weights, to be served from the next `swap` on. Called from another thread than everything else."""
+        self._net.load_spare(state_dict)
+
+    def swap(self, weights_seq_no: int) -> None:
+        """Serve the weights loaded last."""
+        self._net.swap(weights_seq_no)
+
+    def count_steps(self, steps_sampled_lifetime: int) -> None:
+        """Take the number of steps sampled by all env runners, on which exploration schedules depend."""
+        self._net.count_steps(steps_sampled_lifetime)

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import secrets
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-
-Array = npt.NDArray[Any]
 
 _MASK = 2**64 - 1
 _STEP, _LANE, _FIRST, _SECOND = 0x9E37_79B9_7F4A_7C15, 0xD1B5_4A32_D192_ED03, 0xBF58_476D_1CE4_E5B9, 0x94D0_49BB_1331_11EB
@@ -31,14 +28,11 @@ class KeyedDraws:
         self._u64_offset = np.uint64(self._offset)
 
     def uniform(self, keys: npt.NDArray[np.uint64], steps: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-        """Draw one number for each row, evenly from (0, 1).
+        """Draw one number for each row, evenly from (0, 1), float64[n].
 
         Args:
             keys: Of the episodes, uint64[n].
             steps: Numbers of the steps, int64[n], at least 0.
-
-        Returns:
-            float64[n].
         """
         if len(keys) <= _FEW:
             counters = [key + step * _STEP + self._offset for key, step in zip(keys.tolist(), steps.tolist(), strict=True)]

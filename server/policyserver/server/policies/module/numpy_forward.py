@@ -6,19 +6,14 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from ray.rllib.algorithms.ppo.torch.default_ppo_torch_rl_module import DefaultPPOTorchRLModule
 from ray.rllib.core.models.torch.base import TorchModel
-from ray.rllib.core.models.torch.encoder import (
-    TorchActorCriticEncoder,
-    TorchLSTMEncoder,
-    TorchMLPEncoder,
-    TorchStatefulActorCriticEncoder,
-)
+from ray.rllib.core.models.torch.encoder import TorchActorCriticEncoder, TorchLSTMEncoder, TorchMLPEncoder, TorchStatefulActorCriticEncoder
 from ray.rllib.core.models.torch.heads import TorchMLPHead
 from torch import nn
 
-Array = npt.NDArray[Any]
+from policyserver.common.spaces import Array
+
 Layer = Callable[[Array], Array]
 
 

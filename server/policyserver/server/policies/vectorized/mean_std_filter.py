@@ -2,34 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 from ray.rllib.connectors.env_to_module.mean_std_filter import MeanStdFilter
 from ray.rllib.utils.filter import MeanStdFilter as Filter
 from ray.rllib.utils.numpy import SMALL_NUMBER
 
-from policyserver.server.policies.policy import Mask, StepRows
+from policyserver.server.policies.policy import Array, Mask, StepRows
+from policyserver.server.policies.vectorized.observation_connectors import VectorizedConnector
 from policyserver.server.policies.vectorized.running_statistics import Floats, RowStatistics, add
 
-Array = npt.NDArray[Any]
 
-
-@dataclass(slots=True)
-class _Seen:
-    """Rows that the last `write` would have the statistics learn."""
-
-    updates: Mask
-    """Which rows of the batch they are, bool[n]."""
-    deviations: Floats
-    """All n rows, as deviations from the center."""
-    center: Floats
-    """A point near them."""
-
-
-class VectorizedMeanStdFilter:
+class VectorizedMeanStdFilter(VectorizedConnector):
     """Normalise observations by the mean and the standard deviation of all rows up to each, in the order of the rows.
 
     The statistics are those of RLlib's own connector, so that they are merged, sent round and saved as RLlib does it. Rows of episodes
@@ -39,23 +23,23 @@ class VectorizedMeanStdFilter:
     def __init__(self, connector: MeanStdFilter) -> None:
         """Take a connector of RLlib's, whose observation space is one Box or MultiBinary.
 
-        Args:
-            connector: The connector. Only the thread that calls `write` and `commit` may touch it from now on.
+        Only the thread that calls `write` and `commit` may touch it from now on.
         """
         self._connector = connector
-        self._seen: _Seen | None = None
+        self._seen: tuple[Mask, Floats, Floats] | None = None
+        """What the last `write` would have the statistics learn: which rows, bool[n], all n as deviations from a center, and the center."""
 
     def write(self, leaves: list[Array], rows: StepRows) -> list[Array]:
         """Return the normalised observations; change nothing yet."""
         (values,) = leaves
         filter_ = _filter_of(self._connector)
-        learns = bool(self._connector._update_stats)
-        updates = rows.training if learns else np.zeros(len(rows), np.bool_)
+        updates = rows.training if self._connector._update_stats else np.zeros(len(rows), np.bool_)
         self._seen = None
         statistic = filter_.running_stats
         first = int(updates.argmax()) if updates.any() else len(rows)
         if first == len(rows):
-            return [_normalised(filter_, values, values - statistic.mean_array, _standard_deviation(statistic))]
+            deviance = _root(np.asarray(statistic.sum_sq_diff_array), np.asarray(statistic.num_pushes))
+            return [_normalised(filter_, values, values - statistic.mean_array, deviance)]
         count = statistic.num_pushes
         center: Floats = np.asarray(statistic.mean_array if count else values[first], np.float64)
         deviations: Floats = values - center
@@ -63,7 +47,7 @@ class VectorizedMeanStdFilter:
         remainders = deviations - means
         if count == 0 and first > 0:  # nothing has been seen before these rows, and they are not learned from
             remainders[:first] = values[:first]
-        self._seen = _Seen(updates, deviations, center)
+        self._seen = updates, deviations, center
         return [_normalised(filter_, values, remainders, deviances)]
 
     def commit(self, kept: Mask) -> None:
@@ -71,11 +55,11 @@ class VectorizedMeanStdFilter:
         seen, self._seen = self._seen, None
         if seen is None:
             return
-        chosen = seen.updates & kept
-        if not chosen.any():
+        updates, deviations, center = seen
+        if not (chosen := updates & kept).any():
             return
         filter_ = _filter_of(self._connector)
-        added = RowStatistics.of(seen.deviations if chosen.all() else seen.deviations[chosen], seen.center)
+        added = RowStatistics.of(deviations if chosen.all() else deviations[chosen], center)
         for statistic in (filter_.running_stats, filter_.buffer):
             add(statistic, added)
 
@@ -111,10 +95,6 @@ def _prefixes(count: int, squares: Floats, deviations: Floats, updates: Mask) ->
     return means, _root(totals, counts)
 
 
-def _standard_deviation(statistic: Any) -> Array:
-    return _root(np.asarray(statistic.sum_sq_diff_array), np.asarray(statistic.num_pushes))
-
-
 def _root(squares: Floats, counts: Array) -> Array:
     """Return standard deviations in single precision, as RLlib has them: zeros as long as there are less than two rows."""
     variances = (squares / np.maximum(counts - 1, 1)).astype(np.float32)
@@ -122,14 +102,7 @@ def _root(squares: Floats, counts: Array) -> Array:
 
 
 def _normalised(filter_: Filter, values: Array, remainders: Floats, deviances: Array) -> Array:
-    """Do to rows what the filter is set to do.
-
-    Args:
-        filter_: RLlib's filter.
-        values: The rows, [n, ...].
-        remainders: The rows less their means.
-        deviances: Their standard deviations, or one for all.
-    """
+    """Do to rows, [n, ...], what the filter is set to do; `remainders` are the rows less their means."""
     result: Array = remainders if filter_.demean else values
     if filter_.destd:
         result = result / (deviances + SMALL_NUMBER)

@@ -1,4 +1,4 @@
-"""Images of bytes as numbers around 0, for nets whose convolutions take nothing else."""
+"""Images of bytes as numbers around 0, for nets whose convolutions can't take bytes."""
 
 from __future__ import annotations
 
@@ -6,15 +6,11 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-import numpy.typing as npt
 from ray.rllib.connectors.env_to_module.observation_preprocessor import SingleAgentObservationPreprocessor
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
-from policyserver.server.policies.policy import Mask, StepRows
-
-Array = npt.NDArray[Any]
-
-_HALF_RANGE = np.float32(128.0)
+from policyserver.server.policies.policy import Array, StepRows
+from policyserver.server.policies.vectorized.observation_connectors import VectorizedConnector
 
 
 class ScaleImages(SingleAgentObservationPreprocessor):
@@ -41,7 +37,7 @@ class ScaleImages(SingleAgentObservationPreprocessor):
         return scaled(observation)
 
 
-class VectorizedScale:
+class VectorizedScale(VectorizedConnector):
     """Do what `ScaleImages` does on whole batches."""
 
     def write(self, leaves: list[Array], rows: StepRows) -> list[Array]:
@@ -49,13 +45,10 @@ class VectorizedScale:
         (images,) = leaves
         return [scaled(images)]
 
-    def commit(self, kept: Mask) -> None:
-        """Do nothing: there is no state."""
-
 
 def scaled(images: Array) -> Array:
     """Return bytes as float32 numbers from -1 to 1."""
     numbers: Array = images.astype(np.float32)
-    numbers /= _HALF_RANGE
+    numbers /= 128
     numbers -= 1
     return numbers

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -17,24 +17,13 @@ from policyserver.common.spaces import leaves
 from policyserver.server.policies.module.action_draws import draw, epsilon_greedy, passed
 from policyserver.server.policies.module.action_form import ActionForm
 from policyserver.server.policies.module.forward_pass import Backend, ForwardPass
-from policyserver.server.policies.module.inference import PolicyNet, UnsupportedModuleError
+from policyserver.server.policies.module.inference import NetPolicy, PolicyNet, UnsupportedModuleError
 from policyserver.server.policies.module.keyed_draws import KeyedDraws
-from policyserver.server.policies.policy import DrawKeys, Mask, ModuleOutputs, StepLayout, StepResult, StepRows
-
-Array = npt.NDArray[Any]
-
-
-class VectorizedConnector(Protocol):
-    """Rewrites observations before they are recorded, on whole batches."""
-
-    def write(self, leaves: list[Array], rows: StepRows) -> list[Array]:
-        """Return the rewritten observations, one array per leaf of the output space; change nothing yet."""
-
-    def commit(self, kept: Mask) -> None:
-        """Take over the state that the last `write` led to; rows that are not `kept` were refused."""
+from policyserver.server.policies.policy import Array, DrawKeys, Mask, ModuleOutputs, StepLayout, StepResult, StepRows
+from policyserver.server.policies.vectorized.observation_connectors import VectorizedConnector
 
 
-class VectorizedPolicy:
+class VectorizedPolicy(NetPolicy):
     """Run a net between array versions of its connectors. See the `Policy` protocol."""
 
     def __init__(
@@ -69,7 +58,8 @@ class VectorizedPolicy:
             UnsupportedModuleError: The module gives neither actions nor a distribution of them, actions of another shape than the
                 space's, or columns that are no tensors.
         """
-        self._net, self._form = net, form
+        super().__init__(net)
+        self._form = form
         net.leave_choice()
         self._space = observation_space
         self._connectors = tuple(connectors)
@@ -103,11 +93,6 @@ class VectorizedPolicy:
             max(lookback, self._earlier_frames, 1),
         )
 
-    @property
-    def weights_seq_no(self) -> int:
-        """Policy version served now."""
-        return self._net.weights_seq_no
-
     def decide(self, rows: StepRows) -> StepResult:
         """Choose actions. If it raises, nothing has changed."""
         observations = rows.observations
@@ -116,12 +101,11 @@ class VectorizedPolicy:
         asking, given = (~rows.ends).nonzero()[0], rows.given
         asked, state, by = observations, rows.state, rows.drawn_by
         if len(asking) < len(rows):
+            state = [leaf[asking] for leaf in state]
             if not asking.size:
-                empty = [leaf[asking] for leaf in state]
-                return StepResult(
-                    observations, rows.rewards, self._no_decisions, rows.actions[:0], empty[: self._recurrent], empty, rows.infos
-                )
-            asked, state, by = [leaf[asking] for leaf in observations], [leaf[asking] for leaf in state], by.select(asking)
+                none, before = self._no_decisions, state[: self._recurrent]
+                return StepResult(observations, rows.rewards, none, rows.actions[:0], before, state, rows.infos)
+            asked, by = [leaf[asking] for leaf in observations], by.select(asking)
             given = np.searchsorted(asking, given)
         decisions, executed, after = self._ask(asked, state, by, given, rows.given_actions)
         return StepResult(observations, rows.rewards, decisions, executed, state[: self._recurrent], after, rows.infos)
@@ -130,9 +114,8 @@ class VectorizedPolicy:
 
     def decide_again(self, rows: StepRows) -> StepResult:
         """Choose the actions of pending steps anew, by the net alone: their observations are written already."""
-        observations, state = rows.observations, rows.state
-        decisions, executed, after = self._ask(observations, state, rows.drawn_by, rows.given, rows.given_actions)
-        return StepResult(observations, rows.rewards, decisions, executed, state[: self._recurrent], after)
+        decisions, executed, after = self._ask(rows.observations, rows.state, rows.drawn_by, rows.given, rows.given_actions)
+        return StepResult(rows.observations, rows.rewards, decisions, executed, rows.state[: self._recurrent], after)
 
     def commit(self, rows: StepRows, decided: StepResult, kept: Mask) -> None:
         """Let the connectors keep what they learned of these rows."""
@@ -142,25 +125,10 @@ class VectorizedPolicy:
     def override(self, slot: int, outputs: Mapping[str, Array], action: Array) -> tuple[Array, npt.NDArray[np.float32] | None]:
         """Return an executed action in the net's form and its log-probability."""
         module_action = self._form.from_environment(action)
-        inputs = outputs.get(Columns.ACTION_DIST_INPUTS)
-        if inputs is not None:
-            return module_action, self._log_probs(inputs, module_action).astype(np.float32, copy=False)
-        return module_action, np.full(1, np.nan, np.float32) if Columns.ACTION_LOGP in outputs else None  # nobody can tell: refused
+        return module_action, self._net.log_probs_of(module_action, outputs)
 
     def forget(self, slots: list[int]) -> None:
         """Do nothing: what is known of an episode is in the episode table."""
-
-    def load_spare(self, state_dict: Mapping[str, Any]) -> None:
-        """Load weights, to be served from the next `swap` on. Called from another thread than everything else."""
-        self._net.load_spare(state_dict)
-
-    def swap(self, weights_seq_no: int) -> None:
-        """Serve the weights loaded last."""
-        self._net.swap(weights_seq_no)
-
-    def count_steps(self, steps_sampled_lifetime: int) -> None:
-        """Take the number of steps sampled by all env runners, on which exploration schedules depend."""
-        self._net.count_steps(steps_sampled_lifetime)
 
     def take_metrics(self) -> dict[str, Any]:
         """Return nothing: arrays log nothing."""
@@ -196,10 +164,9 @@ class VectorizedPolicy:
         log_probs: Array | None
         if self._pass.chooses_actions:
             actions, log_probs = self._module_choice(out, by, given, module_actions)
-        elif self._is_categorical:
-            actions, log_probs = self._draw_categorical(out[Columns.ACTION_DIST_INPUTS], by, given, module_actions)
         else:
-            actions, log_probs = self._draw(out[Columns.ACTION_DIST_INPUTS], by, given, module_actions)
+            draw_actions = self._draw_categorical if self._is_categorical else self._draw
+            actions, log_probs = draw_actions(out[Columns.ACTION_DIST_INPUTS], by, given, module_actions)
         if log_probs is not None:
             log_probs = log_probs.astype(np.float32, copy=False)
             outputs[Columns.ACTION_LOGP] = log_probs
@@ -214,10 +181,7 @@ class VectorizedPolicy:
             actions[given] = module_actions
             if log_probs is not None:
                 log_probs = log_probs.copy()
-                inputs = out.get(Columns.ACTION_DIST_INPUTS)
-                log_probs[given] = (
-                    self._log_probs(inputs[given], module_actions) if inputs is not None else np.nan
-                )  # nobody can tell: refused
+                log_probs[given] = self._net.log_probs_of(module_actions, {name: column[given] for name, column in out.items()})
         return actions, log_probs
 
     def _draw_categorical(self, logits: Array, by: DrawKeys, given: Array, module_actions: Array | None) -> tuple[Array, Array]:
@@ -235,7 +199,3 @@ class VectorizedPolicy:
         if module_actions is not None:
             chosen[torch.from_numpy(given)] = torch.from_numpy(module_actions).to(chosen.dtype)
         return chosen.numpy(), distribution.logp(chosen).numpy()
-
-    def _log_probs(self, inputs: Array, module_actions: Array) -> Array:
-        log_probs: Array = self._net.distribution_class.from_logits(torch.from_numpy(inputs)).logp(torch.from_numpy(module_actions)).numpy()
-        return log_probs

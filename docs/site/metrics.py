@@ -1,8 +1,8 @@
 """Writes docs/metrics.md, the page of everything that is recorded, from the schema.
 
-    python -m policyserver.monitoring.metrics_page
+    python -m docs.site.metrics
 
-Run it from the repository's root, after every change of the schema; a test holds the page to it.
+Run it in the repository's root after every change of the schema; a test compares the page.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How recorded steps reach the learner: who asks gets them as soon as there are enough, copied out in small turns of the loop."""
+"""How recorded steps reach the learner: it asks for them, and gets them once there are enough, copied out in small turns of the loop."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from policyserver.server.episodes.trajectories import Trajectories
 from policyserver.server.episodes.withheld import WithheldQuestions
 from policyserver.server.policies.policy import Policy
 
-# Copied out in one turn of the loop, so that actions never wait for longer than that:
+# What one turn of the loop copies out at most, so that actions never wait longer than that.
 _SEGMENTS_PER_TURN = 128
 _BYTES_PER_TURN = 8 * 2**20
-# So long the last steps of a batch are waited for: until no row has come for a while, but not for ever.
+# The last steps of a batch are waited for until no row has come for a while, but not longer than a second.
 _QUIET_S = 0.05
 _LAST_STEPS_WAIT_S = 1.0
 
@@ -37,12 +37,12 @@ class _Request:
     """When there were enough steps, but some that had been asked for were still to come."""
 
 
-class HandOver:
+class SampleRequests:
     """Answer the learner's requests for steps. Owned by the loop thread.
 
     On-policy, one request gets everything that is recorded, open pages included, once there are as many steps as it wants and those
     that clients are making have come: one batch, one policy version, each open episode cut once. Else it gets as many steps as it wants;
-    what a segment has too many is reckoned against the next request.
+    surplus steps of a segment count for the next request.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class HandOver:
         max_segment_age_s: float,
         most_steps: int | None,
     ) -> None:
-        """Begin without a request; `most_steps` is what there may be at once, if that is bounded, so that nobody waits for more."""
+        """Begin without a request; `most_steps` is what there may be at once, if that is bounded: no request waits for more."""
         self._policy = policy
         self._trajectories = trajectories
         self._room = room
@@ -73,11 +73,9 @@ class HandOver:
     def ask(self, want_steps: int, wait_s: float, done: Callable[[Blocks], None], *, or_fewer: bool = False) -> None:
         """Call `done` with `want_steps` steps as soon as there are as many; after `wait_s` with none, and while the server drains with all.
 
-        Args:
-            want_steps: How many.
-            wait_s: Longest time until `done` is called, seconds.
-            done: Called once, on the loop thread.
-            or_fewer: After `wait_s` take what there is: full pages, ended episodes, and pages older than `max_segment_age_s`.
+        With `or_fewer` it takes what there is after `wait_s`: full pages, ended episodes, and pages older than `max_segment_age_s`. `done`
+        is
+        called once, on the loop thread.
         """
         if self._most_steps is not None:
             want_steps = min(want_steps, self._most_steps)
@@ -87,18 +85,18 @@ class HandOver:
         self.look()
 
     def note_rows(self) -> None:
-        """Take note that rows were applied."""
+        """Note that rows were applied."""
         self._newest_rows_s = asyncio.get_running_loop().time()
         if self._request is not None:
             self.look()
 
     def drain(self) -> None:
         """Answer requests at once from now on."""
-        self._is_draining = self._trajectories.hand_off.is_draining = True
+        self._is_draining = self._trajectories.queue.is_draining = True
         self.look()
 
     def look(self, *, last_call: bool = False) -> None:
-        """Answer the request if there are steps enough; at its `last_call` steps that are still to come are not waited for."""
+        """Answer the request if there are steps enough; its `last_call` does not wait for steps that are still to come."""
         request, ready = self._request, self._trajectories.steps_ready
         if request is None:
             return
@@ -111,15 +109,18 @@ class HandOver:
         if self._takes_everything(want, ready):
             self._answer(request, ready, self._trajectories.open_pages())
         else:
-            self._answer(request, want, self._oldest_pages(want - self._trajectories.hand_off.steps_waiting))
+            self._answer(request, want, self._oldest_pages(want - self._trajectories.queue.steps_waiting))
 
     def _takes_everything(self, want: int, ready: int) -> bool:
-        """Tell whether nothing is to be left for the next batch: more than a step for each open episode only comes from who can't wait."""
+        """Tell whether nothing is left for the next batch.
+
+        More than one step too many for each open episode can only come from clients that can't wait; these steps are left.
+        """
         demand = self._demand
         return demand.on_policy and (demand.whole_episodes or ready <= want + self._trajectories.pages_open)
 
     def _last_steps_are_to_come(self, request: _Request) -> bool:
-        """Tell whether steps of this batch are being made now, and see to it that they are not waited for in vain."""
+        """Tell whether clients are making steps of this batch now, and look again when the wait for them is over."""
         if not self._demand.on_policy or self._demand.batches_ahead > 0 or not self._withheld.awaited:
             return False
         now_s = asyncio.get_running_loop().time()
@@ -146,7 +147,7 @@ class HandOver:
             request.done([])
             return
         old = self._trajectories.open_pages(time.monotonic() - self._max_segment_age_s)
-        waiting = self._trajectories.hand_off.steps_waiting + int(self._trajectories.ready_in_pages(old).sum())
+        waiting = self._trajectories.queue.steps_waiting + int(self._trajectories.ready_in_pages(old).sum())
         self._answer(request, min(request.want_steps, waiting), old)
 
     def _oldest_pages(self, missing_steps: int) -> npt.NDArray[np.int64]:
@@ -156,7 +157,7 @@ class HandOver:
         return slots[:enough]
 
     def _answer(self, request: _Request, steps: int, pages: npt.NDArray[np.int64]) -> None:
-        """Hand over so many steps, once the open pages of these episodes are closed."""
+        """Hand off so many steps, once the open pages of these episodes are closed."""
         self._request = None
         request.timer.cancel()
         self._room.close(steps)

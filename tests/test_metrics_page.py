@@ -2,9 +2,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from policyserver.monitoring.metrics_page import PAGE, markdown
+from docs.site.metrics import PAGE, markdown
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 
 
 def test_the_page_is_what_the_schema_says() -> None:

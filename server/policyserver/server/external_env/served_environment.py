@@ -1,4 +1,4 @@
-"""What an ExternalEnv's threads say to the policy server: its public methods as calls."""
+"""An ExternalEnv that is served: its public methods become calls to the serving loop."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ GET_ACTION_TIMEOUT_S, LOG_ACTION_TIMEOUT_S = 300.0, 60.0
 """How long RLlib's ExternalEnv waits for an action, and until one that it took by itself is recorded, seconds."""
 
 
-class EnvironmentSession:
+class ServedEnvironment:
     """The public methods of an ExternalEnv that is served. Calls wait until the serving loop takes them. Any thread may call."""
 
     def __init__(self, env: Any) -> None:
@@ -50,7 +50,7 @@ class EnvironmentSession:
         with self._lock:
             return list(self._open.values())
 
-    def start_episode(self, episode_id: Hashable | None, training_enabled: bool) -> Hashable:
+    def start_episode(self, episode_id: Hashable | None = None, training_enabled: bool = True) -> Hashable:
         """Start an episode.
 
         Raises:
@@ -70,15 +70,13 @@ class EnvironmentSession:
 
     def get_action(self, episode_id: Hashable, observation: Any) -> Any:
         """Ask for an action; see EnvironmentCall.wait for the errors."""
-        call = self._put(episode_id, observation)
-        return call.wait(getattr(self._env, "action_timeout_s", GET_ACTION_TIMEOUT_S))
+        return self._put(episode_id, observation).wait(getattr(self._env, "action_timeout_s", GET_ACTION_TIMEOUT_S))
 
     def log_action(self, episode_id: Hashable, observation: Any, action: Any) -> None:
         """Record an action that was taken; see EnvironmentCall.wait for the errors."""
-        call = self._put(episode_id, observation, action)
-        call.wait(getattr(self._env, "action_timeout_s", LOG_ACTION_TIMEOUT_S))
+        self._put(episode_id, observation, action).wait(getattr(self._env, "action_timeout_s", LOG_ACTION_TIMEOUT_S))
 
-    def log_returns(self, episode_id: Hashable, reward: Any, info: Any) -> None:
+    def log_returns(self, episode_id: Hashable, reward: Any, info: Any = None) -> None:
         """Add to the reward of the newest action.
 
         Raises:
@@ -112,7 +110,9 @@ class EnvironmentSession:
         with self._lock:
             episode = self._get(episode_id)
             if ends:
-                self._finish(episode_id)
+                self._finished[episode_id] = None
+                while len(self._finished) > self.finished_remembered:
+                    self._finished.popitem(last=False)
         reward, episode.logged_reward = episode.logged_reward, 0.0
         info, episode.logged_info = episode.logged_info, None
         call = EnvironmentCall(episode, observation, given, ends=ends, reward=reward, info=info)
@@ -126,8 +126,3 @@ class EnvironmentSession:
         if episode is None:
             raise EpisodeUnknownError(f"Episode {episode_id} not found.", field="episode_id")
         return episode
-
-    def _finish(self, episode_id: Hashable) -> None:
-        self._finished[episode_id] = None
-        while len(self._finished) > self.finished_remembered:
-            self._finished.popitem(last=False)

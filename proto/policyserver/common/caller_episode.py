@@ -1,7 +1,7 @@
-"""One episode as the side that asks knows it: the number, reward and info of its next row, and the row whose answer is not known.
+"""One episode as the asking side knows it: the number, reward and info of its next row, and the row that is not answered yet.
 
-The client of a stream keeps one for each of its episodes; the server keeps one for an episode of unary calls, and one for an episode of an
-ExternalEnv. Nothing here waits, locks or looks at a row's content.
+The client of a stream keeps one for each of its episodes; the server keeps one for each episode of unary calls or of an ExternalEnv.
+Nothing here waits, locks or looks at a row's content.
 
     next row     take()     it carries all that was logged; it is now in flight
     in flight    answered() the server applied it and its caller has the answer: the next row's turn
@@ -23,7 +23,7 @@ _START, _UNTRAINED = int(StepFlag.START), int(StepFlag.TRAINING_DISABLED)
 _GIVEN, _OVERRIDE, _END = int(StepFlag.ACTION_GIVEN), int(StepFlag.OVERRIDE), int(StepFlag.END)
 
 
-class EpisodeSession(Generic[Row]):
+class CallerEpisode(Generic[Row]):
     """The state of one open episode between its caller and the server. Its owner says who may touch it, and when."""
 
     __slots__ = (
@@ -42,13 +42,13 @@ class EpisodeSession(Generic[Row]):
         self.reward = 0.0
         """Rewards logged that no row carries yet."""
         self.info: Any = None
-        """The newest info that no row carries yet, in the caller's form; false if there is none."""
+        """The newest info that no row carries yet, in the caller's form; false without one."""
         self.in_flight: Row | None = None
         """The newest row, as its owner keeps it, while its caller has no answer to it."""
         self.is_recorded = False
         """Whether the server is known to have applied the row in flight."""
         self.overrides = 0
-        """How often its caller said that it took another action, and may have been heard: it cannot ask any more then."""
+        """How often the caller said that it took another action, which the server may have received: then it can't ask again."""
         self.sent_kind = 0
         """Bits of ACTION_GIVEN, TERMINATED and TRUNCATED of the newest row."""
         self.sent_reward = 0.0
@@ -61,7 +61,7 @@ class EpisodeSession(Generic[Row]):
 
         Args:
             reward: a finite number.
-            info: false if there is none.
+            info: false without one.
 
         Returns:
             Whether there was an action yet. If not, nothing was changed: the owner counts the reward or refuses it.
@@ -87,7 +87,7 @@ class EpisodeSession(Generic[Row]):
 
     @property
     def reward_in_flight(self) -> float:
-        """The reward that comes back if the row in flight is refused; 0 if there is none."""
+        """The reward that comes back if the row in flight is refused; 0 without such a row."""
         return self.sent_reward if self.in_flight is not None and not self.is_recorded else 0.0
 
     def take(self, kind: int, row: Row | None = None) -> int:

@@ -1,0 +1,39 @@
+"""How serving, training and recording go, as points."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from policyserver.common.figures import known
+from policyserver.common.server_stats import TrainingIteration
+from policyserver.monitoring.points import Points
+from policyserver.monitoring.schema import SERVER, SINK, TRAIN
+from policyserver.monitoring.sink import MultiSink, Sink
+
+_ID_CHARACTERS = 8
+"""Characters of the boot id that tell serving processes apart; the log has the whole id."""
+
+
+def serving_point(tags: Mapping[str, str], counters: Mapping[str, Any]) -> Points:
+    """Make a point of a serving process's counters. It is the process's own, whether the daemon or a pipeline asked for them.
+
+    Args:
+        tags: Run and policy are taken; the others would be those of the process that asked.
+        counters: The known figures of a `ServerStats`, `boot_id` among them.
+    """
+    run_tags = {tag: tags[tag] for tag in ("run", "policy") if tag in tags}
+    return Points.one(SERVER.name, run_tags | {"worker": f"serving-{counters['boot_id'][:_ID_CHARACTERS]}"}, counters)
+
+
+def training_point(tags: Mapping[str, str], iteration: TrainingIteration) -> Points:
+    """Make a point of an iteration of training."""
+    return Points.one(TRAIN.name, tags, known(iteration))
+
+
+def write_counters(sink: Sink, tags: Mapping[str, str]) -> None:
+    """Write the counters of each sink that stores something where all points go: into these sinks."""
+    if sinks := sink.sinks if isinstance(sink, MultiSink) else (sink,):
+        statistics = [each.statistics() for each in sinks]
+        columns = {name: [getattr(counters, name) for counters in statistics] for name in SINK.types}
+        sink.write(Points(SINK.name, tags, columns, tag_columns={"sink": [type(each).__name__ for each in sinks]}))

@@ -1,0 +1,20 @@
+"""The inner parts of a client that tests reach: all in one place, for they are free to change."""
+
+from __future__ import annotations
+
+from policyserver.client import PolicyClient
+from policyserver.client.balancing import Balancer
+from policyserver.client.connection import Connection
+
+
+def balancer_of(client: PolicyClient) -> Balancer:
+    return client._balancer
+
+
+def connections_of(client: PolicyClient) -> tuple[Connection, ...]:
+    return balancer_of(client)._connections
+
+
+def connection_of(client: PolicyClient) -> Connection:
+    """Return the connection to the address that was given."""
+    return balancer_of(client)._given
