@@ -1,4 +1,4 @@
-"""The command line: `policy-pipeline run | demo`."""
+"""The command line: `policy-pipeline run | demo | check-data`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from policyserver.common.command_line import OptionParser
 from policyserver.common.file_permissions import keep_others_from_writing
 from policyserver.common.settings import SettingsError, add_arguments, from_arguments, load
 from policyserver.common.standard_streams import lasting_streams
+from policyserver.pipelines import check_data
 from policyserver.pipelines.config import PipelineConfig
 from policyserver.pipelines.demo.server_process import ServerDiedError
 from policyserver.pipelines.runtime.stop_signals import StoppedEarlyError, StopSignals
@@ -69,6 +70,10 @@ def make_parser() -> argparse.ArgumentParser:
     demo = commands.add_parser("demo", help="start a policy server and 64 trading episodes against it; show that it learns")
     _add_demo_arguments(demo)
     demo.set_defaults(command=_demo)
+
+    check_data.add_options(
+        commands.add_parser("check-data", help="tell what files of bars hold and what is wrong with them; exit 1 on a fault")
+    )
     return parser
 
 
