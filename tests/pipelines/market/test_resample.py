@@ -80,7 +80,7 @@ def test_the_last_bar_is_dropped_unless_it_is_whole_or_kept() -> None:
     assert len(resample(minutes("2024-01-02", 15), ResampleConfig("5min"))) == 3
     assert len(resample(minutes("2024-01-02", 12), ResampleConfig("5min", partial="keep"))) == 3
     assert len(resample(minutes("2024-01-02", 12), ResampleConfig("5bars"))) == 2
-    assert len(resample(minutes("2024-01-02", 0), ResampleConfig("5min"))) == 0
+    assert len(resample(minutes("2024-01-02", 9).slice(0, 0), ResampleConfig("5min"))) == 0
 
 
 def test_days_begin_at_the_zones_midnight_also_when_the_clocks_change() -> None:

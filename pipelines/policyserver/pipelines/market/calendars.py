@@ -6,6 +6,7 @@ periods_a_year(calendar, parse_interval("1min", "interval"))     # 98,280 = 252 
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from functools import cache
 from typing import Protocol
@@ -195,8 +196,12 @@ def _exchange_sessions(name: str, first_day_ns: int, last_day_ns: int) -> Sessio
     import exchange_calendars
 
     start, end = (str(np.datetime64(day, "ns").astype("M8[D]")) for day in (first_day_ns, last_day_ns))
-    table = exchange_calendars.get_calendar(name, start=start, end=end).schedule
-    columns = {column: table[column].to_numpy().astype("M8[ns]") for column in ("open", "break_start", "break_end", "close")}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # exchange_calendars 4.13 asks pandas 3 for what pandas 4 will not have
+        table = exchange_calendars.get_calendar(name, start=start, end=end).schedule
+    columns = {
+        column: table[column].dt.tz_convert(None).to_numpy().astype("M8[ns]") for column in ("open", "break_start", "break_end", "close")
+    }
     days = table.index.to_numpy().astype("M8[ns]").astype(np.int64)
     has_break = ~np.isnat(columns["break_start"])
     first_close = np.where(has_break, columns["break_start"], columns["close"])

@@ -96,7 +96,7 @@ def _offset_ns(step: int, zone: tzinfo, fold: int) -> int:
 def _second_pass(local_ns: IntArray, twice: IntArray) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
     """Return for each doubtful row whether it is of the second hour, and whether that is known: the clock goes back within its night."""
     nights = np.cumsum(np.diff(local_ns[twice], prepend=local_ns[twice[0]]) > 3 * HOUR_NS)
-    back = np.diff(local_ns[twice], prepend=local_ns[twice[0]]) < 0
+    back = np.diff(local_ns[twice], prepend=local_ns[twice[0]] - 1) <= 0
     goes_back = np.bincount(nights, weights=back) == 1
     before_night = np.cumsum(back) - back
     first_of_night = np.flatnonzero(np.diff(nights, prepend=-1))

@@ -17,8 +17,8 @@ SAMPLES = Path(__file__).parent / "samples"
 
 # File, dialect, symbol, bars, stamp of the first bar in UTC, length of a bar, first open, last close, first volume.
 VENDORS = [
-    ("histdata_ascii.csv", "histdata_ascii", "histdata_ascii", 8, "2012-03-09T21:55", 60, 1.3121, 1.312626, 0),
-    ("histdata_mt.csv", "histdata_mt", "histdata_mt", 8, "2012-03-09T21:55", 60, 1.3121, 1.312626, 0),
+    ("histdata_ascii.csv", "histdata_ascii", "histdata_ascii", 8, "2012-03-09T21:55", 60, 1.3121, 1.31235, 0),
+    ("histdata_mt.csv", "histdata_mt", "histdata_mt", 8, "2012-03-09T21:55", 60, 1.3121, 1.31235, 0),
     ("yahoo_actions.csv", "yahoo", "yahoo_actions", 10, "2023-02-06", 86_400, 152.5, 146.335269, 60_000_000),
     ("yfinance.csv", "yfinance", "MSFT", 10, "2023-02-06", 86_400, 254.5, None, 30_000_100),
     ("yfinance_history.csv", "yfinance_history", "yfinance_history", 10, "2023-02-06T05:00", 86_400, 410, None, 41_000_000),
@@ -31,7 +31,7 @@ VENDORS = [
     ("stooq.csv", "stooq", "stooq", 10, "2023-02-06", 86_400, 98.2, None, 1_000),
     ("metatrader5.csv", "metatrader5", "metatrader5", 8, "2020-03-27T20:00", 3_600, 1.1212, None, 60),
     ("metatrader5_utf16.csv", "metatrader5", "metatrader5_utf16", 8, "2020-03-27T20:00", 3_600, 1.1212, None, 60),
-    ("metatrader5_daily.csv", "metatrader5_daily", "metatrader5_daily", 10, "2023-02-06", 86_400, 1.1212, None, 60_000),
+    ("metatrader5_daily.csv", "metatrader5_daily", "metatrader5_daily", 8, "2023-02-06", 86_400, 1.1212, None, 60_000),
     ("tradingview.csv", "tradingview", "tradingview", 8, "2024-01-08T14:30", 300, 430.25, None, 900),
     ("tradingview_iso.csv", "tradingview", "tradingview_iso", 8, "2024-01-08T14:30", 300, 430.25, None, 900),
 ]

@@ -60,7 +60,7 @@ class FaultPolicies(Config):
     """A jump by a ratio that splits have, such as 4:1, which the file's own split column does not announce."""
     jump_sigmas: Annotated[float, Gt(0)] = 30.0
     """A jump is a log-return beyond so many standard deviations, estimated by the median, ..."""
-    jump_floor: Annotated[float, Gt(0)] = 0.05
+    jump_floor: Annotated[float, Gt(0)] = 0.1
     """... and beyond this."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from policyserver.pipelines.market.bars import FloatArray
 from policyserver.pipelines.market.files.dialect import Dialect
 from policyserver.pipelines.market.files.faults import FileFaultError
 from policyserver.pipelines.market.files.layout import Layout, layout_of
-from policyserver.pipelines.market.files.rows import Rows, cells_of
+from policyserver.pipelines.market.files.rows import Rows, as_numpy, cells_of
 from policyserver.pipelines.market.files.table import Gathering, Table, choose
 from policyserver.pipelines.market.files.time_formats import Cells, ReadTimes, format_of
 from policyserver.pipelines.market.files.times import TimeReader
@@ -60,13 +61,13 @@ def _rows(columns: dict[int, Any], layout: Layout, lines: range) -> Rows:
     symbols, codes = [], np.empty(0, dtype=np.int64)
     if layout.symbol is not None:
         encoded = pc.dictionary_encode(pc.cast(columns[layout.symbol], pa.string()))
-        symbols, codes = encoded.dictionary.to_pylist(), encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64)
+        symbols, codes = encoded.dictionary.to_pylist(), as_numpy(encoded.indices, np.int32).astype(np.int64)
     return Rows(Cells.of_texts([]), numbers, symbols, codes, lines)
 
 
 def _floats(column: Any) -> FloatArray:
-    floats: FloatArray = pc.cast(column, pa.float64()).to_numpy(zero_copy_only=False)
-    return floats
+    floats = pc.cast(column, pa.float64())
+    return as_numpy(pc.fill_null(floats, math.nan) if floats.null_count else floats, np.float64)
 
 
 def _add_times(columns: list[Any], times: TimeReader) -> None:
@@ -75,8 +76,8 @@ def _add_times(columns: list[Any], times: TimeReader) -> None:
         typed = first if pa.types.is_timestamp(first.type) else pc.cast(first, pa.timestamp("s"))
         is_utc = typed.type.tz is not None
         moments = pc.cast(pc.cast(typed, pa.timestamp("ns", typed.type.tz)), pa.int64())
-        is_bad = moments.is_null().to_numpy(zero_copy_only=False)
-        read = ReadTimes(moments.fill_null(0).to_numpy(), np.full(len(first), is_utc), is_bad)
+        is_bad = as_numpy(pc.cast(moments.is_null(), pa.uint8()), np.uint8).astype(np.bool_)
+        read = ReadTimes(as_numpy(pc.fill_null(moments, 0), np.int64), np.full(len(first), is_utc), is_bad)
         times.add_typed(read, Cells.of_texts([""] * len(first)))
         return
     texts = [pc.fill_null(pc.cast(column, pa.string()), "") for column in columns]

@@ -6,9 +6,10 @@ import csv
 import math
 import re
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv as arrow_csv
@@ -19,6 +20,8 @@ from policyserver.pipelines.market.files.faults import Example
 from policyserver.pipelines.market.files.layout import Layout
 from policyserver.pipelines.market.files.source import Block
 from policyserver.pipelines.market.files.time_formats import Cells
+
+ValueT = TypeVar("ValueT", bound=np.generic)
 
 SHOWN_CHARACTERS = 40
 """Most characters of a cell in a message."""
@@ -70,7 +73,7 @@ class RowReader:
         convert = arrow_csv.ConvertOptions(
             column_types=types,
             null_values=list(dialect.missing),
-            strings_can_be_null=False,
+            strings_can_be_null=bool(dialect.thousands),
             include_columns=list(types),
             decimal_point=dialect.decimal,
             check_utf8=False,
@@ -88,7 +91,7 @@ class RowReader:
 
     def _as_columns(self, block: Block) -> Rows | None:
         layout = self._layout
-        if not block.data.strip():
+        if not block.data or block.data.isspace():
             return _no_rows(layout)
         names = [str(column) for column in range(len(layout.names))]
         reading = arrow_csv.ReadOptions(use_threads=False, block_size=len(block.data) + 1, column_names=names)
@@ -111,14 +114,12 @@ class RowReader:
     def _floats(self, column: Any) -> FloatArray:
         """Return a column as float64, NaN for what is missing; of texts with separators of thousands only those that are well grouped."""
         if self._dialect.thousands:
-            is_missing = pc.is_in(column, value_set=pa.array(self._dialect.missing))
-            if not pc.all(pc.or_(is_missing, pc.match_substring_regex(column, f"^(?:{self._number.pattern})$"))).as_py():
+            if not pc.all(pc.match_substring_regex(column, f"^(?:{self._number.pattern})$")).as_py():
                 raise pa.ArrowInvalid("a number is not grouped by thousands")
             bare = pc.replace_substring(column, self._dialect.thousands, "")
             bare = pc.replace_substring(bare, ",", ".") if self._dialect.decimal == "," else bare
-            column = pc.cast(pc.utf8_trim_whitespace(pc.if_else(is_missing, None, bare)), pa.float64())
-        floats: FloatArray = column.to_numpy(zero_copy_only=False)
-        return floats
+            column = pc.cast(pc.utf8_trim_whitespace(bare), pa.float64())
+        return as_numpy(pc.fill_null(column, math.nan) if column.null_count else column, np.float64)
 
     # --- line by line ----------------------------------------------------------------------------------------------------------------
 
@@ -203,11 +204,15 @@ def _has_open_quotes(data: bytes) -> bool:
 
 def _lines(block: Block, n_rows: int) -> IntArray | range | None:
     """Return the physical line of each row of a block in which only empty lines are no rows; None where it has others."""
-    n_lines = block.data.count(b"\n") + (not block.data.endswith(b"\n"))
-    if n_lines == n_rows:
+    if block.n_lines == n_rows:
         return range(block.first_line, block.first_line + n_rows)
     filled = [i for i, line in enumerate(block.data.split(b"\n"), start=block.first_line) if line.rstrip(b"\r")]
     return np.array(filled, dtype=np.int64) if len(filled) == n_rows else None
+
+
+def as_numpy(column: Any, dtype: type[ValueT]) -> npt.NDArray[ValueT]:
+    """Return an Arrow column of numbers, none of them missing, as a view: its own `to_numpy` imports pandas."""
+    return np.frombuffer(column.buffers()[1] or b"", dtype=dtype)[column.offset : column.offset + len(column)]
 
 
 def cells_of(column: Any) -> Cells:
@@ -218,4 +223,4 @@ def cells_of(column: Any) -> Cells:
 
 
 def _dictionary(column: Any) -> tuple[list[str], IntArray]:
-    return column.dictionary.to_pylist(), column.indices.to_numpy(zero_copy_only=False).astype(np.int64)
+    return column.dictionary.to_pylist(), as_numpy(column.indices, np.int32).astype(np.int64)

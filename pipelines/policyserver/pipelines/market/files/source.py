@@ -12,12 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+import numpy as np
+
 from policyserver.pipelines.market.files.faults import FileFaultError
 
 _BLOCK_BYTES = 1 << 20
 """Bytes read at once: a block and what is made of it stay in the processor's cache."""
 
 _LONGEST_LINE_BYTES = 1 << 22
+
+_NEWLINE = 10
 
 _MARKS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
 
@@ -30,6 +34,8 @@ class Block:
     """The lines; the file's last one may have no end."""
     first_line: int
     """Number of the first of them, from 1."""
+    n_lines: int
+    """How many there are."""
 
 
 def read_blocks(path: Path, encoding: str) -> Iterator[Block]:
@@ -51,12 +57,11 @@ def read_blocks(path: Path, encoding: str) -> Iterator[Block]:
             continue
         block = rest + lines + end
         rest = after
-        _check(path, block, line)
-        yield Block(block, line)
-        line += block.count(b"\n")
+        checked = _checked(path, block, line)
+        yield checked
+        line += checked.n_lines
     if rest:
-        _check(path, rest, line)
-        yield Block(rest, line)
+        yield _checked(path, rest, line)
 
 
 def _decoded(path: Path, encoding: str) -> Iterator[bytes]:
@@ -122,17 +127,23 @@ def _unpacked(path: Path, file: IO[bytes]) -> Iterator[bytes]:
         raise FileFaultError(f"{path}: expected a whole {kind} file, received one that is cut or damaged: {error}") from error
 
 
-def _check(path: Path, block: bytes, line: int) -> None:
-    """Refuse bytes that are no UTF-8, or of which lines could not be counted."""
+def _checked(path: Path, block: bytes, line: int) -> Block:
+    """Return a block; refuse bytes that are no UTF-8, or of which lines could not be counted."""
     if b"\0" in block:
         raise FileFaultError(f'{path}: expected UTF-8, received zero bytes: is it UTF-16 (encoding = "utf-16-le") or no text?')
     if not block.isascii():
-        try:
-            block.decode()
-        except UnicodeDecodeError as error:
-            problem = f"expected UTF-8, received the byte 0x{block[error.start]:02x}: is it UTF-16 or Latin-1? Set encoding"
-            raise FileFaultError(f"{path}, line {line + block.count(bytes([10]), 0, error.start)}: {problem}") from error
-    if block.count(b"\r") != block.count(b"\r\n") and not block.endswith(b"\r"):
+        _require_utf8(path, block, line)
+    if b"\r" in block and block.count(b"\r") != block.count(b"\r\n") + block.endswith(b"\r"):
         raise FileFaultError(f"{path}: expected lines that end with \\n or \\r\\n, received a \\r alone")
-    if len(block) >= _LONGEST_LINE_BYTES and block.count(b"\n") < 2:
+    n_lines = int(np.count_nonzero(np.frombuffer(block, dtype=np.uint8) == _NEWLINE)) + (not block.endswith(b"\n"))
+    if n_lines == 1 and len(block) >= _LONGEST_LINE_BYTES:
         raise FileFaultError(f"{path}, line {line}: expected rows of bars, received a line of more than {_LONGEST_LINE_BYTES:,} bytes")
+    return Block(block, line, n_lines)
+
+
+def _require_utf8(path: Path, block: bytes, line: int) -> None:
+    try:
+        block.decode()
+    except UnicodeDecodeError as error:
+        problem = f"expected UTF-8, received the byte 0x{block[error.start]:02x}: is it UTF-16 or Latin-1? Set encoding"
+        raise FileFaultError(f"{path}, line {line + block[: error.start].count(_NEWLINE)}: {problem}") from error

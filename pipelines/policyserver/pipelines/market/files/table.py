@@ -65,7 +65,8 @@ class Gathering:
 
     def add(self, rows: Rows) -> None:
         """Add a block."""
-        self.lines.append(np.asarray(rows.lines, dtype=np.int64))
+        lines = rows.lines
+        self.lines.append(np.arange(lines.start, lines.stop, dtype=np.int64) if isinstance(lines, range) else lines)
         for column, values in rows.numbers.items():
             self.numbers.setdefault(column, []).append(values)
         if rows.symbols:
@@ -123,7 +124,7 @@ def read_table(path: Path, chosen: Dialect | str) -> Table:
 
         return read_parquet(path, chosen)
     blocks = read_blocks(path, chosen.encoding if isinstance(chosen, Dialect) else "auto")
-    first = next(blocks, Block(b"", 1))
+    first = next(blocks, Block(b"", 1, 0))
     dialect, name, layout = _read_head(path, first, chosen)
     reader, times, gathering = RowReader(layout, dialect), TimeReader(format_of(dialect.time_format)), Gathering()
     for block in chain([_without_header(first, layout.n_lines)], blocks):
@@ -138,7 +139,7 @@ def symbols_in(path: Path, chosen: Dialect | str) -> tuple[str, ...]:
     if path.suffix.lower() in (".parquet", ".pq"):
         return read_table(path, chosen).symbols
     blocks = read_blocks(path, chosen.encoding if isinstance(chosen, Dialect) else "auto")
-    _, _, layout = _read_head(path, next(blocks, Block(b"", 1)), chosen)
+    _, _, layout = _read_head(path, next(blocks, Block(b"", 1, 0)), chosen)
     return tuple(layout.fields) if layout.symbol is None else read_table(path, chosen).symbols
 
 
@@ -166,4 +167,4 @@ def _without_header(block: Block, n_lines: int) -> Block:
     start = 0
     for _ in range(n_lines):
         start = (block.data.find(b"\n", start) + 1) or len(block.data)
-    return Block(block.data[start:], block.first_line + n_lines)
+    return Block(block.data[start:], block.first_line + n_lines, max(block.n_lines - n_lines, 0))

@@ -122,22 +122,30 @@ class TimeFormat:
         count = np.where(is_bad, 0, _number(matrix, match, "e"))
         unit = np.int64(self.unit_ns) if self.unit_ns else _unit_ns(count)
         is_bad = is_bad | (count < self.lowest) | (count >= self.highest) | (count > _FURTHEST_S * SECOND_NS // unit)
-        part = np.rint(_fraction(matrix, match) * (unit / SECOND_NS)).astype(np.int64)
+        step = 1 if self.unit_ns <= SECOND_NS else 1_000_000  # nine digits of a day are finer than a millisecond, no finer
+        part = np.rint(_fraction(matrix, match) * (unit / (SECOND_NS * step))).astype(np.int64) * step
         return np.where(is_bad, 0, np.where(is_bad, 0, count) * unit + part + self.epoch_s * SECOND_NS), is_bad
 
 
 def _shapes(matrix: ByteMatrix, pattern: re.Pattern[str]) -> Iterator[tuple[IntArray | slice, re.Match[str]]]:
     """Yield the rows of each shape that the pattern reads, with the match of one of them."""
     shapes = np.where((matrix - np.uint8(48)) < 10, np.uint8(48), matrix)
+    if (shapes == shapes[:1]).all():
+        if match := _match(matrix, 0, pattern):
+            yield slice(None), match
+        return
     left = np.arange(len(matrix))
     for n_tried in range(len(matrix)):
         if not len(left):
             return
         is_same = (shapes[left] == shapes[left[0]]).all(axis=1) if n_tried < _MOST_SHAPES else np.arange(len(left)) == 0
-        match = pattern.fullmatch(matrix[left[0]].tobytes().decode("latin-1"))
-        if match:
-            yield (slice(None) if is_same.all() and len(left) == len(matrix) else left[is_same]), match
+        if match := _match(matrix, left[0], pattern):
+            yield left[is_same], match
         left = left[~is_same]
+
+
+def _match(matrix: ByteMatrix, row: int, pattern: re.Pattern[str]) -> re.Match[str] | None:
+    return pattern.fullmatch(matrix[row].tobytes().decode("latin-1")) if len(matrix) else None
 
 
 def _text(match: re.Match[str], name: str) -> str | None:
