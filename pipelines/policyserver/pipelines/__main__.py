@@ -5,20 +5,15 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from policyserver.client import AuthenticationError, HandshakeError, InsecureTargetError
 from policyserver.common.command_line import OptionParser
 from policyserver.common.file_permissions import keep_others_from_writing
 from policyserver.common.settings import SettingsError, add_arguments, from_arguments, load
 from policyserver.common.standard_streams import lasting_streams
 from policyserver.pipelines import check_data
-from policyserver.pipelines.config import PipelineConfig
-from policyserver.pipelines.demo.server_process import ServerDiedError
-from policyserver.pipelines.runtime.stop_signals import StoppedEarlyError, StopSignals
 from policyserver.pipelines.runtime.thread_switching import switch_threads_often
-from policyserver.pipelines.summary import LedgerError
 
 logger = logging.getLogger("policyserver.pipelines")
 
@@ -33,48 +28,56 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run_command(arguments: Sequence[str] | None) -> int:
-    options = make_parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    options = make_parser(given[0] if given and given[0] in _COMMANDS else None).parse_args(given)
     keep_others_from_writing()
     switch_threads_often()
     try:
         status: int = options.command(options)
-    except SettingsError as error:
-        sys.stderr.write(f"policy-pipeline: {error}\n")
-        return 2
-    except InsecureTargetError as error:
-        sys.stderr.write(f"policy-pipeline: {error}\n")
-        return _EXIT_INSECURE
-    except StoppedEarlyError as error:
-        sys.stderr.write(f"policy-pipeline: {error}\n")
-        return 0
-    except (ServerDiedError, LedgerError, HandshakeError, AuthenticationError) as error:
-        sys.stderr.write(f"policy-pipeline: {error}\n")
-        return 1
     except Exception as error:
-        logger.exception("the run failed")
+        status = _status_of(error)
         sys.stderr.write(f"policy-pipeline: {error}\n")
-        return 1
     return status
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """Return the parser of the command, from which its reference is made, too."""
+def _status_of(error: Exception) -> int:
+    """Return the exit status after an error; one that is not foreseen is logged with its traceback."""
+    if isinstance(error, SettingsError):
+        return 2
+    from policyserver.client import AuthenticationError, HandshakeError, InsecureTargetError
+    from policyserver.pipelines.demo.server_process import ServerDiedError
+    from policyserver.pipelines.runtime.stop_signals import StoppedEarlyError
+    from policyserver.pipelines.summary import LedgerError
+
+    if isinstance(error, InsecureTargetError):
+        return _EXIT_INSECURE
+    if isinstance(error, StoppedEarlyError):
+        return 0
+    if not isinstance(error, ServerDiedError | LedgerError | HandshakeError | AuthenticationError):
+        logger.error("the run failed", exc_info=error)
+    return 1
+
+
+def make_parser(only: str | None = None) -> argparse.ArgumentParser:
+    """Return the parser of the command, from which its reference is made, too.
+
+    Args:
+        only: The one part that is declared, so that a part costs its own imports alone; None declares all.
+    """
     parser = OptionParser(prog="policy-pipeline", description="Event-driven trading pipelines that ask a policy server for actions.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-
-    run = commands.add_parser("run", help="trade against a policy server that runs elsewhere, until SIGTERM or Ctrl-C")
-    run.add_argument("--config", type=Path, help="TOML file; without one, the defaults")
-    add_arguments(run, PipelineConfig)
-    run.set_defaults(command=_run)
-
-    demo = commands.add_parser("demo", help="start a policy server and 64 trading episodes against it; show that it learns")
-    _add_demo_arguments(demo)
-    demo.set_defaults(command=_demo)
-
-    check_data.add_options(
-        commands.add_parser("check-data", help="tell what files of bars hold and what is wrong with them; exit 1 on a fault")
-    )
+    for name, (meaning, add_options) in _COMMANDS.items():
+        if only in (None, name):
+            add_options(commands.add_parser(name, help=meaning))
     return parser
+
+
+def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    from policyserver.pipelines.config import PipelineConfig
+
+    parser.add_argument("--config", type=Path, help="TOML file; without one, the defaults")
+    add_arguments(parser, PipelineConfig)
+    parser.set_defaults(command=_run)
 
 
 def _add_demo_arguments(parser: argparse.ArgumentParser) -> None:
@@ -100,10 +103,13 @@ def _add_demo_arguments(parser: argparse.ArgumentParser) -> None:
         help="the server's settings, a TOML file without run_folder, seed and listen.address (default: the demo's own)",
     )
     parser.add_argument("--runs", type=Path, default=Path("runs"), metavar="FOLDER", help="folder of the run folders (default: runs)")
+    parser.set_defaults(command=_demo)
 
 
 def _run(options: argparse.Namespace) -> int:
+    from policyserver.pipelines.config import PipelineConfig
     from policyserver.pipelines.run import run_pipeline
+    from policyserver.pipelines.runtime.stop_signals import StopSignals
 
     config = load(PipelineConfig, options.config, from_arguments(PipelineConfig, options))
     _log_to_stderr(logging.INFO)
@@ -115,6 +121,7 @@ def _run(options: argparse.Namespace) -> int:
 def _demo(options: argparse.Namespace) -> int:
     from policyserver.pipelines.demo.demo import run_demo
     from policyserver.pipelines.demo.setup import DemoConfig
+    from policyserver.pipelines.runtime.stop_signals import StopSignals
 
     files = []
     for text in options.prices:
@@ -148,6 +155,14 @@ def _demo(options: argparse.Namespace) -> int:
 
 def _log_to_stderr(level: int) -> None:
     logging.basicConfig(level=level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+
+
+_COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
+    "run": ("trade against a policy server that runs elsewhere, until SIGTERM or Ctrl-C", _add_run_arguments),
+    "demo": ("start a policy server and 64 trading episodes against it; show that it learns", _add_demo_arguments),
+    "check-data": ("tell what files of bars hold and what is wrong with them; exit 1 on a fault", check_data.add_options),
+}
+"""Each part of the command: its help, and what declares its options."""
 
 
 if __name__ == "__main__":

@@ -114,6 +114,7 @@ def test_packed_files_read_like_a_plain_one(tmp_path: Path) -> None:
         ([HEADER, "yesterday,11,13,10,12,0"], "line 2, column date: expected ISO 8601, .*seconds since 1970, .*, received 'yesterday'"),
         ([HEADER, *GOOD, "yesterday,11,13,10,12,0"], "line 4, column date: expected ISO 8601"),
         ([HEADER, "", GOOD[0], "", "", "2024-01-03,11,x,10,12,0"], "line 6, column high: expected a finite number"),
+        (["", HEADER, GOOD[0], "2024-01-03,11,x,10,12,0"], "line 4, column high: expected a finite number"),
         ([HEADER, "", GOOD[0], "", "", "2024-01-03,11,11.5,10,12,0"], "line 6: expected low <= open"),
     ],
 )

@@ -36,7 +36,7 @@ class Dialect(Config):
     delimiter: str = ","
     """Character between two cells."""
     skip_lines: Annotated[int, Ge(0)] = 0
-    """Lines before the header. Lines that hold a URL are skipped without it."""
+    """Lines before the header. Empty lines and URLs there are skipped without it."""
     header_lines: Annotated[int, Interval(ge=0, le=3)] = 1
     """Lines of column names: 1; 3 as yfinance writes them (field, ticker, index); 0 where `columns` names them."""
     columns: tuple[str, ...] = ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -46,7 +47,7 @@ def find_layout(lines: Sequence[str], dialect: Dialect, path: str) -> Layout:
         FileFaultError: A column is missing or there twice.
     """
     n_skipped = dialect.skip_lines
-    while n_skipped < len(lines) and lines[n_skipped].lower().lstrip('"').startswith(("http://", "https://")):
+    while n_skipped < len(lines) and re.match(r'\s*$|"?https?://', lines[n_skipped], flags=re.IGNORECASE):
         n_skipped += 1
     header = [_cells(line, dialect, path, n_skipped + 1) for line in lines[n_skipped : n_skipped + dialect.header_lines]]
     where = f"{path}, line {n_skipped + 1}"

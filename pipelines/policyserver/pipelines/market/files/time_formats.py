@@ -28,6 +28,7 @@ _CLOCK = (
 _DAY = r"(?P<D>\d{1,2})"
 _MONTH = r"(?P<M>\d{1,2})"
 _YEAR = r"(?P<Y>\d{4})"
+_DD, _MM = r"(?P<D>\d\d)", r"(?P<M>\d\d)"
 _EPOCH = r"(?P<e>\d{1,19})(?:\.(?P<f>\d{1,9})\d*)?"
 
 
@@ -113,7 +114,7 @@ class TimeFormat:
         hour = _of_half_day(hour, match)
         is_bad = (month < 1) | (month > 12) | (day < 1) | (day > _month_days(year, month)) | (hour > 23) | (minute > 59) | (second > 59)
         seconds = _days(year, month, day) * 86_400 + hour * 3_600 + minute * 60 + second - _offset_s(matrix, match)
-        is_bad |= np.abs(seconds) > _FURTHEST_S
+        is_bad |= (np.abs(seconds) > _FURTHEST_S) | (_number(matrix, match, "zh") > 23) | (_number(matrix, match, "zm") > 59)
         return np.where(is_bad, 0, seconds * SECOND_NS + _fraction(matrix, match)), is_bad
 
     def _counted(self, matrix: ByteMatrix, match: re.Match[str]) -> tuple[IntArray, BoolArray]:
@@ -212,19 +213,20 @@ def _counting(name: str, unit_ns: int, lowest: float = 0.0, highest: float = 1e1
     return TimeFormat(name, re.compile(rf"\s*{_EPOCH}\s*"), unit_ns, lowest, highest, epoch_s)
 
 
+_BASIC_CLOCK = r"(?:[ T]+(?P<h>\d\d):?(?P<m>\d\d)(?::?(?P<s>\d\d))?)?"
+
+# Two digits for month, day and hour where a standard says so: 2024-09-1 may be a cell that lost a digit.
 AUTOMATIC = (
-    _calendar("ISO 8601", rf"{_YEAR}-{_MONTH}-{_DAY}"),
-    _calendar(
-        "year month day without separators", r"(?P<Y>\d{4})(?P<M>\d\d)(?P<D>\d\d)", r"(?:[ T]+(?P<h>\d\d):?(?P<m>\d\d)(?::?(?P<s>\d\d))?)?"
-    ),
+    _calendar("ISO 8601", rf"{_YEAR}-{_MM}-{_DD}", _CLOCK.replace(r"\d{1,2}", r"\d\d")),
+    _calendar("year month day without separators", rf"{_YEAR}{_MM}{_DD}", _BASIC_CLOCK),
     # From 1973-03 (below are days since 1900 and dates without separators) to 2032-06 (from there on it could be YYYYMMDDhh).
     _counting("seconds since 1970", SECOND_NS, 1e8, 1.97e9),
-    _calendar("year.month.day", rf"{_YEAR}\.{_MONTH}\.{_DAY}"),
+    _calendar("year.month.day", rf"{_YEAR}\.{_MM}\.{_DD}"),
     _calendar("day.month.year", rf"{_DAY}\.{_MONTH}\.{_YEAR}"),
     _calendar("year/month/day", rf"{_YEAR}/{_MONTH}/{_DAY}"),
     _calendar("month/day/year", rf"{_MONTH}/{_DAY}/{_YEAR}"),
     _calendar("day/month/year", rf"{_DAY}/{_MONTH}/{_YEAR}"),
-    _calendar("date and hour with AM or PM", rf"{_YEAR}-{_MONTH}-{_DAY}", r" (?P<h>\d\d)-(?P<p>[AP]M)"),
+    _calendar("date and hour with AM or PM", rf"{_YEAR}-{_MM}-{_DD}", r" (?P<h>\d\d)-(?P<p>[AP]M)"),
 )
 """Formats that `auto` tries."""
 
@@ -239,8 +241,8 @@ _NAMED = {
 
 _PARTS = {
     "YYYY": _YEAR,
-    "MM": r"(?P<M>\d{1,2})",
-    "DD": r"(?P<D>\d{1,2})",
+    "MM": _MONTH,
+    "DD": _DAY,
     "hh": r"(?P<h>\d{1,2})",
     "mm": r"(?P<m>\d\d)",
     "ss": r"(?P<s>\d\d)",
@@ -262,6 +264,6 @@ def format_of(text: str) -> TimeFormat | None:
         names = ", ".join(("auto", *_NAMED))
         raise ValueError(f"time_format: expected {names} or a template with YYYY, MM and DD, each part once, received {text!r}")
     split = re.split(f"({'|'.join(_PARTS)})", text)
-    fixed = {"MM": r"(?P<M>\d\d)", "DD": r"(?P<D>\d\d)"} if re.search(r"YYYYMM|MMDD|DDMM|MMYYYY", text) else {}
+    fixed = {"MM": _MM, "DD": _DD} if re.search(r"YYYYMM|MMDD|DDMM|MMYYYY", text) else {}
     body = "".join({**_PARTS, **fixed}.get(piece) or re.escape(piece) for piece in split)
     return TimeFormat(text, re.compile(rf"\s*{body}\s*"))

@@ -76,4 +76,4 @@ UNSTATED_ZONES = {
 
 def detect(head: str) -> str:
     """Return the name of the dialect that the first lines of a file are written in; `plain` where no other's signs are there."""
-    return next((name for name, sign in _SIGNS if re.match(sign, head + "\n", flags=re.IGNORECASE)), "plain")
+    return next((name for name, sign in _SIGNS if re.match(sign, head.lstrip("\r\n") + "\n", flags=re.IGNORECASE)), "plain")
