@@ -129,7 +129,7 @@ class Weekdays:
 
 
 @dataclass(frozen=True, slots=True)
-class Exchange:
+class ExchangeCalendar:
     """The sessions of an exchange, with its holidays, early closes and lunch breaks, as the package exchange_calendars has them."""
 
     name: str
@@ -167,7 +167,7 @@ def make_calendar(name: str, key: str = "calendar") -> Calendar:
 
     if name not in exchange_calendars.get_calendar_names():
         raise ValueError(f"{key}: expected {', '.join(BUILT_IN)}, or the code of an exchange such as XNYS, received {name!r}")
-    return Exchange(name)
+    return ExchangeCalendar(name)
 
 
 def periods_a_year(calendar: Calendar, interval_ns: int) -> float:

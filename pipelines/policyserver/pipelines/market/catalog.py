@@ -18,8 +18,7 @@ from policyserver.pipelines.market.bars import Bars
 from policyserver.pipelines.market.calendars import Calendar, make_calendar
 from policyserver.pipelines.market.files.config import FilesConfig
 from policyserver.pipelines.market.files.faults import FileFaultError
-from policyserver.pipelines.market.files.reader import Recording, read_file, symbol_of
-from policyserver.pipelines.market.files.table import symbols_in
+from policyserver.pipelines.market.files.reader import Recording, read_file, symbol_of, symbols_in
 from policyserver.pipelines.market.intervals import interval_text
 
 _SUFFIXES = (".csv", ".txt", ".tsv", ".dat", ".gz", ".zip", ".parquet", ".pq")

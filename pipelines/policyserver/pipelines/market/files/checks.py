@@ -17,7 +17,7 @@ LOWEST_PRICE, HIGHEST_PRICE = 1e-15, 1e15
 
 
 @dataclass(slots=True, eq=False)
-class Series:
+class FileRows:
     """Rows of one symbol in the order of time, with the place of each."""
 
     time_ns: IntArray
@@ -30,14 +30,14 @@ class Series:
     def __len__(self) -> int:
         return len(self.time_ns)
 
-    def take(self, rows: IntArray | BoolArray | slice) -> Series:
+    def take(self, rows: IntArray | BoolArray | slice) -> FileRows:
         """Return some of the rows; the series itself where a mask leaves all."""
         if isinstance(rows, np.ndarray) and rows.dtype == np.bool_ and rows.all():
             return self
-        return Series(self.time_ns[rows], self.lines[rows], {name: values[rows] for name, values in self.columns.items()})
+        return FileRows(self.time_ns[rows], self.lines[rows], {name: values[rows] for name, values in self.columns.items()})
 
 
-def check_rows(series: Series, findings: Findings) -> BoolArray:
+def check_rows(series: FileRows, findings: Findings) -> BoolArray:
     """Note what is wrong with single rows; return which rows are left. A row with two faults counts for the first."""
     kept = np.ones(len(series), dtype=np.bool_)
     for kind, is_wrong, text in _row_faults(series):
@@ -47,7 +47,7 @@ def check_rows(series: Series, findings: Findings) -> BoolArray:
     return kept
 
 
-def _row_faults(series: Series) -> list[tuple[str, BoolArray, Callable[[int], str]]]:
+def _row_faults(series: FileRows) -> list[tuple[str, BoolArray, Callable[[int], str]]]:
     columns = series.columns
     prices = [columns[name] for name in PRICES]
     open_, high, low, close = prices
@@ -71,12 +71,12 @@ def _row_faults(series: Series) -> list[tuple[str, BoolArray, Callable[[int], st
     return faults
 
 
-def _missing(series: Series, row: int) -> str:
+def _missing(series: FileRows, row: int) -> str:
     names = [name for name in PRICES if np.isnan(series.columns[name][row])]
     return f", column {', '.join(names)}: expected a finite number, received none"
 
 
-def _outside(series: Series, row: int) -> str:
+def _outside(series: FileRows, row: int) -> str:
     for name in PRICES:
         if not LOWEST_PRICE <= (price := float(series.columns[name][row])) <= HIGHEST_PRICE:
             if price <= 0:
@@ -85,12 +85,12 @@ def _outside(series: Series, row: int) -> str:
     return ""
 
 
-def _inconsistent(series: Series, row: int) -> str:
+def _inconsistent(series: FileRows, row: int) -> str:
     received = " ".join(f"{name}={series.columns[name][row]:.10g}" for name in PRICES)
     return f": expected low <= open, close <= high, received {received}"
 
 
-def in_order(series: Series, findings: Findings) -> Series:
+def in_order(series: FileRows, findings: Findings) -> FileRows:
     """Note rows out of order and rows of one time; return the series with increasing times."""
     highest = np.maximum.accumulate(series.time_ns) if len(series) else series.time_ns
     is_late = series.time_ns < highest
@@ -111,20 +111,20 @@ def in_order(series: Series, findings: Findings) -> Series:
     return series.take(~is_again)
 
 
-def _text_of_again(series: Series, first: IntArray) -> Callable[[int], str]:
+def _text_of_again(series: FileRows, first: IntArray) -> Callable[[int], str]:
     def text(row: int) -> str:
         return f": expected a time after the row before, received {moment(series.time_ns[row])}, which line {series.lines[first[row]]} has"
 
     return text
 
 
-def _out_of_order(series: Series, row: int) -> str:
+def _out_of_order(series: FileRows, row: int) -> str:
     latest = int(np.argmax(series.time_ns[:row]))
     before = f"line {series.lines[latest]} has {moment(series.time_ns[latest])}"
     return f": expected a time after the row before, received {moment(series.time_ns[row])} where {before}"
 
 
-def note(findings: Findings, kind: str, series: Series, rows: IntArray, text: Callable[[int], str]) -> None:
+def note(findings: Findings, kind: str, series: FileRows, rows: IntArray, text: Callable[[int], str]) -> None:
     """Add rows to the findings, with examples of the first lines."""
     first = rows[np.argsort(series.lines[rows], kind="stable")[:SHOWN_EXAMPLES]] if len(rows) else rows
     findings.add(kind, len(rows), [Example(int(series.lines[row]), text(int(row))) for row in first])

@@ -16,8 +16,8 @@ from policyserver.pipelines.market.bars import FloatArray
 from policyserver.pipelines.market.files.dialect import Dialect
 from policyserver.pipelines.market.files.faults import FileFaultError
 from policyserver.pipelines.market.files.layout import Layout, layout_of
-from policyserver.pipelines.market.files.rows import Rows, as_numpy, cells_of
-from policyserver.pipelines.market.files.table import Gathering, Table, choose
+from policyserver.pipelines.market.files.rows import BlockRows, as_numpy, cells_of
+from policyserver.pipelines.market.files.table import FileColumns, Gathering, choose
 from policyserver.pipelines.market.files.time_formats import Cells, ReadTimes, format_of
 from policyserver.pipelines.market.files.times import TimeReader
 
@@ -27,7 +27,7 @@ _PANDAS_INDEX = "__index_level_0__"
 """Name of an index that has none."""
 
 
-def read_parquet(path: Path, chosen: Dialect | str) -> Table:
+def read_parquet(path: Path, chosen: Dialect | str) -> FileColumns:
     """Read a Parquet file; `lines` are its rows, from 1.
 
     Raises:
@@ -41,7 +41,7 @@ def read_parquet(path: Path, chosen: Dialect | str) -> Table:
         raise FileFaultError(f"{path}: expected a whole Parquet file: {' '.join(str(error).split())}") from error
 
 
-def _read(file: Any, path: Path, chosen: Dialect | str) -> Table:
+def _read(file: Any, path: Path, chosen: Dialect | str) -> FileColumns:
     stored = file.schema_arrow.names
     names = ["date" if name == _PANDAS_INDEX else name.strip().lower() for name in stored]
     dialect, name = choose(chosen, [",".join(names)])
@@ -56,13 +56,13 @@ def _read(file: Any, path: Path, chosen: Dialect | str) -> Table:
     return gathering.table(str(path), dialect, name, layout, times)
 
 
-def _rows(columns: dict[int, Any], layout: Layout, lines: range) -> Rows:
+def _rows(columns: dict[int, Any], layout: Layout, lines: range) -> BlockRows:
     numbers = {column: _floats(columns[column]) for column in layout.numbers}
     symbols, codes = [], np.empty(0, dtype=np.int64)
     if layout.symbol is not None:
         encoded = pc.dictionary_encode(pc.cast(columns[layout.symbol], pa.string()))
         symbols, codes = encoded.dictionary.to_pylist(), as_numpy(encoded.indices, np.int32).astype(np.int64)
-    return Rows(Cells.of_texts([]), numbers, symbols, codes, lines)
+    return BlockRows(Cells.of_texts([]), numbers, symbols, codes, lines)
 
 
 def _floats(column: Any) -> FloatArray:

@@ -16,11 +16,11 @@ import numpy as np
 
 from policyserver.pipelines.market.bars import Bars, FloatArray, IntArray
 from policyserver.pipelines.market.calendars import Calendar
-from policyserver.pipelines.market.files.checks import Series, check_rows, in_order, note
+from policyserver.pipelines.market.files.checks import FileRows, check_rows, in_order, note
 from policyserver.pipelines.market.files.dialect import EXTRAS, PRICES, Dialect
 from policyserver.pipelines.market.files.faults import FaultPolicies, FileFaultError, FileReport, Findings
 from policyserver.pipelines.market.files.sequence import check_sequence, commonest_step
-from policyserver.pipelines.market.files.table import Table, read_table
+from policyserver.pipelines.market.files.table import FileColumns, read_symbols, read_table
 from policyserver.pipelines.market.files.time_formats import BoolArray
 from policyserver.pipelines.market.files.vendors import FILE_NAMES, UNSTATED_ZONES
 from policyserver.pipelines.market.intervals import parse_interval
@@ -80,7 +80,7 @@ def inspect_file(
         FileFaultError: The file isn't what the dialect says, so that nothing can be read.
         OSError: It can't be read.
     """
-    table = read_table(path, dialect)
+    table = _read(path, dialect)
     for symbol in table.symbols:
         yield _recording(table, symbol, policies or FaultPolicies(), calendar)
 
@@ -92,7 +92,29 @@ def symbol_of(path: Path) -> str:
     return next((match["symbol"] for match in matches if match), name)
 
 
-def _recording(table: Table, symbol: str, policies: FaultPolicies, calendar: Calendar | None) -> Recording:
+def symbols_in(path: Path, dialect: Dialect | str) -> tuple[str, ...]:
+    """Return the symbols that a file names, "" for one that it doesn't; of most files only the first lines are read.
+
+    Raises:
+        FileFaultError: The file isn't what the dialect says.
+        OSError: It can't be read.
+    """
+    return _read(path, dialect).symbols if _is_parquet(path) else read_symbols(path, dialect)
+
+
+def _is_parquet(path: Path) -> bool:
+    return path.suffix.lower() in (".parquet", ".pq")
+
+
+def _read(path: Path, dialect: Dialect | str) -> FileColumns:
+    if _is_parquet(path):
+        from policyserver.pipelines.market.files.parquet import read_parquet  # where there is such a file alone: it takes memory
+
+        return read_parquet(path, dialect)
+    return read_table(path, dialect)
+
+
+def _recording(table: FileColumns, symbol: str, policies: FaultPolicies, calendar: Calendar | None) -> Recording:
     dialect, findings = table.dialect, Findings(policies)
     findings.add("malformed", *table.malformed)
     series, notes = _series(table, symbol, findings)
@@ -108,13 +130,13 @@ def _recording(table: Table, symbol: str, policies: FaultPolicies, calendar: Cal
     return Recording(name, _bars(series, is_start, interval_ns), series.time_ns, extras, report)
 
 
-def _series(table: Table, symbol: str, findings: Findings) -> tuple[Series, tuple[str, ...]]:
+def _series(table: FileColumns, symbol: str, findings: Findings) -> tuple[FileRows, tuple[str, ...]]:
     """Return a symbol's rows in UTC and in the order of time but for faults, and what was taken for granted."""
     rows: IntArray | slice = slice(None)
     if table.codes is not None and len(table.symbols) > 1:
         rows = np.flatnonzero(table.codes == table.symbols.index(symbol))
     fields = table.layout.fields[symbol if symbol in table.layout.fields else ""]
-    series = Series(table.time_ns[rows], table.lines[rows], {name: table.numbers[column][rows] for name, column in fields.items()})
+    series = FileRows(table.time_ns[rows], table.lines[rows], {name: table.numbers[column][rows] for name, column in fields.items()})
     is_utc = table.is_utc[rows]
     notes = []
     if _descends(series.time_ns, table.dialect.order):
@@ -136,7 +158,7 @@ def _descends(time_ns: IntArray, order: str) -> bool:
     return int((steps < 0).sum()) > int((steps > 0).sum())
 
 
-def _in_utc(series: Series, is_utc: BoolArray, table: Table, findings: Findings) -> Series:
+def _in_utc(series: FileRows, is_utc: BoolArray, table: FileColumns, findings: Findings) -> FileRows:
     """Convert local times; rows whose time is not certain are left out."""
     zone = zone_of(table.dialect.time_zone)
     if zone is UTC or is_utc.all():
@@ -150,31 +172,31 @@ def _in_utc(series: Series, is_utc: BoolArray, table: Table, findings: Findings)
     utc = to_utc(series.time_ns, zone)
     note(findings, "time", series, utc.never, lambda row: f": expected a time of {zone}, received one that its clocks skip")
     note(findings, "time", series, utc.twice, lambda row: f": expected a time of {zone} that is there once, received one of two")
-    series = Series(utc.time_ns, series.lines, series.columns)
+    series = FileRows(utc.time_ns, series.lines, series.columns)
     doubtful = np.concatenate([utc.never, utc.twice])
     return series.take(np.delete(np.arange(len(series)), doubtful)) if len(doubtful) else series
 
 
-def _zone_note(table: Table, is_utc: BoolArray) -> list[str]:
+def _zone_note(table: FileColumns, is_utc: BoolArray) -> list[str]:
     if is_utc.all() or table.dialect.time_zone != "UTC":
         return []
     return [f"times are taken for UTC: they are of {UNSTATED_ZONES.get(table.dialect_name, 'a zone that the file does not name')}"]
 
 
-def _other_notes(series: Series, dialect: Dialect) -> list[str]:
+def _other_notes(series: FileRows, dialect: Dialect) -> list[str]:
     notes = ["bars are stamped with their beginning"] if dialect.stamp == "start" else []
     if "volume" not in series.columns or np.isnan(series.columns["volume"]).all():
         notes.append("no volumes: they are 0")
     return notes
 
 
-def _own_rows(series: Series) -> Series:
+def _own_rows(series: FileRows) -> FileRows:
     """Leave out rows in which the symbol has nothing: other symbols of the file have a bar then."""
     is_empty = np.all([np.isnan(values) for values in series.columns.values()], axis=0)
     return series.take(~is_empty)
 
 
-def _with_actions_on_bars(series: Series) -> Series:
+def _with_actions_on_bars(series: FileRows) -> FileRows:
     """Put dividends and splits that stand in rows without prices to the bar of their time, or else to the one that follows."""
     given = {name: np.nan_to_num(series.columns[name]) for name in ("dividend", "split") if name in series.columns}
     has_price = ~np.all([np.isnan(series.columns[name]) for name in PRICES], axis=0)
@@ -190,10 +212,10 @@ def _with_actions_on_bars(series: Series) -> Series:
         is_there = places < len(bars)
         columns[name] = np.nan_to_num(columns[name])
         columns[name][order[places[is_there]]] = values[rows[is_there]]
-    return Series(bars.time_ns, bars.lines, columns)
+    return FileRows(bars.time_ns, bars.lines, columns)
 
 
-def _bars(series: Series, is_start: bool, interval_ns: int) -> Bars:
+def _bars(series: FileRows, is_start: bool, interval_ns: int) -> Bars:
     """Return the bars; one that is stamped with its beginning ends an interval later, or where the next begins."""
     ends = series.time_ns
     if is_start and len(ends):

@@ -32,7 +32,7 @@ _ACTION = re.compile(
 
 
 @dataclass(slots=True, eq=False)
-class Rows:
+class BlockRows:
     """The rows of a block that could be read."""
 
     times: Cells
@@ -46,7 +46,7 @@ class Rows:
     lines: IntArray | range
     """Physical line of each row."""
     malformed: list[Example] = field(default_factory=list)
-    """Rows that could not be read."""
+    """BlockRows that could not be read."""
 
 
 class RowReader:
@@ -80,7 +80,7 @@ class RowReader:
         )
         return {"parse_options": arrow_csv.ParseOptions(delimiter=dialect.delimiter), "convert_options": convert}
 
-    def read(self, block: Block) -> Rows:
+    def read(self, block: Block) -> BlockRows:
         """Return the rows of a block."""
         if b'"' in block.data and _has_open_quotes(block.data):
             return self._line_by_line(block)
@@ -89,7 +89,7 @@ class RowReader:
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
             return self._line_by_line(block)
 
-    def _as_columns(self, block: Block) -> Rows | None:
+    def _as_columns(self, block: Block) -> BlockRows | None:
         layout = self._layout
         if not block.data or block.data.isspace():
             return _no_rows(layout)
@@ -105,7 +105,7 @@ class RowReader:
         if len(layout.time) == 2:
             times = pc.binary_join_element_wise(times, columns[layout.time[1]], " ")
         symbols, codes = _dictionary(columns.get(layout.symbol)) if layout.symbol is not None else ([], np.empty(0, dtype=np.int64))
-        return Rows(cells_of(times), self._with_actions(numbers, table.num_rows), symbols, codes, lines)
+        return BlockRows(cells_of(times), self._with_actions(numbers, table.num_rows), symbols, codes, lines)
 
     def _with_actions(self, numbers: dict[int, FloatArray], n_rows: int) -> dict[int, FloatArray]:
         """Add the columns of dividends and splits for which a row has no cell."""
@@ -123,7 +123,7 @@ class RowReader:
 
     # --- line by line ----------------------------------------------------------------------------------------------------------------
 
-    def _line_by_line(self, block: Block) -> Rows:
+    def _line_by_line(self, block: Block) -> BlockRows:
         layout = self._layout
         times: list[str] = []
         rows: list[list[float]] = []
@@ -148,7 +148,7 @@ class RowReader:
         codes = np.array([distinct.index(symbol) for symbol in symbols], dtype=np.int64)
         columns = np.array(rows, dtype=np.float64).reshape(len(rows), len(layout.numbers)).T
         numbers_by_column = {column: np.ascontiguousarray(columns[i]) for i, column in enumerate(layout.numbers)}
-        return Rows(Cells.of_texts(times), numbers_by_column, distinct, codes, np.array(lines, dtype=np.int64), malformed)
+        return BlockRows(Cells.of_texts(times), numbers_by_column, distinct, codes, np.array(lines, dtype=np.int64), malformed)
 
     def _split(self, text: str) -> tuple[list[str], str]:
         """Return the cells of a line, or what is wrong with it."""
@@ -189,9 +189,9 @@ class RowReader:
         return float(bare.replace(self._dialect.decimal, "."))
 
 
-def _no_rows(layout: Layout) -> Rows:
+def _no_rows(layout: Layout) -> BlockRows:
     nothing = np.empty(0, dtype=np.int64)
-    return Rows(Cells.of_texts([]), {column: np.empty(0) for column in layout.numbers}, [], nothing, range(0))
+    return BlockRows(Cells.of_texts([]), {column: np.empty(0) for column in layout.numbers}, [], nothing, range(0))
 
 
 def _has_open_quotes(data: bytes) -> bool:

@@ -6,7 +6,7 @@ import numpy as np
 
 from policyserver.pipelines.market.bars import IntArray
 from policyserver.pipelines.market.calendars import Calendar, Sessions
-from policyserver.pipelines.market.files.checks import Series, moment, note
+from policyserver.pipelines.market.files.checks import FileRows, moment, note
 from policyserver.pipelines.market.files.faults import FaultPolicies, Findings
 from policyserver.pipelines.market.files.time_formats import BoolArray
 from policyserver.pipelines.market.intervals import DAY_NS, interval_text
@@ -25,7 +25,7 @@ def commonest_step(time_ns: IntArray) -> int:
     return int(values[np.argmax(counts)])
 
 
-def check_sequence(series: Series, interval_ns: int, is_start: bool, findings: Findings, calendar: Calendar | None) -> BoolArray:
+def check_sequence(series: FileRows, interval_ns: int, is_start: bool, findings: Findings, calendar: Calendar | None) -> BoolArray:
     """Note gaps, bars while the market is closed, jumps and splits; return which rows are left.
 
     Args:
@@ -52,13 +52,13 @@ def check_sequence(series: Series, interval_ns: int, is_start: bool, findings: F
     return kept
 
 
-def _note_distances(series: Series, interval_ns: int, findings: Findings) -> None:
+def _note_distances(series: FileRows, interval_ns: int, findings: Findings) -> None:
     steps = np.diff(series.time_ns)
     gaps = np.flatnonzero(steps > interval_ns + interval_ns // 16) + 1  # a day has 25 hours once a year, which is no gap
     note(findings, "gap", series, gaps, lambda row: f": {interval_text(int(steps[row - 1]))} after {moment(series.time_ns[row - 1])}")
 
 
-def _check_calendar(series: Series, interval_ns: int, is_start: bool, findings: Findings, sessions: Sessions) -> BoolArray:
+def _check_calendar(series: FileRows, interval_ns: int, is_start: bool, findings: Findings, sessions: Sessions) -> BoolArray:
     """Note bars that are not there while the market is open, and those that are while it is closed; return which are."""
     if interval_ns == DAY_NS:
         days = sessions.days
@@ -77,7 +77,7 @@ def _check_calendar(series: Series, interval_ns: int, is_start: bool, findings: 
     return is_closed
 
 
-def _jumps(series: Series, policies: FaultPolicies) -> tuple[IntArray, IntArray, IntArray]:
+def _jumps(series: FileRows, policies: FaultPolicies) -> tuple[IntArray, IntArray, IntArray]:
     """Return the rows of spikes, of jumps and of what looks like a split."""
     nothing = np.empty(0, dtype=np.int64)
     close = series.columns["close"]
@@ -96,7 +96,7 @@ def _jumps(series: Series, policies: FaultPolicies) -> tuple[IntArray, IntArray,
     return spikes, rows[~is_split], rows[is_split]
 
 
-def _is_split(series: Series, rows: IntArray) -> BoolArray:
+def _is_split(series: FileRows, rows: IntArray) -> BoolArray:
     """Tell which jumps have a ratio that splits have, by the open after the night; those that the file announces aren't meant."""
     before, after = series.columns["close"][rows - 1], series.columns["open"][rows]
     ratio = np.where(after > 0, before / np.where(after > 0, after, 1), 0)

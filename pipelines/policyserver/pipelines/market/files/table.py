@@ -12,7 +12,7 @@ from policyserver.pipelines.market.bars import FloatArray, IntArray
 from policyserver.pipelines.market.files.dialect import Dialect
 from policyserver.pipelines.market.files.faults import SHOWN_EXAMPLES, Example, FileFaultError
 from policyserver.pipelines.market.files.layout import Layout, find_layout
-from policyserver.pipelines.market.files.rows import RowReader, Rows
+from policyserver.pipelines.market.files.rows import BlockRows, RowReader
 from policyserver.pipelines.market.files.source import Block, read_blocks
 from policyserver.pipelines.market.files.time_formats import BoolArray, format_of
 from policyserver.pipelines.market.files.times import TimeReader
@@ -25,7 +25,7 @@ _HEAD_BYTES = 1 << 16
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Table:
+class FileColumns:
     """The rows of a file that could be read, as columns."""
 
     path: str
@@ -63,7 +63,7 @@ class Gathering:
     n_malformed: int = 0
     malformed: list[Example] = field(default_factory=list)
 
-    def add(self, rows: Rows) -> None:
+    def add(self, rows: BlockRows) -> None:
         """Add a block."""
         lines = rows.lines
         self.lines.append(np.arange(lines.start, lines.stop, dtype=np.int64) if isinstance(lines, range) else lines)
@@ -79,7 +79,7 @@ class Gathering:
         self.n_malformed += count
         self.malformed = sorted([*self.malformed, *examples], key=lambda example: example.line)[:SHOWN_EXAMPLES]
 
-    def table(self, path: str, dialect: Dialect, name: str, layout: Layout, times: TimeReader) -> Table:
+    def table(self, path: str, dialect: Dialect, name: str, layout: Layout, times: TimeReader) -> FileColumns:
         """Return the whole.
 
         Raises:
@@ -97,18 +97,18 @@ class Gathering:
         codes = np.concatenate(self.codes) if self.codes else None
         symbols = tuple(self.symbols) or tuple(layout.fields)
         malformed = (self.n_malformed, tuple(self.malformed))
-        table = Table(path, dialect, name, layout, lines, column.time_ns, column.is_utc, numbers, codes, symbols, malformed)
+        table = FileColumns(path, dialect, name, layout, lines, column.time_ns, column.is_utc, numbers, codes, symbols, malformed)
         return _rows_of(table, ~column.is_bad) if column.is_bad.any() else table
 
 
-def _rows_of(table: Table, rows: BoolArray) -> Table:
+def _rows_of(table: FileColumns, rows: BoolArray) -> FileColumns:
     numbers = {index: values[rows] for index, values in table.numbers.items()}
     codes = None if table.codes is None else table.codes[rows]
     columns = (table.lines[rows], table.time_ns[rows], table.is_utc[rows], numbers, codes)
-    return Table(table.path, table.dialect, table.dialect_name, table.layout, *columns, table.symbols, table.malformed)
+    return FileColumns(table.path, table.dialect, table.dialect_name, table.layout, *columns, table.symbols, table.malformed)
 
 
-def read_table(path: Path, chosen: Dialect | str) -> Table:
+def read_table(path: Path, chosen: Dialect | str) -> FileColumns:
     """Read a file.
 
     Args:
@@ -119,10 +119,6 @@ def read_table(path: Path, chosen: Dialect | str) -> Table:
         FileFaultError: The file isn't what the dialect says.
         OSError: It can't be read.
     """
-    if path.suffix.lower() in (".parquet", ".pq"):
-        from policyserver.pipelines.market.files.parquet import read_parquet  # where there is such a file alone: it takes memory
-
-        return read_parquet(path, chosen)
     blocks = read_blocks(path, chosen.encoding if isinstance(chosen, Dialect) else "auto")
     first = next(blocks, Block(b"", 1, 0))
     dialect, name, layout = _read_head(path, first, chosen)
@@ -134,10 +130,8 @@ def read_table(path: Path, chosen: Dialect | str) -> Table:
     return gathering.table(str(path), dialect, name, layout, times)
 
 
-def symbols_in(path: Path, chosen: Dialect | str) -> tuple[str, ...]:
+def read_symbols(path: Path, chosen: Dialect | str) -> tuple[str, ...]:
     """Return the symbols that a file names, "" for one that it doesn't; only a file with a column of symbols is read to its end."""
-    if path.suffix.lower() in (".parquet", ".pq"):
-        return read_table(path, chosen).symbols
     blocks = read_blocks(path, chosen.encoding if isinstance(chosen, Dialect) else "auto")
     _, _, layout = _read_head(path, next(blocks, Block(b"", 1, 0)), chosen)
     return tuple(layout.fields) if layout.symbol is None else read_table(path, chosen).symbols
