@@ -23,6 +23,9 @@ from policyserver.pipelines.market.files.time_formats import Cells
 
 ValueT = TypeVar("ValueT", bound=np.generic)
 
+_POOL = pa.system_memory_pool()
+"""Gives back what a block took; pyarrow's default pool keeps it."""
+
 SHOWN_CHARACTERS = 40
 """Most characters of a cell in a message."""
 
@@ -46,7 +49,7 @@ class BlockRows:
     lines: IntArray | range
     """Physical line of each row."""
     malformed: list[Example] = field(default_factory=list)
-    """BlockRows that could not be read."""
+    """Rows that could not be read."""
 
 
 class RowReader:
@@ -95,7 +98,7 @@ class RowReader:
             return _no_rows(layout)
         names = [str(column) for column in range(len(layout.names))]
         reading = arrow_csv.ReadOptions(use_threads=False, block_size=len(block.data) + 1, column_names=names)
-        table = arrow_csv.read_csv(pa.BufferReader(block.data), read_options=reading, **self._options).combine_chunks()
+        table = arrow_csv.read_csv(pa.BufferReader(block.data), read_options=reading, memory_pool=_POOL, **self._options).combine_chunks()
         lines = _lines(block, table.num_rows)
         if lines is None:
             return None
@@ -116,9 +119,9 @@ class RowReader:
         if self._dialect.thousands:
             if not pc.all(pc.match_substring_regex(column, f"^(?:{self._number.pattern})$")).as_py():
                 raise pa.ArrowInvalid("a number is not grouped by thousands")
-            bare = pc.replace_substring(column, self._dialect.thousands, "")
-            bare = pc.replace_substring(bare, ",", ".") if self._dialect.decimal == "," else bare
-            column = pc.cast(pc.utf8_trim_whitespace(bare), pa.float64())
+            bare = pc.replace_substring(column, self._dialect.thousands, "", memory_pool=_POOL)
+            bare = pc.replace_substring(bare, ",", ".", memory_pool=_POOL) if self._dialect.decimal == "," else bare
+            column = pc.cast(pc.utf8_trim_whitespace(bare, memory_pool=_POOL), pa.float64(), memory_pool=_POOL)
         return as_numpy(pc.fill_null(column, math.nan) if column.null_count else column, np.float64)
 
     # --- line by line ----------------------------------------------------------------------------------------------------------------
