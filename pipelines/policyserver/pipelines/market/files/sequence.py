@@ -81,7 +81,7 @@ def _jumps(series: FileRows, policies: FaultPolicies) -> tuple[IntArray, IntArra
     """Return the rows of spikes, of jumps and of what looks like a split."""
     nothing = np.empty(0, dtype=np.int64)
     close = series.columns["close"]
-    if len(close) < 3 or not (close > 0).all():
+    if len(close) < 3 or not ((close > 0) & (close < np.inf)).all():
         return nothing, nothing, nothing
     returns = np.diff(np.log(close), prepend=np.log(close[0]))
     sizes = np.abs(returns)
