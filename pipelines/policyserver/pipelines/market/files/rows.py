@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import math
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -22,6 +23,9 @@ from policyserver.pipelines.market.files.source import Block
 from policyserver.pipelines.market.files.time_formats import Cells
 
 ValueT = TypeVar("ValueT", bound=np.generic)
+
+_FEW_LINES = 256
+"""A part of a block that has a row at fault, and no more lines than these, is read line by line."""
 
 _POOL = pa.system_memory_pool()
 """Gives back what a block took; pyarrow's default pool keeps it."""
@@ -83,14 +87,24 @@ class RowReader:
         )
         return {"parse_options": arrow_csv.ParseOptions(delimiter=dialect.delimiter), "convert_options": convert}
 
-    def read(self, block: Block) -> BlockRows:
-        """Return the rows of a block."""
+    def read(self, block: Block) -> Iterator[BlockRows]:
+        """Yield the rows of a block, in parts where some can't be read as columns."""
+        rows = self._if_columns(block)
+        if rows is not None:
+            yield rows
+        elif block.n_lines <= _FEW_LINES:
+            yield self._line_by_line(block)
+        else:
+            for half in block.halves():
+                yield from self.read(half)
+
+    def _if_columns(self, block: Block) -> BlockRows | None:
         if b'"' in block.data and _has_open_quotes(block.data):
-            return self._line_by_line(block)
+            return None
         try:
-            return self._as_columns(block) or self._line_by_line(block)
+            return self._as_columns(block)
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-            return self._line_by_line(block)
+            return None
 
     def _as_columns(self, block: Block) -> BlockRows | None:
         layout = self._layout

@@ -37,6 +37,12 @@ class Block:
     n_lines: int
     """How many there are."""
 
+    def halves(self) -> tuple[Block, Block]:
+        """Return two blocks of whole lines; there must be several lines."""
+        middle = self.data.find(b"\n", len(self.data) // 2, -1) + 1 or self.data.rfind(b"\n", 0, -1) + 1
+        first = Block(self.data[:middle], self.first_line, self.data.count(b"\n", 0, middle))
+        return first, Block(self.data[middle:], self.first_line + first.n_lines, self.n_lines - first.n_lines)
+
 
 def read_blocks(path: Path, encoding: str) -> Iterator[Block]:
     """Yield a file's lines in blocks.

@@ -124,9 +124,9 @@ def read_table(path: Path, chosen: Dialect | str) -> FileColumns:
     dialect, name, layout = _read_head(path, first, chosen)
     reader, times, gathering = RowReader(layout, dialect), TimeReader(format_of(dialect.time_format)), Gathering()
     for block in chain([_without_header(first, layout.n_lines)], blocks):
-        rows = reader.read(block)
-        times.add(rows.times)
-        gathering.add(rows)
+        for rows in reader.read(block):
+            times.add(rows.times)
+            gathering.add(rows)
     return gathering.table(str(path), dialect, name, layout, times)
 
 
