@@ -21,7 +21,7 @@ DIALECTS: dict[str, Dialect] = {
     "yfinance_history": Dialect(adjusted_close="adj close", dividend="dividends", split="stock splits", stamp="start"),
     "binance": Dialect(header_lines=0, columns=("open_time", *_KLINE), time=("open_time",), time_format="epoch", stamp="start"),
     "binance_with_header": Dialect(time=("open_time",), time_format="epoch", stamp="start"),
-    "cryptodatadownload": Dialect(time=("unix",), time_format="epoch", **_UNIX),  # type: ignore[arg-type]
+    "cryptodatadownload": Dialect(time=("unix|unix timestamp",), time_format="epoch", **_UNIX),  # type: ignore[arg-type]
     "cryptodatadownload_date": Dialect(time=("date",), **_UNIX),  # type: ignore[arg-type]
     "stooq": Dialect(
         time=("data|date",),
@@ -33,6 +33,7 @@ DIALECTS: dict[str, Dialect] = {
         stamp="start",
     ),
     "stooq_bulk": Dialect(time=("date", "time"), time_format="YYYYMMDD hhmmss", symbol="ticker", volume="vol", stamp="start"),
+    "metatrader4": Dialect(header_lines=0, columns=("date", "time", *_BAR), time=("date", "time"), stamp="start"),
     "metatrader5": Dialect(delimiter="\t", time=("date", "time"), volume="tickvol", stamp="start"),
     "metatrader5_daily": Dialect(delimiter="\t", time=("date",), volume="tickvol", stamp="start"),
     "tradingview": Dialect(time=("time",), stamp="start"),
@@ -41,10 +42,12 @@ DIALECTS: dict[str, Dialect] = {
 
 _SIGNS = (
     ("histdata_ascii", r"\d{8} \d{6};"),
-    ("histdata_mt", r"\d{4}\.\d\d\.\d\d,\d\d:\d\d,"),
+    # Both are made for MetaTrader 4, whose own exports have volumes and a broker's times.
+    ("histdata_mt", r"\d{4}\.\d\d\.\d\d,\d\d:\d\d,([^,\n]+,){4}0\r?\n"),
+    ("metatrader4", r"\d{4}\.\d\d\.\d\d,\d\d:\d\d,([^,\n]+,){4}[^,\n]+\n"),
     ("binance", r"(\d{13}|\d{16}),([^,\n]+,){10}[^,\n]+\n"),
     ("binance_with_header", r"open_time,open,high,low,close,volume,close_time,"),
-    ("cryptodatadownload", r'(https?://[^\n]*\n)?"?unix"?,.*"?open"?,'),
+    ("cryptodatadownload", r'(https?://[^\n]*\n)?"?unix( timestamp)?"?,.*"?open"?,'),
     ("cryptodatadownload_date", r'https?://[^\n]*cryptodatadownload[^\n]*\n"?date'),
     ("yfinance", r"(price|ticker),[^\n]*\n(ticker|price),[^\n]*\n(date|datetime),"),
     ("yfinance_history", r'"?(date|datetime)"?,[^\n]*dividends,stock splits'),
@@ -64,6 +67,7 @@ FILE_NAMES = (
 """How vendors name files of one symbol and a span of time (HistData, Binance)."""
 
 UNSTATED_ZONES = {
+    "metatrader4": "a broker's server time, which the file does not name",
     "metatrader5": "a broker's server time, which the file does not name",
     "metatrader5_daily": "a broker's server time, which the file does not name",
     "stooq_bulk": "a zone that Stooq's files do not name",
