@@ -151,7 +151,7 @@ class ExchangeCalendar:
         return _exchange_sessions(self.name, int(days[0]), int(days[-1]))
 
 
-BUILT_IN: dict[str, Calendar] = {calendar.name: calendar for calendar in (AlwaysOpen(), Forex(), Weekdays())}
+BUILT_IN: dict[str, Calendar] = {"24/7": AlwaysOpen(), "24/5": Forex(), "weekdays": Weekdays()}
 """Calendars that need no package."""
 
 

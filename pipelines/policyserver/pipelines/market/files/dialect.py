@@ -1,8 +1,11 @@
 """A dialect: how a file writes its bars. Shipped ones are in `vendors`; an own one is a table of TOML.
 
-[[prices.files]]
-path = "AAPL.csv"
-dialect = { delimiter = ";", decimal = ",", time = ["Datum", "Uhrzeit"], time_zone = "Europe/Berlin", stamp = "start" }
+[mapping]
+delimiter = ";"
+decimal = ","
+time = ["Datum", "Uhrzeit"]
+time_zone = "Europe/Berlin"
+stamp = "start"
 """
 
 from __future__ import annotations

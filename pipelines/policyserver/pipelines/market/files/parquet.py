@@ -58,7 +58,8 @@ def _read(file: Any, path: Path, chosen: Dialect | str) -> FileColumns:
 
 def _rows(columns: dict[int, Any], layout: Layout, lines: range) -> BlockRows:
     numbers = {column: _floats(columns[column]) for column in layout.numbers}
-    symbols, codes = [], np.empty(0, dtype=np.int64)
+    symbols: list[str] = []
+    codes = np.empty(0, dtype=np.int64)
     if layout.symbol is not None:
         encoded = pc.dictionary_encode(pc.cast(columns[layout.symbol], pa.string()))
         symbols, codes = encoded.dictionary.to_pylist(), as_numpy(encoded.indices, np.int32).astype(np.int64)
