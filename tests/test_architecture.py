@@ -93,6 +93,8 @@ ONLY_IN = {
     "torch": ["policyserver/server/*"],
     "river": ["policyserver/pipelines/forecast/*.py"],
     "influxdb_client": ["policyserver/monitoring/influx/*.py"],
+    "pyarrow": ["policyserver/pipelines/market/files/*.py"],
+    "exchange_calendars": ["policyserver/pipelines/market/calendars.py"],
     "matplotlib": [],
     "policyserver.v1": [
         "policyserver/common/*",

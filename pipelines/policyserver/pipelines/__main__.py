@@ -1,35 +1,26 @@
-"""The command line: `policy-pipeline run | demo | processes | schemes`."""
+"""The command line: `policy-pipeline run | demo | check-data | processes | schemes`."""
 
 from __future__ import annotations
 
 import argparse
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from policyserver.client import AuthenticationError, HandshakeError, InsecureTargetError
 from policyserver.common.command_line import OptionParser
 from policyserver.common.file_permissions import keep_others_from_writing
 from policyserver.common.settings import SettingsError, add_arguments, from_arguments, load
 from policyserver.common.standard_streams import lasting_streams
-from policyserver.pipelines.config import SWITCH_INTERVAL_S, PipelineConfig
-from policyserver.pipelines.demo.server_process import ServerDiedError
-from policyserver.pipelines.runtime.stop_signals import StoppedEarlyError, StopSignals
-from policyserver.pipelines.summary import LedgerError
+from policyserver.pipelines import check_data
 
 logger = logging.getLogger("policyserver.pipelines")
 
-_EXIT_STATUSES: dict[type[Exception], int] = {
-    SettingsError: 2,
-    InsecureTargetError: 78,  # as of a `policy-server` that others could reach in plain text
-    StoppedEarlyError: 0,
-    ServerDiedError: 1,
-    LedgerError: 1,
-    HandshakeError: 1,
-    AuthenticationError: 1,
-}
-"""Errors that say enough in one line. Of any other the log gets the traceback."""
+_SWITCH_INTERVAL_S = 0.001
+"""How long a thread computes before another may, seconds: Python's default of 5 ms would be felt in the latency of actions."""
+
+_EXIT_INSECURE = 78
+"""Exit status when steps would leave the machine in plain text; that of `policy-server` when others could reach it so."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,39 +30,56 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run_command(arguments: Sequence[str] | None) -> int:
-    options = make_parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    options = make_parser(given[0] if given and given[0] in _COMMANDS else None).parse_args(given)
     keep_others_from_writing()
-    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    sys.setswitchinterval(_SWITCH_INTERVAL_S)
     try:
-        options.command(options)
+        status: int = options.command(options)
     except Exception as error:
-        status = next((status for kind, status in _EXIT_STATUSES.items() if isinstance(error, kind)), None)
-        if status is None:
-            logger.exception("the run failed")
+        status = _status_of(error)
         sys.stderr.write(f"policy-pipeline: {error}\n")
-        return 1 if status is None else status
-    return 0
+    return status
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """Return the parser of the command, from which its reference is made, too."""
+def _status_of(error: Exception) -> int:
+    """Return the exit status after an error; one that is not foreseen is logged with its traceback."""
+    if isinstance(error, SettingsError):
+        return 2
+    from policyserver.client import AuthenticationError, HandshakeError, InsecureTargetError
+    from policyserver.pipelines.demo.server_process import ServerDiedError
+    from policyserver.pipelines.runtime.stop_signals import StoppedEarlyError
+    from policyserver.pipelines.summary import LedgerError
+
+    if isinstance(error, InsecureTargetError):
+        return _EXIT_INSECURE
+    if isinstance(error, StoppedEarlyError):
+        return 0
+    if not isinstance(error, ServerDiedError | LedgerError | HandshakeError | AuthenticationError):
+        logger.error("the run failed", exc_info=error)
+    return 1
+
+
+def make_parser(only: str | None = None) -> argparse.ArgumentParser:
+    """Return the parser of the command, from which its reference is made, too.
+
+    Args:
+        only: The one part that is declared, so that a part costs its own imports alone; None declares all.
+    """
     parser = OptionParser(prog="policy-pipeline", description="Event-driven trading pipelines that ask a policy server for actions.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-
-    run = commands.add_parser("run", help="trade against a policy server that runs elsewhere, until SIGTERM or Ctrl-C")
-    run.add_argument("--config", type=Path, help="TOML file; without one, the defaults")
-    add_arguments(run, PipelineConfig)
-    run.set_defaults(command=_run)
-
-    demo = commands.add_parser("demo", help="start a policy server and 64 trading episodes against it; show that it learns")
-    _add_demo_arguments(demo)
-    demo.set_defaults(command=_demo)
-
-    listed = commands.add_parser("processes", help="list the price processes, with what can be set of them")
-    listed.set_defaults(command=_list_processes)
-    listed = commands.add_parser("schemes", help="list the action schemes, observers, reward terms and ends, with what can be set of them")
-    listed.set_defaults(command=_list_schemes)
+    for name, (meaning, add_options) in _COMMANDS.items():
+        if only in (None, name):
+            add_options(commands.add_parser(name, help=meaning))
     return parser
+
+
+def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    from policyserver.pipelines.config import PipelineConfig
+
+    parser.add_argument("--config", type=Path, help="TOML file; without one, the defaults")
+    add_arguments(parser, PipelineConfig)
+    parser.set_defaults(command=_run)
 
 
 def _add_demo_arguments(parser: argparse.ArgumentParser) -> None:
@@ -106,6 +114,7 @@ def _add_demo_arguments(parser: argparse.ArgumentParser) -> None:
         help="the server's settings, a TOML file without run_folder, seed and listen.address (default: the demo's own)",
     )
     parser.add_argument("--runs", type=Path, default=Path("runs"), metavar="FOLDER", help="folder of the run folders (default: runs)")
+    parser.set_defaults(command=_demo)
 
 
 def _csv_file(text: str) -> Path:
@@ -115,18 +124,22 @@ def _csv_file(text: str) -> Path:
     return Path(file)
 
 
-def _run(options: argparse.Namespace) -> None:
+def _run(options: argparse.Namespace) -> int:
+    from policyserver.pipelines.config import PipelineConfig
     from policyserver.pipelines.run import run_pipeline
+    from policyserver.pipelines.runtime.stop_signals import StopSignals
 
     config = load(PipelineConfig, options.config, from_arguments(PipelineConfig, options))
     _log_to_stderr(logging.INFO)
     with StopSignals().installed() as stop:
         run_pipeline(config, stop)
+    return 0
 
 
-def _demo(options: argparse.Namespace) -> None:
+def _demo(options: argparse.Namespace) -> int:
     from policyserver.pipelines.demo.demo import run_demo
     from policyserver.pipelines.demo.setup import DemoConfig
+    from policyserver.pipelines.runtime.stop_signals import StopSignals
 
     if options.csv_files and "process" in options:
         raise SettingsError(
@@ -139,6 +152,15 @@ def _demo(options: argparse.Namespace) -> None:
     _log_to_stderr(logging.WARNING)
     with StopSignals().installed() as stop:
         run_demo(chosen, sys.stdout, stop)
+    return 0
+
+
+def _add_processes(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(command=_list_processes)
+
+
+def _add_schemes(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(command=_list_schemes)
 
 
 def _list_processes(options: argparse.Namespace) -> int:
@@ -157,6 +179,16 @@ def _list_schemes(options: argparse.Namespace) -> int:
 
 def _log_to_stderr(level: int) -> None:
     logging.basicConfig(level=level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+
+
+_COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
+    "run": ("trade against a policy server that runs elsewhere, until SIGTERM or Ctrl-C", _add_run_arguments),
+    "demo": ("start a policy server and 64 trading episodes against it; show that it learns", _add_demo_arguments),
+    "check-data": ("tell what files of bars hold and what is wrong with them; exit 1 on a fault", check_data.add_options),
+    "processes": ("list the price processes, with what can be set of them", _add_processes),
+    "schemes": ("list the action schemes, observers, reward terms and ends, with what can be set of them", _add_schemes),
+}
+"""Each part of the command: its help, and what declares its options."""
 
 
 if __name__ == "__main__":

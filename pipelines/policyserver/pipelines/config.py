@@ -21,9 +21,6 @@ from policyserver.pipelines.runtime.inbox import NodeConfig
 UNNAMED_RUN = "pipeline"
 """Name of a run that neither the settings nor the server name."""
 
-SWITCH_INTERVAL_S = 0.001
-"""How long a thread computes before another may, seconds: Python's default of 5 ms would be felt in the latency of actions."""
-
 
 @dataclass(frozen=True, slots=True)
 class ServerConnectionConfig(Config):

@@ -22,8 +22,8 @@ from policyserver.pipelines.market.forecaster import Forecaster
 from policyserver.pipelines.market.rules import Rules
 from policyserver.pipelines.nodes.episode_node import EpisodeNode
 from policyserver.pipelines.nodes.execution_node import ExecutionNode
-from policyserver.pipelines.nodes.pipeline_node import Wiring
 from policyserver.pipelines.nodes.market_node import MarketNode
+from policyserver.pipelines.nodes.pipeline_node import Wiring
 from policyserver.pipelines.nodes.policy_node import PolicyNode
 from policyserver.pipelines.nodes.portfolio_node import PortfolioNode
 from policyserver.pipelines.nodes.reward_node import RewardNode

@@ -41,6 +41,7 @@ _RETRY_S = 1.0
 _WITHOUT_STORE = Path("runs/pipeline.sqlite")
 """Where the store would be, for the spool that lies beside it."""
 
+
 def connect(config: PipelineConfig) -> PolicyClient:
     """Return a client of the configured server; it connects with its first call.
 

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from policyserver.common.errors import PolicyServerError
-from policyserver.pipelines.nodes.pipeline_node import PipelineNode, Wiring
 from policyserver.pipelines.baselines import Baselines
 from policyserver.pipelines.events import Ended, EndEvent
 from policyserver.pipelines.fallback import FallbackReporter, row_errors
+from policyserver.pipelines.nodes.pipeline_node import PipelineNode, Wiring
 
 logger = logging.getLogger(__name__)
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from policyserver.pipelines.nodes.pipeline_node import PipelineNode
 from policyserver.pipelines.events import FillEvent, MarketEvent
 from policyserver.pipelines.market.orders import Fills
+from policyserver.pipelines.nodes.pipeline_node import PipelineNode
 from policyserver.pipelines.played_block import PlayedBlock
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from policyserver.pipelines.nodes.pipeline_node import PipelineNode, Wiring
-from policyserver.pipelines.config import PlayedEpisodesConfig
 from policyserver.pipelines.events import MarketEvent, OpenEvent, OrderEvent
-from policyserver.pipelines.market.episode_source import EpisodeSource
+from policyserver.pipelines.nodes.pipeline_node import PipelineNode, Wiring
 from policyserver.pipelines.price_records import PriceRecords
 
 

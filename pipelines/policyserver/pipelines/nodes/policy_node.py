@@ -10,14 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from policyserver.common.errors import EpisodeError, HandshakeError, PolicyServerError, ServerEndedError
-from policyserver.pipelines.nodes.pipeline_node import PipelineNode, Wiring
-from policyserver.pipelines.config import PlayedEpisodesConfig
 from policyserver.pipelines.events import ActionEvent, EndEvent, SignalEvent
 from policyserver.pipelines.fallback import NO_ANSWER, Fallback, FallbackReporter, row_errors
 from policyserver.pipelines.market.bars import IntArray
+from policyserver.pipelines.nodes.pipeline_node import PipelineNode, Wiring
 from policyserver.pipelines.nodes.signal_node import ended_episodes
 from policyserver.pipelines.played_block import FallbackStep, PlayedBlock
-from policyserver.pipelines.runtime.inbox import NodeConfig, push_together
+from policyserver.pipelines.runtime.inbox import push_together
 from policyserver.pipelines.runtime.latency import LatencyHistogram
 
 logger = logging.getLogger(__name__)

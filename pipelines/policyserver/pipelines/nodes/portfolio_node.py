@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from policyserver.pipelines.nodes.pipeline_node import PipelineNode
 from policyserver.pipelines.events import ActionEvent, OrderEvent
+from policyserver.pipelines.nodes.pipeline_node import PipelineNode
 
 
 class PortfolioNode(PipelineNode[ActionEvent]):

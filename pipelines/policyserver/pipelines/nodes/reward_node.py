@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from policyserver.pipelines.nodes.pipeline_node import PipelineNode, Wiring
 from policyserver.pipelines.events import FillEvent, RewardEvent
 from policyserver.pipelines.market.bars import FloatArray, IntArray
 from policyserver.pipelines.market.orders import Fills
+from policyserver.pipelines.nodes.pipeline_node import PipelineNode, Wiring
 from policyserver.pipelines.played_block import PlayedBlock
-from policyserver.pipelines.run_state import ExactSum, RunState, ShownDecision
+from policyserver.pipelines.run_state import ExactSum, ShownDecision
 
 _SHOWN_PER_BATCH = 3
 """Decisions of a batch that are shown, so that those of several threads are seen together."""

@@ -7,12 +7,12 @@ from collections.abc import Callable
 import numpy as np
 
 from policyserver.monitoring.points import Points
-from policyserver.pipelines.nodes.pipeline_node import PipelineNode, Wiring
 from policyserver.pipelines.events import Ended, EndEvent, Ending, RewardEvent, SignalEvent
 from policyserver.pipelines.market.bars import FloatArray, IntArray
 from policyserver.pipelines.market.block import DATA_END, GOES_ON
+from policyserver.pipelines.nodes.pipeline_node import PipelineNode, Wiring
 from policyserver.pipelines.played_block import PlayedBlock
-from policyserver.pipelines.runtime.inbox import NodeConfig, push_together
+from policyserver.pipelines.runtime.inbox import push_together
 
 _REPORT_FORECASTS = 1000
 """Forecasts of one block from one `regressor` point to the next."""
