@@ -59,9 +59,9 @@ class Band:
 def measure(episodes: Episodes, periods_per_year: float) -> dict[str, FloatArray]:
     """Return every measure by its name, float64 (n,) each; `metrics` says what those of equity and returns are.
 
-    `turnover` is the notional traded over the mean equity, `fees` the fees over the initial equity, both of the whole episode; `fill_rate` what
-    was filled of what was ordered; `exposure` the mean gross exposure, `time_in_market` the part of the bars that end with one. `hit_ratio` and
-    `profit_factor` are of the bars in which the equity changed, all costs taken off.
+    `turnover` is the notional traded over the mean equity, `fees` the fees over the initial equity, both of the whole episode; `fill_rate`
+    what was filled of what was ordered; `exposure` the mean gross exposure, `time_in_market` the part of the bars that end with one.
+    `hit_ratio` and `profit_factor` are of the bars in which the equity changed, all costs taken off.
 
     Args:
         episodes: What is measured.

@@ -4,7 +4,7 @@
     sharpe_ratio(returns, periods_per_year=252)           # float64 (n,)
 
 An episode that ends earlier than the longest one has NaN in the rest of its row. A measure that is not defined is NaN: a ratio to zero, a
-deviation of one bar. No measure is infinite. Returns are simple ones, `equity now / equity before - 1`, unless the docstring says otherwise.
+deviation of one bar. No measure is infinite. All returns are simple ones, `equity now / equity before - 1`, none is logarithmic.
 `periods_per_year` is the number of bars in a year (365 for days that never pause, 525,600 for their minutes, 252 for exchange days).
 
 The definitions are those of empyrical: sample deviation with n - 1, a required return of 0, percentiles interpolated linearly.
