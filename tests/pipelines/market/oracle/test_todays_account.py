@@ -1,4 +1,4 @@
-"""The oracle with README.md's settings of section 9 is `policyserver.pipelines.account.Account`; the oracle itself imports nothing of it."""
+"""With the settings of README.md's section 9 the oracle is `policyserver.pipelines.account.Account`; it imports nothing of it."""
 
 from __future__ import annotations
 
