@@ -98,5 +98,5 @@ def measure(episodes: Episodes, periods_per_year: float) -> dict[str, FloatArray
 def band(values: FloatArray) -> Band:
     """Return the 5, 50 and 95 % quantiles, interpolated linearly, of a measure, float64 (n,); NaN is left out."""
     known = values[~np.isnan(values)]
-    low, median, high = np.quantile(known, (0.05, 0.5, 0.95)) if known.size else (np.nan,) * 3
-    return Band(float(low), float(median), float(high), known.size)
+    low, median, high = (np.quantile(known, (0.05, 0.5, 0.95)) if known.size else np.full(3, np.nan)).tolist()
+    return Band(low, median, high, known.size)

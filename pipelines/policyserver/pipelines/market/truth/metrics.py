@@ -37,18 +37,18 @@ def simple_returns(equity: FloatArray) -> FloatArray:
 
 def total_return(equity: FloatArray) -> FloatArray:
     """Return the simple return from first to last mark, float64 (n,)."""
-    return last(equity) / equity[:, 0] - 1.0
+    gain: FloatArray = last(equity) / equity[:, 0] - 1.0
+    return gain
 
 
 def annual_return(equity: FloatArray, periods_per_year: float) -> FloatArray:
     """Return the compound simple return of a year, float64 (n,): -1 when all is lost, NaN without a bar or beyond what a float holds."""
     _check_periods(periods_per_year)
     growth = np.maximum(last(equity) / equity[:, 0], 0.0)
-    years = (count(equity) - 1) / periods_per_year
-    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
-        annual = np.power(growth, 1.0 / years) - 1.0
-    annual[(years == 0) | ~np.isfinite(annual)] = np.nan
-    return annual
+    bars = count(equity) - 1
+    with np.errstate(over="ignore"):
+        annual = np.power(growth, ratio(periods_per_year, bars)) - 1.0
+    return np.where((bars > 0) & np.isfinite(annual), annual, np.nan)
 
 
 def volatility(returns: FloatArray, periods_per_year: float) -> FloatArray:
@@ -82,7 +82,8 @@ def drawdowns(equity: FloatArray) -> FloatArray:
 
 def max_drawdown(equity: FloatArray) -> FloatArray:
     """Return the largest drawdown as a positive fraction, float64 (n,)."""
-    return np.fmax.reduce(drawdowns(equity), axis=1)
+    largest: FloatArray = np.fmax.reduce(drawdowns(equity), axis=1)
+    return largest
 
 
 def longest_drawdown_bars(equity: FloatArray) -> IntArray:
@@ -90,7 +91,8 @@ def longest_drawdown_bars(equity: FloatArray) -> IntArray:
     marks = np.arange(equity.shape[1])
     at_peak = equity >= np.fmax.accumulate(equity, axis=1)
     since = marks - np.maximum.accumulate(np.where(at_peak, marks, 0), axis=1)
-    return np.where(np.isnan(equity), 0, since).max(axis=1)
+    longest: IntArray = np.where(np.isnan(equity), 0, since).max(axis=1)
+    return longest
 
 
 def calmar_ratio(equity: FloatArray, periods_per_year: float) -> FloatArray:

@@ -7,6 +7,8 @@ import numpy.typing as npt
 
 from policyserver.pipelines.market.bars import FloatArray, IntArray
 
+_ROUNDING = 8 * np.finfo(np.float64).eps
+
 
 def count(values: FloatArray) -> IntArray:
     """Return how many numbers each row has, int64 (n,)."""
@@ -25,11 +27,13 @@ def mean(values: FloatArray) -> FloatArray:
 
 
 def deviation(values: FloatArray) -> FloatArray:
-    """Return the sample deviation (n - 1) of each row, float64 (n,); 0 if its numbers are equal, NaN with fewer than two."""
+    """Return the sample deviation (n - 1) of each row, float64 (n,): NaN with fewer than two numbers.
+
+    It is 0 where the numbers, returns, differ by no more than the rounding of `equity now / equity before - 1`.
+    """
     variance = ratio(total(np.square(values - mean(values)[:, None])), count(values) - 1)
-    # The mean of equal numbers can be off by a rounding error, which must not pass for a deviation.
-    is_constant = np.fmax.reduce(values, axis=1, initial=-np.inf) == np.fmin.reduce(values, axis=1, initial=np.inf)
-    return np.where(is_constant & ~np.isnan(variance), 0.0, np.sqrt(variance))
+    spread = np.fmax.reduce(values, axis=1, initial=-np.inf) - np.fmin.reduce(values, axis=1, initial=np.inf)
+    return np.where((spread <= _ROUNDING) & ~np.isnan(variance), 0.0, np.sqrt(variance))
 
 
 def last(values: FloatArray) -> FloatArray:
