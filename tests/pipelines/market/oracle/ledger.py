@@ -40,6 +40,8 @@ class Ledger:
         """Sum of all amounts that moved: what rounding errors are in proportion to."""
         self.costs = (0.0, 0.0, 0.0)
         self.n_orders = 0
+        self.triggered: set[int] = set()
+        """Live stops that an earlier bar has made market orders."""
         self.equity = account.rules.initial_cash
 
     def check(self, turn: Turn) -> None:
@@ -55,6 +57,7 @@ class Ledger:
         self._check_money(turn)
         assert not self.account.call or all(order.forced for order in self.account.live())
         self.n_orders = len(self.account.orders) + len(turn.commands)
+        self.triggered = {order.number for order in self.account.live() if order.triggered}
 
     def _check_fill(self, fill: Fill, order: Order, bar: Bar, terms: Instrument) -> None:
         assert fill.quantity > 0
@@ -69,7 +72,7 @@ class Ledger:
             worst = fill.reference * (terms.spread_fraction / 2 + terms.slippage_fraction) + terms.tick
             assert abs(fill.price - fill.reference) <= worst * (1 + 1e-9)
             assert fill.price in (up(fill.price, terms.tick), down(fill.price, terms.tick)), f"{fill}: off the tick {terms.tick}"
-        if order.kind is Kind.STOP and order.bars_seen <= 1 and order.price is not None:
+        if order.kind is Kind.STOP and order.number not in self.triggered and order.price is not None:
             assert fill.side * (fill.reference - order.price) >= 0, f"{fill}: before the stop {order.price}"
         if not order.forced:
             assert math.isclose(fill.quantity, down(fill.quantity, terms.lot), rel_tol=1e-9), f"{fill}: off the lot {terms.lot}"

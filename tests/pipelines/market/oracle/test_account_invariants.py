@@ -39,10 +39,10 @@ def checked_fills() -> Iterator[None]:
         yield
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.randoms(use_true_random=False))
 def test_random_sessions_keep_every_promise(rng: random.Random) -> None:
-    check_session(rng, n_steps=20)
+    check_session(rng, n_steps=12)
 
 
 def test_long_sessions_meet_every_state_and_reason() -> None:
@@ -54,7 +54,7 @@ def test_long_sessions_meet_every_state_and_reason() -> None:
     assert State.FILLED in {order.state for order in orders if order.forced}
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.randoms(use_true_random=False))
 def test_without_leverage_and_shorts_cash_is_never_negative(rng: random.Random) -> None:
     """But for a sale that brings less than its fee; so this market has no fixed or minimum fee."""
@@ -68,7 +68,7 @@ def test_without_leverage_and_shorts_cash_is_never_negative(rng: random.Random) 
         short_allowed=False,
     )
     account = Account(Rules(), [terms, terms], [100.0, 50.0])
-    for turn in play(rng, account, n_steps=20):
+    for turn in play(rng, account, n_steps=12):
         assert account.cash >= -1e-9 * account.rules.initial_cash, turn
 
 
@@ -106,6 +106,8 @@ def slippage_is_for_the_trader(self: _Matching, order: Order, reference: float) 
 @planted(_Matching, "_bounded_by_volume")
 def each_order_has_the_volume_for_itself(self: _Matching, order: Order) -> float:
     terms = self.account.instruments[order.instrument]
+    if terms.volume_fraction == math.inf:
+        return order.left
     return min(order.left, down(terms.volume_fraction * self.bars[order.instrument].volume, terms.lot))
 
 

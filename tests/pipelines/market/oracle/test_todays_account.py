@@ -22,7 +22,7 @@ from tests.pipelines.market.oracle.terms import Instrument, Rules
 ENGINE = ("account", "orders", "terms")
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.randoms(use_true_random=False), st.sampled_from((0.5, 1.0, 5.0)), st.sampled_from((0.0, 0.001)), st.sampled_from((0.0, 0.0001)))
 def test_it_is_todays_account(rng: random.Random, unit_fraction: float, fee_fraction: float, slippage_fraction: float) -> None:
     config = AccountConfig(unit_fraction=unit_fraction, fee_fraction=fee_fraction, slippage_fraction=slippage_fraction)
@@ -32,7 +32,7 @@ def test_it_is_todays_account(rng: random.Random, unit_fraction: float, fee_frac
         [Instrument(fee_fraction=fee_fraction, slippage_fraction=slippage_fraction)],
         [100.0],
     )
-    for _ in range(30):
+    for _ in range(15):
         target = rng.choice((-1, 0, 1))
         order = today.order_to(target)
         if order is not None:

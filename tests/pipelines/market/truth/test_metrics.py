@@ -11,6 +11,7 @@ import pytest
 
 from policyserver.pipelines.market.bars import FloatArray
 from policyserver.pipelines.market.truth import metrics
+from policyserver.pipelines.market.truth.ragged import ratio
 
 PERIODS = 365
 
@@ -51,16 +52,16 @@ def _returns(equity: FloatArray) -> FloatArray:
 
 
 def _sortino_of_losses(returns: FloatArray) -> FloatArray:
-    losses = np.where(returns < 0, returns, np.nan)
-    ratios: FloatArray = np.nanmean(returns, axis=1) / np.sqrt(np.nanmean(np.square(losses), axis=1)) * math.sqrt(PERIODS)
-    return ratios
+    squares = np.nansum(np.square(np.minimum(returns, 0.0)), axis=1) / np.maximum(np.count_nonzero(returns < 0, axis=1), 1)
+    return ratio(np.nanmean(returns, axis=1), np.sqrt(squares)) * math.sqrt(PERIODS)
 
 
 @pytest.fixture(scope="module")
 def equity() -> FloatArray:
-    """Return 40 episodes of 2 to 400 bars, whose first bar loses in half of them."""
+    """Return 40 episodes of 2 to 400 bars; some begin with their largest loss."""
     rng = np.random.default_rng(12)
     returns = rng.standard_t(4, (40, 400)) * 0.01 + 0.0005
+    returns[::8, 0] = -0.5
     marks = 10_000.0 * np.concatenate((np.ones((40, 1)), np.cumprod(1.0 + returns, axis=1)), axis=1)
     ends = rng.integers(2, 401, 40)
     ends[:5] = (400, 400, 2, 3, 21)

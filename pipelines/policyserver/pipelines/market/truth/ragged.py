@@ -31,7 +31,7 @@ def deviation(values: FloatArray) -> FloatArray:
 
     It is 0 where the numbers, returns, differ by no more than the rounding of `equity now / equity before - 1`.
     """
-    variance = ratio(total(np.square(values - mean(values)[:, None])), count(values) - 1)
+    variance = ratio(total(np.square(values - mean(values)[:, None])), np.maximum(count(values) - 1, 0))
     spread = np.fmax.reduce(values, axis=1, initial=-np.inf) - np.fmin.reduce(values, axis=1, initial=np.inf)
     return np.where((spread <= _ROUNDING) & ~np.isnan(variance), 0.0, np.sqrt(variance))
 
