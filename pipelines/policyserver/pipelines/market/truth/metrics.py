@@ -32,7 +32,8 @@ def simple_returns(equity: FloatArray) -> FloatArray:
     before, after = equity[:, :-1], equity[:, 1:]
     # A bar whose mark is missing has no return, so what precedes it need not be positive.
     lost = ((before <= 0) & ~np.isnan(after)).any(axis=1, keepdims=True)
-    return np.divide(after, before, out=np.full(after.shape, np.nan), where=~lost) - 1.0
+    returns: FloatArray = np.divide(after, before, out=np.full(after.shape, np.nan), where=~lost) - 1.0
+    return returns
 
 
 def total_return(equity: FloatArray) -> FloatArray:
@@ -76,7 +77,7 @@ def sortino_ratio(returns: FloatArray, periods_per_year: float) -> FloatArray:
 
 def drawdowns(equity: FloatArray) -> FloatArray:
     """Return the fall of the equity below its highest value so far, a fraction of that, float64 (n, T + 1); more than 1 with debts."""
-    peak = np.fmax.accumulate(equity, axis=1)
+    peak: FloatArray = np.fmax.accumulate(equity, axis=1)
     return 1.0 - equity / peak
 
 
