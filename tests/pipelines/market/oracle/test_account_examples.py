@@ -118,7 +118,7 @@ def test_spread_and_slippage_are_against_the_trader_and_ticks_too() -> None:
     account.submit(0, Kind.MARKET, 1.0)
     account.submit(0, Kind.MARKET, -2.0)
     buy, sell = account.step([CALM]).fills  # 0.15 off, then to the tick
-    assert (buy.price, sell.price) == (pytest.approx(100.2), pytest.approx(99.8))
+    assert [buy.price, sell.price] == pytest.approx([100.2, 99.8])
     assert account.slippage == pytest.approx(0.2 + 2 * 0.2)
 
 

@@ -12,7 +12,8 @@ _ROUNDING = 8 * np.finfo(np.float64).eps
 
 def count(values: FloatArray) -> IntArray:
     """Return how many numbers each row has, int64 (n,)."""
-    return np.count_nonzero(~np.isnan(values), axis=1).astype(np.int64)
+    numbers: IntArray = np.count_nonzero(~np.isnan(values), axis=1).astype(np.int64)
+    return numbers
 
 
 def total(values: FloatArray) -> FloatArray:
