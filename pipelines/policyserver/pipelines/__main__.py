@@ -13,11 +13,9 @@ from policyserver.common.file_permissions import keep_others_from_writing
 from policyserver.common.settings import SettingsError, add_arguments, from_arguments, load
 from policyserver.common.standard_streams import lasting_streams
 from policyserver.pipelines import check_data
+from policyserver.pipelines.runtime.thread_switching import SWITCH_INTERVAL_S
 
 logger = logging.getLogger("policyserver.pipelines")
-
-_SWITCH_INTERVAL_S = 0.001
-"""How long a thread computes before another may, seconds: Python's default of 5 ms would be felt in the latency of actions."""
 
 _EXIT_INSECURE = 78
 """Exit status when steps would leave the machine in plain text; that of `policy-server` when others could reach it so."""
@@ -33,7 +31,7 @@ def _run_command(arguments: Sequence[str] | None) -> int:
     given = sys.argv[1:] if arguments is None else list(arguments)
     options = make_parser(given[0] if given and given[0] in _COMMANDS else None).parse_args(given)
     keep_others_from_writing()
-    sys.setswitchinterval(_SWITCH_INTERVAL_S)
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     try:
         status: int = options.command(options)
     except Exception as error:
