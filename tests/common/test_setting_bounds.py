@@ -25,7 +25,7 @@ from policyserver.pipelines.market.processes.bootstrap import StationaryBootstra
 
 ROOT = Path(__file__).parents[2]
 
-REQUIRED = {
+REQUIRED: dict[str, dict[str, Any]] = {
     "InfluxConfig": {"url": "http://localhost:8086", "bucket": "b", "spool_folder": "spool"},
     "Correlated": {"correlation": ((1.0, 0.5), (0.5, 1.0))},
     "MixturePart": {"process": "gbm"},

@@ -30,7 +30,7 @@ def ou_facts(process: Any) -> dict[str, Fact]:
     returns, forecasts = np.diff(distances), math.expm1(-REVERSION) * distances[:, :-1]
     share, n = -math.expm1(-REVERSION) / 2, returns.size
     explained = 1 - np.mean((returns - forecasts) ** 2) / np.mean(returns**2)
-    return facts | {"predictable share": Fact(explained, share, 2 * math.sqrt(share * (1 - share) / n))}
+    return facts | {"predictable share": Fact(float(explained), share, 2 * math.sqrt(share * (1 - share) / n))}
 
 
 def test_ou_has_its_facts() -> None:

@@ -57,8 +57,8 @@ class StationaryBootstrap(PriceProcess):
             found = {name: float(getattr(bars, name)[row]) for name in ("open", "high", "low", "close", "volume")}
             raise ValueError(f"recorded: expected 0 < low <= open, close <= high and volume >= 0 in row {row}, received {found}")
         before = bars.close[:-1]
-        relative = (getattr(bars, name)[1:] / before for name in ("open", "high", "low"))
-        object.__setattr__(self, "_relative", _Recorded(np.log(bars.close[1:] / before), *relative, bars.volume[1:]))
+        opens, highs, lows = bars.open[1:] / before, bars.high[1:] / before, bars.low[1:] / before
+        object.__setattr__(self, "_relative", _Recorded(np.log(bars.close[1:] / before), opens, highs, lows, bars.volume[1:]))
 
     def check(self, n_bars: int) -> None:
         """Refuse blocks so long that paths could leave what a price can be."""

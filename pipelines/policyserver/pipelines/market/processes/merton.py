@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Annotated
 
 import numpy as np
+import numpy.typing as npt
 from annotated_types import Ge, Gt, Interval
 
 from policyserver.pipelines.market.bars import FloatArray
@@ -63,7 +64,7 @@ class MertonJumpDiffusion(DriftingProcess):
         returns = draws.normal(n_steps) * step_std
         returns += ((parameters["price_drift"] - volatility**2 / 2 - compensator) * dt)[:, None]
 
-        def jumps(rng: np.random.Generator, rate: float, mean: float, std: float) -> FloatArray:
+        def jumps(rng: np.random.Generator, rate: float, mean: float, std: float) -> npt.ArrayLike:
             places = rng.integers(n_steps, size=rng.poisson(rate * dt * n_steps))
             return np.bincount(places, mean + std * rng.standard_normal(len(places)), n_steps)
 
