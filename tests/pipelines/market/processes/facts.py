@@ -7,7 +7,7 @@ import importlib
 import math
 import sys
 import types
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -83,17 +83,6 @@ def mutant(module: str, old: str, new: str) -> Any:
     sys.modules[changed.__name__] = changed  # dataclasses look their module up
     exec(compile(source.replace(old, new), changed.__name__, "exec"), changed.__dict__)
     return changed
-
-
-def messages(makers: Iterable[Callable[[], object]]) -> list[str]:
-    """Return what each call is refused with."""
-    found = []
-    for make in makers:
-        try:
-            found.append(f"no error but {make()!r}")
-        except ValueError as error:
-            found.append(str(error))
-    return found
 
 
 def replaced(process: Any, **values: float) -> Any:
