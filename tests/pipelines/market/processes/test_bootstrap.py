@@ -24,7 +24,7 @@ def recorded_bars() -> Bars:
     opens = np.append(50.0, closes[:-1]) * np.exp(0.003 * rng.standard_normal(len(closes)))
     highs = np.maximum(opens, closes) * np.exp(0.01 * rng.random(len(closes)))
     lows = np.minimum(opens, closes) * np.exp(-0.01 * rng.random(len(closes)))
-    return Bars(np.arange(len(closes)), opens, highs, lows, closes, 1000.0 + np.arange(len(closes)))
+    return Bars(np.arange(len(closes)), opens, highs, lows, closes, np.arange(1000.0, 1000.0 + len(closes)))
 
 
 RECORDED = recorded_bars()
@@ -51,7 +51,7 @@ def bootstrap_facts(process: Any) -> dict[str, Fact]:
         # A new block follows the old one by chance once in N_RECORDED.
         "share of bars in order": mean_of(follows * 1.0, 1 - 1 / BLOCK + 1 / BLOCK / N_RECORDED),
         "each bar as often": mean_of((rows == N_RECORDED - 1) * 1.0, 1 / N_RECORDED),
-        "first bars are any": mean_of(rows[:, 0] * 1.0, (N_RECORDED - 1) / 2),
+        "first bars are any": mean_of(rows[:, 0].astype(np.float64), (N_RECORDED - 1) / 2),
     }
     facts |= {f"{name} of its bar": Fact(float(np.abs(columns[name] - source[name][rows]).max()), 0.0, 1e-13) for name in source}
     for lag in (1, 3, 10):
