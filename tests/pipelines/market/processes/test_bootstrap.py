@@ -24,11 +24,7 @@ def recorded_bars() -> Bars:
     opens = np.append(50.0, closes[:-1]) * np.exp(0.003 * rng.standard_normal(len(closes)))
     highs = np.maximum(opens, closes) * np.exp(0.01 * rng.random(len(closes)))
     lows = np.minimum(opens, closes) * np.exp(-0.01 * rng.random(len(closes)))
-<<<<<<< HEAD
-    return Bars(np.arange(len(closes)), opens, highs, lows, closes, np.arange(1000.0, 1000.0 + len(closes)))
-=======
     return Bars(np.arange(len(closes)), opens, highs, lows, closes, 1000 + np.arange(len(closes)).astype(np.float64))
->>>>>>> wt-proc
 
 
 RECORDED = recorded_bars()
