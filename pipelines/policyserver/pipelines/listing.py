@@ -6,7 +6,8 @@ import inspect
 from collections.abc import Iterator
 from typing import Any
 
-from policyserver.common.settings import declared_settings
+from policyserver.common.settings import format_value
+from policyserver.common.settings_declaration import NONE, fields_of
 from policyserver.pipelines.market.processes import PROCESSES
 from policyserver.pipelines.market.registry import OBJECT_PREFIX, Registry
 from policyserver.pipelines.market.schemes.actions import ACTIONS
@@ -46,7 +47,7 @@ def _summary(part: type) -> str:
 
 
 def _settings(part: type) -> Iterator[str]:
-    for setting in declared_settings(part):
-        default = f" = {setting.default}" if setting.default else ""
-        bounds = f" ({setting.bounds})" if setting.bounds else ""
-        yield f"{setting.key}{default}{bounds}: {setting.doc}"
+    for name, field in fields_of(part).items():
+        default = "" if field.is_required else f" = {NONE if field.default is None else format_value(field.default)}"
+        bounds = f" ({field.bounds})" if field.bounds else ""
+        yield f"{name}{default}{bounds}: {field.doc}"

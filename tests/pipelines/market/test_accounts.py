@@ -217,7 +217,8 @@ def fade(block: EpisodeBlock, rows: np.ndarray, step: int) -> np.ndarray:
 
 
 def at_random(block: EpisodeBlock, rows: np.ndarray, step: int) -> np.ndarray:
-    return np.random.default_rng(step).integers(3, size=block.shape.n_rows)[rows]
+    actions: np.ndarray = np.random.default_rng(step).integers(3, size=block.shape.n_rows)[rows]
+    return actions
 
 
 @pytest.mark.parametrize("choose", [at_random, follow, fade])

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from policyserver.monitoring.sink import NullSink
+from policyserver.monitoring.sink import MultiSink
 from policyserver.pipelines.events import RewardEvent
 from policyserver.pipelines.forecast.block_forecaster import STATISTICS, BlockForecaster
 from policyserver.pipelines.forecast.regressor import RegressorConfig
@@ -112,7 +112,7 @@ def test_a_node_that_cannot_pass_on_all_of_its_batch_passes_on_none_of_it() -> N
     played.begin(source, 1)
     rows = played.playing
     block.fill(rows, played.feed.next(rows))
-    node = SignalNode("signal", NodeConfig(), Notes(), routes, run, Recorder(NullSink(), {}), lambda: 0)
+    node = SignalNode("signal", NodeConfig(), Notes(), routes, run, Recorder(MultiSink(), {}), lambda: 0)
     with pytest.raises(InboxFullError):
         node._process([RewardEvent(played, rows, block.mark(rows))])
     assert policy.waiting == 0, "the policy would go on with a block that the failed node gives up"

@@ -1,4 +1,4 @@
-"""With the settings of README.md's section 9 the oracle is `policyserver.pipelines.account.Account`; it imports nothing of it."""
+"""With the settings of README.md's section 9 the oracle is the scalar account that the demo had before blocks; it imports nothing of it."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policyserver.pipelines.account import Account as TodaysAccount
-from policyserver.pipelines.account import AccountConfig
 from tests.pipelines.market.oracle.account import Account
 from tests.pipelines.market.oracle.orders import Kind
 from tests.pipelines.market.oracle.session import draw_bar
 from tests.pipelines.market.oracle.terms import Instrument, Rules
+from tests.pipelines.market.reference.account import Account as TodaysAccount
+from tests.pipelines.market.reference.account import AccountConfig
 
 ENGINE = ("account", "orders", "terms")
 

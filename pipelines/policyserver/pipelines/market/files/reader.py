@@ -224,4 +224,5 @@ def _bars(series: FileRows, is_start: bool, interval_ns: int) -> Bars:
     volume = series.columns.get("volume")
     if volume is None or np.isnan(volume).all():
         volume = np.zeros(len(ends))
-    return Bars(ends, *(np.ascontiguousarray(series.columns[name]) for name in PRICES), volume)
+    opens, highs, lows, closes = (np.ascontiguousarray(series.columns[name]) for name in PRICES)
+    return Bars(ends, opens, highs, lows, closes, volume)

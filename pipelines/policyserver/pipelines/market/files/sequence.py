@@ -74,7 +74,8 @@ def _check_calendar(series: FileRows, interval_ns: int, is_start: bool, findings
     n_missing = np.diff(number, prepend=number[0] - 1) - 1
     gaps = np.flatnonzero(n_missing > 0)
     note(findings, "gap", series, gaps, lambda row: f": {n_missing[row]} bars are not there after {moment(series.time_ns[row - 1])}")
-    return is_closed
+    closed: BoolArray = is_closed
+    return closed
 
 
 def _jumps(series: FileRows, policies: FaultPolicies) -> tuple[IntArray, IntArray, IntArray]:
@@ -101,6 +102,8 @@ def _is_split(series: FileRows, rows: IntArray) -> BoolArray:
     before, after = series.columns["close"][rows - 1], series.columns["open"][rows]
     ratio = np.where(after > 0, before / np.where(after > 0, after, 1), 0)
     ratio = np.where(ratio < 1, 1 / np.maximum(ratio, 1e-300), ratio)
-    is_near = (np.abs(ratio[:, None] / _SPLIT_RATIOS - 1) < _SPLIT_TOLERANCE).any(axis=1)
+    is_near: BoolArray = (np.abs(ratio[:, None] / _SPLIT_RATIOS - 1) < _SPLIT_TOLERANCE).any(axis=1)
     announced = series.columns.get("split")
-    return is_near if announced is None else is_near & ~(np.nan_to_num(announced[rows]) > 0)
+    if announced is not None:
+        is_near &= ~(np.nan_to_num(announced[rows]) > 0)
+    return is_near

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 import numpy as np
 
@@ -105,7 +105,7 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
         file.seek(0)
         if start[:2] == b"\x1f\x8b" or path.suffix.lower() == ".gz":
             with gzip.open(file) as unpacked:
-                yield unpacked
+                yield cast(IO[bytes], unpacked)
         elif start == b"PK\x03\x04" or path.suffix.lower() == ".zip":
             with _zip_member(path, file) as unpacked:
                 yield unpacked

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from annotated_types import Interval
 
-from policyserver.pipelines.market.bars import FloatArray, IntArray
+from policyserver.pipelines.market.bars import FloatArray
 from policyserver.pipelines.market.rows import Rows
 from policyserver.pipelines.market.schemes.observers.observer import Observer, View, of_each
 
@@ -100,8 +100,8 @@ def direction(window: FloatArray) -> FloatArray:
 def aroon(window: FloatArray) -> FloatArray:
     """How much later the window's highest high came than its lowest low, over its bars."""
     bars = window[:, 1:]
-    since: IntArray = bars[..., _HIGH].argmax(axis=1) - bars[..., _LOW].argmin(axis=1)
-    return since / max(1, bars.shape[1] - 1)
+    since: FloatArray = (bars[..., _HIGH].argmax(axis=1) - bars[..., _LOW].argmin(axis=1)) / max(1, bars.shape[1] - 1)
+    return since
 
 
 def vwap_distance(window: FloatArray) -> FloatArray:
