@@ -112,7 +112,8 @@ def test_a_node_that_cannot_pass_on_all_of_its_batch_passes_on_none_of_it() -> N
     played.begin(source, 1)
     rows = played.playing
     block.fill(rows, played.feed.next(rows))
-    node = SignalNode("signal", NodeConfig(), Notes(), routes, run, Recorder(MultiSink(), {}), lambda: 0)
+    wiring = Wiring(PipelineConfig(), Notes(), routes, run, Recorder(MultiSink(), {}), PolicyDouble(), source)
+    node = SignalNode("signal", wiring, lambda: 0)
     with pytest.raises(InboxFullError):
         node._process([RewardEvent(played, rows, block.mark(rows))])
     assert policy.waiting == 0, "the policy would go on with a block that the failed node gives up"

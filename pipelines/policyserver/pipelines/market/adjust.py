@@ -56,8 +56,8 @@ def adjust(bars: Bars, extras: dict[str, FloatArray], config: AdjustConfig) -> B
         factor = of_splits * (_backwards(_dividend_factors(bars, extras, config.splits)) if config.dividends else 1.0)
     anchor = -1 if config.anchor == "last" else 0
     factor, of_splits = factor / factor[anchor], of_splits / of_splits[anchor]
-    prices = (values * factor for values in (bars.open, bars.high, bars.low, bars.close))
-    return Bars(bars.time_ns, *prices, bars.volume / of_splits)
+    opens, highs, lows, closes = (values * factor for values in (bars.open, bars.high, bars.low, bars.close))
+    return Bars(bars.time_ns, opens, highs, lows, closes, bars.volume / of_splits)
 
 
 def _required(extras: dict[str, FloatArray], name: str) -> FloatArray:

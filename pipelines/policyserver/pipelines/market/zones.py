@@ -101,4 +101,6 @@ def _second_pass(local_ns: IntArray, twice: IntArray) -> tuple[npt.NDArray[np.bo
     before_night = np.cumsum(back) - back
     first_of_night = np.flatnonzero(np.diff(nights, prepend=-1))
     passed = np.cumsum(back) - np.repeat(before_night[first_of_night], np.diff(first_of_night, append=len(nights)))
-    return passed > 0, goes_back[nights]
+    is_second: npt.NDArray[np.bool_] = passed > 0
+    is_known: npt.NDArray[np.bool_] = goes_back[nights]
+    return is_second, is_known

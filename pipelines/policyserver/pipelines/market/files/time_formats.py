@@ -171,7 +171,8 @@ def _number(matrix: ByteMatrix, match: re.Match[str], name: str) -> IntArray:
 def _fraction(matrix: ByteMatrix, match: re.Match[str]) -> IntArray:
     """Return billionths."""
     start, end = _span(match, "f")
-    return _number(matrix, match, "f") * 10 ** (9 - (end - start))
+    billionths: IntArray = _number(matrix, match, "f") * 10 ** (9 - (end - start))
+    return billionths
 
 
 def _offset_s(matrix: ByteMatrix, match: re.Match[str]) -> IntArray:
@@ -194,8 +195,9 @@ def _unit_ns(count: IntArray) -> IntArray:
 
 def _month_days(year: IntArray, month: IntArray) -> IntArray:
     is_leap = (year % 4 == 0) & ((year % 100 != 0) | (year % 400 == 0))
-    days = np.array([31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31])[np.clip(month, 1, 12) - 1]
-    return days + ((month == 2) & is_leap)
+    days: IntArray = np.array([31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31])[np.clip(month, 1, 12) - 1]
+    days += (month == 2) & is_leap
+    return days
 
 
 def _days(year: IntArray, month: IntArray, day: IntArray) -> IntArray:
