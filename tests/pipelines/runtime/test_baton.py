@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 
 from policyserver.monitoring.sink import MultiSink
+from policyserver.pipelines.config import PipelineConfig
 from policyserver.pipelines.events import RewardEvent
 from policyserver.pipelines.forecast.block_forecaster import STATISTICS, BlockForecaster
 from policyserver.pipelines.forecast.regressor import RegressorConfig
 from policyserver.pipelines.market.block import EpisodeBlock
 from policyserver.pipelines.market.rules import Rules, RulesConfig
+from policyserver.pipelines.nodes.pipeline_node import Wiring
 from policyserver.pipelines.nodes.signal_node import SignalNode
 from policyserver.pipelines.played_block import PlayedBlock
 from policyserver.pipelines.prices import PricesConfig, make_source
@@ -22,6 +24,7 @@ from policyserver.pipelines.runtime.inbox import InboxFullError, NodeClosedError
 from policyserver.pipelines.runtime.node import Node
 from policyserver.pipelines.runtime.node_group import NodeGroup
 from policyserver.pipelines.runtime.routes import Recorder, Routes
+from tests.pipelines.policy_double import PolicyDouble
 
 WAIT_S = 10.0
 SMALL = NodeConfig(capacity=2, overflow="fail")

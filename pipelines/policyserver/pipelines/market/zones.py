@@ -100,7 +100,5 @@ def _second_pass(local_ns: IntArray, twice: IntArray) -> tuple[npt.NDArray[np.bo
     goes_back = np.bincount(nights, weights=back) == 1
     before_night = np.cumsum(back) - back
     first_of_night = np.flatnonzero(np.diff(nights, prepend=-1))
-    passed = np.cumsum(back) - np.repeat(before_night[first_of_night], np.diff(first_of_night, append=len(nights)))
-    is_second: npt.NDArray[np.bool_] = passed > 0
-    is_known: npt.NDArray[np.bool_] = goes_back[nights]
-    return is_second, is_known
+    passed: IntArray = np.cumsum(back) - np.repeat(before_night[first_of_night], np.diff(first_of_night, append=len(nights)))
+    return np.greater(passed, 0), np.asarray(goes_back)[nights]
