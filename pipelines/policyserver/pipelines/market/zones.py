@@ -98,7 +98,7 @@ def _second_pass(local_ns: IntArray, twice: IntArray) -> tuple[npt.NDArray[np.bo
     nights = np.cumsum(np.diff(local_ns[twice], prepend=local_ns[twice[0]]) > 3 * HOUR_NS)
     back = np.diff(local_ns[twice], prepend=local_ns[twice[0]] - 1) <= 0
     goes_back = np.bincount(nights, weights=back) == 1
-    before_night = np.cumsum(back) - back
+    before_night: IntArray = np.cumsum(back) - back
     first_of_night = np.flatnonzero(np.diff(nights, prepend=-1))
     passed: IntArray = np.cumsum(back) - np.repeat(before_night[first_of_night], np.diff(first_of_night, append=len(nights)))
     return np.greater(passed, 0), np.asarray(goes_back)[nights]
