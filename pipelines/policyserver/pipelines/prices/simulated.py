@@ -1,0 +1,66 @@
+"""Episodes simulated from a process, each with parameters and paths of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from policyserver.pipelines.market.bars import FloatArray
+from policyserver.pipelines.market.episode_source import Episode
+from policyserver.pipelines.market.feed import EpisodeBars
+from policyserver.pipelines.market.history import FIELDS
+from policyserver.pipelines.market.processes.process import draw_bars
+from policyserver.pipelines.prices.config import PricesConfig
+from policyserver.pipelines.prices.episode_rng import episode_rng, slots_of
+
+START_TIME_NS = 1_577_836_800_000_000_000
+"""Start of every simulated path: 2020-01-01T00:00:00Z."""
+
+
+class SimulatedSource:
+    """Bars of a process. See `PriceSource`."""
+
+    is_recorded = False
+
+    def __init__(self, config: PricesConfig, seed: int) -> None:
+        """Simulate episodes of the process and size that `config` names."""
+        self._config = config
+        self._process = config.make_process()
+        self._seed = seed
+        interval_ns = int(config.bar_interval_s * 1e9)
+        self._time_ns = START_TIME_NS + interval_ns * np.arange(1, config.n_bars + 1, dtype=np.int64)
+
+    @property
+    def symbols(self) -> tuple[str, ...]:
+        """See `PriceSource`."""
+        return self._config.symbols
+
+    @property
+    def slots(self) -> tuple[str, ...]:
+        """See `EpisodeSource`."""
+        return slots_of(self.symbols, self._config.symbols_per_episode)
+
+    def episodes(self, numbers: Sequence[int]) -> list[Episode]:
+        """Draw the parameters of all episodes and simulate their whole paths at once."""
+        config, k = self._config, self._config.symbols_per_episode
+        traded = [self._symbols_of(number) for number in numbers]
+        generators = [episode_rng(self._seed, symbol, number) for symbols, number in zip(traded, numbers, strict=True) for symbol in symbols]
+        drawn, rows = draw_bars(self._process, generators, config.n_bars, config.steps_per_bar)
+        columns: FloatArray = np.stack([getattr(rows, name) for name in FIELDS], axis=-1).reshape(len(numbers), k, config.n_bars, len(FIELDS))
+        return [
+            Episode(symbols, number, EpisodeBars(self._time_ns, bars, config.warmup_bars, _named(symbols, drawn[k * place : k * (place + 1)])))
+            for place, (symbols, number, bars) in enumerate(zip(traded, numbers, columns.swapaxes(1, 2), strict=True))
+        ]
+
+    def _symbols_of(self, number: int) -> tuple[str, ...]:
+        """Return what an episode trades."""
+        k, symbols = self._config.symbols_per_episode, self.symbols
+        return tuple(symbols[(number * k + place) % len(symbols)] for place in range(k))
+
+
+def _named(symbols: tuple[str, ...], drawn: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Return the parameters of an episode by name; of several symbols with theirs before it."""
+    if len(symbols) == 1:
+        return drawn[0]
+    return {f"{symbol}.{name}": value for symbol, parameters in zip(symbols, drawn, strict=True) for name, value in parameters.items()}
