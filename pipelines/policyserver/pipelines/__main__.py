@@ -81,19 +81,19 @@ def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_demo_arguments(parser: argparse.ArgumentParser) -> None:
-    from policyserver.pipelines.demo.setup import DEFAULT_STEPS, DEMO_SERVER
+    from policyserver.pipelines.demo.setup import DEFAULT_STEPS, DEMO_SERVER, MARKETS
 
     parser.add_argument("--seed", type=int, default=0, help="of prices, initial weights and sampled actions (default: 0)")
-    laws = ("ou", "gbm")
-    parser.add_argument("--process", choices=laws, default=argparse.SUPPRESS, help="law of the simulated prices (default: ou)")
+    parser.add_argument("--market", choices=sorted(MARKETS), default="ou", help="the set-up that is played (default: ou)")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="a pipeline's settings of your own, in place of a shipped set-up")
     parser.add_argument(
         "--prices",
-        dest="csv_files",
-        type=_csv_file,
-        metavar="csv:FILE",
+        dest="files",
+        type=Path,
+        metavar="FILE",
         action="append",
         default=[],
-        help="trade the OHLCV bars of a file; may be repeated",
+        help="trade the bars of a file (see check-data), instead of simulated ones; may be repeated",
     )
     parser.add_argument("--episodes", type=int, default=64, help="concurrent episodes (default: 64)")
     parser.add_argument(
@@ -115,13 +115,6 @@ def _add_demo_arguments(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(command=_demo)
 
 
-def _csv_file(text: str) -> Path:
-    kind, _, file = text.partition(":")
-    if kind != "csv" or not file:
-        raise argparse.ArgumentTypeError(f"expected csv:FILE, received {text!r}")
-    return Path(file)
-
-
 def _run(options: argparse.Namespace) -> int:
     from policyserver.pipelines.config import PipelineConfig
     from policyserver.pipelines.run import run_pipeline
@@ -139,10 +132,6 @@ def _demo(options: argparse.Namespace) -> int:
     from policyserver.pipelines.demo.setup import DemoConfig
     from policyserver.pipelines.runtime.stop_signals import StopSignals
 
-    if options.csv_files and "process" in options:
-        raise SettingsError(
-            "--process", "option", f"expected none beside --prices, whose bars are not simulated, received {options.process!r}"
-        )
     try:
         chosen = load(DemoConfig, overrides=from_arguments(DemoConfig, options))
     except SettingsError as error:

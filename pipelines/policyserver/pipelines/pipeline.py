@@ -73,7 +73,7 @@ class Pipeline:
         self.tags = {
             "run": config.recording.run or UNNAMED_RUN,
             "policy": config.recording.policy,
-            "process": config.prices.process,
+            "process": config.prices.name,
             "worker": f"{socket.gethostname()}-{os.getpid()}",
         }
         recorder = Recorder(sink, self.tags)

@@ -26,7 +26,8 @@ from policyserver.pipelines.forecast.block_forecaster import INPUTS
 from policyserver.pipelines.forecast.regressor import try_out
 from policyserver.pipelines.market.rules import Rules
 from policyserver.pipelines.pipeline import Pipeline
-from policyserver.pipelines.prices import SLOTS, PriceSource, make_source
+from policyserver.pipelines.prices import PriceSource, make_source
+from policyserver.pipelines.prices.config import make_slots
 from policyserver.pipelines.runtime.stop_signals import StoppedEarlyError, StopSignals
 from policyserver.pipelines.server_watch import ServerWatch
 
@@ -60,7 +61,8 @@ def connect(config: PipelineConfig) -> PolicyClient:
         token_file=server.token_file,
     )
     rules = Rules.of(config.rules)
-    observations, actions = rules.observation_space(SLOTS), rules.actions.space(SLOTS)
+    slots = make_slots(config.prices)
+    observations, actions = rules.observation_space(slots), rules.actions.space(slots)
     try:
         return PolicyClient(server.address, config=options, observation_space=observations, action_space=actions)
     except InsecureTargetError:
@@ -87,7 +89,7 @@ def source_of(config: PipelineConfig) -> PriceSource:
     try:
         return make_source(config.prices, config.episodes_seed)
     except OSError as error:
-        raise SettingsError("prices.csv_files", "", f"expected a readable file, received {error.filename}: {error.strerror}") from error
+        raise SettingsError("prices.recorded", "", f"expected a readable file, received {error.filename}: {error.strerror}") from error
     except ValueError as error:
         raise SettingsError("prices", "", str(error)) from error
 

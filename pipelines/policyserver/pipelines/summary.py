@@ -188,7 +188,7 @@ def summarise(pipeline: Pipeline, watch: ServerWatch, recorded: Ledger, *, episo
     skill_mean, skill_stderr = skill(forecasts["squared_error"], forecasts["squared_return"])
     return Summary(
         seed=pipeline.config.seed,
-        process=pipeline.config.prices.process,
+        process=pipeline.config.prices.name,
         in_sample=any(prices.trained_on for prices in run.recorded_prices),
         first_bar=first_bar,
         last_bar=last_bar,

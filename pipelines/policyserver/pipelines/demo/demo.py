@@ -93,7 +93,7 @@ def _play(config: PipelineConfig, sink: Sink, out: TextIO, page: str, stop: Stop
     with connect(config) as policy:
         pipeline = Pipeline(config, policy, sink)
         watch = ServerWatch(policy, sink, pipeline.tags)
-        headline = f"{config.recording.run}   {config.prices.process}   {', '.join(pipeline.symbols)}   page {page}   Ctrl-C ends"
+        headline = f"{config.recording.run}   {config.prices.name}   {', '.join(pipeline.symbols)}   page {page}   Ctrl-C ends"
         view = TerminalView(SnapshotTaker(pipeline, watch), out, lambda: headline)
         try:
             with view.suspendable(), pipeline.running():

@@ -7,18 +7,19 @@ import dataclasses
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from annotated_types import Ge
 
 from policyserver.common.settings import Config, SettingsError, dump_toml, format_value, load
 from policyserver.monitoring.store.reader import StoreReader
-from policyserver.pipelines.config import PipelineConfig, PipelineRecordingConfig, PlayedEpisodesConfig, ServerConnectionConfig
+from policyserver.pipelines.config import PipelineConfig, PipelineRecordingConfig, ServerConnectionConfig
 from policyserver.pipelines.demo.run_folder import new_run_folder, newest_run_folder
+from policyserver.pipelines.market.catalog import CatalogConfig
 from policyserver.pipelines.market.registry import Choice
 from policyserver.pipelines.market.rules import Rules, RulesConfig
 from policyserver.pipelines.market.space_tables import space_table
-from policyserver.pipelines.prices import SLOTS, PricesConfig
+from policyserver.pipelines.prices.config import make_slots
 from policyserver.pipelines.run import source_of
 
 DEFAULT_STEPS = 300_000
@@ -32,6 +33,9 @@ SERVER_FILE = "demo_server.toml"
 
 DEMO_SERVER = Path(__file__).with_name("demo_server.toml")
 """The server's settings of a demo, unless the user names others."""
+
+MARKETS = {path.stem: path for path in sorted(Path(__file__).with_name("markets").glob("*.toml"))}
+"""The shipped set-ups: a pipeline's settings by name."""
 
 STORE_FILE = "store.sqlite"
 """The embedded store, in the run folder; the server records its training there too."""
@@ -49,9 +53,11 @@ class DemoConfig(Config):
 
     seed: Annotated[int, Ge(0)] = 0
     """Of prices, initial weights and sampled actions."""
-    process: Literal["ou", "gbm"] = "ou"
-    """Law of the simulated prices."""
-    csv_files: tuple[Path, ...] = ()
+    market: str = "ou"
+    """Which of the shipped set-ups is played: prices, actions, rewards."""
+    config: Path | None = None
+    """A pipeline's settings of one's own, in place of a shipped set-up; the demo sets server, steps, recording and worker number."""
+    files: tuple[Path, ...] = ()
     """Files of bars to trade instead of simulated prices."""
     episodes: Annotated[int, Ge(1)] = 64
     """Concurrent episodes."""
@@ -69,9 +75,18 @@ class DemoConfig(Config):
     """Folder of the run folders."""
 
     def _check(self) -> None:
-        if self.resume and (self.seed, self.process, self.csv_files, self.episodes, self.server) != (0, "ou", (), 64, DEMO_SERVER):
-            options = "--seed, --process, --prices, --episodes and --server"
+        if self.resume and (self.seed, self.market, self.config, self.files, self.episodes, self.server) != (
+            0,
+            "ou",
+            None,
+            (),
+            64,
+            DEMO_SERVER,
+        ):
+            options = "--seed, --market, --config, --prices, --episodes and --server"
             raise ValueError(f"resume: a resumed run keeps its seed, prices, episodes and server settings: leave {options} out")
+        if self.market not in MARKETS:
+            raise ValueError(f"market: expected one of {', '.join(MARKETS)}, received {self.market!r}")
         if not self.server.is_file():
             raise ValueError(f"server: expected a TOML file with the server's settings, found none at {self.server}")
         try:
@@ -87,20 +102,20 @@ def fresh_run(options: DemoConfig, address: str) -> tuple[Path, PipelineConfig]:
     Raises:
         SettingsError: The prices cannot be made.
     """
-    try:
-        prices = PricesConfig(process="csv", csv_files=options.csv_files) if options.csv_files else PricesConfig(process=options.process)
-    except SettingsError as error:
-        raise SettingsError("--prices", "option", error.problem) from error
-    config = PipelineConfig(
+    chosen = options.config or MARKETS[options.market]
+    config = load(PipelineConfig, chosen)
+    prices = config.prices
+    if options.files:
+        prices = dataclasses.replace(prices, process="ou", recorded=CatalogConfig(tuple(str(path) for path in options.files)))
+    rules = config.rules if options.show_prediction else dataclasses.replace(config.rules, observers=_without_forecast(config.rules))
+    config = dataclasses.replace(
+        config,
         seed=options.seed,
         worker_number=0,
         server=ServerConnectionConfig(address=address, connect_timeout_s=_CONNECT_S),
-        episodes=PlayedEpisodesConfig(
-            concurrent=options.episodes,
-            steps=options.steps,
-        ),
+        episodes=dataclasses.replace(config.episodes, concurrent=options.episodes, steps=options.steps),
         prices=prices,
-        rules=RulesConfig() if options.show_prediction else RulesConfig(observers=_without_forecast()),
+        rules=rules,
         stop_timeout_s=_EPISODES_END_S,
     )
     source_of(config)  # prices that cannot be made are refused before there is a folder
@@ -109,10 +124,10 @@ def fresh_run(options: DemoConfig, address: str) -> tuple[Path, PipelineConfig]:
     return folder, _written(dataclasses.replace(config, recording=recording), folder, options.server.read_text(encoding="utf-8"))
 
 
-def _without_forecast() -> tuple[Choice, ...]:
-    """Return the default observers with zeros in the place of the forecast."""
+def _without_forecast(rules: RulesConfig) -> tuple[Choice, ...]:
+    """Return the observers with zeros in the place of the forecast."""
     hidden: Choice = {"name": "forecast", "shown": False}
-    return tuple(hidden if choice == "forecast" else choice for choice in RulesConfig().observers)
+    return tuple(hidden if choice == "forecast" else choice for choice in rules.observers)
 
 
 def resumed_run(options: DemoConfig, address: str) -> tuple[Path, PipelineConfig]:
@@ -140,13 +155,13 @@ def resumed_run(options: DemoConfig, address: str) -> tuple[Path, PipelineConfig
 def _written(config: PipelineConfig, folder: Path, server: str) -> PipelineConfig:
     """Write the settings of the pipeline into the folder, and those of the server: this run's own, then the chosen ones."""
     (folder / PIPELINE_FILE).write_text(dump_toml(config), encoding="utf-8")
-    rules = Rules.of(config.rules)
+    rules, slots = Rules.of(config.rules), make_slots(config.prices)
     own = {
         "run_folder": str(folder),
         "seed": config.seed,
         "listen.address": config.server.address,
-        "spaces.observation": space_table(rules.observation_space(SLOTS)),
-        "spaces.action": space_table(rules.actions.space(SLOTS)),
+        "spaces.observation": space_table(rules.observation_space(slots)),
+        "spaces.action": space_table(rules.actions.space(slots)),
     }
     run_settings = "\n".join(f"{key} = {format_value(value)}" for key, value in own.items())
     (folder / SERVER_FILE).write_text(f"{run_settings}{_AFTER_RUN_SETTINGS}{server}", encoding="utf-8")

@@ -82,3 +82,11 @@ class PricesConfig(Config):
         except ValueError as error:
             raise ValueError(f"process.{error}") from error
         return process
+
+
+def make_slots(config: PricesConfig) -> tuple[str, ...]:
+    """Return what the symbols of an episode are called in observations: their own names where every episode has the same ones."""
+    count = config.symbols_per_episode
+    if count == 1:
+        return ("price",)
+    return config.symbols if count == len(config.symbols) else tuple(f"price_{place}" for place in range(1, count + 1))

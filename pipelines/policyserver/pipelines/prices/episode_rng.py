@@ -1,4 +1,4 @@
-"""Random numbers that belong to one episode, whatever was drawn elsewhere; and what an episode's symbols are called."""
+"""Random numbers that belong to one episode, whatever was drawn elsewhere."""
 
 from __future__ import annotations
 
@@ -11,10 +11,3 @@ def episode_rng(seed: int, symbol: str, number: int, purpose: str = "prices") ->
     """Return the generator of one symbol of one episode, for one purpose."""
     key = int.from_bytes(hashlib.sha256(f"{purpose}/{symbol}".encode()).digest()[:8])
     return np.random.default_rng(np.random.SeedSequence(entropy=seed, spawn_key=(key, number)))
-
-
-def slots_of(symbols: tuple[str, ...], count: int) -> tuple[str, ...]:
-    """Return what the symbols of an episode are called in observations: their own names where every episode has the same."""
-    if count == len(symbols):
-        return symbols
-    return ("price",) if count == 1 else tuple(f"price_{place}" for place in range(1, count + 1))

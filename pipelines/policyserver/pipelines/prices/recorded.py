@@ -8,8 +8,8 @@ from policyserver.pipelines.market.bars import FloatArray, History
 from policyserver.pipelines.market.catalog import Catalog
 from policyserver.pipelines.market.episode_source import Episode
 from policyserver.pipelines.market.feed import EpisodeBars
-from policyserver.pipelines.prices.config import PricesConfig
-from policyserver.pipelines.prices.episode_rng import episode_rng, slots_of
+from policyserver.pipelines.prices.config import PricesConfig, make_slots
+from policyserver.pipelines.prices.episode_rng import episode_rng
 
 
 class RecordedSource:
@@ -46,7 +46,7 @@ class RecordedSource:
     @property
     def slots(self) -> tuple[str, ...]:
         """See `EpisodeSource`."""
-        return slots_of(self.symbols, 1) if len(self.symbols) > 1 else ("price",)
+        return make_slots(self._config)
 
     def episodes(self, numbers: Sequence[int]) -> list[Episode]:
         """Cut the episodes' windows."""

@@ -11,8 +11,8 @@ from policyserver.pipelines.market.episode_source import Episode
 from policyserver.pipelines.market.feed import EpisodeBars
 from policyserver.pipelines.market.history import FIELDS
 from policyserver.pipelines.market.processes.process import draw_bars
-from policyserver.pipelines.prices.config import PricesConfig
-from policyserver.pipelines.prices.episode_rng import episode_rng, slots_of
+from policyserver.pipelines.prices.config import PricesConfig, make_slots
+from policyserver.pipelines.prices.episode_rng import episode_rng
 
 START_TIME_NS = 1_577_836_800_000_000_000
 """Start of every simulated path: 2020-01-01T00:00:00Z."""
@@ -39,17 +39,23 @@ class SimulatedSource:
     @property
     def slots(self) -> tuple[str, ...]:
         """See `EpisodeSource`."""
-        return slots_of(self.symbols, self._config.symbols_per_episode)
+        return make_slots(self._config)
 
     def episodes(self, numbers: Sequence[int]) -> list[Episode]:
         """Draw the parameters of all episodes and simulate their whole paths at once."""
         config, k = self._config, self._config.symbols_per_episode
         traded = [self._symbols_of(number) for number in numbers]
-        generators = [episode_rng(self._seed, symbol, number) for symbols, number in zip(traded, numbers, strict=True) for symbol in symbols]
+        generators = [
+            episode_rng(self._seed, symbol, number) for symbols, number in zip(traded, numbers, strict=True) for symbol in symbols
+        ]
         drawn, rows = draw_bars(self._process, generators, config.n_bars, config.steps_per_bar)
-        columns: FloatArray = np.stack([getattr(rows, name) for name in FIELDS], axis=-1).reshape(len(numbers), k, config.n_bars, len(FIELDS))
+        columns: FloatArray = np.stack([getattr(rows, name) for name in FIELDS], axis=-1).reshape(
+            len(numbers), k, config.n_bars, len(FIELDS)
+        )
         return [
-            Episode(symbols, number, EpisodeBars(self._time_ns, bars, config.warmup_bars, _named(symbols, drawn[k * place : k * (place + 1)])))
+            Episode(
+                symbols, number, EpisodeBars(self._time_ns, bars, config.warmup_bars, _named(symbols, drawn[k * place : k * (place + 1)]))
+            )
             for place, (symbols, number, bars) in enumerate(zip(traded, numbers, columns.swapaxes(1, 2), strict=True))
         ]
 
