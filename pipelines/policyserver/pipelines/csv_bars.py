@@ -44,9 +44,11 @@ def read_csv_bars(path: Path) -> Bars:
         with _open(path) as lines:
             return parse_csv_bars(lines, str(path))
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: expected UTF-8, found the byte 0x{error.object[error.start]:02x}: is it UTF-16 or Latin-1?") from error
+        raise ValueError(
+            f"{path}: expected UTF-8, received the byte 0x{error.object[error.start]:02x}: is it UTF-16 or Latin-1?"
+        ) from error
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise ValueError(f"{path}: expected a whole gzip file, found one that is cut or damaged: {error}") from error
+        raise ValueError(f"{path}: expected a whole gzip file, received one that is cut or damaged: {error}") from error
 
 
 def _open(path: Path) -> TextIO:
@@ -62,22 +64,22 @@ def parse_csv_bars(lines: Iterable[str], name: str) -> Bars:
     header = [column.strip().lower() for column in names]
     shown = f"{header}"[:_SHOWN_HEADER_CHARACTERS]
     if any("\0" in column for column in header):
-        raise ValueError(f"{name}: expected UTF-8, found zero bytes: is it UTF-16?")
+        raise ValueError(f"{name}: expected UTF-8, received zero bytes: is it UTF-16?")
     missing = [column for column in PRICE_COLUMNS if column not in header]
     if missing:
         raise ValueError(f"{name}, line 1: expected the columns {', '.join(PRICE_COLUMNS)}, {', '.join(missing)} missing in {shown}")
     time_column = next((column for column in TIME_COLUMNS if column in header), None)
     if time_column is None:
-        raise ValueError(f"{name}, line 1: expected a column named {' or '.join(TIME_COLUMNS)}, found {shown}")
+        raise ValueError(f"{name}, line 1: expected a column named {' or '.join(TIME_COLUMNS)}, received {shown}")
     doubled = [column for column in (*PRICE_COLUMNS, time_column, "volume") if header.count(column) > 1]
     if doubled:
-        raise ValueError(f"{name}, line 1: expected each column once, found {', '.join(doubled)} more often in {shown}")
+        raise ValueError(f"{name}, line 1: expected each column once, received {', '.join(doubled)} more often in {shown}")
     times: list[tuple[str, str]] = []
     rows: list[list[float]] = []
     for line, cells in numbered_rows:
         where = f"{name}, line {line}"
         if len(cells) != len(header):
-            raise ValueError(f"{where}: expected {len(header)} cells, found {len(cells)}")
+            raise ValueError(f"{where}: expected {len(header)} cells, received {len(cells)}")
         row = dict(zip(header, cells, strict=True))
         times.append((f"{where}, column {time_column}", row[time_column].strip()))
         rows.append(_checked_row(row, where))
@@ -96,7 +98,7 @@ def _rows(lines: Iterable[str], name: str) -> Iterator[tuple[int, list[str]]]:
     try:
         for cells in reader:
             if reader.line_num > line:
-                raise ValueError(f"{name}, line {line}: expected one line a row, found a quotation mark that is not closed in it")
+                raise ValueError(f"{name}, line {line}: expected one line a row, received a quotation mark that is not closed in it")
             if cells:
                 yield line, cells
             line = reader.line_num + 1
@@ -109,15 +111,15 @@ def _checked_row(row: dict[str, str], where: str) -> list[float]:
     prices = [_number(row[column], f"{where}, column {column}") for column in PRICE_COLUMNS]
     for column, price in zip(PRICE_COLUMNS, prices, strict=True):
         if price <= 0:
-            raise ValueError(f"{where}, column {column}: expected a positive price, found {price}")
+            raise ValueError(f"{where}, column {column}: expected a positive price, received {price}")
         if not LOWEST_PRICE <= price <= HIGHEST_PRICE:
-            raise ValueError(f"{where}, column {column}: expected a price from {LOWEST_PRICE:g} to {HIGHEST_PRICE:g}, found {price:g}")
+            raise ValueError(f"{where}, column {column}: expected a price from {LOWEST_PRICE:g} to {HIGHEST_PRICE:g}, received {price:g}")
     open_, high, low, close = prices
     if not low <= min(open_, close) <= max(open_, close) <= high:
-        raise ValueError(f"{where}: expected low <= open, close <= high, found open={open_} high={high} low={low} close={close}")
+        raise ValueError(f"{where}: expected low <= open, close <= high, received open={open_} high={high} low={low} close={close}")
     volume = _number(row["volume"], f"{where}, column volume") if "volume" in row else 0.0
     if volume < 0:
-        raise ValueError(f"{where}, column volume: expected at least 0, found {volume}")
+        raise ValueError(f"{where}, column volume: expected at least 0, received {volume}")
     return [*prices, volume]
 
 
@@ -127,5 +129,5 @@ def _number(text: str, where: str) -> float:
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise ValueError(f"{where}: expected a finite number, found {text[:_SHOWN_CHARACTERS]!r}")
+        raise ValueError(f"{where}: expected a finite number, received {text[:_SHOWN_CHARACTERS]!r}")
     return value

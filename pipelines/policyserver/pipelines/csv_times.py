@@ -60,9 +60,9 @@ def _read(cells: Sequence[tuple[str, str]], name: str) -> tuple[IntArray, int, s
         try:
             times[row] = read(text) * 1e9
         except (ValueError, OverflowError):
-            return times, row, f"{where}: expected {', '.join(TIME_FORMATS)}, found {shown}{_probably(text)}"
+            return times, row, f"{where}: expected {', '.join(TIME_FORMATS)}, received {shown}{_probably(text)}"
         if row and times[row] <= times[row - 1]:
-            return times, row, f"{where}: expected a time after the row before, found {shown}"
+            return times, row, f"{where}: expected a time after the row before, received {shown}"
     return times, len(cells), ""
 
 
@@ -72,7 +72,7 @@ def _require_agreement(cells: Sequence[tuple[str, str]], fitting: dict[str, IntA
     for other, other_times in others:
         if len(differing := np.flatnonzero(times != other_times)):
             where, text = cells[differing[0]]
-            raise ValueError(f"{where}: expected dates that can be read in one way, found {text!r}, {name} or {other}: write 2024-12-31")
+            raise ValueError(f"{where}: expected dates that can be read in one way, received {text!r}, {name} or {other}: write 2024-12-31")
 
 
 def _probably(text: str) -> str:

@@ -173,7 +173,7 @@ class CsvSource:
         for path in config.csv_files:
             bars = read_csv_bars(path)
             if len(bars) < needed:
-                raise ValueError(f"{path}: expected at least warmup_bars + bars_per_episode = {needed} bars, found {len(bars)}")
+                raise ValueError(f"{path}: expected at least warmup_bars + bars_per_episode = {needed} bars, received {len(bars)}")
             self._histories[symbol_of(path)] = History(bars, needed)
             self._columns[symbol_of(path)] = bars.columns()
 

@@ -73,7 +73,7 @@ class DemoConfig(Config):
             options = "--seed, --process, --prices, --episodes and --server"
             raise ValueError(f"resume: a resumed run keeps its seed, prices, episodes and server settings: leave {options} out")
         if not self.server.is_file():
-            raise ValueError(f"server: expected a TOML file with the server's settings, found none at {self.server}")
+            raise ValueError(f"server: expected a TOML file with the server's settings, received none at {self.server}")
         try:
             if "spaces" in tomllib.loads(self.server.read_text(encoding="utf-8")):
                 raise ValueError(f"server: expected settings without [spaces], which follow from the rules, received {self.server}")
