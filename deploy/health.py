@@ -30,7 +30,7 @@ def server(address: str, run: str) -> str:
         except grpc.RpcError as error:
             return f"{address}: {error.code().name}"
     if found != run:
-        return f"{address}: expected the server of run {run}, found that of {found}"
+        return f"{address}: expected the server of run {run}, received that of {found}"
     return "" if answer.status == health_pb2.HealthCheckResponse.SERVING else f"{address}: not serving"
 
 

@@ -4,7 +4,8 @@
     python examples/cartpole_client.py
 
 The environments run in threads of this process; their calls share one connection and are answered in batches. The server may be killed and
-started again meanwhile: open episodes are lost, new ones begin, and the policy goes on from its last checkpoint.
+started again meanwhile, within the half minute that a new episode waits for it: open episodes are lost, new ones begin, and the policy goes
+on from its last checkpoint.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ POINTER = Path("last_checkpoint.out").absolute()
 
 
 class TradingServing(ExternalEnv):
-    """Episodes come from whoever connects: ten features in, sell, hold or buy out."""
+    """Episodes come from the clients that connect: ten features in, sell, hold or buy out."""
 
     def __init__(self, config: dict[str, Any]) -> None:
         super().__init__(action_space=Discrete(3), observation_space=Box(-100, 100, (10,), np.float32))

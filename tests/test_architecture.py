@@ -107,6 +107,9 @@ ONLY_IN = {
 
 MAX_LINES = 400
 
+# How a test file begins: with a sentence of one line, after which the docstring ends or an empty line follows.
+FIRST_LINE = re.compile(r'"""\S.*\.(?:"""\n|\n\n)')
+
 # What others are to import from, a user's own part of the market too: these hand on names that other modules define.
 PUBLIC = {
     "policyserver/client/__init__.py",
@@ -323,6 +326,14 @@ def test_no_module_is_longer_than_a_reader_can_hold() -> None:
         name: lines for name, path in [*sources(), *tools()] if (lines := len(path.read_text(encoding="utf-8").splitlines())) > MAX_LINES
     }
     assert not long, f"more than {MAX_LINES} lines"
+
+
+def test_every_test_file_begins_with_one_line_that_says_what_it_specifies() -> None:
+    """More may follow below that line, after an empty one."""
+    files = sorted((ROOT / "tests").rglob("test_*.py"))
+    assert len(files) > 100
+    silent = [str(path.relative_to(ROOT)) for path in files if not FIRST_LINE.match(path.read_text(encoding="utf-8"))]
+    assert not silent, "expected a docstring whose first line is a whole sentence"
 
 
 def test_the_search_for_circles_sees_imports_for_type_checkers_and_names_out_of_files(tmp_path: Path) -> None:

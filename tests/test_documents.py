@@ -16,6 +16,14 @@ from policyserver.pipelines.summary import Summary
 from tests.documents import OUTPUT, PAGES, ROOT, Block, blocks, commands, is_there
 
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+WORDED = sorted(
+    path
+    for folder in ("client", "server", "proto", "monitoring", "pipelines", "benchmarks", "examples", "docs")
+    for path in (ROOT / folder).rglob("*")
+    if path.suffix in {".py", ".proto", ".js", ".html", ".css", ".md", ".toml"} and "uplot" not in path.parts
+) + [ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md")]
+VAGUE = re.compile(r"\b(?:(?i:nobody|somebody|whoever|those\s+who)|is\s+none)\b")
+"""Words that leave open which party is meant, or what is missing."""
 
 
 def names(paths: list[Path]) -> list[str]:
@@ -99,6 +107,16 @@ def test_every_file_of_ours_that_a_document_names_exists(document: str) -> None:
     )
     assert named
     assert [name for name in sorted(named) if not is_there(name)] == []
+
+
+def test_every_sentence_says_which_party_is_meant() -> None:
+    found = [f"{path.relative_to(ROOT)}: {words}" for path in WORDED for words in VAGUE.findall(path.read_text(encoding="utf-8"))]
+    assert found == []
+
+
+@pytest.mark.parametrize("text", ["Nobody waits.", "for whoever asks", "those\n    who wait", "while there is none"])
+def test_the_search_for_vague_words_sees_them(text: str) -> None:
+    assert VAGUE.search(text)
 
 
 def test_the_readme_is_short() -> None:

@@ -1,3 +1,5 @@
+"""docs/metrics.md is what the schema of the points says."""
+
 from __future__ import annotations
 
 from pathlib import Path

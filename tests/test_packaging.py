@@ -1,3 +1,5 @@
+"""The wheel holds packages and contract alone, its client runs on the base dependencies, and a broken install is told in one line."""
+
 from __future__ import annotations
 
 import email
@@ -106,7 +108,7 @@ def test_an_editable_install_of_a_version_with_other_folders_is_refused_in_one_l
     done = run_monitor(ROOT / "client", ROOT / "proto", ROOT / "a folder that is gone")
     assert done.returncode == 1
     assert done.stderr == (
-        "policy-monitor: expected policyserver.monitoring, policyserver.pipelines, policyserver.server to be installed, found only "
+        "policy-monitor: expected policyserver.monitoring, policyserver.pipelines, policyserver.server to be installed, received only "
         f"{ROOT}/client/policyserver, {ROOT}/proto/policyserver: an older version is installed here; run `pip install` again\n"
     )
 

@@ -1,3 +1,5 @@
+"""The stubs that are checked in are exactly those that the contract generates."""
+
 from __future__ import annotations
 
 from pathlib import Path

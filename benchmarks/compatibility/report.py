@@ -29,7 +29,7 @@ played {episodes_at_once} episodes at a time on random observations: ended and t
 among the policy's. At least {updates} updates were made of these steps, their weights arrived at the client, all losses and weights
 were finite, and every action lay in its space. Spaces and nets are small: this says what works together, not how well it learns.
 `not in RLlib`: that failed, and so did RLlib's own env runner on a Gymnasium environment with the same settings; a note says why.
-`no`: it failed here alone, or for a reason that nobody has looked into.
+`no`: it failed here alone, or for a reason that we have not looked into.
 
 Flattened: `[connectors] flatten = "auto"`. The user's RLModule is one from scratch with PPO, APPO and IMPALA; DQN and SAC ask so much of
 theirs that it is RLlib's with an encoder of the user's.
@@ -122,17 +122,17 @@ def _cells_of(page: str) -> Iterator[tuple[str, ...]]:
                 continue
             for action, column in zip(actions, columns, strict=True):
                 if not re.fullmatch(r"(yes|(\*\*no\*\*|not in RLlib) \(\d+\))", column):
-                    raise ReportError(f"{algorithm}, {observations}, {model}, {action}: expected an outcome, found {column!r}")
+                    raise ReportError(f"{algorithm}, {observations}, {model}, {action}: expected an outcome, received {column!r}")
                 yield algorithm, action, observations, model, env_runner
 
 
 def _check(cell: Cell, result: Mapping[str, Any] | None) -> None:
     if result is None:
-        raise ReportError(f"{cell.name}: expected a result of this run, found none")
+        raise ReportError(f"{cell.name}: expected a result of this run, received none")
     if result["cell"] != cell.name or result["outcome"] not in _OUTCOMES:
-        raise ReportError(f"{cell.name}: expected its own result and an outcome of {', '.join(_OUTCOMES)}, found {result}")
+        raise ReportError(f"{cell.name}: expected its own result and an outcome of {', '.join(_OUTCOMES)}, received {result}")
     if result["outcome"] == "not in RLlib" and not (result.get("limit") and result.get("rllib", "works") != "works"):
-        raise ReportError(f"{cell.name}: expected RLlib's own error and what it means, found {result}")
+        raise ReportError(f"{cell.name}: expected RLlib's own error and what it means, received {result}")
     if result["outcome"] != "yes":
         return
     evidence = result.get("evidence", {})
@@ -146,7 +146,7 @@ def _check(cell: Cell, result: Mapping[str, Any] | None) -> None:
         or not all(map(math.isfinite, evidence["losses"].values()))
         or evidence.get("policy") not in _POLICIES
     ):
-        raise ReportError(f"{cell.name}: expected everything that makes a cell green, found {result}")
+        raise ReportError(f"{cell.name}: expected everything that makes a cell green, received {result}")
 
 
 def _table(algorithm: str, results: Mapping[str, Mapping[str, Any]], notes: dict[str, int]) -> str:

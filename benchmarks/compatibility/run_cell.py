@@ -106,7 +106,7 @@ def _serve_and_learn(cell: Cell) -> dict[str, Any]:
         _check_weights(before["weights"], after["weights"])
         played = players.counts["actions"] + players.counts["actions_logged"]
         if not 0 < after["steps_sampled"] <= played:
-            raise NotLearnedError(f"expected some of the {played} steps that were played in the learner, found {after['steps_sampled']}")
+            raise NotLearnedError(f"expected some of the {played} steps that were played in the learner, received {after['steps_sampled']}")
         seen = {"versions": sorted(players.versions), "steps_sampled": after["steps_sampled"], "policy": after["policy"]}
         return {**learned, **players.counts, **seen}
     finally:
@@ -160,7 +160,9 @@ def _learn(algorithm: Any, served: Callable[[], bool]) -> dict[str, Any]:
     updates = iterations = 0
     while updates < UPDATES or not served():
         if time.monotonic() > deadline:
-            raise NotLearnedError(f"expected {UPDATES} updates whose weights are served within {LEARNING_TIMEOUT_S:g} s, found {updates}")
+            raise NotLearnedError(
+                f"expected {UPDATES} updates whose weights are served within {LEARNING_TIMEOUT_S:g} s, received {updates}"
+            )
         learner = algorithm.train().get("learners", {}).get(DEFAULT_MODULE_ID, {})
         iterations += 1
         if math.isnan(version := learner.get(WEIGHTS_SEQ_NO, math.nan)):
@@ -168,9 +170,9 @@ def _learn(algorithm: Any, served: Callable[[], bool]) -> dict[str, Any]:
         updates = int(version)
         losses |= {key: float(value) for key, value in learner.items() if "loss" in key and np.ndim(value) == 0}
         if bad := [f"{key} = {value}" for key, value in losses.items() if not math.isfinite(value)]:
-            raise NotLearnedError(f"expected finite losses, found {', '.join(bad)}")
+            raise NotLearnedError(f"expected finite losses, received {', '.join(bad)}")
     if not losses:
-        raise NotLearnedError("expected the learner to report its losses, found none")
+        raise NotLearnedError("expected the learner to report its losses, received none")
     return {"updates": updates, "iterations": iterations, "losses": losses}
 
 
@@ -183,9 +185,9 @@ def _check_built(cell: Cell, runner: Any) -> None:
     """
     module, row = runner.module, cell.row
     connectors = tuple(type(piece).__name__ for piece in runner._env_to_module.connectors[:-_DEFAULT_CONNECTORS])
-    assert connectors == row.connectors_built, f"expected the connectors {row.connectors_built}, found {connectors}"
+    assert connectors == row.connectors_built, f"expected the connectors {row.connectors_built}, received {connectors}"
     own = type(module).__module__ == own_code.__name__
-    assert own == row.own_module, f"expected a module of one's own: {row.own_module}, found {type(module)}"
+    assert own == row.own_module, f"expected a module of one's own: {row.own_module}, received {type(module)}"
     found = sorted(".".join(path) for path, _ in tree.flatten_with_path(module.get_initial_state())) if module.is_stateful() else []
     if found != list(row.state):
         raise NotBuiltError(f"{cell.algorithm}'s state: expected {' '.join(row.state) or 'none'}, built {' '.join(found) or 'none'}")
@@ -196,9 +198,9 @@ def _check_built(cell: Cell, runner: Any) -> None:
 
 def _check_weights(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> None:
     if bad := [name for name, value in after.items() if not torch.isfinite(value).all()]:
-        raise NotLearnedError(f"expected finite weights, found others in {', '.join(bad)}")
+        raise NotLearnedError(f"expected finite weights, received others in {', '.join(bad)}")
     if all(torch.equal(value, before[name]) for name, value in after.items()):
-        raise NotLearnedError("expected other weights after learning, found those from before")
+        raise NotLearnedError("expected other weights after learning, received those from before")
 
 
 def _known_limit(error: BaseException | None) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """A process that runs cells, one after another, with one Ray for all of them.
 
 Names of cells come on standard input; a line of JSON goes out for each, and one before the first, when Ray runs. The process ends with its
-input, so it outlives nobody.
+input, so it does not outlive its parent.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def main(pointer: str) -> None:
     """Run cells until the input ends.
 
     Args:
-        pointer: Where to keep the symbolic link to Ray's folder, for whoever has to tidy up after a process that was killed.
+        pointer: Where to keep the symbolic link to Ray's folder. With it the parent tidies up after a process that was killed.
     """
     results = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what Ray's actors print goes to the log

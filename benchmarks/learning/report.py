@@ -40,7 +40,7 @@ file replaces its value.
 - **APPO, IMPALA** don't wait for their env runners. Their actors pull the newest weights before each hand-off, and hand off whole
   fragments (`rollout_fragment_length` steps), for RLlib counts a hand-off as a fragment however little is in it. RLlib's own
   `timeout_s_sampler_manager` of 0 would take a core, with and without clients.
-- **APPO** has RLlib's plain queue in place of its circular buffer, which looks for a batch 10,000 times a second while there is none;
+- **APPO** has RLlib's plain queue in place of its circular buffer, which looks for a batch 10,000 times a second until one comes;
   `num_epochs = 2` makes up for the second use of a batch.
 - **DQN, SAC** get {fragment} steps with each hand-off, on the average whatever the length of a segment, and then make the updates that
   belong to them, however slow the clients are. `training_intensity` is steps replayed for one sampled, but RLlib reckons with one env

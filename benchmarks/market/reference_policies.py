@@ -1,4 +1,4 @@
-"""What the return of a policy is to be held against: a rule of one line, and the best that somebody who knows the parameters can do.
+"""What the return of a policy is to be held against: a rule of one line, and the optimum, which knows the parameters.
 
 Both are played on given episodes, by the rules of the run, many episodes at once.
 """
@@ -80,7 +80,7 @@ def _rule_actions(block: EpisodeBlock, rows: IntArray, step: int) -> npt.NDArray
 
 
 def optimum(rules: Rules, episodes: Sequence[Episode]) -> Results:
-    """Return what the best decisions earn of somebody who knows the law of an episode's prices and its parameters.
+    """Return what the best decisions earn if the law of an episode's prices and its parameters are known.
 
     Of Ornstein-Uhlenbeck prices they are found by dynamic programming over (deviation from the mean, position, bars left); in a fair game
     nothing beats holding cash.

@@ -33,7 +33,7 @@ class Scale:
     rule: FloatArray
     """Of the rule of one line."""
     optimum: FloatArray
-    """Of somebody who knows the parameters."""
+    """Of the policy that knows the parameters."""
 
     def cells(self) -> tuple[str, str]:
         """Return both as means with their standard errors."""

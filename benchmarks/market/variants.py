@@ -1,7 +1,7 @@
 """`make learn`: the demo's problem for three seeds, controls and a scale beside, a table and a picture of what came of it.
 
-The controls: the same without the regressor's forecast in the observation, and geometric Brownian motion without drift, where nobody can
-earn anything but may save costs. The scale: what a rule of one line and the optimum earn on the same episodes.
+The controls: the same without the regressor's forecast in the observation, and geometric Brownian motion without drift, where no policy
+can earn anything, though it may save costs. The scale: what a rule of one line and the optimum earn on the same episodes.
 """
 
 from __future__ import annotations

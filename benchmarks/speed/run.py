@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _profile(options.seconds, folder)
     shown = results.read(folder, [case.name for case in cases])
     if options.only_report and not shown:
-        parser.error(f"--only-report: expected results in {folder}, found none: run it without the option first")
+        parser.error(f"--only-report: expected results in {folder}, received none: run it without the option first")
     sys.stdout.write(table(shown) + "\n")
     if not (options.no_report or options.quick):
         page.write(folder)

@@ -25,7 +25,8 @@ def markdown(program: str) -> str:
 def _part(program: str, name: str, meaning: str, parser: argparse.ArgumentParser) -> Iterator[str]:
     yield from (f"### `{program} {name}`", "", f"{meaning[:1].upper()}{meaning[1:]}.", "")
     actions = [action for action in parser._actions if action.option_strings and action.dest not in ("help", "version")]
-    keys = [action for action in actions if action.default is argparse.SUPPRESS]
+    takes_file = any(action.dest == "config" for action in actions)
+    keys = [action for action in actions if takes_file and action.default is argparse.SUPPRESS]
     for action in actions:
         if action in keys:
             continue

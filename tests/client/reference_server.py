@@ -288,3 +288,8 @@ class ReferenceServer:
         if self._server is not None:
             await self._server.stop(0)
             self._server = None
+        # A call that was cut is a task until it has heard of it. grpc.aio loses what it has for other loops where this one closes before.
+        tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,3 +1,5 @@
+"""A batch does the same as its rows one by one: a row that fails is named and leaves the others their actions."""
+
 from __future__ import annotations
 
 import pickle

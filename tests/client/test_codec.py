@@ -1,3 +1,5 @@
+"""What a client encodes comes back as a member of its space, whatever the array's layout, and only finite numbers pass."""
+
 from __future__ import annotations
 
 from typing import Any

@@ -1,3 +1,5 @@
+"""Steps and token travel encrypted to the holder of the certificate alone, and a disagreement about encryption is told at once."""
+
 from __future__ import annotations
 
 import re

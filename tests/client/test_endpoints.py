@@ -1,3 +1,5 @@
+"""Of the addresses that a server lists a client takes those it can reach, and the statistics of several runners add up."""
+
 from __future__ import annotations
 
 from dataclasses import replace

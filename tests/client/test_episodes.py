@@ -1,3 +1,5 @@
+"""An episode of a client reaches the server step by step, each reward after its action, and what is wrong is refused before it is sent."""
+
 from __future__ import annotations
 
 from collections.abc import Callable

@@ -1,3 +1,5 @@
+"""Whatever breaks between client and server, each step counts once, or the caller gets an error that says what happened."""
+
 from __future__ import annotations
 
 import time

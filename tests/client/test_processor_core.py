@@ -1,3 +1,5 @@
+"""`callers_core` binds callers and the client's own threads, no others, and is refused at once if the core can't be had."""
+
 from __future__ import annotations
 
 import contextlib

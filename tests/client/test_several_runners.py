@@ -1,3 +1,5 @@
+"""A client spreads its episodes over all runners of a service, and a runner that fails costs its own rows and episodes alone."""
+
 from __future__ import annotations
 
 import threading

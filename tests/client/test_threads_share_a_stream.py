@@ -1,3 +1,5 @@
+"""Threads of one client share a stream and travel in common messages; a lone caller waits for none, and closing wakes all who wait."""
+
 from __future__ import annotations
 
 import subprocess

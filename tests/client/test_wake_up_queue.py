@@ -1,3 +1,5 @@
+"""Callers that one message answers are woken one by one, and one that is late, interrupted or stuck holds up no other."""
+
 from __future__ import annotations
 
 import threading

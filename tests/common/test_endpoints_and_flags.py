@@ -1,3 +1,5 @@
+"""An address is parsed into its target and known to be local or not, what is none is refused, and the flags are those of the protocol."""
+
 from __future__ import annotations
 
 import socket

@@ -1,3 +1,5 @@
+"""Every status code and reason is an error of ours that crosses wire and pickle unchanged; a foreign exception's text stays behind."""
+
 from __future__ import annotations
 
 import pickle

@@ -1,3 +1,5 @@
+"""Numbers of every kind are rewards, anything else is refused by name and place, and a sum stays within what float32 holds."""
+
 from __future__ import annotations
 
 from decimal import Decimal

@@ -1,3 +1,5 @@
+"""Settings are one tree for file, options and Python: what is wrong is named by its key, and what is written out reads back equal."""
+
 from __future__ import annotations
 
 import argparse

@@ -1,3 +1,5 @@
+"""Every kind of space and its values travel and come back equal; a value or spec that does not fit is refused with its path."""
+
 from __future__ import annotations
 
 import contextlib

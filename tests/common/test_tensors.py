@@ -1,3 +1,5 @@
+"""An array comes back from the wire bit for bit, and bytes, dtypes and shapes that give no array are refused by their field."""
+
 from __future__ import annotations
 
 import math

@@ -1,4 +1,4 @@
-"""RLlib's own cases for external environments, in our words, against both front ends.
+"""RLlib's own cases for external environments, in our words, against both ways in.
 
 What differs from RLlib is said where it is pinned.
 """

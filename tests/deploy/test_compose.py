@@ -177,7 +177,7 @@ def test_a_server_is_healthy_while_it_is_that_of_the_run_and_says_so(tmp_path: P
     server.start()
     assert check_health(["server", address, "live"]) == 0
     assert check_health(["server", address, "another"]) == 1
-    assert "expected the server of run another, found that of live" in capsys.readouterr().err
+    assert "expected the server of run another, received that of live" in capsys.readouterr().err
     servicer.set("", HealthCheckResponse.NOT_SERVING)
     assert check_health(["server", address, "live"]) == 1
     server.stop(None).wait()
@@ -186,7 +186,7 @@ def test_a_server_is_healthy_while_it_is_that_of_the_run_and_says_so(tmp_path: P
 def test_a_pipeline_is_healthy_while_it_records(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "store.sqlite"
     assert check_health(["pipeline", str(file), "live"]) == 1
-    assert "found nothing" in capsys.readouterr().err
+    assert "received nothing" in capsys.readouterr().err
     for age_s, status in ((60, 1), (0, 0)):
         store = EmbeddedStore(file)
         point = Points.one("node", {"run": "live", "worker": f"w{age_s}"}, {"processed": 1})

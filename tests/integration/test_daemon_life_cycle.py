@@ -1,3 +1,5 @@
+"""A daemon learns on through its actor's death and its own, stops when told to, and keeps its port and folder to itself."""
+
 from __future__ import annotations
 
 import contextlib

@@ -72,7 +72,7 @@ def page_columns(store: Path) -> dict[str, list[Any]]:
     """Return the columns of the page's finished episodes."""
     reader = StoreReader(store)
     try:
-        columns: dict[str, list[Any]] = dict(Feed(reader, PageSelection(run=RUN)).news())["episodes"]["columns"]
+        columns: dict[str, list[Any]] = dict(Feed(reader, PageSelection(run=RUN)).changes())["episodes"]["columns"]
         return columns
     finally:
         reader.close()

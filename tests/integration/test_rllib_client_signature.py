@@ -1,3 +1,5 @@
+"""Our client's calls have the names, order and defaults of RLlib's, and what we added comes by keyword alone."""
+
 from __future__ import annotations
 
 import inspect

@@ -1,3 +1,5 @@
+"""The example of a trading server serves, trains, prints and saves, and goes on from its last checkpoint when it is started again."""
+
 from __future__ import annotations
 
 import signal

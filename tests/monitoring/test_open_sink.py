@@ -1,3 +1,5 @@
+"""Points go to the store and to the InfluxDB that the environment names; one whose client is not installed is refused."""
+
 from __future__ import annotations
 
 import sys

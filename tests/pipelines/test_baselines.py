@@ -1,4 +1,4 @@
-"""What other policies would have earned on the same episodes."""
+"""No trade earns nothing, and what a rule or chance would have earned depends on the rules, the seed and the episode alone."""
 
 from __future__ import annotations
 

@@ -1,3 +1,5 @@
+"""Bars are read whole from CSV files, plain or gzipped; episodes are windows that the seed chooses, and a malformed line is named."""
+
 from __future__ import annotations
 
 import gzip
@@ -94,15 +96,15 @@ def test_a_gzipped_file_reads_like_a_plain_one(tmp_path: Path) -> None:
         ([], "line 1: expected the columns open, high, low, close"),
         (["Date,Open,High,Low"], "line 1: .*close missing"),
         (["Open,High,Low,Close"], "line 1: expected a column named date"),
-        ([HEADER, GOOD[0], "2024-01-03,11,x,10,12,0"], "line 3, column high: expected a finite number, found 'x'"),
+        ([HEADER, GOOD[0], "2024-01-03,11,x,10,12,0"], "line 3, column high: expected a finite number, received 'x'"),
         ([HEADER, "2024-01-03,11,nan,10,12,0"], "line 2, column high: expected a finite number"),
         ([HEADER, "2024-01-03,11,13,-1,12,0"], "line 2, column low: expected a positive price"),
         ([HEADER, "2024-01-03,11,11.5,10,12,0"], "line 2: expected low <= open, close <= high"),
         ([HEADER, "2024-01-03,11,13,10,12,-4"], "line 2, column volume: expected at least 0"),
-        ([HEADER, "2024-01-03,11,13,10,12"], "line 2: expected 6 cells, found 5"),
+        ([HEADER, "2024-01-03,11,13,10,12"], "line 2: expected 6 cells, received 5"),
         ([HEADER, GOOD[1], GOOD[0]], "line 3, column date: expected a time after the row before"),
         ([HEADER, GOOD[0], GOOD[0]], "line 3, column date: expected a time after the row before"),
-        ([HEADER, "yesterday,11,13,10,12,0"], "line 2, column date: expected ISO 8601, seconds since 1970, .*, found 'yesterday'"),
+        ([HEADER, "yesterday,11,13,10,12,0"], "line 2, column date: expected ISO 8601, seconds since 1970, .*, received 'yesterday'"),
         ([HEADER, GOOD[0], "yesterday,11,13,10,12,0"], "line 3, column date: expected ISO 8601"),
     ],
 )
@@ -114,7 +116,7 @@ def test_a_malformed_file_is_refused_with_its_line(lines: list[str], message: st
 def test_a_file_shorter_than_an_episode_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "short.csv"
     path.write_text("\n".join([HEADER, *GOOD]))
-    with pytest.raises(ValueError, match=r"short\.csv: expected at least warmup_bars \+ bars_per_episode = 3 bars, found 2"):
+    with pytest.raises(ValueError, match=r"short\.csv: expected at least warmup_bars \+ bars_per_episode = 3 bars, received 2"):
         make_source(PricesConfig(process="csv", csv_files=(path,), warmup_bars=1, bars_per_episode=2), 1)
 
 

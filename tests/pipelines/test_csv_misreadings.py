@@ -31,11 +31,11 @@ def refusal(path: Path) -> str:
 @pytest.mark.parametrize(
     ("times", "message"),
     [
-        (("03/04/2024", "04/04/2024", "05/04/2024"), "line 2, column date: .* found '03/04/2024', month/day/year or day/month/year"),
+        (("03/04/2024", "04/04/2024", "05/04/2024"), "line 2, column date: .* received '03/04/2024', month/day/year or day/month/year"),
         (("01/01/2024", "02/01/2024"), "line 3, column date: expected dates that can be read in one way"),
-        (("45292", "45293"), "line 2, column date: .* found '45292', probably days since 1900, as Excel counts them"),
+        (("45292", "45293"), "line 2, column date: .* received '45292', probably days since 1900, as Excel counts them"),
         (("45292.5", "45292.75"), "probably days since 1900"),
-        (("1704153600000", "1704153660000"), "found '1704153600000', probably milliseconds since 1970"),
+        (("1704153600000", "1704153660000"), "received '1704153600000', probably milliseconds since 1970"),
         (("1704153600000000", "1704153660000000"), "probably microseconds since 1970"),
         (("1704153600000000000", "1704153660000000000"), "probably nanoseconds since 1970"),
         (("2040010215", "2040010216"), "expected ISO 8601, seconds since 1970"),
@@ -100,7 +100,7 @@ def test_a_gzip_file_that_is_cut_or_damaged_is_refused_with_its_name(tmp_path: P
 def test_a_column_that_is_there_twice_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("date,open,high,low,close,Close\n2024-01-02,1,1,1,1,9\n", encoding="utf-8")
-    assert "line 1: expected each column once, found close more often" in refusal(path)
+    assert "line 1: expected each column once, received close more often" in refusal(path)
 
 
 @pytest.mark.parametrize("price", ["1e308", "1e16", "1e-16", "5e-324"])

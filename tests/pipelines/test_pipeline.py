@@ -1,3 +1,5 @@
+"""A pipeline tells, records and counts every step once, whatever its server, its policy calls and its nodes do."""
+
 from __future__ import annotations
 
 import itertools

@@ -1,3 +1,5 @@
+"""Simulated prices follow the law of their process in mean, variance and autocorrelation, and their bars hold together."""
+
 from __future__ import annotations
 
 import math

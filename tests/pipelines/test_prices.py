@@ -1,3 +1,5 @@
+"""An episode's prices are a function of seed, symbol and index, are dripped bar by bar, and come from settings that make sense."""
+
 from __future__ import annotations
 
 import math

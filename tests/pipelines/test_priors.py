@@ -1,3 +1,5 @@
+"""A prior draws within its bounds and by its distribution, and one that is impossible is refused by its field."""
+
 from __future__ import annotations
 
 import math

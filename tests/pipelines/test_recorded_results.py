@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections import Counter
 from contextlib import closing
 from pathlib import Path
@@ -56,6 +57,17 @@ def test_the_summary_says_that_results_on_files_are_in_sample_and_names_the_span
     assert all(row["recorded"] and row["trained_on"] for row in recorded.values())
 
 
+def test_a_figure_that_is_not_known_is_a_dash_and_a_name_with_nan_in_it_stays_whole(tmp_path: Path) -> None:
+    known = summary_of(play(two_files(tmp_path))[0])
+    summary = dataclasses.replace(
+        known, prices_note="In-sample (binance, finance)", return_mean=math.nan, return_stderr=math.nan, regressor_skill=-math.nan
+    )
+    table = summary.table()
+    assert "In-sample (binance, finance)" in table
+    assert "return            - ± -   (last tenth of the episodes)" in table
+    assert "regressor skill   - ± " in table
+
+
 def test_a_run_that_does_not_train_is_not_called_in_sample(tmp_path: Path) -> None:
     settings = two_files(tmp_path)
     settings = dataclasses.replace(settings, episodes=dataclasses.replace(settings.episodes, training_enabled=False))
@@ -78,7 +90,7 @@ def test_the_page_says_that_results_on_files_are_in_sample_and_names_the_span(tm
         assert pipeline.wait(WAIT_S)
     store.close(5.0)
     with closing(StoreReader(store.path)) as reader:
-        shown = json.dumps(list(Feed(reader, PageSelection()).news()))
+        shown = json.dumps(list(Feed(reader, PageSelection()).changes()))
     assert "In-sample: the policy learns from the bars that its returns are of (AAA, BBB, 2020-01-01 00:00 to 2020-01-01 08:19" in shown
 
 

@@ -1,3 +1,5 @@
+"""A run's sums keep every digit; enough steps stop the run, its last slot ends it, and its first failure is kept."""
+
 from __future__ import annotations
 
 import math

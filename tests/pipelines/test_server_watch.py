@@ -1,3 +1,5 @@
+"""What serving processes report is summed over all of them and their predecessors, recorded for each, and an outage is two log lines."""
+
 from __future__ import annotations
 
 import logging

@@ -1,3 +1,5 @@
+"""The curve of returns shows the mean return as it was at each time and ends with the one of now."""
+
 from __future__ import annotations
 
 import numpy as np

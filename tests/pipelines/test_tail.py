@@ -1,3 +1,5 @@
+"""A tail keeps the newest rows up to its capacity, and its last tenth is that of all rows there were."""
+
 from __future__ import annotations
 
 import numpy as np

@@ -1,3 +1,5 @@
+"""The daemon's drain, state and questions reach every serving actor, and the end of the link is the end of the daemon."""
+
 from __future__ import annotations
 
 import os

@@ -1,3 +1,5 @@
+"""A process lowers its priority and that of a session of its own alone; one that must not give way leaves that session if it can."""
+
 from __future__ import annotations
 
 import os

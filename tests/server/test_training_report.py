@@ -1,3 +1,5 @@
+"""A training report goes on from the counters before it, counts what was learned, and leaves unset what was not measured."""
+
 from __future__ import annotations
 
 from pathlib import Path

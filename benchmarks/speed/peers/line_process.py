@@ -1,6 +1,6 @@
 """A peer's process that measures one window for each line of seconds it reads, and is silent in between.
 
-So that its start, imports and all, is paid once and its windows can alternate with somebody else's. Its standard output carries one JSON
+So that its start, imports and all, is paid once and its windows can alternate with another process's. Its standard output carries one JSON
 object for each window, after one line that says it is ready.
 """
 

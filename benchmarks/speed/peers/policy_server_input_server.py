@@ -20,7 +20,7 @@ from ray.rllib.env.policy_server_input import PolicyServerInput
 
 
 def leave_with_parent() -> None:
-    """End once standard input does: whoever started this is gone, or has enough."""
+    """End once standard input does: the parent is gone, or has enough."""
     sys.stdin.read()
     ray.shutdown()
     os._exit(0)

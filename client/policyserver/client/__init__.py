@@ -1,4 +1,7 @@
-"""The client of the policy server. Imports policyserver only; needs neither ray nor torch."""
+"""The client of the policy server.
+
+Imports `policyserver.common`, `policyserver.v1` and the base dependencies; needs neither ray nor torch.
+"""
 
 from __future__ import annotations
 

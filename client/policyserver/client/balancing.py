@@ -88,7 +88,7 @@ class Balancer:
             self._wait_for_others(min(timeout_s, _OTHERS_TIMEOUT_S))
             self.check()
             self._is_complete = True
-            session, missing = self.session, [connection for connection in self._connections if self._is_news(connection)]
+            session, missing = self.session, [connection for connection in self._connections if self._is_newly_missing(connection)]
             self._missed.update(connection.target for connection in missing)
         for connection in missing:
             _log.warning(
@@ -150,7 +150,7 @@ class Balancer:
                 connection.wake_sender()
 
     def cancel(self, call: Call) -> None:
-        """Withdraw a call. By the thread that waited for it, under the lock."""
+        """Cancel a queued call. By the thread that waited for it, under the lock."""
         if call.is_waiting:
             call.is_waiting = False
             for connection in self._connections:
@@ -264,7 +264,7 @@ class Balancer:
 
         self.shared.changed.wait_for(lambda: self._is_closed or all(map(is_settled, self._connections)), timeout_s)
 
-    def _is_news(self, connection: Connection) -> bool:
+    def _is_newly_missing(self, connection: Connection) -> bool:
         return not connection.is_open and connection.target not in self._missed
 
     def _refusal(self) -> PolicyServerError | None:

@@ -143,7 +143,7 @@ class PolicyClient:
             ServerOverloadedError: the server refused the step until the time was over; nothing was changed.
             ClientClosedError: the client was closed.
         """
-        session = self._agreement()
+        session = self._negotiated()
         observations = session.observation.encode(observation)
         columns, row = self._exchange.step_one(session, episode_id, _WANTED, observations, (), self._timeout(timeout_s))
         return session.action.decode(columns, row)
@@ -164,7 +164,7 @@ class PolicyClient:
             InvalidInputError: the batch has another structure, shape or dtype, or an id comes twice; nothing was changed.
             ClientClosedError: the client was closed.
         """
-        session = self._agreement()
+        session = self._negotiated()
         rows = count(episode_ids)
         columns, bad = session.observation.encode_batch(observations, rows)
         outcome = self._exchange.step(session, Steps(episode_ids, [_WANTED] * rows, columns, errors=bad), self._timeout(timeout_s))
@@ -186,13 +186,13 @@ class PolicyClient:
         Raises:
             PolicyServerError: as in `get_action`.
         """
-        session = self._agreement()
+        session = self._negotiated()
         observations, actions = session.observation.encode(observation), session.action.encode(action)
         self._exchange.step_one(session, episode_id, _GIVEN, observations, actions, self._timeout(timeout_s))
 
     def log_actions(self, episode_ids: Sequence[str], observations: Any, actions: Any, *, timeout_s: float | None = None) -> None:
         """Report the actions of n different episodes at once. Batches and errors as in `get_actions`; see `log_action`."""
-        session = self._agreement()
+        session = self._negotiated()
         rows = count(episode_ids)
         columns, bad = session.observation.encode_batch(observations, rows)
         given, bad_given = session.action.encode_batch(actions, rows)
@@ -246,7 +246,7 @@ class PolicyClient:
         Raises:
             PolicyServerError: as in `get_action`. An episode that has ended raises EpisodeFinishedError.
         """
-        session = self._agreement()
+        session = self._negotiated()
         kind = _TRUNCATED if truncated else _TERMINATED
         observations = session.observation.encode(observation)
         self._exchange.step_one(session, episode_id, kind, observations, (), self._timeout(timeout_s))
@@ -267,7 +267,7 @@ class PolicyClient:
             truncated: one for all, or one for each.
             timeout_s: as in `get_action`.
         """
-        session = self._agreement()
+        session = self._negotiated()
         rows = count(episode_ids)
         if np.shape(truncated) not in ((), (rows,)):
             raise InvalidInputError(
@@ -363,11 +363,11 @@ class PolicyClient:
         self._episodes = self._balancer = self._exchange = inherited
         return parts
 
-    def _agreement(self) -> NegotiatedSession:
+    def _negotiated(self) -> NegotiatedSession:
         return self._balancer.session or self._balancer.connect(self._config.connect_timeout_s)
 
     def _encoded(self, info: Mapping[str, Any] | None) -> str:
-        session = self._agreement() if info else None
+        session = self._negotiated() if info else None
         return encoded_info(info, session.max_bytes - session.row_bytes) if info and session else ""
 
     def _timeout(self, timeout_s: float | None) -> float:

@@ -112,7 +112,7 @@ class OutgoingRows:
     rewards: Sequence[float]
     """The rewards that ride along."""
     infos: Sequence[str]
-    """JSON objects; empty where there is none."""
+    """JSON objects; empty where a row has no info."""
     observations: tuple[bytes, ...]
     """One column of n values per leaf of the observation space."""
     actions: tuple[bytes, ...]

@@ -229,7 +229,7 @@ MEASUREMENTS = {
 
 
 def measurement(name: str) -> Measurement:
-    """Look up a measurement; ValueError if there is none of that name."""
+    """Look up a measurement; ValueError if no measurement has that name."""
     try:
         return MEASUREMENTS[name]
     except KeyError:

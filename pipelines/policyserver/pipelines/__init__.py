@@ -1,1 +1,4 @@
-"""The trading application: prices, nodes, portfolio, rewards. Imports client, policyserver and monitoring."""
+"""The trading application: prices, nodes, portfolio, rewards.
+
+Imports `policyserver.client`, `policyserver.common` and `policyserver.monitoring`; of the server nothing.
+"""

@@ -109,7 +109,7 @@ def _add_demo_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=DEMO_SERVER,
         metavar="FILE",
-        help="the server's settings, a TOML file without run_folder, seed and listen.address (default: the demo's own)",
+        help="the server's settings, a TOML file without run_folder, seed and listen.address, in place of all of the demo's own",
     )
     parser.add_argument("--runs", type=Path, default=Path("runs"), metavar="FOLDER", help="folder of the run folders (default: runs)")
     parser.set_defaults(command=_demo)

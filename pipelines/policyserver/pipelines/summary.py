@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,10 @@ from policyserver.pipelines.tail import mean
 
 LEDGER_TOLERANCE = 1e-6
 """Largest difference between the sums of rewards, relative to the largest where that is above 1: the server adds up as rewards come."""
+
+
+_UNKNOWN = re.compile(r"[+-]?\bnan\b")
+"""A figure that is not known, in the text of one."""
 
 
 class LedgerError(RuntimeError):
@@ -148,7 +153,7 @@ class Summary:
         ]
         figures = "{0.threads:>7}  {0.processed:>9,}  {0.queue_max:>9}  {0.overflowed:>10}  {0.failures:>8}  {0.restarts:>8}"
         rows += [(f"  {node.name}", figures.format(node)) for node in self.nodes]
-        return "".join(f"{name:<18}{text}\n" for name, text in rows).replace("+nan", "-").replace("nan", "-")
+        return "".join(f"{name:<18}{_UNKNOWN.sub('-', text)}\n" for name, text in rows)
 
     def unexplained_difference(self) -> str:
         """Return how the ledgers differ, if they do although no server died and no episode was lost; else ""."""

@@ -34,7 +34,7 @@ def _what_is_missing() -> str:
     if namespace.__file__:
         return f"{namespace.__file__} hides {missing}: delete this file, which an older version left behind"
     found = ", ".join(namespace.__path__)
-    return f"expected {missing} to be installed, found only {found}: an older version is installed here; run `pip install` again"
+    return f"expected {missing} to be installed, received only {found}: an older version is installed here; run `pip install` again"
 
 
 def _is_found(part: str) -> bool:

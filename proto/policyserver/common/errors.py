@@ -37,7 +37,7 @@ class PolicyServerError(Exception):
     Attributes:
         message: what was expected, what came, what to do.
         code: the gRPC status it travels as; None for errors that never travel.
-        reason: name of the protocol's Reason without its prefix, such as "EPISODE_UNKNOWN"; empty if there is none.
+        reason: name of the protocol's Reason without its prefix, such as "EPISODE_UNKNOWN"; empty if the error has no reason.
         field: the offending argument, such as "observation"; in a message "observations[0]". Empty if no single one is to blame.
     """
 

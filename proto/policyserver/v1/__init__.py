@@ -1,1 +1,1 @@
-"""Generated protobuf and gRPC stubs. Regenerate with `make protos`; never edit."""
+"""Generated protobuf and gRPC stubs, which import grpc and protobuf alone. Regenerate with `make protos`; never edit."""

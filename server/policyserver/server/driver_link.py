@@ -162,8 +162,8 @@ def follow_driver(
     """Connect an actor to its daemon. All functions are called from the link's own thread.
 
     Args:
-        path: The daemon's socket. If there is none (the daemon runs on another machine), nothing is followed: Ray itself ends an actor
-            whose driver is gone, some seconds later.
+        path: The daemon's socket. If it is absent (the daemon runs on another machine), nothing is followed: Ray itself ends an
+            actor whose driver is gone, some seconds later.
         on_drain: Called when the daemon starts to drain, with whether that is final.
         on_driver_gone: Called when the daemon's process has ended, however it did.
         on_state: Called with the newest state, if the daemon has offered one.

@@ -1,3 +1,5 @@
+"""Both learners play every seed for as many steps, and the page pairs their returns by seed; an interrupted half of a pair is left out."""
+
 from __future__ import annotations
 
 import io

@@ -1,3 +1,5 @@
+"""The rule and the optimum that a market policy is measured by: what they decide, what they earn, and which prices they refuse."""
+
 from __future__ import annotations
 
 import math

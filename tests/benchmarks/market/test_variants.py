@@ -1,3 +1,5 @@
+"""Each variant of the market is run with three seeds and has its rows on the page; a run that is interrupted writes nothing."""
+
 from __future__ import annotations
 
 import io

@@ -87,4 +87,4 @@ def test_a_page_of_nothing_is_refused(folders: Path, monkeypatch: pytest.MonkeyP
     have(monkeypatch)
     with pytest.raises(SystemExit):
         run.main(["--only-report"])
-    assert "found none" in capsys.readouterr().err
+    assert "received none" in capsys.readouterr().err

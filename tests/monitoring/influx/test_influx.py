@@ -321,7 +321,7 @@ def test_influxdb_clients_own_file_configures_it(tmp_path: Path) -> None:
         ("[influx2]\nurl=http://127.0.0.1:9\n", "BUCKET: expected the bucket"),
         ("[influx2]\nbucket=b\n", "URL: expected the address"),
         ("[influx2]\nurl=http://127.0.0.1:9\nbucket=b\ntimeout=soon\n", "TIMEOUT: expected milliseconds, received 'soon'"),
-        ("[influx]\nurl=http://127.0.0.1:9\n", r"expected a section \[influx2\], found influx"),
+        ("[influx]\nurl=http://127.0.0.1:9\n", r"expected a section \[influx2\], received influx"),
         ("token=s3cret\n", "no INI file"),
         ("[influx2]\ntoken s3cret\n", "no INI file"),
         ("[influx2]\ntoken=s3cret\ntoken=s3cret\n", "no INI file"),

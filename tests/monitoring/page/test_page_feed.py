@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from policyserver.monitoring.page.buckets import TIME, Buckets
+from policyserver.monitoring.page.buckets import Buckets
 from policyserver.monitoring.page.feed import Feed
 from policyserver.monitoring.page.sections import SOURCES
 from policyserver.monitoring.page.selection import PageSelection
+from policyserver.monitoring.panels.table import TIME
 from policyserver.monitoring.points import Points
 from policyserver.monitoring.schema import MEASUREMENTS
 from policyserver.monitoring.store import tables
@@ -30,16 +31,16 @@ STEPS_PER_S = 16.0
 
 
 class Viewer:
-    """Puts the news of a feed together as the browser does."""
+    """Puts the changes of a feed together as the browser does."""
 
     def __init__(self, reader: StoreReader, **selection: Any) -> None:
         self.feed = Feed(reader, PageSelection(**selection))
         self.shown: dict[str, Any] = {}
 
     def look(self) -> set[str]:
-        """Take the news in; the sections that had some."""
-        news = list(self.feed.news())
-        for name, data in news:
+        """Take the changes in; the sections that had some."""
+        changes = list(self.feed.changes())
+        for name, data in changes:
             held = self.shown.get(name)
             if not isinstance(data, dict) or "columns" not in data:
                 self.shown[name] = data
@@ -48,7 +49,7 @@ class Viewer:
             else:
                 kept = [index for index, time_s in enumerate(held["time_s"]) if data["begin_s"] <= time_s < data["from_s"]]
                 self.shown[name] = {key: [held[key][index] for index in kept] + values for key, values in data["columns"].items()}
-        return {name for name, _ in news}
+        return {name for name, _ in changes}
 
 
 @pytest.fixture
@@ -119,9 +120,9 @@ def test_a_look_sends_only_what_changed(path: Path) -> None:
     assert {"choices", "decisions", "running", "steps", "episodes", "learner", "sink"} <= viewer.look()
     assert viewer.look() == set()
     write(path, *run.points(8, BEGIN_NS))
-    news = dict(viewer.feed.news())
-    assert "episodes" not in news
-    assert len(news["steps"]["columns"]["time_s"]) == 1, "the bucket that grew"
+    changes = dict(viewer.feed.changes())
+    assert "episodes" not in changes
+    assert len(changes["steps"]["columns"]["time_s"]) == 1, "the bucket that grew"
     reader.close()
 
 

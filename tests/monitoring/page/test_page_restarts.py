@@ -50,16 +50,16 @@ def train(at_s: list[float], paths: list[str | None], worker: str) -> Points:
     return Points("train", RUN | {"worker": worker}, columns, ((BEGIN_S + np.array(at_s)) * 1e9).astype(np.int64))
 
 
-def news(path: Path, **selection: Any) -> dict[str, Any]:
+def changes(path: Path, **selection: Any) -> dict[str, Any]:
     reader = StoreReader(path)
     try:
-        return dict(Feed(reader, PageSelection(**selection)).news())
+        return dict(Feed(reader, PageSelection(**selection)).changes())
     finally:
         reader.close()
 
 
 def told(path: Path) -> dict[str, Any]:
-    rows = news(path)["server"]
+    rows = changes(path)["server"]
     assert len(rows) == 1
     return dict(rows[0])
 
@@ -81,16 +81,16 @@ def test_what_is_read_bit_by_bit_adds_up_to_the_same(path: Path) -> None:
     for begin_s, boot_id in ((0, "one"), (100, "two"), (200, "three")):
         write(path, server(begin_s, 51, boot_id, episodes_open=4))
         time.sleep(0.05)  # a section may be read again fifty times as long after as it took
-        rows += [data for name, data in feed.news() if name == "server"]
+        rows += [data for name, data in feed.changes() if name == "server"]
     assert [row[0]["steps_completed"] for row in rows] == [500, 1000, 1500]
-    assert rows[-1] == news(path)["server"]
+    assert rows[-1] == changes(path)["server"]
     reader.close()
 
 
 def test_the_rate_of_a_bucket_that_has_just_begun_is_not_made_of_two_points_of_one_moment(path: Path) -> None:
     # Two processes ask the same server; the second is told the same 50 ms later, and that alone is in the newest bucket.
     write(path, server(0.97, 60, "boot"), server(0.97, 60, "boot", "other", late_s=0.05))
-    rates = news(path)["serving"]["columns"]["actions_per_s"]
+    rates = changes(path)["serving"]["columns"]["actions_per_s"]
     known = [rate for rate in rates if rate is not None]
     assert len(known) >= 29
     assert known == pytest.approx([10.0] * len(known), rel=0.1)
@@ -100,7 +100,7 @@ def test_the_rate_of_a_bucket_that_has_just_begun_is_not_made_of_two_points_of_o
 def test_processes_that_followed_each_other_within_a_bucket_share_its_time(path: Path) -> None:
     for number in range(20):
         write(path, server(300 * number, 298, f"boot-{number}"))
-    columns = news(path)["serving"]["columns"]
+    columns = changes(path)["serving"]["columns"]
     assert columns["time_s"][1] - columns["time_s"][0] >= 16, "wide buckets, of which many have two processes"
     assert max(rate for rate in columns["actions_per_s"] if rate is not None) < 12
 
@@ -109,7 +109,7 @@ def test_restarts_checkpoints_and_gaps_are_told(path: Path) -> None:
     write(path, server(0, 100, "one"), server(0, 100, "beside"), server(160, 100, "two"))
     write(path, train([20, 40, 60], [None, "c-1", "c-2"], "server-1"), train([180, 200, 220], ["c-3", "c-3", "c-4"], "server-2"))
     write(path, Points("node", RUN | {"node": "policy"}, {"waiting": [0] * 300}, (BEGIN_S + np.arange(300)) * 10**9))
-    marks = news(path).get("marks", {})
+    marks = changes(path).get("marks", {})
     assert [round(time_s - BEGIN_S) for time_s in marks.get("restarts", [])] == [160]
     # The third was found by the second server's first iteration: the first server wrote it when it ended.
     assert [round(time_s - BEGIN_S) for time_s in marks["checkpoints"]] == [40, 60, 220]
@@ -120,7 +120,7 @@ def test_restarts_checkpoints_and_gaps_are_told(path: Path) -> None:
 
 def test_a_run_lives_while_its_newest_point_is_new(path: Path) -> None:
     def state(**selection: Any) -> dict[str, Any]:
-        return dict(news(path, **selection).get("state", {}))
+        return dict(changes(path, **selection).get("state", {}))
 
     assert state().get("state") == "empty"
     write(path, server(0, 100, "old"))

@@ -40,8 +40,8 @@ def test_a_span_of_whole_days_is_told_in_days_and_many_symbols_are_counted() -> 
 
 def choices(path: Path) -> dict[str, Any]:
     with closing(StoreReader(path)) as reader:
-        news: dict[str, Any] = dict(Feed(reader, PageSelection()).news())
-    shown: dict[str, Any] = news["choices"]
+        changes: dict[str, Any] = dict(Feed(reader, PageSelection()).changes())
+    shown: dict[str, Any] = changes["choices"]
     return shown
 
 

@@ -41,7 +41,7 @@ def test_its_cut_episodes_are_in_no_mean(older: Path) -> None:
     reader = StoreReader(older)
     assert (reader.newest_ids()["episode"], reader.newest_ids()["result"]) == (3, 0)
     assert reader.select('SELECT AVG("return") FROM whole_episode') == [(1.5,)]
-    columns = dict(Feed(reader, PageSelection()).news())["episodes"]["columns"]
+    columns = dict(Feed(reader, PageSelection()).changes())["episodes"]["columns"]
     assert (columns["policy"], columns["profit"], columns["episodes"]) == ([2.0], [0.2], [2.0])
     reader.close()
 

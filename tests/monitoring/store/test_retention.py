@@ -104,7 +104,7 @@ def shown(path: Path) -> dict[str, Any]:
     """Read what the page is told of the run with the old points."""
     reader = StoreReader(path)
     try:
-        return dict(Feed(reader, PageSelection(run="r1")).news())
+        return dict(Feed(reader, PageSelection(run="r1")).changes())
     finally:
         reader.close()
 

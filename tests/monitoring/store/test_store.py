@@ -167,7 +167,7 @@ def test_a_store_of_an_older_schema_gains_the_new_columns(path: Path) -> None:
 def test_a_missing_store_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="embedded store"):
         StoreReader(tmp_path / "nothing.sqlite")
-    with pytest.raises(FileNotFoundError, match="found a folder at"):
+    with pytest.raises(FileNotFoundError, match="received a folder at"):
         StoreReader(tmp_path)
     (tmp_path / "README.md").write_text("# no database")
     with pytest.raises(ValueError, match=r"README.md is no SQLite database"):

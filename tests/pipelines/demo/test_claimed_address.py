@@ -1,3 +1,5 @@
+"""A demo claims a free port below those that the system hands out, or any if there is none, and its server can bind it."""
+
 from __future__ import annotations
 
 import contextlib

@@ -1,3 +1,5 @@
+"""A run's settings are written into its folder, a resumed run keeps them at another address, and what can't be is refused."""
+
 from __future__ import annotations
 
 import tomllib

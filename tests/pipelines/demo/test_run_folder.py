@@ -1,3 +1,5 @@
+"""Each run has a folder of its own, named after time and seed, and the newest of them is the one to resume."""
+
 from __future__ import annotations
 
 from pathlib import Path

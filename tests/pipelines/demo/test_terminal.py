@@ -1,3 +1,5 @@
+"""The terminal view shows totals and decisions within the width, dashes for what is unknown, and plain lines without a terminal."""
+
 from __future__ import annotations
 
 import io

@@ -1,3 +1,5 @@
+"""The regressor learns a linear relation and its uncertainty, is believed as far as it was right, and has no skill on a fair game."""
+
 from __future__ import annotations
 
 import math

@@ -1,3 +1,5 @@
+"""A latency histogram gives quantiles close to the exact ones, counts each action, adds up over threads, and tells what came since."""
+
 from __future__ import annotations
 
 import math

@@ -1,3 +1,5 @@
+"""A node handles events in order and in batches; a failure restarts it or ends it, and a full inbox does what its policy says."""
+
 from __future__ import annotations
 
 import threading

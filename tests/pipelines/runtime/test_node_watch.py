@@ -1,3 +1,5 @@
+"""The last points of a run's nodes are their counters at its end, and the policy node alone has latencies."""
+
 from __future__ import annotations
 
 import dataclasses

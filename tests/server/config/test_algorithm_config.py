@@ -1,3 +1,5 @@
+"""The configuration file becomes RLlib's configuration of each algorithm, and what RLlib does not know is refused by its key."""
+
 from __future__ import annotations
 
 from pathlib import Path

@@ -1,3 +1,5 @@
+"""The server's configuration has its defaults, reads back as it was written, and refuses a wrong setting by its name."""
+
 from __future__ import annotations
 
 from pathlib import Path

@@ -1,3 +1,5 @@
+"""Connectors that the configuration asks for are in RLlib's pipelines, scale batches as single images, and are refused where unfit."""
+
 from __future__ import annotations
 
 from typing import Any, cast

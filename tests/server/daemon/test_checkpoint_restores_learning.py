@@ -1,3 +1,5 @@
+"""A fresh algorithm goes on from a checkpoint with the same weights, optimizer state, weights version and counters."""
+
 from __future__ import annotations
 
 import math

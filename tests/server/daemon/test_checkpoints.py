@@ -1,17 +1,26 @@
+"""The newest whole checkpoint is found, a damaged one passed over; one of other spaces, connectors, nets, or open to others is refused."""
+
 from __future__ import annotations
 
 import itertools
 import json
 import logging
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from policyserver.server.config.rllib_config import SpacesConfig
+from policyserver.common.settings import load
+from policyserver.server.config.algorithm import net_settings
+from policyserver.server.config.algorithm_defaults import DEFAULTS_BY_ALGORITHM
+from policyserver.server.config.rllib_config import RLlibConfig, SpacesConfig
+from policyserver.server.config.server_config import ServerConfig
 from policyserver.server.config.standard_connectors import ConnectorsConfig
 from policyserver.server.daemon.checkpoints import Checkpoint, CheckpointError, CheckpointFolder
 from policyserver.server.daemon.folder_lock import FolderInUseError
+from policyserver.server.daemon.preflight import checkpoint_folder
 from policyserver.server.training_report import Progress
 
 
@@ -152,6 +161,39 @@ def test_a_checkpoint_made_with_other_connectors_is_refused(tmp_path: Path) -> N
     checkpoints.close()
     with pytest.raises(CheckpointError, match=r"connectors.mean_std_filter = true, but the configuration says false"):
         newest(tmp_path)
+
+
+@pytest.mark.parametrize("other", ['fcnet_activation = "relu"', "use_lstm = true", "fcnet_hiddens = [32, 32]"])
+def test_a_checkpoint_of_another_net_is_refused_by_the_setting_that_differs(other: str, tmp_path: Path) -> None:
+    """RLlib would take weights of the same names and shapes, and leave the others fresh, without a word."""
+
+    def config(extra: str) -> ServerConfig:
+        path = tmp_path / "server.toml"
+        path.write_text(f'run_folder = "{tmp_path}"\n[algorithm.rl_module.model_config]\n{extra}\n', encoding="utf-8")
+        return load(ServerConfig, path)
+
+    made = "use_lstm = false\nfcnet_hiddens = [64, 64]"
+    first = checkpoint_folder(config(made))
+    saved = first.save(write("weights"), Progress(iteration=1))
+    assert first.newest_whole() == saved
+    first.close()
+    key = other.partition(" ")[0]
+    changed = "\n".join([*(line for line in made.splitlines() if not line.startswith(key)), other])
+    with closing(checkpoint_folder(config(changed))) as second, pytest.raises(CheckpointError, match=rf"model_config\.{key} = .*says"):
+        second.newest_whole()
+
+
+@pytest.mark.parametrize(("name", "key", "other"), [("DQN", "dueling", False), ("DQN", "num_atoms", 51), ("SAC", "twin_q", False)])
+def test_what_training_says_of_the_net_belongs_to_the_net(name: Any, key: str, other: object) -> None:
+    plain, changed = RLlibConfig(name=name), RLlibConfig(name=name, training={key: other})
+    before, after = net_settings(ServerConfig(algorithm=plain)), net_settings(ServerConfig(algorithm=changed))
+    assert {name for name in after if after[name] != before[name]} == {f"algorithm.training.{key}"}
+
+
+def test_a_net_that_says_what_is_the_default_is_the_same_net() -> None:
+    said = {**DEFAULTS_BY_ALGORITHM["PPO"]["rl_module"]["model_config"], "fcnet_activation": "tanh"}
+    config = ServerConfig(algorithm=RLlibConfig(rl_module={"model_config": said}))
+    assert net_settings(config) == net_settings(ServerConfig())
 
 
 def test_a_checkpoint_of_a_release_that_noted_neither_connectors_nor_a_sum_is_taken(tmp_path: Path) -> None:

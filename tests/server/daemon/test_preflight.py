@@ -157,7 +157,7 @@ def test_a_store_that_is_none_and_cannot_be_put_aside(tmp_path: Path, refused: R
     [
         ("x" * 120, "expected a path of at most 1"),
         ("nowhere/socket", "nowhere is no folder"),
-        ("file", "found another kind of file"),
+        ("file", "received another kind of file"),
     ],
 )
 def test_a_unix_socket_that_cannot_be_made(path: str, text: str, tmp_path: Path, refused: Refused) -> None:

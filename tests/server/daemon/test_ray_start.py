@@ -1,3 +1,5 @@
+"""A private Ray listens on loopback alone, has files and a token for this user alone, and is gone after its stop."""
+
 from __future__ import annotations
 
 import contextlib

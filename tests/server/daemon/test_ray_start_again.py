@@ -1,3 +1,5 @@
+"""A Ray node that does not come up is cleared away, and another one is started in its place."""
+
 from __future__ import annotations
 
 import logging

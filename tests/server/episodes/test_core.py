@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from policyserver.common.errors import InvalidInputError
 from policyserver.common.flags import StepFlag
 from policyserver.server.config.serving_config import EpisodesConfig
-from policyserver.server.episodes.received_rows import ReceivedRows
+from policyserver.server.episodes.received_rows import ReceivedRows, Replies
 from tests.server.core_harness import Answer, CoreHarness, Row, observation, start
 
 GIVEN, OVERRIDE = StepFlag.ACTION_GIVEN, StepFlag.OVERRIDE
@@ -30,6 +31,18 @@ def test_the_same_row_again_gets_the_same_action_and_is_counted_once(harness: Co
     harness.one(Row(handle, 2, StepFlag.TERMINATED, 1.0))
     (segment,) = harness.segments()
     assert segment.get_rewards().tolist() == [2.5, 1.0]
+
+
+def test_rows_that_are_refused_for_one_reason_have_an_error_each() -> None:
+    replies = Replies.empty(2, [])
+    replies.refusal = InvalidInputError("observations: expected 4 numbers", field="observations")
+    first, second = replies.error_of(0), replies.error_of(1)
+    assert first is not None
+    assert second is not None
+    with pytest.raises(InvalidInputError):
+        raise first
+    first.field = "observation"
+    assert (second.field, second.__traceback__, str(second)) == ("observations", None, str(first))
 
 
 def test_a_start_row_may_come_again_until_the_next_number(harness: CoreHarness) -> None:

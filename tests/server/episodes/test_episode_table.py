@@ -1,3 +1,5 @@
+"""A handle is good for one episode of one client, and the newest finished episodes are remembered with how they ended."""
+
 from __future__ import annotations
 
 import numpy as np

@@ -1,3 +1,5 @@
+"""An arena costs the memory that is written and gives back what is released; a free list hands out no number twice."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -13,24 +15,24 @@ def resident_mb() -> float:
 
 def test_an_arena_costs_what_is_written_and_gives_back_what_is_released() -> None:
     before = resident_mb()
-    arena = LazyArray(1_000_000, (256,), np.float32)
-    assert arena.array.shape == (1_000_000, 256)
+    lazy = LazyArray(1_000_000, (256,), np.float32)
+    assert lazy.array.shape == (1_000_000, 256)
     assert resident_mb() - before < 20
-    arena.array[:100_000] = 1.0
+    lazy.array[:100_000] = 1.0
     assert resident_mb() - before > 90
-    arena.release(0, 100_000)
+    lazy.release(0, 100_000)
     assert resident_mb() - before < 20
-    assert not arena.array[:100_000].any()
+    assert not lazy.array[:100_000].any()
 
 
 def test_a_release_leaves_the_neighbours_alone() -> None:
-    arena = LazyArray(3000, (3,), np.float32)
-    arena.array[:] = 7.0
-    arena.release(1000, 1000)
-    assert (arena.array[:1000] == 7.0).all()
-    assert (arena.array[2000:] == 7.0).all()
-    assert set(np.unique(arena.array[1000:2000]).tolist()) <= {0.0, 7.0}
-    assert (arena.array[1000:2000] == 0.0).mean() > 0.5
+    lazy = LazyArray(3000, (3,), np.float32)
+    lazy.array[:] = 7.0
+    lazy.release(1000, 1000)
+    assert (lazy.array[:1000] == 7.0).all()
+    assert (lazy.array[2000:] == 7.0).all()
+    assert set(np.unique(lazy.array[1000:2000]).tolist()) <= {0.0, 7.0}
+    assert (lazy.array[1000:2000] == 0.0).mean() > 0.5
 
 
 def test_an_arena_of_empty_rows_is_possible() -> None:
@@ -77,9 +79,9 @@ def test_a_free_list_never_hands_a_number_out_twice(seed: int) -> None:
 
 
 def test_a_reservation_far_beyond_the_memory_costs_nothing_until_it_is_written() -> None:
-    arena = LazyArray(100_000, (66, 84, 84, 3), np.float32)
-    assert arena.array.nbytes > 500e9
-    arena.array[70_000, 65] = 1.0
-    assert float(arena.array[70_000, 65].sum()) == 84 * 84 * 3
+    lazy = LazyArray(100_000, (66, 84, 84, 3), np.float32)
+    assert lazy.array.nbytes > 500e9
+    lazy.array[70_000, 65] = 1.0
+    assert float(lazy.array[70_000, 65].sum()) == 84 * 84 * 3
     with pytest.raises(MemoryError, match=r"lower episodes\.max_open"):
         LazyArray(2**40, (2**10,), np.float64)

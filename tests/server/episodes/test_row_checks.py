@@ -1,3 +1,5 @@
+"""Exactly the rows outside their space are refused, by leaf and place, and the hash of a row changes with each bit of its content."""
+
 from __future__ import annotations
 
 from typing import Any

@@ -1,3 +1,5 @@
+"""Each client has a number of its own, counted in steps; one that it brings stays its own and is given to no other."""
+
 from __future__ import annotations
 
 from policyserver.server.grpc_front.client_numbers import ClientNumbers

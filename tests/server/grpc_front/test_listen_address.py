@@ -1,3 +1,5 @@
+"""A listen address that is in use, foreign or impossible is refused, and a held port goes to the server and to no other process."""
+
 from __future__ import annotations
 
 import contextlib

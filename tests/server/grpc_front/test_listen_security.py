@@ -1,3 +1,5 @@
+"""Plaintext is served on this machine alone; beyond it TLS and a token are required, and only callers with the token get through."""
+
 from __future__ import annotations
 
 import asyncio

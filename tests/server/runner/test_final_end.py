@@ -80,7 +80,7 @@ def test_a_client_that_was_told_so_goes_on_by_itself_where_somebody_serves_again
         episode = client.start_episode()
         client.get_action(episode, observation())
         runner.stop()
-        assert heard(client.start_episode)[0] == "ServerEndedError"
+        wait_until(lambda: heard(client.start_episode)[0] == "ServerEndedError", "the client to hear of the end")
         runner = serving(address)
         try:
             wait_until(lambda: heard(client.start_episode)[0] == "", "the client to connect")

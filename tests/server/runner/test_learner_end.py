@@ -127,7 +127,7 @@ def test_a_logged_box_action_is_trained_on_in_the_nets_form_with_its_log_prob_at
             inputs = (before if step < 3 else after)._forward_exploration(row)[Columns.ACTION_DIST_INPUTS]
         log_prob = TorchDiagGaussian.from_logits(inputs).logp(batch[Columns.ACTIONS][step : step + 1])
         np.testing.assert_allclose(batch[Columns.ACTION_DIST_INPUTS][step : step + 1], inputs, atol=1e-5)
-        np.testing.assert_allclose(batch[Columns.ACTION_LOGP][step : step + 1], log_prob, atol=1e-5)
+        np.testing.assert_allclose(batch[Columns.ACTION_LOGP][step : step + 1], log_prob, rtol=1e-6, atol=1e-5)
     train("box", [segment])
 
 
@@ -147,7 +147,7 @@ def test_an_action_that_was_taken_instead_of_the_answer_is_trained_on_under_the_
     with torch.no_grad():
         inputs = learned_module("box")._forward_exploration({Columns.OBS: batch[Columns.OBS]})[Columns.ACTION_DIST_INPUTS]
     expected = TorchDiagGaussian.from_logits(inputs).logp(batch[Columns.ACTIONS]).numpy()
-    np.testing.assert_allclose(batch[Columns.ACTION_LOGP], expected, atol=1e-5)
+    np.testing.assert_allclose(batch[Columns.ACTION_LOGP], expected, rtol=1e-6, atol=1e-5)
     assert replaced.log_prob == pytest.approx(float(expected[0]), abs=1e-5)
     assert segments[0].get_extra_model_outputs(WEIGHTS_SEQ_NO).tolist() == [0]
 
@@ -178,7 +178,7 @@ def test_asked_and_logged_actions_of_one_episode_are_trained_on_alike(action: st
     with torch.no_grad():
         inputs = module.forward_train(batch)[Columns.ACTION_DIST_INPUTS]
     recomputed = module.get_train_action_dist_cls().from_logits(inputs).logp(batch[Columns.ACTIONS])
-    np.testing.assert_allclose(recomputed, batch[Columns.ACTION_LOGP], atol=1e-5)
+    np.testing.assert_allclose(recomputed, batch[Columns.ACTION_LOGP], rtol=1e-6, atol=1e-5)
     train(action, segments)
 
 

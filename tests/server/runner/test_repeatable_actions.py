@@ -104,7 +104,7 @@ def test_an_external_env_draws_by_its_ids_in_whatever_order_they_come() -> None:
     names = [f"mine-{number}" for number in range(20)]
 
     def play(order: list[str]) -> dict[str, int]:
-        with serving_env() as served:
+        with serving_env(policy=policy_of("discrete", "numpy")) as served:
 
             def one(name: str) -> int:
                 served.env.start_episode(name)

@@ -69,7 +69,7 @@ def from_file(path: Path) -> dict[str, Any]:
         reason = error.strerror if isinstance(error, OSError) else "it is no INI file in UTF-8"
         raise ValueError(f"{path}: expected a configuration file of influxdb-client: {reason}") from None
     except KeyError:
-        raise ValueError(f"{path}: expected a section [{_SECTION}], found {', '.join(parser.sections()) or 'none'}") from None
+        raise ValueError(f"{path}: expected a section [{_SECTION}], received {', '.join(parser.sections()) or 'none'}") from None
     values = {name.upper(): value.strip("\"'") for name, value in section.items()}
     for name in values:
         if name not in _FIELDS:

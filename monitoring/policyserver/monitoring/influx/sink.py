@@ -169,7 +169,7 @@ class InfluxSink(BackgroundSink):
                 spool.close()
 
     def _ship_next(self, spool: Spool) -> bool:
-        """Deliver the spool's next chunk; False if there is none."""
+        """Deliver the spool's next chunk; False if the spool is empty."""
         chunk = spool.read(self.config.request_bytes)
         if chunk is not None:
             self._ship(spool, chunk)

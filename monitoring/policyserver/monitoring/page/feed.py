@@ -9,13 +9,14 @@ from functools import partial
 from typing import Any
 
 from policyserver.monitoring import recorded_prices
-from policyserver.monitoring.page.buckets import Buckets, Columns
+from policyserver.monitoring.page.buckets import Buckets
 from policyserver.monitoring.page.finished_episodes import FinishedEpisodes
 from policyserver.monitoring.page.marks import Checkpoints, Marks, gaps_s, thinned_s
 from policyserver.monitoring.page.running_episodes import RunningEpisodes
 from policyserver.monitoring.page.sections import SOURCES
 from policyserver.monitoring.page.selection import PageSelection
 from policyserver.monitoring.page.serving_totals import ServingTotals
+from policyserver.monitoring.panels.table import Columns
 from policyserver.monitoring.schema import MEASUREMENTS
 from policyserver.monitoring.store.reader import StoreReader
 
@@ -62,7 +63,7 @@ class Feed:
         self._view: _View | None = None
         self._file = reader.files
 
-    def news(self) -> Iterator[tuple[str, Any]]:
+    def changes(self) -> Iterator[tuple[str, Any]]:
         """Read what changed since the last call, as (section, data).
 
         `choices` comes first: what is selected, and what could be. Then comes `state`: whether the run is live.
@@ -87,7 +88,7 @@ class Feed:
             if times_ns is None:
                 return
             self._view = _View(self._reader, self._selection, run, *times_ns)
-        yield from self._view.news(newest_ids)
+        yield from self._view.changes(newest_ids)
 
     def _read_state(self) -> dict[str, Any]:
         """Return the `state` of the run and the time of its newest point: `empty` without a run, `unknown` if the run isn't there."""
@@ -138,7 +139,7 @@ class _View:
             "running": (("step", "episode"), self._read_running),
         } | {curves.name: ((curves.measurement.name,), partial(self._read_curves, curves)) for curves in self._curves}
 
-    def news(self, newest_ids: dict[str, int]) -> Iterator[tuple[str, Any]]:
+    def changes(self, newest_ids: dict[str, int]) -> Iterator[tuple[str, Any]]:
         """Read what changed: each section whose measurements have new rows, unless it is too soon to read it again."""
         for name, (measurements, read) in self._sections.items():
             state = [newest_ids[measurement] for measurement in measurements]

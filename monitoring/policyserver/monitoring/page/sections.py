@@ -7,11 +7,11 @@ import re
 from typing import Any
 
 from policyserver.monitoring.action import Action
-from policyserver.monitoring.page.buckets import Source
 from policyserver.monitoring.panels import PANELS
 from policyserver.monitoring.panels.groups import GROUPS
 from policyserver.monitoring.panels.panel import ChartPanel, Group
 from policyserver.monitoring.panels.series import Series
+from policyserver.monitoring.panels.table import Source
 
 
 def _panels(group: Group) -> list[ChartPanel]:

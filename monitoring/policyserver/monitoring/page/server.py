@@ -36,7 +36,7 @@ LOOK_INTERVAL_S = 0.1
 commits four times a second, so every commit is shown soon."""
 
 _KEEPALIVE_LOOKS = 100
-"""Looks without news after which a comment is sent, to notice that a viewer is gone."""
+"""Looks without a change after which a comment is sent, to notice that a viewer is gone."""
 
 _STATIC = Path(__file__).parent / "static"
 
@@ -122,7 +122,7 @@ def _application(reader: StoreReader, connections: PageSocket, token: str | None
 
     async def snapshot(request: Request) -> Response:
         feed = Feed(reader, PageSelection.from_query(request.query_params))
-        return JSONResponse(await run_in_threadpool(lambda: dict(feed.news())), headers=_HEADERS)
+        return JSONResponse(await run_in_threadpool(lambda: dict(feed.changes())), headers=_HEADERS)
 
     async def events(request: Request) -> Response:
         feed = Feed(reader, PageSelection.from_query(request.query_params))
@@ -147,7 +147,7 @@ def _application(reader: StoreReader, connections: PageSocket, token: str | None
 
 
 async def _stream(feed: Feed, is_closing: Callable[[], bool]) -> AsyncIterator[str]:
-    """Send the feed's news as events, each as soon as it is read, until the viewer leaves or the server closes."""
+    """Send the feed's changes as events, each as soon as it is read, until the viewer leaves or the server closes."""
     quiet_looks = 0
     while not is_closing():
         quiet_looks += 1
@@ -165,5 +165,5 @@ async def _stream(feed: Feed, is_closing: Callable[[], bool]) -> AsyncIterator[s
 
 
 def _worded(feed: Feed) -> Iterator[str]:
-    for section, data in feed.news():
+    for section, data in feed.changes():
         yield f"event: {section}\ndata: {json.dumps(data, allow_nan=False, separators=(',', ':'))}\n\n"

@@ -7,10 +7,10 @@ from functools import partial
 import numpy as np
 
 from policyserver.monitoring.action import Action
-from policyserver.monitoring.page.buckets import Table
-from policyserver.monitoring.page.buckets import ratio as divided
 from policyserver.monitoring.panels.panel import ANY_IS_BAD, NONE_IS_GOOD, ChartPanel, Unit, figure
 from policyserver.monitoring.panels.series import Series, asked, largest, level, made_of, mean, rate, ratio, rise, total
+from policyserver.monitoring.panels.table import Table
+from policyserver.monitoring.panels.table import ratio as divided
 
 _NODES = {
     "market": "gray",

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from policyserver.monitoring.page.buckets import Table, counters, means
-from policyserver.monitoring.page.buckets import ratio as divided
+from policyserver.monitoring.panels.table import Table, counters, means
+from policyserver.monitoring.panels.table import ratio as divided
 
 _BY = {
     **dict.fromkeys(("server", "result"), ("run", "worker")),
@@ -28,7 +28,7 @@ class Series:
     column: str = ""
     """Column of the page's data; "" if the page doesn't draw it."""
     sums: Mapping[str, str] = field(default_factory=dict)
-    """As in `buckets.Source`, like `maxima`."""
+    """As in `Source`, like `maxima`."""
     maxima: Mapping[str, str] = field(default_factory=dict)
     values: Callable[[Table], np.ndarray] | None = None
     """Makes the column; None if the section makes it itself."""

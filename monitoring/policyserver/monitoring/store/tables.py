@@ -32,7 +32,7 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
     """
     if read_only and not path.is_file():
         found = "a folder" if path.is_dir() else "nothing"
-        raise FileNotFoundError(f"store: expected the file of an embedded store, as a run makes it, found {found} at {path}")
+        raise FileNotFoundError(f"store: expected the file of an embedded store, as a run makes it, received {found} at {path}")
     mode = "ro" if read_only else "rwc"
     uri = f"{path.absolute().as_uri()}?mode={mode}"
     connection = sqlite3.connect(uri, uri=True, timeout=5.0, isolation_level=None, check_same_thread=False)

@@ -31,7 +31,7 @@ def claimed_address() -> Iterator[str]:
                 continue
             yield f"{_HOST}:{number}"
             return
-    raise OSError(f"expected a free port on {_HOST}, found none")
+    raise OSError(f"expected a free port on {_HOST}, received none")
 
 
 def _free_port(port: int) -> int:

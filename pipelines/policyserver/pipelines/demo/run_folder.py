@@ -30,5 +30,5 @@ def newest_run_folder(root: Path) -> Path:
     """
     folders = [path for path in root.glob("*") if path.is_dir() and _NAME.fullmatch(path.name)]
     if not folders:
-        raise FileNotFoundError(f"{root}: expected the folder of an earlier run to resume, found none")
+        raise FileNotFoundError(f"{root}: expected the folder of an earlier run to resume, received none")
     return max(folders, key=lambda path: path.name)

@@ -88,7 +88,7 @@ class DemoConfig(Config):
         if self.market not in MARKETS:
             raise ValueError(f"market: expected one of {', '.join(MARKETS)}, received {self.market!r}")
         if not self.server.is_file():
-            raise ValueError(f"server: expected a TOML file with the server's settings, found none at {self.server}")
+            raise ValueError(f"server: expected a TOML file with the server's settings, received none at {self.server}")
         try:
             if "spaces" in tomllib.loads(self.server.read_text(encoding="utf-8")):
                 raise ValueError(f"server: expected settings without [spaces], which follow from the rules, received {self.server}")

@@ -92,6 +92,27 @@ def algorithm_config(
     return built
 
 
+_SHAPES_THE_NET = ("dueling", "noisy", "num_atoms", "twin_q")
+"""Arguments of `AlgorithmConfig.training` by which DQN's and SAC's nets have other parts."""
+
+
+def net_settings(config: ServerConfig) -> dict[str, Any]:
+    """Return what the net is made of, by dotted key, RLlib's defaults included: weights fit the same net alone."""
+    import ray.rllib.algorithms as rllib
+    from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
+
+    table = config.algorithm.methods.get("rl_module", {})
+    net: dict[str, Any] = dict(table.get("model_config", {}))
+    if "module_class" not in table:
+        net = {entry.name: getattr(DefaultModelConfig(**net), entry.name) for entry in dataclasses.fields(DefaultModelConfig)}
+    settings = {f"algorithm.rl_module.model_config.{name}": value for name, value in net.items()}
+    name, training = config.algorithm.name, config.algorithm.methods.get("training", {})
+    defaults = getattr(rllib, f"{name}Config")()
+    shaping = {key: training.get(key, getattr(defaults, key)) for key in _SHAPES_THE_NET if hasattr(defaults, key)}
+    settings |= {f"algorithm.training.{key}": value for key, value in shaping.items()}
+    return {"algorithm.name": name, "algorithm.rl_module.module_class": table.get("module_class", "none"), **settings}
+
+
 @contextlib.contextmanager
 def naming_setting(setting: str, *errors: type[Exception], says: str = "") -> Iterator[None]:
     """Raise the errors of a block as a SettingsError that names the setting at fault."""

@@ -17,7 +17,7 @@ import logging
 import os
 import shutil
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -59,7 +59,14 @@ class CheckpointFolder:
     """The checkpoints of one run. Only the process that has claimed the folder writes there, until `close()`."""
 
     def __init__(
-        self, folder: Path, keep: int, spaces: SpacesConfig, connectors: ConnectorsConfig | None = None, *, claim: bool = True
+        self,
+        folder: Path,
+        keep: int,
+        spaces: SpacesConfig,
+        connectors: ConnectorsConfig | None = None,
+        net: Mapping[str, Any] | None = None,
+        *,
+        claim: bool = True,
     ) -> None:
         """Open or make the folder, and remove what a crash left half-written.
 
@@ -68,6 +75,7 @@ class CheckpointFolder:
             keep: Newest checkpoints kept.
             spaces: What they are for; one for other spaces is refused.
             connectors: What happens to an observation before the net sees it; likewise.
+            net: What the net is made of, by setting; likewise.
             claim: False: the folder must be there, may be another process's, and is only read.
 
         Raises:
@@ -79,6 +87,7 @@ class CheckpointFolder:
         self._keep = keep
         self._spaces = spaces
         self._connectors = asdict(connectors or ConnectorsConfig())
+        self._net: dict[str, Any] = json.loads(json.dumps(dict(net or {}), default=repr))  # as a manifest gives it back
         self._lock = FolderLock(self._folder) if claim else None
         if claim:
             self._remove_unfinished()
@@ -97,7 +106,7 @@ class CheckpointFolder:
         """Find the newest checkpoint whose every file is as its manifest says.
 
         Raises:
-            CheckpointError: If that one is for other spaces or connectors, or if others than its owner could have changed it.
+            CheckpointError: If that one is for other spaces, connectors or another net, or if others than its owner could have changed it.
         """
         for path in reversed(self._all()):
             try:
@@ -107,7 +116,8 @@ class CheckpointFolder:
                 continue
             _refuse_if_foreign(path)
             self._refuse_other_spaces(path, manifest)
-            self._refuse_other_connectors(path, manifest)
+            self._refuse_others(path, {f"connectors.{name}": value for name, value in self._connectors.items()}, manifest.connectors)
+            self._refuse_others(path, self._net, manifest.net)
             return Checkpoint(path, manifest.progress)
         return None
 
@@ -154,6 +164,7 @@ class CheckpointFolder:
             "progress": asdict(progress),
             "spaces": asdict(self._spaces),
             "connectors": self._connectors,
+            "net": self._net,
             "files": {name: {"bytes": path.stat().st_size, "sha256": _sha256(path)} for name, path in _files(folder).items()},
         }
         content = json.dumps(manifest, indent=1).encode()
@@ -170,13 +181,17 @@ class CheckpointFolder:
                     f"choose another run_folder, or restore the old spaces.{name}"
                 )
 
-    def _refuse_other_connectors(self, path: Path, manifest: _Manifest) -> None:
-        """A net that learned from normalized observations would take raw ones without an error, and act at random."""
-        for name, ours in self._connectors.items():
-            if (theirs := manifest.connectors.get(name, ours)) != ours:  # older manifests don't say
+    def _refuse_others(self, path: Path, settings: dict[str, Any], theirs: dict[str, Any]) -> None:
+        """Refuse a checkpoint that was made with other settings, by dotted key.
+
+        A net that learned from normalized observations, or one with another activation, would take the weights without an error, and act at
+        random.
+        """
+        for name, ours in settings.items():
+            if (made_with := theirs.get(name, ours)) != ours:  # older manifests don't say
                 raise CheckpointError(
-                    f"{path}: made with connectors.{name} = {json.dumps(theirs)}, but the configuration says {json.dumps(ours)}; "
-                    f"choose another run_folder, or restore the old connectors.{name}"
+                    f"{path}: made with {name} = {json.dumps(made_with)}, but the configuration says {json.dumps(ours)}; "
+                    f"choose another run_folder, or restore the old {name}"
                 )
 
 
@@ -187,6 +202,8 @@ class _Manifest:
     progress: Progress
     spaces: dict[str, gym.Space[Any]]
     connectors: dict[str, Any]
+    """By dotted key, like `net`."""
+    net: dict[str, Any]
 
 
 _UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
@@ -209,11 +226,12 @@ def _verified_manifest(path: Path) -> _Manifest:
     for name, expected in manifest["files"].items():
         size = present[name].stat().st_size
         if size != expected["bytes"]:
-            raise ValueError(f"{name}: expected {expected['bytes']} bytes, found {size}")
+            raise ValueError(f"{name}: expected {expected['bytes']} bytes, received {size}")
         if _sha256(present[name]) != expected["sha256"]:
             raise ValueError(f"{name}: its SHA-256 is not that of the manifest")
     spaces = {entry.name: space_from_config(manifest["spaces"][entry.name], entry.name) for entry in fields(SpacesConfig)}
-    return _Manifest(Progress(**manifest["progress"]), spaces, dict(manifest.get("connectors", {})))
+    connectors = {f"connectors.{name}": value for name, value in manifest.get("connectors", {}).items()}
+    return _Manifest(Progress(**manifest["progress"]), spaces, connectors, dict(manifest.get("net", {})))
 
 
 def _sum_line(manifest: bytes) -> str:

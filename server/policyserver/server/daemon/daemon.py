@@ -85,7 +85,7 @@ class Daemon:
         Raises:
             InsecureListenError: If strangers could get in, or a certificate, a key or a token can't be used.
             SettingsError: If a setting, a file or a folder can't be used, or the newest checkpoint is another configuration's.
-            AddressInUseError: If somebody else listens on the address, or is about to.
+            AddressInUseError: If another process listens on the address, or another server has claimed it.
             OSError: If the live page's address can't be taken, or the loopback interface is down.
             FolderInUseError: If another daemon has the run folder.
             CheckpointError: If the newest checkpoint doesn't fit the configured net.
@@ -139,7 +139,7 @@ class Daemon:
                 self._link.drain(is_final=self._is_final)
 
     def stop_for_good(self) -> None:
-        """Stop as by SIGTERM, and have callers told that nobody comes back. From any thread; does nothing once it is stopping."""
+        """Stop as by SIGTERM, and have callers told that no server comes back. From any thread; does nothing once it is stopping."""
         if not self._stopping.is_set():
             self._is_final = True
             os.kill(os.getpid(), signal.SIGTERM)

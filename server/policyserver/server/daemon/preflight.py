@@ -14,7 +14,14 @@ from policyserver.common.settings import SettingsError
 from policyserver.monitoring.recording import OpenSink, prepared
 from policyserver.monitoring.sink import MultiSink
 from policyserver.monitoring.store.write_access import open_to_write
-from policyserver.server.config.algorithm import algorithm_config, check_action_space, check_devices, check_net, naming_setting
+from policyserver.server.config.algorithm import (
+    algorithm_config,
+    check_action_space,
+    check_devices,
+    check_net,
+    naming_setting,
+    net_settings,
+)
 from policyserver.server.config.server_config import ServerConfig
 from policyserver.server.daemon.checkpoints import Checkpoint, CheckpointError, CheckpointFolder
 from policyserver.server.grpc_front.listen_security import check_listen
@@ -89,7 +96,8 @@ def tell_of_open_folder(folder: Path) -> None:
 
 def checkpoint_folder(config: ServerConfig, *, claim: bool = True) -> CheckpointFolder:
     """Open the checkpoints of a configuration; see CheckpointFolder."""
-    return CheckpointFolder(config.checkpoints_folder, config.checkpoints.keep, config.spaces, config.connectors, claim=claim)
+    net = net_settings(config)
+    return CheckpointFolder(config.checkpoints_folder, config.checkpoints.keep, config.spaces, config.connectors, net, claim=claim)
 
 
 def newest_checkpoint(config: ServerConfig, checkpoints: CheckpointFolder) -> Checkpoint | None:

@@ -1,4 +1,4 @@
-"""The episode core: it takes rows from its front ends, answers them in batches, and hands their steps to the learner.
+"""The episode core: it takes rows from its ways in, answers them in batches, and hands their steps to the learner.
 
 It lives on one loop thread, which owns every episode, so nothing on the path of a step takes a lock. Rows that arrive in the same turn of
 the loop share one forward pass: a lone caller waits for no other, and a crowd is batched by the time that the last batch took.
@@ -104,7 +104,7 @@ class EpisodeCore:
             policy, self._table, self._trajectories, self._withheld, self.statistics, observation_space, action_space, self.shares
         )
 
-    # Front ends ----------------------------------------------------------------------------------------------------------------------
+    # Ways in -------------------------------------------------------------------------------------------------------------------------
 
     def connect(self, client_id: str, connection: str | None = None) -> ServedClient:
         """Note that a client opened a stream over a connection (unset: its own). It keeps its episodes of an earlier stream."""

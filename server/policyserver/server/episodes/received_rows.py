@@ -1,7 +1,8 @@
-"""What passes between a front end and the episode core: steps of many episodes as columns, and the answers to them."""
+"""What passes between a way in and the episode core: steps of many episodes as columns, and the answers to them."""
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -74,7 +75,7 @@ class Replies:
     handles: npt.NDArray[np.uint64]
     """The episodes' handles."""
     actions: list[Array]
-    """One array per leaf of the action space, leading axis n, in the client's form; zeros where there is none."""
+    """One array per leaf of the action space, leading axis n, in the client's form; zeros for a row without an action."""
     log_probs: npt.NDArray[np.float32]
     """Log-probability of the recorded actions, nats."""
     weights_seq_nos: npt.NDArray[np.uint64]
@@ -87,8 +88,9 @@ class Replies:
     """Why all rows were refused together, as a message that is wrong as a whole; there are no columns then."""
 
     def error_of(self, row: int) -> PolicyServerError | None:
-        """Return why a row was refused; None if it was applied."""
-        return self.refusal or self.refusals.get(row)
+        """Return why a row was refused, as an error of the row's own, since several rows may share a reason; None if it was applied."""
+        error = self.refusal or self.refusals.get(row)
+        return None if error is None else copy.copy(error)
 
     @property
     def size_bytes(self) -> int:

@@ -35,7 +35,7 @@ class LeafCheck:
         self._leaf = leaf
         self._reason = reason
         self._field = field
-        low, high = self._said = bounds(leaf.space)
+        low, high = self._declared_bounds = bounds(leaf.space)
         # What is compared: bounds of the leaf's own dtype, as one number where they are the same everywhere. Between the largest finite
         # floats there is no infinity, and nothing compares to NaN.
         lowest, highest = _limits(leaf.dtype)
@@ -68,7 +68,7 @@ class LeafCheck:
     def value_error(self, value: Array) -> InvalidInputError:
         """Say why one row's value is refused."""
         where = tuple(np.argwhere(~self._inside(value))[0].tolist())
-        low, high = (np.broadcast_to(bound, value.shape)[where] for bound in self._said)
+        low, high = (np.broadcast_to(bound, value.shape)[where] for bound in self._declared_bounds)
         index = f" at [{', '.join(map(str, where))}]" if where else ""
         return self._error(f"expected finite values from {low} to {high}, received {value[where]}{index}")
 

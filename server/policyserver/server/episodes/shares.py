@@ -79,7 +79,7 @@ class Admission:
         self._room_of_all = shares.room
 
     def refusal(self, client: ServedClient, episode_id: str) -> PolicyServerError | None:
-        """Take room for an episode, or say that there is none, or that its id is too long."""
+        """Take room for an episode, or say that no room is left, or that its id is too long."""
         if error := id_error("episode_ids", episode_id):
             return error
         connection = client.connection

@@ -119,7 +119,7 @@ class Trajectories:
 
         Args:
             slots: The episodes, int64[n].
-            rewards: Rewards of the pending steps, float64[n]; ignored where there is none.
+            rewards: Rewards of the pending steps, float64[n]; ignored for an episode without a pending step.
             observations: What the pending actions led to and the next ones answer, leaf by leaf, [n, ...].
             decisions: The next actions.
             state_before: The recurrent state that `decisions` started from, leaf by leaf, [n, ...].
@@ -151,8 +151,8 @@ class Trajectories:
         self._write(at, decisions)
         if self._states:
             keep = flatnonzero((fill - 1) % self._state_every == 0)
-            for arena, pending, leaf in zip(self._states, self._pending_states, state_before, strict=True):
-                arena[pages[keep], (fill[keep] - 1) // self._state_every] = leaf[keep]
+            for column, pending, leaf in zip(self._states, self._pending_states, state_before, strict=True):
+                column[pages[keep], (fill[keep] - 1) // self._state_every] = leaf[keep]
                 pending[slots] = leaf
 
     def pending_observations(self, slots: Slots) -> list[Array]:
@@ -285,8 +285,8 @@ class Trajectories:
             return
         fill = self._fill[slots]
         keep = flatnonzero(fill % self._state_every == 0)
-        for arena, leaf in zip(self._states, state_after, strict=True):
-            arena[self._page[slots[keep]], fill[keep] // self._state_every] = leaf[keep]
+        for column, leaf in zip(self._states, state_after, strict=True):
+            column[self._page[slots[keep]], fill[keep] // self._state_every] = leaf[keep]
 
     def _ready(self, complete: Array) -> int:
         """Count the steps that could be handed off of pages with so many complete steps each."""

@@ -88,7 +88,7 @@ def _check_socket_path(path: Path) -> None:
         what = "can't be written" if folder.is_dir() else "is no folder"
         raise SettingsError(key, "", f"expected a unix socket in a folder that can be written, received {path}: {folder} {what}")
     if path.exists() and not path.is_socket():
-        raise SettingsError(key, "", f"expected a unix socket or nothing at {path}, found another kind of file")
+        raise SettingsError(key, "", f"expected a unix socket or nothing at {path}, received another kind of file")
 
 
 @contextlib.contextmanager

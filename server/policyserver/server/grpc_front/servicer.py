@@ -1,4 +1,4 @@
-"""The gRPC front end: decodes messages, hands them to the episode core, encodes its replies. No episode logic."""
+"""The gRPC way in: decodes messages, hands them to the episode core, encodes its replies. No episode logic."""
 
 from __future__ import annotations
 

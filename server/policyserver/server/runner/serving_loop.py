@@ -85,7 +85,7 @@ class ServingLoop:
         self.client_numbers = (0, 1)
         """The first number that a client gets here, and the step to the next: no two serving processes of a daemon give the same."""
         self.at_stop: list[Callable[[PolicyServerError], None]] = []
-        """Called on the loop thread when the server stops, with what other front ends answer from then on."""
+        """Called on the loop thread when the server stops, with what other ways in answer from then on."""
 
     # From other threads --------------------------------------------------------------------------------------------------------------
 

@@ -34,7 +34,7 @@ class WeightsPull:
         self._is_away = False
 
     def newest(self, server: Any) -> dict[str, Any] | None:
-        """Return the state to take, its weights fetched; None if it was taken already, or there is none, or the actor does not answer."""
+        """Return the state to take, its weights fetched; None if it was taken already or has not come yet, or if the actor is silent."""
         try:
             state = ray.get(server.pull.remote())
             if state is None or state[WEIGHTS_SEQ_NO] == _GROUP_STOPS:

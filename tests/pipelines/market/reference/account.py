@@ -131,7 +131,7 @@ class Account:
         """Return the order that an action asks for at the last mark, None when there is nothing to trade.
 
         Raises:
-            ValueError: it is none of `Action`.
+            ValueError: it is not an `Action`.
         """
         if action == Action.HOLD:
             return None

@@ -1,3 +1,5 @@
+"""A connector that fails leaves everything as if its rows had not come, refuses those rows alone, and the server goes on."""
+
 from __future__ import annotations
 
 import pickle

@@ -1,3 +1,5 @@
+"""A policy with connectors gives what array code gives, records what they write, and shows them episodes as RLlib would."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -61,7 +63,7 @@ def test_given_actions_are_recorded_and_rated_as_array_code_does_it(action: str)
                 move.given = ACTIONS[action].sample()
         first, second = (player.send(*moves) for player in players)
         assert_same(first, second, actions=True)
-        np.testing.assert_allclose(log_probs_of(first), log_probs_of(second), atol=1e-5)
+        np.testing.assert_allclose(log_probs_of(first), log_probs_of(second), rtol=1e-6, atol=1e-5)
         given = [move.given for move in moves if not move.end]
         np.testing.assert_array_equal(first.executed, np.reshape(given, first.executed.shape))
 
@@ -76,7 +78,7 @@ def test_drawn_actions_fit_the_space_and_their_log_probabilities_the_distributio
     distribution = module_of(action=action).get_exploration_action_dist_cls()
     inputs = torch.from_numpy(decided.decisions.outputs[Columns.ACTION_DIST_INPUTS])
     expected = distribution.from_logits(inputs).logp(torch.from_numpy(decided.decisions.actions))
-    np.testing.assert_allclose(log_probs_of(decided), expected, atol=1e-5)
+    np.testing.assert_allclose(log_probs_of(decided), expected, rtol=1e-6, atol=1e-5)
 
 
 @pytest.mark.parametrize("model", ["mlp", "lstm_shared"])

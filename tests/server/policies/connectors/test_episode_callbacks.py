@@ -1,3 +1,5 @@
+"""Callbacks about episodes are called where RLlib calls them; what they change is recorded, and an error of theirs changes nothing."""
+
 from __future__ import annotations
 
 import pickle

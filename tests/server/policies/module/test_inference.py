@@ -1,3 +1,5 @@
+"""Actions are drawn by the policy's probabilities, new weights serve from their swap on, and a row without a sound answer is refused."""
+
 from __future__ import annotations
 
 import logging
@@ -48,7 +50,7 @@ def test_log_probs_are_those_of_rllibs_own_distribution() -> None:
         with torch.no_grad():
             inputs = module._forward_exploration({Columns.OBS: torch.from_numpy(observations)})[Columns.ACTION_DIST_INPUTS]
         expected = module.get_exploration_action_dist_cls().from_logits(inputs).logp(torch.from_numpy(decisions.actions))
-        np.testing.assert_allclose(decisions.log_probs, expected.numpy(), atol=1e-5)
+        np.testing.assert_allclose(decisions.log_probs, expected.numpy(), rtol=1e-6, atol=1e-5)
         np.testing.assert_allclose(decisions.outputs["action_dist_inputs"], inputs.numpy(), atol=1e-6)
 
 

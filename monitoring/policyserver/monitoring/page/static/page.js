@@ -76,7 +76,7 @@ const sections = {
   server: tell.server,
   train: tell.train,
 };
-for (const { data } of panels) sections[data] ??= (news) => take(data, news);
+for (const { data } of panels) sections[data] ??= (changes) => take(data, changes);
 
 function connection(state, text) {
   const element = document.getElementById("connection");

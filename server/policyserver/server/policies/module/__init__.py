@@ -1,1 +1,4 @@
-"""The net that answers: forward passes, distributions, draws. Imports nothing else of the server."""
+"""The net that answers: forward passes, distributions, draws.
+
+Imports `policyserver.common`, and of the server only `policies.policy`.
+"""
