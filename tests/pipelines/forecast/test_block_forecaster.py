@@ -9,7 +9,7 @@ import pytest
 
 from policyserver.pipelines.forecast.block_forecaster import INPUTS, STATISTICS, BlockForecaster, Sharing
 from policyserver.pipelines.forecast.regressor import RegressorConfig
-from policyserver.pipelines.forecast.return_model import Inputs, ReturnModel
+from policyserver.pipelines.forecast.return_model import ReturnModel
 from policyserver.pipelines.market.bars import FloatArray
 from policyserver.pipelines.market.block import GOES_ON
 from policyserver.pipelines.market.episode_source import Episode
@@ -32,9 +32,10 @@ class Noted:
 def noted(monkeypatch: pytest.MonkeyPatch) -> Noted:
     learn, notes = ReturnModel.learn, Noted([])
 
-    def note(self: ReturnModel, inputs: Inputs, forecasts: FloatArray, log_returns: FloatArray) -> None:
-        notes.learnt += [(dict(row), label) for row, label in zip(inputs, log_returns.tolist(), strict=True)]
-        learn(self, inputs, forecasts, log_returns)
+    def note(self: ReturnModel, features: FloatArray, forecasts: FloatArray, log_returns: FloatArray) -> None:
+        named = [dict(zip(INPUTS, row, strict=True)) for row in features.tolist()]
+        notes.learnt += list(zip(named, log_returns.tolist(), strict=True))
+        learn(self, features, forecasts, log_returns)
 
     monkeypatch.setattr(ReturnModel, "learn", note)
     return notes

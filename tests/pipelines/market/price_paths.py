@@ -43,4 +43,4 @@ def begun(
 def bar_of(open_: float, close: float) -> BarRows:
     """The next bar of a block of one row and one symbol."""
     prices = (open_, max(open_, close), min(open_, close), close, 1.0)
-    return BarRows(np.zeros(1, dtype=np.int64), *(np.array([[value]]) for value in prices))
+    return BarRows.of(np.zeros(1, dtype=np.int64), *(np.array([[value]]) for value in prices))

@@ -80,7 +80,7 @@ def random_bar(rng: np.random.Generator, close: np.ndarray, ticks: np.ndarray) -
     volume = rng.exponential(200, close.shape) * (rng.random(close.shape) < 0.9)
     on_tick = ticks > 0
     open_, high, low, new = (np.where(on_tick, np.maximum(np.round(x, 2), 0.01), x) for x in (open_, high, low, new))
-    return BarRows(np.zeros(len(close), dtype=np.int64), open_, high, low, new, volume)
+    return BarRows.of(np.zeros(len(close), dtype=np.int64), open_, high, low, new, volume)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -145,7 +145,9 @@ def compare(accounts: Accounts, oracles: list[Account]) -> None:
         expected = np.array([getattr(oracle, theirs) for oracle in oracles])
         np.testing.assert_allclose(getattr(accounts, name), expected, rtol=1e-9, atol=1e-9 * 10_000, err_msg=name)
     np.testing.assert_allclose(accounts.position, np.array([oracle.position for oracle in oracles]), rtol=1e-9, atol=1e-12)
-    np.testing.assert_allclose(accounts.average_price, np.array([oracle.average for oracle in oracles]), rtol=1e-9)
+    held = np.abs(accounts.position) > 1e-9  # what rounding leaves of a position that was closed is a matter of the order of the sums
+    average = np.array([oracle.average for oracle in oracles])
+    np.testing.assert_allclose(accounts.average_price[held], average[held], rtol=1e-9)
     assert accounts.fills.tolist() == [oracle.n_fills for oracle in oracles]
     assert accounts.called.tolist() == [oracle.call for oracle in oracles]
 

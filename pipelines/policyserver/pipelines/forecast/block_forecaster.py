@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from policyserver.pipelines.forecast.regressor import RegressorConfig
 from policyserver.pipelines.forecast.return_model import MEAN, ReturnModel
@@ -37,12 +36,13 @@ class BlockForecaster:
 
     def __init__(self, view: View, config: RegressorConfig, sharing: Sharing = "block") -> None:
         """Forecast the rows of `view`, whose forecasts it fills in."""
-        n_rows, self._n_symbols = view.shape.n_rows, view.shape.n_symbols
+        shape = view.shape.n_rows, view.shape.n_symbols
         self._view = view
         self._config = config
-        self._models = [ReturnModel(config) for _ in range(1 if sharing == "block" else n_rows)]
+        self._models = [ReturnModel(config, INPUTS) for _ in range(1 if sharing == "block" else shape[0])]
         self._shared = sharing == "block"
-        self._inputs: list[dict[str, float] | None] = [None] * (n_rows * self._n_symbols)
+        self._features = np.zeros((*shape, len(INPUTS)))
+        self._is_forecast = np.zeros(shape[0], dtype=np.bool_)
 
     @property
     def skipped(self) -> int:
@@ -56,10 +56,10 @@ class BlockForecaster:
 
     def begin(self, rows: IntArray, episodes: Sequence[Episode]) -> None:
         """Forget what rows were forecast from: new episodes begin in them."""
-        for row in rows.tolist():
-            self._inputs[row * self._n_symbols : (row + 1) * self._n_symbols] = [None] * self._n_symbols
-            if not self._shared:
-                self._models[row] = ReturnModel(self._config)
+        self._is_forecast[rows] = False
+        if not self._shared:
+            for row in rows.tolist():
+                self._models[row] = ReturnModel(self._config, INPUTS)
 
     def learn(self, rows: IntArray) -> tuple[FloatArray, FloatArray]:
         """Learn the last log-return of each row that was forecast.
@@ -67,44 +67,35 @@ class BlockForecaster:
         Returns:
             The squared errors of these forecasts and of the zero forecast, float64 (f,) each.
         """
-        view = self._view
-        returns = view.statistics.prices.last_return[rows]
-        forecast = view.forecast[rows]
-        known = self._known(rows)
-        for model, places in self._by_model(rows):
-            taught = places[known[places].any(axis=1)] if not known.all() else places
-            inputs = [self._inputs[cell] for cell in self._cells(rows[taught])]
-            mask = np.array([row is not None for row in inputs], dtype=np.bool_)
-            if mask.any():
-                flat = forecast[taught].reshape(-1, 3)[mask]
-                model.learn([row for row in inputs if row is not None], flat, returns[taught].reshape(-1)[mask])
-        error = (returns - forecast[..., MEAN])[known]
-        return error * error, np.square(returns[known])
+        known = self._is_forecast[rows]
+        if not known.all():
+            rows = rows[known]
+        returns = self._view.statistics.prices.last_return[rows]
+        forecasts = self._view.forecast[rows]
+        features = self._features[rows]
+        for model, place in self._by_model(rows):
+            model.learn(features[place].reshape(-1, len(INPUTS)), forecasts[place].reshape(-1, 3), returns[place].ravel())
+        errors = (returns - forecasts[..., MEAN]).ravel()
+        return errors * errors, np.square(returns).ravel()
 
     def predict(self, rows: IntArray) -> None:
         """Forecast the next log-return of each row, into the view."""
         view, statistics = self._view, self._view.statistics
         log_price = statistics.prices.log_price[rows]
-        features = np.stack(
-            [log_price - statistics[_SLOW][rows], log_price - statistics[_FAST][rows], statistics.prices.last_return[rows]], axis=-1
-        )
-        for model, places in self._by_model(rows):
-            inputs = [dict(zip(INPUTS, values, strict=True)) for values in features[places].reshape(-1, 3).tolist()]
-            for cell, row in zip(self._cells(rows[places]), inputs, strict=True):
-                self._inputs[cell] = row
-            view.forecast[rows[places]] = model.predict(inputs).reshape(len(places), self._n_symbols, 3)
+        features = np.empty((*log_price.shape, len(INPUTS)))
+        features[..., 0] = log_price - statistics[_SLOW][rows]
+        features[..., 1] = log_price - statistics[_FAST][rows]
+        features[..., 2] = statistics.prices.last_return[rows]
+        self._features[rows] = features
+        self._is_forecast[rows] = True
+        forecasts = np.empty((*log_price.shape, 3))
+        for model, place in self._by_model(rows):
+            of_model = features[place]
+            forecasts[place] = model.predict(of_model.reshape(-1, len(INPUTS))).reshape(*of_model.shape[:-1], 3)
+        view.forecast[rows] = forecasts
 
-    def _by_model(self, rows: IntArray) -> list[tuple[ReturnModel, IntArray]]:
+    def _by_model(self, rows: IntArray) -> list[tuple[ReturnModel, slice]]:
         """Return each model with the places of its rows among `rows`."""
         if self._shared:
-            return [(self._models[0], np.arange(len(rows)))]
-        return [(self._models[row], np.array([place])) for place, row in enumerate(rows.tolist())]
-
-    def _cells(self, rows: IntArray) -> list[int]:
-        cells: list[int] = (rows[:, None] * self._n_symbols + np.arange(self._n_symbols)).ravel().tolist()
-        return cells
-
-    def _known(self, rows: IntArray) -> npt.NDArray[np.bool_]:
-        """Return which symbols of which rows were forecast, bool (m, K)."""
-        flat = [self._inputs[cell] is not None for cell in self._cells(rows)]
-        return np.array(flat, dtype=np.bool_).reshape(len(rows), self._n_symbols)
+            return [(self._models[0], slice(None))]
+        return [(self._models[row], slice(place, place + 1)) for place, row in enumerate(rows.tolist())]

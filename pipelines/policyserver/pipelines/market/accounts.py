@@ -117,17 +117,15 @@ class Accounts:
             rows: Rows, int64 (m,).
             symbol: Numbers of the symbols, int64 (m,).
             quantity: Units bought (positive) or sold (negative), float64 (m,).
-            reference: Prices that the market has, float64 (m,); the positions are valued at them.
+            reference: Prices that the market has, float64 (m,), at which the positions are valued already.
             price: Prices paid or received, float64 (m,).
             fee: Fees, in cash, float64 (m,).
         """
-        units = np.abs(quantity)
-        held = self.position[rows, symbol]
+        units, held = np.abs(quantity), self.position[rows, symbol]
         new = held + quantity
         new[np.abs(new) <= _DUST * np.maximum(np.abs(held), units)] = 0.0
         self._average(rows, symbol, held, new, quantity, price)
         self.position[rows, symbol] = new
-        self.price[rows, symbol] = reference
         self.cash[rows] -= quantity * price + fee
         self.fees[rows] += fee
         self.slippage[rows] += units * np.abs(price - reference)
@@ -141,14 +139,15 @@ class Accounts:
     ) -> None:
         """Keep the average prices of positions, and the profit that is taken when they get smaller."""
         average = self.average_price[rows, symbol]
+        units, size = np.abs(quantity), np.abs(held)
+        average_price = (size * average + units * price) / (size + units)
         closes = held * quantity < 0
         if closes.any():
-            closing = np.where(closes, np.minimum(np.abs(quantity), np.abs(held)), 0.0)
+            closing = np.where(closes, np.minimum(units, size), 0.0)
             self.realised[rows] += closing * (price - average) * np.sign(held)
-        size = np.abs(held) + np.abs(quantity)
-        opened = np.divide(np.abs(held) * average + np.abs(quantity) * price, size, out=np.zeros_like(size), where=size > 0)
-        kept = np.where(new * held < 0, price, average)
-        self.average_price[rows, symbol] = np.where(new == 0, 0.0, np.where(closes, kept, opened))
+            kept = np.where(new * held < 0, price, average)
+            average_price = np.where(new == 0, 0.0, np.where(closes, kept, average_price))
+        self.average_price[rows, symbol] = average_price
 
     def settle(self, rows: Rows) -> None:
         """Take the equity as that of a mark: the next reward starts from here."""

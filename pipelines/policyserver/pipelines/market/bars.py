@@ -61,13 +61,40 @@ class BarRows:
 
     time_ns: IntArray
     """Ends of the intervals, int64 nanoseconds since the Unix epoch, (m,)."""
-    open: FloatArray
-    """First prices, float64 (m, K)."""
-    high: FloatArray
-    """Highest prices, float64 (m, K)."""
-    low: FloatArray
-    """Lowest prices, float64 (m, K)."""
-    close: FloatArray
-    """Last prices, float64 (m, K)."""
-    volume: FloatArray
-    """Units traded, float64 (m, K)."""
+    columns: FloatArray
+    """Open, high, low, close and volume, float64 (m, K, 5)."""
+
+    @classmethod
+    def of(cls, time_ns: IntArray, *columns: FloatArray) -> BarRows:
+        """Make bars of their columns, float64 (m, K) each."""
+        return cls(time_ns, np.stack(columns, axis=-1))
+
+    @property
+    def open(self) -> FloatArray:
+        """First prices, float64 (m, K)."""
+        return self.columns[..., 0]
+
+    @property
+    def high(self) -> FloatArray:
+        """Highest prices, float64 (m, K)."""
+        return self.columns[..., 1]
+
+    @property
+    def low(self) -> FloatArray:
+        """Lowest prices, float64 (m, K)."""
+        return self.columns[..., 2]
+
+    @property
+    def close(self) -> FloatArray:
+        """Last prices, float64 (m, K)."""
+        return self.columns[..., 3]
+
+    @property
+    def volume(self) -> FloatArray:
+        """Units traded, float64 (m, K)."""
+        return self.columns[..., 4]
+
+    def set(self, rows: slice | IntArray, new: BarRows) -> None:
+        """Put the bars of some rows in the place of those that they have."""
+        self.time_ns[rows] = new.time_ns
+        self.columns[rows] = new.columns

@@ -76,7 +76,7 @@ class EpisodeBlock:
         """Rows and symbols."""
         k = shape.n_symbols
         accounts = Accounts(n_rows, k)
-        bar = BarRows(np.zeros(n_rows, dtype=np.int64), *(np.ones((n_rows, k)) for _ in FIELDS))
+        bar = BarRows(np.zeros(n_rows, dtype=np.int64), np.ones((n_rows, k, len(FIELDS))))
         self.view = View(
             shape,
             bar,
@@ -92,6 +92,7 @@ class EpisodeBlock:
         """Who executes the orders."""
         self.order_events = self.broker.take_events()
         """What became of orders without a fill, from the fill before to the last."""
+        self._numbers = np.arange(n_rows)
         self._warmup_bars = rules.warmup_bars()
         self._action_state = rules.actions.new_state(shape)
         self._observers = [(part, part.new_state(shape)) for part in rules.observers]
@@ -116,7 +117,7 @@ class EpisodeBlock:
         if count < self._warmup_bars:
             raise ValueError(f"warm-up: expected at least the {self._warmup_bars} bars that the rules look back at, received {count}")
         last = warm_up.bars[:, -1]
-        _set(view.bar, rows, BarRows(warm_up.time_ns, *(last[..., column] for column in range(len(FIELDS)))))
+        view.bar.set(rows, BarRows(warm_up.time_ns, last))
         view.clock[rows] = 0
         view.n_steps[rows] = warm_up.n_steps
         view.accounts.begin(rows, self.rules.account.initial_equity, last[..., FIELDS.index("close")])
@@ -129,9 +130,9 @@ class EpisodeBlock:
 
     def fill(self, rows: Rows, bar: BarRows, present: npt.NDArray[np.bool_] | None = None) -> Fills:
         """Play the next bar of some rows: orders fill, shorts are paid for, statistics go on. Returns the fills."""
-        view = self.view
+        view, rows = self.view, self._all_or(rows)
         self.broker.fill(rows, bar, present)
-        _set(view.bar, rows, bar)
+        view.bar.set(rows, bar)
         view.clock[rows] += 1
         view.statistics.update(rows, view.accounts.price[rows])
         view.history.update(rows, bar)
@@ -140,7 +141,7 @@ class EpisodeBlock:
 
     def mark(self, rows: Rows) -> Marked:
         """Value the positions at the close of the bar that was filled; return what that was worth and whose episode is over."""
-        view = self.view
+        view, rows = self.view, self._all_or(rows)
         accounts = view.accounts
         accounts.value(rows)
         terms = np.stack([part.compute(state, view, rows) for part, state in self._rewards], axis=1)
@@ -154,15 +155,22 @@ class EpisodeBlock:
             ends[end.reached(state, view, rows)] = len(self._ends) - place
         return Marked(rewards, terms, ends)
 
+    def _all_or(self, rows: Rows) -> Rows:
+        """Return `ALL` for the numbers of all rows: views of arrays cost less than copies."""
+        if isinstance(rows, slice) or len(rows) < len(self._numbers) or not np.array_equal(rows, self._numbers):
+            return rows
+        return ALL
+
     def terminates(self, ends: IntArray) -> npt.NDArray[np.bool_]:
         """Return which of some ends terminate an episode rather than truncate it, bool (m,)."""
         return self._terminates[ends]
 
     def observe(self, rows: Rows = ALL) -> npt.NDArray[np.float32]:
         """Return the observations at the last bar's close, float32 (m, size), within the bounds of the observers' spaces."""
+        rows = self._all_or(rows)
         blocks = [part.observe(state, self.view, rows) for part, state in self._observers]
         values = np.concatenate([block.reshape(len(block), -1) for block in blocks], axis=1)
-        np.clip(values, self._low, self._high, out=values)
+        np.minimum(np.maximum(values, self._low, out=values), self._high, out=values)
         return values.astype(np.float32)
 
     def act(self, rows: IntArray, actions: Actions) -> None:
@@ -195,8 +203,3 @@ class EpisodeBlock:
     def closing(self, rows: IntArray) -> Actions:
         """Return the actions nearest to closing all positions; see `ActionScheme`."""
         return self.rules.actions.closing(self._action_state, self.view, rows)
-
-
-def _set(bars: BarRows, rows: Rows, new: BarRows) -> None:
-    for name in BarRows.__slots__:
-        getattr(bars, name)[rows] = getattr(new, name)

@@ -78,7 +78,7 @@ class BarFeed:
         places = following - self._first[rows]
         bars = self._bars[rows, places]
         self._next[rows] = following + 1
-        return BarRows(self._times[rows, places], *(bars[..., column] for column in range(len(FIELDS))))
+        return BarRows(self._times[rows, places], bars)
 
     def _copy_chunk(self, row: int) -> None:
         """Copy the bars from the next one on."""

@@ -10,6 +10,8 @@ from policyserver.pipelines.market.rows import Rows
 FIELDS = ("open", "high", "low", "close", "volume")
 """What is kept of a bar, in this order."""
 
+_CLOSE = FIELDS.index("close")
+
 
 class BarWindows:
     """The last `length` bars of n rows and K symbols. Each bar is written twice, `length` places apart, so that a window is one piece."""
@@ -34,10 +36,14 @@ class BarWindows:
         """Take in a bar that has closed."""
         if self.length:
             numbers, places = self._all_rows[rows], self._next[rows]
-            values = np.stack([getattr(bar, field) for field in FIELDS], axis=-1)
-            self._bars[numbers, places] = values
-            self._bars[numbers, places + self.length] = values
+            self._bars[numbers, places] = bar.columns
+            self._bars[numbers, places + self.length] = bar.columns
             self._next[rows] = (places + 1) % self.length
+
+    def closes(self, rows: Rows, bars_ago: int) -> FloatArray:
+        """Return the closes of some bars ago, 0 being the newest, float64 (m, K); `bars_ago` is below `length`."""
+        closes: FloatArray = self._bars[self._all_rows[rows], self._next[rows] + (self.length - 1 - bars_ago), :, _CLOSE]
+        return closes
 
     def window(self, rows: Rows, count: int) -> FloatArray:
         """Return the newest `count` bars, oldest first, float64 (m, count, K, 5) in the order of FIELDS; `count` is at most `length`."""

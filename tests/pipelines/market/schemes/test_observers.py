@@ -166,7 +166,7 @@ def test_the_default_observers_see_nothing_of_a_bar_but_its_close() -> None:
         honest[0].fill(rows, honest[1].next(rows))
         bar = garbled[1].next(rows)
         nan = np.full((1, 1), math.nan)
-        garbled[0].fill(rows, BarRows(np.zeros(1, np.int64), nan, nan + math.inf, -nan, bar.close, nan))
+        garbled[0].fill(rows, BarRows.of(np.zeros(1, np.int64), nan, nan + math.inf, -nan, bar.close, nan))
         assert honest[0].observe().tobytes() == garbled[0].observe().tobytes()
 
 

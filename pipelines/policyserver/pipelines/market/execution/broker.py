@@ -164,46 +164,48 @@ class SimulatedBroker:
 
     def _submit(self, requests: OrderRequests, replaced: IntArray | None) -> npt.NDArray[np.bool_]:
         """Check and take orders; `replaced`: slots of the orders that they replace, which the checks leave apart."""
-        rows, symbol = requests.rows, requests.symbol
-        side = np.where(requests.quantity < 0, -1.0, 1.0)
-        finite = np.isfinite(requests.quantity)
-        quantity = np.where(finite, np.abs(requests.quantity), 0.0)
+        rows, symbol, kind = requests.rows, requests.symbol, requests.kind
+        side, quantity = np.sign(requests.quantity), np.abs(requests.quantity)
+        if not (finite := quantity < math.inf).all():
+            side, quantity = np.where(finite, side, 1.0), np.where(finite, quantity, 0.0)
         if self._instruments.has_lots:
             quantity = rounded(quantity, self._instruments.lot[rows, symbol], False)
         price = self._order_price(requests, side)
-        reason = np.where(quantity > 0, 0, int(Reason.QUANTITY))
-        if (has_price := (requests.kind == OrderKind.LIMIT) | (requests.kind == OrderKind.STOP)).any():
+        reason = np.zeros(len(rows), dtype=np.int64)
+        _first(reason, quantity <= 0, Reason.QUANTITY)
+        if kind.any():  # others than market orders
+            has_price = (kind == OrderKind.LIMIT) | (kind == OrderKind.STOP)
             _first(reason, has_price & ~(np.isfinite(price) & (price > 0)), Reason.PRICE)
         _first(reason, self._accounts.called[rows], Reason.MARGIN_CALL)
         live = self.table.count[rows] - (0 if replaced is None else 1)
         _first(reason, live >= self.table.n_slots, Reason.TOO_MANY)
         if self._leverage < math.inf or self._instruments.bans_shorts:
             self._check_projection(reason, rows, symbol, side, quantity, replaced)
-        numbers = self._accounts.orders[rows].copy()
-        self._accounts.orders[rows] += 1
+        numbers = self._accounts.orders[rows]
+        self._accounts.orders[rows] = numbers + 1
         accepted: npt.NDArray[np.bool_] = reason == 0
-        self._log.add(rows[~accepted], numbers[~accepted], State.REJECTED, reason[~accepted])
-        if replaced is not None:
-            self._end(rows[accepted], replaced[accepted], State.CANCELLED, Reason.REPLACED)
+        good_for = requests.good_for
         if not accepted.all():
+            self._log.add(rows[~accepted], numbers[~accepted], State.REJECTED, reason[~accepted])
             rows, symbol, numbers, side = rows[accepted], symbol[accepted], numbers[accepted], side[accepted]
-            quantity, price = quantity[accepted], price[accepted]
-        kind, good_for = requests.kind[accepted], requests.good_for[accepted]
+            quantity, price, kind, good_for = quantity[accepted], price[accepted], kind[accepted], good_for[accepted]
+        if replaced is not None:
+            self._end(rows, replaced[accepted], State.CANCELLED, Reason.REPLACED)
         orders = np.zeros((len(rows), N_COLUMNS))
         orders[:, NUMBER], orders[:, SYMBOL], orders[:, KIND], orders[:, SIDE] = numbers, symbol, kind, side
         orders[:, QUANTITY] = orders[:, LEFT] = quantity
         orders[:, PRICE] = price
-        orders[:, BARS_LEFT] = np.where((kind == OrderKind.ON_OPEN) | (kind == OrderKind.ON_CLOSE), 1, good_for)
+        orders[:, BARS_LEFT] = good_for
         orders[:, LIVE] = 1.0
-        self._take(rows, orders)
+        if kind.any():
+            orders[(kind == OrderKind.ON_OPEN) | (kind == OrderKind.ON_CLOSE), BARS_LEFT] = 1
+            self._only_at_open = self._only_at_open and bool(((kind == OrderKind.MARKET) | (kind == OrderKind.ON_OPEN)).all())
+        self._take(rows, orders, numbers)
         return accepted
 
-    def _take(self, rows: IntArray, orders: FloatArray) -> None:
+    def _take(self, rows: IntArray, orders: FloatArray, numbers: IntArray) -> None:
         self.table.append(rows, orders)
-        kinds = orders[:, KIND]
-        if self._only_at_open and not ((kinds == OrderKind.MARKET) | (kinds == OrderKind.ON_OPEN)).all():
-            self._only_at_open = False
-        self._log.add(rows, orders[:, NUMBER].astype(np.int64), State.ACCEPTED)
+        self._log.add(rows, numbers, State.ACCEPTED)
 
     def _order_price(self, requests: OrderRequests, side: FloatArray) -> FloatArray:
         """Return limits rounded so that none is worse than asked for, and stops so that they are reached later; 0 for other kinds."""
@@ -373,10 +375,12 @@ class SimulatedBroker:
                 (LIVE, 1.0),
             ):
                 order[0, column] = value
+            number = accounts.orders[one]
             accounts.orders[row] += 1
-            self._take(one, order)
+            self._take(one, order, number)
 
 
 def _first(reason: IntArray, fails: npt.NDArray[np.bool_], of: Reason) -> None:
     """Give a reason to those that fail and have none yet."""
-    reason[fails & (reason == 0)] = int(of)
+    if fails.any():
+        reason[fails & (reason == 0)] = int(of)

@@ -42,6 +42,8 @@ def by_symbol(*columns: FloatArray) -> FloatArray:
     """Return columns of float64 (m, K) as one block (m, K * len(columns)), symbol by symbol, in the order of `of_each`."""
     if len(columns) == 1:
         return columns[0]
+    if columns[0].shape[1] == 1:
+        return np.concatenate(columns, axis=1)
     block = np.stack(columns, axis=-1)
     return block.reshape(len(block), -1)
 

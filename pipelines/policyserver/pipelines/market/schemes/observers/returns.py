@@ -13,8 +13,6 @@ from policyserver.pipelines.market.rows import Rows
 from policyserver.pipelines.market.running_statistics import Statistic, Volatility
 from policyserver.pipelines.market.schemes.observers.observer import Observer, View, by_symbol, of_each
 
-_CLOSE = 3
-
 
 @dataclass(frozen=True, slots=True)
 class Returns(Observer):
@@ -40,5 +38,5 @@ class Returns(Observer):
     def observe(self, state: Any, view: View, rows: Rows) -> FloatArray:
         """See `Observer`."""
         volatility = view.statistics[Volatility(self.volatility_bars)][rows]
-        closes = np.log(view.history.window(rows, self.history_bars())[..., _CLOSE])
-        return by_symbol(*((closes[:, -1] - closes[:, -1 - bars]) / (volatility * bars**0.5) for bars in self.bars))
+        log_price = view.statistics.prices.log_price[rows]
+        return by_symbol(*((log_price - np.log(view.history.closes(rows, bars))) / (volatility * bars**0.5) for bars in self.bars))
