@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from policyserver.pipelines.market.bars import IntArray
+from policyserver.pipelines.market.bars import FloatArray, IntArray
 from policyserver.pipelines.market.orders import Fills, OrderEvents, Reason, State
 
 _PartT = TypeVar("_PartT", Fills, OrderEvents)
@@ -28,12 +28,12 @@ class EventLog:
         """Add fills."""
         self._fills.append(fills)
 
-    def add(self, rows: IntArray, numbers: IntArray, state: State, reason: Reason | IntArray = Reason.NONE) -> None:
+    def add(self, rows: IntArray, numbers: IntArray | FloatArray, state: State, reason: Reason | IntArray = Reason.NONE) -> None:
         """Add what became of orders."""
         if len(rows):
             count = len(rows)
             reasons = reason if isinstance(reason, np.ndarray) else np.full(count, int(reason))
-            self._events.append(OrderEvents(rows, numbers, np.full(count, int(state)), reasons))
+            self._events.append(OrderEvents(rows, numbers.astype(np.int64), np.full(count, int(state)), reasons))
 
     def take_fills(self) -> Fills:
         """Return the fills and forget them."""
