@@ -8,6 +8,7 @@ from policyserver.pipelines.market.bars import FloatArray, History
 from policyserver.pipelines.market.catalog import Catalog
 from policyserver.pipelines.market.episode_source import Episode
 from policyserver.pipelines.market.feed import EpisodeBars
+from policyserver.pipelines.market.files.faults import FileFaultError
 from policyserver.pipelines.prices.config import PricesConfig, make_slots
 from policyserver.pipelines.prices.episode_rng import episode_rng
 
@@ -32,11 +33,14 @@ class RecordedSource:
         self._histories: dict[str, History] = {}
         self._columns: dict[str, FloatArray] = {}
         for symbol in catalog.symbols:
-            bars = catalog.load(symbol).bars
+            recording = catalog.load(symbol)
+            bars, columns = recording.bars, recording.bars.columns()
             if len(bars) < config.n_bars:
-                raise ValueError(f"{symbol}: expected at least warmup_bars + bars_per_episode = {config.n_bars} bars, found {len(bars)}")
+                problem = f"expected at least warmup_bars + bars_per_episode = {config.n_bars} bars, received {len(bars)}"
+                raise FileFaultError(f"{recording.report.path}: {problem}")
+            columns.flags.writeable = False  # windows of it are handed out
             self._histories[symbol] = History(bars, config.n_bars)
-            self._columns[symbol] = bars.columns()
+            self._columns[symbol] = columns
 
     @property
     def symbols(self) -> tuple[str, ...]:

@@ -49,6 +49,12 @@ class ActionScheme(Scheme):
         """Return the actions nearest to closing all positions: what that is reported as."""
         raise NotImplementedError
 
+    def label(self, action: Any) -> str:
+        """Return what one action is called where it is shown: by default its numbers."""
+        numbers = np.asarray(action)
+        form = "d" if numbers.dtype.kind in "iu" else "+.1f"
+        return " ".join(format(number, form) for number in numbers.ravel().tolist())
+
 
 def numbers_of(actions: Actions, count: int) -> IntArray:
     """Return actions of Discrete(count), or of several, as int64.
