@@ -12,7 +12,7 @@ from policyserver.monitoring.sink import Sink
 from policyserver.pipelines.config import PipelineConfig, PipelineRecordingConfig, PlayedEpisodesConfig
 from policyserver.pipelines.pipeline import Pipeline
 from policyserver.pipelines.server_watch import ServerWatch
-from policyserver.server.training_report import VERSIONS_BEHIND, Progress, training_report
+from policyserver.server.processes.training_report import VERSIONS_BEHIND, Progress, training_report
 from tests.pipelines.policy_double import PolicyDouble
 
 _ITERATION_S = 0.25

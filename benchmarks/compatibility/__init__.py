@@ -1,4 +1,4 @@
 """`make compatibility`: each algorithm on each kind of space and model; writes docs/compatibility.md from build/compatibility.
 
-Imports the client, and of the server its configuration and what builds and trains an algorithm.
+Imports `benchmarks`, `client`, `server.config`, `server.daemon.ray_start`, `server.daemon.training_hooks` and `server.runner.env_runner`.
 """

@@ -22,6 +22,7 @@ from benchmarks.compatibility.cells import KNOWN_LIMITS, Cell
 from benchmarks.compatibility.players import LONGEST_EPISODE_STEPS, Players
 from policyserver.server.config.algorithm import algorithm_config
 from policyserver.server.daemon.training_hooks import DrainingError, TrainingHooks
+from policyserver.server.runner.env_runner import ExternalEnvRunner
 
 UPDATES = 2
 """Updates of the learner that a cell has to see."""
@@ -79,7 +80,7 @@ def run_cell(cell: Cell) -> dict[str, Any]:
 def _serve_and_learn(cell: Cell) -> dict[str, Any]:
     """Serve random episodes and learn from them; return what was seen."""
     server_config = cell.server_config()
-    algorithm = algorithm_config(server_config).build_algo()
+    algorithm = algorithm_config(server_config, ExternalEnvRunner).build_algo()
     try:
         _check_built(cell, algorithm.env_runner)
 
@@ -139,7 +140,7 @@ def _leave_with(players: Players, algorithm: Any) -> None:
 def _learn_without_us(cell: Cell) -> None:
     """Train RLlib's own env runner on a Gymnasium environment, with everything else the same."""
     server_config = cell.server_config()
-    config = algorithm_config(server_config, env_runner_class=SingleAgentEnvRunner)
+    config = algorithm_config(server_config, SingleAgentEnvRunner)
     spaces = {"observation_space": server_config.spaces.observation_space, "action_space": server_config.spaces.action_space}
     config.environment(RandomEnv, env_config=spaces)
     config.env_runners(num_env_runners=0)

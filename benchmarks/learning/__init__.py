@@ -1,4 +1,6 @@
 """`make algorithms`: each algorithm learns alone and over gRPC, on the same seeds; writes docs/algorithms.md from build/learning.
 
-The players import the client alone; the rest the server's configuration, too.
+The players, which are processes of their own, need the client alone.
+
+Imports `benchmarks`, `client`, `common.settings`, `server.config`, `server.daemon.ray_start` and `tests.live_server`.
 """

@@ -57,7 +57,7 @@ def learn(case: Case, seed: int, folder: Path) -> Outcome:
     file = folder / "returns"
     file.write_text("", encoding="ascii")
     register_env("learning", lambda _: WritesReturns(gym.make(case.environment), file))
-    config = algorithm_config(case.server_config(seed), env_runner_class=SingleAgentEnvRunner)
+    config = algorithm_config(case.server_config(seed), SingleAgentEnvRunner)
     config.env_config = {}
     config.environment("learning")
     # RLlib counts a fragment for each copy of the environment, this server for all episodes together.

@@ -1,4 +1,6 @@
 """`make learn`: the demo's problem with its controls, its scale, and beside RLlib's default settings; writes docs/learning.md.
 
-Imports the pipelines, whose demo it runs, and reads their records.
+Imports `benchmarks`, `common.settings`, `monitoring`, `monitoring.store.reader`, `pipelines`, `pipelines.demo`, `pipelines.market`,
+`pipelines.market.schemes.actions.sell_hold_buy`, `pipelines.market.schemes.ends.equity_ends`,
+`pipelines.market.schemes.rewards.log_equity`, `pipelines.prices` and `pipelines.runtime`.
 """

@@ -12,9 +12,10 @@ from functools import partial
 from typing import Any
 
 from benchmarks.speed import echo
-from benchmarks.speed.case import LATENCIES, THROUGHPUT, Case, Figures, Window
+from benchmarks.speed.case import LATENCIES, THROUGHPUT, Case
 from benchmarks.speed.peers.table import PEERS, MissingError
 from benchmarks.speed.servers import Servers
+from benchmarks.windows import Figures, Window
 
 FLOOR_WINDOW_S = 3.0
 LARGEST_COUNTS = {

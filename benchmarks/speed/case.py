@@ -8,10 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from benchmarks.speed.servers import Servers
+from benchmarks.windows import Window
 
-Figures = dict[str, Any]
-Window = Callable[[float], Figures]
-"""Measures for so many seconds and returns the figures; may be called again and again."""
 Contender = Callable[[Servers], AbstractContextManager[Window]]
 """Sets up what is measured, once for all its windows."""
 

@@ -11,9 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from benchmarks.speed.case import Contender, Figures, Window
+from benchmarks.speed.case import Contender
 from benchmarks.speed.peers import table
 from benchmarks.speed.servers import Servers
+from benchmarks.windows import Figures, Window
 from tests.live_server import Serving, serving
 
 STARTS = 3

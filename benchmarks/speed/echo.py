@@ -15,7 +15,8 @@ from contextlib import contextmanager
 
 import grpc
 
-from benchmarks.speed.case import Figures, Floor, Window
+from benchmarks.speed.case import Floor
+from benchmarks.windows import Figures, Window
 from tests.ports import DIRECT
 
 SERVICE = "floor.Echo"

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.speed.case import Figures
 from benchmarks.speed.cases import MLP
 from benchmarks.speed.contenders import loaded
 from benchmarks.speed.servers import Servers
+from benchmarks.windows import Figures
 
 SHOWN = ("steps_per_s", "p50_ms", "p99_ms", "cpu_us_per_action")
 WINDOW_S = 5.0

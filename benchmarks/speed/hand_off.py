@@ -41,7 +41,7 @@ def measure(model_config: dict[str, Any], seconds: float) -> dict[str, Any]:
     process = RayProcess()
     process.start(num_cpus=2)
     try:
-        config = algorithm_config(load(ServerConfig, None, tables))
+        config = algorithm_config(load(ServerConfig, None, tables), ExternalEnvRunner)
         runner = ray.remote(ExternalEnvRunner).remote(config=config, worker_index=1, num_workers=1)
         ray.get(runner.open.remote())
         (address,) = ray.get(runner.addresses.remote())

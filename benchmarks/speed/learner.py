@@ -27,14 +27,15 @@ import torch
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
 from benchmarks.market.learners import RLLIB_SERVER
-from benchmarks.speed.case import Figures
 from benchmarks.speed.peers.table import CPU, GPU
 from benchmarks.speed.recorded_steps import recorded_steps, spaces_of
+from benchmarks.windows import Figures
 from policyserver.common.settings import load
 from policyserver.pipelines.demo.setup import DEMO_SERVER
 from policyserver.server.config.algorithm import algorithm_config
 from policyserver.server.config.server_config import ServerConfig
 from policyserver.server.daemon.ray_start import RayProcess
+from policyserver.server.runner.env_runner import ExternalEnvRunner
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def configuration(learner: Learner, device: str = CPU) -> tuple[ServerConfig, Al
     if device == GPU:
         taken["learners"] = {**config.algorithm.learners, "num_gpus_per_learner": 1}
     config = replace(config, algorithm=replace(config.algorithm, **taken))
-    return config, algorithm_config(config)
+    return config, algorithm_config(config, ExternalEnvRunner)
 
 
 class Updates:

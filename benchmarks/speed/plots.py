@@ -8,8 +8,8 @@ from pathlib import Path
 
 from benchmarks.charts import Axis, Curve, Panel, draw
 from benchmarks.speed import results
-from benchmarks.speed.case import Figures
 from benchmarks.speed.growth import SWEEPS
+from benchmarks.windows import Figures
 
 PERCENTILE_CASES = ("threads_1_mlp", "threads_64_mlp", "threads_64_mlp_busy", "threads_256_mlp", "vector_256_mlp")
 TIMELINE_CASE, MEMORY_CASE = "longest_call_64_mlp", "memory_finished"

@@ -26,7 +26,7 @@ from policyserver.server.episodes.core import EpisodeCore
 from policyserver.server.episodes.demand import Demand
 from policyserver.server.episodes.received_rows import ReceivedRows, Replies
 from policyserver.server.episodes.segments import EpisodeList
-from policyserver.server.policies.policy_choice import make_policy
+from policyserver.server.policies.connectors.policy_choice import make_policy
 
 EPISODES = 64
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from benchmarks.folders import BUILD
 from benchmarks.machine import machine
-from benchmarks.speed.case import Figures
+from benchmarks.windows import Figures
 
 RESULTS = BUILD / "bench"
 QUICK_RESULTS = RESULTS / "quick"

@@ -13,11 +13,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.speed.case import Figures
 from benchmarks.speed.cases import MLP
 from benchmarks.speed.contenders import run_load
 from benchmarks.speed.loads.figures import warm_up_s
 from benchmarks.speed.servers import Servers
+from benchmarks.windows import Figures
 from tests.live_server import Serving
 
 PROFILED: dict[str, tuple[str, dict[str, Any]]] = {

@@ -304,7 +304,7 @@ def test_an_answer_that_is_on_its_way_when_the_client_closes_is_no_malformed_mes
         def cancel(self) -> None: ...
 
     stream = Stream()
-    stream.is_over = True
+    stream.has_ended = True
     connection = connection_of(client)
     monkeypatch.setattr(connection, "_stub", SimpleNamespace(Step=lambda *_, **__: Replies([pb.StepResponse(batch=pb.StepReply())])))
     assert "the server ended the stream" in str(connection._converse(stream))

@@ -73,20 +73,20 @@ def test_each_is_woken_by_the_one_before_it(wake_up_queue: WakeUpQueue, calls: l
     assert not wake_up_queue.wake_next(calls[0])
 
 
-def test_a_turn_is_passed_on_once(wake_up_queue: WakeUpQueue, calls: list[Call]) -> None:
+def test_a_caller_wakes_the_next_once(wake_up_queue: WakeUpQueue, calls: list[Call]) -> None:
     wake_up_queue.wake_next(calls[0])
     wake_up_queue.wake_next(calls[0])
     assert woken(calls) == [0, 1]
 
 
-def test_who_leaves_the_line_is_passed_over(wake_up_queue: WakeUpQueue, calls: list[Call]) -> None:
+def test_a_caller_that_leaves_the_queue_is_passed_over(wake_up_queue: WakeUpQueue, calls: list[Call]) -> None:
     wake_up_queue.remove(calls[1])
-    wake_up_queue.remove(calls[0])  # was woken already: its turn is still to be passed on
+    wake_up_queue.remove(calls[0])  # was woken already: it has yet to wake the next
     wake_up_queue.wake_next(calls[0])
     assert woken(calls) == [0, 2]
 
 
-def test_whoever_runs_late_wakes_all_the_others(wake_up_queue: WakeUpQueue, calls: list[Call], clock: Clock) -> None:
+def test_a_caller_that_runs_late_wakes_all_the_others(wake_up_queue: WakeUpQueue, calls: list[Call], clock: Clock) -> None:
     clock.now_s += 2 * WAKE_UP_MAX_S
     assert not wake_up_queue.is_moving
     wake_up_queue.wake_next(calls[0])
@@ -218,7 +218,7 @@ def test_an_interrupt_anywhere_leaves_episode_and_thread_usable(
 
 
 def test_rows_of_a_quiet_runner_do_not_wait_for_the_crowd_of_another(client: PolicyClient) -> None:
-    """Those in line are likely to ask where they were answered."""
+    """Queued callers are likely to ask where they were answered."""
     client.get_action(client.start_episode(), ZEROS)
     connection, shared = connection_of(client), balancer_of(client).shared
 
@@ -258,14 +258,14 @@ def test_half_a_crowd_waits_for_nobody_and_fewer_for_the_rest(
         wait_until(lambda: server.servicer.message_rows == [4, 4])
         wait_until(
             lambda: len(shared.wake_up_queue) == 4 + 4
-        )  # their answers are there; the five, whom no thread is behind, never pass a turn on
+        )  # their answers are there; the five, whom no thread is behind, never wake the next
         with shared.lock:
             shared.wake_up_queue.wake_all()
         assert [future.result(20.0) for future in asked] == [7 % 3] * 4
 
 
 def test_rows_are_not_held_for_long(server: ReferenceServer, client: PolicyClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The line moves all the time, and more are in it than have asked."""
+    """Queued callers are woken all the time, and more are queued than have asked."""
     episode = client.start_episode()
     client.get_action(episode, ZEROS)
     monkeypatch.setattr(WakeUpQueue, "is_moving", property(lambda self: True))
@@ -275,8 +275,8 @@ def test_rows_are_not_held_for_long(server: ReferenceServer, client: PolicyClien
     assert HOLD_BACK_MAX_S < time.monotonic() - began < 8.0
 
 
-def test_close_wakes_those_in_line_too(server: ReferenceServer, client: PolicyClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Here whoever has the turn never passes it on, and no answer follows."""
+def test_close_wakes_queued_callers_too(server: ReferenceServer, client: PolicyClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here the woken caller never wakes the next, and no answer follows."""
     monkeypatch.setattr("policyserver.client.wake_up_queue.WAKE_UP_MAX_S", 60.0)
     ids = client.start_episodes(2)
     client.get_action(ids[0], ZEROS)

@@ -17,7 +17,7 @@ from ray.rllib.env.external_env import ExternalEnv
 from policyserver.client import PolicyClient
 from policyserver.common.errors import ClientClosedError, PolicyServerError
 from policyserver.server.runner.env_runner import ExternalEnvRunner
-from tests.server.front_harness import CLIENT
+from tests.server.serving_loop_harness import CLIENT
 
 OBSERVATION = gym.spaces.Box(-1.0, 1.0, (1,), np.float32)
 ACTION: gym.spaces.Discrete[np.int64] = gym.spaces.Discrete(2)

@@ -21,6 +21,7 @@ from policyserver.client import InvalidInputError, ServerInternalError
 from policyserver.common.settings import SettingsError, load
 from policyserver.server.config.algorithm import algorithm_config
 from policyserver.server.config.server_config import ServerConfig
+from policyserver.server.runner.env_runner import ExternalEnvRunner
 from tests.compliance.conftest import MakeRunner
 from tests.compliance.external_envs import ACTION, EPISODE_STEPS, OBSERVATION, ZERO, Calls, Looping, fixed_length, fixed_length_off_policy
 
@@ -154,13 +155,11 @@ def test_horizon_is_refused(played: MakeRunner) -> None:
     with pytest.raises(TypeError, match="horizon"):
         config.env_runners(horizon=100)
     with pytest.raises(SettingsError, match="horizon"):
-        algorithm_config(load(ServerConfig, None, {"algorithm.env_runners": {"horizon": 100}}))
+        algorithm_config(load(ServerConfig, None, {"algorithm.env_runners": {"horizon": 100}}), ExternalEnvRunner)
 
 
 def test_horizon_is_refused_where_rllib_takes_any_key(front_end: str) -> None:
     """A configuration as a dict may have it, and RLlib would ignore it."""
-    from policyserver.server.runner.env_runner import ExternalEnvRunner
-
     config = PPOConfig().environment(observation_space=OBSERVATION, action_space=ACTION).env_runners(num_env_runners=0)
     options = {}
     if front_end == "in process":

@@ -22,7 +22,7 @@ from policyserver.pipelines.run import run_pipeline
 from policyserver.pipelines.runtime.stop_signals import StopSignals
 from policyserver.pipelines.server_watch import ServerWatch
 from policyserver.server.daemon.serving_watch import ServingWatch
-from policyserver.server.driver_link import DriverLink
+from policyserver.server.processes.driver_link import DriverLink
 from tests.live_server import serving
 from tests.recorded_run import CountingDouble, record_run
 from tests.services import InfluxServer, MissingService, wait_until

@@ -19,6 +19,7 @@ SOONER = {"APPO": 150.0, "IMPALA": 150.0, "DQN": 150.0, "SAC": -700.0}
 -1,230 in Pendulum, where the mean of eight episodes is hardly ever above -950."""
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_ppo_learns_with_the_shipped_defaults_from_no_more_steps_than_rllib_alone(tmp_path: Path) -> None:
     """The short form of `make algorithms`: RLlib alone has a mean return of 150 after 12,000 to 20,000 steps.

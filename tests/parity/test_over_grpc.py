@@ -15,7 +15,7 @@ from policyserver.server.runner.env_runner import ExternalEnvRunner
 from tests.parity.comparison import check_batches, check_episodes, learner_batch, learner_of
 from tests.parity.harness import Recording, Replay, cases, number_in, number_of, record
 from tests.parity.test_parity import CONNECTED, FILTERED, PLAIN
-from tests.server.front_harness import CLIENT
+from tests.server.serving_loop_harness import CLIENT
 
 SETTINGS = {**PLAIN, **CONNECTED, **FILTERED}
 

@@ -14,22 +14,22 @@ from policyserver.pipelines.config import PipelineConfig, PipelineRecordingConfi
 from policyserver.pipelines.prices import PricesConfig
 from policyserver.pipelines.run import run_pipeline
 from policyserver.pipelines.runtime.stop_signals import StopSignals
-from tests.server.front_harness import FrontHarness, running_front
+from tests.server.serving_loop_harness import ServingLoopHarness, running_serving_loop
 
 pytestmark = pytest.mark.timeout(120)
 
 
 @pytest.fixture
-def front() -> Iterator[FrontHarness]:
-    with running_front() as running:
+def serve() -> Iterator[ServingLoopHarness]:
+    with running_serving_loop() as running:
         yield running
 
 
-def episodes_of(front: FrontHarness, store: Path, **options: Any) -> set[tuple[str, int]]:
+def episodes_of(serve: ServingLoopHarness, store: Path, **options: Any) -> set[tuple[str, int]]:
     """Run a pipeline of four episodes; return what was drawn for them, and the seed that is recorded with it."""
     config = PipelineConfig(
         seed=4,
-        server=ServerConnectionConfig(address=front.address),
+        server=ServerConnectionConfig(address=serve.address),
         episodes=PlayedEpisodesConfig(concurrent=4, steps=20),
         prices=PricesConfig(bars_per_episode=5, warmup_bars=8),
         recording=PipelineRecordingConfig(store=store),
@@ -43,10 +43,10 @@ def episodes_of(front: FrontHarness, store: Path, **options: Any) -> set[tuple[s
 
 
 def test_two_pipelines_with_one_seed_play_episodes_of_their_own(
-    front: FrontHarness, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    serve: ServingLoopHarness, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "policyserver.pipelines")
-    first, second = (episodes_of(front, tmp_path / f"{name}.sqlite") for name in ("first", "second"))
+    first, second = (episodes_of(serve, tmp_path / f"{name}.sqlite") for name in ("first", "second"))
     assert len(first) >= 4
     assert not {parameters for parameters, _ in first} & {parameters for parameters, _ in second}
     assert {seed for _, seed in first} == {4}, "the only one of its seed plays what the seed says"
@@ -54,13 +54,13 @@ def test_two_pipelines_with_one_seed_play_episodes_of_their_own(
     assert "run pipeline, worker number 1" in caplog.text
 
 
-def test_the_recorded_seed_plays_the_episodes_again(front: FrontHarness, tmp_path: Path) -> None:
-    played = episodes_of(front, tmp_path / "first.sqlite", worker_number=3)
+def test_the_recorded_seed_plays_the_episodes_again(serve: ServingLoopHarness, tmp_path: Path) -> None:
+    played = episodes_of(serve, tmp_path / "first.sqlite", worker_number=3)
     ((seed,),) = ({seed for _, seed in played},)
     assert seed == PipelineConfig(seed=4, worker_number=3).episodes_seed == PipelineConfig(seed=seed, worker_number=0).episodes_seed
     assert 4 < seed < 2**63
 
 
-def test_pipelines_of_one_number_play_the_same(front: FrontHarness, tmp_path: Path) -> None:
-    first, second = (episodes_of(front, tmp_path / f"{name}.sqlite", worker_number=0) for name in ("first", "second"))
+def test_pipelines_of_one_number_play_the_same(serve: ServingLoopHarness, tmp_path: Path) -> None:
+    first, second = (episodes_of(serve, tmp_path / f"{name}.sqlite", worker_number=0) for name in ("first", "second"))
     assert len(first & second) >= 4

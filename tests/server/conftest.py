@@ -9,8 +9,8 @@ import torch
 
 from tests.server.core_harness import CoreHarness
 from tests.server.external_env_harness import Served, serving_env
-from tests.server.front_harness import FrontHarness, running_front
 from tests.server.message_stream import Stream
+from tests.server.serving_loop_harness import ServingLoopHarness, running_serving_loop
 
 
 @pytest.fixture(autouse=True)
@@ -39,15 +39,15 @@ def harness(make_harness: Callable[..., CoreHarness]) -> CoreHarness:
 
 
 @pytest.fixture
-def serve() -> Iterator[FrontHarness]:
-    """A front with default settings."""
-    with running_front() as harness:
+def serve() -> Iterator[ServingLoopHarness]:
+    """A serving loop with default settings."""
+    with running_serving_loop() as harness:
         yield harness
 
 
 @pytest.fixture
-def stream(serve: FrontHarness) -> Iterator[Stream]:
-    """A stream of that front, hands shaken."""
+def stream(serve: ServingLoopHarness) -> Iterator[Stream]:
+    """A stream of that serving loop, hands shaken."""
     stream = Stream(serve)
     assert stream.receive().WhichOneof("kind") == "handshake"
     yield stream

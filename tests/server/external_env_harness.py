@@ -1,4 +1,4 @@
-"""ExternalEnvs in this process, answered by a running front."""
+"""ExternalEnvs in this process, answered by a running serving loop."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from policyserver.server.external_env.rllib_methods import environments_to_serve
 from policyserver.server.external_env.thread import ExternalEnvThread
 from policyserver.server.runner.serving_loop import ServingLoop
 from tests.server.core_harness import ACTION, OBSERVATION, observation
-from tests.server.front_harness import FrontHarness, running_front
+from tests.server.serving_loop_harness import ServingLoopHarness, running_serving_loop
 
 
 class Idle(ExternalEnv):  # type: ignore[misc]
@@ -36,18 +36,18 @@ class Served:
 
     env: Any
     thread: ExternalEnvThread
-    harness: FrontHarness
+    harness: ServingLoopHarness
 
     @property
     def core(self) -> EpisodeCore:
-        return self.harness.front.core
+        return self.harness.serving_loop.core
 
     def segments(self, want_steps: int = 1) -> list[Any]:
         """Take what waits for the learner, as it arrives there; waits until there are so many steps."""
         return self.harness.segments(want_steps)
 
     def statistics(self) -> CoreStatistics:
-        return self.harness.front.call(self.core.snapshot)
+        return self.harness.serving_loop.call(self.core.snapshot)
 
     @property
     def open_episodes(self) -> list[Any]:
@@ -59,7 +59,7 @@ class Served:
     def settle(self) -> None:
         """Wait until the loop has done what was asked of it before."""
         for _ in range(4):
-            self.harness.front.call(lambda: None)
+            self.harness.serving_loop.call(lambda: None)
 
 
 @contextmanager
@@ -67,8 +67,8 @@ def serving_env(make_env: Callable[[], Any] = Idle, **options: Any) -> Iterator[
     """Make an environment and serve it until the end; its thread must end with the server."""
     with environments_to_serve():
         env = make_env()
-    with running_front(**options) as harness:
-        served = Served(env, serve_env(env, harness.front), harness)
+    with running_serving_loop(**options) as harness:
+        served = Served(env, serve_env(env, harness.serving_loop), harness)
         served.thread.start()
         yield served
     if isinstance(env, Idle):
@@ -77,9 +77,9 @@ def serving_env(make_env: Callable[[], Any] = Idle, **options: Any) -> Iterator[
     assert not env.is_alive()
 
 
-def serve_env(env: Any, front: ServingLoop, remembered: int = 100) -> ExternalEnvThread:
+def serve_env(env: Any, serving_loop: ServingLoop, remembered: int = 100) -> ExternalEnvThread:
     """Make the adapter of an environment, as the env runner does."""
-    return ExternalEnvThread(env, front, env.observation_space, env.action_space, finished_remembered=remembered)
+    return ExternalEnvThread(env, serving_loop, env.observation_space, env.action_space, finished_remembered=remembered)
 
 
 def in_thread(function: Callable[..., Any], *args: Any) -> Callable[[], Any]:

@@ -20,6 +20,7 @@ from policyserver.common.tensors import from_tensor, to_tensor
 from policyserver.server.config.algorithm import algorithm_config
 from policyserver.server.config.server_config import ServerConfig
 from policyserver.server.config.serving_config import ListenConfig, ServingConfig
+from policyserver.server.runner.env_runner import ExternalEnvRunner
 from policyserver.v1 import policy_service_pb2 as pb
 from policyserver.v1 import policy_service_pb2_grpc as pb_grpc
 from tests.ports import DIRECT
@@ -59,7 +60,7 @@ def live_algorithm(
         **{f"algorithm.{table}": values for table, values in tables.items()},
     }
     config = load(ServerConfig, None, overrides)
-    built = algorithm_config(config)
+    built = algorithm_config(config, ExternalEnvRunner)
     built.environment(env_config=ServingConfig(ListenConfig("127.0.0.1:0"), config.episodes, config.hand_off).to_env_config())
     algorithm = built.build_algo()
     try:

@@ -9,13 +9,13 @@ from policyserver.common.flags import PROTOCOL_VERSION, StepFlag
 from policyserver.common.tensors import to_tensor
 from policyserver.v1 import policy_service_pb2 as pb
 from tests.server.core_harness import observation
-from tests.server.front_harness import FrontHarness
+from tests.server.serving_loop_harness import ServingLoopHarness
 
 
 class Stream:
     """A client's stream at the level of messages."""
 
-    def __init__(self, serve: FrontHarness, **handshake: Any) -> None:
+    def __init__(self, serve: ServingLoopHarness, **handshake: Any) -> None:
         self._requests: queue.SimpleQueue[pb.StepRequest | None] = queue.SimpleQueue()
         self._call = serve.stub().Step(iter(self._requests.get, None), timeout=20.0)
         options = {"protocol_version": PROTOCOL_VERSION, "client_id": "test", **handshake}

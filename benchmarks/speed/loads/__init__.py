@@ -1,4 +1,4 @@
 """The load generators, which run in processes of their own beside the server that is measured.
 
-Imports the client alone.
+Imports `client`.
 """

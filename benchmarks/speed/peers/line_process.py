@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from benchmarks.speed.case import Figures, Window
+from benchmarks.windows import Figures, Window
 
 STOP_TIMEOUT_S = 30.0
 _MARK = "BENCH "  # what comes without it is chatter of the peer's libraries

@@ -10,8 +10,8 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.folders import BUILD
-from benchmarks.speed.case import Window
 from benchmarks.speed.peers.line_process import line_process
+from benchmarks.windows import Window
 from tests.ports import free_ports
 
 __all__ = [

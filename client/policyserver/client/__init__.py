@@ -1,6 +1,8 @@
 """The client of the policy server.
 
-Imports `policyserver.common`, `policyserver.v1` and the base dependencies; needs neither ray nor torch.
+Needs the base dependencies alone, neither ray nor torch.
+
+Imports `common` and `v1`.
 """
 
 from __future__ import annotations

@@ -154,7 +154,7 @@ class Connection:
         if not self._is_closed:
             self._is_closed = True
             self._give_up_all()
-            self._stream.is_over = True
+            self._stream.has_ended = True
             self._stream.is_open = False
             self._sendable.notify_all()
             self._changed.notify_all()
@@ -229,12 +229,12 @@ class Connection:
         while True:
             stream = Stream()
             with self._lock:
-                if self._is_over():
+                if self._has_ended():
                     return
                 self._stream = stream
             trouble = self._converse(stream)
             with self._lock:
-                if self._is_over():
+                if self._has_ended():
                     return
                 was_open = stream.is_open
                 self.failures += not was_open
@@ -246,10 +246,10 @@ class Connection:
             level = logging.INFO if pause == self._config.reconnect_backoff_initial_s else logging.DEBUG  # once each time that it breaks
             _log.log(level, "%s: no connection: %s; next attempt in %.2g s", self.target, trouble, pause)
             with self._lock:
-                self._changed.wait_for(self._is_over, pause * random.uniform(0.8, 1.0))
+                self._changed.wait_for(self._has_ended, pause * random.uniform(0.8, 1.0))
             pause = min(2 * pause, self._config.reconnect_backoff_max_s)
 
-    def _is_over(self) -> bool:
+    def _has_ended(self) -> bool:
         return self._is_closed or self._shared.is_abandoned
 
     def _converse(self, stream: Stream) -> PolicyServerError:
@@ -257,13 +257,13 @@ class Connection:
         responses = self._stub.Step(self._requests(stream), metadata=self._metadata)
         with self._lock:
             stream.call = responses
-            if self._is_over():
+            if self._has_ended():
                 responses.cancel()
         try:
             for response in responses:
                 if stream.is_open:
                     self._receive(stream, response)
-                elif not stream.is_over:  # else the handshake came after the client was closed
+                elif not stream.has_ended:  # else the handshake came after the client was closed
                     session = agree(response, *self._spaces, self._config)
                     self._listener.check_handshake(self, session)
                     self._open(stream, session)
@@ -279,7 +279,7 @@ class Connection:
         while True:
             with self._lock:
                 self._wait_for_something_to_send(stream)
-                if stream.is_over:
+                if stream.has_ended:
                     return
                 message_id, rows, session = self._take(stream)
             yield step_batch(message_id, rows, session, waits=self._config.waits_for_learner)
@@ -287,7 +287,7 @@ class Connection:
     def _wait_for_something_to_send(self, stream: Stream) -> None:
         """Sleep until there is a message's worth: wait for a crowd while it moves, and wake all of it when it does not."""
         wake_up_queue = self._shared.wake_up_queue
-        while not stream.is_over:
+        while not stream.has_ended:
             wake_up_queue.wake_all_if_late()
             is_moving = wake_up_queue.is_moving
             if self._may_send(stream) and not (is_moving and self._is_worth_waiting(stream)):
@@ -357,7 +357,7 @@ class Connection:
         rows = sum([len(part.rows.episodes) for part in parts])
         reply = to_reply(message, rows, cast(NegotiatedSession, self.session))
         with self._lock:
-            if stream.is_over:  # the callers know already that the client was closed
+            if stream.has_ended:  # the callers know already that the client was closed
                 return
             self._shared.rows_answered += rows
             self._shared.weights_seq_no = reply.weights_seq_no or self._shared.weights_seq_no
@@ -368,7 +368,7 @@ class Connection:
                 self._settle(part)
             del stream.in_flight[message.message_id]
             if len(self._shared.wake_up_queue) and not self._looks_again:
-                self._sendable.notify()  # so that it looks after the line
+                self._sendable.notify()  # so that it looks after the queue
             else:
                 self.wake_sender()
 
@@ -378,7 +378,7 @@ class Connection:
         self._queue.extendleft(reversed(unanswered))
         stream.in_flight.clear()
         stream.is_open = False
-        stream.is_over = True
+        stream.has_ended = True
         self.trouble = trouble
         self.refusal = refusal_of(trouble, self.refusal)
         if self.refusal is not None:

@@ -18,7 +18,7 @@ class Stream:
     call: Any = None
     is_open: bool = False
     """The handshake is done and rows may go out."""
-    is_over: bool = False
+    has_ended: bool = False
     """Nothing more is to be sent."""
     in_flight: dict[int, list[CallPart]] = field(default_factory=dict)
     """The unanswered messages, by id, oldest first."""

@@ -2,7 +2,7 @@
 
 Python runs one thread at a time. Callers that are all woken at once only queue for its lock: each is woken twice, once for its answer and
 once for the lock, on whichever core is idle, and checks every few milliseconds whether it may go on. So each caller wakes the next as soon
-as it runs; what it does afterwards delays no other. If the lock or a core is slow to come, all callers in line are woken at once, as they
+as it runs; what it does afterwards delays no other. If the lock or a core is slow to come, all queued callers are woken at once, as they
 would be without this queue: by the late caller itself, by the next answer, or by the sender (`Connection`).
 """
 
@@ -80,22 +80,22 @@ than Python's switch interval, for which a computing thread keeps it waiting."""
 
 
 HOLD_BACK_MAX_S = 0.02
-"""Longest time that rows wait to travel with those of the callers in line, seconds: what half of some hundred threads take to go on."""
+"""Longest time that rows wait to travel with those of the queued callers, seconds: what half of some hundred threads take to go on."""
 
 
 class WakeUpQueue:
-    """The line of one client's answered callers. Guarded by the client's lock."""
+    """Wakes the answered callers of one client in order. Guarded by the client's lock."""
 
     def __init__(self) -> None:
-        self._line: deque[Call] = deque()
+        self._queued: deque[Call] = deque()
         self._woken: set[Call] = set()
-        """The callers that have the turn: one, as a rule."""
+        """The callers that were woken and do not run yet: one, as a rule. The last of them wakes the next."""
         self._moved_s = 0.0
-        """When the turn was last given or passed on."""
+        """When a caller was last woken, or ran."""
 
     def __len__(self) -> int:
-        """Return how many are in line."""
-        return len(self._line)
+        """Return how many are queued."""
+        return len(self._queued)
 
     @property
     def is_busy(self) -> bool:
@@ -113,50 +113,50 @@ class WakeUpQueue:
         if self._woken and self._is_late(now_s):
             self.wake_all()
         if self._woken:
-            self._line.append(call)
+            self._queued.append(call)
             call.home.callers_waking += 1
         else:
             self._wake(call, now_s)
 
     def wake_next(self, call: Call) -> bool:
-        """Give a caller's turn, if it has one, to the next. Called by its thread once that runs, or will not.
+        """Wake the next caller, if this is the last that was woken. Called by its thread once that runs, or will not.
 
         Returns:
-            Whether this was the last of the line.
+            Whether no other caller is woken or queued.
         """
         if call not in self._woken:
             return False
         now_s = time.monotonic()
         if self._is_late(now_s):
             self.wake_all()
-        elif self._line and len(self._woken) == 1:
+        elif self._queued and len(self._woken) == 1:
             self._wake_first(now_s)
         self._moved_s = now_s
-        self._woken.discard(call)  # last: an interrupt before it leaves the turn here, to be passed on when the call is given up
+        self._woken.discard(call)  # last: after an interrupt before it, the next is woken when the call is given up
         return not self._woken
 
     def wake_all(self) -> None:
-        """Wake all that are in line, and wait no longer for the callers that had the turn."""
+        """Wake all queued callers, and wait no longer for those woken before."""
         self._woken.clear()
-        while self._line:
+        while self._queued:
             self._wake_first(time.monotonic())
 
     def wake_all_if_late(self) -> None:
-        """Wake all that are in line if the turn was not passed on for too long."""
+        """Wake all queued callers if a woken one has not run for too long."""
         if self._woken and self._is_late(time.monotonic()):
             self.wake_all()
 
     def remove(self, call: Call) -> None:
-        """Forget an answered caller that no longer waits, unless it was woken: then it has a turn to pass on."""
-        if call in self._line:
-            self._line.remove(call)
+        """Forget an answered caller that no longer waits, unless it was woken: then it has yet to wake the next."""
+        if call in self._queued:
+            self._queued.remove(call)
             call.home.callers_waking -= 1
 
     def _is_late(self, now_s: float) -> bool:
         return now_s - self._moved_s > WAKE_UP_MAX_S
 
     def _wake_first(self, now_s: float) -> None:
-        call = self._line.popleft()
+        call = self._queued.popleft()
         call.home.callers_waking -= 1
         self._wake(call, now_s)
 

@@ -1,4 +1,6 @@
 """The trading application: prices, nodes, portfolio, rewards.
 
-Imports `policyserver.client`, `policyserver.common` and `policyserver.monitoring`; of the server nothing.
+Imports `client`, `common`, `monitoring`, `monitoring.store.reader`, `pipelines.demo`, `pipelines.forecast`, `pipelines.market`,
+`pipelines.market.files`, `pipelines.market.processes`, `pipelines.market.schemes.actions`, `pipelines.market.schemes.ends`,
+`pipelines.market.schemes.observers`, `pipelines.market.schemes.rewards`, `pipelines.nodes`, `pipelines.prices` and `pipelines.runtime`.
 """

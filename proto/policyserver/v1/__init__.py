@@ -1,1 +1,4 @@
-"""Generated protobuf and gRPC stubs, which import grpc and protobuf alone. Regenerate with `make protos`; never edit."""
+"""Generated protobuf and gRPC stubs, which need grpc and protobuf alone. Regenerate with `make protos`; never edit.
+
+Imports nothing of ours.
+"""

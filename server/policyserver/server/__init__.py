@@ -1,6 +1,9 @@
 """The policy server: a process that learns (`daemon/`), processes that serve (`runner/`), what both are made of, and what both use.
 
-Imports `policyserver.common`, `policyserver.v1` and `policyserver.monitoring`; ray and torch are imported only here.
+Of what is installed, only this needs ray and torch.
+
+Imports `common`, `server.config`, `server.daemon`, `server.external_env.policy_server`, `server.grpc_front.listen_security`,
+`server.processes.log_setup` and `server.runner.env_runner`.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from policyserver.common.listening import InsecureListenError
 from policyserver.common.settings import SettingsError, add_arguments, dump_toml, from_arguments, load, reason_of
 from policyserver.common.standard_streams import LastingStream, lasting_streams
 from policyserver.server.config.server_config import ServerConfig
-from policyserver.server.log_setup import log_to
+from policyserver.server.processes.log_setup import log_to
 
 if TYPE_CHECKING:
     from policyserver.server.daemon.daemon import Daemon

@@ -11,10 +11,11 @@ import pytest
 
 from benchmarks.speed import alternation, echo
 from benchmarks.speed.alternation import alternate, groups, measure_group, typical
-from benchmarks.speed.case import Bar, Beside, Case, Contender, Figures, Floor, Window
+from benchmarks.speed.case import Bar, Beside, Case, Contender, Floor
 from benchmarks.speed.cases import CASES
 from benchmarks.speed.peers.table import MissingError, Peer
 from benchmarks.speed.servers import Servers
+from benchmarks.windows import Figures, Window
 
 SPEEDS = {"ours": [100.0, 90.0, 200.0], "theirs": [10.0, 30.0, 10.0], "floor": [50.0, 100.0, 100.0]}
 

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from benchmarks.speed import growth
-from benchmarks.speed.case import Contender, Figures, Window
+from benchmarks.speed.case import Contender
 from benchmarks.speed.growth import Point, Sweep, measure_sweep
 from benchmarks.speed.servers import Servers
+from benchmarks.windows import Figures, Window
 
 
 def test_curves_take_turns_and_points_of_one_configuration_share_a_server(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,7 @@ from policyserver.common.settings import load
 from policyserver.pipelines.demo.setup import DEMO_SERVER
 from policyserver.server.config.algorithm import algorithm_config
 from policyserver.server.config.server_config import ServerConfig
+from policyserver.server.runner.env_runner import ExternalEnvRunner
 
 torch.set_num_threads(1)  # more of them wait for each other on a busy machine
 
@@ -36,13 +37,13 @@ def settings(config: Any) -> dict[str, Any]:
 
 
 def test_the_settings_called_rllibs_defaults_are_rllibs_but_for_what_belongs_to_the_problem() -> None:
-    built = algorithm_config(load(ServerConfig, RLLIB_SERVER, {}))
+    built = algorithm_config(load(ServerConfig, RLLIB_SERVER, {}), ExternalEnvRunner)
     default = PPOConfig().rl_module(model_config=DefaultModelConfig(use_lstm=True))
     ours, rllibs = settings(built), settings(default)
     differing = {name for name in ours if ours[name] != rllibs[name]}
     assert differing == {"gamma", "lambda_"}
     assert built.model_config == default.model_config
-    demo = algorithm_config(load(ServerConfig, DEMO_SERVER, {}))
+    demo = algorithm_config(load(ServerConfig, DEMO_SERVER, {}), ExternalEnvRunner)
     assert (built.gamma, built.lambda_) == (demo.gamma, demo.lambda_)
 
 

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from benchmarks.speed import page, results, run
-from benchmarks.speed.case import Bar, Case, Figures, Window
+from benchmarks.speed.case import Bar, Case
 from benchmarks.speed.peers.table import MissingError
 from benchmarks.speed.servers import Servers
+from benchmarks.windows import Figures, Window
 
 
 @contextmanager

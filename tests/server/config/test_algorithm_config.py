@@ -14,12 +14,13 @@ from policyserver.common.settings import SettingsError, load
 from policyserver.server.config.algorithm import algorithm_config, check_action_space, cpu_tickets
 from policyserver.server.config.server_config import ServerConfig
 from policyserver.server.config.serving_config import ServingConfig
-from policyserver.server.policies.policy_choice import _carried
+from policyserver.server.policies.connectors.policy_choice import _carried
 from policyserver.server.runner.env_runner import ExternalEnvRunner
 
 
 def build(**overrides: Any) -> Any:
-    return algorithm_config(load(ServerConfig, None, {key.replace("__", "."): value for key, value in overrides.items()}))
+    values = {key.replace("__", "."): value for key, value in overrides.items()}
+    return algorithm_config(load(ServerConfig, None, values), ExternalEnvRunner)
 
 
 def test_the_default_is_one_serving_actor_that_restarts_at_once_and_a_learner_in_the_daemon() -> None:
@@ -82,7 +83,7 @@ def test_an_algorithm_that_does_not_wait_for_its_env_runners_waits_a_little(name
 
 def test_the_serving_configuration_travels_beside_the_users_env_config() -> None:
     table = {"env": "python:examples.trading_server.TradingServing", "env_config": {"mine": 1}}
-    config = algorithm_config(load(ServerConfig, None, {"algorithm.environment": table}), driver_link=Path("link"))
+    config = algorithm_config(load(ServerConfig, None, {"algorithm.environment": table}), ExternalEnvRunner, driver_link=Path("link"))
     assert config.env_config["mine"] == 1
     assert ServingConfig.from_env_config(config.env_config).driver_link == Path("link")
 
@@ -104,7 +105,7 @@ def test_the_serving_configuration_travels_beside_the_users_env_config() -> None
 )
 def test_what_rllib_does_not_know_is_refused_by_its_key(key: str, value: Any, problem: str) -> None:
     with pytest.raises(SettingsError, match=problem) as refused:
-        algorithm_config(load(ServerConfig, None, {key: value}))
+        algorithm_config(load(ServerConfig, None, {key: value}), ExternalEnvRunner)
     assert refused.value.key.startswith("algorithm")
     assert refused.value.key in key or key in refused.value.key
 

@@ -66,13 +66,13 @@ def test_what_nobody_would_read_is_refused_by_name(changes: dict[str, Any], expe
 def test_an_environments_own_configuration_is_its_own() -> None:
     assert made(in_place()).startswith("serving on ['127.0.0.1:")
     table = {"env": "python:examples.trading_server.TradingServing", "env_config": {"address": "10.0.0.1", "port": 1}}
-    config = algorithm_config(load(ServerConfig, None, {"algorithm.environment": table}))
+    config = algorithm_config(load(ServerConfig, None, {"algorithm.environment": table}), ExternalEnvRunner)
     assert config.env_config["address"] == "10.0.0.1"
 
 
 def test_the_server_refuses_it_before_ray_starts() -> None:
     with pytest.raises(SettingsError, match=r"env_config\['address'\]: expected no such key"):
-        algorithm_config(load(ServerConfig, None, {"algorithm.environment": {"env_config": {"address": "127.0.0.1:1"}}}))
+        algorithm_config(load(ServerConfig, None, {"algorithm.environment": {"env_config": {"address": "127.0.0.1:1"}}}), ExternalEnvRunner)
 
 
 @pytest.mark.process

@@ -19,6 +19,7 @@ from policyserver.common.settings import SettingsError, load
 from policyserver.server.config.algorithm import algorithm_config
 from policyserver.server.config.server_config import ServerConfig
 from policyserver.server.policies.vectorized.scale_images import ScaleImages, VectorizedScale, scaled
+from policyserver.server.runner.env_runner import ExternalEnvRunner
 
 VECTOR = {"type": "Box", "low": -1.0, "high": 1.0, "shape": [3]}
 IMAGE = {"type": "Box", "low": 0, "high": 255, "shape": [8, 8, 1], "dtype": "uint8"}
@@ -31,7 +32,7 @@ class OwnModule(TorchRLModule):  # type: ignore[misc]
 
 def build(observation: dict[str, Any], **overrides: Any) -> Any:
     values = {"spaces.observation": observation, **{key.replace("__", "."): value for key, value in overrides.items()}}
-    return algorithm_config(load(ServerConfig, None, values))
+    return algorithm_config(load(ServerConfig, None, values), ExternalEnvRunner)
 
 
 def pieces_of(config: Any) -> list[type]:

@@ -15,7 +15,7 @@ from policyserver.common.settings import load
 from policyserver.server.config.algorithm import algorithm_config
 from policyserver.server.config.server_config import ServerConfig
 from policyserver.server.daemon.checkpoints import CheckpointFolder
-from policyserver.server.training_report import Progress, training_report
+from policyserver.server.processes.training_report import Progress, training_report
 
 pytestmark = pytest.mark.usefixtures("private_ray")
 
@@ -33,7 +33,7 @@ CONFIG = load(
 
 def build() -> Any:
     """Build what the daemon builds, with RLlib's own env runner on its own environment in place of the serving actor."""
-    config = algorithm_config(CONFIG, env_runner_class=SingleAgentEnvRunner)
+    config = algorithm_config(CONFIG, SingleAgentEnvRunner)
     config.env_config = {}
     config.environment("CartPole-v1").env_runners(num_env_runners=0, num_envs_per_env_runner=8)
     return config.build_algo()

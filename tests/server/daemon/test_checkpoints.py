@@ -21,7 +21,7 @@ from policyserver.server.config.standard_connectors import ConnectorsConfig
 from policyserver.server.daemon.checkpoints import Checkpoint, CheckpointError, CheckpointFolder
 from policyserver.server.daemon.folder_lock import FolderInUseError
 from policyserver.server.daemon.preflight import checkpoint_folder
-from policyserver.server.training_report import Progress
+from policyserver.server.processes.training_report import Progress
 
 
 def open_folder(folder: Path, keep: int = 3, spaces: SpacesConfig | None = None) -> CheckpointFolder:

@@ -18,6 +18,7 @@ from policyserver.server.config.algorithm import algorithm_config
 from policyserver.server.config.server_config import ServerConfig
 from policyserver.server.daemon.fused_learner import FusedPPOLearner
 from policyserver.server.daemon.ray_start import RayProcess
+from policyserver.server.runner.env_runner import ExternalEnvRunner
 from tests.server.core_harness import ACTION, OBSERVATION, CoreHarness, module_of, policy_of, ppo_config, spaces_of
 
 MODELS = ["mlp", "lstm_shared", "lstm_apart"]
@@ -151,4 +152,4 @@ def halving(optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRSche
 
 
 def test_it_is_what_ppo_learns_with_unless_the_configuration_says_otherwise() -> None:
-    assert algorithm_config(ServerConfig()).learner_class is FusedPPOLearner
+    assert algorithm_config(ServerConfig(), ExternalEnvRunner).learner_class is FusedPPOLearner

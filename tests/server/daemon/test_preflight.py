@@ -24,7 +24,8 @@ from policyserver.server.config.rllib_config import SpacesConfig
 from policyserver.server.config.server_config import ServerConfig
 from policyserver.server.daemon.checkpoints import CheckpointFolder
 from policyserver.server.daemon.ray_start import RayProcess
-from policyserver.server.training_report import Progress
+from policyserver.server.processes.training_report import Progress
+from policyserver.server.runner.env_runner import ExternalEnvRunner
 
 TOKEN = "0123456789abcdef"
 
@@ -222,6 +223,6 @@ def test_numbers_that_rllib_takes_and_fails_over_later_are_refused(
 def test_learners_may_share_a_gpu(monkeypatch: pytest.MonkeyPatch, learners: int, gpus: float, fits: bool) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     wanted = {"num_learners": learners, "num_gpus_per_learner": gpus}
-    built = algorithm_config(load(ServerConfig, None, {"algorithm.learners": wanted}))
+    built = algorithm_config(load(ServerConfig, None, {"algorithm.learners": wanted}), ExternalEnvRunner)
     with contextlib.nullcontext() if fits else pytest.raises(SettingsError, match="num_gpus_per_learner: expected at most"):
         check_devices(built)

@@ -151,12 +151,12 @@ def test_an_observation_given_at_the_end_may_change_afterwards(served: Served, e
 def test_actions_have_the_form_of_the_environments_space() -> None:
     space = ACTIONS["box"]
     policy = policy_of(module_of(action="box"), action="box")
-    front = ServingLoop(
+    serving_loop = ServingLoop(
         lambda: EpisodeCore(policy, OBSERVATION, space, EpisodesConfig(64), HandOffConfig()), OBSERVATION, space, ServingConfig()
     )
-    front.start()
+    serving_loop.start()
     env = ExternalEnv(space, OBSERVATION)
-    serve_env(env, front)
+    serve_env(env, serving_loop)
     try:
         episode = env.start_episode()
         action = env.get_action(episode, observation(0))
@@ -165,9 +165,9 @@ def test_actions_have_the_form_of_the_environments_space() -> None:
         given = np.array([1.5, 9.0], np.float32)
         env.log_action(episode, observation(1), given)
         env.end_episode(episode, observation(2))
-        (segment,) = arrived(front.sample(2, 10.0))
+        (segment,) = arrived(serving_loop.sample(2, 10.0))
     finally:
-        front.stop()
+        serving_loop.stop()
     assert segment.get_actions()[1] == pytest.approx([0.75, 0.8]), "the module's form is from -1 to 1"
 
 

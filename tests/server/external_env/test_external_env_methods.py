@@ -12,7 +12,7 @@ from ray.rllib.env.external_env import ExternalEnv
 from policyserver.server.external_env.rllib_methods import served_environment
 from tests.server.core_harness import ACTION, observation
 from tests.server.external_env_harness import Idle, in_thread, play, serve_env, serving_env
-from tests.server.front_harness import running_front
+from tests.server.serving_loop_harness import running_serving_loop
 
 
 class Overriding(Idle):
@@ -91,8 +91,8 @@ def test_bound_methods_saved_and_episodes_begun_while_it_is_made_are_served() ->
 def test_an_environment_that_was_made_before_anybody_asked_for_it_is_served() -> None:
     env = Idle()
     assert served_environment(env) is None
-    with running_front() as harness:
-        thread = serve_env(env, harness.front)
+    with running_serving_loop() as harness:
+        thread = serve_env(env, harness.serving_loop)
         thread.start()
         assert len(play(env, 2)) == 32
         assert [len(segment) for segment in harness.segments(2)] == [2]
@@ -103,8 +103,8 @@ def test_an_environment_that_was_made_before_anybody_asked_for_it_is_served() ->
 def test_an_environment_whose_episodes_are_rllibs_already_is_refused_by_name() -> None:
     env = Idle()
     env.start_episode("by RLlib")
-    with running_front() as harness, pytest.raises(ValueError, match="received Idle that has begun episodes already; make it in"):
-        serve_env(env, harness.front)
+    with running_serving_loop() as harness, pytest.raises(ValueError, match="received Idle that has begun episodes already; make it in"):
+        serve_env(env, harness.serving_loop)
 
 
 def test_an_environment_that_nobody_serves_keeps_rllibs_own_methods() -> None:

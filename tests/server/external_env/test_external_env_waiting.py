@@ -21,7 +21,7 @@ from policyserver.server.episodes.demand import Demand
 from policyserver.server.external_env.policy_server import PolicyServer
 from tests.server.core_harness import ACTION, OBSERVATION, observation
 from tests.server.external_env_harness import Idle, Served, in_thread, play, serving_env
-from tests.server.front_harness import CLIENT
+from tests.server.serving_loop_harness import CLIENT
 
 
 class Stuck:
@@ -159,7 +159,7 @@ def test_callers_wait_for_the_learner_longer_than_for_an_answer_and_ends_pass(
         wait_until(lambda: served.open_episodes == [waiting])
         time.sleep(0.2)  # several times what a caller waits for an answer
         assert sum(len(segment) for segment in served.harness.batch(2)) >= 2
-        served.harness.front.serve_weights(1)
+        served.harness.serving_loop.serve_weights(1)
         assert answer() in ACTION
 
 
@@ -184,7 +184,7 @@ def test_whoever_waits_when_the_server_stops_hears_it(wait_until: Callable[[Call
         episodes = [env.start_episode() for _ in range(4)]
         answers = [in_thread(env.get_action, episode, observation()) for episode in episodes]
         wait_until(lambda: served.statistics().questions_waiting == 4)
-        served.harness.front.stop()
+        served.harness.serving_loop.stop()
         for answer in answers:
             with pytest.raises(ServerUnavailableError, match="shutting down"):
                 answer()
@@ -272,9 +272,9 @@ class Both(Idle):
 
 def test_an_environment_may_play_itself_and_serve_clients(wait_until: Callable[[Callable[[], bool]], None]) -> None:
     with serving_env(Both) as served:
-        wait_until(lambda: len(served.harness.front.addresses) == 2)
+        wait_until(lambda: len(served.harness.serving_loop.addresses) == 2)
         served.env.own()
-        with PolicyClient(served.harness.front.addresses[-1], config=CLIENT) as client:
+        with PolicyClient(served.harness.serving_loop.addresses[-1], config=CLIENT) as client:
             play(client, 4)
         assert sorted(len(segment) for segment in served.segments(7)) == [3, 4]
     assert served.thread.failure is None

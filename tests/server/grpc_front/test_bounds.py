@@ -22,7 +22,7 @@ from policyserver.v1 import policy_service_pb2 as pb
 from tests.ports import DIRECT
 from tests.server.core_harness import CoreHarness, Row, observation, start, table_of, timers_of
 from tests.server.flood import ROWS, handshake, unknown_rows
-from tests.server.front_harness import FrontHarness, Unary, running_front
+from tests.server.serving_loop_harness import ServingLoopHarness, Unary, running_serving_loop
 
 LONG = "x" * 10_000_000
 
@@ -85,30 +85,30 @@ def test_a_long_id_of_an_episode_is_refused_alone_and_not_kept(harness: CoreHarn
     assert remembered == [False, True]
 
 
-def test_a_long_id_of_a_client_is_refused_by_every_way_in(serve: FrontHarness) -> None:
+def test_a_long_id_of_a_client_is_refused_by_every_way_in(serve: ServingLoopHarness) -> None:
     call = serve.stub().Step(iter([handshake("x" * 300)]))
     code, text = failure(next, call)
     assert (code, "client_id: expected at most 256 bytes" in text) == ("FAILED_PRECONDITION", True), text
     for caller, episode_id in ((Unary(serve.stub(), "x" * 300), "a"), (Unary(serve.stub()), "x" * 300)):
         code, text = failure(caller.start, episode_id)
         assert (code, "expected at most 256 bytes" in text) == ("INVALID_ARGUMENT", True), text
-    assert not table_of(serve.front.core).clients()
+    assert not table_of(serve.serving_loop.core).clients()
 
 
-def test_clients_without_episodes_are_forgotten_as_they_leave(serve: FrontHarness) -> None:
+def test_clients_without_episodes_are_forgotten_as_they_leave(serve: ServingLoopHarness) -> None:
     stub = serve.stub()
     for number in range(50):
         responses = stub.Step(iter([handshake(f"{number}")]))
         assert len(list(responses)) == 1
-    assert len(table_of(serve.front.core).clients()) <= 1, "each is kept for a minute"
-    assert timers_of(serve.front.core) <= 1
+    assert len(table_of(serve.serving_loop.core).clients()) <= 1, "each is kept for a minute"
+    assert timers_of(serve.serving_loop.core) <= 1
 
 
 # Episodes of plain calls --------------------------------------------------------------------------------------------------------------
 
 
 def test_plain_calls_start_no_more_episodes_than_may_be_open() -> None:
-    with running_front(episodes=EpisodesConfig(max_open=4)) as serve:
+    with running_serving_loop(episodes=EpisodesConfig(max_open=4)) as serve:
         caller = Unary(serve.stub())
         for number in range(4):
             caller.start(f"{number}")
@@ -124,12 +124,12 @@ def test_plain_calls_start_no_more_episodes_than_may_be_open() -> None:
         assert (stats.episodes_open, stats.starts_refused) == (4, 2)
 
 
-def test_episodes_of_plain_calls_leave_no_timer_behind(serve: FrontHarness) -> None:
+def test_episodes_of_plain_calls_leave_no_timer_behind(serve: ServingLoopHarness) -> None:
     caller = Unary(serve.stub())
     caller.start("open")
 
     def timers() -> int:
-        return len(serve.front._loop._scheduled)  # type: ignore[attr-defined]
+        return len(serve.serving_loop._loop._scheduled)  # type: ignore[attr-defined]
 
     before = timers()
     for number in range(40):
@@ -182,7 +182,7 @@ def test_infos_beyond_the_bound_are_left_out_and_counted_and_their_steps_are_not
 
 def test_infos_of_dropped_steps_and_of_plain_calls_make_room_again() -> None:
     episodes = EpisodesConfig(max_open=8, max_waiting_info_bytes=90_000)
-    with running_front(episodes=episodes, hand_off=HandOffConfig(segment_steps=2, capacity_steps=2)) as serve:
+    with running_serving_loop(episodes=episodes, hand_off=HandOffConfig(segment_steps=2, capacity_steps=2)) as serve:
         caller = Unary(serve.stub())
         for number in range(12):
             episode = caller.start(f"{number}")
@@ -203,21 +203,21 @@ def test_infos_of_dropped_steps_and_of_plain_calls_make_room_again() -> None:
     [('{"a": "' + "x" * 300_000 + '"}', "at most 262144 bytes"), ('{"a": [' + "[]," * 80_000 + "1]}", "")],
     ids=["long", "many values"],
 )
-def test_the_info_of_a_step_has_a_length(serve: FrontHarness, info: str, text: str) -> None:
+def test_the_info_of_a_step_has_a_length(serve: ServingLoopHarness, info: str, text: str) -> None:
     caller = Unary(serve.stub())
     episode = caller.start()
     caller.get_action(episode, observation())
     request = pb.LogReturnsRequest(episode_id=episode, reward=1.0, info_json=info)
     if not text:
         serve.stub().LogReturns(request)
-        held = serve.front.core.waiting_infos.held_bytes
+        held = serve.serving_loop.core.waiting_infos.held_bytes
         assert held > 10 * len(info), "it counts for what it takes in memory"
         return
     code, said = failure(serve.stub().LogReturns, request)
     assert (code, text in said) == ("INVALID_ARGUMENT", True)
 
 
-def test_infos_of_a_message_that_would_fill_the_memory_are_refused_before_they_are_decoded(serve: FrontHarness) -> None:
+def test_infos_of_a_message_that_would_fill_the_memory_are_refused_before_they_are_decoded(serve: ServingLoopHarness) -> None:
     rows = 60
     batch: dict[str, Any] = {"sequences": bytes(4 * rows), "flags": bytes([StepFlag.START] * rows), "rewards": bytes(8 * rows)}
     batch |= {"handles": bytes(8 * rows), "observations": [to_tensor(np.zeros((rows, 10), np.float32))]}
@@ -234,7 +234,7 @@ def test_infos_of_a_message_that_would_fill_the_memory_are_refused_before_they_a
 
 @pytest.mark.timeout(120)
 @pytest.mark.long
-def test_a_client_that_does_not_read_its_refusals_is_not_read_any_more_and_slows_nobody_else(serve: FrontHarness) -> None:
+def test_a_client_that_does_not_read_its_refusals_is_not_read_any_more_and_slows_nobody_else(serve: ServingLoopHarness) -> None:
     stub = serve.stub()
 
     def refused() -> int:
@@ -266,7 +266,7 @@ def test_a_client_that_does_not_read_its_refusals_is_not_read_any_more_and_slows
 
 
 def test_there_is_room_for_so_many_clients_and_no_more() -> None:
-    with running_front(listen=ListenConfig(max_clients=2)) as serve:
+    with running_serving_loop(listen=ListenConfig(max_clients=2)) as serve:
         requests: list[queue.SimpleQueue[pb.StepRequest | None]] = [queue.SimpleQueue() for _ in range(2)]
         streams = [serve.stub().Step(iter(request.get, None)) for request in requests]
         requests[0].put(handshake("first"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from policyserver.server.grpc_front.client_numbers import ClientNumbers
-from tests.server.front_harness import running_front
+from tests.server.serving_loop_harness import running_serving_loop
 
 
 def test_clients_are_counted_from_the_first_number_in_steps() -> None:
@@ -30,8 +30,8 @@ def test_a_number_beyond_all_counting_does_not_use_up_the_others() -> None:
 
 
 def test_a_server_gives_each_client_another_number_and_leaves_one_that_comes_back_its_own() -> None:
-    with running_front() as front:
-        clients = [front.client() for _ in range(3)]
+    with running_serving_loop() as harness:
+        clients = [harness.client() for _ in range(3)]
         for client in clients:
             client.connect()
         assert [client.client_number for client in clients] == [0, 1, 2]

@@ -22,11 +22,11 @@ from policyserver.server.grpc_front import messages as wire
 from policyserver.v1 import policy_service_pb2 as pb
 from policyserver.v1 import space_pb2
 from tests.server.core_harness import ACTION, OBSERVATION, observation
-from tests.server.front_harness import CLIENT, FrontHarness, running_front
 from tests.server.message_stream import Stream, one_start
+from tests.server.serving_loop_harness import CLIENT, ServingLoopHarness, running_serving_loop
 
 
-def handshake_failure(serve: FrontHarness, **handshake: Any) -> tuple[HandshakeError, str]:
+def handshake_failure(serve: ServingLoopHarness, **handshake: Any) -> tuple[HandshakeError, str]:
     stream = Stream(serve, **handshake)
     with pytest.raises(grpc.RpcError) as raised:
         stream.receive()
@@ -37,25 +37,25 @@ def handshake_failure(serve: FrontHarness, **handshake: Any) -> tuple[HandshakeE
     return decoded, decoded.message
 
 
-def test_the_handshake_says_what_the_server_is(serve: FrontHarness) -> None:
+def test_the_handshake_says_what_the_server_is(serve: ServingLoopHarness) -> None:
     stream = Stream(serve)
     info = stream.receive().handshake.info
-    assert (info.protocol_version, info.boot_id, list(info.endpoints)) == (PROTOCOL_VERSION, serve.front.boot_id, [serve.address])
+    assert (info.protocol_version, info.boot_id, list(info.endpoints)) == (PROTOCOL_VERSION, serve.serving_loop.boot_id, [serve.address])
     assert spaces.same(spaces.from_proto(info.observation_space, "o"), OBSERVATION)
     assert spaces.same(spaces.from_proto(info.action_space, "a"), ACTION)
     assert info == serve.stub().GetServerInfo(pb.GetServerInfoRequest())
     stream.close()
 
 
-def test_each_client_is_told_another_endpoint_first_and_questions_get_the_list_as_it_is(serve: FrontHarness) -> None:
+def test_each_client_is_told_another_endpoint_first_and_questions_get_the_list_as_it_is(serve: ServingLoopHarness) -> None:
     listed = ["127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"]
-    serve.front.endpoints = lambda: listed
+    serve.serving_loop.endpoints = lambda: listed
     told = [list(Stream(serve).receive().handshake.info.endpoints) for _ in range(4)]
     assert told == [[*listed[first:], *listed[:first]] for first in (0, 1, 2, 0)]
     assert [list(serve.stub().GetServerInfo(pb.GetServerInfoRequest()).endpoints) for _ in range(2)] == [listed] * 2
 
 
-def test_another_protocol_version_is_refused_with_both_sides(serve: FrontHarness) -> None:
+def test_another_protocol_version_is_refused_with_both_sides(serve: ServingLoopHarness) -> None:
     error, text = handshake_failure(serve, protocol_version=PROTOCOL_VERSION + 1)
     assert f"the server speaks {PROTOCOL_VERSION}, the client {PROTOCOL_VERSION + 1}" in text
     assert error.field == "protocol_version"
@@ -71,7 +71,7 @@ def test_another_protocol_version_is_refused_with_both_sides(serve: FrontHarness
         ("action_space", gym.spaces.Discrete(3, start=1)),
     ],
 )
-def test_other_spaces_are_refused_with_both_sides(serve: FrontHarness, name: str, theirs: gym.Space[Any]) -> None:
+def test_other_spaces_are_refused_with_both_sides(serve: ServingLoopHarness, name: str, theirs: gym.Space[Any]) -> None:
     error, text = handshake_failure(serve, **{name: spaces.to_proto(theirs)})
     ours = OBSERVATION if name == "observation_space" else ACTION
     assert spaces.describe(ours) in text
@@ -81,7 +81,7 @@ def test_other_spaces_are_refused_with_both_sides(serve: FrontHarness, name: str
         serve.client(CLIENT, **{name: theirs}).start_episode()
 
 
-def test_a_handshake_whose_space_would_fill_the_memory_is_refused(serve: FrontHarness) -> None:
+def test_a_handshake_whose_space_would_fill_the_memory_is_refused(serve: ServingLoopHarness) -> None:
     bound = to_tensor(np.zeros(1))
     large = space_pb2.Space(box=space_pb2.BoxSpace(low=bound, high=bound, shape=[2**24]))
     error, text = handshake_failure(serve, observation_space=space_pb2.Space(tuple=space_pb2.TupleSpace(spaces=[large] * 1000)))
@@ -89,7 +89,7 @@ def test_a_handshake_whose_space_would_fill_the_memory_is_refused(serve: FrontHa
     assert error.field == "observation_space"
 
 
-def test_a_client_without_a_name_and_a_batch_before_the_handshake_are_refused(serve: FrontHarness) -> None:
+def test_a_client_without_a_name_and_a_batch_before_the_handshake_are_refused(serve: ServingLoopHarness) -> None:
     assert "client_id" in handshake_failure(serve, client_id="")[1]
     call = serve.stub().Step(iter([pb.StepRequest(batch=pb.StepBatch())]))
     with pytest.raises(grpc.RpcError) as raised:
@@ -103,7 +103,7 @@ def test_many_messages_in_flight_are_all_answered(stream: Stream) -> None:
     assert sorted(stream.receive().batch.message_id for _ in range(300)) == list(range(300))
 
 
-def test_a_real_client_plays_an_episode(serve: FrontHarness) -> None:
+def test_a_real_client_plays_an_episode(serve: ServingLoopHarness) -> None:
     client = serve.client(observation_space=OBSERVATION, action_space=ACTION)
     episode = client.start_episode()
     actions = []
@@ -122,7 +122,7 @@ def test_a_real_client_plays_an_episode(serve: FrontHarness) -> None:
     assert (stats.reward_sum, stats.episodes_finished, stats.clients_connected, stats.return_mean) == (10.0, 1, 1, 10.0)
 
 
-def test_a_client_that_closes_is_disconnected(serve: FrontHarness, wait_until: Callable[[Callable[[], bool]], None]) -> None:
+def test_a_client_that_closes_is_disconnected(serve: ServingLoopHarness, wait_until: Callable[[Callable[[], bool]], None]) -> None:
     with PolicyClient(serve.address) as client:
         client.start_episode()
         assert serve.stub().GetStats(pb.GetStatsRequest()).clients_connected == 1
@@ -130,7 +130,7 @@ def test_a_client_that_closes_is_disconnected(serve: FrontHarness, wait_until: C
     wait_until(lambda: stub.GetStats(pb.GetStatsRequest()).clients_connected == 0)
 
 
-def test_health_says_serving_and_while_draining_not_serving(serve: FrontHarness) -> None:
+def test_health_says_serving_and_while_draining_not_serving(serve: ServingLoopHarness) -> None:
     health = health_pb2_grpc.HealthStub(serve.channel())
     status = health_pb2.HealthCheckResponse
     for name in ("", "policyserver.v1.PolicyService"):
@@ -140,7 +140,7 @@ def test_health_says_serving_and_while_draining_not_serving(serve: FrontHarness)
     client = serve.client()
     episode = client.start_episode()
     client.get_action(episode, observation())
-    serve.front.drain()
+    serve.serving_loop.drain()
     assert next(watch).status == status.NOT_SERVING
     watch.cancel()
     with pytest.raises(ServerUnavailableError, match="shutting down"):
@@ -148,7 +148,7 @@ def test_health_says_serving_and_while_draining_not_serving(serve: FrontHarness)
     client.end_episode(episode, observation())
 
 
-def test_reflection_lists_the_service(serve: FrontHarness) -> None:
+def test_reflection_lists_the_service(serve: ServingLoopHarness) -> None:
     stub = reflection_pb2_grpc.ServerReflectionStub(serve.channel())
     (reply,) = stub.ServerReflectionInfo(iter([reflection_pb2.ServerReflectionRequest(list_services="")]))
     names = {service.name for service in reply.list_services_response.service}
@@ -156,7 +156,7 @@ def test_reflection_lists_the_service(serve: FrontHarness) -> None:
 
 
 def test_reflection_can_be_switched_off() -> None:
-    with running_front(listen=ListenConfig(reflection=False)) as serve:
+    with running_serving_loop(listen=ListenConfig(reflection=False)) as serve:
         stub = reflection_pb2_grpc.ServerReflectionStub(serve.channel())
         with pytest.raises(grpc.RpcError) as raised:
             list(stub.ServerReflectionInfo(iter([reflection_pb2.ServerReflectionRequest(list_services="")])))
@@ -165,7 +165,7 @@ def test_reflection_can_be_switched_off() -> None:
 
 
 def test_an_answer_that_cannot_be_written_ends_the_stream_and_is_repeated_on_the_next(
-    serve: FrontHarness, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    serve: ServingLoopHarness, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     encode, failures = wire.encode_replies, iter([RuntimeError("no room for the answer")])
 

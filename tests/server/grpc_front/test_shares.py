@@ -13,8 +13,8 @@ from policyserver.common.flags import StepFlag
 from policyserver.server.config.serving_config import EpisodesConfig
 from tests.server.core_harness import CoreHarness, Row, observation, pack, start
 from tests.server.flood import ROWS
-from tests.server.front_harness import FrontHarness, Unary, running_front
 from tests.server.grpc_front.test_bounds import failure
+from tests.server.serving_loop_harness import ServingLoopHarness, Unary, running_serving_loop
 
 Make = Callable[..., CoreHarness]
 
@@ -88,7 +88,7 @@ def test_a_share_is_a_connections_not_a_names(eight: CoreHarness) -> None:
 
 
 def test_plain_calls_have_their_share_too() -> None:
-    with running_front(episodes=EpisodesConfig(max_open=4)) as serve:
+    with running_serving_loop(episodes=EpisodesConfig(max_open=4)) as serve:
         large, small = Unary(serve.stub(), "large"), serve.client()
         for number in range(4):
             large.get_action(large.start(f"{number}"), observation())
@@ -143,7 +143,7 @@ def test_what_waits_for_its_turn_comes_in_its_order(harness: CoreHarness) -> Non
 
 @pytest.mark.process
 @pytest.mark.timeout(120)
-def test_a_client_that_floods_unknown_rows_leaves_its_neighbour_a_fair_part(serve: FrontHarness, short_turns: None) -> None:
+def test_a_client_that_floods_unknown_rows_leaves_its_neighbour_a_fair_part(serve: ServingLoopHarness, short_turns: None) -> None:
     neighbour = serve.client()
     episode = neighbour.start_episode()
 

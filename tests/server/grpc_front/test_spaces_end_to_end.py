@@ -39,8 +39,8 @@ from policyserver.server.runner.env_runner import ExternalEnvRunner
 from policyserver.v1 import policy_service_pb2 as pb
 from tests.common.space_strategies import ACTION_SPACES, SPACES, samples
 from tests.server.core_harness import spaces_of
-from tests.server.front_harness import CLIENT, FrontHarness, running_front
 from tests.server.nested_module import NestedModule, nested_policy
+from tests.server.serving_loop_harness import CLIENT, ServingLoopHarness, running_serving_loop
 
 PICTURE = spaces.Dict(
     screen=spaces.Box(0, 255, (8, 8, 3), np.uint8),
@@ -52,10 +52,10 @@ PICTURE = spaces.Dict(
 LEVERS = spaces.MultiDiscrete([3, 2], start=[-1, 4])
 
 
-def serving(observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> AbstractContextManager[FrontHarness]:
+def serving(observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> AbstractContextManager[ServingLoopHarness]:
     """Serve a user's own RLModule on these spaces."""
     policy = nested_policy(observation_space, action_space)
-    return running_front(policy, observation_space=observation_space, action_space=action_space)
+    return running_serving_loop(policy, observation_space=observation_space, action_space=action_space)
 
 
 def stack(space: gym.Space[Any], values: list[Any]) -> Any:
@@ -126,7 +126,7 @@ def test_answers_of_every_space_are_read_as_members_of_it(action_space: gym.Spac
 # A real client and a real server --------------------------------------------------------------------------------------------------------
 
 
-def learned(serve: FrontHarness, count: int) -> list[SingleAgentEpisode]:
+def learned(serve: ServingLoopHarness, count: int) -> list[SingleAgentEpisode]:
     """What arrives at the learner, in the order in which the episodes ended."""
     found: list[SingleAgentEpisode] = serve.segments(want_steps=count)
     for segment in found:

@@ -16,13 +16,13 @@ from policyserver.server.grpc_front import unary_episodes
 from policyserver.v1 import policy_service_pb2 as pb
 from policyserver.v1 import tensor_pb2
 from tests.server.core_harness import observation, table_of
-from tests.server.front_harness import FrontHarness, Unary, running_front
+from tests.server.serving_loop_harness import ServingLoopHarness, Unary, running_serving_loop
 
 WaitUntil = Callable[[Callable[[], bool]], None]
 
 
 @pytest.fixture
-def caller(serve: FrontHarness) -> Unary:
+def caller(serve: ServingLoopHarness) -> Unary:
     return Unary(serve.stub())
 
 
@@ -36,7 +36,7 @@ def failure(call: Callable[..., Any], *args: Any, **options: Any) -> tuple[str, 
     return error.code().name, metadata.get("policyserver-reason", ""), metadata.get("policyserver-field", ""), error.details()
 
 
-def test_an_episode_of_plain_calls_arrives_as_it_was_said(serve: FrontHarness, caller: Unary) -> None:
+def test_an_episode_of_plain_calls_arrives_as_it_was_said(serve: ServingLoopHarness, caller: Unary) -> None:
     episode = caller.start()
     assert episode
     first, log_prob = caller.get_action(episode, observation(0))
@@ -54,7 +54,7 @@ def test_an_episode_of_plain_calls_arrives_as_it_was_said(serve: FrontHarness, c
     assert segment.is_truncated
 
 
-def test_a_repeated_call_with_its_number_gets_the_same_answer_and_counts_once(serve: FrontHarness, caller: Unary) -> None:
+def test_a_repeated_call_with_its_number_gets_the_same_answer_and_counts_once(serve: ServingLoopHarness, caller: Unary) -> None:
     episode = caller.start("a")
     assert caller.start("a") == "a", "starting again before the first observation changes nothing"
     first = caller.get_action(episode, observation(0), sequence=0)
@@ -100,7 +100,7 @@ def test_wrong_episodes_are_told_apart(caller: Unary) -> None:
         assert "already completed" in text
 
 
-def test_bad_values_are_refused_by_name_and_nothing_is_changed(serve: FrontHarness, caller: Unary) -> None:
+def test_bad_values_are_refused_by_name_and_nothing_is_changed(serve: ServingLoopHarness, caller: Unary) -> None:
     episode = caller.start("a")
     assert failure(caller.log_returns, episode, 1.0)[:3] == ("INVALID_ARGUMENT", "BAD_REWARD", "reward")
     assert failure(caller.get_action, episode, observation(float("nan")))[:3] == ("INVALID_ARGUMENT", "BAD_OBSERVATION", "observation[0]")
@@ -124,7 +124,7 @@ def test_bad_values_are_refused_by_name_and_nothing_is_changed(serve: FrontHarne
     assert segment.get_rewards().tolist() == [1.0], "the refused calls kept the reward for the good one"
 
 
-def test_callers_with_names_have_their_own_episodes(serve: FrontHarness, caller: Unary) -> None:
+def test_callers_with_names_have_their_own_episodes(serve: ServingLoopHarness, caller: Unary) -> None:
     other = Unary(serve.stub(), "other")
     for who in (caller, other):
         who.start("same")
@@ -133,19 +133,19 @@ def test_callers_with_names_have_their_own_episodes(serve: FrontHarness, caller:
     other.get_action("same", observation(1))
 
 
-def test_callers_that_come_and_go_leave_nothing_behind(serve: FrontHarness, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_callers_that_come_and_go_leave_nothing_behind(serve: ServingLoopHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(unary_episodes, "_ENDED_REMEMBERED", 10)
     stub = serve.stub()
     for number in range(30):
         caller = Unary(stub, f"{number}")
         caller.start("a")
         caller.end("a", observation(), sequence=0)
-    unary = cast(Any, serve.front)._servicer._unary
+    unary = cast(Any, serve.serving_loop)._servicer._unary
     assert (len(unary._ended), len(unary._episodes)) == (10, 0)
-    assert not table_of(serve.front.core).clients(), "who has no episode is forgotten at once"
+    assert not table_of(serve.serving_loop.core).clients(), "who has no episode is forgotten at once"
 
 
-def test_training_disabled_is_kept_for_the_whole_episode(serve: FrontHarness, caller: Unary) -> None:
+def test_training_disabled_is_kept_for_the_whole_episode(serve: ServingLoopHarness, caller: Unary) -> None:
     episode = caller.start("a", training_disabled=True)
     assert failure(caller.start, "a")[:2] == ("ALREADY_EXISTS", "EPISODE_DUPLICATE")
     caller.get_action(episode, observation())
@@ -157,7 +157,7 @@ def test_training_disabled_is_kept_for_the_whole_episode(serve: FrontHarness, ca
 
 
 def test_a_silent_caller_loses_its_episode_after_the_unary_timeout(wait_until: WaitUntil) -> None:
-    with running_front(episodes=EpisodesConfig(max_open=8, unary_idle_timeout_s=0.2)) as serve:
+    with running_serving_loop(episodes=EpisodesConfig(max_open=8, unary_idle_timeout_s=0.2)) as serve:
         caller = Unary(serve.stub())
         episode = caller.start()
         caller.get_action(episode, observation(0))
@@ -170,15 +170,15 @@ def test_a_silent_caller_loses_its_episode_after_the_unary_timeout(wait_until: W
         assert serve.stub().GetStats(pb.GetStatsRequest()).episodes_reaped == 1
 
 
-def test_while_draining_nothing_new_starts(serve: FrontHarness, caller: Unary) -> None:
+def test_while_draining_nothing_new_starts(serve: ServingLoopHarness, caller: Unary) -> None:
     episode = caller.start()
     caller.get_action(episode, observation())
-    serve.front.drain()
+    serve.serving_loop.drain()
     assert failure(caller.start)[:2] == ("UNAVAILABLE", "SHUTTING_DOWN")
     caller.end(episode, observation())
 
 
-def test_rewards_that_a_step_cannot_carry_are_refused_where_they_are_logged(serve: FrontHarness, caller: Unary) -> None:
+def test_rewards_that_a_step_cannot_carry_are_refused_where_they_are_logged(serve: ServingLoopHarness, caller: Unary) -> None:
     episode = caller.start("a")
     caller.get_action(episode, observation(0))
     caller.log_returns(episode, 3e38)
@@ -192,7 +192,7 @@ def test_rewards_that_a_step_cannot_carry_are_refused_where_they_are_logged(serv
     assert segment.get_rewards().tolist() == [-2.5, 0.0]
 
 
-def test_a_number_ahead_of_its_turn_and_a_changed_first_one_are_told_as_such(serve: FrontHarness, caller: Unary) -> None:
+def test_a_number_ahead_of_its_turn_and_a_changed_first_one_are_told_as_such(serve: ServingLoopHarness, caller: Unary) -> None:
     episode = caller.start("a")
     code, reason, field, text = failure(caller.get_action, episode, observation(0), sequence=3)
     assert (code, reason, field) == ("OUT_OF_RANGE", "SEQUENCE_GAP", "sequence")
@@ -209,7 +209,7 @@ def test_a_number_ahead_of_its_turn_and_a_changed_first_one_are_told_as_such(ser
     assert failure(caller.get_action, episode, observation(9), sequence=0)[:2] == ("FAILED_PRECONDITION", "EPISODE_FINISHED")
 
 
-def test_refusals_name_the_field_of_the_request_and_count(serve: FrontHarness, caller: Unary) -> None:
+def test_refusals_name_the_field_of_the_request_and_count(serve: ServingLoopHarness, caller: Unary) -> None:
     episode = caller.start("a")
     assert failure(caller.get_action, episode, observation(float("nan")))[2] == "observation[0]"
     assert failure(caller.log_action, episode, observation(), np.int64(7))[2] == "action[0]"

@@ -14,8 +14,8 @@ from policyserver.server.config.serving_config import ListenConfig
 from policyserver.v1 import policy_service_pb2 as pb
 from policyserver.v1 import tensor_pb2
 from tests.server.core_harness import observation
-from tests.server.front_harness import FrontHarness, running_front
 from tests.server.message_stream import Stream, one_start
+from tests.server.serving_loop_harness import ServingLoopHarness, running_serving_loop
 
 FLOAT32 = tensor_pb2.DATA_TYPE_FLOAT32
 GARBAGE = b"\xff\xff\xff"
@@ -41,7 +41,7 @@ def tensor(*shape: int, data: bytes = b"") -> tensor_pb2.Tensor:
     return tensor_pb2.Tensor(dtype=FLOAT32, shape=shape, data=data)
 
 
-def rows_refused(serve: FrontHarness) -> int:
+def rows_refused(serve: ServingLoopHarness) -> int:
     return int(serve.stub().GetStats(pb.GetStatsRequest()).rows_refused)
 
 
@@ -74,7 +74,7 @@ def rows_refused(serve: FrontHarness) -> int:
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_one_error_answers_a_message_that_is_wrong_as_a_whole(
-    serve: FrontHarness, stream: Stream, changes: dict[str, Any], field: str
+    serve: ServingLoopHarness, stream: Stream, changes: dict[str, Any], field: str
 ) -> None:
     batch = pb.StepBatch(**one_start(**changes))
     reply = ask(stream, pb.StepRequest(batch=batch))
@@ -95,7 +95,7 @@ def test_two_infos_of_one_row_are_refused(stream: Stream) -> None:
 
 
 def test_a_message_that_claims_rows_without_end_is_answered_in_a_few_bytes() -> None:
-    with running_front(listen=ListenConfig(max_message_bytes=32 * 2**20)) as serve:
+    with running_serving_loop(listen=ListenConfig(max_message_bytes=32 * 2**20)) as serve:
         stream = Stream(serve)
         stream.receive()
         reply = stream.ask(message_id=3, handles=bytes(8 * 2_000_000))
@@ -125,7 +125,7 @@ def test_a_message_without_rows_is_answered_by_one_without(stream: Stream) -> No
 
 
 def test_more_rows_than_allowed_are_refused() -> None:
-    with running_front(listen=ListenConfig(max_rows_per_message=1)) as serve:
+    with running_serving_loop(listen=ListenConfig(max_rows_per_message=1)) as serve:
         stream = Stream(serve)
         assert stream.receive().handshake.info.max_rows_per_message == 1
         two = one_start(
@@ -161,7 +161,7 @@ def test_a_bad_row_names_the_field_of_the_message(stream: Stream) -> None:
     ],
 )
 def test_bytes_that_are_no_message_are_a_bad_argument_and_leave_no_traceback(
-    serve: FrontHarness, caplog: pytest.LogCaptureFixture, kind: str, method: str, sent: Any
+    serve: ServingLoopHarness, caplog: pytest.LogCaptureFixture, kind: str, method: str, sent: Any
 ) -> None:
     def call() -> None:
         list(getattr(serve.channel(), kind)(method)(iter(sent) if isinstance(sent, list) else sent, timeout=10.0))

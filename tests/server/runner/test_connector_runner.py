@@ -18,7 +18,7 @@ from policyserver.common.errors import ServerInternalError
 from policyserver.server.config.serving_config import HandOffConfig, ListenConfig, ServingConfig
 from policyserver.server.runner.env_runner import ExternalEnvRunner
 from tests.server.core_harness import observation, ppo_config
-from tests.server.front_harness import CLIENT
+from tests.server.serving_loop_harness import CLIENT
 from tests.server.user_connectors import CenterOnEverythingSeen, CuriousReward, Faulty, ScaleObservations
 
 Make = Callable[..., ExternalEnvRunner]

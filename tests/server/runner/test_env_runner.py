@@ -36,7 +36,7 @@ from policyserver.server.config.serving_config import HandOffConfig, ListenConfi
 from policyserver.server.external_env.policy_server import PolicyServer
 from policyserver.server.runner.env_runner import ExternalEnvRunner
 from tests.server.core_harness import ACTION, OBSERVATION, observation, ppo_config
-from tests.server.front_harness import CLIENT
+from tests.server.serving_loop_harness import CLIENT
 
 Make = Callable[..., ExternalEnvRunner]
 

@@ -15,7 +15,8 @@ from policyserver.client import PolicyClient
 from policyserver.common.settings import load
 from policyserver.server.config.algorithm import algorithm_config
 from policyserver.server.config.server_config import ServerConfig
-from tests.server.front_harness import CLIENT
+from policyserver.server.runner.env_runner import ExternalEnvRunner
+from tests.server.serving_loop_harness import CLIENT
 
 Array = npt.NDArray[Any]
 
@@ -39,7 +40,7 @@ CONFIG = load(
 
 
 def build() -> Any:
-    algorithm = algorithm_config(CONFIG).build_algo()
+    algorithm = algorithm_config(CONFIG, ExternalEnvRunner).build_algo()
     algorithm.env_runner_group.foreach_env_runner(lambda runner: runner.open(), local_env_runner=False)
     return algorithm
 

@@ -15,7 +15,7 @@ from policyserver.server.config.serving_config import HandOffConfig, ListenConfi
 from policyserver.server.runner.env_runner import ExternalEnvRunner
 from policyserver.server.runner.serving_loop import ServingLoop
 from tests.server.core_harness import observation, ppo_config
-from tests.server.front_harness import CLIENT, FrontHarness, Unary, running_front
+from tests.server.serving_loop_harness import CLIENT, ServingLoopHarness, Unary, running_serving_loop
 from tests.services import wait_until
 
 AT_ONCE_S = 3.0
@@ -92,19 +92,19 @@ def test_a_client_that_was_told_so_goes_on_by_itself_where_somebody_serves_again
 
 
 def test_before_another_server_of_a_service_manager_callers_wait_as_ever() -> None:
-    with running_front() as first:
+    with running_serving_loop() as first:
         client = first.client()
         episode = client.start_episode()
         client.get_action(episode, observation())
         said: list[tuple[str, float]] = []
-        first.front.drain()
+        first.serving_loop.drain()
         waiting = [
             threading.Thread(target=lambda: said.append(heard(lambda: client.get_action(client.start_episode(), observation())))),
             threading.Thread(target=lambda: said.append(heard(lambda: client.get_action(episode, observation(1))))),
         ]
         for thread in waiting:
             thread.start()
-        first.front.stop()
+        first.serving_loop.stop()
         time.sleep(0.5)
         second = successor_of(first)
         try:
@@ -116,22 +116,22 @@ def test_before_another_server_of_a_service_manager_callers_wait_as_ever() -> No
     assert "" in {name for name, _ in said}, "the episode that began is the successor's"
 
 
-def successor_of(first: FrontHarness) -> ServingLoop:
-    front = ServingLoop(first.front._make_core, *first.front._spaces, ServingConfig(ListenConfig(first.address)))
-    front.start()
-    front.bind()
-    return front
+def successor_of(first: ServingLoopHarness) -> ServingLoop:
+    serving_loop = ServingLoop(first.serving_loop._make_core, *first.serving_loop._spaces, ServingConfig(ListenConfig(first.address)))
+    serving_loop.start()
+    serving_loop.bind()
+    return serving_loop
 
 
 @pytest.mark.parametrize(("is_final", "reason"), [(False, "SHUTTING_DOWN"), (True, "SERVER_ENDED")])
 def test_while_it_drains_a_beginning_is_refused_with_what_comes_and_open_episodes_go_on(is_final: bool, reason: str) -> None:
-    with running_front() as serve:
+    with running_serving_loop() as serve:
         client, caller = serve.client(), Unary(serve.stub())
         episode, unary = client.start_episode(), caller.start()
         client.get_action(episode, observation())
         caller.get_action(unary, observation())
-        serve.front.drain(is_final=is_final)
-        wait_until(lambda: serve.front.core.drain_error is not None, "the draining")
+        serve.serving_loop.drain(is_final=is_final)
+        wait_until(lambda: serve.serving_loop.core.drain_error is not None, "the draining")
         with pytest.raises(grpc.RpcError) as refused:
             caller.start()
         assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
@@ -145,7 +145,7 @@ def test_while_it_drains_a_beginning_is_refused_with_what_comes_and_open_episode
 
 
 def test_answers_that_are_on_their_way_arrive_before_the_end_of_the_stream() -> None:
-    with running_front() as serve:
+    with running_serving_loop() as serve:
         client = serve.client()
         episodes = client.start_episodes(64)
         client.get_actions(episodes, [observation(number) for number in range(64)])
@@ -162,7 +162,7 @@ def test_answers_that_are_on_their_way_arrive_before_the_end_of_the_stream() -> 
         thread = threading.Thread(target=play)
         thread.start()
         wait_until(lambda: len(answered) > 5, "some batches")
-        serve.front.stop(is_final=True)
+        serve.serving_loop.stop(is_final=True)
         thread.join()
-        computed = serve.front.core.statistics.actions
+        computed = serve.serving_loop.core.statistics.actions
     assert computed == 64 * (len(answered) + 1), "every action that was computed and recorded is known to the one who asked"

@@ -42,7 +42,7 @@ from tests.server.core_harness import (
     spaces_of,
     start,
 )
-from tests.server.front_harness import CLIENT, FrontHarness, running_front
+from tests.server.serving_loop_harness import CLIENT, ServingLoopHarness, running_serving_loop
 
 Array = npt.NDArray[Any]
 
@@ -80,7 +80,7 @@ def train(action: str, segments: list[SingleAgentEpisode]) -> None:
     learner.set_state(before)
 
 
-def collected(serve: FrontHarness, steps: int) -> list[SingleAgentEpisode]:
+def collected(serve: ServingLoopHarness, steps: int) -> list[SingleAgentEpisode]:
     """Wait for so many steps to arrive at the learner's end."""
     segments: list[SingleAgentEpisode] = []
     deadline = time.monotonic() + 20.0
@@ -102,12 +102,12 @@ def test_a_logged_box_action_is_trained_on_in_the_nets_form_with_its_log_prob_at
             parameter.mul_(1.5).add_(0.05)
     given = {0: [-2.0, 0.0], 2: [0.5, 2.5], 3: [2.0, 10.0], 5: [-1.0, 9.0]}
     policy, taken = policy_of(before, action="box"), []
-    with running_front(policy, action_space=space) as serve, serve.client() as client:
+    with running_serving_loop(policy, action_space=space) as serve, serve.client() as client:
         episode = client.start_episode()
         for step in range(6):
             if step == 3:
                 policy.load_spare(after.state_dict())
-                serve.front.serve_weights(1)
+                serve.serving_loop.serve_weights(1)
             if step in given:
                 client.log_action(episode, observation(step), given[step])
                 taken.append(np.array(given[step], np.float32))
@@ -157,7 +157,7 @@ def test_asked_and_logged_actions_of_one_episode_are_trained_on_alike(action: st
     space, random, taken = ACTIONS[action], np.random.default_rng(1), []
     space.seed(1)
     hand_off = HandOffConfig(segment_steps=7)
-    with running_front(learned_policy(action), action_space=space, hand_off=hand_off) as serve, serve.client() as client:
+    with running_serving_loop(learned_policy(action), action_space=space, hand_off=hand_off) as serve, serve.client() as client:
         episode = client.start_episode()
         for step in range(30):
             if random.random() < 0.5:
@@ -253,7 +253,7 @@ def test_only_an_end_by_the_environments_rules_has_no_value_after_it() -> None:
             client.log_returns(episode, reward)
         end(episode, observation(4))
 
-    with running_front(learned_policy("discrete"), episodes=idle, hand_off=hand_off) as serve:
+    with running_serving_loop(learned_policy("discrete"), episodes=idle, hand_off=hand_off) as serve:
         with serve.client() as client:
             play(client, lambda episode, values: client.end_episode(episode, values))
             play(client, lambda episode, values: client.end_episode(episode, values, truncated=True))
@@ -283,7 +283,7 @@ def test_only_an_end_by_the_environments_rules_has_no_value_after_it() -> None:
 
 
 def test_rewards_add_up_until_the_next_action_and_those_before_the_first_belong_to_none() -> None:
-    with running_front(learned_policy("discrete")) as serve, serve.client() as client:
+    with running_serving_loop(learned_policy("discrete")) as serve, serve.client() as client:
         episode = client.start_episode()
         client.log_returns(episode, 1000.0, {"note": "before the first action"})
         client.log_returns(episode, 500.0)
@@ -306,7 +306,7 @@ def test_rewards_add_up_until_the_next_action_and_those_before_the_first_belong_
 
 
 def test_an_info_arrives_with_its_own_observation_alone_on_either_side_of_a_segments_border() -> None:
-    with running_front(learned_policy("discrete"), hand_off=HandOffConfig(segment_steps=2)) as serve, serve.client() as client:
+    with running_serving_loop(learned_policy("discrete"), hand_off=HandOffConfig(segment_steps=2)) as serve, serve.client() as client:
         episode, other = client.start_episodes(2)
         for step in range(6):
             client.get_action(episode, observation(1, step))
@@ -339,7 +339,7 @@ def test_an_episode_whose_stream_breaks_again_and_again_arrives_without_a_gap_or
 
     monkeypatch.setattr(wire, "encode_replies", lose_every_third)
     taken: dict[str, list[int]] = {"a": [], "b": []}
-    with running_front(learned_policy("discrete"), hand_off=HandOffConfig(segment_steps=5)) as serve, serve.client() as client:
+    with running_serving_loop(learned_policy("discrete"), hand_off=HandOffConfig(segment_steps=5)) as serve, serve.client() as client:
         client.start_episodes(["a", "b"])
         for step in range(12):
             for number, episode in enumerate(taken):
@@ -369,7 +369,7 @@ def test_an_id_that_comes_again_is_refused_or_another_episode_at_the_learners_en
             client.get_action("same", observation(number, step))
         client.end_episode("same", observation(number, 3))
 
-    with running_front(learned_policy("discrete"), episodes=EpisodesConfig(max_open=8, finished_remembered=3)) as serve:
+    with running_serving_loop(learned_policy("discrete"), episodes=EpisodesConfig(max_open=8, finished_remembered=3)) as serve:
         forgetful = serve.client(replace(CLIENT, closed_episodes_remembered=1))
         play(forgetful, 0)
         with pytest.raises(EpisodeFinishedError, match="Episode same has already completed"):

@@ -13,7 +13,7 @@ from policyserver.common.flags import StepFlag
 from tests.server.core_harness import CoreHarness, Row, start
 from tests.server.drawing_policies import CASES, policy_of
 from tests.server.external_env_harness import in_thread, serving_env
-from tests.server.front_harness import running_front
+from tests.server.serving_loop_harness import running_serving_loop
 
 EPISODES, STEPS = 40, 6
 OBSERVATIONS = np.random.default_rng(4).normal(size=(EPISODES, STEPS, 10)).astype(np.float32)
@@ -86,7 +86,7 @@ def test_draws_have_rllibs_own_distribution(name: str) -> None:
 
 def test_a_real_client_draws_by_its_ids_and_one_without_ids_by_chance() -> None:
     def play(ids: Any) -> list[int]:
-        with running_front(policy_of("discrete", "numpy"), action_space=CASES["discrete"][1]) as serve:
+        with running_serving_loop(policy_of("discrete", "numpy"), action_space=CASES["discrete"][1]) as serve:
             client = serve.client()
             episodes = client.start_episodes(ids)
             actions = [client.get_action(episode, OBSERVATIONS[0, 0]) for episode in episodes[:30]]

@@ -19,34 +19,34 @@ from policyserver.client import ClientConfig, PolicyClient
 from policyserver.common.errors import AuthenticationError, EpisodeFinishedError, PolicyServerError, ServerUnavailableError
 from policyserver.server.config.serving_config import EpisodesConfig, HandOffConfig, ListenConfig, ServingConfig
 from policyserver.server.episodes.core import EpisodeCore
+from policyserver.server.processes.training_report import TrainingReport
 from policyserver.server.runner.serving_loop import ServingLoop
-from policyserver.server.training_report import TrainingReport
 from policyserver.v1 import policy_service_pb2 as pb
 from tests.server.core_harness import ACTION, OBSERVATION, module_of, observation, policy_of
-from tests.server.front_harness import CLIENT, FrontHarness, running_front
+from tests.server.serving_loop_harness import CLIENT, ServingLoopHarness, running_serving_loop
 
 WaitUntil = Callable[[Callable[[], bool]], None]
 
 
-def front_of(listen: ListenConfig) -> ServingLoop:
+def serving_loop_of(listen: ListenConfig) -> ServingLoop:
     def core() -> EpisodeCore:
         return EpisodeCore(policy_of(module_of()), OBSERVATION, ACTION, EpisodesConfig(max_open=8), HandOffConfig())
 
     return ServingLoop(core, OBSERVATION, ACTION, ServingConfig(listen))
 
 
-def test_it_listens_on_a_free_port_and_on_a_unix_socket_at_once(serve: FrontHarness, tmp_path: Path) -> None:
+def test_it_listens_on_a_free_port_and_on_a_unix_socket_at_once(serve: ServingLoopHarness, tmp_path: Path) -> None:
     path = f"unix:{tmp_path / 'socket'}"
-    assert serve.front.bind(path) == path
-    assert serve.front.addresses == [serve.address, path]
-    for address in serve.front.addresses:
+    assert serve.serving_loop.bind(path) == path
+    assert serve.serving_loop.addresses == [serve.address, path]
+    for address in serve.serving_loop.addresses:
         with PolicyClient(address, config=CLIENT) as client:
             assert client.get_action(client.start_episode(), observation()) in range(3)
             assert client.server_info().endpoints == (serve.address, path)
 
 
-def test_a_port_in_use_is_an_error_that_names_it(serve: FrontHarness) -> None:
-    second = front_of(ListenConfig(serve.address))
+def test_a_port_in_use_is_an_error_that_names_it(serve: ServingLoopHarness) -> None:
+    second = serving_loop_of(ListenConfig(serve.address))
     second.start()
     try:
         with pytest.raises(OSError, match=f"{serve.address} is in use"):
@@ -57,40 +57,40 @@ def test_a_port_in_use_is_an_error_that_names_it(serve: FrontHarness) -> None:
 
 
 def test_a_stopped_server_gives_its_port_back() -> None:
-    with running_front() as first:
+    with running_serving_loop() as first:
         address = first.address
         first.client().start_episode()
-    again = front_of(ListenConfig(address))
+    again = serving_loop_of(ListenConfig(address))
     again.start()
     assert again.bind() == address
     again.stop()
 
 
 def test_stop_may_come_twice_and_from_several_threads_and_leaves_no_thread() -> None:
-    front = front_of(ListenConfig("127.0.0.1:0"))
-    front.start()
-    front.bind()
-    threads = [threading.Thread(target=front.stop) for _ in range(3)]
+    serving_loop = serving_loop_of(ListenConfig("127.0.0.1:0"))
+    serving_loop.start()
+    serving_loop.bind()
+    threads = [threading.Thread(target=serving_loop.stop) for _ in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    front.stop()
-    assert front.wait_stopped(0.0)
+    serving_loop.stop()
+    assert serving_loop.wait_stopped(0.0)
     assert not any(thread.name == "policy-server" for thread in threading.enumerate())
-    assert front.sample(1, 5.0) == []
-    front.drain()
+    assert serving_loop.sample(1, 5.0) == []
+    serving_loop.drain()
 
 
-def test_a_stop_answers_those_who_wait(serve: FrontHarness) -> None:
+def test_a_stop_answers_those_who_wait(serve: ServingLoopHarness) -> None:
     waiting: list[object] = []
-    thread = threading.Thread(target=lambda: waiting.append(serve.front.sample(10**6, 60.0)))
+    thread = threading.Thread(target=lambda: waiting.append(serve.serving_loop.sample(10**6, 60.0)))
     thread.start()
     client = serve.client()
     episode = client.start_episode()
     client.get_action(episode, observation())
     began = time.monotonic()
-    serve.front.stop()
+    serve.serving_loop.stop()
     thread.join()
     assert waiting == [[]]
     assert time.monotonic() - began < 5.0
@@ -102,19 +102,19 @@ def test_a_core_that_cannot_be_made_is_an_error_where_it_was_asked_for() -> None
     def broken() -> EpisodeCore:
         raise ValueError("no such net")
 
-    front = ServingLoop(broken, OBSERVATION, ACTION, ServingConfig())
+    serving_loop = ServingLoop(broken, OBSERVATION, ACTION, ServingConfig())
     with pytest.raises(ValueError, match="no such net"):
-        front.start()
-    front.stop()
+        serving_loop.start()
+    serving_loop.stop()
     assert not any(thread.name == "policy-server" for thread in threading.enumerate())
 
 
-def test_sample_waits_for_steps_but_no_longer_than_it_may(serve: FrontHarness) -> None:
+def test_sample_waits_for_steps_but_no_longer_than_it_may(serve: ServingLoopHarness) -> None:
     began = time.monotonic()
-    assert serve.front.sample(1, 0.2) == []
+    assert serve.serving_loop.sample(1, 0.2) == []
     assert 0.15 < time.monotonic() - began < 5.0
     taken: list[int] = []
-    thread = threading.Thread(target=lambda: taken.append(sum(block.steps for block in serve.front.sample(3, 60.0))))
+    thread = threading.Thread(target=lambda: taken.append(sum(block.steps for block in serve.serving_loop.sample(3, 60.0))))
     thread.start()
     client = serve.client()
     for _ in range(2):
@@ -127,7 +127,7 @@ def test_sample_waits_for_steps_but_no_longer_than_it_may(serve: FrontHarness) -
 
 
 def test_a_lost_stream_ends_its_episodes_and_a_silent_one_does_not(wait_until: WaitUntil) -> None:
-    with running_front(episodes=EpisodesConfig(max_open=8, episode_idle_timeout_s=0.2)) as serve:
+    with running_serving_loop(episodes=EpisodesConfig(max_open=8, episode_idle_timeout_s=0.2)) as serve:
         silent = serve.client()
         kept = silent.start_episode()
         silent.get_action(kept, observation(7))
@@ -145,20 +145,20 @@ def test_a_lost_stream_ends_its_episodes_and_a_silent_one_does_not(wait_until: W
         assert silent.stats().episodes_reaped == 1
 
 
-def test_the_newest_training_iteration_is_in_the_statistics(serve: FrontHarness) -> None:
+def test_the_newest_training_iteration_is_in_the_statistics(serve: ServingLoopHarness) -> None:
     stub = serve.stub()
     assert not stub.GetStats(pb.GetStatsRequest()).HasField("training")
     report = TrainingReport(iteration=3, weights_seq_no=3, return_mean=None, loss=0.5, kl=None, entropy=1.0, steps=10, steps_total=30,
                             seconds=1.0, learn_seconds=0.5, learner_updates=3, checkpoint_path="", staleness_mean=0.25,
                             learning_rate=5e-4)  # fmt: skip
-    serve.front.report_training(report)
+    serve.serving_loop.report_training(report)
     training = stub.GetStats(pb.GetStatsRequest()).training
     assert (training.iteration, training.loss, training.staleness_mean, training.learning_rate) == (3, 0.5, 0.25, 5e-4)
     assert not training.HasField("return_mean")
     assert not training.HasField("kl")
 
 
-def test_weights_swap_while_actions_are_asked_for(serve: FrontHarness) -> None:
+def test_weights_swap_while_actions_are_asked_for(serve: ServingLoopHarness) -> None:
     client = serve.client()
     episode = client.start_episode()
     stop = threading.Event()
@@ -168,7 +168,7 @@ def test_weights_swap_while_actions_are_asked_for(serve: FrontHarness) -> None:
         while not stop.is_set():
             number += 1
             serve.policy.load_spare(module_of().state_dict())
-            serve.front.serve_weights(number)
+            serve.serving_loop.serve_weights(number)
 
     thread = threading.Thread(target=swap)
     thread.start()
@@ -199,11 +199,11 @@ def secured(tmp_path: Path, missing_service: Callable[[str], NoReturn]) -> Liste
 
 @pytest.mark.process
 def test_with_certificate_and_token_a_client_gets_in_and_without_it_does_not(secured: ListenConfig, tmp_path: Path) -> None:
-    with running_front(listen=secured) as serve:
+    with running_serving_loop(listen=secured) as serve:
         good = replace(CLIENT, tls_ca_file=secured.tls_certificate_file, token_file=secured.token_file)
         client = serve.client(good)
         assert client.get_action(client.start_episode(), observation()) in range(3)
-        assert client.server_info().boot_id == serve.front.boot_id
+        assert client.server_info().boot_id == serve.serving_loop.boot_id
 
         wrong = tmp_path / "wrong"
         wrong.write_text("another-token-of-good-length")
@@ -220,7 +220,7 @@ def test_with_certificate_and_token_a_client_gets_in_and_without_it_does_not(sec
             stub.GetServerInfo(pb.GetServerInfoRequest(), timeout=2.0)
 
 
-def test_a_second_server_cannot_share_the_port_by_reuseport(serve: FrontHarness) -> None:
+def test_a_second_server_cannot_share_the_port_by_reuseport(serve: ServingLoopHarness) -> None:
     host, _, port = serve.address.rpartition(":")
     with socket.socket() as other:
         other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
@@ -228,7 +228,7 @@ def test_a_second_server_cannot_share_the_port_by_reuseport(serve: FrontHarness)
             other.bind((host, int(port)))
 
 
-def test_threads_of_one_client_and_two_clients_are_kept_apart(serve: FrontHarness) -> None:
+def test_threads_of_one_client_and_two_clients_are_kept_apart(serve: ServingLoopHarness) -> None:
     clients = [serve.client(), serve.client()]
     failures: list[BaseException] = []
 

@@ -19,21 +19,21 @@ from policyserver.server.episodes.demand import Demand
 from policyserver.v1 import policy_service_pb2 as pb
 from tests.client.inner_parts import connection_of
 from tests.server.core_harness import observation
-from tests.server.front_harness import CLIENT, FrontHarness, Unary, running_front
+from tests.server.serving_loop_harness import CLIENT, ServingLoopHarness, Unary, running_serving_loop
 
 WaitUntil = Callable[[Callable[[], bool]], None]
 WANTED = 4
 
 
 @pytest.fixture
-def serve() -> Iterator[FrontHarness]:
+def serve() -> Iterator[ServingLoopHarness]:
     """Serve where four steps make a batch, and nobody takes any but the test."""
-    with running_front(demand=Demand(fragment_steps=WANTED), hand_off=HandOffConfig(room_wait_s=3600.0)) as harness:
+    with running_serving_loop(demand=Demand(fragment_steps=WANTED), hand_off=HandOffConfig(room_wait_s=3600.0)) as harness:
         fill(harness)
         yield harness
 
 
-def fill(serve: FrontHarness) -> None:
+def fill(serve: ServingLoopHarness) -> None:
     """Record a batch."""
     with PolicyClient(serve.address, config=CLIENT) as client:
         episode = client.start_episode()
@@ -43,18 +43,18 @@ def fill(serve: FrontHarness) -> None:
         client.end_episode(episode, observation(WANTED))
 
 
-def learn(serve: FrontHarness, version: int) -> int:
+def learn(serve: ServingLoopHarness, version: int) -> int:
     """Take a batch, as a learner does, and serve what it made of it."""
     steps = sum(map(len, serve.batch(WANTED)))
-    serve.front.serve_weights(version)
+    serve.serving_loop.serve_weights(version)
     return steps
 
 
-def waiting(serve: FrontHarness) -> int:
-    return int(serve.front.call(serve.front.core.snapshot).questions_waiting)
+def waiting(serve: ServingLoopHarness) -> int:
+    return int(serve.serving_loop.call(serve.serving_loop.core.snapshot).questions_waiting)
 
 
-def test_a_call_waits_longer_than_its_answer_may_take_and_gets_the_new_policys(serve: FrontHarness, wait_until: WaitUntil) -> None:
+def test_a_call_waits_longer_than_its_answer_may_take_and_gets_the_new_policys(serve: ServingLoopHarness, wait_until: WaitUntil) -> None:
     client = serve.client(replace(CLIENT, action_timeout_s=0.2))
     episode = client.start_episode()
     with ThreadPoolExecutor(1) as pool:
@@ -71,7 +71,7 @@ def test_a_call_waits_longer_than_its_answer_may_take_and_gets_the_new_policys(s
     assert stats.learner_wait_s > 0.4
 
 
-def test_who_can_not_wait_is_answered_at_once(serve: FrontHarness) -> None:
+def test_who_can_not_wait_is_answered_at_once(serve: ServingLoopHarness) -> None:
     client = serve.client(replace(CLIENT, waits_for_learner=False, action_timeout_s=5.0))
     episode = client.start_episode()
     for step in range(3 * WANTED):
@@ -81,7 +81,7 @@ def test_who_can_not_wait_is_answered_at_once(serve: FrontHarness) -> None:
     assert client.stats().questions_waited == 0
 
 
-def test_the_wait_for_the_learner_has_an_end_of_its_own(serve: FrontHarness) -> None:
+def test_the_wait_for_the_learner_has_an_end_of_its_own(serve: ServingLoopHarness) -> None:
     client = serve.client(replace(CLIENT, learner_wait_timeout_s=0.3))
     episode = client.start_episode()
     began = time.monotonic()
@@ -90,7 +90,7 @@ def test_the_wait_for_the_learner_has_an_end_of_its_own(serve: FrontHarness) -> 
     assert client.stats().questions_waited == 1
 
 
-def test_ends_given_actions_and_untrained_episodes_do_not_wait(serve: FrontHarness) -> None:
+def test_ends_given_actions_and_untrained_episodes_do_not_wait(serve: ServingLoopHarness) -> None:
     client = serve.client(replace(CLIENT, action_timeout_s=5.0))
     given, untrained = client.start_episode(), client.start_episode(training_enabled=False)
     client.log_action(given, observation(0), 1)
@@ -101,7 +101,7 @@ def test_ends_given_actions_and_untrained_episodes_do_not_wait(serve: FrontHarne
     assert client.stats().questions_waited == 0
 
 
-def test_all_of_many_threads_go_on_when_there_is_room(serve: FrontHarness, wait_until: WaitUntil) -> None:
+def test_all_of_many_threads_go_on_when_there_is_room(serve: ServingLoopHarness, wait_until: WaitUntil) -> None:
     client, count = serve.client(), 40
     episodes = client.start_episodes(count)
     with ThreadPoolExecutor(count) as pool:
@@ -111,7 +111,7 @@ def test_all_of_many_threads_go_on_when_there_is_room(serve: FrontHarness, wait_
         assert all(action.result(20.0) in range(3) for action in actions)
 
 
-def test_a_batch_waits_as_a_whole_and_comes_back_in_order(serve: FrontHarness, wait_until: WaitUntil) -> None:
+def test_a_batch_waits_as_a_whole_and_comes_back_in_order(serve: ServingLoopHarness, wait_until: WaitUntil) -> None:
     client = serve.client()
     ids = client.start_episodes(5)
     with ThreadPoolExecutor(1) as pool:
@@ -122,7 +122,7 @@ def test_a_batch_waits_as_a_whole_and_comes_back_in_order(serve: FrontHarness, w
     client.end_episodes(ids, [observation(0)] * 5)
 
 
-def test_unary_callers_wait_too_unless_they_say_that_they_can_not(serve: FrontHarness, wait_until: WaitUntil) -> None:
+def test_unary_callers_wait_too_unless_they_say_that_they_can_not(serve: ServingLoopHarness, wait_until: WaitUntil) -> None:
     caller = Unary(serve.stub())
     patient, hurried = caller.start(), caller.start()
     assert caller.get_action(hurried, observation(0), no_wait=True)[0] in range(3)
@@ -135,7 +135,7 @@ def test_unary_callers_wait_too_unless_they_say_that_they_can_not(serve: FrontHa
     assert serve.stub().GetStats(pb.GetStatsRequest()).questions_waited == 1
 
 
-def test_a_unary_caller_whose_deadline_ends_the_wait_goes_on(serve: FrontHarness) -> None:
+def test_a_unary_caller_whose_deadline_ends_the_wait_goes_on(serve: ServingLoopHarness) -> None:
     caller = Unary(serve.stub())
     acting, asking, ending = caller.start(), caller.start(), caller.start()
     for episode in (acting, asking, ending):
@@ -155,7 +155,7 @@ def test_a_unary_caller_whose_deadline_ends_the_wait_goes_on(serve: FrontHarness
     assert {int(segment.get_actions()[0]) for segment in segments if segment.get_rewards().sum() > 0} == {2, action}
 
 
-def test_a_stream_that_broke_while_a_question_waited_asks_again(serve: FrontHarness, wait_until: WaitUntil) -> None:
+def test_a_stream_that_broke_while_a_question_waited_asks_again(serve: ServingLoopHarness, wait_until: WaitUntil) -> None:
     client = serve.client()
     episode = client.start_episode()
     with ThreadPoolExecutor(1) as pool:

@@ -1,4 +1,5 @@
 """The live page: a small web server that shows an embedded store while it grows.
 
-Imports the store, the panels, the schema and what else `monitoring/` declares, `policyserver.common`, starlette and uvicorn.
+Imports `common.certificates`, `common.endpoints`, `common.listening`, `common.settings`, `monitoring`, `monitoring.panels` and
+`monitoring.store`.
 """

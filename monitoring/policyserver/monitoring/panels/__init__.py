@@ -1,6 +1,6 @@
 """Every panel of the page and of Grafana's dashboards, declared once, in the order in which they are shown.
 
-Imports the declared figures of `policyserver.common`, the actions, and numpy.
+Imports `common.figures`, `common.server_stats` and `monitoring.action`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
 """The embedded store: one SQLite file, its writer, readers, housekeeping and exports.
 
-Imports the schema, the points, the recorded prices, the line protocol, the sinks' base and `policyserver.common`.
+Imports `common.file_lock`, `common.settings`, `common.standard_streams` and `monitoring`.
 """

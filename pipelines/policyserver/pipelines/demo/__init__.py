@@ -1,4 +1,7 @@
 """The demo: a server of its own, a terminal view, a page, and the pipeline between them.
 
-Imports all of `pipelines/`, the client, `policyserver.common` and `policyserver.monitoring`; it starts the server as a process.
+It starts the server as a process, so it imports nothing of it.
+
+Imports `client`, `common`, `monitoring.page.server`, `monitoring.sink`, `monitoring.store.reader`, `pipelines`, `pipelines.market`,
+`pipelines.prices.config` and `pipelines.runtime`.
 """

@@ -1,4 +1,5 @@
 """The nodes of the trading pipeline, one file each, in the order of a step.
 
-Imports `pipelines/` but its demo, the points of `policyserver.monitoring`, and `policyserver.common`.
+Imports `common.errors`, `monitoring.points`, `pipelines`, `pipelines.market`, `pipelines.market.schemes.actions.sell_hold_buy`,
+`pipelines.prices` and `pipelines.runtime`.
 """

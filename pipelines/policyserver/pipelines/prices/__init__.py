@@ -4,6 +4,8 @@
     episodes = source.episodes(range(64))
 
 An episode is a function of (seed, symbols, number) alone: threads and their order change nothing. Imports the market.
+
+Imports `common.settings`, `pipelines.market`, `pipelines.market.files.faults` and `pipelines.market.processes`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
 """What runs nodes as threads: their base, inboxes, groups, routes and watch.
 
-Imports `policyserver.common`, `policyserver.monitoring` and, where events are routed and nodes watched, what the pipeline declares.
+Imports `common.settings`, `monitoring`, `pipelines` and `pipelines.nodes.policy_node`.
 """

@@ -1,4 +1,5 @@
 """The configuration of a server, its defaults, and RLlib's AlgorithmConfig made from it.
 
-Imports `policyserver.common`, `policyserver.monitoring`, and of the server `ActionForm`, `ScaleImages` and `ExternalEnvRunner`.
+Imports `common`, `monitoring.page.listen`, `monitoring.recording`, `server.policies.module.action_form` and
+`server.policies.vectorized.scale_images`.
 """

@@ -33,11 +33,11 @@ _OBJECT_PREFIX = "python:"
 
 def algorithm_config(
     config: ServerConfig,
+    env_runner_class: type,
     *,
     driver_link: Path | None = None,
     log_file: Path | None = None,
     stop_timeout_s: float = 0.0,
-    env_runner_class: type | None = None,
 ) -> AlgorithmConfig:
     """Build the AlgorithmConfig: what serving needs, then the settings of the `[algorithm.*]` tables on top.
 
@@ -45,20 +45,16 @@ def algorithm_config(
 
     Args:
         config: The server's configuration.
-        driver_link: The daemon's unix socket, see `policyserver.server.driver_link`.
+        env_runner_class: What samples: ExternalEnvRunner, which serves; another to train without serving.
+        driver_link: The daemon's unix socket, see `policyserver.server.processes.driver_link`.
         log_file: Where the serving actors log, besides the daemon's output.
         stop_timeout_s: Longest time an orderly stop takes, of which clients are told.
-        env_runner_class: What samples. Default: ExternalEnvRunner.
 
     Raises:
         SettingsError: If a table has a key that its AlgorithmConfig method or DefaultModelConfig doesn't know, or RLlib refuses a value.
     """
     import ray.rllib.algorithms as rllib
 
-    if env_runner_class is None:
-        from policyserver.server.runner.env_runner import ExternalEnvRunner
-
-        env_runner_class = ExternalEnvRunner
     built = getattr(rllib, f"{config.algorithm.name}Config")()
     _apply_serving_defaults(built, config, env_runner_class)
     tables = config.algorithm.methods

@@ -109,7 +109,7 @@ class ServingConfig(Config):
     hand_off: HandOffConfig = field(default_factory=HandOffConfig)
     inference: InferenceConfig = field(default_factory=InferenceConfig)
     driver_link: Path | None = None
-    """The daemon's unix socket, see `policyserver.server.driver_link`. Unset: there is no daemon."""
+    """The daemon's unix socket, see `policyserver.server.processes.driver_link`. Unset: there is no daemon."""
     opens_itself: bool = True
     """Whether the actor listens as soon as it is made; else when its `open()` is called, which is after the trained weights came."""
     log_level: str = "INFO"

@@ -28,7 +28,7 @@ from policyserver.server.config.rllib_config import SpacesConfig
 from policyserver.server.config.space_tables import space_from_config
 from policyserver.server.config.standard_connectors import ConnectorsConfig
 from policyserver.server.daemon.folder_lock import FolderLock
-from policyserver.server.training_report import Progress
+from policyserver.server.processes.training_report import Progress
 
 logger = logging.getLogger(__name__)
 

@@ -32,11 +32,11 @@ from policyserver.server.daemon.preflight import (
 from policyserver.server.daemon.ray_start import RayProcess, keep_results_in
 from policyserver.server.daemon.serving_watch import ServingWatch
 from policyserver.server.daemon.training_hooks import DrainingError, TrainingHooks
-from policyserver.server.driver_link import DriverLink
 from policyserver.server.grpc_front.listen_address import address_of, claimed, reserve_ports
-from policyserver.server.log_setup import adopt_ray_loggers
-from policyserver.server.processor_share import lower_priority
-from policyserver.server.training_report import Progress, TrainingReport, restored_report, training_report
+from policyserver.server.processes.driver_link import DriverLink
+from policyserver.server.processes.log_setup import adopt_ray_loggers
+from policyserver.server.processes.processor_share import lower_priority
+from policyserver.server.processes.training_report import Progress, TrainingReport, restored_report, training_report
 
 if TYPE_CHECKING:
     from ray.rllib.algorithms.algorithm import Algorithm
@@ -160,9 +160,11 @@ class Daemon:
         import ray.rllib  # noqa: F401  # it has loggers to adopt before it says the first word
 
         adopt_ray_loggers()
+        from policyserver.server.runner.env_runner import ExternalEnvRunner
+
         link = self._link.path if self._link else None
         rllib_config = algorithm_config(
-            config, driver_link=link, log_file=config.log_file.absolute(), stop_timeout_s=_longest_stop_s(config)
+            config, ExternalEnvRunner, driver_link=link, log_file=config.log_file.absolute(), stop_timeout_s=_longest_stop_s(config)
         )
         check_devices(rllib_config)
         check_net(rllib_config)

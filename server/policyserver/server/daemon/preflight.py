@@ -60,7 +60,9 @@ def check_all(config: ServerConfig) -> None:
     check(config)
     if config.checkpoints_folder.is_dir():
         newest_checkpoint(config, checkpoint_folder(config, claim=False))
-    built = algorithm_config(config)
+    from policyserver.server.runner.env_runner import ExternalEnvRunner
+
+    built = algorithm_config(config, ExternalEnvRunner)
     check_devices(built)
     check_net(built)
 

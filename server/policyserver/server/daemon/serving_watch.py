@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from policyserver.monitoring.reports import serving_point
 from policyserver.monitoring.sink import Sink
 from policyserver.monitoring.trouble import Trouble
-from policyserver.server.driver_link import DriverLink
+from policyserver.server.processes.driver_link import DriverLink
 
 logger = logging.getLogger(__name__)
 

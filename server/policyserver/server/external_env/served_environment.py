@@ -6,14 +6,12 @@ import threading
 import uuid
 from collections import OrderedDict
 from collections.abc import Hashable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from policyserver.common.errors import EpisodeDuplicateError, EpisodeFinishedError, EpisodeUnknownError
 from policyserver.common.rewards import add_reward, to_reward
 from policyserver.server.external_env.calls import CallQueue, EnvironmentCall, EnvironmentEpisode
-
-if TYPE_CHECKING:
-    from policyserver.server.runner.serving_loop import ServingLoop
+from policyserver.server.external_env.core_loop import CoreLoop
 
 GET_ACTION_TIMEOUT_S, LOG_ACTION_TIMEOUT_S = 300.0, 60.0
 """How long RLlib's ExternalEnv waits for an action, and until one that it took by itself is recorded, seconds."""
@@ -31,7 +29,7 @@ class ServedEnvironment:
         """
         self._env = env
         self.calls = CallQueue()
-        self.serving_loop: ServingLoop | None = None
+        self.serving_loop: CoreLoop | None = None
         """What serves it, from before `run()` starts."""
         self.finished_remembered = 100_000
         """Ids of ended episodes that are refused as such, the newest."""

@@ -11,9 +11,9 @@ from ray.rllib.env.external_env import ExternalEnv
 from ray.rllib.env.external_multi_agent_env import ExternalMultiAgentEnv
 
 from policyserver.common.errors import ServerUnavailableError
+from policyserver.server.external_env.core_loop import CoreLoop
 from policyserver.server.external_env.episodes import ExternalEnvEpisodes
 from policyserver.server.external_env.rllib_methods import make_served
-from policyserver.server.runner.serving_loop import ServingLoop
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ class ExternalEnvThread:
     The environment is a thread itself, which is started here as RLlib does, by `start()`.
     """
 
-    def __init__(self, env: ExternalEnv, serving_loop: ServingLoop, *spaces: gym.Space[Any], finished_remembered: int) -> None:
+    def __init__(self, env: ExternalEnv, serving_loop: CoreLoop, *spaces: gym.Space[Any], finished_remembered: int) -> None:
         """Prepare; nothing runs yet.
 
         Raises:

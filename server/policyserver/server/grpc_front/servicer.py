@@ -34,6 +34,7 @@ from policyserver.v1 import policy_service_pb2_grpc as pb_grpc
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+SERVICE_NAME: str = pb.DESCRIPTOR.services_by_name["PolicyService"].full_name
 _EOF: Any = grpc.aio.EOF  # type: ignore[attr-defined]
 _TURNS_BEFORE_READING = 2
 """Turns of the loop that reading lets go first: in one the rows are decided, in the next their answer leaves, and the client has it sooner
@@ -71,6 +72,10 @@ class PolicyServicer(pb_grpc.PolicyServiceServicer):
         self._streams: set[asyncio.Task[Any]] = set()
         self._ending: PolicyServerError | None = None
         """What each stream ends with, once it is to."""
+
+    def add_to(self, server: grpc.aio.Server) -> None:
+        """Have a gRPC server answer the calls of the service by this."""
+        pb_grpc.add_PolicyServiceServicer_to_server(self, server)
 
     async def end_streams(self, error: PolicyServerError) -> None:
         """End all streams with an error, once what is answered was written."""

@@ -36,7 +36,7 @@ class StreamAnswers:
         """Answers with the number of their message, and their bytes; None for what answers no message."""
         self._is_ready = asyncio.Event()
         self._has_room = asyncio.Event()
-        self._is_over = False
+        self._has_ended = False
 
     @property
     def is_full(self) -> bool:
@@ -76,14 +76,14 @@ class StreamAnswers:
 
     def end(self) -> None:
         """Let `write` return once what is ready is written."""
-        self._is_over = True
+        self._has_ended = True
         self._is_ready.set()
 
     async def write(self) -> None:
         """Write answers for as long as the stream lasts."""
         while True:
             while not self._ready:
-                if self._is_over:
+                if self._has_ended:
                     return
                 self._is_ready.clear()
                 await self._is_ready.wait()

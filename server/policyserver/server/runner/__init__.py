@@ -1,4 +1,5 @@
 """The process that serves: RLlib's env runner, and the thread with the asyncio loop that its ways in share.
 
-May import everything of the server but `daemon/`, and of `policyserver.v1` what the serving loop needs.
+Imports `common`, `server.config.ignored_settings`, `server.config.serving_config`, `server.episodes`, `server.external_env`,
+`server.grpc_front`, `server.policies.connectors`, `server.policies.policy` and `server.processes`.
 """

@@ -27,16 +27,16 @@ from ray.rllib.utils import force_list
 from policyserver.common.server_stats import TrainingIteration
 from policyserver.server.config.ignored_settings import refuse_ignored_settings
 from policyserver.server.config.serving_config import ServingConfig
-from policyserver.server.driver_link import follow_driver, leave_at_once
 from policyserver.server.episodes.core import EpisodeCore
 from policyserver.server.episodes.segments import EpisodeList, SegmentBlock, episodes_of
 from policyserver.server.external_env.rllib_methods import environments_to_serve
 from policyserver.server.external_env.thread import ExternalEnvThread, check_external_env
 from policyserver.server.grpc_front.listen_address import address_of
-from policyserver.server.log_setup import log_to
 from policyserver.server.policies.connectors.episode_callbacks import is_used
-from policyserver.server.policies.policy_choice import make_policy
-from policyserver.server.processor_share import new_session, warn_if_ray_lowered
+from policyserver.server.policies.connectors.policy_choice import make_policy
+from policyserver.server.processes.driver_link import follow_driver, leave_at_once
+from policyserver.server.processes.log_setup import log_to
+from policyserver.server.processes.processor_share import new_session, warn_if_ray_lowered
 from policyserver.server.runner.learner_demand import learner_demand
 from policyserver.server.runner.metrics import log_samples, with_others
 from policyserver.server.runner.serving_loop import ServingLoop

@@ -11,7 +11,7 @@ from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 
 from policyserver.server.episodes.core_statistics import CoreStatistics
 from policyserver.server.episodes.segments import SegmentBlock
-from policyserver.server.training_report import STEPS_DROPPED, VERSIONS_BEHIND
+from policyserver.server.processes.training_report import STEPS_DROPPED, VERSIONS_BEHIND
 
 _RETURNS_BY_ID = (("agent_episode_return_mean", DEFAULT_AGENT_ID), ("module_episode_return_mean", DEFAULT_MODULE_ID))
 _EXTREMES = (("min", keys.EPISODE_LEN_MIN, keys.EPISODE_RETURN_MIN), ("max", keys.EPISODE_LEN_MAX, keys.EPISODE_RETURN_MAX))

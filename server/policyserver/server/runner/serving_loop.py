@@ -28,16 +28,13 @@ from policyserver.server.episodes.segments import SegmentBlock
 from policyserver.server.grpc_front.client_numbers import ClientNumbers
 from policyserver.server.grpc_front.listen_address import check_free
 from policyserver.server.grpc_front.listen_security import TokenInterceptor, check_listen, server_credentials, token
-from policyserver.server.grpc_front.servicer import PolicyServicer
+from policyserver.server.grpc_front.servicer import SERVICE_NAME, PolicyServicer
 from policyserver.server.grpc_front.unreadable import UnreadableInterceptor
-from policyserver.v1 import policy_service_pb2 as pb
-from policyserver.v1 import policy_service_pb2_grpc as pb_grpc
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-SERVICE_NAME: str = pb.DESCRIPTOR.services_by_name["PolicyService"].full_name
 _TRIM_INTERVAL_S = 10.0
 _CALLS_AT_ONCE = 1000
 """Unary calls and health watches that are answered at once, beside the streams; one more is refused with RESOURCE_EXHAUSTED."""
@@ -203,7 +200,7 @@ class ServingLoop:
             self._servicer = PolicyServicer(
                 self.core, self.boot_id, self._spaces, self._config, lambda: self.endpoints(), self._stats, numbers
             )
-        pb_grpc.add_PolicyServiceServicer_to_server(self._servicer, server)
+        self._servicer.add_to(server)
         health_servicer = health.aio.HealthServicer()  # type: ignore[attr-defined]
         health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
         if listen.reflection:

@@ -1,4 +1,7 @@
-"""Price processes, one file each. A process of one's own is a `PriceProcess` in a file of one's own."""
+"""Price processes, one file each. A process of one's own is a `PriceProcess` in a file of one's own.
+
+Imports `common.settings` and `pipelines.market`.
+"""
 
 from policyserver.pipelines.market.processes.process import PriceProcess
 from policyserver.pipelines.market.registry import Registry

@@ -1,4 +1,4 @@
 """What can be chosen about an episode: actions, observers, rewards, ends; each kind in a folder, each part in a file.
 
-Imports the market's arrays, never a block or a node.
+Imports `common.settings` and `pipelines.market`.
 """

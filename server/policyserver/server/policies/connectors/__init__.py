@@ -1,4 +1,4 @@
-"""RLlib's own connector pipelines on live episodes, and the choice between them and array code.
+"""RLlib's own connector pipelines on live episodes, the choice between them and array code, and the policy made of what is chosen.
 
-Imports `policyserver.common` and all of `policies/`.
+Imports `common.errors`, `common.spaces`, `server.policies.module`, `server.policies.policy` and `server.policies.vectorized`.
 """

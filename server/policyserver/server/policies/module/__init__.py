@@ -1,4 +1,4 @@
 """The net that answers: forward passes, distributions, draws.
 
-Imports `policyserver.common`, and of the server only `policies.policy`.
+Imports `common.spaces` and `server.policies.policy`.
 """

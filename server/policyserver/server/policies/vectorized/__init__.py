@@ -1,4 +1,4 @@
 """RLlib's usual connectors as operations on whole batches of arrays.
 
-Imports `policyserver.common`, and of the server only `policies.policy` and `policies.module`.
+Imports `common.spaces`, `server.policies.module` and `server.policies.policy`.
 """

@@ -1,4 +1,7 @@
-"""Action schemes: what an action means for a row's orders. One's own is an `ActionScheme` in a file of one's own."""
+"""Action schemes: what an action means for a row's orders. One's own is an `ActionScheme` in a file of one's own.
+
+Imports `monitoring.action`, `pipelines.market` and `pipelines.market.schemes.scheme`.
+"""
 
 from policyserver.pipelines.market.registry import Registry
 from policyserver.pipelines.market.schemes.actions.action_scheme import ActionScheme

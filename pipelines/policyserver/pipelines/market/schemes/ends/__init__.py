@@ -1,4 +1,7 @@
-"""Ends: when an episode is over, and whether it was its own rules or its time that ended it. One's own is an `End`."""
+"""Ends: when an episode is over, and whether it was its own rules or its time that ended it. One's own is an `End`.
+
+Imports `pipelines.market` and `pipelines.market.schemes.scheme`.
+"""
 
 from policyserver.pipelines.market.registry import Registry
 from policyserver.pipelines.market.schemes.ends.end import End

@@ -1,4 +1,7 @@
-"""Observers: what the policy sees, in named blocks of numbers. One's own is an `Observer` in a file of one's own."""
+"""Observers: what the policy sees, in named blocks of numbers. One's own is an `Observer` in a file of one's own.
+
+Imports `pipelines.market` and `pipelines.market.schemes.scheme`.
+"""
 
 from policyserver.pipelines.market.registry import Registry
 from policyserver.pipelines.market.schemes.observers.observer import Observer

@@ -1,4 +1,7 @@
-"""Reward terms: what a step was worth, as a sum of named terms. One's own is a `RewardTerm` in a file of one's own."""
+"""Reward terms: what a step was worth, as a sum of named terms. One's own is a `RewardTerm` in a file of one's own.
+
+Imports `pipelines.market` and `pipelines.market.schemes.scheme`.
+"""
 
 from policyserver.pipelines.market.registry import Registry
 from policyserver.pipelines.market.schemes.rewards.reward_term import RewardTerm

@@ -18,11 +18,11 @@ import numpy as np
 import pytest
 
 from policyserver.server.daemon.folder_lock import FolderInUseError, FolderLock
-from policyserver.server.driver_link import DriverLink, follow_driver
+from policyserver.server.processes.driver_link import DriverLink, follow_driver
 
 HOLD = """
 import sys, pathlib
-from policyserver.server.driver_link import DriverLink
+from policyserver.server.processes.driver_link import DriverLink
 from policyserver.server.daemon.folder_lock import FolderLock
 held = FolderLock(pathlib.Path(sys.argv[1])), DriverLink(pathlib.Path(sys.argv[1]) / "link")
 sys.stdout.write("ready\\n"); sys.stdout.flush()

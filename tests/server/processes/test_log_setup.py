@@ -16,7 +16,7 @@ pytestmark = pytest.mark.process
 LOG = """
 import logging, resource, signal, sys
 from pathlib import Path
-from policyserver.server.log_setup import log_to
+from policyserver.server.processes.log_setup import log_to
 log_to("INFO", Path(sys.argv[1]))
 logger = logging.getLogger("server.some")
 limit = int(sys.argv[2])
@@ -66,7 +66,7 @@ def test_lines_of_several_processes_stay_whole(tmp_path: Path) -> None:
 
 
 def test_what_no_encoding_has_is_written_and_closing_twice_does_nothing(tmp_path: Path) -> None:
-    from policyserver.server.log_setup import LogFile
+    from policyserver.server.processes.log_setup import LogFile
 
     handler = LogFile(tmp_path / "log")
     handler.emit(logging.LogRecord("a", logging.INFO, "", 0, "snowman \N{SNOWMAN}, half a pair \ud800", None, None))

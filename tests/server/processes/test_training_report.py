@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from policyserver.server.training_report import VERSIONS_BEHIND, Progress, TrainingReport, training_report
+from policyserver.server.processes.training_report import VERSIONS_BEHIND, Progress, TrainingReport, training_report
 
 BEFORE = Progress(iteration=4, steps_total=1000, learner_updates=4, weights_seq_no=4)
 SAMPLED = {"num_env_steps_sampled": 200, "num_episodes": 3, "episode_return_mean": 12.5, VERSIONS_BEHIND: 50}

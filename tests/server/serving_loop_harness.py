@@ -1,4 +1,4 @@
-"""A front on a free port, with clients and stubs of it."""
+"""A serving loop on a free port, with clients and stubs of it."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ CLIENT = ClientConfig(action_timeout_s=20.0, connect_timeout_s=10.0, reconnect_b
 
 
 @dataclass
-class FrontHarness:
-    """A running front and what talks to it."""
+class ServingLoopHarness:
+    """A running serving loop and what talks to it."""
 
-    front: ServingLoop
+    serving_loop: ServingLoop
     policy: VectorizedPolicy
     address: str
     stack: ExitStack = field(default_factory=ExitStack)
@@ -51,17 +51,17 @@ class FrontHarness:
         blocks: list[SegmentBlock] = []
         until_s = time.monotonic() + wait_s
         while True:
-            blocks += self.front.sample(10**6, 0.01, or_fewer=True)
+            blocks += self.serving_loop.sample(10**6, 0.01, or_fewer=True)
             if sum(block.steps for block in blocks) >= want_steps or time.monotonic() >= until_s:
                 return arrived(blocks if joined else apart(blocks))
 
     def batch(self, want_steps: int) -> list[Any]:
         """Take a batch, as a learner does."""
-        return arrived(self.front.sample(want_steps, 10.0))
+        return arrived(self.serving_loop.sample(want_steps, 10.0))
 
 
 @contextmanager
-def running_front(
+def running_serving_loop(
     policy: VectorizedPolicy | None = None,
     *,
     observation_space: gym.Space[Any] = OBSERVATION,
@@ -70,19 +70,19 @@ def running_front(
     hand_off: HandOffConfig | None = None,
     listen: ListenConfig | None = None,
     demand: Demand = NEVER_WAITS,
-) -> Iterator[FrontHarness]:
+) -> Iterator[ServingLoopHarness]:
     """Serve a policy, by default that of a small PPO module, on a free port."""
     listen = replace(listen or ListenConfig(), address="127.0.0.1:0")
     serving = ServingConfig(listen, episodes or EpisodesConfig(max_open=256), hand_off or HandOffConfig())
     served, spaces = policy or policy_of(module_of()), (observation_space, action_space)
-    front = ServingLoop(lambda: EpisodeCore(served, *spaces, serving.episodes, serving.hand_off, demand), *spaces, serving)
-    front.start()
-    harness = FrontHarness(front, served, front.bind())
+    serving_loop = ServingLoop(lambda: EpisodeCore(served, *spaces, serving.episodes, serving.hand_off, demand), *spaces, serving)
+    serving_loop.start()
+    harness = ServingLoopHarness(serving_loop, served, serving_loop.bind())
     try:
         with harness.stack:
             yield harness
     finally:
-        front.stop()
+        serving_loop.stop()
 
 
 class Unary:

@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.skipif(not AUTOGROUP.exists(), reason="needs a kernel 
 
 def said_by(script: str, *, own_session: bool) -> list[str]:
     """Run a script in a new process and return the words that it prints."""
-    imports = "import os\nfrom pathlib import Path\nfrom policyserver.server.processor_share import lower_priority, new_session\n"
+    imports = "import os\nfrom pathlib import Path\nfrom policyserver.server.processes.processor_share import lower_priority, new_session\n"
     command = [sys.executable, "-c", imports + script]
     return subprocess.run(command, check=True, capture_output=True, text=True, start_new_session=own_session).stdout.split()
 
