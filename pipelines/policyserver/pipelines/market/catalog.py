@@ -120,7 +120,7 @@ def _found(pattern: str) -> list[Path]:
     else:
         found = [file for file in Path(path.anchor or ".").glob(str(path.relative_to(path.anchor))) if file.is_file()]
     if not found:
-        raise FileFaultError(f"paths: expected files of bars, received {pattern!r}, where there is none")
+        raise FileFaultError(f"paths: expected files of bars, received {pattern!r}, which matches no such file")
     return found
 
 
