@@ -129,7 +129,7 @@ def test_a_set_up_of_ones_own_keeps_its_seed_episodes_and_steps_unless_options_s
 def test_files_are_read_as_the_set_up_of_ones_own_says(tmp_path: Path) -> None:
     file, own = write_bars(tmp_path / "AAA.csv", fair_game(500, seed=1)), tmp_path / "own.toml"
     file.write_text(file.read_text(encoding="utf-8").replace(",", ";"), encoding="utf-8")
-    own.write_text('[prices.recorded]\npaths = []\n[prices.recorded.files.mapping]\ndelimiter = ";"\n', encoding="utf-8")
+    own.write_text('[prices.recorded.files.mapping]\ndelimiter = ";"\n', encoding="utf-8")
     _, config = fresh_run(DemoConfig(config=own, files=(file,), runs=tmp_path), ADDRESS)
     assert config.prices.recorded is not None
     assert (config.prices.recorded.paths, config.prices.recorded.files.mapping is None) == ((str(file),), False)

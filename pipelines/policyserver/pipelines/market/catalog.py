@@ -28,8 +28,8 @@ _SUFFIXES = (".csv", ".txt", ".tsv", ".dat", ".gz", ".zip", ".parquet", ".pq")
 class CatalogConfig(Config):
     """Files of bars, of any number of symbols."""
 
-    paths: tuple[str, ...]
-    """Files, folders (their files of bars, not those of folders below) and patterns such as "data/*.csv"."""
+    paths: tuple[str, ...] = ()
+    """Files, folders (their files of bars, not those of folders below) and patterns such as "data/*.csv"; at least one."""
     symbol_pattern: str = ""
     """Regular expression of a file's name without its endings, whose group `symbol` is the symbol, such as "(?P<symbol>[A-Z]+)_d"; "" takes
     the whole name, or the part of it that HistData and Binance put the symbol in."""
@@ -53,11 +53,13 @@ class Catalog:
         """Find out which symbols the files hold.
 
         Raises:
-            FileFaultError: A path has no file, or a file is not what its dialect says.
+            FileFaultError: There is no path, a path has no file, or a file is not what its dialect says.
             OSError: A file can't be read.
         """
         self._config = config
         self._calendar: Calendar | None = make_calendar(config.files.calendar) if config.files.calendar else None
+        if not config.paths:
+            raise FileFaultError("paths: expected files, folders or patterns, received none")
         self._files: dict[str, list[Path]] = {}
         for path in sorted({path for pattern in config.paths for path in _found(pattern)}):
             for symbol in symbols_in(path, config.files.chosen):

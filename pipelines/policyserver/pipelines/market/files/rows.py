@@ -197,7 +197,7 @@ class RowReader:
         return [values.get(column, math.nan if column in self._cells else 0.0) for column in self._layout.numbers]
 
     def _value(self, text: str) -> float | None:
-        """Return a number, NaN where it is missing, None where it is none."""
+        """Return a number, NaN where it is missing, None where the cell is no number."""
         if text.strip() in self._dialect.missing:
             return math.nan
         if not self._number.fullmatch(text):
