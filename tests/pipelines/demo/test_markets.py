@@ -83,9 +83,9 @@ class Silent:
         return {}
 
 
-def test_the_portfolio_trades_five_symbols_at_once_and_its_weights_and_cash_are_the_equity() -> None:
+def test_the_portfolio_trades_five_symbols_at_once_and_has_a_score_for_each_and_for_cash() -> None:
     config = shortened("portfolio", steps=400)
-    _, service, book = play(config, random_policy(config))
+    _, service, _ = play(config, random_policy(config))
     assert {len(name.rpartition("-")[0].split("+")) for name in service.episodes} == {5}
     assert all(len(action) == 6 for heard in service.episodes.values() for action in heard.actions)
 
