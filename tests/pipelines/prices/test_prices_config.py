@@ -51,7 +51,6 @@ SERIES = {"name": "correlated", "correlation": [[1.0, 0.5], [0.5, 1.0]]}
         ({"process": SERIES}, "symbols_per_episode: expected 2, the assets of the process, received 1"),
         ({"recorded": {"paths": ["a.csv"]}, "process": "gbm"}, "process: expected none beside recorded bars, received 'gbm'"),
         ({"recorded": {"paths": ["a.csv"]}, "symbols_per_episode": 2}, "symbols_per_episode: expected 1 with recorded bars, received 2"),
-        ({"recorded": {}}, "recorded.paths: expected a value, received none"),
         ({"recorded": {"paths": ["a.csv"], "symbol_pattern": "("}}, "recorded.symbol_pattern: expected a regular expression"),
         ({"recorded": {"paths": ["a.csv"], "files": {"dialect": "x"}}}, "recorded.files.dialect: expected auto, plain, "),
         ({"recorded": {"paths": ["a.csv"], "files": {"mapping": {"time": []}}}}, "recorded.files.mapping.time: expected one column or two"),

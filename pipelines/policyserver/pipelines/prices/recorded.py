@@ -8,7 +8,6 @@ from policyserver.pipelines.market.bars import FloatArray, History
 from policyserver.pipelines.market.catalog import Catalog
 from policyserver.pipelines.market.episode_source import Episode
 from policyserver.pipelines.market.feed import EpisodeBars
-from policyserver.pipelines.market.files.faults import FileFaultError
 from policyserver.pipelines.prices.config import PricesConfig, make_slots
 from policyserver.pipelines.prices.episode_rng import episode_rng
 
@@ -22,7 +21,9 @@ class RecordedSource:
         """Read every file at once.
 
         Raises:
-            FileFaultError: A file is malformed, or its bars are fewer than an episode has.
+            SettingsError: There are no such files.
+            FileFaultError: A file is malformed.
+            ValueError: Its bars are fewer than an episode has.
             OSError: A file can't be read.
         """
         if config.recorded is None:
@@ -36,8 +37,8 @@ class RecordedSource:
             recording = catalog.load(symbol)
             bars, columns = recording.bars, recording.bars.columns()
             if len(bars) < config.n_bars:
-                problem = f"expected at least warmup_bars + bars_per_episode = {config.n_bars} bars, received {len(bars)}"
-                raise FileFaultError(f"{recording.report.path}: {problem}")
+                wanted = f"warmup_bars + bars_per_episode = {config.warmup_bars} + {config.bars_per_episode} bars"
+                raise ValueError(f"{recording.report.path}: expected at least {wanted}, received {len(bars)}: set fewer of either")
             columns.flags.writeable = False  # windows of it are handed out
             self._histories[symbol] = History(bars, config.n_bars)
             self._columns[symbol] = columns

@@ -38,7 +38,7 @@ class ActionScheme(Scheme):
         raise NotImplementedError
 
     def cancels(self, state: Any, view: View, rows: IntArray, actions: Actions) -> npt.NDArray[np.bool_]:
-        """Return whose live orders are cancelled before the new ones are submitted, bool (m,); by default nobody's."""
+        """Return the rows whose live orders are cancelled before the new ones are submitted, bool (m,); by default no row's."""
         return np.zeros(len(rows), dtype=np.bool_)
 
     def keeping(self, state: Any, view: View, rows: IntArray) -> Actions:
@@ -60,7 +60,7 @@ def numbers_of(actions: Actions, count: int) -> IntArray:
     """Return actions of Discrete(count), or of several, as int64.
 
     Raises:
-        ValueError: One is none of them.
+        ValueError: An action is another number.
     """
     numbers = actions.astype(np.int64)
     wrong = numbers.view(np.uint64) >= count  # a negative number is far above
