@@ -25,7 +25,7 @@ from policyserver.pipelines.config import UNNAMED_RUN, PipelineConfig
 from policyserver.pipelines.forecast.block_forecaster import INPUTS
 from policyserver.pipelines.forecast.regressor import try_out
 from policyserver.pipelines.market.rules import Rules
-from policyserver.pipelines.pipeline import Pipeline
+from policyserver.pipelines.pipeline import Pipeline, reach_of
 from policyserver.pipelines.prices import PriceSource, make_source
 from policyserver.pipelines.prices.config import make_slots
 from policyserver.pipelines.runtime.stop_signals import StoppedEarlyError, StopSignals
@@ -78,20 +78,31 @@ def source_of(config: PipelineConfig) -> PriceSource:
         SettingsError: A file of bars cannot be read, or is not one; the regressor cannot be built, or cannot learn; or the warm-up is too
             short for what is observed.
     """
-    needed = Rules.of(config.rules).warmup_bars()
-    if config.prices.warmup_bars < needed:
+    rules = Rules.of(config.rules)
+    needed = rules.warmup_bars()
+    if config.prices.warmup_bars is not None and config.prices.warmup_bars < needed:
         problem = f"expected at least the {needed} bars that the rules look back at, received {config.prices.warmup_bars}"
         raise SettingsError("prices.warmup_bars", "", problem)
     try:
         try_out(config.regressor, INPUTS)
     except ValueError as error:
         raise SettingsError("regressor", "", str(error)) from error
+    recorded = config.prices.recorded
+    known = () if recorded is None else recorded.files.columns
+    if missing := [column for column in rules.columns() if column not in known]:
+        expected = f"{', '.join(missing)}, which the observers of the rules read"
+        raise SettingsError("prices.recorded.files.columns", "", f"expected {expected}, received {', '.join(known) or 'none'}")
     try:
-        return make_source(config.prices, config.episodes_seed)
+        source = make_source(config.prices, config.episodes_seed, reach_of(rules))
+    except SettingsError:
+        raise
     except OSError as error:
         raise SettingsError("prices.recorded", "", f"expected a readable file, received {error.filename}: {error.strerror}") from error
     except ValueError as error:
         raise SettingsError("prices", "", str(error)) from error
+    for note in source.notes:
+        logger.info("prices: %s", note)
+    return source
 
 
 def joined(config: PipelineConfig, policy: PolicyClient, stop: StopSignals) -> PipelineConfig:

@@ -53,6 +53,10 @@ class History:
     """All bars there are, in the order of time."""
     window_bars: int
     """Length of an episode, warm-up included."""
+    played: tuple[int, int] | None = None
+    """Rows that episodes play, of a split: `start` inclusive, `stop` exclusive; none: all."""
+    is_test: bool = False
+    """Whether these are for testing."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,3 +75,9 @@ class BarRows:
     """Last prices, float64 (m, K)."""
     volume: FloatArray
     """Units traded, float64 (m, K)."""
+    extras: FloatArray | None = None
+    """Further columns of the files, float64 (m, K, E); none: there are none."""
+    present: npt.NDArray[np.bool_] | None = None
+    """Which symbols have a bar, bool (m, K), the others the prices of their last one; none: all have."""
+    asks: npt.NDArray[np.bool_] | None = None
+    """Of which rows the policy is asked at the close, bool (m,); none: of all."""
