@@ -81,3 +81,15 @@ class BarRows:
     """Which symbols have a bar, bool (m, K), the others the prices of their last one; none: all have."""
     asks: npt.NDArray[np.bool_] | None = None
     """Of which rows the policy is asked at the close, bool (m,); none: of all."""
+
+    @classmethod
+    def of(
+        cls,
+        time_ns: IntArray,
+        bars: FloatArray,
+        present: npt.NDArray[np.bool_] | None = None,
+        asks: npt.NDArray[np.bool_] | None = None,
+    ) -> BarRows:
+        """Return the rows of one array, float64 (m, K, 5 + E)."""
+        open_, high, low, close, volume = (bars[..., column] for column in range(5))
+        return cls(time_ns, open_, high, low, close, volume, bars[..., 5:] if bars.shape[-1] > 5 else None, present, asks)

@@ -84,7 +84,7 @@ class EpisodeBlock:
         """Rows and symbols."""
         k = shape.n_symbols
         accounts = Accounts(n_rows, k)
-        bar = BarRows(np.zeros(n_rows, dtype=np.int64), *(np.ones((n_rows, k)) for _ in FIELDS))
+        bar = BarRows.of(np.zeros(n_rows, dtype=np.int64), np.ones((len(FIELDS), n_rows, k)).transpose(1, 2, 0))
         self.view = View(
             shape,
             bar,
@@ -125,7 +125,7 @@ class EpisodeBlock:
         if count < self._warmup_bars:
             raise ValueError(f"warm-up: expected at least the {self._warmup_bars} bars that the rules look back at, received {count}")
         last = warm_up.bars[:, -1]
-        _set(view.bar, rows, BarRows(warm_up.time_ns, *(last[..., column] for column in range(len(FIELDS)))))
+        _set(view.bar, rows, BarRows.of(warm_up.time_ns, last))
         view.clock[rows] = 0
         view.n_steps[rows] = warm_up.n_steps
         view.accounts.begin(rows, self.rules.account.initial_equity, last[..., FIELDS.index("close")])

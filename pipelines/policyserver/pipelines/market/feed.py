@@ -86,13 +86,9 @@ class BarFeed:
         places = following - self._first[rows]
         bars = self._bars[rows, places]
         self._next[rows] = following + 1
-        return BarRows(
-            self._times[rows, places],
-            *(bars[..., column] for column in range(len(FIELDS))),
-            bars[..., len(FIELDS) :] if bars.shape[-1] > len(FIELDS) else None,
-            None if self._present is None else self._present[rows, places],
-            None if self._asks is None else self._asks[rows, places],
-        )
+        present = None if self._present is None else self._present[rows, places]
+        asks = None if self._asks is None else self._asks[rows, places]
+        return BarRows.of(self._times[rows, places], bars, present, asks)
 
     def _copy_chunk(self, row: int) -> None:
         """Copy the bars from the next one on."""
