@@ -132,3 +132,24 @@ def test_a_model_that_failed_in_the_middle_has_no_bars_ahead_of_its_forecasts_af
     with pytest.raises(RuntimeError, match="stumbled"):
         track.forecast(1_500)
     np.testing.assert_array_equal(track.forecast(1_500), undisturbed)
+
+
+def test_a_frozen_model_stays_as_training_left_it_and_the_other_learns_on() -> None:
+    closes = fair_game(600, seed=3)
+    bars = history(closes).bars
+    test = History(bars, WINDOW, (400, 600), is_test=True)
+    frozen = Track("A", test, RegressorConfig(in_test="frozen"), never)
+    learning = Track("A", test, RegressorConfig(in_test="continue"), never)
+    regressor, features = ReturnRegressor(RegressorConfig()), TrackFeatures(WINDOW)
+    newest: tuple[dict[str, float], Prediction] | None = None
+    for row, close in enumerate(closes.tolist()):
+        features.update(close)
+        if newest is not None and row < 400:
+            regressor.learn(*newest, features.last_return)
+        if row:
+            newest = features.inputs(), regressor.predict(features.inputs())
+            assert tuple(frozen.forecast(row)) == values(newest[1])
+    assert np.array_equal([frozen.forecast(row) for row in range(400)], [learning.forecast(row) for row in range(400)])
+    assert not np.array_equal(frozen.forecast(599), learning.forecast(599))
+    tracks = Tracks(RegressorConfig(in_test="frozen"), never)
+    assert tracks.of("A", test) is not tracks.of("A", History(bars, WINDOW, (500, 600), is_test=True)), "each fold has its own"
