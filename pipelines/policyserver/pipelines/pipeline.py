@@ -70,7 +70,7 @@ class Pipeline:
         self.config = config
         nodes = config.nodes
         rules = Rules.of(config.rules)
-        source = source or make_source(config.prices, config.episodes_seed, reach_of(rules))
+        source = source or make_source(config.prices, config.episodes_seed, reach=reach_of(rules))
         self.symbols = source.symbols
         self.price_notes = source.notes
         """How many windows there are of each symbol, and how many are left out and why."""

@@ -93,7 +93,7 @@ def source_of(config: PipelineConfig) -> PriceSource:
         expected = f"{', '.join(missing)}, which the observers of the rules read"
         raise SettingsError("prices.recorded.files.columns", "", f"expected {expected}, received {', '.join(known) or 'none'}")
     try:
-        source = make_source(config.prices, config.episodes_seed, reach_of(rules))
+        source = make_source(config.prices, config.episodes_seed, reach=reach_of(rules))
     except SettingsError:
         raise
     except OSError as error:

@@ -25,7 +25,9 @@ class RecordedSymbol:
     @classmethod
     def of(cls, bars: Bars, extras: Mapping[str, FloatArray], names: Sequence[str]) -> RecordedSymbol:
         """Return the bars with the columns of these names."""
-        return cls(bars, np.stack([*(getattr(bars, field) for field in FIELDS), *(extras[name] for name in names)], axis=1))
+        columns = np.stack([*(getattr(bars, field) for field in FIELDS), *(extras[name] for name in names)], axis=1)
+        columns.flags.writeable = False  # windows of it are handed out
+        return cls(bars, columns)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,6 +68,7 @@ class TimeLine:
         close, volume = FIELDS.index("close"), FIELDS.index("volume")
         columns[..., :close] = np.where(present[..., None], columns[..., :close], columns[..., close : close + 1])
         columns[..., volume] = np.where(present, columns[..., volume], 0.0)
+        columns.flags.writeable = False
         interval_ns = min(usual_interval(one.bars.time_ns) for one in each)
         return cls(symbols, times, columns, None if present.all() else present, own, interval_ns)
 

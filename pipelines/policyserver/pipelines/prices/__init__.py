@@ -41,7 +41,7 @@ class PriceSource(EpisodeSource, Protocol):
         """Whether episodes are windows of histories."""
 
 
-def make_source(config: PricesConfig, seed: int, reach: Reach = _NEXT_BAR) -> PriceSource:
+def make_source(config: PricesConfig, seed: int, *, reach: Reach = _NEXT_BAR) -> PriceSource:
     """Return the source that `config` describes.
 
     Args:

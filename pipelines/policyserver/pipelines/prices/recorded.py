@@ -31,7 +31,7 @@ class RecordedSource:
 
         Raises:
             SettingsError: A symbol, or a fold, has no window.
-            FileFaultError: A file is malformed.
+            FileFaultError: A file is malformed, or shorter than an episode.
             OSError: A file can't be read.
         """
         if config.recorded is None:
@@ -39,10 +39,11 @@ class RecordedSource:
         self._config = config
         self.columns = config.recorded.files.columns
         """See `EpisodeSource`."""
-        recorded = _read(config.recorded)
+        self._warmup_bars = warmup = config.warmup_bars or reach.window_bars
+        skips = config.windows.length or config.windows.without_windows == "skip"
+        recorded = _read(config.recorded, 1 if skips else warmup + config.bars_per_episode)
         self._bars = {symbol: each.bars for symbol, each in recorded.items()}
         self._lines = _lines(recorded, config.symbols_per_episode)
-        self._warmup_bars = warmup = config.warmup_bars or reach.window_bars
         purge = Reach(max(warmup, reach.window_bars), reach.label_bars).purge_bars
         if config.split is not None:
             purge += config.split.embargo_bars
@@ -156,10 +157,15 @@ class RecordedSource:
         return History(bars, most, fold.of(config.split.play), config.plays_test)
 
 
-def _read(config: CatalogConfig) -> dict[str, RecordedSymbol]:
-    catalog = Catalog(config)
-    recordings = {symbol: catalog.load(symbol) for symbol in catalog.symbols}
-    return {symbol: RecordedSymbol.of(recording.bars, recording.extras, config.files.columns) for symbol, recording in recordings.items()}
+def _read(config: CatalogConfig, least_bars: int) -> dict[str, RecordedSymbol]:
+    catalog, recorded = Catalog(config), {}
+    for symbol in catalog.symbols:
+        recording = catalog.load(symbol)
+        if len(recording.bars) < least_bars:
+            problem = f"expected at least warmup_bars + bars_per_episode = {least_bars} bars, received {len(recording.bars)}"
+            raise FileFaultError(f"{recording.report.path}: {problem}")
+        recorded[symbol] = RecordedSymbol.of(recording.bars, recording.extras, config.files.columns)
+    return recorded
 
 
 def _lines(recorded: dict[str, RecordedSymbol], symbols_per_episode: int) -> list[TimeLine]:

@@ -61,7 +61,7 @@ def test_a_column_is_seen_as_it_stands_in_the_rows_up_to_the_bar(folder: Path) -
 def test_what_comes_later_in_the_file_changes_nothing_before(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     observers = (
         {"name": "exogenous", "columns": ("news",), "scale": 1e-3},
-        {"name": "differenced", "columns": ("news", "close")},
+        {"name": "differenced", "columns": ("news", "close"), "log": False},
         "returns",
     )
     seen, rows, _ = observed(folder, observers)

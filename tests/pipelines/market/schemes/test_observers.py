@@ -27,9 +27,7 @@ from tests.pipelines.recorded_prices import catalog_of, index_series
 
 INDICATOR_CHOICES: tuple[Choice, ...] = tuple({"name": "indicator", "kind": kind} for kind in INDICATORS)
 DEFAULT = Rules.of(RulesConfig())
-EVERYTHING = Rules.of(
-    RulesConfig(observers=(*(name for name in OBSERVERS.shipped if name not in ("indicator", "exogenous")), *INDICATOR_CHOICES))
-)
+EVERYTHING = Rules.of(RulesConfig(observers=(*(name for name in OBSERVERS.shipped if name != "indicator"), *INDICATOR_CHOICES)))
 NAMES = DEFAULT.names(SLOTS)
 FEWEST = {DEFAULT: DEFAULT.warmup_bars(), EVERYTHING: EVERYTHING.warmup_bars()}
 

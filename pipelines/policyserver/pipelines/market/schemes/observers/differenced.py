@@ -16,16 +16,16 @@ from policyserver.pipelines.market.schemes.observers.observer import Observer, S
 
 @dataclass(frozen=True, slots=True)
 class Differenced(Observer):
-    """`column_diff_b`, or `column_log_diff_b`: each of `columns` less what it was b bars before, for each b of `bars`."""
+    """`column_log_diff_b`, or `column_diff_b`: each of `columns` less what it was b bars before, for each b of `bars`."""
 
     columns: tuple[str, ...] = ("close",)
     """Fields of a bar, or names of `prices.recorded.files.columns`."""
     bars: tuple[Annotated[int, Ge(1)], ...] = (1,)
     """Spans."""
-    log: bool = False
-    """Whether logarithms are taken before; what is not positive counts as the smallest positive number."""
-    scale: float = 1.0
-    """What a difference is multiplied by."""
+    log: bool = True
+    """Whether logarithms are taken before, of which what is not positive has that of the smallest positive number."""
+    scale: float = 100.0
+    """What a difference is multiplied by: 100 makes 1 of about one per cent, of logarithms."""
 
     def history_bars(self) -> int:
         """See `Scheme`."""

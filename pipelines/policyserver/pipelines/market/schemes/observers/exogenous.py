@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from policyserver.pipelines.market.bars import FloatArray
 from policyserver.pipelines.market.history import FIELDS
 from policyserver.pipelines.market.rows import Rows
@@ -15,7 +17,7 @@ from policyserver.pipelines.market.schemes.observers.observer import Observer, S
 class Exogenous(Observer):
     """Each of `columns` as it stands in the last bar's row: what a row says counts as known at the end of its bar."""
 
-    columns: tuple[str, ...]
+    columns: tuple[str, ...] = ()
     """Names of columns, those of `prices.recorded.files.columns`."""
     scale: float = 1.0
     """What a number is multiplied by."""
@@ -39,4 +41,4 @@ class Exogenous(Observer):
     def observe(self, state: Any, view: View, rows: Rows) -> FloatArray:
         """See `Observer`."""
         bars = view.history.window(rows, 1)[:, 0]
-        return self.scale * by_symbol(*(bars[..., place] for place in state))
+        return self.scale * by_symbol(*(bars[..., place] for place in state)) if state else np.empty((len(bars), 0))
