@@ -72,6 +72,8 @@ class Pipeline:
         rules = Rules.of(config.rules)
         source = source or make_source(config.prices, config.episodes_seed, reach=reach_of(rules))
         self.symbols = source.symbols
+        self.annualisations = source.annualisations
+        """By what an episode trades, the bars of a year."""
         self.price_notes = source.notes
         """How many windows there are of each symbol, and how many are left out and why."""
         self.tags = {

@@ -53,6 +53,10 @@ class Summary:
     """What this means, in words."""
     windows: tuple[str, ...]
     """Windows of each symbol, and how many are left out and why; none where prices are simulated."""
+    bars_a_year: dict[str, float]
+    """By what an episode trades, joined by "+", the bars of a year: what a figure of one bar is annualised with."""
+    annualisation: str
+    """Where that number is from, in words."""
     spans: dict[str, int]
     """Episodes by the part of the split that they were played on; empty without a split."""
     steps: int
@@ -120,6 +124,7 @@ class Summary:
         rows = [
             ("run", f"{self.process}, seed {self.seed}"),
             *([("prices", self.prices_note)] if self.prices_note else []),
+            *([("a year", self.annualisation)] if self.windows else []),
             *[("windows", text) for text in self.windows[:_SHOWN_WINDOWS]],
             *([("  and", f"{len(self.windows) - _SHOWN_WINDOWS:,} more symbols")] if len(self.windows) > _SHOWN_WINDOWS else []),
             *([("played", ", ".join(f"{span}: {count:,} episodes" for span, count in self.spans.items()))] if self.spans else []),
@@ -209,6 +214,8 @@ def summarise(pipeline: Pipeline, watch: ServerWatch, recorded: Ledger, *, episo
         last_bar=last_bar,
         prices_note=note(run.recorded_prices),
         windows=pipeline.price_notes,
+        bars_a_year={symbols: year.periods_a_year for symbols, year in pipeline.annualisations.items()},
+        annualisation="; ".join(list(dict.fromkeys(year.text for year in pipeline.annualisations.values()))[:_SHOWN_WINDOWS]),
         spans=dict(sorted(run.spans.items())),
         steps=run.steps,
         seconds=pipeline.seconds,

@@ -8,8 +8,10 @@ An episode is a function of (seed, symbols, number) alone: threads and their ord
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
+from policyserver.pipelines.market.annualisation import Annualisation
 from policyserver.pipelines.market.episode_source import EpisodeSource
 from policyserver.pipelines.market.split import Reach
 from policyserver.pipelines.prices.config import PricesConfig
@@ -35,6 +37,10 @@ class PriceSource(EpisodeSource, Protocol):
     @property
     def notes(self) -> tuple[str, ...]:
         """How many windows there are of each symbol, and how many are left out and why; none where prices are simulated."""
+
+    @property
+    def annualisations(self) -> Mapping[str, Annualisation]:
+        """By what an episode trades, joined by "+", the bars of a year."""
 
     @property
     def is_recorded(self) -> bool:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from policyserver.common.settings import SettingsError
+from policyserver.pipelines.market.annualisation import Annualisation, by_calendar, counted
 from policyserver.pipelines.market.bars import History
 from policyserver.pipelines.market.calendars import make_calendar
 from policyserver.pipelines.market.catalog import Catalog, CatalogConfig
@@ -37,6 +38,8 @@ class RecordedSource:
         if config.recorded is None:
             raise ValueError("recorded: expected files of bars, received none")
         self._config = config
+        calendar = config.recorded.files.calendar
+        self._calendar = make_calendar(calendar) if calendar else None
         self.columns = config.recorded.files.columns
         """See `EpisodeSource`."""
         self._warmup_bars = warmup = config.warmup_bars or reach.window_bars
@@ -74,6 +77,14 @@ class RecordedSource:
             for span, tables in zip(self._spans, self._tables, strict=True)
             for line, table in zip(self._lines, tables, strict=True)
         )
+
+    @property
+    def annualisations(self) -> Mapping[str, Annualisation]:
+        """See `PriceSource`. By the calendar where there is one, else as many as there are in the time of the files."""
+        return {
+            "+".join(line.symbols): counted(line.time_ns) if self._calendar is None else by_calendar(self._calendar, line.interval_ns)
+            for line in self._lines
+        }
 
     def episodes(self, numbers: Sequence[int]) -> list[Episode]:
         """Cut the episodes' windows."""
@@ -115,16 +126,14 @@ class RecordedSource:
         Raises:
             SettingsError: A fold has none, or a line has none in any fold and is not to be skipped.
         """
-        config, calendar = self._config, None
-        if config.recorded is not None and config.recorded.files.calendar:
-            calendar = make_calendar(config.recorded.files.calendar)
+        config = self._config
         tables: list[list[WindowTable]] = [[] for _ in self._spans]
         for line in self._lines:
             length = WindowLength(self._warmup_bars, config.bars_per_episode, config.length_ns, line.interval_ns)
             whole = (0, len(line.time_ns))
             side = config.split.play if config.split is not None else "train"
             spans = [fold.of(side) for fold in split(line.time_ns, cuts, purge_bars)] or [whole]
-            found = [find_windows(line.time_ns, span, length, config.windows, calendar, is_test=config.plays_test) for span in spans]
+            found = [find_windows(line.time_ns, span, length, config.windows, self._calendar, is_test=config.plays_test) for span in spans]
             if not any(map(len, found)) and config.windows.without_windows == "refuse":
                 raise SettingsError("prices.windows", "", self._nothing(line, found, spans, length))
             for fold, table in enumerate(found):

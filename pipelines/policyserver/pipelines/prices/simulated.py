@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
+from policyserver.pipelines.market.annualisation import Annualisation, by_calendar
 from policyserver.pipelines.market.bars import FloatArray
+from policyserver.pipelines.market.calendars import BUILT_IN
 from policyserver.pipelines.market.episode_source import Episode
 from policyserver.pipelines.market.feed import EpisodeBars
 from policyserver.pipelines.market.frames import asked
@@ -47,6 +49,12 @@ class SimulatedSource:
     def slots(self) -> tuple[str, ...]:
         """See `EpisodeSource`."""
         return make_slots(self._config)
+
+    @property
+    def annualisations(self) -> Mapping[str, Annualisation]:
+        """See `PriceSource`. Simulated markets are always open."""
+        year = by_calendar(BUILT_IN["24/7"], int(self._config.bar_interval_s * 1e9))
+        return {"+".join(self._symbols_of(number)): year for number in range(len(self.symbols))}
 
     def episodes(self, numbers: Sequence[int]) -> list[Episode]:
         """Draw the parameters of all episodes and simulate their whole paths at once."""
