@@ -51,6 +51,11 @@ def summary_of(played: Pipeline, book: Book) -> Summary:
     return summarise(played, watch, Ledger(0, 0.0), episodes_leaked=None, server_restarts=0)
 
 
+def follow(observations: Any) -> Any:
+    """Buy after a rise, else sell."""
+    return 2 * (observations[:, 0] > 0)
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Two symbols of ten-minute bars over six days."""
@@ -76,7 +81,7 @@ def by_episode(book: Book, measurement: str, *columns: str) -> dict[str, list[tu
 @pytest.mark.parametrize("skip_frame", [1, 7])
 def test_the_policy_is_asked_each_nth_bar_and_hears_the_sum_of_the_rewards(folder: Path, skip_frame: int) -> None:
     config = pipeline(prices(folder, skip_frame=skip_frame))
-    ran, service, book = play(config, PolicyDouble(lambda observations: 2 * (observations[:, 0] > 0)))
+    ran, service, book = play(config, PolicyDouble(follow))
     steps = book.rows["step"]
     told = [reward for heard in service.episodes.values() for reward in heard.rewards]
     assert len(steps) == ran.run.steps == len(told)
@@ -96,13 +101,12 @@ def test_the_policy_is_asked_each_nth_bar_and_hears_the_sum_of_the_rewards(folde
 def test_a_pipeline_plays_what_the_vector_env_plays(folder: Path) -> None:
     rules = RulesConfig(observers=("returns", "position"))
     config = pipeline(prices(folder, skip_frame=4, decide="20min"), rules, concurrent=6, steps=60)
-    choose = lambda observations: 2 * (observations[:, 0] > 0)  # noqa: E731
-    _, _, book = play(config, PolicyDouble(choose))
+    _, _, book = play(config, PolicyDouble(follow))
     env = TradingVectorEnv(source_of(config), Rules.of(rules), 6)
     observations, _ = env.reset()
     returns, going = np.zeros(6), np.ones(6, dtype=np.bool_)
     while going.any():
-        observations, rewards, terminated, truncated, _ = env.step(choose(observations))
+        observations, rewards, terminated, truncated, _ = env.step(follow(observations))
         returns += np.where(going, rewards, 0.0)
         going &= ~(terminated | truncated)
     first = {row["episode"]: row["return"] for row in book.rows["episode"] if int(row["episode"].rpartition("-")[2]) < 6}
@@ -146,14 +150,13 @@ def test_a_run_that_walks_forward_counts_its_folds(folder: Path) -> None:
 def test_threads_and_a_resume_change_no_window(folder: Path) -> None:
     config = pipeline(prices(folder, skip_frame=3, windows=WindowsConfig(length="4h", gap_limit="10min")), concurrent=5, steps=300)
     busy = NodesConfig(market_threads=2, signal_threads=3, policy_threads=3, portfolio_threads=2, execution_threads=2, reward_threads=3)
-    hold = lambda observations: np.ones(len(observations), dtype=np.int64)  # noqa: E731
-    books = [play(each, PolicyDouble(hold))[2] for each in (config, dataclasses.replace(config, nodes=busy))]
+    books = [play(each, PolicyDouble(follow))[2] for each in (config, dataclasses.replace(config, nodes=busy))]
     one, many = (by_episode(book, "step", "bar", "bar_time_s", "price") for book in books)
     common = one.keys() & many.keys()
     assert len(common) >= 10
     assert all(one[name] == many[name] for name in common)
     later = dataclasses.replace(config, episodes=dataclasses.replace(config.episodes, first_round=2, steps=100))
-    resumed = by_episode(play(later, PolicyDouble(hold))[2], "step", "bar", "bar_time_s", "price")
+    resumed = by_episode(play(later, PolicyDouble(follow))[2], "step", "bar", "bar_time_s", "price")
     assert min(int(name.rpartition("-")[2]) for name in resumed) == 10
     assert all(resumed[name] == one[name] for name in resumed.keys() & one.keys())
     assert resumed.keys() & one.keys()

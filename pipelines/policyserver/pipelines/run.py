@@ -80,7 +80,7 @@ def source_of(config: PipelineConfig) -> PriceSource:
     """
     rules = Rules.of(config.rules)
     needed = rules.warmup_bars()
-    if config.prices.warmup_bars is not None and config.prices.warmup_bars < needed:
+    if 0 < config.prices.warmup_bars < needed:
         problem = f"expected at least the {needed} bars that the rules look back at, received {config.prices.warmup_bars}"
         raise SettingsError("prices.warmup_bars", "", problem)
     try:

@@ -68,7 +68,7 @@ def test_no_window_crosses_the_split_or_plays_the_purge(
     for fold in folds_of(times, config, Reach(warmup)):
         seen: dict[str, set[int]] = {"train": set(), "test": set()}
         for side in ("train", "test"):
-            span = fold.of(side)  # type: ignore[arg-type]
+            span = fold.of(side)
             table = find_windows(times, span, length, windows, is_test=side == "test")
             for first, stop in zip(table.first.tolist(), table.stop.tolist(), strict=True):
                 assert span[0] <= first < stop <= span[1]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -48,7 +48,7 @@ def cases(draw: st.DrawFn) -> tuple[IntArray, tuple[int, int], WindowLength, Win
     span = (first, draw(st.integers(first + 1, len(times))))
     time_ns = draw(st.sampled_from([0, 0, 30 * MINUTE_NS, 5 * HOUR_NS]))
     length = WindowLength(draw(st.integers(1, 8)), draw(st.integers(1, 12)), time_ns, 10 * MINUTE_NS)
-    start = draw(st.sampled_from(["any", "any", "day"]))
+    start: Literal["any", "day"] = draw(st.sampled_from(["any", "any", "day"]))
     config = WindowsConfig(
         gap_limit=draw(st.sampled_from(["", "15min", "2h"])),
         warmup_gap_limit=draw(st.sampled_from(["", "30min"])),

@@ -28,7 +28,7 @@ SERIES = {"name": "correlated", "correlation": [[1.0, 0.5], [0.5, 1.0]]}
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"warmup_bars": 0}, "warmup_bars: expected at least 1 or none, received 0"),
+        ({"warmup_bars": -1}, "warmup_bars: expected at least 0, received -1"),
         ({"bars_per_episode": 0}, "bars_per_episode: expected at least 1, received 0"),
         ({"steps_per_bar": 0}, "steps_per_bar: expected at least 1, received 0"),
         ({"bar_interval_s": 0.0}, "bar_interval_s: expected more than 0, received 0"),

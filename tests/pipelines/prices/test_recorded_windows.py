@@ -167,7 +167,7 @@ def test_windows_and_splits_are_of_recorded_prices(settings: dict[str, Any]) -> 
 
 
 def test_training_is_off_on_the_test_part_by_itself(folder: Path) -> None:
-    train, test = (pipeline(prices(folder, split=SplitConfig(play=side))) for side in ("train", "test"))  # type: ignore[arg-type]
+    train, test = (pipeline(prices(folder, split=SplitConfig(play=side))) for side in ("train", "test"))
     assert (train.training_enabled, test.training_enabled, PipelineConfig().training_enabled) == (True, False, True)
     with pytest.raises(SettingsError, match=r"episodes\.training_enabled: expected false, or prices\.split\.learns_on_test = true"):
         pipeline(prices(folder, split=SplitConfig(play="test")), training_enabled=True)
@@ -181,14 +181,14 @@ def test_training_is_off_on_the_test_part_by_itself(folder: Path) -> None:
 def test_the_warm_up_is_what_rules_and_forecaster_look_back_at(folder: Path, observers: tuple[Any, ...], expected: int) -> None:
     rules = RulesConfig(observers=observers)
     assert reach_of(Rules.of(rules)).window_bars == expected
-    of = source(folder, rules, warmup_bars=None)
+    of = source(folder, rules, warmup_bars=0)
     (each,) = of.episodes([0])
     assert each.bars.warmup_bars == expected
 
 
 def test_the_purge_covers_the_warm_up_and_the_longest_observer(folder: Path) -> None:
     rules, skip = RulesConfig(observers=({"name": "window", "bars": 90},)), WindowsConfig(without_windows="skip")
-    for warmup in (None, 100):
+    for warmup in (0, 100):
         train = source(folder, rules, split=SplitConfig(test_from="2024-01-08", embargo_bars=7), warmup_bars=warmup, windows=skip)
         history = train.episodes([0])[0].histories["AAA"]
         assert history.played is not None

@@ -37,8 +37,8 @@ class PricesConfig(Config):
     """Symbols that an episode trades at once; episode n has the next ones after episode n - 1, round and round."""
     bars_per_episode: Annotated[int, Ge(1)] = 200
     """Bars after the warm-up: the number of actions in an episode that is asked at each. Of recorded bars `windows.length` comes first."""
-    warmup_bars: Annotated[int, Ge(1)] | None = 200
-    """Bars seen before and at the first action; none: as many as the rules and the forecaster look back at or remember."""
+    warmup_bars: Annotated[int, Ge(0)] = 200
+    """Bars seen before and at the first action; 0: as many as the rules and the forecaster look back at or remember."""
     decide: str = EACH_BAR
     """When the policy is asked: `each_bar`; `all_symbols`, once every symbol has had a bar of its own; or a length of time such as "5min",
     at the first bar that ends at or after each multiple of it. In between it keeps its positions; its reward is the sum."""
@@ -102,8 +102,8 @@ class PricesConfig(Config):
 
     @property
     def n_bars(self) -> int:
-        """Bars of an episode of simulated prices, warm-up included as far as it is set."""
-        return (self.warmup_bars or 0) + self.bars_per_episode
+        """Bars of an episode of simulated prices, warm-up included where it is set."""
+        return self.warmup_bars + self.bars_per_episode
 
     @property
     def name(self) -> str:
