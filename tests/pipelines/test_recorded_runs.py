@@ -186,3 +186,30 @@ def test_a_pipeline_without_split_records_none() -> None:
     assert {row["span"] for row in book.rows["episode"]} == {None}
     assert summary_of(ran, book).spans == {}
     assert {row["bar_time_s"] for row in book.rows["step"]} <= {1_577_836_800.0 + 60 * bar for bar in range(40, 51)}
+
+
+def test_a_portfolio_of_columns_and_symbols_that_wait_for_each_other_is_played_and_its_ledgers_agree(tmp_path: Path) -> None:
+    for place, step in enumerate((10, 30)):
+        times = minutes(4, step)
+        write_symbol(tmp_path / f"S{place}.csv", times, place, [str(row % 50) for row in range(len(times))])
+    observers = ("returns", "forecast", "staleness", {"name": "exogenous", "columns": ("news",)})
+    rules = RulesConfig(actions="simplex_weights", observers=observers)
+    on_files = PricesConfig(
+        recorded=recorded(tmp_path, columns=("news",)), bars_per_episode=30, warmup_bars=40, symbols_per_episode=2, decide="all_symbols"
+    )
+    rng = np.random.default_rng(2)
+    ran, service, book = play(pipeline(on_files, rules, steps=100), PolicyDouble(lambda seen: rng.uniform(-1, 1, (len(seen), 3))))
+    told = [reward for heard in service.episodes.values() for reward in heard.rewards]
+    assert (
+        math.fsum(told)
+        == pytest.approx(ran.reward_sum, abs=1e-9)
+        == pytest.approx(math.fsum(row["reward"] for row in book.rows["step"]), abs=1e-9)
+    )
+    assert any(reward != 0 for reward in told)
+    whole = {row["episode"] for row in book.rows["episode"] if not row["cut"]}
+    for name in whole:
+        seen = np.array(service.episodes[name].observations)
+        ages, news = seen[1:-1, -4:-2], seen[:, -2:]
+        assert not ages.any(), "asked when both have a bar of their own"
+        assert (np.diff(news[1:-1, 1]) % 50 == 1).all(), "each question comes with the slow symbol's next bar"
+    assert len(whole) >= 4

@@ -81,6 +81,8 @@ class PlayedBlock:
         """What they trade."""
         self.asks = np.ones(n_rows, dtype=np.bool_)
         """Whether the policy is asked at the close of the last bar; else its action goes on."""
+        self.has_frames = False
+        """Whether there are bars at which it is not asked."""
         self.sums = FrameSums(n_rows, len(SUMS))
         """What the newest actions have been worth so far, in the columns `SUMS`."""
         self.is_new = np.zeros(n_rows, dtype=np.bool_)

@@ -36,6 +36,9 @@ logger = logging.getLogger(__name__)
 SINK_CLOSE_S = 5.0
 """Longest time the sinks get for what is still on its way, seconds; what InfluxDB has not taken waits on disk for the next run."""
 
+_LOGGED_NOTES = 8
+"""Symbols whose windows are logged."""
+
 _RETRY_S = 1.0
 """Seconds from one attempt to reach the server to the next."""
 
@@ -100,8 +103,10 @@ def source_of(config: PipelineConfig) -> PriceSource:
         raise SettingsError("prices.recorded", "", f"expected a readable file, received {error.filename}: {error.strerror}") from error
     except ValueError as error:
         raise SettingsError("prices", "", str(error)) from error
-    for note in source.notes:
+    for note in source.notes[:_LOGGED_NOTES]:
         logger.info("prices: %s", note)
+    if len(source.notes) > _LOGGED_NOTES:
+        logger.info("prices: and %d more; the summary has all", len(source.notes) - _LOGGED_NOTES)
     return source
 
 

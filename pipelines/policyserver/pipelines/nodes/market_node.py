@@ -25,6 +25,7 @@ class MarketNode(PipelineNode[OrderEvent | OpenEvent]):
             waiting = waiting[~played.is_new[waiting]]
             bar = played.feed.next(waiting) if len(waiting) else None
             if bar is not None:
+                played.has_frames |= bar.asks is not None
                 played.asks[waiting] = True if bar.asks is None else bar.asks
             if not self._run_state.stopping.is_set():
                 for episode in played.begin(self._source, self._config.episodes.concurrent):

@@ -46,11 +46,14 @@ class RewardNode(PipelineNode[FillEvent]):
 
         When the run ends, the bar is the last one of every action; what ends after that without one has no reward in any ledger.
         """
-        played.sums.add(rows, np.column_stack([marked.rewards, *played.block.view.accounts.last_bar[2:4, rows]]))
-        if not self._run_state.stopping.is_set():
-            rows = rows[played.asks[rows] | (marked.ends != GOES_ON)]
-        if len(rows):
+        rewards = marked.rewards
+        fees, slippage = played.block.view.accounts.last_bar[2:4, rows]
+        if played.has_frames:
+            played.sums.add(rows, np.column_stack([rewards, fees, slippage]))
+            if not self._run_state.stopping.is_set():
+                rows = rows[played.asks[rows] | (marked.ends != GOES_ON)]
             rewards, fees, slippage = played.sums.take(rows).T
+        if len(rows):
             self._log(played, rows, rewards)
             self._record(played, rows, rewards, fees, slippage)
             self._run_state.add_steps(len(rows))
