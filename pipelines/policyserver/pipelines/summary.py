@@ -53,12 +53,12 @@ class Summary:
     """What this means, in words."""
     windows: tuple[str, ...]
     """Windows of each symbol, and how many are left out and why; none where prices are simulated."""
+    spans: dict[str, int]
+    """Episodes by the part of the split that they were played on; empty without a split."""
     bars_a_year: dict[str, float]
     """By what an episode trades, joined by "+", the bars of a year: what a figure of one bar is annualised with."""
     annualisation: str
     """Where that number is from, in words."""
-    spans: dict[str, int]
-    """Episodes by the part of the split that they were played on; empty without a split."""
     steps: int
     seconds: float
     steps_per_s: float

@@ -162,7 +162,9 @@ def test_settings_that_do_not_fit_each_other_are_refused(folder: Path, settings:
 
 @pytest.mark.parametrize("settings", [{"windows": WindowsConfig(length="1d")}, {"split": SplitConfig()}])
 def test_windows_and_splits_are_of_recorded_prices(settings: dict[str, Any]) -> None:
-    with pytest.raises(SettingsError, match=r"(windows|split): expected none with simulated prices, received"):
+    with pytest.raises(
+        SettingsError, match=r"(windows\.length|split\.play): expected it with recorded prices alone, received .* with simulated ones"
+    ):
         PricesConfig(**settings)
 
 

@@ -22,7 +22,7 @@ def check_decide(text: str, key: str) -> None:
     """Check when the policy is asked: at `each_bar`, with `all_symbols`, or every so often.
 
     Raises:
-        ValueError: It is none of these; the message begins with `key`.
+        ValueError: It says something else; the message begins with `key`.
     """
     if text not in (EACH_BAR, ALL_SYMBOLS):
         try:

@@ -65,9 +65,11 @@ class PricesConfig(Config):
         if self.recorded is not None:
             self._check_recorded(self.recorded)
             return
-        if self.windows != WindowsConfig() or self.split is not None:
-            name = "windows" if self.split is None else "split"
-            raise ValueError(f"{name}: expected none with simulated prices, received {getattr(self, name)}")
+        for name, given, usual in (("windows", self.windows, WindowsConfig()), ("split", self.split, None)):
+            if given is not None and given != usual:
+                field_name = next((each for each in given.__slots__ if getattr(given, each) != getattr(usual, each, None)), "")
+                received = getattr(given, field_name)
+                raise ValueError(f"{name}.{field_name}: expected it with recorded prices alone, received {received!r} with simulated ones")
         if self.bar_interval_s * self.n_bars > _LONGEST_EPISODE_S:
             raise ValueError(f"bar_interval_s: expected {self.n_bars} bars within {_LONGEST_EPISODE_S:g} s, received {self.bar_interval_s}")
         if not self.symbols or len(set(self.symbols)) != len(self.symbols):
