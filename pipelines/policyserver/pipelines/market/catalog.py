@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from policyserver.common.settings import Config
+from policyserver.common.settings import Config, SettingsError
 from policyserver.pipelines.market.adjust import AdjustConfig, adjust
 from policyserver.pipelines.market.bars import Bars, FloatArray
 from policyserver.pipelines.market.calendars import Calendar, make_calendar
@@ -61,13 +61,14 @@ class Catalog:
         """Find out which symbols the files hold.
 
         Raises:
-            FileFaultError: There is no path, a path has no file, or a file is not what its dialect says.
+            SettingsError: There is no path, or a path has no file.
+            FileFaultError: A file is not what its dialect says.
             OSError: A file can't be read.
         """
         self._config = config
         self._calendar: Calendar | None = make_calendar(config.files.calendar) if config.files.calendar else None
         if not config.paths:
-            raise FileFaultError("paths: expected files, folders or patterns, received none")
+            raise SettingsError("paths", "", "expected files, folders or patterns, received none")
         self._files: dict[str, list[Path]] = {}
         for path in sorted({path for pattern in config.paths for path in _found(pattern)}):
             for symbol in symbols_in(path, config.files.chosen):
@@ -149,7 +150,7 @@ def _found(pattern: str) -> list[Path]:
     else:
         found = [file for file in Path(path.anchor or ".").glob(str(path.relative_to(path.anchor))) if file.is_file()]
     if not found:
-        raise FileFaultError(f"paths: expected files of bars, received {pattern!r}, which matches no such file")
+        raise SettingsError("paths", "", f"expected files of bars, received {pattern!r}, which matches no such file")
     return found
 
 

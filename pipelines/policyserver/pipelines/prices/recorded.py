@@ -13,7 +13,6 @@ from policyserver.pipelines.market.calendars import make_calendar
 from policyserver.pipelines.market.catalog import Catalog, CatalogConfig
 from policyserver.pipelines.market.episode_source import Episode
 from policyserver.pipelines.market.feed import EpisodeBars
-from policyserver.pipelines.market.files.faults import FileFaultError
 from policyserver.pipelines.market.frames import asked
 from policyserver.pipelines.market.split import Cut, Reach, cut, split
 from policyserver.pipelines.market.time_line import RecordedSymbol, TimeLine
@@ -31,8 +30,9 @@ class RecordedSource:
         """Read every file at once, cut time, and find the windows of the part that is played.
 
         Raises:
-            SettingsError: A symbol, or a fold, has no window.
-            FileFaultError: A file is malformed, or shorter than an episode.
+            SettingsError: There are no such files, or a symbol or a fold has no window.
+            FileFaultError: A file is malformed.
+            ValueError: Its bars are fewer than an episode has.
             OSError: A file can't be read.
         """
         if config.recorded is None:
@@ -44,7 +44,7 @@ class RecordedSource:
         """See `EpisodeSource`."""
         self._warmup_bars = warmup = config.warmup_bars or reach.window_bars
         skips = config.windows.length or config.windows.without_windows == "skip"
-        recorded = _read(config.recorded, 1 if skips else warmup + config.bars_per_episode)
+        recorded = _read(config.recorded, None if skips else (warmup, config.bars_per_episode))
         self._bars = {symbol: each.bars for symbol, each in recorded.items()}
         self._lines = _lines(recorded, config.symbols_per_episode)
         purge = Reach(max(warmup, reach.window_bars), reach.label_bars).purge_bars
@@ -166,13 +166,14 @@ class RecordedSource:
         return History(bars, most, fold.of(config.split.play), config.plays_test)
 
 
-def _read(config: CatalogConfig, least_bars: int) -> dict[str, RecordedSymbol]:
+def _read(config: CatalogConfig, least: tuple[int, int] | None) -> dict[str, RecordedSymbol]:
+    """Read all symbols; `least` are the bars of warm-up and those played that each has at least, none: as many as there are."""
     catalog, recorded = Catalog(config), {}
     for symbol in catalog.symbols:
         recording = catalog.load(symbol)
-        if len(recording.bars) < least_bars:
-            problem = f"expected at least warmup_bars + bars_per_episode = {least_bars} bars, received {len(recording.bars)}"
-            raise FileFaultError(f"{recording.report.path}: {problem}")
+        if least is not None and len(recording.bars) < sum(least):
+            wanted = f"warmup_bars + bars_per_episode = {least[0]} + {least[1]} bars"
+            raise ValueError(f"{recording.report.path}: expected at least {wanted}, received {len(recording.bars)}: set fewer of either")
         recorded[symbol] = RecordedSymbol.of(recording.bars, recording.extras, config.files.columns)
     return recorded
 
