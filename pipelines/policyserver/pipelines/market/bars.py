@@ -53,6 +53,10 @@ class History:
     """All bars there are, in the order of time."""
     window_bars: int
     """Length of an episode, warm-up included."""
+    played: tuple[int, int] | None = None
+    """Rows that episodes play, of a split: `start` inclusive, `stop` exclusive; none: all."""
+    is_test: bool = False
+    """Whether these are for testing."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,7 +66,11 @@ class BarRows:
     time_ns: IntArray
     """Ends of the intervals, int64 nanoseconds since the Unix epoch, (m,)."""
     columns: FloatArray
-    """Open, high, low, close and volume, float64 (m, K, 5)."""
+    """Open, high, low, close, volume and E further columns of the files, float64 (m, K, 5 + E)."""
+    present: npt.NDArray[np.bool_] | None = None
+    """Which symbols have a bar, bool (m, K), the others the prices of their last one; none: all have."""
+    asks: npt.NDArray[np.bool_] | None = None
+    """Of which rows the policy is asked at the close, bool (m,); none: of all."""
 
     @classmethod
     def of(cls, time_ns: IntArray, *columns: FloatArray) -> BarRows:
@@ -97,4 +105,4 @@ class BarRows:
     def set(self, rows: slice | IntArray, new: BarRows) -> None:
         """Put the bars of some rows in the place of those that they have."""
         self.time_ns[rows] = new.time_ns
-        self.columns[rows] = new.columns
+        self.columns[rows] = new.columns[..., : self.columns.shape[-1]]

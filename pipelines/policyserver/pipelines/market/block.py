@@ -51,7 +51,7 @@ class WarmUp:
     """What new rows begin with: bars up to the one at whose close the first action is taken."""
 
     bars: FloatArray
-    """Open, high, low, close and volume, float64 (m, w, K, 5)."""
+    """Open, high, low, close, volume and E further columns, float64 (m, w, K, 5 + E)."""
     time_ns: IntArray
     """End of the last of them, int64 nanoseconds since the Unix epoch, (m,)."""
     n_steps: IntArray
@@ -61,7 +61,14 @@ class WarmUp:
 class EpisodeBlock:
     """The state of n episodes. One owner at a time: not thread-safe."""
 
-    def __init__(self, n_rows: int, symbols: tuple[str, ...], rules: Rules, statistics: frozenset[Statistic] = frozenset()) -> None:
+    def __init__(
+        self,
+        n_rows: int,
+        symbols: tuple[str, ...],
+        rules: Rules,
+        statistics: frozenset[Statistic] = frozenset(),
+        columns: tuple[str, ...] = (),
+    ) -> None:
         """Hold no episode yet; every row is to be begun before it is used.
 
         Args:
@@ -69,10 +76,11 @@ class EpisodeBlock:
             symbols: What each of them trades.
             rules: What they are about.
             statistics: What others than the parts of the rules read from the view.
+            columns: Further columns that the bars have.
         """
         self.rules = rules
         """What the episodes are about."""
-        self.shape = shape = Shape(n_rows, symbols)
+        self.shape = shape = Shape(n_rows, symbols, columns)
         """Rows and symbols."""
         k = shape.n_symbols
         accounts = Accounts(n_rows, k)
@@ -84,8 +92,9 @@ class EpisodeBlock:
             np.ones(n_rows, dtype=np.int64),
             accounts,
             Statistics(n_rows, k, rules.statistics() | statistics),
-            BarWindows(n_rows, k, rules.history_bars()),
+            BarWindows(n_rows, k, rules.history_bars(), len(columns)),
             np.zeros((n_rows, k, 3)),
+            np.zeros((n_rows, k), dtype=np.int64),
         )
         """What the rules' parts see."""
         self.broker = SimulatedBroker(accounts, Instruments(n_rows, [rules.instrument] * k), rules.account)
@@ -124,13 +133,19 @@ class EpisodeBlock:
         view.statistics.begin(rows, warm_up.bars[..., FIELDS.index("close")])
         view.history.begin(rows, warm_up.bars)
         view.forecast[rows] = 0.0
+        view.stale_bars[rows] = 0
         self.broker.begin(rows)
         for part, state in self._parts:
             part.begin(state, view, rows)
 
     def fill(self, rows: Rows, bar: BarRows, present: npt.NDArray[np.bool_] | None = None) -> Fills:
-        """Play the next bar of some rows: orders fill, shorts are paid for, statistics go on. Returns the fills."""
+        """Play the next bar of some rows: orders fill, shorts are paid for, statistics go on. Returns the fills.
+
+        `present`: which symbols have a bar, bool (m, K); none: those that `bar` says.
+        """
         view, rows = self.view, self._all_or(rows)
+        present = bar.present if present is None else present
+        view.stale_bars[rows] = 0 if present is None else np.where(present, 0, view.stale_bars[rows] + 1)
         self.broker.fill(rows, bar, present)
         view.bar.set(rows, bar)
         view.clock[rows] += 1
