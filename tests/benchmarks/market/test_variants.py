@@ -16,9 +16,10 @@ from policyserver.common.settings import dump_toml
 from policyserver.monitoring.points import Points
 from policyserver.monitoring.store.store import EmbeddedStore
 from policyserver.pipelines.config import PipelineConfig
-from policyserver.pipelines.demo.setup import PIPELINE_FILE, SERVER_FILE, STORE_FILE, DemoConfig
+from policyserver.pipelines.demo.setup import SERVER_FILE, STORE_FILE, DemoConfig
 from policyserver.pipelines.market.rules import Rules, RulesConfig
 from policyserver.pipelines.prices import PricesConfig, make_source
+from policyserver.pipelines.replay.run_folder import PIPELINE_FILE
 from policyserver.pipelines.runtime.stop_signals import StopSignals
 from policyserver.pipelines.summary import standard_error
 from tests.benchmarks.market.demos import Demos
@@ -28,7 +29,7 @@ WHOLE, CUT = 20, 3
 
 
 def leave(options: DemoConfig, folder: Path) -> dict[str, Any]:
-    config = PipelineConfig(seed=options.seed, prices=PricesConfig(process=options.market))
+    config = PipelineConfig(seed=options.seed or 0, prices=PricesConfig(process=options.market))
     (folder / PIPELINE_FILE).write_text(dump_toml(config))
     (folder / SERVER_FILE).write_text('run_folder = "somewhere"\n[hand_off]\nbatches_ahead = 1\n')
     store = EmbeddedStore(folder / STORE_FILE)

@@ -12,6 +12,7 @@ from policyserver.pipelines.market.bars import FloatArray, IntArray
 from policyserver.pipelines.market.block import DATA_END, GOES_ON
 from policyserver.pipelines.nodes.pipeline_node import PipelineNode, Wiring
 from policyserver.pipelines.played_block import PlayedBlock
+from policyserver.pipelines.replay.turn import NOTHING
 from policyserver.pipelines.runtime.inbox import push_together
 
 _REPORT_FORECASTS = 1000
@@ -39,6 +40,8 @@ class SignalNode(PipelineNode[RewardEvent]):
                 ended = [*ended, *ended_episodes(event.played, playing, "truncated", "stopped")]
                 ends.append(EndEvent(tuple(ended), event.played.block.shape.n_rows))
                 event.played.vacate(playing)
+                event.played.turn.asked, event.played.turn.stopped = NOTHING, (playing,)
+                self._turns.add(event.played.turn)
                 continue
             if ended:
                 ends.append(EndEvent(tuple(ended)))
@@ -63,6 +66,7 @@ class SignalNode(PipelineNode[RewardEvent]):
         if len(seeing):
             played.observations[seeing] = block.observe(seeing)
         if event.marked is None or not over.any():
+            self._keep(played, seeing)
             return [], seeing
         ended = []
         for row, end in zip(rows[over].tolist(), event.marked.ends[over].tolist(), strict=True):
@@ -70,7 +74,14 @@ class SignalNode(PipelineNode[RewardEvent]):
             ending: Ending = "terminated" if block.terminates(np.array([end]))[0] else "truncated"
             ended += ended_episodes(played, np.array([row]), ending, reason)
         played.vacate(rows[over])
-        return ended, seeing[~np.isin(seeing, rows[over])]
+        seeing = seeing[~np.isin(seeing, rows[over])]
+        self._keep(played, seeing)
+        return ended, seeing
+
+    def _keep(self, played: PlayedBlock, asking: IntArray) -> None:
+        """Put what the policy is asked into the block's turn."""
+        if len(asking):
+            played.turn.asked = asking, played.block.view.forecast[asking], played.observations[asking]
 
     def _score(self, played: PlayedBlock, squared_errors: FloatArray, squared_returns: FloatArray) -> None:
         """Keep how good the forecasts were that can be judged now."""
