@@ -55,6 +55,7 @@ MARKET = "policyserver/pipelines/market/"
 OF_THE_MARKET = {
     "policyserver.pipelines.market",
     "policyserver.common.settings",
+    "policyserver.common.settings_declaration",
     "policyserver.monitoring.action",
     "annotated_types",
     "gymnasium",

@@ -2,5 +2,5 @@
 
 Imports `benchmarks`, `common.settings`, `monitoring`, `monitoring.store.reader`, `pipelines`, `pipelines.demo`, `pipelines.market`,
 `pipelines.market.schemes.actions.sell_hold_buy`, `pipelines.market.schemes.ends.equity_ends`,
-`pipelines.market.schemes.rewards.log_equity`, `pipelines.prices` and `pipelines.runtime`.
+`pipelines.market.schemes.rewards.log_equity`, `pipelines.prices`, `pipelines.replay.run_folder` and `pipelines.runtime`.
 """

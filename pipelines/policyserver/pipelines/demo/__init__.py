@@ -3,5 +3,5 @@
 It starts the server as a process, so it imports nothing of it.
 
 Imports `client`, `common`, `monitoring.page.server`, `monitoring.sink`, `monitoring.store.reader`, `pipelines`, `pipelines.market`,
-`pipelines.prices.config` and `pipelines.runtime`.
+`pipelines.prices.config`, `pipelines.replay` and `pipelines.runtime`.
 """

@@ -5,7 +5,7 @@
 
 An episode is a function of (seed, symbols, number) alone: threads and their order change nothing. Imports the market.
 
-Imports `common.settings`, `pipelines.market`, `pipelines.market.files.faults` and `pipelines.market.processes`.
+Imports `common.settings`, `pipelines.market` and `pipelines.market.processes`.
 """
 
 from __future__ import annotations
