@@ -1,4 +1,4 @@
-"""Runs that can be repeated: what a run leaves in its folder, and its replay. Imports `pipelines/` but its demo; pyarrow in a file.
+"""Runs that can be repeated: what a run leaves in its folder, and its replay.
 
 Imports `client`, `common`, `monitoring.sink`, `pipelines`, `pipelines.market`, `pipelines.market.files.faults`, `pipelines.prices` and
 `pipelines.runtime.inbox`.
