@@ -93,7 +93,7 @@ ONLY_IN = {
     "torch": ["policyserver/server/*"],
     "river": ["policyserver/pipelines/forecast/*.py"],
     "influxdb_client": ["policyserver/monitoring/influx/*.py"],
-    "pyarrow": ["policyserver/pipelines/market/files/*.py"],
+    "pyarrow": ["policyserver/pipelines/market/files/*.py", "policyserver/pipelines/replay/event_file.py"],
     "exchange_calendars": ["policyserver/pipelines/market/calendars.py"],
     "matplotlib": [],
     "policyserver.v1": [

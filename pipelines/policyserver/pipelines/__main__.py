@@ -1,4 +1,4 @@
-"""The command line: `policy-pipeline run | demo | check-data | processes | schemes`."""
+"""The command line: `policy-pipeline run | demo | check-data | replay | processes | schemes`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from policyserver.common.file_permissions import keep_others_from_writing
 from policyserver.common.settings import SettingsError, add_arguments, from_arguments, load
 from policyserver.common.standard_streams import lasting_streams
 from policyserver.pipelines import check_data
+from policyserver.pipelines.replay import command as replay_command
 from policyserver.pipelines.runtime.thread_switching import SWITCH_INTERVAL_S
 
 logger = logging.getLogger("policyserver.pipelines")
@@ -76,6 +77,7 @@ def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
     from policyserver.pipelines.config import PipelineConfig
 
     parser.add_argument("--config", type=Path, help="TOML file; without one, the defaults")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the summary there, besides the run's folder")
     add_arguments(parser, PipelineConfig)
     parser.set_defaults(command=_run)
 
@@ -125,7 +127,7 @@ def _run(options: argparse.Namespace) -> int:
     config = load(PipelineConfig, options.config, from_arguments(PipelineConfig, options))
     _log_to_stderr(logging.INFO)
     with StopSignals().installed() as stop:
-        run_pipeline(config, stop)
+        run_pipeline(config, stop, options.json)
     return 0
 
 
@@ -174,6 +176,7 @@ _COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
     "run": ("trade against a policy server that runs elsewhere, until SIGTERM or Ctrl-C", _add_run_arguments),
     "demo": ("start a policy server and 64 trading episodes against it; show that it learns", _add_demo_arguments),
     "check-data": ("tell what files of bars hold and what is wrong with them; exit 1 on a fault", check_data.add_options),
+    "replay": ("play a recorded run again without a server; exit 1 where it comes out differently", replay_command.add_options),
     "processes": ("list the price processes, with what can be set of them", _add_processes),
     "schemes": ("list the action schemes, observers, reward terms and ends, with what can be set of them", _add_schemes),
 }

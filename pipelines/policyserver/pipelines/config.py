@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 from annotated_types import Ge, Gt
@@ -96,6 +96,14 @@ class PipelineRecordingConfig(RecordingConfig):
     none."""
     policy: str = "default"
     """Name of the policy, a tag of every point."""
+    run_folder: Path | None = Path("runs/{time}-seed{seed}")
+    """Folder for what is needed to repeat the run: settings, versions, hashes of the data, summary and event log. {time} and {seed} are
+    filled in; without {time} an earlier run's is put aside in it. None: not kept."""
+    max_event_bytes: Annotated[int, Ge(1_000_000)] = 1_073_741_824
+    """Most bytes of the event log, of which a step takes about 40."""
+    when_events_full: Literal["stop_recording", "end_run"] = "stop_recording"
+    """When the event log is full: the run goes on without it, what isn't recorded is counted, and a replay gets no further
+    (stop_recording); or the run ends (end_run)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,7 @@ from policyserver.pipelines.nodes.reward_node import RewardNode
 from policyserver.pipelines.nodes.signal_node import SignalNode, ended_episodes
 from policyserver.pipelines.played_block import PlayedBlock, shares_of
 from policyserver.pipelines.prices import PriceSource, make_source
+from policyserver.pipelines.replay.turn import NoTurns, Turns
 from policyserver.pipelines.run_state import RunState
 from policyserver.pipelines.runtime.inbox import NodeError
 from policyserver.pipelines.runtime.latency import LatencyHistogram
@@ -54,7 +55,9 @@ class Pipeline:
     too often ends the run, and `stop` raises its error.
     """
 
-    def __init__(self, config: PipelineConfig, policy: PolicyService, sink: Sink, *, source: PriceSource | None = None) -> None:
+    def __init__(
+        self, config: PipelineConfig, policy: PolicyService, sink: Sink, *, source: PriceSource | None = None, turns: Turns | None = None
+    ) -> None:
         """Wire the nodes; nothing runs yet.
 
         Args:
@@ -62,6 +65,7 @@ class Pipeline:
             policy: The client; it stays the caller's.
             sink: Takes every point; it stays the caller's.
             source: Prices; default: those that `config.prices` describes.
+            turns: Takes what happened to each block; it stays the caller's. None: it is not kept.
 
         Raises:
             ValueError, OSError: The prices cannot be made; see `make_source`.
@@ -82,9 +86,11 @@ class Pipeline:
         self.run = RunState(config.episodes.concurrent, config.episodes.steps)
         self._tracks = Tracks(config.regressor, self.run.stopping.is_set)
         self._forecasters: list[BlockForecaster] = []
-        self._blocks = self._make_blocks()
+        self.blocks = self._make_blocks()
+        """The blocks that are played, by their numbers."""
         self._routes = routes = Routes()
-        wiring = Wiring(config, self, routes, self.run, recorder, policy, source)
+        self._turns = turns or NoTurns()
+        wiring = Wiring(config, self, routes, self.run, recorder, policy, source, self._turns)
         self._rewards = _replicas(RewardNode, "reward", nodes.reward_threads, wiring)
         self._policies = _replicas(PolicyNode, "policy", nodes.policy_threads, wiring)
         self._episode_node = EpisodeNode("episode", wiring, Baselines(self._rules, source.slots, config.episodes_seed))
@@ -113,7 +119,7 @@ class Pipeline:
         for group in self._groups:
             group.start()
         self._watch.start()
-        self._routes.market.push_many([OpenEvent(played) for played in self._blocks])
+        self._routes.market.push_many([OpenEvent(played) for played in self.blocks])
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Wait for the end of the run: enough steps, or a failure. Returns whether it has come."""
@@ -187,6 +193,11 @@ class Pipeline:
         """Return the counters of each node, in the order of a step."""
         return [group.statistics() for group in self._groups]
 
+    @property
+    def nodes(self) -> dict[str, Node[Any]]:
+        """The nodes by name, of several replicas the first."""
+        return {group.name: group.replicas[0] for group in self._groups}
+
     # Supervision ---------------------------------------------------------------------------------------------------------------------
 
     def node_failed(self, node: Node[Any], error: BaseException, in_hand: Sequence[Event], *, restarts: bool) -> None:
@@ -223,10 +234,13 @@ class Pipeline:
         if played.abandoned:
             return
         played.abandoned = True
+        if played.turn.marked and not played.turn.wall_ns:
+            played.turn.is_abandoned = True
+            self._turns.add(played.turn)
         ended = ended_episodes(played, played.playing, "abandoned", "abandoned")
-        new = self._block(played.number, played.first_slot, played.block.shape.n_rows)
+        new = self.make_block(played.number, played.first_slot, played.block.shape.n_rows)
         new.rounds[:] = played.rounds
-        self._blocks[played.number] = new
+        self.blocks[played.number] = new
         self._routes.episode.push_many([EndEvent(tuple(ended))])
         self._routes.market.push_many([OpenEvent(new)])
 
@@ -237,11 +251,11 @@ class Pipeline:
         blocks: list[PlayedBlock] = []
         first_slot = 0
         for n_rows in shares_of(self.config.episodes.concurrent):
-            blocks.append(self._block(len(blocks), first_slot, n_rows))
+            blocks.append(self.make_block(len(blocks), first_slot, n_rows))
             first_slot += n_rows
         return blocks
 
-    def _block(self, number: int, first_slot: int, n_rows: int) -> PlayedBlock:
+    def make_block(self, number: int, first_slot: int, n_rows: int) -> PlayedBlock:
         """Make a block whose rows are vacant."""
         config = self.config
         block = EpisodeBlock(n_rows, self._source.slots, self._rules, STATISTICS)

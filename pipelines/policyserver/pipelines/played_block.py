@@ -19,6 +19,7 @@ from policyserver.pipelines.market.episode_source import Episode, EpisodeSource
 from policyserver.pipelines.market.feed import BarFeed
 from policyserver.pipelines.market.forecaster import Forecaster
 from policyserver.pipelines.market.vector_env import begin_episodes
+from policyserver.pipelines.replay.turn import Turn
 
 _ROWS_OF_A_BLOCK = 32
 """Rows that a block has at least, where there are as many: what a bar costs hardly depends on how many rows it is of."""
@@ -91,6 +92,8 @@ class PlayedBlock:
         """Sums of the rewards so far."""
         self.decision = Decision(n_rows)
         """Newest decisions; their rewards come with the next bar."""
+        self.turn = Turn(number)
+        """What has happened since the block was last with Market."""
         self.abandoned = False
         """Whether a failed node held it: events that still carry it are void."""
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import logging
+import math
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -21,6 +23,7 @@ from policyserver.client import (
 from policyserver.common.settings import SettingsError
 from policyserver.monitoring.recording import prepared
 from policyserver.monitoring.sink import Sink
+from policyserver.monitoring.store.reader import Ledger, StoreReader
 from policyserver.pipelines.config import UNNAMED_RUN, PipelineConfig
 from policyserver.pipelines.forecast.block_forecaster import INPUTS
 from policyserver.pipelines.forecast.regressor import try_out
@@ -29,8 +32,12 @@ from policyserver.pipelines.market.rules import Rules
 from policyserver.pipelines.pipeline import Pipeline
 from policyserver.pipelines.prices import PriceSource, make_source
 from policyserver.pipelines.prices.config import make_slots
+from policyserver.pipelines.replay.run_folder import SUMMARY_FILE, folder_of
+from policyserver.pipelines.replay.run_record import recorded_run
+from policyserver.pipelines.replay.turn_log import TurnLog
 from policyserver.pipelines.runtime.stop_signals import StoppedEarlyError, StopSignals
 from policyserver.pipelines.server_watch import ServerWatch
+from policyserver.pipelines.summary import summarise
 
 logger = logging.getLogger(__name__)
 
@@ -156,6 +163,12 @@ def closing_sink(config: PipelineConfig) -> Iterator[Sink]:
 ENDED = "ended"
 """The reason to stop when the pipeline has ended, or has failed."""
 
+EVENTS_FULL = "the event log is full"
+"""The reason to stop when `recording.when_events_full` wants it."""
+
+LAST_ANSWER_S = 10.0
+"""Longest wait for what the server says after the last episode, seconds."""
+
 
 def wait_for_end(pipeline: Pipeline, stop: StopSignals) -> str:
     """Wait until the pipeline has ended or is to stop; return the reason. Raises as `StopSignals.wait` does."""
@@ -163,8 +176,13 @@ def wait_for_end(pipeline: Pipeline, stop: StopSignals) -> str:
     return stop.wait()
 
 
-def run_pipeline(config: PipelineConfig, stop: StopSignals) -> Pipeline:
-    """Run a pipeline until it ends or `stop` has a reason, then end every episode and store every point.
+def run_pipeline(config: PipelineConfig, stop: StopSignals, json: Path | None = None) -> Pipeline:
+    """Run a pipeline until it ends or `stop` has a reason, then end every episode, store every point and write the summary.
+
+    Args:
+        config: The settings.
+        stop: Ends the run.
+        json: Where the summary is written besides the run's folder.
 
     Raises:
         InsecureTargetError: The server is off this machine, and certificate or token are missing.
@@ -180,12 +198,44 @@ def run_pipeline(config: PipelineConfig, stop: StopSignals) -> Pipeline:
         config = joined(config, policy, stop)
         if config.episodes_seed != seed:
             source = source_of(config)
-        pipeline = Pipeline(config, policy, sink, source=source)
+        folder, log = None, None
+        if config.recording.run_folder is not None:
+            folder = _made(config.recording.run_folder, config.seed)
+            log = stack.enter_context(recorded_run(config, folder, lambda: stop.put(EVENTS_FULL)))
+        pipeline = Pipeline(config, policy, sink, source=source, turns=log)
         watch = ServerWatch(policy, sink, pipeline.tags)
         stack.callback(watch.stop)
-        stack.enter_context(pipeline.running())
-        watch.start()
-        logger.info("trading %d episodes of %s against %s", config.episodes.concurrent, ", ".join(pipeline.symbols), config.server.address)
-        logger.info("stopping: %s", wait_for_end(pipeline, stop))
+        with pipeline.running():
+            watch.start()
+            symbols = ", ".join(pipeline.symbols)
+            logger.info("trading %d episodes of %s against %s", config.episodes.concurrent, symbols, config.server.address)
+            logger.info("stopping: %s", wait_for_end(pipeline, stop))
+        with contextlib.suppress(TimeoutError):
+            watch.flush().result(LAST_ANSWER_S)
+    _summarise(pipeline, watch, log, [folder / SUMMARY_FILE] if folder else [], [json] if json else [])
     logger.info("stopped after %d steps, %d episodes", pipeline.run.steps, sum(pipeline.run.endings.values()))
     return pipeline
+
+
+def _made(pattern: Path, seed: int) -> Path:
+    """Make the run's folder.
+
+    Raises:
+        SettingsError: It can't be made.
+    """
+    try:
+        return folder_of(pattern, seed)
+    except OSError as error:
+        raise SettingsError("recording.run_folder", "", f"expected a folder that can be made, received {pattern}: {error}") from error
+
+
+def _summarise(pipeline: Pipeline, watch: ServerWatch, log: TurnLog | None, *paths: list[Path]) -> None:
+    """Write the summary of a run that has stopped."""
+    recorded, store = Ledger(0, math.nan), pipeline.config.recording.store
+    if store is not None:
+        with contextlib.closing(StoreReader(store)) as reader:
+            recorded = reader.ledger(pipeline.tags["run"], pipeline.tags["worker"])
+    summary = summarise(pipeline, watch, recorded, log, episodes_leaked=watch.episodes_open, server_restarts=watch.server_restarts)
+    for path in itertools.chain(*paths):
+        summary.write(path)
+        logger.info("summary: %s", path)

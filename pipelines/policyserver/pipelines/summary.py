@@ -18,6 +18,7 @@ from policyserver.monitoring.store.reader import Ledger
 from policyserver.pipelines.forecast.regressor import skill
 from policyserver.pipelines.market.bars import FloatArray
 from policyserver.pipelines.pipeline import Pipeline
+from policyserver.pipelines.replay.turn_log import TurnLog
 from policyserver.pipelines.runtime.node import NodeStatistics
 from policyserver.pipelines.server_watch import ServerWatch
 from policyserver.pipelines.tail import mean
@@ -96,6 +97,10 @@ class Summary:
     """1 - MSE / MSE of the zero forecast, over the last tenth of the steps; on recorded bars over all that were played, each once."""
     regressor_skill_stderr: float
     nodes: tuple[NodeStatistics, ...]
+    events_recorded: int
+    """Turns of blocks in the event log: what happened to each from one bar to the next."""
+    events_unrecorded: int
+    """Turns that are not in it, because it had ended before the run."""
 
     def to_json(self) -> str:
         """Return the summary as JSON."""
@@ -148,6 +153,7 @@ class Summary:
                 f"client {self.reward_sum_client:.6f}, server {self.reward_sum_server:.6f}, recorded {self.reward_sum_recorded:.6f} "
                 f"({self.points_recorded:,} steps)",
             ),
+            *([("event log", f"{self.events_unrecorded:,} turns came after its end")] if self.events_unrecorded else []),
             *self._what_was_lost(),
             ("nodes", "threads  processed  queue max  overflowed  failures  restarts"),
         ]
@@ -175,13 +181,22 @@ class Summary:
         return [("lost", f"{died}; the ledgers differ by what it had not passed on")]
 
 
-def summarise(pipeline: Pipeline, watch: ServerWatch, recorded: Ledger, *, episodes_leaked: int | None, server_restarts: int) -> Summary:
+def summarise(
+    pipeline: Pipeline,
+    watch: ServerWatch,
+    recorded: Ledger,
+    log: TurnLog | None = None,
+    *,
+    episodes_leaked: int | None,
+    server_restarts: int,
+) -> Summary:
     """Make the summary of a pipeline that has stopped.
 
     Args:
         pipeline: Stopped.
         watch: Has asked the server once after the last episode ended.
         recorded: What the embedded store has of this run.
+        log: Its event log, closed; None: it had none.
         episodes_leaked: Episodes the server still held then.
         server_restarts: How often it was started again.
     """
@@ -227,6 +242,8 @@ def summarise(pipeline: Pipeline, watch: ServerWatch, recorded: Ledger, *, episo
         regressor_skill=skill_mean,
         regressor_skill_stderr=skill_stderr,
         nodes=tuple(pipeline.statistics()),
+        events_recorded=log.recorded if log else 0,
+        events_unrecorded=log.unrecorded if log else 0,
     )
 
 

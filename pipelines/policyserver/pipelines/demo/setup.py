@@ -14,19 +14,16 @@ from annotated_types import Ge
 from policyserver.common.settings import Config, SettingsError, dump_toml, format_value, load
 from policyserver.monitoring.store.reader import StoreReader
 from policyserver.pipelines.config import PipelineConfig, PipelineRecordingConfig, ServerConnectionConfig
-from policyserver.pipelines.demo.run_folder import new_run_folder, newest_run_folder
 from policyserver.pipelines.market.catalog import CatalogConfig
 from policyserver.pipelines.market.registry import Choice
 from policyserver.pipelines.market.rules import Rules, RulesConfig
 from policyserver.pipelines.market.space_tables import space_table
 from policyserver.pipelines.prices.config import PricesConfig, make_slots
+from policyserver.pipelines.replay.run_folder import PIPELINE_FILE, new_run_folder, newest_run_folder, put_aside
 from policyserver.pipelines.run import source_of
 
 DEFAULT_STEPS = 300_000
 """Steps of a demo: enough to see the policy learn."""
-
-PIPELINE_FILE = "pipeline.toml"
-"""The pipeline's settings, in the run folder."""
 
 SERVER_FILE = "demo_server.toml"
 """The server's settings, in the run folder."""
@@ -130,7 +127,7 @@ def fresh_run(options: DemoConfig, address: str) -> tuple[Path, PipelineConfig]:
         where = " (in a file of settings, for --config)" if options.files and error.key.startswith("prices") else ""
         raise SettingsError(error.key, "", error.problem + where) from error
     folder = new_run_folder(options.runs, config.seed)
-    recording = PipelineRecordingConfig(run=folder.name, policy="PPO", store=folder / STORE_FILE)
+    recording = PipelineRecordingConfig(run=folder.name, policy="PPO", store=folder / STORE_FILE, run_folder=folder)
     return folder, _written(dataclasses.replace(config, recording=recording), folder, options.server.read_text(encoding="utf-8"))
 
 
@@ -157,7 +154,7 @@ def resumed_run(options: DemoConfig, address: str) -> tuple[Path, PipelineConfig
         SettingsError: There is no run, its settings cannot be read, or the prices cannot be made any more.
     """
     try:
-        folder = newest_run_folder(options.runs)
+        folder = newest_run_folder(options.runs, SERVER_FILE)
     except FileNotFoundError as error:
         raise SettingsError("--resume", "option", str(error)) from error
     config = load(PipelineConfig, folder / PIPELINE_FILE)
@@ -169,6 +166,7 @@ def resumed_run(options: DemoConfig, address: str) -> tuple[Path, PipelineConfig
         episodes=dataclasses.replace(config.episodes, steps=steps, first_round=rounds),
     )
     _, _, chosen = (folder / SERVER_FILE).read_text(encoding="utf-8").partition(_AFTER_RUN_SETTINGS)
+    put_aside(folder)
     return folder, _written(config, folder, chosen)
 
 

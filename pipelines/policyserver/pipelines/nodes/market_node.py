@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from policyserver.pipelines.events import MarketEvent, OpenEvent, OrderEvent
 from policyserver.pipelines.nodes.pipeline_node import PipelineNode, Wiring
 from policyserver.pipelines.price_records import PriceRecords
+from policyserver.pipelines.replay.turn import Turn
 
 
 class MarketNode(PipelineNode[OrderEvent | OpenEvent]):
@@ -21,11 +24,18 @@ class MarketNode(PipelineNode[OrderEvent | OpenEvent]):
             played = event.played
             if played.abandoned:
                 continue
+            turn = played.turn = Turn(played.number)
+            if isinstance(event, OpenEvent):
+                turn.opened = (played.rounds.copy(),)
             waiting = played.playing
             waiting = waiting[~played.is_new[waiting]]
             bar = played.feed.next(waiting) if len(waiting) else None
             if not self._run_state.stopping.is_set():
-                for episode in played.begin(self._source, self._config.episodes.concurrent):
+                rows = played.vacant
+                episodes = played.begin(self._source, self._config.episodes.concurrent)
+                if episodes:
+                    turn.begun = rows, np.array([episode.number for episode in episodes])
+                for episode in episodes:
                     self._price_records.note(episode)
             events.append(MarketEvent(played, waiting, bar))
         self._routes.execution.push_many(events)

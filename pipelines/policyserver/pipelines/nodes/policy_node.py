@@ -16,6 +16,7 @@ from policyserver.pipelines.market.bars import IntArray
 from policyserver.pipelines.nodes.pipeline_node import PipelineNode, Wiring
 from policyserver.pipelines.nodes.signal_node import ended_episodes
 from policyserver.pipelines.played_block import FallbackStep, PlayedBlock
+from policyserver.pipelines.replay.turn import decided
 from policyserver.pipelines.runtime.inbox import push_together
 from policyserver.pipelines.runtime.latency import LatencyHistogram
 
@@ -48,17 +49,18 @@ class PolicyNode(PipelineNode[SignalEvent]):
         """Fallback actions taken."""
 
     def _process(self, batch: list[SignalEvent]) -> None:
-        decided: list[ActionEvent] = []
+        actions: list[ActionEvent] = []
         lost: list[EndEvent] = []
         for event in batch:
             if not event.played.abandoned:
                 action, end = self._decide(event.played, event.rows)
-                decided.append(action)
+                actions.append(action)
                 lost += end
-        push_together([*self._routes.portfolio.shares(decided), *self._routes.episode.shares(lost)])
+        push_together([*self._routes.portfolio.shares(actions), *self._routes.episode.shares(lost)])
 
     def _decide(self, played: PlayedBlock, rows: IntArray) -> tuple[ActionEvent, list[EndEvent]]:
         """Get the actions of a block's rows; return them, and the episodes that are lost."""
+        asked = rows
         rows = self._begin(played, rows)
         errors = self._report(played, rows)
         asking = rows if not errors else rows[[row not in errors for row in rows.tolist()]]
@@ -73,7 +75,7 @@ class PolicyNode(PipelineNode[SignalEvent]):
                 for i, row in enumerate(asking.tolist()):
                     if row not in refused:
                         actions[place[row]] = answers[i]
-        return self._settle(played, rows, actions, errors)
+        return self._settle(played, asked, rows, actions, errors)
 
     # Asking --------------------------------------------------------------------------------------------------------------------------
 
@@ -126,18 +128,22 @@ class PolicyNode(PipelineNode[SignalEvent]):
             return played.block.keeping(rows) if partial is None else partial, errors
         finally:
             waited_s = self._policy.take_learner_wait_s()  # before the server was asked, so it is no part of its answer
-            self.latency.add(max(0.0, time.perf_counter() - began - waited_s), len(rows))
+            played.turn.call_s = seconds = max(0.0, time.perf_counter() - began - waited_s)
+            self.latency.add(seconds, len(rows))
             self.learner_wait_s += waited_s
 
     # Deciding ------------------------------------------------------------------------------------------------------------------------
 
-    def _settle(self, played: PlayedBlock, rows: IntArray, actions: npt.NDArray[Any], errors: Errors) -> tuple[ActionEvent, list[EndEvent]]:
+    def _settle(
+        self, played: PlayedBlock, asked: IntArray, rows: IntArray, actions: npt.NDArray[Any], errors: Errors
+    ) -> tuple[ActionEvent, list[EndEvent]]:
         """Take the decisions of rows: the policy's, the fallback, or the end of an episode that the server has lost."""
         falls_back = np.zeros(len(rows), dtype=np.bool_)
         lost: list[EndEvent] = []
+        gone = rows[:0]
         if errors:
             place = {row: i for i, row in enumerate(rows.tolist())}
-            gone = np.array([row for row, error in errors.items() if isinstance(error, EpisodeError)], dtype=np.int64)
+            gone = np.array(sorted(row for row, error in errors.items() if isinstance(error, EpisodeError)), dtype=np.int64)
             fallbacks = [row for row, error in errors.items() if isinstance(error, NO_ANSWER)]
             for error in errors.values():
                 if not isinstance(error, (EpisodeError, *NO_ANSWER)):
@@ -155,7 +161,10 @@ class PolicyNode(PipelineNode[SignalEvent]):
             self._note_fallbacks([])
         played.is_started[rows[~falls_back]] = True
         played.is_new[rows] = False
-        self._remember(played, rows, actions, falls_back)
+        weights_seq_no = self._policy.weights_seq_no
+        self._remember(played, rows, actions, falls_back, weights_seq_no)
+        if len(asked):
+            played.turn.decided = decided(asked, rows, actions, falls_back, gone, weights_seq_no)
         return ActionEvent(played, rows, actions, falls_back & (self._fallback == "flatten")), lost
 
     def _fall_back(
@@ -179,7 +188,9 @@ class PolicyNode(PipelineNode[SignalEvent]):
             played.unreported.setdefault(row, []).append(step)
         return actions
 
-    def _remember(self, played: PlayedBlock, rows: IntArray, actions: npt.NDArray[Any], fallback: npt.NDArray[np.bool_]) -> None:
+    def _remember(
+        self, played: PlayedBlock, rows: IntArray, actions: npt.NDArray[Any], fallback: npt.NDArray[np.bool_], weights_seq_no: int
+    ) -> None:
         """Keep what was decided, until its reward is known."""
         decision, view = played.decision, played.block.view
         decision.is_pending[rows] = True
@@ -188,7 +199,7 @@ class PolicyNode(PipelineNode[SignalEvent]):
         decision.prediction[rows] = view.forecast[rows, 0]
         decision.take_actions(rows, actions)
         decision.fallback[rows] = fallback
-        decision.weights_seq_no[rows] = self._policy.weights_seq_no
+        decision.weights_seq_no[rows] = weights_seq_no
         decision.node = self.name
 
     def _note_fallbacks(self, errors: list[PolicyServerError]) -> None:

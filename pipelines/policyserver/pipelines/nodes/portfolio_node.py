@@ -21,4 +21,5 @@ class PortfolioNode(PipelineNode[ActionEvent]):
             elif len(event.rows):
                 block.act(event.rows, event.actions)
             orders.append(OrderEvent(event.played))
+            self._turns.add(event.played.turn)
         self._routes.market.push_many(orders)

@@ -7,6 +7,7 @@ from typing import Any
 
 from policyserver.pipelines.events import FillEvent, RewardEvent
 from policyserver.pipelines.market.bars import FloatArray, IntArray
+from policyserver.pipelines.market.block import Marked
 from policyserver.pipelines.market.orders import Fills
 from policyserver.pipelines.market.schemes.actions.sell_hold_buy import SellHoldBuy
 from policyserver.pipelines.nodes.pipeline_node import PipelineNode, Wiring
@@ -35,6 +36,7 @@ class RewardNode(PipelineNode[FillEvent]):
             marked = None
             if event.fills is not None:
                 marked = played.block.mark(rows)
+                self._keep(played, rows, marked, event.fills)
                 self._log(played, rows, marked.rewards)
                 self._record(played, rows, marked.rewards, event.fills)
                 self._run_state.add_steps(len(rows))
@@ -54,6 +56,15 @@ class RewardNode(PipelineNode[FillEvent]):
             ids, told = [ids[place] for place in heard], [told[place] for place in heard]
         self._policy.log_returns_batch(ids, told)
         self.ledger.add(math.fsum(told))
+
+    def _keep(self, played: PlayedBlock, rows: IntArray, marked: Marked, fills: Fills) -> None:
+        """Put the bar into the block's turn."""
+        turn, events = played.turn, played.block.order_events
+        turn.marked = rows, marked.rewards, played.block.view.accounts.equity[rows], marked.ends
+        if len(fills.rows):
+            turn.fills = fills.rows, fills.symbol, fills.quantity, fills.reference_price, fills.price, fills.fee
+        if len(events.rows):
+            turn.orders = events.rows, events.number, events.state, events.reason
 
     def _record(self, played: PlayedBlock, rows: IntArray, rewards: FloatArray, fills: Fills) -> None:
         """Write the steps of a bar, and show some."""

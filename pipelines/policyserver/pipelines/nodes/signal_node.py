@@ -11,7 +11,8 @@ from policyserver.pipelines.events import Ended, EndEvent, Ending, RewardEvent, 
 from policyserver.pipelines.market.bars import FloatArray, IntArray
 from policyserver.pipelines.market.block import DATA_END, GOES_ON
 from policyserver.pipelines.nodes.pipeline_node import PipelineNode, Wiring
-from policyserver.pipelines.played_block import PlayedBlock
+from policyserver.pipelines.played_block import Observations, PlayedBlock
+from policyserver.pipelines.replay.turn import NOTHING
 from policyserver.pipelines.runtime.inbox import push_together
 
 _REPORT_FORECASTS = 1000
@@ -38,6 +39,8 @@ class SignalNode(PipelineNode[RewardEvent]):
                 ended = [*ended, *ended_episodes(event.played, asking, "truncated", "stopped")]
                 ends.append(EndEvent(tuple(ended), event.played.block.shape.n_rows))
                 event.played.vacate(asking)
+                event.played.turn.asked, event.played.turn.stopped = NOTHING, (asking,)
+                self._turns.add(event.played.turn)
                 continue
             if ended:
                 ends.append(EndEvent(tuple(ended)))
@@ -54,11 +57,9 @@ class SignalNode(PipelineNode[RewardEvent]):
         if not len(playing):
             return [], playing
         played.forecaster.predict(playing)
-        played.observations[playing] = block.observe(playing)
-        if event.marked is None:
-            return [], playing
-        over = event.marked.ends != GOES_ON
-        if not over.any():
+        played.observations[playing] = observations = block.observe(playing)
+        if event.marked is None or not (over := event.marked.ends != GOES_ON).any():
+            self._keep(played, playing, observations)
             return [], playing
         ended = []
         for row, end in zip(rows[over].tolist(), event.marked.ends[over].tolist(), strict=True):
@@ -66,7 +67,13 @@ class SignalNode(PipelineNode[RewardEvent]):
             ending: Ending = "terminated" if block.terminates(np.array([end]))[0] else "truncated"
             ended += ended_episodes(played, np.array([row]), ending, reason)
         played.vacate(rows[over])
+        self._keep(played, played.playing, played.observations[played.playing])
         return ended, played.playing
+
+    def _keep(self, played: PlayedBlock, asking: IntArray, observations: Observations) -> None:
+        """Put what the policy is asked into the block's turn."""
+        if len(asking):
+            played.turn.asked = asking, played.block.view.forecast[asking], observations
 
     def _score(self, played: PlayedBlock, squared_errors: FloatArray, squared_returns: FloatArray) -> None:
         """Keep how good the forecasts were that can be judged now."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from policyserver.pipelines.demo.run_folder import new_run_folder, newest_run_folder
+from policyserver.pipelines.replay.run_folder import new_run_folder, newest_run_folder
 
 
 def test_each_run_has_a_folder_of_its_own_named_after_time_and_seed(tmp_path: Path) -> None:
