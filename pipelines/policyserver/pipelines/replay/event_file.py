@@ -9,6 +9,7 @@ written.
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ EndWord = Literal["end", "full", "behind"]
 
 _KEY_VERSION, _KEY_DTYPE, _KEY_SHAPE = b"policyserver.event_log", b"action.dtype", b"action.shape"
 _CHUNK_BYTES = 1 << 20
+_CUT_SUM = re.compile(rb"\d*(?: [0-9a-f]{0,8}(?:(?<= [0-9a-f]{8}) (?:e|en|end|f|fu|ful|full|b|be|beh|behi|behin|behind)?)?)?")
 _OPTIONS = pa.ipc.IpcWriteOptions(compression="zstd")
 _END_BYTES = 64
 """Kept free for the mark of Arrow at the end of a stream."""
@@ -211,7 +213,9 @@ def _verified(events: Path, sums: Path) -> LogState:
     Raises:
         EventFileError: A byte before the last whole line of the sums is another one.
     """
-    lines = sums.read_bytes().split(b"\n")[:-1]  # a line that was cut has no end
+    *lines, cut = sums.read_bytes().split(b"\n")
+    if not _CUT_SUM.fullmatch(cut):
+        raise EventFileError(f"{sums}:{len(lines) + 1}: expected the beginning of a line, received {cut!r}: it is damaged")
     crc = position = 0
     end: EndWord | None = None
     with events.open("rb") as file:
