@@ -51,6 +51,7 @@ class Replayed:
     @property
     def result(self) -> dict[str, Any]:
         """That of the only part of the run."""
+        assert len(self.results) == 1, self.err
         (result,) = self.results
         return result
 

@@ -58,7 +58,13 @@ def run(options: argparse.Namespace) -> int:
 
 @contextmanager
 def _policy(recorded: RecordedRun, options: argparse.Namespace) -> Iterator[RecordedPolicy]:
-    """Open what answers for the server."""
-    from policyserver.pipelines.replay.replayer import RecordedPolicy
+    """Open what answers: the log, or a server that is asked again."""
+    if options.ask:
+        from policyserver.pipelines.replay.asking import asked_policy
 
-    yield RecordedPolicy(recorded.log.action)
+        with asked_policy(recorded, options.server) as asked:
+            yield asked
+    else:
+        from policyserver.pipelines.replay.replayer import RecordedPolicy
+
+        yield RecordedPolicy(recorded.log.action)

@@ -65,6 +65,7 @@ class EventFile:
         self._pending = _Pending()
         self._schema = _schema(action)
         self._writer = pa.ipc.new_stream(self._pending, self._schema, options=_OPTIONS)
+        self._writer.write_batch(to_batch([], action, self._schema))  # the columns are there from the start
         self._append("")
 
     def write(self, turns: Sequence[Turn]) -> bool:
@@ -145,7 +146,8 @@ class EventLogReader:
         with pa.OSFile(str(self._path)) as file:
             reader = pa.ipc.open_stream(file)
             for _ in range(self.state.batches):
-                yield from_batch(reader.read_next_batch(), self.action)
+                if turns := from_batch(reader.read_next_batch(), self.action):
+                    yield turns
 
 
 def to_batch(turns: Sequence[Turn], action: ActionType, schema: pa.Schema | None = None) -> pa.RecordBatch:
@@ -232,7 +234,7 @@ def _verified(events: Path, sums: Path) -> LogState:
     size = events.stat().st_size
     if end is not None and size > position:
         raise EventFileError(f"{events}: expected {position} bytes, received {size}: the file is damaged")
-    return LogState(max(0, len(lines) - 1 - (end is not None)), position, size - position, end)
+    return LogState(len(lines) - (end is not None), position, size - position, end)
 
 
 def _sum_of(line: bytes, place: str, *, is_last: bool) -> tuple[int, int, EndWord | None]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from policyserver.common.settings import SettingsError, load
 from policyserver.pipelines.config import PipelineConfig
 from policyserver.pipelines.market.files.faults import FileFaultError
@@ -14,6 +16,7 @@ from policyserver.pipelines.replay.event_file import EventFileError, EventLogRea
 from policyserver.pipelines.replay.provenance import Provenance, data_files
 from policyserver.pipelines.replay.replayer import RecordedPolicy, Replayer
 from policyserver.pipelines.replay.run_folder import PIPELINE_FILE, RUN_FILE
+from policyserver.pipelines.replay.turn import Outcome
 from policyserver.pipelines.run import source_of
 
 
@@ -85,6 +88,16 @@ class RecordedRun:
         except (EventFileError, SettingsError, FileFaultError, OSError, ValueError) as error:
             raise NotReplayableError(" ".join(str(error).split())) from error
 
+    def policy_versions(self) -> set[int]:
+        """Return the versions of the policy that acted, as far as the answers told."""
+        return {
+            int(version)
+            for batch in self.log.batches()
+            for turn in batch
+            if turn.decided
+            for version in np.unique(turn.decided[1][turn.decided[0] == Outcome.POLICY])
+        }
+
     def replay(self, policy: RecordedPolicy) -> ReplayResult:
         """Play the run again up to the first difference.
 
@@ -100,6 +113,7 @@ class RecordedRun:
             for batch in self.log.batches():
                 for turn in batch:
                     replayer.replay(turn)
+                    policy.end(replayer.ended())
         except DifferentError as error:
             difference = error.difference
             if difference.row is not None:

@@ -87,6 +87,9 @@ class RecordedPolicy:
     ) -> None:
         """Take ends."""
 
+    def end(self, events: Sequence[EndEvent]) -> None:
+        """Take the ends of a turn."""
+
 
 class Replayer:
     """Plays the turns of a run again, and compares each with the recorded one."""
