@@ -238,7 +238,7 @@ def test_a_pipeline_and_its_policy_server_fill_every_panel(influx: InfluxServer,
         config = PipelineConfig(
             server=ServerConnectionConfig(address=server.address),
             episodes=PlayedEpisodesConfig(steps=STEPS),
-            recording=PipelineRecordingConfig(run="run", policy="PPO", store=tmp_path / "run" / "store.sqlite"),
+            recording=PipelineRecordingConfig(run="run", policy="PPO", store=tmp_path / "run" / "store.sqlite", run_folder=None),
         )
         assert run_pipeline(config, StopSignals()).run.steps >= STEPS
     chosen = {"run": "run", "policy": "PPO"}

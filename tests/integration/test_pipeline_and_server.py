@@ -41,7 +41,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def start_run(address: str, folder: Path, *options: str) -> subprocess.Popen[bytes]:
     command = [str(Path(sys.executable).with_name("policy-pipeline")), "run", "--server.address", address, "--episodes.concurrent", "16"]
     with (folder / "log").open("wb") as log:
-        return subprocess.Popen([*command, "--recording.store", str(folder / "store.sqlite"), *options], stderr=log)
+        return subprocess.Popen([*command, "--recording.store", str(folder / "store.sqlite"), "--recording.run_folder", "none", *options], stderr=log)
 
 
 def test_run_ends_its_episodes_and_stores_every_step_when_it_is_told_to_stop(address: str, tmp_path: Path) -> None:
@@ -122,7 +122,7 @@ def test_a_pipeline_that_finds_no_server_waits_for_one(tmp_path: Path) -> None:
     config = PipelineConfig(
         server=ServerConnectionConfig(address=f"unix:{tmp_path / 'nobody.sock'}", connect_timeout_s=0.2),
         episodes=PlayedEpisodesConfig(concurrent=4, steps=40),
-        recording=PipelineRecordingConfig(store=None),
+        recording=PipelineRecordingConfig(store=None, run_folder=None),
     )
     threading.Timer(1.0, stop.put, ["enough"]).start()
     with pytest.raises(StoppedEarlyError, match="enough: stopped before there was a policy server at unix:"):
@@ -135,7 +135,7 @@ def test_a_pipeline_that_leaves_nothing_to_the_server_waits_with_its_episodes(tm
         worker_number=1,
         server=ServerConnectionConfig(address=f"unix:{tmp_path / 'nobody.sock'}", connect_timeout_s=0.2),
         episodes=PlayedEpisodesConfig(concurrent=4, steps=40),
-        recording=PipelineRecordingConfig(run="mine", store=None),
+        recording=PipelineRecordingConfig(run="mine", store=None, run_folder=None),
         stop_timeout_s=5.0,
     )
     threading.Timer(1.0, stop.put, ["enough"]).start()

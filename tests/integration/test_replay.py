@@ -1,4 +1,4 @@
-"""A run against a real server comes out the same when it is replayed: threads, late answers, files, a killed run; and when it asks again."""
+"""A run against a real server comes out the same when it is replayed: threads, late answers, files, a kill; and when it asks again."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from policyserver.pipelines.config import (
 from policyserver.pipelines.fallback import Fallback
 from policyserver.pipelines.market.catalog import CatalogConfig
 from policyserver.pipelines.prices import PricesConfig
-from policyserver.pipelines.replay.turn import Outcome
+from policyserver.pipelines.replay.turn import StepOutcome
 from policyserver.pipelines.run import run_pipeline
 from policyserver.pipelines.runtime.stop_signals import StopSignals
 from tests.live_server import Serving, serving
@@ -80,7 +80,7 @@ def assert_the_store_has_the_same(folder: Path) -> None:
         if turn.decided:
             outcomes, versions = (column.tolist() for column in turn.decided[:2])
             for row, outcome, version in zip(turn.asked[0].tolist(), outcomes, versions, strict=True):
-                weights[turn.block, row] = (version, outcome == Outcome.FALLBACK)  # type: ignore[assignment]
+                weights[turn.block, row] = (version, outcome == StepOutcome.FALLBACK)  # type: ignore[assignment]
     assert sorted((version, bool(fallback), reward, equity) for version, reward, equity, fallback in stored) == sorted(logged)
     assert len(logged) > 5_000
 
@@ -129,28 +129,25 @@ def test_a_killed_run_has_lost_a_second_at_most_and_is_replayed_up_to_there(serv
     assert killed_ns - turns_of(tmp_path / "run")[-1].wall_ns < 1e9
 
 
-def test_a_frozen_checkpoint_gives_the_same_actions_again_and_another_seed_or_other_weights_do_not(tmp_path: Path) -> None:
-    """The server is started anew each time, from its newest checkpoint: it remembers the episodes that it has had."""
-    serves = "seed = 7\n[algorithm]\nname = 'PPO'\n"
-    with serving(serves, tmp_path) as running:
-        run_pipeline(config(running.address, tmp_path / "learns", episodes=PlayedEpisodesConfig(concurrent=64, steps=9_000)), StopSignals())
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_frozen_checkpoint_gives_the_same_actions_again(tmp_path: Path) -> None:
+    """The server is started anew from its checkpoint, for it remembers the episodes that it has had."""
     frozen = PlayedEpisodesConfig(concurrent=64, steps=3_000, training_enabled=False)
-    with serving(serves, tmp_path) as running:
+    with serving("seed = 7\n", tmp_path) as running:
+        run_pipeline(config(running.address, tmp_path / "learns", episodes=PlayedEpisodesConfig(concurrent=64, steps=9_000)), StopSignals())
+        running.let_learner_rest()
         run_pipeline(config(running.address, tmp_path, episodes=frozen), StopSignals())
-    assert {int(version) for turn in turns_of(tmp_path / "run") if turn.decided for version in turn.decided[1]} != {0}, (
-        "it has learnt before"
-    )
-    with serving(serves, tmp_path) as running:
+    versions = {int(version) for turn in turns_of(tmp_path / "run") if turn.decided for version in turn.decided[1]}
+    assert len(versions) == 1
+    assert versions != {0}, "the policy has learnt before"
+    with serving("seed = 7\n", tmp_path) as running:
         asked = replay(tmp_path / "run", "--ask", "--server", running.address)
         assert asked.status == 0, asked.out + asked.err
         assert asked.result["actions"] >= 2_500
         learnt = replay(tmp_path / "learns" / "run", "--ask", "--server", running.address)
         assert learnt.status == 2
         assert "expected a run whose policy did not learn" in learnt.err
-    with serving(serves.replace("7", "8"), tmp_path) as running:
-        asked = replay(tmp_path / "run", "--ask", "--server", running.address)
-        assert (asked.status, asked.result["field"]) == (1, "decided.action")
-        assert asked.result["episode"]
-    asked = replay(tmp_path / "run", "--ask", "--server", f"unix:{tmp_path / 'nobody'}")
+    asked = replay(tmp_path / "run", "--ask", "--server", f"unix:{tmp_path / 'missing'}")
     assert asked.status == 2
-    assert "nobody" in asked.err
+    assert "missing" in asked.err

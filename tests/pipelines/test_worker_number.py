@@ -32,7 +32,7 @@ def episodes_of(front: FrontHarness, store: Path, **options: Any) -> set[tuple[s
         server=ServerConnectionConfig(address=front.address),
         episodes=PlayedEpisodesConfig(concurrent=4, steps=20),
         prices=PricesConfig(bars_per_episode=5, warmup_bars=8),
-        recording=PipelineRecordingConfig(store=store),
+        recording=PipelineRecordingConfig(store=store, run_folder=None),
         **options,
     )
     run_pipeline(config, StopSignals())

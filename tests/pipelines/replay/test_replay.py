@@ -24,7 +24,7 @@ from policyserver.pipelines.replay.columns import ActionType
 from policyserver.pipelines.replay.event_file import EventFile, EventLogReader, from_batch, to_batch
 from policyserver.pipelines.replay.replayed_run import RecordedRun
 from policyserver.pipelines.replay.replayer import RecordedPolicy, Replayer
-from policyserver.pipelines.replay.turn import Outcome, Turn
+from policyserver.pipelines.replay.turn import StepOutcome, Turn
 from policyserver.pipelines.runtime.inbox import NodeConfig
 from tests.pipelines.policy_double import PolicyDouble
 from tests.pipelines.recorded_prices import fair_game, write_bars
@@ -124,7 +124,7 @@ def test_answers_that_were_late_are_late_again(tmp_path: Path, fallback: Fallbac
     pipeline = record(config(policy=PolicyCallsConfig(fallback=fallback)), tmp_path / "run", service)
     assert_equal(tmp_path / "run", pipeline.run.steps)
     outcomes = np.concatenate([turn.decided[0] for turn in turns_of(tmp_path / "run") if turn.decided])
-    assert pipeline.fallbacks == (outcomes == Outcome.FALLBACK).sum() > 50
+    assert pipeline.fallbacks == (outcomes == StepOutcome.FALLBACK).sum() > 50
 
 
 def test_episodes_that_waited_for_a_server_or_were_lost_do_so_again(tmp_path: Path) -> None:
@@ -146,8 +146,8 @@ def test_episodes_that_waited_for_a_server_or_were_lost_do_so_again(tmp_path: Pa
     pipeline = record(config(), tmp_path / "run", service)
     assert_equal(tmp_path / "run", pipeline.run.steps)
     outcomes = np.concatenate([turn.decided[0] for turn in turns_of(tmp_path / "run") if turn.decided])
-    assert pipeline.run.endings["lost"] == (outcomes == Outcome.LOST).sum() > 3
-    assert (outcomes == Outcome.WAITS).sum() >= 8
+    assert pipeline.run.endings["lost"] == (outcomes == StepOutcome.LOST).sum() > 3
+    assert (outcomes == StepOutcome.WAITS).sum() >= 8
 
 
 @pytest.mark.parametrize("node", [PortfolioNode, SignalNode])
@@ -328,7 +328,7 @@ def test_a_cut_tail_is_recognised_and_left_out(run: Path, kept: float) -> None:
     (run / "events.crc32").write_bytes(b"".join(line for line in lines if int(line.split()[0]) <= cut) + b"12")
     replayed = replay(run)
     assert (replayed.status, replayed.result["end"]) == (0, "killed")
-    assert "; the run was killed" in replayed.out
+    assert "; the log has no end: the run was killed, or goes on" in replayed.out
 
 
 def test_a_data_file_that_has_changed_or_is_missing_is_named(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from policyserver.pipelines.replay.columns import ActionType
 from policyserver.pipelines.replay.comparison import Difference, DifferentError
 from policyserver.pipelines.replay.replayed_run import NotReplayableError, RecordedRun
 from policyserver.pipelines.replay.replayer import RecordedPolicy
-from policyserver.pipelines.replay.turn import Outcome
+from policyserver.pipelines.replay.turn import StepOutcome
 from policyserver.pipelines.run import connect
 
 _RELATIVE, _ABSOLUTE = 1e-5, 1e-6
@@ -41,7 +41,8 @@ class AskedPolicy(RecordedPolicy):
     def start_episodes(self, episodes: Sequence[str], training_enabled: bool) -> list[str]:
         """See `RecordedPolicy`; the server is not to learn from them."""
         super().start_episodes(episodes, training_enabled)
-        return self._client.start_episodes(episodes, training_enabled=False)
+        with _no_other_answer():
+            return self._client.start_episodes(episodes, training_enabled=False)
 
     def get_actions(self, episode_ids: Sequence[str], observations: Observations) -> Any:
         """Ask again for what was answered in time.
@@ -52,16 +53,18 @@ class AskedPolicy(RecordedPolicy):
             BatchError: As recorded.
         """
         outcomes, _, flat = self.turn.decided
-        asked = np.flatnonzero(outcomes != Outcome.WAITS)
-        places = np.flatnonzero(outcomes[asked] == Outcome.POLICY)
+        asked = np.flatnonzero(outcomes != StepOutcome.WAITS)
+        places = np.flatnonzero(outcomes[asked] == StepOutcome.POLICY)
         if len(places):
-            answers = self._client.get_actions([episode_ids[place] for place in places.tolist()], observations[places])
+            with _no_other_answer():
+                answers = self._client.get_actions([episode_ids[place] for place in places.tolist()], observations[places])
             self._compare(self.turn.asked[0][asked[places]], self._action.of(flat[asked[places]]), np.asarray(answers))
         return super().get_actions(episode_ids, observations)
 
     def log_actions(self, episode_ids: Sequence[str], observations: Observations, actions: npt.NDArray[Any]) -> None:
         """Report fallbacks, so that the server counts the episode's steps as then."""
-        self._client.log_actions(episode_ids, observations, actions)
+        with _no_other_answer():
+            self._client.log_actions(episode_ids, observations, actions)
 
     def log_returns_batch(self, episode_ids: Sequence[str], rewards: Sequence[float]) -> None:
         """Report rewards."""
@@ -80,14 +83,21 @@ class AskedPolicy(RecordedPolicy):
                 f"expected a server that does not learn, received policy version {self._version}, then {self._client.weights_seq_no}"
             )
         self._version = self._client.weights_seq_no
-        if recorded.dtype.kind == "f":
-            same = np.isclose(recorded, answers, rtol=_RELATIVE, atol=_ABSOLUTE)
-        else:
-            same = recorded == answers
+        is_real = recorded.dtype.kind == "f"
+        same = np.isclose(recorded, answers, rtol=_RELATIVE, atol=_ABSOLUTE) if is_real else recorded == answers
         wrong = np.flatnonzero(~same.reshape(len(same), -1).all(axis=1))
         if len(wrong):
             place = int(wrong[0])
             raise DifferentError(Difference("decided", "action", int(rows[place]), recorded[place].tolist(), answers[place].tolist()))
+
+
+@contextmanager
+def _no_other_answer() -> Iterator[None]:
+    """Keep an error of the server from being taken for a late answer of the run."""
+    try:
+        yield
+    except PolicyServerError as error:
+        raise NotReplayableError(f"--server: expected an answer, received {type(error).__name__}: {' '.join(str(error).split())}") from error
 
 
 @contextmanager
@@ -103,9 +113,9 @@ def asked_policy(recorded: RecordedRun, address: str | None) -> Iterator[AskedPo
         raise NotReplayableError(f"--ask: expected a run whose policy did not learn (episodes.training_enabled = false), received {found}")
     config = recorded.config
     server = dataclasses.replace(config.server, address=address or config.server.address, instance_id=None)
-    anyones = dataclasses.replace(config, server=server, recording=dataclasses.replace(config.recording, run=None))
+    any_run = dataclasses.replace(config, server=server, recording=dataclasses.replace(config.recording, run=None))
     try:
-        with connect(anyones) as client:
+        with connect(any_run) as client:
             yield AskedPolicy(recorded.log.action, client)
     except (PolicyServerError, SettingsError) as error:
         raise NotReplayableError(f"{server.address}: {' '.join(str(error).split())}") from error

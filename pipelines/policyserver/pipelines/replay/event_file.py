@@ -37,7 +37,7 @@ EndWord = Literal["end", "full", "behind"]
 _KEY_VERSION, _KEY_DTYPE, _KEY_SHAPE = b"policyserver.event_log", b"action.dtype", b"action.shape"
 _CHUNK_BYTES = 1 << 20
 _CUT_SUM = re.compile(rb"\d*(?: [0-9a-f]{0,8}(?:(?<= [0-9a-f]{8}) (?:e|en|end|f|fu|ful|full|b|be|beh|behi|behin|behind)?)?)?")
-_OPTIONS = pa.ipc.IpcWriteOptions(compression="zstd")
+_OPTIONS = pa.ipc.IpcWriteOptions(compression="lz4")
 _END_BYTES = 64
 """Kept free for the mark of Arrow at the end of a stream."""
 

@@ -16,7 +16,7 @@ from policyserver.pipelines.replay.event_file import EventFileError, EventLogRea
 from policyserver.pipelines.replay.provenance import Provenance, data_files
 from policyserver.pipelines.replay.replayer import RecordedPolicy, Replayer
 from policyserver.pipelines.replay.run_folder import PIPELINE_FILE, RUN_FILE
-from policyserver.pipelines.replay.turn import Outcome
+from policyserver.pipelines.replay.turn import StepOutcome
 from policyserver.pipelines.run import source_of
 
 
@@ -41,7 +41,7 @@ class ReplayResult:
     actions: int
     """Actions of the policy among them; with --ask, those that were asked for again."""
     end: str
-    """Why the event log ended: "end", "full" or "behind"; "killed": it has no end."""
+    """Why the event log ended: "end", "full" or "behind"; "killed": it has no end, for the run was killed or goes on."""
     cut_bytes: int
     """Bytes that a kill left behind the last whole flush."""
     episode: str | None = None
@@ -55,7 +55,7 @@ class ReplayResult:
     def text(self) -> str:
         """Return it as text."""
         how = "bit by bit" if self.exact else f"within 1e-9 ({'; '.join(self.reasons)})"
-        rest = {"end": "", "killed": "; the run was killed", "full": "; the event log was full", "behind": "; the event log fell behind"}
+        rest = {"end": "", "killed": "; the log has no end: the run was killed, or goes on", "full": "; the event log was full", "behind": "; the event log fell behind"}
         lines = [f"{self.folder}: {self.steps:,} steps in {self.turns:,} turns, compared {how}{rest[self.end]}"]
         if self.equal:
             lines.append("equal")
@@ -95,7 +95,7 @@ class RecordedRun:
             for batch in self.log.batches()
             for turn in batch
             if turn.decided
-            for version in np.unique(turn.decided[1][turn.decided[0] == Outcome.POLICY])
+            for version in np.unique(turn.decided[1][turn.decided[0] == StepOutcome.POLICY])
         }
 
     def replay(self, policy: RecordedPolicy) -> ReplayResult:

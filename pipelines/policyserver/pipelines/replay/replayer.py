@@ -24,7 +24,7 @@ from policyserver.pipelines.played_block import Observations, PlayedBlock
 from policyserver.pipelines.prices import PriceSource
 from policyserver.pipelines.replay.columns import ActionType
 from policyserver.pipelines.replay.comparison import compare
-from policyserver.pipelines.replay.turn import Outcome, Turn
+from policyserver.pipelines.replay.turn import StepOutcome, Turn
 from policyserver.pipelines.runtime.inbox import NodeConfig
 
 _NO_TURN = Turn(-1)
@@ -46,7 +46,7 @@ class RecordedPolicy:
 
     def start_episodes(self, episodes: Sequence[str], training_enabled: bool) -> list[str]:
         """Let episodes begin, unless they waited for a server."""
-        if (self.turn.decided[0] == Outcome.WAITS).any():
+        if (self.turn.decided[0] == StepOutcome.WAITS).any():
             raise ServerUnavailableError("no server, as recorded")
         return list(episodes)
 
@@ -57,7 +57,7 @@ class RecordedPolicy:
             BatchError: The answers of some were late, or the server had lost them.
         """
         outcomes, _, flat = self.turn.decided
-        asked = outcomes != Outcome.WAITS
+        asked = outcomes != StepOutcome.WAITS
         actions = self._action.of(flat[asked])
         errors = self.errors(outcomes[asked])
         if errors:
@@ -67,8 +67,8 @@ class RecordedPolicy:
     def errors(self, outcomes: npt.NDArray[Any]) -> dict[int, PolicyServerError]:
         """Return what a call with some outcomes raises, by row."""
         errors: dict[int, PolicyServerError] = {}
-        for place in np.flatnonzero(outcomes != Outcome.POLICY).tolist():
-            is_lost = outcomes[place] == Outcome.LOST
+        for place in np.flatnonzero(outcomes != StepOutcome.POLICY).tolist():
+            is_lost = outcomes[place] == StepOutcome.LOST
             errors[place] = EpisodeLostError("lost, as recorded") if is_lost else ActionTimeoutError("late, as recorded")
         return errors
 
@@ -157,7 +157,7 @@ class Replayer:
             for name in ("policy", "portfolio"):
                 self._nodes[name].process_waiting()
             self._check(recorded, turn, "decided")
-            self.actions += int((recorded.decided[0] == Outcome.POLICY).sum()) if recorded.decided else 0
+            self.actions += int((recorded.decided[0] == StepOutcome.POLICY).sum()) if recorded.decided else 0
             for event in self._drain("market"):
                 self._events[event.played.number] = event
         return turn

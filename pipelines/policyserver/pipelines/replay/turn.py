@@ -22,7 +22,7 @@ NOTHING: Columns = ()
 """A group without rows."""
 
 
-class Outcome(IntEnum):
+class StepOutcome(IntEnum):
     """What came of a row's question for an action."""
 
     POLICY = 0
@@ -96,8 +96,8 @@ def decided(
     if len(rows) == len(asked):
         return falls_back.astype(np.int8), weights, actions
     places = np.searchsorted(asked, rows)
-    outcomes = np.full(len(asked), int(Outcome.WAITS), dtype=np.int8)
-    outcomes[np.searchsorted(asked, lost)] = Outcome.LOST
+    outcomes = np.full(len(asked), int(StepOutcome.WAITS), dtype=np.int8)
+    outcomes[np.searchsorted(asked, lost)] = StepOutcome.LOST
     outcomes[places] = falls_back
     all_actions = np.zeros((len(asked), *actions.shape[1:]), dtype=actions.dtype)
     all_actions[places] = actions
