@@ -41,7 +41,9 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def start_run(address: str, folder: Path, *options: str) -> subprocess.Popen[bytes]:
     command = [str(Path(sys.executable).with_name("policy-pipeline")), "run", "--server.address", address, "--episodes.concurrent", "16"]
     with (folder / "log").open("wb") as log:
-        return subprocess.Popen([*command, "--recording.store", str(folder / "store.sqlite"), "--recording.run_folder", "none", *options], stderr=log)
+        return subprocess.Popen(
+            [*command, "--recording.store", str(folder / "store.sqlite"), "--recording.run_folder", "none", *options], stderr=log
+        )
 
 
 def test_run_ends_its_episodes_and_stores_every_step_when_it_is_told_to_stop(address: str, tmp_path: Path) -> None:

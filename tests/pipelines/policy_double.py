@@ -35,6 +35,7 @@ class PolicyDouble:
         self.fail: Callable[[str, Sequence[str]], dict[int, PolicyServerError] | None] = lambda call, ids: None
         self.episodes: dict[str, Heard] = {}
         self.weights_seq_no = 1
+        self._threads = threading.local()
         self.calls: list[tuple[str, int]] = []
 
     def open_episodes(self) -> list[str]:
@@ -49,10 +50,19 @@ class PolicyDouble:
                 self.episodes[name] = Heard()
             return list(episodes)
 
+    def answered_by(self) -> Any:
+        return np.full(self.asked, self.weights_seq_no)
+
     def take_learner_wait_s(self) -> float:
         return 0.0
 
+    @property
+    def asked(self) -> int:
+        """Rows of the calling thread's newest question."""
+        return int(getattr(self._threads, "asked", 0))
+
     def get_actions(self, episode_ids: Sequence[str], observations: Any) -> Any:
+        self._threads.asked = len(episode_ids)
         with self.lock:
             errors = self._check("get", episode_ids)
             actions = np.array(self.choose(observations))

@@ -24,6 +24,9 @@ class PolicyService(Protocol):
     def get_actions(self, episode_ids: Sequence[str], observations: Observations) -> Any:
         """Ask for actions, observations float32 (n, size); returns actions (n, ...)."""
 
+    def answered_by(self) -> npt.NDArray[np.int64]:
+        """Return the policy version behind each answer to the calling thread's newest `get_actions`, int64 (n,)."""
+
     def take_learner_wait_s(self) -> float:
         """Return how long the calling thread's calls waited for the learner since it asked last, seconds."""
 

@@ -97,6 +97,7 @@ class AnyActions(PolicyDouble):
     """A service whose actions are no numbers of a Discrete."""
 
     def get_actions(self, episode_ids: Sequence[str], observations: Any) -> Any:
+        self._threads.asked = len(episode_ids)
         return self.choose(observations)
 
     def log_returns_batch(self, episode_ids: Sequence[str], rewards: Sequence[float]) -> None:

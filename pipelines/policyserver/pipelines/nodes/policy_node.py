@@ -65,17 +65,19 @@ class PolicyNode(PipelineNode[SignalEvent]):
         errors = self._report(played, rows)
         asking = rows if not errors else rows[[row not in errors for row in rows.tolist()]]
         actions = played.block.keeping(rows)
+        weights_seq_nos = np.full(len(rows), self._policy.weights_seq_no)
         if len(asking):
             answers, refused = self._ask(played, asking)
             errors |= refused
             if len(asking) == len(rows) and not refused:
-                actions = answers
+                actions, weights_seq_nos = answers, self._policy.answered_by()
             else:
+                versions = self._policy.answered_by()
                 place = {row: i for i, row in enumerate(rows.tolist())}
                 for i, row in enumerate(asking.tolist()):
                     if row not in refused:
-                        actions[place[row]] = answers[i]
-        return self._settle(played, asked, rows, actions, errors)
+                        actions[place[row]], weights_seq_nos[place[row]] = answers[i], versions[i]
+        return self._settle(played, asked, rows, actions, weights_seq_nos, errors)
 
     # Asking --------------------------------------------------------------------------------------------------------------------------
 
@@ -135,7 +137,7 @@ class PolicyNode(PipelineNode[SignalEvent]):
     # Deciding ------------------------------------------------------------------------------------------------------------------------
 
     def _settle(
-        self, played: PlayedBlock, asked: IntArray, rows: IntArray, actions: npt.NDArray[Any], errors: Errors
+        self, played: PlayedBlock, asked: IntArray, rows: IntArray, actions: npt.NDArray[Any], weights_seq_nos: IntArray, errors: Errors
     ) -> tuple[ActionEvent, list[EndEvent]]:
         """Take the decisions of rows: the policy's, the fallback, or the end of an episode that the server has lost."""
         falls_back = np.zeros(len(rows), dtype=np.bool_)
@@ -155,16 +157,15 @@ class PolicyNode(PipelineNode[SignalEvent]):
             falls_back[[place[row] for row in fallbacks]] = True
             actions = self._fall_back(played, rows, actions, falls_back)
             keeps = np.array([row not in set(gone.tolist()) for row in rows.tolist()], dtype=np.bool_)
-            rows, actions, falls_back = rows[keeps], actions[keeps], falls_back[keeps]
+            rows, actions, falls_back, weights_seq_nos = rows[keeps], actions[keeps], falls_back[keeps], weights_seq_nos[keeps]
             self._note_fallbacks([errors[row] for row in fallbacks])
         elif self._in_fallback:
             self._note_fallbacks([])
         played.is_started[rows[~falls_back]] = True
         played.is_new[rows] = False
-        weights_seq_no = self._policy.weights_seq_no
-        self._remember(played, rows, actions, falls_back, weights_seq_no)
+        self._remember(played, rows, actions, falls_back, weights_seq_nos)
         if len(asked):
-            played.turn.decided = decided(asked, rows, actions, falls_back, gone, weights_seq_no)
+            played.turn.decided = decided(asked, rows, actions, falls_back, weights_seq_nos, gone)
         return ActionEvent(played, rows, actions, falls_back & (self._fallback == "flatten")), lost
 
     def _fall_back(
@@ -189,7 +190,7 @@ class PolicyNode(PipelineNode[SignalEvent]):
         return actions
 
     def _remember(
-        self, played: PlayedBlock, rows: IntArray, actions: npt.NDArray[Any], fallback: npt.NDArray[np.bool_], weights_seq_no: int
+        self, played: PlayedBlock, rows: IntArray, actions: npt.NDArray[Any], fallback: npt.NDArray[np.bool_], weights_seq_nos: IntArray
     ) -> None:
         """Keep what was decided, until its reward is known."""
         decision, view = played.decision, played.block.view
@@ -199,7 +200,7 @@ class PolicyNode(PipelineNode[SignalEvent]):
         decision.prediction[rows] = view.forecast[rows, 0]
         decision.take_actions(rows, actions)
         decision.fallback[rows] = fallback
-        decision.weights_seq_no[rows] = weights_seq_no
+        decision.weights_seq_no[rows] = weights_seq_nos
         decision.node = self.name
 
     def _note_fallbacks(self, errors: list[PolicyServerError]) -> None:

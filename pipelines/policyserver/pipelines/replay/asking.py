@@ -97,7 +97,9 @@ def _no_other_answer() -> Iterator[None]:
     try:
         yield
     except PolicyServerError as error:
-        raise NotReplayableError(f"--server: expected an answer, received {type(error).__name__}: {' '.join(str(error).split())}") from error
+        raise NotReplayableError(
+            f"--server: expected an answer, received {type(error).__name__}: {' '.join(str(error).split())}"
+        ) from error
 
 
 @contextmanager

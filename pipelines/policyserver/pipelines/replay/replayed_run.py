@@ -55,7 +55,12 @@ class ReplayResult:
     def text(self) -> str:
         """Return it as text."""
         how = "bit by bit" if self.exact else f"within 1e-9 ({'; '.join(self.reasons)})"
-        rest = {"end": "", "killed": "; the log has no end: the run was killed, or goes on", "full": "; the event log was full", "behind": "; the event log fell behind"}
+        rest = {
+            "end": "",
+            "killed": "; the log has no end: the run was killed, or goes on",
+            "full": "; the event log was full",
+            "behind": "; the event log fell behind",
+        }
         lines = [f"{self.folder}: {self.steps:,} steps in {self.turns:,} turns, compared {how}{rest[self.end]}"]
         if self.equal:
             lines.append("equal")

@@ -41,8 +41,12 @@ class RecordedPolicy:
 
     @property
     def weights_seq_no(self) -> int:
-        """Policy version that acted."""
-        return int(self.turn.decided[1][0]) if self.turn.decided else 0
+        """Newest policy version that was known: the one that is recorded with a fallback."""
+        if not self.turn.decided:
+            return 0
+        outcomes, versions, _ = self.turn.decided
+        late = versions[outcomes == StepOutcome.FALLBACK]
+        return int(late[0]) if len(late) else 0
 
     def start_episodes(self, episodes: Sequence[str], training_enabled: bool) -> list[str]:
         """Let episodes begin, unless they waited for a server."""
@@ -71,6 +75,11 @@ class RecordedPolicy:
             is_lost = outcomes[place] == StepOutcome.LOST
             errors[place] = EpisodeLostError("lost, as recorded") if is_lost else ActionTimeoutError("late, as recorded")
         return errors
+
+    def answered_by(self) -> npt.NDArray[np.int64]:
+        """Return the recorded policy versions of the rows that asked."""
+        outcomes, versions, _ = self.turn.decided
+        return versions[outcomes != StepOutcome.WAITS]
 
     def take_learner_wait_s(self) -> float:
         """Return 0."""

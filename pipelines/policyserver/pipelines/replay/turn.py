@@ -80,7 +80,7 @@ class NoTurns:
 
 
 def decided(
-    asked: IntArray, rows: IntArray, actions: npt.NDArray[Any], falls_back: npt.NDArray[np.bool_], lost: IntArray, weights_seq_no: int
+    asked: IntArray, rows: IntArray, actions: npt.NDArray[Any], falls_back: npt.NDArray[np.bool_], weights_seq_nos: IntArray, lost: IntArray
 ) -> Columns:
     """Return the group `decided` of rows that asked.
 
@@ -89,16 +89,17 @@ def decided(
         rows: Those that have an action, increasing.
         actions: Their actions.
         falls_back: Which of them are fallbacks.
+        weights_seq_nos: Policy versions that acted.
         lost: Rows that the server no longer knows; the others wait for a server.
-        weights_seq_no: Policy version that acted.
     """
-    weights = np.full(len(asked), weights_seq_no)
     if len(rows) == len(asked):
-        return falls_back.astype(np.int8), weights, actions
+        return falls_back.astype(np.int8), weights_seq_nos, actions
     places = np.searchsorted(asked, rows)
     outcomes = np.full(len(asked), int(StepOutcome.WAITS), dtype=np.int8)
     outcomes[np.searchsorted(asked, lost)] = StepOutcome.LOST
     outcomes[places] = falls_back
     all_actions = np.zeros((len(asked), *actions.shape[1:]), dtype=actions.dtype)
     all_actions[places] = actions
-    return outcomes, weights, all_actions
+    all_weights = np.zeros(len(asked), dtype=np.int64)
+    all_weights[places] = weights_seq_nos
+    return outcomes, all_weights, all_actions
