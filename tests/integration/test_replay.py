@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import io
+import json
 import os
 import signal
 import subprocess
@@ -14,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from policyserver.common.settings import load
 from policyserver.monitoring.store.reader import StoreReader
 from policyserver.pipelines.config import (
     NodesConfig,
@@ -23,6 +27,8 @@ from policyserver.pipelines.config import (
     PolicyCallsConfig,
     ServerConnectionConfig,
 )
+from policyserver.pipelines.demo.demo import run_demo
+from policyserver.pipelines.demo.setup import DemoConfig
 from policyserver.pipelines.fallback import Fallback
 from policyserver.pipelines.market.catalog import CatalogConfig
 from policyserver.pipelines.prices import PricesConfig
@@ -151,3 +157,33 @@ def test_a_frozen_checkpoint_gives_the_same_actions_again(tmp_path: Path) -> Non
     asked = replay(tmp_path / "run", "--ask", "--server", f"unix:{tmp_path / 'missing'}")
     assert asked.status == 2
     assert "missing" in asked.err
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_resumed_demo_is_replayed_part_by_part(tmp_path: Path) -> None:
+    steps = {}
+    for name, resume in (("1", False), ("run", True)):
+        result = run_demo(
+            DemoConfig(steps=3_000, runs=tmp_path, resume=resume, json=tmp_path / "summary.json"), io.StringIO(), StopSignals()
+        )
+        steps[name] = result.summary.steps
+        assert result.summary.events_recorded > 50
+        assert (tmp_path / "summary.json").read_text() == (result.folder / "summary.json").read_text()
+    replayed = replay(result.folder)
+    assert replayed.status == 0, replayed.out + replayed.err
+    assert [each["steps"] for each in replayed.results] == list(steps.values())
+    settings = [load(PipelineConfig, folder / "pipeline.toml") for folder in (result.folder / "earlier" / "1", result.folder)]
+    assert [each.episodes.first_round > 0 for each in settings] == [False, True]
+
+
+def test_a_run_ends_when_its_event_log_is_full_if_that_is_wanted(server: Serving, tmp_path: Path) -> None:
+    settings = config(server.address, tmp_path, episodes=PlayedEpisodesConfig(concurrent=256))
+    recording = dataclasses.replace(settings.recording, max_event_bytes=1_000_000, when_events_full="end_run")
+    pipeline = run_pipeline(dataclasses.replace(settings, recording=recording), StopSignals(), tmp_path / "summary.json")
+    replayed = replay(tmp_path / "run")
+    assert (replayed.status, replayed.result["end"]) == (0, "full")
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["steps"] == pipeline.run.steps > replayed.result["steps"] > 10_000
+    assert summary["events_recorded"] == replayed.result["turns"]
+    assert summary["events_unrecorded"] > 0

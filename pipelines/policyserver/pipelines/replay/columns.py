@@ -35,10 +35,11 @@ class LogColumn:
 
 def first_of(values: Values) -> Values:
     """Return the mean over K symbols of what is expected, of forecasts (m, K, 3)."""
-    total = np.zeros(len(values))
+    total: Values = np.zeros(len(values))
     for symbol in range(values.shape[1]):
         total += values[:, symbol, 0]
-    return total / values.shape[1]
+    total /= values.shape[1]
+    return total
 
 
 def weighted_sum(values: Values) -> Values:

@@ -98,11 +98,7 @@ class TurnLog:
         ended = False
         while not ended:
             ended = self._closing.wait(self._flush_s)
-            try:
-                self._flush()
-            except Exception:
-                logger.exception("%s: the event log can't be written", self._path)
-                self._end("failed")
+            self._flush()
             if self._word is not None:
                 break
         word = self._word or "end"
@@ -119,8 +115,13 @@ class TurnLog:
         with self._lock:
             turns, self._waiting = self._waiting, []
             self._rows_waiting = 0
-        if turns and not self._file.write(turns):
-            self._end("full", turns)
+        try:
+            if turns and not self._file.write(turns):
+                self._end("full", turns)
+                return
+        except Exception:
+            logger.exception("%s: the event log can't be written", self._path)
+            self._end("failed", turns)
             return
         with self._lock:
             self.recorded += len(turns)
