@@ -14,7 +14,8 @@ from policyserver.monitoring.newest_tenth import newest_count
 from policyserver.monitoring.store.reader import StoreReader
 from policyserver.pipelines.config import PipelineConfig
 from policyserver.pipelines.demo.demo import DemoResult
-from policyserver.pipelines.demo.setup import PIPELINE_FILE, STORE_FILE
+from policyserver.pipelines.demo.setup import STORE_FILE
+from policyserver.pipelines.replay.run_folder import PIPELINE_FILE
 from policyserver.pipelines.market.bars import FloatArray
 from policyserver.pipelines.market.episode_source import Episode
 from policyserver.pipelines.market.rules import Rules

@@ -76,17 +76,17 @@ def assert_the_store_has_the_same(folder: Path) -> None:
     reader = StoreReader(folder / "store.sqlite")
     stored = reader.select("SELECT weights_seq_no, reward, equity, fallback FROM step")
     reader.close()
-    weights: dict[tuple[int, int], int] = {}
+    decisions: dict[tuple[int, int], tuple[int, bool]] = {}
     logged = []
     for turn in turns_of(folder / "run"):
         if turn.marked:
             rows, rewards, equities, _ = (column.tolist() for column in turn.marked)
-            of_rows = [weights[turn.block, row] for row in rows]
-            logged += [(*of, reward, equity) for of, reward, equity in zip(of_rows, rewards, equities, strict=True)]
+            of_rows = [decisions[turn.block, row] for row in rows]
+            logged += [(of[0], of[1], reward, equity) for of, reward, equity in zip(of_rows, rewards, equities, strict=True)]
         if turn.decided:
             outcomes, versions = (column.tolist() for column in turn.decided[:2])
             for row, outcome, version in zip(turn.asked[0].tolist(), outcomes, versions, strict=True):
-                weights[turn.block, row] = (version, outcome == StepOutcome.FALLBACK)  # type: ignore[assignment]
+                decisions[turn.block, row] = version, outcome == StepOutcome.FALLBACK
     assert sorted((version, bool(fallback), reward, equity) for version, reward, equity, fallback in stored) == sorted(logged)
     assert len(logged) > 5_000
 

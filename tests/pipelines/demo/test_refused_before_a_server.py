@@ -9,8 +9,9 @@ import pytest
 
 from policyserver.common.settings import SettingsError, dump_toml
 from policyserver.pipelines.config import PipelineConfig, PipelineRecordingConfig, PlayedEpisodesConfig, ServerConnectionConfig
-from policyserver.pipelines.demo.setup import PIPELINE_FILE, DemoConfig, fresh_run, resumed_run
+from policyserver.pipelines.demo.setup import DemoConfig, fresh_run, resumed_run
 from policyserver.pipelines.forecast.regressor import RegressorConfig
+from policyserver.pipelines.replay.run_folder import PIPELINE_FILE
 from policyserver.pipelines.run import run_pipeline
 from policyserver.pipelines.runtime.stop_signals import StopSignals
 from tests.pipelines.recorded_prices import fair_game, write_bars

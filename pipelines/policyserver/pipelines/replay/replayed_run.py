@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -111,34 +112,32 @@ class RecordedRun:
         """
         reasons = tuple(self._then.differences(self._here))
         replayer = Replayer(self.config, self.source, policy, self.log.action, exact=not reasons)
-        state, difference = self.log.state, None
-        episode: str | None = None
-        step: int | None = None
+        state, is_equal = self.log.state, True
+        first: dict[str, Any] = {}
         try:
             for batch in self.log.batches():
                 for turn in batch:
                     replayer.replay(turn)
                     policy.end(replayer.ended())
         except DifferentError as error:
-            difference = error.difference
+            is_equal, difference = False, error.difference
+            first = {"field": f"{difference.group}.{difference.field}"}
+            first |= {"recorded": repr(difference.recorded), "replayed": repr(difference.replayed)}
             if difference.row is not None:
-                episode, step = replayer.episode_of(turn.block, difference.row)
-                step -= difference.group in ("marked", "fills", "orders")  # they are what came of the action before
+                episode, bar = replayer.episode_of(turn.block, difference.row)
+                came_of_it = difference.group in ("marked", "fills", "orders")  # of the action before
+                first |= {"episode": episode, "step": bar - came_of_it}
         return ReplayResult(
             str(self._folder),
             not reasons,
             reasons,
-            difference is None,
+            is_equal,
             replayer.turns,
             replayer.steps,
             replayer.actions,
             state.end or "killed",
             state.cut_bytes,
-            episode,
-            step,
-            difference and f"{difference.group}.{difference.field}",
-            difference and repr(difference.recorded),
-            difference and repr(difference.replayed),
+            **first,
         )
 
 

@@ -79,7 +79,8 @@ class RecordedPolicy:
     def answered_by(self) -> npt.NDArray[np.int64]:
         """Return the recorded policy versions of the rows that asked."""
         outcomes, versions, _ = self.turn.decided
-        return versions[outcomes != StepOutcome.WAITS]
+        asked: npt.NDArray[np.int64] = versions[outcomes != StepOutcome.WAITS]
+        return asked
 
     def take_learner_wait_s(self) -> float:
         """Return 0."""
