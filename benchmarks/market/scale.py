@@ -15,10 +15,10 @@ from policyserver.monitoring.store.reader import StoreReader
 from policyserver.pipelines.config import PipelineConfig
 from policyserver.pipelines.demo.demo import DemoResult
 from policyserver.pipelines.demo.setup import STORE_FILE
-from policyserver.pipelines.replay.run_folder import PIPELINE_FILE
 from policyserver.pipelines.market.bars import FloatArray
 from policyserver.pipelines.market.episode_source import Episode
 from policyserver.pipelines.market.rules import Rules
+from policyserver.pipelines.replay.run_folder import PIPELINE_FILE
 from policyserver.pipelines.run import source_of
 from policyserver.pipelines.run_state import EPISODES_KEPT
 from policyserver.pipelines.summary import standard_error

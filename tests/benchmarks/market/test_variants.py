@@ -17,9 +17,9 @@ from policyserver.monitoring.points import Points
 from policyserver.monitoring.store.store import EmbeddedStore
 from policyserver.pipelines.config import PipelineConfig
 from policyserver.pipelines.demo.setup import SERVER_FILE, STORE_FILE, DemoConfig
-from policyserver.pipelines.replay.run_folder import PIPELINE_FILE
 from policyserver.pipelines.market.rules import Rules, RulesConfig
 from policyserver.pipelines.prices import PricesConfig, make_source
+from policyserver.pipelines.replay.run_folder import PIPELINE_FILE
 from policyserver.pipelines.runtime.stop_signals import StopSignals
 from policyserver.pipelines.summary import standard_error
 from tests.benchmarks.market.demos import Demos
