@@ -124,7 +124,7 @@ class EventLogReader:
         """Find what of the log is whole.
 
         Raises:
-            EventFileError: There is none, it is of another version, or it is damaged.
+            EventFileError: It is missing, of another version, or damaged.
         """
         self._path = folder / EVENTS
         try:
