@@ -24,6 +24,7 @@ from policyserver.pipelines.market.bars import BarRows, FloatArray, IntArray
 from policyserver.pipelines.market.execution.event_log import EventLog
 from policyserver.pipelines.market.execution.filling import Filling
 from policyserver.pipelines.market.execution.matching import PHASES, matches
+from policyserver.pipelines.market.execution.opening import OpeningLimits
 from policyserver.pipelines.market.execution.order_table import (
     BARS_LEFT,
     FORCED,
@@ -109,7 +110,7 @@ class SimulatedBroker:
         return self._log.take_fills()
 
     def take_events(self) -> OrderEvents:
-        """Return what became of orders without a fill, since it was last taken."""
+        """Return what became of orders since it was last taken; see `tells_market_orders`."""
         return self._log.take_events()
 
     # Orders --------------------------------------------------------------------------------------------------------------------------
@@ -137,7 +138,7 @@ class SimulatedBroker:
         ends = (orders[:, :, LIVE] > 0) & (orders[:, :, FORCED] == 0)
         places, slots = np.nonzero(ends)
         self.table.orders[rows[places], slots, LIVE] = 0.0
-        self._log.add(rows[places], orders[places, slots, NUMBER], State.CANCELLED, Reason.TRADER)
+        self._log.add(rows[places], orders[places, slots], State.CANCELLED, Reason.TRADER)
         self.table.drop_dead(rows)
 
     def replace(self, requests: OrderRequests, numbers: IntArray) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
@@ -164,13 +165,8 @@ class SimulatedBroker:
 
     def _submit(self, requests: OrderRequests, replaced: IntArray | None) -> npt.NDArray[np.bool_]:
         """Check and take orders; `replaced`: slots of the orders that they replace, which the checks leave apart."""
-        rows, symbol = requests.rows, requests.symbol
-        side = np.where(requests.quantity < 0, -1.0, 1.0)
-        finite = np.isfinite(requests.quantity)
-        quantity = np.where(finite, np.abs(requests.quantity), 0.0)
-        if self._instruments.has_lots:
-            quantity = rounded(quantity, self._instruments.lot[rows, symbol], False)
-        price = self._order_price(requests, side)
+        rows, symbol, orders = requests.rows, requests.symbol, self.orders_of(requests)
+        quantity, price = orders[:, QUANTITY], orders[:, PRICE]
         reason = np.where(quantity > 0, 0, int(Reason.QUANTITY))
         if (has_price := (requests.kind == OrderKind.LIMIT) | (requests.kind == OrderKind.STOP)).any():
             _first(reason, has_price & ~(np.isfinite(price) & (price > 0)), Reason.PRICE)
@@ -178,32 +174,57 @@ class SimulatedBroker:
         live = self.table.count[rows] - (0 if replaced is None else 1)
         _first(reason, live >= self.table.n_slots, Reason.TOO_MANY)
         if self._leverage < math.inf or self._instruments.bans_shorts:
-            self._check_projection(reason, rows, symbol, side, quantity, replaced)
-        numbers = self._accounts.orders[rows].copy()
+            self._check_projection(reason, rows, symbol, orders[:, SIDE], quantity, replaced)
         self._accounts.orders[rows] += 1
         accepted: npt.NDArray[np.bool_] = reason == 0
-        self._log.add(rows[~accepted], numbers[~accepted], State.REJECTED, reason[~accepted])
+        if not accepted.all():
+            self._log.add(rows[~accepted], orders[~accepted], State.REJECTED, reason[~accepted])
         if replaced is not None:
             self._end(rows[accepted], replaced[accepted], State.CANCELLED, Reason.REPLACED)
         if not accepted.all():
-            rows, symbol, numbers, side = rows[accepted], symbol[accepted], numbers[accepted], side[accepted]
-            quantity, price = quantity[accepted], price[accepted]
-        kind, good_for = requests.kind[accepted], requests.good_for[accepted]
-        orders = np.zeros((len(rows), N_COLUMNS))
-        orders[:, NUMBER], orders[:, SYMBOL], orders[:, KIND], orders[:, SIDE] = numbers, symbol, kind, side
-        orders[:, QUANTITY] = orders[:, LEFT] = quantity
-        orders[:, PRICE] = price
-        orders[:, BARS_LEFT] = np.where((kind == OrderKind.ON_OPEN) | (kind == OrderKind.ON_CLOSE), 1, good_for)
-        orders[:, LIVE] = 1.0
+            rows, orders = rows[accepted], orders[accepted]
         self._take(rows, orders)
         return accepted
+
+    def orders_of(self, requests: OrderRequests) -> FloatArray:
+        """Return requests as the orders that they would become, on the instruments' grids, float64 (m, columns)."""
+        rows, symbol, kind = requests.rows, requests.symbol, requests.kind
+        orders = np.zeros((len(rows), N_COLUMNS))
+        side = np.where(requests.quantity < 0, -1.0, 1.0)
+        quantity = np.where(np.isfinite(requests.quantity), np.abs(requests.quantity), 0.0)
+        if self._instruments.has_lots:
+            quantity = rounded(quantity, self._instruments.lot[rows, symbol], False)
+        orders[:, NUMBER], orders[:, SYMBOL], orders[:, KIND], orders[:, SIDE] = self._accounts.orders[rows], symbol, kind, side
+        orders[:, QUANTITY] = orders[:, LEFT] = quantity
+        orders[:, PRICE] = self._order_price(requests, side)
+        orders[:, BARS_LEFT] = np.where((kind == OrderKind.ON_OPEN) | (kind == OrderKind.ON_CLOSE), 1, requests.good_for)
+        orders[:, LIVE] = 1.0
+        return orders
+
+    def refuse(self, rows: IntArray, orders: FloatArray, reason: IntArray) -> None:
+        """Tell that orders of different rows were refused before they were submitted; each keeps its number."""
+        self._accounts.orders[rows] += 1
+        self._log.add(rows, orders, State.REJECTED, reason)
+
+    def limit_openings(self, limits: OpeningLimits) -> None:
+        """Let limits bound what fills open."""
+        self._filling.limits = limits
+
+    @property
+    def tells_market_orders(self) -> bool:
+        """Whether `take_events` tells, too, that a market order was accepted or filled."""
+        return self._log.with_market_orders
+
+    @tells_market_orders.setter
+    def tells_market_orders(self, tells: bool) -> None:
+        self._log.with_market_orders = tells
 
     def _take(self, rows: IntArray, orders: FloatArray) -> None:
         self.table.append(rows, orders)
         kinds = orders[:, KIND]
         if self._only_at_open and not ((kinds == OrderKind.MARKET) | (kinds == OrderKind.ON_OPEN)).all():
             self._only_at_open = False
-        self._log.add(rows, orders[:, NUMBER].astype(np.int64), State.ACCEPTED)
+        self._log.add_usual(rows, orders, State.ACCEPTED)
 
     def _order_price(self, requests: OrderRequests, side: FloatArray) -> FloatArray:
         """Return limits rounded so that none is worse than asked for, and stops so that they are reached later; 0 for other kinds."""
@@ -248,7 +269,7 @@ class SimulatedBroker:
         """End one live order each of different rows."""
         if len(rows):
             self.table.orders[rows, slots, LIVE] = 0.0
-            self._log.add(rows, self.table.orders[rows, slots, NUMBER], state, reason)
+            self._log.add(rows, self.table.orders[rows, slots], state, reason)
             self.table.drop_dead(rows)
 
     # Bars ----------------------------------------------------------------------------------------------------------------------------
@@ -262,6 +283,7 @@ class SimulatedBroker:
             present: Which symbols have a bar, bool (m, K); None: all. Those without keep their price, and their orders wait.
         """
         accounts = self._accounts
+        self._log.in_bar = True
         numbers = self._all_rows[rows]
         accounts.price[rows] = bar.open if present is None else np.where(present, bar.open, accounts.price[rows])
         if self.table.count[rows].any():
@@ -317,7 +339,7 @@ class SimulatedBroker:
         over = live & (orders[:, :, BARS_LEFT] <= 0)
         if over.any():
             places, slots = np.nonzero(over)
-            self._log.add(numbers[places], orders[places, slots, NUMBER], State.EXPIRED)
+            self._log.add(numbers[places], orders[places, slots], State.EXPIRED)
             orders[places, slots, LIVE] = 0.0
         self.table.orders[numbers, : self.table.longest] = orders
         dead = orders[:, :, LIVE].sum(axis=1) < self.table.count[numbers]
@@ -346,6 +368,7 @@ class SimulatedBroker:
         accounts.called[rows] = called & accounts.position[rows].any(axis=1)
         gross = accounts.gross(rows)
         below = ~called & (gross > 0) & (accounts.equity[rows] < self._maintenance * gross)
+        self._log.in_bar = True
         for row in numbers[below].tolist():
             self._call(row)
 
