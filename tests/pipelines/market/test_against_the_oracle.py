@@ -204,7 +204,7 @@ def said(requests: OrderRequests, place: int) -> tuple[int, oracle_orders.Kind, 
 
 def states(broker: SimulatedBroker, oracles: list[Account]) -> None:
     """What was told of orders without a fill is where they are with the oracle."""
-    events = broker.take_events()
+    events = broker.take_events().told()
     last = {
         (row, number): (state, reason)
         for row, number, state, reason in zip(*(getattr(events, n).tolist() for n in ("rows", "number", "state", "reason")), strict=True)

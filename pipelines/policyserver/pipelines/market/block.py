@@ -24,6 +24,7 @@ from policyserver.pipelines.market.execution.broker import SimulatedBroker
 from policyserver.pipelines.market.history import FIELDS, BarWindows
 from policyserver.pipelines.market.instruments import Instruments
 from policyserver.pipelines.market.orders import GOOD_TILL_CANCELLED, Fills, OrderKind, OrderRequests
+from policyserver.pipelines.market.risk.gate import RiskGate
 from policyserver.pipelines.market.rows import ALL, Rows
 from policyserver.pipelines.market.rules import Rules
 from policyserver.pipelines.market.running_statistics import Statistic, Statistics
@@ -86,18 +87,23 @@ class EpisodeBlock:
             Statistics(n_rows, k, rules.statistics() | statistics),
             BarWindows(n_rows, k, rules.history_bars()),
             np.zeros((n_rows, k, 3)),
+            np.zeros((n_rows, 1 + len(rules.risk)), dtype=np.int64),
         )
         """What the rules' parts see."""
         self.broker = SimulatedBroker(accounts, Instruments(n_rows, [rules.instrument] * k), rules.account)
         """Who executes the orders."""
         self.order_events = self.broker.take_events()
-        """What became of orders without a fill, from the fill before to the last."""
+        """What became of orders from the last call of `mark` to that of `fill`, or from `fill` to `mark`; see `SimulatedBroker`."""
         self._warmup_bars = rules.warmup_bars()
         self._action_state = rules.actions.new_state(shape)
         self._observers = [(part, part.new_state(shape)) for part in rules.observers]
         self._rewards = [(part, part.new_state(shape)) for part in rules.rewards]
         self._ends = [(part, part.new_state(shape)) for part in rules.ends]
-        self._parts: list[tuple[Any, Any]] = [(rules.actions, self._action_state), *self._observers, *self._rewards, *self._ends]
+        limits = [(part, part.new_state(shape)) for part in rules.risk]
+        self._orders: SimulatedBroker | RiskGate = RiskGate(limits, self.view, self.broker) if limits else self.broker
+        self._any_refused = False
+        own: list[tuple[Any, Any]] = [(rules.actions, self._action_state), *self._observers, *self._rewards, *self._ends]
+        self._parts = [*own, *limits]
         self._updating = [(part, state) for part, state in self._parts if type(part).update is not Scheme.update]
         self._sizes = [int(np.prod(part.space(symbols).shape)) for part in rules.observers]
         # By `Marked.ends`: the last place is DATA_END, the first GOES_ON.
@@ -123,6 +129,7 @@ class EpisodeBlock:
         view.statistics.begin(rows, warm_up.bars[..., FIELDS.index("close")])
         view.history.begin(rows, warm_up.bars)
         view.forecast[rows] = 0.0
+        view.refusals[rows] = 0
         self.broker.begin(rows)
         for part, state in self._parts:
             part.begin(state, view, rows)
@@ -149,6 +156,7 @@ class EpisodeBlock:
         self.broker.call_margins(rows)
         for part, state in self._updating:
             part.update(state, view, rows)
+        self.order_events = self.broker.take_events()
         ends = np.where(view.clock[rows] >= view.n_steps[rows], DATA_END, GOES_ON)
         for place, (end, state) in enumerate(reversed(self._ends)):
             ends[end.reached(state, view, rows)] = len(self._ends) - place
@@ -168,15 +176,16 @@ class EpisodeBlock:
     def act(self, rows: IntArray, actions: Actions) -> None:
         """Submit the orders that actions ask for, at the close of the last bar."""
         scheme, state, view = self.rules.actions, self._action_state, self.view
+        self._forget_refusals(rows)
         cancels = scheme.cancels(state, view, rows, actions)
         if cancels.any():
             self.broker.cancel_all(rows[cancels])
         for requests in scheme.orders(state, view, rows, actions):
-            if len(requests.rows):
-                self.broker.submit(requests)
+            self._submit(requests)
 
     def close_positions(self, rows: IntArray) -> None:
         """Cancel the orders of rows, and submit market orders that close their positions, whatever their actions say."""
+        self._forget_refusals(rows)
         self.broker.cancel_all(rows)
         position = self.view.accounts.position
         for symbol in range(self.shape.n_symbols):
@@ -185,8 +194,18 @@ class EpisodeBlock:
             if count:
                 kinds, prices = np.full(count, int(OrderKind.MARKET)), np.zeros(count)
                 symbols, good_for = np.full(count, symbol), np.full(count, GOOD_TILL_CANCELLED)
-                self.broker.submit(OrderRequests(open_rows, symbols, kinds, -position[open_rows, symbol], prices, good_for))
+                self._submit(OrderRequests(open_rows, symbols, kinds, -position[open_rows, symbol], prices, good_for))
         self.rules.actions.begin(self._action_state, self.view, rows)
+
+    def _submit(self, requests: OrderRequests) -> None:
+        """Submit orders, through the limits if there are any, and count those that are refused."""
+        if len(requests.rows) and not (accepted := self._orders.submit(requests)).all():
+            self.view.refusals[requests.rows[~accepted], 0] += 1
+            self._any_refused = True
+
+    def _forget_refusals(self, rows: IntArray) -> None:
+        if self._any_refused:
+            self.view.refusals[rows] = 0
 
     def keeping(self, rows: IntArray) -> Actions:
         """Return the actions that change nothing; see `ActionScheme`."""

@@ -21,7 +21,7 @@ from annotated_types import Ge, Interval
 from policyserver.common.settings import Config
 from policyserver.pipelines.market.accounts import Accounts
 from policyserver.pipelines.market.bars import BarRows, FloatArray, IntArray
-from policyserver.pipelines.market.execution.event_log import EventLog
+from policyserver.pipelines.market.execution.event_log import EventLog, UntoldEvents
 from policyserver.pipelines.market.execution.filling import Filling
 from policyserver.pipelines.market.execution.matching import PHASES, matches
 from policyserver.pipelines.market.execution.opening import OpeningLimits
@@ -41,7 +41,7 @@ from policyserver.pipelines.market.execution.order_table import (
     OrderTable,
 )
 from policyserver.pipelines.market.instruments import Instruments, rounded
-from policyserver.pipelines.market.orders import GOOD_TILL_CANCELLED, Fills, OrderEvents, OrderKind, OrderRequests, Reason, State
+from policyserver.pipelines.market.orders import GOOD_TILL_CANCELLED, Fills, OrderKind, OrderRequests, Reason, State
 from policyserver.pipelines.market.rows import Rows
 
 _DUST = 1e-12
@@ -109,7 +109,7 @@ class SimulatedBroker:
         """Return the fills since they were last taken."""
         return self._log.take_fills()
 
-    def take_events(self) -> OrderEvents:
+    def take_events(self) -> UntoldEvents:
         """Return what became of orders since it was last taken; see `tells_market_orders`."""
         return self._log.take_events()
 
@@ -127,7 +127,7 @@ class SimulatedBroker:
 
     def cancel(self, rows: IntArray, numbers: IntArray) -> npt.NDArray[np.bool_]:
         """See `Broker`. An order that a margin call has given can't be cancelled."""
-        slots = self._slots(rows, numbers)
+        slots = self.slots_of(rows, numbers)
         found = slots >= 0
         self._end(rows[found], slots[found], State.CANCELLED, Reason.TRADER)
         return found
@@ -147,21 +147,18 @@ class SimulatedBroker:
         Returns:
             Which of the old orders were live, and which of the new ones are accepted, bool (m,) each.
         """
-        slots = self._slots(requests.rows, numbers)
+        slots = self.slots_of(requests.rows, numbers)
         found = slots >= 0
         accepted = np.zeros_like(found)
-        rows = requests.rows[found]
-        old = self.table.orders[rows, slots[found]].copy()
-        taken = OrderRequests(
-            rows,
-            old[:, SYMBOL].astype(np.int64),
-            old[:, KIND].astype(np.int64),
-            requests.quantity[found],
-            requests.price[found],
-            requests.good_for[found],
-        )
-        accepted[found] = self._submit(taken, slots[found])
+        some = OrderRequests(*(getattr(requests, name)[found] for name in OrderRequests.__slots__))
+        accepted[found] = self._submit(self.instead_of(some, slots[found]), slots[found])
         return found, accepted
+
+    def instead_of(self, requests: OrderRequests, slots: IntArray) -> OrderRequests:
+        """Return requests with the symbols and kinds of the live orders, by slot, that they are to replace."""
+        old = self.table.orders[requests.rows, slots]
+        symbol, kind = old[:, SYMBOL].astype(np.int64), old[:, KIND].astype(np.int64)
+        return OrderRequests(requests.rows, symbol, kind, requests.quantity, requests.price, requests.good_for)
 
     def _submit(self, requests: OrderRequests, replaced: IntArray | None) -> npt.NDArray[np.bool_]:
         """Check and take orders; `replaced`: slots of the orders that they replace, which the checks leave apart."""
@@ -259,7 +256,7 @@ class SimulatedBroker:
             allowed = self._leverage * accounts.equity[rows] * (1 + _MARGIN)
             _first(reason, (np.abs(after) > np.abs(before)) & (gross > allowed), Reason.MARGIN)
 
-    def _slots(self, rows: IntArray, numbers: IntArray) -> IntArray:
+    def slots_of(self, rows: IntArray, numbers: IntArray) -> IntArray:
         """Return the slots of live orders that the trader may end, int64 (m,), -1 where there is none."""
         orders = self.table.orders[rows]
         same = (orders[:, :, NUMBER] == numbers[:, None]) & (orders[:, :, LIVE] > 0) & (orders[:, :, FORCED] == 0)

@@ -25,6 +25,24 @@ class _Events:
     in_bar: bool
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class UntoldEvents:
+    """Order events as they were added: to make columns of them costs something, and is only done where they are read."""
+
+    parts: Sequence[_Events]
+
+    def told(self) -> OrderEvents:
+        """Return them as columns."""
+        parts = self.parts or [_NO_EVENT]
+        rows, orders, state, reason = (
+            np.concatenate([getattr(part, name) for part in parts]) for name in ("rows", "orders", "state", "reason")
+        )
+        in_bar = np.repeat([part.in_bar for part in parts], [len(part.rows) for part in parts])
+        number, symbol, kind = (orders[:, column].astype(np.int64) for column in (NUMBER, SYMBOL, KIND))
+        signed = orders[:, SIDE] * orders[:, QUANTITY]
+        return OrderEvents(rows, symbol, number, kind, signed, orders[:, LEFT], orders[:, PRICE], state, reason, in_bar)
+
+
 class EventLog:
     """Fills and order events since they were last taken."""
 
@@ -66,23 +84,11 @@ class EventLog:
             return taken[0] if taken else _NO_FILLS
         return Fills(*(np.concatenate([getattr(part, name) for part in taken]) for name in Fills.__slots__))
 
-    def take_events(self) -> OrderEvents:
+    def take_events(self) -> UntoldEvents:
         """Return the order events and forget them."""
         self.in_bar = False
-        if not self._events:
-            return _NO_EVENTS
         taken, self._events = self._events, []
-        return _told(taken)
+        return UntoldEvents(taken)
 
 
-def _told(parts: Sequence[_Events]) -> OrderEvents:
-    rows, orders, state, reason = (
-        np.concatenate([getattr(part, name) for part in parts]) for name in ("rows", "orders", "state", "reason")
-    )
-    in_bar = np.repeat([part.in_bar for part in parts], [len(part.rows) for part in parts])
-    number, symbol, kind = (orders[:, column].astype(np.int64) for column in (NUMBER, SYMBOL, KIND))
-    side = orders[:, SIDE]
-    return OrderEvents(rows, symbol, number, kind, side * orders[:, QUANTITY], orders[:, LEFT], orders[:, PRICE], state, reason, in_bar)
-
-
-_NO_EVENTS = _told([_Events(np.zeros(0, dtype=np.int64), np.zeros((0, N_COLUMNS)), *(np.zeros(0, dtype=np.int64),) * 2, in_bar=False)])
+_NO_EVENT = _Events(np.zeros(0, dtype=np.int64), np.zeros((0, N_COLUMNS)), *(np.zeros(0, dtype=np.int64),) * 2, in_bar=False)

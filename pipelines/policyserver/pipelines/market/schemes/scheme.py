@@ -52,6 +52,8 @@ class View:
     """The newest bars, as many as the parts asked for."""
     forecast: FloatArray
     """Mean, standard deviation of its error, and what the model itself said, of each symbol's next log-return, float64 (n, K, 3)."""
+    refusals: IntArray
+    """Orders of the last action that were refused: all of them, then by limit on risk, int64 (n, 1 + limits)."""
 
 
 class Scheme(Config):

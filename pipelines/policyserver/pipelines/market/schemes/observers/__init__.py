@@ -19,6 +19,7 @@ OBSERVERS = Registry(
         "unrealised_profit": f"{_HERE}.position.UnrealisedProfit",
         "time_left": f"{_HERE}.time_left.TimeLeft",
         "window": f"{_HERE}.window.Window",
+        "refusals": f"{_HERE}.refusals.Refusals",
         "indicator": f"{_HERE}.indicator.Indicator",
     },
 )
