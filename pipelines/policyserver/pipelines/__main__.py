@@ -173,7 +173,7 @@ _COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
     "demo": ("start a policy server and 64 trading episodes against it; show that it learns", _add_demo_arguments),
     "check-data": ("tell what files of bars hold and what is wrong with them; exit 1 on a fault", check_data.add_options),
     "processes": ("list the price processes, with what can be set of them", _add_processes),
-    "schemes": ("list the action schemes, observers, reward terms and ends, with what can be set of them", _add_schemes),
+    "schemes": ("list the action schemes, observers, reward terms, ends and limits on risk, with what can be set of them", _add_schemes),
 }
 """Each part of the command: its help, and what declares its options."""
 

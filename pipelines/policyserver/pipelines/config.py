@@ -96,6 +96,9 @@ class PipelineRecordingConfig(RecordingConfig):
     none."""
     policy: str = "default"
     """Name of the policy, a tag of every point."""
+    market_order_events: bool = False
+    """Whether it is recorded, too, that market orders were accepted and filled: nearly as many points as steps, of what the points of
+    `order` say already. What becomes of other orders, and every refusal, is recorded in any case."""
 
 
 @dataclass(frozen=True, slots=True)

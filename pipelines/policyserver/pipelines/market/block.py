@@ -181,12 +181,14 @@ class EpisodeBlock:
         if cancels.any():
             self.broker.cancel_all(rows[cancels])
         for requests in scheme.orders(state, view, rows, actions):
-            self._submit(requests)
+            if len(requests.rows):
+                self.submit(requests)
 
     def close_positions(self, rows: IntArray) -> None:
         """Cancel the orders of rows, and submit market orders that close their positions, whatever their actions say."""
         self._forget_refusals(rows)
         self.broker.cancel_all(rows)
+        self.rules.actions.begin(self._action_state, self.view, rows)
         position = self.view.accounts.position
         for symbol in range(self.shape.n_symbols):
             open_rows = rows[position[rows, symbol] != 0]
@@ -194,14 +196,26 @@ class EpisodeBlock:
             if count:
                 kinds, prices = np.full(count, int(OrderKind.MARKET)), np.zeros(count)
                 symbols, good_for = np.full(count, symbol), np.full(count, GOOD_TILL_CANCELLED)
-                self._submit(OrderRequests(open_rows, symbols, kinds, -position[open_rows, symbol], prices, good_for))
-        self.rules.actions.begin(self._action_state, self.view, rows)
+                self.submit(OrderRequests(open_rows, symbols, kinds, -position[open_rows, symbol], prices, good_for))
 
-    def _submit(self, requests: OrderRequests) -> None:
-        """Submit orders, through the limits if there are any, and count those that are refused."""
-        if len(requests.rows) and not (accepted := self._orders.submit(requests)).all():
-            self.view.refusals[requests.rows[~accepted], 0] += 1
+    def submit(self, requests: OrderRequests) -> npt.NDArray[np.bool_]:
+        """Submit orders, one each of some rows, through the limits on risk if there are any; return which are accepted, bool (m,)."""
+        accepted = self._orders.submit(requests)
+        self._note_refusals(requests.rows, accepted)
+        return accepted
+
+    def replace(self, requests: OrderRequests, numbers: IntArray) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+        """Put one order each in the place of a live one, as the broker's `replace` does, through the limits on risk."""
+        found, accepted = self._orders.replace(requests, numbers)
+        self._note_refusals(requests.rows[found], accepted[found])
+        return found, accepted
+
+    def _note_refusals(self, rows: IntArray, accepted: npt.NDArray[np.bool_]) -> None:
+        if not accepted.all():
+            refused = rows[~accepted]
+            self.view.refusals[refused, 0] += 1
             self._any_refused = True
+            self.rules.actions.refused(self._action_state, self.view, refused)
 
     def _forget_refusals(self, rows: IntArray) -> None:
         if self._any_refused:

@@ -61,7 +61,7 @@ class Rules:
         """Make the parts.
 
         Raises:
-            SettingsError: A name is unknown, or a field of a part is; the key begins with `key`.
+            SettingsError: A name is unknown, a field of a part is, or parts don't fit each other; the key begins with `key`.
         """
         rules = cls(
             ACTIONS.make(config.actions, f"{key}.actions"),
@@ -72,6 +72,9 @@ class Rules:
             config.account,
             config.instrument,
         )
+        if config.account.max_leverage is None and rules.actions.largest_exposure() > 1:
+            problem = f"expected a number, for actions that ask for {rules.actions.largest_exposure():g} times the equity, received none"
+            raise SettingsError(f"{key}.account.max_leverage", "", problem)
         for i, observer in enumerate(rules.observers):
             if isinstance(observer, Refusals) and observer.limits > len(rules.risk):
                 problem = f"expected at most {len(rules.risk)}, the limits on risk that there are, received {observer.limits}"

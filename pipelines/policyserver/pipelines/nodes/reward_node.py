@@ -7,8 +7,8 @@ from typing import Any
 
 from policyserver.pipelines.events import FillEvent, RewardEvent
 from policyserver.pipelines.market.bars import FloatArray, IntArray
-from policyserver.pipelines.market.orders import Fills
 from policyserver.pipelines.nodes.pipeline_node import PipelineNode, Wiring
+from policyserver.pipelines.order_records import record_order_events
 from policyserver.pipelines.played_block import PlayedBlock
 from policyserver.pipelines.run_state import ExactSum, ShownDecision
 
@@ -35,7 +35,8 @@ class RewardNode(PipelineNode[FillEvent]):
             if event.fills is not None:
                 marked = played.block.mark(rows)
                 self._log(played, rows, marked.rewards)
-                self._record(played, rows, marked.rewards, event.fills)
+                self._record(played, rows, marked.rewards)
+                record_order_events(self._recorder, played)
                 self._run_state.add_steps(len(rows))
             events.append(RewardEvent(played, rows, marked))
         self._routes.signal.push_many(events)
@@ -54,7 +55,7 @@ class RewardNode(PipelineNode[FillEvent]):
         self._policy.log_returns_batch(ids, told)
         self.ledger.add(math.fsum(told))
 
-    def _record(self, played: PlayedBlock, rows: IntArray, rewards: FloatArray, fills: Fills) -> None:
+    def _record(self, played: PlayedBlock, rows: IntArray, rewards: FloatArray) -> None:
         """Write the steps of a bar, and show some."""
         decision, accounts = played.decision, played.block.view.accounts
         fees, slippage = accounts.last_bar[2:4, rows]

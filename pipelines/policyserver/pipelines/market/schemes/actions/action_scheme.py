@@ -41,6 +41,13 @@ class ActionScheme(Scheme):
         """Return whose live orders are cancelled before the new ones are submitted, bool (m,); by default nobody's."""
         return np.zeros(len(rows), dtype=np.bool_)
 
+    def refused(self, state: Any, view: View, rows: IntArray) -> None:
+        """Take note of rows of which an order was refused: what they aim at is not on its way. By default nothing is done."""
+
+    def largest_exposure(self) -> float:
+        """Return the gross exposure that an action may ask for at most, as a multiple of the equity; beyond 1 it takes leverage."""
+        return 1.0
+
     def keeping(self, state: Any, view: View, rows: IntArray) -> Actions:
         """Return the actions that change nothing: what a row does without an answer of the policy, and what that is reported as."""
         raise NotImplementedError

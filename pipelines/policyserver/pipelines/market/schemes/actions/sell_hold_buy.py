@@ -49,6 +49,14 @@ class SellHoldBuy(ActionScheme):
         units = wanted * self.unit_fraction * accounts.equity[rows] / accounts.price[rows, 0]
         return [market_orders(rows, 0, units - accounts.position[rows, 0])]
 
+    def refused(self, state: IntArray, view: View, rows: IntArray) -> None:
+        """See `ActionScheme`. The direction is that of the position, so that the same action asks for the order again."""
+        state[rows] = np.sign(view.accounts.position[rows, 0])
+
+    def largest_exposure(self) -> float:
+        """See `ActionScheme`."""
+        return self.unit_fraction
+
     def keeping(self, state: IntArray, view: View, rows: IntArray) -> Actions:
         """See `ActionScheme`."""
         return np.full(len(rows), int(Action.HOLD))

@@ -50,6 +50,15 @@ class TargetPosition(ActionScheme):
         target = wanted / self.steps * self.unit_fraction * accounts.equity[rows] / accounts.price[rows, 0]
         return [market_orders(rows, 0, target - accounts.position[rows, 0])]
 
+    def refused(self, state: IntArray, view: View, rows: IntArray) -> None:
+        """See `ActionScheme`. The step is the one nearest to the position, so that the same action asks for the order again."""
+        held = view.accounts.exposure(rows)[:, 0] / self.unit_fraction
+        state[rows] = np.rint(np.clip(held, -1.0, 1.0) * self.steps)
+
+    def largest_exposure(self) -> float:
+        """See `ActionScheme`."""
+        return self.unit_fraction
+
     def keeping(self, state: IntArray, view: View, rows: IntArray) -> Actions:
         """See `ActionScheme`."""
         return state[rows] + self.steps

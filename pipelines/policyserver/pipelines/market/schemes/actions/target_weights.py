@@ -42,6 +42,10 @@ class TargetWeight(ActionScheme):
         weights = np.clip(np.nan_to_num(actions.astype(np.float64)), -1.0, 1.0) * (self.largest / view.shape.n_symbols)
         return _rebalance(view, rows, weights, self.tolerance)
 
+    def largest_exposure(self) -> float:
+        """See `ActionScheme`."""
+        return self.largest
+
     def keeping(self, state: Any, view: View, rows: IntArray) -> Actions:
         """See `ActionScheme`."""
         weights = view.accounts.exposure(rows) * (view.shape.n_symbols / self.largest)
