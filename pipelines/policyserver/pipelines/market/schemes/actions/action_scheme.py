@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import gymnasium as gym
 import numpy as np
@@ -70,41 +70,44 @@ def numbers_of(actions: Actions, count: int) -> IntArray:
     return numbers
 
 
-def market_orders(rows: IntArray, symbol: int, quantity: FloatArray) -> OrderRequests:
-    """Return market orders of one symbol for the rows whose quantity is not 0."""
+OrderName = Literal["market", "on_open", "on_close"]
+"""Orders without a price: see `OrderKind`."""
+
+
+def market_orders(rows: IntArray, symbol: int, quantity: FloatArray, order: OrderName = "market") -> OrderRequests:
+    """Return orders of one symbol for the rows whose quantity is not 0."""
     wanted = quantity != 0
-    return market_orders_of(rows[wanted], np.full(int(wanted.sum()), symbol), quantity[wanted])
+    return market_orders_of(rows[wanted], np.full(int(wanted.sum()), symbol), quantity[wanted], order)
 
 
-def market_orders_of(rows: IntArray, symbol: IntArray, quantity: FloatArray) -> OrderRequests:
-    """Return market orders, good until they are filled."""
-    count = len(rows)
-    return OrderRequests(
-        rows, symbol, np.full(count, int(OrderKind.MARKET)), quantity, np.zeros(count), np.full(count, GOOD_TILL_CANCELLED)
-    )
+def market_orders_of(rows: IntArray, symbol: IntArray, quantity: FloatArray, order: OrderName = "market") -> OrderRequests:
+    """Return orders without a price, market orders good until they are filled."""
+    count, kind = len(rows), int(OrderKind[order.upper()])
+    return OrderRequests(rows, symbol, np.full(count, kind), quantity, np.zeros(count), np.full(count, GOOD_TILL_CANCELLED))
 
 
-def rebalance(view: View, rows: IntArray, targets: FloatArray) -> list[OrderRequests]:
-    """Return market orders that lead from the positions to targets, those that free money first.
+def rebalance(view: View, rows: IntArray, targets: FloatArray, order: OrderName = "market") -> list[OrderRequests]:
+    """Return orders that lead from the positions to targets, those that free money first.
 
     Args:
         view: The block.
         rows: The rows, int64 (m,).
         targets: Units wanted of each symbol, float64 (m, K).
+        order: How they fill.
     """
     quantity = targets - view.accounts.position[rows]
     if quantity.shape[1] == 1:
-        return [market_orders(rows, 0, quantity[:, 0])]
+        return [market_orders(rows, 0, quantity[:, 0], order)]
     smaller = np.abs(targets) < np.abs(view.accounts.position[rows])
-    order = np.argsort(~smaller, axis=1, kind="stable")
+    places = np.argsort(~smaller, axis=1, kind="stable")
     each = np.arange(len(rows))
     requests = []
     for place in range(quantity.shape[1]):
-        symbol = order[:, place]
+        symbol = places[:, place]
         wanted = quantity[each, symbol]
         some = wanted != 0
-        requests.append(market_orders_of(rows[some], symbol[some], wanted[some]))
+        requests.append(market_orders_of(rows[some], symbol[some], wanted[some], order))
     return requests
 
 
-__all__ = ["ActionScheme", "Actions", "Shape", "View", "market_orders", "market_orders_of", "numbers_of", "rebalance"]
+__all__ = ["ActionScheme", "Actions", "OrderName", "Shape", "View", "market_orders", "market_orders_of", "numbers_of", "rebalance"]
