@@ -16,6 +16,7 @@ from typing import Self
 
 from policyserver.common.settings import load
 from policyserver.pipelines.config import PipelineConfig
+from policyserver.pipelines.market.files.config import FilesConfig
 from policyserver.server.config.server_config import ServerConfig
 from policyserver.server.daemon.preflight import check_all
 from tests.documents import OUTPUT, ROOT, Block, commands
@@ -91,9 +92,10 @@ class Story:
         """Hold a configuration to what the command that reads it would refuse."""
         file = self._folder / (block.file_name or "fragment.toml")
         file.write_text(text, encoding="utf-8")
-        if block.file_name.startswith("pipeline"):
-            load(PipelineConfig, file, {})
-            return
+        for name, config in (("pipeline", PipelineConfig), ("files", FilesConfig)):
+            if block.file_name.startswith(name):
+                load(config, file, {})
+                return
         before = Path.cwd()
         os.chdir(self._folder)
         try:

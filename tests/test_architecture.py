@@ -115,6 +115,7 @@ PUBLIC = {
     "policyserver/client/__init__.py",
     "policyserver/server/__init__.py",
     "policyserver/common/settings.py",
+    "policyserver/pipelines/prices/__init__.py",
     f"{MARKET}processes/__init__.py",
     *(f"{MARKET}schemes/{kind}s/__init__.py" for kind in ("action", "end", "observer", "reward")),
     f"{MARKET}schemes/actions/action_scheme.py",

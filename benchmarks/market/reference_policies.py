@@ -24,13 +24,15 @@ from policyserver.pipelines.market.running_statistics import MeanSinceStart, Vol
 from policyserver.pipelines.market.schemes.actions.sell_hold_buy import SellHoldBuy
 from policyserver.pipelines.market.schemes.ends.equity_ends import Ruin
 from policyserver.pipelines.market.schemes.rewards.log_equity import LogEquity
-from policyserver.pipelines.prices import SLOTS
+from policyserver.pipelines.prices import PricesConfig
+from policyserver.pipelines.prices.config import make_slots
 
 _LEVELS = 121
 """Points of the grid of deviations; a bar's shock is some four of its steps, which integrates a normal density to nine digits."""
 _STATIONARY_DEVIATIONS = 5.0
 """Where the grid ends, in standard deviations of the stationary law."""
 _ACTION_OF = {-1: Action.SELL, 0: Action.HOLD, 1: Action.BUY}
+_SLOTS = make_slots(PricesConfig())
 _CLOSE = FIELDS.index("close")
 _MEAN, _VOLATILITY = MeanSinceStart(), Volatility()
 
@@ -69,7 +71,7 @@ def mean_reversion_rule(rules: Rules, episodes: Sequence[Episode]) -> Results:
     In between the position is kept. Mean and volatility are those that the policy observes: the mean since the first warm-up bar, the
     exponential root mean square return.
     """
-    return play(rules, SLOTS, episodes, _rule_actions, frozenset({_MEAN, _VOLATILITY}))
+    return play(rules, _SLOTS, episodes, _rule_actions, frozenset({_MEAN, _VOLATILITY}))
 
 
 def _rule_actions(block: EpisodeBlock, rows: IntArray, step: int) -> npt.NDArray[Any]:
@@ -90,12 +92,12 @@ def optimum(rules: Rules, episodes: Sequence[Episode]) -> Results:
     """
     parameters = [episode.bars.parameters for episode in episodes]
     if all(drawn.get("price_drift") == 0.0 for drawn in parameters):
-        return play(rules, SLOTS, episodes, lambda block, rows, step: block.keeping(rows))
+        return play(rules, _SLOTS, episodes, lambda block, rows, step: block.keeping(rows))
     if not all("reversion" in drawn for drawn in parameters):
         raise ValueError(f"episodes: expected ou, or gbm without drift, received {[dict(drawn) for drawn in parameters[:1]]}")
     terms = Terms.of(rules)
     actions = [_optimal_actions(terms, episode) for episode in episodes]
-    return play(rules, SLOTS, episodes, lambda block, rows, step: np.array([actions[row][step] for row in rows.tolist()]))
+    return play(rules, _SLOTS, episodes, lambda block, rows, step: np.array([actions[row][step] for row in rows.tolist()]))
 
 
 def _optimal_actions(terms: Terms, episode: Episode) -> IntArray:
@@ -121,7 +123,7 @@ def plan_of(terms: Terms, parameters: Mapping[str, float], n_steps: int) -> tupl
 
     Args:
         terms: Unit and costs.
-        parameters: Reversion and volatility per bar, as `OuConfig.draw_parameters` gives them.
+        parameters: Reversion and volatility per bar, as `OrnsteinUhlenbeck.draw_parameters` gives them.
         n_steps: Number of actions.
 
     Returns:

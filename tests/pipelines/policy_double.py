@@ -18,7 +18,7 @@ class Heard:
     """What the service heard of one episode."""
 
     observations: list[Any] = field(default_factory=list)
-    actions: list[int] = field(default_factory=list)
+    actions: list[Any] = field(default_factory=list)
     rewards: list[float] = field(default_factory=list)
     logged: list[int] = field(default_factory=list)
     """Numbers of the steps whose action the caller chose."""
@@ -55,12 +55,12 @@ class PolicyDouble:
     def get_actions(self, episode_ids: Sequence[str], observations: Any) -> Any:
         with self.lock:
             errors = self._check("get", episode_ids)
-            actions = np.asarray(self.choose(observations), dtype=np.int64)
+            actions = np.array(self.choose(observations))
             actions[list(errors)] = 0
             for row, name in enumerate(episode_ids):
                 if row not in errors:
                     heard = self._next(name, observations[row])
-                    heard.actions.append(int(actions[row]))
+                    heard.actions.append(np.asarray(actions[row]).tolist())
             if errors:
                 raise BatchError(len(episode_ids), actions, errors)
             return actions
@@ -72,7 +72,7 @@ class PolicyDouble:
                 if row not in errors:
                     heard = self._next(name, observations[row])
                     heard.logged.append(len(heard.actions))
-                    heard.actions.append(int(actions[row]))
+                    heard.actions.append(np.asarray(actions[row]).tolist())
             if errors:
                 raise BatchError(len(episode_ids), None, errors)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from policyserver.pipelines.config import PipelineConfig, PlayedEpisodesConfig
 from policyserver.pipelines.forecast.regressor import RegressorConfig
 from policyserver.pipelines.market.bars import FloatArray
+from policyserver.pipelines.market.catalog import CatalogConfig
 from policyserver.pipelines.market.instruments import InstrumentConfig
 from policyserver.pipelines.market.rules import RulesConfig
 from policyserver.pipelines.prices import PricesConfig
@@ -37,12 +39,25 @@ def write_bars(path: Path, closes: FloatArray) -> Path:
     return path
 
 
+def index_series(name: str) -> Path:
+    """The file of a real daily index series that comes with the package arch."""
+    spec = importlib.util.find_spec(f"arch.data.{name}")
+    assert spec is not None
+    assert spec.origin is not None
+    return Path(spec.origin).with_name(f"{name}.csv.gz")
+
+
+def catalog_of(*files: Path) -> CatalogConfig:
+    """These files, as they show themselves."""
+    return CatalogConfig(tuple(map(str, files)))
+
+
 def file_config(*files: Path, concurrent: int, steps: int, bars: int, warmup: int, regressor: RegressorConfig) -> PipelineConfig:
     """A pipeline on files, without costs."""
     return PipelineConfig(
         seed=3,
         episodes=PlayedEpisodesConfig(concurrent=concurrent, steps=steps),
-        prices=PricesConfig(process="csv", csv_files=files, bars_per_episode=bars, warmup_bars=warmup),
+        prices=PricesConfig(recorded=catalog_of(*files), bars_per_episode=bars, warmup_bars=warmup),
         rules=RulesConfig(instrument=InstrumentConfig(fee_fraction=0.0, slippage_fraction=0.0)),
         regressor=regressor,
         stop_timeout_s=10.0,

@@ -10,19 +10,18 @@ from policyserver.pipelines.baselines import Baselines, actions_rng, play, rando
 from policyserver.pipelines.market.episode_source import Episode
 from policyserver.pipelines.market.feed import BarFeed
 from policyserver.pipelines.market.instruments import InstrumentConfig
-from policyserver.pipelines.market.priors import Prior
 from policyserver.pipelines.market.rules import Rules, RulesConfig
 from policyserver.pipelines.market.schemes.actions import ACTIONS
-from policyserver.pipelines.price_processes import GbmConfig
-from policyserver.pipelines.prices import SLOTS, PricesConfig, make_source
+from policyserver.pipelines.prices import PricesConfig, make_source
+from tests.pipelines.market.price_paths import SLOTS
 from tests.pipelines.market.reference.account import Account, AccountConfig
 
 RULES = Rules.of(RulesConfig())
 
 
 def episodes(n: int, volatility: float = 0.01, seed: int = 3, bars: int = 80) -> list[Episode]:
-    gbm = GbmConfig(volatility=Prior.fixed(volatility))
-    source = make_source(PricesConfig(process="gbm", gbm=gbm, warmup_bars=8, bars_per_episode=bars, steps_per_bar=1), seed)
+    process = {"name": "gbm", "volatility": {"low": volatility, "high": volatility}}
+    source = make_source(PricesConfig(process=process, warmup_bars=8, bars_per_episode=bars, steps_per_bar=1), seed)
     return source.episodes(range(n))
 
 

@@ -18,7 +18,7 @@ from policyserver.monitoring.action import ACTIONS_TEXT
 TAGS = {
     "run": "run folder's name, one per demo or training run",
     "policy": "name of the policy that acts",
-    "process": "what makes the prices: ou, gbm, csv, ...",
+    "process": "what makes the prices: ou, gbm, recorded, ...",
     "symbol": "traded symbol",
     "worker": "operating-system process that the point is about: the serving process in `server`, else the process that wrote the point",
     "kind": "kind of an order: market, limit, stop, on_open, on_close",

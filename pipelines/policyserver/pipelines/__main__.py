@@ -81,10 +81,13 @@ def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_demo_arguments(parser: argparse.ArgumentParser) -> None:
-    from policyserver.pipelines.demo.setup import DEFAULT_STEPS, DEMO_SERVER, MARKETS
+    from policyserver.pipelines.demo.setup import DEFAULT_MARKET, DEFAULT_STEPS, DEMO_SERVER, MARKETS
 
-    parser.add_argument("--seed", type=int, default=0, help="of prices, initial weights and sampled actions (default: 0)")
-    parser.add_argument("--market", choices=sorted(MARKETS), default="ou", help="the set-up that is played (default: ou)")
+    markets = ", ".join(MARKETS)
+    parser.add_argument("--seed", type=int, help="of prices, initial weights and sampled actions (default: the set-up's, or 0)")
+    parser.add_argument(
+        "--market", metavar="NAME", default=DEFAULT_MARKET, help=f"the set-up that is played: {markets} (default: {DEFAULT_MARKET})"
+    )
     parser.add_argument("--config", type=Path, metavar="FILE", help="a pipeline's settings of your own, in place of a shipped set-up")
     parser.add_argument(
         "--prices",
@@ -93,14 +96,13 @@ def _add_demo_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         action="append",
         default=[],
-        help="trade the bars of a file (see check-data), instead of simulated ones; may be repeated",
+        help="trade the bars of a file (see check-data), instead of the set-up's prices; may be repeated",
     )
-    parser.add_argument("--episodes", type=int, default=64, help="concurrent episodes (default: 64)")
+    parser.add_argument("--episodes", type=int, help="concurrent episodes (default: the set-up's, or 64)")
     parser.add_argument(
         "--steps",
         type=int,
-        default=DEFAULT_STEPS,
-        help=f"steps after which the demo ends, further ones with --resume (default: {DEFAULT_STEPS:,})",
+        help=f"steps after which the demo ends, further ones with --resume (default: the set-up's, or {DEFAULT_STEPS:,})",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the summary there, too")
     parser.add_argument("--resume", action="store_true", help="continue the newest run: its seed, prices, episodes, weights and records")

@@ -24,6 +24,7 @@ from policyserver.monitoring.sink import Sink
 from policyserver.pipelines.config import UNNAMED_RUN, PipelineConfig
 from policyserver.pipelines.forecast.block_forecaster import INPUTS
 from policyserver.pipelines.forecast.regressor import try_out
+from policyserver.pipelines.market.files.faults import FileFaultError
 from policyserver.pipelines.market.rules import Rules
 from policyserver.pipelines.pipeline import Pipeline
 from policyserver.pipelines.prices import PriceSource, make_source
@@ -90,6 +91,10 @@ def source_of(config: PipelineConfig) -> PriceSource:
         return make_source(config.prices, config.episodes_seed)
     except OSError as error:
         raise SettingsError("prices.recorded", "", f"expected a readable file, received {error.filename}: {error.strerror}") from error
+    except SettingsError as error:
+        raise SettingsError(f"prices.recorded.{error.key}", "", error.problem) from error
+    except FileFaultError as error:
+        raise SettingsError("prices.recorded.files", "", str(error)) from error
     except ValueError as error:
         raise SettingsError("prices", "", str(error)) from error
 

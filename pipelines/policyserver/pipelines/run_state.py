@@ -34,8 +34,8 @@ class ShownDecision:
     """Close of that bar, of the first symbol."""
     prediction: float
     """Expected log-return of the next bar, of the first symbol."""
-    action: int
-    """What was done; of a fallback what it is reported as."""
+    action: str
+    """What was done, as its scheme calls it; of a fallback what it is reported as."""
     fallback: bool
     """Whether it is the configured fallback instead of the policy's action."""
     weights_seq_no: int

@@ -28,7 +28,7 @@ class PolicyService(Protocol):
         """Return how long the calling thread's calls waited for the learner since it asked last, seconds."""
 
     def log_actions(self, episode_ids: Sequence[str], observations: Observations, actions: npt.NDArray[Any]) -> None:
-        """Report actions that somebody else chose."""
+        """Report actions that the policy did not choose."""
 
     def log_returns_batch(self, episode_ids: Sequence[str], rewards: Sequence[float]) -> None:
         """Add rewards to the newest actions."""

@@ -13,11 +13,9 @@ from policyserver.monitoring.action import Action
 from policyserver.pipelines.baselines import Results, play
 from policyserver.pipelines.market.episode_source import Episode
 from policyserver.pipelines.market.instruments import InstrumentConfig
-from policyserver.pipelines.market.priors import Prior
 from policyserver.pipelines.market.rules import Rules, RulesConfig
-from policyserver.pipelines.price_processes import GbmConfig
-from policyserver.pipelines.prices import SLOTS, PricesConfig, make_source
-from tests.pipelines.market.price_paths import episode_of
+from policyserver.pipelines.prices import PricesConfig, make_source
+from tests.pipelines.market.price_paths import SLOTS, episode_of
 
 PARAMETERS = {"mean_price": 100.0, "reversion": 0.05, "volatility": 0.01}
 DEMO = Rules.of(RulesConfig())
@@ -28,7 +26,7 @@ def rules_with(fee_fraction: float, slippage_fraction: float = 0.0) -> Rules:
 
 
 def episodes_of(process: str, count: int, seed: int = 0) -> list[Episode]:
-    return make_source(PricesConfig(process=process), seed).episodes(range(count))  # type: ignore[arg-type]
+    return make_source(PricesConfig(process=process), seed).episodes(range(count))
 
 
 def of_actions(rules: Rules, episodes: Sequence[Episode], actions: Sequence[Action]) -> Results:
@@ -92,7 +90,7 @@ def test_in_a_fair_game_the_optimum_holds_cash_and_the_rule_pays() -> None:
 
 
 def test_prices_whose_law_it_does_not_know_are_refused() -> None:
-    drifting = PricesConfig(process="gbm", gbm=GbmConfig(price_drift=Prior.fixed(0.001)))
+    drifting = PricesConfig(process={"name": "gbm", "price_drift": {"low": 0.001, "high": 0.001}})
     with pytest.raises(ValueError, match="expected ou, or gbm without drift"):
         optimum(DEMO, make_source(drifting, 0).episodes([0]))
 

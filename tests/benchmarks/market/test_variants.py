@@ -28,7 +28,7 @@ WHOLE, CUT = 20, 3
 
 
 def leave(options: DemoConfig, folder: Path) -> dict[str, Any]:
-    config = PipelineConfig(seed=options.seed, prices=PricesConfig(process=options.process))
+    config = PipelineConfig(seed=options.seed, prices=PricesConfig(process=options.market))
     (folder / PIPELINE_FILE).write_text(dump_toml(config))
     (folder / SERVER_FILE).write_text('run_folder = "somewhere"\n[hand_off]\nbatches_ahead = 1\n')
     store = EmbeddedStore(folder / STORE_FILE)
@@ -37,7 +37,7 @@ def leave(options: DemoConfig, folder: Path) -> dict[str, Any]:
         store.write(Points.one("episode", {"run": folder.name, "symbol": "AAA"}, fields))
     store.close(5.0)
     return {
-        "return_mean": 12.5 + 0.25 * options.show_prediction * options.seed,
+        "return_mean": 12.5 + 0.25 * options.show_prediction * (options.seed or 0),
         "return_stderr": 0.75,
         "regressor_skill": -2.2e-06,
         "regressor_skill_stderr": 1.2e-05,
@@ -58,9 +58,7 @@ def test_three_seeds_of_each_variant_are_run_and_each_has_its_row(tmp_path: Path
     monkeypatch.setattr(variants, "run_demo", demos)
     variants.run_variants(tmp_path / "docs", 5_000, io.StringIO(), StopSignals())
     wanted = [("ou", True), ("ou", False), ("gbm", True)]
-    assert [(asked.process, asked.show_prediction, asked.seed) for asked in demos.asked] == [
-        (*v, seed) for v in wanted for seed in range(3)
-    ]
+    assert [(asked.market, asked.show_prediction, asked.seed) for asked in demos.asked] == [(*v, seed) for v in wanted for seed in range(3)]
     assert {asked.steps for asked in demos.asked} == {5_000}
     text = (tmp_path / "docs" / "learning.md").read_text()
     assert "hand_off.batches_ahead = 1" in text, "the page says what it ran with"
@@ -70,7 +68,7 @@ def test_three_seeds_of_each_variant_are_run_and_each_has_its_row(tmp_path: Path
         (title, str(seed)) for title in ("OU", "OU, forecast hidden", "GBM without drift") for seed in range(3)
     ]
     assert [row[5] for row in rows[:4]] == ["+12.50 ± 0.75", "+12.75 ± 0.75", "+13.00 ± 0.75", "+12.50 ± 0.75"]
-    scales = [played(asked.process, asked.seed) for asked in demos.asked]
+    scales = [played(asked.market, asked.seed or 0) for asked in demos.asked]
     assert [(row[6], row[7]) for row in rows] == scales, "of the newest tenth of the whole episodes"
     assert "OU: over the seeds the policy earned +12.8, " in text
     assert "The forecast is worth +0.25 ± 0.14 to the policy" in text

@@ -9,10 +9,8 @@ from policyserver.pipelines.forecast.regressor import Prediction
 from policyserver.pipelines.market.bars import FloatArray
 from policyserver.pipelines.market.block import DATA_END, GOES_ON, EpisodeBlock
 from policyserver.pipelines.market.feed import BarFeed
-from policyserver.pipelines.market.priors import Prior
 from policyserver.pipelines.market.rules import Rules, RulesConfig
 from policyserver.pipelines.market.vector_env import begin_episodes
-from policyserver.pipelines.price_processes import GbmConfig
 from policyserver.pipelines.prices import PricesConfig, make_source
 from tests.pipelines.market.reference.account import Account, AccountConfig
 from tests.pipelines.market.reference.features import FeatureState
@@ -49,8 +47,8 @@ class Scalar:
 
 @pytest.mark.parametrize("volatility", [0.01, 0.2])
 def test_a_block_plays_what_the_scalar_demo_played(volatility: float) -> None:
-    gbm = GbmConfig(volatility=Prior.fixed(volatility))
-    source = make_source(PricesConfig(process="gbm", gbm=gbm, bars_per_episode=STEPS, warmup_bars=80), seed=4)
+    process = {"name": "gbm", "volatility": {"low": volatility, "high": volatility}}
+    source = make_source(PricesConfig(process=process, bars_per_episode=STEPS, warmup_bars=80), seed=4)
     episodes = source.episodes(range(48))
     rng = np.random.default_rng(1)
     block, feed = EpisodeBlock(48, source.slots, Rules.of(RulesConfig())), BarFeed(48, 1)

@@ -19,7 +19,7 @@ from policyserver.pipelines.market.catalog import CatalogConfig
 from policyserver.pipelines.market.registry import Choice
 from policyserver.pipelines.market.rules import Rules, RulesConfig
 from policyserver.pipelines.market.space_tables import space_table
-from policyserver.pipelines.prices.config import make_slots
+from policyserver.pipelines.prices.config import PricesConfig, make_slots
 from policyserver.pipelines.run import source_of
 
 DEFAULT_STEPS = 300_000
@@ -37,11 +37,24 @@ DEMO_SERVER = Path(__file__).with_name("demo_server.toml")
 MARKETS = {path.stem: path for path in sorted(Path(__file__).with_name("markets").glob("*.toml"))}
 """The shipped set-ups: a pipeline's settings by name."""
 
+DEFAULT_MARKET = "ou"
+"""The set-up that is played unless the user chooses another."""
+
 STORE_FILE = "store.sqlite"
 """The embedded store, in the run folder; the server records its training there too."""
 
 _AFTER_RUN_SETTINGS = "\n\n"
 """Separates this run's own settings of the server from the chosen ones, in the run folder's file."""
+
+_OF_THE_RUN = {
+    "seed": "--seed",
+    "market": "--market",
+    "config": "--config",
+    "files": "--prices",
+    "episodes": "--episodes",
+    "server": "--server",
+}
+"""What a run keeps when it is resumed, with the options that choose it."""
 
 _CONNECT_S = 2.0
 _EPISODES_END_S = 3.0
@@ -51,18 +64,18 @@ _EPISODES_END_S = 3.0
 class DemoConfig(Config):
     """What a user may choose."""
 
-    seed: Annotated[int, Ge(0)] = 0
-    """Of prices, initial weights and sampled actions."""
-    market: str = "ou"
+    seed: Annotated[int, Ge(0)] | None = None
+    """Of prices, initial weights and sampled actions; None: the set-up's."""
+    market: str = DEFAULT_MARKET
     """Which of the shipped set-ups is played: prices, actions, rewards."""
     config: Path | None = None
-    """A pipeline's settings of one's own, in place of a shipped set-up; the demo sets server, steps, recording and worker number."""
+    """A pipeline's settings of one's own, in place of a shipped set-up; server, recording and worker number are the demo's."""
     files: tuple[Path, ...] = ()
-    """Files of bars to trade instead of simulated prices."""
-    episodes: Annotated[int, Ge(1)] = 64
-    """Concurrent episodes."""
-    steps: Annotated[int, Ge(1)] = DEFAULT_STEPS
-    """Steps after which the demo ends."""
+    """Files of bars to trade instead of the set-up's prices."""
+    episodes: Annotated[int, Ge(1)] | None = None
+    """Concurrent episodes; None: the set-up's."""
+    steps: Annotated[int, Ge(1)] | None = None
+    """Steps after which the demo ends; None: the set-up's, or `DEFAULT_STEPS`."""
     json: Path | None = None
     """File for the summary."""
     resume: bool = False
@@ -75,18 +88,13 @@ class DemoConfig(Config):
     """Folder of the run folders."""
 
     def _check(self) -> None:
-        if self.resume and (self.seed, self.market, self.config, self.files, self.episodes, self.server) != (
-            0,
-            "ou",
-            None,
-            (),
-            64,
-            DEMO_SERVER,
-        ):
-            options = "--seed, --market, --config, --prices, --episodes and --server"
-            raise ValueError(f"resume: a resumed run keeps its seed, prices, episodes and server settings: leave {options} out")
+        defaults = {each.name: each.default for each in dataclasses.fields(self)}
+        if self.resume and (given := [option for name, option in _OF_THE_RUN.items() if getattr(self, name) != defaults[name]]):
+            raise ValueError(f"resume: a resumed run keeps its prices, rules, seed, episodes and server: leave {', '.join(given)} out")
         if self.market not in MARKETS:
-            raise ValueError(f"market: expected one of {', '.join(MARKETS)}, received {self.market!r}")
+            raise ValueError(f"market: expected {', '.join(MARKETS)}, received {self.market!r}")
+        if self.config and self.market != DEFAULT_MARKET:
+            raise ValueError(f"config: expected none beside --market {self.market}, received {self.config}")
         if not self.server.is_file():
             raise ValueError(f"server: expected a TOML file with the server's settings, received none at {self.server}")
         try:
@@ -102,26 +110,38 @@ def fresh_run(options: DemoConfig, address: str) -> tuple[Path, PipelineConfig]:
     Raises:
         SettingsError: The prices cannot be made.
     """
-    chosen = options.config or MARKETS[options.market]
-    config = load(PipelineConfig, chosen)
-    prices = config.prices
-    if options.files:
-        prices = dataclasses.replace(prices, process="ou", recorded=CatalogConfig(tuple(str(path) for path in options.files)))
+    config = load(PipelineConfig, options.config or MARKETS[options.market])
+    prices = _on_files(config.prices, options.files) if options.files else config.prices
     rules = config.rules if options.show_prediction else dataclasses.replace(config.rules, observers=_without_forecast(config.rules))
+    concurrent, steps = options.episodes or config.episodes.concurrent, options.steps or config.episodes.steps or DEFAULT_STEPS
     config = dataclasses.replace(
         config,
-        seed=options.seed,
+        seed=config.seed if options.seed is None else options.seed,
         worker_number=0,
         server=ServerConnectionConfig(address=address, connect_timeout_s=_CONNECT_S),
-        episodes=dataclasses.replace(config.episodes, concurrent=options.episodes, steps=options.steps),
+        episodes=dataclasses.replace(config.episodes, concurrent=concurrent, steps=steps),
         prices=prices,
         rules=rules,
         stop_timeout_s=_EPISODES_END_S,
     )
-    source_of(config)  # prices that cannot be made are refused before there is a folder
-    folder = new_run_folder(options.runs, options.seed)
+    try:
+        source_of(config)  # prices that cannot be made are refused before there is a folder
+    except SettingsError as error:
+        where = " (in a file of settings, for --config)" if options.files and error.key.startswith("prices") else ""
+        raise SettingsError(error.key, "", error.problem + where) from error
+    folder = new_run_folder(options.runs, config.seed)
     recording = PipelineRecordingConfig(run=folder.name, policy="PPO", store=folder / STORE_FILE)
     return folder, _written(dataclasses.replace(config, recording=recording), folder, options.server.read_text(encoding="utf-8"))
+
+
+def _on_files(prices: PricesConfig, files: tuple[Path, ...]) -> PricesConfig:
+    """Return the settings of the bars of files, read as those of recorded bars say that there are."""
+    paths = tuple(str(path) for path in files)
+    recorded = dataclasses.replace(prices.recorded, paths=paths) if prices.recorded else CatalogConfig(paths)
+    try:
+        return dataclasses.replace(prices, process=PricesConfig().process, recorded=recorded)
+    except SettingsError as error:
+        raise SettingsError(f"prices.{error.key}", "", error.problem) from error
 
 
 def _without_forecast(rules: RulesConfig) -> tuple[Choice, ...]:
@@ -142,11 +162,11 @@ def resumed_run(options: DemoConfig, address: str) -> tuple[Path, PipelineConfig
         raise SettingsError("--resume", "option", str(error)) from error
     config = load(PipelineConfig, folder / PIPELINE_FILE)
     source_of(config)
-    played = _episodes_recorded(folder)
+    steps, rounds = options.steps or DEFAULT_STEPS, -(-_episodes_recorded(folder) // config.episodes.concurrent)
     config = dataclasses.replace(
         config,
         server=dataclasses.replace(config.server, address=address),
-        episodes=dataclasses.replace(config.episodes, steps=options.steps, first_round=-(-played // config.episodes.concurrent)),
+        episodes=dataclasses.replace(config.episodes, steps=steps, first_round=rounds),
     )
     _, _, chosen = (folder / SERVER_FILE).read_text(encoding="utf-8").partition(_AFTER_RUN_SETTINGS)
     return folder, _written(config, folder, chosen)

@@ -88,7 +88,8 @@ class Accounts:
         """Return the value of each position as a signed fraction of the equity, float64 (m, K); 0 without equity."""
         equity = self.equity[rows][:, None]
         value = self.position[rows] * self.price[rows]
-        return np.divide(value, equity, out=np.zeros_like(value), where=equity > 0)
+        with np.errstate(over="ignore"):  # of an equity next to nothing it is infinite
+            return np.divide(value, equity, out=np.zeros_like(value), where=equity > 0)
 
     def gross(self, rows: Rows) -> FloatArray:
         """Return the sum of the values of all positions, shorts positive, in cash, float64 (m,)."""

@@ -36,7 +36,7 @@ def adjust(bars: Bars, extras: dict[str, FloatArray], config: AdjustConfig) -> B
     Args:
         bars: As recorded.
         extras: `adjusted_close`, or `split` (new shares for an old one) and `dividend` (for each share, on its first day without it),
-            float64, one for each bar; 0 where there is none.
+            float64, one for each bar; 0 where nothing is paid or split.
         config: What to do.
 
     Raises:

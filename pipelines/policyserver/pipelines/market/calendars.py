@@ -159,11 +159,11 @@ def make_calendar(name: str, key: str = "calendar") -> Calendar:
     """Return the calendar of a name.
 
     Raises:
-        ValueError: There is none; the message begins with `key`.
+        ValueError: There is no such calendar; the message begins with `key`.
     """
     if name in BUILT_IN:
         return BUILT_IN[name]
-    import exchange_calendars  # a quarter of a second and pandas: only for those who name an exchange
+    import exchange_calendars  # a quarter of a second and pandas: only where an exchange is named
 
     if name not in exchange_calendars.get_calendar_names():
         raise ValueError(f"{key}: expected {', '.join(BUILT_IN)}, or the code of an exchange such as XNYS, received {name!r}")

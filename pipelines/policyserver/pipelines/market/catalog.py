@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from policyserver.common.settings import Config
+from policyserver.common.settings import Config, SettingsError
 from policyserver.pipelines.market.bars import Bars
 from policyserver.pipelines.market.calendars import Calendar, make_calendar
 from policyserver.pipelines.market.files.config import FilesConfig
@@ -28,8 +28,8 @@ _SUFFIXES = (".csv", ".txt", ".tsv", ".dat", ".gz", ".zip", ".parquet", ".pq")
 class CatalogConfig(Config):
     """Files of bars, of any number of symbols."""
 
-    paths: tuple[str, ...]
-    """Files, folders (their files of bars, not those of folders below) and patterns such as "data/*.csv"."""
+    paths: tuple[str, ...] = ()
+    """Files, folders (their files of bars, not those of folders below) and patterns such as "data/*.csv"; at least one."""
     symbol_pattern: str = ""
     """Regular expression of a file's name without its endings, whose group `symbol` is the symbol, such as "(?P<symbol>[A-Z]+)_d"; "" takes
     the whole name, or the part of it that HistData and Binance put the symbol in."""
@@ -53,11 +53,14 @@ class Catalog:
         """Find out which symbols the files hold.
 
         Raises:
-            FileFaultError: A path has no file, or a file is not what its dialect says.
+            SettingsError: There is no path, or a path has no file.
+            FileFaultError: A file is not what its dialect says.
             OSError: A file can't be read.
         """
         self._config = config
         self._calendar: Calendar | None = make_calendar(config.files.calendar) if config.files.calendar else None
+        if not config.paths:
+            raise SettingsError("paths", "", "expected files, folders or patterns, received none")
         self._files: dict[str, list[Path]] = {}
         for path in sorted({path for pattern in config.paths for path in _found(pattern)}):
             for symbol in symbols_in(path, config.files.chosen):
@@ -120,7 +123,7 @@ def _found(pattern: str) -> list[Path]:
     else:
         found = [file for file in Path(path.anchor or ".").glob(str(path.relative_to(path.anchor))) if file.is_file()]
     if not found:
-        raise FileFaultError(f"paths: expected files of bars, received {pattern!r}, where there is none")
+        raise SettingsError("paths", "", f"expected files of bars, received {pattern!r}, which matches no such file")
     return found
 
 

@@ -32,7 +32,7 @@ class Episode:
 
 
 class EpisodeSource(Protocol):
-    """Anything that has episodes. Thread-safe: the same number has the same episode, whoever asks for it and when."""
+    """Anything that has episodes. Thread-safe: the same number has the same episode, in every thread and at any time."""
 
     @property
     def slots(self) -> tuple[str, ...]:

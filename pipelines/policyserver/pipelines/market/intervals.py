@@ -17,7 +17,7 @@ def parse_interval(text: str, key: str) -> int:
     """Return the length of time in nanoseconds.
 
     Raises:
-        ValueError: It is none; the message begins with `key`.
+        ValueError: It is no length of time; the message begins with `key`.
     """
     match = re.fullmatch(r"(\d{1,9}) ?([a-z]+)", text)
     if match and match[2] in _UNITS and 0 < (length := int(match[1]) * _UNITS[match[2]]) < 2**62:

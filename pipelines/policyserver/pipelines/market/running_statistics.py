@@ -122,7 +122,7 @@ def _weights(count: int, bars: int) -> FloatArray:
 
 
 class Statistics:
-    """The statistics that a block computes, each once, whoever asks for it."""
+    """The statistics that a block computes, each once, however many parts read it."""
 
     def __init__(self, n_rows: int, n_symbols: int, wanted: frozenset[Statistic]) -> None:
         """Compute what is wanted of n rows and K symbols."""

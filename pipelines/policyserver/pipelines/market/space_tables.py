@@ -13,7 +13,7 @@ def space_table(space: gym.Space[Any]) -> dict[str, Any]:
     """Return the table of `[spaces]` that describes a space.
 
     Raises:
-        ValueError: It is none of Box, Discrete and MultiDiscrete.
+        ValueError: It is another space than Box, Discrete or MultiDiscrete.
     """
     if isinstance(space, gym.spaces.Box):
         bounds = {"low": _bound(space.low), "high": _bound(space.high)}

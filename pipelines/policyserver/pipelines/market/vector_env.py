@@ -1,4 +1,4 @@
-"""The market as a gymnasium VectorEnv: for those who train without a server, and as the floor that the server is measured against.
+"""The market as a gymnasium VectorEnv: for training without a server, and as the floor that the server is measured against.
 
     env = TradingVectorEnv(source, Rules.of(RulesConfig()), num_envs=64)
     observations, _ = env.reset(seed=0)

@@ -21,7 +21,7 @@ def zone_of(name: str) -> tzinfo:
     """Return the zone of a name, "UTC", or of an offset such as "-05:00".
 
     Raises:
-        ValueError: There is none; the message begins with `time_zone`.
+        ValueError: There is no such zone; the message begins with `time_zone`.
     """
     if name == "UTC":
         return UTC

@@ -29,7 +29,7 @@ Errors = dict[int, PolicyServerError]
 
 
 class PolicyNode(PipelineNode[SignalEvent]):
-    """Gets an action for each row, or takes the fallback when there is none in time."""
+    """Gets an action for each row, or takes the fallback when no action comes in time."""
 
     def __init__(self, name: str, wiring: Wiring) -> None:
         """Make the node; see `Node`. The policy raises when an action takes longer than its deadline."""

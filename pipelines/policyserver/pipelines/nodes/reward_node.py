@@ -7,6 +7,7 @@ from typing import Any
 
 from policyserver.pipelines.events import FillEvent, RewardEvent
 from policyserver.pipelines.market.bars import FloatArray, IntArray
+from policyserver.pipelines.market.schemes.actions.sell_hold_buy import SellHoldBuy
 from policyserver.pipelines.nodes.pipeline_node import PipelineNode, Wiring
 from policyserver.pipelines.order_records import record_order_events
 from policyserver.pipelines.played_block import PlayedBlock
@@ -57,7 +58,7 @@ class RewardNode(PipelineNode[FillEvent]):
 
     def _record(self, played: PlayedBlock, rows: IntArray, rewards: FloatArray) -> None:
         """Write the steps of a bar, and show some."""
-        decision, accounts = played.decision, played.block.view.accounts
+        decision, accounts, actions = played.decision, played.block.view.accounts, played.block.rules.actions
         fees, slippage = accounts.last_bar[2:4, rows]
         columns: dict[str, Any] = {
             "episode": played.ids_of(rows),
@@ -73,7 +74,7 @@ class RewardNode(PipelineNode[FillEvent]):
             columns["price"] = decision.price[rows]
             columns["prediction"], columns["prediction_std"] = decision.prediction[rows, 0], decision.prediction[rows, 1]
             columns["position"] = accounts.position[rows, 0]
-        if decision.action.dtype.kind == "i":
+        if isinstance(actions, SellHoldBuy):  # the field's numbers mean sell, hold and buy
             columns["action"] = decision.action[rows]
         self._recorder.write("step", columns, symbol=played.symbols_of(rows))
         exposure = accounts.exposure(rows[:_SHOWN_PER_BATCH])
@@ -82,7 +83,7 @@ class RewardNode(PipelineNode[FillEvent]):
                 bar=int(decision.bar[row]),
                 price=float(decision.price[row]),
                 prediction=float(decision.prediction[row, 0]),
-                action=int(decision.action[row]),
+                action=actions.label(decision.action[row]),
                 fallback=bool(decision.fallback[row]),
                 weights_seq_no=int(decision.weights_seq_no[row]),
                 node=decision.node,

@@ -21,7 +21,9 @@ class RecordedSource:
         """Read every file at once.
 
         Raises:
-            FileFaultError: A file is malformed, or its bars are fewer than an episode has.
+            SettingsError: There are no such files.
+            FileFaultError: A file is malformed.
+            ValueError: Its bars are fewer than an episode has.
             OSError: A file can't be read.
         """
         if config.recorded is None:
@@ -32,11 +34,14 @@ class RecordedSource:
         self._histories: dict[str, History] = {}
         self._columns: dict[str, FloatArray] = {}
         for symbol in catalog.symbols:
-            bars = catalog.load(symbol).bars
+            recording = catalog.load(symbol)
+            bars, columns = recording.bars, recording.bars.columns()
             if len(bars) < config.n_bars:
-                raise ValueError(f"{symbol}: expected at least warmup_bars + bars_per_episode = {config.n_bars} bars, found {len(bars)}")
+                wanted = f"warmup_bars + bars_per_episode = {config.warmup_bars} + {config.bars_per_episode} bars"
+                raise ValueError(f"{recording.report.path}: expected at least {wanted}, received {len(bars)}: set fewer of either")
+            columns.flags.writeable = False  # windows of it are handed out
             self._histories[symbol] = History(bars, config.n_bars)
-            self._columns[symbol] = bars.columns()
+            self._columns[symbol] = columns
 
     @property
     def symbols(self) -> tuple[str, ...]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import importlib.util
 import zipfile
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import pytest
 from policyserver.pipelines.market.bars import Bars
 from policyserver.pipelines.market.files.faults import FileFaultError
 from policyserver.pipelines.market.files.reader import read_file, symbol_of
+from tests.pipelines.recorded_prices import index_series
 
 HEADER = "Date,Open,High,Low,Close,Volume"
 GOOD = ["2024-01-02,10,12,9,11,5", "2024-01-03,11,13,10,12,0"]
@@ -22,14 +22,6 @@ def bars_of(folder: Path, *lines: str) -> Bars:
     path = folder / "x.csv"
     path.write_text("\n".join(lines), encoding="utf-8")
     return read_file(path, "plain")[0].bars
-
-
-def index_series(name: str) -> Path:
-    """The file of a real daily index series that comes with the package arch."""
-    spec = importlib.util.find_spec(f"arch.data.{name}")
-    assert spec is not None
-    assert spec.origin is not None
-    return Path(spec.origin).with_name(f"{name}.csv.gz")
 
 
 def test_a_real_index_series_is_read_whole() -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
-from pathlib import Path
-from typing import Literal, get_args, get_type_hints
+from typing import get_args, get_type_hints
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +23,7 @@ from policyserver.pipelines.market.schemes.observers import OBSERVERS
 from policyserver.pipelines.market.schemes.observers.indicator import INDICATORS, Indicator
 from policyserver.pipelines.prices import PricesConfig, make_source
 from tests.pipelines.market.price_paths import SLOTS, SYMBOLS, begun, episode_of
+from tests.pipelines.recorded_prices import catalog_of, index_series
 
 INDICATOR_CHOICES: tuple[Choice, ...] = tuple({"name": "indicator", "kind": kind} for kind in INDICATORS)
 DEFAULT = Rules.of(RulesConfig())
@@ -197,12 +196,13 @@ def _garbled(episode: Episode, last_good: int) -> npt.NDArray[np.float64]:
     return bars
 
 
-@pytest.mark.parametrize("process", ["ou", "gbm", "csv"])
-def test_observations_have_about_unit_scale_on_simulated_and_on_real_prices(process: Literal["ou", "gbm", "csv"]) -> None:
-    spec = importlib.util.find_spec("arch.data.sp500")
-    assert spec is not None
-    assert spec.origin is not None
-    source = make_source(PricesConfig(process=process, csv_files=(Path(spec.origin).with_name("sp500.csv.gz"),)), seed=2)
+@pytest.mark.parametrize(
+    "prices",
+    [PricesConfig(process="ou"), PricesConfig(process="gbm"), PricesConfig(recorded=catalog_of(index_series("sp500")))],
+    ids=["ou", "gbm", "recorded"],
+)
+def test_observations_have_about_unit_scale_on_simulated_and_on_real_prices(prices: PricesConfig) -> None:
+    source = make_source(prices, seed=2)
     block, feed = begun(source.episodes(range(30)))
     seen = [block.observe()]
     for _ in range(200):

@@ -257,7 +257,7 @@ class SimulatedBroker:
             _first(reason, (np.abs(after) > np.abs(before)) & (gross > allowed), Reason.MARGIN)
 
     def slots_of(self, rows: IntArray, numbers: IntArray) -> IntArray:
-        """Return the slots of live orders that the trader may end, int64 (m,), -1 where there is none."""
+        """Return the slots of live orders that the trader may end, int64 (m,), -1 where a row has no such order."""
         orders = self.table.orders[rows]
         same = (orders[:, :, NUMBER] == numbers[:, None]) & (orders[:, :, LIVE] > 0) & (orders[:, :, FORCED] == 0)
         return np.where(same.any(axis=1), same.argmax(axis=1), -1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from policyserver.pipelines.market.files.dialect import EXTRAS, PRICES, Dialect
 from policyserver.pipelines.market.files.faults import FileFaultError
 
 _SHOWN_HEADER_CHARACTERS = 300
+
+_DELIMITERS = (";", "\t", "|", ",")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,15 +101,27 @@ def _fields(names: dict[int, str], dialect: Dialect, where: str) -> dict[str, in
     fields = {field: _find(names, getattr(dialect, field), where) for field in (*PRICES, *EXTRAS)}
     if missing := [getattr(dialect, field) for field in PRICES if fields[field] is None]:
         wanted = ", ".join(getattr(dialect, field) for field in PRICES)
-        raise FileFaultError(f"{where}: expected the columns {wanted}, {', '.join(missing)} missing in {_shown(names)}")
+        problem = f"expected the columns {wanted}, {', '.join(missing)} missing in {_shown(names)}"
+        raise FileFaultError(f"{where}: {problem}: {_remedy(list(names.values()), dialect, missing)}")
     return {field: column for field, column in fields.items() if column is not None}
+
+
+def _remedy(names: list[str], dialect: Dialect, missing: list[str]) -> str:
+    """Return what to set so that the columns are found."""
+    line = dialect.delimiter.join(names)
+    for other in _DELIMITERS:
+        if other != dialect.delimiter and line.count(other) >= len(PRICES):
+            return f"set mapping.delimiter = {json.dumps(other)}"
+    if sum(name.replace(".", "", 1).isdigit() for name in names) >= len(PRICES):
+        return "for a file without header set mapping.header_lines = 0 and mapping.columns"
+    return f"set {', '.join(f'mapping.{field}' for field in PRICES if getattr(dialect, field) in missing)}"
 
 
 def _time(names: list[str], dialect: Dialect, where: str) -> tuple[int, ...]:
     found = [_find(dict(enumerate(names)), pattern, where) for pattern in dialect.time]
     if None in found:
         wanted = " and ".join(pattern.replace("|", " or ") for pattern in dialect.time)
-        raise FileFaultError(f"{where}: expected a column named {wanted}, received {_shown(dict(enumerate(names)))}")
+        raise FileFaultError(f"{where}: expected a column named {wanted}, received {_shown(dict(enumerate(names)))}: set mapping.time")
     return tuple(column for column in found if column is not None)
 
 

@@ -31,7 +31,7 @@ def read_parquet(path: Path, chosen: Dialect | str) -> FileColumns:
     """Read a Parquet file; `lines` are its rows, from 1.
 
     Raises:
-        FileFaultError: It is none, or lacks a column.
+        FileFaultError: It is no Parquet file, or lacks a column.
         OSError: It can't be read.
     """
     try:

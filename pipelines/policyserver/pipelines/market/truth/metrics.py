@@ -128,7 +128,7 @@ def hit_ratio(profits: FloatArray) -> FloatArray:
     """Return the part of the profits that are positive, float64 (n,), among those that are not 0.
 
     Args:
-        profits: Of bars (`numpy.diff` of the equity) or of trades, in cash, float64 (n, m); NaN where there is none.
+        profits: Of bars (`numpy.diff` of the equity) or of trades, in cash, float64 (n, m); NaN where a row has fewer.
     """
     return ratio(np.count_nonzero(profits > 0, axis=1), np.count_nonzero((profits > 0) | (profits < 0), axis=1))
 

@@ -38,7 +38,7 @@ class ActionScheme(Scheme):
         raise NotImplementedError
 
     def cancels(self, state: Any, view: View, rows: IntArray, actions: Actions) -> npt.NDArray[np.bool_]:
-        """Return whose live orders are cancelled before the new ones are submitted, bool (m,); by default nobody's."""
+        """Return the rows whose live orders are cancelled before the new ones are submitted, bool (m,); by default no row's."""
         return np.zeros(len(rows), dtype=np.bool_)
 
     def refused(self, state: Any, view: View, rows: IntArray) -> None:
@@ -56,12 +56,18 @@ class ActionScheme(Scheme):
         """Return the actions nearest to closing all positions: what that is reported as."""
         raise NotImplementedError
 
+    def label(self, action: Any) -> str:
+        """Return what one action is called where it is shown: by default its numbers."""
+        numbers = np.asarray(action)
+        form = "d" if numbers.dtype.kind in "iu" else "+.1f"
+        return " ".join(format(number, form) for number in numbers.ravel().tolist())
+
 
 def numbers_of(actions: Actions, count: int) -> IntArray:
     """Return actions of Discrete(count), or of several, as int64.
 
     Raises:
-        ValueError: One is none of them.
+        ValueError: An action is another number.
     """
     numbers = actions.astype(np.int64)
     wrong = numbers.view(np.uint64) >= count  # a negative number is far above

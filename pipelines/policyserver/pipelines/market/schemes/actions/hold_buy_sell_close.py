@@ -56,6 +56,10 @@ class HoldBuySellClose(ActionScheme):
         """See `ActionScheme`."""
         return self._all(view, rows, Move.CLOSE)
 
+    def label(self, action: Any) -> str:
+        """See `ActionScheme`."""
+        return " ".join(Move(number).name.lower() for number in np.ravel(action).tolist())
+
     @staticmethod
     def _all(view: View, rows: IntArray, move: Move) -> Actions:
         shape = (len(rows),) if view.shape.n_symbols == 1 else (len(rows), view.shape.n_symbols)

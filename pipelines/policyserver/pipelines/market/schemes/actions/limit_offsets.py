@@ -23,7 +23,7 @@ class LimitOffsets(ActionScheme):
 
     The orders before are cancelled. A limit order leads to the target: the offset, from -1 to 1, is how much better than the last close
     its price is, in units of `reach` volatilities; below 0 it is worse, so that it fills at once. A stop closes the position that there is:
-    an offset of -1 is none, 1 is one at `reach` volatilities.
+    an offset of -1 sets no stop, 1 sets one at `reach` volatilities.
     """
 
     largest: Annotated[float, Interval(gt=0, le=1e3)] = 1.0

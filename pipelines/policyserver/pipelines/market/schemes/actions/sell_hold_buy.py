@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 from annotated_types import Interval
@@ -75,3 +75,7 @@ class SellHoldBuy(ActionScheme):
         """See `ActionScheme`. The action that trades in the direction in which a position is closed."""
         direction: IntArray = np.sign(view.accounts.position[rows, 0]).astype(np.int64)
         return int(Action.HOLD) - direction
+
+    def label(self, action: Any) -> str:
+        """See `ActionScheme`."""
+        return Action(int(action)).label

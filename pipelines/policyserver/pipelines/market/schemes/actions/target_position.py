@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import gymnasium as gym
 import numpy as np
@@ -76,3 +76,7 @@ class TargetPosition(ActionScheme):
     def closing(self, state: IntArray, view: View, rows: IntArray) -> Actions:
         """See `ActionScheme`."""
         return np.full(len(rows), self.steps)
+
+    def label(self, action: Any) -> str:
+        """See `ActionScheme`. The target as a part of the furthest step."""
+        return f"{int(action) / self.steps - 1:+.3g}"
