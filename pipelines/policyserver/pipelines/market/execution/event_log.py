@@ -66,16 +66,18 @@ class EventLog:
             reasons = reason if isinstance(reason, np.ndarray) else np.full(count, int(reason))
             self._events.append(_Events(rows, orders, states, reasons, self.in_bar))
 
-    def add_usual(self, rows: IntArray, orders: FloatArray, state: State | IntArray) -> None:
-        """Add that orders were accepted or filled, market orders only `with_market_orders`."""
+    def add_usual(self, rows: IntArray, orders: FloatArray, state: State) -> None:
+        """Add that orders were accepted, or that they were filled, of which what is left tells whether in part; market orders only
+        `with_market_orders`.
+        """
         if not self.with_market_orders:
             told = orders[:, KIND] != OrderKind.MARKET
             if not told.any():
                 return
             if not told.all():
                 rows, orders = rows[told], orders[told]
-                state = state[told] if isinstance(state, np.ndarray) else state
-        self.add(rows, orders, state)
+        is_partly = (orders[:, LEFT] > 0) & (state == State.FILLED)
+        self.add(rows, orders, np.where(is_partly, int(State.PARTLY_FILLED), int(state)))
 
     def take_fills(self) -> Fills:
         """Return the fills and forget them."""

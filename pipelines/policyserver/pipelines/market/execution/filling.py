@@ -203,7 +203,7 @@ class Filling:
         self._table.orders[rows, slot] = orders
         if instruments.looks_at_volume:
             self._used[rows, symbol] += quantity
-        self._log.add_usual(rows, orders, np.where(left > 0, int(State.PARTLY_FILLED), int(State.FILLED)))
+        self._log.add_usual(rows, orders, State.FILLED)
         signed = orders[:, SIDE] * quantity
         self._accounts.trade(rows, symbol, signed, reference, price, fee)
         self._log.add_fills(Fills(rows, symbol, orders[:, NUMBER].astype(np.int64), signed, reference, price, fee))
