@@ -98,8 +98,9 @@ class SimulatedBroker:
         """The live orders."""
         self._only_at_open = True
         """Whether all live orders fill at the open of their next bar, if they fill: there is nothing to look for in the rest of the bar."""
-        self._log = EventLog()
-        self._filling = Filling(accounts, instruments, self.table, self._log, self._leverage)
+        self.log = EventLog()
+        """What is told of orders."""
+        self._filling = Filling(accounts, instruments, self.table, self.log, self._leverage)
 
     def begin(self, rows: Rows) -> None:
         """Forget the orders of rows whose episodes are over."""
@@ -107,11 +108,11 @@ class SimulatedBroker:
 
     def take_fills(self) -> Fills:
         """Return the fills since they were last taken."""
-        return self._log.take_fills()
+        return self.log.take_fills()
 
     def take_events(self) -> UntoldEvents:
-        """Return what became of orders since it was last taken; see `tells_market_orders`."""
-        return self._log.take_events()
+        """Return what became of orders since it was last taken; see `EventLog`."""
+        return self.log.take_events()
 
     # Orders --------------------------------------------------------------------------------------------------------------------------
 
@@ -138,7 +139,7 @@ class SimulatedBroker:
         ends = (orders[:, :, LIVE] > 0) & (orders[:, :, FORCED] == 0)
         places, slots = np.nonzero(ends)
         self.table.orders[rows[places], slots, LIVE] = 0.0
-        self._log.add(rows[places], orders[places, slots], State.CANCELLED, Reason.TRADER)
+        self.log.add(rows[places], orders[places, slots], State.CANCELLED, Reason.TRADER)
         self.table.drop_dead(rows)
 
     def replace(self, requests: OrderRequests, numbers: IntArray) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
@@ -175,7 +176,7 @@ class SimulatedBroker:
         self._accounts.orders[rows] += 1
         accepted: npt.NDArray[np.bool_] = reason == 0
         if not accepted.all():
-            self._log.add(rows[~accepted], orders[~accepted], State.REJECTED, reason[~accepted])
+            self.log.add(rows[~accepted], orders[~accepted], State.REJECTED, reason[~accepted])
         if replaced is not None:
             self._end(rows[accepted], replaced[accepted], State.CANCELLED, Reason.REPLACED)
         if not accepted.all():
@@ -201,27 +202,18 @@ class SimulatedBroker:
     def refuse(self, rows: IntArray, orders: FloatArray, reason: IntArray) -> None:
         """Tell that orders of different rows were refused before they were submitted; each keeps its number."""
         self._accounts.orders[rows] += 1
-        self._log.add(rows, orders, State.REJECTED, reason)
+        self.log.add(rows, orders, State.REJECTED, reason)
 
     def limit_openings(self, limits: OpeningLimits) -> None:
         """Let limits bound what fills open."""
         self._filling.limits = limits
-
-    @property
-    def tells_market_orders(self) -> bool:
-        """Whether `take_events` tells, too, that a market order was accepted or filled."""
-        return self._log.with_market_orders
-
-    @tells_market_orders.setter
-    def tells_market_orders(self, tells: bool) -> None:
-        self._log.with_market_orders = tells
 
     def _take(self, rows: IntArray, orders: FloatArray) -> None:
         self.table.append(rows, orders)
         kinds = orders[:, KIND]
         if self._only_at_open and not ((kinds == OrderKind.MARKET) | (kinds == OrderKind.ON_OPEN)).all():
             self._only_at_open = False
-        self._log.add_usual(rows, orders, State.ACCEPTED)
+        self.log.add_usual(rows, orders, State.ACCEPTED)
 
     def _order_price(self, requests: OrderRequests, side: FloatArray) -> FloatArray:
         """Return limits rounded so that none is worse than asked for, and stops so that they are reached later; 0 for other kinds."""
@@ -266,7 +258,7 @@ class SimulatedBroker:
         """End one live order each of different rows."""
         if len(rows):
             self.table.orders[rows, slots, LIVE] = 0.0
-            self._log.add(rows, self.table.orders[rows, slots], state, reason)
+            self.log.add(rows, self.table.orders[rows, slots], state, reason)
             self.table.drop_dead(rows)
 
     # Bars ----------------------------------------------------------------------------------------------------------------------------
@@ -280,7 +272,7 @@ class SimulatedBroker:
             present: Which symbols have a bar, bool (m, K); None: all. Those without keep their price, and their orders wait.
         """
         accounts = self._accounts
-        self._log.in_bar = True
+        self.log.in_bar = True
         numbers = self._all_rows[rows]
         accounts.price[rows] = bar.open if present is None else np.where(present, bar.open, accounts.price[rows])
         if self.table.count[rows].any():
@@ -336,7 +328,7 @@ class SimulatedBroker:
         over = live & (orders[:, :, BARS_LEFT] <= 0)
         if over.any():
             places, slots = np.nonzero(over)
-            self._log.add(numbers[places], orders[places, slots], State.EXPIRED)
+            self.log.add(numbers[places], orders[places, slots], State.EXPIRED)
             orders[places, slots, LIVE] = 0.0
         self.table.orders[numbers, : self.table.longest] = orders
         dead = orders[:, :, LIVE].sum(axis=1) < self.table.count[numbers]
@@ -365,7 +357,7 @@ class SimulatedBroker:
         accounts.called[rows] = called & accounts.position[rows].any(axis=1)
         gross = accounts.gross(rows)
         below = ~called & (gross > 0) & (accounts.equity[rows] < self._maintenance * gross)
-        self._log.in_bar = True
+        self.log.in_bar = True
         for row in numbers[below].tolist():
             self._call(row)
 

@@ -67,9 +67,7 @@ class EventLog:
             self._events.append(_Events(rows, orders, states, reasons, self.in_bar))
 
     def add_usual(self, rows: IntArray, orders: FloatArray, state: State) -> None:
-        """Add that orders were accepted, or that they were filled, of which what is left tells whether in part; market orders only
-        `with_market_orders`.
-        """
+        """Add that orders were accepted, or filled, which is partly so where some is left; market orders only `with_market_orders`."""
         if not self.with_market_orders:
             told = orders[:, KIND] != OrderKind.MARKET
             if not told.any():

@@ -26,7 +26,7 @@ def local_ns(time_ns: IntArray, zone: str) -> IntArray:
     """
     starts, offsets = _offsets(zone)
     if len(offsets) == 1:
-        return time_ns + offsets[0]
+        return np.asarray(time_ns + offsets[0], dtype=np.int64)
     return np.asarray(time_ns + offsets[np.maximum(np.searchsorted(starts, time_ns, side="right") - 1, 0)], dtype=np.int64)
 
 

@@ -116,4 +116,4 @@ def rebalance(view: View, rows: IntArray, targets: FloatArray, order: OrderName 
     return requests
 
 
-__all__ = ["ActionScheme", "Actions", "OrderName", "Shape", "View", "market_orders", "market_orders_of", "numbers_of", "rebalance"]
+__all__ = ["ActionScheme", "Actions", "Shape", "View", "market_orders", "market_orders_of", "numbers_of", "rebalance"]
