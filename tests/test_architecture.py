@@ -99,6 +99,8 @@ PUBLIC = {
     "policyserver/common/settings.py",
     "policyserver/pipelines/prices/__init__.py",
     f"{MARKET}processes/__init__.py",
+    f"{MARKET}risk/__init__.py",
+    f"{MARKET}risk/limit.py",
     *(f"{MARKET}schemes/{kind}s/__init__.py" for kind in ("action", "end", "observer", "reward")),
     f"{MARKET}schemes/actions/action_scheme.py",
     f"{MARKET}schemes/ends/end.py",

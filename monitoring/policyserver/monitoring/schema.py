@@ -21,6 +21,9 @@ TAGS = {
     "process": "what makes the prices: ou, gbm, recorded, ...",
     "symbol": "traded symbol",
     "worker": "operating-system process that the point is about: the serving process in `server`, else the process that wrote the point",
+    "kind": "kind of an order: market, limit, stop, on_open, on_close",
+    "event": "what became of an order: accepted, rejected, partly_filled, filled, cancelled, expired",
+    "reason": "why an order was rejected or cancelled: margin, too_many, trader, ..., or the name of a limit on risk",
     "node": "node of a pipeline: market, execution, reward, signal, policy, portfolio, episode",
     "sink": "where points go: a class of `Sink`, such as EmbeddedStore",
 }
@@ -172,6 +175,20 @@ ORDER = Measurement(
     ),
 )
 
+ORDER_EVENT = Measurement(
+    "order_event",
+    "what became of an order, when it was submitted or later; that a market order was accepted or filled is left out unless asked for",
+    ("run", "policy", "process", "symbol", "worker", "kind", "event", "reason"),
+    (
+        _string("episode", "", "episode's id"),
+        _integer("bar", "bars", "number of the bar in which it happened, or at whose close"),
+        _integer("number", "", "number of the order in its episode, from 0; a refused one has one, too"),
+        _float("quantity", "units", "units that were to be traded; negative for a sale"),
+        _float("left", "units", "units that are not filled"),
+        _float("price", "currency", "limit or stop", "of other kinds than limit and stop"),
+    ),
+)
+
 REGRESSOR = Measurement(
     "regressor",
     "skill of the return regressors over their newest forecasts, of all symbols",
@@ -231,7 +248,8 @@ SINK = Measurement(
 )
 
 MEASUREMENTS = {
-    measurement.name: measurement for measurement in (STEP, EPISODE, RESULT, PRICES, ORDER, REGRESSOR, TRAIN, SERVER, NODE, SINK)
+    measurement.name: measurement
+    for measurement in (STEP, EPISODE, RESULT, PRICES, ORDER, ORDER_EVENT, REGRESSOR, TRAIN, SERVER, NODE, SINK)
 }
 """Every measurement, by name."""
 

@@ -178,7 +178,7 @@ _COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
     "check-data": ("tell what files of bars hold and what is wrong with them; exit 1 on a fault", check_data.add_options),
     "replay": ("play a recorded run again without a server; exit 1 where it comes out differently", replay_command.add_options),
     "processes": ("list the price processes, with what can be set of them", _add_processes),
-    "schemes": ("list the action schemes, observers, reward terms and ends, with what can be set of them", _add_schemes),
+    "schemes": ("list the action schemes, observers, reward terms, ends and limits on risk, with what can be set of them", _add_schemes),
 }
 """Each part of the command: its help, and what declares its options."""
 

@@ -104,6 +104,9 @@ class PipelineRecordingConfig(RecordingConfig):
     when_events_full: Literal["stop_recording", "end_run"] = "stop_recording"
     """When the event log is full: the run goes on without it, what isn't recorded is counted, and a replay gets no further
     (stop_recording); or the run ends (end_run)."""
+    market_order_events: bool = False
+    """Whether it is recorded, too, that market orders were accepted and filled: nearly as many points as steps, of what the points of
+    `order` say already. What becomes of other orders, and every refusal, is recorded in any case."""
 
 
 @dataclass(frozen=True, slots=True)

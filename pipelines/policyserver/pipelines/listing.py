@@ -10,6 +10,7 @@ from policyserver.common.settings import format_value
 from policyserver.common.settings_declaration import NONE, fields_of
 from policyserver.pipelines.market.processes import PROCESSES
 from policyserver.pipelines.market.registry import OBJECT_PREFIX, Registry
+from policyserver.pipelines.market.risk import LIMITS
 from policyserver.pipelines.market.schemes.actions import ACTIONS
 from policyserver.pipelines.market.schemes.ends import ENDS
 from policyserver.pipelines.market.schemes.observers import OBSERVERS
@@ -22,12 +23,13 @@ def processes() -> str:
 
 
 def schemes() -> str:
-    """Return the action schemes, observers, reward terms and ends with what can be set of them, as text."""
+    """Return the action schemes, observers, reward terms, ends and limits on risk with what can be set of them, as text."""
     kinds: tuple[tuple[str, str, Registry[Any]], ...] = (
         ("action scheme", "rules.actions", ACTIONS),
         ("observer", "rules.observers", OBSERVERS),
         ("reward term", "rules.rewards", REWARDS),
         ("end", "rules.ends", ENDS),
+        ("limit on risk", "rules.risk", LIMITS),
     )
     return "\n".join(_listed(*kind) for kind in kinds)
 

@@ -265,6 +265,7 @@ class Pipeline:
         """Make a block whose rows are vacant."""
         config = self.config
         block = EpisodeBlock(n_rows, self._source.slots, self._rules, STATISTICS, self._source.columns)
+        block.broker.log.with_market_orders = config.recording.market_order_events
         forecaster: Forecaster
         if self._source.is_recorded:
             forecaster = TrackForecaster(block.view, self._tracks)

@@ -24,6 +24,7 @@ from policyserver.pipelines.market.execution.broker import SimulatedBroker
 from policyserver.pipelines.market.history import FIELDS, BarWindows
 from policyserver.pipelines.market.instruments import Instruments
 from policyserver.pipelines.market.orders import GOOD_TILL_CANCELLED, Fills, OrderKind, OrderRequests
+from policyserver.pipelines.market.risk.gate import RiskGate
 from policyserver.pipelines.market.rows import ALL, Rows
 from policyserver.pipelines.market.rules import Rules
 from policyserver.pipelines.market.running_statistics import Statistic, Statistics
@@ -95,19 +96,24 @@ class EpisodeBlock:
             BarWindows(n_rows, k, rules.history_bars(), len(columns)),
             np.zeros((n_rows, k, 3)),
             np.zeros((n_rows, k), dtype=np.int64),
+            np.zeros((n_rows, 1 + len(rules.risk)), dtype=np.int64),
         )
         """What the rules' parts see."""
         self.broker = SimulatedBroker(accounts, Instruments(n_rows, [rules.instrument] * k), rules.account)
         """Who executes the orders."""
         self.order_events = self.broker.take_events()
-        """What became of orders without a fill, from the fill before to the last."""
+        """What became of orders from the last call of `mark` to that of `fill`, or from `fill` to `mark`; see `SimulatedBroker`."""
         self._numbers = np.arange(n_rows)
         self._warmup_bars = rules.warmup_bars()
         self._action_state = rules.actions.new_state(shape)
         self._observers = [(part, part.new_state(shape)) for part in rules.observers]
         self._rewards = [(part, part.new_state(shape)) for part in rules.rewards]
         self._ends = [(part, part.new_state(shape)) for part in rules.ends]
-        self._parts: list[tuple[Any, Any]] = [(rules.actions, self._action_state), *self._observers, *self._rewards, *self._ends]
+        limits = [(part, part.new_state(shape)) for part in rules.risk]
+        self._orders: SimulatedBroker | RiskGate = RiskGate(limits, self.view, self.broker) if limits else self.broker
+        self._any_refused = False
+        own: list[tuple[Any, Any]] = [(rules.actions, self._action_state), *self._observers, *self._rewards, *self._ends]
+        self._parts = [*own, *limits]
         self._updating = [(part, state) for part, state in self._parts if type(part).update is not Scheme.update]
         self._sizes = [int(np.prod(part.space(symbols).shape)) for part in rules.observers]
         # By `Marked.ends`: the last place is DATA_END, the first GOES_ON.
@@ -134,6 +140,7 @@ class EpisodeBlock:
         view.history.begin(rows, warm_up.bars)
         view.forecast[rows] = 0.0
         view.stale_bars[rows] = 0
+        view.refusals[rows] = 0
         self.broker.begin(rows)
         for part, state in self._parts:
             part.begin(state, view, rows)
@@ -165,6 +172,7 @@ class EpisodeBlock:
         self.broker.call_margins(rows)
         for part, state in self._updating:
             part.update(state, view, rows)
+        self.order_events = self.broker.take_events()
         ends = np.where(view.clock[rows] >= view.n_steps[rows], DATA_END, GOES_ON)
         for place, (end, state) in enumerate(reversed(self._ends)):
             ends[end.reached(state, view, rows)] = len(self._ends) - place
@@ -191,16 +199,19 @@ class EpisodeBlock:
     def act(self, rows: IntArray, actions: Actions) -> None:
         """Submit the orders that actions ask for, at the close of the last bar."""
         scheme, state, view = self.rules.actions, self._action_state, self.view
+        self._forget_refusals(rows)
         cancels = scheme.cancels(state, view, rows, actions)
         if cancels.any():
             self.broker.cancel_all(rows[cancels])
         for requests in scheme.orders(state, view, rows, actions):
             if len(requests.rows):
-                self.broker.submit(requests)
+                self.submit(requests)
 
     def close_positions(self, rows: IntArray) -> None:
         """Cancel the orders of rows, and submit market orders that close their positions, whatever their actions say."""
+        self._forget_refusals(rows)
         self.broker.cancel_all(rows)
+        self.rules.actions.begin(self._action_state, self.view, rows)
         position = self.view.accounts.position
         for symbol in range(self.shape.n_symbols):
             open_rows = rows[position[rows, symbol] != 0]
@@ -208,8 +219,30 @@ class EpisodeBlock:
             if count:
                 kinds, prices = np.full(count, int(OrderKind.MARKET)), np.zeros(count)
                 symbols, good_for = np.full(count, symbol), np.full(count, GOOD_TILL_CANCELLED)
-                self.broker.submit(OrderRequests(open_rows, symbols, kinds, -position[open_rows, symbol], prices, good_for))
-        self.rules.actions.begin(self._action_state, self.view, rows)
+                self.submit(OrderRequests(open_rows, symbols, kinds, -position[open_rows, symbol], prices, good_for))
+
+    def submit(self, requests: OrderRequests) -> npt.NDArray[np.bool_]:
+        """Submit orders, one each of some rows, through the limits on risk if there are any; return which are accepted, bool (m,)."""
+        accepted = self._orders.submit(requests)
+        self._note_refusals(requests.rows, accepted)
+        return accepted
+
+    def replace(self, requests: OrderRequests, numbers: IntArray) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+        """Put one order each in the place of a live one, as the broker's `replace` does, through the limits on risk."""
+        found, accepted = self._orders.replace(requests, numbers)
+        self._note_refusals(requests.rows[found], accepted[found])
+        return found, accepted
+
+    def _note_refusals(self, rows: IntArray, accepted: npt.NDArray[np.bool_]) -> None:
+        if not accepted.all():
+            refused = rows[~accepted]
+            self.view.refusals[refused, 0] += 1
+            self._any_refused = True
+            self.rules.actions.refused(self._action_state, self.view, refused)
+
+    def _forget_refusals(self, rows: IntArray) -> None:
+        if self._any_refused:
+            self.view.refusals[rows] = 0
 
     def keeping(self, rows: IntArray) -> Actions:
         """Return the actions that change nothing; see `ActionScheme`."""

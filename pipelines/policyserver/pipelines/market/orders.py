@@ -13,6 +13,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum
 
+import numpy as np
+import numpy.typing as npt
+
 from policyserver.pipelines.market.bars import FloatArray, IntArray
 
 
@@ -35,7 +38,9 @@ class State(IntEnum):
     """Where an order is in its life."""
 
     ACCEPTED = 0
+    """Submitted, and live from then on."""
     REJECTED = 1
+    """Submitted, or refused before; never live."""
     PARTLY_FILLED = 2
     FILLED = 3
     CANCELLED = 4
@@ -63,7 +68,7 @@ class Reason(IntEnum):
     REPLACED = 8
     """The trader put another in its place."""
     RISK = 9
-    """A limit on risk refused it before it was submitted."""
+    """The first limit on risk of the rules refused it, or cut it when it was filled; the numbers that follow are the other limits."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -110,13 +115,25 @@ class Fills:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class OrderEvents:
-    """What became of orders without a fill, as columns: accepted, rejected, cancelled, expired."""
+    """What became of orders, as columns, in the order in which each row's happened."""
 
     rows: IntArray
     """Rows, int64 (e,)."""
+    symbol: IntArray
+    """Numbers of the symbols, int64 (e,)."""
     number: IntArray
     """Numbers of the orders in their rows, int64 (e,)."""
+    kind: IntArray
+    """`OrderKind`s, int64 (e,)."""
+    quantity: FloatArray
+    """Units that were to be bought (positive) or sold (negative), on the instrument's grid, float64 (e,)."""
+    left: FloatArray
+    """Units that are not filled, float64 (e,)."""
+    price: FloatArray
+    """Limit or stop, float64 (e,); meaningless in other kinds."""
     state: IntArray
     """`State`s, int64 (e,)."""
     reason: IntArray
-    """`Reason`s, int64 (e,)."""
+    """`Reason`s, int64 (e,); `Reason.RISK` + i is the limit of place i in the rules."""
+    in_bar: npt.NDArray[np.bool_]
+    """Whether it happened in the row's last bar rather than when the orders before it were given, bool (e,)."""

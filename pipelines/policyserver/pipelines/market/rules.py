@@ -8,15 +8,18 @@ from dataclasses import dataclass, field
 import numpy as np
 from gymnasium.spaces import Box
 
-from policyserver.common.settings import Config
+from policyserver.common.settings import Config, SettingsError
 from policyserver.pipelines.market.bars import FloatArray
 from policyserver.pipelines.market.execution.broker import AccountConfig
 from policyserver.pipelines.market.instruments import InstrumentConfig
+from policyserver.pipelines.market.orders import Reason
 from policyserver.pipelines.market.registry import Choice
+from policyserver.pipelines.market.risk import LIMITS, RiskLimit
 from policyserver.pipelines.market.running_statistics import Statistic
 from policyserver.pipelines.market.schemes.actions import ACTIONS, ActionScheme
 from policyserver.pipelines.market.schemes.ends import ENDS, End
 from policyserver.pipelines.market.schemes.observers import OBSERVERS, Observer
+from policyserver.pipelines.market.schemes.observers.refusals import Refusals
 from policyserver.pipelines.market.schemes.rewards import REWARDS, RewardTerm
 from policyserver.pipelines.market.schemes.scheme import Scheme
 
@@ -33,6 +36,8 @@ class RulesConfig(Config):
     """The terms whose sum a step is worth."""
     ends: tuple[Choice, ...] = ("ruin",)
     """What ends an episode before its data do; of several that are reached at one bar, the first is the reason."""
+    risk: tuple[Choice, ...] = ()
+    """Limits on risk, which every order passes before it is submitted, in this order; none unless they are named."""
     account: AccountConfig = field(default_factory=AccountConfig)
     """Money, leverage and margin."""
     instrument: InstrumentConfig = field(default_factory=InstrumentConfig)
@@ -47,6 +52,7 @@ class Rules:
     observers: tuple[Observer, ...]
     rewards: tuple[RewardTerm, ...]
     ends: tuple[End, ...]
+    risk: tuple[RiskLimit, ...]
     account: AccountConfig
     instrument: InstrumentConfig
 
@@ -55,16 +61,25 @@ class Rules:
         """Make the parts.
 
         Raises:
-            SettingsError: A name is unknown, or a field of a part is; the key begins with `key`.
+            SettingsError: A name is unknown, a field of a part is, or parts don't fit each other; the key begins with `key`.
         """
-        return cls(
+        rules = cls(
             ACTIONS.make(config.actions, f"{key}.actions"),
             tuple(OBSERVERS.make(choice, f"{key}.observers[{i}]") for i, choice in enumerate(config.observers)),
             tuple(REWARDS.make(choice, f"{key}.rewards[{i}]") for i, choice in enumerate(config.rewards)),
             tuple(ENDS.make(choice, f"{key}.ends[{i}]") for i, choice in enumerate(config.ends)),
+            tuple(LIMITS.make(choice, f"{key}.risk[{i}]") for i, choice in enumerate(config.risk)),
             config.account,
             config.instrument,
         )
+        if config.account.max_leverage is None and rules.actions.largest_exposure() > 1:
+            problem = f"expected a number, for actions that ask for {rules.actions.largest_exposure():g} times the equity, received none"
+            raise SettingsError(f"{key}.account.max_leverage", "", problem)
+        for i, observer in enumerate(rules.observers):
+            if isinstance(observer, Refusals) and observer.limits > len(rules.risk):
+                problem = f"expected at most {len(rules.risk)}, the limits on risk that there are, received {observer.limits}"
+                raise SettingsError(f"{key}.observers[{i}].limits", "", problem)
+        return rules
 
     @property
     def end_names(self) -> tuple[str, ...]:
@@ -72,9 +87,14 @@ class Rules:
         return tuple(type(end).__name__ for end in self.ends)
 
     @property
+    def reasons(self) -> tuple[str, ...]:
+        """What the reasons of order events are called, by their numbers: `Reason`s in small letters, and the limits on risk."""
+        return (*(reason.name.lower() for reason in Reason if reason != Reason.RISK), *(limit.label for limit in self.risk))
+
+    @property
     def parts(self) -> Iterable[Scheme]:
         """All parts."""
-        return (self.actions, *self.observers, *self.rewards, *self.ends)
+        return (self.actions, *self.observers, *self.rewards, *self.ends, *self.risk)
 
     def warmup_bars(self) -> int:
         """Return the bars, that of the first action among them, which the parts must have seen."""

@@ -13,6 +13,7 @@ from policyserver.pipelines.market.block import GOES_ON, Marked
 from policyserver.pipelines.market.orders import Fills
 from policyserver.pipelines.market.schemes.actions.sell_hold_buy import SellHoldBuy
 from policyserver.pipelines.nodes.pipeline_node import PipelineNode, Wiring
+from policyserver.pipelines.order_records import record_order_events
 from policyserver.pipelines.played_block import PlayedBlock
 from policyserver.pipelines.run_state import ExactSum, ShownDecision
 
@@ -40,6 +41,7 @@ class RewardNode(PipelineNode[FillEvent]):
                 marked = played.block.mark(rows)
                 self._keep(played, rows, marked, event.fills)
                 self._settle(played, rows, marked)
+                record_order_events(self._recorder, played)
             events.append(RewardEvent(played, rows, marked))
         self._routes.signal.push_many(events)
 
@@ -76,12 +78,10 @@ class RewardNode(PipelineNode[FillEvent]):
 
     def _keep(self, played: PlayedBlock, rows: IntArray, marked: Marked, fills: Fills) -> None:
         """Put the bar into the block's turn."""
-        turn, events = played.turn, played.block.order_events
+        turn = played.turn
         turn.marked = rows, marked.rewards, played.block.view.accounts.equity[rows], marked.ends
         if len(fills.rows):
             turn.fills = fills.rows, fills.symbol, fills.quantity, fills.reference_price, fills.price, fills.fee
-        if len(events.rows):
-            turn.orders = events.rows, events.number, events.state, events.reason
 
     def _record(self, played: PlayedBlock, rows: IntArray, rewards: FloatArray, fees: FloatArray, slippage: FloatArray) -> None:
         """Write the steps that a bar ends, and show some."""

@@ -64,6 +64,10 @@ class Turn:
     wall_ns: int = 0
     """When the turn was over, nanoseconds since the Unix epoch."""
 
+    def add_orders(self, *columns: npt.NDArray[Any]) -> None:
+        """Add to what became of orders."""
+        self.orders = tuple(map(np.concatenate, zip(self.orders, columns, strict=True))) if self.orders else columns
+
 
 class Turns(Protocol):
     """Takes the turns of a run."""

@@ -21,9 +21,10 @@ from annotated_types import Ge, Interval
 from policyserver.common.settings import Config
 from policyserver.pipelines.market.accounts import Accounts
 from policyserver.pipelines.market.bars import BarRows, FloatArray, IntArray
-from policyserver.pipelines.market.execution.event_log import EventLog
+from policyserver.pipelines.market.execution.event_log import EventLog, UntoldEvents
 from policyserver.pipelines.market.execution.filling import Filling
 from policyserver.pipelines.market.execution.matching import PHASES, matches
+from policyserver.pipelines.market.execution.opening import OpeningLimits
 from policyserver.pipelines.market.execution.order_table import (
     BARS_LEFT,
     FORCED,
@@ -40,7 +41,7 @@ from policyserver.pipelines.market.execution.order_table import (
     OrderTable,
 )
 from policyserver.pipelines.market.instruments import Instruments, rounded
-from policyserver.pipelines.market.orders import GOOD_TILL_CANCELLED, Fills, OrderEvents, OrderKind, OrderRequests, Reason, State
+from policyserver.pipelines.market.orders import GOOD_TILL_CANCELLED, Fills, OrderKind, OrderRequests, Reason, State
 from policyserver.pipelines.market.rows import Rows
 
 _DUST = 1e-12
@@ -97,8 +98,9 @@ class SimulatedBroker:
         """The live orders."""
         self._only_at_open = True
         """Whether all live orders fill at the open of their next bar, if they fill: there is nothing to look for in the rest of the bar."""
-        self._log = EventLog()
-        self._filling = Filling(accounts, instruments, self.table, self._log, self._leverage)
+        self.log = EventLog()
+        """What is told of orders."""
+        self._filling = Filling(accounts, instruments, self.table, self.log, self._leverage)
 
     def begin(self, rows: Rows) -> None:
         """Forget the orders of rows whose episodes are over."""
@@ -106,11 +108,11 @@ class SimulatedBroker:
 
     def take_fills(self) -> Fills:
         """Return the fills since they were last taken."""
-        return self._log.take_fills()
+        return self.log.take_fills()
 
-    def take_events(self) -> OrderEvents:
-        """Return what became of orders without a fill, since it was last taken."""
-        return self._log.take_events()
+    def take_events(self) -> UntoldEvents:
+        """Return what became of orders since it was last taken; see `EventLog`."""
+        return self.log.take_events()
 
     # Orders --------------------------------------------------------------------------------------------------------------------------
 
@@ -126,7 +128,7 @@ class SimulatedBroker:
 
     def cancel(self, rows: IntArray, numbers: IntArray) -> npt.NDArray[np.bool_]:
         """See `Broker`. An order that a margin call has given can't be cancelled."""
-        slots = self._slots(rows, numbers)
+        slots = self.slots_of(rows, numbers)
         found = slots >= 0
         self._end(rows[found], slots[found], State.CANCELLED, Reason.TRADER)
         return found
@@ -137,7 +139,7 @@ class SimulatedBroker:
         ends = (orders[:, :, LIVE] > 0) & (orders[:, :, FORCED] == 0)
         places, slots = np.nonzero(ends)
         self.table.orders[rows[places], slots, LIVE] = 0.0
-        self._log.add(rows[places], orders[places, slots, NUMBER], State.CANCELLED, Reason.TRADER)
+        self.log.add(rows[places], orders[places, slots], State.CANCELLED, Reason.TRADER)
         self.table.drop_dead(rows)
 
     def replace(self, requests: OrderRequests, numbers: IntArray) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
@@ -146,31 +148,23 @@ class SimulatedBroker:
         Returns:
             Which of the old orders were live, and which of the new ones are accepted, bool (m,) each.
         """
-        slots = self._slots(requests.rows, numbers)
+        slots = self.slots_of(requests.rows, numbers)
         found = slots >= 0
         accepted = np.zeros_like(found)
-        rows = requests.rows[found]
-        old = self.table.orders[rows, slots[found]].copy()
-        taken = OrderRequests(
-            rows,
-            old[:, SYMBOL].astype(np.int64),
-            old[:, KIND].astype(np.int64),
-            requests.quantity[found],
-            requests.price[found],
-            requests.good_for[found],
-        )
-        accepted[found] = self._submit(taken, slots[found])
+        some = OrderRequests(*(getattr(requests, name)[found] for name in OrderRequests.__slots__))
+        accepted[found] = self._submit(self.instead_of(some, slots[found]), slots[found])
         return found, accepted
+
+    def instead_of(self, requests: OrderRequests, slots: IntArray) -> OrderRequests:
+        """Return requests with the symbols and kinds of the live orders, by slot, that they are to replace."""
+        old = self.table.orders[requests.rows, slots]
+        symbol, kind = old[:, SYMBOL].astype(np.int64), old[:, KIND].astype(np.int64)
+        return OrderRequests(requests.rows, symbol, kind, requests.quantity, requests.price, requests.good_for)
 
     def _submit(self, requests: OrderRequests, replaced: IntArray | None) -> npt.NDArray[np.bool_]:
         """Check and take orders; `replaced`: slots of the orders that they replace, which the checks leave apart."""
-        rows, symbol, kind = requests.rows, requests.symbol, requests.kind
-        side, quantity = np.sign(requests.quantity), np.abs(requests.quantity)
-        if not (finite := quantity < math.inf).all():
-            side, quantity = np.where(finite, side, 1.0), np.where(finite, quantity, 0.0)
-        if self._instruments.has_lots:
-            quantity = rounded(quantity, self._instruments.lot[rows, symbol], False)
-        price = self._order_price(requests, side)
+        rows, symbol, kind, orders = requests.rows, requests.symbol, requests.kind, self.orders_of(requests)
+        quantity, price = orders[:, QUANTITY], orders[:, PRICE]
         reason = np.zeros(len(rows), dtype=np.int64)
         _first(reason, quantity <= 0, Reason.QUANTITY)
         if kind.any():  # others than market orders
@@ -180,32 +174,51 @@ class SimulatedBroker:
         live = self.table.count[rows] - (0 if replaced is None else 1)
         _first(reason, live >= self.table.n_slots, Reason.TOO_MANY)
         if self._leverage < math.inf or self._instruments.bans_shorts:
-            self._check_projection(reason, rows, symbol, side, quantity, replaced)
-        numbers = self._accounts.orders[rows]
-        self._accounts.orders[rows] = numbers + 1
+            self._check_projection(reason, rows, symbol, orders[:, SIDE], quantity, replaced)
+        self._accounts.orders[rows] += 1
         accepted: npt.NDArray[np.bool_] = reason == 0
-        good_for = requests.good_for
         if not accepted.all():
-            self._log.add(rows[~accepted], numbers[~accepted], State.REJECTED, reason[~accepted])
-            rows, symbol, numbers, side = rows[accepted], symbol[accepted], numbers[accepted], side[accepted]
-            quantity, price, kind, good_for = quantity[accepted], price[accepted], kind[accepted], good_for[accepted]
+            self.log.add(rows[~accepted], orders[~accepted], State.REJECTED, reason[~accepted])
         if replaced is not None:
-            self._end(rows, replaced[accepted], State.CANCELLED, Reason.REPLACED)
-        orders = np.zeros((len(rows), N_COLUMNS))
-        orders[:, NUMBER], orders[:, SYMBOL], orders[:, KIND], orders[:, SIDE] = numbers, symbol, kind, side
-        orders[:, QUANTITY] = orders[:, LEFT] = quantity
-        orders[:, PRICE] = price
-        orders[:, BARS_LEFT] = good_for
-        orders[:, LIVE] = 1.0
-        if kind.any():
-            orders[(kind == OrderKind.ON_OPEN) | (kind == OrderKind.ON_CLOSE), BARS_LEFT] = 1
-            self._only_at_open = self._only_at_open and bool(((kind == OrderKind.MARKET) | (kind == OrderKind.ON_OPEN)).all())
-        self._take(rows, orders, numbers)
+            self._end(rows[accepted], replaced[accepted], State.CANCELLED, Reason.REPLACED)
+        if not accepted.all():
+            rows, orders = rows[accepted], orders[accepted]
+        self._take(rows, orders)
         return accepted
 
-    def _take(self, rows: IntArray, orders: FloatArray, numbers: IntArray) -> None:
+    def orders_of(self, requests: OrderRequests) -> FloatArray:
+        """Return requests as the orders that they would become, on the instruments' grids, float64 (m, columns)."""
+        rows, symbol, kind = requests.rows, requests.symbol, requests.kind
+        orders = np.zeros((len(rows), N_COLUMNS))
+        side, quantity = np.sign(requests.quantity), np.abs(requests.quantity)
+        if not (finite := quantity < math.inf).all():
+            side, quantity = np.where(finite, side, 1.0), np.where(finite, quantity, 0.0)
+        if self._instruments.has_lots:
+            quantity = rounded(quantity, self._instruments.lot[rows, symbol], False)
+        orders[:, NUMBER], orders[:, SYMBOL], orders[:, KIND], orders[:, SIDE] = self._accounts.orders[rows], symbol, kind, side
+        orders[:, QUANTITY] = orders[:, LEFT] = quantity
+        orders[:, PRICE] = self._order_price(requests, side)
+        orders[:, BARS_LEFT] = requests.good_for
+        if kind.any():
+            orders[(kind == OrderKind.ON_OPEN) | (kind == OrderKind.ON_CLOSE), BARS_LEFT] = 1
+        orders[:, LIVE] = 1.0
+        return orders
+
+    def refuse(self, rows: IntArray, orders: FloatArray, reason: IntArray) -> None:
+        """Tell that orders of different rows were refused before they were submitted; each keeps its number."""
+        self._accounts.orders[rows] += 1
+        self.log.add(rows, orders, State.REJECTED, reason)
+
+    def limit_openings(self, limits: OpeningLimits) -> None:
+        """Let limits bound what fills open."""
+        self._filling.limits = limits
+
+    def _take(self, rows: IntArray, orders: FloatArray) -> None:
         self.table.append(rows, orders)
-        self._log.add(rows, numbers, State.ACCEPTED)
+        kinds = orders[:, KIND]
+        if self._only_at_open and kinds.any() and not ((kinds == OrderKind.MARKET) | (kinds == OrderKind.ON_OPEN)).all():
+            self._only_at_open = False
+        self.log.add_usual(rows, orders, State.ACCEPTED)
 
     def _order_price(self, requests: OrderRequests, side: FloatArray) -> FloatArray:
         """Return limits rounded so that none is worse than asked for, and stops so that they are reached later; 0 for other kinds."""
@@ -240,7 +253,7 @@ class SimulatedBroker:
             allowed = self._leverage * accounts.equity[rows] * (1 + _MARGIN)
             _first(reason, (np.abs(after) > np.abs(before)) & (gross > allowed), Reason.MARGIN)
 
-    def _slots(self, rows: IntArray, numbers: IntArray) -> IntArray:
+    def slots_of(self, rows: IntArray, numbers: IntArray) -> IntArray:
         """Return the slots of live orders that the trader may end, int64 (m,), -1 where a row has no such order."""
         orders = self.table.orders[rows]
         same = (orders[:, :, NUMBER] == numbers[:, None]) & (orders[:, :, LIVE] > 0) & (orders[:, :, FORCED] == 0)
@@ -250,7 +263,7 @@ class SimulatedBroker:
         """End one live order each of different rows."""
         if len(rows):
             self.table.orders[rows, slots, LIVE] = 0.0
-            self._log.add(rows, self.table.orders[rows, slots, NUMBER], state, reason)
+            self.log.add(rows, self.table.orders[rows, slots], state, reason)
             self.table.drop_dead(rows)
 
     # Bars ----------------------------------------------------------------------------------------------------------------------------
@@ -264,6 +277,7 @@ class SimulatedBroker:
             present: Which symbols have a bar, bool (m, K); None: all. Those without keep their price, and their orders wait.
         """
         accounts = self._accounts
+        self.log.in_bar = True
         numbers = self._all_rows[rows]
         accounts.price[rows] = bar.open if present is None else np.where(present, bar.open, accounts.price[rows])
         if self.table.count[rows].any():
@@ -319,7 +333,7 @@ class SimulatedBroker:
         over = live & (orders[:, :, BARS_LEFT] <= 0)
         if over.any():
             places, slots = np.nonzero(over)
-            self._log.add(numbers[places], orders[places, slots, NUMBER], State.EXPIRED)
+            self.log.add(numbers[places], orders[places, slots], State.EXPIRED)
             orders[places, slots, LIVE] = 0.0
         self.table.orders[numbers, : self.table.longest] = orders
         dead = orders[:, :, LIVE].sum(axis=1) < self.table.count[numbers]
@@ -348,6 +362,7 @@ class SimulatedBroker:
         accounts.called[rows] = called & accounts.position[rows].any(axis=1)
         gross = accounts.gross(rows)
         below = ~called & (gross > 0) & (accounts.equity[rows] < self._maintenance * gross)
+        self.log.in_bar = True
         for row in numbers[below].tolist():
             self._call(row)
 
@@ -375,9 +390,8 @@ class SimulatedBroker:
                 (LIVE, 1.0),
             ):
                 order[0, column] = value
-            number = accounts.orders[one]
             accounts.orders[row] += 1
-            self._take(one, order, number)
+            self._take(one, order)
 
 
 def _first(reason: IntArray, fails: npt.NDArray[np.bool_], of: Reason) -> None:

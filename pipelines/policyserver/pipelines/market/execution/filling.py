@@ -9,6 +9,7 @@ import numpy as np
 from policyserver.pipelines.market.accounts import Accounts
 from policyserver.pipelines.market.bars import BarRows, FloatArray, IntArray
 from policyserver.pipelines.market.execution.event_log import EventLog
+from policyserver.pipelines.market.execution.opening import Opening, OpeningLimits
 from policyserver.pipelines.market.execution.order_table import (
     FEE_PAID,
     FILLED,
@@ -48,6 +49,8 @@ class Filling:
         self._log = log
         self._leverage = leverage
         self._has_margin = leverage < math.inf
+        self.limits: OpeningLimits | None = None
+        """What else bounds openings."""
         self._used = np.zeros(accounts.position.shape)
 
     def begin_bar(self, rows: IntArray, bar: BarRows) -> None:
@@ -72,7 +75,7 @@ class Filling:
         self._accounts.price[rows, symbol] = reference
         price = self._price(places, rows, orders, symbol, reference)
         quantity = self._within_volume(places, rows, orders, symbol)
-        if self._has_margin or self._instruments.bans_shorts:
+        if self._has_margin or self._instruments.bans_shorts or self.limits is not None:
             quantity, reason = self._within_account(rows, orders, symbol, quantity, reference, price)
         else:
             reason = None
@@ -120,10 +123,15 @@ class Filling:
         closing = np.where(side * held < 0, np.minimum(quantity, np.abs(held)), 0.0)
         opening = quantity - closing
         fit, reason = opening, np.zeros(len(rows), dtype=np.int64)
-        if self._leverage < math.inf:
-            fit = self._fit(rows, orders, symbol, closing, reference, price)
-            reason[:] = int(Reason.MARGIN)
-            fit = np.where(opening > 0, fit, opening)
+        if self._has_margin or self.limits is not None:
+            of_fill = self._opening(rows, orders, symbol, closing, reference, price)
+            if self._has_margin:
+                fit = np.where(opening > 0, of_fill.within(self._leverage, self._others(rows, symbol) + of_fill.held * reference), opening)
+                reason[:] = int(Reason.MARGIN)
+            if self.limits is not None:
+                room, why = self.limits.room(of_fill)
+                tighter = (opening > 0) & (room < fit)
+                fit, reason = np.where(tighter, room, fit), np.where(tighter, why, reason)
         banned = ~self._instruments.short_allowed[rows, symbol] & (side < 0)
         fit = np.where(banned, 0.0, fit)
         reason[banned] = int(Reason.SHORT)
@@ -134,20 +142,12 @@ class Filling:
         reason[fine] = 0
         return np.where(fine, quantity, cut), reason
 
-    def _fit(
+    def _opening(
         self, rows: IntArray, orders: FloatArray, symbol: IntArray, closing: FloatArray, reference: FloatArray, price: FloatArray
-    ) -> FloatArray:
-        """Return the opening quantity after which gross exposure is the leverage times the equity, fee included, at least 0.
-
-        A fee is the larger of its minimum and a sum; the smaller solution of the two is the one of the larger fee.
-        """
-        accounts, instruments, leverage = self._accounts, self._instruments, self._leverage
+    ) -> Opening:
+        """Return what is to be known of fills to tell how much of them may be opened."""
+        accounts, instruments = self._accounts, self._instruments
         accounts.value(rows)
-        equity = accounts.equity[rows]
-        values = np.abs(accounts.position[rows]) * accounts.price[rows]
-        values[np.arange(len(rows)), symbol] = 0.0
-        held = np.abs(accounts.position[rows, symbol])
-        exposure = values.sum(axis=1) + np.where(closing == 0, held, 0.0) * reference
         distance = np.abs(price - reference)
         per_unit, fraction = instruments.fee_per_unit[rows, symbol], instruments.fee_fraction[rows, symbol]
         least = instruments.fee_minimum[rows, symbol] - orders[:, FEE_PAID]
@@ -157,12 +157,17 @@ class Filling:
             + fraction * (orders[:, NOTIONAL] + closing * price)
             - orders[:, FEE_PAID]
         )
-        with_least = (leverage * (equity - closing * distance - least) - exposure) / (reference + leverage * distance)
-        with_other = (leverage * (equity - closing * distance - otherwise) - exposure) / (
-            reference + leverage * distance + leverage * (per_unit + fraction * price)
-        )
-        allowed: FloatArray = np.maximum(0.0, np.minimum(with_least, with_other))
-        return allowed
+        before = accounts.equity[rows] - closing * distance
+        held = np.where(closing == 0, np.abs(accounts.position[rows, symbol]), 0.0)
+        unit = per_unit + fraction * price
+        return Opening(rows, symbol, orders[:, SIDE], held, reference, before - least, before - otherwise, distance, distance + unit)
+
+    def _others(self, rows: IntArray, symbol: IntArray) -> FloatArray:
+        """Return the value of the positions in other symbols, shorts positive, float64 (m,)."""
+        values = np.abs(self._accounts.position[rows]) * self._accounts.price[rows]
+        values[np.arange(len(rows)), symbol] = 0.0
+        total: FloatArray = values.sum(axis=1)
+        return total
 
     def _book(
         self,
@@ -198,6 +203,7 @@ class Filling:
         self._table.orders[rows, slot] = orders
         if instruments.looks_at_volume:
             self._used[rows, symbol] += quantity
+        self._log.add_usual(rows, orders, State.FILLED)
         signed = orders[:, SIDE] * quantity
         self._accounts.trade(rows, symbol, signed, reference, price, fee)
         self._log.add_fills(Fills(rows, symbol, orders[:, NUMBER].astype(np.int64), signed, reference, price, fee))
@@ -206,4 +212,4 @@ class Filling:
         """Cancel what is left of orders that the account does not carry."""
         cut = (reason > 0) & (self._table.orders[rows, slot, LIVE] > 0)
         self._table.orders[rows[cut], slot, LIVE] = 0.0
-        self._log.add(rows[cut], self._table.orders[rows[cut], slot, NUMBER], State.CANCELLED, reason[cut])
+        self._log.add(rows[cut], self._table.orders[rows[cut], slot], State.CANCELLED, reason[cut])

@@ -56,6 +56,8 @@ class View:
     """Mean, standard deviation of its error, and what the model itself said, of each symbol's next log-return, float64 (n, K, 3)."""
     stale_bars: IntArray
     """Bars since each symbol had one of its own, int64 (n, K): 0 where the last bar is its own."""
+    refusals: IntArray
+    """Orders of the last action that were refused: all of them, then by limit on risk, int64 (n, 1 + limits)."""
 
 
 class Scheme(Config):

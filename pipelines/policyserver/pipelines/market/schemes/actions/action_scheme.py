@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import gymnasium as gym
 import numpy as np
@@ -41,6 +41,13 @@ class ActionScheme(Scheme):
         """Return the rows whose live orders are cancelled before the new ones are submitted, bool (m,); by default no row's."""
         return np.zeros(len(rows), dtype=np.bool_)
 
+    def refused(self, state: Any, view: View, rows: IntArray) -> None:
+        """Take note of rows of which an order was refused: what they aim at is not on its way. By default nothing is done."""
+
+    def largest_exposure(self) -> float:
+        """Return the gross exposure that an action may ask for at most, as a multiple of the equity; beyond 1 it takes leverage."""
+        return 1.0
+
     def keeping(self, state: Any, view: View, rows: IntArray) -> Actions:
         """Return the actions that change nothing: what a row does without an answer of the policy, and what that is reported as."""
         raise NotImplementedError
@@ -69,40 +76,43 @@ def numbers_of(actions: Actions, count: int) -> IntArray:
     return numbers
 
 
-def market_orders(rows: IntArray, symbol: int, quantity: FloatArray) -> OrderRequests:
-    """Return market orders of one symbol for the rows whose quantity is not 0."""
+OrderName = Literal["market", "on_open", "on_close"]
+"""Orders without a price: see `OrderKind`."""
+
+
+def market_orders(rows: IntArray, symbol: int, quantity: FloatArray, order: OrderName = "market") -> OrderRequests:
+    """Return orders of one symbol for the rows whose quantity is not 0."""
     wanted = quantity != 0
-    return market_orders_of(rows[wanted], np.full(int(wanted.sum()), symbol), quantity[wanted])
+    return market_orders_of(rows[wanted], np.full(int(wanted.sum()), symbol), quantity[wanted], order)
 
 
-def market_orders_of(rows: IntArray, symbol: IntArray, quantity: FloatArray) -> OrderRequests:
-    """Return market orders, good until they are filled."""
-    count = len(rows)
-    return OrderRequests(
-        rows, symbol, np.full(count, int(OrderKind.MARKET)), quantity, np.zeros(count), np.full(count, GOOD_TILL_CANCELLED)
-    )
+def market_orders_of(rows: IntArray, symbol: IntArray, quantity: FloatArray, order: OrderName = "market") -> OrderRequests:
+    """Return orders without a price, market orders good until they are filled."""
+    count, kind = len(rows), int(OrderKind[order.upper()])
+    return OrderRequests(rows, symbol, np.full(count, kind), quantity, np.zeros(count), np.full(count, GOOD_TILL_CANCELLED))
 
 
-def rebalance(view: View, rows: IntArray, targets: FloatArray) -> list[OrderRequests]:
-    """Return market orders that lead from the positions to targets, those that free money first.
+def rebalance(view: View, rows: IntArray, targets: FloatArray, order: OrderName = "market") -> list[OrderRequests]:
+    """Return orders that lead from the positions to targets, those that free money first.
 
     Args:
         view: The block.
         rows: The rows, int64 (m,).
         targets: Units wanted of each symbol, float64 (m, K).
+        order: How they fill.
     """
     quantity = targets - view.accounts.position[rows]
     if quantity.shape[1] == 1:
-        return [market_orders(rows, 0, quantity[:, 0])]
+        return [market_orders(rows, 0, quantity[:, 0], order)]
     smaller = np.abs(targets) < np.abs(view.accounts.position[rows])
-    order = np.argsort(~smaller, axis=1, kind="stable")
+    places = np.argsort(~smaller, axis=1, kind="stable")
     each = np.arange(len(rows))
     requests = []
     for place in range(quantity.shape[1]):
-        symbol = order[:, place]
+        symbol = places[:, place]
         wanted = quantity[each, symbol]
         some = wanted != 0
-        requests.append(market_orders_of(rows[some], symbol[some], wanted[some]))
+        requests.append(market_orders_of(rows[some], symbol[some], wanted[some], order))
     return requests
 
 

@@ -13,7 +13,7 @@ from annotated_types import Interval
 
 from policyserver.pipelines.market.bars import IntArray
 from policyserver.pipelines.market.orders import OrderRequests
-from policyserver.pipelines.market.schemes.actions.action_scheme import Actions, ActionScheme, View, market_orders, numbers_of
+from policyserver.pipelines.market.schemes.actions.action_scheme import Actions, ActionScheme, OrderName, View, market_orders, numbers_of
 
 
 class Move(IntEnum):
@@ -31,6 +31,8 @@ class HoldBuySellClose(ActionScheme):
 
     unit_fraction: Annotated[float, Interval(gt=0, le=1e3)] = 0.25
     """Notional of one order as a fraction of the equity when it is ordered."""
+    order: OrderName = "market"
+    """market: filled at the next open, what the volume leaves over at later ones; on_open, on_close: at the next open, or close, alone."""
 
     def space(self, symbols: tuple[str, ...]) -> gym.Space[Any]:
         """See `ActionScheme`."""
@@ -44,7 +46,7 @@ class HoldBuySellClose(ActionScheme):
         unit = self.unit_fraction * accounts.equity[rows][:, None] / accounts.price[rows]
         closing = np.where(moves == Move.CLOSE, -position, 0.0)
         opening = np.where(moves == Move.BUY, unit, np.where(moves == Move.SELL, -unit, 0.0))
-        return [market_orders(rows, k, quantity[:, k]) for quantity in (closing, opening) for k in range(moves.shape[1])]
+        return [market_orders(rows, k, quantity[:, k], self.order) for quantity in (closing, opening) for k in range(moves.shape[1])]
 
     def keeping(self, state: Any, view: View, rows: IntArray) -> Actions:
         """See `ActionScheme`."""

@@ -64,6 +64,10 @@ class LimitOffsets(ActionScheme):
             _orders(rows, OrderKind.STOP, -position, behind, GOOD_TILL_CANCELLED, (position != 0) & (stop > -1.0)),
         ]
 
+    def largest_exposure(self) -> float:
+        """See `ActionScheme`."""
+        return self.largest
+
     def keeping(self, state: Any, view: View, rows: IntArray) -> Actions:
         """See `ActionScheme`. The weight that there is, without a stop."""
         held = np.clip(view.accounts.exposure(rows)[:, 0] / self.largest, -1.0, 1.0)

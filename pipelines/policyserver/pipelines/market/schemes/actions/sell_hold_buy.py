@@ -14,7 +14,15 @@ from policyserver.monitoring.action import Action
 from policyserver.pipelines.market.bars import IntArray
 from policyserver.pipelines.market.orders import OrderRequests
 from policyserver.pipelines.market.rows import Rows
-from policyserver.pipelines.market.schemes.actions.action_scheme import Actions, ActionScheme, Shape, View, market_orders, numbers_of
+from policyserver.pipelines.market.schemes.actions.action_scheme import (
+    Actions,
+    ActionScheme,
+    OrderName,
+    Shape,
+    View,
+    market_orders,
+    numbers_of,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +34,8 @@ class SellHoldBuy(ActionScheme):
 
     unit_fraction: Annotated[float, Interval(gt=0, le=1e3)] = 1.0
     """Notional of one unit as a fraction of the equity when it is ordered."""
+    order: OrderName = "market"
+    """market: filled at the next open, what the volume leaves over at later ones; on_open, on_close: at the next open, or close, alone."""
 
     def space(self, symbols: tuple[str, ...]) -> Discrete[np.int64]:
         """See `ActionScheme`."""
@@ -47,7 +57,15 @@ class SellHoldBuy(ActionScheme):
         state[rows] = wanted
         accounts = view.accounts
         units = wanted * self.unit_fraction * accounts.equity[rows] / accounts.price[rows, 0]
-        return [market_orders(rows, 0, units - accounts.position[rows, 0])]
+        return [market_orders(rows, 0, units - accounts.position[rows, 0], self.order)]
+
+    def refused(self, state: IntArray, view: View, rows: IntArray) -> None:
+        """See `ActionScheme`. The direction is that of the position, so that the same action asks for the order again."""
+        state[rows] = np.sign(view.accounts.position[rows, 0])
+
+    def largest_exposure(self) -> float:
+        """See `ActionScheme`."""
+        return self.unit_fraction
 
     def keeping(self, state: IntArray, view: View, rows: IntArray) -> Actions:
         """See `ActionScheme`."""

@@ -13,7 +13,15 @@ from annotated_types import Interval
 from policyserver.pipelines.market.bars import IntArray
 from policyserver.pipelines.market.orders import OrderRequests
 from policyserver.pipelines.market.rows import Rows
-from policyserver.pipelines.market.schemes.actions.action_scheme import Actions, ActionScheme, Shape, View, market_orders, numbers_of
+from policyserver.pipelines.market.schemes.actions.action_scheme import (
+    Actions,
+    ActionScheme,
+    OrderName,
+    Shape,
+    View,
+    market_orders,
+    numbers_of,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +35,8 @@ class TargetPosition(ActionScheme):
     """Steps on each side: 2 makes -1, -1/2, 0, 1/2 and 1."""
     unit_fraction: Annotated[float, Interval(gt=0, le=1e3)] = 1.0
     """Notional of the furthest step as a fraction of the equity when it is ordered."""
+    order: OrderName = "market"
+    """market: filled at the next open, what the volume leaves over at later ones; on_open, on_close: at the next open, or close, alone."""
 
     def space(self, symbols: tuple[str, ...]) -> gym.spaces.Discrete[np.int64]:
         """See `ActionScheme`."""
@@ -48,7 +58,16 @@ class TargetPosition(ActionScheme):
         state[rows] = wanted
         accounts = view.accounts
         target = wanted / self.steps * self.unit_fraction * accounts.equity[rows] / accounts.price[rows, 0]
-        return [market_orders(rows, 0, target - accounts.position[rows, 0])]
+        return [market_orders(rows, 0, target - accounts.position[rows, 0], self.order)]
+
+    def refused(self, state: IntArray, view: View, rows: IntArray) -> None:
+        """See `ActionScheme`. The step is the one nearest to the position, so that the same action asks for the order again."""
+        held = view.accounts.exposure(rows)[:, 0] / self.unit_fraction
+        state[rows] = np.rint(np.clip(held, -1.0, 1.0) * self.steps)
+
+    def largest_exposure(self) -> float:
+        """See `ActionScheme`."""
+        return self.unit_fraction
 
     def keeping(self, state: IntArray, view: View, rows: IntArray) -> Actions:
         """See `ActionScheme`."""

@@ -12,16 +12,16 @@ from annotated_types import Interval
 
 from policyserver.pipelines.market.bars import FloatArray, IntArray
 from policyserver.pipelines.market.orders import OrderRequests
-from policyserver.pipelines.market.schemes.actions.action_scheme import Actions, ActionScheme, View, rebalance
+from policyserver.pipelines.market.schemes.actions.action_scheme import Actions, ActionScheme, OrderName, View, rebalance
 
 
-def _rebalance(view: View, rows: IntArray, weights: FloatArray, tolerance: float) -> list[OrderRequests]:
+def _rebalance(view: View, rows: IntArray, weights: FloatArray, tolerance: float, order: OrderName) -> list[OrderRequests]:
     """Return the orders that bring positions to weights, float64 (m, K), those within the tolerance of theirs apart."""
     accounts = view.accounts
     equity = np.maximum(accounts.equity[rows], 0.0)[:, None]
     wanted = weights * equity / accounts.price[rows]
     near = np.abs(weights - accounts.exposure(rows)) <= tolerance
-    return rebalance(view, rows, np.where(near, accounts.position[rows], wanted))
+    return rebalance(view, rows, np.where(near, accounts.position[rows], wanted), order)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,8 @@ class TargetWeight(ActionScheme):
     """Part of the equity that an action of 1 stands for; of several symbols, that of all together."""
     tolerance: Annotated[float, Interval(ge=0, le=1)] = 0.02
     """Distance from its target, as a part of the equity, up to which a position is left alone."""
+    order: OrderName = "market"
+    """market: filled at the next open, what the volume leaves over at later ones; on_open, on_close: at the next open, or close, alone."""
 
     def space(self, symbols: tuple[str, ...]) -> gym.spaces.Box:
         """See `ActionScheme`."""
@@ -40,7 +42,11 @@ class TargetWeight(ActionScheme):
     def orders(self, state: Any, view: View, rows: IntArray, actions: Actions) -> Sequence[OrderRequests]:
         """See `ActionScheme`."""
         weights = np.clip(np.nan_to_num(actions.astype(np.float64)), -1.0, 1.0) * (self.largest / view.shape.n_symbols)
-        return _rebalance(view, rows, weights, self.tolerance)
+        return _rebalance(view, rows, weights, self.tolerance, self.order)
+
+    def largest_exposure(self) -> float:
+        """See `ActionScheme`."""
+        return self.largest
 
     def keeping(self, state: Any, view: View, rows: IntArray) -> Actions:
         """See `ActionScheme`."""
@@ -63,6 +69,8 @@ class SimplexWeights(ActionScheme):
     """What a score is multiplied by: 4 lets one symbol have up to e**8 times another's part."""
     tolerance: Annotated[float, Interval(ge=0, le=1)] = 0.02
     """Distance from its target, as a part of the equity, up to which a position is left alone."""
+    order: OrderName = "market"
+    """market: filled at the next open, what the volume leaves over at later ones; on_open, on_close: at the next open, or close, alone."""
 
     def space(self, symbols: tuple[str, ...]) -> gym.spaces.Box:
         """See `ActionScheme`."""
@@ -72,7 +80,7 @@ class SimplexWeights(ActionScheme):
         """See `ActionScheme`."""
         scores = np.exp(self.sharpness * np.clip(np.nan_to_num(actions.astype(np.float64)), -1.0, 1.0))
         weights = scores / scores.sum(axis=1, keepdims=True)
-        return _rebalance(view, rows, weights[:, 1:], self.tolerance)
+        return _rebalance(view, rows, weights[:, 1:], self.tolerance, self.order)
 
     def keeping(self, state: Any, view: View, rows: IntArray) -> Actions:
         """See `ActionScheme`. The scores of the parts that there are, as near as the space allows."""

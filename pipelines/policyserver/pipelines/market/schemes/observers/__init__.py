@@ -22,6 +22,7 @@ OBSERVERS = Registry(
         "unrealised_profit": f"{_HERE}.position.UnrealisedProfit",
         "time_left": f"{_HERE}.time_left.TimeLeft",
         "window": f"{_HERE}.window.Window",
+        "refusals": f"{_HERE}.refusals.Refusals",
         "indicator": f"{_HERE}.indicator.Indicator",
         "exogenous": f"{_HERE}.exogenous.Exogenous",
         "differenced": f"{_HERE}.differenced.Differenced",
