@@ -1,4 +1,7 @@
-"""Limits on risk: what keeps an order from the broker. One's own is a `RiskLimit` in a file of one's own."""
+"""Limits on risk: what keeps an order from the broker. One's own is a `RiskLimit` in a file of one's own.
+
+Imports `common.settings`, `pipelines.market`, `pipelines.market.execution` and `pipelines.market.schemes.scheme`.
+"""
 
 from policyserver.pipelines.market.registry import Registry
 from policyserver.pipelines.market.risk.limit import RiskLimit
