@@ -67,8 +67,9 @@ class SignalNode(PipelineNode[RewardEvent]):
             ending: Ending = "terminated" if block.terminates(np.array([end]))[0] else "truncated"
             ended += ended_episodes(played, np.array([row]), ending, reason)
         played.vacate(rows[over])
-        self._keep(played, played.playing, played.observations[played.playing])
-        return ended, played.playing
+        asking = played.playing
+        self._keep(played, asking, played.observations[asking])
+        return ended, asking
 
     def _keep(self, played: PlayedBlock, asking: IntArray, observations: Observations) -> None:
         """Put what the policy is asked into the block's turn."""
