@@ -124,6 +124,7 @@ class PlayedBlock:
             return []
         numbers = self.rounds[rows] * concurrent + self.first_slot + rows
         self.rounds[rows] += 1
+        self.turn.begun = rows, numbers
         episodes = source.episodes(numbers.tolist())
         begin_episodes(self.block, self.feed, rows, episodes)
         self.forecaster.begin(rows, episodes)

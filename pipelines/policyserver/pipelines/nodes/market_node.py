@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from policyserver.pipelines.events import MarketEvent, OpenEvent, OrderEvent
 from policyserver.pipelines.nodes.pipeline_node import PipelineNode, Wiring
 from policyserver.pipelines.price_records import PriceRecords
@@ -34,11 +32,7 @@ class MarketNode(PipelineNode[OrderEvent | OpenEvent]):
                 played.has_frames |= bar.asks is not None
                 played.asks[waiting] = True if bar.asks is None else bar.asks
             if not self._run_state.stopping.is_set():
-                rows = played.vacant
-                episodes = played.begin(self._source, self._config.episodes.concurrent)
-                if episodes:
-                    turn.begun = rows, np.array([episode.number for episode in episodes])
-                for episode in episodes:
+                for episode in played.begin(self._source, self._config.episodes.concurrent):
                     self._price_records.note(episode)
             events.append(MarketEvent(played, waiting, bar))
         self._routes.execution.push_many(events)
