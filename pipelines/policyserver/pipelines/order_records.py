@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from policyserver.monitoring.points import Column
 from policyserver.pipelines.market.bars import IntArray
 from policyserver.pipelines.market.orders import Fills, OrderKind, State
 from policyserver.pipelines.played_block import PlayedBlock
@@ -19,7 +20,7 @@ def record_fills(recorder: Recorder, played: PlayedBlock, fills: Fills) -> None:
     """Write the fills of a bar."""
     if not len(fills.rows):
         return
-    columns = {
+    columns: dict[str, Column] = {
         "episode": played.ids_of(fills.rows),
         "bar": played.block.view.clock[fills.rows],
         "quantity": fills.quantity,
@@ -38,7 +39,7 @@ def record_order_events(recorder: Recorder, played: PlayedBlock) -> None:
         return
     events, reasons = untold.told(), played.block.rules.reasons
     priced = (events.kind == OrderKind.LIMIT) | (events.kind == OrderKind.STOP)
-    columns = {
+    columns: dict[str, Column] = {
         "episode": played.ids_of(events.rows),
         "bar": played.block.view.clock[events.rows] - ~events.in_bar,
         "number": events.number,

@@ -45,8 +45,15 @@ LIMITS: dict[str, st.SearchStrategy[dict[str, Any]]] = {
     "price_band": st.fixed_dictionaries({"fraction": st.floats(0.005, 0.1), "exempts_reducing": st.booleans()}),
     "allowed_hours": st.fixed_dictionaries({"hours": hours, "time_zone": st.just("+02:00"), "exempts_reducing": st.just(False)}),
 }
+
+
+def named(name: str) -> st.SearchStrategy[dict[str, Any]]:
+    """Settings of a limit."""
+    return LIMITS[name].map(lambda table: {"name": name, **table})
+
+
 limits = st.sets(st.sampled_from(sorted(LIMITS)), min_size=1, max_size=4).flatmap(
-    lambda names: st.tuples(*(LIMITS[name].map(lambda table, name=name: {"name": name, **table}) for name in sorted(names)))
+    lambda names: st.tuples(*(named(name) for name in sorted(names)))
 )
 
 
@@ -96,9 +103,10 @@ class Watched:
             kinds = {int(row): self._live(int(row), int(number)) for row, number in zip(rows, replaced, strict=True)}
             found, accepted = self.block.replace(requests, replaced)
             for place, row in enumerate(rows.tolist()):
-                assert found[place] == (kinds[row] is not None)
-                if accepted[place] and kinds[row] is not None:
-                    self._check_order(requests, place, *kinds[row])
+                kind = kinds[row]
+                assert found[place] == (kind is not None)
+                if accepted[place] and kind is not None:
+                    self._check_order(requests, place, *kind)
             return
         accepted = self.block.submit(requests)
         assert (self.accounts.orders[rows] == numbers + 1).all(), "a refused order has a number, too"
