@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 
+from policyserver.monitoring.points import Column
 from policyserver.pipelines.market.bars import IntArray
 from policyserver.pipelines.market.orders import Fills, OrderKind, State
 from policyserver.pipelines.played_block import PlayedBlock
@@ -20,7 +20,7 @@ def record_fills(recorder: Recorder, played: PlayedBlock, fills: Fills) -> None:
     """Write the fills of a bar."""
     if not len(fills.rows):
         return
-    columns: dict[str, Any] = {
+    columns: dict[str, Column] = {
         "episode": played.ids_of(fills.rows),
         "bar": played.block.view.clock[fills.rows],
         "bar_time_s": played.block.view.bar.time_ns[fills.rows] * 1e-9,
@@ -44,7 +44,7 @@ def record_order_events(recorder: Recorder, played: PlayedBlock) -> None:
     events, reasons = untold.told(), played.block.rules.reasons
     played.turn.add_orders(events.rows, events.number, events.state, events.reason)
     priced = (events.kind == OrderKind.LIMIT) | (events.kind == OrderKind.STOP)
-    columns: dict[str, Any] = {
+    columns: dict[str, Column] = {
         "episode": played.ids_of(events.rows),
         "bar": played.block.view.clock[events.rows] - ~events.in_bar,
         "number": events.number,

@@ -13,6 +13,7 @@ import pytest
 from policyserver.common.bounds import bare, bounds_of, bounds_text
 from policyserver.common.settings import SettingsError
 from policyserver.common.settings_declaration import walk
+from policyserver.pipelines.listing import schemes
 from policyserver.pipelines.market.execution.broker import AccountConfig
 from policyserver.pipelines.market.instruments import InstrumentConfig
 from policyserver.pipelines.market.orders import OrderKind, OrderRequests
@@ -373,6 +374,14 @@ def test_a_setting_beyond_a_bound_is_refused_by_its_key(name: str, cls: type[Any
 def test_a_limit_that_makes_no_sense_is_refused(choice: Any, expected: str) -> None:
     with pytest.raises(SettingsError, match=expected):
         Rules.of(RulesConfig(risk=(choice,)))
+
+
+def test_the_limits_are_listed_with_their_settings() -> None:
+    listed = schemes()
+    assert "rules.risk: a limit on risk by its name" in listed
+    for name, cls in LIMITS.classes():
+        assert f"  {name}: " in listed
+        assert all(f"    {key}" in listed for key, _ in walk(cls))
 
 
 def test_a_symbol_that_is_not_traded_is_refused() -> None:

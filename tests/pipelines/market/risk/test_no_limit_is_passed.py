@@ -48,10 +48,13 @@ LIMITS: dict[str, st.SearchStrategy[dict[str, Any]]] = {
 
 
 def named(name: str) -> st.SearchStrategy[dict[str, Any]]:
+    """Settings of a limit."""
     return LIMITS[name].map(lambda table: {"name": name, **table})
 
 
-limits = st.sets(st.sampled_from(sorted(LIMITS)), min_size=1, max_size=4).flatmap(lambda names: st.tuples(*map(named, sorted(names))))
+limits = st.sets(st.sampled_from(sorted(LIMITS)), min_size=1, max_size=4).flatmap(
+    lambda names: st.tuples(*(named(name) for name in sorted(names)))
+)
 
 
 @settings(max_examples=60, deadline=None)
@@ -100,10 +103,10 @@ class Watched:
             kinds = {int(row): self._live(int(row), int(number)) for row, number in zip(rows, replaced, strict=True)}
             found, accepted = self.block.replace(requests, replaced)
             for place, row in enumerate(rows.tolist()):
-                live = kinds[row]
-                assert found[place] == (live is not None)
-                if accepted[place] and live is not None:
-                    self._check_order(requests, place, *live)
+                kind = kinds[row]
+                assert found[place] == (kind is not None)
+                if accepted[place] and kind is not None:
+                    self._check_order(requests, place, *kind)
             return
         accepted = self.block.submit(requests)
         assert (self.accounts.orders[rows] == numbers + 1).all(), "a refused order has a number, too"
