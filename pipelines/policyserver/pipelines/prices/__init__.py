@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from policyserver.pipelines.market.episode_source import EpisodeSource
+from policyserver.pipelines.prices.change import PriceChange
 from policyserver.pipelines.prices.config import PricesConfig
 from policyserver.pipelines.prices.recorded import RecordedSource
 from policyserver.pipelines.prices.simulated import SimulatedSource
@@ -34,11 +35,11 @@ class PriceSource(EpisodeSource, Protocol):
         """Whether episodes are windows of histories."""
 
 
-def make_source(config: PricesConfig, seed: int) -> PriceSource:
-    """Return the source that `config` describes.
+def make_source(config: PricesConfig, seed: int, change: PriceChange | None = None) -> PriceSource:
+    """Return the source that `config` describes, its prices changed by `change`.
 
     Raises:
         ValueError: A file is malformed or too short; the message names file and line.
         OSError: A file can't be read.
     """
-    return SimulatedSource(config, seed) if config.recorded is None else RecordedSource(config, seed)
+    return SimulatedSource(config, seed, change) if config.recorded is None else RecordedSource(config, seed, change)

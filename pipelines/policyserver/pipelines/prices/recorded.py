@@ -9,6 +9,7 @@ from policyserver.pipelines.market.catalog import Catalog
 from policyserver.pipelines.market.episode_source import Episode
 from policyserver.pipelines.market.feed import EpisodeBars
 from policyserver.pipelines.market.files.faults import FileFaultError
+from policyserver.pipelines.prices.change import PriceChange
 from policyserver.pipelines.prices.config import PricesConfig, make_slots
 from policyserver.pipelines.prices.episode_rng import episode_rng
 
@@ -18,8 +19,8 @@ class RecordedSource:
 
     is_recorded = True
 
-    def __init__(self, config: PricesConfig, seed: int) -> None:
-        """Read every file at once.
+    def __init__(self, config: PricesConfig, seed: int, change: PriceChange | None = None) -> None:
+        """Read every file at once, its rows changed by `change`.
 
         Raises:
             FileFaultError: A file is malformed, or its bars are fewer than an episode has.
@@ -29,7 +30,7 @@ class RecordedSource:
             raise ValueError("recorded: expected files of bars, received none")
         self._config = config
         self._seed = seed
-        catalog = Catalog(config.recorded)
+        catalog = Catalog(config.recorded, None if change is None else change.rows)
         self._histories: dict[str, History] = {}
         self._columns: dict[str, FloatArray] = {}
         for symbol in catalog.symbols:
