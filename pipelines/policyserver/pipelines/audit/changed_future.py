@@ -8,14 +8,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from policyserver.pipelines.audit.findings import CheckResult, PartAtFault
-from policyserver.pipelines.audit.played import Played, Recorded, play
+from policyserver.pipelines.audit.played import Played, Recorded, play, prices_of
 from policyserver.pipelines.audit.price_changes import OtherFuture
 from policyserver.pipelines.config import PipelineConfig
 from policyserver.pipelines.market.episode_source import Episode
 from policyserver.pipelines.market.history import FIELDS
 from policyserver.pipelines.market.rules import Rules
 from policyserver.pipelines.played_block import shares_of
-from policyserver.pipelines.prices import make_source
 
 _PLAYED_AFTER = 2
 """Bars after the cut that are played, to see what becomes of the orders there."""
@@ -63,7 +62,7 @@ def check_changed_future(config: PipelineConfig, episodes: range, concurrent: in
     Raises:
         BaseException: What makes the pipeline fail.
     """
-    source = make_source(config.prices, config.episodes_seed)
+    source = prices_of(config)
     honest = play(config, source, episodes, concurrent=concurrent)
     faults, edges, compared, was_changed = _Faults(), 0, 0, False
     _compare_fills(honest, faults)
@@ -71,7 +70,7 @@ def check_changed_future(config: PipelineConfig, episodes: range, concurrent: in
     for number in range(cuts):
         make = _recorded_cut if source.is_recorded else _simulated_cut
         cut = make(honest, episodes, concurrent, number, cuts, config.episodes_seed)
-        changed_source = make_source(config.prices, config.episodes_seed, cut.change)
+        changed_source = prices_of(config, cut.change)
         changed = play(config, changed_source, episodes, lambda episode, cut=cut: _wanted(episode, cut), concurrent)  # type: ignore[misc]
         edges += sum(0 < cut.known.get(each, 0) < len(honest.episodes[each].bars.time_ns) for each in episodes)
         compared += _compare(honest, changed, cut, episodes, names, faults)
@@ -101,7 +100,8 @@ def _simulated_cut(honest: Played, episodes: range, concurrent: int, number: int
         for slot in slots:
             for episode, start, count in slot:
                 if start <= step:
-                    known[episode] = honest.episodes[episode].bars.warmup_bars + min(step - start, count)
+                    bars = honest.bars_of(episode)
+                    known[episode] = honest.episodes[episode].bars.warmup_bars + int(bars[min(step - start, count)])
     return _Cut(OtherFuture(int(rng.integers(2**62)), through, known, 0), known)  # type: ignore[arg-type]
 
 
@@ -126,9 +126,7 @@ def _recorded_cut(honest: Played, episodes: range, concurrent: int, number: int,
 
 def _wanted(episode: Episode, cut: _Cut) -> int:
     known = cut.known.get(episode.number, 0)
-    if known < episode.bars.warmup_bars:
-        return 1
-    return min(known - episode.bars.warmup_bars + 1 + _PLAYED_AFTER, episode.bars.n_steps + 1)
+    return 1 if known < episode.bars.warmup_bars else known - episode.bars.warmup_bars + 1 + _PLAYED_AFTER
 
 
 # What is compared --------------------------------------------------------------------------------------------------------------------
@@ -143,7 +141,7 @@ def _compare(honest: Played, changed: Played, cut: _Cut, episodes: range, names:
             continue
         for fault in _of_prices(honest.episodes[number], changed.episodes.get(number), known):
             faults.add(fault)
-        count = min(known - bars.warmup_bars + 1, len(honest.observations[number]))
+        count = known - bars.warmup_bars + 1
         if count < 1:
             continue
         compared += count
@@ -163,7 +161,8 @@ def _of_prices(honest: Episode, changed: Episode | None, known: int) -> Iterator
         starts = (float(each.time_ns[0]) for each in (ours, theirs))
         yield PartAtFault("episode", "another one is played when later bars change; first bar, ns", honest.id, 0, *starts)
         return
-    for place, field in enumerate(FIELDS):
+    for place in range(ours.bars.shape[2]):
+        field = FIELDS[place] if place < len(FIELDS) else f"further column {place - len(FIELDS) + 1}"
         differs = ours.bars[:known, :, place] != theirs.bars[:known, :, place]
         if differs.any():
             row, symbol = (int(each[0]) for each in np.nonzero(differs))
@@ -173,17 +172,23 @@ def _of_prices(honest: Episode, changed: Episode | None, known: int) -> Iterator
 
 
 def _of_observations(honest: Played, changed: Played, number: int, count: int, names: list[str]) -> Iterator[PartAtFault]:
-    ours, theirs = honest.observations[number][:count], changed.observations[number][:count]
+    at = honest.bars_of(number)
+    known = int(np.searchsorted(at, count))
+    ours, theirs = honest.observations[number][:known], changed.observations[number][:known]
     if len(ours) != len(theirs):
         lengths = (float(len(ours)), float(len(theirs)))
-        yield PartAtFault("end", "of an episode changes with later bars; bars played", honest.name(number), len(theirs) - 1, *lengths)
+        yield PartAtFault(
+            "end", "of an episode changes with later bars; bars played", honest.name(number), int(at[len(theirs) - 1]), *lengths
+        )
         ours = ours[: len(theirs)]
     differs = ours.view(np.uint32) != theirs.view(np.uint32)
     for place in np.flatnonzero(differs.any(axis=0)).tolist():
-        bar = int(np.argmax(differs[:, place]))
-        values = (float(each[bar, place]) for each in (ours, theirs))
+        first = int(np.argmax(differs[:, place]))
+        values = (float(each[first, place]) for each in (ours, theirs))
         places = int(differs[:, place].sum())
-        yield PartAtFault(f"observed {names[place]}", "changes with later bars", honest.name(number), bar, *values, places=places)
+        yield PartAtFault(
+            f"observed {names[place]}", "changes with later bars", honest.name(number), int(at[first]), *values, places=places
+        )
 
 
 def _of_records(honest: Played, changed: Played, number: int, count: int) -> Iterator[PartAtFault]:

@@ -15,18 +15,18 @@ import numpy as np
 import numpy.typing as npt
 
 from policyserver.pipelines.audit.findings import CheckResult, PartAtFault
-from policyserver.pipelines.audit.played import Played, play
+from policyserver.pipelines.audit.played import Played, play, prices_of
 from policyserver.pipelines.audit.price_changes import FairMarket
 from policyserver.pipelines.config import PipelineConfig
 from policyserver.pipelines.market.bars import FloatArray, IntArray
 from policyserver.pipelines.market.rules import Rules
-from policyserver.pipelines.prices import make_source
 
 FALSE_ALARMS = 1 / 2000
 """Probability that a pipeline without fault is flagged, all rules together."""
 
 _FREE = ("tick", "fee_fixed", "fee_per_unit", "fee_fraction", "fee_minimum", "spread_fraction", "slippage_fraction", "borrow_fraction")
 _FEW_ACTIONS = 8
+_FRAMES_OF_A_PIECE = 8
 
 Signs = npt.NDArray[np.float64]
 
@@ -66,7 +66,7 @@ def check_fair_game(config: PipelineConfig, episodes: range, concurrent: int) ->
     """
     free = replace(config.rules.instrument, **dict.fromkeys(_FREE, 0.0))
     config = replace(config, rules=replace(config.rules, instrument=free))
-    source = make_source(config.prices, config.episodes_seed, FairMarket(config.episodes_seed))
+    source = prices_of(config, FairMarket(config.episodes_seed))
     played = play(config, source, episodes, concurrent=concurrent)
     rules = Rules.of(config.rules)
     steps = _steps(played, episodes, rules.actions.space(source.slots), source.is_recorded, config.rules.account.initial_equity)
@@ -86,32 +86,54 @@ def check_fair_game(config: PipelineConfig, episodes: range, concurrent: int) ->
 
 def _steps(played: Played, episodes: range, space: gym.Space, is_recorded: bool, initial_equity: float) -> _Steps:  # type: ignore[type-arg]
     """Return the steps of the episodes that were played."""
-    parts = []
-    seen = 0
-    bars_of: dict[str, int] = {}
-    for number in episodes:
+    parts, times = [], []
+    for place, number in enumerate(episodes):
         episode, observed = played.episodes[number], played.observations[number].astype(np.float64)
         recorded = played.recorded.get(number, {})
         equity = np.append(initial_equity, recorded["step.equity"].values) if "step.equity" in recorded else np.full(1, initial_equity)
         n = min(len(observed), len(equity)) - 1
         if n < 1:
             continue
-        observed = observed[:n]
-        closes = episode.bars.bars[episode.bars.warmup_bars - 1 :, :, 3][: n + 1]
+        observed, at = observed[:n], played.bars_of(number)[: n + 1]
+        closes = episode.bars.bars[episode.bars.warmup_bars - 1 :, :, 3][at]
         means = np.cumsum(observed, axis=0) / np.arange(1, n + 1)[:, None]
         forecast = recorded["step.prediction"].values[:n] if "step.prediction" in recorded else np.zeros(n)
-        before = equity[:n]
-        gain = np.divide(np.diff(equity[: n + 1]), before, out=np.zeros(n), where=before > 0)
-        if is_recorded:  # episodes of one symbol overlap
-            first = bars_of.setdefault("+".join(episode.symbols), len(bars_of)) * 2**40 + episode.first_row
-        else:
-            first, seen = seen, seen + n
+        gain = np.divide(np.diff(equity[: n + 1]), equity[:n], out=np.zeros(n), where=equity[:n] > 0)
         change = np.diff(observed, axis=0, prepend=observed[:1])
         signs = _action_signs(played.actions[number][:n], space)
-        parts.append(
-            (observed, change, observed - means, forecast, signs, np.diff(closes, axis=0) / closes[:-1], gain, first + np.arange(n))
-        )
-    return _Steps(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+        parts.append((observed, change, observed - means, forecast, signs, np.diff(closes, axis=0) / closes[:-1], gain))
+        symbol = "+".join(episode.symbols) if is_recorded else str(place)
+        times.append((symbol, episode.bars.time_ns[episode.bars.warmup_bars - 1 :][at]))
+    return _Steps(*(np.concatenate(column) for column in zip(*parts, strict=True)), _evidence(times))
+
+
+def _evidence(times: list[tuple[str, IntArray]]) -> IntArray:
+    """Return which piece of evidence each step is, int64 (n,): bars of one symbol that several episodes have are one.
+
+    Where actions hold for several bars, episodes have parts of these in common; then a piece is of so many bars that the parts at its ends
+    matter little.
+
+    Args:
+        times: Of each episode what it trades, and the ends of the bars at which it acted, the last one's too.
+    """
+    steps = np.concatenate([np.diff(at) for _, at in times])
+    symbols = {symbol: number for number, symbol in enumerate(dict.fromkeys(symbol for symbol, _ in times))}
+    of_symbol = np.concatenate([np.full(len(at) - 1, symbols[symbol]) for symbol, at in times])
+    begins = np.concatenate([at[:-1] for _, at in times])
+    if len(symbols) < len(times) and not _is_one_grid(of_symbol, begins, steps):
+        begins //= _FRAMES_OF_A_PIECE * int(np.median(steps))
+    return np.unique(np.stack([of_symbol, begins]), axis=1, return_inverse=True)[1].ravel()
+
+
+def _is_one_grid(of_symbol: IntArray, begins: IntArray, steps: IntArray) -> bool:
+    """Tell whether no step of a symbol ends within another of the symbol."""
+    for symbol in range(int(of_symbol.max()) + 1):
+        rows = of_symbol == symbol
+        order = np.argsort(begins[rows], kind="stable")
+        begin, end = begins[rows][order], (begins[rows] + steps[rows])[order]
+        if (np.maximum.accumulate(end)[:-1] > begin[1:])[np.diff(begin) > 0].any():
+            return False
+    return True
 
 
 def _action_signs(actions: npt.NDArray[np.generic], space: gym.Space) -> Signs:  # type: ignore[type-arg]

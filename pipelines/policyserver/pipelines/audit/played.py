@@ -1,6 +1,6 @@
 """A run of a pipeline without a server, by random actions that are the same in every run, and all that it did.
 
-played = play(config, make_source(config.prices, config.episodes_seed), episodes=range(64))
+played = play(config, prices_of(config), episodes=range(64))
 played.observations[7]      # what episode 7 observed, float32 (steps + 1, size)
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -25,7 +25,8 @@ from policyserver.pipelines.market.episode_source import Episode
 from policyserver.pipelines.market.rules import Rules
 from policyserver.pipelines.pipeline import Pipeline
 from policyserver.pipelines.played_block import Observations
-from policyserver.pipelines.prices import PriceSource
+from policyserver.pipelines.prices import PriceSource, make_source
+from policyserver.pipelines.prices.change import PriceChange
 
 Wanted = Callable[[Episode], int]
 """How many observations of an episode are wanted, at most `n_steps + 1`; 0: it need not be played."""
@@ -60,6 +61,19 @@ class Played:
     def name(self, number: int) -> str:
         """Return the name of an episode."""
         return self.episodes[number].id
+
+    def bars_of(self, number: int) -> IntArray:
+        """Return the bar of each observation of an episode, int64 (n,), 0 that of the first action; of the last one at the latest."""
+        return _bars_of(self.episodes[number])[: len(self.observations[number])]
+
+
+def prices_of(config: PipelineConfig, change: PriceChange | None = None) -> PriceSource:
+    """Return the prices of a pipeline, changed.
+
+    Raises:
+        ValueError, OSError: They can't be made; see `make_source`.
+    """
+    return make_source(config.prices, config.episodes_seed, change)
 
 
 def play(
@@ -96,7 +110,7 @@ def play(
     for number, heard in policy.heard.items():
         played.observations[number] = np.stack(heard)
         played.actions[number] = policy.actions[number]
-    played.recorded = book.by_episode()
+    played.recorded = book.by_episode(watched.made)
     return played
 
 
@@ -195,7 +209,7 @@ class _Book(MultiSink):
         if {"episode", "bar"} <= points.columns.keys():
             self._batches.setdefault(points.measurement, []).append(points)
 
-    def by_episode(self) -> dict[int, dict[str, Recorded]]:
+    def by_episode(self, episodes: Mapping[int, Episode]) -> dict[int, dict[str, Recorded]]:
         """Return what was recorded of each episode."""
         recorded: dict[int, dict[str, Recorded]] = {}
         for measurement, batches in self._batches.items():
@@ -203,11 +217,14 @@ class _Book(MultiSink):
             order = np.argsort(numbers, kind="stable")
             firsts = np.flatnonzero(np.diff(numbers[order], prepend=-1))
             for name, values in _numeric(batches).items():
-                bar = np.concatenate([np.asarray(points.columns["bar"]) for points in batches])
-                if measurement == "step" and name not in _KNOWN_WHEN_ACTING:
-                    bar = bar + 1
+                bars = np.concatenate([np.asarray(points.columns["bar"]) for points in batches])
+                comes_later = measurement == "step" and name not in _KNOWN_WHEN_ACTING
                 for rows in np.split(order, firsts[1:]):
-                    recorded.setdefault(int(numbers[rows[0]]), {})[f"{measurement}.{name}"] = Recorded(bar[rows], values[rows])
+                    number, bar = int(numbers[rows[0]]), bars[rows]
+                    if comes_later:
+                        asks = _bars_of(episodes[number])
+                        bar = asks[np.minimum(np.searchsorted(asks, bar, side="right"), len(asks) - 1)]
+                    recorded.setdefault(number, {})[f"{measurement}.{name}"] = Recorded(bar, values[rows])
         return recorded
 
 
@@ -218,6 +235,16 @@ def _numeric(batches: list[Points]) -> dict[str, FloatArray]:
     return {
         name: np.concatenate(parts).astype(np.float64) for name, parts in joined.items() if all(part.dtype.kind in "fiub" for part in parts)
     }
+
+
+def _bars_of(episode: Episode) -> IntArray:
+    """Return the bars at which an episode asks for an action, and its last bar."""
+    asks = getattr(episode.bars, "asks", None)
+    count = len(episode.bars.time_ns) - episode.bars.warmup_bars + 1
+    if asks is None:
+        return np.arange(count)
+    bars = np.flatnonzero(asks[-count:])
+    return bars if bars[-1] == count - 1 else np.append(bars, count - 1)
 
 
 def _number(name: str) -> int:

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
+from typing import Any
 
 import numpy as np
 
 from policyserver.pipelines.audit.findings import CheckResult, PartAtFault
-from policyserver.pipelines.audit.played import play
+from policyserver.pipelines.audit.played import Played, play, prices_of
 from policyserver.pipelines.config import PipelineConfig
 from policyserver.pipelines.market.episode_source import Episode
+from policyserver.pipelines.market.feed import EpisodeBars
 from policyserver.pipelines.market.rules import Rules
 from policyserver.pipelines.market.schemes.observers import Observer
-from policyserver.pipelines.prices import PriceSource, make_source
+from policyserver.pipelines.prices import PriceSource
 
 TOLERANCE = 0.02
 """How much a number may change, as a part of its standard deviation and of itself."""
+
+_ROUNDING = 1e-6
 
 
 def check_warm_up(config: PipelineConfig, episodes: range, concurrent: int) -> CheckResult:
@@ -28,10 +32,10 @@ def check_warm_up(config: PipelineConfig, episodes: range, concurrent: int) -> C
     Raises:
         BaseException: What makes the pipeline fail.
     """
-    extra = config.prices.warmup_bars
+    extra = prices_of(config).episodes(episodes[:1])[0].bars.warmup_bars
     longer = replace(config, prices=replace(config.prices, warmup_bars=2 * extra))
     try:
-        source = make_source(longer.prices, config.episodes_seed)
+        source = prices_of(longer)
     except ValueError as error:
         return CheckResult("warm-up", "nothing was looked at", notes=(f"no room for a longer warm-up: {error}",))
     longest = play(longer, source, episodes, concurrent=concurrent)
@@ -41,7 +45,7 @@ def check_warm_up(config: PipelineConfig, episodes: range, concurrent: int) -> C
         size = int(np.prod(part.space(source.slots).shape))
         if part.warmup_bars() > 1:
             names = rules.numbers(source.slots)[first : first + size]
-            faults += _compared(shorter.observations, longest.observations, episodes, first, names, _tolerance(part, extra), shorter.name)
+            faults += _compared(shorter, longest, episodes, first, names, _tolerance(part, extra))
         else:
             unsure.append(type(part).__name__)
         first += size
@@ -50,24 +54,22 @@ def check_warm_up(config: PipelineConfig, episodes: range, concurrent: int) -> C
     return CheckResult("warm-up", looked_at, tuple(faults), notes)
 
 
-def _compared(shorter: dict, longest: dict, episodes: range, first: int, names: list[str], tolerance: float, name_of) -> list[PartAtFault]:  # type: ignore[no-untyped-def,type-arg]
+def _compared(shorter: Played, longest: Played, episodes: range, first: int, names: list[str], tolerance: float) -> list[PartAtFault]:
     """Return the numbers of an observer that differ by more than the tolerance."""
     places = slice(first, first + len(names))
-    ours = [shorter[number][:, places].astype(np.float64) for number in episodes]
-    theirs = [longest[number][:, places].astype(np.float64) for number in episodes]
-    lengths = [min(len(one), len(other)) for one, other in zip(ours, theirs, strict=True)]
-    one, other = (np.concatenate([each[:length] for each, length in zip(of, lengths, strict=True)]) for of in (ours, theirs))
-    allowed = tolerance * (one.std(axis=0) + np.abs(one)) + 1e-6
-    wrong = np.abs(one - other) > allowed
-    starts = np.concatenate(([0], np.cumsum(lengths)))
+    pairs = [(shorter.observations[number][:, places], longest.observations[number][:, places]) for number in episodes]
+    lengths = [min(len(one), len(other)) for one, other in pairs]
+    one, other = (np.concatenate([pair[of][:length] for pair, length in zip(pairs, lengths, strict=True)]).astype(float) for of in (0, 1))
+    wrong = np.abs(one - other) > tolerance * (one.std(axis=0) + np.abs(one)) + _ROUNDING
+    starts = np.cumsum([0, *lengths])
     found = []
     for place in np.flatnonzero(wrong.any(axis=0)).tolist():
         row = int(np.argmax(wrong[:, place]))
         at = int(np.searchsorted(starts, row, side="right")) - 1
-        values = (float(one[row, place]), float(other[row, place]))
-        problem = "changes with more bars before the first action"
+        number, values = episodes[at], (float(one[row, place]), float(other[row, place]))
+        bar, problem = int(shorter.bars_of(number)[row - starts[at]]), "changes with more bars before the first action"
         count = int(wrong[:, place].sum())
-        found.append(PartAtFault(f"observed {names[place]}", problem, name_of(episodes[at]), row - int(starts[at]), *values, places=count))
+        found.append(PartAtFault(f"observed {names[place]}", problem, shorter.name(number), bar, *values, places=count))
     return found
 
 
@@ -94,5 +96,11 @@ class _Trimmed:
 
     def _trimmed(self, episode: Episode) -> Episode:
         whole, cut = episode.bars, self._bars
-        bars = replace(whole, time_ns=whole.time_ns[cut:], bars=whole.bars[cut:], warmup_bars=whole.warmup_bars - cut)
-        return replace(episode, bars=bars, first_row=episode.first_row + cut)
+        bars = replace(whole, warmup_bars=whole.warmup_bars - cut, **_without_first(whole, len(whole.time_ns), cut))
+        return replace(episode, bars=bars, first_row=episode.first_row + cut, **_without_first(episode, len(whole.time_ns), cut))
+
+
+def _without_first(part: EpisodeBars | Episode, count: int, cut: int) -> dict[str, Any]:
+    """Return the arrays of a dataclass that have a place for each of `count` bars, without the first places."""
+    arrays = {each.name: getattr(part, each.name) for each in fields(part)}
+    return {name: array[cut:] for name, array in arrays.items() if isinstance(array, np.ndarray) and len(array) == count}
