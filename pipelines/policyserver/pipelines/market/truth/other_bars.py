@@ -13,13 +13,13 @@ _STEPS = 4
 """Sub-steps of a fair bar."""
 
 _JUMP_SIGMAS, _JUMP_FLOOR = 30.0, 0.1
-"""What a file's check takes for a jump or a split by default: no return is made to one, and none that is one is changed."""
+"""What a file's check takes for a jump or a split by default: no bar is made to one."""
 
 _SMALLEST_MOVE = 1e-4
 
 
 def other_future(bars: FloatArray, kept: int, rng: np.random.Generator) -> FloatArray:
-    """Return the bars with others after the first `kept`: valid, of the same size and with the same jumps, and of other volumes.
+    """Return the bars with others after the first `kept`: valid, of the same size but without jumps, and of other volumes.
 
     Each is the bar that was there, mirrored or not, wider or narrower, and off the close before it. The first of them leaves a gap: its
     range does not hold the last close that was kept.
@@ -31,9 +31,9 @@ def other_future(bars: FloatArray, kept: int, rng: np.random.Generator) -> Float
     logs = np.log(bars[:, :4])
     relative = (logs - np.append(logs[0, 0], logs[:-1, 3])[:, None])[kept:]
     usual, limit = _usual_move(relative[:, 3])
-    is_jump = 2.0 * np.abs(relative).max(axis=1) > limit
-    sign = np.where(is_jump, 1.0, rng.choice([-1.0, 1.0], n))
-    factor = sign * np.where(is_jump, 1.0, rng.uniform(0.5, 1.5, n))
+    widest = np.abs(relative).max(axis=1)
+    sign = rng.choice([-1.0, 1.0], n)
+    factor = sign * rng.uniform(0.5, 1.5, n) * np.where(2.0 * widest > limit, usual / np.maximum(widest, usual), 1.0)
     other = relative * factor[:, None]
     other[sign < 0, 1:3] = other[sign < 0, 2:0:-1]  # a mirrored high is a low
     other += (0.3 * usual * np.clip(rng.standard_normal(n), -3.0, 3.0))[:, None]
