@@ -46,8 +46,8 @@ def run(options: argparse.Namespace) -> int:
     has_fault = any(result.faults for result in results)
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
-        text = {"has_fault": has_fault, "checks": [result.table() for result in results]}
-        options.json.write_text(json.dumps(text, indent=2) + "\n", encoding="utf-8")
+        found = {"has_fault": has_fault, "checks": [result.table() for result in results]}
+        options.json.write_text(json.dumps(found, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     return int(has_fault)
 
 
