@@ -20,8 +20,8 @@ from policyserver.pipelines.market.catalog import Catalog
 from policyserver.pipelines.market.episode_source import Episode
 from policyserver.pipelines.market.execution.broker import SimulatedBroker
 from policyserver.pipelines.market.files import reader
-from policyserver.pipelines.market.files.checks import FileRows
-from policyserver.pipelines.market.files.faults import FaultPolicies, Findings
+from policyserver.pipelines.market.files.checks import FileRows, check_rows
+from policyserver.pipelines.market.files.faults import FaultPolicies, Findings, Policy
 from policyserver.pipelines.market.files.reader import Recording
 from policyserver.pipelines.market.intervals import MINUTE_NS
 from policyserver.pipelines.market.processes import process as process_module
@@ -212,7 +212,7 @@ def test_windows_that_are_chosen_by_what_comes(tmp_path: Path, monkeypatch: pyte
 
 
 def test_holes_that_are_filled_with_the_bar_that_follows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    check = reader.check_rows
+    check = check_rows
 
     def filled(series: FileRows, findings: Findings) -> Any:
         for name in ("open", "high", "low", "close"):
@@ -240,7 +240,8 @@ def test_a_spike_that_is_known_as_one_by_the_bar_that_follows(tmp_path: Path) ->
         time, open_, _, low, _, volume = lines[row].split(",")
         lines[row] = f"{time},{open_},250.0,{low},250.0,{volume}"
     file.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    for policy, found in (("keep", False), ("drop", True)):
+    policies: tuple[tuple[Policy, bool], ...] = (("keep", False), ("drop", True))
+    for policy, found in policies:
         config = small(concurrent=16, files=(file,))
         assert config.prices.recorded is not None
         files = replace(config.prices.recorded.files, faults=FaultPolicies(spike=policy))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,6 +29,19 @@ def reverting(observations: np.ndarray) -> np.ndarray:
     """Sell high and buy low."""
     distance = observations[:, DISTANCE]
     return np.where(distance > 0.2, 0, np.where(distance < -0.2, 2, 1))
+
+
+class RandomScores(PolicyDouble):
+    """Gives scores of cash and three symbols."""
+
+    def get_actions(self, episode_ids: Any, observations: Any) -> Any:
+        return np.stack([np.sin(np.arange(4) + 100.0 * row) for row in observations[:, 0]]).astype(np.float32)
+
+    def log_returns_batch(self, episode_ids: Any, rewards: Any) -> None:
+        pass
+
+    def end_episodes(self, episode_ids: Any, observations: Any, truncated: Any, *, timeout_s: float | None = None) -> None:
+        pass
 
 
 def settings(steps: int = 16_000, **prices: object) -> PipelineConfig:
@@ -152,12 +166,7 @@ def test_portfolios_and_other_actions_are_compared_alike() -> None:
         settings(1_600, symbols=("AAA", "BBB", "CCC"), symbols_per_episode=3, bars_per_episode=40),
         rules=RulesConfig(actions="simplex_weights"),
     )
-    rng = np.random.default_rng(0)
-    policy = PolicyDouble()
-    policy.get_actions = lambda ids, observations: rng.uniform(-1.0, 1.0, (len(ids), 4)).astype(np.float32)  # type: ignore[method-assign]
-    policy.log_returns_batch = lambda ids, rewards: None  # type: ignore[method-assign]
-    policy.end_episodes = lambda *arguments, **options: None  # type: ignore[method-assign]
-    found = play(config, policy)[0].compare()
+    found = play(config, RandomScores())[0].compare()
     assert found is not None
     assert found.measures["buy_and_hold"]["exposure"].median == pytest.approx(1.0, abs=0.05)
     assert found.measures["policy"]["turnover"].median > 5.0

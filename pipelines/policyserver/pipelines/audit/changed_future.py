@@ -164,7 +164,7 @@ def _of_prices(honest: Episode, changed: Episode | None, known: int) -> Iterator
     known = min(known, len(ours.time_ns))
     if honest.symbols != changed.symbols or not np.array_equal(ours.time_ns[:known], theirs.time_ns[:known]):
         starts = (float(each.time_ns[0]) for each in (ours, theirs))
-        yield PartAtFault("episode", "another one is played when later bars change; first bar, ns", honest.id, 0, *starts)
+        yield PartAtFault.at("episode", "another one is played when later bars change; first bar, ns", honest.id, 0, starts)
         return
     for place in range(ours.bars.shape[2]):
         field = FIELDS[place] if place < len(FIELDS) else f"further column {place - len(FIELDS) + 1}"
@@ -173,22 +173,19 @@ def _of_prices(honest: Episode, changed: Episode | None, known: int) -> Iterator
             row, symbol = (int(each[0]) for each in np.nonzero(differs))
             values = (float(each.bars[row, symbol, place]) for each in (ours, theirs))
             bar = row - ours.warmup_bars + 1
-            yield PartAtFault(f"price: {field}", "changes with later bars", honest.id, bar, *values, places=int(differs.sum()))
+            yield PartAtFault.at(f"price: {field}", "changes with later bars", honest.id, bar, values, int(differs.sum()))
 
 
 def _of_observations(honest: Played, changed: Played, number: int, count: int, names: list[str]) -> Iterator[PartAtFault]:
     at = honest.bars_of(number)
-    known = int(np.searchsorted(at, count))
+    known = min(int(np.searchsorted(at, count)), len(changed.observations[number]))  # another end is seen in the records
     ours, theirs = honest.observations[number][:known], changed.observations[number][:known]
-    ours = ours[: len(theirs)]  # another end is seen in the records
     differs = ours.view(np.uint32) != theirs.view(np.uint32)
     for place in np.flatnonzero(differs.any(axis=0)).tolist():
         first = int(np.argmax(differs[:, place]))
         values = (float(each[first, place]) for each in (ours, theirs))
         places = int(differs[:, place].sum())
-        yield PartAtFault(
-            f"observed {names[place]}", "changes with later bars", honest.name(number), int(at[first]), *values, places=places
-        )
+        yield PartAtFault.at(f"observed {names[place]}", "changes with later bars", honest.name(number), int(at[first]), values, places)
 
 
 def _of_records(honest: Played, changed: Played, number: int, count: int) -> Iterator[PartAtFault]:
@@ -199,7 +196,7 @@ def _of_records(honest: Played, changed: Played, number: int, count: int) -> Ite
         shorter = min(len(one.bar), len(other.bar))
         if name.startswith("step.") and len(one.bar) != len(other.bar):
             lengths = (float(len(one.bar)), float(len(other.bar)))
-            yield PartAtFault("end", "of an episode changes with later bars; actions", honest.name(number), shorter, *lengths)
+            yield PartAtFault.at("end", "of an episode changes with later bars; actions", honest.name(number), shorter, lengths)
             return
         pairs = (one.bar[:shorter] != other.bar[:shorter]) | (
             one.values[:shorter].view(np.uint64) != other.values[:shorter].view(np.uint64)
@@ -209,7 +206,7 @@ def _of_records(honest: Played, changed: Played, number: int, count: int) -> Ite
             place = int(np.argmax(pairs)) if pairs.any() else shorter
             values = [float(each.values[place]) if place < len(each.bar) else np.nan for each in (one, other)]
             bar = int((one if place < len(one.bar) else other).bar[place])
-            yield PartAtFault(_what(name), "changes with later bars", honest.name(number), bar, *values, places=differing)
+            yield PartAtFault.at(_what(name), "changes with later bars", honest.name(number), bar, values, differing)
 
 
 def _until(recorded: Recorded, count: int) -> Recorded:
@@ -234,7 +231,7 @@ def _compare_fills(played: Played, faults: _Faults) -> None:
             near = float(nearest[np.argmin(np.abs(nearest - fills.values[at]))])
             problem = "at a price that the bar does not have; the nearest that it has, and the fill's,"
             places = len(wrong)
-            faults.add(PartAtFault("fill", problem, played.name(number), int(fills.bar[at]), near, float(fills.values[at]), places))
+            faults.add(PartAtFault.at("fill", problem, played.name(number), int(fills.bar[at]), (near, float(fills.values[at])), places))
 
 
 def _what(name: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -24,7 +25,9 @@ from policyserver.pipelines.market.rules import Rules
 FALSE_ALARMS = 1 / 2000
 """Probability that a pipeline without fault is flagged, all rules together."""
 
-_FREE = ("tick", "fee_fixed", "fee_per_unit", "fee_fraction", "fee_minimum", "spread_fraction", "slippage_fraction", "borrow_fraction")
+_FREE: dict[str, Any] = dict.fromkeys(
+    ("tick", "fee_fixed", "fee_per_unit", "fee_fraction", "fee_minimum", "spread_fraction", "slippage_fraction", "borrow_fraction"), 0.0
+)
 _FEW_ACTIONS = 8
 _FRAMES_OF_A_PIECE = 8
 
@@ -64,7 +67,7 @@ def check_fair_game(config: PipelineConfig, episodes: range, concurrent: int) ->
     Raises:
         BaseException: What makes the pipeline fail.
     """
-    free = replace(config.rules.instrument, **dict.fromkeys(_FREE, 0.0))
+    free = replace(config.rules.instrument, **_FREE)
     config = replace(config, rules=replace(config.rules, instrument=free))
     source = prices_of(config, FairMarket(config.episodes_seed))
     played = play(config, source, episodes, concurrent=concurrent)
@@ -84,7 +87,7 @@ def check_fair_game(config: PipelineConfig, episodes: range, concurrent: int) ->
     return CheckResult("fair game", looked_at, ordered)
 
 
-def _steps(played: Played, episodes: range, space: gym.Space, is_recorded: bool, initial_equity: float) -> _Steps:  # type: ignore[type-arg]
+def _steps(played: Played, episodes: range, space: gym.Space[Any], is_recorded: bool, initial_equity: float) -> _Steps:
     """Return the steps of the episodes that were played."""
     parts, times = [], []
     for place, number in enumerate(episodes):
@@ -104,7 +107,8 @@ def _steps(played: Played, episodes: range, space: gym.Space, is_recorded: bool,
         parts.append((observed, change, observed - means, forecast, signs, np.diff(closes, axis=0) / closes[:-1], gain))
         symbol = "+".join(episode.symbols) if is_recorded else str(place)
         times.append((symbol, episode.bars.time_ns[episode.bars.warmup_bars - 1 :][at]))
-    return _Steps(*(np.concatenate(column) for column in zip(*parts, strict=True)), _evidence(times))
+    observed, change, excess, forecasts, actions, returns, gains = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return _Steps(observed, change, excess, forecasts, actions, returns, gains, _evidence(times))
 
 
 def _evidence(times: list[tuple[str, IntArray]]) -> IntArray:
@@ -122,7 +126,8 @@ def _evidence(times: list[tuple[str, IntArray]]) -> IntArray:
     begins = np.concatenate([at[:-1] for _, at in times])
     if len(symbols) < len(times) and not _is_one_grid(of_symbol, begins, steps):
         begins //= _FRAMES_OF_A_PIECE * int(np.median(steps))
-    return np.unique(np.stack([of_symbol, begins]), axis=1, return_inverse=True)[1].ravel()
+    pieces: IntArray = np.unique(np.stack([of_symbol, begins]), axis=1, return_inverse=True)[1].ravel()
+    return pieces
 
 
 def _is_one_grid(of_symbol: IntArray, begins: IntArray, steps: IntArray) -> bool:
@@ -136,17 +141,18 @@ def _is_one_grid(of_symbol: IntArray, begins: IntArray, steps: IntArray) -> bool
     return True
 
 
-def _action_signs(actions: npt.NDArray[np.generic], space: gym.Space) -> Signs:  # type: ignore[type-arg]
+def _action_signs(actions: npt.NDArray[Any], space: gym.Space[Any]) -> Signs:
     """Return signs that tell actions apart, (n, c)."""
     if isinstance(space, gym.spaces.Discrete):
         numbers = actions.astype(np.int64) - int(space.start)
         count = int(space.n)
         if count <= _FEW_ACTIONS:
             return np.where(numbers[:, None] == np.arange(count), 1.0, 0.0)
-        return np.sign(2.0 * numbers - (count - 1))[:, None]
-    if isinstance(space, gym.spaces.MultiDiscrete):
-        return np.sign(2.0 * actions.astype(np.float64) - (space.nvec - 1))
-    return np.sign(actions.astype(np.float64)).reshape(len(actions), -1)
+        actions = numbers[:, None] - (count - 1) / 2
+    elif isinstance(space, gym.spaces.MultiDiscrete):
+        actions = actions - (space.nvec - 1) / 2
+    signs: Signs = np.sign(actions.astype(np.float64)).reshape(len(actions), -1)
+    return signs
 
 
 def _tests(steps: _Steps, names: list[str], slots: tuple[str, ...]) -> Iterator[tuple[list[str], FloatArray, FloatArray]]:

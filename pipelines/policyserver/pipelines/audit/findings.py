@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -27,11 +29,21 @@ class PartAtFault:
     places: int = 1
     """At how many places it shows."""
 
+    @classmethod
+    def at(cls, part: str, problem: str, episode: str, bar: int, values: Iterable[float], places: int = 1) -> PartAtFault:
+        """Return a fault that shows at a bar, by the values there before and after; NaN: there is none."""
+        before, after = (None if math.isnan(value) else value for value in values)
+        return cls(part, problem, episode, bar, before, after, places)
+
     def line(self) -> str:
         """Return it as a line."""
-        where = f" in {self.episode} at bar {self.bar}: {self.before:.10g} became {self.after:.10g}" if self.before is not None else ""
+        where = f" in {self.episode} at bar {self.bar}: {_text(self.before)} became {_text(self.after)}" if self.bar is not None else ""
         more = f" ({self.places:,} places)" if self.places > 1 else ""
         return f"{self.part}: {self.problem}{where}{more}"
+
+
+def _text(value: float | None) -> str:
+    return "nothing" if value is None else f"{value:.10g}"
 
 
 @dataclass(frozen=True, slots=True)

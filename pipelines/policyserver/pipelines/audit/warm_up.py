@@ -69,7 +69,7 @@ def _compared(shorter: Played, longest: Played, episodes: range, first: int, nam
         number, values = episodes[at], (float(one[row, place]), float(other[row, place]))
         bar, problem = int(shorter.bars_of(number)[row - starts[at]]), "changes with more bars before the first action"
         count = int(wrong[:, place].sum())
-        found.append(PartAtFault(f"observed {names[place]}", problem, shorter.name(number), bar, *values, places=count))
+        found.append(PartAtFault.at(f"observed {names[place]}", problem, shorter.name(number), bar, values, count))
     return found
 
 
