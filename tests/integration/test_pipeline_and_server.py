@@ -152,6 +152,9 @@ class Garbled:
         self._last_good = last_good
         self.symbols = source.symbols
         self.slots = source.slots
+        self.columns = source.columns
+        self.notes = source.notes
+        self.annualisations = source.annualisations
 
     def episodes(self, numbers: Sequence[int]) -> list[Episode]:
         return [self._garbled(episode) for episode in self._source.episodes(numbers)]

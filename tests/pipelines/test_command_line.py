@@ -33,7 +33,7 @@ def test_plaintext_to_another_machine_has_its_own_status_and_nothing_was_made(tm
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [
-        (["demo", "--prices", "no_such.csv"], "prices: paths: expected files of bars, received 'no_such.csv', which matches no such file"),
+        (["demo", "--prices", "no_such.csv"], "prices.recorded.paths: expected files of bars, received 'no_such.csv'"),
         (["demo", "--prices", "a/no_such.csv", "--prices", "b/no_such.csv"], "no_such"),
         (["demo", "--market", "moon"], "--market: expected gbm, heston-mixture, limit-orders, ou, portfolio, received 'moon'"),
         (["demo", "--config", "no_such.toml"], "no_such.toml"),

@@ -85,6 +85,7 @@ STEP = Measurement(
     (
         _string("episode", "", "episode's id"),
         _integer("bar", "bars", "number of the bar the action was taken on, from 0 in each episode"),
+        _float("bar_time_s", "s since 1970", "end of that bar, by the prices' own time"),
         _float("price", "currency", "close of that bar"),
         _float("prediction", "log-return", "regressor's forecast of the next bar's log-return"),
         _float("prediction_std", "log-return", "regressor's uncertainty of that forecast, one standard deviation"),
@@ -99,6 +100,8 @@ STEP = Measurement(
     ),
 )
 
+_NO_SPLIT = "where there is no split"
+
 _CUT = "in an episode that was cut"
 
 EPISODE = Measurement(
@@ -109,6 +112,9 @@ EPISODE = Measurement(
         _string("episode", "", "episode's id"),
         _float("return", "reward", "sum of the episode's rewards"),
         _integer("length", "steps", "steps of the episode"),
+        _string("span", "", "which part of a split its bars are: train or test, of several folds with its number", _NO_SPLIT),
+        _float("first_bar_s", "s since 1970", "end of the bar of its first action, by the prices' own time"),
+        _float("last_bar_s", "s since 1970", "end of the last bar of its prices, whether it was reached or not"),
         _float("no_trade_return", "reward", "return of holding nothing, on the same prices and fees", _CUT),
         _float("random_return", "reward", "return of random actions, on the same prices and fees", _CUT),
         _float("profit", "fraction of initial equity", "equity at the end less equity at the start"),
@@ -132,6 +138,7 @@ PRICES = Measurement(
         _integer("bars", "bars", "bars that are recorded; of simulated prices those of an episode, like the times"),
         _float("first_bar_s", "s since 1970", "time of the first bar"),
         _float("last_bar_s", "s since 1970", "time of the last bar"),
+        _string("span", "", "which part of a split the bars are: train or test, of several folds with its number", _NO_SPLIT),
     ),
 )
 
@@ -156,6 +163,7 @@ ORDER = Measurement(
     (
         _string("episode", "", "episode's id"),
         _integer("bar", "bars", "number of the bar the order was filled on"),
+        _float("bar_time_s", "s since 1970", "end of that bar, by the prices' own time"),
         _float("quantity", "units", "units traded; negative when sold"),
         _float("reference_price", "currency", "open of the bar the order was filled on"),
         _float("fill_price", "currency", "price paid or received per unit, slippage included"),

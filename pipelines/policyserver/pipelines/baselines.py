@@ -20,7 +20,7 @@ from policyserver.pipelines.market.running_statistics import Statistic
 from policyserver.pipelines.market.vector_env import begin_episodes
 
 Choose = Callable[[EpisodeBlock, IntArray, int], npt.NDArray[Any]]
-"""Chooses the actions of rows of a block at step number t."""
+"""Chooses the actions of rows of a block at the close of bar number t of their episodes, 0 that of the first action."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,19 +38,20 @@ class Results:
 class Baselines:
     """Plays episodes again by other policies. Thread-safe: each call has a block of its own."""
 
-    def __init__(self, rules: Rules, slots: tuple[str, ...], seed: int) -> None:
-        """Play by `rules`; `seed` is that of the random actions."""
+    def __init__(self, rules: Rules, slots: tuple[str, ...], seed: int, columns: tuple[str, ...] = ()) -> None:
+        """Play by `rules`; `seed` is that of the random actions, `columns` are the bars' further ones."""
         self._rules = rules
         self._slots = slots
         self._seed = seed
+        self._columns = columns
 
     def of(self, episodes: Sequence[Episode]) -> tuple[Results, Results]:
         """Return what holding cash and what random actions earn, a function of the seed and the episodes alone."""
         space = self._rules.actions.space(self._slots)
         longest = max(episode.bars.n_steps for episode in episodes)
         actions = np.stack([random_actions(space, actions_rng(self._seed, episode), longest) for episode in episodes])
-        nothing = play(self._rules, self._slots, episodes, lambda block, rows, step: block.keeping(rows))
-        random = play(self._rules, self._slots, episodes, lambda block, rows, step: actions[rows, step])
+        nothing = play(self._rules, self._slots, episodes, lambda block, rows, step: block.keeping(rows), columns=self._columns)
+        random = play(self._rules, self._slots, episodes, lambda block, rows, step: actions[rows, step], columns=self._columns)
         return nothing, random
 
 
@@ -74,19 +75,32 @@ def random_actions(space: gym.Space[Any], rng: np.random.Generator, count: int) 
 
 
 def play(
-    rules: Rules, slots: tuple[str, ...], episodes: Sequence[Episode], choose: Choose, statistics: frozenset[Statistic] = frozenset()
+    rules: Rules,
+    slots: tuple[str, ...],
+    episodes: Sequence[Episode],
+    choose: Choose,
+    statistics: frozenset[Statistic] = frozenset(),
+    columns: tuple[str, ...] = (),
 ) -> Results:
-    """Play episodes from their first action to their end; forecasts are 0. `statistics` are those that `choose` reads."""
-    count = len(episodes)
-    block, feed = EpisodeBlock(count, slots, rules, statistics), BarFeed(count, len(slots))
+    """Play episodes from their first action to their end; forecasts are 0. `statistics` are those that `choose` reads.
+
+    Actions are chosen where the policy is asked. `columns` are those that the episodes' bars have beyond their fields.
+    """
+    count, n_extras = len(episodes), len(columns)
+    block, feed = EpisodeBlock(count, slots, rules, statistics, columns), BarFeed(count, len(slots), n_extras)
     begin_episodes(block, feed, np.arange(count), list(episodes))
     returns, going, step = np.zeros(count), np.arange(count), 0
+    asked = going
     while len(going):
-        block.act(going, choose(block, going, step))
-        block.fill(going, feed.next(going))
+        if len(asked):
+            block.act(asked, choose(block, asked, step))
+        bar = feed.next(going)
+        block.fill(going, bar)
         marked = block.mark(going)
         returns[going] += marked.rewards
-        going = going[marked.ends == GOES_ON]
+        goes_on = marked.ends == GOES_ON
+        asked = going[goes_on if bar.asks is None else goes_on & bar.asks]
+        going = going[goes_on]
         step += 1
     accounts = block.view.accounts
     return Results(returns, accounts.profit, accounts.costs / accounts.initial_equity)

@@ -46,8 +46,8 @@ class PlayedEpisodesConfig(Config):
     """Episodes that are played at the same time; the n-th of all episodes trades symbol n modulo the number of symbols."""
     steps: Annotated[int, Ge(1)] | None = None
     """Steps after which the run ends; none: only when it is asked to."""
-    training_enabled: bool = True
-    """Whether the server may learn from the episodes."""
+    training_enabled: bool | None = None
+    """Whether the server may learn from the episodes; none: unless the test part of `[prices.split]` is played."""
     first_round: Annotated[int, Ge(0)] = 0
     """Episodes that an earlier run played in each slot; this run goes on with the prices after them."""
 
@@ -127,11 +127,20 @@ class PipelineConfig(Config):
     """Longest time the episodes get to end when the process is asked to stop, seconds."""
 
     def _check(self) -> None:
+        split = self.prices.split
+        if self.episodes.training_enabled and split is not None and split.play == "test" and not split.learns_on_test:
+            expected = "expected false, or prices.split.learns_on_test = true, while the test part is played"
+            raise ValueError(f"episodes.training_enabled: {expected}, received true")
         blocks = len(shares_of(self.episodes.concurrent))
         if self.nodes.inbox.capacity < blocks:
             raise ValueError(
                 f"nodes.inbox.capacity: expected room for all {blocks} blocks of episodes, received {self.nodes.inbox.capacity}"
             )
+
+    @property
+    def training_enabled(self) -> bool:
+        """Whether the server may learn from the episodes, once that is decided."""
+        return not self.prices.plays_test if self.episodes.training_enabled is None else self.episodes.training_enabled
 
     @property
     def episodes_seed(self) -> int:

@@ -22,6 +22,7 @@ from policyserver.pipelines.forecast.tracks import TrackForecaster, Tracks
 from policyserver.pipelines.market.block import EpisodeBlock
 from policyserver.pipelines.market.forecaster import Forecaster
 from policyserver.pipelines.market.rules import Rules
+from policyserver.pipelines.market.split import Reach
 from policyserver.pipelines.nodes.episode_node import EpisodeNode
 from policyserver.pipelines.nodes.execution_node import ExecutionNode
 from policyserver.pipelines.nodes.market_node import MarketNode
@@ -70,8 +71,13 @@ class Pipeline:
         """
         self.config = config
         nodes = config.nodes
-        source = source or make_source(config.prices, config.episodes_seed)
+        rules = Rules.of(config.rules)
+        source = source or make_source(config.prices, config.episodes_seed, reach=reach_of(rules))
         self.symbols = source.symbols
+        self.annualisations = source.annualisations
+        """By what an episode trades, the bars of a year."""
+        self.price_notes = source.notes
+        """How many windows there are of each symbol, and how many are left out and why."""
         self.tags = {
             "run": config.recording.run or UNNAMED_RUN,
             "policy": config.recording.policy,
@@ -79,7 +85,7 @@ class Pipeline:
             "worker": f"{socket.gethostname()}-{os.getpid()}",
         }
         recorder = Recorder(sink, self.tags)
-        self._rules = Rules.of(config.rules)
+        self._rules = rules
         self._source = source
         self.run = RunState(config.episodes.concurrent, config.episodes.steps)
         self._kept = KeptEpisodes(source, policy, self.run.stopping.is_set)
@@ -90,7 +96,7 @@ class Pipeline:
         wiring = Wiring(config, self, routes, self.run, recorder, self._kept, self._kept)
         self._rewards = _replicas(RewardNode, "reward", nodes.reward_threads, wiring)
         self._policies = _replicas(PolicyNode, "policy", nodes.policy_threads, wiring)
-        self._episode_node = EpisodeNode("episode", wiring, Baselines(self._rules, source.slots, config.episodes_seed))
+        self._episode_node = EpisodeNode("episode", wiring, Baselines(rules, source.slots, config.episodes_seed, source.columns))
         self._reporters = [*(node.reporter for node in self._policies), self._episode_node.reporter]
         signals = _replicas(lambda name, wiring: SignalNode(name, wiring, self._skipped), "signal", nodes.signal_threads, wiring)
         routes.market = NodeGroup("market", _replicas(MarketNode, "market", nodes.market_threads, wiring), _block_number)
@@ -188,7 +194,7 @@ class Pipeline:
 
     def compare(self) -> Comparison | None:
         """Return the measures of the newest whole episodes beside those of other policies; None without one. To follow the stop."""
-        return compare(self._rules, self._source.slots, self._kept.newest(), self.config.episodes_seed)
+        return compare(self._rules, self._source, self._kept.newest(), self.config.episodes_seed)
 
     def statistics(self) -> list[NodeStatistics]:
         """Return the counters of each node, in the order of a step."""
@@ -251,7 +257,7 @@ class Pipeline:
     def _block(self, number: int, first_slot: int, n_rows: int) -> PlayedBlock:
         """Make a block whose rows are vacant."""
         config = self.config
-        block = EpisodeBlock(n_rows, self._source.slots, self._rules, STATISTICS)
+        block = EpisodeBlock(n_rows, self._source.slots, self._rules, STATISTICS, self._source.columns)
         forecaster: Forecaster
         if self._source.is_recorded:
             forecaster = TrackForecaster(block.view, self._tracks)
@@ -263,6 +269,11 @@ class Pipeline:
     def _skipped(self) -> int:
         """Return how many labels were not learnt, those of blocks that were given up among them."""
         return self._tracks.skipped + sum(forecaster.skipped for forecaster in self._forecasters)
+
+
+def reach_of(rules: Rules) -> Reach:
+    """Return how far a decision looks back, by the rules and the forecaster, and ahead."""
+    return Reach(max(rules.memory_bars(), *(statistic.memory_bars() for statistic in STATISTICS)))
 
 
 def _block_number(event: Any) -> int:

@@ -18,6 +18,7 @@ from policyserver.pipelines.market.block import EpisodeBlock
 from policyserver.pipelines.market.episode_source import Episode, EpisodeSource
 from policyserver.pipelines.market.feed import BarFeed
 from policyserver.pipelines.market.forecaster import Forecaster
+from policyserver.pipelines.market.frames import FrameSums
 from policyserver.pipelines.market.vector_env import begin_episodes
 
 _ROWS_OF_A_BLOCK = 32
@@ -25,6 +26,9 @@ _ROWS_OF_A_BLOCK = 32
 
 _MOST_BLOCKS = 4
 """Blocks of a run: enough that others are at work while some wait for their actions."""
+
+SUMS = ("reward", "fee", "slippage")
+"""What is summed over the bars of an action."""
 
 Observations = npt.NDArray[np.float32]
 
@@ -66,7 +70,7 @@ class PlayedBlock:
         self.first_slot = first_slot
         self.block = block
         self.forecaster = forecaster
-        self.feed = BarFeed(n_rows, block.shape.n_symbols)
+        self.feed = BarFeed(n_rows, block.shape.n_symbols, len(block.shape.columns))
         self.rounds = np.full(n_rows, first_round, dtype=np.int64)
         """Number of the next episode of each row among those of its slot."""
         self.episodes: list[Episode | None] = [None] * n_rows
@@ -75,6 +79,12 @@ class PlayedBlock:
         """Names of the episodes."""
         self.symbols: list[str] = [""] * n_rows
         """What they trade."""
+        self.asks = np.ones(n_rows, dtype=np.bool_)
+        """Whether the policy is asked at the close of the last bar; else its action goes on."""
+        self.has_frames = False
+        """Whether there are bars at which it is not asked."""
+        self.sums = FrameSums(n_rows, len(SUMS))
+        """What the newest actions have been worth so far, in the columns `SUMS`."""
         self.is_new = np.zeros(n_rows, dtype=np.bool_)
         """Whose first action is still to be taken: it has no bar to wait for."""
         self.is_known = np.zeros(n_rows, dtype=np.bool_)
@@ -118,7 +128,8 @@ class PlayedBlock:
             self.episodes[row] = episode
             self.ids[row] = episode.id
             self.symbols[row] = "+".join(episode.symbols)
-        self.is_new[rows] = True
+        self.is_new[rows] = self.asks[rows] = True
+        self.sums.begin(rows)
         self.is_known[rows] = self.is_started[rows] = False
         self.steps[rows] = 0
         self.returns[rows] = 0.0
@@ -150,6 +161,8 @@ class Decision:
         """Whether its reward is still to come."""
         self.bar = np.zeros(n_rows, dtype=np.int64)
         """Bar at whose close it was taken."""
+        self.time_ns = np.zeros(n_rows, dtype=np.int64)
+        """End of that bar, nanoseconds since 1970."""
         self.price = np.zeros(n_rows)
         """Close of that bar, of the first symbol."""
         self.prediction = np.zeros((n_rows, 3))

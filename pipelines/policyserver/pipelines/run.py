@@ -24,8 +24,9 @@ from policyserver.monitoring.sink import Sink
 from policyserver.pipelines.config import UNNAMED_RUN, PipelineConfig
 from policyserver.pipelines.forecast.block_forecaster import INPUTS
 from policyserver.pipelines.forecast.regressor import try_out
+from policyserver.pipelines.market.files.faults import FileFaultError
 from policyserver.pipelines.market.rules import Rules
-from policyserver.pipelines.pipeline import Pipeline
+from policyserver.pipelines.pipeline import Pipeline, reach_of
 from policyserver.pipelines.prices import PriceSource, make_source
 from policyserver.pipelines.prices.config import make_slots
 from policyserver.pipelines.runtime.stop_signals import StoppedEarlyError, StopSignals
@@ -35,6 +36,9 @@ logger = logging.getLogger(__name__)
 
 SINK_CLOSE_S = 5.0
 """Longest time the sinks get for what is still on its way, seconds; what InfluxDB has not taken waits on disk for the next run."""
+
+_LOGGED_NOTES = 8
+"""Symbols whose windows are logged."""
 
 _RETRY_S = 1.0
 """Seconds from one attempt to reach the server to the next."""
@@ -78,20 +82,36 @@ def source_of(config: PipelineConfig) -> PriceSource:
         SettingsError: A file of bars cannot be read, or is not one; the regressor cannot be built, or cannot learn; or the warm-up is too
             short for what is observed.
     """
-    needed = Rules.of(config.rules).warmup_bars()
-    if config.prices.warmup_bars < needed:
+    rules = Rules.of(config.rules)
+    needed = rules.warmup_bars()
+    if 0 < config.prices.warmup_bars < needed:
         problem = f"expected at least the {needed} bars that the rules look back at, received {config.prices.warmup_bars}"
         raise SettingsError("prices.warmup_bars", "", problem)
     try:
         try_out(config.regressor, INPUTS)
     except ValueError as error:
         raise SettingsError("regressor", "", str(error)) from error
+    recorded = config.prices.recorded
+    known = () if recorded is None else recorded.files.columns
+    if missing := [column for column in rules.columns() if column not in known]:
+        expected = f"{', '.join(missing)}, which the observers of the rules read"
+        raise SettingsError("prices.recorded.files.columns", "", f"expected {expected}, received {', '.join(known) or 'none'}")
     try:
-        return make_source(config.prices, config.episodes_seed)
+        source = make_source(config.prices, config.episodes_seed, reach=reach_of(rules))
     except OSError as error:
         raise SettingsError("prices.recorded", "", f"expected a readable file, received {error.filename}: {error.strerror}") from error
+    except SettingsError as error:
+        key = error.key if error.key.startswith("prices.") else f"prices.recorded.{error.key}"
+        raise SettingsError(key, "", error.problem) from error
+    except FileFaultError as error:
+        raise SettingsError("prices.recorded.files", "", str(error)) from error
     except ValueError as error:
         raise SettingsError("prices", "", str(error)) from error
+    for note in source.notes[:_LOGGED_NOTES]:
+        logger.info("prices: %s", note)
+    if len(source.notes) > _LOGGED_NOTES:
+        logger.info("prices: and %d more; the summary has all", len(source.notes) - _LOGGED_NOTES)
+    return source
 
 
 def joined(config: PipelineConfig, policy: PolicyClient, stop: StopSignals) -> PipelineConfig:

@@ -101,6 +101,8 @@ class RunState:
         """The recorded bars that episodes have been windows of, by symbol; empty where prices are simulated."""
         self.decisions: deque[ShownDecision] = deque(maxlen=DECISIONS_KEPT)
         """Newest decisions whose reward is known."""
+        self.spans: Counter[str] = Counter()
+        """Episodes that have ended by the part of the split that they were played on; none without a split."""
         self.endings: Counter[Ending] = Counter()
         """Episodes by the way they ended."""
         self._lock = threading.Lock()  # guards what follows, and endings

@@ -27,6 +27,9 @@ LEDGER_TOLERANCE = 1e-6
 """Largest difference between the sums of rewards, relative to the largest where that is above 1: the server adds up as rewards come."""
 
 
+_SHOWN_WINDOWS = 4
+"""Symbols whose windows are in the text of a summary."""
+
 _UNKNOWN = re.compile(r"[+-]?\bnan\b")
 """A figure that is not known, in the text of one."""
 
@@ -49,6 +52,14 @@ class Summary:
     """Time of the last one."""
     prices_note: str
     """What this means, in words."""
+    windows: tuple[str, ...]
+    """Windows of each symbol, and how many are left out and why; none where prices are simulated."""
+    spans: dict[str, int]
+    """Episodes by the part of the split that they were played on; empty without a split."""
+    bars_a_year: dict[str, float]
+    """By what an episode trades, joined by "+", the bars of a year: what a figure of one bar is annualised with."""
+    annualisation: str
+    """Where that number is from, in words."""
     steps: int
     seconds: float
     steps_per_s: float
@@ -116,6 +127,10 @@ class Summary:
         rows = [
             ("run", f"{self.process}, seed {self.seed}"),
             *([("prices", self.prices_note)] if self.prices_note else []),
+            *([("a year", self.annualisation)] if self.windows else []),
+            *[("windows", text) for text in self.windows[:_SHOWN_WINDOWS]],
+            *([("  and", f"{len(self.windows) - _SHOWN_WINDOWS:,} more symbols")] if len(self.windows) > _SHOWN_WINDOWS else []),
+            *([("played", ", ".join(f"{span}: {count:,} episodes" for span, count in self.spans.items()))] if self.spans else []),
             ("steps", f"{self.steps:,} in {self.seconds:,.1f} s: {self.steps_per_s:,.0f}/s"),
             (
                 "episodes",
@@ -202,6 +217,10 @@ def summarise(pipeline: Pipeline, watch: ServerWatch, recorded: Ledger, *, episo
         first_bar=first_bar,
         last_bar=last_bar,
         prices_note=note(run.recorded_prices),
+        windows=pipeline.price_notes,
+        bars_a_year={symbols: year.periods_a_year for symbols, year in pipeline.annualisations.items()},
+        annualisation="; ".join(list(dict.fromkeys(year.text for year in pipeline.annualisations.values()))[:_SHOWN_WINDOWS]),
+        spans=dict(sorted(run.spans.items())),
         steps=run.steps,
         seconds=pipeline.seconds,
         steps_per_s=run.steps / pipeline.seconds if pipeline.seconds > 0 else math.nan,

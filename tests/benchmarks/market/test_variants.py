@@ -37,7 +37,7 @@ def leave(options: DemoConfig, folder: Path) -> dict[str, Any]:
         store.write(Points.one("episode", {"run": folder.name, "symbol": "AAA"}, fields))
     store.close(5.0)
     return {
-        "return_mean": 12.5 + 0.25 * options.show_prediction * options.seed,
+        "return_mean": 12.5 + 0.25 * options.show_prediction * (options.seed or 0),
         "return_stderr": 0.75,
         "regressor_skill": -2.2e-06,
         "regressor_skill_stderr": 1.2e-05,
@@ -68,7 +68,7 @@ def test_three_seeds_of_each_variant_are_run_and_each_has_its_row(tmp_path: Path
         (title, str(seed)) for title in ("OU", "OU, forecast hidden", "GBM without drift") for seed in range(3)
     ]
     assert [row[5] for row in rows[:4]] == ["+12.50 ± 0.75", "+12.75 ± 0.75", "+13.00 ± 0.75", "+12.50 ± 0.75"]
-    scales = [played(asked.market, asked.seed) for asked in demos.asked]
+    scales = [played(asked.market, asked.seed or 0) for asked in demos.asked]
     assert [(row[6], row[7]) for row in rows] == scales, "of the newest tenth of the whole episodes"
     assert "OU: over the seeds the policy earned +12.8, " in text
     assert "The forecast is worth +0.25 ± 0.14 to the policy" in text

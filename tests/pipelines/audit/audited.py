@@ -69,6 +69,18 @@ def write_bars(path: Path, bars: int, seed: int, *, interval_s: int = 60, volati
     return path
 
 
+def dividend_file(path: Path, bars: int, seed: int) -> Path:
+    """Write daily bars as yfinance does, with a dividend every 50 bars."""
+    lines = write_bars(path, bars, seed, interval_s=86_400).read_text(encoding="utf-8").splitlines()[1:]
+    rows = ["Date,Open,High,Low,Close,Adj Close,Volume,Dividends,Stock Splits"]
+    for place, line in enumerate(lines):
+        time, *prices, volume = line.split(",")
+        date = np.datetime64(int(time), "s").astype("M8[D]")
+        rows.append(f"{date},{','.join(prices)},{prices[-1]},{volume},{0.5 if place % 50 == 49 else 0.0},0.0")
+    path.write_text("\n".join(rows) + "\n", encoding="utf-8")
+    return path
+
+
 def parts(result: CheckResult) -> str:
     """Return the parts at fault as one text."""
     return "\n".join(fault.part for fault in result.faults)

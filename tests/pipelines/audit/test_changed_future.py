@@ -29,7 +29,7 @@ from policyserver.pipelines.market.processes.path_bars import bars_from_paths
 from policyserver.pipelines.market.resample import ResampleConfig, resample
 from policyserver.pipelines.prices.recorded import RecordedSource
 from policyserver.pipelines.prices.simulated import SimulatedSource
-from tests.pipelines.audit.audited import changed_future, parts, seen, small, write_bars
+from tests.pipelines.audit.audited import changed_future, dividend_file, parts, seen, small, write_bars
 from tests.pipelines.audit.leaks import HERE, let_parts_see_episodes
 from tests.pipelines.recorded_prices import TREE
 
@@ -181,16 +181,7 @@ def test_longer_bars_that_are_stamped_with_their_beginning(tmp_path: Path, monke
 
 @pytest.mark.parametrize("by", ["actions", "adjusted_close"])
 def test_prices_adjusted_to_the_last_bar(by: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    dividends = np.where(np.arange(400) % 50 == 49, 0.5, 0.0)
-    path = write_bars(tmp_path / "DIV.csv", 400, seed=1, interval_s=86_400)
-    lines = path.read_text(encoding="utf-8").splitlines()[1:]
-    rows = []
-    for place, line in enumerate(lines):
-        time, *prices, volume = line.split(",")
-        date = np.datetime64(int(time), "s").astype("M8[D]")
-        rows.append(f"{date},{','.join(prices)},{prices[-1]},{volume},{dividends[place]},0.0")
-    path.write_text("\n".join(["Date,Open,High,Low,Close,Adj Close,Volume,Dividends,Stock Splits", *rows]) + "\n", encoding="utf-8")
-    config = small(files=(path,))
+    config = small(files=(dividend_file(tmp_path / "DIV.csv", 400, seed=1),))
     with monkeypatch.context() as right:
         with_loaded(right, lambda recording: adjust(recording.bars, recording.extras, AdjustConfig(by, anchor="first")))
         assert changed_future(config).faults == ()

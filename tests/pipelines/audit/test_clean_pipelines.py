@@ -10,15 +10,19 @@ from typing import Any
 import pytest
 
 from policyserver.pipelines.config import PipelineConfig
+from policyserver.pipelines.market.adjust import AdjustConfig
+from policyserver.pipelines.market.catalog import CatalogConfig
 from policyserver.pipelines.market.execution.broker import AccountConfig
 from policyserver.pipelines.market.instruments import InstrumentConfig
 from policyserver.pipelines.market.processes import PROCESSES
+from policyserver.pipelines.market.resample import ResampleConfig
 from policyserver.pipelines.market.schemes.actions import ACTIONS
 from policyserver.pipelines.market.schemes.ends import ENDS
 from policyserver.pipelines.market.schemes.observers import OBSERVERS
 from policyserver.pipelines.market.schemes.observers.indicator import INDICATORS
 from policyserver.pipelines.market.schemes.rewards import REWARDS
-from tests.pipelines.audit.audited import changed_future, fair_game, small, warm_up, write_bars
+from policyserver.pipelines.market.split import SplitConfig
+from tests.pipelines.audit.audited import changed_future, dividend_file, fair_game, small, warm_up, write_bars
 from tests.pipelines.recorded_prices import TREE
 
 THREE = {"symbols": ("AAA", "BBB", "CCC"), "symbols_per_episode": 3}
@@ -90,3 +94,41 @@ def daily_bars_that_begin_at_their_stamp(folder: Path) -> PipelineConfig:
 @pytest.mark.parametrize("make", [one_file, tree_on_three_files, one_symbol_in_two_files, daily_bars_that_begin_at_their_stamp])
 def test_files(make: Callable[[Path], PipelineConfig], tmp_path: Path) -> None:
     check(make(tmp_path))
+
+
+# Recorded bars as they are prepared and cut ------------------------------------------------------------------------------------------
+
+
+def of_catalog(
+    folder: Path, *, prices: dict[str, Any] | None = None, rules: dict[str, Any] | None = None, **catalog: Any
+) -> PipelineConfig:
+    """Return a pipeline on two files of daily bars that have dividends, with settings of the catalog."""
+    paths = tuple(str(dividend_file(folder / f"{name}.csv", 1_200, seed)) for seed, name in enumerate(("ONE", "TWO")))
+    config = small(prices={"recorded": CatalogConfig(paths, **catalog), **(prices or {})}, **(rules or {}))
+    return replace(config, regressor=TREE)
+
+
+PREPARED: dict[str, dict[str, Any]] = {
+    "longer bars": {"resample": ResampleConfig("week"), "prices": {"warmup_bars": 30, "bars_per_episode": 30}},
+    "adjusted": {"adjust": AdjustConfig("actions", anchor="first")},
+    "adjusted closes": {"adjust": AdjustConfig("adjusted_close", anchor="first")},
+    "training part": {"prices": {"split": SplitConfig(train_fraction=0.6)}},
+    "test part": {"prices": {"split": SplitConfig(play="test", train_fraction=0.6)}},
+    "skipped bars": {"prices": {"skip_frame": 4}},
+    "portfolio": {"prices": {"symbols_per_episode": 2}, "rules": {"actions": "simplex_weights"}},
+    "all of it": {
+        "adjust": AdjustConfig("actions", anchor="first"),
+        "resample": ResampleConfig("2d"),
+        "prices": {"split": SplitConfig(train_fraction=0.6), "skip_frame": 2, "symbols_per_episode": 2},
+        "rules": {"actions": "target_weight", "observers": (*SHIPPED, *INDICATOR)},
+    },
+}
+
+
+@pytest.mark.parametrize("settings", [PREPARED[name] for name in PREPARED], ids=list(PREPARED))
+def test_prepared_files(settings: dict[str, Any], tmp_path: Path) -> None:
+    check(of_catalog(tmp_path, **settings))
+
+
+def test_steps_of_several_bars_on_simulated_prices() -> None:
+    check(small(prices={"skip_frame": 3}))

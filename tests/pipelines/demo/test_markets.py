@@ -17,9 +17,11 @@ from policyserver.pipelines.demo.setup import DEFAULT_MARKET, MARKETS, SERVER_FI
 from policyserver.pipelines.demo.terminal import render
 from policyserver.pipelines.market.rules import Rules
 from policyserver.pipelines.prices.config import make_slots
+from policyserver.pipelines.run import source_of
 from policyserver.pipelines.server_watch import ServerWatch
 from policyserver.pipelines.snapshot import SnapshotTaker
 from policyserver.server.config.server_config import ServerConfig
+from tests.commands import run_here
 from tests.pipelines.pipeline_harness import play
 from tests.pipelines.policy_double import PolicyDouble
 from tests.pipelines.recorded_prices import fair_game, write_bars
@@ -91,16 +93,10 @@ def test_the_portfolio_trades_five_symbols_at_once_and_has_a_score_for_each_and_
 
 
 def test_the_mixture_has_episodes_of_each_of_its_processes() -> None:
-    source = source_of_market("heston-mixture")
+    source = source_of(shortened("heston-mixture"))
     parts = Counter(episode.bars.parameters["part"] for episode in source.episodes(range(300)))
     assert parts[0.0] / 300 == pytest.approx(2 / 3, abs=4 * math.sqrt(2 / 9 / 300))
     assert set(parts) == {0.0, 1.0}
-
-
-def source_of_market(name: str) -> Any:
-    from policyserver.pipelines.run import source_of
-
-    return source_of(shortened(name))
 
 
 def test_ordering_all_the_time_costs_what_the_set_up_of_limit_orders_says() -> None:
@@ -133,6 +129,19 @@ def test_files_are_read_as_the_set_up_of_ones_own_says(tmp_path: Path) -> None:
     _, config = fresh_run(DemoConfig(config=own, files=(file,), runs=tmp_path), ADDRESS)
     assert config.prices.recorded is not None
     assert (config.prices.recorded.paths, config.prices.recorded.files.mapping is None) == ((str(file),), False)
+
+
+def test_a_file_that_no_dialect_fits_is_refused_with_what_to_set_and_where_and_is_then_played(tmp_path: Path) -> None:
+    file, own = write_bars(tmp_path / "AAA.csv", fair_game(500, seed=1)), tmp_path / "own.toml"
+    file.write_text(file.read_text(encoding="utf-8").replace(",", ";"), encoding="utf-8")
+    ended = run_here("policy-pipeline", "demo", "--prices", str(file), "--runs", str(tmp_path / "runs"))
+    assert (ended.returncode, ended.stderr.count("\n")) == (2, 1)
+    assert ended.stderr.startswith(f"policy-pipeline: prices.recorded.files: {file}, line 1: expected the columns open, high, low, close")
+    assert ended.stderr.endswith('set mapping.delimiter = ";" (in a file of settings, for --config)\n')
+    assert not (tmp_path / "runs").exists()
+    own.write_text('prices.recorded.files.mapping.delimiter = ";"\n', encoding="utf-8")
+    _, config = fresh_run(DemoConfig(config=own, files=(file,), runs=tmp_path / "runs"), ADDRESS)
+    assert len(source_of(config).episodes([0])[0].bars.bars) == 400
 
 
 def test_files_take_the_place_of_the_set_ups_prices_and_not_of_its_rules(tmp_path: Path) -> None:

@@ -61,5 +61,5 @@ def test_a_resumed_run_whose_regressor_or_prices_are_gone_is_refused(tmp_path: P
         resumed_run(again, ADDRESS)
     (folder / PIPELINE_FILE).write_text(dump_toml(config), encoding="utf-8")
     file.unlink()
-    with pytest.raises(SettingsError, match=r"^prices: paths: .*AAA\.csv"):
+    with pytest.raises(SettingsError, match=r"^prices\.recorded\.paths: .*AAA\.csv"):
         resumed_run(again, ADDRESS)

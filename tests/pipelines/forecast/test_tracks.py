@@ -15,6 +15,7 @@ from policyserver.pipelines.forecast.tracks import Track, TrackForecaster, Track
 from policyserver.pipelines.market.bars import Bars, FloatArray, History
 from policyserver.pipelines.market.episode_source import Episode
 from policyserver.pipelines.market.feed import EpisodeBars
+from policyserver.pipelines.market.time_line import RecordedSymbol, TimeLine
 from tests.pipelines.market.price_paths import begun
 from tests.pipelines.recorded_prices import fair_game
 
@@ -132,3 +133,50 @@ def test_a_model_that_failed_in_the_middle_has_no_bars_ahead_of_its_forecasts_af
     with pytest.raises(RuntimeError, match="stumbled"):
         track.forecast(1_500)
     np.testing.assert_array_equal(track.forecast(1_500), undisturbed)
+
+
+def test_a_frozen_model_stays_as_training_left_it_and_the_other_learns_on() -> None:
+    closes = fair_game(600, seed=3)
+    bars = history(closes).bars
+    test = History(bars, WINDOW, (400, 600), is_test=True)
+    frozen = Track("A", test, RegressorConfig(in_test="frozen"), never)
+    learning = Track("A", test, RegressorConfig(in_test="continue"), never)
+    regressor, features = ReturnRegressor(RegressorConfig()), TrackFeatures(WINDOW)
+    newest: tuple[dict[str, float], Prediction] | None = None
+    for row, close in enumerate(closes.tolist()):
+        features.update(close)
+        if newest is not None and row < 400:
+            regressor.learn(*newest, features.last_return)
+        if row:
+            newest = features.inputs(), regressor.predict(features.inputs())
+            assert tuple(frozen.forecast(row)) == values(newest[1])
+    assert np.array_equal([frozen.forecast(row) for row in range(400)], [learning.forecast(row) for row in range(400)])
+    assert not np.array_equal(frozen.forecast(599), learning.forecast(599))
+    tracks = Tracks(RegressorConfig(in_test="frozen"), never)
+    assert tracks.of("A", test) is not tracks.of("A", History(bars, WINDOW, (500, 600), is_test=True)), "each fold has its own"
+
+
+def test_symbols_with_bars_at_times_of_their_own_have_the_forecasts_as_of_their_own_newest_bars() -> None:
+    recorded = {}
+    for place, every in enumerate((1, 3)):
+        closes = fair_game(300, seed=place)
+        times = every * np.arange(300, dtype=np.int64)
+        recorded[f"S{place}"] = RecordedSymbol.of(Bars(times, closes, closes, closes, closes, np.ones(300)), {}, ())
+    line = TimeLine.of(("S0", "S1"), recorded)
+    assert line.own_rows is not None
+    assert line.present is not None
+    histories = {name: History(each.bars, WINDOW) for name, each in recorded.items()}
+    first, stop = 200, 200 + WINDOW
+    bars = EpisodeBars(line.time_ns[first:stop], line.columns[first:stop], WARMUP, present=line.present[first:stop])
+    played = Episode(("S0", "S1"), 0, bars, histories, first, line.own_rows[first:stop])
+    block, feed = begun([played], statistics=STATISTICS)
+    forecaster, rows = TrackForecaster(block.view, Tracks(RegressorConfig(), never)), np.arange(1)
+    forecaster.begin(rows, [played])
+    tracks = [Track(name, history, RegressorConfig(), never) for name, history in histories.items()]
+    for bar in range(WINDOW - WARMUP):
+        forecaster.predict(rows)
+        own = line.own_rows[first + WARMUP - 1 + bar].tolist()
+        assert np.array_equal(block.view.forecast[0], [track.forecast(row) for track, row in zip(tracks, own, strict=True)])
+        block.fill(rows, feed.next(rows))
+        errors, _ = forecaster.learn(rows)
+        assert len(errors) == line.present[first + WARMUP + bar].sum(), "what has no bar of its own teaches nothing"

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from policyserver.common.settings import SettingsError
 from policyserver.pipelines.market.catalog import Catalog, CatalogConfig, file_hash
 from policyserver.pipelines.market.files.faults import FileFaultError
 
@@ -58,7 +59,7 @@ def test_a_file_of_several_symbols_is_listed_under_each() -> None:
 
 
 def test_a_path_without_a_file_and_a_name_without_a_symbol_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(FileFaultError, match=r"paths: expected files of bars, received .*nothing"):
+    with pytest.raises(SettingsError, match=r"paths: expected files of bars, received .*nothing"):
         Catalog(CatalogConfig((str(tmp_path / "nothing*"),)))
     month(tmp_path, "a.csv", 1)
     with pytest.raises(FileFaultError, match=r"a\.csv: expected a name like"):

@@ -28,7 +28,7 @@ SERIES = {"name": "correlated", "correlation": [[1.0, 0.5], [0.5, 1.0]]}
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"warmup_bars": 0}, "warmup_bars: expected at least 1, received 0"),
+        ({"warmup_bars": -1}, "warmup_bars: expected at least 0, received -1"),
         ({"bars_per_episode": 0}, "bars_per_episode: expected at least 1, received 0"),
         ({"steps_per_bar": 0}, "steps_per_bar: expected at least 1, received 0"),
         ({"bar_interval_s": 0.0}, "bar_interval_s: expected more than 0, received 0"),
@@ -50,7 +50,6 @@ SERIES = {"name": "correlated", "correlation": [[1.0, 0.5], [0.5, 1.0]]}
         ({"symbols_per_episode": 5}, "symbols_per_episode: expected at most the 4 symbols, received 5"),
         ({"process": SERIES}, "symbols_per_episode: expected 2, the assets of the process, received 1"),
         ({"recorded": {"paths": ["a.csv"]}, "process": "gbm"}, "process: expected none beside recorded bars, received 'gbm'"),
-        ({"recorded": {"paths": ["a.csv"]}, "symbols_per_episode": 2}, "symbols_per_episode: expected 1 with recorded bars, received 2"),
         ({"recorded": {"paths": ["a.csv"], "symbol_pattern": "("}}, "recorded.symbol_pattern: expected a regular expression"),
         ({"recorded": {"paths": ["a.csv"], "files": {"dialect": "x"}}}, "recorded.files.dialect: expected auto, plain, "),
         ({"recorded": {"paths": ["a.csv"], "files": {"mapping": {"time": []}}}}, "recorded.files.mapping.time: expected one column or two"),

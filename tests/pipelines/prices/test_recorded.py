@@ -98,13 +98,15 @@ def refusal(prices: PricesConfig) -> str:
 
 def test_what_cannot_be_played_is_refused_in_one_line_with_the_file(tmp_path: Path) -> None:
     short = write_bars(tmp_path / "SHORT.csv", fair_game(50, seed=1))
-    expected = "expected at least warmup_bars + bars_per_episode = 80 bars, received 50"
+    expected = "expected at least warmup_bars + bars_per_episode = 30 + 50 bars, received 50: set fewer of either"
     assert refusal(windows_of(short)) == f"prices: {short}: {expected}"
-    assert re.match(r"prices: paths: expected files of bars, received '.*none\.csv'", refusal(windows_of(tmp_path / "none.csv")))
-    assert refusal(windows_of()) == "prices: paths: expected files, folders or patterns, received none"
+    assert re.match(r"prices\.recorded\.paths: expected files of bars, received '.*none\.csv'", refusal(windows_of(tmp_path / "none.csv")))
+    assert refusal(windows_of()) == "prices.recorded.paths: expected files, folders or patterns, received none"
     broken = write_bars(tmp_path / "BROKEN.csv", fair_game(100, seed=1))
     broken.write_text(broken.read_text().replace(",1\n", ",-1\n", 1))
-    assert refusal(windows_of(broken)) == f"prices: {broken}, line 2, column volume: expected at least 0, received -1"
+    fault = "line 2, column volume: expected at least 0, received -1"
+    remedy = 'faults.volume = "drop" leaves such rows out'
+    assert refusal(windows_of(broken)) == f"prices.recorded.files: {broken}, {fault}; {remedy}"
     locked = write_bars(tmp_path / "LOCKED.csv", fair_game(100, seed=1))
     locked.unlink()
     locked.mkdir()

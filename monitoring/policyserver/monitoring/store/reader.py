@@ -111,11 +111,13 @@ class StoreReader:
         return values
 
     def recorded_prices(self, run: str) -> list[RecordedPrices]:
-        """Read on which recorded bars a run is played, by symbol; empty for simulated prices."""
+        """Read on which recorded bars a run is played, by symbol and part of the split; empty for simulated prices."""
         if PRICES.name not in self._tables:
             return []
-        columns = "symbol, MAX(trained_on), MAX(bars), MIN(first_bar_s), MAX(last_bar_s)"
-        rows = self.select(f"SELECT {columns} FROM prices WHERE run = ? AND recorded GROUP BY symbol ORDER BY symbol", (run,))
+        has_span = self.select("SELECT COUNT(*) FROM pragma_table_info('prices') WHERE name = 'span'")[0][0]  # an older store lacks it
+        span = "COALESCE(span, '')" if has_span else "''"
+        columns = f"symbol, MAX(trained_on), MAX(bars), MIN(first_bar_s), MAX(last_bar_s), {span} AS part"
+        rows = self.select(f"SELECT {columns} FROM prices WHERE run = ? AND recorded GROUP BY symbol, part ORDER BY part, symbol", (run,))
         return [RecordedPrices(symbol, bool(trained_on), *span) for symbol, trained_on, *span in rows]
 
     def id_before(self, measurement: str, run: str, time_ns: int) -> int:

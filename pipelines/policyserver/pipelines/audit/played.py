@@ -23,7 +23,7 @@ from policyserver.pipelines.config import PipelineConfig
 from policyserver.pipelines.market.bars import FloatArray, IntArray
 from policyserver.pipelines.market.episode_source import Episode
 from policyserver.pipelines.market.rules import Rules
-from policyserver.pipelines.pipeline import Pipeline
+from policyserver.pipelines.pipeline import Pipeline, reach_of
 from policyserver.pipelines.played_block import Observations
 from policyserver.pipelines.prices import PriceSource, make_source
 from policyserver.pipelines.prices.change import PriceChange
@@ -73,7 +73,7 @@ def prices_of(config: PipelineConfig, change: PriceChange | None = None) -> Pric
     Raises:
         ValueError, OSError: They can't be made; see `make_source`.
     """
-    return make_source(config.prices, config.episodes_seed, change)
+    return make_source(config.prices, config.episodes_seed, reach=reach_of(Rules.of(config.rules)), change=change)
 
 
 def play(
@@ -123,6 +123,9 @@ class _WatchedSource:
         self.symbols = source.symbols
         self.slots = source.slots
         self.is_recorded = source.is_recorded
+        self.columns = source.columns
+        self.notes = source.notes
+        self.annualisations = source.annualisations
         self.made: dict[int, Episode] = {}
 
     def episodes(self, numbers: Sequence[int]) -> list[Episode]:
@@ -240,7 +243,7 @@ def _numeric(batches: list[Points]) -> dict[str, FloatArray]:
 
 def _bars_of(episode: Episode) -> IntArray:
     """Return the bars at which an episode asks for an action, and its last bar."""
-    asks = getattr(episode.bars, "asks", None)
+    asks = episode.bars.asks
     count = len(episode.bars.time_ns) - episode.bars.warmup_bars + 1
     if asks is None:
         return np.arange(count)

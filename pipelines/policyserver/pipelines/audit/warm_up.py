@@ -89,6 +89,9 @@ class _Trimmed:
         self.symbols = source.symbols
         self.slots = source.slots
         self.is_recorded = source.is_recorded
+        self.columns = source.columns
+        self.notes = source.notes
+        self.annualisations = source.annualisations
 
     def episodes(self, numbers: Sequence[int]) -> list[Episode]:
         """See `EpisodeSource`."""

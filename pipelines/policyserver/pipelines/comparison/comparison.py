@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,11 +14,12 @@ import numpy.typing as npt
 from policyserver.pipelines.comparison.kept_episodes import KeptEpisode
 from policyserver.pipelines.comparison.measured_play import ChosenActions, MeasuredEpisodes, measured_play
 from policyserver.pipelines.comparison.reference_weights import RULE_STATISTICS, ReferenceWeights, buy_and_hold, no_trade, rule
+from policyserver.pipelines.market.bars import FloatArray
 from policyserver.pipelines.market.block import EpisodeBlock
-from policyserver.pipelines.market.episode_source import Episode
 from policyserver.pipelines.market.instruments import InstrumentConfig
 from policyserver.pipelines.market.rules import Rules
 from policyserver.pipelines.market.truth.measures import Band, band, measure
+from policyserver.pipelines.prices import PriceSource
 
 POLICY = "policy"
 """What the run's own policy is called beside the others."""
@@ -26,7 +27,6 @@ POLICY = "policy"
 _MOST_STEPS = 200_000
 """Steps of the episodes that are played again: it takes a second or so for each of those beside the policy and for each cost."""
 
-_NS_OF_A_YEAR = 365.25 * 86_400e9
 _COSTS = ("fee_fixed", "fee_per_unit", "fee_fraction", "fee_minimum", "spread_fraction", "slippage_fraction", "borrow_fraction")
 _BOUNDS = {"fee_fraction": 1.0, "spread_fraction": 1.0, "slippage_fraction": 0.5, "borrow_fraction": 1.0}
 _MULTIPLES = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
@@ -51,7 +51,7 @@ class Comparison:
     episodes: int
     """How many there are."""
     bars_per_year: float
-    """By which measures are annualised: the bars of the episodes over the time that they span."""
+    """By which measures are annualised, the mean of the episodes."""
     measures: dict[str, dict[str, Band]]
     """Of `policy`, `no_trade`, `buy_and_hold`, `random` and `rule` each measure's band; `return` is the sum of rewards."""
     fee_sweep: tuple[FeePoint, ...]
@@ -71,14 +71,14 @@ class Comparison:
         return rows
 
 
-def compare(rules: Rules, slots: tuple[str, ...], kept: Sequence[KeptEpisode], seed: int) -> Comparison | None:
+def compare(rules: Rules, source: PriceSource, kept: Sequence[KeptEpisode], seed: int) -> Comparison | None:
     """Play the newest of some episodes again by their actions and by other policies; None without an episode.
 
     `random` are the actions of other episodes: the policy's own turnover without its knowledge.
 
     Args:
         rules: Of the run.
-        slots: What the symbols are called.
+        source: Of the episodes.
         kept: The episodes, the oldest first.
         seed: Of `random`.
     """
@@ -92,11 +92,14 @@ def compare(rules: Rules, slots: tuple[str, ...], kept: Sequence[KeptEpisode], s
     reference = replace(rules, actions=ReferenceWeights())
     plays |= {"no_trade": (reference, no_trade), "buy_and_hold": (reference, buy_and_hold)}
     plays |= {"random": (rules, _repeat(shuffled)), "rule": (reference, rule)}
-    bars_per_year = _bars_per_year(episodes)
-    measures = {
-        name: _bands(measured_play(of, slots, episodes, choose, RULE_STATISTICS), bars_per_year) for name, (of, choose) in plays.items()
-    }
-    sweep = _fee_sweep(rules, slots, episodes, _repeat(kept))
+    years = source.annualisations
+    bars_per_year = float(np.mean([years["+".join(episode.symbols)].periods_a_year for episode in episodes]))
+
+    def played(of: Rules, choose: ChosenActions) -> MeasuredEpisodes:
+        return measured_play(of, source.slots, episodes, choose, RULE_STATISTICS, source.columns)
+
+    measures = {name: _bands(played(*how), bars_per_year) for name, how in plays.items()}
+    sweep = _fee_sweep(rules.instrument, lambda dearer: played(replace(rules, instrument=dearer), _repeat(kept)).profits)
     return Comparison(len(kept), bars_per_year, measures, sweep, _edge_ends_at(sweep))
 
 
@@ -120,21 +123,15 @@ def _bands(played: MeasuredEpisodes, bars_per_year: float) -> dict[str, Band]:
     return {"return": band(played.returns)} | {name: band(values) for name, values in measure(played.record, bars_per_year).items()}
 
 
-def _bars_per_year(episodes: Sequence[Episode]) -> float:
-    bars = sum(len(episode.bars.time_ns) - 1 for episode in episodes)
-    return bars / sum(int(episode.bars.time_ns[-1] - episode.bars.time_ns[0]) for episode in episodes) * _NS_OF_A_YEAR
-
-
-def _fee_sweep(rules: Rules, slots: tuple[str, ...], episodes: Sequence[Episode], choose: ChosenActions) -> tuple[FeePoint, ...]:
+def _fee_sweep(instrument: InstrumentConfig, earned: Callable[[InstrumentConfig], FloatArray]) -> tuple[FeePoint, ...]:
     """Return what the actions earn at multiples of the costs, as far as the costs allow."""
-    instrument, points = rules.instrument, []
+    points = []
     if not any(getattr(instrument, name) for name in _COSTS):
         return ()
     for multiple in _MULTIPLES:
         costs = {name: multiple * getattr(instrument, name) for name in _COSTS}
         if all(costs[name] < bound for name, bound in _BOUNDS.items()):
-            dearer: InstrumentConfig = replace(instrument, **costs)
-            profits = measured_play(replace(rules, instrument=dearer), slots, episodes, choose).profits
+            profits = earned(replace(instrument, **costs))
             stderr = float(profits.std(ddof=1)) / math.sqrt(len(profits)) if len(profits) > 1 else math.nan
             points.append(FeePoint(multiple, float(profits.mean()), stderr))
     return tuple(points)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from policyserver.common.errors import PolicyServerError
 from policyserver.pipelines.fallback import row_errors
+from policyserver.pipelines.market.annualisation import Annualisation
 from policyserver.pipelines.market.episode_source import Episode
 from policyserver.pipelines.played_block import Observations
 from policyserver.pipelines.prices import PriceSource
@@ -62,6 +63,21 @@ class KeptEpisodes:
     def is_recorded(self) -> bool:
         """See `PriceSource`."""
         return self._source.is_recorded
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """See `EpisodeSource`."""
+        return self._source.columns
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """See `PriceSource`."""
+        return self._source.notes
+
+    @property
+    def annualisations(self) -> Mapping[str, Annualisation]:
+        """See `PriceSource`."""
+        return self._source.annualisations
 
     def episodes(self, numbers: Sequence[int]) -> list[Episode]:
         """See `EpisodeSource`."""

@@ -59,11 +59,25 @@ class _CountingBroker:
 
 
 def measured_play(
-    rules: Rules, slots: tuple[str, ...], episodes: Sequence[Episode], choose: ChosenActions, statistics: frozenset[Statistic] = frozenset()
+    rules: Rules,
+    slots: tuple[str, ...],
+    episodes: Sequence[Episode],
+    choose: ChosenActions,
+    statistics: frozenset[Statistic] = frozenset(),
+    columns: tuple[str, ...] = (),
 ) -> MeasuredEpisodes:
-    """Play episodes from their first action to their end; forecasts are 0. `statistics` are those that `choose` reads."""
+    """Play episodes from their first action to their end; forecasts are 0.
+
+    Args:
+        rules: What the episodes are about.
+        slots: What the symbols are called.
+        episodes: What is played.
+        choose: Chooses the actions.
+        statistics: Those that `choose` reads.
+        columns: Those that the bars have beyond their fields.
+    """
     n, longest = len(episodes), max(len(episode.bars.time_ns) - episode.bars.warmup_bars for episode in episodes)
-    block, feed = EpisodeBlock(n, slots, rules, statistics), BarFeed(n, len(slots))
+    block, feed = EpisodeBlock(n, slots, rules, statistics, columns), BarFeed(n, len(slots), len(columns))
     broker = _CountingBroker(block.broker, n)
     block.broker = broker  # type: ignore[assignment]
     begin_episodes(block, feed, np.arange(n), list(episodes))
@@ -93,5 +107,4 @@ def measured_play(
 
 def _asks(bar: BarRows) -> Any:
     """Return whether the policy is asked at the bar's close, bool (m,) or one for all."""
-    asks = getattr(bar, "asks", None)
-    return True if asks is None else asks
+    return True if bar.asks is None else bar.asks

@@ -124,7 +124,11 @@ def fresh_run(options: DemoConfig, address: str) -> tuple[Path, PipelineConfig]:
         rules=rules,
         stop_timeout_s=_EPISODES_END_S,
     )
-    source_of(config)  # prices that cannot be made are refused before there is a folder
+    try:
+        source_of(config)  # prices that cannot be made are refused before there is a folder
+    except SettingsError as error:
+        where = " (in a file of settings, for --config)" if options.files and error.key.startswith("prices") else ""
+        raise SettingsError(error.key, "", error.problem + where) from error
     folder = new_run_folder(options.runs, config.seed)
     recording = PipelineRecordingConfig(run=folder.name, policy="PPO", store=folder / STORE_FILE)
     return folder, _written(dataclasses.replace(config, recording=recording), folder, options.server.read_text(encoding="utf-8"))

@@ -16,7 +16,7 @@ import importlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -72,6 +72,9 @@ class RegressorConfig(Config):
     """Of the default LinearRegression: 0 keeps its speed for ever and follows changes, 0.5 to 1 converges and adds no noise of its own."""
     memory_steps: Annotated[int, Ge(1)] = 20_000
     """Steps that the running mean squares of error, forecast and log-return remember."""
+    in_test: Literal["continue", "frozen"] = "continue"
+    """While the test part of a split is played: whether it goes on learning, each bar after it was forecast, or stays as training left
+    it."""
 
 
 class ReturnRegressor:

@@ -44,6 +44,8 @@ class Track:
         self._history = history
         self._config = config
         self._stopping = stopping
+        frozen = config.in_test == "frozen" and history.is_test and history.played is not None
+        self._learns_until = history.played[0] if frozen and history.played is not None else len(history.bars)
         self._lock = threading.Lock()  # guards the walk and what has been counted
         self._forecasts = np.zeros((len(history.bars), 3))
         self._counted = np.zeros(len(history.bars), dtype=np.bool_)
@@ -94,15 +96,16 @@ class Track:
             logger.info("%s: learnt %d recorded bars in their order in %.1f s", self._symbol, self._known - before, seconds)
 
     def _learn_block(self, block: Bars) -> None:
-        self._forecasts[self._known : self._known + len(block)] = [self._step(close) for close in block.close.tolist()]
+        forecasts = [self._step(close, self._known + place < self._learns_until) for place, close in enumerate(block.close.tolist())]
+        self._forecasts[self._known : self._known + len(block)] = forecasts
         self._known += len(block)
 
-    def _step(self, close: float) -> tuple[float, float, float]:
-        """Learn what followed the newest forecast, and forecast what follows a bar."""
+    def _step(self, close: float, learns: bool) -> tuple[float, float, float]:
+        """Learn what followed the newest forecast, unless the model is frozen, and forecast what follows a bar."""
         self._features.update(close)
         if math.isnan(self._features.last_return):
             return 0.0, 0.0, 0.0  # the first bar has no features yet
-        if self._newest is not None:
+        if self._newest is not None and learns:
             self._regressor.learn(*self._newest, self._features.last_return)
         inputs = self._features.inputs()
         prediction = self._regressor.predict(inputs)
@@ -111,21 +114,22 @@ class Track:
 
 
 class Tracks:
-    """The tracks of a run, one for each symbol. Thread-safe."""
+    """The tracks of a run, one for each symbol and fold that is tested. Thread-safe."""
 
     def __init__(self, config: RegressorConfig, stopping: Callable[[], bool]) -> None:
         """Have none yet; see `Track`."""
         self._config = config
         self._stopping = stopping
         self._lock = threading.Lock()  # guards the table
-        self._tracks: dict[str, Track] = {}
+        self._tracks: dict[tuple[str, tuple[int, int] | None], Track] = {}
 
     def of(self, symbol: str, history: History) -> Track:
         """Return the track of a symbol's history."""
+        key = symbol, history.played
         with self._lock:
-            if symbol not in self._tracks:
-                self._tracks[symbol] = Track(symbol, history, self._config, self._stopping)
-            return self._tracks[symbol]
+            if key not in self._tracks:
+                self._tracks[key] = Track(symbol, history, self._config, self._stopping)
+            return self._tracks[key]
 
     @property
     def skipped(self) -> int:
@@ -144,6 +148,7 @@ class TrackForecaster:
         n_rows = view.shape.n_rows
         self._of_row: list[list[Track]] = [[] for _ in range(n_rows)]
         self._first_action = np.zeros(n_rows, dtype=np.int64)
+        self._own_rows: list[IntArray | None] = [None] * n_rows
         self._forecast = np.zeros(n_rows, dtype=np.bool_)
 
     def begin(self, rows: IntArray, episodes: Sequence[Episode]) -> None:
@@ -151,6 +156,7 @@ class TrackForecaster:
         for row, episode in zip(rows.tolist(), episodes, strict=True):
             self._of_row[row] = [self._tracks.of(symbol, episode.histories[symbol]) for symbol in episode.symbols]
             self._first_action[row] = episode.first_row + episode.bars.warmup_bars - 1
+            self._own_rows[row] = None if episode.own_rows is None else episode.own_rows[episode.bars.warmup_bars - 1 :]
         self._forecast[rows] = False
 
     def learn(self, rows: IntArray) -> tuple[FloatArray, FloatArray]:
@@ -158,11 +164,14 @@ class TrackForecaster:
         view = self._view
         errors = view.statistics.prices.last_return[rows] - view.forecast[rows, :, MEAN]
         returns = view.statistics.prices.last_return[rows]
-        before = self._first_action[rows] + view.clock[rows] - 1
+        has_bar = (view.stale_bars[rows] == 0).tolist()
         counts = np.array(
             [
-                [bool(self._forecast[row]) and track.counts(place) for track in self._of_row[row]]
-                for row, place in zip(rows.tolist(), before.tolist(), strict=True)
+                [
+                    bool(self._forecast[row]) and is_new and track.counts(place)
+                    for (track, place), is_new in zip(self._places(row, clock - 1), own, strict=True)
+                ]
+                for row, clock, own in zip(rows.tolist(), view.clock[rows].tolist(), has_bar, strict=True)
             ],
             dtype=np.bool_,
         )
@@ -170,8 +179,14 @@ class TrackForecaster:
 
     def predict(self, rows: IntArray) -> None:
         """See `Forecaster`."""
-        places = self._first_action[rows] + self._view.clock[rows]
-        for row, place in zip(rows.tolist(), places.tolist(), strict=True):
-            for symbol, track in enumerate(self._of_row[row]):
+        for row, clock in zip(rows.tolist(), self._view.clock[rows].tolist(), strict=True):
+            for symbol, (track, place) in enumerate(self._places(row, clock)):
                 self._view.forecast[row, symbol] = track.forecast(place)
         self._forecast[rows] = True
+
+    def _places(self, row: int, clock: int) -> list[tuple[Track, int]]:
+        """Return each symbol's track, and the row of its history that is its newest at a bar of the episode."""
+        tracks, own_rows = self._of_row[row], self._own_rows[row]
+        if own_rows is None:
+            return [(tracks[0], int(self._first_action[row]) + clock)]
+        return list(zip(tracks, own_rows[clock].tolist(), strict=True))

@@ -53,6 +53,10 @@ class History:
     """All bars there are, in the order of time."""
     window_bars: int
     """Length of an episode, warm-up included."""
+    played: tuple[int, int] | None = None
+    """Rows that episodes play, of a split: `start` inclusive, `stop` exclusive; none: all."""
+    is_test: bool = False
+    """Whether these are for testing."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,3 +75,21 @@ class BarRows:
     """Last prices, float64 (m, K)."""
     volume: FloatArray
     """Units traded, float64 (m, K)."""
+    extras: FloatArray | None = None
+    """Further columns of the files, float64 (m, K, E); none: there are none."""
+    present: npt.NDArray[np.bool_] | None = None
+    """Which symbols have a bar, bool (m, K), the others the prices of their last one; none: all have."""
+    asks: npt.NDArray[np.bool_] | None = None
+    """Of which rows the policy is asked at the close, bool (m,); none: of all."""
+
+    @classmethod
+    def of(
+        cls,
+        time_ns: IntArray,
+        bars: FloatArray,
+        present: npt.NDArray[np.bool_] | None = None,
+        asks: npt.NDArray[np.bool_] | None = None,
+    ) -> BarRows:
+        """Return the rows of one array, float64 (m, K, 5 + E)."""
+        open_, high, low, close, volume = (bars[..., column] for column in range(5))
+        return cls(time_ns, open_, high, low, close, volume, bars[..., 5:] if bars.shape[-1] > 5 else None, present, asks)

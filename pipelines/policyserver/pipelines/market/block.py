@@ -51,7 +51,7 @@ class WarmUp:
     """What new rows begin with: bars up to the one at whose close the first action is taken."""
 
     bars: FloatArray
-    """Open, high, low, close and volume, float64 (m, w, K, 5)."""
+    """Open, high, low, close, volume and E further columns, float64 (m, w, K, 5 + E)."""
     time_ns: IntArray
     """End of the last of them, int64 nanoseconds since the Unix epoch, (m,)."""
     n_steps: IntArray
@@ -61,7 +61,14 @@ class WarmUp:
 class EpisodeBlock:
     """The state of n episodes. One owner at a time: not thread-safe."""
 
-    def __init__(self, n_rows: int, symbols: tuple[str, ...], rules: Rules, statistics: frozenset[Statistic] = frozenset()) -> None:
+    def __init__(
+        self,
+        n_rows: int,
+        symbols: tuple[str, ...],
+        rules: Rules,
+        statistics: frozenset[Statistic] = frozenset(),
+        columns: tuple[str, ...] = (),
+    ) -> None:
         """Hold no episode yet; every row is to be begun before it is used.
 
         Args:
@@ -69,14 +76,15 @@ class EpisodeBlock:
             symbols: What each of them trades.
             rules: What they are about.
             statistics: What others than the parts of the rules read from the view.
+            columns: Further columns that the bars have.
         """
         self.rules = rules
         """What the episodes are about."""
-        self.shape = shape = Shape(n_rows, symbols)
+        self.shape = shape = Shape(n_rows, symbols, columns)
         """Rows and symbols."""
         k = shape.n_symbols
         accounts = Accounts(n_rows, k)
-        bar = BarRows(np.zeros(n_rows, dtype=np.int64), *(np.ones((n_rows, k)) for _ in FIELDS))
+        bar = BarRows.of(np.zeros(n_rows, dtype=np.int64), np.ones((len(FIELDS), n_rows, k)).transpose(1, 2, 0))
         self.view = View(
             shape,
             bar,
@@ -84,8 +92,9 @@ class EpisodeBlock:
             np.ones(n_rows, dtype=np.int64),
             accounts,
             Statistics(n_rows, k, rules.statistics() | statistics),
-            BarWindows(n_rows, k, rules.history_bars()),
+            BarWindows(n_rows, k, rules.history_bars(), len(columns)),
             np.zeros((n_rows, k, 3)),
+            np.zeros((n_rows, k), dtype=np.int64),
         )
         """What the rules' parts see."""
         self.broker = SimulatedBroker(accounts, Instruments(n_rows, [rules.instrument] * k), rules.account)
@@ -116,20 +125,26 @@ class EpisodeBlock:
         if count < self._warmup_bars:
             raise ValueError(f"warm-up: expected at least the {self._warmup_bars} bars that the rules look back at, received {count}")
         last = warm_up.bars[:, -1]
-        _set(view.bar, rows, BarRows(warm_up.time_ns, *(last[..., column] for column in range(len(FIELDS)))))
+        _set(view.bar, rows, BarRows.of(warm_up.time_ns, last))
         view.clock[rows] = 0
         view.n_steps[rows] = warm_up.n_steps
         view.accounts.begin(rows, self.rules.account.initial_equity, last[..., FIELDS.index("close")])
         view.statistics.begin(rows, warm_up.bars[..., FIELDS.index("close")])
         view.history.begin(rows, warm_up.bars)
         view.forecast[rows] = 0.0
+        view.stale_bars[rows] = 0
         self.broker.begin(rows)
         for part, state in self._parts:
             part.begin(state, view, rows)
 
     def fill(self, rows: Rows, bar: BarRows, present: npt.NDArray[np.bool_] | None = None) -> Fills:
-        """Play the next bar of some rows: orders fill, shorts are paid for, statistics go on. Returns the fills."""
+        """Play the next bar of some rows: orders fill, shorts are paid for, statistics go on. Returns the fills.
+
+        `present`: which symbols have a bar, bool (m, K); none: those that `bar` says.
+        """
         view = self.view
+        present = bar.present if present is None else present
+        view.stale_bars[rows] = 0 if present is None else np.where(present, 0, view.stale_bars[rows] + 1)
         self.broker.fill(rows, bar, present)
         _set(view.bar, rows, bar)
         view.clock[rows] += 1
@@ -198,5 +213,5 @@ class EpisodeBlock:
 
 
 def _set(bars: BarRows, rows: Rows, new: BarRows) -> None:
-    for name in BarRows.__slots__:
+    for name in ("time_ns", *FIELDS):
         getattr(bars, name)[rows] = getattr(new, name)

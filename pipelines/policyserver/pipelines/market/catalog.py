@@ -13,14 +13,16 @@ from pathlib import Path
 
 import numpy as np
 
-from policyserver.common.settings import Config
-from policyserver.pipelines.market.bars import Bars
+from policyserver.common.settings import Config, SettingsError
+from policyserver.pipelines.market.adjust import AdjustConfig, adjust
+from policyserver.pipelines.market.bars import Bars, FloatArray
 from policyserver.pipelines.market.calendars import Calendar, make_calendar
 from policyserver.pipelines.market.files.changed_rows import RowChange
 from policyserver.pipelines.market.files.config import FilesConfig
 from policyserver.pipelines.market.files.faults import FileFaultError
 from policyserver.pipelines.market.files.reader import Recording, read_file, symbol_of, symbols_in
 from policyserver.pipelines.market.intervals import interval_text
+from policyserver.pipelines.market.resample import ResampleConfig, newest, resample
 
 _SUFFIXES = (".csv", ".txt", ".tsv", ".dat", ".gz", ".zip", ".parquet", ".pq")
 
@@ -36,6 +38,10 @@ class CatalogConfig(Config):
     the whole name, or the part of it that HistData and Binance put the symbol in."""
     files: FilesConfig = field(default_factory=FilesConfig)
     """How they are written, and what is done about their faults."""
+    adjust: AdjustConfig = field(default_factory=AdjustConfig)
+    """Whether prices are adjusted for splits and dividends."""
+    resample: ResampleConfig | None = None
+    """Longer bars to make of the files'; none: the files' own."""
 
     def _check(self) -> None:
         if self.symbol_pattern:
@@ -45,6 +51,8 @@ class CatalogConfig(Config):
                 raise ValueError(f"symbol_pattern: expected a regular expression: {error}, received {self.symbol_pattern!r}") from error
             if "symbol" not in groups:
                 raise ValueError(f"symbol_pattern: expected a group (?P<symbol>...), received {self.symbol_pattern!r}")
+        if self.resample is not None and self.resample.unit == "session" and not self.files.calendar:
+            raise ValueError('files.calendar: expected one with resample.unit = "session", received none')
 
 
 class Catalog:
@@ -54,14 +62,15 @@ class Catalog:
         """Find out which symbols the files hold; `change` changes their rows before anything is made of them.
 
         Raises:
-            FileFaultError: There is no path, a path has no file, or a file is not what its dialect says.
+            SettingsError: There is no path, or a path has no file.
+            FileFaultError: A file is not what its dialect says.
             OSError: A file can't be read.
         """
         self._config = config
         self._change = change
         self._calendar: Calendar | None = make_calendar(config.files.calendar) if config.files.calendar else None
         if not config.paths:
-            raise FileFaultError("paths: expected files, folders or patterns, received none")
+            raise SettingsError("paths", "", "expected files, folders or patterns, received none")
         self._files: dict[str, list[Path]] = {}
         for path in sorted({path for pattern in config.paths for path in _found(pattern)}):
             for symbol in symbols_in(path, config.files.chosen):
@@ -81,7 +90,7 @@ class Catalog:
         return tuple(self._files[symbol])
 
     def load(self, symbol: str) -> Recording:
-        """Return a symbol's bars out of all of its files; bars that two files have alike are taken once.
+        """Return a symbol's bars out of all of its files, adjusted and resampled. Bars that two files have alike are taken once.
 
         Raises:
             FileFaultError: A file has a fault that is to be refused, two files differ on a bar, or their bars are not of one length.
@@ -90,11 +99,21 @@ class Catalog:
         settings, change = self._config.files, self._change_of(symbol)
         parts: list[tuple[Path, Recording]] = []
         for path in self.files_of(symbol):
-            recordings = read_file(path, settings.chosen, settings.faults, self._calendar, change)
+            recordings = read_file(path, settings.chosen, settings.faults, self._calendar, settings.columns, change)
             found = next(each for each in recordings if each.symbol == symbol or len(recordings) == 1)
             parts.append((path, replace(found, symbol=symbol)))
         parts.sort(key=lambda part: part[1].report.first_ns)
-        return parts[0][1] if len(parts) == 1 else _joined(parts)
+        return self._prepared(parts[0][1] if len(parts) == 1 else _joined(parts))
+
+    def _prepared(self, recording: Recording) -> Recording:
+        """Adjust bars, then make longer ones of them."""
+        bars, unit = adjust(recording.bars, recording.extras, self._config.adjust), self._config.resample
+        extras = {name: _carried(values, name, recording.report.path) for name, values in recording.extras.items()}
+        if unit is None:
+            return replace(recording, bars=bars, extras=extras)
+        longer = resample(bars, unit, self._calendar)
+        extras = {name: newest(bars.time_ns, values, longer.time_ns) for name, values in extras.items()}
+        return replace(recording, bars=longer, stamp_ns=longer.time_ns, extras=extras)
 
     def _change_of(self, symbol: str) -> RowChange | None:
         """Return what changes the rows of a file of a symbol, by its name where the file doesn't name it."""
@@ -120,6 +139,15 @@ def file_hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def _carried(values: FloatArray, name: str, path: str) -> FloatArray:
+    """Return a column in which a bar without a number has that of the bar before."""
+    is_known = np.isfinite(values)
+    if len(values) and not is_known[0]:
+        raise FileFaultError(f"{path}, column {name}: expected a number with the first bar, received none")
+    carried: FloatArray = values[np.maximum.accumulate(np.where(is_known, np.arange(len(values)), 0))]
+    return carried
+
+
 def _found(pattern: str) -> list[Path]:
     path = Path(pattern).expanduser()
     if path.is_dir():
@@ -129,7 +157,7 @@ def _found(pattern: str) -> list[Path]:
     else:
         found = [file for file in Path(path.anchor or ".").glob(str(path.relative_to(path.anchor))) if file.is_file()]
     if not found:
-        raise FileFaultError(f"paths: expected files of bars, received {pattern!r}, which matches no such file")
+        raise SettingsError("paths", "", f"expected files of bars, received {pattern!r}, which matches no such file")
     return found
 
 

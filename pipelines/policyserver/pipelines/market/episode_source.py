@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from policyserver.pipelines.market.bars import History
+from policyserver.pipelines.market.bars import History, IntArray
 from policyserver.pipelines.market.feed import EpisodeBars
 
 
@@ -24,6 +24,20 @@ class Episode:
     """By symbol, the recorded bars that it is a window of, one object for all its episodes; none where prices are simulated."""
     first_row: int = 0
     """Where in the histories the window begins."""
+    own_rows: IntArray | None = None
+    """Of several symbols, whose bars come at times of their own: the newest row of each history at each bar, int64 (t, K)."""
+    span: str = ""
+    """Which part of the split it is a window of: "train" or "test", with several folds "train 0" and so on; "" without a split."""
+
+    @property
+    def first_ns(self) -> int:
+        """End of the bar of the first action."""
+        return int(self.bars.time_ns[self.bars.warmup_bars - 1])
+
+    @property
+    def last_ns(self) -> int:
+        """End of the last bar."""
+        return int(self.bars.time_ns[-1])
 
     @property
     def id(self) -> str:
@@ -37,6 +51,10 @@ class EpisodeSource(Protocol):
     @property
     def slots(self) -> tuple[str, ...]:
         """What the K symbols of an episode are called where no symbol is meant: their own names, or "price" for one of many."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Further columns that the bars have, by their names in the files."""
 
     def episodes(self, numbers: Sequence[int]) -> list[Episode]:
         """Return fresh episodes by their numbers, from 0."""

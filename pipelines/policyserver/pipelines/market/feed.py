@@ -22,32 +22,40 @@ class EpisodeBars:
     time_ns: IntArray
     """Ends of the intervals, int64 nanoseconds since the Unix epoch, increasing, (t,)."""
     bars: FloatArray
-    """Open, high, low, close and volume, float64 (t, K, 5); may be a view of a longer history."""
+    """Open, high, low, close, volume and E further columns, float64 (t, K, 5 + E); may be a view of a longer history."""
     warmup_bars: int
     """Bars up to the first action, which is taken at the close of the last of them; at least 1."""
     parameters: Mapping[str, float] = field(default_factory=dict)
     """What was drawn for this episode, to be recorded."""
+    asks: npt.NDArray[np.bool_] | None = None
+    """At the close of which bars the policy is asked, bool (t,), that of the first action among them; none: at each from there on. In
+    between it keeps its positions, and its next reward is the sum."""
+    present: npt.NDArray[np.bool_] | None = None
+    """Which symbols have a bar, bool (t, K); the others have the last prices again, without volume; none: all have."""
 
     def __post_init__(self) -> None:
         """Check the shapes."""
-        if self.bars.shape[0] != len(self.time_ns) or self.bars.shape[2:] != (len(FIELDS),):
-            raise ValueError(f"bars: expected {len(self.time_ns)} bars of K symbols and {len(FIELDS)} columns, received {self.bars.shape}")
+        shape = self.bars.shape
+        if len(shape) != 3 or shape[0] != len(self.time_ns) or shape[2] < len(FIELDS):
+            raise ValueError(f"bars: expected {len(self.time_ns)} bars of K symbols and {len(FIELDS)} columns, received {shape}")
         if not 1 <= self.warmup_bars < len(self.time_ns):
             raise ValueError(f"warmup_bars: expected 1 to {len(self.time_ns) - 1}, received {self.warmup_bars}")
 
     @property
     def n_steps(self) -> int:
-        """Number of actions: one for each bar after the warm-up."""
+        """Number of bars after the warm-up: that of the actions, where the policy is asked at each."""
         return len(self.time_ns) - self.warmup_bars
 
 
 class BarFeed:
     """The bars of n rows, of which each is at a bar of its own. One owner at a time: not thread-safe."""
 
-    def __init__(self, n_rows: int, n_symbols: int) -> None:
-        """Hold no episode."""
+    def __init__(self, n_rows: int, n_symbols: int, n_extras: int = 0) -> None:
+        """Hold no episode; `n_extras`: further columns of the bars."""
         self._episodes: list[EpisodeBars | None] = [None] * n_rows
-        self._bars = np.ones((n_rows, _CHUNK_BARS, n_symbols, len(FIELDS)))
+        self._bars = np.ones((n_rows, _CHUNK_BARS, n_symbols, len(FIELDS) + n_extras))
+        self._present: npt.NDArray[np.bool_] | None = None
+        self._asks: npt.NDArray[np.bool_] | None = None
         self._times = np.zeros((n_rows, _CHUNK_BARS), dtype=np.int64)
         self._next = np.zeros(n_rows, dtype=np.int64)
         self._first = np.zeros(n_rows, dtype=np.int64)
@@ -78,7 +86,9 @@ class BarFeed:
         places = following - self._first[rows]
         bars = self._bars[rows, places]
         self._next[rows] = following + 1
-        return BarRows(self._times[rows, places], *(bars[..., column] for column in range(len(FIELDS))))
+        present = None if self._present is None else self._present[rows, places]
+        asks = None if self._asks is None else self._asks[rows, places]
+        return BarRows.of(self._times[rows, places], bars, present, asks)
 
     def _copy_chunk(self, row: int) -> None:
         """Copy the bars from the next one on."""
@@ -88,5 +98,20 @@ class BarFeed:
         bars = episode.bars[first : first + _CHUNK_BARS]
         self._bars[row, : len(bars)] = bars
         self._times[row, : len(bars)] = episode.time_ns[first : first + _CHUNK_BARS]
+        self._present = _put(self._present, self._bars.shape[:3], row, episode.present, first)
+        self._asks = _put(self._asks, self._bars.shape[:2], row, episode.asks, first)
         self._first[row] = first
         self._chunk_end[row] = first + len(bars)
+
+
+def _put(
+    chunks: npt.NDArray[np.bool_] | None, shape: tuple[int, ...], row: int, flags: npt.NDArray[np.bool_] | None, first: int
+) -> npt.NDArray[np.bool_] | None:
+    """Copy a chunk of an episode's flags; there are chunks once an episode has flags, and all of them are set where one has none."""
+    if flags is not None:
+        chunks = np.ones(shape, dtype=np.bool_) if chunks is None else chunks
+        part = flags[first : first + _CHUNK_BARS]
+        chunks[row, : len(part)] = part
+    elif chunks is not None:
+        chunks[row] = True
+    return chunks

@@ -14,16 +14,16 @@ FIELDS = ("open", "high", "low", "close", "volume")
 class BarWindows:
     """The last `length` bars of n rows and K symbols. Each bar is written twice, `length` places apart, so that a window is one piece."""
 
-    def __init__(self, n_rows: int, n_symbols: int, length: int) -> None:
-        """Keep `length` bars of each row; 0 keeps none."""
+    def __init__(self, n_rows: int, n_symbols: int, length: int, n_extras: int = 0) -> None:
+        """Keep `length` bars of each row, with `n_extras` further columns; 0 keeps none."""
         self.length = length
         """Bars kept."""
-        self._bars = np.zeros((n_rows, 2 * length, n_symbols, len(FIELDS)))
+        self._bars = np.zeros((n_rows, 2 * length, n_symbols, len(FIELDS) + n_extras))
         self._next = np.zeros(n_rows, dtype=np.int64)
         self._all_rows = np.arange(n_rows)
 
     def begin(self, rows: Rows, bars: FloatArray) -> None:
-        """Begin new rows with their warm-up bars, float64 (m, w, K, 5) with w at least `length`."""
+        """Begin new rows with their warm-up bars, float64 (m, w, K, 5 + E) with w at least `length`."""
         if self.length:
             newest = bars[:, -self.length :]
             self._bars[rows, : self.length] = newest
@@ -35,12 +35,14 @@ class BarWindows:
         if self.length:
             numbers, places = self._all_rows[rows], self._next[rows]
             values = np.stack([getattr(bar, field) for field in FIELDS], axis=-1)
+            if bar.extras is not None:
+                values = np.concatenate([values, bar.extras], axis=-1)
             self._bars[numbers, places] = values
             self._bars[numbers, places + self.length] = values
             self._next[rows] = (places + 1) % self.length
 
     def window(self, rows: Rows, count: int) -> FloatArray:
-        """Return the newest `count` bars, oldest first, float64 (m, count, K, 5) in the order of FIELDS; `count` is at most `length`."""
+        """Return the newest `count` bars, at most `length`, oldest first: float64 (m, count, K, 5 + E), FIELDS before further columns."""
         places = self._next[rows][:, None] + np.arange(self.length - count, self.length)
         window: FloatArray = self._bars[self._all_rows[rows][:, None], places]
         return window

@@ -9,10 +9,10 @@ from typing import Literal
 import numpy as np
 
 from policyserver.common.settings import Config
-from policyserver.pipelines.market.bars import Bars, IntArray
+from policyserver.pipelines.market.bars import Bars, FloatArray, IntArray
 from policyserver.pipelines.market.calendars import BUILT_IN, Calendar
 from policyserver.pipelines.market.intervals import DAY_NS, parse_interval
-from policyserver.pipelines.market.zones import to_local, to_utc, zone_of
+from policyserver.pipelines.market.zones import local_day, to_utc, zone_of
 
 _COUNT = re.compile(r"([1-9]\d{0,8}) ?bars")
 
@@ -67,6 +67,12 @@ def resample(bars: Bars, config: ResampleConfig, calendar: Calendar | None = Non
     return made if is_whole else made.slice(0, len(made) - 1)
 
 
+def newest(time_ns: IntArray, values: FloatArray, moments_ns: IntArray) -> FloatArray:
+    """Return at each moment the newest of a column's values, float64; `time_ns` are theirs, increasing, the first at or before it."""
+    newest_values: FloatArray = values[np.maximum(np.searchsorted(time_ns, moments_ns, side="right") - 1, 0)]
+    return newest_values
+
+
 def _interval_ends(time_ns: IntArray, config: ResampleConfig, calendar: Calendar | None) -> IntArray:
     """Return for each bar the end of the interval that it ends in."""
     if count := _COUNT.fullmatch(config.unit):
@@ -88,7 +94,7 @@ def _interval_ends(time_ns: IntArray, config: ResampleConfig, calendar: Calendar
         sessions = calendar.sessions(int(time_ns[0]), int(time_ns[-1]))
         part = np.minimum(np.searchsorted(sessions.close_ns, time_ns, side="left"), len(sessions.close_ns) - 1)
         return _within(time_ns, length, sessions.open_ns[part], sessions.close_ns[part])
-    day = _day_of(time_ns, config.time_zone)
+    day = local_day(time_ns, config.time_zone)
     return _within(time_ns, length, _midnight(day, config.time_zone), _midnight(day + 1, config.time_zone))
 
 
@@ -100,18 +106,12 @@ def _within(time_ns: IntArray, length: int, opens: IntArray, closes: IntArray) -
 
 
 def _whole_days(time_ns: IntArray, config: ResampleConfig) -> IntArray:
-    day = _day_of(time_ns, config.time_zone)
+    day = local_day(time_ns, config.time_zone)
     if config.unit == "month":
         months = day.astype("M8[D]").astype("M8[M]") + 1
         return _midnight(months.astype("M8[D]").astype(np.int64), config.time_zone)
     n_days, shift = (7, 3) if config.unit == "week" else (parse_interval(config.unit, "unit") // DAY_NS, 0)
     return _midnight(((day + shift) // n_days + 1) * n_days - shift, config.time_zone)  # 1970-01-01 was a Thursday: weeks begin on Monday
-
-
-def _day_of(time_ns: IntArray, zone: str) -> IntArray:
-    """Return the local date on which each bar ends, in days since 1970; midnight ends the day before."""
-    days: IntArray = (to_local(time_ns, zone_of(zone)) - 1) // DAY_NS
-    return days
 
 
 def _midnight(day: IntArray, zone: str) -> IntArray:

@@ -80,6 +80,14 @@ class Rules:
         """Return the bars, that of the first action among them, which the parts must have seen."""
         return max(part.warmup_bars() for part in self.parts)
 
+    def memory_bars(self) -> int:
+        """Return the bars that the parts look back at or remember: a warm-up in which all of them have settled."""
+        return max(self.warmup_bars(), *(statistic.memory_bars() for statistic in self.statistics()), 1)
+
+    def columns(self) -> tuple[str, ...]:
+        """Return the further columns of the bars that the parts read, each once."""
+        return tuple(dict.fromkeys(column for part in self.parts for column in part.bar_columns()))
+
     def history_bars(self) -> int:
         """Return the bars that the parts look back at."""
         return max(part.history_bars() for part in self.parts)

@@ -48,6 +48,10 @@ class LogPrices:
 class Statistic:
     """What is computed of each symbol's log-prices. Two of one type and the same fields are computed once."""
 
+    def memory_bars(self) -> int:
+        """Return how many bars it remembers, as far as that is a number of its own; 1: as many as an episode has."""
+        return 1
+
     def begin(self, value: FloatArray, rows: Rows, log_closes: FloatArray) -> None:
         """Set the value of new rows from their warm-up bars, log-closes float64 (m, w, K)."""
         raise NotImplementedError
@@ -63,6 +67,10 @@ class ExponentialMean(Statistic):
 
     bars: int
     """Bars that it remembers."""
+
+    def memory_bars(self) -> int:
+        """See `Statistic`."""
+        return self.bars
 
     def begin(self, value: FloatArray, rows: Rows, log_closes: FloatArray) -> None:
         """See `Statistic`."""
@@ -96,6 +104,10 @@ class Volatility(Statistic):
 
     bars: int = 32
     """Returns that it remembers."""
+
+    def memory_bars(self) -> int:
+        """See `Statistic`."""
+        return self.bars + 1
 
     def begin(self, value: FloatArray, rows: Rows, log_closes: FloatArray) -> None:
         """See `Statistic`."""

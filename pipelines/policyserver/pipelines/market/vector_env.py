@@ -32,12 +32,12 @@ class TradingVectorEnv(gym.vector.VectorEnv[npt.NDArray[np.float32], Any, npt.ND
     def __init__(self, source: EpisodeSource, rules: Rules, num_envs: int) -> None:
         """Play the episodes of `source` by `rules`, `num_envs` at a time."""
         self.num_envs = num_envs
-        self.block = EpisodeBlock(num_envs, source.slots, rules)
+        self.block = EpisodeBlock(num_envs, source.slots, rules, columns=source.columns)
         """The state of the episodes."""
         self.forecaster: Forecaster | None = None
         """What forecasts; None: forecasts are 0."""
         self._source = source
-        self._feed = BarFeed(num_envs, len(source.slots))
+        self._feed = BarFeed(num_envs, len(source.slots), len(source.columns))
         self._rows = np.arange(num_envs)
         self._over = np.ones(num_envs, dtype=np.bool_)
         self._next_number = 0
@@ -64,7 +64,7 @@ class TradingVectorEnv(gym.vector.VectorEnv[npt.NDArray[np.float32], Any, npt.ND
     def step(
         self, actions: Actions
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float64], npt.NDArray[np.bool_], npt.NDArray[np.bool_], dict[str, Any]]:
-        """Play a bar of each row that goes on, and begin an episode in each that is over.
+        """Play each row that goes on to the bar at which its next action is due, and begin an episode in each that is over.
 
         Returns:
             Observations float32 (n, size), rewards float64 (n,), terminated and truncated bool (n,), and the `terms`, float64 (n, terms).
@@ -74,11 +74,17 @@ class TradingVectorEnv(gym.vector.VectorEnv[npt.NDArray[np.float32], Any, npt.ND
         ends = np.full(self.num_envs, GOES_ON)
         if len(going):
             block.act(going, np.asarray(actions)[going])
-            block.fill(going, self._feed.next(going))
+        while len(going):
+            bar = self._feed.next(going)
+            block.fill(going, bar)
             marked = block.mark(going)
-            rewards[going], terms[going], ends[going] = marked.rewards, marked.terms, marked.ends
+            rewards[going] += marked.rewards
+            terms[going] += marked.terms
+            ends[going] = marked.ends
             if self.forecaster is not None:
                 self.forecaster.learn(going)
+            going = going[(marked.ends == GOES_ON) & ~bar.asks] if bar.asks is not None else going[:0]
+            self._predict(going)
         if len(over):
             self._begin(over)
         self._predict(self._rows)
@@ -87,7 +93,7 @@ class TradingVectorEnv(gym.vector.VectorEnv[npt.NDArray[np.float32], Any, npt.ND
         return block.observe(), rewards, terminated, self._over & ~terminated, {"terms": terms}
 
     def _predict(self, rows: IntArray) -> None:
-        if self.forecaster is not None:
+        if self.forecaster is not None and len(rows):
             self.forecaster.predict(rows)
 
     def _begin(self, rows: IntArray) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from policyserver.pipelines.market.bars import IntArray
-from policyserver.pipelines.market.intervals import HOUR_NS, MINUTE_NS, SECOND_NS
+from policyserver.pipelines.market.intervals import DAY_NS, HOUR_NS, MINUTE_NS, SECOND_NS
 
 _STEP_NS = 15 * MINUTE_NS
 """Zones change their offset at whole quarters of an hour."""
@@ -78,6 +78,12 @@ def to_local(time_ns: IntArray, zone: tzinfo) -> IntArray:
     offsets = [moment.astimezone(zone).utcoffset() or timedelta() for moment in moments]
     shifts: IntArray = np.array([round(offset.total_seconds()) * SECOND_NS for offset in offsets], dtype=np.int64)
     return time_ns + shifts[inverse]
+
+
+def local_day(time_ns: IntArray, zone: str) -> IntArray:
+    """Return the date on which each bar ends in a zone, in days since 1970; midnight ends the day before."""
+    days: IntArray = (to_local(time_ns, zone_of(zone)) - 1) // DAY_NS
+    return days
 
 
 def _distinct(steps: IntArray) -> tuple[IntArray, IntArray]:

@@ -39,6 +39,7 @@ class EpisodeNode(PipelineNode[EndEvent]):
         ended = [episode for event in batch for episode in event.ended]
         if ended:
             lost = self._tell_server(ended)
+            self._run_state.spans.update(episode.episode.span for episode in ended if episode.episode.span)
             for episode in ended:
                 self._run_state.add_ending("lost" if episode.id in lost else episode.ending)
             self._record(ended, lost)
@@ -83,6 +84,9 @@ class EpisodeNode(PipelineNode[EndEvent]):
             "episode": [episode.id for episode in ended],
             "return": [episode.return_sum for episode in ended],
             "length": [episode.steps for episode in ended],
+            "span": [episode.episode.span or None for episode in ended],
+            "first_bar_s": [episode.episode.first_ns * 1e-9 for episode in ended],
+            "last_bar_s": [episode.episode.last_ns * 1e-9 for episode in ended],
             "profit": [episode.profit for episode in ended],
             "costs": [episode.costs for episode in ended],
             "turnover": [episode.turnover for episode in ended],

@@ -32,6 +32,7 @@ class ExecutionNode(PipelineNode[MarketEvent]):
             {
                 "episode": played.ids_of(fills.rows),
                 "bar": played.block.view.clock[fills.rows],
+                "bar_time_s": played.block.view.bar.time_ns[fills.rows] * 1e-9,
                 "quantity": fills.quantity,
                 "reference_price": fills.reference_price,
                 "fill_price": fills.price,

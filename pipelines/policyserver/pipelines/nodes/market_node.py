@@ -13,7 +13,7 @@ class MarketNode(PipelineNode[OrderEvent | OpenEvent]):
     def __init__(self, name: str, wiring: Wiring) -> None:
         """Make the node; see `Node`."""
         super().__init__(name, wiring)
-        self._price_records = PriceRecords(wiring.run, wiring.recorder, trained_on=wiring.config.episodes.training_enabled)
+        self._price_records = PriceRecords(wiring.run, wiring.recorder, trained_on=wiring.config.training_enabled)
 
     def _process(self, batch: list[OrderEvent | OpenEvent]) -> None:
         events = []
@@ -24,6 +24,9 @@ class MarketNode(PipelineNode[OrderEvent | OpenEvent]):
             waiting = played.playing
             waiting = waiting[~played.is_new[waiting]]
             bar = played.feed.next(waiting) if len(waiting) else None
+            if bar is not None:
+                played.has_frames |= bar.asks is not None
+                played.asks[waiting] = True if bar.asks is None else bar.asks
             if not self._run_state.stopping.is_set():
                 for episode in played.begin(self._source, self._config.episodes.concurrent):
                     self._price_records.note(episode)

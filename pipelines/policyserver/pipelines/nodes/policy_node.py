@@ -35,7 +35,7 @@ class PolicyNode(PipelineNode[SignalEvent]):
         """Make the node; see `Node`. The policy raises when an action takes longer than its deadline."""
         super().__init__(name, wiring)
         self._fallback: Fallback = wiring.config.policy.fallback
-        self._training_enabled = wiring.config.episodes.training_enabled
+        self._training_enabled = wiring.config.training_enabled
         self._in_fallback = False
         self._waits_for_server = False
         self.reporter = FallbackReporter(wiring.policy)
@@ -184,6 +184,7 @@ class PolicyNode(PipelineNode[SignalEvent]):
         decision, view = played.decision, played.block.view
         decision.is_pending[rows] = True
         decision.bar[rows] = view.clock[rows]
+        decision.time_ns[rows] = view.bar.time_ns[rows]
         decision.price[rows] = view.accounts.price[rows, 0]
         decision.prediction[rows] = view.forecast[rows, 0]
         decision.take_actions(rows, actions)

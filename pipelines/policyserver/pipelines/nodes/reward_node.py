@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+
 from policyserver.pipelines.events import FillEvent, RewardEvent
 from policyserver.pipelines.market.bars import FloatArray, IntArray
-from policyserver.pipelines.market.orders import Fills
+from policyserver.pipelines.market.block import GOES_ON, Marked
 from policyserver.pipelines.market.schemes.actions.sell_hold_buy import SellHoldBuy
 from policyserver.pipelines.nodes.pipeline_node import PipelineNode, Wiring
 from policyserver.pipelines.played_block import PlayedBlock
@@ -35,11 +37,26 @@ class RewardNode(PipelineNode[FillEvent]):
             marked = None
             if event.fills is not None:
                 marked = played.block.mark(rows)
-                self._log(played, rows, marked.rewards)
-                self._record(played, rows, marked.rewards, event.fills)
-                self._run_state.add_steps(len(rows))
+                self._settle(played, rows, marked)
             events.append(RewardEvent(played, rows, marked))
         self._routes.signal.push_many(events)
+
+    def _settle(self, played: PlayedBlock, rows: IntArray, marked: Marked) -> None:
+        """Say what the actions were worth whose last bar it is; of the others keep the sums.
+
+        When the run ends, the bar is the last one of every action; what ends after that without one has no reward in any ledger.
+        """
+        rewards = marked.rewards
+        fees, slippage = played.block.view.accounts.last_bar[2:4, rows]
+        if played.has_frames:
+            played.sums.add(rows, np.column_stack([rewards, fees, slippage]))
+            if not self._run_state.stopping.is_set():
+                rows = rows[played.asks[rows] | (marked.ends != GOES_ON)]
+            rewards, fees, slippage = played.sums.take(rows).T
+        if len(rows):
+            self._log(played, rows, rewards)
+            self._record(played, rows, rewards, fees, slippage)
+            self._run_state.add_steps(len(rows))
 
     def _log(self, played: PlayedBlock, rows: IntArray, rewards: FloatArray) -> None:
         """Tell the server, but for rows of whose actions it has still to hear."""
@@ -55,13 +72,13 @@ class RewardNode(PipelineNode[FillEvent]):
         self._policy.log_returns_batch(ids, told)
         self.ledger.add(math.fsum(told))
 
-    def _record(self, played: PlayedBlock, rows: IntArray, rewards: FloatArray, fills: Fills) -> None:
-        """Write the steps of a bar, and show some."""
+    def _record(self, played: PlayedBlock, rows: IntArray, rewards: FloatArray, fees: FloatArray, slippage: FloatArray) -> None:
+        """Write the steps that a bar ends, and show some."""
         decision, accounts, actions = played.decision, played.block.view.accounts, played.block.rules.actions
-        fees, slippage = accounts.last_bar[2:4, rows]
         columns: dict[str, Any] = {
             "episode": played.ids_of(rows),
             "bar": decision.bar[rows],
+            "bar_time_s": decision.time_ns[rows] * 1e-9,
             "equity": accounts.equity[rows],
             "reward": rewards,
             "fee": fees,

@@ -35,9 +35,10 @@ class SignalNode(PipelineNode[RewardEvent]):
                 continue
             ended, asking = self._observe(event)
             if self._run_state.stopping.is_set():
-                ended = [*ended, *ended_episodes(event.played, asking, "truncated", "stopped")]
+                playing = event.played.playing
+                ended = [*ended, *ended_episodes(event.played, playing, "truncated", "stopped")]
                 ends.append(EndEvent(tuple(ended), event.played.block.shape.n_rows))
-                event.played.vacate(asking)
+                event.played.vacate(playing)
                 continue
             if ended:
                 ends.append(EndEvent(tuple(ended)))
@@ -54,19 +55,22 @@ class SignalNode(PipelineNode[RewardEvent]):
         if not len(playing):
             return [], playing
         played.forecaster.predict(playing)
-        played.observations[playing] = block.observe(playing)
-        if event.marked is None:
-            return [], playing
-        over = event.marked.ends != GOES_ON
-        if not over.any():
-            return [], playing
+        over = event.marked.ends != GOES_ON if event.marked is not None else np.zeros(len(rows), dtype=np.bool_)
+        asks = played.asks[playing]
+        if not asks.all():
+            asks |= np.isin(playing, rows[over]) | self._run_state.stopping.is_set()
+        seeing = playing if asks.all() else playing[asks]
+        if len(seeing):
+            played.observations[seeing] = block.observe(seeing)
+        if event.marked is None or not over.any():
+            return [], seeing
         ended = []
         for row, end in zip(rows[over].tolist(), event.marked.ends[over].tolist(), strict=True):
             reason = "data" if end == DATA_END else block.rules.end_names[end - 1]
             ending: Ending = "terminated" if block.terminates(np.array([end]))[0] else "truncated"
             ended += ended_episodes(played, np.array([row]), ending, reason)
         played.vacate(rows[over])
-        return ended, played.playing
+        return ended, seeing[~np.isin(seeing, rows[over])]
 
     def _score(self, played: PlayedBlock, squared_errors: FloatArray, squared_returns: FloatArray) -> None:
         """Keep how good the forecasts were that can be judged now."""

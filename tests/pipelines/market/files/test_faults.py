@@ -111,7 +111,11 @@ def test_gaps_are_listed_and_refused_only_if_asked_for(tmp_path: Path) -> None:
     assert kinds(recording.report) == {"gap": (1, [12])}
     assert recording.report.is_clean
     assert "6min after 2024-01-02T10:09" in recording.report.text()
-    assert look(tmp_path, table, FaultPolicies(gap="refuse")).report.refusal().endswith("line 12: 6min after 2024-01-02T10:09")
+    assert (
+        look(tmp_path, table, FaultPolicies(gap="refuse"))
+        .report.refusal()
+        .endswith('line 12: 6min after 2024-01-02T10:09; faults.gap = "keep" takes them as they are')
+    )
 
 
 @pytest.mark.parametrize(("day", "n_gaps"), [("2024-01-03", 1), ("2024-01-04", 2)])

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import gzip
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from policyserver.pipelines.market.files.dialect import Dialect
 from policyserver.pipelines.market.files.faults import FileFaultError
 from policyserver.pipelines.market.files.reader import read_file
 
@@ -146,8 +148,6 @@ def test_what_is_no_number_is_not_made_one(number: str, tmp_path: Path) -> None:
 
 def test_a_thousands_separator_out_of_its_place_is_refused(tmp_path: Path) -> None:
     """1,23 with a comma for thousands is 1.23 written by somebody else, not 123."""
-    from policyserver.pipelines.market.files.dialect import Dialect
-
     path = written(
         tmp_path, 'date,open,high,low,close\n2024-01-02,"1,234.5","1,234.5","1,234.5","1,234.5"\n2024-01-03,"1,23","1,23","1,23","1,23"\n'
     )
@@ -157,3 +157,54 @@ def test_a_thousands_separator_out_of_its_place_is_refused(tmp_path: Path) -> No
 
 def test_a_file_of_another_delimiter_is_refused_by_its_header(tmp_path: Path) -> None:
     assert "line 1: expected the columns open, high, low, close" in refusal(written(tmp_path, text_of("2024-01-02").replace(",", ";")))
+
+
+BAR = "1,2,1,2"
+
+
+@pytest.mark.parametrize(
+    ("lines", "remedy", "setting"),
+    [
+        (["date;open;high;low;close", "2024-01-02;1;2;1;2"], 'set mapping.delimiter = ";"', {"delimiter": ";"}),
+        (["date\topen\thigh\tlow\tclose", "2024-01-02\t1\t2\t1\t2"], 'set mapping.delimiter = "\\t"', {"delimiter": "\t"}),
+        (["date|open|high|low|close", "2024-01-02|1|2|1|2"], 'set mapping.delimiter = "|"', {"delimiter": "|"}),
+        (["date,open,high,low,last", f"2024-01-02,{BAR}"], "set mapping.close", {"close": "last"}),
+        (
+            ["date,o,h,l,c", f"2024-01-02,{BAR}"],
+            "set mapping.open, mapping.high, mapping.low, mapping.close",
+            {"open": "o", "high": "h", "low": "l", "close": "c"},
+        ),
+        (
+            [f"2024-01-02,{BAR}"],
+            "for a file without header set mapping.header_lines = 0 and mapping.columns",
+            {"header_lines": 0, "columns": ("date", "open", "high", "low", "close")},
+        ),
+        (["gmt,open,high,low,close", f"2024-01-02,{BAR}"], "set mapping.time", {"time": ("gmt",)}),
+        (["date,open,high,low,close", f"02-01-2024,{BAR}"], "set mapping.time_format, such as", {"time_format": "DD-MM-YYYY"}),
+        (["date,open,high,low,close", f"03/04/2024,{BAR}"], "set mapping.time_format, such as", {"time_format": "DD/MM/YYYY"}),
+        (["date,open,high,low,close", f"45292,{BAR}"], 'set mapping.time_format = "excel"', {"time_format": "excel"}),
+        (["date,open,high,low,close", f"1704153600000,{BAR}"], 'set mapping.time_format = "epoch_ms"', {"time_format": "epoch_ms"}),
+        (
+            ["date,open,high,low,close", '2024-01-02,"1,500","2,500","1,500","2,500"'],
+            "set mapping.decimal or mapping.thousands",
+            {"thousands": ","},
+        ),
+        (
+            ["date,open,high,low,close", f"2024-01-03,{BAR}", f"2024-01-02,{BAR}"],
+            'faults.disorder = "keep" sorts such rows into their place',
+            {"order": "descending"},
+        ),
+    ],
+)
+def test_a_refusal_says_what_to_set_and_that_is_enough(lines: list[str], remedy: str, setting: dict[str, Any], tmp_path: Path) -> None:
+    path = written(tmp_path, "\n".join(lines))
+    assert remedy in refusal(path)
+    (recording,) = read_file(path, Dialect(**setting))
+    assert len(recording.bars) == len(lines) - ("header_lines" not in setting)
+
+
+def test_a_decimal_comma_is_told_of_once_the_delimiter_is_set(tmp_path: Path) -> None:
+    path = written(tmp_path, "date;open;high;low;close\n2024-01-02;1,5;2,5;1,5;2,5\n")
+    with pytest.raises(FileFaultError, match=r"column open: expected a finite number, received '1,5': set mapping\.decimal"):
+        read_file(path, Dialect(delimiter=";"))
+    assert read_file(path, Dialect(delimiter=";", decimal=","))[0].bars.close.tolist() == [2.5]

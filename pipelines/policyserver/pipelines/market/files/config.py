@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from policyserver.common.settings import Config
-from policyserver.pipelines.market.files.dialect import Dialect
+from policyserver.pipelines.market.files.dialect import PRICES, Dialect
 from policyserver.pipelines.market.files.faults import FaultPolicies
 from policyserver.pipelines.market.files.vendors import DIALECTS
 
@@ -20,12 +20,19 @@ class FilesConfig(Config):
     """An own dialect, in place of a shipped one."""
     calendar: str = ""
     """When the symbols are traded: "24/7", "24/5", "weekdays", or an exchange's code such as "XNYS"; "" leaves it open."""
+    columns: tuple[str, ...] = ()
+    """Further columns of numbers, by their names in the files, for observers such as `exogenous`. A row without a number has that of the
+    row before."""
     faults: FaultPolicies = field(default_factory=FaultPolicies)
     """What is done about each kind of fault."""
 
     def _check(self) -> None:
         if self.dialect != "auto" and self.dialect not in DIALECTS:
             raise ValueError(f"dialect: expected auto, {', '.join(DIALECTS)}, or a table `mapping`, received {self.dialect!r}")
+        if known := {name.strip().lower() for name in self.columns} & {*PRICES, "volume"}:
+            raise ValueError(f"columns: expected columns beside prices and volume, received {', '.join(sorted(known))}")
+        if len(set(self.columns)) != len(self.columns):
+            raise ValueError(f"columns: expected each once, received {self.columns}")
         if self.mapping is not None and self.dialect != "auto":
             raise ValueError(f"dialect: expected none beside mapping, received {self.dialect!r}")
 

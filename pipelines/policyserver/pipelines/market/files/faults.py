@@ -10,6 +10,7 @@ import numpy as np
 from annotated_types import Gt
 
 from policyserver.common.settings import Config
+from policyserver.common.settings_declaration import describe, fields_of
 from policyserver.pipelines.market.intervals import interval_text
 
 DropOrRefuse = Literal["refuse", "drop"]
@@ -156,7 +157,7 @@ class FileReport:
         first = min(refused, key=lambda finding: finding.examples[0].line)
         others = sum(finding.count for finding in refused) - 1
         more = f" (and {others:,} more: policy-pipeline check-data lists them)" if others else ""
-        return f"{self.path}, line {first.examples[0].line}{first.examples[0].text}{more}"
+        return f"{self.path}, line {first.examples[0].line}{first.examples[0].text}{more}; {_remedy(first.kind)}"
 
     def text(self) -> str:
         """Return the report as lines."""
@@ -171,6 +172,15 @@ class FileReport:
             if found.count > len(found.examples):
                 lines.append(f"            ... and {found.count - len(found.examples):,} more")
         return "\n".join(lines)
+
+
+def _remedy(kind: str) -> str:
+    """Return what to set so that a file with such faults is read."""
+    if kind == "disorder":
+        return 'faults.disorder = "keep" sorts such rows into their place'
+    if "drop" in describe(fields_of(FaultPolicies)[kind].hint):
+        return f'faults.{kind} = "drop" leaves such rows out'
+    return f'faults.{kind} = "keep" takes them as they are'
 
 
 def _date(time_ns: int) -> str:

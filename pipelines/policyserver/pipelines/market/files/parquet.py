@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,8 @@ _PANDAS_INDEX = "__index_level_0__"
 """Name of an index that has none."""
 
 
-def read_parquet(path: Path, chosen: Dialect | str) -> FileColumns:
-    """Read a Parquet file; `lines` are its rows, from 1.
+def read_parquet(path: Path, chosen: Dialect | str, columns: Sequence[str] = ()) -> FileColumns:
+    """Read a Parquet file; `lines` are its rows, from 1; `columns` are names of further columns of numbers.
 
     Raises:
         FileFaultError: It is no Parquet file, or lacks a column.
@@ -36,16 +37,16 @@ def read_parquet(path: Path, chosen: Dialect | str) -> FileColumns:
     """
     try:
         with parquet.ParquetFile(path) as file:
-            return _read(file, path, chosen)
+            return _read(file, path, chosen, columns)
     except pa.ArrowInvalid as error:
         raise FileFaultError(f"{path}: expected a whole Parquet file: {' '.join(str(error).split())}") from error
 
 
-def _read(file: Any, path: Path, chosen: Dialect | str) -> FileColumns:
+def _read(file: Any, path: Path, chosen: Dialect | str, further: Sequence[str]) -> FileColumns:
     stored = file.schema_arrow.names
     names = ["date" if name == _PANDAS_INDEX else name.strip().lower() for name in stored]
     dialect, name = choose(chosen, [",".join(names)])
-    layout = layout_of(names, replace(dialect, action_rows=False), str(path), 0)
+    layout = layout_of(names, replace(dialect, action_rows=False), str(path), 0, further)
     wanted = [stored[column] for column in {*layout.time, *layout.numbers, *([] if layout.symbol is None else [layout.symbol])}]
     times, gathering, start = TimeReader(format_of(dialect.time_format)), Gathering(), 1
     for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=wanted):

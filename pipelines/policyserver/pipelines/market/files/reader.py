@@ -7,7 +7,7 @@ for recording in read_file(Path("EURUSD.csv"), "histdata_ascii"):
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC
 from pathlib import Path
@@ -39,7 +39,8 @@ class Recording:
     stamp_ns: IntArray
     """The bars' own times, as the file has them, in UTC."""
     extras: dict[str, FloatArray]
-    """`adjusted_close`, `dividend`, `split`: those that the file has."""
+    """`adjusted_close`, `dividend`, `split`: those that the file has; and the further columns that were asked for, NaN where a row
+    has no number."""
     report: FileReport
     """What was found."""
 
@@ -49,6 +50,7 @@ def read_file(
     dialect: Dialect | str = "auto",
     policies: FaultPolicies | None = None,
     calendar: Calendar | None = None,
+    columns: Sequence[str] = (),
     change: RowChange | None = None,
 ) -> list[Recording]:
     """Return what a file holds of each of its symbols.
@@ -58,13 +60,14 @@ def read_file(
         dialect: A dialect, the name of a shipped one, or `auto` for the one that the file's first lines show.
         policies: What is done about faults; None refuses what `FaultPolicies` refuses by default.
         calendar: When the symbols are traded: then gaps are bars that are not there while it is open.
+        columns: Names of further columns of numbers.
         change: Changes the rows before anything is made of them.
 
     Raises:
         FileFaultError: The file isn't what the dialect says, or has a fault that is to be refused; the message names file and line.
         OSError: It can't be read.
     """
-    recordings = list(inspect_file(path, dialect, policies, calendar, change))
+    recordings = list(inspect_file(path, dialect, policies, calendar, columns, change))
     for recording in recordings:
         if problem := recording.report.refusal():
             raise FileFaultError(problem)
@@ -76,6 +79,7 @@ def inspect_file(
     dialect: Dialect | str = "auto",
     policies: FaultPolicies | None = None,
     calendar: Calendar | None = None,
+    columns: Sequence[str] = (),
     change: RowChange | None = None,
 ) -> Iterator[Recording]:
     """Yield what `read_file` returns, faults that are to be refused in the reports alone: their rows are left out.
@@ -84,11 +88,11 @@ def inspect_file(
         FileFaultError: The file isn't what the dialect says, so that nothing can be read.
         OSError: It can't be read.
     """
-    table = _read(path, dialect)
+    table = _read(path, dialect, columns)
     if change is not None:
         table = change_rows(table, change)
     for symbol in table.symbols:
-        yield _recording(table, symbol, policies or FaultPolicies(), calendar)
+        yield _recording(table, symbol, policies or FaultPolicies(), calendar, columns)
 
 
 def symbol_of(path: Path) -> str:
@@ -112,15 +116,15 @@ def _is_parquet(path: Path) -> bool:
     return path.suffix.lower() in (".parquet", ".pq")
 
 
-def _read(path: Path, dialect: Dialect | str) -> FileColumns:
+def _read(path: Path, dialect: Dialect | str, columns: Sequence[str] = ()) -> FileColumns:
     if _is_parquet(path):
         from policyserver.pipelines.market.files.parquet import read_parquet  # where there is such a file alone: it takes memory
 
-        return read_parquet(path, dialect)
-    return read_table(path, dialect)
+        return read_parquet(path, dialect, columns)
+    return read_table(path, dialect, columns)
 
 
-def _recording(table: FileColumns, symbol: str, policies: FaultPolicies, calendar: Calendar | None) -> Recording:
+def _recording(table: FileColumns, symbol: str, policies: FaultPolicies, calendar: Calendar | None, columns: Sequence[str]) -> Recording:
     dialect, findings = table.dialect, Findings(policies)
     findings.add("malformed", *table.malformed)
     series, notes = _series(table, symbol, findings)
@@ -133,6 +137,7 @@ def _recording(table: FileColumns, symbol: str, policies: FaultPolicies, calenda
     name = symbol or symbol_of(Path(table.path))
     report = FileReport(table.path, table.dialect_name, name, n_rows, len(series), first, last, interval_ns, notes, findings.result())
     extras = {field: np.nan_to_num(series.columns[field]) for field in EXTRAS[1:] if field in series.columns}
+    extras |= {column: series.columns[column] for column in columns}
     return Recording(name, _bars(series, is_start, interval_ns), series.time_ns, extras, report)
 
 

@@ -186,7 +186,8 @@ class RowReader:
             text = cells[column] if column in self._cells else "0"
             value = self._value(text)
             if value is None:
-                return [], f", column {self._layout.names[column]}: expected a finite number, received {text[:SHOWN_CHARACTERS]!r}"
+                received = f"{text[:SHOWN_CHARACTERS]!r}{_remedy(text)}"
+                return [], f", column {self._layout.names[column]}: expected a finite number, received {received}"
             numbers.append(value)
         return numbers, ""
 
@@ -204,6 +205,11 @@ class RowReader:
             return None
         bare = text.replace(self._dialect.thousands, "") if self._dialect.thousands else text
         return float(bare.replace(self._dialect.decimal, "."))
+
+
+def _remedy(text: str) -> str:
+    """Return what to set so that a cell is a number, for the end of a message."""
+    return ": set mapping.decimal or mapping.thousands" if re.fullmatch(r"[-+]?\d[\d.,' ]*", text.strip()) else ""
 
 
 def _no_rows(layout: Layout) -> BlockRows:

@@ -136,7 +136,7 @@ def _unpacked(path: Path, file: IO[bytes]) -> Iterator[bytes]:
 def _checked(path: Path, block: bytes, line: int) -> Block:
     """Return a block; refuse bytes that are no UTF-8, or of which lines could not be counted."""
     if b"\0" in block:
-        raise FileFaultError(f'{path}: expected UTF-8, received zero bytes: is it UTF-16 (encoding = "utf-16-le") or no text?')
+        raise FileFaultError(f'{path}: expected UTF-8, received zero bytes: is it UTF-16 (mapping.encoding = "utf-16-le") or no text?')
     if not block.isascii():
         _require_utf8(path, block, line)
     if b"\r" in block and block.count(b"\r") != block.count(b"\r\n") + block.endswith(b"\r"):
@@ -151,5 +151,5 @@ def _require_utf8(path: Path, block: bytes, line: int) -> None:
     try:
         block.decode()
     except UnicodeDecodeError as error:
-        problem = f"expected UTF-8, received the byte 0x{block[error.start]:02x}: is it UTF-16 or Latin-1? Set encoding"
+        problem = f"expected UTF-8, received the byte 0x{block[error.start]:02x}: is it UTF-16 or Latin-1? Set mapping.encoding"
         raise FileFaultError(f"{path}, line {line + block[: error.start].count(_NEWLINE)}: {problem}") from error

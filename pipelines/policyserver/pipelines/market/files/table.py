@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -108,12 +109,13 @@ def _rows_of(table: FileColumns, rows: BoolArray) -> FileColumns:
     return FileColumns(table.path, table.dialect, table.dialect_name, table.layout, *columns, table.symbols, table.malformed)
 
 
-def read_table(path: Path, chosen: Dialect | str) -> FileColumns:
+def read_table(path: Path, chosen: Dialect | str, columns: Sequence[str] = ()) -> FileColumns:
     """Read a file.
 
     Args:
         path: The file.
         chosen: Its dialect, the name of a shipped one, or `auto`.
+        columns: Names of further columns of numbers.
 
     Raises:
         FileFaultError: The file isn't what the dialect says.
@@ -121,7 +123,7 @@ def read_table(path: Path, chosen: Dialect | str) -> FileColumns:
     """
     blocks = read_blocks(path, chosen.encoding if isinstance(chosen, Dialect) else "auto")
     first = next(blocks, Block(b"", 1, 0))
-    dialect, name, layout = _read_head(path, first, chosen)
+    dialect, name, layout = _read_head(path, first, chosen, columns)
     reader, times, gathering = RowReader(layout, dialect), TimeReader(format_of(dialect.time_format)), Gathering()
     for block in chain([_without_header(first, layout.n_lines)], blocks):
         for rows in reader.read(block):
@@ -137,10 +139,10 @@ def read_symbols(path: Path, chosen: Dialect | str) -> tuple[str, ...]:
     return tuple(layout.fields) if layout.symbol is None else read_table(path, chosen).symbols
 
 
-def _read_head(path: Path, first: Block, chosen: Dialect | str) -> tuple[Dialect, str, Layout]:
+def _read_head(path: Path, first: Block, chosen: Dialect | str, columns: Sequence[str] = ()) -> tuple[Dialect, str, Layout]:
     head = first.data[:_HEAD_BYTES].decode(errors="replace").splitlines()[:_HEAD_LINES]
     dialect, name = choose(chosen, head)
-    return dialect, name, find_layout(head, dialect, str(path))
+    return dialect, name, find_layout(head, dialect, str(path), columns)
 
 
 def choose(chosen: Dialect | str, head: list[str]) -> tuple[Dialect, str]:

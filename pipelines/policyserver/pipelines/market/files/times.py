@@ -14,12 +14,12 @@ from policyserver.pipelines.market.files.time_formats import AUTOMATIC, BoolArra
 _SHOWN_CHARACTERS = 40
 
 _OTHER_NUMBERS = (
-    (20_000, 80_000, "days since 1900, as Excel counts them"),
-    (1e11, 1e13, "milliseconds since 1970"),
-    (1e14, 1e16, "microseconds since 1970"),
-    (1e17, 1e19, "nanoseconds since 1970"),
+    (20_000, 80_000, "days since 1900, as Excel counts them", "excel"),
+    (1e11, 1e13, "milliseconds since 1970", "epoch_ms"),
+    (1e14, 1e16, "microseconds since 1970", "epoch_us"),
+    (1e17, 1e19, "nanoseconds since 1970", "epoch_ns"),
 )
-"""What numbers of some sizes probably are."""
+"""What numbers of some sizes probably are, and the format that says so."""
 
 
 @dataclass(slots=True, eq=False)
@@ -51,6 +51,7 @@ class TimeReader:
 
     def __init__(self, only: TimeFormat | None) -> None:
         """Read the column in one format, or find out which it has."""
+        self._is_named = only is not None
         self._candidates = [_Candidate(each) for each in ([only] if only else AUTOMATIC)]
         self._expected = ", ".join(candidate.format.name for candidate in self._candidates)
         self._texts: list[tuple[int, Cells]] = []
@@ -113,11 +114,15 @@ class TimeReader:
         text = next(cells.text(row - start) for start, cells in self._texts if start <= row < start + len(cells))
         raise FileFaultError(
             f"{place(row)}, column {column}: expected dates that can be read in one way, received {text!r}, "
-            f"{name} or {differing[0]}: write 2024-12-31, or set time_format"
+            f'{name} or {differing[0]}: set mapping.time_format, such as "DD/MM/YYYY", or write 2024-12-31'
         )
 
     def _problem(self, column: str, text: str) -> str:
-        return f", column {column}: expected {self._expected}, received {text[:_SHOWN_CHARACTERS]!r}{_probably(text)}"
+        return f", column {column}: expected {self._expected}, received {text[:_SHOWN_CHARACTERS]!r}{self._remedy(text)}"
+
+    def _remedy(self, text: str) -> str:
+        """Return what to set so that a cell is a time, for the end of a message."""
+        return "" if self._is_named else _probably(text) or ': set mapping.time_format, such as "DD-MM-YYYY hh:mm"'
 
 
 def _joined(candidate: _Candidate) -> ReadTimes:
@@ -131,9 +136,11 @@ def _is_in_order(read: ReadTimes, either_order: bool) -> bool:
 
 
 def _probably(text: str) -> str:
-    """Return what a number that is no time probably is, for the end of a message."""
+    """Return what a number that is no time probably is, and what to set then; "" for any other text."""
     try:
         value = float(text)
     except ValueError:
         return ""
-    return "".join(f", probably {meaning}" for low, high, meaning in _OTHER_NUMBERS if low <= value < high)
+    return "".join(
+        f', probably {meaning}: set mapping.time_format = "{name}"' for low, high, meaning, name in _OTHER_NUMBERS if low <= value < high
+    )

@@ -25,6 +25,8 @@ class Shape:
     """Episodes, n."""
     symbols: tuple[str, ...]
     """What each of them trades, K names."""
+    columns: tuple[str, ...] = ()
+    """Further columns of the bars, E names; `view.history` has them after its fields."""
 
     @property
     def n_symbols(self) -> int:
@@ -52,6 +54,8 @@ class View:
     """The newest bars, as many as the parts asked for."""
     forecast: FloatArray
     """Mean, standard deviation of its error, and what the model itself said, of each symbol's next log-return, float64 (n, K, 3)."""
+    stale_bars: IntArray
+    """Bars since each symbol had one of its own, int64 (n, K): 0 where the last bar is its own."""
 
 
 class Scheme(Config):
@@ -69,6 +73,10 @@ class Scheme(Config):
 
     def statistics(self) -> tuple[Statistic, ...]:
         """Return what it reads from `view.statistics`."""
+        return ()
+
+    def bar_columns(self) -> tuple[str, ...]:
+        """Return the further columns of the bars that it reads, by their names in the files."""
         return ()
 
     def new_state(self, shape: Shape) -> Any:

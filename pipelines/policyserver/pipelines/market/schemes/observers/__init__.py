@@ -20,6 +20,9 @@ OBSERVERS = Registry(
         "time_left": f"{_HERE}.time_left.TimeLeft",
         "window": f"{_HERE}.window.Window",
         "indicator": f"{_HERE}.indicator.Indicator",
+        "exogenous": f"{_HERE}.exogenous.Exogenous",
+        "differenced": f"{_HERE}.differenced.Differenced",
+        "staleness": f"{_HERE}.staleness.Staleness",
     },
 )
 """The shipped observers."""
