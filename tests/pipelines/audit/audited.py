@@ -28,7 +28,7 @@ def small(*, concurrent: int = 8, files: tuple[Path, ...] = (), prices: dict[str
         seed=5,
         worker_number=0,
         episodes=PlayedEpisodesConfig(concurrent=concurrent),
-        prices=PricesConfig(recorded=recorded, **{"bars_per_episode": 40, "warmup_bars": 64} | (prices or {})),
+        prices=PricesConfig(**{"recorded": recorded, "bars_per_episode": 40, "warmup_bars": 64} | (prices or {})),
         rules=RulesConfig(**rules),
         stop_timeout_s=10.0,
     )

@@ -85,10 +85,7 @@ def one_symbol_in_two_files(folder: Path) -> PipelineConfig:
 
 
 def daily_bars_that_begin_at_their_stamp(folder: Path) -> PipelineConfig:
-    path = write_bars(folder / "DAY.csv", 500, seed=1, interval_s=86_400, volatility=0.02)
-    rows = path.read_text(encoding="utf-8").splitlines()
-    path.write_text("\n".join(["open_time,open,high,low,close,volume", *rows[1:]]) + "\n", encoding="utf-8")
-    return small(files=(path,), actions="limit_offsets", observers=(*SHIPPED, *INDICATOR))
+    return small(files=(dividend_file(folder / "DAY.csv", 500, seed=1),), actions="limit_offsets", observers=(*SHIPPED, *INDICATOR))
 
 
 @pytest.mark.parametrize("make", [one_file, tree_on_three_files, one_symbol_in_two_files, daily_bars_that_begin_at_their_stamp])
