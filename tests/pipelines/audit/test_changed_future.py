@@ -157,7 +157,7 @@ def test_a_forecast_that_is_fitted_to_the_whole_file_first(tmp_path: Path, monke
     def fitted(track: Track) -> None:
         begin(track)
         for close in track._history.bars.close.tolist():
-            track._step(close)
+            track._step(close, learns=True)
         learnt = track._regressor
         begin(track)
         track._regressor = learnt

@@ -54,7 +54,7 @@ RULES: dict[str, dict[str, Any]] = {
 
 def check(config: PipelineConfig) -> None:
     """Make all three checks."""
-    for result in (changed_future(config), fair_game(config, bars=3_000), warm_up(config)):
+    for result in (changed_future(config, cuts=2), fair_game(config, bars=2_000), warm_up(config)):
         assert result.faults == (), result.text()
 
 

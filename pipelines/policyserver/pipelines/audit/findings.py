@@ -31,7 +31,7 @@ class PartAtFault:
 
     @classmethod
     def at(cls, part: str, problem: str, episode: str, bar: int, values: Iterable[float], places: int = 1) -> PartAtFault:
-        """Return a fault that shows at a bar, by the values there before and after; NaN: there is none."""
+        """Return a fault that shows at a bar, by the values there before and after; NaN where no value is."""
         before, after = (None if math.isnan(value) else value for value in values)
         return cls(part, problem, episode, bar, before, after, places)
 
