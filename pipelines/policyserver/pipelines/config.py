@@ -43,7 +43,8 @@ class PlayedEpisodesConfig(Config):
     """How many episodes are played, and for what."""
 
     concurrent: Annotated[int, Ge(1)] = 64
-    """Episodes that are played at the same time; the n-th of all episodes trades symbol n modulo the number of symbols."""
+    """Episodes that are played at the same time; the n-th of all episodes trades symbol n modulo the number of symbols, unless
+    `prices.windows.order` says otherwise."""
     steps: Annotated[int, Ge(1)] | None = None
     """Steps after which the run ends; none: only when it is asked to."""
     training_enabled: bool | None = None

@@ -28,7 +28,7 @@ WHOLE, CUT = 20, 3
 
 
 def leave(options: DemoConfig, folder: Path) -> dict[str, Any]:
-    config = PipelineConfig(seed=options.seed, prices=PricesConfig(process=options.market))
+    config = PipelineConfig(seed=options.seed or 0, prices=PricesConfig(process=options.market))
     (folder / PIPELINE_FILE).write_text(dump_toml(config))
     (folder / SERVER_FILE).write_text('run_folder = "somewhere"\n[hand_off]\nbatches_ahead = 1\n')
     store = EmbeddedStore(folder / STORE_FILE)

@@ -150,5 +150,5 @@ def test_files_take_the_place_of_the_set_ups_prices_and_not_of_its_rules(tmp_pat
     assert (config.prices.name, config.rules.actions) == ("recorded", "limit_offsets")
     _, config = fresh_run(DemoConfig(market="heston-mixture", files=(file,), runs=tmp_path), ADDRESS)
     assert config.prices.name == "recorded"
-    with pytest.raises(SettingsError, match=r"^prices\.symbols_per_episode: expected 1 with recorded bars, received 5"):
+    with pytest.raises(SettingsError, match=r"^prices\.symbols_per_episode: expected at most the 1 symbols of the files, received 5"):
         fresh_run(DemoConfig(market="portfolio", files=(file,), runs=tmp_path), ADDRESS)

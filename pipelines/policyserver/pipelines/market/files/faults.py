@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args, get_type_hints
 
 import numpy as np
 from annotated_types import Gt
 
 from policyserver.common.settings import Config
-from policyserver.common.settings_declaration import describe, fields_of
 from policyserver.pipelines.market.intervals import interval_text
 
 DropOrRefuse = Literal["refuse", "drop"]
@@ -178,7 +177,7 @@ def _remedy(kind: str) -> str:
     """Return what to set so that a file with such faults is read."""
     if kind == "disorder":
         return 'faults.disorder = "keep" sorts such rows into their place'
-    if "drop" in describe(fields_of(FaultPolicies)[kind].hint):
+    if "drop" in get_args(get_type_hints(FaultPolicies)[kind]):
         return f'faults.{kind} = "drop" leaves such rows out'
     return f'faults.{kind} = "keep" takes them as they are'
 
