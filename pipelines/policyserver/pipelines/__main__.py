@@ -1,4 +1,4 @@
-"""The command line: `policy-pipeline run | demo | check-data | replay | processes | schemes`."""
+"""The command line: `policy-pipeline run | demo | check-data | check-future | replay | processes | schemes`."""
 
 from __future__ import annotations
 
@@ -154,6 +154,12 @@ def _add_schemes(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(command=_list_schemes)
 
 
+def _add_check_future(parser: argparse.ArgumentParser) -> None:
+    from policyserver.pipelines.check_future import add_options
+
+    add_options(parser)
+
+
 def _list_processes(options: argparse.Namespace) -> int:
     from policyserver.pipelines.listing import processes
 
@@ -176,6 +182,7 @@ _COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
     "run": ("trade against a policy server that runs elsewhere, until SIGTERM or Ctrl-C", _add_run_arguments),
     "demo": ("start a policy server and 64 trading episodes against it; show that it learns", _add_demo_arguments),
     "check-data": ("tell what files of bars hold and what is wrong with them; exit 1 on a fault", check_data.add_options),
+    "check-future": ("tell whether a pipeline knows more than it can, without a server; exit 1 on a fault", _add_check_future),
     "replay": ("play a recorded run again without a server; exit 1 where it comes out differently", replay_command.add_options),
     "processes": ("list the price processes, with what can be set of them", _add_processes),
     "schemes": ("list the action schemes, observers, reward terms, ends and limits on risk, with what can be set of them", _add_schemes),

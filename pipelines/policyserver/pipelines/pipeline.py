@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 
 from policyserver.monitoring.sink import Sink
 from policyserver.pipelines.baselines import Baselines
+from policyserver.pipelines.comparison.comparison import Comparison, compare
+from policyserver.pipelines.comparison.kept_episodes import KeptEpisodes
 from policyserver.pipelines.config import UNNAMED_RUN, PipelineConfig
 from policyserver.pipelines.events import EndEvent, Event, OpenEvent
 from policyserver.pipelines.forecast.block_forecaster import STATISTICS, BlockForecaster
@@ -90,13 +92,14 @@ class Pipeline:
         self._rules = rules
         self._source = source
         self.run = RunState(config.episodes.concurrent, config.episodes.steps)
+        self._kept = KeptEpisodes(source, policy, self.run.stopping.is_set)
         self._tracks = Tracks(config.regressor, self.run.stopping.is_set)
         self._forecasters: list[BlockForecaster] = []
         self.blocks = self._make_blocks()
         """The blocks that are played, by their numbers."""
         self._routes = routes = Routes()
         self._turns = turns or NoTurns()
-        wiring = Wiring(config, self, routes, self.run, recorder, policy, source, self._turns)
+        wiring = Wiring(config, self, routes, self.run, recorder, self._kept, self._kept, self._turns)
         self._rewards = _replicas(RewardNode, "reward", nodes.reward_threads, wiring)
         self._policies = _replicas(PolicyNode, "policy", nodes.policy_threads, wiring)
         self._episode_node = EpisodeNode("episode", wiring, Baselines(rules, source.slots, config.episodes_seed, source.columns))
@@ -194,6 +197,10 @@ class Pipeline:
     def fallbacks_reported(self) -> int:
         """Fallback actions that the server has been told of."""
         return sum(reporter.reported for reporter in self._reporters)
+
+    def compare(self) -> Comparison | None:
+        """Return the measures of the newest whole episodes beside those of other policies; None without one. To follow the stop."""
+        return compare(self._rules, self._source, self._kept.newest(), self.config.episodes_seed)
 
     def statistics(self) -> list[NodeStatistics]:
         """Return the counters of each node, in the order of a step."""

@@ -15,6 +15,7 @@ import numpy as np
 from policyserver.client import ServerStats, TrainingIteration
 from policyserver.monitoring.recorded_prices import note, span_of
 from policyserver.monitoring.store.reader import Ledger
+from policyserver.pipelines.comparison.comparison import Comparison
 from policyserver.pipelines.forecast.regressor import skill
 from policyserver.pipelines.market.bars import FloatArray
 from policyserver.pipelines.pipeline import Pipeline
@@ -107,6 +108,8 @@ class Summary:
     regressor_skill: float
     """1 - MSE / MSE of the zero forecast, over the last tenth of the steps; on recorded bars over all that were played, each once."""
     regressor_skill_stderr: float
+    comparison: Comparison | None
+    """Measures of the newest whole episodes beside those of other policies; None if there is no episode."""
     nodes: tuple[NodeStatistics, ...]
     events_recorded: int
     """Turns of blocks in the event log: what happened to each from one bar to the next."""
@@ -170,6 +173,7 @@ class Summary:
             ),
             *([("event log", f"{self.events_unrecorded:,} turns came after its end")] if self.events_unrecorded else []),
             *self._what_was_lost(),
+            *(self.comparison.rows() if self.comparison else []),
             ("nodes", "threads  processed  queue max  overflowed  failures  restarts"),
         ]
         figures = "{0.threads:>7}  {0.processed:>9,}  {0.queue_max:>9}  {0.overflowed:>10}  {0.failures:>8}  {0.restarts:>8}"
@@ -260,6 +264,7 @@ def summarise(
         random_profit_plus_costs_stderr=standard_error(results["random_profit"] + results["random_costs"]),
         regressor_skill=skill_mean,
         regressor_skill_stderr=skill_stderr,
+        comparison=pipeline.compare(),
         nodes=tuple(pipeline.statistics()),
         events_recorded=log.recorded if log else 0,
         events_unrecorded=log.unrecorded if log else 0,

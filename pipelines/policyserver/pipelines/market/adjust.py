@@ -51,11 +51,10 @@ def adjust(bars: Bars, extras: dict[str, FloatArray], config: AdjustConfig) -> B
             raise ValueError(
                 f"adjusted_close: expected a positive price for each bar, received {extras['adjusted_close'][row]} at bar {row}"
             )
+        factor = factor / factor[-1 if config.anchor == "last" else 0]
     else:
-        of_splits = _backwards(1 / _splits(extras)) if config.splits else np.ones(len(bars))
-        factor = of_splits * (_backwards(_dividend_factors(bars, extras, config.splits)) if config.dividends else 1.0)
-    anchor = -1 if config.anchor == "last" else 0
-    factor, of_splits = factor / factor[anchor], of_splits / of_splits[anchor]
+        of_splits = _anchored(1 / _splits(extras), config.anchor) if config.splits else np.ones(len(bars))
+        factor = of_splits * (_anchored(_dividend_factors(bars, extras, config.splits), config.anchor) if config.dividends else 1.0)
     opens, highs, lows, closes = (values * factor for values in (bars.open, bars.high, bars.low, bars.close))
     return Bars(bars.time_ns, opens, highs, lows, closes, bars.volume / of_splits)
 
@@ -86,6 +85,8 @@ def _dividend_factors(bars: Bars, extras: dict[str, FloatArray], splits_to_come:
     return factors
 
 
-def _backwards(factors: FloatArray) -> FloatArray:
-    """Return for each bar the product of the factors of all bars after it."""
-    return np.append(np.cumprod(factors[:0:-1])[::-1], 1.0)
+def _anchored(factors: FloatArray, anchor: Literal["last", "first"]) -> FloatArray:
+    """Return for each bar the product of the factors of all bars after it, or 1 over that of the bars up to it but the first."""
+    if anchor == "last":
+        return np.append(np.cumprod(factors[:0:-1])[::-1], 1.0)
+    return np.append(1.0, 1.0 / np.cumprod(factors[1:]))

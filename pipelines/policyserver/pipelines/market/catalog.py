@@ -17,6 +17,7 @@ from policyserver.common.settings import Config, SettingsError
 from policyserver.pipelines.market.adjust import AdjustConfig, adjust
 from policyserver.pipelines.market.bars import Bars, FloatArray
 from policyserver.pipelines.market.calendars import Calendar, make_calendar
+from policyserver.pipelines.market.files.changed_rows import RowChange
 from policyserver.pipelines.market.files.config import FilesConfig
 from policyserver.pipelines.market.files.faults import FileFaultError
 from policyserver.pipelines.market.files.reader import Recording, read_file, symbol_of, symbols_in
@@ -57,8 +58,8 @@ class CatalogConfig(Config):
 class Catalog:
     """The symbols of a set of files. Files are read when their bars are asked for; of most only the first lines before."""
 
-    def __init__(self, config: CatalogConfig) -> None:
-        """Find out which symbols the files hold.
+    def __init__(self, config: CatalogConfig, change: RowChange | None = None) -> None:
+        """Find out which symbols the files hold; `change` changes their rows before anything is made of them.
 
         Raises:
             SettingsError: There is no path, or a path has no file.
@@ -66,6 +67,7 @@ class Catalog:
             OSError: A file can't be read.
         """
         self._config = config
+        self._change = change
         self._calendar: Calendar | None = make_calendar(config.files.calendar) if config.files.calendar else None
         if not config.paths:
             raise SettingsError("paths", "", "expected files, folders or patterns, received none")
@@ -94,10 +96,10 @@ class Catalog:
             FileFaultError: A file has a fault that is to be refused, two files differ on a bar, or their bars are not of one length.
             KeyError: There is no such symbol.
         """
-        settings = self._config.files
+        settings, change = self._config.files, self._change_of(symbol)
         parts: list[tuple[Path, Recording]] = []
         for path in self.files_of(symbol):
-            recordings = read_file(path, settings.chosen, settings.faults, self._calendar, settings.columns)
+            recordings = read_file(path, settings.chosen, settings.faults, self._calendar, settings.columns, change)
             found = next(each for each in recordings if each.symbol == symbol or len(recordings) == 1)
             parts.append((path, replace(found, symbol=symbol)))
         parts.sort(key=lambda part: part[1].report.first_ns)
@@ -112,6 +114,11 @@ class Catalog:
         longer = resample(bars, unit, self._calendar)
         extras = {name: newest(bars.time_ns, values, longer.time_ns) for name, values in extras.items()}
         return replace(recording, bars=longer, stamp_ns=longer.time_ns, extras=extras)
+
+    def _change_of(self, symbol: str) -> RowChange | None:
+        """Return what changes the rows of a file of a symbol, by its name where the file doesn't name it."""
+        change = self._change
+        return change and (lambda named, ends_ns, columns: change(named or symbol, ends_ns, columns))
 
     def _named(self, path: Path) -> str:
         if not self._config.symbol_pattern:

@@ -120,6 +120,14 @@ class Rules:
         """Return what each number of an observation is called, in their order."""
         return tuple(name for observer in self.observers for name in observer.names(symbols))
 
+    def numbers(self, symbols: tuple[str, ...]) -> list[str]:
+        """Return what each number of an observation is called, with the class of its observer before it, as "Returns: return_1"."""
+        found = []
+        for part in self.observers:
+            names, size = part.names(symbols), int(np.prod(part.space(symbols).shape))
+            found += [f"{type(part).__name__}: {names[place] if place < len(names) else place}" for place in range(size)]
+        return found
+
     def observation_space(self, symbols: tuple[str, ...]) -> Box:
         """Return the space of a whole observation, one-dimensional."""
         low, high = self.bounds(symbols)

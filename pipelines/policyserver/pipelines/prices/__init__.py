@@ -16,6 +16,7 @@ from typing import Protocol
 from policyserver.pipelines.market.annualisation import Annualisation
 from policyserver.pipelines.market.episode_source import EpisodeSource
 from policyserver.pipelines.market.split import Reach
+from policyserver.pipelines.prices.change import PriceChange
 from policyserver.pipelines.prices.config import PricesConfig
 from policyserver.pipelines.prices.recorded import RecordedSource
 from policyserver.pipelines.prices.simulated import SimulatedSource
@@ -49,17 +50,19 @@ class PriceSource(EpisodeSource, Protocol):
         """Whether episodes are windows of histories."""
 
 
-def make_source(config: PricesConfig, seed: int, *, reach: Reach = _NEXT_BAR) -> PriceSource:
+def make_source(config: PricesConfig, seed: int, *, reach: Reach = _NEXT_BAR, change: PriceChange | None = None) -> PriceSource:
     """Return the source that `config` describes.
 
     Args:
         config: The prices.
         seed: Of the episodes.
         reach: How far a decision looks back and ahead: the warm-up where `config` leaves it open, and the purge of a split.
+        change: Changes the prices, to find out what depends on them; None: they stay as they are.
 
     Raises:
         SettingsError: A symbol has no window, or a setting doesn't fit the files.
         ValueError: A file is malformed or too short; the message names file and line.
         OSError: A file can't be read.
     """
-    return SimulatedSource(config, seed, reach) if config.recorded is None else RecordedSource(config, seed, reach)
+    make = SimulatedSource if config.recorded is None else RecordedSource
+    return make(config, seed, reach, change)

@@ -17,6 +17,7 @@ from policyserver.pipelines.market.frames import asked
 from policyserver.pipelines.market.split import Cut, Reach, cut, split
 from policyserver.pipelines.market.time_line import RecordedSymbol, TimeLine
 from policyserver.pipelines.market.windows import WindowLength, WindowTable, counts_text, find_windows
+from policyserver.pipelines.prices.change import PriceChange
 from policyserver.pipelines.prices.config import PricesConfig, make_slots
 from policyserver.pipelines.prices.window_order import WindowOrder
 
@@ -26,8 +27,8 @@ class RecordedSource:
 
     is_recorded = True
 
-    def __init__(self, config: PricesConfig, seed: int, reach: Reach) -> None:
-        """Read every file at once, cut time, and find the windows of the part that is played.
+    def __init__(self, config: PricesConfig, seed: int, reach: Reach, change: PriceChange | None = None) -> None:
+        """Read every file at once, its rows changed by `change`, cut time, and find the windows of the part that is played.
 
         Raises:
             SettingsError: There are no such files, or a symbol or a fold has no window.
@@ -44,7 +45,7 @@ class RecordedSource:
         """See `EpisodeSource`."""
         self._warmup_bars = warmup = config.warmup_bars or reach.window_bars
         skips = config.windows.length or config.windows.without_windows == "skip"
-        recorded = _read(config.recorded, None if skips else (warmup, config.bars_per_episode))
+        recorded = _read(config.recorded, change, None if skips else (warmup, config.bars_per_episode))
         self._bars = {symbol: each.bars for symbol, each in recorded.items()}
         self._lines = _lines(recorded, config.symbols_per_episode)
         purge = Reach(max(warmup, reach.window_bars), reach.label_bars).purge_bars
@@ -166,9 +167,9 @@ class RecordedSource:
         return History(bars, most, fold.of(config.split.play), config.plays_test)
 
 
-def _read(config: CatalogConfig, least: tuple[int, int] | None) -> dict[str, RecordedSymbol]:
+def _read(config: CatalogConfig, change: PriceChange | None, least: tuple[int, int] | None) -> dict[str, RecordedSymbol]:
     """Read all symbols; `least` are the bars of warm-up and those played that each has at least, none: as many as there are."""
-    catalog, recorded = Catalog(config), {}
+    catalog, recorded = Catalog(config, None if change is None else change.rows), {}
     for symbol in catalog.symbols:
         recording = catalog.load(symbol)
         if least is not None and len(recording.bars) < sum(least):

@@ -16,6 +16,7 @@ import numpy as np
 
 from policyserver.pipelines.market.bars import Bars, FloatArray, IntArray
 from policyserver.pipelines.market.calendars import Calendar
+from policyserver.pipelines.market.files.changed_rows import RowChange, change_rows
 from policyserver.pipelines.market.files.checks import FileRows, check_rows, in_order, note
 from policyserver.pipelines.market.files.dialect import EXTRAS, PRICES, Dialect
 from policyserver.pipelines.market.files.faults import FaultPolicies, FileFaultError, FileReport, Findings
@@ -50,6 +51,7 @@ def read_file(
     policies: FaultPolicies | None = None,
     calendar: Calendar | None = None,
     columns: Sequence[str] = (),
+    change: RowChange | None = None,
 ) -> list[Recording]:
     """Return what a file holds of each of its symbols.
 
@@ -59,12 +61,13 @@ def read_file(
         policies: What is done about faults; None refuses what `FaultPolicies` refuses by default.
         calendar: When the symbols are traded: then gaps are bars that are not there while it is open.
         columns: Names of further columns of numbers.
+        change: Changes the rows before anything is made of them.
 
     Raises:
         FileFaultError: The file isn't what the dialect says, or has a fault that is to be refused; the message names file and line.
         OSError: It can't be read.
     """
-    recordings = list(inspect_file(path, dialect, policies, calendar, columns))
+    recordings = list(inspect_file(path, dialect, policies, calendar, columns, change))
     for recording in recordings:
         if problem := recording.report.refusal():
             raise FileFaultError(problem)
@@ -77,6 +80,7 @@ def inspect_file(
     policies: FaultPolicies | None = None,
     calendar: Calendar | None = None,
     columns: Sequence[str] = (),
+    change: RowChange | None = None,
 ) -> Iterator[Recording]:
     """Yield what `read_file` returns, faults that are to be refused in the reports alone: their rows are left out.
 
@@ -85,6 +89,8 @@ def inspect_file(
         OSError: It can't be read.
     """
     table = _read(path, dialect, columns)
+    if change is not None:
+        table = change_rows(table, change)
     for symbol in table.symbols:
         yield _recording(table, symbol, policies or FaultPolicies(), calendar, columns)
 

@@ -1,0 +1,1 @@
+"""What a policy did beside what others would have done on the same windows, in measures with bands, and at which cost its edge ends."""
