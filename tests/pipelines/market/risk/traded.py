@@ -61,7 +61,7 @@ class Traded:
         self.time_ns += minutes * MINUTE_NS
         columns = (column[None] for column in (open_, top, bottom, close, np.full(before.shape, volume)))
         there = None if present is None else np.array([present])
-        self.block.fill(ALL, BarRows(np.array([self.time_ns]), *columns), there)
+        self.block.fill(ALL, BarRows.of(np.array([self.time_ns]), *columns), there)
         self.events.append(self.block.order_events.told())
         self.block.mark(ALL)
         self.events.append(self.block.order_events.told())
