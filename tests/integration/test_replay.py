@@ -94,18 +94,20 @@ def assert_the_store_has_the_same(folder: Path) -> None:
 @pytest.mark.parametrize("fallback", ["hold", "flatten"])
 def test_answers_that_a_held_server_gave_late(server: Serving, tmp_path: Path, fallback: Fallback) -> None:
     policy = PolicyCallsConfig(action_timeout_s=0.3, waits_for_learner=False, fallback=fallback)
-    settings = config(server.address, tmp_path, policy=policy, episodes=PlayedEpisodesConfig(concurrent=64, steps=8_000))
+    settings = config(server.address, tmp_path, policy=policy, episodes=PlayedEpisodesConfig(concurrent=64))
+    stop = StopSignals()
 
     def hold() -> None:
         for _ in range(3):
-            time.sleep(0.7)
+            time.sleep(1.0)
             server.process.suspend()
             time.sleep(1.0)
             server.process.resume()
+        stop.put("held often enough")
 
     holding = threading.Thread(target=hold)
     holding.start()
-    pipeline = run_pipeline(settings, StopSignals())
+    pipeline = run_pipeline(settings, stop)
     holding.join()
     assert pipeline.fallbacks > 0
     assert_equal(tmp_path / "run", pipeline.run.steps)
@@ -142,7 +144,7 @@ def test_a_frozen_checkpoint_gives_the_same_actions_again(tmp_path: Path) -> Non
     frozen = PlayedEpisodesConfig(concurrent=64, steps=3_000, training_enabled=False)
     with serving("seed = 7\n", tmp_path) as running:
         run_pipeline(config(running.address, tmp_path / "learns", episodes=PlayedEpisodesConfig(concurrent=64, steps=9_000)), StopSignals())
-        running.let_learner_rest()
+    with serving("seed = 7\n", tmp_path) as running:
         run_pipeline(config(running.address, tmp_path, episodes=frozen), StopSignals())
     versions = {int(version) for turn in turns_of(tmp_path / "run") if turn.decided for version in turn.decided[1]}
     assert len(versions) == 1
