@@ -27,6 +27,7 @@ from policyserver.pipelines.market.intervals import MINUTE_NS
 from policyserver.pipelines.market.processes import process as process_module
 from policyserver.pipelines.market.processes.path_bars import bars_from_paths
 from policyserver.pipelines.market.resample import ResampleConfig, resample
+from policyserver.pipelines.market.split import Fold, Side, SplitConfig
 from policyserver.pipelines.prices.recorded import RecordedSource
 from policyserver.pipelines.prices.simulated import SimulatedSource
 from tests.pipelines.audit.audited import changed_future, dividend_file, parts, seen, small, write_bars
@@ -245,3 +246,26 @@ def test_a_source_that_is_not_changed_is_told(tmp_path: Path, monkeypatch: pytes
     init = Catalog.__init__
     monkeypatch.setattr(Catalog, "__init__", lambda catalog, config, change=None: init(catalog, config))
     assert parts(changed_future(recorded(tmp_path))) == "prices"
+
+
+def test_what_differs_by_itself_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A part with random numbers of its own."""
+    rng = np.random.default_rng()
+    with_episodes(monkeypatch, SimulatedSource, lambda bars: bars * np.append(np.ones(4), rng.random()))
+    result = changed_future(small())
+    assert parts(result) == "price: volume"
+    assert "between two runs on the same bars" in result.text()
+
+
+def test_a_split_whose_training_reaches_into_the_testing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = recorded(tmp_path)
+    config = replace(config, prices=replace(config.prices, split=SplitConfig(train_fraction=0.5)))
+    assert changed_future(config, cuts=1).faults == ()
+    span = Fold.of
+
+    def wide(fold: Fold, side: Side) -> tuple[int, int]:
+        first, last = span(fold, side)
+        return (first, last + 60) if side == "train" else (first, last)
+
+    monkeypatch.setattr(Fold, "of", wide)
+    assert "split" in parts(changed_future(config, cuts=1)).splitlines()
