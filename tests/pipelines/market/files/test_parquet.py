@@ -64,5 +64,5 @@ def test_what_is_no_parquet_or_lacks_a_column_is_refused_with_its_name(tmp_path:
     with pytest.raises(FileFaultError, match=r"b\.parquet: expected a whole Parquet file"):
         read_file(path)
     parquet.write_table(pa.table({"date": TIMES.astype("M8[us]"), "close": np.ones(30)}), path)
-    with pytest.raises(FileFaultError, match=r"b\.parquet: expected the columns open, high, low, close, open, high, low missing"):
+    with pytest.raises(FileFaultError, match=r"b\.parquet: expected the columns open, high, low, close, received .*: set mapping.open, "):
         read_file(path)

@@ -92,7 +92,7 @@ def test_packed_files_read_like_a_plain_one(tmp_path: Path) -> None:
     ("lines", "message"),
     [
         ([], "line 1: expected the columns open, high, low, close"),
-        (["Date,Open,High,Low"], "line 1: .*close missing"),
+        (["Date,Open,High,Low"], "line 1: expected the columns open, high, low, close, received .*: set mapping.close"),
         (["Open,High,Low,Close"], "line 1: expected a column named date"),
         ([HEADER], "line 2: expected rows of bars, received none"),
         ([HEADER, GOOD[0], "2024-01-03,11,x,10,12,0"], "line 3, column high: expected a finite number, received 'x'"),

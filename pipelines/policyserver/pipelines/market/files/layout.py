@@ -104,7 +104,7 @@ def _fields(names: dict[int, str], dialect: Dialect, where: str, columns: Sequen
         raise FileFaultError(f"{where}: columns: expected {', '.join(unknown)} in the file, received {_shown(names)}")
     if missing := [getattr(dialect, field) for field in PRICES if fields[field] is None]:
         wanted = ", ".join(getattr(dialect, field) for field in PRICES)
-        problem = f"expected the columns {wanted}, {', '.join(missing)} missing in {_shown(names)}"
+        problem = f"expected the columns {wanted}, received {_shown(names)}"
         raise FileFaultError(f"{where}: {problem}: {_remedy(list(names.values()), dialect, missing)}")
     return {field: column for field, column in fields.items() if column is not None}
 
