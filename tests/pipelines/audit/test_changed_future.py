@@ -16,11 +16,12 @@ from policyserver.pipelines.forecast.block_forecaster import BlockForecaster
 from policyserver.pipelines.forecast.tracks import Track
 from policyserver.pipelines.market.adjust import AdjustConfig, adjust
 from policyserver.pipelines.market.bars import BarRows, Bars, FloatArray
-from policyserver.pipelines.market.catalog import Catalog
+from policyserver.pipelines.market.catalog import Catalog, CatalogConfig
 from policyserver.pipelines.market.episode_source import Episode
 from policyserver.pipelines.market.execution.broker import SimulatedBroker
 from policyserver.pipelines.market.files import reader
 from policyserver.pipelines.market.files.checks import FileRows, check_rows
+from policyserver.pipelines.market.files.config import FilesConfig
 from policyserver.pipelines.market.files.faults import FaultPolicies, Findings, Policy
 from policyserver.pipelines.market.files.reader import Recording
 from policyserver.pipelines.market.intervals import MINUTE_NS
@@ -188,6 +189,20 @@ def test_prices_adjusted_to_the_last_bar(by: Any, tmp_path: Path, monkeypatch: p
         assert changed_future(config).faults == ()
     with_loaded(monkeypatch, lambda recording: adjust(recording.bars, recording.extras, AdjustConfig(by, anchor="last")))
     assert "price: close" in parts(changed_future(config))
+
+
+def test_a_further_column_that_is_a_row_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    load = Catalog.load
+
+    def early(catalog: Catalog, symbol: str) -> Recording:
+        recording = load(catalog, symbol)
+        return replace(recording, extras={name: np.append(values[1:], values[-1]) for name, values in recording.extras.items()})
+
+    monkeypatch.setattr(Catalog, "load", early)
+    file = write_bars(tmp_path / "ONE.csv", 400, seed=1, sentiment=np.sin(np.arange(400.0)))
+    catalog = CatalogConfig((str(file),), files=FilesConfig(columns=("sentiment",)))
+    config = seen(small(prices={"recorded": catalog}), {"name": "exogenous", "columns": ["sentiment"]})
+    assert parts(changed_future(config)).splitlines() == ["price: further column 1", "observed Exogenous: sentiment"]
 
 
 def test_windows_that_are_chosen_by_what_comes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
