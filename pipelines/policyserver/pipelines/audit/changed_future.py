@@ -117,7 +117,7 @@ def _simulated_cut(honest: Played, episodes: range, concurrent: int, number: int
     first, known, bounds = episodes.start, {}, np.cumsum([0, *shares_of(concurrent)])
     for begin, end in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
         slots = [_steps_of_slot(honest, first + slot, concurrent) for slot in range(begin, end)]
-        longest = max((start + count for slot in slots for _, start, count in slot if _ in episodes), default=1)
+        longest = max((start + count for slot in slots for each, start, count in slot if each in episodes), default=1)
         step = min(int((number // 2 + rng.random()) / max(1, (cuts + 1) // 2) * longest), longest - 1)
         for slot in slots:
             for episode, start, count in slot:
