@@ -16,17 +16,19 @@ from policyserver.pipelines.forecast.block_forecaster import BlockForecaster
 from policyserver.pipelines.forecast.tracks import Track
 from policyserver.pipelines.market.adjust import AdjustConfig, adjust
 from policyserver.pipelines.market.bars import BarRows, Bars, FloatArray
-from policyserver.pipelines.market.catalog import Catalog
+from policyserver.pipelines.market.catalog import Catalog, CatalogConfig
 from policyserver.pipelines.market.episode_source import Episode
 from policyserver.pipelines.market.execution.broker import SimulatedBroker
 from policyserver.pipelines.market.files import reader
 from policyserver.pipelines.market.files.checks import FileRows, check_rows
+from policyserver.pipelines.market.files.config import FilesConfig
 from policyserver.pipelines.market.files.faults import FaultPolicies, Findings, Policy
 from policyserver.pipelines.market.files.reader import Recording
 from policyserver.pipelines.market.intervals import MINUTE_NS
 from policyserver.pipelines.market.processes import process as process_module
 from policyserver.pipelines.market.processes.path_bars import bars_from_paths
 from policyserver.pipelines.market.resample import ResampleConfig, resample
+from policyserver.pipelines.market.split import Fold, Side, SplitConfig
 from policyserver.pipelines.prices.recorded import RecordedSource
 from policyserver.pipelines.prices.simulated import SimulatedSource
 from tests.pipelines.audit.audited import changed_future, dividend_file, parts, seen, small, write_bars
@@ -189,6 +191,20 @@ def test_prices_adjusted_to_the_last_bar(by: Any, tmp_path: Path, monkeypatch: p
     assert "price: close" in parts(changed_future(config))
 
 
+def test_a_further_column_that_is_a_row_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    load = Catalog.load
+
+    def early(catalog: Catalog, symbol: str) -> Recording:
+        recording = load(catalog, symbol)
+        return replace(recording, extras={name: np.append(values[1:], values[-1]) for name, values in recording.extras.items()})
+
+    monkeypatch.setattr(Catalog, "load", early)
+    file = write_bars(tmp_path / "ONE.csv", 400, seed=1, sentiment=np.sin(np.arange(400.0)))
+    catalog = CatalogConfig((str(file),), files=FilesConfig(columns=("sentiment",)))
+    config = seen(small(prices={"recorded": catalog}), {"name": "exogenous", "columns": ["sentiment"]})
+    assert parts(changed_future(config)).splitlines() == ["price: further column 1", "observed Exogenous: sentiment"]
+
+
 def test_windows_that_are_chosen_by_what_comes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make = RecordedSource._episode
 
@@ -245,3 +261,26 @@ def test_a_source_that_is_not_changed_is_told(tmp_path: Path, monkeypatch: pytes
     init = Catalog.__init__
     monkeypatch.setattr(Catalog, "__init__", lambda catalog, config, change=None: init(catalog, config))
     assert parts(changed_future(recorded(tmp_path))) == "prices"
+
+
+def test_what_differs_by_itself_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A part with random numbers of its own."""
+    rng = np.random.default_rng()
+    with_episodes(monkeypatch, SimulatedSource, lambda bars: bars * np.append(np.ones(4), rng.random()))
+    result = changed_future(small())
+    assert parts(result) == "price: volume"
+    assert "between two runs on the same bars" in result.text()
+
+
+def test_a_split_whose_training_reaches_into_the_testing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = recorded(tmp_path)
+    config = replace(config, prices=replace(config.prices, split=SplitConfig(train_fraction=0.5)))
+    assert changed_future(config, cuts=1).faults == ()
+    span = Fold.of
+
+    def wide(fold: Fold, side: Side) -> tuple[int, int]:
+        first, last = span(fold, side)
+        return (first, last + 60) if side == "train" else (first, last)
+
+    monkeypatch.setattr(Fold, "of", wide)
+    assert "split" in parts(changed_future(config, cuts=1)).splitlines()

@@ -7,12 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from policyserver.pipelines.config import PipelineConfig
 from policyserver.pipelines.market.adjust import AdjustConfig
 from policyserver.pipelines.market.catalog import CatalogConfig
 from policyserver.pipelines.market.execution.broker import AccountConfig
+from policyserver.pipelines.market.files.config import FilesConfig
 from policyserver.pipelines.market.instruments import InstrumentConfig
 from policyserver.pipelines.market.processes import PROCESSES
 from policyserver.pipelines.market.resample import ResampleConfig
@@ -22,7 +24,8 @@ from policyserver.pipelines.market.schemes.observers import OBSERVERS
 from policyserver.pipelines.market.schemes.observers.indicator import INDICATORS
 from policyserver.pipelines.market.schemes.rewards import REWARDS
 from policyserver.pipelines.market.split import SplitConfig
-from tests.pipelines.audit.audited import changed_future, dividend_file, fair_game, small, warm_up, write_bars
+from policyserver.pipelines.market.windows import WindowsConfig
+from tests.pipelines.audit.audited import changed_future, dividend_file, fair_game, seen, small, warm_up, write_bars
 from tests.pipelines.recorded_prices import TREE
 
 THREE = {"symbols": ("AAA", "BBB", "CCC"), "symbols_per_episode": 3}
@@ -88,7 +91,15 @@ def daily_bars_that_begin_at_their_stamp(folder: Path) -> PipelineConfig:
     return small(files=(dividend_file(folder / "DAY.csv", 500, seed=1),), actions="limit_offsets", observers=(*SHIPPED, *INDICATOR))
 
 
-@pytest.mark.parametrize("make", [one_file, tree_on_three_files, one_symbol_in_two_files, daily_bars_that_begin_at_their_stamp])
+def further_column(folder: Path) -> PipelineConfig:
+    path = write_bars(folder / "ONE.csv", 1_000, seed=1, sentiment=np.sin(np.arange(1_000.0)))
+    catalog = CatalogConfig((str(path),), files=FilesConfig(columns=("sentiment",)))
+    return seen(small(prices={"recorded": catalog}), {"name": "exogenous", "columns": ["sentiment"]})
+
+
+@pytest.mark.parametrize(
+    "make", [further_column, one_file, tree_on_three_files, one_symbol_in_two_files, daily_bars_that_begin_at_their_stamp]
+)
 def test_files(make: Callable[[Path], PipelineConfig], tmp_path: Path) -> None:
     check(make(tmp_path))
 
@@ -111,6 +122,13 @@ PREPARED: dict[str, dict[str, Any]] = {
     "adjusted closes": {"adjust": AdjustConfig("adjusted_close", anchor="first")},
     "training part": {"prices": {"split": SplitConfig(train_fraction=0.6)}},
     "test part": {"prices": {"split": SplitConfig(play="test", train_fraction=0.6)}},
+    "walk forward": {
+        "prices": {
+            "windows": WindowsConfig(order="walk_forward"),
+            "split": SplitConfig(folds=3, train_fraction=0.4),
+            "bars_per_episode": 20,
+        }
+    },
     "skipped bars": {"prices": {"skip_frame": 4}},
     "portfolio": {"prices": {"symbols_per_episode": 2}, "rules": {"actions": "simplex_weights"}},
     "all of it": {

@@ -10,6 +10,7 @@ import numpy as np
 from policyserver.pipelines.audit.findings import CheckResult, PartAtFault
 from policyserver.pipelines.audit.played import Played, Recorded, play, prices_of
 from policyserver.pipelines.audit.price_changes import OtherFuture
+from policyserver.pipelines.audit.split_parts import check_split
 from policyserver.pipelines.config import PipelineConfig
 from policyserver.pipelines.market.episode_source import Episode
 from policyserver.pipelines.market.history import FIELDS
@@ -18,6 +19,8 @@ from policyserver.pipelines.played_block import shares_of
 
 _PLAYED_AFTER = 2
 """Bars after the cut that are played, to see what becomes of the orders there."""
+
+_UNSTEADY = "differs between two runs on the same bars, so that it can't be told whether it changes with later ones"
 
 _ROUNDING = 1e-9
 """Relative distance by which a fill's price may lie outside its bar."""
@@ -51,7 +54,7 @@ def check_changed_future(config: PipelineConfig, episodes: range, concurrent: in
 
     The bars of simulated episodes are cut in the order in which their block is played, each at the bar that it has reached then; in every
     other cut it is the random numbers of the process that change. Recorded files are cut at a time, all of them, before anything is made
-    of their rows.
+    of their rows. What differs between two runs on the same bars, too, is told so.
 
     Args:
         config: Settings.
@@ -84,10 +87,24 @@ def check_changed_future(config: PipelineConfig, episodes: range, concurrent: in
             not np.array_equal(changed.episodes[each].bars.bars, honest.episodes[each].bars.bars)
             for each in changed.episodes.keys() & honest.episodes.keys()
         )
+    if found := faults.result():
+        again = play(config, source, episodes, concurrent=concurrent)
+        faults = _Faults()
+        _compare(honest, again, _Cut(OtherFuture(0, "bars", {}, 0), _whole(honest, episodes)), episodes, names, faults)
+        unsteady = {fault.part for fault in faults.result()}
+        faults = _Faults()
+        for fault in found:
+            faults.add(replace(fault, problem=_UNSTEADY) if fault.part in unsteady else fault)
+    for fault in check_split(config):
+        faults.add(fault)
     if not was_changed:
         faults.add(PartAtFault("prices", "other bars in files or processes change no bar of any episode, so that nothing can be told"))
     looked_at = f"{len(episodes)} episodes, {cuts} cuts through {edges} of them, {compared:,} bars of episodes compared"
     return CheckResult("changed future", looked_at, faults.result(), tuple(notes))
+
+
+def _whole(honest: Played, episodes: range) -> dict[int, int]:
+    return {number: len(honest.episodes[number].bars.time_ns) for number in episodes}
 
 
 # Where it is cut ---------------------------------------------------------------------------------------------------------------------
@@ -100,7 +117,7 @@ def _simulated_cut(honest: Played, episodes: range, concurrent: int, number: int
     first, known, bounds = episodes.start, {}, np.cumsum([0, *shares_of(concurrent)])
     for begin, end in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
         slots = [_steps_of_slot(honest, first + slot, concurrent) for slot in range(begin, end)]
-        longest = max((start + count for slot in slots for _, start, count in slot if _ in episodes), default=1)
+        longest = max((start + count for slot in slots for each, start, count in slot if each in episodes), default=1)
         step = min(int((number // 2 + rng.random()) / max(1, (cuts + 1) // 2) * longest), longest - 1)
         for slot in slots:
             for episode, start, count in slot:
