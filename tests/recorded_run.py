@@ -10,10 +10,14 @@ from policyserver.client import ServerStats
 from policyserver.monitoring.reports import training_point
 from policyserver.monitoring.sink import Sink
 from policyserver.pipelines.config import PipelineConfig, PipelineRecordingConfig, PlayedEpisodesConfig
+from policyserver.pipelines.market.rules import RulesConfig
 from policyserver.pipelines.pipeline import Pipeline
 from policyserver.pipelines.server_watch import ServerWatch
 from policyserver.server.training_report import VERSIONS_BEHIND, Progress, training_report
 from tests.pipelines.policy_double import PolicyDouble
+
+WITH_REFUSALS = RulesConfig(risk=({"name": "order_rate", "orders": 3, "bars": 10},))
+"""Rules by which some orders are refused, so that every panel has something to show."""
 
 _ITERATION_S = 0.25
 _END_S = 60.0
@@ -50,7 +54,7 @@ class CountingDouble(PolicyDouble):
 def record_run(sink: Sink, run: str, steps: int) -> tuple[Pipeline, CountingDouble]:
     """Run a pipeline of `steps` steps to its end, while training iterations are recorded too; return it and its service."""
     recording = PipelineRecordingConfig(run=run, policy="PPO", store=None)
-    config = PipelineConfig(episodes=PlayedEpisodesConfig(steps=steps), recording=recording)
+    config = PipelineConfig(episodes=PlayedEpisodesConfig(steps=steps), rules=WITH_REFUSALS, recording=recording)
     service = CountingDouble()
     pipeline = Pipeline(config, service, sink)
     with pipeline.running(), _watched(service, pipeline, sink):
