@@ -24,6 +24,7 @@ from policyserver.pipelines.market.risk.order_rate import OrderRate
 from policyserver.pipelines.market.risk.price_band import PriceBand
 from policyserver.pipelines.market.rows import ALL
 from policyserver.pipelines.market.rules import Rules, RulesConfig
+from tests.pipelines.market.oracle.terms import down
 from tests.pipelines.market.price_paths import SYMBOLS, begun, episode_of
 from tests.pipelines.market.test_against_the_oracle import random_bar, random_market, random_requests
 
@@ -77,6 +78,7 @@ class Watched:
         self.block: EpisodeBlock = begun(episodes, Rules.of(rules))[0]
         self.accounts = self.block.view.accounts
         self.limits = {each["name"]: each for each in chosen}
+        self.lot = market.instruments[0].lot
         self.ticks = np.full(len(SYMBOLS), market.instruments[0].tick)
         self.times = [int(self.block.view.bar.time_ns[0])]
         self.given: list[list[int]] = [[] for _ in range(ROWS)]
@@ -145,7 +147,8 @@ class Watched:
         """An order that the broker has may have been given."""
         row, now = int(requests.rows[place]), len(self.times) - 1
         self.given[row].append(now)
-        held, quantity = self.accounts.position[row, symbol], requests.quantity[place]
+        held, asked = self.accounts.position[row, symbol], float(requests.quantity[place])
+        quantity = math.copysign(down(abs(asked), self.lot), asked)
         opens = held * quantity >= 0 or abs(quantity) > abs(held) * (1 + 1e-9)
         if limit := self.limits.get("order_rate"):
             assert sum(bar > now - limit["bars"] for bar in self.given[row]) <= limit["orders"]
