@@ -9,6 +9,7 @@ A row whose episode is over begins its next one at the following step, whose act
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium as gym
@@ -23,19 +24,39 @@ from policyserver.pipelines.market.episode_source import Episode, EpisodeSource
 from policyserver.pipelines.market.feed import BarFeed
 from policyserver.pipelines.market.forecaster import Forecaster
 from policyserver.pipelines.market.rules import Rules
+from policyserver.pipelines.market.running_statistics import Statistic
 from policyserver.pipelines.market.schemes.actions.action_scheme import Actions
+from policyserver.pipelines.market.schemes.scheme import View
+
+_EPISODES_OF_A_SEED = 1_000_000
+"""Episodes from the first one of a seed of `reset` to that of the next seed."""
 
 
 class TradingVectorEnv(gym.vector.VectorEnv[npt.NDArray[np.float32], Any, npt.NDArray[Any]]):
     """Trading episodes, n at a time, in one process and without threads."""
 
-    def __init__(self, source: EpisodeSource, rules: Rules, num_envs: int) -> None:
-        """Play the episodes of `source` by `rules`, `num_envs` at a time."""
+    def __init__(
+        self,
+        source: EpisodeSource,
+        rules: Rules,
+        num_envs: int,
+        new_forecaster: Callable[[View], Forecaster] | None = None,
+        statistics: frozenset[Statistic] = frozenset(),
+    ) -> None:
+        """Hold no episode before the first `reset`.
+
+        Args:
+            source: The episodes.
+            rules: What they are about.
+            num_envs: Episodes at a time.
+            new_forecaster: Makes what forecasts, anew for each seed of `reset`; None: forecasts are 0.
+            statistics: What it reads from the view.
+        """
         self.num_envs = num_envs
-        self.block = EpisodeBlock(num_envs, source.slots, rules, columns=source.columns)
-        """The state of the episodes."""
-        self.forecaster: Forecaster | None = None
-        """What forecasts; None: forecasts are 0."""
+        self.block = EpisodeBlock(num_envs, source.slots, rules, statistics, source.columns)
+        """The state of the episodes; what a row's episode came to stays there until its next one begins."""
+        self._new_forecaster = new_forecaster
+        self._forecaster = new_forecaster(self.block.view) if new_forecaster else None
         self._source = source
         self._feed = BarFeed(num_envs, len(source.slots), len(source.columns))
         self._rows = np.arange(num_envs)
@@ -53,9 +74,13 @@ class TradingVectorEnv(gym.vector.VectorEnv[npt.NDArray[np.float32], Any, npt.ND
         """Begin the next episode in each row.
 
         Args:
-            seed: Not used: an episode is a function of its number and of the source's own seed.
-            options: `first_number`: number of the first of the new episodes.
+            seed: Where the sequence of episodes begins anew, a function of the source's own seed and their numbers: seed s at number
+                s * 1,000,000. Of several the first counts. None: it goes on.
+            options: `first_number`: number of the first of the new episodes, whatever the seed.
         """
+        if seed is not None:
+            self._next_number = _EPISODES_OF_A_SEED * (seed if isinstance(seed, int) else seed[0])
+            self._forecaster = self._new_forecaster(self.block.view) if self._new_forecaster else None
         self._next_number = int((options or {}).get("first_number", self._next_number))
         self._begin(self._rows)
         self._predict(self._rows)
@@ -67,7 +92,8 @@ class TradingVectorEnv(gym.vector.VectorEnv[npt.NDArray[np.float32], Any, npt.ND
         """Play each row that goes on to the bar at which its next action is due, and begin an episode in each that is over.
 
         Returns:
-            Observations float32 (n, size), rewards float64 (n,), terminated and truncated bool (n,), and the `terms`, float64 (n, terms).
+            Observations float32 (n, size), rewards float64 (n,), terminated and truncated bool (n,), and of each row its `terms`, float64
+            (n, terms), and its `ends`, int64 (n,), as `Marked.ends` has them.
         """
         block, going, over = self.block, self._rows[~self._over], self._rows[self._over]
         rewards, terms = np.zeros(self.num_envs), np.zeros((self.num_envs, len(block.rules.rewards)))
@@ -81,8 +107,8 @@ class TradingVectorEnv(gym.vector.VectorEnv[npt.NDArray[np.float32], Any, npt.ND
             rewards[going] += marked.rewards
             terms[going] += marked.terms
             ends[going] = marked.ends
-            if self.forecaster is not None:
-                self.forecaster.learn(going)
+            if self._forecaster is not None:
+                self._forecaster.learn(going)
             going = going[(marked.ends == GOES_ON) & ~bar.asks] if bar.asks is not None else going[:0]
             self._predict(going)
         if len(over):
@@ -90,11 +116,11 @@ class TradingVectorEnv(gym.vector.VectorEnv[npt.NDArray[np.float32], Any, npt.ND
         self._predict(self._rows)
         self._over = ends != GOES_ON
         terminated = block.terminates(ends)
-        return block.observe(), rewards, terminated, self._over & ~terminated, {"terms": terms}
+        return block.observe(), rewards, terminated, self._over & ~terminated, {"terms": terms, "ends": ends}
 
     def _predict(self, rows: IntArray) -> None:
-        if self.forecaster is not None and len(rows):
-            self.forecaster.predict(rows)
+        if self._forecaster is not None and len(rows):
+            self._forecaster.predict(rows)
 
     def _begin(self, rows: IntArray) -> None:
         """Begin the next episodes in rows."""
@@ -102,8 +128,8 @@ class TradingVectorEnv(gym.vector.VectorEnv[npt.NDArray[np.float32], Any, npt.ND
         self._next_number += len(rows)
         episodes = self._source.episodes(numbers)
         begin_episodes(self.block, self._feed, rows, episodes)
-        if self.forecaster is not None:
-            self.forecaster.begin(rows, episodes)
+        if self._forecaster is not None:
+            self._forecaster.begin(rows, episodes)
         self._over[rows] = False
 
 
