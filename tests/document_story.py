@@ -92,15 +92,17 @@ class Story:
         """Hold a configuration to what the command that reads it would refuse."""
         file = self._folder / (block.file_name or "fragment.toml")
         file.write_text(text, encoding="utf-8")
-        for name, config in (("pipeline", PipelineConfig), ("files", FilesConfig)):
-            if block.file_name.startswith(name):
-                load(config, file, {})
-                return
         before = Path.cwd()
         os.chdir(self._folder)
+        sys.path.insert(0, str(self._folder))  # for modules of the page that a configuration names
         try:
+            for name, config in (("pipeline", PipelineConfig), ("files", FilesConfig)):
+                if block.file_name.startswith(name):
+                    load(config, file, {})
+                    return
             check_all(load(ServerConfig, file, {}))
         finally:
+            sys.path.remove(str(self._folder))
             os.chdir(before)
 
     def _run_command(self, command: str, name: str) -> None:

@@ -247,3 +247,16 @@ def test_rounds_of_portfolios_go_through_the_universe(tmp_path: Path) -> None:
         ("S3", "S4"),
         ("S0", "S1"),
     ]
+
+
+@pytest.mark.parametrize(("together", "slots"), [(1, ("price",)), (3, ("price_1", "price_2", "price_3")), (4, ("S0", "S1", "S2", "S3"))])
+def test_what_is_observed_is_called_after_the_files_symbols_where_every_episode_has_the_same(
+    together: int, slots: tuple[str, ...], tmp_path: Path
+) -> None:
+    for place in range(4):
+        write_symbol(tmp_path / f"S{place}.csv", minutes(1), place)
+    group = {"name": "group_exposure", "group": "sector", "symbols": list(slots[:1])}
+    rules = RulesConfig(actions="target_weight", risk=(group,))
+    of = source(tmp_path, rules, symbols_per_episode=together, bars_per_episode=20, warmup_bars=40)
+    assert of.slots == slots
+    assert TradingVectorEnv(of, Rules.of(rules), 2).reset()[0].shape[0] == 2

@@ -132,8 +132,9 @@ class PricesConfig(Config):
 
 
 def make_slots(config: PricesConfig) -> tuple[str, ...]:
-    """Return what the symbols of an episode are called in observations: their own names where every episode has the same ones."""
+    """Return what the symbols of an episode are called in observations: their own names where every simulated episode has the same ones."""
     count = config.symbols_per_episode
     if count == 1:
         return ("price",)
-    return config.symbols if count == len(config.symbols) else tuple(f"price_{place}" for place in range(1, count + 1))
+    has_all = config.recorded is None and count == len(config.symbols)
+    return config.symbols if has_all else tuple(f"price_{place}" for place in range(1, count + 1))

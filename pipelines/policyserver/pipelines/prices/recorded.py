@@ -67,8 +67,9 @@ class RecordedSource:
 
     @property
     def slots(self) -> tuple[str, ...]:
-        """See `EpisodeSource`."""
-        return make_slots(self._config)
+        """See `EpisodeSource`. The symbols' names where every episode has the same ones at once."""
+        symbols = self._lines[0].symbols
+        return symbols if len(self._lines) == 1 and len(symbols) > 1 else make_slots(self._config)
 
     @property
     def notes(self) -> tuple[str, ...]:
