@@ -43,7 +43,7 @@ def returns_of_the_environments(config: PipelineConfig, count: int) -> list[floa
     observations, _ = envs.reset(seed=0)
     returns, going, forecasts = np.zeros(count), np.ones(count, dtype=np.bool_), 0
     while going.any():
-        forecasts += np.count_nonzero(observations[:, 2])
+        forecasts += int(np.count_nonzero(observations[:, 2]))
         observations, rewards, terminated, truncated, _ = envs.step(by_forecast(observations))
         returns += np.where(going, rewards, 0.0)
         going &= ~(terminated | truncated)

@@ -2,6 +2,6 @@
 
 Imports `client`, `common`, `monitoring`, `monitoring.store.reader`, `pipelines.audit`, `pipelines.comparison`, `pipelines.demo`,
 `pipelines.forecast`, `pipelines.market`, `pipelines.market.files`, `pipelines.market.processes`, `pipelines.market.risk`,
-`pipelines.market.schemes.actions`, `pipelines.market.schemes.ends`, `pipelines.market.schemes.observers`,
+`pipelines.market.schemes`, `pipelines.market.schemes.actions`, `pipelines.market.schemes.ends`, `pipelines.market.schemes.observers`,
 `pipelines.market.schemes.rewards`, `pipelines.nodes`, `pipelines.prices`, `pipelines.replay` and `pipelines.runtime`.
 """

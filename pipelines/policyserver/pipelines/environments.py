@@ -70,4 +70,4 @@ class TradingEnv(gym.Env[npt.NDArray[np.float32], Any]):
         return observations[0], float(rewards[0]), bool(terminated[0]), bool(truncated[0]), of_row
 
 
-gym.register("policyserver/Trading-v0", entry_point=TradingEnv, vector_entry_point=make_vector_env)
+gym.register("policyserver/Trading-v0", entry_point=f"{__name__}:TradingEnv", vector_entry_point=f"{__name__}:make_vector_env")
