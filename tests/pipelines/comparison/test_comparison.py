@@ -31,17 +31,9 @@ def reverting(observations: np.ndarray) -> np.ndarray:
     return np.where(distance > 0.2, 0, np.where(distance < -0.2, 2, 1))
 
 
-class RandomScores(PolicyDouble):
-    """Gives scores of cash and three symbols."""
-
-    def get_actions(self, episode_ids: Any, observations: Any) -> Any:
-        return np.stack([np.sin(np.arange(4) + 100.0 * row) for row in observations[:, 0]]).astype(np.float32)
-
-    def log_returns_batch(self, episode_ids: Any, rewards: Any) -> None:
-        pass
-
-    def end_episodes(self, episode_ids: Any, observations: Any, truncated: Any, *, timeout_s: float | None = None) -> None:
-        pass
+def scores(observations: Any) -> Any:
+    """Give scores of cash and three symbols."""
+    return np.stack([np.sin(np.arange(4) + 100.0 * row) for row in observations[:, 0]]).astype(np.float32)
 
 
 def settings(steps: int = 16_000, **prices: object) -> PipelineConfig:
@@ -166,7 +158,7 @@ def test_portfolios_and_other_actions_are_compared_alike() -> None:
         settings(1_600, symbols=("AAA", "BBB", "CCC"), symbols_per_episode=3, bars_per_episode=40),
         rules=RulesConfig(actions="simplex_weights"),
     )
-    found = play(config, RandomScores())[0].compare()
+    found = play(config, PolicyDouble(scores))[0].compare()
     assert found is not None
     assert found.measures["buy_and_hold"]["exposure"].median == pytest.approx(1.0, abs=0.05)
     assert found.measures["policy"]["turnover"].median > 5.0

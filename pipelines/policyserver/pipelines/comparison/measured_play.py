@@ -12,7 +12,6 @@ import numpy.typing as npt
 from policyserver.pipelines.market.bars import BarRows, FloatArray, IntArray
 from policyserver.pipelines.market.block import GOES_ON, EpisodeBlock
 from policyserver.pipelines.market.episode_source import Episode
-from policyserver.pipelines.market.execution.broker import SimulatedBroker
 from policyserver.pipelines.market.feed import BarFeed
 from policyserver.pipelines.market.orders import OrderRequests
 from policyserver.pipelines.market.rules import Rules
@@ -36,19 +35,16 @@ class MeasuredEpisodes:
     """Simple profits, costs taken off, over the initial equity, float64 (n,)."""
 
 
-class _CountingBroker:
-    """A broker that knows how many units were ordered and accepted since it was asked last."""
+class _CountingBlock(EpisodeBlock):
+    """A block that knows how many units of each row were ordered and accepted since it was asked last."""
 
-    def __init__(self, broker: SimulatedBroker, n_rows: int) -> None:
-        self._broker = broker
-        self._ordered = np.zeros(n_rows)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._broker, name)
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._ordered = np.zeros(self.shape.n_rows)
 
     def submit(self, requests: OrderRequests) -> npt.NDArray[np.bool_]:
-        """See `Broker`."""
-        accepted = self._broker.submit(requests)
+        """See `EpisodeBlock`."""
+        accepted = super().submit(requests)
         self._ordered[requests.rows] += np.where(accepted, np.abs(requests.quantity), 0.0)
         return accepted
 
@@ -77,9 +73,7 @@ def measured_play(
         columns: Those that the bars have beyond their fields.
     """
     n, longest = len(episodes), max(len(episode.bars.time_ns) - episode.bars.warmup_bars for episode in episodes)
-    block, feed = EpisodeBlock(n, slots, rules, statistics, columns), BarFeed(n, len(slots), len(columns))
-    broker = _CountingBroker(block.broker, n)
-    block.broker = broker  # type: ignore[assignment]
+    block, feed = _CountingBlock(n, slots, rules, statistics, columns), BarFeed(n, len(slots), len(columns))
     begin_episodes(block, feed, np.arange(n), list(episodes))
     accounts = block.view.accounts
     equity = np.full((n, longest + 1), np.nan)
@@ -97,7 +91,7 @@ def measured_play(
         equity[going, bar_number + 1] = accounts.equity[going]
         exposure[going, bar_number] = np.abs(accounts.exposure(going)).sum(axis=1)
         traded[going, bar_number], fees[going, bar_number] = accounts.last_bar[0, going], accounts.last_bar[2, going]
-        ordered[going, bar_number] = broker.take_ordered()[going]
+        ordered[going, bar_number] = block.take_ordered()[going]
         filled[going, bar_number] = np.bincount(fills.rows, np.abs(fills.quantity), n)[going]
         goes_on = marked.ends == GOES_ON
         going, asked = going[goes_on], going[goes_on & _asks(bar)]
