@@ -34,6 +34,7 @@ SEGMENT_STEPS = [1, 7, 64, *(pytest.param(steps, marks=pytest.mark.slow) for ste
 MAX_SEQ_LEN = 5
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("joined", [False, True])
 @pytest.mark.parametrize("segment_steps", SEGMENT_STEPS)
 @pytest.mark.parametrize("model", ["mlp", "lstm_shared"])

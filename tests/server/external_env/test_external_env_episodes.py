@@ -174,6 +174,7 @@ def test_actions_have_the_form_of_the_environments_space() -> None:
 THREADS = 64
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(("count", "steps"), [(2_000, 2), pytest.param(10_000, 10, marks=pytest.mark.slow)])
 def test_of_thousands_of_open_episodes_no_step_and_no_end_is_lost(count: int, steps: int) -> None:

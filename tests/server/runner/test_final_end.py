@@ -91,6 +91,7 @@ def test_a_client_that_was_told_so_goes_on_by_itself_where_somebody_serves_again
             runner.stop()
 
 
+@pytest.mark.long
 def test_before_another_server_of_a_service_manager_callers_wait_as_ever() -> None:
     with running_serving_loop() as first:
         client = first.client()

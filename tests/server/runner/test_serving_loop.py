@@ -82,6 +82,7 @@ def test_stop_may_come_twice_and_from_several_threads_and_leaves_no_thread() -> 
     serving_loop.drain()
 
 
+@pytest.mark.long
 def test_a_stop_answers_those_who_wait(serve: ServingLoopHarness) -> None:
     waiting: list[object] = []
     thread = threading.Thread(target=lambda: waiting.append(serve.serving_loop.sample(10**6, 60.0)))

@@ -280,6 +280,7 @@ def test_an_idle_episode_keeps_no_other_row_of_its_message_alive() -> None:
 # In the core -----------------------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("model", MODELS)
 def test_the_learner_gets_what_connectors_wrote(make_harness: Callable[..., CoreHarness], model: str) -> None:
     harness = make_harness(stock_policy(module_of(model), ScaleObservations(), chunk_steps=5))
