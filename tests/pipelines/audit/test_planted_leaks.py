@@ -21,7 +21,7 @@ from policyserver.pipelines.forecast.track_features import TrackFeatures
 from policyserver.pipelines.forecast.tracks import Track, Tracks
 from policyserver.pipelines.market import catalog
 from policyserver.pipelines.market.adjust import AdjustConfig
-from policyserver.pipelines.market.bars import Bars, BarRows, FloatArray, IntArray
+from policyserver.pipelines.market.bars import BarRows, Bars, FloatArray, IntArray
 from policyserver.pipelines.market.block import EpisodeBlock, WarmUp
 from policyserver.pipelines.market.catalog import Catalog, CatalogConfig
 from policyserver.pipelines.market.episode_source import Episode
@@ -47,8 +47,9 @@ from policyserver.pipelines.market.schemes.ends.end import End
 from policyserver.pipelines.market.schemes.observers.observer import Observer
 from policyserver.pipelines.market.schemes.rewards.reward_term import RewardTerm
 from policyserver.pipelines.market.schemes.scheme import Shape, View
+from policyserver.pipelines.market.split import Fold, Reach, SplitConfig
 from policyserver.pipelines.market.time_line import RecordedSymbol, TimeLine
-from policyserver.pipelines.market.windows import WindowsConfig, WindowTable
+from policyserver.pipelines.market.windows import WindowTable
 from policyserver.pipelines.prices import PricesConfig, recorded
 from policyserver.pipelines.prices.recorded import RecordedSource
 
@@ -66,10 +67,11 @@ _CLOSE, _VOLUME = FIELDS.index("close"), FIELDS.index("volume")
 
 
 def write_files(folder: Path) -> None:
-    """Three symbols of 10-minute bars with gaps from each close to the next open; C lacks a third of them. News comes with every other bar."""
-    for number, symbol in enumerate("ABC"):
+    """Four symbols of 10-minute bars, with gaps from close to open; C lacks a third of them, D the first half. Every other bar has news."""
+    for number, symbol in enumerate("ABCD"):
         rng = np.random.default_rng(number)
-        kept = np.arange(BARS) if symbol != "C" else np.flatnonzero(rng.random(BARS) < 0.67)
+        lacks = {"C": rng.random(BARS) > 0.67, "D": np.arange(BARS) < BARS // 2}
+        kept = np.flatnonzero(~lacks.get(symbol, np.zeros(BARS, dtype=np.bool_)))
         gaps, moves = rng.normal(0, 0.002, BARS), rng.normal(0, 0.004, BARS)
         closes = 100 * np.exp(np.cumsum(gaps + moves))
         opens = closes * np.exp(-moves)
@@ -300,6 +302,41 @@ def ended_before_a_jump(patch: Patch) -> None:
     patch.setattr(RecordedSource, "_episode", episode)
 
 
+def training_that_ends_in_the_testing(patch: Patch) -> None:
+    before = recorded.find_windows
+
+    def windows(time_ns: IntArray, span: tuple[int, int], length: Any, config: Any, calendar: Any = None, *, is_test: bool) -> WindowTable:
+        return before(time_ns, (span[0], min(span[1] + length.n_bars, len(time_ns))), length, config, calendar, is_test=is_test)
+
+    patch.setattr(recorded, "find_windows", windows)
+
+
+def no_purge(patch: Patch) -> None:
+    patch.setattr(Reach, "purge_bars", 0)
+
+
+def split_by_rows(patch: Patch) -> None:
+    def split(time_ns: IntArray, cuts: Any, purge_bars: int) -> list[Fold]:
+        test = len(time_ns) * 6 // 10
+        return [Fold((0, test - purge_bars), (test, len(time_ns))) for _ in cuts]
+
+    patch.setattr(recorded, "split", split)
+
+
+def split_of_rows_in_the_wrong_order(patch: Patch) -> None:
+    before = recorded.split
+
+    def split(time_ns: IntArray, cuts: Any, purge_bars: int) -> list[Fold]:
+        turned = [
+            (len(time_ns) - stop, len(time_ns) - start)
+            for fold in before(time_ns, cuts, purge_bars)
+            for start, stop in (fold.train, fold.test)
+        ]
+        return [Fold(turned[0], turned[1])]
+
+    patch.setattr(recorded, "split", split)
+
+
 # Forecasts ---------------------------------------------------------------------------------------------------------------------------
 
 
@@ -446,37 +483,35 @@ def whole_episodes(patch: Patch) -> None:
 
     def begin(block: EpisodeBlock, feed: BarFeed, rows: IntArray, episodes: list[Episode]) -> None:
         for row, episode in zip(rows.tolist(), episodes, strict=True):
-            _WHOLE.setdefault(id(block.view), {})[row] = episode.bars.bars[episode.bars.warmup_bars - 1 :, 0]
+            _WHOLE.setdefault(id(block.view), {})[row] = episode.bars.bars[episode.bars.warmup_bars - 1 :, 0, _CLOSE]
         before(block, feed, rows, episodes)
 
     for module in (played_block, baselines):
         patch.setattr(module, "begin_episodes", begin)
 
 
-def whole(view: View, rows: Rows, bars_later: int) -> FloatArray:
-    """The bar of each row, or one so many bars later, (m, 5)."""
-    numbers = np.arange(view.shape.n_rows)[rows].tolist()
-    episodes = [_WHOLE[id(view)][row] for row in numbers]
-    return np.stack([bars[min(int(view.clock[row]) + bars_later, len(bars) - 1), :5] for row, bars in zip(numbers, episodes, strict=True)])
-
-
-def next_move(view: View, rows: Rows, bars_later: int) -> FloatArray:
-    """Log-return of that bar."""
-    later, before = whole(view, rows, bars_later), whole(view, rows, bars_later - 1)
-    return np.log(later[:, _CLOSE] / before[:, _CLOSE])
+def move(view: View, rows: Rows, bars_later: int, wraps: bool = False) -> FloatArray:
+    """Log-return of the last bar of each row, or of one so many bars later; at the bar of the first action 0, or what place -1 holds."""
+    found = []
+    for row in np.arange(view.shape.n_rows)[rows].tolist():
+        moves = np.diff(np.log(_WHOLE[id(view)][row]))
+        place = min(int(view.clock[row]) + bars_later - 1, len(moves) - 1)
+        found.append(moves[place] if place >= 0 or wraps else 0.0)
+    return np.array(found)
 
 
 @dataclass(frozen=True, slots=True)
 class Precomputed(Observer):
-    """The last return, looked up at `bars_later` of what was computed at the episode's begin: 1 is one too far."""
+    """The last return, looked up among those that were computed at the episode's begin."""
 
     bars_later: int = 0
+    wraps: bool = False
 
     def names(self, symbols: tuple[str, ...]) -> tuple[str, ...]:
         return ("move",)
 
     def observe(self, state: Any, view: View, rows: Rows) -> FloatArray:
-        return 100 * next_move(view, rows, self.bars_later)[:, None]
+        return 100 * move(view, rows, self.bars_later, self.wraps)[:, None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -487,7 +522,7 @@ class ShareOfHighest(Observer):
         return ("share",)
 
     def observe(self, state: Any, view: View, rows: Rows) -> FloatArray:
-        highest = [_WHOLE[id(view)][row][:, _CLOSE].max() for row in np.arange(view.shape.n_rows)[rows].tolist()]
+        highest = [_WHOLE[id(view)][row].max() for row in np.arange(view.shape.n_rows)[rows].tolist()]
         return view.accounts.price[rows] / np.array(highest)[:, None]
 
 
@@ -498,7 +533,7 @@ class ForwardReturn(RewardTerm):
     bars_later: int = 1
 
     def compute(self, state: Any, view: View, rows: Rows) -> FloatArray:
-        return np.sign(view.accounts.position[rows, 0]) * next_move(view, rows, self.bars_later)
+        return np.sign(view.accounts.position[rows, 0]) * move(view, rows, self.bars_later)
 
 
 @dataclass(frozen=True, slots=True)
@@ -508,7 +543,7 @@ class BeforeTheCrash(End):
     bars_later: int = 1
 
     def reached(self, state: Any, view: View, rows: Rows) -> BoolArray:
-        return next_move(view, rows, self.bars_later) < -0.015
+        return move(view, rows, self.bars_later) < -0.015
 
 
 @dataclass(frozen=True, slots=True)
@@ -518,7 +553,7 @@ class CalmBars(RiskLimit):
     bars_later: int = 1
 
     def refuses(self, state: Any, view: View, orders: Proposed) -> BoolArray:
-        return np.abs(next_move(view, orders.rows, self.bars_later)) > 0.01
+        return np.abs(move(view, orders.rows, self.bars_later)) > 0.01
 
 
 # Other parts -------------------------------------------------------------------------------------------------------------------------
@@ -648,6 +683,10 @@ def level(folder: Path, anchor: Any) -> PipelineConfig:
     )
 
 
+def divided(folder: Path) -> PipelineConfig:
+    return of_files(folder, "AD", split=SplitConfig(train_fraction=0.7), warmup_bars=20)
+
+
 def volume_seen(folder: Path) -> PipelineConfig:
     return of_files(folder, rules={"observers": ({"name": "indicator", "kind": "balance_of_volume"},)})
 
@@ -686,6 +725,10 @@ LEAKS = {
     "windows with a crash left out": Leak(of_files, lambda patch: tables_by_bars(patch, without_crashes), part="episode"),
     "calm windows first": Leak(of_files, lambda patch: tables_by_bars(patch, calm_ones_first), part="episode"),
     "episode ended before a jump": Leak(of_files, ended_before_a_jump),
+    "training that ends in the testing": Leak(divided, training_that_ends_in_the_testing, part="split"),
+    "no purge between training and testing": Leak(divided, no_purge, part="split"),
+    "split by rows of each symbol": Leak(divided, split_by_rows, part="split"),
+    "split of rows in the wrong order": Leak(divided, split_of_rows_in_the_wrong_order, part="split"),
     "file learnt before it is forecast": Leak(of_files, file_learnt_before_it_is_forecast, part="prediction"),
     "scaler of the regressor fitted on the file": Leak(of_files, scaler_of_the_regressor_fitted_on_the_file, part="prediction"),
     "forecast of the row it is judged by": Leak(of_files, forecast_of_the_row_it_is_judged_by, part="prediction"),
@@ -700,6 +743,7 @@ LEAKS = {
         lambda folder: simulated(risk=(own("NoFallingKnife"),)), bar_set_before_the_orders_fill, ("fair game",)
     ),
     "observer one bar ahead": Leak(with_own("Precomputed", bars_later=1), whole_episodes, ("changed future", "fair game")),
+    "observer whose index wraps around": Leak(with_own("Precomputed", wraps=True), whole_episodes, part="move"),
     "share of the episode's highest": Leak(with_own("ShareOfHighest"), whole_episodes, ("changed future",)),
     "reward of the bar to come": Leak(with_own("ForwardReturn"), whole_episodes, part="reward"),
     "end before a crash": Leak(with_own("BeforeTheCrash"), whole_episodes, part="end"),
@@ -737,6 +781,32 @@ def test_the_check_finds_the_leak(name: str, folder: Path, monkeypatch: Patch) -
     monkeypatch.setattr(check_future, "_FAIR_BARS", 2000)
     leak.plant(monkeypatch)
     found = faults_of(leak.settings(folder), leak.found_by)
-    print(name, {check: [line[:110] for line in lines][:2] for check, lines in found.items()})
     assert all(found.values()), found
     assert any(leak.part in line for line in found[leak.found_by[0]]), found
+
+
+CONTROLS: dict[str, Settings] = {
+    "feature": with_news,
+    "resampled": lambda folder: with_news(folder, source={"resample": ResampleConfig("20min")}, bars_per_episode=20),
+    "two symbols": lambda folder: of_files(folder, "AC", symbols_per_episode=2, rules={"actions": "simplex_weights"}),
+    "anchored at the first bar": lambda folder: level(folder, "first"),
+    "divided": divided,
+    "volume": volume_seen,
+    "limit orders": lambda folder: of_files(folder, rules=LIMITS),
+    "whole episodes": lambda folder: simulated(
+        observers=(own("Precomputed"), own("RunningScore")),
+        rewards=(own("ForwardReturn", bars_later=0),),
+        ends=(own("BeforeTheCrash", bars_later=0),),
+        risk=(own("CalmBars", bars_later=0), own("NoFallingKnife")),
+    ),
+}
+"""The same parts without the mistakes."""
+
+
+@pytest.mark.parametrize("name", CONTROLS)
+def test_the_same_parts_without_a_mistake_are_no_fault(name: str, folder: Path, monkeypatch: Patch) -> None:
+    monkeypatch.setattr(check_future, "_FAIR_BARS", 2000)
+    feature(monkeypatch, expanding_score)
+    whole_episodes(monkeypatch)
+    found = faults_of(CONTROLS[name](folder), ("changed future", "fair game", "warm-up"))
+    assert not any(found.values()), found

@@ -14,10 +14,15 @@ from policyserver.pipelines.config import PipelineConfig
 from policyserver.pipelines.market.episode_source import Episode
 from policyserver.pipelines.market.history import FIELDS
 from policyserver.pipelines.market.rules import Rules
+from policyserver.pipelines.market.split import Side
 from policyserver.pipelines.played_block import shares_of
+from policyserver.pipelines.prices import PriceSource
 
 _PLAYED_AFTER = 2
 """Bars after the cut that are played, to see what becomes of the orders there."""
+
+_LOOKED_AT = 64
+"""Windows at the end of training and at the begin of testing."""
 
 _ROUNDING = 1e-9
 """Relative distance by which a fill's price may lie outside its bar."""
@@ -67,6 +72,8 @@ def check_changed_future(config: PipelineConfig, episodes: range, concurrent: in
     faults, edges, compared, was_changed = _Faults(), 0, 0, False
     notes: list[str] = []
     _compare_fills(honest, faults)
+    for fault in _of_split(config):
+        faults.add(fault)
     names = Rules.of(config.rules).numbers(source.slots)
     for number in range(cuts):
         make = _recorded_cut if source.is_recorded else _simulated_cut
@@ -233,6 +240,32 @@ def _compare_fills(played: Played, faults: _Faults) -> None:
             problem = "at a price that the bar does not have; the nearest that it has, and the fill's,"
             places = len(wrong)
             faults.add(PartAtFault.at("fill", problem, played.name(number), int(fills.bar[at]), (near, float(fills.values[at])), places))
+
+
+def _of_split(config: PipelineConfig) -> Iterator[PartAtFault]:
+    """Look for training that plays bars of its testing: those played, of any symbol, and those of the warm-up, of the same ones."""
+    parts = config.prices.split
+    if parts is None:
+        return
+    in_time = replace(config.prices.windows, order="sequential", overlap=True)
+    for fold in range(parts.folds) if parts.fold is None else [parts.fold]:
+
+        def side(play: Side, fold: int = fold) -> PriceSource:
+            prices = replace(config.prices, windows=in_time, split=replace(parts, play=play, fold=fold))
+            return prices_of(replace(config, prices=prices))
+
+        try:
+            training, testing = side("train").episodes(range(-_LOOKED_AT, 0)), side("test").episodes(range(_LOOKED_AT))
+        except ValueError:  # the fold has no window on one side
+            continue
+        played = min(int(episode.bars.time_ns[episode.bars.warmup_bars]) for episode in testing)
+        for symbols in sorted({episode.symbols for episode in training}):
+            last = max((episode for episode in training if episode.symbols == symbols), key=lambda episode: episode.last_ns)
+            begin = min([played, *(int(episode.bars.time_ns[0]) for episode in testing if episode.symbols == symbols)])
+            if last.last_ns >= begin:
+                bar = int(np.searchsorted(last.bars.time_ns, begin)) - last.bars.warmup_bars + 1
+                problem = "training plays bars that its testing has; begin of the testing and end of the training, ns,"
+                yield PartAtFault.at("split", problem, "+".join(symbols), bar, (float(begin), float(last.last_ns)))
 
 
 def _what(name: str) -> str:
