@@ -1,5 +1,13 @@
 """`check-future` finds mistakes that give a pipeline the future. They were planted by another person than the author of the check, from the
 code of the market alone: each is a small change that a programmer makes without noticing.
+
+These were planted, too, and are not found:
+
+- A reward that pays the new position for the bar that was seen before it. It changes with no later bar, and the fair game judges accounts.
+- An observer that knows the parameters that a simulated episode was drawn from, such as its drift. They are the same before and after a cut.
+- A policy that is asked at the last bar before a multiple of `decide`, which is known to be the last by the next bar's time. No time is changed.
+- An observer that begins its recursion with the first action and not with the warm-up. A longer warm-up changes nothing of it.
+- A file stamped with the beginning of its bars that is read as stamped with their end. The file alone says so.
 """
 
 from __future__ import annotations
@@ -37,7 +45,7 @@ from policyserver.pipelines.market.files.faults import FaultPolicies
 from policyserver.pipelines.market.files.reader import Recording
 from policyserver.pipelines.market.history import FIELDS
 from policyserver.pipelines.market.orders import Fills, OrderKind
-from policyserver.pipelines.market.processes import process
+from policyserver.pipelines.market.processes import gbm, process
 from policyserver.pipelines.market.resample import ResampleConfig
 from policyserver.pipelines.market.risk.limit import Proposed, RiskLimit
 from policyserver.pipelines.market.rows import Rows
@@ -590,15 +598,15 @@ class RunningScore(Observer):
 class SmoothedPrice(Statistic):
     """Exponential mean that starts at the first bar it sees."""
 
-    span: int = 60
+    bars: int = 60
 
     def begin(self, value: FloatArray, rows: Rows, log_closes: FloatArray) -> None:
         value[rows] = log_closes[:, 0]
         for log_close in log_closes[:, 1:].swapaxes(0, 1):
-            value[rows] += (log_close - value[rows]) * 2 / (self.span + 1)
+            value[rows] += (log_close - value[rows]) * 2 / (self.bars + 1)
 
     def update(self, value: FloatArray, rows: Rows, prices: LogPrices) -> None:
-        value[rows] += (prices.log_price[rows] - value[rows]) * 2 / (self.span + 1)
+        value[rows] += (prices.log_price[rows] - value[rows]) * 2 / (self.bars + 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -618,6 +626,11 @@ class AboveSmoothed(Observer):
 
     def observe(self, state: Any, view: View, rows: Rows) -> FloatArray:
         return 100 * (view.statistics.prices.log_price[rows] - view.statistics[SmoothedPrice(self.span)][rows])
+
+
+def returns_centred_over_the_path(patch: Patch) -> None:
+    before = gbm.log_prices
+    patch.setattr(gbm, "log_prices", lambda start, returns: before(start, returns - returns.mean(axis=1, keepdims=True)))
 
 
 def volume_beside_the_range_of_the_whole_path(patch: Patch) -> None:
@@ -646,6 +659,8 @@ def warm_up_one_bar_too_long(patch: Patch) -> None:
 
 
 # The leaks ---------------------------------------------------------------------------------------------------------------------------
+
+pytestmark = pytest.mark.long
 
 Settings = Callable[[Path], PipelineConfig]
 
@@ -752,6 +767,7 @@ LEAKS = {
         lambda folder: of_files(folder, rules={"observers": (own("RunningScore", forgets=False),)}), part="score"
     ),
     "memory longer than the warm-up": Leak(with_own("AboveSmoothed"), found_by=("warm-up",), part="above"),
+    "simulated returns centred over the path": Leak(lambda folder: simulated(), returns_centred_over_the_path, part="price: close"),
     "simulated volume beside the whole path": Leak(
         lambda folder: simulated(observers=({"name": "indicator", "kind": "balance_of_volume"},)),
         volume_beside_the_range_of_the_whole_path,
