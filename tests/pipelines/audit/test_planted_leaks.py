@@ -1,5 +1,6 @@
-"""`check-future` finds mistakes that give a pipeline the future. They were planted by another person than the author of the check, from the
-code of the market alone: each is a small change that a programmer makes without noticing.
+"""`check-future` finds mistakes that give a pipeline the future, planted by another person than the author of the check.
+
+They were planted by the code of the market alone: each is a small change that a programmer makes without noticing.
 
 These were planted, too, and are not found:
 
