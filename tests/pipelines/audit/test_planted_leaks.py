@@ -660,7 +660,7 @@ def warm_up_one_bar_too_long(patch: Patch) -> None:
 
 # The leaks ---------------------------------------------------------------------------------------------------------------------------
 
-pytestmark = pytest.mark.long
+pytestmark = pytest.mark.slow
 
 Settings = Callable[[Path], PipelineConfig]
 
