@@ -164,7 +164,8 @@ def centred_mean(bars: Bars) -> FloatArray:
 
 
 def scaled_by_the_file(bars: Bars) -> FloatArray:
-    return (bars.close - bars.close.mean()) / bars.close.std()
+    score: FloatArray = (bars.close - bars.close.mean()) / bars.close.std()
+    return score
 
 
 def next_return(bars: Bars) -> FloatArray:
