@@ -54,7 +54,8 @@ def check_changed_future(config: PipelineConfig, episodes: range, concurrent: in
 
     The bars of simulated episodes are cut in the order in which their block is played, each at the bar that it has reached then; in every
     other cut it is the random numbers of the process that change. Recorded files are cut at a time, all of them, before anything is made
-    of their rows. What differs between two runs on the same bars, too, is told so.
+    of their rows. The first cut is at the bar of the first action, where a warm-up shows that is one bar too long. What differs between two
+    runs on the same bars, too, is told so.
 
     Args:
         config: Settings.
@@ -118,7 +119,7 @@ def _simulated_cut(honest: Played, episodes: range, concurrent: int, number: int
     for begin, end in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
         slots = [_steps_of_slot(honest, first + slot, concurrent) for slot in range(begin, end)]
         longest = max((start + count for slot in slots for each, start, count in slot if each in episodes), default=1)
-        step = min(int((number // 2 + rng.random()) / max(1, (cuts + 1) // 2) * longest), longest - 1)
+        step = min(int((number // 2 + rng.random() * (number > 0)) / max(1, (cuts + 1) // 2) * longest), longest - 1)
         for slot in slots:
             for episode, start, count in slot:
                 if start <= step:
@@ -141,7 +142,8 @@ def _recorded_cut(honest: Played, episodes: range, concurrent: int, number: int,
     """Cut all files at the time of a bar of an episode: of one after the other."""
     rng = np.random.default_rng((seed, number))
     chosen = honest.episodes[episodes[number * len(episodes) // cuts if cuts <= len(episodes) else number % len(episodes)]].bars
-    last_ns = int(chosen.time_ns[int(rng.integers(chosen.warmup_bars - 1, len(chosen.time_ns) - 1))])
+    place = int(rng.integers(chosen.warmup_bars - 1, len(chosen.time_ns) - 1)) if number else chosen.warmup_bars - 1
+    last_ns = int(chosen.time_ns[place])
     known = {each: int(np.searchsorted(honest.episodes[each].bars.time_ns, last_ns, side="right")) for each in episodes}
     return _Cut(OtherFuture(int(rng.integers(2**62)), "bars", {}, last_ns), known)
 

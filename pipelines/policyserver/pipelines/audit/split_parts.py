@@ -18,7 +18,7 @@ _EPISODES = 512
 
 
 def check_split(config: PipelineConfig) -> Iterator[PartAtFault]:
-    """Look for bars that are played in training, and observed at a decision of testing, of the same fold.
+    """Look for bars that are played in training, and in testing seen at a decision, or of any symbol played, in the same fold.
 
     Raises:
         ValueError, OSError: The prices can't be made.
@@ -34,6 +34,12 @@ def check_split(config: PipelineConfig) -> Iterator[PartAtFault]:
         if late_s >= 0:
             problem = f"training plays bars up to {late_s:,.0f} s after the first that testing sees"
             yield PartAtFault("split", f"{problem}: {trained[part].id} and {tested[part].id}")
+    for fold in {fold for _, fold in trained} & {fold for _, fold in tested}:
+        last = max((episode for part, episode in trained.items() if part[1] == fold), key=lambda episode: episode.last_ns)
+        first = min((episode for part, episode in tested.items() if part[1] == fold), key=_first_played_ns)
+        if last.symbols != first.symbols and last.last_ns >= _first_played_ns(first):
+            late_s = (last.last_ns - _first_played_ns(first)) / 1e9
+            yield PartAtFault("split", f"training plays bars up to {late_s:,.0f} s after the first of testing: {last.id} and {first.id}")
 
 
 def _extremes(episodes: Sequence[Episode], key: Callable[[Episode], int]) -> dict[tuple[tuple[str, ...], str], Episode]:
@@ -49,6 +55,10 @@ def _episodes(config: PipelineConfig, side: Side) -> list[Episode]:
     split = config.prices.split
     assert split is not None
     return prices_of(replace(config, prices=replace(config.prices, split=replace(split, play=side)))).episodes(range(_EPISODES))
+
+
+def _first_played_ns(episode: Episode) -> int:
+    return int(episode.bars.time_ns[episode.bars.warmup_bars])
 
 
 def _first_seen_ns(episode: Episode, window_bars: int) -> int:

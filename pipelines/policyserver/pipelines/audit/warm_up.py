@@ -14,6 +14,7 @@ from policyserver.pipelines.config import PipelineConfig
 from policyserver.pipelines.market.episode_source import Episode
 from policyserver.pipelines.market.feed import EpisodeBars
 from policyserver.pipelines.market.rules import Rules
+from policyserver.pipelines.market.running_statistics import ExponentialMean, Volatility
 from policyserver.pipelines.market.schemes.observers import Observer
 from policyserver.pipelines.prices import PriceSource
 
@@ -74,8 +75,8 @@ def _compared(shorter: Played, longest: Played, episodes: range, first: int, nam
 
 
 def _tolerance(part: Observer, warmup_bars: int) -> float:
-    """Return how much a number may change: more where a statistic has not forgotten how it began."""
-    memories = [bars for statistic in part.statistics() if (bars := getattr(statistic, "bars", None))]
+    """Return how much a number may change: more where a shipped statistic, whose law is known, has not forgotten how it began."""
+    memories = [statistic.bars for statistic in part.statistics() if isinstance(statistic, ExponentialMean | Volatility)]
     remembered = max(((1.0 - 1.0 / bars) ** max(warmup_bars - bars, 0) for bars in memories), default=0.0)
     return TOLERANCE + remembered
 
