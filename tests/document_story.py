@@ -16,6 +16,7 @@ from typing import Self
 
 from policyserver.common.settings import load
 from policyserver.pipelines.config import PipelineConfig
+from policyserver.pipelines.market.files.config import FilesConfig
 from policyserver.server.config.server_config import ServerConfig
 from policyserver.server.daemon.preflight import check_all
 from tests.documents import OUTPUT, ROOT, Block, commands
@@ -91,14 +92,17 @@ class Story:
         """Hold a configuration to what the command that reads it would refuse."""
         file = self._folder / (block.file_name or "fragment.toml")
         file.write_text(text, encoding="utf-8")
-        if block.file_name.startswith("pipeline"):
-            load(PipelineConfig, file, {})
-            return
         before = Path.cwd()
         os.chdir(self._folder)
+        sys.path.insert(0, str(self._folder))  # for modules of the page that a configuration names
         try:
+            for name, config in (("pipeline", PipelineConfig), ("files", FilesConfig)):
+                if block.file_name.startswith(name):
+                    load(config, file, {})
+                    return
             check_all(load(ServerConfig, file, {}))
         finally:
+            sys.path.remove(str(self._folder))
             os.chdir(before)
 
     def _run_command(self, command: str, name: str) -> None:

@@ -4,16 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from policyserver.client import ServerStats
 from policyserver.monitoring.reports import training_point
 from policyserver.monitoring.sink import Sink
 from policyserver.pipelines.config import PipelineConfig, PipelineRecordingConfig, PlayedEpisodesConfig
+from policyserver.pipelines.market.orders import OrderKind, OrderRequests
+from policyserver.pipelines.market.rules import RulesConfig
+from policyserver.pipelines.market.schemes.actions.action_scheme import View
+from policyserver.pipelines.market.schemes.actions.sell_hold_buy import SellHoldBuy
 from policyserver.pipelines.pipeline import Pipeline
 from policyserver.pipelines.server_watch import ServerWatch
 from policyserver.server.processes.training_report import VERSIONS_BEHIND, Progress, training_report
 from tests.pipelines.policy_double import PolicyDouble
+
+
+@dataclass(frozen=True, slots=True)
+class WithLimits(SellHoldBuy):
+    """With each order a limit that isn't reached, good for one bar."""
+
+    def orders(self, state: Any, view: View, rows: Any, actions: Any) -> list[OrderRequests]:
+        (order,) = SellHoldBuy.orders(self, state, view, rows, actions)
+        kinds, half = np.full(len(order.rows), int(OrderKind.LIMIT)), view.accounts.price[order.rows, 0] / 2
+        return [order, OrderRequests(order.rows, order.symbol, kinds, np.ones(len(kinds)), half, np.ones_like(kinds))]
+
+
+WITH_REFUSALS = RulesConfig(actions="python:tests.recorded_run.WithLimits", risk=({"name": "order_rate", "orders": 6, "bars": 10},))
+"""Rules by which some orders have a price, and some are refused: so every measurement has points with all its fields."""
+
 
 _ITERATION_S = 0.25
 _END_S = 60.0
@@ -50,7 +73,7 @@ class CountingDouble(PolicyDouble):
 def record_run(sink: Sink, run: str, steps: int) -> tuple[Pipeline, CountingDouble]:
     """Run a pipeline of `steps` steps to its end, while training iterations are recorded too; return it and its service."""
     recording = PipelineRecordingConfig(run=run, policy="PPO", store=None)
-    config = PipelineConfig(episodes=PlayedEpisodesConfig(steps=steps), recording=recording)
+    config = PipelineConfig(episodes=PlayedEpisodesConfig(steps=steps), rules=WITH_REFUSALS, recording=recording)
     service = CountingDouble()
     pipeline = Pipeline(config, service, sink)
     with pipeline.running(), _watched(service, pipeline, sink):

@@ -38,6 +38,10 @@ BESIDE_THE_NAMESPACE = ("benchmarks", "tests")
 CIRCLES = {
     ("policyserver.monitoring", "policyserver.monitoring.*"): "most of its files are what the nested folders share, `recording` opens them",
     ("policyserver.pipelines", "policyserver.pipelines.*"): "most of its files are what the nested folders share, `pipeline` wires them",
+    (
+        "policyserver.pipelines.market",
+        "policyserver.pipelines.market.*",
+    ): "its files are the arrays that the nested folders share, `block` joins them",
     ("policyserver.pipelines.runtime", "policyserver.pipelines.nodes"): "`node_watch` records what only a policy node counts",
 }
 
@@ -45,14 +49,41 @@ CIRCLES = {
 _BASE = {"annotated_types", "grpc", "numpy", "google.protobuf", "gymnasium"}
 OTHERS = {"policyserver.common": _BASE, "policyserver.v1": _BASE, "policyserver.client": _BASE}
 
+# The market core is arrays alone: what it may import beside itself and what ONLY_IN allows to a file; and what of the standard library it
+# may not, since the same input has to give the same bits.
+MARKET = "policyserver/pipelines/market/"
+OF_THE_MARKET = {
+    "policyserver.pipelines.market",
+    "policyserver.common.settings",
+    "policyserver.common.settings_declaration",
+    "policyserver.monitoring.action",
+    "annotated_types",
+    "gymnasium",
+    "numpy",
+}
+NOT_IN_THE_MARKET = {
+    "asyncio",
+    "concurrent",
+    "multiprocessing",
+    "queue",
+    "random",
+    "selectors",
+    "socket",
+    "subprocess",
+    "threading",
+    "time",
+}
+
 BENCHMARKS = ROOT / "benchmarks"
 
 # Module -> the only files that may import it.
 ONLY_IN = {
     "ray": ["policyserver/server/*"],
     "torch": ["policyserver/server/*"],
-    "river": ["policyserver/pipelines/regressor.py"],
+    "river": ["policyserver/pipelines/forecast/*.py"],
     "influxdb_client": ["policyserver/monitoring/influx/*.py"],
+    "pyarrow": ["policyserver/pipelines/market/files/*.py", "policyserver/pipelines/replay/event_file.py"],
+    "exchange_calendars": ["policyserver/pipelines/market/calendars.py"],
     "matplotlib": [],
 }
 
@@ -61,8 +92,21 @@ MAX_LINES = 400
 # How a test file begins: with a sentence of one line, after which the docstring ends or an empty line follows.
 FIRST_LINE = re.compile(r'"""\S.*\.(?:"""\n|\n\n)')
 
-# What others are to import from: these hand on names that other modules define.
-PUBLIC = {"policyserver/client/__init__.py", "policyserver/server/__init__.py", "policyserver/common/settings.py"}
+# What others are to import from, a user's own part of the market too: these hand on names that other modules define.
+PUBLIC = {
+    "policyserver/client/__init__.py",
+    "policyserver/server/__init__.py",
+    "policyserver/common/settings.py",
+    "policyserver/pipelines/prices/__init__.py",
+    f"{MARKET}processes/__init__.py",
+    f"{MARKET}risk/__init__.py",
+    f"{MARKET}risk/limit.py",
+    *(f"{MARKET}schemes/{kind}s/__init__.py" for kind in ("action", "end", "observer", "reward")),
+    f"{MARKET}schemes/actions/action_scheme.py",
+    f"{MARKET}schemes/ends/end.py",
+    f"{MARKET}schemes/observers/observer.py",
+    f"{MARKET}schemes/rewards/reward_term.py",
+}
 
 
 def sources() -> list[Source]:
@@ -103,6 +147,10 @@ def imported(package: tuple[str, ...], tree: ast.Module) -> Iterator[str]:
 
 def within(module: str, allowed: str) -> bool:
     return module == allowed or module.startswith(f"{allowed}.")
+
+
+def is_only_for(name: str, module: str) -> bool:
+    return any(fnmatch(name, pattern) for pattern in ONLY_IN[module])
 
 
 def modules_of(files: list[Source]) -> dict[str, Source]:
@@ -242,6 +290,18 @@ def test_the_architecture_says_which_package_imports_which_others() -> None:
     lines = [f"{package} -> {', '.join(sorted(others - {package})) or 'nothing of ours'}" for package, others in sorted(named.items())]
     text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
     assert text.partition("## Who may import whom")[2].partition("```\n")[2].partition("```")[0].splitlines() == lines
+
+
+def test_the_market_core_imports_arrays_and_settings_alone() -> None:
+    allowed = OF_THE_MARKET | (set(sys.stdlib_module_names) - NOT_IN_THE_MARKET)
+    wrong = [
+        f"{name} imports {module}"
+        for name, path in sources()
+        if name.startswith(MARKET)
+        for module in imports(name, path)
+        if not any(within(module, ok) for ok in allowed | {module for module in ONLY_IN if is_only_for(name, module)})
+    ]
+    assert not wrong
 
 
 def test_no_files_import_each_other_in_a_circle() -> None:

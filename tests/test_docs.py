@@ -13,6 +13,7 @@ import policyserver.client
 import policyserver.server
 from policyserver.common.settings import known_keys
 from policyserver.pipelines.config import PipelineConfig
+from policyserver.pipelines.market.files.config import FilesConfig
 from policyserver.server.config.server_config import ServerConfig
 from policyserver.v1 import policy_service_pb2, space_pb2, tensor_pb2
 
@@ -34,7 +35,9 @@ def text_of(page: Path) -> str:
     return re.sub(r"<[^>]+>", "", page.read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize(("page", "config"), [("server_settings", ServerConfig), ("pipeline_settings", PipelineConfig)])
+@pytest.mark.parametrize(
+    ("page", "config"), [("server_settings", ServerConfig), ("pipeline_settings", PipelineConfig), ("file_settings", FilesConfig)]
+)
 def test_the_reference_has_every_key_of_a_configuration_file(site: Path, page: str, config: type) -> None:
     text = (site / "reference" / f"{page}.html").read_text(encoding="utf-8")
     assert [key for key in known_keys(config) if f">{key}</span>" not in text] == []

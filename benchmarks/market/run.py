@@ -17,8 +17,8 @@ from benchmarks.folders import DOCS
 from benchmarks.market.learners import compare_learners
 from benchmarks.market.variants import run_variants
 from policyserver.common.settings import SettingsError
-from policyserver.pipelines.config import SWITCH_INTERVAL_S
 from policyserver.pipelines.runtime.stop_signals import StoppedEarlyError, StopSignals
+from policyserver.pipelines.runtime.thread_switching import SWITCH_INTERVAL_S
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -12,11 +12,13 @@ from benchmarks.market.reference_policies import mean_reversion_rule, optimum
 from policyserver.common.settings import load
 from policyserver.monitoring.newest_tenth import newest_count
 from policyserver.monitoring.store.reader import StoreReader
-from policyserver.pipelines.bars import FloatArray
 from policyserver.pipelines.config import PipelineConfig
 from policyserver.pipelines.demo.demo import DemoResult
-from policyserver.pipelines.demo.setup import PIPELINE_FILE, STORE_FILE
-from policyserver.pipelines.prices import EpisodePrices
+from policyserver.pipelines.demo.setup import STORE_FILE
+from policyserver.pipelines.market.bars import FloatArray
+from policyserver.pipelines.market.episode_source import Episode
+from policyserver.pipelines.market.rules import Rules
+from policyserver.pipelines.replay.run_folder import PIPELINE_FILE
 from policyserver.pipelines.run import source_of
 from policyserver.pipelines.run_state import EPISODES_KEPT
 from policyserver.pipelines.summary import standard_error
@@ -49,10 +51,11 @@ def scale_of(result: DemoResult) -> Scale:
     episodes = _last_whole(result, config)
     if not episodes:
         return Scale(np.empty(0), np.empty(0))
-    return Scale(mean_reversion_rule(config.account, episodes).returns, optimum(config.account, episodes).returns)
+    rules = Rules.of(config.rules)
+    return Scale(mean_reversion_rule(rules, episodes).returns, optimum(rules, episodes).returns)
 
 
-def _last_whole(result: DemoResult, config: PipelineConfig) -> list[EpisodePrices]:
+def _last_whole(result: DemoResult, config: PipelineConfig) -> list[Episode]:
     """Make anew the prices of the episodes that the summary's returns are means over."""
     reader = StoreReader(result.folder / STORE_FILE)
     try:
@@ -60,9 +63,7 @@ def _last_whole(result: DemoResult, config: PipelineConfig) -> list[EpisodePrice
     finally:
         reader.close()
     whole = [row["episode"] for row in rows if row["no_trade_return"] is not None]
-    source = source_of(config)
-    named = (name.rpartition("-") for name in whole[: newest_count(len(whole))])
-    return [source.episode(symbol, int(number)) for symbol, _, number in named]
+    return source_of(config).episodes([int(name.rpartition("-")[2]) for name in whole[: newest_count(len(whole))]])
 
 
 def where_the_policy_stands(title: str, returns: Sequence[float], scales: Sequence[Scale]) -> str:

@@ -10,7 +10,8 @@ from typing import Any
 from benchmarks.settings_difference import differing, shown
 from policyserver.common.settings import load
 from policyserver.pipelines.config import PipelineConfig
-from policyserver.pipelines.demo.setup import PIPELINE_FILE, SERVER_FILE
+from policyserver.pipelines.demo.setup import SERVER_FILE
+from policyserver.pipelines.replay.run_folder import PIPELINE_FILE
 
 _OF_THE_RUN = {"seed", "run_folder", "listen.address", "server.address", "recording.run", "recording.store", "recording.folder"}
 """Names of the run, and where it was: another one in each."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TextIO
+from typing import TextIO
 
 from benchmarks.charts import Curve
 from benchmarks.market.page import made_by, pair, row, write_part
@@ -30,8 +30,8 @@ class Variant:
 
     title: str
     """What it is called in the table and the picture."""
-    process: Literal["ou", "gbm"]
-    """Law of the prices."""
+    market: str
+    """Shipped set-up of the demo that it is played on."""
     show_prediction: bool
     """Whether the policy sees the forecast."""
 
@@ -56,7 +56,7 @@ def run_variants(folder: Path, steps: int | None, out: TextIO, stop: StopSignals
     for variant in VARIANTS:
         for seed in SEEDS:
             out.write(f"\n{variant.title}, seed {seed} ({len(results) + 1} of {len(VARIANTS) * len(SEEDS)})\n")
-            options = DemoConfig(seed=seed, process=variant.process, show_prediction=variant.show_prediction, steps=steps or DEFAULT_STEPS)
+            options = DemoConfig(seed=seed, market=variant.market, show_prediction=variant.show_prediction, steps=steps or DEFAULT_STEPS)
             result = run_demo(options, out, stop)
             if result.interrupted:
                 out.write("interrupted: nothing is written\n")
@@ -109,7 +109,7 @@ def _part(results: dict[tuple[Variant, int], DemoResult], steps: int | None) -> 
 
 def _findings(results: dict[tuple[Variant, int], DemoResult], scales: dict[tuple[Variant, int], Scale]) -> list[str]:
     """Return in words where the policy stands, and whether the forecast helps it."""
-    shown, hidden = (variant for variant in VARIANTS if variant.process == "ou")
+    shown, hidden = (variant for variant in VARIANTS if variant.market == "ou")
     returns = {variant: [results[variant, seed].summary.return_mean for seed in SEEDS] for variant in (shown, hidden)}
     stands = [where_the_policy_stands(v.title, returns[v], [scales[v, seed] for seed in SEEDS]) for v in (shown, hidden)]
     return [*stands, "", whether_the_forecast_helps(returns[shown], returns[hidden])]

@@ -1,7 +1,7 @@
 """Steps of the demo's problem as this server hands them to a learner: played in this process, with no gRPC and no Ray between.
 
-The same episode core, policy and hand-off as in a serving actor; the clients' part is a market of the pipelines' own prices, features and
-accounts, without a forecast.
+The same episode core, policy and hand-off as in a serving actor; the clients' part is a block of the pipelines' own market, without
+forecasts.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.env import INPUT_ENV_SINGLE_SPACES, INPUT_ENV_SPACES
 
 from policyserver.common.flags import StepFlag
-from policyserver.pipelines.account import Account, AccountConfig
-from policyserver.pipelines.features import FeatureState
+from policyserver.pipelines.market.block import EpisodeBlock
+from policyserver.pipelines.market.feed import BarFeed
+from policyserver.pipelines.market.rules import Rules, RulesConfig
+from policyserver.pipelines.market.vector_env import begin_episodes
 from policyserver.pipelines.prices import PricesConfig, make_source
-from policyserver.pipelines.regressor import NO_PREDICTION
 from policyserver.server.config.server_config import ServerConfig
 from policyserver.server.episodes.core import EpisodeCore
 from policyserver.server.episodes.demand import Demand
@@ -30,37 +31,25 @@ from policyserver.server.policies.connectors.policy_choice import make_policy
 EPISODES = 64
 
 
-class Market:
-    """One episode of the demo's problem."""
+class Markets:
+    """The first episodes of the demo's problem, one in each row of a block."""
 
-    def __init__(self, index: int) -> None:
+    def __init__(self) -> None:
         source = make_source(PricesConfig(), seed=0)
-        self._prices = source.episode(source.symbols[index % len(source.symbols)], index // len(source.symbols))
-        self._features = FeatureState()
-        for _ in range(self._prices.warmup_bars):
-            self._next_bar()
-        self._left = self._prices.n_steps
-        self._account = Account(AccountConfig(), self._close)
+        self._rows = np.arange(EPISODES)
+        self._block = EpisodeBlock(EPISODES, source.slots, Rules.of(RulesConfig()))
+        self._feed = BarFeed(EPISODES, len(source.slots))
+        begin_episodes(self._block, self._feed, self._rows, source.episodes(range(EPISODES)))
 
-    def observation(self) -> npt.NDArray[np.float32]:
-        """Return what the policy sees now, float32[n]."""
-        return self._features.observation(NO_PREDICTION, self._account, self._left / self._prices.n_steps)
+    def observations(self) -> npt.NDArray[np.float32]:
+        """Return what the policy sees now, float32 (EPISODES, size)."""
+        return self._block.observe()
 
-    def step(self, action: int) -> float:
-        """Trade at the next bar's open and return the reward at its close."""
-        order = self._account.order(action)
-        opened = self._next_bar()
-        if order is not None:
-            self._account.fill(order, opened)
-        self._left -= 1
-        return self._account.mark(self._close)
-
-    def _next_bar(self) -> float:
-        bar = self._prices.next_bar()
-        assert bar is not None
-        self._features.update(bar)
-        self._close = bar.close
-        return bar.open
+    def step(self, actions: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+        """Trade at the next bars' opens and return the rewards at their closes, float64 (EPISODES,)."""
+        self._block.act(self._rows, actions)
+        self._block.fill(self._rows, self._feed.next(self._rows))
+        return self._block.mark(self._rows).rewards
 
 
 def spaces_of(config: ServerConfig) -> dict[str, Any]:
@@ -96,15 +85,15 @@ async def _play(config: ServerConfig, algorithm: AlgorithmConfig, module: Any, s
     observations, actions = spaces[DEFAULT_MODULE_ID]
     core = EpisodeCore(policy, observations, actions, config.episodes, config.hand_off, Demand(fragment_steps=steps, batches_ahead=100.0))
     client = core.connect("market")
-    markets = [Market(index) for index in range(EPISODES)]
+    markets = Markets()
 
-    async def send(flag: StepFlag, handles: Any, number: int, rewards: list[float]) -> Replies:
+    async def send(flag: StepFlag, handles: Any, number: int, rewards: npt.NDArray[np.float64]) -> Replies:
         rows = ReceivedRows(
             np.asarray(handles, np.uint64),
             np.full(EPISODES, number, np.uint32),
             np.full(EPISODES, int(flag), np.uint8),
-            np.asarray(rewards, np.float64),
-            [np.stack([market.observation() for market in markets])],
+            rewards,
+            [markets.observations()],
             [],
             [f"episode-{index}" for index in range(EPISODES)] if flag & StepFlag.START else [],
         )
@@ -112,9 +101,9 @@ async def _play(config: ServerConfig, algorithm: AlgorithmConfig, module: Any, s
         assert not replies.refusals, replies.refusals
         return replies
 
-    replies = await send(StepFlag.START, np.zeros(EPISODES), 0, [0.0] * EPISODES)
+    replies = await send(StepFlag.START, np.zeros(EPISODES), 0, np.zeros(EPISODES))
     for number in range(1, -(-steps // EPISODES) + config.hand_off.segment_steps):  # the last segments are not full
-        rewards = [market.step(int(action)) for market, action in zip(markets, replies.actions[0], strict=True)]
+        rewards = markets.step(np.asarray(replies.actions[0], np.int64))
         replies = await send(StepFlag(0), replies.handles, number, rewards)
     taken: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
     core.sample(steps, 0.0, taken.set_result)

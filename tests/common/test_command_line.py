@@ -27,7 +27,7 @@ def test_every_command_knows_its_version(command: str) -> None:
     [
         ("policy-server serve --learner.nicenes 3", "--learner.niceness"),
         ("policy-server check-config --hand_off.segment_step=32", "--hand_off.segment_steps"),
-        ("policy-pipeline run --fee_fraction 0.1", "--account.fee_fraction"),
+        ("policy-pipeline run --fee_fraction 0.1", "--rules.instrument.fee_fraction"),
         ("policy-pipeline run --episodes.concurent 3", "--episodes.concurrent"),
         ("policy-pipeline demo --episode 3", "--episodes"),
         ("policy-pipeline demo --prices=csv:x --jsn y", "--json"),

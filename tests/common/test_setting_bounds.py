@@ -8,6 +8,7 @@ import math
 import re
 import typing
 from collections.abc import Iterator
+from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,21 +20,29 @@ from policyserver.common.settings import Config, SettingsError, add_arguments, f
 from policyserver.common.settings_declaration import SettingField, walk
 from policyserver.common.settings_toml import format_value
 from policyserver.common.settings_values import convert
-from policyserver.pipelines.priors import Prior
+from policyserver.pipelines.market.priors import Prior
+from policyserver.pipelines.market.processes.bootstrap import StationaryBootstrap
 
 ROOT = Path(__file__).parents[2]
 
-REQUIRED = {"InfluxConfig": {"url": "http://localhost:8086", "bucket": "b", "spool_folder": "spool"}}
+REQUIRED: dict[str, dict[str, Any]] = {
+    "InfluxConfig": {"url": "http://localhost:8086", "bucket": "b", "spool_folder": "spool"},
+    "Correlated": {"correlation": ((1.0, 0.5), (0.5, 1.0))},
+    "MixturePart": {"process": "gbm"},
+}
 """What has to be given besides the setting that is wrong."""
+
+IN_PYTHON = (StationaryBootstrap,)
+"""What is given arrays, which no file has."""
 
 
 def config_classes() -> Iterator[type[Config]]:
     for root in ("client", "monitoring", "pipelines", "server"):
         for path in sorted((ROOT / root / "policyserver").rglob("*.py")):
-            if re.search(r"^class \w+\((\w*Config|Prior)\):", path.read_text(encoding="utf-8"), re.MULTILINE):
+            if re.search(r"^class \w+\((\w*Config|\w*Process|Prior)\):", path.read_text(encoding="utf-8"), re.MULTILINE):
                 module = importlib.import_module(".".join(path.relative_to(ROOT / root).with_suffix("").parts))
                 classes = [each for each in vars(module).values() if isinstance(each, type) and issubclass(each, Config)]
-                yield from (each for each in classes if each.__module__ == module.__name__)
+                yield from (each for each in classes if each.__module__ == module.__name__ and is_dataclass(each) and each not in IN_PYTHON)
 
 
 CLASSES = list(config_classes())

@@ -45,5 +45,5 @@ def test_an_error_names_the_setting_as_it_is_written(cls: type, least: int) -> N
 
 
 def test_a_fraction_of_2_is_refused_by_the_option_that_had_it() -> None:
-    with pytest.raises(SettingsError, match=r"^option: account\.fee_fraction: expected at least 0 and less than 1, received 2"):
-        load(PipelineConfig, None, {"account.fee_fraction": 2.0})
+    with pytest.raises(SettingsError, match=r"^option: rules\.instrument\.fee_fraction: expected at least 0 and less than 1, received 2"):
+        load(PipelineConfig, None, {"rules.instrument.fee_fraction": 2.0})

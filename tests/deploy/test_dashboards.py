@@ -24,7 +24,7 @@ from policyserver.pipelines.server_watch import ServerWatch
 from policyserver.server.daemon.serving_watch import ServingWatch
 from policyserver.server.processes.driver_link import DriverLink
 from tests.live_server import serving
-from tests.recorded_run import CountingDouble, record_run
+from tests.recorded_run import WITH_REFUSALS, CountingDouble, record_run
 from tests.services import InfluxServer, MissingService, wait_until
 
 pytestmark = pytest.mark.process
@@ -238,7 +238,8 @@ def test_a_pipeline_and_its_policy_server_fill_every_panel(influx: InfluxServer,
         config = PipelineConfig(
             server=ServerConnectionConfig(address=server.address),
             episodes=PlayedEpisodesConfig(steps=STEPS),
-            recording=PipelineRecordingConfig(run="run", policy="PPO", store=tmp_path / "run" / "store.sqlite"),
+            rules=WITH_REFUSALS,
+            recording=PipelineRecordingConfig(run="run", policy="PPO", store=tmp_path / "run" / "store.sqlite", run_folder=None),
         )
         assert run_pipeline(config, StopSignals()).run.steps >= STEPS
     chosen = {"run": "run", "policy": "PPO"}

@@ -35,7 +35,7 @@ def test_settings_of_an_older_version_are_refused_in_one_line(older: Path) -> No
     with pytest.raises(SettingsError) as refused:
         resumed_run(DemoConfig(resume=True, runs=older / "demo"), "127.0.0.1:9901")
     (folder,) = (older / "demo").iterdir()
-    assert str(refused.value).startswith(f"{folder}/pipeline.toml: episodes.steps_waiting_limit: unknown key; ")
+    assert str(refused.value).startswith(f"{folder}/pipeline.toml: account: unknown key; did you mean 'rules.account'?")
     assert len(str(refused.value).splitlines()) == 1
 
 

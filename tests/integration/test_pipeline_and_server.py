@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import signal
 import subprocess
 import sys
@@ -16,10 +17,10 @@ import pytest
 from policyserver.client import ClientConfig, PolicyClient
 from policyserver.monitoring.sink import MultiSink
 from policyserver.monitoring.store.reader import StoreReader
-from policyserver.pipelines.bars import Bars
 from policyserver.pipelines.config import PipelineConfig, PipelineRecordingConfig, PlayedEpisodesConfig, ServerConnectionConfig
+from policyserver.pipelines.market.episode_source import Episode
 from policyserver.pipelines.pipeline import Pipeline
-from policyserver.pipelines.prices import EpisodePrices, PricesConfig, PriceSource, make_source
+from policyserver.pipelines.prices import PricesConfig, PriceSource, make_source
 from policyserver.pipelines.run import run_pipeline
 from policyserver.pipelines.runtime.stop_signals import StoppedEarlyError, StopSignals
 from tests.live_server import serving
@@ -40,7 +41,9 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def start_run(address: str, folder: Path, *options: str) -> subprocess.Popen[bytes]:
     command = [str(Path(sys.executable).with_name("policy-pipeline")), "run", "--server.address", address, "--episodes.concurrent", "16"]
     with (folder / "log").open("wb") as log:
-        return subprocess.Popen([*command, "--recording.store", str(folder / "store.sqlite"), *options], stderr=log)
+        return subprocess.Popen(
+            [*command, "--recording.store", str(folder / "store.sqlite"), "--recording.run_folder", "none", *options], stderr=log
+        )
 
 
 def test_run_ends_its_episodes_and_stores_every_step_when_it_is_told_to_stop(address: str, tmp_path: Path) -> None:
@@ -73,7 +76,7 @@ def test_the_episodes_of_a_killed_pipeline_end_by_themselves(address: str, tmp_p
 
 
 def test_two_calls_are_in_flight_at_once_through_one_client(address: str) -> None:
-    config = PipelineConfig(episodes=PlayedEpisodesConfig(concurrent=8, steps=400))
+    config = PipelineConfig(episodes=PlayedEpisodesConfig(concurrent=64, steps=2_000))  # two blocks
     inside, most = set(), 0
     lock = threading.Lock()
     with PolicyClient(address) as policy:
@@ -121,7 +124,7 @@ def test_a_pipeline_that_finds_no_server_waits_for_one(tmp_path: Path) -> None:
     config = PipelineConfig(
         server=ServerConnectionConfig(address=f"unix:{tmp_path / 'nobody.sock'}", connect_timeout_s=0.2),
         episodes=PlayedEpisodesConfig(concurrent=4, steps=40),
-        recording=PipelineRecordingConfig(store=None),
+        recording=PipelineRecordingConfig(store=None, run_folder=None),
     )
     threading.Timer(1.0, stop.put, ["enough"]).start()
     with pytest.raises(StoppedEarlyError, match="enough: stopped before there was a policy server at unix:"):
@@ -134,7 +137,7 @@ def test_a_pipeline_that_leaves_nothing_to_the_server_waits_with_its_episodes(tm
         worker_number=1,
         server=ServerConnectionConfig(address=f"unix:{tmp_path / 'nobody.sock'}", connect_timeout_s=0.2),
         episodes=PlayedEpisodesConfig(concurrent=4, steps=40),
-        recording=PipelineRecordingConfig(run="mine", store=None),
+        recording=PipelineRecordingConfig(run="mine", store=None, run_folder=None),
         stop_timeout_s=5.0,
     )
     threading.Timer(1.0, stop.put, ["enough"]).start()
@@ -142,24 +145,27 @@ def test_a_pipeline_that_leaves_nothing_to_the_server_waits_with_its_episodes(tm
 
 
 class Garbled:
-    """Prices whose bars after one index are replaced by others that fit nothing."""
+    """Prices whose bars after one action are replaced by others that fit nothing."""
+
+    is_recorded = False
 
     def __init__(self, source: PriceSource, last_good: int) -> None:
         self._source = source
         self._last_good = last_good
+        self.symbols = source.symbols
+        self.slots = source.slots
+        self.columns = source.columns
+        self.notes = source.notes
+        self.annualisations = source.annualisations
 
-    @property
-    def symbols(self) -> tuple[str, ...]:
-        return self._source.symbols
+    def episodes(self, numbers: Sequence[int]) -> list[Episode]:
+        return [self._garbled(episode) for episode in self._source.episodes(numbers)]
 
-    def episode(self, symbol: str, episode_index: int) -> EpisodePrices:
-        prices = self._source.episode(symbol, episode_index)
-        first_bad = prices.warmup_bars + self._last_good
-        rng = np.random.default_rng(99)
-        columns = [getattr(prices.bars, name).copy() for name in Bars.__slots__]
-        for column in columns[1:]:
-            column[first_bad:] = np.exp(rng.normal(0.0, 2.0, len(column) - first_bad))
-        return EpisodePrices(symbol, episode_index, prices.process, prices.parameters, Bars(*columns), prices.warmup_bars)
+    def _garbled(self, episode: Episode) -> Episode:
+        bars = episode.bars.bars.copy()
+        bad = bars[episode.bars.warmup_bars + self._last_good :]
+        bad[:] = np.exp(np.random.default_rng(99).normal(0.0, 2.0, bad.shape))
+        return dataclasses.replace(episode, bars=dataclasses.replace(episode.bars, bars=bars))
 
 
 def play_one_episode(folder: Path, last_good: int | None) -> tuple[list[Any], list[int]]:

@@ -105,7 +105,7 @@ class FilledRun:
         return [
             Points("server", self.tags, one["server"], at),
             Points("train", self.tags, one["train"], at),
-            Points("regressor", self._of_pipeline, one["regressor"], at, {"symbol": [SYMBOLS[second % len(SYMBOLS)]]}),
+            Points("regressor", self._of_pipeline, one["regressor"], at),
             Points("sink", self._of_pipeline, one["sink"], at, {"sink": ["EmbeddedStore"]}),
             Points("node", self._of_pipeline, nodes | latency, time_ns + np.arange(len(NODES)), {"node": list(NODES)}),
         ]

@@ -15,7 +15,7 @@ WAIT_S = 120.0
 
 
 class Book(MultiSink):
-    """Keeps all points as rows by measurement."""
+    """Keeps all points as rows by measurement, with the tags that differ from row to row."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -23,7 +23,7 @@ class Book(MultiSink):
         self.rows: dict[str, list[dict[str, Any]]] = {}
 
     def write(self, points: Points) -> None:
-        columns = {name: points.field_values(name) for name in points.columns}
+        columns = {name: points.field_values(name) for name in points.columns} | dict(points.tag_columns)
         with self.lock:
             self.rows.setdefault(points.measurement, []).extend(
                 dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)

@@ -18,7 +18,7 @@ class Heard:
     """What the service heard of one episode."""
 
     observations: list[Any] = field(default_factory=list)
-    actions: list[int] = field(default_factory=list)
+    actions: list[Any] = field(default_factory=list)
     rewards: list[float] = field(default_factory=list)
     logged: list[int] = field(default_factory=list)
     """Numbers of the steps whose action the caller chose."""
@@ -35,6 +35,7 @@ class PolicyDouble:
         self.fail: Callable[[str, Sequence[str]], dict[int, PolicyServerError] | None] = lambda call, ids: None
         self.episodes: dict[str, Heard] = {}
         self.weights_seq_no = 1
+        self._threads = threading.local()
         self.calls: list[tuple[str, int]] = []
 
     def open_episodes(self) -> list[str]:
@@ -49,18 +50,27 @@ class PolicyDouble:
                 self.episodes[name] = Heard()
             return list(episodes)
 
+    def answered_by(self) -> Any:
+        return np.full(self.asked, self.weights_seq_no)
+
     def take_learner_wait_s(self) -> float:
         return 0.0
 
+    @property
+    def asked(self) -> int:
+        """Rows of the calling thread's newest question."""
+        return int(getattr(self._threads, "asked", 0))
+
     def get_actions(self, episode_ids: Sequence[str], observations: Any) -> Any:
+        self._threads.asked = len(episode_ids)
         with self.lock:
             errors = self._check("get", episode_ids)
-            actions = np.asarray(self.choose(observations), dtype=np.int64)
+            actions = np.array(self.choose(observations))
             actions[list(errors)] = 0
             for row, name in enumerate(episode_ids):
                 if row not in errors:
                     heard = self._next(name, observations[row])
-                    heard.actions.append(int(actions[row]))
+                    heard.actions.append(np.asarray(actions[row]).tolist())
             if errors:
                 raise BatchError(len(episode_ids), actions, errors)
             return actions
@@ -72,7 +82,7 @@ class PolicyDouble:
                 if row not in errors:
                     heard = self._next(name, observations[row])
                     heard.logged.append(len(heard.actions))
-                    heard.actions.append(int(actions[row]))
+                    heard.actions.append(np.asarray(actions[row]).tolist())
             if errors:
                 raise BatchError(len(episode_ids), None, errors)
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
 import numpy as np
 
-from policyserver.pipelines.account import AccountConfig
-from policyserver.pipelines.bars import FloatArray
 from policyserver.pipelines.config import PipelineConfig, PlayedEpisodesConfig
+from policyserver.pipelines.forecast.regressor import RegressorConfig
+from policyserver.pipelines.market.bars import FloatArray
+from policyserver.pipelines.market.catalog import CatalogConfig
+from policyserver.pipelines.market.instruments import InstrumentConfig
+from policyserver.pipelines.market.rules import RulesConfig
 from policyserver.pipelines.prices import PricesConfig
-from policyserver.pipelines.regressor import RegressorConfig
 
 FIRST_BAR_S = 1_577_836_800
 """2020-01-01T00:00:00Z."""
@@ -36,13 +39,26 @@ def write_bars(path: Path, closes: FloatArray) -> Path:
     return path
 
 
+def index_series(name: str) -> Path:
+    """The file of a real daily index series that comes with the package arch."""
+    spec = importlib.util.find_spec(f"arch.data.{name}")
+    assert spec is not None
+    assert spec.origin is not None
+    return Path(spec.origin).with_name(f"{name}.csv.gz")
+
+
+def catalog_of(*files: Path) -> CatalogConfig:
+    """These files, as they show themselves."""
+    return CatalogConfig(tuple(map(str, files)))
+
+
 def file_config(*files: Path, concurrent: int, steps: int, bars: int, warmup: int, regressor: RegressorConfig) -> PipelineConfig:
     """A pipeline on files, without costs."""
     return PipelineConfig(
         seed=3,
         episodes=PlayedEpisodesConfig(concurrent=concurrent, steps=steps),
-        prices=PricesConfig(process="csv", csv_files=files, bars_per_episode=bars, warmup_bars=warmup),
-        account=AccountConfig(fee_fraction=0.0, slippage_fraction=0.0),
+        prices=PricesConfig(recorded=catalog_of(*files), bars_per_episode=bars, warmup_bars=warmup),
+        rules=RulesConfig(instrument=InstrumentConfig(fee_fraction=0.0, slippage_fraction=0.0)),
         regressor=regressor,
         stop_timeout_s=10.0,
     )

@@ -13,10 +13,10 @@ import pytest
 
 from policyserver.common.errors import ActionTimeoutError, EpisodeLostError, PolicyServerError, ServerUnavailableError, from_row_error
 from policyserver.monitoring.action import Action
-from policyserver.pipelines.account import Account
-from policyserver.pipelines.baselines import replay_episodes
+from policyserver.pipelines import baselines
 from policyserver.pipelines.config import NodesConfig, PipelineConfig, PlayedEpisodesConfig, PolicyCallsConfig
-from policyserver.pipelines.features import FEATURES
+from policyserver.pipelines.market.rules import Rules, RulesConfig
+from policyserver.pipelines.market.schemes.ends.equity_ends import Ruin
 from policyserver.pipelines.nodes.portfolio_node import PortfolioNode
 from policyserver.pipelines.pipeline import Pipeline
 from policyserver.pipelines.prices import PricesConfig, make_source
@@ -35,14 +35,15 @@ def config(
     bars: int = 20,
     nodes: NodesConfig | None = None,
     policy: PolicyCallsConfig | None = None,
-    show_prediction: bool = True,
+    rules: RulesConfig | None = None,
 ) -> PipelineConfig:
     return PipelineConfig(
         seed=3,
-        episodes=PlayedEpisodesConfig(concurrent=concurrent, steps=steps, show_prediction=show_prediction),
+        episodes=PlayedEpisodesConfig(concurrent=concurrent, steps=steps),
         prices=PricesConfig(bars_per_episode=bars, warmup_bars=30),
         nodes=nodes or NodesConfig(),
         policy=policy or PolicyCallsConfig(),
+        rules=rules or RulesConfig(),
         stop_timeout_s=10.0,
     )
 
@@ -97,9 +98,9 @@ def test_random_actions_played_by_the_nodes_earn_what_the_vectorised_baseline_sa
     checked = 0
     for row in book.rows["episode"]:
         if row["length"] == 20:
-            symbol, number = row["episode"].split("-")
-            heard = service.episodes[row["episode"]]
-            result = replay_episodes(settings.account, [source.episode(symbol, int(number))], [np.array(heard.actions)])
+            (episode,) = source.episodes([int(row["episode"].rpartition("-")[2])])
+            actions = np.array(service.episodes[row["episode"]].actions)
+            result = baselines.play(Rules.of(settings.rules), source.slots, [episode], lambda block, rows, step: actions[[step]])  # noqa: B023
             assert row["return"] == pytest.approx(result.returns[0], abs=1e-9)
             assert row["profit"] == pytest.approx(result.profits[0], abs=1e-12)
             assert row["costs"] == pytest.approx(result.costs[0], abs=1e-12)
@@ -120,7 +121,7 @@ def test_two_policy_threads_ask_at_the_same_time() -> None:
 
     meetings: list[str] = []
     service.get_actions = meet  # type: ignore[method-assign]
-    play(config(concurrent=2, steps=100), service)
+    play(config(concurrent=64, steps=2_000), service)
     assert set(meetings) == {"policy-1", "policy-2"}
 
 
@@ -267,8 +268,7 @@ def test_a_node_that_keeps_raising_ends_the_run_with_its_error(monkeypatch: pyte
 
 
 def test_a_ruined_account_terminates_its_episode(monkeypatch: pytest.MonkeyPatch) -> None:
-    ruined = property(lambda self: self.fills > 0)
-    monkeypatch.setattr(Account, "ruined", ruined)
+    monkeypatch.setattr(Ruin, "reached", lambda self, state, view, rows: view.accounts.fills[rows] > 0)
     pipeline, service, _ = play(config(concurrent=2, steps=50), PolicyDouble(lambda observations: np.full(len(observations), Action.BUY)))
     assert pipeline.run.endings["terminated"] >= 40
     assert {heard.ended for heard in service.episodes.values() if heard.actions} >= {"terminated"}
@@ -276,13 +276,26 @@ def test_a_ruined_account_terminates_its_episode(monkeypatch: pytest.MonkeyPatch
 
 
 def test_the_forecast_can_be_hidden_from_the_policy_but_is_made_all_the_same() -> None:
-    columns = [list(FEATURES).index(name) for name in ("prediction", "uncertainty")]
-    _, service, book = play(config(show_prediction=False))
+    observers = tuple({"name": "forecast", "shown": False} if name == "forecast" else name for name in RulesConfig().observers)
+    rules = RulesConfig(observers=observers)
+    names = Rules.of(rules).names(("price",))
+    columns = [names.index(name) for name in ("prediction", "uncertainty")]
+    _, service, book = play(config(rules=rules))
     seen = np.array([observation for heard in service.episodes.values() for observation in heard.observations])
     assert np.all(seen[:, columns] == 0.0)
     assert any(row["prediction"] for row in book.rows["step"])
 
 
-def test_an_inbox_too_small_for_the_episodes_is_refused() -> None:
+def test_the_skill_of_the_forecasts_is_recorded_of_each_thousand_that_a_block_made() -> None:
+    pipeline, _, book = play(config(concurrent=64, steps=8_000))
+    rows = book.rows["regressor"]
+    assert 6 <= len(rows) <= 8
+    assert all(1_000 <= row["forecasts"] < 1_000 + 32 for row in rows)
+    assert sum(row["forecasts"] for row in rows) <= pipeline.run.forecasts.count <= pipeline.run.steps
+    assert all(row["skill"] == pytest.approx(1.0 - row["mse"] / row["mse_zero"]) for row in rows)
+    assert {row["skipped"] for row in rows} == {0}
+
+
+def test_an_inbox_too_small_for_the_blocks_is_refused() -> None:
     with pytest.raises(ValueError, match=r"nodes\.inbox\.capacity"):
-        config(concurrent=8, nodes=NodesConfig(inbox=NodeConfig(capacity=7)))
+        config(concurrent=256, nodes=NodesConfig(inbox=NodeConfig(capacity=3)))

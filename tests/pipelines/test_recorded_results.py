@@ -17,8 +17,8 @@ from policyserver.monitoring.page.selection import PageSelection
 from policyserver.monitoring.store.reader import Ledger, StoreReader
 from policyserver.monitoring.store.store import EmbeddedStore
 from policyserver.pipelines.config import PipelineConfig
+from policyserver.pipelines.forecast.regressor import RegressorConfig
 from policyserver.pipelines.pipeline import Pipeline
-from policyserver.pipelines.regressor import RegressorConfig
 from policyserver.pipelines.server_watch import ServerWatch
 from policyserver.pipelines.summary import Summary, summarise
 from tests.pipelines.pipeline_harness import WAIT_S, play
@@ -100,7 +100,7 @@ def test_every_symbol_has_its_turn_where_there_are_more_of_them_than_concurrent_
     default = PipelineConfig()
     settings = dataclasses.replace(
         default,
-        prices=dataclasses.replace(default.prices, symbols=symbols, bars_per_episode=5, warmup_bars=5),
+        prices=dataclasses.replace(default.prices, symbols=symbols, bars_per_episode=5, warmup_bars=8),
         episodes=dataclasses.replace(default.episodes, concurrent=concurrent, steps=300),
     )
     service = PolicyDouble()

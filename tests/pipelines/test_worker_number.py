@@ -31,8 +31,8 @@ def episodes_of(serve: ServingLoopHarness, store: Path, **options: Any) -> set[t
         seed=4,
         server=ServerConnectionConfig(address=serve.address),
         episodes=PlayedEpisodesConfig(concurrent=4, steps=20),
-        prices=PricesConfig(bars_per_episode=5, warmup_bars=5),
-        recording=PipelineRecordingConfig(store=store),
+        prices=PricesConfig(bars_per_episode=5, warmup_bars=8),
+        recording=PipelineRecordingConfig(store=store, run_folder=None),
         **options,
     )
     run_pipeline(config, StopSignals())

@@ -8,6 +8,8 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any, cast
 
+import numpy as np
+
 from policyserver.client.balancing import Balancer
 from policyserver.client.config import ClientConfig
 from policyserver.client.connection import Connection
@@ -32,6 +34,8 @@ class Outcome:
     def __init__(self, codec: SpaceCodec, rows: int, errors: dict[int, PolicyServerError]) -> None:
         self.errors = errors
         """What went wrong, by row of the call."""
+        self.weights_seq_nos: Array = np.zeros(rows, dtype=np.int64)
+        """Policy versions that answered, one per row; 0 in rows without an answer."""
         self._codec = codec
         self._rows = rows
         self._columns: list[Array] | None = None
@@ -52,12 +56,15 @@ class Outcome:
         """Take the actions of the rows of a part that were applied."""
         reply = cast(Reply, part.reply)
         if len(answered) == self._rows:  # the whole call in one part: its order is the call's
-            self._columns = [actions[part.first : part.first + self._rows] for actions in reply.actions]
+            whole = slice(part.first, part.first + self._rows)
+            self._columns = [actions[whole] for actions in reply.actions]
+            self.weights_seq_nos[:] = reply.weights_seq_nos[whole]
             return
         places = [part.rows.indices[row] for row in answered]
         sources = [part.first + row for row in answered]
         for column, actions in zip(self.columns, reply.actions, strict=True):
             column[places] = actions[sources]
+        self.weights_seq_nos[places] = reply.weights_seq_nos[sources]
 
 
 class Exchange:
@@ -141,6 +148,15 @@ class Exchange:
         if outcome.errors:
             raise outcome.errors[0]
         return outcome.columns, 0
+
+    def note_versions(self, outcome: Outcome) -> None:
+        """Keep the policy versions behind a call's answers for the calling thread."""
+        self._threads.versions = outcome.weights_seq_nos
+
+    def versions(self) -> Array:
+        """Return what the calling thread's newest `note_versions` kept, int64 (n,)."""
+        kept: Array = getattr(self._threads, "versions", np.zeros(0, dtype=np.int64))
+        return kept
 
     def take_learner_wait_s(self) -> float:
         """Return how long the calling thread's calls waited for the learner since it asked last, seconds."""

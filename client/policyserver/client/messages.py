@@ -146,8 +146,10 @@ class Reply:
     """One column of n values per leaf of the action space."""
     errors: dict[int, PolicyServerError]
     """Why rows were refused."""
+    weights_seq_nos: Array
+    """One per row: the policy version that answered, uint64."""
     weights_seq_no: int
-    """Newest policy version that answered."""
+    """Newest of them."""
 
 
 def handshake(
@@ -252,7 +254,7 @@ def to_reply(message: pb.StepReply, rows: int, session: NegotiatedSession) -> Re
     action_leaves = session.action.leaves
     if message.HasField("refusal"):
         errors = {row: _to_error(message.refusal, session) for row in range(rows)}
-        return Reply([0] * rows, _UNKNOWN * rows, session.action.zeros(rows), errors, weights_seq_no=0)
+        return Reply([0] * rows, _UNKNOWN * rows, session.action.zeros(rows), errors, np.zeros(rows, _UINT64), weights_seq_no=0)
     if len(message.handles) != 8 * rows or len(message.codes) != rows or len(message.weights_seq_nos) != 8 * rows:
         raise WireError(f"handles: expected {rows} rows, received {len(message.handles) / 8}", field="handles")
     actions = [from_tensor(tensor, f"actions[{index}]") for index, tensor in enumerate(message.actions)]
@@ -260,12 +262,14 @@ def to_reply(message: pb.StepReply, rows: int, session: NegotiatedSession) -> Re
     expected = [(leaf.dtype, (rows, *leaf.shape)) for leaf in action_leaves]
     if shapes != expected:
         raise WireError(f"actions: expected {expected}, received {shapes}", field="actions")
+    versions = column(message.weights_seq_nos, _UINT64)
     return Reply(
         handles=column(message.handles, _UINT64).tolist(),
         codes=message.codes,
         actions=actions,
         errors={error.row: _to_error(error, session) for error in message.errors},
-        weights_seq_no=int(column(message.weights_seq_nos, _UINT64).max(initial=0)),
+        weights_seq_nos=versions,
+        weights_seq_no=int(versions.max(initial=0)),
     )
 
 

@@ -169,6 +169,7 @@ class PolicyClient:
         columns, bad = session.observation.encode_batch(observations, rows)
         outcome = self._exchange.step(session, Steps(episode_ids, [_WANTED] * rows, columns, errors=bad), self._timeout(timeout_s))
         actions = session.action.decode_batch(outcome.columns)
+        self._exchange.note_versions(outcome)
         outcome.check(actions)
         return actions
 
@@ -283,6 +284,13 @@ class PolicyClient:
         Such a wait comes before the action is decided and is not part of `action_timeout_s`; see `ClientConfig.waits_for_learner`.
         """
         return self._exchange.take_learner_wait_s()
+
+    def answered_by(self) -> np.ndarray[Any, Any]:
+        """Return the policy version behind each action of the calling thread's newest `get_actions`, int64 (n,).
+
+        It is 0 where a row has no answer, also after a `get_actions` that raised BatchError.
+        """
+        return self._exchange.versions()
 
     @property
     def weights_seq_no(self) -> int:

@@ -23,6 +23,8 @@ class RecordedPrices:
     """Time of the first bar, seconds since 1970."""
     last_bar_s: float
     """Time of the last bar, seconds since 1970."""
+    span: str = ""
+    """Which part of a split they are: "train" or "test", of several folds with its number; "" without a split."""
 
 
 def span_of(prices: Sequence[RecordedPrices]) -> tuple[str, str]:
@@ -39,9 +41,13 @@ def note(prices: Sequence[RecordedPrices]) -> str:
     if not prices:
         return ""
     first, last = span_of(prices)
-    names = ", ".join(each.symbol for each in prices[:_NAMED_SYMBOLS])
-    more = f" and {len(prices) - _NAMED_SYMBOLS} more" if len(prices) > _NAMED_SYMBOLS else ""
-    bars = f"{names}{more}, {first} to {last}, {sum(each.bars for each in prices):,} bars"
+    symbols = list(dict.fromkeys(each.symbol for each in prices))
+    names = ", ".join(symbols[:_NAMED_SYMBOLS])
+    more = f" and {len(symbols) - _NAMED_SYMBOLS} more" if len(symbols) > _NAMED_SYMBOLS else ""
+    parts = ", ".join(dict.fromkeys(each.span for each in prices if each.span))
+    bars = f"{parts + ': ' if parts else ''}{names}{more}, {first} to {last}, {sum(each.bars for each in prices):,} bars"
     if any(each.trained_on for each in prices):
         return f"In-sample: the policy learns from the bars that its returns are of ({bars}), so they say nothing of other bars."
+    if parts.startswith("test"):
+        return f"Test part: the policy does not learn ({bars}); out of sample if it has learnt from the training part alone."
     return f"Recorded prices ({bars}): out of sample only if the policy has not learnt from them in another run."

@@ -18,9 +18,12 @@ from policyserver.monitoring.action import ACTIONS_TEXT
 TAGS = {
     "run": "run folder's name, one per demo or training run",
     "policy": "name of the policy that acts",
-    "process": "what makes the prices: ou, gbm, csv, ...",
+    "process": "what makes the prices: ou, gbm, recorded, ...",
     "symbol": "traded symbol",
     "worker": "operating-system process that the point is about: the serving process in `server`, else the process that wrote the point",
+    "kind": "kind of an order: market, limit, stop, on_open, on_close",
+    "event": "what became of an order: accepted, rejected, partly_filled, filled, cancelled, expired",
+    "reason": "why an order was rejected or cancelled: margin, too_many, trader, ..., or the name of a limit on risk",
     "node": "node of a pipeline: market, execution, reward, signal, policy, portfolio, episode",
     "sink": "where points go: a class of `Sink`, such as EmbeddedStore",
 }
@@ -85,6 +88,7 @@ STEP = Measurement(
     (
         _string("episode", "", "episode's id"),
         _integer("bar", "bars", "number of the bar the action was taken on, from 0 in each episode"),
+        _float("bar_time_s", "s since 1970", "end of that bar, by the prices' own time"),
         _float("price", "currency", "close of that bar"),
         _float("prediction", "log-return", "regressor's forecast of the next bar's log-return"),
         _float("prediction_std", "log-return", "regressor's uncertainty of that forecast, one standard deviation"),
@@ -99,6 +103,8 @@ STEP = Measurement(
     ),
 )
 
+_NO_SPLIT = "where there is no split"
+
 _CUT = "in an episode that was cut"
 
 EPISODE = Measurement(
@@ -109,6 +115,9 @@ EPISODE = Measurement(
         _string("episode", "", "episode's id"),
         _float("return", "reward", "sum of the episode's rewards"),
         _integer("length", "steps", "steps of the episode"),
+        _string("span", "", "which part of a split its bars are: train or test, of several folds with its number", _NO_SPLIT),
+        _float("first_bar_s", "s since 1970", "end of the bar of its first action, by the prices' own time"),
+        _float("last_bar_s", "s since 1970", "end of the last bar of its prices, whether it was reached or not"),
         _float("no_trade_return", "reward", "return of holding nothing, on the same prices and fees", _CUT),
         _float("random_return", "reward", "return of random actions, on the same prices and fees", _CUT),
         _float("profit", "fraction of initial equity", "equity at the end less equity at the start"),
@@ -132,6 +141,7 @@ PRICES = Measurement(
         _integer("bars", "bars", "bars that are recorded; of simulated prices those of an episode, like the times"),
         _float("first_bar_s", "s since 1970", "time of the first bar"),
         _float("last_bar_s", "s since 1970", "time of the last bar"),
+        _string("span", "", "which part of a split the bars are: train or test, of several folds with its number", _NO_SPLIT),
     ),
 )
 
@@ -156,6 +166,7 @@ ORDER = Measurement(
     (
         _string("episode", "", "episode's id"),
         _integer("bar", "bars", "number of the bar the order was filled on"),
+        _float("bar_time_s", "s since 1970", "end of that bar, by the prices' own time"),
         _float("quantity", "units", "units traded; negative when sold"),
         _float("reference_price", "currency", "open of the bar the order was filled on"),
         _float("fill_price", "currency", "price paid or received per unit, slippage included"),
@@ -164,10 +175,24 @@ ORDER = Measurement(
     ),
 )
 
+ORDER_EVENT = Measurement(
+    "order_event",
+    "what became of an order, when it was submitted or later; that a market order was accepted or filled is left out unless asked for",
+    ("run", "policy", "process", "symbol", "worker", "kind", "event", "reason"),
+    (
+        _string("episode", "", "episode's id"),
+        _integer("bar", "bars", "number of the bar in which it happened, or at whose close"),
+        _integer("number", "", "number of the order in its episode, from 0; a refused one has one, too"),
+        _float("quantity", "units", "units that were to be traded; negative for a sale"),
+        _float("left", "units", "units that are not filled"),
+        _float("price", "currency", "limit or stop", "of other kinds than limit and stop"),
+    ),
+)
+
 REGRESSOR = Measurement(
     "regressor",
-    "skill of the return regressor over its newest forecasts",
-    ("run", "policy", "process", "symbol", "worker"),
+    "skill of the return regressors over their newest forecasts, of all symbols",
+    ("run", "policy", "process", "worker"),
     (
         _integer("forecasts", "forecasts", "forecasts compared with what came, in this window"),
         _float("mse", "log-return squared", "mean squared error of the forecasts"),
@@ -223,7 +248,8 @@ SINK = Measurement(
 )
 
 MEASUREMENTS = {
-    measurement.name: measurement for measurement in (STEP, EPISODE, RESULT, PRICES, ORDER, REGRESSOR, TRAIN, SERVER, NODE, SINK)
+    measurement.name: measurement
+    for measurement in (STEP, EPISODE, RESULT, PRICES, ORDER, ORDER_EVENT, REGRESSOR, TRAIN, SERVER, NODE, SINK)
 }
 """Every measurement, by name."""
 

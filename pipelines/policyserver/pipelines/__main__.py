@@ -1,35 +1,25 @@
-"""The command line: `policy-pipeline run | demo`."""
+"""The command line: `policy-pipeline run | demo | check-data | check-future | replay | processes | schemes`."""
 
 from __future__ import annotations
 
 import argparse
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from policyserver.client import AuthenticationError, HandshakeError, InsecureTargetError
 from policyserver.common.command_line import OptionParser
 from policyserver.common.file_permissions import keep_others_from_writing
 from policyserver.common.settings import SettingsError, add_arguments, from_arguments, load
 from policyserver.common.standard_streams import lasting_streams
-from policyserver.pipelines.config import SWITCH_INTERVAL_S, PipelineConfig
-from policyserver.pipelines.demo.server_process import ServerDiedError
-from policyserver.pipelines.runtime.stop_signals import StoppedEarlyError, StopSignals
-from policyserver.pipelines.summary import LedgerError
+from policyserver.pipelines import check_data
+from policyserver.pipelines.replay import command as replay_command
+from policyserver.pipelines.runtime.thread_switching import SWITCH_INTERVAL_S
 
 logger = logging.getLogger("policyserver.pipelines")
 
-_EXIT_STATUSES: dict[type[Exception], int] = {
-    SettingsError: 2,
-    InsecureTargetError: 78,  # as of a `policy-server` that others could reach in plain text
-    StoppedEarlyError: 0,
-    ServerDiedError: 1,
-    LedgerError: 1,
-    HandshakeError: 1,
-    AuthenticationError: 1,
-}
-"""Errors that say enough in one line. Of any other the log gets the traceback."""
+_EXIT_INSECURE = 78
+"""Exit status when steps would leave the machine in plain text; that of `policy-server` when others could reach it so."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,57 +29,82 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run_command(arguments: Sequence[str] | None) -> int:
-    options = make_parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    options = make_parser(given[0] if given and given[0] in _COMMANDS else None).parse_args(given)
     keep_others_from_writing()
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     try:
-        options.command(options)
+        status: int = options.command(options)
     except Exception as error:
-        status = next((status for kind, status in _EXIT_STATUSES.items() if isinstance(error, kind)), None)
-        if status is None:
-            logger.exception("the run failed")
+        status = _status_of(error)
         sys.stderr.write(f"policy-pipeline: {error}\n")
-        return 1 if status is None else status
-    return 0
+    return status
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """Return the parser of the command, from which its reference is made, too."""
+def _status_of(error: Exception) -> int:
+    """Return the exit status after an error; one that is not foreseen is logged with its traceback."""
+    if isinstance(error, SettingsError):
+        return 2
+    from policyserver.client import AuthenticationError, HandshakeError, InsecureTargetError
+    from policyserver.pipelines.demo.server_process import ServerDiedError
+    from policyserver.pipelines.runtime.stop_signals import StoppedEarlyError
+    from policyserver.pipelines.summary import LedgerError
+
+    if isinstance(error, InsecureTargetError):
+        return _EXIT_INSECURE
+    if isinstance(error, StoppedEarlyError):
+        return 0
+    if not isinstance(error, ServerDiedError | LedgerError | HandshakeError | AuthenticationError):
+        logger.error("the run failed", exc_info=error)
+    return 1
+
+
+def make_parser(only: str | None = None) -> argparse.ArgumentParser:
+    """Return the parser of the command, from which its reference is made, too.
+
+    Args:
+        only: The one part that is declared, so that a part costs its own imports alone; None declares all.
+    """
     parser = OptionParser(prog="policy-pipeline", description="Event-driven trading pipelines that ask a policy server for actions.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-
-    run = commands.add_parser("run", help="trade against a policy server that runs elsewhere, until SIGTERM or Ctrl-C")
-    run.add_argument("--config", type=Path, help="TOML file; without one, the defaults")
-    add_arguments(run, PipelineConfig)
-    run.set_defaults(command=_run)
-
-    demo = commands.add_parser("demo", help="start a policy server and 64 trading episodes against it; show that it learns")
-    _add_demo_arguments(demo)
-    demo.set_defaults(command=_demo)
+    for name, (meaning, add_options) in _COMMANDS.items():
+        if only in (None, name):
+            add_options(commands.add_parser(name, help=meaning))
     return parser
 
 
-def _add_demo_arguments(parser: argparse.ArgumentParser) -> None:
-    from policyserver.pipelines.demo.setup import DEFAULT_STEPS, DEMO_SERVER
+def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    from policyserver.pipelines.config import PipelineConfig
 
-    parser.add_argument("--seed", type=int, default=0, help="of prices, initial weights and sampled actions (default: 0)")
-    laws = ("ou", "gbm")
-    parser.add_argument("--process", choices=laws, default=argparse.SUPPRESS, help="law of the simulated prices (default: ou)")
+    parser.add_argument("--config", type=Path, help="TOML file; without one, the defaults")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the summary there, besides the run's folder")
+    add_arguments(parser, PipelineConfig)
+    parser.set_defaults(command=_run)
+
+
+def _add_demo_arguments(parser: argparse.ArgumentParser) -> None:
+    from policyserver.pipelines.demo.setup import DEFAULT_MARKET, DEFAULT_STEPS, DEMO_SERVER, MARKETS
+
+    markets = ", ".join(MARKETS)
+    parser.add_argument("--seed", type=int, help="of prices, initial weights and sampled actions (default: the set-up's, or 0)")
+    parser.add_argument(
+        "--market", metavar="NAME", default=DEFAULT_MARKET, help=f"the set-up that is played: {markets} (default: {DEFAULT_MARKET})"
+    )
+    parser.add_argument("--config", type=Path, metavar="FILE", help="a pipeline's settings of your own, in place of a shipped set-up")
     parser.add_argument(
         "--prices",
-        dest="csv_files",
-        type=_csv_file,
-        metavar="csv:FILE",
+        dest="files",
+        type=Path,
+        metavar="FILE",
         action="append",
         default=[],
-        help="trade the OHLCV bars of a file; may be repeated",
+        help="trade the bars of a file (see check-data), instead of the set-up's prices; may be repeated",
     )
-    parser.add_argument("--episodes", type=int, default=64, help="concurrent episodes (default: 64)")
+    parser.add_argument("--episodes", type=int, help="concurrent episodes (default: the set-up's, or 64)")
     parser.add_argument(
         "--steps",
         type=int,
-        default=DEFAULT_STEPS,
-        help=f"steps after which the demo ends, further ones with --resume (default: {DEFAULT_STEPS:,})",
+        help=f"steps after which the demo ends, further ones with --resume (default: the set-up's, or {DEFAULT_STEPS:,})",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the summary there, too")
     parser.add_argument("--resume", action="store_true", help="continue the newest run: its seed, prices, episodes, weights and records")
@@ -101,32 +116,26 @@ def _add_demo_arguments(parser: argparse.ArgumentParser) -> None:
         help="the server's settings, a TOML file without run_folder, seed and listen.address, in place of all of the demo's own",
     )
     parser.add_argument("--runs", type=Path, default=Path("runs"), metavar="FOLDER", help="folder of the run folders (default: runs)")
+    parser.set_defaults(command=_demo)
 
 
-def _csv_file(text: str) -> Path:
-    kind, _, file = text.partition(":")
-    if kind != "csv" or not file:
-        raise argparse.ArgumentTypeError(f"expected csv:FILE, received {text!r}")
-    return Path(file)
-
-
-def _run(options: argparse.Namespace) -> None:
+def _run(options: argparse.Namespace) -> int:
+    from policyserver.pipelines.config import PipelineConfig
     from policyserver.pipelines.run import run_pipeline
+    from policyserver.pipelines.runtime.stop_signals import StopSignals
 
     config = load(PipelineConfig, options.config, from_arguments(PipelineConfig, options))
     _log_to_stderr(logging.INFO)
     with StopSignals().installed() as stop:
-        run_pipeline(config, stop)
+        run_pipeline(config, stop, options.json)
+    return 0
 
 
-def _demo(options: argparse.Namespace) -> None:
+def _demo(options: argparse.Namespace) -> int:
     from policyserver.pipelines.demo.demo import run_demo
     from policyserver.pipelines.demo.setup import DemoConfig
+    from policyserver.pipelines.runtime.stop_signals import StopSignals
 
-    if options.csv_files and "process" in options:
-        raise SettingsError(
-            "--process", "option", f"expected none beside --prices, whose bars are not simulated, received {options.process!r}"
-        )
     try:
         chosen = load(DemoConfig, overrides=from_arguments(DemoConfig, options))
     except SettingsError as error:
@@ -134,10 +143,51 @@ def _demo(options: argparse.Namespace) -> None:
     _log_to_stderr(logging.WARNING)
     with StopSignals().installed() as stop:
         run_demo(chosen, sys.stdout, stop)
+    return 0
+
+
+def _add_processes(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(command=_list_processes)
+
+
+def _add_schemes(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(command=_list_schemes)
+
+
+def _add_check_future(parser: argparse.ArgumentParser) -> None:
+    from policyserver.pipelines.check_future import add_options
+
+    add_options(parser)
+
+
+def _list_processes(options: argparse.Namespace) -> int:
+    from policyserver.pipelines.listing import processes
+
+    sys.stdout.write(processes())
+    return 0
+
+
+def _list_schemes(options: argparse.Namespace) -> int:
+    from policyserver.pipelines.listing import schemes
+
+    sys.stdout.write(schemes())
+    return 0
 
 
 def _log_to_stderr(level: int) -> None:
     logging.basicConfig(level=level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+
+
+_COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
+    "run": ("trade against a policy server that runs elsewhere, until SIGTERM or Ctrl-C", _add_run_arguments),
+    "demo": ("start a policy server and 64 trading episodes against it; show that it learns", _add_demo_arguments),
+    "check-data": ("tell what files of bars hold and what is wrong with them; exit 1 on a fault", check_data.add_options),
+    "check-future": ("tell whether a pipeline knows more than it can, without a server; exit 1 on a fault", _add_check_future),
+    "replay": ("play a recorded run again without a server; exit 1 where it comes out differently", replay_command.add_options),
+    "processes": ("list the price processes, with what can be set of them", _add_processes),
+    "schemes": ("list the action schemes, observers, reward terms, ends and limits on risk, with what can be set of them", _add_schemes),
+}
+"""Each part of the command: its help, and what declares its options."""
 
 
 if __name__ == "__main__":

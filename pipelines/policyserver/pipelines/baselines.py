@@ -1,21 +1,30 @@
-"""Baselines: what doing nothing and acting at random would have earned on the same bars, with the same costs; many episodes at once."""
+"""Baselines: what doing nothing and acting at random would have earned on the same bars, by the same rules; many episodes at once."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 
-from policyserver.monitoring.action import Action
-from policyserver.pipelines.account import EQUITY_FLOOR, AccountConfig
-from policyserver.pipelines.bars import FloatArray, IntArray
-from policyserver.pipelines.prices import EpisodePrices, episode_rng
+from policyserver.pipelines.market.bars import FloatArray, IntArray
+from policyserver.pipelines.market.block import GOES_ON, EpisodeBlock
+from policyserver.pipelines.market.episode_source import Episode
+from policyserver.pipelines.market.feed import BarFeed
+from policyserver.pipelines.market.rules import Rules
+from policyserver.pipelines.market.running_statistics import Statistic
+from policyserver.pipelines.market.vector_env import begin_episodes
+
+Choose = Callable[[EpisodeBlock, IntArray, int], npt.NDArray[Any]]
+"""Chooses the actions of rows of a block at the close of bar number t of their episodes, 0 that of the first action."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class ReplayResult:
+class Results:
     """What each of n episodes earned."""
 
     returns: FloatArray
@@ -23,68 +32,75 @@ class ReplayResult:
     profits: FloatArray
     """Simple profit, costs taken off, over the initial equity, float64 (n,)."""
     costs: FloatArray
-    """Fees and slippage over the initial equity, float64 (n,)."""
+    """All costs over the initial equity, float64 (n,)."""
 
 
-def no_trade(config: AccountConfig, episodes: Sequence[EpisodePrices]) -> ReplayResult:
-    """Return what holding cash earns; see `replay_episodes`."""
-    return replay_episodes(config, episodes, [np.full(prices.n_steps, Action.HOLD) for prices in episodes])
+class Baselines:
+    """Plays episodes again by other policies. Thread-safe: each call has a block of its own."""
+
+    def __init__(self, rules: Rules, slots: tuple[str, ...], seed: int, columns: tuple[str, ...] = ()) -> None:
+        """Play by `rules`; `seed` is that of the random actions, `columns` are the bars' further ones."""
+        self._rules = rules
+        self._slots = slots
+        self._seed = seed
+        self._columns = columns
+
+    def of(self, episodes: Sequence[Episode]) -> tuple[Results, Results]:
+        """Return what holding cash and what random actions earn, a function of the seed and the episodes alone."""
+        space = self._rules.actions.space(self._slots)
+        longest = max(episode.bars.n_steps for episode in episodes)
+        actions = np.stack([random_actions(space, actions_rng(self._seed, episode), longest) for episode in episodes])
+        nothing = play(self._rules, self._slots, episodes, lambda block, rows, step: block.keeping(rows), columns=self._columns)
+        random = play(self._rules, self._slots, episodes, lambda block, rows, step: actions[rows, step], columns=self._columns)
+        return nothing, random
 
 
-def random_actions(config: AccountConfig, episodes: Sequence[EpisodePrices], seed: int) -> ReplayResult:
-    """Return what uniformly random actions earn, a function of the seed and the episodes alone; see `replay_episodes`."""
-    actions = [
-        episode_rng(seed, prices.symbol, prices.episode_index, purpose="random actions").integers(len(Action), size=prices.n_steps)
-        for prices in episodes
-    ]
-    return replay_episodes(config, episodes, actions)
+def actions_rng(seed: int, episode: Episode) -> np.random.Generator:
+    """Return the generator of an episode's random actions, whatever was drawn elsewhere."""
+    key = int.from_bytes(hashlib.sha256(f"random actions/{'+'.join(episode.symbols)}".encode()).digest()[:8])
+    return np.random.default_rng(np.random.SeedSequence(entropy=seed, spawn_key=(key, episode.number)))
 
 
-def replay_episodes(config: AccountConfig, episodes: Sequence[EpisodePrices], actions: Sequence[IntArray]) -> ReplayResult:
-    """Play given actions on episodes of one length, from their first action on, whatever was dripped already.
+def random_actions(space: gym.Space[Any], rng: np.random.Generator, count: int) -> npt.NDArray[Any]:
+    """Return uniformly random actions of a space, (count, ...)."""
+    if isinstance(space, gym.spaces.Discrete):
+        first: Any = space.start
+        choices: Any = space.n
+        return rng.integers(first, first + choices, size=count)
+    if isinstance(space, gym.spaces.MultiDiscrete):
+        return rng.integers(space.nvec, size=(count, len(space.nvec)))
+    if isinstance(space, gym.spaces.Box):
+        return rng.uniform(space.low, space.high, (count, *space.shape)).astype(space.dtype)
+    raise ValueError(f"actions: expected a Discrete, MultiDiscrete or Box space, received {space}")
 
-    Raises:
-        ValueError: the episodes differ in length.
+
+def play(
+    rules: Rules,
+    slots: tuple[str, ...],
+    episodes: Sequence[Episode],
+    choose: Choose,
+    statistics: frozenset[Statistic] = frozenset(),
+    columns: tuple[str, ...] = (),
+) -> Results:
+    """Play episodes from their first action to their end; forecasts are 0. `statistics` are those that `choose` reads.
+
+    Actions are chosen where the policy is asked. `columns` are those that the episodes' bars have beyond their fields.
     """
-    if len({prices.n_steps for prices in episodes}) > 1:
-        raise ValueError(f"episodes: expected one length, received {sorted({prices.n_steps for prices in episodes})} actions")
-    opens = np.array([prices.bars.open[prices.warmup_bars :] for prices in episodes])
-    closes = np.array([prices.bars.close[prices.warmup_bars - 1 :] for prices in episodes])
-    return replay(config, opens, closes, np.array(actions))
-
-
-def replay(config: AccountConfig, opens: FloatArray, closes: FloatArray, actions: npt.NDArray[np.integer]) -> ReplayResult:
-    """Play actions on bars with the arithmetic of `Account`, step by step, all episodes at once.
-
-    Args:
-        config: money and costs.
-        opens: opens of the bars after the warm-up, float64 (n, t).
-        closes: closes from the bar of the first action on, float64 (n, t + 1).
-        actions: the actions, integers (n, t).
-    """
-    n, n_steps = actions.shape
-    cash = np.full(n, config.initial_equity)
-    equity, marked = cash.copy(), cash.copy()
-    position, costs, returns = np.zeros(n), np.zeros(n), np.zeros(n)
-    target = np.zeros(n, dtype=np.int64)
-    alive = np.ones(n, dtype=bool)
-    floor = EQUITY_FLOOR * config.initial_equity
-    for step in range(n_steps):
-        action = actions[:, step]
-        wanted = np.where(alive & (action != Action.HOLD), np.where(action == Action.BUY, 1, -1), target)
-        units = wanted * config.unit_fraction * equity / closes[:, step]
-        quantity = np.where(wanted != target, units - position, 0.0)
-        target = wanted
-
-        slip = opens[:, step] * config.slippage_fraction
-        price = np.where(quantity > 0, opens[:, step] + slip, opens[:, step] - slip)
-        fee = np.abs(quantity) * price * config.fee_fraction
-        cash -= quantity * price + fee
-        position += quantity
-        costs += fee + np.abs(quantity) * slip
-
-        equity = np.where(alive, cash + position * closes[:, step + 1], equity)
-        returns += config.reward_scale * np.log(np.maximum(equity, floor) / np.maximum(marked, floor))
-        marked = equity
-        alive &= equity > config.ruin_fraction * config.initial_equity
-    return ReplayResult(returns, equity / config.initial_equity - 1.0, costs / config.initial_equity)
+    count, n_extras = len(episodes), len(columns)
+    block, feed = EpisodeBlock(count, slots, rules, statistics, columns), BarFeed(count, len(slots), n_extras)
+    begin_episodes(block, feed, np.arange(count), list(episodes))
+    returns, going, step = np.zeros(count), np.arange(count), 0
+    asked = going
+    while len(going):
+        if len(asked):
+            block.act(asked, choose(block, asked, step))
+        bar = feed.next(going)
+        block.fill(going, bar)
+        marked = block.mark(going)
+        returns[going] += marked.rewards
+        goes_on = marked.ends == GOES_ON
+        asked = going[goes_on if bar.asks is None else goes_on & bar.asks]
+        going = going[goes_on]
+        step += 1
+    accounts = block.view.accounts
+    return Results(returns, accounts.profit, accounts.costs / accounts.initial_equity)

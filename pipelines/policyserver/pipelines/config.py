@@ -4,24 +4,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 from annotated_types import Ge, Gt
 
 from policyserver.common.settings import Config
 from policyserver.monitoring.recording import RecordingConfig
-from policyserver.pipelines.account import AccountConfig
 from policyserver.pipelines.fallback import Fallback
+from policyserver.pipelines.forecast.regressor import RegressorConfig
+from policyserver.pipelines.market.rules import RulesConfig
+from policyserver.pipelines.played_block import shares_of
 from policyserver.pipelines.prices import PricesConfig
-from policyserver.pipelines.regressor import RegressorConfig
 from policyserver.pipelines.runtime.inbox import NodeConfig
 
 UNNAMED_RUN = "pipeline"
 """Name of a run that neither the settings nor the server name."""
-
-SWITCH_INTERVAL_S = 0.001
-"""How long a thread computes before another may, seconds: Python's default of 5 ms would be felt in the latency of actions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +43,12 @@ class PlayedEpisodesConfig(Config):
     """How many episodes are played, and for what."""
 
     concurrent: Annotated[int, Ge(1)] = 64
-    """Episodes that are played at the same time; the n-th of all episodes trades symbol n modulo the number of symbols."""
+    """Episodes that are played at the same time; the n-th of all episodes trades symbol n modulo the number of symbols, unless
+    `prices.windows.order` says otherwise."""
     steps: Annotated[int, Ge(1)] | None = None
     """Steps after which the run ends; none: only when it is asked to."""
-    training_enabled: bool = True
-    """Whether the server may learn from the episodes."""
-    show_prediction: bool = True
-    """Whether observations have the regressor's forecast in them, or zeros in its place."""
+    training_enabled: bool | None = None
+    """Whether the server may learn from the episodes; none: unless the test part of `[prices.split]` is played."""
     first_round: Annotated[int, Ge(0)] = 0
     """Episodes that an earlier run played in each slot; this run goes on with the prices after them."""
 
@@ -74,9 +71,9 @@ class NodesConfig(Config):
     """Threads of each node, their inboxes and their restarts."""
 
     market_threads: Annotated[int, Ge(1)] = 1
-    """Threads that drip bars; episodes are shared among them."""
+    """Threads that drip bars; blocks of episodes are shared among them."""
     signal_threads: Annotated[int, Ge(1)] = 2
-    """Threads that forecast; symbols are shared among them."""
+    """Threads that forecast; blocks are shared among them, as among all threads."""
     policy_threads: Annotated[int, Ge(1)] = 2
     """Threads that ask for actions, and so the number of calls in flight."""
     portfolio_threads: Annotated[int, Ge(1)] = 1
@@ -100,6 +97,17 @@ class PipelineRecordingConfig(RecordingConfig):
     none."""
     policy: str = "default"
     """Name of the policy, a tag of every point."""
+    run_folder: Path | None = Path("runs/{time}-seed{seed}")
+    """Folder for what is needed to repeat the run: settings, versions, hashes of the data, summary and event log. {time} and {seed} are
+    filled in; without {time} an earlier run's is put aside in it. None: not kept."""
+    max_event_bytes: Annotated[int, Ge(1_000_000)] = 1_073_741_824
+    """Most bytes of the event log, of which a step takes about 40."""
+    when_events_full: Literal["stop_recording", "end_run"] = "stop_recording"
+    """When the event log is full: the run goes on without it, what isn't recorded is counted, and a replay gets no further
+    (stop_recording); or the run ends (end_run)."""
+    market_order_events: bool = False
+    """Whether it is recorded, too, that market orders were accepted and filled: nearly as many points as steps, of what the points of
+    `order` say already. What becomes of other orders, and every refusal, is recorded in any case."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +125,8 @@ class PipelineConfig(Config):
     """How many episodes are played."""
     prices: PricesConfig = field(default_factory=PricesConfig)
     """What is traded."""
-    account: AccountConfig = field(default_factory=AccountConfig)
-    """Money and costs."""
+    rules: RulesConfig = field(default_factory=RulesConfig)
+    """Actions, observations, rewards, ends, money and costs."""
     regressor: RegressorConfig = field(default_factory=RegressorConfig)
     """What forecasts."""
     policy: PolicyCallsConfig = field(default_factory=PolicyCallsConfig)
@@ -131,11 +139,20 @@ class PipelineConfig(Config):
     """Longest time the episodes get to end when the process is asked to stop, seconds."""
 
     def _check(self) -> None:
-        if self.nodes.inbox.capacity < self.episodes.concurrent:
+        split = self.prices.split
+        if self.episodes.training_enabled and split is not None and split.play == "test" and not split.learns_on_test:
+            expected = "expected false, or prices.split.learns_on_test = true, while the test part is played"
+            raise ValueError(f"episodes.training_enabled: {expected}, received true")
+        blocks = len(shares_of(self.episodes.concurrent))
+        if self.nodes.inbox.capacity < blocks:
             raise ValueError(
-                f"nodes.inbox.capacity: expected room for all {self.episodes.concurrent} concurrent episodes, "
-                f"received {self.nodes.inbox.capacity}"
+                f"nodes.inbox.capacity: expected room for all {blocks} blocks of episodes, received {self.nodes.inbox.capacity}"
             )
+
+    @property
+    def training_enabled(self) -> bool:
+        """Whether the server may learn from the episodes, once that is decided."""
+        return not self.prices.plays_test if self.episodes.training_enabled is None else self.episodes.training_enabled
 
     @property
     def episodes_seed(self) -> int:

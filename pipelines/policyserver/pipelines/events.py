@@ -1,30 +1,26 @@
-"""The events of the pipeline, and the episode state that travels in them.
+"""The events of the pipeline: a block of episodes, and what the node before has done with it.
 
-    Market --MARKET--> Execution --FILL--> Reward --REWARD--> Signal --SIGNAL--> Policy --ACTION--> Portfolio --ORDER--+
-       ^                   ^                                     |                                                      |
-       |                   +-------------------------------------|------------------------------------------------------+
-       +---ORDER (held, or none: next bar)--- Execution,         +--EndEvent--> Episode: ends it, begins the next one
-                                              Episode
+    Market --MARKET--> Execution --FILL--> Reward --REWARD--> Signal --SIGNAL--> Policy --ACTION--> Portfolio --+
+       ^                                                        |                                               |
+       +---ORDER (the next bar)---------------------------------|-----------------------------------------------+
+                                                                +--EndEvent--> Episode: ends what is over with the server
 
-The node that holds an event owns the `Episode` in it, and no other node touches it. So no episode needs a lock, however many threads there
-are.
+The block in an event is a baton; see `played_block`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from policyserver.pipelines.account import Account, Fill, Order
-from policyserver.pipelines.bars import Bar
-from policyserver.pipelines.features import FeatureState
-from policyserver.pipelines.prices import EpisodePrices
-from policyserver.pipelines.regressor import NO_PREDICTION, Prediction
-
-Observation = npt.NDArray[np.float32]
+from policyserver.pipelines.market.bars import BarRows, IntArray
+from policyserver.pipelines.market.block import Marked
+from policyserver.pipelines.market.episode_source import Episode
+from policyserver.pipelines.market.orders import Fills
+from policyserver.pipelines.played_block import FallbackStep, Observations, PlayedBlock
 
 Ending = Literal["terminated", "truncated", "lost", "abandoned"]
 """How an episode ends: by its own rules (ruin); by its length or the end of the run; with the server that held it; with a node that
@@ -32,147 +28,101 @@ failed while it held it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Decision:
-    """An action on a bar, and how it came about."""
+class OrderEvent:
+    """What the actions asked for has been ordered; the market may go on."""
 
-    bar: int
-    """Index of the bar at whose close it was taken."""
-    price: float
-    """Close of that bar."""
-    prediction: Prediction
-    """Forecast of the next log-return."""
-    action: int
-    """0 sell, 1 hold, 2 buy; of a fallback: what it is reported as."""
-    fallback: bool
-    """Whether it is the configured fallback instead of the policy's action."""
-    weights_seq_no: int
-    """Policy version that acted, or the newest known one."""
-    node: str
-    """Name of the node thread that took it."""
-
-
-@dataclass(slots=True)
-class FallbackStep:
-    """A step that was taken without the server."""
-
-    observation: Observation
-    """What the action was taken on."""
-    action: int
-    """What it is reported as."""
-    reward: float | None = None
-    """Its reward, once known."""
-
-
-@dataclass(slots=True, eq=False)
-class Episode:
-    """State of one episode: prices, features, account, and what is pending between two bars."""
-
-    slot: int
-    """Place among the concurrent episodes; decides which replica of a node serves the episode."""
-    id: str
-    """Name of the episode, unique in the run."""
-    prices: EpisodePrices
-    account: Account
-    features: FeatureState = field(default_factory=FeatureState)
-    prediction: Prediction = NO_PREDICTION
-    """Forecast made at the last bar."""
-    regressor_features: dict[str, float] | None = None
-    """What it was made from; the next bar brings its label."""
-    observation: Observation | None = None
-    """Observation at the last bar."""
-    decision: Decision | None = None
-    """Newest decision; its reward comes with the next bar."""
-    working_order: Order | None = None
-    """Order that waits for the next bar's open."""
-    unreported: list[FallbackStep] = field(default_factory=list)
-    """Fallback steps that the server has not heard of, oldest first; see `policyserver.pipelines.fallback`."""
-    started: bool = False
-    """Whether the server has seen the first observation."""
-    steps: int = 0
-    """Rewards so far."""
-    return_sum: float = 0.0
-    """Sum of the rewards so far."""
-    truncated: bool = False
-    """Whether the run is ending and the episode with it, at the bar it has reached."""
-    abandoned: bool = False
-    """Whether a failed node held it: events that still carry it are void."""
-    ended: bool = False
-    """Whether it has been ended and recorded."""
-
-    @property
-    def symbol(self) -> str:
-        """What is traded."""
-        return self.prices.symbol
+    played: PlayedBlock
 
 
 @dataclass(frozen=True, slots=True)
 class MarketEvent:
-    """A bar has closed."""
+    """A bar has closed for the rows that wait for one; new episodes stand at the bar of their first action."""
 
-    episode: Episode
-    bar: Bar
+    played: PlayedBlock
+    rows: IntArray
+    """Rows that the bar is of, int64 (m,)."""
+    bar: BarRows | None
+    """The bars; None: no row waits for one."""
 
 
 @dataclass(frozen=True, slots=True)
 class FillEvent:
-    """What was pending is executed at the bar's open."""
+    """What was ordered is executed in the bar."""
 
-    episode: Episode
-    bar: Bar
-    fill: Fill | None
-    """None: nothing was pending."""
+    played: PlayedBlock
+    rows: IntArray
+    fills: Fills | None
 
 
 @dataclass(frozen=True, slots=True)
 class RewardEvent:
-    """The account is marked at the bar's close."""
+    """The accounts are marked at the bar's close."""
 
-    episode: Episode
-    bar: Bar
-    reward: float
-    """Reward of the action on the bar before; 0 at the first bar, which has none."""
+    played: PlayedBlock
+    rows: IntArray
+    marked: Marked | None
 
 
 @dataclass(frozen=True, slots=True)
 class SignalEvent:
-    """The forecast and the observation at the bar's close."""
+    """The forecasts and the observations at the bar's close."""
 
-    episode: Episode
-    bar: Bar
-    prediction: Prediction
-    observation: Observation
+    played: PlayedBlock
+    rows: IntArray
+    """Rows that want an action, int64 (m,)."""
 
 
 @dataclass(frozen=True, slots=True)
 class ActionEvent:
-    """A decision on the bar."""
+    """Decisions on the bar."""
+
+    played: PlayedBlock
+    rows: IntArray
+    """Rows that have one, int64 (m,)."""
+    actions: npt.NDArray[Any]
+    """What they do."""
+    flattens: npt.NDArray[np.bool_]
+    """Whose positions are closed instead, bool (m,)."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ended:
+    """An episode that is over, apart from the block that has gone on without it."""
 
     episode: Episode
-    decision: Decision
-
-
-@dataclass(frozen=True, slots=True)
-class OrderEvent:
-    """An order for the next bar's open; the market may go on."""
-
-    episode: Episode
-    order: Order | None
-    """None: nothing to trade."""
+    id: str
+    symbol: str
+    ending: Ending
+    reason: str
+    """Why: the name of the end, "data", "stopped", or what was lost."""
+    is_started: bool
+    """Whether the server has seen its first observation."""
+    observation: Observations
+    """The last one, float32 (size,)."""
+    unreported: list[FallbackStep]
+    steps: int
+    return_sum: float
+    profit: float
+    """Simple profit as a fraction of the initial equity, like costs and turnover."""
+    costs: float
+    turnover: float
+    drawdown: float
 
 
 @dataclass(frozen=True, slots=True)
 class EndEvent:
-    """An episode is over and leaves its slot to the next."""
+    """Episodes are over."""
 
-    episode: Episode
-    ending: Ending
+    ended: tuple[Ended, ...]
+    retired_rows: int = 0
+    """Rows that play nothing any more, because the run ends."""
 
 
 @dataclass(frozen=True, slots=True)
 class OpenEvent:
-    """A slot wants its first episode."""
+    """A block wants its first episodes."""
 
-    slot: int
+    played: PlayedBlock
 
 
 Event = MarketEvent | FillEvent | RewardEvent | SignalEvent | ActionEvent | OrderEvent | EndEvent | OpenEvent

@@ -12,8 +12,17 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from policyserver.monitoring.sink import Sink
+from policyserver.pipelines.baselines import Baselines
+from policyserver.pipelines.comparison.comparison import Comparison, compare
+from policyserver.pipelines.comparison.kept_episodes import KeptEpisodes
 from policyserver.pipelines.config import UNNAMED_RUN, PipelineConfig
-from policyserver.pipelines.events import EndEvent, Episode, Event, OpenEvent
+from policyserver.pipelines.events import EndEvent, Event, OpenEvent
+from policyserver.pipelines.forecast.block_forecaster import STATISTICS, BlockForecaster
+from policyserver.pipelines.forecast.tracks import TrackForecaster, Tracks
+from policyserver.pipelines.market.block import EpisodeBlock
+from policyserver.pipelines.market.forecaster import Forecaster
+from policyserver.pipelines.market.rules import Rules
+from policyserver.pipelines.market.split import Reach
 from policyserver.pipelines.nodes.episode_node import EpisodeNode
 from policyserver.pipelines.nodes.execution_node import ExecutionNode
 from policyserver.pipelines.nodes.market_node import MarketNode
@@ -21,8 +30,10 @@ from policyserver.pipelines.nodes.pipeline_node import Wiring
 from policyserver.pipelines.nodes.policy_node import PolicyNode
 from policyserver.pipelines.nodes.portfolio_node import PortfolioNode
 from policyserver.pipelines.nodes.reward_node import RewardNode
-from policyserver.pipelines.nodes.signal_node import SignalNode
+from policyserver.pipelines.nodes.signal_node import SignalNode, ended_episodes
+from policyserver.pipelines.played_block import PlayedBlock, shares_of
 from policyserver.pipelines.prices import PriceSource, make_source
+from policyserver.pipelines.replay.turn import NoTurns, Turns
 from policyserver.pipelines.run_state import RunState
 from policyserver.pipelines.runtime.inbox import NodeError
 from policyserver.pipelines.runtime.latency import LatencyHistogram
@@ -33,6 +44,7 @@ from policyserver.pipelines.runtime.routes import Recorder, Routes
 from policyserver.pipelines.serving import PolicyService
 
 logger = logging.getLogger(__name__)
+
 NodeT = TypeVar("NodeT", bound=Node[Any])
 
 
@@ -46,7 +58,9 @@ class Pipeline:
     too often ends the run, and `stop` raises its error.
     """
 
-    def __init__(self, config: PipelineConfig, policy: PolicyService, sink: Sink, *, source: PriceSource | None = None) -> None:
+    def __init__(
+        self, config: PipelineConfig, policy: PolicyService, sink: Sink, *, source: PriceSource | None = None, turns: Turns | None = None
+    ) -> None:
         """Wire the nodes; nothing runs yet.
 
         Args:
@@ -54,36 +68,49 @@ class Pipeline:
             policy: The client; it stays the caller's.
             sink: Takes every point; it stays the caller's.
             source: Prices; default: those that `config.prices` describes.
+            turns: Takes what happened to each block; it stays the caller's. None: it is not kept.
 
         Raises:
             ValueError, OSError: The prices cannot be made; see `make_source`.
         """
         self.config = config
         nodes = config.nodes
-        source = source or make_source(config.prices, config.episodes_seed)
+        rules = Rules.of(config.rules)
+        source = source or make_source(config.prices, config.episodes_seed, reach=reach_of(rules))
         self.symbols = source.symbols
-        place = {symbol: number for number, symbol in enumerate(source.symbols)}
+        self.annualisations = source.annualisations
+        """By what an episode trades, the bars of a year."""
+        self.price_notes = source.notes
+        """How many windows there are of each symbol, and how many are left out and why."""
         self.tags = {
             "run": config.recording.run or UNNAMED_RUN,
             "policy": config.recording.policy,
-            "process": config.prices.process,
+            "process": config.prices.name,
             "worker": f"{socket.gethostname()}-{os.getpid()}",
         }
         recorder = Recorder(sink, self.tags)
+        self._rules = rules
+        self._source = source
         self.run = RunState(config.episodes.concurrent, config.episodes.steps)
+        self._kept = KeptEpisodes(source, policy, self.run.stopping.is_set)
+        self._tracks = Tracks(config.regressor, self.run.stopping.is_set)
+        self._forecasters: list[BlockForecaster] = []
+        self.blocks = self._make_blocks()
+        """The blocks that are played, by their numbers."""
         self._routes = routes = Routes()
-        wiring = Wiring(config, self, routes, self.run, recorder, policy, source)
+        self._turns = turns or NoTurns()
+        wiring = Wiring(config, self, routes, self.run, recorder, self._kept, self._kept, self._turns)
         self._rewards = _replicas(RewardNode, "reward", nodes.reward_threads, wiring)
         self._policies = _replicas(PolicyNode, "policy", nodes.policy_threads, wiring)
-        self._episode_node = EpisodeNode("episode", wiring)
+        self._episode_node = EpisodeNode("episode", wiring, Baselines(rules, source.slots, config.episodes_seed, source.columns))
         self._reporters = [*(node.reporter for node in self._policies), self._episode_node.reporter]
-        signals = _replicas(SignalNode, "signal", nodes.signal_threads, wiring)
-        routes.market = NodeGroup("market", _replicas(MarketNode, "market", nodes.market_threads, wiring), _slot)
-        routes.execution = NodeGroup("execution", _replicas(ExecutionNode, "execution", nodes.execution_threads, wiring), _slot)
-        routes.reward = NodeGroup("reward", self._rewards, _slot)
-        routes.signal = NodeGroup("signal", signals, lambda event: place[event.episode.symbol])
-        routes.policy = NodeGroup("policy", self._policies, _slot)
-        routes.portfolio = NodeGroup("portfolio", _replicas(PortfolioNode, "portfolio", nodes.portfolio_threads, wiring), _slot)
+        signals = _replicas(lambda name, wiring: SignalNode(name, wiring, self._skipped), "signal", nodes.signal_threads, wiring)
+        routes.market = NodeGroup("market", _replicas(MarketNode, "market", nodes.market_threads, wiring), _block_number)
+        routes.execution = NodeGroup("execution", _replicas(ExecutionNode, "execution", nodes.execution_threads, wiring), _block_number)
+        routes.reward = NodeGroup("reward", self._rewards, _block_number)
+        routes.signal = NodeGroup("signal", signals, _block_number)
+        routes.policy = NodeGroup("policy", self._policies, _block_number)
+        routes.portfolio = NodeGroup("portfolio", _replicas(PortfolioNode, "portfolio", nodes.portfolio_threads, wiring), _block_number)
         routes.episode = NodeGroup("episode", [self._episode_node], lambda event: 0)
         circle = (routes.market, routes.execution, routes.reward, routes.signal, routes.policy, routes.portfolio)
         self._groups: tuple[NodeGroup[Any], ...] = (*circle, routes.episode)
@@ -101,7 +128,7 @@ class Pipeline:
         for group in self._groups:
             group.start()
         self._watch.start()
-        self._routes.episode.push_many([OpenEvent(slot) for slot in range(self.config.episodes.concurrent)])
+        self._routes.market.push_many([OpenEvent(played) for played in self.blocks])
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Wait for the end of the run: enough steps, or a failure. Returns whether it has come."""
@@ -171,9 +198,18 @@ class Pipeline:
         """Fallback actions that the server has been told of."""
         return sum(reporter.reported for reporter in self._reporters)
 
+    def compare(self) -> Comparison | None:
+        """Return the measures of the newest whole episodes beside those of other policies; None without one. To follow the stop."""
+        return compare(self._rules, self._source, self._kept.newest(), self.config.episodes_seed)
+
     def statistics(self) -> list[NodeStatistics]:
         """Return the counters of each node, in the order of a step."""
         return [group.statistics() for group in self._groups]
+
+    @property
+    def nodes(self) -> dict[str, Node[Any]]:
+        """The nodes by name, of several replicas the first."""
+        return {group.name: group.replicas[0] for group in self._groups}
 
     # Supervision ---------------------------------------------------------------------------------------------------------------------
 
@@ -190,25 +226,74 @@ class Pipeline:
         self._give_up(node, events)
 
     def _give_up(self, node: Node[Any], events: Sequence[Event]) -> None:
-        """End the episodes of events that will never be handled."""
-        ends: list[EndEvent | OpenEvent] = []
+        """End the episodes of events that will never be handled, and let other blocks play in their slots."""
         for event in events:
-            if isinstance(event, OpenEvent):
-                ends.append(event)
-            elif node is self._episode_node and event.episode.ended:
-                ends.append(OpenEvent(event.episode.slot))
-            else:
-                event.episode.abandoned = True
-                ends.append(EndEvent(event.episode, "abandoned"))
-        try:
-            self._routes.episode.push_many(ends)
-        except NodeError as error:
-            self.run.fail(error)
+            try:
+                if isinstance(event, EndEvent):
+                    self._forget(event)
+                else:
+                    self._replace(event.played)
+            except NodeError as error:
+                self.run.fail(error)
+
+    def _forget(self, event: EndEvent) -> None:
+        """Count the episodes of an end that failed; the server ends them by itself."""
+        self.run.add_ending("abandoned", len(event.ended))
+        if event.retired_rows:
+            self.run.give_back_slots(event.retired_rows)
+
+    def _replace(self, played: PlayedBlock) -> None:
+        """Abandon a block, and open another one in its place: what a failure has left of its arrays is not to be relied on."""
+        if played.abandoned:
+            return
+        played.abandoned = True
+        if played.turn.marked and not played.turn.wall_ns:
+            played.turn.is_abandoned = True
+            self._turns.add(played.turn)
+        ended = ended_episodes(played, played.playing, "abandoned", "abandoned")
+        new = self.make_block(played.number, played.first_slot, played.block.shape.n_rows)
+        new.rounds[:] = played.rounds
+        self.blocks[played.number] = new
+        self._routes.episode.push_many([EndEvent(tuple(ended))])
+        self._routes.market.push_many([OpenEvent(new)])
+
+    # Blocks --------------------------------------------------------------------------------------------------------------------------
+
+    def _make_blocks(self) -> list[PlayedBlock]:
+        """Share the concurrent episodes among blocks of nearly one size."""
+        blocks: list[PlayedBlock] = []
+        first_slot = 0
+        for n_rows in shares_of(self.config.episodes.concurrent):
+            blocks.append(self.make_block(len(blocks), first_slot, n_rows))
+            first_slot += n_rows
+        return blocks
+
+    def make_block(self, number: int, first_slot: int, n_rows: int) -> PlayedBlock:
+        """Make a block whose rows are vacant."""
+        config = self.config
+        block = EpisodeBlock(n_rows, self._source.slots, self._rules, STATISTICS, self._source.columns)
+        block.broker.log.with_market_orders = config.recording.market_order_events
+        forecaster: Forecaster
+        if self._source.is_recorded:
+            forecaster = TrackForecaster(block.view, self._tracks)
+        else:
+            forecaster = BlockForecaster(block.view, config.regressor)
+            self._forecasters.append(forecaster)
+        return PlayedBlock(number, first_slot, block, forecaster, config.episodes.first_round)
+
+    def _skipped(self) -> int:
+        """Return how many labels were not learnt, those of blocks that were given up among them."""
+        return self._tracks.skipped + sum(forecaster.skipped for forecaster in self._forecasters)
 
 
-def _slot(event: Any) -> int:
-    episode: Episode = event.episode
-    return episode.slot
+def reach_of(rules: Rules) -> Reach:
+    """Return how far a decision looks back, by the rules and the forecaster, and ahead."""
+    return Reach(max(rules.memory_bars(), *(statistic.memory_bars() for statistic in STATISTICS)))
+
+
+def _block_number(event: Any) -> int:
+    played: PlayedBlock = event.played
+    return played.number
 
 
 def _replicas(make: Callable[[str, Wiring], NodeT], name: str, threads: int, wiring: Wiring) -> list[NodeT]:

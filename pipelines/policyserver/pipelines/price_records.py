@@ -4,36 +4,41 @@ from __future__ import annotations
 
 from policyserver.monitoring.points import Points
 from policyserver.monitoring.recorded_prices import RecordedPrices
-from policyserver.pipelines.prices import EpisodePrices
+from policyserver.pipelines.market.episode_source import Episode
 from policyserver.pipelines.run_state import RunState
 from policyserver.pipelines.runtime.routes import Recorder
 
 
 class PriceRecords:
-    """Records the prices of each symbol when its first episode begins. Belongs to one thread."""
+    """Records the prices of each symbol, and of each part of a split, when the first episode begins. Belongs to one thread."""
 
     def __init__(self, run: RunState, recorder: Recorder, *, trained_on: bool) -> None:
         """Record with `recorder`, and in `run` for the summary; `trained_on`: whether the policy learns from the episodes."""
         self._run = run
         self._recorder = recorder
         self._trained_on = trained_on
-        self._symbols: set[str] = set()
+        self._noted: set[tuple[str, str]] = set()
 
-    def note(self, prices: EpisodePrices) -> None:
+    def note(self, episode: Episode) -> None:
         """Take note of an episode's prices."""
-        if prices.symbol in self._symbols:
-            return
-        self._symbols.add(prices.symbol)
-        bars = prices.bars if prices.history is None else prices.history.bars
-        first_s, last_s = (float(bars.time_ns[end]) * 1e-9 for end in (0, -1))
-        known = RecordedPrices(prices.symbol, self._trained_on, len(bars), first_s, last_s)
-        if prices.history is not None:
+        for symbol in episode.symbols:
+            if (symbol, episode.span) not in self._noted:
+                self._noted.add((symbol, episode.span))
+                self._write(episode, symbol)
+
+    def _write(self, episode: Episode, symbol: str) -> None:
+        history = episode.histories.get(symbol)
+        times = episode.bars.time_ns if history is None else history.bars.time_ns[slice(*(history.played or (None, None)))]
+        first_s, last_s = (float(times[end]) * 1e-9 for end in (0, -1))
+        known = RecordedPrices(symbol, self._trained_on, len(times), first_s, last_s, episode.span)
+        if history is not None:
             self._run.recorded_prices.append(known)
         fields = {
-            "recorded": prices.history is not None,
+            "recorded": history is not None,
             "trained_on": known.trained_on,
             "bars": known.bars,
             "first_bar_s": known.first_bar_s,
             "last_bar_s": known.last_bar_s,
+            "span": known.span or None,
         }
-        self._recorder.sink.write(Points.one("prices", {**self._recorder.tags, "symbol": prices.symbol}, fields))
+        self._recorder.sink.write(Points.one("prices", {**self._recorder.tags, "symbol": symbol}, fields))

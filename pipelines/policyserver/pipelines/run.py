@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import logging
+import math
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-
-import gymnasium as gym
-import numpy as np
 
 from policyserver.client import (
     AuthenticationError,
@@ -22,33 +21,37 @@ from policyserver.client import (
     ServerInfo,
 )
 from policyserver.common.settings import SettingsError
-from policyserver.monitoring.action import Action
 from policyserver.monitoring.recording import prepared
 from policyserver.monitoring.sink import Sink
+from policyserver.monitoring.store.reader import Ledger, StoreReader
 from policyserver.pipelines.config import UNNAMED_RUN, PipelineConfig
-from policyserver.pipelines.features import FEATURES, OBSERVATION_LIMIT, REGRESSOR_FEATURES
-from policyserver.pipelines.pipeline import Pipeline
+from policyserver.pipelines.forecast.block_forecaster import INPUTS
+from policyserver.pipelines.forecast.regressor import try_out
+from policyserver.pipelines.market.files.faults import FileFaultError
+from policyserver.pipelines.market.rules import Rules
+from policyserver.pipelines.pipeline import Pipeline, reach_of
 from policyserver.pipelines.prices import PriceSource, make_source
-from policyserver.pipelines.regressor import try_out
+from policyserver.pipelines.prices.config import make_slots
+from policyserver.pipelines.replay.run_folder import SUMMARY_FILE, folder_of
+from policyserver.pipelines.replay.run_record import recorded_run
+from policyserver.pipelines.replay.turn_log import TurnLog
 from policyserver.pipelines.runtime.stop_signals import StoppedEarlyError, StopSignals
 from policyserver.pipelines.server_watch import ServerWatch
+from policyserver.pipelines.summary import summarise
 
 logger = logging.getLogger(__name__)
 
 SINK_CLOSE_S = 5.0
 """Longest time the sinks get for what is still on its way, seconds; what InfluxDB has not taken waits on disk for the next run."""
 
+_LOGGED_NOTES = 8
+"""Symbols whose windows are logged."""
+
 _RETRY_S = 1.0
 """Seconds from one attempt to reach the server to the next."""
 
 _WITHOUT_STORE = Path("runs/pipeline.sqlite")
 """Where the store would be, for the spool that lies beside it."""
-
-OBSERVATION_SPACE = gym.spaces.Box(-OBSERVATION_LIMIT, OBSERVATION_LIMIT, (len(FEATURES),), np.float32)
-"""What the pipelines send; a server for another space is refused when the client connects."""
-
-ACTION_SPACE: gym.Space[np.int64] = gym.spaces.Discrete(len(Action))
-"""What they expect: the number of an `Action`."""
 
 
 def connect(config: PipelineConfig) -> PolicyClient:
@@ -68,8 +71,11 @@ def connect(config: PipelineConfig) -> PolicyClient:
         tls_ca_file=server.tls_ca_file,
         token_file=server.token_file,
     )
+    rules = Rules.of(config.rules)
+    slots = make_slots(config.prices)
+    observations, actions = rules.observation_space(slots), rules.actions.space(slots)
     try:
-        return PolicyClient(server.address, config=options, observation_space=OBSERVATION_SPACE, action_space=ACTION_SPACE)
+        return PolicyClient(server.address, config=options, observation_space=observations, action_space=actions)
     except InsecureTargetError:
         raise
     except ValueError as error:
@@ -80,18 +86,39 @@ def source_of(config: PipelineConfig) -> PriceSource:
     """Return the configured prices, once it is known that there is something to forecast them with.
 
     Raises:
-        SettingsError: A file of bars cannot be read, or is not one; or the regressor cannot be built, or cannot learn.
+        SettingsError: A file of bars cannot be read, or is not one; the regressor cannot be built, or cannot learn; or the warm-up is too
+            short for what is observed.
     """
+    rules = Rules.of(config.rules)
+    needed = rules.warmup_bars()
+    if 0 < config.prices.warmup_bars < needed:
+        problem = f"expected at least the {needed} bars that the rules look back at, received {config.prices.warmup_bars}"
+        raise SettingsError("prices.warmup_bars", "", problem)
     try:
-        try_out(config.regressor, REGRESSOR_FEATURES)
+        try_out(config.regressor, INPUTS)
     except ValueError as error:
         raise SettingsError("regressor", "", str(error)) from error
+    recorded = config.prices.recorded
+    known = () if recorded is None else recorded.files.columns
+    if missing := [column for column in rules.columns() if column not in known]:
+        expected = f"{', '.join(missing)}, which the observers of the rules read"
+        raise SettingsError("prices.recorded.files.columns", "", f"expected {expected}, received {', '.join(known) or 'none'}")
     try:
-        return make_source(config.prices, config.episodes_seed)
+        source = make_source(config.prices, config.episodes_seed, reach=reach_of(rules))
     except OSError as error:
-        raise SettingsError("prices.csv_files", "", f"expected a readable file, received {error.filename}: {error.strerror}") from error
+        raise SettingsError("prices.recorded", "", f"expected a readable file, received {error.filename}: {error.strerror}") from error
+    except SettingsError as error:
+        key = error.key if error.key.startswith("prices.") else f"prices.recorded.{error.key}"
+        raise SettingsError(key, "", error.problem) from error
+    except FileFaultError as error:
+        raise SettingsError("prices.recorded.files", "", str(error)) from error
     except ValueError as error:
         raise SettingsError("prices", "", str(error)) from error
+    for note in source.notes[:_LOGGED_NOTES]:
+        logger.info("prices: %s", note)
+    if len(source.notes) > _LOGGED_NOTES:
+        logger.info("prices: and %d more; the summary has all", len(source.notes) - _LOGGED_NOTES)
+    return source
 
 
 def joined(config: PipelineConfig, policy: PolicyClient, stop: StopSignals) -> PipelineConfig:
@@ -151,6 +178,12 @@ def closing_sink(config: PipelineConfig) -> Iterator[Sink]:
 ENDED = "ended"
 """The reason to stop when the pipeline has ended, or has failed."""
 
+EVENTS_FULL = "the event log is full"
+"""The reason to stop when `recording.when_events_full` wants it."""
+
+LAST_ANSWER_S = 10.0
+"""Longest wait for what the server says after the last episode, seconds."""
+
 
 def wait_for_end(pipeline: Pipeline, stop: StopSignals) -> str:
     """Wait until the pipeline has ended or is to stop; return the reason. Raises as `StopSignals.wait` does."""
@@ -158,8 +191,13 @@ def wait_for_end(pipeline: Pipeline, stop: StopSignals) -> str:
     return stop.wait()
 
 
-def run_pipeline(config: PipelineConfig, stop: StopSignals) -> Pipeline:
-    """Run a pipeline until it ends or `stop` has a reason, then end every episode and store every point.
+def run_pipeline(config: PipelineConfig, stop: StopSignals, json: Path | None = None) -> Pipeline:
+    """Run a pipeline until it ends or `stop` has a reason, then end every episode, store every point and write the summary.
+
+    Args:
+        config: The settings.
+        stop: Ends the run.
+        json: Where the summary is written besides the run's folder.
 
     Raises:
         InsecureTargetError: The server is off this machine, and certificate or token are missing.
@@ -175,12 +213,44 @@ def run_pipeline(config: PipelineConfig, stop: StopSignals) -> Pipeline:
         config = joined(config, policy, stop)
         if config.episodes_seed != seed:
             source = source_of(config)
-        pipeline = Pipeline(config, policy, sink, source=source)
+        folder, log = None, None
+        if config.recording.run_folder is not None:
+            folder = _made(config.recording.run_folder, config.seed)
+            log = stack.enter_context(recorded_run(config, folder, lambda: stop.put(EVENTS_FULL)))
+        pipeline = Pipeline(config, policy, sink, source=source, turns=log)
         watch = ServerWatch(policy, sink, pipeline.tags)
         stack.callback(watch.stop)
-        stack.enter_context(pipeline.running())
-        watch.start()
-        logger.info("trading %d episodes of %s against %s", config.episodes.concurrent, ", ".join(pipeline.symbols), config.server.address)
-        logger.info("stopping: %s", wait_for_end(pipeline, stop))
+        with pipeline.running():
+            watch.start()
+            symbols = ", ".join(pipeline.symbols)
+            logger.info("trading %d episodes of %s against %s", config.episodes.concurrent, symbols, config.server.address)
+            logger.info("stopping: %s", wait_for_end(pipeline, stop))
+        with contextlib.suppress(TimeoutError):
+            watch.flush().result(LAST_ANSWER_S)
+    _summarise(pipeline, watch, log, [folder / SUMMARY_FILE] if folder else [], [json] if json else [])
     logger.info("stopped after %d steps, %d episodes", pipeline.run.steps, sum(pipeline.run.endings.values()))
     return pipeline
+
+
+def _made(pattern: Path, seed: int) -> Path:
+    """Make the run's folder.
+
+    Raises:
+        SettingsError: It can't be made.
+    """
+    try:
+        return folder_of(pattern, seed)
+    except OSError as error:
+        raise SettingsError("recording.run_folder", "", f"expected a folder that can be made, received {pattern}: {error}") from error
+
+
+def _summarise(pipeline: Pipeline, watch: ServerWatch, log: TurnLog | None, *paths: list[Path]) -> None:
+    """Write the summary of a run that has stopped."""
+    recorded, store = Ledger(0, math.nan), pipeline.config.recording.store
+    if store is not None:
+        with contextlib.closing(StoreReader(store)) as reader:
+            recorded = reader.ledger(pipeline.tags["run"], pipeline.tags["worker"])
+    summary = summarise(pipeline, watch, recorded, log, episodes_leaked=watch.episodes_open, server_restarts=watch.server_restarts)
+    for path in itertools.chain(*paths):
+        summary.write(path)
+        logger.info("summary: %s", path)

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from policyserver.monitoring.newest_tenth import MOST_EPISODES, SHARE, newest_count
 from policyserver.monitoring.recorded_prices import RecordedPrices
-from policyserver.pipelines.bars import FloatArray
-from policyserver.pipelines.events import Decision, Ending
+from policyserver.pipelines.events import Ending
+from policyserver.pipelines.market.bars import FloatArray
 from policyserver.pipelines.tail import Tail
 
 EPISODE_COLUMNS = ("return", "no_trade", "random", "profit", "costs", "random_profit", "random_costs")
@@ -28,14 +28,26 @@ DECISIONS_KEPT = 12
 class ShownDecision:
     """A decision and its reward, to be shown to the user."""
 
-    decision: Decision
-    """What was decided, on what."""
+    bar: int
+    """Index of the bar at whose close it was taken."""
+    price: float
+    """Close of that bar, of the first symbol."""
+    prediction: float
+    """Expected log-return of the next bar, of the first symbol."""
+    action: str
+    """What was done, as its scheme calls it; of a fallback what it is reported as."""
+    fallback: bool
+    """Whether it is the configured fallback instead of the policy's action."""
+    weights_seq_no: int
+    """Policy version that acted, or the newest known one."""
+    node: str
+    """Name of the node thread that took it."""
     episode: str
     """Id of the episode."""
     symbol: str
     """What is traded."""
     position: float
-    """Value of the position after the fill, as a signed fraction of the equity."""
+    """Value of the position after the fill, as a signed fraction of the equity, of the first symbol."""
     reward: float
     """Reward of the action."""
 
@@ -89,6 +101,8 @@ class RunState:
         """The recorded bars that episodes have been windows of, by symbol; empty where prices are simulated."""
         self.decisions: deque[ShownDecision] = deque(maxlen=DECISIONS_KEPT)
         """Newest decisions whose reward is known."""
+        self.spans: Counter[str] = Counter()
+        """Episodes that have ended by the part of the split that they were played on; none without a split."""
         self.endings: Counter[Ending] = Counter()
         """Episodes by the way they ended."""
         self._lock = threading.Lock()  # guards what follows, and endings

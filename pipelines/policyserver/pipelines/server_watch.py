@@ -40,6 +40,7 @@ class ServerWatch(Node[Any]):
         self._sink = sink
         self._tags = dict(tags)
         self._boots: dict[str, ServerStats] = {}
+        self._present = 0
         self._staleness_sum = 0.0
         self._staleness_steps = 0
         self._iteration = 0
@@ -48,6 +49,16 @@ class ServerWatch(Node[Any]):
         """Newest statistics; None before the first."""
         self.answered = False
         """Whether the server answered the last question."""
+
+    @property
+    def episodes_open(self) -> int | None:
+        """Episodes that the server held at the last question; None: it did not answer."""
+        return self.latest.episodes_open if self.latest and self.answered else None
+
+    @property
+    def server_restarts(self) -> int:
+        """Serving processes that answered once, and that another has taken the place of."""
+        return len(self._boots) - self._present
 
     @property
     def reward_sum(self) -> float:
@@ -74,6 +85,7 @@ class ServerWatch(Node[Any]):
         self.answered = True
         self._absence.is_over("it answers again")
         self._boots.update((stats.boot_id, stats) for stats in each)
+        self._present = len(each)
         stats = self.latest = ServerStats.merge(each)
         self._note_iteration(stats.training)
         self._answers += 1

@@ -11,8 +11,8 @@ import numpy as np
 
 from policyserver.client import ServerStats
 from policyserver.monitoring.newest_tenth import newest_count, newest_means
+from policyserver.pipelines.forecast.regressor import skill
 from policyserver.pipelines.pipeline import Pipeline
-from policyserver.pipelines.regressor import skill
 from policyserver.pipelines.run_state import EPISODES_KEPT, ShownDecision
 from policyserver.pipelines.server_watch import ServerWatch
 from policyserver.pipelines.tail import Tail, mean

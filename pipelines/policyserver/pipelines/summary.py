@@ -15,9 +15,11 @@ import numpy as np
 from policyserver.client import ServerStats, TrainingIteration
 from policyserver.monitoring.recorded_prices import note, span_of
 from policyserver.monitoring.store.reader import Ledger
-from policyserver.pipelines.bars import FloatArray
+from policyserver.pipelines.comparison.comparison import Comparison
+from policyserver.pipelines.forecast.regressor import skill
+from policyserver.pipelines.market.bars import FloatArray
 from policyserver.pipelines.pipeline import Pipeline
-from policyserver.pipelines.regressor import skill
+from policyserver.pipelines.replay.turn_log import TurnLog
 from policyserver.pipelines.runtime.node import NodeStatistics
 from policyserver.pipelines.server_watch import ServerWatch
 from policyserver.pipelines.tail import mean
@@ -25,6 +27,9 @@ from policyserver.pipelines.tail import mean
 LEDGER_TOLERANCE = 1e-6
 """Largest difference between the sums of rewards, relative to the largest where that is above 1: the server adds up as rewards come."""
 
+
+_SHOWN_WINDOWS = 4
+"""Symbols whose windows are in the text of a summary."""
 
 _UNKNOWN = re.compile(r"[+-]?\bnan\b")
 """A figure that is not known, in the text of one."""
@@ -48,6 +53,14 @@ class Summary:
     """Time of the last one."""
     prices_note: str
     """What this means, in words."""
+    windows: tuple[str, ...]
+    """Windows of each symbol, and how many are left out and why; none where prices are simulated."""
+    spans: dict[str, int]
+    """Episodes by the part of the split that they were played on; empty without a split."""
+    bars_a_year: dict[str, float]
+    """By what an episode trades, joined by "+", the bars of a year: what a figure of one bar is annualised with."""
+    annualisation: str
+    """Where that number is from, in words."""
     steps: int
     seconds: float
     steps_per_s: float
@@ -95,7 +108,13 @@ class Summary:
     regressor_skill: float
     """1 - MSE / MSE of the zero forecast, over the last tenth of the steps; on recorded bars over all that were played, each once."""
     regressor_skill_stderr: float
+    comparison: Comparison | None
+    """Measures of the newest whole episodes beside those of other policies; None if there is no episode."""
     nodes: tuple[NodeStatistics, ...]
+    events_recorded: int
+    """Turns of blocks in the event log: what happened to each from one bar to the next."""
+    events_unrecorded: int
+    """Turns that are not in it, because it had ended before the run."""
 
     def to_json(self) -> str:
         """Return the summary as JSON."""
@@ -113,6 +132,10 @@ class Summary:
         rows = [
             ("run", f"{self.process}, seed {self.seed}"),
             *([("prices", self.prices_note)] if self.prices_note else []),
+            *([("a year", self.annualisation)] if self.windows else []),
+            *[("windows", text) for text in self.windows[:_SHOWN_WINDOWS]],
+            *([("  and", f"{len(self.windows) - _SHOWN_WINDOWS:,} more symbols")] if len(self.windows) > _SHOWN_WINDOWS else []),
+            *([("played", ", ".join(f"{span}: {count:,} episodes" for span, count in self.spans.items()))] if self.spans else []),
             ("steps", f"{self.steps:,} in {self.seconds:,.1f} s: {self.steps_per_s:,.0f}/s"),
             (
                 "episodes",
@@ -148,7 +171,9 @@ class Summary:
                 f"client {self.reward_sum_client:.6f}, server {self.reward_sum_server:.6f}, recorded {self.reward_sum_recorded:.6f} "
                 f"({self.points_recorded:,} steps)",
             ),
+            *([("event log", f"{self.events_unrecorded:,} turns came after its end")] if self.events_unrecorded else []),
             *self._what_was_lost(),
+            *(self.comparison.rows() if self.comparison else []),
             ("nodes", "threads  processed  queue max  overflowed  failures  restarts"),
         ]
         figures = "{0.threads:>7}  {0.processed:>9,}  {0.queue_max:>9}  {0.overflowed:>10}  {0.failures:>8}  {0.restarts:>8}"
@@ -175,13 +200,22 @@ class Summary:
         return [("lost", f"{died}; the ledgers differ by what it had not passed on")]
 
 
-def summarise(pipeline: Pipeline, watch: ServerWatch, recorded: Ledger, *, episodes_leaked: int | None, server_restarts: int) -> Summary:
+def summarise(
+    pipeline: Pipeline,
+    watch: ServerWatch,
+    recorded: Ledger,
+    log: TurnLog | None = None,
+    *,
+    episodes_leaked: int | None,
+    server_restarts: int,
+) -> Summary:
     """Make the summary of a pipeline that has stopped.
 
     Args:
         pipeline: Stopped.
         watch: Has asked the server once after the last episode ended.
         recorded: What the embedded store has of this run.
+        log: Its event log, closed; None: it had none.
         episodes_leaked: Episodes the server still held then.
         server_restarts: How often it was started again.
     """
@@ -193,11 +227,15 @@ def summarise(pipeline: Pipeline, watch: ServerWatch, recorded: Ledger, *, episo
     skill_mean, skill_stderr = skill(forecasts["squared_error"], forecasts["squared_return"])
     return Summary(
         seed=pipeline.config.seed,
-        process=pipeline.config.prices.process,
+        process=pipeline.config.prices.name,
         in_sample=any(prices.trained_on for prices in run.recorded_prices),
         first_bar=first_bar,
         last_bar=last_bar,
         prices_note=note(run.recorded_prices),
+        windows=pipeline.price_notes,
+        bars_a_year={symbols: year.periods_a_year for symbols, year in pipeline.annualisations.items()},
+        annualisation="; ".join(list(dict.fromkeys(year.text for year in pipeline.annualisations.values()))[:_SHOWN_WINDOWS]),
+        spans=dict(sorted(run.spans.items())),
         steps=run.steps,
         seconds=pipeline.seconds,
         steps_per_s=run.steps / pipeline.seconds if pipeline.seconds > 0 else math.nan,
@@ -226,7 +264,10 @@ def summarise(pipeline: Pipeline, watch: ServerWatch, recorded: Ledger, *, episo
         random_profit_plus_costs_stderr=standard_error(results["random_profit"] + results["random_costs"]),
         regressor_skill=skill_mean,
         regressor_skill_stderr=skill_stderr,
+        comparison=pipeline.compare(),
         nodes=tuple(pipeline.statistics()),
+        events_recorded=log.recorded if log else 0,
+        events_unrecorded=log.unrecorded if log else 0,
     )
 
 

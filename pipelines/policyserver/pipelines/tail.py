@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from policyserver.pipelines.bars import FloatArray
+from policyserver.pipelines.market.bars import FloatArray
 
 
 class Tail:
@@ -28,9 +28,9 @@ class Tail:
         self.count = 0
         """Rows ever appended."""
 
-    def extend(self, rows: Sequence[Sequence[float]]) -> None:
+    def extend(self, rows: Sequence[Sequence[float]] | FloatArray) -> None:
         """Append rows, each with a value for every column; at most `capacity` at a time."""
-        if not rows:
+        if not len(rows):
             return
         block = np.asarray(rows, dtype=np.float64)
         with self._lock:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import types
 import typing
@@ -167,4 +168,4 @@ def _field_value(field: SettingField, value: Any, key: str) -> Any:
 def _split(message: str, fields: Mapping[str, SettingField]) -> tuple[str, str]:
     """Return key and problem of a message that begins with a field's name; no key where it does not."""
     key, _, problem = message.partition(": ")
-    return (key, problem) if problem and key.split(".")[0] in fields else ("", message)
+    return (key, problem) if problem and re.split(r"[.\[]", key)[0] in fields else ("", message)

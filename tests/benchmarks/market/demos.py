@@ -29,5 +29,5 @@ class Demos:
         self.asked.append(options)
         folder = self._folder / str(len(self.asked))
         folder.mkdir()
-        told = {"process": options.process, "seed": options.seed, "steps": options.steps, "nodes": ()} | self._leave(options, folder)
+        told = {"process": options.market, "seed": options.seed, "steps": options.steps, "nodes": ()} | self._leave(options, folder)
         return DemoResult(Summary(**(_ZEROS | told)), folder, interrupted=len(self.asked) == self._interrupted_at)

@@ -18,7 +18,12 @@ from policyserver.pipelines.demo.setup import DEMO_SERVER, STORE_FILE, DemoConfi
 from policyserver.pipelines.runtime.stop_signals import StopSignals
 from tests.benchmarks.market.demos import Demos
 
-LAST_TENTH = {(DEMO_SERVER, 0): 6.0, (RLLIB_SERVER, 0): 5.0, (DEMO_SERVER, 1): 7.0, (RLLIB_SERVER, 1): 4.0}
+LAST_TENTH: dict[tuple[Path, int | None], float] = {
+    (DEMO_SERVER, 0): 6.0,
+    (RLLIB_SERVER, 0): 5.0,
+    (DEMO_SERVER, 1): 7.0,
+    (RLLIB_SERVER, 1): 4.0,
+}
 
 
 def leave(options: DemoConfig, folder: Path) -> dict[str, Any]:

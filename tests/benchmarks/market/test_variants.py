@@ -15,10 +15,11 @@ from benchmarks.market.reference_policies import mean_reversion_rule, optimum
 from policyserver.common.settings import dump_toml
 from policyserver.monitoring.points import Points
 from policyserver.monitoring.store.store import EmbeddedStore
-from policyserver.pipelines.account import AccountConfig
 from policyserver.pipelines.config import PipelineConfig
-from policyserver.pipelines.demo.setup import PIPELINE_FILE, SERVER_FILE, STORE_FILE, DemoConfig
+from policyserver.pipelines.demo.setup import SERVER_FILE, STORE_FILE, DemoConfig
+from policyserver.pipelines.market.rules import Rules, RulesConfig
 from policyserver.pipelines.prices import PricesConfig, make_source
+from policyserver.pipelines.replay.run_folder import PIPELINE_FILE
 from policyserver.pipelines.runtime.stop_signals import StopSignals
 from policyserver.pipelines.summary import standard_error
 from tests.benchmarks.market.demos import Demos
@@ -28,7 +29,7 @@ WHOLE, CUT = 20, 3
 
 
 def leave(options: DemoConfig, folder: Path) -> dict[str, Any]:
-    config = PipelineConfig(seed=options.seed, prices=PricesConfig(process=options.process))
+    config = PipelineConfig(seed=options.seed or 0, prices=PricesConfig(process=options.market))
     (folder / PIPELINE_FILE).write_text(dump_toml(config))
     (folder / SERVER_FILE).write_text('run_folder = "somewhere"\n[hand_off]\nbatches_ahead = 1\n')
     store = EmbeddedStore(folder / STORE_FILE)
@@ -37,7 +38,7 @@ def leave(options: DemoConfig, folder: Path) -> dict[str, Any]:
         store.write(Points.one("episode", {"run": folder.name, "symbol": "AAA"}, fields))
     store.close(5.0)
     return {
-        "return_mean": 12.5 + 0.25 * options.show_prediction * options.seed,
+        "return_mean": 12.5 + 0.25 * options.show_prediction * (options.seed or 0),
         "return_stderr": 0.75,
         "regressor_skill": -2.2e-06,
         "regressor_skill_stderr": 1.2e-05,
@@ -47,8 +48,8 @@ def leave(options: DemoConfig, folder: Path) -> dict[str, Any]:
 def played(process: Any, seed: int) -> tuple[str, str]:
     """Return what the rule and the optimum earn on the two episodes that stand for a run."""
     source = make_source(PricesConfig(process=process), seed)
-    episodes = [source.episode("AAA", number) for number in (WHOLE - 1, WHOLE - 2)]
-    both = (play(AccountConfig(), episodes).returns for play in (mean_reversion_rule, optimum))
+    episodes = source.episodes([WHOLE - 1, WHOLE - 2])
+    both = (play(Rules.of(RulesConfig()), episodes).returns for play in (mean_reversion_rule, optimum))
     rule, best = (pair(float(returns.mean()), standard_error(returns)) for returns in both)
     return rule, best
 
@@ -58,9 +59,7 @@ def test_three_seeds_of_each_variant_are_run_and_each_has_its_row(tmp_path: Path
     monkeypatch.setattr(variants, "run_demo", demos)
     variants.run_variants(tmp_path / "docs", 5_000, io.StringIO(), StopSignals())
     wanted = [("ou", True), ("ou", False), ("gbm", True)]
-    assert [(asked.process, asked.show_prediction, asked.seed) for asked in demos.asked] == [
-        (*v, seed) for v in wanted for seed in range(3)
-    ]
+    assert [(asked.market, asked.show_prediction, asked.seed) for asked in demos.asked] == [(*v, seed) for v in wanted for seed in range(3)]
     assert {asked.steps for asked in demos.asked} == {5_000}
     text = (tmp_path / "docs" / "learning.md").read_text()
     assert "hand_off.batches_ahead = 1" in text, "the page says what it ran with"
@@ -70,7 +69,7 @@ def test_three_seeds_of_each_variant_are_run_and_each_has_its_row(tmp_path: Path
         (title, str(seed)) for title in ("OU", "OU, forecast hidden", "GBM without drift") for seed in range(3)
     ]
     assert [row[5] for row in rows[:4]] == ["+12.50 ± 0.75", "+12.75 ± 0.75", "+13.00 ± 0.75", "+12.50 ± 0.75"]
-    scales = [played(asked.process, asked.seed) for asked in demos.asked]
+    scales = [played(asked.market, asked.seed or 0) for asked in demos.asked]
     assert [(row[6], row[7]) for row in rows] == scales, "of the newest tenth of the whole episodes"
     assert "OU: over the seeds the policy earned +12.8, " in text
     assert "The forecast is worth +0.25 ± 0.14 to the policy" in text

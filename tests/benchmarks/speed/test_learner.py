@@ -15,7 +15,7 @@ from benchmarks.market.learners import RLLIB_SERVER
 from benchmarks.speed.contenders import learner
 from benchmarks.speed.learner import LEARNERS, Updates, configuration
 from benchmarks.speed.peers.table import CPU, GPU, LEARNER_DEFAULTS_GPU, PEERS, MissingError
-from benchmarks.speed.recorded_steps import Market
+from benchmarks.speed.recorded_steps import EPISODES, Markets
 from benchmarks.speed.servers import Servers
 from policyserver.common.settings import load
 from policyserver.pipelines.demo.setup import DEMO_SERVER
@@ -56,20 +56,23 @@ def test_the_steps_are_those_of_the_demos_problem(updates: Updates) -> None:
     episodes = pickle.loads(updates.steps)
     assert sum(map(len, episodes)) == pytest.approx(640, abs=64)
     assert all(episode.t_started == 0 for episode in episodes), "the oldest are handed off first"
-    matching = 0
     for episode in episodes:
-        played = [replayed(index, episode.get_actions()) for index in range(64)]
-        matching += any(np.allclose(episode.get_observations(), observed) for observed, _ in played)
-        assert min(np.abs(episode.get_rewards() - rewards).max() for _, rewards in played) < 1e-4
-    assert matching == len(episodes)
+        matching = 0
+        observations, rewards = replayed(episode.get_actions())
+        for row in range(EPISODES):
+            if np.allclose(episode.get_observations(), observations[:, row]):
+                np.testing.assert_allclose(episode.get_rewards(), rewards[:, row], atol=1e-4)
+                matching += 1
+        assert matching == 1
 
 
-def replayed(index: int, actions: Any) -> tuple[Any, Any]:
-    market = Market(index)
-    observations, rewards = [market.observation()], []
+def replayed(actions: Any) -> tuple[Any, Any]:
+    """Return what is seen and earned in every row by the same actions, (steps + 1, EPISODES, size) and (steps, EPISODES)."""
+    markets = Markets()
+    observations, rewards = [markets.observations()], []
     for action in actions:
-        rewards.append(market.step(int(action)))
-        observations.append(market.observation())
+        rewards.append(markets.step(np.full(EPISODES, int(action))))
+        observations.append(markets.observations())
     return np.array(observations), np.array(rewards)
 
 

@@ -38,6 +38,20 @@ def test_a_span_of_whole_days_is_told_in_days_and_many_symbols_are_counted() -> 
     assert "(S0, S1, S2, S3 and 5 more, 1999-01-04 to 2019-01-04, 45,000 bars)" in text
 
 
+def test_the_test_part_is_named_from_the_store_and_an_older_store_has_no_parts(tmp_path: Path) -> None:
+    store = EmbeddedStore(tmp_path / "store.sqlite")
+    for part, symbol in (("test 1", "nasdaq"), ("test 0", "sp500"), ("test 1", "sp500")):
+        fields = {"recorded": True, "trained_on": False, "bars": 100, "first_bar_s": 915_408_000.0, "last_bar_s": 1_546_214_400.0}
+        store.write(Points.one("prices", RUN | {"process": "recorded", "symbol": symbol}, fields | {"span": part}))
+    store.write(step(1))
+    store.close(5.0)
+    expected = "Test part: the policy does not learn (test 0, test 1: sp500, nasdaq, 1999-01-04 to 2018-12-31, 300 bars)"
+    assert choices(store.path)["note"].startswith(expected)
+    with closing(tables.connect(store.path)) as connection:
+        connection.execute("ALTER TABLE prices DROP COLUMN span")
+    assert "(nasdaq, sp500, 1999-01-04" in choices(store.path)["note"]
+
+
 def choices(path: Path) -> dict[str, Any]:
     with closing(StoreReader(path)) as reader:
         changes: dict[str, Any] = dict(Feed(reader, PageSelection()).changes())

@@ -39,7 +39,7 @@ def test_a_resumed_run_keeps_the_settings_it_began_with_and_gets_another_address
 
 @pytest.mark.parametrize(
     ("options", "said"),
-    [({"server": Path("nowhere.toml")}, "nowhere.toml"), ({"resume": True, "server": RLLIB_SERVER}, "leave .* and --server out")],
+    [({"server": Path("nowhere.toml")}, "nowhere.toml"), ({"resume": True, "server": RLLIB_SERVER}, "leave --server out")],
 )
 def test_server_settings_that_cannot_be_are_refused(options: dict[str, object], said: str) -> None:
     with pytest.raises(SettingsError, match=said):

@@ -9,8 +9,9 @@ import pytest
 
 from policyserver.common.settings import SettingsError, dump_toml
 from policyserver.pipelines.config import PipelineConfig, PipelineRecordingConfig, PlayedEpisodesConfig, ServerConnectionConfig
-from policyserver.pipelines.demo.setup import PIPELINE_FILE, DemoConfig, fresh_run, resumed_run
-from policyserver.pipelines.regressor import RegressorConfig
+from policyserver.pipelines.demo.setup import DemoConfig, fresh_run, resumed_run
+from policyserver.pipelines.forecast.regressor import RegressorConfig
+from policyserver.pipelines.replay.run_folder import PIPELINE_FILE
 from policyserver.pipelines.run import run_pipeline
 from policyserver.pipelines.runtime.stop_signals import StopSignals
 from tests.pipelines.recorded_prices import fair_game, write_bars
@@ -50,7 +51,7 @@ def test_a_regressor_that_cannot_be_used_is_a_wrong_setting(regressor: Regressor
 
 def test_a_resumed_run_whose_regressor_or_prices_are_gone_is_refused(tmp_path: Path) -> None:
     file = write_bars(tmp_path / "AAA.csv", fair_game(500, seed=1))
-    folder, config = fresh_run(DemoConfig(csv_files=(file,), runs=tmp_path / "runs"), ADDRESS)
+    folder, config = fresh_run(DemoConfig(files=(file,), runs=tmp_path / "runs"), ADDRESS)
     again = DemoConfig(resume=True, runs=tmp_path / "runs")
     assert resumed_run(again, ADDRESS)[0] == folder
     settings = (folder / PIPELINE_FILE).read_text(encoding="utf-8")
@@ -61,5 +62,5 @@ def test_a_resumed_run_whose_regressor_or_prices_are_gone_is_refused(tmp_path: P
         resumed_run(again, ADDRESS)
     (folder / PIPELINE_FILE).write_text(dump_toml(config), encoding="utf-8")
     file.unlink()
-    with pytest.raises(SettingsError, match=r"prices\.csv_files: .*AAA\.csv"):
+    with pytest.raises(SettingsError, match=r"^prices\.recorded\.paths: .*AAA\.csv"):
         resumed_run(again, ADDRESS)

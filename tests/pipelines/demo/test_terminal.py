@@ -10,8 +10,6 @@ import pytest
 
 from policyserver.client import ServerStats, TrainingIteration
 from policyserver.pipelines.demo.terminal import TerminalView, clock, plain_line, render, sparkline
-from policyserver.pipelines.events import Decision
-from policyserver.pipelines.regressor import Prediction
 from policyserver.pipelines.run_state import ShownDecision
 from policyserver.pipelines.snapshot import Snapshot, SnapshotTaker
 
@@ -36,8 +34,8 @@ STATS = ServerStats(
 
 
 def decision(bar: int) -> ShownDecision:
-    taken = Decision(bar, 101.25, Prediction(0.001, 0.01), bar % 3, bar == 1, 7, f"policy-{1 + bar % 2}")
-    return ShownDecision(taken, f"AAA-{bar}", "AAA", 1.0, -0.5)
+    action = ("sell", "hold", "buy")[bar % 3]
+    return ShownDecision(bar, 101.25, 0.001, action, bar == 1, 7, f"policy-{1 + bar % 2}", f"AAA-{bar}", "AAA", 1.0, -0.5)
 
 
 SNAPSHOT = Snapshot(
@@ -110,6 +108,15 @@ def test_the_view_has_the_totals_and_a_dozen_decisions() -> None:
     rows = [line for line in text.splitlines() if line.startswith("policy-")]
     assert len(rows) == 12
     assert rows[1].split() == ["policy-2", "AAA-1", "AAA", "1", "101.25", "0.100", "%", "hold", "(own)", "+1.00", "-0.500"]
+
+
+def test_the_columns_of_decisions_are_as_wide_as_what_several_symbols_and_long_actions_need() -> None:
+    symbols = "AAA+BBB+CCC+DDD+EEE"
+    wide = replace(decision(3), action="+0.5 -0.3 +1.0 +0.0 -1.0 +0.2", episode=f"{symbols}-17", symbol=symbols)
+    head, *rows = render(replace(SNAPSHOT, decisions=(wide, decision(4))), "", 200)[-3:]
+    plain = [line.replace("\x1b[2m", "").replace("\x1b[0m", "") for line in (head, *rows)]
+    assert {line.index(text) for line, text in zip(plain, ("action", "+0.5", "hold"), strict=True)} == {plain[0].index("action")}
+    assert len({len(line) for line in plain}) == 1
 
 
 def test_no_line_is_longer_than_the_terminal_is_wide() -> None:

@@ -9,11 +9,15 @@ from typing import Any
 import pytest
 
 from policyserver.monitoring.sink import MultiSink
-from policyserver.pipelines.account import Account, AccountConfig
 from policyserver.pipelines.config import PipelineConfig
-from policyserver.pipelines.events import Episode, MarketEvent, OrderEvent
-from policyserver.pipelines.nodes.execution_node import ExecutionNode
+from policyserver.pipelines.events import RewardEvent
+from policyserver.pipelines.forecast.block_forecaster import STATISTICS, BlockForecaster
+from policyserver.pipelines.forecast.regressor import RegressorConfig
+from policyserver.pipelines.market.block import EpisodeBlock
+from policyserver.pipelines.market.rules import Rules, RulesConfig
 from policyserver.pipelines.nodes.pipeline_node import Wiring
+from policyserver.pipelines.nodes.signal_node import SignalNode
+from policyserver.pipelines.played_block import PlayedBlock
 from policyserver.pipelines.prices import PricesConfig, make_source
 from policyserver.pipelines.run_state import RunState
 from policyserver.pipelines.runtime.inbox import InboxFullError, NodeClosedError, NodeConfig
@@ -100,16 +104,19 @@ def test_what_drop_oldest_drops_in_one_replica_is_dropped_only_when_the_others_t
 
 
 def test_a_node_that_cannot_pass_on_all_of_its_batch_passes_on_none_of_it() -> None:
-    source = make_source(PricesConfig(bars_per_episode=5, warmup_bars=2), seed=1)
-    episodes = [Episode(slot, f"AAA-{slot}", source.episode("AAA", slot), Account(AccountConfig(), 100.0)) for slot in range(2)]
-    routes = Routes()
-    market, reward = Handled("market", NodeConfig()), Handled("reward", SMALL)
-    routes.market, routes.reward = NodeGroup("market", [market], lambda event: 0), NodeGroup("reward", [reward], lambda event: 0)
-    reward.push_many(["earlier", "events"])
-    config = PipelineConfig()
-    node = ExecutionNode("execution", Wiring(config, Notes(), routes, RunState(2, None), Recorder(MultiSink(), {}), PolicyDouble(), source))
-    bar = episodes[1].prices.next_bar()
-    assert bar is not None
+    source = make_source(PricesConfig(bars_per_episode=1, warmup_bars=8), seed=1)
+    routes, run = Routes(), RunState(slots=1, steps=None)
+    policy, episode = Handled("policy", NodeConfig()), Handled("episode", SMALL)
+    routes.policy, routes.episode = NodeGroup("policy", [policy], lambda event: 0), NodeGroup("episode", [episode], lambda event: 0)
+    episode.push_many(["earlier", "events"])
+    rules = Rules.of(RulesConfig())
+    block = EpisodeBlock(1, source.slots, rules, STATISTICS)
+    played = PlayedBlock(0, 0, block, BlockForecaster(block.view, RegressorConfig()), 0)
+    played.begin(source, 1)
+    rows = played.playing
+    block.fill(rows, played.feed.next(rows))
+    wiring = Wiring(PipelineConfig(), Notes(), routes, run, Recorder(MultiSink(), {}), PolicyDouble(), source)
+    node = SignalNode("signal", wiring, lambda: 0)
     with pytest.raises(InboxFullError):
-        node._process([OrderEvent(episodes[0], None), MarketEvent(episodes[1], bar)])
-    assert market.waiting == 0, "the market would go on with an episode that the failed node gives up"
+        node._process([RewardEvent(played, rows, block.mark(rows))])
+    assert policy.waiting == 0, "the policy would go on with a block that the failed node gives up"

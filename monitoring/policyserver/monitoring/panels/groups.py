@@ -41,7 +41,7 @@ GROUPS = (
         "Regressor",
         "Skill above 0 is better than forecasting zero. When returns grow or shrink, the market has drifted.",
         measurement="regressor",
-        by=("symbol", "worker"),
+        by=("worker",),
         merged={
             name: f"{field}_sum * forecasts_sum / forecasts_count" for name, field in (("squares", "mse"), ("squares_zero", "mse_zero"))
         },

@@ -100,6 +100,11 @@ PANELS = (
     _chart("Position", [mean("step", "position")], "Mean over the open episodes, in units."),
     _chart("Orders", [asked("order", 'count("quantity")')], "Filled in each interval."),
     _chart(
+        "Orders refused",
+        [asked("order_event", 'count("quantity")', where="\"event\" = 'rejected'")],
+        "By the limits on risk and the broker in each interval, by reason.",
+    ),
+    _chart(
         "Fees and slippage",
         [asked("order", 'sum("fee")', "fees", by=("run",)), asked("order", 'sum("slippage")', "slippage", by=("run",))],
         "Paid in each interval.",

@@ -13,7 +13,8 @@ from policyserver.monitoring.panels.table import ratio as divided
 
 _BY = {
     **dict.fromkeys(("server", "result"), ("run", "worker")),
-    **dict.fromkeys(("step", "order", "regressor"), ("run", "symbol")),
+    **dict.fromkeys(("step", "order"), ("run", "symbol")),
+    "order_event": ("run", "reason"),
     **{measurement: ("run", "worker", measurement) for measurement in ("node", "sink")},
 }
 """Tags that tell Grafana's series apart, by measurement; in others the run alone does."""

@@ -77,12 +77,17 @@ class StoreReader:
                     newest[run] = max(time_ns, newest.get(run, time_ns))
         return sorted(newest, key=lambda run: newest[run], reverse=True)
 
-    def ledger(self, run: str) -> Ledger:
-        """Count the recorded steps of a run, and sum their rewards. Reads every step that isn't merged: for summaries, not for the page."""
-        parts = ["SELECT COUNT(*) AS steps, TOTAL(reward) AS rewards FROM step WHERE run = :run"]
+    def ledger(self, run: str, worker: str | None = None) -> Ledger:
+        """Count the recorded steps of a run, or of one of its processes, and sum their rewards.
+
+        Reads every step that isn't merged: for summaries, not for the page.
+        """
+        of = "run = :run" if worker is None else "run = :run AND worker = :worker"
+        parts = [f"SELECT COUNT(*) AS steps, TOTAL(reward) AS rewards FROM step WHERE {of}"]
         if "step_1m" in self._tables:  # a store that an older version wrote lacks it
-            parts.append("SELECT SUM(points), TOTAL(reward_sum) FROM step_1m WHERE run = :run")
-        ((steps, reward_sum),) = self.select(f"SELECT SUM(steps), TOTAL(rewards) FROM ({' UNION ALL '.join(parts)})", {"run": run})
+            parts.append(f"SELECT SUM(points), TOTAL(reward_sum) FROM step_1m WHERE {of}")
+        values = {"run": run, "worker": worker}
+        ((steps, reward_sum),) = self.select(f"SELECT SUM(steps), TOTAL(rewards) FROM ({' UNION ALL '.join(parts)})", values)
         return Ledger(steps, reward_sum)
 
     def select(self, statement: str, parameters: Mapping[str, Any] | Sequence[Any] = ()) -> list[Any]:
@@ -111,11 +116,13 @@ class StoreReader:
         return values
 
     def recorded_prices(self, run: str) -> list[RecordedPrices]:
-        """Read on which recorded bars a run is played, by symbol; empty for simulated prices."""
+        """Read on which recorded bars a run is played, by symbol and part of the split; empty for simulated prices."""
         if PRICES.name not in self._tables:
             return []
-        columns = "symbol, MAX(trained_on), MAX(bars), MIN(first_bar_s), MAX(last_bar_s)"
-        rows = self.select(f"SELECT {columns} FROM prices WHERE run = ? AND recorded GROUP BY symbol ORDER BY symbol", (run,))
+        has_span = self.select("SELECT COUNT(*) FROM pragma_table_info('prices') WHERE name = 'span'")[0][0]  # an older store lacks it
+        span = "COALESCE(span, '')" if has_span else "''"
+        columns = f"symbol, MAX(trained_on), MAX(bars), MIN(first_bar_s), MAX(last_bar_s), {span} AS part"
+        rows = self.select(f"SELECT {columns} FROM prices WHERE run = ? AND recorded GROUP BY symbol, part ORDER BY part, symbol", (run,))
         return [RecordedPrices(symbol, bool(trained_on), *span) for symbol, trained_on, *span in rows]
 
     def id_before(self, measurement: str, run: str, time_ns: int) -> int:

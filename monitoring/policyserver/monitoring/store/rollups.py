@@ -9,12 +9,12 @@ from __future__ import annotations
 import sqlite3
 from functools import cache
 
-from policyserver.monitoring.schema import ORDER, REGRESSOR, STEP, TRAIN, Field, FieldType, Measurement
+from policyserver.monitoring.schema import ORDER, ORDER_EVENT, REGRESSOR, STEP, TRAIN, Field, FieldType, Measurement
 from policyserver.monitoring.store import tables
 
 MINUTE_NS = 60_000_000_000
 
-MERGED = (STEP, ORDER, REGRESSOR, TRAIN)
+MERGED = (STEP, ORDER, ORDER_EVENT, REGRESSOR, TRAIN)
 """Measurements whose old points are merged."""
 
 

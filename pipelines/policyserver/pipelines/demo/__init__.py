@@ -2,5 +2,6 @@
 
 It starts the server as a process, so it imports nothing of it.
 
-Imports `client`, `common`, `monitoring`, `monitoring.page.server`, `monitoring.store.reader`, `pipelines` and `pipelines.runtime`.
+Imports `client`, `common`, `monitoring.page.server`, `monitoring.sink`, `monitoring.store.reader`, `pipelines`, `pipelines.market`,
+`pipelines.prices.config`, `pipelines.replay` and `pipelines.runtime`.
 """

@@ -16,14 +16,16 @@ from policyserver.pipelines.demo.server_process import ServerProcess
 from policyserver.pipelines.demo.setup import SERVER_FILE, STORE_FILE, DemoConfig, fresh_run, resumed_run
 from policyserver.pipelines.demo.terminal import TerminalView
 from policyserver.pipelines.pipeline import Pipeline
-from policyserver.pipelines.run import ENDED, closing_sink, connect, wait_for_end
+from policyserver.pipelines.replay.run_folder import SUMMARY_FILE
+from policyserver.pipelines.replay.run_record import recorded_run
+from policyserver.pipelines.replay.turn_log import TurnLog
+from policyserver.pipelines.run import ENDED, EVENTS_FULL, LAST_ANSWER_S, closing_sink, connect, wait_for_end
 from policyserver.pipelines.runtime.stop_signals import StoppedEarlyError, StopSignals
 from policyserver.pipelines.server_watch import ServerWatch
 from policyserver.pipelines.snapshot import SnapshotTaker
 from policyserver.pipelines.summary import LedgerError, Summary, summarise
 
 _SERVING = "serving"
-_LAST_ANSWER_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +77,13 @@ def run_demo(options: DemoConfig, out: TextIO, stop: StopSignals) -> DemoResult:
         page.start(folder / STORE_FILE)
         say(f"live page: {page.address}")
         before = _recorded(folder)
-        pipeline, watch, leaked, reason = _play(config, sink, out, page.address, stop)
+        log = stack.enter_context(recorded_run(config, folder, lambda: stop.put(EVENTS_FULL)))
+        pipeline, watch, leaked, reason = _play(config, sink, log, out, page.address, stop)
         say(f"stopping the policy server, which takes at most {server.stop_timeout_s:.0f} s")
     after = _recorded(folder)  # now that every point is stored
     recorded = Ledger(after.steps - before.steps, after.reward_sum - before.reward_sum)
-    summary = summarise(pipeline, watch, recorded, episodes_leaked=leaked, server_restarts=server.restarts)
-    for path in (folder / "summary.json", *([options.json] if options.json else [])):
+    summary = summarise(pipeline, watch, recorded, log, episodes_leaked=leaked, server_restarts=server.restarts)
+    for path in (folder / SUMMARY_FILE, *([options.json] if options.json else [])):
         summary.write(path)
     say(f"\n{summary.table()}{'run folder':<18}{folder}")
     if difference := summary.unexplained_difference():
@@ -88,24 +91,25 @@ def run_demo(options: DemoConfig, out: TextIO, stop: StopSignals) -> DemoResult:
     return DemoResult(summary, folder, interrupted=reason != ENDED)
 
 
-def _play(config: PipelineConfig, sink: Sink, out: TextIO, page: str, stop: StopSignals) -> tuple[Pipeline, ServerWatch, int | None, str]:
+def _play(
+    config: PipelineConfig, sink: Sink, log: TurnLog, out: TextIO, page: str, stop: StopSignals
+) -> tuple[Pipeline, ServerWatch, int | None, str]:
     """Run the pipeline until `stop` has a reason; return it, what the server said last, the episodes it still held, and the reason."""
     with connect(config) as policy:
-        pipeline = Pipeline(config, policy, sink)
+        pipeline = Pipeline(config, policy, sink, turns=log)
         watch = ServerWatch(policy, sink, pipeline.tags)
-        headline = f"{config.recording.run}   {config.prices.process}   {', '.join(pipeline.symbols)}   page {page}   Ctrl-C ends"
+        headline = f"{config.recording.run}   {config.prices.name}   {', '.join(pipeline.symbols)}   page {page}   Ctrl-C ends"
         view = TerminalView(SnapshotTaker(pipeline, watch), out, lambda: headline)
         try:
             with view.suspendable(), pipeline.running():
                 watch.start()
                 view.start()
                 reason = wait_for_end(pipeline, stop)
-            watch.flush().result(_LAST_ANSWER_S)
+            watch.flush().result(LAST_ANSWER_S)
         finally:
             view.stop()
             watch.stop()
-    leaked = watch.latest.episodes_open if watch.latest and watch.answered else None
-    return pipeline, watch, leaked, reason
+    return pipeline, watch, watch.episodes_open, reason
 
 
 def _recorded(folder: Path) -> Ledger:

@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from annotated_types import Ge
 
-from policyserver.common.settings import Config, SettingsError, dump_toml, load
+from policyserver.common.settings import Config, SettingsError, dump_toml, format_value, load
 from policyserver.monitoring.store.reader import StoreReader
-from policyserver.pipelines.config import PipelineConfig, PipelineRecordingConfig, PlayedEpisodesConfig, ServerConnectionConfig
-from policyserver.pipelines.demo.run_folder import new_run_folder, newest_run_folder
-from policyserver.pipelines.prices import PricesConfig
+from policyserver.pipelines.config import PipelineConfig, PipelineRecordingConfig, ServerConnectionConfig
+from policyserver.pipelines.market.catalog import CatalogConfig
+from policyserver.pipelines.market.registry import Choice
+from policyserver.pipelines.market.rules import Rules, RulesConfig
+from policyserver.pipelines.market.space_tables import space_table
+from policyserver.pipelines.prices.config import PricesConfig, make_slots
+from policyserver.pipelines.replay.run_folder import PIPELINE_FILE, new_run_folder, newest_run_folder, put_aside
 from policyserver.pipelines.run import source_of
 
 DEFAULT_STEPS = 300_000
 """Steps of a demo: enough to see the policy learn."""
-
-PIPELINE_FILE = "pipeline.toml"
-"""The pipeline's settings, in the run folder."""
 
 SERVER_FILE = "demo_server.toml"
 """The server's settings, in the run folder."""
@@ -30,11 +31,27 @@ SERVER_FILE = "demo_server.toml"
 DEMO_SERVER = Path(__file__).with_name("demo_server.toml")
 """The server's settings of a demo, unless the user names others."""
 
+MARKETS = {path.stem: path for path in sorted(Path(__file__).with_name("markets").glob("*.toml"))}
+"""The shipped set-ups: a pipeline's settings by name."""
+
+DEFAULT_MARKET = "ou"
+"""The set-up that is played unless the user chooses another."""
+
 STORE_FILE = "store.sqlite"
 """The embedded store, in the run folder; the server records its training there too."""
 
 _AFTER_RUN_SETTINGS = "\n\n"
 """Separates this run's own settings of the server from the chosen ones, in the run folder's file."""
+
+_OF_THE_RUN = {
+    "seed": "--seed",
+    "market": "--market",
+    "config": "--config",
+    "files": "--prices",
+    "episodes": "--episodes",
+    "server": "--server",
+}
+"""What a run keeps when it is resumed, with the options that choose it."""
 
 _CONNECT_S = 2.0
 _EPISODES_END_S = 3.0
@@ -44,16 +61,18 @@ _EPISODES_END_S = 3.0
 class DemoConfig(Config):
     """What a user may choose."""
 
-    seed: Annotated[int, Ge(0)] = 0
-    """Of prices, initial weights and sampled actions."""
-    process: Literal["ou", "gbm"] = "ou"
-    """Law of the simulated prices."""
-    csv_files: tuple[Path, ...] = ()
-    """Files of bars to trade instead of simulated prices."""
-    episodes: Annotated[int, Ge(1)] = 64
-    """Concurrent episodes."""
-    steps: Annotated[int, Ge(1)] = DEFAULT_STEPS
-    """Steps after which the demo ends."""
+    seed: Annotated[int, Ge(0)] | None = None
+    """Of prices, initial weights and sampled actions; None: the set-up's."""
+    market: str = DEFAULT_MARKET
+    """Which of the shipped set-ups is played: prices, actions, rewards."""
+    config: Path | None = None
+    """A pipeline's settings of one's own, in place of a shipped set-up; server, recording and worker number are the demo's."""
+    files: tuple[Path, ...] = ()
+    """Files of bars to trade instead of the set-up's prices."""
+    episodes: Annotated[int, Ge(1)] | None = None
+    """Concurrent episodes; None: the set-up's."""
+    steps: Annotated[int, Ge(1)] | None = None
+    """Steps after which the demo ends; None: the set-up's, or `DEFAULT_STEPS`."""
     json: Path | None = None
     """File for the summary."""
     resume: bool = False
@@ -61,16 +80,25 @@ class DemoConfig(Config):
     show_prediction: bool = True
     """Whether the policy sees the regressor's forecast."""
     server: Path = DEMO_SERVER
-    """The server's settings, a TOML file without run_folder, seed and listen.address."""
+    """The server's settings, a TOML file without run_folder, seed, listen.address and spaces."""
     runs: Path = Path("runs")
     """Folder of the run folders."""
 
     def _check(self) -> None:
-        if self.resume and (self.seed, self.process, self.csv_files, self.episodes, self.server) != (0, "ou", (), 64, DEMO_SERVER):
-            options = "--seed, --process, --prices, --episodes and --server"
-            raise ValueError(f"resume: a resumed run keeps its seed, prices, episodes and server settings: leave {options} out")
+        defaults = {each.name: each.default for each in dataclasses.fields(self)}
+        if self.resume and (given := [option for name, option in _OF_THE_RUN.items() if getattr(self, name) != defaults[name]]):
+            raise ValueError(f"resume: a resumed run keeps its prices, rules, seed, episodes and server: leave {', '.join(given)} out")
+        if self.market not in MARKETS:
+            raise ValueError(f"market: expected {', '.join(MARKETS)}, received {self.market!r}")
+        if self.config and self.market != DEFAULT_MARKET:
+            raise ValueError(f"config: expected none beside --market {self.market}, received {self.config}")
         if not self.server.is_file():
             raise ValueError(f"server: expected a TOML file with the server's settings, received none at {self.server}")
+        try:
+            if "spaces" in tomllib.loads(self.server.read_text(encoding="utf-8")):
+                raise ValueError(f"server: expected settings without [spaces], which follow from the rules, received {self.server}")
+        except tomllib.TOMLDecodeError as error:
+            raise ValueError(f"server: expected TOML, received {self.server}: {error}") from error
 
 
 def fresh_run(options: DemoConfig, address: str) -> tuple[Path, PipelineConfig]:
@@ -79,26 +107,44 @@ def fresh_run(options: DemoConfig, address: str) -> tuple[Path, PipelineConfig]:
     Raises:
         SettingsError: The prices cannot be made.
     """
-    try:
-        prices = PricesConfig(process="csv", csv_files=options.csv_files) if options.csv_files else PricesConfig(process=options.process)
-    except SettingsError as error:
-        raise SettingsError("--prices", "option", error.problem) from error
-    config = PipelineConfig(
-        seed=options.seed,
+    config = load(PipelineConfig, options.config or MARKETS[options.market])
+    prices = _on_files(config.prices, options.files) if options.files else config.prices
+    rules = config.rules if options.show_prediction else dataclasses.replace(config.rules, observers=_without_forecast(config.rules))
+    concurrent, steps = options.episodes or config.episodes.concurrent, options.steps or config.episodes.steps or DEFAULT_STEPS
+    config = dataclasses.replace(
+        config,
+        seed=config.seed if options.seed is None else options.seed,
         worker_number=0,
         server=ServerConnectionConfig(address=address, connect_timeout_s=_CONNECT_S),
-        episodes=PlayedEpisodesConfig(
-            concurrent=options.episodes,
-            steps=options.steps,
-            show_prediction=options.show_prediction,
-        ),
+        episodes=dataclasses.replace(config.episodes, concurrent=concurrent, steps=steps),
         prices=prices,
+        rules=rules,
         stop_timeout_s=_EPISODES_END_S,
     )
-    source_of(config)  # prices that cannot be made are refused before there is a folder
-    folder = new_run_folder(options.runs, options.seed)
-    recording = PipelineRecordingConfig(run=folder.name, policy="PPO", store=folder / STORE_FILE)
+    try:
+        source_of(config)  # prices that cannot be made are refused before there is a folder
+    except SettingsError as error:
+        where = " (in a file of settings, for --config)" if options.files and error.key.startswith("prices") else ""
+        raise SettingsError(error.key, "", error.problem + where) from error
+    folder = new_run_folder(options.runs, config.seed)
+    recording = PipelineRecordingConfig(run=folder.name, policy="PPO", store=folder / STORE_FILE, run_folder=folder)
     return folder, _written(dataclasses.replace(config, recording=recording), folder, options.server.read_text(encoding="utf-8"))
+
+
+def _on_files(prices: PricesConfig, files: tuple[Path, ...]) -> PricesConfig:
+    """Return the settings of the bars of files, read as those of recorded bars say that there are."""
+    paths = tuple(str(path) for path in files)
+    recorded = dataclasses.replace(prices.recorded, paths=paths) if prices.recorded else CatalogConfig(paths)
+    try:
+        return dataclasses.replace(prices, process=PricesConfig().process, recorded=recorded)
+    except SettingsError as error:
+        raise SettingsError(f"prices.{error.key}", "", error.problem) from error
+
+
+def _without_forecast(rules: RulesConfig) -> tuple[Choice, ...]:
+    """Return the observers with zeros in the place of the forecast."""
+    hidden: Choice = {"name": "forecast", "shown": False}
+    return tuple(hidden if choice == "forecast" else choice for choice in rules.observers)
 
 
 def resumed_run(options: DemoConfig, address: str) -> tuple[Path, PipelineConfig]:
@@ -108,25 +154,34 @@ def resumed_run(options: DemoConfig, address: str) -> tuple[Path, PipelineConfig
         SettingsError: There is no run, its settings cannot be read, or the prices cannot be made any more.
     """
     try:
-        folder = newest_run_folder(options.runs)
+        folder = newest_run_folder(options.runs, SERVER_FILE)
     except FileNotFoundError as error:
         raise SettingsError("--resume", "option", str(error)) from error
     config = load(PipelineConfig, folder / PIPELINE_FILE)
     source_of(config)
-    played = _episodes_recorded(folder)
+    steps, rounds = options.steps or DEFAULT_STEPS, -(-_episodes_recorded(folder) // config.episodes.concurrent)
     config = dataclasses.replace(
         config,
         server=dataclasses.replace(config.server, address=address),
-        episodes=dataclasses.replace(config.episodes, steps=options.steps, first_round=-(-played // config.episodes.concurrent)),
+        episodes=dataclasses.replace(config.episodes, steps=steps, first_round=rounds),
     )
     _, _, chosen = (folder / SERVER_FILE).read_text(encoding="utf-8").partition(_AFTER_RUN_SETTINGS)
+    put_aside(folder)
     return folder, _written(config, folder, chosen)
 
 
 def _written(config: PipelineConfig, folder: Path, server: str) -> PipelineConfig:
     """Write the settings of the pipeline into the folder, and those of the server: this run's own, then the chosen ones."""
     (folder / PIPELINE_FILE).write_text(dump_toml(config), encoding="utf-8")
-    run_settings = f"run_folder = {json.dumps(str(folder))}\nseed = {config.seed}\nlisten.address = {json.dumps(config.server.address)}"
+    rules, slots = Rules.of(config.rules), make_slots(config.prices)
+    own = {
+        "run_folder": str(folder),
+        "seed": config.seed,
+        "listen.address": config.server.address,
+        "spaces.observation": space_table(rules.observation_space(slots)),
+        "spaces.action": space_table(rules.actions.space(slots)),
+    }
+    run_settings = "\n".join(f"{key} = {format_value(value)}" for key, value in own.items())
     (folder / SERVER_FILE).write_text(f"{run_settings}{_AFTER_RUN_SETTINGS}{server}", encoding="utf-8")
     return config
 

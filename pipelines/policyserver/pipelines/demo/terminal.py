@@ -14,7 +14,6 @@ from typing import Any, TextIO
 
 from policyserver.client import TrainingIteration
 from policyserver.common.figures import charted
-from policyserver.monitoring.action import Action
 from policyserver.pipelines.runtime.node import Node
 from policyserver.pipelines.snapshot import Snapshot, SnapshotTaker
 
@@ -23,6 +22,19 @@ REDRAW_S = 0.4
 
 PLAIN_S = 5.0
 """Seconds from one plain line to the next."""
+
+_COLUMNS = {
+    "node": ("<", 8),
+    "episode": ("<", 10),
+    "symbol": ("<", 6),
+    "bar": (">", 4),
+    "price": (">", 8),
+    "prediction": (">", 10),
+    "action": ("<", 8),
+    "position": (">", 8),
+    "reward": (">", 7),
+}
+"""Columns of the table of decisions: the side they stand on, and their least width."""
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _HIDE_CURSOR, _SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"
@@ -169,17 +181,16 @@ def _training(snapshot: Snapshot) -> list[str]:
 
 
 def _decisions(snapshot: Snapshot) -> list[str]:
-    lines = [
-        f"{'node':<10}{'episode':<12}{'symbol':<8}{'bar':>5}{'price':>10}{'prediction':>12}  {'action':<10}{'position':>9}{'reward':>9}"
-    ]
+    """Return the table of the newest decisions, each column as wide as its widest cell, and no narrower than most are."""
+    rows = [tuple(_COLUMNS)]
     for shown in snapshot.decisions:
-        decision = shown.decision
-        action = Action(decision.action).label + (" (own)" if decision.fallback else "")
-        lines.append(
-            f"{decision.node:<10}{shown.episode:<12}{shown.symbol:<8}{decision.bar:>5}{decision.price:>10.2f}"
-            f"{100 * decision.prediction.mean:>10.3f} %  {action:<10}{shown.position:>+9.2f}{shown.reward:>+9.3f}"
-        )
-    return lines
+        action = shown.action + (" (own)" if shown.fallback else "")
+        price, prediction = f"{shown.price:.2f}", f"{100 * shown.prediction:.3f} %"
+        position, reward = f"{shown.position:+.2f}", f"{shown.reward:+.3f}"
+        rows.append((shown.node, shown.episode, shown.symbol, str(shown.bar), price, prediction, action, position, reward))
+    widths = [max(least, *map(len, cells)) for (_, least), cells in zip(_COLUMNS.values(), zip(*rows, strict=True), strict=True)]
+    aligned = [f"{side}{width}" for (side, _), width in zip(_COLUMNS.values(), widths, strict=True)]
+    return ["  ".join(format(cell, form) for cell, form in zip(row, aligned, strict=True)).rstrip() for row in rows]
 
 
 def sparkline(values: tuple[float, ...]) -> str:

@@ -1,4 +1,5 @@
 """The nodes of the trading pipeline, one file each, in the order of a step.
 
-Imports `common.errors`, `monitoring.points`, `pipelines` and `pipelines.runtime`.
+Imports `common.errors`, `monitoring.points`, `pipelines`, `pipelines.market`, `pipelines.market.schemes.actions.sell_hold_buy`,
+`pipelines.prices`, `pipelines.replay.turn` and `pipelines.runtime`.
 """

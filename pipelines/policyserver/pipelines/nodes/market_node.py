@@ -1,25 +1,38 @@
-"""Drips the bars: one for each order event, which says that its episode is ready for the next."""
+"""Drips the bars: the next one of each row that has acted; and begins the next episode in each row that is vacant."""
 
 from __future__ import annotations
 
-from policyserver.pipelines.events import EndEvent, MarketEvent, OrderEvent
-from policyserver.pipelines.nodes.pipeline_node import PipelineNode
-from policyserver.pipelines.runtime.inbox import push_together
+from policyserver.pipelines.events import MarketEvent, OpenEvent, OrderEvent
+from policyserver.pipelines.nodes.pipeline_node import PipelineNode, Wiring
+from policyserver.pipelines.price_records import PriceRecords
+from policyserver.pipelines.replay.turn import Turn
 
 
-class MarketNode(PipelineNode[OrderEvent]):
-    """Takes the next bar of each episode. Nothing downstream holds a later one."""
+class MarketNode(PipelineNode[OrderEvent | OpenEvent]):
+    """Takes the next bar of each row. Nothing downstream holds a later one."""
 
-    def _process(self, batch: list[OrderEvent]) -> None:
-        bars: list[MarketEvent] = []
-        exhausted: list[EndEvent] = []
+    def __init__(self, name: str, wiring: Wiring) -> None:
+        """Make the node; see `Node`."""
+        super().__init__(name, wiring)
+        self._price_records = PriceRecords(wiring.run, wiring.recorder, trained_on=wiring.config.training_enabled)
+
+    def _process(self, batch: list[OrderEvent | OpenEvent]) -> None:
+        events = []
         for event in batch:
-            episode = event.episode
-            if episode.abandoned:
+            played = event.played
+            if played.abandoned:
                 continue
-            bar = episode.prices.next_bar()
-            if bar is None:
-                exhausted.append(EndEvent(episode, "truncated"))
-            else:
-                bars.append(MarketEvent(episode, bar))
-        push_together([*self._routes.execution.shares(bars), *self._routes.episode.shares(exhausted)])
+            turn = played.turn = Turn(played.number)
+            if isinstance(event, OpenEvent):
+                turn.opened = (played.rounds.copy(),)
+            waiting = played.playing
+            waiting = waiting[~played.is_new[waiting]]
+            bar = played.feed.next(waiting) if len(waiting) else None
+            if bar is not None:
+                played.has_frames |= bar.asks is not None
+                played.asks[waiting] = True if bar.asks is None else bar.asks
+            if not self._run_state.stopping.is_set():
+                for episode in played.begin(self._source, self._config.episodes.concurrent):
+                    self._price_records.note(episode)
+            events.append(MarketEvent(played, waiting, bar))
+        self._routes.execution.push_many(events)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from policyserver.pipelines.config import PipelineConfig
 from policyserver.pipelines.prices import PriceSource
+from policyserver.pipelines.replay.turn import NoTurns, Turns
 from policyserver.pipelines.run_state import RunState
 from policyserver.pipelines.runtime.inbox import EventT
 from policyserver.pipelines.runtime.node import Node, Supervisor
@@ -25,6 +26,8 @@ class Wiring:
     recorder: Recorder
     policy: PolicyService
     source: PriceSource
+    turns: Turns = field(default_factory=NoTurns)
+    """Takes what happened to each block."""
 
 
 class PipelineNode(Node[EventT]):
@@ -39,3 +42,4 @@ class PipelineNode(Node[EventT]):
         self._recorder = wiring.recorder
         self._policy = wiring.policy
         self._source = wiring.source
+        self._turns = wiring.turns

@@ -7,15 +7,19 @@ from policyserver.pipelines.nodes.pipeline_node import PipelineNode
 
 
 class PortfolioNode(PipelineNode[ActionEvent]):
-    """Sizes an order by the account: the difference between the position that the action asks for and the one there is."""
+    """Submits what the action scheme makes of the actions, or closes the positions of rows that had no action in time."""
 
     def _process(self, batch: list[ActionEvent]) -> None:
         orders: list[OrderEvent] = []
         for event in batch:
-            episode, decision = event.episode, event.decision
-            if episode.abandoned:
+            block, flattens = event.played.block, event.flattens
+            if event.played.abandoned:
                 continue
-            flatten = decision.fallback and self._config.policy.fallback == "flatten"
-            order = episode.account.order_to(0) if flatten else episode.account.order(decision.action)
-            orders.append(OrderEvent(episode, order))
-        self._routes.execution.push_many(orders)
+            if flattens.any():
+                block.act(event.rows[~flattens], event.actions[~flattens])
+                block.close_positions(event.rows[flattens])
+            elif len(event.rows):
+                block.act(event.rows, event.actions)
+            orders.append(OrderEvent(event.played))
+            self._turns.add(event.played.turn)
+        self._routes.market.push_many(orders)

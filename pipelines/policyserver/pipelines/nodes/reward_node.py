@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from policyserver.pipelines.events import Decision, FillEvent, RewardEvent
-from policyserver.pipelines.nodes.pipeline_node import PipelineNode, Wiring
-from policyserver.pipelines.run_state import ExactSum, ShownDecision
+import math
+from typing import Any
 
-_Row = tuple[FillEvent, Decision, float]
+import numpy as np
+
+from policyserver.pipelines.events import FillEvent, RewardEvent
+from policyserver.pipelines.market.bars import FloatArray, IntArray
+from policyserver.pipelines.market.block import GOES_ON, Marked
+from policyserver.pipelines.market.orders import Fills
+from policyserver.pipelines.market.schemes.actions.sell_hold_buy import SellHoldBuy
+from policyserver.pipelines.nodes.pipeline_node import PipelineNode, Wiring
+from policyserver.pipelines.order_records import record_order_events
+from policyserver.pipelines.played_block import PlayedBlock
+from policyserver.pipelines.run_state import ExactSum, ShownDecision
 
 _SHOWN_PER_BATCH = 3
 """Decisions of a batch that are shown, so that those of several threads are seen together."""
@@ -22,58 +31,93 @@ class RewardNode(PipelineNode[FillEvent]):
         """All rewards that this node has logged with the server."""
 
     def _process(self, batch: list[FillEvent]) -> None:
-        truncated = self._run_state.stopping.is_set()
-        events: list[RewardEvent] = []
-        rows: list[_Row] = []
+        events = []
         for event in batch:
-            episode = event.episode
-            if episode.abandoned:
+            played, rows = event.played, event.rows
+            if played.abandoned:
                 continue
-            reward = episode.account.mark(event.bar.close)
-            decision = episode.decision
-            if decision is not None:
-                episode.steps += 1
-                episode.return_sum += reward
-                rows.append((event, decision, reward))
-                if episode.unreported:
-                    episode.unreported[-1].reward = reward  # the server hears of it after the action
-            episode.truncated = truncated
-            events.append(RewardEvent(episode, event.bar, reward))
-        if rows:
-            self._log(rows)
+            marked = None
+            if event.fills is not None:
+                marked = played.block.mark(rows)
+                self._keep(played, rows, marked, event.fills)
+                self._settle(played, rows, marked)
+                record_order_events(self._recorder, played)
+            events.append(RewardEvent(played, rows, marked))
         self._routes.signal.push_many(events)
 
-    def _log(self, rows: list[_Row]) -> None:
-        """Log the rewards of a batch everywhere."""
-        told = [(event.episode.id, reward) for event, _, reward in rows if not event.episode.unreported]
-        self._policy.log_returns_batch([episode_id for episode_id, _ in told], [reward for _, reward in told])
-        for _, reward in told:
-            self.ledger.add(reward)
-        self._record(rows)
-        self._run_state.add_steps(len(rows))
-        self._run_state.decisions.extend(
-            ShownDecision(decision, event.episode.id, event.episode.symbol, event.episode.account.exposure, reward)
-            for event, decision, reward in rows[:_SHOWN_PER_BATCH]
-        )
+    def _settle(self, played: PlayedBlock, rows: IntArray, marked: Marked) -> None:
+        """Say what the actions were worth whose last bar it is; of the others keep the sums.
 
-    def _record(self, rows: list[_Row]) -> None:
-        """Write the steps of a batch."""
-        self._recorder.write(
-            "step",
-            {
-                "episode": [event.episode.id for event, _, _ in rows],
-                "bar": [decision.bar for _, decision, _ in rows],
-                "price": [decision.price for _, decision, _ in rows],
-                "prediction": [decision.prediction.mean for _, decision, _ in rows],
-                "prediction_std": [decision.prediction.std for _, decision, _ in rows],
-                "action": [decision.action for _, decision, _ in rows],
-                "position": [event.episode.account.position for event, _, _ in rows],
-                "equity": [event.episode.account.equity for event, _, _ in rows],
-                "reward": [reward for _, _, reward in rows],
-                "fee": [event.fill.fee if event.fill else 0.0 for event, _, _ in rows],
-                "slippage": [event.fill.slippage if event.fill else 0.0 for event, _, _ in rows],
-                "fallback": [decision.fallback for _, decision, _ in rows],
-                "weights_seq_no": [decision.weights_seq_no for _, decision, _ in rows],
-            },
-            symbol=[event.episode.symbol for event, _, _ in rows],
+        When the run ends, the bar is the last one of every action; what ends after that without one has no reward in any ledger.
+        """
+        rewards = marked.rewards
+        fees, slippage = played.block.view.accounts.last_bar[2:4, rows]
+        if played.has_frames:
+            played.sums.add(rows, np.column_stack([rewards, fees, slippage]))
+            if not self._run_state.stopping.is_set():
+                rows = rows[played.asks[rows] | (marked.ends != GOES_ON)]
+            rewards, fees, slippage = played.sums.take(rows).T
+        if len(rows):
+            self._log(played, rows, rewards)
+            self._record(played, rows, rewards, fees, slippage)
+            self._run_state.add_steps(len(rows))
+
+    def _log(self, played: PlayedBlock, rows: IntArray, rewards: FloatArray) -> None:
+        """Tell the server, but for rows of whose actions it has still to hear."""
+        played.steps[rows] += 1
+        played.returns[rows] += rewards
+        ids, told = played.ids_of(rows), rewards.tolist()
+        if played.unreported:
+            for row, reward in zip(rows.tolist(), told, strict=True):
+                if row in played.unreported:
+                    played.unreported[row][-1].reward = reward  # the server hears of it after the action
+            heard = [place for place, row in enumerate(rows.tolist()) if row not in played.unreported]
+            ids, told = [ids[place] for place in heard], [told[place] for place in heard]
+        self._policy.log_returns_batch(ids, told)
+        self.ledger.add(math.fsum(told))
+
+    def _keep(self, played: PlayedBlock, rows: IntArray, marked: Marked, fills: Fills) -> None:
+        """Put the bar into the block's turn."""
+        turn = played.turn
+        turn.marked = rows, marked.rewards, played.block.view.accounts.equity[rows], marked.ends
+        if len(fills.rows):
+            turn.fills = fills.rows, fills.symbol, fills.quantity, fills.reference_price, fills.price, fills.fee
+
+    def _record(self, played: PlayedBlock, rows: IntArray, rewards: FloatArray, fees: FloatArray, slippage: FloatArray) -> None:
+        """Write the steps that a bar ends, and show some."""
+        decision, accounts, actions = played.decision, played.block.view.accounts, played.block.rules.actions
+        columns: dict[str, Any] = {
+            "episode": played.ids_of(rows),
+            "bar": decision.bar[rows],
+            "bar_time_s": decision.time_ns[rows] * 1e-9,
+            "equity": accounts.equity[rows],
+            "reward": rewards,
+            "fee": fees,
+            "slippage": slippage,
+            "fallback": decision.fallback[rows],
+            "weights_seq_no": decision.weights_seq_no[rows],
+        }
+        if played.block.shape.n_symbols == 1:  # of several symbols there is no one price; their fills are recorded as orders
+            columns["price"] = decision.price[rows]
+            columns["prediction"], columns["prediction_std"] = decision.prediction[rows, 0], decision.prediction[rows, 1]
+            columns["position"] = accounts.position[rows, 0]
+        if isinstance(actions, SellHoldBuy):  # the field's numbers mean sell, hold and buy
+            columns["action"] = decision.action[rows]
+        self._recorder.write("step", columns, symbol=played.symbols_of(rows))
+        exposure = accounts.exposure(rows[:_SHOWN_PER_BATCH])
+        self._run_state.decisions.extend(
+            ShownDecision(
+                bar=int(decision.bar[row]),
+                price=float(decision.price[row]),
+                prediction=float(decision.prediction[row, 0]),
+                action=actions.label(decision.action[row]),
+                fallback=bool(decision.fallback[row]),
+                weights_seq_no=int(decision.weights_seq_no[row]),
+                node=decision.node,
+                episode=played.ids[row],
+                symbol=played.symbols[row],
+                position=float(exposure[place, 0]),
+                reward=float(rewards[place]),
+            )
+            for place, row in enumerate(rows[:_SHOWN_PER_BATCH].tolist())
         )

@@ -1,97 +1,146 @@
-"""Forecasts the next log-return, learns the last one, and builds the observation."""
+"""Learns the last log-returns, forecasts the next, builds the observations, and sees which episodes are over."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+
+import numpy as np
 
 from policyserver.monitoring.points import Points
-from policyserver.pipelines.events import EndEvent, Episode, RewardEvent, SignalEvent
-from policyserver.pipelines.forecasters import Forecaster, forecaster_of
+from policyserver.pipelines.events import Ended, EndEvent, Ending, RewardEvent, SignalEvent
+from policyserver.pipelines.market.bars import FloatArray, IntArray
+from policyserver.pipelines.market.block import DATA_END, GOES_ON
 from policyserver.pipelines.nodes.pipeline_node import PipelineNode, Wiring
-from policyserver.pipelines.regressor import NO_PREDICTION
+from policyserver.pipelines.played_block import PlayedBlock
+from policyserver.pipelines.replay.turn import NOTHING
 from policyserver.pipelines.runtime.inbox import push_together
 
 _REPORT_FORECASTS = 1000
-"""Forecasts of one symbol from one `regressor` point to the next."""
-
-
-@dataclass(slots=True)
-class _Model:
-    """The forecaster of one symbol, and the skill of its forecasts since the last report."""
-
-    forecaster: Forecaster
-    forecasts: int = 0
-    squared_errors: float = 0.0
-    squared_returns: float = 0.0
+"""Forecasts of one block from one `regressor` point to the next."""
 
 
 class SignalNode(PipelineNode[RewardEvent]):
-    """Owns the regressors of its symbols: no other thread touches them, and all episodes of a symbol share one; see `forecasters`."""
+    """Works the forecasters of its blocks: each belongs to its block, and no other thread touches it."""
 
-    def __init__(self, name: str, wiring: Wiring) -> None:
-        """Make the node; see `Node`."""
+    def __init__(self, name: str, wiring: Wiring, skipped: Callable[[], int]) -> None:
+        """Make the node; see `Node`. `skipped` counts the labels of the run that were not learnt, because they were not finite."""
         super().__init__(name, wiring)
-        self._models: dict[str, _Model] = {}
+        self._skipped = skipped
+        self._skills: dict[int, _Skill] = {}
 
     def _process(self, batch: list[RewardEvent]) -> None:
         signals: list[SignalEvent] = []
         ends: list[EndEvent] = []
-        forecasts: list[tuple[float, float]] = []
-        stopping = self._run_state.stopping.is_set
         for event in batch:
-            episode = event.episode
-            if episode.abandoned:
+            if event.played.abandoned:
                 continue
-            features, bar = episode.features, event.bar
-            features.update(bar)
-            model = self._model(episode)
-            if bar.index > 0:
-                counts = model.forecaster.settle(episode, bar)
-                score = self._score(model, episode.prediction.mean, features.last_return)
-                if counts:
-                    forecasts.append(score)
-                if model.forecasts >= _REPORT_FORECASTS:
-                    self._report(episode.symbol, model)
-            episode.prediction = prediction = model.forecaster.forecast(episode, bar)
-            left = 1.0 - bar.index / episode.prices.n_steps
-            shown = prediction if self._config.episodes.show_prediction else NO_PREDICTION
-            episode.observation = observation = features.observation(shown, episode.account, left)
-            if episode.account.ruined:
-                ends.append(EndEvent(episode, "terminated"))
-            elif episode.truncated or stopping() or bar.index >= episode.prices.n_steps:
-                ends.append(EndEvent(episode, "truncated"))
-            else:
-                signals.append(SignalEvent(episode, bar, prediction, observation))
-        self._run_state.forecasts.extend(forecasts)
+            ended, asking = self._observe(event)
+            if self._run_state.stopping.is_set():
+                playing = event.played.playing
+                ended = [*ended, *ended_episodes(event.played, playing, "truncated", "stopped")]
+                ends.append(EndEvent(tuple(ended), event.played.block.shape.n_rows))
+                event.played.vacate(playing)
+                event.played.turn.asked, event.played.turn.stopped = NOTHING, (playing,)
+                self._turns.add(event.played.turn)
+                continue
+            if ended:
+                ends.append(EndEvent(tuple(ended)))
+            signals.append(SignalEvent(event.played, asking))
         push_together([*self._routes.policy.shares(signals), *self._routes.episode.shares(ends)])
 
-    def _model(self, episode: Episode) -> _Model:
-        """Return the model of an episode's symbol; it lives as long as the node, through restarts too."""
-        model = self._models.get(episode.symbol)
-        if model is None:
-            forecaster = forecaster_of(episode, self._config.regressor, self._run_state.stopping.is_set)
-            model = self._models[episode.symbol] = _Model(forecaster)
-        return model
+    def _observe(self, event: RewardEvent) -> tuple[list[Ended], IntArray]:
+        """Forecast and observe; return the episodes that are over, whose rows are vacant now, and the rows that want an action."""
+        played, rows = event.played, event.rows
+        block = played.block
+        if event.marked is not None:
+            self._score(played, *played.forecaster.learn(rows))
+        playing = played.playing
+        if not len(playing):
+            return [], playing
+        played.forecaster.predict(playing)
+        over = event.marked.ends != GOES_ON if event.marked is not None else np.zeros(len(rows), dtype=np.bool_)
+        asks = played.asks[playing]
+        if not asks.all():
+            asks |= np.isin(playing, rows[over]) | self._run_state.stopping.is_set()
+        seeing = playing if asks.all() else playing[asks]
+        if len(seeing):
+            played.observations[seeing] = block.observe(seeing)
+        if event.marked is None or not over.any():
+            self._keep(played, seeing)
+            return [], seeing
+        ended = []
+        for row, end in zip(rows[over].tolist(), event.marked.ends[over].tolist(), strict=True):
+            reason = "data" if end == DATA_END else block.rules.end_names[end - 1]
+            ending: Ending = "terminated" if block.terminates(np.array([end]))[0] else "truncated"
+            ended += ended_episodes(played, np.array([row]), ending, reason)
+        played.vacate(rows[over])
+        seeing = seeing[~np.isin(seeing, rows[over])]
+        self._keep(played, seeing)
+        return ended, seeing
 
-    @staticmethod
-    def _score(model: _Model, forecast: float, log_return: float) -> tuple[float, float]:
-        """Return the squared errors of a forecast and of the zero forecast, and add them to the symbol's report."""
-        error = log_return - forecast
-        squared_error, squared_return = error * error, log_return * log_return
-        model.forecasts += 1
-        model.squared_errors += squared_error
-        model.squared_returns += squared_return
-        return squared_error, squared_return
+    def _keep(self, played: PlayedBlock, asking: IntArray) -> None:
+        """Put what the policy is asked into the block's turn."""
+        if len(asking):
+            played.turn.asked = asking, played.block.view.forecast[asking], played.observations[asking]
 
-    def _report(self, symbol: str, model: _Model) -> None:
-        """Write the skill of a symbol's newest forecasts, and begin a new report."""
-        mse, mse_zero = model.squared_errors / model.forecasts, model.squared_returns / model.forecasts
-        fields = {
-            "forecasts": model.forecasts,
-            "mse": mse,
-            "mse_zero": mse_zero,
-            "skill": 1.0 - mse / mse_zero if mse_zero > 0 else None,
-            "skipped": model.forecaster.skipped,
-        }
-        self._recorder.sink.write(Points.one("regressor", {**self._recorder.tags, "symbol": symbol}, fields))
-        self._models[symbol] = _Model(model.forecaster)
+    def _score(self, played: PlayedBlock, squared_errors: FloatArray, squared_returns: FloatArray) -> None:
+        """Keep how good the forecasts were that can be judged now."""
+        if not len(squared_errors):
+            return
+        self._run_state.forecasts.extend(np.stack([squared_errors, squared_returns], axis=1))
+        skill = self._skills.setdefault(played.number, _Skill())
+        skill.add(squared_errors, squared_returns)
+        if skill.forecasts >= _REPORT_FORECASTS:
+            self._recorder.sink.write(Points.one("regressor", self._recorder.tags, skill.fields() | {"skipped": self._skipped()}))
+            self._skills[played.number] = _Skill()
+
+
+class _Skill:
+    """How good some forecasts were, beside the zero forecast."""
+
+    def __init__(self) -> None:
+        self.forecasts = 0
+        self._squared_errors = self._squared_returns = 0.0
+
+    def add(self, squared_errors: FloatArray, squared_returns: FloatArray) -> None:
+        """Add forecasts."""
+        self.forecasts += len(squared_errors)
+        self._squared_errors += float(squared_errors.sum())
+        self._squared_returns += float(squared_returns.sum())
+
+    def fields(self) -> dict[str, float | int | None]:
+        """Return the fields of a point."""
+        mse, mse_zero = self._squared_errors / self.forecasts, self._squared_returns / self.forecasts
+        skill = 1.0 - mse / mse_zero if mse_zero > 0 else None
+        return {"forecasts": self.forecasts, "mse": mse, "mse_zero": mse_zero, "skill": skill}
+
+
+def ended_episodes(played: PlayedBlock, rows: IntArray, ending: Ending, reason: str) -> list[Ended]:
+    """Return what is to be told and recorded of episodes that are over, apart from the block; their rows are still to be vacated."""
+    accounts = played.block.view.accounts
+    initial = accounts.initial_equity[rows]
+    costs, turnover = accounts.costs[rows] / initial, accounts.turnover[rows] / initial
+    profit, drawdown = accounts.profit[rows], accounts.drawdown[rows]
+    ended = []
+    for place, row in enumerate(rows.tolist()):
+        episode = played.episodes[row]
+        if episode is not None:
+            ended.append(
+                Ended(
+                    episode,
+                    played.ids[row],
+                    played.symbols[row],
+                    ending,
+                    reason,
+                    bool(played.is_started[row]),
+                    played.observations[row].copy(),
+                    played.unreported.pop(row, []),
+                    int(played.steps[row]),
+                    float(played.returns[row]),
+                    float(profit[place]),
+                    float(costs[place]),
+                    float(turnover[place]),
+                    float(drawdown[place]),
+                )
+            )
+    return ended

@@ -132,6 +132,13 @@ class Node(Generic[EventT]):
         """
         push_together([(self.inbox, events)])
 
+    def process_waiting(self) -> None:
+        """Handle what is in the inbox on the calling thread: for a node that is never started. Raises what its hook does."""
+        with self._lock:
+            batch = self.inbox.take()
+        if batch:
+            self._process(batch)
+
     def flush(self) -> Future[None]:
         """Return a future that is done when everything pushed before has been handled, or carries the error that prevented it."""
         future: Future[None] = Future()

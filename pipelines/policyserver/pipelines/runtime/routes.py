@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from policyserver.monitoring.points import Points
+from policyserver.monitoring.points import Column, Points
 from policyserver.monitoring.sink import Sink
 from policyserver.pipelines.events import ActionEvent, EndEvent, FillEvent, MarketEvent, OpenEvent, OrderEvent, RewardEvent, SignalEvent
 from policyserver.pipelines.runtime.node_group import NodeGroup
@@ -15,13 +14,13 @@ from policyserver.pipelines.runtime.node_group import NodeGroup
 class Routes:
     """The groups of nodes by what they do. The pipeline fills it in before it starts any of them."""
 
-    market: NodeGroup[OrderEvent]
-    execution: NodeGroup[MarketEvent | OrderEvent]
+    market: NodeGroup[OrderEvent | OpenEvent]
+    execution: NodeGroup[MarketEvent]
     reward: NodeGroup[FillEvent]
     signal: NodeGroup[RewardEvent]
     policy: NodeGroup[SignalEvent]
     portfolio: NodeGroup[ActionEvent]
-    episode: NodeGroup[EndEvent | OpenEvent]
+    episode: NodeGroup[EndEvent]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +32,6 @@ class Recorder:
     tags: Mapping[str, str]
     """Tags run, policy, process and worker."""
 
-    def write(self, measurement: str, columns: Mapping[str, Sequence[Any]], **tag_columns: Sequence[str]) -> None:
+    def write(self, measurement: str, columns: Mapping[str, Column], **tag_columns: Sequence[str]) -> None:
         """Write n points: columns of n values, and the tags that differ from point to point."""
         self.sink.write(Points(measurement, self.tags, columns, tag_columns=tag_columns))

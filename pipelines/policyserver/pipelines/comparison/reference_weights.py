@@ -1,0 +1,65 @@
+"""What policies of reference do, whatever the action scheme of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import numpy.typing as npt
+
+from policyserver.pipelines.market.bars import IntArray
+from policyserver.pipelines.market.block import EpisodeBlock
+from policyserver.pipelines.market.orders import OrderRequests
+from policyserver.pipelines.market.running_statistics import MeanSinceStart, Statistic, Volatility
+from policyserver.pipelines.market.schemes.actions import ActionScheme
+from policyserver.pipelines.market.schemes.actions.action_scheme import Actions, View, rebalance
+
+_MEAN, _VOLATILITY = MeanSinceStart(), Volatility()
+
+RULE_STATISTICS: frozenset[Statistic] = frozenset({_MEAN, _VOLATILITY})
+"""What `rule` reads."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReferenceWeights(ActionScheme):
+    """Parts of the equity to be held of each symbol from the next open on; NaN leaves a position as it is."""
+
+    def space(self, symbols: tuple[str, ...]) -> gym.spaces.Box:
+        """See `ActionScheme`."""
+        return gym.spaces.Box(-1.0, 1.0, (len(symbols),), np.float64)
+
+    def orders(self, state: Any, view: View, rows: IntArray, actions: Actions) -> Sequence[OrderRequests]:
+        """See `ActionScheme`."""
+        accounts = view.accounts
+        wanted = actions * np.maximum(accounts.equity[rows], 0.0)[:, None] / accounts.price[rows]
+        return rebalance(view, rows, np.where(np.isnan(actions), accounts.position[rows], wanted))
+
+    def keeping(self, state: Any, view: View, rows: IntArray) -> Actions:
+        """See `ActionScheme`."""
+        return np.full((len(rows), view.shape.n_symbols), np.nan)
+
+    def closing(self, state: Any, view: View, rows: IntArray) -> Actions:
+        """See `ActionScheme`."""
+        return np.zeros((len(rows), view.shape.n_symbols))
+
+
+def no_trade(block: EpisodeBlock, rows: IntArray, step: int) -> npt.NDArray[Any]:
+    """Hold cash."""
+    return block.keeping(rows)
+
+
+def buy_and_hold(block: EpisodeBlock, rows: IntArray, step: int) -> npt.NDArray[Any]:
+    """Buy equal parts of all symbols at the first open."""
+    return block.keeping(rows) if step else np.full((len(rows), block.shape.n_symbols), 1.0 / block.shape.n_symbols)
+
+
+def rule(block: EpisodeBlock, rows: IntArray, step: int) -> npt.NDArray[Any]:
+    """Be short above the mean log-price since the first warm-up bar by one volatility, and long below it by one; in between keep."""
+    statistics = block.view.statistics
+    above = (statistics.prices.log_price[rows] - statistics[_MEAN][rows]) / statistics[_VOLATILITY][rows]
+    position = block.view.accounts.position[rows]
+    wanted = np.where(np.abs(above) < 1.0, np.sign(position), -np.sign(above))
+    return np.where(wanted == np.sign(position), np.nan, wanted / block.shape.n_symbols)

@@ -1,0 +1,73 @@
+"""A pipeline's settings as Gymnasium environments: its prices, rules and forecasts, without a server.
+
+    envs = make_vector_env("pipeline.toml", num_envs=64)
+    env = gymnasium.make("policyserver.pipelines.environments:policyserver/Trading-v0", config="pipeline.toml")
+
+`gymnasium.make_vec` with the same name makes the vector environment.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import numpy.typing as npt
+
+from policyserver.common.settings import load
+from policyserver.pipelines.config import PipelineConfig
+from policyserver.pipelines.forecast.block_forecaster import STATISTICS, BlockForecaster
+from policyserver.pipelines.forecast.tracks import TrackForecaster, Tracks
+from policyserver.pipelines.market.forecaster import Forecaster
+from policyserver.pipelines.market.rules import Rules
+from policyserver.pipelines.market.schemes.scheme import View
+from policyserver.pipelines.market.vector_env import TradingVectorEnv
+from policyserver.pipelines.run import source_of
+
+
+def make_vector_env(config: PipelineConfig | Path | str | None = None, num_envs: int | None = None) -> TradingVectorEnv:
+    """Return the episodes of a pipeline as a vector environment.
+
+    Args:
+        config: Settings, or a TOML file of them; None: the defaults.
+        num_envs: Episodes at a time; None: `episodes.concurrent`.
+
+    Raises:
+        SettingsError: A setting is wrong, or the prices can't be made.
+    """
+    if not isinstance(config, PipelineConfig):
+        config = load(PipelineConfig, Path(config) if config else None, {})
+    source = source_of(config)
+    tracks = Tracks(config.regressor, lambda: False)
+
+    def new_forecaster(view: View) -> Forecaster:
+        return TrackForecaster(view, tracks) if source.is_recorded else BlockForecaster(view, config.regressor)
+
+    return TradingVectorEnv(source, Rules.of(config.rules), num_envs or config.episodes.concurrent, new_forecaster, STATISTICS)
+
+
+class TradingEnv(gym.Env[npt.NDArray[np.float32], Any]):
+    """One episode at a time of a pipeline's: a `TradingVectorEnv` of a single row."""
+
+    def __init__(self, config: PipelineConfig | Path | str | None = None) -> None:
+        """Play the episodes of `config`. Raises as `make_vector_env` does."""
+        self.envs = make_vector_env(config, 1)
+        """Has the episode in row 0."""
+        self.observation_space = self.envs.single_observation_space
+        self.action_space = self.envs.single_action_space
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[npt.NDArray[np.float32], dict[str, Any]]:
+        """Begin the next episode; see `TradingVectorEnv.reset`."""
+        super().reset(seed=seed)
+        observations, infos = self.envs.reset(seed=seed, options=options)
+        return observations[0], infos
+
+    def step(self, action: Any) -> tuple[npt.NDArray[np.float32], float, bool, bool, dict[str, Any]]:
+        """Play to the bar at which the next action is due; see `TradingVectorEnv.step`."""
+        observations, rewards, terminated, truncated, infos = self.envs.step(np.asarray(action)[None])
+        of_row = {name: values[0] for name, values in infos.items()}
+        return observations[0], float(rewards[0]), bool(terminated[0]), bool(truncated[0]), of_row
+
+
+gym.register("policyserver/Trading-v0", entry_point=f"{__name__}:TradingEnv", vector_entry_point=f"{__name__}:make_vector_env")

@@ -1,0 +1,164 @@
+"""The accounts of n rows as arrays: cash, K positions, costs, equity and what it was.
+
+Equity is always cash + the sum of position * price; costs only take from it. What a row aims at is no part of its account: see `schemes`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from policyserver.pipelines.market.bars import FloatArray, IntArray
+from policyserver.pipelines.market.rows import Rows
+
+_DUST = 1e-12
+"""What is left of a quantity counts as nothing when it is at most this fraction of the whole."""
+
+
+class Accounts:
+    """Cash and positions of n rows in K symbols. One owner at a time: not thread-safe."""
+
+    def __init__(self, n_rows: int, n_symbols: int) -> None:
+        """Hold nothing."""
+        self._all_rows = np.arange(n_rows)
+        self.initial_equity = np.ones(n_rows)
+        """Cash at the start, float64 (n,)."""
+        self.cash = np.ones(n_rows)
+        """Cash, float64 (n,); negative when positions cost more than there was."""
+        self.position = np.zeros((n_rows, n_symbols))
+        """Units held, float64 (n, K), negative when short."""
+        self.price = np.ones((n_rows, n_symbols))
+        """Prices that the positions are valued at, float64 (n, K): those of the last fill or mark."""
+        self.average_price = np.zeros((n_rows, n_symbols))
+        """Average prices that the positions were opened at, float64 (n, K); 0 without one."""
+        self.equity = np.ones(n_rows)
+        """cash + sum(position * price) as of the last fill or mark, float64 (n,)."""
+        self.marked_equity = np.ones(n_rows)
+        """Equity at the mark before, where the next reward starts, float64 (n,)."""
+        self.highest_equity = np.ones(n_rows)
+        """Highest equity of all marks so far, float64 (n,)."""
+        self.drawdown = np.zeros(n_rows)
+        """Largest fall of the equity below its highest value before, a fraction of that, float64 (n,)."""
+        self.entry_equity = np.ones(n_rows)
+        """Equity right after the last fill, float64 (n,)."""
+        self.called = np.zeros(n_rows, dtype=np.bool_)
+        """Whether a margin call closes the positions, bool (n,)."""
+        self.fees = np.zeros(n_rows)
+        """Fees paid so far, in cash, float64 (n,)."""
+        self.slippage = np.zeros(n_rows)
+        """Cash lost to spread and slippage so far, float64 (n,)."""
+        self.borrow_costs = np.zeros(n_rows)
+        """Cash paid for shorts so far, float64 (n,)."""
+        self.turnover = np.zeros(n_rows)
+        """Notional traded so far, float64 (n,)."""
+        self.realised = np.zeros(n_rows)
+        """Profit taken so far, before fees, float64 (n,)."""
+        self.fills = np.zeros(n_rows, dtype=np.int64)
+        """Fills so far, int64 (n,)."""
+        self.orders = np.zeros(n_rows, dtype=np.int64)
+        """Orders submitted so far, refused ones too, int64 (n,)."""
+        self._marked = np.zeros((5, n_rows))
+        self.last_bar = np.zeros((5, n_rows))
+        """What `in_bar` was at the last mark, float64 (5, n)."""
+
+    def begin(self, rows: Rows, initial_equity: float, prices: FloatArray) -> None:
+        """Open accounts without positions, at prices of float64 (m, K)."""
+        for amounts in (self.initial_equity, self.cash, self.equity, self.marked_equity, self.highest_equity, self.entry_equity):
+            amounts[rows] = initial_equity
+        for sums in (self.drawdown, self.fees, self.slippage, self.borrow_costs, self.turnover, self.realised):
+            sums[rows] = 0.0
+        self.fills[rows] = self.orders[rows] = 0
+        self.called[rows] = False
+        self.position[rows] = self.average_price[rows] = 0.0
+        self._marked[:, rows] = 0.0
+        self.price[rows] = prices
+
+    # What is known -------------------------------------------------------------------------------------------------------------------
+
+    @property
+    def costs(self) -> FloatArray:
+        """Fees, slippage and borrow costs so far, in cash, float64 (n,)."""
+        return self.fees + self.slippage + self.borrow_costs
+
+    @property
+    def profit(self) -> FloatArray:
+        """Simple profit so far, costs taken off, as a fraction of the initial equity, float64 (n,)."""
+        return self.equity / self.initial_equity - 1.0
+
+    def exposure(self, rows: Rows) -> FloatArray:
+        """Return the value of each position as a signed fraction of the equity, float64 (m, K); 0 without equity."""
+        equity = self.equity[rows][:, None]
+        value = self.position[rows] * self.price[rows]
+        with np.errstate(over="ignore"):  # of an equity next to nothing it is infinite
+            return np.divide(value, equity, out=np.zeros_like(value), where=equity > 0)
+
+    def gross(self, rows: Rows) -> FloatArray:
+        """Return the sum of the values of all positions, shorts positive, in cash, float64 (m,)."""
+        total: FloatArray = (np.abs(self.position[rows]) * self.price[rows]).sum(axis=1)
+        return total
+
+    def in_bar(self, rows: Rows) -> FloatArray:
+        """Return turnover, realised profit less fees, fees, slippage, and orders since the mark before, float64 (5, m)."""
+        since = self._now(rows) - self._marked[:, rows]
+        since[1] -= since[2]
+        return since
+
+    # What happens --------------------------------------------------------------------------------------------------------------------
+
+    def value(self, rows: Rows) -> None:
+        """Value the positions at their prices."""
+        value = self.position[rows] * self.price[rows]
+        self.equity[rows] = self.cash[rows] + (value[:, 0] if value.shape[1] == 1 else value.sum(axis=1))
+
+    def trade(
+        self, rows: IntArray, symbol: IntArray, quantity: FloatArray, reference: FloatArray, price: FloatArray, fee: FloatArray
+    ) -> None:
+        """Book a fill each of m different rows.
+
+        Args:
+            rows: Rows, int64 (m,).
+            symbol: Numbers of the symbols, int64 (m,).
+            quantity: Units bought (positive) or sold (negative), float64 (m,).
+            reference: Prices that the market has, float64 (m,), at which the positions are valued already.
+            price: Prices paid or received, float64 (m,).
+            fee: Fees, in cash, float64 (m,).
+        """
+        units, held = np.abs(quantity), self.position[rows, symbol]
+        new = held + quantity
+        new[np.abs(new) <= _DUST * np.maximum(np.abs(held), units)] = 0.0
+        self._average(rows, symbol, held, new, quantity, price)
+        self.position[rows, symbol] = new
+        self.cash[rows] -= quantity * price + fee
+        self.fees[rows] += fee
+        self.slippage[rows] += units * np.abs(price - reference)
+        self.turnover[rows] += units * price
+        self.fills[rows] += 1
+        self.value(rows)
+        self.entry_equity[rows] = self.equity[rows]
+
+    def _average(
+        self, rows: IntArray, symbol: IntArray, held: FloatArray, new: FloatArray, quantity: FloatArray, price: FloatArray
+    ) -> None:
+        """Keep the average prices of positions, and the profit that is taken when they get smaller."""
+        average = self.average_price[rows, symbol]
+        units, size = np.abs(quantity), np.abs(held)
+        average_price = (size * average + units * price) / (size + units)
+        closes = held * quantity < 0
+        if closes.any():
+            closing = np.where(closes, np.minimum(units, size), 0.0)
+            self.realised[rows] += closing * (price - average) * np.sign(held)
+            kept = np.where(new * held < 0, price, average)
+            average_price = np.where(new == 0, 0.0, np.where(closes, kept, average_price))
+        self.average_price[rows, symbol] = average_price
+
+    def settle(self, rows: Rows) -> None:
+        """Take the equity as that of a mark: the next reward starts from here."""
+        equity = self.equity[rows]
+        self.marked_equity[rows] = equity
+        highest = np.maximum(self.highest_equity[rows], equity)
+        self.highest_equity[rows] = highest
+        self.drawdown[rows] = np.maximum(self.drawdown[rows], 1.0 - equity / highest)
+        self.last_bar[:, rows] = self.in_bar(rows)
+        self._marked[:, rows] = self._now(rows)
+
+    def _now(self, rows: Rows) -> FloatArray:
+        return np.array([self.turnover[rows], self.realised[rows], self.fees[rows], self.slippage[rows], self.orders[rows]])

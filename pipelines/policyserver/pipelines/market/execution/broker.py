@@ -1,0 +1,400 @@
+"""The simulated broker: accepts orders, fills them against the bars that follow, and calls margins.
+
+    broker.submit(requests)                   # at the close of bar t, after its mark
+    broker.fill(rows, bar)                    # bar t + 1: opens, moves and closes; shorts are paid for
+    broker.call_margins(rows)                 # after the mark of bar t + 1
+
+A bar's phases are its open, what lies within it, and its close. In each, the live orders of a row are looked at once, the oldest first; an
+order is matched at most once in a bar. Within a bar nothing tells whether its high or its low came first, so age alone orders the fills.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Annotated, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from annotated_types import Ge, Interval
+
+from policyserver.common.settings import Config
+from policyserver.pipelines.market.accounts import Accounts
+from policyserver.pipelines.market.bars import BarRows, FloatArray, IntArray
+from policyserver.pipelines.market.execution.event_log import EventLog, UntoldEvents
+from policyserver.pipelines.market.execution.filling import Filling
+from policyserver.pipelines.market.execution.matching import PHASES, matches
+from policyserver.pipelines.market.execution.opening import OpeningLimits
+from policyserver.pipelines.market.execution.order_table import (
+    BARS_LEFT,
+    FORCED,
+    KIND,
+    LEFT,
+    LIVE,
+    MATCHED,
+    N_COLUMNS,
+    NUMBER,
+    PRICE,
+    QUANTITY,
+    SIDE,
+    SYMBOL,
+    OrderTable,
+)
+from policyserver.pipelines.market.instruments import Instruments, rounded
+from policyserver.pipelines.market.orders import GOOD_TILL_CANCELLED, Fills, OrderKind, OrderRequests, Reason, State
+from policyserver.pipelines.market.rows import Rows
+
+_DUST = 1e-12
+_MARGIN = 1e-9
+"""Fraction by which a projected exposure may exceed the allowed one: what rounding can make of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class AccountConfig(Config):
+    """Money of an episode, and what it carries."""
+
+    initial_equity: Annotated[float, Interval(gt=0, le=1e15)] = 10_000.0
+    """Cash at the start."""
+    max_leverage: Annotated[float, Ge(1)] | None = None
+    """Largest gross exposure as a multiple of the equity, after each fill that opens a position; none: not looked at."""
+    maintenance_fraction: Annotated[float, Interval(ge=0, lt=1)] = 0.0
+    """A margin call closes all positions when the equity is below this fraction of the gross exposure."""
+    max_live_orders: Annotated[int, Interval(ge=1, le=1000)] = 16
+    """Live orders of an episode, those of all symbols together."""
+
+    def _check(self) -> None:
+        if self.max_leverage is None and self.maintenance_fraction:
+            raise ValueError(f"maintenance_fraction: expected 0 without max_leverage, received {self.maintenance_fraction}")
+        if self.max_leverage is not None and self.maintenance_fraction * self.max_leverage >= 1:
+            below = f"less than 1 / max_leverage = {1 / self.max_leverage:g}"
+            raise ValueError(f"maintenance_fraction: expected {below}, received {self.maintenance_fraction}")
+
+
+class Broker(Protocol):
+    """Who executes orders: this simulation, or a real one of the same calls."""
+
+    def submit(self, requests: OrderRequests) -> npt.NDArray[np.bool_]:
+        """Take one order each of some rows; return which are accepted, bool (m,)."""
+
+    def cancel(self, rows: IntArray, numbers: IntArray) -> npt.NDArray[np.bool_]:
+        """Cancel one order each of some rows by their numbers; return which were live, bool (m,)."""
+
+    def fill(self, rows: Rows, bar: BarRows, present: npt.NDArray[np.bool_] | None = None) -> None:
+        """Play the next bar of some rows: what fills is booked."""
+
+
+class SimulatedBroker:
+    """Orders of n rows in K symbols against bars. One owner at a time: not thread-safe."""
+
+    def __init__(self, accounts: Accounts, instruments: Instruments, config: AccountConfig) -> None:
+        """Serve `accounts`, which hold what is bought."""
+        n_rows, self._n_symbols = accounts.position.shape
+        self._accounts = accounts
+        self._instruments = instruments
+        self._leverage = math.inf if config.max_leverage is None else config.max_leverage
+        self._maintenance = config.maintenance_fraction
+        self._all_rows = np.arange(n_rows)
+        self.table = OrderTable(n_rows, config.max_live_orders)
+        """The live orders."""
+        self._only_at_open = True
+        """Whether all live orders fill at the open of their next bar, if they fill: there is nothing to look for in the rest of the bar."""
+        self.log = EventLog()
+        """What is told of orders."""
+        self._filling = Filling(accounts, instruments, self.table, self.log, self._leverage)
+
+    def begin(self, rows: Rows) -> None:
+        """Forget the orders of rows whose episodes are over."""
+        self.table.clear(rows)
+
+    def take_fills(self) -> Fills:
+        """Return the fills since they were last taken."""
+        return self.log.take_fills()
+
+    def take_events(self) -> UntoldEvents:
+        """Return what became of orders since it was last taken; see `EventLog`."""
+        return self.log.take_events()
+
+    # Orders --------------------------------------------------------------------------------------------------------------------------
+
+    def submit(self, requests: OrderRequests) -> npt.NDArray[np.bool_]:
+        """See `Broker`.
+
+        Raises:
+            ValueError: `good_for` is below 1.
+        """
+        if len(requests.rows) and requests.good_for.min() < 1:
+            raise ValueError(f"good_for: expected at least 1 bar, received {requests.good_for.min()}")
+        return self._submit(requests, None)
+
+    def cancel(self, rows: IntArray, numbers: IntArray) -> npt.NDArray[np.bool_]:
+        """See `Broker`. An order that a margin call has given can't be cancelled."""
+        slots = self.slots_of(rows, numbers)
+        found = slots >= 0
+        self._end(rows[found], slots[found], State.CANCELLED, Reason.TRADER)
+        return found
+
+    def cancel_all(self, rows: IntArray) -> None:
+        """Cancel all live orders of some rows but those that a margin call has given, the oldest first."""
+        orders = self.table.orders[rows]
+        ends = (orders[:, :, LIVE] > 0) & (orders[:, :, FORCED] == 0)
+        places, slots = np.nonzero(ends)
+        self.table.orders[rows[places], slots, LIVE] = 0.0
+        self.log.add(rows[places], orders[places, slots], State.CANCELLED, Reason.TRADER)
+        self.table.drop_dead(rows)
+
+    def replace(self, requests: OrderRequests, numbers: IntArray) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+        """Put one order each in the place of a live one of the same symbol and kind, which stays if the new one is refused.
+
+        Returns:
+            Which of the old orders were live, and which of the new ones are accepted, bool (m,) each.
+        """
+        slots = self.slots_of(requests.rows, numbers)
+        found = slots >= 0
+        accepted = np.zeros_like(found)
+        some = OrderRequests(*(getattr(requests, name)[found] for name in OrderRequests.__slots__))
+        accepted[found] = self._submit(self.instead_of(some, slots[found]), slots[found])
+        return found, accepted
+
+    def instead_of(self, requests: OrderRequests, slots: IntArray) -> OrderRequests:
+        """Return requests with the symbols and kinds of the live orders, by slot, that they are to replace."""
+        old = self.table.orders[requests.rows, slots]
+        symbol, kind = old[:, SYMBOL].astype(np.int64), old[:, KIND].astype(np.int64)
+        return OrderRequests(requests.rows, symbol, kind, requests.quantity, requests.price, requests.good_for)
+
+    def _submit(self, requests: OrderRequests, replaced: IntArray | None) -> npt.NDArray[np.bool_]:
+        """Check and take orders; `replaced`: slots of the orders that they replace, which the checks leave apart."""
+        rows, symbol, kind, orders = requests.rows, requests.symbol, requests.kind, self.orders_of(requests)
+        quantity, price = orders[:, QUANTITY], orders[:, PRICE]
+        reason = np.zeros(len(rows), dtype=np.int64)
+        _first(reason, quantity <= 0, Reason.QUANTITY)
+        if kind.any():  # others than market orders
+            has_price = (kind == OrderKind.LIMIT) | (kind == OrderKind.STOP)
+            _first(reason, has_price & ~(np.isfinite(price) & (price > 0)), Reason.PRICE)
+        _first(reason, self._accounts.called[rows], Reason.MARGIN_CALL)
+        live = self.table.count[rows] - (0 if replaced is None else 1)
+        _first(reason, live >= self.table.n_slots, Reason.TOO_MANY)
+        if self._leverage < math.inf or self._instruments.bans_shorts:
+            self._check_projection(reason, rows, symbol, orders[:, SIDE], quantity, replaced)
+        self._accounts.orders[rows] += 1
+        accepted: npt.NDArray[np.bool_] = reason == 0
+        if not accepted.all():
+            self.log.add(rows[~accepted], orders[~accepted], State.REJECTED, reason[~accepted])
+        if replaced is not None:
+            self._end(rows[accepted], replaced[accepted], State.CANCELLED, Reason.REPLACED)
+        if not accepted.all():
+            rows, orders = rows[accepted], orders[accepted]
+        self._take(rows, orders)
+        return accepted
+
+    def orders_of(self, requests: OrderRequests) -> FloatArray:
+        """Return requests as the orders that they would become, on the instruments' grids, float64 (m, columns)."""
+        rows, symbol, kind = requests.rows, requests.symbol, requests.kind
+        orders = np.zeros((len(rows), N_COLUMNS))
+        side, quantity = np.sign(requests.quantity), np.abs(requests.quantity)
+        if not (finite := quantity < math.inf).all():
+            side, quantity = np.where(finite, side, 1.0), np.where(finite, quantity, 0.0)
+        if self._instruments.has_lots:
+            quantity = rounded(quantity, self._instruments.lot[rows, symbol], False)
+        orders[:, NUMBER], orders[:, SYMBOL], orders[:, KIND], orders[:, SIDE] = self._accounts.orders[rows], symbol, kind, side
+        orders[:, QUANTITY] = orders[:, LEFT] = quantity
+        orders[:, PRICE] = self._order_price(requests, side)
+        orders[:, BARS_LEFT] = requests.good_for
+        if kind.any():
+            orders[(kind == OrderKind.ON_OPEN) | (kind == OrderKind.ON_CLOSE), BARS_LEFT] = 1
+        orders[:, LIVE] = 1.0
+        return orders
+
+    def refuse(self, rows: IntArray, orders: FloatArray, reason: IntArray) -> None:
+        """Tell that orders of different rows were refused before they were submitted; each keeps its number."""
+        self._accounts.orders[rows] += 1
+        self.log.add(rows, orders, State.REJECTED, reason)
+
+    def limit_openings(self, limits: OpeningLimits) -> None:
+        """Let limits bound what fills open."""
+        self._filling.limits = limits
+
+    def _take(self, rows: IntArray, orders: FloatArray) -> None:
+        self.table.append(rows, orders)
+        kinds = orders[:, KIND]
+        if self._only_at_open and kinds.any() and not ((kinds == OrderKind.MARKET) | (kinds == OrderKind.ON_OPEN)).all():
+            self._only_at_open = False
+        self.log.add_usual(rows, orders, State.ACCEPTED)
+
+    def _order_price(self, requests: OrderRequests, side: FloatArray) -> FloatArray:
+        """Return limits rounded so that none is worse than asked for, and stops so that they are reached later; 0 for other kinds."""
+        price = requests.price
+        if self._instruments.has_ticks:
+            up = (side > 0) == (requests.kind == OrderKind.STOP)
+            safe = np.where(np.isfinite(price) & (price > 0), price, 0.0)
+            price = rounded(safe, self._instruments.tick[requests.rows, requests.symbol], up)
+        return price
+
+    def _check_projection(
+        self, reason: IntArray, rows: IntArray, symbol: IntArray, side: FloatArray, quantity: FloatArray, replaced: IntArray | None
+    ) -> None:
+        """Refuse what would sell short where that isn't allowed, or what the equity doesn't carry if all live orders filled."""
+        accounts = self._accounts
+        orders = self.table.orders[rows]
+        left = orders[:, :, SIDE] * orders[:, :, LEFT] * (orders[:, :, LIVE] > 0)
+        if replaced is not None:
+            left[np.arange(len(rows)), replaced] = 0.0
+        position = accounts.position[rows].copy()
+        for slot in range(self.table.longest):
+            position[np.arange(len(rows)), orders[:, slot, SYMBOL].astype(np.int64)] += left[:, slot]
+        each = np.arange(len(rows))
+        before = position[each, symbol].copy()
+        position[each, symbol] += side * quantity
+        after = position[each, symbol]
+        short = ~self._instruments.short_allowed[rows, symbol] & (side < 0) & (after < -_DUST * quantity)
+        _first(reason, short, Reason.SHORT)
+        if self._leverage < math.inf:
+            gross = (np.abs(position) * accounts.price[rows]).sum(axis=1)
+            accounts.value(rows)
+            allowed = self._leverage * accounts.equity[rows] * (1 + _MARGIN)
+            _first(reason, (np.abs(after) > np.abs(before)) & (gross > allowed), Reason.MARGIN)
+
+    def slots_of(self, rows: IntArray, numbers: IntArray) -> IntArray:
+        """Return the slots of live orders that the trader may end, int64 (m,), -1 where a row has no such order."""
+        orders = self.table.orders[rows]
+        same = (orders[:, :, NUMBER] == numbers[:, None]) & (orders[:, :, LIVE] > 0) & (orders[:, :, FORCED] == 0)
+        return np.where(same.any(axis=1), same.argmax(axis=1), -1)
+
+    def _end(self, rows: IntArray, slots: IntArray, state: State, reason: Reason) -> None:
+        """End one live order each of different rows."""
+        if len(rows):
+            self.table.orders[rows, slots, LIVE] = 0.0
+            self.log.add(rows, self.table.orders[rows, slots], state, reason)
+            self.table.drop_dead(rows)
+
+    # Bars ----------------------------------------------------------------------------------------------------------------------------
+
+    def fill(self, rows: Rows, bar: BarRows, present: npt.NDArray[np.bool_] | None = None) -> None:
+        """Play the next bar of some rows; see `Broker`.
+
+        Args:
+            rows: The rows.
+            bar: Their bars.
+            present: Which symbols have a bar, bool (m, K); None: all. Those without keep their price, and their orders wait.
+        """
+        accounts = self._accounts
+        self.log.in_bar = True
+        numbers = self._all_rows[rows]
+        accounts.price[rows] = bar.open if present is None else np.where(present, bar.open, accounts.price[rows])
+        if self.table.count[rows].any():
+            if present is None and self._only_at_open:
+                self._play_market_orders(numbers, bar)
+            else:
+                self._play_orders(numbers, bar, present)
+        accounts.price[rows] = bar.close if present is None else np.where(present, bar.close, accounts.price[rows])
+        if self._instruments.costs_to_borrow:
+            self._pay_for_shorts(rows, bar, present)
+
+    def _play_market_orders(self, numbers: IntArray, bar: BarRows) -> None:
+        """Fill live orders at the open, where there are none of other kinds."""
+        table = self.table
+        self._filling.begin_bar(numbers, bar)
+        for slot in range(table.longest):
+            orders = table.orders[numbers, slot]
+            places = np.flatnonzero(orders[:, LIVE])
+            if len(places):
+                symbol = orders[places, SYMBOL].astype(np.int64)
+                self._filling.fill(places, numbers[places], slot, bar.open[places, symbol])
+        if table.orders[numbers, : table.longest, LIVE].any():
+            self._age(numbers, None)
+        else:
+            table.count[numbers] = 0
+            self._only_at_open = self._only_at_open or not table.count.any()
+
+    def _play_orders(self, numbers: IntArray, bar: BarRows, present: npt.NDArray[np.bool_] | None) -> None:
+        """Match, fill and age the live orders of rows through one bar."""
+        table, n_slots = self.table, self.table.longest
+        self._filling.begin_bar(numbers, bar)
+        table.orders[numbers, :n_slots, MATCHED] = 0.0
+        for phase in PHASES:
+            matched, reference = matches(table.orders[numbers, :n_slots], bar, present, phase)
+            for slot in range(n_slots):
+                places = np.flatnonzero(matched[:, slot])
+                if len(places):
+                    self._filling.fill(places, numbers[places], slot, reference[places, slot])
+            if phase is PHASES[-2]:
+                close = bar.close if present is None else np.where(present, bar.close, self._accounts.price[numbers])
+                self._accounts.price[numbers] = close
+        self._age(numbers, present)
+
+    def _age(self, numbers: IntArray, present: npt.NDArray[np.bool_] | None) -> None:
+        """Let orders that have seen their bars expire, and forget those that are over."""
+        orders = self.table.orders[numbers, : self.table.longest]
+        live = orders[:, :, LIVE] > 0
+        if present is not None:
+            seen = present[np.arange(len(numbers))[:, None], orders[:, :, SYMBOL].astype(np.int64)]
+            orders[:, :, BARS_LEFT] -= seen
+        else:
+            orders[:, :, BARS_LEFT] -= 1.0
+        over = live & (orders[:, :, BARS_LEFT] <= 0)
+        if over.any():
+            places, slots = np.nonzero(over)
+            self.log.add(numbers[places], orders[places, slots], State.EXPIRED)
+            orders[places, slots, LIVE] = 0.0
+        self.table.orders[numbers, : self.table.longest] = orders
+        dead = orders[:, :, LIVE].sum(axis=1) < self.table.count[numbers]
+        if dead.any():
+            self.table.drop_dead(numbers[dead])
+
+    def _pay_for_shorts(self, rows: Rows, bar: BarRows, present: npt.NDArray[np.bool_] | None) -> None:
+        accounts = self._accounts
+        position = accounts.position[rows]
+        cost = np.where(position < 0, self._instruments.borrow_fraction[rows] * np.abs(position) * bar.close, 0.0)
+        if present is not None:
+            cost = np.where(present, cost, 0.0)
+        total = cost.sum(axis=1)
+        accounts.cash[rows] -= total
+        accounts.borrow_costs[rows] += total
+
+    # Margin --------------------------------------------------------------------------------------------------------------------------
+
+    def call_margins(self, rows: Rows) -> None:
+        """Close the positions of accounts whose equity no longer carries them: by market orders, at the next open. To follow the mark."""
+        if self._leverage == math.inf:
+            return
+        accounts = self._accounts
+        numbers = self._all_rows[rows]
+        called = accounts.called[rows]
+        accounts.called[rows] = called & accounts.position[rows].any(axis=1)
+        gross = accounts.gross(rows)
+        below = ~called & (gross > 0) & (accounts.equity[rows] < self._maintenance * gross)
+        self.log.in_bar = True
+        for row in numbers[below].tolist():
+            self._call(row)
+
+    def _call(self, row: int) -> None:
+        """Cancel the orders of a row, and close its positions."""
+        accounts = self._accounts
+        accounts.called[row] = True
+        one = np.array([row])
+        while self.table.count[row]:
+            self._end(one, np.array([0]), State.CANCELLED, Reason.MARGIN_CALL)
+        for symbol in np.flatnonzero(accounts.position[row]).tolist():
+            quantity = abs(float(accounts.position[row, symbol]))
+            side = -float(np.sign(accounts.position[row, symbol]))
+            order = np.zeros((1, N_COLUMNS))
+            for column, value in (
+                (NUMBER, accounts.orders[row]),
+                (SYMBOL, symbol),
+                (KIND, OrderKind.MARKET),
+                (SIDE, side),
+                (QUANTITY, quantity),
+                (PRICE, 0.0),
+                (LEFT, quantity),
+                (BARS_LEFT, GOOD_TILL_CANCELLED),
+                (FORCED, 1.0),
+                (LIVE, 1.0),
+            ):
+                order[0, column] = value
+            accounts.orders[row] += 1
+            self._take(one, order)
+
+
+def _first(reason: IntArray, fails: npt.NDArray[np.bool_], of: Reason) -> None:
+    """Give a reason to those that fail and have none yet."""
+    if fails.any():
+        reason[fails & (reason == 0)] = int(of)

@@ -1,0 +1,215 @@
+"""How much of a matched order fills, at which price, and for which fee."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from policyserver.pipelines.market.accounts import Accounts
+from policyserver.pipelines.market.bars import BarRows, FloatArray, IntArray
+from policyserver.pipelines.market.execution.event_log import EventLog
+from policyserver.pipelines.market.execution.opening import Opening, OpeningLimits
+from policyserver.pipelines.market.execution.order_table import (
+    FEE_PAID,
+    FILLED,
+    FORCED,
+    KIND,
+    LEFT,
+    LIVE,
+    MATCHED,
+    NOTIONAL,
+    NUMBER,
+    PRICE,
+    QUANTITY,
+    SIDE,
+    SYMBOL,
+    TRIGGERED,
+    OrderTable,
+)
+from policyserver.pipelines.market.instruments import Instruments, rounded
+from policyserver.pipelines.market.orders import Fills, OrderKind, Reason, State
+
+_DUST = 1e-12
+"""What is left of a quantity counts as nothing when it is at most this fraction of the whole."""
+_FIT = 1e-12
+"""A quantity that exceeds what fits by at most this fraction fits."""
+_LEAST = 1e-9
+"""A part of which at most this fraction fits is not opened."""
+
+
+class Filling:
+    """Fills orders that were matched, one of each row at a time."""
+
+    def __init__(self, accounts: Accounts, instruments: Instruments, table: OrderTable, log: EventLog, leverage: float) -> None:
+        """Book what fills in `accounts`, and tell it to `log`; gross exposure is at most `leverage` times the equity after it."""
+        self._accounts = accounts
+        self._instruments = instruments
+        self._table = table
+        self._log = log
+        self._leverage = leverage
+        self._has_margin = leverage < math.inf
+        self.limits: OpeningLimits | None = None
+        """What else bounds openings."""
+        self._used = np.zeros(accounts.position.shape)
+
+    def begin_bar(self, rows: IntArray, bar: BarRows) -> None:
+        """Prepare for a bar of some rows."""
+        self._bar = bar
+        if self._instruments.looks_at_volume:
+            self._used[rows] = 0.0
+
+    def fill(self, places: IntArray, rows: IntArray, slot: int, reference: FloatArray) -> None:
+        """Fill one matched order of each row, as far as volume, shorts and margin allow.
+
+        Args:
+            places: Where the rows are in the bar's columns, int64 (m,).
+            rows: The rows, int64 (m,).
+            slot: Slot of their orders.
+            reference: The market's prices, float64 (m,).
+        """
+        orders = self._table.orders[rows, slot]
+        symbol = orders[:, SYMBOL].astype(np.int64)
+        orders[:, MATCHED] = 1.0
+        orders[:, TRIGGERED] = orders[:, KIND] == OrderKind.STOP
+        self._accounts.price[rows, symbol] = reference
+        price = self._price(places, rows, orders, symbol, reference)
+        quantity = self._within_volume(places, rows, orders, symbol)
+        if self._has_margin or self._instruments.bans_shorts or self.limits is not None:
+            quantity, reason = self._within_account(rows, orders, symbol, quantity, reference, price)
+        else:
+            reason = None
+        self._book(rows, slot, orders, symbol, quantity, reference, price)
+        if reason is not None and reason.any():
+            self._cut(rows, slot, reason)
+
+    def _price(self, places: IntArray, rows: IntArray, orders: FloatArray, symbol: IntArray, reference: FloatArray) -> FloatArray:
+        """Return the prices paid or received: costs included, on the grid, no limit filled worse than it is."""
+        side = orders[:, SIDE]
+        price = reference + side * (reference * self._instruments.cost_fraction[rows, symbol])
+        if self._instruments.has_ticks:
+            price = rounded(price, self._instruments.tick[rows, symbol], side > 0)
+        limit = orders[:, KIND] == OrderKind.LIMIT
+        if limit.any():
+            bar, bound = self._bar, orders[:, PRICE]
+            highest = np.minimum(np.minimum(bound, bar.high[places, symbol]), price)
+            lowest = np.maximum(np.maximum(bound, bar.low[places, symbol]), price)
+            price = np.where(limit, np.where(side > 0, highest, lowest), price)
+        return price
+
+    def _within_volume(self, places: IntArray, rows: IntArray, orders: FloatArray, symbol: IntArray) -> FloatArray:
+        """Return how much of what is left the bar's volume allows."""
+        left = orders[:, LEFT].copy()
+        if not self._instruments.looks_at_volume:
+            return left
+        fraction = self._instruments.volume_fraction[rows, symbol]
+        finite = np.isfinite(fraction)
+        cap = np.where(finite, np.where(finite, fraction, 0.0) * self._bar.volume[places, symbol], math.inf)
+        rest = cap - self._used[rows, symbol]
+        rest = np.where(finite & (rest <= _DUST * np.where(finite, cap, 0.0)), 0.0, rest)
+        fits = np.where(left <= rest, left, 0.0)
+        part = np.where(left <= rest, 0.0, rest)
+        return np.where(left <= rest, fits, self._to_lots(part, rows, symbol))
+
+    def _to_lots(self, quantity: FloatArray, rows: IntArray, symbol: IntArray) -> FloatArray:
+        return rounded(quantity, self._instruments.lot[rows, symbol], False) if self._instruments.has_lots else quantity
+
+    def _within_account(
+        self, rows: IntArray, orders: FloatArray, symbol: IntArray, quantity: FloatArray, reference: FloatArray, price: FloatArray
+    ) -> tuple[FloatArray, IntArray]:
+        """Return how much of a quantity the account may open, and for what reason what is left of the order is cancelled, 0 for none."""
+        side = orders[:, SIDE]
+        held = self._accounts.position[rows, symbol]
+        closing = np.where(side * held < 0, np.minimum(quantity, np.abs(held)), 0.0)
+        opening = quantity - closing
+        fit, reason = opening, np.zeros(len(rows), dtype=np.int64)
+        if self._has_margin or self.limits is not None:
+            of_fill = self._opening(rows, orders, symbol, closing, reference, price)
+            if self._has_margin:
+                fit = np.where(opening > 0, of_fill.within(self._leverage, self._others(rows, symbol) + of_fill.held * reference), opening)
+                reason[:] = int(Reason.MARGIN)
+            if self.limits is not None:
+                room, why = self.limits.room(of_fill)
+                tighter = (opening > 0) & (room < fit)
+                fit, reason = np.where(tighter, room, fit), np.where(tighter, why, reason)
+        banned = ~self._instruments.short_allowed[rows, symbol] & (side < 0)
+        fit = np.where(banned, 0.0, fit)
+        reason[banned] = int(Reason.SHORT)
+        fine = np.where(banned, opening <= _DUST * quantity, opening <= fit * (1 + _FIT))
+        fine |= orders[:, FORCED] > 0
+        fit = np.where(fit <= _LEAST * opening, 0.0, fit)
+        cut = self._to_lots(np.where(fine, 0.0, closing + fit), rows, symbol)
+        reason[fine] = 0
+        return np.where(fine, quantity, cut), reason
+
+    def _opening(
+        self, rows: IntArray, orders: FloatArray, symbol: IntArray, closing: FloatArray, reference: FloatArray, price: FloatArray
+    ) -> Opening:
+        """Return what is to be known of fills to tell how much of them may be opened."""
+        accounts, instruments = self._accounts, self._instruments
+        accounts.value(rows)
+        distance = np.abs(price - reference)
+        per_unit, fraction = instruments.fee_per_unit[rows, symbol], instruments.fee_fraction[rows, symbol]
+        least = instruments.fee_minimum[rows, symbol] - orders[:, FEE_PAID]
+        otherwise = (
+            instruments.fee_fixed[rows, symbol]
+            + per_unit * (orders[:, FILLED] + closing)
+            + fraction * (orders[:, NOTIONAL] + closing * price)
+            - orders[:, FEE_PAID]
+        )
+        before = accounts.equity[rows] - closing * distance
+        held = np.where(closing == 0, np.abs(accounts.position[rows, symbol]), 0.0)
+        unit = per_unit + fraction * price
+        return Opening(rows, symbol, orders[:, SIDE], held, reference, before - least, before - otherwise, distance, distance + unit)
+
+    def _others(self, rows: IntArray, symbol: IntArray) -> FloatArray:
+        """Return the value of the positions in other symbols, shorts positive, float64 (m,)."""
+        values = np.abs(self._accounts.position[rows]) * self._accounts.price[rows]
+        values[np.arange(len(rows)), symbol] = 0.0
+        total: FloatArray = values.sum(axis=1)
+        return total
+
+    def _book(
+        self,
+        rows: IntArray,
+        slot: int,
+        orders: FloatArray,
+        symbol: IntArray,
+        quantity: FloatArray,
+        reference: FloatArray,
+        price: FloatArray,
+    ) -> None:
+        """Book fills, those of nothing apart."""
+        instruments = self._instruments
+        fills = quantity > 0
+        if not fills.all():
+            self._table.orders[rows, slot] = orders
+            rows, symbol, quantity = rows[fills], symbol[fills], quantity[fills]
+            reference, price, orders = reference[fills], price[fills], orders[fills]
+            if not len(rows):
+                return
+        orders[:, FILLED] += quantity
+        orders[:, NOTIONAL] += quantity * price
+        due = instruments.fee_fraction[rows, symbol] * orders[:, NOTIONAL]
+        if instruments.has_order_fees:
+            due = instruments.fee_fixed[rows, symbol] + instruments.fee_per_unit[rows, symbol] * orders[:, FILLED] + due
+            due = np.maximum(instruments.fee_minimum[rows, symbol], due)
+        fee = due - orders[:, FEE_PAID]
+        orders[:, FEE_PAID] = due
+        left = orders[:, LEFT] - quantity
+        left[left <= _DUST * orders[:, QUANTITY]] = 0.0
+        orders[:, LEFT] = left
+        orders[:, LIVE] = left > 0
+        self._table.orders[rows, slot] = orders
+        if instruments.looks_at_volume:
+            self._used[rows, symbol] += quantity
+        self._log.add_usual(rows, orders, State.FILLED)
+        signed = orders[:, SIDE] * quantity
+        self._accounts.trade(rows, symbol, signed, reference, price, fee)
+        self._log.add_fills(Fills(rows, symbol, orders[:, NUMBER].astype(np.int64), signed, reference, price, fee))
+
+    def _cut(self, rows: IntArray, slot: int, reason: IntArray) -> None:
+        """Cancel what is left of orders that the account does not carry."""
+        cut = (reason > 0) & (self._table.orders[rows, slot, LIVE] > 0)
+        self._table.orders[rows[cut], slot, LIVE] = 0.0
+        self._log.add(rows[cut], self._table.orders[rows[cut], slot], State.CANCELLED, reason[cut])

@@ -1,0 +1,52 @@
+"""The live orders of n rows as one array, each row's oldest first."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from policyserver.pipelines.market.bars import FloatArray, IntArray
+from policyserver.pipelines.market.rows import Rows
+
+NUMBER, SYMBOL, KIND, SIDE, QUANTITY, PRICE, LEFT, FILLED, NOTIONAL, FEE_PAID, BARS_LEFT, TRIGGERED, FORCED, LIVE, MATCHED = range(15)
+"""Columns of an order, float64: SIDE is 1 or -1; TRIGGERED, FORCED, LIVE and MATCHED are 0 or 1."""
+
+N_COLUMNS = 15
+"""Columns of an order."""
+
+
+class OrderTable:
+    """Room for some live orders in each of n rows."""
+
+    def __init__(self, n_rows: int, n_slots: int) -> None:
+        """Hold no order; `n_slots` live orders are room for a row."""
+        self.n_slots = n_slots
+        """Live orders that a row may have."""
+        self.orders: FloatArray = np.zeros((n_rows, n_slots, N_COLUMNS))
+        """Orders, float64 (n, slots, 15)."""
+        self.count: IntArray = np.zeros(n_rows, dtype=np.int64)
+        """Orders of each row, which are in its first slots, int64 (n,)."""
+
+    @property
+    def longest(self) -> int:
+        """Orders of the row that has most."""
+        return int(self.count.max(initial=0))
+
+    def clear(self, rows: Rows) -> None:
+        """Forget all orders of the rows."""
+        self.orders[rows, :, LIVE] = 0.0
+        self.count[rows] = 0
+
+    def append(self, rows: IntArray, orders: FloatArray) -> None:
+        """Add one order each, float64 (m, 15), to m different rows that have room."""
+        self.orders[rows, self.count[rows]] = orders
+        self.count[rows] += 1
+
+    def drop_dead(self, rows: IntArray) -> None:
+        """Close the gaps that orders which are no longer live leave behind in the rows."""
+        if self.n_slots == 1:
+            self.count[rows] = self.orders[rows, 0, LIVE]
+            return
+        live = self.orders[rows, :, LIVE]
+        order = np.argsort(-live, axis=1, kind="stable")
+        self.orders[rows] = np.take_along_axis(self.orders[rows], order[:, :, None], axis=1)
+        self.count[rows] = live.sum(axis=1)

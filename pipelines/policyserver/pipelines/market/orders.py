@@ -1,0 +1,139 @@
+"""Orders: their kinds, states and reasons, and what is told of them.
+
+    submitted -> rejected
+    submitted -> accepted -> partly filled -> filled
+                     |             |
+                     +------+------+--> cancelled | expired
+
+An order that is decided at the close of a bar is live from then on, and can fill from the next bar on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+import numpy.typing as npt
+
+from policyserver.pipelines.market.bars import FloatArray, IntArray
+
+
+class OrderKind(IntEnum):
+    """When an order fills."""
+
+    MARKET = 0
+    """At the open of the next bar; what the volume leaves over, at the opens after it."""
+    LIMIT = 1
+    """At its price or better."""
+    STOP = 2
+    """As a market order, once the price has reached its own."""
+    ON_OPEN = 3
+    """At the open of the next bar alone."""
+    ON_CLOSE = 4
+    """At the close of the next bar alone."""
+
+
+class State(IntEnum):
+    """Where an order is in its life."""
+
+    ACCEPTED = 0
+    """Submitted, and live from then on."""
+    REJECTED = 1
+    """Submitted, or refused before; never live."""
+    PARTLY_FILLED = 2
+    FILLED = 3
+    CANCELLED = 4
+    EXPIRED = 5
+
+
+class Reason(IntEnum):
+    """Why an order was rejected or cancelled."""
+
+    NONE = 0
+    QUANTITY = 1
+    """It is not finite, or nothing is left of it on the instrument's grid."""
+    PRICE = 2
+    """It is not finite, or not above 0 on the instrument's grid."""
+    MARGIN_CALL = 3
+    """The account has been called."""
+    TOO_MANY = 4
+    """As many orders are live as may be."""
+    SHORT = 5
+    """The instrument can't be sold short."""
+    MARGIN = 6
+    """The equity doesn't carry it."""
+    TRADER = 7
+    """The trader cancelled it."""
+    REPLACED = 8
+    """The trader put another in its place."""
+    RISK = 9
+    """The first limit on risk of the rules refused it, or cut it when it was filled; the numbers that follow are the other limits."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OrderRequests:
+    """One order each of m different rows, as columns."""
+
+    rows: IntArray
+    """Rows, int64 (m,), no row twice."""
+    symbol: IntArray
+    """Numbers of the symbols, int64 (m,)."""
+    kind: IntArray
+    """`OrderKind`s, int64 (m,)."""
+    quantity: FloatArray
+    """Units to buy (positive) or to sell (negative), float64 (m,)."""
+    price: FloatArray
+    """Limit or stop, float64 (m,); not looked at in other kinds."""
+    good_for: IntArray
+    """Bars after which it expires, int64 (m,), at least 1; `GOOD_TILL_CANCELLED` never."""
+
+
+GOOD_TILL_CANCELLED = 1 << 40
+"""Bars of an order that doesn't expire."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fills:
+    """Fills as columns, in the order in which each row's happened."""
+
+    rows: IntArray
+    """Rows, int64 (f,)."""
+    symbol: IntArray
+    """Numbers of the symbols, int64 (f,)."""
+    number: IntArray
+    """Numbers of the orders in their rows, int64 (f,)."""
+    quantity: FloatArray
+    """Units bought (positive) or sold (negative), float64 (f,)."""
+    reference_price: FloatArray
+    """Price that the market had, float64 (f,)."""
+    price: FloatArray
+    """Price paid or received, float64 (f,)."""
+    fee: FloatArray
+    """Fee, in cash, float64 (f,)."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OrderEvents:
+    """What became of orders, as columns, in the order in which each row's happened."""
+
+    rows: IntArray
+    """Rows, int64 (e,)."""
+    symbol: IntArray
+    """Numbers of the symbols, int64 (e,)."""
+    number: IntArray
+    """Numbers of the orders in their rows, int64 (e,)."""
+    kind: IntArray
+    """`OrderKind`s, int64 (e,)."""
+    quantity: FloatArray
+    """Units that were to be bought (positive) or sold (negative), on the instrument's grid, float64 (e,)."""
+    left: FloatArray
+    """Units that are not filled, float64 (e,)."""
+    price: FloatArray
+    """Limit or stop, float64 (e,); meaningless in other kinds."""
+    state: IntArray
+    """`State`s, int64 (e,)."""
+    reason: IntArray
+    """`Reason`s, int64 (e,); `Reason.RISK` + i is the limit of place i in the rules."""
+    in_bar: npt.NDArray[np.bool_]
+    """Whether it happened in the row's last bar rather than when the orders before it were given, bool (e,)."""

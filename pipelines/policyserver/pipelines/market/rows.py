@@ -1,0 +1,11 @@
+"""Which rows of a block a call is about: all of them as a slice, whose arrays are views, or some by number, whose arrays are copies."""
+
+from __future__ import annotations
+
+from policyserver.pipelines.market.bars import IntArray
+
+Rows = slice | IntArray
+"""Reads `array[rows]`, changes `array[rows] = ...`; both forms serve. Numbers are distinct."""
+
+ALL: slice = slice(None)
+"""Every row."""

@@ -1,0 +1,119 @@
+"""What an action scheme is: the space of the actions, and the orders that an action asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import gymnasium as gym
+import numpy as np
+import numpy.typing as npt
+
+from policyserver.pipelines.market.bars import FloatArray, IntArray
+from policyserver.pipelines.market.orders import GOOD_TILL_CANCELLED, OrderKind, OrderRequests
+from policyserver.pipelines.market.schemes.scheme import Scheme, Shape, View
+
+Actions = npt.NDArray[Any]
+"""Actions of m rows, with the space's shape and dtype after the first axis."""
+
+
+class ActionScheme(Scheme):
+    """The meaning of an action. What a row aims at is in the scheme's state; what it holds is in its account."""
+
+    __slots__ = ()
+
+    def space(self, symbols: tuple[str, ...]) -> gym.Space[Any]:
+        """Return the space of an action."""
+        raise NotImplementedError
+
+    def orders(self, state: Any, view: View, rows: IntArray, actions: Actions) -> Sequence[OrderRequests]:
+        """Return the orders that actions ask for at the bar's close, in the order in which they are submitted.
+
+        Args:
+            state: The scheme's.
+            view: The block.
+            rows: The rows that act, int64 (m,).
+            actions: Their actions.
+        """
+        raise NotImplementedError
+
+    def cancels(self, state: Any, view: View, rows: IntArray, actions: Actions) -> npt.NDArray[np.bool_]:
+        """Return the rows whose live orders are cancelled before the new ones are submitted, bool (m,); by default no row's."""
+        return np.zeros(len(rows), dtype=np.bool_)
+
+    def refused(self, state: Any, view: View, rows: IntArray) -> None:
+        """Take note of rows of which an order was refused: what they aim at is not on its way. By default nothing is done."""
+
+    def largest_exposure(self) -> float:
+        """Return the gross exposure that an action may ask for at most, as a multiple of the equity; beyond 1 it takes leverage."""
+        return 1.0
+
+    def keeping(self, state: Any, view: View, rows: IntArray) -> Actions:
+        """Return the actions that change nothing: what a row does without an answer of the policy, and what that is reported as."""
+        raise NotImplementedError
+
+    def closing(self, state: Any, view: View, rows: IntArray) -> Actions:
+        """Return the actions nearest to closing all positions: what that is reported as."""
+        raise NotImplementedError
+
+    def label(self, action: Any) -> str:
+        """Return what one action is called where it is shown: by default its numbers."""
+        numbers = np.asarray(action)
+        form = "d" if numbers.dtype.kind in "iu" else "+.1f"
+        return " ".join(format(number, form) for number in numbers.ravel().tolist())
+
+
+def numbers_of(actions: Actions, count: int) -> IntArray:
+    """Return actions of Discrete(count), or of several, as int64.
+
+    Raises:
+        ValueError: An action is another number.
+    """
+    numbers = actions.astype(np.int64)
+    wrong = numbers.view(np.uint64) >= count  # a negative number is far above
+    if wrong.any():
+        raise ValueError(f"actions: expected numbers from 0 to {count - 1}, received {numbers[wrong][0]}")
+    return numbers
+
+
+OrderName = Literal["market", "on_open", "on_close"]
+"""Orders without a price: see `OrderKind`."""
+
+
+def market_orders(rows: IntArray, symbol: int, quantity: FloatArray, order: OrderName = "market") -> OrderRequests:
+    """Return orders of one symbol for the rows whose quantity is not 0."""
+    wanted = quantity != 0
+    return market_orders_of(rows[wanted], np.full(int(wanted.sum()), symbol), quantity[wanted], order)
+
+
+def market_orders_of(rows: IntArray, symbol: IntArray, quantity: FloatArray, order: OrderName = "market") -> OrderRequests:
+    """Return orders without a price, market orders good until they are filled."""
+    count, kind = len(rows), int(OrderKind[order.upper()])
+    return OrderRequests(rows, symbol, np.full(count, kind), quantity, np.zeros(count), np.full(count, GOOD_TILL_CANCELLED))
+
+
+def rebalance(view: View, rows: IntArray, targets: FloatArray, order: OrderName = "market") -> list[OrderRequests]:
+    """Return orders that lead from the positions to targets, those that free money first.
+
+    Args:
+        view: The block.
+        rows: The rows, int64 (m,).
+        targets: Units wanted of each symbol, float64 (m, K).
+        order: How they fill.
+    """
+    quantity = targets - view.accounts.position[rows]
+    if quantity.shape[1] == 1:
+        return [market_orders(rows, 0, quantity[:, 0], order)]
+    smaller = np.abs(targets) < np.abs(view.accounts.position[rows])
+    places = np.argsort(~smaller, axis=1, kind="stable")
+    each = np.arange(len(rows))
+    requests = []
+    for place in range(quantity.shape[1]):
+        symbol = places[:, place]
+        wanted = quantity[each, symbol]
+        some = wanted != 0
+        requests.append(market_orders_of(rows[some], symbol[some], wanted[some], order))
+    return requests
+
+
+__all__ = ["ActionScheme", "Actions", "Shape", "View", "market_orders", "market_orders_of", "numbers_of", "rebalance"]

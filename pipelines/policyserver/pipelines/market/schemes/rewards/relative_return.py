@@ -1,0 +1,26 @@
+"""Return relative to the market."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from annotated_types import Interval
+
+from policyserver.pipelines.market.bars import FloatArray
+from policyserver.pipelines.market.rows import Rows
+from policyserver.pipelines.market.schemes.rewards.log_equity import log_equity_gained
+from policyserver.pipelines.market.schemes.rewards.reward_term import RewardTerm, View
+
+
+@dataclass(frozen=True, slots=True)
+class RelativeReturn(RewardTerm):
+    """Log-equity gained, less the mean log-return of the symbols over the same bar: what holding all of them alike would have gained."""
+
+    scale: Annotated[float, Interval(gt=0, le=1e6)] = 100.0
+    """Reward per unit of log-return: 100 makes a reward of 1 about one per cent more than the market."""
+
+    def compute(self, state: None, view: View, rows: Rows) -> FloatArray:
+        """See `RewardTerm`."""
+        market: FloatArray = view.statistics.prices.last_return[rows].mean(axis=1)
+        return self.scale * (log_equity_gained(view, rows) - market)

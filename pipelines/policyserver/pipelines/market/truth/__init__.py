@@ -1,0 +1,4 @@
+"""What tells whether a result is true: measures of episodes and their bands.
+
+Imports `pipelines.market.bars`.
+"""

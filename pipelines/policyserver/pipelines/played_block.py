@@ -1,0 +1,187 @@
+"""A block of episodes that is being played: the market's arrays, what is known of each row, and what is pending between two bars.
+
+A played block is a baton: whichever node holds an event with it owns it, and no other touches it. So no block needs a lock, however many
+threads there are.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from policyserver.pipelines.market.bars import IntArray
+from policyserver.pipelines.market.block import EpisodeBlock
+from policyserver.pipelines.market.episode_source import Episode, EpisodeSource
+from policyserver.pipelines.market.feed import BarFeed
+from policyserver.pipelines.market.forecaster import Forecaster
+from policyserver.pipelines.market.frames import FrameSums
+from policyserver.pipelines.market.vector_env import begin_episodes
+from policyserver.pipelines.replay.turn import Turn
+
+_ROWS_OF_A_BLOCK = 32
+"""Rows that a block has at least, where there are as many: what a bar costs hardly depends on how many rows it is of."""
+
+_MOST_BLOCKS = 4
+"""Blocks of a run: enough that others are at work while some wait for their actions."""
+
+SUMS = ("reward", "fee", "slippage")
+"""What is summed over the bars of an action."""
+
+Observations = npt.NDArray[np.float32]
+
+
+@dataclass(slots=True)
+class FallbackStep:
+    """A step that was taken without the server."""
+
+    observation: Observations
+    """What the action was taken on, float32 (size,)."""
+    action: Any
+    """What it is reported as."""
+    reward: float | None = None
+    """Its reward, once known."""
+
+
+def shares_of(concurrent: int) -> list[int]:
+    """Return how many episodes each block of a run has, the first block first: sizes differ by 1 at most."""
+    count = min(_MOST_BLOCKS, max(1, concurrent // _ROWS_OF_A_BLOCK))
+    bounds = [place * concurrent // count for place in range(count + 1)]
+    return [last - first for first, last in itertools.pairwise(bounds)]
+
+
+class PlayedBlock:
+    """Rows that are stepped together. A row is vacant, or plays an episode; an episode is new until its first action."""
+
+    def __init__(self, number: int, first_slot: int, block: EpisodeBlock, forecaster: Forecaster, first_round: int) -> None:
+        """Begin with vacant rows.
+
+        Args:
+            number: Which block of the run it is; decides which replica of a node serves it.
+            first_slot: Slot, among all concurrent episodes, of its first row.
+            block: The market's arrays.
+            forecaster: Of its rows.
+            first_round: Episodes that each slot has played before.
+        """
+        n_rows = block.shape.n_rows
+        self.number = number
+        self.first_slot = first_slot
+        self.block = block
+        self.forecaster = forecaster
+        self.feed = BarFeed(n_rows, block.shape.n_symbols, len(block.shape.columns))
+        self.rounds = np.full(n_rows, first_round, dtype=np.int64)
+        """Number of the next episode of each row among those of its slot."""
+        self.episodes: list[Episode | None] = [None] * n_rows
+        """What each row plays; None: it is vacant."""
+        self.ids: list[str] = [""] * n_rows
+        """Names of the episodes."""
+        self.symbols: list[str] = [""] * n_rows
+        """What they trade."""
+        self.asks = np.ones(n_rows, dtype=np.bool_)
+        """Whether the policy is asked at the close of the last bar; else its action goes on."""
+        self.has_frames = False
+        """Whether there are bars at which it is not asked."""
+        self.sums = FrameSums(n_rows, len(SUMS))
+        """What the newest actions have been worth so far, in the columns `SUMS`."""
+        self.is_new = np.zeros(n_rows, dtype=np.bool_)
+        """Whose first action is still to be taken: it has no bar to wait for."""
+        self.is_known = np.zeros(n_rows, dtype=np.bool_)
+        """Of which the client has heard."""
+        self.is_started = np.zeros(n_rows, dtype=np.bool_)
+        """Of which the server has seen the first observation."""
+        self.unreported: dict[int, list[FallbackStep]] = {}
+        """Fallback steps of each row that the server has not heard of, the oldest first."""
+        self.observations: Observations = np.zeros((n_rows, block.observation_size), dtype=np.float32)
+        """Observations at the last bar."""
+        self.steps = np.zeros(n_rows, dtype=np.int64)
+        """Rewards so far."""
+        self.returns = np.zeros(n_rows)
+        """Sums of the rewards so far."""
+        self.decision = Decision(n_rows)
+        """Newest decisions; their rewards come with the next bar."""
+        self.turn = Turn(number)
+        """What has happened since the block was last with Market."""
+        self.abandoned = False
+        """Whether a failed node held it: events that still carry it are void."""
+
+    @property
+    def vacant(self) -> IntArray:
+        """Rows that play nothing."""
+        return np.flatnonzero([episode is None for episode in self.episodes])
+
+    @property
+    def playing(self) -> IntArray:
+        """Rows that play an episode."""
+        return np.flatnonzero([episode is not None for episode in self.episodes])
+
+    def begin(self, source: EpisodeSource, concurrent: int) -> list[Episode]:
+        """Begin the next episode of each vacant row, and return them: episode n is played in slot n modulo `concurrent`."""
+        rows = self.vacant
+        if not len(rows):
+            return []
+        numbers = self.rounds[rows] * concurrent + self.first_slot + rows
+        self.rounds[rows] += 1
+        self.turn.begun = rows, numbers
+        episodes = source.episodes(numbers.tolist())
+        begin_episodes(self.block, self.feed, rows, episodes)
+        self.forecaster.begin(rows, episodes)
+        for row, episode in zip(rows.tolist(), episodes, strict=True):
+            self.episodes[row] = episode
+            self.ids[row] = episode.id
+            self.symbols[row] = "+".join(episode.symbols)
+        self.is_new[rows] = self.asks[rows] = True
+        self.sums.begin(rows)
+        self.is_known[rows] = self.is_started[rows] = False
+        self.steps[rows] = 0
+        self.returns[rows] = 0.0
+        self.decision.is_pending[rows] = False
+        return episodes
+
+    def vacate(self, rows: IntArray) -> None:
+        """Let the episodes of rows go."""
+        for row in rows.tolist():
+            self.episodes[row] = None
+            self.unreported.pop(row, None)
+        self.is_new[rows] = False
+
+    def ids_of(self, rows: IntArray) -> list[str]:
+        """Return the names of the episodes in rows."""
+        return [self.ids[row] for row in rows.tolist()]
+
+    def symbols_of(self, rows: IntArray) -> list[str]:
+        """Return what rows trade."""
+        return [self.symbols[row] for row in rows.tolist()]
+
+
+class Decision:
+    """The newest decision of each row, and how it came about."""
+
+    def __init__(self, n_rows: int) -> None:
+        """Have none."""
+        self.is_pending = np.zeros(n_rows, dtype=np.bool_)
+        """Whether its reward is still to come."""
+        self.bar = np.zeros(n_rows, dtype=np.int64)
+        """Bar at whose close it was taken."""
+        self.time_ns = np.zeros(n_rows, dtype=np.int64)
+        """End of that bar, nanoseconds since 1970."""
+        self.price = np.zeros(n_rows)
+        """Close of that bar, of the first symbol."""
+        self.prediction = np.zeros((n_rows, 3))
+        """Forecast of the next log-return, of the first symbol, as in a `View`."""
+        self.action: npt.NDArray[Any] = np.zeros(n_rows, dtype=np.int64)
+        """What was done; of a fallback what it is reported as."""
+        self.fallback = np.zeros(n_rows, dtype=np.bool_)
+        """Whether it is the configured fallback instead of the policy's action."""
+        self.weights_seq_no = np.zeros(n_rows, dtype=np.int64)
+        """Policy version that acted, or the newest known one."""
+        self.node = ""
+        """Name of the node thread that took it."""
+
+    def take_actions(self, rows: IntArray, actions: npt.NDArray[Any]) -> None:
+        """Keep the actions of rows, (m, ...)."""
+        if self.action.shape[1:] != actions.shape[1:] or self.action.dtype != actions.dtype:
+            self.action = np.zeros((len(self.action), *actions.shape[1:]), dtype=actions.dtype)
+        self.action[rows] = actions

@@ -1,0 +1,66 @@
+"""The record of a run in its folder: made before its first step, closed after its last."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from policyserver.common.file_lock import FileLock
+from policyserver.common.settings import SettingsError, dump_toml
+from policyserver.pipelines.config import PipelineConfig
+from policyserver.pipelines.market.rules import Rules
+from policyserver.pipelines.prices.config import make_slots
+from policyserver.pipelines.replay.columns import ActionType
+from policyserver.pipelines.replay.provenance import Provenance, with_absolute_paths
+from policyserver.pipelines.replay.run_folder import PIPELINE_FILE, RUN_FILE, put_aside
+from policyserver.pipelines.replay.turn_log import TurnLog
+
+_LOCK = "run.lock"
+
+
+@contextmanager
+def recorded_run(config: PipelineConfig, folder: Path, on_full: Callable[[], None]) -> Iterator[TurnLog]:
+    """Write into a run's folder what the run is made with, and keep its event log until the block is left.
+
+    Args:
+        config: The settings as resolved.
+        folder: The run's; what an earlier part of the run left in it is put aside.
+        on_full: Ends the run; called when the log is full and `recording.when_events_full` is "end_run".
+
+    Raises:
+        SettingsError: The folder can't be written, or another process is writing its run there.
+    """
+    lock = FileLock(folder / _LOCK)
+    recording = config.recording
+    try:
+        if not lock.take():
+            raise SettingsError("recording.run_folder", "", f"expected a folder of this run alone, received {folder}, where another writes")
+        put_aside(folder)
+        (folder / RUN_FILE).write_text(Provenance.of(config).to_json(), encoding="utf-8")
+        (folder / PIPELINE_FILE).write_text(dump_toml(with_absolute_paths(config)), encoding="utf-8")
+        on_end = on_full if recording.when_events_full == "end_run" else _nothing
+        log = TurnLog(folder, action_type(config), recording.max_event_bytes, on_end=on_end)
+    except OSError as error:
+        lock.release()
+        raise SettingsError("recording.run_folder", "", f"expected a folder that can be written: {error}") from error
+    except BaseException:
+        lock.release()
+        raise
+    try:
+        yield log
+    finally:
+        log.close()
+        lock.release()
+
+
+def action_type(config: PipelineConfig) -> ActionType:
+    """Return what the actions of a run are made of."""
+    space = Rules.of(config.rules).actions.space(make_slots(config.prices))
+    return ActionType(np.dtype(space.dtype).name, tuple(space.shape or ()))
+
+
+def _nothing() -> None:
+    return

@@ -1,0 +1,38 @@
+"""An action is shown in its scheme's own words, whatever its space is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from policyserver.pipelines.market.schemes.actions import ACTIONS
+
+
+@pytest.mark.parametrize(
+    ("scheme", "action", "label"),
+    [
+        ("sell_hold_buy", np.int64(0), "sell"),
+        ("sell_hold_buy", np.int64(2), "buy"),
+        ("hold_buy_sell_close", np.int64(0), "hold"),
+        ("hold_buy_sell_close", np.array([1, 3]), "buy close"),
+        ("target_position", np.int64(1), "-0.5"),
+        ("target_position", np.int64(2), "+0"),
+        ({"name": "target_position", "steps": 3}, np.int64(5), "+0.667"),
+        ("target_weight", np.array([0.25, -1.0], dtype=np.float32), "+0.2 -1.0"),
+        ("simplex_weights", np.array([0.0, 1.0], dtype=np.float32), "+0.0 +1.0"),
+        ("limit_offsets", np.array([1.0, -0.3, 0.0], dtype=np.float32), "+1.0 -0.3 +0.0"),
+    ],
+)
+def test_an_action_has_its_label(scheme: Any, action: Any, label: str) -> None:
+    assert ACTIONS.make(scheme, "actions").label(action) == label
+
+
+@pytest.mark.parametrize("scheme", ACTIONS.shipped)
+def test_every_action_of_every_shipped_scheme_has_one(scheme: str) -> None:
+    part = ACTIONS.make(scheme, "actions")
+    space = part.space(("AAA",))
+    space.seed(1)
+    for _ in range(20):
+        assert part.label(space.sample())

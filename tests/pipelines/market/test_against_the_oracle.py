@@ -1,0 +1,216 @@
+"""The core keeps the same books as the oracle, a plain engine of one account at a time: over random orders on random bars."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from policyserver.pipelines.market.accounts import Accounts
+from policyserver.pipelines.market.bars import BarRows
+from policyserver.pipelines.market.execution.broker import AccountConfig, SimulatedBroker
+from policyserver.pipelines.market.instruments import InstrumentConfig, Instruments
+from policyserver.pipelines.market.orders import GOOD_TILL_CANCELLED, OrderKind, OrderRequests, Reason, State
+from policyserver.pipelines.market.rows import ALL
+from tests.pipelines.market.oracle import orders as oracle_orders
+from tests.pipelines.market.oracle.account import Account
+from tests.pipelines.market.oracle.terms import Bar, Instrument, Rules
+
+KINDS = {kind: oracle_orders.Kind[kind.name] for kind in OrderKind}
+ROWS = 64
+
+
+@dataclass
+class Market:
+    """Rules and instruments, said to both."""
+
+    account: AccountConfig
+    instruments: list[InstrumentConfig]
+
+    def oracles(self, prices: np.ndarray) -> list[Account]:
+        leverage = math.inf if self.account.max_leverage is None else self.account.max_leverage
+        rules = Rules(self.account.initial_equity, leverage, self.account.maintenance_fraction, self.account.max_live_orders)
+        names = [field for field in Instrument.__slots__ if field != "volume_fraction"]
+        instruments = [
+            Instrument(
+                **{name: getattr(config, name) for name in names},
+                volume_fraction=math.inf if config.volume_fraction is None else config.volume_fraction,
+            )
+            for config in self.instruments
+        ]
+        return [Account(rules, instruments, row.tolist()) for row in prices]
+
+
+def random_market(rng: np.random.Generator) -> Market:
+    def some(*values: float) -> float:
+        return float(rng.choice(values))
+
+    leverage = rng.choice(np.array([None, 1.0, 2.0, 5.0]))
+    maintenance = 0.0 if leverage is None else some(0.0, 0.5) / leverage
+    k = int(rng.integers(1, 4))
+    instruments = [
+        InstrumentConfig(
+            tick=some(0.0, 0.01),
+            lot=some(0.0, 1.0, 0.1),
+            fee_fixed=some(0.0, 1.0),
+            fee_per_unit=some(0.0, 0.01),
+            fee_fraction=some(0.0, 0.001),
+            fee_minimum=some(0.0, 2.0),
+            spread_fraction=some(0.0, 0.001),
+            slippage_fraction=some(0.0, 0.0005),
+            volume_fraction=rng.choice(np.array([None, 0.1, 0.5])),
+            borrow_fraction=some(0.0, 0.001),
+            short_allowed=bool(rng.random() < 0.7),
+        )
+        for _ in range(k)
+    ]
+    return Market(
+        AccountConfig(max_leverage=leverage, maintenance_fraction=maintenance, max_live_orders=int(rng.integers(k, k + 5))), instruments
+    )
+
+
+def random_bar(rng: np.random.Generator, close: np.ndarray, ticks: np.ndarray) -> BarRows:
+    """The next bars: gaps, jumps and bars without a range or a volume among them; on the tick, where there is one."""
+    open_ = close * np.exp(rng.normal(0, 0.01, close.shape) * (rng.random(close.shape) < 0.5))
+    new = open_ * np.exp(rng.normal(0, 0.03, close.shape) * (rng.random(close.shape) < 0.9))
+    high = np.maximum(open_, new) * np.exp(np.abs(rng.normal(0, 0.01, close.shape)) * (rng.random(close.shape) < 0.8))
+    low = np.minimum(open_, new) * np.exp(-np.abs(rng.normal(0, 0.01, close.shape)) * (rng.random(close.shape) < 0.8))
+    volume = rng.exponential(200, close.shape) * (rng.random(close.shape) < 0.9)
+    on_tick = ticks > 0
+    open_, high, low, new = (np.where(on_tick, np.maximum(np.round(x, 2), 0.01), x) for x in (open_, high, low, new))
+    return BarRows.of(np.zeros(len(close), dtype=np.int64), open_, high, low, new, volume)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_core_keeps_the_oracles_books(seed: int) -> None:
+    play(seed, steps=25)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1_800)
+def test_the_core_keeps_the_oracles_books_over_a_million_steps() -> None:
+    assert sum(play(seed, steps=250) for seed in range(100, 163)) >= 1_000_000
+
+
+def play(seed: int, steps: int) -> int:
+    """Play random orders on both; return the number of row steps."""
+    rng = np.random.default_rng(seed)
+    market = random_market(rng)
+    k = len(market.instruments)
+    prices = np.exp(rng.uniform(2, 5, (ROWS, k))).round(2)
+    ticks = np.array([config.tick for config in market.instruments])
+    accounts = Accounts(ROWS, k)
+    accounts.begin(ALL, market.account.initial_equity, prices)
+    broker = SimulatedBroker(accounts, Instruments(ROWS, market.instruments), market.account)
+    oracles = market.oracles(prices)
+    for _ in range(steps):
+        present = rng.random((ROWS, k)) < 0.9
+        present[~present.any(axis=1), 0] = True
+        bar = random_bar(rng, accounts.price, ticks)
+        broker.fill(ALL, bar, present)
+        accounts.value(ALL)
+        accounts.settle(ALL)
+        broker.call_margins(ALL)
+        fills = broker.take_fills()
+        for row, oracle in enumerate(oracles):
+            columns = [
+                Bar(*(float(getattr(bar, f)[row, i]) for f in ("open", "high", "low", "close", "volume"))) if present[row, i] else None
+                for i in range(k)
+            ]
+            step = oracle.step(columns)
+            mine = np.flatnonzero(fills.rows == row)
+            assert fills.number[mine].tolist() == [fill.order for fill in step.fills]
+            for place, fill in zip(mine, step.fills, strict=True):
+                assert fills.quantity[place] == pytest.approx(fill.side * fill.quantity, rel=1e-9)
+                assert fills.price[place] == pytest.approx(fill.price, rel=1e-12)
+                assert fills.fee[place] == pytest.approx(fill.fee, rel=1e-9, abs=1e-9)
+        compare(accounts, oracles)
+        trade(rng, broker, accounts, oracles, market)
+        states(broker, oracles)
+    return ROWS * steps
+
+
+def compare(accounts: Accounts, oracles: list[Account]) -> None:
+    for name, theirs in {
+        "cash": "cash",
+        "equity": "equity",
+        "fees": "fees",
+        "slippage": "slippage",
+        "borrow_costs": "borrow",
+        "turnover": "turnover",
+        "realised": "realised",
+    }.items():
+        expected = np.array([getattr(oracle, theirs) for oracle in oracles])
+        np.testing.assert_allclose(getattr(accounts, name), expected, rtol=1e-9, atol=1e-9 * 10_000, err_msg=name)
+    np.testing.assert_allclose(accounts.position, np.array([oracle.position for oracle in oracles]), rtol=1e-9, atol=1e-12)
+    held = np.abs(accounts.position) > 1e-9  # what rounding leaves of a position that was closed is there on one side alone
+    averages = np.array([oracle.average for oracle in oracles])
+    np.testing.assert_allclose(np.where(held, accounts.average_price, 0.0), np.where(held, averages, 0.0), rtol=1e-9)
+    assert accounts.fills.tolist() == [oracle.n_fills for oracle in oracles]
+    assert accounts.called.tolist() == [oracle.call for oracle in oracles]
+
+
+def trade(rng: np.random.Generator, broker: SimulatedBroker, accounts: Accounts, oracles: list[Account], market: Market) -> None:
+    """Let some rows submit, cancel and replace orders, on both sides."""
+    k = len(market.instruments)
+    for _ in range(int(rng.integers(1, 4))):
+        rows = np.flatnonzero(rng.random(ROWS) < 0.4)
+        requests = random_requests(rng, rows, accounts, k)
+        accepted = broker.submit(requests)
+        for place, row in enumerate(rows.tolist()):
+            order = oracles[row].submit(*said(requests, place))
+            assert (order.state is oracle_orders.State.ACCEPTED) == accepted[place], (row, order)
+    rows = np.flatnonzero([len(oracle.orders) > 0 and rng.random() < 0.2 for oracle in oracles])
+    numbers = np.array([rng.integers(max(0, len(oracles[row].orders) - 6), len(oracles[row].orders)) for row in rows], dtype=np.int64)
+    ended = broker.cancel(rows, numbers)
+    assert ended.tolist() == [oracles[row].cancel(number) for row, number in zip(rows.tolist(), numbers.tolist(), strict=True)]
+    rows = np.flatnonzero([len(oracle.orders) > 0 and rng.random() < 0.2 for oracle in oracles])
+    numbers = np.array([rng.integers(max(0, len(oracles[row].orders) - 6), len(oracles[row].orders)) for row in rows], dtype=np.int64)
+    requests = random_requests(rng, rows, accounts, k)
+    found, accepted = broker.replace(requests, numbers)
+    for place, row in enumerate(rows.tolist()):
+        _, _, quantity, price, good_for = said(requests, place)
+        new = oracles[row].replace(int(numbers[place]), quantity, price, good_for)
+        assert (new is not None) == found[place]
+        assert (new is not None and new.state is oracle_orders.State.ACCEPTED) == accepted[place]
+
+
+def random_requests(rng: np.random.Generator, rows: np.ndarray, accounts: Accounts, k: int) -> OrderRequests:
+    m = len(rows)
+    symbol = rng.integers(k, size=m)
+    price = accounts.price[rows, symbol]
+    quantity = rng.normal(0, 0.7, m) * accounts.equity[rows] / price
+    closing = rng.random(m) < 0.3
+    quantity = np.where(closing, -accounts.position[rows, symbol], quantity)
+    quantity[rng.random(m) < 0.02] = math.nan
+    asked = price * np.exp(rng.normal(0, 0.02, m))
+    asked[rng.random(m) < 0.02] = rng.choice([math.nan, -1.0, 0.0])
+    good_for = np.where(rng.random(m) < 0.5, GOOD_TILL_CANCELLED, rng.integers(1, 5, m))
+    return OrderRequests(rows, symbol, rng.integers(len(OrderKind), size=m), quantity, asked, good_for)
+
+
+def said(requests: OrderRequests, place: int) -> tuple[int, oracle_orders.Kind, float, float, int | None]:
+    good_for = int(requests.good_for[place])
+    return (
+        int(requests.symbol[place]),
+        KINDS[OrderKind(int(requests.kind[place]))],
+        float(requests.quantity[place]),
+        float(requests.price[place]),
+        None if good_for == GOOD_TILL_CANCELLED else good_for,
+    )
+
+
+def states(broker: SimulatedBroker, oracles: list[Account]) -> None:
+    """What was told of orders without a fill is where they are with the oracle."""
+    events = broker.take_events().told()
+    last = {
+        (row, number): (state, reason)
+        for row, number, state, reason in zip(*(getattr(events, n).tolist() for n in ("rows", "number", "state", "reason")), strict=True)
+    }
+    for (row, number), (state, reason) in last.items():
+        if state != State.ACCEPTED:
+            order = oracles[row].orders[number]
+            assert order.state.name == State(state).name
+            assert order.reason.name == Reason(reason).name
