@@ -91,6 +91,7 @@ def assert_the_store_has_the_same(folder: Path) -> None:
     assert len(logged) > 5_000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fallback", ["hold", "flatten"])
 def test_answers_that_a_held_server_gave_late(server: Serving, tmp_path: Path, fallback: Fallback) -> None:
     policy = PolicyCallsConfig(action_timeout_s=0.3, waits_for_learner=False, fallback=fallback)
@@ -179,6 +180,7 @@ def test_a_resumed_demo_is_replayed_part_by_part(tmp_path: Path) -> None:
     assert [each.episodes.first_round > 0 for each in settings] == [False, True]
 
 
+@pytest.mark.slow
 def test_a_run_ends_when_its_event_log_is_full_if_that_is_wanted(server: Serving, tmp_path: Path) -> None:
     settings = config(server.address, tmp_path, episodes=PlayedEpisodesConfig(concurrent=256))
     recording = dataclasses.replace(settings.recording, max_event_bytes=1_000_000, when_events_full="end_run")

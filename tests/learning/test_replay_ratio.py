@@ -37,6 +37,7 @@ def updates_for_a_step(algorithm: Any, address: str, episodes: int, pause_s: flo
     return updates / (steps - warm_up), told / (sampled * config.rollout_fragment_length)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("episodes", "segment_steps"), [(50, 8), (3, 64)])
 def test_the_ratio_of_updates_to_steps_holds_whatever_a_segments_length(episodes: int, segment_steps: int) -> None:
     with live_algorithm("DQN", num_env_runners=0, segment_steps=segment_steps) as (algorithm, address):

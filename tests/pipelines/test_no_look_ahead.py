@@ -31,7 +31,7 @@ def rows_of_steps(settings: PipelineConfig, book: Book) -> list[tuple[int, dict[
     return [(first_rows[row["episode"]] + before + row["bar"], row) for row in book.rows["step"]]
 
 
-@pytest.mark.parametrize("concurrent", [1, 16])
+@pytest.mark.parametrize("concurrent", [pytest.param(1, marks=pytest.mark.slow), 16])
 @pytest.mark.parametrize("regressor", [RegressorConfig(), TREE], ids=["line", "tree"])
 def test_bars_after_a_time_change_no_prediction_up_to_it_in_any_episode(
     concurrent: int, regressor: RegressorConfig, tmp_path: Path
@@ -68,6 +68,7 @@ def test_the_forecast_as_of_a_bar_is_the_same_in_every_episode(tmp_path: Path) -
     assert {len(predictions) for predictions in made.values()} == {1}
 
 
+@pytest.mark.slow
 def test_who_follows_a_tree_earns_nothing_on_a_fair_game(tmp_path: Path) -> None:
     file = write_bars(tmp_path / "GAME.csv", fair_game(5_000, seed=5))
     follow = PolicyDouble(lambda observations: np.where(observations[:, PREDICTION] > 0, Action.BUY, Action.SELL))

@@ -71,6 +71,7 @@ def test_the_floor_answers_every_caller_and_counts_the_steps_of_a_message() -> N
     assert first["steps_per_s"] == first["messages_per_s"] * 64
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("processes", [1, 2])
 def test_the_thread_load_counts_its_actions(cartpole_server: str, processes: int) -> None:
     found = load("threads", cartpole_server, callers=4, seconds=0.5, episode_steps=20, training=True, processes=processes)
@@ -80,6 +81,7 @@ def test_the_thread_load_counts_its_actions(cartpole_server: str, processes: int
     assert found["percentiles_ms"][-1] == [100.0, found["max_ms"]]
 
 
+@pytest.mark.slow
 def test_one_core_is_the_clients_own_setting(monkeypatch: pytest.MonkeyPatch, cartpole_server: str) -> None:
     cores: list[int | None] = []
 
@@ -93,6 +95,7 @@ def test_one_core_is_the_clients_own_setting(monkeypatch: pytest.MonkeyPatch, ca
     assert cores == [None, max(os.sched_getaffinity(0))]
 
 
+@pytest.mark.slow
 def test_the_timeline_has_every_second_and_the_updates_of_the_weights(cartpole_server: str) -> None:
     for _ in range(10):  # on a busy machine a batch and its update take longer than the four seconds
         found = load("threads", cartpole_server, callers=16, seconds=4.0, episode_steps=20, training=True, timeline=True)
@@ -106,11 +109,13 @@ def test_the_timeline_has_every_second_and_the_updates_of_the_weights(cartpole_s
     assert all(0 <= update <= 5 for update in timeline["updates_s"])
 
 
+@pytest.mark.slow
 def test_the_vector_load_counts_every_episode_of_a_call(cartpole_server: str) -> None:
     found = load("vector", cartpole_server, episodes=16, seconds=0.5, episode_steps=20, training=True)
     assert found["steps_per_s"] * 0.5 == pytest.approx(found["calls"] * 16)
 
 
+@pytest.mark.slow
 def test_many_open_episodes_come_out_as_they_went_in(cartpole_server: str) -> None:
     found = load("open_many", cartpole_server, episodes=600, rounds=3, rows_per_call=64, training=True, known_actions=False)
     assert found["episodes_open"] == 600
@@ -119,6 +124,7 @@ def test_many_open_episodes_come_out_as_they_went_in(cartpole_server: str) -> No
     assert found["returns_mixed_up"] == 0
 
 
+@pytest.mark.slow
 def test_the_memory_loads_read_the_serving_process(cartpole_serving: Serving) -> None:
     pid = cartpole_serving.process.pid
     idle = load("open_idle", cartpole_serving.address, server_pid=pid, episodes=2_000)

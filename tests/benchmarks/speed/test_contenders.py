@@ -20,6 +20,7 @@ class OneServer(Servers):
         return self._server
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("training", "learner"), [(False, "idle"), (True, "busy")])
 def test_a_window_has_the_servers_processor_time_and_memory(cartpole_serving: Serving, training: bool, learner: str) -> None:
     options = {"callers": 8, "episode_steps": 20, "training": training}
@@ -33,6 +34,7 @@ def test_a_window_has_the_servers_processor_time_and_memory(cartpole_serving: Se
     assert figures["memory_mb"] == pytest.approx(cartpole_serving.memory_mb(), abs=200)  # megabytes, not what a window added
 
 
+@pytest.mark.slow
 def test_after_a_busy_window_the_learner_rests(cartpole_serving: Serving) -> None:
     options = {"episodes": 64, "episode_steps": 50, "training": True}
     with OneServer(cartpole_serving) as servers, loaded("vector", options, "", "MLP")(servers) as window:

@@ -68,6 +68,7 @@ def test_an_interpreter_that_the_old_server_cannot_have_is_said_and_is_no_failur
     assert reason in done.stderr
 
 
+@pytest.mark.slow
 def test_rllibs_own_runner_gives_its_throughput() -> None:
     with PEERS[RUNNER_MLP].running() as window:
         assert window(0.5)["steps_per_s"] > 100

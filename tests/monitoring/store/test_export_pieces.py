@@ -43,6 +43,7 @@ def export(store: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
     return run_here("policy-monitor", "export", "--store", str(store), *map(str, arguments))
 
 
+@pytest.mark.slow
 @pytest.mark.process
 def test_the_documented_commands_bring_a_long_export_into_influxdb(influx: InfluxServer, store: Path, tmp_path: Path) -> None:
     influx.start()
@@ -60,6 +61,7 @@ def test_the_documented_commands_bring_a_long_export_into_influxdb(influx: Influ
     assert influx.query("SELECT COUNT(reward) FROM step") == [{"time": 0, "count": STEPS}]
 
 
+@pytest.mark.slow
 @pytest.mark.long
 def test_pieces_are_whole_lines_and_together_what_one_file_has(store: Path, tmp_path: Path) -> None:
     folder = tmp_path / "pieces"
@@ -111,6 +113,7 @@ def test_what_cannot_be_is_refused_and_nothing_is_touched(store: Path, tmp_path:
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.long
 def test_a_folder_of_pieces_is_replaced_when_asked(store: Path, tmp_path: Path) -> None:
     folder = tmp_path / "pieces"

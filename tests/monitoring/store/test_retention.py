@@ -49,6 +49,7 @@ def test_the_merged_points_are_what_numpy_makes_of_the_raw_ones(path: Path) -> N
     store.close(5.0)
 
 
+@pytest.mark.slow
 @pytest.mark.long
 def test_a_month_of_steps_stays_in_a_small_file(path: Path) -> None:
     store = EmbeddedStore(path, StoreConfig(retention=OFTEN))
@@ -67,6 +68,7 @@ def test_a_month_of_steps_stays_in_a_small_file(path: Path) -> None:
     assert largest < 10_000_000, "a day's steps and what was merged; 240,000 raw ones take 30 MB"
 
 
+@pytest.mark.slow
 @pytest.mark.long
 def test_space_is_given_back_to_the_disk(path: Path) -> None:
     write_unmerged(path, Steps(120_000, minutes=5))

@@ -140,6 +140,7 @@ def test_files_without_a_fault_have_none_found(tmp_path: Path) -> None:
     assert changed_future(recorded(tmp_path)).faults == ()
 
 
+@pytest.mark.slow
 def test_a_scaler_that_is_fitted_to_a_whole_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with_loaded(
         monkeypatch, lambda recording: Bars(recording.bars.time_ns, *(recording.bars.columns()[:, 0] / recording.bars.high.max()).T)
@@ -153,6 +154,7 @@ def test_a_forecast_that_learns_over_episodes(tmp_path: Path, monkeypatch: pytes
     assert "forecast: prediction" in parts(changed_future(config))
 
 
+@pytest.mark.slow
 def test_a_forecast_that_is_fitted_to_the_whole_file_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     begin = Track._begin
 
@@ -168,6 +170,7 @@ def test_a_forecast_that_is_fitted_to_the_whole_file_first(tmp_path: Path, monke
     assert "forecast: prediction" in parts(changed_future(recorded(tmp_path)))
 
 
+@pytest.mark.slow
 def test_longer_bars_that_are_stamped_with_their_beginning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def resampled(recording: Recording, shift: int) -> Bars:
         bars = resample(recording.bars, ResampleConfig("3min"))
@@ -181,6 +184,7 @@ def test_longer_bars_that_are_stamped_with_their_beginning(tmp_path: Path, monke
     assert "price: close" in parts(changed_future(config))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by", ["actions", "adjusted_close"])
 def test_prices_adjusted_to_the_last_bar(by: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = small(files=(dividend_file(tmp_path / "DIV.csv", 400, seed=1),))
@@ -205,6 +209,7 @@ def test_a_further_column_that_is_a_row_early(tmp_path: Path, monkeypatch: pytes
     assert parts(changed_future(config)).splitlines() == ["price: further column 1", "observed Exogenous: sentiment"]
 
 
+@pytest.mark.slow
 def test_windows_that_are_chosen_by_what_comes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make = RecordedSource._episode
 
@@ -218,6 +223,7 @@ def test_windows_that_are_chosen_by_what_comes(tmp_path: Path, monkeypatch: pyte
     assert "episode" in parts(changed_future(recorded(tmp_path), cuts=8)).splitlines()
 
 
+@pytest.mark.slow
 def test_holes_that_are_filled_with_the_bar_that_follows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     check = check_rows
 
@@ -239,6 +245,7 @@ def test_holes_that_are_filled_with_the_bar_that_follows(tmp_path: Path, monkeyp
     assert "price: close" in parts(changed_future(small(concurrent=16, files=(file,)), cuts=8))
 
 
+@pytest.mark.slow
 def test_a_spike_that_is_known_as_one_by_the_bar_that_follows(tmp_path: Path) -> None:
     """Dropping spikes is a look ahead that a user may choose."""
     file = write_bars(tmp_path / "SPIKES.csv", 400, seed=1)
@@ -256,6 +263,7 @@ def test_a_spike_that_is_known_as_one_by_the_bar_that_follows(tmp_path: Path) ->
         assert bool(changed_future(config, cuts=12).faults) == found
 
 
+@pytest.mark.slow
 def test_a_source_that_is_not_changed_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A check that can't reach the prices says so, and finds no pipeline clean."""
     init = Catalog.__init__
@@ -272,6 +280,7 @@ def test_what_differs_by_itself_is_told_so(monkeypatch: pytest.MonkeyPatch) -> N
     assert "between two runs on the same bars" in result.text()
 
 
+@pytest.mark.slow
 def test_a_split_whose_training_reaches_into_the_testing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = recorded(tmp_path)
     config = replace(config, prices=replace(config.prices, split=SplitConfig(train_fraction=0.5)))

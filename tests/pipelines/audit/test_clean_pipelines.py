@@ -66,6 +66,7 @@ def test_processes(settings: dict[str, Any]) -> None:
     check(small(**settings))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [RULES[name] for name in RULES], ids=list(RULES))
 def test_rules(settings: dict[str, Any]) -> None:
     check(small(**settings))
@@ -97,6 +98,7 @@ def further_column(folder: Path) -> PipelineConfig:
     return seen(small(prices={"recorded": catalog}), {"name": "exogenous", "columns": ["sentiment"]})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "make", [further_column, one_file, tree_on_three_files, one_symbol_in_two_files, daily_bars_that_begin_at_their_stamp]
 )
@@ -140,6 +142,7 @@ PREPARED: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [PREPARED[name] for name in PREPARED], ids=list(PREPARED))
 def test_prepared_files(settings: dict[str, Any], tmp_path: Path) -> None:
     check(of_catalog(tmp_path, **settings))

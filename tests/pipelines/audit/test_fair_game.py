@@ -34,6 +34,7 @@ def test_an_observer_that_sees_the_next_bar_earns(monkeypatch: pytest.MonkeyPatc
     assert "calm" not in parts(result)
 
 
+@pytest.mark.slow
 def test_prices_smoothed_with_the_bar_that_follows_earn(monkeypatch: pytest.MonkeyPatch) -> None:
     with_episodes(monkeypatch, SimulatedSource, lambda bars: (bars + np.concatenate([bars[1:], bars[-1:]])) / 2.0)
     assert "sign of observed Returns: return_1" in parts(fair_game(small())).splitlines()
@@ -54,6 +55,7 @@ def filled(monkeypatch: pytest.MonkeyPatch, price: Any) -> None:
     monkeypatch.setattr(SimulatedBroker, "fill", at)
 
 
+@pytest.mark.slow
 def test_a_fill_at_the_best_price_of_its_bar_earns(monkeypatch: pytest.MonkeyPatch) -> None:
     def best(broker: Any, rows: Any, bar: BarRows) -> Any:
         orders = broker.table.orders[rows]
@@ -76,6 +78,7 @@ def test_a_fill_at_a_price_that_was_there_before_the_decision_earns(monkeypatch:
     assert any(part.startswith("account, action") and "Returns: return_1" in part for part in found)
 
 
+@pytest.mark.slow
 def test_overlapping_windows_of_a_file_count_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """400 windows of 40 bars out of 160: as if they were independent, what is a chance of one path would look like a rule."""
     file = write_bars(tmp_path / "ONE.csv", 160, seed=1)
