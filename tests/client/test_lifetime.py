@@ -154,6 +154,9 @@ def child(end):
             report["own"] = int(own.get_action(own.start_episode(), zeros))
     os.write(end, json.dumps(report).encode())
 
+if sys.argv[2] == "close":  # in a child that is forked while another thread is within gRPC, a client of its own may hang: gRPC's limit
+    stop.set()
+    busy.join()
 reports = []
 for number in range(1 if sys.argv[2] == "calls" else 3):
     reading, writing = os.pipe()
