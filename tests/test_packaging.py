@@ -126,6 +126,7 @@ def test_a_file_left_behind_that_hides_the_other_roots_is_named_in_one_line(tmp_
     )
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_bare_environment_runs_the_client_against_a_live_server(bare_python: Path, cartpole_server: str, tmp_path: Path) -> None:
     """Neither ray nor torch is installed there, and nothing of this checkout is on its path."""
@@ -134,6 +135,7 @@ def test_a_bare_environment_runs_the_client_against_a_live_server(bare_python: P
     assert done.stdout == "round trip done"
 
 
+@pytest.mark.slow
 def test_a_users_own_modules_are_not_in_the_way(bare_python: Path, tmp_path: Path) -> None:
     """Whoever has a client.py beside his script, and a server.py, imports ours all the same."""
     for name in ("client", "server", "monitoring", "pipelines", "proto", "common"):

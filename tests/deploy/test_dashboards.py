@@ -172,12 +172,14 @@ def unanswered(influx: InfluxServer, name: str, chosen: dict[str, str]) -> list[
     ]
 
 
+@pytest.mark.slow
 @each_dashboard
 def test_every_query_is_answered_for_all_runs_and_for_the_one_chosen(name: str, recorded: InfluxServer) -> None:
     assert unanswered(recorded, name, {}) == []
     assert unanswered(recorded, name, {"run": RUN, "policy": "PPO"}) == []
 
 
+@pytest.mark.slow
 @each_dashboard
 def test_a_choice_leaves_everything_else_out(name: str, recorded: InfluxServer) -> None:
     for tag in set(variables(DASHBOARDS[name])) & set(TAGS):
@@ -185,6 +187,7 @@ def test_a_choice_leaves_everything_else_out(name: str, recorded: InfluxServer) 
         assert [title for title in unanswered(recorded, name, {tag: "nobody"}) if title in everything] == everything
 
 
+@pytest.mark.slow
 @each_dashboard
 def test_every_variable_lists_what_was_recorded(name: str, recorded: InfluxServer) -> None:
     expected = {"run": {RUN}, "policy": {"PPO"}, "symbol": {"AAA", "BBB", "CCC", "DDD"}}

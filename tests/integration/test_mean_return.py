@@ -86,6 +86,7 @@ def grafana(influx: InfluxServer, title: str) -> list[dict[str, Any]]:
     return influx.query(re.sub(r"\$(run|policy|symbol)\b", ".*", query))
 
 
+@pytest.mark.slow
 def test_whole_episodes_and_cut_ones_are_told_apart(run: Run) -> None:
     rows = run.exported()
     assert len(rows) > 150
@@ -96,6 +97,7 @@ def test_whole_episodes_and_cut_ones_are_told_apart(run: Run) -> None:
     assert [row["cut"] == "0" for row in rows] == [row["no_trade_return"] != "" for row in rows], "baselines are of whole ones"
 
 
+@pytest.mark.slow
 def test_the_mean_return_is_the_same_everywhere(run: Run) -> None:
     whole = [float(row["return"]) for row in run.exported() if row["no_trade_return"]]
     mean = float(np.mean(whole[len(whole) - round(0.1 * len(whole)) :]))
@@ -108,6 +110,7 @@ def test_the_mean_return_is_the_same_everywhere(run: Run) -> None:
     assert float(run.exported("result")[-1]["return_mean"]) == pytest.approx(mean, rel=1e-9), "export"
 
 
+@pytest.mark.slow
 def test_profit_and_baselines_are_means_of_the_same_episodes(run: Run) -> None:
     columns, summary = page_columns(run.store), run.summary
     for column, expected in (
@@ -121,6 +124,7 @@ def test_profit_and_baselines_are_means_of_the_same_episodes(run: Run) -> None:
     assert grafana(run.influx, "Mean return of no trade")[0]["last"] == pytest.approx(summary.no_trade_mean, rel=1e-9)
 
 
+@pytest.mark.slow
 def test_grafana_counts_whole_episodes(run: Run) -> None:
     whole = sum(row["no_trade_return"] != "" for row in run.exported())
     assert [row["count"] for row in grafana(run.influx, "Episodes")] == [whole]

@@ -21,6 +21,7 @@ def checked(tmp_path: Path, *options: str) -> int:
     return main(["check-future", "--config", str(settings), "--cuts", "2", "--json", str(tmp_path / "found.json"), *options])
 
 
+@pytest.mark.slow
 def test_a_pipeline_without_a_fault_ends_with_0(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert checked(tmp_path) == 0
     lines = capsys.readouterr().out.splitlines()

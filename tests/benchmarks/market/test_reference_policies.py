@@ -59,6 +59,7 @@ def test_with_costs_it_waits_for_a_larger_deviation_where_less_time_is_left() ->
     assert starts[99] > 0.0011 / -math.expm1(-0.05), "one bar's reversion pays fee and slippage"
 
 
+@pytest.mark.slow
 def test_the_optimum_earns_more_than_decisions_that_are_fixed_beforehand() -> None:
     source = make_source(PricesConfig(bars_per_episode=3, warmup_bars=6), seed=2)
     episodes = source.episodes(range(4_000))
@@ -75,6 +76,7 @@ def test_the_optimum_earns_more_than_decisions_that_are_fixed_beforehand() -> No
         assert difference.mean() > 3.0 * difference.std() / math.sqrt(len(difference))
 
 
+@pytest.mark.slow
 def test_the_scale_of_the_demos_prices() -> None:
     episodes = episodes_of("ou", 200)
     rule, best = mean_reversion_rule(DEMO, episodes), optimum(DEMO, episodes)

@@ -171,6 +171,7 @@ def test_the_default_model_has_skill_on_ornstein_uhlenbeck_prices() -> None:
     assert value < 0.025 + 2 * error, "more than there is to know: something looks ahead"
 
 
+@pytest.mark.slow
 @pytest.mark.long
 def test_the_default_model_has_no_skill_on_geometric_brownian_motion() -> None:
     value, error = last_tenth_skill("gbm", 640)

@@ -366,6 +366,7 @@ def test_settings_that_were_changed_afterwards_are_noticed(run: Path) -> None:
 # How the log is kept -------------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_full_log_ends_is_counted_and_is_replayed_up_to_there(tmp_path: Path) -> None:
     settings = config(episodes=PlayedEpisodesConfig(concurrent=256, steps=120_000))
     settings = dataclasses.replace(settings, recording=dataclasses.replace(settings.recording, max_event_bytes=1_000_000))

@@ -75,6 +75,7 @@ def test_the_server_refuses_it_before_ray_starts() -> None:
         algorithm_config(load(ServerConfig, None, {"algorithm.environment": {"env_config": {"address": "127.0.0.1:1"}}}), ExternalEnvRunner)
 
 
+@pytest.mark.slow
 @pytest.mark.process
 @pytest.mark.parametrize("lowered", [0, 15])
 def test_a_serving_process_that_ray_put_behind_the_others_says_what_to_do(lowered: int) -> None:
