@@ -108,7 +108,8 @@ def source_of(config: PipelineConfig) -> PriceSource:
     except OSError as error:
         raise SettingsError("prices.recorded", "", f"expected a readable file, received {error.filename}: {error.strerror}") from error
     except SettingsError as error:
-        key = error.key if error.key.startswith("prices.") else f"prices.recorded.{error.key}"
+        section = "prices" if recorded is None else "prices.recorded"
+        key = error.key if error.key.startswith("prices.") else f"{section}.{error.key}"
         raise SettingsError(key, "", error.problem) from error
     except FileFaultError as error:
         raise SettingsError("prices.recorded.files", "", str(error)) from error
