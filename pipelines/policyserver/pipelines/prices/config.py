@@ -87,6 +87,8 @@ class PricesConfig(Config):
         if self.windows.order == "walk_forward" and (self.split is None or self.split.fold is not None):
             received = "no split" if self.split is None else f"split.fold = {self.split.fold}"
             raise ValueError(f'windows.order: expected a split of which all folds are played with "walk_forward", received {received}')
+        if self.split is not None and self.split.play == "both" and self.windows.order != "walk_forward":
+            raise ValueError(f'windows.order: expected "walk_forward" with split.play = "both", received {self.windows.order!r}')
 
     @property
     def plays_test(self) -> bool:
