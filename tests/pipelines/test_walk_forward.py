@@ -51,7 +51,8 @@ def serve() -> Iterator[ServingLoopHarness]:
 
 
 def prices(folder: Path, **settings: Any) -> PricesConfig:
-    return PricesConfig(**{"recorded": recorded(folder), "bars_per_episode": 30, "warmup_bars": 40, "windows": IN_TURN} | settings)
+    usual: dict[str, Any] = {"recorded": recorded(folder), "bars_per_episode": 30, "warmup_bars": 40, "windows": IN_TURN}
+    return PricesConfig(**usual | settings)
 
 
 @pytest.mark.parametrize("count", [1, 4, 10, 70, 200])
