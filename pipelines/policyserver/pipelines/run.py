@@ -86,7 +86,7 @@ def source_of(config: PipelineConfig) -> PriceSource:
 
     Raises:
         SettingsError: A file of bars cannot be read, or is not one; the regressor cannot be built, or cannot learn; or the warm-up is too
-            short for what is observed.
+            short for what is observed; or a limit on risk names a symbol that no episode has.
     """
     rules = Rules.of(config.rules)
     needed = rules.warmup_bars()
@@ -114,6 +114,10 @@ def source_of(config: PipelineConfig) -> PriceSource:
         raise SettingsError("prices.recorded.files", "", str(error)) from error
     except ValueError as error:
         raise SettingsError("prices", "", str(error)) from error
+    for number, limit in enumerate(rules.risk):
+        if unknown := [name for name in limit.named_symbols if name not in source.slots]:
+            problem = f"expected names among {', '.join(source.slots)}, as an episode calls its symbols, received {unknown[0]!r}"
+            raise SettingsError(f"rules.risk[{number}].symbols", "", problem)
     for note in source.notes[:_LOGGED_NOTES]:
         logger.info("prices: %s", note)
     if len(source.notes) > _LOGGED_NOTES:
