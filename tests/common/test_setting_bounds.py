@@ -21,7 +21,6 @@ from policyserver.common.settings_declaration import SettingField, walk
 from policyserver.common.settings_toml import format_value
 from policyserver.common.settings_values import convert
 from policyserver.pipelines.market.priors import Prior
-from policyserver.pipelines.market.processes.bootstrap import StationaryBootstrap
 
 ROOT = Path(__file__).parents[2]
 
@@ -29,11 +28,9 @@ REQUIRED: dict[str, dict[str, Any]] = {
     "InfluxConfig": {"url": "http://localhost:8086", "bucket": "b", "spool_folder": "spool"},
     "Correlated": {"correlation": ((1.0, 0.5), (0.5, 1.0))},
     "MixturePart": {"process": "gbm"},
+    "StationaryBootstrap": {"recorded.paths": [str(ROOT / "tests/pipelines/market/files/samples/stooq.csv")]},
 }
-"""What has to be given besides the setting that is wrong."""
-
-IN_PYTHON = (StationaryBootstrap,)
-"""What is given arrays, which no file has."""
+"""What has to be given besides the setting that is wrong, by dotted keys."""
 
 
 def config_classes() -> Iterator[type[Config]]:
@@ -42,7 +39,7 @@ def config_classes() -> Iterator[type[Config]]:
             if re.search(r"^class \w+\((\w*Config|\w*Process|Prior)\):", path.read_text(encoding="utf-8"), re.MULTILINE):
                 module = importlib.import_module(".".join(path.relative_to(ROOT / root).with_suffix("").parts))
                 classes = [each for each in vars(module).values() if isinstance(each, type) and issubclass(each, Config)]
-                yield from (each for each in classes if each.__module__ == module.__name__ and is_dataclass(each) and each not in IN_PYTHON)
+                yield from (each for each in classes if each.__module__ == module.__name__ and is_dataclass(each))
 
 
 CLASSES = list(config_classes())
@@ -97,8 +94,13 @@ def test_a_value_beyond_a_bound_is_refused_by_its_key_its_source_and_the_bound(
 
     owner = field.owner
     with pytest.raises(SettingsError) as in_python:
-        owner(**REQUIRED.get(owner.__name__, {}) | {field.name: Prior.fixed(value) if kind is Prior else value})
+        owner(**as_arguments(REQUIRED.get(owner.__name__, {})) | {field.name: Prior.fixed(value) if kind is Prior else value})
     assert str(in_python.value).startswith(f"argument of {owner.__name__}: {field.name}: expected {expected}"), "in Python"
+
+
+def as_arguments(given: dict[str, Any]) -> dict[str, Any]:
+    """Return what dotted keys of at most two parts set, as arguments."""
+    return {key.partition(".")[0]: {key.partition(".")[2]: value} if "." in key else value for key, value in given.items()}
 
 
 def parse(cls: type[Config], key: str, value: Any) -> dict[str, Any]:

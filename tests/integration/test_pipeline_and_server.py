@@ -156,6 +156,7 @@ class Garbled:
         self.slots = source.slots
         self.columns = source.columns
         self.notes = source.notes
+        self.n_windows = source.n_windows
         self.annualisations = source.annualisations
 
     def episodes(self, numbers: Sequence[int]) -> list[Episode]:

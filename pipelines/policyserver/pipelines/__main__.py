@@ -123,11 +123,15 @@ def _run(options: argparse.Namespace) -> int:
     from policyserver.pipelines.config import PipelineConfig
     from policyserver.pipelines.run import run_pipeline
     from policyserver.pipelines.runtime.stop_signals import StopSignals
+    from policyserver.pipelines.walk_forward import run_walk_forward
 
     config = load(PipelineConfig, options.config, from_arguments(PipelineConfig, options))
     _log_to_stderr(logging.INFO)
     with StopSignals().installed() as stop:
-        run_pipeline(config, stop, options.json)
+        if config.prices.split is not None and config.prices.split.play == "both":
+            sys.stdout.write(run_walk_forward(config, stop, options.json).table())
+        else:
+            run_pipeline(config, stop, options.json)
     return 0
 
 

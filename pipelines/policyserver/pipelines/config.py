@@ -47,6 +47,8 @@ class PlayedEpisodesConfig(Config):
     `prices.windows.order` says otherwise."""
     steps: Annotated[int, Ge(1)] | None = None
     """Steps after which the run ends; none: only when it is asked to."""
+    count: Annotated[int, Ge(1)] | None = None
+    """Episodes after which the run ends, each played to its end; none: any number."""
     training_enabled: bool | None = None
     """Whether the server may learn from the episodes; none: unless the test part of `[prices.split]` is played."""
     first_round: Annotated[int, Ge(0)] = 0
@@ -140,9 +142,14 @@ class PipelineConfig(Config):
 
     def _check(self) -> None:
         split = self.prices.split
-        if self.episodes.training_enabled and split is not None and split.play == "test" and not split.learns_on_test:
+        if self.episodes.training_enabled and split is not None and split.play != "train" and not split.learns_on_test:
             expected = "expected false, or prices.split.learns_on_test = true, while the test part is played"
             raise ValueError(f"episodes.training_enabled: {expected}, received true")
+        if split is not None and split.play == "both":
+            for name in ("steps", "count"):
+                if (given := getattr(self.episodes, name)) is not None:
+                    expected = 'expected none with prices.split.play = "both", which windows.fold_episodes and the windows end'
+                    raise ValueError(f"episodes.{name}: {expected}, received {given}")
         blocks = len(shares_of(self.episodes.concurrent))
         if self.nodes.inbox.capacity < blocks:
             raise ValueError(

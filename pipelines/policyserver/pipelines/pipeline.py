@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from policyserver.monitoring.sink import Sink
 from policyserver.pipelines.baselines import Baselines
 from policyserver.pipelines.comparison.comparison import Comparison, compare
-from policyserver.pipelines.comparison.kept_episodes import KeptEpisodes
+from policyserver.pipelines.comparison.kept_episodes import KeptEpisode, KeptEpisodes
 from policyserver.pipelines.config import UNNAMED_RUN, PipelineConfig
 from policyserver.pipelines.events import EndEvent, Event, OpenEvent
 from policyserver.pipelines.forecast.block_forecaster import STATISTICS, BlockForecaster
@@ -198,9 +198,17 @@ class Pipeline:
         """Fallback actions that the server has been told of."""
         return sum(reporter.reported for reporter in self._reporters)
 
-    def compare(self) -> Comparison | None:
-        """Return the measures of the newest whole episodes beside those of other policies; None without one. To follow the stop."""
-        return compare(self._rules, self._source, self._kept.newest(), self.config.episodes_seed)
+    @property
+    def kept_episodes(self) -> list[KeptEpisode]:
+        """The newest whole episodes, the oldest first. To be read after the stop."""
+        return self._kept.newest()
+
+    def compare(self, kept: Sequence[KeptEpisode] | None = None) -> Comparison | None:
+        """Return the measures of episodes, by default the newest whole ones, beside those of other policies; None without one.
+
+        To follow the stop.
+        """
+        return compare(self._rules, self._source, self.kept_episodes if kept is None else kept, self.config.episodes_seed)
 
     def statistics(self) -> list[NodeStatistics]:
         """Return the counters of each node, in the order of a step."""
@@ -279,7 +287,7 @@ class Pipeline:
         else:
             forecaster = BlockForecaster(block.view, config.regressor)
             self._forecasters.append(forecaster)
-        return PlayedBlock(number, first_slot, block, forecaster, config.episodes.first_round)
+        return PlayedBlock(number, first_slot, block, forecaster, config.episodes.first_round, config.episodes.count)
 
     def _skipped(self) -> int:
         """Return how many labels were not learnt, those of blocks that were given up among them."""

@@ -56,7 +56,9 @@ def shares_of(concurrent: int) -> list[int]:
 class PlayedBlock:
     """Rows that are stepped together. A row is vacant, or plays an episode; an episode is new until its first action."""
 
-    def __init__(self, number: int, first_slot: int, block: EpisodeBlock, forecaster: Forecaster, first_round: int) -> None:
+    def __init__(
+        self, number: int, first_slot: int, block: EpisodeBlock, forecaster: Forecaster, first_round: int, count: int | None = None
+    ) -> None:
         """Begin with vacant rows.
 
         Args:
@@ -65,6 +67,7 @@ class PlayedBlock:
             block: The market's arrays.
             forecaster: Of its rows.
             first_round: Episodes that each slot has played before.
+            count: Episodes of all slots from the first round on; None: any number.
         """
         n_rows = block.shape.n_rows
         self.number = number
@@ -74,6 +77,7 @@ class PlayedBlock:
         self.feed = BarFeed(n_rows, block.shape.n_symbols, len(block.shape.columns))
         self.rounds = np.full(n_rows, first_round, dtype=np.int64)
         """Number of the next episode of each row among those of its slot."""
+        self._first_round, self._count = first_round, count
         self.episodes: list[Episode | None] = [None] * n_rows
         """What each row plays; None: it is vacant."""
         self.ids: list[str] = [""] * n_rows
@@ -117,9 +121,21 @@ class PlayedBlock:
         """Rows that play an episode."""
         return np.flatnonzero([episode is not None for episode in self.episodes])
 
+    def is_over(self, concurrent: int) -> bool:
+        """Return whether no row plays an episode, and none has another one to begin; see `begin`."""
+        return self._count is not None and not len(self.playing) and not len(self._to_begin(concurrent))
+
+    def _to_begin(self, concurrent: int) -> IntArray:
+        """Return the vacant rows that have an episode to begin."""
+        rows = self.vacant
+        if self._count is None:
+            return rows
+        played = (self.rounds[rows] - self._first_round) * concurrent + self.first_slot + rows
+        return rows[played < self._count]
+
     def begin(self, source: EpisodeSource, concurrent: int) -> list[Episode]:
         """Begin the next episode of each vacant row, and return them: episode n is played in slot n modulo `concurrent`."""
-        rows = self.vacant
+        rows = self._to_begin(concurrent)
         if not len(rows):
             return []
         numbers = self.rounds[rows] * concurrent + self.first_slot + rows

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import itertools
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from policyserver.client import (
@@ -34,10 +34,9 @@ from policyserver.pipelines.prices import PriceSource, make_source
 from policyserver.pipelines.prices.config import make_slots
 from policyserver.pipelines.replay.run_folder import SUMMARY_FILE, folder_of
 from policyserver.pipelines.replay.run_record import recorded_run
-from policyserver.pipelines.replay.turn_log import TurnLog
 from policyserver.pipelines.runtime.stop_signals import StoppedEarlyError, StopSignals
 from policyserver.pipelines.server_watch import ServerWatch
-from policyserver.pipelines.summary import summarise
+from policyserver.pipelines.summary import Summary, summarise
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +86,7 @@ def source_of(config: PipelineConfig) -> PriceSource:
 
     Raises:
         SettingsError: A file of bars cannot be read, or is not one; the regressor cannot be built, or cannot learn; or the warm-up is too
-            short for what is observed.
+            short for what is observed; or a limit on risk names a symbol that no episode has.
     """
     rules = Rules.of(config.rules)
     needed = rules.warmup_bars()
@@ -108,12 +107,17 @@ def source_of(config: PipelineConfig) -> PriceSource:
     except OSError as error:
         raise SettingsError("prices.recorded", "", f"expected a readable file, received {error.filename}: {error.strerror}") from error
     except SettingsError as error:
-        key = error.key if error.key.startswith("prices.") else f"prices.recorded.{error.key}"
+        section = "prices" if recorded is None else "prices.recorded"
+        key = error.key if error.key.startswith("prices.") else f"{section}.{error.key}"
         raise SettingsError(key, "", error.problem) from error
     except FileFaultError as error:
         raise SettingsError("prices.recorded.files", "", str(error)) from error
     except ValueError as error:
         raise SettingsError("prices", "", str(error)) from error
+    for number, limit in enumerate(rules.risk):
+        if unknown := [name for name in limit.named_symbols if name not in source.slots]:
+            problem = f"expected names among {', '.join(source.slots)}, as an episode calls its symbols, received {unknown[0]!r}"
+            raise SettingsError(f"rules.risk[{number}].symbols", "", problem)
     for note in source.notes[:_LOGGED_NOTES]:
         logger.info("prices: %s", note)
     if len(source.notes) > _LOGGED_NOTES:
@@ -206,6 +210,32 @@ def run_pipeline(config: PipelineConfig, stop: StopSignals, json: Path | None = 
         StoppedEarlyError: `stop` had a reason before there was a server.
         BaseException: Whatever made a node fail for good.
     """
+    played = play_once(config, stop, [json] if json else [])
+    logger.info("stopped after %d steps, %d episodes", played.pipeline.run.steps, sum(played.pipeline.run.endings.values()))
+    return played.pipeline
+
+
+@dataclass(frozen=True, slots=True)
+class EndedRun:
+    """A run that has ended."""
+
+    pipeline: Pipeline
+    """Stopped."""
+    summary: Summary
+    """It in figures."""
+    reason: str
+    """Why it ended: `ENDED`, `EVENTS_FULL`, or the name of a signal."""
+
+
+def play_once(config: PipelineConfig, stop: StopSignals, paths: Sequence[Path] = (), folder: Path | None = None) -> EndedRun:
+    """Do what `run_pipeline` does; see there.
+
+    Args:
+        config: The settings.
+        stop: Ends the run.
+        paths: Where the summary is written besides the run's folder.
+        folder: The run's; None: as the settings say.
+    """
     source, seed = source_of(config), config.episodes_seed  # prices that cannot be made are refused before there is a server
     with ExitStack() as stack:
         policy = stack.enter_context(connect(config))
@@ -213,26 +243,32 @@ def run_pipeline(config: PipelineConfig, stop: StopSignals, json: Path | None = 
         config = joined(config, policy, stop)
         if config.episodes_seed != seed:
             source = source_of(config)
-        folder, log = None, None
+        log = None
         if config.recording.run_folder is not None:
-            folder = _made(config.recording.run_folder, config.seed)
+            folder = folder or made_folder(config.recording.run_folder, config.seed)
             log = stack.enter_context(recorded_run(config, folder, lambda: stop.put(EVENTS_FULL)))
         pipeline = Pipeline(config, policy, sink, source=source, turns=log)
+        before = _recorded(pipeline)
         watch = ServerWatch(policy, sink, pipeline.tags)
         stack.callback(watch.stop)
         with pipeline.running():
             watch.start()
             symbols = ", ".join(pipeline.symbols)
             logger.info("trading %d episodes of %s against %s", config.episodes.concurrent, symbols, config.server.address)
-            logger.info("stopping: %s", wait_for_end(pipeline, stop))
+            reason = wait_for_end(pipeline, stop)
+            logger.info("stopping: %s", reason)
         with contextlib.suppress(TimeoutError):
             watch.flush().result(LAST_ANSWER_S)
-    _summarise(pipeline, watch, log, [folder / SUMMARY_FILE] if folder else [], [json] if json else [])
-    logger.info("stopped after %d steps, %d episodes", pipeline.run.steps, sum(pipeline.run.endings.values()))
-    return pipeline
+    after = _recorded(pipeline)  # now that every point is stored
+    recorded = Ledger(after.steps - before.steps, after.reward_sum - before.reward_sum)
+    summary = summarise(pipeline, watch, recorded, log, episodes_leaked=watch.episodes_open, server_restarts=watch.server_restarts)
+    for path in (*([folder / SUMMARY_FILE] if folder and log else []), *paths):
+        summary.write(path)
+        logger.info("summary: %s", path)
+    return EndedRun(pipeline, summary, reason)
 
 
-def _made(pattern: Path, seed: int) -> Path:
+def made_folder(pattern: Path, seed: int) -> Path:
     """Make the run's folder.
 
     Raises:
@@ -244,13 +280,10 @@ def _made(pattern: Path, seed: int) -> Path:
         raise SettingsError("recording.run_folder", "", f"expected a folder that can be made, received {pattern}: {error}") from error
 
 
-def _summarise(pipeline: Pipeline, watch: ServerWatch, log: TurnLog | None, *paths: list[Path]) -> None:
-    """Write the summary of a run that has stopped."""
-    recorded, store = Ledger(0, math.nan), pipeline.config.recording.store
-    if store is not None:
-        with contextlib.closing(StoreReader(store)) as reader:
-            recorded = reader.ledger(pipeline.tags["run"], pipeline.tags["worker"])
-    summary = summarise(pipeline, watch, recorded, log, episodes_leaked=watch.episodes_open, server_restarts=watch.server_restarts)
-    for path in itertools.chain(*paths):
-        summary.write(path)
-        logger.info("summary: %s", path)
+def _recorded(pipeline: Pipeline) -> Ledger:
+    """Return what the store has of this process's part of a run."""
+    store = pipeline.config.recording.store
+    if store is None:
+        return Ledger(0, math.nan)
+    with contextlib.closing(StoreReader(store)) as reader:
+        return reader.ledger(pipeline.tags["run"], pipeline.tags["worker"])

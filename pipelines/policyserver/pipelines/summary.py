@@ -118,7 +118,7 @@ class Summary:
 
     def to_json(self) -> str:
         """Return the summary as JSON."""
-        return json.dumps(_without_nan(dataclasses.asdict(self)), indent=2, allow_nan=False) + "\n"
+        return json.dumps(without_nan(dataclasses.asdict(self)), indent=2, allow_nan=False) + "\n"
 
     def write(self, path: Path) -> None:
         """Write the summary as JSON, whole or not at all."""
@@ -276,12 +276,12 @@ def standard_error(values: FloatArray) -> float:
     return float(np.std(values, ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else math.nan
 
 
-def _without_nan(value: Any) -> Any:
+def without_nan(value: Any) -> Any:
     """Return the value with None in place of NaN, which JSON does not know."""
     if isinstance(value, dict):
-        return {name: _without_nan(item) for name, item in value.items()}
+        return {name: without_nan(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_without_nan(item) for item in value]
+        return [without_nan(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

@@ -98,9 +98,15 @@ def further_column(folder: Path) -> PipelineConfig:
     return seen(small(prices={"recorded": catalog}), {"name": "exogenous", "columns": ["sentiment"]})
 
 
+def paths_drawn_from_a_file(folder: Path) -> PipelineConfig:
+    path = write_bars(folder / "ONE.csv", 400, seed=1)
+    return small(prices={"process": {"name": "bootstrap", "recorded": {"paths": [str(path)]}}})
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "make", [further_column, one_file, tree_on_three_files, one_symbol_in_two_files, daily_bars_that_begin_at_their_stamp]
+    "make",
+    [paths_drawn_from_a_file, further_column, one_file, tree_on_three_files, one_symbol_in_two_files, daily_bars_that_begin_at_their_stamp],
 )
 def test_files(make: Callable[[Path], PipelineConfig], tmp_path: Path) -> None:
     check(make(tmp_path))

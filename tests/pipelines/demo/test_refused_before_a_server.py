@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from policyserver.common.settings import SettingsError, dump_toml
+from policyserver.common.settings import SettingsError, dump_toml, load
 from policyserver.pipelines.config import PipelineConfig, PipelineRecordingConfig, PlayedEpisodesConfig, ServerConnectionConfig
 from policyserver.pipelines.demo.setup import DemoConfig, fresh_run, resumed_run
 from policyserver.pipelines.forecast.regressor import RegressorConfig
@@ -64,3 +64,28 @@ def test_a_resumed_run_whose_regressor_or_prices_are_gone_is_refused(tmp_path: P
     file.unlink()
     with pytest.raises(SettingsError, match=r"^prices\.recorded\.paths: .*AAA\.csv"):
         resumed_run(again, ADDRESS)
+
+
+@pytest.mark.parametrize(
+    ("limit", "prices", "names"),
+    [
+        ('name = "group_exposure"\ngroup = "tech"\nsymbols = ["AAA", "ZZZ"]', "symbols_per_episode = 4", "AAA, BBB, CCC, DDD"),
+        ('name = "max_position"\nunits = 1.0\nsymbols = ["ZZZ"]', "symbols_per_episode = 4", "AAA, BBB, CCC, DDD"),
+        ('name = "group_exposure"\ngroup = "tech"\nsymbols = ["ZZZ"]', "", "price"),
+        ('name = "group_exposure"\ngroup = "tech"\nsymbols = ["ZZZ"]', 'recorded.paths = ["{folder}"]\nsymbols_per_episode = 2', "A, B"),
+    ],
+    ids=["group", "position", "one of many", "files"],
+)
+def test_a_limit_on_a_symbol_that_no_episode_has_is_refused(limit: str, prices: str, names: str, tmp_path: Path) -> None:
+    for name in "AB":
+        write_bars(tmp_path / f"{name}.csv", fair_game(500, seed=1))
+    file = tmp_path / "pipeline.toml"
+    risk = f'[[rules.risk]]\nname = "gross_exposure"\n[[rules.risk]]\n{limit}\n'
+    on = prices.replace("{folder}", str(tmp_path))
+    file.write_text(f'[rules]\nactions = "target_weight"\n{risk}[prices]\n{on}\n', encoding="utf-8")
+    message = rf"^rules\.risk\[1\]\.symbols: expected names among {names}, as an episode calls its symbols, received 'ZZZ'"
+    with pytest.raises(SettingsError, match=message):
+        run_pipeline(load(PipelineConfig, file), StopSignals())
+    with pytest.raises(SettingsError, match=message):
+        fresh_run(DemoConfig(config=file, runs=tmp_path / "runs"), ADDRESS)
+    assert not (tmp_path / "runs").exists()

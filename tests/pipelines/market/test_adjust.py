@@ -59,15 +59,15 @@ def test_anchored_at_the_first_bar_no_price_depends_on_a_later_action() -> None:
     bars, extras = history()
     changed = {name: values.copy() for name, values in extras.items()}
     changed["dividend"][200:] = 0
-    for anchor, is_causal in (("first", True), ("last", False)):
-        config = AdjustConfig("actions", splits=True, anchor=anchor)  # type: ignore[arg-type]
+    at_last = AdjustConfig("actions", splits=True, anchor="last")
+    for config, is_causal in ((AdjustConfig("actions", splits=True), True), (at_last, False)):  # the default does not look ahead
         one, other = (adjust(bars, each, config).close[:200] for each in (extras, changed))
         assert np.allclose(one, other) == is_causal
 
 
 def test_volumes_go_the_other_way_by_splits_alone() -> None:
     bars, extras = history()
-    adjusted = adjust(bars, extras, AdjustConfig("actions", splits=True))
+    adjusted = adjust(bars, extras, AdjustConfig("actions", splits=True, anchor="last"))
     np.testing.assert_allclose(adjusted.volume[180:], bars.volume[180:])
     np.testing.assert_allclose(adjusted.volume[50:180], bars.volume[50:180] * 0.1)
     np.testing.assert_allclose(adjusted.volume[:50], bars.volume[:50] * 0.2)
@@ -75,7 +75,8 @@ def test_volumes_go_the_other_way_by_splits_alone() -> None:
 
 def test_an_adjusted_close_scales_the_whole_bar() -> None:
     bars, _ = history()
-    adjusted = adjust(bars, {"adjusted_close": bars.close * np.linspace(0.5, 1, len(bars))}, AdjustConfig("adjusted_close"))
+    config = AdjustConfig("adjusted_close", anchor="last")
+    adjusted = adjust(bars, {"adjusted_close": bars.close * np.linspace(0.5, 1, len(bars))}, config)
     np.testing.assert_allclose(adjusted.close, bars.close * np.linspace(0.5, 1, len(bars)))
     np.testing.assert_allclose(adjusted.low, bars.low * np.linspace(0.5, 1, len(bars)))
     np.testing.assert_array_equal(adjusted.volume, bars.volume)

@@ -66,6 +66,28 @@ def test_a_run_on_files_comes_out_the_same(tmp_path: Path) -> None:
     assert_equal(tmp_path / "run", pipeline.run.steps)
 
 
+def test_a_run_on_files_that_are_named_from_its_folder_comes_out_the_same_from_any(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    on_files(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    drawn = {"name": "bootstrap", "recorded": {"paths": ["AAA.csv"]}}
+    mixture = {"name": "mixture", "parts": [{"process": "ou"}, {"process": drawn}]}
+    for name, prices in (
+        ("windows", PricesConfig(recorded=CatalogConfig(("*.csv",)), bars_per_episode=20, warmup_bars=30)),
+        ("bootstrap", PricesConfig(process=drawn, bars_per_episode=20, warmup_bars=30)),
+        ("mixture", PricesConfig(process=mixture, bars_per_episode=20, warmup_bars=30)),
+    ):
+        pipeline = record(config(prices=prices), tmp_path / name)
+        with monkeypatch.context() as elsewhere:
+            elsewhere.chdir("/")
+            assert_equal(tmp_path / name, pipeline.run.steps)
+        files = json.loads((tmp_path / name / "run.json").read_text())["data"]
+        assert [Path(file["path"]).name for file in files] == (["AAA.csv", "BBB.csv"] if name == "windows" else ["AAA.csv"])
+    write_bars(tmp_path / "AAA.csv", fair_game(200, seed=0))
+    replayed = replay(tmp_path / "bootstrap")
+    assert replayed.status == 2
+    assert "AAA.csv: expected SHA-256" in replayed.err
+
+
 @pytest.mark.parametrize("actions", ["hold_buy_sell_close", "simplex_weights", "limit_offsets"])
 def test_a_run_with_other_actions_comes_out_the_same(tmp_path: Path, actions: Any) -> None:
     prices = PORTFOLIO if actions == "simplex_weights" else PricesConfig(bars_per_episode=20, warmup_bars=30)

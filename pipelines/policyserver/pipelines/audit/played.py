@@ -123,6 +123,7 @@ class _WatchedSource:
         self.symbols = source.symbols
         self.slots = source.slots
         self.is_recorded = source.is_recorded
+        self.n_windows = source.n_windows
         self.columns = source.columns
         self.notes = source.notes
         self.annualisations = source.annualisations

@@ -60,6 +60,10 @@ class Comparison:
     """Multiple of the costs at which the mean profit is 0; None: there is no profit, there are no costs, or 16 times the costs
     don't end it."""
 
+    def text(self, name: str) -> str:
+        """Return a policy's measures in short."""
+        return _short(self.measures[name])
+
     def rows(self) -> list[tuple[str, str]]:
         """Return it as names and texts, in short."""
         head = ("measures", f"of the newest {self.episodes} whole episodes: median, and the range from 5 to 95 % of them")

@@ -75,6 +75,11 @@ class KeptEpisodes:
         return self._source.notes
 
     @property
+    def n_windows(self) -> int:
+        """See `PriceSource`."""
+        return self._source.n_windows
+
+    @property
     def annualisations(self) -> Mapping[str, Annualisation]:
         """See `PriceSource`."""
         return self._source.annualisations

@@ -1,8 +1,8 @@
 """Prices adjusted for splits and dividends, so that their returns are what a holder had.
 
-The factor of a bar is anchored at the last price (as charts show it) or at the first. Anchored at the last, every past price depends on
-actions to come: returns and ratios don't, but levels, ticks and fees for each share do. Anchored at the first, no bar depends on a later
-one.
+The factor of a bar is anchored at the first price or at the last (as charts show it). Anchored at the first, no bar depends on a later one,
+so that is the default. Anchored at the last, every past price depends on actions to come: returns and ratios don't, but levels, ticks and
+fees for each share do.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ class AdjustConfig(Config):
     """With `actions`: whether prices are still to be divided by the splits. Yahoo's are divided already."""
     dividends: bool = True
     """With `actions`: whether the dividends are taken out of the prices before them."""
-    anchor: Literal["last", "first"] = "last"
-    """The bar whose prices stay as they are."""
+    anchor: Literal["first", "last"] = "first"
+    """The bar whose prices stay as they are. `last`, as on charts: then every price knows the splits and dividends after it, which
+    `policy-pipeline check-future` finds where levels, ticks or fees for each share play a part."""
 
 
 def adjust(bars: Bars, extras: dict[str, FloatArray], config: AdjustConfig) -> Bars:

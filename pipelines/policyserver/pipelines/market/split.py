@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 import numpy as np
 from annotated_types import Ge, Interval
 
-from policyserver.common.settings import Config
+from policyserver.common.settings import Config, SettingsError
 from policyserver.pipelines.market.bars import IntArray
 from policyserver.pipelines.market.intervals import SECOND_NS
 
@@ -24,8 +24,9 @@ Side = Literal["train", "test"]
 class SplitConfig(Config):
     """How time is cut, for all symbols at the same moments, and which part a run plays."""
 
-    play: Side = "train"
-    """Which part is played. While the test part is, the policy does not learn."""
+    play: Side | Literal["both"] = "train"
+    """Which part is played. While the test part is, the policy does not learn. `both`: one after the other, of each fold; with
+    `windows.order = "walk_forward"` and `policy-pipeline run`."""
     fold: Annotated[int, Ge(0)] | None = None
     """Which fold, from 0; none: the only one, or, with `windows.order = "walk_forward"`, all of them."""
     folds: Annotated[int, Ge(1)] = 1
@@ -55,6 +56,17 @@ class SplitConfig(Config):
                     raise ValueError(f"{name}: expected a date such as 2023-01-01, received {text!r}") from error
         if self.fold is not None and self.fold >= self.folds:
             raise ValueError(f"fold: expected 0 to {self.folds - 1}, received {self.fold}")
+
+    @property
+    def side(self) -> Side:
+        """The part that is played.
+
+        Raises:
+            SettingsError: Both are, one after the other.
+        """
+        if self.play == "both":
+            raise SettingsError("prices.split.play", "", "expected train or test outside of policy-pipeline run, received 'both'")
+        return self.play
 
 
 @dataclass(frozen=True, slots=True)

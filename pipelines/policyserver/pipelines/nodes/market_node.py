@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from policyserver.pipelines.events import MarketEvent, OpenEvent, OrderEvent
+from policyserver.pipelines.events import EndEvent, MarketEvent, OpenEvent, OrderEvent
 from policyserver.pipelines.nodes.pipeline_node import PipelineNode, Wiring
 from policyserver.pipelines.price_records import PriceRecords
 from policyserver.pipelines.replay.turn import Turn
@@ -22,6 +22,10 @@ class MarketNode(PipelineNode[OrderEvent | OpenEvent]):
             played = event.played
             if played.abandoned:
                 continue
+            stopping = self._run_state.stopping.is_set()
+            if not stopping and played.is_over(self._config.episodes.concurrent):
+                self._routes.episode.push_many([EndEvent((), played.block.shape.n_rows)])
+                continue
             turn = played.turn = Turn(played.number)
             if isinstance(event, OpenEvent):
                 turn.opened = (played.rounds.copy(),)
@@ -31,7 +35,7 @@ class MarketNode(PipelineNode[OrderEvent | OpenEvent]):
             if bar is not None:
                 played.has_frames |= bar.asks is not None
                 played.asks[waiting] = True if bar.asks is None else bar.asks
-            if not self._run_state.stopping.is_set():
+            if not stopping:
                 for episode in played.begin(self._source, self._config.episodes.concurrent):
                     self._price_records.note(episode)
             events.append(MarketEvent(played, waiting, bar))

@@ -42,6 +42,10 @@ class PriceSource(EpisodeSource, Protocol):
         """How many windows there are of each symbol, and how many are left out and why; none where prices are simulated."""
 
     @property
+    def n_windows(self) -> int:
+        """Windows of all symbols, each of which is played once in a round in the order of time; 0 where prices are simulated."""
+
+    @property
     def annualisations(self) -> Mapping[str, Annualisation]:
         """By what an episode trades, joined by "+", the bars of a year."""
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Annotated
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Any
 
 from annotated_types import Ge, Gt
 
@@ -86,6 +87,8 @@ class PricesConfig(Config):
         if self.windows.order == "walk_forward" and (self.split is None or self.split.fold is not None):
             received = "no split" if self.split is None else f"split.fold = {self.split.fold}"
             raise ValueError(f'windows.order: expected a split of which all folds are played with "walk_forward", received {received}')
+        if self.split is not None and self.split.play == "both" and self.windows.order != "walk_forward":
+            raise ValueError(f'windows.order: expected "walk_forward" with split.play = "both", received {self.windows.order!r}')
 
     @property
     def plays_test(self) -> bool:
@@ -114,6 +117,16 @@ class PricesConfig(Config):
             return RECORDED
         return self.process if isinstance(self.process, str) else str(self.process["name"])
 
+    @property
+    def catalogs(self) -> tuple[CatalogConfig, ...]:
+        """The files of bars that the prices are, or that their process is made of."""
+        return self.make_process().catalogs if self.recorded is None else (self.recorded,)
+
+    def with_absolute_paths(self) -> PricesConfig:
+        """Return the settings with files of bars that are found from any folder."""
+        recorded = None if self.recorded is None else replace(self.recorded, paths=tuple(map(_absolute, self.recorded.paths)))
+        return replace(self, recorded=recorded, process=_with_absolute_paths(self.process))
+
     def make_process(self) -> PriceProcess:
         """Return the process of simulated prices.
 
@@ -138,3 +151,20 @@ def make_slots(config: PricesConfig) -> tuple[str, ...]:
         return ("price",)
     has_all = config.recorded is None and count == len(config.symbols)
     return config.symbols if has_all else tuple(f"price_{place}" for place in range(1, count + 1))
+
+
+def _with_absolute_paths(choice: Any) -> Any:
+    """Return a process as settings have it with absolute paths in its tables `recorded`, however deep they are."""
+    if isinstance(choice, list | tuple):
+        return type(choice)(map(_with_absolute_paths, choice))
+    if not isinstance(choice, dict):
+        return choice
+    table = {name: _with_absolute_paths(value) for name, value in choice.items()}
+    recorded = table.get("recorded")
+    if isinstance(recorded, dict) and "paths" in recorded:
+        table["recorded"] = recorded | {"paths": list(map(_absolute, recorded["paths"]))}
+    return table
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).expanduser().absolute())

@@ -81,6 +81,11 @@ class RecordedSource:
         )
 
     @property
+    def n_windows(self) -> int:
+        """See `PriceSource`."""
+        return sum(len(table) for tables in self._tables for table in tables)
+
+    @property
     def annualisations(self) -> Mapping[str, Annualisation]:
         """See `PriceSource`. By the calendar where there is one, else as many as there are in the time of the files."""
         return {
@@ -115,12 +120,12 @@ class RecordedSource:
         first, last = (function(int(line.time_ns[end]) for line in self._lines) for function, end in ((min, 0), (max, -1)))
         cuts = cut(first, last, config)
         if len(cuts) == 1:
-            return [config.play], cuts
+            return [config.side], cuts
         if self._config.windows.order != "walk_forward" and config.fold is None:
             expected = f'0 to {len(cuts) - 1}, or windows.order = "walk_forward" for one after another'
             raise SettingsError("prices.split.fold", "", f"expected {expected}, received none")
         chosen = range(len(cuts)) if config.fold is None else [config.fold]
-        return [f"{config.play} {number}" for number in chosen], [cuts[number] for number in chosen]
+        return [f"{config.side} {number}" for number in chosen], [cuts[number] for number in chosen]
 
     def _windows(self, cuts: list[Cut], purge_bars: int) -> list[list[WindowTable]]:
         """Return of each fold the windows of each line.
@@ -133,7 +138,7 @@ class RecordedSource:
         for line in self._lines:
             length = WindowLength(self._warmup_bars, config.bars_per_episode, config.length_ns, line.interval_ns)
             whole = (0, len(line.time_ns))
-            side = config.split.play if config.split is not None else "train"
+            side = config.split.side if config.split is not None else "train"
             spans = [fold.of(side) for fold in split(line.time_ns, cuts, purge_bars)] or [whole]
             found = [find_windows(line.time_ns, span, length, config.windows, self._calendar, is_test=config.plays_test) for span in spans]
             if not any(map(len, found)) and config.windows.without_windows == "refuse":
@@ -165,7 +170,7 @@ class RecordedSource:
         if times is None or config.split is None:
             return History(bars, most)
         (fold,) = split(bars.time_ns, [times], purge_bars)
-        return History(bars, most, fold.of(config.split.play), config.plays_test)
+        return History(bars, most, fold.of(config.split.side), config.plays_test)
 
 
 def _read(config: CatalogConfig, change: PriceChange | None, least: tuple[int, int] | None) -> dict[str, RecordedSymbol]:

@@ -30,6 +30,7 @@ class SimulatedSource:
     is_recorded = False
     columns = ()
     notes = ()
+    n_windows = 0
 
     def __init__(self, config: PricesConfig, seed: int, reach: Reach, change: PriceChange | None = None) -> None:
         """Simulate episodes of the process and size that `config` names, changed by `change`."""

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from policyserver.pipelines.config import PipelineConfig
-from policyserver.pipelines.market.catalog import Catalog, CatalogConfig, file_hash
+from policyserver.pipelines.market.catalog import Catalog, file_hash
+from policyserver.pipelines.prices.config import PricesConfig
 
 _PACKAGES = ("rllib-policy-server", "numpy", "river", "pyarrow")
 _GIT_S = 10.0
@@ -53,7 +54,7 @@ class Provenance:
             OSError: A file of bars can't be read.
             FileFaultError: A path has none.
         """
-        return cls(config.seed, config.episodes_seed, _versions(), _revision(), processor(), data_files(config.prices.recorded))
+        return cls(config.seed, config.episodes_seed, _versions(), _revision(), processor(), data_files(config.prices))
 
     @classmethod
     def from_json(cls, text: str) -> Provenance:
@@ -80,23 +81,11 @@ class Provenance:
         return [f"{name} {then or 'unknown'}, here {now or 'unknown'}" for name, then, now in pairs if then != now]
 
 
-def data_files(catalog: CatalogConfig | None) -> tuple[DataFile, ...]:
-    """Return the files of a catalog with their hashes, none where prices are simulated."""
-    if catalog is None:
-        return ()
-    found = Catalog(catalog)
-    paths = sorted({path for symbol in found.symbols for path in found.files_of(symbol)})
+def data_files(prices: PricesConfig) -> tuple[DataFile, ...]:
+    """Return the files of bars with their hashes, none where prices are simulated from none."""
+    catalogs = [Catalog(config) for config in prices.catalogs]
+    paths = sorted({path for catalog in catalogs for symbol in catalog.symbols for path in catalog.files_of(symbol)})
     return tuple(DataFile(str(path), file_hash(path), path.stat().st_size) for path in paths)
-
-
-def with_absolute_paths(config: PipelineConfig) -> PipelineConfig:
-    """Return the settings with files of bars that are found from any folder."""
-    catalog = config.prices.recorded
-    if catalog is None:
-        return config
-    paths = tuple(str(Path(path).expanduser().absolute()) for path in catalog.paths)
-    recorded = dataclasses.replace(catalog, paths=paths)
-    return dataclasses.replace(config, prices=dataclasses.replace(config.prices, recorded=recorded))
 
 
 def processor() -> str:

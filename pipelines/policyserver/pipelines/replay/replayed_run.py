@@ -146,7 +146,7 @@ def _require_same_data(config: PipelineConfig, then: Provenance) -> None:
     for recorded in then.data:
         if not Path(recorded.path).is_file():
             raise NotReplayableError(f"{recorded.path}: expected the run's file of bars, received none")
-    here = {file.path: file.sha256 for file in data_files(config.prices.recorded)}
+    here = {file.path: file.sha256 for file in data_files(config.prices)}
     expected = {file.path: file.sha256 for file in then.data}
     for path in sorted(here | expected):
         if path not in expected:

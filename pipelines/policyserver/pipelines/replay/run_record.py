@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +15,7 @@ from policyserver.pipelines.config import PipelineConfig
 from policyserver.pipelines.market.rules import Rules
 from policyserver.pipelines.prices.config import make_slots
 from policyserver.pipelines.replay.columns import ActionType
-from policyserver.pipelines.replay.provenance import Provenance, with_absolute_paths
+from policyserver.pipelines.replay.provenance import Provenance
 from policyserver.pipelines.replay.run_folder import PIPELINE_FILE, RUN_FILE, put_aside
 from policyserver.pipelines.replay.turn_log import TurnLog
 
@@ -33,6 +34,7 @@ def recorded_run(config: PipelineConfig, folder: Path, on_full: Callable[[], Non
     Raises:
         SettingsError: The folder can't be written, or another process is writing its run there.
     """
+    config = dataclasses.replace(config, prices=config.prices.with_absolute_paths())  # a replay finds the files from any folder
     lock = FileLock(folder / _LOCK)
     recording = config.recording
     try:
@@ -40,7 +42,7 @@ def recorded_run(config: PipelineConfig, folder: Path, on_full: Callable[[], Non
             raise SettingsError("recording.run_folder", "", f"expected a folder of this run alone, received {folder}, where another writes")
         put_aside(folder)
         (folder / RUN_FILE).write_text(Provenance.of(config).to_json(), encoding="utf-8")
-        (folder / PIPELINE_FILE).write_text(dump_toml(with_absolute_paths(config)), encoding="utf-8")
+        (folder / PIPELINE_FILE).write_text(dump_toml(config), encoding="utf-8")
         on_end = on_full if recording.when_events_full == "end_run" else _nothing
         log = TurnLog(folder, action_type(config), recording.max_event_bytes, on_end=on_end)
     except OSError as error:

@@ -182,6 +182,9 @@ BAR = "1,2,1,2"
         (["gmt,open,high,low,close", f"2024-01-02,{BAR}"], "set mapping.time", {"time": ("gmt",)}),
         (["date,open,high,low,close", f"02-01-2024,{BAR}"], "set mapping.time_format, such as", {"time_format": "DD-MM-YYYY"}),
         (["date,open,high,low,close", f"03/04/2024,{BAR}"], "set mapping.time_format, such as", {"time_format": "DD/MM/YYYY"}),
+        (["date,open,high,low,close", f"02-Jan-2024,{BAR}"], 'such as "DD-MMM-YYYY"', {"time_format": "DD-MMM-YYYY"}),
+        (["date,open,high,low,close", "2024-01-02,$1,$2,$1,$2"], 'set mapping.currency = "$"', {"currency": "$"}),
+        (["date,open,high,low,close", "2024-01-02,1 €,2 €,1 €,2 €"], 'set mapping.currency = "€"', {"currency": "€"}),
         (["date,open,high,low,close", f"45292,{BAR}"], 'set mapping.time_format = "excel"', {"time_format": "excel"}),
         (["date,open,high,low,close", f"1704153600000,{BAR}"], 'set mapping.time_format = "epoch_ms"', {"time_format": "epoch_ms"}),
         (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -154,7 +155,13 @@ def test_the_same_mapping_without_its_separators_of_thousands_refuses_the_file()
     ("changes", "message"),
     [
         ({"delimiter": ""}, "delimiter: expected one character"),
-        ({"delimiter": ",", "decimal": ","}, "delimiter: expected another character than decimal"),
+        ({"delimiter": ".", "decimal": "."}, "delimiter: expected another character than decimal"),
+        ({"currency": "1$"}, "currency: expected a sign or code without digits"),
+        ({"currency": "-"}, "currency: expected a sign or code without digits"),
+        ({"currency": " $"}, "currency: expected a sign or code without digits"),
+        ({"currency": "a,b"}, "currency: expected a sign or code without digits"),
+        ({"time_format": "DD-MMM"}, "time_format: expected auto, epoch"),
+        ({"time_format": "DD-MM-MMM-YYYY"}, "time_format: expected auto, epoch"),
         ({"decimal": ",", "thousands": ",", "delimiter": ";"}, "thousands: expected another character"),
         ({"time_zone": "Mars/Base"}, "time_zone: expected UTC, an offset such as -05:00 or a name"),
         ({"time_format": "YYYY-DD"}, "time_format: expected auto, epoch"),
@@ -182,6 +189,9 @@ def test_a_mapping_that_makes_no_sense_is_refused_by_its_setting(changes: dict[s
         ("DD-MM-YYYY hh:mm", ("02-01-2024 00:00", "02-01-2024 00:01")),
         ("MM/DD/YYYY hh:mm AM", ("01/02/2024 12:00 AM", "01/02/2024 12:01 AM")),
         ("YYYYMMDDhhmm", ("202401020000", "202401020001")),
+        ("DD-MMM-YYYY hh:mm", ("2-Jan-2024 0:00", "02-JAN-2024 00:01")),
+        ("DDMMMYYYY hh:mm", ("02JAN2024 00:00", "02Jan2024 00:01")),
+        ("MMMM DD YYYY hh:mm AM", ("January 2 2024 12:00 AM", "january 02 2024 12:01 am")),
     ],
 )
 def test_a_time_format_that_is_named_reads_what_auto_refuses_or_may_mistake(
@@ -191,6 +201,66 @@ def test_a_time_format_that_is_named_reads_what_auto_refuses_or_may_mistake(
     path.write_text("time,open,high,low,close\n" + "".join(f"{text},1,1,1,1\n" for text in texts))
     (recording,) = read_file(path, Dialect(time_format=time_format))
     assert np.abs(recording.bars.time_ns - [ns("2024-01-02"), ns("2024-01-02T00:01")]).max() < 1_000
+
+
+def test_months_by_name_are_those_of_the_calendar(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    days = np.arange("2023-01-01", "2025-01-01", dtype="datetime64[D]").astype(object)
+    for template, written in (("DD-MMM-YYYY", "%d-%b-%Y"), ("MMM DD, YYYY", "%b %d, %Y"), ("MMMM DD, YYYY", "%B %d, %Y")):
+        path.write_text("time,open,high,low,close\n" + "".join(f'"{day:{written}}",1,1,1,1\n' for day in days))
+        (recording,) = read_file(path, Dialect(time_format=template))
+        assert recording.stamp_ns.tolist() == [ns(str(day)) for day in days]
+
+
+@pytest.mark.parametrize("time", ["02-Okt-2024", "02-January-2024", "31-Feb-2024", "02-Jan-24"])
+def test_a_month_of_another_language_or_length_is_refused(time: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(f"time,open,high,low,close\n{time},1,1,1,1\n")
+    with pytest.raises(FileFaultError, match=f"line 2, column time: expected DD-MMM-YYYY, received '{time}'"):
+        read_file(path, Dialect(time_format="DD-MMM-YYYY"))
+
+
+@pytest.mark.parametrize(
+    ("currency", "settings", "prices"),
+    [
+        ("$", {}, ["$1.5", "$2.5", "$ 1.5", "1.5$"]),
+        ("$", {"thousands": ","}, ['"$1,001.5"', '"$1,002.5"', '"1,001.5"', '"$1,001.5"']),
+        ("€", {"decimal": ",", "thousands": ".", "delimiter": ";"}, ["1.001,5 €", "1.002,5\u00a0€", "€1.001,5", "€ 1.001,5"]),
+        ("EUR", {"delimiter": ";"}, ["EUR 1.5", "EUR2.5", "1.5 EUR", "1.5"]),
+        ("kr.", {"decimal": ",", "thousands": ".", "delimiter": ";"}, ["kr. 1.001,5", "kr. 1.002,5", "1.001,5 kr.", "1001,5"]),
+        ("", {"decimal": ","}, ['"1,5"', '"2,5"', '"1,5"', '"1,5"']),
+        ("", {"decimal": ",", "thousands": "."}, ['"1.001,5"', '"1.002,5"', '"1001,5"', '"1.001,5"']),
+    ],
+)
+@pytest.mark.parametrize("with_a_fault", [False, True])
+def test_prices_with_a_currency_or_a_comma_in_quotation_marks_are_read(
+    currency: str, settings: dict[str, Any], prices: list[str], with_a_fault: bool, tmp_path: Path
+) -> None:
+    """Whole blocks and, beside a row at fault, line by line."""
+    path, delimiter = tmp_path / "a.csv", settings.get("delimiter", ",")
+    rows = [["time", "open", "high", "low", "close", "volume"], ["2024-01-02", *prices, "7"], ["2024-01-03", *prices, "8"]]
+    rows += [["2024-01-04", "much", *prices[1:], "9"]] * with_a_fault
+    path.write_text("".join(delimiter.join(row) + "\n" for row in rows), encoding="utf-8")
+    (recording,) = read_file(path, Dialect(currency=currency, **settings), FaultPolicies(malformed="drop"))
+    base = 1_000.0 if settings.get("thousands") else 0.0
+    assert recording.bars.open.tolist() == recording.bars.low.tolist() == recording.bars.close.tolist() == [base + 1.5] * 2
+    assert recording.bars.high.tolist() == [base + 2.5] * 2
+    assert recording.bars.volume.tolist() == [7.0, 8.0]
+
+
+@pytest.mark.parametrize("cell", ["$", "$$1", "1$2", "£1", "- $1", "$1$", "1 USD"])
+def test_what_is_no_amount_of_the_currency_is_refused(cell: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(f"time,open,high,low,close\n2024-01-02,$1,$1,$1,$1\n2024-01-03,{cell},$1,$1,$1\n", encoding="utf-8")
+    with pytest.raises(FileFaultError, match=r"line 3, column open: expected a finite number, received"):
+        read_file(path, Dialect(currency="$"))
+
+
+def test_decimal_commas_without_quotation_marks_are_cells_too_many(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("time,open,high,low,close\n2024-01-02,1,5,2,5,1,5,1,5\n", encoding="utf-8")
+    with pytest.raises(FileFaultError, match=r"line 2: expected 5 cells, received 9"):
+        read_file(path, Dialect(decimal=","))
 
 
 def test_an_unknown_dialect_is_refused_with_the_names_of_those_there_are() -> None:

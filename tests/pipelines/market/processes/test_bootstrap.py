@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from policyserver.common.settings import SettingsError
 from policyserver.pipelines.market.bars import Bars, FloatArray
+from policyserver.pipelines.market.catalog import CatalogConfig
 from policyserver.pipelines.market.priors import Prior
 from policyserver.pipelines.market.processes.bootstrap import StationaryBootstrap
 from policyserver.pipelines.market.processes.draws import Draws
 from tests.pipelines.market.processes.facts import Fact, fixed, from_groups, mean_of, mutant, wrong_facts
+from tests.pipelines.recorded_prices import write_columns
 
 N_RECORDED, N_ROWS, N_BARS, BLOCK = 120, 4000, 100, 8.0
 
@@ -28,6 +32,13 @@ def recorded_bars() -> Bars:
 
 
 RECORDED = recorded_bars()
+
+
+@pytest.fixture(scope="module")
+def catalog(tmp_path_factory: pytest.TempPathFactory) -> CatalogConfig:
+    """The recorded bars as a file has them."""
+    columns = {name: getattr(RECORDED, name) for name in ("open", "high", "low", "close", "volume")}
+    return CatalogConfig((str(write_columns(tmp_path_factory.mktemp("bars") / "AAA.csv", **columns)),))
 
 
 def drawn(process: Any) -> dict[str, FloatArray]:
@@ -64,12 +75,12 @@ def bootstrap_facts(process: Any) -> dict[str, Fact]:
     return facts
 
 
-def test_the_bootstrap_has_its_facts() -> None:
-    assert wrong_facts(bootstrap_facts(StationaryBootstrap(RECORDED, Prior.fixed(BLOCK), **fixed(start_price=100.0)))) == []
+def test_the_bootstrap_has_its_facts(catalog: CatalogConfig) -> None:
+    assert wrong_facts(bootstrap_facts(StationaryBootstrap(catalog, **fixed(mean_block_bars=BLOCK, start_price=100.0)))) == []
 
 
-def test_bars_hold_together() -> None:
-    process = StationaryBootstrap(RECORDED, Prior(1.0, 40.0))
+def test_bars_hold_together(catalog: CatalogConfig) -> None:
+    process = StationaryBootstrap(catalog, mean_block_bars=Prior(1.0, 40.0))
     rng = np.random.default_rng(2)
     parameters = {name: np.full(500, value) for name, value in process.draw_parameters(rng).items()}
     bars = process.bars(Draws([rng] * 500), parameters, 200, 1)
@@ -101,7 +112,33 @@ def test_bars_hold_together() -> None:
         ),
     ],
 )
-def test_a_wrong_bootstrap_is_found(old: str, new: str, fact: str) -> None:
+def test_a_wrong_bootstrap_is_found(old: str, new: str, fact: str, catalog: CatalogConfig) -> None:
     changed = mutant("bootstrap", old, new)
     changed.bars_from = lambda n_bars: np.arange(n_bars) % int(BLOCK) == 0
-    assert fact in wrong_facts(bootstrap_facts(changed.StationaryBootstrap(RECORDED, Prior.fixed(BLOCK), **fixed(start_price=100.0))))
+    process = changed.StationaryBootstrap(catalog, **fixed(mean_block_bars=BLOCK, start_price=100.0))
+    assert fact in wrong_facts(bootstrap_facts(process))
+
+
+def test_bars_from_a_date_on_are_not_drawn_from(catalog: CatalogConfig) -> None:
+    process: Any = StationaryBootstrap(catalog, until="2020-01-01T01:00", **fixed(mean_block_bars=BLOCK))
+    rng = np.random.default_rng(3)
+    volumes = process.bars(Draws([rng] * 200), {name: np.full(200, 8.0) for name in ("mean_block_bars", "start_price")}, 100, 1).volume
+    assert set(volumes.ravel().tolist()) == {1000.0 + bar for bar in range(1, 60)}  # the first 59 bars end before; stamps are ends
+
+
+def test_a_file_that_has_changed_is_read_again(tmp_path: Path) -> None:
+    file = write_columns(tmp_path / "AAA.csv", close=np.array([1.0, 2.0, 3.0]))
+    before: Any = StationaryBootstrap(CatalogConfig((str(file),)))
+    write_columns(file, close=np.array([1.0, 2.0, 3.0, 5.0]))
+    after: Any = StationaryBootstrap(CatalogConfig((str(file),)))
+    assert (len(before._relative.volume), len(after._relative.volume)) == (2, 3)
+
+
+def test_a_symbol_is_chosen_where_the_files_have_several(tmp_path: Path) -> None:
+    for name, factor in (("AAA", 1.0), ("BBB", 2.0)):
+        write_columns(tmp_path / f"{name}.csv", close=np.array([1.0, 2.0, 3.0]), volume=np.array([1.0, 1.0, 1.0]) * factor)
+    config = CatalogConfig((str(tmp_path),))
+    with pytest.raises(SettingsError, match="symbol: expected one of AAA, BBB, received ''"):
+        StationaryBootstrap(config)
+    chosen: Any = StationaryBootstrap(config, symbol="BBB")
+    assert chosen._relative.volume.tolist() == [2.0, 2.0]

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from policyserver.pipelines.market.bars import Bars
+from policyserver.common.settings import SettingsError
+from policyserver.pipelines.market.catalog import CatalogConfig
+from policyserver.pipelines.market.files.config import FilesConfig
+from policyserver.pipelines.market.files.faults import FaultPolicies
 from policyserver.pipelines.market.processes import PROCESSES
 from policyserver.pipelines.market.processes.bootstrap import StationaryBootstrap
 from policyserver.pipelines.market.processes.correlated import Correlated
 from policyserver.pipelines.market.processes.draws import Draws
 from policyserver.pipelines.market.processes.path_bars import LogPaths
+from tests.pipelines.recorded_prices import write_columns
 
 
 def prior(low: float, high: float | None = None) -> dict[str, float]:
@@ -155,29 +160,63 @@ def test_the_defaults_are_allowed_in_episodes_of_400_bars(name: str) -> None:
         PROCESSES.make({"name": name, "innovations": "t"}, "p").check(400)
 
 
-def recorded(closes: list[float], **columns: list[float]) -> Bars:
-    close = np.array(closes)
-    values = {"open": close, "high": close, "low": close, "volume": close} | {name: np.array(column) for name, column in columns.items()}
-    return Bars(np.arange(len(close)), close=close, **values)
+KEPT = FilesConfig(faults=FaultPolicies(price="keep", inconsistent="keep", split="keep"))
+
+
+def recorded(folder: Path, closes: list[float], **columns: list[float]) -> CatalogConfig:
+    """Files whose faults are kept where a policy allows it."""
+    file = write_columns(folder / "AAA.csv", close=np.array(closes), **{name: np.array(column) for name, column in columns.items()})
+    return CatalogConfig((str(file),), files=KEPT)
 
 
 @pytest.mark.parametrize(
-    ("bars", "message"),
+    ("columns", "message"),
     [
-        (recorded([1.0]), "recorded: expected at least 2 bars, received 1"),
-        (recorded([1.0, 0.0, 2.0]), "recorded: expected 0 < low <= open, close <= high and volume >= 0 in row 1, received {'open': 0.0"),
-        (recorded([1.0, 2.0], high=[1.0, 1.5]), "recorded: expected 0 < low <= open, close <= high and volume >= 0 in row 1"),
-        (recorded([1.0, 2.0], volume=[-1.0, 1.0]), "recorded: expected 0 < low <= open, close <= high and volume >= 0 in row 0"),
-        (recorded([1.0, float("nan")]), "recorded: expected 0 < low <= open, close <= high and volume >= 0 in row 1"),
+        ({"closes": [1.0]}, "recorded: expected at least 2 bars of AAA, received 1"),
+        (
+            {"closes": [1.0, 0.0, 2.0]},
+            "recorded: expected 0 < low <= open, close <= high and volume >= 0 in bar 1 of AAA, received {'open': 0.0",
+        ),
+        ({"closes": [1.0, 2.0], "high": [1.0, 1.5]}, "recorded: expected 0 < low <= open, close <= high and volume >= 0 in bar 1 of AAA"),
+        ({"closes": [1.0, 2.0], "volume": [-1.0, 1.0]}, "AAA.csv, line 2, column volume: expected"),
     ],
 )
-def test_recorded_bars_that_are_none_are_refused_by_row(bars: Bars, message: str) -> None:
-    with pytest.raises(ValueError, match=re.escape(message)):
-        StationaryBootstrap(bars)
+def test_recorded_bars_that_are_none_are_refused_by_row(columns: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=re.escape(message)):
+        StationaryBootstrap(recorded(tmp_path, **columns))
 
 
-def test_a_bootstrap_whose_paths_could_leave_what_a_price_can_be_is_refused() -> None:
-    process = StationaryBootstrap(recorded([1.0, 100.0] * 20))
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"recorded": {}}, "p.recorded.paths: expected files, folders or patterns, received none"),
+        (
+            {"recorded": {"paths": ["none.csv"]}},
+            "p.recorded.paths: expected files of bars, received 'none.csv', which matches no such file",
+        ),
+        ({"until": "soon"}, "p.until: expected a date such as 2023-01-01, received 'soon'"),
+        ({"until": "2020-01-01"}, "p.recorded: expected at least 2 bars of AAA before 2020-01-01T00:00:00, received 0"),
+        ({"symbol": "BBB"}, "p.symbol: expected one of AAA, received 'BBB'"),
+        ({"mean_block_bars": 0.5}, "p.mean_block_bars: expected"),
+    ],
+)
+def test_what_makes_no_bootstrap_is_refused(settings: dict[str, Any], message: str, tmp_path: Path) -> None:
+    files = {"paths": [str(write_columns(tmp_path / "AAA.csv", close=np.array([1.0, 2.0, 3.0])))]}
+    with pytest.raises(SettingsError, match=f"^{re.escape(message)}"):
+        PROCESSES.make({"name": "bootstrap", "recorded": files} | settings, "p")
+
+
+def test_a_file_that_is_none_is_refused_by_its_name_and_line(tmp_path: Path) -> None:
+    file = tmp_path / "AAA.csv"
+    file.write_text("time,open,high,low,close\n2024-01-01,1,2,1,2\n2024-01-02,1,2,1,much\n", encoding="utf-8")
+    with pytest.raises(
+        SettingsError, match=r"^p\.recorded\.files: .*AAA\.csv, line 3, column close: expected a finite number, received 'much'"
+    ):
+        PROCESSES.make({"name": "bootstrap", "recorded": {"paths": [str(file)]}}, "p")
+
+
+def test_a_bootstrap_whose_paths_could_leave_what_a_price_can_be_is_refused(tmp_path: Path) -> None:
+    process = StationaryBootstrap(recorded(tmp_path, [1.0, 100.0] * 20))
     with pytest.raises(ValueError, match=r"^mean_block_bars: expected at most [\d.]*, for prices from 1e-100"):
         process.check(1000)
     process.check(20)

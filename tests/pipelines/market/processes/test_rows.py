@@ -7,20 +7,25 @@ from typing import Any
 import numpy as np
 import pytest
 
+from policyserver.pipelines.market.catalog import CatalogConfig
 from policyserver.pipelines.market.priors import Prior
 from policyserver.pipelines.market.processes import PROCESSES, PriceProcess
 from policyserver.pipelines.market.processes.bootstrap import StationaryBootstrap
 from policyserver.pipelines.market.processes.path_bars import RowBars
 from policyserver.pipelines.market.processes.process import draw_bars
+from tests.pipelines.recorded_prices import write_columns
 
 MATRIX = [[1.0, 0.6], [0.6, 1.0]]
 PARTS = [{"process": name} for name in ("gbm", "heston", "ou")]
 
 
-def recorded() -> PriceProcess:
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> PriceProcess:
     """A bootstrap of a simulated row."""
     bars = draw_bars(PROCESSES.make("garch", "p"), [np.random.default_rng(1)], 300, 4)[1].row(0, np.arange(300))
-    return StationaryBootstrap(bars, Prior(2.0, 50.0))
+    columns = {name: getattr(bars, name) for name in RowBars.__slots__}
+    file = write_columns(tmp_path_factory.mktemp("bars") / "AAA.csv", **columns)
+    return StationaryBootstrap(CatalogConfig((str(file),)), mean_block_bars=Prior(2.0, 50.0))
 
 
 CHOICES: dict[str, Any] = {name: name for name in PROCESSES.shipped} | {
@@ -30,17 +35,18 @@ CHOICES: dict[str, Any] = {name: name for name in PROCESSES.shipped} | {
 }
 
 
-def process_of(choice: Any) -> PriceProcess:
-    return recorded() if choice == "bootstrap" else PROCESSES.make(choice, "p")
+@pytest.fixture(params=CHOICES)
+def process(request: pytest.FixtureRequest) -> PriceProcess:
+    choice = CHOICES[request.param]
+    made: PriceProcess = request.getfixturevalue("recorded") if choice == "bootstrap" else PROCESSES.make(choice, "p")
+    return made
 
 
 def bars_of(process: PriceProcess, rows: range, n_bars: int = 30) -> tuple[list[dict[str, float]], RowBars]:
     return draw_bars(process, [np.random.default_rng([5, row]) for row in rows], n_bars, 4)
 
 
-@pytest.mark.parametrize("name", CHOICES)
-def test_a_row_is_the_same_whichever_rows_are_drawn_with_it(name: str) -> None:
-    process = process_of(CHOICES[name])
+def test_a_row_is_the_same_whichever_rows_are_drawn_with_it(process: PriceProcess) -> None:
     drawn, bars = bars_of(process, range(24))
     step = process.rows_per_episode
     for first in range(0, 24, step):
@@ -51,9 +57,7 @@ def test_a_row_is_the_same_whichever_rows_are_drawn_with_it(name: str) -> None:
     assert len({*bars.close[:, 0].tolist()}) == 24
 
 
-@pytest.mark.parametrize("name", CHOICES)
-def test_every_parameter_that_is_drawn_lies_in_its_prior(name: str) -> None:
-    process = process_of(CHOICES[name])
+def test_every_parameter_that_is_drawn_lies_in_its_prior(process: PriceProcess) -> None:
     for row in (process.draw_parameters(np.random.default_rng(seed)) for seed in range(50)):
         for parameter, value in row.items():
             if isinstance(declared := getattr(process, parameter, None), Prior):

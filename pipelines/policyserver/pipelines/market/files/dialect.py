@@ -11,6 +11,7 @@ stamp = "start"
 from __future__ import annotations
 
 import codecs
+import re
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -67,7 +68,7 @@ class Dialect(Config):
     time_format: str = "auto"
     """`auto`: the one of ISO 8601, seconds since 1970, dates with slashes or dots that reads the whole column; `epoch_s`, `epoch_ms`,
     `epoch_us`, `epoch_ns`, or `epoch` for the one that the number's size says; `excel` for days since 1900; else a template such as
-    `DD-MM-YYYY hh:mm:ss`."""
+    `DD-MM-YYYY hh:mm:ss`. `MMM` is a month by the first three letters of its English name, `MMMM` by all: `MMM DD, YYYY`."""
     time_zone: str = "UTC"
     """Zone of times that name none: "UTC", an offset such as "-05:00", or a name such as "America/New_York"."""
     stamp: Literal["start", "end"] = "end"
@@ -79,9 +80,11 @@ class Dialect(Config):
     encoding: str = "auto"
     """`auto`: UTF-8, and UTF-16 that begins with a byte order mark; else the name of an encoding."""
     decimal: Literal[".", ","] = "."
-    """Decimal separator."""
+    """Decimal separator. Where it is the delimiter, too, cells with one stand in quotation marks."""
     thousands: Literal["", ",", ".", " ", "'"] = ""
     """Separator of thousands; "" for none."""
+    currency: str = ""
+    """Sign or code before or after numbers, such as "$" or "EUR"; numbers without it are read, too."""
     missing: tuple[str, ...] = ("", "null", "NULL", "NaN", "nan", "None", "N/A", "n/a", "-")
     """What stands for a number that is not there."""
     action_rows: bool = False
@@ -96,8 +99,11 @@ class Dialect(Config):
             raise ValueError("columns: expected the columns' names, for a file without header, received none")
         if self.thousands and self.thousands == self.decimal:
             raise ValueError(f"thousands: expected another character than decimal has, received {self.thousands!r}")
-        if self.delimiter == self.decimal:
+        if self.delimiter == self.decimal != ",":
             raise ValueError(f"delimiter: expected another character than decimal has, received {self.delimiter!r}")
+        if re.search(r"[\d+\-\"]|^\s|\s$", self.currency) or self.delimiter in self.currency:
+            expected = "expected a sign or code without digits, signs, quotation marks and the delimiter"
+            raise ValueError(f"currency: {expected}, received {self.currency!r}")
         self._check_texts()
 
     def _check_texts(self) -> None:

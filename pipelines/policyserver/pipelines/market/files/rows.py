@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import json
 import math
 import re
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -29,6 +31,9 @@ _FEW_LINES = 256
 
 _POOL = pa.system_memory_pool()
 """Gives back what a block took; pyarrow's default pool keeps it."""
+
+_BLANK = "[ \u00a0]?"
+"""A blank that may be there, perhaps one that breaks no line."""
 
 SHOWN_CHARACTERS = 40
 """Most characters of a cell in a message."""
@@ -66,21 +71,24 @@ class RowReader:
         self._cells = {column for column in layout.numbers if column < len(layout.names)}
         grouped, point = re.escape(dialect.thousands), re.escape(dialect.decimal)
         whole = rf"\d{{1,3}}(?:{grouped}\d{{3}})+|\d+" if dialect.thousands else r"\d+"
-        self._number = re.compile(
-            rf"\s*[+-]?(?:(?:{whole})(?:{point}\d*)?|{point}\d+)(?:[eE][+-]?\d+)?\s*|\s*[+-]?(?:inf|Inf|infinity)\s*", re.ASCII
-        )
+        bare = rf"(?:(?:{whole})(?:{point}\d*)?|{point}\d+)(?:[eE][+-]?\d+)?"
+        number, sign = rf"[+-]?{bare}", re.escape(dialect.currency)
+        if dialect.currency:  # $5, $-5, -$5, $ 5, 5$ and 5 $
+            number = rf"(?:{number}(?:{_BLANK}{sign})?|{sign}{_BLANK}{number}|[+-]{sign}{bare})"
+        self._number = re.compile(rf"\s*{number}\s*|\s*[+-]?(?:inf|Inf|infinity)\s*", re.ASCII)
+        self._has_texts = bool(dialect.thousands or dialect.currency)
         self._options = self._arrow_options()
 
     def _arrow_options(self) -> dict[str, Any]:
         layout, dialect = self._layout, self._dialect
-        number = pa.string() if dialect.thousands else pa.float64()
+        number = pa.string() if self._has_texts else pa.float64()
         types = {str(column): number for column in self._cells} | {str(column): pa.string() for column in layout.time}
         if layout.symbol is not None:
             types[str(layout.symbol)] = pa.dictionary(pa.int32(), pa.string())
         convert = arrow_csv.ConvertOptions(
             column_types=types,
             null_values=list(dialect.missing),
-            strings_can_be_null=bool(dialect.thousands),
+            strings_can_be_null=self._has_texts,
             include_columns=list(types),
             decimal_point=dialect.decimal,
             check_utf8=False,
@@ -129,11 +137,13 @@ class RowReader:
         return numbers | {column: np.zeros(n_rows) for column in self._layout.numbers if column not in numbers}
 
     def _floats(self, column: Any) -> FloatArray:
-        """Return a column as float64, NaN for what is missing; of texts with separators of thousands only those that are well grouped."""
-        if self._dialect.thousands:
+        """Return a column as float64, NaN for what is missing; of texts only those that are numbers as the dialect writes them."""
+        if self._has_texts:
             if not pc.all(pc.match_substring_regex(column, f"^(?:{self._number.pattern})$")).as_py():
-                raise pa.ArrowInvalid("a number is not grouped by thousands")
-            bare = pc.replace_substring(column, self._dialect.thousands, "", memory_pool=_POOL)
+                raise pa.ArrowInvalid("a text is no number")
+            bare = column
+            for text in filter(None, (self._dialect.currency, self._dialect.thousands)):
+                bare = pc.replace_substring(bare, text, "", memory_pool=_POOL)
             bare = pc.replace_substring(bare, ",", ".", memory_pool=_POOL) if self._dialect.decimal == "," else bare
             column = pc.cast(pc.utf8_trim_whitespace(bare, memory_pool=_POOL), pa.float64(), memory_pool=_POOL)
         return as_numpy(pc.fill_null(column, math.nan) if column.null_count else column, np.float64)
@@ -203,12 +213,17 @@ class RowReader:
             return math.nan
         if not self._number.fullmatch(text):
             return None
-        bare = text.replace(self._dialect.thousands, "") if self._dialect.thousands else text
+        bare = text
+        for left_out in filter(None, (self._dialect.currency, self._dialect.thousands)):
+            bare = bare.replace(left_out, "")
         return float(bare.replace(self._dialect.decimal, "."))
 
 
 def _remedy(text: str) -> str:
     """Return what to set so that a cell is a number, for the end of a message."""
+    signs = {character for character in text if unicodedata.category(character) == "Sc"}
+    if len(signs) == 1:
+        return f": set mapping.currency = {json.dumps(*signs, ensure_ascii=False)}"
     return ": set mapping.decimal or mapping.thousands" if re.fullmatch(r"[-+]?\d[\d.,' ]*", text.strip()) else ""
 
 

@@ -32,6 +32,12 @@ _DD, _MM = r"(?P<D>\d\d)", r"(?P<M>\d\d)"
 _EPOCH = r"(?P<e>\d{1,19})(?:\.(?P<f>\d{1,9})\d*)?"
 
 
+_MONTHS = (
+    *("January", "February", "March", "April", "May", "June"),
+    *("July", "August", "September", "October", "November", "December"),
+)
+
+
 class Cells:
     """The texts of a column in one block of a file: bytes and where each begins."""
 
@@ -84,8 +90,8 @@ class TimeFormat:
     name: str
     """For messages."""
     pattern: re.Pattern[str]
-    """Groups Y, M, D, h, m, s, f, p (AM or PM), z with sign, zh, zm, or e (a number that counts). It asks for digits, never for certain
-    ones."""
+    """Groups Y, M or b (a month's name), D, h, m, s, f, p (AM or PM), z with sign, zh, zm, or e (a number that counts). It asks for digits,
+    never for certain ones."""
     unit_ns: int = 0
     """Of a number that counts: its unit; 0 takes the one of s, ms, us and ns that the number's size says."""
     lowest: float = 0.0
@@ -110,6 +116,8 @@ class TimeFormat:
         if _text(match, "e") is not None:
             return self._counted(matrix, match)
         year, month, day = (_number(matrix, match, name) for name in "YMD")
+        if (name := _text(match, "b")) is not None:
+            month += 1 + [full[: len(name)].lower() for full in _MONTHS].index(name.lower())
         hour, minute, second = (_number(matrix, match, name) for name in "hms")
         hour = _of_half_day(hour, match)
         is_bad = (month < 1) | (month > 12) | (day < 1) | (day > _month_days(year, month)) | (hour > 23) | (minute > 59) | (second > 59)
@@ -243,6 +251,8 @@ _NAMED = {
 
 _PARTS = {
     "YYYY": _YEAR,
+    "MMMM": f"(?P<b>(?i:{'|'.join(_MONTHS)}))",
+    "MMM": f"(?P<b>(?i:{'|'.join(name[:3] for name in _MONTHS)}))",
     "MM": _MONTH,
     "DD": _DAY,
     "hh": r"(?P<h>\d{1,2})",
@@ -262,9 +272,10 @@ def format_of(text: str) -> TimeFormat | None:
     if text == "auto" or text in _NAMED:
         return _NAMED.get(text)
     parts = re.findall("|".join(_PARTS), text)
-    if len(set(parts)) != len(parts) or not {"YYYY", "MM", "DD"} <= set(parts):
-        names = ", ".join(("auto", *_NAMED))
-        raise ValueError(f"time_format: expected {names} or a template with YYYY, MM and DD, each part once, received {text!r}")
+    months = [part for part in parts if part.startswith("MM")]
+    if len(set(parts)) != len(parts) or len(months) != 1 or not {"YYYY", "DD"} <= set(parts):
+        names, month = ", ".join(("auto", *_NAMED)), "MM (or MMM or MMMM)"
+        raise ValueError(f"time_format: expected {names} or a template with YYYY, {month} and DD, each part once, received {text!r}")
     split = re.split(f"({'|'.join(_PARTS)})", text)
     fixed = {"MM": _MM, "DD": _DD} if re.search(r"YYYYMM|MMDD|DDMM|MMYYYY", text) else {}
     body = "".join({**_PARTS, **fixed}.get(piece) or re.escape(piece) for piece in split)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -122,7 +123,8 @@ class TimeReader:
 
     def _remedy(self, text: str) -> str:
         """Return what to set so that a cell is a time, for the end of a message."""
-        return "" if self._is_named else _probably(text) or ': set mapping.time_format, such as "DD-MM-YYYY hh:mm"'
+        such_as = "DD-MMM-YYYY" if re.search("[A-Za-z]{3}", text) else "DD-MM-YYYY hh:mm"
+        return "" if self._is_named else _probably(text) or f': set mapping.time_format, such as "{such_as}"'
 
 
 def _joined(candidate: _Candidate) -> ReadTimes:

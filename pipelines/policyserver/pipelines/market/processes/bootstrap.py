@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,7 +11,9 @@ from typing import Annotated
 import numpy as np
 from annotated_types import Interval
 
-from policyserver.pipelines.market.bars import Bars, FloatArray, IntArray
+from policyserver.common.settings import SettingsError
+from policyserver.pipelines.market.bars import FloatArray, IntArray
+from policyserver.pipelines.market.catalog import Catalog, CatalogConfig
 from policyserver.pipelines.market.priors import Prior
 from policyserver.pipelines.market.processes.draws import Draws
 from policyserver.pipelines.market.processes.path_bars import RowBars
@@ -38,8 +41,12 @@ class StationaryBootstrap(PriceProcess):
     Source: D. N. Politis, J. P. Romano, The stationary bootstrap, 1994.
     """
 
-    recorded: Bars
-    """The recorded bars, at least 2."""
+    recorded: CatalogConfig
+    """Files of the recorded bars, at least 2."""
+    symbol: str = ""
+    """Symbol of the files whose bars these are; "": the only one."""
+    until: str = ""
+    """Date before which the bars end that are drawn from, such as "2023-01-01", UTC, so that later ones stay unknown; "": all are."""
     mean_block_bars: Annotated[Prior, Interval(ge=1, le=1e9)] = field(default_factory=lambda: Prior.fixed(20.0))
     """Mean length of a block, geometrically distributed; 1 draws single bars, whose order is lost."""
     start_price: PriceLevel = field(default_factory=lambda: Prior(50.0, 200.0, "log_uniform"))
@@ -47,18 +54,27 @@ class StationaryBootstrap(PriceProcess):
     _relative: _Recorded = field(init=False, repr=False, compare=False)
 
     def _check(self) -> None:
-        bars = self.recorded
-        if len(bars) < 2:
-            raise ValueError(f"recorded: expected at least 2 bars, received {len(bars)}")
-        prices = np.stack((bars.low, np.minimum(bars.open, bars.close), np.maximum(bars.open, bars.close), bars.high))
-        ordered = (prices[0] > 0) & np.all(np.diff(prices, axis=0) >= 0, axis=0) & np.isfinite(prices[3]) & (bars.volume >= 0)
-        if not ordered.all():
-            row = int(np.argmin(ordered))
-            found = {name: float(getattr(bars, name)[row]) for name in ("open", "high", "low", "close", "volume")}
-            raise ValueError(f"recorded: expected 0 < low <= open, close <= high and volume >= 0 in row {row}, received {found}")
-        before = bars.close[:-1]
-        opens, highs, lows = bars.open[1:] / before, bars.high[1:] / before, bars.low[1:] / before
-        object.__setattr__(self, "_relative", _Recorded(np.log(bars.close[1:] / before), opens, highs, lows, bars.volume[1:]))
+        try:
+            until = np.datetime64(self.until, "ns") if self.until else None
+        except ValueError as error:
+            raise ValueError(f"until: expected a date such as 2023-01-01, received {self.until!r}") from error
+        try:
+            catalog = Catalog(self.recorded)
+            chosen = catalog.symbols[0] if not self.symbol and len(catalog.symbols) == 1 else self.symbol
+            if chosen not in catalog.symbols:
+                raise ValueError(f"symbol: expected one of {', '.join(catalog.symbols)}, received {self.symbol!r}")
+            stamps = tuple((str(path), path.stat().st_mtime_ns, path.stat().st_size) for path in catalog.files_of(chosen))
+            relative = _relative(self.recorded, chosen, None if until is None else int(until.astype(np.int64)), stamps)
+        except OSError as error:
+            raise ValueError(f"recorded: expected a readable file, received {error.filename}: {error.strerror}") from error
+        except SettingsError as error:
+            raise SettingsError(f"recorded.{error.key}", "", error.problem) from error
+        object.__setattr__(self, "_relative", relative)
+
+    @property
+    def catalogs(self) -> tuple[CatalogConfig, ...]:
+        """The files of the recorded bars."""
+        return (self.recorded,)
 
     def check(self, n_bars: int) -> None:
         """Refuse blocks so long that paths could leave what a price can be."""
@@ -90,3 +106,36 @@ class StationaryBootstrap(PriceProcess):
         bars = np.arange(n_bars)
         begun = np.maximum.accumulate(np.where(begins, bars, 0), axis=1)
         return (np.take_along_axis(firsts, begun, axis=1) + bars - begun) % n_recorded
+
+
+@functools.lru_cache(maxsize=4)
+def _relative(config: CatalogConfig, symbol: str, until_ns: int | None, stamps: tuple[tuple[str, int, int], ...]) -> _Recorded:
+    """Return recorded bars relative to each other; settings are checked often, and files are read once.
+
+    Args:
+        config: The files.
+        symbol: Whose bars.
+        until_ns: Time before which they end; None: all.
+        stamps: Path, time of change and size of each file, which make changed files others.
+
+    Raises:
+        ValueError: A file is malformed, or has too few bars, or bars from which no returns follow.
+    """
+    try:
+        bars = Catalog(config).load(symbol).bars
+    except ValueError as error:
+        raise ValueError(f"recorded.files: {error}") from error
+    if until_ns is not None:
+        bars = bars.slice(0, int(np.searchsorted(bars.time_ns, until_ns)))
+    if len(bars) < 2:
+        before = "" if until_ns is None else f" before {np.datetime64(until_ns, 'ns').astype('datetime64[s]')}"
+        raise ValueError(f"recorded: expected at least 2 bars of {symbol}{before}, received {len(bars)}")
+    prices = np.stack((bars.low, np.minimum(bars.open, bars.close), np.maximum(bars.open, bars.close), bars.high))
+    ordered = (prices[0] > 0) & np.all(np.diff(prices, axis=0) >= 0, axis=0) & np.isfinite(prices[3]) & (bars.volume >= 0)
+    if not ordered.all():
+        row = int(np.argmin(ordered))
+        found = {name: float(getattr(bars, name)[row]) for name in ("open", "high", "low", "close", "volume")}
+        raise ValueError(f"recorded: expected 0 < low <= open, close <= high and volume >= 0 in bar {row} of {symbol}, received {found}")
+    before_each = bars.close[:-1]
+    opens, highs, lows = bars.open[1:] / before_each, bars.high[1:] / before_each, bars.low[1:] / before_each
+    return _Recorded(np.log(bars.close[1:] / before_each), opens, highs, lows, bars.volume[1:])

@@ -11,6 +11,7 @@ from annotated_types import Gt
 
 from policyserver.common.settings import Config, SettingsError
 from policyserver.pipelines.market.bars import FloatArray
+from policyserver.pipelines.market.catalog import CatalogConfig
 from policyserver.pipelines.market.processes import PROCESSES
 from policyserver.pipelines.market.processes.draws import Draws
 from policyserver.pipelines.market.processes.path_bars import RowBars
@@ -52,6 +53,11 @@ class Mixture(PriceProcess):
         labels = tuple(name if names.count(name) == 1 else f"{name}[{number}]" for number, name in enumerate(names))
         object.__setattr__(self, "_processes", processes)
         object.__setattr__(self, "_labels", labels)
+
+    @property
+    def catalogs(self) -> tuple[CatalogConfig, ...]:
+        """The files of all parts."""
+        return tuple(catalog for process in self._processes for catalog in process.catalogs)
 
     def check(self, n_bars: int) -> None:
         """Refuse what a part refuses."""

@@ -11,6 +11,7 @@ import numpy as np
 
 from policyserver.common.settings import Config
 from policyserver.pipelines.market.bars import FloatArray
+from policyserver.pipelines.market.catalog import CatalogConfig
 from policyserver.pipelines.market.priors import Prior
 from policyserver.pipelines.market.processes.draws import Draws, by_row
 from policyserver.pipelines.market.processes.path_bars import LogPaths, RowBars, bars_from_paths
@@ -29,6 +30,11 @@ class PriceProcess(Config):
     def rows_per_episode(self) -> int:
         """Rows that belong to one episode and stand beside each other: one for each asset."""
         return 1
+
+    @property
+    def catalogs(self) -> tuple[CatalogConfig, ...]:
+        """Files that the law is made of, for the record of a run; a field that holds one is called `recorded`."""
+        return ()
 
     def check(self, n_bars: int) -> None:
         """Raise a ValueError that begins with a field's name and a colon when paths of `n_bars` could leave what a price can be."""

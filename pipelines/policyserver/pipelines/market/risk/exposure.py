@@ -39,6 +39,11 @@ class MaxPosition(RiskLimit):
         if self.units is None and self.fraction is None:
             raise ValueError("units: expected a number here or in fraction, received none in both")
 
+    @property
+    def named_symbols(self) -> tuple[str, ...]:
+        """See `RiskLimit`."""
+        return self.symbols
+
     def new_state(self, shape: Shape) -> Mask:
         """Return which symbols it is about, bool (K,)."""
         return of_symbols(shape.symbols, self.symbols or shape.symbols, "symbols")
@@ -160,6 +165,11 @@ class GroupExposure(_Exposure):
     def label(self) -> str:
         """See `RiskLimit`."""
         return f"GroupExposure {self.group}"
+
+    @property
+    def named_symbols(self) -> tuple[str, ...]:
+        """See `RiskLimit`."""
+        return self.symbols
 
     def new_state(self, shape: Shape) -> Mask:
         """Return which symbols it is about, bool (K,)."""

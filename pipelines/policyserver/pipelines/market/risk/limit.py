@@ -54,6 +54,11 @@ class RiskLimit(Scheme):
         """What it is called in records."""
         return type(self).__name__
 
+    @property
+    def named_symbols(self) -> tuple[str, ...]:
+        """Symbols that it names; each has to be one of an episode's."""
+        return ()
+
     def refuses(self, state: Any, view: View, orders: Proposed) -> npt.NDArray[np.bool_]:
         """Return which orders it keeps from the broker, bool (m,)."""
         raise NotImplementedError
