@@ -185,6 +185,22 @@ LAST_ANSWER_S = 10.0
 """Longest wait for what the server says after the last episode, seconds."""
 
 
+_SPACES = ("observation_space", "action_space")
+"""What a refusal names when the spaces of rules and server differ."""
+
+
+@contextmanager
+def _naming_the_remedy() -> Iterator[None]:
+    """Let a refusal of the spaces say which command prints those that the server needs."""
+    try:
+        yield
+    except HandshakeError as error:
+        if error.field not in _SPACES:
+            raise
+        remedy = "`policy-pipeline spaces`, with the options of this run, prints the [spaces] that the server's settings need for its rules"
+        raise HandshakeError(f"{error.message}; {remedy}", field=error.field) from error
+
+
 def wait_for_end(pipeline: Pipeline, stop: StopSignals) -> str:
     """Wait until the pipeline has ended or is to stop; return the reason. Raises as `StopSignals.wait` does."""
     pipeline.run.when_ended(lambda: stop.put(ENDED))
@@ -202,12 +218,12 @@ def run_pipeline(config: PipelineConfig, stop: StopSignals, json: Path | None = 
     Raises:
         InsecureTargetError: The server is off this machine, and certificate or token are missing.
         SettingsError: The prices cannot be made, or a setting of server or recording cannot be used.
-        HandshakeError: The server is another one, or of another run.
+        HandshakeError: The server is another one, of another run, or has other spaces than the rules.
         StoppedEarlyError: `stop` had a reason before there was a server.
         BaseException: Whatever made a node fail for good.
     """
     source, seed = source_of(config), config.episodes_seed  # prices that cannot be made are refused before there is a server
-    with ExitStack() as stack:
+    with _naming_the_remedy(), ExitStack() as stack:
         policy = stack.enter_context(connect(config))
         sink = stack.enter_context(closing_sink(config))
         config = joined(config, policy, stop)

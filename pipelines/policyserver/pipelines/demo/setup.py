@@ -17,7 +17,7 @@ from policyserver.pipelines.config import PipelineConfig, PipelineRecordingConfi
 from policyserver.pipelines.market.catalog import CatalogConfig
 from policyserver.pipelines.market.registry import Choice
 from policyserver.pipelines.market.rules import Rules, RulesConfig
-from policyserver.pipelines.market.space_tables import space_table
+from policyserver.pipelines.market.space_tables import server_tables
 from policyserver.pipelines.prices.config import PricesConfig, make_slots
 from policyserver.pipelines.replay.run_folder import PIPELINE_FILE, new_run_folder, newest_run_folder, put_aside
 from policyserver.pipelines.run import source_of
@@ -173,14 +173,8 @@ def resumed_run(options: DemoConfig, address: str) -> tuple[Path, PipelineConfig
 def _written(config: PipelineConfig, folder: Path, server: str) -> PipelineConfig:
     """Write the settings of the pipeline into the folder, and those of the server: this run's own, then the chosen ones."""
     (folder / PIPELINE_FILE).write_text(dump_toml(config), encoding="utf-8")
-    rules, slots = Rules.of(config.rules), make_slots(config.prices)
-    own = {
-        "run_folder": str(folder),
-        "seed": config.seed,
-        "listen.address": config.server.address,
-        "spaces.observation": space_table(rules.observation_space(slots)),
-        "spaces.action": space_table(rules.actions.space(slots)),
-    }
+    spaces = server_tables(Rules.of(config.rules), make_slots(config.prices))
+    own = {"run_folder": str(folder), "seed": config.seed, "listen.address": config.server.address} | spaces
     run_settings = "\n".join(f"{key} = {format_value(value)}" for key, value in own.items())
     (folder / SERVER_FILE).write_text(f"{run_settings}{_AFTER_RUN_SETTINGS}{server}", encoding="utf-8")
     return config
