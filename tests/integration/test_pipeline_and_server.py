@@ -25,6 +25,7 @@ from policyserver.pipelines.prices import PricesConfig, PriceSource, make_source
 from policyserver.pipelines.run import run_pipeline
 from policyserver.pipelines.runtime.stop_signals import StoppedEarlyError, StopSignals
 from tests.live_server import serving
+from tests.pipelines.replay.recorded_runs import assert_kept
 from tests.services import wait_until
 
 WAIT_S = 60.0
@@ -131,6 +132,18 @@ def test_a_pipeline_of_another_run_than_the_servers_ends_at_once(address: str, t
 def test_a_pipeline_of_the_servers_run_is_let_in(address: str, tmp_path: Path) -> None:
     process = start_run(address, tmp_path, "--recording.run", "run", "--episodes.steps", "400")
     assert process.wait(60.0) == 0
+
+
+def test_a_run_keeps_what_the_demo_keeps(address: str, tmp_path: Path) -> None:
+    config = PipelineConfig(
+        server=ServerConnectionConfig(address=address),
+        episodes=PlayedEpisodesConfig(concurrent=4, steps=40),
+        recording=PipelineRecordingConfig(store=tmp_path / "store.sqlite", run_folder=tmp_path / "runs" / "{time}-seed{seed}"),
+    )
+    with StopSignals().installed() as stop:
+        run_pipeline(config, stop, tmp_path / "summary.json")
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert_kept(folder, tmp_path / "summary.json", 40)
 
 
 def test_a_pipeline_that_finds_no_server_waits_for_one(tmp_path: Path) -> None:

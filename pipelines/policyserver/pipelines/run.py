@@ -223,7 +223,7 @@ def run_pipeline(config: PipelineConfig, stop: StopSignals, json: Path | None = 
         BaseException: Whatever made a node fail for good.
     """
     source, seed = source_of(config), config.episodes_seed  # prices that cannot be made are refused before there is a server
-    with _naming_the_remedy(), ExitStack() as stack:
+    with _naming_the_remedy(), ExitStack() as whole, ExitStack() as stack:
         policy = stack.enter_context(connect(config))
         sink = stack.enter_context(closing_sink(config))
         config = joined(config, policy, stop)
@@ -232,7 +232,8 @@ def run_pipeline(config: PipelineConfig, stop: StopSignals, json: Path | None = 
         folder, log = None, None
         if config.recording.run_folder is not None:
             folder = _made(config.recording.run_folder, config.seed)
-            log = stack.enter_context(recorded_run(config, folder, lambda: stop.put(EVENTS_FULL)))
+            log = whole.enter_context(recorded_run(config, folder, lambda: stop.put(EVENTS_FULL)))
+            stack.callback(log.close)
         pipeline = Pipeline(config, policy, sink, source=source, turns=log)
         watch = ServerWatch(policy, sink, pipeline.tags)
         stack.callback(watch.stop)
@@ -243,7 +244,8 @@ def run_pipeline(config: PipelineConfig, stop: StopSignals, json: Path | None = 
             logger.info("stopping: %s", wait_for_end(pipeline, stop))
         with contextlib.suppress(TimeoutError):
             watch.flush().result(LAST_ANSWER_S)
-    _summarise(pipeline, watch, log, [folder / SUMMARY_FILE] if folder else [], [json] if json else [])
+        stack.close()  # now every point is stored
+        _summarise(pipeline, watch, log, [folder / SUMMARY_FILE] if folder else [], [json] if json else [])
     logger.info("stopped after %d steps, %d episodes", pipeline.run.steps, sum(pipeline.run.endings.values()))
     return pipeline
 

@@ -13,7 +13,7 @@ from annotated_types import Ge
 
 from policyserver.common.settings import Config, SettingsError, dump_toml, format_value, load
 from policyserver.monitoring.store.reader import StoreReader
-from policyserver.pipelines.config import PipelineConfig, PipelineRecordingConfig, ServerConnectionConfig
+from policyserver.pipelines.config import PipelineConfig, ServerConnectionConfig
 from policyserver.pipelines.market.catalog import CatalogConfig
 from policyserver.pipelines.market.registry import Choice
 from policyserver.pipelines.market.rules import Rules, RulesConfig
@@ -66,7 +66,7 @@ class DemoConfig(Config):
     market: str = DEFAULT_MARKET
     """Which of the shipped set-ups is played: prices, actions, rewards."""
     config: Path | None = None
-    """A pipeline's settings of one's own, in place of a shipped set-up; server, recording and worker number are the demo's."""
+    """A pipeline's settings of one's own, in place of a shipped set-up; server, worker number, store and run folder are the demo's."""
     files: tuple[Path, ...] = ()
     """Files of bars to trade instead of the set-up's prices."""
     episodes: Annotated[int, Ge(1)] | None = None
@@ -127,7 +127,7 @@ def fresh_run(options: DemoConfig, address: str) -> tuple[Path, PipelineConfig]:
         where = " (in a file of settings, for --config)" if options.files and error.key.startswith("prices") else ""
         raise SettingsError(error.key, "", error.problem + where) from error
     folder = new_run_folder(options.runs, config.seed)
-    recording = PipelineRecordingConfig(run=folder.name, policy="PPO", store=folder / STORE_FILE, run_folder=folder)
+    recording = dataclasses.replace(config.recording, run=folder.name, policy="PPO", store=folder / STORE_FILE, run_folder=folder)
     return folder, _written(dataclasses.replace(config, recording=recording), folder, options.server.read_text(encoding="utf-8"))
 
 
