@@ -51,7 +51,7 @@ def played() -> tuple[Pipeline, Book]:
 
 
 def kept(pipeline: Pipeline) -> list[KeptEpisode]:
-    return pipeline._kept.newest()
+    return list(pipeline._kept)
 
 
 def test_episodes_played_again_earn_what_they_earned(played: tuple[Pipeline, Book]) -> None:
