@@ -72,8 +72,10 @@ class Rules:
             config.account,
             config.instrument,
         )
-        if config.account.max_leverage is None and rules.actions.largest_exposure() > 1:
-            problem = f"expected a number, for actions that ask for {rules.actions.largest_exposure():g} times the equity, received none"
+        largest, leverage = rules.actions.largest_exposure(), config.account.max_leverage
+        if largest > (leverage or 1.0):
+            asked = f"for actions that ask for {largest:g} times the equity"
+            problem = f"expected at least {largest:g}, {asked}, received {'none' if leverage is None else f'{leverage:g}'}"
             raise SettingsError(f"{key}.account.max_leverage", "", problem)
         for i, observer in enumerate(rules.observers):
             if isinstance(observer, Refusals) and observer.limits > len(rules.risk):

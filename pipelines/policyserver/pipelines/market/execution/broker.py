@@ -55,8 +55,9 @@ class AccountConfig(Config):
 
     initial_equity: Annotated[float, Interval(gt=0, le=1e15)] = 10_000.0
     """Cash at the start."""
-    max_leverage: Annotated[float, Ge(1)] | None = None
-    """Largest gross exposure as a multiple of the equity, after each fill that opens a position; none: not looked at."""
+    max_leverage: Annotated[float, Ge(1)] | None = 1.0
+    """Largest gross exposure as a multiple of the equity, after each fill that opens a position: beyond it a fill is cut, and an order is
+    rejected. 1: nothing is bought on credit, costs included; none: not looked at, so that cash may be negative."""
     maintenance_fraction: Annotated[float, Interval(ge=0, lt=1)] = 0.0
     """A margin call closes all positions when the equity is below this fraction of the gross exposure."""
     max_live_orders: Annotated[int, Interval(ge=1, le=1000)] = 16
