@@ -77,6 +77,14 @@ class LimitOffsets(ActionScheme):
         """See `ActionScheme`. Flat, at a price that fills at once."""
         return np.tile(np.array([0.0, -1.0, -1.0], dtype=np.float32), (len(rows), 1))
 
+    def label(self, action: Any) -> str:
+        """See `ActionScheme`. Target as a part of the equity, then the offsets in volatilities."""
+        if np.shape(action) != (3,):  # of a scheme that is derived from this one
+            return ActionScheme.label(self, action)
+        target, better, stop = np.clip(np.nan_to_num(np.asarray(action, dtype=np.float64)), -1.0, 1.0).tolist()
+        behind = f"{(stop + 1.0) / 2.0 * self.reach:.1f}" if stop > -1.0 else "none"
+        return f"{target * self.largest:+.0%} limit {better * self.reach:+.1f} stop {behind}"
+
 
 def _orders(
     rows: IntArray, kind: OrderKind, quantity: FloatArray, price: FloatArray, good_for: int, wanted: npt.NDArray[np.bool_]

@@ -57,6 +57,13 @@ class TargetWeight(ActionScheme):
         """See `ActionScheme`."""
         return np.zeros((len(rows), view.shape.n_symbols), dtype=np.float32)
 
+    def label(self, action: Any) -> str:
+        """See `ActionScheme`. The parts of the equity that are wanted."""
+        if np.ndim(action) != 1:  # of a scheme that is derived from this one
+            return ActionScheme.label(self, action)
+        weights = np.clip(np.nan_to_num(np.asarray(action, dtype=np.float64)), -1.0, 1.0) * (self.largest / len(action))
+        return " ".join(f"{weight:+.0%}" for weight in weights.tolist())
+
 
 @dataclass(frozen=True, slots=True)
 class SimplexWeights(ActionScheme):
@@ -78,9 +85,7 @@ class SimplexWeights(ActionScheme):
 
     def orders(self, state: Any, view: View, rows: IntArray, actions: Actions) -> Sequence[OrderRequests]:
         """See `ActionScheme`."""
-        scores = np.exp(self.sharpness * np.clip(np.nan_to_num(actions.astype(np.float64)), -1.0, 1.0))
-        weights = scores / scores.sum(axis=1, keepdims=True)
-        return _rebalance(view, rows, weights[:, 1:], self.tolerance, self.order)
+        return _rebalance(view, rows, self._weights(actions)[:, 1:], self.tolerance, self.order)
 
     def keeping(self, state: Any, view: View, rows: IntArray) -> Actions:
         """See `ActionScheme`. The scores of the parts that there are, as near as the space allows."""
@@ -92,6 +97,18 @@ class SimplexWeights(ActionScheme):
         scores = np.full((len(rows), view.shape.n_symbols + 1), -1.0, dtype=np.float32)
         scores[:, 0] = 1.0
         return scores
+
+    def label(self, action: Any) -> str:
+        """See `ActionScheme`. The parts of the equity that are wanted, that of cash first."""
+        if np.ndim(action) != 1:  # of a scheme that is derived from this one
+            return ActionScheme.label(self, action)
+        cash, *others = self._weights(np.asarray(action)[None])[0].tolist()
+        return f"cash {cash:.0%} {' '.join(f'{weight:.0%}' for weight in others)}"
+
+    def _weights(self, actions: Actions) -> FloatArray:
+        scores = np.exp(self.sharpness * np.clip(np.nan_to_num(actions.astype(np.float64)), -1.0, 1.0))
+        weights: FloatArray = scores / scores.sum(axis=1, keepdims=True)
+        return weights
 
     def _scores(self, weights: FloatArray) -> Actions:
         logs = np.log(np.maximum(weights, np.exp(-2.0 * self.sharpness)))
