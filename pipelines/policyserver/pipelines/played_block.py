@@ -134,7 +134,7 @@ class PlayedBlock:
         for row, episode in zip(rows.tolist(), episodes, strict=True):
             self.episodes[row] = episode
             self.ids[row] = episode.id
-            self.symbols[row] = "+".join(episode.symbols)
+            self.symbols[row] = episode.traded
         self.is_new[rows] = self.asks[rows] = True
         self.sums.begin(rows)
         self.is_known[rows] = self.is_started[rows] = False
