@@ -68,8 +68,7 @@ class ActionScheme(Scheme):
         keys = actions.tolist() if actions.ndim == 1 else [action.tobytes() for action in actions]
         for key, action in zip(keys, actions, strict=True):
             if key not in known:
-                text = self.label(action)
-                known[key] = text if len(text) <= MOST_LABEL_LETTERS else f"{text[: MOST_LABEL_LETTERS - 1]}…"
+                known[key] = shortened(self.label(action))
         return [known[key] for key in keys]
 
 
@@ -84,6 +83,11 @@ def numbers_of(actions: Actions, count: int) -> IntArray:
     if wrong.any():
         raise ValueError(f"actions: expected numbers from 0 to {count - 1}, received {numbers[wrong][0]}")
     return numbers
+
+
+def shortened(label: str) -> str:
+    """Return a label in `MOST_LABEL_LETTERS` at most."""
+    return label if len(label) <= MOST_LABEL_LETTERS else f"{label[: MOST_LABEL_LETTERS - 1]}…"
 
 
 MOST_LABEL_LETTERS = 64

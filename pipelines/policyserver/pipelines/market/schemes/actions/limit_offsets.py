@@ -79,11 +79,17 @@ class LimitOffsets(ActionScheme):
 
     def label(self, action: Any) -> str:
         """See `ActionScheme`. Target as a part of the equity, then the offsets in volatilities."""
-        if np.shape(action) != (3,):  # of a scheme that is derived from this one
-            return ActionScheme.label(self, action)
-        target, better, stop = np.clip(np.nan_to_num(np.asarray(action, dtype=np.float64)), -1.0, 1.0).tolist()
-        behind = f"{(stop + 1.0) / 2.0 * self.reach:.1f}" if stop > -1.0 else "none"
-        return f"{target * self.largest:+.0%} limit {better * self.reach:+.1f} stop {behind}"
+        return self.labels(np.asarray(action)[None])[0] if np.ndim(action) == 1 else ActionScheme.label(self, action)
+
+    def labels(self, actions: Actions) -> list[str]:
+        """See `ActionScheme`."""
+        if actions.ndim != 2:  # of a scheme that is derived from this one
+            return ActionScheme.labels(self, actions)
+        target, better, stop = np.clip(np.nan_to_num(actions.astype(np.float64)), -1.0, 1.0).T
+        parts = zip(
+            (target * self.largest).tolist(), (better * self.reach).tolist(), ((stop + 1.0) / 2.0 * self.reach).tolist(), strict=True
+        )
+        return [f"{aim:+.0%} limit {limit:+.1f} stop {f'{behind:.1f}' if behind > 0 else 'none'}" for aim, limit, behind in parts]
 
 
 def _orders(

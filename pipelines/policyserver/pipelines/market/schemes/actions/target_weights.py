@@ -12,7 +12,7 @@ from annotated_types import Interval
 
 from policyserver.pipelines.market.bars import FloatArray, IntArray
 from policyserver.pipelines.market.orders import OrderRequests
-from policyserver.pipelines.market.schemes.actions.action_scheme import Actions, ActionScheme, OrderName, View, rebalance
+from policyserver.pipelines.market.schemes.actions.action_scheme import Actions, ActionScheme, OrderName, View, rebalance, shortened
 
 
 def _rebalance(view: View, rows: IntArray, weights: FloatArray, tolerance: float, order: OrderName) -> list[OrderRequests]:
@@ -59,10 +59,14 @@ class TargetWeight(ActionScheme):
 
     def label(self, action: Any) -> str:
         """See `ActionScheme`. The parts of the equity that are wanted."""
-        if np.ndim(action) != 1:  # of a scheme that is derived from this one
-            return ActionScheme.label(self, action)
-        weights = np.clip(np.nan_to_num(np.asarray(action, dtype=np.float64)), -1.0, 1.0) * (self.largest / len(action))
-        return " ".join(f"{weight:+.0%}" for weight in weights.tolist())
+        return self.labels(np.asarray(action)[None])[0] if np.ndim(action) == 1 else ActionScheme.label(self, action)
+
+    def labels(self, actions: Actions) -> list[str]:
+        """See `ActionScheme`."""
+        if actions.ndim != 2:  # of a scheme that is derived from this one
+            return ActionScheme.labels(self, actions)
+        weights = np.clip(np.nan_to_num(actions.astype(np.float64)), -1.0, 1.0) * (100.0 * self.largest / actions.shape[1])
+        return [shortened(" ".join([f"{weight:+d}%" for weight in row])) for row in np.rint(weights).astype(np.int64).tolist()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,10 +104,14 @@ class SimplexWeights(ActionScheme):
 
     def label(self, action: Any) -> str:
         """See `ActionScheme`. The parts of the equity that are wanted, that of cash first."""
-        if np.ndim(action) != 1:  # of a scheme that is derived from this one
-            return ActionScheme.label(self, action)
-        cash, *others = self._weights(np.asarray(action)[None])[0].tolist()
-        return f"cash {cash:.0%} {' '.join(f'{weight:.0%}' for weight in others)}"
+        return self.labels(np.asarray(action)[None])[0] if np.ndim(action) == 1 else ActionScheme.label(self, action)
+
+    def labels(self, actions: Actions) -> list[str]:
+        """See `ActionScheme`."""
+        if actions.ndim != 2:  # of a scheme that is derived from this one
+            return ActionScheme.labels(self, actions)
+        parts = np.rint(100.0 * self._weights(actions)).astype(np.int64).tolist()
+        return [shortened("cash " + " ".join([f"{part}%" for part in row])) for row in parts]
 
     def _weights(self, actions: Actions) -> FloatArray:
         scores = np.exp(self.sharpness * np.clip(np.nan_to_num(actions.astype(np.float64)), -1.0, 1.0))
