@@ -19,7 +19,7 @@ def test_each_row_has_its_own_actions_in_their_order(shape: tuple[int, ...], dty
         for row in over.tolist():
             expected[row] = []
         rows = np.flatnonzero(rng.random(8) < 0.8)
-        actions = rng.integers(100, size=(len(rows), *shape)).astype(dtype)
+        actions: np.ndarray = rng.integers(100, size=(len(rows), *shape)).astype(dtype)
         taken.add(rows, actions)
         for row, action in zip(rows.tolist(), actions, strict=True):
             expected[row].append(action)

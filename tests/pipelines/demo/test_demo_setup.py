@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -45,7 +46,7 @@ def test_what_a_file_says_of_recording_counts_but_for_where_the_demo_records(tmp
     file.write_text(f"[recording]\n{own}\nrun = 'other'\nstore = 'other.sqlite'\nrun_folder = 'other'\n", encoding="utf-8")
     folder, config = fresh_run(DemoConfig(config=file, runs=tmp_path / "runs"), ADDRESS)
     kept = PipelineRecordingConfig(keep_runs=7, max_event_bytes=2_000_000, when_events_full="end_run", market_order_events=True)
-    demos = {"run": folder.name, "policy": "PPO", "store": folder / "store.sqlite", "run_folder": folder}
+    demos: dict[str, Any] = {"run": folder.name, "policy": "PPO", "store": folder / "store.sqlite", "run_folder": folder}
     assert config.recording == dataclasses.replace(kept, **demos)
     assert load(PipelineConfig, folder / "pipeline.toml").recording == config.recording
 
