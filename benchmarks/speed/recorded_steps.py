@@ -17,6 +17,7 @@ from ray.rllib.env import INPUT_ENV_SINGLE_SPACES, INPUT_ENV_SPACES
 
 from policyserver.common.flags import StepFlag
 from policyserver.pipelines.market.block import EpisodeBlock
+from policyserver.pipelines.market.execution.broker import AccountConfig
 from policyserver.pipelines.market.feed import BarFeed
 from policyserver.pipelines.market.rules import Rules, RulesConfig
 from policyserver.pipelines.market.vector_env import begin_episodes
@@ -30,6 +31,9 @@ from policyserver.server.policies.connectors.policy_choice import make_policy
 
 EPISODES = 64
 
+_ACCOUNT = AccountConfig(max_leverage=None)
+"""As in the demo's set-ups."""
+
 
 class Markets:
     """The first episodes of the demo's problem, one in each row of a block."""
@@ -37,7 +41,7 @@ class Markets:
     def __init__(self) -> None:
         source = make_source(PricesConfig(), seed=0)
         self._rows = np.arange(EPISODES)
-        self._block = EpisodeBlock(EPISODES, source.slots, Rules.of(RulesConfig()))
+        self._block = EpisodeBlock(EPISODES, source.slots, Rules.of(RulesConfig(account=_ACCOUNT)))
         self._feed = BarFeed(EPISODES, len(source.slots))
         begin_episodes(self._block, self._feed, self._rows, source.episodes(range(EPISODES)))
 

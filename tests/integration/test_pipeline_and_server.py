@@ -14,16 +14,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from policyserver.client import ClientConfig, PolicyClient
+from policyserver.client import ClientConfig, HandshakeError, PolicyClient
 from policyserver.monitoring.sink import MultiSink
 from policyserver.monitoring.store.reader import StoreReader
 from policyserver.pipelines.config import PipelineConfig, PipelineRecordingConfig, PlayedEpisodesConfig, ServerConnectionConfig
 from policyserver.pipelines.market.episode_source import Episode
+from policyserver.pipelines.market.rules import RulesConfig
 from policyserver.pipelines.pipeline import Pipeline
 from policyserver.pipelines.prices import PricesConfig, PriceSource, make_source
 from policyserver.pipelines.run import run_pipeline
 from policyserver.pipelines.runtime.stop_signals import StoppedEarlyError, StopSignals
 from tests.live_server import serving
+from tests.pipelines.replay.recorded_runs import assert_kept
 from tests.services import wait_until
 
 WAIT_S = 60.0
@@ -62,6 +64,19 @@ def test_run_ends_its_episodes_and_stores_every_step_when_it_is_told_to_stop(add
     assert ledger.steps == after.steps_completed - before.steps_completed
     assert ledger.reward_sum == pytest.approx(after.reward_sum - before.reward_sum, abs=1e-6)
     assert "stopping: SIGTERM" in (tmp_path / "log").read_text()
+
+
+@pytest.mark.parametrize("named", [False, True], ids=["first call", "first episodes"])
+def test_a_refusal_of_the_spaces_names_the_command_that_prints_those_of_the_rules(address: str, named: bool) -> None:
+    recording = PipelineRecordingConfig(run="run" if named else None, store=None, run_folder=None)
+    config = PipelineConfig(
+        server=ServerConnectionConfig(address=address),
+        rules=RulesConfig(actions="hold_buy_sell_close"),
+        worker_number=3 if named else None,
+        recording=recording,
+    )
+    with StopSignals().installed() as stop, pytest.raises(HandshakeError, match=r"Discrete\(4\).*policy-pipeline spaces"):
+        run_pipeline(config, stop)
 
 
 def test_the_episodes_of_a_killed_pipeline_end_by_themselves(address: str, tmp_path: Path) -> None:
@@ -117,6 +132,18 @@ def test_a_pipeline_of_another_run_than_the_servers_ends_at_once(address: str, t
 def test_a_pipeline_of_the_servers_run_is_let_in(address: str, tmp_path: Path) -> None:
     process = start_run(address, tmp_path, "--recording.run", "run", "--episodes.steps", "400")
     assert process.wait(60.0) == 0
+
+
+def test_a_run_keeps_what_the_demo_keeps(address: str, tmp_path: Path) -> None:
+    config = PipelineConfig(
+        server=ServerConnectionConfig(address=address),
+        episodes=PlayedEpisodesConfig(concurrent=4, steps=40),
+        recording=PipelineRecordingConfig(store=tmp_path / "store.sqlite", run_folder=tmp_path / "runs" / "{time}-seed{seed}"),
+    )
+    with StopSignals().installed() as stop:
+        run_pipeline(config, stop, tmp_path / "summary.json")
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert_kept(folder, tmp_path / "summary.json", 40)
 
 
 def test_a_pipeline_that_finds_no_server_waits_for_one(tmp_path: Path) -> None:

@@ -33,6 +33,8 @@ def serve(store: Path, address: str = "127.0.0.1:0") -> PageServer:
     return page
 
 
-def step(bar: int, action: int = 2, reward: float = 0.5) -> Points:
-    fields: dict[str, Any] = {"episode": f"episode-{bar // 10}", "bar": bar, "price": 101.25, "prediction": 0.001, "action": action}
+def step(bar: int, action: int | str = 2, reward: float = 0.5) -> Points:
+    """A step of sell, hold and buy by its number, or of another action by its text."""
+    asked = {"action_text" if isinstance(action, str) else "action": action}
+    fields: dict[str, Any] = {"episode": f"episode-{bar // 10}", "bar": bar, "price": 101.25, "prediction": 0.001} | asked
     return Points.one("step", RUN | {"process": "ou", "symbol": "AAA"}, fields | {"position": 10.0, "equity": 1e4, "reward": reward})

@@ -11,6 +11,7 @@ import pytest
 from gymnasium.spaces import Discrete
 
 from policyserver.pipelines.config import PipelineConfig, PipelineRecordingConfig, PlayedEpisodesConfig
+from policyserver.pipelines.market.execution.broker import AccountConfig
 from policyserver.pipelines.market.execution.event_log import UntoldEvents
 from policyserver.pipelines.market.instruments import InstrumentConfig
 from policyserver.pipelines.market.orders import OrderKind
@@ -56,7 +57,7 @@ def test_a_run_of_market_orders_records_no_event_and_computes_none(monkeypatch: 
 
 
 def test_market_orders_are_recorded_if_that_is_asked_for() -> None:
-    book = recorded(all_orders=True)
+    book = recorded(rules=RulesConfig(account=AccountConfig(max_leverage=None)), all_orders=True)
     events = book.rows["order_event"]
     assert {row["kind"] for row in events} == {"market"}
     counts = Counter(row["event"] for row in events)

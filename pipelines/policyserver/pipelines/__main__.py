@@ -1,4 +1,4 @@
-"""The command line: `policy-pipeline run | demo | check-data | check-future | replay | processes | schemes`."""
+"""The command line: `policy-pipeline run | demo | spaces | check-data | check-future | replay | processes | schemes`."""
 
 from __future__ import annotations
 
@@ -164,6 +164,12 @@ def _add_check_future(parser: argparse.ArgumentParser) -> None:
     add_options(parser)
 
 
+def _add_spaces(parser: argparse.ArgumentParser) -> None:
+    from policyserver.pipelines.spaces import add_options
+
+    add_options(parser)
+
+
 def _list_processes(options: argparse.Namespace) -> int:
     from policyserver.pipelines.listing import processes
 
@@ -185,6 +191,7 @@ def _log_to_stderr(level: int) -> None:
 _COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
     "run": ("trade against a policy server that runs elsewhere, until SIGTERM or Ctrl-C", _add_run_arguments),
     "demo": ("start a policy server and 64 trading episodes against it; show that it learns", _add_demo_arguments),
+    "spaces": ("print the tables of spaces that a server needs for a pipeline, to be appended to its settings", _add_spaces),
     "check-data": ("tell what files of bars hold and what is wrong with them; exit 1 on a fault", check_data.add_options),
     "check-future": ("tell whether a pipeline knows more than it can, without a server; exit 1 on a fault", _add_check_future),
     "replay": ("play a recorded run again without a server; exit 1 where it comes out differently", replay_command.add_options),

@@ -102,6 +102,9 @@ class PipelineRecordingConfig(RecordingConfig):
     run_folder: Path | None = Path("runs/{time}-seed{seed}")
     """Folder for what is needed to repeat the run: settings, versions, hashes of the data, summary and event log. {time} and {seed} are
     filled in; without {time} an earlier run's is put aside in it. None: not kept."""
+    keep_runs: Annotated[int, Ge(1)] | None = 50
+    """Newest runs that are kept. When a run begins, older folders of runs beside its own are removed, and the oldest parts in `earlier`; a
+    folder in use stays, and so does one with another name or without a run's files. None: all are kept."""
     max_event_bytes: Annotated[int, Ge(1_000_000)] = 1_073_741_824
     """Most bytes of the event log, of which a step takes about 40."""
     when_events_full: Literal["stop_recording", "end_run"] = "stop_recording"

@@ -100,6 +100,8 @@ class Ended:
     observation: Observations
     """The last one, float32 (size,)."""
     unreported: list[FallbackStep]
+    actions: npt.NDArray[Any]
+    """What was done, fallbacks as they are reported, (n, ...); none if there is too much of it."""
     steps: int
     return_sum: float
     profit: float

@@ -8,7 +8,7 @@ import numpy as np
 
 from policyserver.monitoring.points import Column
 from policyserver.pipelines.market.bars import IntArray
-from policyserver.pipelines.market.orders import Fills, OrderKind, State
+from policyserver.pipelines.market.orders import KIND_FACTS, Fills, OrderKind, State
 from policyserver.pipelines.played_block import PlayedBlock
 from policyserver.pipelines.runtime.routes import Recorder
 
@@ -43,14 +43,13 @@ def record_order_events(recorder: Recorder, played: PlayedBlock) -> None:
         return
     events, reasons = untold.told(), played.block.rules.reasons
     played.turn.add_orders(events.rows, events.number, events.state, events.reason)
-    priced = (events.kind == OrderKind.LIMIT) | (events.kind == OrderKind.STOP)
     columns: dict[str, Column] = {
         "episode": played.ids_of(events.rows),
         "bar": played.block.view.clock[events.rows] - ~events.in_bar,
         "number": events.number,
         "quantity": events.quantity,
         "left": events.left,
-        "price": np.where(priced, events.price, math.nan),
+        "price": np.where(KIND_FACTS.has_price[events.kind], events.price, math.nan),
     }
     recorder.write(
         "order_event",

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from policyserver.monitoring.sink import Sink
 from policyserver.pipelines.baselines import Baselines
 from policyserver.pipelines.comparison.comparison import Comparison, compare
-from policyserver.pipelines.comparison.kept_episodes import KeptEpisode, KeptEpisodes
+from policyserver.pipelines.comparison.kept_episodes import KeptEpisode, no_episodes
 from policyserver.pipelines.config import UNNAMED_RUN, PipelineConfig
 from policyserver.pipelines.events import EndEvent, Event, OpenEvent
 from policyserver.pipelines.forecast.block_forecaster import STATISTICS, BlockForecaster
@@ -92,17 +92,19 @@ class Pipeline:
         self._rules = rules
         self._source = source
         self.run = RunState(config.episodes.concurrent, config.episodes.steps)
-        self._kept = KeptEpisodes(source, policy, self.run.stopping.is_set)
+        self._kept = no_episodes()
         self._tracks = Tracks(config.regressor, self.run.stopping.is_set)
         self._forecasters: list[BlockForecaster] = []
         self.blocks = self._make_blocks()
         """The blocks that are played, by their numbers."""
         self._routes = routes = Routes()
         self._turns = turns or NoTurns()
-        wiring = Wiring(config, self, routes, self.run, recorder, self._kept, self._kept, self._turns)
+        wiring = Wiring(config, self, routes, self.run, recorder, policy, source, self._turns)
         self._rewards = _replicas(RewardNode, "reward", nodes.reward_threads, wiring)
         self._policies = _replicas(PolicyNode, "policy", nodes.policy_threads, wiring)
-        self._episode_node = EpisodeNode("episode", wiring, Baselines(rules, source.slots, config.episodes_seed, source.columns))
+        self._episode_node = EpisodeNode(
+            "episode", wiring, Baselines(rules, source.slots, config.episodes_seed, source.columns), self._kept
+        )
         self._reporters = [*(node.reporter for node in self._policies), self._episode_node.reporter]
         signals = _replicas(lambda name, wiring: SignalNode(name, wiring, self._skipped), "signal", nodes.signal_threads, wiring)
         routes.market = NodeGroup("market", _replicas(MarketNode, "market", nodes.market_threads, wiring), _block_number)
@@ -201,7 +203,7 @@ class Pipeline:
     @property
     def kept_episodes(self) -> list[KeptEpisode]:
         """The newest whole episodes, the oldest first. To be read after the stop."""
-        return self._kept.newest()
+        return list(self._kept)
 
     def compare(self, kept: Sequence[KeptEpisode] | None = None) -> Comparison | None:
         """Return the measures of episodes, by default the newest whole ones, beside those of other policies; None without one.

@@ -21,6 +21,7 @@ from policyserver.pipelines.market.forecaster import Forecaster
 from policyserver.pipelines.market.frames import FrameSums
 from policyserver.pipelines.market.vector_env import begin_episodes
 from policyserver.pipelines.replay.turn import Turn
+from policyserver.pipelines.taken_actions import TakenActions
 
 _ROWS_OF_A_BLOCK = 32
 """Rows that a block has at least, where there are as many: what a bar costs hardly depends on how many rows it is of."""
@@ -104,6 +105,8 @@ class PlayedBlock:
         """Rewards so far."""
         self.returns = np.zeros(n_rows)
         """Sums of the rewards so far."""
+        self.taken = TakenActions(n_rows)
+        """What has been done in each episode, fallbacks as they are reported."""
         self.decision = Decision(n_rows)
         """Newest decisions; their rewards come with the next bar."""
         self.turn = Turn(number)
@@ -147,10 +150,11 @@ class PlayedBlock:
         for row, episode in zip(rows.tolist(), episodes, strict=True):
             self.episodes[row] = episode
             self.ids[row] = episode.id
-            self.symbols[row] = "+".join(episode.symbols)
+            self.symbols[row] = episode.traded
         self.is_new[rows] = self.asks[rows] = True
         self.sums.begin(rows)
         self.is_known[rows] = self.is_started[rows] = False
+        self.taken.begin(rows)
         self.steps[rows] = 0
         self.returns[rows] = 0.0
         self.decision.is_pending[rows] = False

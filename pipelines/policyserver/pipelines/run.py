@@ -189,6 +189,22 @@ LAST_ANSWER_S = 10.0
 """Longest wait for what the server says after the last episode, seconds."""
 
 
+_SPACES = ("observation_space", "action_space")
+"""What a refusal names when the spaces of rules and server differ."""
+
+
+@contextmanager
+def _naming_the_remedy() -> Iterator[None]:
+    """Let a refusal of the spaces say which command prints those that the server needs."""
+    try:
+        yield
+    except HandshakeError as error:
+        if error.field not in _SPACES:
+            raise
+        remedy = "`policy-pipeline spaces`, with the options of this run, prints the [spaces] that the server's settings need for its rules"
+        raise HandshakeError(f"{error.message}; {remedy}", field=error.field) from error
+
+
 def wait_for_end(pipeline: Pipeline, stop: StopSignals) -> str:
     """Wait until the pipeline has ended or is to stop; return the reason. Raises as `StopSignals.wait` does."""
     pipeline.run.when_ended(lambda: stop.put(ENDED))
@@ -206,7 +222,7 @@ def run_pipeline(config: PipelineConfig, stop: StopSignals, json: Path | None = 
     Raises:
         InsecureTargetError: The server is off this machine, and certificate or token are missing.
         SettingsError: The prices cannot be made, or a setting of server or recording cannot be used.
-        HandshakeError: The server is another one, or of another run.
+        HandshakeError: The server is another one, of another run, or has other spaces than the rules.
         StoppedEarlyError: `stop` had a reason before there was a server.
         BaseException: Whatever made a node fail for good.
     """
@@ -237,7 +253,7 @@ def play_once(config: PipelineConfig, stop: StopSignals, paths: Sequence[Path] =
         folder: The run's; None: as the settings say.
     """
     source, seed = source_of(config), config.episodes_seed  # prices that cannot be made are refused before there is a server
-    with ExitStack() as stack:
+    with _naming_the_remedy(), ExitStack() as whole, ExitStack() as stack:
         policy = stack.enter_context(connect(config))
         sink = stack.enter_context(closing_sink(config))
         config = joined(config, policy, stop)
@@ -246,7 +262,8 @@ def play_once(config: PipelineConfig, stop: StopSignals, paths: Sequence[Path] =
         log = None
         if config.recording.run_folder is not None:
             folder = folder or made_folder(config.recording.run_folder, config.seed)
-            log = stack.enter_context(recorded_run(config, folder, lambda: stop.put(EVENTS_FULL)))
+            log = whole.enter_context(recorded_run(config, folder, lambda: stop.put(EVENTS_FULL)))
+            stack.callback(log.close)
         pipeline = Pipeline(config, policy, sink, source=source, turns=log)
         before = _recorded(pipeline)
         watch = ServerWatch(policy, sink, pipeline.tags)
@@ -259,12 +276,13 @@ def play_once(config: PipelineConfig, stop: StopSignals, paths: Sequence[Path] =
             logger.info("stopping: %s", reason)
         with contextlib.suppress(TimeoutError):
             watch.flush().result(LAST_ANSWER_S)
-    after = _recorded(pipeline)  # now that every point is stored
-    recorded = Ledger(after.steps - before.steps, after.reward_sum - before.reward_sum)
-    summary = summarise(pipeline, watch, recorded, log, episodes_leaked=watch.episodes_open, server_restarts=watch.server_restarts)
-    for path in (*([folder / SUMMARY_FILE] if folder and log else []), *paths):
-        summary.write(path)
-        logger.info("summary: %s", path)
+        stack.close()  # now every point is stored
+        after = _recorded(pipeline)
+        recorded = Ledger(after.steps - before.steps, after.reward_sum - before.reward_sum)
+        summary = summarise(pipeline, watch, recorded, log, episodes_leaked=watch.episodes_open, server_restarts=watch.server_restarts)
+        for path in (*([folder / SUMMARY_FILE] if folder and log else []), *paths):
+            summary.write(path)
+            logger.info("summary: %s", path)
     return EndedRun(pipeline, summary, reason)
 
 

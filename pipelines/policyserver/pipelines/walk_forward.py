@@ -130,9 +130,12 @@ def run_walk_forward(config: PipelineConfig, stop: StopSignals, json: Path | Non
     Raises:
         SettingsError: The prices of a part cannot be made; and as `run_pipeline`.
     """
-    parts_of(config)  # what cannot be played is refused before there is a server
+    parts = parts_of(config)  # what cannot be played is refused before there is a server
     with connect(config) as policy:
         config = joined(config, policy, stop)
+    if config.recording.keep_runs is not None:  # the parts before are kept in the run's folder
+        keep = max(config.recording.keep_runs, len(parts))
+        config = dataclasses.replace(config, recording=dataclasses.replace(config.recording, keep_runs=keep))
     folder = None if config.recording.run_folder is None else made_folder(config.recording.run_folder, config.seed)
     played: list[PartFigures] = []
     kept: dict[Side, list[KeptEpisode]] = {"train": [], "test": []}

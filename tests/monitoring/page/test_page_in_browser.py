@@ -105,6 +105,23 @@ def test_new_points_are_shown_as_they_come_and_after_the_server_was_restarted(pa
     page.close()
 
 
+def test_actions_of_any_scheme_are_shown_in_its_own_words(page_store: EmbeddedStore, browser: Browser) -> None:
+    page = serve(page_store.path)
+    browser.open(page.address)
+    wait_drawn(browser)
+    texts = ("cash 12% 50% 38%", "+50%", "buy close", "+100% limit -0.6 stop 1.0", "-0.5", "<b>own</b> & “words”")
+    for number, text in enumerate(texts):
+        page_store.write(step(800 + number, action=text))
+    page_store.write(step(806, action=0))
+    cells = (
+        "return [...document.querySelectorAll('#decisions tr td:nth-child(7)')].slice(0, 7).map((cell) => [cell.innerText, cell.className])"
+    )
+    shown = [["sell", "sell"], *([text, ""] for text in reversed(texts))]
+    wait_until(lambda: browser.script(cells) == shown, "the decisions", 20.0)
+    assert browser.errors() == []
+    page.close()
+
+
 def test_filters_and_the_range_change_what_is_drawn_and_the_address(page_store: EmbeddedStore, browser: Browser) -> None:
     fill(page_store.path, FilledRun("run-0", policy="DQN"), steps=64 * 20, end_ns=time.time_ns() - 3600 * 10**9)
     page = serve(page_store.path)

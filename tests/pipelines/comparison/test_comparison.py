@@ -51,7 +51,7 @@ def played() -> tuple[Pipeline, Book]:
 
 
 def kept(pipeline: Pipeline) -> list[KeptEpisode]:
-    return pipeline._kept.newest()
+    return list(pipeline._kept)
 
 
 def test_episodes_played_again_earn_what_they_earned(played: tuple[Pipeline, Book]) -> None:
@@ -84,7 +84,7 @@ def test_the_measures_of_five_policies_and_the_cost_at_which_the_edge_ends(playe
     assert bands["random"]["turnover"].median == pytest.approx(bands["policy"]["turnover"].median, rel=0.15)
     assert bands["policy"]["total_return"].median > bands["random"]["total_return"].median + 0.05
     assert bands["rule"]["total_return"].median > 0.0
-    assert bands["policy"]["fill_rate"].median == 1.0
+    assert 0.995 < bands["policy"]["fill_rate"].median < 1.0, "the costs of an order for the whole equity are not on credit"
     sweep = {point.multiple: point.profit_mean for point in found.fee_sweep}
     assert sweep[1.0] == pytest.approx(np.mean([row["profit"] for row in played[1].rows["episode"] if not row["cut"]]), abs=1e-9)
     assert sweep[0.0] > sweep[1.0] > sweep[4.0] > 0.0 > sweep[16.0]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from benchmarks.market.learners import RLLIB_SERVER
 from policyserver.common.settings import SettingsError, load
+from policyserver.pipelines.config import PipelineConfig, PipelineRecordingConfig
 from policyserver.pipelines.demo.setup import DEMO_SERVER, SERVER_FILE, DemoConfig, fresh_run, resumed_run
 from policyserver.server.config.server_config import ServerConfig
 
@@ -35,6 +38,17 @@ def test_a_resumed_run_keeps_the_settings_it_began_with_and_gets_another_address
         text = (folder / SERVER_FILE).read_text(encoding="utf-8")
         assert text.partition("\n\n")[2] == first.partition("\n\n")[2] == "# chosen\n\n[algorithm.training]\n\nlr = 0.125\n"
         assert tomllib.loads(text)["listen"]["address"] == address
+
+
+def test_what_a_file_says_of_recording_counts_but_for_where_the_demo_records(tmp_path: Path) -> None:
+    file = tmp_path / "own.toml"
+    own = "keep_runs = 7\nmax_event_bytes = 2_000_000\nwhen_events_full = 'end_run'\nmarket_order_events = true"
+    file.write_text(f"[recording]\n{own}\nrun = 'other'\nstore = 'other.sqlite'\nrun_folder = 'other'\n", encoding="utf-8")
+    folder, config = fresh_run(DemoConfig(config=file, runs=tmp_path / "runs"), ADDRESS)
+    kept = PipelineRecordingConfig(keep_runs=7, max_event_bytes=2_000_000, when_events_full="end_run", market_order_events=True)
+    demos: dict[str, Any] = {"run": folder.name, "policy": "PPO", "store": folder / "store.sqlite", "run_folder": folder}
+    assert config.recording == dataclasses.replace(kept, **demos)
+    assert load(PipelineConfig, folder / "pipeline.toml").recording == config.recording
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,8 @@ from policyserver.common.settings import SettingsError, load
 from policyserver.pipelines.config import PipelineConfig
 from policyserver.pipelines.demo.setup import DEFAULT_MARKET, MARKETS, SERVER_FILE, DemoConfig, fresh_run
 from policyserver.pipelines.demo.terminal import render
-from policyserver.pipelines.market.rules import Rules
+from policyserver.pipelines.market.execution.broker import AccountConfig
+from policyserver.pipelines.market.rules import Rules, RulesConfig
 from policyserver.pipelines.prices.config import make_slots
 from policyserver.pipelines.run import source_of
 from policyserver.pipelines.server_watch import ServerWatch
@@ -48,8 +49,10 @@ def test_the_shipped_set_ups_are_those_that_the_guide_names() -> None:
     assert [name for name in MARKETS if f"| `{name}` |" not in guide] == []
 
 
-def test_what_is_played_by_default_are_the_defaults() -> None:
-    assert load(PipelineConfig, MARKETS[DEFAULT_MARKET]) == PipelineConfig()
+def test_what_is_played_by_default_are_the_defaults_with_costs_on_credit() -> None:
+    rules = RulesConfig(account=AccountConfig(max_leverage=None))
+    assert load(PipelineConfig, MARKETS[DEFAULT_MARKET]) == PipelineConfig(rules=rules)
+    assert {load(PipelineConfig, file).rules.account for file in MARKETS.values()} == {rules.account}
 
 
 @pytest.mark.parametrize("name", MARKETS)

@@ -8,6 +8,7 @@ import pytest
 from policyserver.pipelines.forecast.regressor import Prediction
 from policyserver.pipelines.market.bars import FloatArray
 from policyserver.pipelines.market.block import DATA_END, GOES_ON, EpisodeBlock
+from policyserver.pipelines.market.execution.broker import AccountConfig as BlockAccountConfig
 from policyserver.pipelines.market.feed import BarFeed
 from policyserver.pipelines.market.rules import Rules, RulesConfig
 from policyserver.pipelines.market.vector_env import begin_episodes
@@ -16,6 +17,8 @@ from tests.pipelines.market.reference.account import Account, AccountConfig
 from tests.pipelines.market.reference.features import FeatureState
 
 STEPS = 60
+CREDIT = BlockAccountConfig(max_leverage=None)
+"""As in the demo, where a fee may be on credit."""
 
 
 class Scalar:
@@ -51,7 +54,7 @@ def test_a_block_plays_what_the_scalar_demo_played(volatility: float) -> None:
     source = make_source(PricesConfig(process=process, bars_per_episode=STEPS, warmup_bars=80), seed=4)
     episodes = source.episodes(range(48))
     rng = np.random.default_rng(1)
-    block, feed = EpisodeBlock(48, source.slots, Rules.of(RulesConfig())), BarFeed(48, 1)
+    block, feed = EpisodeBlock(48, source.slots, Rules.of(RulesConfig(account=CREDIT))), BarFeed(48, 1)
     begin_episodes(block, feed, np.arange(48), episodes)
     scalars = [Scalar(episode.bars.bars[:, 0, :], 80) for episode in episodes]
     going, ruined = np.arange(48), 0

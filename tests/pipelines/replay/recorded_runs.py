@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from policyserver.common.settings import load
 from policyserver.monitoring.sink import MultiSink
 from policyserver.pipelines.config import PipelineConfig
 from policyserver.pipelines.pipeline import Pipeline
@@ -15,10 +17,22 @@ from policyserver.pipelines.replay.event_file import EventLogReader
 from policyserver.pipelines.replay.run_record import recorded_run
 from policyserver.pipelines.replay.turn import Turn
 from policyserver.pipelines.serving import PolicyService
+from policyserver.pipelines.summary import Summary
 from tests.commands import run_here
 from tests.pipelines.policy_double import PolicyDouble
 
 WAIT_S = 100.0
+
+RUN_FILES = {"pipeline.toml", "run.json", "events.arrows", "events.crc32", "summary.json"}
+"""What `run` and `demo` keep in a run's folder."""
+
+
+def assert_kept(folder: Path, summary: Path, steps: int) -> None:
+    """Check that a run's folder has all of them, with its settings, and with the summary that was written elsewhere, too."""
+    assert {path.name for path in folder.iterdir()} >= RUN_FILES
+    assert (folder / "summary.json").read_bytes() == summary.read_bytes()
+    assert json.loads(summary.read_text()).keys() == {field.name for field in dataclasses.fields(Summary)}
+    assert load(PipelineConfig, folder / "pipeline.toml").episodes.steps == steps
 
 
 def record(

@@ -60,7 +60,7 @@ def run_demo(options: DemoConfig, out: TextIO, stop: StopSignals) -> DemoResult:
         out.write(text + "\n")
         out.flush()
 
-    with ExitStack() as stack:
+    with ExitStack() as whole, ExitStack() as stack:
         address = stack.enter_context(claimed_address())
         folder, config = (resumed_run if options.resume else fresh_run)(options, address)
         say(f"{'resuming' if options.resume else 'new run'} {folder}")
@@ -77,17 +77,19 @@ def run_demo(options: DemoConfig, out: TextIO, stop: StopSignals) -> DemoResult:
         page.start(folder / STORE_FILE)
         say(f"live page: {page.address}")
         before = _recorded(folder)
-        log = stack.enter_context(recorded_run(config, folder, lambda: stop.put(EVENTS_FULL)))
+        log = whole.enter_context(recorded_run(config, folder, lambda: stop.put(EVENTS_FULL)))
+        stack.callback(log.close)
         pipeline, watch, leaked, reason = _play(config, sink, log, out, page.address, stop)
         say(f"stopping the policy server, which takes at most {server.stop_timeout_s:.0f} s")
-    after = _recorded(folder)  # now that every point is stored
-    recorded = Ledger(after.steps - before.steps, after.reward_sum - before.reward_sum)
-    summary = summarise(pipeline, watch, recorded, log, episodes_leaked=leaked, server_restarts=server.restarts)
-    for path in (folder / SUMMARY_FILE, *([options.json] if options.json else [])):
-        summary.write(path)
-    say(f"\n{summary.table()}{'run folder':<18}{folder}")
-    if difference := summary.unexplained_difference():
-        raise LedgerError(difference)
+        stack.close()  # now every point is stored
+        after = _recorded(folder)
+        recorded = Ledger(after.steps - before.steps, after.reward_sum - before.reward_sum)
+        summary = summarise(pipeline, watch, recorded, log, episodes_leaked=leaked, server_restarts=server.restarts)
+        for path in (folder / SUMMARY_FILE, *([options.json] if options.json else [])):
+            summary.write(path)
+        say(f"\n{summary.table()}{'run folder':<18}{folder}")
+        if difference := summary.unexplained_difference():
+            raise LedgerError(difference)
     return DemoResult(summary, folder, interrupted=reason != ENDED)
 
 

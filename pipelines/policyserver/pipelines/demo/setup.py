@@ -13,11 +13,11 @@ from annotated_types import Ge
 
 from policyserver.common.settings import Config, SettingsError, dump_toml, format_value, load
 from policyserver.monitoring.store.reader import StoreReader
-from policyserver.pipelines.config import PipelineConfig, PipelineRecordingConfig, ServerConnectionConfig
+from policyserver.pipelines.config import PipelineConfig, ServerConnectionConfig
 from policyserver.pipelines.market.catalog import CatalogConfig
 from policyserver.pipelines.market.registry import Choice
 from policyserver.pipelines.market.rules import Rules, RulesConfig
-from policyserver.pipelines.market.space_tables import space_table
+from policyserver.pipelines.market.space_tables import server_tables
 from policyserver.pipelines.prices.config import PricesConfig, make_slots
 from policyserver.pipelines.replay.run_folder import PIPELINE_FILE, new_run_folder, newest_run_folder, put_aside
 from policyserver.pipelines.run import source_of
@@ -66,7 +66,7 @@ class DemoConfig(Config):
     market: str = DEFAULT_MARKET
     """Which of the shipped set-ups is played: prices, actions, rewards."""
     config: Path | None = None
-    """A pipeline's settings of one's own, in place of a shipped set-up; server, recording and worker number are the demo's."""
+    """A pipeline's settings of one's own, in place of a shipped set-up; server, worker number, store and run folder are the demo's."""
     files: tuple[Path, ...] = ()
     """Files of bars to trade instead of the set-up's prices."""
     episodes: Annotated[int, Ge(1)] | None = None
@@ -127,7 +127,7 @@ def fresh_run(options: DemoConfig, address: str) -> tuple[Path, PipelineConfig]:
         where = " (in a file of settings, for --config)" if options.files and error.key.startswith("prices") else ""
         raise SettingsError(error.key, "", error.problem + where) from error
     folder = new_run_folder(options.runs, config.seed)
-    recording = PipelineRecordingConfig(run=folder.name, policy="PPO", store=folder / STORE_FILE, run_folder=folder)
+    recording = dataclasses.replace(config.recording, run=folder.name, policy="PPO", store=folder / STORE_FILE, run_folder=folder)
     return folder, _written(dataclasses.replace(config, recording=recording), folder, options.server.read_text(encoding="utf-8"))
 
 
@@ -173,14 +173,8 @@ def resumed_run(options: DemoConfig, address: str) -> tuple[Path, PipelineConfig
 def _written(config: PipelineConfig, folder: Path, server: str) -> PipelineConfig:
     """Write the settings of the pipeline into the folder, and those of the server: this run's own, then the chosen ones."""
     (folder / PIPELINE_FILE).write_text(dump_toml(config), encoding="utf-8")
-    rules, slots = Rules.of(config.rules), make_slots(config.prices)
-    own = {
-        "run_folder": str(folder),
-        "seed": config.seed,
-        "listen.address": config.server.address,
-        "spaces.observation": space_table(rules.observation_space(slots)),
-        "spaces.action": space_table(rules.actions.space(slots)),
-    }
+    spaces = server_tables(Rules.of(config.rules), make_slots(config.prices))
+    own = {"run_folder": str(folder), "seed": config.seed, "listen.address": config.server.address} | spaces
     run_settings = "\n".join(f"{key} = {format_value(value)}" for key, value in own.items())
     (folder / SERVER_FILE).write_text(f"{run_settings}{_AFTER_RUN_SETTINGS}{server}", encoding="utf-8")
     return config

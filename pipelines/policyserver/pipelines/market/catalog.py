@@ -17,6 +17,7 @@ from policyserver.common.settings import Config, SettingsError
 from policyserver.pipelines.market.adjust import AdjustConfig, adjust
 from policyserver.pipelines.market.bars import Bars, FloatArray
 from policyserver.pipelines.market.calendars import Calendar, make_calendar
+from policyserver.pipelines.market.episode_source import MOST_SYMBOL_LETTERS
 from policyserver.pipelines.market.files.changed_rows import RowChange
 from policyserver.pipelines.market.files.config import FilesConfig
 from policyserver.pipelines.market.files.faults import FileFaultError
@@ -73,8 +74,11 @@ class Catalog:
             raise SettingsError("paths", "", "expected files, folders or patterns, received none")
         self._files: dict[str, list[Path]] = {}
         for path in sorted({path for pattern in config.paths for path in _found(pattern)}):
-            for symbol in symbols_in(path, config.files.chosen):
-                self._files.setdefault(symbol or self._named(path), []).append(path)
+            for named in symbols_in(path, config.files.chosen):
+                symbol = named or self._named(path)
+                if len(symbol) > MOST_SYMBOL_LETTERS:
+                    raise FileFaultError(f"{path}: expected a symbol of at most {MOST_SYMBOL_LETTERS} letters, received {symbol!r}")
+                self._files.setdefault(symbol, []).append(path)
 
     @property
     def symbols(self) -> tuple[str, ...]:

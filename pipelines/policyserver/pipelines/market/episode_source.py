@@ -9,6 +9,12 @@ from typing import Protocol
 from policyserver.pipelines.market.bars import History, IntArray
 from policyserver.pipelines.market.feed import EpisodeBars
 
+MOST_SYMBOL_LETTERS = 64
+"""Longest name of a symbol: it is in every point of the record."""
+
+MOST_NAME_BYTES = 128
+"""Longest name of what an episode trades, as UTF-8: it is in every point, and in the id that the server is told, which takes 256."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Episode:
@@ -40,9 +46,21 @@ class Episode:
         return int(self.bars.time_ns[-1])
 
     @property
+    def traded(self) -> str:
+        """What it trades in one name, of `MOST_NAME_BYTES` at most: of many symbols the first, and how many more there are."""
+        name = "+".join(self.symbols)
+        if len(name.encode()) <= MOST_NAME_BYTES:
+            return name
+        count, room = 1, MOST_NAME_BYTES - len(f"+{len(self.symbols)}more")
+        while count < len(self.symbols) and len("+".join(self.symbols[: count + 1]).encode()) <= room:
+            count += 1
+        shown, more = "+".join(self.symbols[:count]).encode()[:room].decode(errors="ignore"), len(self.symbols) - count
+        return f"{shown}+{more}more" if more else shown
+
+    @property
     def id(self) -> str:
-        """Its name: the symbols and the number."""
-        return f"{'+'.join(self.symbols)}-{self.number}"
+        """Its name: what it trades and the number."""
+        return f"{self.traded}-{self.number}"
 
 
 class EpisodeSource(Protocol):

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +33,28 @@ class OrderKind(IntEnum):
     """At the open of the next bar alone."""
     ON_CLOSE = 4
     """At the close of the next bar alone."""
+
+
+class KindFacts(NamedTuple):
+    """What is true of which kinds of orders: of each fact bool (kinds,), by the kinds' numbers."""
+
+    has_price: npt.NDArray[np.bool_]
+    """It has a price of its own."""
+    for_one_bar: npt.NDArray[np.bool_]
+    """It is over with the next bar."""
+    at_open_alone: npt.NDArray[np.bool_]
+    """If it fills, then at an open."""
+
+
+def _are(*kinds: OrderKind) -> npt.NDArray[np.bool_]:
+    return np.array([kind in kinds for kind in OrderKind])
+
+
+KIND_FACTS = KindFacts(
+    has_price=_are(OrderKind.LIMIT, OrderKind.STOP),
+    for_one_bar=_are(OrderKind.ON_OPEN, OrderKind.ON_CLOSE),
+    at_open_alone=_are(OrderKind.MARKET, OrderKind.ON_OPEN),
+)
 
 
 class State(IntEnum):

@@ -17,11 +17,15 @@ from policyserver.pipelines.market.registry import Choice
 from policyserver.pipelines.market.risk import LIMITS, RiskLimit
 from policyserver.pipelines.market.running_statistics import Statistic
 from policyserver.pipelines.market.schemes.actions import ACTIONS, ActionScheme
+from policyserver.pipelines.market.schemes.actions.action_scheme import MOST_LABEL_LETTERS
 from policyserver.pipelines.market.schemes.ends import ENDS, End
 from policyserver.pipelines.market.schemes.observers import OBSERVERS, Observer
 from policyserver.pipelines.market.schemes.observers.refusals import Refusals
 from policyserver.pipelines.market.schemes.rewards import REWARDS, RewardTerm
 from policyserver.pipelines.market.schemes.scheme import Scheme
+
+MOST_LIMITS = 100
+"""Limits on risk: the event log has a byte for the reason of a refusal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +76,12 @@ class Rules:
             config.account,
             config.instrument,
         )
-        if config.account.max_leverage is None and rules.actions.largest_exposure() > 1:
-            problem = f"expected a number, for actions that ask for {rules.actions.largest_exposure():g} times the equity, received none"
+        if len(rules.risk) > MOST_LIMITS:
+            raise SettingsError(f"{key}.risk", "", f"expected at most {MOST_LIMITS} limits, received {len(rules.risk)}")
+        largest, leverage = rules.actions.largest_exposure(), config.account.max_leverage
+        if largest > (leverage or 1.0):
+            asked = f"for actions that ask for {largest:g} times the equity"
+            problem = f"expected at least {largest:g}, {asked}, received {'none' if leverage is None else f'{leverage:g}'}"
             raise SettingsError(f"{key}.account.max_leverage", "", problem)
         for i, observer in enumerate(rules.observers):
             if isinstance(observer, Refusals) and observer.limits > len(rules.risk):
@@ -89,7 +97,8 @@ class Rules:
     @property
     def reasons(self) -> tuple[str, ...]:
         """What the reasons of order events are called, by their numbers: `Reason`s in small letters, and the limits on risk."""
-        return (*(reason.name.lower() for reason in Reason if reason != Reason.RISK), *(limit.label for limit in self.risk))
+        limits = (limit.label[:MOST_LABEL_LETTERS] for limit in self.risk)
+        return (*(reason.name.lower() for reason in Reason if reason != Reason.RISK), *limits)
 
     @property
     def parts(self) -> Iterable[Scheme]:

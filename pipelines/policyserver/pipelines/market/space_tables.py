@@ -8,6 +8,26 @@ import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 
+from policyserver.common.settings import SettingsError
+from policyserver.pipelines.market.rules import Rules
+
+
+def server_tables(rules: Rules, slots: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+    """Return the tables `spaces.observation` and `spaces.action` of a server that rules need, by their keys.
+
+    Args:
+        rules: The rules.
+        slots: What the symbols of an episode are called.
+
+    Raises:
+        SettingsError: A server has no table for the actions.
+    """
+    try:
+        action = space_table(rules.actions.space(slots))
+    except ValueError as error:
+        raise SettingsError("rules.actions", "", str(error)) from error
+    return {"spaces.observation": space_table(rules.observation_space(slots)), "spaces.action": action}
+
 
 def space_table(space: gym.Space[Any]) -> dict[str, Any]:
     """Return the table of `[spaces]` that describes a space.

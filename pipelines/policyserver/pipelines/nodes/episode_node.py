@@ -11,6 +11,7 @@ import numpy as np
 
 from policyserver.common.errors import PolicyServerError
 from policyserver.pipelines.baselines import Baselines
+from policyserver.pipelines.comparison.kept_episodes import KeptEpisode, KeptEpisodes
 from policyserver.pipelines.events import Ended, EndEvent
 from policyserver.pipelines.fallback import FallbackReporter, row_errors
 from policyserver.pipelines.nodes.pipeline_node import PipelineNode, Wiring
@@ -27,9 +28,10 @@ class EpisodeNode(PipelineNode[EndEvent]):
     It has a thread of its own because it may wait for a server that is away, while the rows that the episodes were in go on.
     """
 
-    def __init__(self, name: str, wiring: Wiring, baselines: Baselines) -> None:
-        """Make the node; see `Node`. Episodes are compared with `baselines`."""
+    def __init__(self, name: str, wiring: Wiring, baselines: Baselines, kept: KeptEpisodes) -> None:
+        """Make the node; see `Node`. Episodes are compared with `baselines`, and whole ones go to `kept`."""
         super().__init__(name, wiring)
+        self._kept = kept
         self._baselines = baselines
         self._seed = wiring.config.episodes_seed
         self.reporter = FallbackReporter(wiring.policy)
@@ -67,6 +69,7 @@ class EpisodeNode(PipelineNode[EndEvent]):
         whole = [e for e in ended if e.id not in lost and (e.ending == "terminated" or e.reason not in ("stopped", "lost", "abandoned"))]
         partly = [episode for episode in ended if episode not in whole]
         if whole:
+            self._kept.extend(KeptEpisode(each.episode, each.actions) for each in whole if len(each.actions))
             nothing, random = self._baselines.of([episode.episode for episode in whole])
             self._run_state.episodes.extend(
                 [

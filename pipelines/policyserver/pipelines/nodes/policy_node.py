@@ -200,6 +200,7 @@ class PolicyNode(PipelineNode[SignalEvent]):
         decision.price[rows] = view.accounts.price[rows, 0]
         decision.prediction[rows] = view.forecast[rows, 0]
         decision.take_actions(rows, actions)
+        played.taken.add(rows, actions)
         decision.fallback[rows] = fallback
         decision.weights_seq_no[rows] = weights_seq_nos
         decision.node = self.name

@@ -103,6 +103,8 @@ class RewardNode(PipelineNode[FillEvent]):
             columns["position"] = accounts.position[rows, 0]
         if isinstance(actions, SellHoldBuy):  # the field's numbers mean sell, hold and buy
             columns["action"] = decision.action[rows]
+        else:
+            columns["action_text"] = actions.labels(decision.action[rows])
         self._recorder.write("step", columns, symbol=played.symbols_of(rows))
         exposure = accounts.exposure(rows[:_SHOWN_PER_BATCH])
         self._run_state.decisions.extend(

@@ -135,6 +135,7 @@ def ended_episodes(played: PlayedBlock, rows: IntArray, ending: Ending, reason: 
                     bool(played.is_started[row]),
                     played.observations[row].copy(),
                     played.unreported.pop(row, []),
+                    played.taken.of(row),
                     int(played.steps[row]),
                     float(played.returns[row]),
                     float(profit[place]),

@@ -10,6 +10,7 @@ from annotated_types import Ge, Gt
 
 from policyserver.common.settings import Config, SettingsError
 from policyserver.pipelines.market.catalog import CatalogConfig
+from policyserver.pipelines.market.episode_source import MOST_SYMBOL_LETTERS
 from policyserver.pipelines.market.frames import ALL_SYMBOLS, EACH_BAR, check_decide
 from policyserver.pipelines.market.intervals import parse_interval
 from policyserver.pipelines.market.processes import PROCESSES, PriceProcess
@@ -75,6 +76,8 @@ class PricesConfig(Config):
             raise ValueError(f"bar_interval_s: expected {self.n_bars} bars within {_LONGEST_EPISODE_S:g} s, received {self.bar_interval_s}")
         if not self.symbols or len(set(self.symbols)) != len(self.symbols):
             raise ValueError(f"symbols: expected different names, at least one, received {self.symbols}")
+        if (longest := max(self.symbols, key=len)) and len(longest) > MOST_SYMBOL_LETTERS:
+            raise ValueError(f"symbols: expected names of at most {MOST_SYMBOL_LETTERS} letters, received {longest!r}")
         if self.symbols_per_episode > len(self.symbols):
             raise ValueError(f"symbols_per_episode: expected at most the {len(self.symbols)} symbols, received {self.symbols_per_episode}")
         self.make_process()

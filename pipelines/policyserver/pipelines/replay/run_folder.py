@@ -44,6 +44,14 @@ def folder_of(pattern: Path, seed: int) -> Path:
     raise FileExistsError(f"{pattern.with_name(stem)}: expected a free name, a thousand are taken")
 
 
+def name_of(pattern: Path, folder: Path) -> re.Pattern[str] | None:
+    """Return the names of the folders that are of one kind with a run's: those by its pattern; None where each has a name of its own."""
+    if "{time}" not in pattern.name:
+        return _NAME if _NAME.fullmatch(folder.name) else None
+    name = re.escape(pattern.name).replace(r"\{time\}", r"\d{8}T\d{6}Z").replace(r"\{seed\}", r"\d+")
+    return re.compile(rf"{name}(-\d+)?")
+
+
 def newest_run_folder(root: Path, with_file: str = "") -> Path:
     """Return the newest run folder, of those that hold a file if one is named.
 

@@ -15,6 +15,7 @@ from policyserver.pipelines.config import PipelineConfig
 from policyserver.pipelines.market.rules import Rules
 from policyserver.pipelines.prices.config import make_slots
 from policyserver.pipelines.replay.columns import ActionType
+from policyserver.pipelines.replay.kept_runs import drop_oldest
 from policyserver.pipelines.replay.provenance import Provenance
 from policyserver.pipelines.replay.run_folder import PIPELINE_FILE, RUN_FILE, put_aside
 from policyserver.pipelines.replay.turn_log import TurnLog
@@ -28,7 +29,7 @@ def recorded_run(config: PipelineConfig, folder: Path, on_full: Callable[[], Non
 
     Args:
         config: The settings as resolved.
-        folder: The run's; what an earlier part of the run left in it is put aside.
+        folder: The run's; what an earlier part of the run left in it is put aside, and runs beyond `recording.keep_runs` are removed.
         on_full: Ends the run; called when the log is full and `recording.when_events_full` is "end_run".
 
     Raises:
@@ -44,6 +45,8 @@ def recorded_run(config: PipelineConfig, folder: Path, on_full: Callable[[], Non
         (folder / RUN_FILE).write_text(Provenance.of(config).to_json(), encoding="utf-8")
         (folder / PIPELINE_FILE).write_text(dump_toml(config), encoding="utf-8")
         on_end = on_full if recording.when_events_full == "end_run" else _nothing
+        if recording.keep_runs is not None:
+            drop_oldest(folder, recording.run_folder or folder, recording.keep_runs)
         log = TurnLog(folder, action_type(config), recording.max_event_bytes, on_end=on_end)
     except OSError as error:
         lock.release()

@@ -5,11 +5,15 @@ But for a sale that brings less than its fee; so this market has no fixed or min
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from policyserver.common.settings import SettingsError
 from policyserver.pipelines.market.accounts import Accounts
 from policyserver.pipelines.market.execution.broker import AccountConfig, SimulatedBroker
 from policyserver.pipelines.market.instruments import InstrumentConfig, Instruments
@@ -37,13 +41,61 @@ def test_without_leverage_and_shorts_cash_is_never_negative(seed: int, tick: flo
         assert accounts.position.min() >= 0.0
 
 
+@pytest.mark.parametrize(
+    ("actions", "choose"),
+    [
+        ("sell_hold_buy", lambda rng: rng.integers(1, 3)),
+        ({"name": "hold_buy_sell_close", "unit_fraction": 0.4}, lambda rng: rng.choice([0, 1, 1, 3])),
+        ("target_position", lambda rng: rng.integers(2, 5)),
+        ("target_weight", lambda rng: rng.choice([0.0, 0.5, 1.0], (1,)).astype(np.float32)),
+        ("simplex_weights", lambda rng: rng.normal(0.0, 3.0, (2,)).astype(np.float32)),
+        ("limit_offsets", lambda rng: np.array([1.0, rng.uniform(-1.0, 1.0), rng.uniform(-1.0, 1.0)], dtype=np.float32)),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_by_default_nothing_is_bought_on_credit_whatever_the_actions(actions: Any, choose: Callable[[np.random.Generator], Any]) -> None:
+    rng, row = np.random.default_rng(0), np.zeros(1, dtype=np.int64)
+    traded = Traded(actions=actions, instrument=InstrumentConfig(), account=AccountConfig())
+    accounts = traded.block.view.accounts
+    for _ in range(300):
+        traded.block.act(row, np.array([choose(rng)]))
+        traded.bar(float(traded.price[0] * np.exp(0.02 * rng.standard_normal())), opens=float(traded.price[0] * rng.uniform(0.99, 1.02)))
+        assert accounts.cash[0] >= -1e-9 * 10_000.0
+        assert accounts.position[0, 0] >= 0.0
+    assert accounts.fills[0] > 0
+    assert accounts.costs[0] > 0.0
+
+
+def test_orders_without_end_are_rejected_once_the_equity_is_spent() -> None:
+    traded, row = Traded(actions="hold_buy_sell_close", instrument=InstrumentConfig(), account=AccountConfig()), np.zeros(1, dtype=np.int64)
+    for _ in range(6):
+        traded.block.act(row, np.array([1]))
+        traded.bar(100.0)
+    assert traded.told() == [("rejected", "margin")] * 3, "four quarters and their costs are more than there is"
+    assert 0.75 < traded.block.view.accounts.exposure(row)[0, 0] <= 1.0
+    assert traded.block.view.accounts.cash[0] > 0.0
+
+
+@pytest.mark.parametrize("with_market_orders", [False, True])
+def test_what_the_costs_take_of_an_order_for_the_whole_equity_is_told_only_on_request(with_market_orders: bool) -> None:
+    traded = Traded(actions="sell_hold_buy", instrument=InstrumentConfig(), account=AccountConfig())
+    traded.block.broker.log.with_market_orders = with_market_orders
+    traded.block.act(np.zeros(1, dtype=np.int64), np.array([2]))
+    traded.bar(100.0)
+    usual = [("accepted", "none"), ("partly_filled", "none"), ("cancelled", "margin")]
+    assert traded.told() == (usual if with_market_orders else [])
+    assert 0.995 < traded.block.view.accounts.exposure(np.zeros(1, dtype=np.int64))[0, 0] <= 1.0
+    gapped = Traded(actions="sell_hold_buy", instrument=InstrumentConfig(), account=AccountConfig())
+    gapped.block.act(np.zeros(1, dtype=np.int64), np.array([2]))
+    gapped.bar(110.0, opens=110.0)
+    assert gapped.told() == [("cancelled", "margin")], "a gap is no cost"
+
+
 def test_five_times_the_equity_is_refused_or_bounded_by_a_margin_call() -> None:
     actions = {"name": "sell_hold_buy", "unit_fraction": 5.0}
     row, buy = np.zeros(1, dtype=np.int64), np.array([2])
-    refused = Traded(actions=actions, account=AccountConfig(max_leverage=1.0))
-    refused.block.act(row, buy)
-    refused.bar(100.0)
-    assert refused.told() == [("rejected", "margin")]
+    with pytest.raises(SettingsError, match="max_leverage: expected at least 5, for actions that ask for 5 times the equity, received 1"):
+        Traded(actions=actions, account=AccountConfig())
     called = Traded(actions=actions, account=AccountConfig(max_leverage=5.0, maintenance_fraction=0.15))
     called.block.act(row, buy)
     called.bar(100.0)

@@ -391,6 +391,8 @@ def test_a_symbol_that_is_not_traded_is_refused() -> None:
 
 def test_actions_beyond_the_equity_need_leverage() -> None:
     choice = {"name": "sell_hold_buy", "unit_fraction": 5.0}
-    with pytest.raises(SettingsError, match=r"rules\.account\.max_leverage: expected a number, for actions that ask for 5 times"):
-        Rules.of(RulesConfig(actions=choice))
+    for leverage, received in ((None, "none"), (1.0, "1"), (4.5, "4.5")):
+        expected = rf"rules\.account\.max_leverage: expected at least 5, for actions that ask for 5 times the equity, received {received}$"
+        with pytest.raises(SettingsError, match=expected):
+            Rules.of(RulesConfig(actions=choice, account=AccountConfig(max_leverage=leverage)))
     assert math.isfinite(Rules.of(RulesConfig(actions=choice, account=AccountConfig(max_leverage=5.0))).actions.largest_exposure())

@@ -21,7 +21,7 @@ MINUTE_NS = 60 * 10**9
 
 
 class Traded:
-    """One row in K symbols, which all begin at a price of 100 with an equity of 10,000."""
+    """One row in K symbols, which all begin at a price of 100 with an equity of 10,000; unless told otherwise, on credit without end."""
 
     def __init__(
         self,
@@ -32,9 +32,8 @@ class Traded:
         observers: Sequence[Any] = ("position",),
         actions: Any = "target_weight",
     ) -> None:
-        rules = RulesConfig(
-            actions=actions, risk=risk, instrument=instrument, account=account or AccountConfig(), observers=tuple(observers), ends=()
-        )
+        account = account or AccountConfig(max_leverage=None)
+        rules = RulesConfig(actions=actions, risk=risk, instrument=instrument, account=account, observers=tuple(observers), ends=())
         episode = episode_of(np.full((10_000, symbols), 100.0), warmup_bars=2)
         self.block: EpisodeBlock = begun([episode], Rules.of(rules))[0]
         self.time_ns = 2 * MINUTE_NS

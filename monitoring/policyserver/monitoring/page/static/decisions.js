@@ -27,7 +27,8 @@ export function forgetDecisions() {
 }
 
 function cells(row) {
-  const action = actions[row.action] ?? "–";
+  const name = actions[row.action] ?? "";
+  const action = name || (row.action_text ?? "–");
   const outcome = row.reward > 0 ? "gain" : row.reward < 0 ? "loss" : "";
   return [
     [stamp(row.time_ns / 1e9), ""],
@@ -36,7 +37,7 @@ function cells(row) {
     [whole(row.bar), "number"],
     [short(row.price), "number"],
     [row.prediction == null ? "–" : row.prediction.toFixed(5), "number"],
-    [row.fallback ? `${action} (fallback)` : action, action],
+    [row.fallback ? `${action} (fallback)` : action, name],
     [short(row.position), "number"],
     [whole(row.equity), "number"],
     [row.reward == null ? "–" : row.reward.toFixed(4), `number ${outcome}`],

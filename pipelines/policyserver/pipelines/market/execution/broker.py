@@ -41,7 +41,7 @@ from policyserver.pipelines.market.execution.order_table import (
     OrderTable,
 )
 from policyserver.pipelines.market.instruments import Instruments, rounded
-from policyserver.pipelines.market.orders import GOOD_TILL_CANCELLED, Fills, OrderKind, OrderRequests, Reason, State
+from policyserver.pipelines.market.orders import GOOD_TILL_CANCELLED, KIND_FACTS, Fills, OrderKind, OrderRequests, Reason, State
 from policyserver.pipelines.market.rows import Rows
 
 _DUST = 1e-12
@@ -55,8 +55,9 @@ class AccountConfig(Config):
 
     initial_equity: Annotated[float, Interval(gt=0, le=1e15)] = 10_000.0
     """Cash at the start."""
-    max_leverage: Annotated[float, Ge(1)] | None = None
-    """Largest gross exposure as a multiple of the equity, after each fill that opens a position; none: not looked at."""
+    max_leverage: Annotated[float, Ge(1)] | None = 1.0
+    """Largest gross exposure as a multiple of the equity, after each fill that opens a position: beyond it a fill is cut, and an order is
+    rejected. 1: nothing is bought on credit, costs included; none: not looked at, so that cash may be negative."""
     maintenance_fraction: Annotated[float, Interval(ge=0, lt=1)] = 0.0
     """A margin call closes all positions when the equity is below this fraction of the gross exposure."""
     max_live_orders: Annotated[int, Interval(ge=1, le=1000)] = 16
@@ -168,8 +169,7 @@ class SimulatedBroker:
         reason = np.zeros(len(rows), dtype=np.int64)
         _first(reason, quantity <= 0, Reason.QUANTITY)
         if kind.any():  # others than market orders
-            has_price = (kind == OrderKind.LIMIT) | (kind == OrderKind.STOP)
-            _first(reason, has_price & ~(np.isfinite(price) & (price > 0)), Reason.PRICE)
+            _first(reason, KIND_FACTS.has_price[kind] & ~(np.isfinite(price) & (price > 0)), Reason.PRICE)
         _first(reason, self._accounts.called[rows], Reason.MARGIN_CALL)
         live = self.table.count[rows] - (0 if replaced is None else 1)
         _first(reason, live >= self.table.n_slots, Reason.TOO_MANY)
@@ -200,7 +200,7 @@ class SimulatedBroker:
         orders[:, PRICE] = self._order_price(requests, side)
         orders[:, BARS_LEFT] = requests.good_for
         if kind.any():
-            orders[(kind == OrderKind.ON_OPEN) | (kind == OrderKind.ON_CLOSE), BARS_LEFT] = 1
+            orders[KIND_FACTS.for_one_bar[kind], BARS_LEFT] = 1
         orders[:, LIVE] = 1.0
         return orders
 
@@ -216,7 +216,7 @@ class SimulatedBroker:
     def _take(self, rows: IntArray, orders: FloatArray) -> None:
         self.table.append(rows, orders)
         kinds = orders[:, KIND]
-        if self._only_at_open and kinds.any() and not ((kinds == OrderKind.MARKET) | (kinds == OrderKind.ON_OPEN)).all():
+        if self._only_at_open and kinds.any() and not KIND_FACTS.at_open_alone[kinds.astype(np.int64)].all():
             self._only_at_open = False
         self.log.add_usual(rows, orders, State.ACCEPTED)
 

@@ -43,6 +43,10 @@ class UntoldEvents:
         return OrderEvents(rows, symbol, number, kind, signed, orders[:, LEFT], orders[:, PRICE], state, reason, in_bar)
 
 
+_SMALL_CUT = 0.02
+"""Part of a market order that its costs may take without a word: an order for the whole equity leaves nothing to pay them with."""
+
+
 class EventLog:
     """Fills and order events since they were last taken."""
 
@@ -76,6 +80,14 @@ class EventLog:
                 rows, orders = rows[told], orders[told]
         is_partly = (orders[:, LEFT] > 0) & (state == State.FILLED)
         self.add(rows, orders, np.where(is_partly, int(State.PARTLY_FILLED), int(state)))
+
+    def add_cut(self, rows: IntArray, orders: FloatArray, reason: IntArray) -> None:
+        """Add that what is left of filled orders is cancelled; what the costs cut from market orders only `with_market_orders`."""
+        if not self.with_market_orders:
+            is_small = orders[:, LEFT] <= _SMALL_CUT * orders[:, QUANTITY]
+            told = ~is_small | (orders[:, KIND] != OrderKind.MARKET) | (reason != Reason.MARGIN)
+            rows, orders, reason = rows[told], orders[told], reason[told]
+        self.add(rows, orders, State.CANCELLED, reason)
 
     def take_fills(self) -> Fills:
         """Return the fills and forget them."""

@@ -212,4 +212,4 @@ class Filling:
         """Cancel what is left of orders that the account does not carry."""
         cut = (reason > 0) & (self._table.orders[rows, slot, LIVE] > 0)
         self._table.orders[rows[cut], slot, LIVE] = 0.0
-        self._log.add(rows[cut], self._table.orders[rows[cut], slot], State.CANCELLED, reason[cut])
+        self._log.add_cut(rows[cut], self._table.orders[rows[cut], slot], reason[cut])

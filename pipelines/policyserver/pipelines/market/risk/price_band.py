@@ -10,7 +10,7 @@ import numpy.typing as npt
 from annotated_types import Interval
 
 from policyserver.pipelines.market.bars import FloatArray
-from policyserver.pipelines.market.orders import OrderKind
+from policyserver.pipelines.market.orders import KIND_FACTS
 from policyserver.pipelines.market.risk.limit import Proposed, RiskLimit, Shape, View
 from policyserver.pipelines.market.rows import Rows
 
@@ -58,7 +58,7 @@ class PriceBand(RiskLimit):
     def refuses(self, state: _Jumps, view: View, orders: Proposed) -> npt.NDArray[np.bool_]:
         """See `RiskLimit`."""
         price = view.accounts.price[orders.rows, orders.symbol]
-        priced = (orders.kind == OrderKind.LIMIT) | (orders.kind == OrderKind.STOP)
+        priced = KIND_FACTS.has_price[orders.kind]
         far = np.abs(orders.price - price) > self.fraction * price
         refused: npt.NDArray[np.bool_] = np.where(priced, far, state.jumped[orders.rows, orders.symbol])
         return refused & ~orders.reduces if self.exempts_reducing else refused

@@ -62,6 +62,15 @@ class ActionScheme(Scheme):
         form = "d" if numbers.dtype.kind in "iu" else "+.1f"
         return " ".join(format(number, form) for number in numbers.ravel().tolist())
 
+    def labels(self, actions: Actions) -> list[str]:
+        """Return what actions are called, (m, ...), in `MOST_LABEL_LETTERS` at most; of equal ones one is asked."""
+        known: dict[Any, str] = {}
+        keys = actions.tolist() if actions.ndim == 1 else [action.tobytes() for action in actions]
+        for key, action in zip(keys, actions, strict=True):
+            if key not in known:
+                known[key] = shortened(self.label(action))
+        return [known[key] for key in keys]
+
 
 def numbers_of(actions: Actions, count: int) -> IntArray:
     """Return actions of Discrete(count), or of several, as int64.
@@ -75,6 +84,14 @@ def numbers_of(actions: Actions, count: int) -> IntArray:
         raise ValueError(f"actions: expected numbers from 0 to {count - 1}, received {numbers[wrong][0]}")
     return numbers
 
+
+def shortened(label: str) -> str:
+    """Return a label in `MOST_LABEL_LETTERS` at most."""
+    return label if len(label) <= MOST_LABEL_LETTERS else f"{label[: MOST_LABEL_LETTERS - 1]}…"
+
+
+MOST_LABEL_LETTERS = 64
+"""Longest text of an action that is recorded: of more symbols the first are shown."""
 
 OrderName = Literal["market", "on_open", "on_close"]
 """Orders without a price: see `OrderKind`."""

@@ -77,6 +77,20 @@ class LimitOffsets(ActionScheme):
         """See `ActionScheme`. Flat, at a price that fills at once."""
         return np.tile(np.array([0.0, -1.0, -1.0], dtype=np.float32), (len(rows), 1))
 
+    def label(self, action: Any) -> str:
+        """See `ActionScheme`. Target as a part of the equity, then the offsets in volatilities."""
+        return self.labels(np.asarray(action)[None])[0] if np.ndim(action) == 1 else ActionScheme.label(self, action)
+
+    def labels(self, actions: Actions) -> list[str]:
+        """See `ActionScheme`."""
+        if actions.ndim != 2:  # of a scheme that is derived from this one
+            return ActionScheme.labels(self, actions)
+        target, better, stop = np.clip(np.nan_to_num(actions.astype(np.float64)), -1.0, 1.0).T
+        parts = zip(
+            (target * self.largest).tolist(), (better * self.reach).tolist(), ((stop + 1.0) / 2.0 * self.reach).tolist(), strict=True
+        )
+        return [f"{aim:+.0%} limit {limit:+.1f} stop {f'{behind:.1f}' if behind > 0 else 'none'}" for aim, limit, behind in parts]
+
 
 def _orders(
     rows: IntArray, kind: OrderKind, quantity: FloatArray, price: FloatArray, good_for: int, wanted: npt.NDArray[np.bool_]

@@ -12,7 +12,7 @@ from annotated_types import Interval
 
 from policyserver.pipelines.market.bars import FloatArray, IntArray
 from policyserver.pipelines.market.orders import OrderRequests
-from policyserver.pipelines.market.schemes.actions.action_scheme import Actions, ActionScheme, OrderName, View, rebalance
+from policyserver.pipelines.market.schemes.actions.action_scheme import Actions, ActionScheme, OrderName, View, rebalance, shortened
 
 
 def _rebalance(view: View, rows: IntArray, weights: FloatArray, tolerance: float, order: OrderName) -> list[OrderRequests]:
@@ -57,6 +57,17 @@ class TargetWeight(ActionScheme):
         """See `ActionScheme`."""
         return np.zeros((len(rows), view.shape.n_symbols), dtype=np.float32)
 
+    def label(self, action: Any) -> str:
+        """See `ActionScheme`. The parts of the equity that are wanted."""
+        return self.labels(np.asarray(action)[None])[0] if np.ndim(action) == 1 else ActionScheme.label(self, action)
+
+    def labels(self, actions: Actions) -> list[str]:
+        """See `ActionScheme`."""
+        if actions.ndim != 2:  # of a scheme that is derived from this one
+            return ActionScheme.labels(self, actions)
+        weights = np.clip(np.nan_to_num(actions.astype(np.float64)), -1.0, 1.0) * (100.0 * self.largest / actions.shape[1])
+        return [shortened(" ".join([f"{weight:+d}%" for weight in row])) for row in np.rint(weights).astype(np.int64).tolist()]
+
 
 @dataclass(frozen=True, slots=True)
 class SimplexWeights(ActionScheme):
@@ -78,9 +89,7 @@ class SimplexWeights(ActionScheme):
 
     def orders(self, state: Any, view: View, rows: IntArray, actions: Actions) -> Sequence[OrderRequests]:
         """See `ActionScheme`."""
-        scores = np.exp(self.sharpness * np.clip(np.nan_to_num(actions.astype(np.float64)), -1.0, 1.0))
-        weights = scores / scores.sum(axis=1, keepdims=True)
-        return _rebalance(view, rows, weights[:, 1:], self.tolerance, self.order)
+        return _rebalance(view, rows, self._weights(actions)[:, 1:], self.tolerance, self.order)
 
     def keeping(self, state: Any, view: View, rows: IntArray) -> Actions:
         """See `ActionScheme`. The scores of the parts that there are, as near as the space allows."""
@@ -92,6 +101,22 @@ class SimplexWeights(ActionScheme):
         scores = np.full((len(rows), view.shape.n_symbols + 1), -1.0, dtype=np.float32)
         scores[:, 0] = 1.0
         return scores
+
+    def label(self, action: Any) -> str:
+        """See `ActionScheme`. The parts of the equity that are wanted, that of cash first."""
+        return self.labels(np.asarray(action)[None])[0] if np.ndim(action) == 1 else ActionScheme.label(self, action)
+
+    def labels(self, actions: Actions) -> list[str]:
+        """See `ActionScheme`."""
+        if actions.ndim != 2:  # of a scheme that is derived from this one
+            return ActionScheme.labels(self, actions)
+        parts = np.rint(100.0 * self._weights(actions)).astype(np.int64).tolist()
+        return [shortened("cash " + " ".join([f"{part}%" for part in row])) for row in parts]
+
+    def _weights(self, actions: Actions) -> FloatArray:
+        scores = np.exp(self.sharpness * np.clip(np.nan_to_num(actions.astype(np.float64)), -1.0, 1.0))
+        weights: FloatArray = scores / scores.sum(axis=1, keepdims=True)
+        return weights
 
     def _scores(self, weights: FloatArray) -> Actions:
         logs = np.log(np.maximum(weights, np.exp(-2.0 * self.sharpness)))

@@ -1,0 +1,56 @@
+"""What has been done in each row of a block since its episode began, as columns."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from policyserver.pipelines.market.bars import IntArray
+
+MOST_ACTIONS = 200_000
+"""Actions of a row that are kept: an episode of more has none that is whole."""
+
+_FIRST_ACTIONS = 64
+
+
+class TakenActions:
+    """The actions of n rows. One owner at a time: not thread-safe."""
+
+    def __init__(self, n_rows: int) -> None:
+        """Have none."""
+        self._counts = np.zeros(n_rows, dtype=np.int64)
+        self._actions: npt.NDArray[Any] = np.zeros((n_rows, 0), dtype=np.int64)
+        self._most = 0
+        """What no count is above."""
+
+    def begin(self, rows: IntArray) -> None:
+        """Forget those of rows, int64 (m,), whose episodes begin."""
+        self._counts[rows] = 0
+
+    def add(self, rows: IntArray, actions: npt.NDArray[Any]) -> None:
+        """Take the next action of each of m different rows, (m, ...)."""
+        self._most += 1
+        if self._most > self._actions.shape[1]:
+            self._make_room(actions)
+        counts = self._counts[rows]
+        self._counts[rows] = counts + 1
+        if self._most > MOST_ACTIONS:
+            fits = counts < MOST_ACTIONS
+            rows, counts, actions = rows[fits], counts[fits], actions[fits]
+        self._actions[rows, counts] = actions
+
+    def of(self, row: int) -> npt.NDArray[Any]:
+        """Return a copy of those of a row, (n, ...); none if there were more than are kept."""
+        count = int(self._counts[row])
+        return self._actions[row, : count if count <= MOST_ACTIONS else 0].copy()
+
+    def _make_room(self, actions: npt.NDArray[Any]) -> None:
+        """Find the largest count, and make room for one more of each row if there is none: twice as much, of the kind of the given ones."""
+        self._most = 1 + int(self._counts.max())
+        old, size = self._actions, self._actions.shape[1]
+        if size < self._most and size < MOST_ACTIONS:
+            self._actions = np.zeros((len(old), min(max(_FIRST_ACTIONS, 2 * size), MOST_ACTIONS), *actions.shape[1:]), actions.dtype)
+            if size:
+                self._actions[:, :size] = old
