@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import importlib.metadata
 import json
 import platform
@@ -21,12 +22,17 @@ _CPU_INFO = Path("/proc/cpuinfo")
 
 @dataclass(frozen=True, slots=True)
 class DataFile:
-    """A file of bars."""
+    """A file that a run reads."""
 
     path: str
     sha256: str
     """Of its bytes, in hexadecimal digits."""
     n_bytes: int
+
+    @classmethod
+    def of_bytes(cls, path: Path, data: bytes) -> DataFile:
+        """Describe a file whose bytes are known."""
+        return cls(str(path.expanduser().absolute()), hashlib.sha256(data).hexdigest(), len(data))
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +50,8 @@ class Provenance:
     """Type of the CPU."""
     data: tuple[DataFile, ...]
     """Files of bars."""
+    forecast_state: DataFile | None = None
+    """What the forecaster began with, where it lay then; None: it began anew."""
 
     @classmethod
     def of(cls, config: PipelineConfig) -> Provenance:
@@ -64,7 +72,9 @@ class Provenance:
         """
         try:
             fields: dict[str, Any] = json.loads(text)
-            return cls(**fields | {"data": tuple(DataFile(**each) for each in fields["data"])})
+            state = fields.get("forecast_state")
+            files = {"data": tuple(DataFile(**each) for each in fields["data"]), "forecast_state": state and DataFile(**state)}
+            return cls(**fields | files)
         except (TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"expected what a run was made with, received {error}") from error
 
@@ -90,7 +100,10 @@ def data_files(catalog: CatalogConfig | None) -> tuple[DataFile, ...]:
 
 
 def with_absolute_paths(config: PipelineConfig) -> PipelineConfig:
-    """Return the settings with files of bars that are found from any folder."""
+    """Return the settings with files of bars, and of what a forecaster has learnt, that are found from any folder."""
+    if config.regressor.state is not None:
+        regressor = dataclasses.replace(config.regressor, state=config.regressor.state.absolute())
+        config = dataclasses.replace(config, regressor=regressor)
     catalog = config.prices.recorded
     if catalog is None:
         return config
