@@ -44,7 +44,7 @@ class Forecasts:
             is_recorded: Whether episodes are windows of histories.
             stopping: Whether the run is ending.
             start: What the models begin with: block b of the run with the model b modulo the number of models, each symbol with its own,
-                and anew where there is none.
+                and anew if it has none.
         """
         self._config = config
         self._is_recorded = is_recorded

@@ -44,7 +44,7 @@ def make(choice: Choice, key: str) -> Any:
         key: Dotted key of the choice, for errors.
 
     Raises:
-        SettingsError: A class is none of River's and not named as the user's own, or can't be imported; a parameter is unknown, missing
+        SettingsError: A class is not River's and not named as the user's own, or can't be imported; a parameter is unknown, missing
             or of another type; or the class refuses them.
     """
     table = {"name": choice} if isinstance(choice, str) else dict(choice)

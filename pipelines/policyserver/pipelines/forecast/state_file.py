@@ -218,7 +218,7 @@ def read_state(config: RegressorConfig) -> ForecastState | None:
     """Read the state that a configuration names, without unpickling anything; None: it names none.
 
     Raises:
-        SettingsError: It can't be read, is none, of another version, or damaged, or its SHA-256 is another one than configured.
+        SettingsError: It can't be read, is no state, of another version, or damaged, or its SHA-256 is another one than configured.
     """
     if config.state is None:
         return None
