@@ -18,7 +18,7 @@ from policyserver.pipelines.prices import PricesConfig
 FIRST_BAR_S = 1_577_836_800
 """2020-01-01T00:00:00Z."""
 
-TREE = RegressorConfig(model="river.tree.HoeffdingTreeRegressor", arguments={"grace_period": 50})
+TREE = RegressorConfig(model={"name": "river.tree.HoeffdingTreeRegressor", "grace_period": 50})
 """Remembers what it has seen far better than a line does."""
 
 

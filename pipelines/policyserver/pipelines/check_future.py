@@ -60,14 +60,15 @@ def checks(config: PipelineConfig, episodes: int | None = None, cuts: int = _CUT
         cuts: How often the future is changed.
 
     Raises:
-        SettingsError: The prices can't be made, or the regressor can't.
+        SettingsError: The prices can't be made, or the regressor can't; or it begins with what it has learnt of these prices.
     """
     from policyserver.pipelines.audit.changed_future import check_changed_future
     from policyserver.pipelines.audit.fair_game import check_fair_game
     from policyserver.pipelines.audit.warm_up import check_warm_up
+    from policyserver.pipelines.forecast_start import start_of
     from policyserver.pipelines.run import source_of
 
-    source_of(config)
+    start_of(config, source_of(config))
     count = episodes or config.episodes.concurrent
     concurrent = min(count, config.episodes.concurrent)
     first = config.episodes.first_round * concurrent

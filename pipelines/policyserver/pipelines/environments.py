@@ -17,8 +17,9 @@ import numpy.typing as npt
 
 from policyserver.common.settings import load
 from policyserver.pipelines.config import PipelineConfig
-from policyserver.pipelines.forecast.block_forecaster import STATISTICS, BlockForecaster
-from policyserver.pipelines.forecast.tracks import TrackForecaster, Tracks
+from policyserver.pipelines.forecast.block_forecaster import STATISTICS
+from policyserver.pipelines.forecast.forecasts import Forecasts
+from policyserver.pipelines.forecast_start import start_of
 from policyserver.pipelines.market.forecaster import Forecaster
 from policyserver.pipelines.market.rules import Rules
 from policyserver.pipelines.market.schemes.scheme import View
@@ -39,10 +40,10 @@ def make_vector_env(config: PipelineConfig | Path | str | None = None, num_envs:
     if not isinstance(config, PipelineConfig):
         config = load(PipelineConfig, Path(config) if config else None, {})
     source = source_of(config)
-    tracks = Tracks(config.regressor, lambda: False)
+    forecasts = Forecasts(config.regressor, is_recorded=source.is_recorded, start=start_of(config, source))
 
     def new_forecaster(view: View) -> Forecaster:
-        return TrackForecaster(view, tracks) if source.is_recorded else BlockForecaster(view, config.regressor)
+        return forecasts.make(view, 0)
 
     return TradingVectorEnv(source, Rules.of(config.rules), num_envs or config.episodes.concurrent, new_forecaster, STATISTICS)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from policyserver.common.settings import format_value
 from policyserver.common.settings_declaration import NONE, fields_of
+from policyserver.pipelines.forecast.river_objects import regressors
 from policyserver.pipelines.market.processes import PROCESSES
 from policyserver.pipelines.market.registry import OBJECT_PREFIX, Registry
 from policyserver.pipelines.market.risk import LIMITS
@@ -23,7 +24,7 @@ def processes() -> str:
 
 
 def schemes() -> str:
-    """Return the action schemes, observers, reward terms, ends and limits on risk with what can be set of them, as text."""
+    """Return the action schemes, observers, reward terms, ends, limits on risk and regressors with what can be set of them, as text."""
     kinds: tuple[tuple[str, str, Registry[Any]], ...] = (
         ("action scheme", "rules.actions", ACTIONS),
         ("observer", "rules.observers", OBSERVERS),
@@ -31,7 +32,7 @@ def schemes() -> str:
         ("end", "rules.ends", ENDS),
         ("limit on risk", "rules.risk", LIMITS),
     )
-    return "\n".join(_listed(*kind) for kind in kinds)
+    return "\n".join([*(_listed(*kind) for kind in kinds), _regressors()])
 
 
 def _listed(kind: str, key: str, registry: Registry[Any]) -> str:
@@ -41,6 +42,16 @@ def _listed(kind: str, key: str, registry: Registry[Any]) -> str:
         lines.append(f"  {name}: {_summary(part)}")
         lines += [f"    {line}" for line in _settings(part)]
     lines.append(f'  "{OBJECT_PREFIX}package.module.Name": a {registry.base.__name__} of your own')
+    return "\n".join(lines) + "\n"
+
+
+def _regressors() -> str:
+    """Return River's regressors, then how one's own is chosen."""
+    lines = ["regressor.model: a River regressor, or a pipeline that ends in one, by its name, or a table of name and parameters"]
+    for path, part, parameters in regressors():
+        lines.append(f"  {path}: {_summary(part)}")
+        lines += [f"    {parameter}" for parameter in parameters]
+    lines.append(f'  "{OBJECT_PREFIX}package.module.Name": a regressor of your own, of river.base.Regressor')
     return "\n".join(lines) + "\n"
 
 

@@ -17,10 +17,10 @@ from policyserver.pipelines.comparison.comparison import Comparison, compare
 from policyserver.pipelines.comparison.kept_episodes import KeptEpisode, no_episodes
 from policyserver.pipelines.config import UNNAMED_RUN, PipelineConfig
 from policyserver.pipelines.events import EndEvent, Event, OpenEvent
-from policyserver.pipelines.forecast.block_forecaster import STATISTICS, BlockForecaster
-from policyserver.pipelines.forecast.tracks import TrackForecaster, Tracks
+from policyserver.pipelines.forecast.block_forecaster import STATISTICS
+from policyserver.pipelines.forecast.forecasts import Forecasts, window_bars
+from policyserver.pipelines.forecast.state_file import ForecastState, read_state
 from policyserver.pipelines.market.block import EpisodeBlock
-from policyserver.pipelines.market.forecaster import Forecaster
 from policyserver.pipelines.market.rules import Rules
 from policyserver.pipelines.market.split import Reach
 from policyserver.pipelines.nodes.episode_node import EpisodeNode
@@ -59,7 +59,14 @@ class Pipeline:
     """
 
     def __init__(
-        self, config: PipelineConfig, policy: PolicyService, sink: Sink, *, source: PriceSource | None = None, turns: Turns | None = None
+        self,
+        config: PipelineConfig,
+        policy: PolicyService,
+        sink: Sink,
+        *,
+        source: PriceSource | None = None,
+        turns: Turns | None = None,
+        start: ForecastState | None = None,
     ) -> None:
         """Wire the nodes; nothing runs yet.
 
@@ -69,8 +76,10 @@ class Pipeline:
             sink: Takes every point; it stays the caller's.
             source: Prices; default: those that `config.prices` describes.
             turns: Takes what happened to each block; it stays the caller's. None: it is not kept.
+            start: What the forecaster begins with; default: the state that `config.regressor` names, as it is.
 
         Raises:
+            SettingsError: That state can't be read.
             ValueError, OSError: The prices cannot be made; see `make_source`.
         """
         self.config = config
@@ -93,8 +102,8 @@ class Pipeline:
         self._source = source
         self.run = RunState(config.episodes.concurrent, config.episodes.steps)
         self._kept = no_episodes()
-        self._tracks = Tracks(config.regressor, self.run.stopping.is_set)
-        self._forecasters: list[BlockForecaster] = []
+        start = start or read_state(config.regressor)
+        self._forecasts = Forecasts(config.regressor, is_recorded=source.is_recorded, stopping=self.run.stopping.is_set, start=start)
         self.blocks = self._make_blocks()
         """The blocks that are played, by their numbers."""
         self._routes = routes = Routes()
@@ -106,7 +115,9 @@ class Pipeline:
             "episode", wiring, Baselines(rules, source.slots, config.episodes_seed, source.columns), self._kept
         )
         self._reporters = [*(node.reporter for node in self._policies), self._episode_node.reporter]
-        signals = _replicas(lambda name, wiring: SignalNode(name, wiring, self._skipped), "signal", nodes.signal_threads, wiring)
+        signals = _replicas(
+            lambda name, wiring: SignalNode(name, wiring, lambda: self._forecasts.skipped), "signal", nodes.signal_threads, wiring
+        )
         routes.market = NodeGroup("market", _replicas(MarketNode, "market", nodes.market_threads, wiring), _block_number)
         routes.execution = NodeGroup("execution", _replicas(ExecutionNode, "execution", nodes.execution_threads, wiring), _block_number)
         routes.reward = NodeGroup("reward", self._rewards, _block_number)
@@ -212,6 +223,10 @@ class Pipeline:
         """
         return compare(self._rules, self._source, self.kept_episodes if kept is None else kept, self.config.episodes_seed)
 
+    def forecast_state(self) -> ForecastState:
+        """Return what the forecaster has learnt so far. Raises what a model does that can't be pickled."""
+        return self._forecasts.state(window_bars(self._source), self.config.episodes_seed)
+
     def statistics(self) -> list[NodeStatistics]:
         """Return the counters of each node, in the order of a step."""
         return [group.statistics() for group in self._groups]
@@ -283,17 +298,8 @@ class Pipeline:
         config = self.config
         block = EpisodeBlock(n_rows, self._source.slots, self._rules, STATISTICS, self._source.columns)
         block.broker.log.with_market_orders = config.recording.market_order_events
-        forecaster: Forecaster
-        if self._source.is_recorded:
-            forecaster = TrackForecaster(block.view, self._tracks)
-        else:
-            forecaster = BlockForecaster(block.view, config.regressor)
-            self._forecasters.append(forecaster)
+        forecaster = self._forecasts.make(block.view, number)
         return PlayedBlock(number, first_slot, block, forecaster, config.episodes.first_round, config.episodes.count)
-
-    def _skipped(self) -> int:
-        """Return how many labels were not learnt, those of blocks that were given up among them."""
-        return self._tracks.skipped + sum(forecaster.skipped for forecaster in self._forecasters)
 
 
 def reach_of(rules: Rules) -> Reach:

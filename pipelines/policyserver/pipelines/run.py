@@ -27,6 +27,7 @@ from policyserver.monitoring.store.reader import Ledger, StoreReader
 from policyserver.pipelines.config import UNNAMED_RUN, PipelineConfig
 from policyserver.pipelines.forecast.block_forecaster import INPUTS
 from policyserver.pipelines.forecast.regressor import try_out
+from policyserver.pipelines.forecast_start import saved_forecasts, start_of
 from policyserver.pipelines.market.files.faults import FileFaultError
 from policyserver.pipelines.market.rules import Rules
 from policyserver.pipelines.pipeline import Pipeline, reach_of
@@ -93,10 +94,7 @@ def source_of(config: PipelineConfig) -> PriceSource:
     if 0 < config.prices.warmup_bars < needed:
         problem = f"expected at least the {needed} bars that the rules look back at, received {config.prices.warmup_bars}"
         raise SettingsError("prices.warmup_bars", "", problem)
-    try:
-        try_out(config.regressor, INPUTS)
-    except ValueError as error:
-        raise SettingsError("regressor", "", str(error)) from error
+    try_out(config.regressor, INPUTS)
     recorded = config.prices.recorded
     known = () if recorded is None else recorded.files.columns
     if missing := [column for column in rules.columns() if column not in known]:
@@ -253,22 +251,26 @@ def play_once(config: PipelineConfig, stop: StopSignals, paths: Sequence[Path] =
         folder: The run's; None: as the settings say.
     """
     source, seed = source_of(config), config.episodes_seed  # prices that cannot be made are refused before there is a server
+    start_of(config, source, is_joined=config.worker_number is not None)
     with _naming_the_remedy(), ExitStack() as whole, ExitStack() as stack:
         policy = stack.enter_context(connect(config))
         sink = stack.enter_context(closing_sink(config))
         config = joined(config, policy, stop)
         if config.episodes_seed != seed:
             source = source_of(config)
+        start = start_of(config, source)
         log = None
         if config.recording.run_folder is not None:
             folder = folder or made_folder(config.recording.run_folder, config.seed)
-            log = whole.enter_context(recorded_run(config, folder, lambda: stop.put(EVENTS_FULL)))
+            log = whole.enter_context(recorded_run(config, folder, lambda: stop.put(EVENTS_FULL), start))
             stack.callback(log.close)
-        pipeline = Pipeline(config, policy, sink, source=source, turns=log)
+        if start is not None:
+            logger.info("the forecaster begins with what it learnt from %d labels: %s", start.learned, config.regressor.state)
+        pipeline = Pipeline(config, policy, sink, source=source, turns=log, start=start)
         before = _recorded(pipeline)
         watch = ServerWatch(policy, sink, pipeline.tags)
         stack.callback(watch.stop)
-        with pipeline.running():
+        with saved_forecasts(pipeline, folder), pipeline.running():
             watch.start()
             symbols = ", ".join(pipeline.symbols)
             logger.info("trading %d episodes of %s against %s", config.episodes.concurrent, symbols, config.server.address)

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from policyserver.pipelines import pipeline
 from policyserver.pipelines.config import PipelineConfig
+from policyserver.pipelines.forecast import forecasts
 from policyserver.pipelines.forecast.block_forecaster import BlockForecaster
 from policyserver.pipelines.forecast.tracks import Track
 from policyserver.pipelines.market.adjust import AdjustConfig, adjust
@@ -150,7 +150,7 @@ def test_a_scaler_that_is_fitted_to_a_whole_file(tmp_path: Path, monkeypatch: py
 
 def test_a_forecast_that_learns_over_episodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = recorded(tmp_path)
-    monkeypatch.setattr(pipeline, "TrackForecaster", lambda view, tracks: BlockForecaster(view, config.regressor))
+    monkeypatch.setattr(forecasts, "TrackForecaster", lambda view, tracks: BlockForecaster(view, config.regressor))
     assert "forecast: prediction" in parts(changed_future(config))
 
 

@@ -23,8 +23,8 @@ import numpy.typing as npt
 import pytest
 
 from policyserver.pipelines import baselines, check_future, played_block
-from policyserver.pipelines import pipeline as pipeline_module
 from policyserver.pipelines.config import PipelineConfig, PlayedEpisodesConfig
+from policyserver.pipelines.forecast import forecasts
 from policyserver.pipelines.forecast.block_forecaster import BlockForecaster
 from policyserver.pipelines.forecast.track_features import TrackFeatures
 from policyserver.pipelines.forecast.tracks import Track, Tracks
@@ -390,7 +390,7 @@ def learnt_in_the_order_of_play(patch: Patch) -> None:
     def forecaster(view: View, tracks: Tracks) -> BlockForecaster:
         return BlockForecaster(view, tracks._config)
 
-    patch.setattr(pipeline_module, "TrackForecaster", forecaster)
+    patch.setattr(forecasts, "TrackForecaster", forecaster)
 
 
 # Fills -------------------------------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import pytest
 from policyserver.common.settings import SettingsError, dump_toml, load
 from policyserver.pipelines.config import PipelineConfig, PipelineRecordingConfig, PlayedEpisodesConfig, ServerConnectionConfig
 from policyserver.pipelines.demo.setup import DemoConfig, fresh_run, resumed_run
-from policyserver.pipelines.forecast.regressor import RegressorConfig
+from policyserver.pipelines.forecast.regressor import DEFAULT_MODEL, RegressorConfig
 from policyserver.pipelines.replay.run_folder import PIPELINE_FILE
 from policyserver.pipelines.run import run_pipeline
 from policyserver.pipelines.runtime.stop_signals import StopSignals
@@ -22,13 +22,14 @@ ADDRESS = "127.0.0.1:9901"
 @pytest.mark.parametrize(
     ("regressor", "message"),
     [
-        (RegressorConfig(model="river.nowhere.Model"), r"^regressor: RegressorConfig\.model: .* received 'river\.nowhere\.Model'"),
-        (RegressorConfig(model="river.linear_model.LogisticRegression"), r"^regressor: RegressorConfig\.model: expected a River regressor"),
-        (RegressorConfig(model="..relative"), r"^regressor: RegressorConfig\.model: expected the dotted path"),
-        (RegressorConfig(arguments={"colour": 1}), r"^regressor: RegressorConfig\.arguments: .* refused \{'colour': 1\}"),
-        (RegressorConfig(arguments={"optimizer": "fast"}), r"^regressor: RegressorConfig\.model: .* fails to learn: AttributeError"),
+        (RegressorConfig(model="river.nowhere.Model"), r"^regressor\.model\.name: .* received 'river\.nowhere\.Model'"),
+        (RegressorConfig(model="river.linear_model.LogisticRegression"), r"^regressor\.model: expected a River regressor"),
+        (RegressorConfig(model="..relative"), r"^regressor\.model\.name: expected \"river\.package\.Class\""),
+        (RegressorConfig(model={"name": DEFAULT_MODEL, "colour": 1}), r"^regressor\.model\.colour: expected a parameter of"),
+        (RegressorConfig(model={"name": DEFAULT_MODEL, "optimizer": "fast"}), r"^regressor\.model\.optimizer: expected Optimizer or none"),
+        (RegressorConfig(model="river.tree.ISOUPTreeRegressor"), r"^regressor\.model: expected a regressor that learns .*: AttributeError"),
     ],
-    ids=["unknown", "no regressor", "relative", "unknown argument", "wrong argument"],
+    ids=["unknown", "no regressor", "relative", "unknown parameter", "wrong parameter", "of several targets"],
 )
 def test_a_regressor_that_cannot_be_used_is_a_wrong_setting(regressor: RegressorConfig, message: str, tmp_path: Path) -> None:
     stop = StopSignals()
@@ -58,7 +59,7 @@ def test_a_resumed_run_whose_regressor_or_prices_are_gone_is_refused(tmp_path: P
     model = 'model = "river.linear_model.LinearRegression"'
     assert model in settings
     (folder / PIPELINE_FILE).write_text(settings.replace(model, 'model = "river.nowhere.Model"'), encoding="utf-8")
-    with pytest.raises(SettingsError, match=r"RegressorConfig\.model"):
+    with pytest.raises(SettingsError, match=r"^regressor\.model\.name: "):
         resumed_run(again, ADDRESS)
     (folder / PIPELINE_FILE).write_text(dump_toml(config), encoding="utf-8")
     file.unlink()

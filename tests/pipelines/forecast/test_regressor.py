@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 
 from policyserver.pipelines.forecast.block_forecaster import STATISTICS, BlockForecaster
-from policyserver.pipelines.forecast.regressor import NO_PREDICTION, Prediction, RegressorConfig, ReturnRegressor, skill
+from policyserver.pipelines.forecast.regressor import (
+    DEFAULT_MODEL,
+    NO_PREDICTION,
+    Prediction,
+    RegressorConfig,
+    ReturnRegressor,
+    skill,
+)
 from policyserver.pipelines.market.block import EpisodeBlock
 from policyserver.pipelines.market.feed import BarFeed
 from policyserver.pipelines.market.rules import Rules, RulesConfig
@@ -35,9 +42,9 @@ def learn_from_noise(regressor: ReturnRegressor, n: int, slope: float, seed: int
         RegressorConfig(),
         RegressorConfig(model="river.linear_model.BayesianLinearRegression"),
         RegressorConfig(model="river.rules.AMRules", scale_features=False),
-        RegressorConfig(arguments={"l2": 1e-4}),
+        RegressorConfig(model={"name": DEFAULT_MODEL, "l2": 1e-4}),
     ],
-    ids=lambda config: config.model.rsplit(".")[-1],
+    ids=["line", "bayesian", "rules", "ridge"],
 )
 def test_a_linear_relation_is_learnt_and_its_uncertainty_known(config: RegressorConfig) -> None:
     regressor = ReturnRegressor(config)
@@ -111,11 +118,10 @@ def test_neither_features_nor_prediction_are_changed() -> None:
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"model": "river.linear_model.Nothing"}, r"RegressorConfig\.model: expected the dotted path of a River regressor, received"),
-        ({"model": "nothing"}, r"RegressorConfig\.model"),
-        ({"model": "no.such.module"}, r"RegressorConfig\.model"),
-        ({"model": "river.linear_model.LogisticRegression"}, "expected a River regressor, received"),
-        ({"arguments": {"colour": 1}}, r"RegressorConfig\.arguments: .* refused \{'colour': 1\}"),
+        ({"model": "river.linear_model.Nothing"}, r"^regressor\.model\.name: expected \"river\.package\.Class\", or .*, received"),
+        ({"model": "nothing"}, r"^regressor\.model\.name: "),
+        ({"model": "river.linear_model.LogisticRegression"}, "expected a River regressor, .*, received LogisticRegression"),
+        ({"model": {"name": DEFAULT_MODEL, "colour": 1}}, r"^regressor\.model\.colour: expected a parameter of .*, received 'colour'"),
         ({"learning_rate": 0.0}, r"^argument of RegressorConfig: learning_rate: "),
         ({"learning_rate_power": 2.0}, r"^argument of RegressorConfig: learning_rate_power: "),
         ({"memory_steps": 0}, r"^argument of RegressorConfig: memory_steps: "),

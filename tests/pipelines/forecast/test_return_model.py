@@ -71,7 +71,7 @@ class Counting(base.Regressor):  # type: ignore[misc]  # the sources of river ar
         return x["a"]
 
 
-COUNTING = RegressorConfig(model=f"{__name__}.Counting", scale_features=False)
+COUNTING = RegressorConfig(model=f"python:{__name__}.Counting", scale_features=False)
 
 
 def test_each_label_is_learnt_by_one_call_in_the_order_of_the_rows() -> None:

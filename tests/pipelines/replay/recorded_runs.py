@@ -12,6 +12,7 @@ from typing import Any
 from policyserver.common.settings import load
 from policyserver.monitoring.sink import MultiSink
 from policyserver.pipelines.config import PipelineConfig
+from policyserver.pipelines.forecast_start import saved_forecasts
 from policyserver.pipelines.pipeline import Pipeline
 from policyserver.pipelines.replay.event_file import EventLogReader
 from policyserver.pipelines.replay.run_record import recorded_run
@@ -42,7 +43,8 @@ def record(
     folder.mkdir(parents=True, exist_ok=True)
     with (
         recorded_run(config, folder, on_full) as log,
-        Pipeline(config, service or PolicyDouble(), MultiSink(), turns=log).running() as pipeline,
+        saved_forecasts(pipeline := Pipeline(config, service or PolicyDouble(), MultiSink(), turns=log), folder),
+        pipeline.running(),
     ):
         assert pipeline.wait(WAIT_S)
     return pipeline

@@ -2,6 +2,6 @@
 
 It starts the server as a process, so it imports nothing of it.
 
-Imports `client`, `common`, `monitoring.page.server`, `monitoring.sink`, `monitoring.store.reader`, `pipelines`, `pipelines.market`,
-`pipelines.prices.config`, `pipelines.replay` and `pipelines.runtime`.
+Imports `client`, `common`, `monitoring.page.server`, `monitoring.sink`, `monitoring.store.reader`, `pipelines`,
+`pipelines.forecast.state_file`, `pipelines.market`, `pipelines.prices`, `pipelines.replay` and `pipelines.runtime`.
 """

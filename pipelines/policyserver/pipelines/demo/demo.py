@@ -15,11 +15,13 @@ from policyserver.pipelines.demo.claimed_address import claimed_address
 from policyserver.pipelines.demo.server_process import ServerProcess
 from policyserver.pipelines.demo.setup import SERVER_FILE, STORE_FILE, DemoConfig, fresh_run, resumed_run
 from policyserver.pipelines.demo.terminal import TerminalView
+from policyserver.pipelines.forecast.state_file import ForecastState
+from policyserver.pipelines.forecast_start import saved_forecasts, start_of
 from policyserver.pipelines.pipeline import Pipeline
 from policyserver.pipelines.replay.run_folder import SUMMARY_FILE
 from policyserver.pipelines.replay.run_record import recorded_run
 from policyserver.pipelines.replay.turn_log import TurnLog
-from policyserver.pipelines.run import ENDED, EVENTS_FULL, LAST_ANSWER_S, closing_sink, connect, wait_for_end
+from policyserver.pipelines.run import ENDED, EVENTS_FULL, LAST_ANSWER_S, closing_sink, connect, source_of, wait_for_end
 from policyserver.pipelines.runtime.stop_signals import StoppedEarlyError, StopSignals
 from policyserver.pipelines.server_watch import ServerWatch
 from policyserver.pipelines.snapshot import SnapshotTaker
@@ -77,9 +79,10 @@ def run_demo(options: DemoConfig, out: TextIO, stop: StopSignals) -> DemoResult:
         page.start(folder / STORE_FILE)
         say(f"live page: {page.address}")
         before = _recorded(folder)
-        log = whole.enter_context(recorded_run(config, folder, lambda: stop.put(EVENTS_FULL)))
+        start = start_of(config, source_of(config)) if config.regressor.state is not None else None
+        log = whole.enter_context(recorded_run(config, folder, lambda: stop.put(EVENTS_FULL), start))
         stack.callback(log.close)
-        pipeline, watch, leaked, reason = _play(config, sink, log, out, page.address, stop)
+        pipeline, watch, leaked, reason = _play(config, folder, start, sink, log, out, page.address, stop)
         say(f"stopping the policy server, which takes at most {server.stop_timeout_s:.0f} s")
         stack.close()  # now every point is stored
         after = _recorded(folder)
@@ -94,16 +97,16 @@ def run_demo(options: DemoConfig, out: TextIO, stop: StopSignals) -> DemoResult:
 
 
 def _play(
-    config: PipelineConfig, sink: Sink, log: TurnLog, out: TextIO, page: str, stop: StopSignals
+    config: PipelineConfig, folder: Path, start: ForecastState | None, sink: Sink, log: TurnLog, out: TextIO, page: str, stop: StopSignals
 ) -> tuple[Pipeline, ServerWatch, int | None, str]:
     """Run the pipeline until `stop` has a reason; return it, what the server said last, the episodes it still held, and the reason."""
     with connect(config) as policy:
-        pipeline = Pipeline(config, policy, sink, turns=log)
+        pipeline = Pipeline(config, policy, sink, turns=log, start=start)
         watch = ServerWatch(policy, sink, pipeline.tags)
         headline = f"{config.recording.run}   {config.prices.name}   {', '.join(pipeline.symbols)}   page {page}   Ctrl-C ends"
         view = TerminalView(SnapshotTaker(pipeline, watch), out, lambda: headline)
         try:
-            with view.suspendable(), pipeline.running():
+            with view.suspendable(), saved_forecasts(pipeline, folder), pipeline.running():
                 watch.start()
                 view.start()
                 reason = wait_for_end(pipeline, stop)

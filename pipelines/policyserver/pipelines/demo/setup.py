@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import logging
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +15,18 @@ from annotated_types import Ge
 from policyserver.common.settings import Config, SettingsError, dump_toml, format_value, load
 from policyserver.monitoring.store.reader import StoreReader
 from policyserver.pipelines.config import PipelineConfig, ServerConnectionConfig
+from policyserver.pipelines.forecast.state_file import STATE_FILE, ForecastState
+from policyserver.pipelines.forecast_start import start_of
 from policyserver.pipelines.market.catalog import CatalogConfig
 from policyserver.pipelines.market.registry import Choice
 from policyserver.pipelines.market.rules import Rules, RulesConfig
 from policyserver.pipelines.market.space_tables import server_tables
+from policyserver.pipelines.prices import PriceSource
 from policyserver.pipelines.prices.config import PricesConfig, make_slots
 from policyserver.pipelines.replay.run_folder import PIPELINE_FILE, new_run_folder, newest_run_folder, put_aside
 from policyserver.pipelines.run import source_of
+
+logger = logging.getLogger(__name__)
 
 DEFAULT_STEPS = 300_000
 """Steps of a demo: enough to see the policy learn."""
@@ -122,7 +128,7 @@ def fresh_run(options: DemoConfig, address: str) -> tuple[Path, PipelineConfig]:
         stop_timeout_s=_EPISODES_END_S,
     )
     try:
-        source_of(config)  # prices that cannot be made are refused before there is a folder
+        start_of(config, source_of(config))  # prices that cannot be made are refused before there is a folder
     except SettingsError as error:
         where = " (in a file of settings, for --config)" if options.files and error.key.startswith("prices") else ""
         raise SettingsError(error.key, "", error.problem + where) from error
@@ -158,16 +164,38 @@ def resumed_run(options: DemoConfig, address: str) -> tuple[Path, PipelineConfig
     except FileNotFoundError as error:
         raise SettingsError("--resume", "option", str(error)) from error
     config = load(PipelineConfig, folder / PIPELINE_FILE)
-    source_of(config)
+    own = _own_state(config, folder, source_of(config))
     steps, rounds = options.steps or DEFAULT_STEPS, -(-_episodes_recorded(folder) // config.episodes.concurrent)
+    if own is not None:  # it may have learnt of episodes that were cut off before they were recorded
+        rounds = max(rounds, -(-own.episodes.get(config.episodes_seed, 0) // config.episodes.concurrent))
     config = dataclasses.replace(
         config,
         server=dataclasses.replace(config.server, address=address),
         episodes=dataclasses.replace(config.episodes, steps=steps, first_round=rounds),
     )
     _, _, chosen = (folder / SERVER_FILE).read_text(encoding="utf-8").partition(_AFTER_RUN_SETTINGS)
-    put_aside(folder)
+    aside = put_aside(folder)
+    if own is not None and aside is not None:
+        config = _beginning_with(config, aside / STATE_FILE)
     return folder, _written(config, folder, chosen)
+
+
+def _own_state(config: PipelineConfig, folder: Path, source: PriceSource) -> ForecastState | None:
+    """Return what the forecaster of a run of simulated prices had learnt; None: it begins anew.
+
+    Recorded bars are learnt again, in their order, up to the bar that is forecast.
+    """
+    if source.is_recorded or not (folder / STATE_FILE).exists():
+        return None
+    try:
+        return start_of(_beginning_with(config, folder / STATE_FILE), source, is_joined=False)
+    except SettingsError as error:
+        logger.warning("the forecaster begins anew: %s", error.problem)
+        return None
+
+
+def _beginning_with(config: PipelineConfig, state: Path) -> PipelineConfig:
+    return dataclasses.replace(config, regressor=dataclasses.replace(config.regressor, state=state, state_sha256=None))
 
 
 def _written(config: PipelineConfig, folder: Path, server: str) -> PipelineConfig:

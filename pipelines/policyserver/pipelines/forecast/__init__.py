@@ -1,4 +1,4 @@
 """Forecasts of log-returns by River models: the only place that imports River. Imports the market's arrays.
 
-Imports `common.settings`, `pipelines.market` and `pipelines.market.schemes.scheme`.
+Imports `common`, `pipelines.market` and `pipelines.market.schemes.scheme`.
 """

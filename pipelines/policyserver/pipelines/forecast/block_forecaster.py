@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from typing import Literal
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from policyserver.pipelines.forecast.regressor import RegressorConfig
 from policyserver.pipelines.forecast.return_model import MEAN, ReturnModel
+from policyserver.pipelines.forecast.state_file import KeptModel
 from policyserver.pipelines.market.bars import FloatArray, IntArray
 from policyserver.pipelines.market.episode_source import Episode
 from policyserver.pipelines.market.running_statistics import ExponentialMean, MeanSinceStart, Statistic
@@ -28,14 +30,18 @@ INPUTS = ("distance_slow", "distance_fast", "return_1")
 
 
 class BlockForecaster:
-    """Learns each bar of a block's rows when it has come, and forecasts the next. One owner at a time: the block's.
+    """Learns each bar of a block's rows when it has come, and forecasts the next. One owner at a time: the block's; `kept` is thread-safe.
 
     What a model has learnt when it forecasts lies in the past of that forecast: simulated prices have no time in common, and each path is
     drawn by itself. Recorded prices do: see `tracks`.
     """
 
-    def __init__(self, view: View, config: RegressorConfig, sharing: Sharing = "block") -> None:
-        """Forecast the rows of `view`, whose forecasts it fills in."""
+    def __init__(self, view: View, config: RegressorConfig, sharing: Sharing = "block", start: KeptModel | None = None) -> None:
+        """Forecast the rows of `view`, whose forecasts it fills in; the model of a block begins with `start`.
+
+        Raises:
+            Exception: `start` can't be unpickled.
+        """
         shape = view.shape.n_rows, view.shape.n_symbols
         self._view = view
         self._config = config
@@ -43,6 +49,20 @@ class BlockForecaster:
         self._shared = sharing == "block"
         self._features = np.zeros((*shape, len(INPUTS)))
         self._is_forecast = np.zeros(shape[0], dtype=np.bool_)
+        self._lock = threading.Lock()  # guards the models between the block's owner and who saves them
+        self.episodes_before = 0
+        """Number of the first episode of which none was begun."""
+        if start is not None and self._shared:
+            self._models[0].restore(start.learnt())
+
+    def kept(self) -> KeptModel:
+        """Return what the model of a block has learnt.
+
+        Raises:
+            Exception: It can't be pickled.
+        """
+        with self._lock:
+            return KeptModel.of(self._models[0].learnt())
 
     @property
     def skipped(self) -> int:
@@ -57,6 +77,7 @@ class BlockForecaster:
     def begin(self, rows: IntArray, episodes: Sequence[Episode]) -> None:
         """Forget what rows were forecast from: new episodes begin in them."""
         self._is_forecast[rows] = False
+        self.episodes_before = max([self.episodes_before, *(episode.number + 1 for episode in episodes)])
         if not self._shared:
             for row in rows.tolist():
                 self._models[row] = ReturnModel(self._config, INPUTS)
@@ -73,8 +94,9 @@ class BlockForecaster:
         returns = self._view.statistics.prices.last_return[rows]
         forecasts = self._view.forecast[rows]
         features = self._features[rows]
-        for model, place in self._by_model(rows):
-            model.learn(features[place].reshape(-1, len(INPUTS)), forecasts[place].reshape(-1, 3), returns[place].ravel())
+        with self._lock:
+            for model, place in self._by_model(rows):
+                model.learn(features[place].reshape(-1, len(INPUTS)), forecasts[place].reshape(-1, 3), returns[place].ravel())
         errors = (returns - forecasts[..., MEAN]).ravel()
         return errors * errors, np.square(returns).ravel()
 
@@ -89,9 +111,10 @@ class BlockForecaster:
         self._features[rows] = features
         self._is_forecast[rows] = True
         forecasts = np.empty((*log_price.shape, 3))
-        for model, place in self._by_model(rows):
-            of_model = features[place]
-            forecasts[place] = model.predict(of_model.reshape(-1, len(INPUTS))).reshape(*of_model.shape[:-1], 3)
+        with self._lock:
+            for model, place in self._by_model(rows):
+                of_model = features[place]
+                forecasts[place] = model.predict(of_model.reshape(-1, len(INPUTS))).reshape(*of_model.shape[:-1], 3)
         view.forecast[rows] = forecasts
 
     def _by_model(self, rows: IntArray) -> list[tuple[ReturnModel, slice]]:

@@ -12,18 +12,21 @@ River models are not thread-safe: each `ReturnRegressor` has one owner thread, a
 
 from __future__ import annotations
 
-import importlib
 import math
+import pickle
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 from annotated_types import Ge, Gt, Interval
-from river import base, compose, optim, preprocessing
+from river import compose, optim, preprocessing
 
-from policyserver.common.settings import Config
+from policyserver.common.settings import Config, SettingsError
+from policyserver.pipelines.forecast.river_objects import line_of, make_regressor
+from policyserver.pipelines.market.registry import Choice
 
 DEFAULT_MODEL = "river.linear_model.LinearRegression"
 """Linear regression by stochastic gradient descent."""
@@ -36,6 +39,9 @@ RELIABILITY_PRIOR = 4.0
 
 RELIABILITY_FLOOR = 0.05
 """Share of a forecast that is believed without any evidence: what the model says stays visible."""
+
+MODEL_KEY = "regressor.model"
+"""Key of the model's configuration, for errors."""
 
 _TRIAL_STEPS = 8
 
@@ -57,24 +63,47 @@ NO_PREDICTION = Prediction(0.0, 0.0)
 
 
 @dataclass(frozen=True, slots=True)
+class Learnt:
+    """What a model of the next log-return has learnt."""
+
+    model: Any
+    """The River model."""
+    means: tuple[float, float, float, float]
+    """Running means: squares of error, log-return and raw forecast, and raw forecast times log-return."""
+    learned: int
+    """Labels learnt."""
+
+
+@dataclass(frozen=True, slots=True)
 class RegressorConfig(Config):
     """Which River model predicts, and how it learns."""
 
-    model: str = DEFAULT_MODEL
-    """Dotted path of a River regressor."""
-    arguments: dict[str, Any] = field(default_factory=dict)
-    """Keyword arguments of the regressor."""
+    model: Choice = DEFAULT_MODEL
+    """A River regressor, or a pipeline that ends in one: its name, such as "river.linear_model.LinearRegression", or a table of name and
+    parameters, in which each object is such a table itself. "python:package.module.Name" is one of your own."""
     scale_features: bool = True
-    """Whether a StandardScaler stands before the regressor."""
+    """Whether a StandardScaler stands before the regressor; a pipeline is left as it is."""
     learning_rate: Annotated[float, Gt(0)] = 0.2
-    """Of the default LinearRegression: step t moves by learning_rate / t ** learning_rate_power."""
+    """Of a LinearRegression without an optimizer of its own: step t moves by learning_rate / t ** learning_rate_power."""
     learning_rate_power: Annotated[float, Interval(ge=0, le=1)] = 0.75
-    """Of the default LinearRegression: 0 keeps its speed for ever and follows changes, 0.5 to 1 converges and adds no noise of its own."""
+    """Of the same: 0 keeps its speed for ever and follows changes, 0.5 to 1 converges and adds no noise of its own."""
     memory_steps: Annotated[int, Ge(1)] = 20_000
     """Steps that the running mean squares of error, forecast and log-return remember."""
     in_test: Literal["continue", "frozen"] = "continue"
     """While the test part of a split is played: whether it goes on learning, each bar after it was forecast, or stays as training left
     it."""
+    state: Path | None = None
+    """What it begins with: the folder of an earlier run, or a file of what its forecaster had learnt. It holds a pickle, which is code that
+    runs when it is read: name only what you trust. None: it begins anew."""
+    state_sha256: str | None = None
+    """SHA-256 of that file, in hexadecimal digits; another one is refused before anything of it is unpickled. None: any."""
+    save_every_s: Annotated[float, Gt(0)] | None = 600.0
+    """Seconds from one time that what was learnt is saved into the run's folder to the next; it is saved at the run's end, too. None: it
+    is not saved."""
+
+    def _check(self) -> None:
+        if self.state_sha256 is not None and self.state is None:
+            raise ValueError(f"state_sha256: expected none without regressor.state, received {self.state_sha256!r}")
 
 
 class ReturnRegressor:
@@ -84,7 +113,7 @@ class ReturnRegressor:
         """Build the model.
 
         Raises:
-            ValueError: `config.model` names no River regressor, or `config.arguments` do not fit it.
+            SettingsError: `config.model` describes no River regressor.
         """
         self._config = config
         self._model = build_model(config)
@@ -107,6 +136,16 @@ class ReturnRegressor:
             return RELIABILITY_FLOOR
         evidence = min(self.learned, self._config.memory_steps) * self._mean_forecast_times_return**2 / power
         return max(RELIABILITY_FLOOR, evidence / (evidence + RELIABILITY_PRIOR))
+
+    def learnt(self) -> Learnt:
+        """Return what was learnt; the model in it goes on learning."""
+        means = self._mean_squared_error, self._mean_squared_return, self._mean_squared_forecast, self._mean_forecast_times_return
+        return Learnt(self._model, means, self.learned)
+
+    def restore(self, learnt: Learnt) -> None:
+        """Go on from what was learnt; the model in it becomes this one's."""
+        self._model, self.learned = learnt.model, learnt.learned
+        self._mean_squared_error, self._mean_squared_return, self._mean_squared_forecast, self._mean_forecast_times_return = learnt.means
 
     def predict(self, features: Mapping[str, float]) -> Prediction:
         """Return the forecast for the bar after the one that `features` describe."""
@@ -140,32 +179,23 @@ def build_model(config: RegressorConfig) -> Any:
     """Return the River model that `config` describes.
 
     Raises:
-        ValueError: `config.model` names no River regressor, or `config.arguments` do not fit it.
+        SettingsError: It describes no River regressor.
     """
-    module_name, _, class_name = config.model.rpartition(".")
-    try:
-        model_class = getattr(importlib.import_module(module_name), class_name)
-    except Exception as error:  # importing a module of the user's runs it
-        expected = "expected the dotted path of a River regressor"
-        raise ValueError(f"RegressorConfig.model: {expected}, received {config.model!r}: {_line(error)}") from error
-    if not (isinstance(model_class, type) and issubclass(model_class, base.Regressor)):
-        raise ValueError(f"RegressorConfig.model: expected a River regressor, received {config.model!r}")
-    arguments = dict(config.arguments)
-    if config.model == DEFAULT_MODEL:
+    table = {"name": config.model} if isinstance(config.model, str) else dict(config.model)
+    if table.get("name") == DEFAULT_MODEL and "optimizer" not in table:
         schedule = optim.schedulers.InverseScaling(config.learning_rate, config.learning_rate_power)
-        arguments = {"optimizer": optim.SGD(schedule), "intercept_lr": 0.0} | arguments
-    try:
-        model = model_class(**arguments)
-    except Exception as error:
-        raise ValueError(f"RegressorConfig.arguments: {config.model} refused {config.arguments}: {_line(error)}") from error
-    return compose.Pipeline(preprocessing.StandardScaler(), model) if config.scale_features else model
+        table = {"optimizer": optim.SGD(schedule), "intercept_lr": 0.0} | table
+    model = make_regressor(table, MODEL_KEY)
+    if config.scale_features and not isinstance(model, compose.Pipeline):
+        return compose.Pipeline(preprocessing.StandardScaler(), model)
+    return model
 
 
 def try_out(config: RegressorConfig, features: Sequence[str]) -> None:
-    """Build the model and let it learn a few labels of `features`, so that what it can't do is known before a run begins.
+    """Build the model, let it learn a few labels of `features`, and pickle it, so that what it can't do is known before a run begins.
 
     Raises:
-        ValueError: `config.model` names no River regressor, or one that can't be built or can't learn with `config.arguments`.
+        SettingsError: `config.model` describes no River regressor, or one that can't learn from numbers or can't be saved.
     """
     regressor = ReturnRegressor(config)
     try:
@@ -173,8 +203,14 @@ def try_out(config: RegressorConfig, features: Sequence[str]) -> None:
             inputs = {name: 0.01 * math.sin(step + place) for place, name in enumerate(features)}
             regressor.learn(inputs, regressor.predict(inputs), 0.01 * math.cos(step))
     except Exception as error:
-        problem = f"{config.model} with {config.arguments} fails to learn: {type(error).__name__}: {_line(error)}"
-        raise ValueError(f"RegressorConfig.model: expected a regressor that learns from numbers, {problem}") from error
+        problem = f"{config.model} fails to learn: {type(error).__name__}: {line_of(error)}"
+        raise SettingsError(MODEL_KEY, "", f"expected a regressor that learns from numbers, received {problem}") from error
+    if config.save_every_s is not None:
+        try:
+            pickle.dumps(regressor.learnt())
+        except Exception as error:
+            expected = 'expected a model that can be pickled (or regressor.save_every_s = "none")'
+            raise SettingsError(MODEL_KEY, "", f"{expected}, received {config.model}: {line_of(error)}") from error
 
 
 def skill(squared_errors: npt.NDArray[np.float64], squared_returns: npt.NDArray[np.float64]) -> tuple[float, float]:
@@ -193,11 +229,6 @@ def skill(squared_errors: npt.NDArray[np.float64], squared_returns: npt.NDArray[
     gains = squared_returns - squared_errors
     value = float(np.mean(gains)) / power
     return value, float(np.std(gains - value * squared_returns)) / (power * math.sqrt(n))
-
-
-def _line(error: BaseException) -> str:
-    """Return what an error says, in one line."""
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _finite(features: Mapping[str, float]) -> bool:

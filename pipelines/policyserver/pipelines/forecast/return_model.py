@@ -19,6 +19,7 @@ from policyserver.pipelines.forecast.regressor import (
     PREDICTION_LIMIT,
     RELIABILITY_FLOOR,
     RELIABILITY_PRIOR,
+    Learnt,
     RegressorConfig,
     build_model,
 )
@@ -35,7 +36,7 @@ class ReturnModel:
         """Build the model. It is told its F features by `names`.
 
         Raises:
-            ValueError: `config.model` names no River regressor, or `config.arguments` do not fit it.
+            SettingsError: `config.model` describes no River regressor.
         """
         self._config = config
         self._names = tuple(names)
@@ -57,6 +58,15 @@ class ReturnModel:
             return RELIABILITY_FLOOR
         evidence = min(self.learned, self._config.memory_steps) * product**2 / power
         return float(max(RELIABILITY_FLOOR, evidence / (evidence + RELIABILITY_PRIOR)))
+
+    def learnt(self) -> Learnt:
+        """Return what was learnt; the model in it goes on learning."""
+        error, log_return, forecast, product = self._means.tolist()
+        return Learnt(self._model, (error, log_return, forecast, product), self.learned)
+
+    def restore(self, learnt: Learnt) -> None:
+        """Go on from what was learnt; the model in it becomes this one's."""
+        self._model, self._means, self.learned = learnt.model, np.array(learnt.means), learnt.learned
 
     def predict(self, features: FloatArray) -> FloatArray:
         """Return the forecasts from features of float64 (m, F), float64 (m, 3).

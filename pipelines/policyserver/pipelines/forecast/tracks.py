@@ -11,12 +11,13 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from policyserver.pipelines.forecast.regressor import Prediction, RegressorConfig, ReturnRegressor
 from policyserver.pipelines.forecast.return_model import MEAN
+from policyserver.pipelines.forecast.state_file import KeptModel
 from policyserver.pipelines.forecast.track_features import TrackFeatures
 from policyserver.pipelines.market.bars import Bars, FloatArray, History, IntArray
 from policyserver.pipelines.market.episode_source import Episode
@@ -31,14 +32,23 @@ _BLOCK_BARS = 1024
 class Track:
     """The forecasts of one symbol's history, made as far as they were asked for. Thread-safe: the first who asks makes them."""
 
-    def __init__(self, symbol: str, history: History, config: RegressorConfig, stopping: Callable[[], bool]) -> None:
+    def __init__(
+        self, symbol: str, history: History, config: RegressorConfig, stopping: Callable[[], bool], start: KeptModel | None = None
+    ) -> None:
         """Begin before the first bar.
+
+        What begins with a model that has learnt before does not learn again the bars up to the newest that it knows, and gives no
+        forecast as of an earlier bar: zeros stand there. Its forecasts after it are those of a track that had never stopped.
 
         Args:
             symbol: For the log.
             history: The bars.
             config: Of the regressor.
             stopping: Whether the run is ending, so that the forecasts are no longer needed.
+            start: What the model begins with.
+
+        Raises:
+            Exception: `start` can't be unpickled.
         """
         self._symbol = symbol
         self._history = history
@@ -46,7 +56,10 @@ class Track:
         self._stopping = stopping
         frozen = config.in_test == "frozen" and history.is_test and history.played is not None
         self._learns_until = history.played[0] if frozen and history.played is not None else len(history.bars)
-        self._lock = threading.Lock()  # guards the walk and what has been counted
+        self._start = start
+        self._first = 0 if start is None or start.until_ns is None else int(np.searchsorted(history.bars.time_ns, start.until_ns))
+        self._wanted_until = len(history.bars) if history.played is None else history.played[1]
+        self._lock = threading.Lock()  # guards the walk, the model and what has been counted
         self._forecasts = np.zeros((len(history.bars), 3))
         self._counted = np.zeros(len(history.bars), dtype=np.bool_)
         self._begin()
@@ -64,6 +77,18 @@ class Track:
         forecast: FloatArray = self._forecasts[row]
         return forecast
 
+    def kept(self) -> KeptModel | None:
+        """Return what the model has learnt up to the bar that the walk has reached; None: nothing more than it began with.
+
+        Raises:
+            Exception: It can't be pickled.
+        """
+        with self._lock:
+            until = min(self._known, self._learns_until)
+            if until <= self._first + 1:
+                return None
+            return KeptModel.of(self._regressor.learnt(), int(self._history.bars.time_ns[until - 1]))
+
     def counts(self, row: int) -> bool:
         """Tell whether the forecast as of a row counts for the skill: when it is first played, for in every other window it is the same."""
         with self._lock:
@@ -72,8 +97,10 @@ class Track:
         return bool(first)
 
     def _begin(self) -> None:
-        """Go back before the first bar, with a regressor that knows nothing."""
+        """Go back before the first bar, with a regressor that knows what it began with."""
         self._regressor = ReturnRegressor(self._config)
+        if self._start is not None:
+            self._regressor.restore(self._start.learnt())
         self._features = TrackFeatures(self._history.window_bars)
         self._newest: tuple[dict[str, float], Prediction] | None = None
         self._known = 0
@@ -87,7 +114,8 @@ class Track:
         begun, before = time.monotonic(), self._known
         while self._known <= row and not self._stopping():
             try:
-                self._learn_block(self._history.bars.slice(self._known, self._known + _BLOCK_BARS))
+                wanted_until = max(self._wanted_until, row + 1)  # what is never asked for is not learnt: testing comes after training
+                self._learn_block(self._history.bars.slice(self._known, min(self._known + _BLOCK_BARS, wanted_until)))
             except Exception:
                 self._begin()
                 raise
@@ -96,9 +124,17 @@ class Track:
             logger.info("%s: learnt %d recorded bars in their order in %.1f s", self._symbol, self._known - before, seconds)
 
     def _learn_block(self, block: Bars) -> None:
-        forecasts = [self._step(close, self._known + place < self._learns_until) for place, close in enumerate(block.close.tolist())]
+        forecasts = [
+            self._step(close, row < self._learns_until) if row >= self._first else self._pass(close)
+            for row, close in enumerate(block.close.tolist(), self._known)
+        ]
         self._forecasts[self._known : self._known + len(block)] = forecasts
         self._known += len(block)
+
+    def _pass(self, close: float) -> tuple[float, float, float]:
+        """Pass a bar that the model has learnt."""
+        self._features.update(close)
+        return 0.0, 0.0, 0.0
 
     def _step(self, close: float, learns: bool) -> tuple[float, float, float]:
         """Learn what followed the newest forecast, unless the model is frozen, and forecast what follows a bar."""
@@ -116,8 +152,9 @@ class Track:
 class Tracks:
     """The tracks of a run, one for each symbol and fold that is tested. Thread-safe."""
 
-    def __init__(self, config: RegressorConfig, stopping: Callable[[], bool]) -> None:
-        """Have none yet; see `Track`."""
+    def __init__(self, config: RegressorConfig, stopping: Callable[[], bool], start: Mapping[str, KeptModel] | None = None) -> None:
+        """Have none yet; see `Track`. `start` has what the model of each symbol begins with."""
+        self._start = start or {}
         self._config = config
         self._stopping = stopping
         self._lock = threading.Lock()  # guards the table
@@ -128,8 +165,23 @@ class Tracks:
         key = symbol, history.played
         with self._lock:
             if key not in self._tracks:
-                self._tracks[key] = Track(symbol, history, self._config, self._stopping)
+                self._tracks[key] = Track(symbol, history, self._config, self._stopping, self._start.get(symbol))
             return self._tracks[key]
+
+    def kept(self) -> dict[str, KeptModel]:
+        """Return of each symbol what its model has learnt: that of the track which has learnt furthest.
+
+        Raises:
+            Exception: One can't be pickled.
+        """
+        with self._lock:
+            tracks = [(symbol, track) for (symbol, _), track in self._tracks.items()]
+        found = dict(self._start)
+        for symbol, track in tracks:
+            kept, known = track.kept(), found.get(symbol)
+            if kept is not None and (known is None or (kept.until_ns or 0) > (known.until_ns or 0)):
+                found[symbol] = kept
+        return found
 
     @property
     def skipped(self) -> int:

@@ -39,7 +39,7 @@ class Registry(Generic[PartT]):
     def classes(self) -> Iterator[tuple[str, type[PartT]]]:
         """Yield name and class of every shipped part."""
         for name, path in self.shipped.items():
-            yield name, cast("type[PartT]", _imported(path))
+            yield name, cast("type[PartT]", imported(path))
 
     def make(self, choice: Choice, key: str) -> PartT:
         """Return the part that a configuration chooses.
@@ -62,7 +62,7 @@ class Registry(Generic[PartT]):
         if path is None:
             raise SettingsError(key, "", f"expected {self._expected()}, received {name!r}")
         try:
-            found = _imported(path)
+            found = imported(path)
         except Exception as error:  # importing a module of the user's runs it
             reason = " ".join(str(error).split()) or type(error).__name__
             raise SettingsError(key, "", f"expected an import path, received {name!r}: {reason}") from error
@@ -74,7 +74,8 @@ class Registry(Generic[PartT]):
         return f'{", ".join(self.shipped)}, or "{OBJECT_PREFIX}package.module.Name" of a {self.kind}'
 
 
-def _imported(path: str) -> object:
+def imported(path: str) -> object:
+    """Return the object at `package.module.Name`. Importing a module of the user's runs it, so any exception may come of it."""
     module, _, name = path.rpartition(".")
     if not module:
         raise ImportError(f"{path!r} has no module")

@@ -93,6 +93,17 @@ class RecordedSource:
             for line in self._lines
         }
 
+    @property
+    def first_actions_ns(self) -> Mapping[str, int]:
+        """By symbol, the end of the earliest bar at whose close an episode may act."""
+        firsts: dict[str, int] = {}
+        for tables in self._tables:
+            for line, table in zip(self._lines, tables, strict=True):
+                if len(table):
+                    first = int(line.time_ns[int(table.first.min()) - 1])
+                    firsts.update({symbol: min(first, firsts.get(symbol, first)) for symbol in line.symbols})
+        return firsts
+
     def episodes(self, numbers: Sequence[int]) -> list[Episode]:
         """Cut the episodes' windows."""
         return [self._episode(number) for number in numbers]

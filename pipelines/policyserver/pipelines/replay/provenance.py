@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import importlib.metadata
 import json
 import platform
@@ -22,12 +23,17 @@ _CPU_INFO = Path("/proc/cpuinfo")
 
 @dataclass(frozen=True, slots=True)
 class DataFile:
-    """A file of bars."""
+    """A file that a run reads."""
 
     path: str
     sha256: str
     """Of its bytes, in hexadecimal digits."""
     n_bytes: int
+
+    @classmethod
+    def of_bytes(cls, path: Path, data: bytes) -> DataFile:
+        """Describe a file whose bytes are known."""
+        return cls(str(path.expanduser().absolute()), hashlib.sha256(data).hexdigest(), len(data))
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +51,8 @@ class Provenance:
     """Type of the CPU."""
     data: tuple[DataFile, ...]
     """Files of bars."""
+    forecast_state: DataFile | None = None
+    """What the forecaster began with, where it lay then; None: it began anew."""
 
     @classmethod
     def of(cls, config: PipelineConfig) -> Provenance:
@@ -65,7 +73,9 @@ class Provenance:
         """
         try:
             fields: dict[str, Any] = json.loads(text)
-            return cls(**fields | {"data": tuple(DataFile(**each) for each in fields["data"])})
+            state = fields.get("forecast_state")
+            files = {"data": tuple(DataFile(**each) for each in fields["data"]), "forecast_state": state and DataFile(**state)}
+            return cls(**fields | files)
         except (TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"expected what a run was made with, received {error}") from error
 

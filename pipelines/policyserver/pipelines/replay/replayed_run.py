@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,15 @@ import numpy as np
 
 from policyserver.common.settings import SettingsError, load
 from policyserver.pipelines.config import PipelineConfig
+from policyserver.pipelines.forecast_start import start_of
+from policyserver.pipelines.market.catalog import file_hash
 from policyserver.pipelines.market.files.faults import FileFaultError
 from policyserver.pipelines.prices import PriceSource
 from policyserver.pipelines.replay.comparison import DifferentError
 from policyserver.pipelines.replay.event_file import EventFileError, EventLogReader
 from policyserver.pipelines.replay.provenance import Provenance, data_files
 from policyserver.pipelines.replay.replayer import RecordedPolicy, Replayer
-from policyserver.pipelines.replay.run_folder import PIPELINE_FILE, RUN_FILE
+from policyserver.pipelines.replay.run_folder import PIPELINE_FILE, RUN_FILE, START_FILE
 from policyserver.pipelines.replay.turn import StepOutcome
 from policyserver.pipelines.run import source_of
 
@@ -82,14 +85,15 @@ class RecordedRun:
         """
         self._folder = folder
         try:
-            self.config = load(PipelineConfig, folder / PIPELINE_FILE)
             self._then = Provenance.from_json((folder / RUN_FILE).read_text(encoding="utf-8"))
+            self.config = _with_kept_state(load(PipelineConfig, folder / PIPELINE_FILE), folder, self._then)
             self.log = EventLogReader(folder)
             if self.config.episodes_seed != self._then.episodes_seed:
                 expected, received = self._then.episodes_seed, self.config.episodes_seed
                 raise NotReplayableError(f"{folder / PIPELINE_FILE}: expected the run's seed {expected}, received {received}")
             _require_same_data(self.config, self._then)
             self.source: PriceSource = source_of(self.config)
+            self._start = start_of(self.config, self.source)
             self._here = Provenance.of(self.config)
         except (EventFileError, SettingsError, FileFaultError, OSError, ValueError) as error:
             raise NotReplayableError(" ".join(str(error).split())) from error
@@ -111,7 +115,7 @@ class RecordedRun:
             NotReplayableError: A turn of the log can't be read.
         """
         reasons = tuple(self._then.differences(self._here))
-        replayer = Replayer(self.config, self.source, policy, self.log.action, exact=not reasons)
+        replayer = Replayer(self.config, self.source, policy, self.log.action, exact=not reasons, start=self._start)
         state, is_equal = self.log.state, True
         first: dict[str, Any] = {}
         try:
@@ -139,6 +143,22 @@ class RecordedRun:
             state.cut_bytes,
             **first,
         )
+
+
+def _with_kept_state(config: PipelineConfig, folder: Path, then: Provenance) -> PipelineConfig:
+    """Return the settings with the state that the forecaster began with, as the folder has kept it.
+
+    Raises:
+        NotReplayableError: It is gone, or another one.
+    """
+    path, recorded = folder / START_FILE, then.forecast_state
+    if recorded is None:
+        return config
+    if not path.is_file():
+        raise NotReplayableError(f"{path}: expected what the run's forecaster began with, received none")
+    if (found := file_hash(path)) != recorded.sha256:
+        raise NotReplayableError(f"{path}: expected SHA-256 {recorded.sha256}, received {found}: the file has changed")
+    return dataclasses.replace(config, regressor=dataclasses.replace(config.regressor, state=path, state_sha256=None))
 
 
 def _require_same_data(config: PipelineConfig, then: Provenance) -> None:

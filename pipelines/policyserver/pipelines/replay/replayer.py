@@ -19,6 +19,7 @@ from policyserver.common.errors import ActionTimeoutError, EpisodeLostError, Pol
 from policyserver.monitoring.sink import MultiSink
 from policyserver.pipelines.config import NodesConfig, PipelineConfig
 from policyserver.pipelines.events import EndEvent, OpenEvent
+from policyserver.pipelines.forecast.state_file import ForecastState
 from policyserver.pipelines.pipeline import Pipeline
 from policyserver.pipelines.played_block import Observations, PlayedBlock
 from policyserver.pipelines.prices import PriceSource
@@ -104,7 +105,16 @@ class RecordedPolicy:
 class Replayer:
     """Plays the turns of a run again, and compares each with the recorded one."""
 
-    def __init__(self, config: PipelineConfig, source: PriceSource, policy: RecordedPolicy, action: ActionType, *, exact: bool) -> None:
+    def __init__(
+        self,
+        config: PipelineConfig,
+        source: PriceSource,
+        policy: RecordedPolicy,
+        action: ActionType,
+        *,
+        exact: bool,
+        start: ForecastState | None = None,
+    ) -> None:
         """Make the nodes of the run; they get no threads.
 
         Args:
@@ -113,6 +123,7 @@ class Replayer:
             policy: Answers for the server.
             action: What the actions are made of.
             exact: Whether bits are compared, or numbers as far as versions and processors make them differ.
+            start: What the forecaster begins with.
         """
         alone = dataclasses.replace(
             config,
@@ -122,7 +133,7 @@ class Replayer:
         self._policy = policy
         self._action = action
         self._exact = exact
-        self._pipeline = Pipeline(alone, policy, MultiSink(), source=source)
+        self._pipeline = Pipeline(alone, policy, MultiSink(), source=source, start=start)
         self._pipeline.run.stopping = _Stopping()
         self._nodes = self._pipeline.nodes
         self._events: dict[int, Any] = {}

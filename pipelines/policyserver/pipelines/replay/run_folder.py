@@ -7,14 +7,19 @@ import re
 import shutil
 from pathlib import Path
 
+from policyserver.pipelines.forecast.state_file import STATE_FILE
+
 PIPELINE_FILE, RUN_FILE, SUMMARY_FILE = "pipeline.toml", "run.json", "summary.json"
 """Names of files in the folder: the settings as they were resolved, what the run was made with, and its figures."""
+
+START_FILE = "forecast_start.state"
+"""Name of the file with what the run's forecaster began with."""
 
 EARLIER = "earlier"
 """Folder, within a run's folder, of the parts before the newest: earlier/1, earlier/2, ..."""
 
 _NAME = re.compile(r"\d{8}T\d{6}Z-seed\d+(-\d+)?")
-_OF_A_PART = (PIPELINE_FILE, RUN_FILE, SUMMARY_FILE, "events.arrows", "events.crc32")
+_OF_A_PART = (PIPELINE_FILE, RUN_FILE, SUMMARY_FILE, STATE_FILE, START_FILE, "events.arrows", "events.crc32")
 
 
 def new_run_folder(root: Path, seed: int) -> Path:
@@ -64,16 +69,20 @@ def newest_run_folder(root: Path, with_file: str = "") -> Path:
     return max(folders, key=lambda path: path.name)
 
 
-def put_aside(folder: Path) -> None:
-    """Move what an earlier part of the run left in its folder into earlier/N; the settings are copied. Does nothing in a new folder."""
+def put_aside(folder: Path) -> Path | None:
+    """Move what an earlier part of the run left in its folder into earlier/N, and return that; the settings are copied.
+
+    Does nothing in a new folder, and returns None.
+    """
     if not (folder / RUN_FILE).exists():
-        return
+        return None
     number = 1 + max((int(path.name) for path in (folder / EARLIER).glob("*") if path.name.isdecimal()), default=0)
     aside = folder / EARLIER / str(number)
     aside.mkdir(parents=True)
     for name in _OF_A_PART:
         if (folder / name).exists():
             (shutil.copy2 if name == PIPELINE_FILE else shutil.move)(folder / name, aside / name)
+    return aside
 
 
 def parts_of(folder: Path) -> list[Path]:

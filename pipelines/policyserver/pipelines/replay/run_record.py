@@ -12,25 +12,29 @@ import numpy as np
 from policyserver.common.file_lock import FileLock
 from policyserver.common.settings import SettingsError, dump_toml
 from policyserver.pipelines.config import PipelineConfig
+from policyserver.pipelines.forecast.state_file import ForecastState, read_state, state_path
 from policyserver.pipelines.market.rules import Rules
 from policyserver.pipelines.prices.config import make_slots
 from policyserver.pipelines.replay.columns import ActionType
 from policyserver.pipelines.replay.kept_runs import drop_oldest
-from policyserver.pipelines.replay.provenance import Provenance
-from policyserver.pipelines.replay.run_folder import PIPELINE_FILE, RUN_FILE, put_aside
+from policyserver.pipelines.replay.provenance import DataFile, Provenance
+from policyserver.pipelines.replay.run_folder import PIPELINE_FILE, RUN_FILE, START_FILE, put_aside
 from policyserver.pipelines.replay.turn_log import TurnLog
 
 _LOCK = "run.lock"
 
 
 @contextmanager
-def recorded_run(config: PipelineConfig, folder: Path, on_full: Callable[[], None]) -> Iterator[TurnLog]:
+def recorded_run(
+    config: PipelineConfig, folder: Path, on_full: Callable[[], None], start: ForecastState | None = None
+) -> Iterator[TurnLog]:
     """Write into a run's folder what the run is made with, and keep its event log until the block is left.
 
     Args:
         config: The settings as resolved.
         folder: The run's; what an earlier part of the run left in it is put aside, and runs beyond `recording.keep_runs` are removed.
         on_full: Ends the run; called when the log is full and `recording.when_events_full` is "end_run".
+        start: What the forecaster begins with, which is kept in the folder; default: the state that `config.regressor` names.
 
     Raises:
         SettingsError: The folder can't be written, or another process is writing its run there.
@@ -41,8 +45,12 @@ def recorded_run(config: PipelineConfig, folder: Path, on_full: Callable[[], Non
     try:
         if not lock.take():
             raise SettingsError("recording.run_folder", "", f"expected a folder of this run alone, received {folder}, where another writes")
+        made_with, start = Provenance.of(config), start or read_state(config.regressor)
         put_aside(folder)
-        (folder / RUN_FILE).write_text(Provenance.of(config).to_json(), encoding="utf-8")
+        if start is not None and config.regressor.state is not None:
+            (folder / START_FILE).write_bytes(start.data)
+            made_with = dataclasses.replace(made_with, forecast_state=DataFile.of_bytes(state_path(config.regressor.state), start.data))
+        (folder / RUN_FILE).write_text(made_with.to_json(), encoding="utf-8")
         (folder / PIPELINE_FILE).write_text(dump_toml(config), encoding="utf-8")
         on_end = on_full if recording.when_events_full == "end_run" else _nothing
         if recording.keep_runs is not None:
