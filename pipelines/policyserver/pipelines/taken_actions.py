@@ -10,7 +10,7 @@ import numpy.typing as npt
 from policyserver.pipelines.market.bars import IntArray
 
 MOST_ACTIONS = 200_000
-"""Actions of a row that are kept: an episode of more has none that is whole."""
+"""Actions of a row that are kept: an episode with more keeps none of them."""
 
 _FIRST_ACTIONS = 64
 

@@ -46,7 +46,8 @@ class Played:
     @classmethod
     def begin(cls, instrument: InstrumentConfig | None = None, reward_scale: float = 100.0) -> Played:
         choice = {"name": "log_equity", "scale": reward_scale}
-        rules = Rules.of(RulesConfig(rewards=(choice,), instrument=instrument or InstrumentConfig()))
+        account = AccountConfig(max_leverage=None)
+        rules = Rules.of(RulesConfig(rewards=(choice,), instrument=instrument or InstrumentConfig(), account=account))
         return cls(begun([episode_of([100.0] * 100, warmup_bars=8)], rules)[0])
 
     def step(self, gap: float, change: float, action: Action) -> None:

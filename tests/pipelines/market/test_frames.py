@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from policyserver.common.settings import SettingsError
 from policyserver.pipelines.baselines import play
 from policyserver.pipelines.market.episode_source import Episode, EpisodeSource
+from policyserver.pipelines.market.execution.broker import AccountConfig as BlockAccountConfig
 from policyserver.pipelines.market.frames import FrameSums, asked
 from policyserver.pipelines.market.intervals import MINUTE_NS
 from policyserver.pipelines.market.rules import Rules, RulesConfig
@@ -19,7 +20,7 @@ from policyserver.pipelines.market.vector_env import TradingVectorEnv
 from policyserver.pipelines.prices import PricesConfig, make_source
 from tests.pipelines.market.reference.account import Account, AccountConfig
 
-RULES = Rules.of(RulesConfig())
+RULES = Rules.of(RulesConfig(account=BlockAccountConfig(max_leverage=None)))
 STEPS, WARMUP, N = 47, 40, 24
 
 

@@ -127,7 +127,7 @@ def test_a_symbol_that_lacks_a_part_has_no_rows_there() -> None:
         ({"folds": 3, "fold": 3}, "fold: expected 0 to 2, received 3"),
         ({"fold": 1}, "fold: expected 0 to 0, received 1"),
         ({"train_fraction": 1.0}, "train_fraction: expected more than 0 and less than 1, received 1.0"),
-        ({"play": "both"}, r"play: expected train\|test, received 'both'"),
+        ({"play": "all"}, r"play: expected train\|test\|both, received 'all'"),
     ],
 )
 def test_what_makes_no_sense_is_refused_by_key_expected_and_received(wrong: dict[str, Any], message: str) -> None:
