@@ -47,7 +47,7 @@ class TakenActions:
         return self._actions[row, : count if count <= MOST_ACTIONS else 0].copy()
 
     def _make_room(self, actions: npt.NDArray[Any]) -> None:
-        """Find the largest count, and make room for one more of each row where it is missing: twice as much, of the kind of the given ones."""
+        """Find the largest count, and make room for one more of each row where it lacks: twice as much, of the kind of the given ones."""
         self._most = 1 + int(self._counts.max())
         old, size = self._actions, self._actions.shape[1]
         if size < self._most and size < MOST_ACTIONS:
