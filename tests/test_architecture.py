@@ -364,6 +364,7 @@ def test_every_package_folder_is_a_package() -> None:
         assert (path.parent / "__init__.py").is_file(), f"{name} lies in a folder without __init__.py"
 
 
+@pytest.mark.long
 def test_no_class_name_has_two_meanings() -> None:
     names = [
         node.name for _, path in sources() for node in ast.parse(path.read_text(encoding="utf-8")).body if isinstance(node, ast.ClassDef)
@@ -371,6 +372,7 @@ def test_no_class_name_has_two_meanings() -> None:
     assert sorted(names) == sorted(set(names))
 
 
+@pytest.mark.long
 def test_the_public_modules_say_what_they_offer_and_no_others() -> None:
     declare = {
         name

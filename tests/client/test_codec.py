@@ -23,6 +23,7 @@ def columns_of(codec: SpaceCodec, encoded: tuple[bytes, ...], rows: int) -> list
     return [column(data, leaf.dtype).reshape(rows, *leaf.shape) for data, leaf in zip(encoded, codec.leaves, strict=True)]
 
 
+@pytest.mark.long
 @given(SPACES, st.integers(1, 4))
 def test_values_and_batches_of_every_space_come_back(space: gym.Space[Any], rows: int) -> None:
     codec = SpaceCodec(space, "observation")

@@ -92,6 +92,7 @@ def test_a_lone_caller_talks_to_one_runner(service: Service, connect: Callable[.
     assert [len(held(runner)) for runner in service] == [3, 0]
 
 
+@pytest.mark.long
 def test_a_batch_is_split_by_runner_and_comes_back_in_order(serve: Callable[..., Service], connect: Callable[..., PolicyClient]) -> None:
     service = serve(3)
     client = connect(service)
@@ -114,6 +115,7 @@ def test_a_batch_is_split_by_runner_and_comes_back_in_order(serve: Callable[...,
     assert (client.counters().connections, client.counters().rows_answered) == (3, sum(steps) + 60)
 
 
+@pytest.mark.long
 def test_many_threads_play_on_all_runners_and_each_step_counts_once_however_often_a_stream_breaks(
     service: Service, connect: Callable[..., PolicyClient]
 ) -> None:

@@ -18,6 +18,7 @@ from tests.client.reference_server import ReferenceServer
 ZEROS = np.zeros(10, np.float32)
 
 
+@pytest.mark.long
 def test_64_threads_share_one_stream_and_travel_together(server: ReferenceServer, client: PolicyClient) -> None:
     steps = 20
     ready = threading.Barrier(64)

@@ -34,6 +34,7 @@ def refusals(cls: type) -> Iterator[SettingsError]:
                 yield error
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("cls", "least"), [(PipelineConfig, 500), (ServerConfig, 700)])
 def test_an_error_names_the_setting_as_it_is_written(cls: type, least: int) -> None:
     keys = known_keys(cls)

@@ -48,6 +48,7 @@ def rows_of(pipeline: Any, seed: int, batches: int = 2) -> list[list[OneRow]]:
     return list(StockRows(pipeline, np.random.default_rng(seed), space.sample).batches(batches, 7))
 
 
+@pytest.mark.long
 @given(NESTED, st.integers(0, 1000))
 def test_any_observation_is_flattened_as_by_rllib(space: gym.Space[Any], seed: int) -> None:
     pipeline = pipeline_of(space, FlattenObservations())
@@ -77,6 +78,7 @@ def test_removed_keys_are_left_out() -> None:
         assert ours.shape[1] == 5
 
 
+@pytest.mark.long
 @given(NESTED, st.integers(0, 1000))
 def test_the_step_before_is_added_as_by_rllib(space: gym.Space[Any], seed: int) -> None:
     pipeline = pipeline_of(space, PrevActionsPrevRewards(), FlattenObservations())

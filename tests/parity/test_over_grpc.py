@@ -51,6 +51,7 @@ def play(recording: Recording, address: str) -> None:
 NAMES = ["lstm with its own value net", "own module on a Dict", "previous action and reward, nested spaces", "frames, float32"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", cases([*NAMES, "flatten and filter"], "lstm with its own value net", "flatten and filter"))
 def test_a_client_gets_rllibs_episodes_to_the_learner(name: str) -> None:
     # One environment: of the rows of several, those that meet in a message may be applied in another order, which a filter would notice.

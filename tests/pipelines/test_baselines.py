@@ -73,6 +73,7 @@ def test_random_actions_pay_fees_and_are_a_function_of_seed_and_episode() -> Non
     assert not np.array_equal(result.returns, Baselines(RULES, SLOTS, seed=2).of(first)[1].returns)
 
 
+@pytest.mark.long
 def test_episodes_of_different_lengths_are_each_played_to_their_end() -> None:
     mixed = [*episodes(3), *episodes(3, bars=5), *episodes(2, bars=200)]
     baselines = Baselines(RULES, SLOTS, seed=1)

@@ -31,6 +31,7 @@ def rows_of_steps(settings: PipelineConfig, book: Book) -> list[tuple[int, dict[
     return [(first_rows[row["episode"]] + before + row["bar"], row) for row in book.rows["step"]]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("concurrent", [pytest.param(1, marks=pytest.mark.slow), 16])
 @pytest.mark.parametrize("regressor", [RegressorConfig(), TREE], ids=["line", "tree"])
 def test_bars_after_a_time_change_no_prediction_up_to_it_in_any_episode(
@@ -55,6 +56,7 @@ def test_bars_after_a_time_change_no_prediction_up_to_it_in_any_episode(
     assert [step for step in common - set(known) if honest[step] != other[step]] != []
 
 
+@pytest.mark.long
 def test_the_forecast_as_of_a_bar_is_the_same_in_every_episode(tmp_path: Path) -> None:
     file = write_bars(tmp_path / "GAME.csv", fair_game(400, seed=1))
     made: dict[int, set[float]] = defaultdict(set)

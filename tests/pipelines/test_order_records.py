@@ -89,6 +89,7 @@ def test_refusals_have_the_bar_at_whose_close_the_action_was_taken() -> None:
     assert all(row["quantity"] > 0 and row["left"] == row["quantity"] and row["price"] is None for row in events)
 
 
+@pytest.mark.long
 def test_orders_that_wait_are_recorded_from_their_acceptance_to_their_end() -> None:
     own = f"python:{__name__}.ThreeOffsets"
     instrument = InstrumentConfig(volume_fraction=0.01, lot=1.0)

@@ -48,6 +48,7 @@ def config(
     )
 
 
+@pytest.mark.long
 def test_every_step_is_told_recorded_and_counted_once() -> None:
     pipeline, service, book = play(config())
     steps = book.rows["step"]
@@ -60,6 +61,7 @@ def test_every_step_is_told_recorded_and_counted_once() -> None:
     assert sum(pipeline.run.endings.values()) == len(service.episodes) == len(book.rows["episode"])
 
 
+@pytest.mark.long
 def test_an_episode_has_its_length_and_the_next_one_other_prices() -> None:
     _, service, book = play(config(bars=20))
     whole = [heard for heard in service.episodes.values() if len(heard.actions) == 20]
@@ -82,6 +84,7 @@ def test_a_reward_is_the_gain_of_the_action_on_the_bar_before() -> None:
         assert step["reward"] == pytest.approx(100.0 * math.log(equity / before))
 
 
+@pytest.mark.long
 def test_holding_without_a_position_is_worth_nothing_and_equals_no_trade() -> None:
     pipeline, _, book = play(config(), PolicyDouble(lambda observations: np.full(len(observations), Action.HOLD)))
     assert pipeline.reward_sum == 0.0
@@ -91,6 +94,7 @@ def test_holding_without_a_position_is_worth_nothing_and_equals_no_trade() -> No
     assert np.all(results["random_costs"] > 0)
 
 
+@pytest.mark.long
 def test_random_actions_played_by_the_nodes_earn_what_the_vectorised_baseline_says() -> None:
     _, service, book = play(config(concurrent=4, steps=400))
     settings = config(concurrent=4)
@@ -144,6 +148,7 @@ def timeouts(first: int, last: int, *, n_episodes: int) -> Any:
     return fail
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("fallback", ["hold", "flatten"])
 def test_a_late_action_is_replaced_by_the_fallback_and_reported_in_its_place(fallback: Any) -> None:
     service = PolicyDouble(lambda observations: np.full(len(observations), Action.BUY))
@@ -164,6 +169,7 @@ def test_a_late_action_is_replaced_by_the_fallback_and_reported_in_its_place(fal
     assert told == pytest.approx(pipeline.reward_sum, abs=1e-9)
 
 
+@pytest.mark.long
 def test_a_lost_episode_is_counted_and_another_takes_its_slot() -> None:
     service = PolicyDouble()
     lost: set[str] = set()
@@ -215,6 +221,7 @@ def test_a_run_whose_server_ended_for_good_ends_with_that_error(begun: int) -> N
         assert pipeline.run.ended.wait(WAIT_S), "the run waits for a server that does not come"
 
 
+@pytest.mark.long
 def test_a_run_without_an_end_ends_when_it_is_stopped_and_tells_the_server() -> None:
     service = PolicyDouble()
     enough = threading.Event()
@@ -234,6 +241,7 @@ def test_a_run_without_an_end_ends_when_it_is_stopped_and_tells_the_server() -> 
     assert len(book.rows["step"]) == pipeline.run.steps > 500
 
 
+@pytest.mark.long
 def test_a_node_that_raises_is_restarted_and_its_episodes_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     handled = PortfolioNode._process
     failures = iter([True, False, True])
@@ -267,6 +275,7 @@ def test_a_node_that_keeps_raising_ends_the_run_with_its_error(monkeypatch: pyte
     assert "fall" in [entry.name for entry in caught.traceback]
 
 
+@pytest.mark.long
 def test_a_ruined_account_terminates_its_episode(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Ruin, "reached", lambda self, state, view, rows: view.accounts.fills[rows] > 0)
     pipeline, service, _ = play(config(concurrent=2, steps=50), PolicyDouble(lambda observations: np.full(len(observations), Action.BUY)))
@@ -275,6 +284,7 @@ def test_a_ruined_account_terminates_its_episode(monkeypatch: pytest.MonkeyPatch
     assert all(len(heard.actions) <= 1 for heard in service.episodes.values())
 
 
+@pytest.mark.long
 def test_the_forecast_can_be_hidden_from_the_policy_but_is_made_all_the_same() -> None:
     observers = tuple({"name": "forecast", "shown": False} if name == "forecast" else name for name in RulesConfig().observers)
     rules = RulesConfig(observers=observers)
@@ -286,6 +296,7 @@ def test_the_forecast_can_be_hidden_from_the_policy_but_is_made_all_the_same() -
     assert any(row["prediction"] for row in book.rows["step"])
 
 
+@pytest.mark.long
 def test_the_skill_of_the_forecasts_is_recorded_of_each_thousand_that_a_block_made() -> None:
     pipeline, _, book = play(config(concurrent=64, steps=8_000))
     rows = book.rows["regressor"]

@@ -43,6 +43,7 @@ def two_files(folder: Path) -> PipelineConfig:
     return file_config(*files, concurrent=4, steps=400, bars=20, warmup=10, regressor=RegressorConfig())
 
 
+@pytest.mark.long
 def test_the_summary_says_that_results_on_files_are_in_sample_and_names_the_span(tmp_path: Path) -> None:
     pipeline, _, book = play(two_files(tmp_path))
     summary = summary_of(pipeline)
@@ -57,6 +58,7 @@ def test_the_summary_says_that_results_on_files_are_in_sample_and_names_the_span
     assert all(row["recorded"] and row["trained_on"] for row in recorded.values())
 
 
+@pytest.mark.long
 def test_a_figure_that_is_not_known_is_a_dash_and_a_name_with_nan_in_it_stays_whole(tmp_path: Path) -> None:
     known = summary_of(play(two_files(tmp_path))[0])
     summary = dataclasses.replace(
@@ -68,6 +70,7 @@ def test_a_figure_that_is_not_known_is_a_dash_and_a_name_with_nan_in_it_stays_wh
     assert "regressor skill   - ± " in table
 
 
+@pytest.mark.long
 def test_a_run_that_does_not_train_is_not_called_in_sample(tmp_path: Path) -> None:
     settings = two_files(tmp_path)
     settings = dataclasses.replace(settings, episodes=dataclasses.replace(settings.episodes, training_enabled=False))
@@ -84,6 +87,7 @@ def test_simulated_prices_need_no_note() -> None:
     assert [row["recorded"] for row in book.rows["prices"]] == [False] * 4
 
 
+@pytest.mark.long
 def test_the_page_says_that_results_on_files_are_in_sample_and_names_the_span(tmp_path: Path) -> None:
     settings, store = two_files(tmp_path), EmbeddedStore(tmp_path / "store.sqlite")
     with Pipeline(settings, PolicyDouble(), store).running() as pipeline:
@@ -94,6 +98,7 @@ def test_the_page_says_that_results_on_files_are_in_sample_and_names_the_span(tm
     assert "In-sample: the policy learns from the bars that its returns are of (AAA, BBB, 2020-01-01 00:00 to 2020-01-01 08:19" in shown
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("concurrent", [1, 2, 5])
 def test_every_symbol_has_its_turn_where_there_are_more_of_them_than_concurrent_episodes(concurrent: int) -> None:
     symbols = ("A", "B", "C")

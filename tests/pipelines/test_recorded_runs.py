@@ -78,6 +78,7 @@ def by_episode(book: Book, measurement: str, *columns: str) -> dict[str, list[tu
     return {name: sorted(rows) for name, rows in found.items()}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("skip_frame", [1, 7])
 def test_the_policy_is_asked_each_nth_bar_and_hears_the_sum_of_the_rewards(folder: Path, skip_frame: int) -> None:
     config = pipeline(prices(folder, skip_frame=skip_frame))
@@ -115,6 +116,7 @@ def test_a_pipeline_plays_what_the_vector_env_plays(folder: Path) -> None:
     )
 
 
+@pytest.mark.long
 def test_nothing_is_learnt_on_the_test_part_and_every_record_names_it(folder: Path) -> None:
     split = SplitConfig(test_from="2024-01-05", play="test")
     config = pipeline(prices(folder, split=split, windows=WindowsConfig(order="sequential")))
@@ -135,6 +137,7 @@ def test_nothing_is_learnt_on_the_test_part_and_every_record_names_it(folder: Pa
     assert "280 left out: end of the span 29, overlap 251" in table
 
 
+@pytest.mark.long
 def test_a_run_that_walks_forward_counts_its_folds(folder: Path) -> None:
     split = SplitConfig(folds=2, train_fraction=0.5)
     windows = WindowsConfig(order="walk_forward", fold_episodes=4)
@@ -147,6 +150,7 @@ def test_a_run_that_walks_forward_counts_its_folds(folder: Path) -> None:
     assert {row["span"] for row in book.rows["prices"]} == {"train 0", "train 1"}
 
 
+@pytest.mark.long
 def test_threads_and_a_resume_change_no_window(folder: Path) -> None:
     config = pipeline(prices(folder, skip_frame=3, windows=WindowsConfig(length="4h", gap_limit="10min")), concurrent=5, steps=300)
     busy = NodesConfig(market_threads=2, signal_threads=3, policy_threads=3, portfolio_threads=2, execution_threads=2, reward_threads=3)
@@ -162,6 +166,7 @@ def test_threads_and_a_resume_change_no_window(folder: Path) -> None:
     assert resumed.keys() & one.keys()
 
 
+@pytest.mark.long
 def test_one_policy_learns_from_simulated_prices_and_then_from_recorded_ones(folder: Path) -> None:
     """A curriculum is two runs with one server: the second plays by the same rules, and so has the same spaces."""
     simulated = pipeline(PricesConfig(bars_per_episode=30, warmup_bars=40), steps=200)
@@ -179,6 +184,7 @@ def test_one_policy_learns_from_simulated_prices_and_then_from_recorded_ones(fol
     assert {row["weights_seq_no"] for row in book.rows["step"]} == {40}, "the policy goes on where the first run left it"
 
 
+@pytest.mark.long
 def test_a_pipeline_without_split_records_none() -> None:
     ran, _, book = play(
         PipelineConfig(prices=PricesConfig(bars_per_episode=10, warmup_bars=40), episodes=pipeline(PricesConfig(), steps=50).episodes)
@@ -188,6 +194,7 @@ def test_a_pipeline_without_split_records_none() -> None:
     assert {row["bar_time_s"] for row in book.rows["step"]} <= {1_577_836_800.0 + 60 * bar for bar in range(40, 51)}
 
 
+@pytest.mark.long
 def test_a_portfolio_of_columns_and_symbols_that_wait_for_each_other_is_played_and_its_ledgers_agree(tmp_path: Path) -> None:
     for place, step in enumerate((10, 30)):
         times = minutes(4, step)

@@ -42,6 +42,7 @@ def episodes_of(serve: ServingLoopHarness, store: Path, **options: Any) -> set[t
     return {(row["parameters"], row["seed"]) for row in rows}
 
 
+@pytest.mark.long
 def test_two_pipelines_with_one_seed_play_episodes_of_their_own(
     serve: ServingLoopHarness, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -61,6 +62,7 @@ def test_the_recorded_seed_plays_the_episodes_again(serve: ServingLoopHarness, t
     assert 4 < seed < 2**63
 
 
+@pytest.mark.long
 def test_pipelines_of_one_number_play_the_same(serve: ServingLoopHarness, tmp_path: Path) -> None:
     first, second = (episodes_of(serve, tmp_path / f"{name}.sqlite", worker_number=0) for name in ("first", "second"))
     assert len(first & second) >= 4

@@ -41,6 +41,7 @@ def test_lines_come_out_in_order_across_segments_which_are_removed_when_read(tmp
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.long
 def test_a_reader_beside_a_writer_misses_nothing_and_repeats_nothing(tmp_path: Path) -> None:
     spool = Spool.create(tmp_path, segment_bytes=300)
     lock = threading.Lock()

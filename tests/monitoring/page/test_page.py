@@ -32,6 +32,7 @@ def snapshot(page: PageServer, query: str = "") -> dict[str, Any]:
     return dict(json.loads(body))
 
 
+@pytest.mark.long
 def test_the_snapshot_has_every_section_of_the_run(page: PageServer) -> None:
     sections = snapshot(page)
     assert sections["choices"] == {"run": "run-1", "runs": ["run-1"], "symbols": list(SYMBOLS), "policies": ["PPO"], "note": ""}
@@ -48,6 +49,7 @@ def test_the_snapshot_has_every_section_of_the_run(page: PageServer) -> None:
             assert any(value is not None for value in values), f"{name}.{column}"
 
 
+@pytest.mark.long
 def test_a_selection_shows_what_is_selected_alone(page: PageServer) -> None:
     assert snapshot(page, "?run=another")["choices"]["run"] == "another"
     one = snapshot(page, "?symbol=BBB")
@@ -59,6 +61,7 @@ def test_a_selection_shows_what_is_selected_alone(page: PageServer) -> None:
     assert len(part["columns"]["time_s"]) < len(snapshot(page)["steps"]["columns"]["time_s"]) / 2
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("wrong", ["0", "-5", "1.5", "soon", "1" * 12])
 def test_a_range_that_is_none_is_refused(page: PageServer, wrong: str) -> None:
     status, body = get(f"{page.address}/snapshot?range={wrong}")
@@ -66,6 +69,7 @@ def test_a_range_that_is_none_is_refused(page: PageServer, wrong: str) -> None:
     assert b"expected a whole number of seconds" in body
 
 
+@pytest.mark.long
 def test_everything_the_page_needs_comes_from_the_page(page: PageServer) -> None:
     html = get(f"{page.address}/")[1].decode()
     assert "http://" not in html
@@ -75,6 +79,7 @@ def test_everything_the_page_needs_comes_from_the_page(page: PageServer) -> None
     assert get(f"{page.address}/static/../server.py")[0] == 404
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("path", ["/", "/snapshot", "/events", "/static/page.js"])
 def test_the_page_can_only_be_read(page: PageServer, path: str) -> None:
     for method in ("POST", "PUT", "PATCH", "DELETE"):
@@ -82,16 +87,19 @@ def test_the_page_can_only_be_read(page: PageServer, path: str) -> None:
             urllib.request.urlopen(urllib.request.Request(f"{page.address}{path}", data=b"{}", method=method), timeout=30.0)
 
 
+@pytest.mark.long
 def test_a_name_that_is_not_the_loopbacks_is_refused(page: PageServer) -> None:
     assert get(f"{page.address}/snapshot", {"Host": "evil.example"})[0] == 400
     assert get(f"{page.address}/snapshot", {"Host": "localhost"})[0] == 200
 
 
+@pytest.mark.long
 def test_a_port_in_use_is_an_error_that_names_the_setting(page: PageServer) -> None:
     with pytest.raises(OSError, match=r"recording.page: 127.0.0.1:\d+ can't be taken: Address already in use; stop the process"):
         PageServer(PageConfig(page.address.removeprefix("http://")), key="recording.page")
 
 
+@pytest.mark.long
 def test_a_store_of_an_older_version_is_shown(tmp_path: Path) -> None:
     path = tmp_path / "store.sqlite"
     fill(path, FilledRun("old"), steps=64 * 210)
@@ -141,6 +149,7 @@ def test_the_command_serves_until_it_is_told_to_stop(page_store: EmbeddedStore) 
     served.stdout.close()
 
 
+@pytest.mark.long
 def test_the_command_names_what_is_wrong_and_exits_with_2(tmp_path: Path, page_store: EmbeddedStore) -> None:
     def run(*arguments: str) -> tuple[int, str]:
         done = run_here("policy-monitor", "serve", *arguments)

@@ -32,6 +32,7 @@ def crowd(port: int, count: int, first_bytes: bytes = b"") -> Iterator[list[sock
         yield held
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("first_bytes", [b"", b"GET / HTTP/1.1\r\nHost: localh", b"GET /events HTTP/1.1\r\nHost: evil.example\r\n\r\n"])
 def test_silent_and_slow_connections_and_strangers_keep_no_viewer_out(page: PageServer, first_bytes: bytes) -> None:
     with crowd(int(page.address.rpartition(":")[2]), CROWD, first_bytes):

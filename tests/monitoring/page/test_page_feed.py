@@ -113,6 +113,7 @@ def test_a_viewer_who_was_there_all_along_sees_what_one_sees_who_comes_now(path:
     reader.close()
 
 
+@pytest.mark.long
 def test_a_look_sends_only_what_changed(path: Path) -> None:
     run, reader = FilledRun("r", STEPS_PER_S), StoreReader(path)
     write(path, *run.points(64 * 100, BEGIN_NS))

@@ -97,6 +97,7 @@ def test_the_rate_of_a_bucket_that_has_just_begun_is_not_made_of_two_points_of_o
     assert told(path).get("actions_per_s") == pytest.approx(10.0, rel=0.2)
 
 
+@pytest.mark.long
 def test_processes_that_followed_each_other_within_a_bucket_share_its_time(path: Path) -> None:
     for number in range(20):
         write(path, server(300 * number, 298, f"boot-{number}"))

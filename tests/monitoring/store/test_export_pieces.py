@@ -79,6 +79,7 @@ def test_pieces_are_whole_lines_and_together_what_one_file_has(store: Path, tmp_
     assert [path.name for path in tmp_path.iterdir() if path.name.endswith(".part")] == []
 
 
+@pytest.mark.long
 def test_a_line_longer_than_a_piece_has_a_piece_of_its_own(store: Path, tmp_path: Path) -> None:
     before = "1970-01-02"
     folder = tmp_path / "pieces"

@@ -36,6 +36,7 @@ from tests.monitoring.old_points import (
 from tests.services import wait_until
 
 
+@pytest.mark.long
 def test_the_merged_points_are_what_numpy_makes_of_the_raw_ones(path: Path) -> None:
     steps = Steps(30_000, minutes=12)
     store = EmbeddedStore(path, StoreConfig(retention=OFTEN))
@@ -166,6 +167,7 @@ def test_the_learners_curves_are_those_of_every_iteration(path: Path) -> None:
     store.close(5.0)
 
 
+@pytest.mark.long
 def test_the_number_of_raw_points_is_bounded_at_any_age(path: Path) -> None:
     store = EmbeddedStore(path, StoreConfig(retention=RetentionConfig(raw_s=None, raw_points=5000, interval_s=0.02)))
     Steps(20_000, minutes=20).write(store)

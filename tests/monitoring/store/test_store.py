@@ -33,6 +33,7 @@ def steps(rewards: np.ndarray, tags: dict[str, str] = TAGS, times_ns: np.ndarray
     return Points("step", tags, columns, times_ns, {"symbol": ["AAA"] * count})
 
 
+@pytest.mark.long
 def test_every_point_written_by_many_threads_is_counted_and_summed(path: Path) -> None:
     store = EmbeddedStore(path)
     rewards = np.random.default_rng(0).normal(size=(8, 40, 64))

@@ -62,12 +62,14 @@ def with_episodes(monkeypatch: pytest.MonkeyPatch, source: type, change: Callabl
 # Simulated prices --------------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_a_pipeline_without_a_fault_has_none_found() -> None:
     result = changed_future(small())
     assert result.faults == ()
     assert "8 episodes, 4 cuts through 32 of them" in result.looked_at
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("observer", [{"name": f"{HERE}.NextReturn", "strength": 1e-4}, f"{HERE}.TomorrowsVolume"])
 def test_an_observer_that_sees_the_next_bar(observer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     let_parts_see_episodes(monkeypatch)
@@ -82,21 +84,25 @@ def test_an_observer_that_sees_the_next_bar(observer: Any, monkeypatch: pytest.M
     assert f"in {fault.episode} at bar {fault.bar}: " in result.text()
 
 
+@pytest.mark.long
 def test_a_reward_of_the_bar_after(monkeypatch: pytest.MonkeyPatch) -> None:
     let_parts_see_episodes(monkeypatch)
     assert parts(changed_future(small(rewards=(f"{HERE}.NextBarsReward",)))) == "rewarded: reward"
 
 
+@pytest.mark.long
 def test_an_end_that_knows_what_comes(monkeypatch: pytest.MonkeyPatch) -> None:
     let_parts_see_episodes(monkeypatch)
     assert "end" in parts(changed_future(small(ends=(f"{HERE}.LeavesBeforeTheFall",)), cuts=8))
 
 
+@pytest.mark.long
 def test_a_scaler_that_is_fitted_to_whole_episodes(monkeypatch: pytest.MonkeyPatch) -> None:
     with_episodes(monkeypatch, SimulatedSource, lambda bars: bars / np.append(np.full(4, bars[..., 3].mean()), 1.0))
     assert "price: close" in parts(changed_future(small()))
 
 
+@pytest.mark.long
 def test_prices_smoothed_with_the_bar_that_follows(monkeypatch: pytest.MonkeyPatch) -> None:
     with_episodes(monkeypatch, SimulatedSource, lambda bars: (bars + np.concatenate([bars[1:], bars[-1:]])) / 2.0)
     found = parts(changed_future(small()))
@@ -104,6 +110,7 @@ def test_prices_smoothed_with_the_bar_that_follows(monkeypatch: pytest.MonkeyPat
     assert "observed Returns: return_1" in found
 
 
+@pytest.mark.long
 def test_a_volume_that_is_drawn_with_the_range_of_the_whole_path(monkeypatch: pytest.MonkeyPatch) -> None:
     def widest(*arguments: Any) -> Any:
         bars = bars_from_paths(*arguments)
@@ -113,6 +120,7 @@ def test_a_volume_that_is_drawn_with_the_range_of_the_whole_path(monkeypatch: py
     assert parts(changed_future(small())) == "price: volume"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["last close", "last open"])
 def test_a_fill_at_a_price_of_the_bar_before(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     fill = SimulatedBroker.fill
@@ -136,6 +144,7 @@ def recorded(tmp_path: Path, **columns: Any) -> PipelineConfig:
     return replace(small(concurrent=16, files=files), regressor=TREE)
 
 
+@pytest.mark.long
 def test_files_without_a_fault_have_none_found(tmp_path: Path) -> None:
     assert changed_future(recorded(tmp_path)).faults == ()
 
@@ -148,6 +157,7 @@ def test_a_scaler_that_is_fitted_to_a_whole_file(tmp_path: Path, monkeypatch: py
     assert "price: close" in parts(changed_future(recorded(tmp_path)))
 
 
+@pytest.mark.long
 def test_a_forecast_that_learns_over_episodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = recorded(tmp_path)
     monkeypatch.setattr(forecasts, "TrackForecaster", lambda view, tracks: BlockForecaster(view, config.regressor))
@@ -195,6 +205,7 @@ def test_prices_adjusted_to_the_last_bar(by: Any, tmp_path: Path, monkeypatch: p
     assert "price: close" in parts(changed_future(config))
 
 
+@pytest.mark.long
 def test_a_further_column_that_is_a_row_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     load = Catalog.load
 
@@ -271,6 +282,7 @@ def test_a_source_that_is_not_changed_is_told(tmp_path: Path, monkeypatch: pytes
     assert parts(changed_future(recorded(tmp_path))) == "prices"
 
 
+@pytest.mark.long
 def test_what_differs_by_itself_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
     """A part with random numbers of its own."""
     rng = np.random.default_rng()

@@ -61,6 +61,7 @@ def check(config: PipelineConfig) -> None:
         assert result.faults == (), result.text()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("settings", [PROCESS[name] for name in PROCESS], ids=list(PROCESS))
 def test_processes(settings: dict[str, Any]) -> None:
     check(small(**settings))
@@ -154,5 +155,6 @@ def test_prepared_files(settings: dict[str, Any], tmp_path: Path) -> None:
     check(of_catalog(tmp_path, **settings))
 
 
+@pytest.mark.long
 def test_steps_of_several_bars_on_simulated_prices() -> None:
     check(small(prices={"skip_frame": 3}))

@@ -20,12 +20,14 @@ from tests.pipelines.audit.leaks import HERE, let_parts_see_episodes
 from tests.pipelines.audit.test_changed_future import with_episodes
 
 
+@pytest.mark.long
 def test_a_pipeline_without_a_fault_earns_nothing() -> None:
     result = fair_game(small(concurrent=32))
     assert result.faults == ()
     assert result.looked_at.startswith("6,000 bars, 95 rules within 5.")
 
 
+@pytest.mark.long
 def test_an_observer_that_sees_the_next_bar_earns(monkeypatch: pytest.MonkeyPatch) -> None:
     let_parts_see_episodes(monkeypatch)
     result = fair_game(seen(small(), {"name": f"{HERE}.NextReturn", "strength": 100.0}))
@@ -66,6 +68,7 @@ def test_a_fill_at_the_best_price_of_its_bar_earns(monkeypatch: pytest.MonkeyPat
     assert "random policy" in parts(fair_game(small())).splitlines()
 
 
+@pytest.mark.long
 def test_a_fill_at_a_price_that_was_there_before_the_decision_earns(monkeypatch: pytest.MonkeyPatch) -> None:
     def of_last(broker: Any, rows: Any, bar: BarRows) -> Any:
         last = broker.__dict__.setdefault("last_opens", np.array(broker._accounts.price))
@@ -96,6 +99,7 @@ def test_steps_of_several_bars_that_overlap_are_pieces_of_many() -> None:
     assert len(np.unique(module._evidence(same))) == 100
 
 
+@pytest.mark.long
 def test_fair_bars_are_a_martingale_at_every_price_that_an_order_can_fill_at() -> None:
     """Bounds of 4.5 standard errors, of 8 statistics. A market whose log-price has no drift instead fails."""
     rng = np.random.default_rng(1)

@@ -54,6 +54,7 @@ def kept(pipeline: Pipeline) -> list[KeptEpisode]:
     return list(pipeline._kept)
 
 
+@pytest.mark.long
 def test_episodes_played_again_earn_what_they_earned(played: tuple[Pipeline, Book]) -> None:
     pipeline, book = played
     earned = {row["episode"]: (row["return"], row["profit"]) for row in book.rows["episode"] if not row["cut"]}
@@ -71,6 +72,7 @@ def test_episodes_played_again_earn_what_they_earned(played: tuple[Pipeline, Boo
     assert np.array_equal(again.record.equity[:, -1] / again.record.equity[:, 0] - 1.0, again.profits)
 
 
+@pytest.mark.long
 def test_the_measures_of_five_policies_and_the_cost_at_which_the_edge_ends(played: tuple[Pipeline, Book]) -> None:
     found = played[0].compare()
     assert found is not None
@@ -114,6 +116,7 @@ def test_the_rule_sells_high_and_buys_low(played: tuple[Pipeline, Book]) -> None
     assert ruled.profits.mean() > 4.0 * ruled.profits.std() / len(episodes) ** 0.5
 
 
+@pytest.mark.long
 def test_random_has_no_actions_of_its_own_episode(played: tuple[Pipeline, Book]) -> None:
     """Two episodes: each gets the other's, so that what is random for them is what the policy did, exchanged."""
     pipeline = played[0]
@@ -126,6 +129,7 @@ def test_random_has_no_actions_of_its_own_episode(played: tuple[Pipeline, Book])
     assert found.measures["random"] == other.measures["policy"]
 
 
+@pytest.mark.long
 def test_actions_that_came_too_late_are_those_that_were_taken() -> None:
     policy = PolicyDouble(reverting)
     policy.fail = lambda call, ids: {0: ActionTimeoutError("late")} if call == "get" and len(policy.calls) % 3 == 0 else None
@@ -153,6 +157,7 @@ def test_without_a_whole_episode_or_without_costs_there_is_less_to_say(played: t
     assert found.edge_ends_at is None
 
 
+@pytest.mark.long
 def test_portfolios_and_other_actions_are_compared_alike() -> None:
     config = replace(
         settings(1_600, symbols=("AAA", "BBB", "CCC"), symbols_per_episode=3, bars_per_episode=40),

@@ -65,6 +65,7 @@ def test_the_server_of_a_set_up_has_the_spaces_of_its_rules(name: str, tmp_path:
     assert load(PipelineConfig, folder / "pipeline.toml") == config
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", MARKETS)
 def test_a_set_up_is_played_recorded_and_shown(name: str) -> None:
     config = shortened(name)
@@ -88,6 +89,7 @@ class Silent:
         return {}
 
 
+@pytest.mark.long
 def test_the_portfolio_trades_five_symbols_at_once_and_has_a_score_for_each_and_for_cash() -> None:
     config = shortened("portfolio", steps=400)
     _, service, _ = play(config, random_policy(config))
@@ -102,6 +104,7 @@ def test_the_mixture_has_episodes_of_each_of_its_processes() -> None:
     assert set(parts) == {0.0, 1.0}
 
 
+@pytest.mark.long
 def test_ordering_all_the_time_costs_what_the_set_up_of_limit_orders_says() -> None:
     config = shortened("limit-orders", steps=400)
     calm = PolicyDouble(lambda observations: np.tile(np.array([0.0, 0.0, -1.0], np.float32), (len(observations), 1)))

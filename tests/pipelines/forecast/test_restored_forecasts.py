@@ -38,6 +38,7 @@ MODELS: dict[str, Any] = {
 LINE = RegressorConfig()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("model", MODELS.values(), ids=MODELS.keys())
 def test_a_model_that_was_saved_goes_on_bit_for_bit(model: Any) -> None:
     config, rng = RegressorConfig(model=model), np.random.default_rng(5)

@@ -167,6 +167,7 @@ def test_a_seed_that_is_not_given_is_a_function_of_the_place() -> None:
     assert first != second
 
 
+@pytest.mark.long
 def test_every_regressor_of_river_that_can_be_made_is_repeated_bit_for_bit() -> None:
     rng = random.Random(1)
     rows = [({"a": rng.gauss(0, 1), "b": rng.gauss(0, 1)}, rng.gauss(0, 1)) for _ in range(60)]

@@ -84,6 +84,7 @@ def played(steps: list[tuple[float, float, Action]], instrument: InstrumentConfi
     return account
 
 
+@pytest.mark.long
 @settings(deadline=None)
 @given(steps_of)
 def test_equity_is_cash_and_position_and_costs_are_those_of_what_was_traded(steps: list[tuple[float, float, Action]]) -> None:
@@ -92,6 +93,7 @@ def test_equity_is_cash_and_position_and_costs_are_those_of_what_was_traded(step
     assert accounts.costs[0] == pytest.approx(accounts.turnover[0] * (0.001 + 0.0001), rel=2e-4)
 
 
+@pytest.mark.long
 @settings(deadline=None)
 @given(steps_of)
 def test_the_rewards_add_up_to_the_log_of_the_equity_gained(steps: list[tuple[float, float, Action]]) -> None:
@@ -100,6 +102,7 @@ def test_the_rewards_add_up_to_the_log_of_the_equity_gained(steps: list[tuple[fl
     assert account.reward == pytest.approx(7.0 * math.log(max(equity, 10.0) / 10_000.0), abs=1e-9)
 
 
+@pytest.mark.long
 @settings(deadline=None)
 @given(steps_of)
 def test_profit_is_the_price_moves_of_the_position_less_the_costs(steps: list[tuple[float, float, Action]]) -> None:
@@ -222,6 +225,7 @@ def at_random(block: EpisodeBlock, rows: np.ndarray, step: int) -> np.ndarray:
     return actions
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("choose", [at_random, follow, fade])
 def test_nobody_profits_on_gbm_but_for_what_the_costs_take(choose: Choose) -> None:
     """Mean simple profit plus mean costs is 0 on a fair game, whatever the policy does with the past."""

@@ -83,6 +83,7 @@ def random_bar(rng: np.random.Generator, close: np.ndarray, ticks: np.ndarray) -
     return BarRows.of(np.zeros(len(close), dtype=np.int64), open_, high, low, new, volume)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", range(4))
 def test_the_core_keeps_the_oracles_books(seed: int) -> None:
     play(seed, steps=25)

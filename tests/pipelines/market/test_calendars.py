@@ -21,6 +21,7 @@ def on(sessions: Sessions, day: str) -> list[tuple[str, str]]:
     ]
 
 
+@pytest.mark.long
 def test_new_york_has_holidays_early_closes_and_summer_time() -> None:
     sessions = make_calendar("XNYS").sessions(ns("2024-06-15"), ns("2024-12-31"))
     assert on(sessions, "2024-07-02") == [("13:30", "20:00")]
@@ -30,6 +31,7 @@ def test_new_york_has_holidays_early_closes_and_summer_time() -> None:
     assert on(sessions, "2024-12-20") == [("14:30", "21:00")]
 
 
+@pytest.mark.long
 def test_tokyos_lunch_is_no_open_time_and_both_halves_are_one_session() -> None:
     sessions = make_calendar("XTKS").sessions(ns("2024-01-04"), ns("2024-01-31"))
     assert on(sessions, "2024-01-15") == [("00:00", "02:30"), ("03:30", "06:00")]

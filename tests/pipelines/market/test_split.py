@@ -35,6 +35,7 @@ configs = st.builds(
 steps = st.lists(st.sampled_from([60, 60, 60, 120, 3600]), min_size=150, max_size=400)
 
 
+@pytest.mark.long
 @given(steps=steps, window=st.integers(1, 20), label=st.integers(1, 10), config=configs)
 def test_training_and_testing_share_no_bar(steps: list[int], window: int, label: int, config: SplitConfig) -> None:
     reach, times = Reach(window, label), np.cumsum(steps)
@@ -48,6 +49,7 @@ def test_training_and_testing_share_no_bar(steps: list[int], window: int, label:
     assert folds[-1].test[1] == len(times)
 
 
+@pytest.mark.long
 @given(
     steps=steps,
     warmup=st.integers(1, 20),

@@ -97,6 +97,7 @@ def in_hours(time_ns: int, interval_ns: int, config: WindowsConfig) -> bool:
     return True
 
 
+@pytest.mark.long
 @settings(deadline=None, max_examples=150)
 @given(cases())
 def test_the_windows_are_those_that_a_look_at_each_start_allows(

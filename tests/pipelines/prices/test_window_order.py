@@ -35,6 +35,7 @@ tables = st.lists(
 )
 
 
+@pytest.mark.long
 @settings(deadline=None)
 @given(folds=tables, is_test=st.booleans(), rounds=st.integers(1, 3))
 def test_sequential_plays_each_window_once_a_round_in_the_order_of_time(folds: list[list[WindowTable]], is_test: bool, rounds: int) -> None:
@@ -51,6 +52,7 @@ def test_sequential_plays_each_window_once_a_round_in_the_order_of_time(folds: l
             assert moments == sorted(moments)
 
 
+@pytest.mark.long
 @settings(deadline=None, max_examples=50)
 @given(
     folds=tables,
@@ -76,6 +78,7 @@ def test_any_threads_give_the_same_windows() -> None:
     assert [order([[table(*range(40)), table(*range(9))]], RANDOM, 6).place(number) for number in range(400)] != alone
 
 
+@pytest.mark.long
 def test_random_windows_are_drawn_uniformly_and_symbols_have_equal_turns() -> None:
     """Chi-square of n cells has mean n - 1 and variance 2 (n - 1): five standard deviations above is one chance in 100,000 or so."""
     lines = [table(*range(20)), table(), table(*range(50))]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
+import pytest
+
 from tests.pipelines.pipeline_harness import play
 from tests.pipelines.policy_double import PolicyDouble
 from tests.pipelines.test_pipeline import config, timeouts
@@ -11,6 +13,7 @@ from tests.pipelines.test_pipeline import config, timeouts
 COUNTERS = ("threads", "processed", "queue_max", "overflowed", "failures", "restarts")
 
 
+@pytest.mark.long
 def test_the_last_points_are_the_counters_at_the_end_and_only_the_policy_has_latencies() -> None:
     service = PolicyDouble()
     service.fail = timeouts(5, 7, n_episodes=4)

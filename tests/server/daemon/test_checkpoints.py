@@ -206,6 +206,7 @@ def test_a_checkpoint_of_a_release_that_noted_neither_connectors_nor_a_sum_is_ta
     assert newest(tmp_path) == saved
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("bits", [pytest.param(8, marks=pytest.mark.slow), 1], ids=["each bit", "one of each byte"])
 def test_a_flipped_bit_anywhere_in_a_manifest_is_noticed(tmp_path: Path, bits: int) -> None:
     before, last = save_and_close(tmp_path, 1, 2)

@@ -19,6 +19,7 @@ def resident_mb() -> float:
     return float(psutil.Process().memory_info().rss) / 1e6
 
 
+@pytest.mark.long
 def test_twenty_thousand_episodes_give_their_memory_back(make_harness: Callable[..., CoreHarness]) -> None:
     harness = make_harness(
         policy_of(module_of("lstm_shared")),

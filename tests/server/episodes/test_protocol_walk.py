@@ -154,6 +154,7 @@ class Walk(RuleBasedStateMachine):
         self.harness.close()
 
 
+@pytest.mark.long
 @pytest.mark.hypothesis
 def test_whatever_clients_send_in_whatever_order_the_server_does_what_the_model_says() -> None:
     run_state_machine_as_test(Walk, settings=settings(stateful_step_count=40))

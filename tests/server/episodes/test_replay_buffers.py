@@ -91,6 +91,7 @@ def test_interleaved_episodes_are_held_step_for_step_and_drawn_as_they_were(make
     assert len(beginnings) > 100
 
 
+@pytest.mark.long
 def test_the_end_of_an_episode_is_drawn_however_short_its_last_piece_would_be(make_harness: Make) -> None:
     """Without steps carried over, an episode of 17 steps would end with a segment of one step, from which no 3-step return begins."""
     harness = replaying(make_harness, n_step=3)
@@ -151,6 +152,7 @@ def test_pages_handed_off_for_their_age_are_long_enough_to_draw_from(make_harnes
     assert min(lengths) == 3
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("carried", [0, 3])
 def test_sequences_of_a_recurrent_net_begin_with_the_state_that_it_had(make_harness: Make, carried: int) -> None:
     """As DQN draws them with an LSTM: anywhere, with one step of look-back for the state. Burn-in carries steps over."""

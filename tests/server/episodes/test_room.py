@@ -152,6 +152,7 @@ def test_a_batch_has_the_wanted_steps_one_version_and_one_cut_for_each_open_epis
     assert statistics.learner_wait_s > 0
 
 
+@pytest.mark.long
 def test_what_the_learner_gets_of_a_recurrent_net_has_the_states_it_was_played_with(make_harness: Make, patient: None) -> None:
     """Cut anywhere: the learner's batch begins each sequence with the state that acted."""
     model = "lstm_shared"
@@ -352,6 +353,7 @@ def test_steps_that_nobody_brings_are_waited_for_no_longer_than_a_sample(make_ha
     assert [sum(block.steps for block in blocks) for blocks in got] == [5]
 
 
+@pytest.mark.long
 def test_whole_episodes_that_end_together_are_all_handed_off(make_harness: Make) -> None:
     demand = Demand(fragment_steps=200, whole_episodes=True)
     harness = make_harness(demand=demand, hand_off=HandOffConfig(room_wait_s=3600.0), episodes=EpisodesConfig(max_open=100))
@@ -390,6 +392,7 @@ def test_a_hundred_episodes_with_most_of_a_page_each_are_a_batch(make_harness: M
     assert sum(block.steps for block in learner.batches[0]) == 63 * 100
 
 
+@pytest.mark.long
 def test_whole_episodes_are_waited_for_with_the_room_open(make_harness: Make) -> None:
     demand = replace(ON_POLICY, whole_episodes=True)
     harness = make_harness(demand=demand, hand_off=HandOffConfig(room_wait_s=3600.0))

@@ -102,6 +102,7 @@ def test_a_sum_of_rewards_that_no_step_can_carry_is_told_where_it_is_logged(serv
     assert segment.get_rewards().tolist() == [0.0]
 
 
+@pytest.mark.long
 def test_a_bad_row_in_a_crowd_touches_no_other(served: Served, env: Any) -> None:
     def drive(number: int) -> int:
         random = np.random.default_rng(number)

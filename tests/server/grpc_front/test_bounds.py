@@ -282,6 +282,7 @@ def test_there_is_room_for_so_many_clients_and_no_more() -> None:
         assert list(streams[1]) == []
 
 
+@pytest.mark.long
 def test_what_is_remembered_of_a_finished_episode_is_little(make_harness: Callable[..., CoreHarness]) -> None:
     harness = make_harness(episodes=EpisodesConfig(max_open=8, finished_remembered=20_000))
     table = table_of(harness.core)

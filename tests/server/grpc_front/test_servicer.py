@@ -97,6 +97,7 @@ def test_a_client_without_a_name_and_a_batch_before_the_handshake_are_refused(se
     assert "expected a Handshake" in str(from_rpc_error(raised.value))
 
 
+@pytest.mark.long
 def test_many_messages_in_flight_are_all_answered(stream: Stream) -> None:
     for number in range(300):
         stream.send(pb.StepRequest(batch=pb.StepBatch(**one_start(message_id=number, episode_ids=[f"{number}"]))))

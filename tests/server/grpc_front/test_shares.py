@@ -106,6 +106,7 @@ def flood(rows: int = ROWS) -> list[Row]:
     return [Row(handle << 40, 1) for handle in range(1, rows + 1)]
 
 
+@pytest.mark.long
 def test_rows_of_a_flood_are_answered_a_few_at_a_time_while_a_neighbour_asks(harness: CoreHarness) -> None:
     neighbour, large = harness.connect("neighbour"), harness.connect("large")
     packed = pack(flood())

@@ -86,6 +86,7 @@ def test_draws_have_rllibs_own_distribution(name: str) -> None:
     assert (np.abs(ours.std(axis=0) / spread - 1) < 0.05).all()
 
 
+@pytest.mark.long
 def test_a_real_client_draws_by_its_ids_and_one_without_ids_by_chance() -> None:
     def play(ids: Any) -> list[int]:
         with running_serving_loop(policy_of("discrete", "numpy"), action_space=CASES["discrete"][1]) as serve:

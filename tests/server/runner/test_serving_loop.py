@@ -159,6 +159,7 @@ def test_the_newest_training_iteration_is_in_the_statistics(serve: ServingLoopHa
     assert not training.HasField("kl")
 
 
+@pytest.mark.long
 def test_weights_swap_while_actions_are_asked_for(serve: ServingLoopHarness) -> None:
     client = serve.client()
     episode = client.start_episode()
@@ -229,6 +230,7 @@ def test_a_second_server_cannot_share_the_port_by_reuseport(serve: ServingLoopHa
             other.bind((host, int(port)))
 
 
+@pytest.mark.long
 def test_threads_of_one_client_and_two_clients_are_kept_apart(serve: ServingLoopHarness) -> None:
     clients = [serve.client(), serve.client()]
     failures: list[BaseException] = []

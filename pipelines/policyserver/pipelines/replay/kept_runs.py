@@ -24,8 +24,8 @@ _REMOVED = ".{}.removed"
 def drop_oldest(folder: Path, pattern: Path, keep: int) -> None:
     """Remove what is older than the newest `keep` runs; what is in use stays, and so does what can't be removed.
 
-    Runs are folders beside this one, with a name of its kind and the files of a run. A link does not count. The newest is the one that began,
-    or was resumed, last.
+    Runs are folders beside this one, with a name of its kind and the files of a run. A link does not count. The newest is the one that
+    began, or was resumed, last.
 
     Args:
         folder: Of the run that begins; it stays.

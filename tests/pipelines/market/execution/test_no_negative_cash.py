@@ -22,6 +22,7 @@ from tests.pipelines.market.risk.traded import Traded
 from tests.pipelines.market.test_against_the_oracle import ROWS, random_bar, random_requests
 
 
+@pytest.mark.long
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 2**32), st.sampled_from([0.0, 0.01]), st.sampled_from([0.0, 1.0]), st.sampled_from([None, 0.2]))
 def test_without_leverage_and_shorts_cash_is_never_negative(seed: int, tick: float, lot: float, volume: float | None) -> None:

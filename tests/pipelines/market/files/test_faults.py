@@ -118,6 +118,7 @@ def test_gaps_are_listed_and_refused_only_if_asked_for(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("day", "n_gaps"), [("2024-01-03", 1), ("2024-01-04", 2)])
 def test_with_a_calendar_a_gap_is_a_bar_that_is_not_there_while_the_market_is_open(day: str, n_gaps: int, tmp_path: Path) -> None:
     """New York: the last bar of 2 January and the first of the next session are no gap; a session left out is one."""
@@ -132,6 +133,7 @@ def test_with_a_calendar_a_gap_is_a_bar_that_is_not_there_while_the_market_is_op
     assert "closed" not in found
 
 
+@pytest.mark.long
 def test_with_a_calendar_a_bar_on_a_holiday_is_found(tmp_path: Path) -> None:
     table = rows(5)
     for cells, day in zip(table, ("2024-07-02", "2024-07-03", "2024-07-04", "2024-07-05", "2024-07-09"), strict=True):

@@ -39,12 +39,14 @@ def checked_fills() -> Iterator[None]:
         yield
 
 
+@pytest.mark.long
 @settings(max_examples=60, deadline=None)
 @given(st.randoms(use_true_random=False))
 def test_random_sessions_keep_every_promise(rng: random.Random) -> None:
     check_session(rng, n_steps=12)
 
 
+@pytest.mark.long
 def test_long_sessions_meet_every_state_and_reason() -> None:
     orders = check_sessions()
     met = {(order.kind, order.state) for order in orders}
@@ -54,6 +56,7 @@ def test_long_sessions_meet_every_state_and_reason() -> None:
     assert State.FILLED in {order.state for order in orders if order.forced}
 
 
+@pytest.mark.long
 @settings(max_examples=40, deadline=None)
 @given(st.randoms(use_true_random=False))
 def test_without_leverage_and_shorts_cash_is_never_negative(rng: random.Random) -> None:

@@ -22,6 +22,7 @@ from tests.pipelines.market.reference.account import AccountConfig
 ENGINE = ("account", "orders", "terms")
 
 
+@pytest.mark.long
 @settings(max_examples=60, deadline=None)
 @given(st.randoms(use_true_random=False), st.sampled_from((0.5, 1.0, 5.0)), st.sampled_from((0.0, 0.001)), st.sampled_from((0.0, 0.0001)))
 def test_it_is_todays_account(rng: random.Random, unit_fraction: float, fee_fraction: float, slippage_fraction: float) -> None:

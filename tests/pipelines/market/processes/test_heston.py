@@ -65,6 +65,7 @@ def heston_facts(process: Any) -> dict[str, Fact]:
     }
 
 
+@pytest.mark.long
 def test_heston_has_its_facts() -> None:
     assert wrong_facts(heston_facts(Heston(**HESTON))) == []
 

@@ -58,6 +58,7 @@ limits = st.sets(st.sampled_from(sorted(LIMITS)), min_size=1, max_size=4).flatma
 )
 
 
+@pytest.mark.long
 @settings(max_examples=60, deadline=None)
 @given(limits, st.integers(0, 2**32))
 def test_no_row_passes_a_limit_by_its_own_orders(chosen: tuple[dict[str, Any], ...], seed: int) -> None:
@@ -308,6 +309,7 @@ def planted(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     return {"exempts_reducing": False, **limit} if limit["name"] in ("order_rate", "allowed_hours") else limit
 
 
+@pytest.mark.long
 def test_a_planted_fault_is_found(planted: dict[str, Any]) -> None:
     with pytest.raises(AssertionError):
         play_many(planted)

@@ -70,6 +70,7 @@ def test_each_indicator_can_be_chosen_by_its_name() -> None:
     assert get_args(get_type_hints(Indicator)["kind"]) == tuple(INDICATORS)
 
 
+@pytest.mark.long
 @both
 @settings(deadline=None)
 @given(
