@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -48,22 +50,35 @@ def scale_of(result: DemoResult) -> Scale:
         ValueError: the run's prices are neither ou nor gbm without drift.
     """
     config = load(PipelineConfig, result.folder / PIPELINE_FILE)
-    episodes = _last_whole(result, config)
+    episodes = _episodes(result, config)
     if not episodes:
         return Scale(np.empty(0), np.empty(0))
     rules = Rules.of(config.rules)
     return Scale(mean_reversion_rule(rules, episodes).returns, optimum(rules, episodes).returns)
 
 
-def _last_whole(result: DemoResult, config: PipelineConfig) -> list[Episode]:
+def t_over_random(result: DemoResult) -> float:
+    """Return t of the paired differences between the policy and random actions on the last whole episodes; NaN for fewer than 2."""
+    gains = np.array([row["return"] - row["random_return"] for row in _last_whole(result)])
+    error = standard_error(gains) if len(gains) > 1 else math.nan
+    return float(gains.mean() / error) if error > 0.0 else math.nan
+
+
+def _episodes(result: DemoResult, config: PipelineConfig) -> list[Episode]:
     """Make anew the prices of the episodes that the summary's returns are means over."""
+    names = [row["episode"] for row in _last_whole(result)]
+    return source_of(config).episodes([int(name.rpartition("-")[2]) for name in names])
+
+
+def _last_whole(result: DemoResult) -> list[dict[str, Any]]:
+    """Return the points of the episodes that the summary's returns are means over."""
     reader = StoreReader(result.folder / STORE_FILE)
     try:
         rows = reader.newest("episode", result.folder.name, limit=EPISODES_KEPT)
     finally:
         reader.close()
-    whole = [row["episode"] for row in rows if row["no_trade_return"] is not None]
-    return source_of(config).episodes([int(name.rpartition("-")[2]) for name in whole[: newest_count(len(whole))]])
+    whole = [row for row in rows if row["no_trade_return"] is not None]
+    return whole[: newest_count(len(whole))]
 
 
 def where_the_policy_stands(title: str, returns: Sequence[float], scales: Sequence[Scale]) -> str:

@@ -1,4 +1,4 @@
-"""`make learn`: the demo's problem for three seeds, controls and a scale beside, a table and a picture of what came of it.
+"""`make learn`: the demo's problem for three seeds, controls and a scale beside, other markets, a table and a picture of what came of it.
 
 The controls: the same without the regressor's forecast in the observation, and geometric Brownian motion without drift, where no policy
 can earn anything, though it may save costs. The scale: what a rule of one line and the optimum earn on the same episodes.
@@ -13,12 +13,11 @@ from typing import TextIO
 from benchmarks.charts import Curve
 from benchmarks.market.page import made_by, pair, row, write_part
 from benchmarks.market.picture import learning_curve, picture
-from benchmarks.market.scale import Scale, scale_of, where_the_policy_stands, whether_the_forecast_helps
+from benchmarks.market.scale import Scale, scale_of, t_over_random, where_the_policy_stands, whether_the_forecast_helps
 from benchmarks.market.settings_part import settings_of
 from policyserver.pipelines.demo.demo import DemoResult, run_demo
 from policyserver.pipelines.demo.setup import DEFAULT_STEPS, DemoConfig
 from policyserver.pipelines.runtime.stop_signals import StopSignals
-from policyserver.pipelines.summary import Summary
 
 SEEDS = (0, 1, 2)
 TITLE = "# What the demo learns"
@@ -32,14 +31,18 @@ class Variant:
     """What it is called in the table and the picture."""
     market: str
     """Shipped set-up of the demo that it is played on."""
-    show_prediction: bool
+    show_prediction: bool = True
     """Whether the policy sees the forecast."""
+    has_scale: bool = True
+    """Whether the rule and the optimum know its law."""
 
 
 VARIANTS = (
-    Variant("OU", "ou", show_prediction=True),
+    Variant("OU", "ou"),
     Variant("OU, forecast hidden", "ou", show_prediction=False),
-    Variant("GBM without drift", "gbm", show_prediction=True),
+    Variant("GBM without drift", "gbm"),
+    Variant("OU or Heston, drawn for each episode", "heston-mixture", has_scale=False),
+    Variant("Portfolio of 5", "portfolio", has_scale=False),
 )
 
 
@@ -80,8 +83,8 @@ def _curves(variant: Variant, results: dict[tuple[Variant, int], DemoResult]) ->
 def _part(results: dict[tuple[Variant, int], DemoResult], steps: int | None) -> str:
     """Return the table as Markdown."""
     command = "make learn" + (f' ARGS="--steps {steps}"' if steps else "")
-    head = ("prices", "seed", "steps", "seconds", "steps/s", "policy", "rule", "optimum", "no trade", "random")
-    scales = {key: scale_of(result) for key, result in results.items()}
+    head = ("prices", "seed", "steps", "seconds", "steps/s", "policy", "rule", "optimum", "no trade", "random", "t over random")
+    scales = {key: scale_of(result) for key, result in results.items() if key[0].has_scale}
     lines = [
         TITLE,
         "",
@@ -92,13 +95,13 @@ def _part(results: dict[tuple[Variant, int], DemoResult], steps: int | None) -> 
         "The scale, on the same episodes and with the same costs: the rule is short where the log-price is above its running mean by more",
         "than one volatility, long where it is below by as much, and keeps its position in between. The optimum knows the law and the",
         "parameters of each episode; it is found by dynamic programming over the deviation from the mean, the position and the bars left.",
-        "In a fair game it holds cash.",
+        "In a fair game it holds cash. t is that of the paired differences from random actions on the same episodes.",
         "",
         "![Mean return over the course of training](learning.svg)",
         "",
         row([*head, "profit + costs", "of random", "skill", "dropped", "staleness"]),
         row(["---"] * (len(head) + 5)),
-        *(row(_cells(variant, seed, result.summary, scales[variant, seed])) for (variant, seed), result in results.items()),
+        *(row(_cells(variant, seed, result, scales.get((variant, seed)))) for (variant, seed), result in results.items()),
         "",
         *_findings(results, scales),
         "",
@@ -115,8 +118,9 @@ def _findings(results: dict[tuple[Variant, int], DemoResult], scales: dict[tuple
     return [*stands, "", whether_the_forecast_helps(returns[shown], returns[hidden])]
 
 
-def _cells(variant: Variant, seed: int, s: Summary, scale: Scale) -> list[str]:
+def _cells(variant: Variant, seed: int, result: DemoResult, scale: Scale | None) -> list[str]:
     """Return one run's row of the table."""
+    s = result.summary
     return [
         variant.title,
         str(seed),
@@ -124,9 +128,10 @@ def _cells(variant: Variant, seed: int, s: Summary, scale: Scale) -> list[str]:
         f"{s.seconds:.0f}",
         f"{s.steps_per_s:,.0f}",
         pair(s.return_mean, s.return_stderr),
-        *scale.cells(),
+        *(scale.cells() if scale else ("-", "-")),
         pair(s.no_trade_mean, s.no_trade_stderr),
         pair(s.random_mean, s.random_stderr),
+        f"{t_over_random(result):.1f}",
         pair(s.profit_mean + s.costs_mean, s.profit_plus_costs_stderr, 4),
         pair(s.random_profit_mean + s.random_costs_mean, s.random_profit_plus_costs_stderr, 4),
         pair(s.regressor_skill, s.regressor_skill_stderr, 4),

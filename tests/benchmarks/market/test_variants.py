@@ -27,14 +27,19 @@ from tests.benchmarks.market.demos import Demos
 WHOLE, CUT = 20, 3
 """Episodes of a run that ran their full length, and those that its end cut."""
 
+SCALED = ("ou", "gbm")
+"""Prices whose rule and optimum are known."""
+
 
 def leave(options: DemoConfig, folder: Path) -> dict[str, Any]:
-    config = PipelineConfig(seed=options.seed or 0, prices=PricesConfig(process=options.market))
+    config = PipelineConfig(seed=options.seed or 0, prices=PricesConfig(process=options.market if options.market in SCALED else "ou"))
     (folder / PIPELINE_FILE).write_text(dump_toml(config))
     (folder / SERVER_FILE).write_text('run_folder = "somewhere"\n[hand_off]\nbatches_ahead = 1\n')
     store = EmbeddedStore(folder / STORE_FILE)
     for number in range(WHOLE + CUT):
-        fields = {"episode": f"AAA-{number}", "return": 1.0, "no_trade_return": 0.0 if number < WHOLE else None}
+        is_whole = number < WHOLE
+        fields = {"episode": f"AAA-{number}", "return": 1.0, "no_trade_return": 0.0 if is_whole else None}
+        fields["random_return"] = -1.0 - number % 2 if is_whole else None
         store.write(Points.one("episode", {"run": folder.name, "symbol": "AAA"}, fields))
     store.close(5.0)
     return {
@@ -58,7 +63,7 @@ def test_three_seeds_of_each_variant_are_run_and_each_has_its_row(tmp_path: Path
     demos = Demos(tmp_path, leave)
     monkeypatch.setattr(variants, "run_demo", demos)
     variants.run_variants(tmp_path / "docs", 5_000, io.StringIO(), StopSignals())
-    wanted = [("ou", True), ("ou", False), ("gbm", True)]
+    wanted = [("ou", True), ("ou", False), ("gbm", True), ("heston-mixture", True), ("portfolio", True)]
     assert [(asked.market, asked.show_prediction, asked.seed) for asked in demos.asked] == [(*v, seed) for v in wanted for seed in range(3)]
     assert {asked.steps for asked in demos.asked} == {5_000}
     text = (tmp_path / "docs" / "learning.md").read_text()
@@ -66,11 +71,12 @@ def test_three_seeds_of_each_variant_are_run_and_each_has_its_row(tmp_path: Path
     assert "somewhere" not in text
     rows = [line.split(" | ") for line in text.splitlines() if " ± 0.75 " in line]
     assert [(row[0].strip("| "), row[1]) for row in rows] == [
-        (title, str(seed)) for title in ("OU", "OU, forecast hidden", "GBM without drift") for seed in range(3)
+        (variant.title, str(seed)) for variant in variants.VARIANTS for seed in range(3)
     ]
     assert [row[5] for row in rows[:4]] == ["+12.50 ± 0.75", "+12.75 ± 0.75", "+13.00 ± 0.75", "+12.50 ± 0.75"]
-    scales = [played(asked.market, asked.seed or 0) for asked in demos.asked]
+    scales = [played(asked.market, asked.seed or 0) if asked.market in SCALED else ("-", "-") for asked in demos.asked]
     assert [(row[6], row[7]) for row in rows] == scales, "of the newest tenth of the whole episodes"
+    assert {row[10] for row in rows} == {"5.0"}, "of gains of 3 and 2 over random"
     assert "OU: over the seeds the policy earned +12.8, " in text
     assert "The forecast is worth +0.25 ± 0.14 to the policy" in text
     assert "the regressor does not earn its place here" in text
