@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from policyserver.common.settings import Config
+from policyserver.monitoring.background_sink import BackgroundSink
 from policyserver.monitoring.influx.config import InfluxConfig
 from policyserver.monitoring.sink import MultiSink, Sink
 from policyserver.monitoring.store.retention import RetentionConfig
 from policyserver.monitoring.store.store import EmbeddedStore, StoreConfig
+from policyserver.monitoring.store.store import place_of as store_place
 
 OpenSink = Callable[[], Sink]
 
@@ -47,20 +49,32 @@ def prepared(config: RecordingConfig, store: Path | None, folder: Path) -> OpenS
     return lambda: MultiSink([open_one() for open_one in opens])
 
 
+def places(config: RecordingConfig, store: Path | None) -> tuple[str, ...]:
+    """Name where the points go that `prepared` opens sinks for; what a program that records its episodes tells the policy server.
+
+    Raises:
+        ValueError: As `prepared`.
+    """
+    influx = _influx_config(config, Path())
+    return (*(() if store is None else (store_place(store),)), *(() if influx is None else (influx.place,)))
+
+
+def place_of(sink: Sink) -> str:
+    """Name where a sink's points go; "" if it can't say."""
+    return sink.place if isinstance(sink, BackgroundSink) else ""
+
+
 def _store(config: RecordingConfig, store: Path | None, folder: Path) -> OpenSink | None:
     return None if store is None else lambda: EmbeddedStore(store, StoreConfig(retention=config.retention))
 
 
 def _influx(config: RecordingConfig, store: Path | None, folder: Path) -> OpenSink | None:
     """Prepare InfluxDB's sink, whose points wait on disk. A configuration file of influxdb-client takes the environment's place."""
-    if not config.influx:
-        return None
-    spool, file = folder / "influx-spool", config.influx_file
-    influx = InfluxConfig.from_file(file, spool) if file else InfluxConfig.from_environment(spool)
+    influx = _influx_config(config, folder / "influx-spool")
     if influx is None:
         return None
     if importlib.util.find_spec("influxdb_client") is None:
-        named = file or "INFLUXDB_V2_URL"
+        named = config.influx_file or "INFLUXDB_V2_URL"
         raise ValueError(f"{named}: expected influxdb-client to be installed, as it is set; install the extra `influx`, or unset it")
 
     def open_influx() -> Sink:
@@ -69,6 +83,13 @@ def _influx(config: RecordingConfig, store: Path | None, folder: Path) -> OpenSi
         return InfluxSink(influx)
 
     return open_influx
+
+
+def _influx_config(config: RecordingConfig, spool: Path) -> InfluxConfig | None:
+    if not config.influx:
+        return None
+    file = config.influx_file
+    return InfluxConfig.from_file(file, spool) if file else InfluxConfig.from_environment(spool)
 
 
 _SINKS = (_store, _influx)

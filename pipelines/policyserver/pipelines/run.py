@@ -21,7 +21,7 @@ from policyserver.client import (
     ServerInfo,
 )
 from policyserver.common.settings import SettingsError
-from policyserver.monitoring.recording import prepared
+from policyserver.monitoring.recording import places, prepared
 from policyserver.monitoring.sink import Sink
 from policyserver.monitoring.store.reader import Ledger, StoreReader
 from policyserver.pipelines.config import UNNAMED_RUN, PipelineConfig
@@ -70,6 +70,7 @@ def connect(config: PipelineConfig) -> PolicyClient:
         expected_instance_id=server.instance_id,
         tls_ca_file=server.tls_ca_file,
         token_file=server.token_file,
+        records_in=_places(config),
     )
     rules = Rules.of(config.rules)
     slots = make_slots(config.prices)
@@ -80,6 +81,13 @@ def connect(config: PipelineConfig) -> PolicyClient:
         raise
     except ValueError as error:
         raise SettingsError("server", "", str(error)) from error
+
+
+def _places(config: PipelineConfig) -> tuple[str, ...]:
+    try:
+        return places(config.recording, config.recording.store)
+    except ValueError as error:
+        raise SettingsError("recording", "", str(error)) from error
 
 
 def source_of(config: PipelineConfig) -> PriceSource:

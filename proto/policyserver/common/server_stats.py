@@ -46,6 +46,21 @@ class TrainingIteration:
     """Mean learning rate over the iteration's updates, the policy's where each part of the net has its own."""
     steps_dropped: Annotated[int, amount("steps")] = 0
     """Steps that the hand-off dropped since the iteration before, because clients that can't wait were faster than the learner."""
+    steps_behind_0: Annotated[int, amount("steps")] = 0
+    """Steps of this iteration whose action was decided 0 policy versions before the one trained from."""
+    steps_behind_1: Annotated[int, amount("steps")] = 0
+    """Steps of this iteration whose action was decided 1 policy versions before the one trained from."""
+    steps_behind_2: Annotated[int, amount("steps")] = 0
+    """Steps of this iteration whose action was decided 2 or 3 policy versions before the one trained from."""
+    steps_behind_4: Annotated[int, amount("steps")] = 0
+    """Steps of this iteration whose action was decided 4 to 7 policy versions before the one trained from."""
+    steps_behind_8: Annotated[int, amount("steps")] = 0
+    """Steps of this iteration whose action was decided 8 to 15 policy versions before the one trained from."""
+    steps_behind_16: Annotated[int, amount("steps")] = 0
+    """Steps of this iteration whose action was decided 16 or more policy versions before the one trained from."""
+    effective_sample_share: Annotated[float | None, mean(unset=_NO_SUCH_FIGURE, chart="Effective sample share")] = None
+    """Effective sample size of a minibatch as a share of its steps: (sum w)^2 / (n sum w^2), w the probability of each action under the
+    policy that is updated over that under the one that acted. 1 where both are the same. Mean over every eighth or ninth minibatch."""
 
 
 @dataclass(slots=True, kw_only=True)

@@ -286,6 +286,7 @@ class Daemon:
             self._progress,
             seconds=time.monotonic() - begun,
             learn_seconds=hooks.take_learn_seconds(),
+            effective_sample_share=hooks.sample_shares.take(),
             checkpoint=self._saved.path if self._saved else None,
         )
 

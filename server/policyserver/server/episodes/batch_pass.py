@@ -27,6 +27,7 @@ from policyserver.common.flags import StepFlag
 from policyserver.common.spaces import Array, leaves
 from policyserver.server.episodes.batch import Batch, Picked, later_rows_of_the_same_episode, malformed, pick, step_rows
 from policyserver.server.episodes.core_statistics import CoreStatistics
+from policyserver.server.episodes.ended_episodes import EndedEpisodes
 from policyserver.server.episodes.episode_table import EpisodeTable, FinishedEpisode
 from policyserver.server.episodes.masks import all_true, any_true, count, flatnonzero, ones
 from policyserver.server.episodes.received_rows import ReceivedRows, Replies
@@ -72,8 +73,10 @@ class BatchPass:
         observation_space: gym.Space[Any],
         action_space: gym.Space[Any],
         shares: EpisodeShares,
+        ended: EndedEpisodes,
     ) -> None:
         self._policy = policy
+        self._ended = ended
         self._shares = shares
         self._table = table
         self._trajectories = trajectories
@@ -279,6 +282,7 @@ class BatchPass:
             rows.terminated[learned],
             [column[trained] for column in table.state[: len(decided.state_in)]],
         )
+        self._ended.note(slots, ["terminated" if each else "truncated" for each in rows.terminated[places].tolist()], now_s)
         handles = table.handles(slots)
         for number, index in enumerate(applied[places].tolist()):
             slot = int(slots[number])

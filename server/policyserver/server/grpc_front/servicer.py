@@ -42,6 +42,7 @@ than the server has the next message, which then is the larger for it."""
 _VERSION = importlib.metadata.version("rllib-policy-server")
 _ROOM = pb.StepResponse(room=pb.Room())
 _HANDSHAKE_TIMEOUT_S = 20.0
+_MOST_PLACES = 16  # where one client records
 _LAST_ANSWERS_S = 0.5  # for those that a stream still has to write when it is ended
 
 
@@ -117,7 +118,8 @@ class PolicyServicer(pb_grpc.PolicyServiceServicer):
         except PolicyServerError as error:
             await _abort(context, error)
         client_id = first.handshake.client_id
-        client = self._core.connect(f"stream:{client_id}", connection_of(context.peer(), client_id))
+        records_in = tuple(first.handshake.records_in)
+        client = self._core.connect(f"stream:{client_id}", connection_of(context.peer(), client_id), records_in)
         self._core.statistics.clients_connected += 1
         answers = StreamAnswers(context, self._config.listen.max_unanswered_bytes)
         writer = asyncio.create_task(answers.write())
@@ -186,6 +188,12 @@ class PolicyServicer(pb_grpc.PolicyServiceServicer):
             raise HandshakeError("client_id: expected a name, received none", field="client_id")
         if too_long := id_error("client_id", handshake.client_id):
             raise HandshakeError(str(too_long), field="client_id")
+        if len(handshake.records_in) > _MOST_PLACES:
+            text = f"records_in: expected at most {_MOST_PLACES} places, received {len(handshake.records_in)}"
+            raise HandshakeError(text, field="records_in")
+        for place in handshake.records_in:
+            if too_long := id_error("records_in", place):
+                raise HandshakeError(str(too_long), field="records_in")
         for name, ours in self._spaces.items():
             if not handshake.HasField(name):
                 continue

@@ -144,7 +144,8 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
         if self._index > 0:
             self._prepare_process()
         if config.driver_link is not None:
-            self._stop_following = follow_driver(config.driver_link, self.drain, leave_at_once, self._revive, loop.counters)
+            report = partial(loop.report, explores=bool(self.config.explore))
+            self._stop_following = follow_driver(config.driver_link, self.drain, leave_at_once, self._revive, report)
 
     def open(self) -> None:
         """Listen on the configured address, or start the environment's `run()`, which decides it. A second call does nothing.
