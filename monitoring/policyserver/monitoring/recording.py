@@ -10,6 +10,7 @@ from pathlib import Path
 from policyserver.common.settings import Config
 from policyserver.monitoring.background_sink import BackgroundSink
 from policyserver.monitoring.influx.config import InfluxConfig
+from policyserver.monitoring.page.listen import check_page_address
 from policyserver.monitoring.sink import MultiSink, Sink
 from policyserver.monitoring.store.retention import RetentionConfig
 from policyserver.monitoring.store.store import EmbeddedStore, StoreConfig
@@ -30,6 +31,16 @@ class RecordingConfig(Config):
     """Whether points go to InfluxDB too, when the environment names one (INFLUXDB_V2_URL) or `influx_file` does."""
     influx_file: Path | None = None
     """influxdb-client's configuration file with section [influx2], and `bucket` in it. Unset: the environment."""
+    tensorboard: bool = False
+    """Whether training, serving and results go to TensorBoard's event files, too, in `tensorboard` beside the store, at most 64 MiB. Off by
+    default: it takes a second at the start, some 30 MB, and tensorboardX, which ray[rllib] brings."""
+    metrics: str | None = None
+    """HOST:PORT where the process answers /metrics (OpenMetrics), /healthz and /readyz, e.g. "127.0.0.1:9981". Unset: nowhere else than
+    beside a page that the process serves itself."""
+
+    def _check(self) -> None:
+        if self.metrics is not None:
+            check_page_address("metrics", self.metrics)
 
 
 def prepared(config: RecordingConfig, store: Path | None, folder: Path) -> OpenSink:
@@ -68,6 +79,20 @@ def _store(config: RecordingConfig, store: Path | None, folder: Path) -> OpenSin
     return None if store is None else lambda: EmbeddedStore(store, StoreConfig(retention=config.retention))
 
 
+def _tensorboard(config: RecordingConfig, store: Path | None, folder: Path) -> OpenSink | None:
+    if not config.tensorboard:
+        return None
+    if importlib.util.find_spec("tensorboardX") is None:
+        raise ValueError("tensorboard: expected tensorboardX to be installed, as it is set; install it, or leave the setting out")
+
+    def open_tensorboard() -> Sink:
+        from policyserver.monitoring.tensorboard import TensorBoardSink  # as above
+
+        return TensorBoardSink(folder / "tensorboard")
+
+    return open_tensorboard
+
+
 def _influx(config: RecordingConfig, store: Path | None, folder: Path) -> OpenSink | None:
     """Prepare InfluxDB's sink, whose points wait on disk. A configuration file of influxdb-client takes the environment's place."""
     influx = _influx_config(config, folder / "influx-spool")
@@ -92,4 +117,4 @@ def _influx_config(config: RecordingConfig, spool: Path) -> InfluxConfig | None:
     return InfluxConfig.from_file(file, spool) if file else InfluxConfig.from_environment(spool)
 
 
-_SINKS = (_store, _influx)
+_SINKS = (_store, _influx, _tensorboard)

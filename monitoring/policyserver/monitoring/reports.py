@@ -28,7 +28,12 @@ def serving_point(tags: Mapping[str, str], counters: Mapping[str, Any]) -> Point
 def serving_tags(tags: Mapping[str, str], counters: Mapping[str, Any]) -> dict[str, str]:
     """Return the tags of a serving process's points, of which `tags` gives the run and the policy."""
     run_tags = {tag: tags[tag] for tag in ("run", "policy") if tag in tags}
-    return run_tags | {"worker": f"serving-{counters['boot_id'][:_ID_CHARACTERS]}"}
+    return run_tags | {"worker": serving_process(counters)}
+
+
+def serving_process(counters: Mapping[str, Any]) -> str:
+    """Name a serving process."""
+    return f"serving-{counters['boot_id'][:_ID_CHARACTERS]}"
 
 
 def training_point(tags: Mapping[str, str], iteration: TrainingIteration) -> Points:

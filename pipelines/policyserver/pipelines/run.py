@@ -30,6 +30,7 @@ from policyserver.pipelines.forecast.regressor import try_out
 from policyserver.pipelines.market.files.faults import FileFaultError
 from policyserver.pipelines.market.rules import Rules
 from policyserver.pipelines.pipeline import Pipeline, reach_of
+from policyserver.pipelines.pipeline_metrics import PipelineMetrics
 from policyserver.pipelines.prices import PriceSource, make_source
 from policyserver.pipelines.prices.config import make_slots
 from policyserver.pipelines.replay.run_folder import SUMMARY_FILE, folder_of
@@ -218,6 +219,8 @@ def run_pipeline(config: PipelineConfig, stop: StopSignals, json: Path | None = 
     with ExitStack() as stack:
         policy = stack.enter_context(connect(config))
         sink = stack.enter_context(closing_sink(config))
+        metrics = PipelineMetrics(config, sink)
+        stack.enter_context(metrics.served())
         config = joined(config, policy, stop)
         if config.episodes_seed != seed:
             source = source_of(config)
@@ -227,6 +230,7 @@ def run_pipeline(config: PipelineConfig, stop: StopSignals, json: Path | None = 
             log = stack.enter_context(recorded_run(config, folder, lambda: stop.put(EVENTS_FULL)))
         pipeline = Pipeline(config, policy, sink, source=source, turns=log)
         watch = ServerWatch(policy, sink, pipeline.tags)
+        metrics.follow(pipeline, watch, policy)
         stack.callback(watch.stop)
         with pipeline.running():
             watch.start()

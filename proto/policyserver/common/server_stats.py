@@ -47,17 +47,17 @@ class TrainingIteration:
     steps_dropped: Annotated[int, amount("steps")] = 0
     """Steps that the hand-off dropped since the iteration before, because clients that can't wait were faster than the learner."""
     steps_behind_0: Annotated[int, amount("steps")] = 0
-    """Steps of this iteration whose action was decided 0 policy versions before the one trained from."""
+    """Steps of this iteration that are 0 policy versions behind, from acting to the hand-off."""
     steps_behind_1: Annotated[int, amount("steps")] = 0
-    """Steps of this iteration whose action was decided 1 policy versions before the one trained from."""
+    """Steps of this iteration that are 1 policy version behind, from acting to the hand-off."""
     steps_behind_2: Annotated[int, amount("steps")] = 0
-    """Steps of this iteration whose action was decided 2 or 3 policy versions before the one trained from."""
+    """Steps of this iteration that are 2 or 3 policy versions behind, from acting to the hand-off."""
     steps_behind_4: Annotated[int, amount("steps")] = 0
-    """Steps of this iteration whose action was decided 4 to 7 policy versions before the one trained from."""
+    """Steps of this iteration that are 4 to 7 policy versions behind, from acting to the hand-off."""
     steps_behind_8: Annotated[int, amount("steps")] = 0
-    """Steps of this iteration whose action was decided 8 to 15 policy versions before the one trained from."""
+    """Steps of this iteration that are 8 to 15 policy versions behind, from acting to the hand-off."""
     steps_behind_16: Annotated[int, amount("steps")] = 0
-    """Steps of this iteration whose action was decided 16 or more policy versions before the one trained from."""
+    """Steps of this iteration that are 16 or more policy versions behind, from acting to the hand-off."""
     effective_sample_share: Annotated[float | None, mean(unset=_NO_SUCH_FIGURE, chart="Effective sample share")] = None
     """Effective sample size of a minibatch as a share of its steps: (sum w)^2 / (n sum w^2), w the probability of each action under the
     policy that is updated over that under the one that acted. 1 where both are the same. Mean over every eighth or ninth minibatch."""

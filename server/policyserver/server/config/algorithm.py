@@ -81,6 +81,9 @@ def algorithm_config(
     environment["env_config"] = {**environment.get("env_config", {}), **serving.to_env_config()}
     for method, table in tables.items():
         _apply(built, method, table)
+    recreated = built.callbacks_on_env_runners_recreated
+    if recreated is not _open_recreated:  # the user's come after ours
+        built.callbacks(on_env_runners_recreated=[_open_recreated, *(recreated if isinstance(recreated, list) else [recreated])])
     with naming_setting("algorithm.environment", ValueError):
         refuse_ignored_settings(built)
     with naming_setting("algorithm", TypeError, ValueError, says="RLlib refuses the configuration: "):

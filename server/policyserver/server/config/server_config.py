@@ -62,10 +62,18 @@ class ServerConfig(Config):
     @property
     def page_listen(self) -> PageConfig | None:
         """Where the live page is served; None if it is not."""
-        page, listen = self.recording.page, self.listen
-        if page is None or is_local(parse_address(page)):
-            return PageConfig(page) if page is not None else None
-        return PageConfig(page, listen.tls_certificate_file, listen.tls_key_file, listen.token_file)
+        return self._web_listen(self.recording.page)
+
+    @property
+    def metrics_listen(self) -> PageConfig | None:
+        """Where /metrics is served beside the page; None if it is not."""
+        return self._web_listen(self.recording.metrics)
+
+    def _web_listen(self, address: str | None) -> PageConfig | None:
+        listen = self.listen
+        if address is None or is_local(parse_address(address)):
+            return PageConfig(address) if address is not None else None
+        return PageConfig(address, listen.tls_certificate_file, listen.tls_key_file, listen.token_file)
 
     @property
     def log_file(self) -> Path:

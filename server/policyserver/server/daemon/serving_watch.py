@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from policyserver.monitoring.reports import serving_point
 from policyserver.monitoring.sink import MultiSink, Sink
@@ -23,8 +23,18 @@ _JOIN_TIMEOUT_S = 5.0
 class ServingWatch:
     """Asks the serving actors for their counters on a thread of its own, until it is closed."""
 
-    def __init__(self, link: DriverLink, sink: Sink, tags: Mapping[str, str]) -> None:
-        """Begin. The link is asked by this thread alone; each actor has a point of its own, with the `tags` of the run and its policy."""
+    def __init__(
+        self, link: DriverLink, sink: Sink, tags: Mapping[str, str], on_report: Callable[[ServingReport], None] = lambda report: None
+    ) -> None:
+        """Begin.
+
+        Args:
+            link: Asked by this thread alone.
+            sink: Gets a point of each actor.
+            tags: Of the run and its policy.
+            on_report: Called with each answer.
+        """
+        self._on_report = on_report
         self._link = link
         self._sink = sink
         self._tags = dict(tags)
@@ -45,6 +55,7 @@ class ServingWatch:
             is_last = self._closing.wait(INTERVAL_S)
             try:
                 for report in self._link.ask(INTERVAL_S, self._record_episodes):
+                    self._on_report(report)
                     self._sink.write(serving_point(self._tags, report.counters))
                     self._record_episodes(report)
                 self._trouble.is_over("written down again")

@@ -181,11 +181,13 @@ class BatchPass:
 
     def _decide_and_commit(self, batch: Batch, applied: Array, slots: Array, starts: Array, failure: _Failure | None = None) -> None:
         rows = step_rows(batch, applied, slots, starts, self._table, self._trajectories.waiting_infos)
+        begun_s = time.perf_counter()
         try:
             decided = self._policy.decide(rows)
         except Exception:
             self._decide_apart(batch, applied, slots, starts, failure or _Failure.logged(len(applied)))
             return
+        self._statistics.timing.took("decide", begun_s, time.perf_counter())
         asks, kept = ~rows.ends, ones(len(rows))
         if not all_true(sound := decided.decisions.sound):
             kept[asks] = sound

@@ -91,6 +91,7 @@ class EpisodeCore:
         )
         self._pending: list[Submission] = []
         self._flush_scheduled = False
+        self._scheduled_s = 0.0
         self._idle_timers: dict[int, asyncio.TimerHandle] = {}
         self._most_open = 0
         self.waiting_infos = self._trajectories.waiting_infos
@@ -230,6 +231,18 @@ class EpisodeCore:
         statistics.weights_seq_no = self._policy.weights_seq_no
         return statistics
 
+    def queues(self) -> dict[str, float]:
+        """Return how much waits and is held, by what it is."""
+        trajectories = self._trajectories
+        rows = [submission.rows for submission in self._pending]
+        return {
+            "questions_rows": float(sum(map(len, rows))),
+            "questions_bytes": float(sum(each.size_bytes for each in rows)),
+            "learner_steps": float(trajectories.steps_ready),
+            "learner_bytes": float(trajectories.pages_used * trajectories.page_bytes),
+            "room": float(self.room.is_open),
+        }
+
     def trim(self) -> None:
         """Give memory that is no longer used back to the operating system."""
         self._table.trim()
@@ -241,6 +254,7 @@ class EpisodeCore:
     def _schedule_flush(self) -> None:
         if not self._flush_scheduled:
             self._flush_scheduled = True
+            self._scheduled_s = time.perf_counter()
             asyncio.get_running_loop().call_soon(self._flush)
 
     def _flush(self) -> None:
@@ -249,6 +263,7 @@ class EpisodeCore:
         if not pending:
             return
         pending, self._pending = self._pass_shares.divide(pending)
+        timing, scheduled_s, begun_s = self.statistics.timing, self._scheduled_s, time.perf_counter()
         batch = Batch.of(pending)
         try:
             deferred = self._pass.apply(batch)
@@ -259,7 +274,12 @@ class EpisodeCore:
             self.statistics.rows_failed += len(batch)
             deferred = np.empty(0, np.int64)
             batch.refuse_all(np.arange(len(batch)), error)
+        passed_s = time.perf_counter()
         self._answer(batch, deferred)
+        timing.rows.add(len(batch))
+        timing.took("gather", scheduled_s, begun_s)
+        timing.took("pass", begun_s, passed_s)
+        timing.took("answer", passed_s, time.perf_counter())
         self._most_open = max(self._most_open, self._table.open)
         self._requests.note_rows()
 

@@ -21,6 +21,7 @@ from grpc_reflection.v1alpha import reflection
 from policyserver.common.endpoints import parse_address
 from policyserver.common.errors import PolicyServerError
 from policyserver.common.figures import known
+from policyserver.common.process_figures import process_figures
 from policyserver.common.server_stats import ServerStats, TrainingIteration
 from policyserver.server.config.serving_config import ServingConfig
 from policyserver.server.episodes.core import EpisodeCore, ending_error
@@ -224,9 +225,22 @@ class ServingLoop:
         return bound
 
     def report(self, *, explores: bool) -> ServingReport:
-        """Return the counters, and the episodes that ended since the last call, which `explores` says of. From any thread."""
-        counters, (ended, missing) = self.call(lambda: (known(self._stats()), self.core.ended.take()))
-        return ServingReport(counters, _columns(ended, explores), missing)
+        """Return how serving goes, and the episodes that ended since the last call, with whether the policy `explores`. From any thread."""
+        process = process_figures()
+        return self.call(lambda: self._report(explores, process))
+
+    def _report(self, explores: bool, process: dict[str, float]) -> ServingReport:
+        statistics, (ended, missing) = self.core.statistics, self.core.ended.take()
+        return ServingReport(
+            known(self._stats()),
+            _columns(ended, explores),
+            missing,
+            dict(statistics.calls),
+            statistics.timing.rows.copy(),
+            {phase: histogram.copy(1e-6) for phase, histogram in statistics.timing.phases.items()},
+            self.core.queues(),
+            process,
+        )
 
     def _stats(self) -> ServerStats:
         stats = self.core.snapshot()
