@@ -33,7 +33,7 @@ class RecordingConfig(Config):
     """influxdb-client's configuration file with section [influx2], and `bucket` in it. Unset: the environment."""
     tensorboard: bool = False
     """Whether training, serving and results go to TensorBoard's event files, too, in `tensorboard` beside the store, at most 64 MiB. Off by
-    default: it takes a second at the start, some 30 MB, and tensorboardX, which ray[rllib] brings."""
+    default: tensorboardX, which ray[rllib] brings, imports torch; a pipeline has no torch else, and takes 200 MB more with it."""
     metrics: str | None = None
     """HOST:PORT where the process answers /metrics (OpenMetrics), /healthz and /readyz, e.g. "127.0.0.1:9981". Unset: nowhere else than
     beside a page that the process serves itself."""

@@ -1,4 +1,4 @@
-"""Points as event files of TensorBoard: a sink for those who look at their runs with it."""
+"""Points as event files of TensorBoard: a sink beside the store and InfluxDB."""
 
 from __future__ import annotations
 
@@ -93,7 +93,9 @@ class TensorBoardSink(BackgroundSink):
         from tensorboardX.proto import event_pb2, summary_pb2
 
         if self._writer is None:
-            self._writer = EventsWriter(str(self._folder / "events"), f".{time.time_ns()}")  # a file of the same second would be overwritten
+            self._writer = EventsWriter(
+                str(self._folder / "events"), f".{time.time_ns()}"
+            )  # a file of the same second would be overwritten
         for time_ns, tag, values in _scalars(points):
             step = values.get(_STEP_OF[points.measurement], time_ns * 1e-9 - self._begun_s)
             summary = summary_pb2.Summary(

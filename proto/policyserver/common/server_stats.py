@@ -124,6 +124,10 @@ class ServerStats:
     """Streams that were refused, because as many were open as may be."""
     messages_withheld: Annotated[int, counter("times")] = 0
     """Times that a stream was not read for a while, because its client had not taken earlier answers."""
+    actions_given: Annotated[int, counter("actions", chart="Actions that clients chose themselves")] = 0
+    """Actions that clients chose themselves instead of asking, those that they replaced among them."""
+    actions_overridden: Annotated[int, counter("actions", chart="Actions that clients replaced")] = 0
+    """Actions that a client replaced by its own after the server had been asked for them."""
     training: TrainingIteration | None = None
     """The newest training iteration; None before the first."""
 

@@ -62,3 +62,19 @@ def test_it_says_where_its_client_records_it(make_harness: Make) -> None:
     harness.on_loop(lambda: harness.core.connect("client", None, ("store-1", "influx")))
     play(harness, 1, StepFlag.TERMINATED)
     assert harness.core.ended.take()[0][0].records_in == ("store-1", "influx")
+
+
+def test_actions_of_the_clients_own_are_counted_each_once(make_harness: Make) -> None:
+    harness = make_harness()
+    given, overridden = int(StepFlag.ACTION_GIVEN), int(StepFlag.ACTION_GIVEN | StepFlag.OVERRIDE)
+    handle = harness.one(start("a", observation(0))).handle
+    harness.one(Row(handle, 1, flags=given, observation=observation(1), action=2))
+    harness.one(Row(handle, 1, flags=overridden, observation=observation(1), action=1))
+    harness.one(Row(handle, 2, observation=observation(2)))
+    harness.one(Row(handle, 2, flags=overridden, observation=observation(2), action=0))
+    harness.one(Row(handle, 3, observation=observation(3)))
+    harness.one(Row(handle, 4, flags=StepFlag.TERMINATED, observation=observation(4)))
+    (ended,), _ = harness.core.ended.take()
+    assert (ended.length, ended.given) == (4, 2)
+    statistics = harness.core.snapshot()
+    assert (statistics.actions_given, statistics.actions_overridden) == (2, 2)

@@ -66,6 +66,7 @@ def algorithm_config(
         driver_link,
         opens_itself=False,
         log_level=config.log_level,
+        log=config.log,
         log_file=log_file,
         run=config.run,
         instance_id=config.instance_id or uuid.uuid4().hex,

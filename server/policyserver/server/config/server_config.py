@@ -16,6 +16,7 @@ from policyserver.common.endpoints import is_local, parse_address
 from policyserver.common.settings import Config
 from policyserver.monitoring.page.listen import PageConfig
 from policyserver.server.config.daemon_config import CheckpointsConfig, LearnerConfig, ServerRecordingConfig
+from policyserver.server.config.log_config import LogConfig
 from policyserver.server.config.rllib_config import RLlibConfig, SpacesConfig
 from policyserver.server.config.serving_config import EpisodesConfig, HandOffConfig, InferenceConfig, ListenConfig
 from policyserver.server.config.standard_connectors import ConnectorsConfig
@@ -33,6 +34,7 @@ class ServerConfig(Config):
     """Seed of the initial weights and of the drawing of actions, which also depends on each episode's id and step."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """Least severity that is logged."""
+    log: LogConfig = field(default_factory=LogConfig)
     stop_is_final: bool = False
     """Whether callers are told, when a signal stops the server, that it does not come back, so that they stop waiting for a successor. A
     service manager stops by the same signal what it starts again, so this is off by default. The end of standard input, with

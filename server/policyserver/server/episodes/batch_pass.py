@@ -211,6 +211,8 @@ class BatchPass:
         self._statistics.reward_sum += float(rows.rewards[places].sum())
         self._statistics.steps_completed += count(completed)
         self._statistics.steps_untrained += count(completed & ~rows.training[places])
+        if batch.given.size:
+            self._note_given(rows.slots[rows.given[kept[rows.given]]])
         self._withheld.note(kept_slots, held[places], (waits & ~held)[places])
         for place, info in decided.infos.items():
             if kept[place] and rows.training[place]:
@@ -221,6 +223,13 @@ class BatchPass:
             self._record(batch, applied, rows, decided, pick(asks & kept), pick(kept[asks]), held)
         if not all_ask:
             self._end(batch, applied, rows, decided, flatnonzero(rows.ends), now_s)
+
+    def _note_given(self, slots: Array) -> None:
+        """Count the newest actions of episodes, which their clients chose themselves, each once."""
+        slots = slots[self._table.given_at[slots] != self._table.next_sequence[slots]]
+        self._table.given_at[slots] = self._table.next_sequence[slots]
+        self._table.given[slots] += 1
+        self._statistics.actions_given += len(slots)
 
     def _decide_apart(self, batch: Batch, applied: Array, slots: Array, starts: Array, failure: _Failure) -> None:
         """Decide halves of rows that can't be decided together, so that one row's trouble is no other's."""
@@ -360,6 +369,7 @@ class BatchPass:
             self._trajectories.replace_pending_actions(slots, recorded, log_prob)
         if log_prob is not None:
             self._table.log_probs[slots] = log_prob
+        self._note_given(slots)
         self._statistics.actions_overridden += 1
         self._repeat(batch, index, slot, count=False)
 

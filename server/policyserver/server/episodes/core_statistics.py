@@ -13,8 +13,6 @@ from policyserver.server.episodes.pass_timing import PassTiming
 class CoreStatistics(ServerStats):
     """What happened since the serving process began: what clients are told, and what only RLlib's metrics are."""
 
-    actions_overridden: int = 0
-    """Actions that a client replaced by its own."""
     rows_failed: int = 0
     """Rows that the server could not answer by a mistake of its own, such as an RLModule that raises."""
     rewards_dropped: int = 0

@@ -35,6 +35,8 @@ class EndedEpisode(NamedTuple):
     weights_seq_no: int
     """Policy version of its last action."""
     trained: bool
+    given: int
+    """Actions that its client chose itself."""
 
 
 class EndedEpisodes:
@@ -57,6 +59,7 @@ class EndedEpisodes:
             now_s - table.started_s[slots],
             table.weights_seq_nos[slots],
             table.training[slots],
+            table.given[slots],
         ]
         for slot, ending, *values in zip(slots.tolist(), endings, *(column.tolist() for column in columns), strict=True):
             if values[_LENGTH] > 0:

@@ -87,6 +87,10 @@ class EpisodeTable:
         self.weights_seq_nos = column(np.uint64)
         self.returns = column(np.float64)
         self.started_s = column(np.float64)
+        self.given = column(np.int32)
+        """Actions that the client chose itself."""
+        self.given_at = column(np.int64)
+        """The next sequence number after the newest of these."""
         self.state = [column(leaf.dtype, leaf.shape) for leaf in state]
         """Recurrent state after the newest step, leaf by leaf."""
         self._initial_state = state
@@ -148,6 +152,8 @@ class EpisodeTable:
         self.training[slot] = training
         self.draw_keys[slot] = draw_key
         self.returns[slot] = 0.0
+        self.given[slot] = 0
+        self.given_at[slot] = 0
         self.started_s[slot] = now_s
         self._ids[slot] = episode_id
         client.aliases[episode_id] = slot
