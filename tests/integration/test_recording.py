@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -53,7 +54,7 @@ def test_twenty_thousand_steps_of_a_run_arrive_once_each_with_every_documented_f
 
 def ended_episodes() -> ServingReport:
     """Make what a serving process reports of an episode."""
-    ended = {
+    ended: dict[str, list[Any]] = {
         "client": ["stream:one"], "records_in": [()], "episode": ["a"], "return": [1.5], "length": [3], "seconds": [0.5],
         "weights_seq_no": [2], "trained": [True], "given": [0], "ended": ["terminated"], "explored": [True],
     }  # fmt: skip
