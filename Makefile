@@ -84,8 +84,9 @@ format: $(INSTALLED) ## rewrite the sources in the project's format
 protos: $(INSTALLED) ## regenerate the stubs after a change of a .proto file
 	$(BIN)/python -m grpc_tools.protoc -I proto --python_out=proto --pyi_out=proto --grpc_python_out=proto proto/policyserver/v1/*.proto
 
-dashboards: $(INSTALLED) ## regenerate Grafana's dashboards and docs/metrics.md after a change of a panel, of a figure or of monitoring/schema.py
+dashboards: $(INSTALLED) ## regenerate Grafana's dashboards, docs/metrics.md and docs/openmetrics.md after a change of a panel, of a figure or of monitoring/schema.py
 	$(BIN)/python -m docs.site.metrics
+	$(BIN)/python -m docs.site.openmetrics
 	$(BIN)/python -m deploy.grafana.make_dashboards
 
 docs: $(INSTALLED) ## build the site from docs/ and from the code into build/site; needs no network, and a warning is an error

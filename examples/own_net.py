@@ -1,4 +1,4 @@
-"""An RLModule and a connector of one's own, which own_net.toml names by their import paths.
+"""An RLModule, a connector and a callback of one's own, which own_net.toml names by their import paths.
 
 $ PYTHONPATH=examples policy-server serve --config examples/own_net.toml
 $ python examples/cartpole_client.py
@@ -6,6 +6,8 @@ $ python examples/cartpole_client.py
 
 from __future__ import annotations
 
+import logging
+import math
 from typing import Any
 
 import gymnasium as gym
@@ -16,6 +18,8 @@ from ray.rllib.core.columns import Columns
 from ray.rllib.core.distribution.torch.torch_distribution import TorchCategorical
 from ray.rllib.core.rl_module.apis import ValueFunctionAPI
 from ray.rllib.core.rl_module.torch import TorchRLModule
+
+logger = logging.getLogger(__name__)
 
 
 class Net(TorchRLModule, ValueFunctionAPI):
@@ -55,3 +59,15 @@ class AddTime(SingleAgentObservationPreprocessor):
 def add_time(env: Any, spaces: Any, device: Any) -> AddTime:
     """Make the connector. There is no environment here, so `env` is None; so is `device`."""
     return AddTime()
+
+
+best = -math.inf
+
+
+def note_best(*, result: dict[str, Any], **_: Any) -> None:
+    """Log each mean return that is higher than all before, after an iteration of training: in the daemon's process."""
+    global best
+    newest = result["env_runners"].get("episode_return_mean", math.nan)
+    if newest > best:
+        best = newest
+        logger.info("the best mean return so far: %.1f", best)

@@ -30,12 +30,13 @@ RESTING_CPU_PERCENT = 25.0
 
 @dataclass(frozen=True)
 class Serving:
-    """A running server: its address, the seconds from the command to ready, the process that answers there, and the one that learns."""
+    """A running server: its address, the seconds from the command to ready, the process that answers, the one that learns, its folder."""
 
     address: str
     startup_s: float
     process: psutil.Process
     daemon: psutil.Process
+    run_folder: Path
 
     def cpu_s(self) -> float:
         """Return the processor time that the serving process has used, and those beside it if there are several."""
@@ -80,7 +81,7 @@ def serving(config: str, folder: Path, *, unix: bool = False) -> Iterator[Servin
             if not wait_until_serving(server, address, instance_id, READY_TIMEOUT_S):
                 raise RuntimeError(f"the server was not ready, status {server.poll()}:\n{_tail(log)}")
             startup_s = time.perf_counter() - began
-            yield Serving(address, startup_s, _listener(server.pid, address), psutil.Process(server.pid))
+            yield Serving(address, startup_s, _listener(server.pid, address), psutil.Process(server.pid), folder / "run")
             server.send_signal(signal.SIGTERM)
             if server.wait(STOP_TIMEOUT_S) != 0:
                 raise RuntimeError(f"expected the server to stop with status 0, it was {server.returncode}:\n{_tail(log)}")

@@ -20,7 +20,7 @@ from policyserver.pipelines.market.schemes.actions.action_scheme import View
 from policyserver.pipelines.market.schemes.actions.sell_hold_buy import SellHoldBuy
 from policyserver.pipelines.pipeline import Pipeline
 from policyserver.pipelines.server_watch import ServerWatch
-from policyserver.server.processes.training_report import VERSIONS_BEHIND, Progress, training_report
+from policyserver.server.processes.training_report import STEPS_BEHIND, VERSIONS_BEHIND, Progress, training_report
 from tests.pipelines.policy_double import PolicyDouble
 
 
@@ -97,7 +97,13 @@ def _watched(service: CountingDouble, pipeline: Pipeline, sink: Sink) -> Iterato
 def _record_iteration(sink: Sink, run: str, before: Progress) -> Progress:
     """Record what the daemon records of an RLlib result."""
     result = {
-        "env_runners": {"num_env_steps_sampled": 400, "num_episodes": 2, "episode_return_mean": -1.5, VERSIONS_BEHIND: 200},
+        "env_runners": {
+            "num_env_steps_sampled": 400,
+            "num_episodes": 2,
+            "episode_return_mean": -1.5,
+            VERSIONS_BEHIND: 200,
+            **dict.fromkeys(STEPS_BEHIND, 50),
+        },
         "learners": {
             "default_policy": {
                 "total_loss": 0.5,
@@ -108,7 +114,9 @@ def _record_iteration(sink: Sink, run: str, before: Progress) -> Progress:
             }
         },
     }
-    report = training_report(result, before, seconds=_ITERATION_S, learn_seconds=0.1, checkpoint=Path("runs/checkpoint-1"))
+    report = training_report(
+        result, before, seconds=_ITERATION_S, learn_seconds=0.1, checkpoint=Path("runs/checkpoint-1"), effective_sample_share=0.9
+    )
     assert report is not None
     sink.write(training_point({"run": run, "policy": "PPO", "worker": "server-1"}, report))
     return report.progress

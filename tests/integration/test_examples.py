@@ -45,7 +45,7 @@ def test_the_cartpole_client_plays_and_the_server_learns_from_it(server: Serving
     assert stats.reward_sum == stats.steps_completed, "CartPole gives 1 for each step"
 
 
-def test_a_net_and_a_connector_of_ones_own_serve_and_learn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_net_a_connector_and_a_callback_of_ones_own_serve_and_learn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(EXAMPLES))
     config = (EXAMPLES / "own_net.toml").read_text(encoding="utf-8")
     with serving(config.replace('run_folder = "runs/own_net"\n', ""), tmp_path) as running:
@@ -55,6 +55,8 @@ def test_a_net_and_a_connector_of_ones_own_serve_and_learn(tmp_path: Path, monke
         with PolicyClient(running.address) as client:
             assert client.stats().episodes_finished == 150
             wait_until(lambda: client.stats().weights_seq_no >= 1, "an update on the steps that were played", 60.0)
+            log = tmp_path / "run" / "server.log"
+            wait_until(lambda: "the best mean return so far" in log.read_text(errors="replace"), "the callback", 30.0)
 
 
 def test_an_external_env_that_asks_for_its_own_actions_learns(tmp_path: Path) -> None:

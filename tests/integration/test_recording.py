@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +17,8 @@ from policyserver.monitoring.store.retention import RetentionConfig
 from policyserver.monitoring.store.store import EmbeddedStore
 from policyserver.pipelines.config import PipelineConfig, PipelineRecordingConfig
 from policyserver.pipelines.run import closing_sink
+from policyserver.server.daemon.served_episodes import ServedEpisodes
+from policyserver.server.processes.serving_report import ServingReport
 from tests.recorded_run import record_run
 from tests.services import InfluxServer
 
@@ -31,6 +34,7 @@ def test_twenty_thousand_steps_of_a_run_arrive_once_each_with_every_documented_f
     recording = PipelineRecordingConfig(run="whole", store=tmp_path / "store.sqlite")
     with closing_sink(PipelineConfig(recording=recording)) as sink:
         pipeline, service = record_run(sink, "whole", STEPS)
+        ServedEpisodes(sink, {"run": "of another client", "policy": "PPO", "worker": "server-1"}).write(ended_episodes())
         assert sink.flush(WAIT_S)
     told = [reward for heard in service.episodes.values() for reward in heard.rewards]
     assert pipeline.run.steps == len(told) >= STEPS
@@ -46,6 +50,15 @@ def test_twenty_thousand_steps_of_a_run_arrive_once_each_with_every_documented_f
     symbols = {row["symbol"] for row in running_influx.query("SELECT COUNT(reward) FROM step GROUP BY symbol")}
     assert symbols == set(pipeline.symbols)
     check_that_the_documented_is_written(running_influx)
+
+
+def ended_episodes() -> ServingReport:
+    """Make what a serving process reports of an episode."""
+    ended: dict[str, list[Any]] = {
+        "client": ["stream:one"], "records_in": [()], "episode": ["a"], "return": [1.5], "length": [3], "seconds": [0.5],
+        "weights_seq_no": [2], "trained": [True], "given": [0], "ended": ["terminated"], "explored": [True],
+    }  # fmt: skip
+    return ServingReport({"boot_id": "0123456789abcdef"}, ended)
 
 
 def check_that_the_documented_is_written(influx: InfluxServer) -> None:

@@ -88,12 +88,14 @@ class FilledRun:
         server = {
             "boot_id": "boot-1", "actions": actions, "batches": actions // 32,
             "episodes_open": EPISODES, "steps_waiting": 300 + second % 50, "questions_waiting": second % 20,
+            "actions_given": 0, "actions_overridden": 0,
             "steps_completed": actions, "steps_dropped": 0, "rows_refused": 0, "weights_seq_no": actions // 4000, "staleness_mean": 1.5,
             "clients_connected": 1, "episodes_finished": actions // BARS,
         }  # fmt: skip
         train = {
             "iteration": second + 1, "loss": 2.0 / (1 + second), "kl": 0.01, "entropy": 1.0, "weights_seq_no": actions // 4000,
             "steps": 4000, "seconds": 1.0, "learn_seconds": 0.5, "steps_total": actions, "staleness_mean": 1.0, "learning_rate": 5e-4,
+            "effective_sample_share": 0.97, **{f"steps_behind_{since}": 4000 // 6 for since in (0, 1, 2, 4, 8, 16)},
         }  # fmt: skip
         skill = {"forecasts": 256, "mse": 0.9e-4, "mse_zero": 1e-4, "skill": 0.1, "skipped": 0}
         sink = {"accepted": 2 * actions, "stored": 2 * actions, "backlog": 0, "dropped": 0, "dead_lettered": 0}

@@ -60,7 +60,7 @@ def test_a_client_gets_rllibs_episodes_to_the_learner(name: str) -> None:
     try:
         play(recording, runner.addresses()[0])
         assert runner._serving_loop is not None
-        steps = int(runner._serving_loop.counters()["steps_waiting"])
+        steps = int(runner._serving_loop.report(explores=True).counters["steps_waiting"])
         episodes: list[SingleAgentEpisode] = pickle.loads(pickle.dumps(runner.sample(num_timesteps=steps)))
     finally:
         runner.stop()

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from policyserver.monitoring.newest_tenth import newest_count
+from policyserver.monitoring.tail import Tail
 from policyserver.pipelines.run_state import EPISODE_COLUMNS, EPISODES_KEPT
 from policyserver.pipelines.snapshot import _curve
-from policyserver.pipelines.tail import Tail
 
 
 @pytest.mark.parametrize("count", [0, 1, 5, 1000, 200_000, 1_000_000])

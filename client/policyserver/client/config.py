@@ -56,6 +56,9 @@ class ClientConfig(Config):
     """Refuse a server that records another run. One that records none is not refused. None takes any."""
     expected_instance_id: str | None = None
     """Refuse a server with another `instance_id`, such as another one at the same address. None takes any."""
+    records_in: tuple[str, ...] = ()
+    """Where this program records the episodes that it plays, by the names of `policyserver.monitoring.recording.places`: what the server
+    records goes to the same places, and an episode should be there once. Empty: the server records each episode."""
     callers_core: Annotated[int, Ge(0)] | None = None
     """Processor core for the client's own threads and the threads that call it; None leaves them to the system. Python runs one thread at a
     time anyway, so hundreds of threads that do little else get up to twice the actions, and tens of threads half as many again if the other

@@ -275,7 +275,7 @@ class Connection:
 
     def _requests(self, stream: Stream) -> Iterator[pb.StepRequest]:
         """Make the messages of a stream: the sender's thread."""
-        yield handshake(self._client_id, *self._spaces, self._shared.client_number)
+        yield handshake(self._client_id, *self._spaces, self._shared.client_number, self._config.records_in)
         while True:
             with self._lock:
                 self._wait_for_something_to_send(stream)

@@ -153,7 +153,11 @@ class Reply:
 
 
 def handshake(
-    client_id: str, observation_space: gym.Space[Any] | None, action_space: gym.Space[Any] | None, client_number: int | None
+    client_id: str,
+    observation_space: gym.Space[Any] | None,
+    action_space: gym.Space[Any] | None,
+    client_number: int | None,
+    records_in: Sequence[str] = (),
 ) -> pb.StepRequest:
     """Encode what this client is and expects."""
     return pb.StepRequest(
@@ -163,6 +167,7 @@ def handshake(
             observation_space=None if observation_space is None else to_proto(observation_space),
             action_space=None if action_space is None else to_proto(action_space),
             client_number=client_number,
+            records_in=records_in,
         )
     )
 

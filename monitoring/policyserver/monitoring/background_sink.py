@@ -18,6 +18,9 @@ class BackgroundSink(ABC):
     _FAILED: ClassVar[str]
     """What the log says of an error that ends the thread."""
 
+    place: str
+    """Name of where its points go: the same for all sinks, of any process, that write to the same place."""
+
     def _reset(self, logger: logging.Logger, subject: str, thread_name: str) -> None:
         """Set the counters to 0 and make the thread, but don't start it; log lines begin with `subject`."""
         self._changed = threading.Condition()

@@ -22,8 +22,18 @@ def serving_point(tags: Mapping[str, str], counters: Mapping[str, Any]) -> Point
         tags: Run and policy are taken; the others would be those of the process that asked.
         counters: The known figures of a `ServerStats`, `boot_id` among them.
     """
+    return Points.one(SERVER.name, serving_tags(tags, counters), counters)
+
+
+def serving_tags(tags: Mapping[str, str], counters: Mapping[str, Any]) -> dict[str, str]:
+    """Return the tags of a serving process's points, of which `tags` gives the run and the policy."""
     run_tags = {tag: tags[tag] for tag in ("run", "policy") if tag in tags}
-    return Points.one(SERVER.name, run_tags | {"worker": f"serving-{counters['boot_id'][:_ID_CHARACTERS]}"}, counters)
+    return run_tags | {"worker": serving_process(counters)}
+
+
+def serving_process(counters: Mapping[str, Any]) -> str:
+    """Name a serving process."""
+    return f"serving-{counters['boot_id'][:_ID_CHARACTERS]}"
 
 
 def training_point(tags: Mapping[str, str], iteration: TrainingIteration) -> Points:

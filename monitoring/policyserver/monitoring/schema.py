@@ -108,27 +108,41 @@ _NO_SPLIT = "where there is no split"
 
 _CUT = "in an episode that was cut"
 
+_OF_SERVER = "in a pipeline's points"
+
+_OF_PIPELINES = "in the policy server's points"
+
 EPISODE = Measurement(
     "episode",
-    "one finished episode",
+    "one finished episode; a pipeline writes its own, and the policy server those of clients that don't record theirs in the same place",
     ("run", "policy", "process", "symbol", "worker"),
     (
         _string("episode", "", "episode's id"),
         _float("return", "reward", "sum of the episode's rewards"),
         _integer("length", "steps", "steps of the episode"),
         _string("span", "", "which part of a split its bars are: train or test, of several folds with its number", _NO_SPLIT),
-        _float("first_bar_s", "s since 1970", "end of the bar of its first action, by the prices' own time"),
-        _float("last_bar_s", "s since 1970", "end of the last bar of its prices, whether it was reached or not"),
+        _float("first_bar_s", "s since 1970", "end of the bar of its first action, by the prices' own time", _OF_PIPELINES),
+        _float("last_bar_s", "s since 1970", "end of the last bar of its prices, whether it was reached or not", _OF_PIPELINES),
         _float("no_trade_return", "reward", "return of holding nothing, on the same prices and fees", _CUT),
         _float("random_return", "reward", "return of random actions, on the same prices and fees", _CUT),
-        _float("profit", "fraction of initial equity", "equity at the end less equity at the start"),
-        _float("costs", "fraction of initial equity", "fees and slippage paid"),
-        _float("turnover", "multiples of initial equity", "notional of all fills"),
-        _float("drawdown", "fraction of the highest equity", "largest fall of the equity below its highest value before"),
-        _string("ended", "", "how it ended: terminated, truncated, lost, abandoned"),
-        _boolean("cut", "", "it ended before its prices did: with the run, its server or a failed node; means leave such episodes out"),
-        _integer("seed", "", "seed of the episode's prices"),
-        _string("parameters", "", "parameters of the price process drawn for the episode, a JSON object"),
+        _float("profit", "fraction of initial equity", "equity at the end less equity at the start", _OF_PIPELINES),
+        _float("costs", "fraction of initial equity", "fees and slippage paid", _OF_PIPELINES),
+        _float("turnover", "multiples of initial equity", "notional of all fills", _OF_PIPELINES),
+        _float("drawdown", "fraction of the highest equity", "largest fall of the equity below its highest value before", _OF_PIPELINES),
+        _string("ended", "", "how it ended: terminated, truncated, lost (also with its client), abandoned"),
+        _boolean(
+            "cut", "", "it ended before its time: with the run, its client, its server or a failed node; means leave such episodes out"
+        ),
+        _integer("seed", "", "seed of the episode's prices", _OF_PIPELINES),
+        _string("parameters", "", "parameters of the price process drawn for the episode, a JSON object", _OF_PIPELINES),
+        _string("client", "", "client that played it: the way in and its own id", _OF_SERVER),
+        _float("seconds", "s", "time from its first observation to its last", _OF_SERVER),
+        _integer("weights_seq_no", "policy versions", "policy version of its last action", _OF_SERVER),
+        _boolean("explored", "", "its actions were drawn, as the algorithm explores; else they were the most likely ones", _OF_SERVER),
+        _boolean("trained", "", "its steps are trained on", _OF_SERVER),
+        _integer(
+            "given", "actions", "actions that its client chose itself, by a person or a limit on risk, overrides among them", _OF_SERVER
+        ),
     ),
 )
 
@@ -148,15 +162,15 @@ PRICES = Measurement(
 
 RESULT = Measurement(
     "result",
-    "means over the newest tenth of a pipeline's whole episodes, of all symbols; written once a second while episodes end",
+    "means over the newest tenth of the whole episodes, of all symbols, by the process that records them; once a second while some end",
     ("run", "policy", "process", "worker"),
     (
-        _integer("episodes", "episodes", "whole episodes since the pipeline began"),
+        _integer("episodes", "episodes", "whole episodes since the process began"),
         _float("return_mean", "reward", "return"),
-        _float("no_trade_mean", "reward", "return of holding nothing, on the same prices and fees"),
-        _float("random_mean", "reward", "return of random actions, on the same prices and fees"),
-        _float("profit_mean", "fraction of initial equity", "equity at the end less equity at the start"),
-        _float("costs_mean", "fraction of initial equity", "fees and slippage paid"),
+        _float("no_trade_mean", "reward", "return of holding nothing, on the same prices and fees", _OF_PIPELINES),
+        _float("random_mean", "reward", "return of random actions, on the same prices and fees", _OF_PIPELINES),
+        _float("profit_mean", "fraction of initial equity", "equity at the end less equity at the start", _OF_PIPELINES),
+        _float("costs_mean", "fraction of initial equity", "fees and slippage paid", _OF_PIPELINES),
     ),
 )
 

@@ -21,7 +21,7 @@ from policyserver.client import (
     ServerInfo,
 )
 from policyserver.common.settings import SettingsError
-from policyserver.monitoring.recording import prepared
+from policyserver.monitoring.recording import places, prepared
 from policyserver.monitoring.sink import Sink
 from policyserver.monitoring.store.reader import Ledger, StoreReader
 from policyserver.pipelines.config import UNNAMED_RUN, PipelineConfig
@@ -31,6 +31,7 @@ from policyserver.pipelines.forecast_start import saved_forecasts, start_of
 from policyserver.pipelines.market.files.faults import FileFaultError
 from policyserver.pipelines.market.rules import Rules
 from policyserver.pipelines.pipeline import Pipeline, reach_of
+from policyserver.pipelines.pipeline_metrics import PipelineMetrics
 from policyserver.pipelines.prices import PriceSource, make_source
 from policyserver.pipelines.prices.config import make_slots
 from policyserver.pipelines.replay.run_folder import SUMMARY_FILE, folder_of
@@ -70,6 +71,7 @@ def connect(config: PipelineConfig) -> PolicyClient:
         expected_instance_id=server.instance_id,
         tls_ca_file=server.tls_ca_file,
         token_file=server.token_file,
+        records_in=_places(config),
     )
     rules = Rules.of(config.rules)
     slots = make_slots(config.prices)
@@ -80,6 +82,13 @@ def connect(config: PipelineConfig) -> PolicyClient:
         raise
     except ValueError as error:
         raise SettingsError("server", "", str(error)) from error
+
+
+def _places(config: PipelineConfig) -> tuple[str, ...]:
+    try:
+        return places(config.recording, config.recording.store)
+    except ValueError as error:
+        raise SettingsError("recording", "", str(error)) from error
 
 
 def source_of(config: PipelineConfig) -> PriceSource:
@@ -255,6 +264,8 @@ def play_once(config: PipelineConfig, stop: StopSignals, paths: Sequence[Path] =
     with _naming_the_remedy(), ExitStack() as whole, ExitStack() as stack:
         policy = stack.enter_context(connect(config))
         sink = stack.enter_context(closing_sink(config))
+        metrics = PipelineMetrics(config, sink)
+        stack.enter_context(metrics.served())
         config = joined(config, policy, stop)
         if config.episodes_seed != seed:
             source = source_of(config)
@@ -269,6 +280,7 @@ def play_once(config: PipelineConfig, stop: StopSignals, paths: Sequence[Path] =
         pipeline = Pipeline(config, policy, sink, source=source, turns=log, start=start)
         before = _recorded(pipeline)
         watch = ServerWatch(policy, sink, pipeline.tags)
+        metrics.follow(pipeline, watch, policy)
         stack.callback(watch.stop)
         with saved_forecasts(pipeline, folder), pipeline.running():
             watch.start()

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 from policyserver.monitoring.newest_tenth import MOST_EPISODES, SHARE, newest_count
 from policyserver.monitoring.recorded_prices import RecordedPrices
+from policyserver.monitoring.tail import Tail
 from policyserver.pipelines.events import Ending
 from policyserver.pipelines.market.bars import FloatArray
-from policyserver.pipelines.tail import Tail
 
 EPISODE_COLUMNS = ("return", "no_trade", "random", "profit", "costs", "random_profit", "random_costs")
 """What is kept of each whole episode: returns in units of reward, profits and costs as fractions of the initial equity."""

@@ -11,11 +11,11 @@ import numpy as np
 
 from policyserver.client import ServerStats
 from policyserver.monitoring.newest_tenth import newest_count, newest_means
+from policyserver.monitoring.tail import Tail, mean
 from policyserver.pipelines.forecast.regressor import skill
 from policyserver.pipelines.pipeline import Pipeline
 from policyserver.pipelines.run_state import EPISODES_KEPT, ShownDecision
 from policyserver.pipelines.server_watch import ServerWatch
-from policyserver.pipelines.tail import Tail, mean
 
 _RATE_WINDOW_S = 10.0
 _CURVE_POINTS = 40

@@ -15,6 +15,7 @@ import numpy as np
 from policyserver.client import ServerStats, TrainingIteration
 from policyserver.monitoring.recorded_prices import note, span_of
 from policyserver.monitoring.store.reader import Ledger
+from policyserver.monitoring.tail import mean
 from policyserver.pipelines.comparison.comparison import Comparison
 from policyserver.pipelines.forecast.regressor import skill
 from policyserver.pipelines.market.bars import FloatArray
@@ -22,7 +23,6 @@ from policyserver.pipelines.pipeline import Pipeline
 from policyserver.pipelines.replay.turn_log import TurnLog
 from policyserver.pipelines.runtime.node import NodeStatistics
 from policyserver.pipelines.server_watch import ServerWatch
-from policyserver.pipelines.tail import mean
 
 LEDGER_TOLERANCE = 1e-6
 """Largest difference between the sums of rewards, relative to the largest where that is above 1: the server adds up as rewards come."""

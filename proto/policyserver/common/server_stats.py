@@ -46,6 +46,21 @@ class TrainingIteration:
     """Mean learning rate over the iteration's updates, the policy's where each part of the net has its own."""
     steps_dropped: Annotated[int, amount("steps")] = 0
     """Steps that the hand-off dropped since the iteration before, because clients that can't wait were faster than the learner."""
+    steps_behind_0: Annotated[int, amount("steps")] = 0
+    """Steps of this iteration that are 0 policy versions behind, from acting to the hand-off."""
+    steps_behind_1: Annotated[int, amount("steps")] = 0
+    """Steps of this iteration that are 1 policy version behind, from acting to the hand-off."""
+    steps_behind_2: Annotated[int, amount("steps")] = 0
+    """Steps of this iteration that are 2 or 3 policy versions behind, from acting to the hand-off."""
+    steps_behind_4: Annotated[int, amount("steps")] = 0
+    """Steps of this iteration that are 4 to 7 policy versions behind, from acting to the hand-off."""
+    steps_behind_8: Annotated[int, amount("steps")] = 0
+    """Steps of this iteration that are 8 to 15 policy versions behind, from acting to the hand-off."""
+    steps_behind_16: Annotated[int, amount("steps")] = 0
+    """Steps of this iteration that are 16 or more policy versions behind, from acting to the hand-off."""
+    effective_sample_share: Annotated[float | None, mean(unset=_NO_SUCH_FIGURE, chart="Effective sample share")] = None
+    """Effective sample size of a minibatch as a share of its steps: (sum w)^2 / (n sum w^2), w the probability of each action under the
+    policy that is updated over that under the one that acted. 1 where both are the same. Mean over every eighth or ninth minibatch."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -109,6 +124,10 @@ class ServerStats:
     """Streams that were refused, because as many were open as may be."""
     messages_withheld: Annotated[int, counter("times")] = 0
     """Times that a stream was not read for a while, because its client had not taken earlier answers."""
+    actions_given: Annotated[int, counter("actions", chart="Actions that clients chose themselves")] = 0
+    """Actions that clients chose themselves instead of asking, those that they replaced among them."""
+    actions_overridden: Annotated[int, counter("actions", chart="Actions that clients replaced")] = 0
+    """Actions that a client replaced by its own after the server had been asked for them."""
     training: TrainingIteration | None = None
     """The newest training iteration; None before the first."""
 

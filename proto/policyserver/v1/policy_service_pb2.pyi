@@ -104,7 +104,7 @@ class GetStatsRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetStatsResponse(_message.Message):
-    __slots__ = ("boot_id", "uptime_s", "clients_connected", "episodes_open", "episodes_started", "episodes_finished", "episodes_reaped", "actions", "rows_repeated", "rows_refused", "batches", "reward_sum", "steps_completed", "steps_handed_off", "steps_dropped", "steps_untrained", "steps_waiting", "weights_seq_no", "staleness_mean", "return_mean", "training", "questions_waiting", "questions_waited", "learner_wait_s", "starts_refused", "infos_dropped", "clients_refused", "messages_withheld")
+    __slots__ = ("boot_id", "uptime_s", "clients_connected", "episodes_open", "episodes_started", "episodes_finished", "episodes_reaped", "actions", "rows_repeated", "rows_refused", "batches", "reward_sum", "steps_completed", "steps_handed_off", "steps_dropped", "steps_untrained", "steps_waiting", "weights_seq_no", "staleness_mean", "return_mean", "training", "questions_waiting", "questions_waited", "learner_wait_s", "starts_refused", "infos_dropped", "clients_refused", "messages_withheld", "actions_given", "actions_overridden")
     BOOT_ID_FIELD_NUMBER: _ClassVar[int]
     UPTIME_S_FIELD_NUMBER: _ClassVar[int]
     CLIENTS_CONNECTED_FIELD_NUMBER: _ClassVar[int]
@@ -133,6 +133,8 @@ class GetStatsResponse(_message.Message):
     INFOS_DROPPED_FIELD_NUMBER: _ClassVar[int]
     CLIENTS_REFUSED_FIELD_NUMBER: _ClassVar[int]
     MESSAGES_WITHHELD_FIELD_NUMBER: _ClassVar[int]
+    ACTIONS_GIVEN_FIELD_NUMBER: _ClassVar[int]
+    ACTIONS_OVERRIDDEN_FIELD_NUMBER: _ClassVar[int]
     boot_id: str
     uptime_s: float
     clients_connected: int
@@ -161,10 +163,12 @@ class GetStatsResponse(_message.Message):
     infos_dropped: int
     clients_refused: int
     messages_withheld: int
-    def __init__(self, boot_id: _Optional[str] = ..., uptime_s: _Optional[float] = ..., clients_connected: _Optional[int] = ..., episodes_open: _Optional[int] = ..., episodes_started: _Optional[int] = ..., episodes_finished: _Optional[int] = ..., episodes_reaped: _Optional[int] = ..., actions: _Optional[int] = ..., rows_repeated: _Optional[int] = ..., rows_refused: _Optional[int] = ..., batches: _Optional[int] = ..., reward_sum: _Optional[float] = ..., steps_completed: _Optional[int] = ..., steps_handed_off: _Optional[int] = ..., steps_dropped: _Optional[int] = ..., steps_untrained: _Optional[int] = ..., steps_waiting: _Optional[int] = ..., weights_seq_no: _Optional[int] = ..., staleness_mean: _Optional[float] = ..., return_mean: _Optional[float] = ..., training: _Optional[_Union[TrainingIteration, _Mapping]] = ..., questions_waiting: _Optional[int] = ..., questions_waited: _Optional[int] = ..., learner_wait_s: _Optional[float] = ..., starts_refused: _Optional[int] = ..., infos_dropped: _Optional[int] = ..., clients_refused: _Optional[int] = ..., messages_withheld: _Optional[int] = ...) -> None: ...
+    actions_given: int
+    actions_overridden: int
+    def __init__(self, boot_id: _Optional[str] = ..., uptime_s: _Optional[float] = ..., clients_connected: _Optional[int] = ..., episodes_open: _Optional[int] = ..., episodes_started: _Optional[int] = ..., episodes_finished: _Optional[int] = ..., episodes_reaped: _Optional[int] = ..., actions: _Optional[int] = ..., rows_repeated: _Optional[int] = ..., rows_refused: _Optional[int] = ..., batches: _Optional[int] = ..., reward_sum: _Optional[float] = ..., steps_completed: _Optional[int] = ..., steps_handed_off: _Optional[int] = ..., steps_dropped: _Optional[int] = ..., steps_untrained: _Optional[int] = ..., steps_waiting: _Optional[int] = ..., weights_seq_no: _Optional[int] = ..., staleness_mean: _Optional[float] = ..., return_mean: _Optional[float] = ..., training: _Optional[_Union[TrainingIteration, _Mapping]] = ..., questions_waiting: _Optional[int] = ..., questions_waited: _Optional[int] = ..., learner_wait_s: _Optional[float] = ..., starts_refused: _Optional[int] = ..., infos_dropped: _Optional[int] = ..., clients_refused: _Optional[int] = ..., messages_withheld: _Optional[int] = ..., actions_given: _Optional[int] = ..., actions_overridden: _Optional[int] = ...) -> None: ...
 
 class TrainingIteration(_message.Message):
-    __slots__ = ("iteration", "weights_seq_no", "return_mean", "loss", "kl", "entropy", "steps", "steps_total", "seconds", "learn_seconds", "learner_updates", "checkpoint_path", "staleness_mean", "learning_rate", "steps_dropped")
+    __slots__ = ("iteration", "weights_seq_no", "return_mean", "loss", "kl", "entropy", "steps", "steps_total", "seconds", "learn_seconds", "learner_updates", "checkpoint_path", "staleness_mean", "learning_rate", "steps_dropped", "steps_behind_0", "steps_behind_1", "steps_behind_2", "steps_behind_4", "steps_behind_8", "steps_behind_16", "effective_sample_share")
     ITERATION_FIELD_NUMBER: _ClassVar[int]
     WEIGHTS_SEQ_NO_FIELD_NUMBER: _ClassVar[int]
     RETURN_MEAN_FIELD_NUMBER: _ClassVar[int]
@@ -180,6 +184,13 @@ class TrainingIteration(_message.Message):
     STALENESS_MEAN_FIELD_NUMBER: _ClassVar[int]
     LEARNING_RATE_FIELD_NUMBER: _ClassVar[int]
     STEPS_DROPPED_FIELD_NUMBER: _ClassVar[int]
+    STEPS_BEHIND_0_FIELD_NUMBER: _ClassVar[int]
+    STEPS_BEHIND_1_FIELD_NUMBER: _ClassVar[int]
+    STEPS_BEHIND_2_FIELD_NUMBER: _ClassVar[int]
+    STEPS_BEHIND_4_FIELD_NUMBER: _ClassVar[int]
+    STEPS_BEHIND_8_FIELD_NUMBER: _ClassVar[int]
+    STEPS_BEHIND_16_FIELD_NUMBER: _ClassVar[int]
+    EFFECTIVE_SAMPLE_SHARE_FIELD_NUMBER: _ClassVar[int]
     iteration: int
     weights_seq_no: int
     return_mean: float
@@ -195,7 +206,14 @@ class TrainingIteration(_message.Message):
     staleness_mean: float
     learning_rate: float
     steps_dropped: int
-    def __init__(self, iteration: _Optional[int] = ..., weights_seq_no: _Optional[int] = ..., return_mean: _Optional[float] = ..., loss: _Optional[float] = ..., kl: _Optional[float] = ..., entropy: _Optional[float] = ..., steps: _Optional[int] = ..., steps_total: _Optional[int] = ..., seconds: _Optional[float] = ..., learn_seconds: _Optional[float] = ..., learner_updates: _Optional[int] = ..., checkpoint_path: _Optional[str] = ..., staleness_mean: _Optional[float] = ..., learning_rate: _Optional[float] = ..., steps_dropped: _Optional[int] = ...) -> None: ...
+    steps_behind_0: int
+    steps_behind_1: int
+    steps_behind_2: int
+    steps_behind_4: int
+    steps_behind_8: int
+    steps_behind_16: int
+    effective_sample_share: float
+    def __init__(self, iteration: _Optional[int] = ..., weights_seq_no: _Optional[int] = ..., return_mean: _Optional[float] = ..., loss: _Optional[float] = ..., kl: _Optional[float] = ..., entropy: _Optional[float] = ..., steps: _Optional[int] = ..., steps_total: _Optional[int] = ..., seconds: _Optional[float] = ..., learn_seconds: _Optional[float] = ..., learner_updates: _Optional[int] = ..., checkpoint_path: _Optional[str] = ..., staleness_mean: _Optional[float] = ..., learning_rate: _Optional[float] = ..., steps_dropped: _Optional[int] = ..., steps_behind_0: _Optional[int] = ..., steps_behind_1: _Optional[int] = ..., steps_behind_2: _Optional[int] = ..., steps_behind_4: _Optional[int] = ..., steps_behind_8: _Optional[int] = ..., steps_behind_16: _Optional[int] = ..., effective_sample_share: _Optional[float] = ...) -> None: ...
 
 class StepRequest(_message.Message):
     __slots__ = ("handshake", "batch")
@@ -220,18 +238,20 @@ class Room(_message.Message):
     def __init__(self) -> None: ...
 
 class Handshake(_message.Message):
-    __slots__ = ("protocol_version", "client_id", "observation_space", "action_space", "client_number")
+    __slots__ = ("protocol_version", "client_id", "observation_space", "action_space", "client_number", "records_in")
     PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
     CLIENT_ID_FIELD_NUMBER: _ClassVar[int]
     OBSERVATION_SPACE_FIELD_NUMBER: _ClassVar[int]
     ACTION_SPACE_FIELD_NUMBER: _ClassVar[int]
     CLIENT_NUMBER_FIELD_NUMBER: _ClassVar[int]
+    RECORDS_IN_FIELD_NUMBER: _ClassVar[int]
     protocol_version: int
     client_id: str
     observation_space: _space_pb2.Space
     action_space: _space_pb2.Space
     client_number: int
-    def __init__(self, protocol_version: _Optional[int] = ..., client_id: _Optional[str] = ..., observation_space: _Optional[_Union[_space_pb2.Space, _Mapping]] = ..., action_space: _Optional[_Union[_space_pb2.Space, _Mapping]] = ..., client_number: _Optional[int] = ...) -> None: ...
+    records_in: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, protocol_version: _Optional[int] = ..., client_id: _Optional[str] = ..., observation_space: _Optional[_Union[_space_pb2.Space, _Mapping]] = ..., action_space: _Optional[_Union[_space_pb2.Space, _Mapping]] = ..., client_number: _Optional[int] = ..., records_in: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class HandshakeReply(_message.Message):
     __slots__ = ("info", "client_number")

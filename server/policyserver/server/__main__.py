@@ -79,7 +79,7 @@ def serve(config: ServerConfig, *, until_input_ends: bool = False) -> int:
     def run() -> None:
         check(config)
         make_folder(config.run_folder, "run_folder")
-        log_to(config.log_level, config.log_file)
+        log_to(config.log_level, config.log_file, config.log)
         daemon = Daemon(config)
         if until_input_ends:
             threading.Thread(target=_stop_when_input_ends, args=(daemon,), name="input", daemon=True).start()

@@ -9,6 +9,7 @@ import pytest
 from ray.rllib.algorithms.dqn.dqn import calculate_rr_weights
 from ray.rllib.algorithms.ppo import PPOConfig
 from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
+from ray.rllib.callbacks.callbacks import RLlibCallback
 
 from policyserver.common.settings import SettingsError, load
 from policyserver.server.config.algorithm import algorithm_config, check_action_space, cpu_tickets
@@ -46,6 +47,24 @@ def test_tables_reach_the_methods_of_the_same_name() -> None:
     assert config.num_env_runners == 3
     assert config.learner_class is PPOTorchLearner
     assert cpu_tickets(config) >= 4
+
+
+def test_callbacks_of_the_users_are_called_and_restarted_actors_are_opened_all_the_same() -> None:
+    here = "python:tests.server.config.test_algorithm_config"
+    config = build(algorithm__callbacks={"callbacks_class": f"{here}.Returns", "on_env_runners_recreated": f"{here}.note"})
+    assert config.callbacks_class is Returns
+    opens, own = config.callbacks_on_env_runners_recreated
+    assert (opens, own) == (build().callbacks_on_env_runners_recreated, note)
+    with pytest.raises(SettingsError, match=r"algorithm.callbacks.on_trian_result.*unknown argument"):
+        build(algorithm__callbacks={"on_trian_result": f"{here}.note"})
+
+
+class Returns(RLlibCallback):  # type: ignore[misc]
+    pass
+
+
+def note(**_: Any) -> None:
+    pass
 
 
 @pytest.mark.parametrize("name", ["PPO", "APPO", "IMPALA", "DQN", "SAC"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import resource
@@ -73,3 +74,46 @@ def test_what_no_encoding_has_is_written_and_closing_twice_does_nothing(tmp_path
     handler.close()
     handler.close()
     assert (tmp_path / "log").read_bytes().decode() == f"snowman \N{SNOWMAN}, half a pair \\ud800{os.linesep}"
+
+
+ROTATE = """
+import logging, sys
+from pathlib import Path
+from policyserver.server.config.log_config import LogConfig
+from policyserver.server.processes.log_setup import log_to
+log_to("INFO", Path(sys.argv[1]), LogConfig("json", standard_error=False, max_bytes=100_000))
+for number in range(800):
+    logging.getLogger("server.some").info("line %d of\\ntwo %s", number, "x" * 50)
+try:
+    raise ValueError("the cause")
+except ValueError:
+    logging.getLogger("server.some").exception("it failed")
+"""
+
+
+def test_on_request_each_line_is_an_object_is_written_once_and_the_file_goes_on_in_another(tmp_path: Path) -> None:
+    file = tmp_path / "server.log"
+    processes = [subprocess.Popen([sys.executable, "-c", ROTATE, str(file)], stderr=subprocess.PIPE) for _ in range(2)]
+    assert [process.communicate(timeout=60)[1] for process in processes] == [b"", b""]
+    old = tmp_path / "server.log.1"
+    assert {path.name for path in tmp_path.iterdir()} == {"server.log", "server.log.1"}
+    assert old.stat().st_size < 110_000
+    lines = [json.loads(line) for path in (old, file) for line in path.read_text().splitlines()]
+    assert {line["process"] for line in lines} == {process.pid for process in processes}
+    assert lines[0].keys() == {"time", "level", "logger", "process", "message"}
+    failed = [line for line in lines if line["level"] == "ERROR"]
+    assert len(failed) == 2
+    assert "ValueError: the cause" in failed[0]["exception"]
+    for process in processes:  # what is left is whole, in order and without a gap
+        numbers = [int(line["message"].split()[1]) for line in lines if line["process"] == process.pid and line["level"] == "INFO"]
+        assert numbers == list(range(numbers[0], 800))
+
+
+def test_a_log_that_may_grow_stays_one_file(tmp_path: Path) -> None:
+    from policyserver.server.processes.log_setup import LogFile
+
+    handler = LogFile(tmp_path / "log")
+    for _ in range(100):
+        handler.emit(logging.LogRecord("a", logging.INFO, "", 0, "x" * 1000, None, None))
+    handler.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["log"]

@@ -10,7 +10,14 @@ import pytest
 from policyserver.server.processes.training_report import VERSIONS_BEHIND, Progress, TrainingReport, training_report
 
 BEFORE = Progress(iteration=4, steps_total=1000, learner_updates=4, weights_seq_no=4)
-SAMPLED = {"num_env_steps_sampled": 200, "num_episodes": 3, "episode_return_mean": 12.5, VERSIONS_BEHIND: 50}
+SAMPLED = {
+    "num_env_steps_sampled": 200,
+    "num_episodes": 3,
+    "episode_return_mean": 12.5,
+    VERSIONS_BEHIND: 50,
+    "steps_behind_0": 150,
+    "steps_behind_1": 50,
+}
 LEARNED = {"total_loss": 0.5, "mean_kl_loss": 0.01, "entropy": 1.1, "default_optimizer_learning_rate": 5e-4, "weights_seq_no": 5.0}
 
 
@@ -37,6 +44,8 @@ def test_an_iteration_goes_on_from_the_counters_before_it() -> None:
         checkpoint_path="runs/checkpoint-1",
         staleness_mean=0.25,
         learning_rate=5e-4,
+        steps_behind_0=150,
+        steps_behind_1=50,
     )
     assert made.progress == Progress(iteration=5, steps_total=1200, learner_updates=5, weights_seq_no=5)
 

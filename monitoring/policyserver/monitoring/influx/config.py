@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from influxdb_client import InfluxDBClient
 
 
+MOST_PLACE_CHARACTERS = 64
+"""Of a bucket's name among the places where points go, at the end of which it differs from others."""
+
+
 @dataclass(frozen=True)
 class InfluxConfig(Config):
     """Where InfluxDB is, and how its sink behaves."""
@@ -130,6 +134,11 @@ class InfluxConfig(Config):
         """The server's address without credentials, for logs."""
         parts = urlsplit(self.url)
         return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+
+    @property
+    def place(self) -> str:
+        """Name of the bucket, the same for all that write to it."""
+        return f"{self.location}/{self.bucket}"[-MOST_PLACE_CHARACTERS:]
 
     @property
     def dead_letter_file(self) -> Path:

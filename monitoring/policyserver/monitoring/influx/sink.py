@@ -57,6 +57,7 @@ class InfluxSink(BackgroundSink):
 
     def _start(self) -> None:
         """Begin with an empty spool and counters at 0."""
+        self.place = self.config.place
         self._reset(logger, f"InfluxDB at {self.config.location}", "influx-shipper")
         self._wake_at_bytes = math.inf
         self._dead_letters_lost = False

@@ -12,6 +12,9 @@ _figure = partial(figure, dashboard="learner")
 _chart = partial(ChartPanel, dashboard="learner")
 _both = partial(ChartPanel, dashboard="learner", group="learner")
 
+_AGES = {0: "none", 1: "1", 2: "2 or 3", 4: "4 to 7", 8: "8 to 15", 16: "16 or more"}
+"""Policy versions that the classes of steps are behind, by the least number, which is in the field's name."""
+
 PANELS = (
     _figure("Iteration", asked("train", 'last("iteration")'), "Counted on through restarts."),
     _figure("Newest policy version", asked("train", 'last("weights_seq_no")'), "After the newest iteration."),
@@ -37,6 +40,17 @@ PANELS = (
         "Staleness, policy versions",
         [mean("train", "staleness_mean", "orange", "trained on"), mean("server", "staleness_mean", label="handed off")],
         "From acting to training, and to the hand-off since the serving process began; means over steps.",
+    ),
+    ChartPanel(
+        "Steps by the age of their policy",
+        [
+            total("train", f"steps_behind_{since}", color, label)
+            for (since, label), color in zip(_AGES.items(), ("blue", "teal", "green", "violet", "orange", "red"), strict=True)
+        ],
+        "Policy versions from acting to the hand-off, of the steps trained on; the sums of an interval.",
+        dashboard="learner",
+        group="learner",
+        look={"stack": True},
     ),
     _both(
         "Steps trained per second",

@@ -7,7 +7,9 @@ it, at most `commit_interval_s` of points. Open the store in the process that wr
 
 from __future__ import annotations
 
+import hashlib
 import logging
+import socket
 import sqlite3
 import time
 from dataclasses import dataclass, field
@@ -28,6 +30,9 @@ from policyserver.monitoring.store.write_access import open_to_write
 
 logger = logging.getLogger(__name__)
 
+_BOOT_ID_FILE = Path("/proc/sys/kernel/random/boot_id")
+"""The kernel's name for itself, which containers see, too."""
+
 
 @dataclass(frozen=True)
 class StoreConfig(Config):
@@ -47,6 +52,15 @@ class StoreConfig(Config):
     """How long points stay, and in how much detail."""
 
 
+def place_of(path: Path) -> str:
+    """Name a store's file, the same in all processes and containers of this machine that see it under its path."""
+    try:
+        machine = _BOOT_ID_FILE.read_text(encoding="ascii").strip()
+    except OSError:  # not Linux
+        machine = socket.gethostname()
+    return f"store-{hashlib.sha256(f'{machine}:{path.resolve()}'.encode(errors='surrogateescape')).hexdigest()[:16]}"
+
+
 class EmbeddedStore(BackgroundSink):
     """Sink into an SQLite file."""
 
@@ -55,6 +69,7 @@ class EmbeddedStore(BackgroundSink):
     def __init__(self, path: Path, config: StoreConfig | None = None) -> None:
         """Open the file with `open_to_write`, whose errors pass, and start the thread."""
         self.path = Path(path)
+        self.place = place_of(self.path)
         self._config = config or StoreConfig()
         self._connection, self._inode = open_to_write(self.path)
         self._housekeeper = Housekeeper(self._connection, self.path, self._config.retention)

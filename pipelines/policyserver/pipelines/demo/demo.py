@@ -18,6 +18,7 @@ from policyserver.pipelines.demo.terminal import TerminalView
 from policyserver.pipelines.forecast.state_file import ForecastState
 from policyserver.pipelines.forecast_start import saved_forecasts, start_of
 from policyserver.pipelines.pipeline import Pipeline
+from policyserver.pipelines.pipeline_metrics import PipelineMetrics
 from policyserver.pipelines.replay.run_folder import SUMMARY_FILE
 from policyserver.pipelines.replay.run_record import recorded_run
 from policyserver.pipelines.replay.turn_log import TurnLog
@@ -76,13 +77,14 @@ def run_demo(options: DemoConfig, out: TextIO, stop: StopSignals) -> DemoResult:
             raise StoppedEarlyError(f"{reason}: stopped before the policy server was ready")
         page = PageServer()
         stack.callback(page.close)
-        page.start(folder / STORE_FILE)
+        metrics = PipelineMetrics(config, sink)
+        page.start(folder / STORE_FILE, metrics.routes())
         say(f"live page: {page.address}")
         before = _recorded(folder)
         start = start_of(config, source_of(config)) if config.regressor.state is not None else None
         log = whole.enter_context(recorded_run(config, folder, lambda: stop.put(EVENTS_FULL), start))
         stack.callback(log.close)
-        pipeline, watch, leaked, reason = _play(config, folder, start, sink, log, out, page.address, stop)
+        pipeline, watch, leaked, reason = _play(config, folder, start, sink, log, out, page.address, stop, metrics)
         say(f"stopping the policy server, which takes at most {server.stop_timeout_s:.0f} s")
         stack.close()  # now every point is stored
         after = _recorded(folder)
@@ -97,12 +99,21 @@ def run_demo(options: DemoConfig, out: TextIO, stop: StopSignals) -> DemoResult:
 
 
 def _play(
-    config: PipelineConfig, folder: Path, start: ForecastState | None, sink: Sink, log: TurnLog, out: TextIO, page: str, stop: StopSignals
+    config: PipelineConfig,
+    folder: Path,
+    start: ForecastState | None,
+    sink: Sink,
+    log: TurnLog,
+    out: TextIO,
+    page: str,
+    stop: StopSignals,
+    metrics: PipelineMetrics,
 ) -> tuple[Pipeline, ServerWatch, int | None, str]:
     """Run the pipeline until `stop` has a reason; return it, what the server said last, the episodes it still held, and the reason."""
     with connect(config) as policy:
         pipeline = Pipeline(config, policy, sink, turns=log, start=start)
         watch = ServerWatch(policy, sink, pipeline.tags)
+        metrics.follow(pipeline, watch, policy)
         headline = f"{config.recording.run}   {config.prices.name}   {', '.join(pipeline.symbols)}   page {page}   Ctrl-C ends"
         view = TerminalView(SnapshotTaker(pipeline, watch), out, lambda: headline)
         try:

@@ -49,6 +49,13 @@ class LatencyHistogram:
         difference.max_s = self.max_s
         return difference
 
+    def doubling(self) -> tuple[list[int], float]:
+        """Return the counts in classes of at most 1, 2, 4, ... microseconds, the last of all others, and about the sum of all, seconds."""
+        middles_s = _SMALLEST_S * np.exp(_LOG_RATIO * (np.arange(_BUCKETS) + 0.5))
+        classes = np.maximum(np.ceil(np.log2(middles_s / _SMALLEST_S)).astype(np.int64), 0)
+        counts = np.bincount(classes, weights=self._counts).astype(np.int64).tolist()
+        return [*counts, 0], float(middles_s @ self._counts)
+
     @property
     def count(self) -> int:
         """Number of durations counted."""

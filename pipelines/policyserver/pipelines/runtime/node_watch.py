@@ -7,13 +7,13 @@ from typing import Any
 
 from policyserver.monitoring.points import Points
 from policyserver.monitoring.reports import write_counters
+from policyserver.monitoring.tail import mean
 from policyserver.pipelines.nodes.policy_node import PolicyNode
 from policyserver.pipelines.run_state import RunState
 from policyserver.pipelines.runtime.latency import LatencyHistogram
 from policyserver.pipelines.runtime.node import Node
 from policyserver.pipelines.runtime.node_group import NodeGroup
 from policyserver.pipelines.runtime.routes import Recorder
-from policyserver.pipelines.tail import mean
 
 _RECORD_S = 1.0
 """Seconds from one point of each node to the next."""

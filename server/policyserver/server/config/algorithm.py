@@ -66,6 +66,7 @@ def algorithm_config(
         driver_link,
         opens_itself=False,
         log_level=config.log_level,
+        log=config.log,
         log_file=log_file,
         run=config.run,
         instance_id=config.instance_id or uuid.uuid4().hex,
@@ -81,6 +82,9 @@ def algorithm_config(
     environment["env_config"] = {**environment.get("env_config", {}), **serving.to_env_config()}
     for method, table in tables.items():
         _apply(built, method, table)
+    recreated = built.callbacks_on_env_runners_recreated
+    if recreated is not _open_recreated:  # the user's come after ours
+        built.callbacks(on_env_runners_recreated=[_open_recreated, *(recreated if isinstance(recreated, list) else [recreated])])
     with naming_setting("algorithm.environment", ValueError):
         refuse_ignored_settings(built)
     with naming_setting("algorithm", TypeError, ValueError, says="RLlib refuses the configuration: "):

@@ -57,6 +57,7 @@ class ServerRecordingConfig(RecordingConfig):
     and two servers on one machine do not meet at one. Beyond loopback it has `listen`'s certificate and key, and wants its token."""
 
     def _check(self) -> None:
+        super()._check()
         if self.page is None:
             return
         check_page_address("page", self.page)

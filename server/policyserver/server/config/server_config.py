@@ -16,6 +16,7 @@ from policyserver.common.endpoints import is_local, parse_address
 from policyserver.common.settings import Config
 from policyserver.monitoring.page.listen import PageConfig
 from policyserver.server.config.daemon_config import CheckpointsConfig, LearnerConfig, ServerRecordingConfig
+from policyserver.server.config.log_config import LogConfig
 from policyserver.server.config.rllib_config import RLlibConfig, SpacesConfig
 from policyserver.server.config.serving_config import EpisodesConfig, HandOffConfig, InferenceConfig, ListenConfig
 from policyserver.server.config.standard_connectors import ConnectorsConfig
@@ -33,6 +34,7 @@ class ServerConfig(Config):
     """Seed of the initial weights and of the drawing of actions, which also depends on each episode's id and step."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """Least severity that is logged."""
+    log: LogConfig = field(default_factory=LogConfig)
     stop_is_final: bool = False
     """Whether callers are told, when a signal stops the server, that it does not come back, so that they stop waiting for a successor. A
     service manager stops by the same signal what it starts again, so this is off by default. The end of standard input, with
@@ -62,10 +64,18 @@ class ServerConfig(Config):
     @property
     def page_listen(self) -> PageConfig | None:
         """Where the live page is served; None if it is not."""
-        page, listen = self.recording.page, self.listen
-        if page is None or is_local(parse_address(page)):
-            return PageConfig(page) if page is not None else None
-        return PageConfig(page, listen.tls_certificate_file, listen.tls_key_file, listen.token_file)
+        return self._web_listen(self.recording.page)
+
+    @property
+    def metrics_listen(self) -> PageConfig | None:
+        """Where /metrics is served beside the page; None if it is not."""
+        return self._web_listen(self.recording.metrics)
+
+    def _web_listen(self, address: str | None) -> PageConfig | None:
+        listen = self.listen
+        if address is None or is_local(parse_address(address)):
+            return PageConfig(address) if address is not None else None
+        return PageConfig(address, listen.tls_certificate_file, listen.tls_key_file, listen.token_file)
 
     @property
     def log_file(self) -> Path:

@@ -11,6 +11,7 @@ from annotated_types import Ge, Gt, Interval
 
 from policyserver.common.endpoints import parse_address
 from policyserver.common.settings import Config
+from policyserver.server.config.log_config import LogConfig
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,8 @@ class ServingConfig(Config):
     """Whether the actor listens as soon as it is made; else when its `open()` is called, which is after the trained weights came."""
     log_level: str = "INFO"
     """Least severity that a serving actor logs; what it writes appears in the daemon's output."""
+    log: LogConfig = field(default_factory=LogConfig)
+    """The form of its log."""
     run: str = ""
     """Name of the run that the server records. Empty: none."""
     instance_id: str = ""

@@ -19,6 +19,7 @@ from policyserver.monitoring.sink import Sink
 from policyserver.server.config.algorithm import algorithm_config, check_devices, check_net, cpu_tickets
 from policyserver.server.config.server_config import ServerConfig
 from policyserver.server.daemon.checkpoints import Checkpoint, CheckpointError, CheckpointFolder
+from policyserver.server.daemon.daemon_metrics import DaemonMetrics
 from policyserver.server.daemon.folder_lock import FolderLock
 from policyserver.server.daemon.preflight import (
     check,
@@ -32,6 +33,7 @@ from policyserver.server.daemon.preflight import (
 from policyserver.server.daemon.ray_start import RayProcess, keep_results_in
 from policyserver.server.daemon.serving_watch import ServingWatch
 from policyserver.server.daemon.training_hooks import DrainingError, TrainingHooks
+from policyserver.server.daemon.web_servers import serve_metrics, take_page_address
 from policyserver.server.grpc_front.listen_address import address_of, claimed, reserve_ports
 from policyserver.server.processes.driver_link import DriverLink
 from policyserver.server.processes.log_setup import adopt_ray_loggers
@@ -41,7 +43,6 @@ from policyserver.server.processes.training_report import Progress, TrainingRepo
 if TYPE_CHECKING:
     from ray.rllib.algorithms.algorithm import Algorithm
 
-    from policyserver.monitoring.page.server import PageServer
 
 logger = logging.getLogger(__name__)
 
@@ -76,6 +77,7 @@ class Daemon:
         self._is_final = config.stop_is_final
         self._link: DriverLink | None = None
         self._is_ready = False
+        self._metrics = DaemonMetrics(config.run_folder, config.store_file if config.recording.enabled else None)
         self._progress = Progress()
         self._saved: Checkpoint | None = None
 
@@ -96,7 +98,8 @@ class Daemon:
         check_loopback()
         with contextlib.ExitStack() as ending:
             ending.enter_context(claimed(config.listen.address))
-            page = self._take_page_address(ending)
+            page = take_page_address(config, ending)
+            serve_metrics(config, self._metrics, ending)
             ending.enter_context(_restoring_signal_handlers())
             self._handle_signals()
             make_folder(config.run_folder, "run_folder")
@@ -123,10 +126,11 @@ class Daemon:
                 sink = open_sink()
                 ending.callback(sink.close, _SINK_CLOSE_S)
                 if page is not None:
-                    page.start(config.store_file)
+                    page.start(config.store_file, self._metrics.routes())
                     logger.info("live page at %s", page.address)
-            if config.recording.enabled:
-                ending.callback(ServingWatch(self._link, sink, self._tags).close)
+            self._metrics.records_to(sink)
+            if config.recording.enabled or config.metrics_listen is not None:
+                ending.callback(ServingWatch(self._link, sink, self._tags, self._metrics.serving).close)
             self._train_until_stopped(algorithm, checkpoints, sink)
             if self._progress != (self._saved.progress if self._saved else Progress()):
                 self._save(algorithm, checkpoints)
@@ -135,6 +139,7 @@ class Daemon:
         """Begin to drain: no new episodes, then a checkpoint and the end. From any thread; a second call does nothing."""
         if not self._stopping.is_set():
             self._stopping.set()
+            self._metrics.is_stopping = True
             if self._link is not None:
                 self._link.drain(is_final=self._is_final)
 
@@ -233,17 +238,6 @@ class Daemon:
         if self._link is not None and algorithm.config.num_env_runners and algorithm.env_runner is not None:
             self._link.offer(algorithm.env_runner.get_state())
 
-    def _take_page_address(self, ending: contextlib.ExitStack) -> PageServer | None:
-        """Take the live page's address before Ray starts, so that a wrong one, or one in use, is refused at once."""
-        listen = self._config.page_listen
-        if listen is None:
-            return None
-        from policyserver.monitoring.page.server import PageServer  # with starlette and uvicorn, which a server without a page does without
-
-        page = PageServer(listen, key="recording.page", prefix="listen.")
-        ending.callback(page.close)
-        return page
-
     # --- training ---------------------------------------------------------------------------------------------------------------------
 
     def _train_until_stopped(self, algorithm: Algorithm, checkpoints: CheckpointFolder, sink: Sink) -> None:
@@ -262,6 +256,7 @@ class Daemon:
                 return
             except Exception as error:
                 failures += 1
+                self._metrics.iteration_failed()
                 logger.exception("iteration %d failed, %d in a row; serving goes on", self._progress.iteration + 1, failures)
                 if failures >= learner.max_failures:
                     self._try_to_save(algorithm, checkpoints)
@@ -286,6 +281,7 @@ class Daemon:
             self._progress,
             seconds=time.monotonic() - begun,
             learn_seconds=hooks.take_learn_seconds(),
+            effective_sample_share=hooks.sample_shares.take(),
             checkpoint=self._saved.path if self._saved else None,
         )
 
@@ -299,12 +295,14 @@ class Daemon:
 
     def _publish(self, report: TrainingReport, algorithm: Algorithm, sink: Sink) -> None:
         logger.info("%s", report)
+        self._metrics.iteration(report)
         _of_serving(algorithm, lambda runner: runner.report_training(report), wait=False)
         sink.write(training_point(self._tags, report))
         write_counters(sink, self._tags)
 
     def _save(self, algorithm: Algorithm, checkpoints: CheckpointFolder) -> None:
         self._saved = checkpoints.save(lambda folder: algorithm.save_to_path(str(folder)), self._progress)
+        self._metrics.saved(self._saved)
         logger.info("saved %s", self._saved.path)
 
     def _try_to_save(self, algorithm: Algorithm, checkpoints: CheckpointFolder) -> bool:

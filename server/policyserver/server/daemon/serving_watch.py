@@ -1,15 +1,17 @@
-"""Records how serving goes, once a second, so that the page shows it whatever the clients are."""
+"""Records how serving goes and which episodes ended, once a second, so that the page shows it whatever the clients are."""
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from policyserver.monitoring.reports import serving_point
-from policyserver.monitoring.sink import Sink
+from policyserver.monitoring.sink import MultiSink, Sink
 from policyserver.monitoring.trouble import Trouble
+from policyserver.server.daemon.served_episodes import ServedEpisodes
 from policyserver.server.processes.driver_link import DriverLink
+from policyserver.server.processes.serving_report import ServingReport
 
 logger = logging.getLogger(__name__)
 
@@ -21,27 +23,49 @@ _JOIN_TIMEOUT_S = 5.0
 class ServingWatch:
     """Asks the serving actors for their counters on a thread of its own, until it is closed."""
 
-    def __init__(self, link: DriverLink, sink: Sink, tags: Mapping[str, str]) -> None:
-        """Begin. The link is asked by this thread alone; each actor has a point of its own, with the `tags` of the run and its policy."""
+    def __init__(
+        self, link: DriverLink, sink: Sink, tags: Mapping[str, str], on_report: Callable[[ServingReport], None] = lambda report: None
+    ) -> None:
+        """Begin.
+
+        Args:
+            link: Asked by this thread alone.
+            sink: Gets a point of each actor.
+            tags: Of the run and its policy.
+            on_report: Called with each answer.
+        """
+        self._on_report = on_report
         self._link = link
         self._sink = sink
         self._tags = dict(tags)
+        self._episodes = [ServedEpisodes(each, tags) for each in (sink.sinks if isinstance(sink, MultiSink) else (sink,))]
         self._trouble = Trouble(logger, "how serving goes")
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="serving-watch", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
-        """End the thread. A second call does nothing."""
+        """Ask a last time and end the thread. A second call does nothing."""
         self._closing.set()
         self._thread.join(_JOIN_TIMEOUT_S)
 
     def _run(self) -> None:
-        while not self._closing.wait(INTERVAL_S):
+        is_last = False
+        while not is_last:
+            is_last = self._closing.wait(INTERVAL_S)
             try:
-                for counters in self._link.ask(INTERVAL_S):
-                    self._sink.write(serving_point(self._tags, counters))
+                for report in self._link.ask(INTERVAL_S, self._record_episodes):
+                    self._on_report(report)
+                    self._sink.write(serving_point(self._tags, report.counters))
+                    self._record_episodes(report)
                 self._trouble.is_over("written down again")
             except Exception as error:  # no reason to stop learning, nor to stop asking
                 self._trouble.occurred(type(error).__name__, f"not written down, asking on: {error!r}")
                 logger.debug("how serving goes could not be written down", exc_info=True)
+
+    def _record_episodes(self, report: ServingReport) -> None:
+        """Write the episodes of an answer; one that comes too late for its counters still brings them."""
+        if report.episodes_missing:
+            logger.warning("%d episodes are not written down: more ended at once than are kept", report.episodes_missing)
+        for episodes in self._episodes:
+            episodes.write(report)

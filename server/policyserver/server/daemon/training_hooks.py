@@ -16,19 +16,23 @@ class DrainingError(Exception):
 
 
 class TrainingHooks:
-    """Makes `train()` leave between two calls of `sample()` once the server stops, and measures the learner's updates.
+    """Makes `train()` leave between two calls of `sample()` once the server stops, and measures the learner's updates and minibatches.
 
     Without the first, `train()` would wait endlessly for a full batch when no client is there. An update is never interrupted.
     """
 
     def __init__(self, algorithm: Algorithm, stopping: threading.Event) -> None:
         """Hook into an algorithm; `stopping` is set when the server stops."""
+        from policyserver.server.daemon.sample_shares import SampleShares  # with torch, which a start that is refused does without
+
         self._stopping = stopping
         self._learn_seconds = 0.0
         group = algorithm.env_runner_group
         group.foreach_env_runner = self._leave_when_stopping(group.foreach_env_runner)
         group.foreach_env_runner_async_fetch_ready = self._leave_when_stopping(group.foreach_env_runner_async_fetch_ready)
         algorithm.learner_group.update = self._measured(algorithm.learner_group.update)
+        self.sample_shares = SampleShares(algorithm.learner_group)
+        """The effective sample size of the updates."""
 
     def take_learn_seconds(self) -> float:
         """Return the length of the updates since the last call, seconds."""

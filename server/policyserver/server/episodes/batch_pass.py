@@ -27,6 +27,7 @@ from policyserver.common.flags import StepFlag
 from policyserver.common.spaces import Array, leaves
 from policyserver.server.episodes.batch import Batch, Picked, later_rows_of_the_same_episode, malformed, pick, step_rows
 from policyserver.server.episodes.core_statistics import CoreStatistics
+from policyserver.server.episodes.ended_episodes import EndedEpisodes
 from policyserver.server.episodes.episode_table import EpisodeTable, FinishedEpisode
 from policyserver.server.episodes.masks import all_true, any_true, count, flatnonzero, ones
 from policyserver.server.episodes.received_rows import ReceivedRows, Replies
@@ -72,8 +73,10 @@ class BatchPass:
         observation_space: gym.Space[Any],
         action_space: gym.Space[Any],
         shares: EpisodeShares,
+        ended: EndedEpisodes,
     ) -> None:
         self._policy = policy
+        self._ended = ended
         self._shares = shares
         self._table = table
         self._trajectories = trajectories
@@ -178,11 +181,13 @@ class BatchPass:
 
     def _decide_and_commit(self, batch: Batch, applied: Array, slots: Array, starts: Array, failure: _Failure | None = None) -> None:
         rows = step_rows(batch, applied, slots, starts, self._table, self._trajectories.waiting_infos)
+        begun_s = time.perf_counter()
         try:
             decided = self._policy.decide(rows)
         except Exception:
             self._decide_apart(batch, applied, slots, starts, failure or _Failure.logged(len(applied)))
             return
+        self._statistics.timing.took("decide", begun_s, time.perf_counter())
         asks, kept = ~rows.ends, ones(len(rows))
         if not all_true(sound := decided.decisions.sound):
             kept[asks] = sound
@@ -206,6 +211,8 @@ class BatchPass:
         self._statistics.reward_sum += float(rows.rewards[places].sum())
         self._statistics.steps_completed += count(completed)
         self._statistics.steps_untrained += count(completed & ~rows.training[places])
+        if batch.given.size:
+            self._note_given(rows.slots[rows.given[kept[rows.given]]])
         self._withheld.note(kept_slots, held[places], (waits & ~held)[places])
         for place, info in decided.infos.items():
             if kept[place] and rows.training[place]:
@@ -216,6 +223,13 @@ class BatchPass:
             self._record(batch, applied, rows, decided, pick(asks & kept), pick(kept[asks]), held)
         if not all_ask:
             self._end(batch, applied, rows, decided, flatnonzero(rows.ends), now_s)
+
+    def _note_given(self, slots: Array) -> None:
+        """Count the newest actions of episodes, which their clients chose themselves, each once."""
+        slots = slots[self._table.given_at[slots] != self._table.next_sequence[slots]]
+        self._table.given_at[slots] = self._table.next_sequence[slots]
+        self._table.given[slots] += 1
+        self._statistics.actions_given += len(slots)
 
     def _decide_apart(self, batch: Batch, applied: Array, slots: Array, starts: Array, failure: _Failure) -> None:
         """Decide halves of rows that can't be decided together, so that one row's trouble is no other's."""
@@ -279,6 +293,7 @@ class BatchPass:
             rows.terminated[learned],
             [column[trained] for column in table.state[: len(decided.state_in)]],
         )
+        self._ended.note(slots, ["terminated" if each else "truncated" for each in rows.terminated[places].tolist()], now_s)
         handles = table.handles(slots)
         for number, index in enumerate(applied[places].tolist()):
             slot = int(slots[number])
@@ -354,6 +369,7 @@ class BatchPass:
             self._trajectories.replace_pending_actions(slots, recorded, log_prob)
         if log_prob is not None:
             self._table.log_probs[slots] = log_prob
+        self._note_given(slots)
         self._statistics.actions_overridden += 1
         self._repeat(batch, index, slot, count=False)
 

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import math
 import secrets
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -31,6 +32,7 @@ from policyserver.server.episodes.batch import Batch, Submission
 from policyserver.server.episodes.batch_pass import BatchPass
 from policyserver.server.episodes.core_statistics import CoreStatistics
 from policyserver.server.episodes.demand import Demand
+from policyserver.server.episodes.ended_episodes import EndedEpisodes
 from policyserver.server.episodes.episode_table import EpisodeTable, ServedClient
 from policyserver.server.episodes.memory import most_open, most_pages
 from policyserver.server.episodes.received_rows import ReceivedRows, Replies
@@ -89,11 +91,13 @@ class EpisodeCore:
         )
         self._pending: list[Submission] = []
         self._flush_scheduled = False
+        self._scheduled_s = 0.0
         self._idle_timers: dict[int, asyncio.TimerHandle] = {}
         self._most_open = 0
         self.waiting_infos = self._trajectories.waiting_infos
         self.statistics = CoreStatistics()
         self.shares = EpisodeShares(self._table)
+        self.ended = EndedEpisodes(self._table)
         self._pass_shares = PassShares()
         self.room = Room(demand, lambda: self._trajectories.steps_ready, hand_off.room_wait_s)
         self._withheld = WithheldQuestions(policy, self._table, self._trajectories, self.room, self.statistics)
@@ -101,14 +105,29 @@ class EpisodeCore:
             policy, self._trajectories, self.room, self._withheld, demand, hand_off.max_segment_age_s, most_steps
         )
         self._pass = BatchPass(
-            policy, self._table, self._trajectories, self._withheld, self.statistics, observation_space, action_space, self.shares
+            policy,
+            self._table,
+            self._trajectories,
+            self._withheld,
+            self.statistics,
+            observation_space,
+            action_space,
+            self.shares,
+            self.ended,
         )
 
     # Ways in -------------------------------------------------------------------------------------------------------------------------
 
-    def connect(self, client_id: str, connection: str | None = None) -> ServedClient:
-        """Note that a client opened a stream over a connection (unset: its own). It keeps its episodes of an earlier stream."""
+    def connect(self, client_id: str, connection: str | None = None, records_in: tuple[str, ...] = ()) -> ServedClient:
+        """Note that a client opened a stream over a connection (unset: its own). It keeps its episodes of an earlier stream.
+
+        Args:
+            client_id: Way in and the client's own id.
+            connection: What it came over.
+            records_in: Where it records its episodes itself.
+        """
         client = self._table.client(client_id, connection)
+        client.records_in = records_in
         client.streams += 1
         if timer := self._idle_timers.pop(client.index, None):
             timer.cancel()
@@ -150,6 +169,7 @@ class EpisodeCore:
         slots = np.array([client.aliases[id_] for id_ in episode_ids if id_ in client.aliases], np.int64)
         self._withheld.forget(slots)
         self._trajectories.abandon(slots[self._table.training[slots]])
+        self.ended.note(slots, ["lost"] * len(slots), time.monotonic())
         self._policy.forget(slots.tolist())
         for slot in slots.tolist():
             self._table.close_episode(slot, idle=True)
@@ -211,6 +231,18 @@ class EpisodeCore:
         statistics.weights_seq_no = self._policy.weights_seq_no
         return statistics
 
+    def queues(self) -> dict[str, float]:
+        """Return how much waits and is held, by what it is."""
+        trajectories = self._trajectories
+        rows = [submission.rows for submission in self._pending]
+        return {
+            "questions_rows": float(sum(map(len, rows))),
+            "questions_bytes": float(sum(each.size_bytes for each in rows)),
+            "learner_steps": float(trajectories.steps_ready),
+            "learner_bytes": float(trajectories.pages_used * trajectories.page_bytes),
+            "room": float(self.room.is_open),
+        }
+
     def trim(self) -> None:
         """Give memory that is no longer used back to the operating system."""
         self._table.trim()
@@ -222,6 +254,7 @@ class EpisodeCore:
     def _schedule_flush(self) -> None:
         if not self._flush_scheduled:
             self._flush_scheduled = True
+            self._scheduled_s = time.perf_counter()
             asyncio.get_running_loop().call_soon(self._flush)
 
     def _flush(self) -> None:
@@ -230,6 +263,7 @@ class EpisodeCore:
         if not pending:
             return
         pending, self._pending = self._pass_shares.divide(pending)
+        timing, scheduled_s, begun_s = self.statistics.timing, self._scheduled_s, time.perf_counter()
         batch = Batch.of(pending)
         try:
             deferred = self._pass.apply(batch)
@@ -240,7 +274,12 @@ class EpisodeCore:
             self.statistics.rows_failed += len(batch)
             deferred = np.empty(0, np.int64)
             batch.refuse_all(np.arange(len(batch)), error)
+        passed_s = time.perf_counter()
         self._answer(batch, deferred)
+        timing.rows.add(len(batch))
+        timing.took("gather", scheduled_s, begun_s)
+        timing.took("pass", begun_s, passed_s)
+        timing.took("answer", passed_s, time.perf_counter())
         self._most_open = max(self._most_open, self._table.open)
         self._requests.note_rows()
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass, field
 
 from policyserver.common.server_stats import ServerStats
+from policyserver.server.episodes.pass_timing import PassTiming
 
 
 @dataclass(slots=True, kw_only=True)
 class CoreStatistics(ServerStats):
     """What happened since the serving process began: what clients are told, and what only RLlib's metrics are."""
 
-    actions_overridden: int = 0
-    """Actions that a client replaced by its own."""
     rows_failed: int = 0
     """Rows that the server could not answer by a mistake of its own, such as an RLModule that raises."""
     rewards_dropped: int = 0
@@ -22,6 +21,11 @@ class CoreStatistics(ServerStats):
     """Returns of the newest episodes."""
     unreported: deque[tuple[int, float, float]] = field(default_factory=lambda: deque(maxlen=10_000), repr=False)
     """Length, return and duration (seconds) of the newest finished episodes that RLlib's metrics have not seen."""
+
+    calls: Counter[tuple[str, str]] = field(default_factory=Counter, repr=False)
+    """Calls that ended, by method and status."""
+    timing: PassTiming = field(default_factory=PassTiming, repr=False)
+    """How large passes were, and how long their parts took."""
 
     reported: dict[str, int] = field(default_factory=dict, repr=False)
     """Counters as they were when RLlib's metrics saw them last."""

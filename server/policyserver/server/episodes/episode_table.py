@@ -32,6 +32,8 @@ class ServedClient:
     """What its newest stream or call came over. Each connection has a share of the server."""
     streams: int = 0
     """Its open streams, more than one only during a reconnect; of a unary caller, its episodes."""
+    records_in: tuple[str, ...] = ()
+    """Where it records its episodes itself, as its handshake said."""
     announced: int = 0
     """Episodes that a unary caller has started and whose first observation has not come."""
     aliases: dict[str, int] = field(default_factory=dict)
@@ -85,6 +87,10 @@ class EpisodeTable:
         self.weights_seq_nos = column(np.uint64)
         self.returns = column(np.float64)
         self.started_s = column(np.float64)
+        self.given = column(np.int32)
+        """Actions that the client chose itself."""
+        self.given_at = column(np.int64)
+        """The next sequence number after the newest of these."""
         self.state = [column(leaf.dtype, leaf.shape) for leaf in state]
         """Recurrent state after the newest step, leaf by leaf."""
         self._initial_state = state
@@ -146,6 +152,8 @@ class EpisodeTable:
         self.training[slot] = training
         self.draw_keys[slot] = draw_key
         self.returns[slot] = 0.0
+        self.given[slot] = 0
+        self.given_at[slot] = 0
         self.started_s[slot] = now_s
         self._ids[slot] = episode_id
         client.aliases[episode_id] = slot
@@ -167,6 +175,10 @@ class EpisodeTable:
                 _, oldest = self._finished.popitem(last=False)
                 if self._finished_by_id.get((oldest.client_id, oldest.episode_id)) is oldest:
                     del self._finished_by_id[oldest.client_id, oldest.episode_id]
+
+    def owner(self, slot: int) -> tuple[ServedClient, str]:
+        """Return whose an open episode is, and its id."""
+        return self._clients_by_index[int(self._client_index[slot])], self._ids[slot]
 
     def handle(self, slot: int) -> int:
         """Return the handle of an open episode."""

@@ -25,6 +25,9 @@ from ray.rllib.env.utils.infinite_lookback_buffer import InfiniteLookbackBuffer
 from policyserver.common.spaces import Array, unflatten_batch
 from policyserver.server.policies.policy import StepLayout
 
+BEHIND_FROM = (0, 1, 2, 4, 8, 16)
+"""Least number of policy versions in each class of steps, by how many lie between acting and hand-off."""
+
 
 @dataclass(slots=True)
 class SegmentBlock:
@@ -62,6 +65,8 @@ class SegmentBlock:
     """Infos by (segment, observation row)."""
     versions_behind: int
     """Sum over all steps of (policy version served at hand-off - version that acted)."""
+    steps_behind: npt.NDArray[np.int64]
+    """Steps by that difference: how many are in each class of `BEHIND_FROM`, int64[6]."""
 
     @property
     def steps(self) -> int:

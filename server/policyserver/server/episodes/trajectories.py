@@ -16,7 +16,7 @@ from policyserver.common.spaces import Array, leaves
 from policyserver.server.episodes.lazy_array import LazyArray, LazyTable
 from policyserver.server.episodes.masks import all_true, any_true, flatnonzero
 from policyserver.server.episodes.sample_queue import SampleQueue, Segment
-from policyserver.server.episodes.segments import SegmentBlock
+from policyserver.server.episodes.segments import BEHIND_FROM, SegmentBlock
 from policyserver.server.episodes.waiting_infos import WaitingInfos
 from policyserver.server.episodes.whole_episodes_queue import WholeEpisodesQueue, most_held_steps
 from policyserver.server.policies.policy import ModuleOutputs, StepLayout
@@ -244,7 +244,7 @@ class Trajectories:
         seq_nos = self._seq_nos[pages, :rows]
         numbers = np.arange(rows)[None, :] - self._rows_before
         is_step = (numbers >= 1) & (numbers <= lengths[:, None])
-        versions_behind = int((weights_seq_no - seq_nos)[is_step].sum())
+        versions_behind = (weights_seq_no - seq_nos)[is_step]
         block = SegmentBlock(
             layout=self._layout,
             slots=np.array([segment.slot for segment in segments], np.int64),
@@ -263,9 +263,10 @@ class Trajectories:
                 if segment.infos
                 for number, info in segment.infos.items()
             },
-            versions_behind=versions_behind,
+            versions_behind=int(versions_behind.sum()),
+            steps_behind=np.histogram(versions_behind, [*BEHIND_FROM, np.iinfo(np.int64).max])[0],
         )
-        self.versions_behind += versions_behind
+        self.versions_behind += block.versions_behind
         self.steps_handed_off += block.steps
         for page in pages.tolist():
             self._pages.give(page)

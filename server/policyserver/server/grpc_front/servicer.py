@@ -42,6 +42,8 @@ than the server has the next message, which then is the larger for it."""
 _VERSION = importlib.metadata.version("rllib-policy-server")
 _ROOM = pb.StepResponse(room=pb.Room())
 _HANDSHAKE_TIMEOUT_S = 20.0
+_MOST_PLACES = 16  # where one client records
+_STATUS = {code.value[0]: code.name for code in grpc.StatusCode if code is not grpc.StatusCode.OK}  # that an aborted call has
 _LAST_ANSWERS_S = 0.5  # for those that a stream still has to write when it is ended
 
 
@@ -92,17 +94,21 @@ class PolicyServicer(pb_grpc.PolicyServiceServicer):
         if len(self._streams) >= (most := self._config.listen.max_clients):
             self._core.statistics.clients_refused += 1
             text = f"expected at most {most} clients at once (listen.max_clients); try again later"
+            self._core.statistics.calls["Step", "RESOURCE_EXHAUSTED"] += 1
             await _abort(context, ServerOverloadedError(text))
         stream = cast("asyncio.Task[Any]", asyncio.current_task())
         self._streams.add(stream)
+        status = "CANCELLED"
         try:
             await self._converse(context, stream)
+            status = "OK"
         except asyncio.CancelledError:
             if self._ending is not None and not context.done():
                 await _abort(context, self._ending)
             raise
         finally:
             self._streams.discard(stream)
+            self._core.statistics.calls["Step", _STATUS.get(cast("Any", context.code()), status)] += 1
 
     async def _converse(self, context: grpc.aio.ServicerContext[Any, Any], stream: asyncio.Task[Any]) -> None:
         """Shake hands, then answer."""
@@ -117,7 +123,8 @@ class PolicyServicer(pb_grpc.PolicyServiceServicer):
         except PolicyServerError as error:
             await _abort(context, error)
         client_id = first.handshake.client_id
-        client = self._core.connect(f"stream:{client_id}", connection_of(context.peer(), client_id))
+        records_in = tuple(first.handshake.records_in)
+        client = self._core.connect(f"stream:{client_id}", connection_of(context.peer(), client_id), records_in)
         self._core.statistics.clients_connected += 1
         answers = StreamAnswers(context, self._config.listen.max_unanswered_bytes)
         writer = asyncio.create_task(answers.write())
@@ -186,6 +193,12 @@ class PolicyServicer(pb_grpc.PolicyServiceServicer):
             raise HandshakeError("client_id: expected a name, received none", field="client_id")
         if too_long := id_error("client_id", handshake.client_id):
             raise HandshakeError(str(too_long), field="client_id")
+        if len(handshake.records_in) > _MOST_PLACES:
+            text = f"records_in: expected at most {_MOST_PLACES} places, received {len(handshake.records_in)}"
+            raise HandshakeError(text, field="records_in")
+        for place in handshake.records_in:
+            if too_long := id_error("records_in", place):
+                raise HandshakeError(str(too_long), field="records_in")
         for name, ours in self._spaces.items():
             if not handshake.HasField(name):
                 continue
@@ -203,10 +216,12 @@ class PolicyServicer(pb_grpc.PolicyServiceServicer):
 
     async def GetServerInfo(self, request: pb.GetServerInfoRequest, context: Any) -> pb.GetServerInfoResponse:
         """Say what this server is."""
+        self._core.statistics.calls["GetServerInfo", "OK"] += 1
         return self._info()
 
     async def GetStats(self, request: pb.GetStatsRequest, context: Any) -> pb.GetStatsResponse:
         """Say how serving and learning go."""
+        self._core.statistics.calls["GetStats", "OK"] += 1
         return wire.encode_stats(self._stats())
 
     def _info(self, turn: int = 0) -> pb.GetServerInfoResponse:
@@ -233,23 +248,39 @@ class PolicyServicer(pb_grpc.PolicyServiceServicer):
 
     async def StartEpisode(self, request: pb.StartEpisodeRequest, context: Any) -> pb.StartEpisodeResponse:
         """Start an episode of a unary caller."""
-        return await _answered(context, self._unary.start(request, context.peer()))
+        return await self._answered("StartEpisode", context, self._unary.start(request, context.peer()))
 
     async def GetAction(self, request: pb.GetActionRequest, context: Any) -> pb.GetActionResponse:
         """Return the policy's action for an observation."""
-        return await _answered(context, self._unary.get_action(request))
+        return await self._answered("GetAction", context, self._unary.get_action(request))
 
     async def LogAction(self, request: pb.LogActionRequest, context: Any) -> pb.LogActionResponse:
         """Record an action that the caller chose."""
-        return await _answered(context, self._unary.log_action(request))
+        return await self._answered("LogAction", context, self._unary.log_action(request))
 
     async def LogReturns(self, request: pb.LogReturnsRequest, context: Any) -> pb.LogReturnsResponse:
         """Add to the reward of the newest action."""
-        return await _answered(context, self._unary.log_returns(request))
+        return await self._answered("LogReturns", context, self._unary.log_returns(request))
 
     async def EndEpisode(self, request: pb.EndEpisodeRequest, context: Any) -> pb.EndEpisodeResponse:
         """End an episode with its last observation."""
-        return await _answered(context, self._unary.end(request))
+        return await self._answered("EndEpisode", context, self._unary.end(request))
+
+    async def _answered(self, method: str, context: grpc.aio.ServicerContext[Any, Any], call: Awaitable[T]) -> T:
+        """Await a unary call, turn its errors into statuses, and count it."""
+        calls = self._core.statistics.calls
+        try:
+            answer = await call
+        except (PolicyServerError, WireError) as error:
+            calls[method, reason_and_code_of(error)[1].name] += 1
+            await _abort(context, error)
+        except Exception:
+            calls[method, "INTERNAL"] += 1
+            incident = secrets.token_hex(4)
+            logger.exception("incident %s: a unary call failed", incident)
+            await context.abort(grpc.StatusCode.INTERNAL, f"the server failed to answer; incident {incident} in its log")
+        calls[method, "OK"] += 1
+        return answer
 
 
 def _ending(reader: asyncio.Task[Any], context: grpc.aio.ServicerContext[Any, Any]) -> Callable[[asyncio.Task[None]], None]:
@@ -262,18 +293,6 @@ def _ending(reader: asyncio.Task[Any], context: grpc.aio.ServicerContext[Any, An
         reader.cancel()
 
     return end
-
-
-async def _answered(context: grpc.aio.ServicerContext[Any, Any], call: Awaitable[T]) -> T:
-    """Await a unary call and turn its errors into statuses."""
-    try:
-        return await call
-    except (PolicyServerError, WireError) as error:
-        await _abort(context, error)
-    except Exception:
-        incident = secrets.token_hex(4)
-        logger.exception("incident %s: a unary call failed", incident)
-        await context.abort(grpc.StatusCode.INTERNAL, f"the server failed to answer; incident {incident} in its log")
 
 
 async def _abort(context: grpc.aio.ServicerContext[Any, Any], error: BaseException) -> NoReturn:

@@ -68,8 +68,12 @@ class DriverLink:
         with self._lock:
             self._state = message
 
-    def ask(self, timeout_s: float) -> list[Any]:
+    def ask(self, timeout_s: float, on_late: Callable[[Any], None] = lambda answer: None) -> list[Any]:
         """Ask all actors how serving goes. From one thread.
+
+        Args:
+            timeout_s: Longest wait for the answers.
+            on_late: Called with each answer to an earlier question that comes now.
 
         Returns:
             What those say that answer in time, in the order in which they connected.
@@ -95,8 +99,10 @@ class DriverLink:
                     asked.remove(connection)
                     self._forget(connection)
                     continue
-                if number == self._questions:  # else it comes too late
+                if number == self._questions:
                     answers[connection] = answer
+                else:
+                    on_late(answer)
         return [answers[connection] for connection in asked if connection in answers]
 
     def _forget(self, connection: Connection) -> None:

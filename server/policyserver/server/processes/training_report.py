@@ -8,11 +8,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from policyserver.common.figures import charted
+from policyserver.common.figures import charted, figures
 from policyserver.common.server_stats import TrainingIteration
 
 VERSIONS_BEHIND = "policy_versions_behind_sum"
 """Env-runner metric (reduce "sum"): over the steps of this `sample()`, policy version served at hand-off minus version that acted."""
+STEPS_BEHIND = tuple(name for name in figures(TrainingIteration) if name.startswith("steps_behind_"))
+"""Env-runner metrics (reduce "sum"): steps of this `sample()` by how many policy versions lie between acting and hand-off, as in
+`policyserver.server.episodes.segments.BEHIND_FROM`."""
 STEPS_DROPPED = "steps_dropped"
 """Env-runner metric (reduce "sum"): steps that the sample queue dropped since the `sample()` before."""
 
@@ -58,7 +61,13 @@ class TrainingReport(TrainingIteration):
 
 
 def training_report(
-    result: Mapping[str, Any], before: Progress, *, seconds: float, learn_seconds: float, checkpoint: Path | None
+    result: Mapping[str, Any],
+    before: Progress,
+    *,
+    seconds: float,
+    learn_seconds: float,
+    checkpoint: Path | None,
+    effective_sample_share: float | None = None,
 ) -> TrainingReport | None:
     """Read what `Algorithm.train()` returned.
 
@@ -68,6 +77,7 @@ def training_report(
         seconds: Length of the iteration.
         learn_seconds: Length of the learner's update.
         checkpoint: The newest checkpoint.
+        effective_sample_share: What was measured of the update, if anything was.
 
     Returns:
         The report, or None if the learner had no steps to train on: such an iteration doesn't count.
@@ -96,6 +106,8 @@ def training_report(
         staleness_mean=(_finite(sampled.get(VERSIONS_BEHIND)) or 0.0) / steps,
         learning_rate=_mean_of(_learning_rate(stats) for stats in learned.values()),
         steps_dropped=int(_finite(sampled.get(STEPS_DROPPED)) or 0),
+        effective_sample_share=effective_sample_share,
+        **{name: int(_finite(sampled.get(name)) or 0) for name in STEPS_BEHIND},
     )
 
 

@@ -85,7 +85,8 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
         serves = not self.config.in_evaluation and (self._index > 0 or self.config.num_env_runners == 0)
         if serves and self._index > 0:
             file = self._serving_config.log_file
-            log_to(self._serving_config.log_level, file if file is not None and file.parent.is_dir() else None)
+            there = file is not None and file.parent.is_dir()
+            log_to(self._serving_config.log_level, file if there else None, self._serving_config.log)
             if ray.is_initialized() and ray.get_runtime_context().get_actor_id() is not None:  # the process is ours alone
                 new_session()  # before an environment starts processes
         if serves:
@@ -144,7 +145,8 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
         if self._index > 0:
             self._prepare_process()
         if config.driver_link is not None:
-            self._stop_following = follow_driver(config.driver_link, self.drain, leave_at_once, self._revive, loop.counters)
+            report = partial(loop.report, explores=bool(self.config.explore))
+            self._stop_following = follow_driver(config.driver_link, self.drain, leave_at_once, self._revive, report)
 
     def open(self) -> None:
         """Listen on the configured address, or start the environment's `run()`, which decides it. A second call does nothing.

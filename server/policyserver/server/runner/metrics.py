@@ -11,7 +11,7 @@ from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 
 from policyserver.server.episodes.core_statistics import CoreStatistics
 from policyserver.server.episodes.segments import SegmentBlock
-from policyserver.server.processes.training_report import STEPS_DROPPED, VERSIONS_BEHIND
+from policyserver.server.processes.training_report import STEPS_BEHIND, STEPS_DROPPED, VERSIONS_BEHIND
 
 _RETURNS_BY_ID = (("agent_episode_return_mean", DEFAULT_AGENT_ID), ("module_episode_return_mean", DEFAULT_MODULE_ID))
 _EXTREMES = (("min", keys.EPISODE_LEN_MIN, keys.EPISODE_RETURN_MIN), ("max", keys.EPISODE_LEN_MAX, keys.EPISODE_RETURN_MAX))
@@ -49,6 +49,7 @@ def log_samples(metrics: MetricsLogger, config: Any, blocks: list[SegmentBlock],
         keys.NUM_EPISODES: len(finished),
         **{name: statistics.since_report(name) for name in (ROWS_FAILED, REWARDS_DROPPED, STEPS_DROPPED)},
         VERSIONS_BEHIND: sum(block.versions_behind for block in blocks),
+        **{name: sum(int(block.steps_behind[place]) for block in blocks) for place, name in enumerate(STEPS_BEHIND)},
     }
     for key, value in sums.items():
         metrics.log_value(key, value, reduce="sum")

@@ -21,15 +21,18 @@ from grpc_reflection.v1alpha import reflection
 from policyserver.common.endpoints import parse_address
 from policyserver.common.errors import PolicyServerError
 from policyserver.common.figures import known
+from policyserver.common.process_figures import process_figures
 from policyserver.common.server_stats import ServerStats, TrainingIteration
 from policyserver.server.config.serving_config import ServingConfig
 from policyserver.server.episodes.core import EpisodeCore, ending_error
+from policyserver.server.episodes.ended_episodes import EndedEpisode
 from policyserver.server.episodes.segments import SegmentBlock
 from policyserver.server.grpc_front.client_numbers import ClientNumbers
 from policyserver.server.grpc_front.listen_address import check_free
 from policyserver.server.grpc_front.listen_security import TokenInterceptor, check_listen, server_credentials, token
 from policyserver.server.grpc_front.servicer import SERVICE_NAME, PolicyServicer
 from policyserver.server.grpc_front.unreadable import UnreadableInterceptor
+from policyserver.server.processes.serving_report import ServingReport
 
 logger = logging.getLogger(__name__)
 
@@ -221,9 +224,23 @@ class ServingLoop:
         logger.info("serving %s on %s (boot %s)", SERVICE_NAME, bound, self.boot_id)
         return bound
 
-    def counters(self) -> dict[str, Any]:
-        """Return the known figures that GetStats answers, without the training. From any thread."""
-        return self.call(lambda: known(self._stats()))
+    def report(self, *, explores: bool) -> ServingReport:
+        """Return how serving goes, and the episodes that ended since the last call, with whether the policy `explores`. From any thread."""
+        process = process_figures()
+        return self.call(lambda: self._report(explores, process))
+
+    def _report(self, explores: bool, process: dict[str, float]) -> ServingReport:
+        statistics, (ended, missing) = self.core.statistics, self.core.ended.take()
+        return ServingReport(
+            known(self._stats()),
+            _columns(ended, explores),
+            missing,
+            dict(statistics.calls),
+            statistics.timing.rows.copy(),
+            {phase: histogram.copy(1e-6) for phase, histogram in statistics.timing.phases.items()},
+            self.core.queues(),
+            process,
+        )
 
     def _stats(self) -> ServerStats:
         stats = self.core.snapshot()
@@ -266,3 +283,11 @@ class ServingLoop:
             self._loop.call_soon_threadsafe(function)
         except RuntimeError:
             logger.debug("the loop is closed; %s not called", function)
+
+
+def _columns(ended: list[EndedEpisode], explores: bool) -> dict[str, list[Any]]:
+    """Turn episodes into columns by the names under which they are recorded."""
+    if not ended:
+        return {}
+    columns = dict(zip(EndedEpisode._fields, map(list, zip(*ended, strict=True)), strict=True))
+    return columns | {"return": columns.pop("return_"), "explored": [explores] * len(ended)}

@@ -28,7 +28,9 @@ export function clearTiles() {
 export const tell = {
   episodes(columns) {
     const mean = (name) => short(newest(columns[name]));
-    tile("Mean return, newest tenth", mean("policy"), `reward; random ${mean("random")}, no-trade ${mean("no_trade")}`);
+    const known = ["random", "no_trade"].filter((name) => newest(columns[name]) != null);
+    const baselines = known.map((name) => ` ${name.replace("_", "-")} ${mean(name)}`).join(",");
+    tile("Mean return, newest tenth", mean("policy"), `reward${baselines && `;${baselines}`}`);
   },
   pipeline(columns) {
     tile("Action latency, half", duration(newest(columns.latency_p50_s)), `99 %: ${duration(newest(columns.latency_p99_s))}`);

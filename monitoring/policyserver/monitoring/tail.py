@@ -7,8 +7,9 @@ import threading
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 
-from policyserver.pipelines.market.bars import FloatArray
+FloatArray = npt.NDArray[np.float64]
 
 
 class Tail:

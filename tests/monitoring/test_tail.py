@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from policyserver.pipelines.tail import Tail
+from policyserver.monitoring.tail import Tail
 
 
 @pytest.mark.parametrize("count", [0, 1, 9, 10, 11, 1_024, 1_025, 5_000, 50_000])

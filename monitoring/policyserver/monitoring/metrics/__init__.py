@@ -1,0 +1,4 @@
+"""OpenMetrics: what a process says of itself at /metrics, /healthz and /readyz.
+
+Imports `common.figures` and `monitoring.sink`.
+"""

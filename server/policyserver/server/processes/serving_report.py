@@ -1,0 +1,32 @@
+"""What a serving process answers when the daemon asks how serving goes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+Histogram = tuple[Sequence[int], float]
+"""Counts of classes whose bounds double, and the sum of all values."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServingReport:
+    """How serving goes, and what ended since the last report."""
+
+    counters: dict[str, Any]
+    """The known figures of `ServerStats`."""
+    episodes: dict[str, list[Any]] = field(default_factory=dict)
+    """Episodes that ended, as columns: the fields of `EPISODE` in `policyserver.monitoring.schema`, and `records_in`."""
+    episodes_missing: int = 0
+    """Episodes that ended, too, and that were dropped, because they were too many."""
+    calls: dict[tuple[str, str], int] = field(default_factory=dict)
+    """gRPC calls that ended, by method and status, since the process began."""
+    rows: Histogram = ((), 0.0)
+    """Rows of the passes."""
+    phases: dict[str, Histogram] = field(default_factory=dict)
+    """How long the parts of a pass took: counts by microseconds, sum in seconds."""
+    queues: dict[str, float] = field(default_factory=dict)
+    """What waits and is held now."""
+    process: dict[str, float] = field(default_factory=dict)
+    """What the process takes of the machine."""
