@@ -10,6 +10,7 @@ A checkpoint holds pickles: it is code. So the folders are private to their owne
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import hashlib
 import json
@@ -17,6 +18,7 @@ import logging
 import os
 import shutil
 import stat
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -45,6 +47,10 @@ class CheckpointError(RuntimeError):
     """A checkpoint that can't be used, or can't be written."""
 
 
+class CheckpointUnknownError(CheckpointError):
+    """There is no checkpoint of that number."""
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """One whole checkpoint."""
@@ -53,10 +59,26 @@ class Checkpoint:
     """Its folder; RLlib's own files lie in it."""
     progress: Progress
     """How far the run had come."""
+    weights_sha256: str = ""
+    """Sum of the weights that are served from it, see `sha256_of_weights`; empty where an older version wrote it."""
+    written_at: str = ""
+    """ISO 8601, UTC."""
+    size_bytes: int = 0
+    """Of all its files."""
+    is_pinned: bool = False
+    """Whether it outlives those that are newer."""
+
+    @property
+    def number(self) -> int:
+        """What names it in its folder."""
+        return _serial(self.path)
 
 
 class CheckpointFolder:
-    """The checkpoints of one run. Only the process that has claimed the folder writes there, until `close()`."""
+    """The checkpoints of one run. From any thread.
+
+    Only the process that has claimed the folder writes there, until `close()`.
+    """
 
     def __init__(
         self,
@@ -89,6 +111,7 @@ class CheckpointFolder:
         self._connectors = asdict(connectors or ConnectorsConfig())
         self._net: dict[str, Any] = json.loads(json.dumps(dict(net or {}), default=repr))  # as a manifest gives it back
         self._lock = FolderLock(self._folder) if claim else None
+        self._writing = threading.RLock()  # checkpoints come and go one at a time
         if claim:
             self._remove_unfinished()
 
@@ -114,40 +137,97 @@ class CheckpointFolder:
             except _UNREADABLE as error:
                 logger.warning("passing over the damaged checkpoint %s: %s", path, error)
                 continue
-            _refuse_if_foreign(path)
-            self._refuse_other_spaces(path, manifest)
-            self._refuse_others(path, {f"connectors.{name}": value for name, value in self._connectors.items()}, manifest.connectors)
-            self._refuse_others(path, self._net, manifest.net)
-            return Checkpoint(path, manifest.progress)
+            return self._accepted(path, manifest)
         return None
 
-    def save(self, write: Callable[[Path], Any], progress: Progress) -> Checkpoint:
-        """Write one checkpoint, whole or not at all, and drop the oldest beyond those to keep.
+    def whole(self, number: int) -> Checkpoint:
+        """Return the checkpoint of a number, whole and fit to be used.
+
+        Raises:
+            CheckpointUnknownError: No checkpoint has that number.
+            CheckpointError: It is damaged, for something else, or others than its owner could have changed it.
+        """
+        path = self._path_of(number)
+        try:
+            return self._accepted(path, _verified_manifest(path))
+        except _UNREADABLE as error:
+            raise CheckpointError(f"{path}: damaged: {error}; choose another one") from error
+
+    def all(self) -> list[Checkpoint]:
+        """List the checkpoints, oldest first, without a look at all their bytes; those without a readable manifest are left out."""
+        found = []
+        for path in self._all():
+            with contextlib.suppress(*_UNREADABLE):
+                found.append(self._checkpoint(path, _manifest(path)))
+        return found
+
+    def pin(self, number: int, *, pinned: bool) -> Checkpoint:
+        """Keep a checkpoint whatever comes after it, or no longer.
+
+        Raises:
+            CheckpointUnknownError: No checkpoint has that number.
+            CheckpointError: That can't be written down.
+        """
+        with self._writing:
+            path = self._path_of(number)
+            try:
+                _pin(path).touch(mode=0o600) if pinned else _pin(path).unlink(missing_ok=True)
+                return self._checkpoint(path, _manifest(path))
+            except _UNREADABLE as error:
+                raise CheckpointError(f"{path}: can't be pinned: {error}") from error
+
+    def _path_of(self, number: int) -> Path:
+        for path in (present := self._all()):
+            if _serial(path) == number:
+                return path
+        there = ", ".join(str(_serial(path)) for path in present) or "none, for no checkpoint has been written yet"
+        raise CheckpointUnknownError(f"checkpoint: expected one of {there}; received {number}")
+
+    def _accepted(self, path: Path, manifest: _Manifest) -> Checkpoint:
+        _refuse_if_foreign(path)
+        self._refuse_other_spaces(path, manifest)
+        self._refuse_others(path, {f"connectors.{name}": value for name, value in self._connectors.items()}, manifest.connectors)
+        self._refuse_others(path, self._net, manifest.net)
+        return self._checkpoint(path, manifest)
+
+    @staticmethod
+    def _checkpoint(path: Path, manifest: _Manifest) -> Checkpoint:
+        return Checkpoint(path, manifest.progress, manifest.weights_sha256, manifest.written_at, manifest.size_bytes, _pin(path).exists())
+
+    def save(self, write: Callable[[Path], Any], progress: Progress, weights_sha256: str = "", *, pin: bool = False) -> Checkpoint:
+        """Write one checkpoint, whole or not at all, and drop the oldest beyond those to keep, but for pinned ones.
 
         Args:
             write: Writes its files into the folder it is given, e.g. `Algorithm.save_to_path`.
             progress: How far the run has come.
+            weights_sha256: Sum of the weights that are served from it.
+            pin: Whether it is pinned.
 
         Raises:
             CheckpointError: If it can't be written; those there are untouched.
         """
-        present = self._all()
-        serial = 1 + max((_serial(path) for path in self._named()), default=0)
-        unfinished = self._folder / f"{_UNFINISHED_PREFIX}{serial:08d}"
-        final = self._folder / f"{_PREFIX}{serial:08d}"
-        try:
-            unfinished.mkdir(mode=0o700)
-            write(unfinished)
-            self._describe(unfinished, progress)
-            _force_to_disk(unfinished)
-            unfinished.rename(final)
-            _fsync(self._folder)
-        except Exception as error:
-            shutil.rmtree(unfinished, ignore_errors=True)
-            raise CheckpointError(f"{final}: can't be written: {error}") from error
-        for outdated in [*present, final][: -self._keep]:
-            shutil.rmtree(outdated, ignore_errors=True)
-        return Checkpoint(final, progress)
+        with self._writing:
+            present = self._all()
+            serial = 1 + max((_serial(path) for path in self._named()), default=0)
+            unfinished = self._folder / f"{_UNFINISHED_PREFIX}{serial:08d}"
+            final = self._folder / f"{_PREFIX}{serial:08d}"
+            try:
+                unfinished.mkdir(mode=0o700)
+                write(unfinished)
+                self._describe(unfinished, progress, weights_sha256)
+                _force_to_disk(unfinished)
+                if pin:
+                    _pin(final).touch(mode=0o600)
+                unfinished.rename(final)
+                _fsync(self._folder)
+            except Exception as error:
+                shutil.rmtree(unfinished, ignore_errors=True)
+                _pin(final).unlink(missing_ok=True)
+                raise CheckpointError(f"{final}: can't be written: {error}") from error
+            for outdated in [*present, final][: -self._keep]:
+                if not _pin(outdated).exists():
+                    shutil.rmtree(outdated, ignore_errors=True)
+            return self._checkpoint(final, _manifest(final))
 
     def _all(self) -> list[Path]:
         """List the checkpoints' folders, oldest first."""
@@ -157,11 +237,12 @@ class CheckpointFolder:
         """List whatever has a checkpoint's name."""
         return [path for path in self._folder.glob(f"{_PREFIX}*") if path.name.removeprefix(_PREFIX).isdecimal()]
 
-    def _describe(self, folder: Path, progress: Progress) -> None:
+    def _describe(self, folder: Path, progress: Progress, weights_sha256: str) -> None:
         manifest = {
             "format_version": _FORMAT_VERSION,
             "written_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "progress": asdict(progress),
+            "weights_sha256": weights_sha256,
             "spaces": asdict(self._spaces),
             "connectors": self._connectors,
             "net": self._net,
@@ -204,6 +285,9 @@ class _Manifest:
     connectors: dict[str, Any]
     """By dotted key, like `net`."""
     net: dict[str, Any]
+    weights_sha256: str
+    written_at: str
+    size_bytes: int
 
 
 _UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
@@ -229,9 +313,29 @@ def _verified_manifest(path: Path) -> _Manifest:
             raise ValueError(f"{name}: expected {expected['bytes']} bytes, received {size}")
         if _sha256(present[name]) != expected["sha256"]:
             raise ValueError(f"{name}: its SHA-256 is not that of the manifest")
-    spaces = {entry.name: space_from_config(manifest["spaces"][entry.name], entry.name) for entry in fields(SpacesConfig)}
-    connectors = {f"connectors.{name}": value for name, value in manifest.get("connectors", {}).items()}
-    return _Manifest(Progress(**manifest["progress"]), spaces, connectors, dict(manifest.get("net", {})))
+    return _read(manifest)
+
+
+def _manifest(path: Path) -> _Manifest:
+    """Read a manifest without a look at what it describes."""
+    return _read(json.loads((path / _MANIFEST).read_bytes()))
+
+
+def _read(manifest: dict[str, Any]) -> _Manifest:
+    return _Manifest(
+        Progress(**manifest["progress"]),
+        spaces={entry.name: space_from_config(manifest["spaces"][entry.name], entry.name) for entry in fields(SpacesConfig)},
+        connectors={f"connectors.{name}": value for name, value in manifest.get("connectors", {}).items()},
+        net=dict(manifest.get("net", {})),
+        weights_sha256=str(manifest.get("weights_sha256", "")),
+        written_at=str(manifest["written_at"]),
+        size_bytes=sum(file["bytes"] for file in manifest["files"].values()),
+    )
+
+
+def _pin(path: Path) -> Path:
+    """Return the file that is there if a checkpoint is pinned, beside its folder."""
+    return path.with_name(f"{path.name}.pinned")
 
 
 def _sum_line(manifest: bytes) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Mapping
+from typing import Any
 
 from policyserver.monitoring.reports import serving_point
 from policyserver.monitoring.sink import Sink
@@ -22,11 +23,13 @@ class ServingWatch:
     """Asks the serving actors for their counters on a thread of its own, until it is closed."""
 
     def __init__(self, link: DriverLink, sink: Sink, tags: Mapping[str, str]) -> None:
-        """Begin. The link is asked by this thread alone; each actor has a point of its own, with the `tags` of the run and its policy."""
+        """Begin. Each actor has a point of its own, with the `tags` of the run and its policy."""
         self._link = link
         self._sink = sink
         self._tags = dict(tags)
         self._trouble = Trouble(logger, "how serving goes")
+        self.newest: list[Mapping[str, Any]] = []
+        """What the serving actors answered last, one entry for each that did; from any thread."""
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="serving-watch", daemon=True)
         self._thread.start()
@@ -39,7 +42,8 @@ class ServingWatch:
     def _run(self) -> None:
         while not self._closing.wait(INTERVAL_S):
             try:
-                for counters in self._link.ask(INTERVAL_S):
+                self.newest = self._link.ask(INTERVAL_S)
+                for counters in self.newest:
                     self._sink.write(serving_point(self._tags, counters))
                 self._trouble.is_over("written down again")
             except Exception as error:  # no reason to stop learning, nor to stop asking

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import threading
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -21,10 +22,13 @@ class TrainingHooks:
     Without the first, `train()` would wait endlessly for a full batch when no client is there. An update is never interrupted.
     """
 
-    def __init__(self, algorithm: Algorithm, stopping: threading.Event) -> None:
-        """Hook into an algorithm; `stopping` is set when the server stops."""
+    def __init__(self, algorithm: Algorithm, stopping: threading.Event, pass_by: Callable[[], None]) -> None:
+        """Hook into an algorithm; `stopping` is set when the server stops, and `pass_by` is called before each `sample()`."""
         self._stopping = stopping
+        self._pass_by = pass_by
         self._learn_seconds = 0.0
+        self.is_updating = False
+        """Whether an update runs; from any thread."""
         group = algorithm.env_runner_group
         group.foreach_env_runner = self._leave_when_stopping(group.foreach_env_runner)
         group.foreach_env_runner_async_fetch_ready = self._leave_when_stopping(group.foreach_env_runner_async_fetch_ready)
@@ -38,8 +42,10 @@ class TrainingHooks:
     def _leave_when_stopping(self, call: Any) -> Any:
         @functools.wraps(call)
         def hooked(func: Any, *args: Any, **kwargs: Any) -> Any:
-            if self._stopping.is_set() and _samples(func):
-                raise DrainingError("the server is stopping")
+            if _samples(func):
+                if self._stopping.is_set():
+                    raise DrainingError("the server is stopping")
+                self._pass_by()
             return call(func, *args, **kwargs)
 
         return hooked
@@ -48,9 +54,11 @@ class TrainingHooks:
         @functools.wraps(update)
         def hooked(*args: Any, **kwargs: Any) -> Any:
             begun = time.monotonic()
+            self.is_updating = True
             try:
                 return update(*args, **kwargs)
             finally:
+                self.is_updating = False
                 self._learn_seconds += time.monotonic() - begun
 
         return hooked

@@ -178,6 +178,10 @@ class EpisodeCore:
 
         self._requests.ask(want_steps, wait_s, answer, or_fewer=or_fewer)
 
+    def interrupt_sample(self) -> None:
+        """Answer a waiting `sample` with nothing: what is recorded goes into a later one."""
+        self._requests.interrupt()
+
     def serve_weights(self, weights_seq_no: int) -> None:
         """Swap to the weights loaded last, and make room for the steps that the learner wants of them."""
         self._policy.swap(weights_seq_no)

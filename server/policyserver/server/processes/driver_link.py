@@ -1,10 +1,11 @@
 """A line from the daemon (Ray's driver) to its serving actors that Ray does not provide.
 
-Four things must reach a serving actor at once, although its only Ray thread may be waiting in `sample()` and the daemon's may be busy
+Some things must reach a serving actor at once, although its only Ray thread may be waiting in `sample()` and the daemon's may be busy
 with an update:
 - that the daemon is draining, and whether that is its end for good;
 - that the daemon is gone: an actor whose daemon was killed would hold the port for some seconds more, and the successor could not have it;
 - the newest weights, when the actor was restarted: RLlib brings them after the update only, and until then the actor serves no client;
+- what the admin service orders;
 - the question how serving goes, which is the one that is answered.
 
 The link is a unix socket in a folder that only this user can enter. The daemon listens; each actor connects, and a thread of the actor
@@ -23,7 +24,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,10 @@ from typing import Any
 logger = logging.getLogger(__name__)
 
 _DRAIN, _STATE, _ASK = "drain", "state", "ask"
+INTERRUPT = "interrupt"
+"""Order: answer a waiting `sample()` with nothing, for the daemon's main thread has something else to do."""
+LOG_LEVEL = "log level"
+"""Order: log from a severity on, by its name."""
 _TIMEOUT_S = 5.0  # of a message that is on its way
 
 
@@ -41,11 +46,11 @@ class DriverLink:
         """Listen on a unix socket; its folder should be closed to other users."""
         self.path = path
         self._lock = threading.RLock()  # a signal may drain in the middle of an `offer` of the same thread
-        self._state = b""
-        self._farewell = b""
-        """The message that the daemon is draining, once it is."""
+        self._standing: dict[str, bytes] = {}
+        """The messages for actors that connect later, by kind."""
         self._connections: list[Connection] = []
         self._questions = 0
+        self._asking = threading.Lock()  # one question at a time; taken before the other lock
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._listener.bind(str(path))
         self._listener.listen()
@@ -57,23 +62,33 @@ class DriverLink:
 
         If it `is_final`, the server does not come back by itself, which the actors tell their callers.
         """
+        self.order(_DRAIN, is_final, stays=True)
+
+    def order(self, kind: str, content: Any = None, *, stays: bool = False) -> None:
+        """Tell all actors something, and if it `stays`, those that connect later, too."""
+        message = pickle.dumps((kind, content), pickle.HIGHEST_PROTOCOL)
         with self._lock:
-            self._farewell = pickle.dumps((_DRAIN, is_final))
+            if stays:
+                self._standing[kind] = message
             for connection in self._connections:
-                _send(connection, self._farewell)
+                _send(connection, message)
 
     def offer(self, state: dict[str, Any]) -> None:
         """Keep an env runner's state, weights included, for actors that connect from now on."""
         message = pickle.dumps((_STATE, state), pickle.HIGHEST_PROTOCOL)
         with self._lock:
-            self._state = message
+            self._standing[_STATE] = message
 
     def ask(self, timeout_s: float) -> list[Any]:
-        """Ask all actors how serving goes. From one thread.
+        """Ask all actors how serving goes.
 
         Returns:
             What those say that answer in time, in the order in which they connected.
         """
+        with self._asking:
+            return self._ask(timeout_s)
+
+    def _ask(self, timeout_s: float) -> list[Any]:
         with self._lock:
             self._questions += 1
             question = pickle.dumps((_ASK, self._questions))
@@ -132,7 +147,7 @@ class DriverLink:
                 for other in [other for other in self._connections if _is_gone(other)]:  # as a rule that of the actor before this one
                     self._forget(other)
                 self._connections.append(connection)
-                for message in filter(None, (self._state, self._farewell)):
+                for message in self._standing.values():
                     _send(connection, message)
 
 
@@ -158,6 +173,7 @@ def follow_driver(
     on_driver_gone: Callable[[], None],
     on_state: Callable[[dict[str, Any]], None],
     on_question: Callable[[], Any],
+    orders: Mapping[str, Callable[[Any], None]] | None = None,
 ) -> Callable[[], None]:
     """Connect an actor to its daemon. All functions are called from the link's own thread.
 
@@ -168,6 +184,7 @@ def follow_driver(
         on_driver_gone: Called when the daemon's process has ended, however it did.
         on_state: Called with the newest state, if the daemon has offered one.
         on_question: Called when the daemon asks how serving goes. What it returns is pickled.
+        orders: Called with what `DriverLink.order` tells, by kind; an order of another kind is skipped.
 
     Returns:
         A function that ends the following; idempotent.
@@ -187,8 +204,10 @@ def follow_driver(
             on_drain(content)
         elif kind == _STATE:
             on_state(content)
-        else:
+        elif kind == _ASK:
             connection.send_bytes(pickle.dumps((content, on_question())))
+        elif orders is not None and kind in orders:
+            orders[kind](content)
 
     def follow() -> None:
         with contextlib.suppress(OSError, EOFError), connection:

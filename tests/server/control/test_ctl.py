@@ -1,0 +1,174 @@
+"""`policy-server ctl` asks the process that has a run folder: its answers, refusals and exit statuses, before that process serves."""
+
+from __future__ import annotations
+
+import json
+import logging
+import stat
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from policyserver.server.config.server_config import ServerConfig
+from policyserver.server.control.admin_server import AdminServer
+from policyserver.server.daemon.admin_answers import AdminAnswers
+from policyserver.server.daemon.checkpoints import CheckpointFolder
+from policyserver.server.daemon.ray_folder import RayFolder
+from policyserver.server.processes.driver_link import LOG_LEVEL, DriverLink, follow_driver
+from policyserver.server.processes.training_report import Progress
+from tests.commands import run_here
+
+
+@dataclass
+class Starting:
+    """The admin service of a daemon that has not opened its port yet, with what belongs to it."""
+
+    run_folder: Path
+    private: Path
+    checkpoints: CheckpointFolder
+    link: DriverLink
+    stopping: threading.Event = field(default_factory=threading.Event)
+    stops: list[bool] = field(default_factory=list)
+
+    def stop(self, *, is_final: bool) -> None:
+        self.stops.append(is_final)
+        self.stopping.set()
+
+    def save(self, iteration: int) -> int:
+        saved = self.checkpoints.save(lambda folder: (folder / "weights").write_text("w"), Progress(iteration, 10 * iteration, 1, 1))
+        return saved.number
+
+    def ctl(self, *arguments: str) -> Any:
+        return run_here("policy-server", "ctl", *arguments, "--run_folder", str(self.run_folder))
+
+    def answer(self, *arguments: str) -> dict[str, Any]:
+        ended = self.ctl(*arguments, "--json")
+        assert (ended.returncode, ended.stderr) == (0, "")
+        return json.loads(ended.stdout)  # type: ignore[no-any-return]
+
+
+@pytest.fixture
+def starting(tmp_path: Path) -> Iterator[Starting]:
+    run_folder = tmp_path / "run"
+    run_folder.mkdir()
+    config = ServerConfig(run_folder=run_folder, instance_id="it")
+    folder = RayFolder(run_folder / "ray")
+    checkpoints = CheckpointFolder(run_folder / "checkpoints", 2, config.spaces)
+    link = DriverLink(folder.path / "driver.sock")
+    made = Starting(run_folder, folder.path, checkpoints, link)
+    answers = AdminAnswers(config, link, checkpoints, made.stopping, stop=made.stop, stop_timeout_s=39.0)
+    server = AdminServer(answers, folder.path)
+    level = logging.getLogger().level
+    yield made
+    logging.getLogger().setLevel(level)
+    server.close()
+    link.close()
+    checkpoints.close()
+    folder.remove()
+
+
+def test_a_server_says_how_it_is_before_it_serves(starting: Starting) -> None:
+    status = starting.answer("status")
+    assert (status["state"], status["learning"], status["run"], status["instance_id"]) == ("starting", "absent", "run", "it")
+    assert (status["actors"], status["checkpoint"], status["since_iteration_s"]) == ([], None, None)
+    lines = starting.ctl("status").stdout.splitlines()
+    assert lines[0].split() == ["state", "starting"]
+    assert "checkpoint         -" in lines
+
+
+def test_only_the_servers_user_can_reach_the_socket(starting: Starting) -> None:
+    assert stat.S_IMODE(starting.private.stat().st_mode) == 0o700
+    assert (starting.private / "admin.sock").is_socket()
+
+
+def test_what_needs_a_server_that_serves_is_refused_with_both_sides(starting: Starting, caplog: pytest.LogCaptureFixture) -> None:
+    ended = starting.ctl("save")
+    assert ended.returncode == 1
+    expected = "refused (FAILED_PRECONDITION): expected a server that serves, received one that is still starting"
+    assert ended.stderr.startswith(f"policy-server ctl save: {expected}")
+    assert "SaveCheckpoint by local was refused: expected a server that serves" in caplog.text
+
+
+def test_checkpoints_are_listed_and_a_pinned_one_outlives_newer_ones(starting: Starting, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    assert starting.answer("checkpoints") == {"checkpoints": []}
+    first = starting.save(1)
+    assert starting.answer("pin", str(first))["checkpoint"]["pinned"] is True
+    for iteration in (2, 3, 4):
+        starting.save(iteration)
+    listed = starting.answer("checkpoints")["checkpoints"]
+    assert [(each["number"], each["iteration"], each["pinned"]) for each in listed] == [(1, 1, True), (3, 3, False), (4, 4, False)]
+    assert starting.answer("unpin", "1")["checkpoint"]["pinned"] is False
+    starting.save(5)
+    assert [each["number"] for each in starting.answer("checkpoints")["checkpoints"]] == [4, 5]
+    assert "PinCheckpoint by local: number=1 pinned=True" in caplog.text, "who asked for what is in the log"
+
+
+def test_a_checkpoint_that_is_not_there_is_refused_with_those_that_are(starting: Starting) -> None:
+    assert "refused (NOT_FOUND): checkpoint: expected one of none" in starting.ctl("pin", "7").stderr
+    starting.save(1)
+    starting.save(2)
+    ended = starting.ctl("pin", "7")
+    assert ended.returncode == 1
+    assert ended.stderr == "policy-server ctl pin: refused (NOT_FOUND): checkpoint: expected one of 1, 2; received 7\n"
+
+
+def test_the_log_level_changes_here_and_in_serving_actors_that_come_later_too(starting: Starting) -> None:
+    def follow(told: list[str], heard: threading.Event) -> Any:
+        def on_level(level: str) -> None:
+            told.append(level)
+            heard.set()
+
+        nothing = lambda *_: None  # noqa: E731
+        return follow_driver(starting.link.path, nothing, lambda: None, nothing, dict, {LOG_LEVEL: on_level})
+
+    told: list[tuple[list[str], threading.Event]] = [([], threading.Event()), ([], threading.Event())]
+    stops = [follow(*told[0])]
+    while starting.link.ask(5.0) != [{}]:
+        pass
+    starting.answer("log-level", "ERROR")
+    assert logging.getLogger().level == logging.ERROR
+    stops.append(follow(*told[1]))
+    for levels, heard in told:
+        assert heard.wait(10.0)
+        assert levels == ["ERROR"]
+    for stop in stops:
+        stop()
+
+
+def test_draining_twice_is_asked_once_more_and_does_no_harm(starting: Starting) -> None:
+    for _ in range(2):
+        assert starting.answer("drain", "--no_wait", "--final") == {"stop_timeout_s": 39.0, "ended": False}
+    assert starting.stops == [True, True]
+    assert starting.answer("status")["state"] == "draining"
+    ended = starting.ctl("save")
+    assert (ended.returncode, "refused (UNAVAILABLE): expected a server that serves, received one that drains" in ended.stderr) == (1, True)
+    ended = starting.ctl("drain", "--timeout_s", "0.3")
+    assert (ended.returncode, "has not ended within 0.3 s" in ended.stderr) == (75, True)
+
+
+def test_waiting_for_a_server_ends_in_time(starting: Starting) -> None:
+    ended = starting.ctl("wait-ready", "--timeout_s", "0.3")
+    assert (ended.returncode, "expected a server that serves within 0.3 s: it is starting" in ended.stderr) == (75, True)
+
+
+@pytest.mark.parametrize("folder", ["absent", "stopped", "killed"])
+def test_where_no_server_is_the_status_says_so(tmp_path: Path, folder: str) -> None:
+    run_folder = tmp_path / "run"
+    if folder != "absent":
+        run_folder.mkdir()
+    if folder == "killed":
+        (run_folder / "ray").symlink_to(tmp_path / "gone")
+    for action in ("status", "checkpoints", "drain"):
+        ended = run_here("policy-server", "ctl", action, "--run_folder", str(run_folder))
+        assert ended.returncode == 69
+        assert str(run_folder) in ended.stderr
+
+
+def test_a_wrong_action_or_number_is_refused_as_any_command_line() -> None:
+    assert run_here("policy-server", "ctl", "pin", "x").returncode == 2
+    assert run_here("policy-server", "ctl", "rollforward").returncode == 2
