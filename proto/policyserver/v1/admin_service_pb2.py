@@ -24,45 +24,53 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#policyserver/v1/admin_service.proto\x12\x0fpolicyserver.v1\"\xb9\x01\n\x0e\x43heckpointInfo\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x12\n\nwritten_at\x18\x03 \x01(\t\x12\r\n\x05\x62ytes\x18\x04 \x01(\x04\x12\x11\n\titeration\x18\x05 \x01(\x04\x12\x13\n\x0bsteps_total\x18\x06 \x01(\x04\x12\x16\n\x0eweights_seq_no\x18\x07 \x01(\x04\x12\x16\n\x0eweights_sha256\x18\x08 \x01(\t\x12\x0e\n\x06pinned\x18\t \x01(\x08\"\xa2\x01\n\x0b\x41\x63torStatus\x12\x0f\n\x07\x62oot_id\x18\x01 \x01(\t\x12\x10\n\x08uptime_s\x18\x02 \x01(\x01\x12\x16\n\x0eweights_seq_no\x18\x03 \x01(\x04\x12\x19\n\x11\x63lients_connected\x18\x04 \x01(\x04\x12\x15\n\repisodes_open\x18\x05 \x01(\x04\x12\x0f\n\x07\x61\x63tions\x18\x06 \x01(\x04\x12\x15\n\rsteps_waiting\x18\x07 \x01(\x04\"\x0f\n\rStatusRequest\"\x88\x04\n\x0eStatusResponse\x12+\n\x05state\x18\x01 \x01(\x0e\x32\x1c.policyserver.v1.ServerState\x12\x30\n\x08learning\x18\x02 \x01(\x0e\x32\x1e.policyserver.v1.LearningState\x12\x0b\n\x03run\x18\x03 \x01(\t\x12\x13\n\x0binstance_id\x18\x04 \x01(\t\x12\x16\n\x0eserver_version\x18\x05 \x01(\t\x12\x12\n\nprocess_id\x18\x06 \x01(\x04\x12\x10\n\x08uptime_s\x18\x07 \x01(\x01\x12\x11\n\titeration\x18\x08 \x01(\x04\x12\x13\n\x0bsteps_total\x18\t \x01(\x04\x12\x17\n\x0flearner_updates\x18\n \x01(\x04\x12\x16\n\x0eweights_seq_no\x18\x0b \x01(\x04\x12\x1e\n\x11since_iteration_s\x18\x0c \x01(\x01H\x00\x88\x01\x01\x12\x10\n\x08\x66\x61ilures\x18\r \x01(\x04\x12\x14\n\x0clast_failure\x18\x0e \x01(\t\x12\x17\n\ncheckpoint\x18\x0f \x01(\x04H\x01\x88\x01\x01\x12\x17\n\x0f\x61\x63tors_expected\x18\x10 \x01(\x04\x12,\n\x06\x61\x63tors\x18\x11 \x03(\x0b\x32\x1c.policyserver.v1.ActorStatus\x12\x11\n\tlog_level\x18\x12 \x01(\tB\x14\n\x12_since_iteration_sB\r\n\x0b_checkpoint\"$\n\x15SaveCheckpointRequest\x12\x0b\n\x03pin\x18\x01 \x01(\x08\"M\n\x16SaveCheckpointResponse\x12\x33\n\ncheckpoint\x18\x01 \x01(\x0b\x32\x1f.policyserver.v1.CheckpointInfo\"\x18\n\x16ListCheckpointsRequest\"O\n\x17ListCheckpointsResponse\x12\x34\n\x0b\x63heckpoints\x18\x01 \x03(\x0b\x32\x1f.policyserver.v1.CheckpointInfo\"6\n\x14PinCheckpointRequest\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x0e\n\x06pinned\x18\x02 \x01(\x08\"L\n\x15PinCheckpointResponse\x12\x33\n\ncheckpoint\x18\x01 \x01(\x0b\x32\x1f.policyserver.v1.CheckpointInfo\"\x1d\n\x0c\x44rainRequest\x12\r\n\x05\x66inal\x18\x01 \x01(\x08\"\'\n\rDrainResponse\x12\x16\n\x0estop_timeout_s\x18\x01 \x01(\x01\"#\n\x12SetLogLevelRequest\x12\r\n\x05level\x18\x01 \x01(\t\"%\n\x13SetLogLevelResponse\x12\x0e\n\x06\x62\x65\x66ore\x18\x01 \x01(\t*{\n\x0bServerState\x12\x1c\n\x18SERVER_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15SERVER_STATE_STARTING\x10\x01\x12\x18\n\x14SERVER_STATE_SERVING\x10\x02\x12\x19\n\x15SERVER_STATE_DRAINING\x10\x03*\x86\x01\n\rLearningState\x12\x1e\n\x1aLEARNING_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15LEARNING_STATE_ABSENT\x10\x01\x12\x1d\n\x19LEARNING_STATE_COLLECTING\x10\x02\x12\x1b\n\x17LEARNING_STATE_UPDATING\x10\x03\x32\xa4\x04\n\x0c\x41\x64minService\x12I\n\x06Status\x12\x1e.policyserver.v1.StatusRequest\x1a\x1f.policyserver.v1.StatusResponse\x12\x61\n\x0eSaveCheckpoint\x12&.policyserver.v1.SaveCheckpointRequest\x1a\'.policyserver.v1.SaveCheckpointResponse\x12\x64\n\x0fListCheckpoints\x12\'.policyserver.v1.ListCheckpointsRequest\x1a(.policyserver.v1.ListCheckpointsResponse\x12^\n\rPinCheckpoint\x12%.policyserver.v1.PinCheckpointRequest\x1a&.policyserver.v1.PinCheckpointResponse\x12\x46\n\x05\x44rain\x12\x1d.policyserver.v1.DrainRequest\x1a\x1e.policyserver.v1.DrainResponse\x12X\n\x0bSetLogLevel\x12#.policyserver.v1.SetLogLevelRequest\x1a$.policyserver.v1.SetLogLevelResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#policyserver/v1/admin_service.proto\x12\x0fpolicyserver.v1\"\xb9\x01\n\x0e\x43heckpointInfo\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x12\n\nwritten_at\x18\x03 \x01(\t\x12\r\n\x05\x62ytes\x18\x04 \x01(\x04\x12\x11\n\titeration\x18\x05 \x01(\x04\x12\x13\n\x0bsteps_total\x18\x06 \x01(\x04\x12\x16\n\x0eweights_seq_no\x18\x07 \x01(\x04\x12\x16\n\x0eweights_sha256\x18\x08 \x01(\t\x12\x0e\n\x06pinned\x18\t \x01(\x08\"\xb8\x01\n\x0b\x41\x63torStatus\x12\x0f\n\x07\x62oot_id\x18\x01 \x01(\t\x12\x10\n\x08uptime_s\x18\x02 \x01(\x01\x12\x16\n\x0eweights_seq_no\x18\x03 \x01(\x04\x12\x19\n\x11\x63lients_connected\x18\x04 \x01(\x04\x12\x15\n\repisodes_open\x18\x05 \x01(\x04\x12\x0f\n\x07\x61\x63tions\x18\x06 \x01(\x04\x12\x15\n\rsteps_waiting\x18\x07 \x01(\x04\x12\x14\n\x0csteps_paused\x18\x08 \x01(\x04\"\x0f\n\rStatusRequest\"\x88\x04\n\x0eStatusResponse\x12+\n\x05state\x18\x01 \x01(\x0e\x32\x1c.policyserver.v1.ServerState\x12\x30\n\x08learning\x18\x02 \x01(\x0e\x32\x1e.policyserver.v1.LearningState\x12\x0b\n\x03run\x18\x03 \x01(\t\x12\x13\n\x0binstance_id\x18\x04 \x01(\t\x12\x16\n\x0eserver_version\x18\x05 \x01(\t\x12\x12\n\nprocess_id\x18\x06 \x01(\x04\x12\x10\n\x08uptime_s\x18\x07 \x01(\x01\x12\x11\n\titeration\x18\x08 \x01(\x04\x12\x13\n\x0bsteps_total\x18\t \x01(\x04\x12\x17\n\x0flearner_updates\x18\n \x01(\x04\x12\x16\n\x0eweights_seq_no\x18\x0b \x01(\x04\x12\x1e\n\x11since_iteration_s\x18\x0c \x01(\x01H\x00\x88\x01\x01\x12\x10\n\x08\x66\x61ilures\x18\r \x01(\x04\x12\x14\n\x0clast_failure\x18\x0e \x01(\t\x12\x17\n\ncheckpoint\x18\x0f \x01(\x04H\x01\x88\x01\x01\x12\x17\n\x0f\x61\x63tors_expected\x18\x10 \x01(\x04\x12,\n\x06\x61\x63tors\x18\x11 \x03(\x0b\x32\x1c.policyserver.v1.ActorStatus\x12\x11\n\tlog_level\x18\x12 \x01(\tB\x14\n\x12_since_iteration_sB\r\n\x0b_checkpoint\"\x16\n\x14PauseLearningRequest\"/\n\x15PauseLearningResponse\x12\x16\n\x0eweights_seq_no\x18\x01 \x01(\x04\"\x17\n\x15ResumeLearningRequest\"0\n\x16ResumeLearningResponse\x12\x16\n\x0eweights_seq_no\x18\x01 \x01(\x04\"$\n\x15SaveCheckpointRequest\x12\x0b\n\x03pin\x18\x01 \x01(\x08\"M\n\x16SaveCheckpointResponse\x12\x33\n\ncheckpoint\x18\x01 \x01(\x0b\x32\x1f.policyserver.v1.CheckpointInfo\"\x18\n\x16ListCheckpointsRequest\"O\n\x17ListCheckpointsResponse\x12\x34\n\x0b\x63heckpoints\x18\x01 \x03(\x0b\x32\x1f.policyserver.v1.CheckpointInfo\"6\n\x14PinCheckpointRequest\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x0e\n\x06pinned\x18\x02 \x01(\x08\"L\n\x15PinCheckpointResponse\x12\x33\n\ncheckpoint\x18\x01 \x01(\x0b\x32\x1f.policyserver.v1.CheckpointInfo\"\x1d\n\x0c\x44rainRequest\x12\r\n\x05\x66inal\x18\x01 \x01(\x08\"\'\n\rDrainResponse\x12\x16\n\x0estop_timeout_s\x18\x01 \x01(\x01\"#\n\x12SetLogLevelRequest\x12\r\n\x05level\x18\x01 \x01(\t\"%\n\x13SetLogLevelResponse\x12\x0e\n\x06\x62\x65\x66ore\x18\x01 \x01(\t*{\n\x0bServerState\x12\x1c\n\x18SERVER_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15SERVER_STATE_STARTING\x10\x01\x12\x18\n\x14SERVER_STATE_SERVING\x10\x02\x12\x19\n\x15SERVER_STATE_DRAINING\x10\x03*\xbd\x01\n\rLearningState\x12\x1e\n\x1aLEARNING_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15LEARNING_STATE_ABSENT\x10\x01\x12\x1d\n\x19LEARNING_STATE_COLLECTING\x10\x02\x12\x1b\n\x17LEARNING_STATE_UPDATING\x10\x03\x12\x1a\n\x16LEARNING_STATE_PAUSING\x10\x04\x12\x19\n\x15LEARNING_STATE_PAUSED\x10\x05\x32\xe7\x05\n\x0c\x41\x64minService\x12I\n\x06Status\x12\x1e.policyserver.v1.StatusRequest\x1a\x1f.policyserver.v1.StatusResponse\x12^\n\rPauseLearning\x12%.policyserver.v1.PauseLearningRequest\x1a&.policyserver.v1.PauseLearningResponse\x12\x61\n\x0eResumeLearning\x12&.policyserver.v1.ResumeLearningRequest\x1a\'.policyserver.v1.ResumeLearningResponse\x12\x61\n\x0eSaveCheckpoint\x12&.policyserver.v1.SaveCheckpointRequest\x1a\'.policyserver.v1.SaveCheckpointResponse\x12\x64\n\x0fListCheckpoints\x12\'.policyserver.v1.ListCheckpointsRequest\x1a(.policyserver.v1.ListCheckpointsResponse\x12^\n\rPinCheckpoint\x12%.policyserver.v1.PinCheckpointRequest\x1a&.policyserver.v1.PinCheckpointResponse\x12\x46\n\x05\x44rain\x12\x1d.policyserver.v1.DrainRequest\x1a\x1e.policyserver.v1.DrainResponse\x12X\n\x0bSetLogLevel\x12#.policyserver.v1.SetLogLevelRequest\x1a$.policyserver.v1.SetLogLevelResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'policyserver.v1.admin_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SERVERSTATE']._serialized_start=1455
-  _globals['_SERVERSTATE']._serialized_end=1578
-  _globals['_LEARNINGSTATE']._serialized_start=1581
-  _globals['_LEARNINGSTATE']._serialized_end=1715
+  _globals['_SERVERSTATE']._serialized_start=1625
+  _globals['_SERVERSTATE']._serialized_end=1748
+  _globals['_LEARNINGSTATE']._serialized_start=1751
+  _globals['_LEARNINGSTATE']._serialized_end=1940
   _globals['_CHECKPOINTINFO']._serialized_start=57
   _globals['_CHECKPOINTINFO']._serialized_end=242
   _globals['_ACTORSTATUS']._serialized_start=245
-  _globals['_ACTORSTATUS']._serialized_end=407
-  _globals['_STATUSREQUEST']._serialized_start=409
-  _globals['_STATUSREQUEST']._serialized_end=424
-  _globals['_STATUSRESPONSE']._serialized_start=427
-  _globals['_STATUSRESPONSE']._serialized_end=947
-  _globals['_SAVECHECKPOINTREQUEST']._serialized_start=949
-  _globals['_SAVECHECKPOINTREQUEST']._serialized_end=985
-  _globals['_SAVECHECKPOINTRESPONSE']._serialized_start=987
-  _globals['_SAVECHECKPOINTRESPONSE']._serialized_end=1064
-  _globals['_LISTCHECKPOINTSREQUEST']._serialized_start=1066
-  _globals['_LISTCHECKPOINTSREQUEST']._serialized_end=1090
-  _globals['_LISTCHECKPOINTSRESPONSE']._serialized_start=1092
-  _globals['_LISTCHECKPOINTSRESPONSE']._serialized_end=1171
-  _globals['_PINCHECKPOINTREQUEST']._serialized_start=1173
-  _globals['_PINCHECKPOINTREQUEST']._serialized_end=1227
-  _globals['_PINCHECKPOINTRESPONSE']._serialized_start=1229
-  _globals['_PINCHECKPOINTRESPONSE']._serialized_end=1305
-  _globals['_DRAINREQUEST']._serialized_start=1307
-  _globals['_DRAINREQUEST']._serialized_end=1336
-  _globals['_DRAINRESPONSE']._serialized_start=1338
-  _globals['_DRAINRESPONSE']._serialized_end=1377
-  _globals['_SETLOGLEVELREQUEST']._serialized_start=1379
-  _globals['_SETLOGLEVELREQUEST']._serialized_end=1414
-  _globals['_SETLOGLEVELRESPONSE']._serialized_start=1416
-  _globals['_SETLOGLEVELRESPONSE']._serialized_end=1453
-  _globals['_ADMINSERVICE']._serialized_start=1718
-  _globals['_ADMINSERVICE']._serialized_end=2266
+  _globals['_ACTORSTATUS']._serialized_end=429
+  _globals['_STATUSREQUEST']._serialized_start=431
+  _globals['_STATUSREQUEST']._serialized_end=446
+  _globals['_STATUSRESPONSE']._serialized_start=449
+  _globals['_STATUSRESPONSE']._serialized_end=969
+  _globals['_PAUSELEARNINGREQUEST']._serialized_start=971
+  _globals['_PAUSELEARNINGREQUEST']._serialized_end=993
+  _globals['_PAUSELEARNINGRESPONSE']._serialized_start=995
+  _globals['_PAUSELEARNINGRESPONSE']._serialized_end=1042
+  _globals['_RESUMELEARNINGREQUEST']._serialized_start=1044
+  _globals['_RESUMELEARNINGREQUEST']._serialized_end=1067
+  _globals['_RESUMELEARNINGRESPONSE']._serialized_start=1069
+  _globals['_RESUMELEARNINGRESPONSE']._serialized_end=1117
+  _globals['_SAVECHECKPOINTREQUEST']._serialized_start=1119
+  _globals['_SAVECHECKPOINTREQUEST']._serialized_end=1155
+  _globals['_SAVECHECKPOINTRESPONSE']._serialized_start=1157
+  _globals['_SAVECHECKPOINTRESPONSE']._serialized_end=1234
+  _globals['_LISTCHECKPOINTSREQUEST']._serialized_start=1236
+  _globals['_LISTCHECKPOINTSREQUEST']._serialized_end=1260
+  _globals['_LISTCHECKPOINTSRESPONSE']._serialized_start=1262
+  _globals['_LISTCHECKPOINTSRESPONSE']._serialized_end=1341
+  _globals['_PINCHECKPOINTREQUEST']._serialized_start=1343
+  _globals['_PINCHECKPOINTREQUEST']._serialized_end=1397
+  _globals['_PINCHECKPOINTRESPONSE']._serialized_start=1399
+  _globals['_PINCHECKPOINTRESPONSE']._serialized_end=1475
+  _globals['_DRAINREQUEST']._serialized_start=1477
+  _globals['_DRAINREQUEST']._serialized_end=1506
+  _globals['_DRAINRESPONSE']._serialized_start=1508
+  _globals['_DRAINRESPONSE']._serialized_end=1547
+  _globals['_SETLOGLEVELREQUEST']._serialized_start=1549
+  _globals['_SETLOGLEVELREQUEST']._serialized_end=1584
+  _globals['_SETLOGLEVELRESPONSE']._serialized_start=1586
+  _globals['_SETLOGLEVELRESPONSE']._serialized_end=1623
+  _globals['_ADMINSERVICE']._serialized_start=1943
+  _globals['_ADMINSERVICE']._serialized_end=2686
 # @@protoc_insertion_point(module_scope)

@@ -20,6 +20,8 @@ class LearningState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     LEARNING_STATE_ABSENT: _ClassVar[LearningState]
     LEARNING_STATE_COLLECTING: _ClassVar[LearningState]
     LEARNING_STATE_UPDATING: _ClassVar[LearningState]
+    LEARNING_STATE_PAUSING: _ClassVar[LearningState]
+    LEARNING_STATE_PAUSED: _ClassVar[LearningState]
 SERVER_STATE_UNSPECIFIED: ServerState
 SERVER_STATE_STARTING: ServerState
 SERVER_STATE_SERVING: ServerState
@@ -28,6 +30,8 @@ LEARNING_STATE_UNSPECIFIED: LearningState
 LEARNING_STATE_ABSENT: LearningState
 LEARNING_STATE_COLLECTING: LearningState
 LEARNING_STATE_UPDATING: LearningState
+LEARNING_STATE_PAUSING: LearningState
+LEARNING_STATE_PAUSED: LearningState
 
 class CheckpointInfo(_message.Message):
     __slots__ = ("number", "path", "written_at", "bytes", "iteration", "steps_total", "weights_seq_no", "weights_sha256", "pinned")
@@ -52,7 +56,7 @@ class CheckpointInfo(_message.Message):
     def __init__(self, number: _Optional[int] = ..., path: _Optional[str] = ..., written_at: _Optional[str] = ..., bytes: _Optional[int] = ..., iteration: _Optional[int] = ..., steps_total: _Optional[int] = ..., weights_seq_no: _Optional[int] = ..., weights_sha256: _Optional[str] = ..., pinned: _Optional[bool] = ...) -> None: ...
 
 class ActorStatus(_message.Message):
-    __slots__ = ("boot_id", "uptime_s", "weights_seq_no", "clients_connected", "episodes_open", "actions", "steps_waiting")
+    __slots__ = ("boot_id", "uptime_s", "weights_seq_no", "clients_connected", "episodes_open", "actions", "steps_waiting", "steps_paused")
     BOOT_ID_FIELD_NUMBER: _ClassVar[int]
     UPTIME_S_FIELD_NUMBER: _ClassVar[int]
     WEIGHTS_SEQ_NO_FIELD_NUMBER: _ClassVar[int]
@@ -60,6 +64,7 @@ class ActorStatus(_message.Message):
     EPISODES_OPEN_FIELD_NUMBER: _ClassVar[int]
     ACTIONS_FIELD_NUMBER: _ClassVar[int]
     STEPS_WAITING_FIELD_NUMBER: _ClassVar[int]
+    STEPS_PAUSED_FIELD_NUMBER: _ClassVar[int]
     boot_id: str
     uptime_s: float
     weights_seq_no: int
@@ -67,7 +72,8 @@ class ActorStatus(_message.Message):
     episodes_open: int
     actions: int
     steps_waiting: int
-    def __init__(self, boot_id: _Optional[str] = ..., uptime_s: _Optional[float] = ..., weights_seq_no: _Optional[int] = ..., clients_connected: _Optional[int] = ..., episodes_open: _Optional[int] = ..., actions: _Optional[int] = ..., steps_waiting: _Optional[int] = ...) -> None: ...
+    steps_paused: int
+    def __init__(self, boot_id: _Optional[str] = ..., uptime_s: _Optional[float] = ..., weights_seq_no: _Optional[int] = ..., clients_connected: _Optional[int] = ..., episodes_open: _Optional[int] = ..., actions: _Optional[int] = ..., steps_waiting: _Optional[int] = ..., steps_paused: _Optional[int] = ...) -> None: ...
 
 class StatusRequest(_message.Message):
     __slots__ = ()
@@ -112,6 +118,26 @@ class StatusResponse(_message.Message):
     actors: _containers.RepeatedCompositeFieldContainer[ActorStatus]
     log_level: str
     def __init__(self, state: _Optional[_Union[ServerState, str]] = ..., learning: _Optional[_Union[LearningState, str]] = ..., run: _Optional[str] = ..., instance_id: _Optional[str] = ..., server_version: _Optional[str] = ..., process_id: _Optional[int] = ..., uptime_s: _Optional[float] = ..., iteration: _Optional[int] = ..., steps_total: _Optional[int] = ..., learner_updates: _Optional[int] = ..., weights_seq_no: _Optional[int] = ..., since_iteration_s: _Optional[float] = ..., failures: _Optional[int] = ..., last_failure: _Optional[str] = ..., checkpoint: _Optional[int] = ..., actors_expected: _Optional[int] = ..., actors: _Optional[_Iterable[_Union[ActorStatus, _Mapping]]] = ..., log_level: _Optional[str] = ...) -> None: ...
+
+class PauseLearningRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class PauseLearningResponse(_message.Message):
+    __slots__ = ("weights_seq_no",)
+    WEIGHTS_SEQ_NO_FIELD_NUMBER: _ClassVar[int]
+    weights_seq_no: int
+    def __init__(self, weights_seq_no: _Optional[int] = ...) -> None: ...
+
+class ResumeLearningRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ResumeLearningResponse(_message.Message):
+    __slots__ = ("weights_seq_no",)
+    WEIGHTS_SEQ_NO_FIELD_NUMBER: _ClassVar[int]
+    weights_seq_no: int
+    def __init__(self, weights_seq_no: _Optional[int] = ...) -> None: ...
 
 class SaveCheckpointRequest(_message.Message):
     __slots__ = ("pin",)

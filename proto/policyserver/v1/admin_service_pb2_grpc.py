@@ -40,6 +40,16 @@ class AdminServiceStub:
                 request_serializer=policyserver_dot_v1_dot_admin__service__pb2.StatusRequest.SerializeToString,
                 response_deserializer=policyserver_dot_v1_dot_admin__service__pb2.StatusResponse.FromString,
                 _registered_method=True)
+        self.PauseLearning = channel.unary_unary(
+                '/policyserver.v1.AdminService/PauseLearning',
+                request_serializer=policyserver_dot_v1_dot_admin__service__pb2.PauseLearningRequest.SerializeToString,
+                response_deserializer=policyserver_dot_v1_dot_admin__service__pb2.PauseLearningResponse.FromString,
+                _registered_method=True)
+        self.ResumeLearning = channel.unary_unary(
+                '/policyserver.v1.AdminService/ResumeLearning',
+                request_serializer=policyserver_dot_v1_dot_admin__service__pb2.ResumeLearningRequest.SerializeToString,
+                response_deserializer=policyserver_dot_v1_dot_admin__service__pb2.ResumeLearningResponse.FromString,
+                _registered_method=True)
         self.SaveCheckpoint = channel.unary_unary(
                 '/policyserver.v1.AdminService/SaveCheckpoint',
                 request_serializer=policyserver_dot_v1_dot_admin__service__pb2.SaveCheckpointRequest.SerializeToString,
@@ -73,6 +83,21 @@ class AdminServiceServicer:
 
     def Status(self, request, context):
         """Says how serving and learning are. Waits for nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PauseLearning(self, request, context):
+        """Pauses learning: serving goes on, no client waits for the learner, and steps are let go and counted. Returns when no update runs any more;
+        the one that ran is served. A server that starts again learns.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeLearning(self, request, context):
+        """Lets learning go on where it was paused.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -120,6 +145,16 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.Status,
                     request_deserializer=policyserver_dot_v1_dot_admin__service__pb2.StatusRequest.FromString,
                     response_serializer=policyserver_dot_v1_dot_admin__service__pb2.StatusResponse.SerializeToString,
+            ),
+            'PauseLearning': grpc.unary_unary_rpc_method_handler(
+                    servicer.PauseLearning,
+                    request_deserializer=policyserver_dot_v1_dot_admin__service__pb2.PauseLearningRequest.FromString,
+                    response_serializer=policyserver_dot_v1_dot_admin__service__pb2.PauseLearningResponse.SerializeToString,
+            ),
+            'ResumeLearning': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeLearning,
+                    request_deserializer=policyserver_dot_v1_dot_admin__service__pb2.ResumeLearningRequest.FromString,
+                    response_serializer=policyserver_dot_v1_dot_admin__service__pb2.ResumeLearningResponse.SerializeToString,
             ),
             'SaveCheckpoint': grpc.unary_unary_rpc_method_handler(
                     servicer.SaveCheckpoint,
@@ -175,6 +210,60 @@ class AdminService:
             '/policyserver.v1.AdminService/Status',
             policyserver_dot_v1_dot_admin__service__pb2.StatusRequest.SerializeToString,
             policyserver_dot_v1_dot_admin__service__pb2.StatusResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PauseLearning(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/policyserver.v1.AdminService/PauseLearning',
+            policyserver_dot_v1_dot_admin__service__pb2.PauseLearningRequest.SerializeToString,
+            policyserver_dot_v1_dot_admin__service__pb2.PauseLearningResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeLearning(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/policyserver.v1.AdminService/ResumeLearning',
+            policyserver_dot_v1_dot_admin__service__pb2.ResumeLearningRequest.SerializeToString,
+            policyserver_dot_v1_dot_admin__service__pb2.ResumeLearningResponse.FromString,
             options,
             channel_credentials,
             insecure,

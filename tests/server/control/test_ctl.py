@@ -18,6 +18,7 @@ from policyserver.server.control.admin_server import AdminServer
 from policyserver.server.daemon.admin_answers import AdminAnswers
 from policyserver.server.daemon.checkpoints import CheckpointFolder
 from policyserver.server.daemon.ray_folder import RayFolder
+from policyserver.server.daemon.safe_point import SafePoint
 from policyserver.server.processes.driver_link import LOG_LEVEL, DriverLink, follow_driver
 from policyserver.server.processes.training_report import Progress
 from tests.commands import run_here
@@ -60,7 +61,8 @@ def starting(tmp_path: Path) -> Iterator[Starting]:
     checkpoints = CheckpointFolder(run_folder / "checkpoints", 2, config.spaces)
     link = DriverLink(folder.path / "driver.sock")
     made = Starting(run_folder, folder.path, checkpoints, link)
-    answers = AdminAnswers(config, link, checkpoints, made.stopping, stop=made.stop, stop_timeout_s=39.0)
+    safe_point = SafePoint(lambda: None, made.stopping)
+    answers = AdminAnswers(config, link, checkpoints, safe_point, made.stopping, stop=made.stop, stop_timeout_s=39.0)
     server = AdminServer(answers, folder.path)
     level = logging.getLogger().level
     yield made

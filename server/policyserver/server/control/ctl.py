@@ -177,6 +177,11 @@ _NUMBER: dict[str, Any] = {"type": int, "metavar": "N", "help": "number of the c
 
 _ACTIONS = {
     "status": _Action("say how serving and learning are", _status),
+    "pause": _Action(
+        "pause learning, after the running update; serving goes on",
+        lambda parsed: _ask(parsed, "PauseLearning", pb.PauseLearningRequest()),
+    ),
+    "resume": _Action("let learning go on", lambda parsed: _ask(parsed, "ResumeLearning", pb.ResumeLearningRequest())),
     "save": _Action(
         "save a checkpoint, after the running update",
         lambda parsed: _ask(parsed, "SaveCheckpoint", pb.SaveCheckpointRequest(pin=parsed.pin)),

@@ -23,7 +23,7 @@ from policyserver.server.daemon.checkpoints import Checkpoint, CheckpointError, 
 from policyserver.server.daemon.learning import Learning
 from policyserver.server.daemon.safe_point import SafePoint
 from policyserver.server.daemon.serving_watch import ServingWatch
-from policyserver.server.processes.driver_link import INTERRUPT, LOG_LEVEL, DriverLink
+from policyserver.server.processes.driver_link import LOG_LEVEL, PAUSE, DriverLink
 from policyserver.v1 import admin_service_pb2 as pb
 
 logger = logging.getLogger(__name__)
@@ -41,6 +41,7 @@ class AdminAnswers:
         config: ServerConfig,
         link: DriverLink,
         checkpoints: CheckpointFolder,
+        safe_point: SafePoint,
         stopping: threading.Event,
         *,
         stop: Callable[..., None],
@@ -50,6 +51,7 @@ class AdminAnswers:
         self._config = config
         self._link = link
         self._checkpoints = checkpoints
+        self._safe_point = safe_point
         self._stopping = stopping
         self._stop = stop
         self._stop_timeout_s = stop_timeout_s
@@ -58,7 +60,6 @@ class AdminAnswers:
         self._watch: ServingWatch | None = None
         self._sink: Sink | None = None
         self._tags: Mapping[str, str] = {}
-        self.safe_point = SafePoint(lambda: link.order(INTERRUPT))
 
     def begin(self, learning: Learning, watch: ServingWatch, sink: Sink, tags: Mapping[str, str]) -> None:
         """Note that the server serves: what it learns, how serving goes, and where calls are recorded."""
@@ -111,8 +112,23 @@ class AdminAnswers:
     def save_checkpoint(self, request: pb.SaveCheckpointRequest) -> pb.SaveCheckpointResponse:
         """Save a checkpoint at the main thread's safe point."""
         learning = self._ready()
-        saved = self._result(self.safe_point.ask(lambda: learning.save(pin=request.pin)))
+        saved = self._result(self._safe_point.ask(lambda: learning.save(pin=request.pin)))
         return pb.SaveCheckpointResponse(checkpoint=_info(saved))
+
+    def pause_learning(self, _: pb.PauseLearningRequest) -> pb.PauseLearningResponse:
+        """Have steps by-pass the learner at once, and the learner pause at the safe point."""
+        learning = self._ready()
+        self._link.order(PAUSE, True, stays=True)
+        self._safe_point.pause(True)
+        version = self._result(self._safe_point.ask(lambda: learning.progress.weights_seq_no))
+        return pb.PauseLearningResponse(weights_seq_no=version)
+
+    def resume_learning(self, _: pb.ResumeLearningRequest) -> pb.ResumeLearningResponse:
+        """Have steps wait for the learner again, then let it go on."""
+        learning = self._ready()
+        self._link.order(PAUSE, False, stays=True)
+        self._safe_point.pause(False)
+        return pb.ResumeLearningResponse(weights_seq_no=learning.progress.weights_seq_no)
 
     def list_checkpoints(self, _: pb.ListCheckpointsRequest) -> pb.ListCheckpointsResponse:
         """List the checkpoints that are there."""
@@ -151,7 +167,10 @@ class AdminAnswers:
     def _learning_state(self) -> pb.LearningState:
         if self._learning is None:
             return pb.LEARNING_STATE_ABSENT
-        return pb.LEARNING_STATE_UPDATING if self._learning.is_updating else pb.LEARNING_STATE_COLLECTING
+        is_updating = self._learning.is_updating
+        if self._safe_point.is_paused:
+            return pb.LEARNING_STATE_PAUSING if is_updating else pb.LEARNING_STATE_PAUSED
+        return pb.LEARNING_STATE_UPDATING if is_updating else pb.LEARNING_STATE_COLLECTING
 
     @property
     def _actors_expected(self) -> int:

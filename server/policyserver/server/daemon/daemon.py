@@ -35,7 +35,7 @@ from policyserver.server.daemon.safe_point import SafePoint
 from policyserver.server.daemon.served_state import of_serving
 from policyserver.server.daemon.serving_watch import ServingWatch
 from policyserver.server.grpc_front.listen_address import address_of, claimed, reserve_ports
-from policyserver.server.processes.driver_link import DriverLink
+from policyserver.server.processes.driver_link import INTERRUPT, DriverLink
 from policyserver.server.processes.log_setup import adopt_ray_loggers
 from policyserver.server.processes.processor_share import lower_priority
 
@@ -65,6 +65,7 @@ class Daemon:
         self._stopping = threading.Event()
         self._is_final = config.stop_is_final
         self._link: DriverLink | None = None
+        self._safe_point = SafePoint(self._interrupt_sample, self._stopping)
         self._is_ready = False
         self._told_to_stop = False
         self._told_to_stop_lock = threading.Lock()
@@ -99,10 +100,12 @@ class Daemon:
             ending.callback(self._end_in_time, ray_process.stop, "Ray is left to end with this process")
             link = self._link = DriverLink(ray_process.folder / "driver.sock")
             ending.callback(link.close)
-            answers = AdminAnswers(config, link, checkpoints, self._stopping, stop=self.stop_for, stop_timeout_s=_longest_stop_s(config))
+            answers = AdminAnswers(
+                config, link, checkpoints, self._safe_point, self._stopping, stop=self.stop_for, stop_timeout_s=_longest_stop_s(config)
+            )
             ending.callback(AdminServer(answers, ray_process.folder).close)
             try:
-                learning = self._start(ray_process, link, checkpoints, answers.safe_point, ending)
+                learning = self._start(ray_process, link, checkpoints, ending)
             except (Exception, DrainTimeoutError) as error:  # whatever ends a start that is being broken off
                 if not self._stopping.is_set():
                     raise
@@ -126,6 +129,7 @@ class Daemon:
         """Begin to drain: no new episodes, then a checkpoint and the end. From any thread; a second call does nothing."""
         if not self._stopping.is_set():
             self._stopping.set()
+            self._safe_point.wake()
             if self._link is not None:
                 self._link.drain(is_final=self._is_final)
 
@@ -137,6 +141,11 @@ class Daemon:
             self._told_to_stop = True
         self._is_final = self._is_final or is_final
         os.kill(os.getpid(), signal.SIGTERM)
+
+    def _interrupt_sample(self) -> None:
+        """Have a `sample()` that is under way return."""
+        if self._link is not None:
+            self._link.order(INTERRUPT)
 
     @property
     def _tags(self) -> dict[str, str]:
@@ -150,7 +159,6 @@ class Daemon:
         ray_process: RayProcess,
         link: DriverLink,
         checkpoints: CheckpointFolder,
-        safe_point: SafePoint,
         ending: contextlib.ExitStack,
     ) -> Learning:
         begun = time.monotonic()
@@ -191,7 +199,7 @@ class Daemon:
         if group.num_healthy_remote_workers() < rllib_config.num_env_runners:
             raise DaemonError("a serving actor did not start; its error is in the log above")
         self._leave_if_stopped()
-        learning = Learning(config, algorithm, checkpoints, link, safe_point, self._stopping)
+        learning = Learning(config, algorithm, checkpoints, link, self._safe_point, self._stopping)
         learning.restore(found)
         self._leave_if_stopped()
         of_serving(algorithm, lambda runner: runner.open())

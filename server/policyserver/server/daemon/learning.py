@@ -121,9 +121,10 @@ class Learning:
 
     def _train_until_stopped(self, sink: Sink, tags: Mapping[str, str]) -> None:
         learner, group = self._config.learner, self._algorithm.env_runner_group
-        present_at = time.monotonic()
+        clock_s = self._safe_point.clock_s
+        present_at = clock_s()
         while not self._stopping.is_set():
-            begun = time.monotonic()
+            begun = clock_s()
             try:
                 self._safe_point.pass_by()
                 report = self._iterate()
@@ -142,21 +143,21 @@ class Learning:
                 continue
             if report is not None:
                 self._finish(report, sink, tags)
-            elif time.monotonic() - begun < _IDLE_PAUSE_S:
+            elif clock_s() - begun < _IDLE_PAUSE_S:
                 self._stopping.wait(_IDLE_PAUSE_S)
             if group.num_healthy_remote_workers() or not self._algorithm.config.num_env_runners:
-                present_at = time.monotonic()
-            elif time.monotonic() - present_at > _ACTOR_ABSENCE_S:
+                present_at = clock_s()
+            elif clock_s() - present_at > _ACTOR_ABSENCE_S:
                 raise DaemonError(f"no serving actor came back within {_ACTOR_ABSENCE_S:.0f} s; its error is in the log above")
 
     def _iterate(self) -> TrainingReport | None:
         """Run one training iteration; None if there was nothing to learn from."""
-        begun = time.monotonic()
+        begun = self._safe_point.clock_s()
         result = self._algorithm.train()
         return training_report(
             result,
             self.progress,
-            seconds=time.monotonic() - begun,
+            seconds=self._safe_point.clock_s() - begun,
             learn_seconds=self._hooks.take_learn_seconds(),
             checkpoint=self.saved.path if self.saved else None,
         )

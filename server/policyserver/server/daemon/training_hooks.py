@@ -43,9 +43,9 @@ class TrainingHooks:
         @functools.wraps(call)
         def hooked(func: Any, *args: Any, **kwargs: Any) -> Any:
             if _samples(func):
+                self._pass_by()
                 if self._stopping.is_set():
                     raise DrainingError("the server is stopping")
-                self._pass_by()
             return call(func, *args, **kwargs)
 
         return hooked

@@ -182,6 +182,14 @@ class EpisodeCore:
         """Answer a waiting `sample` with nothing: what is recorded goes into a later one."""
         self._requests.interrupt()
 
+    def pause_learning(self, paused: bool) -> None:
+        """Let steps by-pass the hand-off and let no question wait, or go on as before."""
+        if paused:
+            self._trajectories.pause()
+        else:
+            self._trajectories.resume()
+        self.room.pause(paused)
+
     def serve_weights(self, weights_seq_no: int) -> None:
         """Swap to the weights loaded last, and make room for the steps that the learner wants of them."""
         self._policy.swap(weights_seq_no)
@@ -208,6 +216,7 @@ class EpisodeCore:
         statistics.starts_refused = self.shares.starts_refused
         statistics.steps_handed_off = trajectories.steps_handed_off
         statistics.steps_dropped = trajectories.queue.steps_dropped
+        statistics.steps_paused = trajectories.steps_paused
         statistics.steps_waiting = trajectories.steps_ready
         statistics.questions_waiting = self._withheld.waiting
         statistics.staleness_mean = trajectories.versions_behind / max(trajectories.steps_handed_off, 1)

@@ -41,11 +41,17 @@ class SampleQueue:
         self._max_segments = max_segments
         self.steps_waiting = 0
         self.steps_dropped = 0
+        self.steps_paused = 0
+        self.is_paused = False
+        """Learning is paused: what comes is let go, and counted in `steps_paused`."""
         self.is_draining = False
         """The server stops: no client is held up, and what comes may be too late for the learner."""
 
     def put(self, segment: Segment) -> list[int]:
-        """Add a segment; return the pages of those that were dropped for it."""
+        """Add a segment; return the pages of those that were dropped for it, or its own while learning is paused."""
+        if self.is_paused:
+            self.steps_paused += segment.steps
+            return [segment.page]
         self._waiting.append(segment)
         self.steps_waiting += segment.steps
         freed = []

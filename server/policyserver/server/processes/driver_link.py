@@ -36,6 +36,8 @@ INTERRUPT = "interrupt"
 """Order: answer a waiting `sample()` with nothing, for the daemon's main thread has something else to do."""
 LOG_LEVEL = "log level"
 """Order: log from a severity on, by its name."""
+PAUSE = "pause"
+"""Order: let steps by-pass the learner, or no longer."""
 _TIMEOUT_S = 5.0  # of a message that is on its way
 
 

@@ -34,7 +34,7 @@ from policyserver.server.external_env.thread import ExternalEnvThread, check_ext
 from policyserver.server.grpc_front.listen_address import address_of
 from policyserver.server.policies.connectors.episode_callbacks import is_used
 from policyserver.server.policies.connectors.policy_choice import make_policy
-from policyserver.server.processes.driver_link import INTERRUPT, LOG_LEVEL, follow_driver, leave_at_once
+from policyserver.server.processes.driver_link import INTERRUPT, LOG_LEVEL, PAUSE, follow_driver, leave_at_once
 from policyserver.server.processes.log_setup import log_to
 from policyserver.server.processes.processor_share import new_session, warn_if_ray_lowered
 from policyserver.server.runner.learner_demand import learner_demand
@@ -144,7 +144,11 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
         if self._index > 0:
             self._prepare_process()
         if config.driver_link is not None:
-            orders = {INTERRUPT: lambda _: loop.interrupt_sample(), LOG_LEVEL: logging.getLogger().setLevel}
+            orders = {
+                INTERRUPT: lambda _: loop.interrupt_sample(),
+                LOG_LEVEL: logging.getLogger().setLevel,
+                PAUSE: loop.pause_learning,
+            }
             self._stop_following = follow_driver(config.driver_link, self.drain, leave_at_once, self._revive, loop.counters, orders)
 
     def open(self) -> None:
