@@ -34,7 +34,7 @@ LEARNING_STATE_PAUSING: LearningState
 LEARNING_STATE_PAUSED: LearningState
 
 class CheckpointInfo(_message.Message):
-    __slots__ = ("number", "path", "written_at", "bytes", "iteration", "steps_total", "weights_seq_no", "weights_sha256", "pinned")
+    __slots__ = ("number", "path", "written_at", "bytes", "iteration", "steps_total", "weights_seq_no", "weights_sha256", "pinned", "lineage", "restored_from")
     NUMBER_FIELD_NUMBER: _ClassVar[int]
     PATH_FIELD_NUMBER: _ClassVar[int]
     WRITTEN_AT_FIELD_NUMBER: _ClassVar[int]
@@ -44,6 +44,8 @@ class CheckpointInfo(_message.Message):
     WEIGHTS_SEQ_NO_FIELD_NUMBER: _ClassVar[int]
     WEIGHTS_SHA256_FIELD_NUMBER: _ClassVar[int]
     PINNED_FIELD_NUMBER: _ClassVar[int]
+    LINEAGE_FIELD_NUMBER: _ClassVar[int]
+    RESTORED_FROM_FIELD_NUMBER: _ClassVar[int]
     number: int
     path: str
     written_at: str
@@ -53,7 +55,9 @@ class CheckpointInfo(_message.Message):
     weights_seq_no: int
     weights_sha256: str
     pinned: bool
-    def __init__(self, number: _Optional[int] = ..., path: _Optional[str] = ..., written_at: _Optional[str] = ..., bytes: _Optional[int] = ..., iteration: _Optional[int] = ..., steps_total: _Optional[int] = ..., weights_seq_no: _Optional[int] = ..., weights_sha256: _Optional[str] = ..., pinned: _Optional[bool] = ...) -> None: ...
+    lineage: int
+    restored_from: int
+    def __init__(self, number: _Optional[int] = ..., path: _Optional[str] = ..., written_at: _Optional[str] = ..., bytes: _Optional[int] = ..., iteration: _Optional[int] = ..., steps_total: _Optional[int] = ..., weights_seq_no: _Optional[int] = ..., weights_sha256: _Optional[str] = ..., pinned: _Optional[bool] = ..., lineage: _Optional[int] = ..., restored_from: _Optional[int] = ...) -> None: ...
 
 class ActorStatus(_message.Message):
     __slots__ = ("boot_id", "uptime_s", "weights_seq_no", "clients_connected", "episodes_open", "actions", "steps_waiting", "steps_paused")
@@ -80,7 +84,7 @@ class StatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class StatusResponse(_message.Message):
-    __slots__ = ("state", "learning", "run", "instance_id", "server_version", "process_id", "uptime_s", "iteration", "steps_total", "learner_updates", "weights_seq_no", "since_iteration_s", "failures", "last_failure", "checkpoint", "actors_expected", "actors", "log_level")
+    __slots__ = ("state", "learning", "run", "instance_id", "server_version", "process_id", "uptime_s", "iteration", "steps_total", "learner_updates", "weights_seq_no", "since_iteration_s", "failures", "last_failure", "checkpoint", "actors_expected", "actors", "log_level", "lineage", "restored_from", "rolling_back_to")
     STATE_FIELD_NUMBER: _ClassVar[int]
     LEARNING_FIELD_NUMBER: _ClassVar[int]
     RUN_FIELD_NUMBER: _ClassVar[int]
@@ -99,6 +103,9 @@ class StatusResponse(_message.Message):
     ACTORS_EXPECTED_FIELD_NUMBER: _ClassVar[int]
     ACTORS_FIELD_NUMBER: _ClassVar[int]
     LOG_LEVEL_FIELD_NUMBER: _ClassVar[int]
+    LINEAGE_FIELD_NUMBER: _ClassVar[int]
+    RESTORED_FROM_FIELD_NUMBER: _ClassVar[int]
+    ROLLING_BACK_TO_FIELD_NUMBER: _ClassVar[int]
     state: ServerState
     learning: LearningState
     run: str
@@ -117,7 +124,10 @@ class StatusResponse(_message.Message):
     actors_expected: int
     actors: _containers.RepeatedCompositeFieldContainer[ActorStatus]
     log_level: str
-    def __init__(self, state: _Optional[_Union[ServerState, str]] = ..., learning: _Optional[_Union[LearningState, str]] = ..., run: _Optional[str] = ..., instance_id: _Optional[str] = ..., server_version: _Optional[str] = ..., process_id: _Optional[int] = ..., uptime_s: _Optional[float] = ..., iteration: _Optional[int] = ..., steps_total: _Optional[int] = ..., learner_updates: _Optional[int] = ..., weights_seq_no: _Optional[int] = ..., since_iteration_s: _Optional[float] = ..., failures: _Optional[int] = ..., last_failure: _Optional[str] = ..., checkpoint: _Optional[int] = ..., actors_expected: _Optional[int] = ..., actors: _Optional[_Iterable[_Union[ActorStatus, _Mapping]]] = ..., log_level: _Optional[str] = ...) -> None: ...
+    lineage: int
+    restored_from: int
+    rolling_back_to: int
+    def __init__(self, state: _Optional[_Union[ServerState, str]] = ..., learning: _Optional[_Union[LearningState, str]] = ..., run: _Optional[str] = ..., instance_id: _Optional[str] = ..., server_version: _Optional[str] = ..., process_id: _Optional[int] = ..., uptime_s: _Optional[float] = ..., iteration: _Optional[int] = ..., steps_total: _Optional[int] = ..., learner_updates: _Optional[int] = ..., weights_seq_no: _Optional[int] = ..., since_iteration_s: _Optional[float] = ..., failures: _Optional[int] = ..., last_failure: _Optional[str] = ..., checkpoint: _Optional[int] = ..., actors_expected: _Optional[int] = ..., actors: _Optional[_Iterable[_Union[ActorStatus, _Mapping]]] = ..., log_level: _Optional[str] = ..., lineage: _Optional[int] = ..., restored_from: _Optional[int] = ..., rolling_back_to: _Optional[int] = ...) -> None: ...
 
 class PauseLearningRequest(_message.Message):
     __slots__ = ()
@@ -174,6 +184,26 @@ class PinCheckpointResponse(_message.Message):
     CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
     checkpoint: CheckpointInfo
     def __init__(self, checkpoint: _Optional[_Union[CheckpointInfo, _Mapping]] = ...) -> None: ...
+
+class RollBackRequest(_message.Message):
+    __slots__ = ("number",)
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    def __init__(self, number: _Optional[int] = ...) -> None: ...
+
+class RollBackResponse(_message.Message):
+    __slots__ = ("checkpoint", "weights_seq_no", "actors", "weights_sha256", "steps_dropped")
+    CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
+    WEIGHTS_SEQ_NO_FIELD_NUMBER: _ClassVar[int]
+    ACTORS_FIELD_NUMBER: _ClassVar[int]
+    WEIGHTS_SHA256_FIELD_NUMBER: _ClassVar[int]
+    STEPS_DROPPED_FIELD_NUMBER: _ClassVar[int]
+    checkpoint: CheckpointInfo
+    weights_seq_no: int
+    actors: int
+    weights_sha256: str
+    steps_dropped: int
+    def __init__(self, checkpoint: _Optional[_Union[CheckpointInfo, _Mapping]] = ..., weights_seq_no: _Optional[int] = ..., actors: _Optional[int] = ..., weights_sha256: _Optional[str] = ..., steps_dropped: _Optional[int] = ...) -> None: ...
 
 class DrainRequest(_message.Message):
     __slots__ = ("final",)

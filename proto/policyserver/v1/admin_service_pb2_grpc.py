@@ -65,6 +65,11 @@ class AdminServiceStub:
                 request_serializer=policyserver_dot_v1_dot_admin__service__pb2.PinCheckpointRequest.SerializeToString,
                 response_deserializer=policyserver_dot_v1_dot_admin__service__pb2.PinCheckpointResponse.FromString,
                 _registered_method=True)
+        self.RollBack = channel.unary_unary(
+                '/policyserver.v1.AdminService/RollBack',
+                request_serializer=policyserver_dot_v1_dot_admin__service__pb2.RollBackRequest.SerializeToString,
+                response_deserializer=policyserver_dot_v1_dot_admin__service__pb2.RollBackResponse.FromString,
+                _registered_method=True)
         self.Drain = channel.unary_unary(
                 '/policyserver.v1.AdminService/Drain',
                 request_serializer=policyserver_dot_v1_dot_admin__service__pb2.DrainRequest.SerializeToString,
@@ -124,6 +129,16 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RollBack(self, request, context):
+        """Goes back to a checkpoint: its weights, filters and exploration step are served at once, and it is the newest checkpoint from then on. The
+        learner follows after the running update, whose result is discarded. Policy versions go on rising. Steps that wait are dropped, or stay
+        with a replay buffer (rollback.keep_replay). Returns when it is served; asked again for the same checkpoint before the learner has
+        followed, it returns the same. ABORTED while another roll-back is under way.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Drain(self, request, context):
         """Stops the server as SIGTERM does: no new episodes, a last checkpoint, the end. Returns at once.
         """
@@ -170,6 +185,11 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.PinCheckpoint,
                     request_deserializer=policyserver_dot_v1_dot_admin__service__pb2.PinCheckpointRequest.FromString,
                     response_serializer=policyserver_dot_v1_dot_admin__service__pb2.PinCheckpointResponse.SerializeToString,
+            ),
+            'RollBack': grpc.unary_unary_rpc_method_handler(
+                    servicer.RollBack,
+                    request_deserializer=policyserver_dot_v1_dot_admin__service__pb2.RollBackRequest.FromString,
+                    response_serializer=policyserver_dot_v1_dot_admin__service__pb2.RollBackResponse.SerializeToString,
             ),
             'Drain': grpc.unary_unary_rpc_method_handler(
                     servicer.Drain,
@@ -345,6 +365,33 @@ class AdminService:
             '/policyserver.v1.AdminService/PinCheckpoint',
             policyserver_dot_v1_dot_admin__service__pb2.PinCheckpointRequest.SerializeToString,
             policyserver_dot_v1_dot_admin__service__pb2.PinCheckpointResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RollBack(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/policyserver.v1.AdminService/RollBack',
+            policyserver_dot_v1_dot_admin__service__pb2.RollBackRequest.SerializeToString,
+            policyserver_dot_v1_dot_admin__service__pb2.RollBackResponse.FromString,
             options,
             channel_credentials,
             insecure,

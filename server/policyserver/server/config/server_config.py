@@ -15,7 +15,7 @@ from annotated_types import Ge
 from policyserver.common.endpoints import is_local, parse_address
 from policyserver.common.settings import Config
 from policyserver.monitoring.page.listen import PageConfig
-from policyserver.server.config.daemon_config import CheckpointsConfig, LearnerConfig, ServerRecordingConfig
+from policyserver.server.config.daemon_config import CheckpointsConfig, LearnerConfig, RollbackConfig, ServerRecordingConfig
 from policyserver.server.config.rllib_config import RLlibConfig, SpacesConfig
 from policyserver.server.config.serving_config import EpisodesConfig, HandOffConfig, InferenceConfig, ListenConfig
 from policyserver.server.config.standard_connectors import ConnectorsConfig
@@ -47,6 +47,7 @@ class ServerConfig(Config):
     algorithm: RLlibConfig = field(default_factory=RLlibConfig)
     learner: LearnerConfig = field(default_factory=LearnerConfig)
     checkpoints: CheckpointsConfig = field(default_factory=CheckpointsConfig)
+    rollback: RollbackConfig = field(default_factory=RollbackConfig)
     recording: ServerRecordingConfig = field(default_factory=ServerRecordingConfig)
 
     @property

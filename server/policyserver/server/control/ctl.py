@@ -188,6 +188,11 @@ _ACTIONS = {
         pin=_flag("pin it"),
     ),
     "checkpoints": _Action("list the checkpoints", lambda parsed: _ask(parsed, "ListCheckpoints", pb.ListCheckpointsRequest())),
+    "rollback": _Action(
+        "go back to a checkpoint: it is served at once, and learning goes on from it",
+        lambda parsed: _ask(parsed, "RollBack", pb.RollBackRequest(number=parsed.number)),
+        number=_NUMBER,
+    ),
     "pin": _Action("keep a checkpoint, however many are newer", _pin(True), number=_NUMBER),
     "unpin": _Action("let a pinned checkpoint go when enough are newer", _pin(False), number=_NUMBER),
     "drain": _Action(

@@ -21,6 +21,7 @@ from policyserver.server.config.server_config import ServerConfig
 from policyserver.server.control.admin_errors import AdminError, draining_error, starting_error
 from policyserver.server.daemon.checkpoints import Checkpoint, CheckpointError, CheckpointFolder, CheckpointUnknownError
 from policyserver.server.daemon.learning import Learning
+from policyserver.server.daemon.roll_back import RollBackUnderWayError
 from policyserver.server.daemon.safe_point import SafePoint
 from policyserver.server.daemon.serving_watch import ServingWatch
 from policyserver.server.processes.driver_link import LOG_LEVEL, PAUSE, DriverLink
@@ -103,6 +104,11 @@ class AdminAnswers:
             response.since_iteration_s = time.monotonic() - iterated_s
         if saved is not None:
             response.checkpoint = saved.number
+        response.lineage = learning.lineage
+        if learning.restored_from:
+            response.restored_from = learning.restored_from
+        if (under_way := learning.rolling_back) is not None:
+            response.rolling_back_to = under_way.source.number
         known = pb.ActorStatus.DESCRIPTOR.fields_by_name
         response.actors.extend(
             pb.ActorStatus(**{name: value for name, value in counters.items() if name in known}) for counters in self._watch.newest
@@ -133,6 +139,24 @@ class AdminAnswers:
     def list_checkpoints(self, _: pb.ListCheckpointsRequest) -> pb.ListCheckpointsResponse:
         """List the checkpoints that are there."""
         return pb.ListCheckpointsResponse(checkpoints=[_info(checkpoint) for checkpoint in self._checkpoints.all()])
+
+    def roll_back(self, request: pb.RollBackRequest) -> pb.RollBackResponse:
+        """Go back to a checkpoint; returns when it is served."""
+        learning, watch = self._ready(), self._watch
+        served = [int(counters["weights_seq_no"]) for counters in watch.newest] if watch is not None else []
+        try:
+            with _telling_errors():
+                done = learning.roll_back(request.number, max(served, default=0))
+        except RollBackUnderWayError as error:
+            raise AdminError(str(error), grpc.StatusCode.ABORTED) from error
+        done.is_served.wait()
+        return pb.RollBackResponse(
+            checkpoint=_info(done.result) if done.result is not None else None,
+            weights_seq_no=max([done.weights_seq_no, *(actor.weights_seq_no for actor in done.actors)]),
+            actors=len(done.actors),
+            weights_sha256=done.actors[0].weights_sha256 if done.actors else "",
+            steps_dropped=sum(actor.steps_dropped for actor in done.actors),
+        )
 
     def pin_checkpoint(self, request: pb.PinCheckpointRequest) -> pb.PinCheckpointResponse:
         """Keep a checkpoint whatever comes after it, or no longer."""
@@ -222,4 +246,6 @@ def _info(checkpoint: Checkpoint) -> pb.CheckpointInfo:
         weights_seq_no=progress.weights_seq_no,
         weights_sha256=checkpoint.weights_sha256,
         pinned=checkpoint.is_pinned,
+        lineage=checkpoint.lineage,
+        restored_from=checkpoint.restored_from,
     )

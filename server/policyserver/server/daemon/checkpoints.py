@@ -11,8 +11,6 @@ A checkpoint holds pickles: it is code. So the folders are private to their owne
 from __future__ import annotations
 
 import contextlib
-import datetime
-import hashlib
 import json
 import logging
 import os
@@ -20,27 +18,21 @@ import shutil
 import stat
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-
-import gymnasium as gym
 
 from policyserver.server.config.rllib_config import SpacesConfig
 from policyserver.server.config.space_tables import space_from_config
 from policyserver.server.config.standard_connectors import ConnectorsConfig
+from policyserver.server.daemon.checkpoint_manifest import UNREADABLE, Manifest, files_of, manifest_of, verified_manifest, write_manifest
 from policyserver.server.daemon.folder_lock import FolderLock
 from policyserver.server.processes.training_report import Progress
 
 logger = logging.getLogger(__name__)
 
-_MANIFEST = "manifest.json"
-_MANIFEST_SUM = "manifest.json.sha256"
 _PREFIX = "checkpoint-"
 _UNFINISHED_PREFIX = "tmp-"
-_FORMAT_VERSION = 2
-_WITHOUT_SUM = 1
-"""Format version of manifests that have no sum of their own; still read."""
 
 
 class CheckpointError(RuntimeError):
@@ -67,6 +59,10 @@ class Checkpoint:
     """Of all its files."""
     is_pinned: bool = False
     """Whether it outlives those that are newer."""
+    lineage: int = 0
+    """How many roll-backs of the run are behind it."""
+    restored_from: int = 0
+    """Number of the checkpoint to which the newest of these went; 0 if there was no roll-back."""
 
     @property
     def number(self) -> int:
@@ -112,6 +108,7 @@ class CheckpointFolder:
         self._net: dict[str, Any] = json.loads(json.dumps(dict(net or {}), default=repr))  # as a manifest gives it back
         self._lock = FolderLock(self._folder) if claim else None
         self._writing = threading.RLock()  # checkpoints come and go one at a time
+        self._used: set[int] = set()
         if claim:
             self._remove_unfinished()
 
@@ -133,8 +130,8 @@ class CheckpointFolder:
         """
         for path in reversed(self._all()):
             try:
-                manifest = _verified_manifest(path)
-            except _UNREADABLE as error:
+                manifest = verified_manifest(path)
+            except UNREADABLE as error:
                 logger.warning("passing over the damaged checkpoint %s: %s", path, error)
                 continue
             return self._accepted(path, manifest)
@@ -149,16 +146,16 @@ class CheckpointFolder:
         """
         path = self._path_of(number)
         try:
-            return self._accepted(path, _verified_manifest(path))
-        except _UNREADABLE as error:
+            return self._accepted(path, verified_manifest(path))
+        except UNREADABLE as error:
             raise CheckpointError(f"{path}: damaged: {error}; choose another one") from error
 
     def all(self) -> list[Checkpoint]:
         """List the checkpoints, oldest first, without a look at all their bytes; those without a readable manifest are left out."""
         found = []
         for path in self._all():
-            with contextlib.suppress(*_UNREADABLE):
-                found.append(self._checkpoint(path, _manifest(path)))
+            with contextlib.suppress(*UNREADABLE):
+                found.append(self._checkpoint(path, manifest_of(path)))
         return found
 
     def pin(self, number: int, *, pinned: bool) -> Checkpoint:
@@ -172,9 +169,14 @@ class CheckpointFolder:
             path = self._path_of(number)
             try:
                 _pin(path).touch(mode=0o600) if pinned else _pin(path).unlink(missing_ok=True)
-                return self._checkpoint(path, _manifest(path))
-            except _UNREADABLE as error:
+                return self._checkpoint(path, manifest_of(path))
+            except UNREADABLE as error:
                 raise CheckpointError(f"{path}: can't be pinned: {error}") from error
+
+    def use(self, number: int, *, used: bool) -> None:
+        """Keep a checkpoint while it is used, or no longer."""
+        with self._writing:
+            (self._used.add if used else self._used.discard)(number)
 
     def _path_of(self, number: int) -> Path:
         for path in (present := self._all()):
@@ -183,7 +185,7 @@ class CheckpointFolder:
         there = ", ".join(str(_serial(path)) for path in present) or "none, for no checkpoint has been written yet"
         raise CheckpointUnknownError(f"checkpoint: expected one of {there}; received {number}")
 
-    def _accepted(self, path: Path, manifest: _Manifest) -> Checkpoint:
+    def _accepted(self, path: Path, manifest: Manifest) -> Checkpoint:
         _refuse_if_foreign(path)
         self._refuse_other_spaces(path, manifest)
         self._refuse_others(path, {f"connectors.{name}": value for name, value in self._connectors.items()}, manifest.connectors)
@@ -191,10 +193,28 @@ class CheckpointFolder:
         return self._checkpoint(path, manifest)
 
     @staticmethod
-    def _checkpoint(path: Path, manifest: _Manifest) -> Checkpoint:
-        return Checkpoint(path, manifest.progress, manifest.weights_sha256, manifest.written_at, manifest.size_bytes, _pin(path).exists())
+    def _checkpoint(path: Path, manifest: Manifest) -> Checkpoint:
+        return Checkpoint(
+            path,
+            manifest.progress,
+            manifest.weights_sha256,
+            manifest.written_at,
+            manifest.size_bytes,
+            _pin(path).exists(),
+            manifest.lineage,
+            manifest.restored_from,
+        )
 
-    def save(self, write: Callable[[Path], Any], progress: Progress, weights_sha256: str = "", *, pin: bool = False) -> Checkpoint:
+    def save(
+        self,
+        write: Callable[[Path], Any],
+        progress: Progress,
+        weights_sha256: str = "",
+        *,
+        pin: bool = False,
+        lineage: int = 0,
+        restored_from: int = 0,
+    ) -> Checkpoint:
         """Write one checkpoint, whole or not at all, and drop the oldest beyond those to keep, but for pinned ones.
 
         Args:
@@ -202,6 +222,8 @@ class CheckpointFolder:
             progress: How far the run has come.
             weights_sha256: Sum of the weights that are served from it.
             pin: Whether it is pinned.
+            lineage: How many roll-backs of the run are behind it.
+            restored_from: Number of the checkpoint to which the newest of these went.
 
         Raises:
             CheckpointError: If it can't be written; those there are untouched.
@@ -214,7 +236,8 @@ class CheckpointFolder:
             try:
                 unfinished.mkdir(mode=0o700)
                 write(unfinished)
-                self._describe(unfinished, progress, weights_sha256)
+                origin = {"weights_sha256": weights_sha256, "lineage": lineage, "restored_from": restored_from}
+                write_manifest(unfinished, progress, self._spaces, self._connectors, self._net, origin)
                 _force_to_disk(unfinished)
                 if pin:
                     _pin(final).touch(mode=0o600)
@@ -225,9 +248,9 @@ class CheckpointFolder:
                 _pin(final).unlink(missing_ok=True)
                 raise CheckpointError(f"{final}: can't be written: {error}") from error
             for outdated in [*present, final][: -self._keep]:
-                if not _pin(outdated).exists():
+                if not _pin(outdated).exists() and _serial(outdated) not in self._used:
                     shutil.rmtree(outdated, ignore_errors=True)
-            return self._checkpoint(final, _manifest(final))
+            return self._checkpoint(final, manifest_of(final))
 
     def _all(self) -> list[Path]:
         """List the checkpoints' folders, oldest first."""
@@ -237,22 +260,21 @@ class CheckpointFolder:
         """List whatever has a checkpoint's name."""
         return [path for path in self._folder.glob(f"{_PREFIX}*") if path.name.removeprefix(_PREFIX).isdecimal()]
 
-    def _describe(self, folder: Path, progress: Progress, weights_sha256: str) -> None:
-        manifest = {
-            "format_version": _FORMAT_VERSION,
-            "written_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "progress": asdict(progress),
-            "weights_sha256": weights_sha256,
-            "spaces": asdict(self._spaces),
-            "connectors": self._connectors,
-            "net": self._net,
-            "files": {name: {"bytes": path.stat().st_size, "sha256": _sha256(path)} for name, path in _files(folder).items()},
-        }
-        content = json.dumps(manifest, indent=1).encode()
-        (folder / _MANIFEST).write_bytes(content)
-        (folder / _MANIFEST_SUM).write_text(_sum_line(content), encoding="ascii")
+    def copy(self, source: Checkpoint, progress: Progress, lineage: int) -> Checkpoint:
+        """Write a checkpoint again, as the newest one and with other counters.
 
-    def _refuse_other_spaces(self, path: Path, manifest: _Manifest) -> None:
+        Raises:
+            CheckpointError: It can't be written; those there are untouched.
+        """
+
+        def write(folder: Path) -> None:
+            for name, path in files_of(source.path).items():
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, folder / name)
+
+        return self.save(write, progress, source.weights_sha256, lineage=lineage, restored_from=source.number)
+
+    def _refuse_other_spaces(self, path: Path, manifest: Manifest) -> None:
         for name, ours in asdict(self._spaces).items():
             theirs = manifest.spaces[name]
             expected = space_from_config(ours, name)
@@ -276,70 +298,9 @@ class CheckpointFolder:
                 )
 
 
-@dataclass(frozen=True)
-class _Manifest:
-    """What a checkpoint says of itself."""
-
-    progress: Progress
-    spaces: dict[str, gym.Space[Any]]
-    connectors: dict[str, Any]
-    """By dotted key, like `net`."""
-    net: dict[str, Any]
-    weights_sha256: str
-    written_at: str
-    size_bytes: int
-
-
-_UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
-"""Errors that reading a damaged manifest may raise."""
-
-
-def _verified_manifest(path: Path) -> _Manifest:
-    """Read a manifest, compare it with its sum, and every file with it."""
-    content = (path / _MANIFEST).read_bytes()
-    manifest: dict[str, Any] = json.loads(content)
-    version = manifest["format_version"]
-    if version not in (_WITHOUT_SUM, _FORMAT_VERSION):
-        raise ValueError(f"format version {version}, expected {_FORMAT_VERSION}")
-    if (version != _WITHOUT_SUM or (path / _MANIFEST_SUM).exists()) and (path / _MANIFEST_SUM).read_bytes() != _sum_line(content).encode():
-        raise ValueError(f"{_MANIFEST}: its SHA-256 is not that of {_MANIFEST_SUM}")
-    present = _files(path)
-    if present.keys() != manifest["files"].keys():
-        differing = sorted(present.keys() ^ manifest["files"].keys())
-        raise ValueError(f"files missing or not in the manifest: {', '.join(differing)}")
-    for name, expected in manifest["files"].items():
-        size = present[name].stat().st_size
-        if size != expected["bytes"]:
-            raise ValueError(f"{name}: expected {expected['bytes']} bytes, received {size}")
-        if _sha256(present[name]) != expected["sha256"]:
-            raise ValueError(f"{name}: its SHA-256 is not that of the manifest")
-    return _read(manifest)
-
-
-def _manifest(path: Path) -> _Manifest:
-    """Read a manifest without a look at what it describes."""
-    return _read(json.loads((path / _MANIFEST).read_bytes()))
-
-
-def _read(manifest: dict[str, Any]) -> _Manifest:
-    return _Manifest(
-        Progress(**manifest["progress"]),
-        spaces={entry.name: space_from_config(manifest["spaces"][entry.name], entry.name) for entry in fields(SpacesConfig)},
-        connectors={f"connectors.{name}": value for name, value in manifest.get("connectors", {}).items()},
-        net=dict(manifest.get("net", {})),
-        weights_sha256=str(manifest.get("weights_sha256", "")),
-        written_at=str(manifest["written_at"]),
-        size_bytes=sum(file["bytes"] for file in manifest["files"].values()),
-    )
-
-
 def _pin(path: Path) -> Path:
     """Return the file that is there if a checkpoint is pinned, beside its folder."""
     return path.with_name(f"{path.name}.pinned")
-
-
-def _sum_line(manifest: bytes) -> str:
-    return f"{hashlib.sha256(manifest).hexdigest()}  {_MANIFEST}\n"
 
 
 def _refuse_if_foreign(path: Path) -> None:
@@ -351,17 +312,6 @@ def _refuse_if_foreign(path: Path) -> None:
 
 def _serial(path: Path) -> int:
     return int(path.name.removeprefix(_PREFIX))
-
-
-def _files(folder: Path) -> dict[str, Path]:
-    """List the files below a folder by their relative names, the manifest and its sum apart."""
-    described = (path for path in sorted(folder.rglob("*")) if path not in (folder / _MANIFEST, folder / _MANIFEST_SUM))
-    return {str(path.relative_to(folder)): path for path in described if path.is_file()}
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _force_to_disk(folder: Path) -> None:

@@ -17,10 +17,19 @@ from policyserver.monitoring.sink import Sink
 from policyserver.server.config.server_config import ServerConfig
 from policyserver.server.daemon.checkpoints import Checkpoint, CheckpointError, CheckpointFolder
 from policyserver.server.daemon.daemon_errors import DaemonError, DrainTimeoutError
+from policyserver.server.daemon.roll_back import (
+    RollBack,
+    RollBackUnderWayError,
+    check_served,
+    follow,
+    learner_version,
+    restore_under,
+    state_of,
+)
 from policyserver.server.daemon.safe_point import SafePoint
 from policyserver.server.daemon.served_state import SERVED_FILE, of_serving, served_state, weights_sha256
-from policyserver.server.daemon.training_hooks import DrainingError, TrainingHooks
-from policyserver.server.processes.driver_link import DriverLink
+from policyserver.server.daemon.training_hooks import DrainingError, IterationLeftError, TrainingHooks
+from policyserver.server.processes.driver_link import ROLL_BACK, DriverLink
 from policyserver.server.processes.training_report import Progress, TrainingReport, restored_report, training_report
 
 if TYPE_CHECKING:
@@ -33,6 +42,10 @@ _IDLE_PAUSE_S = 0.5
 _ACTOR_ABSENCE_S = 300.0
 """How long the serving actors may be absent before the daemon gives up. A restart takes about five seconds of processor time, which at ten
 times the load that the processors can bear is more than a minute."""
+
+
+_ROLL_BACK_S = 5.0
+"""Longest time that serving actors are given to serve a checkpoint. It takes them milliseconds."""
 
 
 class Learning:
@@ -54,7 +67,10 @@ class Learning:
         self._link = link
         self._safe_point = safe_point
         self._stopping = stopping
-        self._hooks = TrainingHooks(algorithm, stopping, safe_point.pass_by)
+        self._beginning = threading.Lock()  # held while a roll-back begins: there is one at a time
+        self._hooks = TrainingHooks(algorithm, stopping, safe_point.pass_by, lambda: self._is_rolled_back)
+        self._iterated_lineage = 0
+        self._replays = algorithm.local_replay_buffer is not None and config.rollback.keep_replay
         # Read from any thread.
         self.progress = Progress()
         self.saved: Checkpoint | None = None
@@ -63,6 +79,12 @@ class Learning:
         self.last_failure = ""
         self.iterated_s: float | None = None
         """When the newest iteration ended, by `time.monotonic`."""
+        self.lineage = 0
+        """How many times the run was rolled back; what RLlib pushes after that is told apart by it."""
+        self.restored_from = 0
+        """Number of the checkpoint to which it was rolled back last; 0 if it was not."""
+        self.rolling_back: RollBack | None = None
+        """The roll-back that the learner has not followed yet."""
 
     @property
     def is_updating(self) -> bool:
@@ -85,13 +107,14 @@ class Learning:
             logger.info("fresh weights: no checkpoint in %s", self._config.checkpoints_folder)
         else:
             try:
-                algorithm.restore_from_path(str(found.path))
+                restore_under(algorithm, found, found.progress.weights_seq_no)
             except Exception as error:
                 raise CheckpointError(
                     f"{found.path}: doesn't fit the configured algorithm and net; go back to the settings it was made with, choose another "
                     f"run_folder, or set checkpoints.restore = false: {error}"
                 ) from error
             self.progress, self.saved = found.progress, found
+            self.lineage, self.restored_from = found.lineage, found.restored_from
             logger.info("restored %s: iteration %d, policy version %d", found.path, found.progress.iteration, found.progress.weights_seq_no)
         state = algorithm.learner_group.get_state(components="learner/rl_module", inference_only=True)["learner"]
         of_serving(algorithm, lambda runner: runner.set_state(state))
@@ -116,7 +139,9 @@ class Learning:
             self._train_until_stopped(sink, tags)
         finally:
             self._safe_point.close()
-        if self.progress != (self.saved.progress if self.saved else Progress()):
+        if self.rolling_back is not None:  # the learner has not followed: what it has is not what is served
+            self.rolling_back.is_served.wait(_ROLL_BACK_S)
+        elif self.progress != (self.saved.progress if self.saved else Progress()):
             self.save()
 
     def _train_until_stopped(self, sink: Sink, tags: Mapping[str, str]) -> None:
@@ -127,9 +152,14 @@ class Learning:
             begun = clock_s()
             try:
                 self._safe_point.pass_by()
+                self._iterated_lineage = self.lineage
                 report = self._iterate()
                 signal.setitimer(signal.ITIMER_REAL, 0)  # an iteration may be given up, the checkpoint after it may not
                 self.failures, self.last_failure = 0, ""
+            except IterationLeftError as reason:
+                logger.info("the iteration is left, its steps and its update are discarded: %s", reason)
+                self._hooks.take_learn_seconds()
+                continue
             except (DrainingError, DrainTimeoutError) as reason:
                 logger.info("the unfinished iteration is left: %s", reason)
                 return
@@ -185,7 +215,9 @@ class Learning:
             self._algorithm.save_to_path(str(folder))
             (folder / SERVED_FILE).write_bytes(pickle.dumps(served, pickle.HIGHEST_PROTOCOL))
 
-        self.saved = self._checkpoints.save(write, self.progress, weights_sha256(served), pin=pin)
+        self.saved = self._checkpoints.save(
+            write, self.progress, weights_sha256(served), pin=pin, lineage=self.lineage, restored_from=self.restored_from
+        )
         logger.info("saved %s", self.saved.path)
         return self.saved
 
@@ -197,3 +229,81 @@ class Learning:
             logger.error("no checkpoint was written: %s", error)
             return False
         return True
+
+    # --- roll-back --------------------------------------------------------------------------------------------------------------------
+
+    @property
+    def _is_rolled_back(self) -> bool:
+        """Whether what the running iteration has collected or learned is of a policy that was rolled back."""
+        return self.rolling_back is not None or self.lineage != self._iterated_lineage
+
+    def roll_back(self, number: int, served_version: int) -> RollBack:
+        """Serve a checkpoint at once, write it as the newest one, and have the learner follow. From any thread.
+
+        Args:
+            number: The checkpoint.
+            served_version: The highest policy version that an actor says it serves.
+
+        Raises:
+            RollBackUnderWayError: To another checkpoint.
+            CheckpointError: It is not there or can't be used, and nothing has changed; or (with `RollBack.result` None) it is served, and
+                could not be written as the newest one.
+        """
+        with self._beginning:
+            if (under_way := self.rolling_back) is not None:
+                if under_way.source.number == number:
+                    return under_way
+                raise RollBackUnderWayError(
+                    f"checkpoint: expected no other roll-back under way, received one to {number} while the learner must still follow one "
+                    f"to {under_way.source.number}; ask again when `policy-server ctl status` names none"
+                )
+            source = self._checkpoints.whole(number)
+            state = state_of(source)
+            version = 1 + max(served_version, self.progress.weights_seq_no, learner_version(self._algorithm))
+            order = RollBack(source, version, self.lineage + 1)
+            self._checkpoints.use(number, used=True)
+            self.rolling_back = order
+        self._safe_point.ask(lambda: self._follow(order))
+        try:
+            state |= {"weights_seq_no": version, "lineage": order.lineage}
+            self._link.offer({**state, "rolled_back": True})
+            order.actors = self._link.ask(_ROLL_BACK_S, ROLL_BACK, (state, not self._replays))
+            check_served(order)
+            progress = dataclasses.replace(self.progress, weights_seq_no=version)
+            order.result = self._checkpoints.copy(source, progress, order.lineage)
+        except CheckpointError as error:
+            raise CheckpointError(
+                f"{source.path} is served as policy version {version} and the learner follows, but it could not be written as the newest "
+                f"checkpoint: {error}; make room, then save"
+            ) from error.__cause__
+        finally:
+            order.is_served.set()
+        logger.info(
+            "rolled back to %s: %d serving actors have it as policy version %d, it is %s now; the learner follows",
+            source.path, len(order.actors), version, order.result.path,
+        )  # fmt: skip
+        return order
+
+    def _follow(self, order: RollBack) -> None:
+        """Have the learner go on from where the actors are; its iteration is left afterwards."""
+        order.is_served.wait()
+        served = [actor.weights_seq_no for actor in order.actors]
+        version = max([order.weights_seq_no, *served])
+        try:
+            follow(self._algorithm, order, version, keep_replay=self._config.rollback.keep_replay)
+        except Exception as error:
+            raise DaemonError(f"the learner could not follow a roll-back to {order.source.path}: {error!r}") from error
+        self.progress = dataclasses.replace(self.progress, weights_seq_no=version)
+        self.lineage, self.restored_from = order.lineage, order.source.number
+        state = self._algorithm.learner_group.get_state(components="learner/rl_module", inference_only=True)["learner"]
+        state |= {"lineage": order.lineage}
+        if self._algorithm.config.num_env_runners and self._algorithm.env_runner is not None:
+            self._algorithm.env_runner.set_state(state)
+        of_serving(self._algorithm, lambda runner: runner.set_state(state))
+        self._offer_state()
+        self._checkpoints.use(order.source.number, used=False)
+        self.saved = order.result or self.saved
+        self.rolling_back = None
+        logger.info("the learner goes on from %s as policy version %d", order.source.path, version)
+        if order.result is None:
+            self._try_to_save()

@@ -195,6 +195,17 @@ class EpisodeCore:
         self._policy.swap(weights_seq_no)
         self.room.open()
 
+    def roll_back(self, weights_seq_no: int, *, drops_steps: bool) -> int:
+        """Swap to the weights loaded last, which are older ones under a new version, and leave a request of the learner unanswered.
+
+        Returns:
+            How many recorded steps were dropped; none unless `drops_steps`.
+        """
+        self._requests.interrupt()
+        dropped = self._trajectories.drop() if drops_steps else 0
+        self.serve_weights(weights_seq_no)
+        return dropped
+
     def drain(self, *, is_final: bool = False) -> None:
         """Refuse new episodes from now on, let no question wait, and answer `sample` at once; `is_final` tells clients not to wait."""
         self._pass.drain_error = ending_error(is_final=is_final)

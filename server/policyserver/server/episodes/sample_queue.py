@@ -66,6 +66,14 @@ class SampleQueue:
         """Note that the episode in a slot is over, whether or not its last segment said so; return pages that were dropped for it."""
         return []
 
+    def drop_all(self) -> list[int]:
+        """Drop everything that waits; return its pages."""
+        pages = [segment.page for segment in self._waiting]
+        self._waiting.clear()
+        self.steps_dropped += self.steps_waiting
+        self.steps_waiting = 0
+        return pages
+
     def take(self, max_segments: int, steps: int) -> list[Segment]:
         """Remove and return the oldest segments, until they have `steps` steps together or there are `max_segments`."""
         taken: list[Segment] = []

@@ -250,6 +250,20 @@ class Trajectories:
             self._let_go_of_open_pages()
             self.queue.is_paused = False
 
+    def drop(self) -> int:
+        """Drop what is recorded, but for the pending step of each episode; return how many steps that were."""
+        queue = self.queue
+        before, paused, was_paused = queue.steps_dropped, queue.steps_paused, queue.is_paused
+        for page in queue.drop_all():
+            self._pages.give(page)
+        queue.is_paused = True
+        self._let_go_of_open_pages()
+        queue.is_paused = was_paused
+        if not was_paused:
+            queue.steps_dropped += queue.steps_paused - paused
+            queue.steps_paused = paused
+        return queue.steps_dropped - before
+
     def _let_go_of_open_pages(self) -> None:
         """Let go of the complete steps in open pages, while `queue` does so with all that it is given."""
         slots = np.flatnonzero(self._page >= 0)

@@ -32,7 +32,7 @@ class WholeEpisodesQueue(SampleQueue):
         self._most_held_steps = most_held_steps
         self._dropped: set[int] = set()
         self._paused: set[int] = set()
-        """Slots of episodes that are let go whole, because a part of them was played while learning was paused."""
+        """Slots of episodes that are let go whole, because a part of them was played while learning was paused, or dropped."""
         self._episodes_waiting = 0
 
     def put(self, segment: Segment) -> list[int]:
@@ -63,6 +63,17 @@ class WholeEpisodesQueue(SampleQueue):
             return []
         segments[-1] = replace(segments[-1], truncated=True)
         return self._put_episode(segments)
+
+    def drop_all(self) -> list[int]:
+        """Drop everything that waits, and what is held back; return its pages. What open episodes still bring is let go."""
+        pages = super().drop_all()
+        self._episodes_waiting = 0
+        for slot in list(self._held):
+            self._paused.add(slot)
+            segments = self._release(slot)
+            self.steps_dropped += sum(segment.steps for segment in segments)
+            pages += [segment.page for segment in segments]
+        return pages
 
     def take(self, max_segments: int, steps: int) -> list[Segment]:
         """Remove and return the oldest episodes, until they have `steps` steps together or `max_segments` segments."""

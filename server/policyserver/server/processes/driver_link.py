@@ -38,6 +38,8 @@ LOG_LEVEL = "log level"
 """Order: log from a severity on, by its name."""
 PAUSE = "pause"
 """Order: let steps by-pass the learner, or no longer."""
+ROLL_BACK = "roll back"
+"""Question: serve another state at once, and say what is served then."""
 _TIMEOUT_S = 5.0  # of a message that is on its way
 
 
@@ -81,19 +83,19 @@ class DriverLink:
         with self._lock:
             self._standing[_STATE] = message
 
-    def ask(self, timeout_s: float) -> list[Any]:
-        """Ask all actors how serving goes.
+    def ask(self, timeout_s: float, kind: str = _ASK, content: Any = None) -> list[Any]:
+        """Ask all actors something; by default how serving goes.
 
         Returns:
             What those say that answer in time, in the order in which they connected.
         """
         with self._asking:
-            return self._ask(timeout_s)
+            return self._ask(timeout_s, kind, content)
 
-    def _ask(self, timeout_s: float) -> list[Any]:
+    def _ask(self, timeout_s: float, kind: str, content: Any) -> list[Any]:
         with self._lock:
             self._questions += 1
-            question = pickle.dumps((_ASK, self._questions))
+            question = pickle.dumps((kind, (self._questions, content)), pickle.HIGHEST_PROTOCOL)
             asked = [connection for connection in self._connections if _send(connection, question)]
         answers: dict[Connection, Any] = {}
         deadline = time.monotonic() + timeout_s
@@ -176,6 +178,7 @@ def follow_driver(
     on_state: Callable[[dict[str, Any]], None],
     on_question: Callable[[], Any],
     orders: Mapping[str, Callable[[Any], None]] | None = None,
+    questions: Mapping[str, Callable[[Any], Any]] | None = None,
 ) -> Callable[[], None]:
     """Connect an actor to its daemon. All functions are called from the link's own thread.
 
@@ -187,6 +190,7 @@ def follow_driver(
         on_state: Called with the newest state, if the daemon has offered one.
         on_question: Called when the daemon asks how serving goes. What it returns is pickled.
         orders: Called with what `DriverLink.order` tells, by kind; an order of another kind is skipped.
+        questions: Called with what else `DriverLink.ask` asks, by kind; what they return is pickled.
 
     Returns:
         A function that ends the following; idempotent.
@@ -200,16 +204,19 @@ def follow_driver(
         return lambda: None
     stopped = threading.Event()
     connection = Connection(os.dup(line.fileno()))
+    answers: dict[str, Callable[[Any], Any]] = {**(questions or {}), _ASK: lambda _: on_question()}
+    followed = orders or {}
 
     def obey(kind: str, content: Any) -> None:
         if kind == _DRAIN:
             on_drain(content)
         elif kind == _STATE:
             on_state(content)
-        elif kind == _ASK:
-            connection.send_bytes(pickle.dumps((content, on_question())))
-        elif orders is not None and kind in orders:
-            orders[kind](content)
+        elif kind in answers:
+            number, asked = content
+            connection.send_bytes(pickle.dumps((number, answers[kind](asked))))
+        elif kind in followed:
+            followed[kind](content)
 
     def follow() -> None:
         with contextlib.suppress(OSError, EOFError), connection:
