@@ -103,9 +103,8 @@ class Daemon:
             answers = AdminAnswers(
                 config, link, checkpoints, self._safe_point, self._stopping, stop=self.stop_for, stop_timeout_s=_longest_stop_s(config)
             )
-            ending.callback(AdminServer(answers, ray_process.folder).close)
             try:
-                learning = self._start(ray_process, link, checkpoints, ending)
+                learning = self._start(ray_process, link, checkpoints, answers, ending)
             except (Exception, DrainTimeoutError) as error:  # whatever ends a start that is being broken off
                 if not self._stopping.is_set():
                     raise
@@ -159,6 +158,7 @@ class Daemon:
         ray_process: RayProcess,
         link: DriverLink,
         checkpoints: CheckpointFolder,
+        answers: AdminAnswers,
         ending: contextlib.ExitStack,
     ) -> Learning:
         begun = time.monotonic()
@@ -184,6 +184,7 @@ class Daemon:
                 ending.enter_context(claimed(address))
             ending.enter_context(reserve_ports(addresses))  # Ray opens ports, too
         ray_process.start(cpu_tickets(rllib_config), before_retry=self._leave_if_stopped)
+        ending.callback(AdminServer(answers, ray_process.folder).close)  # only now: Ray forks, which gRPC's threads don't bear
         self._handle_signals()  # again: Ray's core, in C++, has put itself before them
         self._leave_if_stopped()
         _share_the_machine(config)

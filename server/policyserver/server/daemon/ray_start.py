@@ -176,6 +176,5 @@ def _environment(folder: Path) -> dict[str, str]:
         "RAY_DEDUP_LOGS": "0",
         "RAY_COLOR_PREFIX": "0",
         "RAY_BACKEND_LOG_LEVEL": "fatal",  # one of its errors appears at every start and means nothing here
-        "GRPC_ENABLE_FORK_SUPPORT": "0",  # Ray starts its processes by fork and exec, beside the threads of the admin service
         "GRPC_EXPERIMENTS": os.environ.get("GRPC_EXPERIMENTS", _GRPC_EXPERIMENTS),
     }
