@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import resource
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ from typing import Any
 
 import grpc
 import numpy as np
+import psutil
 import pytest
 
 from policyserver.client import PolicyClient
@@ -35,11 +37,12 @@ shape = [4]
 [spaces.action]
 type = "Discrete"
 n = 2
-[algorithm.training]
-train_batch_size_per_learner = 512
-minibatch_size = 128
-num_epochs = {epochs}
-lr = 0.003
+[algorithm]
+name = "{name}"
+{training}
+[algorithm.reporting]
+min_time_s_per_iteration = 0
+min_sample_timesteps_per_iteration = 0
 [algorithm.rl_module.model_config]
 fcnet_hiddens = [16]
 use_lstm = false
@@ -48,16 +51,23 @@ every_iterations = 0
 keep = 2
 [hand_off]
 batches_ahead = 1.0
+[rollback]
+keep_replay = false
 """
+TRAINING = {
+    "PPO": "[algorithm.training]\ntrain_batch_size_per_learner = 512\nminibatch_size = 128\nnum_epochs = 20\nlr = 0.003",
+    "APPO": "[algorithm.training]\ntrain_batch_size_per_learner = 128\nlr = 0.003\n[algorithm.env_runners]\nrollout_fragment_length = 32",
+    "DQN": "[algorithm.training]\nnum_steps_sampled_before_learning_starts = 64\n[algorithm.env_runners]\nrollout_fragment_length = 32",
+}
 PROBE = np.array([0.3, -0.2, 0.1, 0.05], np.float32)
 
 
 class Server:
     """A daemon, and `ctl` pointed at it."""
 
-    def __init__(self, folder: Path, epochs: int = 20) -> None:
+    def __init__(self, folder: Path, name: str = "PPO") -> None:
         self.run_folder = folder / "run"
-        (folder / "server.toml").write_text(CONFIG.format(epochs=epochs))
+        (folder / "server.toml").write_text(CONFIG.format(name=name, training=TRAINING[name]))
         self.daemon = DaemonProcess(self.run_folder, free_address(), "--config", str(folder / "server.toml"))
 
     @property
@@ -321,6 +331,42 @@ def test_what_is_refused_changes_nothing(server: Server, saved: tuple[int, float
         server.has_iterated(1)
 
 
+def test_of_two_roll_backs_at_once_the_second_is_refused_with_both(server: Server, saved: tuple[int, float]) -> None:
+    number, _ = saved
+    other = server.answer("save", "--pin")["checkpoint"]["number"]
+    with Players(server.address):
+        for _ in range(20):
+            server.when(lambda status: status["learning"] == "updating", "an update")
+            server.answer("rollback", str(number))
+            second = server.ctl("rollback", str(other))
+            if second.returncode == 1:
+                break
+            server.when(lambda status: status["rolling_back_to"] is None, "the learner to follow")
+        assert f"refused (ABORTED): checkpoint: expected no other roll-back under way, received one to {other} while" in second.stderr
+        assert f"one to {number};" in second.stderr
+        assert server.when(lambda status: status["rolling_back_to"] is None, "the learner to follow")["restored_from"] == number
+        server.has_iterated(1)
+    server.answer("unpin", str(other))
+
+
+def test_a_full_disk_is_told_and_neither_serving_nor_learning_ends(server: Server, saved: tuple[int, float]) -> None:
+    number, _ = saved
+    daemon = psutil.Process(server.daemon.process.pid)
+    with Players(server.address):
+        server.has_iterated(2)
+        daemon.rlimit(psutil.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))  # no file grows beyond
+        try:
+            save, roll_back = server.ctl("save"), server.ctl("rollback", str(number))
+        finally:
+            daemon.rlimit(psutil.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        assert (save.returncode, "refused (RESOURCE_EXHAUSTED)" in save.stderr, "can't be written" in save.stderr) == (1, True, True)
+        assert (roll_back.returncode, "refused (RESOURCE_EXHAUSTED)" in roll_back.stderr) == (1, True)
+        assert "is served as policy version" in roll_back.stderr
+        server.when(lambda status: status["rolling_back_to"] is None, "the learner to follow")
+        server.has_iterated(1)
+        assert server.answer("save")["checkpoint"]["restored_from"] == number
+
+
 def test_a_daemon_that_dies_right_after_a_roll_back_goes_on_from_it(server: Server, saved: tuple[int, float]) -> None:
     number, expected = saved
     with Players(server.address):
@@ -337,3 +383,26 @@ def test_a_daemon_that_dies_right_after_a_roll_back_goes_on_from_it(server: Serv
         assert server.answer("drain") == {"stop_timeout_s": 39.0, "ended": True}
         assert daemon.process.wait(10.0) == 0
         assert ("Drain", "local", "", None) in server.events()
+
+
+@pytest.mark.parametrize("name", ["APPO", "DQN"])
+def test_an_algorithm_that_does_not_wait_and_one_that_replays_are_rolled_back_too(tmp_path: Path, name: str) -> None:
+    server = Server(tmp_path, name)
+    with server.daemon:
+        server.answer("wait-ready", "--timeout_s", "120")
+        with Players(server.address, threads=8) as players:
+            server.when(lambda status: status["weights_seq_no"] >= 3, "updates")
+            saved = server.answer("save", "--pin")["checkpoint"]
+            server.when(lambda status: status["weights_seq_no"] >= saved["weights_seq_no"] + 10, "more updates")
+            with Asker(server.address) as asker:
+                answer = server.answer("rollback", str(saved["number"]))
+                status = server.when(lambda status: status["rolling_back_to"] is None, "the learner to follow")
+                wait_until(lambda: asker.answers[-1][1] >= answer["weights_seq_no"] + 3, "learning goes on from there", 60.0)
+            versions = [acted for _, acted, _ in asker.answers]
+            assert versions == sorted(versions), "no version falls"
+            assert players.steps > 0
+        assert answer["weights_seq_no"] > saved["weights_seq_no"] + 10
+        assert answer["weights_sha256"] == saved["weights_sha256"]
+        assert status["restored_from"] == saved["number"]
+        assert "Traceback" not in server.daemon.text()
+        assert server.answer("drain")["ended"]

@@ -230,7 +230,7 @@ def _telling_errors() -> Iterator[None]:
 def _code_of(error: CheckpointError) -> grpc.StatusCode:
     if isinstance(error, CheckpointUnknownError):
         return grpc.StatusCode.NOT_FOUND
-    is_full = isinstance(error.__cause__, OSError) and error.__cause__.errno in (errno.ENOSPC, errno.EDQUOT)
+    is_full = isinstance(error.__cause__, OSError) and error.__cause__.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     return grpc.StatusCode.RESOURCE_EXHAUSTED if is_full else grpc.StatusCode.FAILED_PRECONDITION
 
 
