@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import stat
+import subprocess
 import threading
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
+from policyserver.common.listening import InsecureListenError
+from policyserver.server.config.admin_config import AdminConfig
 from policyserver.server.config.server_config import ServerConfig
+from policyserver.server.config.serving_config import ListenConfig
+from policyserver.server.control.admin_security import network_access
 from policyserver.server.control.admin_server import AdminServer
 from policyserver.server.daemon.admin_answers import AdminAnswers
 from policyserver.server.daemon.checkpoints import CheckpointFolder
@@ -174,3 +180,58 @@ def test_where_no_server_is_the_status_says_so(tmp_path: Path, folder: str) -> N
 def test_a_wrong_action_or_number_is_refused_as_any_command_line() -> None:
     assert run_here("policy-server", "ctl", "pin", "x").returncode == 2
     assert run_here("policy-server", "ctl", "rollforward").returncode == 2
+
+
+@pytest.fixture
+def network(tmp_path: Path, missing_service: Callable[[str], NoReturn]) -> Iterator[tuple[list[str], list[str]]]:
+    """A service with an address; the options of `ctl` with its own token, and with the clients'."""
+    if shutil.which("openssl") is None:
+        missing_service("the command openssl, which makes a certificate, is not installed")
+    certificate, key, token, clients = (tmp_path / name for name in ("cert.pem", "key.pem", "operator", "clients"))
+    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 1 -subj /CN=localhost -addext"
+    options = ["subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run([*command.split(), *options], check=True, capture_output=True)
+    key.chmod(0o600)
+    for file, secret in ((token, "0123456789abcdef"), (clients, "fedcba9876543210")):
+        file.touch(0o600)
+        file.write_text(secret)
+    admin = AdminConfig("127.0.0.1:0", certificate, key, token)
+    config = ServerConfig(run_folder=tmp_path / "run", admin=admin)
+    checkpoints = CheckpointFolder(tmp_path / "checkpoints", 2, config.spaces)
+    checkpoints.save(lambda folder: (folder / "weights").write_text("w"), Progress(1))
+    link, stopping = DriverLink(tmp_path / "driver.sock"), threading.Event()
+    answers = AdminAnswers(
+        config, link, checkpoints, SafePoint(lambda: None, stopping), stopping, stop=lambda **_: None, stop_timeout_s=1.0
+    )
+    with pytest.raises(InsecureListenError, match=r"admin.token_file: expected a token of its own .* clients may not steer"):
+        network_access(replace(admin, token_file=clients), ListenConfig(token_file=clients))
+    server = AdminServer(answers, tmp_path, network_access(admin, ListenConfig(token_file=clients)))
+    options = ["--address", server.address, "--tls_ca_file", str(certificate), "--token_file"]
+    yield [*options, str(token)], [*options, str(clients)]
+    server.close()
+    link.close()
+    checkpoints.close()
+
+
+@pytest.mark.process
+def test_over_the_network_only_the_services_own_token_steers_and_checkpoints_have_no_paths(
+    network: tuple[list[str], list[str]], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    operator, client = network
+    ended = run_here("policy-server", "ctl", "checkpoints", "--json", *operator)
+    assert ended.returncode == 0, ended.stderr
+    assert [(each["number"], each["path"]) for each in json.loads(ended.stdout)["checkpoints"]] == [(1, "")]
+    assert "ListCheckpoints by operator" in caplog.text
+    for action in ("status", "drain"):
+        ended = run_here("policy-server", "ctl", action, *client)
+        assert ended.returncode == 77
+        assert "with the token of admin.token_file, received another one: a client's token does not steer" in ended.stderr
+    assert "Drain by ipv4:127.0.0.1" in caplog.text, "who was refused is in the log"
+    assert run_here("policy-server", "ctl", "status", *operator[:2]).returncode == 2
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:9901", "0.0.0.0:9901"])
+def test_an_address_without_certificate_key_and_token_is_refused_on_loopback_too(address: str) -> None:
+    with pytest.raises(InsecureListenError, match=r"admin.tls_certificate_file and admin.tls_key_file and admin.token_file must be given"):
+        network_access(AdminConfig(address), ListenConfig())

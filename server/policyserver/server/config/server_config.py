@@ -15,6 +15,7 @@ from annotated_types import Ge
 from policyserver.common.endpoints import is_local, parse_address
 from policyserver.common.settings import Config
 from policyserver.monitoring.page.listen import PageConfig
+from policyserver.server.config.admin_config import AdminConfig
 from policyserver.server.config.daemon_config import CheckpointsConfig, LearnerConfig, RollbackConfig, ServerRecordingConfig
 from policyserver.server.config.rllib_config import RLlibConfig, SpacesConfig
 from policyserver.server.config.serving_config import EpisodesConfig, HandOffConfig, InferenceConfig, ListenConfig
@@ -41,6 +42,7 @@ class ServerConfig(Config):
     episodes: EpisodesConfig = field(default_factory=EpisodesConfig)
     hand_off: HandOffConfig = field(default_factory=HandOffConfig)
     inference: InferenceConfig = field(default_factory=InferenceConfig)
+    admin: AdminConfig = field(default_factory=AdminConfig)
     spaces: SpacesConfig = field(default_factory=SpacesConfig)
     """What an observation and an action are."""
     connectors: ConnectorsConfig = field(default_factory=ConnectorsConfig)

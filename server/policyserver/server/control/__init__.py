@@ -2,5 +2,5 @@
 
 What an answer takes is in `daemon/controller.py`.
 
-Imports `common` and `v1`.
+Imports `common`, `server.config` and `v1`.
 """

@@ -14,16 +14,20 @@ from typing import Any
 import grpc
 
 from policyserver.common.channels import open_channel
+from policyserver.common.endpoints import parse_address
+from policyserver.common.listening import read_file, read_token
 from policyserver.common.standard_streams import LastingStream
 from policyserver.server.control.admin_server import SOCKET
 from policyserver.v1 import admin_service_pb2 as pb
 from policyserver.v1 import admin_service_pb2_grpc as pb_grpc
 
-EXIT_REFUSED = 1
+EXIT_REFUSED, EXIT_WRONG = 1, 2
 EXIT_NO_SERVER = 69
 """EX_UNAVAILABLE of sysexits.h."""
 EXIT_NOT_IN_TIME = 75
 """EX_TEMPFAIL."""
+EXIT_NO_ACCESS = 77
+"""EX_NOPERM."""
 
 RAY_LINK = "ray"
 """The link in a run folder that names the server's private folder."""
@@ -59,6 +63,11 @@ def add_actions(ctl: argparse.ArgumentParser) -> None:
             metavar="DIR",
             help=f"folder of the server's run (default: {_RUN_FOLDER})",
         )
+        parser.add_argument("--address", metavar="HOST:PORT", help="the server's admin.address, in place of a run folder on this machine")
+        parser.add_argument(
+            "--tls_ca_file", "--tls-ca-file", type=Path, metavar="FILE", help="certificate (PEM) by which the server is known"
+        )
+        parser.add_argument("--token_file", "--token-file", type=Path, metavar="FILE", help="file with the token of admin.token_file")
         parser.add_argument(
             "--timeout_s", "--timeout-s", type=float, default=60.0, metavar="S", help="seconds to wait at most (default: 60)"
         )
@@ -82,12 +91,32 @@ def run(parsed: argparse.Namespace, out: LastingStream) -> int:
 
 def _ask(parsed: argparse.Namespace, method: str, request: Any, timeout_s: float | None = None) -> Plain:
     """Call the server and return what it answered."""
-    target = f"unix:{_socket(parsed.run_folder)}"
-    with open_channel(target, _CHANNEL_OPTIONS) as channel:
+    timeout_s = timeout_s or parsed.timeout_s
+    channel, metadata = _open(parsed)
+    with channel:
         try:
-            return plain(getattr(pb_grpc.AdminServiceStub(channel), method)(request, timeout=timeout_s or parsed.timeout_s))
+            return plain(getattr(pb_grpc.AdminServiceStub(channel), method)(request, timeout=timeout_s, metadata=metadata))
         except grpc.RpcError as error:
-            raise _failure(error, parsed, timeout_s or parsed.timeout_s) from error
+            raise _failure(error, parsed, timeout_s) from error
+
+
+def _open(parsed: argparse.Namespace) -> tuple[grpc.Channel, tuple[tuple[str, str], ...]]:
+    """Open a channel to the server, and say what each call must bring."""
+    if parsed.address is None:
+        return open_channel(f"unix:{_socket(parsed.run_folder)}", _CHANNEL_OPTIONS), ()
+    if parsed.tls_ca_file is None or parsed.token_file is None:
+        raise CtlError("expected --tls_ca_file and --token_file with --address, for the service has both there", EXIT_WRONG)
+    try:
+        target = parse_address(parsed.address)
+        credentials = grpc.ssl_channel_credentials(read_file(parsed.tls_ca_file, "--tls_ca_file"))
+        token = read_token(parsed.token_file, "--token_file")
+    except ValueError as error:
+        raise CtlError(str(error), EXIT_WRONG) from error
+    return open_channel(target, _CHANNEL_OPTIONS, credentials), (("authorization", f"Bearer {token}"),)
+
+
+def _where(parsed: argparse.Namespace) -> str:
+    return str(parsed.address or parsed.run_folder)
 
 
 def _socket(run_folder: Path) -> Path:
@@ -107,15 +136,18 @@ def _failure(error: grpc.RpcError, parsed: argparse.Namespace, timeout_s: float)
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return CtlError(f"no answer within {timeout_s:g} s; what was asked for may still be done", EXIT_NOT_IN_TIME)
     if code is grpc.StatusCode.UNAVAILABLE and not _is_there(parsed):
-        return CtlError(f"{parsed.run_folder}: no server answers there: {text}", EXIT_NO_SERVER)
+        return CtlError(f"{_where(parsed)}: no server answers there: {text}", EXIT_NO_SERVER)
+    if code is grpc.StatusCode.UNAUTHENTICATED:
+        return CtlError(f"refused ({code.name}): {text}", EXIT_NO_ACCESS)
     return CtlError(f"refused ({code.name}): {text}", EXIT_REFUSED)
 
 
 def _is_there(parsed: argparse.Namespace) -> bool:
     """Whether a server answers at all."""
     try:
-        with open_channel(f"unix:{_socket(parsed.run_folder)}", _CHANNEL_OPTIONS) as channel:
-            pb_grpc.AdminServiceStub(channel).Status(pb.StatusRequest(), timeout=2.0)
+        channel, metadata = _open(parsed)
+        with channel:
+            pb_grpc.AdminServiceStub(channel).Status(pb.StatusRequest(), timeout=2.0, metadata=metadata)
     except (CtlError, grpc.RpcError):
         return False
     return True
@@ -144,10 +176,15 @@ def _wait_ready(parsed: argparse.Namespace) -> Plain:
 def _drain(parsed: argparse.Namespace) -> Plain:
     """Begin the end, and wait for it unless that was not asked for."""
     deadline = time.monotonic() + parsed.timeout_s
-    link = parsed.run_folder / RAY_LINK
-    folder = _socket(parsed.run_folder).parent
+    folder = _socket(parsed.run_folder).parent if parsed.address is None else None
     answer = _ask(parsed, "Drain", pb.DrainRequest(final=parsed.final))
-    while not parsed.no_wait and os.path.realpath(link) == str(folder):  # which it removes last
+
+    def runs() -> bool:
+        if folder is None:
+            return _is_there(parsed)
+        return os.path.realpath(parsed.run_folder / RAY_LINK) == str(folder)  # which it removes last
+
+    while not parsed.no_wait and runs():
         if time.monotonic() > deadline:
             raise CtlError(f"it drains, and has not ended within {parsed.timeout_s:g} s", EXIT_NOT_IN_TIME)
         time.sleep(_LOOK_AGAIN_S)

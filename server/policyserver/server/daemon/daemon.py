@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from policyserver.common.settings import dump_toml
 from policyserver.server.config.algorithm import algorithm_config, check_devices, check_net, cpu_tickets
 from policyserver.server.config.server_config import ServerConfig
+from policyserver.server.control.admin_security import network_access
 from policyserver.server.control.admin_server import AdminServer
 from policyserver.server.daemon.admin_answers import AdminAnswers
 from policyserver.server.daemon.checkpoints import CheckpointFolder
@@ -87,6 +88,8 @@ class Daemon:
         check_loopback()
         with contextlib.ExitStack() as ending:
             ending.enter_context(claimed(config.listen.address))
+            if config.admin.address is not None:
+                ending.enter_context(claimed(config.admin.address))
             page = self._take_page_address(ending)
             ending.enter_context(_restoring_signal_handlers())
             self._handle_signals()
@@ -184,7 +187,11 @@ class Daemon:
                 ending.enter_context(claimed(address))
             ending.enter_context(reserve_ports(addresses))  # Ray opens ports, too
         ray_process.start(cpu_tickets(rllib_config), before_retry=self._leave_if_stopped)
-        ending.callback(AdminServer(answers, ray_process.folder).close)  # only now: Ray forks, which gRPC's threads don't bear
+        # Only now, for Ray forks, which gRPC's threads don't bear.
+        admin = AdminServer(answers, ray_process.folder, network_access(config.admin, config.listen))
+        ending.callback(admin.close)
+        if admin.address:
+            logger.info("the admin service listens on %s", admin.address)
         self._handle_signals()  # again: Ray's core, in C++, has put itself before them
         self._leave_if_stopped()
         _share_the_machine(config)
