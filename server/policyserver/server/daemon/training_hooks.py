@@ -27,7 +27,11 @@ class TrainingHooks:
     """
 
     def __init__(
-        self, algorithm: Algorithm, stopping: threading.Event, pass_by: Callable[[], None], is_rolled_back: Callable[[], bool]
+        self,
+        algorithm: Algorithm,
+        stopping: threading.Event,
+        pass_by: Callable[[], None] = lambda: None,
+        is_rolled_back: Callable[[], bool] = lambda: False,
     ) -> None:
         """Hook into an algorithm.
 
