@@ -257,12 +257,15 @@ class Learning:
                     f"checkpoint: expected no other roll-back under way, received one to {number} while the learner must still follow one "
                     f"to {under_way.source.number}; ask again when `policy-server ctl status` names none"
                 )
-            source = self._checkpoints.whole(number)
-            state = state_of(source)
-            version = 1 + max(served_version, self.progress.weights_seq_no, learner_version(self._algorithm))
-            order = RollBack(source, version, self.lineage + 1)
             self._checkpoints.use(number, used=True)
-            self.rolling_back = order
+            try:
+                source = self._checkpoints.whole(number)
+                state = state_of(source)
+            except CheckpointError:
+                self._checkpoints.use(number, used=False)
+                raise
+            version = 1 + max(served_version, self.progress.weights_seq_no, learner_version(self._algorithm))
+            order = self.rolling_back = RollBack(source, version, self.lineage + 1)
         self._safe_point.ask(lambda: self._follow(order))
         try:
             state |= {"weights_seq_no": version, "lineage": order.lineage}
