@@ -83,7 +83,8 @@ def test_steps_stay_where_they_may(runner: ExternalEnvRunner) -> None:
     play(runner, 9)
     assert runner.roll_back(({**saved_state(runner, 1), WEIGHTS_SEQ_NO: 1}, False)).steps_dropped == 0
     play(runner, 9)
-    assert sum(len(episode) for episode in list(runner.sample())) == 18  # type: ignore[arg-type]
+    episodes: list[Any] = list(runner.sample())  # type: ignore[arg-type]
+    assert sum(map(len, episodes)) == 18
 
 
 def test_the_version_is_higher_than_all_that_were_served_whatever_the_daemon_knew(runner: ExternalEnvRunner) -> None:

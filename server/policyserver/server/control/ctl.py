@@ -182,7 +182,7 @@ def _drain(parsed: argparse.Namespace) -> Plain:
     def runs() -> bool:
         if folder is None:
             return _is_there(parsed)
-        return os.path.realpath(parsed.run_folder / RAY_LINK) == str(folder)  # which it removes last
+        return Path(os.path.realpath(parsed.run_folder / RAY_LINK)) == folder  # which it removes last
 
     while not parsed.no_wait and runs():
         if time.monotonic() > deadline:
