@@ -197,7 +197,7 @@ def asked_once(address: str) -> tuple[int, float]:
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     server = Server(tmp_path_factory.mktemp("control"))
     with server.daemon:
-        assert server.answer("wait-ready", "--timeout_s", "120")["state"] == "serving"
+        assert server.answer("wait-ready", "--timeout_s", "300")["state"] == "serving"
         yield server
 
 
@@ -395,7 +395,7 @@ def test_a_daemon_that_dies_right_after_a_roll_back_goes_on_from_it(server: Serv
 def test_an_algorithm_that_does_not_wait_and_one_that_replays_are_rolled_back_too(tmp_path: Path, name: str) -> None:
     server = Server(tmp_path, name)
     with server.daemon:
-        server.answer("wait-ready", "--timeout_s", "120")
+        server.answer("wait-ready", "--timeout_s", "300")
         with Players(server.address, threads=8) as players:
             server.when(lambda status: status["weights_seq_no"] >= 3, "updates")
             saved = server.answer("save", "--pin")["checkpoint"]
