@@ -15,7 +15,7 @@ from policyserver.common.settings import known_keys
 from policyserver.pipelines.config import PipelineConfig
 from policyserver.pipelines.market.files.config import FilesConfig
 from policyserver.server.config.server_config import ServerConfig
-from policyserver.v1 import policy_service_pb2, space_pb2, tensor_pb2
+from policyserver.v1 import admin_service_pb2, policy_service_pb2, space_pb2, tensor_pb2
 
 ROOT = Path(__file__).parents[1]
 
@@ -51,7 +51,7 @@ def test_the_reference_has_every_public_name(site: Path, page: str, names: list[
 
 def test_the_reference_has_every_message_and_every_reason_of_the_protocol(site: Path) -> None:
     text = text_of(site / "reference" / "protocol.html")
-    files = [module.DESCRIPTOR for module in (policy_service_pb2, space_pb2, tensor_pb2)]
+    files = [module.DESCRIPTOR for module in (admin_service_pb2, policy_service_pb2, space_pb2, tensor_pb2)]
     assert [name for file in files for name in file.message_types_by_name if name not in text] == []
     reasons = text_of(site / "reference" / "errors.html")
     names = [name.removeprefix("REASON_") for name in policy_service_pb2.Reason.keys()]  # noqa: SIM118 - no dict

@@ -36,6 +36,11 @@ def _part(program: str, name: str, meaning: str, parser: argparse.ArgumentParser
     if keys:
         yield "Each key of the configuration file is an option, too: `--KEY VALUE`."
         yield ""
+    for nested in parser._actions:
+        if isinstance(nested, argparse._SubParsersAction):
+            helps = {choice.dest: choice.help or "" for choice in nested._choices_actions}
+            for inner, part in nested.choices.items():
+                yield from _part(f"{program} {name}", inner, helps.get(inner, ""), part)
 
 
 def _usage(action: argparse.Action) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from policyserver.common.figures import known
 from policyserver.common.server_stats import TrainingIteration
 from policyserver.monitoring.points import Points
-from policyserver.monitoring.schema import SERVER, SINK, TRAIN
+from policyserver.monitoring.schema import CONTROL, SERVER, SINK, TRAIN
 from policyserver.monitoring.sink import MultiSink, Sink
 
 _ID_CHARACTERS = 8
@@ -39,6 +39,12 @@ def serving_process(counters: Mapping[str, Any]) -> str:
 def training_point(tags: Mapping[str, str], iteration: TrainingIteration) -> Points:
     """Make a point of an iteration of training."""
     return Points.one(TRAIN.name, tags, known(iteration))
+
+
+def control_point(tags: Mapping[str, str], call: str, who: str, request: str, refusal: str | None, weights_seq_no: int) -> Points:
+    """Make a point of a call of the admin service."""
+    fields = {"call": call, "who": who, "request": request, "refusal": refusal, "weights_seq_no": weights_seq_no}
+    return Points.one(CONTROL.name, tags, fields)
 
 
 def write_counters(sink: Sink, tags: Mapping[str, str]) -> None:

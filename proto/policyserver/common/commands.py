@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.util
+import os
 import sys
 from typing import NoReturn
 
@@ -15,6 +16,7 @@ _PARTS = ("policyserver.client", "policyserver.monitoring", "policyserver.pipeli
 
 
 def _run(command: str, module: str, function: str) -> NoReturn:
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")  # read when gRPC is imported; its handlers of a fork can hang beside a server
     if problem := _what_is_missing():
         sys.exit(f"{command}: {problem}")
     sys.exit(getattr(importlib.import_module(module), function)())

@@ -102,6 +102,8 @@ class ServerStats:
     """Steps the overflow policy of the hand-off dropped."""
     steps_untrained: Annotated[int, counter("steps")] = 0
     """Steps of episodes with training switched off, which are never handed off."""
+    steps_paused: Annotated[int, counter("steps")] = 0
+    """Steps recorded while learning was paused, which are never handed off."""
     steps_waiting: Annotated[int, gauge("steps")] = 0
     """Steps that wait for the learner now."""
     questions_waiting: Annotated[int, gauge("questions", chart="Questions that wait for the learner")] = 0

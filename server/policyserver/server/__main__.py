@@ -1,4 +1,4 @@
-"""The command line: `policy-server serve [--config FILE] [--section.field VALUE ...]`, `policy-server check-config` with the same."""
+"""The command line: `policy-server serve [--config FILE] [--section.field VALUE ...]`, `check-config` with the same, and `ctl ACTION`."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from policyserver.common.listening import InsecureListenError
 from policyserver.common.settings import SettingsError, add_arguments, dump_toml, from_arguments, load, reason_of
 from policyserver.common.standard_streams import LastingStream, lasting_streams
 from policyserver.server.config.server_config import ServerConfig
+from policyserver.server.control import ctl
 from policyserver.server.processes.log_setup import log_to
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line.
 
     Returns:
-        0 after an orderly end, 1 on failure, 2 for a wrong setting, 78 for an address that would be open to strangers.
+        0 after an orderly end, 1 on failure, 2 for a wrong setting, 78 for an address that would be open to strangers; `ctl` has two more.
     """
     with lasting_streams("policy-server") as out:
         return _run_command(arguments, out)
@@ -42,6 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run_command(arguments: Sequence[str] | None, out: LastingStream) -> int:
     parsed = make_parser().parse_args(arguments)
     keep_others_from_writing()
+    if parsed.command == "ctl":
+        return ctl.run(parsed, out)
     try:
         config = load(ServerConfig, parsed.config, from_arguments(ServerConfig, parsed))
     except SettingsError as error:
@@ -56,7 +59,7 @@ def _stop_when_input_ends(daemon: Daemon) -> None:
     with contextlib.suppress(OSError):
         while os.read(sys.stdin.fileno(), 4096):
             pass
-    daemon.stop_for_good()
+    daemon.stop_for(is_final=True)
 
 
 def check_config(config: ServerConfig, out: LastingStream) -> int:
@@ -92,7 +95,7 @@ def serve(config: ServerConfig, *, until_input_ends: bool = False) -> int:
 def _status_of(action: Callable[[], None]) -> int:
     """Run an action and return its exit status; if it is refused or fails, say why in one line."""
     from policyserver.server.daemon.checkpoints import CheckpointError
-    from policyserver.server.daemon.daemon import DaemonError
+    from policyserver.server.daemon.daemon_errors import DaemonError
     from policyserver.server.daemon.folder_lock import FolderInUseError
     from policyserver.server.grpc_front.listen_security import EXIT_INSECURE
 
@@ -120,6 +123,8 @@ def make_parser() -> argparse.ArgumentParser:
         add_arguments(command, ServerConfig)
         if name == "serve":
             command.add_argument("--until_input_ends", action="store_true", help="stop, for good, when standard input ends")
+    text = "ask a running server how it is, and steer it"
+    ctl.add_actions(commands.add_parser("ctl", help=text, description=text))
     return parser
 
 

@@ -229,3 +229,25 @@ def test_a_killed_daemon_is_noticed_and_gives_its_folder_back(tmp_path: Path) ->
     lock.release()
     lock.release()
     FolderLock(tmp_path).release()
+
+
+def test_a_late_answer_waits_for_the_next_question_of_its_kind(tmp_path: Path) -> None:
+    link = DriverLink(tmp_path / "link")
+    may_answer, late = threading.Event(), list[Any]()
+
+    def slow_at_first() -> dict[str, int]:
+        return {"actions": 1 + may_answer.wait(10)}
+
+    stop = follow_driver(link.path, lambda _: None, lambda: None, lambda _: None, slow_at_first, questions={"other": lambda asked: asked})
+    try:
+        while link.ask(5.0, kind="other", content=5) != [5]:  # until it is there
+            pass
+        assert link.ask(0.1) == []
+        may_answer.set()
+        assert link.ask(10.0, late.append, kind="other", content=6) == [6]
+        assert late == [], "an answer to another question is of another form"
+        assert link.ask(10.0, late.append) == [{"actions": 2}]
+        assert late == [{"actions": 2}]
+    finally:
+        stop()
+        link.close()

@@ -28,6 +28,14 @@ class CheckpointsConfig(Config):
 
 
 @dataclass(frozen=True)
+class RollbackConfig(Config):
+    """What becomes of what was collected when a checkpoint is rolled back to."""
+
+    keep_replay: bool = True
+    """Whether a replay buffer, and steps that wait for it, stay. Without a replay buffer waiting steps are always dropped."""
+
+
+@dataclass(frozen=True)
 class LearnerConfig(Config):
     """The process that learns: its share of the machine, and what it does about errors and the end."""
 

@@ -15,7 +15,8 @@ from annotated_types import Ge
 from policyserver.common.endpoints import is_local, parse_address
 from policyserver.common.settings import Config
 from policyserver.monitoring.page.listen import PageConfig
-from policyserver.server.config.daemon_config import CheckpointsConfig, LearnerConfig, ServerRecordingConfig
+from policyserver.server.config.admin_config import AdminConfig
+from policyserver.server.config.daemon_config import CheckpointsConfig, LearnerConfig, RollbackConfig, ServerRecordingConfig
 from policyserver.server.config.log_config import LogConfig
 from policyserver.server.config.rllib_config import RLlibConfig, SpacesConfig
 from policyserver.server.config.serving_config import EpisodesConfig, HandOffConfig, InferenceConfig, ListenConfig
@@ -43,12 +44,14 @@ class ServerConfig(Config):
     episodes: EpisodesConfig = field(default_factory=EpisodesConfig)
     hand_off: HandOffConfig = field(default_factory=HandOffConfig)
     inference: InferenceConfig = field(default_factory=InferenceConfig)
+    admin: AdminConfig = field(default_factory=AdminConfig)
     spaces: SpacesConfig = field(default_factory=SpacesConfig)
     """What an observation and an action are."""
     connectors: ConnectorsConfig = field(default_factory=ConnectorsConfig)
     algorithm: RLlibConfig = field(default_factory=RLlibConfig)
     learner: LearnerConfig = field(default_factory=LearnerConfig)
     checkpoints: CheckpointsConfig = field(default_factory=CheckpointsConfig)
+    rollback: RollbackConfig = field(default_factory=RollbackConfig)
     recording: ServerRecordingConfig = field(default_factory=ServerRecordingConfig)
 
     @property

@@ -10,39 +10,37 @@ A checkpoint holds pickles: it is code. So the folders are private to their owne
 
 from __future__ import annotations
 
-import datetime
-import hashlib
+import contextlib
 import json
 import logging
 import os
 import shutil
 import stat
+import threading
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-
-import gymnasium as gym
 
 from policyserver.server.config.rllib_config import SpacesConfig
 from policyserver.server.config.space_tables import space_from_config
 from policyserver.server.config.standard_connectors import ConnectorsConfig
+from policyserver.server.daemon.checkpoint_manifest import UNREADABLE, Manifest, files_of, manifest_of, verified_manifest, write_manifest
 from policyserver.server.daemon.folder_lock import FolderLock
 from policyserver.server.processes.training_report import Progress
 
 logger = logging.getLogger(__name__)
 
-_MANIFEST = "manifest.json"
-_MANIFEST_SUM = "manifest.json.sha256"
 _PREFIX = "checkpoint-"
 _UNFINISHED_PREFIX = "tmp-"
-_FORMAT_VERSION = 2
-_WITHOUT_SUM = 1
-"""Format version of manifests that have no sum of their own; still read."""
 
 
 class CheckpointError(RuntimeError):
     """A checkpoint that can't be used, or can't be written."""
+
+
+class CheckpointUnknownError(CheckpointError):
+    """There is no checkpoint of that number."""
 
 
 @dataclass(frozen=True)
@@ -53,10 +51,30 @@ class Checkpoint:
     """Its folder; RLlib's own files lie in it."""
     progress: Progress
     """How far the run had come."""
+    weights_sha256: str = ""
+    """Sum of the weights that are served from it, see `sha256_of_weights`; empty where an older version wrote it."""
+    written_at: str = ""
+    """ISO 8601, UTC."""
+    size_bytes: int = 0
+    """Of all its files."""
+    is_pinned: bool = False
+    """Whether it outlives those that are newer."""
+    lineage: int = 0
+    """How many roll-backs of the run are behind it."""
+    restored_from: int = 0
+    """Number of the checkpoint to which the newest of these went; 0 if there was no roll-back."""
+
+    @property
+    def number(self) -> int:
+        """What names it in its folder."""
+        return _serial(self.path)
 
 
 class CheckpointFolder:
-    """The checkpoints of one run. Only the process that has claimed the folder writes there, until `close()`."""
+    """The checkpoints of one run. From any thread.
+
+    Only the process that has claimed the folder writes there, until `close()`.
+    """
 
     def __init__(
         self,
@@ -89,6 +107,8 @@ class CheckpointFolder:
         self._connectors = asdict(connectors or ConnectorsConfig())
         self._net: dict[str, Any] = json.loads(json.dumps(dict(net or {}), default=repr))  # as a manifest gives it back
         self._lock = FolderLock(self._folder) if claim else None
+        self._writing = threading.RLock()  # checkpoints come and go one at a time
+        self._used: set[int] = set()
         if claim:
             self._remove_unfinished()
 
@@ -110,44 +130,127 @@ class CheckpointFolder:
         """
         for path in reversed(self._all()):
             try:
-                manifest = _verified_manifest(path)
-            except _UNREADABLE as error:
+                manifest = verified_manifest(path)
+            except UNREADABLE as error:
                 logger.warning("passing over the damaged checkpoint %s: %s", path, error)
                 continue
-            _refuse_if_foreign(path)
-            self._refuse_other_spaces(path, manifest)
-            self._refuse_others(path, {f"connectors.{name}": value for name, value in self._connectors.items()}, manifest.connectors)
-            self._refuse_others(path, self._net, manifest.net)
-            return Checkpoint(path, manifest.progress)
+            return self._accepted(path, manifest)
         return None
 
-    def save(self, write: Callable[[Path], Any], progress: Progress) -> Checkpoint:
-        """Write one checkpoint, whole or not at all, and drop the oldest beyond those to keep.
+    def whole(self, number: int) -> Checkpoint:
+        """Return the checkpoint of a number, whole and fit to be used.
+
+        Raises:
+            CheckpointUnknownError: No checkpoint has that number.
+            CheckpointError: It is damaged, for something else, or others than its owner could have changed it.
+        """
+        path = self._path_of(number)
+        try:
+            return self._accepted(path, verified_manifest(path))
+        except UNREADABLE as error:
+            raise CheckpointError(f"{path}: damaged: {error}; choose another one") from error
+
+    def all(self) -> list[Checkpoint]:
+        """List the checkpoints, oldest first, without a look at all their bytes; those without a readable manifest are left out."""
+        found = []
+        for path in self._all():
+            with contextlib.suppress(*UNREADABLE):
+                found.append(self._checkpoint(path, manifest_of(path)))
+        return found
+
+    def pin(self, number: int, *, pinned: bool) -> Checkpoint:
+        """Keep a checkpoint whatever comes after it, or no longer.
+
+        Raises:
+            CheckpointUnknownError: No checkpoint has that number.
+            CheckpointError: That can't be written down.
+        """
+        with self._writing:
+            path = self._path_of(number)
+            try:
+                _pin(path).touch(mode=0o600) if pinned else _pin(path).unlink(missing_ok=True)
+                return self._checkpoint(path, manifest_of(path))
+            except UNREADABLE as error:
+                raise CheckpointError(f"{path}: can't be pinned: {error}") from error
+
+    def use(self, number: int, *, used: bool) -> None:
+        """Keep a checkpoint while it is used, or no longer."""
+        with self._writing:
+            (self._used.add if used else self._used.discard)(number)
+
+    def _path_of(self, number: int) -> Path:
+        for path in (present := self._all()):
+            if _serial(path) == number:
+                return path
+        there = ", ".join(str(_serial(path)) for path in present) or "none, for no checkpoint has been written yet"
+        raise CheckpointUnknownError(f"checkpoint: expected one of {there}; received {number}")
+
+    def _accepted(self, path: Path, manifest: Manifest) -> Checkpoint:
+        _refuse_if_foreign(path)
+        self._refuse_other_spaces(path, manifest)
+        self._refuse_others(path, {f"connectors.{name}": value for name, value in self._connectors.items()}, manifest.connectors)
+        self._refuse_others(path, self._net, manifest.net)
+        return self._checkpoint(path, manifest)
+
+    @staticmethod
+    def _checkpoint(path: Path, manifest: Manifest) -> Checkpoint:
+        return Checkpoint(
+            path,
+            manifest.progress,
+            manifest.weights_sha256,
+            manifest.written_at,
+            manifest.size_bytes,
+            _pin(path).exists(),
+            manifest.lineage,
+            manifest.restored_from,
+        )
+
+    def save(
+        self,
+        write: Callable[[Path], Any],
+        progress: Progress,
+        weights_sha256: str = "",
+        *,
+        pin: bool = False,
+        lineage: int = 0,
+        restored_from: int = 0,
+    ) -> Checkpoint:
+        """Write one checkpoint, whole or not at all, and drop the oldest beyond those to keep, but for pinned ones.
 
         Args:
             write: Writes its files into the folder it is given, e.g. `Algorithm.save_to_path`.
             progress: How far the run has come.
+            weights_sha256: Sum of the weights that are served from it.
+            pin: Whether it is pinned.
+            lineage: How many roll-backs of the run are behind it.
+            restored_from: Number of the checkpoint to which the newest of these went.
 
         Raises:
             CheckpointError: If it can't be written; those there are untouched.
         """
-        present = self._all()
-        serial = 1 + max((_serial(path) for path in self._named()), default=0)
-        unfinished = self._folder / f"{_UNFINISHED_PREFIX}{serial:08d}"
-        final = self._folder / f"{_PREFIX}{serial:08d}"
-        try:
-            unfinished.mkdir(mode=0o700)
-            write(unfinished)
-            self._describe(unfinished, progress)
-            _force_to_disk(unfinished)
-            unfinished.rename(final)
-            _fsync(self._folder)
-        except Exception as error:
-            shutil.rmtree(unfinished, ignore_errors=True)
-            raise CheckpointError(f"{final}: can't be written: {error}") from error
-        for outdated in [*present, final][: -self._keep]:
-            shutil.rmtree(outdated, ignore_errors=True)
-        return Checkpoint(final, progress)
+        with self._writing:
+            present = self._all()
+            serial = 1 + max((_serial(path) for path in self._named()), default=0)
+            unfinished = self._folder / f"{_UNFINISHED_PREFIX}{serial:08d}"
+            final = self._folder / f"{_PREFIX}{serial:08d}"
+            try:
+                unfinished.mkdir(mode=0o700)
+                write(unfinished)
+                origin = {"weights_sha256": weights_sha256, "lineage": lineage, "restored_from": restored_from}
+                write_manifest(unfinished, progress, self._spaces, self._connectors, self._net, origin)
+                _force_to_disk(unfinished)
+                if pin:
+                    _pin(final).touch(mode=0o600)
+                unfinished.rename(final)
+                _fsync(self._folder)
+            except Exception as error:
+                shutil.rmtree(unfinished, ignore_errors=True)
+                _pin(final).unlink(missing_ok=True)
+                raise CheckpointError(f"{final}: can't be written: {error}") from error
+            for outdated in [*present, final][: -self._keep]:
+                if not _pin(outdated).exists() and _serial(outdated) not in self._used:
+                    shutil.rmtree(outdated, ignore_errors=True)
+            return self._checkpoint(final, manifest_of(final))
 
     def _all(self) -> list[Path]:
         """List the checkpoints' folders, oldest first."""
@@ -157,21 +260,21 @@ class CheckpointFolder:
         """List whatever has a checkpoint's name."""
         return [path for path in self._folder.glob(f"{_PREFIX}*") if path.name.removeprefix(_PREFIX).isdecimal()]
 
-    def _describe(self, folder: Path, progress: Progress) -> None:
-        manifest = {
-            "format_version": _FORMAT_VERSION,
-            "written_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "progress": asdict(progress),
-            "spaces": asdict(self._spaces),
-            "connectors": self._connectors,
-            "net": self._net,
-            "files": {name: {"bytes": path.stat().st_size, "sha256": _sha256(path)} for name, path in _files(folder).items()},
-        }
-        content = json.dumps(manifest, indent=1).encode()
-        (folder / _MANIFEST).write_bytes(content)
-        (folder / _MANIFEST_SUM).write_text(_sum_line(content), encoding="ascii")
+    def copy(self, source: Checkpoint, progress: Progress, lineage: int) -> Checkpoint:
+        """Write a checkpoint again, as the newest one and with other counters.
 
-    def _refuse_other_spaces(self, path: Path, manifest: _Manifest) -> None:
+        Raises:
+            CheckpointError: It can't be written; those there are untouched.
+        """
+
+        def write(folder: Path) -> None:
+            for name, path in files_of(source.path).items():
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, folder / name)
+
+        return self.save(write, progress, source.weights_sha256, lineage=lineage, restored_from=source.number)
+
+    def _refuse_other_spaces(self, path: Path, manifest: Manifest) -> None:
         for name, ours in asdict(self._spaces).items():
             theirs = manifest.spaces[name]
             expected = space_from_config(ours, name)
@@ -195,47 +298,9 @@ class CheckpointFolder:
                 )
 
 
-@dataclass(frozen=True)
-class _Manifest:
-    """What a checkpoint says of itself."""
-
-    progress: Progress
-    spaces: dict[str, gym.Space[Any]]
-    connectors: dict[str, Any]
-    """By dotted key, like `net`."""
-    net: dict[str, Any]
-
-
-_UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
-"""Errors that reading a damaged manifest may raise."""
-
-
-def _verified_manifest(path: Path) -> _Manifest:
-    """Read a manifest, compare it with its sum, and every file with it."""
-    content = (path / _MANIFEST).read_bytes()
-    manifest: dict[str, Any] = json.loads(content)
-    version = manifest["format_version"]
-    if version not in (_WITHOUT_SUM, _FORMAT_VERSION):
-        raise ValueError(f"format version {version}, expected {_FORMAT_VERSION}")
-    if (version != _WITHOUT_SUM or (path / _MANIFEST_SUM).exists()) and (path / _MANIFEST_SUM).read_bytes() != _sum_line(content).encode():
-        raise ValueError(f"{_MANIFEST}: its SHA-256 is not that of {_MANIFEST_SUM}")
-    present = _files(path)
-    if present.keys() != manifest["files"].keys():
-        differing = sorted(present.keys() ^ manifest["files"].keys())
-        raise ValueError(f"files missing or not in the manifest: {', '.join(differing)}")
-    for name, expected in manifest["files"].items():
-        size = present[name].stat().st_size
-        if size != expected["bytes"]:
-            raise ValueError(f"{name}: expected {expected['bytes']} bytes, received {size}")
-        if _sha256(present[name]) != expected["sha256"]:
-            raise ValueError(f"{name}: its SHA-256 is not that of the manifest")
-    spaces = {entry.name: space_from_config(manifest["spaces"][entry.name], entry.name) for entry in fields(SpacesConfig)}
-    connectors = {f"connectors.{name}": value for name, value in manifest.get("connectors", {}).items()}
-    return _Manifest(Progress(**manifest["progress"]), spaces, connectors, dict(manifest.get("net", {})))
-
-
-def _sum_line(manifest: bytes) -> str:
-    return f"{hashlib.sha256(manifest).hexdigest()}  {_MANIFEST}\n"
+def _pin(path: Path) -> Path:
+    """Return the file that is there if a checkpoint is pinned, beside its folder."""
+    return path.with_name(f"{path.name}.pinned")
 
 
 def _refuse_if_foreign(path: Path) -> None:
@@ -247,17 +312,6 @@ def _refuse_if_foreign(path: Path) -> None:
 
 def _serial(path: Path) -> int:
     return int(path.name.removeprefix(_PREFIX))
-
-
-def _files(folder: Path) -> dict[str, Path]:
-    """List the files below a folder by their relative names, the manifest and its sum apart."""
-    described = (path for path in sorted(folder.rglob("*")) if path not in (folder / _MANIFEST, folder / _MANIFEST_SUM))
-    return {str(path.relative_to(folder)): path for path in described if path.is_file()}
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _force_to_disk(folder: Path) -> None:

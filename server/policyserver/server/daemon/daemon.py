@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import logging
 import os
 import signal
@@ -11,16 +10,19 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from policyserver.common.settings import dump_toml
-from policyserver.monitoring.reports import training_point, write_counters
-from policyserver.monitoring.sink import Sink
 from policyserver.server.config.algorithm import algorithm_config, check_devices, check_net, cpu_tickets
 from policyserver.server.config.server_config import ServerConfig
-from policyserver.server.daemon.checkpoints import Checkpoint, CheckpointError, CheckpointFolder
+from policyserver.server.control.admin_security import network_access
+from policyserver.server.control.admin_server import AdminServer
+from policyserver.server.daemon.admin_answers import AdminAnswers
+from policyserver.server.daemon.checkpoints import CheckpointFolder
+from policyserver.server.daemon.daemon_errors import DaemonError, DrainTimeoutError
 from policyserver.server.daemon.daemon_metrics import DaemonMetrics
 from policyserver.server.daemon.folder_lock import FolderLock
+from policyserver.server.daemon.learning import Learning
 from policyserver.server.daemon.preflight import (
     check,
     check_loopback,
@@ -31,18 +33,14 @@ from policyserver.server.daemon.preflight import (
     tell_of_open_folder,
 )
 from policyserver.server.daemon.ray_start import RayProcess, keep_results_in
+from policyserver.server.daemon.safe_point import SafePoint
+from policyserver.server.daemon.served_state import of_serving
 from policyserver.server.daemon.serving_watch import ServingWatch
-from policyserver.server.daemon.training_hooks import DrainingError, TrainingHooks
 from policyserver.server.daemon.web_servers import serve_metrics, take_page_address
 from policyserver.server.grpc_front.listen_address import address_of, claimed, reserve_ports
-from policyserver.server.processes.driver_link import DriverLink
+from policyserver.server.processes.driver_link import INTERRUPT, DriverLink
 from policyserver.server.processes.log_setup import adopt_ray_loggers
 from policyserver.server.processes.processor_share import lower_priority
-from policyserver.server.processes.training_report import Progress, TrainingReport, restored_report, training_report
-
-if TYPE_CHECKING:
-    from ray.rllib.algorithms.algorithm import Algorithm
-
 
 logger = logging.getLogger(__name__)
 
@@ -52,15 +50,6 @@ _SINK_CLOSE_S = 2.0
 """Longest end of recording; what InfluxDB has not taken by then waits on disk for the next daemon."""
 _SAVE_S = 10.0
 """Time reckoned for the last checkpoint, which nothing limits."""
-_IDLE_PAUSE_S = 0.5
-"""Pause after an iteration that returned at once without steps, e.g. because the serving actor is being restarted."""
-_ACTOR_ABSENCE_S = 300.0
-"""How long the serving actors may be absent before the daemon gives up. A restart takes about five seconds of processor time, which at ten
-times the load that the processors can bear is more than a minute."""
-
-
-class DaemonError(RuntimeError):
-    """The daemon can't go on; the text says why."""
 
 
 class _StoppedEarlyError(Exception):
@@ -76,10 +65,11 @@ class Daemon:
         self._stopping = threading.Event()
         self._is_final = config.stop_is_final
         self._link: DriverLink | None = None
+        self._safe_point = SafePoint(self._interrupt_sample, self._stopping)
         self._is_ready = False
         self._metrics = DaemonMetrics(config.run_folder, config.store_file if config.recording.enabled else None)
-        self._progress = Progress()
-        self._saved: Checkpoint | None = None
+        self._told_to_stop = False
+        self._told_to_stop_lock = threading.Lock()
 
     def run(self) -> None:
         """Serve and train until SIGTERM or SIGINT. Call it in the main thread.
@@ -98,6 +88,8 @@ class Daemon:
         check_loopback()
         with contextlib.ExitStack() as ending:
             ending.enter_context(claimed(config.listen.address))
+            if config.admin.address is not None:
+                ending.enter_context(claimed(config.admin.address))
             page = take_page_address(config, ending)
             serve_metrics(config, self._metrics, ending)
             ending.enter_context(_restoring_signal_handlers())
@@ -110,11 +102,14 @@ class Daemon:
             ending.callback(checkpoints.close)
             ray_process = RayProcess(config.run_folder / "ray")
             ending.callback(self._end_in_time, ray_process.stop, "Ray is left to end with this process")
-            self._link = DriverLink(ray_process.folder / "driver.sock")
-            ending.callback(self._link.close)
+            link = self._link = DriverLink(ray_process.folder / "driver.sock")
+            ending.callback(link.close)
+            answers = AdminAnswers(
+                config, link, checkpoints, self._safe_point, self._stopping, stop=self.stop_for, stop_timeout_s=_longest_stop_s(config)
+            )
             try:
-                algorithm = self._start(ray_process, checkpoints, ending)
-            except (Exception, _DrainTimeoutError) as error:  # whatever ends a start that is being broken off
+                learning = self._start(ray_process, link, checkpoints, answers, ending)
+            except (Exception, DrainTimeoutError) as error:  # whatever ends a start that is being broken off
                 if not self._stopping.is_set():
                     raise
                 signal.setitimer(signal.ITIMER_REAL, 0)  # what was started is ended within bounds of its own
@@ -129,25 +124,33 @@ class Daemon:
                     page.start(config.store_file, self._metrics.routes())
                     logger.info("live page at %s", page.address)
             self._metrics.records_to(sink)
-            if config.recording.enabled or config.metrics_listen is not None:
-                ending.callback(ServingWatch(self._link, sink, self._tags, self._metrics.serving).close)
-            self._train_until_stopped(algorithm, checkpoints, sink)
-            if self._progress != (self._saved.progress if self._saved else Progress()):
-                self._save(algorithm, checkpoints)
+            watch = ServingWatch(link.ask, sink, self._tags, self._metrics.serving)
+            ending.callback(watch.close)
+            answers.begin(learning, watch, sink, self._tags)
+            learning.train_until_stopped(sink, self._tags)
 
     def stop(self) -> None:
         """Begin to drain: no new episodes, then a checkpoint and the end. From any thread; a second call does nothing."""
         if not self._stopping.is_set():
             self._stopping.set()
             self._metrics.is_stopping = True
+            self._safe_point.wake()
             if self._link is not None:
                 self._link.drain(is_final=self._is_final)
 
-    def stop_for_good(self) -> None:
-        """Stop as by SIGTERM, and have callers told that no server comes back. From any thread; does nothing once it is stopping."""
-        if not self._stopping.is_set():
-            self._is_final = True
-            os.kill(os.getpid(), signal.SIGTERM)
+    def stop_for(self, *, is_final: bool) -> None:
+        """Stop as by SIGTERM, and if it `is_final`, have callers told that no server comes back. From any thread; once."""
+        with self._told_to_stop_lock:
+            if self._told_to_stop or self._stopping.is_set():
+                return
+            self._told_to_stop = True
+        self._is_final = self._is_final or is_final
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def _interrupt_sample(self) -> None:
+        """Have a `sample()` that is under way return."""
+        if self._link is not None:
+            self._link.order(INTERRUPT)
 
     @property
     def _tags(self) -> dict[str, str]:
@@ -156,7 +159,14 @@ class Daemon:
 
     # --- start ------------------------------------------------------------------------------------------------------------------------
 
-    def _start(self, ray_process: RayProcess, checkpoints: CheckpointFolder, ending: contextlib.ExitStack) -> Algorithm:
+    def _start(
+        self,
+        ray_process: RayProcess,
+        link: DriverLink,
+        checkpoints: CheckpointFolder,
+        answers: AdminAnswers,
+        ending: contextlib.ExitStack,
+    ) -> Learning:
         begun = time.monotonic()
         config = self._config
         found = newest_checkpoint(config, checkpoints)
@@ -167,9 +177,8 @@ class Daemon:
         adopt_ray_loggers()
         from policyserver.server.runner.env_runner import ExternalEnvRunner
 
-        link = self._link.path if self._link else None
         rllib_config = algorithm_config(
-            config, ExternalEnvRunner, driver_link=link, log_file=config.log_file.absolute(), stop_timeout_s=_longest_stop_s(config)
+            config, ExternalEnvRunner, driver_link=link.path, log_file=config.log_file.absolute(), stop_timeout_s=_longest_stop_s(config)
         )
         check_devices(rllib_config)
         check_net(rllib_config)
@@ -181,6 +190,11 @@ class Daemon:
                 ending.enter_context(claimed(address))
             ending.enter_context(reserve_ports(addresses))  # Ray opens ports, too
         ray_process.start(cpu_tickets(rllib_config), before_retry=self._leave_if_stopped)
+        # Only now, for Ray forks, which gRPC's threads don't bear.
+        admin = AdminServer(answers, ray_process.folder, network_access(config.admin, config.listen))
+        ending.callback(admin.close)
+        if admin.address:
+            logger.info("the admin service listens on %s", admin.address)
         self._handle_signals()  # again: Ray's core, in C++, has put itself before them
         self._leave_if_stopped()
         _share_the_machine(config)
@@ -196,123 +210,22 @@ class Daemon:
         if group.num_healthy_remote_workers() < rllib_config.num_env_runners:
             raise DaemonError("a serving actor did not start; its error is in the log above")
         self._leave_if_stopped()
-        self._restore(algorithm, found)
+        learning = Learning(config, algorithm, checkpoints, link, self._safe_point, self._stopping, self._metrics)
+        learning.restore(found)
         self._leave_if_stopped()
-        _of_serving(algorithm, lambda runner: runner.open())
-        endpoints = [address for served in _of_serving(algorithm, lambda runner: runner.addresses()) for address in served]
+        of_serving(algorithm, lambda runner: runner.open())
+        endpoints = [address for served in of_serving(algorithm, lambda runner: runner.addresses()) for address in served]
         if rllib_config.env is None and len(endpoints) < max(rllib_config.num_env_runners, 1):
             raise DaemonError(f"{config.listen.address}: a serving actor could not listen; its error is in the log above")
         logger.info(
             "serving on %s, policy version %d, ready after %.1f s",
-            ", ".join(endpoints) or "what the environment opens", self._progress.weights_seq_no, time.monotonic() - begun,
+            ", ".join(endpoints) or "what the environment opens", learning.progress.weights_seq_no, time.monotonic() - begun,
         )  # fmt: skip
-        return algorithm
+        return learning
 
     def _leave_if_stopped(self) -> None:
         if self._stopping.is_set():
             raise _StoppedEarlyError
-
-    def _restore(self, algorithm: Algorithm, found: Checkpoint | None) -> None:
-        """Go on from a checkpoint, and wait until the serving actors have the weights to serve."""
-        if found is None:
-            logger.info("fresh weights: no checkpoint in %s", self._config.checkpoints_folder)
-        else:
-            try:
-                algorithm.restore_from_path(str(found.path))
-            except Exception as error:
-                raise CheckpointError(
-                    f"{found.path}: doesn't fit the configured algorithm and net; go back to the settings it was made with, choose another "
-                    f"run_folder, or set checkpoints.restore = false: {error}"
-                ) from error
-            self._progress, self._saved = found.progress, found
-            logger.info("restored %s: iteration %d, policy version %d", found.path, found.progress.iteration, found.progress.weights_seq_no)
-        state = algorithm.learner_group.get_state(components="learner/rl_module", inference_only=True)["learner"]
-        _of_serving(algorithm, lambda runner: runner.set_state(state))
-        if found is not None:
-            report = restored_report(found.progress, found.path)
-            _of_serving(algorithm, lambda runner: runner.report_training(report))
-        self._offer_state(algorithm)
-
-    def _offer_state(self, algorithm: Algorithm) -> None:
-        """Keep the newest weights at hand for a serving actor that is restarted while the learner is busy."""
-        if self._link is not None and algorithm.config.num_env_runners and algorithm.env_runner is not None:
-            self._link.offer(algorithm.env_runner.get_state())
-
-    # --- training ---------------------------------------------------------------------------------------------------------------------
-
-    def _train_until_stopped(self, algorithm: Algorithm, checkpoints: CheckpointFolder, sink: Sink) -> None:
-        hooks = TrainingHooks(algorithm, self._stopping)
-        learner = self._config.learner
-        failures = 0
-        present_at = time.monotonic()
-        while not self._stopping.is_set():
-            begun = time.monotonic()
-            try:
-                report = self._iterate(algorithm, hooks)
-                signal.setitimer(signal.ITIMER_REAL, 0)  # an iteration may be given up, the checkpoint after it may not
-                failures = 0
-            except (DrainingError, _DrainTimeoutError) as reason:
-                logger.info("the unfinished iteration is left: %s", reason)
-                return
-            except Exception as error:
-                failures += 1
-                self._metrics.iteration_failed()
-                logger.exception("iteration %d failed, %d in a row; serving goes on", self._progress.iteration + 1, failures)
-                if failures >= learner.max_failures:
-                    self._try_to_save(algorithm, checkpoints)
-                    raise DaemonError(f"{failures} training iterations failed in a row, the last with {error!r}") from error
-                self._stopping.wait(learner.retry_backoff_s * 2 ** (failures - 1))
-                continue
-            if report is not None:
-                self._finish(report, algorithm, checkpoints, sink)
-            elif time.monotonic() - begun < _IDLE_PAUSE_S:
-                self._stopping.wait(_IDLE_PAUSE_S)
-            if algorithm.env_runner_group.num_healthy_remote_workers() or not algorithm.config.num_env_runners:
-                present_at = time.monotonic()
-            elif time.monotonic() - present_at > _ACTOR_ABSENCE_S:
-                raise DaemonError(f"no serving actor came back within {_ACTOR_ABSENCE_S:.0f} s; its error is in the log above")
-
-    def _iterate(self, algorithm: Algorithm, hooks: TrainingHooks) -> TrainingReport | None:
-        """Run one training iteration; None if there was nothing to learn from."""
-        begun = time.monotonic()
-        result = algorithm.train()
-        return training_report(
-            result,
-            self._progress,
-            seconds=time.monotonic() - begun,
-            learn_seconds=hooks.take_learn_seconds(),
-            effective_sample_share=hooks.sample_shares.take(),
-            checkpoint=self._saved.path if self._saved else None,
-        )
-
-    def _finish(self, report: TrainingReport, algorithm: Algorithm, checkpoints: CheckpointFolder, sink: Sink) -> None:
-        self._progress = report.progress
-        self._offer_state(algorithm)
-        every = self._config.checkpoints.every_iterations
-        if every and report.iteration % every == 0 and self._try_to_save(algorithm, checkpoints) and self._saved:
-            report = dataclasses.replace(report, checkpoint_path=str(self._saved.path))
-        self._publish(report, algorithm, sink)
-
-    def _publish(self, report: TrainingReport, algorithm: Algorithm, sink: Sink) -> None:
-        logger.info("%s", report)
-        self._metrics.iteration(report)
-        _of_serving(algorithm, lambda runner: runner.report_training(report), wait=False)
-        sink.write(training_point(self._tags, report))
-        write_counters(sink, self._tags)
-
-    def _save(self, algorithm: Algorithm, checkpoints: CheckpointFolder) -> None:
-        self._saved = checkpoints.save(lambda folder: algorithm.save_to_path(str(folder)), self._progress)
-        self._metrics.saved(self._saved)
-        logger.info("saved %s", self._saved.path)
-
-    def _try_to_save(self, algorithm: Algorithm, checkpoints: CheckpointFolder) -> bool:
-        """Save, or say why not: a full disk is no reason to stop serving."""
-        try:
-            self._save(algorithm, checkpoints)
-        except CheckpointError as error:
-            logger.error("no checkpoint was written: %s", error)
-            return False
-        return True
 
     # --- end --------------------------------------------------------------------------------------------------------------------------
 
@@ -320,7 +233,7 @@ class Daemon:
         """Let SIGTERM and SIGINT drain, a second one end the process at once, and SIGALRM limit the draining."""
 
         def on_alarm(_: int, __: Any) -> None:
-            raise _DrainTimeoutError("it took too long")
+            raise DrainTimeoutError("it took too long")
 
         def on_stop(number: int, _: Any) -> None:
             if self._stopping.is_set():
@@ -342,7 +255,7 @@ class Daemon:
         signal.setitimer(signal.ITIMER_REAL, _STOP_TIMEOUT_S)
         try:
             end()
-        except _DrainTimeoutError:
+        except DrainTimeoutError:
             logger.warning("%s: not ended within %.0f s", otherwise, _STOP_TIMEOUT_S)
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
@@ -367,10 +280,6 @@ def _restoring_signal_handlers() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-class _DrainTimeoutError(BaseException):
-    """The time to drain is over. Not an Exception, so that no handler on the way takes it for a failed iteration."""
-
-
 def _longest_stop_s(config: ServerConfig) -> float:
     """Return how long an orderly stop may take: draining, the checkpoint, the sink, the actors, Ray."""
     return config.learner.drain_timeout_s + _SAVE_S + _SINK_CLOSE_S + 2 * _STOP_TIMEOUT_S
@@ -382,11 +291,3 @@ def _share_the_machine(config: ServerConfig) -> None:
 
     torch.set_num_threads(config.learner.threads)
     lower_priority(config.learner.niceness)
-
-
-def _of_serving(algorithm: Algorithm, call: Any, *, wait: bool = True) -> list[Any]:
-    """Call a function with each serving env runner: the remote ones, or the local one if it is alone."""
-    group = algorithm.env_runner_group
-    timeout_s = None if wait else 0.0
-    results: list[Any] = group.foreach_env_runner(call, local_env_runner=not group.num_remote_workers(), timeout_seconds=timeout_s)
-    return results

@@ -23,6 +23,7 @@ from policyserver.server.config.algorithm import (
     net_settings,
 )
 from policyserver.server.config.server_config import ServerConfig
+from policyserver.server.control.admin_security import network_access
 from policyserver.server.daemon.checkpoints import Checkpoint, CheckpointError, CheckpointFolder
 from policyserver.server.grpc_front.listen_security import check_listen
 
@@ -43,6 +44,7 @@ def check(config: ServerConfig) -> OpenSink:
     """
     check_action_space(config)
     check_listen(config.listen)
+    network_access(config.admin, config.listen)
     if (page := config.page_listen) is not None:
         page.token("recording.page", "listen.")
     for setting, folder in _folders(config).items():

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from policyserver.monitoring.reports import serving_point
 from policyserver.monitoring.sink import MultiSink, Sink
 from policyserver.monitoring.trouble import Trouble
 from policyserver.server.daemon.served_episodes import ServedEpisodes
-from policyserver.server.processes.driver_link import DriverLink
 from policyserver.server.processes.serving_report import ServingReport
 
 logger = logging.getLogger(__name__)
@@ -19,27 +19,31 @@ INTERVAL_S = 1.0
 """Seconds from one point to the next."""
 _JOIN_TIMEOUT_S = 5.0
 
+OnReport = Callable[[ServingReport], None]
+Ask = Callable[[float, OnReport], Sequence[ServingReport]]
+"""Returns the report of each serving process that answers within so many seconds; calls a function with those that come too late."""
+
 
 class ServingWatch:
-    """Asks the serving actors for their counters on a thread of its own, until it is closed."""
+    """Asks the serving processes for their reports on a thread of its own, until it is closed."""
 
-    def __init__(
-        self, link: DriverLink, sink: Sink, tags: Mapping[str, str], on_report: Callable[[ServingReport], None] = lambda report: None
-    ) -> None:
+    def __init__(self, ask: Ask, sink: Sink, tags: Mapping[str, str], on_report: OnReport = lambda report: None) -> None:
         """Begin.
 
         Args:
-            link: Asked by this thread alone.
-            sink: Gets a point of each actor.
+            ask: Called by the thread alone.
+            sink: Gets a point of each serving process.
             tags: Of the run and its policy.
-            on_report: Called with each answer.
+            on_report: Called with each report.
         """
+        self._ask = ask
         self._on_report = on_report
-        self._link = link
         self._sink = sink
         self._tags = dict(tags)
         self._episodes = [ServedEpisodes(each, tags) for each in (sink.sinks if isinstance(sink, MultiSink) else (sink,))]
         self._trouble = Trouble(logger, "how serving goes")
+        self.newest: list[Mapping[str, Any]] = []
+        """The counters that the serving processes answered last, one entry for each that did; from any thread."""
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="serving-watch", daemon=True)
         self._thread.start()
@@ -54,7 +58,9 @@ class ServingWatch:
         while not is_last:
             is_last = self._closing.wait(INTERVAL_S)
             try:
-                for report in self._link.ask(INTERVAL_S, self._record_episodes):
+                reports = self._ask(INTERVAL_S, self._record_episodes)
+                self.newest = [report.counters for report in reports]
+                for report in reports:
                     self._on_report(report)
                     self._sink.write(serving_point(self._tags, report.counters))
                     self._record_episodes(report)

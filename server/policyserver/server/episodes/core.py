@@ -198,10 +198,33 @@ class EpisodeCore:
 
         self._requests.ask(want_steps, wait_s, answer, or_fewer=or_fewer)
 
+    def interrupt_sample(self) -> None:
+        """Answer a waiting `sample` with nothing: what is recorded goes into a later one."""
+        self._requests.interrupt()
+
+    def pause_learning(self, paused: bool) -> None:
+        """Let steps by-pass the hand-off and let no question wait, or go on as before."""
+        if paused:
+            self._trajectories.pause()
+        else:
+            self._trajectories.resume()
+        self.room.pause(paused)
+
     def serve_weights(self, weights_seq_no: int) -> None:
         """Swap to the weights loaded last, and make room for the steps that the learner wants of them."""
         self._policy.swap(weights_seq_no)
         self.room.open()
+
+    def roll_back(self, weights_seq_no: int, *, drops_steps: bool) -> int:
+        """Swap to the weights loaded last, which are older ones under a new version, and leave a request of the learner unanswered.
+
+        Returns:
+            How many recorded steps were dropped; none unless `drops_steps`.
+        """
+        self._requests.interrupt()
+        dropped = self._trajectories.drop() if drops_steps else 0
+        self.serve_weights(weights_seq_no)
+        return dropped
 
     def drain(self, *, is_final: bool = False) -> None:
         """Refuse new episodes from now on, let no question wait, and answer `sample` at once; `is_final` tells clients not to wait."""
@@ -224,6 +247,7 @@ class EpisodeCore:
         statistics.starts_refused = self.shares.starts_refused
         statistics.steps_handed_off = trajectories.steps_handed_off
         statistics.steps_dropped = trajectories.queue.steps_dropped
+        statistics.steps_paused = trajectories.steps_paused
         statistics.steps_waiting = trajectories.steps_ready
         statistics.questions_waiting = self._withheld.waiting
         statistics.staleness_mean = trajectories.versions_behind / max(trajectories.steps_handed_off, 1)

@@ -30,6 +30,7 @@ class Room:
         self._limit_steps = self._steps_at_once
         self._unasked_steps = 0
         self._is_lifted = False
+        self._is_paused = False
         self._is_forced = False
         self._timer: asyncio.TimerHandle | None = None
         self._told: dict[Callable[[], None], None] = {}
@@ -41,7 +42,7 @@ class Room:
 
     def is_open_after(self, steps: int) -> bool:
         """Tell whether there is room left once so many more steps are recorded."""
-        if self._is_lifted or self._is_forced:
+        if self._is_lifted or self._is_forced or self._is_paused:
             return True
         if self._demand.whole_episodes or not self._demand.on_policy:
             steps = 0  # they may not be ready yet: episodes that go on, steps that are carried on
@@ -70,6 +71,11 @@ class Room:
             unasked_steps = round(min(self._unasked_steps, ready) * min(steps / ready, 1.0))  # of those handed off, so far as one can tell
             self._unasked_steps -= unasked_steps
             self._limit_steps = max(self._limit_steps, limit_steps - (steps - unasked_steps))
+
+    def pause(self, paused: bool) -> None:
+        """Let everything pass while learning is paused, for then no step fills the room."""
+        self._is_paused = paused
+        self.tell()
 
     def lift(self) -> None:
         """Let everything pass from now on: the server drains."""

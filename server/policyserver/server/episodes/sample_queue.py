@@ -41,11 +41,17 @@ class SampleQueue:
         self._max_segments = max_segments
         self.steps_waiting = 0
         self.steps_dropped = 0
+        self.steps_paused = 0
+        self.is_paused = False
+        """Learning is paused: what comes is let go, and counted in `steps_paused`."""
         self.is_draining = False
         """The server stops: no client is held up, and what comes may be too late for the learner."""
 
     def put(self, segment: Segment) -> list[int]:
-        """Add a segment; return the pages of those that were dropped for it."""
+        """Add a segment; return the pages of those that were dropped for it, or its own while learning is paused."""
+        if self.is_paused:
+            self.steps_paused += segment.steps
+            return [segment.page]
         self._waiting.append(segment)
         self.steps_waiting += segment.steps
         freed = []
@@ -59,6 +65,14 @@ class SampleQueue:
     def leave(self, slot: int) -> list[int]:
         """Note that the episode in a slot is over, whether or not its last segment said so; return pages that were dropped for it."""
         return []
+
+    def drop_all(self) -> list[int]:
+        """Drop everything that waits; return its pages."""
+        pages = [segment.page for segment in self._waiting]
+        self._waiting.clear()
+        self.steps_dropped += self.steps_waiting
+        self.steps_waiting = 0
+        return pages
 
     def take(self, max_segments: int, steps: int) -> list[Segment]:
         """Remove and return the oldest segments, until they have `steps` steps together or there are `max_segments`."""

@@ -84,6 +84,13 @@ class SampleRequests:
         self._room.open(want_steps)
         self.look()
 
+    def interrupt(self) -> None:
+        """Answer the request with nothing."""
+        if (request := self._request) is not None:
+            self._request = None
+            request.timer.cancel()
+            request.done([])
+
     def note_rows(self) -> None:
         """Note that rows were applied."""
         self._newest_rows_s = asyncio.get_running_loop().time()

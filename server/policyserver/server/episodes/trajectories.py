@@ -106,8 +106,13 @@ class Trajectories:
 
     @property
     def steps_ready(self) -> int:
-        """Steps that could be handed off now, those in open pages included."""
-        return self.queue.steps_waiting + self._steps_ready_in_pages
+        """Steps that could be handed off now, those in open pages included unless learning is paused."""
+        return self.queue.steps_waiting + (0 if self.queue.is_paused else self._steps_ready_in_pages)
+
+    @property
+    def steps_paused(self) -> int:
+        """Steps that were recorded while learning was paused."""
+        return self.queue.steps_paused + (self._steps_ready_in_pages if self.queue.is_paused else 0)
 
     @property
     def pages_open(self) -> int:
@@ -229,6 +234,42 @@ class Trajectories:
         if slots.size:
             self._steps_ready_in_pages -= self._ready(self._fill[slots] - 1)
             self._go_on_in_new_pages(slots, self._fill[slots] - 1 - self._carried, self._carried + 1, time.monotonic())
+
+    def pause(self) -> None:
+        """Have what is recorded wait for the learner, and let go of what comes.
+
+        Steps are still recorded, so that look-back and recurrent states are there when learning goes on. A second call does nothing.
+        """
+        if not self.queue.is_paused:
+            self.close_pages(self.open_pages())
+            self.queue.is_paused = True
+
+    def resume(self) -> None:
+        """Record for the learner again, from the pending step of each episode on. A second call does nothing."""
+        if self.queue.is_paused:
+            self._let_go_of_open_pages()
+            self.queue.is_paused = False
+
+    def drop(self) -> int:
+        """Drop what is recorded, but for the pending step of each episode; return how many steps that were."""
+        queue = self.queue
+        before, paused, was_paused = queue.steps_dropped, queue.steps_paused, queue.is_paused
+        for page in queue.drop_all():
+            self._pages.give(page)
+        queue.is_paused = True
+        self._let_go_of_open_pages()
+        queue.is_paused = was_paused
+        if not was_paused:
+            queue.steps_dropped += queue.steps_paused - paused
+            queue.steps_paused = paused
+        return queue.steps_dropped - before
+
+    def _let_go_of_open_pages(self) -> None:
+        """Let go of the complete steps in open pages, while `queue` does so with all that it is given."""
+        slots = np.flatnonzero(self._page >= 0)
+        if slots.size:
+            self._steps_ready_in_pages = 0
+            self._go_on_in_new_pages(slots, self._fill[slots] - 1, 1, time.monotonic())
 
     def collect(self, max_segments: int, steps: int, weights_seq_no: int) -> SegmentBlock | None:
         """Copy the oldest waiting segments out and free their pages; None if nothing waits.

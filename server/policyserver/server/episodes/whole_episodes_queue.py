@@ -31,11 +31,16 @@ class WholeEpisodesQueue(SampleQueue):
         self._held_steps = 0
         self._most_held_steps = most_held_steps
         self._dropped: set[int] = set()
+        self._paused: set[int] = set()
+        """Slots of episodes that are let go whole, because a part of them was played while learning was paused, or dropped."""
         self._episodes_waiting = 0
 
     def put(self, segment: Segment) -> list[int]:
         """Add a segment; the last one of an episode sets the whole episode free."""
         slot, is_last = segment.slot, segment.terminated or segment.truncated
+        if self.is_paused or slot in self._paused:
+            self._paused.discard(slot) if is_last else self._paused.add(slot)
+            return self._let_go([*self._release(slot), segment])
         if slot in self._dropped:
             self._count_dropped(segment.steps)
             if is_last:
@@ -50,11 +55,25 @@ class WholeEpisodesQueue(SampleQueue):
     def leave(self, slot: int) -> list[int]:
         """Note that the episode in a slot ended with the segment before, if there was one."""
         self._dropped.discard(slot)
+        self._paused.discard(slot)
         segments = self._release(slot)
+        if self.is_paused:
+            return self._let_go(segments)
         if not segments:
             return []
         segments[-1] = replace(segments[-1], truncated=True)
         return self._put_episode(segments)
+
+    def drop_all(self) -> list[int]:
+        """Drop everything that waits, and what is held back; return its pages. What open episodes still bring is let go."""
+        pages = super().drop_all()
+        self._episodes_waiting = 0
+        for slot in list(self._held):
+            self._paused.add(slot)
+            segments = self._release(slot)
+            self.steps_dropped += sum(segment.steps for segment in segments)
+            pages += [segment.page for segment in segments]
+        return pages
 
     def take(self, max_segments: int, steps: int) -> list[Segment]:
         """Remove and return the oldest episodes, until they have `steps` steps together or `max_segments` segments."""
@@ -97,6 +116,10 @@ class WholeEpisodesQueue(SampleQueue):
             self._dropped.add(slot)
             freed += self._drop(self._release(slot))
         return freed
+
+    def _let_go(self, segments: list[Segment]) -> list[int]:
+        self.steps_paused += sum(segment.steps for segment in segments)
+        return [segment.page for segment in segments]
 
     def _drop(self, segments: list[Segment]) -> list[int]:
         self._count_dropped(sum(segment.steps for segment in segments))

@@ -1,10 +1,11 @@
 """A line from the daemon (Ray's driver) to its serving actors that Ray does not provide.
 
-Four things must reach a serving actor at once, although its only Ray thread may be waiting in `sample()` and the daemon's may be busy
+Some things must reach a serving actor at once, although its only Ray thread may be waiting in `sample()` and the daemon's may be busy
 with an update:
 - that the daemon is draining, and whether that is its end for good;
 - that the daemon is gone: an actor whose daemon was killed would hold the port for some seconds more, and the successor could not have it;
 - the newest weights, when the actor was restarted: RLlib brings them after the update only, and until then the actor serves no client;
+- what the admin service orders;
 - the question how serving goes, which is the one that is answered.
 
 The link is a unix socket in a folder that only this user can enter. The daemon listens; each actor connects, and a thread of the actor
@@ -23,7 +24,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,14 @@ from typing import Any
 logger = logging.getLogger(__name__)
 
 _DRAIN, _STATE, _ASK = "drain", "state", "ask"
+INTERRUPT = "interrupt"
+"""Order: answer a waiting `sample()` with nothing, for the daemon's main thread has something else to do."""
+LOG_LEVEL = "log level"
+"""Order: log from a severity on, by its name."""
+PAUSE = "pause"
+"""Order: let steps by-pass the learner, or no longer."""
+ROLL_BACK = "roll back"
+"""Question: serve another state at once, and say what is served then."""
 _TIMEOUT_S = 5.0  # of a message that is on its way
 
 
@@ -41,11 +50,13 @@ class DriverLink:
         """Listen on a unix socket; its folder should be closed to other users."""
         self.path = path
         self._lock = threading.RLock()  # a signal may drain in the middle of an `offer` of the same thread
-        self._state = b""
-        self._farewell = b""
-        """The message that the daemon is draining, once it is."""
+        self._standing: dict[str, bytes] = {}
+        """The messages for actors that connect later, by kind."""
         self._connections: list[Connection] = []
         self._questions = 0
+        self._late: dict[str, list[Any]] = {}
+        """Answers that came after their question was given up, by its kind, for the next question of that kind."""
+        self._asking = threading.Lock()  # one question at a time; taken before the other lock
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._listener.bind(str(path))
         self._listener.listen()
@@ -57,30 +68,47 @@ class DriverLink:
 
         If it `is_final`, the server does not come back by itself, which the actors tell their callers.
         """
+        self.order(_DRAIN, is_final, stays=True)
+
+    def order(self, kind: str, content: Any = None, *, stays: bool = False) -> None:
+        """Tell all actors something, and if it `stays`, those that connect later, too."""
+        message = pickle.dumps((kind, content), pickle.HIGHEST_PROTOCOL)
         with self._lock:
-            self._farewell = pickle.dumps((_DRAIN, is_final))
+            if stays:
+                self._standing[kind] = message
             for connection in self._connections:
-                _send(connection, self._farewell)
+                _send(connection, message)
 
     def offer(self, state: dict[str, Any]) -> None:
         """Keep an env runner's state, weights included, for actors that connect from now on."""
         message = pickle.dumps((_STATE, state), pickle.HIGHEST_PROTOCOL)
         with self._lock:
-            self._state = message
+            self._standing[_STATE] = message
 
-    def ask(self, timeout_s: float, on_late: Callable[[Any], None] = lambda answer: None) -> list[Any]:
-        """Ask all actors how serving goes. From one thread.
+    def ask(
+        self, timeout_s: float, on_late: Callable[[Any], None] = lambda answer: None, *, kind: str = _ASK, content: Any = None
+    ) -> list[Any]:
+        """Ask all actors something; by default how serving goes.
 
         Args:
             timeout_s: Longest wait for the answers.
-            on_late: Called with each answer to an earlier question that comes now.
+            on_late: Called with each answer to an earlier question of that kind that came too late for it.
+            kind: What is asked.
+            content: What comes with the question.
 
         Returns:
             What those say that answer in time, in the order in which they connected.
         """
+        with self._asking:
+            answers, late = self._ask(timeout_s, kind, content), self._late.pop(kind, ())
+        for answer in late:
+            on_late(answer)
+        return answers
+
+    def _ask(self, timeout_s: float, kind: str, content: Any) -> list[Any]:
         with self._lock:
             self._questions += 1
-            question = pickle.dumps((_ASK, self._questions))
+            question = pickle.dumps((kind, (self._questions, content)), pickle.HIGHEST_PROTOCOL)
             asked = [connection for connection in self._connections if _send(connection, question)]
         answers: dict[Connection, Any] = {}
         deadline = time.monotonic() + timeout_s
@@ -94,7 +122,7 @@ class DriverLink:
             for connection in readable:
                 assert isinstance(connection, Connection)
                 try:
-                    number, answer = pickle.loads(connection.recv_bytes())
+                    number, answered, answer = pickle.loads(connection.recv_bytes())
                 except (OSError, EOFError):  # the actor died
                     asked.remove(connection)
                     self._forget(connection)
@@ -102,7 +130,7 @@ class DriverLink:
                 if number == self._questions:
                     answers[connection] = answer
                 else:
-                    on_late(answer)
+                    self._late.setdefault(answered, []).append(answer)
         return [answers[connection] for connection in asked if connection in answers]
 
     def _forget(self, connection: Connection) -> None:
@@ -138,7 +166,7 @@ class DriverLink:
                 for other in [other for other in self._connections if _is_gone(other)]:  # as a rule that of the actor before this one
                     self._forget(other)
                 self._connections.append(connection)
-                for message in filter(None, (self._state, self._farewell)):
+                for message in self._standing.values():
                     _send(connection, message)
 
 
@@ -164,6 +192,8 @@ def follow_driver(
     on_driver_gone: Callable[[], None],
     on_state: Callable[[dict[str, Any]], None],
     on_question: Callable[[], Any],
+    orders: Mapping[str, Callable[[Any], None]] | None = None,
+    questions: Mapping[str, Callable[[Any], Any]] | None = None,
 ) -> Callable[[], None]:
     """Connect an actor to its daemon. All functions are called from the link's own thread.
 
@@ -174,6 +204,8 @@ def follow_driver(
         on_driver_gone: Called when the daemon's process has ended, however it did.
         on_state: Called with the newest state, if the daemon has offered one.
         on_question: Called when the daemon asks how serving goes. What it returns is pickled.
+        orders: Called with what `DriverLink.order` tells, by kind; an order of another kind is skipped.
+        questions: Called with what else `DriverLink.ask` asks, by kind; what they return is pickled.
 
     Returns:
         A function that ends the following; idempotent.
@@ -187,14 +219,19 @@ def follow_driver(
         return lambda: None
     stopped = threading.Event()
     connection = Connection(os.dup(line.fileno()))
+    answers: dict[str, Callable[[Any], Any]] = {**(questions or {}), _ASK: lambda _: on_question()}
+    followed = orders or {}
 
     def obey(kind: str, content: Any) -> None:
         if kind == _DRAIN:
             on_drain(content)
         elif kind == _STATE:
             on_state(content)
-        else:
-            connection.send_bytes(pickle.dumps((content, on_question())))
+        elif kind in answers:
+            number, asked = content
+            connection.send_bytes(pickle.dumps((number, kind, answers[kind](asked))))
+        elif kind in followed:
+            followed[kind](content)
 
     def follow() -> None:
         with contextlib.suppress(OSError, EOFError), connection:

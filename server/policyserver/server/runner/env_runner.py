@@ -34,7 +34,7 @@ from policyserver.server.external_env.thread import ExternalEnvThread, check_ext
 from policyserver.server.grpc_front.listen_address import address_of
 from policyserver.server.policies.connectors.episode_callbacks import is_used
 from policyserver.server.policies.connectors.policy_choice import make_policy
-from policyserver.server.processes.driver_link import follow_driver, leave_at_once
+from policyserver.server.processes.driver_link import INTERRUPT, LOG_LEVEL, PAUSE, ROLL_BACK, follow_driver, leave_at_once
 from policyserver.server.processes.log_setup import log_to
 from policyserver.server.processes.processor_share import new_session, warn_if_ray_lowered
 from policyserver.server.runner.learner_demand import learner_demand
@@ -145,8 +145,15 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
         if self._index > 0:
             self._prepare_process()
         if config.driver_link is not None:
+            orders = {
+                INTERRUPT: lambda _: loop.interrupt_sample(),
+                LOG_LEVEL: logging.getLogger().setLevel,
+                PAUSE: loop.pause_learning,
+            }
             report = partial(loop.report, explores=bool(self.config.explore))
-            self._stop_following = follow_driver(config.driver_link, self.drain, leave_at_once, self._revive, report)
+            self._stop_following = follow_driver(
+                config.driver_link, self.drain, leave_at_once, self._revive, report, orders, {ROLL_BACK: self.roll_back}
+            )
 
     def open(self) -> None:
         """Listen on the configured address, or start the environment's `run()`, which decides it. A second call does nothing.

@@ -141,6 +141,14 @@ class ServingLoop:
         """Serve the weights loaded last, from the next batch on; returns when that is so."""
         self.call(lambda: self.core.serve_weights(weights_seq_no))
 
+    def pause_learning(self, paused: bool) -> None:
+        """Let steps by-pass the learner, or go on as before; returns when that is so."""
+        self.call(lambda: self.core.pause_learning(paused))
+
+    def interrupt_sample(self) -> None:
+        """Answer a waiting `sample` with nothing."""
+        self.post(lambda: self.core.interrupt_sample())
+
     def report_training(self, report: TrainingIteration) -> None:
         """Take the newest training iteration for GetStats."""
         self._training = report

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import ray
@@ -15,10 +16,28 @@ from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME, WEIGHTS_SEQ_
 
 from policyserver.server.policies.connectors.connector_states import adopt_state, export_state
 from policyserver.server.policies.policy import Policy
+from policyserver.server.processes.weights_sum import sha256_of_weights
 from policyserver.server.runner.serving_loop import ServingLoop
 from policyserver.server.runner.weights_pull import WeightsPull
 
 T = TypeVar("T")
+
+LINEAGE = "lineage"
+"""Key of a state: how many roll-backs of the run it comes after. RLlib's own states lack it."""
+ROLLED_BACK = "rolled_back"
+"""Key of a state that is offered to restarted instances: it is served already, and RLlib's learner does not have it yet."""
+
+
+@dataclass(frozen=True)
+class RolledBack:
+    """What a serving instance says of a roll-back."""
+
+    weights_seq_no: int
+    """Policy version that it serves now."""
+    weights_sha256: str
+    """Sum of the weights that it serves, see `sha256_of_weights`."""
+    steps_dropped: int
+    """Recorded steps that were dropped."""
 
 
 class RunnerState(Checkpointable):
@@ -26,6 +45,8 @@ class RunnerState(Checkpointable):
 
     Three ways bring weights: RLlib's calls of `set_state`, in their order; the daemon's link to an instance that was restarted
     (`revive`), on a thread of its own; and what the runner pulls by itself (`pull_weights`), if the algorithm wants it so.
+
+    A fourth one, `roll_back`, comes before RLlib's learner has the same state. Until it has, what RLlib brings is from before.
     """
 
     config: Any
@@ -34,6 +55,11 @@ class RunnerState(Checkpointable):
 
     def __init__(self) -> None:
         self._weights_seq_no = 0
+        self._lineage = 0
+        self._oldest_version = 0
+        """What is older is from before the last roll-back, and comes late."""
+        self._is_ahead = False
+        """Whether a roll-back is served that RLlib's learner has not followed yet."""
         self._state_lock = threading.RLock()  # the daemon's link and RLlib may both bring a state, and both may open the port
         self._env_runner_state_server: Any = None  # RLlib sets it
         self._weights_pull = WeightsPull()
@@ -61,6 +87,8 @@ class RunnerState(Checkpointable):
                 **kwargs,
             )
             state[WEIGHTS_SEQ_NO] = self._weights_seq_no
+            if self._lineage:
+                state[LINEAGE] = self._lineage
         for name, connector in self._connectors.items():
             if self._check_component(name, components, not_components):
                 state[name] = self._where_it_serves(functools.partial(export_state, connector))
@@ -74,6 +102,9 @@ class RunnerState(Checkpointable):
         version is never a late one. Late ones may come on the two other ways only.
         """
         with self._state_lock:
+            if self._serving_loop is not None and self._comes_late(state):
+                return
+            self._lineage, self._is_ahead = state.get(LINEAGE, self._lineage), False
             before = self._weights_seq_no
             self._take_state(state)
             if COMPONENT_RL_MODULE in state and self._env_runner_state_server is not None:
@@ -93,12 +124,56 @@ class RunnerState(Checkpointable):
         """Take the state of an instance that died, unless RLlib has brought a newer one by now."""
         with self._state_lock:
             if state[WEIGHTS_SEQ_NO] == 0 or state[WEIGHTS_SEQ_NO] > self._weights_seq_no:
+                self._note_lineage(state, is_ahead=ROLLED_BACK in state)
                 self._take_state(state)
+
+    def roll_back(self, order: tuple[dict[str, Any], bool]) -> RolledBack:
+        """Serve an earlier state at once, in a serving instance, and take what RLlib sends for late until it has that state, too.
+
+        Args:
+            order: The state, under a version and a lineage of its own, and whether recorded steps are dropped.
+        """
+        state, drops_steps = order
+        loop, policy = self._serving_loop, self._policy
+        assert loop is not None
+        assert policy is not None
+        with self._state_lock:
+            version = max(int(state[WEIGHTS_SEQ_NO]), self._weights_seq_no + 1)
+            self._note_lineage({**state, WEIGHTS_SEQ_NO: version}, is_ahead=True)
+            self.module.set_state(state[COMPONENT_RL_MODULE][DEFAULT_MODULE_ID])
+            self._weights_seq_no = version
+            policy.load_spare(self.module.state_dict())
+
+            def switch() -> int:
+                for name, connector in self._connectors.items():
+                    if name in state:
+                        adopt_state(connector, state[name], keep_delta=False)
+                self._count_steps(state[NUM_ENV_STEPS_SAMPLED_LIFETIME])
+                return loop.core.roll_back(version, drops_steps=drops_steps)
+
+            dropped = loop.call(switch)
+            return RolledBack(version, sha256_of_weights(self.module.state_dict()), dropped)
+
+    @property
+    def weights_seq_no(self) -> int:
+        """Policy version."""
+        return self._weights_seq_no
+
+    def _note_lineage(self, state: dict[str, Any], *, is_ahead: bool) -> None:
+        self._lineage, self._is_ahead = state.get(LINEAGE, 0), is_ahead
+        if is_ahead:
+            self._oldest_version = int(state[WEIGHTS_SEQ_NO])
+            self._weights_pull.note_restored(self._oldest_version, self._oldest_version)
+
+    def _comes_late(self, state: dict[str, Any]) -> bool:
+        """Whether a state that RLlib brings is from before the last roll-back."""
+        lineage = state.get(LINEAGE)
+        return self._is_ahead if lineage is None else lineage < self._lineage
 
     def pull_weights(self) -> None:
         """Ask the state server of algorithms that don't push their weights (IMPALA, APPO)."""
         server = self._env_runner_state_server
-        if server is not None and (newest := self._weights_pull.newest(server)) is not None:
+        if server is not None and not self._is_ahead and (newest := self._weights_pull.newest(server)) is not None:
             with self._state_lock:
                 self._take_state(newest)
 
@@ -118,6 +193,8 @@ class RunnerState(Checkpointable):
 
     def _take_weights(self, weights: Any, seq_no: int) -> None:
         """Take weights; without a version, or with 0 from a learner before its first update, the version stays."""
+        if 0 < seq_no < self._oldest_version:
+            return
         if isinstance(weights, ray.ObjectRef):
             weights = ray.get(weights)
         if isinstance(weights, dict) and DEFAULT_MODULE_ID in weights:

@@ -1,0 +1,230 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class ServerState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    SERVER_STATE_UNSPECIFIED: _ClassVar[ServerState]
+    SERVER_STATE_STARTING: _ClassVar[ServerState]
+    SERVER_STATE_SERVING: _ClassVar[ServerState]
+    SERVER_STATE_DRAINING: _ClassVar[ServerState]
+
+class LearningState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    LEARNING_STATE_UNSPECIFIED: _ClassVar[LearningState]
+    LEARNING_STATE_ABSENT: _ClassVar[LearningState]
+    LEARNING_STATE_COLLECTING: _ClassVar[LearningState]
+    LEARNING_STATE_UPDATING: _ClassVar[LearningState]
+    LEARNING_STATE_PAUSING: _ClassVar[LearningState]
+    LEARNING_STATE_PAUSED: _ClassVar[LearningState]
+SERVER_STATE_UNSPECIFIED: ServerState
+SERVER_STATE_STARTING: ServerState
+SERVER_STATE_SERVING: ServerState
+SERVER_STATE_DRAINING: ServerState
+LEARNING_STATE_UNSPECIFIED: LearningState
+LEARNING_STATE_ABSENT: LearningState
+LEARNING_STATE_COLLECTING: LearningState
+LEARNING_STATE_UPDATING: LearningState
+LEARNING_STATE_PAUSING: LearningState
+LEARNING_STATE_PAUSED: LearningState
+
+class CheckpointInfo(_message.Message):
+    __slots__ = ("number", "path", "written_at", "bytes", "iteration", "steps_total", "weights_seq_no", "weights_sha256", "pinned", "lineage", "restored_from")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    WRITTEN_AT_FIELD_NUMBER: _ClassVar[int]
+    BYTES_FIELD_NUMBER: _ClassVar[int]
+    ITERATION_FIELD_NUMBER: _ClassVar[int]
+    STEPS_TOTAL_FIELD_NUMBER: _ClassVar[int]
+    WEIGHTS_SEQ_NO_FIELD_NUMBER: _ClassVar[int]
+    WEIGHTS_SHA256_FIELD_NUMBER: _ClassVar[int]
+    PINNED_FIELD_NUMBER: _ClassVar[int]
+    LINEAGE_FIELD_NUMBER: _ClassVar[int]
+    RESTORED_FROM_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    path: str
+    written_at: str
+    bytes: int
+    iteration: int
+    steps_total: int
+    weights_seq_no: int
+    weights_sha256: str
+    pinned: bool
+    lineage: int
+    restored_from: int
+    def __init__(self, number: _Optional[int] = ..., path: _Optional[str] = ..., written_at: _Optional[str] = ..., bytes: _Optional[int] = ..., iteration: _Optional[int] = ..., steps_total: _Optional[int] = ..., weights_seq_no: _Optional[int] = ..., weights_sha256: _Optional[str] = ..., pinned: _Optional[bool] = ..., lineage: _Optional[int] = ..., restored_from: _Optional[int] = ...) -> None: ...
+
+class ActorStatus(_message.Message):
+    __slots__ = ("boot_id", "uptime_s", "weights_seq_no", "clients_connected", "episodes_open", "actions", "steps_waiting", "steps_paused")
+    BOOT_ID_FIELD_NUMBER: _ClassVar[int]
+    UPTIME_S_FIELD_NUMBER: _ClassVar[int]
+    WEIGHTS_SEQ_NO_FIELD_NUMBER: _ClassVar[int]
+    CLIENTS_CONNECTED_FIELD_NUMBER: _ClassVar[int]
+    EPISODES_OPEN_FIELD_NUMBER: _ClassVar[int]
+    ACTIONS_FIELD_NUMBER: _ClassVar[int]
+    STEPS_WAITING_FIELD_NUMBER: _ClassVar[int]
+    STEPS_PAUSED_FIELD_NUMBER: _ClassVar[int]
+    boot_id: str
+    uptime_s: float
+    weights_seq_no: int
+    clients_connected: int
+    episodes_open: int
+    actions: int
+    steps_waiting: int
+    steps_paused: int
+    def __init__(self, boot_id: _Optional[str] = ..., uptime_s: _Optional[float] = ..., weights_seq_no: _Optional[int] = ..., clients_connected: _Optional[int] = ..., episodes_open: _Optional[int] = ..., actions: _Optional[int] = ..., steps_waiting: _Optional[int] = ..., steps_paused: _Optional[int] = ...) -> None: ...
+
+class StatusRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class StatusResponse(_message.Message):
+    __slots__ = ("state", "learning", "run", "instance_id", "server_version", "process_id", "uptime_s", "iteration", "steps_total", "learner_updates", "weights_seq_no", "since_iteration_s", "failures", "last_failure", "checkpoint", "actors_expected", "actors", "log_level", "lineage", "restored_from", "rolling_back_to")
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    LEARNING_FIELD_NUMBER: _ClassVar[int]
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    INSTANCE_ID_FIELD_NUMBER: _ClassVar[int]
+    SERVER_VERSION_FIELD_NUMBER: _ClassVar[int]
+    PROCESS_ID_FIELD_NUMBER: _ClassVar[int]
+    UPTIME_S_FIELD_NUMBER: _ClassVar[int]
+    ITERATION_FIELD_NUMBER: _ClassVar[int]
+    STEPS_TOTAL_FIELD_NUMBER: _ClassVar[int]
+    LEARNER_UPDATES_FIELD_NUMBER: _ClassVar[int]
+    WEIGHTS_SEQ_NO_FIELD_NUMBER: _ClassVar[int]
+    SINCE_ITERATION_S_FIELD_NUMBER: _ClassVar[int]
+    FAILURES_FIELD_NUMBER: _ClassVar[int]
+    LAST_FAILURE_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
+    ACTORS_EXPECTED_FIELD_NUMBER: _ClassVar[int]
+    ACTORS_FIELD_NUMBER: _ClassVar[int]
+    LOG_LEVEL_FIELD_NUMBER: _ClassVar[int]
+    LINEAGE_FIELD_NUMBER: _ClassVar[int]
+    RESTORED_FROM_FIELD_NUMBER: _ClassVar[int]
+    ROLLING_BACK_TO_FIELD_NUMBER: _ClassVar[int]
+    state: ServerState
+    learning: LearningState
+    run: str
+    instance_id: str
+    server_version: str
+    process_id: int
+    uptime_s: float
+    iteration: int
+    steps_total: int
+    learner_updates: int
+    weights_seq_no: int
+    since_iteration_s: float
+    failures: int
+    last_failure: str
+    checkpoint: int
+    actors_expected: int
+    actors: _containers.RepeatedCompositeFieldContainer[ActorStatus]
+    log_level: str
+    lineage: int
+    restored_from: int
+    rolling_back_to: int
+    def __init__(self, state: _Optional[_Union[ServerState, str]] = ..., learning: _Optional[_Union[LearningState, str]] = ..., run: _Optional[str] = ..., instance_id: _Optional[str] = ..., server_version: _Optional[str] = ..., process_id: _Optional[int] = ..., uptime_s: _Optional[float] = ..., iteration: _Optional[int] = ..., steps_total: _Optional[int] = ..., learner_updates: _Optional[int] = ..., weights_seq_no: _Optional[int] = ..., since_iteration_s: _Optional[float] = ..., failures: _Optional[int] = ..., last_failure: _Optional[str] = ..., checkpoint: _Optional[int] = ..., actors_expected: _Optional[int] = ..., actors: _Optional[_Iterable[_Union[ActorStatus, _Mapping]]] = ..., log_level: _Optional[str] = ..., lineage: _Optional[int] = ..., restored_from: _Optional[int] = ..., rolling_back_to: _Optional[int] = ...) -> None: ...
+
+class PauseLearningRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class PauseLearningResponse(_message.Message):
+    __slots__ = ("weights_seq_no",)
+    WEIGHTS_SEQ_NO_FIELD_NUMBER: _ClassVar[int]
+    weights_seq_no: int
+    def __init__(self, weights_seq_no: _Optional[int] = ...) -> None: ...
+
+class ResumeLearningRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ResumeLearningResponse(_message.Message):
+    __slots__ = ("weights_seq_no",)
+    WEIGHTS_SEQ_NO_FIELD_NUMBER: _ClassVar[int]
+    weights_seq_no: int
+    def __init__(self, weights_seq_no: _Optional[int] = ...) -> None: ...
+
+class SaveCheckpointRequest(_message.Message):
+    __slots__ = ("pin",)
+    PIN_FIELD_NUMBER: _ClassVar[int]
+    pin: bool
+    def __init__(self, pin: _Optional[bool] = ...) -> None: ...
+
+class SaveCheckpointResponse(_message.Message):
+    __slots__ = ("checkpoint",)
+    CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
+    checkpoint: CheckpointInfo
+    def __init__(self, checkpoint: _Optional[_Union[CheckpointInfo, _Mapping]] = ...) -> None: ...
+
+class ListCheckpointsRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ListCheckpointsResponse(_message.Message):
+    __slots__ = ("checkpoints",)
+    CHECKPOINTS_FIELD_NUMBER: _ClassVar[int]
+    checkpoints: _containers.RepeatedCompositeFieldContainer[CheckpointInfo]
+    def __init__(self, checkpoints: _Optional[_Iterable[_Union[CheckpointInfo, _Mapping]]] = ...) -> None: ...
+
+class PinCheckpointRequest(_message.Message):
+    __slots__ = ("number", "pinned")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    PINNED_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    pinned: bool
+    def __init__(self, number: _Optional[int] = ..., pinned: _Optional[bool] = ...) -> None: ...
+
+class PinCheckpointResponse(_message.Message):
+    __slots__ = ("checkpoint",)
+    CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
+    checkpoint: CheckpointInfo
+    def __init__(self, checkpoint: _Optional[_Union[CheckpointInfo, _Mapping]] = ...) -> None: ...
+
+class RollBackRequest(_message.Message):
+    __slots__ = ("number",)
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    def __init__(self, number: _Optional[int] = ...) -> None: ...
+
+class RollBackResponse(_message.Message):
+    __slots__ = ("checkpoint", "weights_seq_no", "actors", "weights_sha256", "steps_dropped")
+    CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
+    WEIGHTS_SEQ_NO_FIELD_NUMBER: _ClassVar[int]
+    ACTORS_FIELD_NUMBER: _ClassVar[int]
+    WEIGHTS_SHA256_FIELD_NUMBER: _ClassVar[int]
+    STEPS_DROPPED_FIELD_NUMBER: _ClassVar[int]
+    checkpoint: CheckpointInfo
+    weights_seq_no: int
+    actors: int
+    weights_sha256: str
+    steps_dropped: int
+    def __init__(self, checkpoint: _Optional[_Union[CheckpointInfo, _Mapping]] = ..., weights_seq_no: _Optional[int] = ..., actors: _Optional[int] = ..., weights_sha256: _Optional[str] = ..., steps_dropped: _Optional[int] = ...) -> None: ...
+
+class DrainRequest(_message.Message):
+    __slots__ = ("final",)
+    FINAL_FIELD_NUMBER: _ClassVar[int]
+    final: bool
+    def __init__(self, final: _Optional[bool] = ...) -> None: ...
+
+class DrainResponse(_message.Message):
+    __slots__ = ("stop_timeout_s",)
+    STOP_TIMEOUT_S_FIELD_NUMBER: _ClassVar[int]
+    stop_timeout_s: float
+    def __init__(self, stop_timeout_s: _Optional[float] = ...) -> None: ...
+
+class SetLogLevelRequest(_message.Message):
+    __slots__ = ("level",)
+    LEVEL_FIELD_NUMBER: _ClassVar[int]
+    level: str
+    def __init__(self, level: _Optional[str] = ...) -> None: ...
+
+class SetLogLevelResponse(_message.Message):
+    __slots__ = ("before",)
+    BEFORE_FIELD_NUMBER: _ClassVar[int]
+    before: str
+    def __init__(self, before: _Optional[str] = ...) -> None: ...

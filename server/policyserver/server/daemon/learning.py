@@ -1,0 +1,321 @@
+"""What the daemon's main thread does while it serves: training iterations, checkpoints, and what the admin service asks in between."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import pickle
+import signal
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from policyserver.monitoring.reports import training_point, write_counters
+from policyserver.monitoring.sink import Sink
+from policyserver.server.config.server_config import ServerConfig
+from policyserver.server.daemon.checkpoints import Checkpoint, CheckpointError, CheckpointFolder
+from policyserver.server.daemon.daemon_errors import DaemonError, DrainTimeoutError
+from policyserver.server.daemon.daemon_metrics import DaemonMetrics
+from policyserver.server.daemon.roll_back import (
+    RollBack,
+    RollBackUnderWayError,
+    check_served,
+    follow,
+    learner_version,
+    restore_under,
+    state_of,
+)
+from policyserver.server.daemon.safe_point import SafePoint
+from policyserver.server.daemon.served_state import SERVED_FILE, of_serving, served_state, weights_sha256
+from policyserver.server.daemon.training_hooks import DrainingError, IterationLeftError, TrainingHooks
+from policyserver.server.processes.driver_link import ROLL_BACK, DriverLink
+from policyserver.server.processes.training_report import Progress, TrainingReport, restored_report, training_report
+
+if TYPE_CHECKING:
+    from ray.rllib.algorithms.algorithm import Algorithm
+
+logger = logging.getLogger(__name__)
+
+_IDLE_PAUSE_S = 0.5
+"""Pause after an iteration that returned at once without steps, e.g. because the serving actor is being restarted."""
+_ACTOR_ABSENCE_S = 300.0
+"""How long the serving actors may be absent before the daemon gives up. A restart takes about five seconds of processor time, which at ten
+times the load that the processors can bear is more than a minute."""
+
+
+_ROLL_BACK_S = 5.0
+"""Longest time that serving actors are given to serve a checkpoint. It takes them milliseconds."""
+
+
+class Learning:
+    """Trains an algorithm and saves it. All methods but those that say otherwise belong to the main thread."""
+
+    def __init__(
+        self,
+        config: ServerConfig,
+        algorithm: Algorithm,
+        checkpoints: CheckpointFolder,
+        link: DriverLink,
+        safe_point: SafePoint,
+        stopping: threading.Event,
+        metrics: DaemonMetrics,
+    ) -> None:
+        """Hook into the algorithm; nothing is trained yet."""
+        self._config = config
+        self._algorithm = algorithm
+        self._checkpoints = checkpoints
+        self._link = link
+        self._safe_point = safe_point
+        self._stopping = stopping
+        self._metrics = metrics
+        self._beginning = threading.Lock()  # held while a roll-back begins: there is one at a time
+        self._hooks = TrainingHooks(algorithm, stopping, safe_point.pass_by, lambda: self._is_rolled_back)
+        self._iterated_lineage = 0
+        self._replays = algorithm.local_replay_buffer is not None and config.rollback.keep_replay
+        # Read from any thread.
+        self.progress = Progress()
+        self.saved: Checkpoint | None = None
+        self.failures = 0
+        """Training iterations that failed in a row."""
+        self.last_failure = ""
+        self.iterated_s: float | None = None
+        """When the newest iteration ended, by `time.monotonic`."""
+        self.lineage = 0
+        """How many times the run was rolled back; what RLlib pushes after that is told apart by it."""
+        self.restored_from = 0
+        """Number of the checkpoint to which it was rolled back last; 0 if it was not."""
+        self.rolling_back: RollBack | None = None
+        """The roll-back that the learner has not followed yet."""
+
+    @property
+    def is_updating(self) -> bool:
+        """Whether an update of the weights runs. From any thread."""
+        return self._hooks.is_updating
+
+    @property
+    def num_env_runners(self) -> int:
+        """Serving actors that there should be; 0 where the driver itself serves. From any thread."""
+        return int(self._algorithm.config.num_env_runners)
+
+    def restore(self, found: Checkpoint | None) -> None:
+        """Go on from a checkpoint, and wait until the serving actors have the weights to serve.
+
+        Raises:
+            CheckpointError: It doesn't fit.
+        """
+        algorithm = self._algorithm
+        if found is None:
+            logger.info("fresh weights: no checkpoint in %s", self._config.checkpoints_folder)
+        else:
+            try:
+                restore_under(algorithm, found, found.progress.weights_seq_no)
+            except Exception as error:
+                raise CheckpointError(
+                    f"{found.path}: doesn't fit the configured algorithm and net; go back to the settings it was made with, choose another "
+                    f"run_folder, or set checkpoints.restore = false: {error}"
+                ) from error
+            self.progress, self.saved = found.progress, found
+            self.lineage, self.restored_from = found.lineage, found.restored_from
+            logger.info("restored %s: iteration %d, policy version %d", found.path, found.progress.iteration, found.progress.weights_seq_no)
+        state = algorithm.learner_group.get_state(components="learner/rl_module", inference_only=True)["learner"]
+        of_serving(algorithm, lambda runner: runner.set_state(state))
+        if found is not None:
+            report = restored_report(found.progress, found.path)
+            of_serving(algorithm, lambda runner: runner.report_training(report))
+        self._offer_state()
+
+    def _offer_state(self) -> None:
+        """Keep the newest weights at hand for a serving actor that is restarted while the learner is busy."""
+        algorithm = self._algorithm
+        if algorithm.config.num_env_runners and algorithm.env_runner is not None:
+            self._link.offer(algorithm.env_runner.get_state())
+
+    def train_until_stopped(self, sink: Sink, tags: Mapping[str, str]) -> None:
+        """Train, and save what is new at the end.
+
+        Raises:
+            DaemonError: The serving actors don't come back, or iterations fail again and again.
+        """
+        try:
+            self._train_until_stopped(sink, tags)
+        finally:
+            self._safe_point.close()
+        if self.rolling_back is not None:  # the learner has not followed: what it has is not what is served
+            self.rolling_back.is_served.wait(_ROLL_BACK_S)
+        elif self.progress != (self.saved.progress if self.saved else Progress()):
+            self.save()
+
+    def _train_until_stopped(self, sink: Sink, tags: Mapping[str, str]) -> None:
+        learner, group = self._config.learner, self._algorithm.env_runner_group
+        clock_s = self._safe_point.clock_s
+        present_at = clock_s()
+        while not self._stopping.is_set():
+            begun = clock_s()
+            try:
+                self._safe_point.pass_by()
+                self._iterated_lineage = self.lineage
+                report = self._iterate()
+                signal.setitimer(signal.ITIMER_REAL, 0)  # an iteration may be given up, the checkpoint after it may not
+                self.failures, self.last_failure = 0, ""
+            except IterationLeftError as reason:
+                logger.info("the iteration is left, its steps and its update are discarded: %s", reason)
+                self._hooks.take_learn_seconds()
+                self._hooks.sample_shares.take()
+                continue
+            except (DrainingError, DrainTimeoutError) as reason:
+                logger.info("the unfinished iteration is left: %s", reason)
+                return
+            except Exception as error:
+                self.failures, self.last_failure = self.failures + 1, repr(error)
+                self._metrics.iteration_failed()
+                logger.exception("iteration %d failed, %d in a row; serving goes on", self.progress.iteration + 1, self.failures)
+                if self.failures >= learner.max_failures:
+                    self._try_to_save()
+                    raise DaemonError(f"{self.failures} training iterations failed in a row, the last with {error!r}") from error
+                self._stopping.wait(learner.retry_backoff_s * 2 ** (self.failures - 1))
+                continue
+            if report is not None:
+                self._finish(report, sink, tags)
+            elif clock_s() - begun < _IDLE_PAUSE_S:
+                self._stopping.wait(_IDLE_PAUSE_S)
+            if group.num_healthy_remote_workers() or not self._algorithm.config.num_env_runners:
+                present_at = clock_s()
+            elif clock_s() - present_at > _ACTOR_ABSENCE_S:
+                raise DaemonError(f"no serving actor came back within {_ACTOR_ABSENCE_S:.0f} s; its error is in the log above")
+
+    def _iterate(self) -> TrainingReport | None:
+        """Run one training iteration; None if there was nothing to learn from."""
+        begun = self._safe_point.clock_s()
+        result = self._algorithm.train()
+        return training_report(
+            result,
+            self.progress,
+            seconds=self._safe_point.clock_s() - begun,
+            learn_seconds=self._hooks.take_learn_seconds(),
+            effective_sample_share=self._hooks.sample_shares.take(),
+            checkpoint=self.saved.path if self.saved else None,
+        )
+
+    def _finish(self, report: TrainingReport, sink: Sink, tags: Mapping[str, str]) -> None:
+        self.progress, self.iterated_s = report.progress, time.monotonic()
+        self._offer_state()
+        every = self._config.checkpoints.every_iterations
+        if every and report.iteration % every == 0 and self._try_to_save() and self.saved:
+            report = dataclasses.replace(report, checkpoint_path=str(self.saved.path))
+        logger.info("%s", report)
+        self._metrics.iteration(report)
+        of_serving(self._algorithm, lambda runner: runner.report_training(report), wait=False)
+        sink.write(training_point(tags, report))
+        write_counters(sink, tags)
+
+    def save(self, *, pin: bool = False) -> Checkpoint:
+        """Write a checkpoint.
+
+        Raises:
+            CheckpointError: It can't be written; those there are untouched.
+        """
+        served = served_state(self._algorithm)
+
+        def write(folder: Path) -> None:
+            self._algorithm.save_to_path(str(folder))
+            (folder / SERVED_FILE).write_bytes(pickle.dumps(served, pickle.HIGHEST_PROTOCOL))
+
+        self.saved = self._checkpoints.save(
+            write, self.progress, weights_sha256(served), pin=pin, lineage=self.lineage, restored_from=self.restored_from
+        )
+        self._metrics.saved(self.saved)
+        logger.info("saved %s", self.saved.path)
+        return self.saved
+
+    def _try_to_save(self) -> bool:
+        """Save, or say why not: a full disk is no reason to stop serving."""
+        try:
+            self.save()
+        except CheckpointError as error:
+            logger.error("no checkpoint was written: %s", error)
+            return False
+        return True
+
+    # --- roll-back --------------------------------------------------------------------------------------------------------------------
+
+    @property
+    def _is_rolled_back(self) -> bool:
+        """Whether what the running iteration has collected or learned is of a policy that was rolled back."""
+        return self.rolling_back is not None or self.lineage != self._iterated_lineage
+
+    def roll_back(self, number: int, served_version: int) -> RollBack:
+        """Serve a checkpoint at once, write it as the newest one, and have the learner follow. From any thread.
+
+        Args:
+            number: The checkpoint.
+            served_version: The highest policy version that an actor says it serves.
+
+        Raises:
+            RollBackUnderWayError: To another checkpoint.
+            CheckpointError: It is not there or can't be used, and nothing has changed; or (with `RollBack.result` None) it is served, and
+                could not be written as the newest one.
+        """
+        with self._beginning:
+            if (under_way := self.rolling_back) is not None:
+                if under_way.source.number == number:
+                    return under_way
+                raise RollBackUnderWayError(
+                    f"checkpoint: expected no other roll-back under way, received one to {number} while the learner must still follow one "
+                    f"to {under_way.source.number}; ask again when `policy-server ctl status` names none"
+                )
+            self._checkpoints.use(number, used=True)
+            try:
+                source = self._checkpoints.whole(number)
+                state = state_of(source)
+            except CheckpointError:
+                self._checkpoints.use(number, used=False)
+                raise
+            version = 1 + max(served_version, self.progress.weights_seq_no, learner_version(self._algorithm))
+            order = self.rolling_back = RollBack(source, version, self.lineage + 1)
+        self._safe_point.ask(lambda: self._follow(order))
+        try:
+            state |= {"weights_seq_no": version, "lineage": order.lineage}
+            self._link.offer({**state, "rolled_back": True})
+            order.actors = self._link.ask(_ROLL_BACK_S, kind=ROLL_BACK, content=(state, not self._replays))
+            check_served(order)
+            progress = dataclasses.replace(self.progress, weights_seq_no=version)
+            order.result = self._checkpoints.copy(source, progress, order.lineage)
+            self._metrics.saved(order.result)
+        except CheckpointError as error:
+            raise CheckpointError(
+                f"{source.path} is served as policy version {version} and the learner follows, but it could not be written as the newest "
+                f"checkpoint: {error}; make room, then save"
+            ) from error.__cause__
+        finally:
+            order.is_served.set()
+        logger.info(
+            "rolled back to %s: %d serving actors have it as policy version %d, it is %s now; the learner follows",
+            source.path, len(order.actors), version, order.result.path,
+        )  # fmt: skip
+        return order
+
+    def _follow(self, order: RollBack) -> None:
+        """Have the learner go on from where the actors are; its iteration is left afterwards."""
+        order.is_served.wait()
+        served = [actor.weights_seq_no for actor in order.actors]
+        version = max([order.weights_seq_no, *served])
+        try:
+            follow(self._algorithm, order, version, keep_replay=self._config.rollback.keep_replay)
+        except Exception as error:
+            raise DaemonError(f"the learner could not follow a roll-back to {order.source.path}: {error!r}") from error
+        self.progress = dataclasses.replace(self.progress, weights_seq_no=version)
+        self.lineage, self.restored_from = order.lineage, order.source.number
+        state = self._algorithm.learner_group.get_state(components="learner/rl_module", inference_only=True)["learner"]
+        state |= {"lineage": order.lineage}
+        if self._algorithm.config.num_env_runners and self._algorithm.env_runner is not None:
+            self._algorithm.env_runner.set_state(state)
+        of_serving(self._algorithm, lambda runner: runner.set_state(state))
+        self._offer_state()
+        self._checkpoints.use(order.source.number, used=False)
+        self.saved = order.result or self.saved
+        self.rolling_back = None
+        logger.info("the learner goes on from %s as policy version %d", order.source.path, version)
+        if order.result is None:
+            self._try_to_save()

@@ -1,0 +1,108 @@
+"""A roll-back: the serving actors get a checkpoint's state at once, the learner follows at the main thread's safe point."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import pickle
+import queue
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from policyserver.server.daemon.checkpoints import Checkpoint, CheckpointError
+from policyserver.server.daemon.served_state import SERVED_FILE
+
+if TYPE_CHECKING:
+    from ray.rllib.algorithms.algorithm import Algorithm
+
+    from policyserver.server.runner.state import RolledBack
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class RollBack:
+    """One roll-back that is under way."""
+
+    source: Checkpoint
+    """The checkpoint."""
+    weights_seq_no: int
+    """Policy version under which it is served: higher than all before, so that no version stands for two policies."""
+    lineage: int
+    """How many roll-backs of the run that makes."""
+    is_served: threading.Event = field(default_factory=threading.Event)
+    """Set once the actors serve it and the new checkpoint is written, or failed to be."""
+    actors: Sequence[RolledBack] = ()
+    """What the serving actors said."""
+    result: Checkpoint | None = None
+    """The new checkpoint, which a start goes on from; None while it could not be written."""
+
+
+class RollBackUnderWayError(RuntimeError):
+    """Another roll-back is under way."""
+
+
+def state_of(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Read what is served from a checkpoint, which must be known to be whole and ours.
+
+    Raises:
+        CheckpointError: It is not there, because an older version wrote the checkpoint.
+    """
+    try:
+        state: dict[str, Any] = pickle.loads((checkpoint.path / SERVED_FILE).read_bytes())
+    except FileNotFoundError as error:
+        raise CheckpointError(
+            f"{checkpoint.path}: expected {SERVED_FILE} in it, from which it is served at once; an older version wrote it without. Choose "
+            "a newer one, or start the server with this one as the newest"
+        ) from error
+    return state
+
+
+def check_served(order: RollBack) -> None:
+    """Log an error where an actor serves other weights than the checkpoint's."""
+    for actor in order.actors:
+        if order.source.weights_sha256 != actor.weights_sha256:
+            logger.error(
+                "a serving actor serves weights of SHA-256 %s after a roll-back to %s, whose weights have %s",
+                actor.weights_sha256, order.source.path, order.source.weights_sha256,
+            )  # fmt: skip
+
+
+def follow(algorithm: Algorithm, order: RollBack, weights_seq_no: int, *, keep_replay: bool) -> None:
+    """Have the learner go on from where the actors are. What it learned since then is gone, and what it was about to push, too."""
+    algorithm.learner_group.foreach_learner(_settle)
+    restore_under(algorithm, order.result or order.source, weights_seq_no)
+    if not keep_replay and algorithm.local_replay_buffer is not None:
+        algorithm.local_replay_buffer = algorithm._create_local_replay_buffer_if_necessary(algorithm.config)
+
+
+def restore_under(algorithm: Algorithm, checkpoint: Checkpoint, weights_seq_no: int) -> None:
+    """Restore a checkpoint's learner, filters and counters, under a policy version that may be higher than the one it was made with."""
+    algorithm.restore_from_path(str(checkpoint.path))
+    algorithm.learner_group.foreach_learner(_take_version, weights_seq_no=weights_seq_no)
+
+
+def learner_version(algorithm: Algorithm) -> int:
+    """Return the policy version of a learner in this process, whatever it is doing; 0 for learners elsewhere."""
+    group = algorithm.learner_group
+    return int(group._learner._weights_seq_no) if group.is_local else 0
+
+
+def _take_version(learner: Any, *, weights_seq_no: int) -> None:
+    learner._weights_seq_no = weights_seq_no
+
+
+def _settle(learner: Any) -> None:
+    """Wait until the thread of an IMPALA or APPO learner has no batch, and let go of the weights that it has for the env runners.
+
+    Its batches are counted by RLlib, so they are trained on rather than dropped. RLlib's circular buffer can't be waited for.
+    """
+    waiting = getattr(learner, "_learner_thread_in_queue", None)
+    if isinstance(waiting, queue.Queue):
+        waiting.join()
+    if waiting is not None:
+        with contextlib.suppress(queue.Empty):
+            learner._learner_state_queue.get_nowait()
+        learner._learner_state = None

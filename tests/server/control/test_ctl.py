@@ -1,0 +1,237 @@
+"""`policy-server ctl` asks the process that has a run folder: its answers, refusals and exit statuses, before that process serves."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import stat
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+
+from policyserver.common.listening import InsecureListenError
+from policyserver.server.config.admin_config import AdminConfig
+from policyserver.server.config.server_config import ServerConfig
+from policyserver.server.config.serving_config import ListenConfig
+from policyserver.server.control.admin_security import network_access
+from policyserver.server.control.admin_server import AdminServer
+from policyserver.server.daemon.admin_answers import AdminAnswers
+from policyserver.server.daemon.checkpoints import CheckpointFolder
+from policyserver.server.daemon.ray_folder import RayFolder
+from policyserver.server.daemon.safe_point import SafePoint
+from policyserver.server.processes.driver_link import LOG_LEVEL, DriverLink, follow_driver
+from policyserver.server.processes.training_report import Progress
+from tests.commands import run_here
+
+
+@dataclass
+class Starting:
+    """The admin service of a daemon that has not opened its port yet, with what belongs to it."""
+
+    run_folder: Path
+    private: Path
+    checkpoints: CheckpointFolder
+    link: DriverLink
+    stopping: threading.Event = field(default_factory=threading.Event)
+    stops: list[bool] = field(default_factory=list)
+
+    def stop(self, *, is_final: bool) -> None:
+        self.stops.append(is_final)
+        self.stopping.set()
+
+    def save(self, iteration: int) -> int:
+        saved = self.checkpoints.save(lambda folder: (folder / "weights").write_text("w"), Progress(iteration, 10 * iteration, 1, 1))
+        return saved.number
+
+    def ctl(self, *arguments: str) -> Any:
+        return run_here("policy-server", "ctl", *arguments, "--run_folder", str(self.run_folder))
+
+    def answer(self, *arguments: str) -> dict[str, Any]:
+        ended = self.ctl(*arguments, "--json")
+        assert (ended.returncode, ended.stderr) == (0, "")
+        return json.loads(ended.stdout)  # type: ignore[no-any-return]
+
+
+@pytest.fixture
+def starting(tmp_path: Path) -> Iterator[Starting]:
+    run_folder = tmp_path / "run"
+    run_folder.mkdir()
+    config = ServerConfig(run_folder=run_folder, instance_id="it")
+    folder = RayFolder(run_folder / "ray")
+    checkpoints = CheckpointFolder(run_folder / "checkpoints", 2, config.spaces)
+    link = DriverLink(folder.path / "driver.sock")
+    made = Starting(run_folder, folder.path, checkpoints, link)
+    safe_point = SafePoint(lambda: None, made.stopping)
+    answers = AdminAnswers(config, link, checkpoints, safe_point, made.stopping, stop=made.stop, stop_timeout_s=39.0)
+    server = AdminServer(answers, folder.path)
+    level = logging.getLogger().level
+    yield made
+    logging.getLogger().setLevel(level)
+    server.close()
+    link.close()
+    checkpoints.close()
+    folder.remove()
+
+
+def test_a_server_says_how_it_is_before_it_serves(starting: Starting) -> None:
+    status = starting.answer("status")
+    assert (status["state"], status["learning"], status["run"], status["instance_id"]) == ("starting", "absent", "run", "it")
+    assert (status["actors"], status["checkpoint"], status["since_iteration_s"]) == ([], None, None)
+    lines = starting.ctl("status").stdout.splitlines()
+    assert lines[0].split() == ["state", "starting"]
+    assert "checkpoint         -" in lines
+
+
+def test_only_the_servers_user_can_reach_the_socket(starting: Starting) -> None:
+    assert stat.S_IMODE(starting.private.stat().st_mode) == 0o700
+    assert (starting.private / "admin.sock").is_socket()
+
+
+def test_what_needs_a_server_that_serves_is_refused_with_both_sides(starting: Starting, caplog: pytest.LogCaptureFixture) -> None:
+    ended = starting.ctl("save")
+    assert ended.returncode == 1
+    expected = "refused (FAILED_PRECONDITION): expected a server that serves, received one that is still starting"
+    assert ended.stderr.startswith(f"policy-server ctl save: {expected}")
+    assert "SaveCheckpoint by local was refused: expected a server that serves" in caplog.text
+
+
+def test_checkpoints_are_listed_and_a_pinned_one_outlives_newer_ones(starting: Starting, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    assert starting.answer("checkpoints") == {"checkpoints": []}
+    first = starting.save(1)
+    assert starting.answer("pin", str(first))["checkpoint"]["pinned"] is True
+    for iteration in (2, 3, 4):
+        starting.save(iteration)
+    listed = starting.answer("checkpoints")["checkpoints"]
+    assert [(each["number"], each["iteration"], each["pinned"]) for each in listed] == [(1, 1, True), (3, 3, False), (4, 4, False)]
+    assert starting.answer("unpin", "1")["checkpoint"]["pinned"] is False
+    starting.save(5)
+    assert [each["number"] for each in starting.answer("checkpoints")["checkpoints"]] == [4, 5]
+    assert "PinCheckpoint by local: number=1 pinned=True" in caplog.text, "who asked for what is in the log"
+
+
+def test_a_checkpoint_that_is_not_there_is_refused_with_those_that_are(starting: Starting) -> None:
+    assert "refused (NOT_FOUND): checkpoint: expected one of none" in starting.ctl("pin", "7").stderr
+    starting.save(1)
+    starting.save(2)
+    ended = starting.ctl("pin", "7")
+    assert ended.returncode == 1
+    assert ended.stderr == "policy-server ctl pin: refused (NOT_FOUND): checkpoint: expected one of 1, 2; received 7\n"
+
+
+def test_the_log_level_changes_here_and_in_serving_actors_that_come_later_too(starting: Starting) -> None:
+    def follow(told: list[str], heard: threading.Event) -> Any:
+        def on_level(level: str) -> None:
+            told.append(level)
+            heard.set()
+
+        nothing = lambda *_: None  # noqa: E731
+        return follow_driver(starting.link.path, nothing, lambda: None, nothing, dict, {LOG_LEVEL: on_level})
+
+    told: list[tuple[list[str], threading.Event]] = [([], threading.Event()), ([], threading.Event())]
+    stops = [follow(*told[0])]
+    while starting.link.ask(5.0) != [{}]:
+        pass
+    starting.answer("log-level", "ERROR")
+    assert logging.getLogger().level == logging.ERROR
+    stops.append(follow(*told[1]))
+    for levels, heard in told:
+        assert heard.wait(10.0)
+        assert levels == ["ERROR"]
+    for stop in stops:
+        stop()
+
+
+def test_draining_twice_is_asked_once_more_and_does_no_harm(starting: Starting) -> None:
+    for _ in range(2):
+        assert starting.answer("drain", "--no_wait", "--final") == {"stop_timeout_s": 39.0, "ended": False}
+    assert starting.stops == [True, True]
+    assert starting.answer("status")["state"] == "draining"
+    ended = starting.ctl("save")
+    assert (ended.returncode, "refused (UNAVAILABLE): expected a server that serves, received one that drains" in ended.stderr) == (1, True)
+    ended = starting.ctl("drain", "--timeout_s", "0.3")
+    assert (ended.returncode, "has not ended within 0.3 s" in ended.stderr) == (75, True)
+
+
+def test_waiting_for_a_server_ends_in_time(starting: Starting) -> None:
+    ended = starting.ctl("wait-ready", "--timeout_s", "3")
+    assert (ended.returncode, "expected a server that serves within 3 s: it is starting" in ended.stderr) == (75, True)
+
+
+@pytest.mark.parametrize("folder", ["absent", "stopped", "killed"])
+def test_where_no_server_is_the_status_says_so(tmp_path: Path, folder: str) -> None:
+    run_folder = tmp_path / "run"
+    if folder != "absent":
+        run_folder.mkdir()
+    if folder == "killed":
+        (run_folder / "ray").symlink_to(tmp_path / "gone")
+    for action in ("status", "checkpoints", "drain"):
+        ended = run_here("policy-server", "ctl", action, "--run_folder", str(run_folder))
+        assert ended.returncode == 69
+        assert str(run_folder) in ended.stderr
+
+
+def test_a_wrong_action_or_number_is_refused_as_any_command_line() -> None:
+    assert run_here("policy-server", "ctl", "pin", "x").returncode == 2
+    assert run_here("policy-server", "ctl", "rollforward").returncode == 2
+
+
+@pytest.fixture
+def network(tmp_path: Path, missing_service: Callable[[str], NoReturn]) -> Iterator[tuple[list[str], list[str]]]:
+    """A service with an address; the options of `ctl` with its own token, and with the clients'."""
+    if shutil.which("openssl") is None:
+        missing_service("the command openssl, which makes a certificate, is not installed")
+    certificate, key, token, clients = (tmp_path / name for name in ("cert.pem", "key.pem", "operator", "clients"))
+    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 1 -subj /CN=localhost -addext"
+    options = ["subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run([*command.split(), *options], check=True, capture_output=True)
+    key.chmod(0o600)
+    for file, secret in ((token, "0123456789abcdef"), (clients, "fedcba9876543210")):
+        file.touch(0o600)
+        file.write_text(secret)
+    admin = AdminConfig("127.0.0.1:0", certificate, key, token)
+    config = ServerConfig(run_folder=tmp_path / "run", admin=admin)
+    checkpoints = CheckpointFolder(tmp_path / "checkpoints", 2, config.spaces)
+    checkpoints.save(lambda folder: (folder / "weights").write_text("w"), Progress(1))
+    link, stopping = DriverLink(tmp_path / "driver.sock"), threading.Event()
+    answers = AdminAnswers(
+        config, link, checkpoints, SafePoint(lambda: None, stopping), stopping, stop=lambda **_: None, stop_timeout_s=1.0
+    )
+    with pytest.raises(InsecureListenError, match=r"admin.token_file: expected a token of its own .* clients may not steer"):
+        network_access(replace(admin, token_file=clients), ListenConfig(token_file=clients))
+    server = AdminServer(answers, tmp_path, network_access(admin, ListenConfig(token_file=clients)))
+    options = ["--address", server.address, "--tls_ca_file", str(certificate), "--token_file"]
+    yield [*options, str(token)], [*options, str(clients)]
+    server.close()
+    link.close()
+    checkpoints.close()
+
+
+@pytest.mark.process
+def test_over_the_network_only_the_services_own_token_steers_and_checkpoints_have_no_paths(
+    network: tuple[list[str], list[str]], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    operator, client = network
+    ended = run_here("policy-server", "ctl", "checkpoints", "--json", *operator)
+    assert ended.returncode == 0, ended.stderr
+    assert [(each["number"], each["path"]) for each in json.loads(ended.stdout)["checkpoints"]] == [(1, "")]
+    assert "ListCheckpoints by operator" in caplog.text
+    for action in ("status", "drain"):
+        ended = run_here("policy-server", "ctl", action, *client)
+        assert ended.returncode == 77
+        assert "with the token of admin.token_file, received another one: a client's token does not steer" in ended.stderr
+    assert "Drain by ipv4:127.0.0.1" in caplog.text, "who was refused is in the log"
+    assert run_here("policy-server", "ctl", "status", *operator[:2]).returncode == 2
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:9901", "0.0.0.0:9901"])
+def test_an_address_without_certificate_key_and_token_is_refused_on_loopback_too(address: str) -> None:
+    with pytest.raises(InsecureListenError, match=r"admin.tls_certificate_file and admin.tls_key_file and admin.token_file must be given"):
+        network_access(AdminConfig(address), ListenConfig())
