@@ -42,6 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run_command(arguments: Sequence[str] | None, out: LastingStream) -> int:
     parsed = make_parser().parse_args(arguments)
     keep_others_from_writing()
+    if parsed.command == "export":
+        return export(parsed.run_folder, parsed.checkpoint, parsed.to, out)
     try:
         config = load(ServerConfig, parsed.config, from_arguments(ServerConfig, parsed))
     except SettingsError as error:
@@ -71,6 +73,18 @@ def check_config(config: ServerConfig, out: LastingStream) -> int:
     return status or (EXIT_FAILURE if out.reason else 0)
 
 
+def export(run_folder: Path, checkpoint: int | None, to: Path, out: LastingStream) -> int:
+    """Write a trained policy to a file; returns the exit status of `main`."""
+    from policyserver.server.export.exporting import export_policy
+
+    def run() -> None:
+        out.write(f"{export_policy(run_folder, checkpoint, to)}\n")
+        out.flush()
+
+    log_to("WARNING")
+    return _status_of(run) or (EXIT_FAILURE if out.reason else 0)
+
+
 def serve(config: ServerConfig, *, until_input_ends: bool = False) -> int:
     """Serve until a signal ends it, or the end of standard input; returns the exit status of `main`."""
     from policyserver.server.daemon.daemon import Daemon
@@ -94,6 +108,7 @@ def _status_of(action: Callable[[], None]) -> int:
     from policyserver.server.daemon.checkpoints import CheckpointError
     from policyserver.server.daemon.daemon import DaemonError
     from policyserver.server.daemon.folder_lock import FolderInUseError
+    from policyserver.server.export.errors import ExportError
     from policyserver.server.grpc_front.listen_security import EXIT_INSECURE
 
     try:
@@ -101,7 +116,7 @@ def _status_of(action: Callable[[], None]) -> int:
     except (SettingsError, InsecureListenError) as error:
         return _fail(error, EXIT_BAD_SETTINGS if isinstance(error, SettingsError) else EXIT_INSECURE)
     except Exception as error:
-        foreseen = isinstance(error, OSError | FolderInUseError | CheckpointError | DaemonError)
+        foreseen = isinstance(error, OSError | FolderInUseError | CheckpointError | DaemonError | ExportError)
         logger.log(logging.DEBUG if foreseen else logging.ERROR, "the cause" if foreseen else "an unforeseen error", exc_info=True)
         return _fail(error, EXIT_FAILURE)
     return 0
@@ -120,6 +135,11 @@ def make_parser() -> argparse.ArgumentParser:
         add_arguments(command, ServerConfig)
         if name == "serve":
             command.add_argument("--until_input_ends", action="store_true", help="stop, for good, when standard input ends")
+    text = "write a trained policy to a file, to act without a server"
+    command = commands.add_parser("export", help=text, description=text)
+    command.add_argument("--run-folder", type=Path, metavar="DIR", required=True, help="folder of the run")
+    command.add_argument("--checkpoint", type=int, metavar="N", help="number of the checkpoint; the newest whole one by default")
+    command.add_argument("--to", type=Path, metavar="FILE", required=True, help="file to write: NAME.npz, for the client's LocalPolicy")
     return parser
 
 

@@ -54,6 +54,11 @@ class Checkpoint:
     progress: Progress
     """How far the run had come."""
 
+    @property
+    def number(self) -> int:
+        """Its number among those of its run."""
+        return _serial(self.path)
+
 
 class CheckpointFolder:
     """The checkpoints of one run. Only the process that has claimed the folder writes there, until `close()`."""
@@ -110,16 +115,34 @@ class CheckpointFolder:
         """
         for path in reversed(self._all()):
             try:
-                manifest = _verified_manifest(path)
+                return self._checked(path)
             except _UNREADABLE as error:
                 logger.warning("passing over the damaged checkpoint %s: %s", path, error)
-                continue
-            _refuse_if_foreign(path)
-            self._refuse_other_spaces(path, manifest)
-            self._refuse_others(path, {f"connectors.{name}": value for name, value in self._connectors.items()}, manifest.connectors)
-            self._refuse_others(path, self._net, manifest.net)
-            return Checkpoint(path, manifest.progress)
         return None
+
+    def whole(self, number: int) -> Checkpoint:
+        """Find the checkpoint of a number.
+
+        Raises:
+            CheckpointError: There is no such checkpoint, it is damaged, or what `newest_whole` says.
+        """
+        present = {_serial(path): path for path in self._all()}
+        if number not in present:
+            there = ", ".join(map(str, sorted(present))) or "none"
+            raise CheckpointError(f"{self._folder}: expected the number of a checkpoint that is there, {there}, received {number}")
+        try:
+            return self._checked(present[number])
+        except _UNREADABLE as error:
+            raise CheckpointError(f"{present[number]}: damaged: {error}") from error
+
+    def _checked(self, path: Path) -> Checkpoint:
+        """Return a checkpoint whose every file is as its manifest says, and which is for this configuration."""
+        manifest = _verified_manifest(path)
+        _refuse_if_foreign(path)
+        self._refuse_other_spaces(path, manifest)
+        self._refuse_others(path, {f"connectors.{name}": value for name, value in self._connectors.items()}, manifest.connectors)
+        self._refuse_others(path, self._net, manifest.net)
+        return Checkpoint(path, manifest.progress)
 
     def save(self, write: Callable[[Path], Any], progress: Progress) -> Checkpoint:
         """Write one checkpoint, whole or not at all, and drop the oldest beyond those to keep.

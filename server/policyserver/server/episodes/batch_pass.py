@@ -15,6 +15,7 @@ import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 
+from policyserver.common.acting.leaf_checks import leaf_checks
 from policyserver.common.errors import (
     EpisodeDuplicateError,
     EpisodeUnknownError,
@@ -30,7 +31,7 @@ from policyserver.server.episodes.core_statistics import CoreStatistics
 from policyserver.server.episodes.episode_table import EpisodeTable, FinishedEpisode
 from policyserver.server.episodes.masks import all_true, any_true, count, flatnonzero, ones
 from policyserver.server.episodes.received_rows import ReceivedRows, Replies
-from policyserver.server.episodes.row_checks import bad_headers, leaf_checks
+from policyserver.server.episodes.row_checks import bad_headers
 from policyserver.server.episodes.shares import Admission, EpisodeShares
 from policyserver.server.episodes.trajectories import Trajectories
 from policyserver.server.episodes.withheld import WithheldQuestions
