@@ -139,7 +139,7 @@ def make_parser() -> argparse.ArgumentParser:
     command = commands.add_parser("export", help=text, description=text)
     command.add_argument("--run-folder", type=Path, metavar="DIR", required=True, help="folder of the run")
     command.add_argument("--checkpoint", type=int, metavar="N", help="number of the checkpoint; the newest whole one by default")
-    command.add_argument("--to", type=Path, metavar="FILE", required=True, help="file to write: NAME.npz, for the client's LocalPolicy")
+    command.add_argument("--to", type=Path, metavar="FILE", required=True, help="file to write: NAME.npz, for a LocalPolicy, or NAME.onnx")
     return parser
 
 

@@ -50,7 +50,7 @@ def test_the_newest_checkpoint_is_written_and_acts_as_it_does(tmp_path: Path) ->
     [
         (["--checkpoint", "7"], 2, "expected the number of a checkpoint that is there, 1, received 7"),
         (["--checkpoint", "x"], 2, "--checkpoint"),
-        (["--to", "policy.pkl"], 2, r"to: expected a file whose name ends in .npz"),
+        (["--to", "policy.pkl"], 2, r"to: expected a file whose name ends in .npz or .onnx"),
         (["--run-folder", "nowhere"], 2, "run-folder: expected the folder of a run, with a server.toml, received nowhere"),
     ],
 )

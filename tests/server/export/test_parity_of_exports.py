@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 from ray.rllib.core.columns import Columns
 
 from policyserver.client import LocalPolicy
+from policyserver.common.spaces import flatten, leaves
 from policyserver.server.config.server_config import ServerConfig
 from policyserver.server.export.npz_file import write_npz
+from policyserver.server.export.onnx_file import write_onnx
 from policyserver.server.export.portable import portable
 from policyserver.server.export.trained_policy import TrainedPolicy
 from tests.server.export_harness import BOX, DISCRETE, IMAGE, SEED, VECTOR, ServedEpisode, observations, run_config_of, trained
@@ -92,3 +95,41 @@ def test_a_policy_says_where_it_comes_from(tmp_path: Path) -> None:
     assert policy.action_space == config.spaces.action_space
     origin = policy.origin
     assert (origin.run, origin.algorithm, origin.checkpoint, origin.weights_seq_no) == ("somewhere", "PPO", 7, 70)
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_an_onnx_graph_says_what_the_server_says(name: str, tmp_path: Path) -> None:
+    policy = policy_of(name)
+    write_onnx(portable(policy), tmp_path / "policy.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "policy.onnx", providers=["CPUExecutionProvider"])
+    config = POLICIES[name]
+    space, num_frames = config.spaces.observation_space, config.connectors.num_frames
+    write_npz(portable(policy), tmp_path / "policy.npz")
+    local = LocalPolicy.load(tmp_path / "policy.npz")
+    served, local_state = ServedEpisode(policy, "a", explore=True), local.initial_state()
+    state = {each.name: np.zeros((1, *each.shape[1:]), np.float32) for each in session.get_inputs() if each.name in ("c", "h")}
+    frames = [np.full_like(space.sample(), 128)] * num_frames if num_frames > 1 else []  # scaled, these bytes are 0
+    for observation in observations(config):
+        _, outputs = served.ask(observation)
+        expected, local_state = local.forward(local_state, observation)
+        if Columns.ACTION_DIST_INPUTS in outputs:
+            expected = outputs[Columns.ACTION_DIST_INPUTS][0]
+        parts = flatten(space, observation)
+        if frames:
+            frames = [*frames[1:], observation]
+            parts = [np.concatenate(frames, axis=-1)]
+        columns = {leaf.path: part[None] for leaf, part in zip(leaves(space), parts, strict=True)}
+        said = dict(zip([each.name for each in session.get_outputs()], session.run(None, {**columns, **state}), strict=True))
+        state = {key: said[f"{key}_out"] for key in state}
+        np.testing.assert_allclose(said["action_dist_inputs"][0], expected, rtol=1e-5, atol=1e-5)
+    props = session.get_modelmeta().custom_metadata_map
+    assert (props["algorithm"], props["checkpoint"]) == (config.algorithm.name, "7")
+
+
+def test_an_onnx_graph_takes_any_number_of_rows(tmp_path: Path) -> None:
+    write_onnx(portable(policy_of("flattened, filter")), tmp_path / "policy.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "policy.onnx", providers=["CPUExecutionProvider"])
+    rows = {"observation['gear']": np.arange(4) % 4, "observation['speed']": np.zeros((4, 2), np.float32)}
+    together = session.run(None, rows)[0]
+    apart = [session.run(None, {name: column[row : row + 1] for name, column in rows.items()})[0] for row in range(4)]
+    np.testing.assert_allclose(together, np.concatenate(apart), rtol=1e-5, atol=1e-5)

@@ -11,7 +11,8 @@ import numpy as np
 
 from policyserver.common.spaces import Array, leaves
 
-_LEAST_DEVIATION = 1e-6  # ray.rllib.utils.numpy.SMALL_NUMBER
+LEAST_DEVIATION = 1e-6
+"""What is added to a standard deviation before it divides: SMALL_NUMBER of ray.rllib.utils.numpy."""
 
 
 class Flattening:
@@ -25,7 +26,8 @@ class Flattening:
         spaces = {key: space.spaces[key] for key in sorted(space.spaces)} if isinstance(space, gym.spaces.Dict) else {None: space}
         keyed = [(key, leaf) for key, part in spaces.items() for leaf in leaves(part)]
         kept = [(index, leaf) for index, (key, leaf) in enumerate(keyed) if key not in keys_to_remove]
-        self._parts = [(index, _depths(leaf.space)) for index, leaf in kept]
+        self.parts = [(index, _depths(leaf.space)) for index, leaf in kept]
+        """Which leaves there are, and how many values each integer of a discrete one has."""
         self.size = sum(_size(leaf.space, leaf.shape) for _, leaf in kept)
         """Numbers of a row."""
 
@@ -33,7 +35,7 @@ class Flattening:
         """Return flat observations, float32[n, size], from one array per leaf, [n, ...]."""
         parts = [
             _two_axes(observations[index]).astype(np.float32, copy=False) if depths is None else one_hot(observations[index], depths)
-            for index, depths in self._parts
+            for index, depths in self.parts
         ]
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
@@ -59,7 +61,7 @@ def normalised(values: Array, remainders: Array, deviations: Array, *, demean: b
     """Do to rows, [n, ...], what RLlib's `MeanStdFilter` is set to do; `remainders` are the rows less their means, float64[n, ...]."""
     result = remainders if demean else values
     if destd:
-        result = result / (deviations + _LEAST_DEVIATION)
+        result = result / (deviations + LEAST_DEVIATION)
     if clip:
         result = np.clip(result, -clip, clip)
     return result.astype(values.dtype)

@@ -8,7 +8,7 @@ from pathlib import Path
 from policyserver.common.settings import SettingsError
 from policyserver.server.export.run_folder import find_checkpoint, run_config
 
-FORMATS = (".npz",)
+FORMATS = (".npz", ".onnx")
 
 
 def export_policy(run_folder: Path, number: int | None, to: Path) -> str:
@@ -33,13 +33,14 @@ def export_policy(run_folder: Path, number: int | None, to: Path) -> str:
     config = run_config(run_folder)
     checkpoint = find_checkpoint(config, number)
     from policyserver.server.export.npz_file import write_npz  # with RLlib
+    from policyserver.server.export.onnx_file import write_onnx
     from policyserver.server.export.portable import portable
     from policyserver.server.export.trained_policy import restore
 
     policy = portable(restore(config, checkpoint))
     unfinished = to.with_name(f".{to.name}.{os.getpid()}")
     try:
-        write_npz(policy, unfinished)
+        (write_onnx if to.suffix == ".onnx" else write_npz)(policy, unfinished)
         unfinished.replace(to)
     finally:
         unfinished.unlink(missing_ok=True)

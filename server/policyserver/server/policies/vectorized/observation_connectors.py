@@ -30,6 +30,7 @@ class VectorizedFlatten(VectorizedConnector):
         """Prepare for a space of observations; the parts of a Dict at `keys_to_remove` are left out."""
         self.keys_to_remove = keys_to_remove
         self._flattening = Flattening(space, keys_to_remove)
+        self.parts = self._flattening.parts
 
     def write(self, leaves: list[Array], rows: StepRows) -> list[Array]:
         """Return the flat observations, float32[n, d]."""
