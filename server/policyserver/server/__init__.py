@@ -2,7 +2,7 @@
 
 Of what is installed, only this needs ray and torch.
 
-Imports `common`, `server.config`, `server.daemon`, `server.export`, `server.external_env.policy_server`,
+Imports `common`, `server.alone.lone_server`, `server.config`, `server.daemon`, `server.export`, `server.external_env.policy_server`,
 `server.grpc_front.listen_security`, `server.processes.log_setup` and `server.runner.env_runner`.
 """
 

@@ -21,6 +21,7 @@ from policyserver.server.config.server_config import ServerConfig
 from policyserver.server.processes.log_setup import log_to
 
 if TYPE_CHECKING:
+    from policyserver.server.alone.lone_server import LoneServer
     from policyserver.server.daemon.daemon import Daemon
 
 EXIT_FAILURE = 1
@@ -50,10 +51,10 @@ def _run_command(arguments: Sequence[str] | None, out: LastingStream) -> int:
         return _fail(error, EXIT_BAD_SETTINGS)
     if parsed.command == "check-config":
         return check_config(config, out)
-    return serve(config, until_input_ends=parsed.until_input_ends)
+    return serve(config, checkpoint=parsed.checkpoint, until_input_ends=parsed.until_input_ends)
 
 
-def _stop_when_input_ends(daemon: Daemon) -> None:
+def _stop_when_input_ends(daemon: Daemon | LoneServer) -> None:
     """Stop the server for good when standard input ends: the process at the other end is done with the server, or gone."""
     with contextlib.suppress(OSError):
         while os.read(sys.stdin.fileno(), 4096):
@@ -85,16 +86,21 @@ def export(run_folder: Path, checkpoint: int | None, to: Path, out: LastingStrea
     return _status_of(run) or (EXIT_FAILURE if out.reason else 0)
 
 
-def serve(config: ServerConfig, *, until_input_ends: bool = False) -> int:
+def serve(config: ServerConfig, *, checkpoint: Path | None = None, until_input_ends: bool = False) -> int:
     """Serve until a signal ends it, or the end of standard input; returns the exit status of `main`."""
+    from policyserver.server.alone.lone_server import LoneServer
     from policyserver.server.daemon.daemon import Daemon
     from policyserver.server.daemon.preflight import check, make_folder
 
     def run() -> None:
+        if checkpoint is not None and config.learner.enabled:
+            raise SettingsError(
+                "checkpoint", "", "expected learner.enabled = false with it; a server that learns goes on from its run folder"
+            )
         check(config)
         make_folder(config.run_folder, "run_folder")
         log_to(config.log_level, config.log_file)
-        daemon = Daemon(config)
+        daemon = Daemon(config) if config.learner.enabled else LoneServer(config, checkpoint)
         if until_input_ends:
             threading.Thread(target=_stop_when_input_ends, args=(daemon,), name="input", daemon=True).start()
         daemon.run()
@@ -135,6 +141,8 @@ def make_parser() -> argparse.ArgumentParser:
         add_arguments(command, ServerConfig)
         if name == "serve":
             command.add_argument("--until_input_ends", action="store_true", help="stop, for good, when standard input ends")
+            text = "folder of the checkpoint to serve without a learner; the newest of the run folder by default"
+            command.add_argument("--checkpoint", type=Path, metavar="PATH", help=text)
     text = "write a trained policy to a file, to act without a server"
     command = commands.add_parser("export", help=text, description=text)
     command.add_argument("--run-folder", type=Path, metavar="DIR", required=True, help="folder of the run")

@@ -126,7 +126,7 @@ class Daemon:
                     page.start(config.store_file)
                     logger.info("live page at %s", page.address)
             if config.recording.enabled:
-                ending.callback(ServingWatch(self._link, sink, self._tags).close)
+                ending.callback(ServingWatch(self._link.ask, sink, self._tags).close)
             self._train_until_stopped(algorithm, checkpoints, sink)
             if self._progress != (self._saved.progress if self._saved else Progress()):
                 self._save(algorithm, checkpoints)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from policyserver.monitoring.reports import serving_point
 from policyserver.monitoring.sink import Sink
 from policyserver.monitoring.trouble import Trouble
-from policyserver.server.processes.driver_link import DriverLink
 
 logger = logging.getLogger(__name__)
 
@@ -21,9 +21,15 @@ _JOIN_TIMEOUT_S = 5.0
 class ServingWatch:
     """Asks the serving actors for their counters on a thread of its own, until it is closed."""
 
-    def __init__(self, link: DriverLink, sink: Sink, tags: Mapping[str, str]) -> None:
-        """Begin. The link is asked by this thread alone; each actor has a point of its own, with the `tags` of the run and its policy."""
-        self._link = link
+    def __init__(self, ask: Callable[[float], list[Any]], sink: Sink, tags: Mapping[str, str]) -> None:
+        """Begin.
+
+        Args:
+            ask: Returns the counters of each serving process, within so many seconds. Called by the thread alone.
+            sink: Where each process has a point of its own.
+            tags: Of the run and its policy.
+        """
+        self._ask = ask
         self._sink = sink
         self._tags = dict(tags)
         self._trouble = Trouble(logger, "how serving goes")
@@ -39,7 +45,7 @@ class ServingWatch:
     def _run(self) -> None:
         while not self._closing.wait(INTERVAL_S):
             try:
-                for counters in self._link.ask(INTERVAL_S):
+                for counters in self._ask(INTERVAL_S):
                     self._sink.write(serving_point(self._tags, counters))
                 self._trouble.is_over("written down again")
             except Exception as error:  # no reason to stop learning, nor to stop asking

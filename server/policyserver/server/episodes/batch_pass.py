@@ -85,6 +85,7 @@ class BatchPass:
         self._action_checks = leaf_checks(action_space, "action")
         self._action_leaves = [(leaf.shape, leaf.dtype) for leaf in leaves(action_space, "action")]
         self.drain_error: PolicyServerError | None = None  # why START rows are refused, if they are
+        self.learns = True  # whether there is a learner; without one each episode is as if it was not to be trained on
 
     def replies_to(self, rows: ReceivedRows) -> Replies:
         """Make the replies to a message, to be filled in; if it is wrong as a whole, they are its refusal and have no columns."""
@@ -179,6 +180,8 @@ class BatchPass:
 
     def _decide_and_commit(self, batch: Batch, applied: Array, slots: Array, starts: Array, failure: _Failure | None = None) -> None:
         rows = step_rows(batch, applied, slots, starts, self._table, self._trajectories.waiting_infos)
+        if not self.learns:
+            rows.training = np.zeros(len(rows), np.bool_)
         try:
             decided = self._policy.decide(rows)
         except Exception:
@@ -283,7 +286,7 @@ class BatchPass:
         handles = table.handles(slots)
         for number, index in enumerate(applied[places].tolist()):
             slot = int(slots[number])
-            if training[number]:
+            if training[number] or not self.learns:
                 steps = int(table.next_sequence[slot]) - 1
                 self._statistics.episode_finished(steps, float(table.returns[slot]), now_s - float(table.started_s[slot]))
             self._statistics.episodes_finished += 1

@@ -96,6 +96,8 @@ class EpisodeCore:
         self.shares = EpisodeShares(self._table)
         self._pass_shares = PassShares()
         self.room = Room(demand, lambda: self._trajectories.steps_ready, hand_off.room_wait_s)
+        if not demand.learns:
+            self.room.lift()
         self._withheld = WithheldQuestions(policy, self._table, self._trajectories, self.room, self.statistics)
         self._requests = SampleRequests(
             policy, self._trajectories, self.room, self._withheld, demand, hand_off.max_segment_age_s, most_steps
@@ -103,6 +105,7 @@ class EpisodeCore:
         self._pass = BatchPass(
             policy, self._table, self._trajectories, self._withheld, self.statistics, observation_space, action_space, self.shares
         )
+        self._pass.learns = demand.learns
 
     # Ways in -------------------------------------------------------------------------------------------------------------------------
 

@@ -59,6 +59,18 @@ def restore(config: ServerConfig, checkpoint: Checkpoint) -> TrainedPolicy:
     """
     built = algorithm_config(config, ExternalEnvRunner)
     module, env_to_module, module_to_env = new_parts(built)
+    load_parts(checkpoint, module, env_to_module, module_to_env)
+    return TrainedPolicy(config, built, checkpoint, module, env_to_module, module_to_env)
+
+
+def load_parts(
+    checkpoint: Checkpoint, module: TorchRLModule, env_to_module: ConnectorPipelineV2, module_to_env: ConnectorPipelineV2
+) -> None:
+    """Give a module and connectors the state that a checkpoint has.
+
+    Raises:
+        CheckpointError: The checkpoint doesn't fit them.
+    """
     parts = {
         f"{COMPONENT_LEARNER_GROUP}/{COMPONENT_LEARNER}/{COMPONENT_RL_MODULE}/{DEFAULT_MODULE_ID}": module,
         f"{COMPONENT_ENV_RUNNER}/{COMPONENT_ENV_TO_MODULE_CONNECTOR}": env_to_module,
@@ -69,4 +81,3 @@ def restore(config: ServerConfig, checkpoint: Checkpoint) -> TrainedPolicy:
             part.restore_from_path(str(checkpoint.path / name))
         except Exception as error:  # whatever RLlib raises of files that are whole, but another net's
             raise CheckpointError(f"{checkpoint.path / name}: doesn't fit the configured algorithm and net: {error}") from error
-    return TrainedPolicy(config, built, checkpoint, module, env_to_module, module_to_env)

@@ -130,7 +130,7 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
             callbacks_objects=self._callbacks,
             env_runner=self,
         )
-        demand = self._demand = learner_demand(self.config, self._index, config.hand_off.batches_ahead)
+        demand = self._demand = learner_demand(self.config, self._index, config.hand_off.batches_ahead, learns=config.learns)
         make_core = partial(EpisodeCore, policy, *self._spaces, config.episodes, config.hand_off, demand)
         loop = self._serving_loop = ServingLoop(make_core, *self._spaces, config)
         loop.endpoints = self._endpoints
@@ -197,6 +197,10 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
         """Take the newest training iteration, for clients that ask how learning goes."""
         if self._serving_loop is not None:
             self._serving_loop.report_training(report)
+
+    def counters(self) -> dict[str, Any]:
+        """Return the known figures that GetStats answers, without the training."""
+        return self._serving_loop.counters() if self._serving_loop is not None else {}
 
     def addresses(self) -> list[str]:
         """Return the addresses this instance serves on."""
