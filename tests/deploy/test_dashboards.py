@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
@@ -22,7 +22,6 @@ from policyserver.pipelines.run import run_pipeline
 from policyserver.pipelines.runtime.stop_signals import StopSignals
 from policyserver.pipelines.server_watch import ServerWatch
 from policyserver.server.daemon.serving_watch import ServingWatch
-from policyserver.server.processes.driver_link import DriverLink
 from tests.live_server import serving
 from tests.recorded_run import WITH_REFUSALS, CountingDouble, record_run
 from tests.services import InfluxServer, MissingService, wait_until
@@ -211,7 +210,7 @@ def test_a_server_that_its_daemon_and_a_pipeline_tell_of_is_shown_once(influx: I
     tags = {"run": "twice", "policy": "PPO"}
     of_pipeline = ServerWatch(server, sink, tags | {"worker": "host-1", "process": "ou"})
     of_pipeline.start()
-    of_daemon = ServingWatch(cast(DriverLink, server), sink, tags | {"worker": "server-2"})
+    of_daemon = ServingWatch(server.ask, sink, tags | {"worker": "server-2"})
     wait_until(lambda: sink.flush(10.0) and sink.statistics().stored >= 5, "both to have told of it")
     of_daemon.close()
     assert of_pipeline.stop()

@@ -25,10 +25,10 @@ from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.utils.spaces.space_utils import unbatch
 
+from policyserver.common.acting.action_form import ActionForm
 from policyserver.common.flags import StepFlag
 from policyserver.server.config.serving_config import HandOffConfig
 from policyserver.server.policies.connectors.connector_choice import VectorizedPath, choose
-from policyserver.server.policies.module.action_form import ActionForm
 from policyserver.server.policies.module.inference import PolicyNet
 from policyserver.server.policies.policy import Policy
 from policyserver.server.policies.vectorized import vectorized_policy as array_policies

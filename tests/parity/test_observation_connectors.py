@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ray.rllib.connectors.env_to_module import FlattenObservations, PrevActionsPrevRewards
 
-from policyserver.server.policies.module.action_form import ActionForm
+from policyserver.common.acting.action_form import ActionForm
 from policyserver.server.policies.vectorized.observation_connectors import VectorizedFlatten, VectorizedPreviousAction
 from tests.common.space_strategies import MULTI_BINARIES, boxes
 from tests.parity.rows import ACTION, OneRow, StockRows, pipeline_of, step_rows, written

@@ -11,8 +11,8 @@ from ray.rllib.algorithms.ppo import PPOConfig
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 
+from policyserver.common.acting.action_form import ActionForm
 from policyserver.server.policies.connectors.connector_policy import ConnectorPolicy
-from policyserver.server.policies.module.action_form import ActionForm
 from policyserver.server.policies.module.inference import PolicyNet
 from policyserver.server.policies.policy import StepResult
 from tests.server.core_harness import ACTIONS, OBSERVATION, Array, module_of, spaces_of

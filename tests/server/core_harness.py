@@ -19,6 +19,7 @@ from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 from ray.rllib.env import INPUT_ENV_SINGLE_SPACES, INPUT_ENV_SPACES
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
+from policyserver.common.acting.action_form import ActionForm
 from policyserver.common.errors import PolicyServerError
 from policyserver.common.flags import StepFlag
 from policyserver.common.spaces import flatten
@@ -29,7 +30,6 @@ from policyserver.server.episodes.episode_table import EpisodeTable, ServedClien
 from policyserver.server.episodes.received_rows import ReceivedRows, Replies
 from policyserver.server.episodes.segments import EpisodeList, SegmentBlock
 from policyserver.server.episodes.trajectories import Trajectories
-from policyserver.server.policies.module.action_form import ActionForm
 from policyserver.server.policies.module.inference import PolicyNet
 from policyserver.server.policies.policy import Policy
 from policyserver.server.policies.vectorized.vectorized_policy import VectorizedPolicy

@@ -11,7 +11,7 @@ from ray.rllib.algorithms.ppo import PPOConfig
 from ray.rllib.algorithms.sac import SACConfig
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 
-from policyserver.server.policies.module.action_form import ActionForm
+from policyserver.common.acting.action_form import ActionForm
 from policyserver.server.policies.module.inference import PolicyNet
 from policyserver.server.policies.vectorized.vectorized_policy import VectorizedPolicy
 from tests.server.core_harness import OBSERVATION, spaces_of

@@ -13,8 +13,8 @@ from ray.rllib.core.distribution.torch.torch_distribution import TorchCategorica
 from ray.rllib.core.rl_module.apis.value_function_api import ValueFunctionAPI
 from ray.rllib.core.rl_module.torch import TorchRLModule
 
+from policyserver.common.acting.action_form import ActionForm
 from policyserver.common.spaces import leaves
-from policyserver.server.policies.module.action_form import ActionForm
 from policyserver.server.policies.module.inference import PolicyNet
 from policyserver.server.policies.vectorized.vectorized_policy import VectorizedPolicy
 

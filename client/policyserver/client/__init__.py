@@ -2,14 +2,17 @@
 
 Needs the base dependencies alone, neither ray nor torch.
 
-Imports `common` and `v1`.
+Imports `common`, `common.acting` and `v1`.
 """
 
 from __future__ import annotations
 
+from policyserver.client.array_file import PolicyFileError
 from policyserver.client.config import ClientConfig
 from policyserver.client.errors import BatchError, EncryptionError, ForkedClientError, InsecureTargetError
+from policyserver.client.local_policy import LocalPolicy, LocalState
 from policyserver.client.policy_client import PolicyClient
+from policyserver.client.policy_file import PolicyOrigin
 from policyserver.client.server_info import ClientCounters, ServerInfo
 from policyserver.common.errors import (
     ActionTimeoutError,
@@ -48,7 +51,11 @@ __all__ = [
     "HandshakeError",
     "InsecureTargetError",
     "InvalidInputError",
+    "LocalPolicy",
+    "LocalState",
     "PolicyClient",
+    "PolicyFileError",
+    "PolicyOrigin",
     "PolicyServerError",
     "SequenceError",
     "ServerEndedError",

@@ -1,4 +1,4 @@
-"""The command line: `policy-server serve [--config FILE] [--section.field VALUE ...]`, `check-config` with the same, and `ctl ACTION`."""
+"""The command line: `policy-server serve [--config FILE] [--section.field VALUE ...]`, `check-config`, `export` and `ctl ACTION`."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from policyserver.server.control import ctl
 from policyserver.server.processes.log_setup import log_to
 
 if TYPE_CHECKING:
+    from policyserver.server.alone.lone_server import LoneServer
     from policyserver.server.daemon.daemon import Daemon
 
 EXIT_FAILURE = 1
@@ -45,21 +46,23 @@ def _run_command(arguments: Sequence[str] | None, out: LastingStream) -> int:
     keep_others_from_writing()
     if parsed.command == "ctl":
         return ctl.run(parsed, out)
+    if parsed.command == "export":
+        return export(parsed.run_folder, parsed.checkpoint, parsed.to, out)
     try:
         config = load(ServerConfig, parsed.config, from_arguments(ServerConfig, parsed))
     except SettingsError as error:
         return _fail(error, EXIT_BAD_SETTINGS)
     if parsed.command == "check-config":
         return check_config(config, out)
-    return serve(config, until_input_ends=parsed.until_input_ends)
+    return serve(config, checkpoint=parsed.checkpoint, until_input_ends=parsed.until_input_ends)
 
 
-def _stop_when_input_ends(daemon: Daemon) -> None:
+def _stop_when_input_ends(server: Daemon | LoneServer) -> None:
     """Stop the server for good when standard input ends: the process at the other end is done with the server, or gone."""
     with contextlib.suppress(OSError):
         while os.read(sys.stdin.fileno(), 4096):
             pass
-    daemon.stop_for(is_final=True)
+    server.stop_for(is_final=True)
 
 
 def check_config(config: ServerConfig, out: LastingStream) -> int:
@@ -74,19 +77,36 @@ def check_config(config: ServerConfig, out: LastingStream) -> int:
     return status or (EXIT_FAILURE if out.reason else 0)
 
 
-def serve(config: ServerConfig, *, until_input_ends: bool = False) -> int:
+def export(run_folder: Path, checkpoint: int | None, to: Path, out: LastingStream) -> int:
+    """Write a trained policy to a file; returns the exit status of `main`."""
+    from policyserver.server.export.exporting import export_policy
+
+    def run() -> None:
+        out.write(f"{export_policy(run_folder, checkpoint, to)}\n")
+        out.flush()
+
+    log_to("WARNING")
+    return _status_of(run) or (EXIT_FAILURE if out.reason else 0)
+
+
+def serve(config: ServerConfig, *, checkpoint: Path | None = None, until_input_ends: bool = False) -> int:
     """Serve until a signal ends it, or the end of standard input; returns the exit status of `main`."""
+    from policyserver.server.alone.lone_server import LoneServer
     from policyserver.server.daemon.daemon import Daemon
     from policyserver.server.daemon.preflight import check, make_folder
 
     def run() -> None:
+        if checkpoint is not None and config.learner.enabled:
+            raise SettingsError(
+                "checkpoint", "", "expected learner.enabled = false with it; a server that learns goes on from its run folder"
+            )
         check(config)
         make_folder(config.run_folder, "run_folder")
         log_to(config.log_level, config.log_file, config.log)
-        daemon = Daemon(config)
+        server = Daemon(config) if config.learner.enabled else LoneServer(config, checkpoint)
         if until_input_ends:
-            threading.Thread(target=_stop_when_input_ends, args=(daemon,), name="input", daemon=True).start()
-        daemon.run()
+            threading.Thread(target=_stop_when_input_ends, args=(server,), name="input", daemon=True).start()
+        server.run()
         logger.info("stopped")
 
     return _status_of(run)
@@ -97,6 +117,7 @@ def _status_of(action: Callable[[], None]) -> int:
     from policyserver.server.daemon.checkpoints import CheckpointError
     from policyserver.server.daemon.daemon_errors import DaemonError
     from policyserver.server.daemon.folder_lock import FolderInUseError
+    from policyserver.server.export.errors import ExportError
     from policyserver.server.grpc_front.listen_security import EXIT_INSECURE
 
     try:
@@ -104,7 +125,7 @@ def _status_of(action: Callable[[], None]) -> int:
     except (SettingsError, InsecureListenError) as error:
         return _fail(error, EXIT_BAD_SETTINGS if isinstance(error, SettingsError) else EXIT_INSECURE)
     except Exception as error:
-        foreseen = isinstance(error, OSError | FolderInUseError | CheckpointError | DaemonError)
+        foreseen = isinstance(error, OSError | FolderInUseError | CheckpointError | DaemonError | ExportError)
         logger.log(logging.DEBUG if foreseen else logging.ERROR, "the cause" if foreseen else "an unforeseen error", exc_info=True)
         return _fail(error, EXIT_FAILURE)
     return 0
@@ -123,6 +144,13 @@ def make_parser() -> argparse.ArgumentParser:
         add_arguments(command, ServerConfig)
         if name == "serve":
             command.add_argument("--until_input_ends", action="store_true", help="stop, for good, when standard input ends")
+            text = "folder of the checkpoint to serve without a learner; the newest of the run folder by default"
+            command.add_argument("--checkpoint", type=Path, metavar="PATH", help=text)
+    text = "write a trained policy to a file, to act without a server"
+    command = commands.add_parser("export", help=text, description=text)
+    command.add_argument("--run-folder", type=Path, metavar="DIR", required=True, help="folder of the run")
+    command.add_argument("--checkpoint", type=int, metavar="N", help="number of the checkpoint; the newest whole one by default")
+    command.add_argument("--to", type=Path, metavar="FILE", required=True, help="file to write: NAME.npz, for a LocalPolicy, or NAME.onnx")
     text = "ask a running server how it is, and steer it"
     ctl.add_actions(commands.add_parser("ctl", help=text, description=text))
     return parser

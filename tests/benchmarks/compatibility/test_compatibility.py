@@ -28,7 +28,7 @@ EVIDENCE: dict[str, Any] = {
 }
 BROKEN_WORKER = """
 import sys
-from policyserver.server.policies.module.action_form import ActionForm
+from policyserver.common.acting.action_form import ActionForm
 from benchmarks.compatibility import worker
 
 right = ActionForm.to_environment

@@ -15,10 +15,11 @@ from ray.rllib.core.rl_module.torch import TorchRLModule
 from ray.rllib.env import INPUT_ENV_SINGLE_SPACES, INPUT_ENV_SPACES
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
+from policyserver.common.acting.observations import scaled
 from policyserver.common.settings import SettingsError, load
 from policyserver.server.config.algorithm import algorithm_config
 from policyserver.server.config.server_config import ServerConfig
-from policyserver.server.policies.vectorized.scale_images import ScaleImages, VectorizedScale, scaled
+from policyserver.server.policies.vectorized.scale_images import ScaleImages, VectorizedScale
 from policyserver.server.runner.env_runner import ExternalEnvRunner
 
 VECTOR = {"type": "Box", "low": -1.0, "high": 1.0, "shape": [3]}

@@ -11,10 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from policyserver.common.acting.leaf_checks import LeafCheck, leaf_checks
 from policyserver.common.flags import StepFlag
 from policyserver.common.spaces import flatten, leaves, unflatten
 from policyserver.server.episodes.batch import malformed
-from policyserver.server.episodes.row_checks import LeafCheck, bad_headers, content_hashes, leaf_checks
+from policyserver.server.episodes.row_checks import bad_headers, content_hashes
 from tests.common.space_strategies import LEAVES, SPACES, samples
 from tests.server.core_harness import ACTION, OBSERVATION, Row, observation, pack, start
 

@@ -22,6 +22,8 @@ from policyserver.client import BatchError, ClientConfig, HandshakeError, Invali
 from policyserver.client.messages import SpaceCodec, agree, step_batch, to_reply
 from policyserver.client.rows import ClientEpisode
 from policyserver.client.rows import OutgoingRows as ClientRows
+from policyserver.common.acting.action_form import ActionForm
+from policyserver.common.acting.leaf_checks import leaf_checks
 from policyserver.common.errors import from_rpc_error
 from policyserver.common.flags import PROTOCOL_VERSION, StepFlag
 from policyserver.common.spaces import flatten, flatten_batch, from_proto, leaves, same, to_proto, unflatten_batch
@@ -29,10 +31,8 @@ from policyserver.common.tensors import from_tensor, to_tensor
 from policyserver.server.config.serving_config import HandOffConfig, ListenConfig, ServingConfig
 from policyserver.server.episodes.batch import malformed
 from policyserver.server.episodes.received_rows import Replies
-from policyserver.server.episodes.row_checks import leaf_checks
 from policyserver.server.grpc_front import messages as wire
 from policyserver.server.policies.connectors.connector_policy import ConnectorPolicy
-from policyserver.server.policies.module.action_form import ActionForm
 from policyserver.server.policies.module.inference import PolicyNet, UnsupportedModuleError
 from policyserver.server.policies.vectorized.vectorized_policy import VectorizedPolicy
 from policyserver.server.runner.env_runner import ExternalEnvRunner

@@ -1,5 +1,5 @@
 """The configuration of a server, its defaults, and RLlib's AlgorithmConfig made from it.
 
-Imports `common`, `monitoring.page.listen`, `monitoring.recording`, `server.policies.module.action_form` and
+Imports `common`, `common.acting.action_form`, `monitoring.page.listen`, `monitoring.recording` and
 `server.policies.vectorized.scale_images`.
 """

@@ -39,6 +39,8 @@ class RollbackConfig(Config):
 class LearnerConfig(Config):
     """The process that learns: its share of the machine, and what it does about errors and the end."""
 
+    enabled: bool = True
+    """Whether there is a learner. Without one a checkpoint is served as it is, in one process and without Ray."""
     threads: Annotated[int, Ge(1)] = 1
     """Threads of the learner's tensor operations."""
     niceness: Annotated[int, Interval(ge=0, le=19)] = 5

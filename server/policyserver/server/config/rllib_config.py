@@ -7,10 +7,10 @@ from typing import Any, Literal
 
 import gymnasium as gym
 
+from policyserver.common.acting.action_form import ActionForm, UnsupportedSpaceError
 from policyserver.common.settings import Config
 from policyserver.server.config.algorithm_defaults import DEFAULTS_BY_ALGORITHM
 from policyserver.server.config.space_tables import space_from_config
-from policyserver.server.policies.module.action_form import ActionForm, UnsupportedSpaceError
 
 
 @dataclass(frozen=True)

@@ -98,10 +98,10 @@ def tell_of_open_folder(folder: Path) -> None:
         logger.warning("run_folder: others than its owner can write %s: `chmod go-w` keeps them out", folder)
 
 
-def checkpoint_folder(config: ServerConfig, *, claim: bool = True) -> CheckpointFolder:
-    """Open the checkpoints of a configuration; see CheckpointFolder."""
-    net = net_settings(config)
-    return CheckpointFolder(config.checkpoints_folder, config.checkpoints.keep, config.spaces, config.connectors, net, claim=claim)
+def checkpoint_folder(config: ServerConfig, *, claim: bool = True, folder: Path | None = None) -> CheckpointFolder:
+    """Open the checkpoints of a configuration, or those of another folder for it; see CheckpointFolder."""
+    folder, net = folder or config.checkpoints_folder, net_settings(config)
+    return CheckpointFolder(folder, config.checkpoints.keep, config.spaces, config.connectors, net, claim=claim)
 
 
 def newest_checkpoint(config: ServerConfig, checkpoints: CheckpointFolder) -> Checkpoint | None:

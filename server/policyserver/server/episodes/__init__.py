@@ -2,5 +2,5 @@
 
 Of what decides it knows the seam alone, `policies/policy.py`.
 
-Imports `common`, `server.config.serving_config` and `server.policies.policy`.
+Imports `common`, `common.acting`, `server.config.serving_config` and `server.policies.policy`.
 """

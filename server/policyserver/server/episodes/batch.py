@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
+from policyserver.common.acting.keyed_draws import draw_key
+from policyserver.common.acting.leaf_checks import LeafCheck
 from policyserver.common.errors import InvalidInputError, PolicyServerError
 from policyserver.common.flags import StepFlag
 from policyserver.common.spaces import Array
 from policyserver.server.episodes.episode_table import EpisodeTable, ServedClient
 from policyserver.server.episodes.masks import all_true, any_true, count, flatnonzero
 from policyserver.server.episodes.received_rows import ReceivedRows, Replies
-from policyserver.server.episodes.row_checks import LeafCheck, content_hashes
+from policyserver.server.episodes.row_checks import content_hashes
 from policyserver.server.episodes.waiting_infos import WaitingInfos
 from policyserver.server.policies.policy import DrawKeys, StepRows
 
@@ -155,11 +156,10 @@ class Batch:
         return submission.rows.episode_ids[submission.start_number(int(self.row[index]))]
 
     def draw_key(self, index: int) -> int:
-        """Return what the actions of the episode are drawn by that a START row begins: 64 bits of a hash."""
+        """Return what the actions of the episode are drawn by that a START row begins."""
         submission = self.origin(index)
         names = submission.rows.draw_ids or submission.rows.episode_ids
-        name = names[submission.start_number(int(self.row[index]))].encode(errors="surrogatepass")
-        return int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "little")
+        return draw_key(names[submission.start_number(int(self.row[index]))])
 
 
 Picked = slice | Array

@@ -15,6 +15,7 @@ import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 
+from policyserver.common.acting.leaf_checks import leaf_checks
 from policyserver.common.errors import (
     EpisodeDuplicateError,
     EpisodeUnknownError,
@@ -31,7 +32,7 @@ from policyserver.server.episodes.ended_episodes import EndedEpisodes
 from policyserver.server.episodes.episode_table import EpisodeTable, FinishedEpisode
 from policyserver.server.episodes.masks import all_true, any_true, count, flatnonzero, ones
 from policyserver.server.episodes.received_rows import ReceivedRows, Replies
-from policyserver.server.episodes.row_checks import bad_headers, leaf_checks
+from policyserver.server.episodes.row_checks import bad_headers
 from policyserver.server.episodes.shares import Admission, EpisodeShares
 from policyserver.server.episodes.trajectories import Trajectories
 from policyserver.server.episodes.withheld import WithheldQuestions
@@ -87,6 +88,7 @@ class BatchPass:
         self._action_checks = leaf_checks(action_space, "action")
         self._action_leaves = [(leaf.shape, leaf.dtype) for leaf in leaves(action_space, "action")]
         self.drain_error: PolicyServerError | None = None  # why START rows are refused, if they are
+        self.learns = True  # whether there is a learner; without one each episode is as if it was not to be trained on
 
     def replies_to(self, rows: ReceivedRows) -> Replies:
         """Make the replies to a message, to be filled in; if it is wrong as a whole, they are its refusal and have no columns."""
@@ -182,6 +184,8 @@ class BatchPass:
     def _decide_and_commit(self, batch: Batch, applied: Array, slots: Array, starts: Array, failure: _Failure | None = None) -> None:
         rows = step_rows(batch, applied, slots, starts, self._table, self._trajectories.waiting_infos)
         begun_s = time.perf_counter()
+        if not self.learns:
+            rows.training = np.zeros(len(rows), np.bool_)
         try:
             decided = self._policy.decide(rows)
         except Exception:
@@ -297,7 +301,7 @@ class BatchPass:
         handles = table.handles(slots)
         for number, index in enumerate(applied[places].tolist()):
             slot = int(slots[number])
-            if training[number]:
+            if training[number] or not self.learns:
                 steps = int(table.next_sequence[slot]) - 1
                 self._statistics.episode_finished(steps, float(table.returns[slot]), now_s - float(table.started_s[slot]))
             self._statistics.episodes_finished += 1

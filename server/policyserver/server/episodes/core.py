@@ -100,6 +100,8 @@ class EpisodeCore:
         self.ended = EndedEpisodes(self._table)
         self._pass_shares = PassShares()
         self.room = Room(demand, lambda: self._trajectories.steps_ready, hand_off.room_wait_s)
+        if not demand.learns:
+            self.room.lift()
         self._withheld = WithheldQuestions(policy, self._table, self._trajectories, self.room, self.statistics)
         self._requests = SampleRequests(
             policy, self._trajectories, self.room, self._withheld, demand, hand_off.max_segment_age_s, most_steps
@@ -115,6 +117,7 @@ class EpisodeCore:
             self.shares,
             self.ended,
         )
+        self._pass.learns = demand.learns
 
     # Ways in -------------------------------------------------------------------------------------------------------------------------
 

@@ -17,5 +17,7 @@ class Demand:
     steps as were asked for, because updates are counted by them."""
     whole_episodes: bool = False
     """Whether episodes are handed off when they have ended, RLlib's `batch_mode="complete_episodes"`."""
+    learns: bool = True
+    """Whether there is a learner. Without one no step is recorded, and no question waits."""
     batches_ahead: float = 0.0
     """Fragments that clients may play while the learner is busy with the one before."""

@@ -37,6 +37,7 @@ from policyserver.server.policies.connectors.policy_choice import make_policy
 from policyserver.server.processes.driver_link import INTERRUPT, LOG_LEVEL, PAUSE, ROLL_BACK, follow_driver, leave_at_once
 from policyserver.server.processes.log_setup import log_to
 from policyserver.server.processes.processor_share import new_session, warn_if_ray_lowered
+from policyserver.server.processes.serving_report import ServingReport
 from policyserver.server.runner.learner_demand import learner_demand
 from policyserver.server.runner.metrics import log_samples, with_others
 from policyserver.server.runner.serving_loop import ServingLoop
@@ -131,7 +132,7 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
             callbacks_objects=self._callbacks,
             env_runner=self,
         )
-        demand = self._demand = learner_demand(self.config, self._index, config.hand_off.batches_ahead)
+        demand = self._demand = learner_demand(self.config, self._index, config.hand_off.batches_ahead, learns=config.learns)
         make_core = partial(EpisodeCore, policy, *self._spaces, config.episodes, config.hand_off, demand)
         loop = self._serving_loop = ServingLoop(make_core, *self._spaces, config)
         loop.endpoints = self._endpoints
@@ -150,9 +151,8 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
                 LOG_LEVEL: logging.getLogger().setLevel,
                 PAUSE: loop.pause_learning,
             }
-            report = partial(loop.report, explores=bool(self.config.explore))
             self._stop_following = follow_driver(
-                config.driver_link, self.drain, leave_at_once, self._revive, report, orders, {ROLL_BACK: self.roll_back}
+                config.driver_link, self.drain, leave_at_once, self._revive, self.report, orders, {ROLL_BACK: self.roll_back}
             )
 
     def open(self) -> None:
@@ -206,6 +206,11 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
         """Take the newest training iteration, for clients that ask how learning goes."""
         if self._serving_loop is not None:
             self._serving_loop.report_training(report)
+
+    def report(self) -> ServingReport:
+        """Return how a serving instance does, and the episodes that ended since the last call. From any thread."""
+        assert self._serving_loop is not None
+        return self._serving_loop.report(explores=bool(self.config.explore))
 
     def addresses(self) -> list[str]:
         """Return the addresses this instance serves on."""

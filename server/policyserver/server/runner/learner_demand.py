@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
 
-def learner_demand(config: AlgorithmConfig, worker_index: int, batches_ahead: float | None) -> Demand:
+def learner_demand(config: AlgorithmConfig, worker_index: int, batches_ahead: float | None, *, learns: bool = True) -> Demand:
     """Return what RLlib asks of an env runner; `batches_ahead` is the user's setting in `HandOffConfig`."""
     from ray.rllib.algorithms.impala import IMPALAConfig
 
@@ -20,5 +20,6 @@ def learner_demand(config: AlgorithmConfig, worker_index: int, batches_ahead: fl
         fragment_steps=int(config.get_rollout_fragment_length(worker_index) * config.num_envs_per_env_runner),
         on_policy=on_policy,
         whole_episodes=config.batch_mode == "complete_episodes",
+        learns=learns,
         batches_ahead=(0.0 if on_policy else 1.0) if batches_ahead is None else batches_ahead,
     )

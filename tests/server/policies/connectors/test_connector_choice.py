@@ -24,8 +24,8 @@ from ray.rllib.connectors.env_to_module import (
 from ray.rllib.connectors.env_to_module.frame_stacking import FrameStackingEnvToModule
 from ray.rllib.connectors.module_to_env import GetActions
 
+from policyserver.common.acting.action_form import ActionForm
 from policyserver.server.policies.connectors.connector_choice import UnusableConnectorError, VectorizedPath, choose
-from policyserver.server.policies.module.action_form import ActionForm
 from tests.server.core_harness import spaces_of
 
 spaces = gym.spaces

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from policyserver.server.policies.module.action_draws import epsilon_greedy
+from policyserver.common.acting.chances import epsilon_greedy
 from policyserver.server.policies.policy import DrawKeys
 from tests.server.drawing_policies import policy_of
 

@@ -13,8 +13,8 @@ import pytest
 import torch
 from ray.rllib.core.columns import Columns
 
+from policyserver.common.acting.action_form import ActionForm, UnsupportedSpaceError
 from policyserver.common.flags import StepFlag
-from policyserver.server.policies.module.action_form import ActionForm, UnsupportedSpaceError
 from policyserver.server.policies.policy import DrawKeys, StepRows
 from policyserver.server.policies.vectorized.vectorized_policy import VectorizedPolicy
 from tests.server.core_harness import ACTION, ACTIONS, CoreHarness, Row, module_of, observation, policy_of, start

@@ -108,7 +108,7 @@ def test_what_is_not_known_is_left_to_torch() -> None:
     own = OwnModule(observation_space=OBSERVATION, action_space=ACTION, inference_only=True, model_config=config)
     assert NumpyForward.of(own) is None
     assert NumpyForward.of(module_of({"fcnet_hiddens": [8]}, config=DQNConfig)) is None
-    assert NumpyForward.of(module_of({"fcnet_hiddens": [8], "fcnet_activation": "silu"})) is None
+    assert NumpyForward.of(module_of({"fcnet_hiddens": [8], "fcnet_activation": "elu"})) is None
     assert NumpyForward.of(torch.nn.Linear(2, 2)) is None
 
 

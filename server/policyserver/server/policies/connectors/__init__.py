@@ -1,4 +1,4 @@
 """RLlib's own connector pipelines on live episodes, the choice between them and array code, and the policy made of what is chosen.
 
-Imports `common.errors`, `common.spaces`, `server.policies.module`, `server.policies.policy` and `server.policies.vectorized`.
+Imports `common`, `common.acting.action_form`, `server.policies.module`, `server.policies.policy` and `server.policies.vectorized`.
 """

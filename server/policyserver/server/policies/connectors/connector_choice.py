@@ -17,9 +17,9 @@ from ray.rllib.connectors.connector_pipeline_v2 import ConnectorPipelineV2
 from ray.rllib.connectors.connector_v2 import ConnectorV2
 from ray.rllib.utils import force_list
 
+from policyserver.common.acting.action_form import ActionForm
 from policyserver.common.spaces import describe, leaves
 from policyserver.server.policies.connectors.episode_callbacks import EPISODE_CALLBACKS, is_used
-from policyserver.server.policies.module.action_form import ActionForm
 from policyserver.server.policies.vectorized.mean_std_filter import VectorizedMeanStdFilter
 from policyserver.server.policies.vectorized.observation_connectors import VectorizedConnector, VectorizedFlatten, VectorizedPreviousAction
 from policyserver.server.policies.vectorized.scale_images import ScaleImages, VectorizedScale

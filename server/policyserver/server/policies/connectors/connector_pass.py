@@ -14,12 +14,12 @@ from ray.rllib.core.columns import Columns
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
 
+from policyserver.common.acting.action_form import ActionForm
 from policyserver.common.spaces import unflatten
 from policyserver.server.policies.connectors.connector_pipelines import ConnectorPipelines, RestoreState
 from policyserver.server.policies.connectors.connector_records import ConnectorOutputError
 from policyserver.server.policies.connectors.episode_callbacks import CREATED, END, START, STEP, EpisodeCallbacks
 from policyserver.server.policies.connectors.live_episodes import EpisodeNumbers, LiveEpisode, Savepoint
-from policyserver.server.policies.module.action_form import ActionForm
 from policyserver.server.policies.module.inference import PolicyNet, UnsupportedModuleError
 from policyserver.server.policies.policy import Array, StepRows
 

@@ -16,13 +16,13 @@ from ray.rllib.core.columns import Columns
 from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
 from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 
+from policyserver.common.acting.action_form import ActionForm
 from policyserver.common.spaces import leaves
 from policyserver.server.policies.connectors.connector_pass import ConnectorPass, PipelineOutputs, Step, log_probs_of
 from policyserver.server.policies.connectors.connector_pipelines import ConnectorPipelines
 from policyserver.server.policies.connectors.connector_records import ConnectorOutputError, RecordedObservations, column_of
 from policyserver.server.policies.connectors.episode_callbacks import EpisodeCallbacks
 from policyserver.server.policies.connectors.live_episodes import EpisodeNumbers, LiveEpisode, PendingStep
-from policyserver.server.policies.module.action_form import ActionForm
 from policyserver.server.policies.module.inference import NetPolicy, PolicyNet, UnsupportedModuleError
 from policyserver.server.policies.policy import Array, DrawKeys, Mask, ModuleOutputs, StepLayout, StepResult, StepRows
 

@@ -14,10 +14,10 @@ from ray.rllib.connectors.connector_pipeline_v2 import ConnectorPipelineV2
 from ray.rllib.core.rl_module.torch import TorchRLModule
 from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 
+from policyserver.common.acting.action_form import ActionForm
 from policyserver.server.policies.connectors.connector_choice import choose
 from policyserver.server.policies.connectors.connector_policy import ConnectorPolicy
 from policyserver.server.policies.connectors.episode_callbacks import EpisodeCallbacks
-from policyserver.server.policies.module.action_form import ActionForm
 from policyserver.server.policies.module.forward_pass import Backend
 from policyserver.server.policies.module.inference import PolicyNet
 from policyserver.server.policies.policy import Policy

@@ -2,128 +2,105 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from ray.rllib.algorithms.dqn.torch.default_dqn_torch_rl_module import DefaultDQNTorchRLModule
 from ray.rllib.algorithms.ppo.torch.default_ppo_torch_rl_module import DefaultPPOTorchRLModule
-from ray.rllib.core.models.torch.base import TorchModel
-from ray.rllib.core.models.torch.encoder import TorchActorCriticEncoder, TorchLSTMEncoder, TorchMLPEncoder, TorchStatefulActorCriticEncoder
-from ray.rllib.core.models.torch.heads import TorchMLPHead
+from ray.rllib.algorithms.sac.torch.default_sac_torch_rl_module import DefaultSACTorchRLModule
+from ray.rllib.core.models.torch.encoder import (
+    TorchActorCriticEncoder,
+    TorchCNNEncoder,
+    TorchLSTMEncoder,
+    TorchMLPEncoder,
+    TorchStatefulActorCriticEncoder,
+)
+from ray.rllib.core.models.torch.heads import TorchFreeLogStdMLPHead, TorchMLPHead
+from ray.rllib.core.models.torch.primitives import TorchCNN
 from torch import nn
 
+from policyserver.common.acting.actor_net import ActorNet, Recurrent
+from policyserver.common.acting.layers import Convolution, Dense, FlattenImage, Layer, LayerNorm, Lstm
 from policyserver.common.spaces import Array
 
-Layer = Callable[[Array], Array]
+
+class UnknownPartError(Exception):
+    """A part of a net that is not written out here; the text names it."""
 
 
-class _NotKnownError(Exception):
-    """A part of a net that is not written out here."""
+_ACTIVATIONS: dict[type, str] = {nn.Tanh: "tanh", nn.ReLU: "relu", nn.SiLU: "silu", nn.Identity: "linear"}
+_KINDS = (DefaultPPOTorchRLModule, DefaultSACTorchRLModule, DefaultDQNTorchRLModule)
+_PASSES = ("_forward", "_forward_exploration", "_forward_inference", "compute_q_values", "_qf_forward_helper")
 
 
-class _Dense:
-    """A linear layer, with the activation that follows it."""
+class WrittenOut:
+    """A module's net in numpy. It reads the weights where they lie, apart from those of an LSTM: `refresh` when they have been loaded."""
 
-    def __init__(self, linear: nn.Linear, activation: Callable[[Array, Array], Any] | None) -> None:
-        # Views of the module's own memory, which loading weights writes into.
-        self._weight = linear.weight.detach().numpy().T
-        self._bias = linear.bias.detach().numpy() if linear.bias is not None else None
-        self._activation = activation
+    def __init__(self, module: Any) -> None:
+        """Write a module of RLlib's PPO, APPO, IMPALA, SAC or DQN out.
 
-    def __call__(self, rows: Array) -> Array:
-        out: Array = rows @ self._weight
-        if self._bias is not None:
-            out += self._bias
-        if self._activation is not None:
-            self._activation(out, out)
-        return out
-
-
-class _Lstm:
-    """An LSTM of one layer, for one step of each sequence.
-
-    The four gates are one product, and one tanh serves them all: sigmoid(x) = (1 + tanh(x / 2)) / 2, with the halves in the weights.
-    """
-
-    def __init__(self, lstm: nn.LSTM) -> None:
-        if lstm.num_layers != 1 or lstm.bidirectional or lstm.proj_size or not lstm.bias:
-            raise _NotKnownError
-        self._lstm = lstm
-        self.size = size = int(lstm.hidden_size)
-        self._weight = np.empty((lstm.input_size + size, 4 * size), np.float32)
-        self._bias = np.empty(4 * size, np.float32)
-        self._halves = np.ones(4 * size, np.float32)
-        self._halves[: 2 * size] = self._halves[3 * size :] = 0.5  # the input, forget and output gates, around the candidate
-        self.refresh()
+        Raises:
+            UnknownPartError: It has parts that this doesn't know, or may do something else than RLlib's own.
+        """
+        self._lstms: list[tuple[Lstm, nn.LSTM]] = []
+        kind = next(
+            (kind for kind in (DefaultPPOTorchRLModule, DefaultSACTorchRLModule, DefaultDQNTorchRLModule) if _passes_as(module, kind)), None
+        )
+        if kind is DefaultPPOTorchRLModule:
+            self.net = self._actor_critic(module)
+        elif kind is DefaultSACTorchRLModule:
+            self.net = ActorNet(_layers(module.pi_encoder), (), *_head(module.pi))
+        elif kind is DefaultDQNTorchRLModule:
+            self.net = _q_net(module)
+        else:
+            raise UnknownPartError(f"the module {type(module).__name__}")
 
     def refresh(self) -> None:
         """Take the module's weights over, after they have changed."""
-        inputs = self._lstm.input_size
-        weights = {name: parameter.detach().numpy() for name, parameter in self._lstm.named_parameters()}
-        self._weight[:inputs] = weights["weight_ih_l0"].T
-        self._weight[inputs:] = weights["weight_hh_l0"].T
-        self._weight *= self._halves
-        self._bias[:] = (weights["bias_ih_l0"] + weights["bias_hh_l0"]) * self._halves
+        for ours, theirs in self._lstms:
+            weights = {name: parameter.detach().numpy() for name, parameter in theirs.named_parameters()}
+            ours.load(weights["weight_ih_l0"], weights["weight_hh_l0"], weights["bias_ih_l0"] + weights["bias_hh_l0"])
 
-    def __call__(self, rows: Array, h: Array, c: Array) -> tuple[Array, Array]:
-        size = self.size
-        gates = np.concatenate((rows, h), axis=1) @ self._weight
-        gates += self._bias
-        np.tanh(gates, gates)
-        candidate = gates[:, 2 * size : 3 * size].copy()
-        gates += 1.0
-        gates *= 0.5
-        c = gates[:, size : 2 * size] * c
-        candidate *= gates[:, :size]
-        c += candidate
-        h = np.tanh(c)
-        h *= gates[:, 3 * size :]
-        return h, c
+    def _actor_critic(self, module: DefaultPPOTorchRLModule) -> ActorNet:
+        encoder = module.encoder
+        if type(encoder) is TorchActorCriticEncoder:
+            return ActorNet(_layers(encoder.encoder if encoder.config.shared else encoder.actor_encoder), (), *_head(module.pi))
+        if type(encoder) is not TorchStatefulActorCriticEncoder:
+            raise UnknownPartError(f"the encoder {type(encoder).__name__}")
+        # Apart, the critic's state is carried along, too: its learner begins with it.
+        parts = [encoder.encoder] if encoder.config.shared else [encoder.actor_encoder, encoder.critic_encoder]
+        return ActorNet((), [self._recurrent(part) for part in parts], *_head(module.pi))
+
+    def _recurrent(self, part: Any) -> Recurrent:
+        if type(part) is not TorchLSTMEncoder:
+            raise UnknownPartError(f"the encoder {type(part).__name__}")
+        theirs = part.lstm
+        if theirs.num_layers != 1 or theirs.bidirectional or theirs.proj_size or not theirs.bias:
+            raise UnknownPartError("an LSTM of other than one plain layer with a bias")
+        ours = Lstm(int(theirs.hidden_size), int(theirs.input_size))
+        self._lstms.append((ours, theirs))
+        self.refresh()
+        return Recurrent([] if part.tokenizer is None else _layers(part.tokenizer), ours)
 
 
 class NumpyForward:
-    """The forward pass of an actor whose parts are RLlib's own: dense layers, with or without an LSTM of one layer.
+    """The pass of an actor for whole batches, where numpy may be the faster way: dense layers, with or without an LSTM of one layer."""
 
-    It reads the module's weights where they lie, apart from those of an LSTM: call `refresh` when they have been loaded.
-    """
-
-    def __init__(self, module: DefaultPPOTorchRLModule) -> None:
-        self._head = _dense_layers(_exactly(module.pi, TorchMLPHead).net.mlp)
-        # The second half of a Gaussian's inputs are logarithms of standard deviations, which RLlib keeps within bounds.
-        self._log_std_bound = float(module.pi.log_std_clip_param[0]) if module.pi.clip_log_std else None
-        encoder = module.encoder
-        self._recurrent: list[tuple[list[Layer], _Lstm]] = []
-        self._encoder: list[Layer] = []
-        if type(encoder) is TorchActorCriticEncoder:
-            actor_encoder = encoder.encoder if encoder.config.shared else encoder.actor_encoder
-            self._encoder = _dense_layers(_exactly(actor_encoder, TorchMLPEncoder).net.mlp)
-        elif type(encoder) is TorchStatefulActorCriticEncoder:
-            # Apart, the critic's state is carried along, too: its learner begins with it.
-            parts = [encoder.encoder] if encoder.config.shared else [encoder.actor_encoder, encoder.critic_encoder]
-            for part in parts:
-                tokenizer = _exactly(part, TorchLSTMEncoder).tokenizer
-                layers = [] if tokenizer is None else _dense_layers(_exactly(tokenizer, TorchMLPEncoder).net.mlp)
-                self._recurrent.append((layers, _Lstm(part.lstm)))
-        else:
-            raise _NotKnownError
+    def __init__(self, written_out: WrittenOut) -> None:
+        self.refresh, self._net = written_out.refresh, written_out.net
 
     @classmethod
     def of(cls, module: Any) -> NumpyForward | None:
-        """Write a module out; None if it has parts that this doesn't know, or may do something else than RLlib's own."""
-        if getattr(type(module), "_forward", None) is not DefaultPPOTorchRLModule._forward:
+        """Write a module out; None if it has parts that this doesn't know, or in which torch is the faster way in any case."""
+        if not isinstance(module, DefaultPPOTorchRLModule):
             return None
-        for name in ("_forward_exploration", "_forward_inference"):
-            if getattr(type(module), name) is not getattr(DefaultPPOTorchRLModule, name):
-                return None
         try:
-            return cls(module)
-        except (_NotKnownError, AttributeError):
+            written_out = WrittenOut(module)
+        except (UnknownPartError, AttributeError):
             return None
-
-    def refresh(self) -> None:
-        """Take the module's weights over, after they have changed."""
-        for _, lstm in self._recurrent:
-            lstm.refresh()
+        has_images = any(isinstance(layer, Convolution) for layer in _encoder_layers(written_out.net))
+        return None if has_images else cls(written_out)
 
     def __call__(self, observations: Array, state: list[Array]) -> tuple[Array, list[Array]]:
         """Run the pass.
@@ -136,58 +113,65 @@ class NumpyForward:
             The action distribution's inputs, float32[n, k], and the state after the step, like `state`.
         """
         with np.errstate(all="ignore"):  # what weights that are no numbers give is found in the result
-            return self._run(np.asarray(observations, np.float32), state)
-
-    def _run(self, rows: Array, state: list[Array]) -> tuple[Array, list[Array]]:
-        if not self._recurrent:
-            for layer in self._encoder:
-                rows = layer(rows)
-            return self._through_head(rows), []
-        after: list[Array] = []
-        actor: Array = rows
-        for number, (layers, lstm) in enumerate(self._recurrent):
-            features = rows
-            for layer in layers:
-                features = layer(features)
-            h, c = lstm(features, state[2 * number + 1][:, 0], state[2 * number][:, 0])
-            after += [c[:, None], h[:, None]]
-            actor = h if number == 0 else actor
-        return self._through_head(actor), after
-
-    def _through_head(self, rows: Array) -> Array:
-        for layer in self._head:
-            rows = layer(rows)
-        if self._log_std_bound is not None:
-            log_stds = rows[:, rows.shape[1] // 2 :]
-            np.clip(log_stds, -self._log_std_bound, self._log_std_bound, out=log_stds)
-        return rows
+            return self._net(np.asarray(observations, np.float32), state)
 
 
-def _exactly(model: TorchModel, kind: type) -> Any:
-    if type(model) is not kind:
-        raise _NotKnownError
-    return model
+def _passes_as(module: Any, kind: type) -> bool:
+    """Tell whether a module's passes are those of one of RLlib's own."""
+    return isinstance(module, kind) and all(getattr(type(module), name, None) is getattr(kind, name, None) for name in _PASSES)
 
 
-def _relu(rows: Array, out: Array) -> None:
-    np.maximum(rows, 0.0, out=out)
+def _q_net(module: DefaultDQNTorchRLModule) -> ActorNet:
+    """Write a net out that gives Q-values."""
+    if module.num_atoms > 1:
+        raise UnknownPartError(f"a distribution of Q-values (num_atoms = {module.num_atoms})")
+    value_head = _head(module.vf)[0] if module.uses_dueling else ()
+    return ActorNet(_layers(module.encoder), (), _head(module.af)[0], value_head)
 
 
-_ACTIVATIONS: dict[type, Callable[[Array, Array], Any] | None] = {nn.Tanh: np.tanh, nn.ReLU: _relu, nn.Identity: None}
+def _head(head: Any) -> tuple[list[Layer], tuple[()], Array | None, float | None]:
+    """Return a head's layers and, of a Gaussian, the standard deviations' free logarithms, and the bound of them all."""
+    if type(head) not in (TorchMLPHead, TorchFreeLogStdMLPHead):
+        raise UnknownPartError(f"the head {type(head).__name__}")
+    log_stds = head.log_std.detach().numpy() if type(head) is TorchFreeLogStdMLPHead else None
+    return list(_written(head.net.mlp)), (), log_stds, float(head.log_std_clip_param[0]) if head.clip_log_std else None
 
 
-def _dense_layers(sequence: nn.Sequential) -> list[Layer]:
-    """Write linear layers out, each together with its activation."""
-    layers: list[Layer] = []
+def _layers(encoder: Any) -> list[Layer]:
+    if type(encoder) is TorchMLPEncoder:
+        return list(_written(encoder.net.mlp))
+    if type(encoder) is TorchCNNEncoder:
+        cnn, *rest = list(encoder.net)
+        if type(cnn) is TorchCNN and all(type(part) is nn.Flatten for part in rest):
+            return [*_written(cnn.cnn), *(FlattenImage() for _ in rest)]
+    raise UnknownPartError(f"the encoder {type(encoder).__name__}")
+
+
+def _encoder_layers(net: ActorNet) -> Iterator[Layer]:
+    yield from net.encoder
+    for part in net.recurrent:
+        yield from part.layers
+
+
+def _written(sequence: nn.Sequential) -> Iterator[Layer]:
+    """Write layers out, each together with its activation. Their arrays are views of the module's own memory, which loading writes into."""
     parts = list(sequence)
     while parts:
-        linear = parts.pop(0)
-        if type(linear) is not nn.Linear:
-            raise _NotKnownError
-        activation = None
-        if parts and type(parts[0]) is not nn.Linear:
-            if type(parts[0]) not in _ACTIVATIONS:
-                raise _NotKnownError
-            activation = _ACTIVATIONS[type(parts.pop(0))]
-        layers.append(_Dense(linear, activation))
-    return layers
+        padding = (0, 0, 0, 0)
+        if type(parts[0]) is nn.ZeroPad2d:
+            left, right, top, bottom = parts.pop(0).padding  # of the last axis, then of the one before it
+            padding = (top, bottom, left, right)
+        layer = parts.pop(0)
+        activation = _ACTIVATIONS[type(parts.pop(0))] if parts and type(parts[0]) in _ACTIVATIONS else "linear"
+        if type(layer) is nn.Linear:
+            yield Dense(_array(layer.weight).T, _array(layer.bias), activation)
+        elif type(layer) is nn.Conv2d and layer.dilation == (1, 1) and layer.groups == 1 and layer.padding == (0, 0):
+            yield Convolution(_array(layer.weight), _array(layer.bias), layer.stride, padding, activation)
+        elif type(layer) is nn.LayerNorm and len(layer.normalized_shape) == 1:
+            yield LayerNorm(_array(layer.weight), _array(layer.bias), layer.eps, activation)
+        else:
+            raise UnknownPartError(f"the layer {type(layer).__name__}")
+
+
+def _array(parameter: Any) -> Any:
+    return parameter.detach().numpy() if parameter is not None else None

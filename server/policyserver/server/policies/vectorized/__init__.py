@@ -1,4 +1,4 @@
 """RLlib's usual connectors as operations on whole batches of arrays.
 
-Imports `common.spaces`, `server.policies.module` and `server.policies.policy`.
+Imports `common.acting`, `common.spaces`, `server.policies.module` and `server.policies.policy`.
 """

@@ -2,15 +2,34 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 from ray.rllib.connectors.env_to_module.mean_std_filter import MeanStdFilter
 from ray.rllib.utils.filter import MeanStdFilter as Filter
-from ray.rllib.utils.numpy import SMALL_NUMBER
+from ray.rllib.utils.filter import RunningStat
 
+from policyserver.common.acting.observations import normalised
 from policyserver.server.policies.policy import Array, Mask, StepRows
 from policyserver.server.policies.vectorized.observation_connectors import VectorizedConnector
 from policyserver.server.policies.vectorized.running_statistics import Floats, RowStatistics, add
+
+
+@dataclass(frozen=True, slots=True)
+class FrozenFilter:
+    """A filter that learns no more."""
+
+    mean: Floats
+    """Of what it has seen."""
+    deviation: Array
+    """The standard deviation, float32[...]."""
+    demean: bool
+    """Whether the mean is subtracted."""
+    destd: bool
+    """Whether what is left is divided by the deviation."""
+    clip: float | None
+    """How far from 0 the result may be."""
 
 
 class VectorizedMeanStdFilter(VectorizedConnector):
@@ -29,6 +48,12 @@ class VectorizedMeanStdFilter(VectorizedConnector):
         self._seen: tuple[Mask, Floats, Floats] | None = None
         """What the last `write` would have the statistics learn: which rows, bool[n], all n as deviations from a center, and the center."""
 
+    def frozen(self) -> FrozenFilter:
+        """Return what the filter does to observations that it doesn't learn from, until it has learned from others."""
+        filter_ = _filter_of(self._connector)
+        statistic = filter_.running_stats
+        return FrozenFilter(statistic.mean_array, _deviations_of(statistic), filter_.demean, filter_.destd, filter_.clip)
+
     def write(self, leaves: list[Array], rows: StepRows) -> list[Array]:
         """Return the normalised observations; change nothing yet."""
         (values,) = leaves
@@ -38,8 +63,7 @@ class VectorizedMeanStdFilter(VectorizedConnector):
         statistic = filter_.running_stats
         first = int(updates.argmax()) if updates.any() else len(rows)
         if first == len(rows):
-            deviance = _root(np.asarray(statistic.sum_sq_diff_array), np.asarray(statistic.num_pushes))
-            return [_normalised(filter_, values, values - statistic.mean_array, deviance)]
+            return [_normalised(filter_, values, values - statistic.mean_array, _deviations_of(statistic))]
         count = statistic.num_pushes
         center: Floats = np.asarray(statistic.mean_array if count else values[first], np.float64)
         deviations: Floats = values - center
@@ -65,6 +89,7 @@ class VectorizedMeanStdFilter(VectorizedConnector):
 
 
 def _filter_of(connector: MeanStdFilter) -> Filter:
+    """Return the filter of a connector for one agent."""
     if connector._filters is None:
         connector.get_state()  # makes the filters
     return connector._filters[None]
@@ -95,6 +120,11 @@ def _prefixes(count: int, squares: Floats, deviations: Floats, updates: Mask) ->
     return means, _root(totals, counts)
 
 
+def _deviations_of(statistic: RunningStat) -> Array:
+    """Return the standard deviations of what a statistic has seen, float32[...]."""
+    return _root(np.asarray(statistic.sum_sq_diff_array), np.asarray(statistic.num_pushes))
+
+
 def _root(squares: Floats, counts: Array) -> Array:
     """Return standard deviations in single precision, as RLlib has them: zeros as long as there are less than two rows."""
     variances = (squares / np.maximum(counts - 1, 1)).astype(np.float32)
@@ -102,10 +132,4 @@ def _root(squares: Floats, counts: Array) -> Array:
 
 
 def _normalised(filter_: Filter, values: Array, remainders: Floats, deviances: Array) -> Array:
-    """Do to rows, [n, ...], what the filter is set to do; `remainders` are the rows less their means."""
-    result: Array = remainders if filter_.demean else values
-    if filter_.destd:
-        result = result / (deviances + SMALL_NUMBER)
-    if filter_.clip:
-        result = np.clip(result, -filter_.clip, filter_.clip)
-    return result.astype(values.dtype)
+    return normalised(values, remainders, deviances, demean=filter_.demean, destd=filter_.destd, clip=filter_.clip)

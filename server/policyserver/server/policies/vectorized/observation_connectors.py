@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 
-from policyserver.common.spaces import leaves as leaves_of
-from policyserver.server.policies.module.action_form import ActionForm
+from policyserver.common.acting.action_form import ActionForm
+from policyserver.common.acting.observations import Flattening, one_hot
 from policyserver.server.policies.policy import Array, Mask, StepRows
 
 
@@ -25,25 +24,18 @@ class VectorizedConnector:
 
 
 class VectorizedFlatten(VectorizedConnector):
-    """Join all parts of an observation in one row of float32 numbers, as RLlib's `FlattenObservations` does.
-
-    Integers of a Discrete or a MultiDiscrete become one-hot vectors, everything else is laid out in its order.
-    """
+    """Do what RLlib's `FlattenObservations` does."""
 
     def __init__(self, space: gym.Space[Any], keys_to_remove: frozenset[Any] = frozenset()) -> None:
         """Prepare for a space of observations; the parts of a Dict at `keys_to_remove` are left out."""
-        spaces = {key: space.spaces[key] for key in sorted(space.spaces)} if isinstance(space, gym.spaces.Dict) else {None: space}
-        keyed = [(key, _depths(leaf.space)) for key, part in spaces.items() for leaf in leaves_of(part)]
-        self._parts = [(index, depths) for index, (key, depths) in enumerate(keyed) if key not in keys_to_remove]
+        self.keys_to_remove = keys_to_remove
+        self._flattening = Flattening(space, keys_to_remove)
+        self.parts = self._flattening.parts
 
     def write(self, leaves: list[Array], rows: StepRows) -> list[Array]:
         """Return the flat observations, float32[n, d]."""
         del rows
-        parts = [
-            _two_axes(leaves[index]).astype(np.float32, copy=False) if depths is None else _one_hot(leaves[index], depths)
-            for index, depths in self._parts
-        ]
-        return [parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)]
+        return [self._flattening(leaves)]
 
 
 class VectorizedPreviousAction(VectorizedConnector):
@@ -60,26 +52,6 @@ class VectorizedPreviousAction(VectorizedConnector):
         """Return the leaves of a Dict: the observation's own, then action, float32[n, number of actions], and reward, float32[n, 1]."""
         actions = np.zeros((len(rows), int(self._depths[0])), np.float32)
         goes_on = np.flatnonzero(~rows.is_new)
-        actions[goes_on] = _one_hot(self._form.from_environment(rows.actions[goes_on]), self._depths)
+        actions[goes_on] = one_hot(self._form.from_environment(rows.actions[goes_on]), self._depths)
         rewards = np.where(rows.is_new, 0.0, rows.rewards).astype(np.float32)[:, None]
         return [*leaves, actions, rewards]
-
-
-def _depths(space: gym.Space[Any]) -> Array | None:
-    """Return how many values each integer of a space has; None if its values are taken as they are."""
-    if isinstance(space, gym.spaces.Discrete):
-        return np.array([space.n])
-    return np.asarray(space.nvec) if isinstance(space, gym.spaces.MultiDiscrete) else None
-
-
-def _one_hot(leaf: Array, depths: Array) -> Array:
-    """Write each integer of rows as a one-hot vector, float32[n, sum of depths]; negative ones count from the end."""
-    digits = _two_axes(leaf)
-    codes = np.zeros((len(leaf), int(depths.sum())), np.float32)
-    places = np.concatenate(([0], np.cumsum(depths)[:-1])) + digits % depths
-    codes[np.arange(len(leaf))[:, None], places] = 1.0
-    return codes
-
-
-def _two_axes(leaf: Array) -> Array:
-    return leaf.reshape(len(leaf), math.prod(leaf.shape[1:]))

@@ -9,6 +9,7 @@ import numpy as np
 from ray.rllib.connectors.env_to_module.observation_preprocessor import SingleAgentObservationPreprocessor
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
+from policyserver.common.acting.observations import scaled
 from policyserver.server.policies.policy import Array, StepRows
 from policyserver.server.policies.vectorized.observation_connectors import VectorizedConnector
 
@@ -44,11 +45,3 @@ class VectorizedScale(VectorizedConnector):
         """Return the rewritten observations, float32[n, ...]."""
         (images,) = leaves
         return [scaled(images)]
-
-
-def scaled(images: Array) -> Array:
-    """Return bytes as float32 numbers from -1 to 1."""
-    numbers: Array = images.astype(np.float32)
-    numbers /= 128
-    numbers -= 1
-    return numbers

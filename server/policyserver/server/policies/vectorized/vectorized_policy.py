@@ -13,12 +13,14 @@ from ray.rllib.algorithms.dqn.default_dqn_rl_module import QF_PREDS
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.distribution.torch.torch_distribution import TorchCategorical
 
+from policyserver.common.acting.action_form import ActionForm
+from policyserver.common.acting.chances import epsilon_greedy, passed, sums_of_chances
+from policyserver.common.acting.keyed_draws import KeyedDraws
+from policyserver.common.acting.observations import stacked
 from policyserver.common.spaces import leaves
-from policyserver.server.policies.module.action_draws import draw, epsilon_greedy, passed
-from policyserver.server.policies.module.action_form import ActionForm
+from policyserver.server.policies.module.action_draws import draw
 from policyserver.server.policies.module.forward_pass import Backend, ForwardPass
 from policyserver.server.policies.module.inference import NetPolicy, PolicyNet, UnsupportedModuleError
-from policyserver.server.policies.module.keyed_draws import KeyedDraws
 from policyserver.server.policies.policy import Array, DrawKeys, Mask, ModuleOutputs, StepLayout, StepResult, StepRows
 from policyserver.server.policies.vectorized.observation_connectors import VectorizedConnector
 
@@ -153,8 +155,7 @@ class VectorizedPolicy(NetPolicy):
         """Put the earlier frames before the newest ones."""
         if not self._earlier_frames:
             return observations
-        frames = state[-1]
-        return [np.concatenate([*(frames[:, index] for index in range(self._earlier_frames)), observations[0]], axis=-1)]
+        return [stacked(state[-1], observations[0])]
 
     # Actions -------------------------------------------------------------------------------------------------------------------------
 
@@ -186,8 +187,7 @@ class VectorizedPolicy(NetPolicy):
 
     def _draw_categorical(self, logits: Array, by: DrawKeys, given: Array, module_actions: Array | None) -> tuple[Array, Array]:
         """Draw in plain numpy: the sums of the chances serve the draw and the log-probability."""
-        shifted = logits - np.maximum.reduce(logits, axis=-1, keepdims=True)
-        sums = np.add.accumulate(np.exp(shifted), axis=-1, dtype=np.float64)
+        shifted, sums = sums_of_chances(logits)
         actions = passed(sums, self._draws.uniform(by.keys, by.steps)) if self._net.explore else logits.argmax(axis=-1)
         if module_actions is not None:
             actions[given] = module_actions

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 
 import numpy as np
@@ -13,6 +14,11 @@ _U64_STEP, _U64_LANE, _U64_FIRST, _U64_SECOND = (np.uint64(value) for value in (
 _U64_30, _U64_27, _U64_12 = (np.uint64(bits) for bits in (30, 27, 12))
 _TO_UNIT = 2.0**-52
 _FEW = 4  # up to here Python's own integers are the faster ones
+
+
+def draw_key(episode_id: str) -> int:
+    """Return what the actions of an episode are drawn by: 64 bits of a hash of its id."""
+    return int.from_bytes(hashlib.blake2b(episode_id.encode(errors="surrogatepass"), digest_size=8).digest(), "little")
 
 
 class KeyedDraws:

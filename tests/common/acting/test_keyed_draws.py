@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from policyserver.server.policies.module.keyed_draws import KeyedDraws
+from policyserver.common.acting.keyed_draws import KeyedDraws
 
 KEYS = np.random.default_rng(1).integers(0, 2**63, 1000, np.uint64) * np.uint64(2)
 

@@ -1,0 +1,155 @@
+"""Serves a checkpoint as it is: the env runner in this process, no Ray, no learner."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from policyserver.common.settings import SettingsError
+from policyserver.server.config.algorithm import algorithm_config, naming_setting
+from policyserver.server.config.server_config import ServerConfig
+from policyserver.server.daemon.checkpoints import Checkpoint, CheckpointError
+from policyserver.server.daemon.daemon_metrics import DaemonMetrics
+from policyserver.server.daemon.folder_lock import FolderLock
+from policyserver.server.daemon.preflight import check, checkpoint_folder, make_folder, prepare_store
+from policyserver.server.daemon.serving_watch import ServingWatch
+from policyserver.server.daemon.web_servers import serve_metrics, take_page_address
+from policyserver.server.grpc_front.listen_address import claimed
+from policyserver.server.processes.training_report import restored_report
+
+logger = logging.getLogger(__name__)
+
+_SINK_CLOSE_S = 2.0
+"""Longest end of recording."""
+
+
+class LoneServer:
+    """One server that learns nothing, from start to end."""
+
+    def __init__(self, config: ServerConfig, checkpoint: Path | None) -> None:
+        """Take the configuration and the folder of a checkpoint; None serves the newest of the run folder. Nothing starts before `run`."""
+        self._config = config
+        self._path = checkpoint
+        self._stopping = threading.Event()
+        self._is_final = config.stop_is_final
+        self._metrics = DaemonMetrics(config.run_folder, config.store_file if config.recording.enabled else None)
+
+    def run(self) -> None:
+        """Serve until SIGTERM or SIGINT. Call it in the main thread.
+
+        Raises:
+            InsecureListenError: If strangers could get in, or a certificate, a key or a token can't be used.
+            SettingsError: If a setting, a file or a folder can't be used, or the checkpoint is another configuration's.
+            AddressInUseError: If another process listens on the address, or another server has claimed it.
+            OSError: If the live page's address can't be taken.
+            FolderInUseError: If another server has the run folder.
+            CheckpointError: If the checkpoint doesn't fit the configured net.
+        """
+        begun_s, config = time.monotonic(), self._config
+        if config.algorithm.environment.get("env") is not None:
+            raise SettingsError("algorithm.environment.env", "", "expected none without a learner, for clients bring their episodes")
+        open_sink = check(config)
+        with contextlib.ExitStack() as ending:
+            ending.enter_context(claimed(config.listen.address))
+            page = take_page_address(config, ending)
+            serve_metrics(config, self._metrics, ending)
+            ending.enter_context(self._handling_signals())
+            make_folder(config.run_folder, "run_folder")
+            ending.callback(FolderLock(config.run_folder).release)
+            checkpoint = find(config, self._path)
+            prepare_store(config)
+            runner = _make_runner(config, checkpoint)
+            ending.callback(runner.stop)
+            runner.open()
+            sink = open_sink()
+            ending.callback(sink.close, _SINK_CLOSE_S)
+            if page is not None:
+                page.start(config.store_file, self._metrics.routes())
+                logger.info("live page at %s", page.address)
+            self._metrics.records_to(sink)
+            tags = {"run": config.run, "policy": config.algorithm.name, "worker": f"server-{os.getpid()}"}
+            ending.callback(ServingWatch(lambda *_: [runner.report()], sink, tags, self._metrics.serving).close)
+            logger.info(
+                "serving %s on %s without a learner, policy version %d, ready after %.1f s",
+                checkpoint.path, ", ".join(runner.addresses()), checkpoint.progress.weights_seq_no, time.monotonic() - begun_s,
+            )  # fmt: skip
+            self._stopping.wait()
+            self._metrics.is_stopping = True
+            runner.drain(is_final=self._is_final)
+
+    def stop_for(self, *, is_final: bool) -> None:
+        """Stop as by SIGTERM, and if it `is_final`, have callers told that no server comes back. From any thread."""
+        self._is_final = self._is_final or is_final
+        self._stopping.set()
+
+    @contextlib.contextmanager
+    def _handling_signals(self) -> Iterator[None]:
+        """Let SIGTERM, SIGINT and SIGHUP stop the server, and a second one end the process at once."""
+
+        def on_stop(number: int, _: Any) -> None:
+            if self._stopping.is_set():
+                os._exit(128 + number)
+            logger.info("%s: stopping", signal.Signals(number).name)
+            self._stopping.set()
+
+        before = {number: signal.signal(number, on_stop) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def find(config: ServerConfig, path: Path | None) -> Checkpoint:
+    """Find a checkpoint by its folder, or the newest whole one of the configuration.
+
+    Raises:
+        SettingsError: There is no such checkpoint, or it can't be used.
+    """
+    with naming_setting("checkpoint", CheckpointError):
+        if path is None:
+            found = checkpoint_folder(config, claim=False).newest_whole()
+            if found is None:
+                raise CheckpointError(
+                    f"expected a whole checkpoint in {config.checkpoints_folder}, received none; name one by --checkpoint"
+                )
+            return found
+        number = path.name.rpartition("-")[2]
+        if not (path.is_dir() and number.isdecimal()):
+            raise CheckpointError(f"expected the folder of a checkpoint, such as checkpoints/checkpoint-00000001, received {path}")
+        return checkpoint_folder(config, claim=False, folder=path.parent).whole(int(number))
+
+
+def _make_runner(config: ServerConfig, checkpoint: Checkpoint) -> Any:
+    """Make the env runner, which serves what the checkpoint has once it is opened."""
+    import torch
+    from ray.rllib.core import COMPONENT_RL_MODULE
+    from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME, WEIGHTS_SEQ_NO
+
+    from policyserver.server.export.trained_policy import load_parts
+    from policyserver.server.processes.log_setup import adopt_ray_loggers
+    from policyserver.server.runner.env_runner import ExternalEnvRunner
+
+    adopt_ray_loggers()
+    torch.set_num_threads(1)  # as in a serving actor
+    built = algorithm_config(config, ExternalEnvRunner).copy(copy_frozen=False)
+    built.env_runners(num_env_runners=0)
+    runner = ExternalEnvRunner(config=built, worker_index=0, num_workers=0)
+    load_parts(checkpoint, runner.module, runner._env_to_module, runner._module_to_env)
+    progress = checkpoint.progress
+    runner.set_state(
+        {
+            COMPONENT_RL_MODULE: runner.module.get_state(),
+            WEIGHTS_SEQ_NO: progress.weights_seq_no,
+            NUM_ENV_STEPS_SAMPLED_LIFETIME: progress.steps_total,
+        }
+    )
+    runner.report_training(restored_report(progress, checkpoint.path))
+    return runner

@@ -1,0 +1,88 @@
+"""A server without a learner serves a checkpoint as it is: one process, no Ray, the same wire, and nothing is recorded to learn from."""
+
+from __future__ import annotations
+
+import dataclasses
+import sqlite3
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from policyserver.client import PolicyClient
+from policyserver.common.settings import dump_toml
+from policyserver.server.config.server_config import ServerConfig
+from tests.commands import run_here
+from tests.integration.daemon_process import DaemonProcess
+from tests.ports import free_ports
+from tests.server.export_harness import ServedEpisode, observations, run_config_of, saved
+
+GREEDY = {"explore": False}
+READY_S = 60.0
+"""On a machine with other work to do; alone it takes less than five seconds."""
+
+
+def trained_run(tmp_path: Path) -> ServerConfig:
+    """Make the folder of a run that has ended."""
+    config = run_config_of(connectors__mean_std_filter=True, algorithm__env_runners=GREEDY)
+    config = dataclasses.replace(config, run_folder=tmp_path / "trained")
+    config.run_folder.mkdir()
+    (config.run_folder / "server.toml").write_text(dump_toml(config), encoding="utf-8")
+    return config
+
+
+@pytest.mark.process
+def test_a_checkpoint_is_served_in_one_process(tmp_path: Path) -> None:
+    config = trained_run(tmp_path)
+    served = ServedEpisode(saved(config), "a", explore=False)
+    address = f"127.0.0.1:{free_ports(1)[0]}"
+    checkpoint = config.checkpoints_folder / "checkpoint-00000001"
+    options = ["--config", str(config.run_folder / "server.toml"), "--learner.enabled", "false", "--checkpoint", str(checkpoint)]
+    with DaemonProcess(tmp_path / "alone", address, *options) as process:
+        ready_s = process.wait_ready(READY_S)
+        alone = psutil.Process(process.process.pid)
+        cpu_s = sum(alone.cpu_times()[:2])
+        assert alone.children() == [], "expected no process of Ray's"
+        with PolicyClient(address) as client:
+            episode = client.start_episode()
+            for observation in observations(config):
+                np.testing.assert_array_equal(client.get_action(episode, observation), served.ask(observation)[0])
+                client.log_returns(episode, 1.0)
+            client.end_episode(episode, observation)
+            stats = client.stats()
+            assert (stats.episodes_finished, stats.steps_completed, stats.return_mean) == (1, 12, 12.0)
+            assert (stats.steps_waiting, stats.steps_handed_off, stats.steps_dropped) == (0, 0, 0)
+            assert stats.training is not None
+            assert (stats.training.weights_seq_no, client.weights_seq_no) == (70, 70)
+        assert process.terminate() == 0, process.text()
+        print(f"ready after {ready_s:.1f} s, of which the processor took {cpu_s:.1f} s")  # noqa: T201
+    with sqlite3.connect(tmp_path / "alone" / "store.sqlite") as store:
+        assert store.execute("select count(*) from sqlite_master").fetchone()[0] > 0
+    store.close()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--learner.enabled", "false", "--checkpoint", "nowhere"], "checkpoint: expected the folder of a checkpoint"),
+        (["--learner.enabled", "false"], "checkpoint: expected a whole checkpoint in"),
+        (["--checkpoint", "nowhere"], "checkpoint: expected learner.enabled = false with it"),
+    ],
+)
+def test_what_cannot_be_served_is_refused(options: list[str], message: str, tmp_path: Path) -> None:
+    address = f"127.0.0.1:{free_ports(1)[0]}"
+    ended = run_here("policy-server", "serve", "--run_folder", str(tmp_path / "run"), "--listen.address", address, *options)
+    assert ended.returncode == 2
+    assert message in ended.stderr
+
+
+def test_a_checkpoint_of_other_spaces_is_refused(tmp_path: Path) -> None:
+    config = trained_run(tmp_path)
+    saved(config)
+    checkpoint = config.checkpoints_folder / "checkpoint-00000001"
+    address = f"127.0.0.1:{free_ports(1)[0]}"
+    options = ["--run_folder", str(tmp_path / "run"), "--listen.address", address, "--checkpoint", str(checkpoint)]
+    ended = run_here("policy-server", "serve", "--learner.enabled", "false", *options, "--spaces.action", '{type = "Discrete", n = 2}')
+    assert ended.returncode == 2
+    assert "made for the action space Discrete(3), but the configuration says Discrete(2)" in ended.stderr
