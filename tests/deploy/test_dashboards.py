@@ -22,6 +22,7 @@ from policyserver.pipelines.run import run_pipeline
 from policyserver.pipelines.runtime.stop_signals import StopSignals
 from policyserver.pipelines.server_watch import ServerWatch
 from policyserver.server.daemon.serving_watch import ServingWatch
+from policyserver.server.processes.serving_report import ServingReport
 from tests.live_server import serving
 from tests.recorded_run import WITH_REFUSALS, CountingDouble, record_run
 from tests.services import InfluxServer, MissingService, wait_until
@@ -201,8 +202,8 @@ class Counted:
     def stats_by_endpoint(self) -> dict[str, ServerStats]:
         return {"127.0.0.1:1": CountingDouble().stats()}
 
-    def ask(self, timeout_s: float) -> list[dict[str, Any]]:
-        return [known(stats) for stats in self.stats_by_endpoint().values()]
+    def ask(self, timeout_s: float, on_late: Any) -> list[ServingReport]:
+        return [ServingReport(known(stats)) for stats in self.stats_by_endpoint().values()]
 
 
 def test_a_server_that_its_daemon_and_a_pipeline_tell_of_is_shown_once(influx: InfluxServer, tmp_path: Path) -> None:

@@ -23,7 +23,11 @@ tests:
     input_series:
       - {{series: 'policy_server_ready{{instance="a"}}', values: '1x40'}}
       - {{series: 'policy_server_learner_iteration{{instance="a"}}', values: '1+1x10 11x40'}}
+      - {{series: 'policy_server_learner_enabled{{instance="a"}}', values: '1x50'}}
       - {{series: 'policy_server_actions_total{{instance="a", process="s"}}', values: '0+100x50'}}
+      - {{series: 'policy_server_learner_iteration{{instance="paused"}}', values: '1x50'}}
+      - {{series: 'policy_server_learner_enabled{{instance="paused"}}', values: '0x50'}}
+      - {{series: 'policy_server_actions_total{{instance="paused", process="s"}}', values: '0+100x50'}}
       - {{series: 'policy_server_steps_dropped_total{{instance="a", process="s"}}', values: '0x40'}}
       - {{series: 'policy_server_sink_points_dead_lettered_total{{instance="a", sink="InfluxSink"}}', values: '0x30 1x20'}}
       - {{series: 'policy_server_disk_free_bytes{{instance="a"}}', values: '5e9x20 1e9x20'}}

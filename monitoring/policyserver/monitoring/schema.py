@@ -139,7 +139,7 @@ EPISODE = Measurement(
         _float("seconds", "s", "time from its first observation to its last", _OF_SERVER),
         _integer("weights_seq_no", "policy versions", "policy version of its last action", _OF_SERVER),
         _boolean("explored", "", "its actions were drawn, as the algorithm explores; else they were the most likely ones", _OF_SERVER),
-        _boolean("trained", "", "its steps are trained on", _OF_SERVER),
+        _boolean("trained", "", "its steps are trained on; not where it ended while learning was paused", _OF_SERVER),
         _integer(
             "given", "actions", "actions that its client chose itself, by a person or a limit on risk, overrides among them", _OF_SERVER
         ),

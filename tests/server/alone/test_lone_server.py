@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import sqlite3
+import json
+import urllib.request
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -12,11 +15,13 @@ import pytest
 
 from policyserver.client import PolicyClient
 from policyserver.common.settings import dump_toml
+from policyserver.monitoring.store.reader import StoreReader
 from policyserver.server.config.server_config import ServerConfig
 from tests.commands import run_here
 from tests.integration.daemon_process import DaemonProcess
 from tests.ports import free_ports
 from tests.server.export_harness import ServedEpisode, observations, run_config_of, saved
+from tests.services import wait_until
 
 GREEDY = {"explore": False}
 READY_S = 60.0
@@ -32,13 +37,34 @@ def trained_run(tmp_path: Path) -> ServerConfig:
     return config
 
 
+def ctl(action: str, run_folder: Path, *options: str) -> Any:
+    return run_here("policy-server", "ctl", action, *options, "--run_folder", str(run_folder))
+
+
+def ctl_steers_what_needs_no_learner(run_folder: Path) -> None:
+    status = json.loads(ctl("status", run_folder, "--json").stdout)
+    assert (status["state"], status["learning"], status["checkpoint"], status["weights_seq_no"]) == ("serving", "absent", 1, 70)
+    for action in (["pause"], ["rollback", "1"]):
+        ended = ctl(*action[:1], run_folder, *action[1:])
+        assert ended.returncode == 1
+        assert "received one with learner.enabled = false, which serves checkpoint 1 as it is" in ended.stderr
+    listed = json.loads(ctl("checkpoints", run_folder, "--json").stdout)["checkpoints"]
+    assert [each["number"] for each in listed] == [1]
+
+
+def page(address: str, path: str) -> str:
+    with urllib.request.urlopen(f"http://{address}/{path}", timeout=20.0) as answer:
+        return str(answer.read().decode())
+
+
 @pytest.mark.process
 def test_a_checkpoint_is_served_in_one_process(tmp_path: Path) -> None:
     config = trained_run(tmp_path)
     served = ServedEpisode(saved(config), "a", explore=False)
-    address = f"127.0.0.1:{free_ports(1)[0]}"
+    address, metrics = (f"127.0.0.1:{port}" for port in free_ports(2))
     checkpoint = config.checkpoints_folder / "checkpoint-00000001"
     options = ["--config", str(config.run_folder / "server.toml"), "--learner.enabled", "false", "--checkpoint", str(checkpoint)]
+    options += ["--recording.metrics", metrics]
     with DaemonProcess(tmp_path / "alone", address, *options) as process:
         ready_s = process.wait_ready(READY_S)
         alone = psutil.Process(process.process.pid)
@@ -55,11 +81,18 @@ def test_a_checkpoint_is_served_in_one_process(tmp_path: Path) -> None:
             assert (stats.steps_waiting, stats.steps_handed_off, stats.steps_dropped) == (0, 0, 0)
             assert stats.training is not None
             assert (stats.training.weights_seq_no, client.weights_seq_no) == (70, 70)
-        assert process.terminate() == 0, process.text()
+        ctl_steers_what_needs_no_learner(tmp_path / "alone")
+        wait_until(lambda: "policy_server_actions_total{" in page(metrics, "metrics"), "the first report")
+        assert "policy_server_learner_enabled 0.0\n" in page(metrics, "metrics")
+        assert page(metrics, "readyz").startswith("ok")
+        assert ctl("drain", tmp_path / "alone").returncode == 0
+        assert process.process.wait(READY_S) == 0, process.text()
         print(f"ready after {ready_s:.1f} s, of which the processor took {cpu_s:.1f} s")  # noqa: T201
-    with sqlite3.connect(tmp_path / "alone" / "store.sqlite") as store:
-        assert store.execute("select count(*) from sqlite_master").fetchone()[0] > 0
-    store.close()
+    with contextlib.closing(StoreReader(tmp_path / "alone" / "store.sqlite")) as reader:
+        columns = 'length, "return", ended, weights_seq_no, explored, trained'
+        assert reader.select(f"SELECT {columns} FROM whole_episode", ()) == [(12, 12.0, "terminated", 70, 0, 0)]
+        calls = reader.select("SELECT call, who, refusal IS NULL FROM control ORDER BY id", ())
+        assert calls == [("PauseLearning", "local", 0), ("RollBack", "local", 0), ("ListCheckpoints", "local", 1), ("Drain", "local", 1)]
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from policyserver.server.control.admin_security import network_access
 from policyserver.server.control.admin_server import AdminServer
 from policyserver.server.daemon.admin_answers import AdminAnswers
 from policyserver.server.daemon.checkpoints import CheckpointFolder
-from policyserver.server.daemon.ray_folder import RayFolder
+from policyserver.server.daemon.private_folder import PrivateFolder
 from policyserver.server.daemon.safe_point import SafePoint
 from policyserver.server.processes.driver_link import LOG_LEVEL, DriverLink, follow_driver
 from policyserver.server.processes.training_report import Progress
@@ -63,7 +63,7 @@ def starting(tmp_path: Path) -> Iterator[Starting]:
     run_folder = tmp_path / "run"
     run_folder.mkdir()
     config = ServerConfig(run_folder=run_folder, instance_id="it")
-    folder = RayFolder(run_folder / "ray")
+    folder = PrivateFolder(run_folder / "ray")
     checkpoints = CheckpointFolder(run_folder / "checkpoints", 2, config.spaces)
     link = DriverLink(folder.path / "driver.sock")
     made = Starting(run_folder, folder.path, checkpoints, link)

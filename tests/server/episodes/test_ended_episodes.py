@@ -46,6 +46,16 @@ def test_an_episode_whose_client_is_gone_is_lost_and_one_without_a_step_leaves_n
     assert (lost.episode, lost.return_, lost.length, lost.ended) == ("a", 2.0, 1, "lost")
 
 
+def test_one_that_ends_while_learning_is_paused_is_not_trained_on(make_harness: Make) -> None:
+    harness = make_harness()
+    harness.on_loop(lambda: harness.core.pause_learning(True))
+    play(harness, 2, StepFlag.TERMINATED)
+    harness.on_loop(lambda: harness.core.pause_learning(False))
+    play(harness, 2, StepFlag.TERMINATED, "b")
+    ended, _ = harness.core.ended.take()
+    assert [(each.episode, each.length, each.trained) for each in ended] == [("a", 2, False), ("b", 2, True)]
+
+
 def test_of_too_many_the_oldest_are_dropped_and_counted(make_harness: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ended_episodes, "MOST_WAITING", 2)
     harness = make_harness()

@@ -12,7 +12,7 @@ import pytest
 from ray.rllib.core.columns import Columns
 
 from policyserver.client import LocalPolicy
-from policyserver.common.spaces import flatten, leaves
+from policyserver.common.spaces import Array, flatten, leaves
 from policyserver.server.config.server_config import ServerConfig
 from policyserver.server.export.npz_file import write_npz
 from policyserver.server.export.onnx_file import write_onnx
@@ -129,7 +129,7 @@ def test_an_onnx_graph_says_what_the_server_says(name: str, tmp_path: Path) -> N
 def test_an_onnx_graph_takes_any_number_of_rows(tmp_path: Path) -> None:
     write_onnx(portable(policy_of("flattened, filter")), tmp_path / "policy.onnx")
     session = onnxruntime.InferenceSession(tmp_path / "policy.onnx", providers=["CPUExecutionProvider"])
-    rows = {"observation['gear']": np.arange(4) % 4, "observation['speed']": np.zeros((4, 2), np.float32)}
+    rows: dict[str, Array] = {"observation['gear']": np.arange(4) % 4, "observation['speed']": np.zeros((4, 2), np.float32)}
     together = session.run(None, rows)[0]
     apart = [session.run(None, {name: column[row : row + 1] for name, column in rows.items()})[0] for row in range(4)]
     np.testing.assert_allclose(together, np.concatenate(apart), rtol=1e-5, atol=1e-5)

@@ -13,12 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from policyserver.common.settings import SettingsError
+from policyserver.server.alone.lone_answers import LoneAnswers
 from policyserver.server.config.algorithm import algorithm_config, naming_setting
 from policyserver.server.config.server_config import ServerConfig
+from policyserver.server.control.admin_security import network_access
+from policyserver.server.control.admin_server import AdminServer
 from policyserver.server.daemon.checkpoints import Checkpoint, CheckpointError
 from policyserver.server.daemon.daemon_metrics import DaemonMetrics
 from policyserver.server.daemon.folder_lock import FolderLock
 from policyserver.server.daemon.preflight import check, checkpoint_folder, make_folder, prepare_store
+from policyserver.server.daemon.private_folder import PrivateFolder
 from policyserver.server.daemon.serving_watch import ServingWatch
 from policyserver.server.daemon.web_servers import serve_metrics, take_page_address
 from policyserver.server.grpc_front.listen_address import claimed
@@ -28,6 +32,8 @@ logger = logging.getLogger(__name__)
 
 _SINK_CLOSE_S = 2.0
 """Longest end of recording."""
+_STOP_S = 10.0
+"""Longest orderly stop: the calls in flight, the last report, the recording."""
 
 
 class LoneServer:
@@ -39,7 +45,8 @@ class LoneServer:
         self._path = checkpoint
         self._stopping = threading.Event()
         self._is_final = config.stop_is_final
-        self._metrics = DaemonMetrics(config.run_folder, config.store_file if config.recording.enabled else None)
+        store = config.store_file if config.recording.enabled else None
+        self._metrics = DaemonMetrics(config.run_folder, store, learns=lambda: False)
 
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT. Call it in the main thread.
@@ -58,6 +65,8 @@ class LoneServer:
         open_sink = check(config)
         with contextlib.ExitStack() as ending:
             ending.enter_context(claimed(config.listen.address))
+            if config.admin.address is not None:
+                ending.enter_context(claimed(config.admin.address))
             page = take_page_address(config, ending)
             serve_metrics(config, self._metrics, ending)
             ending.enter_context(self._handling_signals())
@@ -65,6 +74,14 @@ class LoneServer:
             ending.callback(FolderLock(config.run_folder).release)
             checkpoint = find(config, self._path)
             prepare_store(config)
+            folder = PrivateFolder(config.run_folder / "ray")
+            ending.callback(folder.remove)
+            checkpoints = checkpoint_folder(config, claim=False, folder=checkpoint.path.parent)
+            answers = LoneAnswers(config, checkpoints, checkpoint, self._stopping, stop=self.stop_for, stop_timeout_s=_STOP_S)
+            admin = AdminServer(answers, folder.path, network_access(config.admin, config.listen))
+            ending.callback(admin.close)
+            if admin.address:
+                logger.info("the admin service listens on %s", admin.address)
             runner = _make_runner(config, checkpoint)
             ending.callback(runner.stop)
             runner.open()
@@ -75,7 +92,9 @@ class LoneServer:
                 logger.info("live page at %s", page.address)
             self._metrics.records_to(sink)
             tags = {"run": config.run, "policy": config.algorithm.name, "worker": f"server-{os.getpid()}"}
-            ending.callback(ServingWatch(lambda *_: [runner.report()], sink, tags, self._metrics.serving).close)
+            watch = ServingWatch(lambda *_: [runner.report()], sink, tags, self._metrics.serving)
+            ending.callback(watch.close)
+            answers.serves(watch, sink, tags)
             logger.info(
                 "serving %s on %s without a learner, policy version %d, ready after %.1f s",
                 checkpoint.path, ", ".join(runner.addresses()), checkpoint.progress.weights_seq_no, time.monotonic() - begun_s,

@@ -1,12 +1,9 @@
-"""Answers the admin service, in its own threads: from what is known, at the main thread's safe point, or over the driver link."""
+"""Answers the admin service for a server that learns: from what is known, at the main thread's safe point, or over the driver link."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import importlib.metadata
-import logging
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -15,26 +12,23 @@ from typing import TypeVar
 
 import grpc
 
-from policyserver.monitoring.reports import control_point
 from policyserver.monitoring.sink import Sink
 from policyserver.server.config.server_config import ServerConfig
 from policyserver.server.control.admin_errors import AdminError, draining_error, starting_error
-from policyserver.server.daemon.checkpoints import Checkpoint, CheckpointError, CheckpointFolder, CheckpointUnknownError
+from policyserver.server.daemon.checkpoints import CheckpointError, CheckpointFolder, CheckpointUnknownError
 from policyserver.server.daemon.learning import Learning
 from policyserver.server.daemon.roll_back import RollBackUnderWayError
 from policyserver.server.daemon.safe_point import SafePoint
+from policyserver.server.daemon.serving_answers import ServingAnswers, info_of
 from policyserver.server.daemon.serving_watch import ServingWatch
 from policyserver.server.processes.driver_link import LOG_LEVEL, PAUSE, DriverLink
+from policyserver.server.processes.training_report import Progress
 from policyserver.v1 import admin_service_pb2 as pb
-
-logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
-
-class AdminAnswers:
+class AdminAnswers(ServingAnswers):
     """Answers each call of the admin service. From any thread."""
 
     def __init__(
@@ -49,56 +43,25 @@ class AdminAnswers:
         stop_timeout_s: float,
     ) -> None:
         """Answer for a server that starts; `stop` begins its end, which takes at most `stop_timeout_s`."""
-        self._config = config
+        super().__init__(config, checkpoints, stopping, stop=stop, stop_timeout_s=stop_timeout_s)
         self._link = link
-        self._checkpoints = checkpoints
         self._safe_point = safe_point
-        self._stopping = stopping
-        self._stop = stop
-        self._stop_timeout_s = stop_timeout_s
-        self._began_s = time.monotonic()
         self._learning: Learning | None = None
-        self._watch: ServingWatch | None = None
-        self._sink: Sink | None = None
-        self._tags: Mapping[str, str] = {}
 
     def begin(self, learning: Learning, watch: ServingWatch, sink: Sink, tags: Mapping[str, str]) -> None:
         """Note that the server serves: what it learns, how serving goes, and where calls are recorded."""
-        self._watch, self._sink, self._tags = watch, sink, tags
         self._learning = learning
-
-    def record_call(self, call: str, who: str, request: str, error: Exception | None) -> None:
-        """Log and record a call, and why it was refused if it was."""
-        if error is None:
-            logger.info("%s by %s%s", call, who, f": {request}" if request else "")
-        else:
-            logger.warning("%s by %s%s was refused: %s", call, who, f": {request}" if request else "", error)
-        learning, sink = self._learning, self._sink
-        if learning is not None and sink is not None:
-            refusal = str(error) if error is not None else None
-            sink.write(control_point(self._tags, call, who, request, refusal, learning.progress.weights_seq_no))
+        self.serves(watch, sink, tags)
 
     # The calls ------------------------------------------------------------------------------------------------------------------------
 
-    def status(self, _: pb.StatusRequest) -> pb.StatusResponse:
+    def status(self, request: pb.StatusRequest) -> pb.StatusResponse:
         """Say how serving and learning are."""
-        learning, config = self._learning, self._config
-        response = pb.StatusResponse(
-            state=self._state,
-            learning=self._learning_state,
-            run=config.run,
-            instance_id=config.instance_id or "",
-            server_version=importlib.metadata.version("rllib-policy-server"),
-            process_id=os.getpid(),
-            uptime_s=time.monotonic() - self._began_s,
-            actors_expected=max(self._actors_expected, 1),
-            log_level=logging.getLevelName(logging.getLogger().level),
-        )
-        if learning is None or self._watch is None:
+        learning, response = self._learning, super().status(request)
+        response.learning = self._learning_state
+        if learning is None:
             return response
-        progress, saved, iterated_s = learning.progress, learning.saved, learning.iterated_s
-        response.iteration, response.steps_total = progress.iteration, progress.steps_total
-        response.learner_updates, response.weights_seq_no = progress.learner_updates, progress.weights_seq_no
+        saved, iterated_s = learning.saved, learning.iterated_s
         response.failures, response.last_failure = learning.failures, learning.last_failure
         if iterated_s is not None:
             response.since_iteration_s = time.monotonic() - iterated_s
@@ -109,17 +72,13 @@ class AdminAnswers:
             response.restored_from = learning.restored_from
         if (under_way := learning.rolling_back) is not None:
             response.rolling_back_to = under_way.source.number
-        known = pb.ActorStatus.DESCRIPTOR.fields_by_name
-        response.actors.extend(
-            pb.ActorStatus(**{name: value for name, value in counters.items() if name in known}) for counters in self._watch.newest
-        )
         return response
 
     def save_checkpoint(self, request: pb.SaveCheckpointRequest) -> pb.SaveCheckpointResponse:
         """Save a checkpoint at the main thread's safe point."""
         learning = self._ready()
         saved = self._result(self._safe_point.ask(lambda: learning.save(pin=request.pin)))
-        return pb.SaveCheckpointResponse(checkpoint=_info(saved))
+        return pb.SaveCheckpointResponse(checkpoint=info_of(saved))
 
     def pause_learning(self, _: pb.PauseLearningRequest) -> pb.PauseLearningResponse:
         """Have steps by-pass the learner at once, and the learner pause at the safe point."""
@@ -136,10 +95,6 @@ class AdminAnswers:
         self._safe_point.pause(False)
         return pb.ResumeLearningResponse(weights_seq_no=learning.progress.weights_seq_no)
 
-    def list_checkpoints(self, _: pb.ListCheckpointsRequest) -> pb.ListCheckpointsResponse:
-        """List the checkpoints that are there."""
-        return pb.ListCheckpointsResponse(checkpoints=[_info(checkpoint) for checkpoint in self._checkpoints.all()])
-
     def roll_back(self, request: pb.RollBackRequest) -> pb.RollBackResponse:
         """Go back to a checkpoint; returns when it is served."""
         learning, watch = self._ready(), self._watch
@@ -151,7 +106,7 @@ class AdminAnswers:
             raise AdminError(str(error), grpc.StatusCode.ABORTED) from error
         done.is_served.wait()
         return pb.RollBackResponse(
-            checkpoint=_info(done.result) if done.result is not None else None,
+            checkpoint=info_of(done.result) if done.result is not None else None,
             weights_seq_no=max([done.weights_seq_no, *(actor.weights_seq_no for actor in done.actors)]),
             actors=len(done.actors),
             weights_sha256=done.actors[0].weights_sha256 if done.actors else "",
@@ -161,31 +116,19 @@ class AdminAnswers:
     def pin_checkpoint(self, request: pb.PinCheckpointRequest) -> pb.PinCheckpointResponse:
         """Keep a checkpoint whatever comes after it, or no longer."""
         with _telling_errors():
-            return pb.PinCheckpointResponse(checkpoint=_info(self._checkpoints.pin(request.number, pinned=request.pinned)))
-
-    def drain(self, request: pb.DrainRequest) -> pb.DrainResponse:
-        """Begin the server's end, as SIGTERM does; a second time it does nothing."""
-        self._stop(is_final=request.final)
-        return pb.DrainResponse(stop_timeout_s=self._stop_timeout_s)
+            return pb.PinCheckpointResponse(checkpoint=info_of(self._checkpoints.pin(request.number, pinned=request.pinned)))
 
     def set_log_level(self, request: pb.SetLogLevelRequest) -> pb.SetLogLevelResponse:
         """Log from another severity on, here and in the serving actors."""
-        if request.level not in _LEVELS:
-            text = f"level: expected one of {', '.join(_LEVELS)}, received {request.level!r}"
-            raise AdminError(text, grpc.StatusCode.INVALID_ARGUMENT)
-        root = logging.getLogger()
-        before = logging.getLevelName(root.level)
-        root.setLevel(request.level)
+        response = super().set_log_level(request)
         self._link.order(LOG_LEVEL, request.level, stays=True)
-        return pb.SetLogLevelResponse(before=before)
+        return response
 
     # What they need -------------------------------------------------------------------------------------------------------------------
 
     @property
-    def _state(self) -> pb.ServerState:
-        if self._stopping.is_set():
-            return pb.SERVER_STATE_DRAINING
-        return pb.SERVER_STATE_STARTING if self._learning is None else pb.SERVER_STATE_SERVING
+    def _progress(self) -> Progress:
+        return self._learning.progress if self._learning is not None else Progress()
 
     @property
     def _learning_state(self) -> pb.LearningState:
@@ -198,7 +141,7 @@ class AdminAnswers:
 
     @property
     def _actors_expected(self) -> int:
-        return self._learning.num_env_runners if self._learning is not None else 0
+        return max(self._learning.num_env_runners, 1) if self._learning is not None else 1
 
     def _ready(self) -> Learning:
         """Return what learns.
@@ -232,20 +175,3 @@ def _code_of(error: CheckpointError) -> grpc.StatusCode:
         return grpc.StatusCode.NOT_FOUND
     is_full = isinstance(error.__cause__, OSError) and error.__cause__.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     return grpc.StatusCode.RESOURCE_EXHAUSTED if is_full else grpc.StatusCode.FAILED_PRECONDITION
-
-
-def _info(checkpoint: Checkpoint) -> pb.CheckpointInfo:
-    progress = checkpoint.progress
-    return pb.CheckpointInfo(
-        number=checkpoint.number,
-        path=str(checkpoint.path),
-        written_at=checkpoint.written_at,
-        bytes=checkpoint.size_bytes,
-        iteration=progress.iteration,
-        steps_total=progress.steps_total,
-        weights_seq_no=progress.weights_seq_no,
-        weights_sha256=checkpoint.weights_sha256,
-        pinned=checkpoint.is_pinned,
-        lineage=checkpoint.lineage,
-        restored_from=checkpoint.restored_from,
-    )

@@ -67,7 +67,8 @@ class Daemon:
         self._link: DriverLink | None = None
         self._safe_point = SafePoint(self._interrupt_sample, self._stopping)
         self._is_ready = False
-        self._metrics = DaemonMetrics(config.run_folder, config.store_file if config.recording.enabled else None)
+        store = config.store_file if config.recording.enabled else None
+        self._metrics = DaemonMetrics(config.run_folder, store, learns=lambda: not self._safe_point.is_paused)
         self._told_to_stop = False
         self._told_to_stop_lock = threading.Lock()
 

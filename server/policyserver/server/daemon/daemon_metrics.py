@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,14 +39,15 @@ _QUEUES = {
 class DaemonMetrics:
     """Holds the newest reports. Any thread tells it, any thread asks."""
 
-    def __init__(self, folder: Path, store: Path | None) -> None:
+    def __init__(self, folder: Path, store: Path | None, learns: Callable[[], bool] = lambda: True) -> None:
         """Begin with nothing known.
 
         Args:
             folder: The run folder.
             store: File of the embedded store; None without one.
+            learns: Returns whether it is to learn now.
         """
-        self._folder, self._store = folder, store
+        self._folder, self._store, self._learns = folder, store, learns
         self._lock = threading.Lock()
         self._serving: dict[str, tuple[float, ServingReport]] = {}
         self._started = 0
@@ -130,6 +131,8 @@ class DaemonMetrics:
         for name, (metric, text) in _QUEUES.items():
             queues = {(process,): report.queues[name] for process, report in present.items() if name in report.queues}
             yield families.labelled(GaugeMetricFamily, f"{prefix}_{metric}", text, ["process"], queues)
+        text = "Whether it is to learn: 1, or 0 while learning is paused and without a learner."
+        yield families.gauge(f"{prefix}_learner_enabled", text, float(self._learns()))
         yield from families.of_figures(f"{prefix}_learner", TrainingIteration, "", {"": known(iteration)})
         text = "Time of the newest training iteration, s since 1970."
         yield families.gauge(f"{prefix}_learner_iteration_timestamp_seconds", text, iterated_at)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from policyserver.server.daemon.ray_folder import RayFolder
+from policyserver.server.daemon.private_folder import PrivateFolder
 
 logger = logging.getLogger(__name__)
 
@@ -43,8 +43,8 @@ class RayProcess:
         Raises:
             SettingsError: No folder for temporary files has a path short enough, or something that is no link is in the link's place.
         """
-        self._ray_folder = RayFolder(pointer)
-        self.folder = self._ray_folder.path
+        self._folder = PrivateFolder(pointer)
+        self.folder = self._folder.path
         self._stopped = False
         os.environ.update(_environment(self.folder))
 
@@ -96,7 +96,7 @@ class RayProcess:
 
                 ray.shutdown()
         finally:
-            self._ray_folder.remove()
+            self._folder.remove()
 
 
 @contextlib.contextmanager

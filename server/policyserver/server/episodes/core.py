@@ -212,6 +212,7 @@ class EpisodeCore:
         else:
             self._trajectories.resume()
         self.room.pause(paused)
+        self.ended.is_paused = paused
 
     def serve_weights(self, weights_seq_no: int) -> None:
         """Swap to the weights loaded last, and make room for the steps that the learner wants of them."""

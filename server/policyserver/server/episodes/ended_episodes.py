@@ -35,6 +35,7 @@ class EndedEpisode(NamedTuple):
     weights_seq_no: int
     """Policy version of its last action."""
     trained: bool
+    """Whether the learner gets its steps, the last ones too."""
     given: int
     """Actions that its client chose itself."""
 
@@ -49,6 +50,8 @@ class EndedEpisodes:
         self._table = table
         self._waiting: deque[EndedEpisode] = deque(maxlen=MOST_WAITING)
         self._noted = self._taken = 0
+        self.is_paused = False
+        """Whether learning is paused, so that the last steps of an episode that ends now are let go."""
 
     def note(self, slots: npt.NDArray[np.int64], endings: list[str], now_s: float) -> None:
         """Note episodes that are about to be closed, with how each ended; one without a complete step leaves no trace."""
@@ -58,7 +61,7 @@ class EndedEpisodes:
             table.next_sequence[slots] - 1,
             now_s - table.started_s[slots],
             table.weights_seq_nos[slots],
-            table.training[slots],
+            table.training[slots] & (not self.is_paused),
             table.given[slots],
         ]
         for slot, ending, *values in zip(slots.tolist(), endings, *(column.tolist() for column in columns), strict=True):

@@ -77,7 +77,7 @@ class _Graph:
             "algorithm": trained.config.algorithm.name,
             "checkpoint": trained.checkpoint.number,
             "weights_seq_no": trained.checkpoint.progress.weights_seq_no,
-            "distribution": pb.Distribution.Name(policy.distribution),  # type: ignore[arg-type]  # a number stands for the enum's
+            "distribution": pb.Distribution.Name(policy.distribution),
         }
         helper.set_model_props(model, {name: str(value) for name, value in said.items()})
         return model
@@ -141,9 +141,9 @@ class _Graph:
                 rows = self._node("LayerNormalization", rows, *weights, axis=-1, epsilon=layer.epsilon)
             case Convolution():
                 top, bottom, left, right = layer.padding
-                weights = tuple(self._constant(array) for array in (layer.weight, layer.bias) if array is not None)
+                filters = [self._constant(array) for array in (layer.weight, layer.bias) if array is not None]
                 rows = self._node("Transpose", rows, perm=[0, 3, 1, 2])
-                rows = self._node("Conv", rows, *weights, strides=list(layer.stride), pads=[top, left, bottom, right])
+                rows = self._node("Conv", rows, *filters, strides=list(layer.stride), pads=[top, left, bottom, right])
                 rows = self._node("Transpose", rows, perm=[0, 2, 3, 1])
             case _:
                 return self._node("Flatten", rows, axis=1)

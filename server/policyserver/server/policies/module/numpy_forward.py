@@ -157,11 +157,10 @@ def _written(sequence: nn.Sequential) -> Iterator[Layer]:
     """Write layers out, each together with its activation. Their arrays are views of the module's own memory, which loading writes into."""
     parts = list(sequence)
     while parts:
-        padding = (0, 0, 0, 0)
-        if type(parts[0]) is nn.ZeroPad2d:
-            left, right, top, bottom = parts.pop(0).padding  # of the last axis, then of the one before it
-            padding = (top, bottom, left, right)
-        layer = parts.pop(0)
+        padding, layer = (0, 0, 0, 0), parts.pop(0)
+        if type(layer) is nn.ZeroPad2d:
+            left, right, top, bottom = layer.padding  # of the last axis, then of the one before it
+            padding, layer = (top, bottom, left, right), parts.pop(0)
         activation = _ACTIVATIONS[type(parts.pop(0))] if parts and type(parts[0]) in _ACTIVATIONS else "linear"
         if type(layer) is nn.Linear:
             yield Dense(_array(layer.weight).T, _array(layer.bias), activation)

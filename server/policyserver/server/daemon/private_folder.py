@@ -1,4 +1,4 @@
-"""The folder of a private Ray: its path is short, for the sockets in it, and it may be removed only once its owner is dead."""
+"""A server's private folder: its path is short, for the sockets in it, and it may be removed only once its owner is dead."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _LONGEST_BELOW = "/policy-server-XXXXXXXX/ray/session_2000-01-01_00-00-00_000000
 _MAX_BYTES = LONGEST_SOCKET_PATH_BYTES - len(_LONGEST_BELOW)
 
 
-class RayFolder:
-    """A new folder for one private Ray, and a symbolic link to it in the run folder."""
+class PrivateFolder:
+    """A new folder for the sockets of one server and of its private Ray, and a symbolic link to it in the run folder."""
 
     def __init__(self, pointer: Path | None = None) -> None:
         """Make it, closed to other users, and the link; what the link points to is removed if it is one of these whose owner is dead.
@@ -61,7 +61,7 @@ def _clear(pointer: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
         owner.release()
     elif folder.exists():
-        logger.warning("%s stays: it is no folder of a server's Ray, or its owner still runs", folder)
+        logger.warning("%s stays: it is no private folder of a server, or its owner still runs", folder)
     pointer.unlink()
 
 

@@ -113,6 +113,6 @@ def test_sockets_have_short_paths_whatever_tmpdir_is(length: int, monkeypatch: p
 
 
 def test_without_any_folder_that_will_do_tmpdir_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("policyserver.server.daemon.ray_folder._MAX_BYTES", 3)
+    monkeypatch.setattr("policyserver.server.daemon.private_folder._MAX_BYTES", 3)
     with pytest.raises(SettingsError, match=r"TMPDIR: expected a folder .* at most 3 bytes"):
         RayProcess()
