@@ -37,18 +37,18 @@ def trained_run(tmp_path: Path) -> ServerConfig:
     return config
 
 
-def ctl(action: str, run_folder: Path, *options: str) -> Any:
-    return run_here("policy-server", "ctl", action, *options, "--run_folder", str(run_folder))
+def ctl(run_folder: Path, *arguments: str) -> Any:
+    return run_here("policy-server", "ctl", *arguments, "--run_folder", str(run_folder))
 
 
 def ctl_steers_what_needs_no_learner(run_folder: Path) -> None:
-    status = json.loads(ctl("status", run_folder, "--json").stdout)
+    status = json.loads(ctl(run_folder, "status", "--json").stdout)
     assert (status["state"], status["learning"], status["checkpoint"], status["weights_seq_no"]) == ("serving", "absent", 1, 70)
     for action in (["pause"], ["rollback", "1"]):
-        ended = ctl(*action[:1], run_folder, *action[1:])
+        ended = ctl(run_folder, *action)
         assert ended.returncode == 1
         assert "received one with learner.enabled = false, which serves checkpoint 1 as it is" in ended.stderr
-    listed = json.loads(ctl("checkpoints", run_folder, "--json").stdout)["checkpoints"]
+    listed = json.loads(ctl(run_folder, "checkpoints", "--json").stdout)["checkpoints"]
     assert [each["number"] for each in listed] == [1]
 
 
@@ -85,7 +85,7 @@ def test_a_checkpoint_is_served_in_one_process(tmp_path: Path) -> None:
         wait_until(lambda: "policy_server_actions_total{" in page(metrics, "metrics"), "the first report")
         assert "policy_server_learner_enabled 0.0\n" in page(metrics, "metrics")
         assert page(metrics, "readyz").startswith("ok")
-        assert ctl("drain", tmp_path / "alone").returncode == 0
+        assert ctl(tmp_path / "alone", "drain").returncode == 0
         assert process.process.wait(READY_S) == 0, process.text()
         print(f"ready after {ready_s:.1f} s, of which the processor took {cpu_s:.1f} s")  # noqa: T201
     with contextlib.closing(StoreReader(tmp_path / "alone" / "store.sqlite")) as reader:
