@@ -54,6 +54,7 @@ def test_a_lost_reply_is_asked_for_again_and_the_step_counts_once(server: Refere
     assert len(server.servicer.clients) == 1
 
 
+@pytest.mark.long
 def test_every_step_of_many_threads_counts_once_however_often_the_stream_breaks(server: ReferenceServer, client: PolicyClient) -> None:
     def run(number: int) -> None:
         episode = client.start_episode(str(number))
@@ -250,6 +251,7 @@ def test_an_episode_that_the_server_ended_says_so_from_then_on(server: Reference
         assert caught.value.reason == "EPISODE_IDLE"
 
 
+@pytest.mark.long
 def test_an_unreachable_server_is_named_within_the_connect_timeout() -> None:
     with PolicyClient("127.0.0.1:1", config=replace(FAST, connect_timeout_s=0.3)) as client:
         began = time.monotonic()

@@ -29,6 +29,7 @@ def threads_of_clients() -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name == "policy-client-reader"]
 
 
+@pytest.mark.long
 def test_thirty_clients_that_are_dropped_leave_no_thread_and_a_warning_each(server: ReferenceServer) -> None:
     before = set(threading.enumerate())
     with warnings.catch_warnings(record=True) as caught:

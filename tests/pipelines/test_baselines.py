@@ -60,6 +60,7 @@ def test_no_trade_earns_exactly_nothing() -> None:
     assert not np.any(result.costs)
 
 
+@pytest.mark.long
 def test_random_actions_pay_fees_and_are_a_function_of_seed_and_episode() -> None:
     first, played_on = episodes(8), episodes(8)
     feed = BarFeed(8, 1)

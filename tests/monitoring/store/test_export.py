@@ -115,6 +115,7 @@ def test_merged_points_come_out_under_a_name_of_their_own(influx: InfluxServer, 
     assert (kinds["points"], kinds["action_sum"], kinds["action_max"]) == ("integer", "float", "integer")
 
 
+@pytest.mark.long
 def test_csv_of_one_measurement_is_what_was_recorded(store: Path) -> None:
     rows = list(csv.DictReader(io.StringIO(exported(store, "--format", "csv", "--measurement", "step", "--run", "two, too"))))
     assert [float(row["reward"]) for row in rows] == REWARDS[1].tolist()

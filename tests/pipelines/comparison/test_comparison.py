@@ -98,6 +98,7 @@ def test_the_measures_of_five_policies_and_the_cost_at_which_the_edge_ends(playe
     json.dumps([found.fee_sweep[0].profit_mean])
 
 
+@pytest.mark.long
 def test_what_is_bought_and_held_earns_what_the_price_does(played: tuple[Pipeline, Book]) -> None:
     pipeline = played[0]
     free = replace(pipeline._rules, instrument=InstrumentConfig(fee_fraction=0.0, slippage_fraction=0.0), actions=ReferenceWeights())

@@ -23,6 +23,7 @@ def windows_of(*files: Path, warmup: int = 30, bars: int = 50) -> PricesConfig:
     return PricesConfig(recorded=catalog_of(*files), warmup_bars=warmup, bars_per_episode=bars)
 
 
+@pytest.mark.long
 def test_episodes_are_windows_of_the_files_chosen_by_the_seed() -> None:
     config = windows_of(index_series("sp500"), index_series("nasdaq"))
     source, again, other = make_source(config, 1), make_source(config, 1), make_source(config, 2)

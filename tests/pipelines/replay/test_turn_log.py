@@ -28,6 +28,7 @@ def kept(folder: Path) -> list[int]:
     return [turn.block for batch in EventLogReader(folder).batches() for turn in batch]
 
 
+@pytest.mark.long
 def test_what_was_taken_is_in_the_file_in_its_order_and_is_there_within_a_second_while_the_run_goes_on(tmp_path: Path) -> None:
     log = TurnLog(tmp_path, DISCRETE, 1 << 20)
     for number in range(50):

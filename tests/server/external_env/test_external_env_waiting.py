@@ -142,6 +142,7 @@ def test_an_end_that_the_server_could_not_take_is_not_lost(
     assert "the module is broken" in caplog.text
 
 
+@pytest.mark.long
 def test_callers_wait_for_the_learner_longer_than_for_an_answer_and_ends_pass(
     wait_until: Callable[[Callable[[], bool]], None],
 ) -> None:

@@ -89,6 +89,7 @@ def shake_hands(observation_space: gym.Space[Any], action_space: gym.Space[Any])
     )
 
 
+@pytest.mark.long
 @given(SPACES, ACTION_SPACES, st.integers(1, 4))
 def test_rows_of_every_space_are_read_as_they_were_sent(observation_space: gym.Space[Any], action_space: gym.Space[Any], rows: int) -> None:
     agreement = shake_hands(observation_space, action_space)

@@ -156,6 +156,7 @@ def test_training_disabled_is_kept_for_the_whole_episode(serve: ServingLoopHarne
     assert (stats.steps_untrained, stats.steps_completed, stats.reward_sum) == (1, 1, 3.0)
 
 
+@pytest.mark.long
 def test_a_silent_caller_loses_its_episode_after_the_unary_timeout(wait_until: WaitUntil) -> None:
     with running_serving_loop(episodes=EpisodesConfig(max_open=8, unary_idle_timeout_s=0.2)) as serve:
         caller = Unary(serve.stub())

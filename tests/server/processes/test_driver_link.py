@@ -148,6 +148,7 @@ def test_a_signal_in_the_middle_of_an_offer_drains_at_once(tmp_path: Path) -> No
         link.close()
 
 
+@pytest.mark.long
 def test_all_are_asked_and_who_answers_late_or_not_at_all_is_left_out(tmp_path: Path) -> None:
     link = DriverLink(tmp_path / "link")
     followers = [Follower(link.path) for _ in range(3)]

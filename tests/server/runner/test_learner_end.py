@@ -152,6 +152,7 @@ def test_an_action_that_was_taken_instead_of_the_answer_is_trained_on_under_the_
     assert segments[0].get_extra_model_outputs(WEIGHTS_SEQ_NO).tolist() == [0]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("action", ["discrete", "shifted", "box"])
 def test_asked_and_logged_actions_of_one_episode_are_trained_on_alike(action: str) -> None:
     space, random, taken = ACTIONS[action], np.random.default_rng(1), []
@@ -242,6 +243,7 @@ def values_of(segment: SingleAgentEpisode) -> Array:
     return values
 
 
+@pytest.mark.long
 def test_only_an_end_by_the_environments_rules_has_no_value_after_it() -> None:
     rewards = [1.0, -2.0, 3.0, 0.5]
     idle, hand_off = EpisodesConfig(max_open=8, episode_idle_timeout_s=0.1), HandOffConfig(segment_steps=3)
@@ -329,6 +331,7 @@ def test_an_info_arrives_with_its_own_observation_alone_on_either_side_of_a_segm
 # Resumed episodes, reused ids ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_an_episode_whose_stream_breaks_again_and_again_arrives_without_a_gap_or_a_step_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     encode, answers = wire.encode_replies, itertools.count(1)
 
