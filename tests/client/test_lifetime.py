@@ -48,6 +48,7 @@ def test_thirty_clients_that_are_dropped_leave_no_thread_and_a_warning_each(serv
     wait_until(lambda: server.servicer.streams == 0)
 
 
+@pytest.mark.long
 def test_a_client_that_is_dropped_while_it_cannot_connect_leaves_no_thread(server: ReferenceServer) -> None:
     client = PolicyClient(server.address, config=FAST)
     client.start_episode()
@@ -59,6 +60,7 @@ def test_a_client_that_is_dropped_while_it_cannot_connect_leaves_no_thread(serve
     wait_until(lambda: not threads_of_clients())
 
 
+@pytest.mark.long
 def test_a_dropped_client_of_several_runners_ends_all_its_streams(server: ReferenceServer) -> None:
     with ReferenceServer() as second:
         for runner in (server, second):
@@ -70,6 +72,7 @@ def test_a_dropped_client_of_several_runners_ends_all_its_streams(server: Refere
         wait_until(lambda: not threads_of_clients())
 
 
+@pytest.mark.long
 def test_a_client_in_a_cycle_is_ended_by_the_collector(server: ReferenceServer) -> None:
     client = PolicyClient(server.address, config=FAST)
     client.start_episode()
@@ -80,6 +83,7 @@ def test_a_client_in_a_cycle_is_ended_by_the_collector(server: ReferenceServer) 
     wait_until(lambda: not threads_of_clients())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("is_used", [False, True])
 def test_a_client_that_was_closed_or_never_used_is_dropped_without_a_word(
     server: ReferenceServer, connect: Callable[..., PolicyClient], is_used: bool

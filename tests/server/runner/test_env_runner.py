@@ -230,6 +230,7 @@ def acting(runner: ExternalEnvRunner) -> float:
     return float(next(iter(cast(Any, runner._policy)._net.module.parameters())).detach().flatten()[0])
 
 
+@pytest.mark.long
 def test_the_weights_that_rllib_sets_last_are_served_whatever_their_version(runner: ExternalEnvRunner) -> None:
     def take(number: float, **state: Any) -> Any:
         runner.set_state({COMPONENT_RL_MODULE: weights_of(number, runner), **state})
