@@ -205,6 +205,7 @@ def test_a_runner_that_dies_takes_its_own_episodes_along_and_is_used_again_once_
     assert client.counters().episodes_lost == 3
 
 
+@pytest.mark.long
 def test_a_runner_that_was_only_away_ends_the_episodes_that_were_given_up(service: Service, connect: Callable[..., PolicyClient]) -> None:
     client = connect(service)
     ids = client.start_episodes(2)

@@ -49,6 +49,7 @@ def test_complete_episodes_are_sampled_whole_until_there_are_enough_steps(played
 # fragments
 
 
+@pytest.mark.long
 def test_truncated_episodes_are_sampled_to_the_step_if_segments_divide_fragment_and_episode(played: MakeRunner) -> None:
     with played(fixed_length, rollout_fragment_length=40, hand_off={"segment_steps": 5}) as runner:
         assert [steps_of(runner.sample()) for _ in range(3)] == [40, 40, 40]

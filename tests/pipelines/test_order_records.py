@@ -81,6 +81,7 @@ def test_every_refusal_is_recorded_with_its_limit() -> None:
     assert max(names.values()) <= 2
 
 
+@pytest.mark.long
 def test_refusals_have_the_bar_at_whose_close_the_action_was_taken() -> None:
     rules = RulesConfig(risk=({"name": "max_position", "units": 0.0},))
     book = recorded(rules=rules, choose=lambda observations: np.full(len(observations), 2))

@@ -41,6 +41,7 @@ def said(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "answer", [(200, "text/html", PAGE), (200, "application/json", "{}"), (201, "text/plain", ""), (302, "text/html", PAGE)]
 )
@@ -157,6 +158,7 @@ def test_a_variable_may_end_with_a_line_break(server: AnsweringServer, tmp_path:
     assert server.headers[0]["Authorization"] == f"Token {TOKEN}"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("status", [400, 503])
 def test_a_server_that_repeats_the_token_does_not_spread_it(
     server: AnsweringServer, tmp_path: Path, caplog: pytest.LogCaptureFixture, status: int

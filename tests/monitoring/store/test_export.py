@@ -149,6 +149,7 @@ def test_only_what_is_selected_comes_out(store: Path, arguments: tuple[str, ...]
     assert exported(store, *arguments).count("\n") == lines
 
 
+@pytest.mark.long
 def test_a_store_is_not_replaced_by_what_is_exported_from_it(store: Path) -> None:
     refused = export(store, "--output", str(store), "--force")
     assert refused.returncode == 2, "it would be gone for good, and for whoever writes to it"

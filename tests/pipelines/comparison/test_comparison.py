@@ -148,6 +148,7 @@ def test_actions_that_came_too_late_are_those_that_were_taken() -> None:
     assert again.returns.tolist() == pytest.approx([earned[each.episode.id] for each in whole], abs=1e-9)
 
 
+@pytest.mark.long
 def test_without_a_whole_episode_or_without_costs_there_is_less_to_say(played: tuple[Pipeline, Book]) -> None:
     pipeline = played[0]
     assert compare(pipeline._rules, pipeline._source, [], 0) is None

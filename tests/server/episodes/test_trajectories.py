@@ -110,6 +110,7 @@ def test_the_learner_starts_each_sequence_from_the_state_that_acted(
         tree.map_structure(_assert_close, state, states[int(values[0])][int(values[1])])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("segment_steps", [1, 20])
 @pytest.mark.parametrize("model", ["mlp", "lstm_shared", "lstm_apart"])
 def test_a_ppo_learner_recomputes_the_log_probs_that_were_stored(make_harness: Make, model: str, segment_steps: int) -> None:

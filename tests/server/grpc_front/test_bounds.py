@@ -183,6 +183,7 @@ def test_infos_beyond_the_bound_are_left_out_and_counted_and_their_steps_are_not
     assert (harness.core.snapshot().infos_dropped, harness.core.waiting_infos.held_bytes) == (4, 0)
 
 
+@pytest.mark.long
 def test_infos_of_dropped_steps_and_of_plain_calls_make_room_again() -> None:
     episodes = EpisodesConfig(max_open=8, max_waiting_info_bytes=90_000)
     with running_serving_loop(episodes=episodes, hand_off=HandOffConfig(segment_steps=2, capacity_steps=2)) as serve:
@@ -220,6 +221,7 @@ def test_the_info_of_a_step_has_a_length(serve: ServingLoopHarness, info: str, t
     assert (code, text in said) == ("INVALID_ARGUMENT", True)
 
 
+@pytest.mark.long
 def test_infos_of_a_message_that_would_fill_the_memory_are_refused_before_they_are_decoded(serve: ServingLoopHarness) -> None:
     rows = 60
     batch: dict[str, Any] = {"sequences": bytes(4 * rows), "flags": bytes([StepFlag.START] * rows), "rewards": bytes(8 * rows)}

@@ -133,6 +133,7 @@ def test_callers_with_names_have_their_own_episodes(serve: ServingLoopHarness, c
     other.get_action("same", observation(1))
 
 
+@pytest.mark.long
 def test_callers_that_come_and_go_leave_nothing_behind(serve: ServingLoopHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(unary_episodes, "_ENDED_REMEMBERED", 10)
     stub = serve.stub()

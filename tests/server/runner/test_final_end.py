@@ -39,6 +39,7 @@ def heard(call: Callable[[], Any]) -> tuple[str, float]:
     return "", time.monotonic() - began
 
 
+@pytest.mark.long
 def test_after_the_end_of_the_algorithm_every_caller_hears_at_once_that_nobody_comes_back() -> None:
     runner = serving()
     said: list[tuple[str, float]] = []
@@ -147,6 +148,7 @@ def test_while_it_drains_a_beginning_is_refused_with_what_comes_and_open_episode
         assert caller.get_action(unary, observation(1))[0] in range(3)
 
 
+@pytest.mark.long
 def test_answers_that_are_on_their_way_arrive_before_the_end_of_the_stream() -> None:
     with running_serving_loop() as serve:
         client = serve.client()

@@ -159,6 +159,7 @@ def test_a_unary_caller_whose_deadline_ends_the_wait_goes_on(serve: ServingLoopH
     assert {int(segment.get_actions()[0]) for segment in segments if segment.get_rewards().sum() > 0} == {2, action}
 
 
+@pytest.mark.long
 def test_a_stream_that_broke_while_a_question_waited_asks_again(serve: ServingLoopHarness, wait_until: WaitUntil) -> None:
     client = serve.client()
     episode = client.start_episode()

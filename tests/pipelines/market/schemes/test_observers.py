@@ -198,6 +198,7 @@ def _garbled(episode: Episode, last_good: int) -> npt.NDArray[np.float64]:
     return bars
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "prices",
     [PricesConfig(process="ou"), PricesConfig(process="gbm"), PricesConfig(recorded=catalog_of(index_series("sp500")))],

@@ -53,6 +53,7 @@ def test_rllibs_default_connectors_give_what_array_code_gives(model: str) -> Non
         assert_same(first, second, actions=True)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("action", ACTIONS)
 def test_given_actions_are_recorded_and_rated_as_array_code_does_it(action: str) -> None:
     module = module_of(action=action)
