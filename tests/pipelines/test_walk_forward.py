@@ -23,7 +23,7 @@ from policyserver.pipelines.market.windows import WindowsConfig
 from policyserver.pipelines.prices import PricesConfig
 from policyserver.pipelines.run import source_of
 from policyserver.pipelines.runtime.stop_signals import StopSignals
-from policyserver.pipelines.walk_forward import WALK_FORWARD_FILE, parts_of, run_walk_forward
+from policyserver.pipelines.walk_forward import WALK_FORWARD_FILE, fold_parts, run_walk_forward
 from tests.pipelines.pipeline_harness import play
 from tests.pipelines.recorded_market import minutes, pipeline, recorded, write_symbol
 from tests.pipelines.replay.recorded_runs import replay
@@ -66,7 +66,7 @@ def test_a_run_ends_after_its_episodes_each_of_which_is_whole(count: int) -> Non
 
 
 def test_parts_are_the_splits_own_with_one_purge_and_no_name_twice(folder: Path) -> None:
-    parts = parts_of(pipeline(prices(folder, split=FOLDS), concurrent=4, steps=None))  # type: ignore[arg-type]
+    parts = fold_parts(pipeline(prices(folder, split=FOLDS), concurrent=4, steps=None))  # type: ignore[arg-type]
     assert [(part.fold, part.side) for part in parts] == [(0, "train"), (0, "test"), (1, "train"), (1, "test")]
     assert [part.config.training_enabled for part in parts] == [True, False] * 2
     numbers: list[int] = []
