@@ -45,7 +45,7 @@ learn: $(INSTALLED) ## train on the demo's problem for three seeds and on its co
 test: $(INSTALLED) ## run the tests
 	@REQUIRE_SERVICES=$(REQUIRE_SERVICES) $(BIN)/python -m pytest -m "not slow and not figures" $(PARALLEL) $(ARGS)
 
-test-fast: $(INSTALLED) ## run those tests that are quick and start no process of their own: a minute and a quarter
+test-fast: $(INSTALLED) ## run those tests that are quick and start no process of their own: about a minute
 	@$(BIN)/python -m pytest -m "not slow and not figures and not process and not long" $(PARALLEL) $(OF_PROCESSES:%=--ignore tests/%) $(ARGS)
 
 test-slow: $(INSTALLED) ## run the tests that take minutes, and many more examples of properties; those that hold times alone, after the others

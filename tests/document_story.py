@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -170,7 +171,9 @@ class Story:
         if program == "policy-monitor serve":
             return "" if "--address" in words else f" --address 127.0.0.1:{self.ports[PAGE_PORT]}"
         if program == "policy-pipeline run":
-            return "" if "--config" in words else f" --server.address 127.0.0.1:{self.ports[SERVER_PORT]}"
+            file = self._folder / words[words.index("--config") + 1] if "--config" in words else None
+            settings = tomllib.loads(file.read_text(encoding="utf-8")) if file else {}
+            return "" if "address" in settings.get("server", {}) else f" --server.address 127.0.0.1:{self.ports[SERVER_PORT]}"
         return f" {self.ports[SERVER_PORT]}"
 
     def _stop(self, program: str, *, expects: int | None) -> None:

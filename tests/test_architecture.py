@@ -293,6 +293,7 @@ def test_the_architecture_says_which_package_imports_which_others() -> None:
     assert text.partition("## Who may import whom")[2].partition("```\n")[2].partition("```")[0].splitlines() == lines
 
 
+@pytest.mark.long
 def test_the_market_core_imports_arrays_and_settings_alone() -> None:
     allowed = OF_THE_MARKET | (set(sys.stdlib_module_names) - NOT_IN_THE_MARKET)
     wrong = [

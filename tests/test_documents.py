@@ -109,6 +109,7 @@ def test_every_file_of_ours_that_a_document_names_exists(document: str) -> None:
     assert [name for name in sorted(named) if not is_there(name)] == []
 
 
+@pytest.mark.long
 def test_every_sentence_says_which_party_is_meant() -> None:
     found = [f"{path.relative_to(ROOT)}: {words}" for path in WORDED for words in VAGUE.findall(path.read_text(encoding="utf-8"))]
     assert found == []

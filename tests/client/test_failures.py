@@ -39,6 +39,7 @@ ZEROS = np.zeros(10, np.float32)
 ONES = np.ones(10, np.float32)
 
 
+@pytest.mark.long
 def test_a_lost_reply_is_asked_for_again_and_the_step_counts_once(server: ReferenceServer, client: PolicyClient) -> None:
     episode = client.start_episode()
     for step in range(6):
@@ -54,6 +55,7 @@ def test_a_lost_reply_is_asked_for_again_and_the_step_counts_once(server: Refere
     assert len(server.servicer.clients) == 1
 
 
+@pytest.mark.long
 def test_every_step_of_many_threads_counts_once_however_often_the_stream_breaks(server: ReferenceServer, client: PolicyClient) -> None:
     def run(number: int) -> None:
         episode = client.start_episode(str(number))
@@ -127,6 +129,7 @@ def test_rewards_after_a_first_step_that_is_refused_in_the_end_are_dropped_and_t
     assert client.counters().rewards_dropped == 1
 
 
+@pytest.mark.long
 def test_who_said_that_it_took_another_action_cannot_ask_any_more(server: ReferenceServer, client: PolicyClient) -> None:
     episode = client.start_episode()
     server.hold()
@@ -183,6 +186,7 @@ def test_after_a_timeout_the_action_taken_instead_is_logged_with_the_same_number
     assert served.next == step + 2
 
 
+@pytest.mark.long
 def test_an_override_of_a_row_that_never_left_is_an_ordinary_given_action(server: ReferenceServer, client: PolicyClient) -> None:
     episode = client.start_episode()
     client.get_action(episode, ZEROS)
@@ -226,6 +230,7 @@ def test_rows_that_a_server_refuses_for_the_moment_are_sent_again(server: Refere
     assert [sum(server.servicer.episodes[episode].rewards) for episode in ids] == [1.0, 2.0]
 
 
+@pytest.mark.long
 def test_a_server_that_goes_on_refusing_is_an_error_that_leaves_the_step_free(
     server: ReferenceServer, connect: Callable[..., PolicyClient]
 ) -> None:
@@ -250,6 +255,7 @@ def test_an_episode_that_the_server_ended_says_so_from_then_on(server: Reference
         assert caught.value.reason == "EPISODE_IDLE"
 
 
+@pytest.mark.long
 def test_an_unreachable_server_is_named_within_the_connect_timeout() -> None:
     with PolicyClient("127.0.0.1:1", config=replace(FAST, connect_timeout_s=0.3)) as client:
         began = time.monotonic()
@@ -260,6 +266,7 @@ def test_an_unreachable_server_is_named_within_the_connect_timeout() -> None:
             client.stats()
 
 
+@pytest.mark.long
 def test_a_client_that_begins_before_its_server_waits_for_it(server: ReferenceServer) -> None:
     server.stop()
     with PolicyClient(server.address, config=FAST) as client, ThreadPoolExecutor(1) as pool:

@@ -73,6 +73,7 @@ def test_a_client_that_finds_a_stranger_in_the_servers_place_says_so(server: Ref
     assert stranger.episodes == {}
 
 
+@pytest.mark.long
 def test_each_client_has_a_number_of_its_own_and_keeps_it(server: ReferenceServer, connect: Callable[..., PolicyClient]) -> None:
     first, second = connect(), connect()
     assert (first.client_number, second.client_number) == (None, None)

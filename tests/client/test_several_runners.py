@@ -158,6 +158,7 @@ def test_a_call_asks_all_runners_at_once_and_waits_for_all(service: Service, con
         assert asked.result().tolist() == [0] * 4
 
 
+@pytest.mark.long
 def test_one_runner_that_does_not_answer_costs_its_own_rows_alone(service: Service, connect: Callable[..., PolicyClient]) -> None:
     client = connect(service)
     ids = client.start_episodes(4)
@@ -174,6 +175,7 @@ def test_one_runner_that_does_not_answer_costs_its_own_rows_alone(service: Servi
     assert [episode.next for episode in service[1].servicer.episodes.values()] == [2, 2]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("dying", [0, 1], ids=["the one that was given", "another"])
 def test_a_runner_that_dies_takes_its_own_episodes_along_and_is_used_again_once_it_is_back(
     service: Service, connect: Callable[..., PolicyClient], dying: int
@@ -203,6 +205,7 @@ def test_a_runner_that_dies_takes_its_own_episodes_along_and_is_used_again_once_
     assert client.counters().episodes_lost == 3
 
 
+@pytest.mark.long
 def test_a_runner_that_was_only_away_ends_the_episodes_that_were_given_up(service: Service, connect: Callable[..., PolicyClient]) -> None:
     client = connect(service)
     ids = client.start_episodes(2)
@@ -216,6 +219,7 @@ def test_a_runner_that_was_only_away_ends_the_episodes_that_were_given_up(servic
     assert len(service[1].servicer.clients) == 2, "to the server the client that had them is gone"
 
 
+@pytest.mark.long
 def test_while_all_are_away_nothing_is_given_up(service: Service, connect: Callable[..., PolicyClient]) -> None:
     client = connect(service, replace(FAST, connect_timeout_s=0.5))
     ids = client.start_episodes(4)
@@ -236,6 +240,7 @@ def test_while_all_are_away_nothing_is_given_up(service: Service, connect: Calla
     assert [len(held(runner)) for runner in service] == [2, 2]
 
 
+@pytest.mark.long
 def test_an_endpoint_that_cannot_be_reached_gets_no_episodes_and_is_told_once(
     service: Service, connect: Callable[..., PolicyClient], caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -300,6 +300,7 @@ scalars = st.integers(-(2**62), 2**62) | st.floats(allow_nan=False) | st.boolean
 free = st.recursive(scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3), max_leaves=8)
 
 
+@pytest.mark.long
 @given(training=st.dictionaries(st.text(), free, max_size=4), symbols=st.lists(st.text(), max_size=3), seed=st.none() | st.integers(0, 9))
 def test_what_is_written_reads_back_equal(
     tmp_path_factory: pytest.TempPathFactory, training: dict[str, Any], symbols: list[str], seed: int | None

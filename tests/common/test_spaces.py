@@ -19,6 +19,7 @@ from policyserver.v1 import space_pb2, tensor_pb2
 from tests.common.space_strategies import SPACES, samples
 
 
+@pytest.mark.long
 @given(SPACES)
 def test_a_space_comes_back_equal(space: gym.Space[Any]) -> None:
     decoded = from_proto(space_pb2.Space.FromString(to_proto(space).SerializeToString()))
@@ -37,6 +38,7 @@ def test_a_value_comes_back_as_a_member_of_its_space(space: gym.Space[Any], seed
     assert [array.tobytes() for array in flatten(space, rebuilt, known=leaves(space))] == [array.tobytes() for array in arrays]
 
 
+@pytest.mark.long
 @given(SPACES, st.integers(1, 5))
 def test_a_batch_is_its_values_stacked(space: gym.Space[Any], rows: int) -> None:
     stacked = [np.stack(column) for column in zip(*(flatten(space, value) for value in samples(space, rows)), strict=True)]

@@ -33,6 +33,7 @@ def steps_of(episodes: Any) -> int:
 # whole episodes
 
 
+@pytest.mark.long
 def test_complete_episodes_are_sampled_whole_until_there_are_enough_steps(played: MakeRunner) -> None:
     with played(fixed_length, rollout_fragment_length=40, batch_mode="complete_episodes", hand_off={"segment_steps": 8}) as runner:
         for _ in range(3):
@@ -48,11 +49,13 @@ def test_complete_episodes_are_sampled_whole_until_there_are_enough_steps(played
 # fragments
 
 
+@pytest.mark.long
 def test_truncated_episodes_are_sampled_to_the_step_if_segments_divide_fragment_and_episode(played: MakeRunner) -> None:
     with played(fixed_length, rollout_fragment_length=40, hand_off={"segment_steps": 5}) as runner:
         assert [steps_of(runner.sample()) for _ in range(3)] == [40, 40, 40]
 
 
+@pytest.mark.long
 def test_otherwise_a_sample_has_less_than_a_segment_too_much(played: MakeRunner) -> None:
     """RLlib cuts at the step; here a segment is handed off whole, for only then can any of them be dropped."""
     with played(fixed_length, rollout_fragment_length=40, hand_off={"segment_steps": 16}) as runner:
@@ -63,6 +66,7 @@ def test_otherwise_a_sample_has_less_than_a_segment_too_much(played: MakeRunner)
 # off-policy
 
 
+@pytest.mark.long
 def test_logged_actions_are_what_is_sampled(played: MakeRunner) -> None:
     with played(fixed_length_off_policy, rollout_fragment_length=40, batch_mode="complete_episodes") as runner:
         for _ in range(3):
@@ -112,6 +116,7 @@ class Breakable(DefaultPPOTorchRLModule):  # type: ignore[misc]
         return super()._forward(batch, **options)
 
 
+@pytest.mark.long
 def test_an_error_of_the_module_reaches_the_caller_and_the_metrics_and_the_server_lives(
     played: MakeRunner, caplog: pytest.LogCaptureFixture
 ) -> None:

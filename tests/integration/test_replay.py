@@ -40,6 +40,9 @@ from tests.pipelines.recorded_prices import fair_game, write_bars
 from tests.pipelines.replay.recorded_runs import assert_equal, replay, turns_of
 from tests.services import wait_until
 
+TURN_NS = 2e9
+"""What a turn may take while other tests use the processors, and while the learner has it wait."""
+
 WAIT_S = 60.0
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(300)]
@@ -135,7 +138,7 @@ def test_a_killed_run_has_lost_a_second_at_most_and_is_replayed_up_to_there(serv
     replayed = replay(tmp_path / "run")
     assert (replayed.status, replayed.result["end"]) == (0, "killed"), replayed.out + replayed.err
     assert replayed.result["steps"] > 1_000
-    assert killed_ns - turns_of(tmp_path / "run")[-1].wall_ns < 1e9
+    assert killed_ns - turns_of(tmp_path / "run")[-1].wall_ns < 1e9 + TURN_NS, "a second, and the turn that was under way"
 
 
 @pytest.mark.slow

@@ -121,6 +121,7 @@ def test_it_goes_on_from_any_state() -> None:
     pair.check_statistics()
 
 
+@pytest.mark.long
 def test_one_large_batch_and_one_constant_feature() -> None:
     pair = Pair(SPACES["vector"], center=np.array([1e5, 0.1, 0.0, -1e5, 3.0]), spread=np.array([1.0, 0.0, 1e-4, 1e4, 0.0]))
     pair.check(pair.rows.batch(700))

@@ -53,6 +53,7 @@ def test_playing_actions_equals_the_account_step_by_step(volatility: float) -> N
         assert (result.profits < -0.9).any(), "some account was ruined, so the end of an episode before its last bar was tested too"
 
 
+@pytest.mark.long
 def test_no_trade_earns_exactly_nothing() -> None:
     result, _ = Baselines(RULES, SLOTS, seed=1).of(episodes(5))
     assert not np.any(result.returns)
@@ -60,6 +61,7 @@ def test_no_trade_earns_exactly_nothing() -> None:
     assert not np.any(result.costs)
 
 
+@pytest.mark.long
 def test_random_actions_pay_fees_and_are_a_function_of_seed_and_episode() -> None:
     first, played_on = episodes(8), episodes(8)
     feed = BarFeed(8, 1)

@@ -51,6 +51,7 @@ def returns_of_the_environments(config: PipelineConfig, count: int) -> list[floa
     return returns.tolist()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("is_recorded", [False, True])
 def test_a_vector_environment_plays_what_the_pipeline_plays_forecasts_among_it(is_recorded: bool, tmp_path: Path) -> None:
     count, prices = 6, PRICES

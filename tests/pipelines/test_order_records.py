@@ -49,6 +49,7 @@ def recorded(*, rules: RulesConfig | None = None, all_orders: bool = False, choo
     return play(settings, PolicyDouble(choose))[2]
 
 
+@pytest.mark.long
 def test_a_run_of_market_orders_records_no_event_and_computes_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(UntoldEvents, "told")
     book = recorded()
@@ -56,6 +57,7 @@ def test_a_run_of_market_orders_records_no_event_and_computes_none(monkeypatch: 
     assert "order_event" not in book.rows
 
 
+@pytest.mark.long
 def test_market_orders_are_recorded_if_that_is_asked_for() -> None:
     book = recorded(rules=RulesConfig(account=AccountConfig(max_leverage=None)), all_orders=True)
     events = book.rows["order_event"]
@@ -69,6 +71,7 @@ def test_market_orders_are_recorded_if_that_is_asked_for() -> None:
     assert {row["left"] for row in events if row["event"] == "filled"} == {0.0}
 
 
+@pytest.mark.long
 def test_every_refusal_is_recorded_with_its_limit() -> None:
     rules = RulesConfig(risk=({"name": "order_rate", "orders": 2, "bars": 20},))
     book = recorded(rules=rules)
@@ -78,6 +81,7 @@ def test_every_refusal_is_recorded_with_its_limit() -> None:
     assert max(names.values()) <= 2
 
 
+@pytest.mark.long
 def test_refusals_have_the_bar_at_whose_close_the_action_was_taken() -> None:
     rules = RulesConfig(risk=({"name": "max_position", "units": 0.0},))
     book = recorded(rules=rules, choose=lambda observations: np.full(len(observations), 2))

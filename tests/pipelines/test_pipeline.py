@@ -112,6 +112,7 @@ def test_random_actions_played_by_the_nodes_earn_what_the_vectorised_baseline_sa
     assert checked >= 16
 
 
+@pytest.mark.long
 def test_two_policy_threads_ask_at_the_same_time() -> None:
     both = threading.Barrier(2, timeout=WAIT_S)
     service = PolicyDouble()

@@ -79,6 +79,7 @@ def test_a_run_that_does_not_train_is_not_called_in_sample(tmp_path: Path) -> No
     assert "out of sample only if the policy has not learnt from them in another run" in summary.table()
 
 
+@pytest.mark.long
 def test_simulated_prices_need_no_note() -> None:
     pipeline, _, book = play(PipelineConfig(episodes=dataclasses.replace(PipelineConfig().episodes, steps=400)))
     summary = summary_of(pipeline)

@@ -99,6 +99,7 @@ def test_the_policy_is_asked_each_nth_bar_and_hears_the_sum_of_the_rewards(folde
         assert math.fsum(fee for *_, fee in rows) == pytest.approx(fees, abs=1e-9)
 
 
+@pytest.mark.long
 def test_a_pipeline_plays_what_the_vector_env_plays(folder: Path) -> None:
     rules = RulesConfig(observers=("returns", "position"))
     config = pipeline(prices(folder, skip_frame=4, decide="20min"), rules, concurrent=6, steps=60)

@@ -11,6 +11,7 @@ from policyserver.pipelines.run_state import EPISODE_COLUMNS, EPISODES_KEPT
 from policyserver.pipelines.snapshot import _curve
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("count", [0, 1, 5, 1000, 200_000, 1_000_000])
 def test_the_curve_is_the_mean_return_as_it_was_and_ends_with_the_one_of_now(count: int) -> None:
     episodes = Tail(EPISODE_COLUMNS, EPISODES_KEPT)

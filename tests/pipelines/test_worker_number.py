@@ -55,6 +55,7 @@ def test_two_pipelines_with_one_seed_play_episodes_of_their_own(
     assert "run pipeline, worker number 1" in caplog.text
 
 
+@pytest.mark.long
 def test_the_recorded_seed_plays_the_episodes_again(serve: ServingLoopHarness, tmp_path: Path) -> None:
     played = episodes_of(serve, tmp_path / "first.sqlite", worker_number=3)
     ((seed,),) = ({seed for _, seed in played},)

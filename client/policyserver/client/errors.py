@@ -16,7 +16,11 @@ class EncryptionError(ServerUnavailableError):
 
 
 class ForkedClientError(ClientClosedError):
-    """The client belongs to the process that this one was forked from. Make a new client in this process."""
+    """The client belongs to the process that this one was forked from.
+
+    gRPC is unreliable in a child of a process that uses it: start processes with multiprocessing's `spawn` or `forkserver`, and make
+    a client in each.
+    """
 
 
 class BatchError(PolicyServerError):

@@ -48,7 +48,7 @@ class Inherited:
     def __getattr__(self, name: str) -> NoReturn:
         raise ForkedClientError(
             f"this client belongs to process {self._process}, and this is process {os.getpid()}, forked from it: expected a client made "
-            "in this process; make a new PolicyClient here"
+            "in a process of its own; start it with multiprocessing's spawn or forkserver, and make a PolicyClient there"
         )
 
 

@@ -95,7 +95,7 @@ class WalkForwardSummary:
         return "".join(f"{name:<18}{text}\n" for name, text in rows)
 
 
-def parts_of(config: PipelineConfig) -> list[Part]:
+def fold_parts(config: PipelineConfig) -> list[Part]:
     """Return the parts of a walk-forward, each with the episodes that it ends after.
 
     Raises:
@@ -130,7 +130,7 @@ def run_walk_forward(config: PipelineConfig, stop: StopSignals, json: Path | Non
     Raises:
         SettingsError: The prices of a part cannot be made; and as `run_pipeline`.
     """
-    parts = parts_of(config)  # what cannot be played is refused before there is a server
+    parts = fold_parts(config)  # what cannot be played is refused before there is a server
     with connect(config) as policy:
         config = joined(config, policy, stop)
     if config.recording.keep_runs is not None:  # the parts before are kept in the run's folder
@@ -139,7 +139,7 @@ def run_walk_forward(config: PipelineConfig, stop: StopSignals, json: Path | Non
     folder = None if config.recording.run_folder is None else made_folder(config.recording.run_folder, config.seed)
     played: list[PartFigures] = []
     kept: dict[Side, list[KeptEpisode]] = {"train": [], "test": []}
-    for part in parts_of(config):
+    for part in fold_parts(config):
         logger.info("fold %d, %s: %d episodes", part.fold, part.side, part.config.episodes.count or 0)
         before = weights_before(part, stop)
         ran = play_once(part.config, stop, folder=folder)

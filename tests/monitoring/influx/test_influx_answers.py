@@ -41,6 +41,7 @@ def said(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "answer", [(200, "text/html", PAGE), (200, "application/json", "{}"), (201, "text/plain", ""), (302, "text/html", PAGE)]
 )
@@ -58,6 +59,7 @@ def test_only_204_counts_as_stored(server: AnsweringServer, tmp_path: Path, answ
     sink.close(5.0)
 
 
+@pytest.mark.long
 def test_an_outage_is_one_line_and_its_end_another_that_says_what_had_waited(
     server: AnsweringServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -81,6 +83,7 @@ def test_an_outage_is_one_line_and_its_end_another_that_says_what_had_waited(
     assert "takes points again, 30 had waited, after" in recovery
 
 
+@pytest.mark.long
 def test_what_wants_another_remedy_during_an_outage_is_said_too(
     server: AnsweringServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -95,6 +98,7 @@ def test_what_wants_another_remedy_during_an_outage_is_said_too(
     assert "401 Unauthorized" in troubles[1]
 
 
+@pytest.mark.long
 def test_points_that_find_the_spool_full_are_one_line_and_one_when_there_is_room_again(
     server: AnsweringServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -127,6 +131,7 @@ def test_refused_points_of_one_request_are_one_line(server: AnsweringServer, tmp
     assert "20 points were refused, the first: 400 Bad Request cannot parse line" in said(caplog)[0]
 
 
+@pytest.mark.long
 def test_a_token_with_a_line_break_is_not_shown(server: AnsweringServer, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     with InfluxDBClient(url=server.url, token=f"{TOKEN}\n", org="o") as client:
@@ -153,6 +158,7 @@ def test_a_variable_may_end_with_a_line_break(server: AnsweringServer, tmp_path:
     assert server.headers[0]["Authorization"] == f"Token {TOKEN}"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("status", [400, 503])
 def test_a_server_that_repeats_the_token_does_not_spread_it(
     server: AnsweringServer, tmp_path: Path, caplog: pytest.LogCaptureFixture, status: int

@@ -119,6 +119,7 @@ def test_a_store_of_an_older_version_is_shown(tmp_path: Path) -> None:
     assert sum(sections["episodes"]["columns"]["episodes"]) == 64
 
 
+@pytest.mark.long
 def test_a_store_that_is_still_empty_is_served_and_its_first_points_shown(tmp_path: Path) -> None:
     store = EmbeddedStore(tmp_path / "empty.sqlite", StoreConfig(commit_interval_s=0.01))
     page = serve(store.path)

@@ -174,6 +174,7 @@ def test_a_server_that_began_anew_and_one_that_two_pipelines_ask_are_counted_onc
     reader.close()
 
 
+@pytest.mark.long
 def test_running_episodes_are_those_that_began_here_and_have_not_ended(path: Path) -> None:
     def steps(episode: str, bars: range, equity: list[float]) -> Points:
         columns: dict[str, Any] = {"episode": [episode] * len(bars), "bar": list(bars), "reward": [1.0] * len(bars), "equity": equity}

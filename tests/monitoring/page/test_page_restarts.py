@@ -75,6 +75,7 @@ def test_counters_add_up_over_serving_processes_and_gauges_over_those_that_are_t
     assert (row["episodes_open"], row["steps_waiting"]) == (5, 30)
 
 
+@pytest.mark.long
 def test_what_is_read_bit_by_bit_adds_up_to_the_same(path: Path) -> None:
     reader = StoreReader(path)
     feed, rows = Feed(reader, PageSelection(run="r")), []

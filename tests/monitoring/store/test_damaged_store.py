@@ -71,6 +71,7 @@ def record_and_damage(path: Path) -> None:
     overwrite(path, (root - 1) * PAGE_BYTES, root * PAGE_BYTES)
 
 
+@pytest.mark.long
 def test_a_store_that_turns_out_to_be_damaged_while_it_is_written_is_put_aside_once_by_both_that_write(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -96,6 +97,7 @@ def test_what_is_no_damage_is_not_put_aside(tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir() if "damaged" in file.name] == []
 
 
+@pytest.mark.long
 def test_a_page_that_is_watched_goes_on_with_the_new_store(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "store.sqlite"
     record_and_damage(path)

@@ -115,6 +115,7 @@ def test_merged_points_come_out_under_a_name_of_their_own(influx: InfluxServer, 
     assert (kinds["points"], kinds["action_sum"], kinds["action_max"]) == ("integer", "float", "integer")
 
 
+@pytest.mark.long
 def test_csv_of_one_measurement_is_what_was_recorded(store: Path) -> None:
     rows = list(csv.DictReader(io.StringIO(exported(store, "--format", "csv", "--measurement", "step", "--run", "two, too"))))
     assert [float(row["reward"]) for row in rows] == REWARDS[1].tolist()
@@ -148,6 +149,7 @@ def test_only_what_is_selected_comes_out(store: Path, arguments: tuple[str, ...]
     assert exported(store, *arguments).count("\n") == lines
 
 
+@pytest.mark.long
 def test_a_store_is_not_replaced_by_what_is_exported_from_it(store: Path) -> None:
     refused = export(store, "--output", str(store), "--force")
     assert refused.returncode == 2, "it would be gone for good, and for whoever writes to it"

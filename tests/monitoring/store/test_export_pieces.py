@@ -91,6 +91,7 @@ def test_a_line_longer_than_a_piece_has_a_piece_of_its_own(store: Path, tmp_path
     assert [path.read_text().count("\n") for path in sorted(folder.iterdir())] == [1, 1, 1]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -82,6 +82,7 @@ def test_space_is_given_back_to_the_disk(path: Path) -> None:
     assert ledger(path).steps == 120_000 + RECENT
 
 
+@pytest.mark.long
 def test_late_points_join_their_minute(path: Path) -> None:
     store = EmbeddedStore(path, StoreConfig(retention=OFTEN))
     steps = Steps(4000, minutes=2)
@@ -112,6 +113,7 @@ def shown(path: Path) -> dict[str, Any]:
         reader.close()
 
 
+@pytest.mark.long
 def test_of_the_servers_counters_the_last_of_each_minute_stays_and_the_rates_with_them(path: Path) -> None:
     count = 3000
     times_ns = MONTH_AGO_NS + np.arange(count) * 10**9
@@ -178,6 +180,7 @@ def test_the_number_of_raw_points_is_bounded_at_any_age(path: Path) -> None:
     store.close(5.0)
 
 
+@pytest.mark.long
 def test_what_is_older_than_it_may_be_is_deleted_whatever_it_is(path: Path) -> None:
     store = EmbeddedStore(path, StoreConfig(retention=RetentionConfig(raw_s=3600.0, keep_s=20 * 86_400.0, interval_s=0.02)))
     for days_ago in (25, 10):

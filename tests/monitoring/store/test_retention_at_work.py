@@ -131,6 +131,7 @@ store.close(20.0)
     store.close(5.0)
 
 
+@pytest.mark.long
 def test_only_one_housekeeper_of_a_file_is_active_and_another_follows_it(path: Path) -> None:
     write_unmerged(path, Steps(5000, minutes=2))
     connections = [tables.connect(path) for _ in range(2)]

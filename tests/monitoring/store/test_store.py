@@ -93,6 +93,7 @@ store.close(20.0)
     reader.close()
 
 
+@pytest.mark.long
 def test_a_full_queue_blocks_for_the_bound_then_drops_and_counts(path: Path) -> None:
     store = EmbeddedStore(path, StoreConfig(capacity_points=100, block_timeout_s=0.05, retry_interval_s=0.05, commit_interval_s=0.0))
     lock = sqlite3.connect(path, isolation_level=None)
@@ -125,6 +126,7 @@ def test_a_batch_of_wrong_values_is_put_aside_and_the_others_stored(path: Path) 
     store.close(5.0)
 
 
+@pytest.mark.long
 def test_a_store_that_stays_locked_loses_its_points_at_close_and_says_so(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     store = EmbeddedStore(path, StoreConfig(retry_interval_s=0.05))
     store._connection.execute("PRAGMA busy_timeout=10")

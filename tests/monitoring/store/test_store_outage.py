@@ -20,6 +20,7 @@ def points(count: int) -> Points:
     return Points("step", {"run": "r", "worker": "w"}, {"reward": np.ones(count)})
 
 
+@pytest.mark.long
 def test_a_full_disk_and_a_full_queue_are_one_line_each_and_their_end_says_what_had_waited(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

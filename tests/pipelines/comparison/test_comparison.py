@@ -98,6 +98,7 @@ def test_the_measures_of_five_policies_and_the_cost_at_which_the_edge_ends(playe
     json.dumps([found.fee_sweep[0].profit_mean])
 
 
+@pytest.mark.long
 def test_what_is_bought_and_held_earns_what_the_price_does(played: tuple[Pipeline, Book]) -> None:
     pipeline = played[0]
     free = replace(pipeline._rules, instrument=InstrumentConfig(fee_fraction=0.0, slippage_fraction=0.0), actions=ReferenceWeights())
@@ -147,6 +148,7 @@ def test_actions_that_came_too_late_are_those_that_were_taken() -> None:
     assert again.returns.tolist() == pytest.approx([earned[each.episode.id] for each in whole], abs=1e-9)
 
 
+@pytest.mark.long
 def test_without_a_whole_episode_or_without_costs_there_is_less_to_say(played: tuple[Pipeline, Book]) -> None:
     pipeline = played[0]
     assert compare(pipeline._rules, pipeline._source, [], 0) is None

@@ -61,6 +61,7 @@ def played(n_rows: int, rounds: int = 1, sharing: Sharing = "block") -> tuple[Bl
     return forecaster, np.array(forecasts), judged
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("sharing", ["block", "episode"])
 def test_the_same_rows_in_the_same_blocks_give_the_same_bits(sharing: Sharing) -> None:
     first, again = (played(8, rounds=3, sharing=sharing) for _ in range(2))

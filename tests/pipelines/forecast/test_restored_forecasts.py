@@ -82,6 +82,7 @@ def learnt_until(row: int) -> KeptModel:
     return kept
 
 
+@pytest.mark.long
 def test_a_track_goes_on_after_its_newest_bar_as_if_it_had_never_stopped() -> None:
     whole, later = track(history(CLOSES)), track(history(CLOSES), learnt_until(1_700))
     rows = range(1_700, 3_000)
@@ -91,6 +92,7 @@ def test_a_track_goes_on_after_its_newest_bar_as_if_it_had_never_stopped() -> No
     assert [kept and (kept.learned, kept.until_ns) for kept in ends] == [(2_998, 2_999)] * 2, "no bar was learnt twice"
 
 
+@pytest.mark.long
 def test_a_track_of_later_bars_alone_begins_with_what_it_knows() -> None:
     recorded = history(CLOSES)
     rest = dataclasses.replace(recorded, bars=recorded.bars.slice(2_000, 3_000))

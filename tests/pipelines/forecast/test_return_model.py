@@ -27,6 +27,7 @@ def values(predictions: list[Prediction]) -> list[tuple[float, float, float]]:
     return [(prediction.mean, prediction.std, prediction.raw) for prediction in predictions]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("memory_steps", [20_000, 200, 10])
 @pytest.mark.parametrize("model", ["river.linear_model.LinearRegression", "river.tree.HoeffdingTreeRegressor"])
 def test_the_books_are_those_of_the_scalar_regressor(model: str, memory_steps: int) -> None:

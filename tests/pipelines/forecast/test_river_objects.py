@@ -209,6 +209,7 @@ def test_a_model_that_can_not_be_saved_is_refused_unless_it_is_not_to_be() -> No
     try_out(RegressorConfig(model=model, save_every_s=None), ("x",))
 
 
+@pytest.mark.long
 def test_the_schemes_that_are_listed_have_the_regressors_with_their_parameters() -> None:
     listed = schemes()
     assert "  river.linear_model.LinearRegression: Linear regression.\n    optimizer: optim.base.Optimizer | None = none\n" in listed

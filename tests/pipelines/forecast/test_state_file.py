@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -134,10 +135,16 @@ def test_what_does_not_make_the_model_may_be_another_in_a_later_run() -> None:
     state().require(wanted)
 
 
-def test_a_model_that_can_not_be_unpickled_is_named(tmp_path: Path) -> None:
-    broken = KeptModel(b"\x80\x05cnowhere\nModel\n.", 1, 0)
-    with pytest.raises(SettingsError, match=r"^regressor\.state: expected the model of BBB .*: No module named 'nowhere'"):
-        require_models(state(models={"AAA": kept(), "BBB": broken}))
+@pytest.mark.parametrize(
+    ("pickled", "problem"),
+    [
+        pytest.param(b"\x80\x05cnowhere\nModel\n.", "No module named 'nowhere'", id="of no module"),
+        pytest.param(pickle.dumps(3), "expected what a model has learnt, received int", id="of something else"),
+    ],
+)
+def test_a_model_that_can_not_be_unpickled_is_named(pickled: bytes, problem: str) -> None:
+    with pytest.raises(SettingsError, match=rf"^regressor\.state: expected the model of BBB .*: {problem}$"):
+        require_models(state(models={"AAA": kept(), "BBB": KeptModel(pickled, 1, 0)}))
 
 
 def test_a_digest_without_a_state_is_refused() -> None:

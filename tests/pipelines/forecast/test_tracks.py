@@ -59,6 +59,7 @@ def play(recorded: History, first_rows: list[int], tracks: Tracks) -> tuple[Floa
     return np.array(forecasts), counted
 
 
+@pytest.mark.long
 def test_the_forecasts_are_those_of_one_regressor_that_goes_through_the_bars_in_order() -> None:
     recorded = history(fair_game(3_000, seed=3))
     regressor, features = ReturnRegressor(RegressorConfig()), TrackFeatures(WINDOW)
@@ -118,6 +119,7 @@ def test_a_run_that_is_ending_waits_for_no_long_file() -> None:
     assert next(looks) == 5, "three blocks were learnt"
 
 
+@pytest.mark.long
 def test_a_model_that_failed_in_the_middle_has_no_bars_ahead_of_its_forecasts_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
     recorded = history(fair_game(2_000, seed=3))
     undisturbed = Track("A", recorded, RegressorConfig(), never).forecast(1_500)

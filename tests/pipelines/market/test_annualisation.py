@@ -14,6 +14,7 @@ from policyserver.pipelines.prices import PricesConfig, make_source
 from tests.pipelines.recorded_market import minutes, recorded, write_symbol
 
 
+@pytest.mark.long
 def test_a_calendar_has_as_many_bars_a_year_as_its_sessions_have() -> None:
     year = by_calendar(make_calendar("XNYS"), MINUTE_NS)
     assert (year.periods_a_year, year.text) == (98_280, "98,280 bars of 1min a year, by the calendar XNYS")

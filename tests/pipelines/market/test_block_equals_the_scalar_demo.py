@@ -48,6 +48,7 @@ class Scalar:
         return self.features.observation(Prediction(mean, std), self.account, left)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("volatility", [0.01, 0.2])
 def test_a_block_plays_what_the_scalar_demo_played(volatility: float) -> None:
     process = {"name": "gbm", "volatility": {"low": volatility, "high": volatility}}

@@ -104,6 +104,7 @@ def test_months_and_weeks_end_where_the_next_begins() -> None:
     assert np.all(np.diff(weeks.time_ns) == 7 * 24 * HOUR_NS)
 
 
+@pytest.mark.long
 def test_hours_of_a_session_begin_with_it_and_the_last_is_cut_short() -> None:
     calendar = make_calendar("XNYS")
     days = [np.arange(ns(f"{day}T14:31"), ns(f"{day}T21:01"), MINUTE_NS) for day in ("2024-01-02", "2024-01-03")]

@@ -20,6 +20,7 @@ def symbol_of(times: list[int], seed: int) -> RecordedSymbol:
 minutes = st.sets(st.integers(0, 40), min_size=12, max_size=40)
 
 
+@pytest.mark.long
 @given(st.lists(minutes, min_size=2, max_size=4))
 def test_at_each_time_every_symbol_has_its_newest_bar_or_its_last_close(times: list[set[int]]) -> None:
     recorded = {f"S{place}": symbol_of(sorted(each), place) for place, each in enumerate(times)}

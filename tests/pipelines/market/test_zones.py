@@ -17,6 +17,7 @@ def ns(text: str) -> int:
     return int(np.datetime64(text, "ns").astype(int))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["America/New_York", "Europe/Berlin", "Australia/Lord_Howe", "Asia/Kathmandu", "UTC", "-05:00", "+05:45"])
 def test_a_year_of_half_hours_goes_there_and_back(name: str) -> None:
     """Lord Howe moves its clocks by half an hour. Each half hour is there in order, so the hour that is there twice is told by the rows."""

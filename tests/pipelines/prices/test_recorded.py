@@ -23,6 +23,7 @@ def windows_of(*files: Path, warmup: int = 30, bars: int = 50) -> PricesConfig:
     return PricesConfig(recorded=catalog_of(*files), warmup_bars=warmup, bars_per_episode=bars)
 
 
+@pytest.mark.long
 def test_episodes_are_windows_of_the_files_chosen_by_the_seed() -> None:
     config = windows_of(index_series("sp500"), index_series("nasdaq"))
     source, again, other = make_source(config, 1), make_source(config, 1), make_source(config, 2)
@@ -46,6 +47,7 @@ def test_episodes_are_windows_of_the_files_chosen_by_the_seed() -> None:
     assert all(episode.histories == source.episodes([1])[0].histories for episode in source.episodes(numbers)), "one object for all"
 
 
+@pytest.mark.long
 def test_every_start_of_a_file_is_drawn_about_as_often(tmp_path: Path) -> None:
     file = write_bars(tmp_path / "AAA.csv", fair_game(12, seed=1))
     played = make_source(windows_of(file, warmup=3, bars=5), 1).episodes(range(2_000))

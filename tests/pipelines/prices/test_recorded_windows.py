@@ -73,6 +73,7 @@ def test_an_episode_has_the_bars_of_its_window_and_the_warm_up_before_it(folder:
         assert each.histories[each.symbols[0]].window_bars == 50
 
 
+@pytest.mark.long
 def test_the_parts_of_a_split_are_played_apart_and_named(folder: Path) -> None:
     train = source(folder, split=SplitConfig(test_from="2024-01-08"))
     test = source(folder, split=SplitConfig(test_from="2024-01-08", play="test"))
@@ -90,6 +91,7 @@ def test_the_parts_of_a_split_are_played_apart_and_named(folder: Path) -> None:
     assert min(each.bars.time_ns[30] for each in test.episodes(range(400))) > np.datetime64("2024-01-08", "ns").astype(int)
 
 
+@pytest.mark.long
 def test_walking_forward_plays_fold_after_fold_or_the_one_that_is_named(folder: Path) -> None:
     split, walk = SplitConfig(folds=3, train_fraction=0.4), WindowsConfig(order="walk_forward", fold_episodes=10)
     train = source(folder, split=split, windows=walk)
@@ -207,6 +209,7 @@ def test_bars_are_adjusted_and_resampled_before_windows_are_cut(folder: Path) ->
 # Portfolios ------------------------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_a_portfolio_trades_symbols_whose_bars_come_at_times_of_their_own(tmp_path: Path) -> None:
     for place, step in enumerate((10, 10, 30)):
         write_symbol(tmp_path / f"S{place}.csv", minutes(3, step), place)

@@ -28,6 +28,7 @@ def kept(folder: Path) -> list[int]:
     return [turn.block for batch in EventLogReader(folder).batches() for turn in batch]
 
 
+@pytest.mark.long
 def test_what_was_taken_is_in_the_file_in_its_order_and_is_there_within_a_second_while_the_run_goes_on(tmp_path: Path) -> None:
     log = TurnLog(tmp_path, DISCRETE, 1 << 20)
     for number in range(50):
@@ -45,6 +46,7 @@ def test_what_was_taken_is_in_the_file_in_its_order_and_is_there_within_a_second
     log.close()
 
 
+@pytest.mark.long
 def test_a_full_log_ends_with_what_had_room_counts_the_rest_and_tells_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     told: list[bool] = []
     log = TurnLog(tmp_path, DISCRETE, 100_000, flush_s=0.01, on_end=lambda: told.append(True))

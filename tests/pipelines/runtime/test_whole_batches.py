@@ -77,6 +77,7 @@ def test_a_group_with_one_stopped_replica_takes_nothing_at_all() -> None:
     assert first.waiting == 0
 
 
+@pytest.mark.long
 def test_nothing_goes_while_one_replica_is_waited_for_and_everything_once_it_has_room() -> None:
     group, first, second = two(NodeConfig(capacity=2, push_timeout_s=WAIT_S))
     group.push_many([1, 3])

@@ -40,6 +40,7 @@ def made(config: AlgorithmConfig) -> str:
     return f"serving on {addresses}"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [

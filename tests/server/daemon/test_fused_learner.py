@@ -79,6 +79,7 @@ def assert_same(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
         np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-4, atol=1e-6, err_msg=name)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("model", MODELS)
 def test_two_updates_lead_to_rllibs_weights(model: str, gpus: int) -> None:
     ours, theirs = learner_of(model, FusedPPOLearner, gpus), learner_of(model, PPOTorchLearner, gpus)

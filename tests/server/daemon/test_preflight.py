@@ -101,6 +101,7 @@ def test_a_certificate_or_key_that_will_not_do(certificate: str, key: str, text:
     refused([*options, "--listen.address", "127.0.0.1:0", "--run_folder", str(certificates / "run")], 78, text)
 
 
+@pytest.mark.long
 def test_an_open_address_and_a_page_without_the_certificate_and_the_token_that_it_needs(tmp_path: Path, refused: Refused) -> None:
     folder = ["--run_folder", str(tmp_path / "run")]
     missing = "listen.tls_certificate_file and listen.tls_key_file and listen.token_file must be given"

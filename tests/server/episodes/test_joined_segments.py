@@ -82,6 +82,7 @@ def test_a_sample_that_wants_more_than_may_wait_is_answered_with_what_surely_can
     assert [block.steps for block in got] == [7 - MAX_SEQ_LEN + 1]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("model", ["mlp", "lstm_shared"])
 def test_a_recurrent_net_is_given_a_new_beginning_where_its_sequences_would_not_fit(make_harness: Make, model: str) -> None:
     """Segments that are handed off for their age end anywhere; a learner cuts its sequences from the beginning of what it gets."""

@@ -13,6 +13,7 @@ def resident_mb() -> float:
     return float(psutil.Process().memory_info().rss) / 1e6
 
 
+@pytest.mark.long
 def test_an_arena_costs_what_is_written_and_gives_back_what_is_released() -> None:
     before = resident_mb()
     lazy = LazyArray(1_000_000, (256,), np.float32)

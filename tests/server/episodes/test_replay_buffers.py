@@ -124,6 +124,7 @@ def test_steps_that_were_dropped_reaped_or_evicted_leave_no_broken_rest(make_har
     check_draws(evicting, everyone, 3)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("buffer_class", BUFFERS)
 def test_an_episode_whose_client_is_gone_can_be_drawn_up_to_its_last_complete_step(make_harness: Make, buffer_class: Any) -> None:
     harness = replaying(make_harness, n_step=3)

@@ -380,6 +380,7 @@ def test_no_more_may_be_played_ahead_than_may_wait(make_harness: Make) -> None:
 # No deadlock -------------------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_a_hundred_episodes_with_most_of_a_page_each_are_a_batch(make_harness: Make) -> None:
     harness = make_harness(demand=Demand(fragment_steps=63 * 100), hand_off=HandOffConfig(room_wait_s=3600.0))
     learner = Learner(harness, 63 * 100)
@@ -408,6 +409,7 @@ def test_whole_episodes_are_waited_for_with_the_room_open(make_harness: Make) ->
         learner.learn()
 
 
+@pytest.mark.long
 def test_a_client_that_sleeps_holds_up_nobody(make_harness: Make) -> None:
     harness = make_harness(demand=ON_POLICY, hand_off=HandOffConfig(room_wait_s=3600.0))
     harness.send(*(start(f"sleeper-{number}") for number in range(50)), client=harness.connect("sleeper"))

@@ -156,6 +156,7 @@ def test_equal_rows_hash_equally_wherever_they_stand_in_a_batch() -> None:
     assert hashes_of(*others, row)[-1] == hashes_of(row, *others)[0] == alone
 
 
+@pytest.mark.long
 @given(arrays(np.float32, 10, elements=st.floats(-100, 100, width=32)), st.integers(0, 9), st.integers(0, 31))
 def test_a_single_changed_bit_changes_the_hash(values: Any, element: int, bit: int) -> None:
     changed = values.copy()
@@ -181,6 +182,7 @@ def one_hash(*leaves_: Any) -> int:
     return int(content_hashes([np.stack([leaf]) for leaf in leaves_], *zeros, np.empty(0, np.int64), [])[0])
 
 
+@pytest.mark.long
 @given(SPACES, st.integers(0, 1000), st.data())
 def test_a_changed_byte_of_any_leaf_of_any_space_changes_the_hash(space: gym.Space[Any], seed: int, data: st.DataObject) -> None:
     values = flatten(space, samples(space, 1, seed)[0])

@@ -110,6 +110,7 @@ def test_the_learner_starts_each_sequence_from_the_state_that_acted(
         tree.map_structure(_assert_close, state, states[int(values[0])][int(values[1])])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("segment_steps", [1, 20])
 @pytest.mark.parametrize("model", ["mlp", "lstm_shared", "lstm_apart"])
 def test_a_ppo_learner_recomputes_the_log_probs_that_were_stored(make_harness: Make, model: str, segment_steps: int) -> None:
@@ -128,6 +129,7 @@ def test_a_ppo_learner_recomputes_the_log_probs_that_were_stored(make_harness: M
     _assert_close(out[Columns.ACTION_DIST_INPUTS][real].numpy(), batch[Columns.ACTION_DIST_INPUTS][real].numpy())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("model", ["mlp", "lstm_shared", "lstm_apart"])
 def test_a_ppo_learner_learns_from_the_segments(make_harness: Make, model: str) -> None:
     harness = make_harness(policy_of(module_of_learner(model)), hand_off=HandOffConfig(segment_steps=20))

@@ -70,6 +70,7 @@ def test_episodes_have_rllibs_ids_and_errors_and_leave_nothing_behind(served: Se
     assert served.statistics().episodes_open == 0
 
 
+@pytest.mark.long
 def test_the_ids_of_ended_episodes_are_remembered_within_bounds(env: Any) -> None:
     episodes = [play(env, 1) for _ in range(102)]
     assert env.start_episode(episodes[1]) == episodes[1], "forgotten"

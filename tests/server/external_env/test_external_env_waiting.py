@@ -101,6 +101,7 @@ def test_to_ask_again_after_a_timeout_gives_the_same_action_and_counts_once(
     assert served.statistics().rows_repeated == 1
 
 
+@pytest.mark.long
 def test_to_log_an_action_after_a_timeout_replaces_the_policys(served: Served, env: Any, stuck: Stuck) -> None:
     episode = env.start_episode()
     give_up(env, episode, observation(0))
@@ -123,6 +124,7 @@ def test_to_log_an_action_after_a_timeout_replaces_the_policys(served: Served, e
     assert served.statistics().actions_overridden == 2
 
 
+@pytest.mark.long
 def test_an_end_that_the_server_could_not_take_is_not_lost(
     served: Served, env: Any, stuck: Stuck, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -142,6 +144,7 @@ def test_an_end_that_the_server_could_not_take_is_not_lost(
     assert "the module is broken" in caplog.text
 
 
+@pytest.mark.long
 def test_callers_wait_for_the_learner_longer_than_for_an_answer_and_ends_pass(
     wait_until: Callable[[Callable[[], bool]], None],
 ) -> None:
@@ -228,6 +231,7 @@ class Finite(ExternalEnv):  # type: ignore[misc]
             self.helper_heard.append(error)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("error", [None, OSError("the plant is on fire"), SystemExit(3)], ids=str)
 def test_when_run_is_over_everything_said_before_is_handed_off_and_the_training_hears_it(error: BaseException | None) -> None:
     with serving_env(lambda: Finite(error)) as served:

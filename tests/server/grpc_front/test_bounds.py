@@ -95,6 +95,7 @@ def test_a_long_id_of_a_client_is_refused_by_every_way_in(serve: ServingLoopHarn
     assert not table_of(serve.serving_loop.core).clients()
 
 
+@pytest.mark.long
 def test_clients_without_episodes_are_forgotten_as_they_leave(serve: ServingLoopHarness) -> None:
     stub = serve.stub()
     for number in range(50):
@@ -124,6 +125,7 @@ def test_plain_calls_start_no_more_episodes_than_may_be_open() -> None:
         assert (stats.episodes_open, stats.starts_refused) == (4, 2)
 
 
+@pytest.mark.long
 def test_episodes_of_plain_calls_leave_no_timer_behind(serve: ServingLoopHarness) -> None:
     caller = Unary(serve.stub())
     caller.start("open")
@@ -156,6 +158,7 @@ def test_large_observations_lower_the_number_of_open_episodes(
 # Infos --------------------------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_infos_beyond_the_bound_are_left_out_and_counted_and_their_steps_are_not(make_harness: Callable[..., CoreHarness]) -> None:
     harness = make_harness(episodes=EpisodesConfig(max_open=8), hand_off=HandOffConfig(segment_steps=4))
     note = {"note": "x" * 8 * 2**20}
@@ -180,6 +183,7 @@ def test_infos_beyond_the_bound_are_left_out_and_counted_and_their_steps_are_not
     assert (harness.core.snapshot().infos_dropped, harness.core.waiting_infos.held_bytes) == (4, 0)
 
 
+@pytest.mark.long
 def test_infos_of_dropped_steps_and_of_plain_calls_make_room_again() -> None:
     episodes = EpisodesConfig(max_open=8, max_waiting_info_bytes=90_000)
     with running_serving_loop(episodes=episodes, hand_off=HandOffConfig(segment_steps=2, capacity_steps=2)) as serve:
@@ -217,6 +221,7 @@ def test_the_info_of_a_step_has_a_length(serve: ServingLoopHarness, info: str, t
     assert (code, text in said) == ("INVALID_ARGUMENT", True)
 
 
+@pytest.mark.long
 def test_infos_of_a_message_that_would_fill_the_memory_are_refused_before_they_are_decoded(serve: ServingLoopHarness) -> None:
     rows = 60
     batch: dict[str, Any] = {"sequences": bytes(4 * rows), "flags": bytes([StepFlag.START] * rows), "rewards": bytes(8 * rows)}
@@ -265,6 +270,7 @@ def test_a_client_that_does_not_read_its_refusals_is_not_read_any_more_and_slows
         flood.close()
 
 
+@pytest.mark.long
 def test_there_is_room_for_so_many_clients_and_no_more() -> None:
     with running_serving_loop(listen=ListenConfig(max_clients=2)) as serve:
         requests: list[queue.SimpleQueue[pb.StepRequest | None]] = [queue.SimpleQueue() for _ in range(2)]

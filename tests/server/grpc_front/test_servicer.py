@@ -131,6 +131,7 @@ def test_a_client_that_closes_is_disconnected(serve: ServingLoopHarness, wait_un
     wait_until(lambda: stub.GetStats(pb.GetStatsRequest()).clients_connected == 0)
 
 
+@pytest.mark.long
 def test_health_says_serving_and_while_draining_not_serving(serve: ServingLoopHarness) -> None:
     health = health_pb2_grpc.HealthStub(serve.channel())
     status = health_pb2.HealthCheckResponse

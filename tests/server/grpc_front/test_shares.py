@@ -126,6 +126,7 @@ def test_a_lone_connection_has_all_its_rows_in_one_pass(harness: CoreHarness) ->
     assert harness.core.snapshot().batches == 1
 
 
+@pytest.mark.long
 def test_what_waits_for_its_turn_comes_in_its_order(harness: CoreHarness) -> None:
     neighbour, large = harness.connect("neighbour"), harness.connect("large")
     handles = [answer.handle for answer in harness.send(*[start(f"{number}") for number in range(200)], client=large)]

@@ -89,6 +89,7 @@ def shake_hands(observation_space: gym.Space[Any], action_space: gym.Space[Any])
     )
 
 
+@pytest.mark.long
 @given(SPACES, ACTION_SPACES, st.integers(1, 4))
 def test_rows_of_every_space_are_read_as_they_were_sent(observation_space: gym.Space[Any], action_space: gym.Space[Any], rows: int) -> None:
     agreement = shake_hands(observation_space, action_space)
@@ -238,6 +239,7 @@ class Unknown(ConnectorV2):  # type: ignore[misc]
         return batch
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("connectors", "path"), [([], VectorizedPolicy), ([Unknown], ConnectorPolicy)], ids=["arrays", "stock"])
 def test_an_env_runner_serves_nested_spaces_and_its_algorithms_learner_learns_from_them(connectors: list[type], path: type) -> None:
     hand_off = HandOffConfig(segment_steps=4, sample_wait_s=5.0, batches_ahead=10.0)

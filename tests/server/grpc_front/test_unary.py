@@ -133,6 +133,7 @@ def test_callers_with_names_have_their_own_episodes(serve: ServingLoopHarness, c
     other.get_action("same", observation(1))
 
 
+@pytest.mark.long
 def test_callers_that_come_and_go_leave_nothing_behind(serve: ServingLoopHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(unary_episodes, "_ENDED_REMEMBERED", 10)
     stub = serve.stub()
@@ -156,6 +157,7 @@ def test_training_disabled_is_kept_for_the_whole_episode(serve: ServingLoopHarne
     assert (stats.steps_untrained, stats.steps_completed, stats.reward_sum) == (1, 1, 3.0)
 
 
+@pytest.mark.long
 def test_a_silent_caller_loses_its_episode_after_the_unary_timeout(wait_until: WaitUntil) -> None:
     with running_serving_loop(episodes=EpisodesConfig(max_open=8, unary_idle_timeout_s=0.2)) as serve:
         caller = Unary(serve.stub())

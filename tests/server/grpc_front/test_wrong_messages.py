@@ -94,6 +94,7 @@ def test_two_infos_of_one_row_are_refused(stream: Stream) -> None:
     assert refusal_of(stream.ask(**two)).field == "infos"
 
 
+@pytest.mark.long
 def test_a_message_that_claims_rows_without_end_is_answered_in_a_few_bytes() -> None:
     with running_serving_loop(listen=ListenConfig(max_message_bytes=32 * 2**20)) as serve:
         stream = Stream(serve)

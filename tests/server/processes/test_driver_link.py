@@ -95,6 +95,7 @@ def test_whether_the_end_is_final_reaches_every_follower_also_one_that_comes_lat
     assert (early.drains, late.drains) == ([is_final], [is_final])
 
 
+@pytest.mark.long
 def test_who_connects_gets_the_newest_state_whatever_its_size(tmp_path: Path) -> None:
     link = DriverLink(tmp_path / "link")
     link.offer({"weights": np.zeros(3)})
@@ -148,6 +149,7 @@ def test_a_signal_in_the_middle_of_an_offer_drains_at_once(tmp_path: Path) -> No
         link.close()
 
 
+@pytest.mark.long
 def test_all_are_asked_and_who_answers_late_or_not_at_all_is_left_out(tmp_path: Path) -> None:
     link = DriverLink(tmp_path / "link")
     followers = [Follower(link.path) for _ in range(3)]

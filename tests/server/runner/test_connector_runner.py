@@ -63,6 +63,7 @@ class Lengths(RLlibCallback):  # type: ignore[misc]
         metrics_logger.log_value("num_episodes", 100, reduce="sum")  # a key of RLlib's own, as nobody should
 
 
+@pytest.mark.long
 def test_what_connectors_and_callbacks_do_reaches_the_learners_end(make_runner: Make, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING)
     runner = make_runner(ScaleObservations(), CuriousReward(), callbacks=Lengths)

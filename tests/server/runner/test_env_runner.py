@@ -94,6 +94,7 @@ def values(metrics: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+@pytest.mark.long
 def test_without_a_client_sample_returns_nothing_in_time(runner: ExternalEnvRunner) -> None:
     began = time.monotonic()
     assert list(runner.sample()) == []  # type: ignore[arg-type]
@@ -124,6 +125,7 @@ def test_a_callback_sees_each_sample_and_what_it_drops_is_not_learned_from(make_
     assert values(runner.get_metrics())["samples"].peek() == 3
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("worker_index", [0, 1])
 def test_sample_gives_a_list_of_valid_episodes_with_every_step(make_runner: Make, worker_index: int) -> None:
     runner = make_runner(worker_index, num_env_runners=worker_index)
@@ -154,6 +156,7 @@ def test_sample_waits_for_a_fragment_and_asks_for_other_amounts(make_runner: Mak
         runner.sample(num_episodes=1)
 
 
+@pytest.mark.long
 def test_the_metrics_have_the_keys_and_kinds_of_rllibs_own_runner(runner: ExternalEnvRunner) -> None:
     theirs = SingleAgentEnvRunner(config=PPOConfig().environment("CartPole-v1").env_runners(num_env_runners=0), worker_index=0)
     theirs.sample(num_timesteps=300, random_actions=True)
@@ -227,6 +230,7 @@ def acting(runner: ExternalEnvRunner) -> float:
     return float(next(iter(cast(Any, runner._policy)._net.module.parameters())).detach().flatten()[0])
 
 
+@pytest.mark.long
 def test_the_weights_that_rllib_sets_last_are_served_whatever_their_version(runner: ExternalEnvRunner) -> None:
     def take(number: float, **state: Any) -> Any:
         runner.set_state({COMPONENT_RL_MODULE: weights_of(number, runner), **state})

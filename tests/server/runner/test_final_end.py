@@ -39,6 +39,7 @@ def heard(call: Callable[[], Any]) -> tuple[str, float]:
     return "", time.monotonic() - began
 
 
+@pytest.mark.long
 def test_after_the_end_of_the_algorithm_every_caller_hears_at_once_that_nobody_comes_back() -> None:
     runner = serving()
     said: list[tuple[str, float]] = []
@@ -73,6 +74,7 @@ def test_after_the_end_of_the_algorithm_every_caller_hears_at_once_that_nobody_c
     assert max(seconds for _, seconds in later.values()) < AT_ONCE_S
 
 
+@pytest.mark.long
 def test_a_client_that_was_told_so_goes_on_by_itself_where_somebody_serves_again() -> None:
     runner = serving()
     address = runner.addresses()[0]
@@ -124,6 +126,7 @@ def successor_of(first: ServingLoopHarness) -> ServingLoop:
     return serving_loop
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("is_final", "reason"), [(False, "SHUTTING_DOWN"), (True, "SERVER_ENDED")])
 def test_while_it_drains_a_beginning_is_refused_with_what_comes_and_open_episodes_go_on(is_final: bool, reason: str) -> None:
     with running_serving_loop() as serve:
@@ -145,6 +148,7 @@ def test_while_it_drains_a_beginning_is_refused_with_what_comes_and_open_episode
         assert caller.get_action(unary, observation(1))[0] in range(3)
 
 
+@pytest.mark.long
 def test_answers_that_are_on_their_way_arrive_before_the_end_of_the_stream() -> None:
     with running_serving_loop() as serve:
         client = serve.client()

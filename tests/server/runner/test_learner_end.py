@@ -95,6 +95,7 @@ def collected(serve: ServingLoopHarness, steps: int) -> list[SingleAgentEpisode]
 # Off-policy data -------------------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_a_logged_box_action_is_trained_on_in_the_nets_form_with_its_log_prob_at_that_moment() -> None:
     space, before, after = ACTIONS["box"], learned_module("box"), learned_module("box")
     with torch.no_grad():
@@ -152,6 +153,7 @@ def test_an_action_that_was_taken_instead_of_the_answer_is_trained_on_under_the_
     assert segments[0].get_extra_model_outputs(WEIGHTS_SEQ_NO).tolist() == [0]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("action", ["discrete", "shifted", "box"])
 def test_asked_and_logged_actions_of_one_episode_are_trained_on_alike(action: str) -> None:
     space, random, taken = ACTIONS[action], np.random.default_rng(1), []
@@ -242,6 +244,7 @@ def values_of(segment: SingleAgentEpisode) -> Array:
     return values
 
 
+@pytest.mark.long
 def test_only_an_end_by_the_environments_rules_has_no_value_after_it() -> None:
     rewards = [1.0, -2.0, 3.0, 0.5]
     idle, hand_off = EpisodesConfig(max_open=8, episode_idle_timeout_s=0.1), HandOffConfig(segment_steps=3)
@@ -305,6 +308,7 @@ def test_rewards_add_up_until_the_next_action_and_those_before_the_first_belong_
     assert list(segment.get_infos()) == [{}] * 4
 
 
+@pytest.mark.long
 def test_an_info_arrives_with_its_own_observation_alone_on_either_side_of_a_segments_border() -> None:
     with running_serving_loop(learned_policy("discrete"), hand_off=HandOffConfig(segment_steps=2)) as serve, serve.client() as client:
         episode, other = client.start_episodes(2)
@@ -329,6 +333,7 @@ def test_an_info_arrives_with_its_own_observation_alone_on_either_side_of_a_segm
 # Resumed episodes, reused ids ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_an_episode_whose_stream_breaks_again_and_again_arrives_without_a_gap_or_a_step_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     encode, answers = wire.encode_replies, itertools.count(1)
 
@@ -360,6 +365,7 @@ def test_an_episode_whose_stream_breaks_again_and_again_arrives_without_a_gap_or
         assert [(int(segment.t_started), segment.is_terminated) for segment in own] == [(0, False), (5, False), (10, True)]
 
 
+@pytest.mark.long
 def test_an_id_that_comes_again_is_refused_or_another_episode_at_the_learners_end() -> None:
     def play(client: PolicyClient, number: int) -> None:
         client.start_episode("same")

@@ -51,12 +51,14 @@ def test_the_same_draw_falls_whatever_the_batching(name: str, backend: str) -> N
     assert len(np.unique(whole)) > 1
 
 
+@pytest.mark.long
 def test_other_seeds_and_other_ids_draw_otherwise() -> None:
     actions = [played("discrete", "numpy", EPISODES, seed=seed, ids=ids) for seed, ids in ((3, "episode"), (4, "episode"), (3, "trial"))]
     for other in actions[1:]:
         assert 0.5 < (actions[0] != other).mean() < 0.95
 
 
+@pytest.mark.long
 def test_both_backends_draw_alike() -> None:
     np.testing.assert_array_equal(played("discrete", "numpy", EPISODES), played("discrete", "torch", 9))
 
@@ -103,6 +105,7 @@ def test_a_real_client_draws_by_its_ids_and_one_without_ids_by_chance() -> None:
     assert play(60) != play(60), "ids that the client makes up are new each time"
 
 
+@pytest.mark.long
 def test_an_external_env_draws_by_its_ids_in_whatever_order_they_come() -> None:
     names = [f"mine-{number}" for number in range(20)]
 
@@ -121,6 +124,7 @@ def test_an_external_env_draws_by_its_ids_in_whatever_order_they_come() -> None:
     assert len(set(actions.values())) > 1
 
 
+@pytest.mark.long
 def test_a_refused_row_that_is_sent_again_draws_the_same() -> None:
     expected = played("discrete", "numpy", EPISODES)
     harness = CoreHarness(policy_of("discrete", "numpy"), action_space=CASES["discrete"][1])
@@ -132,6 +136,7 @@ def test_a_refused_row_that_is_sent_again_draws_the_same() -> None:
     harness.close()
 
 
+@pytest.mark.long
 def test_a_given_action_moves_no_later_draw() -> None:
     expected = played("discrete", "numpy", EPISODES)
     harness = CoreHarness(policy_of("discrete", "numpy"), action_space=CASES["discrete"][1])

@@ -110,6 +110,7 @@ def test_a_core_that_cannot_be_made_is_an_error_where_it_was_asked_for() -> None
     assert not any(thread.name == "policy-server" for thread in threading.enumerate())
 
 
+@pytest.mark.long
 def test_sample_waits_for_steps_but_no_longer_than_it_may(serve: ServingLoopHarness) -> None:
     began = time.monotonic()
     assert serve.serving_loop.sample(1, 0.2) == []
@@ -127,6 +128,7 @@ def test_sample_waits_for_steps_but_no_longer_than_it_may(serve: ServingLoopHarn
     assert taken == [3], "open pages count, too"
 
 
+@pytest.mark.long
 def test_a_lost_stream_ends_its_episodes_and_a_silent_one_does_not(wait_until: WaitUntil) -> None:
     with running_serving_loop(episodes=EpisodesConfig(max_open=8, episode_idle_timeout_s=0.2)) as serve:
         silent = serve.client()

@@ -54,6 +54,7 @@ def waiting(serve: ServingLoopHarness) -> int:
     return int(serve.serving_loop.call(serve.serving_loop.core.snapshot).questions_waiting)
 
 
+@pytest.mark.long
 def test_a_call_waits_longer_than_its_answer_may_take_and_gets_the_new_policys(serve: ServingLoopHarness, wait_until: WaitUntil) -> None:
     client = serve.client(replace(CLIENT, action_timeout_s=0.2))
     episode = client.start_episode()
@@ -81,6 +82,7 @@ def test_who_can_not_wait_is_answered_at_once(serve: ServingLoopHarness) -> None
     assert client.stats().questions_waited == 0
 
 
+@pytest.mark.long
 def test_the_wait_for_the_learner_has_an_end_of_its_own(serve: ServingLoopHarness) -> None:
     client = serve.client(replace(CLIENT, learner_wait_timeout_s=0.3))
     episode = client.start_episode()
@@ -101,6 +103,7 @@ def test_ends_given_actions_and_untrained_episodes_do_not_wait(serve: ServingLoo
     assert client.stats().questions_waited == 0
 
 
+@pytest.mark.long
 def test_all_of_many_threads_go_on_when_there_is_room(serve: ServingLoopHarness, wait_until: WaitUntil) -> None:
     client, count = serve.client(), 40
     episodes = client.start_episodes(count)
@@ -135,6 +138,7 @@ def test_unary_callers_wait_too_unless_they_say_that_they_can_not(serve: Serving
     assert serve.stub().GetStats(pb.GetStatsRequest()).questions_waited == 1
 
 
+@pytest.mark.long
 def test_a_unary_caller_whose_deadline_ends_the_wait_goes_on(serve: ServingLoopHarness) -> None:
     caller = Unary(serve.stub())
     acting, asking, ending = caller.start(), caller.start(), caller.start()
@@ -155,6 +159,7 @@ def test_a_unary_caller_whose_deadline_ends_the_wait_goes_on(serve: ServingLoopH
     assert {int(segment.get_actions()[0]) for segment in segments if segment.get_rewards().sum() > 0} == {2, action}
 
 
+@pytest.mark.long
 def test_a_stream_that_broke_while_a_question_waited_asks_again(serve: ServingLoopHarness, wait_until: WaitUntil) -> None:
     client = serve.client()
     episode = client.start_episode()

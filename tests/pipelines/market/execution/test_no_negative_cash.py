@@ -42,6 +42,7 @@ def test_without_leverage_and_shorts_cash_is_never_negative(seed: int, tick: flo
         assert accounts.position.min() >= 0.0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("actions", "choose"),
     [

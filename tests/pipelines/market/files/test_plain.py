@@ -68,6 +68,7 @@ def test_the_format_of_the_times_is_the_one_that_fits_the_whole_column(
         assert bars_of(tmp_path, *lines).time_ns.tolist() == [np.datetime64(moment, "ns").astype(int) for moment in expected]
 
 
+@pytest.mark.long
 def test_every_day_of_four_centuries_is_the_calendars(tmp_path: Path) -> None:
     """The arithmetic of dates against numpy's, over a whole cycle of leap years of what can be counted in nanoseconds."""
     days = np.arange("1700-01-01", "2250-01-01", dtype="M8[D]")
@@ -115,6 +116,7 @@ def test_a_malformed_file_is_refused_with_its_line(lines: list[str], message: st
         bars_of(tmp_path, *lines)
 
 
+@pytest.mark.long
 def test_lines_are_the_files_own_beyond_the_first_block_and_with_carriage_returns(tmp_path: Path) -> None:
     rows = [f"{1_600_000_000 + 60 * i},10,12,9,11,5" for i in range(120_000)]
     rows[100_000] = "1606000000,10,12,9,x,5"

@@ -87,6 +87,7 @@ def test_a_wrong_gbm_is_found(old: str, new: str, fact: str) -> None:
     assert fact in wrong_facts(gbm_facts(changed.GeometricBrownianMotion(**GBM)))
 
 
+@pytest.mark.long
 def test_a_wrong_kind_of_brownian_motion_is_found() -> None:
     arithmetic, geometric = ArithmeticBrownianMotion(**GBM), GeometricBrownianMotion(**ABM)
     assert "size apart from the price" in wrong_facts(gbm_facts(arithmetic))

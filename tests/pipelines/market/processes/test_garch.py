@@ -64,11 +64,13 @@ def garch_facts(process: Any) -> dict[str, Fact]:
     return facts | {"law of the innovations": Fact(distance, 0.0, 2.5 / 4)}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("innovations", ["normal", "t"])
 def test_garch_has_its_facts(innovations: Any) -> None:
     assert wrong_facts(garch_facts(Garch(**GARCH, innovations=innovations))) == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("innovations", "old", "new", "fact"),
     [

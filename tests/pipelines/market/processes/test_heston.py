@@ -75,6 +75,7 @@ def clustering(process: Any) -> Fact:
     return from_groups(autocorrelation(1), returns**2, 0.0)
 
 
+@pytest.mark.long
 def test_large_returns_follow_large_ones_and_falls_raise_the_variance() -> None:
     process = Heston(**HESTON | fixed(start_volatility=VOLATILITY))
     assert "clustering" in wrong_facts({"clustering": clustering(process)})
@@ -93,6 +94,7 @@ def test_beyond_fellers_condition_the_variance_stays_a_number_and_its_mean_stays
     assert wrong_facts({"expected price": mean_of(growth, math.exp(DRIFT * N_BARS))}) == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("old", "new", "fact"),
     [

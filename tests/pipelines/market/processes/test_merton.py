@@ -46,10 +46,12 @@ def merton_facts(process: Any) -> dict[str, Fact]:
     }
 
 
+@pytest.mark.long
 def test_merton_has_its_facts() -> None:
     assert wrong_facts(merton_facts(MertonJumpDiffusion(**MERTON))) == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("old", "new", "fact"),
     [

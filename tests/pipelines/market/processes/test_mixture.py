@@ -47,6 +47,7 @@ def mixture_facts(kind: Any, part_kind: Any) -> dict[str, Fact]:
     return facts | {"bars of the part": Fact(float(sum(different)), 0.0, 0.0)}
 
 
+@pytest.mark.long
 def test_a_mixture_has_its_facts() -> None:
     assert wrong_facts(mixture_facts(Mixture, MixturePart)) == []
 
@@ -67,6 +68,7 @@ def test_a_mixture_may_be_part_of_a_mixture() -> None:
     assert np.all(np.isfinite(bars.close))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("old", "new", "fact"),
     [

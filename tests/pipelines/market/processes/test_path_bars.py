@@ -72,6 +72,7 @@ def test_wrong_extremes_are_found(old: str, new: str, fact: str) -> None:
     assert fact in wrong_facts(range_facts(mutant("path_bars", old, new).bars_from_paths, 4, 40))
 
 
+@pytest.mark.long
 @settings(max_examples=60, deadline=None)
 @given(
     name=st.sampled_from(["gbm", "abm", "ou", "merton", "heston", "garch", "regimes"]),

@@ -73,6 +73,7 @@ def test_three_regimes_follow_their_matrix_from_the_stationary_law() -> None:
     assert wrong_facts(facts) == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("old", "new", "fact"),
     [

@@ -240,6 +240,7 @@ def test_hours_refuse_what_reduces_unless_it_is_exempt() -> None:
         assert traded.order(-5.0) is exempts
 
 
+@pytest.mark.long
 def test_local_times_are_those_of_zoneinfo() -> None:
     rng = np.random.default_rng(0)
     times = rng.integers(-(2**60), 2**62, 2_000) // MINUTE_NS * MINUTE_NS

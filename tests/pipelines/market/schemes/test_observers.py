@@ -170,6 +170,7 @@ def test_the_default_observers_see_nothing_of_a_bar_but_its_close() -> None:
         assert honest[0].observe().tobytes() == garbled[0].observe().tobytes()
 
 
+@pytest.mark.long
 @both
 def test_nothing_of_a_later_bar_is_seen_and_seeing_changes_nothing(rules: Rules) -> None:
     """The same paths with other bars after the 50th action; the rows of the one block are observed twice."""
@@ -197,6 +198,7 @@ def _garbled(episode: Episode, last_good: int) -> npt.NDArray[np.float64]:
     return bars
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "prices",
     [PricesConfig(process="ou"), PricesConfig(process="gbm"), PricesConfig(recorded=catalog_of(index_series("sp500")))],

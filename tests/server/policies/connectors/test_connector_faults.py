@@ -79,6 +79,7 @@ def test_after_a_fault_everything_is_as_if_the_rows_had_not_come(fault: str, mod
         assert_same(broken.send(*moves), fine.send(*moves), actions=True)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("model", ["mlp", "lstm_shared"])
 def test_a_refused_row_can_be_sent_again(model: str) -> None:
     module = module_of(model)
@@ -216,6 +217,7 @@ def test_a_row_that_a_connector_fails_on_is_refused_alone(
     assert [episode.get_rewards().tolist() for episode in harness.segments()] == [[1.0, 1.0]] * 7
 
 
+@pytest.mark.long
 def test_a_pass_that_fails_for_every_row_is_not_tried_for_each(make_harness: Callable[..., CoreHarness]) -> None:
     tries = []
 

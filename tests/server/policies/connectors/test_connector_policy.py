@@ -40,6 +40,7 @@ from tests.server.user_connectors import (
 # The same as array code ----------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("model", MODELS)
 def test_rllibs_default_connectors_give_what_array_code_gives(model: str) -> None:
     module = module_of(model)
@@ -52,6 +53,7 @@ def test_rllibs_default_connectors_give_what_array_code_gives(model: str) -> Non
         assert_same(first, second, actions=True)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("action", ACTIONS)
 def test_given_actions_are_recorded_and_rated_as_array_code_does_it(action: str) -> None:
     module = module_of(action=action)
@@ -81,6 +83,7 @@ def test_drawn_actions_fit_the_space_and_their_log_probabilities_the_distributio
     np.testing.assert_allclose(log_probs_of(decided), expected, rtol=1e-6, atol=1e-5)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("model", ["mlp", "lstm_shared"])
 def test_a_module_that_gives_its_actions_itself_does_so_for_each_row(model: str) -> None:
     config: Any = DQNConfig().training(epsilon=0.0).rl_module(model_config=DefaultModelConfig(**cast(Any, MODELS[model])))
@@ -201,6 +204,7 @@ def test_rows_that_end_pass_the_connectors_in_the_order_of_the_rows_and_get_no_a
     assert nobody.observations[0][0, 0] == pytest.approx(-20)
 
 
+@pytest.mark.long
 def test_connectors_look_back_over_the_place_where_an_episode_was_cut() -> None:
     module = module_of()
     values = np.random.default_rng(0).normal(size=(40, 10)).astype(np.float32) * 30
