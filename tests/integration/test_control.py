@@ -324,7 +324,7 @@ def test_what_is_refused_changes_nothing(server: Server, saved: tuple[int, float
     ended = server.ctl("rollback", "99")
     there = ", ".join(str(each["number"]) for each in server.answer("checkpoints")["checkpoints"])
     assert (ended.returncode, ended.stderr) == (
-        1, f"policy-server ctl rollback: refused (NOT_FOUND): checkpoint: expected one of {there}; received 99\n",
+        1, f"policy-server ctl rollback: refused (NOT_FOUND): expected the number of a checkpoint that is there, {there}, received 99\n",
     )  # fmt: skip
     damaged = server.answer("save")["checkpoint"]
     Path(damaged["path"], "served.pkl").write_bytes(b"x")

@@ -10,6 +10,7 @@ import pytest
 
 from policyserver.common.settings import load
 from policyserver.monitoring.influx.sink import InfluxSink
+from policyserver.monitoring.reports import control_point
 from policyserver.monitoring.schema import MEASUREMENTS
 from policyserver.monitoring.sink import MultiSink
 from policyserver.monitoring.store.reader import StoreReader
@@ -34,7 +35,10 @@ def test_twenty_thousand_steps_of_a_run_arrive_once_each_with_every_documented_f
     recording = PipelineRecordingConfig(run="whole", store=tmp_path / "store.sqlite")
     with closing_sink(PipelineConfig(recording=recording)) as sink:
         pipeline, service = record_run(sink, "whole", STEPS)
-        ServedEpisodes(sink, {"run": "of another client", "policy": "PPO", "worker": "server-1"}).write(ended_episodes())
+        tags = {"run": "of another client", "policy": "PPO", "worker": "server-1"}
+        ServedEpisodes(sink, tags).write(ended_episodes())
+        for refusal in (None, "expected the number of a checkpoint that is there, 1, 2, received 7"):
+            sink.write(control_point(tags, "RollBack", "local", "checkpoint: 7", refusal, 2))
         assert sink.flush(WAIT_S)
     told = [reward for heard in service.episodes.values() for reward in heard.rewards]
     assert pipeline.run.steps == len(told) >= STEPS

@@ -117,12 +117,14 @@ def test_checkpoints_are_listed_and_a_pinned_one_outlives_newer_ones(starting: S
 
 
 def test_a_checkpoint_that_is_not_there_is_refused_with_those_that_are(starting: Starting) -> None:
-    assert "refused (NOT_FOUND): checkpoint: expected one of none" in starting.ctl("pin", "7").stderr
+    assert "a checkpoint that is there, of which there is none yet, received 7" in starting.ctl("pin", "7").stderr
     starting.save(1)
     starting.save(2)
     ended = starting.ctl("pin", "7")
     assert ended.returncode == 1
-    assert ended.stderr == "policy-server ctl pin: refused (NOT_FOUND): checkpoint: expected one of 1, 2; received 7\n"
+    assert (
+        ended.stderr == "policy-server ctl pin: refused (NOT_FOUND): expected the number of a checkpoint that is there, 1, 2, received 7\n"
+    )
 
 
 def test_the_log_level_changes_here_and_in_serving_actors_that_come_later_too(starting: Starting) -> None:

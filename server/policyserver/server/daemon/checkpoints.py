@@ -182,8 +182,8 @@ class CheckpointFolder:
         for path in (present := self._all()):
             if _serial(path) == number:
                 return path
-        there = ", ".join(str(_serial(path)) for path in present) or "none, for no checkpoint has been written yet"
-        raise CheckpointUnknownError(f"checkpoint: expected one of {there}; received {number}")
+        there = ", ".join(str(_serial(path)) for path in present) or "of which there is none yet"
+        raise CheckpointUnknownError(f"expected the number of a checkpoint that is there, {there}, received {number}")
 
     def _accepted(self, path: Path, manifest: Manifest) -> Checkpoint:
         _refuse_if_foreign(path)
