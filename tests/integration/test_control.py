@@ -382,7 +382,7 @@ def test_a_daemon_that_dies_right_after_a_roll_back_goes_on_from_it(server: Serv
         version, log_prob = asked_once(server.address)
         assert version == answer["weights_seq_no"]
         assert log_prob == pytest.approx(expected, abs=1e-5)
-        status = server.status()
+        status = server.answer("wait-ready")  # an actor serves before the daemon says that it is ready
         assert (status["restored_from"], status["checkpoint"]) == (number, answer["checkpoint"]["number"])
         with Players(server.address):
             assert server.has_iterated(2)["weights_seq_no"] > answer["weights_seq_no"]
