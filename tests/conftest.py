@@ -108,18 +108,30 @@ _ORDER = [*_SHARED.values(), ""]
 
 
 @functools.cache
+def _text_of(file: str) -> str:
+    return (TESTS.parent / file).read_text(encoding="utf-8")
+
+
+@functools.cache
 def _shared_by(file: str) -> str:
     """Return what a test file shares with others; nothing for most."""
-    text = (TESTS.parent / file).read_text(encoding="utf-8")
-    return next((shared for word, shared in _SHARED.items() if word in text), "")
+    return next((shared for word, shared in _SHARED.items() if word in _text_of(file)), "")
+
+
+def _has_fixtures_of_its_own(file: str) -> bool:
+    """Whether the tests of a file share a fixture, which is set up once if they run one after another."""
+    return 'scope="module"' in _text_of(file)
 
 
 class _Scheduling(LoadFileScheduling):  # type: ignore[misc]  # whose sources are not followed
-    """Give each process whole files, and all files that share something to one."""
+    """Give each process whole files, and all files that share something to one. Slow tests that share nothing are given one by one."""
 
     def _split_scope(self, nodeid: str) -> str:
         file: str = super()._split_scope(nodeid)
-        return _shared_by(file) or file
+        if shared := _shared_by(file):
+            return shared
+        one_by_one = self.config.getoption("markexpr").startswith("slow") and not _has_fixtures_of_its_own(file)
+        return nodeid if one_by_one else file
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -134,12 +146,19 @@ _FIXTURES_OF_PROCESSES = {"running_influx", "cartpole_serving", "private_ray", "
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what starts processes by its folder, or by a fixture that several tests share; put first what shares something."""
-    items.sort(key=lambda item: _ORDER.index(_shared_by(item.nodeid.split("::")[0])))
+    """Mark what starts processes by its folder, or by a fixture that several tests share; put first what shares something or is long."""
+    items.sort(key=lambda item: (_ORDER.index(_shared_by(item.nodeid.split("::")[0])), -_allowed_s(item)))
     for item in items:
         fixtures = getattr(item, "fixturenames", ())
         if not _OF_PROCESSES.isdisjoint(item.path.parts) or not _FIXTURES_OF_PROCESSES.isdisjoint(fixtures):
             item.add_marker("process")
+
+
+def _allowed_s(item: pytest.Item) -> float:
+    """Return how long a slow test may take, which tells how long it takes: the longest ones are not to begin last."""
+    timeout = item.get_closest_marker("timeout")
+    moves = timeout and item.get_closest_marker("slow") and not _has_fixtures_of_its_own(item.nodeid.split("::")[0])
+    return float(timeout.args[0]) if timeout and moves else 0.0
 
 
 def pytest_collection_finish() -> None:

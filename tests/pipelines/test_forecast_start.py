@@ -228,7 +228,7 @@ def test_a_resumed_demo_goes_on_with_what_its_forecaster_had_learnt(tmp_path: Pa
     record(dataclasses.replace(settings, episodes=dataclasses.replace(settings.episodes, steps=500)), folder)
     learnt = state_of(folder)
     again = DemoConfig(resume=True, runs=tmp_path / "runs")
-    _, resumed = resumed_run(again, "127.0.0.1:9901")
+    resumed = resumed_run(folder, again, "127.0.0.1:9901")
     assert resumed.regressor.state == folder / "earlier" / "1" / STATE_FILE
     assert resumed.episodes.first_round * 8 >= learnt.episodes[resumed.episodes_seed]
     start = check(resumed)
@@ -238,7 +238,7 @@ def test_a_resumed_demo_goes_on_with_what_its_forecaster_had_learnt(tmp_path: Pa
     record(dataclasses.replace(resumed, episodes=short), folder)
     foreign = dataclasses.replace(state_of(folder), river="0.1.0")
     foreign.write(folder / STATE_FILE)
-    _, anew = resumed_run(again, "127.0.0.1:9901")
+    anew = resumed_run(folder, again, "127.0.0.1:9901")
     assert "the forecaster begins anew: expected River" in caplog.text
     assert anew.regressor.state == resumed.regressor.state, "as the part before had begun"
 

@@ -12,7 +12,7 @@ import pytest
 from benchmarks.market.learners import RLLIB_SERVER
 from policyserver.common.settings import SettingsError, load
 from policyserver.pipelines.config import PipelineConfig, PipelineRecordingConfig
-from policyserver.pipelines.demo.setup import DEMO_SERVER, SERVER_FILE, DemoConfig, fresh_run, resumed_run
+from policyserver.pipelines.demo.setup import DEMO_SERVER, SERVER_FILE, DemoConfig, fresh_run, newest_run, resumed_run
 from policyserver.server.config.server_config import ServerConfig
 
 ADDRESS = "127.0.0.1:9901"
@@ -33,8 +33,9 @@ def test_a_resumed_run_keeps_the_settings_it_began_with_and_gets_another_address
     first = (folder / SERVER_FILE).read_text(encoding="utf-8")
     chosen.unlink()
     for address in ("127.0.0.1:9902", "127.0.0.1:9903"):
-        again, config = resumed_run(DemoConfig(resume=True, runs=tmp_path / "runs"), address)
-        assert (again, config.server.address) == (folder, address)
+        options = DemoConfig(resume=True, runs=tmp_path / "runs")
+        assert newest_run(options) == folder
+        assert resumed_run(folder, options, address).server.address == address
         text = (folder / SERVER_FILE).read_text(encoding="utf-8")
         assert text.partition("\n\n")[2] == first.partition("\n\n")[2] == "# chosen\n\n[algorithm.training]\n\nlr = 0.125\n"
         assert tomllib.loads(text)["listen"]["address"] == address

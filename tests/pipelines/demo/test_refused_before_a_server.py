@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import threading
 from pathlib import Path
 
@@ -9,9 +10,11 @@ import pytest
 
 from policyserver.common.settings import SettingsError, dump_toml, load
 from policyserver.pipelines.config import PipelineConfig, PipelineRecordingConfig, PlayedEpisodesConfig, ServerConnectionConfig
+from policyserver.pipelines.demo.demo import run_demo
 from policyserver.pipelines.demo.setup import DemoConfig, fresh_run, resumed_run
 from policyserver.pipelines.forecast.regressor import DEFAULT_MODEL, RegressorConfig
 from policyserver.pipelines.replay.run_folder import PIPELINE_FILE
+from policyserver.pipelines.replay.run_record import recorded_run
 from policyserver.pipelines.run import run_pipeline
 from policyserver.pipelines.runtime.stop_signals import StopSignals
 from tests.pipelines.recorded_prices import fair_game, write_bars
@@ -50,21 +53,31 @@ def test_a_regressor_that_cannot_be_used_is_a_wrong_setting(regressor: Regressor
     assert len(str(caught.value).splitlines()) == 1
 
 
+@pytest.mark.process  # git's, which is asked for the revision
+def test_a_run_that_another_process_plays_is_not_resumed_and_keeps_its_files(tmp_path: Path) -> None:
+    folder, config = fresh_run(DemoConfig(runs=tmp_path / "runs"), ADDRESS)
+    with recorded_run(config, folder, lambda: None):
+        before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        with pytest.raises(SettingsError, match="expected a folder of this run alone"):
+            run_demo(DemoConfig(resume=True, runs=tmp_path / "runs"), io.StringIO(), StopSignals())
+        assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
 def test_a_resumed_run_whose_regressor_or_prices_are_gone_is_refused(tmp_path: Path) -> None:
     file = write_bars(tmp_path / "AAA.csv", fair_game(500, seed=1))
     folder, config = fresh_run(DemoConfig(files=(file,), runs=tmp_path / "runs"), ADDRESS)
     again = DemoConfig(resume=True, runs=tmp_path / "runs")
-    assert resumed_run(again, ADDRESS)[0] == folder
+    resumed_run(folder, again, ADDRESS)
     settings = (folder / PIPELINE_FILE).read_text(encoding="utf-8")
     model = 'model = "river.linear_model.LinearRegression"'
     assert model in settings
     (folder / PIPELINE_FILE).write_text(settings.replace(model, 'model = "river.nowhere.Model"'), encoding="utf-8")
     with pytest.raises(SettingsError, match=r"^regressor\.model\.name: "):
-        resumed_run(again, ADDRESS)
+        resumed_run(folder, again, ADDRESS)
     (folder / PIPELINE_FILE).write_text(dump_toml(config), encoding="utf-8")
     file.unlink()
     with pytest.raises(SettingsError, match=r"^prices\.recorded\.paths: .*AAA\.csv"):
-        resumed_run(again, ADDRESS)
+        resumed_run(folder, again, ADDRESS)
 
 
 @pytest.mark.parametrize(

@@ -90,9 +90,11 @@ def test_the_core_keeps_the_oracles_books(seed: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1_800)
-def test_the_core_keeps_the_oracles_books_over_a_million_steps() -> None:
-    assert sum(play(seed, steps=250) for seed in range(100, 163)) >= 1_000_000
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("first_seed", range(100, 164, 16))
+def test_the_core_keeps_the_oracles_books_over_a_million_steps(first_seed: int) -> None:
+    """A quarter of them; the four share the processors."""
+    assert sum(play(seed, steps=250) for seed in range(first_seed, first_seed + 16)) >= 250_000
 
 
 def play(seed: int, steps: int) -> int:

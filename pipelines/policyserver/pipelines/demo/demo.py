@@ -13,14 +13,14 @@ from policyserver.monitoring.store.reader import Ledger, StoreReader
 from policyserver.pipelines.config import PipelineConfig
 from policyserver.pipelines.demo.claimed_address import claimed_address
 from policyserver.pipelines.demo.server_process import ServerProcess
-from policyserver.pipelines.demo.setup import SERVER_FILE, STORE_FILE, DemoConfig, fresh_run, resumed_run
+from policyserver.pipelines.demo.setup import SERVER_FILE, STORE_FILE, DemoConfig, fresh_run, newest_run, resumed_run
 from policyserver.pipelines.demo.terminal import TerminalView
 from policyserver.pipelines.forecast.state_file import ForecastState
 from policyserver.pipelines.forecast_start import saved_forecasts, start_of
 from policyserver.pipelines.pipeline import Pipeline
 from policyserver.pipelines.pipeline_metrics import PipelineMetrics
 from policyserver.pipelines.replay.run_folder import SUMMARY_FILE
-from policyserver.pipelines.replay.run_record import recorded_run
+from policyserver.pipelines.replay.run_record import claimed_folder, recorded_run
 from policyserver.pipelines.replay.turn_log import TurnLog
 from policyserver.pipelines.run import ENDED, EVENTS_FULL, LAST_ANSWER_S, closing_sink, connect, source_of, wait_for_end
 from policyserver.pipelines.runtime.stop_signals import StoppedEarlyError, StopSignals
@@ -65,7 +65,12 @@ def run_demo(options: DemoConfig, out: TextIO, stop: StopSignals) -> DemoResult:
 
     with ExitStack() as whole, ExitStack() as stack:
         address = stack.enter_context(claimed_address())
-        folder, config = (resumed_run if options.resume else fresh_run)(options, address)
+        if options.resume:
+            lock = whole.enter_context(claimed_folder(folder := newest_run(options)))
+            config = resumed_run(folder, options, address)
+        else:
+            folder, config = fresh_run(options, address)
+            lock = whole.enter_context(claimed_folder(folder))
         say(f"{'resuming' if options.resume else 'new run'} {folder}")
         sink = stack.enter_context(closing_sink(config))
         server = ServerProcess(folder / SERVER_FILE, address, folder / "server.out")
@@ -82,7 +87,7 @@ def run_demo(options: DemoConfig, out: TextIO, stop: StopSignals) -> DemoResult:
         say(f"live page: {page.address}")
         before = _recorded(folder)
         start = start_of(config, source_of(config)) if config.regressor.state is not None else None
-        log = whole.enter_context(recorded_run(config, folder, lambda: stop.put(EVENTS_FULL), start))
+        log = whole.enter_context(recorded_run(config, folder, lambda: stop.put(EVENTS_FULL), start, lock))
         stack.callback(log.close)
         pipeline, watch, leaked, reason = _play(config, folder, start, sink, log, out, page.address, stop, metrics)
         say(f"stopping the policy server, which takes at most {server.stop_timeout_s:.0f} s")

@@ -153,16 +153,26 @@ def _without_forecast(rules: RulesConfig) -> tuple[Choice, ...]:
     return tuple(hidden if choice == "forecast" else choice for choice in rules.observers)
 
 
-def resumed_run(options: DemoConfig, address: str) -> tuple[Path, PipelineConfig]:
-    """Return the newest run folder and its settings, for as many further steps as the options say, with a server on `address`.
+def newest_run(options: DemoConfig) -> Path:
+    """Return the folder of the run to resume.
 
     Raises:
-        SettingsError: There is no run, its settings cannot be read, or the prices cannot be made any more.
+        SettingsError: There is no run.
     """
     try:
-        folder = newest_run_folder(options.runs, SERVER_FILE)
+        return newest_run_folder(options.runs, SERVER_FILE)
     except FileNotFoundError as error:
         raise SettingsError("--resume", "option", str(error)) from error
+
+
+def resumed_run(folder: Path, options: DemoConfig, address: str) -> PipelineConfig:
+    """Return the settings of a run, for as many further steps as the options say, with a server on `address`.
+
+    What the run has left in its folder is put aside, so that the folder must be claimed before.
+
+    Raises:
+        SettingsError: Its settings cannot be read, or the prices cannot be made any more.
+    """
     config = load(PipelineConfig, folder / PIPELINE_FILE)
     own = _own_state(config, folder, source_of(config))
     steps, rounds = options.steps or DEFAULT_STEPS, -(-_episodes_recorded(folder) // config.episodes.concurrent)
@@ -177,7 +187,7 @@ def resumed_run(options: DemoConfig, address: str) -> tuple[Path, PipelineConfig
     aside = put_aside(folder)
     if own is not None and aside is not None:
         config = _beginning_with(config, aside / STATE_FILE)
-    return folder, _written(config, folder, chosen)
+    return _written(config, folder, chosen)
 
 
 def _own_state(config: PipelineConfig, folder: Path, source: PriceSource) -> ForecastState | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -25,8 +25,28 @@ _LOCK = "run.lock"
 
 
 @contextmanager
+def claimed_folder(folder: Path) -> Iterator[FileLock]:
+    """Keep other processes from writing a run into a folder until the block is left.
+
+    Raises:
+        SettingsError: The folder can't be written, or another process is writing its run there.
+    """
+    lock = FileLock(folder / _LOCK)
+    try:
+        taken = lock.take()
+    except OSError as error:
+        raise _unwritable(error) from error
+    if not taken:
+        raise SettingsError("recording.run_folder", "", f"expected a folder of this run alone, received {folder}, where another writes")
+    try:
+        yield lock
+    finally:
+        lock.release()
+
+
+@contextmanager
 def recorded_run(
-    config: PipelineConfig, folder: Path, on_full: Callable[[], None], start: ForecastState | None = None
+    config: PipelineConfig, folder: Path, on_full: Callable[[], None], start: ForecastState | None = None, lock: FileLock | None = None
 ) -> Iterator[TurnLog]:
     """Write into a run's folder what the run is made with, and keep its event log until the block is left.
 
@@ -35,16 +55,24 @@ def recorded_run(
         folder: The run's; what an earlier part of the run left in it is put aside, and runs beyond `recording.keep_runs` are removed.
         on_full: Ends the run; called when the log is full and `recording.when_events_full` is "end_run".
         start: What the forecaster begins with, which is kept in the folder; default: the state that `config.regressor` names.
+        lock: That of `claimed_folder`, where it is held already; default: it is taken.
 
     Raises:
         SettingsError: The folder can't be written, or another process is writing its run there.
     """
+    with claimed_folder(folder) if lock is None else nullcontext():
+        log = _begun(config, folder, on_full, start)
+        try:
+            yield log
+        finally:
+            log.close()
+
+
+def _begun(config: PipelineConfig, folder: Path, on_full: Callable[[], None], start: ForecastState | None) -> TurnLog:
+    """Write what the run is made with, and open its event log."""
     config = dataclasses.replace(config, prices=config.prices.with_absolute_paths())  # a replay finds the files from any folder
-    lock = FileLock(folder / _LOCK)
     recording = config.recording
     try:
-        if not lock.take():
-            raise SettingsError("recording.run_folder", "", f"expected a folder of this run alone, received {folder}, where another writes")
         made_with, start = Provenance.of(config), start or read_state(config.regressor)
         put_aside(folder)
         if start is not None and config.regressor.state is not None:
@@ -55,18 +83,13 @@ def recorded_run(
         on_end = on_full if recording.when_events_full == "end_run" else _nothing
         if recording.keep_runs is not None:
             drop_oldest(folder, recording.run_folder or folder, recording.keep_runs)
-        log = TurnLog(folder, action_type(config), recording.max_event_bytes, on_end=on_end)
+        return TurnLog(folder, action_type(config), recording.max_event_bytes, on_end=on_end)
     except OSError as error:
-        lock.release()
-        raise SettingsError("recording.run_folder", "", f"expected a folder that can be written: {error}") from error
-    except BaseException:
-        lock.release()
-        raise
-    try:
-        yield log
-    finally:
-        log.close()
-        lock.release()
+        raise _unwritable(error) from error
+
+
+def _unwritable(error: OSError) -> SettingsError:
+    return SettingsError("recording.run_folder", "", f"expected a folder that can be written: {error}")
 
 
 def action_type(config: PipelineConfig) -> ActionType:
