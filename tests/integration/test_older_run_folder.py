@@ -32,9 +32,9 @@ def test_settings_of_an_older_version_are_refused_in_one_line(older: Path) -> No
         load(ServerConfig, older / "server_settings.toml")
     assert str(refused.value).startswith(f"{older}/server_settings.toml: monitoring: unknown key; known here: run_folder, ")
     assert "recording" in str(refused.value)
-    with pytest.raises(SettingsError) as refused:
-        resumed_run(DemoConfig(resume=True, runs=older / "demo"), "127.0.0.1:9901")
     (folder,) = (older / "demo").iterdir()
+    with pytest.raises(SettingsError) as refused:
+        resumed_run(folder, DemoConfig(resume=True, runs=older / "demo"), "127.0.0.1:9901")
     assert str(refused.value).startswith(f"{folder}/pipeline.toml: account: unknown key; did you mean 'rules.account'?")
     assert len(str(refused.value).splitlines()) == 1
 

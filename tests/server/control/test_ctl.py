@@ -117,7 +117,7 @@ def test_checkpoints_are_listed_and_a_pinned_one_outlives_newer_ones(starting: S
 
 
 def test_a_checkpoint_that_is_not_there_is_refused_with_those_that_are(starting: Starting) -> None:
-    assert "a checkpoint that is there, of which there is none yet, received 7" in starting.ctl("pin", "7").stderr
+    assert "a checkpoint that is there, of which the run has none yet, received 7" in starting.ctl("pin", "7").stderr
     starting.save(1)
     starting.save(2)
     ended = starting.ctl("pin", "7")

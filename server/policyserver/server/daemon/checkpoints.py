@@ -182,7 +182,7 @@ class CheckpointFolder:
         for path in (present := self._all()):
             if _serial(path) == number:
                 return path
-        there = ", ".join(str(_serial(path)) for path in present) or "of which there is none yet"
+        there = ", ".join(str(_serial(path)) for path in present) or "of which the run has none yet"
         raise CheckpointUnknownError(f"expected the number of a checkpoint that is there, {there}, received {number}")
 
     def _accepted(self, path: Path, manifest: Manifest) -> Checkpoint:
