@@ -25,8 +25,8 @@ QUIET := --quiet
 # tests/conftest.py says which files go to the same process. In the order of the tree, for the last files have many short tests, which leave
 # no process without work for long.
 PARALLEL = --numprocesses $(WORKERS) --no-loadscope-reorder
-# Each of these has Ray or a server beside it.
-PARALLEL_SLOW = --numprocesses $(if $(filter 0,$(WORKERS)),0,2) --no-loadscope-reorder
+# Of those that hold times, which wait more than they compute, each has a processor.
+PARALLEL_ALONE = --numprocesses $(if $(filter 0,$(WORKERS)),0,2) --no-loadscope-reorder
 # Folders of which no test is quick: their imports would take seconds.
 OF_PROCESSES := benchmarks integration learning
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
@@ -48,10 +48,10 @@ test: $(INSTALLED) ## run the tests
 test-fast: $(INSTALLED) ## run those tests that are quick and start no process of their own: about a minute
 	@$(BIN)/python -m pytest -m "not slow and not figures and not process and not long" $(PARALLEL) $(OF_PROCESSES:%=--ignore tests/%) $(ARGS)
 
-test-slow: $(INSTALLED) ## run the tests that take minutes, and many more examples of properties; those that hold times alone, after the others
-	@$(BIN)/python -m pytest -m "hypothesis and not slow" --hypothesis-profile many $(PARALLEL_SLOW) $(ARGS) || [ $$? -eq 5 ]
-	@REQUIRE_SERVICES=$(REQUIRE_SERVICES) $(BIN)/python -m pytest -m "slow and not alone" $(PARALLEL_SLOW) $(ARGS) || [ $$? -eq 5 ]  # ARGS may name none of these
-	@REQUIRE_SERVICES=$(REQUIRE_SERVICES) $(BIN)/python -m pytest -m "slow and alone" $(ARGS) || [ $$? -eq 5 ]
+test-slow: $(INSTALLED) ## run the tests that take minutes, and many more examples of properties; those that hold times after the others
+	@$(BIN)/python -m pytest -m "hypothesis and not slow" --hypothesis-profile many $(PARALLEL) $(ARGS) || [ $$? -eq 5 ]
+	@REQUIRE_SERVICES=$(REQUIRE_SERVICES) $(BIN)/python -m pytest -m "slow and not alone" $(PARALLEL) $(ARGS) || [ $$? -eq 5 ]  # ARGS may name none of these
+	@REQUIRE_SERVICES=$(REQUIRE_SERVICES) $(BIN)/python -m pytest -m "slow and alone" $(PARALLEL_ALONE) $(ARGS) || [ $$? -eq 5 ]
 
 figures: $(INSTALLED) ## check the speeds of recording and of the page, on a machine with nothing else to do
 	@REQUIRE_SERVICES=$(REQUIRE_SERVICES) $(BIN)/python -m pytest -m figures -rP $(ARGS)

@@ -26,7 +26,7 @@ from tests.integration.daemon_process import DaemonProcess
 from tests.ports import DIRECT, free_address
 from tests.services import wait_until
 
-pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 CONFIG = """
 [spaces.observation]
