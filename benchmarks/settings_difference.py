@@ -18,7 +18,8 @@ def differing(settings: Any) -> dict[str, Any]:
 
 
 def shown(settings: Mapping[str, Any]) -> str:
-    """Write settings down, one `key = value` a line, as TOML where TOML has the type."""
+    """Write settings down, one `key = value` a line, as TOML where TOML has the type; None is written as files of settings say it."""
+    settings = {key: "none" if value is None else value for key, value in settings.items()}
     return "\n".join(f"{key} = {json.dumps(value, default=str)}" for key, value in settings.items()).replace("Infinity", "inf")
 
 

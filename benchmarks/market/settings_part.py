@@ -13,7 +13,10 @@ from policyserver.pipelines.config import PipelineConfig
 from policyserver.pipelines.demo.setup import SERVER_FILE
 from policyserver.pipelines.replay.run_folder import PIPELINE_FILE
 
-_OF_THE_RUN = {"seed", "run_folder", "listen.address", "server.address", "recording.run", "recording.store", "recording.folder"}
+_OF_THE_RUN = {
+    *("seed", "run_folder", "listen.address", "server.address", "server.instance_id"),
+    *("recording.run", "recording.store", "recording.run_folder"),
+}
 """Names of the run, and where it was: another one in each."""
 
 
