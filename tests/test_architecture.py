@@ -306,6 +306,7 @@ def test_the_market_core_imports_arrays_and_settings_alone() -> None:
     assert not wrong
 
 
+@pytest.mark.long
 def test_no_files_import_each_other_in_a_circle() -> None:
     """A reader of one file of a circle has to read all. Where two have to know each other, one declares a Protocol."""
     assert circle([*sources(), *tools()]) == []
@@ -324,6 +325,7 @@ def test_the_client_needs_only_the_base_dependencies(package: str) -> None:
     assert not wrong
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("module", ONLY_IN)
 def test_a_heavy_or_private_module_is_imported_only_where_it_belongs(module: str) -> None:
     wrong = [
@@ -335,6 +337,7 @@ def test_a_heavy_or_private_module_is_imported_only_where_it_belongs(module: str
     assert not wrong, f"{module} may be imported only in {ONLY_IN[module]}"
 
 
+@pytest.mark.long
 def test_no_channel_leaves_it_to_the_environment_whether_a_proxy_is_asked() -> None:
     """`policyserver.common.channels` opens them; who needs another kind of channel passes on what it says about proxies."""
     allowed = PACKAGES["policyserver.common"] / "channels.py"
@@ -396,6 +399,7 @@ def test_no_module_is_named_like_one_of_the_standard_library() -> None:
     assert not [name for name, path in sources() if path.stem in sys.stdlib_module_names]
 
 
+@pytest.mark.long
 def test_no_module_is_longer_than_a_reader_can_hold() -> None:
     long = {
         name: lines for name, path in [*sources(), *tools()] if (lines := len(path.read_text(encoding="utf-8").splitlines())) > MAX_LINES

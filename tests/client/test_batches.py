@@ -16,6 +16,7 @@ from tests.client.conftest import FAST
 from tests.client.reference_server import ReferenceServer
 
 
+@pytest.mark.long
 def test_a_batch_does_the_same_as_its_rows_one_by_one(server: ReferenceServer, client: PolicyClient) -> None:
     ids = client.start_episodes(5)
     client.get_action(ids[2], np.zeros(10, np.float32))
@@ -81,6 +82,7 @@ def test_an_empty_batch_is_nothing_to_do(server: ReferenceServer, client: Policy
     assert server.servicer.message_rows == []
 
 
+@pytest.mark.long
 def test_a_large_call_is_split_by_rows_and_comes_back_in_order(server: ReferenceServer, connect: Callable[..., PolicyClient]) -> None:
     server.servicer.max_rows = 1000
     client = connect(replace(FAST, max_rows_per_message=64))
@@ -95,6 +97,7 @@ def test_a_large_call_is_split_by_rows_and_comes_back_in_order(server: Reference
     assert len(server.servicer.message_rows) == 5
 
 
+@pytest.mark.long
 def test_a_large_call_is_split_by_bytes(server: ReferenceServer, connect: Callable[..., PolicyClient]) -> None:
     space = gym.spaces.Box(-1, 1, (1000,), np.float32)
     server.servicer.observation_space = space

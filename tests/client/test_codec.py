@@ -45,6 +45,7 @@ def test_a_decoded_action_belongs_to_its_caller() -> None:
     assert columns[0].sum() == 0
 
 
+@pytest.mark.long
 @given(st.lists(st.floats(width=32), min_size=10, max_size=10))
 def test_exactly_the_finite_observations_pass(numbers: list[float]) -> None:
     codec = SpaceCodec(BOX, "observation")

@@ -72,6 +72,7 @@ def test_every_step_of_many_threads_counts_once_however_often_the_stream_breaks(
     assert client.counters().connections >= 6
 
 
+@pytest.mark.long
 def test_episodes_go_on_after_a_pause_of_the_same_server(server: ReferenceServer, client: PolicyClient) -> None:
     episode = client.start_episode()
     client.get_action(episode, ZEROS)
@@ -85,6 +86,7 @@ def test_episodes_go_on_after_a_pause_of_the_same_server(server: ReferenceServer
     assert server.servicer.episodes[episode].rewards == [0.0, 3.0]
 
 
+@pytest.mark.long
 def test_a_restarted_server_loses_open_episodes_and_serves_new_ones_at_once(server: ReferenceServer, client: PolicyClient) -> None:
     old, waiting_one, unsent, fresh = client.start_episodes(["old", "waiting", "unsent", "fresh"])
     client.get_actions([old, waiting_one], np.zeros((2, 10)))
@@ -110,6 +112,7 @@ def test_a_restarted_server_loses_open_episodes_and_serves_new_ones_at_once(serv
     assert caught.value.actions.tolist() == [1, 0]
 
 
+@pytest.mark.long
 def test_rewards_after_a_first_step_that_is_refused_in_the_end_are_dropped_and_the_episode_goes_on(
     server: ReferenceServer, client: PolicyClient
 ) -> None:
@@ -143,6 +146,7 @@ def test_who_said_that_it_took_another_action_cannot_ask_any_more(server: Refere
     client.end_episode(episode, ZEROS)
 
 
+@pytest.mark.long
 def test_after_a_timeout_the_same_question_gets_the_same_action_once(server: ReferenceServer, client: PolicyClient) -> None:
     episode = client.start_episode()
     client.get_action(episode, ZEROS)
@@ -162,6 +166,7 @@ def test_after_a_timeout_the_same_question_gets_the_same_action_once(server: Ref
     assert server.servicer.episodes[episode].rewards == [0.0, 1.0, 0.25]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("step", [0, 1])
 def test_after_a_timeout_the_action_taken_instead_is_logged_with_the_same_number(
     server: ReferenceServer, client: PolicyClient, step: int
@@ -202,6 +207,7 @@ def test_an_override_of_a_row_that_never_left_is_an_ordinary_given_action(server
     assert (served.given, served.overridden) == ({1: 1}, set())
 
 
+@pytest.mark.long
 def test_a_batch_that_times_out_has_an_error_in_each_row_and_can_be_asked_again(server: ReferenceServer, client: PolicyClient) -> None:
     ids = client.start_episodes(4)
     server.hold()
@@ -215,6 +221,7 @@ def test_a_batch_that_times_out_has_an_error_in_each_row_and_can_be_asked_again(
     assert [server.servicer.episodes[episode].next for episode in ids] == [1, 1, 1, 1]
 
 
+@pytest.mark.long
 def test_rows_that_a_server_refuses_for_the_moment_are_sent_again(server: ReferenceServer, client: PolicyClient) -> None:
     ids = client.start_episodes(["a", "b"])
     client.get_actions(ids, np.zeros((2, 10)))
@@ -276,6 +283,7 @@ def test_a_client_that_begins_before_its_server_waits_for_it(server: ReferenceSe
         assert client.get_action(starting.result(), ZEROS) == 0
 
 
+@pytest.mark.long
 def test_a_successor_with_other_spaces_is_refused_to_everyone_who_waits(server: ReferenceServer, client: PolicyClient) -> None:
     episode = client.start_episode()
     client.get_action(episode, ZEROS)
@@ -290,6 +298,7 @@ def test_a_successor_with_other_spaces_is_refused_to_everyone_who_waits(server: 
             waiting.result()
 
 
+@pytest.mark.long
 def test_a_missing_token_is_told_at_once_and_the_right_one_is_let_in(
     server: ReferenceServer, connect: Callable[..., PolicyClient], tmp_path: Path
 ) -> None:

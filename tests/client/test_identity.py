@@ -41,6 +41,7 @@ def test_a_server_without_a_run_is_of_no_other_run_but_one_without_an_id_is_anot
         connect(config=dataclasses.replace(FAST, expected_instance_id="a1")).connect()
 
 
+@pytest.mark.long
 def test_the_expected_server_is_taken_and_so_is_its_successor(server: ReferenceServer, connect: Callable[..., PolicyClient]) -> None:
     server.servicer.identity = OURS
     client = connect(config=dataclasses.replace(FAST, expected_run="mine", expected_instance_id="a1"))
@@ -53,6 +54,7 @@ def test_the_expected_server_is_taken_and_so_is_its_successor(server: ReferenceS
     wait_until(lambda: client.connect().boot_id == successor.boot_id, "the client finds the successor")
 
 
+@pytest.mark.long
 def test_a_client_that_finds_a_stranger_in_the_servers_place_says_so(server: ReferenceServer, connect: Callable[..., PolicyClient]) -> None:
     server.servicer.identity = OURS
     client = connect(config=dataclasses.replace(FAST, expected_instance_id="a1"))

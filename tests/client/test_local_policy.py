@@ -53,6 +53,7 @@ def test_whatever_becomes_the_same_numbers_is_the_same_observation(tmp_path: Pat
     assert policy.act(far) == policy.act(far.tolist())
 
 
+@pytest.mark.long
 def test_one_seed_draws_the_same_actions_in_the_same_episodes(tmp_path: Path) -> None:
     def play(seed: int | None, *ids: str | None) -> list[list[int]]:
         policy = policy_of(tmp_path, seed)
@@ -70,6 +71,7 @@ def test_one_seed_draws_the_same_actions_in_the_same_episodes(tmp_path: Path) ->
     assert play(None, "a", "b") != play(None, "a", "b")
 
 
+@pytest.mark.long
 def test_drawn_actions_follow_the_chances(tmp_path: Path) -> None:
     policy = policy_of(tmp_path, 3)
     logits, _ = policy.forward(policy.initial_state(), ZEROS)

@@ -87,6 +87,7 @@ def test_what_is_wrong_in_a_description_is_named(name: str, tmp_path: Path) -> N
         load(tmp_path, change)
 
 
+@pytest.mark.long
 def test_a_convolution_may_not_take_more_memory_than_an_observation_and_its_weights(tmp_path: Path) -> None:
     def widen(description: dict[str, Any], arrays: dict[str, Any]) -> None:
         description["observation_space"]["box"]["shape"] = [3000, 3000, 1]
@@ -145,6 +146,7 @@ def test_a_directory_of_any_size_is_not_read(tmp_path: Path) -> None:
         LocalPolicy.load(path)
 
 
+@pytest.mark.long
 @given(data=st.data())
 def test_a_damaged_file_is_a_policy_or_an_error_that_says_so(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
     description, arrays = mlp()

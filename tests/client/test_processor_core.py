@@ -43,6 +43,7 @@ def step_in_a_thread(client: PolicyClient) -> set[int]:
         return pool.submit(step).result()
 
 
+@pytest.mark.long
 def test_callers_and_the_clients_own_threads_share_the_core_and_nobody_else(connect: Callable[..., PolicyClient]) -> None:
     everywhere = os.sched_getaffinity(0)
     if len(everywhere) == 1:
@@ -56,12 +57,14 @@ def test_callers_and_the_clients_own_threads_share_the_core_and_nobody_else(conn
     assert os.sched_getaffinity(0) == everywhere, "a thread that did not wait for an answer stays free"
 
 
+@pytest.mark.long
 def test_without_a_core_everybody_stays_where_the_system_puts_them(client: PolicyClient) -> None:
     before, everywhere = threads_on({max(os.sched_getaffinity(0))}), os.sched_getaffinity(0)
     assert step_in_a_thread(client) == everywhere
     assert threads_on({max(everywhere)}) <= before or len(everywhere) == 1
 
 
+@pytest.mark.long
 def test_a_core_that_was_taken_away_since_is_no_reason_to_fail(
     connect: Callable[..., PolicyClient], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

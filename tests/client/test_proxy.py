@@ -16,6 +16,7 @@ from tests.proxies import NamedProxy
 ZEROS = np.zeros(10, np.float32)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["http", "https", "grpc", "address"])
 def test_a_client_of_this_machine_asks_no_proxy(server: ReferenceServer, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     actions = []

@@ -13,6 +13,7 @@ from tests.client.reference_server import ReferenceServer
 ZEROS = np.zeros(10, np.float32)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("reward", ["1", b"1", 10**400, 1e39, -1e308, float("nan"), None, np.zeros(2)], ids=lambda value: f"{value!r:.30}")
 def test_what_is_no_reward_is_refused_and_changes_nothing(server: ReferenceServer, client: PolicyClient, reward: Any) -> None:
     episode = client.start_episode()
@@ -29,6 +30,7 @@ def test_what_is_no_reward_is_refused_and_changes_nothing(server: ReferenceServe
     assert server.servicer.episodes[episode].rewards == [0.0, 1.25]
 
 
+@pytest.mark.long
 def test_sums_are_judged_and_not_single_rewards(server: ReferenceServer, client: PolicyClient) -> None:
     episode = client.start_episode()
     client.get_action(episode, ZEROS)
@@ -40,6 +42,7 @@ def test_sums_are_judged_and_not_single_rewards(server: ReferenceServer, client:
     assert server.servicer.episodes[episode].rewards == [0.0, -3e38]
 
 
+@pytest.mark.long
 def test_a_bad_reward_of_a_batch_names_its_row_and_the_others_count(server: ReferenceServer, client: PolicyClient) -> None:
     ids = client.start_episodes(4)
     client.get_actions(ids, np.zeros((4, 10)))
@@ -55,6 +58,7 @@ def test_a_bad_reward_of_a_batch_names_its_row_and_the_others_count(server: Refe
     assert [server.servicer.episodes[episode].rewards for episode in ids] == [[0.0, 1.0], [0.0, 0.0], [0.0, 2.0], [0.0, 0.0]]
 
 
+@pytest.mark.long
 def test_a_reward_that_comes_back_with_a_refused_row_finds_room(server: ReferenceServer, client: PolicyClient) -> None:
     episode = client.start_episode()
     client.get_action(episode, ZEROS)

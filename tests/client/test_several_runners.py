@@ -67,6 +67,7 @@ def held(runner: ReferenceServer) -> set[str]:
     return set(runner.servicer.episodes)
 
 
+@pytest.mark.long
 def test_new_episodes_go_where_this_client_has_the_fewest_and_of_equals_to_the_first_listed(
     serve: Callable[..., Service], connect: Callable[..., PolicyClient]
 ) -> None:
@@ -83,6 +84,7 @@ def test_new_episodes_go_where_this_client_has_the_fewest_and_of_equals_to_the_f
     assert [runner.servicer.clients.total() for runner in service] == [1, 1, 1]
 
 
+@pytest.mark.long
 def test_a_lone_caller_talks_to_one_runner(service: Service, connect: Callable[..., PolicyClient]) -> None:
     client = connect(service)
     for _ in range(3):
@@ -274,6 +276,7 @@ def test_a_client_may_keep_to_the_address_it_was_given(service: Service, connect
     assert (client.counters().connections, list(client.stats_by_endpoint())) == (1, [service[0].address])
 
 
+@pytest.mark.long
 def test_an_address_that_the_server_does_not_know_is_a_tunnel_whose_other_ports_mean_nothing(
     service: Service, connect: Callable[..., PolicyClient], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -284,6 +287,7 @@ def test_an_address_that_the_server_does_not_know_is_a_tunnel_whose_other_ports_
     assert [record.levelname for record in caplog.records if "all episodes go through this address" in record.getMessage()] == ["WARNING"]
 
 
+@pytest.mark.long
 def test_a_runner_of_another_service_gets_no_episodes(
     service: Service, connect: Callable[..., PolicyClient], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -294,6 +298,7 @@ def test_a_runner_of_another_service_gets_no_episodes(
     assert any("expected a runner of the same service" in record.getMessage() for record in caplog.records)
 
 
+@pytest.mark.long
 def test_a_successor_with_other_runners_is_followed(
     serve: Callable[..., Service], service: Service, connect: Callable[..., PolicyClient]
 ) -> None:
@@ -319,6 +324,7 @@ def test_a_successor_with_other_runners_is_followed(
     assert list(client.stats_by_endpoint()) == addresses([service[0], third])
 
 
+@pytest.mark.long
 def test_a_runner_that_refuses_this_client_costs_its_own_rows_alone(
     service: Service, connect: Callable[..., PolicyClient], tmp_path: Path
 ) -> None:
@@ -349,6 +355,7 @@ def test_a_runner_with_other_spaces_gets_no_episodes(service: Service, connect: 
     assert [len(held(runner)) for runner in service] == [4, 0]
 
 
+@pytest.mark.long
 def test_statistics_are_those_of_all_runners(service: Service, connect: Callable[..., PolicyClient]) -> None:
     client = connect(service)
     assert list(client.stats_by_endpoint()) == addresses(service), "a question connects, as an episode does"
@@ -361,6 +368,7 @@ def test_statistics_are_those_of_all_runners(service: Service, connect: Callable
     assert client.server_info().boot_id == service[0].servicer.boot_id
 
 
+@pytest.mark.long
 def test_runners_may_listen_on_unix_sockets(serve: Callable[..., Service], connect: Callable[..., PolicyClient], tmp_path: Path) -> None:
     service = serve(2, [f"unix:{tmp_path}/socket", f"unix:{tmp_path}/socket.1"])
     client = connect(service)
@@ -368,6 +376,7 @@ def test_runners_may_listen_on_unix_sockets(serve: Callable[..., Service], conne
     assert [len(held(runner)) for runner in service] == [2, 2]
 
 
+@pytest.mark.long
 def test_close_wakes_a_call_that_waits_for_several_runners_and_leaves_no_thread(
     service: Service, connect: Callable[..., PolicyClient]
 ) -> None:

@@ -45,6 +45,7 @@ def test_64_threads_share_one_stream_and_travel_together(server: ReferenceServer
     assert len(server.servicer.message_rows) < 64 * (steps + 1) / 2
 
 
+@pytest.mark.long
 def test_a_lone_caller_waits_for_nobody(server: ReferenceServer, client: PolicyClient) -> None:
     episode = client.start_episode()
     for _ in range(10):
@@ -52,6 +53,7 @@ def test_a_lone_caller_waits_for_nobody(server: ReferenceServer, client: PolicyC
     assert server.servicer.message_rows == [1] * 10
 
 
+@pytest.mark.long
 def test_what_is_asked_while_two_messages_are_unanswered_goes_out_in_one(server: ReferenceServer, client: PolicyClient) -> None:
     ids = client.start_episodes(12)
     server.hold()
@@ -67,6 +69,7 @@ def test_what_is_asked_while_two_messages_are_unanswered_goes_out_in_one(server:
     assert server.servicer.message_rows == [1, 1, 10]
 
 
+@pytest.mark.long
 def test_two_calls_of_one_episode_at_once_are_refused(server: ReferenceServer, client: PolicyClient) -> None:
     episode = client.start_episode()
     server.hold()
@@ -82,6 +85,7 @@ def test_two_calls_of_one_episode_at_once_are_refused(server: ReferenceServer, c
     assert server.servicer.episodes[episode].rewards == [0.0, 1.0]
 
 
+@pytest.mark.long
 def test_close_wakes_every_thread_that_waits_and_leaves_none_of_ours(server: ReferenceServer, connect: Callable[..., PolicyClient]) -> None:
     before = set(threading.enumerate())
     client = connect()

@@ -235,6 +235,7 @@ def test_rows_of_a_quiet_runner_do_not_wait_for_the_crowd_of_another(client: Pol
         assert waited_for() == 0
 
 
+@pytest.mark.long
 def test_half_a_crowd_waits_for_nobody_and_fewer_for_the_rest(
     server: ReferenceServer, client: PolicyClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -264,6 +265,7 @@ def test_half_a_crowd_waits_for_nobody_and_fewer_for_the_rest(
         assert [future.result(20.0) for future in asked] == [7 % 3] * 4
 
 
+@pytest.mark.long
 def test_rows_are_not_held_for_long(server: ReferenceServer, client: PolicyClient, monkeypatch: pytest.MonkeyPatch) -> None:
     """Queued callers are woken all the time, and more are queued than have asked."""
     episode = client.start_episode()

@@ -43,6 +43,7 @@ def test_every_program_closes_what_it_will_make_to_others(main: Callable[[list[s
     assert os.umask(0o077) == 0o022
 
 
+@pytest.mark.long
 def test_a_run_folder_and_what_lies_in_it_is_for_its_owner_to_write(tmp_path: Path) -> None:
     run_folder = tmp_path / "runs" / "one"
     (tmp_path / "store.sqlite").mkdir()  # which ends the start when the run's files are there, and before Ray

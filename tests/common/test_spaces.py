@@ -28,6 +28,7 @@ def test_a_space_comes_back_equal(space: gym.Space[Any]) -> None:
     assert describe(decoded) == describe(space)
 
 
+@pytest.mark.long
 @given(SPACES, st.integers(0, 1000))
 def test_a_value_comes_back_as_a_member_of_its_space(space: gym.Space[Any], seed: int) -> None:
     (value,) = samples(space, 1, seed)

@@ -20,6 +20,7 @@ DTYPES = ["float32", "float64", "int8", "int32", "int64", "uint8", "bool"]
 arrays = st.sampled_from(DTYPES).flatmap(lambda dtype: hnp.arrays(dtype, hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=5)))
 
 
+@pytest.mark.long
 @given(arrays)
 def test_an_array_comes_back_bit_for_bit(array: np.ndarray[Any, Any]) -> None:
     tensor = tensor_pb2.Tensor.FromString(to_tensor(array).SerializeToString())
@@ -29,6 +30,7 @@ def test_an_array_comes_back_bit_for_bit(array: np.ndarray[Any, Any]) -> None:
     assert decoded.tobytes() == array.tobytes()
 
 
+@pytest.mark.long
 @given(arrays)
 def test_layout_and_byte_order_of_the_source_do_not_show_on_the_wire(array: np.ndarray[Any, Any]) -> None:
     swapped = array.astype(array.dtype.newbyteorder(">"))
@@ -52,6 +54,7 @@ def test_a_dtype_that_does_not_travel_is_refused_by_name(dtype: str) -> None:
         dtype_to_proto(np.dtype(dtype))
 
 
+@pytest.mark.long
 @given(st.binary(max_size=40), st.lists(st.integers(0, 6), max_size=4), st.integers(0, 20))
 def test_any_bytes_give_an_array_or_a_wire_error_that_names_the_field(data: bytes, shape: list[int], code: int) -> None:
     tensor = tensor_pb2.Tensor(dtype=code, shape=shape, data=data)  # type: ignore[arg-type]

@@ -77,6 +77,7 @@ def test_logged_actions_are_what_is_sampled(played: MakeRunner) -> None:
                 assert np.isfinite(episode.get_extra_model_outputs("action_logp")).all()
 
 
+@pytest.mark.long
 def test_a_logged_action_outside_the_space_is_refused_and_the_episode_goes_on(played: MakeRunner) -> None:
     """RLlib takes 42 for one of two actions; a learner would fail over it."""
     refused: list[InvalidInputError] = []
@@ -178,6 +179,7 @@ def test_horizon_is_refused_where_rllib_takes_any_key(front_end: str) -> None:
 # an untrained episode beside a trained one
 
 
+@pytest.mark.long
 def test_of_an_untrained_and_a_trained_episode_exactly_the_trained_one_is_learned(played: MakeRunner) -> None:
     over, again = threading.Event(), threading.Event()
     last: list[Any] = []

@@ -183,6 +183,7 @@ def test_a_server_is_healthy_while_it_is_that_of_the_run_and_says_so(tmp_path: P
     server.stop(None).wait()
 
 
+@pytest.mark.long
 def test_a_pipeline_is_healthy_while_it_records(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "store.sqlite"
     assert check_health(["pipeline", str(file), "live"]) == 1

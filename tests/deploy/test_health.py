@@ -9,6 +9,7 @@ from tests.proxies import NamedProxy
 from tests.server.serving_loop_harness import running_serving_loop
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["http", "address"])
 def test_a_server_of_this_machine_is_well_whatever_proxy_the_environment_names(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     with running_serving_loop() as serve, NamedProxy() as proxy:

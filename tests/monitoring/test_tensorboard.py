@@ -57,6 +57,7 @@ def test_it_is_off_by_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.long
 def test_the_oldest_files_make_way(tmp_path: Path) -> None:
     sink = TensorBoardSink(tmp_path, max_bytes=20_000)
     for iteration in range(1, 401):

@@ -77,6 +77,7 @@ def check_same(ours: RunningStat, theirs: RunningStat) -> None:
     assert type(ours.num_pushes) is type(ours.num_pushes_delta) is int
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("space", SPACES)
 @pytest.mark.parametrize("untrained", [0.0, 0.4])
 def test_every_row_is_normalised_as_rllib_does_it(space: str, untrained: float) -> None:
@@ -170,6 +171,7 @@ def test_statistics_hold_after_ten_million_rows_far_from_zero() -> None:
     np.testing.assert_allclose(statistic.sum_sq_diff_array, (squares - 1e7 * mean**2) / 1024**2, rtol=1e-10)
 
 
+@pytest.mark.long
 def test_a_row_takes_a_small_part_of_the_stock_filters_time() -> None:
     pair = Pair(gym.spaces.Box(-WIDE, WIDE, (10,), np.float32))
     stock = pair.rows.batch(256)

@@ -39,6 +39,7 @@ def step_by_step(config: AccountConfig, episode: Episode, actions: list[int]) ->
     return rewards, account.profit, account.costs / config.initial_equity
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("volatility", [0.01, 0.2])
 def test_playing_actions_equals_the_account_step_by_step(volatility: float) -> None:
     choice = {"name": "sell_hold_buy", "unit_fraction": 0.9}

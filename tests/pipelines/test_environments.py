@@ -77,6 +77,7 @@ def test_a_seed_begins_its_own_sequence_of_episodes_and_without_one_it_goes_on()
     np.testing.assert_array_equal(played(0), zero)
 
 
+@pytest.mark.long
 def test_the_single_environment_keeps_the_contract_of_gymnasium() -> None:
     env = gym.make(NAME, config=SIMULATED)
     check_env(env.unwrapped, skip_render_check=True)

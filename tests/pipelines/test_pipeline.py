@@ -71,6 +71,7 @@ def test_an_episode_has_its_length_and_the_next_one_other_prices() -> None:
     assert {row["length"] for row in book.rows["episode"] if "random_return" in row} == {20}
 
 
+@pytest.mark.long
 def test_a_reward_is_the_gain_of_the_action_on_the_bar_before() -> None:
     _, _, book = play(config(concurrent=1, steps=20, bars=20), PolicyDouble(lambda observations: np.full(len(observations), Action.BUY)))
     steps = book.rows["step"]
@@ -207,6 +208,7 @@ def test_a_run_without_a_server_waits_for_it_and_can_be_stopped() -> None:
     assert pipeline.run.ended.is_set()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("begun", [0, 40])
 def test_a_run_whose_server_ended_for_good_ends_with_that_error(begun: int) -> None:
     service = PolicyDouble()

@@ -40,6 +40,7 @@ def test_the_tables_complete_a_servers_file(tmp_path: Path, actions: str, server
     assert spaces.action_space == rules.actions.space(slots)
 
 
+@pytest.mark.long
 def test_options_count_as_those_of_run_do_and_the_defaults_are_the_servers() -> None:
     usual, printed = SpacesConfig(), run_here("policy-pipeline", "spaces").stdout
     assert tomllib.loads(printed) == {"spaces": {"observation": usual.observation, "action": usual.action}}

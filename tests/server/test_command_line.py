@@ -61,6 +61,7 @@ def test_check_config_prints_a_file_that_reads_back(tmp_path: Path) -> None:
     assert load(ServerConfig, file) == load(ServerConfig, None, {"seed": 3, "hand_off.segment_steps": 16})
 
 
+@pytest.mark.long
 def test_help_says_what_each_option_means() -> None:
     shown = run_here("policy-server", "serve", "--help")
     assert shown.returncode == 0

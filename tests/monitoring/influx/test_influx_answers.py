@@ -120,6 +120,7 @@ def test_points_that_find_the_spool_full_are_one_line_and_one_when_there_is_room
     assert f"points are taken again, {dropped:,} were dropped since the start" in lines[3]
 
 
+@pytest.mark.long
 def test_refused_points_of_one_request_are_one_line(server: AnsweringServer, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     numbers = itertools.count()
     server.answer = lambda: (400, "application/json", f"cannot parse line {next(numbers)}")
@@ -173,6 +174,7 @@ def test_a_server_that_repeats_the_token_does_not_spread_it(
     assert TOKEN not in caplog.text + sink.statistics().last_error + files
 
 
+@pytest.mark.long
 def test_a_dead_letter_file_that_cannot_be_written_stops_no_delivery(
     server: AnsweringServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -158,6 +158,7 @@ def test_columns_are_what_a_plain_query_says(path: Path) -> None:
     reader.close()
 
 
+@pytest.mark.long
 def test_a_server_that_began_anew_and_one_that_two_pipelines_ask_are_counted_once(path: Path) -> None:
     write(path, server(range(60), "first", dropped=7), server(range(60), "first", worker="other", dropped=7))
     write(path, server(range(60, 120), "second", dropped=3))

@@ -64,6 +64,7 @@ def told(path: Path) -> dict[str, Any]:
     return dict(rows[0])
 
 
+@pytest.mark.long
 def test_counters_add_up_over_serving_processes_and_gauges_over_those_that_are_there(path: Path) -> None:
     write(path, server(0, 101, "one", episodes_open=7, steps_waiting=70))
     write(path, server(200, 51, "two", "w", episodes_open=3, steps_waiting=30), server(200, 51, "three", "w", episodes_open=2))
@@ -88,6 +89,7 @@ def test_what_is_read_bit_by_bit_adds_up_to_the_same(path: Path) -> None:
     reader.close()
 
 
+@pytest.mark.long
 def test_the_rate_of_a_bucket_that_has_just_begun_is_not_made_of_two_points_of_one_moment(path: Path) -> None:
     # Two processes ask the same server; the second is told the same 50 ms later, and that alone is in the newest bucket.
     write(path, server(0.97, 60, "boot"), server(0.97, 60, "boot", "other", late_s=0.05))
@@ -107,6 +109,7 @@ def test_processes_that_followed_each_other_within_a_bucket_share_its_time(path:
     assert max(rate for rate in columns["actions_per_s"] if rate is not None) < 12
 
 
+@pytest.mark.long
 def test_restarts_checkpoints_and_gaps_are_told(path: Path) -> None:
     write(path, server(0, 100, "one"), server(0, 100, "beside"), server(160, 100, "two"))
     write(path, train([20, 40, 60], [None, "c-1", "c-2"], "server-1"), train([180, 200, 220], ["c-3", "c-3", "c-4"], "server-2"))
@@ -120,6 +123,7 @@ def test_restarts_checkpoints_and_gaps_are_told(path: Path) -> None:
     assert marks["gaps"]["pipeline"] == []
 
 
+@pytest.mark.long
 def test_a_run_lives_while_its_newest_point_is_new(path: Path) -> None:
     def state(**selection: Any) -> dict[str, Any]:
         return dict(changes(path, **selection).get("state", {}))

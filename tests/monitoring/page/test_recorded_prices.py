@@ -38,6 +38,7 @@ def test_a_span_of_whole_days_is_told_in_days_and_many_symbols_are_counted() -> 
     assert "(S0, S1, S2, S3 and 5 more, 1999-01-04 to 2019-01-04, 45,000 bars)" in text
 
 
+@pytest.mark.long
 def test_the_test_part_is_named_from_the_store_and_an_older_store_has_no_parts(tmp_path: Path) -> None:
     store = EmbeddedStore(tmp_path / "store.sqlite")
     for part, symbol in (("test 1", "nasdaq"), ("test 0", "sp500"), ("test 1", "sp500")):
@@ -59,6 +60,7 @@ def choices(path: Path) -> dict[str, Any]:
     return shown
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("recorded", [True, False])
 def test_the_page_is_told_that_results_on_files_are_in_sample_and_of_which_span(recorded: bool, tmp_path: Path) -> None:
     store = EmbeddedStore(tmp_path / "store.sqlite")
@@ -69,6 +71,7 @@ def test_the_page_is_told_that_results_on_files_are_in_sample_and_of_which_span(
     assert note.startswith(IN_SAMPLE) if recorded else note == ""
 
 
+@pytest.mark.long
 def test_a_store_that_an_older_version_wrote_is_shown_without_a_note(tmp_path: Path) -> None:
     store = EmbeddedStore(tmp_path / "store.sqlite")
     store.write(step(1))

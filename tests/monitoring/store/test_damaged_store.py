@@ -40,6 +40,7 @@ def rewards(path: Path) -> float:
         return reader.ledger("r1").reward_sum
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES.keys())
 def test_what_is_damaged_is_put_aside_with_a_warning_and_recording_goes_on(
     damage: Callable[[Path], object], tmp_path: Path, caplog: pytest.LogCaptureFixture

@@ -126,6 +126,7 @@ def test_csv_of_one_measurement_is_what_was_recorded(store: Path) -> None:
     assert {row["run"] for row in rows} == {"two, too"}
 
 
+@pytest.mark.long
 def test_csv_of_all_measurements_is_a_folder_of_files(store: Path, tmp_path: Path) -> None:
     folder = tmp_path / "csv"
     exported(store, "--format", "csv", "--output", str(folder))
@@ -133,6 +134,7 @@ def test_csv_of_all_measurements_is_a_folder_of_files(store: Path, tmp_path: Pat
     assert (files["step.csv"], files["episode.csv"], files["order.csv"], files["step_1m.csv"]) == (2 * STEPS, 4, 0, 0)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("arguments", "lines"),
     [
@@ -215,6 +217,7 @@ def test_a_reader_that_has_had_enough_ends_it_quietly(store: Path) -> None:
     exporting.stderr.close()
 
 
+@pytest.mark.long
 def test_an_export_is_of_one_moment_whatever_is_written_meanwhile(tmp_path: Path) -> None:
     path = tmp_path / "store.sqlite"
     opened = EmbeddedStore(path, StoreConfig(commit_interval_s=0.0))

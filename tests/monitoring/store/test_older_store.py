@@ -37,6 +37,7 @@ def older(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.long
 def test_its_cut_episodes_are_in_no_mean(older: Path) -> None:
     reader = StoreReader(older)
     assert (reader.newest_ids()["episode"], reader.newest_ids()["result"]) == (3, 0)
@@ -46,6 +47,7 @@ def test_its_cut_episodes_are_in_no_mean(older: Path) -> None:
     reader.close()
 
 
+@pytest.mark.long
 def test_its_export_says_which_were_cut(older: Path) -> None:
     out = io.BytesIO()
     with Exporter.opened(older, ExportSelection(("episode", "result"))) as exporter:

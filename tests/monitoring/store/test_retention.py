@@ -134,6 +134,7 @@ def test_of_the_servers_counters_the_last_of_each_minute_stays_and_the_rates_wit
     store.close(5.0)
 
 
+@pytest.mark.long
 def test_of_the_counters_of_each_node_and_sink_the_last_of_each_minute_stays(path: Path) -> None:
     seconds = np.repeat(np.arange(600), 2)
     times_ns = MONTH_AGO_NS + seconds * 10**9 + np.tile([0, 1], 600)
@@ -150,6 +151,7 @@ def test_of_the_counters_of_each_node_and_sink_the_last_of_each_minute_stays(pat
     store.close(5.0)
 
 
+@pytest.mark.long
 def test_the_learners_curves_are_those_of_every_iteration(path: Path) -> None:
     count = 3000
     losses = np.random.default_rng(2).normal(size=count)
@@ -193,6 +195,7 @@ def test_what_is_older_than_it_may_be_is_deleted_whatever_it_is(path: Path) -> N
     store.close(5.0)
 
 
+@pytest.mark.long
 def test_a_store_that_an_older_version_wrote_is_read_and_then_merged(path: Path) -> None:
     path.parent.mkdir()
     old = sqlite3.connect(path)

@@ -59,6 +59,7 @@ def test_every_point_written_by_many_threads_is_counted_and_summed(path: Path) -
     store.close(5.0)
 
 
+@pytest.mark.long
 def test_writing_the_same_points_again_changes_nothing(path: Path) -> None:
     store = EmbeddedStore(path)
     points = steps(np.arange(700, dtype=np.float64))
@@ -114,6 +115,7 @@ def test_a_full_queue_blocks_for_the_bound_then_drops_and_counts(path: Path) -> 
     store.close(5.0)
 
 
+@pytest.mark.long
 def test_a_batch_of_wrong_values_is_put_aside_and_the_others_stored(path: Path) -> None:
     store = EmbeddedStore(path)
     store.write(steps(np.ones(10)))
@@ -141,6 +143,7 @@ def test_a_store_that_stays_locked_loses_its_points_at_close_and_says_so(path: P
     lock.close()
 
 
+@pytest.mark.long
 def test_writing_after_close_is_counted_as_dropped(path: Path) -> None:
     store = EmbeddedStore(path)
     store.close(5.0)
@@ -148,6 +151,7 @@ def test_writing_after_close_is_counted_as_dropped(path: Path) -> None:
     assert store.statistics().dropped == 3
 
 
+@pytest.mark.long
 def test_a_store_of_an_older_schema_gains_the_new_columns(path: Path) -> None:
     path.parent.mkdir()
     old = sqlite3.connect(path)
@@ -203,6 +207,7 @@ def test_the_newest_rows_come_first_and_only_those_after_an_id(path: Path) -> No
     store.close(5.0)
 
 
+@pytest.mark.long
 def test_rows_of_any_number_are_inserted_once_each(path: Path) -> None:
     path.parent.mkdir()
     connection = tables.connect(path)
@@ -213,6 +218,7 @@ def test_rows_of_any_number_are_inserted_once_each(path: Path) -> None:
     connection.close()
 
 
+@pytest.mark.long
 def test_a_writer_that_fails_for_good_ends_the_wait_and_says_why(
     path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -110,6 +110,7 @@ def test_what_is_bought_and_held_earns_what_the_price_does(played: tuple[Pipelin
     assert not measured_play(free, ("price",), episodes, no_trade).profits.any()
 
 
+@pytest.mark.long
 def test_the_rule_sells_high_and_buys_low(played: tuple[Pipeline, Book]) -> None:
     pipeline = played[0]
     episodes = [each.episode for each in kept(pipeline)]

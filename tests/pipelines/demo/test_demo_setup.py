@@ -18,6 +18,7 @@ from policyserver.server.config.server_config import ServerConfig
 ADDRESS = "127.0.0.1:9901"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("server", [DEMO_SERVER, RLLIB_SERVER])
 def test_the_chosen_settings_go_into_the_run_folder_with_the_runs_own(server: Path, tmp_path: Path) -> None:
     folder, _ = fresh_run(DemoConfig(seed=3, server=server, runs=tmp_path), ADDRESS)
@@ -26,6 +27,7 @@ def test_the_chosen_settings_go_into_the_run_folder_with_the_runs_own(server: Pa
     assert written.algorithm == load(ServerConfig, server).algorithm
 
 
+@pytest.mark.long
 def test_a_resumed_run_keeps_the_settings_it_began_with_and_gets_another_address(tmp_path: Path) -> None:
     chosen = tmp_path / "chosen.toml"
     chosen.write_text("# chosen\n\n[algorithm.training]\n\nlr = 0.125\n", encoding="utf-8")

@@ -55,6 +55,7 @@ def test_what_is_played_by_default_are_the_defaults_with_costs_on_credit() -> No
     assert {load(PipelineConfig, file).rules.account for file in MARKETS.values()} == {rules.account}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", MARKETS)
 def test_the_server_of_a_set_up_has_the_spaces_of_its_rules(name: str, tmp_path: Path) -> None:
     folder, config = fresh_run(DemoConfig(market=name, runs=tmp_path), ADDRESS)
@@ -97,6 +98,7 @@ def test_the_portfolio_trades_five_symbols_at_once_and_has_a_score_for_each_and_
     assert all(len(action) == 6 for heard in service.episodes.values() for action in heard.actions)
 
 
+@pytest.mark.long
 def test_the_mixture_has_episodes_of_each_of_its_processes() -> None:
     source = source_of(shortened("heston-mixture"))
     parts = Counter(episode.bars.parameters["part"] for episode in source.episodes(range(300)))
@@ -118,6 +120,7 @@ def test_ordering_all_the_time_costs_what_the_set_up_of_limit_orders_says() -> N
 # A set-up of one's own, and files -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_a_set_up_of_ones_own_keeps_its_seed_episodes_and_steps_unless_options_say_otherwise(tmp_path: Path) -> None:
     own = tmp_path / "own.toml"
     own.write_text('seed = 5\n[episodes]\nconcurrent = 3\nsteps = 70\n[prices]\nprocess = "merton"\nsymbols = ["X"]\n', encoding="utf-8")
@@ -128,6 +131,7 @@ def test_a_set_up_of_ones_own_keeps_its_seed_episodes_and_steps_unless_options_s
     assert (config.seed, config.episodes.concurrent, config.episodes.steps) == (0, 4, 9)
 
 
+@pytest.mark.long
 def test_files_are_read_as_the_set_up_of_ones_own_says(tmp_path: Path) -> None:
     file, own = write_bars(tmp_path / "AAA.csv", fair_game(500, seed=1)), tmp_path / "own.toml"
     file.write_text(file.read_text(encoding="utf-8").replace(",", ";"), encoding="utf-8")
@@ -137,6 +141,7 @@ def test_files_are_read_as_the_set_up_of_ones_own_says(tmp_path: Path) -> None:
     assert (config.prices.recorded.paths, config.prices.recorded.files.mapping is None) == ((str(file),), False)
 
 
+@pytest.mark.long
 def test_a_file_that_no_dialect_fits_is_refused_with_what_to_set_and_where_and_is_then_played(tmp_path: Path) -> None:
     file, own = write_bars(tmp_path / "AAA.csv", fair_game(500, seed=1)), tmp_path / "own.toml"
     file.write_text(file.read_text(encoding="utf-8").replace(",", ";"), encoding="utf-8")
@@ -150,6 +155,7 @@ def test_a_file_that_no_dialect_fits_is_refused_with_what_to_set_and_where_and_i
     assert len(source_of(config).episodes([0])[0].bars.bars) == 400
 
 
+@pytest.mark.long
 def test_files_take_the_place_of_the_set_ups_prices_and_not_of_its_rules(tmp_path: Path) -> None:
     file = write_bars(tmp_path / "AAA.csv", fair_game(500, seed=1))
     _, config = fresh_run(DemoConfig(market="limit-orders", files=(file,), runs=tmp_path), ADDRESS)

@@ -22,6 +22,7 @@ from tests.pipelines.recorded_prices import fair_game, write_bars
 ADDRESS = "127.0.0.1:9901"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("regressor", "message"),
     [
@@ -63,6 +64,7 @@ def test_a_run_that_another_process_plays_is_not_resumed_and_keeps_its_files(tmp
         assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.long
 def test_a_resumed_run_whose_regressor_or_prices_are_gone_is_refused(tmp_path: Path) -> None:
     file = write_bars(tmp_path / "AAA.csv", fair_game(500, seed=1))
     folder, config = fresh_run(DemoConfig(files=(file,), runs=tmp_path / "runs"), ADDRESS)

@@ -93,6 +93,7 @@ def test_a_label_goes_with_the_features_of_the_bar_before_it(noted: Noted) -> No
         assert label == pytest.approx(state.last_return, abs=1e-15)
 
 
+@pytest.mark.long
 def test_a_model_of_an_episode_knows_nothing_of_other_episodes() -> None:
     alone, beside = played(1, sharing="episode")[1], played(5, sharing="episode")[1]
     np.testing.assert_allclose(alone[:, 0], beside[:, 0], rtol=1e-9, atol=1e-15)  # sums of other shapes round otherwise

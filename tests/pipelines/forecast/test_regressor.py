@@ -36,6 +36,7 @@ def learn_from_noise(regressor: ReturnRegressor, n: int, slope: float, seed: int
     return errors, labels
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "config",
     [
@@ -81,6 +82,7 @@ def test_a_forecast_is_bounded_by_the_returns_there_were() -> None:
     assert regressor.predict({"x": 1e6}).raw == pytest.approx(3 * math.sqrt(np.mean(squares)), rel=0.1)
 
 
+@pytest.mark.long
 def test_a_forecast_counts_as_far_as_its_past_bears_it_out() -> None:
     informed, guessing = ReturnRegressor(RegressorConfig()), ReturnRegressor(RegressorConfig())
     learn_from_noise(informed, 3000, slope=0.5)

@@ -142,6 +142,7 @@ def _taught(labels: int) -> Any:
     return regressor.learnt()
 
 
+@pytest.mark.long
 def test_a_state_is_saved_now_and_then_and_at_the_end(tmp_path: Path) -> None:
     asked: list[int] = []
 

@@ -112,6 +112,7 @@ def test_the_errors_that_count_are_those_of_the_forecasts() -> None:
         assert zero == pytest.approx([log_return**2])
 
 
+@pytest.mark.long
 def test_a_run_that_is_ending_waits_for_no_long_file() -> None:
     looks = count(1)
     track = Track("A", history(fair_game(50_000, seed=3)), RegressorConfig(), lambda: next(looks) > 3)

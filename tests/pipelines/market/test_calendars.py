@@ -50,6 +50,7 @@ def test_currencies_are_traded_from_sunday_to_friday_in_new_york() -> None:
     assert week[0] == week[1], "closed over the weekend"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "length", "periods"),
     [

@@ -50,6 +50,7 @@ def source(volatility: float = 0.01, **prices: Any) -> EpisodeSource:
     return make_source(PricesConfig(process=process, bars_per_episode=STEPS, warmup_bars=WARMUP, **prices), seed=4)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("skip_frame", "volatility"), [(1, 0.01), (2, 0.01), (5, 0.01), (100, 0.01), (4, 0.3)])
 def test_skipped_frames_equal_an_account_that_is_asked_at_each_nth_bar(skip_frame: int, volatility: float) -> None:
     env = TradingVectorEnv(source(volatility, skip_frame=skip_frame), RULES, N)
@@ -90,6 +91,7 @@ def test_baselines_act_at_the_same_bars(skip_frame: int) -> None:
     np.testing.assert_allclose(np.transpose([result.returns, result.profits]), expected, atol=1e-9)
 
 
+@pytest.mark.long
 @given(count=st.integers(2, 300), warmup=st.integers(1, 50), skip=st.integers(1, 60))
 def test_each_nth_bar_from_the_first_action_on(count: int, warmup: int, skip: int) -> None:
     warmup = min(warmup, count - 1)

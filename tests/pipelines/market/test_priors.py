@@ -13,12 +13,14 @@ from scipy import stats
 from policyserver.pipelines.market.priors import Prior
 
 
+@pytest.mark.long
 @given(bounds=st.tuples(st.floats(1e-9, 1e9), st.floats(1e-9, 1e9)).map(sorted), seed=st.integers(0, 2**32), logs=st.booleans())
 def test_every_draw_lies_within_the_bounds(bounds: list[float], seed: int, logs: bool) -> None:
     prior = Prior(bounds[0], bounds[1], "log_uniform" if logs else "uniform")
     assert bounds[0] <= prior.draw(np.random.default_rng(seed)) <= bounds[1]
 
 
+@pytest.mark.long
 def test_draws_follow_their_distribution() -> None:
     rng = np.random.default_rng(5)
     uniform = [Prior(-1.0, 3.0).draw(rng) for _ in range(2000)]

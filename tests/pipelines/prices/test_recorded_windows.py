@@ -61,6 +61,7 @@ def test_a_day_each_on_weekdays_in_the_order_of_time(folder: Path) -> None:
     ]
 
 
+@pytest.mark.long
 def test_an_episode_has_the_bars_of_its_window_and_the_warm_up_before_it(folder: Path) -> None:
     of = source(folder, windows=WindowsConfig(gap_limit="10min"))
     whole = {each.symbols[0]: each.histories[each.symbols[0]].bars for each in of.episodes(range(2))}
@@ -190,6 +191,7 @@ def test_the_warm_up_is_what_rules_and_forecaster_look_back_at(folder: Path, obs
     assert each.bars.warmup_bars == expected
 
 
+@pytest.mark.long
 def test_the_purge_covers_the_warm_up_and_the_longest_observer(folder: Path) -> None:
     rules, skip = RulesConfig(observers=({"name": "window", "bars": 90},)), WindowsConfig(without_windows="skip")
     for warmup in (0, 100):
@@ -200,6 +202,7 @@ def test_the_purge_covers_the_warm_up_and_the_longest_observer(folder: Path) -> 
         assert cut - history.played[1] == (warmup or 90) + 7
 
 
+@pytest.mark.long
 def test_bars_are_adjusted_and_resampled_before_windows_are_cut(folder: Path) -> None:
     config = replace(prices(folder), recorded=recorded(folder, resample=ResampleConfig("1h"), adjust=AdjustConfig()), warmup_bars=5)
     (each,) = source_of(pipeline(config, RulesConfig(observers=("position",)))).episodes([0])
@@ -252,6 +255,7 @@ def test_rounds_of_portfolios_go_through_the_universe(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("together", "slots"), [(1, ("price",)), (3, ("price_1", "price_2", "price_3")), (4, ("S0", "S1", "S2", "S3"))])
 def test_what_is_observed_is_called_after_the_files_symbols_where_every_episode_has_the_same(
     together: int, slots: tuple[str, ...], tmp_path: Path

@@ -29,6 +29,7 @@ def bits(played: Episode) -> bytes:
     return played.bars.time_ns.tobytes() + played.bars.bars.tobytes()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("process", CHOICES)
 @pytest.mark.parametrize("together", [1, 3])
 def test_an_episode_depends_on_seed_and_number_only_whatever_the_threads(process: str, together: int) -> None:
@@ -105,6 +106,7 @@ def test_the_parameters_of_an_episode_are_drawn_from_the_priors_and_recorded() -
     assert len(set(reversions)) == 300
 
 
+@pytest.mark.long
 def test_a_mixture_draws_its_process_for_each_episode() -> None:
     parts = [{"process": "gbm", "weight": 3.0}, {"process": "heston", "weight": 1.0}]
     source = make_source(PricesConfig(process={"name": "mixture", "parts": parts}, bars_per_episode=1, warmup_bars=1), seed=1)

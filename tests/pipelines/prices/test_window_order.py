@@ -70,6 +70,7 @@ def test_neither_the_order_of_asking_nor_what_was_asked_changes_an_answer(
     assert order(folds, config, seed).place(59) == expected[59], "a resumed run goes on with the same windows"
 
 
+@pytest.mark.long
 def test_any_threads_give_the_same_windows() -> None:
     shared = order([[table(*range(40)), table(*range(9))]], RANDOM, 5)
     alone = [shared.place(number) for number in range(400)]
@@ -92,6 +93,7 @@ def test_random_windows_are_drawn_uniformly_and_symbols_have_equal_turns() -> No
         assert float(((wrong - 10_000 / cells) ** 2).sum() / (10_000 / cells)) > cells - 1 + 5 * np.sqrt(2 * (cells - 1))
 
 
+@pytest.mark.long
 def test_a_round_goes_through_a_universe_of_any_number_of_symbols() -> None:
     lines = [table(*range(symbol % 3)) for symbol in range(500)]
     places = [order([lines], RANDOM).place(number) for number in range(333)]

@@ -87,6 +87,7 @@ def test_a_writer_that_is_too_far_behind_ends_the_log_and_no_node_waits(tmp_path
     assert log.recorded + log.unrecorded == 100
 
 
+@pytest.mark.long
 def test_a_file_that_cannot_be_written_costs_the_log_and_not_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -116,6 +116,7 @@ def test_stop_is_harmless_before_the_start_and_when_repeated() -> None:
     assert node.stops == 0, "its thread never began"
 
 
+@pytest.mark.long
 def test_a_node_that_is_stuck_is_reported_by_stop() -> None:
     node = Collector()
     hold(node)
@@ -188,6 +189,7 @@ def test_even_system_exit_in_a_hook_is_a_failure_that_somebody_hears_of() -> Non
     assert notes.failures == [("collector", "gone", [1], False)]
 
 
+@pytest.mark.long
 def test_block_waits_for_room_and_then_gives_up() -> None:
     node = Collector(options=NodeConfig(capacity=2, push_timeout_s=0.05))
     hold(node)

@@ -110,6 +110,7 @@ def test_what_cannot_be_served_is_refused(options: list[str], message: str, tmp_
     assert message in ended.stderr
 
 
+@pytest.mark.long
 def test_a_checkpoint_of_other_spaces_is_refused(tmp_path: Path) -> None:
     config = trained_run(tmp_path)
     saved(config)

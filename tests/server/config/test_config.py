@@ -27,6 +27,7 @@ def test_the_defaults_are_the_seeds_set_up() -> None:
     assert (model["use_lstm"], model["lstm_cell_size"], model["fcnet_hiddens"]) == (True, 64, [64, 64])
 
 
+@pytest.mark.long
 def test_a_configuration_written_out_reads_back_as_the_same(tmp_path: Path) -> None:
     config = load(ServerConfig, None, {"seed": 7, "hand_off.batches_ahead": 1.0, "algorithm.training.lr": 1e-3, "spaces.observation": BOX})
     file = tmp_path / "server.toml"

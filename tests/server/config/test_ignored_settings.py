@@ -64,6 +64,7 @@ def test_what_nobody_would_read_is_refused_by_name(changes: dict[str, Any], expe
         assert "\n" not in said
 
 
+@pytest.mark.long
 def test_an_environments_own_configuration_is_its_own() -> None:
     assert made(in_place()).startswith("serving on ['127.0.0.1:")
     table = {"env": "python:examples.trading_server.TradingServing", "env_config": {"address": "10.0.0.1", "port": 1}}

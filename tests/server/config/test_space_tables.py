@@ -103,6 +103,7 @@ def table_of(space: gym.Space[Any]) -> dict[str, Any]:
     raise AssertionError(space)
 
 
+@pytest.mark.long
 @given(SPACES)
 def test_any_space_comes_back_from_its_table(space: gym.Space[Any]) -> None:
     assert space_from_config(table_of(space), "observation") == space

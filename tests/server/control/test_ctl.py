@@ -79,6 +79,7 @@ def starting(tmp_path: Path) -> Iterator[Starting]:
     folder.remove()
 
 
+@pytest.mark.long
 def test_a_server_says_how_it_is_before_it_serves(starting: Starting) -> None:
     status = starting.answer("status")
     assert (status["state"], status["learning"], status["run"], status["instance_id"]) == ("starting", "absent", "run", "it")
@@ -93,6 +94,7 @@ def test_only_the_servers_user_can_reach_the_socket(starting: Starting) -> None:
     assert (starting.private / "admin.sock").is_socket()
 
 
+@pytest.mark.long
 def test_what_needs_a_server_that_serves_is_refused_with_both_sides(starting: Starting, caplog: pytest.LogCaptureFixture) -> None:
     ended = starting.ctl("save")
     assert ended.returncode == 1
@@ -101,6 +103,7 @@ def test_what_needs_a_server_that_serves_is_refused_with_both_sides(starting: St
     assert "SaveCheckpoint by local was refused: expected a server that serves" in caplog.text
 
 
+@pytest.mark.long
 def test_checkpoints_are_listed_and_a_pinned_one_outlives_newer_ones(starting: Starting, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     assert starting.answer("checkpoints") == {"checkpoints": []}
@@ -116,6 +119,7 @@ def test_checkpoints_are_listed_and_a_pinned_one_outlives_newer_ones(starting: S
     assert "PinCheckpoint by local: number=1 pinned=True" in caplog.text, "who asked for what is in the log"
 
 
+@pytest.mark.long
 def test_a_checkpoint_that_is_not_there_is_refused_with_those_that_are(starting: Starting) -> None:
     assert "a checkpoint that is there, of which the run has none yet, received 7" in starting.ctl("pin", "7").stderr
     starting.save(1)
@@ -150,6 +154,7 @@ def test_the_log_level_changes_here_and_in_serving_actors_that_come_later_too(st
         stop()
 
 
+@pytest.mark.long
 def test_draining_twice_is_asked_once_more_and_does_no_harm(starting: Starting) -> None:
     for _ in range(2):
         assert starting.answer("drain", "--no_wait", "--final") == {"stop_timeout_s": 39.0, "ended": False}
@@ -161,11 +166,13 @@ def test_draining_twice_is_asked_once_more_and_does_no_harm(starting: Starting) 
     assert (ended.returncode, "has not ended within 0.3 s" in ended.stderr) == (75, True)
 
 
+@pytest.mark.long
 def test_waiting_for_a_server_ends_in_time(starting: Starting) -> None:
     ended = starting.ctl("wait-ready", "--timeout_s", "3")
     assert (ended.returncode, "expected a server that serves within 3 s: it is starting" in ended.stderr) == (75, True)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("folder", ["absent", "stopped", "killed"])
 def test_where_no_server_is_the_status_says_so(tmp_path: Path, folder: str) -> None:
     run_folder = tmp_path / "run"

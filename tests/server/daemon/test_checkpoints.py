@@ -56,6 +56,7 @@ def test_an_empty_folder_has_no_checkpoint(tmp_path: Path) -> None:
     assert newest(tmp_path / "new") is None
 
 
+@pytest.mark.long
 def test_the_newest_checkpoint_is_found_with_its_counters(tmp_path: Path) -> None:
     progress = Progress(iteration=2, steps_total=8000, learner_updates=2, weights_seq_no=2)
     checkpoints = open_folder(tmp_path)
@@ -67,11 +68,13 @@ def test_the_newest_checkpoint_is_found_with_its_counters(tmp_path: Path) -> Non
     checkpoints.close()
 
 
+@pytest.mark.long
 def test_only_the_newest_are_kept(tmp_path: Path) -> None:
     saved = save_and_close(tmp_path, 1, 2, 3, 4, keep=2)
     assert [checkpoint.path.exists() for checkpoint in saved] == [False, False, True, True]
 
 
+@pytest.mark.long
 def test_a_run_that_begins_anew_in_a_folder_is_newer_than_what_lies_there(tmp_path: Path) -> None:
     save_and_close(tmp_path, 50)
     (restarted,) = save_and_close(tmp_path, 1)
@@ -108,6 +111,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES.keys())
 def test_a_damaged_checkpoint_is_passed_over_with_a_warning(
     damage: Callable[[Path], object], tmp_path: Path, caplog: pytest.LogCaptureFixture
@@ -119,6 +123,7 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_warning(
     assert f"passing over the damaged checkpoint {last.path}" in caplog.text
 
 
+@pytest.mark.long
 def test_when_all_are_damaged_there_is_none(tmp_path: Path) -> None:
     for checkpoint in save_and_close(tmp_path, 1, 2):
         tear(checkpoint.path)
@@ -163,6 +168,7 @@ def test_a_checkpoint_made_with_other_connectors_is_refused(tmp_path: Path) -> N
         newest(tmp_path)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("other", ['fcnet_activation = "relu"', "use_lstm = true", "fcnet_hiddens = [32, 32]"])
 def test_a_checkpoint_of_another_net_is_refused_by_the_setting_that_differs(other: str, tmp_path: Path) -> None:
     """RLlib would take weights of the same names and shapes, and leave the others fresh, without a word."""
@@ -230,6 +236,7 @@ def test_a_flipped_bit_anywhere_in_a_manifest_is_noticed(tmp_path: Path, bits: i
     assert newest(tmp_path) == last
 
 
+@pytest.mark.long
 def test_a_file_where_a_folder_of_ours_would_be_stops_nothing(tmp_path: Path) -> None:
     (before,) = save_and_close(tmp_path, 1)
     (tmp_path / "tmp-00000002").write_text("a file")

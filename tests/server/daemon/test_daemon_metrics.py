@@ -80,6 +80,7 @@ def report(boot: str = "0123456789abcdef", actions: int = 7) -> ServingReport:
     )
 
 
+@pytest.mark.long
 def test_it_is_ready_while_a_serving_process_answers(metrics: DaemonMetrics, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert get(f"{address}/healthz") == (200, "ok\n")
     assert get(f"{address}/readyz") == (503, "no serving process answers\n")
@@ -93,6 +94,7 @@ def test_it_is_ready_while_a_serving_process_answers(metrics: DaemonMetrics, add
     assert get(f"{address}/readyz") == (503, "it stops\n")
 
 
+@pytest.mark.long
 def test_figures_of_serving_are_there_by_process(metrics: DaemonMetrics, address: str) -> None:
     metrics.serving(report())
     metrics.serving(report("f" * 32, actions=100))
@@ -116,6 +118,7 @@ def test_figures_of_serving_are_there_by_process(metrics: DaemonMetrics, address
     assert value(samples, "policy_server_disk_free_bytes") > 0
 
 
+@pytest.mark.long
 def test_figures_of_learning_and_recording_are_there(metrics: DaemonMetrics, address: str, tmp_path: Path) -> None:
     assert ("policy_server_learner_iteration_timestamp_seconds", frozenset()) not in scraped(address)
     metrics.iteration(TrainingIteration(iteration=3, loss=0.5, steps=200, steps_total=600, steps_behind_1=50))
@@ -138,6 +141,7 @@ def test_figures_of_learning_and_recording_are_there(metrics: DaemonMetrics, add
     assert ("policy_server_learner_kl", frozenset()) not in samples, "what is unknown has no sample"
 
 
+@pytest.mark.long
 def test_an_older_prometheus_is_answered_in_its_own_form(address: str) -> None:
     status, text = get(f"{address}/metrics", accept="text/plain; version=0.0.4")
     assert status == 200

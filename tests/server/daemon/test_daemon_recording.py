@@ -49,6 +49,7 @@ def test_iterations_go_to_the_store_and_to_influxdb_and_the_token_nowhere(
     assert TOKEN not in caplog.text
 
 
+@pytest.mark.long
 def test_it_can_be_switched_off(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
     sink = sinks_of(ServerConfig(run_folder=tmp_path, recording=ServerRecordingConfig(influx=False)))()
     assert isinstance(sink, MultiSink)

@@ -93,6 +93,7 @@ def test_two_updates_lead_to_rllibs_weights(model: str, gpus: int) -> None:
     assert moved > 1e-3, "three epochs twice at a learning rate of 1e-3"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("source_class", [FusedPPOLearner, PPOTorchLearner], ids=["its_own", "rllibs"])
 def test_it_goes_on_from_a_saved_state_with_adams_moments(source_class: type, gpus: int) -> None:
     source = learner_of("mlp", source_class, gpus)

@@ -112,17 +112,20 @@ def test_an_open_address_and_a_page_without_the_certificate_and_the_token_that_i
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.long
 def test_an_action_space_that_the_algorithm_has_no_net_for(tmp_path: Path, refused: Refused) -> None:
     box = '{type = "Box", low = -1.0, high = 1.0, shape = [2]}'
     refused(["--run_folder", str(tmp_path), "--algorithm.name", "DQN", "--spaces.action", box], 2, "spaces.action: expected a Discrete")
 
 
+@pytest.mark.long
 def test_an_observation_space_that_rllib_has_no_net_for(tmp_path: Path, refused: Refused) -> None:
     odd = '{type = "Box", low = 0.0, high = 1.0, shape = [5, 7, 3]}'
     options = ["--run_folder", str(tmp_path), "--listen.address", "127.0.0.1:0", "--spaces.observation", odd]
     refused(options, 2, "spaces: RLlib makes no net for the observation space Box(0.0, 1.0, (5, 7, 3)")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("setting", ["run_folder", "checkpoints.folder", "recording.store"])
 def test_folders_that_cannot_be_written(setting: str, tmp_path: Path, refused: Refused) -> None:
     (tmp_path / "file").write_text("a file where a folder is expected")
@@ -138,6 +141,7 @@ def test_a_run_folder_on_a_file_system_that_takes_none(refused: Refused) -> None
     refused(options, 2, "run_folder: expected a folder that this user can write, received /proc/policy-server", commands=["serve"])
 
 
+@pytest.mark.long
 def test_a_checkpoint_of_another_configuration(tmp_path: Path, refused: Refused) -> None:
     spaces = SpacesConfig(action={"type": "Discrete", "n": 2})
     checkpoints = CheckpointFolder(ServerConfig(run_folder=tmp_path).checkpoints_folder, 3, spaces)
@@ -147,6 +151,7 @@ def test_a_checkpoint_of_another_configuration(tmp_path: Path, refused: Refused)
     refused(options, 2, "checkpoints: ", "made for the action space Discrete(2), but the configuration says Discrete(3)")
 
 
+@pytest.mark.long
 def test_a_store_that_is_none_and_cannot_be_put_aside(tmp_path: Path, refused: Refused) -> None:
     (tmp_path / "store.sqlite").mkdir()
     options = ["--run_folder", str(tmp_path), "--listen.address", "127.0.0.1:0"]
@@ -203,6 +208,7 @@ def test_an_address_is_claimed_before_anybody_listens_there(kind: str, tmp_path:
         pass
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("options", "key", "expected"),
     [

@@ -44,6 +44,7 @@ def run(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.long
 def test_a_copy_of_a_run_folder_does_not_cost_its_running_original_anything(run: Path, tmp_path: Path) -> None:
     original = RayProcess(run / "ray")
     copied_run = tmp_path / "copy"

@@ -56,6 +56,7 @@ def test_a_task_that_the_end_of_draining_breaks_off_answers_and_lets_it_through(
         answer.result(0.0)
 
 
+@pytest.mark.long
 def test_the_thread_stays_while_learning_is_paused_does_what_is_asked_and_its_clock_stands_still() -> None:
     point = SafePoint(lambda: None, threading.Event())
     point.pause(True)

@@ -21,6 +21,7 @@ def test_it_is_the_square_of_the_sum_over_the_sum_of_the_squares(ratios: list[fl
     assert float(effective_share(torch.tensor(ratios).log())) == pytest.approx(share)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("model", ["mlp", "lstm_shared"])
 def test_of_steps_that_the_policy_took_itself_all_count_and_of_others_fewer(model: str) -> None:
     harness = CoreHarness(policy_of(module_of_learner(model)))

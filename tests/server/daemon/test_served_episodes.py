@@ -51,6 +51,7 @@ def page(store: Path) -> dict[str, list[Any]]:
         return columns
 
 
+@pytest.mark.long
 def test_episodes_of_any_client_make_the_curve_of_page_grafana_and_export(tmp_path: Path) -> None:
     store = EmbeddedStore(tmp_path / "store.sqlite")
     episodes = ServedEpisodes(store, TAGS)
@@ -73,6 +74,7 @@ def test_episodes_of_any_client_make_the_curve_of_page_grafana_and_export(tmp_pa
     }
 
 
+@pytest.mark.long
 def test_an_episode_that_its_client_records_in_the_same_store_is_there_once(tmp_path: Path) -> None:
     store = EmbeddedStore(tmp_path / "store.sqlite")
     episodes = ServedEpisodes(store, TAGS)

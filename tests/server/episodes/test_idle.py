@@ -117,6 +117,7 @@ def test_a_gone_client_leaves_the_others_alone(harness: CoreHarness) -> None:
     assert harness.core.snapshot().episodes_open == 1
 
 
+@pytest.mark.long
 def test_clients_that_come_and_go_leave_no_trace_but_the_remembered_ids(harness: CoreHarness) -> None:
     for number in range(50):
         client = harness.connect(f"{number}")

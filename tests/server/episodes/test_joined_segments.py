@@ -36,6 +36,7 @@ def test_what_one_sample_takes_in_several_blocks_is_joined(make_harness: Make) -
     episode.validate()
 
 
+@pytest.mark.long
 def test_a_gap_stays_a_gap(make_harness: Make) -> None:
     harness = make_harness(hand_off=HandOffConfig(segment_steps=2))
     handle = harness.one(start("a", observation(0, 0))).handle

@@ -129,6 +129,7 @@ def test_whole_episodes_of_which_a_part_was_played_within_a_pause_are_let_go_who
     assert harness.pages_used == 0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("model", ["lstm_shared", "lstm_apart"])
 def test_a_recurrent_learner_has_the_state_from_which_the_first_step_after_a_pause_was_decided(make_harness: Make, model: str) -> None:
     def state_before_the_last_segment(pauses: bool) -> list[np.ndarray]:

@@ -139,6 +139,7 @@ def test_an_episode_whose_client_is_gone_can_be_drawn_up_to_its_last_complete_st
     buffer.sample(num_items=100, n_step=3, gamma=GAMMA, sample_episodes=True)
 
 
+@pytest.mark.long
 def test_pages_handed_off_for_their_age_are_long_enough_to_draw_from(make_harness: Make) -> None:
     """From a buffer of nothing but shorter segments RLlib's `sample` never returns."""
     harness = replaying(make_harness, n_step=3, max_segment_age_s=0.0)

@@ -176,6 +176,7 @@ def test_what_the_learner_gets_of_a_recurrent_net_has_the_states_it_was_played_w
     assert said
 
 
+@pytest.mark.long
 def test_a_question_that_waited_is_answered_by_the_new_weights(make_harness: Make) -> None:
     policy = policy_of(module_of(), explore=False)
     harness = make_harness(policy, demand=Demand(fragment_steps=2), hand_off=HandOffConfig(room_wait_s=3600.0))
@@ -307,6 +308,7 @@ def held_each_time(make_harness: Make, model: str, how: str, num_frames: int = 1
     return harness, log_probs
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("how", ["no wait", "override", "time"])
 def test_a_recurrent_state_goes_on_whoever_ends_the_wait(make_harness: Make, how: str) -> None:
     """Also with the weights that decided the question first."""

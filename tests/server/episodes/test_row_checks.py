@@ -48,6 +48,7 @@ def test_rows_outside_the_space_are_found_and_no_others(space: gym.Space[Any], g
         assert "received" in error.message
 
 
+@pytest.mark.long
 @given(LEAVES, st.integers(0, 1000))
 def test_exactly_the_members_of_a_space_that_are_finite_pass(space: gym.Space[Any], seed: int) -> None:
     (leaf,) = leaves(space)

@@ -160,6 +160,7 @@ def _assert_close(left: Any, right: Any) -> None:
     np.testing.assert_allclose(left, right, atol=1e-5)
 
 
+@pytest.mark.long
 def test_a_page_has_room_for_what_it_carries_on_however_short_segments_are_to_be(make_harness: Make) -> None:
     policy = policy_of(module_of(), state_every=1)
     policy.layout = dataclasses.replace(policy.layout, carried=9)  # as for returns of ten steps

@@ -30,6 +30,7 @@ def export(config: ServerConfig, to: Path, *options: str) -> subprocess.Complete
     return run_here("policy-server", "export", "--run-folder", str(config.run_folder), "--to", str(to), *options)
 
 
+@pytest.mark.long
 def test_the_newest_checkpoint_is_written_and_acts_as_it_does(tmp_path: Path) -> None:
     config = run_folder(tmp_path)
     policies = [saved(config), saved(config)]
@@ -45,6 +46,7 @@ def test_the_newest_checkpoint_is_written_and_acts_as_it_does(tmp_path: Path) ->
     assert sorted(path.name for path in tmp_path.iterdir()) == ["policy.npz", "run"], "nothing unfinished is left"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("options", "status", "message"),
     [
@@ -69,6 +71,7 @@ def test_a_run_without_a_checkpoint_is_refused(tmp_path: Path) -> None:
     assert "checkpoint: " in ended.stderr
 
 
+@pytest.mark.long
 def test_a_damaged_checkpoint_is_passed_over_or_refused_by_its_number(tmp_path: Path) -> None:
     config = run_folder(tmp_path)
     saved(config), saved(config)
@@ -89,6 +92,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_a_file_cannot_carry_is_refused_with_the_reason(name: str, tmp_path: Path) -> None:
     config, message = REFUSED[name]

@@ -56,6 +56,7 @@ def policy_of(name: str) -> TrainedPolicy:
     return trained(POLICIES[name])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", POLICIES)
 @pytest.mark.parametrize("explore", [False, True], ids=["greedy", "exploring"])
 def test_an_exported_policy_acts_as_the_server_does(name: str, explore: bool, tmp_path: Path) -> None:
@@ -97,6 +98,7 @@ def test_a_policy_says_where_it_comes_from(tmp_path: Path) -> None:
     assert (origin.run, origin.algorithm, origin.checkpoint, origin.weights_seq_no) == ("somewhere", "PPO", 7, 70)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", POLICIES)
 def test_an_onnx_graph_says_what_the_server_says(name: str, tmp_path: Path) -> None:
     policy = policy_of(name)

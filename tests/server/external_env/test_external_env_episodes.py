@@ -20,6 +20,7 @@ from tests.server.core_harness import ACTIONS, OBSERVATION, arrived, module_of, 
 from tests.server.external_env_harness import Served, in_thread, play, serve_env, serving_env
 
 
+@pytest.mark.long
 def test_an_episode_arrives_as_it_was_said(served: Served, env: Any) -> None:
     episode = env.start_episode()
     first = env.get_action(episode, observation(0))
@@ -44,6 +45,7 @@ def test_an_episode_arrives_as_it_was_said(served: Served, env: Any) -> None:
     np.testing.assert_allclose(log_probs, expected[np.arange(3), segment.get_actions()], atol=1e-6, err_msg="of the action that was taken")
 
 
+@pytest.mark.long
 def test_episodes_have_rllibs_ids_and_errors_and_leave_nothing_behind(served: Served, env: Any) -> None:
     generated = env.start_episode()
     assert len(generated) == 32
@@ -78,6 +80,7 @@ def test_the_ids_of_ended_episodes_are_remembered_within_bounds(env: Any) -> Non
         env.start_episode(episodes[2])
 
 
+@pytest.mark.long
 def test_untrained_episodes_are_served_and_never_arrive(served: Served, env: Any) -> None:
     info = {"mine": 1}
     untrained = env.start_episode(training_enabled=False)
@@ -93,6 +96,7 @@ def test_untrained_episodes_are_served_and_never_arrive(served: Served, env: Any
     assert (statistics.steps_untrained, statistics.steps_completed, statistics.steps_waiting) == (3, 5, 0)
 
 
+@pytest.mark.long
 def test_a_reward_before_the_first_action_is_dropped_and_counted(served: Served, env: Any, caplog: pytest.LogCaptureFixture) -> None:
     for _ in range(2):
         episode = env.start_episode()
@@ -138,6 +142,7 @@ def test_an_info_of_numbers_that_is_used_again_is_recorded_as_it_was(served: Ser
     assert segment.get_infos() == [{}, *({"step": step, "score": 0.5} for step in range(3))]
 
 
+@pytest.mark.long
 def test_an_observation_given_at_the_end_may_change_afterwards(served: Served, env: Any) -> None:
     own = observation(0)
     for number in range(20):

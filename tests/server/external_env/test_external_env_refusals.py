@@ -32,6 +32,7 @@ def name_of(value: object) -> str:
     return str(value).split(" at 0x")[0]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "bad",
     [BAD, observation(101.0), np.zeros(9, np.float32), None, "text", [1, [2]], np.full(10, 1e300), {"x": 1}, Unreadable(), 1j],
@@ -55,6 +56,7 @@ def test_a_bad_observation_is_told_to_its_caller_and_the_episode_goes_on(served:
     assert segment.get_infos() == [{}, {"kept": True}, {}]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("bad", [42, -1, np.nan, 0.5, "up", [0, 1], Unreadable()], ids=name_of)
 def test_an_action_outside_the_space_is_told_to_its_caller_and_the_episode_goes_on(served: Served, env: Any, bad: Any) -> None:
     episode = env.start_episode()
@@ -70,6 +72,7 @@ def test_an_action_outside_the_space_is_told_to_its_caller_and_the_episode_goes_
     assert segment.get_rewards().tolist() == [1.0, 0.0]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("bad", [np.nan, np.inf, "much", "1", None, np.zeros(2), 10**400], ids=name_of)
 def test_a_reward_that_is_no_number_is_told_where_it_is_logged_and_forgotten(served: Served, env: Any, bad: Any) -> None:
     episode = env.start_episode()
@@ -86,6 +89,7 @@ def test_a_reward_that_is_no_number_is_told_where_it_is_logged_and_forgotten(ser
     assert segment.get_rewards().tolist() == [1.5, 1.0]
 
 
+@pytest.mark.long
 def test_a_sum_of_rewards_that_no_step_can_carry_is_told_where_it_is_logged(served: Served, env: Any) -> None:
     episode = env.start_episode()
     env.get_action(episode, observation(0))
@@ -128,6 +132,7 @@ def test_a_bad_row_in_a_crowd_touches_no_other(served: Served, env: Any) -> None
         assert segment.get_rewards().tolist() == [1.0] * 5
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("last", [BAD, None, threading.Lock()], ids=name_of)
 def test_a_bad_end_truncates_the_episode_at_its_last_complete_step(
     served: Served, env: Any, caplog: pytest.LogCaptureFixture, last: Any

@@ -56,6 +56,7 @@ def give_up(env: Any, episode_id: str, values: Any, action: Any = None) -> None:
     assert isinstance(raised.value, queue.Empty), "what RLlib raises, for programs that expect it"
 
 
+@pytest.mark.long
 def test_a_late_action_is_not_the_answer_to_the_next_call(served: Served, env: Any, stuck: Stuck) -> None:
     episode = env.start_episode()
     give_up(env, episode, observation(0))
@@ -71,6 +72,7 @@ def test_a_late_action_is_not_the_answer_to_the_next_call(served: Served, env: A
     assert segment.get_rewards().tolist() == [1.0, 2.0]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("is_first_step", [True, False])
 @pytest.mark.parametrize("answered_before", [True, False])
 def test_to_ask_again_after_a_timeout_gives_the_same_action_and_counts_once(
@@ -179,6 +181,7 @@ def test_a_mistake_of_the_server_is_told_to_the_callers_and_counted(served: Serv
     assert served.statistics().rows_failed == 1
 
 
+@pytest.mark.long
 def test_whoever_waits_when_the_server_stops_hears_it(wait_until: Callable[[Callable[[], bool]], None]) -> None:
     with serving_env(demand=Demand(fragment_steps=1)) as served:
         env = served.env
@@ -259,6 +262,7 @@ class Eager(Idle):
         self.end_episode(self.start_episode(), observation())
 
 
+@pytest.mark.long
 def test_episodes_that_began_before_the_server_did_are_served(caplog: pytest.LogCaptureFixture) -> None:
     with serving_env(Eager) as served:
         for answer in served.env.answers:
@@ -274,6 +278,7 @@ class Both(Idle):
         PolicyServer(self, "localhost", 0).serve_forever()
 
 
+@pytest.mark.long
 def test_an_environment_may_play_itself_and_serve_clients(wait_until: Callable[[Callable[[], bool]], None]) -> None:
     with serving_env(Both) as served:
         wait_until(lambda: len(served.harness.serving_loop.addresses) == 2)

@@ -108,6 +108,7 @@ def test_clients_without_episodes_are_forgotten_as_they_leave(serve: ServingLoop
 # Episodes of plain calls --------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_plain_calls_start_no_more_episodes_than_may_be_open() -> None:
     with running_serving_loop(episodes=EpisodesConfig(max_open=4)) as serve:
         caller = Unary(serve.stub())
@@ -202,6 +203,7 @@ def test_infos_of_dropped_steps_and_of_plain_calls_make_room_again() -> None:
         assert serve.stub().GetStats(pb.GetStatsRequest()).infos_dropped == 6
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("info", "text"),
     [('{"a": "' + "x" * 300_000 + '"}', "at most 262144 bytes"), ('{"a": [' + "[]," * 80_000 + "1]}", "")],

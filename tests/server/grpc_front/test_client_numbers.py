@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from policyserver.server.grpc_front.client_numbers import ClientNumbers
 from tests.server.serving_loop_harness import running_serving_loop
 
@@ -29,6 +31,7 @@ def test_a_number_beyond_all_counting_does_not_use_up_the_others() -> None:
     assert numbers.number(None) == 0
 
 
+@pytest.mark.long
 def test_a_server_gives_each_client_another_number_and_leaves_one_that_comes_back_its_own() -> None:
     with running_serving_loop() as harness:
         clients = [harness.client() for _ in range(3)]

@@ -47,6 +47,7 @@ def test_the_handshake_says_what_the_server_is(serve: ServingLoopHarness) -> Non
     stream.close()
 
 
+@pytest.mark.long
 def test_each_client_is_told_another_endpoint_first_and_questions_get_the_list_as_it_is(serve: ServingLoopHarness) -> None:
     listed = ["127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"]
     serve.serving_loop.endpoints = lambda: listed
@@ -61,6 +62,7 @@ def test_another_protocol_version_is_refused_with_both_sides(serve: ServingLoopH
     assert error.field == "protocol_version"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "theirs"),
     [
@@ -81,6 +83,7 @@ def test_other_spaces_are_refused_with_both_sides(serve: ServingLoopHarness, nam
         serve.client(CLIENT, **{name: theirs}).start_episode()
 
 
+@pytest.mark.long
 def test_a_handshake_whose_space_would_fill_the_memory_is_refused(serve: ServingLoopHarness) -> None:
     bound = to_tensor(np.zeros(1))
     large = space_pb2.Space(box=space_pb2.BoxSpace(low=bound, high=bound, shape=[2**24]))
@@ -104,6 +107,7 @@ def test_many_messages_in_flight_are_all_answered(stream: Stream) -> None:
     assert sorted(stream.receive().batch.message_id for _ in range(300)) == list(range(300))
 
 
+@pytest.mark.long
 def test_a_real_client_plays_an_episode(serve: ServingLoopHarness) -> None:
     client = serve.client(observation_space=OBSERVATION, action_space=ACTION)
     episode = client.start_episode()
@@ -123,6 +127,7 @@ def test_a_real_client_plays_an_episode(serve: ServingLoopHarness) -> None:
     assert (stats.reward_sum, stats.episodes_finished, stats.clients_connected, stats.return_mean) == (10.0, 1, 1, 10.0)
 
 
+@pytest.mark.long
 def test_a_client_that_closes_is_disconnected(serve: ServingLoopHarness, wait_until: Callable[[Callable[[], bool]], None]) -> None:
     with PolicyClient(serve.address) as client:
         client.start_episode()
@@ -166,6 +171,7 @@ def test_reflection_can_be_switched_off() -> None:
         assert error.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
+@pytest.mark.long
 def test_an_answer_that_cannot_be_written_ends_the_stream_and_is_repeated_on_the_next(
     serve: ServingLoopHarness, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -87,6 +87,7 @@ def test_a_share_is_a_connections_not_a_names(eight: CoreHarness) -> None:
     assert len(begin(eight, "small", "a")) == 1
 
 
+@pytest.mark.long
 def test_plain_calls_have_their_share_too() -> None:
     with running_serving_loop(episodes=EpisodesConfig(max_open=4)) as serve:
         large, small = Unary(serve.stub(), "large"), serve.client()

@@ -110,6 +110,7 @@ def test_rows_of_every_space_are_read_as_they_were_sent(observation_space: gym.S
     assert bits(action_space, unflatten_batch(action_space, received.actions)) == bits(action_space, actions)
 
 
+@pytest.mark.long
 @given(ACTION_SPACES, st.integers(1, 4))
 def test_answers_of_every_space_are_read_as_members_of_it(action_space: gym.Space[Any], rows: int) -> None:
     agreement = shake_hands(spaces.Discrete(2), action_space)
@@ -172,6 +173,7 @@ def test_what_a_client_says_arrives_bit_for_bit_at_the_learner_and_actions_are_m
         assert np.isfinite(segment.get_extra_model_outputs("action_logp")).all()
 
 
+@pytest.mark.long
 def test_the_server_says_its_spaces_and_refuses_a_client_with_others() -> None:
     other = spaces.Dict({**PICTURE.spaces, "day": spaces.Discrete(7)})
     with serving(PICTURE, LEVERS) as serve:
@@ -188,6 +190,7 @@ def test_the_server_says_its_spaces_and_refuses_a_client_with_others() -> None:
             assert refused.value.field == name
 
 
+@pytest.mark.long
 def test_a_wrong_leaf_is_refused_by_its_path_and_the_other_rows_go_on() -> None:
     good, bad = samples(PICTURE, 2)
     bad["account"][1][1] = 1.5
@@ -208,6 +211,7 @@ def test_a_wrong_leaf_is_refused_by_its_path_and_the_other_rows_go_on() -> None:
         client.log_action(ids[0], good, (1, 5))
 
 
+@pytest.mark.long
 def test_plain_calls_take_and_give_one_tensor_per_leaf() -> None:
     values = samples(PICTURE, 3)
     with serving(PICTURE, LEVERS) as serve:

@@ -36,6 +36,7 @@ def failure(call: Callable[..., Any], *args: Any, **options: Any) -> tuple[str, 
     return error.code().name, metadata.get("policyserver-reason", ""), metadata.get("policyserver-field", ""), error.details()
 
 
+@pytest.mark.long
 def test_an_episode_of_plain_calls_arrives_as_it_was_said(serve: ServingLoopHarness, caller: Unary) -> None:
     episode = caller.start()
     assert episode
@@ -54,6 +55,7 @@ def test_an_episode_of_plain_calls_arrives_as_it_was_said(serve: ServingLoopHarn
     assert segment.is_truncated
 
 
+@pytest.mark.long
 def test_a_repeated_call_with_its_number_gets_the_same_answer_and_counts_once(serve: ServingLoopHarness, caller: Unary) -> None:
     episode = caller.start("a")
     assert caller.start("a") == "a", "starting again before the first observation changes nothing"
@@ -72,6 +74,7 @@ def test_a_repeated_call_with_its_number_gets_the_same_answer_and_counts_once(se
     assert segment.get_rewards().tolist() == [1.5, 30.0]
 
 
+@pytest.mark.long
 def test_out_of_order_and_changed_repeats_are_refused(caller: Unary) -> None:
     episode = caller.start("a")
     caller.get_action(episode, observation(0), sequence=0)
@@ -82,6 +85,7 @@ def test_out_of_order_and_changed_repeats_are_refused(caller: Unary) -> None:
     caller.get_action(episode, observation(2), sequence=2)
 
 
+@pytest.mark.long
 def test_wrong_episodes_are_told_apart(caller: Unary) -> None:
     code, reason, field, text = failure(caller.get_action, "nobody", observation())
     assert (code, reason, field) == ("NOT_FOUND", "EPISODE_UNKNOWN", "episode_id")
@@ -100,6 +104,7 @@ def test_wrong_episodes_are_told_apart(caller: Unary) -> None:
         assert "already completed" in text
 
 
+@pytest.mark.long
 def test_bad_values_are_refused_by_name_and_nothing_is_changed(serve: ServingLoopHarness, caller: Unary) -> None:
     episode = caller.start("a")
     assert failure(caller.log_returns, episode, 1.0)[:3] == ("INVALID_ARGUMENT", "BAD_REWARD", "reward")
@@ -124,6 +129,7 @@ def test_bad_values_are_refused_by_name_and_nothing_is_changed(serve: ServingLoo
     assert segment.get_rewards().tolist() == [1.0], "the refused calls kept the reward for the good one"
 
 
+@pytest.mark.long
 def test_callers_with_names_have_their_own_episodes(serve: ServingLoopHarness, caller: Unary) -> None:
     other = Unary(serve.stub(), "other")
     for who in (caller, other):
@@ -146,6 +152,7 @@ def test_callers_that_come_and_go_leave_nothing_behind(serve: ServingLoopHarness
     assert not table_of(serve.serving_loop.core).clients(), "who has no episode is forgotten at once"
 
 
+@pytest.mark.long
 def test_training_disabled_is_kept_for_the_whole_episode(serve: ServingLoopHarness, caller: Unary) -> None:
     episode = caller.start("a", training_disabled=True)
     assert failure(caller.start, "a")[:2] == ("ALREADY_EXISTS", "EPISODE_DUPLICATE")
@@ -180,6 +187,7 @@ def test_while_draining_nothing_new_starts(serve: ServingLoopHarness, caller: Un
     caller.end(episode, observation())
 
 
+@pytest.mark.long
 def test_rewards_that_a_step_cannot_carry_are_refused_where_they_are_logged(serve: ServingLoopHarness, caller: Unary) -> None:
     episode = caller.start("a")
     caller.get_action(episode, observation(0))

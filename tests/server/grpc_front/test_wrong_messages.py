@@ -45,6 +45,7 @@ def rows_refused(serve: ServingLoopHarness) -> int:
     return int(serve.stub().GetStats(pb.GetStatsRequest()).rows_refused)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("changes", "field"),
     [
@@ -120,6 +121,7 @@ def test_a_request_that_is_no_steps_is_refused_and_the_stream_goes_on(stream: St
     assert list(stream.ask(**one_start()).codes) == [0]
 
 
+@pytest.mark.long
 def test_a_message_without_rows_is_answered_by_one_without(stream: Stream) -> None:
     reply = stream.ask(message_id=5)
     assert (reply.message_id, reply.HasField("refusal") if "refusal" in reply.DESCRIPTOR.fields_by_name else False) == (5, False)
@@ -137,6 +139,7 @@ def test_more_rows_than_allowed_are_refused() -> None:
         stream.close()
 
 
+@pytest.mark.long
 def test_a_bad_row_names_the_field_of_the_message(stream: Stream) -> None:
     (error,) = stream.ask(**one_start(observations=[to_tensor(observation(0.0, np.nan)[None])])).errors
     assert (error.row, error.field) == (0, "observations[0]")
@@ -145,6 +148,7 @@ def test_a_bad_row_names_the_field_of_the_message(stream: Stream) -> None:
     assert error.field == "actions[0]"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("kind", "method", "sent"),
     [

@@ -62,6 +62,7 @@ def open_descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("asks", [False, True])
 def test_an_actor_that_died_leaves_no_descriptor_behind(tmp_path: Path, asks: bool) -> None:
     link = DriverLink(tmp_path / "link")
@@ -233,6 +234,7 @@ def test_a_killed_daemon_is_noticed_and_gives_its_folder_back(tmp_path: Path) ->
     FolderLock(tmp_path).release()
 
 
+@pytest.mark.long
 def test_a_late_answer_waits_for_the_next_question_of_its_kind(tmp_path: Path) -> None:
     link = DriverLink(tmp_path / "link")
     may_answer, late = threading.Event(), list[Any]()

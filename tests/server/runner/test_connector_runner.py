@@ -84,6 +84,7 @@ def test_what_connectors_and_callbacks_do_reaches_the_learners_end(make_runner: 
     assert (metrics["odd_length"].peek(), metrics["num_episodes"].peek()) == (1, 1)
 
 
+@pytest.mark.long
 def test_states_of_connectors_are_given_and_taken_while_episodes_are_open(make_runner: Make) -> None:
     runner = make_runner(CenterOnEverythingSeen())
     with PolicyClient(runner.addresses()[0], config=CLIENT) as client:
@@ -106,12 +107,14 @@ class Asks(RLlibCallback):  # type: ignore[misc]
         metrics_logger.log_value("rows_seen", state["CenterOnEverythingSeen"]["count"], reduce="sum")
 
 
+@pytest.mark.long
 def test_a_callback_may_ask_its_env_runner(make_runner: Make) -> None:
     runner = make_runner(CenterOnEverythingSeen(), callbacks=Asks)
     play(runner, 2)
     assert runner.get_metrics()["rows_seen"].peek() == 3
 
 
+@pytest.mark.long
 def test_a_connector_that_raises_costs_its_rows_and_nothing_else(make_runner: Make) -> None:
     def break_down(batch: Any, episodes: Any) -> None:
         raise ZeroDivisionError("a user's mistake")

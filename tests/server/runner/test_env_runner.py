@@ -111,6 +111,7 @@ class Tells(RLlibCallback):  # type: ignore[misc]
         samples[:] = [episode for episode in samples if len(episode) > 1]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("worker_index", [0, 1])
 def test_a_callback_sees_each_sample_and_what_it_drops_is_not_learned_from(make_runner: Make, worker_index: int) -> None:
     functions: list[int] = []
@@ -140,6 +141,7 @@ def test_sample_gives_a_list_of_valid_episodes_with_every_step(make_runner: Make
     assert [len(episode) for episode in episodes] == [3, 80, 1], "joined"
 
 
+@pytest.mark.long
 def test_sample_waits_for_a_fragment_and_asks_for_other_amounts(make_runner: Make) -> None:
     runner = make_runner(sample_wait_s=20.0, fragment=6)
     done: list[list[SingleAgentEpisode]] = []
@@ -188,6 +190,7 @@ def test_the_metrics_have_the_keys_and_kinds_of_rllibs_own_runner(runner: Extern
     assert "num_env_steps_sampled_lifetime" in again
 
 
+@pytest.mark.long
 def test_only_one_instance_of_a_group_serves_and_never_one_that_evaluates(make_runner: Make) -> None:
     assert len(make_runner(0, num_env_runners=0).addresses()) == 1
     assert len(make_runner(1, num_env_runners=2).addresses()) == 1
@@ -204,12 +207,14 @@ def test_only_one_instance_of_a_group_serves_and_never_one_that_evaluates(make_r
         assert silent.addresses() == []
 
 
+@pytest.mark.long
 def test_spaces_are_given_under_every_name_that_rllib_looks_for(runner: ExternalEnvRunner) -> None:
     spaces = runner.get_spaces()
     assert {INPUT_ENV_SPACES, INPUT_ENV_SINGLE_SPACES, DEFAULT_MODULE_ID} <= set(spaces)
     assert all(space == (OBSERVATION, ACTION) for space in spaces.values())
 
 
+@pytest.mark.long
 def test_the_state_has_rllibs_components_and_only_those_asked_for(runner: ExternalEnvRunner) -> None:
     connectors = {COMPONENT_ENV_TO_MODULE_CONNECTOR, COMPONENT_MODULE_TO_ENV_CONNECTOR}
     assert set(runner.get_state()) == {COMPONENT_RL_MODULE, WEIGHTS_SEQ_NO, NUM_ENV_STEPS_SAMPLED_LIFETIME} | connectors
@@ -258,6 +263,7 @@ def test_the_daemons_link_brings_no_older_weights_than_rllib_did(runner: Externa
     assert revive(0.04, 4) == (pytest.approx(0.05), 5)
 
 
+@pytest.mark.long
 def test_a_state_without_weights_changes_none(runner: ExternalEnvRunner) -> None:
     before = acting(runner)
     runner.set_state({NUM_ENV_STEPS_SAMPLED_LIFETIME: 5})
@@ -292,6 +298,7 @@ def make_env(cls: type[ExternalEnv]) -> Callable[[Any], ExternalEnv]:
     return lambda context: cls(ACTION, OBSERVATION)
 
 
+@pytest.mark.long
 def test_the_environments_own_run_opens_the_server(make_runner: Make, wait_until: Callable[[Callable[[], bool]], None]) -> None:
     runner = make_runner(env=Serving, env_creator=make_env(Serving))
     wait_until(lambda: bool(runner.addresses()))
@@ -304,6 +311,7 @@ def test_the_environments_own_run_opens_the_server(make_runner: Make, wait_until
     assert not env.is_alive()
 
 
+@pytest.mark.long
 def test_an_environment_whose_server_waits_for_its_weights_runs_when_that_opens(
     make_runner: Make, wait_until: Callable[[Callable[[], bool]], None]
 ) -> None:
@@ -342,6 +350,7 @@ def test_another_kind_of_environment_is_refused(make_runner: Make, env: Any) -> 
         make_runner(env="CartPole-v1", env_creator=lambda context: env)
 
 
+@pytest.mark.long
 def test_stop_may_come_twice_and_frees_the_port(make_runner: Make) -> None:
     runner = make_runner()
     (address,) = runner.addresses()

@@ -197,6 +197,7 @@ def runner() -> Iterator[ExternalEnvRunner]:
     runner.stop()
 
 
+@pytest.mark.long
 def test_untrained_episodes_are_served_beside_trained_ones_and_leave_no_trace_in_the_batch_or_the_counts(runner: ExternalEnvRunner) -> None:
     with PolicyClient(runner.addresses()[0], config=CLIENT) as client:
         watched = client.start_episodes(["watched", "logged"], training_enabled=False)
@@ -285,6 +286,7 @@ def test_only_an_end_by_the_environments_rules_has_no_value_after_it() -> None:
 # Rewards and infos -----------------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_rewards_add_up_until_the_next_action_and_those_before_the_first_belong_to_none() -> None:
     with running_serving_loop(learned_policy("discrete")) as serve, serve.client() as client:
         episode = client.start_episode()

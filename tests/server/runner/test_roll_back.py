@@ -64,6 +64,7 @@ def served(runner: ExternalEnvRunner) -> str:
     return sha256_of_weights(runner.module.state_dict())
 
 
+@pytest.mark.long
 def test_weights_filters_and_exploration_step_are_served_under_a_higher_version_and_steps_are_dropped(runner: ExternalEnvRunner) -> None:
     play(runner, 5)
     state, rows, expected = saved_state(runner, 1), rows_seen(runner), served(runner)
@@ -79,6 +80,7 @@ def test_weights_filters_and_exploration_step_are_served_under_a_higher_version_
     assert play(runner, 1) == 8
 
 
+@pytest.mark.long
 def test_steps_stay_where_they_may(runner: ExternalEnvRunner) -> None:
     play(runner, 9)
     assert runner.roll_back(({**saved_state(runner, 1), WEIGHTS_SEQ_NO: 1}, False)).steps_dropped == 0
@@ -87,12 +89,14 @@ def test_steps_stay_where_they_may(runner: ExternalEnvRunner) -> None:
     assert sum(map(len, episodes)) == 18
 
 
+@pytest.mark.long
 def test_the_version_is_higher_than_all_that_were_served_whatever_the_daemon_knew(runner: ExternalEnvRunner) -> None:
     state = saved_state(runner, 1)
     runner.set_state(pushed(weights_of(runner, 3.0), 12))
     assert runner.roll_back(({**state, WEIGHTS_SEQ_NO: 9}, True)).weights_seq_no == 13
 
 
+@pytest.mark.long
 def test_what_rllib_sent_before_its_learner_followed_is_late_and_what_comes_after_counts(runner: ExternalEnvRunner) -> None:
     state, expected = saved_state(runner, 2), served(runner)
     bad = weights_of(runner, 3.0)
@@ -111,6 +115,7 @@ def test_what_rllib_sent_before_its_learner_followed_is_late_and_what_comes_afte
     assert (served(runner), runner.weights_seq_no) == (sha256_of_weights(better), 9)
 
 
+@pytest.mark.long
 def test_a_restarted_instance_that_is_offered_a_roll_back_takes_rllibs_weights_for_late_too(runner: ExternalEnvRunner) -> None:
     state, expected = saved_state(runner, 1), served(runner)
     runner.revive({**state, COMPONENT_RL_MODULE: state[COMPONENT_RL_MODULE], WEIGHTS_SEQ_NO: 8, ROLLED_BACK: True})

@@ -35,6 +35,7 @@ def serving_loop_of(listen: ListenConfig) -> ServingLoop:
     return ServingLoop(core, OBSERVATION, ACTION, ServingConfig(listen))
 
 
+@pytest.mark.long
 def test_it_listens_on_a_free_port_and_on_a_unix_socket_at_once(serve: ServingLoopHarness, tmp_path: Path) -> None:
     path = f"unix:{tmp_path / 'socket'}"
     assert serve.serving_loop.bind(path) == path
@@ -45,6 +46,7 @@ def test_it_listens_on_a_free_port_and_on_a_unix_socket_at_once(serve: ServingLo
             assert client.server_info().endpoints == (serve.address, path)
 
 
+@pytest.mark.long
 def test_a_port_in_use_is_an_error_that_names_it(serve: ServingLoopHarness) -> None:
     second = serving_loop_of(ListenConfig(serve.address))
     second.start()

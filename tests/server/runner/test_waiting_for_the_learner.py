@@ -72,6 +72,7 @@ def test_a_call_waits_longer_than_its_answer_may_take_and_gets_the_new_policys(s
     assert stats.learner_wait_s > 0.4
 
 
+@pytest.mark.long
 def test_who_can_not_wait_is_answered_at_once(serve: ServingLoopHarness) -> None:
     client = serve.client(replace(CLIENT, waits_for_learner=False, action_timeout_s=5.0))
     episode = client.start_episode()
@@ -92,6 +93,7 @@ def test_the_wait_for_the_learner_has_an_end_of_its_own(serve: ServingLoopHarnes
     assert client.stats().questions_waited == 1
 
 
+@pytest.mark.long
 def test_ends_given_actions_and_untrained_episodes_do_not_wait(serve: ServingLoopHarness) -> None:
     client = serve.client(replace(CLIENT, action_timeout_s=5.0))
     given, untrained = client.start_episode(), client.start_episode(training_enabled=False)
@@ -114,6 +116,7 @@ def test_all_of_many_threads_go_on_when_there_is_room(serve: ServingLoopHarness,
         assert all(action.result(20.0) in range(3) for action in actions)
 
 
+@pytest.mark.long
 def test_a_batch_waits_as_a_whole_and_comes_back_in_order(serve: ServingLoopHarness, wait_until: WaitUntil) -> None:
     client = serve.client()
     ids = client.start_episodes(5)
@@ -125,6 +128,7 @@ def test_a_batch_waits_as_a_whole_and_comes_back_in_order(serve: ServingLoopHarn
     client.end_episodes(ids, [observation(0)] * 5)
 
 
+@pytest.mark.long
 def test_unary_callers_wait_too_unless_they_say_that_they_can_not(serve: ServingLoopHarness, wait_until: WaitUntil) -> None:
     caller = Unary(serve.stub())
     patient, hurried = caller.start(), caller.start()

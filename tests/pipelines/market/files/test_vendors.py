@@ -61,6 +61,7 @@ def test_a_vendors_file_is_read_as_the_vendor_means_it(
     assert last_close in (None, bars.close[-1])
 
 
+@pytest.mark.long
 def test_every_shipped_sample_is_of_one_dialect_alone_and_all_are_tried() -> None:
     detected = Counter(
         read_table(path, "auto").dialect_name for path in SAMPLES.iterdir() if path.suffix in (".csv", ".txt") and path.stem != "german"
@@ -203,6 +204,7 @@ def test_a_time_format_that_is_named_reads_what_auto_refuses_or_may_mistake(
     assert np.abs(recording.bars.time_ns - [ns("2024-01-02"), ns("2024-01-02T00:01")]).max() < 1_000
 
 
+@pytest.mark.long
 def test_months_by_name_are_those_of_the_calendar(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     days = np.arange("2023-01-01", "2025-01-01", dtype="datetime64[D]").astype(object)

@@ -75,6 +75,7 @@ def bootstrap_facts(process: Any) -> dict[str, Fact]:
     return facts
 
 
+@pytest.mark.long
 def test_the_bootstrap_has_its_facts(catalog: CatalogConfig) -> None:
     assert wrong_facts(bootstrap_facts(StationaryBootstrap(catalog, **fixed(mean_block_bars=BLOCK, start_price=100.0)))) == []
 
@@ -89,6 +90,7 @@ def test_bars_hold_together(catalog: CatalogConfig) -> None:
     assert np.all(np.maximum(bars.open, bars.close) <= bars.high)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("old", "new", "fact"),
     [

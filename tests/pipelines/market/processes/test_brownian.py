@@ -63,10 +63,12 @@ GBM = fixed(start_price=100.0, price_drift=DRIFT, volatility=VOLATILITY)
 ABM = fixed(start_price=100.0, price_drift=DRIFT, volatility=0.01)
 
 
+@pytest.mark.long
 def test_gbm_has_the_facts_of_geometric_brownian_motion() -> None:
     assert wrong_facts(gbm_facts(GeometricBrownianMotion(**GBM))) == []
 
 
+@pytest.mark.long
 def test_abm_has_the_facts_of_arithmetic_brownian_motion() -> None:
     assert wrong_facts(abm_facts(ArithmeticBrownianMotion(**ABM))) == []
 

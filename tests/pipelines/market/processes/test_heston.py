@@ -83,6 +83,7 @@ def test_large_returns_follow_large_ones_and_falls_raise_the_variance() -> None:
     assert wrong_facts({"clustering": clustering(constant)}) == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("spread", [1.0, 2.0])
 def test_beyond_fellers_condition_the_variance_stays_a_number_and_its_mean_stays_near(spread: float) -> None:
     process = Heston(**HESTON | fixed(start_volatility=VOLATILITY, variance_spread=spread))

@@ -33,11 +33,13 @@ def ou_facts(process: Any) -> dict[str, Fact]:
     return facts | {"predictable share": Fact(float(explained), share, 2 * math.sqrt(share * (1 - share) / n))}
 
 
+@pytest.mark.long
 def test_ou_has_its_facts() -> None:
     assert wrong_facts(ou_facts(OrnsteinUhlenbeck(**OU))) == []
     assert math.exp(-REVERSION * math.log(2) / REVERSION) == pytest.approx(0.5)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("old", "new", "fact"),
     [
@@ -59,6 +61,7 @@ def test_a_wrong_ou_is_found(old: str, new: str, fact: str) -> None:
     assert fact in wrong_facts(ou_facts(mutant("ou", old, new).OrnsteinUhlenbeck(**OU)))
 
 
+@pytest.mark.long
 @given(
     rates=st.lists(st.floats(1e-4, 50.0), min_size=1, max_size=4),
     start=st.floats(-10, 10),

@@ -48,10 +48,12 @@ def range_facts(make: Any, steps_per_bar: int, n_rows: int = 400) -> dict[str, F
     }
 
 
+@pytest.mark.long
 def test_four_sub_steps_have_the_range_of_brownian_motion() -> None:
     assert wrong_facts(range_facts(bars_from_paths, 4)) == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("steps_per_bar", [1, 2])
 def test_fewer_sub_steps_have_its_highs_and_lows(steps_per_bar: int) -> None:
     facts = range_facts(bars_from_paths, steps_per_bar)

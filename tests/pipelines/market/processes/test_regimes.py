@@ -56,10 +56,12 @@ def two_regime_facts(process: Any) -> dict[str, Fact]:
     return facts
 
 
+@pytest.mark.long
 def test_two_regimes_have_their_facts() -> None:
     assert wrong_facts(two_regime_facts(two_regimes())) == []
 
 
+@pytest.mark.long
 def test_three_regimes_follow_their_matrix_from_the_stationary_law() -> None:
     process = MarkovRegimes(regimes=(Regime(), Regime(), Regime()), transitions=THREE)
     states = process.states(np.random.default_rng(1).random((4000, 50)))

@@ -377,6 +377,7 @@ def test_a_limit_that_makes_no_sense_is_refused(choice: Any, expected: str) -> N
         Rules.of(RulesConfig(risk=(choice,)))
 
 
+@pytest.mark.long
 def test_the_limits_are_listed_with_their_settings() -> None:
     listed = schemes()
     assert "rules.risk: a limit on risk by its name" in listed

@@ -58,6 +58,7 @@ def test_a_column_is_seen_as_it_stands_in_the_rows_up_to_the_bar(folder: Path) -
     np.testing.assert_allclose(seen[:, 0], 1e-3 * CARRIED[rows], rtol=1e-6)
 
 
+@pytest.mark.long
 def test_what_comes_later_in_the_file_changes_nothing_before(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     observers = (
         {"name": "exogenous", "columns": ("news",), "scale": 1e-3},
@@ -92,6 +93,7 @@ def test_longer_bars_have_the_last_value_within_them(folder: Path) -> None:
     np.testing.assert_allclose(seen[:, 0], 1e-3 * CARRIED[6 * rows + 5], rtol=1e-6)
 
 
+@pytest.mark.long
 def test_a_parquet_file_has_further_columns_too(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     table = np.loadtxt(folder / "A.csv", delimiter=",", skiprows=1, usecols=range(6))
     names = ("time", "open", "high", "low", "close", "volume")

@@ -150,6 +150,7 @@ def test_the_portfolio_is_seen() -> None:
     assert observation["unrealised_profit"] == pytest.approx(math.log(1.02) / (volatility * math.sqrt(8)), rel=1e-5)
 
 
+@pytest.mark.long
 @both
 def test_warm_up_bars_that_come_at_once_show_what_they_show_one_by_one(rules: Rules) -> None:
     closes = make_source(PricesConfig(), seed=1).episodes([0])[0].bars.bars[:150, 0, 3].tolist()
@@ -158,6 +159,7 @@ def test_warm_up_bars_that_come_at_once_show_what_they_show_one_by_one(rules: Ru
     np.testing.assert_allclose(at_once.observe(), one_by_one.observe(), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.long
 def test_the_default_observers_see_nothing_of_a_bar_but_its_close() -> None:
     (episode,) = make_source(PricesConfig(), seed=1).episodes([0])
     honest, garbled = (begun([episode]) for _ in range(2))
@@ -223,6 +225,7 @@ def test_fewer_warm_up_bars_than_the_rules_look_back_at_are_refused() -> None:
             begun([episode_of([100.0] * 10, warmup_bars=count)])
 
 
+@pytest.mark.long
 def test_rows_see_their_own_bars_alone() -> None:
     episodes = make_source(PricesConfig(), seed=1).episodes(range(6))
     together, feed = begun(episodes, EVERYTHING)

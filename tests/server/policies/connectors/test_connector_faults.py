@@ -195,6 +195,7 @@ def refuse_nines(batch: Any, episodes: Any) -> None:
         raise ValueError("nine")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("bad", [{0}, {6}, {2, 5}, {0, 1, 2, 3, 4, 5, 6}])
 def test_a_row_that_a_connector_fails_on_is_refused_alone(
     make_harness: Callable[..., CoreHarness], caplog: pytest.LogCaptureFixture, bad: set[int]

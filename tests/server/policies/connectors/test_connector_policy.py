@@ -70,6 +70,7 @@ def test_given_actions_are_recorded_and_rated_as_array_code_does_it(action: str)
         np.testing.assert_array_equal(first.executed, np.reshape(given, first.executed.shape))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("action", ACTIONS)
 def test_drawn_actions_fit_the_space_and_their_log_probabilities_the_distribution(action: str) -> None:
     policy = stock_policy(action=action)
@@ -153,6 +154,7 @@ def test_a_space_is_made_for_observations_that_no_connector_describes() -> None:
     assert [leaf[0].tolist()[:2] for leaf in decided.observations] == [[-2, 3], [-1, 1]]
 
 
+@pytest.mark.long
 def test_rllibs_previous_actions_and_rewards_see_what_was_really_executed() -> None:
     class Flat(ShiftInTheBatch):
         def __call__(self, *, batch: Any, episodes: Any, **kwargs: Any) -> Any:
@@ -218,6 +220,7 @@ def test_connectors_look_back_over_the_place_where_an_episode_was_cut() -> None:
     assert episode.t == 39
 
 
+@pytest.mark.long
 def test_a_connector_of_the_way_out_sees_episodes_and_changes_actions() -> None:
     module = module_of()
     odd, plain = (
@@ -235,6 +238,7 @@ def test_a_connector_of_the_way_out_sees_episodes_and_changes_actions() -> None:
 # Episodes that are not trained on --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_filters_transform_untrained_episodes_without_learning_from_them() -> None:
     filter_, reference = MeanStdFilter(), MeanStdFilter()
     mixed, trained_only = player_of(stock_policy(None, filter_)), player_of(stock_policy(None, reference))
@@ -269,6 +273,7 @@ def test_ended_and_reaped_episodes_are_dropped() -> None:
     assert sorted(policy._live) == [0, 3, 5, 6, 7]
 
 
+@pytest.mark.long
 def test_an_idle_episode_keeps_no_other_row_of_its_message_alive() -> None:
     policy = stock_policy(module_of("lstm_apart"))
     player = player_of(policy)

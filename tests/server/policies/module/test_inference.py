@@ -41,6 +41,7 @@ def test_actions_are_drawn_with_the_probabilities_of_the_policy() -> None:
     assert (np.abs(counts - 40_000 * probabilities) < 4 * errors + 1).all()
 
 
+@pytest.mark.long
 def test_log_probs_are_those_of_rllibs_own_distribution() -> None:
     for action in ACTIONS:
         module = module_of(action=action)
