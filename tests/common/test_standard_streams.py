@@ -47,12 +47,14 @@ def closed_pipe() -> Iterator[IO[bytes]]:
         yield pipe
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", LONG, ids=" ".join)
 def test_a_reader_who_leaves_is_no_failure(command: tuple[str, ...], folder: Path) -> None:
     with closed_pipe() as pipe:
         assert run(command, folder, pipe) == (0, "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command", [CHECK, LONG[3], (*LONG[3], "--format", "csv", "--measurement", "step")], ids=["settings", "lines", "table"]
 )
@@ -85,6 +87,7 @@ with tempfile.TemporaryFile() as file:
     assert int(ended.stderr.split()[-1]) > 2, "a stray print would be written into the file"
 
 
+@pytest.mark.slow
 def test_an_alphabet_without_a_letter_gets_an_escape(folder: Path) -> None:
     for command, expected in (
         ((*CHECK, "--run_folder", "rün"), 'run_folder = "r\\u00fcn"'),

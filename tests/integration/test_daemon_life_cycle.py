@@ -185,6 +185,7 @@ def test_a_server_that_is_told_to_stop_while_it_starts_leaves_without_serving(tm
         assert "serving on" not in daemon.text()
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_nobody_gets_the_port_of_a_server_that_starts_neither_rays_processes_nor_a_second_server(tmp_path: Path) -> None:
     run_folder, port = tmp_path / "run", port_of_the_systems_choice()

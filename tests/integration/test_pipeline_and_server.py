@@ -158,6 +158,7 @@ def test_a_pipeline_that_finds_no_server_waits_for_one(tmp_path: Path) -> None:
         run_pipeline(config, stop)
 
 
+@pytest.mark.slow
 def test_a_pipeline_that_leaves_nothing_to_the_server_waits_with_its_episodes(tmp_path: Path) -> None:
     stop = StopSignals()
     config = PipelineConfig(

@@ -125,6 +125,7 @@ def test_files_of_bars(server: Serving, tmp_path: Path) -> None:
     assert_equal(tmp_path / "run", pipeline.run.steps)
 
 
+@pytest.mark.slow
 def test_a_killed_run_has_lost_a_second_at_most_and_is_replayed_up_to_there(server: Serving, tmp_path: Path) -> None:
     command = [str(Path(sys.executable).with_name("policy-pipeline")), "run", "--server.address", server.address]
     options = ["--episodes.concurrent", "70", "--recording.store", "none", "--recording.run_folder", str(tmp_path / "run")]

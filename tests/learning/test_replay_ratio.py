@@ -45,6 +45,7 @@ def test_the_ratio_of_updates_to_steps_holds_whatever_a_segments_length(episodes
     assert made == pytest.approx(told, rel=0.03)
 
 
+@pytest.mark.slow
 def test_the_ratio_of_updates_to_steps_holds_with_clients_slower_than_a_sample_waits() -> None:
     with live_algorithm("DQN", num_env_runners=0, sample_wait_s=0.05) as (algorithm, address):
         made, told = updates_for_a_step(algorithm, address, 2, 0.01, 1000)

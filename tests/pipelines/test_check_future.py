@@ -35,7 +35,7 @@ def test_a_pipeline_without_a_fault_ends_with_0(tmp_path: Path, capsys: pytest.C
     assert [check["check"] for check in found["checks"]] == ["changed future", "fair game", "warm-up"]
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_fault_is_told_with_its_place_and_ends_with_1(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

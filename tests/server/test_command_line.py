@@ -52,6 +52,7 @@ def test_wrong_options_are_named_and_have_status_2(options: list[str], message: 
     assert message in ended.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.process
 def test_check_config_prints_a_file_that_reads_back(tmp_path: Path) -> None:
     printed = run("check-config", "--seed", "3", "--hand_off.segment_steps", "16")

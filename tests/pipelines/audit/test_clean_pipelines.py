@@ -61,7 +61,7 @@ def check(config: PipelineConfig) -> None:
         assert result.faults == (), result.text()
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [PROCESS[name] for name in PROCESS], ids=list(PROCESS))
 def test_processes(settings: dict[str, Any]) -> None:
     check(small(**settings))

@@ -472,7 +472,7 @@ def test_at_the_end_of_the_process_questions_that_wait_are_answered(make_harness
 
 @pytest.mark.parametrize("segment_steps", [1, 7, 64])
 @pytest.mark.parametrize("carried", [0, 2])
-@pytest.mark.long
+@pytest.mark.slow
 def test_hand_offs_are_as_long_as_asked_for_on_the_average(make_harness: Make, segment_steps: int, carried: int) -> None:
     """An algorithm with a replay buffer makes a fixed number of updates for each hand-off, whatever is in it."""
     policy = policy_of(module_of(), state_every=1)

@@ -85,7 +85,7 @@ def test_the_segments_of_an_episode_are_what_the_client_said(make_harness: Make,
 @pytest.mark.parametrize("joined", [False, True])
 @pytest.mark.parametrize("segment_steps", SEGMENT_STEPS)
 @pytest.mark.parametrize("model", ["lstm_shared", "lstm_apart"])
-@pytest.mark.long
+@pytest.mark.slow
 def test_the_learner_starts_each_sequence_from_the_state_that_acted(
     make_harness: Make, model: str, segment_steps: int, joined: bool
 ) -> None:

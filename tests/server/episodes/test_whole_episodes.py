@@ -59,7 +59,7 @@ def numbers(segments: list[Any]) -> list[int]:
 
 @pytest.mark.parametrize("segment_steps", [1, 7, 64])
 @pytest.mark.parametrize("model", ["mlp", "lstm_shared", "lstm_apart"])
-@pytest.mark.long
+@pytest.mark.slow
 def test_every_episode_arrives_as_one_as_it_was_said(make: Make, model: str, segment_steps: int) -> None:
     module = module_of_learner(model)
     harness = make(policy_of(module), segment_steps=segment_steps, max_segment_age_s=1e-9)

@@ -41,7 +41,7 @@ def played(name: str, backend: Any, rows_at_once: int, *, seed: int = 3, global_
     return actions
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["numpy", "torch"])
 @pytest.mark.parametrize("name", CASES)
 def test_the_same_draw_falls_whatever_the_batching(name: str, backend: str) -> None:
@@ -63,7 +63,7 @@ def test_both_backends_draw_alike() -> None:
     np.testing.assert_array_equal(played("discrete", "numpy", EPISODES), played("discrete", "torch", 9))
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["discrete", "multi-discrete", "box", "squashed box"])
 def test_draws_have_rllibs_own_distribution(name: str) -> None:
     """Against a large sample of RLlib's: the same means and spreads of each part of the action, to what chance allows."""

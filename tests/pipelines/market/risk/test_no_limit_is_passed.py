@@ -58,7 +58,7 @@ limits = st.sets(st.sampled_from(sorted(LIMITS)), min_size=1, max_size=4).flatma
 )
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(limits, st.integers(0, 2**32))
 def test_no_row_passes_a_limit_by_its_own_orders(chosen: tuple[dict[str, Any], ...], seed: int) -> None:

@@ -57,7 +57,7 @@ FAULTS: dict[str, tuple[Fault, type[Exception], str | None]] = {
 }
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("model", ["mlp", "lstm_apart"])
 def test_after_a_fault_everything_is_as_if_the_rows_had_not_come(fault: str, model: str) -> None:
