@@ -8,6 +8,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import gymnasium as gym
 import psutil
 import pytest
 
@@ -78,6 +79,8 @@ def shares_of(algorithm: str, folder: Path, together: threading.Barrier) -> dict
 def test_a_server_of_any_algorithm_is_idle_without_clients_and_still_there(tmp_path: Path) -> None:
     """All servers are up at the same time, for they take longer to start than to be measured."""
     algorithms = ["PPO", "APPO", "IMPALA", "DQN", "SAC"]
+    for algorithm in algorithms:
+        gym.make(case_of(algorithm).environment).close()  # type: ignore[no-untyped-call]  # imports it, which threads can't do together
     together = threading.Barrier(len(algorithms))
     with ThreadPoolExecutor(len(algorithms)) as threads:
         running = [threads.submit(shares_of, algorithm, tmp_path / algorithm, together) for algorithm in algorithms]
