@@ -39,7 +39,7 @@ class Check:
 
 
 @dataclass(frozen=True)
-class Finding:
+class Diagnosis:
     """What a check found."""
 
     name: str
@@ -61,9 +61,9 @@ class _Warnings(logging.Handler):
             self.texts.append(record.getMessage())
 
 
-def carry_out(check: Check) -> Finding:
+def carry_out(check: Check) -> Diagnosis:
     """Look, on a thread of its own, for what hangs in the system can't be interrupted."""
-    findings: list[Finding] = []
+    findings: list[Diagnosis] = []
     warnings = _Warnings()
     root = logging.getLogger()
     root.addHandler(warnings)
@@ -73,18 +73,18 @@ def carry_out(check: Check) -> Finding:
         thread.join(check.timeout_s)
     finally:
         root.removeHandler(warnings)
-    return findings[0] if findings else Finding(check.name, "warning", f"no result within {check.timeout_s:g} s", check.advice)
+    return findings[0] if findings else Diagnosis(check.name, "warning", f"no result within {check.timeout_s:g} s", check.advice)
 
 
-def _look(check: Check, warnings: _Warnings) -> Finding:
+def _look(check: Check, warnings: _Warnings) -> Diagnosis:
     try:
         found = check.look()
     except SkippedError as reason:
-        return Finding(check.name, "skipped", str(reason), "")
+        return Diagnosis(check.name, "skipped", str(reason), "")
     except DoubtError as doubt:
-        return Finding(check.name, "warning", str(doubt), check.advice)
+        return Diagnosis(check.name, "warning", str(doubt), check.advice)
     except Exception as error:
-        return Finding(check.name, "fault", " ".join(reason_of(error).split()), check.advice)
+        return Diagnosis(check.name, "fault", " ".join(reason_of(error).split()), check.advice)
     if warnings.texts:
-        return Finding(check.name, "warning", "; ".join(warnings.texts), check.advice)
-    return Finding(check.name, "ok", found, "")
+        return Diagnosis(check.name, "warning", "; ".join(warnings.texts), check.advice)
+    return Diagnosis(check.name, "ok", found, "")

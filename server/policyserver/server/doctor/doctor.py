@@ -12,7 +12,7 @@ from pathlib import Path
 from policyserver.common.settings import add_arguments, from_arguments, load
 from policyserver.common.standard_streams import LastingStream
 from policyserver.server.config.server_config import ServerConfig
-from policyserver.server.doctor.check import Check, Finding, carry_out
+from policyserver.server.doctor.check import Check, Diagnosis, carry_out
 from policyserver.server.processes.log_setup import log_to
 
 EXIT_FAULT, EXIT_WARNINGS = 1, 3
@@ -61,7 +61,7 @@ def run(parsed: argparse.Namespace, out: LastingStream, environment: Mapping[str
     return EXIT_WARNINGS if counts["warning"] and parsed.strict else 0
 
 
-def _findings(parsed: argparse.Namespace, environment: Mapping[str, str]) -> Iterator[Finding]:
+def _findings(parsed: argparse.Namespace, environment: Mapping[str, str]) -> Iterator[Diagnosis]:
     """Carry out one check after the other."""
     from policyserver.server.doctor import configuration, machine, services  # which import half of the server
 

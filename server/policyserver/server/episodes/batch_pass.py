@@ -20,7 +20,6 @@ from policyserver.common.errors import (
     EpisodeDuplicateError,
     EpisodeUnknownError,
     InvalidInputError,
-    PolicyServerError,
     SequenceError,
     ServerInternalError,
 )
@@ -34,6 +33,7 @@ from policyserver.server.episodes.masks import all_true, any_true, count, flatno
 from policyserver.server.episodes.received_rows import ReceivedRows, Replies
 from policyserver.server.episodes.row_checks import bad_headers
 from policyserver.server.episodes.shares import Admission, EpisodeShares
+from policyserver.server.episodes.start_limit import StartLimit
 from policyserver.server.episodes.trajectories import Trajectories
 from policyserver.server.episodes.withheld import WithheldQuestions
 from policyserver.server.policies.policy import Policy, StepResult, StepRows
@@ -87,7 +87,7 @@ class BatchPass:
         self._observation_checks = leaf_checks(observation_space, "observation")
         self._action_checks = leaf_checks(action_space, "action")
         self._action_leaves = [(leaf.shape, leaf.dtype) for leaf in leaves(action_space, "action")]
-        self.drain_error: PolicyServerError | None = None  # why START rows are refused, if they are
+        self.starts = StartLimit(statistics)
         self.learns = True  # whether there is a learner; without one each episode is as if it was not to be trained on
 
     def replies_to(self, rows: ReceivedRows) -> Replies:
@@ -159,8 +159,8 @@ class BatchPass:
                     batch.refuse(index, EpisodeDuplicateError(f"Episode {episode_id} is already started"))
             elif finished is not None:
                 self._answer_finished(batch, index, finished)
-            elif self.drain_error:
-                batch.refuse(index, self.drain_error)
+            elif refusal := self.starts.refusal(beside=len(seen)):
+                batch.refuse(index, refusal)
             elif (client.index, episode_id) in seen:
                 deferred.append(index)
             elif error := admission.refusal(client, episode_id):

@@ -202,6 +202,11 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
         if self._serving_loop is not None:
             self._serving_loop.drain(is_final=is_final)
 
+    def limit_starts(self, most: int) -> None:
+        """Start so many episodes in all, in a serving instance; further ones are refused for good."""
+        assert self._serving_loop is not None
+        self._serving_loop.limit_starts(most)
+
     def report_training(self, report: TrainingIteration) -> None:
         """Take the newest training iteration, for clients that ask how learning goes."""
         if self._serving_loop is not None:
