@@ -133,7 +133,7 @@ class BatchPass:
         if self._asked_again:  # questions that waited and were repeated in this batch
             again, slots_again = np.array(self._asked_again, np.int64).T
             self._withheld.decide(np.unique(slots_again))  # a message may repeat one several times
-            self._statistics.actions += len(again)
+            self._statistics.actions += batch.count_actions(again)
             self._reply(batch, again, slots_again)
         applied = flatnonzero(usable)
         if applied.size:
@@ -229,11 +229,8 @@ class BatchPass:
             self._end(batch, applied, rows, decided, flatnonzero(rows.ends), now_s)
 
     def _note_given(self, slots: Array) -> None:
-        """Count the newest actions of episodes, which their clients chose themselves, each once."""
-        slots = slots[self._table.given_at[slots] != self._table.next_sequence[slots]]
-        self._table.given_at[slots] = self._table.next_sequence[slots]
-        self._table.given[slots] += 1
-        self._statistics.actions_given += len(slots)
+        """Count the newest actions of episodes, which their clients chose themselves."""
+        self._statistics.actions_given += self._table.note_given(slots)
 
     def _decide_apart(self, batch: Batch, applied: Array, slots: Array, starts: Array, failure: _Failure) -> None:
         """Decide halves of rows that can't be decided together, so that one row's trouble is no other's."""
@@ -284,7 +281,7 @@ class BatchPass:
         if any_true(held):
             self._keep_waiting(batch, indices[held], slots[held])
             indices, slots = indices[~held], slots[~held]
-        self._statistics.actions += len(slots)
+        self._statistics.actions += batch.count_actions(indices)
         self._reply(batch, indices, slots)
 
     def _end(self, batch: Batch, applied: Array, rows: StepRows, decided: StepResult, places: Array, now_s: float) -> None:
@@ -374,6 +371,7 @@ class BatchPass:
         if log_prob is not None:
             self._table.log_probs[slots] = log_prob
         self._note_given(slots)
+        self._table.note_overridden(slot)
         self._statistics.actions_overridden += 1
         self._repeat(batch, index, slot, count=False)
 

@@ -275,6 +275,10 @@ class EpisodeCore:
             "room": float(self.room.is_open),
         }
 
+    def by_hand(self) -> tuple[dict[str, tuple[int, int, int]], int]:
+        """Return the counts of the clients that chose actions themselves, see `ByHand`, and how many clients are no longer told of."""
+        return self._table.by_hand.report(), self._table.by_hand.dropped
+
     def trim(self) -> None:
         """Give memory that is no longer used back to the operating system."""
         self._table.trim()

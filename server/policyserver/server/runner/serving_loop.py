@@ -252,6 +252,7 @@ class ServingLoop:
             {phase: histogram.copy(1e-6) for phase, histogram in statistics.timing.phases.items()},
             self.core.queues(),
             process,
+            *self.core.by_hand(),
         )
 
     def _stats(self) -> ServerStats:
