@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import gymnasium as gym
 
-from policyserver.client import EpisodeLostError, PolicyClient
+from policyserver.client import EpisodeLostError, PolicyClient, ServerEndedError
 
 
 def play(client: PolicyClient, seed: int) -> float | None:
@@ -62,6 +62,8 @@ def main() -> None:
                         f"{number:5} episodes   mean return {mean:6.1f}   policy version {client.weights_seq_no:3}   {lost} lost",
                         flush=True,
                     )
+        except ServerEndedError as error:  # an evaluation has all its episodes, or the server was stopped for good
+            print(f"no more episodes: {error}")
         finally:
             pool.shutdown(cancel_futures=True)
 

@@ -60,7 +60,7 @@ def ended_episodes() -> ServingReport:
     """Make what a serving process reports of an episode."""
     ended: dict[str, list[Any]] = {
         "client": ["stream:one"], "records_in": [()], "episode": ["a"], "return": [1.5], "length": [3], "seconds": [0.5],
-        "weights_seq_no": [2], "trained": [True], "given": [0], "ended": ["terminated"], "explored": [True],
+        "weights_seq_no": [2], "trained": [True], "given": [0], "overridden": [0], "ended": ["terminated"], "explored": [True],
     }  # fmt: skip
     return ServingReport({"boot_id": "0123456789abcdef"}, ended)
 

@@ -66,7 +66,7 @@ def places(config: RecordingConfig, store: Path | None) -> tuple[str, ...]:
     Raises:
         ValueError: As `prepared`.
     """
-    influx = _influx_config(config, Path())
+    influx = influx_config(config, Path())
     return (*(() if store is None else (store_place(store),)), *(() if influx is None else (influx.place,)))
 
 
@@ -95,7 +95,7 @@ def _tensorboard(config: RecordingConfig, store: Path | None, folder: Path) -> O
 
 def _influx(config: RecordingConfig, store: Path | None, folder: Path) -> OpenSink | None:
     """Prepare InfluxDB's sink, whose points wait on disk. A configuration file of influxdb-client takes the environment's place."""
-    influx = _influx_config(config, folder / "influx-spool")
+    influx = influx_config(config, folder / "influx-spool")
     if influx is None:
         return None
     if importlib.util.find_spec("influxdb_client") is None:
@@ -110,7 +110,12 @@ def _influx(config: RecordingConfig, store: Path | None, folder: Path) -> OpenSi
     return open_influx
 
 
-def _influx_config(config: RecordingConfig, spool: Path) -> InfluxConfig | None:
+def influx_config(config: RecordingConfig, spool: Path) -> InfluxConfig | None:
+    """Read where InfluxDB is, with its spool in a folder; None without one.
+
+    Raises:
+        ValueError: A variable of the environment or the file's content is missing or wrong.
+    """
     if not config.influx:
         return None
     file = config.influx_file

@@ -143,6 +143,7 @@ EPISODE = Measurement(
         _integer(
             "given", "actions", "actions that its client chose itself, by a person or a limit on risk, overrides among them", _OF_SERVER
         ),
+        _integer("overridden", "actions", "times that its client chose another action than the one that it was answered", _OF_SERVER),
     ),
 )
 

@@ -17,13 +17,16 @@ _ROUNDS = 10
 """More messages than a handshake has."""
 
 
-def check_certificate(certificate_file: Path, key_file: Path, prefix: str = "") -> None:
+def check_certificate(certificate_file: Path, key_file: Path, prefix: str = "") -> float | None:
     """Refuse files that are no certificate or no key, a key of another certificate, and a certificate that is not valid now.
 
     Args:
         certificate_file: The chain (PEM), the server's own certificate first.
         key_file: Its private key (PEM), without a passphrase.
         prefix: What the names of the settings `tls_certificate_file` and `tls_key_file` begin with, for errors.
+
+    Returns:
+        When the certificate ends, seconds since 1970 (UTC); None if OpenSSL's client refuses it for another reason than its dates.
 
     Raises:
         InsecureListenError: Names the setting.
@@ -50,19 +53,23 @@ def check_certificate(certificate_file: Path, key_file: Path, prefix: str = "") 
             f"{key_key}: expected the private key (PEM) of the certificate in {certificate_file}, received {key_file}, {fault}"
         ) from error
     try:
-        _shake_hands(server, client)
+        return _shake_hands(server, client)
     except ssl.SSLCertVerificationError as error:
         if error.verify_code in (_NOT_YET_VALID, _EXPIRED):
             text = f"{certificate_key}: expected a certificate that is valid now, received {certificate_file}: {error.verify_message}"
             raise InsecureListenError(text) from error
+        return None
 
 
 def _refuse_passphrase(key_file: Path, key_key: str) -> NoReturn:
     raise InsecureListenError(f"{key_key}: expected a key without a passphrase, received {key_file}, which has one")
 
 
-def _shake_hands(server_context: ssl.SSLContext, client_context: ssl.SSLContext) -> None:
+def _shake_hands(server_context: ssl.SSLContext, client_context: ssl.SSLContext) -> float:
     """Let a client shake hands with a server in memory: only a handshake makes `ssl` compare a certificate with the clock.
+
+    Returns:
+        When the certificate ends, seconds since 1970 (UTC).
 
     Raises:
         ssl.SSLCertVerificationError: The client refuses the certificate.
@@ -74,3 +81,5 @@ def _shake_hands(server_context: ssl.SSLContext, client_context: ssl.SSLContext)
         for side in (client, server):
             with contextlib.suppress(ssl.SSLWantReadError):
                 side.do_handshake()
+    found = client.getpeercert() or {}
+    return float(ssl.cert_time_to_seconds(str(found["notAfter"])))

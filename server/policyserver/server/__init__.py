@@ -2,7 +2,7 @@
 
 Of what is installed, only this needs ray and torch.
 
-Imports `common`, `server.alone.lone_server`, `server.config`, `server.control.ctl`, `server.daemon`, `server.export`,
+Imports `common`, `server.alone`, `server.config`, `server.control.ctl`, `server.daemon`, `server.doctor.doctor`, `server.export`,
 `server.external_env.policy_server`, `server.grpc_front.listen_security`, `server.processes.log_setup` and `server.runner.env_runner`.
 """
 

@@ -1,4 +1,4 @@
-"""The command line: `policy-server serve [--config FILE] [--section.field VALUE ...]`, `check-config`, `export` and `ctl ACTION`."""
+"""The command line: `policy-server serve [--config FILE] [--section.field VALUE ...]`, and the commands beside it."""
 
 from __future__ import annotations
 
@@ -17,8 +17,10 @@ from policyserver.common.file_permissions import keep_others_from_writing
 from policyserver.common.listening import InsecureListenError
 from policyserver.common.settings import SettingsError, add_arguments, dump_toml, from_arguments, load, reason_of
 from policyserver.common.standard_streams import LastingStream, lasting_streams
+from policyserver.server.alone import evaluate as evaluate_command
 from policyserver.server.config.server_config import ServerConfig
 from policyserver.server.control import ctl
+from policyserver.server.doctor import doctor
 from policyserver.server.processes.log_setup import log_to
 
 if TYPE_CHECKING:
@@ -35,7 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line.
 
     Returns:
-        0 after an orderly end, 1 on failure, 2 for a wrong setting, 78 for an address that would be open to strangers; `ctl` has two more.
+        0 after an orderly end, 1 on failure, 2 for a wrong setting, 78 for an address that would be open to strangers; `ctl` and `doctor`
+        have more.
     """
     with lasting_streams("policy-server") as out:
         return _run_command(arguments, out)
@@ -46,6 +49,10 @@ def _run_command(arguments: Sequence[str] | None, out: LastingStream) -> int:
     keep_others_from_writing()
     if parsed.command == "ctl":
         return ctl.run(parsed, out)
+    if parsed.command == "doctor":
+        return doctor.run(parsed, out)
+    if parsed.command == "evaluate":
+        return evaluate(parsed, out)
     if parsed.command == "export":
         return export(parsed.run_folder, parsed.checkpoint, parsed.to, out)
     try:
@@ -87,6 +94,20 @@ def export(run_folder: Path, checkpoint: int | None, to: Path, out: LastingStrea
 
     log_to("WARNING")
     return _status_of(run) or (EXIT_FAILURE if out.reason else 0)
+
+
+def evaluate(parsed: argparse.Namespace, out: LastingStream) -> int:
+    """Serve the episodes of an evaluation, and print its result; returns the exit status of `main`."""
+    statuses: list[int] = []
+
+    def begin_log(config: ServerConfig) -> None:
+        log_to(config.log_level, config.log_file, config.log)
+
+    return (
+        _status_of(lambda: statuses.append(evaluate_command.evaluate(parsed, begin_log, out)))
+        or statuses[0]
+        or (EXIT_FAILURE if out.reason else 0)
+    )
 
 
 def serve(config: ServerConfig, *, checkpoint: Path | None = None, until_input_ends: bool = False) -> int:
@@ -146,6 +167,10 @@ def make_parser() -> argparse.ArgumentParser:
             command.add_argument("--until_input_ends", action="store_true", help="stop, for good, when standard input ends")
             text = "folder of the checkpoint to serve without a learner; the newest of the run folder by default"
             command.add_argument("--checkpoint", type=Path, metavar="PATH", help=text)
+    text = "look at everything before a start, and say what to do"
+    doctor.add_options(commands.add_parser("doctor", help=text, description=text))
+    text = "serve greedy episodes of a checkpoint, and print their mean return"
+    evaluate_command.add_options(commands.add_parser("evaluate", help=text, description=text))
     text = "write a trained policy to a file, to act without a server"
     command = commands.add_parser("export", help=text, description=text)
     command.add_argument("--run-folder", type=Path, metavar="DIR", required=True, help="folder of the run")

@@ -7,6 +7,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,15 @@ def test_figures_of_serving_are_there_by_process(metrics: DaemonMetrics, address
     assert value(samples, "policy_server_process_resident_memory_bytes", process="daemon") > 1e7
     assert value(samples, "policy_server_serving_starts_total") == 2
     assert value(samples, "policy_server_disk_free_bytes") > 0
+
+
+def test_clients_that_choose_actions_themselves_have_counters_of_their_own(metrics: DaemonMetrics, address: str) -> None:
+    name = 'stream:a "desk"\n'
+    metrics.serving(replace(report(), by_hand={name: (40, 5, 2)}, by_hand_dropped=3))
+    samples, by = scraped(address), {"process": "serving-01234567", "client": name}
+    counted = [value(samples, f"policy_server_client_actions{which}_total", **by) for which in ("", "_given", "_overridden")]
+    assert counted == [40, 5, 2]
+    assert value(samples, "policy_server_clients_by_hand_dropped_total", process="serving-01234567") == 3
 
 
 @pytest.mark.long

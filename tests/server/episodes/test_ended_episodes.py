@@ -85,6 +85,6 @@ def test_actions_of_the_clients_own_are_counted_each_once(make_harness: Make) ->
     harness.one(Row(handle, 3, observation=observation(3)))
     harness.one(Row(handle, 4, flags=StepFlag.TERMINATED, observation=observation(4)))
     (ended,), _ = harness.core.ended.take()
-    assert (ended.length, ended.given) == (4, 2)
+    assert (ended.length, ended.given, ended.overridden) == (4, 2, 2)
     statistics = harness.core.snapshot()
     assert (statistics.actions_given, statistics.actions_overridden) == (2, 2)

@@ -14,6 +14,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import ray
+import torch
 from ray.rllib.algorithms.ppo import PPOConfig
 from ray.rllib.callbacks.callbacks import RLlibCallback
 from ray.rllib.core import (
@@ -53,8 +54,10 @@ def make_runner(monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
                 ListenConfig("127.0.0.1:0"),
                 hand_off=HandOffConfig(sample_wait_s=changes.pop("sample_wait_s", 0.2), batches_ahead=100.0),
                 opens_itself=changes.pop("opens_itself", True),
+                learns=changes.pop("learns", True),
             )
             config = ppo_config().copy(copy_frozen=False)
+            config.seed = changes.pop("seed", config.seed)
             config.environment(env=changes.pop("env", None), env_config=serving.to_env_config())
             config.env_runners(num_env_runners=num_env_runners, rollout_fragment_length=changes.pop("fragment", 10))
             config.callbacks(**changes.pop("callbacks", {}))
@@ -205,6 +208,15 @@ def test_only_one_instance_of_a_group_serves_and_never_one_that_evaluates(make_r
         silent.drain()
         silent.assert_healthy()
         assert silent.addresses() == []
+
+
+def test_without_a_learner_it_seeds_the_process_and_leaves_pytorchs_compiler_alone(
+    make_runner: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RLlib asks for deterministic algorithms, for which a build of PyTorch without CUDA imports the compiler: seconds of a start."""
+    monkeypatch.setattr(torch, "use_deterministic_algorithms", lambda *_: pytest.fail("it imports the compiler"))
+    runner = make_runner(learns=False, seed=7)
+    assert (torch.initial_seed(), runner.config.seed) == (7, 7)
 
 
 @pytest.mark.long

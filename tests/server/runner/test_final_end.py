@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -72,6 +73,16 @@ def test_after_the_end_of_the_algorithm_every_caller_hears_at_once_that_nobody_c
         }
     assert {name: error for name, (error, _) in later.items()} == dict.fromkeys(later, "ServerEndedError")
     assert max(seconds for _, seconds in later.values()) < AT_ONCE_S
+
+
+def test_an_end_that_draining_called_not_final_is_none() -> None:
+    """As of a server that serves a checkpoint alone, which a service manager starts again."""
+    runner = serving()
+    with PolicyClient(runner.addresses()[0], config=replace(CLIENT, connect_timeout_s=0.5)) as client:
+        client.connect()
+        runner.drain(is_final=False)
+        runner.stop()
+        assert heard(client.stats)[0] == "ServerUnavailableError"
 
 
 @pytest.mark.long

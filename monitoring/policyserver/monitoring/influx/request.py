@@ -15,6 +15,7 @@ from typing import Any
 from influxdb_client import InfluxDBClient, WriteService
 from influxdb_client.rest import ApiException
 from urllib3.exceptions import HTTPError, SSLError
+from urllib3.util import make_headers
 
 from policyserver.monitoring.influx.config import InfluxConfig
 
@@ -55,6 +56,28 @@ class Answer:
     """What is wrong, one line without secrets; "" if nothing is."""
 
 
+def client_of(config: InfluxConfig) -> InfluxDBClient:
+    """Make a client; it connects with its first request."""
+    proxy, proxy_credentials = config.proxy_parts
+    return InfluxDBClient(
+        url=config.url,
+        token=config.token,
+        org=config.org,
+        timeout=int(config.request_timeout_s * 1000.0),
+        enable_gzip=config.gzip,
+        verify_ssl=config.verify_tls,
+        ssl_ca_cert=config.ca_file,
+        cert_file=config.client_certificate_file,
+        cert_key_file=config.client_key_file,
+        cert_key_password=config.client_key_password,
+        auth_basic=config.basic_authentication,
+        connection_pool_maxsize=config.connection_pool_maxsize,
+        profilers=list(config.profilers),
+        proxy=proxy,
+        proxy_headers=make_headers(proxy_basic_auth=proxy_credentials) if proxy_credentials else None,
+    )
+
+
 class WriteRequests:
     """Sends lines with a client, one request at a time."""
 
@@ -64,6 +87,8 @@ class WriteRequests:
         self._service = WriteService(self._api)
         self._config = config
         self._secrets = _secrets(client)
+        self.answered_at = ""
+        """When the newest answer came by the clock of what gave it, as HTTP writes dates; "" if it did not say."""
 
     def send(self, data: bytes) -> Answer:
         """Send lines and judge the answer. Never raises."""
@@ -77,12 +102,14 @@ class WriteRequests:
         except Exception as error:  # all that the network, TLS and the client library raise when the database is away
             return Answer(Verdict.UNKNOWN, _kind(error), self._without_secrets(_said(error)))
         if status == _STORED:
+            self._note_date(headers)
             return Answer(Verdict.STORED)
         response = self._api.last_response
         return self._not_stored(status, response.reason, headers, response.data)
 
     def _not_stored(self, status: int, reason: str | None, headers: Any, body: bytes | str | None) -> Answer:
         """Judge an answer that doesn't say that all is stored."""
+        self._note_date(headers)
         of_html = "html" in ((headers or {}).get("Content-Type") or "")
         explanation = self._without_secrets(f"{status} {reason or ''} {_text(body, of_html)}".strip())
         # A 400 in HTML comes from a proxy that never asked the database: it expects a client's certificate, or TLS.
@@ -91,6 +118,9 @@ class WriteRequests:
         if 200 <= status < 300:
             explanation = f"expected the answer 204, received {explanation}; is this InfluxDB's own address?"
         return Answer(Verdict.UNKNOWN, _AWAY if status >= 500 else str(status), explanation)
+
+    def _note_date(self, headers: Any) -> None:
+        self.answered_at = (headers or {}).get("Date") or ""
 
     def _without_secrets(self, text: str) -> str:
         """Replace secrets, which a server may have repeated."""
@@ -129,3 +159,17 @@ def _secrets(client: InfluxDBClient) -> list[str]:
     headers = [client.auth_header_value or "", *(conf.proxy_headers or {}).values()]
     known = {token, token.partition(":")[2], conf.password, conf.cert_key_password, *(each.partition(" ")[2] for each in headers)}
     return sorted((secret.strip() for secret in known if secret and secret.strip()), key=len, reverse=True)
+
+
+def probe(config: InfluxConfig) -> tuple[Answer, str]:
+    """Ask the database whether it takes points with these settings, by a request of a comment alone, which stores nothing.
+
+    Returns:
+        The answer, and when it came by the clock of what gave it, as HTTP writes dates; "" if it did not say.
+    """
+    client = client_of(config)
+    try:
+        requests = WriteRequests(client, config)
+        return requests.send(b"# policy-server doctor\n"), requests.answered_at
+    finally:
+        client.close()

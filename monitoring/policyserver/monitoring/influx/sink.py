@@ -15,11 +15,10 @@ import time
 import weakref
 
 from influxdb_client import InfluxDBClient
-from urllib3.util import make_headers
 
 from policyserver.monitoring.background_sink import BackgroundSink
 from policyserver.monitoring.influx.config import InfluxConfig
-from policyserver.monitoring.influx.request import Answer, Verdict, WriteRequests
+from policyserver.monitoring.influx.request import Answer, Verdict, WriteRequests, client_of
 from policyserver.monitoring.influx.spool import Chunk, Position, Spool
 from policyserver.monitoring.line_protocol import encode, tag_suffix
 from policyserver.monitoring.points import Points
@@ -63,7 +62,7 @@ class InfluxSink(BackgroundSink):
         self._dead_letters_lost = False
         self._spool = Spool.create(self.config.spool_folder, self.config.segment_bytes)
         self._orphan: Spool | None = None
-        self._client = self._own_client or _client(self.config)
+        self._client = self._own_client or client_of(self.config)
         self._requests = WriteRequests(self._client, self.config)
         self._thread.start()
 
@@ -247,28 +246,6 @@ class InfluxSink(BackgroundSink):
             self._dead_letters_lost = True
             path = self.config.dead_letter_file
             logger.error("%s %s; refused points are counted and no longer kept: %s", path, why_not, refusal)
-
-
-def _client(config: InfluxConfig) -> InfluxDBClient:
-    """Make a client; it connects with its first request."""
-    proxy, proxy_credentials = config.proxy_parts
-    return InfluxDBClient(
-        url=config.url,
-        token=config.token,
-        org=config.org,
-        timeout=int(config.request_timeout_s * 1000.0),
-        enable_gzip=config.gzip,
-        verify_ssl=config.verify_tls,
-        ssl_ca_cert=config.ca_file,
-        cert_file=config.client_certificate_file,
-        cert_key_file=config.client_key_file,
-        cert_key_password=config.client_key_password,
-        auth_basic=config.basic_authentication,
-        connection_pool_maxsize=config.connection_pool_maxsize,
-        profilers=list(config.profilers),
-        proxy=proxy,
-        proxy_headers=make_headers(proxy_basic_auth=proxy_credentials) if proxy_credentials else None,
-    )
 
 
 _sinks: weakref.WeakSet[InfluxSink] = weakref.WeakSet()

@@ -1,5 +1,5 @@
 """Serving without learning: a trained policy in one process, without Ray.
 
-Imports `common.settings`, `server.config`, `server.control`, `server.daemon`, `server.export.trained_policy`,
-`server.grpc_front.listen_address`, `server.processes`, `server.runner.env_runner` and `v1`.
+Imports `common`, `server.config`, `server.control`, `server.daemon`, `server.export`, `server.grpc_front.listen_address`,
+`server.processes`, `server.runner.env_runner` and `v1`.
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import signal
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from policyserver.common.settings import SettingsError
+from policyserver.server.alone.evaluation import Evaluation
 from policyserver.server.alone.lone_answers import LoneAnswers
 from policyserver.server.config.algorithm import algorithm_config, naming_setting
 from policyserver.server.config.server_config import ServerConfig
@@ -26,6 +28,7 @@ from policyserver.server.daemon.private_folder import PrivateFolder
 from policyserver.server.daemon.serving_watch import ServingWatch
 from policyserver.server.daemon.web_servers import serve_metrics, take_page_address
 from policyserver.server.grpc_front.listen_address import claimed
+from policyserver.server.processes.serving_report import ServingReport
 from policyserver.server.processes.training_report import restored_report
 
 logger = logging.getLogger(__name__)
@@ -39,8 +42,15 @@ _STOP_S = 10.0
 class LoneServer:
     """One server that learns nothing, from start to end."""
 
-    def __init__(self, config: ServerConfig, checkpoint: Path | None) -> None:
-        """Take the configuration and the folder of a checkpoint; None serves the newest of the run folder. Nothing starts before `run`."""
+    def __init__(self, config: ServerConfig, checkpoint: Path | None, evaluation: Evaluation | None = None) -> None:
+        """Take the configuration; nothing starts before `run`.
+
+        Args:
+            config: The configuration.
+            checkpoint: Folder of the checkpoint to serve; None serves the newest of the run folder.
+            evaluation: Ends the server once its episodes have ended; None serves any number.
+        """
+        self._evaluation = evaluation
         self._config = config
         self._path = checkpoint
         self._stopping = threading.Event()
@@ -84,6 +94,9 @@ class LoneServer:
                 logger.info("the admin service listens on %s", admin.address)
             runner = _make_runner(config, checkpoint)
             ending.callback(runner.stop)
+            if (evaluation := self._evaluation) is not None:
+                runner.limit_starts(evaluation.wanted)
+                evaluation.on_end = functools.partial(self.stop_for, is_final=True)
             runner.open()
             sink = open_sink()
             ending.callback(sink.close, _SINK_CLOSE_S)
@@ -92,7 +105,7 @@ class LoneServer:
                 logger.info("live page at %s", page.address)
             self._metrics.records_to(sink)
             tags = {"run": config.run, "policy": config.algorithm.name, "worker": f"server-{os.getpid()}"}
-            watch = ServingWatch(lambda *_: [runner.report()], sink, tags, self._metrics.serving)
+            watch = ServingWatch(lambda *_: [runner.report()], sink, tags, self._note)
             ending.callback(watch.close)
             answers.serves(watch, sink, tags)
             logger.info(
@@ -107,6 +120,11 @@ class LoneServer:
         """Stop as by SIGTERM, and if it `is_final`, have callers told that no server comes back. From any thread."""
         self._is_final = self._is_final or is_final
         self._stopping.set()
+
+    def _note(self, report: ServingReport) -> None:
+        self._metrics.serving(report)
+        if self._evaluation is not None:
+            self._evaluation.take(report)
 
     @contextlib.contextmanager
     def _handling_signals(self) -> Iterator[None]:

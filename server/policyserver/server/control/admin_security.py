@@ -24,6 +24,8 @@ class NetworkAccess:
     token: str
     name: str
     """Who calls with the token."""
+    certificate_ends_s: float | None
+    """When the certificate ends, seconds since 1970 (UTC)."""
 
     def has_token(self, metadata: dict[str, str | bytes]) -> bool:
         """Whether a call brought the token."""
@@ -45,7 +47,7 @@ def network_access(admin: AdminConfig, listen: ListenConfig) -> NetworkAccess | 
             f"admin.address: any user and program that reaches {admin.address} could steer the server, so {missing} must be given; without "
             "an address only the server's own user can"
         )
-    check_certificate(certificate, key, "admin.")
+    ends_s = check_certificate(certificate, key, "admin.")
     token = read_token(token_file, "admin.token_file")
     if listen.token_file is not None and read_token(listen.token_file, "listen.token_file") == token:
         raise InsecureListenError(
@@ -54,4 +56,4 @@ def network_access(admin: AdminConfig, listen: ListenConfig) -> NetworkAccess | 
     credentials = grpc.ssl_server_credentials(
         [(read_secret(key, "admin.tls_key_file"), read_file(certificate, "admin.tls_certificate_file"))]
     )
-    return NetworkAccess(admin.address, credentials, token, token_file.name)
+    return NetworkAccess(admin.address, credentials, token, token_file.name, ends_s)

@@ -35,6 +35,13 @@ _QUEUES = {
 }
 """Gauges of what waits and is held, by the names in `ServingReport.queues`."""
 
+_BY_HAND = {
+    "client_actions": "Actions that a client was answered, of clients that chose some themselves.",
+    "client_actions_given": "Actions that a client chose itself, by a person or a limit on risk, overrides among them.",
+    "client_actions_overridden": "Times that a client chose another action than the one that it was answered.",
+}
+"""Counters by client, in the order of `ServingReport.by_hand`."""
+
 
 class DaemonMetrics:
     """Holds the newest reports. Any thread tells it, any thread asks."""
@@ -131,6 +138,14 @@ class DaemonMetrics:
         for name, (metric, text) in _QUEUES.items():
             queues = {(process,): report.queues[name] for process, report in present.items() if name in report.queues}
             yield families.labelled(GaugeMetricFamily, f"{prefix}_{metric}", text, ["process"], queues)
+        for place, (name, text) in enumerate(_BY_HAND.items()):
+            hands = {
+                (process, client): float(each[place]) for process, report in present.items() for client, each in report.by_hand.items()
+            }
+            yield families.labelled(CounterMetricFamily, f"{prefix}_{name}", text, ["process", "client"], hands)
+        dropped = {(process,): float(report.by_hand_dropped) for process, report in present.items()}
+        text = "Clients that chose actions themselves and are no longer told of, because they were too many."
+        yield families.labelled(CounterMetricFamily, f"{prefix}_clients_by_hand_dropped", text, ["process"], dropped)
         text = "Whether it is to learn: 1, or 0 while learning is paused and without a learner."
         yield families.gauge(f"{prefix}_learner_enabled", text, float(self._learns()))
         yield from families.of_figures(f"{prefix}_learner", TrainingIteration, "", {"": known(iteration)})

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import socket
 import sqlite3
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 from policyserver.common.settings import SettingsError
@@ -42,14 +44,21 @@ def check(config: ServerConfig) -> OpenSink:
         InsecureListenError: Strangers could get in, or a certificate, a key or a token can't be used.
         SettingsError: A setting can't be served, or the environment describes an InfluxDB incompletely.
     """
-    check_action_space(config)
-    check_listen(config.listen)
-    network_access(config.admin, config.listen)
-    if (page := config.page_listen) is not None:
-        page.token("recording.page", "listen.")
-    for setting, folder in _folders(config).items():
-        _check_folder(folder, setting)
+    for look in looks(config).values():
+        look()
     return sinks_of(config)
+
+
+def looks(config: ServerConfig) -> dict[str, Callable[[], object]]:
+    """Return what `check` makes sure of, sinks apart, by the setting that each is about; each raises as `check` does."""
+    pages = {"recording.page": config.page_listen, "recording.metrics": config.metrics_listen}
+    return {
+        "spaces.action": functools.partial(check_action_space, config),
+        "listen": functools.partial(check_listen, config.listen),
+        "admin": functools.partial(network_access, config.admin, config.listen),
+        **{key: functools.partial(page.token, key, "listen.") for key, page in pages.items() if page is not None},
+        **{setting: functools.partial(_check_folder, folder, setting) for setting, folder in folders(config).items()},
+    }
 
 
 def check_all(config: ServerConfig) -> None:
@@ -146,7 +155,7 @@ def check_loopback() -> None:
         raise OSError(error.errno or 0, text) from error
 
 
-def _folders(config: ServerConfig) -> dict[str, Path]:
+def folders(config: ServerConfig) -> dict[str, Path]:
     """List the folders that are written to, by the setting that names each."""
     folders = {"run_folder": config.run_folder}
     if config.checkpoints.folder is not None:

@@ -33,8 +33,9 @@ class PrivateFolder:
         """
         self._pointer = pointer
         if pointer is not None:
+            check_pointer(pointer)
             _clear(pointer)
-        self.path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=_short_temporary_folder()))  # mode 0700
+        self.path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=short_temporary_folder()))  # mode 0700
         self._owner = FolderLock(self.path)
         if pointer is not None:
             pointer.symlink_to(self.path)
@@ -49,11 +50,19 @@ class PrivateFolder:
                     self._pointer.unlink()
 
 
+def check_pointer(pointer: Path) -> None:
+    """Refuse what is no link where the link shall be.
+
+    Raises:
+        SettingsError: Something else is there.
+    """
+    if not pointer.is_symlink() and pointer.exists():
+        raise SettingsError("run_folder", "", f"expected {pointer} to be a link of an earlier run or absent; move it elsewhere")
+
+
 def _clear(pointer: Path) -> None:
     """Make room for the link."""
     if not pointer.is_symlink():
-        if pointer.exists():
-            raise SettingsError("run_folder", "", f"expected {pointer} to be a link of an earlier run or absent; move it elsewhere")
         return
     folder = Path(os.path.realpath(pointer))
     if (owner := _abandoned(folder)) is not None:
@@ -77,8 +86,12 @@ def _abandoned(folder: Path) -> FolderLock | None:
     return None
 
 
-def _short_temporary_folder() -> Path:
-    """Choose where the folder lies: among the temporary files, unless the paths of sockets would be too long there."""
+def short_temporary_folder() -> Path:
+    """Choose where the folder lies: among the temporary files, unless the paths of sockets would be too long there.
+
+    Raises:
+        SettingsError: No folder for temporary files has a path short enough.
+    """
     runtime = os.environ.get("XDG_RUNTIME_DIR", "")
     usual = Path(tempfile.gettempdir()).absolute()
     for folder in (usual, *([Path(runtime)] if os.path.isabs(runtime) else []), Path("/tmp"), Path("/var/tmp")):

@@ -19,7 +19,7 @@ from policyserver.server.daemon.private_folder import PrivateFolder
 
 logger = logging.getLogger(__name__)
 
-_OBJECT_STORE_BYTES = 512 * 2**20
+OBJECT_STORE_BYTES = 512 * 2**20
 """Room for segments and weights on their way between two processes; a full sample queue of 32,768 steps takes a tenth."""
 
 _ATTEMPTS = 3
@@ -67,7 +67,7 @@ class RayProcess:
                     ray.init(
                         address="local",
                         num_cpus=num_cpus,
-                        object_store_memory=_OBJECT_STORE_BYTES,
+                        object_store_memory=OBJECT_STORE_BYTES,
                         include_dashboard=False,
                         configure_logging=False,
                         log_to_driver=True,

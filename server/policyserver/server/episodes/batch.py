@@ -140,6 +140,15 @@ class Batch:
         for index in indices.tolist():
             self.refuse(index, error)
 
+    def count_actions(self, indices: Array) -> int:
+        """Count rows that are answered with an action as their clients'; return how many there are."""
+        if len(self.submissions) == 1:
+            self.submissions[0].client.counts.actions += len(indices)
+        else:
+            for number, count in enumerate(np.bincount(self.submission[indices], minlength=len(self.submissions)).tolist()):
+                self.submissions[number].client.counts.actions += count
+        return len(indices)
+
     def given_among(self, applied: Array) -> tuple[npt.NDArray[np.int64], Array]:
         """Return which of some rows bring their own action, as places among them, and these actions."""
         if not self.given.size:

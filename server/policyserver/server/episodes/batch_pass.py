@@ -20,7 +20,6 @@ from policyserver.common.errors import (
     EpisodeDuplicateError,
     EpisodeUnknownError,
     InvalidInputError,
-    PolicyServerError,
     SequenceError,
     ServerInternalError,
 )
@@ -34,6 +33,7 @@ from policyserver.server.episodes.masks import all_true, any_true, count, flatno
 from policyserver.server.episodes.received_rows import ReceivedRows, Replies
 from policyserver.server.episodes.row_checks import bad_headers
 from policyserver.server.episodes.shares import Admission, EpisodeShares
+from policyserver.server.episodes.start_limit import StartLimit
 from policyserver.server.episodes.trajectories import Trajectories
 from policyserver.server.episodes.withheld import WithheldQuestions
 from policyserver.server.policies.policy import Policy, StepResult, StepRows
@@ -87,7 +87,7 @@ class BatchPass:
         self._observation_checks = leaf_checks(observation_space, "observation")
         self._action_checks = leaf_checks(action_space, "action")
         self._action_leaves = [(leaf.shape, leaf.dtype) for leaf in leaves(action_space, "action")]
-        self.drain_error: PolicyServerError | None = None  # why START rows are refused, if they are
+        self.starts = StartLimit(statistics)
         self.learns = True  # whether there is a learner; without one each episode is as if it was not to be trained on
 
     def replies_to(self, rows: ReceivedRows) -> Replies:
@@ -133,7 +133,7 @@ class BatchPass:
         if self._asked_again:  # questions that waited and were repeated in this batch
             again, slots_again = np.array(self._asked_again, np.int64).T
             self._withheld.decide(np.unique(slots_again))  # a message may repeat one several times
-            self._statistics.actions += len(again)
+            self._statistics.actions += batch.count_actions(again)
             self._reply(batch, again, slots_again)
         applied = flatnonzero(usable)
         if applied.size:
@@ -159,8 +159,8 @@ class BatchPass:
                     batch.refuse(index, EpisodeDuplicateError(f"Episode {episode_id} is already started"))
             elif finished is not None:
                 self._answer_finished(batch, index, finished)
-            elif self.drain_error:
-                batch.refuse(index, self.drain_error)
+            elif refusal := self.starts.refusal(beside=len(seen)):
+                batch.refuse(index, refusal)
             elif (client.index, episode_id) in seen:
                 deferred.append(index)
             elif error := admission.refusal(client, episode_id):
@@ -229,11 +229,8 @@ class BatchPass:
             self._end(batch, applied, rows, decided, flatnonzero(rows.ends), now_s)
 
     def _note_given(self, slots: Array) -> None:
-        """Count the newest actions of episodes, which their clients chose themselves, each once."""
-        slots = slots[self._table.given_at[slots] != self._table.next_sequence[slots]]
-        self._table.given_at[slots] = self._table.next_sequence[slots]
-        self._table.given[slots] += 1
-        self._statistics.actions_given += len(slots)
+        """Count the newest actions of episodes, which their clients chose themselves."""
+        self._statistics.actions_given += self._table.note_given(slots)
 
     def _decide_apart(self, batch: Batch, applied: Array, slots: Array, starts: Array, failure: _Failure) -> None:
         """Decide halves of rows that can't be decided together, so that one row's trouble is no other's."""
@@ -284,7 +281,7 @@ class BatchPass:
         if any_true(held):
             self._keep_waiting(batch, indices[held], slots[held])
             indices, slots = indices[~held], slots[~held]
-        self._statistics.actions += len(slots)
+        self._statistics.actions += batch.count_actions(indices)
         self._reply(batch, indices, slots)
 
     def _end(self, batch: Batch, applied: Array, rows: StepRows, decided: StepResult, places: Array, now_s: float) -> None:
@@ -374,6 +371,7 @@ class BatchPass:
         if log_prob is not None:
             self._table.log_probs[slots] = log_prob
         self._note_given(slots)
+        self._table.note_overridden(slot)
         self._statistics.actions_overridden += 1
         self._repeat(batch, index, slot, count=False)
 

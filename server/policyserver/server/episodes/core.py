@@ -182,7 +182,7 @@ class EpisodeCore:
     @property
     def drain_error(self) -> PolicyServerError | None:
         """Why new episodes are refused, if they are."""
-        return self._pass.drain_error
+        return self._pass.starts.refusal()
 
     def finished_episode(self, client_id: str, episode_id: str) -> EpisodeFinishedError | None:
         """Return the error for a call that goes on with a finished episode, if it is remembered."""
@@ -232,9 +232,13 @@ class EpisodeCore:
 
     def drain(self, *, is_final: bool = False) -> None:
         """Refuse new episodes from now on, let no question wait, and answer `sample` at once; `is_final` tells clients not to wait."""
-        self._pass.drain_error = ending_error(is_final=is_final)
+        self._pass.starts.drain_error = ending_error(is_final=is_final)
         self.room.lift()
         self._requests.drain()
+
+    def limit_starts(self, most: int) -> None:
+        """Refuse episodes once so many have been started in all, and tell their callers that no server comes back."""
+        self._pass.starts.most = most
 
     def fail_all(self, error: PolicyServerError) -> None:
         """Answer everything that waits with an error; for the end of the process."""
@@ -270,6 +274,10 @@ class EpisodeCore:
             "learner_bytes": float(trajectories.pages_used * trajectories.page_bytes),
             "room": float(self.room.is_open),
         }
+
+    def by_hand(self) -> tuple[dict[str, tuple[int, int, int]], int]:
+        """Return the counts of the clients that chose actions themselves, see `ByHand`, and how many clients are no longer told of."""
+        return self._table.by_hand.report(), self._table.by_hand.dropped
 
     def trim(self) -> None:
         """Give memory that is no longer used back to the operating system."""

@@ -38,6 +38,8 @@ class EndedEpisode(NamedTuple):
     """Whether the learner gets its steps, the last ones too."""
     given: int
     """Actions that its client chose itself."""
+    overridden: int
+    """Times that it chose another action than the one that it was answered."""
 
 
 class EndedEpisodes:
@@ -63,6 +65,7 @@ class EndedEpisodes:
             table.weights_seq_nos[slots],
             table.training[slots] & (not self.is_paused),
             table.given[slots],
+            table.overridden[slots],
         ]
         for slot, ending, *values in zip(slots.tolist(), endings, *(column.tolist() for column in columns), strict=True):
             if values[_LENGTH] > 0:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from policyserver.common.errors import EpisodeFinishedError
 from policyserver.common.spaces import Array
+from policyserver.server.episodes.by_hand import ByHand, HandCounts
 from policyserver.server.episodes.lazy_array import LazyArray, LazyTable
 from policyserver.server.episodes.masks import all_true
 from policyserver.server.policies.policy import ModuleOutputs
@@ -38,6 +39,8 @@ class ServedClient:
     """Episodes that a unary caller has started and whose first observation has not come."""
     aliases: dict[str, int] = field(default_factory=dict)
     """Slots of its open episodes by the client's own ids."""
+    counts: HandCounts = field(default_factory=HandCounts)
+    """Its actions, and those that it chose itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,11 +92,14 @@ class EpisodeTable:
         self.started_s = column(np.float64)
         self.given = column(np.int32)
         """Actions that the client chose itself."""
+        self.overridden = column(np.int32)
+        """Times that it chose another action than the one that it was answered."""
         self.given_at = column(np.int64)
         """The next sequence number after the newest of these."""
         self.state = [column(leaf.dtype, leaf.shape) for leaf in state]
         """Recurrent state after the newest step, leaf by leaf."""
         self._initial_state = state
+        self.by_hand = ByHand()
         self._ids: dict[int, str] = {}
         self._clients: dict[str, ServedClient] = {}
         self._clients_by_index: dict[int, ServedClient] = {}
@@ -116,6 +122,7 @@ class EpisodeTable:
         if client is None:
             self._client_numbers += 1
             client = self._clients[client_id] = ServedClient(client_id, self._client_numbers, "")
+            client.counts = self.by_hand.counts_of(client_id)
             self._clients_by_index[client.index] = client
         client.connection = connection or client_id
         return client
@@ -154,6 +161,7 @@ class EpisodeTable:
         self.returns[slot] = 0.0
         self.given[slot] = 0
         self.given_at[slot] = 0
+        self.overridden[slot] = 0
         self.started_s[slot] = now_s
         self._ids[slot] = episode_id
         client.aliases[episode_id] = slot
@@ -220,6 +228,22 @@ class EpisodeTable:
         self.weights_seq_nos[slots] = decisions.weights_seq_no
         for column, leaf in zip(self.state, state, strict=True):
             column[slots] = leaf
+
+    def note_given(self, slots: Array) -> int:
+        """Count the newest actions of episodes, which their clients chose themselves, each once; return how many are new."""
+        slots = slots[self.given_at[slots] != self.next_sequence[slots]]
+        self.given_at[slots] = self.next_sequence[slots]
+        self.given[slots] += 1
+        for index, count in zip(*(column.tolist() for column in np.unique(self._client_index[slots], return_counts=True)), strict=True):
+            client = self._clients_by_index[index]
+            client.counts.given += count
+            self.by_hand.note(client.client_id, client.counts)
+        return len(slots)
+
+    def note_overridden(self, slot: int) -> None:
+        """Count that a client chose another action for the newest step of an episode than it was answered."""
+        self.overridden[slot] += 1
+        self._clients_by_index[int(self._client_index[slot])].counts.overridden += 1
 
     def trim(self) -> None:
         """Give the memory of slots that are no longer used back to the operating system."""

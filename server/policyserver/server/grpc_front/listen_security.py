@@ -21,17 +21,22 @@ _WITHOUT_TOKEN = ("/grpc.health.v1.Health/",)
 """Methods that need no token: a load balancer asks them."""
 
 
-def check_listen(listen: ListenConfig) -> None:
+def check_listen(listen: ListenConfig) -> float | None:
     """Refuse an address beyond this machine without TLS and a token, and a certificate, a key or a token that can't be used.
+
+    Returns:
+        When the certificate ends, seconds since 1970 (UTC); None without one.
 
     Raises:
         InsecureListenError: Names the settings that are missing or wrong.
     """
     files = {f"listen.{name}": getattr(listen, name) for name in ("tls_certificate_file", "tls_key_file", "token_file")}
     check_protection("listen.address", listen.address, files)
+    ends_s = None
     if listen.tls_certificate_file is not None and listen.tls_key_file is not None:
-        check_certificate(listen.tls_certificate_file, listen.tls_key_file, "listen.")
+        ends_s = check_certificate(listen.tls_certificate_file, listen.tls_key_file, "listen.")
     token(listen)
+    return ends_s
 
 
 def server_credentials(listen: ListenConfig) -> grpc.ServerCredentials | None:

@@ -30,3 +30,7 @@ class ServingReport:
     """What waits and is held now."""
     process: dict[str, float] = field(default_factory=dict)
     """What the process takes of the machine."""
+    by_hand: dict[str, tuple[int, int, int]] = field(default_factory=dict)
+    """By client, of those that chose actions themselves: actions that it was answered, that it chose, and of these overrides."""
+    by_hand_dropped: int = 0
+    """Such clients that are no longer told of, because they were too many."""

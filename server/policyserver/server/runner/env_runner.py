@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import random
 import sys
 import threading
 import time
@@ -12,7 +13,9 @@ from functools import partial
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 import ray
+import torch
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.callbacks.utils import make_callback
 from ray.rllib.core import DEFAULT_MODULE_ID
@@ -73,7 +76,9 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
             OSError: The address can't be bound.
             ValueError: The spaces are missing or not supported, or a setting is there that nothing reads.
         """
-        EnvRunner.__init__(self, config=config, **kwargs)
+        self._serving_config = ServingConfig.from_env_config(config.env_config)
+        EnvRunner.__init__(self, config=config if self._serving_config.learns else _seeded(config), **kwargs)
+        self.config.seed = config.seed
         RunnerState.__init__(self)
         refuse_ignored_settings(self.config)  # in the local instance, too: RLlib tells its program only of this one's refusal
         self._index = int(self.worker_index or 0)
@@ -81,7 +86,6 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
         self._drains = threading.Event()
         self._stop_following: Callable[[], None] = lambda: None
         self._env_thread: ExternalEnvThread | None = None
-        self._serving_config = ServingConfig.from_env_config(self.config.env_config)
         self._callbacks = [make() for make in force_list(self.config.callbacks_class)]
         serves = not self.config.in_evaluation and (self._index > 0 or self.config.num_env_runners == 0)
         if serves and self._index > 0:
@@ -202,6 +206,11 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
         if self._serving_loop is not None:
             self._serving_loop.drain(is_final=is_final)
 
+    def limit_starts(self, most: int) -> None:
+        """Start so many episodes in all, in a serving instance; further ones are refused for good."""
+        assert self._serving_loop is not None
+        self._serving_loop.limit_starts(most)
+
     def report_training(self, report: TrainingIteration) -> None:
         """Take the newest training iteration, for clients that ask how learning goes."""
         if self._serving_loop is not None:
@@ -306,10 +315,27 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
         assert self.module is not None
 
     def stop(self) -> None:
-        """Stop serving: for good, unless there is a daemon, which says itself whether one follows it."""
+        """Stop serving: for good, unless `drain` said whether it is, or there is a daemon, which says so itself."""
+        is_final = self._serving_config.driver_link is None and not self._drains.is_set()
         self._drains.set()
         self._stop_following()
         if self._serving_loop is not None:
-            self._serving_loop.stop(is_final=self._serving_config.driver_link is None)
+            self._serving_loop.stop(is_final=is_final)
         elif self._env_runner_state_server is not None:
             self._weights_pull.stop_group(self._env_runner_state_server)
+
+
+def _seeded(config: AlgorithmConfig) -> AlgorithmConfig:
+    """Seed the process as RLlib does, and return a configuration by which RLlib leaves that.
+
+    RLlib also asks for deterministic algorithms, for which PyTorch's builds without CUDA import its compiler: half of a start without a
+    learner. Nothing that is served needs them.
+    """
+    if config.seed is None:
+        return config
+    random.seed(config.seed)
+    np.random.seed(config.seed)
+    torch.manual_seed(config.seed)
+    unseeded = config.copy(copy_frozen=False)
+    unseeded.seed = None
+    return unseeded

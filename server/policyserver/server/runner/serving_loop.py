@@ -145,6 +145,10 @@ class ServingLoop:
         """Let steps by-pass the learner, or go on as before; returns when that is so."""
         self.call(lambda: self.core.pause_learning(paused))
 
+    def limit_starts(self, most: int) -> None:
+        """Start so many episodes in all."""
+        self.call(lambda: self.core.limit_starts(most))
+
     def interrupt_sample(self) -> None:
         """Answer a waiting `sample` with nothing."""
         self.post(lambda: self.core.interrupt_sample())
@@ -248,6 +252,7 @@ class ServingLoop:
             {phase: histogram.copy(1e-6) for phase, histogram in statistics.timing.phases.items()},
             self.core.queues(),
             process,
+            *self.core.by_hand(),
         )
 
     def _stats(self) -> ServerStats:
