@@ -24,8 +24,8 @@ from policyserver.server.daemon.ray_start import RayProcess
 from policyserver.server.guard.update_guard import guard_of, install, take_findings
 
 _COPIES = 8
-_STEPS = 500
-"""Batch of PPO, APPO and IMPALA: a quarter of what their cases have, so that updates are noisier."""
+_STEPS = 200
+"""Batch of PPO, APPO and IMPALA: a tenth of what their cases have, so that updates are noisier."""
 _COST_UPDATES = 15
 
 

@@ -82,6 +82,7 @@ def test_bad_updates_are_not_served_and_three_in_a_row_pause_learning(server: Se
         assert math.isfinite(log_prob)
         served.setdefault(version, set()).add(round(log_prob, 5))
     assert all(len(answers) == 1 for answers in served.values()), served
+    wait_until(lambda: len(of_guard(server)) >= fired + 3, "the record of it")
     events = of_guard(server)
     undone = sorted(version for call, _, version in events if call == "UndoUpdate")
     assert len(undone) == fired
@@ -158,6 +159,7 @@ def test_a_policy_that_becomes_worse_is_rolled_back_within_ten_updates(server: S
         status = server.when(lambda status: status["guard_fired"] > 0, "a roll-back")
         spoiled.write_text("", encoding="ascii")
         assert "rolled back to checkpoint" in status["guard_finding"]
+        wait_until(lambda: bool(of_guard(server)), "the record of it")
         (call, request, version), *_ = of_guard(server)
         assert call == "RollBack"
         assert "20 episodes have a mean return of" in request

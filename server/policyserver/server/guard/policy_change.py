@@ -38,7 +38,11 @@ class PolicyProbe:
             return math.inf
         distribution = self._module.get_inference_action_dist_cls()
         with torch.no_grad():
-            divergence = _kl(distribution.from_logits(before), distribution.from_logits(after))
+            was = distribution.from_logits(before)
+            try:
+                divergence = _kl(was, distribution.from_logits(after))
+            except ValueError:  # what was a distribution is none any more
+                return math.inf
         if divergence is None:
             return None
         rows = divergence if self._mask is None else divergence[self._mask]
@@ -72,6 +76,6 @@ def _kl(before: Any, after: Any) -> torch.Tensor | None:
         return torch.distributions.kl_divergence(before._dist, after._dist).sum(-1)
     try:
         divergence: torch.Tensor = before.kl(after)
-    except (RuntimeError, ValueError, NotImplementedError):  # a deterministic one, or a user's own
+    except Exception:  # a deterministic one, or a user's own
         return None
     return divergence
