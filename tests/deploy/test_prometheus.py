@@ -33,10 +33,24 @@ tests:
       - {{series: 'policy_server_disk_free_bytes{{instance="a"}}', values: '5e9x20 1e9x20'}}
       - {{series: 'policy_server_serving_starts_total{{instance="a"}}', values: '1x10 2x40'}}
       - {{series: 'policy_server_serving_processes{{instance="a"}}', values: '1x50'}}
+      - {{series: 'policy_server_guard_fired_total{{instance="a", reason="loss"}}', values: '0x20 1x30'}}
+      - {{series: 'policy_server_guard_paused{{instance="a"}}', values: '0x20 1x30'}}
     alert_rule_test:
       - {{eval_time: 9m, alertname: PolicyServerDoesNotLearn}}
       - {{eval_time: 9m, alertname: PolicyServerActorRestarts}}
       - {{eval_time: 35m, alertname: PolicyServerDropsSteps}}
+      - {{eval_time: 19m, alertname: PolicyServerGuardFired}}
+      - {{eval_time: 19m, alertname: PolicyServerPausedByGuard}}
+      - eval_time: 22m
+        alertname: PolicyServerGuardFired
+        exp_alerts:
+          - exp_labels: {{severity: warn, instance: a, reason: loss}}
+            exp_annotations: {{summary: "The guard of a undid what was learned, for its loss; see `policy-server ctl status`."}}
+      - eval_time: 22m
+        alertname: PolicyServerPausedByGuard
+        exp_alerts:
+          - exp_labels: {{severity: page, instance: a}}
+            exp_annotations: {{summary: "The guard has paused learning at a; it serves, and waits for `policy-server ctl resume`."}}
       - eval_time: 35m
         alertname: PolicyServerDoesNotLearn
         exp_alerts:

@@ -265,11 +265,11 @@ SINK = Measurement(
 
 CONTROL = Measurement(
     "control",
-    "one call of the admin service that asks for more than the state; the policy server writes it",
+    "one call of the admin service that asks for more than the state, or what the guard on learning did; the policy server writes it",
     ("run", "policy", "worker"),
     (
-        _string("call", "", "name of the call: SaveCheckpoint, Drain, ..."),
-        _string("who", "", "who called: local is the server's own user on its machine"),
+        _string("call", "", "name of the call: SaveCheckpoint, Drain, ...; of the guard UndoUpdate, RollBack or PauseLearning"),
+        _string("who", "", "who called: local is the server's own user on its machine, guard the guard on learning"),
         _string("request", "", "what was asked for"),
         _string("refusal", "", "why it was refused", "where it was done"),
         _integer("weights_seq_no", "policy versions", "policy version after the newest iteration", "before the server is ready"),

@@ -24,17 +24,17 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#policyserver/v1/admin_service.proto\x12\x0fpolicyserver.v1\"\xe1\x01\n\x0e\x43heckpointInfo\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x12\n\nwritten_at\x18\x03 \x01(\t\x12\r\n\x05\x62ytes\x18\x04 \x01(\x04\x12\x11\n\titeration\x18\x05 \x01(\x04\x12\x13\n\x0bsteps_total\x18\x06 \x01(\x04\x12\x16\n\x0eweights_seq_no\x18\x07 \x01(\x04\x12\x16\n\x0eweights_sha256\x18\x08 \x01(\t\x12\x0e\n\x06pinned\x18\t \x01(\x08\x12\x0f\n\x07lineage\x18\n \x01(\x04\x12\x15\n\rrestored_from\x18\x0b \x01(\x04\"\xb8\x01\n\x0b\x41\x63torStatus\x12\x0f\n\x07\x62oot_id\x18\x01 \x01(\t\x12\x10\n\x08uptime_s\x18\x02 \x01(\x01\x12\x16\n\x0eweights_seq_no\x18\x03 \x01(\x04\x12\x19\n\x11\x63lients_connected\x18\x04 \x01(\x04\x12\x15\n\repisodes_open\x18\x05 \x01(\x04\x12\x0f\n\x07\x61\x63tions\x18\x06 \x01(\x04\x12\x15\n\rsteps_waiting\x18\x07 \x01(\x04\x12\x14\n\x0csteps_paused\x18\x08 \x01(\x04\"\x0f\n\rStatusRequest\"\xf9\x04\n\x0eStatusResponse\x12+\n\x05state\x18\x01 \x01(\x0e\x32\x1c.policyserver.v1.ServerState\x12\x30\n\x08learning\x18\x02 \x01(\x0e\x32\x1e.policyserver.v1.LearningState\x12\x0b\n\x03run\x18\x03 \x01(\t\x12\x13\n\x0binstance_id\x18\x04 \x01(\t\x12\x16\n\x0eserver_version\x18\x05 \x01(\t\x12\x12\n\nprocess_id\x18\x06 \x01(\x04\x12\x10\n\x08uptime_s\x18\x07 \x01(\x01\x12\x11\n\titeration\x18\x08 \x01(\x04\x12\x13\n\x0bsteps_total\x18\t \x01(\x04\x12\x17\n\x0flearner_updates\x18\n \x01(\x04\x12\x16\n\x0eweights_seq_no\x18\x0b \x01(\x04\x12\x1e\n\x11since_iteration_s\x18\x0c \x01(\x01H\x00\x88\x01\x01\x12\x10\n\x08\x66\x61ilures\x18\r \x01(\x04\x12\x14\n\x0clast_failure\x18\x0e \x01(\t\x12\x17\n\ncheckpoint\x18\x0f \x01(\x04H\x01\x88\x01\x01\x12\x17\n\x0f\x61\x63tors_expected\x18\x10 \x01(\x04\x12,\n\x06\x61\x63tors\x18\x11 \x03(\x0b\x32\x1c.policyserver.v1.ActorStatus\x12\x11\n\tlog_level\x18\x12 \x01(\t\x12\x0f\n\x07lineage\x18\x13 \x01(\x04\x12\x1a\n\rrestored_from\x18\x14 \x01(\x04H\x02\x88\x01\x01\x12\x1c\n\x0frolling_back_to\x18\x15 \x01(\x04H\x03\x88\x01\x01\x42\x14\n\x12_since_iteration_sB\r\n\x0b_checkpointB\x10\n\x0e_restored_fromB\x12\n\x10_rolling_back_to\"\x16\n\x14PauseLearningRequest\"/\n\x15PauseLearningResponse\x12\x16\n\x0eweights_seq_no\x18\x01 \x01(\x04\"\x17\n\x15ResumeLearningRequest\"0\n\x16ResumeLearningResponse\x12\x16\n\x0eweights_seq_no\x18\x01 \x01(\x04\"$\n\x15SaveCheckpointRequest\x12\x0b\n\x03pin\x18\x01 \x01(\x08\"M\n\x16SaveCheckpointResponse\x12\x33\n\ncheckpoint\x18\x01 \x01(\x0b\x32\x1f.policyserver.v1.CheckpointInfo\"\x18\n\x16ListCheckpointsRequest\"O\n\x17ListCheckpointsResponse\x12\x34\n\x0b\x63heckpoints\x18\x01 \x03(\x0b\x32\x1f.policyserver.v1.CheckpointInfo\"6\n\x14PinCheckpointRequest\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x0e\n\x06pinned\x18\x02 \x01(\x08\"L\n\x15PinCheckpointResponse\x12\x33\n\ncheckpoint\x18\x01 \x01(\x0b\x32\x1f.policyserver.v1.CheckpointInfo\"!\n\x0fRollBackRequest\x12\x0e\n\x06number\x18\x01 \x01(\x04\"\x9e\x01\n\x10RollBackResponse\x12\x33\n\ncheckpoint\x18\x01 \x01(\x0b\x32\x1f.policyserver.v1.CheckpointInfo\x12\x16\n\x0eweights_seq_no\x18\x02 \x01(\x04\x12\x0e\n\x06\x61\x63tors\x18\x03 \x01(\x04\x12\x16\n\x0eweights_sha256\x18\x04 \x01(\t\x12\x15\n\rsteps_dropped\x18\x05 \x01(\x04\"\x1d\n\x0c\x44rainRequest\x12\r\n\x05\x66inal\x18\x01 \x01(\x08\"\'\n\rDrainResponse\x12\x16\n\x0estop_timeout_s\x18\x01 \x01(\x01\"#\n\x12SetLogLevelRequest\x12\r\n\x05level\x18\x01 \x01(\t\"%\n\x13SetLogLevelResponse\x12\x0e\n\x06\x62\x65\x66ore\x18\x01 \x01(\t*{\n\x0bServerState\x12\x1c\n\x18SERVER_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15SERVER_STATE_STARTING\x10\x01\x12\x18\n\x14SERVER_STATE_SERVING\x10\x02\x12\x19\n\x15SERVER_STATE_DRAINING\x10\x03*\xbd\x01\n\rLearningState\x12\x1e\n\x1aLEARNING_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15LEARNING_STATE_ABSENT\x10\x01\x12\x1d\n\x19LEARNING_STATE_COLLECTING\x10\x02\x12\x1b\n\x17LEARNING_STATE_UPDATING\x10\x03\x12\x1a\n\x16LEARNING_STATE_PAUSING\x10\x04\x12\x19\n\x15LEARNING_STATE_PAUSED\x10\x05\x32\xb8\x06\n\x0c\x41\x64minService\x12I\n\x06Status\x12\x1e.policyserver.v1.StatusRequest\x1a\x1f.policyserver.v1.StatusResponse\x12^\n\rPauseLearning\x12%.policyserver.v1.PauseLearningRequest\x1a&.policyserver.v1.PauseLearningResponse\x12\x61\n\x0eResumeLearning\x12&.policyserver.v1.ResumeLearningRequest\x1a\'.policyserver.v1.ResumeLearningResponse\x12\x61\n\x0eSaveCheckpoint\x12&.policyserver.v1.SaveCheckpointRequest\x1a\'.policyserver.v1.SaveCheckpointResponse\x12\x64\n\x0fListCheckpoints\x12\'.policyserver.v1.ListCheckpointsRequest\x1a(.policyserver.v1.ListCheckpointsResponse\x12^\n\rPinCheckpoint\x12%.policyserver.v1.PinCheckpointRequest\x1a&.policyserver.v1.PinCheckpointResponse\x12O\n\x08RollBack\x12 .policyserver.v1.RollBackRequest\x1a!.policyserver.v1.RollBackResponse\x12\x46\n\x05\x44rain\x12\x1d.policyserver.v1.DrainRequest\x1a\x1e.policyserver.v1.DrainResponse\x12X\n\x0bSetLogLevel\x12#.policyserver.v1.SetLogLevelRequest\x1a$.policyserver.v1.SetLogLevelResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#policyserver/v1/admin_service.proto\x12\x0fpolicyserver.v1\"\xe1\x01\n\x0e\x43heckpointInfo\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x12\n\nwritten_at\x18\x03 \x01(\t\x12\r\n\x05\x62ytes\x18\x04 \x01(\x04\x12\x11\n\titeration\x18\x05 \x01(\x04\x12\x13\n\x0bsteps_total\x18\x06 \x01(\x04\x12\x16\n\x0eweights_seq_no\x18\x07 \x01(\x04\x12\x16\n\x0eweights_sha256\x18\x08 \x01(\t\x12\x0e\n\x06pinned\x18\t \x01(\x08\x12\x0f\n\x07lineage\x18\n \x01(\x04\x12\x15\n\rrestored_from\x18\x0b \x01(\x04\"\xb8\x01\n\x0b\x41\x63torStatus\x12\x0f\n\x07\x62oot_id\x18\x01 \x01(\t\x12\x10\n\x08uptime_s\x18\x02 \x01(\x01\x12\x16\n\x0eweights_seq_no\x18\x03 \x01(\x04\x12\x19\n\x11\x63lients_connected\x18\x04 \x01(\x04\x12\x15\n\repisodes_open\x18\x05 \x01(\x04\x12\x0f\n\x07\x61\x63tions\x18\x06 \x01(\x04\x12\x15\n\rsteps_waiting\x18\x07 \x01(\x04\x12\x14\n\x0csteps_paused\x18\x08 \x01(\x04\"\x0f\n\rStatusRequest\"\xbe\x05\n\x0eStatusResponse\x12+\n\x05state\x18\x01 \x01(\x0e\x32\x1c.policyserver.v1.ServerState\x12\x30\n\x08learning\x18\x02 \x01(\x0e\x32\x1e.policyserver.v1.LearningState\x12\x0b\n\x03run\x18\x03 \x01(\t\x12\x13\n\x0binstance_id\x18\x04 \x01(\t\x12\x16\n\x0eserver_version\x18\x05 \x01(\t\x12\x12\n\nprocess_id\x18\x06 \x01(\x04\x12\x10\n\x08uptime_s\x18\x07 \x01(\x01\x12\x11\n\titeration\x18\x08 \x01(\x04\x12\x13\n\x0bsteps_total\x18\t \x01(\x04\x12\x17\n\x0flearner_updates\x18\n \x01(\x04\x12\x16\n\x0eweights_seq_no\x18\x0b \x01(\x04\x12\x1e\n\x11since_iteration_s\x18\x0c \x01(\x01H\x00\x88\x01\x01\x12\x10\n\x08\x66\x61ilures\x18\r \x01(\x04\x12\x14\n\x0clast_failure\x18\x0e \x01(\t\x12\x17\n\ncheckpoint\x18\x0f \x01(\x04H\x01\x88\x01\x01\x12\x17\n\x0f\x61\x63tors_expected\x18\x10 \x01(\x04\x12,\n\x06\x61\x63tors\x18\x11 \x03(\x0b\x32\x1c.policyserver.v1.ActorStatus\x12\x11\n\tlog_level\x18\x12 \x01(\t\x12\x0f\n\x07lineage\x18\x13 \x01(\x04\x12\x1a\n\rrestored_from\x18\x14 \x01(\x04H\x02\x88\x01\x01\x12\x1c\n\x0frolling_back_to\x18\x15 \x01(\x04H\x03\x88\x01\x01\x12\x13\n\x0bguard_fired\x18\x19 \x01(\x04\x12\x15\n\rguard_finding\x18\x1a \x01(\t\x12\x17\n\x0fpaused_by_guard\x18\x1b \x01(\x08\x42\x14\n\x12_since_iteration_sB\r\n\x0b_checkpointB\x10\n\x0e_restored_fromB\x12\n\x10_rolling_back_to\"\x16\n\x14PauseLearningRequest\"/\n\x15PauseLearningResponse\x12\x16\n\x0eweights_seq_no\x18\x01 \x01(\x04\"\x17\n\x15ResumeLearningRequest\"0\n\x16ResumeLearningResponse\x12\x16\n\x0eweights_seq_no\x18\x01 \x01(\x04\"$\n\x15SaveCheckpointRequest\x12\x0b\n\x03pin\x18\x01 \x01(\x08\"M\n\x16SaveCheckpointResponse\x12\x33\n\ncheckpoint\x18\x01 \x01(\x0b\x32\x1f.policyserver.v1.CheckpointInfo\"\x18\n\x16ListCheckpointsRequest\"O\n\x17ListCheckpointsResponse\x12\x34\n\x0b\x63heckpoints\x18\x01 \x03(\x0b\x32\x1f.policyserver.v1.CheckpointInfo\"6\n\x14PinCheckpointRequest\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x0e\n\x06pinned\x18\x02 \x01(\x08\"L\n\x15PinCheckpointResponse\x12\x33\n\ncheckpoint\x18\x01 \x01(\x0b\x32\x1f.policyserver.v1.CheckpointInfo\"!\n\x0fRollBackRequest\x12\x0e\n\x06number\x18\x01 \x01(\x04\"\x9e\x01\n\x10RollBackResponse\x12\x33\n\ncheckpoint\x18\x01 \x01(\x0b\x32\x1f.policyserver.v1.CheckpointInfo\x12\x16\n\x0eweights_seq_no\x18\x02 \x01(\x04\x12\x0e\n\x06\x61\x63tors\x18\x03 \x01(\x04\x12\x16\n\x0eweights_sha256\x18\x04 \x01(\t\x12\x15\n\rsteps_dropped\x18\x05 \x01(\x04\"\x1d\n\x0c\x44rainRequest\x12\r\n\x05\x66inal\x18\x01 \x01(\x08\"\'\n\rDrainResponse\x12\x16\n\x0estop_timeout_s\x18\x01 \x01(\x01\"#\n\x12SetLogLevelRequest\x12\r\n\x05level\x18\x01 \x01(\t\"%\n\x13SetLogLevelResponse\x12\x0e\n\x06\x62\x65\x66ore\x18\x01 \x01(\t*{\n\x0bServerState\x12\x1c\n\x18SERVER_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15SERVER_STATE_STARTING\x10\x01\x12\x18\n\x14SERVER_STATE_SERVING\x10\x02\x12\x19\n\x15SERVER_STATE_DRAINING\x10\x03*\xbd\x01\n\rLearningState\x12\x1e\n\x1aLEARNING_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15LEARNING_STATE_ABSENT\x10\x01\x12\x1d\n\x19LEARNING_STATE_COLLECTING\x10\x02\x12\x1b\n\x17LEARNING_STATE_UPDATING\x10\x03\x12\x1a\n\x16LEARNING_STATE_PAUSING\x10\x04\x12\x19\n\x15LEARNING_STATE_PAUSED\x10\x05\x32\xb8\x06\n\x0c\x41\x64minService\x12I\n\x06Status\x12\x1e.policyserver.v1.StatusRequest\x1a\x1f.policyserver.v1.StatusResponse\x12^\n\rPauseLearning\x12%.policyserver.v1.PauseLearningRequest\x1a&.policyserver.v1.PauseLearningResponse\x12\x61\n\x0eResumeLearning\x12&.policyserver.v1.ResumeLearningRequest\x1a\'.policyserver.v1.ResumeLearningResponse\x12\x61\n\x0eSaveCheckpoint\x12&.policyserver.v1.SaveCheckpointRequest\x1a\'.policyserver.v1.SaveCheckpointResponse\x12\x64\n\x0fListCheckpoints\x12\'.policyserver.v1.ListCheckpointsRequest\x1a(.policyserver.v1.ListCheckpointsResponse\x12^\n\rPinCheckpoint\x12%.policyserver.v1.PinCheckpointRequest\x1a&.policyserver.v1.PinCheckpointResponse\x12O\n\x08RollBack\x12 .policyserver.v1.RollBackRequest\x1a!.policyserver.v1.RollBackResponse\x12\x46\n\x05\x44rain\x12\x1d.policyserver.v1.DrainRequest\x1a\x1e.policyserver.v1.DrainResponse\x12X\n\x0bSetLogLevel\x12#.policyserver.v1.SetLogLevelRequest\x1a$.policyserver.v1.SetLogLevelResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'policyserver.v1.admin_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SERVERSTATE']._serialized_start=1974
-  _globals['_SERVERSTATE']._serialized_end=2097
-  _globals['_LEARNINGSTATE']._serialized_start=2100
-  _globals['_LEARNINGSTATE']._serialized_end=2289
+  _globals['_SERVERSTATE']._serialized_start=2043
+  _globals['_SERVERSTATE']._serialized_end=2166
+  _globals['_LEARNINGSTATE']._serialized_start=2169
+  _globals['_LEARNINGSTATE']._serialized_end=2358
   _globals['_CHECKPOINTINFO']._serialized_start=57
   _globals['_CHECKPOINTINFO']._serialized_end=282
   _globals['_ACTORSTATUS']._serialized_start=285
@@ -42,39 +42,39 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STATUSREQUEST']._serialized_start=471
   _globals['_STATUSREQUEST']._serialized_end=486
   _globals['_STATUSRESPONSE']._serialized_start=489
-  _globals['_STATUSRESPONSE']._serialized_end=1122
-  _globals['_PAUSELEARNINGREQUEST']._serialized_start=1124
-  _globals['_PAUSELEARNINGREQUEST']._serialized_end=1146
-  _globals['_PAUSELEARNINGRESPONSE']._serialized_start=1148
-  _globals['_PAUSELEARNINGRESPONSE']._serialized_end=1195
-  _globals['_RESUMELEARNINGREQUEST']._serialized_start=1197
-  _globals['_RESUMELEARNINGREQUEST']._serialized_end=1220
-  _globals['_RESUMELEARNINGRESPONSE']._serialized_start=1222
-  _globals['_RESUMELEARNINGRESPONSE']._serialized_end=1270
-  _globals['_SAVECHECKPOINTREQUEST']._serialized_start=1272
-  _globals['_SAVECHECKPOINTREQUEST']._serialized_end=1308
-  _globals['_SAVECHECKPOINTRESPONSE']._serialized_start=1310
-  _globals['_SAVECHECKPOINTRESPONSE']._serialized_end=1387
-  _globals['_LISTCHECKPOINTSREQUEST']._serialized_start=1389
-  _globals['_LISTCHECKPOINTSREQUEST']._serialized_end=1413
-  _globals['_LISTCHECKPOINTSRESPONSE']._serialized_start=1415
-  _globals['_LISTCHECKPOINTSRESPONSE']._serialized_end=1494
-  _globals['_PINCHECKPOINTREQUEST']._serialized_start=1496
-  _globals['_PINCHECKPOINTREQUEST']._serialized_end=1550
-  _globals['_PINCHECKPOINTRESPONSE']._serialized_start=1552
-  _globals['_PINCHECKPOINTRESPONSE']._serialized_end=1628
-  _globals['_ROLLBACKREQUEST']._serialized_start=1630
-  _globals['_ROLLBACKREQUEST']._serialized_end=1663
-  _globals['_ROLLBACKRESPONSE']._serialized_start=1666
-  _globals['_ROLLBACKRESPONSE']._serialized_end=1824
-  _globals['_DRAINREQUEST']._serialized_start=1826
-  _globals['_DRAINREQUEST']._serialized_end=1855
-  _globals['_DRAINRESPONSE']._serialized_start=1857
-  _globals['_DRAINRESPONSE']._serialized_end=1896
-  _globals['_SETLOGLEVELREQUEST']._serialized_start=1898
-  _globals['_SETLOGLEVELREQUEST']._serialized_end=1933
-  _globals['_SETLOGLEVELRESPONSE']._serialized_start=1935
-  _globals['_SETLOGLEVELRESPONSE']._serialized_end=1972
-  _globals['_ADMINSERVICE']._serialized_start=2292
-  _globals['_ADMINSERVICE']._serialized_end=3116
+  _globals['_STATUSRESPONSE']._serialized_end=1191
+  _globals['_PAUSELEARNINGREQUEST']._serialized_start=1193
+  _globals['_PAUSELEARNINGREQUEST']._serialized_end=1215
+  _globals['_PAUSELEARNINGRESPONSE']._serialized_start=1217
+  _globals['_PAUSELEARNINGRESPONSE']._serialized_end=1264
+  _globals['_RESUMELEARNINGREQUEST']._serialized_start=1266
+  _globals['_RESUMELEARNINGREQUEST']._serialized_end=1289
+  _globals['_RESUMELEARNINGRESPONSE']._serialized_start=1291
+  _globals['_RESUMELEARNINGRESPONSE']._serialized_end=1339
+  _globals['_SAVECHECKPOINTREQUEST']._serialized_start=1341
+  _globals['_SAVECHECKPOINTREQUEST']._serialized_end=1377
+  _globals['_SAVECHECKPOINTRESPONSE']._serialized_start=1379
+  _globals['_SAVECHECKPOINTRESPONSE']._serialized_end=1456
+  _globals['_LISTCHECKPOINTSREQUEST']._serialized_start=1458
+  _globals['_LISTCHECKPOINTSREQUEST']._serialized_end=1482
+  _globals['_LISTCHECKPOINTSRESPONSE']._serialized_start=1484
+  _globals['_LISTCHECKPOINTSRESPONSE']._serialized_end=1563
+  _globals['_PINCHECKPOINTREQUEST']._serialized_start=1565
+  _globals['_PINCHECKPOINTREQUEST']._serialized_end=1619
+  _globals['_PINCHECKPOINTRESPONSE']._serialized_start=1621
+  _globals['_PINCHECKPOINTRESPONSE']._serialized_end=1697
+  _globals['_ROLLBACKREQUEST']._serialized_start=1699
+  _globals['_ROLLBACKREQUEST']._serialized_end=1732
+  _globals['_ROLLBACKRESPONSE']._serialized_start=1735
+  _globals['_ROLLBACKRESPONSE']._serialized_end=1893
+  _globals['_DRAINREQUEST']._serialized_start=1895
+  _globals['_DRAINREQUEST']._serialized_end=1924
+  _globals['_DRAINRESPONSE']._serialized_start=1926
+  _globals['_DRAINRESPONSE']._serialized_end=1965
+  _globals['_SETLOGLEVELREQUEST']._serialized_start=1967
+  _globals['_SETLOGLEVELREQUEST']._serialized_end=2002
+  _globals['_SETLOGLEVELRESPONSE']._serialized_start=2004
+  _globals['_SETLOGLEVELRESPONSE']._serialized_end=2041
+  _globals['_ADMINSERVICE']._serialized_start=2361
+  _globals['_ADMINSERVICE']._serialized_end=3185
 # @@protoc_insertion_point(module_scope)

@@ -133,6 +133,8 @@ def test_figures_of_learning_and_recording_are_there(metrics: DaemonMetrics, add
     assert ("policy_server_learner_iteration_timestamp_seconds", frozenset()) not in scraped(address)
     metrics.iteration(TrainingIteration(iteration=3, loss=0.5, steps=200, steps_total=600, steps_behind_1=50))
     metrics.iteration_failed()
+    metrics.guard_fired("kl")
+    metrics.is_paused_by_guard = True
     store = EmbeddedStore(tmp_path / "store.sqlite")
     metrics.records_to(MultiSink([store]))
     store.write(Points.one("train", {"run": "r"}, {"iteration": 3}))
@@ -145,6 +147,9 @@ def test_figures_of_learning_and_recording_are_there(metrics: DaemonMetrics, add
     assert value(samples, "policy_server_learner_steps_total") == 600
     assert value(samples, "policy_server_learner_iteration_steps_behind_1") == 50
     assert value(samples, "policy_server_learner_failures_total") == 1
+    assert value(samples, "policy_server_guard_fired_total", reason="kl") == 1
+    assert value(samples, "policy_server_guard_fired_total", reason="batch") == 0, "from the start, so that a rate sees the first"
+    assert value(samples, "policy_server_guard_paused") == 1
     assert abs(value(samples, "policy_server_learner_iteration_timestamp_seconds") - time.time()) < 60.0
     assert value(samples, "policy_server_sink_points_stored_total", sink="EmbeddedStore") == 1
     assert value(samples, "policy_server_store_bytes") > 4096

@@ -17,6 +17,7 @@ from policyserver.common.settings import Config
 from policyserver.monitoring.page.listen import PageConfig
 from policyserver.server.config.admin_config import AdminConfig
 from policyserver.server.config.daemon_config import CheckpointsConfig, LearnerConfig, RollbackConfig, ServerRecordingConfig
+from policyserver.server.config.guard_config import GuardConfig
 from policyserver.server.config.log_config import LogConfig
 from policyserver.server.config.rllib_config import RLlibConfig, SpacesConfig
 from policyserver.server.config.serving_config import EpisodesConfig, HandOffConfig, InferenceConfig, ListenConfig
@@ -50,6 +51,7 @@ class ServerConfig(Config):
     connectors: ConnectorsConfig = field(default_factory=ConnectorsConfig)
     algorithm: RLlibConfig = field(default_factory=RLlibConfig)
     learner: LearnerConfig = field(default_factory=LearnerConfig)
+    guard: GuardConfig = field(default_factory=GuardConfig)
     checkpoints: CheckpointsConfig = field(default_factory=CheckpointsConfig)
     rollback: RollbackConfig = field(default_factory=RollbackConfig)
     recording: ServerRecordingConfig = field(default_factory=ServerRecordingConfig)
@@ -63,6 +65,11 @@ class ServerConfig(Config):
     def checkpoints_folder(self) -> Path:
         """Where checkpoints lie."""
         return self.checkpoints.folder or self.run_folder / "checkpoints"
+
+    @property
+    def quarantine_folder(self) -> Path:
+        """Where the batches of refused updates lie."""
+        return self.run_folder / "quarantine"
 
     @property
     def page_listen(self) -> PageConfig | None:

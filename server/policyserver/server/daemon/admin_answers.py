@@ -21,7 +21,7 @@ from policyserver.server.daemon.roll_back import RollBackUnderWayError
 from policyserver.server.daemon.safe_point import SafePoint
 from policyserver.server.daemon.serving_answers import ServingAnswers, info_of
 from policyserver.server.daemon.serving_watch import ServingWatch
-from policyserver.server.processes.driver_link import LOG_LEVEL, PAUSE, DriverLink
+from policyserver.server.processes.driver_link import LOG_LEVEL, DriverLink
 from policyserver.server.processes.training_report import Progress
 from policyserver.v1 import admin_service_pb2 as pb
 
@@ -72,6 +72,8 @@ class AdminAnswers(ServingAnswers):
             response.restored_from = learning.restored_from
         if (under_way := learning.rolling_back) is not None:
             response.rolling_back_to = under_way.source.number
+        guard = learning.guard
+        response.guard_fired, response.guard_finding, response.paused_by_guard = guard.fired, guard.newest, guard.has_paused
         return response
 
     def save_checkpoint(self, request: pb.SaveCheckpointRequest) -> pb.SaveCheckpointResponse:
@@ -83,16 +85,14 @@ class AdminAnswers(ServingAnswers):
     def pause_learning(self, _: pb.PauseLearningRequest) -> pb.PauseLearningResponse:
         """Have steps by-pass the learner at once, and the learner pause at the safe point."""
         learning = self._ready()
-        self._link.order(PAUSE, True, stays=True)
-        self._safe_point.pause(True)
+        learning.pause(True)
         version = self._result(self._safe_point.ask(lambda: learning.progress.weights_seq_no))
         return pb.PauseLearningResponse(weights_seq_no=version)
 
     def resume_learning(self, _: pb.ResumeLearningRequest) -> pb.ResumeLearningResponse:
         """Have steps wait for the learner again, then let it go on."""
         learning = self._ready()
-        self._link.order(PAUSE, False, stays=True)
-        self._safe_point.pause(False)
+        learning.pause(False)
         return pb.ResumeLearningResponse(weights_seq_no=learning.progress.weights_seq_no)
 
     def roll_back(self, request: pb.RollBackRequest) -> pb.RollBackResponse:

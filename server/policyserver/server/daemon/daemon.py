@@ -33,6 +33,7 @@ from policyserver.server.daemon.preflight import (
     tell_of_open_folder,
 )
 from policyserver.server.daemon.ray_start import RayProcess, keep_results_in
+from policyserver.server.daemon.return_watch import ReturnWatch
 from policyserver.server.daemon.safe_point import SafePoint
 from policyserver.server.daemon.served_state import of_serving
 from policyserver.server.daemon.serving_watch import ServingWatch
@@ -41,6 +42,7 @@ from policyserver.server.grpc_front.listen_address import address_of, claimed, r
 from policyserver.server.processes.driver_link import INTERRUPT, DriverLink
 from policyserver.server.processes.log_setup import adopt_ray_loggers
 from policyserver.server.processes.processor_share import lower_priority
+from policyserver.server.processes.serving_report import ServingReport
 
 logger = logging.getLogger(__name__)
 
@@ -125,7 +127,14 @@ class Daemon:
                     page.start(config.store_file, self._metrics.routes())
                     logger.info("live page at %s", page.address)
             self._metrics.records_to(sink)
-            watch = ServingWatch(link.ask, sink, self._tags, self._metrics.serving)
+            returns = ReturnWatch(config.guard, learning, learning.exploration) if config.guard.on_return else None
+
+            def on_report(report: ServingReport) -> None:
+                self._metrics.serving(report)
+                if returns is not None:
+                    returns.report(report)
+
+            watch = ServingWatch(link.ask, sink, self._tags, on_report)
             ending.callback(watch.close)
             answers.begin(learning, watch, sink, self._tags)
             learning.train_until_stopped(sink, self._tags)

@@ -15,6 +15,7 @@ from policyserver.monitoring.reports import serving_process
 from policyserver.monitoring.sink import MultiSink, Sink
 from policyserver.server.daemon.checkpoints import Checkpoint
 from policyserver.server.episodes.pass_timing import PHASES
+from policyserver.server.guard.findings import ADVICE
 from policyserver.server.processes.serving_report import ServingReport
 
 if TYPE_CHECKING:
@@ -62,9 +63,12 @@ class DaemonMetrics:
         self._iterated_at: float | None = None
         self._saved_at: float | None = None
         self._failures = 0
+        self._guard_fired = dict.fromkeys(ADVICE, 0)
         self._sink: Sink = MultiSink()
         self.is_stopping = False
         """Whether the daemon drains."""
+        self.is_paused_by_guard = False
+        """Whether the guard on learning has paused it."""
 
     def serving(self, report: ServingReport) -> None:
         """Take the report of a serving process."""
@@ -85,6 +89,11 @@ class DaemonMetrics:
         """Count an iteration that raised."""
         with self._lock:
             self._failures += 1
+
+    def guard_fired(self, reason: str) -> None:
+        """Count a firing of the guard on learning."""
+        with self._lock:
+            self._guard_fired[reason] += 1
 
     def saved(self, checkpoint: Checkpoint) -> None:
         """Take a checkpoint that was written."""
@@ -153,6 +162,11 @@ class DaemonMetrics:
         yield families.gauge(f"{prefix}_learner_iteration_timestamp_seconds", text, iterated_at)
         text = "Training iterations that raised."
         yield families.labelled(CounterMetricFamily, f"{prefix}_learner_failures", text, [], {(): float(failures)})
+        text = "Times that the guard on learning fired, by reason: updates that it undid, and policies that it rolled back."
+        fired = {(reason,): float(count) for reason, count in self._guard_fired.items()}
+        yield families.labelled(CounterMetricFamily, f"{prefix}_guard_fired", text, ["reason"], fired)
+        text = "Whether the guard on learning has paused it: 1 or 0."
+        yield families.gauge(f"{prefix}_guard_paused", text, float(self.is_paused_by_guard))
         text = "Time at which the newest checkpoint was written, s since 1970."
         yield families.gauge(f"{prefix}_checkpoint_timestamp_seconds", text, saved_at)
         yield from families.of_sinks(prefix, self._sink)

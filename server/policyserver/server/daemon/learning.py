@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Mapping
+from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from policyserver.server.config.server_config import ServerConfig
 from policyserver.server.daemon.checkpoints import Checkpoint, CheckpointError, CheckpointFolder
 from policyserver.server.daemon.daemon_errors import DaemonError, DrainTimeoutError
 from policyserver.server.daemon.daemon_metrics import DaemonMetrics
+from policyserver.server.daemon.learning_guard import LearningGuard
 from policyserver.server.daemon.roll_back import (
     RollBack,
     RollBackUnderWayError,
@@ -30,7 +32,8 @@ from policyserver.server.daemon.roll_back import (
 from policyserver.server.daemon.safe_point import SafePoint
 from policyserver.server.daemon.served_state import SERVED_FILE, of_serving, served_state, weights_sha256
 from policyserver.server.daemon.training_hooks import DrainingError, IterationLeftError, TrainingHooks
-from policyserver.server.processes.driver_link import ROLL_BACK, DriverLink
+from policyserver.server.guard.return_judge import exploration_range
+from policyserver.server.processes.driver_link import PAUSE, ROLL_BACK, DriverLink
 from policyserver.server.processes.training_report import Progress, TrainingReport, restored_report, training_report
 
 if TYPE_CHECKING:
@@ -71,7 +74,8 @@ class Learning:
         self._stopping = stopping
         self._metrics = metrics
         self._beginning = threading.Lock()  # held while a roll-back begins: there is one at a time
-        self._hooks = TrainingHooks(algorithm, stopping, safe_point.pass_by, lambda: self._is_rolled_back)
+        self.guard = LearningGuard(config, algorithm.learner_group, metrics, self.pause)
+        self._hooks = TrainingHooks(algorithm, stopping, safe_point.pass_by, lambda: self._is_rolled_back, self.guard.look)
         self._iterated_lineage = 0
         self._replays = algorithm.local_replay_buffer is not None and config.rollback.keep_replay
         # Read from any thread.
@@ -138,6 +142,7 @@ class Learning:
         Raises:
             DaemonError: The serving actors don't come back, or iterations fail again and again.
         """
+        self.guard.records_to(sink, tags)
         try:
             self._train_until_stopped(sink, tags)
         finally:
@@ -189,6 +194,7 @@ class Learning:
         """Run one training iteration; None if there was nothing to learn from."""
         begun = self._safe_point.clock_s()
         result = self._algorithm.train()
+        self.guard.look(after_iteration=True)
         return training_report(
             result,
             self.progress,
@@ -229,6 +235,25 @@ class Learning:
         logger.info("saved %s", self.saved.path)
         return self.saved
 
+    def save_and_hold(self) -> Future[tuple[Checkpoint, int]]:
+        """Save a checkpoint at the safe point, and keep it until it is released. From any thread; with the version that it is served as."""
+
+        def save() -> tuple[Checkpoint, int]:
+            saved = self.save()
+            self._checkpoints.use(saved.number, used=True)
+            return saved, max(self.progress.weights_seq_no, learner_version(self._algorithm))
+
+        return self._safe_point.ask(save)
+
+    def release(self, checkpoint: Checkpoint) -> None:
+        """Let a checkpoint that was held go when enough are newer. From any thread."""
+        self._checkpoints.use(checkpoint.number, used=False)
+
+    def exploration(self) -> int:
+        """Tell in which range of exploration episodes are played now: a number that is the same for similar policies. From any thread."""
+        config = self._algorithm.config
+        return exploration_range(config.epsilon, self.progress.steps_total) if self._config.algorithm.name == "DQN" else 0
+
     def _try_to_save(self) -> bool:
         """Save, or say why not: a full disk is no reason to stop serving."""
         try:
@@ -237,6 +262,12 @@ class Learning:
             logger.error("no checkpoint was written: %s", error)
             return False
         return True
+
+    def pause(self, paused: bool) -> None:
+        """Have steps by-pass the learner and the learner pause at the safe point, or let both go on. From any thread."""
+        self._link.order(PAUSE, paused, stays=True)
+        self._safe_point.pause(paused)
+        self._metrics.is_paused_by_guard = False
 
     # --- roll-back --------------------------------------------------------------------------------------------------------------------
 

@@ -32,17 +32,20 @@ class TrainingHooks:
         stopping: threading.Event,
         pass_by: Callable[[], None] = lambda: None,
         is_rolled_back: Callable[[], bool] = lambda: False,
+        after_update: Callable[[], None] = lambda: None,
     ) -> None:
         """Hook into an algorithm.
 
         `stopping` is set when the server stops, `pass_by` is called before each `sample()`, and once `is_rolled_back` returns true the
-        iteration is left: before the next `sample()`, before an update, or after one, before its weights are pushed.
+        iteration is left: before the next `sample()`, before an update, or after one, before its weights are pushed. `after_update` is
+        called after each update.
         """
         from policyserver.server.daemon.sample_shares import SampleShares  # with torch, which a start that is refused does without
 
         self._stopping = stopping
         self._pass_by = pass_by
         self._is_rolled_back = is_rolled_back
+        self._after_update = after_update
         self._learn_seconds = 0.0
         self.is_updating = False
         """Whether an update runs; from any thread."""
@@ -85,6 +88,7 @@ class TrainingHooks:
             finally:
                 self.is_updating = False
                 self._learn_seconds += time.monotonic() - begun
+            self._after_update()
             self._leave_if_rolled_back()
             return results
 

@@ -1,0 +1,90 @@
+"""The guard on learning, in the daemon: has the learners guarded, and tells and records what their guards refused."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from policyserver.monitoring.reports import control_point
+from policyserver.monitoring.sink import MultiSink, Sink
+from policyserver.server.config.server_config import ServerConfig
+from policyserver.server.daemon.daemon_metrics import DaemonMetrics
+from policyserver.server.guard.findings import ADVICE, RETURN, RefusedUpdate
+from policyserver.server.guard.quarantine import Quarantine
+
+if TYPE_CHECKING:
+    from ray.rllib.core.learner.learner_group import LearnerGroup
+
+logger = logging.getLogger(__name__)
+
+WHO = "guard"
+"""Who has paused learning or refused an update, in the log and in the record."""
+
+
+class LearningGuard:
+    """What the daemon knows of the guard. Methods belong to the main thread, but for one; the attributes are read from any thread."""
+
+    def __init__(self, config: ServerConfig, learners: LearnerGroup, metrics: DaemonMetrics, pause: Callable[[bool], None]) -> None:
+        """Have all learners guarded; `pause` pauses learning."""
+        from policyserver.server.guard import update_guard  # with torch, which a start that is refused does without
+
+        self._config = config.guard
+        self._learners = learners
+        self._metrics = metrics
+        self._pause = pause
+        self._take: Any = update_guard.take_findings
+        self._quarantine = Quarantine(config.quarantine_folder, config.guard.quarantine_files, config.guard.quarantine_bytes)
+        self._sink: Sink = MultiSink()
+        self._tags: Mapping[str, str] = {}
+        self._lock = threading.Lock()
+        self.fired = 0
+        """How many times it fired since the server began."""
+        self.newest = ""
+        """What it found the last time; empty before the first."""
+        if self._config.enabled:
+            learners.foreach_learner(update_guard.install, config=self._config)
+
+    @property
+    def has_paused(self) -> bool:
+        """Whether learning is paused by it."""
+        return self._metrics.is_paused_by_guard
+
+    def records_to(self, sink: Sink, tags: Mapping[str, str]) -> None:
+        """Record what is refused from now on."""
+        self._sink, self._tags = sink, tags
+
+    def look(self, *, after_iteration: bool = False) -> None:
+        """Take what the guards found. Learners in other processes are asked only after an iteration, for they answer one call at a time."""
+        if self._config.enabled and (after_iteration or self._learners.is_local):
+            first, *_ = self._learners.foreach_learner(self._take)  # they agree
+            for finding in first.get():
+                self._tell_of_update(finding)
+
+    def tell_of_return(self, what: str, checkpoint: int, weights_seq_no: int, in_a_row: int) -> None:
+        """Tell that the server went back to a checkpoint for its return, served under a policy version. From any thread."""
+        text = f"rolled back to checkpoint {checkpoint}: {what}; {ADVICE[RETURN]}"
+        self._tell("RollBack", RETURN, text, weights_seq_no, in_a_row)
+
+    def _tell_of_update(self, finding: RefusedUpdate) -> None:
+        kept = self._quarantine.keep(finding)
+        batch = f"its batch is {kept}" if kept else "its batch is not kept"
+        text = f"update {finding.weights_seq_no} undone: {finding.what}; {ADVICE[finding.reason]}; {batch}"
+        self._tell("UndoUpdate", finding.reason, text, finding.weights_seq_no, finding.in_a_row)
+
+    def _tell(self, call: str, reason: str, text: str, weights_seq_no: int, in_a_row: int) -> None:
+        with self._lock:
+            self.fired, self.newest = self.fired + 1, text
+        self._metrics.guard_fired(reason)
+        logger.error("the guard has fired, %d in a row: %s. Serving goes on with the policy before it", in_a_row, text)
+        self._record(call, text, weights_seq_no)
+        if self._config.pause_after and in_a_row % self._config.pause_after == 0:
+            self._pause(True)
+            self._metrics.is_paused_by_guard = True
+            text = f"the guard has fired {in_a_row} times in a row"
+            logger.error("learning is paused and serving goes on: %s; `policy-server ctl resume` lets learning go on", text)
+            self._record("PauseLearning", text, weights_seq_no)
+
+    def _record(self, call: str, request: str, weights_seq_no: int) -> None:
+        self._sink.write(control_point(self._tags, call, WHO, request, None, weights_seq_no))

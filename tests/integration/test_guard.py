@@ -1,0 +1,174 @@
+"""No action comes from an update that went wrong: it is undone, the server says why and pauses learning, and its clients notice nothing."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import math
+import threading
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from policyserver.client import PolicyClient
+from policyserver.monitoring.store.reader import StoreReader
+from tests.integration.spoiled_learning import FILE
+from tests.integration.test_control import TRAINING, Asker, Players, Server
+from tests.ports import free_address
+from tests.services import wait_until
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+
+SPOILED = '\nlearner_connector = "python:tests.integration.spoiled_learning.connectors"\n[algorithm.learners]\nlearner_class = '
+METRICS = free_address()
+
+
+@pytest.fixture
+def spoiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file that says what is spoiled."""
+    file = tmp_path / "spoiled"
+    file.write_text("", encoding="ascii")
+    root = Path(__file__).parents[2]
+    monkeypatch.setenv("PYTHONPATH", f"{root}:{root / 'proto'}")
+    monkeypatch.setenv(FILE, str(file))
+    return file
+
+
+@pytest.fixture
+def server(tmp_path: Path, spoiled: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    guard = "[guard]\non_return = true\nreturn_episodes = 20\n"
+    training = (
+        f'{TRAINING["PPO"]}{SPOILED}"python:tests.integration.spoiled_learning.SpoiledLearner"\n{guard}[recording]\nmetrics = "{METRICS}"'
+    )
+    monkeypatch.setitem(TRAINING, "PPO", training)
+    server = Server(tmp_path)
+    with server.daemon:
+        assert server.answer("wait-ready", "--timeout_s", "120")["state"] == "serving"
+        yield server
+
+
+def fired_by_reason() -> dict[str, float]:
+    with urllib.request.urlopen(f"http://{METRICS}/metrics", timeout=20.0) as answer:
+        lines = answer.read().decode().splitlines()
+    counts = [line for line in lines if line.startswith("policy_server_guard_fired_total{")]
+    return {line.split('"')[1]: float(line.split()[1]) for line in counts}
+
+
+def test_bad_updates_are_not_served_and_three_in_a_row_pause_learning(server: Server, spoiled: Path) -> None:
+    with Players(server.address) as players, Asker(server.address) as asker:
+        server.has_iterated(2)
+        assert server.status()["guard_fired"] == 0
+        for what, text in (("rewards", "default_policy/rewards: "), ("obs", "default_policy/obs: "), ("lr", "lower the learning rate")):
+            spoiled.write_text(what, encoding="ascii")
+            status = server.when(lambda status: status["paused_by_guard"] and status["learning"] == "paused", f"a pause by {what}")
+            assert text in status["guard_finding"]
+            spoiled.write_text("", encoding="ascii")
+            played = players.steps
+            wait_until(lambda played=played: players.steps > played + 200, "serving goes on")  # type: ignore[misc]
+            assert server.answer("resume")["weights_seq_no"] >= 0
+            assert not server.status()["paused_by_guard"]
+            server.has_iterated(2)
+        fired = server.status()["guard_fired"]
+        assert fired >= 9
+        counted = {reason: count for reason, count in fired_by_reason().items() if count}
+        assert counted.keys() <= {"batch", "move", "loss"}
+        assert sum(counted.values()) == fired
+    served: dict[int, set[float]] = {}
+    for _, version, log_prob in asker.answers:
+        assert math.isfinite(log_prob)
+        served.setdefault(version, set()).add(round(log_prob, 5))
+    assert all(len(answers) == 1 for answers in served.values()), served
+    wait_until(lambda: len(of_guard(server)) >= fired + 3, "the record of it")
+    events = of_guard(server)
+    undone = sorted(version for call, _, version in events if call == "UndoUpdate")
+    assert len(undone) == fired
+    for version in undone:
+        if {version, version - 1} <= served.keys():
+            assert served[version] == served[version - 1], f"version {version} is the policy before it"
+    assert sum({version, version - 1} <= served.keys() for version in undone) >= 3
+    assert len({tuple(answers) for answers in served.values()}) >= 6, "it learned on"
+    assert [call for call, _, _ in events].count("PauseLearning") == 3
+    assert all("look at the connectors" in request for call, request, _ in events if call == "UndoUpdate" and "/rewards:" in request)
+    kept = sorted((server.run_folder / "quarantine").iterdir())
+    assert 9 <= len(kept) <= 10
+    with np.load(kept[0], allow_pickle=False) as batch:
+        assert np.isnan(batch["default_policy/rewards"]).sum() == 1
+        assert "rewards" in str(batch["what"])
+    text = server.daemon.text()
+    assert "the guard has fired" in text
+    assert str(kept[-1]) in text
+
+
+class Scorer:
+    """Plays episodes of ten steps until the end of a `with` block: a point for each action that is 1 where the observation is positive."""
+
+    def __init__(self, address: str, episodes: int = 16) -> None:
+        self._client = PolicyClient(address)
+        self._episodes = episodes
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._play)
+        self.errors: list[BaseException] = []
+        self.returns: collections.deque[float] = collections.deque(maxlen=200)
+
+    def __enter__(self) -> Scorer:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join(60.0)
+        self._client.close()
+        assert not self.errors, self.errors
+
+    @property
+    def version(self) -> int:
+        return self._client.weights_seq_no
+
+    def scores(self, least: float) -> None:
+        """Wait until the newest episodes have a mean return."""
+        self.returns.clear()
+        wait_until(lambda: len(self.returns) == 200 and sum(self.returns) / 200 >= least, f"a mean return of {least}", 120.0)
+
+    def _play(self) -> None:
+        random = np.random.default_rng(0)
+        try:
+            while not self._stop.is_set():
+                ids, sums = self._client.start_episodes(self._episodes), np.zeros(self._episodes)
+                for _ in range(10):
+                    observations = random.normal(size=(self._episodes, 4)).astype(np.float32)
+                    actions = np.asarray(self._client.get_actions(ids, observations))
+                    rewards = (actions == (observations[:, 0] > 0)).astype(float)
+                    self._client.log_returns_batch(ids, rewards)
+                    sums += rewards
+                self._client.end_episodes(ids, random.normal(size=(self._episodes, 4)).astype(np.float32))
+                self.returns.extend(sums.tolist())
+        except Exception as error:
+            self.errors.append(error)
+
+
+def test_a_policy_that_becomes_worse_is_rolled_back_within_ten_updates(server: Server, spoiled: Path) -> None:
+    with Scorer(server.address) as scorer:
+        scorer.scores(7.5)
+        server.has_iterated(3)
+        planted = scorer.version
+        spoiled.write_text("advantages", encoding="ascii")
+        status = server.when(lambda status: status["guard_fired"] > 0, "a roll-back")
+        spoiled.write_text("", encoding="ascii")
+        assert "rolled back to checkpoint" in status["guard_finding"]
+        wait_until(lambda: bool(of_guard(server)), "the record of it")
+        (call, request, version), *_ = of_guard(server)
+        assert call == "RollBack"
+        assert "20 episodes have a mean return of" in request
+        assert version - 1 - planted <= 10
+        scorer.scores(6.5)
+        assert server.status()["lineage"] >= 1
+        assert fired_by_reason()["return"] >= 1
+
+
+def of_guard(server: Server) -> list[tuple[Any, ...]]:
+    with contextlib.closing(StoreReader(server.run_folder / "store.sqlite")) as reader:
+        return list(reader.select("SELECT call, request, weights_seq_no FROM control WHERE who = 'guard' ORDER BY id", ()))
