@@ -13,7 +13,7 @@ import gymnasium as gym
 import numpy as np
 
 from policyserver.client.config import ClientConfig
-from policyserver.client.rows import NO_INFO, ROW_OVERHEAD_BYTES, OutgoingRows
+from policyserver.client.rows import NO_INFO, ROW_OVERHEAD_BYTES, ClientEpisode, OutgoingRows
 from policyserver.client.server_info import ServerInfo
 from policyserver.common.errors import HandshakeError, InvalidInputError, PolicyServerError, WireError, from_row_error
 from policyserver.common.figures import figures
@@ -235,6 +235,7 @@ def step_batch(message_id: int, parts: Sequence[OutgoingRows], session: Negotiat
     rows = len(flags)
     given = [part.actions for part in parts if part.actions]
     begins = any([flag & _START for flag in flags])  # noqa: C419 - a list is twice as fast as a generator
+    begun = _begun(parts) if begins else ()
     return pb.StepRequest(
         batch=pb.StepBatch(
             message_id=message_id,
@@ -244,7 +245,8 @@ def step_batch(message_id: int, parts: Sequence[OutgoingRows], session: Negotiat
             rewards=struct.pack(f"<{rows}d", *[reward for part in parts for reward in part.rewards]),
             observations=_tensors(session.observation.leaves, [part.observations for part in parts], rows),
             actions=_tensors(session.action.leaves, given, sum(len(part) for part in parts if part.actions)) if given else (),
-            episode_ids=_ids_of_begun(parts) if begins else (),
+            episode_ids=[episode.id for episode in begun],
+            policies=_policies(begun),
             infos=_infos(parts),
         )
     )
@@ -321,8 +323,15 @@ def _tensors(leaves: Sequence[Leaf], parts: Sequence[tuple[bytes, ...]], rows: i
     ]
 
 
-def _ids_of_begun(parts: Sequence[OutgoingRows]) -> list[str]:
-    return [episode.id for part in parts for episode, flag in zip(part.episodes, part.flags, strict=True) if flag & _START]
+def _begun(parts: Sequence[OutgoingRows]) -> list[ClientEpisode]:
+    return [episode for part in parts for episode, flag in zip(part.episodes, part.flags, strict=True) if flag & _START]
+
+
+def _policies(begun: Sequence[ClientEpisode]) -> list[pb.EpisodePolicy]:
+    """Say what episodes want that begin; nothing if no policy is named and all explore."""
+    if not any([episode.policy or episode.greedy for episode in begun]):  # noqa: C419 - a list is twice as fast as a generator
+        return []
+    return [pb.EpisodePolicy(name=episode.policy, greedy=episode.greedy) for episode in begun]
 
 
 def _infos(parts: Sequence[OutgoingRows]) -> list[pb.RowInfo]:

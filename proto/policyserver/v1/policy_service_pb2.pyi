@@ -39,6 +39,8 @@ class Reason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     REASON_HANDSHAKE_MISMATCH: _ClassVar[Reason]
     REASON_INTERNAL: _ClassVar[Reason]
     REASON_SERVER_ENDED: _ClassVar[Reason]
+    REASON_POLICY_UNKNOWN: _ClassVar[Reason]
+    REASON_TOO_MANY_VERSIONS: _ClassVar[Reason]
 STEP_FLAG_UNSPECIFIED: StepFlag
 STEP_FLAG_START: StepFlag
 STEP_FLAG_ACTION_GIVEN: StepFlag
@@ -64,6 +66,8 @@ REASON_SHUTTING_DOWN: Reason
 REASON_HANDSHAKE_MISMATCH: Reason
 REASON_INTERNAL: Reason
 REASON_SERVER_ENDED: Reason
+REASON_POLICY_UNKNOWN: Reason
+REASON_TOO_MANY_VERSIONS: Reason
 
 class GetServerInfoRequest(_message.Message):
     __slots__ = ()
@@ -264,7 +268,7 @@ class HandshakeReply(_message.Message):
     def __init__(self, info: _Optional[_Union[GetServerInfoResponse, _Mapping]] = ..., client_number: _Optional[int] = ...) -> None: ...
 
 class StepBatch(_message.Message):
-    __slots__ = ("message_id", "handles", "sequences", "flags", "rewards", "observations", "actions", "episode_ids", "infos")
+    __slots__ = ("message_id", "handles", "sequences", "flags", "rewards", "observations", "actions", "episode_ids", "infos", "policies")
     MESSAGE_ID_FIELD_NUMBER: _ClassVar[int]
     HANDLES_FIELD_NUMBER: _ClassVar[int]
     SEQUENCES_FIELD_NUMBER: _ClassVar[int]
@@ -274,6 +278,7 @@ class StepBatch(_message.Message):
     ACTIONS_FIELD_NUMBER: _ClassVar[int]
     EPISODE_IDS_FIELD_NUMBER: _ClassVar[int]
     INFOS_FIELD_NUMBER: _ClassVar[int]
+    POLICIES_FIELD_NUMBER: _ClassVar[int]
     message_id: int
     handles: bytes
     sequences: bytes
@@ -283,7 +288,16 @@ class StepBatch(_message.Message):
     actions: _containers.RepeatedCompositeFieldContainer[_tensor_pb2.Tensor]
     episode_ids: _containers.RepeatedScalarFieldContainer[str]
     infos: _containers.RepeatedCompositeFieldContainer[RowInfo]
-    def __init__(self, message_id: _Optional[int] = ..., handles: _Optional[bytes] = ..., sequences: _Optional[bytes] = ..., flags: _Optional[bytes] = ..., rewards: _Optional[bytes] = ..., observations: _Optional[_Iterable[_Union[_tensor_pb2.Tensor, _Mapping]]] = ..., actions: _Optional[_Iterable[_Union[_tensor_pb2.Tensor, _Mapping]]] = ..., episode_ids: _Optional[_Iterable[str]] = ..., infos: _Optional[_Iterable[_Union[RowInfo, _Mapping]]] = ...) -> None: ...
+    policies: _containers.RepeatedCompositeFieldContainer[EpisodePolicy]
+    def __init__(self, message_id: _Optional[int] = ..., handles: _Optional[bytes] = ..., sequences: _Optional[bytes] = ..., flags: _Optional[bytes] = ..., rewards: _Optional[bytes] = ..., observations: _Optional[_Iterable[_Union[_tensor_pb2.Tensor, _Mapping]]] = ..., actions: _Optional[_Iterable[_Union[_tensor_pb2.Tensor, _Mapping]]] = ..., episode_ids: _Optional[_Iterable[str]] = ..., infos: _Optional[_Iterable[_Union[RowInfo, _Mapping]]] = ..., policies: _Optional[_Iterable[_Union[EpisodePolicy, _Mapping]]] = ...) -> None: ...
+
+class EpisodePolicy(_message.Message):
+    __slots__ = ("name", "greedy")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    GREEDY_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    greedy: bool
+    def __init__(self, name: _Optional[str] = ..., greedy: _Optional[bool] = ...) -> None: ...
 
 class RowInfo(_message.Message):
     __slots__ = ("row", "json")
@@ -328,14 +342,16 @@ class RowError(_message.Message):
     def __init__(self, row: _Optional[int] = ..., code: _Optional[int] = ..., reason: _Optional[_Union[Reason, str]] = ..., field: _Optional[str] = ..., message: _Optional[str] = ...) -> None: ...
 
 class StartEpisodeRequest(_message.Message):
-    __slots__ = ("client_id", "episode_id", "training_disabled")
+    __slots__ = ("client_id", "episode_id", "training_disabled", "policy")
     CLIENT_ID_FIELD_NUMBER: _ClassVar[int]
     EPISODE_ID_FIELD_NUMBER: _ClassVar[int]
     TRAINING_DISABLED_FIELD_NUMBER: _ClassVar[int]
+    POLICY_FIELD_NUMBER: _ClassVar[int]
     client_id: str
     episode_id: str
     training_disabled: bool
-    def __init__(self, client_id: _Optional[str] = ..., episode_id: _Optional[str] = ..., training_disabled: _Optional[bool] = ...) -> None: ...
+    policy: EpisodePolicy
+    def __init__(self, client_id: _Optional[str] = ..., episode_id: _Optional[str] = ..., training_disabled: _Optional[bool] = ..., policy: _Optional[_Union[EpisodePolicy, _Mapping]] = ...) -> None: ...
 
 class StartEpisodeResponse(_message.Message):
     __slots__ = ("episode_id",)

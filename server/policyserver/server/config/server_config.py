@@ -18,6 +18,7 @@ from policyserver.monitoring.page.listen import PageConfig
 from policyserver.server.config.admin_config import AdminConfig
 from policyserver.server.config.daemon_config import CheckpointsConfig, LearnerConfig, RollbackConfig, ServerRecordingConfig
 from policyserver.server.config.log_config import LogConfig
+from policyserver.server.config.policies_config import PoliciesConfig
 from policyserver.server.config.rllib_config import RLlibConfig, SpacesConfig
 from policyserver.server.config.serving_config import EpisodesConfig, HandOffConfig, InferenceConfig, ListenConfig
 from policyserver.server.config.standard_connectors import ConnectorsConfig
@@ -52,6 +53,7 @@ class ServerConfig(Config):
     learner: LearnerConfig = field(default_factory=LearnerConfig)
     checkpoints: CheckpointsConfig = field(default_factory=CheckpointsConfig)
     rollback: RollbackConfig = field(default_factory=RollbackConfig)
+    policies: PoliciesConfig = field(default_factory=PoliciesConfig)
     recording: ServerRecordingConfig = field(default_factory=ServerRecordingConfig)
 
     @property

@@ -113,6 +113,8 @@ class ServingConfig(Config):
     """The daemon's unix socket, see `policyserver.server.processes.driver_link`. Unset: there is no daemon."""
     opens_itself: bool = True
     """Whether the actor listens as soon as it is made; else when its `open()` is called, which is after the trained weights came."""
+    most_versions: Annotated[int, Ge(0)] = 4
+    """As in `PoliciesConfig`."""
     learns: bool = True
     """Whether a learner takes the steps; without one none are recorded."""
     log_level: str = "INFO"

@@ -17,6 +17,7 @@ import os
 import shutil
 import stat
 import threading
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -108,7 +109,7 @@ class CheckpointFolder:
         self._net: dict[str, Any] = json.loads(json.dumps(dict(net or {}), default=repr))  # as a manifest gives it back
         self._lock = FolderLock(self._folder) if claim else None
         self._writing = threading.RLock()  # checkpoints come and go one at a time
-        self._used: set[int] = set()
+        self._used: Counter[int] = Counter()
         if claim:
             self._remove_unfinished()
 
@@ -174,9 +175,9 @@ class CheckpointFolder:
                 raise CheckpointError(f"{path}: can't be pinned: {error}") from error
 
     def use(self, number: int, *, used: bool) -> None:
-        """Keep a checkpoint while it is used, or no longer."""
+        """Keep a checkpoint while it is used, or no longer; as often as it was used."""
         with self._writing:
-            (self._used.add if used else self._used.discard)(number)
+            self._used[number] += 1 if used else -1
 
     def _path_of(self, number: int) -> Path:
         for path in (present := self._all()):
@@ -248,7 +249,7 @@ class CheckpointFolder:
                 _pin(final).unlink(missing_ok=True)
                 raise CheckpointError(f"{final}: can't be written: {error}") from error
             for outdated in [*present, final][: -self._keep]:
-                if not _pin(outdated).exists() and _serial(outdated) not in self._used:
+                if not _pin(outdated).exists() and self._used[_serial(outdated)] <= 0:
                     shutil.rmtree(outdated, ignore_errors=True)
             return self._checkpoint(final, manifest_of(final))
 

@@ -35,7 +35,7 @@ from policyserver.server.episodes.demand import Demand
 from policyserver.server.episodes.ended_episodes import EndedEpisodes
 from policyserver.server.episodes.episode_table import EpisodeTable, ServedClient
 from policyserver.server.episodes.memory import most_open, most_pages
-from policyserver.server.episodes.received_rows import ReceivedRows, Replies
+from policyserver.server.episodes.received_rows import PolicyWanted, ReceivedRows, Replies
 from policyserver.server.episodes.room import Room
 from policyserver.server.episodes.sample_requests import SampleRequests
 from policyserver.server.episodes.segments import SegmentBlock
@@ -183,6 +183,14 @@ class EpisodeCore:
     def drain_error(self) -> PolicyServerError | None:
         """Why new episodes are refused, if they are."""
         return self._pass.drain_error
+
+    def check_policy(self, wanted: PolicyWanted, episode_id: str) -> None:
+        """Refuse what an episode wants, before its first row comes.
+
+        Raises:
+            PolicyServerError: There is no such policy, or no room for it.
+        """
+        self._policy.choose(wanted.name, episode_id, greedy=wanted.greedy)
 
     def finished_episode(self, client_id: str, episode_id: str) -> EpisodeFinishedError | None:
         """Return the error for a call that goes on with a finished episode, if it is remembered."""
