@@ -33,7 +33,7 @@ from policyserver.common.errors import (
     ServerOverloadedError,
     ServerUnavailableError,
 )
-from policyserver.common.server_stats import ServerStats, TrainingIteration
+from policyserver.common.server_stats import PolicyFigures, ServerStats, TrainingIteration
 
 __all__ = [
     "ActionTimeoutError",
@@ -55,6 +55,7 @@ __all__ = [
     "LocalPolicy",
     "LocalState",
     "PolicyClient",
+    "PolicyFigures",
     "PolicyFileError",
     "PolicyOrigin",
     "PolicyServerError",

@@ -18,7 +18,7 @@ from policyserver.client.server_info import ServerInfo
 from policyserver.common.errors import HandshakeError, InvalidInputError, PolicyServerError, WireError, from_row_error
 from policyserver.common.figures import figures
 from policyserver.common.flags import PROTOCOL_VERSION, StepFlag
-from policyserver.common.server_stats import ServerStats, TrainingIteration
+from policyserver.common.server_stats import PolicyFigures, ServerStats, TrainingIteration
 from policyserver.common.spaces import (
     Array,
     Leaf,
@@ -306,10 +306,11 @@ def to_dataclass(cls: type[T], message: Any, **decoded: Any) -> T:
 def to_stats(message: pb.GetStatsResponse) -> ServerStats:
     """Decode the server's counters."""
     training = TrainingIteration(**_figures(message.training, TrainingIteration)) if message.HasField("training") else None
-    return ServerStats(**_figures(message, ServerStats), training=training)
+    policies = tuple(PolicyFigures(**_figures(policy, PolicyFigures)) for policy in message.policies)
+    return ServerStats(**_figures(message, ServerStats), training=training, policies=policies)
 
 
-def _figures(message: pb.GetStatsResponse | pb.TrainingIteration, cls: type[Any]) -> dict[str, Any]:
+def _figures(message: pb.GetStatsResponse | pb.TrainingIteration | pb.PolicyFigures, cls: type[Any]) -> dict[str, Any]:
     """Read the declared figures of a message; those that it leaves unset are left out."""
     declared = message.DESCRIPTOR.fields_by_name
     return {name: getattr(message, name) for name in figures(cls) if not declared[name].has_presence or message.HasField(name)}

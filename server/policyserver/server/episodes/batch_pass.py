@@ -36,7 +36,7 @@ from policyserver.server.episodes.row_checks import bad_headers, id_error
 from policyserver.server.episodes.shares import Admission, EpisodeShares
 from policyserver.server.episodes.trajectories import Trajectories
 from policyserver.server.episodes.withheld import WithheldQuestions
-from policyserver.server.policies.policy import LIVE, Policy, StepResult, StepRows
+from policyserver.server.policies.policy import LIVE, LIVE_NAME, Policy, StepResult, StepRows
 
 logger = logging.getLogger(__name__)
 
@@ -298,9 +298,10 @@ class BatchPass:
         handles = table.handles(slots)
         for number, index in enumerate(applied[places].tolist()):
             slot = int(slots[number])
-            if training[number] or not self.learns:
-                steps = int(table.next_sequence[slot]) - 1
-                self._statistics.episode_finished(steps, float(table.returns[slot]), now_s - float(table.started_s[slot]))
+            steps, return_ = int(table.next_sequence[slot]) - 1, float(table.returns[slot])
+            self._statistics.finished_by(policy := table.figures_name(slot), return_, steps)
+            if policy == LIVE_NAME and (training[number] or not self.learns):
+                self._statistics.episode_finished(steps, return_, now_s - float(table.started_s[slot]))
             self._statistics.episodes_finished += 1
             batch.origin(index).replies.handles[batch.row[index]] = handles[number]
             table.close_episode(slot, idle=False)

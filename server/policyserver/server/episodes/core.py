@@ -265,6 +265,7 @@ class EpisodeCore:
         statistics.staleness_mean = trajectories.versions_behind / max(trajectories.steps_handed_off, 1)
         statistics.return_mean = sum(statistics.returns) / len(statistics.returns) if statistics.returns else None
         statistics.weights_seq_no = self._policy.weights_seq_no
+        statistics.policies = (*(found.figures(name) for name, found in statistics.by_policy.items()), *self._policy.shadow_figures())
         return statistics
 
     def queues(self) -> dict[str, float]:

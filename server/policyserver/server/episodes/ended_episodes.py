@@ -38,6 +38,10 @@ class EndedEpisode(NamedTuple):
     """Whether the learner gets its steps, the last ones too."""
     given: int
     """Actions that its client chose itself."""
+    greedy: bool
+    """Whether it asked for the most likely actions."""
+    decided_by: str
+    """Name of the policy."""
 
 
 class EndedEpisodes:
@@ -63,11 +67,12 @@ class EndedEpisodes:
             table.weights_seq_nos[slots],
             table.training[slots] & (not self.is_paused),
             table.given[slots],
+            table.greedy[slots],
         ]
         for slot, ending, *values in zip(slots.tolist(), endings, *(column.tolist() for column in columns), strict=True):
             if values[_LENGTH] > 0:
                 client, episode = table.owner(slot)
-                self._waiting.append(EndedEpisode(client.client_id, client.records_in, episode, ending, *values))
+                self._waiting.append(EndedEpisode(client.client_id, client.records_in, episode, ending, *values, table.policy_name(slot)))
                 self._noted += 1
 
     def take(self) -> tuple[list[EndedEpisode], int]:

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from policyserver.common.errors import EpisodeFinishedError
+from policyserver.common.server_stats import named_figures
 from policyserver.common.spaces import Array
 from policyserver.server.episodes.lazy_array import LazyArray, LazyTable
 from policyserver.server.episodes.masks import all_true
@@ -203,6 +204,10 @@ class EpisodeTable:
     def policy_name(self, slot: int) -> str:
         """Return the name of the policy that decides an open episode."""
         return self._policy_names.get(slot, LIVE_NAME)
+
+    def figures_name(self, slot: int) -> str:
+        """Return the name under which an open episode will be counted."""
+        return named_figures(self._policy_names[slot], greedy=bool(self.greedy[slot])) if slot in self._policy_names else LIVE_NAME
 
     def owner(self, slot: int) -> tuple[ServedClient, str]:
         """Return whose an open episode is, and its id."""

@@ -170,7 +170,8 @@ def encode_refusal(message_id: int, error: BaseException) -> pb.StepResponse:
 def encode_stats(stats: ServerStats) -> pb.GetStatsResponse:
     """Encode how serving and learning go."""
     training = None if stats.training is None else pb.TrainingIteration(**known(stats.training))
-    return pb.GetStatsResponse(**known(stats), training=training)
+    policies = [pb.PolicyFigures(**known(policy)) for policy in stats.policies]
+    return pb.GetStatsResponse(**known(stats), training=training, policies=policies)
 
 
 def _column(data: bytes, dtype: np.dtype[Any], count: int, field: str) -> npt.NDArray[Any]:

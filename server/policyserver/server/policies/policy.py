@@ -16,6 +16,8 @@ import numpy as np
 import numpy.typing as npt
 from ray.rllib.core.columns import Columns
 
+from policyserver.common.server_stats import PolicyFigures
+
 Array = npt.NDArray[Any]
 Mask = npt.NDArray[np.bool_]
 LeafShape = tuple[tuple[int, ...], np.dtype[Any]]
@@ -272,6 +274,9 @@ class Policy(Protocol):
 
     def count_steps(self, steps_sampled_lifetime: int) -> None:
         """Take the number of steps sampled by all env runners, on which exploration schedules depend."""
+
+    def shadow_figures(self) -> list[PolicyFigures]:
+        """Return what is known of policies whose actions are never sent."""
 
     def take_metrics(self) -> dict[str, Any]:
         """Return what connectors and callbacks logged since the last call, in the form of RLlib's `MetricsLogger.reduce`."""

@@ -17,9 +17,14 @@ class ServingReport:
     counters: dict[str, Any]
     """The known figures of `ServerStats`."""
     episodes: dict[str, list[Any]] = field(default_factory=dict)
-    """Episodes that ended, as columns: the fields of `EPISODE` in `policyserver.monitoring.schema`, and `records_in`."""
+    """Episodes that ended, as columns: the fields of `EPISODE` in `policyserver.monitoring.schema`, and `records_in`, `decided_by` and
+    `greedy`."""
     episodes_missing: int = 0
     """Episodes that ended, too, and that were dropped, because they were too many."""
+    shadow: str = ""
+    """Name of the policy that shadows; empty: none does."""
+    shadow_actions: list[Any] = field(default_factory=list)
+    """What it would have done since the last report: `ShadowActions`."""
     calls: dict[tuple[str, str], int] = field(default_factory=dict)
     """gRPC calls that ended, by method and status, since the process began."""
     rows: Histogram = ((), 0.0)

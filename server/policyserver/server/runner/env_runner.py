@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import logging
 import sys
@@ -144,9 +145,7 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
             callbacks_objects=self._callbacks,
             env_runner=self,
         )
-        self._policy = policy = (
-            NamedPolicies(policy, most_versions=config.most_versions) if isinstance(policy, VectorizedPolicy) else policy
-        )
+        self._policy = policy = _with_others(policy, config) if isinstance(policy, VectorizedPolicy) else policy
         demand = self._demand = learner_demand(self.config, self._index, config.hand_off.batches_ahead, learns=config.learns)
         make_core = partial(EpisodeCore, policy, *self._spaces, config.episodes, config.hand_off, demand)
         loop = self._serving_loop = ServingLoop(make_core, *self._spaces, config)
@@ -233,7 +232,11 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
     def report(self) -> ServingReport:
         """Return how a serving instance does, and the episodes that ended since the last call. From any thread."""
         assert self._serving_loop is not None
-        return self._serving_loop.report(explores=bool(self.config.explore))
+        report = self._serving_loop.report(explores=bool(self.config.explore))
+        shadow = self._policy.shadow if isinstance(self._policy, NamedPolicies) else None
+        if shadow is None:
+            return report
+        return dataclasses.replace(report, shadow=shadow.name, shadow_actions=self._serving_loop.call(shadow.take))
 
     def addresses(self) -> list[str]:
         """Return the addresses this instance serves on."""
@@ -336,3 +339,8 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
             self._serving_loop.stop(is_final=self._serving_config.driver_link is None)
         elif self._env_runner_state_server is not None:
             self._weights_pull.stop_group(self._env_runner_state_server)
+
+
+def _with_others(policy: VectorizedPolicy, config: ServingConfig) -> NamedPolicies:
+    """Let further policies be served beside one."""
+    return NamedPolicies(policy, most_versions=config.most_versions, shares=config.traffic.shares, shadow=config.traffic.shadow)

@@ -241,3 +241,111 @@ def test_a_dropped_policy_goes_on_for_its_open_episodes(make_harness: Callable[.
     assert isinstance(error, PolicyUnknownError)
     player.go_on(2, observations(2), int(TERMINATED))
     assert [other.name for other in policies._others.values()] == ["second"]
+
+
+# What is trained on ----------------------------------------------------------------------------------------------------------------------
+
+
+def lengths_at_the_learner(policies: NamedPolicies, make_harness: Callable[..., CoreHarness]) -> dict[str, int]:
+    """Play the episodes of `WANTS` and return how many steps of each arrive at the learner, by the first element of its observations."""
+    harness = make_harness(policies)
+    player = Player(harness, together=True)
+    marks = {name: np.full(10, float(number), np.float32) for number, name in enumerate(WANTS)}
+    player.begin(WANTS, marks)
+    for step in range(1, STEPS):
+        player.go_on(step, marks)
+    player.go_on(STEPS, marks, int(TERMINATED))
+    names = list(WANTS)
+    found: dict[str, int] = {}
+    for segment in harness.segments():
+        name = names[round(float(segment.get_observations(0)[0]))]
+        found[name] = found.get(name, 0) + len(segment)
+    return found
+
+
+def plain_policies(*, replays: bool) -> NamedPolicies:
+    """Without connectors, so that observations arrive as they were sent."""
+    torch.manual_seed(0)
+    live = policy_of(module_of("mlp"), replays=replays)
+    policies = NamedPolicies(live)
+    for number, name in enumerate(("first", "second"), start=1):
+        policies.add(name, live.with_weights([], other_module("mlp", number).get_state(), 100 * number, 0))
+    return policies
+
+
+def test_an_on_policy_learner_gets_exploring_live_episodes_alone(make_harness: Callable[..., CoreHarness]) -> None:
+    assert lengths_at_the_learner(plain_policies(replays=False), make_harness) == {"a": STEPS}
+
+
+def test_a_learner_with_a_replay_buffer_gets_them_all(make_harness: Callable[..., CoreHarness]) -> None:
+    assert lengths_at_the_learner(plain_policies(replays=True), make_harness) == dict.fromkeys(WANTS, STEPS)
+
+
+def test_a_replay_buffer_gets_no_observations_that_another_filter_made(make_harness: Callable[..., CoreHarness]) -> None:
+    harness = make_harness(policies_of("mlp", replays=True))
+    played(Player(harness, together=True))
+    assert sum(len(segment) for segment in harness.segments()) == 2 * STEPS, "a and c, which the live filter saw"
+
+
+# Traffic ---------------------------------------------------------------------------------------------------------------------------------
+
+
+def test_episodes_that_name_none_are_divided_by_their_ids(make_harness: Callable[..., CoreHarness]) -> None:
+    policies = policies_of("mlp")
+    divided = NamedPolicies(policies.live, shares={"live": 0.75, "first": 0.25})
+    divided.add("first", policies.loaded()[0].policy)
+    chosen = [divided.choose("", f"episode-{number}", greedy=False).name for number in range(2000)]
+    assert chosen == [divided.choose("", f"episode-{number}", greedy=False).name for number in range(2000)]
+    assert chosen.count("first") == pytest.approx(500, abs=70)
+    assert {divided.choose("live", f"episode-{number}", greedy=False).name for number in range(50)} == {"live"}
+    divided.drop("first")
+    assert {divided.choose("", f"episode-{number}", greedy=False).name for number in range(50)} == {"live"}
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_shadow_decides_as_if_it_served_and_changes_nothing(model: str, make_harness: Callable[..., CoreHarness]) -> None:
+    shadowed, alone = policies_of(model), policies_of(model)
+    watching = NamedPolicies(shadowed.live, shadow="first")
+    watching.add("first", shadowed.loaded()[0].policy)
+    with_shadow, without = (Player(make_harness(policies), together=True) for policies in (watching, alone))
+    wants = {"a": PolicyWanted(), "e": PolicyWanted("live")}
+    for player in (with_shadow, without):
+        player.begin(wants, observations(0))
+    would: dict[str, list[int]] = {name: [] for name in wants}
+    named = Player(make_harness(policies_of(model)), together=True)
+    first = named.begin(dict.fromkeys(wants, PolicyWanted("first")), observations(0))
+    for name, answer in first.items():
+        would[name].append(int(answer.action))
+    for step in range(1, STEPS):
+        ours, theirs = with_shadow.go_on(step, observations(step)), without.go_on(step, observations(step))
+        assert {name: answer.action for name, answer in ours.items()} == {name: answer.action for name, answer in theirs.items()}
+        for name, answer in named.go_on(step, observations(step)).items():
+            would[name].append(int(answer.action))
+    assert watching.shadow is not None
+    (figures,) = with_shadow.harness.core.snapshot().policies
+    recorded = watching.shadow.take()
+    of_a = [int(each.shadow[0]) for each in recorded]
+    assert of_a == would["a"], "with its own recurrent state and filter"
+    assert (figures.policy, figures.actions) == ("first shadow", 2 * STEPS)
+    sent, shadow = (np.concatenate([getattr(each, name) for each in recorded]) for name in ("sent", "shadow"))
+    assert figures.agreement == pytest.approx(np.mean(sent == shadow))
+
+
+def test_figures_are_kept_by_policy(make_harness: Callable[..., CoreHarness]) -> None:
+    harness = make_harness(policies_of("mlp"))
+    played(Player(harness, together=True))
+    figures = {each.policy: (each.episodes_finished, each.actions, each.return_mean) for each in harness.core.snapshot().policies}
+    one = (1, STEPS, float(STEPS))
+    assert figures == {
+        "live": one,
+        "first": (2, 2 * STEPS, float(STEPS)),
+        "live greedy": one,
+        "second greedy": one,
+        "live@start": one,
+    }
+    assert harness.core.snapshot().return_mean == STEPS
+    ended, _ = harness.core.ended.take()
+    assert [(each.decided_by, each.greedy, each.trained) for each in ended] == [
+        ("live", False, True), ("first", False, False), ("live", True, False), ("second", True, False), ("first", False, False),
+        ("live@start", False, False),
+    ]  # fmt: skip

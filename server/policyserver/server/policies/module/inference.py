@@ -16,6 +16,7 @@ from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.torch import TorchRLModule
 
 from policyserver.common.errors import PolicyUnknownError
+from policyserver.common.server_stats import PolicyFigures
 from policyserver.common.spaces import Array
 from policyserver.server.policies.module.numpy_forward import NumpyForward
 from policyserver.server.policies.policy import LIVE_NAME, Choice
@@ -125,11 +126,11 @@ class PolicyNet:
 
     def swap(self, weights_seq_no: int) -> None:
         """Serve the weights loaded last."""
-        before, written_out = (None, None) if self._is_shared else (self.module, self.written_out)
-        assert self._spare is not None, "swap comes after load_spare"
-        self.module, self._spare = self._spare, before
-        self.written_out, self._spare_written_out = self._spare_written_out, written_out
-        self._is_shared = False
+        if self._spare is not None:
+            before, written_out = (None, None) if self._is_shared else (self.module, self.written_out)
+            self.module, self._spare = self._spare, before
+            self.written_out, self._spare_written_out = self._spare_written_out, written_out
+            self._is_shared = False
         self.weights_seq_no = weights_seq_no
 
     def count_steps(self, steps_sampled_lifetime: int) -> None:
@@ -166,6 +167,10 @@ class NetPolicy:
                 f"policy: expected {LIVE_NAME!r}, the only one that this server has, received {name!r}", field="policy"
             )
         return Choice(greedy=greedy, trains=not greedy)
+
+    def shadow_figures(self) -> list[PolicyFigures]:
+        """Return nothing: all that it decides is sent."""
+        return []
 
     def load_spare(self, state_dict: Mapping[str, Any]) -> None:
         """Load weights, to be served from the next `swap` on. Called from another thread than everything else."""

@@ -9,7 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from policyserver.common.acting.keyed_draws import draw_key
 from policyserver.common.errors import PolicyUnknownError, ServerOverloadedError
+from policyserver.common.server_stats import PolicyFigures
+from policyserver.server.policies.named.shadow import Shadow
 from policyserver.server.policies.policy import LIVE, LIVE_NAME, Array, Choice, Mask, ModuleOutputs, StepResult, StepRows, scattered
 from policyserver.server.policies.vectorized.vectorized_policy import VectorizedPolicy
 
@@ -50,11 +53,23 @@ class NamedPolicies:
 
     decides_again = True
 
-    def __init__(self, live: VectorizedPolicy, *, most_versions: int = 4) -> None:
-        """Begin with the policy that learns; `most_versions` of it are held for episodes that are pinned to theirs."""
+    def __init__(
+        self, live: VectorizedPolicy, *, most_versions: int = 4, shares: Mapping[str, float] | None = None, shadow: str | None = None
+    ) -> None:
+        """Begin with the policy that learns.
+
+        Args:
+            live: The policy that learns.
+            most_versions: How many versions of it are held for episodes that are pinned to theirs.
+            shares: Shares of the episodes that name no policy, by name; they add up to 1.
+            shadow: Name of a policy that is asked what the one that learns is asked.
+        """
         self.live = live
         self.layout, self.initial_state = live.layout, live.initial_state
         self._most_versions = most_versions
+        self._shares = list(shares or {})
+        self._up_to = np.cumsum(list((shares or {}).values()))
+        self.shadow = Shadow(shadow, list(live.initial_state)) if shadow is not None else None
         self._others: dict[int, NamedPolicy] = {}
         self._of_slot: dict[int, NamedPolicy] = {}
         """Of the open episodes that the policy which learns does not decide."""
@@ -94,6 +109,8 @@ class NamedPolicies:
             PolicyUnknownError: There is no policy of that name.
             ServerOverloadedError: Episodes hold as many versions of the policy as they may.
         """
+        if not name and self._shares:
+            name = self._share_of(episode_id)
         if name in ("", LIVE_NAME):
             return self.live.choose(name, episode_id, greedy=greedy)
         other = self._version_now() if name == START_NAME else next((other for other in self.loaded() if other.name == name), None)
@@ -102,6 +119,12 @@ class NamedPolicies:
             raise PolicyUnknownError(f"policy: expected one of {there}, received {name!r}", field="policy")
         trains = self.live.replays and not self.live.has_statistics
         return Choice(other.number, other.name, greedy, trains)
+
+    def _share_of(self, episode_id: str) -> str:
+        """Return whose an episode is that names no policy."""
+        number = int(np.searchsorted(self._up_to, draw_key(episode_id) / 2**64, side="right"))
+        name = self._shares[min(number, len(self._shares) - 1)]
+        return name if name == START_NAME or any(other.name == name for other in self.loaded()) else LIVE_NAME
 
     def _add(self, name: str, policy: VectorizedPolicy) -> NamedPolicy:
         self._numbers += 1
@@ -129,8 +152,15 @@ class NamedPolicies:
 
     def decide(self, rows: StepRows) -> StepResult:
         """Choose actions. If it raises, nothing has changed."""
-        if rows.policies is None:
-            return self.live.decide(rows)
+        decided = self.live.decide(rows) if rows.policies is None else self._decide_apart(rows)
+        if self.shadow is not None:
+            for other in self._others.values():
+                if other.name == self.shadow.name and not other.is_dropped:
+                    self.shadow.decide(other.policy, rows, decided)
+        return decided
+
+    def _decide_apart(self, rows: StepRows) -> StepResult:
+        """Let each policy decide its rows."""
         asks = ~rows.ends
         rank = np.cumsum(asks) - 1
         groups = []
@@ -147,6 +177,8 @@ class NamedPolicies:
 
     def commit(self, rows: StepRows, decided: StepResult, kept: Mask) -> None:
         """Let the policy that learns take over what it prepared, and count the episodes of the others."""
+        if self.shadow is not None:
+            self.shadow.commit(rows, kept)
         if rows.policies is None:
             self.live.commit(rows, decided, kept)
             return
@@ -169,6 +201,10 @@ class NamedPolicies:
         """Note that episodes were reaped."""
         for slot in slots:
             self._leave(slot)
+
+    def shadow_figures(self) -> list[PolicyFigures]:
+        """Return what is known of the shadow."""
+        return self.shadow.figures() if self.shadow is not None else []
 
     def load_spare(self, state_dict: Mapping[str, Any]) -> None:
         """Load weights of the policy that learns. Called from another thread than everything else."""
