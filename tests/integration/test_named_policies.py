@@ -87,4 +87,4 @@ def test_a_loaded_policy_stays_while_the_server_learns_and_can_be_promoted(tmp_p
         assert [call for call in calls if call in ("LoadPolicy", "Promote", "DropPolicy")] == ["LoadPolicy", "Promote", "DropPolicy"]
         policies = dict(reader.select("SELECT policy, COUNT(*) FROM whole_episode GROUP BY policy", ()))
         assert policies["PPO greedy"] >= 2
-        assert policies["first greedy"] >= 3
+        assert policies["first greedy"] >= 2, "those of the killed actor's last second are lost with it"

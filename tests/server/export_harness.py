@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
 from pathlib import Path
 from typing import Any
@@ -76,9 +77,11 @@ def saved(config: ServerConfig) -> TrainedPolicy:
     }
 
     def write(folder: Path) -> None:
+        served: dict[str, Any] = {
+            name.partition("/")[2]: copy.deepcopy(state) for name, (_, state) in states.items() if name.startswith("env_runner")
+        }
         for name, (part, state) in states.items():
-            part.save_to_path(str(folder / name), state=state)
-        served: dict[str, Any] = {name.partition("/")[2]: state for name, (_, state) in states.items() if name.startswith("env_runner")}
+            part.save_to_path(str(folder / name), state=state)  # takes apart what it is given
         served |= {"rl_module": {"default_policy": policy.module.get_state()}, "weights_seq_no": 70, "num_env_steps_sampled_lifetime": 7000}
         (folder / SERVED_FILE).write_bytes(pickle.dumps(served))
 

@@ -21,10 +21,6 @@ class ServingReport:
     `greedy`."""
     episodes_missing: int = 0
     """Episodes that ended, too, and that were dropped, because they were too many."""
-    shadow: str = ""
-    """Name of the policy that shadows; empty: none does."""
-    shadow_actions: list[Any] = field(default_factory=list)
-    """What it would have done since the last report: `ShadowActions`."""
     calls: dict[tuple[str, str], int] = field(default_factory=dict)
     """gRPC calls that ended, by method and status, since the process began."""
     rows: Histogram = ((), 0.0)
@@ -35,3 +31,7 @@ class ServingReport:
     """What waits and is held now."""
     process: dict[str, float] = field(default_factory=dict)
     """What the process takes of the machine."""
+    shadow: str = ""
+    """Name of the policy that shadows; empty: none does."""
+    shadow_actions: list[Any] = field(default_factory=list)
+    """What it would have done since the last report: `ShadowActions`."""
