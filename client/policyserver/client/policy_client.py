@@ -102,7 +102,7 @@ class PolicyClient:
             episode_id: a name that no open or ended episode of this client has; its actions are drawn by it. None makes a random one.
             training_enabled: False serves the episode but never trains on it.
             policy: "live", the policy that learns; "live@start", the same, as it is when the episode begins; or the name of one that the
-                server has loaded, such as "checkpoint-12". The first action raises PolicyUnknownError if there is none of that name. ""
+                server has loaded, such as "checkpoint-12". The first action raises PolicyUnknownError if the server has not. ""
                 lets the server choose: "live", unless it divides its traffic.
             explore: False asks for the most likely actions.
 

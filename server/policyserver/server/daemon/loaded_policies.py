@@ -27,7 +27,7 @@ class PolicyLimitError(PolicyError):
 
 
 class PolicyMissingError(PolicyError):
-    """None of that name is loaded."""
+    """No policy of that name is loaded."""
 
 
 _HOLD_S = 10.0
@@ -84,7 +84,7 @@ class LoadedPolicies:
         """Return the one of a name.
 
         Raises:
-            PolicyMissingError: There is none.
+            PolicyMissingError: No policy has that name.
         """
         with self._lock:
             if (loaded := self._loaded.get(name)) is None:
