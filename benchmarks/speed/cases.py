@@ -9,6 +9,7 @@ from typing import Any
 from benchmarks.speed.case import Bar, Beside, Case, Floor
 from benchmarks.speed.contenders import STARTS, demo_closed_loop, hand_off, learner, loaded, startup
 from benchmarks.speed.peers.table import GPU, LEARNER_DEFAULTS, LEARNER_DEFAULTS_GPU, OLD_SERVER, RUNNER_LSTM, RUNNER_MLP
+from benchmarks.speed.policies import HALVES, SHADOW, beside_another, roll_back
 
 MLP = """
 [algorithm]
@@ -90,6 +91,13 @@ def _one_core(callers: int, *bars: Bar) -> Case:
     return Case(f"{case}_one_core", f"`{case}` with `ClientConfig(callers_core=...)`", contender, bars, beside=Beside(case, "free"))
 
 
+def _beside_another(name: str, says: str, traffic: str, least: float) -> Case:
+    options = {**_STEPS, "callers": 64, "training": False}
+    contender = beside_another("threads", options, MLP, traffic, NETS[MLP])
+    bars = (Bar("throughput_of_live", at_least=least),)
+    return Case(name, f"`threads_64_mlp` with {says}", contender, bars, beside=Beside("threads_64_mlp", "live"), rounds=5)
+
+
 CASES = (
     Case("startup", f"`policy-server serve` to ready, {STARTS} starts", startup, (Bar("max_ms", at_most=20_000),), rounds=1),
     *_threads(1, ONE_BY_ONE, Bar("p50_ms", at_most=0.9), Bar("p99_ms", at_most=2.5)),
@@ -98,6 +106,22 @@ CASES = (
         64, CROWD, Bar("steps_per_s", at_least=14_000), Bar("p99_ms", at_most=10), Bar("ratio_to_peer", at_least=50), peer=OLD_SERVER
     ),
     _one_core(64),
+    _beside_another("two_policies_64", "two policies that decide half of the episodes each", HALVES, 0.85),
+    _beside_another("shadow_64", "a shadow of the same net", SHADOW, 0.75),
+    Case(
+        "rollback_idle",
+        "`ctl rollback`, from the call to its answer",
+        roll_back(MLP),
+        (Bar("max_ms", at_most=1000),),
+        rounds=1,
+    ),
+    Case(
+        "rollback_busy",
+        "the same while 64 threads play and PPO trains on their steps",
+        roll_back(MLP, {**_STEPS, "callers": 64, "training": True}),
+        (Bar("max_ms", at_most=1000),),
+        rounds=1,
+    ),
     *_threads(256, CROWD, Bar("steps_per_s", at_least=22_000)),
     _one_core(256, Bar("steps_per_s", at_least=22_000)),
     Case(

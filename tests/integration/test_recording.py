@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from policyserver.common.settings import load
@@ -19,6 +20,7 @@ from policyserver.monitoring.store.store import EmbeddedStore
 from policyserver.pipelines.config import PipelineConfig, PipelineRecordingConfig
 from policyserver.pipelines.run import closing_sink
 from policyserver.server.daemon.served_episodes import ServedEpisodes
+from policyserver.server.policies.named.shadow import ShadowActions
 from policyserver.server.processes.serving_report import ServingReport
 from tests.recorded_run import record_run
 from tests.services import InfluxServer
@@ -36,7 +38,9 @@ def test_twenty_thousand_steps_of_a_run_arrive_once_each_with_every_documented_f
     with closing_sink(PipelineConfig(recording=recording)) as sink:
         pipeline, service = record_run(sink, "whole", STEPS)
         tags = {"run": "of another client", "policy": "PPO", "worker": "server-1"}
-        ServedEpisodes(sink, tags).write(ended_episodes())
+        served = ServedEpisodes(sink, tags)
+        served.write(ended_episodes())
+        served.write_shadow(ended_episodes())
         for refusal in (None, "expected the number of a checkpoint that is there, 1, 2, received 7"):
             sink.write(control_point(tags, "RollBack", "local", "checkpoint: 7", refusal, 2))
         assert sink.flush(WAIT_S)
@@ -61,8 +65,11 @@ def ended_episodes() -> ServingReport:
     ended: dict[str, list[Any]] = {
         "client": ["stream:one"], "records_in": [()], "episode": ["a"], "return": [1.5], "length": [3], "seconds": [0.5],
         "weights_seq_no": [2], "trained": [True], "given": [0], "overridden": [0], "ended": ["terminated"], "explored": [True],
+        "decided_by": ["live"], "greedy": [False],
     }  # fmt: skip
-    return ServingReport({"boot_id": "0123456789abcdef"}, ended)
+    action = np.zeros(1, np.int64)
+    shadow = [ShadowActions(np.ones(1, np.uint64), action, action, action, 2)]
+    return ServingReport({"boot_id": "0123456789abcdef"}, ended, shadow="candidate", shadow_actions=shadow)
 
 
 def check_that_the_documented_is_written(influx: InfluxServer) -> None:

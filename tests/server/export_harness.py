@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from policyserver.server.config.algorithm import algorithm_config
 from policyserver.server.config.server_config import ServerConfig
 from policyserver.server.daemon.checkpoints import Checkpoint
 from policyserver.server.daemon.preflight import checkpoint_folder
+from policyserver.server.daemon.served_state import SERVED_FILE
 from policyserver.server.export.trained_policy import TrainedPolicy, new_parts
 from policyserver.server.policies.connectors.connector_pipelines import pieces_of
 from policyserver.server.policies.connectors.connector_states import export_state
@@ -74,8 +77,13 @@ def saved(config: ServerConfig) -> TrainedPolicy:
     }
 
     def write(folder: Path) -> None:
+        served: dict[str, Any] = {
+            name.partition("/")[2]: copy.deepcopy(state) for name, (_, state) in states.items() if name.startswith("env_runner")
+        }
         for name, (part, state) in states.items():
-            part.save_to_path(str(folder / name), state=state)
+            part.save_to_path(str(folder / name), state=state)  # takes apart what it is given
+        served |= {"rl_module": {"default_policy": policy.module.get_state()}, "weights_seq_no": 70, "num_env_steps_sampled_lifetime": 7000}
+        (folder / SERVED_FILE).write_bytes(pickle.dumps(served))
 
     checkpoints = checkpoint_folder(config)
     try:

@@ -26,13 +26,14 @@ from policyserver.common.errors import (
     HandshakeError,
     InvalidInputError,
     PolicyServerError,
+    PolicyUnknownError,
     SequenceError,
     ServerEndedError,
     ServerInternalError,
     ServerOverloadedError,
     ServerUnavailableError,
 )
-from policyserver.common.server_stats import ServerStats, TrainingIteration
+from policyserver.common.server_stats import PolicyFigures, ServerStats, TrainingIteration
 
 __all__ = [
     "ActionTimeoutError",
@@ -54,9 +55,11 @@ __all__ = [
     "LocalPolicy",
     "LocalState",
     "PolicyClient",
+    "PolicyFigures",
     "PolicyFileError",
     "PolicyOrigin",
     "PolicyServerError",
+    "PolicyUnknownError",
     "SequenceError",
     "ServerEndedError",
     "ServerInfo",

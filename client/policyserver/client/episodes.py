@@ -67,7 +67,7 @@ class ClientEpisodes:
         self._closed: OrderedDict[str, _Fate] = OrderedDict()
         self._closed_remembered = closed_remembered
 
-    def start(self, episode_ids: Sequence[str], training_enabled: bool) -> None:
+    def start(self, episode_ids: Sequence[str], training_enabled: bool, policy: str = "", *, greedy: bool = False) -> None:
         """Open episodes, all or none.
 
         Raises:
@@ -75,6 +75,8 @@ class ClientEpisodes:
             EpisodeDuplicateError: an episode of that id is open.
             EpisodeFinishedError: an episode of that id has ended.
         """
+        if policy != "":
+            _check_id(policy, "policy")
         new: dict[str, ClientEpisode] = {}
         for episode_id in episode_ids:
             _check_id(episode_id)
@@ -82,7 +84,7 @@ class ClientEpisodes:
                 raise EpisodeDuplicateError(f"Episode {episode_id} is already started.", field="episode_id")
             if self._closed.get(episode_id) in (_Fate.FINISHED, _Fate.IDLE):  # the server remembers both
                 raise self.absent(episode_id)
-            new[episode_id] = ClientEpisode(episode_id, training_enabled)
+            new[episode_id] = ClientEpisode(episode_id, training_enabled, policy, greedy=greedy)
         for episode_id in new:
             self._closed.pop(episode_id, None)
         self.open |= new
@@ -279,18 +281,18 @@ def _place(episode: ClientEpisode, place: Callable[[], Connection]) -> None:
     episode.connection.episodes_open += 1
 
 
-def _check_id(episode_id: object) -> None:
-    """Refuse what cannot name an episode.
+def _check_id(name: object, field: str = "episode_id") -> None:
+    """Refuse what cannot name an episode, or a policy.
 
     Raises:
         InvalidInputError: no text, empty, too long, or no valid Unicode.
     """
-    expected = f"episode_id: expected a text of 1 to {MAX_EPISODE_ID_BYTES} bytes in UTF-8, received"
-    if not isinstance(episode_id, str):
-        raise InvalidInputError(f"{expected} {type(episode_id).__name__}", field="episode_id")
+    expected = f"{field}: expected a text of 1 to {MAX_EPISODE_ID_BYTES} bytes in UTF-8, received"
+    if not isinstance(name, str):
+        raise InvalidInputError(f"{expected} {type(name).__name__}", field=field)
     try:
-        size = len(episode_id.encode())
+        size = len(name.encode())
     except UnicodeEncodeError as error:
-        raise InvalidInputError(f"{expected} {episode_id[:40]!r}", field="episode_id") from error
+        raise InvalidInputError(f"{expected} {name[:40]!r}", field=field) from error
     if not 0 < size <= MAX_EPISODE_ID_BYTES:
-        raise InvalidInputError(f"{expected} {size} bytes", field="episode_id")
+        raise InvalidInputError(f"{expected} {size} bytes", field=field)

@@ -13,12 +13,12 @@ import gymnasium as gym
 import numpy as np
 
 from policyserver.client.config import ClientConfig
-from policyserver.client.rows import NO_INFO, ROW_OVERHEAD_BYTES, OutgoingRows
+from policyserver.client.rows import NO_INFO, ROW_OVERHEAD_BYTES, ClientEpisode, OutgoingRows
 from policyserver.client.server_info import ServerInfo
 from policyserver.common.errors import HandshakeError, InvalidInputError, PolicyServerError, WireError, from_row_error
 from policyserver.common.figures import figures
 from policyserver.common.flags import PROTOCOL_VERSION, StepFlag
-from policyserver.common.server_stats import ServerStats, TrainingIteration
+from policyserver.common.server_stats import PolicyFigures, ServerStats, TrainingIteration
 from policyserver.common.spaces import (
     Array,
     Leaf,
@@ -235,6 +235,7 @@ def step_batch(message_id: int, parts: Sequence[OutgoingRows], session: Negotiat
     rows = len(flags)
     given = [part.actions for part in parts if part.actions]
     begins = any([flag & _START for flag in flags])  # noqa: C419 - a list is twice as fast as a generator
+    begun = _begun(parts) if begins else ()
     return pb.StepRequest(
         batch=pb.StepBatch(
             message_id=message_id,
@@ -244,7 +245,8 @@ def step_batch(message_id: int, parts: Sequence[OutgoingRows], session: Negotiat
             rewards=struct.pack(f"<{rows}d", *[reward for part in parts for reward in part.rewards]),
             observations=_tensors(session.observation.leaves, [part.observations for part in parts], rows),
             actions=_tensors(session.action.leaves, given, sum(len(part) for part in parts if part.actions)) if given else (),
-            episode_ids=_ids_of_begun(parts) if begins else (),
+            episode_ids=[episode.id for episode in begun],
+            policies=_policies(begun),
             infos=_infos(parts),
         )
     )
@@ -304,10 +306,11 @@ def to_dataclass(cls: type[T], message: Any, **decoded: Any) -> T:
 def to_stats(message: pb.GetStatsResponse) -> ServerStats:
     """Decode the server's counters."""
     training = TrainingIteration(**_figures(message.training, TrainingIteration)) if message.HasField("training") else None
-    return ServerStats(**_figures(message, ServerStats), training=training)
+    policies = tuple(PolicyFigures(**_figures(policy, PolicyFigures)) for policy in message.policies)
+    return ServerStats(**_figures(message, ServerStats), training=training, policies=policies)
 
 
-def _figures(message: pb.GetStatsResponse | pb.TrainingIteration, cls: type[Any]) -> dict[str, Any]:
+def _figures(message: pb.GetStatsResponse | pb.TrainingIteration | pb.PolicyFigures, cls: type[Any]) -> dict[str, Any]:
     """Read the declared figures of a message; those that it leaves unset are left out."""
     declared = message.DESCRIPTOR.fields_by_name
     return {name: getattr(message, name) for name in figures(cls) if not declared[name].has_presence or message.HasField(name)}
@@ -321,8 +324,15 @@ def _tensors(leaves: Sequence[Leaf], parts: Sequence[tuple[bytes, ...]], rows: i
     ]
 
 
-def _ids_of_begun(parts: Sequence[OutgoingRows]) -> list[str]:
-    return [episode.id for part in parts for episode, flag in zip(part.episodes, part.flags, strict=True) if flag & _START]
+def _begun(parts: Sequence[OutgoingRows]) -> list[ClientEpisode]:
+    return [episode for part in parts for episode, flag in zip(part.episodes, part.flags, strict=True) if flag & _START]
+
+
+def _policies(begun: Sequence[ClientEpisode]) -> list[pb.EpisodePolicy]:
+    """Say what episodes want that begin; nothing if no policy is named and all explore."""
+    if not any([episode.policy or episode.greedy for episode in begun]):  # noqa: C419 - a list is twice as fast as a generator
+        return []
+    return [pb.EpisodePolicy(name=episode.policy, greedy=episode.greedy) for episode in begun]
 
 
 def _infos(parts: Sequence[OutgoingRows]) -> list[pb.RowInfo]:

@@ -95,12 +95,16 @@ class PolicyClient:
         self._exchange = Exchange(self._episodes, self._balancer, self._config)
         self._lifetime = Lifetime(self, self._balancer, address)
 
-    def start_episode(self, episode_id: str | None = None, training_enabled: bool = True) -> str:
+    def start_episode(self, episode_id: str | None = None, training_enabled: bool = True, *, policy: str = "", explore: bool = True) -> str:
         """Begin an episode. Waits for the connection; the first observation tells the server of the episode.
 
         Args:
             episode_id: a name that no open or ended episode of this client has; its actions are drawn by it. None makes a random one.
             training_enabled: False serves the episode but never trains on it.
+            policy: "live", the policy that learns; "live@start", the same, as it is when the episode begins; or the name of one that the
+                server has loaded, such as "checkpoint-12". The first action raises PolicyUnknownError if the server has not. ""
+                lets the server choose: "live", unless it divides its traffic.
+            explore: False asks for the most likely actions.
 
         Returns:
             The episode's id.
@@ -110,19 +114,16 @@ class PolicyClient:
             ServerUnavailableError: no connection within `connect_timeout_s`.
             HandshakeError: the server speaks another protocol or has other spaces; AuthenticationError: it wants another token.
         """
-        return self.start_episodes(1 if episode_id is None else [episode_id], training_enabled)[0]
+        return self.start_episodes(1 if episode_id is None else [episode_id], training_enabled, policy=policy, explore=explore)[0]
 
-    def start_episodes(self, episodes: int | Sequence[str], training_enabled: bool = True) -> list[str]:
-        """Begin several episodes, all or none. See `start_episode`.
-
-        Args:
-            episodes: how many, or their ids.
-            training_enabled: False serves the episodes but never trains on them.
-        """
+    def start_episodes(
+        self, episodes: int | Sequence[str], training_enabled: bool = True, *, policy: str = "", explore: bool = True
+    ) -> list[str]:
+        """Begin several episodes, how many or by their ids, all or none. See `start_episode`."""
         self._balancer.connect(self._config.connect_timeout_s)
         ids = [uuid.uuid4().hex for _ in range(episodes)] if isinstance(episodes, int) else list(episodes)
         with self._balancer.shared.lock:
-            self._episodes.start(ids, training_enabled)
+            self._episodes.start(ids, training_enabled, policy, greedy=not explore)
         return ids
 
     def get_action(self, episode_id: str, observation: Any, *, timeout_s: float | None = None) -> Any:

@@ -72,11 +72,15 @@ class ClientEpisode(CallerEpisode["tuple[OutgoingRows, int]"]):
     In flight is the row that went out without an answer: the columns, and its place in them. Infos are JSON.
     """
 
-    __slots__ = ("busy", "connection", "id")
+    __slots__ = ("busy", "connection", "greedy", "id", "policy")
 
-    def __init__(self, episode_id: str, training_enabled: bool) -> None:
+    def __init__(self, episode_id: str, training_enabled: bool, policy: str = "", *, greedy: bool = False) -> None:
         super().__init__(training_enabled)
         self.id = episode_id
+        self.policy = policy
+        """Name of the policy that it wants; empty: it names none."""
+        self.greedy = greedy
+        """Whether it wants the most likely actions."""
         self.connection: Home | None = None
         """Leads to the runner that has it, for good from its first row on; None before."""
         self.busy = 0

@@ -276,9 +276,22 @@ CONTROL = Measurement(
     ),
 )
 
+SHADOW = Measurement(
+    "shadow",
+    "one action of a policy that shadows the one that learns, which is never sent; up to 10,000 a second of each serving process",
+    ("run", "policy", "worker"),
+    (
+        _string("episode_key", "", "hash of the episode's id, in hex, as `policyserver.common.acting.keyed_draws.draw_key` makes it"),
+        _integer("step", "", "number of the action in its episode, from 0"),
+        _string("sent", "", "the action that was sent, as JSON"),
+        _string("shadow", "", "the action that was not, as JSON"),
+        _integer("weights_seq_no", "policy versions", "policy version of the shadow"),
+    ),
+)
+
 MEASUREMENTS = {
     measurement.name: measurement
-    for measurement in (STEP, EPISODE, RESULT, PRICES, ORDER, ORDER_EVENT, REGRESSOR, TRAIN, SERVER, NODE, SINK, CONTROL)
+    for measurement in (STEP, EPISODE, RESULT, PRICES, ORDER, ORDER_EVENT, REGRESSOR, TRAIN, SERVER, NODE, SINK, CONTROL, SHADOW)
 }
 """Every measurement, by name."""
 

@@ -7,6 +7,7 @@
         EpisodeLostError                 the server restarted: start a new episode
         EpisodeDuplicateError            that id is open already
         SequenceError                    a step out of order, or one number with two contents
+        PolicyUnknownError               the server has no policy of that name
       InvalidInputError (ValueError)     wrong shape, dtype or value; nothing was changed
       ActionTimeoutError (TimeoutError)  no answer in time; the episode goes on
       ServerUnavailableError (ConnectionError)
@@ -84,6 +85,12 @@ class SequenceError(EpisodeError):
     """A step out of order, or one number with two contents. End the episode, and keep the calls of each episode in one thread."""
 
     default_reason = "SEQUENCE_GAP"
+
+
+class PolicyUnknownError(EpisodeError):
+    """The server has no policy of the name that the episode wants, or can't serve it in that way. Name another one, or have it loaded."""
+
+    default_reason = "POLICY_UNKNOWN"
 
 
 class InvalidInputError(PolicyServerError, ValueError):
@@ -167,6 +174,8 @@ _REASONS: tuple[tuple[str, grpc.StatusCode, type[PolicyServerError]], ...] = (
     ("HANDSHAKE_MISMATCH", _Code.FAILED_PRECONDITION, HandshakeError),
     ("INTERNAL", _Code.INTERNAL, ServerInternalError),
     ("SERVER_ENDED", _Code.UNAVAILABLE, ServerEndedError),
+    ("POLICY_UNKNOWN", _Code.NOT_FOUND, PolicyUnknownError),
+    ("TOO_MANY_VERSIONS", _Code.RESOURCE_EXHAUSTED, ServerOverloadedError),
 )
 _CODE_OF_REASON = {reason: code for reason, code, _ in _REASONS}
 _CLASS_OF_REASON = {reason: cls for reason, _, cls in _REASONS}

@@ -63,6 +63,30 @@ class TrainingIteration:
     policy that is updated over that under the one that acted. 1 where both are the same. Mean over every eighth or ninth minibatch."""
 
 
+def named_figures(policy: str, *, greedy: bool) -> str:
+    """Return the name under which the episodes of a policy are counted and recorded."""
+    return f"{policy} greedy" if greedy else policy
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyFigures:
+    """What the episodes of one policy came to, since the serving process began."""
+
+    policy: Annotated[str, text()] = ""
+    """What episodes call it, with " greedy" behind it for those that asked for the most likely actions, or " shadow" for one whose actions
+    are never sent."""
+    episodes_finished: Annotated[int, counter("episodes")] = 0
+    """Episodes that their clients ended."""
+    actions: Annotated[int, counter("actions")] = 0
+    """Actions in these; of a shadow all that it computed."""
+    return_mean: Annotated[float | None, mean("reward", weight="episodes_finished", unset="where none has finished yet")] = None
+    """Mean return of the newest that finished, up to 256."""
+    length_mean: Annotated[float | None, mean("steps", weight="episodes_finished", unset="where none has finished yet")] = None
+    """Mean length of these."""
+    agreement: Annotated[float | None, mean(weight="actions", unset="of policies that are no shadow")] = None
+    """Share of a shadow's actions that are the ones that were sent."""
+
+
 @dataclass(slots=True, kw_only=True)
 class ServerStats:
     """Counters since the start of the serving process, and the newest training iteration.
@@ -132,6 +156,8 @@ class ServerStats:
     """Actions that a client replaced by its own after the server had been asked for them."""
     training: TrainingIteration | None = None
     """The newest training iteration; None before the first."""
+    policies: tuple[PolicyFigures, ...] = ()
+    """What the episodes of each policy came to; none before the first has finished."""
 
     @classmethod
     def merge(cls: type[S], stats: Collection[S]) -> S:
@@ -150,4 +176,8 @@ class ServerStats:
         if len(each) == 1:
             return each[0]
         iterations = [one.training for one in each if one.training is not None]
-        return cls(**merged(each), training=max(iterations, key=lambda training: training.iteration, default=None))
+        by_name: dict[str, list[PolicyFigures]] = {}
+        for policy in (policy for one in each for policy in one.policies):
+            by_name.setdefault(policy.policy, []).append(policy)
+        policies = tuple(PolicyFigures(**{**merged(found), "policy": name}) for name, found in by_name.items())
+        return cls(**merged(each), training=max(iterations, key=lambda training: training.iteration, default=None), policies=policies)

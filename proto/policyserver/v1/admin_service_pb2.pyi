@@ -84,7 +84,7 @@ class StatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class StatusResponse(_message.Message):
-    __slots__ = ("state", "learning", "run", "instance_id", "server_version", "process_id", "uptime_s", "iteration", "steps_total", "learner_updates", "weights_seq_no", "since_iteration_s", "failures", "last_failure", "checkpoint", "actors_expected", "actors", "log_level", "lineage", "restored_from", "rolling_back_to", "guard_fired", "guard_finding", "paused_by_guard")
+    __slots__ = ("state", "learning", "run", "instance_id", "server_version", "process_id", "uptime_s", "iteration", "steps_total", "learner_updates", "weights_seq_no", "since_iteration_s", "failures", "last_failure", "checkpoint", "actors_expected", "actors", "log_level", "lineage", "restored_from", "rolling_back_to", "policies", "guard_fired", "guard_finding", "paused_by_guard")
     STATE_FIELD_NUMBER: _ClassVar[int]
     LEARNING_FIELD_NUMBER: _ClassVar[int]
     RUN_FIELD_NUMBER: _ClassVar[int]
@@ -106,6 +106,7 @@ class StatusResponse(_message.Message):
     LINEAGE_FIELD_NUMBER: _ClassVar[int]
     RESTORED_FROM_FIELD_NUMBER: _ClassVar[int]
     ROLLING_BACK_TO_FIELD_NUMBER: _ClassVar[int]
+    POLICIES_FIELD_NUMBER: _ClassVar[int]
     GUARD_FIRED_FIELD_NUMBER: _ClassVar[int]
     GUARD_FINDING_FIELD_NUMBER: _ClassVar[int]
     PAUSED_BY_GUARD_FIELD_NUMBER: _ClassVar[int]
@@ -130,10 +131,53 @@ class StatusResponse(_message.Message):
     lineage: int
     restored_from: int
     rolling_back_to: int
+    policies: _containers.RepeatedCompositeFieldContainer[PolicyInfo]
     guard_fired: int
     guard_finding: str
     paused_by_guard: bool
-    def __init__(self, state: _Optional[_Union[ServerState, str]] = ..., learning: _Optional[_Union[LearningState, str]] = ..., run: _Optional[str] = ..., instance_id: _Optional[str] = ..., server_version: _Optional[str] = ..., process_id: _Optional[int] = ..., uptime_s: _Optional[float] = ..., iteration: _Optional[int] = ..., steps_total: _Optional[int] = ..., learner_updates: _Optional[int] = ..., weights_seq_no: _Optional[int] = ..., since_iteration_s: _Optional[float] = ..., failures: _Optional[int] = ..., last_failure: _Optional[str] = ..., checkpoint: _Optional[int] = ..., actors_expected: _Optional[int] = ..., actors: _Optional[_Iterable[_Union[ActorStatus, _Mapping]]] = ..., log_level: _Optional[str] = ..., lineage: _Optional[int] = ..., restored_from: _Optional[int] = ..., rolling_back_to: _Optional[int] = ..., guard_fired: _Optional[int] = ..., guard_finding: _Optional[str] = ..., paused_by_guard: _Optional[bool] = ...) -> None: ...
+    def __init__(self, state: _Optional[_Union[ServerState, str]] = ..., learning: _Optional[_Union[LearningState, str]] = ..., run: _Optional[str] = ..., instance_id: _Optional[str] = ..., server_version: _Optional[str] = ..., process_id: _Optional[int] = ..., uptime_s: _Optional[float] = ..., iteration: _Optional[int] = ..., steps_total: _Optional[int] = ..., learner_updates: _Optional[int] = ..., weights_seq_no: _Optional[int] = ..., since_iteration_s: _Optional[float] = ..., failures: _Optional[int] = ..., last_failure: _Optional[str] = ..., checkpoint: _Optional[int] = ..., actors_expected: _Optional[int] = ..., actors: _Optional[_Iterable[_Union[ActorStatus, _Mapping]]] = ..., log_level: _Optional[str] = ..., lineage: _Optional[int] = ..., restored_from: _Optional[int] = ..., rolling_back_to: _Optional[int] = ..., policies: _Optional[_Iterable[_Union[PolicyInfo, _Mapping]]] = ..., guard_fired: _Optional[int] = ..., guard_finding: _Optional[str] = ..., paused_by_guard: _Optional[bool] = ...) -> None: ...
+
+class PolicyInfo(_message.Message):
+    __slots__ = ("name", "checkpoint", "bytes")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
+    BYTES_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    checkpoint: CheckpointInfo
+    bytes: int
+    def __init__(self, name: _Optional[str] = ..., checkpoint: _Optional[_Union[CheckpointInfo, _Mapping]] = ..., bytes: _Optional[int] = ...) -> None: ...
+
+class LoadPolicyRequest(_message.Message):
+    __slots__ = ("number", "name")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    name: str
+    def __init__(self, number: _Optional[int] = ..., name: _Optional[str] = ...) -> None: ...
+
+class LoadPolicyResponse(_message.Message):
+    __slots__ = ("policy",)
+    POLICY_FIELD_NUMBER: _ClassVar[int]
+    policy: PolicyInfo
+    def __init__(self, policy: _Optional[_Union[PolicyInfo, _Mapping]] = ...) -> None: ...
+
+class DropPolicyRequest(_message.Message):
+    __slots__ = ("name",)
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    def __init__(self, name: _Optional[str] = ...) -> None: ...
+
+class DropPolicyResponse(_message.Message):
+    __slots__ = ("was_loaded",)
+    WAS_LOADED_FIELD_NUMBER: _ClassVar[int]
+    was_loaded: bool
+    def __init__(self, was_loaded: _Optional[bool] = ...) -> None: ...
+
+class PromoteRequest(_message.Message):
+    __slots__ = ("name",)
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    def __init__(self, name: _Optional[str] = ...) -> None: ...
 
 class PauseLearningRequest(_message.Message):
     __slots__ = ()

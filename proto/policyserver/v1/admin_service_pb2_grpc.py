@@ -70,6 +70,21 @@ class AdminServiceStub:
                 request_serializer=policyserver_dot_v1_dot_admin__service__pb2.RollBackRequest.SerializeToString,
                 response_deserializer=policyserver_dot_v1_dot_admin__service__pb2.RollBackResponse.FromString,
                 _registered_method=True)
+        self.LoadPolicy = channel.unary_unary(
+                '/policyserver.v1.AdminService/LoadPolicy',
+                request_serializer=policyserver_dot_v1_dot_admin__service__pb2.LoadPolicyRequest.SerializeToString,
+                response_deserializer=policyserver_dot_v1_dot_admin__service__pb2.LoadPolicyResponse.FromString,
+                _registered_method=True)
+        self.DropPolicy = channel.unary_unary(
+                '/policyserver.v1.AdminService/DropPolicy',
+                request_serializer=policyserver_dot_v1_dot_admin__service__pb2.DropPolicyRequest.SerializeToString,
+                response_deserializer=policyserver_dot_v1_dot_admin__service__pb2.DropPolicyResponse.FromString,
+                _registered_method=True)
+        self.Promote = channel.unary_unary(
+                '/policyserver.v1.AdminService/Promote',
+                request_serializer=policyserver_dot_v1_dot_admin__service__pb2.PromoteRequest.SerializeToString,
+                response_deserializer=policyserver_dot_v1_dot_admin__service__pb2.RollBackResponse.FromString,
+                _registered_method=True)
         self.Drain = channel.unary_unary(
                 '/policyserver.v1.AdminService/Drain',
                 request_serializer=policyserver_dot_v1_dot_admin__service__pb2.DrainRequest.SerializeToString,
@@ -139,6 +154,28 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def LoadPolicy(self, request, context):
+        """Serves a checkpoint of this run beside the policy that learns, to episodes that name it. The checkpoint stays for as long as it is loaded.
+        FAILED_PRECONDITION where the name is another checkpoint's.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DropPolicy(self, request, context):
+        """Begins no new episodes with a loaded policy; the open ones go on until they end.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Promote(self, request, context):
+        """Goes back to the checkpoint of a loaded policy, which then learns on: see RollBack.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Drain(self, request, context):
         """Stops the server as SIGTERM does: no new episodes, a last checkpoint, the end. Returns at once.
         """
@@ -189,6 +226,21 @@ def add_AdminServiceServicer_to_server(servicer, server):
             'RollBack': grpc.unary_unary_rpc_method_handler(
                     servicer.RollBack,
                     request_deserializer=policyserver_dot_v1_dot_admin__service__pb2.RollBackRequest.FromString,
+                    response_serializer=policyserver_dot_v1_dot_admin__service__pb2.RollBackResponse.SerializeToString,
+            ),
+            'LoadPolicy': grpc.unary_unary_rpc_method_handler(
+                    servicer.LoadPolicy,
+                    request_deserializer=policyserver_dot_v1_dot_admin__service__pb2.LoadPolicyRequest.FromString,
+                    response_serializer=policyserver_dot_v1_dot_admin__service__pb2.LoadPolicyResponse.SerializeToString,
+            ),
+            'DropPolicy': grpc.unary_unary_rpc_method_handler(
+                    servicer.DropPolicy,
+                    request_deserializer=policyserver_dot_v1_dot_admin__service__pb2.DropPolicyRequest.FromString,
+                    response_serializer=policyserver_dot_v1_dot_admin__service__pb2.DropPolicyResponse.SerializeToString,
+            ),
+            'Promote': grpc.unary_unary_rpc_method_handler(
+                    servicer.Promote,
+                    request_deserializer=policyserver_dot_v1_dot_admin__service__pb2.PromoteRequest.FromString,
                     response_serializer=policyserver_dot_v1_dot_admin__service__pb2.RollBackResponse.SerializeToString,
             ),
             'Drain': grpc.unary_unary_rpc_method_handler(
@@ -391,6 +443,87 @@ class AdminService:
             target,
             '/policyserver.v1.AdminService/RollBack',
             policyserver_dot_v1_dot_admin__service__pb2.RollBackRequest.SerializeToString,
+            policyserver_dot_v1_dot_admin__service__pb2.RollBackResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def LoadPolicy(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/policyserver.v1.AdminService/LoadPolicy',
+            policyserver_dot_v1_dot_admin__service__pb2.LoadPolicyRequest.SerializeToString,
+            policyserver_dot_v1_dot_admin__service__pb2.LoadPolicyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DropPolicy(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/policyserver.v1.AdminService/DropPolicy',
+            policyserver_dot_v1_dot_admin__service__pb2.DropPolicyRequest.SerializeToString,
+            policyserver_dot_v1_dot_admin__service__pb2.DropPolicyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Promote(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/policyserver.v1.AdminService/Promote',
+            policyserver_dot_v1_dot_admin__service__pb2.PromoteRequest.SerializeToString,
             policyserver_dot_v1_dot_admin__service__pb2.RollBackResponse.FromString,
             options,
             channel_credentials,

@@ -39,6 +39,8 @@ class Reason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     REASON_HANDSHAKE_MISMATCH: _ClassVar[Reason]
     REASON_INTERNAL: _ClassVar[Reason]
     REASON_SERVER_ENDED: _ClassVar[Reason]
+    REASON_POLICY_UNKNOWN: _ClassVar[Reason]
+    REASON_TOO_MANY_VERSIONS: _ClassVar[Reason]
 STEP_FLAG_UNSPECIFIED: StepFlag
 STEP_FLAG_START: StepFlag
 STEP_FLAG_ACTION_GIVEN: StepFlag
@@ -64,6 +66,8 @@ REASON_SHUTTING_DOWN: Reason
 REASON_HANDSHAKE_MISMATCH: Reason
 REASON_INTERNAL: Reason
 REASON_SERVER_ENDED: Reason
+REASON_POLICY_UNKNOWN: Reason
+REASON_TOO_MANY_VERSIONS: Reason
 
 class GetServerInfoRequest(_message.Message):
     __slots__ = ()
@@ -104,7 +108,7 @@ class GetStatsRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetStatsResponse(_message.Message):
-    __slots__ = ("boot_id", "uptime_s", "clients_connected", "episodes_open", "episodes_started", "episodes_finished", "episodes_reaped", "actions", "rows_repeated", "rows_refused", "batches", "reward_sum", "steps_completed", "steps_handed_off", "steps_dropped", "steps_untrained", "steps_waiting", "weights_seq_no", "staleness_mean", "return_mean", "training", "questions_waiting", "questions_waited", "learner_wait_s", "starts_refused", "infos_dropped", "clients_refused", "messages_withheld", "actions_given", "actions_overridden", "steps_paused")
+    __slots__ = ("boot_id", "uptime_s", "clients_connected", "episodes_open", "episodes_started", "episodes_finished", "episodes_reaped", "actions", "rows_repeated", "rows_refused", "batches", "reward_sum", "steps_completed", "steps_handed_off", "steps_dropped", "steps_untrained", "steps_waiting", "weights_seq_no", "staleness_mean", "return_mean", "training", "questions_waiting", "questions_waited", "learner_wait_s", "starts_refused", "infos_dropped", "clients_refused", "messages_withheld", "actions_given", "actions_overridden", "steps_paused", "policies")
     BOOT_ID_FIELD_NUMBER: _ClassVar[int]
     UPTIME_S_FIELD_NUMBER: _ClassVar[int]
     CLIENTS_CONNECTED_FIELD_NUMBER: _ClassVar[int]
@@ -136,6 +140,7 @@ class GetStatsResponse(_message.Message):
     ACTIONS_GIVEN_FIELD_NUMBER: _ClassVar[int]
     ACTIONS_OVERRIDDEN_FIELD_NUMBER: _ClassVar[int]
     STEPS_PAUSED_FIELD_NUMBER: _ClassVar[int]
+    POLICIES_FIELD_NUMBER: _ClassVar[int]
     boot_id: str
     uptime_s: float
     clients_connected: int
@@ -167,7 +172,24 @@ class GetStatsResponse(_message.Message):
     actions_given: int
     actions_overridden: int
     steps_paused: int
-    def __init__(self, boot_id: _Optional[str] = ..., uptime_s: _Optional[float] = ..., clients_connected: _Optional[int] = ..., episodes_open: _Optional[int] = ..., episodes_started: _Optional[int] = ..., episodes_finished: _Optional[int] = ..., episodes_reaped: _Optional[int] = ..., actions: _Optional[int] = ..., rows_repeated: _Optional[int] = ..., rows_refused: _Optional[int] = ..., batches: _Optional[int] = ..., reward_sum: _Optional[float] = ..., steps_completed: _Optional[int] = ..., steps_handed_off: _Optional[int] = ..., steps_dropped: _Optional[int] = ..., steps_untrained: _Optional[int] = ..., steps_waiting: _Optional[int] = ..., weights_seq_no: _Optional[int] = ..., staleness_mean: _Optional[float] = ..., return_mean: _Optional[float] = ..., training: _Optional[_Union[TrainingIteration, _Mapping]] = ..., questions_waiting: _Optional[int] = ..., questions_waited: _Optional[int] = ..., learner_wait_s: _Optional[float] = ..., starts_refused: _Optional[int] = ..., infos_dropped: _Optional[int] = ..., clients_refused: _Optional[int] = ..., messages_withheld: _Optional[int] = ..., actions_given: _Optional[int] = ..., actions_overridden: _Optional[int] = ..., steps_paused: _Optional[int] = ...) -> None: ...
+    policies: _containers.RepeatedCompositeFieldContainer[PolicyFigures]
+    def __init__(self, boot_id: _Optional[str] = ..., uptime_s: _Optional[float] = ..., clients_connected: _Optional[int] = ..., episodes_open: _Optional[int] = ..., episodes_started: _Optional[int] = ..., episodes_finished: _Optional[int] = ..., episodes_reaped: _Optional[int] = ..., actions: _Optional[int] = ..., rows_repeated: _Optional[int] = ..., rows_refused: _Optional[int] = ..., batches: _Optional[int] = ..., reward_sum: _Optional[float] = ..., steps_completed: _Optional[int] = ..., steps_handed_off: _Optional[int] = ..., steps_dropped: _Optional[int] = ..., steps_untrained: _Optional[int] = ..., steps_waiting: _Optional[int] = ..., weights_seq_no: _Optional[int] = ..., staleness_mean: _Optional[float] = ..., return_mean: _Optional[float] = ..., training: _Optional[_Union[TrainingIteration, _Mapping]] = ..., questions_waiting: _Optional[int] = ..., questions_waited: _Optional[int] = ..., learner_wait_s: _Optional[float] = ..., starts_refused: _Optional[int] = ..., infos_dropped: _Optional[int] = ..., clients_refused: _Optional[int] = ..., messages_withheld: _Optional[int] = ..., actions_given: _Optional[int] = ..., actions_overridden: _Optional[int] = ..., steps_paused: _Optional[int] = ..., policies: _Optional[_Iterable[_Union[PolicyFigures, _Mapping]]] = ...) -> None: ...
+
+class PolicyFigures(_message.Message):
+    __slots__ = ("policy", "episodes_finished", "actions", "return_mean", "length_mean", "agreement")
+    POLICY_FIELD_NUMBER: _ClassVar[int]
+    EPISODES_FINISHED_FIELD_NUMBER: _ClassVar[int]
+    ACTIONS_FIELD_NUMBER: _ClassVar[int]
+    RETURN_MEAN_FIELD_NUMBER: _ClassVar[int]
+    LENGTH_MEAN_FIELD_NUMBER: _ClassVar[int]
+    AGREEMENT_FIELD_NUMBER: _ClassVar[int]
+    policy: str
+    episodes_finished: int
+    actions: int
+    return_mean: float
+    length_mean: float
+    agreement: float
+    def __init__(self, policy: _Optional[str] = ..., episodes_finished: _Optional[int] = ..., actions: _Optional[int] = ..., return_mean: _Optional[float] = ..., length_mean: _Optional[float] = ..., agreement: _Optional[float] = ...) -> None: ...
 
 class TrainingIteration(_message.Message):
     __slots__ = ("iteration", "weights_seq_no", "return_mean", "loss", "kl", "entropy", "steps", "steps_total", "seconds", "learn_seconds", "learner_updates", "checkpoint_path", "staleness_mean", "learning_rate", "steps_dropped", "steps_behind_0", "steps_behind_1", "steps_behind_2", "steps_behind_4", "steps_behind_8", "steps_behind_16", "effective_sample_share")
@@ -264,7 +286,7 @@ class HandshakeReply(_message.Message):
     def __init__(self, info: _Optional[_Union[GetServerInfoResponse, _Mapping]] = ..., client_number: _Optional[int] = ...) -> None: ...
 
 class StepBatch(_message.Message):
-    __slots__ = ("message_id", "handles", "sequences", "flags", "rewards", "observations", "actions", "episode_ids", "infos")
+    __slots__ = ("message_id", "handles", "sequences", "flags", "rewards", "observations", "actions", "episode_ids", "infos", "policies")
     MESSAGE_ID_FIELD_NUMBER: _ClassVar[int]
     HANDLES_FIELD_NUMBER: _ClassVar[int]
     SEQUENCES_FIELD_NUMBER: _ClassVar[int]
@@ -274,6 +296,7 @@ class StepBatch(_message.Message):
     ACTIONS_FIELD_NUMBER: _ClassVar[int]
     EPISODE_IDS_FIELD_NUMBER: _ClassVar[int]
     INFOS_FIELD_NUMBER: _ClassVar[int]
+    POLICIES_FIELD_NUMBER: _ClassVar[int]
     message_id: int
     handles: bytes
     sequences: bytes
@@ -283,7 +306,16 @@ class StepBatch(_message.Message):
     actions: _containers.RepeatedCompositeFieldContainer[_tensor_pb2.Tensor]
     episode_ids: _containers.RepeatedScalarFieldContainer[str]
     infos: _containers.RepeatedCompositeFieldContainer[RowInfo]
-    def __init__(self, message_id: _Optional[int] = ..., handles: _Optional[bytes] = ..., sequences: _Optional[bytes] = ..., flags: _Optional[bytes] = ..., rewards: _Optional[bytes] = ..., observations: _Optional[_Iterable[_Union[_tensor_pb2.Tensor, _Mapping]]] = ..., actions: _Optional[_Iterable[_Union[_tensor_pb2.Tensor, _Mapping]]] = ..., episode_ids: _Optional[_Iterable[str]] = ..., infos: _Optional[_Iterable[_Union[RowInfo, _Mapping]]] = ...) -> None: ...
+    policies: _containers.RepeatedCompositeFieldContainer[EpisodePolicy]
+    def __init__(self, message_id: _Optional[int] = ..., handles: _Optional[bytes] = ..., sequences: _Optional[bytes] = ..., flags: _Optional[bytes] = ..., rewards: _Optional[bytes] = ..., observations: _Optional[_Iterable[_Union[_tensor_pb2.Tensor, _Mapping]]] = ..., actions: _Optional[_Iterable[_Union[_tensor_pb2.Tensor, _Mapping]]] = ..., episode_ids: _Optional[_Iterable[str]] = ..., infos: _Optional[_Iterable[_Union[RowInfo, _Mapping]]] = ..., policies: _Optional[_Iterable[_Union[EpisodePolicy, _Mapping]]] = ...) -> None: ...
+
+class EpisodePolicy(_message.Message):
+    __slots__ = ("name", "greedy")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    GREEDY_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    greedy: bool
+    def __init__(self, name: _Optional[str] = ..., greedy: _Optional[bool] = ...) -> None: ...
 
 class RowInfo(_message.Message):
     __slots__ = ("row", "json")
@@ -328,14 +360,16 @@ class RowError(_message.Message):
     def __init__(self, row: _Optional[int] = ..., code: _Optional[int] = ..., reason: _Optional[_Union[Reason, str]] = ..., field: _Optional[str] = ..., message: _Optional[str] = ...) -> None: ...
 
 class StartEpisodeRequest(_message.Message):
-    __slots__ = ("client_id", "episode_id", "training_disabled")
+    __slots__ = ("client_id", "episode_id", "training_disabled", "policy")
     CLIENT_ID_FIELD_NUMBER: _ClassVar[int]
     EPISODE_ID_FIELD_NUMBER: _ClassVar[int]
     TRAINING_DISABLED_FIELD_NUMBER: _ClassVar[int]
+    POLICY_FIELD_NUMBER: _ClassVar[int]
     client_id: str
     episode_id: str
     training_disabled: bool
-    def __init__(self, client_id: _Optional[str] = ..., episode_id: _Optional[str] = ..., training_disabled: _Optional[bool] = ...) -> None: ...
+    policy: EpisodePolicy
+    def __init__(self, client_id: _Optional[str] = ..., episode_id: _Optional[str] = ..., training_disabled: _Optional[bool] = ..., policy: _Optional[_Union[EpisodePolicy, _Mapping]] = ...) -> None: ...
 
 class StartEpisodeResponse(_message.Message):
     __slots__ = ("episode_id",)

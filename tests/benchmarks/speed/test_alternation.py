@@ -153,5 +153,5 @@ def test_a_figure_that_a_window_does_not_have_is_that_of_the_others() -> None:
 
 def test_names_of_bars_are_figures_that_somebody_gives() -> None:
     given = "steps_per_s p50_ms p99_ms max_ms episodes_open episodes_leaked reward_sum_off_by actions_mixed_up returns_mixed_up"
-    more = "memory_again_mb bytes_per_episode growth_mb_per_100000 ratio_to_peer throughput_of_idle p99_of_idle"
+    more = "memory_again_mb bytes_per_episode growth_mb_per_100000 ratio_to_peer throughput_of_idle p99_of_idle throughput_of_live"
     assert {bar.key for case in CASES for bar in case.bars} <= set(re.split(r"\s", f"{given} {more}"))

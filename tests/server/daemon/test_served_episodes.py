@@ -35,7 +35,7 @@ def report(returns: list[float], records_in: tuple[str, ...] = (), ended: str = 
         "client": ["stream:one"] * count, "records_in": [records_in] * count, "episode": [f"{value}" for value in returns],
         "return": returns, "length": [10] * count, "seconds": [0.5] * count, "weights_seq_no": [3] * count, "trained": [True] * count,
         "given": [2] * count, "overridden": [1] * count,
-        "ended": [ended] * count, "explored": [True] * count,
+        "ended": [ended] * count, "explored": [True] * count, "decided_by": ["live"] * count, "greedy": [False] * count,
     }  # fmt: skip
     return ServingReport({"boot_id": "0123456789abcdef"}, columns)
 

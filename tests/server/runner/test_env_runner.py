@@ -244,7 +244,7 @@ def weights_of(number: float, runner: ExternalEnvRunner) -> dict[str, Any]:
 
 def acting(runner: ExternalEnvRunner) -> float:
     """The number that all weights of the net that serves have."""
-    return float(next(iter(cast(Any, runner._policy)._net.module.parameters())).detach().flatten()[0])
+    return float(next(iter(cast(Any, runner._policy).live._net.module.parameters())).detach().flatten()[0])
 
 
 @pytest.mark.long

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from policyserver.monitoring.schema import MEASUREMENTS, NODE, RESULT, SERVER, SINK, Measurement
+from policyserver.monitoring.schema import MEASUREMENTS, NODE, RESULT, SERVER, SHADOW, SINK, Measurement
 from policyserver.monitoring.store import rollups, tables
 from policyserver.monitoring.store.retention import RetentionConfig
 from policyserver.monitoring.store.rollups import MINUTE_NS
@@ -27,7 +27,7 @@ BIT_ROWS = 2048
 NEWEST_ROWS = 1000
 """Newest rows of each measurement that stay unmerged at any age, so that a page can always show the newest decisions."""
 
-_COUNTERS = (SERVER, NODE, SINK, RESULT)
+_COUNTERS = (SERVER, NODE, SINK, RESULT, SHADOW)
 """Measurements of counters, of which the last point of each minute stays."""
 
 _BIT_PAGES = 256

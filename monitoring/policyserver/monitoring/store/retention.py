@@ -14,10 +14,10 @@ from policyserver.common.settings import Config
 class RetentionConfig(Config):
     """How long points stay as they were written.
 
-    Older steps, orders and their events, training iterations and reports of the regressor are merged by the minute into one row of
-    counts, sums and extremes for each series, so that sums over a run stay exact. Of the counters of server, nodes and sinks, the last of
-    each minute stay. Episodes are kept. Merging is on by default, because raw steps fill a disk within days and no page or ledger needs
-    them. To keep each step, set `raw_s` and `raw_points` to none.
+    Older steps, orders and their events, training iterations and reports of the regressor are merged by the minute into one row of counts,
+    sums and extremes for each series, so that sums over a run stay exact. Of the counters of server, nodes and sinks, and of a shadow's
+    actions, the last of each minute stay. Episodes are kept. Merging is on by default, because raw steps fill a disk within days and no
+    page or ledger needs them. To keep each step, set `raw_s` and `raw_points` to none.
     """
 
     raw_s: Annotated[float, Gt(0)] | None = 86_400.0

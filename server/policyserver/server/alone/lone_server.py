@@ -9,7 +9,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,8 @@ from policyserver.server.control.admin_server import AdminServer
 from policyserver.server.daemon.checkpoints import Checkpoint, CheckpointError
 from policyserver.server.daemon.daemon_metrics import DaemonMetrics
 from policyserver.server.daemon.folder_lock import FolderLock
-from policyserver.server.daemon.preflight import check, checkpoint_folder, make_folder, prepare_store
+from policyserver.server.daemon.loaded_policies import LoadedPolicies, load_configured
+from policyserver.server.daemon.preflight import check, checkpoint_at, checkpoint_folder, make_folder, prepare_store
 from policyserver.server.daemon.private_folder import PrivateFolder
 from policyserver.server.daemon.serving_watch import ServingWatch
 from policyserver.server.daemon.web_servers import serve_metrics, take_page_address
@@ -94,6 +95,8 @@ class LoneServer:
                 logger.info("the admin service listens on %s", admin.address)
             runner = _make_runner(config, checkpoint)
             ending.callback(runner.stop)
+            policies = LoadedPolicies(config.policies, checkpoints, _OneProcess(runner))
+            load_configured(policies, config.policies, functools.partial(checkpoint_at, config))
             if (evaluation := self._evaluation) is not None:
                 runner.limit_starts(evaluation.wanted)
                 evaluation.on_end = functools.partial(self.stop_for, is_final=True)
@@ -108,6 +111,7 @@ class LoneServer:
             watch = ServingWatch(lambda *_: [runner.report()], sink, tags, self._note)
             ending.callback(watch.close)
             answers.serves(watch, sink, tags)
+            answers.policies = policies
             logger.info(
                 "serving %s on %s without a learner, policy version %d, ready after %.1f s",
                 checkpoint.path, ", ".join(runner.addresses()), checkpoint.progress.weights_seq_no, time.monotonic() - begun_s,
@@ -144,6 +148,22 @@ class LoneServer:
                 signal.signal(number, handler)
 
 
+class _OneProcess:
+    """This process, as `LoadedPolicies` knows serving processes."""
+
+    def __init__(self, runner: Any) -> None:
+        self._runner = runner
+
+    def hold(self, name: str, state: Mapping[str, Any], everything: Mapping[str, Mapping[str, Any]]) -> list[str]:
+        """Hold a policy; return why not, if not."""
+        failure = self._runner.hold_policy((name, state))
+        return [failure] if failure else []
+
+    def drop(self, name: str, everything: Mapping[str, Mapping[str, Any]]) -> None:
+        """Begin no new episodes with it."""
+        self._runner.drop_policy(name)
+
+
 def find(config: ServerConfig, path: Path | None) -> Checkpoint:
     """Find a checkpoint by its folder, or the newest whole one of the configuration.
 
@@ -158,10 +178,7 @@ def find(config: ServerConfig, path: Path | None) -> Checkpoint:
                     f"expected a whole checkpoint in {config.checkpoints_folder}, received none; name one by --checkpoint"
                 )
             return found
-        number = path.name.rpartition("-")[2]
-        if not (path.is_dir() and number.isdecimal()):
-            raise CheckpointError(f"expected the folder of a checkpoint, such as checkpoints/checkpoint-00000001, received {path}")
-        return checkpoint_folder(config, claim=False, folder=path.parent).whole(int(number))
+        return checkpoint_at(config, path)
 
 
 def _make_runner(config: ServerConfig, checkpoint: Checkpoint) -> Any:

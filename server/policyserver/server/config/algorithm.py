@@ -65,6 +65,8 @@ def algorithm_config(
         config.inference,
         driver_link,
         opens_itself=False,
+        most_versions=config.policies.most_versions,
+        traffic=config.traffic,
         learns=config.learner.enabled,
         log_level=config.log_level,
         log=config.log,

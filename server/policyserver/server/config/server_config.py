@@ -19,9 +19,11 @@ from policyserver.server.config.admin_config import AdminConfig
 from policyserver.server.config.daemon_config import CheckpointsConfig, LearnerConfig, RollbackConfig, ServerRecordingConfig
 from policyserver.server.config.guard_config import GuardConfig
 from policyserver.server.config.log_config import LogConfig
+from policyserver.server.config.policies_config import LIVE_NAMES, PoliciesConfig
 from policyserver.server.config.rllib_config import RLlibConfig, SpacesConfig
 from policyserver.server.config.serving_config import EpisodesConfig, HandOffConfig, InferenceConfig, ListenConfig
 from policyserver.server.config.standard_connectors import ConnectorsConfig
+from policyserver.server.config.traffic_config import TrafficConfig
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,18 @@ class ServerConfig(Config):
     guard: GuardConfig = field(default_factory=GuardConfig)
     checkpoints: CheckpointsConfig = field(default_factory=CheckpointsConfig)
     rollback: RollbackConfig = field(default_factory=RollbackConfig)
+    policies: PoliciesConfig = field(default_factory=PoliciesConfig)
+    traffic: TrafficConfig = field(default_factory=TrafficConfig)
     recording: ServerRecordingConfig = field(default_factory=ServerRecordingConfig)
+
+    def _check(self) -> None:
+        there = (*LIVE_NAMES, *self.policies.load)
+        for name in self.traffic.shares:
+            if name not in there:
+                raise ValueError(f"traffic.shares.{name}: expected one of {', '.join(there)} (policies.load), received {name!r}")
+        if self.traffic.shadow is not None and self.traffic.shadow not in self.policies.load:
+            expected = ", ".join(self.policies.load) or "no shadow, for policies.load names no policy"
+            raise ValueError(f"traffic.shadow: expected one of {expected}; received {self.traffic.shadow!r}")
 
     @property
     def run(self) -> str:

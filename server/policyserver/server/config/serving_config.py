@@ -12,6 +12,7 @@ from annotated_types import Ge, Gt, Interval
 from policyserver.common.endpoints import parse_address
 from policyserver.common.settings import Config
 from policyserver.server.config.log_config import LogConfig
+from policyserver.server.config.traffic_config import TrafficConfig
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,9 @@ class ServingConfig(Config):
     """The daemon's unix socket, see `policyserver.server.processes.driver_link`. Unset: there is no daemon."""
     opens_itself: bool = True
     """Whether the actor listens as soon as it is made; else when its `open()` is called, which is after the trained weights came."""
+    most_versions: Annotated[int, Ge(0)] = 4
+    """As in `PoliciesConfig`."""
+    traffic: TrafficConfig = field(default_factory=TrafficConfig)
     learns: bool = True
     """Whether a learner takes the steps; without one none are recorded."""
     log_level: str = "INFO"

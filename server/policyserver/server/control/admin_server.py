@@ -121,9 +121,9 @@ def _name_of(context: grpc.ServicerContext, access: NetworkAccess | None) -> str
 
 def _without_paths(response: Any) -> Any:
     """Leave out where checkpoints lie on this machine: over the network they have numbers."""
-    fields = response.DESCRIPTOR.fields_by_name
-    for checkpoint in getattr(response, "checkpoints", ()):
-        checkpoint.path = ""
-    if "checkpoint" in fields and fields["checkpoint"].message_type is not None and response.HasField("checkpoint"):
-        response.checkpoint.path = ""
+    for field, value in response.ListFields():
+        if field.message_type is pb.CheckpointInfo.DESCRIPTOR or field.message_type is pb.PolicyInfo.DESCRIPTOR:
+            for each in value if hasattr(value, "extend") else [value]:
+                checkpoint = getattr(each, "checkpoint", each)
+                checkpoint.path = ""
     return response

@@ -212,6 +212,8 @@ def _flag(text: str) -> dict[str, Any]:
 
 _NUMBER: dict[str, Any] = {"type": int, "metavar": "N", "help": "number of the checkpoint"}
 
+_POLICY: dict[str, Any] = {"type": str, "metavar": "NAME", "help": "what episodes call it"}
+
 _ACTIONS = {
     "status": _Action("say how serving and learning are", _status),
     "pause": _Action(
@@ -232,6 +234,22 @@ _ACTIONS = {
     ),
     "pin": _Action("keep a checkpoint, however many are newer", _pin(True), number=_NUMBER),
     "unpin": _Action("let a pinned checkpoint go when enough are newer", _pin(False), number=_NUMBER),
+    "load": _Action(
+        "serve a checkpoint beside the policy that learns, to episodes that name it",
+        lambda parsed: _ask(parsed, "LoadPolicy", pb.LoadPolicyRequest(number=parsed.number, name=parsed.name)),
+        number=_NUMBER,
+        name={"default": "", "metavar": "NAME", "help": "what episodes call it (default: checkpoint-N)"},
+    ),
+    "drop": _Action(
+        "begin no new episodes with a loaded policy; the open ones go on",
+        lambda parsed: _ask(parsed, "DropPolicy", pb.DropPolicyRequest(name=parsed.name)),
+        name=_POLICY,
+    ),
+    "promote": _Action(
+        "go back to the checkpoint of a loaded policy, and learn on from it",
+        lambda parsed: _ask(parsed, "Promote", pb.PromoteRequest(name=parsed.name)),
+        name=_POLICY,
+    ),
     "drain": _Action(
         "stop the server as SIGTERM does, and wait for its end",
         _drain,

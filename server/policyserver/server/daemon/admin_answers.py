@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import TypeVar
 
@@ -15,11 +13,11 @@ import grpc
 from policyserver.monitoring.sink import Sink
 from policyserver.server.config.server_config import ServerConfig
 from policyserver.server.control.admin_errors import AdminError, draining_error, starting_error
-from policyserver.server.daemon.checkpoints import CheckpointError, CheckpointFolder, CheckpointUnknownError
+from policyserver.server.daemon.checkpoints import Checkpoint, CheckpointFolder
 from policyserver.server.daemon.learning import Learning
 from policyserver.server.daemon.roll_back import RollBackUnderWayError
 from policyserver.server.daemon.safe_point import SafePoint
-from policyserver.server.daemon.serving_answers import ServingAnswers, info_of
+from policyserver.server.daemon.serving_answers import ServingAnswers, info_of, telling_errors
 from policyserver.server.daemon.serving_watch import ServingWatch
 from policyserver.server.processes.driver_link import LOG_LEVEL, DriverLink
 from policyserver.server.processes.training_report import Progress
@@ -97,11 +95,20 @@ class AdminAnswers(ServingAnswers):
 
     def roll_back(self, request: pb.RollBackRequest) -> pb.RollBackResponse:
         """Go back to a checkpoint; returns when it is served."""
+        return self._roll_back(request.number)
+
+    def promote(self, request: pb.PromoteRequest) -> pb.RollBackResponse:
+        """Go back to the checkpoint of a loaded policy."""
+        with telling_errors():
+            loaded = self._further_policies().get(request.name)
+        return self._roll_back(loaded.checkpoint.number if loaded.is_ours else loaded.checkpoint)
+
+    def _roll_back(self, wanted: int | Checkpoint) -> pb.RollBackResponse:
         learning, watch = self._ready(), self._watch
         served = [int(counters["weights_seq_no"]) for counters in watch.newest] if watch is not None else []
         try:
-            with _telling_errors():
-                done = learning.roll_back(request.number, max(served, default=0))
+            with telling_errors():
+                done = learning.roll_back(wanted, max(served, default=0))
         except RollBackUnderWayError as error:
             raise AdminError(str(error), grpc.StatusCode.ABORTED) from error
         done.is_served.wait()
@@ -115,7 +122,7 @@ class AdminAnswers(ServingAnswers):
 
     def pin_checkpoint(self, request: pb.PinCheckpointRequest) -> pb.PinCheckpointResponse:
         """Keep a checkpoint whatever comes after it, or no longer."""
-        with _telling_errors():
+        with telling_errors():
             return pb.PinCheckpointResponse(checkpoint=info_of(self._checkpoints.pin(request.number, pinned=request.pinned)))
 
     def set_log_level(self, request: pb.SetLogLevelRequest) -> pb.SetLogLevelResponse:
@@ -157,21 +164,5 @@ class AdminAnswers(ServingAnswers):
 
     @staticmethod
     def _result(answer: Future[T]) -> T:
-        with _telling_errors():
+        with telling_errors():
             return answer.result()
-
-
-@contextlib.contextmanager
-def _telling_errors() -> Iterator[None]:
-    """Turn the errors of checkpoints into those of the service."""
-    try:
-        yield
-    except CheckpointError as error:
-        raise AdminError(str(error), _code_of(error)) from error
-
-
-def _code_of(error: CheckpointError) -> grpc.StatusCode:
-    if isinstance(error, CheckpointUnknownError):
-        return grpc.StatusCode.NOT_FOUND
-    is_full = isinstance(error.__cause__, OSError) and error.__cause__.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    return grpc.StatusCode.RESOURCE_EXHAUSTED if is_full else grpc.StatusCode.FAILED_PRECONDITION

@@ -249,7 +249,7 @@ class CheckpointFolder:
                 _pin(final).unlink(missing_ok=True)
                 raise CheckpointError(f"{final}: can't be written: {error}") from error
             for outdated in [*present, final][: -self._keep]:
-                if not _pin(outdated).exists() and not self._used[_serial(outdated)]:
+                if not _pin(outdated).exists() and self._used[_serial(outdated)] <= 0:
                     shutil.rmtree(outdated, ignore_errors=True)
             return self._checkpoint(final, manifest_of(final))
 

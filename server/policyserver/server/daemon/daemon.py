@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import signal
@@ -23,9 +24,11 @@ from policyserver.server.daemon.daemon_errors import DaemonError, DrainTimeoutEr
 from policyserver.server.daemon.daemon_metrics import DaemonMetrics
 from policyserver.server.daemon.folder_lock import FolderLock
 from policyserver.server.daemon.learning import Learning
+from policyserver.server.daemon.loaded_policies import LinkedActors, LoadedPolicies, load_configured
 from policyserver.server.daemon.preflight import (
     check,
     check_loopback,
+    checkpoint_at,
     checkpoint_folder,
     make_folder,
     newest_checkpoint,
@@ -223,6 +226,9 @@ class Daemon:
         learning = Learning(config, algorithm, checkpoints, link, self._safe_point, self._stopping, self._metrics)
         learning.restore(found)
         self._leave_if_stopped()
+        policies = LoadedPolicies(config.policies, checkpoints, LinkedActors(link))
+        load_configured(policies, config.policies, functools.partial(checkpoint_at, config))
+        answers.policies = policies
         of_serving(algorithm, lambda runner: runner.open())
         endpoints = [address for served in of_serving(algorithm, lambda runner: runner.addresses()) for address in served]
         if rllib_config.env is None and len(endpoints) < max(rllib_config.num_env_runners, 1):

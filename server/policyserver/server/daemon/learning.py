@@ -276,11 +276,11 @@ class Learning:
         """Whether what the running iteration has collected or learned is of a policy that was rolled back."""
         return self.rolling_back is not None or self.lineage != self._iterated_lineage
 
-    def roll_back(self, number: int, served_version: int) -> RollBack:
+    def roll_back(self, wanted: int | Checkpoint, served_version: int) -> RollBack:
         """Serve a checkpoint at once, write it as the newest one, and have the learner follow. From any thread.
 
         Args:
-            number: The checkpoint.
+            wanted: The checkpoint's number, or a checkpoint of another run.
             served_version: The highest policy version that an actor says it serves.
 
         Raises:
@@ -288,9 +288,11 @@ class Learning:
             CheckpointError: It is not there or can't be used, and nothing has changed; or (with `RollBack.result` None) it is served, and
                 could not be written as the newest one.
         """
+        number = wanted if isinstance(wanted, int) else wanted.number
+        path = None if isinstance(wanted, int) else wanted.path
         with self._beginning:
             if (under_way := self.rolling_back) is not None:
-                if under_way.source.number == number:
+                if under_way.source.number == number and path in (None, under_way.source.path):
                     return under_way
                 raise RollBackUnderWayError(
                     f"checkpoint: expected no other roll-back under way, received one to {number} while the learner must still follow one "
@@ -298,7 +300,7 @@ class Learning:
                 )
             self._checkpoints.use(number, used=True)
             try:
-                source = self._checkpoints.whole(number)
+                source = self._checkpoints.whole(wanted) if isinstance(wanted, int) else wanted
                 state = state_of(source)
             except CheckpointError:
                 self._checkpoints.use(number, used=False)

@@ -113,6 +113,18 @@ def checkpoint_folder(config: ServerConfig, *, claim: bool = True, folder: Path 
     return CheckpointFolder(folder, config.checkpoints.keep, config.spaces, config.connectors, net, claim=claim)
 
 
+def checkpoint_at(config: ServerConfig, path: Path) -> Checkpoint:
+    """Return the checkpoint in a folder, whole and fit for a configuration.
+
+    Raises:
+        CheckpointError: There is no such checkpoint, or it can't be used.
+    """
+    number = path.name.rpartition("-")[2]
+    if not (path.is_dir() and number.isdecimal()):
+        raise CheckpointError(f"expected the folder of a checkpoint, such as checkpoints/checkpoint-00000001, received {path}")
+    return checkpoint_folder(config, claim=False, folder=path.parent).whole(int(number))
+
+
 def newest_checkpoint(config: ServerConfig, checkpoints: CheckpointFolder) -> Checkpoint | None:
     """Find the checkpoint that a start goes on from; None for fresh weights.
 

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import importlib.metadata
 import logging
 import os
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import grpc
 
 from policyserver.monitoring.reports import control_point
 from policyserver.monitoring.sink import Sink
 from policyserver.server.config.server_config import ServerConfig
-from policyserver.server.control.admin_errors import AdminError
-from policyserver.server.daemon.checkpoints import Checkpoint, CheckpointFolder
+from policyserver.server.control.admin_errors import AdminError, draining_error, starting_error
+from policyserver.server.daemon.checkpoints import Checkpoint, CheckpointError, CheckpointFolder, CheckpointUnknownError
+from policyserver.server.daemon.loaded_policies import LoadedPolicies, LoadedPolicy, PolicyError, PolicyLimitError, PolicyMissingError
 from policyserver.server.daemon.serving_watch import ServingWatch
 from policyserver.server.processes.training_report import Progress
 from policyserver.v1 import admin_service_pb2 as pb
@@ -48,6 +51,8 @@ class ServingAnswers(ABC):
         self._watch: ServingWatch | None = None
         self._sink: Sink | None = None
         self._tags: Mapping[str, str] = {}
+        self.policies: LoadedPolicies | None = None
+        """The further policies; None before it serves."""
 
     def serves(self, watch: ServingWatch, sink: Sink, tags: Mapping[str, str]) -> None:
         """Note that the server serves: what says how that goes, and where calls are recorded."""
@@ -93,6 +98,7 @@ class ServingAnswers(ABC):
         progress = self._progress
         response.iteration, response.steps_total = progress.iteration, progress.steps_total
         response.learner_updates, response.weights_seq_no = progress.learner_updates, progress.weights_seq_no
+        response.policies.extend(map(_policy_info, self.policies.all() if self.policies is not None else ()))
         known = pb.ActorStatus.DESCRIPTOR.fields_by_name
         response.actors.extend(
             pb.ActorStatus(**{name: value for name, value in counters.items() if name in known}) for counters in watch.newest
@@ -102,6 +108,28 @@ class ServingAnswers(ABC):
     def list_checkpoints(self, _: pb.ListCheckpointsRequest) -> pb.ListCheckpointsResponse:
         """List the checkpoints that are there."""
         return pb.ListCheckpointsResponse(checkpoints=[info_of(checkpoint) for checkpoint in self._checkpoints.all()])
+
+    def load_policy(self, request: pb.LoadPolicyRequest) -> pb.LoadPolicyResponse:
+        """Serve a checkpoint beside the policy that learns."""
+        name = request.name or f"checkpoint-{request.number}"
+        with telling_errors():
+            return pb.LoadPolicyResponse(policy=_policy_info(self._further_policies().load(name, request.number)))
+
+    def drop_policy(self, request: pb.DropPolicyRequest) -> pb.DropPolicyResponse:
+        """Begin no new episodes with one."""
+        return pb.DropPolicyResponse(was_loaded=self._further_policies().drop(request.name))
+
+    def _further_policies(self) -> LoadedPolicies:
+        """Return what holds them.
+
+        Raises:
+            AdminError: The server starts or drains.
+        """
+        if self._stopping.is_set():
+            raise draining_error()
+        if self.policies is None:
+            raise starting_error()
+        return self.policies
 
     def drain(self, request: pb.DrainRequest) -> pb.DrainResponse:
         """Begin the server's end, as SIGTERM does; a second time it does nothing."""
@@ -123,6 +151,26 @@ class ServingAnswers(ABC):
         if self._stopping.is_set():
             return pb.SERVER_STATE_DRAINING
         return pb.SERVER_STATE_STARTING if self._watch is None else pb.SERVER_STATE_SERVING
+
+
+@contextlib.contextmanager
+def telling_errors() -> Iterator[None]:
+    """Turn the errors of checkpoints and policies into those of the service."""
+    try:
+        yield
+    except (CheckpointError, PolicyError) as error:
+        raise AdminError(str(error), _code_of(error)) from error
+
+
+def _code_of(error: CheckpointError | PolicyError) -> grpc.StatusCode:
+    if isinstance(error, CheckpointUnknownError | PolicyMissingError):
+        return grpc.StatusCode.NOT_FOUND
+    is_full = isinstance(error.__cause__, OSError) and error.__cause__.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    return grpc.StatusCode.RESOURCE_EXHAUSTED if is_full or isinstance(error, PolicyLimitError) else grpc.StatusCode.FAILED_PRECONDITION
+
+
+def _policy_info(loaded: LoadedPolicy) -> pb.PolicyInfo:
+    return pb.PolicyInfo(name=loaded.name, checkpoint=info_of(loaded.checkpoint), bytes=loaded.size_bytes)
 
 
 def info_of(checkpoint: Checkpoint) -> pb.CheckpointInfo:

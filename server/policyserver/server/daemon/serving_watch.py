@@ -75,3 +75,4 @@ class ServingWatch:
             logger.warning("%d episodes are not written down: more ended at once than are kept", report.episodes_missing)
         for episodes in self._episodes:
             episodes.write(report)
+            episodes.write_shadow(report)

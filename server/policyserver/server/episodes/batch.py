@@ -15,11 +15,13 @@ from policyserver.common.flags import StepFlag
 from policyserver.common.spaces import Array
 from policyserver.server.episodes.episode_table import EpisodeTable, ServedClient
 from policyserver.server.episodes.masks import all_true, any_true, count, flatnonzero
-from policyserver.server.episodes.received_rows import ReceivedRows, Replies
+from policyserver.server.episodes.received_rows import PolicyWanted, ReceivedRows, Replies
 from policyserver.server.episodes.row_checks import content_hashes
 from policyserver.server.episodes.waiting_infos import WaitingInfos
-from policyserver.server.policies.policy import DrawKeys, StepRows
+from policyserver.server.policies.policy import LIVE, Choice, DrawKeys, StepRows
 
+_NOTHING_WANTED = PolicyWanted()
+NO_CHOICE = Choice()
 _NONE = np.empty(0, np.int64)
 _START, _GIVEN = int(StepFlag.START), int(StepFlag.ACTION_GIVEN)
 _TERMINATED, _END, _DISABLED = int(StepFlag.TERMINATED), int(StepFlag.END), int(StepFlag.TRAINING_DISABLED)
@@ -74,6 +76,8 @@ class Batch:
     """Their actions."""
     content: Array
     """Hash of what each row says."""
+    choices: dict[int, Choice] = field(default_factory=dict)
+    """What decides the episodes that rows begin, where that is not the policy that learns, exploring."""
 
     @classmethod
     def of(cls, submissions: list[Submission]) -> Batch:
@@ -164,6 +168,18 @@ class Batch:
         submission = self.origin(index)
         return submission.rows.episode_ids[submission.start_number(int(self.row[index]))]
 
+    def wanted(self, index: int) -> PolicyWanted:
+        """Return what the episode wants that a START row begins."""
+        submission = self.origin(index)
+        wants = submission.rows.wants
+        return wants[submission.start_number(int(self.row[index]))] if wants else _NOTHING_WANTED
+
+    def add_wanted_to_content(self, starts: Array) -> None:
+        """Let the hashes of START rows, whose indices are given, tell the same observation for another policy apart."""
+        for index in starts.tolist() if any(submission.rows.wants for submission in self.submissions) else ():
+            if (wanted := self.wanted(index)) != _NOTHING_WANTED:
+                self.content[index] ^= np.uint64(draw_key(wanted.name) ^ wanted.greedy)
+
     def draw_key(self, index: int) -> int:
         """Return what the actions of the episode are drawn by that a START row begins."""
         submission = self.origin(index)
@@ -210,6 +226,10 @@ def malformed(rows: ReceivedRows, observation_checks: list[LeafCheck], action_ch
     if len(rows.episode_ids) != starts:
         text = f"episode_ids: expected one for each of {starts} START rows, received {len(rows.episode_ids)}"
         return InvalidInputError(text, field="episode_ids")
+    if rows.wants and len(rows.wants) != starts:
+        return InvalidInputError(
+            f"policies: expected none or {starts}, one for each START row, received {len(rows.wants)}", field="policies"
+        )
     return None
 
 
@@ -221,6 +241,14 @@ def step_rows(batch: Batch, applied: Array, slots: Array, starts: Array, table: 
         actions[is_new] = 0
         keys[is_new] = [batch.draw_key(index) for index in applied[is_new].tolist()]
         training = np.where(is_new, flags & _DISABLED == 0, training)
+    policies = greedy = None
+    if table.unlike_most or batch.choices:
+        policies, greedy = table.policies[applied_slots], table.greedy[applied_slots]
+        for place in flatnonzero(is_new).tolist():
+            choice = batch.choices.get(int(applied[place]), NO_CHOICE)
+            policies[place], greedy[place] = choice.number, choice.greedy
+            training[place] &= choice.trains
+        policies, greedy = (policies if any_true(policies != LIVE) else None), (greedy if any_true(greedy) else None)
     infos = {}
     if any(submission.rows.infos for submission in batch.submissions):
         found = ((place, batch.origin(index).rows.infos.get(int(batch.row[index]))) for place, index in enumerate(applied.tolist()))
@@ -240,4 +268,6 @@ def step_rows(batch: Batch, applied: Array, slots: Array, starts: Array, table: 
         given=given,
         given_actions=given_actions,
         drawn_by=DrawKeys(keys, batch.sequences[applied]),
+        policies=policies,
+        greedy=greedy,
     )

@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from dataclasses import dataclass
 from typing import Any
 
 import gymnasium as gym
@@ -25,40 +24,25 @@ from policyserver.common.errors import (
 )
 from policyserver.common.flags import StepFlag
 from policyserver.common.spaces import Array, leaves
-from policyserver.server.episodes.batch import Batch, Picked, later_rows_of_the_same_episode, malformed, pick, step_rows
+from policyserver.server.episodes.batch import NO_CHOICE, Batch, Picked, later_rows_of_the_same_episode, malformed, pick, step_rows
 from policyserver.server.episodes.core_statistics import CoreStatistics
 from policyserver.server.episodes.ended_episodes import EndedEpisodes
 from policyserver.server.episodes.episode_table import EpisodeTable, FinishedEpisode
 from policyserver.server.episodes.masks import all_true, any_true, count, flatnonzero, ones
+from policyserver.server.episodes.pass_failure import PassFailure
 from policyserver.server.episodes.received_rows import ReceivedRows, Replies
-from policyserver.server.episodes.row_checks import bad_headers
+from policyserver.server.episodes.row_checks import bad_headers, id_error
 from policyserver.server.episodes.shares import Admission, EpisodeShares
 from policyserver.server.episodes.start_limit import StartLimit
 from policyserver.server.episodes.trajectories import Trajectories
 from policyserver.server.episodes.withheld import WithheldQuestions
-from policyserver.server.policies.policy import Policy, StepResult, StepRows
+from policyserver.server.policies.policy import LIVE, LIVE_NAME, Policy, StepResult, StepRows
 
 logger = logging.getLogger(__name__)
 
 
 _START, _OVERRIDE = int(StepFlag.START), int(StepFlag.OVERRIDE)
 _NONE = np.empty(0, np.int64)
-
-
-@dataclass(slots=True)
-class _Failure:
-    """Rows that a policy could not decide together."""
-
-    incident: str
-    tries_left: int = 64
-    """A row among a thousand is found in twenty; if everything fails, trying goes on for no longer than that."""
-
-    @classmethod
-    def logged(cls, rows: int) -> _Failure:
-        """Log the exception that is being handled."""
-        failure = cls(secrets.token_hex(4))
-        logger.exception("incident %s: %d rows could not be answered together", failure.incident, rows)
-        return failure
 
 
 class BatchPass:
@@ -145,6 +129,7 @@ class BatchPass:
         deferred: list[int] = []
         seen: set[tuple[int, str]] = set()
         admission = Admission(self._shares)
+        batch.add_wanted_to_content(rows)
         for index in rows.tolist():
             usable[index] = False
             client, episode_id = batch.origin(index).client, batch.episode_id(index)
@@ -163,12 +148,25 @@ class BatchPass:
                 batch.refuse(index, refusal)
             elif (client.index, episode_id) in seen:
                 deferred.append(index)
-            elif error := admission.refusal(client, episode_id):
+            elif error := self._no_policy(batch, index) or admission.refusal(client, episode_id):
                 batch.refuse(index, error)
             else:
                 usable[index] = True
                 seen.add((client.index, episode_id))
         return np.array(deferred, np.int64)
+
+    def _no_policy(self, batch: Batch, index: int) -> PolicyServerError | None:
+        """Choose what decides the episode of a START row, or say why nothing can."""
+        wanted = batch.wanted(index)
+        if too_long := id_error("policies", wanted.name):
+            return too_long
+        try:
+            choice = self._policy.choose(wanted.name, batch.episode_id(index), greedy=wanted.greedy)
+        except PolicyServerError as error:
+            return error
+        if choice.number != LIVE or choice.greedy:
+            batch.choices[index] = choice
+        return None
 
     def _bad_values(self, batch: Batch) -> dict[int, InvalidInputError]:
         errors: dict[int, InvalidInputError] = {}
@@ -181,7 +179,7 @@ class BatchPass:
                     errors[int(batch.given[place])] = check.value_error(leaf[place])
         return errors
 
-    def _decide_and_commit(self, batch: Batch, applied: Array, slots: Array, starts: Array, failure: _Failure | None = None) -> None:
+    def _decide_and_commit(self, batch: Batch, applied: Array, slots: Array, starts: Array, failure: PassFailure | None = None) -> None:
         rows = step_rows(batch, applied, slots, starts, self._table, self._trajectories.waiting_infos)
         begun_s = time.perf_counter()
         if not self.learns:
@@ -189,7 +187,7 @@ class BatchPass:
         try:
             decided = self._policy.decide(rows)
         except Exception:
-            self._decide_apart(batch, applied, slots, starts, failure or _Failure.logged(len(applied)))
+            self._decide_apart(batch, applied, slots, starts, failure or PassFailure.logged(len(applied)))
             return
         self._statistics.timing.took("decide", begun_s, time.perf_counter())
         asks, kept = ~rows.ends, ones(len(rows))
@@ -202,8 +200,14 @@ class BatchPass:
         for place in flatnonzero(rows.is_new & kept).tolist():
             index = int(applied[place])
             client, name = batch.origin(index).client, batch.episode_id(index)
-            training, key = bool(rows.training[place]), int(rows.drawn_by.keys[place])
-            rows.slots[place] = slots[index] = self._table.open_episode(client, name, training=training, now_s=now_s, draw_key=key)
+            rows.slots[place] = slots[index] = self._table.open_episode(
+                client,
+                name,
+                training=bool(rows.training[place]),
+                now_s=now_s,
+                draw_key=int(rows.drawn_by.keys[place]),
+                choice=batch.choices.get(index, NO_CHOICE),
+            )
             self._statistics.episodes_started += 1
         self._policy.commit(rows, decided, kept)
         places = pick(kept)
@@ -216,7 +220,7 @@ class BatchPass:
         self._statistics.steps_completed += count(completed)
         self._statistics.steps_untrained += count(completed & ~rows.training[places])
         if batch.given.size:
-            self._note_given(rows.slots[rows.given[kept[rows.given]]])
+            self._statistics.actions_given += self._table.note_given(rows.slots[rows.given[kept[rows.given]]])
         self._withheld.note(kept_slots, held[places], (waits & ~held)[places])
         for place, info in decided.infos.items():
             if kept[place] and rows.training[place]:
@@ -232,7 +236,7 @@ class BatchPass:
         """Count the newest actions of episodes, which their clients chose themselves."""
         self._statistics.actions_given += self._table.note_given(slots)
 
-    def _decide_apart(self, batch: Batch, applied: Array, slots: Array, starts: Array, failure: _Failure) -> None:
+    def _decide_apart(self, batch: Batch, applied: Array, slots: Array, starts: Array, failure: PassFailure) -> None:
         """Decide halves of rows that can't be decided together, so that one row's trouble is no other's."""
         if len(applied) > 1 and failure.tries_left > 0:
             failure.tries_left -= 2
@@ -298,9 +302,10 @@ class BatchPass:
         handles = table.handles(slots)
         for number, index in enumerate(applied[places].tolist()):
             slot = int(slots[number])
-            if training[number] or not self.learns:
-                steps = int(table.next_sequence[slot]) - 1
-                self._statistics.episode_finished(steps, float(table.returns[slot]), now_s - float(table.started_s[slot]))
+            steps, return_ = int(table.next_sequence[slot]) - 1, float(table.returns[slot])
+            self._statistics.finished_by(policy := table.figures_name(slot), return_, steps)
+            if policy == LIVE_NAME and (training[number] or not self.learns):
+                self._statistics.episode_finished(steps, return_, now_s - float(table.started_s[slot]))
             self._statistics.episodes_finished += 1
             batch.origin(index).replies.handles[batch.row[index]] = handles[number]
             table.close_episode(slot, idle=False)

@@ -35,7 +35,7 @@ from policyserver.server.episodes.demand import Demand
 from policyserver.server.episodes.ended_episodes import EndedEpisodes
 from policyserver.server.episodes.episode_table import EpisodeTable, ServedClient
 from policyserver.server.episodes.memory import most_open, most_pages
-from policyserver.server.episodes.received_rows import ReceivedRows, Replies
+from policyserver.server.episodes.received_rows import PolicyWanted, ReceivedRows, Replies
 from policyserver.server.episodes.room import Room
 from policyserver.server.episodes.sample_requests import SampleRequests
 from policyserver.server.episodes.segments import SegmentBlock
@@ -184,6 +184,14 @@ class EpisodeCore:
         """Why new episodes are refused, if they are."""
         return self._pass.starts.refusal()
 
+    def check_policy(self, wanted: PolicyWanted, episode_id: str) -> None:
+        """Refuse what an episode wants, before its first row comes.
+
+        Raises:
+            PolicyServerError: There is no such policy, or no room for it.
+        """
+        self._policy.choose(wanted.name, episode_id, greedy=wanted.greedy)
+
     def finished_episode(self, client_id: str, episode_id: str) -> EpisodeFinishedError | None:
         """Return the error for a call that goes on with a finished episode, if it is remembered."""
         finished = self._table.finished_by_id(client_id, episode_id)
@@ -261,6 +269,7 @@ class EpisodeCore:
         statistics.staleness_mean = trajectories.versions_behind / max(trajectories.steps_handed_off, 1)
         statistics.return_mean = sum(statistics.returns) / len(statistics.returns) if statistics.returns else None
         statistics.weights_seq_no = self._policy.weights_seq_no
+        statistics.policies = (*(found.figures(name) for name, found in statistics.by_policy.items()), *self._policy.shadow_figures())
         return statistics
 
     def queues(self) -> dict[str, float]:

@@ -5,8 +5,23 @@ from __future__ import annotations
 from collections import Counter, deque
 from dataclasses import dataclass, field
 
-from policyserver.common.server_stats import ServerStats
+from policyserver.common.server_stats import PolicyFigures, ServerStats
 from policyserver.server.episodes.pass_timing import PassTiming
+
+
+@dataclass(slots=True)
+class FinishedFigures:
+    """Finished episodes of one policy."""
+
+    episodes: int = 0
+    actions: int = 0
+    newest: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=256), repr=False)
+    """Return and length of the newest."""
+
+    def figures(self, policy: str) -> PolicyFigures:
+        """Return them under a name."""
+        returns, lengths = zip(*self.newest, strict=True)
+        return PolicyFigures(policy, self.episodes, self.actions, sum(returns) / len(returns), sum(lengths) / len(lengths))
 
 
 @dataclass(slots=True, kw_only=True)
@@ -22,6 +37,8 @@ class CoreStatistics(ServerStats):
     unreported: deque[tuple[int, float, float]] = field(default_factory=lambda: deque(maxlen=10_000), repr=False)
     """Length, return and duration (seconds) of the newest finished episodes that RLlib's metrics have not seen."""
 
+    by_policy: dict[str, FinishedFigures] = field(default_factory=dict, repr=False)
+    """Figures of finished episodes by what decided them, as `PolicyFigures.policy` names it."""
     calls: Counter[tuple[str, str]] = field(default_factory=Counter, repr=False)
     """Calls that ended, by method and status."""
     timing: PassTiming = field(default_factory=PassTiming, repr=False)
@@ -34,6 +51,14 @@ class CoreStatistics(ServerStats):
         """Return how much a counter has grown since the last call, for RLlib's metrics."""
         before, self.reported[name] = self.reported.get(name, 0), getattr(self, name)
         return self.reported[name] - before
+
+    def finished_by(self, policy: str, return_: float, steps: int) -> None:
+        """Note a finished episode of a policy, as `PolicyFigures.policy` names it."""
+        if steps > 0:
+            figures = self.by_policy.setdefault(policy, FinishedFigures())
+            figures.episodes += 1
+            figures.actions += steps
+            figures.newest.append((return_, steps))
 
     def episode_finished(self, steps: int, return_: float, duration_s: float) -> None:
         """Note a finished episode that is trained on."""

@@ -40,6 +40,10 @@ class EndedEpisode(NamedTuple):
     """Actions that its client chose itself."""
     overridden: int
     """Times that it chose another action than the one that it was answered."""
+    greedy: bool
+    """Whether it asked for the most likely actions."""
+    decided_by: str
+    """Name of the policy."""
 
 
 class EndedEpisodes:
@@ -66,11 +70,12 @@ class EndedEpisodes:
             table.training[slots] & (not self.is_paused),
             table.given[slots],
             table.overridden[slots],
+            table.greedy[slots],
         ]
         for slot, ending, *values in zip(slots.tolist(), endings, *(column.tolist() for column in columns), strict=True):
             if values[_LENGTH] > 0:
                 client, episode = table.owner(slot)
-                self._waiting.append(EndedEpisode(client.client_id, client.records_in, episode, ending, *values))
+                self._waiting.append(EndedEpisode(client.client_id, client.records_in, episode, ending, *values, table.policy_name(slot)))
                 self._noted += 1
 
     def take(self) -> tuple[list[EndedEpisode], int]:

@@ -11,14 +11,16 @@ import numpy as np
 import numpy.typing as npt
 
 from policyserver.common.errors import EpisodeFinishedError
+from policyserver.common.server_stats import named_figures
 from policyserver.common.spaces import Array
 from policyserver.server.episodes.by_hand import ByHand, HandCounts
 from policyserver.server.episodes.lazy_array import LazyArray, LazyTable
 from policyserver.server.episodes.masks import all_true
-from policyserver.server.policies.policy import ModuleOutputs
+from policyserver.server.policies.policy import LIVE, LIVE_NAME, Choice, ModuleOutputs
 
 _GENERATION_SHIFT = np.uint64(32)
 _SLOT_MASK = np.uint64(0xFFFF_FFFF)
+_LIVE = Choice()
 
 
 @dataclass(slots=True, eq=False)
@@ -84,6 +86,12 @@ class EpisodeTable:
         self.draw_keys = column(np.uint64)
         """What the actions are drawn by."""
         self.training = column(np.bool_)
+        self.policies = column(np.int32)
+        """Numbers of the policies that decide."""
+        self.greedy = column(np.bool_)
+        """Whether the most likely actions are taken."""
+        self.unlike_most = 0
+        """Open episodes that are greedy, or that another policy decides than the one that learns."""
         self.actions = column(action[1], action[0])
         """The newest action, in the client's form."""
         self.log_probs = column(np.float32)
@@ -100,6 +108,8 @@ class EpisodeTable:
         """Recurrent state after the newest step, leaf by leaf."""
         self._initial_state = state
         self.by_hand = ByHand()
+        self._policy_names: dict[int, str] = {}
+        """Of the episodes that another policy decides, by slot."""
         self._ids: dict[int, str] = {}
         self._clients: dict[str, ServedClient] = {}
         self._clients_by_index: dict[int, ServedClient] = {}
@@ -149,7 +159,9 @@ class EpisodeTable:
         known = inside & (self._generation[slots] == (handles >> _GENERATION_SHIFT)) & (self._client_index[slots] == client_indices)
         return (slots if all_true(known) else np.where(known, slots, 0)), known
 
-    def open_episode(self, client: ServedClient, episode_id: str, *, training: bool, now_s: float, draw_key: int = 0) -> int:
+    def open_episode(
+        self, client: ServedClient, episode_id: str, *, training: bool, now_s: float, draw_key: int = 0, choice: Choice = _LIVE
+    ) -> int:
         """Open an episode and return its slot. There must be room, and the id must be free."""
         slot = self._slots.take()
         assert slot is not None, "open_episode needs room"
@@ -157,6 +169,10 @@ class EpisodeTable:
         self._client_index[slot] = client.index
         self.next_sequence[slot] = 0
         self.training[slot] = training
+        self.policies[slot], self.greedy[slot] = choice.number, choice.greedy
+        if choice.number != LIVE or choice.greedy:
+            self.unlike_most += 1
+            self._policy_names[slot] = choice.name
         self.draw_keys[slot] = draw_key
         self.returns[slot] = 0.0
         self.given[slot] = 0
@@ -168,6 +184,13 @@ class EpisodeTable:
         self._finished_by_id.pop((client.client_id, episode_id), None)
         return slot
 
+    def note_given(self, slots: Array) -> int:
+        """Count the newest actions of episodes, which their clients chose themselves, each once; return how many are new."""
+        slots = slots[self.given_at[slots] != self.next_sequence[slots]]
+        self.given_at[slots] = self.next_sequence[slots]
+        self.given[slots] += 1
+        return len(slots)
+
     def close_episode(self, slot: int, *, idle: bool) -> None:
         """Close an episode and remember how it ended."""
         episode_id = self._ids.pop(slot)
@@ -175,6 +198,8 @@ class EpisodeTable:
         del client.aliases[episode_id]
         handle = self.handle(slot)
         self._client_index[slot] = 0
+        if self._policy_names.pop(slot, None) is not None:
+            self.unlike_most -= 1
         self._slots.give(slot)
         if self._remembered:
             last = FinishedEpisode(client.client_id, episode_id, handle, int(self.next_sequence[slot]) - 1, int(self.content[slot]), idle)
@@ -183,6 +208,14 @@ class EpisodeTable:
                 _, oldest = self._finished.popitem(last=False)
                 if self._finished_by_id.get((oldest.client_id, oldest.episode_id)) is oldest:
                     del self._finished_by_id[oldest.client_id, oldest.episode_id]
+
+    def policy_name(self, slot: int) -> str:
+        """Return the name of the policy that decides an open episode."""
+        return self._policy_names.get(slot, LIVE_NAME)
+
+    def figures_name(self, slot: int) -> str:
+        """Return the name under which an open episode will be counted."""
+        return named_figures(self._policy_names[slot], greedy=bool(self.greedy[slot])) if slot in self._policy_names else LIVE_NAME
 
     def owner(self, slot: int) -> tuple[ServedClient, str]:
         """Return whose an open episode is, and its id."""

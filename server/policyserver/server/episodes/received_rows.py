@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +12,15 @@ import numpy.typing as npt
 from policyserver.common.errors import PolicyServerError
 from policyserver.common.flags import StepFlag
 from policyserver.common.spaces import Array
+
+
+class PolicyWanted(NamedTuple):
+    """What an episode wants that begins."""
+
+    name: str = ""
+    """Name of a policy; empty: it names none."""
+    greedy: bool = False
+    """Whether it wants the most likely actions."""
 
 
 @dataclass(slots=True)
@@ -41,6 +50,8 @@ class ReceivedRows:
     """By what the actions of the START rows' episodes are drawn, in their order; empty: by their ids."""
     info_bytes: int = 0
     """About how many bytes the infos take."""
+    wants: list[PolicyWanted] = field(default_factory=list)
+    """What the START rows' episodes want, in their order; empty: none names a policy, and all explore."""
 
     def __len__(self) -> int:
         return len(self.handles)
@@ -59,6 +70,7 @@ class ReceivedRows:
             [self.episode_ids[start] for start in begun],
             {place: info for place, row in enumerate(rows) if (info := self.infos.get(row)) is not None},
             [self.draw_ids[start] for start in begun] if self.draw_ids else [],
+            wants=[self.wants[start] for start in begun] if self.wants else [],
         )
 
     @property

@@ -17,7 +17,7 @@ from policyserver.server.episodes.lazy_array import LazyArray
 from policyserver.server.episodes.masks import Mask, all_true, any_true, count
 from policyserver.server.episodes.room import Room
 from policyserver.server.episodes.trajectories import Trajectories
-from policyserver.server.policies.policy import DrawKeys, Policy, StepRows
+from policyserver.server.policies.policy import LIVE, DrawKeys, Policy, StepRows
 
 logger = logging.getLogger(__name__)
 
@@ -120,7 +120,7 @@ class WithheldQuestions:
         self.forget(slots)
         self._is_awaited[slots] = True
         self.awaited += len(slots)
-        older = slots[self._table.weights_seq_nos[slots] != self._policy.weights_seq_no]
+        older = slots[(self._table.weights_seq_nos[slots] != self._policy.weights_seq_no) & (self._table.policies[slots] == LIVE)]
         if not self._policy.decides_again or not older.size:
             return
         try:
@@ -135,4 +135,6 @@ class WithheldQuestions:
     def _rows(self, slots: Slots) -> StepRows:
         table, by = self._table, DrawKeys(self._table.draw_keys[slots], self._table.next_sequence[slots] - 1)
         before = [column[slots] for column in self._states_before]
-        return StepRows.asking(slots, self._trajectories.pending_observations(slots), table.actions[slots], before, by)
+        rows = StepRows.asking(slots, self._trajectories.pending_observations(slots), table.actions[slots], before, by)
+        rows.greedy = table.greedy[slots] if table.unlike_most else None
+        return rows

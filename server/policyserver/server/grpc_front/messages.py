@@ -16,7 +16,7 @@ from policyserver.common.figures import known
 from policyserver.common.server_stats import ServerStats
 from policyserver.common.spaces import leaves
 from policyserver.common.tensors import column, from_tensor, to_tensor
-from policyserver.server.episodes.received_rows import ReceivedRows, Replies
+from policyserver.server.episodes.received_rows import PolicyWanted, ReceivedRows, Replies
 from policyserver.v1 import policy_service_pb2 as pb
 from policyserver.v1 import tensor_pb2
 
@@ -64,6 +64,7 @@ def decode_batch(batch: pb.StepBatch, limits: MessageLimits) -> ReceivedRows:
     handles = _column(batch.handles, _U64, count, "handles")
     _check_count("episode_ids", batch.episode_ids, count)
     _check_count("infos", batch.infos, count)
+    _check_count("policies", batch.policies, count)
     info_bytes = _check_infos(batch)
     rows = ReceivedRows(
         handles,
@@ -75,10 +76,16 @@ def decode_batch(batch: pb.StepBatch, limits: MessageLimits) -> ReceivedRows:
         list(batch.episode_ids),
         {info.row: decode_info(info.json, f"infos[{i}].json") for i, info in enumerate(batch.infos) if _inside(info.row, count)},
         info_bytes=info_bytes,
+        wants=[wanted_policy(policy) for policy in batch.policies],
     )
     if len(rows.infos) < len(batch.infos):
         raise WireError("infos: expected at most one for each row, received two for one of them", field="infos")
     return rows
+
+
+def wanted_policy(policy: pb.EpisodePolicy) -> PolicyWanted:
+    """Decode what an episode wants."""
+    return PolicyWanted(policy.name, policy.greedy)
 
 
 def decode_tensors(tensors: Sequence[tensor_pb2.Tensor], leaf_count: int, field: str) -> list[npt.NDArray[Any]]:
@@ -163,7 +170,8 @@ def encode_refusal(message_id: int, error: BaseException) -> pb.StepResponse:
 def encode_stats(stats: ServerStats) -> pb.GetStatsResponse:
     """Encode how serving and learning go."""
     training = None if stats.training is None else pb.TrainingIteration(**known(stats.training))
-    return pb.GetStatsResponse(**known(stats), training=training)
+    policies = [pb.PolicyFigures(**known(policy)) for policy in stats.policies]
+    return pb.GetStatsResponse(**known(stats), training=training, policies=policies)
 
 
 def _column(data: bytes, dtype: np.dtype[Any], count: int, field: str) -> npt.NDArray[Any]:

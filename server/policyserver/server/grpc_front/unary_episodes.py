@@ -27,7 +27,7 @@ from policyserver.common.spaces import Array
 from policyserver.common.tensors import to_tensor
 from policyserver.server.episodes.core import EpisodeCore
 from policyserver.server.episodes.episode_table import ServedClient
-from policyserver.server.episodes.received_rows import ReceivedRows, Replies
+from policyserver.server.episodes.received_rows import PolicyWanted, ReceivedRows, Replies
 from policyserver.server.episodes.row_checks import id_error
 from policyserver.server.episodes.shares import connection_of
 from policyserver.server.grpc_front import messages as wire
@@ -43,10 +43,11 @@ _ENDED_REMEMBERED = 1024  # episodes whose end a caller who missed the answer ma
 class _UnaryEpisode(CallerEpisode[bool]):
     """What the server keeps for one unary caller. Only whether a row is in flight matters: the core knows its content."""
 
-    __slots__ = ("answered_reward", "calls", "client", "has_ended", "used_s")
+    __slots__ = ("answered_reward", "calls", "client", "has_ended", "used_s", "wanted")
 
-    def __init__(self, client: ServedClient, training_enabled: bool, now_s: float) -> None:
+    def __init__(self, client: ServedClient, training_enabled: bool, wanted: PolicyWanted, now_s: float) -> None:
         super().__init__(training_enabled)
+        self.wanted = wanted
         self.client = client
         self.used_s = now_s
         self.calls = 0
@@ -76,20 +77,21 @@ class UnaryEpisodes:
         if error := id_error("client_id", request.client_id) or id_error("episode_id", request.episode_id):
             raise error
         episode_id = request.episode_id or uuid.uuid4().hex
-        key = request.client_id, episode_id
+        key, wanted = (request.client_id, episode_id), wire.wanted_policy(request.policy)
         known = self._episodes.get(key)
-        if known is not None and (known.sequence > 0 or known.training_enabled == request.training_disabled):
+        if known is not None and (known.sequence > 0 or (known.training_enabled, known.wanted) != (not request.training_disabled, wanted)):
             raise EpisodeDuplicateError(f"Episode {episode_id} is already started")
         if known is None:
             name = _client_name(request.client_id)
             if finished := self._core.finished_episode(name, episode_id):
                 raise finished
+            self._core.check_policy(wanted, episode_id)
             client = self._core.connect(name, connection_of(peer, name))
             if self._core.shares.room_of(client) <= self._announced:
                 self._core.disconnect(client)
                 raise self._core.shares.refusal(client)
             self._ended.pop(key, None)
-            self._episodes[key] = _UnaryEpisode(client, not request.training_disabled, asyncio.get_running_loop().time())
+            self._episodes[key] = _UnaryEpisode(client, not request.training_disabled, wanted, asyncio.get_running_loop().time())
             self._count_announced(client, 1)
             if self._timer is None:
                 self._watch_idle()
@@ -197,6 +199,7 @@ class UnaryEpisodes:
             [leaf[None] for leaf in given],
             [] if number else [episode_id],
             {0: info} if info else {},
+            wants=[] if number else [episode.wanted],
         )
 
     async def _submit(self, episode: _UnaryEpisode, rows: ReceivedRows) -> Replies:

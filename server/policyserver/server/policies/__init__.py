@@ -2,5 +2,5 @@
 
 It knows nothing of clients.
 
-Imports nothing of ours.
+Imports `common.server_stats`.
 """

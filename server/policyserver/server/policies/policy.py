@@ -1,12 +1,13 @@
 """The seam between the episode core, which knows episodes, and what decides their actions, which knows RLlib.
 
 Two policies stand behind it. `VectorizedPolicy` does what RLlib's default connectors, and the common ones, do on whole batches of arrays.
-`ConnectorPolicy` runs any connector pipeline of RLlib's on live episodes. Both are owned by the loop thread.
+`ConnectorPolicy` runs any connector pipeline of RLlib's on live episodes. `NamedPolicies` adds policies that don't learn to the former. All
+are owned by the loop thread.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -15,10 +16,30 @@ import numpy as np
 import numpy.typing as npt
 from ray.rllib.core.columns import Columns
 
+from policyserver.common.server_stats import PolicyFigures
+
 Array = npt.NDArray[Any]
 Mask = npt.NDArray[np.bool_]
 LeafShape = tuple[tuple[int, ...], np.dtype[Any]]
 """Shape and dtype of one leaf of a space."""
+LIVE = 0
+"""Number of the policy that learns; the others that a serving process holds have numbers of their own."""
+LIVE_NAME = "live"
+"""What episodes call it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What decides the actions of an episode."""
+
+    number: int = LIVE
+    """Of the policy."""
+    name: str = LIVE_NAME
+    """Of the policy, as it is recorded."""
+    greedy: bool = False
+    """Whether the most likely actions are taken; else they are drawn as the algorithm explores."""
+    trains: bool = True
+    """Whether the learner can use the episode's steps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +109,36 @@ class StepRows:
     """These actions, as the client executed them."""
     drawn_by: DrawKeys
     """What the other actions are drawn by."""
+    policies: npt.NDArray[np.int32] | None = None
+    """Numbers of the policies that decide, int32[n]; None: the one that learns decides all."""
+    greedy: Mask | None = None
+    """Whether the most likely action is taken, bool[n]; None: in no row."""
 
     def __len__(self) -> int:
         return len(self.slots)
+
+    def of_one_policy(self, places: npt.NDArray[np.int64]) -> StepRows:
+        """Take some of the rows, by ascending places, which one policy decides."""
+        place_of = np.full(len(self), -1)
+        place_of[places] = np.arange(len(places))
+        given = place_of[self.given]
+        infos = {int(place_of[place]): info for place, info in self.infos.items() if place_of[place] >= 0}
+        return StepRows(
+            self.slots[places],
+            self.is_new[places],
+            self.ends[places],
+            self.terminated[places],
+            self.training[places],
+            self.rewards[places],
+            [leaf[places] for leaf in self.observations],
+            infos,
+            self.actions[places],
+            [leaf[places] for leaf in self.state],
+            given[given >= 0],
+            self.given_actions[given >= 0],
+            self.drawn_by.select(places),
+            greedy=None if self.greedy is None else self.greedy[places],
+        )
 
     @classmethod
     def asking(cls, slots: Array, observations: list[Array], actions: Array, state: list[Array], drawn_by: DrawKeys) -> StepRows:
@@ -109,8 +157,8 @@ class ModuleOutputs:
     """float32[m], nats; None from a module that has no distribution of actions, such as DQN's."""
     outputs: dict[str, Array]
     """The other columns that are recorded, [m, ...], keys as in `StepLayout.outputs`; log-probabilities are in it, too."""
-    weights_seq_no: int
-    """Policy version."""
+    weights_seq_no: int | npt.NDArray[np.int64]
+    """Policy version; of each row, int64[m], where several policies decided."""
 
     @property
     def sound(self) -> Mask:
@@ -127,9 +175,28 @@ class ModuleOutputs:
     def select(self, rows: Array) -> ModuleOutputs:
         """Return the decisions of some rows."""
         log_probs = self.log_probs[rows] if self.log_probs is not None else None
-        return ModuleOutputs(
-            self.actions[rows], log_probs, {name: column[rows] for name, column in self.outputs.items()}, self.weights_seq_no
+        version = self.weights_seq_no if isinstance(self.weights_seq_no, int) else self.weights_seq_no[rows]
+        return ModuleOutputs(self.actions[rows], log_probs, {name: column[rows] for name, column in self.outputs.items()}, version)
+
+    @classmethod
+    def joined(cls, places: Sequence[npt.NDArray[np.int64]], parts: Sequence[ModuleOutputs]) -> ModuleOutputs:
+        """Put the decisions of several policies, or passes, together, those of each at its places among all."""
+        versions = [np.broadcast_to(np.int64(part.weights_seq_no), len(part.actions)) for part in parts]
+        log_probs = [part.log_probs for part in parts if part.log_probs is not None]
+        return cls(
+            scattered(places, [part.actions for part in parts]),
+            scattered(places, log_probs) if len(log_probs) == len(parts) else None,
+            {name: scattered(places, [part.outputs[name] for part in parts]) for name in parts[0].outputs},
+            scattered(places, versions),
         )
+
+
+def scattered(places: Sequence[npt.NDArray[np.int64]], parts: Sequence[Array]) -> Array:
+    """Put the rows of several arrays, [k, ...] each, at their places of one, which they fill."""
+    joined = np.empty((sum(map(len, places)), *parts[0].shape[1:]), parts[0].dtype)
+    for place, part in zip(places, parts, strict=True):
+        joined[place] = part
+    return joined
 
 
 @dataclass(slots=True)
@@ -163,7 +230,14 @@ class Policy(Protocol):
 
     @property
     def weights_seq_no(self) -> int:
-        """Policy version served now."""
+        """Policy version served now, of the policy that learns."""
+
+    def choose(self, name: str, episode_id: str, *, greedy: bool) -> Choice:
+        """Choose what decides an episode that names a policy, or none (""). Nothing changes that an episode which doesn't begin would miss.
+
+        Raises:
+            PolicyServerError: There is no such policy, or no room for it.
+        """
 
     def decide(self, rows: StepRows) -> StepResult:
         """Choose actions. If it raises, nothing has changed."""
@@ -200,6 +274,9 @@ class Policy(Protocol):
 
     def count_steps(self, steps_sampled_lifetime: int) -> None:
         """Take the number of steps sampled by all env runners, on which exploration schedules depend."""
+
+    def shadow_figures(self) -> list[PolicyFigures]:
+        """Return what is known of policies whose actions are never sent."""
 
     def take_metrics(self) -> dict[str, Any]:
         """Return what connectors and callbacks logged since the last call, in the form of RLlib's `MetricsLogger.reduce`."""

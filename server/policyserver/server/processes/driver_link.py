@@ -5,7 +5,7 @@ with an update:
 - that the daemon is draining, and whether that is its end for good;
 - that the daemon is gone: an actor whose daemon was killed would hold the port for some seconds more, and the successor could not have it;
 - the newest weights, when the actor was restarted: RLlib brings them after the update only, and until then the actor serves no client;
-- what the admin service orders;
+- what the admin service orders, such as further policies;
 - the question how serving goes, which is the one that is answered.
 
 The link is a unix socket in a folder that only this user can enter. The daemon listens; each actor connects, and a thread of the actor
@@ -40,6 +40,12 @@ PAUSE = "pause"
 """Order: let steps by-pass the learner, or no longer."""
 ROLL_BACK = "roll back"
 """Question: serve another state at once, and say what is served then."""
+HOLD_POLICY = "hold policy"
+"""Question: hold a policy beside the one that learns, by a pair of its name and its state, and say why not, if not."""
+DROP_POLICY = "drop policy"
+"""Order: begin no new episodes with a policy, by its name."""
+POLICIES = "policies"
+"""Order: hold all these policies, states by name; for actors that connect later."""
 _TIMEOUT_S = 5.0  # of a message that is on its way
 
 
@@ -81,9 +87,13 @@ class DriverLink:
 
     def offer(self, state: dict[str, Any]) -> None:
         """Keep an env runner's state, weights included, for actors that connect from now on."""
-        message = pickle.dumps((_STATE, state), pickle.HIGHEST_PROTOCOL)
+        self.keep(_STATE, state)
+
+    def keep(self, kind: str, content: Any) -> None:
+        """Keep an order for actors that connect from now on; those that are there are not told."""
+        message = pickle.dumps((kind, content), pickle.HIGHEST_PROTOCOL)
         with self._lock:
-            self._standing[_STATE] = message
+            self._standing[kind] = message
 
     def ask(
         self, timeout_s: float, on_late: Callable[[Any], None] = lambda answer: None, *, kind: str = _ASK, content: Any = None
@@ -166,8 +176,8 @@ class DriverLink:
                 for other in [other for other in self._connections if _is_gone(other)]:  # as a rule that of the actor before this one
                     self._forget(other)
                 self._connections.append(connection)
-                for message in self._standing.values():
-                    _send(connection, message)
+                for kind in sorted(self._standing, key=lambda kind: kind == _STATE):  # with its state an actor begins to listen
+                    _send(connection, self._standing[kind])
 
 
 def _send(connection: Connection, message: bytes) -> bool:

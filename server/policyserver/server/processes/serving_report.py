@@ -17,7 +17,8 @@ class ServingReport:
     counters: dict[str, Any]
     """The known figures of `ServerStats`."""
     episodes: dict[str, list[Any]] = field(default_factory=dict)
-    """Episodes that ended, as columns: the fields of `EPISODE` in `policyserver.monitoring.schema`, and `records_in`."""
+    """Episodes that ended, as columns: the fields of `EPISODE` in `policyserver.monitoring.schema`, and `records_in`, `decided_by` and
+    `greedy`."""
     episodes_missing: int = 0
     """Episodes that ended, too, and that were dropped, because they were too many."""
     calls: dict[tuple[str, str], int] = field(default_factory=dict)
@@ -34,3 +35,7 @@ class ServingReport:
     """By client, of those that chose actions themselves: actions that it was answered, that it chose, and of these overrides."""
     by_hand_dropped: int = 0
     """Such clients that are no longer told of, because they were too many."""
+    shadow: str = ""
+    """Name of the policy that shadows; empty: none does."""
+    shadow_actions: list[Any] = field(default_factory=list)
+    """What it would have done since the last report: `ShadowActions`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import logging
 import random
@@ -37,7 +38,19 @@ from policyserver.server.external_env.thread import ExternalEnvThread, check_ext
 from policyserver.server.grpc_front.listen_address import address_of
 from policyserver.server.policies.connectors.episode_callbacks import is_used
 from policyserver.server.policies.connectors.policy_choice import make_policy
-from policyserver.server.processes.driver_link import INTERRUPT, LOG_LEVEL, PAUSE, ROLL_BACK, follow_driver, leave_at_once
+from policyserver.server.policies.named.named_policies import NamedPolicies
+from policyserver.server.policies.vectorized.vectorized_policy import VectorizedPolicy
+from policyserver.server.processes.driver_link import (
+    DROP_POLICY,
+    HOLD_POLICY,
+    INTERRUPT,
+    LOG_LEVEL,
+    PAUSE,
+    POLICIES,
+    ROLL_BACK,
+    follow_driver,
+    leave_at_once,
+)
 from policyserver.server.processes.log_setup import log_to
 from policyserver.server.processes.processor_share import new_session, warn_if_ray_lowered
 from policyserver.server.processes.serving_report import ServingReport
@@ -126,7 +139,7 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
 
     def _serve(self) -> None:
         config = self._serving_config
-        policy = self._policy = make_policy(
+        policy = make_policy(
             self.config,
             self.module,
             self._env_to_module,
@@ -136,6 +149,7 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
             callbacks_objects=self._callbacks,
             env_runner=self,
         )
+        self._policy = policy = _with_others(policy, config) if isinstance(policy, VectorizedPolicy) else policy
         demand = self._demand = learner_demand(self.config, self._index, config.hand_off.batches_ahead, learns=config.learns)
         make_core = partial(EpisodeCore, policy, *self._spaces, config.episodes, config.hand_off, demand)
         loop = self._serving_loop = ServingLoop(make_core, *self._spaces, config)
@@ -154,9 +168,17 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
                 INTERRUPT: lambda _: loop.interrupt_sample(),
                 LOG_LEVEL: logging.getLogger().setLevel,
                 PAUSE: loop.pause_learning,
+                DROP_POLICY: self.drop_policy,
+                POLICIES: self.hold_policies,
             }
             self._stop_following = follow_driver(
-                config.driver_link, self.drain, leave_at_once, self._revive, self.report, orders, {ROLL_BACK: self.roll_back}
+                config.driver_link,
+                self.drain,
+                leave_at_once,
+                self._revive,
+                self.report,
+                orders,
+                {ROLL_BACK: self.roll_back, HOLD_POLICY: self.hold_policy},
             )
 
     def open(self) -> None:
@@ -219,7 +241,11 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
     def report(self) -> ServingReport:
         """Return how a serving instance does, and the episodes that ended since the last call. From any thread."""
         assert self._serving_loop is not None
-        return self._serving_loop.report(explores=bool(self.config.explore))
+        report = self._serving_loop.report(explores=bool(self.config.explore))
+        shadow = self._policy.shadow if isinstance(self._policy, NamedPolicies) else None
+        if shadow is None:
+            return report
+        return dataclasses.replace(report, shadow=shadow.name, shadow_actions=self._serving_loop.call(shadow.take))
 
     def addresses(self) -> list[str]:
         """Return the addresses this instance serves on."""
@@ -339,3 +365,8 @@ def _seeded(config: AlgorithmConfig) -> AlgorithmConfig:
     unseeded = config.copy(copy_frozen=False)
     unseeded.seed = None
     return unseeded
+
+
+def _with_others(policy: VectorizedPolicy, config: ServingConfig) -> NamedPolicies:
+    """Let further policies be served beside one."""
+    return NamedPolicies(policy, most_versions=config.most_versions, shares=config.traffic.shares, shadow=config.traffic.shadow)

@@ -303,4 +303,5 @@ def _columns(ended: list[EndedEpisode], explores: bool) -> dict[str, list[Any]]:
     if not ended:
         return {}
     columns = dict(zip(EndedEpisode._fields, map(list, zip(*ended, strict=True)), strict=True))
-    return columns | {"return": columns.pop("return_"), "explored": [explores] * len(ended)}
+    explored = [explores and not greedy for greedy in columns["greedy"]]
+    return columns | {"return": columns.pop("return_"), "explored": explored}

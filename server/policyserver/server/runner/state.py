@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
+import logging
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -15,10 +16,14 @@ from ray.rllib.utils.checkpoints import Checkpointable
 from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME, WEIGHTS_SEQ_NO
 
 from policyserver.server.policies.connectors.connector_states import adopt_state, export_state
-from policyserver.server.policies.policy import Policy
+from policyserver.server.policies.connectors.policy_choice import frozen_policy
+from policyserver.server.policies.named.named_policies import NamedPolicies
+from policyserver.server.policies.policy import LIVE_NAME, Policy
 from policyserver.server.processes.weights_sum import sha256_of_weights
 from policyserver.server.runner.serving_loop import ServingLoop
 from policyserver.server.runner.weights_pull import WeightsPull
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -153,6 +158,46 @@ class RunnerState(Checkpointable):
 
             dropped = loop.call(switch)
             return RolledBack(version, sha256_of_weights(self.module.state_dict()), dropped)
+
+    def hold_policy(self, order: tuple[str, Mapping[str, Any]]) -> str:
+        """Serve a state under a name, beside the policy that learns, in a serving instance.
+
+        Args:
+            order: The name, and the state.
+
+        Returns:
+            Why not; empty: it is served.
+        """
+        name, state = order
+        policies = self._policy
+        if not isinstance(policies, NamedPolicies):
+            return f"expected connectors and callbacks that have array code here, received others: only {LIVE_NAME!r} is served with them"
+        spaces: dict[str, Any] = {key: value for key, value in self.get_spaces().items() if key != DEFAULT_MODULE_ID}
+        pipelines = self.config.build_env_to_module_connector(spaces=spaces), self.config.build_module_to_env_connector(spaces=spaces)
+        try:
+            with self._state_lock:
+                policy = frozen_policy(self.config, policies.live, *pipelines, state)
+        except Exception as error:  # whatever RLlib raises of another net's state
+            logger.exception("the state of policy %s can't be used", name)
+            return f"its state doesn't fit the net: {error!r}"
+        self._where_it_serves(lambda: policies.add(name, policy))
+        return ""
+
+    def hold_policies(self, states: Mapping[str, Mapping[str, Any]]) -> None:
+        """Serve states by name, in an instance that was restarted."""
+        for name, state in states.items():
+            if failure := self.hold_policy((name, state)):
+                logger.error("policy %s is not served: %s", name, failure)
+
+    def drop_policy(self, name: str) -> None:
+        """Begin no new episodes with a policy."""
+        policies = self._policy
+        if isinstance(policies, NamedPolicies):
+            self._where_it_serves(lambda: policies.drop(name))
+
+    def get_spaces(self) -> dict[str, Any]:
+        """Return the spaces under the names that RLlib's connectors look for."""
+        raise NotImplementedError
 
     @property
     def weights_seq_no(self) -> int:

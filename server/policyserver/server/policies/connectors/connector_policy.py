@@ -17,6 +17,7 @@ from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
 from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 
 from policyserver.common.acting.action_form import ActionForm
+from policyserver.common.errors import PolicyUnknownError
 from policyserver.common.spaces import leaves
 from policyserver.server.policies.connectors.connector_pass import ConnectorPass, PipelineOutputs, Step, log_probs_of
 from policyserver.server.policies.connectors.connector_pipelines import ConnectorPipelines
@@ -24,7 +25,7 @@ from policyserver.server.policies.connectors.connector_records import ConnectorO
 from policyserver.server.policies.connectors.episode_callbacks import EpisodeCallbacks
 from policyserver.server.policies.connectors.live_episodes import EpisodeNumbers, LiveEpisode, PendingStep
 from policyserver.server.policies.module.inference import NetPolicy, PolicyNet, UnsupportedModuleError
-from policyserver.server.policies.policy import Array, DrawKeys, Mask, ModuleOutputs, StepLayout, StepResult, StepRows
+from policyserver.server.policies.policy import Array, Choice, DrawKeys, Mask, ModuleOutputs, StepLayout, StepResult, StepRows
 
 _NOT_RECORDED = (Columns.STATE_OUT, WEIGHTS_SEQ_NO)
 
@@ -113,6 +114,17 @@ class ConnectorPolicy(NetPolicy):
         except BaseException:
             self._take_back()
             raise
+
+    def choose(self, name: str, episode_id: str, *, greedy: bool) -> Choice:
+        """Choose the policy that learns, exploring: one pass of the pipelines is one or the other.
+
+        Raises:
+            PolicyUnknownError: Another policy was named, or a greedy episode is wanted.
+        """
+        if greedy:
+            text = "expected an episode that explores, received explore=False: some connector or callback has no array code here"
+            raise PolicyUnknownError(f"policy: {text}", field="policy")
+        return super().choose(name, episode_id, greedy=greedy)
 
     decides_again = False
 

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gymnasium as gym
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.callbacks.callbacks import RLlibCallback
 from ray.rllib.connectors.connector_pipeline_v2 import ConnectorPipelineV2
+from ray.rllib.core import COMPONENT_ENV_TO_MODULE_CONNECTOR, COMPONENT_MODULE_TO_ENV_CONNECTOR, COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
 from ray.rllib.core.rl_module.torch import TorchRLModule
+from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME, WEIGHTS_SEQ_NO
 from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 
 from policyserver.common.acting.action_form import ActionForm
 from policyserver.server.policies.connectors.connector_choice import choose
 from policyserver.server.policies.connectors.connector_policy import ConnectorPolicy
+from policyserver.server.policies.connectors.connector_states import adopt_state
 from policyserver.server.policies.connectors.episode_callbacks import EpisodeCallbacks
 from policyserver.server.policies.module.forward_pass import Backend
 from policyserver.server.policies.module.inference import PolicyNet
@@ -94,9 +97,40 @@ def make_policy(
             state_every=state_every,
             seed=config.seed,  # the same for all runners: an episode draws alike wherever it is
             backend=backend,
+            replays=getattr(config, "replay_buffer_config", None) is not None,
         )
     policy.layout = dataclasses.replace(policy.layout, carried=_carried(config))
     return policy
+
+
+def frozen_policy(
+    config: AlgorithmConfig,
+    live: VectorizedPolicy,
+    env_to_module: ConnectorPipelineV2,
+    module_to_env: ConnectorPipelineV2,
+    state: Mapping[str, Any],
+) -> VectorizedPolicy:
+    """Make a policy that decides like `live`, with the weights and connector states of an env runner's state, and learns nothing.
+
+    Args:
+        config: The algorithm's configuration.
+        live: The policy that learns.
+        env_to_module: A new connector pipeline; it is given its state.
+        module_to_env: Likewise.
+        state: See `RunnerState.get_state`.
+
+    Raises:
+        Exception: What RLlib and torch raise of the state of another net.
+    """
+    for name, connector in ((COMPONENT_ENV_TO_MODULE_CONNECTOR, env_to_module), (COMPONENT_MODULE_TO_ENV_CONNECTOR, module_to_env)):
+        if name in state:
+            adopt_state(connector, state[name], keep_delta=False)
+    found = choose(config, env_to_module, module_to_env, live.form)
+    assert not isinstance(found, str), "what has array code for the policy that learns has it for others"
+    weights = state[COMPONENT_RL_MODULE][DEFAULT_MODULE_ID]
+    return live.with_weights(
+        found.connectors, weights, int(state.get(WEIGHTS_SEQ_NO, 0)), int(state.get(NUM_ENV_STEPS_SAMPLED_LIFETIME, 0))
+    )
 
 
 def _carried(config: AlgorithmConfig) -> int:

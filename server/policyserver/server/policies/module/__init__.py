@@ -1,4 +1,4 @@
 """The net that answers: forward passes, distributions, draws.
 
-Imports `common.acting`, `common.spaces` and `server.policies.policy`.
+Imports `common`, `common.acting` and `server.policies.policy`.
 """

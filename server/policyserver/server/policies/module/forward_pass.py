@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import timeit
 from collections.abc import Callable
@@ -40,7 +41,7 @@ class ForwardPass:
         Raises:
             UnsupportedModuleError: The module gives neither actions nor a distribution of them, or columns that are no tensors.
         """
-        self._net, self._space = net, space
+        self.net, self._space = net, space
         self._one_by_one = False
         self._numpy_rows = 0.0
         state = [leaf[None] for leaf in net.initial_state]
@@ -57,44 +58,53 @@ class ForwardPass:
         if net.written_out is not None and backend != "torch" and len(zeros) == 1:
             self._numpy_rows = self._rows_for_numpy(zeros[0], state, measure=backend == "auto")
 
-    def run(self, observations: list[Array], state: list[Array]) -> tuple[dict[str, Array], list[Array]]:
+    def of(self, net: PolicyNet) -> ForwardPass:
+        """Return the same for another net of the same kind."""
+        other = copy.copy(self)
+        other.net = net
+        return other
+
+    def run(self, observations: list[Array], state: list[Array], *, explore: bool | None = None) -> tuple[dict[str, Array], list[Array]]:
         """Run the pass.
 
         Args:
             observations: One array per leaf, [n, ...].
             state: The recurrent state before the step, leaf by leaf, [n, ...].
+            explore: Whether it is the exploration pass or the inference pass; None: what the net was made for.
 
         Returns:
             What the module gives, [n, ...] by RLlib's column name, and the recurrent state after the step.
         """
         rows = len(observations[0])
-        if rows <= self._numpy_rows and (written_out := self._net.written_out) is not None:
+        if rows <= self._numpy_rows and (written_out := self.net.written_out) is not None:
             inputs, after = written_out(observations[0], state)
             return {Columns.ACTION_DIST_INPUTS: inputs}, after
-        if self._one_by_one and rows > 1:
+        if self._one_by_one and explore is not False and rows > 1:
             singles = [
-                self._through_torch([leaf[row : row + 1] for leaf in observations], [leaf[row : row + 1] for leaf in state])
+                self._through_torch([leaf[row : row + 1] for leaf in observations], [leaf[row : row + 1] for leaf in state], explore)
                 for row in range(rows)
             ]
             joined: tuple[dict[str, Array], list[Array]] = tree.map_structure(lambda *parts: np.concatenate(parts), *singles)
             return joined
-        return self._through_torch(observations, state)
+        return self._through_torch(observations, state, explore)
 
-    def _through_torch(self, observations: list[Array], state: list[Array]) -> tuple[dict[str, Array], list[Array]]:
+    def _through_torch(
+        self, observations: list[Array], state: list[Array], explore: bool | None = None
+    ) -> tuple[dict[str, Array], list[Array]]:
         tensors: list[Any] = [_tensor(leaf) for leaf in observations]
         columns: dict[str, Any] = {}
         if state:
             tensors = [tensor.unsqueeze(1) for tensor in tensors]  # a step is a sequence of one
-            columns[Columns.STATE_IN] = tree.unflatten_as(self._net.state_structure, [_tensor(leaf) for leaf in state])
+            columns[Columns.STATE_IN] = tree.unflatten_as(self.net.state_structure, [_tensor(leaf) for leaf in state])
         columns[Columns.OBS] = unflatten_batch(self._space, tensors)
-        out = self._net.forward(columns)
+        out = self.net.forward(columns, explore=explore)
         after = [leaf.numpy() for leaf in tree.flatten(out[Columns.STATE_OUT])] if state else []
         given: dict[str, Array] = {}
         for name, column in out.items():
             if name == Columns.STATE_OUT:
                 continue
             if not isinstance(column, torch.Tensor):
-                kind = type(self._net.module).__name__
+                kind = type(self.net.module).__name__
                 raise UnsupportedModuleError(f"{kind}: expected a tensor in each column, received {type(column).__name__} in {name!r}")
             given[name] = (column.squeeze(1) if state and column.ndim > 1 else column).numpy()
         return given, after
@@ -106,14 +116,14 @@ class ForwardPass:
         for rows in _MEASURED_ROWS:
             observations = random.standard_normal((rows, *zeros.shape[1:])).astype(zeros.dtype)
             before = [random.standard_normal((rows, *leaf.shape[1:])).astype(leaf.dtype) for leaf in state]
-            written_out = self._net.written_out
+            written_out = self.net.written_out
             assert written_out is not None
             theirs, ours = self._through_torch([observations], before), written_out(observations, before)
             pairs = zip([theirs[0][Columns.ACTION_DIST_INPUTS], *theirs[1]], [ours[0], *ours[1]], strict=True)
             if theirs[0].keys() != {Columns.ACTION_DIST_INPUTS} or not all(
                 left.shape == right.shape and np.allclose(left, right, _TOLERANCE, _TOLERANCE) for left, right in pairs
             ):
-                logger.warning("%s: numpy gives something else than torch, so torch it is", type(self._net.module).__name__)
+                logger.warning("%s: numpy gives something else than torch, so torch it is", type(self.net.module).__name__)
                 return 0.0
             if measure:
                 torch_s = _fastest_s(lambda: self._through_torch([observations], before))  # noqa: B023 - called at once

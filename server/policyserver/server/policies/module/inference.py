@@ -15,8 +15,11 @@ from ray.rllib.algorithms.dqn.torch.default_dqn_torch_rl_module import DefaultDQ
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.torch import TorchRLModule
 
+from policyserver.common.errors import PolicyUnknownError
+from policyserver.common.server_stats import PolicyFigures
 from policyserver.common.spaces import Array
 from policyserver.server.policies.module.numpy_forward import NumpyForward
+from policyserver.server.policies.policy import LIVE_NAME, Choice
 
 
 class UnsupportedModuleError(ValueError):
@@ -27,13 +30,18 @@ class PolicyNet:
     """Run the forward pass of an RLModule. Owned by the loop thread.
 
     Two copies of the module are kept: the one that serves, and a spare one into which the next weights are loaded outside the loop
-    thread; `swap` exchanges them between two batches.
+    thread; `swap` exchanges them between two batches. A copy that a `frozen` net has, too, never becomes the spare: that is made anew.
     """
 
     def __init__(self, module: TorchRLModule, *, explore: bool) -> None:
         """Copy the module, to run its exploration pass or its inference pass."""
-        self.module, self._spare = (copy.deepcopy(module).eval() for _ in range(2))
-        self.written_out, self._spare_written_out = NumpyForward.of(self.module), NumpyForward.of(self._spare)
+        self._original = module
+        self.module = copy.deepcopy(module).eval()
+        self.written_out = NumpyForward.of(self.module)
+        self._spare: TorchRLModule | None = None
+        self._spare_written_out: NumpyForward | None = None
+        self._is_shared = False
+        """Whether a frozen net has the serving copy, too."""
         self.explore = explore
         self.distribution_class = module.get_exploration_action_dist_cls() if explore else module.get_inference_action_dist_cls()
         self.leaves_choice = False
@@ -46,13 +54,36 @@ class PolicyNet:
         self.initial_state: list[Array] = tree.flatten(self.state_structure) if self.state_structure is not None else []
         self._steps_sampled_lifetime = 0
 
-    def forward(self, columns: dict[str, Any]) -> dict[str, Any]:
-        """Run the pass on a batch: tensors, or trees of them, by RLlib's column name, in and out."""
+    def frozen(self) -> PolicyNet:
+        """Return a net that goes on as this one is now, whatever is loaded later. Nothing is copied."""
+        self._is_shared = True
+        return copy.copy(self)
+
+    def with_weights(self, weights: Mapping[str, Any], weights_seq_no: int, steps_sampled_lifetime: int) -> PolicyNet:
+        """Return a net like this one with weights of its own, which stay. May be called from another thread, but not beside `load_spare`.
+
+        Raises:
+            Exception: What RLlib and torch raise of weights of another net.
+        """
+        other = copy.copy(self)
+        other.module = copy.deepcopy(self._original)
+        other.module.set_state(dict(weights))
+        other.module.eval()
+        other.written_out = NumpyForward.of(other.module) if self.written_out is not None else None
+        other._spare = other._spare_written_out = None
+        other.weights_seq_no, other._steps_sampled_lifetime = weights_seq_no, steps_sampled_lifetime
+        return other
+
+    def forward(self, columns: dict[str, Any], *, explore: bool | None = None) -> dict[str, Any]:
+        """Run the exploration or the inference pass on a batch: tensors, or trees of them, by RLlib's column name, in and out.
+
+        None takes the pass that the net was made for.
+        """
         # The public methods would walk the whole module for each batch, to put it into the mode that it is in already.
         with torch.inference_mode():
             if self.leaves_choice:
                 return _q_values(self.module, columns)
-            if self.explore:
+            if self.explore if explore is None else explore:
                 return dict(self.module._forward_exploration(columns, t=self._steps_sampled_lifetime))
             return dict(self.module._forward_inference(columns))
 
@@ -86,14 +117,20 @@ class PolicyNet:
 
     def load_spare(self, state_dict: Mapping[str, torch.Tensor]) -> None:
         """Load weights into the spare copy. Called from another thread than `swap`, never both at once."""
+        if self._spare is None:
+            self._spare = copy.deepcopy(self._original).eval()
+            self._spare_written_out = NumpyForward.of(self._spare)
         self._spare.load_state_dict(dict(state_dict))
         if self._spare_written_out is not None:
             self._spare_written_out.refresh()
 
     def swap(self, weights_seq_no: int) -> None:
         """Serve the weights loaded last."""
-        self.module, self._spare = self._spare, self.module
-        self.written_out, self._spare_written_out = self._spare_written_out, self.written_out
+        if self._spare is not None:
+            before, written_out = (None, None) if self._is_shared else (self.module, self.written_out)
+            self.module, self._spare = self._spare, before
+            self.written_out, self._spare_written_out = self._spare_written_out, written_out
+            self._is_shared = False
         self.weights_seq_no = weights_seq_no
 
     def count_steps(self, steps_sampled_lifetime: int) -> None:
@@ -118,6 +155,22 @@ class NetPolicy:
     def weights_seq_no(self) -> int:
         """Policy version served now."""
         return self._net.weights_seq_no
+
+    def choose(self, name: str, episode_id: str, *, greedy: bool) -> Choice:
+        """Choose the policy that learns, the only one here.
+
+        Raises:
+            PolicyUnknownError: Another one was named.
+        """
+        if name not in ("", LIVE_NAME):
+            raise PolicyUnknownError(
+                f"policy: expected {LIVE_NAME!r}, the only one that this server has, received {name!r}", field="policy"
+            )
+        return Choice(greedy=greedy, trains=not greedy)
+
+    def shadow_figures(self) -> list[PolicyFigures]:
+        """Return nothing: all that it decides is sent."""
+        return []
 
     def load_spare(self, state_dict: Mapping[str, Any]) -> None:
         """Load weights, to be served from the next `swap` on. Called from another thread than everything else."""

@@ -32,6 +32,20 @@ class FrozenFilter:
     """How far from 0 the result may be."""
 
 
+class VectorizedFrozenFilter(VectorizedConnector):
+    """Normalise observations by a mean and a standard deviation that stay as they are."""
+
+    def __init__(self, filter_: FrozenFilter) -> None:
+        self._filter = filter_
+
+    def write(self, leaves: list[Array], rows: StepRows) -> list[Array]:
+        """Return the normalised observations."""
+        del rows
+        (values,), frozen = leaves, self._filter
+        remainders = values - frozen.mean
+        return [normalised(values, remainders, frozen.deviation, demean=frozen.demean, destd=frozen.destd, clip=frozen.clip)]
+
+
 class VectorizedMeanStdFilter(VectorizedConnector):
     """Normalise observations by the mean and the standard deviation of all rows up to each, in the order of the rows.
 
@@ -53,6 +67,10 @@ class VectorizedMeanStdFilter(VectorizedConnector):
         filter_ = _filter_of(self._connector)
         statistic = filter_.running_stats
         return FrozenFilter(statistic.mean_array, _deviations_of(statistic), filter_.demean, filter_.destd, filter_.clip)
+
+    def as_it_is(self) -> VectorizedConnector:
+        """Return a filter that does the same as this one does now, and learns nothing."""
+        return VectorizedFrozenFilter(self.frozen())
 
     def write(self, leaves: list[Array], rows: StepRows) -> list[Array]:
         """Return the normalised observations; change nothing yet."""

@@ -22,6 +22,10 @@ class VectorizedConnector:
     def commit(self, kept: Mask) -> None:
         """Take over the state that the last `write` led to, if there is one; rows that are not `kept`, bool[n], were refused."""
 
+    def as_it_is(self) -> VectorizedConnector:
+        """Return one that goes on as this one is now and learns nothing. One without a state returns itself."""
+        return self
+
 
 class VectorizedFlatten(VectorizedConnector):
     """Do what RLlib's `FlattenObservations` does."""

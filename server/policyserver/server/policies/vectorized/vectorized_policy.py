@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,7 +23,17 @@ from policyserver.common.spaces import leaves
 from policyserver.server.policies.module.action_draws import draw
 from policyserver.server.policies.module.forward_pass import Backend, ForwardPass
 from policyserver.server.policies.module.inference import NetPolicy, PolicyNet, UnsupportedModuleError
-from policyserver.server.policies.policy import Array, DrawKeys, Mask, ModuleOutputs, StepLayout, StepResult, StepRows
+from policyserver.server.policies.policy import (
+    Array,
+    Choice,
+    DrawKeys,
+    Mask,
+    ModuleOutputs,
+    StepLayout,
+    StepResult,
+    StepRows,
+    scattered,
+)
 from policyserver.server.policies.vectorized.observation_connectors import VectorizedConnector
 
 
@@ -41,6 +53,7 @@ class VectorizedPolicy(NetPolicy):
         state_every: int = 20,
         seed: int | None = None,
         backend: Backend = "torch",
+        replays: bool = False,
     ) -> None:
         """Find out what the net gives, by a pass on zeros.
 
@@ -55,6 +68,7 @@ class VectorizedPolicy(NetPolicy):
             state_every: As in `StepLayout`.
             seed: Seed of the drawing of actions; None makes one.
             backend: What runs the net, see `ForwardPass`.
+            replays: Whether the learner has a replay buffer, and so learns from any steps, however they were decided.
 
         Raises:
             UnsupportedModuleError: The module gives neither actions nor a distribution of them, actions of another shape than the
@@ -66,6 +80,7 @@ class VectorizedPolicy(NetPolicy):
         self._space = observation_space
         self._connectors = tuple(connectors)
         self._earlier_frames = num_frames - 1
+        self.replays = replays
         self._draws = KeyedDraws(seed)
         self._recurrent = len(net.initial_state)
         self.initial_state = list(net.initial_state)
@@ -95,13 +110,44 @@ class VectorizedPolicy(NetPolicy):
             max(lookback, self._earlier_frames, 1),
         )
 
+    def choose(self, name: str, episode_id: str, *, greedy: bool) -> Choice:
+        """Choose the policy that learns, the only one here."""
+        choice = super().choose(name, episode_id, greedy=greedy)
+        return dataclasses.replace(choice, trains=True) if self.replays else choice
+
+    @property
+    def form(self) -> ActionForm:
+        """The two forms of its actions."""
+        return self._form
+
+    def frozen_now(self) -> VectorizedPolicy:
+        """Return a policy that goes on as this one is now. Nothing is copied."""
+        return self._frozen(self._net.frozen(), self._connectors)
+
+    def with_weights(
+        self, connectors: Sequence[VectorizedConnector], weights: Mapping[str, Any], weights_seq_no: int, steps_sampled_lifetime: int
+    ) -> VectorizedPolicy:
+        """Return a policy like this one that learns nothing, with weights and connectors of its own. See `PolicyNet.with_weights`."""
+        return self._frozen(self._net.with_weights(weights, weights_seq_no, steps_sampled_lifetime), connectors)
+
+    def _frozen(self, net: PolicyNet, connectors: Sequence[VectorizedConnector]) -> VectorizedPolicy:
+        other = copy.copy(self)
+        other._net, other._pass = net, self._pass.of(net)
+        other._connectors = tuple(connector.as_it_is() for connector in connectors)
+        return other
+
+    @property
+    def has_statistics(self) -> bool:
+        """Whether a connector learns from observations, so that those that a frozen policy records are others."""
+        return any(connector.as_it_is() is not connector for connector in self._connectors)
+
     def decide(self, rows: StepRows) -> StepResult:
         """Choose actions. If it raises, nothing has changed."""
         observations = rows.observations
         for connector in self._connectors:
             observations = connector.write(observations, rows)
         asking, given = (~rows.ends).nonzero()[0], rows.given
-        asked, state, by = observations, rows.state, rows.drawn_by
+        asked, state, by, greedy = observations, rows.state, rows.drawn_by, rows.greedy
         if len(asking) < len(rows):
             state = [leaf[asking] for leaf in state]
             if not asking.size:
@@ -109,14 +155,15 @@ class VectorizedPolicy(NetPolicy):
                 return StepResult(observations, rows.rewards, none, rows.actions[:0], before, state, rows.infos)
             asked, by = [leaf[asking] for leaf in observations], by.select(asking)
             given = np.searchsorted(asking, given)
-        decisions, executed, after = self._ask(asked, state, by, given, rows.given_actions)
+            greedy = None if greedy is None else greedy[asking]
+        decisions, executed, after = self._ask(asked, state, by, given, rows.given_actions, greedy)
         return StepResult(observations, rows.rewards, decisions, executed, state[: self._recurrent], after, rows.infos)
 
     decides_again = True
 
     def decide_again(self, rows: StepRows) -> StepResult:
         """Choose the actions of pending steps anew, by the net alone: their observations are written already."""
-        decisions, executed, after = self._ask(rows.observations, rows.state, rows.drawn_by, rows.given, rows.given_actions)
+        decisions, executed, after = self._ask(rows.observations, rows.state, rows.drawn_by, rows.given, rows.given_actions, rows.greedy)
         return StepResult(rows.observations, rows.rewards, decisions, executed, rows.state[: self._recurrent], after)
 
     def commit(self, rows: StepRows, decided: StepResult, kept: Mask) -> None:
@@ -139,17 +186,39 @@ class VectorizedPolicy(NetPolicy):
     # The pass ------------------------------------------------------------------------------------------------------------------------
 
     def _ask(
-        self, observations: list[Array], state: list[Array], by: DrawKeys, given: Array, given_actions: Array
+        self, observations: list[Array], state: list[Array], by: DrawKeys, given: Array, given_actions: Array, greedy: Mask | None
     ) -> tuple[ModuleOutputs, Array, list[Array]]:
         """Run the net and choose; return the decisions, the actions as they are executed, and the state after them."""
-        out, after = self._pass.run(self._net_inputs(observations, state), state[: self._recurrent])
-        decisions = self._choose(out, by, given, given_actions)
+        inputs, before = self._net_inputs(observations, state), state[: self._recurrent]
+        if greedy is None or not greedy.any():
+            out, after = self._pass.run(inputs, before)
+            decisions = self._choose(out, by, given, given_actions)
+        else:
+            decisions, after = self._ask_both(inputs, before, by, given, given_actions, greedy)
         executed = self._form.to_environment(decisions.actions)
         if given.size:
             executed[given] = given_actions
         if self._earlier_frames:
             after.append(np.concatenate((state[-1][:, 1:], observations[0][:, None]), axis=1))
         return decisions, executed, after
+
+    def _ask_both(
+        self, inputs: list[Array], before: list[Array], by: DrawKeys, given: Array, given_actions: Array, greedy: Mask
+    ) -> tuple[ModuleOutputs, list[Array]]:
+        """Run a pass for the rows that explore and another for those that are `greedy`; return the decisions and the recurrent state."""
+        places, decided, states = [], [], []
+        for explore in (True, False):
+            rows = np.flatnonzero(greedy != explore)
+            if rows.size:
+                out, after = self._pass.run(
+                    [leaf[rows] for leaf in inputs], [leaf[rows] for leaf in before], explore=None if explore else False
+                )
+                is_here = np.isin(given, rows)
+                here = np.searchsorted(rows, given[is_here])
+                decided.append(self._choose(out, by.select(rows), here, given_actions[is_here], greedy=not explore))
+                places.append(rows)
+                states.append(after)
+        return ModuleOutputs.joined(places, decided), [scattered(places, leaf) for leaf in zip(*states, strict=True)]
 
     def _net_inputs(self, observations: list[Array], state: list[Array]) -> list[Array]:
         """Put the earlier frames before the newest ones."""
@@ -159,24 +228,34 @@ class VectorizedPolicy(NetPolicy):
 
     # Actions -------------------------------------------------------------------------------------------------------------------------
 
-    def _choose(self, out: dict[str, Array], by: DrawKeys, given: Array, given_actions: Array) -> ModuleOutputs:
+    def _choose(self, out: dict[str, Array], by: DrawKeys, given: Array, given_actions: Array, *, greedy: bool = False) -> ModuleOutputs:
         outputs = {name: column for name, column in out.items() if name not in (Columns.ACTIONS, Columns.ACTION_LOGP, QF_PREDS)}
         module_actions = self._form.from_environment(given_actions) if given.size else None
+        explore = self._net.explore and not greedy
         log_probs: Array | None
-        if self._pass.chooses_actions:
-            actions, log_probs = self._module_choice(out, by, given, module_actions)
+        if Columns.ACTIONS in out:
+            actions, log_probs = self._module_choice(out, by, given, module_actions, explore)
         else:
             draw_actions = self._draw_categorical if self._is_categorical else self._draw
-            actions, log_probs = draw_actions(out[Columns.ACTION_DIST_INPUTS], by, given, module_actions)
+            actions, log_probs = draw_actions(out[Columns.ACTION_DIST_INPUTS], by, given, module_actions, explore)
+        if greedy:  # a module's inference pass may give others than its exploration pass
+            if log_probs is None and Columns.ACTION_LOGP in self.layout.outputs:
+                log_probs = np.zeros(len(actions))
+            outputs = {
+                name: outputs[name] if name in outputs else np.zeros((len(actions), *shape), dtype)
+                for name, (shape, dtype) in self.layout.outputs.items()
+            }
         if log_probs is not None:
             log_probs = log_probs.astype(np.float32, copy=False)
             outputs[Columns.ACTION_LOGP] = log_probs
         return ModuleOutputs(actions, log_probs, outputs, self._net.weights_seq_no)
 
-    def _module_choice(self, out: dict[str, Array], by: DrawKeys, given: Array, module_actions: Array | None) -> tuple[Array, Array | None]:
+    def _module_choice(
+        self, out: dict[str, Array], by: DrawKeys, given: Array, module_actions: Array | None, explore: bool
+    ) -> tuple[Array, Array | None]:
         """Take the actions that the module gives, but for those that DQN leaves to chance."""
         actions, log_probs = out[Columns.ACTIONS].copy(), out.get(Columns.ACTION_LOGP)
-        if self._net.leaves_choice:
+        if self._net.leaves_choice and explore:
             actions = epsilon_greedy(out[QF_PREDS], self._net.epsilon, self._draws.uniforms(by.keys, by.steps, 2))
         if module_actions is not None:
             actions[given] = module_actions
@@ -185,17 +264,19 @@ class VectorizedPolicy(NetPolicy):
                 log_probs[given] = self._net.log_probs_of(module_actions, {name: column[given] for name, column in out.items()})
         return actions, log_probs
 
-    def _draw_categorical(self, logits: Array, by: DrawKeys, given: Array, module_actions: Array | None) -> tuple[Array, Array]:
+    def _draw_categorical(
+        self, logits: Array, by: DrawKeys, given: Array, module_actions: Array | None, explore: bool
+    ) -> tuple[Array, Array]:
         """Draw in plain numpy: the sums of the chances serve the draw and the log-probability."""
         shifted, sums = sums_of_chances(logits)
-        actions = passed(sums, self._draws.uniform(by.keys, by.steps)) if self._net.explore else logits.argmax(axis=-1)
+        actions = passed(sums, self._draws.uniform(by.keys, by.steps)) if explore else logits.argmax(axis=-1)
         if module_actions is not None:
             actions[given] = module_actions
         return actions, shifted[np.arange(len(actions)), actions] - np.log(sums[:, -1])
 
-    def _draw(self, inputs: Array, by: DrawKeys, given: Array, module_actions: Array | None) -> tuple[Array, Array]:
+    def _draw(self, inputs: Array, by: DrawKeys, given: Array, module_actions: Array | None, explore: bool) -> tuple[Array, Array]:
         distribution = self._net.distribution_class.from_logits(torch.from_numpy(inputs))
-        chosen = draw(distribution, self._draws, by) if self._net.explore else distribution.to_deterministic().sample()
+        chosen = draw(distribution, self._draws, by) if explore else distribution.to_deterministic().sample()
         if module_actions is not None:
             chosen[torch.from_numpy(given)] = torch.from_numpy(module_actions).to(chosen.dtype)
         return chosen.numpy(), distribution.logp(chosen).numpy()

@@ -1,0 +1,4 @@
+"""Policies that don't learn, beside the one that does: loaded checkpoints, and versions that episodes are pinned to.
+
+Imports `common`, `common.acting.keyed_draws`, `server.policies.policy` and `server.policies.vectorized.vectorized_policy`.
+"""

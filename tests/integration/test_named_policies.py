@@ -1,0 +1,90 @@
+"""Further policies of a server that learns: they outlive newer checkpoints and a killed actor, are not learned from, can be promoted."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from policyserver.client import PolicyClient, PolicyServerError, PolicyUnknownError
+from policyserver.monitoring.store.reader import StoreReader
+from tests.integration.test_control import Server
+from tests.services import wait_until
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+
+PROBES = np.random.default_rng(3).normal(size=(16, 4)).astype(np.float32)
+
+
+def played(client: PolicyClient, **wanted: Any) -> list[int]:
+    """Play an episode of the same id and return its actions."""
+    episode = client.start_episode(f"probe {wanted} {np.random.default_rng().integers(2**60)}", **wanted)
+    actions = []
+    for probe in PROBES:
+        actions.append(int(client.get_action(episode, probe)))
+        client.log_returns(episode, 1.0)
+    client.end_episode(episode, PROBES[0])
+    return actions
+
+
+def learn(server: Server, client: PolicyClient) -> None:
+    """Play until the learner has made an update more."""
+    random, before = np.random.default_rng(0), server.answer("status")["iteration"]
+    while server.answer("status")["iteration"] == before:
+        ids = client.start_episodes(8)
+        for _ in range(64):
+            client.get_actions(ids, random.normal(size=(8, 4)).astype(np.float32))
+            client.log_returns_batch(ids, random.normal(size=8))
+        client.end_episodes(ids, np.zeros((8, 4), np.float32), truncated=True)
+
+
+def test_a_loaded_policy_stays_while_the_server_learns_and_can_be_promoted(tmp_path: Path) -> None:
+    server = Server(tmp_path)
+    with server.daemon as daemon:
+        daemon.wait_ready()
+        with PolicyClient(daemon.address) as client:
+            learn(server, client)
+            first = server.answer("save")["checkpoint"]
+            assert server.answer("load", str(first["number"]), "--name", "first")["policy"]["name"] == "first"
+            expected = played(client, policy="live", explore=False)
+            assert played(client, policy="first", explore=False) == expected
+            assert client.weights_seq_no == first["weights_seq_no"]
+            trained = server.answer("status")["steps_total"]
+            for _ in range(4):  # keep = 2
+                server.answer("save")
+            learn(server, client)
+            assert played(client, policy="first", explore=False) == expected
+            numbers = [each["number"] for each in server.answer("checkpoints")["checkpoints"]]
+            assert (first["number"] in numbers, len(numbers)) == (True, 3)
+            stats = client.stats()
+            assert stats.steps_untrained >= 3 * len(PROBES)
+            assert server.answer("status")["steps_total"] - trained <= stats.steps_completed - stats.steps_untrained
+
+        daemon.actor().kill()
+        with PolicyClient(daemon.address) as client:
+
+            def is_back() -> bool:
+                with contextlib.suppress(PolicyServerError):
+                    return played(client, policy="first", explore=False) == expected
+                return False
+
+            wait_until(is_back, "the restarted actor, with the policy", timeout_s=60.0)
+            with pytest.raises(PolicyUnknownError, match="expected one of live, live@start, first"):
+                played(client, policy="second")
+            promoted = server.answer("promote", "first")
+            assert promoted["weights_sha256"] == first["weights_sha256"]
+            assert played(client, policy="live", explore=False) == expected
+            learn(server, client)
+            assert server.answer("drop", "first") == {"was_loaded": True}
+            with pytest.raises(PolicyUnknownError):
+                played(client, policy="first")
+        assert daemon.terminate() == 0
+    with contextlib.closing(StoreReader(server.run_folder / "store.sqlite")) as reader:
+        calls = [call for (call,) in reader.select("SELECT call FROM control WHERE refusal IS NULL ORDER BY id", ())]
+        assert [call for call in calls if call in ("LoadPolicy", "Promote", "DropPolicy")] == ["LoadPolicy", "Promote", "DropPolicy"]
+        policies = dict(reader.select("SELECT policy, COUNT(*) FROM whole_episode GROUP BY policy", ()))
+        assert policies["PPO greedy"] >= 2
+        assert policies["first greedy"] >= 2, "those of the killed actor's last second are lost with it"
