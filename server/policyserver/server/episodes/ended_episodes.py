@@ -28,6 +28,8 @@ class EndedEpisode(NamedTuple):
     """Where its client records it."""
     episode: str
     ended: str
+    decided_by: str
+    """Name of the policy."""
     return_: float
     length: int
     """Its complete steps."""
@@ -40,8 +42,6 @@ class EndedEpisode(NamedTuple):
     """Actions that its client chose itself."""
     greedy: bool
     """Whether it asked for the most likely actions."""
-    decided_by: str
-    """Name of the policy."""
 
 
 class EndedEpisodes:
@@ -72,7 +72,7 @@ class EndedEpisodes:
         for slot, ending, *values in zip(slots.tolist(), endings, *(column.tolist() for column in columns), strict=True):
             if values[_LENGTH] > 0:
                 client, episode = table.owner(slot)
-                self._waiting.append(EndedEpisode(client.client_id, client.records_in, episode, ending, *values, table.policy_name(slot)))
+                self._waiting.append(EndedEpisode(client.client_id, client.records_in, episode, ending, table.policy_name(slot), *values))
                 self._noted += 1
 
     def take(self) -> tuple[list[EndedEpisode], int]:
