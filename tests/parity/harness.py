@@ -238,9 +238,9 @@ def replay(recording: Recording, policy: Policy, *, given: bool = True, segment_
     inputs: list[Any] = []
     forward = net.forward
 
-    def recorded_forward(columns: dict[str, Any]) -> dict[str, Any]:
+    def recorded_forward(columns: dict[str, Any], *, explore: bool | None = None) -> dict[str, Any]:
         inputs.append(tree.map_structure(lambda tensor: tensor.clone(), dict(columns)))
-        return forward(columns)
+        return forward(columns, explore=explore)
 
     net.forward = recorded_forward  # type: ignore[method-assign]
     core = CoreHarness(

@@ -29,7 +29,7 @@ from tests.server.export_harness import ServedEpisode, observations, run_config_
 
 
 def played(client: PolicyClient, values: list[Any], **wanted: Any) -> list[int]:
-    episode = client.start_episode("a" if wanted else None, **wanted)
+    episode = client.start_episode(**wanted)
     actions = []
     for value in values:
         actions.append(int(client.get_action(episode, value)))

@@ -28,6 +28,8 @@ class EndedEpisode(NamedTuple):
     """Where its client records it."""
     episode: str
     ended: str
+    decided_by: str
+    """Name of the policy."""
     return_: float
     length: int
     """Its complete steps."""
@@ -42,8 +44,6 @@ class EndedEpisode(NamedTuple):
     """Times that it chose another action than the one that it was answered."""
     greedy: bool
     """Whether it asked for the most likely actions."""
-    decided_by: str
-    """Name of the policy."""
 
 
 class EndedEpisodes:
@@ -75,7 +75,7 @@ class EndedEpisodes:
         for slot, ending, *values in zip(slots.tolist(), endings, *(column.tolist() for column in columns), strict=True):
             if values[_LENGTH] > 0:
                 client, episode = table.owner(slot)
-                self._waiting.append(EndedEpisode(client.client_id, client.records_in, episode, ending, *values, table.policy_name(slot)))
+                self._waiting.append(EndedEpisode(client.client_id, client.records_in, episode, ending, table.policy_name(slot), *values))
                 self._noted += 1
 
     def take(self) -> tuple[list[EndedEpisode], int]:

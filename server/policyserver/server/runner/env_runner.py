@@ -164,7 +164,7 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
         if self._index > 0:
             self._prepare_process()
         if config.driver_link is not None:
-            orders = {
+            orders: dict[str, Callable[[Any], None]] = {
                 INTERRUPT: lambda _: loop.interrupt_sample(),
                 LOG_LEVEL: logging.getLogger().setLevel,
                 PAUSE: loop.pause_learning,

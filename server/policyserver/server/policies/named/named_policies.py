@@ -152,20 +152,20 @@ class NamedPolicies:
 
     def decide(self, rows: StepRows) -> StepResult:
         """Choose actions. If it raises, nothing has changed."""
-        decided = self.live.decide(rows) if rows.policies is None else self._decide_apart(rows)
+        decided = self.live.decide(rows) if rows.policies is None else self._decide_apart(rows, rows.policies)
         if self.shadow is not None:
             for other in self._others.values():
                 if other.name == self.shadow.name and not other.is_dropped:
                     self.shadow.decide(other.policy, rows, decided)
         return decided
 
-    def _decide_apart(self, rows: StepRows) -> StepResult:
+    def _decide_apart(self, rows: StepRows, policies: npt.NDArray[np.int32]) -> StepResult:
         """Let each policy decide its rows."""
         asks = ~rows.ends
         rank = np.cumsum(asks) - 1
         groups = []
-        for number in np.unique(rows.policies).tolist():
-            places = np.flatnonzero(rows.policies == number)
+        for number in np.unique(policies).tolist():
+            places = np.flatnonzero(policies == number)
             part = rows.of_one_policy(places)
             policy = self.live if number == LIVE else self._others[number].policy
             groups.append(_Group(number, places, rank[places[asks[places]]], part, policy.decide(part)))
