@@ -19,6 +19,7 @@ from policyserver.common.errors import (
     EpisodeDuplicateError,
     EpisodeUnknownError,
     InvalidInputError,
+    PolicyServerError,
     SequenceError,
     ServerInternalError,
 )

@@ -184,13 +184,6 @@ class EpisodeTable:
         self._finished_by_id.pop((client.client_id, episode_id), None)
         return slot
 
-    def note_given(self, slots: Array) -> int:
-        """Count the newest actions of episodes, which their clients chose themselves, each once; return how many are new."""
-        slots = slots[self.given_at[slots] != self.next_sequence[slots]]
-        self.given_at[slots] = self.next_sequence[slots]
-        self.given[slots] += 1
-        return len(slots)
-
     def close_episode(self, slot: int, *, idle: bool) -> None:
         """Close an episode and remember how it ended."""
         episode_id = self._ids.pop(slot)
