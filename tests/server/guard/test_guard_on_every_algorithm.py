@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,7 @@ class Learner:
     def __init__(self, algorithm: Any) -> None:
         self.learner = algorithm.learner_group._learner
         self.good = {self._sum()}
+        self._connector = self.learner._learner_connector
         install(self.learner, config=GuardConfig())
         end = self.learner.after_gradient_based_update
         self.findings: list[RefusedUpdate] = []
@@ -60,7 +62,7 @@ class Learner:
 
     def spoil(self, column: str, value: float) -> None:
         """Put a number into a column of every batch, as a learner connector might."""
-        make = self.learner._learner_connector
+        make = self._connector
 
         class Spoiling:
             def __call__(self, **arguments: Any) -> Any:
@@ -69,7 +71,9 @@ class Learner:
                 return batch
 
         self.learner._learner_connector = Spoiling()
-        self.mend = lambda: setattr(self.learner, "_learner_connector", make)
+
+    def mend(self) -> None:
+        self.learner._learner_connector = self._connector
 
 
 @pytest.mark.parametrize("name", ["PPO", "APPO", "IMPALA", "DQN", "SAC"])
@@ -80,11 +84,12 @@ def test_no_weights_of_a_refused_update_are_served(name: str) -> None:
         group.foreach_env_runner(keep_what_is_served, local_env_runner=False)
         train_until(algorithm, learner_version(algorithm) + 3)
         assert guarded.findings == []
-        for plant, mend, reasons in (
+        planted: list[tuple[Callable[[], None], Callable[[], None], set[str]]] = [
             (lambda: guarded.set_lr(1e6), lambda: guarded.set_lr(1e-6), {LOSS, MOVE}),
-            (lambda: guarded.spoil("rewards", math.nan), lambda: guarded.mend(), {BATCH}),
-            (lambda: guarded.spoil("obs", math.inf), lambda: guarded.mend(), {BATCH}),
-        ):
+            (lambda: guarded.spoil("rewards", math.nan), guarded.mend, {BATCH}),
+            (lambda: guarded.spoil("obs", math.inf), guarded.mend, {BATCH}),
+        ]
+        for plant, mend, reasons in planted:
             plant()
             train_until(algorithm, learner_version(algorithm) + 3)
             mend()

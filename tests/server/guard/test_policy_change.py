@@ -20,7 +20,7 @@ from policyserver.server.guard.policy_change import PROBE_STEPS, PolicyProbe
 OBSERVATION = gym.spaces.Box(-1.0, 1.0, (3,), np.float32)
 BOX = gym.spaces.Box(-1.0, 1.0, (2,), np.float32)
 DISCRETE: gym.spaces.Discrete[np.int64] = gym.spaces.Discrete(4)
-MANY: gym.spaces.MultiDiscrete[np.int64] = gym.spaces.MultiDiscrete([3, 2])
+MANY = gym.spaces.MultiDiscrete([3, 2])
 BOTH = gym.spaces.Dict({"a": DISCRETE, "b": BOX})
 
 

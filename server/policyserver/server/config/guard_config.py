@@ -37,5 +37,5 @@ class GuardConfig(Config):
     """Episodes that are compared at a time."""
     return_sigmas: Annotated[float, Gt(0)] = 4.0
     """Least difference of the mean returns that counts, in standard errors of the difference."""
-    return_drop: Annotated[float, Interval(gt=0, le=1)] = 0.5
+    return_drop: Annotated[float, Interval(gt=0, le=1)] = 0.3
     """Least difference that counts, as a share of what the incumbent's mean return is above the lowest that was measured."""
