@@ -143,7 +143,7 @@ def test_ctrl_c_prints_what_there_is(run_folder: Path) -> None:
     ("options", "message"),
     [
         (["--episodes", "0"], "episodes: expected at least 1, received 0"),
-        (["--checkpoint", "7"], "checkpoint: expected one of"),
+        (["--checkpoint", "7"], "checkpoint: expected the number of a checkpoint that is there"),
         (["--run-folder", "nowhere"], "run-folder: expected the folder of a run, with a server.toml, received nowhere"),
     ],
 )

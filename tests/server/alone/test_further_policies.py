@@ -76,7 +76,7 @@ def test_checkpoints_are_served_by_name_in_one_process(tmp_path: Path) -> None:
             assert len(played(client, values, policy="live@start")) == len(values)
             for arguments, message in (
                 (["load", "1", "--name", "third"], "expected at most 2 loaded policies (policies.most), received one more, 'third'"),
-                (["load", "7", "--name", "third"], "checkpoint: expected one of 1; received 7"),
+                (["load", "7", "--name", "third"], "expected the number of a checkpoint that is there, 1, received 7"),
                 (["load", "1", "--name", "live"], "expected a name of up to 64 letters"),
                 (["load", "1", "--name", "other"], "expected a new one, received 'other'"),
                 (["promote", "other"], "expected a server that learns"),

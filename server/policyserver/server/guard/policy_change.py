@@ -41,7 +41,7 @@ class PolicyProbe:
             was = distribution.from_logits(before)
             try:
                 divergence = _kl(was, distribution.from_logits(after))
-            except ValueError:  # what was a distribution is none any more
+            except ValueError:  # what was a distribution is not one any more
                 return math.inf
         if divergence is None:
             return None
