@@ -171,6 +171,6 @@ class Accounts:
 
 
 def total_of(values: FloatArray) -> FloatArray:
-    """Return the sums over the symbols, float64 (m,)."""
+    """Return the sums of rows, float64 (m,): most have one symbol and one term, and a sum over one costs ten times as much."""
     total: FloatArray = values[:, 0] if values.shape[1] == 1 else values.sum(axis=1)
     return total

@@ -37,7 +37,6 @@ from policyserver.pipelines.market.execution.order_table import (
     PRICE,
     QUANTITY,
     SIDE,
-    STOP,
     SYMBOL,
     OrderTable,
 )
@@ -225,7 +224,7 @@ class SimulatedBroker:
         """Return limits rounded so that none is worse than asked for, and stops so that they are reached later; 0 for other kinds."""
         price = requests.price
         if self._instruments.has_ticks:
-            up = (side > 0) == (requests.kind == STOP)
+            up = (side > 0) == (requests.kind == int(OrderKind.STOP))
             safe = np.where(np.isfinite(price) & (price > 0), price, 0.0)
             price = rounded(safe, self._instruments.tick[requests.rows, requests.symbol], up)
         return price
@@ -243,17 +242,16 @@ class SimulatedBroker:
                 left[each, replaced] = 0.0
             for slot in range(orders.shape[1]):
                 position[each, orders[:, slot, SYMBOL].astype(np.int64)] += left[:, slot]
-        cells = accounts.cells(each, symbol)
-        before = position.take(cells)
-        position.reshape(-1)[cells] = after = before + side * quantity
+        before = position[each, symbol]
+        position[each, symbol] = after = before + side * quantity
         if self._instruments.bans_shorts:
             short = ~self._instruments.short_allowed[rows, symbol] & (side < 0) & (after < -_DUST * quantity)
             _first(reason, short, Reason.SHORT)
         if self._leverage < math.inf:
             gross = total_of(np.abs(position) * accounts.price[rows])
             accounts.value(rows)
-            allowed = self._leverage * accounts.equity[rows] * (1 + _MARGIN)
-            _first(reason, (np.abs(after) > np.abs(before)) & (gross > allowed), Reason.MARGIN)
+            opens = np.abs(after) > np.abs(before)
+            _first(reason, opens & (gross > self._leverage * accounts.equity[rows] * (1 + _MARGIN)), Reason.MARGIN)
 
     def slots_of(self, rows: IntArray, numbers: IntArray) -> IntArray:
         """Return the slots of live orders that the trader may end, int64 (m,), -1 where a row has no such order."""
