@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from benchmarks.speed.case import Bar, Beside, Case, Floor
-from benchmarks.speed.contenders import STARTS, demo_closed_loop, hand_off, learner, loaded, startup
+from benchmarks.speed.contenders import STARTS, demo_closed_loop, hand_off, learner, loaded, pipeline_cpu, startup
 from benchmarks.speed.peers.table import GPU, LEARNER_DEFAULTS, LEARNER_DEFAULTS_GPU, OLD_SERVER, RUNNER_LSTM, RUNNER_MLP
 from benchmarks.speed.policies import HALVES, SHADOW, beside_another, roll_back
 
@@ -196,6 +196,16 @@ CASES = (
         learner("demo_whole_batch", GPU),
         beside=Beside("learner_lstm", "the_cpu"),
         window_s=5,
+    ),
+    *(
+        Case(
+            f"pipeline_cpu_{episodes}",
+            f"the demo's pipeline with {episodes} episodes, no server and no store: its CPU for each step, beside bare River calls",
+            pipeline_cpu(episodes),
+            window_s=10,
+            rounds=1,
+        )
+        for episodes in (64, 256)
     ),
     Case(
         "demo_closed_loop",

@@ -82,6 +82,21 @@ def hand_off(model_config: dict[str, Any], net: str) -> Contender:
     return contender
 
 
+def pipeline_cpu(episodes: int) -> Contender:
+    """Measure the CPU that a pipeline's own nodes take, without a server."""
+
+    @contextmanager
+    def contender(servers: Servers) -> Iterator[Window]:
+        def window(seconds: float) -> Figures:
+            command = [sys.executable, "-m", "benchmarks.speed.pipeline_cpu", str(episodes), str(seconds)]
+            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=seconds * 4 + 300, check=True)
+            return {**json.loads(done.stdout.splitlines()[-1]), "net": "none", "learner": "none"}
+
+        yield window
+
+    return contender
+
+
 def learner(name: str, device: str = table.CPU) -> Contender:
     """Measure the updates of one of the learners of `benchmarks.speed.learner`, on the CPU or on a GPU."""
     return lambda servers: table.learner(name, device)

@@ -312,4 +312,4 @@ def test_the_skill_of_the_forecasts_is_recorded_of_each_thousand_that_a_block_ma
 
 def test_an_inbox_too_small_for_the_blocks_is_refused() -> None:
     with pytest.raises(ValueError, match=r"nodes\.inbox\.capacity"):
-        config(concurrent=256, nodes=NodesConfig(inbox=NodeConfig(capacity=3)))
+        config(concurrent=512, nodes=NodesConfig(inbox=NodeConfig(capacity=3)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import gymnasium as gym
@@ -45,7 +45,7 @@ class Baselines:
 
     def __init__(self, rules: Rules, slots: tuple[str, ...], seed: int, columns: tuple[str, ...] = ()) -> None:
         """Play by `rules`; `seed` is that of the random actions, `columns` are the bars' further ones."""
-        self._rules = rules
+        self._rules = replace(rules, observers=())  # neither of the two policies looks at an observation
         self._slots = slots
         self._seed = seed
         self._columns = columns

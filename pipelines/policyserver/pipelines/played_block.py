@@ -23,11 +23,14 @@ from policyserver.pipelines.market.vector_env import begin_episodes
 from policyserver.pipelines.replay.turn import Turn
 from policyserver.pipelines.taken_actions import TakenActions
 
-_ROWS_OF_A_BLOCK = 32
-"""Rows that a block has at least, where there are as many: what a bar costs hardly depends on how many rows it is of."""
+_ROWS_OF_TWO_BLOCKS = 64
+"""Rows from which on there are two blocks, so that one is at work while the other waits for its actions."""
+
+_ROWS_OF_A_BLOCK = 128
+"""Rows that each of more blocks has at least: what a bar costs hardly depends on how many rows it is of."""
 
 _MOST_BLOCKS = 4
-"""Blocks of a run: enough that others are at work while some wait for their actions."""
+"""Blocks of a run."""
 
 SUMS = ("reward", "fee", "slippage")
 """What is summed over the bars of an action."""
@@ -49,7 +52,7 @@ class FallbackStep:
 
 def shares_of(concurrent: int) -> list[int]:
     """Return how many episodes each block of a run has, the first block first: sizes differ by 1 at most."""
-    count = min(_MOST_BLOCKS, max(1, concurrent // _ROWS_OF_A_BLOCK))
+    count = min(_MOST_BLOCKS, max(1 + (concurrent >= _ROWS_OF_TWO_BLOCKS), concurrent // _ROWS_OF_A_BLOCK))
     bounds = [place * concurrent // count for place in range(count + 1)]
     return [last - first for first, last in itertools.pairwise(bounds)]
 
@@ -81,6 +84,7 @@ class PlayedBlock:
         self._first_round, self._count = first_round, count
         self.episodes: list[Episode | None] = [None] * n_rows
         """What each row plays; None: it is vacant."""
+        self._plays = np.zeros(n_rows, dtype=np.bool_)
         self.ids: list[str] = [""] * n_rows
         """Names of the episodes."""
         self.symbols: list[str] = [""] * n_rows
@@ -117,12 +121,12 @@ class PlayedBlock:
     @property
     def vacant(self) -> IntArray:
         """Rows that play nothing."""
-        return np.flatnonzero([episode is None for episode in self.episodes])
+        return np.flatnonzero(~self._plays)
 
     @property
     def playing(self) -> IntArray:
         """Rows that play an episode."""
-        return np.flatnonzero([episode is not None for episode in self.episodes])
+        return np.flatnonzero(self._plays)
 
     def is_over(self, concurrent: int) -> bool:
         """Return whether no row plays an episode, and none has another one to begin; see `begin`."""
@@ -151,7 +155,7 @@ class PlayedBlock:
             self.episodes[row] = episode
             self.ids[row] = episode.id
             self.symbols[row] = episode.traded
-        self.is_new[rows] = self.asks[rows] = True
+        self._plays[rows] = self.is_new[rows] = self.asks[rows] = True
         self.sums.begin(rows)
         self.is_known[rows] = self.is_started[rows] = False
         self.taken.begin(rows)
@@ -165,7 +169,7 @@ class PlayedBlock:
         for row in rows.tolist():
             self.episodes[row] = None
             self.unreported.pop(row, None)
-        self.is_new[rows] = False
+        self._plays[rows] = self.is_new[rows] = False
 
     def ids_of(self, rows: IntArray) -> list[str]:
         """Return the names of the episodes in rows."""

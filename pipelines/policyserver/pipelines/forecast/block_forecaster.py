@@ -91,9 +91,9 @@ class BlockForecaster:
         known = self._is_forecast[rows]
         if not known.all():
             rows = rows[known]
-        returns = self._view.statistics.prices.last_return[rows]
-        forecasts = self._view.forecast[rows]
-        features = self._features[rows]
+        returns = self._view.statistics.prices.last_return.take(rows, axis=0)
+        forecasts = self._view.forecast.take(rows, axis=0)
+        features = self._features.take(rows, axis=0)
         with self._lock:
             for model, place in self._by_model(rows):
                 model.learn(features[place].reshape(-1, len(INPUTS)), forecasts[place].reshape(-1, 3), returns[place].ravel())

@@ -10,6 +10,7 @@ give the same forecasts, whatever threads do. What a forecast is worth is as `Re
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -110,15 +111,14 @@ class ReturnModel:
         """Take each column in turn into the running means: with a step of 1 / t up to the memory, and the memory's afterwards."""
         count = squares.shape[1]
         steps = 1.0 / np.minimum(np.arange(self.learned + 1, self.learned + count + 1), self._config.memory_steps)
-        kept = np.cumprod((1.0 - steps)[::-1])[::-1]
-        weights = steps * np.append(kept[1:], 1.0)
-        self._means = self._means * kept[0] + squares @ weights
+        kept = np.multiply.accumulate((1.0 - steps)[::-1])[::-1]
+        steps[:-1] *= kept[1:]
+        self._means = self._means * kept[0] + squares @ steps
         self.learned += count
 
     def _named(self, features: FloatArray) -> list[dict[str, float]]:
         """Return each row as River wants it."""
-        names = self._names
-        return [dict(zip(names, row, strict=True)) for row in features.tolist()]
+        return list(map(dict, map(zip, itertools.repeat(self._names), features.tolist())))
 
 
 def _finite(features: FloatArray) -> npt.NDArray[np.bool_]:

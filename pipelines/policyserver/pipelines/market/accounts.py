@@ -93,21 +93,22 @@ class Accounts:
 
     def gross(self, rows: Rows) -> FloatArray:
         """Return the sum of the values of all positions, shorts positive, in cash, float64 (m,)."""
-        total: FloatArray = (np.abs(self.position[rows]) * self.price[rows]).sum(axis=1)
-        return total
+        return total_of(np.abs(self.position[rows]) * self.price[rows])
+
+    def cells(self, rows: IntArray, symbol: IntArray) -> IntArray:
+        """Return the places of one symbol each of m rows in a flattened (n, K) array, int64 (m,): an index of two parts costs more."""
+        n_symbols = self.position.shape[1]
+        return rows if n_symbols == 1 else rows * n_symbols + symbol
 
     def in_bar(self, rows: Rows) -> FloatArray:
         """Return turnover, realised profit less fees, fees, slippage, and orders since the mark before, float64 (5, m)."""
-        since = self._now(rows) - self._marked[:, rows]
-        since[1] -= since[2]
-        return since
+        return self._since_mark(self._now(rows), rows)
 
     # What happens --------------------------------------------------------------------------------------------------------------------
 
     def value(self, rows: Rows) -> None:
         """Value the positions at their prices."""
-        value = self.position[rows] * self.price[rows]
-        self.equity[rows] = self.cash[rows] + (value[:, 0] if value.shape[1] == 1 else value.sum(axis=1))
+        self.equity[rows] = self.cash[rows] + total_of(self.position[rows] * self.price[rows])
 
     def trade(
         self, rows: IntArray, symbol: IntArray, quantity: FloatArray, reference: FloatArray, price: FloatArray, fee: FloatArray
@@ -122,11 +123,12 @@ class Accounts:
             price: Prices paid or received, float64 (m,).
             fee: Fees, in cash, float64 (m,).
         """
-        units, held = np.abs(quantity), self.position[rows, symbol]
+        cells = self.cells(rows, symbol)
+        units, held = np.abs(quantity), self.position.take(cells)
         new = held + quantity
         new[np.abs(new) <= _DUST * np.maximum(np.abs(held), units)] = 0.0
-        self._average(rows, symbol, held, new, quantity, price)
-        self.position[rows, symbol] = new
+        self._average(rows, cells, held, new, quantity, price)
+        self.position.reshape(-1)[cells] = new
         self.cash[rows] -= quantity * price + fee
         self.fees[rows] += fee
         self.slippage[rows] += units * np.abs(price - reference)
@@ -135,11 +137,9 @@ class Accounts:
         self.value(rows)
         self.entry_equity[rows] = self.equity[rows]
 
-    def _average(
-        self, rows: IntArray, symbol: IntArray, held: FloatArray, new: FloatArray, quantity: FloatArray, price: FloatArray
-    ) -> None:
+    def _average(self, rows: IntArray, cells: IntArray, held: FloatArray, new: FloatArray, quantity: FloatArray, price: FloatArray) -> None:
         """Keep the average prices of positions, and the profit that is taken when they get smaller."""
-        average = self.average_price[rows, symbol]
+        average = self.average_price.take(cells)
         units, size = np.abs(quantity), np.abs(held)
         average_price = (size * average + units * price) / (size + units)
         closes = held * quantity < 0
@@ -148,7 +148,7 @@ class Accounts:
             self.realised[rows] += closing * (price - average) * np.sign(held)
             kept = np.where(new * held < 0, price, average)
             average_price = np.where(new == 0, 0.0, np.where(closes, kept, average_price))
-        self.average_price[rows, symbol] = average_price
+        self.average_price.reshape(-1)[cells] = average_price
 
     def settle(self, rows: Rows) -> None:
         """Take the equity as that of a mark: the next reward starts from here."""
@@ -157,8 +157,20 @@ class Accounts:
         highest = np.maximum(self.highest_equity[rows], equity)
         self.highest_equity[rows] = highest
         self.drawdown[rows] = np.maximum(self.drawdown[rows], 1.0 - equity / highest)
-        self.last_bar[:, rows] = self.in_bar(rows)
-        self._marked[:, rows] = self._now(rows)
+        now = self._now(rows)
+        self.last_bar[:, rows] = self._since_mark(now, rows)
+        self._marked[:, rows] = now
+
+    def _since_mark(self, now: FloatArray, rows: Rows) -> FloatArray:
+        since = now - self._marked[:, rows]
+        since[1] -= since[2]
+        return since
 
     def _now(self, rows: Rows) -> FloatArray:
         return np.array([self.turnover[rows], self.realised[rows], self.fees[rows], self.slippage[rows], self.orders[rows]])
+
+
+def total_of(values: FloatArray) -> FloatArray:
+    """Return the sums of rows, float64 (m,): most have one symbol and one term, and a sum over one costs ten times as much."""
+    total: FloatArray = values[:, 0] if values.shape[1] == 1 else values.sum(axis=1)
+    return total

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from policyserver.pipelines.market.accounts import Accounts
+from policyserver.pipelines.market.accounts import Accounts, total_of
 from policyserver.pipelines.market.bars import BarRows, FloatArray, IntArray
 from policyserver.pipelines.market.execution.broker import SimulatedBroker
 from policyserver.pipelines.market.history import FIELDS, BarWindows
@@ -166,8 +166,9 @@ class EpisodeBlock:
         view, rows = self.view, self._all_or(rows)
         accounts = view.accounts
         accounts.value(rows)
-        terms = np.stack([part.compute(state, view, rows) for part, state in self._rewards], axis=1)
-        rewards = terms[:, 0] if terms.shape[1] == 1 else terms.sum(axis=1)
+        values = [part.compute(state, view, rows) for part, state in self._rewards]
+        terms = values[0][:, None] if len(values) == 1 else np.stack(values, axis=1)
+        rewards = total_of(terms)
         accounts.settle(rows)
         self.broker.call_margins(rows)
         for part, state in self._updating:
@@ -180,7 +181,7 @@ class EpisodeBlock:
 
     def _all_or(self, rows: Rows) -> Rows:
         """Return `ALL` for the numbers of all rows: views of arrays cost less than copies."""
-        if isinstance(rows, slice) or len(rows) < len(self._numbers) or not np.array_equal(rows, self._numbers):
+        if isinstance(rows, slice) or len(rows) < len(self._numbers) or np.count_nonzero(rows == self._numbers) < len(rows):
             return rows
         return ALL
 

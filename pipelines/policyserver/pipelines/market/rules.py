@@ -145,6 +145,5 @@ class Rules:
     def bounds(self, symbols: tuple[str, ...]) -> tuple[FloatArray, FloatArray]:
         """Return the bounds of a whole observation, float64 (size,) each."""
         spaces = [observer.space(symbols) for observer in self.observers]
-        low = np.concatenate([space.low.ravel().astype(np.float64) for space in spaces])
-        high = np.concatenate([space.high.ravel().astype(np.float64) for space in spaces])
-        return low, high
+        low, high = ([np.zeros(0), *(getattr(space, end).ravel().astype(np.float64) for space in spaces)] for end in ("low", "high"))
+        return np.concatenate(low), np.concatenate(high)

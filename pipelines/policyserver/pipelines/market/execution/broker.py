@@ -19,7 +19,7 @@ import numpy.typing as npt
 from annotated_types import Ge, Interval
 
 from policyserver.common.settings import Config
-from policyserver.pipelines.market.accounts import Accounts
+from policyserver.pipelines.market.accounts import Accounts, total_of
 from policyserver.pipelines.market.bars import BarRows, FloatArray, IntArray
 from policyserver.pipelines.market.execution.event_log import EventLog, UntoldEvents
 from policyserver.pipelines.market.execution.filling import Filling
@@ -136,7 +136,7 @@ class SimulatedBroker:
 
     def cancel_all(self, rows: IntArray) -> None:
         """Cancel all live orders of some rows but those that a margin call has given, the oldest first."""
-        orders = self.table.orders[rows]
+        orders = self.table.of(rows)
         ends = (orders[:, :, LIVE] > 0) & (orders[:, :, FORCED] == 0)
         places, slots = np.nonzero(ends)
         self.table.orders[rows[places], slots, LIVE] = 0.0
@@ -224,7 +224,7 @@ class SimulatedBroker:
         """Return limits rounded so that none is worse than asked for, and stops so that they are reached later; 0 for other kinds."""
         price = requests.price
         if self._instruments.has_ticks:
-            up = (side > 0) == (requests.kind == OrderKind.STOP)
+            up = (side > 0) == (requests.kind == int(OrderKind.STOP))
             safe = np.where(np.isfinite(price) & (price > 0), price, 0.0)
             price = rounded(safe, self._instruments.tick[requests.rows, requests.symbol], up)
         return price
@@ -234,28 +234,28 @@ class SimulatedBroker:
     ) -> None:
         """Refuse what would sell short where that isn't allowed, or what the equity doesn't carry if all live orders filled."""
         accounts = self._accounts
-        orders = self.table.orders[rows]
-        left = orders[:, :, SIDE] * orders[:, :, LEFT] * (orders[:, :, LIVE] > 0)
-        if replaced is not None:
-            left[np.arange(len(rows)), replaced] = 0.0
-        position = accounts.position[rows].copy()
-        for slot in range(self.table.longest):
-            position[np.arange(len(rows)), orders[:, slot, SYMBOL].astype(np.int64)] += left[:, slot]
-        each = np.arange(len(rows))
-        before = position[each, symbol].copy()
-        position[each, symbol] += side * quantity
-        after = position[each, symbol]
-        short = ~self._instruments.short_allowed[rows, symbol] & (side < 0) & (after < -_DUST * quantity)
-        _first(reason, short, Reason.SHORT)
+        position, each = accounts.position[rows], np.arange(len(rows))
+        if self.table.longest:
+            orders = self.table.of(rows)
+            left = orders[:, :, SIDE] * orders[:, :, LEFT] * (orders[:, :, LIVE] > 0)
+            if replaced is not None:
+                left[each, replaced] = 0.0
+            for slot in range(orders.shape[1]):
+                position[each, orders[:, slot, SYMBOL].astype(np.int64)] += left[:, slot]
+        before = position[each, symbol]
+        position[each, symbol] = after = before + side * quantity
+        if self._instruments.bans_shorts:
+            short = ~self._instruments.short_allowed[rows, symbol] & (side < 0) & (after < -_DUST * quantity)
+            _first(reason, short, Reason.SHORT)
         if self._leverage < math.inf:
-            gross = (np.abs(position) * accounts.price[rows]).sum(axis=1)
+            gross = total_of(np.abs(position) * accounts.price[rows])
             accounts.value(rows)
-            allowed = self._leverage * accounts.equity[rows] * (1 + _MARGIN)
-            _first(reason, (np.abs(after) > np.abs(before)) & (gross > allowed), Reason.MARGIN)
+            opens = np.abs(after) > np.abs(before)
+            _first(reason, opens & (gross > self._leverage * accounts.equity[rows] * (1 + _MARGIN)), Reason.MARGIN)
 
     def slots_of(self, rows: IntArray, numbers: IntArray) -> IntArray:
         """Return the slots of live orders that the trader may end, int64 (m,), -1 where a row has no such order."""
-        orders = self.table.orders[rows]
+        orders = self.table.of(rows)
         same = (orders[:, :, NUMBER] == numbers[:, None]) & (orders[:, :, LIVE] > 0) & (orders[:, :, FORCED] == 0)
         return np.where(same.any(axis=1), same.argmax(axis=1), -1)
 
@@ -294,11 +294,11 @@ class SimulatedBroker:
         table = self.table
         self._filling.begin_bar(numbers, bar)
         for slot in range(table.longest):
-            orders = table.orders[numbers, slot]
+            orders = table.in_slot(numbers, slot)
             places = np.flatnonzero(orders[:, LIVE])
             if len(places):
-                symbol = orders[places, SYMBOL].astype(np.int64)
-                self._filling.fill(places, numbers[places], slot, bar.open[places, symbol])
+                cells = self._accounts.cells(places, orders[places, SYMBOL].astype(np.int64))
+                self._filling.fill(places, numbers[places], slot, bar.open.take(cells))
         if table.orders[numbers, : table.longest, LIVE].any():
             self._age(numbers, None)
         else:
@@ -396,5 +396,5 @@ class SimulatedBroker:
 
 def _first(reason: IntArray, fails: npt.NDArray[np.bool_], of: Reason) -> None:
     """Give a reason to those that fail and have none yet."""
-    if fails.any():
+    if np.count_nonzero(fails):
         reason[fails & (reason == 0)] = int(of)

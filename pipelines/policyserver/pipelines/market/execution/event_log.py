@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from policyserver.pipelines.market.bars import FloatArray, IntArray
-from policyserver.pipelines.market.execution.order_table import KIND, LEFT, N_COLUMNS, NUMBER, PRICE, QUANTITY, SIDE, SYMBOL
-from policyserver.pipelines.market.orders import Fills, OrderEvents, OrderKind, Reason, State
+from policyserver.pipelines.market.execution.order_table import KIND, LEFT, MARKET, N_COLUMNS, NUMBER, PRICE, QUANTITY, SIDE, SYMBOL
+from policyserver.pipelines.market.orders import Fills, OrderEvents, Reason, State
 
 _NO_FILLS = Fills(*(np.zeros(0, dtype=np.int64),) * 3, *(np.zeros(0),) * 4)
 
@@ -73,7 +73,7 @@ class EventLog:
     def add_usual(self, rows: IntArray, orders: FloatArray, state: State) -> None:
         """Add that orders were accepted, or filled, which is partly so where some is left; market orders only `with_market_orders`."""
         if not self.with_market_orders:
-            told = orders[:, KIND] != OrderKind.MARKET
+            told = orders[:, KIND] != MARKET
             if not told.any():
                 return
             if not told.all():
@@ -85,7 +85,7 @@ class EventLog:
         """Add that what is left of filled orders is cancelled; what the costs cut from market orders only `with_market_orders`."""
         if not self.with_market_orders:
             is_small = orders[:, LEFT] <= _SMALL_CUT * orders[:, QUANTITY]
-            told = ~is_small | (orders[:, KIND] != OrderKind.MARKET) | (reason != Reason.MARGIN)
+            told = ~is_small | (orders[:, KIND] != MARKET) | (reason != int(Reason.MARGIN))
             rows, orders, reason = rows[told], orders[told], reason[told]
         self.add(rows, orders, State.CANCELLED, reason)
 

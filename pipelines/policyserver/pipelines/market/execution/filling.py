@@ -16,6 +16,7 @@ from policyserver.pipelines.market.execution.order_table import (
     FORCED,
     KIND,
     LEFT,
+    LIMIT,
     LIVE,
     MATCHED,
     NOTIONAL,
@@ -23,12 +24,13 @@ from policyserver.pipelines.market.execution.order_table import (
     PRICE,
     QUANTITY,
     SIDE,
+    STOP,
     SYMBOL,
     TRIGGERED,
     OrderTable,
 )
 from policyserver.pipelines.market.instruments import Instruments, rounded
-from policyserver.pipelines.market.orders import Fills, OrderKind, Reason, State
+from policyserver.pipelines.market.orders import Fills, Reason, State
 
 _DUST = 1e-12
 """What is left of a quantity counts as nothing when it is at most this fraction of the whole."""
@@ -68,28 +70,29 @@ class Filling:
             slot: Slot of their orders.
             reference: The market's prices, float64 (m,).
         """
-        orders = self._table.orders[rows, slot]
+        orders = self._table.in_slot(rows, slot)
         symbol = orders[:, SYMBOL].astype(np.int64)
+        cells = self._accounts.cells(rows, symbol)
         orders[:, MATCHED] = 1.0
-        orders[:, TRIGGERED] = orders[:, KIND] == OrderKind.STOP
-        self._accounts.price[rows, symbol] = reference
-        price = self._price(places, rows, orders, symbol, reference)
+        orders[:, TRIGGERED] = orders[:, KIND] == STOP
+        self._accounts.price.reshape(-1)[cells] = reference
+        price = self._price(places, cells, orders, symbol, reference)
         quantity = self._within_volume(places, rows, orders, symbol)
         if self._has_margin or self._instruments.bans_shorts or self.limits is not None:
-            quantity, reason = self._within_account(rows, orders, symbol, quantity, reference, price)
+            quantity, reason = self._within_account(rows, cells, orders, symbol, quantity, reference, price)
         else:
             reason = None
-        self._book(rows, slot, orders, symbol, quantity, reference, price)
+        self._book(rows, cells, slot, orders, symbol, quantity, reference, price)
         if reason is not None and reason.any():
             self._cut(rows, slot, reason)
 
-    def _price(self, places: IntArray, rows: IntArray, orders: FloatArray, symbol: IntArray, reference: FloatArray) -> FloatArray:
+    def _price(self, places: IntArray, cells: IntArray, orders: FloatArray, symbol: IntArray, reference: FloatArray) -> FloatArray:
         """Return the prices paid or received: costs included, on the grid, no limit filled worse than it is."""
         side = orders[:, SIDE]
-        price = reference + side * (reference * self._instruments.cost_fraction[rows, symbol])
+        price = reference + side * (reference * self._instruments.cost_fraction.take(cells))
         if self._instruments.has_ticks:
-            price = rounded(price, self._instruments.tick[rows, symbol], side > 0)
-        limit = orders[:, KIND] == OrderKind.LIMIT
+            price = rounded(price, self._instruments.tick.take(cells), side > 0)
+        limit = orders[:, KIND] == LIMIT
         if limit.any():
             bar, bound = self._bar, orders[:, PRICE]
             highest = np.minimum(np.minimum(bound, bar.high[places, symbol]), price)
@@ -115,27 +118,39 @@ class Filling:
         return rounded(quantity, self._instruments.lot[rows, symbol], False) if self._instruments.has_lots else quantity
 
     def _within_account(
-        self, rows: IntArray, orders: FloatArray, symbol: IntArray, quantity: FloatArray, reference: FloatArray, price: FloatArray
+        self,
+        rows: IntArray,
+        cells: IntArray,
+        orders: FloatArray,
+        symbol: IntArray,
+        quantity: FloatArray,
+        reference: FloatArray,
+        price: FloatArray,
     ) -> tuple[FloatArray, IntArray]:
         """Return how much of a quantity the account may open, and for what reason what is left of the order is cancelled, 0 for none."""
         side = orders[:, SIDE]
-        held = self._accounts.position[rows, symbol]
-        closing = np.where(side * held < 0, np.minimum(quantity, np.abs(held)), 0.0)
+        held = self._accounts.position.take(cells)
+        closing = np.minimum(quantity, np.maximum(-side * held, 0.0))
         opening = quantity - closing
         fit, reason = opening, np.zeros(len(rows), dtype=np.int64)
         if self._has_margin or self.limits is not None:
-            of_fill = self._opening(rows, orders, symbol, closing, reference, price)
+            of_fill = self._opening(rows, cells, orders, symbol, closing, reference, price)
             if self._has_margin:
-                fit = np.where(opening > 0, of_fill.within(self._leverage, self._others(rows, symbol) + of_fill.held * reference), opening)
+                exposure = of_fill.held * reference
+                if self._accounts.position.shape[1] > 1:
+                    exposure += self._others(rows, symbol)
+                fit = np.where(opening > 0, of_fill.within(self._leverage, exposure), opening)
                 reason[:] = int(Reason.MARGIN)
             if self.limits is not None:
                 room, why = self.limits.room(of_fill)
                 tighter = (opening > 0) & (room < fit)
                 fit, reason = np.where(tighter, room, fit), np.where(tighter, why, reason)
-        banned = ~self._instruments.short_allowed[rows, symbol] & (side < 0)
-        fit = np.where(banned, 0.0, fit)
-        reason[banned] = int(Reason.SHORT)
-        fine = np.where(banned, opening <= _DUST * quantity, opening <= fit * (1 + _FIT))
+        fine = opening <= fit * (1 + _FIT)
+        if self._instruments.bans_shorts:
+            banned = ~self._instruments.short_allowed.take(cells) & (side < 0)
+            fit = np.where(banned, 0.0, fit)
+            reason[banned] = int(Reason.SHORT)
+            fine = np.where(banned, opening <= _DUST * quantity, fine)
         fine |= orders[:, FORCED] > 0
         fit = np.where(fit <= _LEAST * opening, 0.0, fit)
         cut = self._to_lots(np.where(fine, 0.0, closing + fit), rows, symbol)
@@ -143,22 +158,29 @@ class Filling:
         return np.where(fine, quantity, cut), reason
 
     def _opening(
-        self, rows: IntArray, orders: FloatArray, symbol: IntArray, closing: FloatArray, reference: FloatArray, price: FloatArray
+        self,
+        rows: IntArray,
+        cells: IntArray,
+        orders: FloatArray,
+        symbol: IntArray,
+        closing: FloatArray,
+        reference: FloatArray,
+        price: FloatArray,
     ) -> Opening:
         """Return what is to be known of fills to tell how much of them may be opened."""
         accounts, instruments = self._accounts, self._instruments
         accounts.value(rows)
         distance = np.abs(price - reference)
-        per_unit, fraction = instruments.fee_per_unit[rows, symbol], instruments.fee_fraction[rows, symbol]
-        least = instruments.fee_minimum[rows, symbol] - orders[:, FEE_PAID]
+        per_unit, fraction = instruments.fee_per_unit.take(cells), instruments.fee_fraction.take(cells)
+        least = instruments.fee_minimum.take(cells) - orders[:, FEE_PAID]
         otherwise = (
-            instruments.fee_fixed[rows, symbol]
+            instruments.fee_fixed.take(cells)
             + per_unit * (orders[:, FILLED] + closing)
             + fraction * (orders[:, NOTIONAL] + closing * price)
             - orders[:, FEE_PAID]
         )
         before = accounts.equity[rows] - closing * distance
-        held = np.where(closing == 0, np.abs(accounts.position[rows, symbol]), 0.0)
+        held = np.where(closing == 0, np.abs(accounts.position.take(cells)), 0.0)
         unit = per_unit + fraction * price
         return Opening(rows, symbol, orders[:, SIDE], held, reference, before - least, before - otherwise, distance, distance + unit)
 
@@ -172,6 +194,7 @@ class Filling:
     def _book(
         self,
         rows: IntArray,
+        cells: IntArray,
         slot: int,
         orders: FloatArray,
         symbol: IntArray,
@@ -183,24 +206,24 @@ class Filling:
         instruments = self._instruments
         fills = quantity > 0
         if not fills.all():
-            self._table.orders[rows, slot] = orders
-            rows, symbol, quantity = rows[fills], symbol[fills], quantity[fills]
+            self._table.put(rows, slot, orders)
+            rows, cells, symbol, quantity = rows[fills], cells[fills], symbol[fills], quantity[fills]
             reference, price, orders = reference[fills], price[fills], orders[fills]
             if not len(rows):
                 return
         orders[:, FILLED] += quantity
         orders[:, NOTIONAL] += quantity * price
-        due = instruments.fee_fraction[rows, symbol] * orders[:, NOTIONAL]
+        due = instruments.fee_fraction.take(cells) * orders[:, NOTIONAL]
         if instruments.has_order_fees:
-            due = instruments.fee_fixed[rows, symbol] + instruments.fee_per_unit[rows, symbol] * orders[:, FILLED] + due
-            due = np.maximum(instruments.fee_minimum[rows, symbol], due)
+            due = instruments.fee_fixed.take(cells) + instruments.fee_per_unit.take(cells) * orders[:, FILLED] + due
+            due = np.maximum(instruments.fee_minimum.take(cells), due)
         fee = due - orders[:, FEE_PAID]
         orders[:, FEE_PAID] = due
         left = orders[:, LEFT] - quantity
         left[left <= _DUST * orders[:, QUANTITY]] = 0.0
         orders[:, LEFT] = left
         orders[:, LIVE] = left > 0
-        self._table.orders[rows, slot] = orders
+        self._table.put(rows, slot, orders)
         if instruments.looks_at_volume:
             self._used[rows, symbol] += quantity
         self._log.add_usual(rows, orders, State.FILLED)

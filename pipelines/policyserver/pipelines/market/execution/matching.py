@@ -8,8 +8,20 @@ import numpy as np
 import numpy.typing as npt
 
 from policyserver.pipelines.market.bars import BarRows, FloatArray
-from policyserver.pipelines.market.execution.order_table import KIND, LIVE, MATCHED, PRICE, SIDE, SYMBOL, TRIGGERED
-from policyserver.pipelines.market.orders import OrderKind
+from policyserver.pipelines.market.execution.order_table import (
+    KIND,
+    LIMIT,
+    LIVE,
+    MARKET,
+    MATCHED,
+    ON_CLOSE,
+    ON_OPEN,
+    PRICE,
+    SIDE,
+    STOP,
+    SYMBOL,
+    TRIGGERED,
+)
 
 Phase = Literal["open", "within", "close"]
 
@@ -38,13 +50,13 @@ def matches(
         waits &= present[each, symbol]
     kind = orders[:, :, KIND]
     if phase == "close":
-        return waits & (kind == OrderKind.ON_CLOSE), bar.close[each, symbol]
+        return waits & (kind == ON_CLOSE), bar.close[each, symbol]
     price, buys = orders[:, :, PRICE], orders[:, :, SIDE] > 0
-    limit, stop = kind == OrderKind.LIMIT, (kind == OrderKind.STOP) & (orders[:, :, TRIGGERED] == 0)
+    limit, stop = kind == LIMIT, (kind == STOP) & (orders[:, :, TRIGGERED] == 0)
     low, high = (bar.open, bar.open) if phase == "open" else (bar.low, bar.high)
     low, high = low[each, symbol], high[each, symbol]
     reached = np.where(buys == limit, low <= price, high >= price) & (limit | stop)
     if phase == "within":
         return waits & reached, price
-    at_open = (kind == OrderKind.MARKET) | (kind == OrderKind.ON_OPEN) | ((kind == OrderKind.STOP) & ~stop)
+    at_open = (kind == MARKET) | (kind == ON_OPEN) | ((kind == STOP) & ~stop)
     return waits & (reached | at_open), bar.open[each, symbol]

@@ -5,10 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from policyserver.pipelines.market.bars import FloatArray, IntArray
+from policyserver.pipelines.market.orders import OrderKind
 from policyserver.pipelines.market.rows import Rows
 
 NUMBER, SYMBOL, KIND, SIDE, QUANTITY, PRICE, LEFT, FILLED, NOTIONAL, FEE_PAID, BARS_LEFT, TRIGGERED, FORCED, LIVE, MATCHED = range(15)
 """Columns of an order, float64: SIDE is 1 or -1; TRIGGERED, FORCED, LIVE and MATCHED are 0 or 1."""
+
+MARKET, LIMIT, STOP, ON_OPEN, ON_CLOSE = (int(kind) for kind in OrderKind)
+"""What stands in the column KIND, as plain numbers: to compare an array with an enum takes five times as long."""
 
 N_COLUMNS = 15
 """Columns of an order."""
@@ -23,6 +27,7 @@ class OrderTable:
         """Live orders that a row may have."""
         self.orders: FloatArray = np.zeros((n_rows, n_slots, N_COLUMNS))
         """Orders, float64 (n, slots, 15)."""
+        self._flat = self.orders.reshape(-1, N_COLUMNS)
         self.count: IntArray = np.zeros(n_rows, dtype=np.int64)
         """Orders of each row, which are in its first slots, int64 (n,)."""
 
@@ -31,6 +36,18 @@ class OrderTable:
         """Orders of the row that has most."""
         return int(self.count.max(initial=0))
 
+    def of(self, rows: IntArray) -> FloatArray:
+        """Return a copy of the orders of rows in the slots that are in use, at least one: float64 (m, slots, 15)."""
+        return self.orders[rows, : max(1, self.longest)]
+
+    def in_slot(self, rows: IntArray, slot: int) -> FloatArray:
+        """Return a copy of one order each of m rows, float64 (m, 15)."""
+        return self._flat.take(rows * self.n_slots + slot, axis=0)
+
+    def put(self, rows: IntArray, slots: IntArray | int, orders: FloatArray) -> None:
+        """Put one order each, float64 (m, 15), into m different rows."""
+        self._flat[rows * self.n_slots + slots] = orders
+
     def clear(self, rows: Rows) -> None:
         """Forget all orders of the rows."""
         self.orders[rows, :, LIVE] = 0.0
@@ -38,15 +55,17 @@ class OrderTable:
 
     def append(self, rows: IntArray, orders: FloatArray) -> None:
         """Add one order each, float64 (m, 15), to m different rows that have room."""
-        self.orders[rows, self.count[rows]] = orders
-        self.count[rows] += 1
+        count = self.count[rows]
+        self.put(rows, count, orders)
+        self.count[rows] = count + 1
 
     def drop_dead(self, rows: IntArray) -> None:
         """Close the gaps that orders which are no longer live leave behind in the rows."""
         if self.n_slots == 1:
             self.count[rows] = self.orders[rows, 0, LIVE]
             return
-        live = self.orders[rows, :, LIVE]
+        orders = self.of(rows)
+        live = orders[:, :, LIVE]
         order = np.argsort(-live, axis=1, kind="stable")
-        self.orders[rows] = np.take_along_axis(self.orders[rows], order[:, :, None], axis=1)
+        self.orders[rows, : orders.shape[1]] = np.take_along_axis(orders, order[:, :, None], axis=1)
         self.count[rows] = live.sum(axis=1)

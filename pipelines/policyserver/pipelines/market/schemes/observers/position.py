@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import numpy as np
 from annotated_types import Ge
 
+from policyserver.pipelines.market.accounts import total_of
 from policyserver.pipelines.market.bars import FloatArray
 from policyserver.pipelines.market.rows import Rows
 from policyserver.pipelines.market.running_statistics import Statistic, Volatility
@@ -49,6 +50,6 @@ class UnrealisedProfit(Observer):
         equity, entry = view.accounts.equity[rows], view.accounts.entry_equity[rows]
         solvent = (equity > 0) & (entry > 0)
         gained = np.log(np.where(solvent, equity, 1.0)) - np.log(np.where(solvent, entry, 1.0))
-        volatility = view.statistics[Volatility(self.volatility_bars)][rows].mean(axis=1)
+        volatility = total_of(view.statistics[Volatility(self.volatility_bars)][rows]) / view.shape.n_symbols
         profit: FloatArray = gained / (volatility * self.bars**0.5)
         return profit[:, None]
