@@ -58,7 +58,7 @@ def test_a_run_of_several_blocks_and_threads_comes_out_the_same(tmp_path: Path) 
     settings = config(episodes=PlayedEpisodesConfig(concurrent=130, steps=4_000), nodes=threads)
     pipeline = record(settings, tmp_path / "run")
     assert_equal(tmp_path / "run", pipeline.run.steps)
-    assert {turn.block for turn in turns_of(tmp_path / "run")} == {0, 1, 2, 3}
+    assert {turn.block for turn in turns_of(tmp_path / "run")} == {0, 1}
 
 
 def test_a_run_on_files_comes_out_the_same(tmp_path: Path) -> None:
