@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import math
+import re
 import threading
 import urllib.request
 from collections.abc import Iterator
@@ -172,8 +173,7 @@ class Scorer:
 
 def test_a_policy_that_becomes_worse_is_rolled_back_within_ten_updates(server: GuardedServer, spoiled: Path) -> None:
     with Scorer(server.address) as scorer:
-        scorer.scores(7.5)
-        server.has_iterated(3)
+        wait_until(lambda: incumbent_mean(server) > 7.5, "an incumbent that has learned", 200.0)
         before, planted = server.status()["guard_fired"], scorer.version
         spoiled.write_text("advantages", encoding="ascii")
         status = server.when(lambda status: status["guard_fired"] > before, "a roll-back", 200.0)
@@ -186,6 +186,11 @@ def test_a_policy_that_becomes_worse_is_rolled_back_within_ten_updates(server: G
         scorer.scores(6.5)
         assert server.status()["lineage"] >= 1
         assert fired_by_reason(server)["return"] >= 1
+
+
+def incumbent_mean(server: GuardedServer) -> float:
+    means = re.findall(r"is the incumbent of the guard on the return: a mean of (\S+)", server.daemon.text())
+    return float(means[-1]) if means else 0.0
 
 
 def of_guard(server: GuardedServer) -> list[tuple[Any, ...]]:

@@ -235,13 +235,18 @@ class Learning:
         logger.info("saved %s", self.saved.path)
         return self.saved
 
-    def save_and_hold(self) -> Future[tuple[Checkpoint, int]]:
-        """Save a checkpoint at the safe point, and keep it until it is released. From any thread; with the version that it is served as."""
+    def save_and_hold(self) -> Future[tuple[Checkpoint, int, float]]:
+        """Save a checkpoint at the safe point, and keep it until it is released. From any thread.
 
-        def save() -> tuple[Checkpoint, int]:
+        Returns:
+            The checkpoint, the policy version that it is served as, and the seconds in which it was written.
+        """
+
+        def save() -> tuple[Checkpoint, int, float]:
+            begun = time.monotonic()
             saved = self.save()
             self._checkpoints.use(saved.number, used=True)
-            return saved, max(self.progress.weights_seq_no, learner_version(self._algorithm))
+            return saved, max(self.progress.weights_seq_no, learner_version(self._algorithm)), time.monotonic() - begun
 
         return self._safe_point.ask(save)
 

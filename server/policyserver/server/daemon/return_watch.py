@@ -11,7 +11,7 @@ from policyserver.server.config.guard_config import GuardConfig
 from policyserver.server.daemon.checkpoints import Checkpoint, CheckpointError
 from policyserver.server.daemon.learning import Learning
 from policyserver.server.daemon.roll_back import RollBackUnderWayError
-from policyserver.server.guard.return_judge import ReturnJudge, ReturnVerdict
+from policyserver.server.guard.return_judge import Measured, ReturnJudge, ReturnVerdict
 from policyserver.server.processes.serving_report import ServingReport
 
 logger = logging.getLogger(__name__)
@@ -30,10 +30,11 @@ class ReturnWatch:
         self._learning = learning
         self._exploration = exploration
         self._judge = ReturnJudge(config.return_episodes, config.return_sigmas, config.return_drop)
-        self._saving: Future[tuple[Checkpoint, int]] | None = None
-        """The next incumbent, and the policy version from which on it acts."""
+        self._saving: Future[tuple[Checkpoint, int, float]] | None = None
+        """The next incumbent, the policy version from which on it acts, and the seconds in which it was written."""
         self._incumbent: Checkpoint | None = None
-        self._asked_s = self._save_after_s = 0.0
+        self._save_after_s = 0.0
+        self._told: Measured | None = None
 
     def report(self, report: ServingReport) -> None:
         """Take the episodes of a report, and act on them."""
@@ -46,11 +47,14 @@ class ReturnWatch:
             for returned, version, ended, explored, trained, given in rows
             if ended in _WHOLE and explored and trained and not given
         ]
-        verdict = self._judge.add(episodes, self._exploration())
+        judge = self._judge
+        verdict = judge.add(episodes, self._exploration())
+        if self._incumbent is not None and judge.incumbent is not None and judge.incumbent is not self._told:
+            self._told = judge.incumbent
+            logger.info("checkpoint %d is the incumbent of the guard on the return: a mean of %s", self._incumbent.number, self._told)
         if verdict is ReturnVerdict.SAVE and time.monotonic() < self._save_after_s:
-            self._judge.decline()
+            judge.decline()
         elif verdict is ReturnVerdict.SAVE:
-            self._asked_s = time.monotonic()
             self._saving = self._learning.save_and_hold()
         elif verdict is ReturnVerdict.ROLL_BACK:
             self._roll_back(max(version for _, version in episodes))
@@ -58,15 +62,15 @@ class ReturnWatch:
     def _take_saved(self) -> None:
         if self._saving is None or not self._saving.done():
             return
-        saving, self._saving, now_s = self._saving, None, time.monotonic()
-        self._save_after_s = now_s + _REST * (now_s - self._asked_s)
+        saving, self._saving = self._saving, None
         if saving.cancelled() or (error := saving.exception()) is not None:
             logger.warning("the guard on the return has no new incumbent, for no checkpoint was written: %s", error)
             self._judge.forget()
             return
         if self._incumbent is not None:
             self._learning.release(self._incumbent)
-        self._incumbent, version = saving.result()
+        self._incumbent, version, seconds = saving.result()
+        self._save_after_s = time.monotonic() + _REST * seconds
         self._judge.begin(version)
 
     def _roll_back(self, served_version: int) -> None:
