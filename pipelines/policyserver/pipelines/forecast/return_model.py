@@ -10,7 +10,6 @@ give the same forecasts, whatever threads do. What a forecast is worth is as `Re
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -118,7 +117,8 @@ class ReturnModel:
 
     def _named(self, features: FloatArray) -> list[dict[str, float]]:
         """Return each row as River wants it."""
-        return list(map(dict, map(zip, itertools.repeat(self._names), features.tolist())))
+        names = self._names
+        return [dict(zip(names, row, strict=True)) for row in features.tolist()]
 
 
 def _finite(features: FloatArray) -> npt.NDArray[np.bool_]:
