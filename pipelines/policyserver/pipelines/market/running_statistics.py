@@ -143,8 +143,19 @@ class Statistics:
         self._values = {statistic: np.zeros((n_rows, n_symbols)) for statistic in wanted}
 
     def __getitem__(self, statistic: Statistic) -> FloatArray:
-        """Return the values of a statistic that was wanted, float64 (n, K)."""
-        return self._values[statistic]
+        """Return the values of a statistic that was wanted, float64 (n, K).
+
+        Raises:
+            KeyError: No scheme has declared it. Where the observers are left out, as in the baselines, theirs are, too.
+        """
+        try:
+            return self._values[statistic]
+        except KeyError:
+            declared = ", ".join(map(str, self._values)) or "none"
+            raise KeyError(
+                f"statistics: expected one that the scheme that reads it declares in its `statistics`; declared are {declared}; "
+                f"received {statistic}"
+            ) from None
 
     def begin(self, rows: Rows, closes: FloatArray) -> None:
         """Begin new rows with their warm-up bars, closes float64 (m, w, K)."""
