@@ -120,7 +120,7 @@ def _look(runner: Any) -> dict[str, Any]:
         "address": runner.addresses()[0],
         "weights": {name: value.clone() for name, value in runner.module.state_dict().items()},
         "steps_sampled": runner.num_env_steps_sampled_lifetime,
-        "policy": type(runner._policy).__name__,
+        "policy": type(getattr(runner._policy, "live", runner._policy)).__name__,  # further policies may stand beside it
     }
 
 
