@@ -257,7 +257,7 @@ def test_an_env_runner_serves_nested_spaces_and_its_algorithms_learner_learns_fr
     config.training(train_batch_size_per_learner=30, minibatch_size=10, num_epochs=1).debugging(seed=1, log_level="ERROR")
     learner = config.build_learner(spaces=spaces_of(PICTURE, LEVERS))
     runner = ExternalEnvRunner(config=config, worker_index=0, num_workers=0)
-    assert type(runner._policy) is path
+    assert type(getattr(runner._policy, "live", runner._policy)) is path
     said = samples(PICTURE, 11)
     try:
         with PolicyClient(runner.addresses()[0], config=CLIENT) as client:
