@@ -177,6 +177,7 @@ def test_it_is_dark_or_light_as_the_system_is_or_as_the_reader_chose(
         browser.open(page.address)
         wait_drawn(browser)
         assert colours() == (night if dark else light)
+        browser.script("document.getElementById('steps').scrollIntoView()")  # charts that can't be seen are not drawn
         wait_until(lambda: pixel()[3] == 255, "the histogram to be drawn")
         before = pixel()
         choose(browser, "theme", "light" if dark else "dark")

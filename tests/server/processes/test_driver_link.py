@@ -120,7 +120,6 @@ def test_who_connects_gets_the_newest_state_whatever_its_size(tmp_path: Path) ->
 def test_an_actor_that_fails_to_follow_does_not_take_the_daemon_for_gone(tmp_path: Path) -> None:
     link = DriverLink(tmp_path / "link")
     link.offer({"weights": np.zeros(3)})
-    link.drain()
     tried, draining, gone = threading.Event(), threading.Event(), threading.Event()
 
     def fail(state: dict[str, Any]) -> None:
@@ -128,11 +127,14 @@ def test_an_actor_that_fails_to_follow_does_not_take_the_daemon_for_gone(tmp_pat
         raise OSError("the port is in use")
 
     stop = follow_driver(link.path, lambda *_: draining.set(), gone.set, fail, dict)
-    assert draining.wait(20.0), "what comes after the failure is still heard"
-    assert tried.is_set()
-    assert not gone.is_set()
-    stop()
-    link.close()
+    try:
+        assert tried.wait(20.0)
+        link.drain()  # not before, for who connects is told of the drain first and of the state last
+        assert draining.wait(20.0), "what comes after the failure is still heard"
+        assert not gone.is_set()
+    finally:
+        stop()
+        link.close()
 
 
 @pytest.mark.timeout(20)
