@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from policyserver.common.service_manager import ServiceManager
 from policyserver.common.settings import SettingsError
 from policyserver.server.alone.evaluation import Evaluation
 from policyserver.server.alone.lone_answers import LoneAnswers
@@ -27,6 +28,7 @@ from policyserver.server.daemon.loaded_policies import LoadedPolicies, load_conf
 from policyserver.server.daemon.preflight import check, checkpoint_at, checkpoint_folder, make_folder, prepare_store
 from policyserver.server.daemon.private_folder import PrivateFolder
 from policyserver.server.daemon.serving_watch import ServingWatch
+from policyserver.server.daemon.signs_of_life import SignsOfLife
 from policyserver.server.daemon.web_servers import serve_metrics, take_page_address
 from policyserver.server.grpc_front.listen_address import claimed
 from policyserver.server.processes.serving_report import ServingReport
@@ -55,6 +57,7 @@ class LoneServer:
         self._config = config
         self._path = checkpoint
         self._stopping = threading.Event()
+        self._manager = ServiceManager()
         self._is_final = config.stop_is_final
         store = config.store_file if config.recording.enabled else None
         self._metrics = DaemonMetrics(config.run_folder, store, learns=lambda: False)
@@ -108,7 +111,7 @@ class LoneServer:
                 logger.info("live page at %s", page.address)
             self._metrics.records_to(sink)
             tags = {"run": config.run, "policy": config.algorithm.name, "worker": f"server-{os.getpid()}"}
-            watch = ServingWatch(lambda *_: [runner.report()], sink, tags, self._note)
+            watch = ServingWatch(lambda *_: [runner.report()], sink, tags, self._note, SignsOfLife(self._manager).look)
             ending.callback(watch.close)
             answers.serves(watch, sink, tags)
             answers.policies = policies
@@ -116,7 +119,9 @@ class LoneServer:
                 "serving %s on %s without a learner, policy version %d, ready after %.1f s",
                 checkpoint.path, ", ".join(runner.addresses()), checkpoint.progress.weights_seq_no, time.monotonic() - begun_s,
             )  # fmt: skip
+            self._manager.ready()
             self._stopping.wait()
+            self._manager.stopping("stopping")
             self._metrics.is_stopping = True
             runner.drain(is_final=self._is_final)
 

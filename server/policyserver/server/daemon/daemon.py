@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from policyserver.common.service_manager import ServiceManager
 from policyserver.common.settings import dump_toml
 from policyserver.server.config.algorithm import algorithm_config, check_devices, check_net, cpu_tickets
 from policyserver.server.config.server_config import ServerConfig
@@ -40,6 +41,7 @@ from policyserver.server.daemon.return_watch import ReturnWatch
 from policyserver.server.daemon.safe_point import SafePoint
 from policyserver.server.daemon.served_state import of_serving
 from policyserver.server.daemon.serving_watch import ServingWatch
+from policyserver.server.daemon.signs_of_life import SignsOfLife
 from policyserver.server.daemon.web_servers import serve_metrics, take_page_address
 from policyserver.server.grpc_front.listen_address import address_of, claimed, reserve_ports
 from policyserver.server.processes.driver_link import INTERRUPT, DriverLink
@@ -68,6 +70,7 @@ class Daemon:
         """Take the configuration; nothing starts before `run`."""
         self._config = config
         self._stopping = threading.Event()
+        self._manager = ServiceManager()
         self._is_final = config.stop_is_final
         self._link: DriverLink | None = None
         self._safe_point = SafePoint(self._interrupt_sample, self._stopping)
@@ -137,15 +140,18 @@ class Daemon:
                 if returns is not None:
                     returns.report(report)
 
-            watch = ServingWatch(link.ask, sink, self._tags, on_report)
+            signs = SignsOfLife(self._manager, lambda: self._safe_point.passes, lambda: f"iteration {learning.progress.iteration}")
+            watch = ServingWatch(link.ask, sink, self._tags, on_report, signs.look)
             ending.callback(watch.close)
             answers.begin(learning, watch, sink, self._tags)
+            self._manager.ready()
             learning.train_until_stopped(sink, self._tags)
 
     def stop(self) -> None:
         """Begin to drain: no new episodes, then a checkpoint and the end. From any thread; a second call does nothing."""
         if not self._stopping.is_set():
             self._stopping.set()
+            self._manager.stopping("draining")
             self._metrics.is_stopping = True
             self._safe_point.wake()
             if self._link is not None:

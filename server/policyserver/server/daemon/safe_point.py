@@ -27,6 +27,8 @@ class SafePoint:
         self._tasks: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()  # whose `put` a signal handler may call
         self._is_closed = False
         self._here_s = 0.0
+        self.passes = 0
+        """How many times the main thread came here; from any thread."""
         self.is_paused = False
         """Whether the main thread stays here until it is told to go on; from any thread."""
 
@@ -69,6 +71,7 @@ class SafePoint:
     def pass_by(self) -> None:
         """Do what was asked, and stay for as long as learning is paused. In the main thread."""
         begun = time.monotonic()
+        self.passes += 1
         self._run_waiting()
         while self.is_paused and not self._stopping.is_set():
             self._tasks.get()()

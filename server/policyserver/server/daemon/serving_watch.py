@@ -27,7 +27,14 @@ Ask = Callable[[float, OnReport], Sequence[ServingReport]]
 class ServingWatch:
     """Asks the serving processes for their reports on a thread of its own, until it is closed."""
 
-    def __init__(self, ask: Ask, sink: Sink, tags: Mapping[str, str], on_report: OnReport = lambda report: None) -> None:
+    def __init__(
+        self,
+        ask: Ask,
+        sink: Sink,
+        tags: Mapping[str, str],
+        on_report: OnReport = lambda report: None,
+        after_round: Callable[[int], None] = lambda answered: None,
+    ) -> None:
         """Begin.
 
         Args:
@@ -35,9 +42,10 @@ class ServingWatch:
             sink: Gets a point of each serving process.
             tags: Of the run and its policy.
             on_report: Called with each report.
+            after_round: Called once a second with the number of processes that have answered.
         """
         self._ask = ask
-        self._on_report = on_report
+        self._on_report, self._after_round = on_report, after_round
         self._sink = sink
         self._tags = dict(tags)
         self._episodes = [ServedEpisodes(each, tags) for each in (sink.sinks if isinstance(sink, MultiSink) else (sink,))]
@@ -60,6 +68,7 @@ class ServingWatch:
             try:
                 reports = self._ask(INTERVAL_S, self._record_episodes)
                 self.newest = [report.counters for report in reports]
+                self._after_round(len(reports))
                 for report in reports:
                     self._on_report(report)
                     self._sink.write(serving_point(self._tags, report.counters))
