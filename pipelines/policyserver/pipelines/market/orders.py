@@ -77,7 +77,7 @@ class KindFacts(NamedTuple):
 
 
 def _where(fact: Callable[[_Kind], bool]) -> npt.NDArray[np.bool_]:
-    return np.array([fact(_KINDS[kind]) for kind in OrderKind])
+    return np.array([fact(_KINDS[OrderKind(number)]) for number in range(len(OrderKind))])
 
 
 KIND_FACTS = KindFacts(

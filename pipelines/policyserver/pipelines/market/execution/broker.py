@@ -221,7 +221,7 @@ class SimulatedBroker:
         self.log.add_usual(rows, orders, State.ACCEPTED)
 
     def _order_price(self, requests: OrderRequests, side: FloatArray) -> FloatArray:
-        """Return prices rounded so that no limit is worse than asked for, and that others are reached later; meaningless without a price."""
+        """Return prices rounded so that no limit is worse than asked for, and no stop reached sooner; meaningless in other kinds."""
         price = requests.price
         if self._instruments.has_ticks:
             up = (side > 0) != KIND_FACTS.waits_for_better[requests.kind]
