@@ -37,11 +37,11 @@ def write_columns(path: Path, **columns: FloatArray) -> Path:
     return path
 
 
-def write_bars(path: Path, closes: FloatArray) -> Path:
-    """Write bars of one minute, each opening at the close before it."""
+def write_bars(path: Path, closes: FloatArray, bar_s: int = 60) -> Path:
+    """Write bars, of one minute by default, each opening at the close before it."""
     opens = np.concatenate((closes[:1], closes[:-1]))
     rows = [
-        f"{FIRST_BAR_S + 60 * number},{open_!r},{max(open_, close)!r},{min(open_, close)!r},{close!r},1"
+        f"{FIRST_BAR_S + bar_s * number},{open_!r},{max(open_, close)!r},{min(open_, close)!r},{close!r},1"
         for number, (open_, close) in enumerate(zip(opens.tolist(), closes.tolist(), strict=True))
     ]
     path.write_text("\n".join(["time,open,high,low,close,volume", *rows]) + "\n", encoding="utf-8")

@@ -199,13 +199,23 @@ def test_symbols_without_a_model_begin_anew_and_a_state_of_others_alone_is_refus
             r"expected regressor\.scale_features false, .* regressor\.scale_features true",
         ),
         ({"prices": PricesConfig(bars_per_episode=25, warmup_bars=30)}, "bars, warm-up included, 55, .* received .* 50"),
+        ({"prices": PricesConfig(bars_per_episode=20, warmup_bars=30, bar_interval_s=3600.0)}, "bars of 1h, .* received .* bars of 1min$"),
     ],
-    ids=["regressor", "episodes"],
+    ids=["regressor", "episodes", "bars"],
 )
 def test_a_state_of_another_pipeline_is_refused_before_anything_starts(options: dict[str, Any], problem: str, tmp_path: Path) -> None:
     record(config(), tmp_path / "one")
     with pytest.raises(SettingsError, match=f"^regressor\\.state: .*{problem}"):
         check(beginning(config(**options), tmp_path / "one"))
+
+
+def test_what_was_learnt_of_minutes_is_refused_on_the_hours_of_the_same_file_before_anything_starts(tmp_path: Path) -> None:
+    record(recorded(tmp_path), tmp_path / "minutes")
+    write_bars(tmp_path / "AAA.csv", fair_game(600, seed=2), bar_s=3600)
+    hours = beginning(recorded(tmp_path, "test"), tmp_path / "minutes")
+    with pytest.raises(SettingsError) as caught:
+        check(hours)
+    assert str(caught.value) == ("regressor.state: expected AAA in bars of 1h, as this run has, received a state of AAA in bars of 1min")
 
 
 def test_a_run_that_is_not_to_be_saved_leaves_no_state(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ TAGS = {
     "process": "what makes the prices: ou, gbm, recorded, ...",
     "symbol": "traded symbol",
     "worker": "operating-system process that the point is about: the serving process in `server`, else the process that wrote the point",
-    "kind": "kind of an order: market, limit, stop, on_open, on_close",
+    "kind": "kind of an order, such as market or limit",
     "event": "what became of an order: accepted, rejected, partly_filled, filled, cancelled, expired",
     "reason": "why an order was rejected or cancelled: margin, too_many, trader, ..., or the name of a limit on risk",
     "node": "node of a pipeline: market, execution, reward, signal, policy, portfolio, episode",

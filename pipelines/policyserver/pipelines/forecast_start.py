@@ -41,7 +41,7 @@ def start_of(config: PipelineConfig, source: PriceSource, *, is_joined: bool = T
     state = read_state(config.regressor)
     if state is None:
         return None
-    state.require(unlearnt_state(config.regressor, window_bars(source), is_recorded=source.is_recorded))
+    state.require(unlearnt_state(config.regressor, window_bars(source), source.bar_intervals_ns, is_recorded=source.is_recorded))
     if isinstance(source, RecordedSource):
         _require_later_bars(state, source)
     elif is_joined:

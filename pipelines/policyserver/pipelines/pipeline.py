@@ -225,7 +225,7 @@ class Pipeline:
 
     def forecast_state(self) -> ForecastState:
         """Return what the forecaster has learnt so far. Raises what a model does that can't be pickled."""
-        return self._forecasts.state(window_bars(self._source), self.config.episodes_seed)
+        return self._forecasts.state(window_bars(self._source), self._source.bar_intervals_ns, self.config.episodes_seed)
 
     def statistics(self) -> list[NodeStatistics]:
         """Return the counters of each node, in the order of a step."""

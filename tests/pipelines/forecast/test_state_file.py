@@ -16,6 +16,7 @@ from policyserver.pipelines.forecast.forecasts import unlearnt_state
 from policyserver.pipelines.forecast.regressor import Learnt, RegressorConfig, ReturnRegressor
 from policyserver.pipelines.forecast.state_file import STATE_FILE, ForecastState, KeptModel, read_state, require_models
 
+INTERVALS = {"AAA": 60 * 10**9, "BBB": 3600 * 10**9}
 UNPICKLED: list[str] = []
 
 
@@ -40,7 +41,7 @@ def kept(labels: int = 50) -> KeptModel:
 
 
 def state(config: RegressorConfig | None = None, window_bars: int = 60, **changes: Any) -> ForecastState:
-    empty = unlearnt_state(config or RegressorConfig(), window_bars, is_recorded=True)
+    empty = unlearnt_state(config or RegressorConfig(), window_bars, INTERVALS, is_recorded=True)
     return dataclasses.replace(empty, **{"models": {"AAA": kept(), "BBB": kept(9)}} | changes)
 
 
@@ -88,7 +89,7 @@ def test_a_state_that_was_cut_or_changed_anywhere_is_refused_and_nothing_is_unpi
     ("data", "problem"),
     [
         (b"time,open,high\n", "expected a forecast state, received a file that begins with b'time,open,high"),
-        (b"policyserver forecast state 2\nabc\n{}\n", "expected a forecast state of version 1, received version 2"),
+        (b"policyserver forecast state 1\nabc\n{}\n", "expected a forecast state of version 2, received version 1"),
         (None, "No such file or directory"),
     ],
 )
@@ -120,18 +121,35 @@ def test_what_is_no_state_is_refused_in_one_line(data: bytes | None, problem: st
             r"regressor\.model river\.linear_model\.Linear.* received .*river\.rules\.AMRules",
         ),
         (state(kind="blocks"), "expected models of symbols, as this run has, received a state of models of blocks"),
+        (
+            state(bar_intervals_ns={"CCC": 1, "BBB": 60 * 10**9}),
+            "expected BBB in bars of 1h, as this run has, received a state of BBB in bars of 1min$",
+        ),
     ],
-    ids=["river", "target", "order of features", "features", "window", "setting", "model", "kind"],
+    ids=["river", "target", "order of features", "features", "window", "setting", "model", "kind", "bars"],
 )
 def test_a_state_of_something_else_is_refused_with_both_sides(changed: ForecastState, problem: str) -> None:
-    wanted = unlearnt_state(RegressorConfig(), 60, is_recorded=True)
+    wanted = unlearnt_state(RegressorConfig(), 60, INTERVALS, is_recorded=True)
     state().require(wanted)
     with pytest.raises(SettingsError, match=f"^regressor\\.state: .*{problem}"):
         changed.require(wanted)
 
 
+def test_symbols_of_one_run_alone_and_months_of_other_lengths_are_not_compared_as_bars() -> None:
+    day = 86_400 * 10**9
+    wanted = unlearnt_state(RegressorConfig(), 60, {"AAA": 31 * day, "BBB": day}, is_recorded=True)
+    state(bar_intervals_ns={"AAA": 28 * day, "CCC": 60 * 10**9}).require(wanted)
+
+
+def test_a_block_learns_all_symbols_and_so_its_bars_are_compared_under_any_name() -> None:
+    wanted = unlearnt_state(RegressorConfig(), 60, {"AAA": 60 * 10**9}, is_recorded=False)
+    state(kind="blocks", bar_intervals_ns={"BBB": 60 * 10**9}).require(wanted)
+    with pytest.raises(SettingsError, match=r"expected bars of 1min, as this run has, received a state of bars of 1h$"):
+        state(kind="blocks", bar_intervals_ns={"BBB": 3600 * 10**9}).require(wanted)
+
+
 def test_what_does_not_make_the_model_may_be_another_in_a_later_run() -> None:
-    wanted = unlearnt_state(RegressorConfig(in_test="frozen", state=Path("x"), save_every_s=1.0), 60, is_recorded=True)
+    wanted = unlearnt_state(RegressorConfig(in_test="frozen", state=Path("x"), save_every_s=1.0), 60, INTERVALS, is_recorded=True)
     state().require(wanted)
 
 

@@ -127,6 +127,7 @@ class _WatchedSource:
         self.columns = source.columns
         self.notes = source.notes
         self.annualisations = source.annualisations
+        self.bar_intervals_ns = source.bar_intervals_ns
         self.made: dict[int, Episode] = {}
 
     def episodes(self, numbers: Sequence[int]) -> list[Episode]:

@@ -94,6 +94,7 @@ class _Trimmed:
         self.columns = source.columns
         self.notes = source.notes
         self.annualisations = source.annualisations
+        self.bar_intervals_ns = source.bar_intervals_ns
 
     def episodes(self, numbers: Sequence[int]) -> list[Episode]:
         """See `EpisodeSource`."""

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from policyserver.pipelines.forecast.block_forecaster import INPUTS, BlockForecaster
 from policyserver.pipelines.forecast.regressor import RegressorConfig
-from policyserver.pipelines.forecast.state_file import ForecastState, settings_of_model
+from policyserver.pipelines.forecast.state_file import ForecastState, Kind, settings_of_model
 from policyserver.pipelines.forecast.tracks import TrackForecaster, Tracks
 from policyserver.pipelines.market.episode_source import EpisodeSource
 from policyserver.pipelines.market.forecaster import Forecaster
 from policyserver.pipelines.market.schemes.scheme import View
 
 
-def unlearnt_state(config: RegressorConfig, window_bars: int, *, is_recorded: bool) -> ForecastState:
+def unlearnt_state(config: RegressorConfig, window_bars: int, bar_intervals_ns: Mapping[str, int], *, is_recorded: bool) -> ForecastState:
     """Return the state of a run that has learnt nothing: what another one is compared with."""
-    return ForecastState("symbols" if is_recorded else "blocks", {}, INPUTS, window_bars, settings_of_model(config))
+    kind: Kind = "symbols" if is_recorded else "blocks"
+    return ForecastState(kind, {}, INPUTS, window_bars, settings_of_model(config), bar_intervals_ns)
 
 
 def window_bars(source: EpisodeSource) -> int:
@@ -77,17 +78,19 @@ class Forecasts:
         with self._lock:
             return self._tracks.skipped + self._skipped + sum(forecaster.skipped for forecaster in self._of_block.values())
 
-    def state(self, window_bars: int, seed: int) -> ForecastState:
+    def state(self, window_bars: int, bar_intervals_ns: Mapping[str, int], seed: int) -> ForecastState:
         """Return what has been learnt so far.
 
         Args:
             window_bars: Bars of an episode, warm-up included.
+            bar_intervals_ns: By symbol, the usual time from one bar to the next.
             seed: Of the episodes.
 
         Raises:
             Exception: A model can't be pickled.
         """
-        empty = unlearnt_state(self._config, window_bars, is_recorded=self._is_recorded)
+        earlier = self._start.bar_intervals_ns if self._is_recorded and self._start is not None else {}
+        empty = unlearnt_state(self._config, window_bars, {**earlier, **bar_intervals_ns}, is_recorded=self._is_recorded)
         if self._is_recorded:
             return dataclasses.replace(empty, models=self._tracks.kept())
         with self._lock:

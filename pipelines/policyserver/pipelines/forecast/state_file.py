@@ -1,6 +1,6 @@
 """The file of what a forecaster has learnt: written by one run into its folder, and begun with by a later one.
 
-    policyserver forecast state 1       the format and its version
+    policyserver forecast state 2       the format and its version
     4f1c...                             SHA-256 of all that follows
     {"river": "0.26.1", ...}            a line of JSON: by what it was learnt, and from what
     ...                                 the models, each a pickle
@@ -26,11 +26,12 @@ from typing import Any, Literal
 from policyserver.common.settings import SettingsError
 from policyserver.pipelines.forecast.regressor import Learnt, RegressorConfig
 from policyserver.pipelines.forecast.river_objects import line_of
+from policyserver.pipelines.market.intervals import interval_text
 
 STATE_FILE = "forecast.state"
 """Name of the file in a run's folder."""
 
-VERSION = 1
+VERSION = 2
 """Of the format."""
 
 KEY = "regressor.state"
@@ -41,6 +42,9 @@ TARGET = "log-return of the next bar"
 
 _MAGIC = b"policyserver forecast state "
 _OF_THE_MODEL = ("model", "scale_features", "learning_rate", "learning_rate_power", "memory_steps")
+
+_SAME_LENGTH = 0.15
+"""Lengths of bars that differ by at most this fraction are the same: months are."""
 
 Kind = Literal["blocks", "symbols"]
 """Whose models they are: of a run's blocks of simulated episodes, by their numbers; or of recorded symbols, by their names."""
@@ -91,6 +95,8 @@ class ForecastState:
     """Bars of an episode, warm-up included: of as many is the mean from which `distance_slow` is."""
     regressor: Mapping[str, Any]
     """The settings that make the model."""
+    bar_intervals_ns: Mapping[str, int]
+    """By symbol, the usual time from one bar to the next, nanoseconds; symbols without a usual one are left out."""
     episodes: Mapping[int, int] = field(default_factory=dict)
     """Of blocks: by seed of the episodes, the number of the first one of which none was learnt."""
     target: str = TARGET
@@ -113,6 +119,7 @@ class ForecastState:
             "features": self.features,
             "window_bars": self.window_bars,
             "regressor": self.regressor,
+            "bar_intervals_ns": dict(self.bar_intervals_ns),
             "kind": self.kind,
             "models": [
                 {"of": of, "learned": model.learned, "until_ns": model.until_ns, "n_bytes": len(model.pickled)}
@@ -153,12 +160,13 @@ class ForecastState:
                 tuple(header["features"]),
                 header["window_bars"],
                 header["regressor"],
+                {str(symbol): int(interval) for symbol, interval in header["bar_intervals_ns"].items()},
                 {each["seed"]: each["before"] for each in header["episodes"]},
                 header["target"],
                 header["river"],
                 data,
             )
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"expected a forecast state, received one of another form: {line_of(error)}") from error
 
     def write(self, path: Path) -> None:
@@ -186,7 +194,8 @@ class ForecastState:
             wanted: What the run would save, its models left out.
 
         Raises:
-            SettingsError: A version, the target, the features, the regressor's settings or the kind of prices differ; the first is named.
+            SettingsError: A version, the target, the features, the regressor's settings, the kind of prices or the bars' length differ; the
+                first is named.
         """
         pairs: list[tuple[str, Any, Any]] = [
             ("River", wanted.river, self.river),
@@ -196,10 +205,20 @@ class ForecastState:
         ]
         names = [*wanted.regressor, *(name for name in self.regressor if name not in wanted.regressor)]
         pairs += [(f"regressor.{name}", wanted.regressor.get(name), self.regressor.get(name)) for name in names]
-        pairs.append(("models of", wanted.kind, self.kind))
+        pairs += [("models of", wanted.kind, self.kind), *self._lengths(wanted)]
         for name, ours, theirs in pairs:
             if ours != theirs:
                 raise SettingsError(KEY, "", f"expected {name} {_text(ours)}, as this run has, received a state of {name} {_text(theirs)}")
+
+    def _lengths(self, wanted: ForecastState) -> list[tuple[str, str, str]]:
+        """Return of each length of bars that differs what it is a length of, what the run has, and what this has: in words."""
+        if wanted.kind == "blocks":  # whose models learn all symbols
+            pairs = [("", ours, theirs) for ours in wanted.bar_intervals_ns.values() for theirs in self.bar_intervals_ns.values()]
+        else:
+            both = [symbol for symbol in wanted.bar_intervals_ns if symbol in self.bar_intervals_ns]
+            pairs = [(f"{symbol} in ", wanted.bar_intervals_ns[symbol], self.bar_intervals_ns[symbol]) for symbol in both]
+        differ = [(of, ours, theirs) for of, ours, theirs in pairs if abs(ours - theirs) > _SAME_LENGTH * max(ours, theirs)]
+        return [(f"{of}bars of", interval_text(ours), interval_text(theirs)) for of, ours, theirs in differ]
 
 
 def settings_of_model(config: RegressorConfig) -> dict[str, Any]:

@@ -10,9 +10,10 @@ An order that is decided at the close of a bar is live from then on, and can fil
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -35,25 +36,58 @@ class OrderKind(IntEnum):
     """At the close of the next bar alone."""
 
 
+class _Kind(NamedTuple):
+    """What makes a kind of orders."""
+
+    waits_for: Literal["open", "close", "better", "worse"]
+    """What it fills at: an open, a close, or a price of its own: the market's is at least as good as that, or at least as bad."""
+    is_limit: bool = False
+    """It fills at its own price or better, rather than as a market order from when its price is reached on."""
+    for_one_bar: bool = False
+    """It is over with the next bar."""
+
+
+_KINDS = {
+    OrderKind.MARKET: _Kind("open"),
+    OrderKind.LIMIT: _Kind("better", is_limit=True),
+    OrderKind.STOP: _Kind("worse"),
+    OrderKind.ON_OPEN: _Kind("open", for_one_bar=True),
+    OrderKind.ON_CLOSE: _Kind("close", for_one_bar=True),
+}
+"""All that the broker has to know of a kind."""
+
+
 class KindFacts(NamedTuple):
     """What is true of which kinds of orders: of each fact bool (kinds,), by the kinds' numbers."""
 
     has_price: npt.NDArray[np.bool_]
     """It has a price of its own."""
+    waits_for_better: npt.NDArray[np.bool_]
+    """It waits until the market's price is at least as good as its own, rather than at least as bad."""
+    is_limit: npt.NDArray[np.bool_]
+    """It fills at its own price or better."""
+    is_trigger: npt.NDArray[np.bool_]
+    """It is a market order from when its price is reached on."""
     for_one_bar: npt.NDArray[np.bool_]
     """It is over with the next bar."""
-    at_open_alone: npt.NDArray[np.bool_]
-    """If it fills, then at an open."""
+    at_open: npt.NDArray[np.bool_]
+    """It fills at an open, whatever the price."""
+    at_close: npt.NDArray[np.bool_]
+    """It fills at a close, whatever the price."""
 
 
-def _are(*kinds: OrderKind) -> npt.NDArray[np.bool_]:
-    return np.array([kind in kinds for kind in OrderKind])
+def _where(fact: Callable[[_Kind], bool]) -> npt.NDArray[np.bool_]:
+    return np.array([fact(_KINDS[OrderKind(number)]) for number in range(len(OrderKind))])
 
 
 KIND_FACTS = KindFacts(
-    has_price=_are(OrderKind.LIMIT, OrderKind.STOP),
-    for_one_bar=_are(OrderKind.ON_OPEN, OrderKind.ON_CLOSE),
-    at_open_alone=_are(OrderKind.MARKET, OrderKind.ON_OPEN),
+    has_price=_where(lambda kind: kind.waits_for in ("better", "worse")),
+    waits_for_better=_where(lambda kind: kind.waits_for == "better"),
+    is_limit=_where(lambda kind: kind.is_limit),
+    is_trigger=_where(lambda kind: kind.waits_for in ("better", "worse") and not kind.is_limit),
+    for_one_bar=_where(lambda kind: kind.for_one_bar),
+    at_open=_where(lambda kind: kind.waits_for == "open"),
+    at_close=_where(lambda kind: kind.waits_for == "close"),
 )
 
 

@@ -20,6 +20,9 @@ BoolArray = npt.NDArray[np.bool_]
 
 Weekday = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 
+_USUAL_PART = 10
+"""A time from bar to bar is the usual one when it is that of one in so many."""
+
 _HOURS = re.compile(r"(\d\d):([0-5]\d)-(\d\d):([0-5]\d)")
 
 
@@ -163,6 +166,12 @@ def usual_interval(time_ns: IntArray) -> int:
         return 0
     values, counts = np.unique(steps, return_counts=True)
     return int(values[np.argmax(counts)])
+
+
+def has_usual_interval(time_ns: IntArray) -> bool:
+    """Tell whether at least a tenth of the bars follow each other in the usual interval; bars of trades, for example, have none."""
+    steps = np.diff(time_ns)
+    return len(steps) > 0 and int((steps == usual_interval(time_ns)).sum()) * _USUAL_PART >= len(steps)
 
 
 def _starts(time_ns: IntArray, span: tuple[int, int], warmup_bars: int, config: WindowsConfig, calendar: Calendar | None) -> IntArray:

@@ -50,6 +50,10 @@ class PriceSource(EpisodeSource, Protocol):
         """By what an episode trades, joined by "+", the bars of a year."""
 
     @property
+    def bar_intervals_ns(self) -> Mapping[str, int]:
+        """By symbol, the usual time from one bar to the next, nanoseconds; symbols without a usual one are left out."""
+
+    @property
     def is_recorded(self) -> bool:
         """Whether episodes are windows of histories."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 
 from policyserver.common.settings import SettingsError
 from policyserver.pipelines.market.annualisation import Annualisation, by_calendar, counted
@@ -16,7 +17,7 @@ from policyserver.pipelines.market.feed import EpisodeBars
 from policyserver.pipelines.market.frames import asked
 from policyserver.pipelines.market.split import Cut, Reach, cut, split
 from policyserver.pipelines.market.time_line import RecordedSymbol, TimeLine
-from policyserver.pipelines.market.windows import WindowLength, WindowTable, counts_text, find_windows
+from policyserver.pipelines.market.windows import WindowLength, WindowTable, counts_text, find_windows, has_usual_interval, usual_interval
 from policyserver.pipelines.prices.change import PriceChange
 from policyserver.pipelines.prices.config import PricesConfig, make_slots
 from policyserver.pipelines.prices.window_order import WindowOrder
@@ -92,6 +93,11 @@ class RecordedSource:
             "+".join(line.symbols): counted(line.time_ns) if self._calendar is None else by_calendar(self._calendar, line.interval_ns)
             for line in self._lines
         }
+
+    @cached_property
+    def bar_intervals_ns(self) -> Mapping[str, int]:
+        """See `PriceSource`."""
+        return {symbol: usual_interval(bars.time_ns) for symbol, bars in self._bars.items() if has_usual_interval(bars.time_ns)}
 
     @property
     def first_actions_ns(self) -> Mapping[str, int]:

@@ -59,6 +59,11 @@ class SimulatedSource:
         year = by_calendar(BUILT_IN["24/7"], int(self._config.bar_interval_s * 1e9))
         return {"+".join(self._symbols_of(number)): year for number in range(len(self.symbols))}
 
+    @property
+    def bar_intervals_ns(self) -> Mapping[str, int]:
+        """See `PriceSource`."""
+        return dict.fromkeys(self.symbols, int(self._config.bar_interval_s * 1e9))
+
     def episodes(self, numbers: Sequence[int]) -> list[Episode]:
         """Draw the parameters of all episodes and simulate their whole paths at once."""
         config, k = self._config, self._config.symbols_per_episode

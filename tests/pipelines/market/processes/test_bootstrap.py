@@ -140,7 +140,7 @@ def test_a_symbol_is_chosen_where_the_files_have_several(tmp_path: Path) -> None
     for name, factor in (("AAA", 1.0), ("BBB", 2.0)):
         write_columns(tmp_path / f"{name}.csv", close=np.array([1.0, 2.0, 3.0]), volume=np.array([1.0, 1.0, 1.0]) * factor)
     config = CatalogConfig((str(tmp_path),))
-    with pytest.raises(SettingsError, match="symbol: expected one of AAA, BBB, received ''"):
-        StationaryBootstrap(config)
+    with pytest.raises(SettingsError, match="symbol: expected one of AAA, BBB, received 'CCC'"):
+        StationaryBootstrap(config, symbol="CCC")
     chosen: Any = StationaryBootstrap(config, symbol="BBB")
     assert chosen._relative.volume.tolist() == [2.0, 2.0]

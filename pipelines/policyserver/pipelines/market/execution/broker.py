@@ -216,15 +216,15 @@ class SimulatedBroker:
     def _take(self, rows: IntArray, orders: FloatArray) -> None:
         self.table.append(rows, orders)
         kinds = orders[:, KIND]
-        if self._only_at_open and kinds.any() and not KIND_FACTS.at_open_alone[kinds.astype(np.int64)].all():
+        if self._only_at_open and kinds.any() and not KIND_FACTS.at_open[kinds.astype(np.int64)].all():
             self._only_at_open = False
         self.log.add_usual(rows, orders, State.ACCEPTED)
 
     def _order_price(self, requests: OrderRequests, side: FloatArray) -> FloatArray:
-        """Return limits rounded so that none is worse than asked for, and stops so that they are reached later; 0 for other kinds."""
+        """Return prices rounded so that no limit is worse than asked for, and no stop reached sooner; meaningless in other kinds."""
         price = requests.price
         if self._instruments.has_ticks:
-            up = (side > 0) == (requests.kind == int(OrderKind.STOP))
+            up = (side > 0) != KIND_FACTS.waits_for_better[requests.kind]
             safe = np.where(np.isfinite(price) & (price > 0), price, 0.0)
             price = rounded(safe, self._instruments.tick[requests.rows, requests.symbol], up)
         return price

@@ -16,7 +16,6 @@ from policyserver.pipelines.market.execution.order_table import (
     FORCED,
     KIND,
     LEFT,
-    LIMIT,
     LIVE,
     MATCHED,
     NOTIONAL,
@@ -24,13 +23,12 @@ from policyserver.pipelines.market.execution.order_table import (
     PRICE,
     QUANTITY,
     SIDE,
-    STOP,
     SYMBOL,
     TRIGGERED,
     OrderTable,
 )
 from policyserver.pipelines.market.instruments import Instruments, rounded
-from policyserver.pipelines.market.orders import Fills, Reason, State
+from policyserver.pipelines.market.orders import KIND_FACTS, Fills, Reason, State
 
 _DUST = 1e-12
 """What is left of a quantity counts as nothing when it is at most this fraction of the whole."""
@@ -74,7 +72,7 @@ class Filling:
         symbol = orders[:, SYMBOL].astype(np.int64)
         cells = self._accounts.cells(rows, symbol)
         orders[:, MATCHED] = 1.0
-        orders[:, TRIGGERED] = orders[:, KIND] == STOP
+        orders[:, TRIGGERED] = KIND_FACTS.is_trigger[orders[:, KIND].astype(np.int64)]
         self._accounts.price.reshape(-1)[cells] = reference
         price = self._price(places, cells, orders, symbol, reference)
         quantity = self._within_volume(places, rows, orders, symbol)
@@ -92,7 +90,7 @@ class Filling:
         price = reference + side * (reference * self._instruments.cost_fraction.take(cells))
         if self._instruments.has_ticks:
             price = rounded(price, self._instruments.tick.take(cells), side > 0)
-        limit = orders[:, KIND] == LIMIT
+        limit = KIND_FACTS.is_limit[orders[:, KIND].astype(np.int64)]
         if limit.any():
             bar, bound = self._bar, orders[:, PRICE]
             highest = np.minimum(np.minimum(bound, bar.high[places, symbol]), price)

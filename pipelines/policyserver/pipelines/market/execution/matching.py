@@ -8,20 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from policyserver.pipelines.market.bars import BarRows, FloatArray
-from policyserver.pipelines.market.execution.order_table import (
-    KIND,
-    LIMIT,
-    LIVE,
-    MARKET,
-    MATCHED,
-    ON_CLOSE,
-    ON_OPEN,
-    PRICE,
-    SIDE,
-    STOP,
-    SYMBOL,
-    TRIGGERED,
-)
+from policyserver.pipelines.market.execution.order_table import KIND, LIVE, MATCHED, PRICE, SIDE, SYMBOL, TRIGGERED
+from policyserver.pipelines.market.orders import KIND_FACTS
 
 Phase = Literal["open", "within", "close"]
 
@@ -48,15 +36,13 @@ def matches(
     waits = (orders[:, :, LIVE] > 0) & (orders[:, :, MATCHED] == 0)
     if present is not None:
         waits &= present[each, symbol]
-    kind = orders[:, :, KIND]
+    kind = orders[:, :, KIND].astype(np.int64)
     if phase == "close":
-        return waits & (kind == ON_CLOSE), bar.close[each, symbol]
-    price, buys = orders[:, :, PRICE], orders[:, :, SIDE] > 0
-    limit, stop = kind == LIMIT, (kind == STOP) & (orders[:, :, TRIGGERED] == 0)
+        return waits & KIND_FACTS.at_close[kind], bar.close[each, symbol]
+    price, buys, triggered = orders[:, :, PRICE], orders[:, :, SIDE] > 0, orders[:, :, TRIGGERED] > 0
     low, high = (bar.open, bar.open) if phase == "open" else (bar.low, bar.high)
     low, high = low[each, symbol], high[each, symbol]
-    reached = np.where(buys == limit, low <= price, high >= price) & (limit | stop)
+    reached = np.where(buys == KIND_FACTS.waits_for_better[kind], low <= price, high >= price) & KIND_FACTS.has_price[kind] & ~triggered
     if phase == "within":
         return waits & reached, price
-    at_open = (kind == MARKET) | (kind == ON_OPEN) | ((kind == STOP) & ~stop)
-    return waits & (reached | at_open), bar.open[each, symbol]
+    return waits & (reached | KIND_FACTS.at_open[kind] | triggered), bar.open[each, symbol]

@@ -9,10 +9,10 @@ from policyserver.pipelines.market.orders import OrderKind
 from policyserver.pipelines.market.rows import Rows
 
 NUMBER, SYMBOL, KIND, SIDE, QUANTITY, PRICE, LEFT, FILLED, NOTIONAL, FEE_PAID, BARS_LEFT, TRIGGERED, FORCED, LIVE, MATCHED = range(15)
-"""Columns of an order, float64: SIDE is 1 or -1; TRIGGERED, FORCED, LIVE and MATCHED are 0 or 1."""
+"""Columns of an order, float64: KIND is an `OrderKind`, SIDE 1 or -1; TRIGGERED, FORCED, LIVE and MATCHED are 0 or 1."""
 
-MARKET, LIMIT, STOP, ON_OPEN, ON_CLOSE = (int(kind) for kind in OrderKind)
-"""What stands in the column KIND, as plain numbers: to compare an array with an enum takes five times as long."""
+MARKET = int(OrderKind.MARKET)
+"""What stands in the column KIND of a market order, as a plain number: to compare an array with an enum takes five times as long."""
 
 N_COLUMNS = 15
 """Columns of an order."""

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated
 
@@ -19,17 +18,7 @@ from policyserver.pipelines.market.processes.draws import Draws
 from policyserver.pipelines.market.processes.path_bars import RowBars
 from policyserver.pipelines.market.processes.price_range import SIGMAS, PriceLevel, check_reach, furthest
 from policyserver.pipelines.market.processes.process import PriceProcess, log_prices
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Recorded:
-    """Recorded bars but the first, each relative to the close before it; float64 (n,)."""
-
-    log_return: FloatArray
-    open: FloatArray
-    high: FloatArray
-    low: FloatArray
-    volume: FloatArray
+from policyserver.pipelines.market.processes.relative_bars import RelativeBars, relative_bars
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,21 +26,25 @@ class StationaryBootstrap(PriceProcess):
     """Recorded bars in blocks of random length from random places, the last bar followed by the first: what a path of the recorded law is.
 
     A bar's return, gap, range and volume stay together. Within blocks the order is the recorded one: the autocovariance at lag k is the
-    recorded (circular) one times (1 - 1 / mean_block_bars)**k.
+    recorded (circular) one times (1 - 1 / mean_block_bars)**k. Blocks of several assets are those of the same times, so that the same holds
+    of their covariances, at lag 0 too.
     Source: D. N. Politis, J. P. Romano, The stationary bootstrap, 1994.
     """
 
     recorded: CatalogConfig
     """Files of the recorded bars, at least 2."""
     symbol: str = ""
-    """Symbol of the files whose bars these are; "": the only one."""
+    """Symbol of the files whose bars these are; "": all of them."""
+    symbols: tuple[str, ...] = ()
+    """Several of the symbols, the assets of an episode in this order; none: all in the order of their names, or `symbol` alone."""
     until: str = ""
     """Date before which the bars end that are drawn from, such as "2023-01-01", UTC, so that later ones stay unknown; "": all are."""
     mean_block_bars: Annotated[Prior, Interval(ge=1, le=1e9)] = field(default_factory=lambda: Prior.fixed(20.0))
     """Mean length of a block, geometrically distributed; 1 draws single bars, whose order is lost."""
     start_price: PriceLevel = field(default_factory=lambda: Prior(50.0, 200.0, "log_uniform"))
     """Price before the first bar."""
-    _relative: _Recorded = field(init=False, repr=False, compare=False)
+    _chosen: tuple[str, ...] = field(init=False, repr=False, compare=False)
+    _relative: RelativeBars = field(init=False, repr=False, compare=False)
 
     def _check(self) -> None:
         try:
@@ -60,16 +53,33 @@ class StationaryBootstrap(PriceProcess):
             raise ValueError(f"until: expected a date such as 2023-01-01, received {self.until!r}") from error
         try:
             catalog = Catalog(self.recorded)
-            chosen = catalog.symbols[0] if not self.symbol and len(catalog.symbols) == 1 else self.symbol
-            if chosen not in catalog.symbols:
-                raise ValueError(f"symbol: expected one of {', '.join(catalog.symbols)}, received {self.symbol!r}")
-            stamps = tuple((str(path), path.stat().st_mtime_ns, path.stat().st_size) for path in catalog.files_of(chosen))
-            relative = _relative(self.recorded, chosen, None if until is None else int(until.astype(np.int64)), stamps)
+            chosen = self._choose(catalog.symbols)
+            stamps = tuple(
+                (str(path), path.stat().st_mtime_ns, path.stat().st_size) for symbol in chosen for path in catalog.files_of(symbol)
+            )
+            relative = relative_bars(self.recorded, chosen, None if until is None else int(until.astype(np.int64)), stamps)
         except OSError as error:
             raise ValueError(f"recorded: expected a readable file, received {error.filename}: {error.strerror}") from error
         except SettingsError as error:
             raise SettingsError(f"recorded.{error.key}", "", error.problem) from error
+        object.__setattr__(self, "_chosen", chosen)
         object.__setattr__(self, "_relative", relative)
+
+    def _choose(self, there: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the symbols of the assets, of those that there are."""
+        if self.symbol and self.symbols:
+            raise ValueError(f"symbols: expected none beside symbol = {self.symbol!r}, received {', '.join(self.symbols)}")
+        for name, wanted in (("symbol", (self.symbol,) if self.symbol else ()), ("symbols", self.symbols)):
+            if unknown := [symbol for symbol in wanted if symbol not in there]:
+                raise ValueError(f"{name}: expected one of {', '.join(there)}, received {unknown[0]!r}")
+            if len(set(wanted)) != len(wanted):
+                raise ValueError(f"{name}: expected different ones, received {', '.join(wanted)}")
+        return self.symbols or ((self.symbol,) if self.symbol else there)
+
+    @property
+    def rows_per_episode(self) -> int:
+        """The number of assets."""
+        return len(self._chosen)
 
     @property
     def catalogs(self) -> tuple[CatalogConfig, ...]:
@@ -78,14 +88,24 @@ class StationaryBootstrap(PriceProcess):
 
     def check(self, n_bars: int) -> None:
         """Refuse blocks so long that paths could leave what a price can be."""
-        returns = self._relative.log_return
+        of_assets = np.split(self._relative.log_return, len(self._chosen))
 
-        def reach(mean_block_bars: float) -> float:
+        def reach_of(returns: FloatArray, mean_block_bars: float) -> float:
             variance = float(returns.var()) * max(2.0 * mean_block_bars - 1.0, 0.0)  # per bar in the long run, at most
             far = n_bars * abs(float(returns.mean())) + SIGMAS * math.sqrt(n_bars * variance)
-            return furthest(self.start_price) + min(far, n_bars * float(np.abs(returns).max()))
+            return min(far, n_bars * float(np.abs(returns).max()))
+
+        def reach(mean_block_bars: float) -> float:
+            return furthest(self.start_price) + max(reach_of(returns, mean_block_bars) for returns in of_assets)
 
         check_reach(n_bars, reach, mean_block_bars=self.mean_block_bars.high)
+
+    def draw_rows(self, generators: Sequence[np.random.Generator]) -> list[dict[str, float]]:
+        """Draw the parameters of all rows; the assets of an episode have the blocks of its first one."""
+        drawn, n_assets = PriceProcess.draw_rows(self, generators), len(self._chosen)
+        for row, own in enumerate(drawn):
+            own["mean_block_bars"] = drawn[row - row % n_assets]["mean_block_bars"]
+        return drawn
 
     def bars(self, draws: Draws, parameters: Mapping[str, FloatArray], n_bars: int, steps_per_bar: int) -> RowBars:
         """Return the bars of each row; a bar opens as far from the close before it as it did when it was recorded."""
@@ -98,44 +118,13 @@ class StationaryBootstrap(PriceProcess):
         return RowBars(opens, highs, lows, closes, recorded.volume[places])
 
     def places(self, draws: Draws, mean_block_bars: FloatArray, n_bars: int) -> IntArray:
-        """Return which recorded bar each bar is, int64 (n, n_bars), 0 the second one recorded."""
-        n_recorded = len(self._relative.volume)
+        """Return which recorded bar each bar is, int64 (n, n_bars), 0 the first asset's second one recorded; `draws` are whole episodes."""
+        n_recorded, n_assets = self._relative.n_bars, len(self._chosen)
+        draws, mean_block_bars = draws.take(range(0, len(draws), n_assets)), mean_block_bars[::n_assets]
         begins = draws.uniform(n_bars) * mean_block_bars[:, None] < 1.0
         begins[:, 0] = True
         firsts = (draws.uniform(n_bars) * n_recorded).astype(np.int64)
         bars = np.arange(n_bars)
         begun = np.maximum.accumulate(np.where(begins, bars, 0), axis=1)
-        return (np.take_along_axis(firsts, begun, axis=1) + bars - begun) % n_recorded
-
-
-@functools.lru_cache(maxsize=4)
-def _relative(config: CatalogConfig, symbol: str, until_ns: int | None, stamps: tuple[tuple[str, int, int], ...]) -> _Recorded:
-    """Return recorded bars relative to each other; settings are checked often, and files are read once.
-
-    Args:
-        config: The files.
-        symbol: Whose bars.
-        until_ns: Time before which they end; None: all.
-        stamps: Path, time of change and size of each file, which make changed files others.
-
-    Raises:
-        ValueError: A file is malformed, or has too few bars, or bars from which no returns follow.
-    """
-    try:
-        bars = Catalog(config).load(symbol).bars
-    except ValueError as error:
-        raise ValueError(f"recorded.files: {error}") from error
-    if until_ns is not None:
-        bars = bars.slice(0, int(np.searchsorted(bars.time_ns, until_ns)))
-    if len(bars) < 2:
-        before = "" if until_ns is None else f" before {np.datetime64(until_ns, 'ns').astype('datetime64[s]')}"
-        raise ValueError(f"recorded: expected at least 2 bars of {symbol}{before}, received {len(bars)}")
-    prices = np.stack((bars.low, np.minimum(bars.open, bars.close), np.maximum(bars.open, bars.close), bars.high))
-    ordered = (prices[0] > 0) & np.all(np.diff(prices, axis=0) >= 0, axis=0) & np.isfinite(prices[3]) & (bars.volume >= 0)
-    if not ordered.all():
-        row = int(np.argmin(ordered))
-        found = {name: float(getattr(bars, name)[row]) for name in ("open", "high", "low", "close", "volume")}
-        raise ValueError(f"recorded: expected 0 < low <= open, close <= high and volume >= 0 in bar {row} of {symbol}, received {found}")
-    before_each = bars.close[:-1]
-    opens, highs, lows = bars.open[1:] / before_each, bars.high[1:] / before_each, bars.low[1:] / before_each
-    return _Recorded(np.log(bars.close[1:] / before_each), opens, highs, lows, bars.volume[1:])
+        times = (np.take_along_axis(firsts, begun, axis=1) + bars - begun) % n_recorded
+        return (times[:, None] + n_recorded * np.arange(n_assets)[:, None]).reshape(-1, n_bars)

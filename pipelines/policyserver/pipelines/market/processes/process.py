@@ -45,6 +45,10 @@ class PriceProcess(Config):
         values = ((each.name, getattr(self, each.name)) for each in fields(cast(Any, self)))
         return {name: value.draw(rng) for name, value in values if isinstance(value, Prior)}
 
+    def draw_rows(self, generators: Sequence[np.random.Generator]) -> list[dict[str, float]]:
+        """Draw the parameters of the rows of whole episodes, each from its generator; a law whose assets share some says so here."""
+        return [self.draw_parameters(generator) for generator in generators]
+
     def bars(self, draws: Draws, parameters: Mapping[str, FloatArray], n_bars: int, steps_per_bar: int) -> RowBars:
         """Return the bars of each row of `draws`.
 
@@ -125,7 +129,7 @@ def draw_bars(
     Returns:
         What was drawn for each row, to be recorded, and the bars.
     """
-    drawn = [process.draw_parameters(generator) for generator in generators]
+    drawn = process.draw_rows(generators)
     names = dict.fromkeys(name for row in drawn for name in row)
     columns = {name: np.array([row.get(name, math.nan) for row in drawn]) for name in names}
     return drawn, process.bars(Draws(generators), columns, n_bars, steps_per_bar)
