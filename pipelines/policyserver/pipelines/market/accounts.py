@@ -10,6 +10,10 @@ import numpy as np
 from policyserver.pipelines.market.bars import FloatArray, IntArray
 from policyserver.pipelines.market.rows import Rows
 
+_ONE = np.array(1.0)
+"""An array in an expression is taken as it is; a number is looked at and converted each time."""
+_TINY = np.array(1e-200)
+"""No position that an account can have is an infinite multiple of an equity above it."""
 _DUST = 1e-12
 """What is left of a quantity counts as nothing when it is at most this fraction of the whole."""
 
@@ -19,57 +23,59 @@ class Accounts:
 
     def __init__(self, n_rows: int, n_symbols: int) -> None:
         """Hold nothing."""
-        self._all_rows = np.arange(n_rows)
-        self.initial_equity = np.ones(n_rows)
-        """Cash at the start, float64 (n,)."""
-        self.cash = np.ones(n_rows)
-        """Cash, float64 (n,); negative when positions cost more than there was."""
+        # Columns that begin together, and those that are compared with the mark before, are rows of one array: one change for all of them.
+        self._amounts = np.ones((6, n_rows))
+        self._sums = np.zeros((7, n_rows))
+        self._at_mark = np.zeros((5, n_rows))
+        self.initial_equity, self.cash, self.equity, self.marked_equity, self.highest_equity, self.entry_equity = self._amounts
+        self.turnover, self.realised, self.fees, self.slippage, self._n_orders, self.borrow_costs, self.drawdown = self._sums
         self.position = np.zeros((n_rows, n_symbols))
         """Units held, float64 (n, K), negative when short."""
         self.price = np.ones((n_rows, n_symbols))
         """Prices that the positions are valued at, float64 (n, K): those of the last fill or mark."""
         self.average_price = np.zeros((n_rows, n_symbols))
         """Average prices that the positions were opened at, float64 (n, K); 0 without one."""
-        self.equity = np.ones(n_rows)
-        """cash + sum(position * price) as of the last fill or mark, float64 (n,)."""
-        self.marked_equity = np.ones(n_rows)
-        """Equity at the mark before, where the next reward starts, float64 (n,)."""
-        self.highest_equity = np.ones(n_rows)
-        """Highest equity of all marks so far, float64 (n,)."""
-        self.drawdown = np.zeros(n_rows)
-        """Largest fall of the equity below its highest value before, a fraction of that, float64 (n,)."""
-        self.entry_equity = np.ones(n_rows)
-        """Equity right after the last fill, float64 (n,)."""
         self.called = np.zeros(n_rows, dtype=np.bool_)
         """Whether a margin call closes the positions, bool (n,)."""
-        self.fees = np.zeros(n_rows)
-        """Fees paid so far, in cash, float64 (n,)."""
-        self.slippage = np.zeros(n_rows)
-        """Cash lost to spread and slippage so far, float64 (n,)."""
-        self.borrow_costs = np.zeros(n_rows)
-        """Cash paid for shorts so far, float64 (n,)."""
-        self.turnover = np.zeros(n_rows)
-        """Notional traded so far, float64 (n,)."""
-        self.realised = np.zeros(n_rows)
-        """Profit taken so far, before fees, float64 (n,)."""
         self.fills = np.zeros(n_rows, dtype=np.int64)
         """Fills so far, int64 (n,)."""
         self.orders = np.zeros(n_rows, dtype=np.int64)
         """Orders submitted so far, refused ones too, int64 (n,)."""
-        self._marked = np.zeros((5, n_rows))
         self.last_bar = np.zeros((5, n_rows))
         """What `in_bar` was at the last mark, float64 (5, n)."""
 
+    initial_equity: FloatArray
+    """Cash at the start, float64 (n,)."""
+    cash: FloatArray
+    """Cash, float64 (n,); negative when positions cost more than there was."""
+    equity: FloatArray
+    """cash + sum(position * price) as of the last fill or mark, float64 (n,)."""
+    marked_equity: FloatArray
+    """Equity at the mark before, where the next reward starts, float64 (n,)."""
+    highest_equity: FloatArray
+    """Highest equity of all marks so far, float64 (n,)."""
+    entry_equity: FloatArray
+    """Equity right after the last fill, float64 (n,)."""
+    turnover: FloatArray
+    """Notional traded so far, float64 (n,)."""
+    realised: FloatArray
+    """Profit taken so far, before fees, float64 (n,)."""
+    fees: FloatArray
+    """Fees paid so far, in cash, float64 (n,)."""
+    slippage: FloatArray
+    """Cash lost to spread and slippage so far, float64 (n,)."""
+    borrow_costs: FloatArray
+    """Cash paid for shorts so far, float64 (n,)."""
+    drawdown: FloatArray
+    """Largest fall of the equity below its highest value before, a fraction of that, float64 (n,)."""
+
     def begin(self, rows: Rows, initial_equity: float, prices: FloatArray) -> None:
         """Open accounts without positions, at prices of float64 (m, K)."""
-        for amounts in (self.initial_equity, self.cash, self.equity, self.marked_equity, self.highest_equity, self.entry_equity):
-            amounts[rows] = initial_equity
-        for sums in (self.drawdown, self.fees, self.slippage, self.borrow_costs, self.turnover, self.realised):
-            sums[rows] = 0.0
+        self._amounts[:, rows] = initial_equity
+        self._sums[:, rows] = self._at_mark[:, rows] = 0.0
         self.fills[rows] = self.orders[rows] = 0
         self.called[rows] = False
         self.position[rows] = self.average_price[rows] = 0.0
-        self._marked[:, rows] = 0.0
         self.price[rows] = prices
 
     # What is known -------------------------------------------------------------------------------------------------------------------
@@ -88,6 +94,8 @@ class Accounts:
         """Return the value of each position as a signed fraction of the equity, float64 (m, K); 0 without equity."""
         equity = self.equity[rows][:, None]
         value = self.position[rows] * self.price[rows]
+        if np.count_nonzero(equity > _TINY) == len(equity):  # nearly always: no division can overflow
+            return value / equity
         with np.errstate(over="ignore"):  # of an equity next to nothing it is infinite
             return np.divide(value, equity, out=np.zeros_like(value), where=equity > 0)
 
@@ -106,9 +114,13 @@ class Accounts:
 
     # What happens --------------------------------------------------------------------------------------------------------------------
 
+    def worth(self, rows: Rows) -> FloatArray:
+        """Return what the accounts are worth at the prices that there are, float64 (m,); `equity` is left as it is."""
+        return self.cash[rows] + total_of(self.position[rows] * self.price[rows])
+
     def value(self, rows: Rows) -> None:
         """Value the positions at their prices."""
-        self.equity[rows] = self.cash[rows] + total_of(self.position[rows] * self.price[rows])
+        self.equity[rows] = self.worth(rows)
 
     def trade(
         self, rows: IntArray, symbol: IntArray, quantity: FloatArray, reference: FloatArray, price: FloatArray, fee: FloatArray
@@ -125,27 +137,37 @@ class Accounts:
         """
         cells = self.cells(rows, symbol)
         units, held = np.abs(quantity), self.position.take(cells)
-        new = held + quantity
-        new[np.abs(new) <= _DUST * np.maximum(np.abs(held), units)] = 0.0
-        self._average(rows, cells, held, new, quantity, price)
+        size, new = np.abs(held), held + quantity
+        is_closed = np.abs(new) <= _DUST * np.maximum(size, units)
+        if np.count_nonzero(is_closed):
+            new[is_closed] = 0.0
+        self._average(rows, cells, held, size, new, quantity, units, price)
         self.position.reshape(-1)[cells] = new
-        self.cash[rows] -= quantity * price + fee
-        self.fees[rows] += fee
-        self.slippage[rows] += units * np.abs(price - reference)
-        self.turnover[rows] += units * price
-        self.fills[rows] += 1
-        self.value(rows)
-        self.entry_equity[rows] = self.equity[rows]
+        self.cash[rows] = self.cash.take(rows) - (quantity * price + fee)
+        self.fees[rows] = self.fees.take(rows) + fee
+        self.slippage[rows] = self.slippage.take(rows) + units * np.abs(price - reference)
+        self.turnover[rows] = self.turnover.take(rows) + units * price
+        self.fills[rows] = self.fills.take(rows) + 1
+        self.equity[rows] = self.entry_equity[rows] = self.worth(rows)
 
-    def _average(self, rows: IntArray, cells: IntArray, held: FloatArray, new: FloatArray, quantity: FloatArray, price: FloatArray) -> None:
+    def _average(
+        self,
+        rows: IntArray,
+        cells: IntArray,
+        held: FloatArray,
+        size: FloatArray,
+        new: FloatArray,
+        quantity: FloatArray,
+        units: FloatArray,
+        price: FloatArray,
+    ) -> None:
         """Keep the average prices of positions, and the profit that is taken when they get smaller."""
         average = self.average_price.take(cells)
-        units, size = np.abs(quantity), np.abs(held)
         average_price = (size * average + units * price) / (size + units)
         closes = held * quantity < 0
-        if closes.any():
-            closing = np.where(closes, np.minimum(units, size), 0.0)
-            self.realised[rows] += closing * (price - average) * np.sign(held)
+        if np.count_nonzero(closes):
+            closing = np.minimum(units, size) * closes
+            self.realised[rows] = self.realised.take(rows) + closing * (price - average) * np.sign(held)
             kept = np.where(new * held < 0, price, average)
             average_price = np.where(new == 0, 0.0, np.where(closes, kept, average_price))
         self.average_price.reshape(-1)[cells] = average_price
@@ -156,21 +178,22 @@ class Accounts:
         self.marked_equity[rows] = equity
         highest = np.maximum(self.highest_equity[rows], equity)
         self.highest_equity[rows] = highest
-        self.drawdown[rows] = np.maximum(self.drawdown[rows], 1.0 - equity / highest)
+        self.drawdown[rows] = np.maximum(self.drawdown[rows], _ONE - equity / highest)
         now = self._now(rows)
         self.last_bar[:, rows] = self._since_mark(now, rows)
-        self._marked[:, rows] = now
+        self._at_mark[:, rows] = now
 
     def _since_mark(self, now: FloatArray, rows: Rows) -> FloatArray:
-        since = now - self._marked[:, rows]
+        since = now - self._at_mark[:, rows]
         since[1] -= since[2]
         return since
 
     def _now(self, rows: Rows) -> FloatArray:
-        return np.array([self.turnover[rows], self.realised[rows], self.fees[rows], self.slippage[rows], self.orders[rows]])
+        self._n_orders[:] = self.orders
+        return self._sums[:5, rows]
 
 
 def total_of(values: FloatArray) -> FloatArray:
     """Return the sums of rows, float64 (m,): most have one symbol and one term, and a sum over one costs ten times as much."""
-    total: FloatArray = values[:, 0] if values.shape[1] == 1 else values.sum(axis=1)
+    total: FloatArray = values[:, 0] if values.shape[1] == 1 else np.add.reduce(values, axis=1)
     return total

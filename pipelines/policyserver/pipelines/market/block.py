@@ -25,10 +25,10 @@ from policyserver.pipelines.market.history import FIELDS, BarWindows
 from policyserver.pipelines.market.instruments import Instruments
 from policyserver.pipelines.market.orders import GOOD_TILL_CANCELLED, Fills, OrderKind, OrderRequests
 from policyserver.pipelines.market.risk.gate import RiskGate
-from policyserver.pipelines.market.rows import ALL, Rows
+from policyserver.pipelines.market.rows import ALL, Rows, count_up
 from policyserver.pipelines.market.rules import Rules
 from policyserver.pipelines.market.running_statistics import Statistic, Statistics
-from policyserver.pipelines.market.schemes.actions.action_scheme import Actions
+from policyserver.pipelines.market.schemes.actions.action_scheme import Actions, ActionScheme
 from policyserver.pipelines.market.schemes.scheme import Scheme, Shape, View
 
 GOES_ON, DATA_END = 0, -1
@@ -103,13 +103,19 @@ class EpisodeBlock:
         """Who executes the orders."""
         self.order_events = self.broker.take_events()
         """What became of orders from the last call of `mark` to that of `fill`, or from `fill` to `mark`; see `SimulatedBroker`."""
-        self._numbers = np.arange(n_rows)
+        self._n_rows = n_rows
+        self._all_rows = np.arange(n_rows).tobytes()
+        self._has_stale = False
+        """Whether a symbol has been without a bar of its own."""
+        self._calls_to_end = 0
+        """Calls of `fill` in which no row comes to the last bar of its episode, at least."""
         self._warmup_bars = rules.warmup_bars()
-        self._action_state = rules.actions.new_state(shape)
-        self._observers = [(part, part.new_state(shape)) for part in rules.observers]
-        self._rewards = [(part, part.new_state(shape)) for part in rules.rewards]
-        self._ends = [(part, part.new_state(shape)) for part in rules.ends]
-        limits = [(part, part.new_state(shape)) for part in rules.risk]
+        self._action_state = rules.actions.bind(self.view)
+        self._cancels = type(rules.actions).cancels is not ActionScheme.cancels
+        self._observers = [(part, part.bind(self.view)) for part in rules.observers]
+        self._rewards = [(part, part.bind(self.view)) for part in rules.rewards]
+        self._ends = [(part, part.bind(self.view)) for part in rules.ends]
+        limits = [(part, part.bind(self.view)) for part in rules.risk]
         self._orders: SimulatedBroker | RiskGate = RiskGate(limits, self.view, self.broker) if limits else self.broker
         self._any_refused = False
         own: list[tuple[Any, Any]] = [(rules.actions, self._action_state), *self._observers, *self._rewards, *self._ends]
@@ -135,6 +141,7 @@ class EpisodeBlock:
         view.bar.set(rows, BarRows(warm_up.time_ns, last))
         view.clock[rows] = 0
         view.n_steps[rows] = warm_up.n_steps
+        self._calls_to_end = min(self._calls_to_end, int(warm_up.n_steps.min(initial=0)))
         view.accounts.begin(rows, self.rules.account.initial_equity, last[..., FIELDS.index("close")])
         view.statistics.begin(rows, warm_up.bars[..., FIELDS.index("close")])
         view.history.begin(rows, warm_up.bars)
@@ -152,10 +159,13 @@ class EpisodeBlock:
         """
         view, rows = self.view, self._all_or(rows)
         present = bar.present if present is None else present
-        view.stale_bars[rows] = 0 if present is None else np.where(present, 0, view.stale_bars[rows] + 1)
+        if present is not None or self._has_stale:
+            view.stale_bars[rows] = 0 if present is None else np.where(present, 0, view.stale_bars[rows] + 1)
+            self._has_stale = True
         self.broker.fill(rows, bar, present)
         view.bar.set(rows, bar)
-        view.clock[rows] += 1
+        count_up(view.clock, rows)
+        self._calls_to_end -= 1
         view.statistics.update(rows, view.accounts.price[rows])
         view.history.update(rows, bar)
         self.order_events = self.broker.take_events()
@@ -167,21 +177,31 @@ class EpisodeBlock:
         accounts = view.accounts
         accounts.value(rows)
         values = [part.compute(state, view, rows) for part, state in self._rewards]
-        terms = values[0][:, None] if len(values) == 1 else np.stack(values, axis=1)
+        terms = values[0][:, None] if len(values) == 1 else np.array(values).T.copy()
         rewards = total_of(terms)
         accounts.settle(rows)
         self.broker.call_margins(rows)
         for part, state in self._updating:
             part.update(state, view, rows)
         self.order_events = self.broker.take_events()
-        ends = np.where(view.clock[rows] >= view.n_steps[rows], DATA_END, GOES_ON)
-        for place, (end, state) in enumerate(reversed(self._ends)):
-            ends[end.reached(state, view, rows)] = len(self._ends) - place
-        return Marked(rewards, terms, ends)
+        return Marked(rewards, terms, self._ends_of(rows, len(rewards)))
+
+    def _ends_of(self, rows: Rows, count: int) -> IntArray:
+        """Return why the episodes in m rows are over, int64 (m,); see `Marked.ends`."""
+        view, ends = self.view, np.zeros(count, dtype=np.int64)
+        if self._calls_to_end <= 0:
+            ends[view.clock[rows] >= view.n_steps[rows]] = DATA_END
+            self._calls_to_end = int((view.n_steps - view.clock).min())
+        for place in range(len(self._ends), 0, -1):
+            end, state = self._ends[place - 1]
+            reached = end.reached(state, view, rows)
+            if np.count_nonzero(reached):
+                ends[reached] = place
+        return ends
 
     def _all_or(self, rows: Rows) -> Rows:
         """Return `ALL` for the numbers of all rows: views of arrays cost less than copies."""
-        if isinstance(rows, slice) or len(rows) < len(self._numbers) or np.count_nonzero(rows == self._numbers) < len(rows):
+        if isinstance(rows, slice) or len(rows) < self._n_rows or rows.tobytes() != self._all_rows:
             return rows
         return ALL
 
@@ -193,17 +213,17 @@ class EpisodeBlock:
         """Return the observations at the last bar's close, float32 (m, size), within the bounds of the observers' spaces."""
         rows = self._all_or(rows)
         blocks = [part.observe(state, self.view, rows) for part, state in self._observers]
-        values = np.concatenate([block.reshape(len(block), -1) for block in blocks], axis=1)
-        np.minimum(np.maximum(values, self._low, out=values), self._high, out=values)
+        values = np.concatenate([block if block.ndim == 2 else block.reshape(len(block), -1) for block in blocks], axis=1)
+        np.minimum(np.maximum(values, self._low, values), self._high, values)
         return values.astype(np.float32)
 
     def act(self, rows: IntArray, actions: Actions) -> None:
         """Submit the orders that actions ask for, at the close of the last bar."""
         scheme, state, view = self.rules.actions, self._action_state, self.view
         self._forget_refusals(rows)
-        cancels = scheme.cancels(state, view, rows, actions)
-        if cancels.any():
-            self.broker.cancel_all(rows[cancels])
+        if self._cancels:
+            cancels = scheme.cancels(state, view, rows, actions)
+            self.broker.cancel_all(rows if np.count_nonzero(cancels) == len(rows) else rows[cancels])
         for requests in scheme.orders(state, view, rows, actions):
             if len(requests.rows):
                 self.submit(requests)
@@ -235,7 +255,7 @@ class EpisodeBlock:
         return found, accepted
 
     def _note_refusals(self, rows: IntArray, accepted: npt.NDArray[np.bool_]) -> None:
-        if not accepted.all():
+        if np.count_nonzero(accepted) < len(accepted):
             refused = rows[~accepted]
             self.view.refusals[refused, 0] += 1
             self._any_refused = True

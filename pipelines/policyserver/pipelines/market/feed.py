@@ -53,25 +53,30 @@ class BarFeed:
     def __init__(self, n_rows: int, n_symbols: int, n_extras: int = 0) -> None:
         """Hold no episode; `n_extras`: further columns of the bars."""
         self._episodes: list[EpisodeBars | None] = [None] * n_rows
-        self._bars = np.ones((n_rows, _CHUNK_BARS, n_symbols, len(FIELDS) + n_extras))
+        self._bars = np.ones((n_rows * _CHUNK_BARS, n_symbols, len(FIELDS) + n_extras))
         self._present: npt.NDArray[np.bool_] | None = None
         self._asks: npt.NDArray[np.bool_] | None = None
-        self._times = np.zeros((n_rows, _CHUNK_BARS), dtype=np.int64)
-        self._next = np.zeros(n_rows, dtype=np.int64)
-        self._first = np.zeros(n_rows, dtype=np.int64)
+        self._times = np.zeros(n_rows * _CHUNK_BARS, dtype=np.int64)
+        self._place = np.arange(n_rows) * _CHUNK_BARS
+        """Of each row's next bar among those that are copied."""
+        self._chunk_end = self._place.copy()
+        """The place behind its last copied one."""
+        self._copied = np.zeros(n_rows, dtype=np.int64)
+        """Bars of its episode up to there."""
         self._length = np.zeros(n_rows, dtype=np.int64)
-        self._chunk_end = np.zeros(n_rows, dtype=np.int64)
+        self._calls_left = 0
+        """Calls of `next` in which no row comes to the end of what is copied, at least."""
 
     def begin(self, row: int, episode: EpisodeBars) -> None:
         """Put an episode into a row; the next bar is the one after its warm-up."""
         self._episodes[row] = episode
         self._length[row] = len(episode.time_ns)
-        self._next[row] = episode.warmup_bars
+        self._copied[row] = episode.warmup_bars
         self._copy_chunk(row)
 
     def has_next(self, rows: IntArray) -> npt.NDArray[np.bool_]:
         """Return whether there is a next bar of each row, bool (m,)."""
-        more: npt.NDArray[np.bool_] = self._next[rows] < self._length[rows]
+        more: npt.NDArray[np.bool_] = self._copied[rows] - (self._chunk_end[rows] - self._place[rows]) < self._length[rows]
         return more
 
     def next(self, rows: IntArray) -> BarRows:
@@ -80,38 +85,41 @@ class BarFeed:
         Raises:
             ValueError: A row has none.
         """
-        following = self._next[rows]
-        for row in rows[following >= self._chunk_end[rows]].tolist():
-            self._copy_chunk(row)
-        places = following - self._first[rows]
-        bars = self._bars[rows, places]
-        self._next[rows] = following + 1
-        present = None if self._present is None else self._present[rows, places]
-        asks = None if self._asks is None else self._asks[rows, places]
-        return BarRows(self._times[rows, places], bars, present, asks)
+        if self._calls_left <= 0:
+            for row in rows[self._place[rows] >= self._chunk_end[rows]].tolist():
+                self._copy_chunk(row)
+            self._calls_left = int((self._chunk_end - self._place).min())
+        self._calls_left -= 1
+        places = self._place.take(rows)
+        self._place[rows] = places + 1
+        present = None if self._present is None else self._present.take(places, axis=0)
+        asks = None if self._asks is None else self._asks.take(places)
+        return BarRows(self._times.take(places), self._bars.take(places, axis=0), present, asks)
 
     def _copy_chunk(self, row: int) -> None:
-        """Copy the bars from the next one on."""
-        episode, first = self._episodes[row], int(self._next[row])
+        """Copy the bars that follow those which are copied."""
+        episode, first = self._episodes[row], int(self._copied[row])
         if episode is None or first >= len(episode.time_ns):
             raise ValueError(f"row {row}: expected a next bar, received none: its episode is over, or has not begun")
-        bars = episode.bars[first : first + _CHUNK_BARS]
-        self._bars[row, : len(bars)] = bars
-        self._times[row, : len(bars)] = episode.time_ns[first : first + _CHUNK_BARS]
-        self._present = _put(self._present, self._bars.shape[:3], row, episode.present, first)
-        self._asks = _put(self._asks, self._bars.shape[:2], row, episode.asks, first)
-        self._first[row] = first
-        self._chunk_end[row] = first + len(bars)
+        bars, begin = episode.bars[first : first + _CHUNK_BARS], row * _CHUNK_BARS
+        end = begin + len(bars)
+        self._bars[begin:end] = bars
+        self._times[begin:end] = episode.time_ns[first : first + _CHUNK_BARS]
+        self._present = _put(self._present, self._bars.shape[:2], begin, episode.present, first)
+        self._asks = _put(self._asks, self._bars.shape[:1], begin, episode.asks, first)
+        self._copied[row] = first + len(bars)
+        self._place[row], self._chunk_end[row] = begin, end
+        self._calls_left = 0
 
 
 def _put(
-    chunks: npt.NDArray[np.bool_] | None, shape: tuple[int, ...], row: int, flags: npt.NDArray[np.bool_] | None, first: int
+    chunks: npt.NDArray[np.bool_] | None, shape: tuple[int, ...], begin: int, flags: npt.NDArray[np.bool_] | None, first: int
 ) -> npt.NDArray[np.bool_] | None:
     """Copy a chunk of an episode's flags; there are chunks once an episode has flags, and all of them are set where one has none."""
     if flags is not None:
         chunks = np.ones(shape, dtype=np.bool_) if chunks is None else chunks
         part = flags[first : first + _CHUNK_BARS]
-        chunks[row, : len(part)] = part
+        chunks[begin : begin + len(part)] = part
     elif chunks is not None:
-        chunks[row] = True
+        chunks[begin : begin + _CHUNK_BARS] = True
     return chunks

@@ -9,3 +9,11 @@ Rows = slice | IntArray
 
 ALL: slice = slice(None)
 """Every row."""
+
+
+def count_up(counts: IntArray, rows: Rows) -> None:
+    """Add 1 to the counts of some rows, int64 (n,), in place: of all of them at a third of what it costs by number."""
+    if rows is ALL:
+        counts += 1
+    else:
+        counts[rows] += 1

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from policyserver.pipelines.market.bars import FloatArray
-from policyserver.pipelines.market.rows import Rows
+from policyserver.pipelines.market.rows import ALL, Rows
 
 SMALLEST_VOLATILITY = 1e-6
 """Floor of a volatility, which others divide by."""
@@ -27,21 +27,30 @@ class LogPrices:
         """Log of the last close, float64 (n, K)."""
         self.last_return: FloatArray = np.zeros((n_rows, n_symbols))
         """Last log-return, float64 (n, K); 0 after the first bar."""
-        self.seen = np.zeros((n_rows, 1), dtype=np.int64)
-        """Bars seen, warm-up included, int64 (n, 1)."""
+        self.seen = np.zeros((n_rows, 1))
+        """Bars seen, warm-up included, float64 (n, 1): a mean divides by it."""
+        self._least_seen = 0
+        """Bars that every row has seen, at least."""
 
     def begin(self, rows: Rows, log_closes: FloatArray) -> None:
         """Take in the warm-up bars of new rows, log-closes float64 (m, w, K)."""
         self.log_price[rows] = log_closes[:, -1]
         self.last_return[rows] = log_closes[:, -1] - log_closes[:, -2] if log_closes.shape[1] > 1 else 0.0
         self.seen[rows] = log_closes.shape[1]
+        self._least_seen = int(self.seen.min())
 
     def update(self, rows: Rows, close: FloatArray) -> None:
         """Take in a bar, closes float64 (m, K)."""
         log_price = np.log(close)
         self.last_return[rows] = log_price - self.log_price[rows]
         self.log_price[rows] = log_price
-        self.seen[rows] += 1
+        self.seen[rows] += 1.0
+        if rows is ALL:
+            self._least_seen += 1
+
+    def seen_at_most(self, rows: Rows, bars: int, before: int = 0) -> FloatArray | int:
+        """Return the smaller of `bars` and the bars seen, the last `before` apart, float64 (m, 1); a number once all rows have as many."""
+        return bars if self._least_seen - before >= bars else np.minimum(self.seen[rows] - before, bars)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +89,7 @@ class ExponentialMean(Statistic):
     def update(self, value: FloatArray, rows: Rows, prices: LogPrices) -> None:
         """See `Statistic`."""
         before = value[rows]
-        value[rows] = before + (prices.log_price[rows] - before) / np.minimum(prices.seen[rows], self.bars)
+        value[rows] = before + (prices.log_price[rows] - before) / prices.seen_at_most(rows, self.bars)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +130,8 @@ class Volatility(Statistic):
     def update(self, value: FloatArray, rows: Rows, prices: LogPrices) -> None:
         """See `Statistic`."""
         variance = np.square(value[rows])
-        variance += (np.square(prices.last_return[rows]) - variance) / np.minimum(prices.seen[rows] - 1, self.bars)
-        value[rows] = np.maximum(np.sqrt(variance), SMALLEST_VOLATILITY)
+        variance += (np.square(prices.last_return[rows]) - variance) / prices.seen_at_most(rows, self.bars, before=1)
+        value[rows] = np.maximum(np.sqrt(variance, out=variance), SMALLEST_VOLATILITY)
 
 
 @functools.cache
@@ -143,7 +152,7 @@ class Statistics:
         self._values = {statistic: np.zeros((n_rows, n_symbols)) for statistic in wanted}
 
     def __getitem__(self, statistic: Statistic) -> FloatArray:
-        """Return the values of a statistic that was wanted, float64 (n, K).
+        """Return the values of a statistic that was wanted, float64 (n, K): one array, which each bar changes in place.
 
         Raises:
             KeyError: No scheme has declared it. Where the observers are left out, as in the baselines, theirs are, too.

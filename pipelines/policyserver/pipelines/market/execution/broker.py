@@ -123,7 +123,7 @@ class SimulatedBroker:
         Raises:
             ValueError: `good_for` is below 1.
         """
-        if len(requests.rows) and requests.good_for.min() < 1:
+        if np.count_nonzero(requests.good_for < 1):
             raise ValueError(f"good_for: expected at least 1 bar, received {requests.good_for.min()}")
         return self._submit(requests, None)
 
@@ -168,20 +168,23 @@ class SimulatedBroker:
         quantity, price = orders[:, QUANTITY], orders[:, PRICE]
         reason = np.zeros(len(rows), dtype=np.int64)
         _first(reason, quantity <= 0, Reason.QUANTITY)
-        if kind.any():  # others than market orders
+        if np.count_nonzero(kind):  # others than market orders
             _first(reason, KIND_FACTS.has_price[kind] & ~(np.isfinite(price) & (price > 0)), Reason.PRICE)
-        _first(reason, self._accounts.called[rows], Reason.MARGIN_CALL)
-        live = self.table.count[rows] - (0 if replaced is None else 1)
-        _first(reason, live >= self.table.n_slots, Reason.TOO_MANY)
+        if self._filling.has_forced:
+            _first(reason, self._accounts.called[rows], Reason.MARGIN_CALL)
+        if self.table.longest >= self.table.n_slots:
+            live = self.table.count[rows] - (0 if replaced is None else 1)
+            _first(reason, live >= self.table.n_slots, Reason.TOO_MANY)
         if self._leverage < math.inf or self._instruments.bans_shorts:
             self._check_projection(reason, rows, symbol, orders[:, SIDE], quantity, replaced)
-        self._accounts.orders[rows] += 1
+        self._accounts.orders[rows] = self._accounts.orders.take(rows) + 1
         accepted: npt.NDArray[np.bool_] = reason == 0
-        if not accepted.all():
+        are_accepted = np.count_nonzero(accepted) == len(accepted)
+        if not are_accepted:
             self.log.add(rows[~accepted], orders[~accepted], State.REJECTED, reason[~accepted])
         if replaced is not None:
             self._end(rows[accepted], replaced[accepted], State.CANCELLED, Reason.REPLACED)
-        if not accepted.all():
+        if not are_accepted:
             rows, orders = rows[accepted], orders[accepted]
         self._take(rows, orders)
         return accepted
@@ -191,17 +194,20 @@ class SimulatedBroker:
         rows, symbol, kind = requests.rows, requests.symbol, requests.kind
         orders = np.zeros((len(rows), N_COLUMNS))
         side, quantity = np.sign(requests.quantity), np.abs(requests.quantity)
-        if not (finite := quantity < math.inf).all():
+        finite = quantity < math.inf
+        if np.count_nonzero(finite) < len(finite):
             side, quantity = np.where(finite, side, 1.0), np.where(finite, quantity, 0.0)
         if self._instruments.has_lots:
             quantity = rounded(quantity, self._instruments.lot[rows, symbol], False)
-        orders[:, NUMBER], orders[:, SYMBOL], orders[:, KIND], orders[:, SIDE] = self._accounts.orders[rows], symbol, kind, side
+        orders[:, NUMBER], orders[:, SIDE], orders[:, LIVE] = self._accounts.orders.take(rows), side, 1.0
+        if self._n_symbols > 1:
+            orders[:, SYMBOL] = symbol
         orders[:, QUANTITY] = orders[:, LEFT] = quantity
-        orders[:, PRICE] = self._order_price(requests, side)
         orders[:, BARS_LEFT] = requests.good_for
-        if kind.any():
+        if np.count_nonzero(kind):
+            orders[:, KIND] = kind
             orders[KIND_FACTS.for_one_bar[kind], BARS_LEFT] = 1
-        orders[:, LIVE] = 1.0
+        orders[:, PRICE] = self._order_price(requests, side)
         return orders
 
     def refuse(self, rows: IntArray, orders: FloatArray, reason: IntArray) -> None:
@@ -215,9 +221,10 @@ class SimulatedBroker:
 
     def _take(self, rows: IntArray, orders: FloatArray) -> None:
         self.table.append(rows, orders)
-        kinds = orders[:, KIND]
-        if self._only_at_open and kinds.any() and not KIND_FACTS.at_open[kinds.astype(np.int64)].all():
-            self._only_at_open = False
+        if self._only_at_open:
+            kinds = orders[:, KIND]
+            if np.count_nonzero(kinds) and not KIND_FACTS.at_open[kinds.astype(np.int64)].all():
+                self._only_at_open = False
         self.log.add_usual(rows, orders, State.ACCEPTED)
 
     def _order_price(self, requests: OrderRequests, side: FloatArray) -> FloatArray:
@@ -233,10 +240,11 @@ class SimulatedBroker:
         self, reason: IntArray, rows: IntArray, symbol: IntArray, side: FloatArray, quantity: FloatArray, replaced: IntArray | None
     ) -> None:
         """Refuse what would sell short where that isn't allowed, or what the equity doesn't carry if all live orders filled."""
-        accounts = self._accounts
-        position, each = accounts.position[rows], np.arange(len(rows))
-        if self.table.longest:
-            orders = self.table.of(rows)
+        accounts, table = self._accounts, self.table
+        position, price, each = accounts.position.take(rows, axis=0), accounts.price.take(rows, axis=0), np.arange(len(rows))
+        equity = accounts.cash.take(rows) + total_of(position * price)
+        if table.longest:
+            orders = table.of(rows)
             left = orders[:, :, SIDE] * orders[:, :, LEFT] * (orders[:, :, LIVE] > 0)
             if replaced is not None:
                 left[each, replaced] = 0.0
@@ -248,10 +256,9 @@ class SimulatedBroker:
             short = ~self._instruments.short_allowed[rows, symbol] & (side < 0) & (after < -_DUST * quantity)
             _first(reason, short, Reason.SHORT)
         if self._leverage < math.inf:
-            gross = total_of(np.abs(position) * accounts.price[rows])
-            accounts.value(rows)
-            opens = np.abs(after) > np.abs(before)
-            _first(reason, opens & (gross > self._leverage * accounts.equity[rows] * (1 + _MARGIN)), Reason.MARGIN)
+            exceeds = total_of(np.abs(position) * price) > self._leverage * equity * (1 + _MARGIN)
+            if np.count_nonzero(exceeds):
+                _first(reason, (np.abs(after) > np.abs(before)) & exceeds, Reason.MARGIN)
 
     def slots_of(self, rows: IntArray, numbers: IntArray) -> IntArray:
         """Return the slots of live orders that the trader may end, int64 (m,), -1 where a row has no such order."""
@@ -280,7 +287,7 @@ class SimulatedBroker:
         self.log.in_bar = True
         numbers = self._all_rows[rows]
         accounts.price[rows] = bar.open if present is None else np.where(present, bar.open, accounts.price[rows])
-        if self.table.count[rows].any():
+        if self.table.longest and np.count_nonzero(self.table.count[rows]):
             if present is None and self._only_at_open:
                 self._play_market_orders(numbers, bar)
             else:
@@ -291,24 +298,24 @@ class SimulatedBroker:
 
     def _play_market_orders(self, numbers: IntArray, bar: BarRows) -> None:
         """Fill live orders at the open, where there are none of other kinds."""
-        table = self.table
-        self._filling.begin_bar(numbers, bar)
+        table, filling = self.table, self._filling
+        filling.begin_bar(numbers, bar, at_open_alone=True)
+        count = table.count.take(numbers)
         for slot in range(table.longest):
-            orders = table.in_slot(numbers, slot)
-            places = np.flatnonzero(orders[:, LIVE])
-            if len(places):
-                cells = self._accounts.cells(places, orders[places, SYMBOL].astype(np.int64))
-                self._filling.fill(places, numbers[places], slot, bar.open.take(cells))
-        if table.orders[numbers, : table.longest, LIVE].any():
+            places = (count > slot).nonzero()[0]  # between bars, no order of a row's first `count` is dead
+            rows = numbers.take(places)
+            cells = self._accounts.cells(places, table.in_slot(rows, slot)[:, SYMBOL].astype(np.int64)) if self._n_symbols > 1 else places
+            filling.fill(places, rows, slot, bar.open.take(cells))
+        if filling.leaves_live:
             self._age(numbers, None)
         else:
-            table.count[numbers] = 0
-            self._only_at_open = self._only_at_open or not table.count.any()
+            table.forget(numbers)
+            self._only_at_open = True
 
     def _play_orders(self, numbers: IntArray, bar: BarRows, present: npt.NDArray[np.bool_] | None) -> None:
         """Match, fill and age the live orders of rows through one bar."""
         table, n_slots = self.table, self.table.longest
-        self._filling.begin_bar(numbers, bar)
+        self._filling.begin_bar(numbers, bar, at_open_alone=False)
         table.orders[numbers, :n_slots, MATCHED] = 0.0
         for phase in PHASES:
             matched, reference = matches(table.orders[numbers, :n_slots], bar, present, phase)
@@ -320,6 +327,7 @@ class SimulatedBroker:
                 close = bar.close if present is None else np.where(present, bar.close, self._accounts.price[numbers])
                 self._accounts.price[numbers] = close
         self._age(numbers, present)
+        self._only_at_open = not table.longest
 
     def _age(self, numbers: IntArray, present: npt.NDArray[np.bool_] | None) -> None:
         """Let orders that have seen their bars expire, and forget those that are over."""
@@ -331,13 +339,13 @@ class SimulatedBroker:
         else:
             orders[:, :, BARS_LEFT] -= 1.0
         over = live & (orders[:, :, BARS_LEFT] <= 0)
-        if over.any():
+        if np.count_nonzero(over):
             places, slots = np.nonzero(over)
             self.log.add(numbers[places], orders[places, slots], State.EXPIRED)
             orders[places, slots, LIVE] = 0.0
         self.table.orders[numbers, : self.table.longest] = orders
         dead = orders[:, :, LIVE].sum(axis=1) < self.table.count[numbers]
-        if dead.any():
+        if np.count_nonzero(dead):
             self.table.drop_dead(numbers[dead])
 
     def _pay_for_shorts(self, rows: Rows, bar: BarRows, present: npt.NDArray[np.bool_] | None) -> None:
@@ -357,19 +365,25 @@ class SimulatedBroker:
         if self._leverage == math.inf:
             return
         accounts = self._accounts
-        numbers = self._all_rows[rows]
-        called = accounts.called[rows]
-        accounts.called[rows] = called & accounts.position[rows].any(axis=1)
+        equity = accounts.equity[rows]
+        if self._filling.has_forced:
+            called = accounts.called[rows]
+            accounts.called[rows] = called & accounts.position[rows].any(axis=1)
+        elif not self._maintenance and not np.count_nonzero(equity < 0):
+            return  # nearly always
         gross = accounts.gross(rows)
-        below = ~called & (gross > 0) & (accounts.equity[rows] < self._maintenance * gross)
-        self.log.in_bar = True
-        for row in numbers[below].tolist():
-            self._call(row)
+        below = (gross > 0) & (equity < self._maintenance * gross)
+        if np.count_nonzero(below):
+            if self._filling.has_forced:
+                below &= ~called
+            self.log.in_bar = True
+            for row in self._all_rows[rows][below].tolist():
+                self._call(row)
 
     def _call(self, row: int) -> None:
         """Cancel the orders of a row, and close its positions."""
         accounts = self._accounts
-        accounts.called[row] = True
+        accounts.called[row] = self._filling.has_forced = True
         one = np.array([row])
         while self.table.count[row]:
             self._end(one, np.array([0]), State.CANCELLED, Reason.MARGIN_CALL)

@@ -43,6 +43,8 @@ class UntoldEvents:
         return OrderEvents(rows, symbol, number, kind, signed, orders[:, LEFT], orders[:, PRICE], state, reason, in_bar)
 
 
+_NOTHING = UntoldEvents(())
+_MARGIN = int(Reason.MARGIN)
 _SMALL_CUT = 0.02
 """Part of a market order that its costs may take without a word: an order for the whole equity leaves nothing to pay them with."""
 
@@ -73,10 +75,10 @@ class EventLog:
     def add_usual(self, rows: IntArray, orders: FloatArray, state: State) -> None:
         """Add that orders were accepted, or filled, which is partly so where some is left; market orders only `with_market_orders`."""
         if not self.with_market_orders:
-            told = orders[:, KIND] != MARKET
-            if not told.any():
+            told = orders[:, KIND].nonzero()[0]
+            if not len(told):
                 return
-            if not told.all():
+            if len(told) < len(rows):
                 rows, orders = rows[told], orders[told]
         is_partly = (orders[:, LEFT] > 0) & (state == State.FILLED)
         self.add(rows, orders, np.where(is_partly, int(State.PARTLY_FILLED), int(state)))
@@ -84,21 +86,28 @@ class EventLog:
     def add_cut(self, rows: IntArray, orders: FloatArray, reason: IntArray) -> None:
         """Add that what is left of filled orders is cancelled; what the costs cut from market orders only `with_market_orders`."""
         if not self.with_market_orders:
-            is_small = orders[:, LEFT] <= _SMALL_CUT * orders[:, QUANTITY]
-            told = ~is_small | (orders[:, KIND] != MARKET) | (reason != int(Reason.MARGIN))
+            told = orders[:, LEFT] > _SMALL_CUT * orders[:, QUANTITY]
+            told |= orders[:, KIND] != MARKET
+            told |= reason != _MARGIN
+            if not np.count_nonzero(told):
+                return
             rows, orders, reason = rows[told], orders[told], reason[told]
         self.add(rows, orders, State.CANCELLED, reason)
 
     def take_fills(self) -> Fills:
         """Return the fills and forget them."""
+        if not self._fills:
+            return _NO_FILLS
         taken, self._fills = self._fills, []
         if len(taken) <= 1:
-            return taken[0] if taken else _NO_FILLS
+            return taken[0]
         return Fills(*(np.concatenate([getattr(part, name) for part in taken]) for name in Fills.__slots__))
 
     def take_events(self) -> UntoldEvents:
         """Return the order events and forget them."""
         self.in_bar = False
+        if not self._events:
+            return _NOTHING
         taken, self._events = self._events, []
         return UntoldEvents(taken)
 

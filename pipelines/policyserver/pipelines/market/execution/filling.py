@@ -34,6 +34,7 @@ _DUST = 1e-12
 """What is left of a quantity counts as nothing when it is at most this fraction of the whole."""
 _FIT = 1e-12
 """A quantity that exceeds what fits by at most this fraction fits."""
+_NO_REASON, _MARGIN = (np.array(int(reason)) for reason in (Reason.NONE, Reason.MARGIN))
 _LEAST = 1e-9
 """A part of which at most this fraction fits is not opened."""
 
@@ -51,11 +52,18 @@ class Filling:
         self._has_margin = leverage < math.inf
         self.limits: OpeningLimits | None = None
         """What else bounds openings."""
+        self.has_forced = False
+        """Whether a margin call has ever given an order."""
+        self.leaves_live = False
+        """Whether an order that was looked at in this bar is still live."""
+        self._at_open_alone = False
         self._used = np.zeros(accounts.position.shape)
 
-    def begin_bar(self, rows: IntArray, bar: BarRows) -> None:
-        """Prepare for a bar of some rows."""
+    def begin_bar(self, rows: IntArray, bar: BarRows, *, at_open_alone: bool) -> None:
+        """Prepare for a bar of some rows; `at_open_alone`: whether none of their orders is of a kind that fills later in a bar."""
         self._bar = bar
+        self._at_open_alone = at_open_alone
+        self.leaves_live = False
         if self._instruments.looks_at_volume:
             self._used[rows] = 0.0
 
@@ -71,8 +79,9 @@ class Filling:
         orders = self._table.in_slot(rows, slot)
         symbol = orders[:, SYMBOL].astype(np.int64)
         cells = self._accounts.cells(rows, symbol)
-        orders[:, MATCHED] = 1.0
-        orders[:, TRIGGERED] = KIND_FACTS.is_trigger[orders[:, KIND].astype(np.int64)]
+        if not self._at_open_alone:
+            orders[:, MATCHED] = 1.0
+            orders[:, TRIGGERED] = KIND_FACTS.is_trigger[orders[:, KIND].astype(np.int64)]
         self._accounts.price.reshape(-1)[cells] = reference
         price = self._price(places, cells, orders, symbol, reference)
         quantity = self._within_volume(places, rows, orders, symbol)
@@ -80,9 +89,7 @@ class Filling:
             quantity, reason = self._within_account(rows, cells, orders, symbol, quantity, reference, price)
         else:
             reason = None
-        self._book(rows, cells, slot, orders, symbol, quantity, reference, price)
-        if reason is not None and reason.any():
-            self._cut(rows, slot, reason)
+        self._book(rows, cells, slot, orders, symbol, quantity, reference, price, reason)
 
     def _price(self, places: IntArray, cells: IntArray, orders: FloatArray, symbol: IntArray, reference: FloatArray) -> FloatArray:
         """Return the prices paid or received: costs included, on the grid, no limit filled worse than it is."""
@@ -90,8 +97,10 @@ class Filling:
         price = reference + side * (reference * self._instruments.cost_fraction.take(cells))
         if self._instruments.has_ticks:
             price = rounded(price, self._instruments.tick.take(cells), side > 0)
+        if self._at_open_alone:
+            return price
         limit = KIND_FACTS.is_limit[orders[:, KIND].astype(np.int64)]
-        if limit.any():
+        if np.count_nonzero(limit):
             bar, bound = self._bar, orders[:, PRICE]
             highest = np.minimum(np.minimum(bound, bar.high[places, symbol]), price)
             lowest = np.maximum(np.maximum(bound, bar.low[places, symbol]), price)
@@ -124,36 +133,41 @@ class Filling:
         quantity: FloatArray,
         reference: FloatArray,
         price: FloatArray,
-    ) -> tuple[FloatArray, IntArray]:
-        """Return how much of a quantity the account may open, and for what reason what is left of the order is cancelled, 0 for none."""
+    ) -> tuple[FloatArray, IntArray | None]:
+        """Return how much of a quantity the account may open, and for what reason what is left of each order is cancelled, 0 for none.
+
+        Where nothing is cut there are no reasons.
+        """
         side = orders[:, SIDE]
         held = self._accounts.position.take(cells)
         closing = np.minimum(quantity, np.maximum(-side * held, 0.0))
         opening = quantity - closing
-        fit, reason = opening, np.zeros(len(rows), dtype=np.int64)
+        fit, reason = opening, _NO_REASON
         if self._has_margin or self.limits is not None:
-            of_fill = self._opening(rows, cells, orders, symbol, closing, reference, price)
+            of_fill = self._opening(rows, cells, orders, symbol, side, held, closing, reference, price)
             if self._has_margin:
                 exposure = of_fill.held * reference
                 if self._accounts.position.shape[1] > 1:
                     exposure += self._others(rows, symbol)
-                fit = np.where(opening > 0, of_fill.within(self._leverage, exposure), opening)
-                reason[:] = int(Reason.MARGIN)
+                fit = of_fill.within(self._leverage, exposure)
+                reason = _MARGIN
             if self.limits is not None:
                 room, why = self.limits.room(of_fill)
                 tighter = (opening > 0) & (room < fit)
                 fit, reason = np.where(tighter, room, fit), np.where(tighter, why, reason)
-        fine = opening <= fit * (1 + _FIT)
+        fine = opening <= fit * (1 + _FIT)  # also where nothing is opened, for nothing always fits
         if self._instruments.bans_shorts:
             banned = ~self._instruments.short_allowed.take(cells) & (side < 0)
             fit = np.where(banned, 0.0, fit)
-            reason[banned] = int(Reason.SHORT)
+            reason = np.where(banned, int(Reason.SHORT), reason)
             fine = np.where(banned, opening <= _DUST * quantity, fine)
-        fine |= orders[:, FORCED] > 0
+        if self.has_forced:
+            fine |= orders[:, FORCED] > 0
+        if np.count_nonzero(fine) == len(fine):
+            return quantity, None
         fit = np.where(fit <= _LEAST * opening, 0.0, fit)
         cut = self._to_lots(np.where(fine, 0.0, closing + fit), rows, symbol)
-        reason[fine] = 0
-        return np.where(fine, quantity, cut), reason
+        return np.where(fine, quantity, cut), np.where(fine, 0, reason)
 
     def _opening(
         self,
@@ -161,26 +175,34 @@ class Filling:
         cells: IntArray,
         orders: FloatArray,
         symbol: IntArray,
+        side: FloatArray,
+        held: FloatArray,
         closing: FloatArray,
         reference: FloatArray,
         price: FloatArray,
     ) -> Opening:
         """Return what is to be known of fills to tell how much of them may be opened."""
         accounts, instruments = self._accounts, self._instruments
-        accounts.value(rows)
-        distance = np.abs(price - reference)
-        per_unit, fraction = instruments.fee_per_unit.take(cells), instruments.fee_fraction.take(cells)
-        least = instruments.fee_minimum.take(cells) - orders[:, FEE_PAID]
+        if self.limits is not None:
+            accounts.value(rows)
+            equity = accounts.equity.take(rows)
+        else:
+            equity = accounts.worth(rows)
+        distance, fraction = np.abs(price - reference), instruments.fee_fraction.take(cells)
+        paid, closed = orders[:, FEE_PAID], closing * price
+        before = equity - closing * distance
+        in_same_direction = np.abs(held) * (closing == 0)
+        if not instruments.has_order_fees:
+            worth = before - (fraction * (orders[:, NOTIONAL] + closed) - paid)
+            cost = distance + fraction * price
+            return Opening(rows, symbol, side, in_same_direction, reference, worth, worth, cost, cost)
+        per_unit = instruments.fee_per_unit.take(cells)
+        least = instruments.fee_minimum.take(cells) - paid
         otherwise = (
-            instruments.fee_fixed.take(cells)
-            + per_unit * (orders[:, FILLED] + closing)
-            + fraction * (orders[:, NOTIONAL] + closing * price)
-            - orders[:, FEE_PAID]
+            instruments.fee_fixed.take(cells) + per_unit * (orders[:, FILLED] + closing) + fraction * (orders[:, NOTIONAL] + closed) - paid
         )
-        before = accounts.equity[rows] - closing * distance
-        held = np.where(closing == 0, np.abs(accounts.position.take(cells)), 0.0)
         unit = per_unit + fraction * price
-        return Opening(rows, symbol, orders[:, SIDE], held, reference, before - least, before - otherwise, distance, distance + unit)
+        return Opening(rows, symbol, side, in_same_direction, reference, before - least, before - otherwise, distance, distance + unit)
 
     def _others(self, rows: IntArray, symbol: IntArray) -> FloatArray:
         """Return the value of the positions in other symbols, shorts positive, float64 (m,)."""
@@ -199,38 +221,51 @@ class Filling:
         quantity: FloatArray,
         reference: FloatArray,
         price: FloatArray,
+        reason: IntArray | None,
     ) -> None:
-        """Book fills, those of nothing apart."""
-        instruments = self._instruments
+        """Book fills, those of nothing apart, and cancel what is left of orders that are cut for a reason."""
+        instruments, every = self._instruments, rows
         fills = quantity > 0
-        if not fills.all():
+        live = 0
+        if np.count_nonzero(fills) < len(rows):
             self._table.put(rows, slot, orders)
             rows, cells, symbol, quantity = rows[fills], cells[fills], symbol[fills], quantity[fills]
             reference, price, orders = reference[fills], price[fills], orders[fills]
-            if not len(rows):
-                return
-        orders[:, FILLED] += quantity
-        orders[:, NOTIONAL] += quantity * price
-        due = instruments.fee_fraction.take(cells) * orders[:, NOTIONAL]
-        if instruments.has_order_fees:
-            due = instruments.fee_fixed.take(cells) + instruments.fee_per_unit.take(cells) * orders[:, FILLED] + due
-            due = np.maximum(instruments.fee_minimum.take(cells), due)
-        fee = due - orders[:, FEE_PAID]
-        orders[:, FEE_PAID] = due
-        left = orders[:, LEFT] - quantity
-        left[left <= _DUST * orders[:, QUANTITY]] = 0.0
-        orders[:, LEFT] = left
-        orders[:, LIVE] = left > 0
-        self._table.put(rows, slot, orders)
-        if instruments.looks_at_volume:
-            self._used[rows, symbol] += quantity
-        self._log.add_usual(rows, orders, State.FILLED)
-        signed = orders[:, SIDE] * quantity
-        self._accounts.trade(rows, symbol, signed, reference, price, fee)
-        self._log.add_fills(Fills(rows, symbol, orders[:, NUMBER].astype(np.int64), signed, reference, price, fee))
+        if len(rows):
+            orders[:, FILLED] += quantity
+            orders[:, NOTIONAL] += quantity * price
+            due = instruments.fee_fraction.take(cells) * orders[:, NOTIONAL]
+            if instruments.has_order_fees:
+                due = instruments.fee_fixed.take(cells) + instruments.fee_per_unit.take(cells) * orders[:, FILLED] + due
+                due = np.maximum(instruments.fee_minimum.take(cells), due)
+            fee = due - orders[:, FEE_PAID]
+            orders[:, FEE_PAID] = due
+            left = orders[:, LEFT] - quantity
+            left[left <= _DUST * orders[:, QUANTITY]] = 0.0
+            orders[:, LEFT] = left
+            orders[:, LIVE] = is_left = left > 0
+            self._table.put(rows, slot, orders)
+            if instruments.looks_at_volume:
+                self._used[rows, symbol] += quantity
+            live = np.count_nonzero(is_left)
+            self._log.add_usual(rows, orders, State.FILLED)
+            signed = orders[:, SIDE] * quantity
+            self._accounts.trade(rows, symbol, signed, reference, price, fee)
+            self._log.add_fills(Fills(rows, symbol, orders[:, NUMBER].astype(np.int64), signed, reference, price, fee))
+        live += len(every) - len(rows)
+        if live and reason is not None:
+            live -= self._cut(every, slot, reason)
+        self.leaves_live |= live > 0
 
-    def _cut(self, rows: IntArray, slot: int, reason: IntArray) -> None:
-        """Cancel what is left of orders that the account does not carry."""
-        cut = (reason > 0) & (self._table.orders[rows, slot, LIVE] > 0)
-        self._table.orders[rows[cut], slot, LIVE] = 0.0
-        self._log.add_cut(rows[cut], self._table.orders[rows[cut], slot], reason[cut])
+    def _cut(self, rows: IntArray, slot: int, reason: IntArray) -> int:
+        """Cancel what is left of orders that the account does not carry; return how many."""
+        orders = self._table.in_slot(rows, slot)
+        cut = ((reason > 0) & (orders[:, LIVE] > 0)).nonzero()[0]
+        if not len(cut):
+            return 0
+        if len(cut) < len(rows):
+            rows, orders, reason = rows.take(cut), orders.take(cut, axis=0), reason.take(cut)
+        orders[:, LIVE] = 0.0
+        self._table.put(rows, slot, orders)
+        self._log.add_cut(rows, orders, reason)
+        return len(rows)

@@ -25,7 +25,8 @@ class Opening:
     reference: FloatArray
     """The market's prices, at which positions are valued, float64 (m,)."""
     worth: FloatArray
-    """Equity after what is closed, and after the fee of that, float64 (m,); of the two forms of a fee, see `within`, the minimum."""
+    """Equity after what is closed, and after the fee of that, float64 (m,); of the two forms of a fee, see `within`, the minimum. Where a
+    fee is a part of the notional alone, the sum is never the smaller one, and this array is that of `worth_with_sum`."""
     worth_with_sum: FloatArray
     """The same with the fee as a sum of its parts, float64 (m,)."""
     cost: FloatArray
@@ -42,10 +43,11 @@ class Opening:
             ratio: Largest exposure over equity.
             exposure: What there is without these units, in cash, float64 (m,); each unit adds its reference price.
         """
-        with_least = (ratio * self.worth - exposure) / (self.reference + ratio * self.cost)
-        with_sum = (ratio * self.worth_with_sum - exposure) / (self.reference + ratio * self.cost_with_sum)
-        allowed: FloatArray = np.maximum(0.0, np.minimum(with_least, with_sum))
-        return allowed
+        allowed: FloatArray = (ratio * self.worth_with_sum - exposure) / (self.reference + ratio * self.cost_with_sum)
+        if self.worth is not self.worth_with_sum:
+            with_least = (ratio * self.worth - exposure) / (self.reference + ratio * self.cost)
+            allowed = np.minimum(with_least, allowed)
+        return np.maximum(0.0, allowed)
 
 
 class OpeningLimits(Protocol):

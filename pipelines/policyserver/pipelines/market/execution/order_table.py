@@ -29,12 +29,15 @@ class OrderTable:
         """Orders, float64 (n, slots, 15)."""
         self._flat = self.orders.reshape(-1, N_COLUMNS)
         self.count: IntArray = np.zeros(n_rows, dtype=np.int64)
-        """Orders of each row, which are in its first slots, int64 (n,)."""
+        """Orders of each row, which are in its first slots, int64 (n,); to be read alone."""
+        self._longest: int | None = 0
 
     @property
     def longest(self) -> int:
         """Orders of the row that has most."""
-        return int(self.count.max(initial=0))
+        if self._longest is None:
+            self._longest = int(np.maximum.reduce(self.count))
+        return self._longest
 
     def of(self, rows: IntArray) -> FloatArray:
         """Return a copy of the orders of rows in the slots that are in use, at least one: float64 (m, slots, 15)."""
@@ -50,21 +53,33 @@ class OrderTable:
 
     def clear(self, rows: Rows) -> None:
         """Forget all orders of the rows."""
-        self.orders[rows, :, LIVE] = 0.0
+        if self.longest:
+            self.orders[rows, :, LIVE] = 0.0
+            self.forget(rows)
+
+    def forget(self, rows: Rows) -> None:
+        """Forget all orders of rows of which none is live any more."""
         self.count[rows] = 0
+        self._longest = None
 
     def append(self, rows: IntArray, orders: FloatArray) -> None:
         """Add one order each, float64 (m, 15), to m different rows that have room."""
-        count = self.count[rows]
-        self.put(rows, count, orders)
-        self.count[rows] = count + 1
+        if self.longest:
+            count = self.count.take(rows)
+            self.put(rows, count, orders)
+            self.count[rows] = count + 1
+            self._longest = None
+        elif len(rows):
+            self.put(rows, 0, orders)
+            self.count[rows] = self._longest = 1
 
     def drop_dead(self, rows: IntArray) -> None:
         """Close the gaps that orders which are no longer live leave behind in the rows."""
+        self._longest, longest = None, self.longest
         if self.n_slots == 1:
             self.count[rows] = self.orders[rows, 0, LIVE]
             return
-        orders = self.of(rows)
+        orders = self.orders[rows, : max(1, longest)]
         live = orders[:, :, LIVE]
         order = np.argsort(-live, axis=1, kind="stable")
         self.orders[rows, : orders.shape[1]] = np.take_along_axis(orders, order[:, :, None], axis=1)

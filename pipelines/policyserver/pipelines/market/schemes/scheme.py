@@ -85,6 +85,13 @@ class Scheme(Config):
         """Return what it remembers of the rows of a block; None: nothing."""
         return None
 
+    def bind(self, view: View) -> Any:
+        """Return the state for the block of this view: by default `new_state`.
+
+        The view's arrays stay the same ones while the block lives, so that what is looked up here needs no look-up at each bar.
+        """
+        return self.new_state(view.shape)
+
     def begin(self, state: Any, view: View, rows: Rows) -> None:
         """Forget the episodes that were in these rows: new ones begin, at the bar of their first action."""
 

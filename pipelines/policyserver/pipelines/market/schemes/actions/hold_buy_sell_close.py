@@ -40,7 +40,7 @@ class HoldBuySellClose(ActionScheme):
 
     def orders(self, state: Any, view: View, rows: IntArray, actions: Actions) -> Sequence[OrderRequests]:
         """See `ActionScheme`. Positions that are closed come first."""
-        moves = numbers_of(actions, len(Move)).reshape(len(rows), -1)
+        moves = numbers_of(actions, len(Move)).reshape(len(rows), view.shape.n_symbols)
         accounts = view.accounts
         position = accounts.position[rows]
         unit = self.unit_fraction * accounts.equity[rows][:, None] / accounts.price[rows]

@@ -14,7 +14,7 @@ from annotated_types import Ge, Interval
 from policyserver.pipelines.market.bars import FloatArray, IntArray
 from policyserver.pipelines.market.orders import GOOD_TILL_CANCELLED, OrderKind, OrderRequests
 from policyserver.pipelines.market.running_statistics import Statistic, Volatility
-from policyserver.pipelines.market.schemes.actions.action_scheme import Actions, ActionScheme, View
+from policyserver.pipelines.market.schemes.actions.action_scheme import Actions, ActionScheme, View, filled
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +41,10 @@ class LimitOffsets(ActionScheme):
         """See `Scheme`."""
         return (Volatility(self.volatility_bars),)
 
+    def bind(self, view: View) -> FloatArray:
+        """Return the volatilities, float64 (n, K)."""
+        return view.statistics[Volatility(self.volatility_bars)]
+
     def space(self, symbols: tuple[str, ...]) -> gym.spaces.Box:
         """See `ActionScheme`."""
         return gym.spaces.Box(-1.0, 1.0, (3,), np.float32)
@@ -49,12 +53,12 @@ class LimitOffsets(ActionScheme):
         """See `ActionScheme`."""
         return np.ones(len(rows), dtype=np.bool_)
 
-    def orders(self, state: Any, view: View, rows: IntArray, actions: Actions) -> Sequence[OrderRequests]:
+    def orders(self, state: FloatArray, view: View, rows: IntArray, actions: Actions) -> Sequence[OrderRequests]:
         """See `ActionScheme`."""
         target, better, stop = np.clip(np.nan_to_num(actions.astype(np.float64)), -1.0, 1.0).T
         accounts = view.accounts
         price, position = accounts.price[rows, 0], accounts.position[rows, 0]
-        reach = self.reach * view.statistics[Volatility(self.volatility_bars)][rows, 0]
+        reach = self.reach * state[rows, 0]
         quantity = target * self.largest * np.maximum(accounts.equity[rows], 0.0) / price - position
         far = np.abs(target * self.largest - accounts.exposure(rows)[:, 0]) > self.tolerance
         limit = price * np.exp(-np.sign(quantity) * better * reach)
@@ -95,7 +99,8 @@ class LimitOffsets(ActionScheme):
 def _orders(
     rows: IntArray, kind: OrderKind, quantity: FloatArray, price: FloatArray, good_for: int, wanted: npt.NDArray[np.bool_]
 ) -> OrderRequests:
-    count = int(wanted.sum())
-    return OrderRequests(
-        rows[wanted], np.zeros(count, dtype=np.int64), np.full(count, int(kind)), quantity[wanted], price[wanted], np.full(count, good_for)
-    )
+    places = wanted.nonzero()[0]
+    count = len(places)
+    if count < len(rows):
+        rows, quantity, price = rows.take(places), quantity.take(places), price.take(places)
+    return OrderRequests(rows, np.zeros(count, dtype=np.int64), filled(count, int(kind)), quantity, price, filled(count, good_for))

@@ -20,9 +20,12 @@ from policyserver.pipelines.market.schemes.actions.action_scheme import (
     OrderName,
     Shape,
     View,
+    filled,
     market_orders,
     numbers_of,
 )
+
+_COUNT, _HOLD = len(Action), int(Action.HOLD)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +54,15 @@ class SellHoldBuy(ActionScheme):
 
     def orders(self, state: IntArray, view: View, rows: IntArray, actions: Actions) -> Sequence[OrderRequests]:
         """See `ActionScheme`."""
-        wanted = numbers_of(actions, len(Action)) - int(Action.HOLD)
-        changes = (wanted != 0) & (wanted != state[rows])
-        rows, wanted = rows[changes], wanted[changes]
+        wanted = numbers_of(actions, _COUNT) - _HOLD
+        changes = ((wanted != state.take(rows)) & (wanted != 0)).nonzero()[0]
+        if not len(changes):
+            return []
+        rows, wanted = rows.take(changes), wanted.take(changes)
         state[rows] = wanted
         accounts = view.accounts
-        units = wanted * self.unit_fraction * accounts.equity[rows] / accounts.price[rows, 0]
-        return [market_orders(rows, 0, units - accounts.position[rows, 0], self.order)]
+        units = wanted * self.unit_fraction * accounts.equity.take(rows) / accounts.price[:, 0].take(rows)
+        return [market_orders(rows, 0, units - accounts.position[:, 0].take(rows), self.order)]
 
     def refused(self, state: IntArray, view: View, rows: IntArray) -> None:
         """See `ActionScheme`. The direction is that of the position, so that the same action asks for the order again."""
@@ -69,7 +74,7 @@ class SellHoldBuy(ActionScheme):
 
     def keeping(self, state: IntArray, view: View, rows: IntArray) -> Actions:
         """See `ActionScheme`."""
-        return np.full(len(rows), int(Action.HOLD))
+        return filled(len(rows), _HOLD)
 
     def closing(self, state: IntArray, view: View, rows: IntArray) -> Actions:
         """See `ActionScheme`. The action that trades in the direction in which a position is closed."""

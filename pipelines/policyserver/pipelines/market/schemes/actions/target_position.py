@@ -53,8 +53,10 @@ class TargetPosition(ActionScheme):
     def orders(self, state: IntArray, view: View, rows: IntArray, actions: Actions) -> Sequence[OrderRequests]:
         """See `ActionScheme`."""
         wanted = numbers_of(actions, 2 * self.steps + 1) - self.steps
-        changes = wanted != state[rows]
-        rows, wanted = rows[changes], wanted[changes]
+        changes = (wanted != state.take(rows)).nonzero()[0]
+        if not len(changes):
+            return []
+        rows, wanted = rows.take(changes), wanted.take(changes)
         state[rows] = wanted
         accounts = view.accounts
         target = wanted / self.steps * self.unit_fraction * accounts.equity[rows] / accounts.price[rows, 0]

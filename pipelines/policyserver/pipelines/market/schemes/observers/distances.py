@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 from annotated_types import Ge
 
@@ -30,10 +30,13 @@ class Distances(Observer):
         """See `Observer`."""
         return of_each(symbols, ("distance_fast", "distance_slow"))
 
-    def observe(self, state: Any, view: View, rows: Rows) -> FloatArray:
+    def bind(self, view: View) -> tuple[FloatArray, ...]:
+        """Return the log-prices, both means and the volatility, float64 (n, K) each."""
+        return view.statistics.prices.log_price, *(view.statistics[statistic] for statistic in self.statistics())
+
+    def observe(self, state: tuple[FloatArray, ...], view: View, rows: Rows) -> FloatArray:
         """See `Observer`."""
-        fast, slow, volatility = (view.statistics[statistic][rows] for statistic in self.statistics())
-        log_price = view.statistics.prices.log_price[rows]
+        log_price, fast, slow, volatility = state[0][rows], state[1][rows], state[2][rows], state[3][rows]
         return by_symbol(
             (log_price - fast) / (volatility * self.fast_bars**0.5), (log_price - slow) / (volatility * self.volatility_bars**0.5)
         )

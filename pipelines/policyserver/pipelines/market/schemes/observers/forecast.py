@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 from annotated_types import Ge
@@ -31,12 +31,19 @@ class Forecast(Observer):
         """See `Observer`."""
         return of_each(symbols, ("prediction", "uncertainty"))
 
-    def observe(self, state: Any, view: View, rows: Rows) -> FloatArray:
+    def bind(self, view: View) -> FloatArray:
+        """Return the volatilities, float64 (n, K)."""
+        return view.statistics[Volatility(self.volatility_bars)]
+
+    def observe(self, state: FloatArray, view: View, rows: Rows) -> FloatArray:
         """See `Observer`."""
         forecast = view.forecast[rows]
-        mean, std = forecast[..., 0], forecast[..., 1]
         if not self.shown:
-            return by_symbol(np.zeros_like(mean), np.zeros_like(mean))
-        volatility = view.statistics[Volatility(self.volatility_bars)][rows]
-        prediction = np.divide(10.0 * mean, std, out=np.zeros_like(mean), where=std > 0)
-        return by_symbol(prediction, std / volatility)
+            return np.zeros((len(forecast), 2 * forecast.shape[1]))
+        mean, std = forecast[..., 0], forecast[..., 1]
+        is_sure = std > 0
+        if np.count_nonzero(is_sure) == is_sure.size:
+            prediction = 10.0 * mean / std
+        else:
+            prediction = np.divide(10.0 * mean, std, out=np.zeros(mean.shape), where=is_sure)
+        return by_symbol(prediction, std / state[rows])

@@ -45,11 +45,17 @@ class UnrealisedProfit(Observer):
         """See `Observer`."""
         return ("unrealised_profit",)
 
-    def observe(self, state: Any, view: View, rows: Rows) -> FloatArray:
+    def bind(self, view: View) -> FloatArray:
+        """Return the volatilities, float64 (n, K)."""
+        return view.statistics[Volatility(self.volatility_bars)]
+
+    def observe(self, state: FloatArray, view: View, rows: Rows) -> FloatArray:
         """See `Observer`."""
         equity, entry = view.accounts.equity[rows], view.accounts.entry_equity[rows]
-        solvent = (equity > 0) & (entry > 0)
-        gained = np.log(np.where(solvent, equity, 1.0)) - np.log(np.where(solvent, entry, 1.0))
-        volatility = total_of(view.statistics[Volatility(self.volatility_bars)][rows]) / view.shape.n_symbols
+        solvent = np.minimum(equity, entry) > 0
+        if np.count_nonzero(solvent) < len(solvent):
+            equity, entry = np.where(solvent, equity, 1.0), np.where(solvent, entry, 1.0)
+        gained = np.log(equity) - np.log(entry)
+        volatility = total_of(state[rows]) / view.shape.n_symbols
         profit: FloatArray = gained / (volatility * self.bars**0.5)
         return profit[:, None]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 from annotated_types import Ge, Gt
@@ -31,6 +31,10 @@ class LogVolatility(Observer):
         """See `Observer`."""
         return of_each(symbols, ("volatility",))
 
-    def observe(self, state: Any, view: View, rows: Rows) -> FloatArray:
+    def bind(self, view: View) -> FloatArray:
+        """Return the volatilities, float64 (n, K)."""
+        return view.statistics[Volatility(self.bars)]
+
+    def observe(self, state: FloatArray, view: View, rows: Rows) -> FloatArray:
         """See `Observer`."""
-        return np.log(view.statistics[Volatility(self.bars)][rows] / self.usual)
+        return np.log(state[rows] / self.usual)
