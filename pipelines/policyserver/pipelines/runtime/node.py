@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -80,7 +81,6 @@ class Node(Generic[EventT]):
         self.inbox: Inbox[EventT] = Inbox(name, self.options, on_drop=self._tell_of_dropped)
         """What waits; others fill it by `push_many` or `policyserver.pipelines.runtime.inbox.push_together`."""
         self._lock = self.inbox.lock
-        self._ready = self.inbox.ready
         self._flushes: list[Future[None]] = []
         self._flushing: list[Future[None]] = []
         self._in_hand: Sequence[EventT] = ()
@@ -145,7 +145,7 @@ class Node(Generic[EventT]):
         with self._lock:
             self.inbox.check_open()
             self._flushes.append(future)
-            self._ready.notify()
+            self.inbox.wake()
         return future
 
     @property
@@ -215,10 +215,14 @@ class Node(Generic[EventT]):
     def _wait_for_work(self) -> None:
         """Wait, with the lock held, for events or the end of the interval, for a flush, or for the stop."""
 
-        def has_work() -> bool:
-            return self.inbox.closing or bool(self._flushes) or (self.interval_s is None and bool(self.inbox))
-
-        self._ready.wait_for(has_work, self.interval_s)
+        inbox = self.inbox
+        if self.interval_s is None:
+            while not (len(inbox) or inbox.closing or self._flushes):
+                inbox.wait()
+            return
+        ends_s = time.monotonic() + self.interval_s
+        while not (inbox.closing or self._flushes) and (left_s := ends_s - time.monotonic()) > 0.0:
+            inbox.wait(left_s)
 
     def _recover(self, error: BaseException) -> bool:
         """Count and report a failure; return whether the node starts again."""
