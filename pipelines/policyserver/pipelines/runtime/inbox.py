@@ -102,18 +102,17 @@ class Inbox(Generic[EventT]):
             self._is_waiting = False
             self._bell.release()
 
-    def wait(self, timeout_s: float | None = None) -> bool:
-        """Wait for `wake`, which a push into the empty inbox calls; return whether it came in time. One thread at a time, under the lock."""
+    def wait(self, timeout_s: float | None = None) -> None:
+        """Wait for `wake`, which each push calls, or the end of the time. One thread at a time, under the lock."""
         self._is_waiting = True
         self.lock.release()
         try:
             woken = self._bell.acquire(timeout=-1 if timeout_s is None else min(timeout_s, threading.TIMEOUT_MAX))
         finally:
             self.lock.acquire()
-        if not woken and not self._is_waiting:  # it came between the end of the wait and the lock
-            woken = self._bell.acquire()
+        if not (woken or self._is_waiting):  # woken between the end of the time and the lock
+            self._bell.acquire()
         self._is_waiting = False
-        return woken
 
     def check_open(self) -> None:
         """Raise NodeFailedError or NodeClosedError unless events are taken. Under the lock."""

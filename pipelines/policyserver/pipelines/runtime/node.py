@@ -93,6 +93,10 @@ class Node(Generic[EventT]):
         """Handle the events found in the inbox, oldest first. Must not keep the list."""
         raise NotImplementedError
 
+    def _wait_s(self) -> float | None:
+        """Return the longest wait for events, seconds, after which `_process` is called without any; None: any time."""
+        return None
+
     def _stop(self) -> None:
         """Clean up, on the node's thread. Called once, as the last thing, however the node ended."""
 
@@ -194,13 +198,13 @@ class Node(Generic[EventT]):
         """Drain and handle until the stop is requested and the inbox is empty."""
         while True:
             with self._lock:
-                self._wait_for_work()
+                is_due = self._wait_for_work()
                 batch = self.inbox.take()
                 self._flushing = flushes = self._flushes
                 self._flushes = []
                 self._in_hand = batch
                 closing = self.inbox.closing
-            if batch or self.interval_s is not None:
+            if batch or is_due:
                 self._process(batch)
             with self._lock:
                 self._in_hand = ()
@@ -212,17 +216,17 @@ class Node(Generic[EventT]):
             if ended:
                 return
 
-    def _wait_for_work(self) -> None:
-        """Wait, with the lock held, for events or the end of the interval, for a flush, or for the stop."""
-
-        inbox = self.inbox
-        if self.interval_s is None:
-            while not (len(inbox) or inbox.closing or self._flushes):
-                inbox.wait()
-            return
-        ends_s = time.monotonic() + self.interval_s
-        while not (inbox.closing or self._flushes) and (left_s := ends_s - time.monotonic()) > 0.0:
+    def _wait_for_work(self) -> bool:
+        """Wait, with the lock held, for events, a flush, or the stop; return whether `_process` is to be called without events, too."""
+        inbox, has_interval = self.inbox, self.interval_s is not None
+        wait_s = self.interval_s if has_interval else self._wait_s()
+        ends_s = None if wait_s is None else time.monotonic() + wait_s
+        while not (inbox.closing or self._flushes or (len(inbox) and not has_interval)):
+            left_s = None if ends_s is None else ends_s - time.monotonic()
+            if left_s is not None and left_s <= 0.0:
+                return True
             inbox.wait(left_s)
+        return has_interval
 
     def _recover(self, error: BaseException) -> bool:
         """Count and report a failure; return whether the node starts again."""

@@ -34,7 +34,7 @@ class Recorder:
         """Write to `sink`, which never waits, with the tags run, policy, process and worker."""
         self.sink = sink
         self.tags = tags
-        self.is_kept = not (isinstance(sink, MultiSink) and not sink.sinks)
+        self.is_kept = not (type(sink) is MultiSink and not sink.sinks)
         """Whether anything takes the points, so that they are worth to be made."""
         self._buffers = {measurement: PointBuffer(sink, measurement, tags) for measurement in ("step", "order", "order_event")}
 
