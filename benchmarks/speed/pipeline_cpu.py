@@ -2,7 +2,7 @@
 
     python -m benchmarks.speed.pipeline_cpu 256 5    # 256 episodes for 5 s
 
-There is neither a server nor a store: a service in this process answers with random actions, and points go nowhere.
+There is neither a server nor a store: a service in this process answers with random actions, and points are made and forgotten.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from policyserver.monitoring.sink import MultiSink
+from policyserver.monitoring.points import Points
+from policyserver.monitoring.sink import MultiSink, SinkStatistics
 from policyserver.pipelines.config import PipelineConfig, PlayedEpisodesConfig
 from policyserver.pipelines.forecast.block_forecaster import INPUTS
 from policyserver.pipelines.forecast.regressor import RegressorConfig, build_model
@@ -64,6 +65,24 @@ class RandomActions:
         """Forget them."""
 
 
+class ForgetfulSink:
+    """Takes points and forgets them."""
+
+    def write(self, points: Points) -> None:
+        """Forget them."""
+
+    def flush(self, timeout_s: float) -> bool:
+        """Return that nothing waits."""
+        return True
+
+    def close(self, timeout_s: float) -> None:
+        """Have nothing to close."""
+
+    def statistics(self) -> SinkStatistics:
+        """Return zeros."""
+        return SinkStatistics()
+
+
 def bare_river_us() -> float:
     """Return the microseconds of CPU that one `predict_one` and one `learn_one` of the pipeline's model take."""
     model, rng = build_model(RegressorConfig()), np.random.default_rng(0)
@@ -79,7 +98,7 @@ def bare_river_us() -> float:
 def pipeline_us(episodes: int, seconds: float) -> tuple[float, float]:
     """Return the microseconds of CPU of a step of a pipeline that runs for some seconds, and its steps a second."""
     config = PipelineConfig(seed=1, worker_number=0, episodes=PlayedEpisodesConfig(concurrent=episodes))
-    pipeline = Pipeline(config, RandomActions(), MultiSink())
+    pipeline = Pipeline(config, RandomActions(), MultiSink([ForgetfulSink()]))
     began_s = time.process_time()
     with pipeline.running():
         pipeline.wait(seconds)

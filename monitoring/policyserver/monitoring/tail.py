@@ -33,13 +33,21 @@ class Tail:
         """Append rows, each with a value for every column; at most `capacity` at a time."""
         if not len(rows):
             return
-        block = np.asarray(rows, dtype=np.float64)
+        self.extend_columns(*np.asarray(rows, dtype=np.float64).T)
+
+    def extend_columns(self, *columns: FloatArray) -> None:
+        """Append the n rows of which these are the columns; at most `capacity` at a time."""
+        added = len(columns[0])
         with self._lock:
-            while self.count + len(block) > len(self._rows) < self._capacity:
+            while self.count + added > len(self._rows) < self._capacity:
                 self._rows = np.concatenate((self._rows, np.empty_like(self._rows)))[: self._capacity]
-            places = np.arange(self.count, self.count + len(block)) % len(self._rows)
-            self._rows[places] = block
-            self.count += len(block)
+            first = self.count % len(self._rows)
+            before_end = min(added, len(self._rows) - first)
+            for place, column in enumerate(columns):
+                self._rows[first : first + before_end, place] = column[:before_end]
+                if before_end < added:
+                    self._rows[: added - before_end, place] = column[before_end:]
+            self.count += added
 
     def last(self, share: float) -> dict[str, FloatArray]:
         """Return the last `share` of all rows, at least one if there is any and at most `capacity`, oldest first, as columns."""

@@ -81,8 +81,8 @@ class ActionEvent:
     """Rows that have one, int64 (m,)."""
     actions: npt.NDArray[Any]
     """What they do."""
-    flattens: npt.NDArray[np.bool_]
-    """Whose positions are closed instead, bool (m,)."""
+    flattens: npt.NDArray[np.bool_] | None
+    """Whose positions are closed instead, bool (m,); None: no row's."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -18,10 +18,10 @@ _STATES = [state.name.lower() for state in State]
 
 def record_fills(recorder: Recorder, played: PlayedBlock, fills: Fills) -> None:
     """Write the fills of a bar."""
-    if not len(fills.rows):
+    if not (recorder.is_kept and len(fills.rows)):
         return
     columns: dict[str, Column] = {
-        "episode": played.ids_of(fills.rows),
+        "episode": [played.ids[row] for row in fills.rows.tolist()],
         "bar": played.block.view.clock[fills.rows],
         "bar_time_s": played.block.view.bar.time_ns[fills.rows] * 1e-9,
         "quantity": fills.quantity,
@@ -30,7 +30,7 @@ def record_fills(recorder: Recorder, played: PlayedBlock, fills: Fills) -> None:
         "fee": fills.fee,
         "slippage": abs(fills.quantity) * abs(fills.price - fills.reference_price),
     }
-    recorder.write("order", columns, symbol=_symbols(played, fills.rows, fills.symbol))
+    recorder.add("order", columns, symbol=_symbols(played, fills.rows, fills.symbol))
 
 
 def record_order_events(recorder: Recorder, played: PlayedBlock) -> None:
@@ -43,15 +43,17 @@ def record_order_events(recorder: Recorder, played: PlayedBlock) -> None:
         return
     events, reasons = untold.told(), played.block.rules.reasons
     played.turn.add_orders(events.rows, events.number, events.state, events.reason)
+    if not recorder.is_kept:
+        return
     columns: dict[str, Column] = {
-        "episode": played.ids_of(events.rows),
+        "episode": [played.ids[row] for row in events.rows.tolist()],
         "bar": played.block.view.clock[events.rows] - ~events.in_bar,
         "number": events.number,
         "quantity": events.quantity,
         "left": events.left,
         "price": np.where(KIND_FACTS.has_price[events.kind], events.price, math.nan),
     }
-    recorder.write(
+    recorder.add(
         "order_event",
         columns,
         symbol=_symbols(played, events.rows, events.symbol),

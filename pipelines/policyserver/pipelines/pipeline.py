@@ -97,7 +97,7 @@ class Pipeline:
             "process": config.prices.name,
             "worker": f"{socket.gethostname()}-{os.getpid()}",
         }
-        recorder = Recorder(sink, self.tags)
+        self._recorder = recorder = Recorder(sink, self.tags)
         self._rules = rules
         self._source = source
         self.run = RunState(config.episodes.concurrent, config.episodes.steps)
@@ -163,6 +163,7 @@ class Pipeline:
             if not group.stop(max(1.0, deadline - time.monotonic())):
                 logger.warning("pipeline: node %s did not stop in time", group.name)
         self._watch.stop()
+        self._recorder.flush()
         self._stopped_at = time.monotonic()
         if self.run.failure is not None:
             raise self.run.failure

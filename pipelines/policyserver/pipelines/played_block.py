@@ -85,6 +85,10 @@ class PlayedBlock:
         self.episodes: list[Episode | None] = [None] * n_rows
         """What each row plays; None: it is vacant."""
         self._plays = np.zeros(n_rows, dtype=np.bool_)
+        self.playing: IntArray = np.arange(0)
+        """Rows that play an episode, increasing. Not to be changed, as `vacant`."""
+        self.vacant: IntArray = np.arange(n_rows)
+        """Rows that play nothing, increasing."""
         self.ids: list[str] = [""] * n_rows
         """Names of the episodes."""
         self.symbols: list[str] = [""] * n_rows
@@ -97,6 +101,8 @@ class PlayedBlock:
         """What the newest actions have been worth so far, in the columns `SUMS`."""
         self.is_new = np.zeros(n_rows, dtype=np.bool_)
         """Whose first action is still to be taken: it has no bar to wait for."""
+        self.has_new = False
+        """Whether there may be such a row, or one of which the server has not seen an observation."""
         self.is_known = np.zeros(n_rows, dtype=np.bool_)
         """Of which the client has heard."""
         self.is_started = np.zeros(n_rows, dtype=np.bool_)
@@ -119,14 +125,10 @@ class PlayedBlock:
         """Whether a failed node held it: events that still carry it are void."""
 
     @property
-    def vacant(self) -> IntArray:
-        """Rows that play nothing."""
-        return np.flatnonzero(~self._plays)
-
-    @property
-    def playing(self) -> IntArray:
-        """Rows that play an episode."""
-        return np.flatnonzero(self._plays)
+    def waiting(self) -> IntArray:
+        """Rows that wait for a bar, increasing."""
+        playing = self.playing
+        return playing[~self.is_new[playing]] if self.has_new else playing
 
     def is_over(self, concurrent: int) -> bool:
         """Return whether no row plays an episode, and none has another one to begin; see `begin`."""
@@ -142,7 +144,9 @@ class PlayedBlock:
 
     def begin(self, source: EpisodeSource, concurrent: int) -> list[Episode]:
         """Begin the next episode of each vacant row, and return them: episode n is played in slot n modulo `concurrent`."""
-        rows = self._to_begin(concurrent)
+        rows = self.vacant
+        if len(rows):
+            rows = self._to_begin(concurrent)
         if not len(rows):
             return []
         numbers = self.rounds[rows] * concurrent + self.first_slot + rows
@@ -155,13 +159,13 @@ class PlayedBlock:
             self.episodes[row] = episode
             self.ids[row] = episode.id
             self.symbols[row] = episode.traded
-        self._plays[rows] = self.is_new[rows] = self.asks[rows] = True
+        self._set_plays(rows, True)
+        self.is_new[rows] = self.asks[rows] = self.has_new = True
         self.sums.begin(rows)
         self.is_known[rows] = self.is_started[rows] = False
         self.taken.begin(rows)
         self.steps[rows] = 0
         self.returns[rows] = 0.0
-        self.decision.is_pending[rows] = False
         return episodes
 
     def vacate(self, rows: IntArray) -> None:
@@ -169,15 +173,25 @@ class PlayedBlock:
         for row in rows.tolist():
             self.episodes[row] = None
             self.unreported.pop(row, None)
-        self._plays[rows] = self.is_new[rows] = False
+        self.is_new[rows] = False
+        self._set_plays(rows, False)
+
+    def _set_plays(self, rows: IntArray, plays: bool) -> None:
+        self._plays[rows] = plays
+        self.playing, self.vacant = np.flatnonzero(self._plays), np.flatnonzero(~self._plays)
 
     def ids_of(self, rows: IntArray) -> list[str]:
-        """Return the names of the episodes in rows."""
-        return [self.ids[row] for row in rows.tolist()]
+        """Return the names of the episodes in rows, which increase."""
+        return _of(self.ids, rows)
 
     def symbols_of(self, rows: IntArray) -> list[str]:
-        """Return what rows trade."""
-        return [self.symbols[row] for row in rows.tolist()]
+        """Return what rows trade, which increase."""
+        return _of(self.symbols, rows)
+
+
+def _of(names: list[str], rows: IntArray) -> list[str]:
+    """Return the names of rows, which increase."""
+    return names.copy() if len(rows) == len(names) else [names[row] for row in rows.tolist()]
 
 
 class Decision:
@@ -185,8 +199,6 @@ class Decision:
 
     def __init__(self, n_rows: int) -> None:
         """Have none."""
-        self.is_pending = np.zeros(n_rows, dtype=np.bool_)
-        """Whether its reward is still to come."""
         self.bar = np.zeros(n_rows, dtype=np.int64)
         """Bar at whose close it was taken."""
         self.time_ns = np.zeros(n_rows, dtype=np.int64)

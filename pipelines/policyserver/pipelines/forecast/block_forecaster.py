@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -48,6 +49,7 @@ class BlockForecaster:
         self._models = [ReturnModel(config, INPUTS) for _ in range(1 if sharing == "block" else shape[0])]
         self._shared = sharing == "block"
         self._features = np.zeros((*shape, len(INPUTS)))
+        self._newest: _Newest | None = None
         self._is_forecast = np.zeros(shape[0], dtype=np.bool_)
         self._lock = threading.Lock()  # guards the models between the block's owner and who saves them
         self.episodes_before = 0
@@ -77,6 +79,7 @@ class BlockForecaster:
     def begin(self, rows: IntArray, episodes: Sequence[Episode]) -> None:
         """Forget what rows were forecast from: new episodes begin in them."""
         self._is_forecast[rows] = False
+        self._newest = None
         self.episodes_before = max([self.episodes_before, *(episode.number + 1 for episode in episodes)])
         if not self._shared:
             for row in rows.tolist():
@@ -88,37 +91,55 @@ class BlockForecaster:
         Returns:
             The squared errors of these forecasts and of the zero forecast, float64 (f,) each.
         """
-        known = self._is_forecast[rows]
-        if not known.all():
-            rows = rows[known]
-        returns = self._view.statistics.prices.last_return.take(rows, axis=0)
-        forecasts = self._view.forecast.take(rows, axis=0)
-        features = self._features.take(rows, axis=0)
+        newest = self._newest
+        if newest is not None and len(rows) == len(newest.rows) and (rows == newest.rows).all():
+            features, forecasts = newest.features, newest.forecasts
+        else:
+            known = self._is_forecast[rows]
+            if not known.all():
+                rows = rows[known]
+            features = self._features.take(rows, axis=0).reshape(-1, len(INPUTS))
+            forecasts = self._view.forecast.take(rows, axis=0).reshape(-1, 3)
+        returns = self._view.statistics.prices.last_return.take(rows, axis=0).reshape(-1)
         with self._lock:
-            for model, place in self._by_model(rows):
-                model.learn(features[place].reshape(-1, len(INPUTS)), forecasts[place].reshape(-1, 3), returns[place].ravel())
-        errors = (returns - forecasts[..., MEAN]).ravel()
-        return errors * errors, np.square(returns).ravel()
+            if self._shared:
+                self._models[0].learn(features, forecasts, returns)
+            else:
+                for model, place in self._by_model(rows):
+                    model.learn(features[place], forecasts[place], returns[place])
+        errors = returns - forecasts[:, MEAN]
+        return errors * errors, returns * returns
 
     def predict(self, rows: IntArray) -> None:
         """Forecast the next log-return of each row, into the view."""
         view, statistics = self._view, self._view.statistics
-        log_price = statistics.prices.log_price[rows]
+        log_price = statistics.prices.log_price.take(rows, axis=0)
         features = np.empty((*log_price.shape, len(INPUTS)))
-        features[..., 0] = log_price - statistics[_SLOW][rows]
-        features[..., 1] = log_price - statistics[_FAST][rows]
-        features[..., 2] = statistics.prices.last_return[rows]
+        np.subtract(log_price, statistics[_SLOW].take(rows, axis=0), out=features[..., 0])
+        np.subtract(log_price, statistics[_FAST].take(rows, axis=0), out=features[..., 1])
+        features[..., 2] = statistics.prices.last_return.take(rows, axis=0)
         self._features[rows] = features
         self._is_forecast[rows] = True
-        forecasts = np.empty((*log_price.shape, 3))
+        flat = features.reshape(-1, len(INPUTS))
         with self._lock:
-            for model, place in self._by_model(rows):
-                of_model = features[place]
-                forecasts[place] = model.predict(of_model.reshape(-1, len(INPUTS))).reshape(*of_model.shape[:-1], 3)
-        view.forecast[rows] = forecasts
+            if self._shared:
+                forecasts = self._models[0].predict(flat)
+            else:
+                parts = [model.predict(flat[place]) for model, place in self._by_model(rows)]
+                forecasts = np.concatenate(parts) if parts else np.empty((0, 3))
+        view.forecast[rows] = forecasts.reshape(*log_price.shape, 3)
+        self._newest = _Newest(rows, flat, forecasts)
 
     def _by_model(self, rows: IntArray) -> list[tuple[ReturnModel, slice]]:
-        """Return each model with the places of its rows among `rows`."""
-        if self._shared:
-            return [(self._models[0], slice(None))]
-        return [(self._models[row], slice(place, place + 1)) for place, row in enumerate(rows.tolist())]
+        """Return the model of each row's own, with the places of its symbols among those of `rows`."""
+        count = self._view.shape.n_symbols
+        return [(self._models[row], slice(place * count, (place + 1) * count)) for place, row in enumerate(rows.tolist())]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Newest:
+    """What was forecast last, K symbols of each row one after the other."""
+
+    rows: IntArray
+    features: FloatArray
+    forecasts: FloatArray

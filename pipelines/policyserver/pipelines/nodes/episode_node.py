@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,6 +18,13 @@ from policyserver.pipelines.fallback import FallbackReporter, row_errors
 from policyserver.pipelines.nodes.pipeline_node import PipelineNode, Wiring
 
 logger = logging.getLogger(__name__)
+
+_COMPARE_S = 2.0
+"""Longest time that an episode waits for others to be compared together with them: a bar of the baselines costs nearly the same, however
+many episodes it is of."""
+
+_COMPARED_BARS = 131_072
+"""Bars of the episodes that wait at most."""
 
 _END_TIMEOUT_S = 5.0
 """Longest wait for the end of episodes: longer than an action's, for no row waits behind it, and one given up stays open at the server."""
@@ -36,6 +44,9 @@ class EpisodeNode(PipelineNode[EndEvent]):
         self._seed = wiring.config.episodes_seed
         self.reporter = FallbackReporter(wiring.policy)
         """Tells the server of the last fallback actions of an episode."""
+        self._uncompared: list[Ended] = []
+        self._bars = 0  # of those episodes
+        self._compare_at_s = 0.0
 
     def _process(self, batch: list[EndEvent]) -> None:
         ended = [episode for event in batch for episode in event.ended]
@@ -45,8 +56,18 @@ class EpisodeNode(PipelineNode[EndEvent]):
             for episode in ended:
                 self._run_state.add_ending("lost" if episode.id in lost else episode.ending)
             self._record(ended, lost)
-        if retired := sum(event.retired_rows for event in batch):
+        retired = sum(event.retired_rows for event in batch)
+        if self._uncompared and (retired or self._bars >= _COMPARED_BARS or time.monotonic() >= self._compare_at_s):
+            self._compare()
+        if retired:
             self._run_state.give_back_slots(retired)
+
+    def _wait_s(self) -> float | None:
+        return max(0.0, self._compare_at_s - time.monotonic()) if self._uncompared else None
+
+    def _stop(self) -> None:
+        if self._uncompared:
+            self._compare()
 
     def _tell_server(self, ended: Sequence[Ended]) -> dict[str, PolicyServerError]:
         """End episodes that the server knows; return those that it no longer does."""
@@ -69,17 +90,25 @@ class EpisodeNode(PipelineNode[EndEvent]):
         whole = [e for e in ended if e.id not in lost and (e.ending == "terminated" or e.reason not in ("stopped", "lost", "abandoned"))]
         partly = [episode for episode in ended if episode not in whole]
         if whole:
-            self._kept.extend(KeptEpisode(each.episode, each.actions) for each in whole if len(each.actions))
-            nothing, random = self._baselines.of([episode.episode for episode in whole])
-            self._run_state.episodes.extend(
-                [
-                    (e.return_sum, nothing.returns[i], random.returns[i], e.profit, e.costs, random.profits[i], random.costs[i])
-                    for i, e in enumerate(whole)
-                ]
-            )
-            self._write(whole, lost, {"no_trade_return": nothing.returns, "random_return": random.returns})
+            if not self._uncompared:
+                self._compare_at_s = time.monotonic() + _COMPARE_S
+            self._uncompared += whole
+            self._bars += sum(episode.episode.bars.n_steps for episode in whole)
         if partly:
             self._write(partly, lost, {})
+
+    def _compare(self) -> None:
+        """Compare the episodes that wait with the baselines."""
+        whole, self._uncompared, self._bars = self._uncompared, [], 0
+        self._kept.extend(KeptEpisode(each.episode, each.actions) for each in whole if len(each.actions))
+        nothing, random = self._baselines.of([episode.episode for episode in whole])
+        self._run_state.episodes.extend(
+            [
+                (e.return_sum, nothing.returns[i], random.returns[i], e.profit, e.costs, random.profits[i], random.costs[i])
+                for i, e in enumerate(whole)
+            ]
+        )
+        self._write(whole, {}, {"no_trade_return": nothing.returns, "random_return": random.returns})
 
     def _write(self, ended: Sequence[Ended], lost: dict[str, PolicyServerError], baselines: dict[str, Any]) -> None:
         """Write one point for each episode."""

@@ -29,11 +29,10 @@ class MarketNode(PipelineNode[OrderEvent | OpenEvent]):
             turn = played.turn = Turn(played.number)
             if isinstance(event, OpenEvent):
                 turn.opened = (played.rounds.copy(),)
-            waiting = played.playing
-            waiting = waiting[~played.is_new[waiting]]
+            waiting = played.waiting
             bar = played.feed.next(waiting) if len(waiting) else None
-            if bar is not None:
-                played.has_frames |= bar.asks is not None
+            if bar is not None and (played.has_frames or bar.asks is not None):
+                played.has_frames = True
                 played.asks[waiting] = True if bar.asks is None else bar.asks
             if not stopping:
                 for episode in played.begin(self._source, self._config.episodes.concurrent):

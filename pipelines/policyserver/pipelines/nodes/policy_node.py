@@ -56,6 +56,9 @@ class PolicyNode(PipelineNode[SignalEvent]):
                 action, end = self._decide(event.played, event.rows)
                 actions.append(action)
                 lost += end
+        if not lost:
+            self._routes.portfolio.push_many(actions)
+            return
         push_together([*self._routes.portfolio.shares(actions), *self._routes.episode.shares(lost)])
 
     def _decide(self, played: PlayedBlock, rows: IntArray) -> tuple[ActionEvent, list[EndEvent]]:
@@ -64,25 +67,28 @@ class PolicyNode(PipelineNode[SignalEvent]):
         rows = self._begin(played, rows)
         errors = self._report(played, rows)
         asking = rows if not errors else rows[[row not in errors for row in rows.tolist()]]
-        actions = played.block.keeping(rows)
-        weights_seq_nos = np.full(len(rows), self._policy.weights_seq_no)
+        answers: npt.NDArray[Any] | None = None
         if len(asking):
             answers, refused = self._ask(played, asking)
             errors |= refused
-            if len(asking) == len(rows) and not refused:
-                actions, weights_seq_nos = answers, self._policy.answered_by()
-            else:
-                versions = self._policy.answered_by()
-                place = {row: i for i, row in enumerate(rows.tolist())}
-                for i, row in enumerate(asking.tolist()):
-                    if row not in refused:
-                        actions[place[row]], weights_seq_nos[place[row]] = answers[i], versions[i]
+        if answers is not None and len(asking) == len(rows) and not errors:
+            return self._settle(played, asked, rows, answers, self._policy.answered_by(), errors)
+        actions = played.block.keeping(rows)
+        weights_seq_nos = np.full(len(rows), self._policy.weights_seq_no)
+        if answers is not None:
+            versions = self._policy.answered_by()
+            place = {row: i for i, row in enumerate(rows.tolist())}
+            for i, row in enumerate(asking.tolist()):
+                if row not in errors:
+                    actions[place[row]], weights_seq_nos[place[row]] = answers[i], versions[i]
         return self._settle(played, asked, rows, actions, weights_seq_nos, errors)
 
     # Asking --------------------------------------------------------------------------------------------------------------------------
 
     def _begin(self, played: PlayedBlock, rows: IntArray) -> IntArray:
         """Let the client know of new episodes; return the rows that may ask. New ones wait for a server, and none but they do."""
+        if not played.has_new:
+            return rows
         new = rows[~played.is_known[rows]]
         if not len(new):
             return rows
@@ -123,7 +129,9 @@ class PolicyNode(PipelineNode[SignalEvent]):
         """Ask for the actions of rows in one call; return them with the errors of those that got none."""
         began = time.perf_counter()
         try:
-            return self._policy.get_actions(played.ids_of(rows), played.observations[rows]), {}
+            asked = played.turn.asked
+            observations = asked[2] if asked and len(asked[0]) == len(rows) else played.observations[rows]
+            return self._policy.get_actions(played.ids_of(rows), observations), {}
         except PolicyServerError as error:
             errors = {int(rows[place]): of for place, of in row_errors(error, len(rows)).items()}
             partial = getattr(error, "actions", None)
@@ -161,12 +169,14 @@ class PolicyNode(PipelineNode[SignalEvent]):
             self._note_fallbacks([errors[row] for row in fallbacks])
         elif self._in_fallback:
             self._note_fallbacks([])
-        played.is_started[rows[~falls_back]] = True
-        played.is_new[rows] = False
+        if played.has_new:
+            played.is_started[rows[~falls_back]] = True
+            played.is_new[rows] = False
+            played.has_new = not played.is_started[played.playing].all()
         self._remember(played, rows, actions, falls_back, weights_seq_nos)
         if len(asked):
             played.turn.decided = decided(asked, rows, actions, falls_back, weights_seq_nos, gone)
-        return ActionEvent(played, rows, actions, falls_back & (self._fallback == "flatten")), lost
+        return ActionEvent(played, rows, actions, falls_back if errors and self._fallback == "flatten" else None), lost
 
     def _fall_back(
         self, played: PlayedBlock, rows: IntArray, actions: npt.NDArray[Any], falls_back: npt.NDArray[np.bool_]
@@ -194,15 +204,15 @@ class PolicyNode(PipelineNode[SignalEvent]):
     ) -> None:
         """Keep what was decided, until its reward is known."""
         decision, view = played.decision, played.block.view
-        decision.is_pending[rows] = True
-        decision.bar[rows] = view.clock[rows]
-        decision.time_ns[rows] = view.bar.time_ns[rows]
-        decision.price[rows] = view.accounts.price[rows, 0]
-        decision.prediction[rows] = view.forecast[rows, 0]
+        into = slice(None) if len(rows) == len(decision.bar) else rows
+        decision.bar[into] = view.clock[into]
+        decision.time_ns[into] = view.bar.time_ns[into]
+        decision.price[into] = view.accounts.price[into, 0]
+        decision.prediction[into] = view.forecast[into, 0]
         decision.take_actions(rows, actions)
         played.taken.add(rows, actions)
-        decision.fallback[rows] = fallback
-        decision.weights_seq_no[rows] = weights_seq_nos
+        decision.fallback[into] = fallback
+        decision.weights_seq_no[into] = weights_seq_nos
         decision.node = self.name
 
     def _note_fallbacks(self, errors: list[PolicyServerError]) -> None:

@@ -15,7 +15,7 @@ class PortfolioNode(PipelineNode[ActionEvent]):
             block, flattens = event.played.block, event.flattens
             if event.played.abandoned:
                 continue
-            if flattens.any():
+            if flattens is not None and flattens.any():
                 block.act(event.rows[~flattens], event.actions[~flattens])
                 block.close_positions(event.rows[flattens])
             elif len(event.rows):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,9 @@ from policyserver.pipelines.run_state import ExactSum, ShownDecision
 _SHOWN_PER_BATCH = 3
 """Decisions of a batch that are shown, so that those of several threads are seen together."""
 
+_SHOW_S = 0.05
+"""Seconds from one batch that is shown to the next: more would not be seen."""
+
 
 class RewardNode(PipelineNode[FillEvent]):
     """Computes each action's reward one bar after it."""
@@ -29,6 +33,7 @@ class RewardNode(PipelineNode[FillEvent]):
         super().__init__(name, wiring)
         self.ledger = ExactSum()
         """All rewards that this node has logged with the server."""
+        self._shows_again_s = 0.0
 
     def _process(self, batch: list[FillEvent]) -> None:
         events = []
@@ -59,7 +64,9 @@ class RewardNode(PipelineNode[FillEvent]):
             rewards, fees, slippage = played.sums.take(rows).T
         if len(rows):
             self._log(played, rows, rewards)
-            self._record(played, rows, rewards, fees, slippage)
+            if self._recorder.is_kept:
+                self._record(played, rows, rewards, fees, slippage)
+            self._show(played, rows, rewards)
             self._run_state.add_steps(len(rows))
 
     def _log(self, played: PlayedBlock, rows: IntArray, rewards: FloatArray) -> None:
@@ -84,29 +91,36 @@ class RewardNode(PipelineNode[FillEvent]):
             turn.fills = fills.rows, fills.symbol, fills.quantity, fills.reference_price, fills.price, fills.fee
 
     def _record(self, played: PlayedBlock, rows: IntArray, rewards: FloatArray, fees: FloatArray, slippage: FloatArray) -> None:
-        """Write the steps that a bar ends, and show some."""
+        """Write the steps that a bar ends."""
         decision, accounts, actions = played.decision, played.block.view.accounts, played.block.rules.actions
         columns: dict[str, Any] = {
             "episode": played.ids_of(rows),
-            "bar": decision.bar[rows],
-            "bar_time_s": decision.time_ns[rows] * 1e-9,
-            "equity": accounts.equity[rows],
+            "bar": decision.bar.take(rows),
+            "bar_time_s": decision.time_ns.take(rows) * 1e-9,
+            "equity": accounts.equity.take(rows),
             "reward": rewards,
             "fee": fees,
             "slippage": slippage,
-            "fallback": decision.fallback[rows],
-            "weights_seq_no": decision.weights_seq_no[rows],
+            "fallback": decision.fallback.take(rows),
+            "weights_seq_no": decision.weights_seq_no.take(rows),
         }
         if played.block.shape.n_symbols == 1:  # of several symbols there is no one price; their fills are recorded as orders
-            columns["price"] = decision.price[rows]
-            columns["prediction"], columns["prediction_std"] = decision.prediction[rows, 0], decision.prediction[rows, 1]
+            columns["price"] = decision.price.take(rows)
+            columns["prediction"], columns["prediction_std"] = decision.prediction.take(rows, axis=0).T[:2]
             columns["position"] = accounts.position[rows, 0]
         if isinstance(actions, SellHoldBuy):  # the field's numbers mean sell, hold and buy
-            columns["action"] = decision.action[rows]
+            columns["action"] = decision.action.take(rows, axis=0)
         else:
             columns["action_text"] = actions.labels(decision.action[rows])
-        self._recorder.write("step", columns, symbol=played.symbols_of(rows))
-        exposure = accounts.exposure(rows[:_SHOWN_PER_BATCH])
+        self._recorder.add("step", columns, symbol=played.symbols_of(rows))
+
+    def _show(self, played: PlayedBlock, rows: IntArray, rewards: FloatArray) -> None:
+        """Show some decisions whose reward is known, unless others were shown a moment ago."""
+        if (now_s := time.monotonic()) < self._shows_again_s:
+            return
+        self._shows_again_s = now_s + _SHOW_S
+        decision, actions = played.decision, played.block.rules.actions
+        exposure = played.block.view.accounts.exposure(rows[:_SHOWN_PER_BATCH])
         self._run_state.decisions.extend(
             ShownDecision(
                 bar=int(decision.bar[row]),

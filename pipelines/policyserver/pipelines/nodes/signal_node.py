@@ -46,6 +46,9 @@ class SignalNode(PipelineNode[RewardEvent]):
             if ended:
                 ends.append(EndEvent(tuple(ended)))
             signals.append(SignalEvent(event.played, asking))
+        if not ends:
+            self._routes.policy.push_many(signals)
+            return
         push_together([*self._routes.policy.shares(signals), *self._routes.episode.shares(ends)])
 
     def _observe(self, event: RewardEvent) -> tuple[list[Ended], IntArray]:
@@ -58,14 +61,15 @@ class SignalNode(PipelineNode[RewardEvent]):
         if not len(playing):
             return [], playing
         played.forecaster.predict(playing)
-        over = event.marked.ends != GOES_ON if event.marked is not None else np.zeros(len(rows), dtype=np.bool_)
-        asks = played.asks[playing]
-        if not asks.all():
+        is_over = event.marked is not None and event.marked.ends.any()
+        over = event.marked.ends != GOES_ON if event.marked is not None and is_over else np.zeros(len(rows), dtype=np.bool_)
+        seeing = playing
+        if played.has_frames and not (asks := played.asks[playing]).all():
             asks |= np.isin(playing, rows[over]) | self._run_state.stopping.is_set()
-        seeing = playing if asks.all() else playing[asks]
+            seeing = playing[asks]
         if len(seeing):
             played.observations[seeing] = block.observe(seeing)
-        if event.marked is None or not over.any():
+        if event.marked is None or not is_over:
             self._keep(played, seeing)
             return [], seeing
         ended = []
@@ -87,7 +91,7 @@ class SignalNode(PipelineNode[RewardEvent]):
         """Keep how good the forecasts were that can be judged now."""
         if not len(squared_errors):
             return
-        self._run_state.forecasts.extend(np.stack([squared_errors, squared_returns], axis=1))
+        self._run_state.forecasts.extend_columns(squared_errors, squared_returns)
         skill = self._skills.setdefault(played.number, _Skill())
         skill.add(squared_errors, squared_returns)
         if skill.forecasts >= _REPORT_FORECASTS:

@@ -63,7 +63,6 @@ class Inbox(Generic[EventT]):
     def __init__(self, name: str, options: NodeConfig, *, on_drop: Callable[[Sequence[EventT]], None]) -> None:
         """Make the empty inbox of the node `name`; `on_drop` takes the events that are dropped for newer ones, without the lock."""
         self.lock = threading.Lock()
-        self.ready = threading.Condition(self.lock)
         self.closing = False
         self.error: BaseException | None = None
         self.queue_max = self.overflowed = 0
@@ -73,6 +72,10 @@ class Inbox(Generic[EventT]):
         self._name = name
         self._options = options
         self._events: list[EventT] = []
+        # A lock of its own instead of a condition's: one thread alone waits, and to make a lock for each wait costs three times as much.
+        self._bell = threading.Lock()
+        self._bell.acquire()
+        self._is_waiting = False
         self._room = threading.Condition(self.lock)
         self._pushers_waiting = 0
 
@@ -90,8 +93,26 @@ class Inbox(Generic[EventT]):
         """Refuse events from now on, `error` being why, if the node has failed. Under the lock."""
         self.closing = self.closing or error is None
         self.error = self.error or error
-        self.ready.notify_all()
+        self.wake()
         self._room.notify_all()
+
+    def wake(self) -> None:
+        """End the wait of the node's thread, if it waits. Under the lock."""
+        if self._is_waiting:
+            self._is_waiting = False
+            self._bell.release()
+
+    def wait(self, timeout_s: float | None = None) -> None:
+        """Wait for `wake`, which each push calls, or the end of the time. One thread at a time, under the lock."""
+        self._is_waiting = True
+        self.lock.release()
+        try:
+            woken = self._bell.acquire(timeout=-1 if timeout_s is None else min(timeout_s, threading.TIMEOUT_MAX))
+        finally:
+            self.lock.acquire()
+        if not (woken or self._is_waiting):  # woken between the end of the time and the lock
+            self._bell.acquire()
+        self._is_waiting = False
 
     def check_open(self) -> None:
         """Raise NodeFailedError or NodeClosedError unless events are taken. Under the lock."""
@@ -105,18 +126,22 @@ class Inbox(Generic[EventT]):
         kept = 0 if self._options.overflow == "drop_oldest" else len(self._events)
         return kept + count <= self._options.capacity
 
+    def takes_at_once(self, count: int) -> bool:
+        """Tell whether so many events can be put as they are: it is open, and none is dropped for them. Under the lock."""
+        return not self.closing and self.error is None and len(self._events) + count <= self._options.capacity
+
     def put(self, events: Sequence[EventT]) -> Sequence[EventT]:
         """Take events for which there is room; return what was dropped for them. Under the lock."""
-        excess = max(0, len(self._events) + len(events) - self._options.capacity)
-        dropped = self._events[:excess]
-        if excess:
+        excess = len(self._events) + len(events) - self._options.capacity
+        dropped: Sequence[EventT] = ()
+        if excess > 0:
+            dropped = self._events[:excess]
             self.overflowed += len(events)
             del self._events[:excess]
-        was_empty = not self._events
         self._events.extend(events)
-        self.queue_max = max(self.queue_max, len(self._events))
-        if was_empty:
-            self.ready.notify()
+        if len(self._events) > self.queue_max:
+            self.queue_max = len(self._events)
+        self.wake()
         return dropped
 
     def wait_for_room(self, count: int, deadline: float | None) -> float:
@@ -159,7 +184,14 @@ def push_together(shares: Iterable[Share]) -> None:
         NodeClosedError: A node was asked to stop.
         NodeFailedError: A node failed for good.
     """
-    shares = sorted((share for share in shares if share[1]), key=lambda share: share[0].rank)
+    shares = [share for share in shares if share[1]]
+    if len(shares) == 1:
+        inbox, events = shares[0]
+        with inbox.lock:
+            if inbox.takes_at_once(len(events)):
+                inbox.put(events)
+                return
+    shares.sort(key=lambda share: share[0].rank)
     deadline: float | None = None
     while True:
         with ExitStack() as locks:

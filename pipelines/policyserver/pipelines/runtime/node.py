@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -80,7 +81,6 @@ class Node(Generic[EventT]):
         self.inbox: Inbox[EventT] = Inbox(name, self.options, on_drop=self._tell_of_dropped)
         """What waits; others fill it by `push_many` or `policyserver.pipelines.runtime.inbox.push_together`."""
         self._lock = self.inbox.lock
-        self._ready = self.inbox.ready
         self._flushes: list[Future[None]] = []
         self._flushing: list[Future[None]] = []
         self._in_hand: Sequence[EventT] = ()
@@ -92,6 +92,10 @@ class Node(Generic[EventT]):
     def _process(self, batch: list[EventT]) -> None:
         """Handle the events found in the inbox, oldest first. Must not keep the list."""
         raise NotImplementedError
+
+    def _wait_s(self) -> float | None:
+        """Return the longest wait for events, seconds, after which `_process` is called without any; None: any time."""
+        return None
 
     def _stop(self) -> None:
         """Clean up, on the node's thread. Called once, as the last thing, however the node ended."""
@@ -145,7 +149,7 @@ class Node(Generic[EventT]):
         with self._lock:
             self.inbox.check_open()
             self._flushes.append(future)
-            self._ready.notify()
+            self.inbox.wake()
         return future
 
     @property
@@ -194,13 +198,13 @@ class Node(Generic[EventT]):
         """Drain and handle until the stop is requested and the inbox is empty."""
         while True:
             with self._lock:
-                self._wait_for_work()
+                is_due = self._wait_for_work()
                 batch = self.inbox.take()
                 self._flushing = flushes = self._flushes
                 self._flushes = []
                 self._in_hand = batch
                 closing = self.inbox.closing
-            if batch or self.interval_s is not None:
+            if batch or is_due:
                 self._process(batch)
             with self._lock:
                 self._in_hand = ()
@@ -212,13 +216,17 @@ class Node(Generic[EventT]):
             if ended:
                 return
 
-    def _wait_for_work(self) -> None:
-        """Wait, with the lock held, for events or the end of the interval, for a flush, or for the stop."""
-
-        def has_work() -> bool:
-            return self.inbox.closing or bool(self._flushes) or (self.interval_s is None and bool(self.inbox))
-
-        self._ready.wait_for(has_work, self.interval_s)
+    def _wait_for_work(self) -> bool:
+        """Wait, with the lock held, for events, a flush, or the stop; return whether `_process` is to be called without events, too."""
+        inbox, has_interval = self.inbox, self.interval_s is not None
+        wait_s = self.interval_s if has_interval else self._wait_s()
+        ends_s = None if wait_s is None else time.monotonic() + wait_s
+        while not (inbox.closing or self._flushes or (len(inbox) and not has_interval)):
+            left_s = None if ends_s is None else ends_s - time.monotonic()
+            if left_s is not None and left_s <= 0.0:
+                return True
+            inbox.wait(left_s)
+        return has_interval
 
     def _recover(self, error: BaseException) -> bool:
         """Count and report a failure; return whether the node starts again."""

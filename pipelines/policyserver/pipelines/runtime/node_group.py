@@ -27,15 +27,16 @@ class NodeGroup(Generic[EventT]):
 
     def shares(self, events: Sequence[EventT]) -> list[Share]:
         """Return each replica's inbox with the events that are for it, to be pushed together with others."""
-        inboxes = [replica.inbox for replica in self.replicas]
-        count = len(inboxes)
+        replicas, key = self.replicas, self._key
+        count = len(replicas)
+        if len(events) == 1:
+            return [(replicas[key(events[0]) % count].inbox if count > 1 else replicas[0].inbox, events)]
         if count == 1:
-            return [(inboxes[0], events)]
+            return [(replicas[0].inbox, events)]
         shares: list[list[EventT]] = [[] for _ in range(count)]
-        key = self._key
         for event in events:
             shares[key(event) % count].append(event)
-        return list(zip(inboxes, shares, strict=True))
+        return [(replica.inbox, share) for replica, share in zip(replicas, shares, strict=True)]
 
     def start(self) -> None:
         """Start all replicas."""

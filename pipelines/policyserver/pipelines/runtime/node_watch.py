@@ -20,7 +20,7 @@ _RECORD_S = 1.0
 
 
 class NodeWatch(Node[Any]):
-    """Writes a point for each group of nodes and for each sink, and one of the results; the last ones when it is stopped."""
+    """Writes a point for each group of nodes and for each sink, one of the results, and what others have added to the recorder."""
 
     def __init__(self, groups: Sequence[NodeGroup[Any]], policies: Sequence[PolicyNode], run: RunState, recorder: Recorder) -> None:
         """Watch `groups`, of which `policies` are those that ask for actions, and what `run` knows of episodes."""
@@ -33,6 +33,7 @@ class NodeWatch(Node[Any]):
         self._latency = LatencyHistogram()
 
     def _process(self, batch: list[Any]) -> None:
+        self._recorder.flush()
         nodes = [group.statistics() for group in self._groups]
         columns: dict[str, Sequence[Any]] = {
             name: [getattr(node, name) for node in nodes]
