@@ -55,6 +55,8 @@ _STOP_TIMEOUT_S = 6.0
 """Longest orderly end of the actors and of Ray; after it they are killed."""
 _SINK_CLOSE_S = 2.0
 """Longest end of recording; what InfluxDB has not taken by then waits on disk for the next daemon."""
+_LOOK_S = 10.0
+"""Longest time that an update waits for the guard on the return, which looks while the update runs and goes back in a second at most."""
 _SAVE_S = 10.0
 """Time reckoned for the last checkpoint, which nothing limits."""
 
@@ -143,6 +145,8 @@ class Daemon:
             signs = SignsOfLife(self._manager, lambda: self._safe_point.passes, lambda: f"iteration {learning.progress.iteration}")
             watch = ServingWatch(link.ask, sink, self._tags, on_report, signs.look)
             ending.callback(watch.close)
+            if returns is not None:
+                learning.begin_look, learning.end_look = watch.look, functools.partial(watch.wait_looked, _LOOK_S)
             answers.begin(learning, watch, sink, self._tags)
             self._manager.ready()
             learning.train_until_stopped(sink, self._tags)

@@ -8,7 +8,7 @@ import pickle
 import signal
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -75,7 +75,13 @@ class Learning:
         self._metrics = metrics
         self._beginning = threading.Lock()  # held while a roll-back begins: there is one at a time
         self.guard = LearningGuard(config, algorithm.learner_group, metrics, self.pause)
-        self._hooks = TrainingHooks(algorithm, stopping, safe_point.pass_by, lambda: self._is_rolled_back, self.guard.look)
+        self.begin_look: Callable[[], object] = lambda: None
+        """Called before each update."""
+        self.end_look: Callable[[], object] = lambda: None
+        """Called after each update, before its weights are pushed."""
+        self._hooks = TrainingHooks(
+            algorithm, stopping, safe_point.pass_by, lambda: self._is_rolled_back, lambda: self.begin_look(), self._after_update
+        )
         self._iterated_lineage = 0
         self._replays = algorithm.local_replay_buffer is not None and config.rollback.keep_replay
         # Read from any thread.
@@ -129,6 +135,10 @@ class Learning:
             report = restored_report(found.progress, found.path)
             of_serving(algorithm, lambda runner: runner.report_training(report))
         self._offer_state()
+
+    def _after_update(self) -> None:
+        self.guard.look()
+        self.end_look()
 
     def _offer_state(self) -> None:
         """Keep the newest weights at hand for a serving actor that is restarted while the learner is busy."""
@@ -220,8 +230,11 @@ class Learning:
         """Write a checkpoint.
 
         Raises:
-            CheckpointError: It can't be written; those there are untouched.
+            CheckpointError: It can't be written, or the learner has not followed a roll-back yet, so that the newest checkpoint would be
+                what was rolled back; those there are untouched.
         """
+        if (order := self.rolling_back) is not None:
+            raise CheckpointError(f"not saved: expected no roll-back under way, received one to {order.source.path}; save after it")
         served = served_state(self._algorithm)
 
         def write(folder: Path) -> None:
@@ -275,6 +288,17 @@ class Learning:
         self._metrics.is_paused_by_guard = False
 
     # --- roll-back --------------------------------------------------------------------------------------------------------------------
+
+    @property
+    def newest_lineage(self) -> int:
+        """How many roll-backs of the run have begun. From any thread."""
+        return order.lineage if (order := self.rolling_back) is not None else self.lineage
+
+    @property
+    def newest_version(self) -> int:
+        """Highest policy version that the daemon knows of. From any thread."""
+        order = self.rolling_back
+        return max(self.progress.weights_seq_no, order.weights_seq_no if order is not None else 0, learner_version(self._algorithm))
 
     @property
     def _is_rolled_back(self) -> bool:

@@ -1,9 +1,13 @@
-"""Records how serving goes and which episodes ended, once a second, so that the page shows it whatever the clients are."""
+"""Records how serving goes and which episodes ended, once a second, so that the page shows it whatever the clients are.
+
+What judges the episodes may have the processes asked at once, too, as for each update of the learner.
+"""
 
 from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -18,6 +22,8 @@ logger = logging.getLogger(__name__)
 INTERVAL_S = 1.0
 """Seconds from one point to the next."""
 _JOIN_TIMEOUT_S = 5.0
+_REST = 20.0
+"""Least time from one look at once to the next, in multiples of what it takes: looks take a twentieth of the time at most."""
 
 OnReport = Callable[[ServingReport], None]
 Ask = Callable[[float, OnReport], Sequence[ServingReport]]
@@ -52,31 +58,65 @@ class ServingWatch:
         self._trouble = Trouble(logger, "how serving goes")
         self.newest: list[Mapping[str, Any]] = []
         """The counters that the serving processes answered last, one entry for each that did; from any thread."""
-        self._closing = threading.Event()
+        self._is_closing = False
+        self._asked = self._looked = 0
+        """Looks that were asked for, and those that are done."""
+        self._look_after_s = 0.0
+        self._changed = threading.Condition()  # guards the four above
         self._thread = threading.Thread(target=self._run, name="serving-watch", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
         """Ask a last time and end the thread. A second call does nothing."""
-        self._closing.set()
+        with self._changed:
+            self._is_closing = True
+            self._changed.notify_all()
         self._thread.join(_JOIN_TIMEOUT_S)
+
+    def look(self) -> None:
+        """Have the serving processes asked at once, unless that was done just now. Returns at once; from any thread."""
+        with self._changed:
+            if time.monotonic() >= self._look_after_s and self._asked == self._looked:
+                self._asked += 1
+                self._changed.notify_all()
+
+    def wait_looked(self, timeout_s: float) -> bool:
+        """Wait until the looks that were asked for are done, and what their reports led to; return whether they are."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._looked == self._asked or self._is_closing, timeout_s)
 
     def _run(self) -> None:
         is_last = False
+        point_s = time.monotonic() + INTERVAL_S
         while not is_last:
-            is_last = self._closing.wait(INTERVAL_S)
+            with self._changed:
+                self._changed.wait_for(lambda: self._is_closing or self._asked != self._looked, point_s - time.monotonic())
+                is_last, asked = self._is_closing, self._asked
+            begun = time.monotonic()
+            is_regular = is_last or begun >= point_s
             try:
-                reports = self._ask(INTERVAL_S, self._record_episodes)
-                self.newest = [report.counters for report in reports]
-                self._after_round(len(reports))
-                for report in reports:
-                    self._on_report(report)
-                    self._sink.write(serving_point(self._tags, report.counters))
-                    self._record_episodes(report)
+                self._ask_all(is_regular=is_regular)
                 self._trouble.is_over("written down again")
             except Exception as error:  # no reason to stop learning, nor to stop asking
                 self._trouble.occurred(type(error).__name__, f"not written down, asking on: {error!r}")
                 logger.debug("how serving goes could not be written down", exc_info=True)
+            ended = time.monotonic()
+            if is_regular:
+                point_s = ended + INTERVAL_S
+            with self._changed:
+                self._looked, self._look_after_s = asked, ended + _REST * (ended - begun)
+                self._changed.notify_all()
+
+    def _ask_all(self, *, is_regular: bool) -> None:
+        reports = self._ask(INTERVAL_S, self._record_episodes)
+        self.newest = [report.counters for report in reports]
+        if is_regular:
+            self._after_round(len(reports))
+        for report in reports:
+            self._on_report(report)
+            if is_regular:
+                self._sink.write(serving_point(self._tags, report.counters))
+            self._record_episodes(report)
 
     def _record_episodes(self, report: ServingReport) -> None:
         """Write the episodes of an answer; one that comes too late for its counters still brings them."""

@@ -32,19 +32,21 @@ class TrainingHooks:
         stopping: threading.Event,
         pass_by: Callable[[], None] = lambda: None,
         is_rolled_back: Callable[[], bool] = lambda: False,
+        before_update: Callable[[], object] = lambda: None,
         after_update: Callable[[], None] = lambda: None,
     ) -> None:
         """Hook into an algorithm.
 
         `stopping` is set when the server stops, `pass_by` is called before each `sample()`, and once `is_rolled_back` returns true the
-        iteration is left: before the next `sample()`, before an update, or after one, before its weights are pushed. `after_update` is
-        called after each update.
+        iteration is left: before the next `sample()`, before an update, or after one, before its weights are pushed. `before_update` and
+        `after_update` are called before and after each update.
         """
         from policyserver.server.daemon.sample_shares import SampleShares  # with torch, which a start that is refused does without
 
         self._stopping = stopping
         self._pass_by = pass_by
         self._is_rolled_back = is_rolled_back
+        self._before_update = before_update
         self._after_update = after_update
         self._learn_seconds = 0.0
         self.is_updating = False
@@ -81,6 +83,7 @@ class TrainingHooks:
         @functools.wraps(update)
         def hooked(*args: Any, **kwargs: Any) -> Any:
             self._leave_if_rolled_back()
+            self._before_update()
             begun = time.monotonic()
             self.is_updating = True
             try:
