@@ -23,8 +23,9 @@ from policyserver.pipelines.market.vector_env import begin_episodes
 from policyserver.pipelines.replay.turn import Turn
 from policyserver.pipelines.taken_actions import TakenActions
 
-_ROWS_OF_TWO_BLOCKS = 64
-"""Rows from which on there are two blocks, so that one is at work while the other waits for its actions."""
+_ROWS_OF_TWO_BLOCKS = 128
+"""Rows from which on there are two blocks, so that one is at work while the other waits for its actions. Of fewer, one is faster: a bar of
+a block costs as much as some 100 of its rows."""
 
 _ROWS_OF_A_BLOCK = 128
 """Rows that each of more blocks has at least: what a bar costs hardly depends on how many rows it is of."""
@@ -167,6 +168,15 @@ class PlayedBlock:
         self.steps[rows] = 0
         self.returns[rows] = 0.0
         return episodes
+
+    def take_observations(self, rows: IntArray, observations: Observations) -> Observations:
+        """Keep the observations of rows, float32 (m, size), and return them; neither they nor those that were returned before change."""
+        if len(rows) == len(self.observations):
+            self.observations = observations
+        else:
+            self.observations = self.observations.copy()
+            self.observations[rows] = observations
+        return observations
 
     def vacate(self, rows: IntArray) -> None:
         """Let the episodes of rows go."""

@@ -72,7 +72,7 @@ class PolicyNode(PipelineNode[SignalEvent]):
             answers, refused = self._ask(played, asking)
             errors |= refused
         if answers is not None and len(asking) == len(rows) and not errors:
-            return self._settle(played, asked, rows, answers, self._policy.answered_by(), errors)
+            return self._accept(played, asked, rows, answers), []
         actions = played.block.keeping(rows)
         weights_seq_nos = np.full(len(rows), self._policy.weights_seq_no)
         if answers is not None:
@@ -144,6 +144,12 @@ class PolicyNode(PipelineNode[SignalEvent]):
 
     # Deciding ------------------------------------------------------------------------------------------------------------------------
 
+    def _accept(self, played: PlayedBlock, asked: IntArray, rows: IntArray, actions: npt.NDArray[Any]) -> ActionEvent:
+        """Take the policy's decisions of rows, each of which has one."""
+        if self._in_fallback:
+            self._note_fallbacks([])
+        return self._decided(played, asked, rows, actions, np.zeros(len(rows), dtype=np.bool_), self._policy.answered_by(), rows[:0])
+
     def _settle(
         self, played: PlayedBlock, asked: IntArray, rows: IntArray, actions: npt.NDArray[Any], weights_seq_nos: IntArray, errors: Errors
     ) -> tuple[ActionEvent, list[EndEvent]]:
@@ -169,6 +175,19 @@ class PolicyNode(PipelineNode[SignalEvent]):
             self._note_fallbacks([errors[row] for row in fallbacks])
         elif self._in_fallback:
             self._note_fallbacks([])
+        return self._decided(played, asked, rows, actions, falls_back, weights_seq_nos, gone), lost
+
+    def _decided(
+        self,
+        played: PlayedBlock,
+        asked: IntArray,
+        rows: IntArray,
+        actions: npt.NDArray[Any],
+        falls_back: npt.NDArray[np.bool_],
+        weights_seq_nos: IntArray,
+        gone: IntArray,
+    ) -> ActionEvent:
+        """Keep the decisions of rows, and those of the rows that asked in the block's turn."""
         if played.has_new:
             played.is_started[rows[~falls_back]] = True
             played.is_new[rows] = False
@@ -176,7 +195,7 @@ class PolicyNode(PipelineNode[SignalEvent]):
         self._remember(played, rows, actions, falls_back, weights_seq_nos)
         if len(asked):
             played.turn.decided = decided(asked, rows, actions, falls_back, weights_seq_nos, gone)
-        return ActionEvent(played, rows, actions, falls_back if errors and self._fallback == "flatten" else None), lost
+        return ActionEvent(played, rows, actions, falls_back if self._fallback == "flatten" else None)
 
     def _fall_back(
         self, played: PlayedBlock, rows: IntArray, actions: npt.NDArray[Any], falls_back: npt.NDArray[np.bool_]
