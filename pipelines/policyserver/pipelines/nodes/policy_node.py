@@ -192,7 +192,9 @@ class PolicyNode(PipelineNode[SignalEvent]):
             played.is_started[rows[~falls_back]] = True
             played.is_new[rows] = False
             played.has_new = not played.is_started[played.playing].all()
-        self._remember(played, rows, actions, falls_back, weights_seq_nos)
+        if len(rows):
+            played.taken.add(rows, actions)
+            played.decision.take(rows, played.block.view, actions, falls_back, weights_seq_nos, self.name)
         if len(asked):
             played.turn.decided = decided(asked, rows, actions, falls_back, weights_seq_nos, gone)
         return ActionEvent(played, rows, actions, falls_back if self._fallback == "flatten" else None)
@@ -217,22 +219,6 @@ class PolicyNode(PipelineNode[SignalEvent]):
             step = FallbackStep(played.observations[row].copy(), reported[place].copy())
             played.unreported.setdefault(row, []).append(step)
         return actions
-
-    def _remember(
-        self, played: PlayedBlock, rows: IntArray, actions: npt.NDArray[Any], fallback: npt.NDArray[np.bool_], weights_seq_nos: IntArray
-    ) -> None:
-        """Keep what was decided, until its reward is known."""
-        decision, view = played.decision, played.block.view
-        into = slice(None) if len(rows) == len(decision.bar) else rows
-        decision.bar[into] = view.clock[into]
-        decision.time_ns[into] = view.bar.time_ns[into]
-        decision.price[into] = view.accounts.price[into, 0]
-        decision.prediction[into] = view.forecast[into, 0]
-        decision.take_actions(rows, actions)
-        played.taken.add(rows, actions)
-        decision.fallback[into] = fallback
-        decision.weights_seq_no[into] = weights_seq_nos
-        decision.node = self.name
 
     def _note_fallbacks(self, errors: list[PolicyServerError]) -> None:
         """Count fallback actions, and log when they begin and end."""
