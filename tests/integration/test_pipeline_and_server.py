@@ -91,7 +91,7 @@ def test_the_episodes_of_a_killed_pipeline_end_by_themselves(address: str, tmp_p
 
 
 def test_two_calls_are_in_flight_at_once_through_one_client(address: str) -> None:
-    config = PipelineConfig(episodes=PlayedEpisodesConfig(concurrent=64, steps=2_000))  # two blocks
+    config = PipelineConfig(episodes=PlayedEpisodesConfig(concurrent=128, steps=2_000))  # two blocks
     inside, most = set(), 0
     lock = threading.Lock()
     with PolicyClient(address) as policy:

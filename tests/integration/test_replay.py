@@ -98,7 +98,7 @@ def assert_the_store_has_the_same(folder: Path) -> None:
 @pytest.mark.parametrize("fallback", ["hold", "flatten"])
 def test_answers_that_a_held_server_gave_late(server: Serving, tmp_path: Path, fallback: Fallback) -> None:
     policy = PolicyCallsConfig(action_timeout_s=0.3, waits_for_learner=False, fallback=fallback)
-    settings = config(server.address, tmp_path, policy=policy, episodes=PlayedEpisodesConfig(concurrent=64))
+    settings = config(server.address, tmp_path, policy=policy, episodes=PlayedEpisodesConfig(concurrent=128))
     stop = StopSignals()
 
     def hold() -> None:
@@ -146,9 +146,9 @@ def test_a_killed_run_has_lost_a_second_at_most_and_is_replayed_up_to_there(serv
 @pytest.mark.timeout(600)
 def test_a_frozen_checkpoint_gives_the_same_actions_again(tmp_path: Path) -> None:
     """The server is started anew from its checkpoint, for it remembers the episodes that it has had."""
-    frozen = PlayedEpisodesConfig(concurrent=64, steps=3_000, training_enabled=False)
+    frozen = PlayedEpisodesConfig(concurrent=128, steps=3_000, training_enabled=False)
     with serving("seed = 7\n", tmp_path) as running:
-        run_pipeline(config(running.address, tmp_path / "learns", episodes=PlayedEpisodesConfig(concurrent=64, steps=9_000)), StopSignals())
+        run_pipeline(config(running.address, tmp_path / "learns", episodes=PlayedEpisodesConfig(concurrent=128, steps=9_000)), StopSignals())
     with serving("seed = 7\n", tmp_path) as running:
         run_pipeline(config(running.address, tmp_path, episodes=frozen), StopSignals())
     versions = {int(version) for turn in turns_of(tmp_path / "run") if turn.decided for version in turn.decided[1]}

@@ -58,10 +58,10 @@ def prices(folder: Path, **settings: Any) -> PricesConfig:
 @pytest.mark.parametrize("count", [1, 4, 10, 70, 200])
 def test_a_run_ends_after_its_episodes_each_of_which_is_whole(count: int) -> None:
     short = PricesConfig(bars_per_episode=5, warmup_bars=40)
-    ran, _, book = play(PipelineConfig(prices=short, episodes=PlayedEpisodesConfig(concurrent=64, count=count, first_round=2)))
+    ran, _, book = play(PipelineConfig(prices=short, episodes=PlayedEpisodesConfig(concurrent=128, count=count, first_round=2)))
     assert ran.run.steps == 5 * count
     rows = book.rows["episode"]
-    assert sorted(int(row["episode"].rpartition("-")[2]) for row in rows) == list(range(128, 128 + count))
+    assert sorted(int(row["episode"].rpartition("-")[2]) for row in rows) == list(range(256, 256 + count))
     assert not any(row["cut"] for row in rows)
 
 

@@ -20,10 +20,11 @@ def record_fills(recorder: Recorder, played: PlayedBlock, fills: Fills) -> None:
     """Write the fills of a bar."""
     if not (recorder.is_kept and len(fills.rows)):
         return
+    view, ids = played.block.view, played.ids
     columns: dict[str, Column] = {
-        "episode": [played.ids[row] for row in fills.rows.tolist()],
-        "bar": played.block.view.clock[fills.rows],
-        "bar_time_s": played.block.view.bar.time_ns[fills.rows] * 1e-9,
+        "episode": [ids[row] for row in fills.rows.tolist()],
+        "bar": view.clock.take(fills.rows),
+        "bar_time_s": view.bar.time_ns.take(fills.rows) * 1e-9,
         "quantity": fills.quantity,
         "reference_price": fills.reference_price,
         "fill_price": fills.price,
@@ -65,5 +66,8 @@ def record_order_events(recorder: Recorder, played: PlayedBlock) -> None:
 
 def _symbols(played: PlayedBlock, rows: IntArray, symbol: IntArray) -> list[str]:
     """Return the names of the symbols that rows trade."""
+    if played.block.shape.n_symbols == 1:
+        names_of = played.symbols
+        return [names_of[row] for row in rows.tolist()]
     names = [episode.symbols for row in rows.tolist() if (episode := played.episodes[row]) is not None]
     return [symbols[place] for symbols, place in zip(names, symbol.tolist(), strict=True)]

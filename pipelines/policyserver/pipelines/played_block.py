@@ -13,18 +13,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from policyserver.pipelines.market.bars import IntArray
+from policyserver.pipelines.market.bars import FloatArray, IntArray
 from policyserver.pipelines.market.block import EpisodeBlock
 from policyserver.pipelines.market.episode_source import Episode, EpisodeSource
 from policyserver.pipelines.market.feed import BarFeed
 from policyserver.pipelines.market.forecaster import Forecaster
 from policyserver.pipelines.market.frames import FrameSums
+from policyserver.pipelines.market.schemes.scheme import View
 from policyserver.pipelines.market.vector_env import begin_episodes
 from policyserver.pipelines.replay.turn import Turn
 from policyserver.pipelines.taken_actions import TakenActions
 
-_ROWS_OF_TWO_BLOCKS = 64
-"""Rows from which on there are two blocks, so that one is at work while the other waits for its actions."""
+_ROWS_OF_TWO_BLOCKS = 128
+"""Rows from which on there are two blocks, so that one is at work while the other waits for its actions. Of fewer, one is faster: a bar of
+a block costs as much as some 100 of its rows."""
 
 _ROWS_OF_A_BLOCK = 128
 """Rows that each of more blocks has at least: what a bar costs hardly depends on how many rows it is of."""
@@ -168,6 +170,15 @@ class PlayedBlock:
         self.returns[rows] = 0.0
         return episodes
 
+    def take_observations(self, rows: IntArray, observations: Observations) -> Observations:
+        """Keep the observations of rows, float32 (m, size), and return them; neither they nor those that were returned before change."""
+        if len(rows) == len(self.observations):
+            self.observations = observations
+        else:
+            self.observations = self.observations.copy()
+            self.observations[rows] = observations
+        return observations
+
     def vacate(self, rows: IntArray) -> None:
         """Let the episodes of rows go."""
         for row in rows.tolist():
@@ -195,29 +206,55 @@ def _of(names: list[str], rows: IntArray) -> list[str]:
 
 
 class Decision:
-    """The newest decision of each row, and how it came about."""
+    """The newest decision of each row, and how it came about. Its arrays are replaced by others, and never changed."""
 
     def __init__(self, n_rows: int) -> None:
         """Have none."""
-        self.bar = np.zeros(n_rows, dtype=np.int64)
+        self.bar: IntArray = np.zeros(n_rows, dtype=np.int64)
         """Bar at whose close it was taken."""
-        self.time_ns = np.zeros(n_rows, dtype=np.int64)
+        self.time_ns: IntArray = np.zeros(n_rows, dtype=np.int64)
         """End of that bar, nanoseconds since 1970."""
-        self.price = np.zeros(n_rows)
+        self.price: FloatArray = np.zeros(n_rows)
         """Close of that bar, of the first symbol."""
-        self.prediction = np.zeros((n_rows, 3))
+        self.prediction: FloatArray = np.zeros((n_rows, 3))
         """Forecast of the next log-return, of the first symbol, as in a `View`."""
         self.action: npt.NDArray[Any] = np.zeros(n_rows, dtype=np.int64)
         """What was done; of a fallback what it is reported as."""
-        self.fallback = np.zeros(n_rows, dtype=np.bool_)
+        self.fallback: npt.NDArray[np.bool_] = np.zeros(n_rows, dtype=np.bool_)
         """Whether it is the configured fallback instead of the policy's action."""
-        self.weights_seq_no = np.zeros(n_rows, dtype=np.int64)
+        self.weights_seq_no: IntArray = np.zeros(n_rows, dtype=np.int64)
         """Policy version that acted, or the newest known one."""
         self.node = ""
         """Name of the node thread that took it."""
 
-    def take_actions(self, rows: IntArray, actions: npt.NDArray[Any]) -> None:
-        """Keep the actions of rows, (m, ...)."""
-        if self.action.shape[1:] != actions.shape[1:] or self.action.dtype != actions.dtype:
-            self.action = np.zeros((len(self.action), *actions.shape[1:]), dtype=actions.dtype)
-        self.action[rows] = actions
+    def take(
+        self,
+        rows: IntArray,
+        view: View,
+        actions: npt.NDArray[Any],
+        fallback: npt.NDArray[np.bool_],
+        weights_seq_no: IntArray,
+        node: str,
+    ) -> None:
+        """Keep the decisions of rows at the bar that `view` is at: what was done, (m, ...), how, and who took them."""
+        self.bar = _put(self.bar, rows, view.clock)
+        self.time_ns = _put(self.time_ns, rows, view.bar.time_ns)
+        self.price = _put(self.price, rows, view.accounts.price[:, 0])
+        self.prediction = _put(self.prediction, rows, view.forecast[:, 0])
+        if len(rows) == len(self.action):
+            self.action, self.fallback, self.weights_seq_no = actions, fallback, weights_seq_no
+        else:
+            if self.action.shape[1:] != actions.shape[1:] or self.action.dtype != actions.dtype:
+                self.action = np.zeros((len(self.action), *actions.shape[1:]), dtype=actions.dtype)
+            self.action, self.fallback, self.weights_seq_no = self.action.copy(), self.fallback.copy(), self.weights_seq_no.copy()
+            self.action[rows], self.fallback[rows], self.weights_seq_no[rows] = actions, fallback, weights_seq_no
+        self.node = node
+
+
+def _put(old: npt.NDArray[Any], rows: IntArray, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return a new array with the values of rows, and with the old ones of the others."""
+    if len(rows) == len(old):
+        return values.copy()
+    new = old.copy()
+    new[rows] = values[rows]
+    return new

@@ -186,7 +186,7 @@ def test_a_run_whose_nodes_failed_comes_out_the_same(tmp_path: Path, monkeypatch
         handle(self, batch)
 
     monkeypatch.setattr(node, "_process", fail)
-    settings = config(episodes=PlayedEpisodesConfig(concurrent=64, steps=4_000), nodes=NodesConfig(inbox=NodeConfig(max_restarts=10)))
+    settings = config(episodes=PlayedEpisodesConfig(concurrent=128, steps=4_000), nodes=NodesConfig(inbox=NodeConfig(max_restarts=10)))
     pipeline = record(settings, tmp_path / "run")
     assert pipeline.run.endings["abandoned"] >= 64
     monkeypatch.undo()
@@ -196,7 +196,7 @@ def test_a_run_whose_nodes_failed_comes_out_the_same(tmp_path: Path, monkeypatch
 
 def test_the_log_made_anew_is_the_recorded_one_byte_for_byte_but_for_the_wall_clock(tmp_path: Path) -> None:
     run, again = tmp_path / "run", tmp_path / "again"
-    record(config(episodes=PlayedEpisodesConfig(concurrent=64, steps=2_000)), run)
+    record(config(episodes=PlayedEpisodesConfig(concurrent=128, steps=2_000)), run)
     again.mkdir()
     recorded = RecordedRun(run)
     replayer = Replayer(recorded.config, recorded.source, RecordedPolicy(recorded.log.action), recorded.log.action, exact=True)

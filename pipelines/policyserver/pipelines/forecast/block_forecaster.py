@@ -91,8 +91,8 @@ class BlockForecaster:
         Returns:
             The squared errors of these forecasts and of the zero forecast, float64 (f,) each.
         """
-        newest = self._newest
-        if newest is not None and len(rows) == len(newest.rows) and (rows == newest.rows).all():
+        newest, last_return = self._newest, self._view.statistics.prices.last_return
+        if newest is not None and (rows is newest.rows or np.array_equal(rows, newest.rows)):
             features, forecasts = newest.features, newest.forecasts
         else:
             known = self._is_forecast[rows]
@@ -100,7 +100,7 @@ class BlockForecaster:
                 rows = rows[known]
             features = self._features.take(rows, axis=0).reshape(-1, len(INPUTS))
             forecasts = self._view.forecast.take(rows, axis=0).reshape(-1, 3)
-        returns = self._view.statistics.prices.last_return.take(rows, axis=0).reshape(-1)
+        returns = last_return.take(rows, axis=0).reshape(-1)
         with self._lock:
             if self._shared:
                 self._models[0].learn(features, forecasts, returns)
@@ -113,13 +113,14 @@ class BlockForecaster:
     def predict(self, rows: IntArray) -> None:
         """Forecast the next log-return of each row, into the view."""
         view, statistics = self._view, self._view.statistics
-        log_price = statistics.prices.log_price.take(rows, axis=0)
+        into = slice(None) if len(rows) == view.shape.n_rows else rows
+        log_price = statistics.prices.log_price[into]
         features = np.empty((*log_price.shape, len(INPUTS)))
-        np.subtract(log_price, statistics[_SLOW].take(rows, axis=0), out=features[..., 0])
-        np.subtract(log_price, statistics[_FAST].take(rows, axis=0), out=features[..., 1])
-        features[..., 2] = statistics.prices.last_return.take(rows, axis=0)
-        self._features[rows] = features
-        self._is_forecast[rows] = True
+        np.subtract(log_price, statistics[_SLOW][into], out=features[..., 0])
+        np.subtract(log_price, statistics[_FAST][into], out=features[..., 1])
+        features[..., 2] = statistics.prices.last_return[into]
+        self._features[into] = features
+        self._is_forecast[into] = True
         flat = features.reshape(-1, len(INPUTS))
         with self._lock:
             if self._shared:
@@ -127,7 +128,7 @@ class BlockForecaster:
             else:
                 parts = [model.predict(flat[place]) for model, place in self._by_model(rows)]
                 forecasts = np.concatenate(parts) if parts else np.empty((0, 3))
-        view.forecast[rows] = forecasts.reshape(*log_price.shape, 3)
+        view.forecast[into] = forecasts.reshape(*log_price.shape, 3)
         self._newest = _Newest(rows, flat, forecasts)
 
     def _by_model(self, rows: IntArray) -> list[tuple[ReturnModel, slice]]:

@@ -72,7 +72,7 @@ class PolicyNode(PipelineNode[SignalEvent]):
             answers, refused = self._ask(played, asking)
             errors |= refused
         if answers is not None and len(asking) == len(rows) and not errors:
-            return self._settle(played, asked, rows, answers, self._policy.answered_by(), errors)
+            return self._accept(played, asked, rows, answers), []
         actions = played.block.keeping(rows)
         weights_seq_nos = np.full(len(rows), self._policy.weights_seq_no)
         if answers is not None:
@@ -144,6 +144,12 @@ class PolicyNode(PipelineNode[SignalEvent]):
 
     # Deciding ------------------------------------------------------------------------------------------------------------------------
 
+    def _accept(self, played: PlayedBlock, asked: IntArray, rows: IntArray, actions: npt.NDArray[Any]) -> ActionEvent:
+        """Take the policy's decisions of rows, each of which has one."""
+        if self._in_fallback:
+            self._note_fallbacks([])
+        return self._decided(played, asked, rows, actions, np.zeros(len(rows), dtype=np.bool_), self._policy.answered_by(), rows[:0])
+
     def _settle(
         self, played: PlayedBlock, asked: IntArray, rows: IntArray, actions: npt.NDArray[Any], weights_seq_nos: IntArray, errors: Errors
     ) -> tuple[ActionEvent, list[EndEvent]]:
@@ -169,14 +175,29 @@ class PolicyNode(PipelineNode[SignalEvent]):
             self._note_fallbacks([errors[row] for row in fallbacks])
         elif self._in_fallback:
             self._note_fallbacks([])
+        return self._decided(played, asked, rows, actions, falls_back, weights_seq_nos, gone), lost
+
+    def _decided(
+        self,
+        played: PlayedBlock,
+        asked: IntArray,
+        rows: IntArray,
+        actions: npt.NDArray[Any],
+        falls_back: npt.NDArray[np.bool_],
+        weights_seq_nos: IntArray,
+        gone: IntArray,
+    ) -> ActionEvent:
+        """Keep the decisions of rows, and those of the rows that asked in the block's turn."""
         if played.has_new:
             played.is_started[rows[~falls_back]] = True
             played.is_new[rows] = False
             played.has_new = not played.is_started[played.playing].all()
-        self._remember(played, rows, actions, falls_back, weights_seq_nos)
+        if len(rows):
+            played.taken.add(rows, actions)
+            played.decision.take(rows, played.block.view, actions, falls_back, weights_seq_nos, self.name)
         if len(asked):
             played.turn.decided = decided(asked, rows, actions, falls_back, weights_seq_nos, gone)
-        return ActionEvent(played, rows, actions, falls_back if errors and self._fallback == "flatten" else None), lost
+        return ActionEvent(played, rows, actions, falls_back if self._fallback == "flatten" else None)
 
     def _fall_back(
         self, played: PlayedBlock, rows: IntArray, actions: npt.NDArray[Any], falls_back: npt.NDArray[np.bool_]
@@ -198,22 +219,6 @@ class PolicyNode(PipelineNode[SignalEvent]):
             step = FallbackStep(played.observations[row].copy(), reported[place].copy())
             played.unreported.setdefault(row, []).append(step)
         return actions
-
-    def _remember(
-        self, played: PlayedBlock, rows: IntArray, actions: npt.NDArray[Any], fallback: npt.NDArray[np.bool_], weights_seq_nos: IntArray
-    ) -> None:
-        """Keep what was decided, until its reward is known."""
-        decision, view = played.decision, played.block.view
-        into = slice(None) if len(rows) == len(decision.bar) else rows
-        decision.bar[into] = view.clock[into]
-        decision.time_ns[into] = view.bar.time_ns[into]
-        decision.price[into] = view.accounts.price[into, 0]
-        decision.prediction[into] = view.forecast[into, 0]
-        decision.take_actions(rows, actions)
-        played.taken.add(rows, actions)
-        decision.fallback[into] = fallback
-        decision.weights_seq_no[into] = weights_seq_nos
-        decision.node = self.name
 
     def _note_fallbacks(self, errors: list[PolicyServerError]) -> None:
         """Count fallback actions, and log when they begin and end."""

@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from policyserver.pipelines.events import FillEvent, RewardEvent
 from policyserver.pipelines.market.bars import FloatArray, IntArray
@@ -55,8 +56,8 @@ class RewardNode(PipelineNode[FillEvent]):
 
         When the run ends, the bar is the last one of every action; what ends after that without one has no reward in any ledger.
         """
-        rewards = marked.rewards
-        fees, slippage = played.block.view.accounts.last_bar[2:4, rows]
+        rewards, last_bar = marked.rewards, played.block.view.accounts.last_bar
+        fees, slippage = last_bar[2:4].copy() if len(rows) == last_bar.shape[1] else last_bar[2:4, rows]
         if played.has_frames:
             played.sums.add(rows, np.column_stack([rewards, fees, slippage]))
             if not self._run_state.stopping.is_set():
@@ -71,8 +72,9 @@ class RewardNode(PipelineNode[FillEvent]):
 
     def _log(self, played: PlayedBlock, rows: IntArray, rewards: FloatArray) -> None:
         """Tell the server, but for rows of whose actions it has still to hear."""
-        played.steps[rows] += 1
-        played.returns[rows] += rewards
+        into = slice(None) if len(rows) == len(played.steps) else rows
+        played.steps[into] += 1
+        played.returns[into] += rewards
         ids, told = played.ids_of(rows), rewards.tolist()
         if played.unreported:
             for row, reward in zip(rows.tolist(), told, strict=True):
@@ -93,25 +95,30 @@ class RewardNode(PipelineNode[FillEvent]):
     def _record(self, played: PlayedBlock, rows: IntArray, rewards: FloatArray, fees: FloatArray, slippage: FloatArray) -> None:
         """Write the steps that a bar ends."""
         decision, accounts, actions = played.decision, played.block.view.accounts, played.block.rules.actions
+        whole = len(rows) == len(played.steps)
+
+        def of(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+            return values if whole else values[rows]
+
         columns: dict[str, Any] = {
             "episode": played.ids_of(rows),
-            "bar": decision.bar.take(rows),
-            "bar_time_s": decision.time_ns.take(rows) * 1e-9,
-            "equity": accounts.equity.take(rows),
+            "bar": of(decision.bar),
+            "bar_time_s": of(decision.time_ns) * 1e-9,
+            "equity": accounts.equity.copy() if whole else accounts.equity[rows],
             "reward": rewards,
             "fee": fees,
             "slippage": slippage,
-            "fallback": decision.fallback.take(rows),
-            "weights_seq_no": decision.weights_seq_no.take(rows),
+            "fallback": of(decision.fallback),
+            "weights_seq_no": of(decision.weights_seq_no),
         }
         if played.block.shape.n_symbols == 1:  # of several symbols there is no one price; their fills are recorded as orders
-            columns["price"] = decision.price.take(rows)
-            columns["prediction"], columns["prediction_std"] = decision.prediction.take(rows, axis=0).T[:2]
-            columns["position"] = accounts.position[rows, 0]
+            columns["price"] = of(decision.price)
+            columns["prediction"], columns["prediction_std"] = of(decision.prediction).T[:2]
+            columns["position"] = accounts.position[:, 0].copy() if whole else accounts.position[rows, 0]
         if isinstance(actions, SellHoldBuy):  # the field's numbers mean sell, hold and buy
-            columns["action"] = decision.action.take(rows, axis=0)
+            columns["action"] = of(decision.action)
         else:
-            columns["action_text"] = actions.labels(decision.action[rows])
+            columns["action_text"] = actions.labels(of(decision.action))
         self._recorder.add("step", columns, symbol=played.symbols_of(rows))
 
     def _show(self, played: PlayedBlock, rows: IntArray, rewards: FloatArray) -> None:

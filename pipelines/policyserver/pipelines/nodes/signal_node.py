@@ -67,10 +67,10 @@ class SignalNode(PipelineNode[RewardEvent]):
         if played.has_frames and not (asks := played.asks[playing]).all():
             asks |= np.isin(playing, rows[over]) | self._run_state.stopping.is_set()
             seeing = playing[asks]
-        if len(seeing):
-            played.observations[seeing] = block.observe(seeing)
+        observations = played.take_observations(seeing, block.observe(seeing)) if len(seeing) else None
         if event.marked is None or not is_over:
-            self._keep(played, seeing)
+            if observations is not None:
+                played.turn.asked = seeing, block.view.forecast.take(seeing, axis=0), observations
             return [], seeing
         ended = []
         for row, end in zip(rows[over].tolist(), event.marked.ends[over].tolist(), strict=True):
@@ -79,24 +79,22 @@ class SignalNode(PipelineNode[RewardEvent]):
             ended += ended_episodes(played, np.array([row]), ending, reason)
         played.vacate(rows[over])
         seeing = seeing[~np.isin(seeing, rows[over])]
-        self._keep(played, seeing)
+        if len(seeing):
+            played.turn.asked = seeing, block.view.forecast[seeing], played.observations[seeing]
         return ended, seeing
-
-    def _keep(self, played: PlayedBlock, asking: IntArray) -> None:
-        """Put what the policy is asked into the block's turn."""
-        if len(asking):
-            played.turn.asked = asking, played.block.view.forecast[asking], played.observations[asking]
 
     def _score(self, played: PlayedBlock, squared_errors: FloatArray, squared_returns: FloatArray) -> None:
         """Keep how good the forecasts were that can be judged now."""
         if not len(squared_errors):
             return
         self._run_state.forecasts.extend_columns(squared_errors, squared_returns)
-        skill = self._skills.setdefault(played.number, _Skill())
+        skill = self._skills.get(played.number)
+        if skill is None:
+            skill = self._skills[played.number] = _Skill()
         skill.add(squared_errors, squared_returns)
         if skill.forecasts >= _REPORT_FORECASTS:
             self._recorder.sink.write(Points.one("regressor", self._recorder.tags, skill.fields() | {"skipped": self._skipped()}))
-            self._skills[played.number] = _Skill()
+            del self._skills[played.number]
 
 
 class _Skill:
@@ -104,17 +102,17 @@ class _Skill:
 
     def __init__(self) -> None:
         self.forecasts = 0
-        self._squared_errors = self._squared_returns = 0.0
+        self._squares: list[tuple[FloatArray, FloatArray]] = []
 
     def add(self, squared_errors: FloatArray, squared_returns: FloatArray) -> None:
         """Add forecasts."""
         self.forecasts += len(squared_errors)
-        self._squared_errors += float(squared_errors.sum())
-        self._squared_returns += float(squared_returns.sum())
+        self._squares.append((squared_errors, squared_returns))
 
     def fields(self) -> dict[str, float | int | None]:
         """Return the fields of a point."""
-        mse, mse_zero = self._squared_errors / self.forecasts, self._squared_returns / self.forecasts
+        squared_errors, squared_returns = (sum(float(part[place].sum()) for part in self._squares) for place in (0, 1))
+        mse, mse_zero = squared_errors / self.forecasts, squared_returns / self.forecasts
         skill = 1.0 - mse / mse_zero if mse_zero > 0 else None
         return {"forecasts": self.forecasts, "mse": mse, "mse_zero": mse_zero, "skill": skill}
 

@@ -126,9 +126,20 @@ class Inbox(Generic[EventT]):
         kept = 0 if self._options.overflow == "drop_oldest" else len(self._events)
         return kept + count <= self._options.capacity
 
-    def takes_at_once(self, count: int) -> bool:
-        """Tell whether so many events can be put as they are: it is open, and none is dropped for them. Under the lock."""
-        return not self.closing and self.error is None and len(self._events) + count <= self._options.capacity
+    def put_at_once(self, events: Sequence[EventT]) -> bool:
+        """Take events if that is all there is to it: the inbox is open, and has room. Takes the lock; returns whether it has taken them."""
+        with self.lock:
+            waiting = self._events
+            count = len(waiting) + len(events)
+            if self.closing or self.error is not None or count > self._options.capacity:
+                return False
+            waiting.extend(events)
+            if count > self.queue_max:
+                self.queue_max = count
+            if self._is_waiting:
+                self._is_waiting = False
+                self._bell.release()
+        return True
 
     def put(self, events: Sequence[EventT]) -> Sequence[EventT]:
         """Take events for which there is room; return what was dropped for them. Under the lock."""
@@ -185,12 +196,8 @@ def push_together(shares: Iterable[Share]) -> None:
         NodeFailedError: A node failed for good.
     """
     shares = [share for share in shares if share[1]]
-    if len(shares) == 1:
-        inbox, events = shares[0]
-        with inbox.lock:
-            if inbox.takes_at_once(len(events)):
-                inbox.put(events)
-                return
+    if len(shares) == 1 and shares[0][0].put_at_once(shares[0][1]):
+        return
     shares.sort(key=lambda share: share[0].rank)
     deadline: float | None = None
     while True:

@@ -23,20 +23,24 @@ class NodeGroup(Generic[EventT]):
 
     def push_many(self, events: Sequence[EventT]) -> None:
         """Put each event into the inbox of its replica, all of them or none. Raises as `Node.push_many` does."""
+        replicas = self.replicas
+        if len(events) == 1:
+            replica = replicas[self._key(events[0]) % len(replicas)] if len(replicas) > 1 else replicas[0]
+            if replica.inbox.put_at_once(events):
+                return
         push_together(self.shares(events))
 
     def shares(self, events: Sequence[EventT]) -> list[Share]:
         """Return each replica's inbox with the events that are for it, to be pushed together with others."""
-        replicas, key = self.replicas, self._key
-        count = len(replicas)
-        if len(events) == 1:
-            return [(replicas[key(events[0]) % count].inbox if count > 1 else replicas[0].inbox, events)]
+        inboxes = [replica.inbox for replica in self.replicas]
+        count = len(inboxes)
         if count == 1:
-            return [(replicas[0].inbox, events)]
+            return [(inboxes[0], events)]
         shares: list[list[EventT]] = [[] for _ in range(count)]
+        key = self._key
         for event in events:
             shares[key(event) % count].append(event)
-        return [(replica.inbox, share) for replica, share in zip(replicas, shares, strict=True)]
+        return list(zip(inboxes, shares, strict=True))
 
     def start(self) -> None:
         """Start all replicas."""
