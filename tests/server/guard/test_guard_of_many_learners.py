@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
 import pytest
 from ray.rllib.core import DEFAULT_MODULE_ID
 
@@ -13,10 +12,15 @@ from policyserver.server.config.guard_config import GuardConfig
 from policyserver.server.guard.findings import BATCH, LOSS, MOVE, RefusedUpdate, of_all_learners
 from policyserver.server.guard.update_guard import install, take_findings
 from policyserver.server.processes.weights_sum import sha256_of_weights
-from tests.server.guard.test_guard_on_every_algorithm import keep_what_is_served
+from tests.server.guard.test_guard_on_every_algorithm import check_served, keep_what_is_served
 from tests.server.live_algorithm import Crowd, learner_version, live_algorithm, train_until
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("private_ray"), pytest.mark.timeout(400)]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.usefixtures("private_ray"),
+    pytest.mark.timeout(400),
+    pytest.mark.filterwarnings("ignore:.use_push_based_shuffle.:DeprecationWarning"),  # ray.data's own, as RLlib shards a batch
+]
 
 RATE = 1e-2
 FAULTS = {"lr": {LOSS, MOVE}, "obs": {BATCH}, "loss": {LOSS}}
@@ -92,8 +96,9 @@ class Group:
 
 @pytest.mark.parametrize("learners", [1, 2])
 def test_what_one_refuses_all_undo_and_nothing_of_it_is_served(learners: int) -> None:
-    with live_algorithm("PPO", learners={"num_learners": learners}) as (algorithm, address), Crowd(address):
+    with live_algorithm("PPO", learners={"num_learners": learners}) as (algorithm, address), Crowd(address) as crowd:
         group = Group(algorithm)
+        initial, *_ = group.call(sum_of)
         algorithm.env_runner_group.foreach_env_runner(keep_what_is_served, local_env_runner=False)
         train_until(algorithm, 3)
         assert group.findings() == [[]] * learners
@@ -116,10 +121,7 @@ def test_what_one_refuses_all_undo_and_nothing_of_it_is_served(learners: int) ->
             assert all(finding.is_by_another for each in found[:-1] for finding in each)
         states = group.call(seen)
         assert all(each == states[0] for each in states), "all have the same weights after each update"
-        (brought,) = algorithm.env_runner_group.foreach_env_runner(lambda runner: runner.brought, local_env_runner=False)
-        assert {sum_ for _, sum_ in brought} <= {sum_ for _, sum_ in states[0]}
-        assert len({sum_ for _, sum_ in brought}) > 3, "learning goes on"
-        assert np.all(np.diff([version for version, _ in brought]) >= 0)
+        check_served(algorithm.env_runner_group, crowd.versions, {initial, *(sum_ for _, sum_ in states[0])})
 
 
 def with_error(algorithm: Any, version: int, *, may_fail: bool) -> None:
