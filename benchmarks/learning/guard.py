@@ -1,8 +1,11 @@
 """How often the guard on learning fires while nothing is wrong, how far from its bounds healthy updates are, and what it costs.
 
     python -m benchmarks.learning.guard --case PPO --seeds 0 1 2 3 4 --updates 200
+    python -m benchmarks.learning.guard --cost
 
-RLlib learns alone, with its own env runner in this process, for the learner is guarded. Prints a line for each seed, then the cost.
+RLlib learns alone, with its own env runner in this process, for the learner is guarded. The guard on the return is on, too: it judges the
+episodes that ended after each update, and what it saves counts as saved at once. Prints the configuration, then a line for each seed. The
+cost is that of a guarded learner beside one without a guard, in processes of their own that take turns.
 """
 
 from __future__ import annotations
@@ -10,23 +13,57 @@ from __future__ import annotations
 import argparse
 import copy
 import dataclasses
+import multiprocessing
+import resource
 import statistics
 import sys
 import time
 from typing import Any
 
+import torch
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
+from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
 from benchmarks.learning.cases import CASES, Case, case_of
 from policyserver.server.config.algorithm import algorithm_config
 from policyserver.server.config.guard_config import GuardConfig
 from policyserver.server.daemon.ray_start import RayProcess
+from policyserver.server.guard.return_judge import ReturnJudge, ReturnVerdict, exploration_range
 from policyserver.server.guard.update_guard import guard_of, install, take_findings
 
 _COPIES = 8
 _STEPS = 200
 """Batch of PPO, APPO and IMPALA: a tenth of what their cases have, so that updates are noisier."""
 _COST_UPDATES = 15
+_COST_TURNS = 3
+_NETS = ([64, 64], [2048, 2048])
+"""Hidden layers of the nets whose cost is measured: one whose updates are short, and one whose weights are large."""
+
+
+class EndedEpisodesRunner(SingleAgentEnvRunner):  # type: ignore[misc]
+    """RLlib's env runner, which notes the return and the policy version of each episode that ends."""
+
+    def sample(self, **arguments: Any) -> list[SingleAgentEpisode]:
+        """Sample as RLlib does."""
+        samples: list[SingleAgentEpisode] = super().sample(**arguments)
+        for chunk in samples:
+            self.num_steps += len(chunk)
+            self._sums[chunk.id_] = self._sums.get(chunk.id_, 0.0) + chunk.get_return()
+            if chunk.is_done:
+                self._ended.append((self._sums.pop(chunk.id_), int(self._weights_seq_no)))
+        return samples
+
+    def make_env(self) -> None:
+        """Make the environments; RLlib calls it once."""
+        self._sums: dict[str, float] = {}
+        self._ended: list[tuple[float, int]] = []
+        self.num_steps = 0
+        super().make_env()
+
+    def take_ended(self) -> list[tuple[float, int]]:
+        """Return the return and the version of the episodes that ended since the last call."""
+        ended, self._ended = self._ended, []
+        return ended
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,21 +71,26 @@ class Healthy:
     """What was seen of the updates of one run."""
 
     updates: int
+    episodes: int
     fired: list[str]
-    """What was found, by update that was refused."""
+    """What was found, by update that was refused and by roll-back."""
+    incumbents: int
+    """How often the guard on the return measured what it had saved."""
+    returned: float
+    """Mean return of its incumbent at the end."""
     largest: dict[str, float]
     """By reason, the largest value that was let through."""
     seconds: float
 
 
-def config_of(case: Case, seed: int) -> Any:
+def config_of(case: Case, seed: int, runner: type[SingleAgentEnvRunner] = SingleAgentEnvRunner) -> Any:
     """Return RLlib's configuration of a case, that steps its environment in this process."""
     batch = {} if case.algorithm in ("DQN", "SAC") else {"train_batch_size_per_learner": _STEPS}
     if case.algorithm == "PPO":
         batch["minibatch_size"] = _STEPS // 4
     training = {**case.tables.get("training", {}), **batch}
     case = dataclasses.replace(case, tables={**case.tables, "training": training})
-    config = algorithm_config(case.server_config(seed), SingleAgentEnvRunner)
+    config = algorithm_config(case.server_config(seed), runner)
     config.env_config = {}
     fragment = 32 // _COPIES if case.algorithm in ("DQN", "SAC") else "auto" if case.algorithm == "PPO" else _STEPS // _COPIES
     config.environment(case.environment)
@@ -56,45 +98,121 @@ def config_of(case: Case, seed: int) -> Any:
     return config.reporting(min_time_s_per_iteration=0, min_sample_timesteps_per_iteration=0)
 
 
-def healthy_run(case: Case, seed: int, updates: int) -> Healthy:
-    """Learn for a number of updates under the guard's defaults; Ray must run."""
-    algorithm = config_of(case, seed).build_algo()
-    learner = algorithm.learner_group._learner
-    install(learner, config=GuardConfig())
+def healthy_run(case: Case, seed: int, updates: int, guarding: GuardConfig | None = None) -> Healthy:
+    """Learn for a number of updates under the guard's defaults, the return looked at, too; Ray must run."""
+    guarding = guarding or GuardConfig(on_return=True)
+    config = config_of(case, seed, EndedEpisodesRunner)
+    algorithm = config.build_algo()
+    learner, runner = algorithm.learner_group._learner, algorithm.env_runner
+    install(learner, config=guarding)
     guard = guard_of(learner)
     assert guard is not None
-    found, began = [], time.monotonic()
+    judge = ReturnJudge(guarding.return_episodes, guarding.return_false_alarm, guarding.return_drop)
+    epsilon = config.epsilon if case.algorithm == "DQN" else 0.0
+    found: list[str] = []
+    began, episodes, incumbents = time.monotonic(), 0, 0
     try:
         while learner._weights_seq_no < updates:
             algorithm.train()
             found += [finding.what for finding in take_findings(learner)]
-        return Healthy(learner._weights_seq_no, found, dict(guard.largest), time.monotonic() - began)
+            ended = runner.take_ended()
+            episodes += len(ended)
+            verdict = judge.add(ended, exploration_range(epsilon, runner.num_steps))
+            if verdict is ReturnVerdict.SAVE:
+                judge.begin(int(learner._weights_seq_no))
+            elif verdict in (ReturnVerdict.REPLACE, ReturnVerdict.KEEP):
+                incumbents += 1
+            elif verdict is ReturnVerdict.ROLL_BACK:
+                found.append(f"version {learner._weights_seq_no}: a mean return of {judge.newest}, the incumbent's was {judge.incumbent}")
+                judge.begin_again(int(learner._weights_seq_no))
+        returned = judge.incumbent.mean if judge.incumbent is not None else float("nan")
+        seconds = time.monotonic() - began
+        return Healthy(int(learner._weights_seq_no), episodes, found, incumbents, returned, dict(guard.largest), seconds)
     finally:
         algorithm.stop()
 
 
-def cost(case: Case) -> tuple[float, float]:
-    """Return the median seconds of an update of PPO on the same steps without the guard and with it, taken by turns."""
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """What one learner took."""
+
+    cpu_s: float
+    """Median processor time of an update."""
+    grown_bytes: int
+    """How far the largest memory of its process grew from before its first update."""
+    weights_bytes: int
+
+
+def learner_cost(guarded: bool, hidden: list[int]) -> Cost:
+    """Update a learner of PPO again and again on the same steps; in a process of its own."""
+    torch.set_num_threads(1)
+    case = case_of("PPO")
+    model = {**case.tables["rl_module"]["model_config"], "fcnet_hiddens": hidden}
+    case = dataclasses.replace(case, tables={**case.tables, "rl_module": {"model_config": model}})
     config = config_of(case, 0)
     runner = SingleAgentEnvRunner(config=config)
     episodes = runner.sample(num_timesteps=_STEPS, random_actions=False)
-    learners = [config.build_learner(spaces=runner.get_spaces()) for _ in range(2)]
-    install(learners[1], config=GuardConfig())
-    taken: list[list[float]] = [[], []]
-    for _ in range(_COST_UPDATES):
-        for learner, seconds in zip(learners, taken, strict=True):
-            batch = copy.deepcopy(episodes)
-            began = time.perf_counter()
-            learner.update(
-                episodes=batch,
-                timesteps={"num_env_steps_sampled_lifetime": 0},
-                num_epochs=config.num_epochs,
-                minibatch_size=config.minibatch_size,
-            )
-            seconds.append(time.perf_counter() - began)
+    learner = config.build_learner(spaces=runner.get_spaces())
     runner.stop()
-    without, guarded = (statistics.median(seconds) for seconds in taken)
-    return without, guarded
+    if guarded:
+        install(learner, config=GuardConfig())
+    seconds = []
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for _ in range(_COST_UPDATES if hidden[0] < 1000 else 3):
+        batch = copy.deepcopy(episodes)
+        began = time.process_time()
+        learner.update(
+            episodes=batch,
+            timesteps={"num_env_steps_sampled_lifetime": 0},
+            num_epochs=config.num_epochs if hidden[0] < 1000 else 1,
+            minibatch_size=config.minibatch_size,
+        )
+        seconds.append(time.process_time() - began)
+    grown = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+    (module,) = (learner.module[name] for name in learner.module.keys())  # noqa: SIM118 - it is no dict
+    weights = sum(parameter.nbytes for parameter in module.parameters())
+    return Cost(statistics.median(seconds), grown, weights)
+
+
+def print_cost() -> None:
+    """Measure learners with and without a guard by turns, and print their medians."""
+    for hidden in _NETS:
+        taken: dict[bool, list[Cost]] = {False: [], True: []}
+        for _ in range(_COST_TURNS):
+            for guarded, costs in taken.items():
+                with multiprocessing.get_context("spawn").Pool(1) as pool:
+                    costs.append(pool.apply(learner_cost, (guarded, hidden)))
+        without, with_it = (statistics.median(cost.cpu_s for cost in taken[guarded]) for guarded in (False, True))
+        grown, grown_more = (statistics.median(cost.grown_bytes for cost in taken[guarded]) for guarded in (False, True))
+        weights = taken[False][0].weights_bytes
+        sys.stdout.write(
+            f"PPO, net {hidden}, weights of {weights / 1e6:.2f} MB, {_COST_TURNS} turns: an update takes {1e3 * without:.1f} ms of "
+            f"processor time without, {1e3 * with_it:.1f} ms guarded, {with_it / without:.3f} times; memory grows by {grown / 1e6:.1f} MB without, "
+            f"{grown_more / 1e6:.1f} MB guarded, {(grown_more - grown) / weights:.1f} times the weights more\n"
+        )
+        sys.stdout.flush()
+
+
+def print_healthy(case: Case, seeds: list[int], updates: int) -> None:
+    """Run each seed and print what was seen."""
+    torch.set_num_threads(1)  # as the server's default has it
+    guarding = GuardConfig(on_return=True)
+    batch = config_of(case, 0).train_batch_size_per_learner
+    sys.stdout.write(f"{case.name}, {case.environment}, batches of {batch} steps; {guarding}\n")
+    ray_process = RayProcess()
+    ray_process.start(num_cpus=4)
+    try:
+        for seed in seeds:
+            run = healthy_run(case, seed, updates, guarding)
+            largest = ", ".join(f"{name} {value:.3g}" for name, value in run.largest.items())
+            sys.stdout.write(
+                f"{case.name}, seed {seed}: {run.updates} updates, {run.episodes} episodes, fired {len(run.fired)}, "
+                f"incumbents {run.incumbents}, the last with a return of {run.returned:.4g}, largest {largest}; {run.seconds:.0f} s\n"
+            )
+            sys.stdout.writelines(f"  {found}\n" for found in run.fired)
+            sys.stdout.flush()
+    finally:
+        ray_process.stop()
 
 
 def main() -> None:
@@ -103,24 +221,12 @@ def main() -> None:
     parser.add_argument("--case", default="PPO", choices=[case.name for case in CASES])
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2, 3, 4])
     parser.add_argument("--updates", type=int, default=200)
+    parser.add_argument("--cost", action="store_true", help="print what the guard costs in place of how often it fires")
     parsed = parser.parse_args()
-    case = case_of(parsed.case)
-    ray_process = RayProcess()
-    ray_process.start(num_cpus=4)
-    try:
-        for seed in parsed.seeds:
-            run = healthy_run(case, seed, parsed.updates)
-            largest = ", ".join(f"{name} {value:.3g}" for name, value in run.largest.items())
-            sys.stdout.write(
-                f"{case.name}, seed {seed}: {run.updates} updates, fired {len(run.fired)}, largest {largest}; {run.seconds:.0f} s\n"
-            )
-            sys.stdout.writelines(f"  {found}\n" for found in run.fired)
-            sys.stdout.flush()
-        if case.algorithm == "PPO":
-            without, guarded = cost(case)
-            sys.stdout.write(f"an update: {1e3 * without:.1f} ms without, {1e3 * guarded:.1f} ms guarded, {guarded / without:.3f} times\n")
-    finally:
-        ray_process.stop()
+    if parsed.cost:
+        print_cost()
+    else:
+        print_healthy(case_of(parsed.case), parsed.seeds, parsed.updates)
 
 
 if __name__ == "__main__":

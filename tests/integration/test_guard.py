@@ -6,6 +6,7 @@ import collections
 import contextlib
 import math
 import re
+import sys
 import threading
 import urllib.request
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ import pytest
 
 from policyserver.client import PolicyClient
 from policyserver.monitoring.store.reader import StoreReader
+from tests.commands import run_here
 from tests.integration.daemon_process import DaemonProcess
 from tests.integration.spoiled_learning import FILE
 from tests.integration.test_control import CONFIG, Asker, Server
@@ -119,6 +121,12 @@ def test_bad_updates_are_not_served_and_three_in_a_row_pause_learning(server: Gu
     with np.load(kept[0], allow_pickle=False) as batch:
         assert np.isnan(batch["default_policy/rewards"]).sum() == 1
         assert "rewards" in str(batch["what"])
+    server.answer("save")
+    for path in (kept[0], kept[-1]):
+        ended = run_here("policy-server", "replay-update", str(path), "--run-folder", str(server.run_folder))
+        assert ended.returncode == 0, ended.stderr
+        expected = "refused (batch): default_policy/rewards: 1 of" if path == kept[0] else "the guard lets this update through"
+        assert expected in ended.stdout, "what went wrong was the batch, and then the learning rate"
     text = server.daemon.text()
     assert "the guard has fired" in text
     assert str(kept[-1]) in text
@@ -127,8 +135,9 @@ def test_bad_updates_are_not_served_and_three_in_a_row_pause_learning(server: Gu
 class Scorer:
     """Plays episodes of ten steps until the end of a `with` block: a point for each action that is 1 where the observation is positive."""
 
-    def __init__(self, address: str, episodes: int = 16) -> None:
+    def __init__(self, address: str, episodes: int = 16, seed: int = 0) -> None:
         self._client = PolicyClient(address)
+        self._seed = seed
         self._episodes = episodes
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._play)
@@ -149,13 +158,18 @@ class Scorer:
     def version(self) -> int:
         return self._client.weights_seq_no
 
+    def is_at(self, least: float) -> bool:
+        """Whether the newest episodes have a mean return."""
+        newest = list(self.returns)
+        return len(newest) == 200 and sum(newest) / 200 >= least
+
     def scores(self, least: float) -> None:
         """Wait until the newest episodes have a mean return."""
         self.returns.clear()
-        wait_until(lambda: len(self.returns) == 200 and sum(self.returns) / 200 >= least, f"a mean return of {least}", 200.0)
+        wait_until(lambda: self.is_at(least), f"a mean return of {least}", 200.0)
 
     def _play(self) -> None:
-        random = np.random.default_rng(0)
+        random = np.random.default_rng(self._seed)
         try:
             while not self._stop.is_set():
                 ids, sums = self._client.start_episodes(self._episodes), np.zeros(self._episodes)
@@ -171,21 +185,29 @@ class Scorer:
             self.errors.append(error)
 
 
-def test_a_policy_that_becomes_worse_is_rolled_back_and_learns_on(server: GuardedServer, spoiled: Path) -> None:
-    with Scorer(server.address) as scorer:
-        wait_until(lambda: incumbent_mean(server) > 7.5, "an incumbent that has learned", 200.0)
+@pytest.mark.parametrize("seed", range(5))
+def test_a_policy_that_becomes_worse_is_rolled_back_within_ten_updates_and_learns_on(
+    server: GuardedServer, spoiled: Path, seed: int
+) -> None:
+    with Scorer(server.address, seed=seed) as scorer:
+        wait_until(lambda: scorer.is_at(7.5) and incumbent_mean(server) > 7.5, "an incumbent that has learned", 200.0)
         before, planted = server.status()["guard_fired"], scorer.version
         spoiled.write_text("advantages", encoding="ascii")
         status = server.when(lambda status: status["guard_fired"] > before, "a roll-back", 200.0)
         spoiled.write_text("", encoding="ascii")
         assert "rolled back to checkpoint" in status["guard_finding"]
-        wait_until(lambda: any(call == "RollBack" for call, _, _ in of_guard(server)), "the record of it")
-        request, version = next((request, version) for call, request, version in of_guard(server) if call == "RollBack")
-        assert "30 episodes have a mean return of" in request
-        assert version - 1 - planted <= 20, "updates"
+        wait_until(lambda: len(roll_backs(server)) == seed + 1, "the record of it")
+        request, version = roll_backs(server)[-1]
+        assert re.search(r"(25|50) episodes have a mean return of", request), request
+        sys.stdout.write(f"seed {seed}: rolled back {version - 1 - planted} updates after negated advantages\n")
+        assert version - 1 - planted <= 10, "updates"
         scorer.scores(6.5)
-        assert server.status()["lineage"] >= 1
-        assert fired_by_reason(server)["return"] >= 1
+        assert server.status()["lineage"] >= seed + 1
+        assert fired_by_reason(server)["return"] == seed + 1
+
+
+def roll_backs(server: GuardedServer) -> list[tuple[str, int]]:
+    return [(request, version) for call, request, version in of_guard(server) if call == "RollBack"]
 
 
 def incumbent_mean(server: GuardedServer) -> float:

@@ -55,6 +55,8 @@ def _run_command(arguments: Sequence[str] | None, out: LastingStream) -> int:
         return evaluate(parsed, out)
     if parsed.command == "export":
         return export(parsed.run_folder, parsed.checkpoint, parsed.to, out)
+    if parsed.command == "replay-update":
+        return replay_update(parsed.file, parsed.run_folder, parsed.checkpoint, out)
     try:
         config = load(ServerConfig, parsed.config, from_arguments(ServerConfig, parsed))
     except SettingsError as error:
@@ -93,6 +95,19 @@ def export(run_folder: Path, checkpoint: int | None, to: Path, out: LastingStrea
         out.flush()
 
     log_to("WARNING")
+    return _status_of(run) or (EXIT_FAILURE if out.reason else 0)
+
+
+def replay_update(file: Path, run_folder: Path, checkpoint: int | None, out: LastingStream) -> int:
+    """Learn again from a batch of the quarantine, and print what the guard says; returns the exit status of `main`."""
+    from policyserver.server.daemon import replayed_update
+
+    def run() -> None:
+        finding = replayed_update.replay_update(file, run_folder, checkpoint)
+        out.write("the guard lets this update through\n" if finding is None else f"refused ({finding.reason}): {finding.what}\n")
+        out.flush()
+
+    log_to("ERROR")
     return _status_of(run) or (EXIT_FAILURE if out.reason else 0)
 
 
@@ -176,6 +191,11 @@ def make_parser() -> argparse.ArgumentParser:
     command.add_argument("--run-folder", type=Path, metavar="DIR", required=True, help="folder of the run")
     command.add_argument("--checkpoint", type=int, metavar="N", help="number of the checkpoint; the newest whole one by default")
     command.add_argument("--to", type=Path, metavar="FILE", required=True, help="file to write: NAME.npz, for a LocalPolicy, or NAME.onnx")
+    text = "learn again from a batch that the guard on learning has kept, without a server, and print what the guard says of it"
+    command = commands.add_parser("replay-update", help=text, description=text)
+    command.add_argument("file", type=Path, metavar="FILE", help="file of the folder `quarantine` of a run")
+    command.add_argument("--run-folder", type=Path, metavar="DIR", required=True, help="folder of the run; nothing in it is changed")
+    command.add_argument("--checkpoint", type=int, metavar="N", help="number of the checkpoint; the newest whole one by default")
     text = "ask a running server how it is, and steer it"
     ctl.add_actions(commands.add_parser("ctl", help=text, description=text))
     return parser

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from policyserver.server.guard.findings import BATCH, RefusedUpdate
-from policyserver.server.guard.quarantine import Quarantine
+from policyserver.server.guard.quarantine import Quarantine, UnreadableBatchError, read_batch
 
 
 def finding(number: int, floats: int = 100) -> RefusedUpdate:
@@ -31,8 +31,19 @@ def test_a_file_has_the_batch_and_what_was_found(tmp_path: Path) -> None:
         assert (str(kept["reason"]), str(kept["what"])) == (BATCH, "finding 1")
         np.testing.assert_array_equal(kept["default_policy/rewards"], finding(1).batch["default_policy/rewards"])
         assert kept["default_policy/obs/eye"].dtype == np.float32
+    batch = read_batch(path)
+    assert (batch.reason, batch.what, batch.weights_seq_no) == (BATCH, "finding 1", 1)
+    np.testing.assert_array_equal(batch.columns["default_policy"]["obs"]["eye"], np.ones((2, 3)))
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+
+
+def test_what_is_no_kept_batch_is_refused_by_its_name(tmp_path: Path) -> None:
+    np.savez(tmp_path / "other.npz", reason=np.array("x"))
+    (tmp_path / "text.npz").write_text("no archive")
+    for name in ("other.npz", "text.npz", "absent.npz"):
+        with pytest.raises(UnreadableBatchError, match=f"expected a file of the folder `quarantine` of a run, received .*{name}"):
+            read_batch(tmp_path / name)
 
 
 def test_the_newest_are_kept_also_after_a_restart(tmp_path: Path) -> None:

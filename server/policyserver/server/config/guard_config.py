@@ -33,10 +33,10 @@ class GuardConfig(Config):
     """Whether the returns of episodes are looked at, too: where they are worse than those of an earlier policy, the incumbent, the server
     goes back to that one's checkpoint. Whole episodes count that were explored in the same range and trained on, without actions of the
     client's own."""
-    return_episodes: Annotated[int, Interval(ge=20, le=100)] = 30
+    return_episodes: Annotated[int, Interval(ge=20, le=100)] = 50
     """Episodes by which a policy is measured."""
-    return_false_alarm: Annotated[float, Interval(gt=0, le=0.1)] = 1e-5
-    """Greatest chance that one incumbent is ever gone back to while no policy after it is worse by more than `return_drop`. A run of n
-    updates has fewer than n incumbents, so with the default there are on average fewer than 0.01 such roll-backs in 1,000 updates."""
+    return_false_alarm: Annotated[float, Interval(gt=0, le=0.1)] = 1e-4
+    """Greatest chance that one incumbent is ever gone back to while no policy after it is worse. From one incumbent to the next there are
+    at least twice `return_episodes` episodes, so with the defaults there is on average at most one such roll-back in 1,000,000 episodes."""
     return_drop: Annotated[float, Interval(gt=0, le=1)] = 0.3
-    """Loss of the mean return that is let pass, as a share of what the incumbent's mean is above the lowest that was measured."""
+    """Least loss of the mean return that counts, as a share of what the incumbent's mean is above the lowest that was measured."""

@@ -27,6 +27,7 @@ from policyserver.server.config.rllib_config import SpacesConfig
 from policyserver.server.config.space_tables import space_from_config
 from policyserver.server.config.standard_connectors import ConnectorsConfig
 from policyserver.server.daemon.checkpoint_manifest import UNREADABLE, Manifest, files_of, manifest_of, verified_manifest, write_manifest
+from policyserver.server.daemon.finite_checkpoint import first_not_finite
 from policyserver.server.daemon.folder_lock import FolderLock
 from policyserver.server.processes.training_report import Progress
 
@@ -38,6 +39,10 @@ _UNFINISHED_PREFIX = "tmp-"
 
 class CheckpointError(RuntimeError):
     """A checkpoint that can't be used, or can't be written."""
+
+
+class CheckpointNotFiniteError(CheckpointError):
+    """A checkpoint with numbers that are not finite: what is served from it would choose no action that means anything."""
 
 
 class CheckpointUnknownError(CheckpointError):
@@ -127,6 +132,7 @@ class CheckpointFolder:
         """Find the newest checkpoint whose every file is as its manifest says.
 
         Raises:
+            CheckpointNotFiniteError: If that one has numbers that are not finite.
             CheckpointError: If that one is for other spaces, connectors or another net, or if others than its owner could have changed it.
         """
         for path in reversed(self._all()):
@@ -143,6 +149,7 @@ class CheckpointFolder:
 
         Raises:
             CheckpointUnknownError: No checkpoint has that number.
+            CheckpointNotFiniteError: It has numbers that are not finite.
             CheckpointError: It is damaged, for something else, or others than its owner could have changed it.
         """
         path = self._path_of(number)
@@ -191,6 +198,11 @@ class CheckpointFolder:
         self._refuse_other_spaces(path, manifest)
         self._refuse_others(path, {f"connectors.{name}": value for name, value in self._connectors.items()}, manifest.connectors)
         self._refuse_others(path, self._net, manifest.net)
+        if found := first_not_finite(path):
+            raise CheckpointNotFiniteError(
+                f"{path}: expected finite numbers, received {found}; choose an earlier checkpoint, or move this folder away, so that the "
+                "one before it is the newest"
+            )
         return self._checkpoint(path, manifest)
 
     @staticmethod

@@ -11,7 +11,7 @@ from policyserver.monitoring.reports import control_point
 from policyserver.monitoring.sink import MultiSink, Sink
 from policyserver.server.config.server_config import ServerConfig
 from policyserver.server.daemon.daemon_metrics import DaemonMetrics
-from policyserver.server.guard.findings import ADVICE, RETURN, RefusedUpdate
+from policyserver.server.guard.findings import ADVICE, RETURN, RefusedUpdate, of_all_learners
 from policyserver.server.guard.quarantine import Quarantine
 
 if TYPE_CHECKING:
@@ -58,8 +58,8 @@ class LearningGuard:
     def look(self, *, after_iteration: bool = False) -> None:
         """Take what the guards found. Learners in other processes are asked only after an iteration, for they answer one call at a time."""
         if self._config.enabled and (after_iteration or self._learners.is_local):
-            first, *_ = self._learners.foreach_learner(self._take)  # they agree
-            for finding in first.get():
+            answers = self._learners.foreach_learner(self._take)
+            for finding in of_all_learners([answer.get() for answer in answers if answer.ok]):
                 self._tell_of_update(finding)
 
     def tell_of_return(self, what: str, checkpoint: int, weights_seq_no: int, in_a_row: int) -> None:

@@ -22,8 +22,8 @@ logger = logging.getLogger(__name__)
 INTERVAL_S = 1.0
 """Seconds from one point to the next."""
 _JOIN_TIMEOUT_S = 5.0
-_REST = 20.0
-"""Least time from one look at once to the next, in multiples of what it takes: looks take a twentieth of the time at most."""
+_REST = 1.0
+"""Least time from one look at once to the next, in multiples of what it takes. Updates that are shorter share a look."""
 
 OnReport = Callable[[ServingReport], None]
 Ask = Callable[[float, OnReport], Sequence[ServingReport]]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import numpy.typing as npt
@@ -37,3 +38,13 @@ class RefusedUpdate:
     """Updates refused without a good one between them, this one included."""
     batch: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
     """What the update learned from, by module and column; empty if it is too large to keep."""
+    is_by_another: bool = False
+    """Whether it is another learner's finding, which this one followed."""
+
+
+def of_all_learners(findings: Sequence[Sequence[RefusedUpdate]]) -> list[RefusedUpdate]:
+    """Return one finding for each update that several learners undid together: that of the learner that found something."""
+    by_version: dict[int, RefusedUpdate] = {}
+    for finding in sorted(chain.from_iterable(findings), key=lambda finding: finding.is_by_another):
+        by_version.setdefault(finding.weights_seq_no, finding)
+    return [by_version[version] for version in sorted(by_version)]

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import zipfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,6 +17,47 @@ from policyserver.server.guard.findings import RefusedUpdate
 logger = logging.getLogger(__name__)
 
 _PREFIX, _ENDING = "update-", ".npz"
+_REASON, _WHAT, _VERSION = "reason", "what", "weights_seq_no"
+
+
+class UnreadableBatchError(ValueError):
+    """A file that is no batch of a refused update."""
+
+
+@dataclass(frozen=True)
+class KeptBatch:
+    """What a file of the quarantine has."""
+
+    reason: str
+    """Why the update was refused, see `findings.ADVICE`."""
+    what: str
+    """What was found, in which array."""
+    weights_seq_no: int
+    """Policy version that the update would have made."""
+    columns: dict[str, Any]
+    """What it learned from: arrays by module and column, those of a nested space by their keys."""
+
+
+def read_batch(path: Path) -> KeptBatch:
+    """Read a file of the quarantine, without pickle.
+
+    Raises:
+        UnreadableBatchError: It is none.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        about = [arrays.pop(name) for name in (_REASON, _WHAT, _VERSION)]
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise UnreadableBatchError(f"expected a file of the folder `quarantine` of a run, received {path}: {error}") from error
+    columns: dict[str, Any] = {}
+    for name, array in arrays.items():
+        *parents, last = name.split("/")
+        place = columns
+        for parent in parents:
+            place = place.setdefault(parent, {})
+        place[last] = array
+    return KeptBatch(str(about[0]), str(about[1]), int(about[2]), columns)
 
 
 class Quarantine:
@@ -32,7 +76,7 @@ class Quarantine:
         try:
             self._folder.mkdir(mode=0o700, exist_ok=True)
             unfinished.touch(mode=0o600)
-            about = {"reason": np.array(finding.reason), "what": np.array(finding.what)}
+            about = {_REASON: np.array(finding.reason), _WHAT: np.array(finding.what), _VERSION: np.array(finding.weights_seq_no)}
             with unfinished.open("wb") as file:
                 np.savez_compressed(file, **about, **finding.batch)  # type: ignore[arg-type]  # its stubs take keywords for options
             if unfinished.stat().st_size > self._most_bytes:

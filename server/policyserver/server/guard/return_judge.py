@@ -70,8 +70,8 @@ class ReturnJudge:
 
         Args:
             episodes: Episodes by which a policy is measured.
-            false_alarm: Greatest chance that one incumbent is ever gone back to while no policy after it is worse by more than `drop`.
-            drop: Loss of the mean return that is let pass, as a share of what the incumbent's mean is above the lowest of any window.
+            false_alarm: Greatest chance that one incumbent is ever gone back to while no policy after it is worse.
+            drop: Least loss of the mean return that counts, as a share of what the incumbent's mean is above the lowest of any window.
         """
         self._episodes, self._false_alarm, self._drop = episodes, false_alarm, drop
         self._oldest_version = 0
@@ -161,9 +161,7 @@ class ReturnJudge:
         for most in windows:
             window = list(self._newest)[-most:]
             measured = Measured.of(window)
-            if self.incumbent.mean - measured.mean > passes and (
-                chance_of_lower([each + passes for each in window], self._reference) <= share / 2
-            ):
+            if self.incumbent.mean - measured.mean > passes and chance_of_lower(window, self._reference) <= share / 2:
                 self.newest = measured
                 return True
         return False

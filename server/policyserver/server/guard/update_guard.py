@@ -55,6 +55,8 @@ class UpdateGuard:
         self._probes: dict[str, PolicyProbe] = {}
         self._probes_policy = config.max_kl is not None
         self._refused: Refused | None = None
+        self._is_by_another = self._has_agreed = False
+        """Whether another learner refused first, and whether the learners have agreed on this minibatch."""
         self._in_a_row = 0
         self._findings: deque[RefusedUpdate] = deque(maxlen=_MOST_FINDINGS)
         self._measured: dict[str, float] = {}
@@ -81,7 +83,7 @@ class UpdateGuard:
 
     def _begin(self, call: Any, **arguments: Any) -> None:
         self._updating = threading.get_ident()
-        self._kept, self._batch, self._refused = KeptState(self._learner), None, None
+        self._kept, self._batch, self._refused, self._is_by_another = KeptState(self._learner), None, None, False
         self._probes.clear()
         call(**arguments)
 
@@ -99,13 +101,17 @@ class UpdateGuard:
             return {}, {}, {}
         if not self._probes and self._probes_policy:
             self._probes = self._probes_of(batch)
+        self._has_agreed = False
         try:
             return call(batch)
         except _RefusedError:
             return {}, {}, {}
-        except Exception:
-            self._refused = self._judge_weights()
-            if self._refused is None:
+        except Exception as error:
+            refused = self._judge_weights()
+            if not self._has_agreed:  # the others wait for what this learner has to say about the loss
+                self._agree(refused or (LOSS, f"the loss of a minibatch can't be computed: {error!r}"))
+            self._refused = refused
+            if refused is None:
                 self._undo()  # half an update
                 raise
             return {}, {}, {}
@@ -122,6 +128,7 @@ class UpdateGuard:
         """Look at the losses of a minibatch before a gradient is made of them."""
         values = {name: float(loss.detach()) for name, loss in losses.items()}
         bad = [f"{name}: the loss of a minibatch is {loss}" for name, loss in values.items() if not np.isfinite(loss)]
+        self._has_agreed = True
         self._agree((LOSS, bad[0]) if bad else None)
         if self._refused is not None:
             raise _RefusedError
@@ -138,7 +145,8 @@ class UpdateGuard:
             return
         self._in_a_row += 1
         reason, what = self._refused
-        self._findings.append(RefusedUpdate(reason, what, int(self._learner._weights_seq_no), self._in_a_row, self._batch_to_keep()))
+        version, batch = int(self._learner._weights_seq_no), {} if self._is_by_another else self._batch_to_keep()
+        self._findings.append(RefusedUpdate(reason, what, version, self._in_a_row, batch, self._is_by_another))
         self._undo()
         for name in self._learner.module.keys():  # noqa: SIM118 - it is no dict
             self._learner.metrics.delete(name, TD_ERROR_KEY, key_error=False)  # they would be priorities of a replay buffer
@@ -186,8 +194,8 @@ class UpdateGuard:
         if torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
             flag = torch.tensor(float(refused is not None), device=self._learner.device)
             torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MAX)
-            if refused is None and bool(flag):
-                refused = LOSS, "another learner refused the update"
+            if refused is None and bool(flag) and self._refused is None:
+                refused, self._is_by_another = (LOSS, "another learner refused the update"), True
         self._refused = self._refused or refused
 
     def _batch_to_keep(self) -> dict[str, npt.NDArray[Any]]:
